@@ -1,0 +1,161 @@
+"""What a kernel must compute, said without saying how.
+
+A workload is one call of the compiled net: a core op, the activations (bias, ReLU)
+fused into it, and the exact layout of what it reads and writes. The backend makes
+workloads; `vggc.kernels.kernel_for` turns one into code for a target.
+
+Activations are float32 in NHWC order. A map may carry a *halo*: rows and columns of
+zeros kept around it, so that the padded convolution that reads it needs neither a
+copy nor a bounds check. Whoever writes a map writes its halo too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from tvm.tirx import PrimFunc
+
+Pair: TypeAlias = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Map:
+    """A batch of feature maps, `(N, H + 2·halo, W + 2·halo, C)` in memory."""
+
+    batch: int
+    height: int
+    width: int
+    channels: int
+    halo: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        border = 2 * self.halo
+        return (self.batch, self.height + border, self.width + border, self.channels)
+
+
+@dataclass(frozen=True)
+class Conv:
+    """Cross-correlation, bias and (when `relu`) a ReLU.
+
+    Reads the input map, the packed weight and the bias `(K,)`; writes the output map.
+    Guaranteed: `input.halo >= max(padding)`.
+    """
+
+    input: Map
+    output: Map
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    relu: bool
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """The unpacked weight, `(K, C, kh, kw)`."""
+        return (self.output.channels, self.input.channels, *self.kernel)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """`y = x·Wᵀ + b`, and a ReLU when `relu`.
+
+    Reads `(N, in_features)`, or the map `source` (halo 0) that the unpacked weight
+    `(out_features, C·H·W)` expects flattened in C, H, W order; the packed weight; the
+    bias `(out_features,)`. Writes `(N, out_features)`.
+    """
+
+    batch: int
+    in_features: int
+    out_features: int
+    relu: bool
+    source: Map | None = None
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        return (self.out_features, self.in_features)
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """Maximum over windows, not padded."""
+
+    input: Map
+    output: Map
+    kernel: Pair
+    stride: Pair
+
+
+@dataclass(frozen=True)
+class Lrn:
+    """`b_i = a_i / (k + alpha·Σ a_j²)^beta`, j over the `size` channels around i.
+
+    `alpha` is not divided by `size`. Source: Krizhevsky et al. 2012, section 3.3.
+    """
+
+    input: Map
+    output: Map
+    size: int
+    alpha: float
+    beta: float
+    k: float
+
+
+@dataclass(frozen=True)
+class Relu:
+    """`max(x, 0)` where no producer could take it in."""
+
+    input: Map
+    output: Map
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Soft-max along the features of `(N, features)`, shifted by the row's maximum."""
+
+    batch: int
+    features: int
+
+
+@dataclass(frozen=True)
+class ToNhwc:
+    """`(N, C, H, W)` without halo to the map `output`."""
+
+    output: Map
+
+
+@dataclass(frozen=True)
+class ToNchw:
+    """The map `input` to `(N, C, H, W)` without halo."""
+
+    input: Map
+
+
+Workload: TypeAlias = Conv | Dense | MaxPool | Lrn | Relu | Softmax | ToNhwc | ToNchw
+
+
+class Packing(Protocol):
+    """How a kernel wants its weight laid out. `unpack(pack(w))` equals `w` bit for bit."""
+
+    @property
+    def packed_shape(self) -> tuple[int, ...]: ...
+
+    def pack(self, weight: np.ndarray) -> np.ndarray: ...
+
+    def unpack(self, packed: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Code for one workload.
+
+    `func` takes the input, then (for Conv and Dense) the packed weight and the bias,
+    then the output. `algorithm` and `knobs` are what the artifact's manifest shows.
+    """
+
+    algorithm: str
+    knobs: dict[str, int]
+    func: PrimFunc
+    packing: Packing | None = None
