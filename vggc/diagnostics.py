@@ -1,0 +1,96 @@
+"""What a user did wrong: a place, a reason, a suggestion.
+
+Each kind of mistake is one frozen dataclass. Its `title`, `label` and `help` are
+templates over the dataclass's fields, so that all wording of a mistake stands
+together and can be read aloud. `render` turns any of them into text; the command
+line prints that and leaves with exit code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from vggc.source import Span
+
+MAX_LINE_SHOWN = 100
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """A user's mistake. `span` is None where no text of the user's is to blame."""
+
+    title: ClassVar[str]
+    label: ClassVar[str] = ""
+    help: ClassVar[str] = ""
+
+    span: Span | None
+
+    def fill(self, template: str) -> str:
+        """The template with this diagnostic's fields in it."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return printable(template.format(**values)).strip()
+
+
+class UserError(Exception):
+    """Raised with every diagnostic found so far; the command line reports them all."""
+
+    def __init__(self, *diagnostics: Diagnostic) -> None:
+        super().__init__("\n".join(render(d) for d in diagnostics))
+        self.diagnostics = diagnostics
+
+
+def render(diagnostic: Diagnostic) -> str:
+    """The diagnostic as plain text: title, place, the line with carets, help."""
+    lines = [f"error: {diagnostic.fill(diagnostic.title)}"]
+    help_text = diagnostic.fill(diagnostic.help)
+    label = diagnostic.fill(diagnostic.label)
+    if diagnostic.span is None:
+        lines += [f"  {label}"] if label else []
+        lines += [f"  help: {help_text}"] if help_text else []
+        return "\n".join(lines)
+    number, _ = diagnostic.span.position
+    gutter = " " * len(str(number))
+    shown, carets = excerpt(diagnostic.span)
+    lines += [
+        f"{gutter}--> {printable(str(diagnostic.span))}",
+        f"{gutter} |",
+        f"{number} | {shown}".rstrip(),
+        f"{gutter} | {carets} {label}".rstrip(),
+    ]
+    lines += [f"{gutter} = help: {help_text}"] if help_text else []
+    return "\n".join(lines)
+
+
+def excerpt(span: Span) -> tuple[str, str]:
+    """The span's first line, cut to a readable width, and the carets below it."""
+    number, column = span.position
+    line = span.source.line(number)
+    start = column - 1
+    length = max(1, min(span.end - span.start, len(line) - start))
+    first = max(0, start - MAX_LINE_SHOWN // 2) if len(line) > MAX_LINE_SHOWN else 0
+    shown = line[first : first + MAX_LINE_SHOWN]
+    before, after = "…" * (first > 0), "…" * (first + MAX_LINE_SHOWN < len(line))
+    carets = "^" * min(length, MAX_LINE_SHOWN - (start - first))
+    return before + printable(shown) + after, " " * (len(before) + start - first) + carets
+
+
+def printable(text: str) -> str:
+    """The text with everything that could move a terminal's cursor shown as one `�`."""
+    text = text.replace("\t", " ")
+    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that `word` most likely meant, or nothing."""
+    matches = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return matches[0] if matches else ""
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """A suggestion for a misspelt word: the nearest known one, or all of them."""
+    if match := nearest(word, known):
+        return f"did you mean `{match}`?"
+    return "known: " + ", ".join(f"`{name}`" for name in known)
