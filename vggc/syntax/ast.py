@@ -12,61 +12,59 @@ from typing import TypeAlias
 from vggc.source import Span
 
 
-def _span() -> Span:
-    return field(compare=False, repr=False)  # type: ignore[no-any-return]
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Anything that stands somewhere in a file."""
+
+    span: Span = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
-class Number:
+class Number(Piece):
     """`0.01`, `5e-4`, `256`. The value is an int when it was written as one."""
 
     value: int | float
-    span: Span = _span()
 
     def __str__(self) -> str:
         return repr(self.value)
 
 
 @dataclass(frozen=True)
-class Word:
+class Word(Piece):
     """`vgg19`, `he`, `same`."""
 
     text: str
-    span: Span = _span()
 
     def __str__(self) -> str:
         return self.text
 
 
 @dataclass(frozen=True)
-class Dims:
+class Dims(Piece):
     """`3x224x224`, `2x2`."""
 
     sizes: tuple[int, ...]
-    span: Span = _span()
 
     def __str__(self) -> str:
         return "x".join(map(str, self.sizes))
 
 
 @dataclass(frozen=True)
-class Range:
+class Range(Piece):
     """`256..512`, both ends included."""
 
     low: Number
     high: Number
-    span: Span = _span()
 
     def __str__(self) -> str:
         return f"{self.low}..{self.high}"
 
 
 @dataclass(frozen=True)
-class Many:
+class Many(Piece):
     """`0.485,0.456,0.406`."""
 
     items: tuple[Number | Word | Dims | Range, ...]
-    span: Span = _span()
 
     def __str__(self) -> str:
         return ",".join(map(str, self.items))
@@ -76,12 +74,11 @@ Value: TypeAlias = Number | Word | Dims | Range | Many
 
 
 @dataclass(frozen=True)
-class Option:
+class Option(Piece):
     """`key=value`."""
 
     key: str
     value: Value
-    span: Span = _span()
 
     def __str__(self) -> str:
         return f"{self.key}={self.value}"
@@ -96,61 +93,56 @@ class Comments:
 
 
 @dataclass(frozen=True)
-class Layer:
+class Layer(Piece):
     """`conv3-64 stride=2`, with its name in `fc6: fc-4096`."""
 
     word: str
     options: tuple[Option, ...] = ()
     name: str | None = None
     comments: Comments = Comments()
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Group:
+class Group(Piece):
     """`(fc-4096 | dropout)`."""
 
     body: tuple[Item, ...]
     comments: Comments = Comments()
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Repeat:
+class Repeat(Piece):
     """`conv3-64 ×2`: the same layer or group several times."""
 
     item: Layer | Group
     count: int
-    span: Span = _span()
 
 
 Item: TypeAlias = Layer | Group | Repeat
 
 
 @dataclass(frozen=True)
-class Setting:
+class Setting(Piece):
     """One line of a block: `batch 256`, `sgd lr=0.01 momentum=0.9`."""
 
     key: str
     values: tuple[Value, ...] = ()
     options: tuple[Option, ...] = ()
     comments: Comments = Comments()
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Block:
+class Block(Piece):
     """`train { … }`."""
 
     key: str
     settings: tuple[Setting, ...] = ()
     comments: Comments = Comments()
     end_comments: tuple[str, ...] = ()
-    span: Span = _span()
 
 
 @dataclass(frozen=True)
-class Net:
+class Net(Piece):
     """A whole file: one net."""
 
     name: str
@@ -159,7 +151,6 @@ class Net:
     blocks: tuple[Block, ...] = ()
     comments: Comments = Comments()
     end_comments: tuple[str, ...] = ()
-    span: Span = _span()
 
     def block(self, key: str) -> Block | None:
         return next((block for block in self.blocks if block.key == key), None)
