@@ -26,7 +26,14 @@ class Number(Piece):
     value: int | float
 
     def __str__(self) -> str:
-        return repr(self.value)
+        plain = repr(self.value)
+        if isinstance(self.value, int):
+            return plain
+        mantissa, exponent = f"{self.value:.17e}".split("e")
+        mantissa = repr(self.value / 10.0 ** int(exponent)).removesuffix(".0")
+        scientific = f"{mantissa}e{int(exponent)}"
+        shorter = len(scientific) + 1 < len(plain) and float(scientific) == self.value
+        return scientific if shorter else plain
 
 
 @dataclass(frozen=True)
@@ -85,11 +92,16 @@ class Option(Piece):
 
 
 @dataclass(frozen=True)
-class Comments:
-    """The lines of comment above a piece and the one behind it, without their `#`."""
+class Trivia:
+    """What says nothing to the compiler and much to the reader.
+
+    The lines of comment above a piece and the one behind it, without their `#`, and
+    whether the piece begins a row.
+    """
 
     above: tuple[str, ...] = ()
     behind: str = ""
+    row: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +111,7 @@ class Layer(Piece):
     word: str
     options: tuple[Option, ...] = ()
     name: str | None = None
-    comments: Comments = Comments()
+    trivia: Trivia = Trivia()
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,7 @@ class Group(Piece):
     """`(fc-4096 | dropout)`."""
 
     body: tuple[Item, ...]
-    comments: Comments = Comments()
+    trivia: Trivia = Trivia()
 
 
 @dataclass(frozen=True)
@@ -128,7 +140,7 @@ class Setting(Piece):
     key: str
     values: tuple[Value, ...] = ()
     options: tuple[Option, ...] = ()
-    comments: Comments = Comments()
+    trivia: Trivia = Trivia()
 
 
 @dataclass(frozen=True)
@@ -137,8 +149,8 @@ class Block(Piece):
 
     key: str
     settings: tuple[Setting, ...] = ()
-    comments: Comments = Comments()
-    end_comments: tuple[str, ...] = ()
+    trivia: Trivia = Trivia()
+    below: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,8 +161,8 @@ class Net(Piece):
     input: Setting
     body: tuple[Item, ...]
     blocks: tuple[Block, ...] = ()
-    comments: Comments = Comments()
-    end_comments: tuple[str, ...] = ()
+    trivia: Trivia = Trivia()
+    below: tuple[str, ...] = ()
 
     def block(self, key: str) -> Block | None:
         return next((block for block in self.blocks if block.key == key), None)

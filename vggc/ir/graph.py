@@ -1,0 +1,74 @@
+"""A net as the compiler sees it: nodes in topological order, never changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vggc.ir.ops import Input, Op, Shape, Weight
+from vggc.source import Span
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What the user wrote: the nodes that came of it point here."""
+
+    name: str
+    kind: str
+    text: str
+    span: Span
+
+
+@dataclass(frozen=True)
+class Node:
+    """One op, the indices of the nodes that it reads, and the shape it gives a sample."""
+
+    name: str
+    op: Op
+    inputs: tuple[int, ...]
+    shape: Shape
+    layer: Layer
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A whole net. The first node is its input, the last its output."""
+
+    name: str
+    nodes: tuple[Node, ...]
+
+    @property
+    def input(self) -> Shape:
+        return self.nodes[0].shape
+
+    @property
+    def output(self) -> Shape:
+        return self.nodes[-1].shape
+
+    def source(self, node: Node) -> Shape:
+        """The shape that the node reads; its own for the input."""
+        return self.nodes[node.inputs[0]].shape if node.inputs else node.shape
+
+    def weights(self, node: Node) -> dict[str, Weight]:
+        """The node's weights by their full names, `conv1_1.weight`."""
+        return {f"{node.name}.{w.role}": w for w in node.op.weights(self.source(node))}
+
+    @property
+    def all_weights(self) -> dict[str, Weight]:
+        """Every weight of the net by its full name, in order."""
+        return {name: w for node in self.nodes for name, w in self.weights(node).items()}
+
+    def readers(self) -> tuple[tuple[int, ...], ...]:
+        """For each node the indices of those that read it."""
+        found: list[list[int]] = [[] for _ in self.nodes]
+        for index, node in enumerate(self.nodes):
+            for read in node.inputs:
+                found[read].append(index)
+        return tuple(map(tuple, found))
+
+    def verify(self) -> None:
+        """Raises: AssertionError where a node contradicts its op; a bug in vggc, not a mistake."""
+        assert self.nodes and isinstance(self.nodes[0].op, Input)
+        assert len({node.name for node in self.nodes}) == len(self.nodes)
+        for index, node in enumerate(self.nodes):
+            assert all(read < index for read in node.inputs), node.name
+            assert node.shape == node.op.output(self.source(node)), node.name

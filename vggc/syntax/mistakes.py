@@ -1,0 +1,122 @@
+"""What can be wrong with a file before its words are looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vggc.diagnostics import Diagnostic
+
+
+@dataclass(frozen=True)
+class FileMissing(Diagnostic):
+    title = "no such file: {path}"
+    help = "{hint}"
+    path: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class FileUnreadable(Diagnostic):
+    title = "cannot read {path}"
+    label = "{reason}"
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FileTooLarge(Diagnostic):
+    title = "{path} is too large to be a net: {size} bytes"
+    label = "a spec may hold at most {limit} bytes"
+    help = "is this a file of weights? `vggc compile` takes those with --weights"
+    path: str
+    size: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class FileBinary(Diagnostic):
+    title = "{path} is not text"
+    label = "byte {offset} is not UTF-8 text"
+    help = "a spec is plain UTF-8 text; weights go to --weights"
+    path: str
+    offset: int
+
+
+@dataclass(frozen=True)
+class FileEmpty(Diagnostic):
+    title = "the file is empty"
+    label = "a net was expected here"
+    help = "the smallest net is: net tiny  input 3x8x8  conv3-8 | fc-10"
+
+
+@dataclass(frozen=True)
+class UnknownCharacter(Diagnostic):
+    title = "unknown character {char!r}"
+    label = "this means nothing in a spec"
+    help = "{hint}"
+    char: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Unexpected(Diagnostic):
+    title = "unexpected {found}"
+    label = "expected {expected}"
+    help = "{hint}"
+    found: str
+    expected: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class MissingBar(Diagnostic):
+    title = "two layers with no `|` between them"
+    label = "`{word}` follows a layer"
+    help = "write `| {word}`"
+    word: str
+
+
+@dataclass(frozen=True)
+class MisplacedOption(Diagnostic):
+    title = "an option behind a repeat"
+    label = "`{key}=` belongs to the layer, not to its repetition"
+    help = "write the option first: `conv3-64 {key}=… ×2`"
+    key: str
+
+
+@dataclass(frozen=True)
+class BadNumber(Diagnostic):
+    title = "`{text}` is not a number"
+    label = "numbers look like 256, 0.01 or 5e-4"
+    text: str
+
+
+@dataclass(frozen=True)
+class NumberTooLong(Diagnostic):
+    title = "a number of {digits} digits"
+    label = "no number here needs more than {limit} digits"
+    digits: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class RepeatedZero(Diagnostic):
+    title = "a repeat of zero times"
+    label = "this would leave nothing"
+    help = "delete the layer, or repeat it once or more"
+
+
+@dataclass(frozen=True)
+class TooManyLayers(Diagnostic):
+    title = "the net has more than {limit} layers"
+    label = "with this, {count} layers"
+    help = "is a repeat larger than meant?"
+    count: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class TooDeep(Diagnostic):
+    title = "groups nested more than {limit} deep"
+    label = "this group is one too deep"
+    limit: int
