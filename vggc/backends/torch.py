@@ -1,0 +1,91 @@
+"""Graph to `torch.nn.Module`."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vggc.ir.graph import Graph, Node
+from vggc.ir.ops import (
+    Conv2d,
+    Dropout,
+    Flatten,
+    Input,
+    Linear,
+    LocalResponseNorm,
+    MaxPool2d,
+    Op,
+    ReLU,
+    Softmax,
+)
+
+
+class Net(nn.Module):
+    """A graph's nodes in order: `(N, C, H, W)` to what the last node gives.
+
+    The names in its `state_dict` are the graph's weight names. Weights start at zero.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.nodes = graph.nodes
+        for node in graph.nodes:
+            weights = graph.weights(node)
+            if weights:
+                # add_module refuses names such as `train`, which a user may well choose.
+                self._modules[node.name] = _Weights({w.role: w.shape for w in weights.values()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.outputs(x)[-1]
+
+    def outputs(self, x: Tensor) -> list[Tensor]:
+        """What every node gives, in order."""
+        found: list[Tensor] = []
+        for node in self.nodes:
+            read = found[node.inputs[0]] if node.inputs else x
+            found.append(_apply(node.op, read, self._modules.get(node.name), self.training))
+        return found
+
+
+class _Weights(nn.Module):
+    """The weights of one node."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        super().__init__()
+        for role, shape in shapes.items():
+            self.register_parameter(role, nn.Parameter(torch.zeros(shape)))
+
+
+def _apply(op: Op, x: Tensor, weights: nn.Module | None, training: bool) -> Tensor:
+    match op:
+        case Input():
+            return x
+        case Conv2d(stride=stride, padding=padding):
+            assert weights is not None
+            return F.conv2d(x, weights.weight, weights.bias, stride, padding)
+        case Linear():
+            assert weights is not None
+            return F.linear(x, weights.weight, weights.bias)
+        case MaxPool2d(kernel=kernel, stride=stride):
+            return F.max_pool2d(x, kernel, stride)
+        case LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k):
+            # torch divides alpha by the size; the paper does not.
+            return F.local_response_norm(x, size, alpha * size, beta, k)
+        case ReLU():
+            return F.relu(x)
+        case Dropout(p=p):
+            return F.dropout(x, p, training)
+        case Flatten():
+            return torch.flatten(x, 1)
+        case Softmax():
+            return F.softmax(x, dim=1)
+        case _:
+            assert_never(op)
+
+
+def build(graph: Graph) -> Net:
+    """The module of a graph, its weights zero."""
+    return Net(graph)

@@ -1,0 +1,194 @@
+"""Weights by name: where they come from, what they must look like, torchvision's names.
+
+Everything here is numpy; files are safetensors and hostile until checked.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from math import prod, sqrt
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggc.diagnostics import Diagnostic, UserError, nearest
+from vggc.files import replacing
+from vggc.ir.graph import Graph
+from vggc.ir.ops import Conv2d, Linear, Weight
+
+Weights: TypeAlias = dict[str, NDArray[np.float32]]
+
+MAX_HEADER_BYTES = 1 << 24
+"""Of a safetensors file; 16 MiB describe over 100,000 tensors."""
+
+
+@dataclass(frozen=True)
+class WeightsUnreadable(Diagnostic):
+    title = "cannot read the weights in {path}"
+    label = "{reason}"
+    help = "vggc reads safetensors files; convert others with safetensors.torch.save_file"
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class WeightMissing(Diagnostic):
+    title = "{path} has no weight `{name}`"
+    label = "the net {net} needs it with shape {shape}"
+    help = "{hint}"
+    path: str
+    name: str
+    net: str
+    shape: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class WeightUnknown(Diagnostic):
+    title = "{path} has a weight `{name}` that the net {net} does not"
+    label = "nothing is loaded where something would be left out"
+    help = "is the file of another net?"
+    path: str
+    name: str
+    net: str
+
+
+@dataclass(frozen=True)
+class WeightMisshapen(Diagnostic):
+    title = "the weight `{name}` in {path} has the wrong shape"
+    label = "the net {net} needs {wanted}, the file holds {found}"
+    help = "is the file of another net, another input size or another number of classes?"
+    path: str
+    name: str
+    net: str
+    wanted: str
+    found: str
+
+
+@dataclass(frozen=True)
+class WeightNotFinite(Diagnostic):
+    title = "the weight `{name}` in {path} holds values that are not finite"
+    label = "NaN or infinity would reach every output"
+    path: str
+    name: str
+
+
+def load(path: Path, graph: Graph) -> Weights:
+    """The weights of a graph from a safetensors file, named natively or as torchvision does.
+
+    Raises: UserError naming the first tensor that is missing, unknown, of another shape or
+    type, or not finite.
+    """
+    stored = read_tensors(path)
+    foreign = torchvision_names(graph)
+    if foreign.keys() <= graph.all_weights.keys() and set(foreign.values()) & stored.keys():
+        native = {theirs: ours for ours, theirs in foreign.items()}
+        stored = {native.get(name, name): tensor for name, tensor in stored.items()}
+    for name, weight in graph.all_weights.items():
+        _check(path, graph.name, name, weight, stored)
+    for name in stored.keys() - graph.all_weights.keys():
+        raise UserError(WeightUnknown(None, str(path), name, graph.name))
+    return {name: stored[name].astype(np.float32, copy=False) for name in graph.all_weights}
+
+
+def _check(
+    path: Path, net: str, name: str, weight: Weight, stored: dict[str, NDArray[np.floating]]
+) -> None:
+    if name not in stored:
+        near = nearest(name, stored)
+        hint = f"the nearest name in the file is `{near}`" if near else "is it of another net?"
+        problem = WeightMissing(None, str(path), name, net, str(weight.shape), hint)
+        raise UserError(problem)
+    tensor = stored[name]
+    if tensor.shape != weight.shape:
+        wanted, found = str(weight.shape), str(tensor.shape)
+        raise UserError(WeightMisshapen(None, str(path), name, net, wanted, found))
+    if not np.isfinite(tensor).all():
+        raise UserError(WeightNotFinite(None, str(path), name))
+
+
+def read_tensors(path: Path) -> dict[str, NDArray[np.floating]]:
+    """Every tensor of a safetensors file; sizes are checked before anything is allocated.
+
+    Raises: UserError when the file is missing, broken, or holds anything but floats.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        _check_header(path)
+        tensors: dict[str, NDArray[np.floating]] = load_file(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(WeightsUnreadable(None, str(path), reason)) from None
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UserError(WeightsUnreadable(None, str(path), str(error))) from None
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind != "f":
+            reason = f"the tensor `{name}` is of type {tensor.dtype}, not of floats"
+            raise UserError(WeightsUnreadable(None, str(path), reason))
+    return tensors
+
+
+def _check_header(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(8)
+        if len(start) < 8:
+            raise ValueError("it is too short to be a safetensors file")
+        (length,) = struct.unpack("<Q", start)
+        if length > MAX_HEADER_BYTES:
+            raise ValueError("it does not begin like a safetensors file")
+        header = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is not a table of tensors")
+
+
+def save(path: Path, weights: Weights, metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file, whole or not at all."""
+    from safetensors.numpy import save_file
+
+    with replacing(path) as temporary:
+        arrays = {name: np.ascontiguousarray(tensor) for name, tensor in weights.items()}
+        save_file(arrays, temporary, metadata=metadata)
+
+
+def seeded(graph: Graph, seed: int) -> Weights:
+    """Random weights that keep the size of activations: N(0, 2/fan_in), biases N(0, 0.01²).
+
+    The same on every machine. Source: He et al. 2015, equation 10.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    weights: Weights = {}
+    for name, weight in graph.all_weights.items():
+        scale = sqrt(2 / weight.fan_in) if len(weight.shape) > 1 else 0.01
+        drawn = generator.standard_normal(prod(weight.shape), dtype=np.float32)
+        weights[name] = (drawn * np.float32(scale)).reshape(weight.shape)
+    return weights
+
+
+def torchvision_names(graph: Graph) -> dict[str, str]:
+    """Our name to torchvision's for each weight of a chain of layers.
+
+    torchvision numbers the modules of `features` (convolution, ReLU and pooling each count
+    one) and of `classifier` (fully-connected, ReLU and dropout). Nets that torchvision does
+    not have are numbered by the same rule.
+    """
+    names: dict[str, str] = {}
+    counts = {"features": 0, "classifier": 0}
+    part = "features"
+    for node in graph.nodes[1:]:
+        match node.op:
+            case Linear():
+                part = "classifier"
+            case Conv2d():
+                part = "features"
+        if len(node.shape) == 3 or part == "classifier":
+            for full in graph.weights(node):
+                role = full.rpartition(".")[2]
+                names[full] = f"{part}.{counts[part]}.{role}"
+            counts[part] += 1
+    return names
