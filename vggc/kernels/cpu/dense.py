@@ -1,0 +1,68 @@
+"""A dense layer is a convolution whose kernel covers the whole map.
+
+The packed weight then lies in the order in which the map is read, H, W, C, and the
+register tile is a GEMV for one image and a GEMM tile for several.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+
+from ..workloads import Conv, Dense, Kernel, Map
+from . import conv
+from .conv import BlockedWeight, ConvKnobs
+from .loops import function
+from .machine import Machine
+
+
+def as_conv(dense: Dense) -> Conv:
+    """The convolution that computes `dense`; its output map is 1×1."""
+    source = dense.source or Map(dense.batch, 1, 1, dense.in_features)
+    return Conv(
+        input=source,
+        output=Map(dense.batch, 1, 1, dense.out_features),
+        kernel=(source.height, source.width),
+        stride=(1, 1),
+        padding=(0, 0),
+        relu=dense.relu,
+    )
+
+
+def default_knobs(dense: Dense, machine: Machine) -> ConvKnobs:
+    return conv.default_knobs(as_conv(dense), machine)
+
+
+@dataclass(frozen=True)
+class BlockedColumns:
+    """`(O, C·H·W)` packed as the weight `(O, C, H, W)` of the equivalent convolution."""
+
+    shape: tuple[int, ...]
+    kernel: BlockedWeight
+
+    @property
+    def packed_shape(self) -> tuple[int, ...]:
+        return self.kernel.packed_shape
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        return self.kernel.pack(weight.reshape(self.kernel.shape))
+
+    def unpack(self, packed: np.ndarray) -> np.ndarray:
+        return self.kernel.unpack(packed).reshape(self.shape)
+
+
+def kernel(dense: Dense, machine: Machine, knobs: ConvKnobs | None = None) -> Kernel:
+    knobs = knobs or default_knobs(dense, machine)
+    convolution = as_conv(dense)
+    blocked = BlockedWeight(convolution.weight_shape, knobs.vectors * machine.lanes)
+    func = function(
+        partial(conv.emit, convolution, machine, knobs),
+        x=dense.source.shape if dense.source else (dense.batch, dense.in_features),
+        weight=blocked.packed_shape,
+        bias=(dense.out_features,),
+        y=(dense.batch, dense.out_features),
+    )
+    packing = BlockedColumns((dense.out_features, dense.in_features), blocked)
+    return Kernel("gemv" if dense.batch == 1 else "gemm", asdict(knobs), func, packing)

@@ -1,0 +1,59 @@
+"""What the templates share: the frame of a function and the halo of a map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from tvm.ir import Expr
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx import Buffer, PrimFunc
+from tvm.tirx.script import builder as T
+
+from ..workloads import Map
+
+
+def function(body: Callable[..., None], **shapes: tuple[int, ...]) -> PrimFunc:
+    """The function of float32 buffers with these names and shapes that `body` writes."""
+    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
+        T.func_attr({"tirx.noalias": True})
+        body(*(T.arg(name, T.buffer(shape, "float32")) for name, shape in shapes.items()))
+    return builder.get()
+
+
+def view(buffer: Buffer, shape: tuple[int, ...]) -> Buffer:
+    """The same memory under another shape."""
+    return T.decl_buffer(shape, "float32", data=buffer.data)
+
+
+@contextmanager
+def unrolled(*extents: int) -> Iterator[tuple[Expr, ...]]:
+    """Nested loops, unrolled completely."""
+    with ExitStack() as stack:
+        yield tuple(stack.enter_context(T.unroll(extent)) for extent in extents)
+
+
+def tile_origin(index: Expr, tile: int, extent: int) -> Expr:
+    """Where tile `index` begins.
+
+    The last tile is moved back to end where the extent ends: it computes some elements
+    twice, and no tile is ever cut.
+    """
+    return index * tile if extent % tile == 0 else T.min(index * tile, extent - tile)
+
+
+def clear_halo(output: Buffer, map: Map) -> None:
+    """Write the zeros around `map`."""
+    if map.halo == 0:
+        return
+    batch, height, width, channels = map.shape
+    side = map.halo * channels
+    rows = view(output, (batch, height, width * channels))
+    with T.parallel(batch * height) as row:
+        image, y = row // height, row % height
+        with T.If(T.And(map.halo <= y, y < map.halo + map.height)):
+            with T.Then(), T.serial(side) as i:
+                T.buffer_store(rows, T.float32(0), [image, y, i])
+                T.buffer_store(rows, T.float32(0), [image, y, width * channels - side + i])
+            with T.Else(), T.serial(width * channels) as i:
+                T.buffer_store(rows, T.float32(0), [image, y, i])
