@@ -42,6 +42,10 @@ class UserError(Exception):
         self.diagnostics = diagnostics
 
 
+class CheckFailed(Exception):
+    """A check that the user asked for gave a no; the command line leaves with exit code 1."""
+
+
 def render(diagnostic: Diagnostic) -> str:
     """The diagnostic as plain text: title, place, the line with carets, help."""
     lines = [f"error: {diagnostic.fill(diagnostic.title)}"]

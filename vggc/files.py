@@ -20,7 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        temporary.chmod(path.stat().st_mode if path.exists() else 0o644)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

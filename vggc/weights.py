@@ -85,7 +85,7 @@ def load(path: Path, graph: Graph) -> Weights:
     """
     stored = read_tensors(path)
     foreign = torchvision_names(graph)
-    if foreign.keys() <= graph.all_weights.keys() and set(foreign.values()) & stored.keys():
+    if set(foreign.values()) & stored.keys():
         native = {theirs: ours for ours, theirs in foreign.items()}
         stored = {native.get(name, name): tensor for name, tensor in stored.items()}
     for name, weight in graph.all_weights.items():

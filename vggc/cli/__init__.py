@@ -1,0 +1,78 @@
+"""The door: `vggc COMMAND`. One module a command, imported when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from vggc import __version__
+from vggc.diagnostics import CheckFailed, UserError
+
+COMMANDS = {
+    "summary": "Show what nets cost: shapes, parameters, MACs, memory.",
+    "check": "Check spec files.",
+    "fmt": "Write spec files the canonical way.",
+    "train": "Train a net.",
+    "compile": "Compile a net to an artifact that runs without PyTorch.",
+    "run": "Run an artifact on an image.",
+    "verify": "Check an artifact against PyTorch in float64.",
+    "bench": "Time an artifact against other engines.",
+    "export": "Write a net for other tools.",
+}
+
+
+class _Commands(click.Group):
+    """Finds commands without importing the others, so that each starts at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f"vggc.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vggc")
+def cli() -> None:
+    """A compiler and a model zoo for VGG-like networks.
+
+    SPEC is a .vgg file, or the name of a net in the zoo: vgg11, vgg16, vgg19 …
+    """
+
+
+def main() -> None:
+    """Runs the command line. Exit 1: a check failed; 2: a mistake of the user's."""
+    from vggc.cli import console
+
+    try:
+        sys.exit(cli(standalone_mode=False) or 0)
+    except UserError as error:
+        console.diagnostics(error.diagnostics)
+        sys.exit(2)
+    except CheckFailed as error:
+        console.failure(str(error))
+        sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        console.failure("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        console.close_stdout()
+        sys.exit(141)
+    except Exception:
+        console.failure("internal error: this is a bug in vggc, not a mistake of yours")
+        raise

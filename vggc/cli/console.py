@@ -1,0 +1,89 @@
+"""Everything that is printed: results to stdout, the rest to stderr."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from vggc.diagnostics import Diagnostic, render
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from vggc.cli.sheet import Sheet
+
+PIPED_WIDTH = 160
+"""Columns for tables that go to a file or a pipe, where nobody can widen the window."""
+
+
+def out(text: str) -> None:
+    """A line of the result."""
+    click.echo(text)
+
+
+def status(text: str) -> None:
+    """A line about what is being done."""
+    click.echo(text, err=True)
+
+
+def failure(text: str) -> None:
+    click.echo(_coloured(f"error: {text}"), err=True)
+
+
+def diagnostics(problems: Iterable[Diagnostic]) -> None:
+    click.echo("\n\n".join(_coloured(render(problem)) for problem in problems), err=True)
+
+
+def sheet(content: Sheet) -> None:
+    """A table of the result, its notes below."""
+    from rich import box
+    from rich.table import Table
+
+    drawn = Table(
+        title=content.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
+    )
+    for name, number in zip(content.header, content.numbers, strict=True):
+        drawn.add_column(name, justify="right" if number else "left", overflow="fold")
+    for index, row in enumerate(content.rows):
+        drawn.add_row(*row, end_section=index in content.rules)
+    console = stdout()
+    console.print(drawn)
+    for note in content.notes:
+        console.print(note, style="dim", markup=False)
+
+
+def stdout() -> Console:
+    return _console(sys.stdout.isatty(), stderr=False)
+
+
+def stderr() -> Console:
+    return _console(sys.stderr.isatty(), stderr=True)
+
+
+def close_stdout() -> None:
+    """After the reader of a pipe has gone: nothing more is written, nor complained of."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _console(terminal: bool, *, stderr: bool) -> Console:
+    from rich.console import Console
+
+    width = None if terminal else PIPED_WIDTH
+    return Console(stderr=stderr, width=width, highlight=False, emoji=False)
+
+
+def _coloured(text: str) -> str:
+    if os.environ.get("NO_COLOR"):
+        return text
+    text = re.sub(r"^error:", click.style("error:", fg="red", bold=True), text)
+    text = re.sub(r"(?m)^( *\| +)(\^+.*)$", _styled_carets, text)
+    return re.sub(r"(?m)^( *(?:= )?)help:", r"\1" + click.style("help:", fg="cyan"), text)
+
+
+def _styled_carets(match: re.Match[str]) -> str:
+    return match[1] + click.style(match[2], fg="red")

@@ -1,0 +1,90 @@
+"""From what the user names to what the commands work on, one cached property a stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vggc.analysis.report import Report, report
+from vggc.diagnostics import nearest
+from vggc.ir.graph import Graph
+from vggc.layers.edit import with_block, with_classes, with_input
+from vggc.layers.elaborate import elaborate
+from vggc.passes.inference import drop_final_softmax
+from vggc.resources import resource
+from vggc.source import Source
+from vggc.syntax.ast import Net
+from vggc.syntax.parse import parse, read_source
+from vggc.training.recipe import Recipe, read_recipe
+
+if TYPE_CHECKING:
+    from vggc.backends.torch import Net as Module
+
+__all__ = ["Program", "load", "with_block", "with_classes", "with_input", "zoo"]
+
+
+@dataclass(frozen=True)
+class Program:
+    """One net on its way through the compiler. Every property may raise UserError."""
+
+    net: Net
+
+    @cached_property
+    def graph(self) -> Graph:
+        return elaborate(self.net)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        return read_recipe(self.net.block("train"))
+
+    def check(self) -> None:
+        """Raises: UserError with everything that is wrong with the file."""
+        assert self.graph and self.recipe
+
+    def report(self, batch: int = 1, dtype: str = "float32") -> Report:
+        return report(self.graph, batch, dtype)
+
+    def replace(self, net: Net) -> Program:
+        return replace(self, net=net)
+
+    def module(self) -> Module:
+        """The net as a torch module."""
+        from vggc.backends.torch import build
+
+        return build(self.graph)
+
+    def logits_module(self) -> Module:
+        """The net as a torch module that ends before its soft-max."""
+        from vggc.backends.torch import build
+
+        return build(drop_final_softmax(self.graph))
+
+
+def load(spec: str) -> Program:
+    """The net in a file, or of that name in the zoo.
+
+    Raises: UserError when there is no such file, or it is not well formed.
+    """
+    return Program(parse(_find(spec)))
+
+
+def zoo() -> list[str]:
+    """The names of the nets that come with vggc, by depth as in Table 1."""
+    return sorted((path.stem for path in resource("zoo").glob("*.vgg")), key=_by_depth)
+
+
+def _by_depth(name: str) -> tuple[int, str]:
+    digits = "".join(char for char in name.partition("_")[0] if char.isdigit())
+    return int(digits or 0), name
+
+
+def _find(spec: str) -> Source:
+    path = Path(spec)
+    bare = path.suffix == "" and path.name == spec
+    if bare and spec in zoo() and not path.is_file():
+        return read_source(resource("zoo", f"{spec}.vgg"))
+    near = nearest(path.stem, zoo())
+    hint = f"the zoo has `{near}`" if near else f"the zoo has {', '.join(zoo())}"
+    return read_source(path, hint)
