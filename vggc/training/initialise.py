@@ -1,0 +1,44 @@
+"""First weights, by the seed."""
+
+from __future__ import annotations
+
+from math import prod, sqrt
+from typing import assert_never
+
+import torch
+from torch import Tensor, nn
+
+from vggc.training.batches import Stream, torch_seed
+from vggc.training.recipe import Glorot, He, Init, Normal
+
+
+@torch.no_grad()
+def initialise(module: nn.Module, init: Init, seed: int) -> None:
+    """Draws all weights of two dimensions or more, and sets all biases to 0.
+
+    Other vectors, such as the scales of a normalisation, keep what they are. The same
+    seed gives the same weights on every device.
+    """
+    random = torch.Generator().manual_seed(torch_seed(seed, Stream.INITIALISATION))
+    for name, parameter in module.named_parameters():
+        if parameter.dim() >= 2:
+            parameter.copy_(draw(tuple(parameter.shape), init, random))
+        elif name.split(".")[-1] == "bias":
+            parameter.zero_()
+
+
+def draw(shape: tuple[int, ...], init: Init, random: torch.Generator) -> Tensor:
+    """Random weights float32 of a shape (outputs, inputs, *window)."""
+    window = prod(shape[2:])
+    fan_in, fan_out = shape[1] * window, shape[0] * window
+    weights = torch.empty(shape)
+    match init:
+        case Glorot():
+            bound = sqrt(6 / (fan_in + fan_out))
+            return weights.uniform_(-bound, bound, generator=random)
+        case He():
+            return weights.normal_(0, sqrt(2 / fan_in), generator=random)
+        case Normal(std):
+            return weights.normal_(0, std, generator=random)
+        case _:
+            assert_never(init)

@@ -1,0 +1,136 @@
+"""From an image file to what a net is given. Imports no torch: inference repeats it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+Pixels = npt.NDArray[np.uint8]
+
+FORMATS = {
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".jpeg": "JPEG",
+    ".jpg": "JPEG",
+    ".pgm": "PPM",
+    ".png": "PNG",
+    ".ppm": "PPM",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+}
+"""The file names that are images. Pillow's other formats are never tried: some of them
+start programs (EPS)."""
+
+MAX_PIXELS = 89_478_485
+"""The most pixels in an image, Pillow's own limit."""
+
+MAX_ASPECT = 32
+"""The longer side of an image over the shorter one."""
+
+
+class BrokenImageError(Exception):
+    """A file that is no usable image; the message says why."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to an image before a net sees it, outside of augmentation.
+
+    1. It is resized in proportion (bilinear, antialiased) until its shorter side has
+       `scale` pixels; with `scale` None, until it just covers `size`.
+    2. The centre of `size` (H, W) is cut out.
+    3. Each channel's values v from 0 to 255 become (v / 255 − mean) / std.
+
+    `mean` and `std` hold one value a channel: three for RGB, one for grey. They are those
+    of all pixels of the training images.
+    Source: Simonyan & Zisserman (2015), section 2.1, for the subtraction of the mean.
+    """
+
+    size: tuple[int, int]
+    scale: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def read(self, path: Path) -> npt.NDArray[np.float32]:
+        """The image in a file as a net's input, float32 (1, C, H, W).
+
+        Raises:
+            BrokenImageError: the file is no usable image.
+        """
+        image = decode(path, len(self.mean))
+        return self.normalise(centre(resize(image, self.scale, self.size), self.size)[None])
+
+    def normalise(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        """Pixels (N, H, W, C) from 0 to 255 as a net's input, float32 (N, C, H, W)."""
+        mean, std = (np.asarray(values, dtype=np.float32) for values in (self.mean, self.std))
+        values = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+
+def decode(path: Path, channels: int) -> Image.Image:
+    """The image in a file, RGB for three channels and grey for one.
+
+    Pixels as they are stored: orientation tags are not applied, transparency is dropped.
+
+    Raises:
+        BrokenImageError: the file cannot be read, is too large or not an image.
+    """
+    try:
+        with Image.open(path, formats=tuple(set(FORMATS.values()))) as image:
+            check_size(*image.size)
+            return image.convert("RGB" if channels == 3 else "L")
+    except BrokenImageError:
+        raise
+    except Exception as fault:  # whatever a decoder does on hostile bytes
+        raise BrokenImageError(reason(fault)) from None
+
+
+def check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BrokenImageError(f"{width}x{height} pixels are more than {MAX_PIXELS:,}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise BrokenImageError(f"{width}x{height} pixels: too long and narrow")
+
+
+def reason(fault: Exception) -> str:
+    """A decoder's complaint in one short line, without the file's path."""
+    match fault:
+        case UnidentifiedImageError():
+            return "not an image"
+        case OSError(strerror=str(text)):
+            return text
+        case _:
+            return (str(fault).splitlines() or [type(fault).__name__])[0][:100]
+
+
+def resize(image: Image.Image, scale: int | None, size: tuple[int, int]) -> Pixels:
+    """The image resized in proportion, uint8 (H, W, C).
+
+    Its shorter side gets `scale` pixels; with None, it just covers `size` (H, W).
+    """
+    (width, height), (least_height, least_width) = image.size, size
+    cover = max(least_height / height, least_width / width)
+    factor = scale / min(width, height) if scale else cover
+    target = (
+        max(least_width, round(width * factor)),
+        max(least_height, round(height * factor)),
+    )
+    if target != image.size:
+        image = image.resize(target, Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def centre(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """The middle `size` (H, W) of an image (H, W, C)."""
+    top, left = ((have - want) // 2 for have, want in zip(pixels.shape, size, strict=False))
+    return crop(pixels, top, left, size)
+
+
+def crop(pixels: Pixels, top: int, left: int, size: tuple[int, int]) -> Pixels:
+    return pixels[top : top + size[0], left : left + size[1]]

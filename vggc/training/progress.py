@@ -1,0 +1,107 @@
+"""Where a training stands: plain records that travel in JSON. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vggc.diagnostics import Diagnostic
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of the metrics table, written after an epoch.
+
+    `epoch` counts from 1, `step` all steps so far; `lr` is that of the last step. Losses
+    are means over images in nats, accuracies lie between 0 and 1. Training figures are
+    those of the steps, with dropout and augmentation, as the weights moved.
+    """
+
+    epoch: int
+    step: int
+    lr: float
+    train_loss: float
+    train_top1: float
+    val_loss: float
+    val_top1: float
+    val_top5: float
+    images_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The steps of an unfinished epoch: the sum of the loss over images, the images whose
+    class was the first guess, and the seconds that the steps took.
+    """
+
+    steps: int = 0
+    images: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    seconds: float = 0.0
+
+    def plus(self, images: int, loss: float, correct: int, seconds: float) -> Sums:
+        return Sums(
+            self.steps + 1,
+            self.images + images,
+            self.loss + loss * images,
+            self.correct + correct,
+            self.seconds + seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """All finished epochs, and what was done of the next one."""
+
+    epochs: tuple[Epoch, ...] = ()
+    sums: Sums = Sums()
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """A step is done. `epoch` counts from 1; `done` and `total` count steps of the whole
+    training; loss, accuracy and images/s are means over the epoch so far.
+    """
+
+    epoch: int
+    done: int
+    total: int
+    loss: float
+    top1: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """An epoch is done and its held-out accuracy is known."""
+
+    epoch: Epoch
+
+
+Event = StepDone | EpochDone
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All epochs of the recipe are done."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """Someone asked to stop; the step under way was finished and everything is saved."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Going on makes no sense, for a reason. `progress` is what was saved last."""
+
+    progress: Progress
+    reason: Diagnostic
+
+
+Outcome = Finished | Interrupted | Stopped

@@ -1,0 +1,162 @@
+"""Frozen dataclasses as JSON, and back from files that are hostile until checked."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from vggc.diagnostics import UserError
+from vggc.files import replacing
+from vggc.training import mistakes
+
+MAX_BYTES = 64 * 2**20
+"""The largest JSON file that is read: an ImageNet run's takes well under 1 MiB."""
+
+T = TypeVar("T")
+
+
+class MalformedError(Exception):
+    """A record is not what its type says; the message names the place and the reason."""
+
+
+def to_json(record: Any) -> Any:
+    """Dataclasses, tuples and plain values as what `json` writes."""
+    match record:
+        case tuple():
+            return [to_json(item) for item in record]
+        case dict():
+            return {key: to_json(value) for key, value in record.items()}
+        case _ if is_dataclass(record):
+            return {f.name: to_json(getattr(record, f.name)) for f in fields(record)}
+        case _:
+            return record
+
+
+def from_json(kind: type[T], value: Any) -> T:
+    """The record of a dataclass `kind` that `to_json` gave as `value`.
+
+    Understands dataclasses, tuples, dicts with string keys, unions with None, literals,
+    str, int, bool and finite floats. Every field must be there and no other.
+
+    Raises:
+        MalformedError: the value is anything else.
+    """
+    record: T = checked(kind, value, "")
+    return record
+
+
+def checked(kind: Any, value: Any, place: str) -> Any:
+    """The value as `kind`; `place` says where it stands in the whole."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    match value:
+        case dict() if is_dataclass(kind) and isinstance(kind, type):
+            return checked_fields(kind, value, place)
+        case dict() if origin in (dict, Mapping):
+            return {key: checked(arguments[1], v, f"{place}.{key}") for key, v in value.items()}
+        case list() if origin is tuple:
+            return checked_tuple(arguments, value, place)
+        case _ if origin is Literal and value in arguments:
+            return value
+        case _ if origin in (types.UnionType, Union):
+            return checked_union(arguments, value, place)
+        case float() | int() if kind is float and not isinstance(value, bool):
+            return checked_float(value, place)
+        case _ if kind in (str, int, bool, type(None)) and type(value) is kind:
+            return value
+    raise MalformedError(f"{place.lstrip('.') or 'the whole'} has a wrong value")
+
+
+def checked_fields(kind: type, value: Mapping[str, Any], place: str) -> Any:
+    hints = get_type_hints(kind)
+    names = {f.name for f in fields(kind)}
+    for name in sorted(names ^ value.keys()):
+        raise MalformedError(f"{place}.{name}".lstrip(".") + f" is {_fault(name in names)}")
+    return kind(**{name: checked(hints[name], value[name], f"{place}.{name}") for name in names})
+
+
+def _fault(known: bool) -> str:
+    return "missing" if known else "unknown"
+
+
+def checked_tuple(arguments: tuple[Any, ...], value: list[Any], place: str) -> tuple[Any, ...]:
+    kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+    if len(kinds) != len(value):
+        raise MalformedError(f"{place.lstrip('.')} has {len(value)} items, not {len(kinds)}")
+    return tuple(
+        checked(kind, item, f"{place}[{i}]")
+        for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+    )
+
+
+def checked_union(arguments: tuple[Any, ...], value: Any, place: str) -> Any:
+    for kind in arguments:
+        try:
+            return checked(kind, value, place)
+        except MalformedError as fault:
+            last = fault
+    raise last
+
+
+def checked_float(value: float, place: str) -> float:
+    if not abs(value) < math.inf:
+        raise MalformedError(f"{place.lstrip('.')} is not finite")
+    return float(value)
+
+
+def read_record(path: Path, kind: type[T]) -> T:
+    """The record in a JSON file.
+
+    Raises:
+        MalformedError: there is no such file, it is too large, or not such a record.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise MalformedError(f"{path.name} is larger than {MAX_BYTES // 2**20} MiB")
+        return from_json(kind, json.loads(content))
+    except OSError as fault:
+        raise MalformedError(f"{path.name}: {fault.strerror}") from None
+    except (ValueError, RecursionError, OverflowError):
+        raise MalformedError(f"{path.name} is not JSON") from None
+    except MalformedError as fault:
+        raise MalformedError(f"{path.name}: {fault}") from None
+
+
+def write_record(path: Path, record: Any) -> None:
+    """Writes a record as JSON, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    text = json.dumps(to_json(record), indent=2, allow_nan=False)
+    write_atomically(path, lambda part: part.write_text(text + "\n", encoding="utf-8"))
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Lets `write` fill a file beside `path`, which then takes its place in one step.
+
+    Raises:
+        UserError: the file cannot be written; what was at `path` is still there.
+    """
+    try:
+        with replacing(path) as part:
+            write(part)
+        sync_folder(path.parent)
+    except OSError as fault:
+        raise UserError(mistakes.CannotWrite(None, str(path), str(fault))) from None
+
+
+def sync_folder(path: Path) -> None:
+    """Waits until the names in a folder have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,201 @@
+"""The folder that a training leaves, and what others may know of it. Imports no torch.
+
+net.vgg               the net and the recipe as trained
+run.json              a `Record`
+metrics.csv           one row an epoch
+curves.png            the same as a picture
+weights.safetensors   the last weights, by the graph's names
+checkpoint/           only while there is something to go on with
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from vggc.diagnostics import UserError
+from vggc.training import mistakes
+from vggc.training.preprocessing import Preprocessing
+from vggc.training.progress import Epoch
+from vggc.training.recipe import Recipe, unflatten
+from vggc.training.records import MalformedError, read_record, write_atomically, write_record
+
+MAX_SIDE = 8192
+"""The most pixels in the side of a net's input that a run may claim."""
+
+RunState: TypeAlias = Literal["running", "finished", "interrupted", "stopped"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The images of a run: a folder, or None for the embedded digits, and their counts."""
+
+    path: str | None
+    train: int
+    val: int
+    skipped: int
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What `run.json` holds. `input` is (C, H, W); `recipe` is `recipe.flatten`'s table;
+    `metrics` are those of the last epoch; `reason` says why a run was stopped.
+    """
+
+    format: Literal[1]
+    net: str
+    state: RunState
+    reason: str | None
+    started: str
+    seed: int
+    device: Literal["cpu", "cuda"]
+    precision: Literal["fp32", "bf16", "fp16"]
+    input: tuple[int, int, int]
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    recipe: dict[str, str | int | float]
+    data: Origin
+    versions: dict[str, str]
+    metrics: Epoch | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder whose record has been read and checked."""
+
+    folder: Path
+    record: Record
+
+    @classmethod
+    def load(cls, folder: Path) -> Run:
+        """The run in a folder.
+
+        Raises:
+            UserError: it is not one, or its record is not sound.
+        """
+        try:
+            record = read_record(folder / "run.json", Record)
+            check(record)
+        except MalformedError as fault:
+            raise UserError(mistakes.NotARun(None, str(folder), str(fault))) from None
+        return cls(folder, record)
+
+    @property
+    def net_path(self) -> Path:
+        return self.folder / "net.vgg"
+
+    @property
+    def weights_path(self) -> Path:
+        return self.folder / "weights.safetensors"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.folder / "checkpoint"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe as used.
+
+        Raises:
+            UserError: the record holds no such recipe.
+        """
+        return unflatten(self.record.recipe, str(self.folder / "run.json"))
+
+
+def check(record: Record) -> None:
+    """Refuses numbers that nothing could come of."""
+    channels, *size = record.input
+    preprocessing = record.preprocessing
+    sides = [*size, *preprocessing.size, *([preprocessing.scale] if preprocessing.scale else [])]
+    problems = {
+        "input is out of range": not all(1 <= side <= MAX_SIDE for side in sides),
+        "input and preprocessing differ": tuple(size) != preprocessing.size,
+        "preprocessing does not fit the channels": not (
+            channels == len(preprocessing.mean) == len(preprocessing.std) in (1, 3)
+        ),
+        "preprocessing.std is not above 0": min(preprocessing.std, default=0) <= 0,
+        "seed is out of range": not 0 <= record.seed < 2**63,
+        "classes are fewer than two": len(record.classes) < 2,
+    }
+    for problem, is_so in problems.items():
+        if is_so:
+            raise MalformedError(f"run.json: {problem}")
+
+
+def newest_run(folder: Path) -> Run:
+    """The run under a folder that started last.
+
+    Raises:
+        UserError: there is none. Folders that are no runs are passed over.
+    """
+    runs = []
+    for path in folder.glob("*/run.json"):
+        try:
+            runs.append(Run.load(path.parent))
+        except UserError:
+            continue
+    if not runs:
+        raise UserError(mistakes.NoRuns(None, str(folder)))
+    return max(runs, key=lambda run: (run.record.started, run.folder.name))
+
+
+def new_folder(out: Path | None, net: str, now: datetime) -> Path:
+    """Makes the folder of a new run: `out`, or one under `runs/` with the net's name and time.
+
+    Raises:
+        UserError: `out` is there and not an empty folder, or the folder cannot be made.
+    """
+    folder = out or unused(Path("runs") / f"{net}-{now:%Y%m%d-%H%M%S}")
+    try:
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise UserError(mistakes.FolderNotEmpty(None, str(folder)))
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise UserError(mistakes.CannotWrite(None, str(folder), str(fault))) from None
+    return folder
+
+
+def unused(folder: Path) -> Path:
+    """The folder, or the first of `folder-2`, `folder-3`, … that does not exist."""
+    candidate, count = folder, 1
+    while candidate.exists():
+        count += 1
+        candidate = folder.with_name(f"{folder.name}-{count}")
+    return candidate
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def write_run(folder: Path, record: Record) -> None:
+    """Writes `run.json`.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    write_record(folder / "run.json", record)
+
+
+def write_metrics(folder: Path, epochs: Sequence[Epoch]) -> None:
+    """Writes `metrics.csv`: a header and one row an epoch.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    text = io.StringIO()
+    table = csv.DictWriter(text, [f.name for f in fields(Epoch)], lineterminator="\n")
+    table.writeheader()
+    table.writerows(asdict(epoch) for epoch in epochs)
+    write_text(folder / "metrics.csv", text.getvalue())

@@ -1,0 +1,52 @@
+"""Learning rates as pure functions of how far the training is. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import cos, pi
+from typing import assert_never
+
+from vggc.training.recipe import Constant, OneCycle, Plateau, Recipe
+
+
+def learning_rate(recipe: Recipe, step: int, num_steps: int, val_top1: Sequence[float]) -> float:
+    """The rate for one step.
+
+    `step` counts the steps before it, `num_steps` those of the whole training; `val_top1`
+    holds the held-out accuracy after each epoch so far.
+    """
+    peak = recipe.optimiser.lr
+    match recipe.schedule:
+        case Constant():
+            return peak
+        case Plateau() as plateau:
+            return peak * plateau.factor ** drops(plateau, val_top1)
+        case OneCycle() as cycle:
+            return peak * one_cycle(cycle, step, num_steps)
+        case _:
+            assert_never(recipe.schedule)
+
+
+def drops(plateau: Plateau, val_top1: Sequence[float]) -> int:
+    """How often the rate has dropped: once for each `patience` epochs without a new best."""
+    best, waited, count = -1.0, 0, 0
+    for accuracy in val_top1:
+        waited = 0 if accuracy > best else waited + 1
+        best = max(best, accuracy)
+        if waited == plateau.patience:
+            count, waited = count + 1, 0
+    return min(count, plateau.drops)
+
+
+def one_cycle(cycle: OneCycle, step: int, num_steps: int) -> float:
+    """The fraction of the peak rate: `start` at the first step, 1 at the peak, `end` last."""
+    last = max(1, num_steps - 1)
+    peak = cycle.warm_up * last
+    if step < peak:
+        return ramp(cycle.start, 1, step / peak)
+    return ramp(1, cycle.end, (step - peak) / max(1e-9, last - peak))
+
+
+def ramp(first: float, last: float, progress: float) -> float:
+    """Half a cosine from `first` at progress 0 to `last` at 1."""
+    return last + (first - last) * (1 + cos(pi * min(1.0, progress))) / 2
