@@ -17,7 +17,9 @@ def function(body: Callable[..., None], **shapes: tuple[int, ...]) -> PrimFunc:
     """The function of float32 buffers with these names and shapes that `body` writes."""
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr({"tirx.noalias": True})
-        body(*(T.arg(name, T.buffer(shape, "float32")) for name, shape in shapes.items()))
+        buffers = [T.arg(name, T.buffer(shape, "float32")) for name, shape in shapes.items()]
+        with T.sblock("root"):
+            body(*buffers)
     return builder.get()
 
 

@@ -18,12 +18,11 @@ class Machine:
     def of(cls, target: tvm.target.Target) -> Machine:
         """The vector registers that code generated for `target` may use."""
         has_feature = tvm.get_global_func("target.target_has_feature")
-        match target.attrs.get("mtriple", ""):
-            case str(triple) if triple.startswith(("aarch64", "arm64")):
-                return cls(lanes=4, registers=32)
-            case _ if has_feature("avx512f", target):
-                return cls(lanes=16, registers=32)
-            case _ if has_feature("avx2", target):
-                return cls(lanes=8, registers=16)
-            case _:
-                return cls(lanes=4, registers=16)
+        for feature, lanes, registers in (
+            ("avx512f", 16, 32),
+            ("avx2", 8, 16),
+            ("neon", 4, 32),
+        ):
+            if has_feature(feature, target):
+                return cls(lanes, registers)
+        return cls(lanes=4, registers=16)
