@@ -230,9 +230,9 @@ class UnsupportedChannels(Diagnostic):
 
 @dataclass(frozen=True)
 class NoCuda(Diagnostic):
-    title: ClassVar[str] = "`--device cuda`: PyTorch finds no CUDA device here"
+    title: ClassVar[str] = "PyTorch finds no CUDA device here"
     label: ClassVar[str] = "torch {version}"
-    help: ClassVar[str] = "leave `--device` out to train on the CPU"
+    help: ClassVar[str] = "train on the CPU with `--device cpu`"
 
     version: str
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import isfinite
 from typing import Any, TypeAlias
 
 from vggc.diagnostics import Diagnostic, UserError, did_you_mean
@@ -40,8 +41,9 @@ class Real:
     above: bool = False
 
     def __str__(self) -> str:
-        lower = f"above {self.low:g}" if self.above else f"from {self.low:g}"
-        return f"a number {lower} to {self.high:g}"
+        if self.above:
+            return f"a number above {self.low:g}, at most {self.high:g}"
+        return f"a number from {self.low:g} to {self.high:g}"
 
 
 @dataclass(frozen=True)
@@ -227,8 +229,12 @@ def read_recipe(block: ast.Block | None) -> Recipe:
     """
     table, found = entries(block.settings if block else ())
     recipe, more = build(table)
-    report([*found, *more])
+    report(sorted([*found, *more], key=place))
     return recipe
+
+
+def place(mistake: Diagnostic) -> int:
+    return mistake.span.start if mistake.span else 0
 
 
 def entries(settings: Iterable[ast.Setting]) -> tuple[dict[str, ast.Value], list[Diagnostic]]:
@@ -239,8 +245,8 @@ def entries(settings: Iterable[ast.Setting]) -> tuple[dict[str, ast.Value], list
     for setting in settings:
         form = SETTINGS.get(setting.key)
         if form is None:
-            place, suggestion = key_span(setting), did_you_mean(setting.key, tuple(SETTINGS))
-            found.append(mistakes.UnknownSetting(place, setting.key, suggestion))
+            suggestion = did_you_mean(setting.key, tuple(SETTINGS))
+            found.append(mistakes.UnknownSetting(key_span(setting), setting.key, suggestion))
         elif form.field in setters:
             found.append(repeated(form.field, setters[form.field], setting))
         elif len(setting.values) != (form.says is None):
@@ -259,6 +265,10 @@ def option_entries(
     setting: ast.Setting, variant: str
 ) -> tuple[dict[str, ast.Value], list[Diagnostic]]:
     """The table's entries for the `key=value` options behind a setting."""
+    variants = VARIANTS.get(SETTINGS[setting.key].field)
+    if variants is not None and variant not in variants:
+        return {}, []  # the word itself is the mistake
+    owner = variant if variants else setting.key
     known = [key.removeprefix(f"{variant}.") for key in KINDS if key.startswith(f"{variant}.")]
     table: dict[str, ast.Value] = {}
     found: list[Diagnostic] = []
@@ -266,18 +276,13 @@ def option_entries(
         key = f"{variant}.{option.key}"
         if option.key not in known:
             suggestion = did_you_mean(option.key, known) if known else "it takes none"
-            place = option.span.part(0, len(option.key))
-            owner = setting.key if variant not in variants_of(setting.key) else variant
-            found.append(mistakes.UnknownRecipeOption(place, owner, option.key, suggestion))
+            key_place = option.span.part(0, len(option.key))
+            found.append(mistakes.UnknownRecipeOption(key_place, owner, option.key, suggestion))
         elif key in table:
             found.append(mistakes.RepeatedRecipeOption(option.span, option.key))
         else:
             table[key] = option.value
     return table, found
-
-
-def variants_of(setting: str) -> Iterable[str]:
-    return VARIANTS.get(SETTINGS[setting].field, {})
 
 
 def key_span(setting: ast.Setting) -> Span:
@@ -470,7 +475,7 @@ def parse_value(span: Span) -> ast.Value:
         return ast.Range(low, high, span=span)
     if re.fullmatch(r"[+-]?\d{1,18}", text):
         return ast.Number(int(text), span=span)
-    if len(text) <= 64 and re.fullmatch(NUMBER, text):
+    if re.fullmatch(NUMBER, text) and isfinite(float(text)):
         return ast.Number(float(text), span=span)
     return ast.Word(text, span=span)
 
