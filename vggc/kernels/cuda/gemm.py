@@ -1,0 +1,355 @@
+"""Convolution as an implicit matrix product: rows are output pixels, columns output channels.
+
+A thread block owns a `rows × cols` tile of the product and walks the reduction (kernel taps,
+then channels) in steps of `depth`. Each step's slices of the map and of the packed weight go
+through shared memory; while a step is computed, the next one is already on its way to
+registers. Where the tiles are too few to fill a GPU, the reduction is split between blocks
+and a second kernel adds the parts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import TypeAlias
+
+from tvm.tirx import Buffer, Expr
+from tvm.tirx.script import builder as T
+
+from ..workloads import Conv
+from .emit import (
+    clear_halo,
+    fetch,
+    flat,
+    launch,
+    registers,
+    shared,
+    synchronise,
+    workspace,
+    write_map,
+)
+from .packing import PanelPacking
+
+# Stores results `[first, first + width)` of a thread: columns `col`, `col + 1`, … of row `row`.
+Store: TypeAlias = Callable[[Buffer, int, int, Expr, Expr], None]
+
+THREADS = 128
+# Blocks that keep a large GPU (108 to 132 multiprocessors) busy, and the most parts that a
+# reduction is worth cutting into.
+FULL_GRID = 256
+MAX_SPLITS = 16
+# Threads read columns in groups of four: one float4, and no two on one bank.
+GROUP = 4
+# Added to a line of the map's slice: keeps its transposed stores off each other's banks.
+SKEW = 4
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a block computes (`rows × cols`), how deep a step is, and a thread's share."""
+
+    rows: int
+    cols: int
+    depth: int
+    thread_rows: int
+    thread_cols: int
+
+
+LARGE = Tile(rows=128, cols=64, depth=16, thread_rows=8, thread_cols=8)
+MEDIUM = Tile(rows=64, cols=64, depth=16, thread_rows=4, thread_cols=8)
+FLAT = Tile(rows=16, cols=64, depth=32, thread_rows=2, thread_cols=4)
+# Depth for maps of a few channels, such as an image.
+SHALLOW = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a convolution is cut: its tile, and the number of parts of its reduction."""
+
+    tile: Tile
+    splits: int
+
+    @property
+    def knobs(self) -> dict[str, int]:
+        return {**asdict(self.tile), "splits": self.splits}
+
+
+def plan(conv: Conv) -> Plan:
+    """The large tile where it fills a GPU; else a smaller one and as many splits as do."""
+    shallow = conv.input.channels <= SHALLOW
+    if num_blocks(conv, LARGE) >= FULL_GRID:
+        tile = LARGE
+    elif num_rows(conv) > FLAT.rows or shallow:
+        tile = MEDIUM
+    else:
+        tile = FLAT
+    if shallow:
+        tile = replace(tile, depth=SHALLOW)
+    wanted = min(MAX_SPLITS, math.ceil(FULL_GRID / num_blocks(conv, tile)))
+    steps = num_steps(conv, tile)
+    splits = max(parts for parts in range(1, wanted + 1) if steps % parts == 0)
+    return Plan(tile, splits)
+
+
+def packing(conv: Conv, tile: Tile) -> PanelPacking:
+    return PanelPacking(
+        (conv.output.channels, conv.input.channels, *conv.kernel), tile.depth, tile.cols
+    )
+
+
+def convolve(
+    conv: Conv, plan: Plan, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer
+) -> None:
+    """Emit the kernel of `conv`, or the two kernels where the reduction is split."""
+
+    def activate(value: Expr) -> Expr:
+        return T.max(value, T.float32(0)) if conv.relu else value
+
+    if plan.splits == 1:
+        _convolve_at_once(conv, plan.tile, x, weight, bias, output, activate)
+    else:
+        _convolve_in_parts(conv, plan, x, weight, bias, output, activate)
+
+
+def num_rows(conv: Conv) -> int:
+    return conv.output.batch * conv.output.height * conv.output.width
+
+
+def num_blocks(conv: Conv, tile: Tile) -> int:
+    return math.prod(_grid(conv, tile))
+
+
+def num_steps(conv: Conv, tile: Tile) -> int:
+    return math.prod(conv.kernel) * math.ceil(conv.input.channels / tile.depth)
+
+
+def _grid(conv: Conv, tile: Tile) -> tuple[int, int]:
+    return math.ceil(num_rows(conv) / tile.rows), math.ceil(conv.output.channels / tile.cols)
+
+
+def _convolve_at_once(
+    conv: Conv,
+    tile: Tile,
+    x: Buffer,
+    weight: Buffer,
+    bias: Buffer,
+    output: Buffer,
+    activate: Callable[[Expr], Expr],
+) -> None:
+    target = conv.output
+    _, height, width, channels = target.shape
+    grid = _grid(conv, tile)
+    with launch(grid, THREADS) as (row_block, col_block, thread):
+        block = row_block * grid[1] + col_block
+        clear_halo(output, target, block * THREADS + thread, math.prod(grid) * THREADS)
+        y = flat(output)
+
+        def store(results: Buffer, first: int, lanes: int, row: Expr, col: Expr) -> None:
+            n, i, j = _pixel(conv, row)
+            place = (n * height + i + target.halo) * width + j + target.halo
+            inside = T.And(row < num_rows(conv), col < channels)
+            with T.If(inside), T.Then(), T.vectorized(lanes) as v:
+                value = activate(results[first + v] + bias[col + v])
+                T.buffer_store(y, value, [place * channels + col + v])
+
+        lanes = GROUP if channels % GROUP == 0 else 1
+        steps = num_steps(conv, tile)
+        at = (row_block, col_block, thread)
+        _multiply(conv, tile, x, weight, at, 0, steps, lanes, store)
+
+
+def _convolve_in_parts(
+    conv: Conv,
+    plan: Plan,
+    x: Buffer,
+    weight: Buffer,
+    bias: Buffer,
+    output: Buffer,
+    activate: Callable[[Expr], Expr],
+) -> None:
+    rows, cols = num_rows(conv), int(weight.shape[-1])
+    parts = workspace("parts", plan.splits * rows, cols)
+    with launch((*_grid(conv, plan.tile), plan.splits), THREADS) as (*tile_at, part, thread):
+
+        def store(results: Buffer, first: int, lanes: int, row: Expr, col: Expr) -> None:
+            with T.If(row < rows), T.Then(), T.vectorized(lanes) as v:
+                T.buffer_store(parts, results[first + v], [part * rows + row, col + v])
+
+        steps = num_steps(conv, plan.tile) // plan.splits
+        at = (*tile_at, thread)
+        _multiply(conv, plan.tile, x, weight, at, part * steps, steps, GROUP, store)
+
+    def total(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
+        row = (n * conv.output.height + y) * conv.output.width + x
+        return activate(sum((parts[p * rows + row, c] for p in range(plan.splits)), bias[c]))
+
+    write_map(output, conv.output, total)
+
+
+def _multiply(
+    conv: Conv,
+    tile: Tile,
+    x: Buffer,
+    weight: Buffer,
+    at: tuple[Expr, Expr, Expr],
+    first_step: Expr | int,
+    steps: int,
+    lanes: int,
+    store: Store,
+) -> None:
+    """One block's tile of the product over steps `[first_step, first_step + steps)`.
+
+    `at` is the tile's row and column and the thread; `store` gets `lanes` results at a time.
+    """
+    row_block, col_block, thread = at
+    first_row, first_col = row_block * tile.rows, col_block * tile.cols
+    thread_row = thread // _col_threads(tile) * tile.thread_rows
+    thread_col = thread % _col_threads(tile) * GROUP
+
+    pixels = _PixelSlice(conv, tile, x, first_row, thread)
+    panel = _PanelSlice(tile, weight, first_col, thread)
+    results = registers(tile.thread_rows * tile.thread_cols)
+    with T.unroll(tile.thread_rows * tile.thread_cols) as i:
+        T.buffer_store(results, T.float32(0), [i])
+
+    pixels.fetch(first_step)
+    panel.fetch(first_step)
+    with T.serial(steps) as step:
+        synchronise()
+        pixels.deposit()
+        panel.deposit()
+        synchronise()
+        with T.If(step + 1 < steps), T.Then():
+            pixels.fetch(first_step + step + 1)
+            panel.fetch(first_step + step + 1)
+        _accumulate(tile, pixels.slice, panel.slice, thread_row, thread_col, results)
+
+    for i in range(tile.thread_rows):
+        for j in range(0, tile.thread_cols, lanes):
+            col = first_col + thread_col + _col_offset(tile, j)
+            store(results, i * tile.thread_cols + j, lanes, first_row + thread_row + i, col)
+
+
+def _accumulate(
+    tile: Tile, pixels: Buffer, panel: Buffer, row: Expr, col: Expr, results: Buffer
+) -> None:
+    """Add the outer products of one step's slices to the thread's results."""
+    lefts, rights = registers(tile.thread_rows), registers(tile.thread_cols)
+    with T.serial(tile.depth) as k:
+        row_lanes = min(GROUP, tile.thread_rows)
+        for i in range(0, tile.thread_rows, row_lanes):
+            with T.vectorized(row_lanes) as v:
+                T.buffer_store(lefts, pixels[k * (tile.rows + SKEW) + row + i + v], [i + v])
+        for j in range(0, tile.thread_cols, GROUP):
+            with T.vectorized(GROUP) as v:
+                T.buffer_store(rights, panel[k, col + _col_offset(tile, j) + v], [j + v])
+        with T.unroll(tile.thread_rows) as i, T.unroll(tile.thread_cols) as j:
+            at = i * tile.thread_cols + j
+            T.buffer_store(results, results[at] + lefts[i] * rights[j], [at])
+
+
+class _PixelSlice:
+    """The map's part in a step, `(depth, rows)`, on its way through registers to shared memory."""
+
+    def __init__(self, conv: Conv, tile: Tile, x: Buffer, first_row: Expr, thread: Expr) -> None:
+        self._conv, self._tile, self._x, self._thread = conv, tile, flat(x), thread
+        self._lanes = _widest_load(tile.depth * tile.rows, conv.input.channels)
+        self._loads = tile.depth * tile.rows // (THREADS * self._lanes)
+        # In one dimension, or TVM would take the skew out as unused.
+        self.slice = shared(tile.depth * (tile.rows + SKEW))
+        self._fetched = registers(self._loads * self._lanes)
+        self._corners = registers(self._loads, dtype="int32")
+        for load in range(self._loads):
+            row, _ = self._place(load)
+            T.buffer_store(self._corners, self._corner(first_row + row), [load])
+
+    def fetch(self, step: Expr | int) -> None:
+        tile, source = self._tile, self._conv.input
+        steps_per_tap = math.ceil(source.channels / tile.depth)
+        tap, first_channel = step // steps_per_tap, step % steps_per_tap * tile.depth
+        tap_y, tap_x = tap // self._conv.kernel[1], tap % self._conv.kernel[1]
+        pixel = (tap_y * source.shape[2] + tap_x) * (source.channels // self._lanes)
+        for load in range(self._loads):
+            _, k = self._place(load)
+            # Counted in vectors, so that TVM can prove the loads aligned.
+            vector = self._corners[load] + pixel + first_channel // self._lanes + k // self._lanes
+            inside = first_channel + k < source.channels
+            at = load * self._lanes
+            fetch(self._fetched, at, self._x, vector * self._lanes, self._lanes, inside)
+
+    def deposit(self) -> None:
+        for load in range(self._loads):
+            row, k = self._place(load)
+            for lane in range(self._lanes):
+                value = self._fetched[load * self._lanes + lane]
+                line = (k + lane) * (self._tile.rows + SKEW)
+                T.buffer_store(self.slice, value, [line + row])
+
+    def _place(self, load: int) -> tuple[Expr, Expr]:
+        """Row and depth, within the slice, of the thread's `load`-th vector of channels."""
+        vectors = self._tile.depth // self._lanes
+        index = load * THREADS + self._thread
+        return index // vectors, index % vectors * self._lanes
+
+    def _corner(self, row: Expr) -> Expr:
+        """Where, in vectors, the window of output pixel `row` begins.
+
+        Rows past the last read what the last one reads.
+        """
+        conv = self._conv
+        _, height, width, channels = conv.input.shape
+        n, y, x = _pixel(conv, T.min(row, num_rows(conv) - 1))
+        top = y * conv.stride[0] + conv.input.halo - conv.padding[0]
+        left = x * conv.stride[1] + conv.input.halo - conv.padding[1]
+        return ((n * height + top) * width + left) * (channels // self._lanes)
+
+
+class _PanelSlice:
+    """The packed weight's part in a step, `(depth, cols)`; as `_PixelSlice`."""
+
+    def __init__(self, tile: Tile, weight: Buffer, first_col: Expr, thread: Expr) -> None:
+        self._tile, self._first_col, self._thread = tile, first_col, thread
+        _, _, self._stride = map(int, weight.shape)
+        self._weight = flat(weight)
+        self._lanes = _widest_load(tile.depth * tile.cols, tile.cols)
+        self._loads = tile.depth * tile.cols // (THREADS * self._lanes)
+        self.slice = shared(tile.depth, tile.cols)
+        self._fetched = registers(self._loads * self._lanes)
+
+    def fetch(self, step: Expr | int) -> None:
+        for load in range(self._loads):
+            k, col = self._place(load)
+            start = (step * self._tile.depth + k) * self._stride + self._first_col + col
+            with T.vectorized(self._lanes) as v:
+                T.buffer_store(self._fetched, self._weight[start + v], [load * self._lanes + v])
+
+    def deposit(self) -> None:
+        for load in range(self._loads):
+            k, col = self._place(load)
+            with T.vectorized(self._lanes) as v:
+                T.buffer_store(self.slice, self._fetched[load * self._lanes + v], [k, col + v])
+
+    def _place(self, load: int) -> tuple[Expr, Expr]:
+        vectors = self._tile.cols // self._lanes
+        index = load * THREADS + self._thread
+        return index // vectors, index % vectors * self._lanes
+
+
+def _pixel(conv: Conv, row: Expr) -> tuple[Expr, Expr, Expr]:
+    height, width = conv.output.height, conv.output.width
+    return row // (height * width), row // width % height, row % width
+
+
+def _widest_load(size: int, extent: int) -> int:
+    """Floats a load: a vector never crosses `extent` and every thread has as many loads."""
+    return max(lanes for lanes in (1, 2, 4) if extent % lanes == size % (lanes * THREADS) == 0)
+
+
+def _col_threads(tile: Tile) -> int:
+    return tile.cols // tile.thread_cols
+
+
+def _col_offset(tile: Tile, j: int) -> int:
+    """How far a thread's `j`-th column lies from its first: groups are dealt out in turn."""
+    return j // GROUP * GROUP * _col_threads(tile) + j % GROUP
