@@ -104,10 +104,7 @@ class Wishes:
     help="Change the recipe: momentum=0.8, schedule=one-cycle, init=he, flip=off …",
 )
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
-@click.pass_context
-def command(
-    context: click.Context, spec: str | None, resume: Path | None, as_json: bool, **rest: object
-) -> None:
+def command(spec: str | None, resume: Path | None, as_json: bool, **rest: object) -> None:
     """Train the net SPEC by the recipe in its file.
 
     Without --data it trains on the 1,797 scanned digits that come with scikit-learn.
@@ -121,8 +118,10 @@ def command(
     run, outcome = again(spec, resume, wishes) if resume else anew(spec, wishes)
     report(run, outcome, as_json)
     match outcome:
+        case Finished():
+            pass
         case Interrupted():
-            context.exit(INTERRUPTED)
+            raise click.exceptions.Exit(INTERRUPTED)
         case Stopped(_, reason):
             raise CheckFailed(render(reason).removeprefix("error: "))
 
@@ -231,9 +230,8 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> tuple[Run, Outcome]
     if (program.graph.input, program.graph.output) != (record.input, (len(record.classes),)):
         reason = "net.vgg is no longer the net that run.json describes"
         raise UserError(mistakes.NotARun(None, str(folder), reason))
-    images = find(
-        wishes.data or (Path(record.data.path) if record.data.path else None), record.seed
-    )
+    recorded = Path(record.data.path) if record.data.path else None
+    images = find(wishes.data or recorded, record.seed)
     data = read(images, run.recipe, program)
     text = format_net(program.net)
     module = program.logits_module()
@@ -389,7 +387,6 @@ def report(run: Run, outcome: Outcome, as_json: bool) -> None:
         console.out(json.dumps(result))
     elif last and speed:
         rows = (
-            ("run", str(run.folder)),
             ("epochs", f"{last.epoch} of {run.recipe.epochs}"),
             ("held-out top-1", f"{last.val_top1:.2%}"),
             ("held-out top-5", f"{last.val_top5:.2%}"),
@@ -397,11 +394,13 @@ def report(run: Run, outcome: Outcome, as_json: bool) -> None:
             ("speed", f"{speed:,.1f} images/s"),
             ("time", f"{sum(epoch.seconds for epoch in epochs):,.0f} s"),
         )
-        console.sheet(Sheet(f"{run.record.net}, trained", ("", ""), rows, (False, True)))
+        console.sheet(
+            Sheet(f"{run.record.net}, trained", ("run", str(run.folder)), rows, (False, True))
+        )
     match outcome:
         case Finished():
             console.status(f"Next: vggc compile {run.folder}")
         case Interrupted():
             console.status(f"Saved. Go on with: vggc train --resume {run.folder}")
-        case Stopped() if epochs:
-            console.status(f"The weights after epoch {len(epochs)} are kept in {run.folder}.")
+        case Stopped():
+            console.status(f"What was saved after {len(epochs)} epochs is kept in {run.folder}.")

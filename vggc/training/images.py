@@ -335,10 +335,10 @@ def moments(
 
     A channel that never varies gets the deviation 1.
     """
-    values = np.arange(256) / 255
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    mean = shares @ values
-    std = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(axis=1))
+    values, totals = np.arange(256), counts.sum(axis=1)
+    mean = (counts * values).sum(axis=1) / totals
+    variance = (counts * values**2).sum(axis=1) / totals - mean**2
+    mean, std = mean / 255, np.sqrt(np.maximum(variance, 0)) / 255
     return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
 
 

@@ -116,7 +116,7 @@ class OneCycle:
 
     warm_up: float = limited(0.3, Real(0, 1))
     start: float = limited(0.04, Real(0, 1))
-    end: float = limited(4e-6, Real(0, 1))
+    end: float = limited(1e-4, Real(0, 1))
 
 
 @dataclass(frozen=True)
