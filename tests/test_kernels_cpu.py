@@ -8,6 +8,7 @@ os.environ.setdefault("TVM_NUM_THREADS", "2")
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any, TypeAlias, assert_never
 
 import numpy as np
@@ -18,12 +19,15 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from vggc.kernels.cpu import Machine, kernel
+from vggc.kernels.cpu import conv as conv_template
+from vggc.kernels.cpu import dense as dense_template
 from vggc.kernels.workloads import (
     Conv,
     Dense,
     Lrn,
     Map,
     MaxPool,
+    Packing,
     Pair,
     Relu,
     Softmax,
@@ -219,47 +223,29 @@ def sides(workload: Workload) -> tuple[Side, Side]:
             return Side.of(workload.input), Side.of(workload.output)
 
 
-def compiled(workloads: dict[str, Workload], target: dict[str, str]) -> Callable[..., Any]:
-    """Compile all in one module, because each compilation has a fixed cost."""
-    llvm = tvm.target.Target(target)
-    functions = {
-        f"f{i}": kernel(workload, Machine.of(llvm)).func.with_attr("global_symbol", f"f{i}")
-        for i, workload in enumerate(workloads.values())
-    }
-    library = tvm.compile(tvm.IRModule(functions), target=llvm)
-    symbols = dict(zip(workloads, functions, strict=True))
-    return lambda name: library[symbols[name]]
+def library(functions: list[Any], target: tvm.target.Target) -> Callable[[int], Any]:
+    """All functions in one module, because each compilation has a fixed cost."""
+    named = {f"f{i}": func.with_attr("global_symbol", f"f{i}") for i, func in enumerate(functions)}
+    compiled = tvm.compile(tvm.IRModule(named), target=target)
+    return lambda index: compiled[f"f{index}"]
 
 
-@pytest.fixture(scope="module")
-def on_host() -> Callable[..., Any]:
-    return compiled(WORKLOADS, HOST)
-
-
-@pytest.fixture(scope="module")
-def on_avx2() -> Callable[..., Any]:
-    return compiled(WORKLOADS, AVX2)
-
-
-def check(run: Any, workload: Workload, machine: Machine) -> None:
+def check(run: Any, workload: Workload, packing: Packing | None) -> None:
     """The content is right, the halo zero, and no byte of the output left as it was."""
     rng = np.random.default_rng(0)
     source, out = sides(workload)
     x = np.zeros(source.shape, np.float32)
     source.content(x)[...] = rng.standard_normal(source.content(x).shape)
     y = tvm.runtime.tensor(np.full(out.shape, np.nan, np.float32))
+    weight = bias = np.zeros(0, np.float32)
+    arguments = [x]
+    if packing is not None:
+        assert isinstance(workload, Conv | Dense)
+        weight = rng.standard_normal(workload.weight_shape, np.float32)
+        bias = rng.standard_normal(workload.weight_shape[0], np.float32)
+        arguments = [x, packing.pack(weight), bias]
 
-    match workload:
-        case Conv() | Dense():
-            weight = rng.standard_normal(workload.weight_shape, np.float32)
-            bias = rng.standard_normal(workload.weight_shape[0], np.float32)
-            packing = kernel(workload, machine).packing
-            assert packing is not None
-            parameters = [packing.pack(weight), bias]
-        case _:
-            weight = bias = np.zeros(0, np.float32)
-            parameters = []
-    run(*map(tvm.runtime.tensor, [x, *parameters]), y)
+    run(*map(tvm.runtime.tensor, arguments), y)
 
     result = y.numpy()
     expected = reference(workload, source.content(x).astype(float), weight, bias)
@@ -270,14 +256,41 @@ def check(run: Any, workload: Workload, machine: Machine) -> None:
     assert not result.any()
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
-def test_a_kernel_computes_its_workload(name: str, on_host: Callable[..., Any]) -> None:
-    check(on_host(name), WORKLOADS[name], Machine.of(tvm.target.Target(HOST)))
+@pytest.fixture(scope="module", params=[HOST, AVX2], ids=["host", "avx2"])
+def compiled(request: pytest.FixtureRequest) -> Callable[[str], tuple[Any, Packing | None]]:
+    """The compiled kernel and the packing of each workload."""
+    target = tvm.target.Target(request.param)
+    kernels = {name: kernel(work, Machine.of(target)) for name, work in WORKLOADS.items()}
+    run = library([each.func for each in kernels.values()], target)
+    runs = {name: run(index) for index, name in enumerate(kernels)}
+    return lambda name: (runs[name], kernels[name].packing)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_a_kernel_computes_its_workload_with_avx2(name: str, on_avx2: Callable[..., Any]) -> None:
-    check(on_avx2(name), WORKLOADS[name], Machine.of(tvm.target.Target(AVX2)))
+def test_a_kernel_computes_its_workload(
+    name: str, compiled: Callable[[str], tuple[Any, Packing | None]]
+) -> None:
+    run, packing = compiled(name)
+    check(run, WORKLOADS[name], packing)
+
+
+@pytest.mark.parametrize(
+    ("workload", "template"),
+    [
+        pytest.param(CONVS["odd extents"], conv_template, id="conv"),
+        pytest.param(CONVS["batch of odd maps"], conv_template, id="conv of a batch"),
+        pytest.param(DENSES["batch of maps"], dense_template, id="dense"),
+    ],
+)
+def test_every_tile_computes_the_same(workload: Any, template: ModuleType) -> None:
+    target = tvm.target.Target(AVX2)
+    machine = Machine.of(target)
+    tiles = list(template.tiles(workload, machine))
+    sample = np.random.default_rng(0).choice(len(tiles), 8, replace=False)
+    kernels = [template.kernel(workload, machine, tiles[index]) for index in sample]
+    run = library([each.func for each in kernels], target)
+    for index, each in enumerate(kernels):
+        check(run(index), workload, each.packing)
 
 
 # The rest of the contract

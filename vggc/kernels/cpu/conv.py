@@ -23,9 +23,12 @@ from ..workloads import Conv, Kernel
 from .loops import clear_halo, function, tile_origin, unrolled, view
 from .machine import Machine
 
-# Multiply-adds in flight that hide the latency of one: four cycles, two per cycle.
-LATENCY = 8
+# Independent multiply-adds that keep two units busy, five cycles deep on older CPUs.
+MULTIPLY_ADDS_IN_FLIGHT = 10
+# Wider blocks would pad common numbers of channels for no gain.
 MAX_VECTORS = 8
+# Rows are often a multiple of 4 KiB apart and then share one set of an eight-way L1 cache.
+MAX_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -43,12 +46,12 @@ class ConvKnobs:
 
 
 def tiles(conv: Conv, machine: Machine) -> Iterator[ConvKnobs]:
-    """Every tile that fits the map and leaves registers for the operands."""
+    """Tiles that fit the map and leave registers for the operands."""
     out = conv.output
     for vectors in range(1, min(ceil(out.channels / machine.lanes), MAX_VECTORS) + 1):
         pixels = (machine.registers - 1) // vectors - 1
-        for images in range(1, min(out.batch, pixels) + 1):
-            for rows in range(1, min(out.height, pixels // images) + 1):
+        for images in range(1, min(out.batch, pixels, MAX_ROWS) + 1):
+            for rows in range(1, min(out.height, pixels // images, MAX_ROWS // images) + 1):
                 for columns in range(1, min(out.width, pixels // (images * rows)) + 1):
                     yield ConvKnobs(images, rows, columns, vectors)
 
@@ -62,8 +65,8 @@ def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> tuple[int, int, int,
     """The order of preference of tiles, least first.
 
     First the half cycles that all tiles spend on one step of the reduction, on a core
-    that starts two multiply-adds and two loads a cycle and gets one vector of weights a
-    cycle from L2. Then the weights read, then the pixels read. Then tall tiles go first:
+    that starts two multiply-adds and two loads a cycle and gets a vector of weights from
+    L2 every other cycle. Then the weights read, then the pixels read. Then tall tiles go first:
     those that follow one another in a row share more of their input.
     """
     out = conv.output
@@ -75,7 +78,7 @@ def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> tuple[int, int, int,
     )
     multiply_adds = knobs.pixels * knobs.vectors
     loads = knobs.pixels + knobs.vectors
-    step = max(multiply_adds, loads, 2 * knobs.vectors, LATENCY)
+    step = max(multiply_adds, loads, 4 * knobs.vectors, MULTIPLY_ADDS_IN_FLIGHT)
     sizes = zip((knobs.rows, knobs.columns), conv.stride, conv.kernel, strict=True)
     pixels_read = prod((size - 1) * stride + window for size, stride, window in sizes)
     return (

@@ -6,6 +6,7 @@ register tile is a GEMV for one image and a GEMM tile for several.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -29,6 +30,10 @@ def as_conv(dense: Dense) -> Conv:
         padding=(0, 0),
         relu=dense.relu,
     )
+
+
+def tiles(dense: Dense, machine: Machine) -> Iterator[ConvKnobs]:
+    return conv.tiles(as_conv(dense), machine)
 
 
 def default_knobs(dense: Dense, machine: Machine) -> ConvKnobs:
