@@ -115,18 +115,29 @@ def read_record(path: Path, kind: type[T]) -> T:
     Raises:
         MalformedError: there is no such file, it is too large, or not such a record.
     """
+    value = read_json(path)
+    try:
+        return from_json(kind, value)
+    except MalformedError as fault:
+        raise MalformedError(f"{path.name}: {fault}") from None
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        MalformedError: there is no such file, it is too large, or not JSON.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise MalformedError(f"{path.name} is larger than {MAX_BYTES // 2**20} MiB")
-        return from_json(kind, json.loads(content))
+        return json.loads(content)
     except OSError as fault:
         raise MalformedError(f"{path.name}: {fault.strerror}") from None
     except (ValueError, RecursionError, OverflowError):
         raise MalformedError(f"{path.name} is not JSON") from None
-    except MalformedError as fault:
-        raise MalformedError(f"{path.name}: {fault}") from None
 
 
 def write_record(path: Path, record: Any) -> None:

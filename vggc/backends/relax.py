@@ -1,0 +1,95 @@
+"""Plan to a Relax module: one call of one of our kernels a step.
+
+The module has two functions over the same kernels. `main` takes the input and the packed
+weights and gives the output; `layers` gives the value of every step, for `vggc verify`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import tvm
+from tvm import relax
+
+from vggc.backends.plan import Plan, Step, buffer_shape, input_shape
+from vggc.kernels.workloads import Conv, Dense, Kernel, Workload
+
+KernelOf: TypeAlias = Callable[[Workload], Kernel]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A net ready for code generation, and the kernel behind each step."""
+
+    module: tvm.IRModule
+    kernels: tuple[Kernel, ...]
+
+
+def lower(plan: Plan, kernel_of: KernelOf) -> Lowered:
+    """The Relax module of a plan. Equal workloads share one function."""
+    distinct = {step.workload: kernel_of(step.workload) for step in plan.steps}
+    builder = relax.BlockBuilder()
+    functions = {
+        workload: builder.add_func(kernel.func, f"{kernel.algorithm}_{type(workload).__name__}".lower())
+        for workload, kernel in distinct.items()
+    }
+    _emit(builder, "main", plan, distinct, functions, every_step=False)
+    _emit(builder, "layers", plan, distinct, functions, every_step=True)
+    module = builder.finalize()
+    return Lowered(module, tuple(distinct[step.workload] for step in plan.steps))
+
+
+def _emit(
+    builder: Any,
+    name: str,
+    plan: Plan,
+    kernels: dict[Workload, Kernel],
+    functions: dict[Workload, Any],
+    *,
+    every_step: bool,
+) -> None:
+    x = _variable("x", (plan.batch, *plan.input))
+    weights = {
+        full: _variable(full.replace(".", "_").replace("-", "_"), shape)
+        for step in plan.steps
+        for full, shape in weight_shapes(step, kernels[step.workload]).items()
+    }
+    with builder.function(name, [x, *weights.values()]):
+        with builder.dataflow():
+            values: list[Any] = []
+            for step in plan.steps:
+                read = x if step.reads < 0 else values[step.reads]
+                source = _reshaped(builder, read, input_shape(step.workload))
+                arguments = [source, *(weights[full] for full in step.weights)]
+                shape = buffer_shape(step.output)
+                call = relax.call_tir(
+                    functions[step.workload], arguments, relax.TensorType(shape, "float32")
+                )
+                values.append(builder.emit(call))
+            result = _reshaped(builder, values[-1], (plan.batch, *plan.output))
+            output = builder.emit_output(relax.Tuple(values) if every_step else result)
+        builder.emit_func_output(output)
+
+
+def weight_shapes(step: Step, kernel: Kernel) -> dict[str, tuple[int, ...]]:
+    """The packed shape of each weight of a step."""
+    match step.workload:
+        case Conv() | Dense():
+            assert kernel.packing is not None
+            weight, bias = step.weights
+            return {weight: kernel.packing.packed_shape, bias: step.workload.weight_shape[:1]}
+        case _:
+            return {}
+
+
+def _variable(name: str, shape: tuple[int, ...]) -> Any:
+    return relax.Var(name, relax.TensorType(shape, "float32"))
+
+
+def _reshaped(builder: Any, value: Any, shape: tuple[int, ...]) -> Any:
+    """The same memory under another shape; nothing where the shape is already right."""
+    if tuple(int(extent) for extent in value.ty.shape) == shape:
+        return value
+    return builder.emit(relax.op.reshape(value, shape))

@@ -1,0 +1,176 @@
+"""Net to artifact: plan, kernels, code, weights, manifest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vggc import __version__
+from vggc.backends.plan import Plan, plan
+from vggc.backends.relax import KernelOf, Lowered, lower
+from vggc.deploy import mistakes
+from vggc.deploy.artifact import (
+    FORMAT,
+    FORMAT_VERSION,
+    LIBRARY,
+    MANIFEST,
+    SPEC,
+    WEIGHTS,
+    KernelEntry,
+    Manifest,
+    TargetEntry,
+    entry,
+)
+from vggc.deploy.targets import Target
+from vggc.deploy.tvm_alone import relax, tvm
+from vggc.diagnostics import UserError
+from vggc.files import new_folder
+from vggc.ir.graph import Graph
+from vggc.kernels.workloads import Kernel
+from vggc.syntax.ast import Net
+from vggc.syntax.format import format_net
+from vggc.training.preprocessing import Preprocessing
+from vggc.training.records import write_record
+from vggc.weights import Weights, save
+
+# From one call a kernel to code for the virtual machine. Our kernels come scheduled and
+# fused, so nothing here may touch a PrimFunc.
+PASSES = (
+    relax.transform.RewriteDataflowReshape(),
+    relax.transform.ToNonDataflow(),
+    relax.transform.RemovePurityChecking(),
+    relax.transform.CallTIRRewrite(),
+    relax.transform.StaticPlanBlockMemory(),
+    relax.transform.LowerAllocTensor(),
+    relax.transform.KillAfterLastUse(),
+    relax.transform.LowerRuntimeBuiltin(),
+    relax.transform.ComputePrimValue(),
+    relax.transform.VMShapeLower(),
+    relax.transform.AttachGlobalSymbol(),
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that goes into an artifact."""
+
+    net: Net
+    graph: Graph
+    target: Target
+    batch: int
+    weights: Weights
+    weights_from: str
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+
+
+def kernels_for(target: Target) -> KernelOf:
+    """The choice of kernels for a target."""
+    match target.kind:
+        case "cpu":
+            from vggc.kernels import cpu
+
+            return partial(cpu.kernel, machine=cpu.Machine.of(target.tvm()))
+        case "cuda":
+            from vggc.kernels import cuda
+
+            return cuda.kernel
+
+
+def lowered(graph: Graph, batch: int, target: Target) -> tuple[Plan, Lowered]:
+    """The calls of a compiled net and the kernels behind them."""
+    calls = plan(graph, batch)
+    return calls, lower(calls, kernels_for(target))
+
+
+def build_artifact(job: Job, folder: Path) -> Manifest:
+    """Writes the artifact of a job to a new folder, whole or not at all.
+
+    Raises: UserError when the folder is taken or there is no linker.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(mistakes.OutputExists(None, str(folder)))
+    linker = _linker()
+    calls, code = lowered(job.graph, job.batch, job.target)
+    executable = _compile(code.module, job.target)
+    with new_folder(folder) as inside:
+        executable.export_library(str(inside / LIBRARY), cc=linker)
+        save(inside / WEIGHTS, pack(calls, code.kernels, job.weights))
+        (inside / SPEC).write_text(format_net(job.net), "utf-8")
+        files = {name: entry(inside / name) for name in (LIBRARY, WEIGHTS, SPEC)}
+        manifest = Manifest(
+            format=FORMAT,
+            format_version=FORMAT_VERSION,
+            vggc=__version__,
+            tvm=tvm.__version__,
+            net=job.net.name,
+            target=TargetEntry(
+                job.target.name, job.target.kind, job.target.attrs, job.target.archs
+            ),
+            precision="float32",
+            batch=job.batch,
+            input=job.graph.input,
+            output=job.graph.output,
+            preprocessing=job.preprocessing,
+            classes=job.classes,
+            weights_from=job.weights_from,
+            weights=calls.weights,
+            kernels=_entries(calls, code.kernels),
+            files=files,
+        )
+        write_record(inside / MANIFEST, manifest)
+    return manifest
+
+
+def _compile(module: tvm.IRModule, target: Target) -> Any:
+    if target.kind == "cuda":
+        from vggc.deploy.device_code import compile_device
+
+        return compile_device(module, target.archs)
+    pipeline = tvm.transform.Sequential(list(PASSES))
+    with target.tvm():
+        return tvm.compile(module, target=target.tvm(), relax_pipeline=pipeline)
+
+
+def _linker() -> str:
+    """The C++ compiler that links the library."""
+    tried = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]
+    for name in tried:
+        if found := shutil.which(name):
+            return found
+    raise UserError(mistakes.NoLinker(None, " and ".join(tried)))
+
+
+def pack(calls: Plan, kernels: tuple[Kernel, ...], weights: Weights) -> Weights:
+    """The weights as the kernels want them."""
+    packed: Weights = {}
+    for step, kernel in zip(calls.steps, kernels, strict=True):
+        if kernel.packing is not None:
+            weight, bias = step.weights
+            packed[weight] = kernel.packing.pack(weights[weight])
+            packed[bias] = weights[bias]
+    return packed
+
+
+def unpack(calls: Plan, kernels: tuple[Kernel, ...], packed: Weights) -> Weights:
+    """The weights as they were before `pack`, bit for bit."""
+    weights: Weights = {}
+    for step, kernel in zip(calls.steps, kernels, strict=True):
+        if kernel.packing is not None:
+            weight, bias = step.weights
+            weights[weight] = kernel.packing.unpack(packed[weight])
+            weights[bias] = packed[bias]
+    return weights
+
+
+def _entries(calls: Plan, kernels: tuple[Kernel, ...]) -> tuple[KernelEntry, ...]:
+    return tuple(
+        KernelEntry(
+            step.layer, step.name, type(step.workload).__name__, kernel.algorithm, kernel.knobs
+        )
+        for step, kernel in zip(calls.steps, kernels, strict=True)
+    )

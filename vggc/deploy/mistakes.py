@@ -1,0 +1,99 @@
+"""What can be wrong with an artifact, or with what is done with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vggc.diagnostics import Diagnostic
+
+
+@dataclass(frozen=True)
+class NoArtifact(Diagnostic):
+    title = "{path} is not an artifact"
+    label = "{reason}"
+    help = "`vggc compile SPEC -o {path}` makes one"
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class OtherVersion(Diagnostic):
+    title = "the artifact {path} is of another version"
+    label = "it was made by {found}; this is {expected}"
+    help = "compile the net again"
+    path: str
+    found: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class FileGone(Diagnostic):
+    title = "the artifact {path} has lost its file {file}"
+    label = "nothing of it is loaded"
+    help = "copy the artifact again, whole, or compile the net again"
+    path: str
+    file: str
+
+
+@dataclass(frozen=True)
+class FileChanged(Diagnostic):
+    title = "{file} in the artifact {path} is not the file that was compiled"
+    label = "{reason}; nothing of it is loaded"
+    help = "copy the artifact again, whole, or compile the net again"
+    path: str
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class WrongMachine(Diagnostic):
+    title = "the artifact {path} does not run on this machine"
+    label = "{reason}"
+    help = "{hint}"
+    path: str
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class OutputExists(Diagnostic):
+    title = "{path} exists already"
+    label = "nothing is overwritten"
+    help = "give another folder with -o, or remove this one"
+    path: str
+
+
+@dataclass(frozen=True)
+class BadInput(Diagnostic):
+    title = "cannot use {path} as the net's input"
+    label = "{reason}"
+    help = "{hint}"
+    path: str
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class NoLinker(Diagnostic):
+    title = "no C++ compiler was found to link the library with"
+    label = "looked for {tried} on PATH"
+    help = "install one, for example with `apt-get install g++`, or name it in CXX"
+    tried: str
+
+
+@dataclass(frozen=True)
+class PeerMissing(Diagnostic):
+    title = "cannot time against {peer}: it is not installed"
+    label = "`import {module}` fails"
+    help = "pip install 'vggc[bench]'"
+    peer: str
+    module: str
+
+
+@dataclass(frozen=True)
+class UnknownPeer(Diagnostic):
+    title = "cannot time against `{peer}`"
+    label = "unknown engine"
+    help = "{hint}"
+    peer: str
+    hint: str

@@ -1,0 +1,95 @@
+"""What `--target` may say, and the machine that it stands for."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vggc.deploy.tvm_alone import tvm
+from vggc.diagnostics import Diagnostic, UserError, nearest
+
+DEFAULT_ARCHS = ("sm_80", "sm_90")
+"""Ampere and Hopper data-centre GPUs; code for sm_80 also runs on sm_86 and sm_89."""
+
+
+@dataclass(frozen=True)
+class UnknownTarget(Diagnostic):
+    title = "unknown target `{name}`"
+    label = "{reason}"
+    help = "use `cpu` for this machine, `cuda`, or a TVM tag such as {hint}"
+    name: str
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class BadArch(Diagnostic):
+    title = "`{arch}` is no GPU architecture"
+    label = "architectures look like sm_80 (A100), sm_89 (RTX 4090) or sm_90 (H100)"
+    arch: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """`kind` decides on the kernels; `attrs` is TVM's description of the machine."""
+
+    name: str
+    kind: Literal["cpu", "cuda"]
+    attrs: dict[str, str | int]
+    archs: tuple[str, ...] = ()
+
+    def tvm(self) -> Any:
+        return tvm.target.Target(self.attrs)
+
+
+def resolve(name: str, archs: Sequence[str] = ()) -> Target:
+    """The target of a name.
+
+    Raises: UserError for a name that is none, or a machine that vggc has no kernels for.
+    """
+    match name:
+        case "cpu":
+            return Target(name, "cpu", host())
+        case "cuda":
+            return Target(name, "cuda", {"kind": "cuda"}, _archs(archs or DEFAULT_ARCHS))
+    try:
+        found = tvm.target.Target(name)
+    except (ValueError, tvm.error.TVMError):
+        tags = list(tvm.target.list_tags() or {})
+        hint = f"`{nearest(name, tags) or 'nvidia/nvidia-h100'}`"
+        raise UserError(UnknownTarget(None, name, "TVM has no tag of this name", hint)) from None
+    match found.kind.name:
+        case "cuda":
+            arch = str(found.attrs["arch"]).rstrip("a")
+            return Target(name, "cuda", {"kind": "cuda"}, _archs(archs or (arch,)))
+        case "llvm":
+            attrs = {key: _plain(value) for key, value in found.attrs.items()}
+            return Target(name, "cpu", {"kind": "llvm", **attrs})
+        case kind:
+            reason = f"it is a {kind} machine, and vggc has kernels for CPUs and CUDA GPUs only"
+            raise UserError(UnknownTarget(None, name, reason, "`nvidia/nvidia-h100`"))
+
+
+def host() -> dict[str, str | int]:
+    """This machine's CPU."""
+    cpu = tvm.get_global_func("target.llvm_get_system_cpu")()
+    return {"kind": "llvm", "mcpu": str(cpu), "num-cores": num_cores()}
+
+
+def num_cores() -> int:
+    """The processors that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def _plain(value: Any) -> str | int:
+    return int(value) if isinstance(value, int) else str(value)
+
+
+def _archs(archs: Sequence[str]) -> tuple[str, ...]:
+    for arch in archs:
+        if not re.fullmatch(r"sm_[0-9]{2,3}", arch):
+            raise UserError(BadArch(None, arch))
+    return tuple(sorted(set(archs), key=lambda arch: int(arch[3:])))

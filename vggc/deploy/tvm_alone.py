@@ -1,0 +1,31 @@
+"""TVM without PyTorch.
+
+TVM imports PyTorch wherever it is installed, to exchange tensors with it. vggc never
+does, and a compiled net must start quickly and run where there is no PyTorch; so TVM is
+told that there is none. Every module of vggc that runs TVM takes it from here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+with _hidden("torch"):
+    import tvm
+    from tvm import relax
+
+__all__ = ["relax", "tvm"]

@@ -1,0 +1,147 @@
+"""An artifact's outputs against PyTorch in float64, layer by layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vggc.backends.plan import Layout, Plan
+from vggc.backends.torch import Net, build
+from vggc.deploy.artifact import SPEC, WEIGHTS, Manifest
+from vggc.deploy.build import lowered, unpack
+from vggc.deploy.runtime import Session
+from vggc.deploy.targets import Target
+from vggc.driver import load
+from vggc.ir.graph import Graph
+from vggc.kernels.workloads import Map
+from vggc.training.preprocessing import Preprocessing
+from vggc.weights import Weights, read_tensors
+
+TOLERANCE = 1e-5
+"""Relative L2 error that float32 may have over a whole net."""
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One input: the relative L2 error of the output and of each step, and the top-1."""
+
+    input: str
+    error: float
+    top1_agrees: bool
+    step_errors: tuple[tuple[str, str, float], ...]
+    """Layer, step and relative L2 error, in order."""
+
+    @property
+    def passed(self) -> bool:
+        return self.error < TOLERANCE and self.top1_agrees
+
+    @property
+    def first_departure(self) -> str | None:
+        """The first layer whose value is off by more than the tolerance."""
+        wrong = (layer for layer, _, error in self.step_errors if not error < TOLERANCE)
+        return next(wrong, None)
+
+
+def verify(folder: Path, threads: int | None = None) -> list[Comparison]:
+    """Compares an artifact with PyTorch in float64 on random and on real inputs.
+
+    The reference takes the artifact's own weights, unpacked.
+
+    Raises: UserError when the artifact is damaged or not for this machine.
+    """
+    session = Session.load(folder, threads)
+    graph = load(str(folder / SPEC)).graph
+    calls, reference = reference_net(folder, graph, session.manifest)
+    return [
+        _compare(session, graph, calls, reference, name, x)
+        for name, x in inputs(session.manifest).items()
+    ]
+
+
+def reference_net(folder: Path, graph: Graph, manifest: Manifest) -> tuple[Plan, Net]:
+    """The artifact's calls, and its net in PyTorch in float64 with its weights unpacked."""
+    calls, weights = original_weights(folder, graph, manifest)
+    net = build(graph).double().eval()
+    net.load_state_dict({name: torch.from_numpy(w).double() for name, w in weights.items()})
+    return calls, net
+
+
+def original_weights(folder: Path, graph: Graph, manifest: Manifest) -> tuple[Plan, Weights]:
+    """The artifact's calls, and its weights as they were before they were packed."""
+    target = Target(
+        manifest.target.name, manifest.target.kind, manifest.target.attrs, manifest.target.archs
+    )
+    calls, code = lowered(graph, manifest.batch, target)
+    packed: Weights = {
+        name: tensor.astype(np.float32, copy=False)
+        for name, tensor in read_tensors(folder / WEIGHTS).items()
+    }
+    return calls, unpack(calls, code.kernels, packed)
+
+
+def inputs(manifest: Manifest) -> dict[str, NDArray[np.float32]]:
+    """Batches to compare on: normal noise, and photographs that come with scikit-learn."""
+    shape = (manifest.batch, *manifest.input)
+    noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    found = {"random": noise}
+    for name, image in photographs(manifest.preprocessing).items():
+        found[name] = np.repeat(image, manifest.batch, axis=0)
+    return found
+
+
+def photographs(preprocessing: Preprocessing) -> dict[str, NDArray[np.float32]]:
+    """Two photographs as a net's input, `(1, C, H, W)`."""
+    import sklearn.datasets
+
+    folder = Path(sklearn.datasets.__file__).parent / "images"
+    return {name: preprocessing.read(folder / name) for name in ("china.jpg", "flower.jpg")}
+
+
+def _compare(
+    session: Session,
+    graph: Graph,
+    calls: Plan,
+    reference: Net,
+    name: str,
+    x: NDArray[np.float32],
+) -> Comparison:
+    with torch.inference_mode():
+        expected = reference.outputs(torch.from_numpy(x).double())
+    by_node = {node.name: v.numpy() for node, v in zip(graph.nodes, expected, strict=True)}
+    wanted, got = expected[-1].numpy(), session.run(x)
+    errors = tuple(
+        (step.layer, step.name, relative_error(as_nchw(value, step.output), by_node[step.name]))
+        for step, value in zip(calls.steps, session.layers(x), strict=True)
+    )
+    return Comparison(name, relative_error(got, wanted), _same_top1(got, wanted), errors)
+
+
+def as_nchw(value: Array, layout: Layout) -> Array:
+    """A step's value without its halo, channels first."""
+    if not isinstance(layout, Map):
+        return value
+    rows = slice(layout.halo, layout.halo + layout.height)
+    columns = slice(layout.halo, layout.halo + layout.width)
+    return value[:, rows, columns].transpose(0, 3, 1, 2)
+
+
+def relative_error(got: Array, wanted: Array) -> float:
+    """The L2 norm of the difference over that of `wanted`; infinity where one is not finite."""
+    got64, wanted64 = got.astype(np.float64).ravel(), wanted.astype(np.float64).ravel()
+    if not np.isfinite(got64).all():
+        return float("inf")
+    norm = float(np.linalg.norm(wanted64))
+    return float(np.linalg.norm(got64 - wanted64)) / (norm or 1.0)
+
+
+def _same_top1(got: Array, wanted: Array) -> bool:
+    """Whether the best score of each image is at the same place; maps are not asked."""
+    if got.ndim != 2:
+        return True
+    return bool((got.argmax(axis=1) == wanted.argmax(axis=1)).all())

@@ -1,0 +1,71 @@
+"""Nets written for other tools, each checked by the tool's own reader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vggc.diagnostics import Diagnostic, UserError
+from vggc.files import replacing
+from vggc.subject import Subject
+from vggc.weights import save, torchvision_names
+
+
+@dataclass(frozen=True)
+class TargetTaken(Diagnostic):
+    title = "{path} exists already"
+    label = "nothing is overwritten"
+    help = "give another file with -o, or remove this one"
+    path: str
+
+
+@dataclass(frozen=True)
+class TargetFolderMissing(Diagnostic):
+    title = "there is no folder {folder} to write {name} to"
+    help = "make it first: mkdir -p {folder}"
+    folder: str
+    name: str
+
+
+def check_target(path: Path) -> None:
+    """Raises: UserError where a file cannot be written without taking another's place."""
+    if path.exists():
+        raise UserError(TargetTaken(None, str(path)))
+    if not path.parent.is_dir():
+        raise UserError(TargetFolderMissing(None, str(path.parent), path.name))
+
+
+def export(subject: Subject, style: str, path: Path) -> None:
+    """Writes the file, whole or not at all."""
+    match style:
+        case "onnx":
+            _onnx(subject, path)
+        case "pt2":
+            _pt2(subject, path)
+        case "torchvision":
+            names = torchvision_names(subject.program.graph)
+            save(path, {names[ours]: tensor for ours, tensor in subject.weights.items()})
+        case _:
+            raise AssertionError(style)
+
+
+def _onnx(subject: Subject, path: Path) -> None:
+    import onnx
+
+    from vggc.backends.onnx import to_onnx
+
+    model = to_onnx(subject.program.graph, subject.weights)
+    with replacing(path) as temporary:
+        onnx.save(model, temporary)
+
+
+def _pt2(subject: Subject, path: Path) -> None:
+    import torch
+
+    module = subject.program.module().eval()
+    module.load_state_dict({name: torch.from_numpy(w) for name, w in subject.weights.items()})
+    example = torch.zeros(2, *subject.program.graph.input)
+    free = {"x": {0: torch.export.Dim("batch", min=1)}}
+    program = torch.export.export(module, (example,), dynamic_shapes=free)
+    with replacing(path) as temporary:
+        torch.export.save(program, temporary)

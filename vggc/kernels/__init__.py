@@ -1,0 +1,1 @@
+"""Kernels: code for one workload on one kind of machine."""
