@@ -20,7 +20,7 @@ from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
 from ..workloads import Conv, Kernel
-from .loops import clear_halo, function, tile_origin, unrolled, view
+from .loops import clear_halo, function, inside, tile_origin, unrolled, view
 from .machine import Machine
 
 # Independent multiply-adds that keep two units busy, five cycles deep on older CPUs.
@@ -66,8 +66,8 @@ def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> tuple[int, int, int,
 
     First the half cycles that all tiles spend on one step of the reduction, on a core
     that starts two multiply-adds and two loads a cycle and gets a vector of weights from
-    L2 every other cycle. Then the weights read, then the pixels read. Then tall tiles go first:
-    those that follow one another in a row share more of their input.
+    L2 every other cycle. Then the weights read, then the pixels read. Then tall tiles
+    go first: those that follow one another in a row share more of their input.
     """
     out = conv.output
     num_tiles = (
@@ -116,6 +116,7 @@ class BlockedWeight:
 
 
 def kernel(conv: Conv, machine: Machine, knobs: ConvKnobs | None = None) -> Kernel:
+    """Code for `conv` with these knobs, one of `tiles`, or with the default ones."""
     knobs = knobs or default_knobs(conv, machine)
     packing = BlockedWeight(conv.weight_shape, knobs.vectors * machine.lanes)
     func = function(
@@ -190,7 +191,7 @@ def emit(
                     T.buffer_store(
                         y_map,
                         T.max(value, T.float32(0)) if conv.relu else value,
-                        [n0 + n, y0 + i + out.halo, x0 + j + out.halo, k * block + c],
+                        inside(out, n0 + n, y0 + i, x0 + j, k * block + c),
                     )
 
             rest = out.channels - (num_blocks - 1) * block

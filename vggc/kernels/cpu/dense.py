@@ -59,6 +59,7 @@ class BlockedColumns:
 
 
 def kernel(dense: Dense, machine: Machine, knobs: ConvKnobs | None = None) -> Kernel:
+    """Code for `dense` with these knobs, one of `tiles`, or with the default ones."""
     knobs = knobs or default_knobs(dense, machine)
     convolution = as_conv(dense)
     blocked = BlockedWeight(convolution.weight_shape, knobs.vectors * machine.lanes)

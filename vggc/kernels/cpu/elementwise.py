@@ -6,7 +6,7 @@ from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
 from ..workloads import Kernel, Relu
-from .loops import clear_halo, function
+from .loops import clear_halo, function, inside, parallel_rows
 
 
 def kernel(relu: Relu) -> Kernel:
@@ -14,11 +14,8 @@ def kernel(relu: Relu) -> Kernel:
 
     def body(x: Buffer, y: Buffer) -> None:
         clear_halo(y, out)
-        with T.parallel(out.batch * out.height) as row:
-            n, i = row // out.height, row % out.height
-            with T.serial(out.width) as j, T.serial(out.channels) as c:
-                value = x[n, i + source.halo, j + source.halo, c]
-                positive = T.max(value, T.float32(0))
-                T.buffer_store(y, positive, [n, i + out.halo, j + out.halo, c])
+        with parallel_rows(out) as (n, i), T.serial(out.width) as j, T.serial(out.channels) as c:
+            value = x[*inside(source, n, i, j, c)]
+            T.buffer_store(y, T.max(value, T.float32(0)), inside(out, n, i, j, c))
 
     return Kernel("loop", {}, function(body, x=source.shape, y=out.shape))

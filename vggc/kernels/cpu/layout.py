@@ -1,4 +1,4 @@
-"""Between the callers' NCHW and the maps' NHWC, a row of the output per task."""
+"""Between the callers' NCHW and the maps' NHWC, a row or a plane per task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
 from ..workloads import Kernel, ToNchw, ToNhwc
-from .loops import clear_halo, function
+from .loops import clear_halo, function, inside, parallel_rows
 
 
 def to_nhwc(layout: ToNhwc) -> Kernel:
@@ -15,10 +15,8 @@ def to_nhwc(layout: ToNhwc) -> Kernel:
 
     def body(x: Buffer, y: Buffer) -> None:
         clear_halo(y, out)
-        with T.parallel(out.batch * out.height) as row:
-            n, i = row // out.height, row % out.height
-            with T.serial(out.width) as j, T.serial(out.channels) as c:
-                T.buffer_store(y, x[n, c, i, j], [n, i + out.halo, j + out.halo, c])
+        with parallel_rows(out) as (n, i), T.serial(out.width) as j, T.serial(out.channels) as c:
+            T.buffer_store(y, x[n, c, i, j], inside(out, n, i, j, c))
 
     return Kernel("transpose", {}, function(body, x=planes, y=out.shape))
 
@@ -31,7 +29,6 @@ def to_nchw(layout: ToNchw) -> Kernel:
         with T.parallel(source.batch * source.channels) as plane:
             n, c = plane // source.channels, plane % source.channels
             with T.serial(source.height) as i, T.serial(source.width) as j:
-                value = x[n, i + source.halo, j + source.halo, c]
-                T.buffer_store(y, value, [n, c, i, j])
+                T.buffer_store(y, x[*inside(source, n, i, j, c)], [n, c, i, j])
 
     return Kernel("transpose", {}, function(body, x=source.shape, y=planes))

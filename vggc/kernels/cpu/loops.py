@@ -35,11 +35,23 @@ def unrolled(*extents: int) -> Iterator[tuple[Expr, ...]]:
         yield tuple(stack.enter_context(T.unroll(extent)) for extent in extents)
 
 
+@contextmanager
+def parallel_rows(map: Map) -> Iterator[tuple[Expr, Expr]]:
+    """A task for every row of pixels: the image and the row in it."""
+    with T.parallel(map.batch * map.height) as row:
+        yield row // map.height, row % map.height
+
+
+def inside(map: Map, image: Expr, y: Expr, x: Expr, channel: Expr) -> list[Expr]:
+    """The indices of an element of the map, past its halo."""
+    return [image, y + map.halo, x + map.halo, channel]
+
+
 def tile_origin(index: Expr, tile: int, extent: int) -> Expr:
     """Where tile `index` begins.
 
     The last tile is moved back to end where the extent ends: it computes some elements
-    twice, and no tile is ever cut.
+    twice, to the same bits, and no tile is ever cut.
     """
     return index * tile if extent % tile == 0 else T.min(index * tile, extent - tile)
 

@@ -10,7 +10,7 @@ from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
 from ..workloads import Kernel, Lrn
-from .loops import clear_halo, function
+from .loops import clear_halo, function, inside, parallel_rows
 
 
 def inverse_power(base: Expr, exponent: float) -> Expr:
@@ -34,21 +34,19 @@ def kernel(lrn: Lrn) -> Kernel:
 
     def body(x: Buffer, y: Buffer) -> None:
         clear_halo(y, out)
-        with T.parallel(out.batch * out.height) as row:
-            n, i = row // out.height, row % out.height
+        with parallel_rows(out) as (n, i):
             # The squares between zeros, so that no channel's window leaves the array.
             squares = T.alloc_buffer((padded,), "float32")
             with T.serial(padded) as c:
                 T.buffer_store(squares, T.float32(0), [c])
             with T.serial(out.width) as j:
-                pixel = [n, i + source.halo, j + source.halo]
                 with T.serial(channels) as c:
-                    value = x[*pixel, c]
+                    value = x[*inside(source, n, i, j, c)]
                     T.buffer_store(squares, value * value, [c + before])
                 with T.serial(channels) as c:
                     total = reduce(add, (squares[c + d] for d in range(lrn.size)))
                     scale = T.float32(lrn.k) + T.float32(lrn.alpha) * total
-                    normalised = x[*pixel, c] * inverse_power(scale, lrn.beta)
-                    T.buffer_store(y, normalised, [n, i + out.halo, j + out.halo, c])
+                    value = x[*inside(source, n, i, j, c)] * inverse_power(scale, lrn.beta)
+                    T.buffer_store(y, value, inside(out, n, i, j, c))
 
     return Kernel("window", {}, function(body, x=source.shape, y=out.shape))

@@ -9,7 +9,7 @@ from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
 from ..workloads import Kernel, MaxPool
-from .loops import clear_halo, function
+from .loops import clear_halo, function, inside, parallel_rows
 
 
 def kernel(pool: MaxPool) -> Kernel:
@@ -19,11 +19,10 @@ def kernel(pool: MaxPool) -> Kernel:
 
     def body(x: Buffer, y: Buffer) -> None:
         clear_halo(y, out)
-        with T.parallel(out.batch * out.height) as row, T.serial(out.width) as j:
-            n, i = row // out.height, row % out.height
-            top, left = i * stride_y + source.halo, j * stride_x + source.halo
-            with T.serial(out.channels) as c:
-                inputs = (x[n, top + dy, left + dx, c] for dy, dx in window)
-                T.buffer_store(y, reduce(T.max, inputs), [n, i + out.halo, j + out.halo, c])
+        with parallel_rows(out) as (n, i), T.serial(out.width) as j, T.serial(out.channels) as c:
+            inputs = (
+                x[*inside(source, n, i * stride_y + dy, j * stride_x + dx, c)] for dy, dx in window
+            )
+            T.buffer_store(y, reduce(T.max, inputs), inside(out, n, i, j, c))
 
     return Kernel("window", {}, function(body, x=source.shape, y=out.shape))
