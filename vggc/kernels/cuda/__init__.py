@@ -8,7 +8,10 @@ from typing import TypeAlias, assert_never
 
 from tvm.tirx import PrimFunc
 
-from ..workloads import (
+from vggc.kernels.cuda import dense, gemm, small
+from vggc.kernels.cuda.emit import function
+from vggc.kernels.cuda.packing import ChannelOrder, DensePanelPacking, RowPacking
+from vggc.kernels.workloads import (
     Conv,
     Dense,
     Kernel,
@@ -21,9 +24,6 @@ from ..workloads import (
     ToNhwc,
     Workload,
 )
-from . import dense, gemm, small
-from .emit import function
-from .packing import ChannelOrder, DensePanelPacking, RowPacking
 
 Body: TypeAlias = Callable[..., None]
 

@@ -7,8 +7,8 @@ import math
 from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
-from ..workloads import Dense
-from .emit import fetch, flat, launch, registers, shared, tree_reduce
+from vggc.kernels.cuda.emit import fetch, flat, launch, registers, shared, tree_reduce
+from vggc.kernels.workloads import Dense
 
 WARP = 32
 WARPS = 4

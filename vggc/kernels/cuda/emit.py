@@ -10,7 +10,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import Buffer, Expr, PrimFunc
 from tvm.tirx.script import builder as T
 
-from ..workloads import Map
+from vggc.kernels.workloads import Map
 
 BLOCK = 256
 
@@ -19,7 +19,9 @@ def function(body: Callable[..., None], **shapes: tuple[int, ...]) -> PrimFunc:
     """The function of float32 buffers with these names and shapes that `body` writes."""
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-        body(*(T.arg(name, T.buffer(shape, "float32")) for name, shape in shapes.items()))
+        buffers = [T.arg(name, T.buffer(shape, "float32")) for name, shape in shapes.items()]
+        with T.sblock("root"):
+            body(*buffers)
     return builder.get()
 
 

@@ -17,8 +17,7 @@ from typing import TypeAlias
 from tvm.tirx import Buffer, Expr
 from tvm.tirx.script import builder as T
 
-from ..workloads import Conv
-from .emit import (
+from vggc.kernels.cuda.emit import (
     clear_halo,
     fetch,
     flat,
@@ -29,7 +28,8 @@ from .emit import (
     workspace,
     write_map,
 )
-from .packing import PanelPacking
+from vggc.kernels.cuda.packing import PanelPacking
+from vggc.kernels.workloads import Conv
 
 # Stores results `[first, first + width)` of a thread: columns `col`, `col + 1`, … of row `row`.
 Store: TypeAlias = Callable[[Buffer, int, int, Expr, Expr], None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..workloads import Map
+from vggc.kernels.workloads import Map
 
 
 @dataclass(frozen=True)

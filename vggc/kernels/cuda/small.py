@@ -11,8 +11,16 @@ from contextlib import contextmanager
 from tvm.tirx import Buffer, Expr
 from tvm.tirx.script import builder as T
 
-from ..workloads import Lrn, Map, MaxPool, Relu, Softmax, ToNchw, ToNhwc
-from .emit import BLOCK, launch, registers, shared, synchronise, tree_reduce, write_map
+from vggc.kernels.cuda.emit import (
+    BLOCK,
+    launch,
+    registers,
+    shared,
+    synchronise,
+    tree_reduce,
+    write_map,
+)
+from vggc.kernels.workloads import Lrn, Map, MaxPool, Relu, Softmax, ToNchw, ToNhwc
 
 LOWEST = -3.4028234663852886e38
 
