@@ -243,6 +243,6 @@ def _slide(window: Window, size: Pair) -> Pair:
     if min(spare) < 0:
         raise Misfit(
             f"its {describe(window.kernel)} window is larger than the {describe(size)} map",
-            "take away a `pool` before it, or give the net a larger input",
+            "give the net a larger input, or take away a `pool` before it",
         )
     return (spare[0] // window.stride[0] + 1, spare[1] // window.stride[1] + 1)

@@ -25,8 +25,8 @@ class FileUnreadable(Diagnostic):
 
 @dataclass(frozen=True)
 class FileTooLarge(Diagnostic):
-    title = "{path} is too large to be a net: {size} bytes"
-    label = "a spec may hold at most {limit} bytes"
+    title = "{path} is too large to be a net: {size:,} bytes"
+    label = "a spec may hold at most {limit:,} bytes"
     help = "is this a file of weights? `vggc compile` takes those with --weights"
     path: str
     size: int
@@ -108,8 +108,8 @@ class RepeatedZero(Diagnostic):
 
 @dataclass(frozen=True)
 class TooManyLayers(Diagnostic):
-    title = "the net has more than {limit} layers"
-    label = "with this, {count} layers"
+    title = "the net has more than {limit:,} layers"
+    label = "with this, {count:,} layers"
     help = "is a repeat larger than meant?"
     count: int
     limit: int

@@ -1,0 +1,88 @@
+"""Every mistake in a spec has one exact message: `diagnostics/NAME.vgg` and its `.err`.
+
+After a change of wording: `UPDATE_GOLDEN=1 pytest tests/test_diagnostics.py`, then read
+the difference aloud.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vggc.diagnostics import Diagnostic, UserError, render
+from vggc.driver import Program
+from vggc.layers import mistakes as layer_mistakes
+from vggc.source import Source
+from vggc.syntax import mistakes as syntax_mistakes
+from vggc.syntax.parse import MAX_FILE_BYTES, parse, read_source
+
+FOLDER = Path(__file__).parent / "diagnostics"
+SPECS = sorted(FOLDER.glob("*.vgg"))
+OF_FILES = {
+    syntax_mistakes.FileMissing,
+    syntax_mistakes.FileUnreadable,
+    syntax_mistakes.FileTooLarge,
+    syntax_mistakes.FileBinary,
+}
+"""Not of a text: tested below by themselves."""
+
+
+def mistakes_in(path: Path) -> tuple[Diagnostic, ...]:
+    with pytest.raises(UserError) as caught:
+        Program(parse(Source(path.name, path.read_bytes().decode()))).check()
+    return caught.value.diagnostics
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_the_message_of_a_mistake_is_exactly_this(path: Path) -> None:
+    text = "\n\n".join(map(render, mistakes_in(path))) + "\n"
+    golden = path.with_suffix(".err")
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(text, "utf-8")
+    assert text == golden.read_text("utf-8")
+
+
+@pytest.mark.parametrize("module", [syntax_mistakes, layer_mistakes])
+def test_no_mistake_is_without_a_golden(module: object) -> None:
+    kinds = {
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Diagnostic) and kind is not Diagnostic
+    }
+    seen = {type(problem) for path in SPECS for problem in mistakes_in(path)}
+    assert kinds - seen - OF_FILES == set()
+
+
+def message(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        read_source(path, hint="the zoo has `vgg16`")
+    return str(caught.value)
+
+
+def test_a_missing_file_is_named_with_a_suggestion(tmp_path: Path) -> None:
+    text = message(tmp_path / "vg16.vgg")
+    assert text.startswith(f"error: no such file: {tmp_path}/vg16.vgg")
+    assert "the zoo has `vgg16`" in text
+
+
+def test_a_folder_is_not_a_spec(tmp_path: Path) -> None:
+    assert "Is a directory" in message(tmp_path)
+
+
+def test_a_binary_file_is_refused_at_its_first_strange_byte(tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(b"net a\xff\xfe")
+    assert "byte 5 is not UTF-8 text" in message(path)
+    path.write_bytes(b"net\0a")
+    assert "byte 3 is not UTF-8 text" in message(path)
+
+
+def test_a_file_of_50_mb_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "huge.vgg"
+    with path.open("wb") as file:
+        file.truncate(50_000_000)
+    text = message(path)
+    assert "50,000,000 bytes" in text
+    assert f"{MAX_FILE_BYTES:,}" in text
