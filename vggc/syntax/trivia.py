@@ -41,7 +41,7 @@ class _Found:
     def on(self, piece: Anchor) -> Anchor:
         start = piece.span.start
         above = tuple(self.above.get(start, ()))
-        behind = " ".join(self.behind.get(start, ()))
+        behind = " ".join(filter(None, self.behind.get(start, ())))
         return replace(piece, trivia=Trivia(above, behind, start in self.rows))
 
 
