@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def generate(func: Any, arch: str = "sm_80") -> CudaCode:
 
 def run(code: CudaCode, folder: Path, *arrays: np.ndarray) -> None:
     """Call a function on `arrays`, in place; `folder` takes the compiled code."""
-    library = _compile(code, folder)
+    library = ctypes.CDLL(str(compile_kernels(code.source, folder)))
     memory = {}
     for name, array in zip(code.parameters, arrays, strict=True):
         memory[name] = _guarded(array.size)
@@ -100,26 +101,30 @@ def _order(launch: Launch) -> int:
     return int(launch.name.removeprefix("main_kernel").removeprefix("_") or 0)
 
 
-def _compile(code: CudaCode, folder: Path) -> ctypes.CDLL:
-    source, library = folder / "kernels.cpp", folder / "kernels.so"
+def compile_kernels(source: str, folder: Path) -> Path:
+    """A shared library with a function `run_K(grid, threads, arguments)` for each kernel K.
+
+    As in a launch, `arguments` points to pointers to the arguments.
+    """
+    path, library = folder / "kernels.cpp", folder / "kernels.so"
     (folder / "cuda.h").touch()
-    source.write_text("\n".join([f'#include "{HEADER}"', code.source, *_entries(code)]))
+    path.write_text("\n".join([f'#include "{HEADER}"', source, *_entries(source)]))
     command = ["g++", "-std=c++17", "-O1", "-w", "-shared", "-fPIC", f"-I{folder}"]
-    subprocess.run([*command, "-o", str(library), str(source)], check=True)
-    return ctypes.CDLL(str(library))
+    subprocess.run([*command, "-o", str(library), str(path)], check=True)
+    return library
 
 
-def _entries(code: CudaCode) -> Iterator[str]:
-    for launch in code.launches:
-        arguments = ", ".join(f"buffers[{i}]" for i in range(len(launch.buffers)))
+def _entries(source: str) -> Iterator[str]:
+    for name, parameters in re.findall(r"__launch_bounds__\(\d+\) (\w+)\((.*)\) \{", source):
+        arguments = ", ".join(f"*arguments[{i}]" for i in range(len(parameters.split(","))))
         yield (
-            f'extern "C" void run_{launch.name}(const int* grid, int threads, float** buffers) {{'
-            f" fibers::run_grid(grid, threads, [=] {{ {launch.name}({arguments}); }}); }}"
+            f'extern "C" void run_{name}(const int* grid, int threads, float*** arguments) {{'
+            f" fibers::run_grid(grid, threads, [=] {{ {name}({arguments}); }}); }}"
         )
 
 
 def _call(library: ctypes.CDLL, launch: Launch, memory: list[np.ndarray]) -> None:
-    pointer = ctypes.POINTER(ctypes.c_float)
-    buffers = (pointer * len(memory))(*(array[GUARD:].ctypes.data_as(pointer) for array in memory))
+    buffers = [ctypes.c_void_p(array.ctypes.data + array.itemsize * GUARD) for array in memory]
+    arguments = (ctypes.c_void_p * len(buffers))(*map(ctypes.addressof, buffers))
     entry = getattr(library, f"run_{launch.name}")
-    entry((ctypes.c_int * 3)(*launch.grid), ctypes.c_int(launch.threads), buffers)
+    entry((ctypes.c_int * 3)(*launch.grid), ctypes.c_int(launch.threads), arguments)

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gpu_on_cpu
+import numpy as np
 import pytest
 import tvm
+from numpy.lib.stride_tricks import sliding_window_view
 from tvm import relax
 
 from vggc.deploy import device_code
@@ -32,17 +35,20 @@ from vggc.kernels.workloads import Conv, Map, ToNhwc
 
 KERNEL = 'extern "C" __global__ void twice(float* x) { x[threadIdx.x] *= 2; }'
 EM_CUDA = 190
+IMAGE, HIDDEN = Map(1, 8, 8, 3, halo=1), Map(1, 8, 8, 16)
+CONV = Conv(IMAGE, HIDDEN, kernel=(3, 3), stride=(1, 1), padding=(1, 1), relu=True)
 
 needs_nvrtc = pytest.mark.skipif(not device_code._has_nvrtc(), reason="no NVRTC")
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+needs_compilers = pytest.mark.skipif(
+    not device_code._has_nvrtc() or shutil.which("g++") is None, reason="no NVRTC or no g++"
+)
 needs_no_gpu = pytest.mark.skipif(tvm.cuda().exist, reason="a GPU is there")
 
 
 def conv_and_relu() -> Any:
     """A Relax module: the image to NHWC, then a convolution with its bias and ReLU."""
-    image, hidden = Map(1, 8, 8, 3, halo=1), Map(1, 8, 8, 16)
-    conv = Conv(image, hidden, kernel=(3, 3), stride=(1, 1), padding=(1, 1), relu=True)
-    to_nhwc, convolve = kernel(ToNhwc(image)), kernel(conv)
+    to_nhwc, convolve = kernel(ToNhwc(IMAGE)), kernel(CONV)
     assert convolve.packing is not None
 
     builder = relax.BlockBuilder()
@@ -53,8 +59,8 @@ def conv_and_relu() -> Any:
         with builder.dataflow():
             entry = builder.add_func(to_nhwc.func, "to_nhwc")
             conv1 = builder.add_func(convolve.func, "conv1")
-            pixels = builder.emit(relax.call_tir(entry, [x], tensor(*image.shape)))
-            call = relax.call_tir(conv1, [pixels, weight, bias], tensor(*hidden.shape))
+            pixels = builder.emit(relax.call_tir(entry, [x], tensor(*IMAGE.shape)))
+            call = relax.call_tir(conv1, [pixels, weight, bias], tensor(*HIDDEN.shape))
             y = builder.emit_output(call)
         builder.emit_func_output(y)
     return builder.finalize()
@@ -182,9 +188,36 @@ def test_a_device_that_runs_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     assert require_device(["sm_80"]) is device
 
 
+@needs_compilers
+def test_the_library_computes(compiled: DeviceLibrary, library: Path, tmp_path: Path) -> None:
+    """From loading to launching; only the GPU is not one, and nothing may be compiled."""
+    random = np.random.default_rng(0)
+    image = random.standard_normal((1, 3, 8, 8), np.float32)
+    weight = random.standard_normal((16, 3, 3, 3), np.float32)
+    bias = random.standard_normal((16,), np.float32)
+    packing = kernel(CONV).packing
+    assert packing is not None
+    np.savez(tmp_path / "inputs.npz", image, packing.pack(weight), bias)
+    script = f"""
+import numpy, tvm
+from vggc.deploy.device_code import require_device
+tvm.register_global_func("tvm_callback_cuda_compile", lambda code: 1 / 0, override=True)
+device = require_device(["sm_80", "sm_90"])
+inputs = numpy.load("inputs.npz").values()
+machine = tvm.relax.VirtualMachine(tvm.runtime.load_module({str(library)!r}), device)
+y = machine["main"](*(tvm.runtime.tensor(array, device) for array in inputs))
+numpy.save("output.npy", y.numpy())
+"""
+    gpu = gpu_on_cpu.environment(compiled.source, tmp_path)
+    run_python(script, tmp_path, gpu)
+    windows = sliding_window_view(np.pad(image, ((0, 0), (0, 0), (1, 1), (1, 1))), (3, 3), (2, 3))
+    expected = np.einsum("nchwij,kcij->nhwk", windows, weight.astype(np.float64)) + bias
+    actual = np.load(tmp_path / "output.npy")
+    np.testing.assert_allclose(actual, np.maximum(expected, 0), rtol=0, atol=1e-5)
+
+
 @needs_no_gpu
-@needs_nvrtc
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+@needs_compilers
 def test_the_library_loads_where_there_is_a_driver(library: Path, tmp_path: Path) -> None:
     """A stand-in for NVIDIA's driver with no device: the code is read, nothing is compiled."""
     build_driver_without_device(tmp_path)
@@ -201,8 +234,13 @@ tvm.register_global_func("tvm_callback_cuda_compile", lambda code: 1 / 0, overri
 assert device.kind == "cuda" and device.inspect_source("cuda") == ""
 assert device.get_function("conv1_kernel") is not None
 """
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": os.getcwd()}
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    run_python(script, tmp_path, {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)})
+
+
+def run_python(script: str, folder: Path, environment: dict[str, str]) -> None:
+    path = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", script]
+    subprocess.run(command, cwd=folder, env={**environment, **path}, check=True)
 
 
 def build_driver_without_device(folder: Path) -> None:

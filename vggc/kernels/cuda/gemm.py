@@ -236,7 +236,7 @@ def _accumulate(
 ) -> None:
     """Add the outer products of one step's slices to the thread's results."""
     lefts, rights = registers(tile.thread_rows), registers(tile.thread_cols)
-    with T.serial(tile.depth) as k:
+    with T.serial(tile.depth, unroll=True) as k:
         row_lanes = min(GROUP, tile.thread_rows)
         for i in range(0, tile.thread_rows, row_lanes):
             with T.vectorized(row_lanes) as v:
