@@ -102,14 +102,10 @@ def convolve(
     conv: Conv, plan: Plan, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer
 ) -> None:
     """Emit the kernel of `conv`, or the two kernels where the reduction is split."""
-
-    def activate(value: Expr) -> Expr:
-        return T.max(value, T.float32(0)) if conv.relu else value
-
     if plan.splits == 1:
-        _convolve_at_once(conv, plan.tile, x, weight, bias, output, activate)
+        _convolve_at_once(conv, plan.tile, x, weight, bias, output)
     else:
-        _convolve_in_parts(conv, plan, x, weight, bias, output, activate)
+        _convolve_in_parts(conv, plan, x, weight, bias, output)
 
 
 def num_rows(conv: Conv) -> int:
@@ -128,14 +124,12 @@ def _grid(conv: Conv, tile: Tile) -> tuple[int, int]:
     return math.ceil(num_rows(conv) / tile.rows), math.ceil(conv.output.channels / tile.cols)
 
 
+def _activate(conv: Conv, value: Expr) -> Expr:
+    return T.max(value, T.float32(0)) if conv.relu else value
+
+
 def _convolve_at_once(
-    conv: Conv,
-    tile: Tile,
-    x: Buffer,
-    weight: Buffer,
-    bias: Buffer,
-    output: Buffer,
-    activate: Callable[[Expr], Expr],
+    conv: Conv, tile: Tile, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer
 ) -> None:
     target = conv.output
     _, height, width, channels = target.shape
@@ -150,41 +144,46 @@ def _convolve_at_once(
             place = (n * height + i + target.halo) * width + j + target.halo
             inside = T.And(row < num_rows(conv), col < channels)
             with T.If(inside), T.Then(), T.vectorized(lanes) as v:
-                value = activate(results[first + v] + bias[col + v])
+                value = _activate(conv, results[first + v] + bias[col + v])
                 T.buffer_store(y, value, [place * channels + col + v])
 
         lanes = GROUP if channels % GROUP == 0 else 1
-        steps = num_steps(conv, tile)
-        at = (row_block, col_block, thread)
-        _multiply(conv, tile, x, weight, at, 0, steps, lanes, store)
+        share = _Share(row_block, col_block, 0, num_steps(conv, tile))
+        _multiply(conv, tile, x, weight, share, thread, lanes, store)
 
 
 def _convolve_in_parts(
-    conv: Conv,
-    plan: Plan,
-    x: Buffer,
-    weight: Buffer,
-    bias: Buffer,
-    output: Buffer,
-    activate: Callable[[Expr], Expr],
+    conv: Conv, plan: Plan, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer
 ) -> None:
     rows, cols = num_rows(conv), int(weight.shape[-1])
     parts = workspace("parts", plan.splits * rows, cols)
-    with launch((*_grid(conv, plan.tile), plan.splits), THREADS) as (*tile_at, part, thread):
+    steps = num_steps(conv, plan.tile) // plan.splits
+    grid = (*_grid(conv, plan.tile), plan.splits)
+    with launch(grid, THREADS) as (row_block, col_block, part, thread):
 
         def store(results: Buffer, first: int, lanes: int, row: Expr, col: Expr) -> None:
             with T.If(row < rows), T.Then(), T.vectorized(lanes) as v:
                 T.buffer_store(parts, results[first + v], [part * rows + row, col + v])
 
-        steps = num_steps(conv, plan.tile) // plan.splits
-        at = (*tile_at, thread)
-        _multiply(conv, plan.tile, x, weight, at, part * steps, steps, GROUP, store)
+        share = _Share(row_block, col_block, part * steps, steps)
+        _multiply(conv, plan.tile, x, weight, share, thread, GROUP, store)
 
     def total(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
         row = (n * conv.output.height + y) * conv.output.width + x
-        return activate(sum((parts[p * rows + row, c] for p in range(plan.splits)), bias[c]))
+        sums = (parts[part * rows + row, c] for part in range(plan.splits))
+        return _activate(conv, sum(sums, bias[c]))
 
     write_map(output, conv.output, total)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What a block computes: a tile of the product, over some steps of its reduction."""
+
+    row_block: Expr
+    col_block: Expr
+    first_step: Expr | int
+    num_steps: int
 
 
 def _multiply(
@@ -192,18 +191,13 @@ def _multiply(
     tile: Tile,
     x: Buffer,
     weight: Buffer,
-    at: tuple[Expr, Expr, Expr],
-    first_step: Expr | int,
-    steps: int,
+    share: _Share,
+    thread: Expr,
     lanes: int,
     store: Store,
 ) -> None:
-    """One block's tile of the product over steps `[first_step, first_step + steps)`.
-
-    `at` is the tile's row and column and the thread; `store` gets `lanes` results at a time.
-    """
-    row_block, col_block, thread = at
-    first_row, first_col = row_block * tile.rows, col_block * tile.cols
+    """Compute a block's share and hand each thread's results to `store`, `lanes` at a time."""
+    first_row, first_col = share.row_block * tile.rows, share.col_block * tile.cols
     thread_row = thread // _col_threads(tile) * tile.thread_rows
     thread_col = thread % _col_threads(tile) * GROUP
 
@@ -213,16 +207,16 @@ def _multiply(
     with T.unroll(tile.thread_rows * tile.thread_cols) as i:
         T.buffer_store(results, T.float32(0), [i])
 
-    pixels.fetch(first_step)
-    panel.fetch(first_step)
-    with T.serial(steps) as step:
+    pixels.fetch(share.first_step)
+    panel.fetch(share.first_step)
+    with T.serial(share.num_steps) as step:
         synchronise()
         pixels.deposit()
         panel.deposit()
         synchronise()
-        with T.If(step + 1 < steps), T.Then():
-            pixels.fetch(first_step + step + 1)
-            panel.fetch(first_step + step + 1)
+        with T.If(step + 1 < share.num_steps), T.Then():
+            pixels.fetch(share.first_step + step + 1)
+            panel.fetch(share.first_step + step + 1)
         _accumulate(tile, pixels.slice, panel.slice, thread_row, thread_col, results)
 
     for i in range(tile.thread_rows):
