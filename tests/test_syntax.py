@@ -87,7 +87,9 @@ NUMBERS = st.one_of(
 ).map(repr)
 VALUES = st.one_of(NUMBERS, NAMES, st.just("3x224x224"), st.just("256..512"), st.just("1,2.5,a"))
 OPTIONS = st.tuples(NAMES, VALUES).map("=".join)
-COMMENTS = st.one_of(st.just(""), st.text(string.ascii_letters + " #|", max_size=8).map("#{}".format))
+COMMENTS = st.one_of(
+    st.just(""), st.text(string.ascii_letters + " #|", max_size=8).map("#{}".format)
+)
 LAYERS = st.builds(
     lambda name, word, width, options: " ".join([f"{name}{word}3-{width}", *options]),
     st.one_of(st.just(""), NAMES.map("{}: ".format)),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vggc.analysis.report import Report, report
-from vggc.diagnostics import nearest
+from vggc.diagnostics import Diagnostic, UserError, nearest
 from vggc.ir.graph import Graph
 from vggc.layers.edit import with_block, with_classes, with_input
 from vggc.layers.elaborate import elaborate
@@ -41,7 +41,14 @@ class Program:
 
     def check(self) -> None:
         """Raises: UserError with everything that is wrong with the file."""
-        assert self.graph and self.recipe
+        found: list[Diagnostic] = []
+        for stage in ("graph", "recipe"):
+            try:
+                getattr(self, stage)
+            except UserError as error:
+                found += error.diagnostics
+        if found:
+            raise UserError(*found)
 
     def report(self, batch: int = 1, dtype: str = "float32") -> Report:
         return report(self.graph, batch, dtype)

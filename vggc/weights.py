@@ -186,6 +186,8 @@ def torchvision_names(graph: Graph) -> dict[str, str]:
                 part = "classifier"
             case Conv2d():
                 part = "features"
+            case _:
+                pass
         if len(node.shape) == 3 or part == "classifier":
             for full in graph.weights(node):
                 role = full.rpartition(".")[2]

@@ -139,12 +139,9 @@ class _Planner:
         )
 
     def visit(self, index: int, node: Node) -> None:
-        match node.op:
-            case Input():
-                self.emit(index, ToNhwc(self.map(index)), INPUT)
-                return
-            case Dropout():
-                raise AssertionError("dropout is dropped before a graph is planned")
+        if isinstance(node.op, Input):
+            self.emit(index, ToNhwc(self.map(index)), INPUT)
+            return
         read = self.values[node.inputs[0]]
         layout = self.layout(read)
         match node.op:
@@ -171,8 +168,8 @@ class _Planner:
                 self.flatten(index, layout, read)
             case Softmax():
                 self.emit(index, SoftmaxWorkload(self.batch, node.shape[0]), read)
-            case Input() | Dropout():
-                pass
+            case Dropout():
+                raise AssertionError("dropout is dropped before a graph is planned")
             case _:
                 assert_never(node.op)
 
@@ -223,7 +220,8 @@ class _Planner:
         match self.readers(index):
             case (reader,) if isinstance(self.graph.nodes[reader].op, ReLU):
                 return reader, True
-        return index, False
+            case _:
+                return index, False
 
     def only_linear_reads(self, index: int) -> bool:
         readers = self.readers(index)

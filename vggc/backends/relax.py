@@ -32,7 +32,9 @@ def lower(plan: Plan, kernel_of: KernelOf) -> Lowered:
     distinct = {step.workload: kernel_of(step.workload) for step in plan.steps}
     builder = relax.BlockBuilder()
     functions = {
-        workload: builder.add_func(kernel.func, f"{kernel.algorithm}_{type(workload).__name__}".lower())
+        workload: builder.add_func(
+            kernel.func, f"{kernel.algorithm}_{type(workload).__name__}".lower()
+        )
         for workload, kernel in distinct.items()
     }
     _emit(builder, "main", plan, distinct, functions, every_step=False)

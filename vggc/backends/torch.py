@@ -46,8 +46,12 @@ class Net(nn.Module):
         found: list[Tensor] = []
         for node in self.nodes:
             read = found[node.inputs[0]] if node.inputs else x
-            found.append(_apply(node.op, read, self._modules.get(node.name), self.training))
+            found.append(_apply(node.op, read, self._weights(node), self.training))
         return found
+
+    def _weights(self, node: Node) -> dict[str, Tensor]:
+        owner = self._modules.get(node.name)
+        return {} if owner is None else dict(owner.named_parameters(recurse=False))
 
 
 class _Weights(nn.Module):
@@ -59,16 +63,14 @@ class _Weights(nn.Module):
             self.register_parameter(role, nn.Parameter(torch.zeros(shape)))
 
 
-def _apply(op: Op, x: Tensor, weights: nn.Module | None, training: bool) -> Tensor:
+def _apply(op: Op, x: Tensor, weights: dict[str, Tensor], training: bool) -> Tensor:
     match op:
         case Input():
             return x
         case Conv2d(stride=stride, padding=padding):
-            assert weights is not None
-            return F.conv2d(x, weights.weight, weights.bias, stride, padding)
+            return F.conv2d(x, weights["weight"], weights["bias"], stride, padding)
         case Linear():
-            assert weights is not None
-            return F.linear(x, weights.weight, weights.bias)
+            return F.linear(x, weights["weight"], weights["bias"])
         case MaxPool2d(kernel=kernel, stride=stride):
             return F.max_pool2d(x, kernel, stride)
         case LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k):

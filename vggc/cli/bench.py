@@ -22,9 +22,7 @@ from vggc.cli.sheet import Sheet
 @click.option("--threads", type=click.IntRange(1, 1024), help="[default: all processors]")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=15, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print medians and ratios as JSON.")
-def command(
-    artifact: Path, against: str, threads: int | None, rounds: int, as_json: bool
-) -> None:
+def command(artifact: Path, against: str, threads: int | None, rounds: int, as_json: bool) -> None:
     """Time an artifact beside other engines on the same weights and input.
 
     Each round calls every engine once, in turn; outputs are compared first. A ratio is

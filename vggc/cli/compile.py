@@ -23,9 +23,7 @@ from vggc.cli.options import IMAGE_SIZE
 @click.option("--weights", type=click.Path(path_type=Path), help="A safetensors file.")
 @click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True)
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
-@click.option(
-    "--arch", help="GPU architectures to hold code for.  [default: sm_80,sm_90 for cuda]"
-)
+@click.option("--arch", help="GPU architectures to hold code for.  [default: sm_80,sm_90 for cuda]")
 @click.option("--seed", type=click.IntRange(0), default=0, help="For weights where none are given.")
 @click.option(
     "-o",

@@ -37,7 +37,9 @@ def command(files: tuple[str, ...], check: bool) -> None:
         changed += 1
         if check:
             before, after = source.text.splitlines(), text.splitlines()
-            for line in difflib.unified_diff(before, after, name, f"{name}, formatted", lineterm=""):
+            for line in difflib.unified_diff(
+                before, after, name, f"{name}, formatted", lineterm=""
+            ):
                 console.out(line)
         else:
             with replacing(Path(name).resolve()) as temporary:

@@ -198,11 +198,11 @@ def as_csv(reports: Sequence[Report], *, by_net: bool) -> str:
     """One row a layer; one row a net when there are several."""
     rows: list[dict[str, Any]]
     if by_net:
-        rows = [
-            {"net": r.net, "input": describe(r.input), **asdict(r.totals)} for r in reports
-        ]
+        rows = [{"net": r.net, "input": describe(r.input), **asdict(r.totals)} for r in reports]
     else:
-        rows = [{**_layer_object(r), "output_shape": describe(r.output_shape)} for r in reports[0].rows]
+        rows = [
+            {**_layer_object(r), "output_shape": describe(r.output_shape)} for r in reports[0].rows
+        ]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -29,8 +29,7 @@ def command(artifact: Path, threads: int | None, layers: bool, as_json: bool) ->
     results = verify(artifact, threads)
     if as_json:
         inputs = [
-            {**asdict(r), "passed": r.passed, "first_departure": r.first_departure}
-            for r in results
+            {**asdict(r), "passed": r.passed, "first_departure": r.first_departure} for r in results
         ]
         passed = all(result.passed for result in results)
         report = {"passed": passed, "tolerance": TOLERANCE, "inputs": inputs}

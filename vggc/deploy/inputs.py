@@ -57,7 +57,7 @@ def _read_array(path: Path, manifest: Manifest) -> NDArray[np.float32]:
     if array.dtype.kind not in "fiu" or array.shape[-3:] != manifest.input or array.ndim > 4:
         reason = f"it holds {array.dtype} of shape {array.shape}, and the net takes {shape}"
         raise UserError(mistakes.BadInput(None, str(path), reason, hint))
-    images = array.reshape(-1, *manifest.input).astype(np.float32)
+    images: NDArray[np.float32] = array.reshape(-1, *manifest.input).astype(np.float32)
     if not np.isfinite(images).all():
         reason = "it holds values that are not finite"
         raise UserError(mistakes.BadInput(None, str(path), reason, hint))

@@ -55,6 +55,11 @@ def resolve(name: str, archs: Sequence[str] = ()) -> Target:
             return Target(name, "cpu", host())
         case "cuda":
             return Target(name, "cuda", {"kind": "cuda"}, _archs(archs or DEFAULT_ARCHS))
+        case _:
+            return _tagged(name, archs)
+
+
+def _tagged(name: str, archs: Sequence[str]) -> Target:
     try:
         found = tvm.target.Target(name)
     except (ValueError, tvm.error.TVMError):

@@ -67,7 +67,7 @@ class Graph:
 
     def verify(self) -> None:
         """Raises: AssertionError where a node contradicts its op; a bug in vggc, not a mistake."""
-        assert self.nodes and isinstance(self.nodes[0].op, Input)
+        assert isinstance(self.nodes[0].op, Input)
         assert len({node.name for node in self.nodes}) == len(self.nodes)
         for index, node in enumerate(self.nodes):
             assert all(read < index for read in node.inputs), node.name

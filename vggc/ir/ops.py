@@ -237,9 +237,7 @@ def _map(x: Shape) -> tuple[int, int, int]:
 
 def _slide(window: Window, size: Pair) -> Pair:
     """How many positions a window has along each axis, the rest rounded down."""
-    spare = [
-        n + 2 * p - k for n, k, p in zip(size, window.kernel, window.padding, strict=True)
-    ]
+    spare = [n + 2 * p - k for n, k, p in zip(size, window.kernel, window.padding, strict=True)]
     if min(spare) < 0:
         raise Misfit(
             f"its {describe(window.kernel)} window is larger than the {describe(size)} map",

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 
 from vggc.diagnostics import Diagnostic, UserError
-from vggc.layers.kinds import WITH_WEIGHTS, BY_WORD, Fc
+from vggc.layers.kinds import BY_WORD, WITH_WEIGHTS, Fc
 from vggc.syntax.ast import Block, Dims, Group, Item, Layer, Net, Option, Repeat, layers
 
 
@@ -25,7 +25,8 @@ def with_input(net: Net, size: tuple[int, int]) -> Net:
         case (Dims(sizes=(channels, *_)) as dims,):
             changed = replace(dims, sizes=(channels, *size))
             return replace(net, input=replace(net.input, values=(changed,)))
-    return net
+        case _:
+            return net
 
 
 def with_block(net: Net, block: Block) -> Net:

@@ -46,12 +46,11 @@ def _read_input(setting: ast.Setting, found: list[Diagnostic]) -> Shape:
         hint = "`input` takes a size only, such as 3x224x224"
         found.append(mistakes.UnknownOption(option.span, "input", option.key, hint))
     match setting.values:
-        case (ast.Dims(sizes=sizes),) if len(sizes) == 3 and 1 <= min(sizes) <= max(
-            sizes
-        ) <= MAX_SIDE:
+        case (ast.Dims(sizes=(_, _, _) as sizes),) if all(1 <= n <= MAX_SIDE for n in sizes):
             return sizes
-    found.append(mistakes.BadInput(setting.span, MAX_SIDE))
-    return (1, 1, 1)
+        case _:
+            found.append(mistakes.BadInput(setting.span, MAX_SIDE))
+            return (1, 1, 1)
 
 
 def _check_blocks(blocks: tuple[ast.Block, ...], found: list[Diagnostic]) -> None:
@@ -97,7 +96,8 @@ def _read_layer(layer: ast.Layer, found: list[Diagnostic]) -> Kind | None:
     reader = _Reader(kind, layer, span, found)
     before = len(found)
     reader.number("size", size, span.part(len(word), len(word) + len(size)))
-    reader.number("width", width or "", span.part(len(layer.word) - len(width or ""), len(layer.word)))
+    length = len(layer.word)
+    reader.number("width", width or "", span.part(length - len(width or ""), length))
     for option in layer.options:
         reader.option(option)
     reader.check_missing()
@@ -158,16 +158,12 @@ class _Reader:
         if "size" in missing:
             width = self.values.get("width") or 64
             what, example = "kernel size", f"{self.kind.name}3-{width}"
-            self.found.append(
-                mistakes.MissingSize(self.word, word, self.kind.name, what, example)
-            )
+            self.found.append(mistakes.MissingSize(self.word, word, self.kind.name, what, example))
         elif "width" in missing:
             what = "output channels" if self.kind is Conv else "output features"
             stem = word.rstrip("-")
             example = f"{stem}-{64 if self.kind is Conv else 4096}"
-            self.found.append(
-                mistakes.MissingWidth(self.word, word, self.kind.name, what, example)
-            )
+            self.found.append(mistakes.MissingWidth(self.word, word, self.kind.name, what, example))
 
 
 def _fits(number: float, param: Param) -> bool:

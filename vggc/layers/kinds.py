@@ -118,9 +118,7 @@ class Pool(_Kind):
     scheme = "pool{block}"
 
     size: int = _number("rows and columns of the window", 1, MAX_WINDOW, 2)
-    stride: int | None = _number(
-        "step of the window; its size unless given", 1, MAX_WINDOW, None
-    )
+    stride: int | None = _number("step of the window; its size unless given", 1, MAX_WINDOW, None)
 
     def expand(self, x: Shape) -> Expansion:
         stride = self.size if self.stride is None else self.stride
@@ -199,9 +197,7 @@ class SoftmaxKind(_Kind):
         return (("", Softmax()),)
 
 
-Kind: TypeAlias = (
-    Conv | Pool | Lrn | Fc | Relu | DropoutKind | FlattenKind | SoftmaxKind
-)
+Kind: TypeAlias = Conv | Pool | Lrn | Fc | Relu | DropoutKind | FlattenKind | SoftmaxKind
 KINDS: tuple[type[Kind], ...] = (
     Conv,
     Pool,

@@ -77,7 +77,7 @@ def _body(body: tuple[Item, ...], indent: str = "") -> list[str]:
     for block in _alike(rows):
         widths = _widths(block)
         for row in block:
-            bar = "| " if lines and any(not line.lstrip().startswith("#") for line in lines) else INDENT
+            bar = INDENT if row is rows[0] else "| "
             text = " | ".join(_pad(cell, i, row, widths) for i, cell in enumerate(row.cells))
             lines += _commented(bar + text, Trivia(row.above, row.behind), indent)
     return lines

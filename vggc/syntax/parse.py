@@ -273,7 +273,8 @@ def _explain(source: Source, error: UnexpectedInput) -> Diagnostic:
             return mistakes.UnknownCharacter(span, char, _LOOKALIKES.get(char, ""))
         case UnexpectedToken():
             token = error.token
-            start = len(source.text.rstrip()) if token.type == "$END" else token.start_pos
+            found = token.start_pos
+            start = found if found is not None else len(source.text.rstrip())
             span = Span(source, start, start + len(token))
             return _explain_token(span, token, set(error.accepts or error.expected))
         case _:
