@@ -70,5 +70,3 @@ def test_batch_and_type_scale_what_they_should() -> None:
     assert eight.totals.activation_bytes == 8 * one.totals.activation_bytes
     assert half.totals.weight_bytes == one.totals.weight_bytes // 2
     assert half.totals.activation_bytes == one.totals.activation_bytes // 2
-
-

@@ -65,9 +65,7 @@ def report(graph: Graph, batch: int = 1, dtype: str = "float32") -> Report:
     """
     element = ELEMENT_BYTES[dtype]
     fields = receptive_fields(graph)
-    rows = tuple(
-        _row(graph, nodes, fields[last], batch, element) for last, nodes in _layers(graph)
-    )
+    rows = tuple(_row(graph, nodes, fields[last], batch, element) for last, nodes in _layers(graph))
     params = sum(row.params for row in rows)
     macs = sum(row.macs for row in rows)
     return Report(

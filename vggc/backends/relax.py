@@ -10,11 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import tvm
-from tvm import relax
-
 from vggc.backends.plan import Plan, Step, buffer_shape, input_shape
 from vggc.kernels.workloads import Conv, Dense, Kernel, Workload
+from vggc.tvm_alone import relax, tvm
 
 KernelOf: TypeAlias = Callable[[Workload], Kernel]
 
@@ -32,15 +30,17 @@ def lower(plan: Plan, kernel_of: KernelOf) -> Lowered:
     distinct = {step.workload: kernel_of(step.workload) for step in plan.steps}
     builder = relax.BlockBuilder()
     functions = {
-        workload: builder.add_func(
-            kernel.func, f"{kernel.algorithm}_{type(workload).__name__}".lower()
-        )
+        workload: builder.add_func(kernel.func, _function_name(workload, kernel))
         for workload, kernel in distinct.items()
     }
     _emit(builder, "main", plan, distinct, functions, every_step=False)
     _emit(builder, "layers", plan, distinct, functions, every_step=True)
     module = builder.finalize()
     return Lowered(module, tuple(distinct[step.workload] for step in plan.steps))
+
+
+def _function_name(workload: Workload, kernel: Kernel) -> str:
+    return f"{type(workload).__name__}_{kernel.algorithm}".lower()
 
 
 def _emit(

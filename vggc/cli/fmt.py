@@ -37,9 +37,8 @@ def command(files: tuple[str, ...], check: bool) -> None:
         changed += 1
         if check:
             before, after = source.text.splitlines(), text.splitlines()
-            for line in difflib.unified_diff(
-                before, after, name, f"{name}, formatted", lineterm=""
-            ):
+            names = name, f"{name}, formatted"
+            for line in difflib.unified_diff(before, after, *names, lineterm=""):
                 console.out(line)
         else:
             with replacing(Path(name).resolve()) as temporary:

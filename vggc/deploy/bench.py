@@ -47,7 +47,7 @@ class Timing:
 
     @property
     def ratios(self) -> dict[str, float]:
-        """vggc's median over each peer's: under 1 where vggc is faster."""
+        """Vggc's median over each peer's: under 1 where vggc is faster."""
         medians = self.medians
         return {peer: medians["vggc"] / time for peer, time in medians.items() if peer != "vggc"}
 

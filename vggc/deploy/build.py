@@ -26,7 +26,6 @@ from vggc.deploy.artifact import (
     entry,
 )
 from vggc.deploy.targets import Target
-from vggc.deploy.tvm_alone import relax, tvm
 from vggc.diagnostics import UserError
 from vggc.files import new_folder
 from vggc.ir.graph import Graph
@@ -35,6 +34,7 @@ from vggc.syntax.ast import Net
 from vggc.syntax.format import format_net
 from vggc.training.preprocessing import Preprocessing
 from vggc.training.records import write_record
+from vggc.tvm_alone import relax, tvm
 from vggc.weights import Weights, save
 
 # From one call a kernel to code for the virtual machine. Our kernels come scheduled and

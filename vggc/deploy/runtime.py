@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from vggc.deploy import mistakes
 from vggc.deploy.artifact import LIBRARY, WEIGHTS, Manifest, open_artifact
 from vggc.deploy.targets import num_cores
-from vggc.deploy.tvm_alone import relax, tvm
 from vggc.diagnostics import UserError
+from vggc.tvm_alone import relax, tvm
 from vggc.weights import read_tensors
 
 Array = NDArray[np.float32]
@@ -74,9 +74,7 @@ def _device(folder: Path, manifest: Manifest) -> Any:
             return require_device(manifest.target.archs)
         except DeviceError as error:
             hint = "run it where such a GPU is, or compile the net again with `--target cpu`"
-            raise UserError(
-                mistakes.WrongMachine(None, str(folder), str(error), hint)
-            ) from None
+            raise UserError(mistakes.WrongMachine(None, str(folder), str(error), hint)) from None
     _check_cpu(folder, manifest)
     return tvm.cpu()
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vggc.deploy.tvm_alone import tvm
 from vggc.diagnostics import Diagnostic, UserError, nearest
+from vggc.tvm_alone import tvm
 
 DEFAULT_ARCHS = ("sm_80", "sm_90")
 """Ampere and Hopper data-centre GPUs; code for sm_80 also runs on sm_86 and sm_89."""

@@ -265,7 +265,7 @@ def _explain(source: Source, error: UnexpectedInput) -> Diagnostic:
     """The mistake behind Lark's error."""
     match error:
         case UnexpectedCharacters():
-            start = error.pos_in_stream
+            start = error.pos_in_stream or 0
             char = source.text[start]
             span = Span(source, start, start + 1)
             if known := _known_elsewhere(char):
@@ -273,8 +273,8 @@ def _explain(source: Source, error: UnexpectedInput) -> Diagnostic:
             return mistakes.UnknownCharacter(span, char, _LOOKALIKES.get(char, ""))
         case UnexpectedToken():
             token = error.token
-            found = token.start_pos
-            start = found if found is not None else len(source.text.rstrip())
+            end = len(source.text.rstrip())
+            start = end if token.type == "$END" else token.start_pos or 0
             span = Span(source, start, start + len(token))
             return _explain_token(span, token, set(error.accepts or error.expected))
         case _:

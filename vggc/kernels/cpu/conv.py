@@ -4,8 +4,9 @@ A tile is `images·rows·columns` output pixels by `vectors` vector registers of
 channels. For every kernel row it walks the `kw·C` floats of the input that lie side by
 side in NHWC order, multiplies one broadcast float per pixel with the packed weights and
 accumulates. A long reduction is summed in pieces: the rounding error of a sum grows with
-the square root of its length, and a piece costs one addition per element. Loops run over blocks of channels outermost, so that one block of weights
-(590 KB for 3×3 over 512 channels) serves every tile from the L2 cache.
+the square root of its length, and a piece costs one addition per element. Loops run over
+blocks of channels outermost, so that one block of weights (590 KB for 3×3 over 512
+channels) serves every tile from the L2 cache.
 """
 
 from __future__ import annotations
