@@ -1,0 +1,294 @@
+"""Runs that end early, go on, or were tampered with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_data import CPU, RECIPE, TINY, data, module
+
+from vggc.diagnostics import UserError
+from vggc.training import loop, mistakes
+from vggc.training.checkpoint import file_sha256
+from vggc.training.progress import Event, Finished, Interrupted, Outcome, Progress, Stopped
+from vggc.training.recipe import Normal, Recipe
+from vggc.training.records import MalformedError, from_json, read_record, write_atomically
+from vggc.training.run import Record, Run, new_folder, newest_run
+from vggc.training.session import Task, begin, proceed, resume
+
+NOW = datetime(2026, 1, 2, 3, 4, 5)
+
+
+def task(recipe: Recipe = RECIPE, count: int = 5) -> Task:
+    return Task("tiny", TINY, module(), data(recipe, count), recipe, CPU, seed=7)
+
+
+def train(
+    folder: Path, recipe: Recipe = RECIPE, on_event: Callable[[Event], None] = lambda event: None
+) -> Outcome:
+    whole = task(recipe)
+    run, learner = begin(whole, folder, NOW)
+    return proceed(run, learner, whole, Progress(), on_event)
+
+
+def go_on(folder: Path, count: int = 5) -> Outcome:
+    run = Run.load(folder)
+    rest = task(run.recipe, count)
+    learner, progress = resume(run, rest)
+    return proceed(run, learner, rest, progress, lambda event: None)
+
+
+def interrupt_after(count: int) -> Callable[[Event], None]:
+    """Sends this process a Ctrl-C at the given event."""
+    events: list[Event] = []
+
+    def on_event(event: Event) -> None:
+        events.append(event)
+        if len(events) == count:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return on_event
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> Path:
+    """The folder of a run that was interrupted in its second epoch."""
+    assert isinstance(train(tmp_path / "run", on_event=interrupt_after(7)), Interrupted)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("event", [1, 4, 5, 7, 9, 14])
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, event: int) -> None:
+    whole = train(tmp_path / "whole")
+    assert isinstance(train(tmp_path / "run", on_event=interrupt_after(event)), Interrupted)
+    assert Run.load(tmp_path / "run").record.state == "interrupted"
+    rest = go_on(tmp_path / "run")
+    assert isinstance(rest, Finished)
+    hashes = [file_sha256(tmp_path / name / "weights.safetensors") for name in ("whole", "run")]
+    assert hashes[0] == hashes[1]
+    for mine, other in zip(whole.progress.epochs, rest.progress.epochs, strict=True):
+        assert (mine.train_loss, mine.val_loss, mine.lr) == (
+            other.train_loss,
+            other.val_loss,
+            other.lr,
+        )
+
+
+def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(event: Event) -> None:
+        nonlocal count
+        count += 1
+        if count == 7:
+            raise Killed
+
+    count = 0
+    train(tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(tmp_path / "run", on_event=die)
+    assert Run.load(tmp_path / "run").record.state == "running"
+    go_on(tmp_path / "run")
+    hashes = [file_sha256(tmp_path / name / "weights.safetensors") for name in ("whole", "run")]
+    assert hashes[0] == hashes[1]
+
+
+def test_long_epochs_are_saved_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
+    seen: list[str] = []
+
+    def look(event: Event) -> None:
+        seen.extend(path.name for path in (tmp_path / "run/checkpoint").glob("tensors-*"))
+
+    train(tmp_path / "run", on_event=look)
+    assert {"tensors-1.safetensors", "tensors-6.safetensors"} <= {*seen}
+
+
+def test_a_finished_run_leaves_what_others_need(tmp_path: Path) -> None:
+    outcome = train(tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "curves.png",
+        "metrics.csv",
+        "net.vgg",
+        "run.json",
+        "weights.safetensors",
+    ]
+    run = Run.load(tmp_path / "run")
+    assert run.record.state == "finished"
+    assert run.record.metrics == outcome.progress.epochs[-1]
+    assert run.recipe == RECIPE
+    assert run.record.classes == ("a", "b", "c")
+    lines = (tmp_path / "run/metrics.csv").read_text().splitlines()
+    assert lines[0].startswith("epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5")
+    assert len(lines) == 4
+
+
+def test_a_stopped_run_keeps_its_last_sound_weights(tmp_path: Path) -> None:
+    recipe = Recipe(**{**vars(RECIPE), "init": Normal(1e30)})
+    outcome = train(tmp_path / "run", recipe)
+    assert isinstance(outcome, Stopped)
+    record = Run.load(tmp_path / "run").record
+    assert record.state == "stopped"
+    assert record.reason
+    assert record.reason.startswith("the training loss became")
+    assert not (tmp_path / "run/weights.safetensors").exists()
+
+
+def test_a_second_signal_acts_as_ever(tmp_path: Path) -> None:
+    def twice(event: Event) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", on_event=twice)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def refused(call: Callable[[], object]) -> tuple[type, str]:
+    with pytest.raises(UserError) as error:
+        call()
+    (found,) = error.value.diagnostics
+    return type(found), found.fill(found.label)
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"tensors": "../../weights.safetensors"}, "no checkpoint's"),
+        ({"tensors": "tensors-9.safetensors"}, "missing"),
+        ({"sha256": "0" * 64}, "damaged"),
+        ({"format": 2}, "format has a wrong value"),
+        ({"extra": 1}, "extra is unknown"),
+        ({"progress": {"epochs": [{}]}}, "missing"),
+    ],
+)
+def test_a_tampered_state_is_refused(
+    interrupted: Path, changes: dict[str, Any], reason: str
+) -> None:
+    edit(interrupted / "checkpoint/state.json", **changes)
+    mistake, label = refused(lambda: go_on(interrupted))
+    assert mistake is mistakes.BadCheckpoint
+    assert reason in label
+
+
+def test_tampered_tensors_are_refused(interrupted: Path) -> None:
+    (path,) = (interrupted / "checkpoint").glob("tensors-*")
+    whole = path.read_bytes()
+    for content in (whole[:-4], whole + b"x" * 2**25, b"", whole[:-1] + b"\x01"):
+        path.write_bytes(content)
+        assert refused(lambda: go_on(interrupted))[0] is mistakes.BadCheckpoint
+        edit(interrupted / "checkpoint/state.json", sha256=file_sha256(path))
+        if content != whole[:-1] + b"\x01":
+            assert refused(lambda: go_on(interrupted))[0] is mistakes.BadCheckpoint
+
+
+def test_tensors_of_another_net_are_refused(interrupted: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    (path,) = (interrupted / "checkpoint").glob("tensors-*")
+    tensors = load_file(path)
+    name = "weight/0.bias"
+    for changed, reason in (
+        ({**tensors, name: tensors[name][:2].clone()}, "[2]"),
+        ({**tensors, name: tensors[name].double()}, "float64"),
+        ({k: t for k, t in tensors.items() if k != name}, f"{name} is missing"),
+        ({**tensors, "x": tensors[name].clone()}, "x is unknown"),
+    ):
+        save_file(changed, path)
+        edit(interrupted / "checkpoint/state.json", sha256=file_sha256(path))
+        mistake, label = refused(lambda: go_on(interrupted))
+        assert mistake is mistakes.BadCheckpoint
+        assert reason in label
+
+
+def test_other_images_are_refused(interrupted: Path) -> None:
+    assert refused(lambda: go_on(interrupted, count=6))[0] is mistakes.DataChanged
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": 2},
+        {"seed": -1},
+        {"seed": True},
+        {"classes": ["one"]},
+        {"input": [3, 8, 10**9]},
+        {"input": [2, 8, 8]},
+        {"state": "perfect"},
+        {"extra": 1},
+        {"metrics": {"epoch": 1}},
+        {"preprocessing": {"size": [8, 8], "scale": None, "mean": [0, 0, 0], "std": [0, 1, 1]}},
+        {"preprocessing": {"size": [8, 8], "scale": None, "mean": [0, 0, 1e999], "std": [1] * 3}},
+    ],
+)
+def test_a_tampered_record_is_refused(interrupted: Path, changes: dict[str, Any]) -> None:
+    edit(interrupted / "run.json", **changes)
+    assert refused(lambda: Run.load(interrupted))[0] is mistakes.NotARun
+
+
+def test_a_tampered_recipe_is_refused(interrupted: Path) -> None:
+    edit(interrupted / "run.json", recipe={"batch": "many"})
+    assert refused(lambda: Run.load(interrupted).recipe)[0] is mistakes.WrongValue
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 10**5, b"\xff", b"NaN", b"1" * 10**5])
+def test_a_file_that_is_no_record_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(MalformedError):
+        read_record(tmp_path / "run.json", Record)
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    assert refused(lambda: Run.load(tmp_path))[0] is mistakes.NotARun
+    assert refused(lambda: newest_run(tmp_path))[0] is mistakes.NoRuns
+
+
+def test_the_newest_run_is_the_one_that_started_last(tmp_path: Path) -> None:
+    whole = task()
+    for name, year in (("b", 2024), ("a", 2026), ("c", 2025)):
+        begin(whole, tmp_path / name, datetime(year, 1, 1))
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/run.json").write_text("not a run")
+    assert newest_run(tmp_path).folder.name == "a"
+
+
+def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/x").touch()
+    for name in ("full", "full/x"):
+        path = Path(name)
+        assert refused(lambda path=path: new_folder(path, "n", NOW))[0] is mistakes.FolderNotEmpty
+    assert str(new_folder(None, "n", NOW)) == "runs/n-20260102-030405"
+    assert str(new_folder(None, "n", NOW)) == "runs/n-20260102-030405-2"
+
+
+def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "x.json"
+    assert refused(lambda: write_atomically(path, lambda part: None))[0] is mistakes.CannotWrite
+    assert refused(lambda: new_folder(path, "n", NOW))[0] is mistakes.CannotWrite
+
+
+def test_records_take_exactly_their_types() -> None:
+    for kind, value in (
+        (int, 1.0),
+        (int, True),
+        (float, "1"),
+        (str, None),
+        (tuple[int, ...], [""]),
+    ):
+        with pytest.raises(MalformedError):
+            from_json(kind, value)  # type: ignore[arg-type]
+    assert from_json(float, 1) == 1.0

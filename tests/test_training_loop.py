@@ -1,0 +1,203 @@
+"""The loop: repeatable, able to learn, and able to say why it cannot."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import log
+
+import pytest
+import torch
+from torch import nn
+from training_data import RECIPE, data, learner, module
+
+from vggc.diagnostics import UserError
+from vggc.training import loop, mistakes
+from vggc.training.batches import TrainBatches
+from vggc.training.initialise import initialise
+from vggc.training.loop import choose_machine, fit
+from vggc.training.progress import (
+    Epoch,
+    EpochDone,
+    Event,
+    Finished,
+    Outcome,
+    Progress,
+    StepDone,
+    Stopped,
+)
+from vggc.training.recipe import (
+    Constant,
+    Glorot,
+    He,
+    Init,
+    Normal,
+    OneCycle,
+    Plateau,
+    Recipe,
+    Sgd,
+)
+from vggc.training.schedules import drops, learning_rate
+
+
+def run(recipe: Recipe, net: nn.Module) -> tuple[Outcome, list[Event]]:
+    events: list[Event] = []
+    outcome = fit(
+        learner(recipe, net),
+        data(recipe),
+        recipe,
+        seed=0,
+        progress=Progress(),
+        save=lambda progress: None,
+        on_event=events.append,
+        interrupted=lambda: False,
+    )
+    return outcome, events
+
+
+def test_two_seeded_steps_are_bit_identical() -> None:
+    def two_steps() -> dict[str, torch.Tensor]:
+        net = module()
+        initialise(net, He(), seed=1)
+        taught = learner(net=net)
+        batches = TrainBatches(data().train, RECIPE, seed=1, epoch=0)
+        for step in range(2):
+            taught.step(batches[step], lr=0.1, seed=step)
+        return net.state_dict()
+
+    first, second = two_steps(), two_steps()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_one_batch_overfits() -> None:
+    net = module()
+    net[6] = nn.Identity()
+    initialise(net, He(), seed=0)
+    taught = learner(net=net)
+    batch = TrainBatches(data().train, RECIPE, seed=0, epoch=0)[0]
+    losses = [taught.step(batch, lr=0.05, seed=0)[0] for _ in range(60)]
+    assert losses[0] > 0.5
+    assert losses[-1] < 0.01
+
+
+def test_a_training_tells_of_each_step_and_epoch() -> None:
+    net = module()
+    initialise(net, He(), 0)
+    outcome, events = run(RECIPE, net)
+    assert isinstance(outcome, Finished)
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert [step.done for step in steps] == [*range(1, 13)]
+    assert {step.total for step in steps} == {12}
+    epochs = [event.epoch for event in events if isinstance(event, EpochDone)]
+    assert tuple(epochs) == outcome.progress.epochs
+    assert [(epoch.epoch, epoch.step) for epoch in epochs] == [(1, 4), (2, 8), (3, 12)]
+    assert all(epoch.val_top1 <= epoch.val_top5 == 1 for epoch in epochs)
+
+
+def test_a_net_learns_what_is_easy() -> None:
+    net = module()
+    net[6] = nn.Identity()
+    initialise(net, He(), 0)
+    outcome, _ = run(replace(RECIPE, epochs=30, optimiser=Sgd(lr=0.01)), net)
+    assert outcome.progress.epochs[-1].val_top1 == 1
+
+
+def test_a_loss_that_is_not_finite_stops_at_once() -> None:
+    net = module()
+    initialise(net, Normal(1e30), 0)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    outcome, events = run(RECIPE, net)
+    assert isinstance(outcome, Stopped)
+    assert isinstance(outcome.reason, mistakes.LossNotFinite)
+    assert (outcome.reason.epoch, outcome.reason.step, events) == (1, 1, [])
+    assert all(torch.equal(before[name], t) for name, t in net.state_dict().items())
+
+
+def test_a_flat_loss_stops_after_enough_epochs_and_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "FLAT_STEPS", 9)
+    net = module()
+    nn.init.zeros_(net[7].weight)
+    nn.init.zeros_(net[4].weight)
+    outcome, _ = run(replace(RECIPE, epochs=9), net)
+    assert isinstance(outcome, Stopped)
+    assert isinstance(outcome.reason, mistakes.LossFlat)
+    assert (outcome.reason.epochs, outcome.reason.steps) == (3, 12)
+    assert outcome.reason.guess == log(3)
+
+
+@pytest.mark.parametrize(
+    ("init", "deviation"),
+    [(He(), (2 / 576) ** 0.5), (Glorot(), (2 / (576 + 1152)) ** 0.5), (Normal(0.1), 0.1)],
+)
+def test_first_weights(init: Init, deviation: float) -> None:
+    net = nn.Sequential(nn.Conv2d(64, 128, 3), nn.BatchNorm2d(128))
+    initialise(net, init, seed=0)
+    weight = net[0].weight.detach()
+    assert float(weight.std()) == pytest.approx(deviation, rel=0.02)
+    assert float(weight.mean()) == pytest.approx(0, abs=deviation / 50)
+    assert not net[0].bias.any()
+    assert bool((net[1].weight == 1).all())
+
+
+def test_the_plateau_drops_three_times_at_most() -> None:
+    plateau = Plateau(factor=0.1, drops=3, patience=2)
+    assert drops(plateau, [0.1, 0.2, 0.2]) == 0
+    assert drops(plateau, [0.1, 0.2, 0.2, 0.1]) == 1
+    assert drops(plateau, [0.1, 0.2, 0.2, 0.1, 0.3, 0.3]) == 1
+    assert drops(plateau, [0.5] * 40) == 3
+    recipe = Recipe(optimiser=Sgd(lr=0.01), schedule=plateau)
+    assert learning_rate(recipe, 0, 10, [0.5] * 40) == pytest.approx(1e-5)
+
+
+def test_one_cycle_rises_and_falls() -> None:
+    recipe = Recipe(optimiser=Sgd(lr=2.0), schedule=OneCycle(warm_up=0.3, start=0.1, end=0.01))
+    rates = [learning_rate(recipe, step, 101, []) for step in range(101)]
+    assert rates[0] == pytest.approx(0.2)
+    assert rates[30] == pytest.approx(2)
+    assert rates[-1] == pytest.approx(0.02)
+    assert rates[:31] == sorted(rates[:31])
+    assert rates[30:] == sorted(rates[30:], reverse=True)
+    assert learning_rate(replace(recipe, schedule=OneCycle(warm_up=1)), 0, 1, []) > 0
+    assert learning_rate(replace(recipe, schedule=Constant()), 5, 9, []) == 2
+
+
+def test_a_machine_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_machine("auto", "bf16").device == "cpu"
+    for device, precision, mistake in (
+        ("cuda", "fp32", mistakes.NoCuda),
+        ("cpu", "fp16", mistakes.UnsupportedPrecision),
+    ):
+        with pytest.raises(UserError) as error:
+            choose_machine(device, precision)  # type: ignore[arg-type]
+        assert isinstance(error.value.diagnostics[0], mistake)
+
+
+def test_too_little_memory_is_explained() -> None:
+    class Greedy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError
+
+    with pytest.raises(UserError) as error:
+        run(RECIPE, Greedy())
+    assert isinstance(error.value.diagnostics[0], mistakes.OutOfMemory)
+
+
+def test_bfloat16_trains_with_float32_weights() -> None:
+    net = module()
+    initialise(net, He(), 0)
+    taught = loop.Learner(net, RECIPE, choose_machine("cpu", "bf16"), data().preprocessing)
+    loss, _ = taught.step(TrainBatches(data().train, RECIPE, 0, 0)[0], lr=0.01, seed=0)
+    assert 0 < loss < 10
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+
+
+def test_progress_is_exact_in_json() -> None:
+    from vggc.training.records import from_json, to_json
+
+    row = Epoch(1, 2, 0.1, 1 / 3, 0.5, 2 / 3, 0.25, 1.0, 1e3, 0.7)
+    progress = Progress((row,))
+    assert from_json(Progress, to_json(progress)) == progress
