@@ -39,7 +39,7 @@ def kernel(workload: Workload) -> Kernel:
             return _dense_batch(workload)
         case MaxPool():
             body = partial(small.max_pool, workload)
-            return _small("max-pool", body, workload.input.shape, workload.output.shape)
+            return _small("max_pool", body, workload.input.shape, workload.output.shape)
         case Lrn():
             body = partial(small.lrn, workload)
             return _small("lrn", body, workload.input.shape, workload.output.shape)
@@ -51,10 +51,10 @@ def kernel(workload: Workload) -> Kernel:
             return _small("softmax", partial(small.softmax, workload), shape, shape)
         case ToNhwc():
             body = partial(small.to_nhwc, workload)
-            return _small("to-nhwc", body, _nchw(workload.output), workload.output.shape)
+            return _small("to_nhwc", body, _nchw(workload.output), workload.output.shape)
         case ToNchw():
             body = partial(small.to_nchw, workload)
-            return _small("to-nchw", body, workload.input.shape, _nchw(workload.input))
+            return _small("to_nchw", body, workload.input.shape, _nchw(workload.input))
         case _:
             assert_never(workload)
 
@@ -69,7 +69,7 @@ def _conv(conv: Conv) -> Kernel:
         bias=(conv.output.channels,),
         y=conv.output.shape,
     )
-    return Kernel("implicit-gemm", plan.knobs, func, packing)
+    return Kernel("implicit_gemm", plan.knobs, func, packing)
 
 
 def _dense_batch(layer: Dense) -> Kernel:
