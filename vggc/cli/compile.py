@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -90,5 +91,5 @@ def command(
     console.status(f"{total / 1e6:,.1f} MB in {seconds:.1f} s; next: vggc verify {folder}")
 
 
-def _cpu(attrs: dict[str, str | int]) -> str:
+def _cpu(attrs: Mapping[str, object]) -> str:
     return str(attrs.get("mcpu") or attrs.get("mtriple") or "any CPU")

@@ -53,7 +53,7 @@ class TargetEntry:
 
     name: str
     kind: Literal["cpu", "cuda"]
-    attrs: dict[str, str | int]
+    attrs: dict[str, str | int | tuple[str, ...]]
     archs: tuple[str, ...]
 
 

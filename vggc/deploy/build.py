@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from dataclasses import dataclass
 from functools import partial
@@ -94,11 +95,9 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(mistakes.OutputExists(None, str(folder)))
-    linker = _linker()
     calls, code = lowered(job.graph, job.batch, job.target)
-    executable = _compile(code.module, job.target)
     with new_folder(folder) as inside:
-        executable.export_library(str(inside / LIBRARY), cc=linker)
+        _export(code.module, job.target, inside / LIBRARY)
         save(inside / WEIGHTS, pack(calls, code.kernels, job.weights))
         (inside / SPEC).write_text(format_net(job.net), "utf-8")
         files = {name: entry(inside / name) for name in (LIBRARY, WEIGHTS, SPEC)}
@@ -126,19 +125,34 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
     return manifest
 
 
-def _compile(module: tvm.IRModule, target: Target) -> Any:
-    if target.kind == "cuda":
-        from vggc.deploy.device_code import compile_device
-
-        return compile_device(module, target.archs)
+def compile_for(module: tvm.IRModule, target: Target) -> Any:
+    """The executable of a lowered net for a CPU."""
     pipeline = tvm.transform.Sequential(list(PASSES))
-    with target.tvm():
-        return tvm.compile(module, target=target.tvm(), relax_pipeline=pipeline)
+    return tvm.compile(module, target=target.tvm(), relax_pipeline=pipeline)
 
 
-def _linker() -> str:
-    """The C++ compiler that links the library."""
-    tried = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++", "c++"]
+def _export(module: tvm.IRModule, target: Target, path: Path) -> None:
+    """Compiles a lowered net and writes its library."""
+    linker = _linker(target)
+    match target.kind:
+        case "cpu":
+            compile_for(module, target).export_library(str(path), cc=linker)
+        case "cuda":
+            from vggc.deploy.device_code import CompilerError, compile_device
+
+            try:
+                compile_device(module, target.archs).export(path)
+            except CompilerError as error:
+                raise UserError(mistakes.NoDeviceCode(None, str(error))) from None
+
+
+def _linker(target: Target) -> str:
+    """The C++ compiler that links a library for the target."""
+    tried = ["g++", "clang++", "c++"]
+    if target.triple and not target.triple.startswith(platform.machine()):
+        tried = [f"{target.triple}-g++"]
+    if os.environ.get("CXX"):
+        tried = [os.environ["CXX"]]
     for name in tried:
         if found := shutil.which(name):
             return found

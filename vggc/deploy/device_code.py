@@ -23,12 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import tvm
+from vggc.tvm_alone import tvm
 
 # Compute capability, major and minor.
 Capability: TypeAlias = tuple[int, int]
 
 DEFAULT_ARCHS = ("sm_80", "sm_90")
+"""Ampere and Hopper data-centre GPUs; code for sm_80 also runs on sm_86 and sm_89."""
 
 HOST = {"kind": "llvm"}
 

@@ -82,6 +82,14 @@ class NoLinker(Diagnostic):
 
 
 @dataclass(frozen=True)
+class NoDeviceCode(Diagnostic):
+    title = "no machine code could be made for the GPUs asked for"
+    label = "{reason}"
+    help = "`pip install 'vggc[cuda]'` brings NVIDIA's compiler; no GPU is needed"
+    reason: str
+
+
+@dataclass(frozen=True)
 class PeerMissing(Diagnostic):
     title = "cannot time against {peer}: it is not installed"
     label = "`import {module}` fails"

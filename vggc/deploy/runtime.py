@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from vggc.deploy import mistakes
 from vggc.deploy.artifact import LIBRARY, WEIGHTS, Manifest, open_artifact
-from vggc.deploy.targets import num_cores
+from vggc.deploy.targets import Attr, host, num_cores
 from vggc.diagnostics import UserError
 from vggc.tvm_alone import relax, tvm
 from vggc.weights import read_tensors
@@ -81,25 +82,24 @@ def _device(folder: Path, manifest: Manifest) -> Any:
 
 def _check_cpu(folder: Path, manifest: Manifest) -> None:
     """Code for a CPU with more instructions than this one would end the process."""
-    wanted = _features(manifest.target.attrs)
-    missing = sorted(wanted - _features(_host()))
-    if missing:
-        model = manifest.target.attrs.get("mcpu", "another CPU")
+    attrs = manifest.target.attrs
+    missing = sorted(_features(attrs) - _features(host()))
+    triple = str(attrs.get("mtriple", platform.machine()))
+    model = attrs.get("mcpu", "another CPU")
+    reason = ""
+    if not triple.startswith(platform.machine()):
+        reason = f"it is compiled for {triple}, and this is {platform.machine()}"
+    elif missing:
         reason = f"it is compiled for {model}, and this CPU lacks {', '.join(missing[:3])}"
+    if reason:
         hint = "compile it on this machine with `--target cpu`"
         raise UserError(mistakes.WrongMachine(None, str(folder), reason, hint))
-
-
-def _host() -> dict[str, str | int]:
-    from vggc.deploy.targets import host
-
-    return host()
 
 
 VECTOR_FEATURES = ("sse4.1", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vl", "neon")
 
 
-def _features(attrs: dict[str, str | int]) -> set[str]:
+def _features(attrs: dict[str, Attr]) -> set[str]:
     target = tvm.target.Target(attrs)
     has_feature = tvm.get_global_func("target.target_has_feature")
     return {name for name in VECTOR_FEATURES if has_feature(name, target)}

@@ -6,13 +6,15 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
+from vggc.deploy.device_code import DEFAULT_ARCHS
 from vggc.diagnostics import Diagnostic, UserError, nearest
 from vggc.tvm_alone import tvm
 
-DEFAULT_ARCHS = ("sm_80", "sm_90")
-"""Ampere and Hopper data-centre GPUs; code for sm_80 also runs on sm_86 and sm_89."""
+Attr: TypeAlias = str | int | tuple[str, ...]
+CPU_ATTRS = ("mtriple", "mcpu", "mattr", "num-cores")
+"""What describes a CPU; TVM's other attributes follow from these."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,17 @@ class Target:
 
     name: str
     kind: Literal["cpu", "cuda"]
-    attrs: dict[str, str | int]
+    attrs: dict[str, Attr]
     archs: tuple[str, ...] = ()
 
     def tvm(self) -> Any:
         return tvm.target.Target(self.attrs)
+
+    @property
+    def triple(self) -> str | None:
+        """The platform of the code where it is not this machine's own."""
+        triple = self.attrs.get("mtriple")
+        return triple if isinstance(triple, str) else None
 
 
 def resolve(name: str, archs: Sequence[str] = ()) -> Target:
@@ -62,23 +70,24 @@ def resolve(name: str, archs: Sequence[str] = ()) -> Target:
 def _tagged(name: str, archs: Sequence[str]) -> Target:
     try:
         found = tvm.target.Target(name)
-    except (ValueError, tvm.error.TVMError):
-        tags = list(tvm.target.list_tags() or {})
-        hint = f"`{nearest(name, tags) or 'nvidia/nvidia-h100'}`"
+    except ValueError:
+        tags = [tag for tag in tvm.target.list_tags() if "qcom" not in tag]
+        hint = f"`{nearest(name, ['cpu', 'cuda', *tags]) or 'nvidia/nvidia-h100'}`"
         raise UserError(UnknownTarget(None, name, "TVM has no tag of this name", hint)) from None
     match found.kind.name:
         case "cuda":
             arch = str(found.attrs["arch"]).rstrip("a")
             return Target(name, "cuda", {"kind": "cuda"}, _archs(archs or (arch,)))
         case "llvm":
-            attrs = {key: _plain(value) for key, value in found.attrs.items()}
-            return Target(name, "cpu", {"kind": "llvm", **attrs})
+            attrs = {key: found.attrs[key] for key in CPU_ATTRS if key in found.attrs}
+            plain = {key: _plain(value) for key, value in attrs.items()}
+            return Target(name, "cpu", {"kind": "llvm", **plain})
         case kind:
             reason = f"it is a {kind} machine, and vggc has kernels for CPUs and CUDA GPUs only"
             raise UserError(UnknownTarget(None, name, reason, "`nvidia/nvidia-h100`"))
 
 
-def host() -> dict[str, str | int]:
+def host() -> dict[str, Attr]:
     """This machine's CPU."""
     cpu = tvm.get_global_func("target.llvm_get_system_cpu")()
     return {"kind": "llvm", "mcpu": str(cpu), "num-cores": num_cores()}
@@ -89,8 +98,12 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _plain(value: Any) -> str | int:
-    return int(value) if isinstance(value, int) else str(value)
+def _plain(value: Any) -> Attr:
+    match value:
+        case int() | str():
+            return value
+        case _:
+            return tuple(str(item) for item in value)
 
 
 def _archs(archs: Sequence[str]) -> tuple[str, ...]:

@@ -137,7 +137,8 @@ class Lrn(_Kind):
     k: float = _number("constant beside the sum", 1e-6, 1e6, 2.0, integral=False)
 
     def expand(self, x: Shape) -> Expansion:
-        return (("", LocalResponseNorm(self.size, self.alpha, self.beta, self.k)),)
+        alpha, beta, k = float(self.alpha), float(self.beta), float(self.k)
+        return (("", LocalResponseNorm(self.size, alpha, beta, k)),)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,80 @@
+"""Nets small enough for every test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vggc.driver import Program
+from vggc.ir.graph import Graph
+from vggc.source import Source
+from vggc.syntax.parse import parse
+
+TINY = """
+net tiny
+input 3x16x16
+
+  conv3-8 ×2 | pool
+| conv3-16 | lrn | pool
+| (fc-24 | dropout) ×2
+| fc-10 | softmax
+"""
+
+
+def program(text: str) -> Program:
+    return Program(parse(Source("test.vgg", text)))
+
+
+def graph_of(body: str, input_: str = "3x13x11") -> Graph:
+    """The graph of a chain of layers."""
+    graph = program(f"net sample input {input_}\n{body}").graph
+    graph.verify()
+    return graph
+
+
+@pytest.fixture
+def tiny() -> Program:
+    return program(TINY)
+
+
+@pytest.fixture
+def tiny_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.vgg"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture
+def tiny_artifact(tiny: Program, tmp_path: Path) -> Callable[..., Path]:
+    """Makes an artifact of the tiny net, of some batch size."""
+
+    def make(batch: int = 1, name: str = "artifact") -> Path:
+        from vggc.deploy.build import Job, build_artifact
+        from vggc.deploy.targets import resolve
+        from vggc.subject import from_spec
+
+        subject = from_spec(tiny, None, seed=0)
+        folder = tmp_path / name
+        job = Job(
+            tiny.net,
+            tiny.graph,
+            resolve("cpu"),
+            batch,
+            subject.weights,
+            subject.weights_from,
+            subject.preprocessing,
+            tuple("abcdefghij"),
+        )
+        build_artifact(job, folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def noise() -> Callable[..., np.ndarray]:
+    """Normal noise of a shape, the same every time."""
+    return lambda *shape: np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
