@@ -6,17 +6,20 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from training_data import CPU, RECIPE, TINY, data, module
 
 from vggc.diagnostics import UserError
 from vggc.training import loop, mistakes
 from vggc.training.checkpoint import file_sha256
-from vggc.training.progress import Event, Finished, Interrupted, Outcome, Progress, Stopped
+from vggc.training.curves import draw_curves
+from vggc.training.progress import Epoch, Event, Finished, Interrupted, Outcome, Progress, Stopped
 from vggc.training.recipe import Normal, Recipe
 from vggc.training.records import MalformedError, from_json, read_record, write_atomically
 from vggc.training.run import Record, Run, new_folder, newest_run
@@ -128,6 +131,14 @@ def test_a_finished_run_leaves_what_others_need(tmp_path: Path) -> None:
     lines = (tmp_path / "run/metrics.csv").read_text().splitlines()
     assert lines[0].startswith("epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5")
     assert len(lines) == 4
+
+
+@pytest.mark.parametrize("count", [1, 74])
+def test_curves_are_drawn_for_short_and_long_runs(tmp_path: Path, count: int) -> None:
+    row = Epoch(1, 1, 0.1, 1.0, 0.5, 1.0, 0.5, 1.0, 9.0, 1.0)
+    draw_curves(tmp_path / "x.png", "x", [replace(row, epoch=i + 1) for i in range(count)])
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.size == (1800, 630)
 
 
 def test_a_stopped_run_keeps_its_last_sound_weights(tmp_path: Path) -> None:

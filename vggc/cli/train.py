@@ -16,7 +16,9 @@ from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
 from vggc.diagnostics import CheckFailed, UserError, printable, render
 from vggc.driver import Program, load, with_block, with_classes, with_input
+from vggc.source import Source
 from vggc.syntax.format import format_net
+from vggc.syntax.parse import parse
 from vggc.training import mistakes
 from vggc.training.progress import (
     EpochDone,
@@ -137,9 +139,12 @@ def anew(spec: str | None, wishes: Wishes) -> tuple[Run, Outcome]:
     recipe = recipe_for(program, wishes)
 
     from vggc.training.loop import choose_machine
+    from vggc.training.run import refuse_full
     from vggc.training.session import Task, begin
 
     machine = choose_machine(wishes.device or "auto", wishes.precision or "fp32")
+    if wishes.out is not None:
+        refuse_full(wishes.out)
     seed = wishes.seed or 0
     images = find(wishes.data, seed)
     fitted = fit_program(program, images, recipe, wishes)
@@ -173,6 +178,9 @@ def for_digits(recipe: Recipe) -> Recipe:
 def fit_program(program: Program, images: Images, recipe: Recipe, wishes: Wishes) -> Program:
     """The net for these images: their size, their classes, and the recipe as used.
 
+    It is read back from its own text, the one that the run's folder will hold, so that
+    whatever is wrong with it shows where it is wrong.
+
     Raises:
         UserError: the net cannot take them.
     """
@@ -180,9 +188,9 @@ def fit_program(program: Program, images: Images, recipe: Recipe, wishes: Wishes
     size = wishes.size or (DIGITS_SIZE if wishes.data is None else None)
     if size is not None:
         net = with_input(net, size)
-    fitted = program.replace(net)
-    if fitted.graph.output != (len(images.classes),):
-        fitted = program.replace(with_classes(net, len(images.classes)))
+    if program.graph.output != (len(images.classes),):
+        net = with_classes(net, len(images.classes))
+    fitted = program.replace(parse(Source(f"{net.name}.vgg as fitted", format_net(net))))
     _, height, width = fitted.graph.input
     block = program.net.block("train")
     settings = block.settings if block else ()

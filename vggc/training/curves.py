@@ -47,8 +47,8 @@ def draw_curves(path: Path, title: str, epochs: Sequence[Epoch]) -> None:
     panels = figure.subplots(1, 3, width_ratios=[3, 3, 2])
     for panel, (name, curves) in zip(panels, lines.items(), strict=True):
         for label, colour, values in curves:
-            marker = "o" if len(epochs) <= 30 else None
-            panel.plot(numbers, values, marker, ls="-", color=colour, lw=2, ms=4, label=label)
+            marker = "o" if len(epochs) <= 30 else ""
+            panel.plot(numbers, values, color=colour, lw=2, marker=marker, ms=4, label=label)
         panel.set_title(name, loc="left", fontsize=11, color=INK)
         panel.set_xlabel("epoch", color=INK)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))

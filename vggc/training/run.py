@@ -152,13 +152,25 @@ def new_folder(out: Path | None, net: str, now: datetime) -> Path:
         UserError: `out` is there and not an empty folder, or the folder cannot be made.
     """
     folder = out or unused(Path("runs") / f"{net}-{now:%Y%m%d-%H%M%S}")
+    refuse_full(folder)
     try:
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise UserError(mistakes.FolderNotEmpty(None, str(folder)))
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise UserError(mistakes.CannotWrite(None, str(folder), str(fault))) from None
     return folder
+
+
+def refuse_full(folder: Path) -> None:
+    """Refuses to write where something is.
+
+    Raises:
+        UserError: `folder` is there and not an empty folder, or nobody can tell.
+    """
+    try:
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise UserError(mistakes.FolderNotEmpty(None, str(folder)))
+    except OSError as fault:
+        raise UserError(mistakes.CannotWrite(None, str(folder), str(fault))) from None
 
 
 def unused(folder: Path) -> Path:

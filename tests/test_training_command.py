@@ -1,0 +1,147 @@
+"""`vggc train` from the shell."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from training_data import TINY, write_images
+
+from vggc.diagnostics import Diagnostic
+from vggc.training import mistakes
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a small net and small images."""
+    (tmp_path / "tiny.vgg").write_text(TINY)
+    write_images(tmp_path / "images", ("red", "green", "blue"), 10)
+    return tmp_path
+
+
+def vggc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from vggc.cli import main; main()", "train", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_a_folder_of_images_is_trained_on(folder: Path) -> None:
+    (folder / "images/red/broken.jpg").write_text("?")
+    done = vggc(folder, "tiny.vgg", "--data", "images", "--out", "run", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["run"], result["epochs"]) == ("run", 3)
+    assert 0 <= result["val_top1"] <= result["val_top5"] == 1
+    assert result["images_per_second"] > 0
+    assert "skipped red/broken.jpg: not an image" in done.stderr
+    assert "1 broken images were skipped" in done.stderr
+    assert "epoch 3/3" in done.stderr
+    assert "\x1b" not in done.stderr
+
+    again = vggc(folder, "--resume", "run")
+    assert again.returncode == 2
+    assert "has finished" in again.stderr
+
+
+def test_digits_are_the_default(folder: Path) -> None:
+    done = vggc(folder, "tiny.vgg", "--epochs", "1", "--batch", "64", "--set", "lr=0.02")
+    assert done.returncode == 0, done.stderr
+    assert "1,797 scanned digits" in done.stderr
+    for key, before, after in (
+        ("input", "3x8x8", "3x32x32"),
+        ("classes", "3", "10"),
+        ("batch", "4", "64"),
+        ("sgd.lr", "0.05", "0.02"),
+        ("schedule", "constant", "one-cycle"),
+    ):
+        assert f"  {key:<18} {before} → {after}\n" in done.stderr
+    (run,) = (folder / "runs").iterdir()
+    assert run.name.startswith("tiny-20")
+    assert "held-out top-1" in done.stdout
+    text = (run / "net.vgg").read_text()
+    assert "input 3x32x32" in text
+    assert "one-cycle warm-up=0.3" in text
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path) -> None:
+    arguments = ("tiny.vgg", "--data", "images", "--epochs", "40", "--seed", "5")
+    whole = vggc(folder, *arguments, "--out", "whole")
+    assert whole.returncode == 0, whole.stderr
+    command = [sys.executable, "-c", "from vggc.cli import main; main()", "train", *arguments]
+    process = subprocess.Popen(
+        [*command, "--out", "run"], cwd=folder, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr
+    while "epoch 2/40" not in process.stderr.readline():
+        time.sleep(0)
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait() == 130
+    assert "vggc train --resume run" in rest
+    resumed = vggc(folder, "--resume", "run")
+    assert resumed.returncode == 0, resumed.stderr
+    weights = [(folder / name / "weights.safetensors").read_bytes() for name in ("whole", "run")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "`vggc train` needs a net"),
+        (["none.vgg"], "none.vgg"),
+        (["tiny.vgg", "--data", "none"], "there is no folder `none`"),
+        (["tiny.vgg", "--epochs", "0"], "`epochs` takes a whole number"),
+        (["tiny.vgg", "--lr", "nan"], "`sgd.lr` takes a number above 0"),
+        (["tiny.vgg", "--set", "lrr=1"], "did you mean `lr`?"),
+        (["tiny.vgg", "--precision", "fp16", "--device", "cpu"], "fp16 needs `--device cuda`"),
+        (["tiny.vgg", "--set", "scale=16"], "`scale 16` is smaller than the net's input"),
+        (["tiny.vgg", "--input", "1"], "pool"),
+        (["tiny.vgg", "--out", "images"], "is not an empty folder"),
+        (["--resume", "images"], "is not the folder of a training run"),
+        (["tiny.vgg", "--resume", "images", "--lr", "1"], "SPEC, `--lr` cannot change"),
+    ],
+)
+def test_a_mistake_is_explained_and_nothing_is_written(
+    folder: Path, arguments: list[str], words: str
+) -> None:
+    before = sorted(folder.rglob("*"))
+    done = vggc(folder, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_loss_that_explodes_fails_the_run(folder: Path) -> None:
+    done = vggc(
+        folder,
+        "tiny.vgg",
+        "--data",
+        "images",
+        "--set",
+        "init=normal",
+        "--set",
+        "std=1000",
+        "--lr",
+        "1000",
+        "--out",
+        "run",
+    )
+    assert done.returncode == 1, done.stderr
+    assert "loss became" in done.stderr
+    assert "try `--lr 100`" in done.stderr
+
+
+def test_every_mistake_is_tested() -> None:
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    kinds = [
+        name
+        for name, kind in vars(mistakes).items()
+        if isinstance(kind, type) and issubclass(kind, Diagnostic) and kind is not Diagnostic
+    ]
+    seen_in_words = {"NothingToTrain", "RunFinished", "FixedByRun"}
+    assert [name for name in kinds if name not in tests and name not in seen_in_words] == []
