@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +28,7 @@ def vggc(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_is_trained_on(folder: Path) -> None:
     (folder / "images/red/broken.jpg").write_text("?")
     done = vggc(folder, "tiny.vgg", "--data", "images", "--out", "run", "--json")
@@ -47,6 +47,7 @@ def test_a_folder_of_images_is_trained_on(folder: Path) -> None:
     assert "has finished" in again.stderr
 
 
+@pytest.mark.slow
 def test_digits_are_the_default(folder: Path) -> None:
     done = vggc(folder, "tiny.vgg", "--epochs", "1", "--batch", "64", "--set", "lr=0.02")
     assert done.returncode == 0, done.stderr
@@ -67,20 +68,25 @@ def test_digits_are_the_default(folder: Path) -> None:
     assert "one-cycle warm-up=0.3" in text
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path) -> None:
     arguments = ("tiny.vgg", "--data", "images", "--epochs", "40", "--seed", "5")
     whole = vggc(folder, *arguments, "--out", "whole")
     assert whole.returncode == 0, whole.stderr
     command = [sys.executable, "-c", "from vggc.cli import main; main()", "train", *arguments]
-    process = subprocess.Popen(
-        [*command, "--out", "run"], cwd=folder, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr
-    while "epoch 2/40" not in process.stderr.readline():
-        time.sleep(0)
-    process.send_signal(signal.SIGINT)
-    rest = process.stderr.read()
-    assert process.wait() == 130
+    with subprocess.Popen(
+        [*command, "--out", "run"],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr
+        while "epoch 2/40" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
     assert "vggc train --resume run" in rest
     resumed = vggc(folder, "--resume", "run")
     assert resumed.returncode == 0, resumed.stderr
@@ -116,6 +122,7 @@ def test_a_mistake_is_explained_and_nothing_is_written(
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_loss_that_explodes_fails_the_run(folder: Path) -> None:
     done = vggc(
         folder,
