@@ -87,7 +87,13 @@ def record_of(task: Task, now: datetime) -> Record:
         classes=data.classes,
         preprocessing=data.preprocessing,
         recipe=flatten(task.recipe),
-        data=Origin(data.path, len(data.train), len(data.val), len(data.skipped), data.fingerprint),
+        data=Origin(
+            path=str(Path(data.path).resolve()) if data.path else None,
+            train=len(data.train),
+            val=len(data.val),
+            skipped=len(data.skipped),
+            fingerprint=data.fingerprint,
+        ),
         versions={
             "vggc": vggc.__version__,
             "python": platform.python_version(),
