@@ -16,7 +16,7 @@ from vggc.analysis.receptive import receptive_fields
 from vggc.analysis.report import report
 from vggc.backends.onnx import to_onnx
 from vggc.backends.plan import plan
-from vggc.backends.torch import build
+from vggc.backends.torch import build, reference
 from vggc.deploy.build import compile_for, lowered, pack
 from vggc.deploy.targets import resolve
 from vggc.ir.graph import Graph
@@ -54,11 +54,7 @@ def graph(request: pytest.FixtureRequest) -> Graph:
 
 
 def torch_output(graph: Graph, x: np.ndarray) -> np.ndarray:
-    net = build(graph).double().eval()
-    weights = seeded(graph, 0)
-    net.load_state_dict({name: torch.from_numpy(w).double() for name, w in weights.items()})
-    with torch.inference_mode():
-        return net(torch.from_numpy(x).double()).numpy()
+    return reference(graph, seeded(graph, 0))(x)[graph.nodes[-1].name]
 
 
 def test_every_op_has_a_sample() -> None:

@@ -56,12 +56,6 @@ class Program:
     def replace(self, net: Net) -> Program:
         return replace(self, net=net)
 
-    def module(self) -> Module:
-        """The net as a torch module."""
-        from vggc.backends.torch import build
-
-        return build(self.graph)
-
     def logits_module(self) -> Module:
         """The net as a torch module that ends before its soft-max."""
         from vggc.backends.torch import build

@@ -62,8 +62,9 @@ def _onnx(subject: Subject, path: Path) -> None:
 def _pt2(subject: Subject, path: Path) -> None:
     import torch
 
-    module = subject.program.module().eval()
-    module.load_state_dict({name: torch.from_numpy(w) for name, w in subject.weights.items()})
+    from vggc.backends.torch import build
+
+    module = build(subject.program.graph, subject.weights).eval()
     example = torch.zeros(2, *subject.program.graph.input)
     free = {"x": {0: torch.export.Dim("batch", min=1)}}
     program = torch.export.export(module, (example,), dynamic_shapes=free)

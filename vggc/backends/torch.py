@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Callable
+from typing import TypeAlias, assert_never
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +24,9 @@ from vggc.ir.ops import (
     ReLU,
     Softmax,
 )
+from vggc.weights import Weights
+
+Reference: TypeAlias = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float64]]]
 
 
 class Net(nn.Module):
@@ -88,6 +94,21 @@ def _apply(op: Op, x: Tensor, weights: dict[str, Tensor], training: bool) -> Ten
             assert_never(op)
 
 
-def build(graph: Graph) -> Net:
-    """The module of a graph, its weights zero."""
-    return Net(graph)
+def build(graph: Graph, weights: Weights | None = None) -> Net:
+    """The module of a graph; its weights are zero where none are given."""
+    net = Net(graph)
+    if weights is not None:
+        net.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
+    return net
+
+
+def reference(graph: Graph, weights: Weights) -> Reference:
+    """The graph in float64: a batch `(N, C, H, W)` to what every node gives, by name."""
+    net = build(graph, weights).double().eval()
+
+    def run(x: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+        with torch.inference_mode():
+            outputs = net.outputs(torch.from_numpy(x).double())
+        return {node.name: v.numpy() for node, v in zip(graph.nodes, outputs, strict=True)}
+
+    return run

@@ -15,6 +15,9 @@ from typing import Literal
 from vggc import __version__
 from vggc.deploy import mistakes
 from vggc.diagnostics import UserError
+from vggc.ir.graph import Graph
+from vggc.layers.elaborate import elaborate
+from vggc.syntax.parse import parse, read_source
 from vggc.training.preprocessing import Preprocessing
 from vggc.training.records import MalformedError, from_json, read_json
 
@@ -59,7 +62,10 @@ class TargetEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact holds. `weights` are the names in the order that the library takes."""
+    """What an artifact holds.
+
+    `weights` are the names and packed shapes in the order in which the library takes them.
+    """
 
     format: str
     format_version: int
@@ -69,12 +75,12 @@ class Manifest:
     target: TargetEntry
     precision: Literal["float32"]
     batch: int
-    input: tuple[int, ...]
+    input: tuple[int, int, int]
     output: tuple[int, ...]
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     weights_from: str
-    weights: tuple[str, ...]
+    weights: dict[str, tuple[int, ...]]
     kernels: tuple[KernelEntry, ...]
     files: dict[str, FileEntry]
 
@@ -135,6 +141,14 @@ def check_files(folder: Path, manifest: Manifest) -> None:
         if entry(folder / name).sha256 != expected.sha256:
             reason = "its SHA-256 is not the one in the manifest"
             raise UserError(mistakes.FileChanged(None, str(folder), name, reason))
+
+
+def graph_in(folder: Path) -> Graph:
+    """The graph of the artifact's spec.
+
+    Raises: UserError when the spec is malformed.
+    """
+    return elaborate(parse(read_source(folder / SPEC)))
 
 
 def open_artifact(folder: Path) -> Manifest:

@@ -69,6 +69,11 @@ class Job:
     classes: tuple[str, ...]
 
 
+def _image_shape(graph: Graph) -> tuple[int, int, int]:
+    channels, height, width = graph.input
+    return channels, height, width
+
+
 def kernels_for(target: Target) -> KernelOf:
     """The choice of kernels for a target."""
     match target.kind:
@@ -96,9 +101,10 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(mistakes.OutputExists(None, str(folder)))
     calls, code = lowered(job.graph, job.batch, job.target)
+    packed = pack(calls, code.kernels, job.weights)
     with new_folder(folder) as inside:
         _export(code.module, job.target, inside / LIBRARY)
-        save(inside / WEIGHTS, pack(calls, code.kernels, job.weights))
+        save(inside / WEIGHTS, packed)
         (inside / SPEC).write_text(format_net(job.net), "utf-8")
         files = {name: entry(inside / name) for name in (LIBRARY, WEIGHTS, SPEC)}
         manifest = Manifest(
@@ -112,12 +118,12 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
             ),
             precision="float32",
             batch=job.batch,
-            input=job.graph.input,
+            input=_image_shape(job.graph),
             output=job.graph.output,
             preprocessing=job.preprocessing,
             classes=job.classes,
             weights_from=job.weights_from,
-            weights=calls.weights,
+            weights={name: packed[name].shape for name in calls.weights},
             kernels=_entries(calls, code.kernels),
             files=files,
         )

@@ -16,7 +16,7 @@ from vggc.deploy.artifact import LIBRARY, WEIGHTS, Manifest, open_artifact
 from vggc.deploy.targets import Attr, host, num_cores
 from vggc.diagnostics import UserError
 from vggc.tvm_alone import relax, tvm
-from vggc.weights import read_tensors
+from vggc.weights import Weights, read_tensors
 
 Array = NDArray[np.float32]
 
@@ -25,6 +25,7 @@ Array = NDArray[np.float32]
 class Session:
     """A loaded artifact: the library, and the weights in the device's memory."""
 
+    folder: Path
     manifest: Manifest
     device: Any
     machine: Any
@@ -39,14 +40,15 @@ class Session:
         Raises: UserError when the artifact is damaged or not for this machine.
         """
         manifest = open_artifact(folder)
+        if manifest.tvm != tvm.__version__:
+            found, expected = f"TVM {manifest.tvm}", f"TVM {tvm.__version__}"
+            raise UserError(mistakes.OtherVersion(None, str(folder), found, expected))
         os.environ["TVM_NUM_THREADS"] = str(threads or num_cores())
         device = _device(folder, manifest)
         library = _load_library(folder)
-        stored = read_tensors(folder / WEIGHTS)
-        if missing := [name for name in manifest.weights if name not in stored]:
-            raise UserError(mistakes.NoArtifact(None, str(folder), f"no weight `{missing[0]}`"))
+        stored = _read_weights(folder, manifest)
         weights = tuple(tvm.runtime.tensor(stored[name], device) for name in manifest.weights)
-        return cls(manifest, device, relax.VirtualMachine(library, device), weights)
+        return cls(folder, manifest, device, relax.VirtualMachine(library, device), weights)
 
     def run(self, x: Array) -> Array:
         """The output for an input of the manifest's batch and shape, `(N, C, H, W)`."""
@@ -58,13 +60,30 @@ class Session:
 
     def invoke(self, x: Any) -> Array:
         """The output for a tensor that is there already."""
-        output: Array = self.machine["main"](x, *self.weights).numpy()
+        output: Array = self._call("main", x).numpy()
         return output
 
     def layers(self, x: Array) -> list[Array]:
         """What each step gives, in the order of the manifest's kernels, in its own layout."""
-        values = self.machine["layers"](self.tensor(x), *self.weights)
-        return [value.numpy() for value in values]
+        return [value.numpy() for value in self._call("layers", self.tensor(x))]
+
+    def _call(self, function: str, x: Any) -> Any:
+        try:
+            return self.machine[function](x, *self.weights)
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = f"its library refuses its input: {str(error).splitlines()[0]}"
+            raise UserError(mistakes.NoArtifact(None, str(self.folder), reason)) from None
+
+
+def _read_weights(folder: Path, manifest: Manifest) -> Weights:
+    """The packed weights, each of the shape that the library was compiled for."""
+    stored = read_tensors(folder / WEIGHTS)
+    for name, shape in manifest.weights.items():
+        found = stored[name].shape if name in stored else None
+        if found != shape:
+            reason = f"its weight `{name}` has the shape {found}, and its library takes {shape}"
+            raise UserError(mistakes.NoArtifact(None, str(folder), reason))
+    return {name: tensor.astype(np.float32, copy=False) for name, tensor in stored.items()}
 
 
 def _device(folder: Path, manifest: Manifest) -> Any:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vggc.backends.plan import Layout, Plan
-from vggc.backends.torch import Net, build
-from vggc.deploy.artifact import SPEC, WEIGHTS, Manifest
+from vggc.backends.torch import reference
+from vggc.deploy.artifact import WEIGHTS, Manifest, graph_in
 from vggc.deploy.build import lowered, unpack
 from vggc.deploy.runtime import Session
 from vggc.deploy.targets import Target
-from vggc.driver import load
 from vggc.ir.graph import Graph
 from vggc.kernels.workloads import Map
 from vggc.training.preprocessing import Preprocessing
@@ -56,20 +55,13 @@ def verify(folder: Path, threads: int | None = None) -> list[Comparison]:
     Raises: UserError when the artifact is damaged or not for this machine.
     """
     session = Session.load(folder, threads)
-    graph = load(str(folder / SPEC)).graph
-    calls, reference = reference_net(folder, graph, session.manifest)
+    graph = graph_in(folder)
+    calls, weights = original_weights(folder, graph, session.manifest)
+    run = reference(graph, weights)
     return [
-        _compare(session, graph, calls, reference, name, x)
+        _compare(session, calls, run(x), graph.nodes[-1].name, name, x)
         for name, x in inputs(session.manifest).items()
     ]
-
-
-def reference_net(folder: Path, graph: Graph, manifest: Manifest) -> tuple[Plan, Net]:
-    """The artifact's calls, and its net in PyTorch in float64 with its weights unpacked."""
-    calls, weights = original_weights(folder, graph, manifest)
-    net = build(graph).double().eval()
-    net.load_state_dict({name: torch.from_numpy(w).double() for name, w in weights.items()})
-    return calls, net
 
 
 def original_weights(folder: Path, graph: Graph, manifest: Manifest) -> tuple[Plan, Weights]:
@@ -105,18 +97,15 @@ def photographs(preprocessing: Preprocessing) -> dict[str, NDArray[np.float32]]:
 
 def _compare(
     session: Session,
-    graph: Graph,
     calls: Plan,
-    reference: Net,
+    expected: Mapping[str, Array],
+    output: str,
     name: str,
     x: NDArray[np.float32],
 ) -> Comparison:
-    with torch.inference_mode():
-        expected = reference.outputs(torch.from_numpy(x).double())
-    by_node = {node.name: v.numpy() for node, v in zip(graph.nodes, expected, strict=True)}
-    wanted, got = expected[-1].numpy(), session.run(x)
+    wanted, got = expected[output], session.run(x)
     errors = tuple(
-        (step.layer, step.name, relative_error(as_nchw(value, step.output), by_node[step.name]))
+        (step.layer, step.name, relative_error(as_nchw(value, step.output), expected[step.name]))
         for step, value in zip(calls.steps, session.layers(x), strict=True)
     )
     return Comparison(name, relative_error(got, wanted), _same_top1(got, wanted), errors)

@@ -1,0 +1,214 @@
+"""Artifacts: compiled, run without PyTorch, verified; and refused when they are damaged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vggc.backends.torch import reference
+from vggc.deploy.artifact import FILES, open_artifact
+from vggc.deploy.runtime import Session
+from vggc.deploy.verify import TOLERANCE, verify
+from vggc.diagnostics import UserError
+from vggc.driver import Program
+from vggc.syntax.format import format_net
+from vggc.weights import read_tensors, save, seeded
+
+Make = Callable[..., Path]
+Noise = Callable[..., np.ndarray]
+
+
+def test_an_artifact_computes_its_net(tiny: Program, tiny_artifact: Make, noise: Noise) -> None:
+    session = Session.load(tiny_artifact(batch=3))
+    x = noise(3, 3, 16, 16)
+    expected = reference(tiny.graph, seeded(tiny.graph, 0))(x)["softmax1"]
+    np.testing.assert_allclose(session.run(x), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_its_manifest_tells_what_it_is(tiny: Program, tiny_artifact: Make) -> None:
+    folder = tiny_artifact(batch=2)
+    manifest = open_artifact(folder)
+    assert (manifest.net, manifest.batch, manifest.input) == ("tiny", 2, (3, 16, 16))
+    assert manifest.classes == tuple("abcdefghij")
+    assert manifest.weights_from == "seed 0"
+    assert set(manifest.files) == set(FILES)
+    layers = {entry.layer: entry.algorithm for entry in manifest.kernels}
+    assert layers["conv1_1"] == "direct"
+    assert layers["fc3"] == "gemm"
+    assert (folder / "net.vgg").read_text() == format_net(tiny.net)
+
+
+def test_verify_compares_with_float64_on_noise_and_photographs(tiny_artifact: Make) -> None:
+    results = verify(tiny_artifact())
+    assert [result.input for result in results] == ["random", "china.jpg", "flower.jpg"]
+    assert all(result.passed and result.first_departure is None for result in results)
+    assert all(0 < result.error < TOLERANCE for result in results)
+
+
+def test_verify_names_the_first_layer_that_departs(
+    tiny_artifact: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import vggc.deploy.verify as module
+
+    original = module.original_weights
+
+    def with_one_wrong_weight(*arguments: Any) -> Any:
+        calls, weights = original(*arguments)
+        wrong = weights["conv2_1.weight"].copy()
+        wrong[0, 0, 0, 0] += 1.0
+        return calls, {**weights, "conv2_1.weight": wrong}
+
+    monkeypatch.setattr(module, "original_weights", with_one_wrong_weight)
+    result = verify(tiny_artifact())[0]
+    assert not result.passed
+    assert result.first_departure == "conv2_1"
+
+
+def test_running_needs_no_pytorch(tiny_artifact: Make, tmp_path: Path) -> None:
+    folder, source = tiny_artifact(), tmp_path / "x.npy"
+    np.save(source, np.zeros((3, 16, 16), np.float32))
+    code = (
+        "import sys\n"
+        "class NoTorch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('torch', 'onnx', 'sklearn', 'matplotlib'):\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, NoTorch())\n"
+        f"sys.argv = ['vggc', 'run', {str(folder)!r}, '--input', {str(source)!r}, '--json']\n"
+        "from vggc.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    (scores,) = json.loads(done.stdout)["scores"]
+    assert sum(scores) == pytest.approx(1.0, abs=1e-5)
+
+
+# ---------------------------------------------------------------- damage
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        Session.load(folder)
+    return str(caught.value)
+
+
+def edit_manifest(folder: Path, **changes: object) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_changed_byte_is_found(tiny_artifact: Make, name: str) -> None:
+    folder = tiny_artifact()
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    assert f"{name} in the artifact {folder} is not the file that was compiled" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_cut_off_file_is_found(tiny_artifact: Make, name: str) -> None:
+    folder = tiny_artifact()
+    (folder / name).write_bytes((folder / name).read_bytes()[:-10])
+    text = refusal(folder)
+    assert name in text
+    assert "bytes in place of" in text
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(tiny_artifact: Make, name: str) -> None:
+    folder = tiny_artifact()
+    (folder / name).unlink()
+    assert f"has lost its file {name}" in refusal(folder)
+
+
+def test_another_formats_manifest_is_refused_by_both_versions(tiny_artifact: Make) -> None:
+    folder = tiny_artifact()
+    edit_manifest(folder, format_version=99, unheard_of=1)
+    assert "made by format 99; this is format 1" in refusal(folder)
+
+
+def test_another_vggcs_artifact_is_refused_by_both_versions(tiny_artifact: Make) -> None:
+    folder = tiny_artifact()
+    edit_manifest(folder, vggc="9.9.9")
+    assert "made by vggc 9.9.9" in refusal(folder)
+
+
+def test_another_tvms_artifact_is_refused_by_both_versions(tiny_artifact: Make) -> None:
+    folder = tiny_artifact()
+    edit_manifest(folder, tvm="0.1.0")
+    assert "made by TVM 0.1.0" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"format": "other"}', "[" * 100_000, '{"format": NaN}']
+)
+def test_a_manifest_that_is_none_is_refused(tiny_artifact: Make, content: str) -> None:
+    folder = tiny_artifact()
+    (folder / "manifest.json").write_text(content)
+    assert refusal(folder).startswith(f"error: {folder} is not an artifact")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch": "one"},
+        {"input": [3, 16]},
+        {"files": {"../lib.so": {"sha256": "", "bytes": 0}}},
+        {"precision": "float128"},
+        {"kernels": 3},
+        {"surprise": 1},
+    ],
+    ids=str,
+)
+def test_a_manifest_with_a_wrong_value_is_refused(
+    tiny_artifact: Make, changes: dict[str, object]
+) -> None:
+    folder = tiny_artifact()
+    edit_manifest(folder, **changes)
+    assert refusal(folder).startswith(f"error: {folder} is not an artifact")
+
+
+def test_a_library_for_other_instructions_is_not_loaded(tiny_artifact: Make) -> None:
+    folder = tiny_artifact()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    other = {"kind": "llvm", "mcpu": "cortex-a72", "mtriple": "aarch64-linux-gnu"}
+    edit_manifest(folder, target={**manifest["target"], "attrs": other})
+    assert "it is compiled for aarch64-linux-gnu" in refusal(folder)
+
+
+def test_weights_that_do_not_fit_their_library_are_refused(tiny_artifact: Make) -> None:
+    from vggc.deploy.artifact import entry
+
+    folder = tiny_artifact()
+    path = folder / "weights.safetensors"
+    tensors = read_tensors(path)
+    save(path, {**tensors, "fc5.bias": np.zeros(3, np.float32)})
+    manifest = json.loads((folder / "manifest.json").read_text())
+    now = entry(path)
+    files = {**manifest["files"], path.name: {"sha256": now.sha256, "bytes": now.bytes}}
+    edit_manifest(folder, files=files)
+    assert "`fc5.bias` has the shape (3,)" in refusal(folder)
+
+
+def test_a_folder_without_manifest_and_a_file_are_no_artifacts(tmp_path: Path) -> None:
+    assert "it has no manifest.json" in refusal(tmp_path)
+    assert "there is no such folder" in refusal(tmp_path / "none")
+    (tmp_path / "file").write_text("x")
+    assert "it is a file, not a folder" in refusal(tmp_path / "file")
+
+
+def test_nothing_is_overwritten_and_nothing_left_half_written(
+    tiny_artifact: Make, tmp_path: Path
+) -> None:
+    tiny_artifact()
+    with pytest.raises(UserError, match="exists already"):
+        tiny_artifact()
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]

@@ -1,0 +1,265 @@
+"""The command line as a person meets it: exit codes, streams, what is written and what not."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vggc.cli import COMMANDS
+from vggc.driver import zoo
+from vggc.resources import resource
+
+Make = Callable[..., Path]
+
+
+class Vggc:
+    """Runs `vggc` in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "vggc", *map(str, arguments)]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+
+@pytest.fixture
+def vggc(tmp_path: Path) -> Vggc:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return Vggc(folder)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(vggc: Vggc, name: str) -> None:
+    text = vggc(name, "--help").stdout
+    assert text.startswith(f"Usage: python -m vggc {name}")
+    described = [line for line in text.splitlines() if line.startswith("  ")]
+    assert len(described) > 2
+
+
+def test_help_lists_every_command(vggc: Vggc) -> None:
+    text = vggc("--help").stdout
+    assert all(name in text for name in COMMANDS)
+
+
+def test_an_unknown_command_is_a_mistake_with_exit_2(vggc: Vggc) -> None:
+    assert "No such command 'sumary'" in vggc("sumary", code=2).stderr
+
+
+HEAVY = {"torch", "tvm", "onnx", "onnxruntime", "sklearn", "matplotlib", "PIL"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["summary", "vgg19"], ["check", "vgg16"]])
+def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from vggc.cli import main\n"
+        f"sys.argv = ['vggc', *{arguments!r}]\n"
+        "try:\n    main()\n"
+        "finally:\n"
+        f"    print('heavy:', sorted({HEAVY!r} & sys.modules.keys()), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "heavy: []" in done.stderr
+
+
+# ---------------------------------------------------------------- check and fmt
+
+
+def test_check_names_each_good_net(vggc: Vggc) -> None:
+    text = vggc("check", *(resource("zoo", f"{name}.vgg") for name in zoo())).stdout
+    assert text.count(": ok, net ") == len(zoo())
+
+
+def test_check_reports_every_file_before_it_leaves(vggc: Vggc) -> None:
+    (vggc.folder / "a.vgg").write_text("net a input 3x8x8 conw3-8")
+    (vggc.folder / "b.vgg").write_text("net b input 3x8x8 pool-2")
+    done = vggc("check", "a.vgg", "vgg16", "b.vgg", "c.vgg", code=2)
+    assert "a.vgg:1:19" in done.stderr
+    assert "b.vgg:1:24" in done.stderr
+    assert "no such file: c.vgg" in done.stderr
+    assert done.stdout == "vgg16: ok, net vgg16, 24 layers\n"
+
+
+def test_check_reads_the_recipe(vggc: Vggc) -> None:
+    (vggc.folder / "a.vgg").write_text("net a input 3x8x8 fc-10 train { bach 8 }")
+    assert "did you mean `batch`?" in vggc("check", "a.vgg", code=2).stderr
+
+
+def test_the_zoo_is_formatted(vggc: Vggc) -> None:
+    vggc("fmt", "--check", *(resource("zoo", f"{name}.vgg") for name in zoo()))
+
+
+def test_fmt_writes_the_canonical_form_and_check_only_shows_it(vggc: Vggc) -> None:
+    path = vggc.folder / "a.vgg"
+    path.write_text("net a input 3x8x8 conv3-8 x2|pool # why\n")
+    shown = vggc("fmt", "--check", "a.vgg", code=1)
+    assert "+  conv3-8 ×2 | pool  # why" in shown.stdout
+    assert path.read_text().startswith("net a input")
+    vggc("fmt", "a.vgg")
+    assert path.read_text() == "net a\ninput 3x8x8\n\n  conv3-8 ×2 | pool  # why\n"
+    vggc("fmt", "--check", "a.vgg")
+
+
+def test_fmt_leaves_a_broken_file_alone(vggc: Vggc) -> None:
+    path = vggc.folder / "a.vgg"
+    path.write_text("net a input 3x8x8 conv3-8 pool")
+    assert "two layers with no `|`" in vggc("fmt", "a.vgg", code=2).stderr
+    assert path.read_text() == "net a input 3x8x8 conv3-8 pool"
+
+
+# ---------------------------------------------------------------- summary
+
+
+def test_summary_as_json_has_its_documented_form(vggc: Vggc) -> None:
+    report = json.loads(vggc("summary", "vgg16", "--format", "json").stdout)
+    assert report["net"] == "vgg16"
+    assert report["input"] == [3, 224, 224]
+    assert report["totals"]["params"] == 138_357_544
+    assert report["totals"]["macs"] == 15_470_264_320
+    keys = [
+        "name",
+        "kind",
+        "output_shape",
+        "params",
+        "macs",
+        "activation_bytes",
+        "receptive_field",
+        "stride",
+    ]
+    assert all(set(keys) <= layer.keys() for layer in report["layers"])
+    assert sum(layer["params"] for layer in report["layers"]) == report["totals"]["params"]
+    (pool5,) = [layer for layer in report["layers"] if layer["name"] == "pool5"]
+    assert (pool5["receptive_field"], pool5["stride"]) == (212, 32)
+
+
+def test_summary_of_several_nets_stands_side_by_side(vggc: Vggc) -> None:
+    text = vggc("summary", "vgg11", "vgg19").stdout
+    assert "11 weight layers   19 weight layers" in text
+    assert "132,863,336" in text
+    assert "143,667,240" in text
+
+
+def test_summary_of_nothing_is_the_zoo(vggc: Vggc) -> None:
+    rows = list(csv.DictReader(vggc("summary", "--format", "csv").stdout.splitlines()))
+    assert [row["net"] for row in rows] == zoo()
+
+
+def test_summary_takes_another_input(vggc: Vggc) -> None:
+    text = vggc("summary", "vgg11", "--input", "64x96", "--format", "json").stdout
+    report = json.loads(text)
+    (pool5,) = [layer for layer in report["layers"] if layer["name"] == "pool5"]
+    assert pool5["output_shape"] == [512, 2, 3]
+
+
+def test_summary_of_an_input_that_is_too_small_points_at_the_layer(vggc: Vggc) -> None:
+    text = vggc("summary", "vgg11", "--input", "16", code=2).stderr
+    assert "`pool` does not fit here" in text
+    assert "2×2 window is larger than the 1×1 map" in text
+
+
+def test_summary_as_markdown_is_a_table(vggc: Vggc) -> None:
+    lines = vggc("summary", "vgg11", "--format", "markdown").stdout.splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1
+
+
+# ---------------------------------------------------------------- compile, run, verify, bench
+
+
+def test_the_way_from_a_spec_to_an_answer(vggc: Vggc, tiny_file: Path) -> None:
+    done = vggc("compile", tiny_file, "-o", "art")
+    assert "random ones of seed 0" in done.stderr
+    assert "next: vggc verify art" in done.stderr
+    assert "ok" in vggc("verify", "art").stdout
+    Image.new("RGB", (40, 30), (200, 30, 60)).save(vggc.folder / "red.png")
+    top = vggc("run", "art", "--input", "red.png").stdout.splitlines()
+    assert len(top) == 5
+    assert top[0].startswith("  class ")
+    result = json.loads(vggc("bench", "art", "--rounds", 2, "--json").stdout)
+    assert set(result["median_ms"]) == {"vggc", "torch", "onnxruntime"}
+    assert set(result["ratio"]) == {"torch", "onnxruntime"}
+    medians = result["median_ms"]
+    assert result["ratio"]["torch"] == pytest.approx(medians["vggc"] / medians["torch"])
+
+
+def test_verify_leaves_with_1_and_a_name_when_a_layer_departs(
+    vggc: Vggc, tiny_artifact: Make
+) -> None:
+    """An artifact whose library computes another net than its spec says."""
+    folder = tiny_artifact()
+    from vggc.deploy.artifact import entry
+
+    spec = folder / "net.vgg"
+    spec.write_text(spec.read_text().replace("lrn", "lrn alpha=1"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    now = entry(spec)
+    manifest["files"]["net.vgg"] = {"sha256": now.sha256, "bytes": now.bytes}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    done = vggc("verify", folder, code=1)
+    assert "the first layer that departs is lrn1" in done.stderr
+
+
+def test_run_refuses_what_is_no_input(vggc: Vggc, tiny_artifact: Make) -> None:
+    folder = tiny_artifact()
+    (vggc.folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno")
+    np.save(vggc.folder / "shape.npy", np.zeros((3, 8, 8), np.float32))
+    np.save(vggc.folder / "nan.npy", np.full((3, 16, 16), np.nan, np.float32))
+    np.save(vggc.folder / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save(vggc.folder / "two.npy", np.zeros((2, 3, 16, 16), np.float32))
+    reasons = {
+        "none.png": "there is no such file",
+        "broken.png": "not an image",
+        "shape.npy": "of shape (3, 8, 8), and the net takes 3×16×16",
+        "nan.npy": "not finite",
+        "objects.npy": "not a .npy file of numbers",
+        "two.npy": "compile the net with `--batch 2`",
+    }
+    for name, reason in reasons.items():
+        assert reason in vggc("run", folder, "--input", name, code=2).stderr
+
+
+def test_compile_without_a_spec_says_that_there_is_no_run(vggc: Vggc) -> None:
+    assert "vggc train" in vggc("compile", code=2).stderr
+
+
+@pytest.mark.parametrize("target", ["cud", "opencl", "nvidia/nvidia-h1000"])
+def test_an_unknown_target_is_a_mistake(vggc: Vggc, target: str) -> None:
+    done = vggc("compile", "vgg11", "--target", target, "-o", "art", code=2)
+    assert f"unknown target `{target}`" in done.stderr
+    assert not (vggc.folder / "art").exists()
+
+
+def test_a_cuda_artifact_holds_machine_code_and_asks_for_a_gpu(vggc: Vggc, tiny_file: Path) -> None:
+    vggc("compile", tiny_file, "--target", "cuda", "--arch", "sm_80,sm_90", "-o", "art")
+    library = (vggc.folder / "art" / "lib.so").read_bytes()
+    fatbin_magic = (0xBA55ED50).to_bytes(4, "little")
+    assert fatbin_magic in library
+    assert b"__global__" not in library
+    np.save(vggc.folder / "x.npy", np.zeros((3, 16, 16), np.float32))
+    done = vggc("run", "art", "--input", "x.npy", code=2)
+    assert "code for sm_80 and sm_90 GPUs" in done.stderr
+
+
+def test_bench_knows_its_peers(vggc: Vggc, tiny_artifact: Make) -> None:
+    done = vggc("bench", tiny_artifact(), "--against", "torhc", code=2)
+    assert "did you mean `torch`?" in done.stderr
+
+
+def test_export_overwrites_nothing(vggc: Vggc, tiny_file: Path) -> None:
+    vggc("export", tiny_file, "-o", "tiny.onnx")
+    before = (vggc.folder / "tiny.onnx").read_bytes()
+    assert "exists already" in vggc("export", tiny_file, "-o", "tiny.onnx", code=2).stderr
+    assert (vggc.folder / "tiny.onnx").read_bytes() == before

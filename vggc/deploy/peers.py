@@ -1,0 +1,92 @@
+"""The engines that an artifact is timed against."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggc.deploy import mistakes
+from vggc.diagnostics import UserError, did_you_mean
+from vggc.ir.graph import Graph
+from vggc.weights import Weights
+
+Array: TypeAlias = NDArray[np.float32]
+Engine: TypeAlias = Callable[[], Array]
+"""Computes the net once on an input that it holds already, and gives the output."""
+
+TRIALS = 3
+"""Calls from which the faster memory format is told."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An engine: the module it needs, and how it is started with some threads."""
+
+    module: str
+    start: Callable[[Graph, Weights, Array, int], Engine]
+
+
+def _torch(graph: Graph, weights: Weights, x: Array, threads: int) -> Engine:
+    """Eager mode in whichever memory format is faster here."""
+    import torch
+
+    from vggc.backends.torch import build
+
+    torch.set_num_threads(threads)
+
+    def engine(memory_format: torch.memory_format) -> Engine:
+        net = build(graph, weights).eval().to(memory_format=memory_format)  # type: ignore[call-overload]
+        image = torch.from_numpy(x).to(memory_format=memory_format)
+
+        def run() -> Array:
+            with torch.inference_mode():
+                output: Array = net(image).numpy()
+            return output
+
+        return run
+
+    engines = [engine(torch.contiguous_format), engine(torch.channels_last)]
+    return min(engines, key=lambda run: min(_seconds(run) for _ in range(TRIALS)))
+
+
+def _onnxruntime(graph: Graph, weights: Weights, x: Array, threads: int) -> Engine:
+    import onnxruntime
+
+    from vggc.backends.onnx import to_onnx
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    model = to_onnx(graph, weights).SerializeToString()
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def run() -> Array:
+        output: Array = session.run(None, {"input": x})[0]
+        return output
+
+    return run
+
+
+PEERS = {"torch": Peer("torch", _torch), "onnxruntime": Peer("onnxruntime", _onnxruntime)}
+
+
+def check_installed(peers: Sequence[str]) -> None:
+    """Raises: UserError for a peer that is unknown or not installed."""
+    for peer in peers:
+        if peer not in PEERS:
+            raise UserError(mistakes.UnknownPeer(None, peer, did_you_mean(peer, list(PEERS))))
+        try:
+            import_module(PEERS[peer].module)
+        except ImportError:
+            raise UserError(mistakes.PeerMissing(None, peer, PEERS[peer].module)) from None
+
+
+def _seconds(run: Engine) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
