@@ -16,12 +16,13 @@ from PIL import Image
 from training_data import CPU, RECIPE, TINY, data, module
 
 from vggc.diagnostics import UserError
+from vggc.files import CannotWrite
+from vggc.records import MalformedError, from_json, read_record, write_atomically
 from vggc.training import loop, mistakes
 from vggc.training.checkpoint import file_sha256
 from vggc.training.curves import draw_curves
 from vggc.training.progress import Epoch, Event, Finished, Interrupted, Outcome, Progress, Stopped
 from vggc.training.recipe import Normal, Recipe
-from vggc.training.records import MalformedError, from_json, read_record, write_atomically
 from vggc.training.run import Record, Run, new_folder, newest_run
 from vggc.training.session import Task, begin, proceed, resume
 
@@ -288,8 +289,8 @@ def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "x.json"
-    assert refused(lambda: write_atomically(path, lambda part: None))[0] is mistakes.CannotWrite
-    assert refused(lambda: new_folder(path, "n", NOW))[0] is mistakes.CannotWrite
+    assert refused(lambda: write_atomically(path, lambda part: None))[0] is CannotWrite
+    assert refused(lambda: new_folder(path, "n", NOW))[0] is CannotWrite
 
 
 def test_records_take_exactly_their_types() -> None:

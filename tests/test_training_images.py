@@ -12,10 +12,10 @@ from PIL import Image
 from training_data import RECIPE, part, picture, write_images
 
 from vggc.diagnostics import UserError
+from vggc.preprocessing import BrokenImageError, Preprocessing, decode, resize
 from vggc.training import mistakes
 from vggc.training.batches import TrainBatches, num_batches, train_batches, val_batches
 from vggc.training.images import Images, digits, find_images, prepare
-from vggc.training.preprocessing import BrokenImageError, Preprocessing, decode, resize
 from vggc.training.recipe import Recipe
 
 

@@ -196,7 +196,7 @@ def test_bfloat16_trains_with_float32_weights() -> None:
 
 
 def test_progress_is_exact_in_json() -> None:
-    from vggc.training.records import from_json, to_json
+    from vggc.records import from_json, to_json
 
     row = Epoch(1, 2, 0.1, 1 / 3, 0.5, 2 / 3, 0.25, 1.0, 1e3, 0.7)
     progress = Progress((row,))

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
+from vggc.preprocessing import Preprocessing
 from vggc.training.images import Data, Images, Part, prepare
 from vggc.training.loop import Learner, Machine
-from vggc.training.preprocessing import Preprocessing
 from vggc.training.recipe import Constant, He, Recipe, Sgd
 
 CPU = Machine("cpu", "fp32")

@@ -7,7 +7,19 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+from vggc.diagnostics import Diagnostic
+
+
+@dataclass(frozen=True)
+class CannotWrite(Diagnostic):
+    title = "cannot write `{path}`"
+    label = "{reason}"
+
+    path: str
+    reason: str
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vggc.driver import Program, load
 from vggc.ir.ops import Shape
-from vggc.training.preprocessing import Preprocessing
+from vggc.preprocessing import Preprocessing
 from vggc.training.run import Run
 from vggc.weights import Weights, seeded
 from vggc.weights import load as load_weights

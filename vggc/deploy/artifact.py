@@ -17,9 +17,9 @@ from vggc.deploy import mistakes
 from vggc.diagnostics import UserError
 from vggc.ir.graph import Graph
 from vggc.layers.elaborate import elaborate
+from vggc.preprocessing import Preprocessing
+from vggc.records import MalformedError, from_json, read_json
 from vggc.syntax.parse import parse, read_source
-from vggc.training.preprocessing import Preprocessing
-from vggc.training.records import MalformedError, from_json, read_json
 
 FORMAT = "vggc-artifact"
 FORMAT_VERSION = 1

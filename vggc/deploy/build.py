@@ -31,10 +31,10 @@ from vggc.diagnostics import UserError
 from vggc.files import new_folder
 from vggc.ir.graph import Graph
 from vggc.kernels.workloads import Kernel
+from vggc.preprocessing import Preprocessing
+from vggc.records import write_record
 from vggc.syntax.ast import Net
 from vggc.syntax.format import format_net
-from vggc.training.preprocessing import Preprocessing
-from vggc.training.records import write_record
 from vggc.tvm_alone import relax, tvm
 from vggc.weights import Weights, save
 

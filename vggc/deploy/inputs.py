@@ -11,7 +11,7 @@ from vggc.deploy import mistakes
 from vggc.deploy.artifact import Manifest
 from vggc.diagnostics import UserError
 from vggc.ir.ops import describe
-from vggc.training.preprocessing import BrokenImageError
+from vggc.preprocessing import BrokenImageError
 
 MAX_BYTES = 1 << 30
 

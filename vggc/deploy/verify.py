@@ -17,7 +17,7 @@ from vggc.deploy.runtime import Session
 from vggc.deploy.targets import Target
 from vggc.ir.graph import Graph
 from vggc.kernels.workloads import Map
-from vggc.training.preprocessing import Preprocessing
+from vggc.preprocessing import Preprocessing
 from vggc.weights import Weights, read_tensors
 
 TOLERANCE = 1e-5

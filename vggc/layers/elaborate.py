@@ -173,9 +173,10 @@ def _fits(number: float, param: Param) -> bool:
 
 
 def _word_span(layer: ast.Layer) -> Span:
+    """The layer's word; all of its text where an edit has given it another word since."""
     after_name = 0 if layer.name is None else layer.span.text.index(":")
-    start = layer.span.text.index(layer.word, after_name)
-    return layer.span.part(start, start + len(layer.word))
+    start = layer.span.text.find(layer.word, after_name)
+    return layer.span if start < 0 else layer.span.part(start, start + len(layer.word))
 
 
 def _malformed(word: str, span: Span) -> Diagnostic:

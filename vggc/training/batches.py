@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vggc.diagnostics import UserError
+from vggc.preprocessing import BrokenImageError, Pixels, centre, crop, resize
 from vggc.training import mistakes
 from vggc.training.images import Data, Stored
-from vggc.training.preprocessing import BrokenImageError, Pixels, centre, crop, resize
 from vggc.training.recipe import Recipe
 
 Batch: TypeAlias = tuple[Tensor, Tensor]

@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vggc.diagnostics import UserError
+from vggc.records import MalformedError, read_record, write_atomically, write_record
 from vggc.training import mistakes
 from vggc.training.loop import Learner
 from vggc.training.progress import Progress
-from vggc.training.records import MalformedError, read_record, write_atomically, write_record
 
 WEIGHT, MOMENTUM = "weight/", "momentum/"
 """What the names of tensors begin with in a checkpoint."""

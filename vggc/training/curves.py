@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from vggc.records import write_atomically
 from vggc.training.progress import Epoch
-from vggc.training.records import write_atomically
 
 TRAIN, VAL, VAL5, RATE, INK, FAINT = (
     "#3b6fb6",

@@ -16,8 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from vggc.diagnostics import UserError
-from vggc.training import mistakes
-from vggc.training.preprocessing import (
+from vggc.preprocessing import (
     FORMATS,
     BrokenImageError,
     Pixels,
@@ -25,6 +24,7 @@ from vggc.training.preprocessing import (
     decode,
     resize,
 )
+from vggc.training import mistakes
 from vggc.training.recipe import Recipe
 
 CACHE_BYTES = 512 * 2**20

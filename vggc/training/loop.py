@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vggc.diagnostics import UserError
+from vggc.preprocessing import Preprocessing
 from vggc.training import mistakes
 from vggc.training.batches import (
     Batch,
@@ -23,7 +24,6 @@ from vggc.training.batches import (
     val_batches,
 )
 from vggc.training.images import Data
-from vggc.training.preprocessing import Preprocessing
 from vggc.training.progress import (
     Epoch,
     EpochDone,

@@ -308,15 +308,6 @@ class FolderNotEmpty(Diagnostic):
 
 
 @dataclass(frozen=True)
-class CannotWrite(Diagnostic):
-    title: ClassVar[str] = "cannot write `{path}`"
-    label: ClassVar[str] = "{reason}"
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class NotARun(Diagnostic):
     title: ClassVar[str] = "`{path}` is not the folder of a training run"
     label: ClassVar[str] = "{reason}"

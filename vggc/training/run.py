@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from vggc.diagnostics import UserError
+from vggc.files import CannotWrite
+from vggc.preprocessing import Preprocessing
+from vggc.records import MalformedError, read_record, write_atomically, write_record
 from vggc.training import mistakes
-from vggc.training.preprocessing import Preprocessing
 from vggc.training.progress import Epoch
 from vggc.training.recipe import Recipe, unflatten
-from vggc.training.records import MalformedError, read_record, write_atomically, write_record
 
 MAX_SIDE = 8192
 """The most pixels in the side of a net's input that a run may claim."""
@@ -156,7 +157,7 @@ def new_folder(out: Path | None, net: str, now: datetime) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
-        raise UserError(mistakes.CannotWrite(None, str(folder), str(fault))) from None
+        raise UserError(CannotWrite(None, str(folder), str(fault))) from None
     return folder
 
 
@@ -170,7 +171,7 @@ def refuse_full(folder: Path) -> None:
         if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise UserError(mistakes.FolderNotEmpty(None, str(folder)))
     except OSError as fault:
-        raise UserError(mistakes.CannotWrite(None, str(folder), str(fault))) from None
+        raise UserError(CannotWrite(None, str(folder), str(fault))) from None
 
 
 def unused(folder: Path) -> Path:

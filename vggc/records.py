@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vggc.diagnostics import UserError
-from vggc.files import replacing
-from vggc.training import mistakes
+from vggc.files import CannotWrite, replacing
 
 MAX_BYTES = 64 * 2**20
 """The largest JSON file that is read: an ImageNet run's takes well under 1 MiB."""
@@ -161,7 +160,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             write(part)
         sync_folder(path.parent)
     except OSError as fault:
-        raise UserError(mistakes.CannotWrite(None, str(path), str(fault))) from None
+        raise UserError(CannotWrite(None, str(path), str(fault))) from None
 
 
 def sync_folder(path: Path) -> None:
