@@ -224,7 +224,7 @@ def test_a_scale_below_the_crop_is_refused() -> None:
     assert isinstance(error.value.diagnostics[0], mistakes.ScaleTooSmall)
 
 
-@pytest.mark.parametrize("name", ["recipe", "run", "preprocessing", "schedules", "mistakes"])
+@pytest.mark.parametrize("name", ["recipe", "run", "schedules", "mistakes"])
 def test_reading_needs_no_torch(name: str) -> None:
     code = f"import sys, vggc.training.{name}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

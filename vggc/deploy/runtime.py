@@ -44,6 +44,9 @@ class Session:
             found, expected = f"TVM {manifest.tvm}", f"TVM {tvm.__version__}"
             raise UserError(mistakes.OtherVersion(None, str(folder), found, expected))
         os.environ["TVM_NUM_THREADS"] = str(threads or num_cores())
+        # TVM nails its workers to processors but not the calling thread, which then often
+        # shares one with a worker.
+        os.environ.setdefault("TVM_BIND_THREADS", "0")
         device = _device(folder, manifest)
         library = _load_library(folder)
         stored = _read_weights(folder, manifest)
