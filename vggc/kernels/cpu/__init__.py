@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from ..workloads import (
+from vggc.kernels.cpu import conv, dense, elementwise, layout, lrn, pool, softmax
+from vggc.kernels.cpu.machine import Machine
+from vggc.kernels.workloads import (
     Conv,
     Dense,
     Kernel,
@@ -16,8 +18,6 @@ from ..workloads import (
     ToNhwc,
     Workload,
 )
-from . import conv, dense, elementwise, layout, lrn, pool, softmax
-from .machine import Machine
 
 __all__ = ["Machine", "kernel"]
 

@@ -21,9 +21,9 @@ from tvm.ir import Expr
 from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
-from ..workloads import Conv, Kernel
-from .loops import clear_halo, function, inside, tile_origin, unrolled, view
-from .machine import Machine
+from vggc.kernels.cpu.loops import clear_halo, function, inside, tile_origin, unrolled, view
+from vggc.kernels.cpu.machine import Machine
+from vggc.kernels.workloads import Conv, Kernel
 
 # Independent multiply-adds that keep two units busy, five cycles deep on older CPUs.
 MULTIPLY_ADDS_IN_FLIGHT = 10

@@ -12,11 +12,11 @@ from functools import partial
 
 import numpy as np
 
-from ..workloads import Conv, Dense, Kernel, Map
-from . import conv
-from .conv import BlockedWeight, ConvKnobs
-from .loops import function
-from .machine import Machine
+from vggc.kernels.cpu import conv
+from vggc.kernels.cpu.conv import BlockedWeight, ConvKnobs
+from vggc.kernels.cpu.loops import function
+from vggc.kernels.cpu.machine import Machine
+from vggc.kernels.workloads import Conv, Dense, Kernel, Map
 
 
 def as_conv(dense: Dense) -> Conv:

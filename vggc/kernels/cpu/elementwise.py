@@ -5,8 +5,8 @@ from __future__ import annotations
 from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
-from ..workloads import Kernel, Relu
-from .loops import clear_halo, function, inside, parallel_rows
+from vggc.kernels.cpu.loops import clear_halo, function, inside, parallel_rows
+from vggc.kernels.workloads import Kernel, Relu
 
 
 def kernel(relu: Relu) -> Kernel:

@@ -10,7 +10,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import Buffer, PrimFunc
 from tvm.tirx.script import builder as T
 
-from ..workloads import Map
+from vggc.kernels.workloads import Map
 
 
 def function(body: Callable[..., None], **shapes: tuple[int, ...]) -> PrimFunc:

@@ -9,8 +9,8 @@ from tvm.ir import Expr
 from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
-from ..workloads import Kernel, Lrn
-from .loops import clear_halo, function, inside, parallel_rows
+from vggc.kernels.cpu.loops import clear_halo, function, inside, parallel_rows
+from vggc.kernels.workloads import Kernel, Lrn
 
 
 def inverse_power(base: Expr, exponent: float) -> Expr:

@@ -8,8 +8,8 @@ from itertools import product
 from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
-from ..workloads import Kernel, MaxPool
-from .loops import clear_halo, function, inside, parallel_rows
+from vggc.kernels.cpu.loops import clear_halo, function, inside, parallel_rows
+from vggc.kernels.workloads import Kernel, MaxPool
 
 
 def kernel(pool: MaxPool) -> Kernel:

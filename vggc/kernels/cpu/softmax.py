@@ -5,8 +5,8 @@ from __future__ import annotations
 from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
-from ..workloads import Kernel, Softmax
-from .loops import function
+from vggc.kernels.cpu.loops import function
+from vggc.kernels.workloads import Kernel, Softmax
 
 
 def kernel(softmax: Softmax) -> Kernel:
