@@ -1,0 +1,54 @@
+"""The checkout: README keeps its word, the wheel holds what it needs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from vggc.cli import COMMANDS
+from vggc.driver import zoo
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+TRAIN = "pip install -e . && vggc train zoo/vgg19.vgg"
+TEST = "pip install -e '.[test]' && pytest"
+
+
+def test_readme_begins_with_two_commands_that_do_all_their_own_setup() -> None:
+    commands = re.findall(r"(?m)^    (pip install .*)$", README)
+    assert commands == [TRAIN, TEST]
+
+
+def test_continuous_integration_runs_readmes_test_command() -> None:
+    assert f'bash -c "{TEST}"' in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+def test_readme_shows_the_zoo_file_as_it_is() -> None:
+    spec = (ROOT / "zoo" / "vgg19.vgg").read_text("utf-8").rstrip()
+    indented = "\n".join(f"    {line}".rstrip() for line in spec.splitlines())
+    assert indented in README
+
+
+def test_readme_names_every_command_and_every_net() -> None:
+    assert all(f"vggc {name}" in README for name in COMMANDS)
+    assert all(f"`{name}`" in README for name in zoo())
+
+
+def test_files_that_readme_points_at_are_there() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_grammar_and_the_zoo(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, ROOT]
+    subprocess.run(command, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert "vggc/_data/grammars/vgg.lark" in names
+    assert {f"vggc/_data/zoo/{name}.vgg" for name in zoo()} <= names
