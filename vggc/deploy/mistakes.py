@@ -99,6 +99,15 @@ class PeerMissing(Diagnostic):
 
 
 @dataclass(frozen=True)
+class PeerWithoutDevice(Diagnostic):
+    title = "{peer} cannot use {device} here"
+    label = "the artifact runs on {device}, and a peer on another device is no comparison"
+    help = "leave {peer} out of --against, or install its build for {device}"
+    peer: str
+    device: str
+
+
+@dataclass(frozen=True)
 class UnknownPeer(Diagnostic):
     title = "cannot time against `{peer}`"
     label = "unknown engine"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,28 +25,45 @@ TRIALS = 3
 
 
 @dataclass(frozen=True)
+class Job:
+    """What every engine is given. `threads` count on the CPU only."""
+
+    graph: Graph
+    weights: Weights
+    x: Array
+    threads: int
+    device: Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True)
 class Peer:
-    """An engine: the module it needs, and how it is started with some threads."""
+    """An engine: the module it needs, and how it is started.
+
+    `start` raises UserError where the engine cannot use the job's device.
+    """
 
     module: str
-    start: Callable[[Graph, Weights, Array, int], Engine]
+    start: Callable[[Job], Engine]
 
 
-def _torch(graph: Graph, weights: Weights, x: Array, threads: int) -> Engine:
+def _torch(job: Job) -> Engine:
     """Eager mode in whichever memory format is faster here."""
     import torch
 
     from vggc.backends.torch import build
 
-    torch.set_num_threads(threads)
+    if job.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(mistakes.PeerWithoutDevice(None, "torch", job.device))
+    torch.set_num_threads(job.threads)
 
     def engine(memory_format: torch.memory_format) -> Engine:
-        net = build(graph, weights).eval().to(memory_format=memory_format)  # type: ignore[call-overload]
-        image = torch.from_numpy(x).to(memory_format=memory_format)
+        net = build(job.graph, job.weights).eval().to(job.device)
+        net = net.to(memory_format=memory_format)  # type: ignore[call-overload]
+        image = torch.from_numpy(job.x).to(job.device, memory_format=memory_format)
 
         def run() -> Array:
             with torch.inference_mode():
-                output: Array = net(image).numpy()
+                output: Array = net(image).cpu().numpy()
             return output
 
         return run
@@ -55,18 +72,21 @@ def _torch(graph: Graph, weights: Weights, x: Array, threads: int) -> Engine:
     return min(engines, key=lambda run: min(_seconds(run) for _ in range(TRIALS)))
 
 
-def _onnxruntime(graph: Graph, weights: Weights, x: Array, threads: int) -> Engine:
+def _onnxruntime(job: Job) -> Engine:
     import onnxruntime
 
     from vggc.backends.onnx import to_onnx
 
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[job.device]
+    if provider not in onnxruntime.get_available_providers():
+        raise UserError(mistakes.PeerWithoutDevice(None, "onnxruntime", job.device))
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    model = to_onnx(graph, weights).SerializeToString()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    options.intra_op_num_threads = job.threads
+    model = to_onnx(job.graph, job.weights).SerializeToString()
+    session = onnxruntime.InferenceSession(model, options, providers=[provider])
 
     def run() -> Array:
-        output: Array = session.run(None, {"input": x})[0]
+        output: Array = session.run(None, {"input": job.x})[0]
         return output
 
     return run
