@@ -263,3 +263,11 @@ def test_export_overwrites_nothing(vggc: Vggc, tiny_file: Path) -> None:
     before = (vggc.folder / "tiny.onnx").read_bytes()
     assert "exists already" in vggc("export", tiny_file, "-o", "tiny.onnx", code=2).stderr
     assert (vggc.folder / "tiny.onnx").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", [["compile", "-o", "art"], ["export", "-o", "a.onnx"]])
+def test_a_net_that_no_memory_holds_is_a_mistake(vggc: Vggc, command: list[str]) -> None:
+    (vggc.folder / "big.vgg").write_text("net big input 3x2048x2048 fc-1000000 ×3 | fc-10")
+    text = vggc(*command, "big.vgg", code=2).stderr
+    assert "too large for this machine" in text
+    assert [path.name for path in vggc.folder.iterdir()] == ["big.vgg"]

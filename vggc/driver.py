@@ -18,6 +18,7 @@ from vggc.source import Source
 from vggc.syntax.ast import Net
 from vggc.syntax.parse import parse, read_source
 from vggc.training.recipe import Recipe, read_recipe
+from vggc.weights import check_size
 
 if TYPE_CHECKING:
     from vggc.backends.torch import Net as Module
@@ -57,9 +58,13 @@ class Program:
         return replace(self, net=net)
 
     def logits_module(self) -> Module:
-        """The net as a torch module that ends before its soft-max."""
+        """The net as a torch module that ends before its soft-max.
+
+        Raises: UserError when its weights do not fit into memory.
+        """
         from vggc.backends.torch import build
 
+        check_size(self.graph)
         return build(drop_final_softmax(self.graph))
 
 

@@ -10,6 +10,18 @@ from vggc.files import replacing
 from vggc.subject import Subject
 from vggc.weights import save, torchvision_names
 
+MAX_ONNX_BYTES = 2_000_000_000
+"""A protobuf file ends at 2 GiB; the rest is room for the graph."""
+
+
+@dataclass(frozen=True)
+class TooLargeForOnnx(Diagnostic):
+    title = "the net {net} is too large for one ONNX file"
+    label = "its weights take {size:.1f} GB, and a file holds 2 GB at most"
+    help = "`--format pt2` and `--format torchvision` have no such limit"
+    net: str
+    size: float
+
 
 @dataclass(frozen=True)
 class TargetTaken(Diagnostic):
@@ -54,6 +66,9 @@ def _onnx(subject: Subject, path: Path) -> None:
 
     from vggc.backends.onnx import to_onnx
 
+    size = sum(tensor.nbytes for tensor in subject.weights.values())
+    if size > MAX_ONNX_BYTES:
+        raise UserError(TooLargeForOnnx(None, subject.program.net.name, size / 1e9))
     model = to_onnx(subject.program.graph, subject.weights)
     with replacing(path) as temporary:
         onnx.save(model, temporary)

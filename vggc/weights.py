@@ -6,6 +6,7 @@ Everything here is numpy; files are safetensors and hostile until checked.
 from __future__ import annotations
 
 import json
+import os
 import struct
 from dataclasses import dataclass
 from math import prod, sqrt
@@ -77,12 +78,31 @@ class WeightNotFinite(Diagnostic):
     name: str
 
 
+@dataclass(frozen=True)
+class TooLarge(Diagnostic):
+    title = "the net {net} is too large for this machine"
+    label = "its weights alone take {needed:.1f} GB, and there are {present:.1f} GB of memory"
+    help = "`vggc summary` shows which layer the weights are in"
+    net: str
+    needed: float
+    present: float
+
+
+def check_size(graph: Graph) -> None:
+    """Raises: UserError when the weights of a graph do not fit into memory as float32."""
+    needed = 4 * sum(weight.size for weight in graph.all_weights.values())
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > present:
+        raise UserError(TooLarge(None, graph.name, needed / 1e9, present / 1e9))
+
+
 def load(path: Path, graph: Graph) -> Weights:
     """The weights of a graph from a safetensors file, named natively or as torchvision does.
 
     Raises: UserError naming the first tensor that is missing, unknown, of another shape or
     type, or not finite.
     """
+    check_size(graph)
     stored = read_tensors(path)
     foreign = torchvision_names(graph)
     if set(foreign.values()) & stored.keys():
@@ -161,6 +181,7 @@ def seeded(graph: Graph, seed: int) -> Weights:
 
     The same on every machine. Source: He et al. 2015, equation 10.
     """
+    check_size(graph)
     generator = np.random.Generator(np.random.PCG64(seed))
     weights: Weights = {}
     for name, weight in graph.all_weights.items():
