@@ -152,3 +152,13 @@ def test_every_mistake_is_tested() -> None:
     ]
     seen_in_words = {"NothingToTrain", "RunFinished", "FixedByRun"}
     assert [name for name in kinds if name not in tests and name not in seen_in_words] == []
+
+
+def test_a_training_that_no_memory_holds_is_refused_before_it_begins(tmp_path: Path) -> None:
+    spec = tmp_path / "big.vgg"
+    spec.write_text("net big input 3x32x32 fc-1000000 ×2 | fc-10 | softmax")
+    command = [sys.executable, "-m", "vggc", "train", spec, "--out", tmp_path / "run"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "does not fit into this machine's memory" in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -18,12 +18,23 @@ from vggc.source import Source
 from vggc.syntax.ast import Net
 from vggc.syntax.parse import parse, read_source
 from vggc.training.recipe import Recipe, read_recipe
-from vggc.weights import check_size
+from vggc.weights import memory
 
 if TYPE_CHECKING:
     from vggc.backends.torch import Net as Module
 
 __all__ = ["Program", "load", "with_block", "with_classes", "with_input", "zoo"]
+
+
+@dataclass(frozen=True)
+class TrainingTooLarge(Diagnostic):
+    title = "training {net} does not fit into this machine's memory"
+    label = "batches of {batch} take about {needed:.1f} GB, and there are {present:.1f} GB"
+    help = "a smaller --batch or --input takes less; `vggc summary` says where it goes"
+    net: str
+    batch: int
+    needed: float
+    present: float
 
 
 @dataclass(frozen=True)
@@ -54,17 +65,20 @@ class Program:
     def report(self, batch: int = 1, dtype: str = "float32") -> Report:
         return report(self.graph, batch, dtype)
 
+    def check_memory(self, batch: int) -> None:
+        """Raises: UserError when training in batches of this size cannot fit into memory."""
+        needed, present = self.report(batch).totals.training_bytes, memory()
+        if needed is not None and needed > present:
+            sizes = needed / 1e9, present / 1e9
+            raise UserError(TrainingTooLarge(None, self.net.name, batch, *sizes))
+
     def replace(self, net: Net) -> Program:
         return replace(self, net=net)
 
     def logits_module(self) -> Module:
-        """The net as a torch module that ends before its soft-max.
-
-        Raises: UserError when its weights do not fit into memory.
-        """
+        """The net as a torch module that ends before its soft-max."""
         from vggc.backends.torch import build
 
-        check_size(self.graph)
         return build(drop_final_softmax(self.graph))
 
 

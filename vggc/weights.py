@@ -88,10 +88,15 @@ class TooLarge(Diagnostic):
     present: float
 
 
+def memory() -> int:
+    """The bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def check_size(graph: Graph) -> None:
     """Raises: UserError when the weights of a graph do not fit into memory as float32."""
     needed = 4 * sum(weight.size for weight in graph.all_weights.values())
-    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    present = memory()
     if needed > present:
         raise UserError(TooLarge(None, graph.name, needed / 1e9, present / 1e9))
 

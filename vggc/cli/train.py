@@ -148,6 +148,8 @@ def anew(spec: str | None, wishes: Wishes) -> tuple[Run, Outcome]:
     seed = wishes.seed or 0
     images = find(wishes.data, seed)
     fitted = fit_program(program, images, recipe, wishes)
+    if machine.device == "cpu":
+        fitted.check_memory(recipe.batch)
     module = fitted.logits_module()
     data = read(images, recipe, fitted)
     tell_differences(program, fitted, recipe)
