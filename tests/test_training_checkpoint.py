@@ -16,10 +16,9 @@ from PIL import Image
 from training_data import CPU, RECIPE, TINY, data, module
 
 from vggc.diagnostics import UserError
-from vggc.files import CannotWrite
-from vggc.records import MalformedError, from_json, read_record, write_atomically
+from vggc.files import CannotWrite, Taken, sha256
+from vggc.records import MalformedError, from_json, read_record, write_record
 from vggc.training import loop, mistakes
-from vggc.training.checkpoint import file_sha256
 from vggc.training.curves import draw_curves
 from vggc.training.progress import Epoch, Event, Finished, Interrupted, Outcome, Progress, Stopped
 from vggc.training.recipe import Normal, Recipe
@@ -74,7 +73,7 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, event: int) ->
     assert Run.load(tmp_path / "run").record.state == "interrupted"
     rest = go_on(tmp_path / "run")
     assert isinstance(rest, Finished)
-    hashes = [file_sha256(tmp_path / name / "weights.safetensors") for name in ("whole", "run")]
+    hashes = [sha256(tmp_path / name / "weights.safetensors") for name in ("whole", "run")]
     assert hashes[0] == hashes[1]
     for mine, other in zip(whole.progress.epochs, rest.progress.epochs, strict=True):
         assert (mine.train_loss, mine.val_loss, mine.lr) == (
@@ -100,7 +99,7 @@ def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
         train(tmp_path / "run", on_event=die)
     assert Run.load(tmp_path / "run").record.state == "running"
     go_on(tmp_path / "run")
-    hashes = [file_sha256(tmp_path / name / "weights.safetensors") for name in ("whole", "run")]
+    hashes = [sha256(tmp_path / name / "weights.safetensors") for name in ("whole", "run")]
     assert hashes[0] == hashes[1]
 
 
@@ -200,7 +199,7 @@ def test_tampered_tensors_are_refused(interrupted: Path) -> None:
     for content in (whole[:-4], whole + b"x" * 2**25, b"", whole[:-1] + b"\x01"):
         path.write_bytes(content)
         assert refused(lambda: go_on(interrupted))[0] is mistakes.BadCheckpoint
-        edit(interrupted / "checkpoint/state.json", sha256=file_sha256(path))
+        edit(interrupted / "checkpoint/state.json", sha256=sha256(path))
         if content != whole[:-1] + b"\x01":
             assert refused(lambda: go_on(interrupted))[0] is mistakes.BadCheckpoint
 
@@ -218,7 +217,7 @@ def test_tensors_of_another_net_are_refused(interrupted: Path) -> None:
         ({**tensors, "x": tensors[name].clone()}, "x is unknown"),
     ):
         save_file(changed, path)
-        edit(interrupted / "checkpoint/state.json", sha256=file_sha256(path))
+        edit(interrupted / "checkpoint/state.json", sha256=sha256(path))
         mistake, label = refused(lambda: go_on(interrupted))
         assert mistake is mistakes.BadCheckpoint
         assert reason in label
@@ -281,7 +280,7 @@ def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "full/x").touch()
     for name in ("full", "full/x"):
         path = Path(name)
-        assert refused(lambda path=path: new_folder(path, "n", NOW))[0] is mistakes.FolderNotEmpty
+        assert refused(lambda path=path: new_folder(path, "n", NOW))[0] is Taken
     assert str(new_folder(None, "n", NOW)) == "runs/n-20260102-030405"
     assert str(new_folder(None, "n", NOW)) == "runs/n-20260102-030405-2"
 
@@ -289,7 +288,7 @@ def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "x.json"
-    assert refused(lambda: write_atomically(path, lambda part: None))[0] is CannotWrite
+    assert refused(lambda: write_record(path, Progress()))[0] is CannotWrite
     assert refused(lambda: new_folder(path, "n", NOW))[0] is CannotWrite
 
 

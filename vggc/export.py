@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vggc.diagnostics import Diagnostic, UserError
-from vggc.files import replacing
+from vggc.files import refuse_taken, replacing
 from vggc.subject import Subject
 from vggc.weights import save, torchvision_names
 
@@ -24,14 +24,6 @@ class TooLargeForOnnx(Diagnostic):
 
 
 @dataclass(frozen=True)
-class TargetTaken(Diagnostic):
-    title = "{path} exists already"
-    label = "nothing is overwritten"
-    help = "give another file with -o, or remove this one"
-    path: str
-
-
-@dataclass(frozen=True)
 class TargetFolderMissing(Diagnostic):
     title = "there is no folder {folder} to write {name} to"
     help = "make it first: mkdir -p {folder}"
@@ -41,8 +33,7 @@ class TargetFolderMissing(Diagnostic):
 
 def check_target(path: Path) -> None:
     """Raises: UserError where a file cannot be written without taking another's place."""
-    if path.exists():
-        raise UserError(TargetTaken(None, str(path)))
+    refuse_taken(path)
     if not path.parent.is_dir():
         raise UserError(TargetFolderMissing(None, str(path.parent), path.name))
 

@@ -1,7 +1,8 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and take nobody's place unasked."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -10,49 +11,114 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vggc.diagnostics import Diagnostic
+from vggc.diagnostics import Diagnostic, UserError
 
 
 @dataclass(frozen=True)
 class CannotWrite(Diagnostic):
-    title = "cannot write `{path}`"
+    title = "cannot write {path}"
     label = "{reason}"
-
     path: str
     reason: str
 
 
+@dataclass(frozen=True)
+class Taken(Diagnostic):
+    title = "{path} exists already"
+    label = "nothing is overwritten"
+    help = "give another name, or remove it first"
+    path: str
+
+
+def refuse_taken(path: Path) -> None:
+    """Raises: UserError where something is at `path`."""
+    if os.path.lexists(path):
+        raise UserError(Taken(None, str(path)))
+
+
+def refuse_full(folder: Path) -> None:
+    """Raises: UserError where something is at `folder`, unless that is an empty folder."""
+    with _explained(folder):
+        if not (folder.is_dir() and not any(folder.iterdir())):
+            refuse_taken(folder)
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(path.stat().st_mode if path.exists() else 0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """A temporary file that takes the place of `path` in one step when the block ends well.
+
+    It lies beside the file that `path` leads to, has its suffix and keeps its permissions.
+
+    Raises: UserError when it cannot be written; what was at `path` is still there.
+    """
+    with _explained(path):
+        target = path.resolve()
+        mode = target.stat().st_mode if target.exists() else 0o666 & ~_umask()
+        handle, name = tempfile.mkstemp(target.suffix, f".{target.stem}.", target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(mode)
+            _sync(temporary)
+            os.replace(temporary, target)
+            _sync(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that becomes it when the block ends well.
+    """A temporary folder that becomes `path` when the block ends well.
 
-    Raises: FileExistsError when `path` exists by then and is not an empty folder.
+    Raises: UserError when `path` is taken or cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    refuse_full(path)
+    with _explained(path):
+        target = path.resolve()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            refuse_full(path)
+            # An empty folder may be somebody's working directory: it is filled, not exchanged.
+            if target.is_dir():
+                for inside in temporary.iterdir():
+                    os.replace(inside, target / inside.name)
+            else:
+                os.replace(temporary, target)
+            _sync(target.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     try:
-        yield temporary
-        temporary.chmod(0o755)
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
-        if path.exists():
-            raise FileExistsError(path)
-        os.replace(temporary, path)
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(CannotWrite(None, str(path), reason)) from None
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file's bytes, or the names in a folder, have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    """The permissions that new files are made without."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

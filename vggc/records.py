@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
-import os
+import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from vggc.diagnostics import UserError
-from vggc.files import CannotWrite, replacing
+from vggc.files import replacing
 
 MAX_BYTES = 64 * 2**20
 """The largest JSON file that is read: an ImageNet run's takes well under 1 MiB."""
@@ -60,7 +58,7 @@ def checked(kind: Any, value: Any, place: str) -> Any:
             return {key: checked(arguments[1], v, f"{place}.{key}") for key, v in value.items()}
         case list() if origin is tuple:
             return checked_tuple(arguments, value, place)
-        case _ if origin is Literal and value in arguments:
+        case _ if origin is Literal and any(_same(value, a) for a in arguments):
             return value
         case _ if origin in (types.UnionType, Union):
             return checked_union(arguments, value, place)
@@ -69,6 +67,11 @@ def checked(kind: Any, value: Any, place: str) -> Any:
         case _ if kind in (str, int, bool, type(None)) and type(value) is kind:
             return value
     raise MalformedError(f"{place.lstrip('.') or 'the whole'} has a wrong value")
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    """Equal and of one type: `True` is not 1."""
+    return type(value) is type(wanted) and bool(value == wanted)
 
 
 def checked_fields(kind: type, value: Mapping[str, Any], place: str) -> Any:
@@ -103,7 +106,8 @@ def checked_union(arguments: tuple[Any, ...], value: Any, place: str) -> Any:
 
 
 def checked_float(value: float, place: str) -> float:
-    if not abs(value) < math.inf:
+    # An int too large for a float is compared exactly.
+    if not abs(value) <= sys.float_info.max:
         raise MalformedError(f"{place.lstrip('.')} is not finite")
     return float(value)
 
@@ -146,27 +150,5 @@ def write_record(path: Path, record: Any) -> None:
         UserError: the file cannot be written.
     """
     text = json.dumps(to_json(record), indent=2, allow_nan=False)
-    write_atomically(path, lambda part: part.write_text(text + "\n", encoding="utf-8"))
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a file beside `path`, which then takes its place in one step.
-
-    Raises:
-        UserError: the file cannot be written; what was at `path` is still there.
-    """
-    try:
-        with replacing(path) as part:
-            write(part)
-        sync_folder(path.parent)
-    except OSError as fault:
-        raise UserError(CannotWrite(None, str(path), str(fault))) from None
-
-
-def sync_folder(path: Path) -> None:
-    """Waits until the names in a folder have reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replacing(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")

@@ -16,6 +16,7 @@ from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
 from vggc.diagnostics import CheckFailed, UserError, printable, render
 from vggc.driver import Program, load, with_block, with_classes, with_input
+from vggc.files import refuse_full
 from vggc.source import Source
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
@@ -139,7 +140,6 @@ def anew(spec: str | None, wishes: Wishes) -> tuple[Run, Outcome]:
     recipe = recipe_for(program, wishes)
 
     from vggc.training.loop import choose_machine
-    from vggc.training.run import refuse_full
     from vggc.training.session import Task, begin
 
     machine = choose_machine(wishes.device or "auto", wishes.precision or "fp32")

@@ -7,7 +7,6 @@ from where you would run a program from.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +14,7 @@ from typing import Literal
 from vggc import __version__
 from vggc.deploy import mistakes
 from vggc.diagnostics import UserError
+from vggc.files import sha256
 from vggc.ir.graph import Graph
 from vggc.layers.elaborate import elaborate
 from vggc.preprocessing import Preprocessing
@@ -90,9 +90,7 @@ class Manifest:
 
 def entry(path: Path) -> FileEntry:
     """A file's size in bytes and its hash."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileEntry(digest, path.stat().st_size)
+    return FileEntry(sha256(path), path.stat().st_size)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -28,7 +28,7 @@ from vggc.deploy.artifact import (
 )
 from vggc.deploy.targets import Target
 from vggc.diagnostics import UserError
-from vggc.files import new_folder
+from vggc.files import new_folder, refuse_full
 from vggc.ir.graph import Graph
 from vggc.kernels.workloads import Kernel
 from vggc.preprocessing import Preprocessing
@@ -98,8 +98,7 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
 
     Raises: UserError when the folder is taken or there is no linker.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(mistakes.OutputExists(None, str(folder)))
+    refuse_full(folder)
     calls, code = lowered(job.graph, job.batch, job.target)
     packed = pack(calls, code.kernels, job.weights)
     with new_folder(folder) as inside:

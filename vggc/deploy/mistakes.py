@@ -56,14 +56,6 @@ class WrongMachine(Diagnostic):
 
 
 @dataclass(frozen=True)
-class OutputExists(Diagnostic):
-    title = "{path} exists already"
-    label = "nothing is overwritten"
-    help = "give another folder with -o, or remove this one"
-    path: str
-
-
-@dataclass(frozen=True)
 class BadInput(Diagnostic):
     title = "cannot use {path} as the net's input"
     label = "{reason}"

@@ -7,7 +7,6 @@ step: whatever happens, the folder holds the last state or the one before, whole
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vggc.diagnostics import UserError
-from vggc.records import MalformedError, read_record, write_atomically, write_record
+from vggc.files import replacing, sha256
+from vggc.records import MalformedError, read_record, write_record
 from vggc.training import mistakes
 from vggc.training.loop import Learner
 from vggc.training.progress import Progress
@@ -63,7 +63,7 @@ def save_checkpoint(folder: Path, learner: Learner, progress: Progress, data: st
     save_tensors(folder / name, tensors_of(learner))
     scaling = learner.scaler.state_dict()
     scale = LossScale(scaling["scale"], scaling["_growth_tracker"]) if scaling else None
-    state = State(1, progress, data, name, file_sha256(folder / name), scale)
+    state = State(1, progress, data, name, sha256(folder / name), scale)
     write_record(folder / "state.json", state)
     for old in folder.glob("tensors-*.safetensors"):
         if old.name != name:
@@ -125,7 +125,7 @@ def read_tensors(folder: Path, state: State, wanted: dict[str, Tensor]) -> dict[
         raise MalformedError(f"{path.name} is missing")
     if path.stat().st_size > most:
         raise MalformedError(f"{path.name} is larger than the net's weights")
-    if file_sha256(path) != state.sha256:
+    if sha256(path) != state.sha256:
         raise MalformedError(f"{path.name} is damaged: its sha256 is not the one in state.json")
     with safe_open(path, framework="pt") as file:
         names = set(file.keys())
@@ -157,15 +157,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
 
-    def write(part: Path) -> None:
+    with replacing(path) as part:
         try:
             save_file(plain, part)
         except SafetensorError as fault:
             raise OSError(str(fault)) from None
-
-    write_atomically(path, write)
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from vggc.records import write_atomically
+from vggc.files import replacing
 from vggc.training.progress import Epoch
 
 TRAIN, VAL, VAL5, RATE, INK, FAINT = (
@@ -64,4 +64,5 @@ def draw_curves(path: Path, title: str, epochs: Sequence[Epoch]) -> None:
     accuracies.yaxis.set_major_formatter(PercentFormatter(1))
     accuracies.legend(frameon=False, labelcolor=INK, fontsize=9, loc="lower right")
     rates.set_yscale("log")
-    write_atomically(path, lambda part: figure.savefig(part, format="png"))
+    with replacing(path) as part:
+        figure.savefig(part, format="png")

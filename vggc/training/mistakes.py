@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from vggc.diagnostics import Diagnostic
 
@@ -12,9 +11,9 @@ from vggc.diagnostics import Diagnostic
 
 @dataclass(frozen=True)
 class UnknownSetting(Diagnostic):
-    title: ClassVar[str] = "unknown training setting `{word}`"
-    label: ClassVar[str] = "not a setting of `train`"
-    help: ClassVar[str] = "{suggestion}"
+    title = "unknown training setting `{word}`"
+    label = "not a setting of `train`"
+    help = "{suggestion}"
 
     word: str
     suggestion: str
@@ -22,9 +21,9 @@ class UnknownSetting(Diagnostic):
 
 @dataclass(frozen=True)
 class RepeatedSetting(Diagnostic):
-    title: ClassVar[str] = "`{key}` is set twice"
-    label: ClassVar[str] = "set before as `{first}`"
-    help: ClassVar[str] = "keep one of the two"
+    title = "`{key}` is set twice"
+    label = "set before as `{first}`"
+    help = "keep one of the two"
 
     key: str
     first: str
@@ -32,9 +31,9 @@ class RepeatedSetting(Diagnostic):
 
 @dataclass(frozen=True)
 class RivalSettings(Diagnostic):
-    title: ClassVar[str] = "two settings for the {field}: `{first}` and `{second}`"
-    label: ClassVar[str] = "the {field} is `{first}` already"
-    help: ClassVar[str] = "a recipe has one {field}; keep one of the two"
+    title = "two settings for the {field}: `{first}` and `{second}`"
+    label = "the {field} is `{first}` already"
+    help = "a recipe has one {field}; keep one of the two"
 
     field: str
     first: str
@@ -43,9 +42,9 @@ class RivalSettings(Diagnostic):
 
 @dataclass(frozen=True)
 class UnknownRecipeOption(Diagnostic):
-    title: ClassVar[str] = "`{setting}` has no option `{word}`"
-    label: ClassVar[str] = "unknown option"
-    help: ClassVar[str] = "{suggestion}"
+    title = "`{setting}` has no option `{word}`"
+    label = "unknown option"
+    help = "{suggestion}"
 
     setting: str
     word: str
@@ -54,18 +53,18 @@ class UnknownRecipeOption(Diagnostic):
 
 @dataclass(frozen=True)
 class RepeatedRecipeOption(Diagnostic):
-    title: ClassVar[str] = "`{key}` stands twice in one setting"
-    label: ClassVar[str] = "second time here"
-    help: ClassVar[str] = "keep one of the two"
+    title = "`{key}` stands twice in one setting"
+    label = "second time here"
+    help = "keep one of the two"
 
     key: str
 
 
 @dataclass(frozen=True)
 class WrongNumberOfValues(Diagnostic):
-    title: ClassVar[str] = "`{setting}` takes {expected}, here it has {found}"
-    label: ClassVar[str] = "{found} given"
-    help: ClassVar[str] = "write it as `{example}`"
+    title = "`{setting}` takes {expected}, here it has {found}"
+    label = "{found} given"
+    help = "write it as `{example}`"
 
     setting: str
     expected: str
@@ -75,9 +74,9 @@ class WrongNumberOfValues(Diagnostic):
 
 @dataclass(frozen=True)
 class WrongValue(Diagnostic):
-    title: ClassVar[str] = "`{key}` takes {expected}, not `{found}`"
-    label: ClassVar[str] = "expected {expected}"
-    help: ClassVar[str] = "{suggestion}"
+    title = "`{key}` takes {expected}, not `{found}`"
+    label = "expected {expected}"
+    help = "{suggestion}"
 
     key: str
     expected: str
@@ -87,9 +86,9 @@ class WrongValue(Diagnostic):
 
 @dataclass(frozen=True)
 class UnknownOverride(Diagnostic):
-    title: ClassVar[str] = "the recipe has no `{word}`"
-    label: ClassVar[str] = "unknown key"
-    help: ClassVar[str] = "{suggestion}"
+    title = "the recipe has no `{word}`"
+    label = "unknown key"
+    help = "{suggestion}"
 
     word: str
     suggestion: str
@@ -97,9 +96,9 @@ class UnknownOverride(Diagnostic):
 
 @dataclass(frozen=True)
 class AmbiguousOverride(Diagnostic):
-    title: ClassVar[str] = "`{word}` could mean {candidates}"
-    label: ClassVar[str] = "more than one"
-    help: ClassVar[str] = "write the whole key"
+    title = "`{word}` could mean {candidates}"
+    label = "more than one"
+    help = "write the whole key"
 
     word: str
     candidates: str
@@ -107,18 +106,18 @@ class AmbiguousOverride(Diagnostic):
 
 @dataclass(frozen=True)
 class MalformedOverride(Diagnostic):
-    title: ClassVar[str] = "`{text}` is not `key=value`"
-    label: ClassVar[str] = "expected `key=value`"
-    help: ClassVar[str] = "for example `--set lr=0.001`"
+    title = "`{text}` is not `key=value`"
+    label = "expected `key=value`"
+    help = "for example `--set lr=0.001`"
 
     text: str
 
 
 @dataclass(frozen=True)
 class UnusedOption(Diagnostic):
-    title: ClassVar[str] = "`{key}` has no effect: the {field} is `{chosen}`"
-    label: ClassVar[str] = "an option of `{owner}`"
-    help: ClassVar[str] = "choose it as well: `--set {field}={owner}`"
+    title = "`{key}` has no effect: the {field} is `{chosen}`"
+    label = "an option of `{owner}`"
+    help = "choose it as well: `--set {field}={owner}`"
 
     key: str
     field: str
@@ -128,9 +127,9 @@ class UnusedOption(Diagnostic):
 
 @dataclass(frozen=True)
 class ScaleTooSmall(Diagnostic):
-    title: ClassVar[str] = "`scale {scale}` is smaller than the net's input of {input} pixels"
-    label: ClassVar[str] = "no {input}-pixel crop fits into such an image"
-    help: ClassVar[str] = "use a scale of at least {least}, or leave `scale` out"
+    title = "`scale {scale}` is smaller than the net's input of {input} pixels"
+    label = "no {input}-pixel crop fits into such an image"
+    help = "use a scale of at least {least}, or leave `scale` out"
 
     scale: str
     input: str
@@ -142,17 +141,17 @@ class ScaleTooSmall(Diagnostic):
 
 @dataclass(frozen=True)
 class NoSuchFolder(Diagnostic):
-    title: ClassVar[str] = "there is no folder `{path}`"
-    help: ClassVar[str] = "`--data` takes a folder that holds one folder of images per class"
+    title = "there is no folder `{path}`"
+    help = "`--data` takes a folder that holds one folder of images per class"
 
     path: str
 
 
 @dataclass(frozen=True)
 class NoClassFolders(Diagnostic):
-    title: ClassVar[str] = "no folders with images in `{path}`"
-    label: ClassVar[str] = "looked for files that end in {suffixes}"
-    help: ClassVar[str] = "give each class a folder of its own: `{path}/cat/1.jpg`"
+    title = "no folders with images in `{path}`"
+    label = "looked for files that end in {suffixes}"
+    help = "give each class a folder of its own: `{path}/cat/1.jpg`"
 
     path: str
     suffixes: str
@@ -160,8 +159,8 @@ class NoClassFolders(Diagnostic):
 
 @dataclass(frozen=True)
 class OnlyOneClass(Diagnostic):
-    title: ClassVar[str] = "`{path}` holds images of one class only: `{name}`"
-    help: ClassVar[str] = "a classifier needs two classes or more, each in a folder of its own"
+    title = "`{path}` holds images of one class only: `{name}`"
+    help = "a classifier needs two classes or more, each in a folder of its own"
 
     path: str
     name: str
@@ -169,17 +168,17 @@ class OnlyOneClass(Diagnostic):
 
 @dataclass(frozen=True)
 class NoHeldOutFolder(Diagnostic):
-    title: ClassVar[str] = "`{path}` holds `train/` but neither `val/` nor `test/`"
-    help: ClassVar[str] = "add one, or pass `--data {path}/train`: a fifth of it is then held out"
+    title = "`{path}` holds `train/` but neither `val/` nor `test/`"
+    help = "add one, or pass `--data {path}/train`: a fifth of it is then held out"
 
     path: str
 
 
 @dataclass(frozen=True)
 class ClassesDiffer(Diagnostic):
-    title: ClassVar[str] = "`train/` and `{other}/` in `{path}` hold different classes"
-    label: ClassVar[str] = "{difference}"
-    help: ClassVar[str] = "give both the same folders, with at least one image in each"
+    title = "`train/` and `{other}/` in `{path}` hold different classes"
+    label = "{difference}"
+    help = "give both the same folders, with at least one image in each"
 
     path: str
     other: str
@@ -188,9 +187,9 @@ class ClassesDiffer(Diagnostic):
 
 @dataclass(frozen=True)
 class NoReadableImages(Diagnostic):
-    title: ClassVar[str] = "class `{name}` has no image left to {use}"
-    label: ClassVar[str] = "{skipped} broken images were skipped"
-    help: ClassVar[str] = "add readable images to it, or take its folder away"
+    title = "class `{name}` has no image left to {use}"
+    label = "{skipped} broken images were skipped"
+    help = "add readable images to it, or take its folder away"
 
     name: str
     use: str
@@ -199,26 +198,26 @@ class NoReadableImages(Diagnostic):
 
 @dataclass(frozen=True)
 class NothingHeldOut(Diagnostic):
-    title: ClassVar[str] = "`{path}` has too few images to hold out a fifth"
-    label: ClassVar[str] = "every class has a single image"
-    help: ClassVar[str] = "add images, or give `train/` and `val/` folders"
+    title = "`{path}` has too few images to hold out a fifth"
+    label = "every class has a single image"
+    help = "add images, or give `train/` and `val/` folders"
 
     path: str
 
 
 @dataclass(frozen=True)
 class ImageLost(Diagnostic):
-    title: ClassVar[str] = "an image could be read when the training began, and cannot any more"
-    label: ClassVar[str] = "{reason}"
-    help: ClassVar[str] = "look after the disk, then go on with `--resume`"
+    title = "an image could be read when the training began, and cannot any more"
+    label = "{reason}"
+    help = "look after the disk, then go on with `--resume`"
 
     reason: str
 
 
 @dataclass(frozen=True)
 class UnsupportedChannels(Diagnostic):
-    title: ClassVar[str] = "the net takes {channels} channels; images have 3, or 1 when grey"
-    help: ClassVar[str] = "write `input 3x{height}x{width}`"
+    title = "the net takes {channels} channels; images have 3, or 1 when grey"
+    help = "write `input 3x{height}x{width}`"
 
     channels: int
     height: int
@@ -230,17 +229,17 @@ class UnsupportedChannels(Diagnostic):
 
 @dataclass(frozen=True)
 class NoCuda(Diagnostic):
-    title: ClassVar[str] = "PyTorch finds no CUDA device here"
-    label: ClassVar[str] = "torch {version}"
-    help: ClassVar[str] = "train on the CPU with `--device cpu`"
+    title = "PyTorch finds no CUDA device here"
+    label = "torch {version}"
+    help = "train on the CPU with `--device cpu`"
 
     version: str
 
 
 @dataclass(frozen=True)
 class UnsupportedPrecision(Diagnostic):
-    title: ClassVar[str] = "`--precision {precision}` does not work on {device}"
-    help: ClassVar[str] = "{suggestion}"
+    title = "`--precision {precision}` does not work on {device}"
+    help = "{suggestion}"
 
     precision: str
     device: str
@@ -249,8 +248,8 @@ class UnsupportedPrecision(Diagnostic):
 
 @dataclass(frozen=True)
 class OutOfMemory(Diagnostic):
-    title: ClassVar[str] = "{device} has too little memory for batches of {batch} images"
-    help: ClassVar[str] = "try `--batch {smaller}`, a smaller `--input` or `--precision bf16`"
+    title = "{device} has too little memory for batches of {batch} images"
+    help = "try `--batch {smaller}`, a smaller `--input` or `--precision bf16`"
 
     device: str
     batch: int
@@ -262,9 +261,9 @@ class OutOfMemory(Diagnostic):
 
 @dataclass(frozen=True)
 class LossNotFinite(Diagnostic):
-    title: ClassVar[str] = "the {part} loss became {loss} in epoch {epoch}, step {step}"
-    label: ClassVar[str] = "the learning rate was {lr:.3g}"
-    help: ClassVar[str] = (
+    title = "the {part} loss became {loss} in epoch {epoch}, step {step}"
+    label = "the learning rate was {lr:.3g}"
+    help = (
         "the steps were too large or the first weights unfit: "
         "try `--lr {smaller:.3g}`, or `--set init=he`"
     )
@@ -279,11 +278,11 @@ class LossNotFinite(Diagnostic):
 
 @dataclass(frozen=True)
 class LossFlat(Diagnostic):
-    title: ClassVar[str] = "the net has learned nothing in {epochs} epochs ({steps} steps)"
-    label: ClassVar[str] = (
+    title = "the net has learned nothing in {epochs} epochs ({steps} steps)"
+    label = (
         "the training loss is {loss:.4f}; guessing among {num_classes} classes gives {guess:.4f}"
     )
-    help: ClassVar[str] = (
+    help = (
         "the signal dies on its way through the layers, or the steps are too small: "
         "try `--set init=he`, or a larger `--lr` than {lr:.3g}"
     )
@@ -300,18 +299,10 @@ class LossFlat(Diagnostic):
 
 
 @dataclass(frozen=True)
-class FolderNotEmpty(Diagnostic):
-    title: ClassVar[str] = "`{path}` exists and is not an empty folder"
-    help: ClassVar[str] = "a run overwrites nothing: choose another `--out`"
-
-    path: str
-
-
-@dataclass(frozen=True)
 class NotARun(Diagnostic):
-    title: ClassVar[str] = "`{path}` is not the folder of a training run"
-    label: ClassVar[str] = "{reason}"
-    help: ClassVar[str] = "`vggc train` makes one under `runs/`"
+    title = "`{path}` is not the folder of a training run"
+    label = "{reason}"
+    help = "`vggc train` makes one under `runs/`"
 
     path: str
     reason: str
@@ -319,17 +310,17 @@ class NotARun(Diagnostic):
 
 @dataclass(frozen=True)
 class NoRuns(Diagnostic):
-    title: ClassVar[str] = "no training run under `{path}`"
-    help: ClassVar[str] = "train a net first: `vggc train vgg19`"
+    title = "no training run under `{path}`"
+    help = "train a net first: `vggc train vgg19`"
 
     path: str
 
 
 @dataclass(frozen=True)
 class RunFinished(Diagnostic):
-    title: ClassVar[str] = "the run in `{path}` has finished"
-    label: ClassVar[str] = "{epochs} epochs, held-out top-1 {val_top1:.1%}"
-    help: ClassVar[str] = "compile it: `vggc compile {path}`; or train anew from `{path}/net.vgg`"
+    title = "the run in `{path}` has finished"
+    label = "{epochs} epochs, held-out top-1 {val_top1:.1%}"
+    help = "compile it: `vggc compile {path}`; or train anew from `{path}/net.vgg`"
 
     path: str
     epochs: int
@@ -338,9 +329,9 @@ class RunFinished(Diagnostic):
 
 @dataclass(frozen=True)
 class FixedByRun(Diagnostic):
-    title: ClassVar[str] = "{flags} cannot change when a run is resumed"
-    label: ClassVar[str] = "the run would no longer be the one in `{path}`"
-    help: ClassVar[str] = "leave {flags} out, or start a new run from `{path}/net.vgg`"
+    title = "{flags} cannot change when a run is resumed"
+    label = "the run would no longer be the one in `{path}`"
+    help = "leave {flags} out, or start a new run from `{path}/net.vgg`"
 
     flags: str
     path: str
@@ -348,24 +339,24 @@ class FixedByRun(Diagnostic):
 
 @dataclass(frozen=True)
 class NothingToTrain(Diagnostic):
-    title: ClassVar[str] = "`vggc train` needs a net"
-    help: ClassVar[str] = "for example `vggc train vgg19`; or go on with a run: `--resume runs/…`"
+    title = "`vggc train` needs a net"
+    help = "for example `vggc train vgg19`; or go on with a run: `--resume runs/…`"
 
 
 @dataclass(frozen=True)
 class DataChanged(Diagnostic):
-    title: ClassVar[str] = "the images in {data} are not those that the run began with"
-    label: ClassVar[str] = "the names or the classes of the readable images differ"
-    help: ClassVar[str] = "restore them, or start a new run"
+    title = "the images in {data} are not those that the run began with"
+    label = "the names or the classes of the readable images differ"
+    help = "restore them, or start a new run"
 
     data: str
 
 
 @dataclass(frozen=True)
 class BadCheckpoint(Diagnostic):
-    title: ClassVar[str] = "the checkpoint in `{path}` cannot be used"
-    label: ClassVar[str] = "{reason}"
-    help: ClassVar[str] = "start a new run; nothing has been changed"
+    title = "the checkpoint in `{path}` cannot be used"
+    label = "{reason}"
+    help = "start a new run; nothing has been changed"
 
     path: str
     reason: str

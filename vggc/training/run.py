@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from vggc.diagnostics import UserError
-from vggc.files import CannotWrite
+from vggc.files import CannotWrite, refuse_full, replacing
 from vggc.preprocessing import Preprocessing
-from vggc.records import MalformedError, read_record, write_atomically, write_record
+from vggc.records import MalformedError, read_record, write_record
 from vggc.training import mistakes
 from vggc.training.progress import Epoch
 from vggc.training.recipe import Recipe, unflatten
@@ -157,21 +157,8 @@ def new_folder(out: Path | None, net: str, now: datetime) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
-        raise UserError(CannotWrite(None, str(folder), str(fault))) from None
+        raise UserError(CannotWrite(None, str(folder), fault.strerror or str(fault))) from None
     return folder
-
-
-def refuse_full(folder: Path) -> None:
-    """Refuses to write where something is.
-
-    Raises:
-        UserError: `folder` is there and not an empty folder, or nobody can tell.
-    """
-    try:
-        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise UserError(mistakes.FolderNotEmpty(None, str(folder)))
-    except OSError as fault:
-        raise UserError(CannotWrite(None, str(folder), str(fault))) from None
 
 
 def unused(folder: Path) -> Path:
@@ -189,7 +176,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def write_run(folder: Path, record: Record) -> None:
