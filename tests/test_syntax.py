@@ -85,7 +85,7 @@ NAMES = st.text(string.ascii_lowercase, min_size=1, max_size=6).filter(
     lambda name: name not in ("net", "input", "x")
 )
 NUMBERS = st.one_of(
-    st.integers(-(10**6), 10**6), st.floats(allow_nan=False, allow_infinity=False, width=32)
+    st.integers(-(10**6), 10**6), st.floats(allow_nan=False, allow_infinity=False)
 ).map(repr)
 VALUES = st.one_of(NUMBERS, NAMES, st.just("3x224x224"), st.just("256..512"), st.just("1,2.5,a"))
 OPTIONS = st.tuples(NAMES, VALUES).map("=".join)

@@ -29,11 +29,11 @@ class Number(Piece):
         plain = repr(self.value)
         if isinstance(self.value, int):
             return plain
-        mantissa, exponent = f"{self.value:.17e}".split("e")
-        mantissa = repr(self.value / 10.0 ** int(exponent)).removesuffix(".0")
+        shortest = (f"{self.value:.{digits}e}" for digits in range(17))
+        exact = next(text for text in shortest if float(text) == self.value)
+        mantissa, exponent = exact.split("e")
         scientific = f"{mantissa}e{int(exponent)}"
-        shorter = len(scientific) + 1 < len(plain) and float(scientific) == self.value
-        return scientific if shorter else plain
+        return scientific if "e" in plain or len(scientific) + 1 < len(plain) else plain
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from vggc.syntax.ast import (
     Range,
     Repeat,
     Setting,
+    Value,
     Word,
 )
 from vggc.syntax.trivia import with_trivia
@@ -75,21 +76,48 @@ def parse(source: Source) -> Net:
     """
     if not source.text.strip():
         raise UserError(mistakes.FileEmpty(Span(source, 0, 0)))
-    try:
-        net = _TreeBuilder(source).transform(_grammar().parse(source.text))
-    except UnexpectedInput as error:
-        raise UserError(_explain(source, error)) from None
-    except VisitError as error:
-        raise error.orig_exc from None
+    _check_depth(source)
+    net = _parse(source, "start")
     assert isinstance(net, Net)
     _check_size(net.body)
     return with_trivia(net)
 
 
+def parse_block(source: Source) -> Block:
+    """The tree of a source that is one block, `train { … }`.
+
+    Raises: UserError with the first mistake of form.
+    """
+    block = _parse(source, "block")
+    assert isinstance(block, Block)
+    return block
+
+
+def parse_value(source: Source) -> Value:
+    """The tree of a source that is one value, `256`, `he` or `256..512`.
+
+    Raises: UserError when it is none.
+    """
+    value: Value = _parse(source, "value")
+    return value
+
+
+def _parse(source: Source, start: str) -> Any:
+    try:
+        return _TreeBuilder(source).transform(_grammar().parse(source.text, start=start))
+    except UnexpectedInput as error:
+        raise UserError(_explain(source, error)) from None
+    except VisitError as error:
+        raise error.orig_exc from None
+
+
 @cache
 def _grammar() -> Lark:
     text = resource("grammars", "vgg.lark").read_text("utf-8")
-    return Lark(text, parser="lalr", propagate_positions=True, postlex=_BreaksInBlocks())
+    starts = ["start", "block", "value"]
+    return Lark(
+        text, parser="lalr", start=starts, propagate_positions=True, postlex=_BreaksInBlocks()
+    )
 
 
 class _BreaksInBlocks(PostLex):
@@ -205,18 +233,25 @@ def _number(text: str, span: Span) -> Number:
     return Number(float(text), span=span)
 
 
-def _check_size(body: tuple[Item, ...], times: int = 1, depth: int = 0, total: int = 0) -> int:
+def _check_depth(source: Source) -> None:
+    """Refuses groups nested so deep that walking them would end the process."""
+    depth = 0
+    for match in re.finditer(r"[()]|#[^\n]*", source.text):
+        depth += {"(": 1, ")": -1}.get(match.group(), 0)
+        if depth > MAX_DEPTH:
+            raise UserError(mistakes.TooDeep(Span(source, *match.span()), MAX_DEPTH))
+
+
+def _check_size(body: tuple[Item, ...], times: int = 1, total: int = 0) -> int:
     """The number of layers so far once repeats are unrolled; refused before they are."""
     for item in body:
         match item:
             case Layer():
                 total += times
             case Group():
-                if depth == MAX_DEPTH:
-                    raise UserError(mistakes.TooDeep(item.span, MAX_DEPTH))
-                total = _check_size(item.body, times, depth + 1, total)
+                total = _check_size(item.body, times, total)
             case Repeat():
-                total = _check_size((item.item,), times * item.count, depth, total)
+                total = _check_size((item.item,), times * item.count, total)
         if total > MAX_LAYERS:
             raise UserError(mistakes.TooManyLayers(item.span, total, MAX_LAYERS))
     return total
