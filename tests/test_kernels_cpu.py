@@ -126,9 +126,12 @@ OTHERS: dict[str, Workload] = {
     "pool 2×2 of odd maps": max_pool((1, 7, 5, 33), 2, 2, halos=(1, 2)),
     "pool 3×3, stride 2": max_pool((1, 13, 13, 16), 3, 2, halos=(2, 0)),
     "pool to 1×1": max_pool((2, 2, 2, 5), 2, 2, halos=(0, 1)),
+    "pool 50×50": max_pool((1, 56, 56, 20), 50, 3, halos=(1, 2)),
     "lrn": lrn((1, 5, 4, 40), 5, 0.75, halos=(0, 1)),
     "lrn over an even window": lrn((2, 3, 3, 7), 4, 0.5, halos=(1, 0)),
     "lrn over more than the channels": lrn((1, 3, 3, 3), 9, 1.0, halos=(1, 2)),
+    "lrn over 101 of 128": lrn((1, 4, 3, 128), 101, 0.75, halos=(1, 2)),
+    "lrn over far more than the channels": lrn((1, 2, 2, 3), 1023, 0.75),
     "lrn with another exponent": lrn((1, 3, 3, 18), 5, 0.6),
     "relu": Relu(Map(2, 5, 3, 18, halo=1), Map(2, 5, 3, 18, halo=2)),
     "soft-max": Softmax(3, 1000),
@@ -305,6 +308,11 @@ def test_unpacking_gives_the_weight_back_bit_for_bit(workload: Conv | Dense) -> 
     assert packed.shape == packing.packed_shape
     assert packed.flags.c_contiguous
     assert packing.unpack(packed).tobytes() == weight.tobytes()
+
+
+def test_a_dense_layer_reads_no_halo() -> None:
+    with pytest.raises(AssertionError):
+        Dense(1, 12, 5, relu=False, source=Map(1, 2, 2, 3, halo=1))
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

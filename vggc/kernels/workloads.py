@@ -2,7 +2,8 @@
 
 A workload is one call of the compiled net: a core op, the activations (bias, ReLU)
 fused into it, and the exact layout of what it reads and writes. The backend makes
-workloads; `vggc.kernels.kernel_for` turns one into code for a target.
+workloads; the functions `vggc.kernels.cpu.kernel` and `vggc.kernels.cuda.kernel` turn
+one into code.
 
 Activations are float32 in NHWC order. A map may carry a *halo*: rows and columns of
 zeros kept around it, so that the padded convolution that reads it needs neither a
@@ -72,6 +73,9 @@ class Dense:
     out_features: int
     relu: bool
     source: Map | None = None
+
+    def __post_init__(self) -> None:
+        assert self.source is None or self.source.halo == 0
 
     @property
     def weight_shape(self) -> tuple[int, ...]:

@@ -12,6 +12,9 @@ from tvm.tirx.script import builder as T
 
 from vggc.kernels.workloads import Map
 
+# Terms of a window written out as one expression; of many more the compiler's stack overflows.
+MAX_TERMS = 16
+
 
 def function(body: Callable[..., None], **shapes: tuple[int, ...]) -> PrimFunc:
     """The function of float32 buffers with these names and shapes that `body` writes."""

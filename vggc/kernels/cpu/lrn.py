@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from operator import add
 
@@ -9,7 +10,7 @@ from tvm.ir import Expr
 from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
-from vggc.kernels.cpu.loops import clear_halo, function, inside, parallel_rows
+from vggc.kernels.cpu.loops import MAX_TERMS, clear_halo, function, inside, parallel_rows
 from vggc.kernels.workloads import Kernel, Lrn
 
 
@@ -24,6 +25,18 @@ def inverse_power(base: Expr, exponent: float) -> Expr:
             return 1 / base
         case _:
             return T.pow(base, T.float32(-exponent))
+
+
+def window_sums(values: Buffer, size: int, channels: int) -> Callable[[Expr], Expr]:
+    """The sum of `values[c : c + size]` for each of the channels `c`."""
+    if size <= MAX_TERMS:
+        return lambda c: reduce(add, (values[c + d] for d in range(size)))
+    sums = T.alloc_buffer((channels,), "float32")
+    with T.serial(channels) as c:
+        T.buffer_store(sums, T.float32(0), [c])
+    with T.serial(size) as d, T.serial(channels) as c:
+        T.buffer_store(sums, sums[c] + values[c + d], [c])
+    return lambda c: sums[c]
 
 
 def kernel(lrn: Lrn) -> Kernel:
@@ -43,9 +56,9 @@ def kernel(lrn: Lrn) -> Kernel:
                 with T.serial(channels) as c:
                     value = x[*inside(source, n, i, j, c)]
                     T.buffer_store(squares, value * value, [c + before])
+                total = window_sums(squares, lrn.size, channels)
                 with T.serial(channels) as c:
-                    total = reduce(add, (squares[c + d] for d in range(lrn.size)))
-                    scale = T.float32(lrn.k) + T.float32(lrn.alpha) * total
+                    scale = T.float32(lrn.k) + T.float32(lrn.alpha) * total(c)
                     value = x[*inside(source, n, i, j, c)] * inverse_power(scale, lrn.beta)
                     T.buffer_store(y, value, inside(out, n, i, j, c))
 

@@ -89,7 +89,10 @@ def tree_reduce(
 
 
 def write_map(output: Buffer, map: Map, value: Callable[[Expr, Expr, Expr, Expr], Expr]) -> None:
-    """A kernel with a thread per element: `value(n, y, x, c)` inside the map, zero in its halo."""
+    """A kernel with a thread per element: `value(n, y, x, c)` inside the map, zero in its halo.
+
+    Whatever `value` emits runs inside the map only.
+    """
     _, height, width, channels = map.shape
     size = math.prod(map.shape)
     values = flat(output)
@@ -100,10 +103,14 @@ def write_map(output: Buffer, map: Map, value: Callable[[Expr, Expr, Expr, Expr]
         y = index // (channels * width) % height - map.halo
         n = index // (channels * width * height)
         with T.If(index < size), T.Then():
-            element = value(n, y, x, c)
-            if map.halo:
-                element = T.if_then_else(_inside(map, y, x), element, T.float32(0))
-            T.buffer_store(values, element, [index])
+            if map.halo == 0:
+                T.buffer_store(values, value(n, y, x, c), [index])
+            else:
+                with T.If(_inside(map, y, x)):
+                    with T.Then():
+                        T.buffer_store(values, value(n, y, x, c), [index])
+                    with T.Else():
+                        T.buffer_store(values, T.float32(0), [index])
 
 
 def clear_halo(output: Buffer, map: Map, thread: Expr, num_threads: int) -> None:

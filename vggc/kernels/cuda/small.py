@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import operator
 from collections.abc import Callable, Iterator
@@ -22,20 +23,27 @@ from vggc.kernels.cuda.emit import (
 )
 from vggc.kernels.workloads import Lrn, Map, MaxPool, Relu, Softmax, ToNchw, ToNhwc
 
+# Terms of a window written out as one expression; of many more the compiler's stack overflows.
+MAX_TERMS = 16
 LOWEST = -3.4028234663852886e38
 
 
 def max_pool(pool: MaxPool, source: Buffer, output: Buffer) -> None:
     halo = pool.input.halo
+    (kh, kw), (stride_y, stride_x) = pool.kernel, pool.stride
 
     def maximum(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
-        top, left = y * pool.stride[0] + halo, x * pool.stride[1] + halo
-        window = [
-            source[n, top + dy, left + dx, c]
-            for dy in range(pool.kernel[0])
-            for dx in range(pool.kernel[1])
-        ]
-        return functools.reduce(T.max, window)
+        def read(dy: Expr | int, dx: Expr | int) -> Expr:
+            return source[n, y * stride_y + halo + dy, x * stride_x + halo + dx, c]
+
+        if kh * kw <= MAX_TERMS:
+            window = itertools.product(range(kh), range(kw))
+            return functools.reduce(T.max, itertools.starmap(read, window))
+        largest = registers(1)
+        T.buffer_store(largest, read(0, 0), [0])
+        with T.serial(kh) as dy, T.serial(kw) as dx:
+            T.buffer_store(largest, T.max(largest[0], read(dy, dx)), [0])
+        return largest[0]
 
     write_map(output, pool.output, maximum)
 
@@ -49,7 +57,14 @@ def lrn(layer: Lrn, source: Buffer, output: Buffer) -> None:
             value = source[n, y + halo, x + halo, at]
             return T.if_then_else(T.And(at >= 0, at < channels), value * value, T.float32(0))
 
-        squares = sum((square(c + d) for d in range(-before, after + 1)), T.float32(0))
+        if layer.size <= MAX_TERMS:
+            squares = sum((square(c + d) for d in range(-before, after + 1)), T.float32(0))
+        else:
+            total = registers(1)
+            T.buffer_store(total, T.float32(0), [0])
+            with T.serial(layer.size) as d:
+                T.buffer_store(total, total[0] + square(c - before + d), [0])
+            squares = total[0]
         scale = T.float32(layer.k) + T.float32(layer.alpha) * squares
         return source[n, y + halo, x + halo, c] / T.pow(scale, T.float32(layer.beta))
 
