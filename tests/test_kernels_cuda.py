@@ -75,8 +75,11 @@ OTHERS = {
     "pool": MaxPool(Map(2, 8, 6, 5, 1), Map(2, 4, 3, 5, 1), (2, 2), (2, 2)),
     "pool-overlapping": MaxPool(Map(1, 7, 9, 3), Map(1, 3, 4, 3, 2), (3, 3), (2, 2)),
     "pool-rectangular": MaxPool(Map(1, 5, 9, 4, 1), Map(1, 3, 4, 4), (3, 2), (1, 2)),
+    "pool-large": MaxPool(Map(1, 56, 56, 3, 1), Map(1, 3, 3, 3, 2), (50, 50), (3, 3)),
     "lrn": Lrn(Map(1, 4, 3, 7, 1), Map(1, 4, 3, 7, 2), 5, 1e-2, 0.75, 2.0),
     "lrn-even": Lrn(Map(1, 2, 3, 6), Map(1, 2, 3, 6), 4, 1.0, 0.5, 1.0),
+    "lrn-large": Lrn(Map(1, 3, 2, 128, 1), Map(1, 3, 2, 128, 1), 101, 1e-2, 0.75, 2.0),
+    "lrn-all": Lrn(Map(1, 2, 2, 3), Map(1, 2, 2, 3, 1), 1023, 1.0, 0.75, 1.0),
     "relu": Relu(Map(2, 3, 5, 3, 1), Map(2, 3, 5, 3)),
     "softmax": Softmax(3, 10),
     "softmax-long": Softmax(2, 1000),
@@ -96,7 +99,7 @@ def test_conv(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("splits", [1, 3])
 def test_conv_with_every_tile(tile: gemm.Tile, splits: int, tmp_path: Path) -> None:
     workload = conv((1, 13, 12, 20), 70, halos=(1, 1))
-    check_conv(workload, convolution(workload, gemm.Plan(tile, splits)), tmp_path)
+    check_conv(workload, convolution(workload, gemm.Tiling(tile, splits)), tmp_path)
 
 
 @needs_compiler
@@ -149,7 +152,7 @@ def test_a_reduction_is_split_where_tiles_are_few(size: int, channels: int, spli
 @pytest.mark.parametrize("tile", [gemm.LARGE, gemm.MEDIUM, gemm.FLAT])
 def test_shared_memory_is_within_48_kib(tile: gemm.Tile) -> None:
     workload = conv((1, 13, 12, 20), 70)
-    source = generate(convolution(workload, gemm.Plan(tile, 1))).source
+    source = generate(convolution(workload, gemm.Tiling(tile, 1))).source
     sizes = re.findall(r"__shared__ alignas\(64\) (float4?) \w+\[(\d+)\]", source)
     assert len(sizes) == 2
     assert sum({"float": 4, "float4": 16}[kind] * int(count) for kind, count in sizes) <= 48 << 10
@@ -168,7 +171,7 @@ def test_the_emulator_sees_a_missing_barrier(tmp_path: Path) -> None:
 
 def check_conv(workload: Conv, func: Any, folder: Path) -> None:
     random = np.random.default_rng(0)
-    packing = gemm.packing(workload, gemm.plan(workload).tile)
+    packing = gemm.packing(workload, gemm.tiling(workload).tile)
     weight = normal(random, workload.weight_shape)
     bias = normal(random, (workload.output.channels,))
     x = embed(workload.input, normal(random, interior(workload.input)))
@@ -177,10 +180,10 @@ def check_conv(workload: Conv, func: Any, folder: Path) -> None:
     assert_close(y, embed(workload.output, convolve(workload, x, weight, bias)))
 
 
-def convolution(workload: Conv, plan: gemm.Plan) -> Any:
-    packing = gemm.packing(workload, plan.tile)
+def convolution(workload: Conv, tiling: gemm.Tiling) -> Any:
+    packing = gemm.packing(workload, tiling.tile)
     return function(
-        lambda *buffers: gemm.convolve(workload, plan, *buffers),
+        lambda *buffers: gemm.convolve(workload, tiling, *buffers),
         x=workload.input.shape,
         weight=packing.packed_shape,
         bias=(workload.output.channels,),

@@ -60,16 +60,16 @@ def kernel(workload: Workload) -> Kernel:
 
 
 def _conv(conv: Conv) -> Kernel:
-    plan = gemm.plan(conv)
-    packing = gemm.packing(conv, plan.tile)
+    tiling = gemm.tiling(conv)
+    packing = gemm.packing(conv, tiling.tile)
     func = function(
-        partial(gemm.convolve, conv, plan),
+        partial(gemm.convolve, conv, tiling),
         x=conv.input.shape,
         weight=packing.packed_shape,
         bias=(conv.output.channels,),
         y=conv.output.shape,
     )
-    return Kernel("implicit_gemm", plan.knobs, func, packing)
+    return Kernel("implicit_gemm", tiling.knobs, func, packing)
 
 
 def _dense_batch(layer: Dense) -> Kernel:
@@ -82,10 +82,10 @@ def _dense_batch(layer: Dense) -> Kernel:
         padding=(0, 0),
         relu=layer.relu,
     )
-    plan = gemm.plan(conv)
-    packing = DensePanelPacking(gemm.packing(conv, plan.tile), ChannelOrder(layer.source))
-    func = _dense_function(partial(gemm.convolve, conv, plan), layer, packing.packed_shape)
-    return Kernel("gemm", plan.knobs, func, packing)
+    tiling = gemm.tiling(conv)
+    packing = DensePanelPacking(gemm.packing(conv, tiling.tile), ChannelOrder(layer.source))
+    func = _dense_function(partial(gemm.convolve, conv, tiling), layer, packing.packed_shape)
+    return Kernel("gemm", tiling.knobs, func, packing)
 
 
 def _dense_vector(layer: Dense) -> Kernel:

@@ -64,7 +64,7 @@ SHALLOW = 4
 
 
 @dataclass(frozen=True)
-class Plan:
+class Tiling:
     """How a convolution is cut: its tile, and the number of parts of its reduction."""
 
     tile: Tile
@@ -75,7 +75,7 @@ class Plan:
         return {**asdict(self.tile), "splits": self.splits}
 
 
-def plan(conv: Conv) -> Plan:
+def tiling(conv: Conv) -> Tiling:
     """The large tile where it fills a GPU; else a smaller one and as many splits as do."""
     shallow = conv.input.channels <= SHALLOW
     if num_blocks(conv, LARGE) >= FULL_GRID:
@@ -89,7 +89,7 @@ def plan(conv: Conv) -> Plan:
     wanted = min(MAX_SPLITS, math.ceil(FULL_GRID / num_blocks(conv, tile)))
     steps = num_steps(conv, tile)
     splits = max(parts for parts in range(1, wanted + 1) if steps % parts == 0)
-    return Plan(tile, splits)
+    return Tiling(tile, splits)
 
 
 def packing(conv: Conv, tile: Tile) -> PanelPacking:
@@ -99,13 +99,13 @@ def packing(conv: Conv, tile: Tile) -> PanelPacking:
 
 
 def convolve(
-    conv: Conv, plan: Plan, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer
+    conv: Conv, tiling: Tiling, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer
 ) -> None:
     """Emit the kernel of `conv`, or the two kernels where the reduction is split."""
-    if plan.splits == 1:
-        _convolve_at_once(conv, plan.tile, x, weight, bias, output)
+    if tiling.splits == 1:
+        _convolve_at_once(conv, tiling.tile, x, weight, bias, output)
     else:
-        _convolve_in_parts(conv, plan, x, weight, bias, output)
+        _convolve_in_parts(conv, tiling, x, weight, bias, output)
 
 
 def num_rows(conv: Conv) -> int:
@@ -153,12 +153,12 @@ def _convolve_at_once(
 
 
 def _convolve_in_parts(
-    conv: Conv, plan: Plan, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer
+    conv: Conv, tiling: Tiling, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer
 ) -> None:
     rows, cols = num_rows(conv), int(weight.shape[-1])
-    parts = workspace("parts", plan.splits * rows, cols)
-    steps = num_steps(conv, plan.tile) // plan.splits
-    grid = (*_grid(conv, plan.tile), plan.splits)
+    parts = workspace("parts", tiling.splits * rows, cols)
+    steps = num_steps(conv, tiling.tile) // tiling.splits
+    grid = (*_grid(conv, tiling.tile), tiling.splits)
     with launch(grid, THREADS) as (row_block, col_block, part, thread):
 
         def store(results: Buffer, first: int, lanes: int, row: Expr, col: Expr) -> None:
@@ -166,11 +166,11 @@ def _convolve_in_parts(
                 T.buffer_store(parts, results[first + v], [part * rows + row, col + v])
 
         share = _Share(row_block, col_block, part * steps, steps)
-        _multiply(conv, plan.tile, x, weight, share, thread, GROUP, store)
+        _multiply(conv, tiling.tile, x, weight, share, thread, GROUP, store)
 
     def total(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
         row = (n * conv.output.height + y) * conv.output.width + x
-        sums = (parts[part * rows + row, c] for part in range(plan.splits))
+        sums = (parts[part * rows + row, c] for part in range(tiling.splits))
         return _activate(conv, sum(sums, bias[c]))
 
     write_map(output, conv.output, total)
