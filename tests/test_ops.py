@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import onnxruntime
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vggc.analysis.receptive import receptive_fields
 from vggc.analysis.report import report
+from vggc.backends import torch as torch_backend
 from vggc.backends.onnx import to_onnx
 from vggc.backends.plan import plan
 from vggc.backends.torch import build, reference
@@ -65,7 +67,7 @@ def test_every_op_has_a_sample() -> None:
 def test_shapes_and_weights_are_what_torch_makes_of_them(graph: Graph, noise: Noise) -> None:
     net = build(graph).eval()
     with torch.inference_mode():
-        outputs = net.outputs(torch.from_numpy(noise(BATCH, *graph.input)))
+        outputs = list(net.outputs(torch.from_numpy(noise(BATCH, *graph.input))))
     for node, output in zip(graph.nodes, outputs, strict=True):
         assert tuple(output.shape) == (BATCH, *node.shape), node.name
     shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
@@ -120,6 +122,30 @@ def test_a_receptive_field_is_where_the_gradient_of_one_value_is_not_zero(name: 
     seen = x.grad[0, 0].nonzero()
     extent = seen.max(dim=0).values - seen.min(dim=0).values + 1
     assert tuple(extent.tolist()) == receptive_fields(graph)[-1].size
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_torch_module_lets_go_of_maps_that_nobody_reads(
+    training: bool, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In training those stay that the backward pass reads: none from before a ReLU."""
+    made: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        nonlocal most
+        output = apply(*arguments)
+        made.append(weakref.ref(output))
+        most = max(most, sum(ref() is not None for ref in made))
+        return output
+
+    apply = torch_backend._apply
+    monkeypatch.setattr(torch_backend, "_apply", counted)
+    num_layers, in_flight = 6, 3
+    graph = graph_of(f"conv3-4 ×{num_layers}")
+    with torch.inference_mode(not training):
+        build(graph).train(training)(torch.from_numpy(noise(1, *graph.input)))
+    assert most <= in_flight + (num_layers if training else 0)
 
 
 def test_dropout_is_active_in_training_only() -> None:

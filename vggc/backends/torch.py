@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import TypeAlias, assert_never
 
 import numpy as np
@@ -38,6 +39,7 @@ class Net(nn.Module):
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.nodes = graph.nodes
+        self.last_reads = _last_reads(graph)
         for node in graph.nodes:
             weights = graph.weights(node)
             if weights:
@@ -45,19 +47,30 @@ class Net(nn.Module):
                 self._modules[node.name] = _Weights({w.role: w.shape for w in weights.values()})
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.outputs(x)[-1]
+        (output,) = deque(self.outputs(x), maxlen=1)
+        return output
 
-    def outputs(self, x: Tensor) -> list[Tensor]:
-        """What every node gives, in order."""
-        found: list[Tensor] = []
-        for node in self.nodes:
-            read = found[node.inputs[0]] if node.inputs else x
-            found.append(_apply(node.op, read, self._weights(node), self.training))
-        return found
+    def outputs(self, x: Tensor) -> Iterator[Tensor]:
+        """What every node gives, in order; kept here only until its last reader has run."""
+        alive: dict[int, Tensor] = {}
+        for index, node in enumerate(self.nodes):
+            read = alive[node.inputs[0]] if node.inputs else x
+            for done in self.last_reads[index]:
+                del alive[done]
+            alive[index] = _apply(node.op, read, self._weights(node), self.training)
+            del read
+            yield alive[index]
 
     def _weights(self, node: Node) -> dict[str, Tensor]:
         owner = self._modules.get(node.name)
         return {} if owner is None else dict(owner.named_parameters(recurse=False))
+
+
+def _last_reads(graph: Graph) -> tuple[tuple[int, ...], ...]:
+    """For each node the nodes that nobody reads after it."""
+    last = {read: index for index, node in enumerate(graph.nodes) for read in node.inputs}
+    indices = range(len(graph.nodes))
+    return tuple(tuple(read for read in last if last[read] == index) for index in indices)
 
 
 class _Weights(nn.Module):
@@ -108,7 +121,7 @@ def reference(graph: Graph, weights: Weights) -> Reference:
 
     def run(x: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
         with torch.inference_mode():
-            outputs = net.outputs(torch.from_numpy(x).double())
+            outputs = list(net.outputs(torch.from_numpy(x).double()))
         return {node.name: v.numpy() for node, v in zip(graph.nodes, outputs, strict=True)}
 
     return run

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from vggc.syntax.ast import Block, Group, Item, Layer, Net, Repeat, Setting, Trivia
+from vggc.syntax.ast import Block, Group, Item, Layer, Net, Piece, Repeat, Setting, Trivia
 
 Anchor = TypeVar("Anchor", Net, Setting, Block, Layer, Group)
 
@@ -47,44 +47,68 @@ class _Found:
 
 def _find(net: Net) -> _Found:
     text = net.span.source.text
-    anchors = sorted(_anchors(net))
-    starts = [start for start, _ in anchors]
-    found = _Found(rows={start for start, piece in anchors if _begins_row(text, start, piece)})
+    anchors = sorted(_anchors(net), key=lambda piece: piece.span.start)
+    starts = [piece.span.start for piece in anchors]
+    found = _Found(rows={piece.span.start for piece in anchors if _begins_row(text, piece)})
     for comment in re.finditer(r"#[^\n]*", text):
         said = comment.group().rstrip().removeprefix("#").removeprefix(" ")
-        after = bisect_left(starts, comment.start())
-        line_start = text.rfind("\n", 0, comment.start()) + 1
-        alone = not text[line_start : comment.start()].strip(" \t|(")
-        block = next((b for b in net.blocks if b.span.start < comment.start() < b.span.end), None)
-        if after > 0 and not alone and not isinstance(anchors[after - 1][1], Group):
-            found.behind.setdefault(starts[after - 1], []).append(said)
-        elif block and (after == len(starts) or starts[after] > block.span.end):
-            found.below.setdefault(block.span.start, []).append(said)
-        elif after == len(starts):
-            found.below.setdefault(net.span.start, []).append(said)
-        else:
-            found.above.setdefault(starts[after], []).append(said)
+        place = comment.start()
+        after = bisect_left(starts, place)
+        block = next((b for b in net.blocks if b.span.start < place < b.span.end), None)
+        match _behind(text, place, anchors[:after]):
+            case Block(span=span) if span.end <= place:
+                found.below.setdefault(span.start, []).append(said)
+            case piece if piece is not None:
+                found.behind.setdefault(piece.span.start, []).append(said)
+            case _ if block and (after == len(starts) or starts[after] > block.span.end):
+                found.below.setdefault(block.span.start, []).append(said)
+            case _ if after == len(starts):
+                found.below.setdefault(net.span.start, []).append(said)
+            case _:
+                found.above.setdefault(starts[after], []).append(said)
     return found
 
 
-def _anchors(net: Net) -> Iterator[tuple[int, Net | Setting | Block | Layer | Group]]:
-    yield net.span.start, net
-    yield net.input.span.start, net.input
+def _behind(text: str, place: int, before: list[Piece]) -> Piece | None:
+    """The piece that a comment at `place` stands behind; none where it stands alone.
+
+    That is the outermost of those that end last on its line, or else the one that begins
+    there: a net or a block, whose ends are further down.
+    """
+    line_start = text.rfind("\n", 0, place) + 1
+    line = text[line_start:place].rstrip()
+    if not line.strip(" \t|") or line.endswith("("):
+        return None
+    ended = [
+        piece
+        for piece in before
+        if line_start < piece.span.end <= place and not isinstance(piece, Net)
+    ]
+    if ended:
+        return max(ended, key=lambda piece: (piece.span.end, -piece.span.start))
+    begun = [piece for piece in before if piece.span.start >= line_start]
+    return begun[-1] if begun else None
+
+
+def _anchors(net: Net) -> Iterator[Piece]:
+    yield net
+    yield net.input
     yield from _body_anchors(net.body)
     for block in net.blocks:
-        yield block.span.start, block
-        yield from ((setting.span.start, setting) for setting in block.settings)
+        yield block
+        yield from block.settings
 
 
-def _body_anchors(body: tuple[Item, ...]) -> Iterator[tuple[int, Layer | Group]]:
+def _body_anchors(body: tuple[Item, ...]) -> Iterator[Piece]:
     for item in body:
-        piece = item.item if isinstance(item, Repeat) else item
-        yield piece.span.start, piece
+        piece = _core(item)
+        yield piece
         if isinstance(piece, Group):
             yield from _body_anchors(piece.body)
 
 
-def _begins_row(text: str, start: int, piece: object) -> bool:
+def _begins_row(text: str, piece: Piece) -> bool:
+    start = piece.span.start
     line_start = text.rfind("\n", 0, start) + 1
     return isinstance(piece, Layer | Group) and not text[line_start:start].strip(" \t|")
 
@@ -96,10 +120,18 @@ def _block(block: Block, found: _Found) -> Block:
 
 
 def _body(body: tuple[Item, ...], found: _Found, *, rows: bool) -> tuple[Item, ...]:
-    items = tuple(_item(item, found) for item in body)
-    if not rows and not any(spread(item) for item in items):
-        return items
-    return (_on_own_row(items[0]), *items[1:])
+    """The items; one begins a row where it must: behind a comment, and first of spread ones."""
+    items = [_item(item, found) for item in body]
+    if rows or any(spread(item) for item in items):
+        items[0] = _on_own_row(items[0])
+    for index, item in enumerate(items[:-1]):
+        if _core(item).trivia.behind:
+            items[index + 1] = _on_own_row(items[index + 1])
+    return tuple(items)
+
+
+def _core(item: Item) -> Layer | Group:
+    return item.item if isinstance(item, Repeat) else item
 
 
 def _item(item: Item, found: _Found) -> Item:
