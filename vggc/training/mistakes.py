@@ -114,6 +114,17 @@ class MalformedOverride(Diagnostic):
 
 
 @dataclass(frozen=True)
+class MalformedValue(Diagnostic):
+    title = "`{text}` is no value for `{key}`"
+    label = "{reason}"
+    help = "values look like 256, 0.01, he or 256..512"
+
+    key: str
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class UnusedOption(Diagnostic):
     title = "`{key}` has no effect: the {field} is `{chosen}`"
     label = "an option of `{owner}`"

@@ -7,15 +7,15 @@ turns it into a `Recipe`. A new setting is a field here, and a line in `SETTINGS
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from math import isfinite
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
 from vggc.diagnostics import Diagnostic, UserError, did_you_mean
+from vggc.layers.elaborate import MAX_SIDE
 from vggc.source import Source, Span
 from vggc.syntax import ast
+from vggc.syntax.parse import parse_block, parse_value
 from vggc.training import mistakes
 
 # Kinds of values
@@ -171,7 +171,7 @@ class Recipe:
     optimiser: Optimiser = field(default_factory=Sgd, metadata=words("optimiser"))
     schedule: Schedule = field(default_factory=Plateau, metadata=words("schedule"))
     init: Init = field(default_factory=Glorot, metadata=words("init"))
-    scale: tuple[int, int] | None = limited(None, Pixels(8192))
+    scale: tuple[int, int] | None = limited(None, Pixels(MAX_SIDE))
     flip: bool = limited(False, Flag())
 
 
@@ -211,6 +211,13 @@ def option_keys(variant: str, kind: type) -> dict[str, str]:
 
 KINDS: Mapping[str, Kind] = {f.name: f.metadata["kind"] for f in fields(Recipe)} | {
     option_key(variant, f.name): f.metadata["kind"]
+    for variants in VARIANTS.values()
+    for variant, kind in variants.items()
+    for f in fields(kind)
+}
+
+DEFAULTS: Mapping[str, Any] = {
+    option_key(variant, f.name): f.default
     for variants in VARIANTS.values()
     for variant, kind in variants.items()
     for f in fields(kind)
@@ -429,13 +436,7 @@ def unflatten(table: Mapping[str, str | int | float], name: str) -> Recipe:
 def to_block(recipe: Recipe) -> ast.Block:
     """The block that describes the recipe in full; `read_recipe` is the inverse."""
     lines = [line for key, form in SETTINGS.items() for line in setting_line(recipe, key, form)]
-    source = Source("<recipe>", "\n".join(lines))
-    settings = []
-    offset = 0
-    for line in lines:
-        settings.append(parse_setting(Span(source, offset, offset + len(line))))
-        offset += len(line) + 1
-    return ast.Block("train", tuple(settings), span=Span(source, 0, len(source.text)))
+    return parse_block(Source("<recipe>", "\n".join(["train {", *lines, "}"])))
 
 
 def setting_line(recipe: Recipe, key: str, form: Form) -> list[str]:
@@ -447,37 +448,6 @@ def setting_line(recipe: Recipe, key: str, form: Form) -> list[str]:
     prefix = f"{word}."
     options = [f"{k.removeprefix(prefix)}={v}" for k, v in table.items() if k.startswith(prefix)]
     return [" ".join([key, *([] if form.says else [str(word)]), *options])]
-
-
-def parse_setting(span: Span) -> ast.Setting:
-    """A setting from one line of `setting_line`'s text."""
-    key, *parts = [span.part(*match.span()) for match in re.finditer(r"\S+", span.text)]
-    values = tuple(parse_value(part) for part in parts if "=" not in part.text)
-    options = tuple(parse_option(part) for part in parts if "=" in part.text)
-    return ast.Setting(key.text, values, options, span=span)
-
-
-def parse_option(span: Span) -> ast.Option:
-    equals = span.text.index("=")
-    value = parse_value(span.part(equals + 1, len(span.text)))
-    return ast.Option(span.text[:equals], value, span=span)
-
-
-NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
-
-
-def parse_value(span: Span) -> ast.Value:
-    """`256`, `5e-4`, `256..512`; anything else is a word."""
-    text = span.text
-    if match := RANGE.fullmatch(text):
-        low, high = (ast.Number(int(match[i]), span=span.part(*match.span(i))) for i in (1, 2))
-        return ast.Range(low, high, span=span)
-    if re.fullmatch(r"[+-]?\d{1,18}", text):
-        return ast.Number(int(text), span=span)
-    if re.fullmatch(NUMBER, text) and isfinite(float(text)):
-        return ast.Number(float(text), span=span)
-    return ast.Word(text, span=span)
 
 
 # Changes from the command line
@@ -502,20 +472,34 @@ def override(recipe: Recipe, changes: Iterable[str], name: str = "--set") -> Rec
         match key:
             case str():
                 places[key] = whole.part(0, len(written))
-                table[key] = parse_value(whole.part(len(written) + 1, len(text)))
+                try:
+                    table[key] = value_at(whole.part(len(written) + 1, len(text)))
+                except UserError as error:
+                    found += [malformed(key, whole, fault) for fault in error.diagnostics]
             case None:
                 found.append(mistakes.MalformedOverride(whole, text))
             case candidates:
                 found.append(unresolved(whole.part(0, len(written)), candidates))
-    before = {key: parse_value(synthetic(value)) for key, value in flatten(recipe).items()}
+    before = {k: parse_value(Source("<recipe>", str(v))) for k, v in flatten(recipe).items()}
     changed, misfits = build(before | table)
     unused = [unused_option(places[key], key, changed) for key in table if not has(changed, key)]
     report([*found, *misfits, *unused])
     return changed
 
 
-def synthetic(value: str | int | float) -> Span:
-    return Span(Source("<recipe>", str(value)), 0, len(str(value)))
+def value_at(span: Span) -> ast.Value:
+    """The value that is written at a place.
+
+    Raises:
+        UserError: it is none; places in it count from the start of the value.
+    """
+    return replace(parse_value(Source(span.source.name, span.text)), span=span)
+
+
+def malformed(key: str, whole: Span, fault: Diagnostic) -> Diagnostic:
+    _, _, value = whole.text.partition("=")
+    place = whole.part(len(whole.text) - len(value), len(whole.text))
+    return mistakes.MalformedValue(place, key, value, fault.fill(fault.title))
 
 
 def resolve(written: str) -> str | tuple[str, ...]:
@@ -546,12 +530,13 @@ def unused_option(span: Span, key: str, recipe: Recipe) -> Diagnostic:
 
 
 def differences(before: Recipe, after: Recipe) -> list[tuple[str, str, str]]:
-    """Each key whose value differs, with both values; "" where a recipe lacks the key."""
-    old, new = flatten(before), flatten(after)
+    """Each key of `after` whose value differs, with both values.
+
+    The options of a variant that was not chosen before are held against their defaults.
+    """
+    old = {**DEFAULTS, **flatten(before)}
     return [
-        (key, str(old.get(key, "")), str(new.get(key, "")))
-        for key in [*old, *(key for key in new if key not in old)]
-        if old.get(key) != new.get(key)
+        (key, str(old[key]), str(new)) for key, new in flatten(after).items() if old[key] != new
     ]
 
 
