@@ -45,7 +45,9 @@ SAMPLES = {
     "dropout": "fc-40 | dropout p=0.3 | fc-5",
     "flatten": "conv3-2 | flatten",
     "flatten_then_softmax": "pool3 | flatten | softmax",
+    "flatten_then_relu": "conv3-2 act=none | flatten | relu | fc-5",
     "softmax": "fc-7 | softmax",
+    "nothing": "dropout",
 }
 BATCH = 2
 

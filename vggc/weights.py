@@ -115,7 +115,7 @@ def load(path: Path, graph: Graph) -> Weights:
         stored = {native.get(name, name): tensor for name, tensor in stored.items()}
     for name, weight in graph.all_weights.items():
         _check(path, graph.name, name, weight, stored)
-    for name in stored.keys() - graph.all_weights.keys():
+    for name in sorted(stored.keys() - graph.all_weights.keys()):
         raise UserError(WeightUnknown(None, str(path), name, graph.name))
     return {name: stored[name].astype(np.float32, copy=False) for name in graph.all_weights}
 

@@ -89,7 +89,7 @@ def _layers(graph: Graph) -> list[tuple[int, list[Node]]]:
     """The nodes of each layer, and the index of the last of them."""
     found: list[tuple[int, list[Node]]] = []
     for index, node in enumerate(graph.nodes):
-        if found and found[-1][1][0].layer.name == node.layer.name:
+        if found and found[-1][1][0].layer is node.layer:
             found[-1] = (index, [*found[-1][1], node])
         else:
             found.append((index, [node]))

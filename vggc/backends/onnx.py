@@ -42,6 +42,9 @@ def to_onnx(graph: Graph, weights: Weights) -> onnx.ModelProto:
         for index, node in enumerate(graph.nodes)
         if not isinstance(node.op, Input)
     ]
+    if not nodes:
+        names[0] = "input"
+        nodes = [helper.make_node("Identity", ["input"], ["output"])]
     body = helper.make_graph(
         nodes,
         graph.name,

@@ -7,6 +7,8 @@ carry it out are chosen per workload.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
 from typing import TypeAlias, assert_never
 
 from vggc.ir.graph import Graph, Node
@@ -196,8 +198,7 @@ class _Planner:
         if isinstance(layout, Map):
             return layout
         batch, *features = layout
-        assert len(features) == 1
-        return Map(batch, 1, 1, features[0])
+        return Map(batch, 1, 1, prod(features))
 
     def map(self, index: int) -> Map:
         """The map that a node's value is written to, with the halo that its readers need."""
@@ -205,26 +206,27 @@ class _Planner:
         if len(node.shape) == 1:
             return Map(self.batch, 1, 1, node.shape[0])
         channels, height, width = node.shape
-        halo = max((self.halo(reader) for reader in self.readers(index)), default=0)
+        halo = max((self.halo(reader) for reader in self.readers[index]), default=0)
         return Map(self.batch, height, width, channels, halo)
 
     def halo(self, reader: int) -> int:
         op = self.graph.nodes[reader].op
         return max(op.padding) if isinstance(op, Conv2d) else 0
 
-    def readers(self, index: int) -> tuple[int, ...]:
-        return self.graph.readers()[index]
+    @cached_property
+    def readers(self) -> tuple[tuple[int, ...], ...]:
+        return self.graph.readers()
 
     def fused_relu(self, index: int) -> tuple[int, bool]:
         """The node whose value a convolution or dense layer gives: its ReLU's, if it can."""
-        match self.readers(index):
+        match self.readers[index]:
             case (reader,) if isinstance(self.graph.nodes[reader].op, ReLU):
                 return reader, True
             case _:
                 return index, False
 
     def only_linear_reads(self, index: int) -> bool:
-        readers = self.readers(index)
+        readers = self.readers[index]
         return bool(readers) and all(
             isinstance(self.graph.nodes[reader].op, Linear) for reader in readers
         )

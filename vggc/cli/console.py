@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vggc.diagnostics import Diagnostic, render
+from vggc.diagnostics import Diagnostic, printable, render
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,16 +23,16 @@ PIPED_WIDTH = 160
 
 def out(text: str) -> None:
     """A line of the result."""
-    click.echo(text)
+    click.echo(printable(text))
 
 
 def status(text: str) -> None:
     """A line about what is being done."""
-    click.echo(text, err=True)
+    click.echo(printable(text), err=True)
 
 
 def failure(text: str) -> None:
-    click.echo(_coloured(f"error: {text}"), err=True)
+    click.echo(_coloured(printable(f"error: {text}")), err=True)
 
 
 def diagnostics(problems: Iterable[Diagnostic]) -> None:
@@ -45,16 +45,19 @@ def sheet(content: Sheet) -> None:
     from rich.table import Table
 
     drawn = Table(
-        title=content.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
+        title=printable(content.title),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
     )
     for name, number in zip(content.header, content.numbers, strict=True):
         drawn.add_column(name, justify="right" if number else "left", overflow="fold")
     for index, row in enumerate(content.rows):
-        drawn.add_row(*row, end_section=index in content.rules)
+        drawn.add_row(*map(printable, row), end_section=index in content.rules)
     console = stdout()
     console.print(drawn)
     for note in content.notes:
-        console.print(note, style="dim", markup=False)
+        console.print(note, style="dim")
 
 
 def stdout() -> Console:
@@ -74,7 +77,7 @@ def _console(terminal: bool, *, stderr: bool) -> Console:
     from rich.console import Console
 
     width = None if terminal else PIPED_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False, emoji=False)
+    return Console(stderr=stderr, width=width, highlight=False, emoji=False, markup=False)
 
 
 def _coloured(text: str) -> str:

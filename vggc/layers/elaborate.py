@@ -17,6 +17,7 @@ from vggc.syntax import ast
 
 MAX_SIDE = 1 << 14
 BLOCKS = ("train",)
+RESERVED_NAMES = ("input", "output")
 
 
 def elaborate(net: ast.Net) -> Graph:
@@ -73,7 +74,9 @@ def _check_names(written: list[ast.Layer], found: list[Diagnostic]) -> None:
     for key, layer in named.items():
         assert layer.name is not None
         head = layer.span.part(0, len(layer.name))
-        if times[key] > 1:
+        if layer.name in RESERVED_NAMES:
+            found.append(mistakes.ReservedName(head, layer.name))
+        elif times[key] > 1:
             found.append(mistakes.RepeatedName(head, layer.name))
         elif layer.name in first:
             other = str(first[layer.name].span)

@@ -116,6 +116,14 @@ class DuplicateName(Diagnostic):
 
 
 @dataclass(frozen=True)
+class ReservedName(Diagnostic):
+    title = "no layer may be called `{name}`"
+    label = "the net's own {name} is called so"
+    help = "give the layer another name"
+    name: str
+
+
+@dataclass(frozen=True)
 class RepeatedName(Diagnostic):
     title = "the layer `{name}` is repeated"
     label = "each repetition would bear the same name"
