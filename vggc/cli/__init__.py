@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from importlib import import_module
 
@@ -10,6 +11,7 @@ import click
 from vggc import __version__
 from vggc.diagnostics import CheckFailed, UserError
 
+INSTALLED_WITH_VGGC = ("torch", "tvm", "onnx", "sklearn", "matplotlib", "PIL", "safetensors")
 COMMANDS = {
     "summary": "Show what nets cost: shapes, parameters, MACs, memory.",
     "check": "Check spec files.",
@@ -54,6 +56,7 @@ def main() -> None:
     """Runs the command line. Exit 1: a check failed; 2: a mistake of the user's."""
     from vggc.cli import console
 
+    console.prepare()
     try:
         sys.exit(cli(standalone_mode=False) or 0)
     except UserError as error:
@@ -73,6 +76,16 @@ def main() -> None:
     except BrokenPipeError:
         console.close_stdout()
         sys.exit(141)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in INSTALLED_WITH_VGGC:
+            raise
+        console.failure(f"this command needs the package {error.name}, which is not installed")
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        console.failure(f"cannot write: {error.strerror}")
+        sys.exit(2)
     except Exception:
         console.failure("internal error: this is a bug in vggc, not a mistake of yours")
         raise

@@ -31,6 +31,8 @@ def command(artifact: Path, against: str, threads: int | None, rounds: int, as_j
     from vggc.deploy.bench import bench
 
     peers = [peer.strip() for peer in against.split(",") if peer.strip()]
+    if not peers:
+        raise click.UsageError("--against names no engine")
     timing = bench(artifact, peers, threads, rounds)
     if as_json:
         result = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 
 PIPED_WIDTH = 160
 """Columns for tables that go to a file or a pipe, where nobody can widen the window."""
+
+
+def prepare() -> None:
+    """Lets a terminal that lacks a character show another one in its place."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def out(text: str) -> None:
@@ -76,8 +84,14 @@ def close_stdout() -> None:
 def _console(terminal: bool, *, stderr: bool) -> Console:
     from rich.console import Console
 
+    class Piped(Console):
+        """Leaves a broken pipe to the command line, which knows the exit code."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
     width = None if terminal else PIPED_WIDTH
-    return Console(stderr=stderr, width=width, highlight=False, emoji=False, markup=False)
+    return Piped(stderr=stderr, width=width, highlight=False, emoji=False, markup=False)
 
 
 def _coloured(text: str) -> str:

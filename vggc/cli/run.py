@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from vggc.cli import console
+from vggc.diagnostics import CheckFailed
 
 
 @click.command("run")
@@ -27,6 +28,8 @@ def command(artifact: Path, source: Path, top: int, threads: int | None, as_json
 
     An image is resized, cut and normalised as in training; a .npy file is taken as it is.
     """
+    import numpy as np
+
     from vggc.deploy.inputs import read_input
     from vggc.deploy.runtime import Session
 
@@ -34,6 +37,8 @@ def command(artifact: Path, source: Path, top: int, threads: int | None, as_json
     manifest = session.manifest
     batch, count = read_input(source, manifest)
     scores = session.run(batch)[:count].reshape(count, -1)
+    if not np.isfinite(scores).all():
+        raise CheckFailed(f"{artifact} gives scores that are not finite; are its weights?")
     if as_json:
         result = {"net": manifest.net, "classes": manifest.classes, "scores": scores.tolist()}
         console.out(json.dumps(result))

@@ -237,9 +237,7 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> tuple[Run, Outcome]
         raise UserError(mistakes.RunFinished(None, str(folder), last.epoch, last.val_top1))
     machine = choose_machine(wishes.device or record.device, record.precision)
     program = load(str(run.net_path))
-    if (program.graph.input, program.graph.output) != (record.input, (len(record.classes),)):
-        reason = "net.vgg is no longer the net that run.json describes"
-        raise UserError(mistakes.NotARun(None, str(folder), reason))
+    run.require_fit(program.graph.input, program.graph.output)
     recorded = Path(record.data.path) if record.data.path else None
     images = find(wishes.data or recorded, record.seed)
     data = read(images, run.recipe, program)

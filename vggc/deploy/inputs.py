@@ -23,7 +23,8 @@ def read_input(path: Path, manifest: Manifest) -> tuple[NDArray[np.float32], int
     """
     if not path.is_file():
         hint = "give an image file or a .npy file"
-        raise UserError(mistakes.BadInput(None, str(path), "there is no such file", hint))
+        reason = "it is not a file" if path.exists() else "there is no such file"
+        raise UserError(mistakes.BadInput(None, str(path), reason, hint))
     images = _read_array(path, manifest) if path.suffix == ".npy" else _read_image(path, manifest)
     missing = manifest.batch - len(images)
     if missing < 0:
@@ -50,14 +51,20 @@ def _read_array(path: Path, manifest: Manifest) -> NDArray[np.float32]:
         reason = f"it is larger than {MAX_BYTES >> 30} GiB"
         raise UserError(mistakes.BadInput(None, str(path), reason, hint))
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        # Mapped, so that a header that claims too much is found before memory is taken.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError, OverflowError):
+        array = None
+    if not isinstance(array, np.memmap):
         reason = "it is not a .npy file of numbers"
-        raise UserError(mistakes.BadInput(None, str(path), reason, hint)) from None
+        raise UserError(mistakes.BadInput(None, str(path), reason, hint))
     if array.dtype.kind not in "fiu" or array.shape[-3:] != manifest.input or array.ndim > 4:
         reason = f"it holds {array.dtype} of shape {array.shape}, and the net takes {shape}"
         raise UserError(mistakes.BadInput(None, str(path), reason, hint))
-    images: NDArray[np.float32] = array.reshape(-1, *manifest.input).astype(np.float32)
+    if len(array) == 0:
+        raise UserError(mistakes.BadInput(None, str(path), "it holds no image", hint))
+    with np.errstate(over="ignore"):
+        images: NDArray[np.float32] = np.array(array, np.float32).reshape(-1, *manifest.input)
     if not np.isfinite(images).all():
         reason = "it holds values that are not finite"
         raise UserError(mistakes.BadInput(None, str(path), reason, hint))

@@ -86,7 +86,7 @@ def _read_weights(folder: Path, manifest: Manifest) -> Weights:
         if found != shape:
             reason = f"its weight `{name}` has the shape {found}, and its library takes {shape}"
             raise UserError(mistakes.NoArtifact(None, str(folder), reason))
-    return {name: tensor.astype(np.float32, copy=False) for name, tensor in stored.items()}
+    return stored
 
 
 def _device(folder: Path, manifest: Manifest) -> Any:

@@ -70,11 +70,7 @@ def original_weights(folder: Path, graph: Graph, manifest: Manifest) -> tuple[Pl
         manifest.target.name, manifest.target.kind, manifest.target.attrs, manifest.target.archs
     )
     calls, code = lowered(graph, manifest.batch, target)
-    packed: Weights = {
-        name: tensor.astype(np.float32, copy=False)
-        for name, tensor in read_tensors(folder / WEIGHTS).items()
-    }
-    return calls, unpack(calls, code.kernels, packed)
+    return calls, unpack(calls, code.kernels, read_tensors(folder / WEIGHTS))
 
 
 def inputs(manifest: Manifest) -> dict[str, NDArray[np.float32]]:

@@ -27,7 +27,8 @@ def format_net(net: Net) -> str:
 
 
 def _comments(texts: tuple[str, ...], indent: str = "") -> list[str]:
-    return [f"{indent}# {text}".rstrip() for text in texts]
+    """Lines of comment; `#!` keeps its meaning to a shell."""
+    return [f"{indent}#{'' if text[:1] == '!' else ' '}{text}".rstrip() for text in texts]
 
 
 def _commented(line: str, trivia: Trivia, indent: str = "") -> list[str]:

@@ -64,7 +64,7 @@ def read_source(path: Path, hint: str = "") -> Source:
     if (zero := data.find(0)) >= 0:
         raise UserError(mistakes.FileBinary(None, name, zero))
     try:
-        return Source(name, data.decode("utf-8-sig"))
+        return Source(name, re.sub("\r(?!\n)", "\n", data.decode("utf-8-sig")))
     except UnicodeDecodeError as error:
         raise UserError(mistakes.FileBinary(None, name, error.start)) from None
 
