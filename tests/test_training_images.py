@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,6 +72,18 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     assert refused(tmp_path / "half") is mistakes.ClassesDiffer
     write_images(tmp_path / "few", ("cat", "dog"), 1)
     assert refused(tmp_path / "few") is mistakes.NothingHeldOut
+
+
+@pytest.mark.parametrize("function", ["pathlib.Path.iterdir", "os.scandir"])
+def test_a_folder_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    write_images(tmp_path, ("cat", "dog"), 2)
+    monkeypatch.setattr(function, refuse)
+    assert refused(tmp_path) is mistakes.UnreadableFolder
 
 
 def test_broken_images_are_named_and_left_out(tmp_path: Path) -> None:
@@ -203,3 +216,34 @@ def test_without_a_scale_the_image_just_covers_the_input(tmp_path: Path) -> None
 def test_a_file_that_is_no_image_is_broken(tmp_path: Path) -> None:
     with pytest.raises(BrokenImageError):
         decode(tmp_path / "none.png", 3)
+
+
+def test_images_have_one_channel_or_three(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.fromarray(picture(0, 0)).save(path)
+    with pytest.raises(BrokenImageError, match="this net takes 2"):
+        Preprocessing((8, 8), None, (0.5,) * 2, (0.5,) * 2).read(path)
+
+
+SOUND = Preprocessing((8, 9), 12, (0.5, 0.4), (0.2, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"scale": None}, None),
+        ({"size": (9, 8)}, "height and width"),
+        ({"scale": 0}, "scale"),
+        ({"scale": 10**6}, "scale"),
+        ({"mean": (0.5,)}, "each channel"),
+        ({"std": (0.5,) * 3}, "each channel"),
+        ({"mean": (0.5, float("nan"))}, "mean is out"),
+        ({"std": (0.5, 0.0)}, "std is not"),
+        ({"std": (0.5, float("nan"))}, "std is not"),
+        ({"std": (0.5, float("inf"))}, "std is not"),
+    ],
+)
+def test_preprocessing_that_fits_no_net(changes: dict[str, Any], words: str | None) -> None:
+    problem = replace(SOUND, **changes).problem((2, 8, 9))
+    assert words in problem if words and problem else problem is words

@@ -29,6 +29,13 @@ start programs (EPS)."""
 MAX_PIXELS = 89_478_485
 """The most pixels in an image, Pillow's own limit."""
 
+MAX_SIDE = 1 << 15
+"""The most pixels in a side that an image is resized to. A net's input has at most half of
+that; what it is cut from may be larger."""
+
+LEAST_STD, MOST = 1e-12, 1e12
+"""Means and deviations within these leave float32 finite."""
+
 MAX_ASPECT = 32
 """The longer side of an image over the shorter one."""
 
@@ -56,6 +63,24 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def problem(self, input_shape: tuple[int, ...]) -> str | None:
+        """What keeps this from preparing images for a net's input (C, H, W), if anything."""
+        channels, *size = input_shape
+        sides = (*self.size, 1 if self.scale is None else self.scale)
+        problems = {
+            "size is not the height and width of the net's input": self.size != tuple(size),
+            f"size and scale are not from 1 to {MAX_SIDE}": not all(
+                1 <= side <= MAX_SIDE for side in sides
+            ),
+            "mean and std do not hold one value for each channel": not (
+                channels == len(self.mean) == len(self.std)
+            ),
+            "mean is out of range": not all(abs(value) <= MOST for value in self.mean),
+            "std is not above 0, or out of range": not all(LEAST_STD <= value <= MOST for value in self.std),
+        }
+        found = next((text for text, is_so in problems.items() if is_so), None)
+        return found and f"preprocessing: {found}"
+
     def read(self, path: Path) -> npt.NDArray[np.float32]:
         """The image in a file as a net's input, float32 (1, C, H, W).
 
@@ -78,8 +103,11 @@ def decode(path: Path, channels: int) -> Image.Image:
     Pixels as they are stored: orientation tags are not applied, transparency is dropped.
 
     Raises:
-        BrokenImageError: the file cannot be read, is too large or not an image.
+        BrokenImageError: the file cannot be read, is too large or not an image, or the
+            net takes neither 1 nor 3 channels.
     """
+    if channels not in (1, 3):
+        raise BrokenImageError(f"images have 1 or 3 channels, this net takes {channels}")
     try:
         with Image.open(path, formats=tuple(set(FORMATS.values()))) as image:
             check_size(*image.size)

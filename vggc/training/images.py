@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -140,8 +140,16 @@ def find_images(folder: Path, seed: int) -> Images:
     folders alone, a fifth of which is then held out by the seed.
 
     Raises:
-        UserError: there is no such folder, or it is not of this form.
+        UserError: there is no such folder, or it is not of this form or cannot be read.
     """
+    try:
+        return images_in(folder, seed)
+    except OSError as fault:
+        path, reason = str(fault.filename or folder), fault.strerror or str(fault)
+        raise UserError(mistakes.UnreadableFolder(None, path, reason)) from None
+
+
+def images_in(folder: Path, seed: int) -> Images:
     if not folder.is_dir():
         raise UserError(mistakes.NoSuchFolder(None, str(folder)))
     if not (folder / "train").is_dir():
@@ -181,12 +189,17 @@ def image_files(folder: Path) -> list[Path]:
     """
     return sorted(
         path
-        for parent, _, names in os.walk(folder)
+        for parent, _, names in os.walk(folder, onerror=refuse)
         for name in names
         if os.path.splitext(name)[1].lower() in FORMATS
         and not name.startswith(".")
         and (path := Path(parent, name)).is_file()
     )
+
+
+def refuse(fault: OSError) -> NoReturn:
+    # Left to itself, `os.walk` passes a folder over that it cannot read.
+    raise fault
 
 
 def differing(train: Sequence[str], val: Sequence[str], other: str) -> str:

@@ -159,6 +159,16 @@ class NoSuchFolder(Diagnostic):
 
 
 @dataclass(frozen=True)
+class UnreadableFolder(Diagnostic):
+    title = "cannot read the folder `{path}`"
+    label = "{reason}"
+    help = "make it readable, or take it out of the folder of images"
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class NoClassFolders(Diagnostic):
     title = "no folders with images in `{path}`"
     label = "looked for files that end in {suffixes}"
@@ -325,6 +335,16 @@ class NoRuns(Diagnostic):
     help = "train a net first: `vggc train vgg19`"
 
     path: str
+
+
+@dataclass(frozen=True)
+class NoWeights(Diagnostic):
+    title = "the run in `{path}` has no weights"
+    label = "they are written when a run ends or is interrupted; this one is `{state}`"
+    help = "go on with it: `vggc train --resume {path}`"
+
+    path: str
+    state: str
 
 
 @dataclass(frozen=True)
