@@ -240,6 +240,10 @@ def test_other_images_are_refused(interrupted: Path) -> None:
         {"extra": 1},
         {"metrics": {"epoch": 1}},
         {"preprocessing": {"size": [8, 8], "scale": None, "mean": [0, 0, 0], "std": [0, 1, 1]}},
+        {"preprocessing": {"size": [8, 9], "scale": None, "mean": [0] * 3, "std": [1] * 3}},
+        {"preprocessing": {"size": [8, 8], "scale": 10**9, "mean": [0] * 3, "std": [1] * 3}},
+        {"preprocessing": {"size": [8, 8], "scale": 0, "mean": [0] * 3, "std": [1] * 3}},
+        {"preprocessing": {"size": [8, 8], "scale": None, "mean": [0] * 3, "std": [1]}},
         {"preprocessing": {"size": [8, 8], "scale": None, "mean": [0, 0, 1e999], "std": [1] * 3}},
     ],
 )
@@ -265,13 +269,45 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     assert refused(lambda: newest_run(tmp_path))[0] is mistakes.NoRuns
 
 
-def test_the_newest_run_is_the_one_that_started_last(tmp_path: Path) -> None:
+def test_the_newest_run_is_the_one_with_weights_that_started_last(tmp_path: Path) -> None:
     whole = task()
-    for name, year in (("b", 2024), ("a", 2026), ("c", 2025)):
+    for name, year in (("b", 2024), ("a", 2026), ("c", 2025), ("killed", 2027)):
         begin(whole, tmp_path / name, datetime(year, 1, 1))
     (tmp_path / "d").mkdir()
     (tmp_path / "d/run.json").write_text("not a run")
+    assert refused(lambda: newest_run(tmp_path)) == (
+        mistakes.NoWeights,
+        "they are written when a run ends or is interrupted; this one is `running`",
+    )
+    for name in ("a", "b", "c"):
+        (tmp_path / name / "weights.safetensors").touch()
     assert newest_run(tmp_path).folder.name == "a"
+    newest_run(tmp_path).require_weights()
+    assert refused(Run.load(tmp_path / "killed").require_weights)[0] is mistakes.NoWeights
+
+
+def test_a_run_of_another_net_is_refused(interrupted: Path) -> None:
+    run = Run.load(interrupted)
+    run.require_fit((3, 8, 8), (3,))
+    for shapes in (((3, 8, 9), (3,)), ((3, 8, 8), (4,)), ((3, 8, 8), (3, 1, 1))):
+        assert refused(lambda shapes=shapes: run.require_fit(*shapes))[0] is mistakes.NotARun
+
+
+def test_a_run_may_have_any_input_that_a_net_may_have(interrupted: Path) -> None:
+    prepared = {"size": [8200, 8], "scale": None, "mean": [0] * 3, "std": [1] * 3}
+    edit(interrupted / "run.json", input=[3, 8200, 8], preprocessing=prepared)
+    assert Run.load(interrupted).record.input == (3, 8200, 8)
+
+
+def test_a_checkpoint_that_cannot_be_removed_spoils_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stay(path: Path, *, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise PermissionError
+
+    monkeypatch.setattr("shutil.rmtree", stay)
+    assert isinstance(train(tmp_path / "run"), Finished)
 
 
 def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

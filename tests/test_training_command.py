@@ -106,7 +106,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path) -> None:
         (["tiny.vgg", "--precision", "fp16", "--device", "cpu"], "fp16 needs `--device cuda`"),
         (["tiny.vgg", "--set", "scale=16"], "`scale 16` is smaller than the net's input"),
         (["tiny.vgg", "--input", "1"], "pool"),
-        (["tiny.vgg", "--out", "images"], "is not an empty folder"),
+        (["tiny.vgg", "--out", "images"], "images exists already"),
         (["--resume", "images"], "is not the folder of a training run"),
         (["tiny.vgg", "--resume", "images", "--lr", "1"], "SPEC, `--lr` cannot change"),
     ],

@@ -20,14 +20,13 @@ from typing import Literal, TypeAlias
 
 from vggc.diagnostics import UserError
 from vggc.files import CannotWrite, refuse_full, replacing
+from vggc.ir.ops import Shape
+from vggc.layers.elaborate import MAX_SIDE
 from vggc.preprocessing import Preprocessing
 from vggc.records import MalformedError, read_record, write_record
 from vggc.training import mistakes
 from vggc.training.progress import Epoch
 from vggc.training.recipe import Recipe, unflatten
-
-MAX_SIDE = 8192
-"""The most pixels in the side of a net's input that a run may claim."""
 
 RunState: TypeAlias = Literal["running", "finished", "interrupted", "stopped"]
 
@@ -96,6 +95,21 @@ class Run:
         return self.folder / "weights.safetensors"
 
     @property
+    def has_weights(self) -> bool:
+        return self.weights_path.is_file()
+
+    def require_weights(self) -> None:
+        """Raises: UserError when the run was killed, or failed, before it wrote weights."""
+        if not self.has_weights:
+            raise UserError(mistakes.NoWeights(None, str(self.folder), self.record.state))
+
+    def require_fit(self, input_: Shape, output: Shape) -> None:
+        """Raises: UserError unless a graph of this input and output is the run's net."""
+        if (input_, output) != (self.record.input, (len(self.record.classes),)):
+            reason = "net.vgg is not the net that run.json describes"
+            raise UserError(mistakes.NotARun(None, str(self.folder), reason))
+
+    @property
     def checkpoint_path(self) -> Path:
         return self.folder / "checkpoint"
 
@@ -112,25 +126,20 @@ class Run:
 def check(record: Record) -> None:
     """Refuses numbers that nothing could come of."""
     channels, *size = record.input
-    preprocessing = record.preprocessing
-    sides = [*size, *preprocessing.size, *([preprocessing.scale] if preprocessing.scale else [])]
     problems = {
-        "input is out of range": not all(1 <= side <= MAX_SIDE for side in sides),
-        "input and preprocessing differ": tuple(size) != preprocessing.size,
-        "preprocessing does not fit the channels": not (
-            channels == len(preprocessing.mean) == len(preprocessing.std) in (1, 3)
-        ),
-        "preprocessing.std is not above 0": min(preprocessing.std, default=0) <= 0,
+        "input is out of range": not all(1 <= side <= MAX_SIDE for side in size),
+        "input has neither 1 nor 3 channels": channels not in (1, 3),
         "seed is out of range": not 0 <= record.seed < 2**63,
         "classes are fewer than two": len(record.classes) < 2,
     }
-    for problem, is_so in problems.items():
-        if is_so:
-            raise MalformedError(f"run.json: {problem}")
+    found = next((text for text, is_so in problems.items() if is_so), None)
+    found = found or record.preprocessing.problem(record.input)
+    if found:
+        raise MalformedError(f"run.json: {found}")
 
 
 def newest_run(folder: Path) -> Run:
-    """The run under a folder that started last.
+    """The run with weights under a folder that started last.
 
     Raises:
         UserError: there is none. Folders that are no runs are passed over.
@@ -143,7 +152,9 @@ def newest_run(folder: Path) -> Run:
             continue
     if not runs:
         raise UserError(mistakes.NoRuns(None, str(folder)))
-    return max(runs, key=lambda run: (run.record.started, run.folder.name))
+    newest = max(runs, key=lambda r: (r.has_weights, r.record.started, r.folder.name))
+    newest.require_weights()
+    return newest
 
 
 def new_folder(out: Path | None, net: str, now: datetime) -> Path:

@@ -174,7 +174,7 @@ def conclude(run: Run, learner: Learner, task: Task, outcome: Outcome) -> None:
         draw_curves(run.folder / "curves.png", title, epochs)
     write_run(run.folder, record)
     if record.state == "finished":
-        shutil.rmtree(run.checkpoint_path)
+        shutil.rmtree(run.checkpoint_path, ignore_errors=True)
 
 
 class Interrupts(AbstractContextManager["Interrupts"]):
