@@ -1,0 +1,91 @@
+"""The op matrix for GPUs: every sample as device code, run by TVM's CUDA runtime on the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import gpu_on_cpu
+import numpy as np
+import pytest
+from conftest import graph_of
+from test_device_code import needs_compilers, run_python
+from test_ops import BATCH, SAMPLES, torch_output
+
+from vggc.backends.plan import plan
+from vggc.backends.relax import lower
+from vggc.deploy.build import lowered, pack
+from vggc.deploy.device_code import compile_device
+from vggc.deploy.targets import resolve
+from vggc.ir.graph import Graph
+from vggc.kernels import cuda
+from vggc.kernels.workloads import Kernel, Workload
+from vggc.tvm_alone import tvm
+from vggc.weights import seeded
+
+ARCH = "sm_80"
+# TVM's own pipeline for CUDA fuses the reshapes in these with our kernels, and crashes.
+CRASHING = ("relu_of_vector", "flatten", "flatten_then_softmax", "flatten_then_relu")
+GRAPHS = {name: graph_of(text) for name, text in SAMPLES.items() if name not in CRASHING}
+
+SCRIPT = f"""
+import numpy, tvm
+from vggc.deploy.device_code import require_device
+tvm.register_global_func("tvm_callback_cuda_compile", lambda code: 1 / 0, override=True)
+device = require_device(["{ARCH}"])
+machine = tvm.relax.VirtualMachine(tvm.runtime.load_module("lib.so"), device)
+for name in {list(GRAPHS)}:
+    inputs = numpy.load(name + ".npz").values()
+    output = machine[name](*(tvm.runtime.tensor(array, device) for array in inputs))
+    numpy.save(name + ".npy", output.numpy())
+"""
+
+
+def kernel(sample: str, workload: Workload) -> Kernel:
+    """A kernel whose name is taken in no other sample."""
+    chosen = cuda.kernel(workload)
+    return replace(chosen, algorithm=f"{chosen.algorithm}_{sample}")
+
+
+def image(graph: Graph) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((BATCH, *graph.input), np.float32)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the output of every sample: one library, one process, for all of them."""
+    folder = tmp_path_factory.mktemp("samples")
+    module = tvm.IRModule()
+    for name, graph in GRAPHS.items():
+        calls = plan(graph, BATCH)
+        code = lower(calls, partial(kernel, name))
+        packed = pack(calls, code.kernels, seeded(graph, 0))
+        weights = [packed[weight] for weight in calls.weights]
+        np.savez(folder / f"{name}.npz", image(graph), *weights)
+        for var, function in code.module.functions_items():
+            if isinstance(function, tvm.tirx.PrimFunc):
+                module[var] = function
+        module[name] = code.module["main"].with_attr("global_symbol", name)
+    library = compile_device(module, [ARCH])
+    library.export(folder / "lib.so")
+    run_python(SCRIPT, folder, gpu_on_cpu.environment(library.source, folder))
+    return folder
+
+
+@pytest.mark.slow
+@needs_compilers
+@pytest.mark.parametrize("name", GRAPHS)
+def test_compiled_for_a_gpu_it_agrees_with_float64(name: str, outputs: Path) -> None:
+    graph = GRAPHS[name]
+    expected = torch_output(graph, image(graph))
+    np.testing.assert_allclose(np.load(outputs / f"{name}.npy"), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@needs_compilers
+@pytest.mark.xfail(strict=True, raises=tvm.error.InternalError)
+@pytest.mark.parametrize("name", CRASHING)
+def test_a_reshape_compiles(name: str) -> None:
+    _, code = lowered(graph_of(SAMPLES[name]), BATCH, resolve("cuda"))
+    compile_device(code.module, [ARCH])
