@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 
 from vggc.backends.torch import reference
-from vggc.deploy.artifact import FILES, open_artifact
+from vggc.deploy.artifact import FILES, Manifest, open_artifact
 from vggc.deploy.runtime import Session
 from vggc.deploy.verify import TOLERANCE, verify
 from vggc.diagnostics import UserError
 from vggc.driver import Program
+from vggc.records import MalformedError, from_json
 from vggc.syntax.format import format_net
 from vggc.weights import read_tensors, save, seeded
 
@@ -100,8 +102,12 @@ def refusal(folder: Path) -> str:
 
 
 def edit_manifest(folder: Path, **changes: object) -> None:
+    """Changes values as somebody would who knows that the manifest hashes itself."""
     path = folder / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    value = {**json.loads(path.read_text()), **changes}
+    with contextlib.suppress(MalformedError):
+        value["sha256"] = from_json(Manifest, value).digest
+    path.write_text(json.dumps(value))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -165,6 +171,11 @@ def test_a_manifest_that_is_none_is_refused(tiny_artifact: Make, content: str) -
         {"precision": "float128"},
         {"kernels": 3},
         {"surprise": 1},
+        {"batch": 0},
+        {"batch": 10**9},
+        {"input": [3, 33, 19]},
+        {"output": [9]},
+        {"classes": ["a", "b"]},
     ],
     ids=str,
 )
@@ -174,6 +185,34 @@ def test_a_manifest_with_a_wrong_value_is_refused(
     folder = tiny_artifact()
     edit_manifest(folder, **changes)
     assert refusal(folder).startswith(f"error: {folder} is not an artifact")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"mean": [0.1]}, {"std": [0, 0, 0]}, {"scale": -4}, {"scale": 10**9}, {"size": [9, 9]}],
+    ids=str,
+)
+def test_a_preprocessing_that_cannot_be_is_refused(
+    tiny_artifact: Make, changes: dict[str, object]
+) -> None:
+    folder = tiny_artifact()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    edit_manifest(folder, preprocessing={**manifest["preprocessing"], **changes})
+    assert "manifest.json: preprocessing: " in refusal(folder)
+
+
+@pytest.mark.parametrize("attrs", [{}, {"kind": "zzz"}, {"kind": "llvm", "mcpu": "zz80"}], ids=str)
+def test_a_target_that_cannot_be_is_refused(tiny_artifact: Make, attrs: dict[str, object]) -> None:
+    folder = tiny_artifact()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    edit_manifest(folder, target={**manifest["target"], "attrs": attrs})
+    assert refusal(folder).startswith("error: ")
+
+
+def test_a_manifest_that_was_edited_by_hand_is_found(tiny_artifact: Make) -> None:
+    path = tiny_artifact() / "manifest.json"
+    path.write_text(path.read_text().replace('"seed 0"', '"seed 1"'))
+    assert "manifest.json in the artifact" in refusal(path.parent)
 
 
 def test_a_library_for_other_instructions_is_not_loaded(tiny_artifact: Make) -> None:

@@ -200,13 +200,15 @@ def test_verify_leaves_with_1_and_a_name_when_a_layer_departs(
 ) -> None:
     """An artifact whose library computes another net than its spec says."""
     folder = tiny_artifact()
-    from vggc.deploy.artifact import entry
+    from vggc.deploy.artifact import Manifest, entry
+    from vggc.records import from_json
 
     spec = folder / "net.vgg"
     spec.write_text(spec.read_text().replace("lrn", "lrn alpha=1"))
     manifest = json.loads((folder / "manifest.json").read_text())
     now = entry(spec)
     manifest["files"]["net.vgg"] = {"sha256": now.sha256, "bytes": now.bytes}
+    manifest["sha256"] = from_json(Manifest, manifest).digest
     (folder / "manifest.json").write_text(json.dumps(manifest))
     done = vggc("verify", folder, code=1)
     assert "the first layer that departs is lrn1" in done.stderr

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vggc.driver import Program, load
+from vggc.driver import Program, load, with_input
 from vggc.ir.ops import Shape
 from vggc.preprocessing import Preprocessing
 from vggc.training.run import Run
@@ -36,15 +36,26 @@ def is_run(spec: str) -> bool:
     return (Path(spec) / "run.json").is_file()
 
 
-def from_run(run: Run, weights: Path | None) -> Subject:
-    """The net of a run, with the run's weights unless others are given."""
+def from_run(run: Run, weights: Path | None, size: tuple[int, int] | None) -> Subject:
+    """The net of a run, with the run's weights unless others are given, at its own input
+    size unless another is.
+
+    Raises: UserError when the run has no weights, or they do not fit.
+    """
     program = load(str(run.net_path))
+    run.require_fit(program.graph.input, program.graph.output)
+    if weights is None:
+        run.require_weights()
+    preprocessing = run.record.preprocessing
+    if size is not None:
+        program = program.replace(with_input(program.net, size))
+        preprocessing = replace(preprocessing, size=size)
     path = weights or run.weights_path
     return Subject(
         program,
         load_weights(path, program.graph),
         str(path),
-        run.record.preprocessing,
+        preprocessing,
         run.record.classes,
     )
 
@@ -60,7 +71,7 @@ def from_spec(program: Program, weights: Path | None, seed: int) -> Subject:
 def imagenet_preprocessing(input_: Shape) -> Preprocessing:
     """What fits weights that nothing is known of: torchvision's for three channels.
 
-    As there, the shorter side is 8/7 of the crop: 256 pixels for 224.
+    As there, an image's shorter side is 8/7 of the crop's longer one: 256 pixels for 224.
     """
     channels, height, width = input_
     mean = IMAGENET_MEAN if channels == 3 else (0.5,) * channels

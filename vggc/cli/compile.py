@@ -25,7 +25,7 @@ from vggc.cli.options import IMAGE_SIZE
 @click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True)
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
 @click.option("--arch", help="GPU architectures to hold code for.  [default: sm_80,sm_90 for cuda]")
-@click.option("--seed", type=click.IntRange(0), default=0, help="For weights where none are given.")
+@click.option("--seed", type=click.IntRange(0), help="For random weights.  [default: 0]")
 @click.option(
     "-o",
     "--out",
@@ -40,7 +40,7 @@ def command(
     batch: int,
     size: tuple[int, int] | None,
     arch: str | None,
-    seed: int,
+    seed: int | None,
     out: Path | None,
     as_json: bool,
 ) -> None:

@@ -28,7 +28,7 @@ FORMATS = {
 )
 @click.option("--weights", type=click.Path(path_type=Path), help="A safetensors file.")
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
-@click.option("--seed", type=click.IntRange(0), default=0, help="For weights where none are given.")
+@click.option("--seed", type=click.IntRange(0), help="For random weights.  [default: 0]")
 @click.option(
     "-o",
     "--out",
@@ -41,7 +41,7 @@ def command(
     style: str,
     weights: Path | None,
     size: tuple[int, int] | None,
-    seed: int,
+    seed: int | None,
     out: Path,
 ) -> None:
     """Write a net and its weights for other tools.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from vggc.cli import console
+from vggc.diagnostics import Diagnostic, UserError
 from vggc.driver import load, with_input
 from vggc.subject import Subject, from_run, from_spec, is_run
 from vggc.training.run import Run, newest_run
@@ -12,26 +14,39 @@ from vggc.training.run import Run, newest_run
 RUNS = Path("runs")
 
 
+@dataclass(frozen=True)
+class SeedOfRun(Diagnostic):
+    title = "`--seed` draws random weights"
+    label = "{spec} has weights"
+    help = "leave `--seed` out"
+    spec: str
+
+
 def choose(
-    spec: str | None, weights: Path | None, seed: int, size: tuple[int, int] | None
+    spec: str | None, weights: Path | None, seed: int | None, size: tuple[int, int] | None
 ) -> Subject:
     """The net and weights that the arguments name; the newest run without a spec.
 
     Raises: UserError when there is no such thing, or it is malformed.
     """
+    run = None
     if spec is None:
         run = newest_run(RUNS)
         console.status(f"taking the newest run, {run.folder}")
-        return from_run(run, weights)
-    if is_run(spec):
-        return from_run(Run.load(Path(spec)), weights)
+    elif is_run(spec):
+        run = Run.load(Path(spec))
+    if seed is not None and (run or weights):
+        raise UserError(SeedOfRun(None, str(weights or (run and run.folder))))
+    if run:
+        return from_run(run, weights, size)
+    assert spec is not None
     program = load(spec)
     if size is not None:
         program = program.replace(with_input(program.net, size))
-    subject = from_spec(program, weights, seed)
+    subject = from_spec(program, weights, seed or 0)
     if weights is None:
         console.status(
-            f"{program.net.name} has no weights yet: random ones of seed {seed} are used."
+            f"{program.net.name} has no weights yet: random ones of seed {seed or 0} are used."
             " Give --weights FILE, or a run in place of the spec."
         )
     return subject

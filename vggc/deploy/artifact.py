@@ -7,9 +7,11 @@ from where you would run a program from.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from vggc import __version__
 from vggc.deploy import mistakes
@@ -18,11 +20,12 @@ from vggc.files import sha256
 from vggc.ir.graph import Graph
 from vggc.layers.elaborate import elaborate
 from vggc.preprocessing import Preprocessing
-from vggc.records import MalformedError, from_json, read_json
+from vggc.records import MalformedError, from_json, read_json, to_json
 from vggc.syntax.parse import parse, read_source
 
 FORMAT = "vggc-artifact"
 FORMAT_VERSION = 1
+MAX_BATCH = 1024
 
 MANIFEST = "manifest.json"
 LIBRARY = "lib.so"
@@ -50,21 +53,35 @@ class KernelEntry:
     knobs: dict[str, int]
 
 
+Attr: TypeAlias = str | int | tuple[str, ...]
+
+
 @dataclass(frozen=True)
-class TargetEntry:
-    """The machine that the library is for. `archs` are those of a GPU's code."""
+class Target:
+    """The machine that a library is for.
+
+    `kind` decides on the kernels, `attrs` is TVM's description, `archs` are the
+    architectures of a GPU that there is code for.
+    """
 
     name: str
     kind: Literal["cpu", "cuda"]
-    attrs: dict[str, str | int | tuple[str, ...]]
-    archs: tuple[str, ...]
+    attrs: dict[str, Attr]
+    archs: tuple[str, ...] = ()
+
+    @property
+    def triple(self) -> str | None:
+        """The platform of the code where it is not this machine's own."""
+        triple = self.attrs.get("mtriple")
+        return triple if isinstance(triple, str) else None
 
 
 @dataclass(frozen=True)
 class Manifest:
     """What an artifact holds.
 
-    `weights` are the names and packed shapes in the order in which the library takes them.
+    `sha256` is its own `digest`. `weights` are the names and packed shapes in the order in
+    which the library takes them.
     """
 
     format: str
@@ -72,7 +89,7 @@ class Manifest:
     vggc: str
     tvm: str
     net: str
-    target: TargetEntry
+    target: Target
     precision: Literal["float32"]
     batch: int
     input: tuple[int, int, int]
@@ -83,6 +100,13 @@ class Manifest:
     weights: dict[str, tuple[int, ...]]
     kernels: tuple[KernelEntry, ...]
     files: dict[str, FileEntry]
+    sha256: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The hash of everything in the manifest but its own."""
+        text = json.dumps(to_json(replace(self, sha256="")), sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def class_name(self, index: int) -> str:
         return self.classes[index] if self.classes else f"class {index}"
@@ -107,7 +131,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         value = read_json(folder / MANIFEST)
         match value:
-            case {"format": "vggc-artifact", "format_version": int(version)}:
+            case {"format": str(name), "format_version": int(version)} if name == FORMAT:
                 if version != FORMAT_VERSION:
                     found, expected = f"format {version}", f"format {FORMAT_VERSION}"
                     raise UserError(mistakes.OtherVersion(None, path, found, expected))
@@ -119,10 +143,28 @@ def read_manifest(folder: Path) -> Manifest:
     if manifest.vggc != __version__:
         found, expected = f"vggc {manifest.vggc}", f"vggc {__version__}"
         raise UserError(mistakes.OtherVersion(None, path, found, expected))
-    if set(manifest.files) != set(FILES):
-        reason = f"its manifest must list {', '.join(FILES)} and nothing else"
-        raise UserError(mistakes.NoArtifact(None, path, reason))
+    if manifest.sha256 != manifest.digest:
+        reason = "its SHA-256 is not the one that it gives"
+        raise UserError(mistakes.FileChanged(None, path, MANIFEST, reason))
+    if problem := _problem(manifest):
+        raise UserError(mistakes.NoArtifact(None, path, f"{MANIFEST}: {problem}"))
     return manifest
+
+
+def _problem(manifest: Manifest) -> str | None:
+    """What in a manifest cannot be, though each value by itself is of the right kind."""
+    kinds = {"cpu": "llvm", "cuda": "cuda"}
+    target = manifest.target
+    problems = {
+        f"it must list {', '.join(FILES)} and nothing else": set(manifest.files) != set(FILES),
+        f"batch is not from 1 to {MAX_BATCH}": not 1 <= manifest.batch <= MAX_BATCH,
+        "classes are not as many as the outputs": len(manifest.classes)
+        not in (0, *manifest.output[:1]),
+        "target and attrs differ": target.attrs.get("kind") != kinds[target.kind],
+        "a GPU's code has no architecture": target.kind == "cuda" and not target.archs,
+    }
+    found = next((text for text, is_so in problems.items() if is_so), None)
+    return found or manifest.preprocessing.problem(manifest.input)
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
@@ -149,6 +191,14 @@ def graph_in(folder: Path) -> Graph:
     return elaborate(parse(read_source(folder / SPEC)))
 
 
+def _check_spec(folder: Path, manifest: Manifest) -> None:
+    """Raises: UserError where the spec is of another net than the manifest."""
+    graph = graph_in(folder)
+    if (graph.input, graph.output) != (manifest.input, manifest.output):
+        reason = f"{MANIFEST} and {SPEC} are of nets of other shapes"
+        raise UserError(mistakes.NoArtifact(None, str(folder), reason))
+
+
 def open_artifact(folder: Path) -> Manifest:
     """The manifest of an artifact whose files are all as they were compiled.
 
@@ -156,4 +206,5 @@ def open_artifact(folder: Path) -> Manifest:
     """
     manifest = read_manifest(folder)
     check_files(folder, manifest)
+    _check_spec(folder, manifest)
     return manifest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from vggc.backends.plan import Plan, plan
 from vggc.backends.relax import KernelOf, Lowered, lower
 from vggc.deploy import mistakes
 from vggc.deploy.artifact import (
+    FILES,
     FORMAT,
     FORMAT_VERSION,
     LIBRARY,
@@ -23,10 +24,10 @@ from vggc.deploy.artifact import (
     WEIGHTS,
     KernelEntry,
     Manifest,
-    TargetEntry,
+    Target,
     entry,
 )
-from vggc.deploy.targets import Target
+from vggc.deploy.targets import tvm_target
 from vggc.diagnostics import UserError
 from vggc.files import new_folder, refuse_full
 from vggc.ir.graph import Graph
@@ -80,7 +81,7 @@ def kernels_for(target: Target) -> KernelOf:
         case "cpu":
             from vggc.kernels import cpu
 
-            return partial(cpu.kernel, machine=cpu.Machine.of(target.tvm()))
+            return partial(cpu.kernel, machine=cpu.Machine.of(tvm_target(target)))
         case "cuda":
             from vggc.kernels import cuda
 
@@ -105,16 +106,14 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
         _export(code.module, job.target, inside / LIBRARY)
         save(inside / WEIGHTS, packed)
         (inside / SPEC).write_text(format_net(job.net), "utf-8")
-        files = {name: entry(inside / name) for name in (LIBRARY, WEIGHTS, SPEC)}
+        files = {name: entry(inside / name) for name in FILES}
         manifest = Manifest(
             format=FORMAT,
             format_version=FORMAT_VERSION,
             vggc=__version__,
             tvm=tvm.__version__,
             net=job.net.name,
-            target=TargetEntry(
-                job.target.name, job.target.kind, job.target.attrs, job.target.archs
-            ),
+            target=job.target,
             precision="float32",
             batch=job.batch,
             input=_image_shape(job.graph),
@@ -126,6 +125,7 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
             kernels=_entries(calls, code.kernels),
             files=files,
         )
+        manifest = replace(manifest, sha256=manifest.digest)
         write_record(inside / MANIFEST, manifest)
     return manifest
 
@@ -133,7 +133,7 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
 def compile_for(module: tvm.IRModule, target: Target) -> Any:
     """The executable of a lowered net for a CPU."""
     pipeline = tvm.transform.Sequential(list(PASSES))
-    return tvm.compile(module, target=target.tvm(), relax_pipeline=pipeline)
+    return tvm.compile(module, target=tvm_target(target), relax_pipeline=pipeline)
 
 
 def _export(module: tvm.IRModule, target: Target, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggc.deploy import mistakes
-from vggc.deploy.artifact import LIBRARY, WEIGHTS, Manifest, open_artifact
-from vggc.deploy.targets import Attr, host, num_cores
+from vggc.deploy.artifact import LIBRARY, WEIGHTS, Attr, Manifest, open_artifact
+from vggc.deploy.targets import host, num_cores
 from vggc.diagnostics import UserError
 from vggc.tvm_alone import relax, tvm
 from vggc.weights import Weights, read_tensors
@@ -104,27 +105,40 @@ def _device(folder: Path, manifest: Manifest) -> Any:
 
 def _check_cpu(folder: Path, manifest: Manifest) -> None:
     """Code for a CPU with more instructions than this one would end the process."""
-    attrs = manifest.target.attrs
-    missing = sorted(_features(attrs) - _features(host()))
-    triple = str(attrs.get("mtriple", platform.machine()))
-    model = attrs.get("mcpu", "another CPU")
-    reason = ""
-    if not triple.startswith(platform.machine()):
-        reason = f"it is compiled for {triple}, and this is {platform.machine()}"
-    elif missing:
-        reason = f"it is compiled for {model}, and this CPU lacks {', '.join(missing[:3])}"
-    if reason:
+    if reason := _obstacle(manifest.target.attrs):
         hint = "compile it on this machine with `--target cpu`"
         raise UserError(mistakes.WrongMachine(None, str(folder), reason, hint))
 
 
-VECTOR_FEATURES = ("sse4.1", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512vl", "neon")
+def _obstacle(attrs: dict[str, Attr]) -> str | None:
+    """Why code for a CPU does not run on this one, if it does not."""
+    triple = str(attrs.get("mtriple", platform.machine()))
+    model = str(attrs.get("mcpu", "any CPU"))
+    if not triple.startswith(platform.machine()):
+        return f"it is compiled for {triple}, and this is {platform.machine()}"
+    known = tvm.get_global_func("target.llvm_get_cpu_archlist")(tvm.target.Target("llvm"))
+    if "mcpu" in attrs and model not in set(map(str, known)):
+        return f"it is compiled for {model}, a CPU that this TVM does not know"
+    missing = sorted(_instructions(attrs) - _instructions(host()))
+    if missing:
+        return f"it is compiled for {model}, and this CPU lacks {', '.join(missing[:3])}"
+    return None
 
 
-def _features(attrs: dict[str, Attr]) -> set[str]:
-    target = tvm.target.Target(attrs)
-    has_feature = tvm.get_global_func("target.target_has_feature")
-    return {name for name in VECTOR_FEATURES if has_feature(name, target)}
+# Names of LLVM's CPU features that are instructions; the others are tuning.
+INSTRUCTIONS = re.compile(
+    "(sse|ssse|avx|fma|bmi|f16c|lzcnt|popcnt|movbe|adx|sha|gfni|v?aes|v?pclmul"
+    "|neon|sve|dotprod|fullfp16|i8mm|bf16|lse|crc).*"
+)
+
+
+def _instructions(attrs: dict[str, Attr]) -> set[str]:
+    """The instruction sets that code for a CPU may use.
+
+    Raises: ValueError where TVM knows no such CPU.
+    """
+    features = tvm.get_global_func("target.llvm_get_cpu_features")(tvm.target.Target(attrs))
+    return {name for name in map(str, features) if INSTRUCTIONS.fullmatch(name)}
 
 
 def _load_library(folder: Path) -> Any:

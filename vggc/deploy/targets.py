@@ -6,13 +6,13 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
+from vggc.deploy.artifact import Attr, Target
 from vggc.deploy.device_code import DEFAULT_ARCHS
 from vggc.diagnostics import Diagnostic, UserError, nearest
 from vggc.tvm_alone import tvm
 
-Attr: TypeAlias = str | int | tuple[str, ...]
 CPU_ATTRS = ("mtriple", "mcpu", "mattr", "num-cores")
 """What describes a CPU; TVM's other attributes follow from these."""
 
@@ -28,29 +28,22 @@ class UnknownTarget(Diagnostic):
 
 
 @dataclass(frozen=True)
+class ArchForCpu(Diagnostic):
+    title = "`--arch` is for GPUs"
+    label = "the target is a CPU"
+    help = "leave `--arch` out, or compile with `--target cuda`"
+
+
+@dataclass(frozen=True)
 class BadArch(Diagnostic):
     title = "`{arch}` is no GPU architecture"
     label = "architectures look like sm_80 (A100), sm_89 (RTX 4090) or sm_90 (H100)"
     arch: str
 
 
-@dataclass(frozen=True)
-class Target:
-    """`kind` decides on the kernels; `attrs` is TVM's description of the machine."""
-
-    name: str
-    kind: Literal["cpu", "cuda"]
-    attrs: dict[str, Attr]
-    archs: tuple[str, ...] = ()
-
-    def tvm(self) -> Any:
-        return tvm.target.Target(self.attrs)
-
-    @property
-    def triple(self) -> str | None:
-        """The platform of the code where it is not this machine's own."""
-        triple = self.attrs.get("mtriple")
-        return triple if isinstance(triple, str) else None
+def tvm_target(target: Target) -> Any:
+    """The machine as TVM describes it."""
+    return tvm.target.Target(target.attrs)
 
 
 def resolve(name: str, archs: Sequence[str] = ()) -> Target:
@@ -58,6 +51,8 @@ def resolve(name: str, archs: Sequence[str] = ()) -> Target:
 
     Raises: UserError for a name that is none, or a machine that vggc has no kernels for.
     """
+    if archs and name == "cpu":
+        raise UserError(ArchForCpu(None))
     match name:
         case "cpu":
             return Target(name, "cpu", host())
@@ -69,7 +64,8 @@ def resolve(name: str, archs: Sequence[str] = ()) -> Target:
 
 def _tagged(name: str, archs: Sequence[str]) -> Target:
     try:
-        found = tvm.target.Target(name)
+        # TVM also takes a description in JSON here; a name of ours is a word.
+        found = tvm.target.Target(name if re.fullmatch(r"[\w./-]+", name) else "")
     except ValueError:
         tags = [tag for tag in tvm.target.list_tags() if "qcom" not in tag]
         hint = f"`{nearest(name, ['cpu', 'cuda', *tags]) or 'nvidia/nvidia-h100'}`"
@@ -78,6 +74,8 @@ def _tagged(name: str, archs: Sequence[str]) -> Target:
         case "cuda":
             arch = str(found.attrs["arch"]).rstrip("a")
             return Target(name, "cuda", {"kind": "cuda"}, _archs(archs or (arch,)))
+        case "llvm" if archs:
+            raise UserError(ArchForCpu(None))
         case "llvm":
             attrs = {key: found.attrs[key] for key in CPU_ATTRS if key in found.attrs}
             plain = {key: _plain(value) for key, value in attrs.items()}

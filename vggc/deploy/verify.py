@@ -14,7 +14,6 @@ from vggc.backends.torch import reference
 from vggc.deploy.artifact import WEIGHTS, Manifest, graph_in
 from vggc.deploy.build import lowered, unpack
 from vggc.deploy.runtime import Session
-from vggc.deploy.targets import Target
 from vggc.ir.graph import Graph
 from vggc.kernels.workloads import Map
 from vggc.preprocessing import Preprocessing
@@ -66,10 +65,7 @@ def verify(folder: Path, threads: int | None = None) -> list[Comparison]:
 
 def original_weights(folder: Path, graph: Graph, manifest: Manifest) -> tuple[Plan, Weights]:
     """The artifact's calls, and its weights as they were before they were packed."""
-    target = Target(
-        manifest.target.name, manifest.target.kind, manifest.target.attrs, manifest.target.archs
-    )
-    calls, code = lowered(graph, manifest.batch, target)
+    calls, code = lowered(graph, manifest.batch, manifest.target)
     return calls, unpack(calls, code.kernels, read_tensors(folder / WEIGHTS))
 
 
