@@ -1,0 +1,101 @@
+"""Every mistake around training has one exact message: `diagnostics/training/NAME.err`.
+
+After a change of wording: `UPDATE_GOLDEN=1 pytest tests/test_training_mistakes.py`, then
+read the difference aloud.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vggc.diagnostics import Diagnostic, UserError, render
+from vggc.source import Source
+from vggc.syntax.parse import parse_block
+from vggc.training import mistakes
+from vggc.training.recipe import Recipe, check_scale, override, read_recipe
+
+FOLDER = Path(__file__).parent / "diagnostics" / "training"
+
+
+def in_block(settings: str) -> Diagnostic:
+    """The mistake in the settings of a `train` block."""
+    with pytest.raises(UserError) as error:
+        read_recipe(parse_block(Source("tiny.vgg", f"train {{\n  {settings}\n}}\n")))
+    return error.value.diagnostics[0]
+
+
+def in_change(change: str) -> Diagnostic:
+    """The mistake in a `--set`."""
+    with pytest.raises(UserError) as error:
+        override(Recipe(), [change])
+    return error.value.diagnostics[0]
+
+
+def too_small() -> Diagnostic:
+    with pytest.raises(UserError) as error:
+        check_scale(Recipe(scale=(200, 512)), (224, 224))
+    return error.value.diagnostics[0]
+
+
+def samples() -> list[Diagnostic]:
+    """One of each: reached where a text is enough to reach it, made by hand otherwise."""
+    return [
+        in_block("ephocs 3"),
+        in_block("batch 1; batch 2"),
+        in_block("constant; plateau"),
+        in_block("sgd lrr=1"),
+        in_block("sgd lr=1 lr=2"),
+        in_block("epochs"),
+        in_block("init hee"),
+        in_change("lrr=1"),
+        in_change("batch"),
+        in_change("batch=٣٢"),
+        in_change("warm-up=0.1"),
+        too_small(),
+        mistakes.AmbiguousOverride(None, "lr", "`sgd.lr` or `adam.lr`"),
+        mistakes.NoSuchFolder(None, "photos"),
+        mistakes.UnreadableFolder(None, "photos/cat", "Permission denied"),
+        mistakes.NoClassFolders(None, "photos", ".jpg .png"),
+        mistakes.OnlyOneClass(None, "photos", "cat"),
+        mistakes.NoHeldOutFolder(None, "photos"),
+        mistakes.ClassesDiffer(None, "photos", "val", "only in train/: cat; only in val/: dog"),
+        mistakes.NoReadableImages(None, "cat", "train on", 3),
+        mistakes.NothingHeldOut(None, "photos"),
+        mistakes.ImageLost(None, "No such file or directory"),
+        mistakes.UnsupportedChannels(None, 2, 224, 224),
+        mistakes.NoCuda(None, "2.13.0"),
+        mistakes.UnsupportedPrecision(None, "fp16", "a CPU", "fp16 needs `--device cuda`"),
+        mistakes.OutOfMemory(None, "the GPU", 256, 128),
+        mistakes.LossNotFinite(None, "training", float("nan"), 1, 7, 0.1, 0.01),
+        mistakes.LossFlat(None, 3, 120, 2.3026, 10, 2.302585, 0.01),
+        mistakes.NotARun(None, "photos", "run.json: No such file or directory"),
+        mistakes.NoRuns(None, "runs"),
+        mistakes.NoWeights(None, "runs/tiny-20260102-030405", "running"),
+        mistakes.RunFinished(None, "runs/tiny-20260102-030405", 74, 0.985),
+        mistakes.FixedByRun(None, "`--epochs`, `--lr`", "runs/tiny-20260102-030405"),
+        mistakes.NothingToTrain(None),
+        mistakes.DataChanged(None, "photos"),
+        mistakes.BadCheckpoint(None, "run/checkpoint", "tensors-7.safetensors is missing"),
+    ]
+
+
+@pytest.mark.parametrize("mistake", samples(), ids=lambda mistake: type(mistake).__name__)
+def test_the_message_of_a_mistake_is_exactly_this(mistake: Diagnostic) -> None:
+    text = render(mistake) + "\n"
+    golden = FOLDER / f"{type(mistake).__name__}.err"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(text, "utf-8")
+    assert text == golden.read_text("utf-8")
+
+
+def test_no_mistake_is_without_a_golden() -> None:
+    kinds = {
+        kind
+        for kind in vars(mistakes).values()
+        if isinstance(kind, type) and issubclass(kind, Diagnostic) and kind is not Diagnostic
+    }
+    assert kinds == {type(mistake) for mistake in samples()}
+    assert {kind.__name__ for kind in kinds} == {path.stem for path in FOLDER.glob("*.err")}
