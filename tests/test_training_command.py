@@ -11,8 +11,15 @@ from pathlib import Path
 import pytest
 from training_data import TINY, write_images
 
-from vggc.diagnostics import Diagnostic
-from vggc.training import mistakes
+from vggc import driver
+from vggc.diagnostics import UserError
+from vggc.driver import Program
+from vggc.source import Source
+from vggc.syntax.parse import parse
+from vggc.train import check_memory, departures
+from vggc.training.images import digits
+from vggc.training.loop import Machine
+from vggc.training.recipe import Recipe
 
 
 @pytest.fixture
@@ -53,7 +60,7 @@ def test_digits_are_the_default(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "1,797 scanned digits" in done.stderr
     for key, before, after in (
-        ("input", "3x8x8", "3x32x32"),
+        ("input", "3×8×8", "3×32×32"),
         ("classes", "3", "10"),
         ("batch", "4", "64"),
         ("sgd.lr", "0.05", "0.02"),
@@ -103,6 +110,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path) -> None:
         (["tiny.vgg", "--epochs", "0"], "`epochs` takes a whole number"),
         (["tiny.vgg", "--lr", "nan"], "`sgd.lr` takes a number above 0"),
         (["tiny.vgg", "--set", "lrr=1"], "did you mean `lr`?"),
+        (["tiny.vgg", "--set", "batch=٣٢"], "--set:1:7"),
         (["tiny.vgg", "--precision", "fp16", "--device", "cpu"], "fp16 needs `--device cuda`"),
         (["tiny.vgg", "--set", "scale=16"], "`scale 16` is smaller than the net's input"),
         (["tiny.vgg", "--input", "1"], "pool"),
@@ -143,17 +151,6 @@ def test_a_loss_that_explodes_fails_the_run(folder: Path) -> None:
     assert "try `--lr 100`" in done.stderr
 
 
-def test_every_mistake_is_tested() -> None:
-    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
-    kinds = [
-        name
-        for name, kind in vars(mistakes).items()
-        if isinstance(kind, type) and issubclass(kind, Diagnostic) and kind is not Diagnostic
-    ]
-    seen_in_words = {"NothingToTrain", "RunFinished", "FixedByRun"}
-    assert [name for name in kinds if name not in tests and name not in seen_in_words] == []
-
-
 def test_a_training_that_no_memory_holds_is_refused_before_it_begins(tmp_path: Path) -> None:
     spec = tmp_path / "big.vgg"
     spec.write_text("net big input 3x32x32 fc-1000000 ×2 | fc-10 | softmax")
@@ -162,3 +159,24 @@ def test_a_training_that_no_memory_holds_is_refused_before_it_begins(tmp_path: P
     assert done.returncode == 2
     assert "does not fit into this machine's memory" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_is_never_larger_than_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    program, cpu = Program(parse(Source("tiny.vgg", TINY))), Machine("cpu", "fp32")
+    needed = program.report(1438).totals.training_bytes
+    assert needed
+    monkeypatch.setattr(driver, "memory", lambda: needed)
+    check_memory(program, digits(), Recipe(batch=65_536), cpu)
+    monkeypatch.setattr(driver, "memory", lambda: needed - 1)
+    check_memory(program, digits(), Recipe(batch=1000), cpu)
+    with pytest.raises(UserError, match="batches of 1438 "):
+        check_memory(program, digits(), Recipe(batch=65_536), cpu)
+
+
+def test_a_run_departs_from_what_the_file_says() -> None:
+    with_recipe = Program(parse(Source("tiny.vgg", TINY)))
+    without = Program(parse(Source("tiny.vgg", TINY[: TINY.index("train {")])))
+    assert departures(with_recipe, without, with_recipe.recipe).changes == ()
+    assert departures(with_recipe, without, with_recipe.recipe).base == "the file of tiny"
+    found = departures(without, without, Recipe(batch=4))
+    assert (found.base, found.changes) == ("tiny's default recipe", (("batch", "256", "4"),))

@@ -76,7 +76,9 @@ class Preprocessing:
                 channels == len(self.mean) == len(self.std)
             ),
             "mean is out of range": not all(abs(value) <= MOST for value in self.mean),
-            "std is not above 0, or out of range": not all(LEAST_STD <= value <= MOST for value in self.std),
+            "std is not above 0, or out of range": not all(
+                LEAST_STD <= value <= MOST for value in self.std
+            ),
         }
         found = next((text for text, is_so in problems.items() if is_so), None)
         return found and f"preprocessing: {found}"

@@ -1,0 +1,272 @@
+"""What `train` works on: a net fitted to images, or a run to go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from vggc.diagnostics import UserError
+from vggc.driver import Program, load, with_block, with_classes, with_input
+from vggc.files import refuse_full
+from vggc.ir.ops import describe
+from vggc.source import Source
+from vggc.syntax.format import format_net
+from vggc.syntax.parse import parse
+from vggc.training import mistakes
+from vggc.training.progress import Progress
+from vggc.training.recipe import (
+    He,
+    OneCycle,
+    Recipe,
+    check_scale,
+    differences,
+    override,
+    to_block,
+)
+from vggc.training.run import Run
+
+if TYPE_CHECKING:
+    from vggc.backends.torch import Net as Module
+    from vggc.training.images import Data, Images
+    from vggc.training.loop import Learner, Machine, Precision
+    from vggc.training.session import Task
+
+DIGITS_SIZE = (32, 32)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asks for; None where nothing is said."""
+
+    data: Path | None
+    epochs: int | None
+    batch: int | None
+    lr: float | None
+    size: tuple[int, int] | None
+    device: Literal["cpu", "cuda", "auto"] | None
+    precision: Precision | None
+    out: Path | None
+    seed: int | None
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Departures:
+    """What a new run does otherwise than `base` says: key, before, after."""
+
+    base: str
+    changes: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training before its images are read: a new one, or the rest of a `run`."""
+
+    program: Program
+    module: Module
+    images: Images
+    recipe: Recipe
+    machine: Machine
+    seed: int
+    run: Run | None
+    out: Path | None
+    departures: Departures | None
+
+    def read(self, on_progress: Callable[[int, int], None]) -> Data:
+        """Reads and checks all images; `on_progress` is told how many of how many are done.
+
+        Raises:
+            UserError: they are not of the kind that the net takes, or too few can be read.
+        """
+        from vggc.training.images import prepare
+
+        channels, height, width = self.program.graph.input
+        return prepare(self.images, self.recipe, channels, (height, width), on_progress)
+
+    def start(self, data: Data) -> Training:
+        """Makes the folder of a new run, or takes up a run where it was left.
+
+        Raises:
+            UserError: a file cannot be written, or the run's checkpoint does not fit.
+        """
+        from vggc.training.session import Task, begin, resume
+
+        net = self.program.net
+        text = format_net(net)
+        task = Task(net.name, text, self.module, data, self.recipe, self.machine, self.seed)
+        if self.run:
+            return Training(self.run, task, *resume(self.run, task))
+        run, learner = begin(task, self.out, datetime.now())
+        return Training(run, task, learner, Progress())
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that is ready to proceed from `progress`."""
+
+    run: Run
+    task: Task
+    learner: Learner
+    progress: Progress
+
+
+# A new run
+
+
+def anew(spec: str | None, wishes: Wishes) -> Plan:
+    """The training of a net from the start.
+
+    Raises:
+        UserError: there is no such net, or something that was asked for does not fit.
+    """
+    if spec is None:
+        raise UserError(mistakes.NothingToTrain(None))
+    program = load(spec)
+    recipe = recipe_for(program, wishes)
+
+    from vggc.training.loop import choose_machine
+
+    machine = choose_machine(wishes.device or "auto", wishes.precision or "fp32")
+    if wishes.out is not None:
+        refuse_full(wishes.out)
+    seed = wishes.seed or 0
+    images = find(wishes.data, seed)
+    fitted = fit_program(program, images, recipe, wishes)
+    check_memory(fitted, images, recipe, machine)
+    return Plan(
+        fitted,
+        fitted.logits_module(),
+        images,
+        recipe,
+        machine,
+        seed,
+        run=None,
+        out=wishes.out,
+        departures=departures(program, fitted, recipe),
+    )
+
+
+def recipe_for(program: Program, wishes: Wishes) -> Recipe:
+    """The file's recipe; for the digits with defaults of their own; as the wishes change it."""
+    recipe = program.recipe
+    if wishes.data is None:
+        recipe = for_digits(recipe)
+    for key in ("epochs", "batch", "lr"):
+        value = getattr(wishes, key)
+        if value is not None:
+            recipe = override(recipe, [f"{key}={value}"], f"--{key}")
+    return override(recipe, wishes.changes)
+
+
+def for_digits(recipe: Recipe) -> Recipe:
+    """What suits 1,438 small grey images better than what ImageNet asks for."""
+    return replace(
+        recipe, batch=32, epochs=9, schedule=OneCycle(), init=He(), scale=None, flip=False
+    )
+
+
+def fit_program(program: Program, images: Images, recipe: Recipe, wishes: Wishes) -> Program:
+    """The net for these images: their size, their classes, and the recipe as used.
+
+    It is read back from its own text, the one that the run's folder will hold, so that
+    whatever is wrong with it shows where it is wrong.
+
+    Raises:
+        UserError: the net cannot take them.
+    """
+    net = with_block(program.net, to_block(recipe))
+    size = wishes.size or (DIGITS_SIZE if wishes.data is None else None)
+    if size is not None:
+        net = with_input(net, size)
+    if program.graph.output != (len(images.classes),):
+        net = with_classes(net, len(images.classes))
+    fitted = program.replace(parse(Source(f"{net.name}.vgg as fitted", format_net(net))))
+    _, height, width = fitted.graph.input
+    block = program.net.block("train")
+    settings = block.settings if block else ()
+    span = next((setting.span for setting in settings if setting.key == "scale"), None)
+    check_scale(recipe, (height, width), span)
+    return fitted
+
+
+def departures(program: Program, fitted: Program, recipe: Recipe) -> Departures:
+    """Where the fitted net and its recipe are not those of the file."""
+    name, old, new = program.net.name, program.graph, fitted.graph
+    base = f"the file of {name}" if program.net.block("train") else f"{name}'s default recipe"
+    shapes = (("input", old.input, new.input), ("classes", old.output, new.output))
+    changed = [(key, describe(a), describe(b)) for key, a, b in shapes if a != b]
+    return Departures(base, (*changed, *differences(program.recipe, recipe)))
+
+
+# A run to go on with
+
+
+def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
+    """The rest of a run that was interrupted.
+
+    Raises:
+        UserError: there is no such run, it has finished, or something about it would change.
+    """
+    refuse_changes(spec, folder, wishes)
+
+    from vggc.training.loop import choose_machine
+
+    run = Run.load(folder)
+    record, recipe = run.record, run.recipe
+    if record.state == "finished" and record.metrics:
+        last = record.metrics
+        raise UserError(mistakes.RunFinished(None, str(folder), last.epoch, last.val_top1))
+    machine = choose_machine(wishes.device or record.device, record.precision)
+    program = load(str(run.net_path))
+    run.require_fit(program.graph.input, program.graph.output)
+    recorded = Path(record.data.path) if record.data.path else None
+    images = find(wishes.data or recorded, record.seed)
+    check_memory(program, images, recipe, machine)
+    return Plan(
+        program,
+        program.logits_module(),
+        images,
+        recipe,
+        machine,
+        record.seed,
+        run=run,
+        out=None,
+        departures=None,
+    )
+
+
+def refuse_changes(spec: str | None, folder: Path, wishes: Wishes) -> None:
+    """Only where the images are and what computes may change when a run goes on."""
+    given = {
+        "SPEC": spec,
+        "`--epochs`": wishes.epochs,
+        "`--batch`": wishes.batch,
+        "`--lr`": wishes.lr,
+        "`--input`": wishes.size,
+        "`--precision`": wishes.precision,
+        "`--out`": wishes.out,
+        "`--seed`": wishes.seed,
+        "`--set`": wishes.changes or None,
+    }
+    flags = [flag for flag, value in given.items() if value is not None]
+    if flags:
+        raise UserError(mistakes.FixedByRun(None, ", ".join(flags), str(folder)))
+
+
+# Both
+
+
+def find(folder: Path | None, seed: int) -> Images:
+    """The images in a folder; with None, the digits."""
+    from vggc.training.images import digits, find_images
+
+    return digits() if folder is None else find_images(folder, seed)
+
+
+def check_memory(program: Program, images: Images, recipe: Recipe, machine: Machine) -> None:
+    """Raises: UserError when the largest batch of these images does not fit into memory."""
+    if machine.device == "cpu":
+        program.check_memory(min(recipe.batch, len(images.train)))
