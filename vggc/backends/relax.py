@@ -16,6 +16,25 @@ from vggc.tvm_alone import relax, tvm
 
 KernelOf: TypeAlias = Callable[[Workload], Kernel]
 
+# From one call a kernel to code for the virtual machine, on every target. Our kernels come
+# scheduled and fused, so nothing here may touch a PrimFunc: TVM's own pipelines would, and
+# crash where they fuse a reshape with one.
+PIPELINE = tvm.transform.Sequential(
+    [
+        relax.transform.RewriteDataflowReshape(),
+        relax.transform.ToNonDataflow(),
+        relax.transform.RemovePurityChecking(),
+        relax.transform.CallTIRRewrite(),
+        relax.transform.StaticPlanBlockMemory(),
+        relax.transform.LowerAllocTensor(),
+        relax.transform.KillAfterLastUse(),
+        relax.transform.LowerRuntimeBuiltin(),
+        relax.transform.ComputePrimValue(),
+        relax.transform.VMShapeLower(),
+        relax.transform.AttachGlobalSymbol(),
+    ]
+)
+
 
 @dataclass(frozen=True)
 class Lowered:

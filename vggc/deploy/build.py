@@ -12,7 +12,7 @@ from typing import Any
 
 from vggc import __version__
 from vggc.backends.plan import Plan, plan
-from vggc.backends.relax import KernelOf, Lowered, lower
+from vggc.backends.relax import PIPELINE, KernelOf, Lowered, lower
 from vggc.deploy import mistakes
 from vggc.deploy.artifact import (
     FILES,
@@ -36,24 +36,8 @@ from vggc.preprocessing import Preprocessing
 from vggc.records import write_record
 from vggc.syntax.ast import Net
 from vggc.syntax.format import format_net
-from vggc.tvm_alone import relax, tvm
+from vggc.tvm_alone import tvm
 from vggc.weights import Weights, save
-
-# From one call a kernel to code for the virtual machine. Our kernels come scheduled and
-# fused, so nothing here may touch a PrimFunc.
-PASSES = (
-    relax.transform.RewriteDataflowReshape(),
-    relax.transform.ToNonDataflow(),
-    relax.transform.RemovePurityChecking(),
-    relax.transform.CallTIRRewrite(),
-    relax.transform.StaticPlanBlockMemory(),
-    relax.transform.LowerAllocTensor(),
-    relax.transform.KillAfterLastUse(),
-    relax.transform.LowerRuntimeBuiltin(),
-    relax.transform.ComputePrimValue(),
-    relax.transform.VMShapeLower(),
-    relax.transform.AttachGlobalSymbol(),
-)
 
 
 @dataclass(frozen=True)
@@ -131,9 +115,8 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
 
 
 def compile_for(module: tvm.IRModule, target: Target) -> Any:
-    """The executable of a lowered net for a CPU."""
-    pipeline = tvm.transform.Sequential(list(PASSES))
-    return tvm.compile(module, target=tvm_target(target), relax_pipeline=pipeline)
+    """The executable of a lowered net. `target` is a CPU."""
+    return tvm.compile(module, target=tvm_target(target), relax_pipeline=PIPELINE)
 
 
 def _export(module: tvm.IRModule, target: Target, path: Path) -> None:
@@ -146,7 +129,7 @@ def _export(module: tvm.IRModule, target: Target, path: Path) -> None:
             from vggc.deploy.device_code import CompilerError, compile_device
 
             try:
-                compile_device(module, target.archs).export(path)
+                compile_device(module, target.archs).export(path, linker)
             except CompilerError as error:
                 raise UserError(mistakes.NoDeviceCode(None, str(error))) from None
 

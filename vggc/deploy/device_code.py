@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from vggc.backends.relax import PIPELINE
 from vggc.tvm_alone import tvm
 
 # Compute capability, major and minor.
@@ -74,9 +75,9 @@ class DeviceLibrary:
     fatbin: bytes
     archs: tuple[str, ...]
 
-    def export(self, path: Path) -> None:
+    def export(self, path: Path, linker: str | None = None) -> None:
         """Write the shared library `path`: host code and the fatbin, no CUDA source."""
-        self.executable.mod.export_library(str(path), fpack_imports=self._pack_imports)
+        self.executable.mod.export_library(str(path), cc=linker, fpack_imports=self._pack_imports)
 
     def _pack_imports(self, module: Any, is_system_lib: bool, prefix: str, folder: str) -> str:
         """TVM's hook for what a library carries beside its own code: an object file."""
@@ -99,7 +100,7 @@ def compile_device(module: Any, archs: Sequence[str] = DEFAULT_ARCHS) -> DeviceL
     """
     ordered = tuple(sorted(set(archs), key=capability))
     with _source_only():
-        executable = tvm.compile(module, target=target(ordered[0]))
+        executable = tvm.compile(module, target=target(ordered[0]), relax_pipeline=PIPELINE)
     (device,) = (m for m in _import_tree(executable.mod) if m.kind == "cuda")
     source = str(device.inspect_source())
     return DeviceLibrary(executable, source, compile_fatbin(source, ordered), ordered)
