@@ -89,8 +89,9 @@ def printable(text: str) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word that `word` most likely meant, or nothing."""
-    matches = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.7)
-    return matches[0] if matches else ""
+    by_lower = {name.lower(): name for name in sorted(known)}
+    matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.7)
+    return by_lower[matches[0]] if matches else ""
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

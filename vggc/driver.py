@@ -38,6 +38,14 @@ class TrainingTooLarge(Diagnostic):
 
 
 @dataclass(frozen=True)
+class FolderForSpec(Diagnostic):
+    title = "{path} is a folder, and a spec is a file"
+    help = "{hint}"
+    path: str
+    hint: str
+
+
+@dataclass(frozen=True)
 class Program:
     """One net on its way through the compiler. Every property may raise UserError."""
 
@@ -100,11 +108,21 @@ def _by_depth(name: str) -> tuple[int, str]:
     return int(digits or 0), name
 
 
+def _what_folder(path: Path) -> str:
+    if (path / "run.json").exists():
+        return f"it is a run: its spec is {path / 'net.vgg'}; `vggc train --resume {path}` goes on"
+    if (path / "manifest.json").exists():
+        return f"it is an artifact: its spec is {path / 'net.vgg'}"
+    return f"name a .vgg file, or a net of the zoo: {', '.join(zoo())}"
+
+
 def _find(spec: str) -> Source:
     path = Path(spec)
     bare = path.suffix == "" and path.name == spec
     if bare and spec in zoo() and not path.is_file():
         return read_source(resource("zoo", f"{spec}.vgg"))
+    if path.is_dir():
+        raise UserError(FolderForSpec(None, spec, _what_folder(path)))
     near = nearest(path.stem, zoo())
     hint = f"the zoo has `{near}`" if near else f"the zoo has {', '.join(zoo())}"
     return read_source(path, hint)

@@ -11,11 +11,13 @@ from vggc.diagnostics import Diagnostic, UserError, did_you_mean, nearest
 from vggc.ir.graph import Graph, Layer, Node
 from vggc.ir.ops import Input, Misfit, Shape
 from vggc.layers import mistakes
-from vggc.layers.kinds import BY_WORD, ENDS_BLOCK, WITH_WEIGHTS, Conv, Kind, Param
+from vggc.layers.kinds import BY_WORD, ELSEWHERE, ENDS_BLOCK, WITH_WEIGHTS, Conv, Kind, Param
 from vggc.source import Span
 from vggc.syntax import ast
 
 MAX_SIDE = 1 << 14
+MAX_NET_NAME = 64
+"""Characters: folders and files are called after nets."""
 BLOCKS = ("train",)
 RESERVED_NAMES = ("input", "output")
 
@@ -27,6 +29,7 @@ def elaborate(net: ast.Net) -> Graph:
     the first layer that does not fit.
     """
     found: list[Diagnostic] = []
+    _check_net_name(net, found)
     shape = _read_input(net.input, found)
     _check_blocks(net.blocks, found)
     written = list(ast.layers(net.body))
@@ -42,7 +45,19 @@ def elaborate(net: ast.Net) -> Graph:
 # ---------------------------------------------------------------- words and values
 
 
+def _check_net_name(net: ast.Net, found: list[Diagnostic]) -> None:
+    if len(net.name) > MAX_NET_NAME:
+        start = net.span.text.index(net.name)
+        head = net.span.part(start, start + len(net.name))
+        found.append(mistakes.LongNetName(head, len(net.name), MAX_NET_NAME))
+
+
 def _read_input(setting: ast.Setting, found: list[Diagnostic]) -> Shape:
+    line, _ = setting.span.position
+    strays = [p for p in (*setting.values[1:], *setting.options) if p.span.position[0] != line]
+    if strays:
+        found.append(mistakes.NotALayer(strays[0].span, strays[0].span.text))
+        return (1, 1, 1)
     for option in setting.options:
         hint = "`input` takes a size only, such as 3x224x224"
         found.append(mistakes.UnknownOption(option.span, "input", option.key, hint))
@@ -97,14 +112,13 @@ def _read_layer(layer: ast.Layer, found: list[Diagnostic]) -> Kind | None:
         return None
     kind = BY_WORD[word]
     reader = _Reader(kind, layer, span, found)
-    before = len(found)
     reader.number("size", size, span.part(len(word), len(word) + len(size)))
     length = len(layer.word)
     reader.number("width", width or "", span.part(length - len(width or ""), length))
     for option in layer.options:
         reader.option(option)
     reader.check_missing()
-    return kind(**reader.values) if len(found) == before else None
+    return kind(**reader.values) if len(found) == reader.before else None
 
 
 @dataclass
@@ -117,21 +131,39 @@ class _Reader:
     found: list[Diagnostic]
     values: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.before = len(self.found)
+
     def number(self, key: str, digits: str, span: Span) -> None:
         """A number inside the word."""
         if not digits:
             return
         if key not in self.kind.params():
-            what = {"size": "size", "width": "width"}[key]
-            self.found.append(mistakes.UnwantedNumber(span, self.kind.name, what, span.text))
+            self.found.append(
+                mistakes.UnwantedNumber(
+                    span, self.kind.name, key, span.text, self._meant(key, digits)
+                )
+            )
             return
         self._take(key, ast.Number(int(digits), span=span))
+
+    def _meant(self, key: str, digits: str) -> str:
+        """The word with its number where the kind does take one: `fc-10` for `fc10`."""
+        name, params = self.kind.name, self.kind.params()
+        others = [f"-{n}" for n in re.findall("-([0-9]+)$", self.layer.word)]
+        match key:
+            case "size" if "width" in params:
+                return f"`{name}{(others or [f'-{digits}'])[0]}`"
+            case "width" if "size" in params:
+                return f"`{name}{digits}` for windows of {digits}×{digits}, or `{name}`"
+            case _:
+                return f"`{name}`"
 
     def option(self, option: ast.Option) -> None:
         params = self.kind.params()
         head = option.span.part(0, len(option.key))
         if option.key not in params:
-            hint = did_you_mean(option.key, list(params))
+            hint = _other_option(self.kind, option.key)
             problem = mistakes.UnknownOption(head, self.kind.name, option.key, hint)
             self.found.append(problem)
         elif option.key in self.values:
@@ -155,6 +187,8 @@ class _Reader:
                 )
 
     def check_missing(self) -> None:
+        if len(self.found) > self.before:
+            return
         required = {f.name for f in fields(self.kind) if f.default is MISSING}
         missing = required - self.values.keys()
         word = self.layer.word
@@ -167,6 +201,15 @@ class _Reader:
             stem = word.rstrip("-")
             example = f"{stem}-{64 if self.kind is Conv else 4096}"
             self.found.append(mistakes.MissingWidth(self.word, word, self.kind.name, what, example))
+
+
+def _other_option(kind: type[Kind], key: str) -> str:
+    known = list(kind.params())
+    if not known:
+        return f"`{kind.name}` takes no options"
+    if (word := ELSEWHERE.get(key.lower())) in known:
+        return f"did you mean `{word}`?"
+    return did_you_mean(key, known)
 
 
 def _fits(number: float, param: Param) -> bool:
@@ -195,8 +238,8 @@ def _malformed(word: str, span: Span) -> Diagnostic:
 
 
 def _other_word(word: str, kind: str) -> str:
-    near = nearest(kind.lower(), BY_WORD)
-    if near:
+    near = ELSEWHERE.get(kind.lower()) or nearest(kind, BY_WORD)
+    if near in BY_WORD:
         return f"did you mean `{near}{word[len(kind) :]}`?"
     return did_you_mean(kind, list(BY_WORD))
 

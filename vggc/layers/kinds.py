@@ -212,5 +212,21 @@ KINDS: tuple[type[Kind], ...] = (
 BY_WORD: dict[str, type[Kind]] = {
     word: kind for kind in KINDS for word in (kind.name, *kind.aliases)
 }
+ELSEWHERE = {
+    "conv2d": "conv",
+    "convolution": "conv",
+    "dense": "fc",
+    "linear": "fc",
+    "max_pool": "pool",
+    "drop": "dropout",
+    "prob": "softmax",
+    "pad": "padding",
+    "s": "stride",
+    "strides": "stride",
+    "kernel": "size",
+    "activation": "act",
+}
+"""What other tools call the words of this one, for suggestions."""
+
 WITH_WEIGHTS = (Conv, Fc)
 ENDS_BLOCK = (Pool, Fc)

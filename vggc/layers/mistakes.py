@@ -53,10 +53,11 @@ class MissingWidth(Diagnostic):
 class UnwantedNumber(Diagnostic):
     title = "`{kind}` takes no {what}"
     label = "`{number}` means nothing here"
-    help = "write `{kind}`"
+    help = "write {meant}"
     kind: str
     what: str
     number: str
+    meant: str
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,21 @@ class BadInput(Diagnostic):
     title = "the input needs channels, height and width"
     label = "expected a size such as 3x224x224, each part from 1 to {limit}"
     help = "for colour images of 224 rows and columns: `input 3x224x224`"
+    limit: int
+
+
+@dataclass(frozen=True)
+class NotALayer(Diagnostic):
+    title = "`{text}` is no layer"
+    label = "a layer such as `conv3-64` was expected here"
+    text: str
+
+
+@dataclass(frozen=True)
+class LongNetName(Diagnostic):
+    title = "the name of the net has {length} characters"
+    label = "at most {limit} are allowed"
+    length: int
     limit: int
 
 

@@ -72,8 +72,16 @@ class Unexpected(Diagnostic):
 class MissingBar(Diagnostic):
     title = "two layers with no `|` between them"
     label = "`{word}` follows a layer"
-    help = "write `| {word}`"
+    help = "write `| {word}`{or_block}"
     word: str
+    or_block: str
+
+
+@dataclass(frozen=True)
+class SecondNet(Diagnostic):
+    title = "a second net in one file"
+    label = "a file holds one net"
+    help = "put it into a file of its own"
 
 
 @dataclass(frozen=True)

@@ -323,8 +323,15 @@ def _explain_token(span: Span, token: Token, expected: set[str]) -> Diagnostic:
     previous = _previous_word(span)
     if token == "=" and expected == {"LBRACE"} and previous is not None:
         return mistakes.MisplacedOption(previous, previous.text)
+    if token == ":" and expected == {"LBRACE"} and previous is not None:
+        expects = f"`=`, as in `{previous.text}=…`"
+        return mistakes.Unexpected(span, "`:`", expects, "a name stands before its layer")
+    if previous is not None and previous.text == "net" and "LBRACE" in expected:
+        return mistakes.SecondNet(previous)
     if expected == {"LBRACE"} and previous is not None:
-        return mistakes.MissingBar(previous, previous.text)
+        alone = previous.source.line(previous.position[0]).lstrip().startswith(previous.text)
+        or_block = f"; a block is written `{previous.text} {{ … }}`" if alone else ""
+        return mistakes.MissingBar(previous, previous.text, or_block)
     hint = ""
     if "NET" in expected:
         hint = "a file begins with `net NAME`, then `input CHANNELSxHEIGHTxWIDTH`"
