@@ -7,10 +7,13 @@ the difference aloud.
 from __future__ import annotations
 
 import os
+from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+import vggc
 from vggc.diagnostics import Diagnostic, UserError, render
 from vggc.driver import Program
 from vggc.layers import mistakes as layer_mistakes
@@ -86,3 +89,54 @@ def test_a_file_of_50_mb_is_refused_unread(tmp_path: Path) -> None:
     text = message(path)
     assert "50,000,000 bytes" in text
     assert f"{MAX_FILE_BYTES:,}" in text
+
+
+# ---------------------------------------------------------------- mistakes not of a text
+
+ROOMS = (
+    "vggc.cli.subject",
+    "vggc.deploy.mistakes",
+    "vggc.deploy.targets",
+    "vggc.driver",
+    "vggc.export",
+    "vggc.files",
+    "vggc.layers.edit",
+    "vggc.weights",
+)
+
+
+def kinds_in(room: str) -> list[type[Diagnostic]]:
+    """The mistakes that a module defines."""
+    members = vars(import_module(room)).values()
+    kinds = [kind for kind in members if isinstance(kind, type) and kind.__module__ == room]
+    return [kind for kind in kinds if issubclass(kind, Diagnostic)]
+
+
+def sample(kind: type[Diagnostic]) -> Diagnostic:
+    """One with each field's own name in the place of words, and a number for numbers."""
+    values = {"str": "‹{}›".format, "int": lambda _: 1234, "float": lambda _: 5.678}
+    rest = [field for field in fields(kind) if field.name != "span"]
+    return kind(None, *(values[str(field.type)](field.name) for field in rest))
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for room in ROOMS for kind in kinds_in(room)], ids=lambda kind: kind.__name__
+)
+def test_the_wording_of_a_mistake_is_exactly_this(kind: type[Diagnostic]) -> None:
+    golden = FOLDER / "wording" / f"{kind.__name__}.err"
+    text = render(sample(kind)) + "\n"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(text, "utf-8")
+    assert text == golden.read_text("utf-8")
+
+
+def test_no_room_is_left_out() -> None:
+    """Every mistake of the program is in a room that is held to its wording."""
+    for path in Path(vggc.__file__).parent.rglob("*.py"):
+        name = ".".join(
+            ["vggc", *path.relative_to(Path(vggc.__file__).parent).with_suffix("").parts]
+        )
+        if "(Diagnostic):" in path.read_text("utf-8"):
+            elsewhere = ("vggc.syntax.mistakes", "vggc.layers.mistakes", "vggc.training.mistakes")
+            assert name in (*ROOMS, *elsewhere), name

@@ -126,25 +126,29 @@ def _export(module: tvm.IRModule, target: Target, path: Path) -> None:
         case "cpu":
             compile_for(module, target).export_library(str(path), cc=linker)
         case "cuda":
-            from vggc.deploy.device_code import CompilerError, compile_device
+            from vggc.deploy.device_code import CompilerError, NoCompilerError, compile_device
 
             try:
                 compile_device(module, target.archs).export(path, linker)
+            except NoCompilerError as error:
+                hint = "`pip install 'vggc[cuda]'` brings NVIDIA's compiler; no GPU is needed"
+                raise UserError(mistakes.NoDeviceCode(None, str(error), hint)) from None
             except CompilerError as error:
-                raise UserError(mistakes.NoDeviceCode(None, str(error))) from None
+                hint = "name other architectures with `--arch`, such as sm_80,sm_90"
+                raise UserError(mistakes.NoDeviceCode(None, str(error), hint)) from None
 
 
 def _linker(target: Target) -> str:
     """The C++ compiler that links a library for the target."""
-    tried = ["g++", "clang++", "c++"]
+    tried, package = ["g++", "clang++", "c++"], "g++"
     if target.triple and not target.triple.startswith(platform.machine()):
-        tried = [f"{target.triple}-g++"]
+        tried, package = [f"{target.triple}-g++"], f"g++-{target.triple}"
     if os.environ.get("CXX"):
         tried = [os.environ["CXX"]]
     for name in tried:
         if found := shutil.which(name):
             return found
-    raise UserError(mistakes.NoLinker(None, " and ".join(tried)))
+    raise UserError(mistakes.NoLinker(None, " and ".join(tried), package))
 
 
 def pack(calls: Plan, kernels: tuple[Kernel, ...], weights: Weights) -> Weights:

@@ -62,6 +62,10 @@ class CompilerError(Exception):
     """No machine code: there is no compiler, or none for an architecture."""
 
 
+class NoCompilerError(CompilerError):
+    """Neither NVRTC nor nvcc is installed."""
+
+
 class DeviceError(Exception):
     """The machine has no device that the code runs on."""
 
@@ -121,9 +125,7 @@ def compile_fatbin(source: str, archs: Sequence[str]) -> bytes:
         return _fatbin_by_nvrtc(source, archs)
     if shutil.which("nvcc"):
         return _fatbin_by_nvcc(source, archs)
-    raise CompilerError(
-        "compiling for CUDA needs NVRTC (pip install 'vggc[cuda]') or nvcc on the PATH"
-    )
+    raise NoCompilerError("neither NVRTC nor nvcc is installed")
 
 
 def require_device(archs: Sequence[str], index: int = 0) -> Any:

@@ -69,16 +69,18 @@ class BadInput(Diagnostic):
 class NoLinker(Diagnostic):
     title = "no C++ compiler was found to link the library with"
     label = "looked for {tried} on PATH"
-    help = "install one, for example with `apt-get install g++`, or name it in CXX"
+    help = "install one, such as the package {package}, or name it in CXX"
     tried: str
+    package: str
 
 
 @dataclass(frozen=True)
 class NoDeviceCode(Diagnostic):
     title = "no machine code could be made for the GPUs asked for"
     label = "{reason}"
-    help = "`pip install 'vggc[cuda]'` brings NVIDIA's compiler; no GPU is needed"
+    help = "{hint}"
     reason: str
+    hint: str
 
 
 @dataclass(frozen=True)
