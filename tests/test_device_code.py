@@ -130,7 +130,7 @@ def test_a_name_that_is_no_architecture() -> None:
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_code, "_has_nvrtc", lambda: False)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(CompilerError, match=r"needs NVRTC .* or nvcc"):
+    with pytest.raises(CompilerError, match="neither NVRTC nor nvcc"):
         compile_fatbin(KERNEL, ["sm_80"])
 
 
