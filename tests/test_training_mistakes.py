@@ -68,7 +68,7 @@ def samples() -> list[Diagnostic]:
         mistakes.UnsupportedChannels(None, 2, 224, 224),
         mistakes.NoCuda(None, "2.13.0"),
         mistakes.UnsupportedPrecision(None, "fp16", "a CPU", "fp16 needs `--device cuda`"),
-        mistakes.OutOfMemory(None, "the GPU", 256, 128),
+        mistakes.OutOfMemory(None, "cuda", 256, 128),
         mistakes.LossNotFinite(None, "training", float("nan"), 1, 7, 0.1, 0.01),
         mistakes.LossFlat(None, 3, 120, 2.3026, 10, 2.302585, 0.01),
         mistakes.NotARun(None, "photos", "run.json: No such file or directory"),

@@ -195,8 +195,8 @@ def fit(
                 return outcome
             progress = outcome
     except torch.OutOfMemoryError:
-        device, smaller = learner.machine.device, max(1, recipe.batch // 2)
-        raise UserError(mistakes.OutOfMemory(None, device, recipe.batch, smaller)) from None
+        device, batch = learner.machine.device, min(recipe.batch, len(data.train))
+        raise UserError(mistakes.OutOfMemory(None, device, batch, max(1, batch // 2))) from None
     return Finished(progress)
 
 
