@@ -185,7 +185,6 @@ def test_set_wins_by_coming_last() -> None:
         ("batch=none", mistakes.WrongValue),
         ("lr=1e999", mistakes.MalformedValue),
         ("batch=٣٢", mistakes.MalformedValue),
-        ("batch=3 2", mistakes.MalformedValue),
         ("batch=3=4", mistakes.MalformedValue),
         ("batch=1,2", mistakes.WrongValue),
         ("lr=nan", mistakes.WrongValue),
