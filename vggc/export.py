@@ -53,26 +53,17 @@ def export(subject: Subject, style: str, path: Path) -> None:
 
 
 def _onnx(subject: Subject, path: Path) -> None:
-    import onnx
-
-    from vggc.backends.onnx import to_onnx
+    from vggc.backends.onnx import save_onnx
 
     size = sum(tensor.nbytes for tensor in subject.weights.values())
     if size > MAX_ONNX_BYTES:
         raise UserError(TooLargeForOnnx(None, subject.program.net.name, size / 1e9))
-    model = to_onnx(subject.program.graph, subject.weights)
     with replacing(path) as temporary:
-        onnx.save(model, temporary)
+        save_onnx(subject.program.graph, subject.weights, temporary)
 
 
 def _pt2(subject: Subject, path: Path) -> None:
-    import torch
+    from vggc.backends.torch import save_program
 
-    from vggc.backends.torch import build
-
-    module = build(subject.program.graph, subject.weights).eval()
-    example = torch.zeros(2, *subject.program.graph.input)
-    free = {"x": {0: torch.export.Dim("batch", min=1)}}
-    program = torch.export.export(module, (example,), dynamic_shapes=free)
     with replacing(path) as temporary:
-        torch.export.save(program, temporary)
+        save_program(subject.program.graph, subject.weights, temporary)

@@ -36,6 +36,8 @@ that; what it is cut from may be larger."""
 LEAST_STD, MOST = 1e-12, 1e12
 """Means and deviations within these leave float32 finite."""
 
+SIXTEEN_BITS = 65_535
+
 MAX_ASPECT = 32
 """The longer side of an image over the shorter one."""
 
@@ -113,11 +115,25 @@ def decode(path: Path, channels: int) -> Image.Image:
     try:
         with Image.open(path, formats=tuple(set(FORMATS.values()))) as image:
             check_size(*image.size)
-            return image.convert("RGB" if channels == 3 else "L")
+            return eight_bits(image).convert("RGB" if channels == 3 else "L")
     except BrokenImageError:
         raise
     except Exception as fault:  # whatever a decoder does on hostile bytes
         raise BrokenImageError(reason(fault)) from None
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """The image with values from 0 to 255: 16-bit grey, which Pillow would clip, scaled down.
+
+    Raises:
+        BrokenImageError: its values have no known range.
+    """
+    if image.mode not in ("I", "F", "I;16", "I;16L", "I;16B"):
+        return image
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > SIXTEEN_BITS:
+        raise BrokenImageError("its values are neither of 8 nor of 16 bits")
+    return Image.fromarray((values / (SIXTEEN_BITS / 255)).round().astype(np.uint8))
 
 
 def check_size(width: int, height: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, assert_never
 
 import onnx
@@ -61,6 +62,11 @@ def to_onnx(graph: Graph, weights: Weights) -> onnx.ModelProto:
     )
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def save_onnx(graph: Graph, weights: Weights, path: Path) -> None:
+    """Writes `to_onnx` to a file."""
+    onnx.save(to_onnx(graph, weights), path)
 
 
 def _node(node: Node, reads: list[str], output: str, weights: list[str]) -> onnx.NodeProto:

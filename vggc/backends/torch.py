@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeAlias, assert_never
 
 import numpy as np
@@ -125,3 +126,12 @@ def reference(graph: Graph, weights: Weights) -> Reference:
         return {node.name: v.numpy() for node, v in zip(graph.nodes, outputs, strict=True)}
 
     return run
+
+
+def save_program(graph: Graph, weights: Weights, path: Path) -> None:
+    """Writes the graph as a `torch.export` program `(N, C, H, W)`, N free."""
+    example = torch.zeros(2, *graph.input)
+    free = {"x": {0: torch.export.Dim("batch", min=1)}}
+    module = build(graph, weights).eval()
+    program = torch.export.export(module, (example,), dynamic_shapes=free)
+    torch.export.save(program, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from vggc.analysis.report import ELEMENT_BYTES
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
 from vggc.driver import load, with_input, zoo
@@ -15,7 +16,7 @@ from vggc.driver import load, with_input, zoo
 @click.option("--batch", type=click.IntRange(1, 1 << 20), default=1, show_default=True)
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16", "int8"]),
+    type=click.Choice(list(ELEMENT_BYTES)),
     default="float32",
     show_default=True,
     help="Type of weights and activations.",

@@ -14,9 +14,6 @@ from vggc.analysis.report import TRAINING_FORMULA, Report, Row
 from vggc.cli.sheet import Sheet
 from vggc.ir.ops import describe
 
-WEIGHTED = ("conv", "fc")
-
-
 # ---------------------------------------------------------------- tables
 
 
@@ -153,7 +150,7 @@ def _last_map(report: Report) -> Row:
 
 
 def _num_weighted(report: Report) -> int:
-    return sum(row.kind in WEIGHTED for row in report.rows)
+    return sum(row.params > 0 for row in report.rows)
 
 
 def _bytes(count: int) -> str:

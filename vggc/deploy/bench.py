@@ -11,7 +11,7 @@ from statistics import median
 import numpy as np
 
 from vggc.deploy.artifact import Manifest, graph_in
-from vggc.deploy.peers import PEERS, Array, Engine, Job, check_installed
+from vggc.deploy.peers import PEERS, Array, Engine, Setup, check_installed
 from vggc.deploy.runtime import Session
 from vggc.deploy.targets import num_cores
 from vggc.deploy.verify import original_weights, relative_error
@@ -56,8 +56,8 @@ def bench(folder: Path, peers: Sequence[str], threads: int | None, rounds: int) 
     x = _input(session.manifest)
     tensor = session.tensor(x)
     engines: dict[str, Engine] = {"vggc": lambda: session.invoke(tensor)}
-    job = Job(graph, weights, x, count, session.manifest.target.kind)
-    engines |= {peer: PEERS[peer].start(job) for peer in peers}
+    setup = Setup(graph, weights, x, count, session.manifest.target.kind)
+    engines |= {peer: PEERS[peer].start(setup) for peer in peers}
     _compare(engines)
     return Timing(count, _interleaved(engines, rounds))
 

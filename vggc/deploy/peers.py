@@ -25,7 +25,7 @@ TRIALS = 3
 
 
 @dataclass(frozen=True)
-class Job:
+class Setup:
     """What every engine is given. `threads` count on the CPU only."""
 
     graph: Graph
@@ -39,27 +39,27 @@ class Job:
 class Peer:
     """An engine: the module it needs, and how it is started.
 
-    `start` raises UserError where the engine cannot use the job's device.
+    `start` raises UserError where the engine cannot use the device.
     """
 
     module: str
-    start: Callable[[Job], Engine]
+    start: Callable[[Setup], Engine]
 
 
-def _torch(job: Job) -> Engine:
+def _torch(setup: Setup) -> Engine:
     """Eager mode in whichever memory format is faster here."""
     import torch
 
     from vggc.backends.torch import build
 
-    if job.device == "cuda" and not torch.cuda.is_available():
-        raise UserError(mistakes.PeerWithoutDevice(None, "torch", job.device))
-    torch.set_num_threads(job.threads)
+    if setup.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(mistakes.PeerWithoutDevice(None, "torch", setup.device))
+    torch.set_num_threads(setup.threads)
 
     def engine(memory_format: torch.memory_format) -> Engine:
-        net = build(job.graph, job.weights).eval().to(job.device)
+        net = build(setup.graph, setup.weights).eval().to(setup.device)
         net = net.to(memory_format=memory_format)  # type: ignore[call-overload]
-        image = torch.from_numpy(job.x).to(job.device, memory_format=memory_format)
+        image = torch.from_numpy(setup.x).to(setup.device, memory_format=memory_format)
 
         def run() -> Array:
             with torch.inference_mode():
@@ -72,21 +72,21 @@ def _torch(job: Job) -> Engine:
     return min(engines, key=lambda run: min(_seconds(run) for _ in range(TRIALS)))
 
 
-def _onnxruntime(job: Job) -> Engine:
+def _onnxruntime(setup: Setup) -> Engine:
     import onnxruntime
 
     from vggc.backends.onnx import to_onnx
 
-    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[job.device]
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[setup.device]
     if provider not in onnxruntime.get_available_providers():
-        raise UserError(mistakes.PeerWithoutDevice(None, "onnxruntime", job.device))
+        raise UserError(mistakes.PeerWithoutDevice(None, "onnxruntime", setup.device))
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = job.threads
-    model = to_onnx(job.graph, job.weights).SerializeToString()
+    options.intra_op_num_threads = setup.threads
+    model = to_onnx(setup.graph, setup.weights).SerializeToString()
     session = onnxruntime.InferenceSession(model, options, providers=[provider])
 
     def run() -> Array:
-        output: Array = session.run(None, {"input": job.x})[0]
+        output: Array = session.run(None, {"input": setup.x})[0]
         return output
 
     return run
