@@ -186,6 +186,7 @@ def test_set_wins_by_coming_last() -> None:
         ("lr=1e999", mistakes.MalformedValue),
         ("batch=٣٢", mistakes.MalformedValue),
         ("batch=3=4", mistakes.MalformedValue),
+        ("batch=3 2", mistakes.MalformedValue),
         ("batch=1,2", mistakes.WrongValue),
         ("lr=nan", mistakes.WrongValue),
         ("std=1", mistakes.UnusedOption),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -221,6 +222,21 @@ def test_tensors_of_another_net_are_refused(interrupted: Path) -> None:
         mistake, label = refused(lambda: go_on(interrupted))
         assert mistake is mistakes.BadCheckpoint
         assert reason in label
+
+
+def test_a_lost_checkpoint_is_no_reason_to_begin_again(interrupted: Path) -> None:
+    shutil.rmtree(interrupted / "checkpoint")
+    before = (interrupted / "weights.safetensors").read_bytes()
+    mistake, label = refused(lambda: go_on(interrupted))
+    assert mistake is mistakes.BadCheckpoint
+    assert "it is missing" in label
+    assert (interrupted / "weights.safetensors").read_bytes() == before
+
+
+def test_another_net_recipe_or_seed_is_refused(interrupted: Path) -> None:
+    path = interrupted / "checkpoint" / "state.json"
+    edit(path, task="0" * 64)
+    assert refused(lambda: go_on(interrupted))[0] is mistakes.TaskChanged
 
 
 def test_other_images_are_refused(interrupted: Path) -> None:

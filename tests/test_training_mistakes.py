@@ -78,6 +78,7 @@ def samples() -> list[Diagnostic]:
         mistakes.FixedByRun(None, "`--epochs`, `--lr`", "runs/tiny-20260102-030405"),
         mistakes.NothingToTrain(None),
         mistakes.DataChanged(None, "photos"),
+        mistakes.TaskChanged(None, "runs/vgg19-20260102-030405"),
         mistakes.BadCheckpoint(None, "run/checkpoint", "tensors-7.safetensors is missing"),
     ]
 

@@ -349,7 +349,7 @@ def _explain_token(span: Span, token: Token, expected: set[str]) -> Diagnostic:
 
 
 def _expected(terminals: Iterable[str]) -> str:
-    names = [name for terminal, name in _NAMES.items() if terminal in set(terminals)]
+    names = [name for terminal, name in _NAMES.items() if terminal in set(terminals)] or ["the end"]
     return ", ".join(names[:-1]) + " or " * (len(names) > 1) + names[-1]
 
 

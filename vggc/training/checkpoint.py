@@ -46,13 +46,18 @@ class State:
     format: Literal[1]
     progress: Progress
     data: str
+    task: str
     tensors: str
     sha256: str
     loss_scale: LossScale | None
 
 
-def save_checkpoint(folder: Path, learner: Learner, progress: Progress, data: str) -> None:
-    """Writes the state of a training; `data` is the fingerprint of its images.
+def save_checkpoint(
+    folder: Path, learner: Learner, progress: Progress, data: str, task: str
+) -> None:
+    """Writes the state of a training.
+
+    `data` is the fingerprint of its images, `task` that of its net, recipe and seed.
 
     Raises:
         UserError: a file cannot be written; the checkpoint before is still there.
@@ -63,25 +68,30 @@ def save_checkpoint(folder: Path, learner: Learner, progress: Progress, data: st
     save_tensors(folder / name, tensors_of(learner))
     scaling = learner.scaler.state_dict()
     scale = LossScale(scaling["scale"], scaling["_growth_tracker"]) if scaling else None
-    state = State(1, progress, data, name, sha256(folder / name), scale)
+    state = State(1, progress, data, task, name, sha256(folder / name), scale)
     write_record(folder / "state.json", state)
     for old in folder.glob("tensors-*.safetensors"):
         if old.name != name:
             old.unlink()
 
 
-def load_checkpoint(folder: Path, learner: Learner, data: str, data_name: str) -> Progress:
+def load_checkpoint(
+    folder: Path, learner: Learner, data: str, data_name: str, task: str
+) -> Progress:
     """Restores a training: the learner's tensors, and the progress they belong to.
 
     Everything is checked first; a checkpoint that does not fit changes nothing.
 
     Raises:
-        UserError: the checkpoint is damaged or of another net, or the images differ.
+        UserError: the checkpoint is damaged, or the net, the recipe, the seed or the images
+            are no longer those that it was written with.
     """
     try:
         state = read_record(folder / "state.json", State)
         if state.data != data:
             raise UserError(mistakes.DataChanged(None, data_name))
+        if state.task != task:
+            raise UserError(mistakes.TaskChanged(None, str(folder.parent)))
         tensors = read_tensors(folder, state, expected(learner))
     except (MalformedError, SafetensorError, OSError) as fault:
         raise UserError(mistakes.BadCheckpoint(None, str(folder), str(fault))) from None

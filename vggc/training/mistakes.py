@@ -384,6 +384,15 @@ class DataChanged(Diagnostic):
 
 
 @dataclass(frozen=True)
+class TaskChanged(Diagnostic):
+    title = "the run `{path}` is no longer the one that was interrupted"
+    label = "its net.vgg, or the recipe or the seed in its run.json, has been changed"
+    help = "put them back, or start a new run"
+
+    path: str
+
+
+@dataclass(frozen=True)
 class BadCheckpoint(Diagnostic):
     title = "the checkpoint in `{path}` cannot be used"
     label = "{reason}"

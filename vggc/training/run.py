@@ -103,6 +103,11 @@ class Run:
         if not self.has_weights:
             raise UserError(mistakes.NoWeights(None, str(self.folder), self.record.state))
 
+    @property
+    def has_progress(self) -> bool:
+        """Whether an epoch was finished, or weights were saved."""
+        return self.has_weights or (self.folder / "metrics.csv").exists()
+
     def require_fit(self, input_: Shape, output: Shape) -> None:
         """Raises: UserError unless a graph of this input and output is the run's net."""
         if (input_, output) != (self.record.input, (len(self.record.classes),)):

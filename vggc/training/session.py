@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import shutil
 import signal
@@ -52,6 +54,12 @@ class Task:
     recipe: Recipe
     machine: Machine
     seed: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the net, the recipe or the seed."""
+        fixed = [self.net_text, flatten(self.recipe), self.seed]
+        return hashlib.sha256(json.dumps(fixed).encode()).hexdigest()
 
     def learner(self) -> Learner:
         return Learner(self.module, self.recipe, self.machine, self.data.preprocessing)
@@ -116,7 +124,7 @@ def proceed(
     mark = task.data.fingerprint
 
     def save(progress: Progress) -> None:
-        save_checkpoint(run.checkpoint_path, learner, progress, mark)
+        save_checkpoint(run.checkpoint_path, learner, progress, mark, task.fingerprint)
         write_metrics(run.folder, progress.epochs)
 
     with Interrupts() as interrupts:
@@ -147,9 +155,13 @@ def resume(run: Run, task: Task) -> tuple[Learner, Progress]:
     if task.data.fingerprint != run.record.data.fingerprint:
         raise UserError(mistakes.DataChanged(None, task.data.path or "scikit-learn"))
     if not (run.checkpoint_path / "state.json").exists():
+        if run.has_progress:
+            reason = "it is missing, though the run has come some way"
+            raise UserError(mistakes.BadCheckpoint(None, str(run.checkpoint_path), reason))
         return learner, Progress()
-    name = task.data.path or "scikit-learn"
-    return learner, load_checkpoint(run.checkpoint_path, learner, task.data.fingerprint, name)
+    name, mark = task.data.path or "scikit-learn", task.data.fingerprint
+    progress = load_checkpoint(run.checkpoint_path, learner, mark, name, task.fingerprint)
+    return learner, progress
 
 
 def conclude(run: Run, learner: Learner, task: Task, outcome: Outcome) -> None:
@@ -166,7 +178,8 @@ def conclude(run: Run, learner: Learner, task: Task, outcome: Outcome) -> None:
             record = replace(record, state="stopped", reason=reason.fill(reason.title))
             if saved:
                 # The weights at hand may be those that gave no finite loss.
-                load_checkpoint(run.checkpoint_path, learner, task.data.fingerprint, "")
+                mark = task.data.fingerprint
+                load_checkpoint(run.checkpoint_path, learner, mark, "", task.fingerprint)
     if saved:
         save_tensors(run.weights_path, learner.module.state_dict())
     if epochs:
