@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -52,3 +53,9 @@ def test_the_wheel_holds_the_grammar_and_the_zoo(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert "vggc/_data/grammars/vgg.lark" in names
     assert {f"vggc/_data/zoo/{name}.vgg" for name in zoo()} <= names
+    away = tmp_path / "away"
+    zipfile.ZipFile(wheel).extractall(away)
+    command = [sys.executable, "-m", "vggc", "summary", "vgg19", "--format", "csv"]
+    environment = {**os.environ, "PYTHONPATH": str(away)}
+    done = subprocess.run(command, cwd=away, env=environment, capture_output=True, text=True)
+    assert "conv5_4" in done.stdout

@@ -6,6 +6,7 @@ Everything here is numpy; files are safetensors and hostile until checked.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod, sqrt
 from pathlib import Path
@@ -84,8 +85,11 @@ class TooLarge(Diagnostic):
 
 
 def memory() -> int:
-    """The bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """The bytes of memory that this process may have: the machine's, or its container's."""
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):
+        present = min(present, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return present
 
 
 def check_size(graph: Graph) -> None:

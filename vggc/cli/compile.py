@@ -88,7 +88,8 @@ def command(
         return
     code = f" for {', '.join(machine.archs)}" if machine.archs else f" for {_cpu(machine.attrs)}"
     console.out(f"{folder}: {net.name}, {len(manifest.kernels)} kernel calls{code}")
-    console.status(f"{total / 1e6:,.1f} MB in {seconds:.1f} s; next: vggc verify {folder}")
+    where = " where such a GPU is" if machine.archs else ""
+    console.status(f"{total / 1e6:,.1f} MB in {seconds:.1f} s; next{where}: vggc verify {folder}")
 
 
 def _cpu(attrs: Mapping[str, object]) -> str:

@@ -49,6 +49,8 @@ def read_source(path: Path, hint: str = "") -> Source:
     `MAX_FILE_BYTES`, or not UTF-8 text.
     """
     name = str(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(mistakes.FileUnreadable(None, name, "it is not a plain file"))
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
