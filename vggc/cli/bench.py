@@ -15,9 +15,8 @@ from vggc.cli.sheet import Sheet
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option(
     "--against",
-    default="torch,onnxruntime",
-    show_default=True,
-    help="Engines to time beside it, separated by commas.",
+    metavar="ENGINE,…",
+    help="torch, onnxruntime.  [default: those that are installed]",
 )
 @click.option("--threads", type=click.IntRange(1, 1024), help="[default: all processors]")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=15, show_default=True)
@@ -30,9 +29,7 @@ def command(artifact: Path, against: str, threads: int | None, rounds: int, as_j
     """
     from vggc.deploy.bench import bench
 
-    peers = [peer.strip() for peer in against.split(",") if peer.strip()]
-    if not peers:
-        raise click.UsageError("--against names no engine")
+    peers = _installed() if against is None else against.replace(" ", "").split(",")
     timing = bench(artifact, peers, threads, rounds)
     if as_json:
         result = {
@@ -55,3 +52,13 @@ def command(artifact: Path, against: str, threads: int | None, rounds: int, as_j
     header = ("engine", "median ms", "range ms", "vggc / engine")
     title = f"{artifact}: {rounds} interleaved rounds, {timing.threads} threads"
     console.sheet(Sheet(title, header, rows, (False, True, True, True)))
+
+
+def _installed() -> list[str]:
+    """The engines that are there; the user is told of the others."""
+    from vggc.deploy.peers import PEERS, is_installed
+
+    for peer in PEERS:
+        if not is_installed(peer):
+            console.status(f"{peer} is not installed; pip install 'vggc[bench]' to time it, too")
+    return [peer for peer in PEERS if is_installed(peer)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
+from importlib.util import find_spec
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -100,10 +100,12 @@ def check_installed(peers: Sequence[str]) -> None:
     for peer in peers:
         if peer not in PEERS:
             raise UserError(mistakes.UnknownPeer(None, peer, did_you_mean(peer, list(PEERS))))
-        try:
-            import_module(PEERS[peer].module)
-        except ImportError:
-            raise UserError(mistakes.PeerMissing(None, peer, PEERS[peer].module)) from None
+        if not is_installed(peer):
+            raise UserError(mistakes.PeerMissing(None, peer, PEERS[peer].module))
+
+
+def is_installed(peer: str) -> bool:
+    return find_spec(PEERS[peer].module) is not None
 
 
 def _seconds(run: Engine) -> float:
