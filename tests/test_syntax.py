@@ -166,6 +166,12 @@ def test_no_text_gives_anything_but_a_net_or_a_diagnostic(text: str) -> None:
         Program(read(text)).check()
 
 
+@pytest.mark.parametrize("number", ["conv3-{}", "conv{}-8", "conv3-8 ×{}", "conv3-8 stride={}"])
+def test_a_number_of_5000_digits_is_a_mistake(number: str) -> None:
+    with pytest.raises(UserError):
+        Program(read(f"net a input 3x8x8 {number.format('9' * 5000)}")).check()
+
+
 def test_a_tree_knows_its_pieces() -> None:
     net = read("net a input 3x8x8 (conv3-8 | pool) ×2 | fc-10")
     repeat, last = net.body

@@ -145,7 +145,8 @@ class _Reader:
                 )
             )
             return
-        self._take(key, ast.Number(int(digits), span=span))
+        # Nineteen digits are out of every range; thousands would stop int() itself.
+        self._take(key, ast.Number(int(digits[:19]), span=span))
 
     def _meant(self, key: str, digits: str) -> str:
         """The word with its number where the kind does take one: `fc-10` for `fc10`."""
