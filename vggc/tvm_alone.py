@@ -2,7 +2,8 @@
 
 TVM imports PyTorch wherever it is installed, to exchange tensors with it. vggc never
 does, and a compiled net must start quickly and run where there is no PyTorch; so TVM is
-told that there is none. Every module of vggc that runs TVM takes it from here.
+told that there is none. Whoever needs TVM imports it from here; the kernels, which need
+many of its submodules, import those behind it (see vggc/kernels/__init__.py).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import re
 
 import click
 
-MAX_SIDE = 1 << 14
+from vggc.layers.elaborate import MAX_SIDE
 
 
 class ImageSize(click.ParamType[tuple[int, int]]):
