@@ -6,7 +6,8 @@ plain value. A number may bear the unit of its kind, or none: `256px`, `10%`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, assert_never
 
 from vggc.diagnostics import Diagnostic, did_you_mean, nearest
@@ -275,8 +276,8 @@ class WrongValue(Diagnostic):
 @dataclass(frozen=True)
 class WrongUnit(Diagnostic):
     title = "`{key}` is not measured in `{unit}`"
-    label = "{right}"
-    help = "write `{suggestion}`"
+    label = "expected {right}"
+    help = "{suggestion}"
 
     key: str
     unit: str
@@ -284,34 +285,37 @@ class WrongUnit(Diagnostic):
     suggestion: str
 
 
-UNITS = {
+UNITS: Mapping[Unit, str] = {
     "": "a number without a unit",
     "px": "pixels, `px` or no unit",
-    "%": "a share, from 0 to 1 or in `%`",
+    "%": "a share: a number from 0 to 1, or a percentage",
 }
 
 
 def misfit(key: str, kind: Kind, value: ast.Value) -> Diagnostic:
     """The mistake in a value that `convert` refused."""
-    right = _unit(kind)
-    for number in _numbers(value):
-        if number.unit not in ("", right):
-            bare = str(ast.Number(number.value, span=number.span)) + ("px" if right == "px" else "")
-            return WrongUnit(number.span, key, number.unit, UNITS[right], bare)
+    number_kind = _number_kind(kind)
+    for number in _numbers(value) if number_kind else ():
+        assert number_kind
+        if number.unit not in ("", number_kind.unit):
+            right = replace(number, unit="px" if number_kind.unit == "px" else "")
+            fits = _number(number_kind, right) is not None
+            hint = f"write `{right}`" if fits else ""
+            return WrongUnit(number.span, key, number.unit, UNITS[number_kind.unit], hint)
     return WrongValue(value.span, key, str(kind), str(value), _suggestion(kind, value))
 
 
-def _unit(kind: Kind) -> Unit:
-    """The unit that numbers of this kind may bear."""
+def _number_kind(kind: Kind) -> Whole | Real | None:
+    """What single numbers in a value of this kind are, if there are any."""
     match kind:
         case Whole() | Real():
-            return kind.unit
-        case Pixels() | Size():
-            return "px"
+            return kind
+        case Pixels(high) | Size(high):
+            return Whole(1, high, unit="px")
         case Several(inner) | Maybe(inner):
-            return _unit(inner)
+            return _number_kind(inner)
         case _:
-            return ""
+            return None
 
 
 def _numbers(value: ast.Value) -> list[ast.Number]:
