@@ -110,11 +110,7 @@ class Several:
     what: str = "numbers"
 
     def __str__(self) -> str:
-        return f"{self.what} such as {self.example}, each {self.kind}, at most {self.most}"
-
-    @property
-    def example(self) -> str:
-        return "224,256,288" if self.kind.unit == "px" else "1,2"
+        return f"at most {self.most} {self.what}, each {self.kind}"
 
 
 @dataclass(frozen=True)
@@ -294,6 +290,11 @@ UNITS: Mapping[Unit, str] = {
 
 def misfit(key: str, kind: Kind, value: ast.Value) -> Diagnostic:
     """The mistake in a value that `convert` refused."""
+    inner = kind.kind if isinstance(kind, Maybe) else kind
+    if isinstance(inner, Several):
+        for item in items(value) if isinstance(value, ast.Many) else ():
+            if convert(inner.kind, item) is None:
+                return misfit(key, inner.kind, item)
     number_kind = _number_kind(kind)
     for number in _numbers(value) if number_kind else ():
         assert number_kind

@@ -1,0 +1,523 @@
+"""Blocks of settings as data: read, written, merged and changed by one mechanism.
+
+A `Schema` is a dataclass whose fields say how they are written. Between the dataclass and
+the block stands a flat table, `{"batch": 256, "sgd.lr": 0.01, …}`: a block and a `--set`
+only say something about that table, and `Schema.read` alone checks it. A new setting is a
+field of the dataclass; nothing here changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
+
+from vggc.diagnostics import Diagnostic, UserError, did_you_mean
+from vggc.recipe import mistakes
+from vggc.source import Source, Span
+from vggc.syntax import ast
+from vggc.syntax.parse import parse_block
+from vggc.values import (
+    OFF,
+    Choice,
+    Flag,
+    Kind,
+    Maybe,
+    Name,
+    Real,
+    Whole,
+    convert,
+    misfit,
+    written,
+)
+
+# How a field of a block is written
+
+
+class Described(Protocol):
+    """A dataclass of options, with an example of its setting."""
+
+    example: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """`batch 256`: one value."""
+
+    kind: Kind
+    example: str
+
+
+@dataclass(frozen=True)
+class Switch:
+    """`flip`, `flip on` or `flip off`."""
+
+    example: str
+
+
+@dataclass(frozen=True)
+class Variants:
+    """One of several dataclasses, chosen by a word, its fields as options.
+
+    The word is the setting itself where it is `bare` (`sgd lr=0.01`), and otherwise the
+    setting's value (`init normal std=0.1`).
+    """
+
+    types: Mapping[str, type[Described]]
+    bare: bool
+
+
+@dataclass(frozen=True)
+class Part:
+    """A dataclass that may be there, its fields as options: `crops grid=5x5`, `crops off`.
+
+    With `value` the field of that name is the value of the setting, not an option:
+    `init-from vgg11 layers=conv1_1`. None is `off`.
+    """
+
+    type: type[Described]
+    value: str | None = None
+
+
+Form: TypeAlias = Plain | Switch | Variants | Part
+
+
+def setting(form: Form, default: Any = None) -> Any:
+    """A field of a block, with its default. A dataclass as default stands for its instance."""
+    if isinstance(default, type):
+        return field(default_factory=default, metadata={"form": form})
+    return field(default=default, metadata={"form": form})
+
+
+def option(kind: Kind, default: Any = MISSING) -> Any:
+    """A field of a variant or a part, with the values it takes; without default it is a must."""
+    return field(default=default, metadata={"kind": kind})
+
+
+def dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def options(owner: type, value: str | None = None) -> dict[str, Kind]:
+    """The options of a variant or a part, as written, but for the field that is its value."""
+    found = fields(owner)
+    return {dashed(f.name): f.metadata["kind"] for f in found if f.name != value}
+
+
+# What a block can say
+
+T = TypeVar("T")
+Table: TypeAlias = dict[str, ast.Value]
+"""Each key with its value as written; what keeps its default is missing."""
+
+
+@dataclass(frozen=True)
+class Reading(Generic[T]):
+    """What a block says, where it says so, and what is wrong with it."""
+
+    value: T
+    table: Table
+    found: tuple[Diagnostic, ...]
+
+    def span(self, key: str) -> Span | None:
+        """Where the value of a key is written; None where it keeps its default."""
+        return self.table[key].span if key in self.table else None
+
+
+@dataclass(frozen=True)
+class Schema(Generic[T]):
+    """The block `key` as instances of `type`, whose every field is a `setting`.
+
+    Of the fields in one of `rivals` exactly one is given; the others are None.
+    """
+
+    key: str
+    type: type[T]
+    rivals: tuple[tuple[str, ...], ...] = ()
+
+    @cached_property
+    def forms(self) -> dict[str, Form]:
+        """How each field is written, by its key."""
+        found = fields(self.type)  # type: ignore[arg-type]
+        return {dashed(f.name): f.metadata["form"] for f in found}
+
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """Every word that begins a setting, and the key of the field that it fills."""
+        return {
+            word: key
+            for key, form in self.forms.items()
+            for word in (form.types if isinstance(form, Variants) and form.bare else (key,))
+        }
+
+    @cached_property
+    def kinds(self) -> dict[str, Kind]:
+        """Every key of the flat table and the values it takes."""
+        table: dict[str, Kind] = {}
+        for key, form in self.forms.items():
+            match form:
+                case Plain(kind):
+                    table[key] = kind
+                case Switch():
+                    table[key] = Flag()
+                case Variants(types):
+                    table[key] = Choice(tuple(types))
+                    for word, owner in types.items():
+                        table |= {f"{word}.{k}": kind for k, kind in options(owner).items()}
+                case Part(owner, value):
+                    table[key] = _value_kind(form)
+                    table |= {f"{key}.{k}": kind for k, kind in options(owner, value).items()}
+        return table
+
+    @cached_property
+    def owners(self) -> dict[str, str]:
+        """What stands before the dot in a key of the table, and the key of its field."""
+        return {
+            word: key
+            for key, form in self.forms.items()
+            for word in (form.types if isinstance(form, Variants) else (key,))
+        }
+
+    def rivals_of(self, key: str) -> tuple[str, ...]:
+        """The keys of which a block gives at most one, this key among them."""
+        return next((group for group in self.rivals if key in group), (key,))
+
+    # ------------------------------------------------------------ reading
+
+    def read(self, block: ast.Block | None, default: T | None = None) -> Reading[T]:
+        """What the block says over the default; what does not fit keeps its default, so
+        that one call finds all mistakes.
+        """
+        table, found = self.entries(block.settings if block else ())
+        values: dict[str, Any] = {}
+        for key, value in table.items():
+            plain = convert(self.kinds[key], value)
+            if plain is None:
+                found.append(misfit(key, self.kinds[key], value))
+            else:
+                values[key] = plain
+        result = self.assemble(values, self.type() if default is None else default)
+        return Reading(result, table, tuple(found))
+
+    def entries(self, settings: Iterable[ast.Setting]) -> tuple[Table, list[Diagnostic]]:
+        """What the settings say about the table, and the mistakes in their form."""
+        table: Table = {}
+        found: list[Diagnostic] = []
+        setters: dict[tuple[str, ...], ast.Setting] = {}
+        for line in settings:
+            key = self.settings.get(line.key)
+            group = self.rivals_of(key or "")
+            if key is None:
+                hint = self.hint(line.key)
+                found.append(mistakes.UnknownSetting(key_span(line), self.key, line.key, hint))
+            elif group in setters:
+                found.append(self.repeated(key, setters[group], line))
+            else:
+                setters[group] = line
+                said, more = self.line_entries(key, line)
+                table |= said
+                found += more
+        return table, found
+
+    def line_entries(self, key: str, line: ast.Setting) -> tuple[Table, list[Diagnostic]]:
+        """What one setting says about its field and the field's options."""
+        form = self.forms[key]
+        least, most = _number_of_values(form)
+        if not least <= len(line.values) <= most:
+            return {}, [wrong_number_of_values(line, form, least, most)]
+        value = line.values[0] if line.values else ast.Word(_said(form, line), span=key_span(line))
+        match form:
+            case Variants(types) if str(value) not in types:
+                return {key: value}, []  # the word itself is the mistake
+            case Variants(types):
+                owner, known = str(value), options(types[str(value)])
+            case Part(part, inner):
+                owner, known = key, options(part, inner)
+            case _:
+                owner, known = key, {}
+        said, found = option_entries(line, owner, known)
+        if isinstance(form, Part):
+            if str(value) == "off":
+                found += [_without_effect(o, line) for o in line.options if o.key in known]
+                return {key: value}, found
+            found += [
+                mistakes.MissingOption(line.span, line.key, name, form.type.example)
+                for name in required(form)
+                if f"{key}.{name}" not in said
+            ]
+        return {key: value, **said}, found
+
+    def repeated(self, key: str, first: ast.Setting, second: ast.Setting) -> Diagnostic:
+        if first.key == second.key:
+            before = first.span.text.strip()
+            return mistakes.RepeatedSetting(key_span(second), second.key, before)
+        what = "length" if len(self.rivals_of(key)) > 1 else key
+        return mistakes.RivalSettings(key_span(second), what, first.key, second.key)
+
+    def hint(self, word: str) -> str:
+        """A suggestion for a word that begins no setting."""
+        owners = [key.rpartition(".")[0] for key in self.kinds if key.endswith(f".{word}")]
+        for owner in owners:
+            key = self.owners[owner]
+            form = self.forms[key]
+            before = owner if key == owner or _is_bare(form) else f"{key} {owner}"
+            return f"it is an option: `{before} {word}=…`"
+        return did_you_mean(word, tuple(self.settings))
+
+    def assemble(self, values: Mapping[str, Any], default: T) -> T:
+        """An instance from plain values by the table's keys; what is missing keeps its default."""
+        top: dict[str, Any] = {}
+        for f in fields(self.type):  # type: ignore[arg-type]
+            key, form = dashed(f.name), f.metadata["form"]
+            given = values.get(key)
+            match form:
+                case Variants(types):
+                    word = given or word_of(form, getattr(default, f.name))
+                    top[f.name] = _instance(types[word], word, values)
+                case Part() if given is not None:
+                    is_off = given is False or given == OFF
+                    top[f.name] = None if is_off else _part(form, key, given, values)
+                case _ if given is not None:
+                    top[f.name] = None if given == OFF and given is not False else given
+                case _:
+                    top[f.name] = getattr(default, f.name)
+        for group in self.rivals:
+            if any(key in values for key in group):
+                top |= {key: None for key in group if key not in values}
+        return self.type(**top)
+
+    # ------------------------------------------------------------ writing
+
+    def flatten(self, value: T) -> dict[str, str | int | float]:
+        """The instance as a flat table of plain values: `{"batch": 256, "sgd.lr": 0.01, …}`."""
+        table: dict[str, str | int | float] = {}
+        for key, form in self.forms.items():
+            held = getattr(value, key.replace("-", "_"))
+            match form:
+                case Variants():
+                    word = word_of(form, held)
+                    table[key] = word
+                    table |= _option_table(word, held, None)
+                case Part(_, inner) if held is not None:
+                    table[key] = "on" if inner is None else str(getattr(held, inner))
+                    table |= _option_table(key, held, inner)
+                case _ if held is None and self.rivals_of(key) != (key,):
+                    pass
+                case _:
+                    table[key] = _plain(self.kinds[key], held)
+        return table
+
+    def to_block(self, value: T) -> ast.Block:
+        """The block that says all of an instance; `read` is the inverse."""
+        table = self.flatten(value)
+        lines = [
+            " ".join(self.line(key, form, table))
+            for key, form in self.forms.items()
+            if key in table
+        ]
+        text = "\n".join([f"{self.key} {{", *lines, "}"])
+        return parse_block(Source(f"<{self.key}>", text))
+
+    def line(self, key: str, form: Form, table: Mapping[str, str | int | float]) -> list[str]:
+        """The words of one setting."""
+        said = str(table[key])
+        owner = said if isinstance(form, Variants) else key
+        prefix = f"{owner}."
+        pairs = [f"{k.removeprefix(prefix)}={v}" for k, v in table.items() if k.startswith(prefix)]
+        bare = said if _is_bare(form) else key
+        implied = said == "on" or _is_bare(form)
+        return [bare, *([] if implied else [said]), *pairs]
+
+    def differences(self, before: T, after: T) -> list[tuple[str, str, str]]:
+        """Each key of `after` whose value differs, with both values.
+
+        The options of a variant that was not chosen before are held against their defaults.
+        """
+        defaults: dict[str, str | int | float] = {}
+        for form in self.forms.values():
+            if isinstance(form, Variants):
+                for word, owner in form.types.items():
+                    defaults |= _option_table(word, owner(), None)
+        old = {**defaults, **self.flatten(before)}
+        return [
+            (key, str(old.get(key, "off")), str(new))
+            for key, new in self.flatten(after).items()
+            if old.get(key, "off") != new
+        ]
+
+    # ------------------------------------------------------------ merging
+
+    def merge(self, base: ast.Block, over: ast.Block) -> ast.Block:
+        """The block of a net that builds on another: what `over` sets wins, field by field,
+        and options one by one. The base's order and comments are kept.
+        """
+        settings = list(base.settings)
+        begun = {id(line) for line in settings}
+        for line in over.settings:
+            index = next(
+                (i for i, old in enumerate(settings) if id(old) in begun and self.same(old, line)),
+                None,
+            )
+            if index is None:
+                settings.append(line)
+            else:
+                begun.discard(id(settings[index]))
+                settings[index] = self.merge_setting(settings[index], line)
+        trivia = base.trivia if over.trivia == ast.Trivia() else over.trivia
+        below = (*base.below, *over.below)
+        return replace(over, settings=tuple(settings), trivia=trivia, below=below)
+
+    def same(self, one: ast.Setting, other: ast.Setting) -> bool:
+        """Whether two settings fill the same field, or rival ones."""
+        keys = self.settings.get(one.key), self.settings.get(other.key)
+        return None not in keys and self.rivals_of(str(keys[0])) == self.rivals_of(str(keys[1]))
+
+    def merge_setting(self, base: ast.Setting, over: ast.Setting) -> ast.Setting:
+        if base.key != over.key:
+            return over
+        trivia = base.trivia if over.trivia == ast.Trivia() else over.trivia
+        over = replace(over, trivia=trivia)
+        form = self.forms[self.settings[over.key]]
+        values = over.values
+        match form:
+            case Plain() | Switch():
+                return over
+            case Variants() if over.values and base.values and over.values != base.values:
+                return over
+            case Variants() | Part(value=str()):
+                values = over.values or base.values
+            case Part():
+                pass
+        if [str(value) for value in over.values] == ["off"]:
+            return over
+        given = {o.key: o for o in reversed(over.options)}
+        kept = [given.get(o.key, o) for o in base.options]
+        added = [o for o in over.options if not any(o is k for k in kept)]
+        return replace(over, values=values, options=(*kept, *added))
+
+
+# The small print of forms
+
+
+def _is_bare(form: Form) -> bool:
+    return isinstance(form, Variants) and form.bare
+
+
+def _number_of_values(form: Form) -> tuple[int, int]:
+    """How many values a setting has at least and at most."""
+    match form:
+        case Variants(bare=True):
+            return 0, 0
+        case Switch() | Part(value=None):
+            return 0, 1
+        case _:
+            return 1, 1
+
+
+def _said(form: Form, line: ast.Setting) -> str:
+    """The value of a setting that stands without one."""
+    return line.key if isinstance(form, Variants) else "on"
+
+
+def _value_kind(form: Part) -> Kind:
+    if form.value is None:
+        return Flag()
+    (kind,) = (f.metadata["kind"] for f in fields(form.type) if f.name == form.value)  # type: ignore[arg-type]
+    assert isinstance(kind, Name)
+    return Maybe(kind)
+
+
+def required(form: Part) -> list[str]:
+    """The options that have no default."""
+    found = fields(form.type)  # type: ignore[arg-type]
+    return [dashed(f.name) for f in found if f.default is MISSING and f.name != form.value]
+
+
+def word_of(form: Variants, value: object) -> str:
+    """The word for the variant that a value is of."""
+    return next(word for word, owner in form.types.items() if type(value) is owner)
+
+
+def _instance(owner: type, prefix: str, values: Mapping[str, Any], **more: Any) -> Any:
+    keys = {f.name: f"{prefix}.{dashed(f.name)}" for f in fields(owner)}
+    return owner(**more, **{name: values[key] for name, key in keys.items() if key in values})
+
+
+def _part(form: Part, key: str, given: Any, values: Mapping[str, Any]) -> Any:
+    """The part as given; None where a required option is missing, which is a mistake."""
+    if any(f"{key}.{name}" not in values for name in required(form)):
+        return None
+    more = {} if form.value is None else {form.value: given}
+    return _instance(form.type, key, values, **more)
+
+
+def _option_table(prefix: str, value: object, inner: str | None) -> dict[str, str | int | float]:
+    return {
+        f"{prefix}.{key}": _plain(kind, getattr(value, key.replace("-", "_")))
+        for key, kind in options(type(value), inner).items()
+    }
+
+
+def _plain(kind: Kind, value: Any) -> str | int | float:
+    """A value for the flat table: a number where it is one, the text that says it otherwise."""
+    if isinstance(value, int | float) and isinstance(kind, Whole | Real | Maybe):
+        return value
+    text = written(kind, value)
+    return int(text) if text.isdecimal() else text
+
+
+def option_entries(
+    line: ast.Setting, owner: str, known: Mapping[str, Kind]
+) -> tuple[Table, list[Diagnostic]]:
+    """The table's entries for the `key=value` options behind a setting."""
+    table: Table = {}
+    found: list[Diagnostic] = []
+    for given in line.options:
+        key = f"{owner}.{given.key}"
+        if given.key not in known:
+            suggestion = did_you_mean(given.key, tuple(known)) if known else "it takes none"
+            place = given.span.part(0, len(given.key))
+            found.append(mistakes.UnknownRecipeOption(place, owner, given.key, suggestion))
+        elif key in table:
+            found.append(mistakes.RepeatedRecipeOption(given.span, given.key))
+        else:
+            table[key] = given.value
+    return table, found
+
+
+def _without_effect(given: ast.Option, line: ast.Setting) -> Diagnostic:
+    return mistakes.OptionOfNothing(given.span, given.key, line.key)
+
+
+def key_span(line: ast.Setting) -> Span:
+    """The word that a setting begins with; all of it where a `--set` says so otherwise."""
+    length = len(line.key)
+    return line.span.part(0, length) if line.span.text[:length] == line.key else line.span
+
+
+def wrong_number_of_values(line: ast.Setting, form: Form, least: int, most: int) -> Diagnostic:
+    expected = {(0, 0): "no value", (0, 1): "`on`, `off` or no value"}.get(
+        (least, most), "one value"
+    )
+    count = len(line.values)
+    given = {0: "no value", 1: "one value"}.get(count, f"{count} values")
+    match form:
+        case Plain(_, example) | Switch(example):
+            pass
+        case Variants(types):
+            example = types[line.key if form.bare else next(iter(types))].example
+        case Part(owner):
+            example = owner.example
+    return mistakes.WrongNumberOfValues(line.span, line.key, expected, given, example)
+
+
+def report(found: Iterable[Diagnostic]) -> None:
+    """Raises: UserError with all mistakes, by place, if there are any."""
+    if ordered := sorted(found, key=place):
+        raise UserError(*ordered)
+
+
+def place(mistake: Diagnostic) -> tuple[str, int]:
+    """Where a mistake is, to sort by."""
+    return (mistake.span.source.name, mistake.span.start) if mistake.span else ("", 0)

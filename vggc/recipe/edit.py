@@ -1,0 +1,236 @@
+"""Blocks changed: by a net that builds on another, by `--set`, or by filling in defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vggc.diagnostics import Diagnostic, UserError, did_you_mean
+from vggc.ir.graph import Graph
+from vggc.recipe import mistakes
+from vggc.recipe.blocks import Schema, Variants, report, word_of
+from vggc.recipe.test import TEST, read_protocol
+from vggc.recipe.train import TRAIN, Find, Recipe, read_recipe
+from vggc.source import Source, Span
+from vggc.syntax import ast
+from vggc.syntax.parse import parse_value
+from vggc.values import Choice, convert, misfit
+
+SCHEMAS: Mapping[str, Schema[Any]] = {"train": TRAIN, "test": TEST}
+BLOCKS = tuple(SCHEMAS)
+
+
+# A net that builds on another
+
+
+def merge(base: ast.Block, over: ast.Block) -> ast.Block:
+    """The block of a net that builds on one with the block `base`, and says `over` itself.
+
+    A setting of `over` wins over the base's for the same thing, its options one by one; a
+    rival (`constant` for `plateau`) takes its place. The base's order and comments are
+    kept. What is wrong with either is still wrong with the result.
+    """
+    schema = SCHEMAS.get(base.key)
+    if schema is None or base.key != over.key:
+        return replace(over, settings=(*base.settings, *over.settings))
+    return schema.merge(base, over)
+
+
+# Changes from the command line
+
+
+@dataclass(frozen=True)
+class Change:
+    """One `key=value`: the block, the key in its table, and where each stands."""
+
+    schema: Schema[Any]
+    key: str
+    key_span: Span
+    value: ast.Value
+
+    @property
+    def owner(self) -> str:
+        """What stands before the key's dot, if it has one."""
+        return self.key.rpartition(".")[0]
+
+
+def override_blocks(
+    blocks: Sequence[ast.Block],
+    changes: Iterable[str],
+    name: str = "--set",
+    prefer: str | None = None,
+) -> tuple[ast.Block, ...]:
+    """The blocks with `key=value` changes; a later one wins over an earlier one.
+
+    A key is `train.` or `test.` and one of the block's table (`train.sgd.lr`), or a last
+    part of that which only one key has (`train.lr`, `lr`); where keys of both blocks do,
+    that of the block `prefer` is meant, if given. Values are checked when the blocks are
+    read. `name` is what diagnostics call the text of a change.
+
+    Raises:
+        UserError: with every change that is malformed, unknown or without effect.
+    """
+    found: list[Diagnostic] = []
+    parsed: list[Change] = []
+    for text in changes:
+        try:
+            parsed.append(parse_change(text, name, prefer))
+        except UserError as error:
+            found += error.diagnostics
+    # What chooses a variant comes before its options, whatever the order they are given in.
+    for change in sorted(parsed, key=lambda change: bool(change.owner)):
+        block = next((b for b in blocks if b.key == change.schema.key), None)
+        if problem := without_effect(change, block):
+            found.append(problem)
+            continue
+        over = ast.Block(change.schema.key, (setting_of(change),), span=change.key_span)
+        if block is None:
+            blocks = (*blocks, over)
+        else:
+            merged = replace(merge(block, over), span=block.span)
+            blocks = tuple(merged if b is block else b for b in blocks)
+    report(found)
+    return tuple(blocks)
+
+
+def parse_change(text: str, name: str, prefer: str | None) -> Change:
+    """Raises: UserError when it is not `key=value` with a key and a value that there are."""
+    whole = Span(Source(name, text), 0, len(text))
+    key, equals, value = text.partition("=")
+    if not equals or not value:
+        raise UserError(mistakes.MalformedOverride(whole, text))
+    key_span, value_span = whole.part(0, len(key)), whole.part(len(key) + 1, len(text))
+    schema, full = resolve(key, key_span, prefer)
+    try:
+        read = at(value_span, parse_value(Source(name, value)))
+    except UserError as error:
+        raise UserError(
+            *(
+                mistakes.MalformedValue(value_span, full, value, fault.fill(fault.title))
+                for fault in error.diagnostics
+            )
+        ) from None
+    kind = schema.kinds[full]
+    if isinstance(kind, Choice) and convert(kind, read) is None:
+        raise UserError(misfit(full, kind, read))
+    return Change(schema, full, key_span, read)
+
+
+def at(span: Span, value: ast.Value) -> ast.Value:
+    """A value that was parsed by itself, as it stands at a place."""
+
+    def moved(piece: Any) -> Any:
+        place = Span(span.source, span.start + piece.span.start, span.start + piece.span.end)
+        return replace(piece, span=place)
+
+    match value:
+        case ast.Many(parts):
+            inner = tuple(at(span, part) for part in parts)
+            return replace(moved(value), items=inner)  # type: ignore[no-any-return]
+        case ast.Range(low, high):
+            return replace(moved(value), low=moved(low), high=moved(high))  # type: ignore[no-any-return]
+        case _:
+            return moved(value)  # type: ignore[no-any-return]
+
+
+def resolve(text: str, span: Span, prefer: str | None) -> tuple[Schema[Any], str]:
+    """The block and the key that were meant.
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    block, dot, rest = text.partition(".")
+    schemas = [SCHEMAS[block]] if dot and block in SCHEMAS else list(SCHEMAS.values())
+    wanted = rest if dot and block in SCHEMAS else text
+    found = [
+        (schema, key)
+        for schema in schemas
+        for key in ([wanted] if wanted in schema.kinds else ends_in(schema, wanted))
+    ]
+    preferred = [(schema, key) for schema, key in found if schema.key == prefer]
+    if len(found) > 1 and len(preferred) == 1:
+        found = preferred
+    if not found:
+        known = [key for schema in schemas for key in schema.kinds]
+        hint = did_you_mean(wanted, [*known, *sorted({key.split(".")[-1] for key in known})])
+        raise UserError(mistakes.UnknownOverride(span, text, hint))
+    if len(found) > 1:
+        shown = " or ".join(f"`{schema.key}.{key}`" for schema, key in found)
+        raise UserError(mistakes.AmbiguousOverride(span, text, shown))
+    return found[0]
+
+
+def ends_in(schema: Schema[Any], text: str) -> list[str]:
+    return [key for key in schema.kinds if key.endswith(f".{text}")]
+
+
+def setting_of(change: Change) -> ast.Setting:
+    """The change as a line of its block."""
+    schema, key, span = change.schema, change.key, change.key_span
+    form = schema.forms[schema.owners[change.owner] if change.owner else key]
+    if not change.owner:
+        if isinstance(form, Variants) and form.bare:
+            return ast.Setting(str(change.value), span=change.value.span)
+        return ast.Setting(key, (change.value,), span=span)
+    option = ast.Option(key.rpartition(".")[2], change.value, span=change.value.span)
+    if isinstance(form, Variants) and not form.bare:
+        word = ast.Word(change.owner, span=span)
+        return ast.Setting(schema.owners[change.owner], (word,), (option,), span=span)
+    return ast.Setting(change.owner, (), (option,), span=span)
+
+
+def without_effect(change: Change, block: ast.Block | None) -> Diagnostic | None:
+    """The mistake in an option of a variant that the block does not choose."""
+    schema = change.schema
+    field = schema.owners.get(change.owner, "")
+    form = schema.forms.get(field)
+    if not isinstance(form, Variants):
+        return None
+    chosen = word_of(form, getattr(schema.type(), field.replace("-", "_")))
+    for line in block.settings if block else ():
+        if schema.settings.get(line.key) == field:
+            chosen = line.key if form.bare else " ".join(map(str, line.values))
+    if chosen == change.owner:
+        return None
+    return mistakes.UnusedOption(change.key_span, change.key, field, change.owner, chosen)
+
+
+# Defaults filled in
+
+
+def resolved_blocks(
+    blocks: Sequence[ast.Block],
+    graph: Graph,
+    find: Find | None = None,
+    nets: Sequence[str] = (),
+) -> tuple[ast.Block, ...]:
+    """A `train` and a `test` block that say everything, defaults included.
+
+    Order and comments of the blocks are kept.
+
+    Raises:
+        UserError: with every mistake in a block.
+    """
+    written_blocks = {block.key: block for block in blocks}
+    recipe = read_recipe(written_blocks.get("train"), graph, find, nets)
+    protocol = read_protocol(written_blocks.get("test"), recipe, graph, find, nets)
+    _, height, width = graph.input
+    recipe = replace(recipe, crop=(height, width))
+    full = {"train": TRAIN.to_block(recipe), "test": TEST.to_block(protocol)}
+    merged = [merge(block, full.pop(block.key)) if block.key in full else block for block in blocks]
+    return (*merged, *full.values())
+
+
+# In `run.json`
+
+
+def unflatten(table: Mapping[str, str | int | float], name: str) -> Recipe:
+    """The recipe of a table that `TRAIN.flatten` made, as read from the file `name`.
+
+    Raises:
+        UserError: a key is unknown, or a value does not fit.
+    """
+    changes = [f"train.{key}={value}" for key, value in table.items()]
+    blocks = override_blocks((), changes, name)
+    return read_recipe(blocks[0] if blocks else None)

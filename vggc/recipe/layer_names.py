@@ -1,0 +1,68 @@
+"""Layers that a block names, held against a net: `conv1_1..conv3_2,fc6`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from vggc.diagnostics import Diagnostic, did_you_mean, nearest
+from vggc.ir.graph import Graph
+from vggc.recipe import mistakes
+from vggc.source import Span
+from vggc.syntax import ast
+from vggc.values import items
+
+
+def layer_names(graph: Graph) -> tuple[str, ...]:
+    """The layers of a net by name, in order, without its input."""
+    return tuple(dict.fromkeys(node.layer.name for node in graph.nodes if node.inputs))
+
+
+def with_weights(graph: Graph) -> dict[str, tuple[str, ...]]:
+    """The layers that have weights, in order, and the full names of those weights."""
+    found: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        if names := graph.weights(node):
+            found.setdefault(node.layer.name, []).extend(names)
+    return {layer: tuple(names) for layer, names in found.items()}
+
+
+def selected(names: Iterable[str], order: Sequence[str]) -> tuple[str, ...]:
+    """The layers that names and ranges as written mean, in the net's order.
+
+    They are names that `unfit` has no word against.
+    """
+    chosen: set[str] = set()
+    for name in names:
+        first, dots, last = name.partition("..")
+        start = order.index(first)
+        chosen.update(order[start : order.index(last if dots else first) + 1])
+    return tuple(name for name in order if name in chosen)
+
+
+def unfit(value: ast.Value, order: Sequence[str]) -> list[Diagnostic]:
+    """What is wrong with names and ranges, each at its place: unknown, or backwards."""
+    found: list[Diagnostic] = []
+    for item in items(value):
+        first, dots, last = str(item).partition("..")
+        ends = (first, last) if dots else (first,)
+        unknown = [end for end in ends if end not in order]
+        found += [
+            mistakes.UnknownLayerName(_end(item, end), end, suggestion(end, order))
+            for end in unknown
+        ]
+        if dots and not unknown and order.index(first) > order.index(last):
+            found.append(mistakes.BackwardRange(item.span, first, last))
+    return found
+
+
+def _end(item: ast.Value, name: str) -> Span:
+    """The place of one end of a range."""
+    start = item.span.text.find(name)
+    return item.span.part(start, start + len(name)) if start >= 0 else item.span
+
+
+def suggestion(name: str, order: Sequence[str]) -> str:
+    """The layer that was meant; of a deep net not all are listed."""
+    if len(order) <= 12 or nearest(name, order):
+        return did_you_mean(name, order)
+    return f"layers run from `{order[0]}` to `{order[-1]}`; `vggc summary` lists them"

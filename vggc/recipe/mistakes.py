@@ -1,0 +1,287 @@
+"""What can be wrong with a `train` or a `test` block, or with a change of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vggc.diagnostics import Diagnostic
+
+# Form
+
+
+@dataclass(frozen=True)
+class UnknownSetting(Diagnostic):
+    title = "unknown setting `{word}`"
+    label = "`{block}` has no such setting"
+    help = "{suggestion}"
+
+    block: str
+    word: str
+    suggestion: str
+
+
+@dataclass(frozen=True)
+class RepeatedSetting(Diagnostic):
+    title = "`{key}` is set twice"
+    label = "set before as `{first}`"
+    help = "keep one of the two"
+
+    key: str
+    first: str
+
+
+@dataclass(frozen=True)
+class RivalSettings(Diagnostic):
+    title = "two settings for the {field}: `{first}` and `{second}`"
+    label = "the {field} is set by `{first}` already"
+    help = "a recipe has one {field}; keep one of the two"
+
+    field: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True)
+class UnknownRecipeOption(Diagnostic):
+    title = "`{setting}` has no option `{word}`"
+    label = "unknown option"
+    help = "{suggestion}"
+
+    setting: str
+    word: str
+    suggestion: str
+
+
+@dataclass(frozen=True)
+class RepeatedRecipeOption(Diagnostic):
+    title = "`{key}` stands twice in one setting"
+    label = "second time here"
+    help = "keep one of the two"
+
+    key: str
+
+
+@dataclass(frozen=True)
+class MissingOption(Diagnostic):
+    title = "`{setting}` needs its `{option}=`"
+    label = "`{option}=` is missing"
+    help = "write it as `{example}`"
+
+    setting: str
+    option: str
+    example: str
+
+
+@dataclass(frozen=True)
+class OptionOfNothing(Diagnostic):
+    title = "`{key}=` has no effect: `{setting}` is off"
+    label = "an option of something that is switched off"
+    help = "leave out `off` or the option"
+
+    key: str
+    setting: str
+
+
+@dataclass(frozen=True)
+class WrongNumberOfValues(Diagnostic):
+    title = "`{setting}` takes {expected}, here it has {found}"
+    label = "{found} given"
+    help = "write it as `{example}`"
+
+    setting: str
+    expected: str
+    found: str
+    example: str
+
+
+# Changes
+
+
+@dataclass(frozen=True)
+class UnknownOverride(Diagnostic):
+    title = "nothing is called `{word}` in the train and test blocks"
+    label = "unknown key"
+    help = "{suggestion}"
+
+    word: str
+    suggestion: str
+
+
+@dataclass(frozen=True)
+class AmbiguousOverride(Diagnostic):
+    title = "`{word}` could mean {candidates}"
+    label = "more than one"
+    help = "write the whole key"
+
+    word: str
+    candidates: str
+
+
+@dataclass(frozen=True)
+class MalformedOverride(Diagnostic):
+    title = "`{text}` is not `key=value`"
+    label = "expected `key=value`"
+    help = "for example `--set train.lr=0.001`"
+
+    text: str
+
+
+@dataclass(frozen=True)
+class MalformedValue(Diagnostic):
+    title = "`{text}` is no value for `{key}`"
+    label = "{reason}"
+    help = "values look like 256, 0.01, he or 256..512"
+
+    key: str
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class UnusedOption(Diagnostic):
+    title = "`{key}` has no effect: the {field} is `{chosen}`"
+    label = "an option of `{owner}`"
+    help = "choose it as well: `--set {field}={owner}`"
+
+    key: str
+    field: str
+    owner: str
+    chosen: str
+
+
+# What does not go with the net
+
+
+@dataclass(frozen=True)
+class ScaleTooSmall(Diagnostic):
+    title = "a scale of {scale} is smaller than the net's input of {input} pixels"
+    label = "no {input}-pixel crop fits into such an image"
+    help = "use at least {least}, or `{setting} off`: images then just cover the input"
+
+    setting: str
+    scale: str
+    input: str
+    least: int
+
+
+@dataclass(frozen=True)
+class CropMismatch(Diagnostic):
+    title = "a crop of {crop} is not what the net reads"
+    label = "the net's input is {input} pixels"
+    help = "write `crop {right}`, or leave it out"
+
+    crop: str
+    input: str
+    right: str
+
+
+@dataclass(frozen=True)
+class ShiftWithoutColours(Diagnostic):
+    title = "`rgb-shift` needs images in colour"
+    label = "the net reads {channels} channels, not 3"
+    help = "leave it out"
+
+    channels: int
+
+
+@dataclass(frozen=True)
+class LossMismatch(Diagnostic):
+    title = "`loss {loss}` does not go with the net's output"
+    label = "the net gives {gives}"
+    help = "write `loss {right}`, or leave it out"
+
+    loss: str
+    gives: str
+    right: str
+
+
+@dataclass(frozen=True)
+class UnknownLayerName(Diagnostic):
+    title = "the net has no layer called `{name}`"
+    label = "unknown layer"
+    help = "{suggestion}"
+
+    name: str
+    suggestion: str
+
+
+@dataclass(frozen=True)
+class BackwardRange(Diagnostic):
+    title = "the range `{first}..{last}` runs backwards"
+    label = "`{last}` stands before `{first}`"
+    help = "write `{last}..{first}`"
+
+    first: str
+    last: str
+
+
+@dataclass(frozen=True)
+class LayersWithoutWeights(Diagnostic):
+    title = "{setting} names no layer with weights"
+    label = "none of these has any"
+    help = "layers with weights: {suggestion}"
+
+    setting: str
+    suggestion: str
+
+
+@dataclass(frozen=True)
+class NothingToTrainLeft(Diagnostic):
+    title = "`freeze` leaves nothing to train"
+    label = "these are all layers with weights"
+    help = "leave at least one out, such as `{last}`"
+
+    last: str
+
+
+@dataclass(frozen=True)
+class UnknownNetName(Diagnostic):
+    title = "there is no net called `{name}`"
+    label = "named by `{setting}`"
+    help = "{suggestion}"
+
+    name: str
+    setting: str
+    suggestion: str
+
+
+@dataclass(frozen=True)
+class LayerNotInOther(Diagnostic):
+    title = "{net} has no layer `{layer}` to take weights from"
+    label = "taken from {net} by this"
+    help = "{suggestion}"
+
+    net: str
+    layer: str
+    suggestion: str
+
+
+@dataclass(frozen=True)
+class WeightsDiffer(Diagnostic):
+    title = "`{weight}` is {theirs} in {net} and {mine} here"
+    label = "weights can be taken only where their shapes are equal"
+    help = "leave `{layer}` out"
+
+    weight: str
+    net: str
+    theirs: str
+    mine: str
+    layer: str
+
+
+@dataclass(frozen=True)
+class NothingTested(Diagnostic):
+    title = "neither dense nor on crops: nothing would be tested"
+    label = "switches off the only way that is left"
+    help = "write `dense`, or `crops grid=5x5`; the centre crop alone is `crops grid=1x1`"
+
+
+@dataclass(frozen=True)
+class FusedOutputs(Diagnostic):
+    title = "{net} has {theirs} outputs and this net {mine}"
+    label = "soft-max outputs can be averaged only over the same classes"
+    help = "fuse nets with equally many classes"
+
+    net: str
+    theirs: str
+    mine: str

@@ -1,0 +1,322 @@
+"""How a net is trained: the `train { … }` block as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, TypeAlias
+
+from vggc.diagnostics import Diagnostic, did_you_mean
+from vggc.ir.graph import Graph
+from vggc.ir.ops import describe
+from vggc.recipe import mistakes
+from vggc.recipe.blocks import (
+    Part,
+    Plain,
+    Reading,
+    Schema,
+    Switch,
+    Variants,
+    option,
+    report,
+    setting,
+)
+from vggc.recipe.layer_names import layer_names, selected, suggestion, unfit, with_weights
+from vggc.source import Span
+from vggc.syntax import ast
+from vggc.values import (
+    MAX_SIDE,
+    Choice,
+    Maybe,
+    Name,
+    Names,
+    Pixels,
+    Real,
+    Size,
+    Whole,
+    items,
+    written,
+)
+
+Loss: TypeAlias = Literal["cross-entropy", "euclidean"]
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """Stochastic gradient descent: v ← momentum·v + g + weight_decay·w;  w ← w − lr·v."""
+
+    example: ClassVar[str] = "sgd lr=0.01 momentum=0.9"
+
+    lr: float = option(Real(0, 1000, above=True), 0.01)
+    momentum: float = option(Real(0, 1), 0.9)
+    weight_decay: float = option(Real(0, 1000), 5e-4)
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Multiply the rate by `factor` after `patience` epochs without a better held-out top-1.
+
+    Source: Simonyan & Zisserman (2015), section 3.1: factor 0.1, three drops. They leave
+    the patience open.
+    """
+
+    example: ClassVar[str] = "plateau factor=0.1 drops=3"
+
+    factor: float = option(Real(0, 1, above=True, unit="%"), 0.1)
+    drops: int = option(Whole(0, 100), 3)
+    patience: int = option(Whole(1, 10_000), 5)
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """Rise from `start`·lr to lr in the first `warm_up` of all steps, then fall to `end`·lr.
+
+    Source: Smith & Topin (2018), "Super-convergence", with cosine ramps.
+    """
+
+    example: ClassVar[str] = "one-cycle warm-up=30%"
+
+    warm_up: float = option(Real(0, 1, unit="%"), 0.3)
+    start: float = option(Real(0, 1, unit="%"), 0.04)
+    end: float = option(Real(0, 1, unit="%"), 1e-4)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same learning rate throughout."""
+
+    example: ClassVar[str] = "constant"
+
+
+@dataclass(frozen=True)
+class Glorot:
+    """Uniform in ±√(6 / (fan_in + fan_out)). Source: Glorot & Bengio (2010), formula 16."""
+
+    example: ClassVar[str] = "init glorot"
+
+
+@dataclass(frozen=True)
+class He:
+    """Normal with variance 2 / fan_in. Source: He et al. (2015), formula 10."""
+
+    example: ClassVar[str] = "init he"
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal with one standard deviation. Source: Simonyan & Zisserman (2015), section 3.1."""
+
+    example: ClassVar[str] = "init normal std=0.1"
+
+    std: float = option(Real(0, 1000, above=True), 0.1)
+
+
+@dataclass(frozen=True)
+class InitFrom:
+    """These layers begin with the weights that layers of the same names have in another net.
+
+    `layers` are names and ranges of names as written.
+    Source: Simonyan & Zisserman (2015), section 3.1.
+    """
+
+    example: ClassVar[str] = "init-from vgg11 layers=conv1_1..conv3_2,fc6"
+
+    net: str = option(Name("net"))
+    layers: tuple[str, ...] = option(Names("layers", ranges=True))
+
+
+Optimiser: TypeAlias = Sgd
+Schedule: TypeAlias = Plateau | OneCycle | Constant
+Init: TypeAlias = Glorot | He | Normal
+
+OPTIMISERS = Variants({"sgd": Sgd}, bare=True)
+SCHEDULES = Variants({"plateau": Plateau, "one-cycle": OneCycle, "constant": Constant}, bare=True)
+INITS = Variants({"glorot": Glorot, "he": He, "normal": Normal}, bare=False)
+LOSSES: tuple[Loss, ...] = ("cross-entropy", "euclidean")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that training needs beyond the net, the images and a seed.
+
+    `batch` counts images, `epochs` passes over all of them and `steps` batches; one of the
+    two is None. `scale` holds the least and the greatest length in pixels to which an
+    image's shorter side is brought before the random crop; None: the image is made to just
+    cover the net's input. `crop` is (H, W) and equals the net's input; None says the same.
+    `rgb_shift` is the standard deviation of the colour shift in units of the colours' own,
+    along their principal axes. `freeze` names the layers that keep their first weights.
+    """
+
+    batch: int = setting(Plain(Whole(1, 65_536), "batch 256"), 256)
+    epochs: int | None = setting(Plain(Whole(1, 100_000), "epochs 74"), 74)
+    steps: int | None = setting(Plain(Whole(1, 1_000_000_000), "steps 370000"))
+    loss: Loss = setting(Plain(Choice(LOSSES), "loss cross-entropy"), "cross-entropy")
+    optimiser: Optimiser = setting(OPTIMISERS, Sgd)
+    schedule: Schedule = setting(SCHEDULES, Plateau)
+    init: Init = setting(INITS, Glorot)
+    init_from: InitFrom | None = setting(Part(InitFrom, value="net"))
+    freeze: tuple[str, ...] | None = setting(
+        Plain(Maybe(Names("layers", ranges=True)), "freeze conv1_1..pool5")
+    )
+    scale: tuple[int, int] | None = setting(Plain(Maybe(Pixels(MAX_SIDE)), "scale 256"))
+    crop: tuple[int, int] | None = setting(Plain(Maybe(Size(MAX_SIDE)), "crop 224"))
+    flip: bool = setting(Switch("flip"), False)
+    rgb_shift: float | None = setting(Plain(Maybe(Real(0, 10, above=True)), "rgb-shift 0.1"))
+
+    def num_steps(self, steps_per_epoch: int) -> int:
+        """Steps of the whole training."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return self.epochs * steps_per_epoch
+
+    def num_epochs(self, steps_per_epoch: int) -> int:
+        """Epochs of the whole training; the last may be cut short."""
+        return -(-self.num_steps(steps_per_epoch) // steps_per_epoch)
+
+
+TRAIN = Schema("train", Recipe, rivals=(("epochs", "steps"),))
+
+
+def default_recipe(graph: Graph | None) -> Recipe:
+    """The recipe of a net whose file says nothing: nets that give boxes are fitted to them."""
+    boxes = graph is not None and graph.heads[0].kind == "boxes"
+    return replace(Recipe(), loss="euclidean") if boxes else Recipe()
+
+
+Find: TypeAlias = Callable[[str], Graph | None]
+"""The net of a name; None where there is none."""
+
+
+def read_recipe(
+    block: ast.Block | None,
+    graph: Graph | None = None,
+    find: Find | None = None,
+    nets: Sequence[str] = (),
+) -> Recipe:
+    """The recipe that a `train` block describes; what it leaves out keeps its default.
+
+    With a graph it is held against that net. `find` gives the nets that the block names,
+    and `nets` are names to suggest; without `find` other nets are not looked at.
+
+    Raises:
+        UserError: with every mistake in the block.
+    """
+    reading = TRAIN.read(block, default_recipe(graph))
+    found = list(reading.found)
+    if graph is not None:
+        found += against(reading, graph, find, nets)
+    report(found)
+    return reading.value
+
+
+# The recipe against the net
+
+
+def against(
+    reading: Reading[Recipe], graph: Graph, find: Find | None, nets: Sequence[str]
+) -> list[Diagnostic]:
+    """Every setting that the net cannot do anything with."""
+    return [
+        *image_mistakes(reading, graph),
+        *loss_mistakes(reading, graph),
+        *freeze_mistakes(reading, graph),
+        *init_from_mistakes(reading, graph, find, nets),
+    ]
+
+
+def image_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
+    recipe, (channels, *size) = reading.value, graph.input
+    found: list[Diagnostic] = []
+    if recipe.scale and recipe.scale[0] < max(size):
+        found.append(scale_too_small("scale", reading.span("scale"), recipe.scale[0], graph))
+    if recipe.crop and recipe.crop != tuple(size):
+        span, right = reading.span("crop"), written(Size(), tuple(size))
+        shown = describe(recipe.crop), describe(tuple(size))
+        found.append(mistakes.CropMismatch(span, *shown, right))
+    if recipe.rgb_shift is not None and channels != 3:
+        found.append(mistakes.ShiftWithoutColours(reading.span("rgb-shift"), channels))
+    return found
+
+
+def scale_too_small(setting: str, span: Span | None, scale: int, graph: Graph) -> Diagnostic:
+    """The mistake of images whose shorter side is less than the net's input."""
+    size = graph.input[1:]
+    return mistakes.ScaleTooSmall(span, setting, str(scale), describe(size), max(size))
+
+
+def loss_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
+    """A loss that no head of the net can have. Features are trained by either."""
+    wanted: Mapping[Loss, str] = {"cross-entropy": "classes", "euclidean": "boxes"}
+    kinds = {head.kind for head in graph.heads}
+    loss = reading.value.loss
+    if "features" in kinds or wanted[loss] in kinds:
+        return []
+    right = next(name for name, kind in wanted.items() if kind in kinds)
+    return [mistakes.LossMismatch(reading.span("loss"), loss, " and ".join(sorted(kinds)), right)]
+
+
+def freeze_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
+    value, names = reading.table.get("freeze"), reading.value.freeze
+    if value is None or names is None:
+        return []
+    if found := unfit(value, layer_names(graph)):
+        return found
+    weighted, frozen = with_weights(graph), selected(names, layer_names(graph))
+    if not weighted.keys() & set(frozen):
+        return [without_weights("`freeze`", value, weighted)]
+    if weighted.keys() <= set(frozen):
+        return [mistakes.NothingToTrainLeft(value.span, list(weighted)[-1])]
+    return []
+
+
+def without_weights(setting: str, value: ast.Value, weighted: Iterable[str]) -> Diagnostic:
+    shown = ", ".join(f"`{name}`" for name in list(weighted)[:8])
+    return mistakes.LayersWithoutWeights(value.span, setting, shown)
+
+
+def init_from_mistakes(
+    reading: Reading[Recipe], graph: Graph, find: Find | None, nets: Sequence[str]
+) -> list[Diagnostic]:
+    part, value = reading.value.init_from, reading.table.get("init-from.layers")
+    if part is None or value is None:
+        return []
+    other = find(part.net) if find else None
+    found: list[Diagnostic] = []
+    if find and other is None:
+        span = reading.span("init-from")
+        found.append(unknown_net(span, part.net, "init-from", nets))
+    if wrong := unfit(value, layer_names(graph)):
+        return [*found, *wrong]
+    weighted = with_weights(graph)
+    taken = [name for name in selected(part.layers, layer_names(graph)) if name in weighted]
+    if not taken:
+        return [*found, without_weights("`init-from`", value, weighted)]
+    if other is not None:
+        found += [m for name in taken for m in weight_mistakes(name, value, graph, part.net, other)]
+    return found
+
+
+def unknown_net(span: Span | None, name: str, setting: str, nets: Sequence[str]) -> Diagnostic:
+    hint = did_you_mean(name, nets) if nets else "`vggc zoo` lists the nets that there are"
+    return mistakes.UnknownNetName(span, name, setting, hint)
+
+
+def weight_mistakes(
+    layer: str, value: ast.Value, graph: Graph, net: str, other: Graph
+) -> list[Diagnostic]:
+    """What keeps a layer from beginning with another net's weights; the first such thing."""
+    span = next((i.span for i in items(value) if str(i) == layer), value.span)
+    theirs = with_weights(other)
+    if layer not in theirs:
+        return [mistakes.LayerNotInOther(span, net, layer, suggestion(layer, list(theirs)))]
+    mine = {name: w.shape for name, w in graph.all_weights.items()}
+    shapes = {name: w.shape for name, w in other.all_weights.items()}
+    for name in with_weights(graph)[layer]:
+        if name not in shapes:
+            hint = "the layer has other weights there"
+            return [mistakes.LayerNotInOther(span, net, name, hint)]
+        if shapes[name] != mine[name]:
+            shown = describe(shapes[name]), describe(mine[name])
+            return [mistakes.WeightsDiffer(span, name, net, *shown, layer)]
+    return []
