@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from vggc.ir.ops import Input, Op, Shape, Weight
 from vggc.source import Span
 
+HeadKind: TypeAlias = Literal["classes", "boxes", "features"]
+
 
 @dataclass(frozen=True)
 class Layer:
-    """What the user wrote: the nodes that came of it point here."""
+    """What the user wrote: the nodes that came of it point here.
+
+    `path` holds the names of the joins around it, the outermost first.
+    """
 
     name: str
     kind: str
     text: str
     span: Span
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -30,11 +37,25 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Head:
+    """One of the things that a net tells of an image: the value of a node.
+
+    Scores or probabilities of classes; boxes, four numbers (centre x, centre y, width,
+    height) for each class or for all of them; or features.
+    """
+
+    name: str
+    kind: HeadKind
+    node: int
+
+
+@dataclass(frozen=True)
 class Graph:
-    """A whole net. The first node is its input, the last its output."""
+    """A whole net. The first node is its input; the first head its main output."""
 
     name: str
     nodes: tuple[Node, ...]
+    heads: tuple[Head, ...]
 
     @property
     def input(self) -> Shape:
@@ -42,11 +63,21 @@ class Graph:
 
     @property
     def output(self) -> Shape:
-        return self.nodes[-1].shape
+        """The shape of the main output."""
+        return self.nodes[self.heads[0].node].shape
+
+    @property
+    def outputs(self) -> dict[str, Shape]:
+        """The shape of each head's output by its name, in order."""
+        return {head.name: self.nodes[head.node].shape for head in self.heads}
 
     def source(self, node: Node) -> Shape:
-        """The shape that the node reads; its own for the input."""
+        """The shape that the node reads, the first of several; its own for the input."""
         return self.nodes[node.inputs[0]].shape if node.inputs else node.shape
+
+    def sources(self, node: Node) -> tuple[Shape, ...]:
+        """The shapes that the node reads; its own for the input."""
+        return tuple(self.nodes[i].shape for i in node.inputs) or (node.shape,)
 
     def weights(self, node: Node) -> dict[str, Weight]:
         """The node's weights by their full names, `conv1_1.weight`."""
@@ -69,6 +100,9 @@ class Graph:
         """Raises: AssertionError where a node contradicts its op; a bug in vggc, not a mistake."""
         assert isinstance(self.nodes[0].op, Input)
         assert len({node.name for node in self.nodes}) == len(self.nodes)
+        assert self.heads
+        assert len({head.name for head in self.heads}) == len(self.heads)
+        assert all(0 <= head.node < len(self.nodes) for head in self.heads)
         for index, node in enumerate(self.nodes):
             assert all(read < index for read in node.inputs), node.name
-            assert node.shape == node.op.output(self.source(node)), node.name
+            assert node.shape == node.op.output(*self.sources(node)), node.name

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 Shape: TypeAlias = tuple[int, ...]
 Pair: TypeAlias = tuple[int, int]
@@ -27,10 +27,17 @@ class Misfit(Exception):
 
 @dataclass(frozen=True)
 class Weight:
-    """One trained tensor of an op. `fan_in` is the number of inputs to one output."""
+    """One tensor of an op. `fan_in` is the number of inputs to one output.
+
+    What is not `trained` is gathered while training, as the statistics of a normalisation
+    are: it is kept with the others and counted as no parameter. `start` is the value around
+    which vectors begin.
+    """
 
     role: str
     shape: Shape
+    trained: bool = True
+    start: float = 0.0
 
     @property
     def size(self) -> int:
@@ -51,12 +58,16 @@ class Window:
 
 
 class _Op:
-    """The defaults: an element-wise op without weights that works in place."""
+    """The defaults: an element-wise op without weights that works in place.
+
+    Shapes come in the order in which a node reads; `others` are what stands behind the
+    first, in the two ops that read several.
+    """
 
     stored = False
     """Whether an inference keeps the output beside the input."""
 
-    def output(self, x: Shape) -> Shape:
+    def output(self, x: Shape, *others: Shape) -> Shape:
         """The output's shape. Raises: Misfit."""
         return x
 
@@ -70,9 +81,9 @@ class _Op:
         """Multiply-accumulates for one sample, biases not counted."""
         return 0
 
-    def saved(self, x: Shape, element: int) -> int:
+    def saved(self, element: int, x: Shape, *others: Shape) -> int:
         """Bytes that training keeps of one sample until the backward pass."""
-        return prod(self.output(x)) * element if self.stored else 0
+        return prod(self.output(x, *others)) * element if self.stored else 0
 
 
 @dataclass(frozen=True)
@@ -82,51 +93,59 @@ class Input(_Op):
     shape: Shape
     stored = True
 
-    def output(self, x: Shape) -> Shape:
+    def output(self, x: Shape, *others: Shape) -> Shape:
         return self.shape
 
 
 @dataclass(frozen=True)
 class Conv2d(_Op):
-    """Cross-correlation with a bias: weight `(K, C, kh, kw)`, bias `(K,)`."""
+    """Cross-correlation: weight `(K, C/groups, kh, kw)` and, with `bias`, bias `(K,)`.
+
+    The channels of each of `groups` groups see those of their own group only.
+    """
 
     channels: int
     kernel: Pair
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
+    groups: int = 1
+    bias: bool = True
     stored = True
 
-    def output(self, x: Shape) -> Shape:
-        _, height, width = _map(x)
+    def output(self, x: Shape, *others: Shape) -> Shape:
+        channels, height, width = _map(x)
+        for count, what in ((channels, "come in"), (self.channels, "go out")):
+            if count % self.groups:
+                raise Misfit(f"{count} channels {what}, which {self.groups} groups do not divide")
         return (self.channels, *_slide(self.window(x), (height, width)))
 
     def weights(self, x: Shape) -> tuple[Weight, ...]:
-        return (
-            Weight("weight", (self.channels, x[0], *self.kernel)),
-            Weight("bias", (self.channels,)),
-        )
+        weight = Weight("weight", (self.channels, x[0] // self.groups, *self.kernel))
+        return (weight, Weight("bias", (self.channels,))) if self.bias else (weight,)
 
     def window(self, x: Shape) -> Window:
         return Window(self.kernel, self.stride, self.padding)
 
     def macs(self, x: Shape) -> int:
-        return prod(self.output(x)) * x[0] * prod(self.kernel)
+        return prod(self.output(x)) * (x[0] // self.groups) * prod(self.kernel)
 
 
 @dataclass(frozen=True)
 class Linear(_Op):
-    """`y = x·Wᵀ + b`: weight `(features, in_features)`, bias `(features,)`."""
+    """`y = x·Wᵀ + b`: weight `(features, in_features)` and, with `bias`, bias `(features,)`."""
 
     features: int
+    bias: bool = True
     stored = True
 
-    def output(self, x: Shape) -> Shape:
+    def output(self, x: Shape, *others: Shape) -> Shape:
         if len(x) != 1:
             raise Misfit(f"needs a vector, and a map of {describe(x)} comes in")
         return (self.features,)
 
     def weights(self, x: Shape) -> tuple[Weight, ...]:
-        return (Weight("weight", (self.features, x[0])), Weight("bias", (self.features,)))
+        weight = Weight("weight", (self.features, x[0]))
+        return (weight, Weight("bias", (self.features,))) if self.bias else (weight,)
 
     def macs(self, x: Shape) -> int:
         return x[0] * self.features
@@ -134,22 +153,97 @@ class Linear(_Op):
 
 @dataclass(frozen=True)
 class MaxPool2d(_Op):
-    """The maximum over each window."""
+    """The maximum over each window; what lies beyond the border is no candidate.
+
+    With `ceil` a last window that begins inside the map, or its padding on the left, and
+    ends beyond it counts as one; without, it is left out.
+    """
 
     kernel: Pair
     stride: Pair
+    padding: Pair = (0, 0)
+    ceil: bool = False
     stored = True
 
-    def output(self, x: Shape) -> Shape:
+    def output(self, x: Shape, *others: Shape) -> Shape:
         channels, height, width = _map(x)
-        return (channels, *_slide(self.window(x), (height, width)))
+        return (channels, *_slide(self.window(x), (height, width), self.ceil))
 
     def window(self, x: Shape) -> Window:
-        return Window(self.kernel, self.stride)
+        return Window(self.kernel, self.stride, self.padding)
 
-    def saved(self, x: Shape, element: int) -> int:
+    def saved(self, element: int, x: Shape, *others: Shape) -> int:
         index = 8  # the place of each maximum, as torch keeps it
         return prod(self.output(x)) * (element + index)
+
+
+@dataclass(frozen=True)
+class AvgPool2d(_Op):
+    """The mean over each window; what lies beyond the border is neither summed nor counted.
+
+    `ceil` is as in `MaxPool2d`.
+    """
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+    ceil: bool = False
+    stored = True
+
+    def output(self, x: Shape, *others: Shape) -> Shape:
+        channels, height, width = _map(x)
+        return (channels, *_slide(self.window(x), (height, width), self.ceil))
+
+    def window(self, x: Shape) -> Window:
+        return Window(self.kernel, self.stride, self.padding)
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool(_Op):
+    """The mean of each whole channel: `(C, H, W)` to `(C,)`. Source: Lin et al. 2014, 3.2."""
+
+    stored = True
+
+    def output(self, x: Shape, *others: Shape) -> Shape:
+        return _map(x)[:1]
+
+    def window(self, x: Shape) -> Window:
+        return Window(kernel=(x[1], x[2]))
+
+
+@dataclass(frozen=True)
+class BatchNorm(_Op):
+    """`(x - mean) / √(var + eps) · weight + bias`, each a number per channel `(C,)`.
+
+    While training, mean and variance are the batch's own, and the running ones move by
+    `momentum` towards them. Source: Ioffe & Szegedy 2015, algorithms 1 and 2.
+    """
+
+    eps: float = 1e-5
+    momentum: float = 0.1
+
+    def weights(self, x: Shape) -> tuple[Weight, ...]:
+        return (
+            Weight("weight", x[:1], start=1.0),
+            Weight("bias", x[:1]),
+            Weight("running_mean", x[:1], trained=False),
+            Weight("running_var", x[:1], trained=False, start=1.0),
+        )
+
+    def saved(self, element: int, x: Shape, *others: Shape) -> int:
+        return prod(x) * element  # the output; the input is kept by what made it
+
+
+@dataclass(frozen=True)
+class Scale(_Op):
+    """`x·weight + bias` with a number of each per channel of a map or feature of a vector.
+
+    What a normalisation is once its statistics are fixed: a depthwise 1×1 convolution, weight
+    `(C, 1, 1, 1)` and bias `(C,)`. No word of the language stands for it.
+    """
+
+    def weights(self, x: Shape) -> tuple[Weight, ...]:
+        return (Weight("weight", (x[0], 1, 1, 1)), Weight("bias", x[:1]))
 
 
 @dataclass(frozen=True)
@@ -164,18 +258,49 @@ class LocalResponseNorm(_Op):
     beta: float
     k: float
 
-    def output(self, x: Shape) -> Shape:
+    def output(self, x: Shape, *others: Shape) -> Shape:
         _map(x)
         return x
 
-    def saved(self, x: Shape, element: int) -> int:
+    def saved(self, element: int, x: Shape, *others: Shape) -> int:
         kept = 4  # a, Σ a², (k + alpha·Σ a²)^beta and the quotient
         return kept * prod(x) * element
 
 
+Function: TypeAlias = Literal["relu", "relu6", "leaky", "elu", "gelu", "silu", "sigmoid", "tanh"]
+
+
 @dataclass(frozen=True)
-class ReLU(_Op):
-    """`max(x, 0)`. In place: its output stands for its input in the backward pass."""
+class Activation(_Op):
+    """A function of each value by itself.
+
+    relu max(x, 0); relu6 min(max(x, 0), 6); leaky x or, below zero, slope·x; elu x or, below
+    zero, slope·(eˣ - 1); gelu x·Φ(x), Φ the normal distribution (with erf, not its tanh
+    approximation); silu x·sigmoid(x); sigmoid 1/(1 + e⁻ˣ); tanh. Only leaky and elu have a
+    slope.
+    """
+
+    function: Function
+    slope: float = 0.0
+
+    def saved(self, element: int, x: Shape, *others: Shape) -> int:
+        # Those whose gradient follows from the output keep that in the place of the input.
+        by_output = self.function in ("relu", "sigmoid", "tanh")
+        return 0 if by_output else prod(x) * element
+
+
+RELU = Activation("relu")
+
+
+@dataclass(frozen=True)
+class PRelu(_Op):
+    """x or, below zero, weight·x, the weight `(C,)` trained. Source: He et al. 2015, 2.1."""
+
+    def weights(self, x: Shape) -> tuple[Weight, ...]:
+        return (Weight("weight", x[:1], start=0.25),)
+
+    def saved(self, element: int, x: Shape, *others: Shape) -> int:
+        return prod(x) * element
 
 
 @dataclass(frozen=True)
@@ -184,7 +309,7 @@ class Dropout(_Op):
 
     p: float
 
-    def saved(self, x: Shape, element: int) -> int:
+    def saved(self, element: int, x: Shape, *others: Shape) -> int:
         kept = 2  # the mask and the output
         return kept * prod(x) * element
 
@@ -193,7 +318,7 @@ class Dropout(_Op):
 class Flatten(_Op):
     """`(C, H, W)` to `(C·H·W,)`; what reads the result sees the whole map."""
 
-    def output(self, x: Shape) -> Shape:
+    def output(self, x: Shape, *others: Shape) -> Shape:
         return (prod(x),)
 
     def window(self, x: Shape) -> Window:
@@ -204,20 +329,70 @@ class Flatten(_Op):
 class Softmax(_Op):
     """Scores to probabilities that sum to one."""
 
-    def output(self, x: Shape) -> Shape:
+    def output(self, x: Shape, *others: Shape) -> Shape:
         if len(x) != 1:
             raise Misfit(
                 f"needs a vector of scores, and a map of {describe(x)} comes in",
-                "put `fc-CLASSES` before it",
+                "put `fc-CLASSES` before it, or `gap` behind `conv1-CLASSES`",
             )
         return x
 
-    def saved(self, x: Shape, element: int) -> int:
+    def saved(self, element: int, x: Shape, *others: Shape) -> int:
         return prod(x) * element
 
 
+@dataclass(frozen=True)
+class Concat(_Op):
+    """Maps of one resolution, channels behind channels; or vectors behind one another."""
+
+    stored = True
+
+    def output(self, x: Shape, *others: Shape) -> Shape:
+        for other in others:
+            if len(other) != len(x):
+                raise Misfit(
+                    f"its paths end in {_list(x, *others)}, maps and vectors",
+                    "`flatten` or `gap` makes a vector of a map",
+                )
+            if other[1:] != x[1:]:
+                raise Misfit(
+                    f"its paths end in {_list(x, *others)}, and only maps of one height and "
+                    "width can be concatenated",
+                    "do all paths have the same strides and pools?",
+                )
+        return (sum(shape[0] for shape in (x, *others)), *x[1:])
+
+
+@dataclass(frozen=True)
+class Add(_Op):
+    """The sum of values of one shape, into the first of them."""
+
+    def output(self, x: Shape, *others: Shape) -> Shape:
+        if any(other != x for other in others):
+            raise Misfit(
+                f"its paths end in {_list(x, *others)}, and only equal shapes can be added",
+                "a `conv1-WIDTH` with a stride, if need be, brings a path to another's shape",
+            )
+        return x
+
+
 Op: TypeAlias = (
-    Input | Conv2d | Linear | MaxPool2d | LocalResponseNorm | ReLU | Dropout | Flatten | Softmax
+    Input
+    | Conv2d
+    | Linear
+    | MaxPool2d
+    | AvgPool2d
+    | GlobalAvgPool
+    | BatchNorm
+    | Scale
+    | LocalResponseNorm
+    | Activation
+    | PRelu
+    | Dropout
+    | Flatten
+    | Softmax
+    | Concat
+    | Add
 )
 
 
@@ -226,21 +401,38 @@ def describe(shape: Shape) -> str:
     return "×".join(map(str, shape))
 
 
+def _list(*shapes: Shape) -> str:
+    words = [describe(shape) for shape in shapes]
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
 def _map(x: Shape) -> tuple[int, int, int]:
     if len(x) != 3:
         raise Misfit(
             f"needs a map (channels × height × width), and a vector of {x[0]} comes in",
-            "after `fc` or `flatten` there are no rows and columns left: move it before them",
+            "after `fc`, `gap` or `flatten` there are no rows and columns left: move it before",
         )
     return x[0], x[1], x[2]
 
 
-def _slide(window: Window, size: Pair) -> Pair:
-    """How many positions a window has along each axis, the rest rounded down."""
+def _slide(window: Window, size: Pair, ceil: bool = False) -> Pair:
+    """How many positions a window has along each axis, the rest rounded down unless `ceil`."""
     spare = [n + 2 * p - k for n, k, p in zip(size, window.kernel, window.padding, strict=True)]
     if min(spare) < 0:
         raise Misfit(
             f"its {describe(window.kernel)} window is larger than the {describe(size)} map",
             "give the net a larger input, or take away a `pool` before it",
         )
-    return (spare[0] // window.stride[0] + 1, spare[1] // window.stride[1] + 1)
+    rows, columns = (
+        _positions(rest, stride, length + padding, ceil)
+        for rest, stride, length, padding in zip(
+            spare, window.stride, size, window.padding, strict=True
+        )
+    )
+    return rows, columns
+
+
+def _positions(spare: int, stride: int, end: int, ceil: bool) -> int:
+    """Positions along one axis; `end` counts from the start of the padding to the map's end."""
+    count = (spare + (stride - 1 if ceil else 0)) // stride + 1
+    return count - 1 if ceil and (count - 1) * stride >= end else count

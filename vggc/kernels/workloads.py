@@ -1,6 +1,6 @@
 """What a kernel must compute, said without saying how.
 
-A workload is one call of the compiled net: a core op, the activations (bias, ReLU)
+A workload is one call of the compiled net: a core op, the bias and the activation
 fused into it, and the exact layout of what it reads and writes. The backend makes
 workloads; the functions `vggc.kernels.cpu.kernel` and `vggc.kernels.cuda.kernel` turn
 one into code.
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from vggc.ir.ops import Activation
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +42,7 @@ class Map:
 
 @dataclass(frozen=True)
 class Conv:
-    """Cross-correlation, bias and (when `relu`) a ReLU.
+    """Cross-correlation in `groups` groups of channels, bias, and an activation.
 
     Reads the input map, the packed weight and the bias `(K,)`; writes the output map.
     Guaranteed: `input.halo >= max(padding)`.
@@ -51,17 +53,18 @@ class Conv:
     kernel: Pair
     stride: Pair
     padding: Pair
-    relu: bool
+    act: Activation | None = None
+    groups: int = 1
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
-        """The unpacked weight, `(K, C, kh, kw)`."""
-        return (self.output.channels, self.input.channels, *self.kernel)
+        """The unpacked weight, `(K, C/groups, kh, kw)`."""
+        return (self.output.channels, self.input.channels // self.groups, *self.kernel)
 
 
 @dataclass(frozen=True)
 class Dense:
-    """`y = x·Wᵀ + b`, and a ReLU when `relu`.
+    """`y = x·Wᵀ + b`, and an activation.
 
     Reads `(N, in_features)`, or the map `source` (halo 0) that the unpacked weight
     `(out_features, C·H·W)` expects flattened in C, H, W order; the packed weight; the
@@ -71,7 +74,7 @@ class Dense:
     batch: int
     in_features: int
     out_features: int
-    relu: bool
+    act: Activation | None = None
     source: Map | None = None
 
     def __post_init__(self) -> None:
@@ -84,12 +87,31 @@ class Dense:
 
 @dataclass(frozen=True)
 class MaxPool:
-    """Maximum over windows, not padded."""
+    """Maximum over windows; what lies beyond the map's border is no candidate.
+
+    Windows start at `-padding`. Each overlaps the map; the last may end beyond it by more
+    than `padding`. The input's halo holds zeros, which are no part of the map.
+    """
 
     input: Map
     output: Map
     kernel: Pair
     stride: Pair
+    padding: Pair = (0, 0)
+
+
+@dataclass(frozen=True)
+class AvgPool:
+    """Mean over windows; what lies beyond the map's border is neither summed nor counted.
+
+    Windows are placed as in `MaxPool`. A global pool is a window as large as the map.
+    """
+
+    input: Map
+    output: Map
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -108,11 +130,37 @@ class Lrn:
 
 
 @dataclass(frozen=True)
-class Relu:
-    """`max(x, 0)` where no producer could take it in."""
+class Pointwise:
+    """An activation where no producer could take it in."""
 
     input: Map
     output: Map
+    act: Activation
+
+
+@dataclass(frozen=True)
+class PRelu:
+    """x or, below zero, slope·x, with the slopes `(C,)` as its one weight, not packed."""
+
+    input: Map
+    output: Map
+
+
+@dataclass(frozen=True)
+class Concat:
+    """The channels of several maps behind one another; each input may have its own halo."""
+
+    inputs: tuple[Map, ...]
+    output: Map
+
+
+@dataclass(frozen=True)
+class Add:
+    """The sum of maps of one size, then an activation; each input may have its own halo."""
+
+    inputs: tuple[Map, ...]
+    output: Map
+    act: Activation | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +185,20 @@ class ToNchw:
     input: Map
 
 
-Workload: TypeAlias = Conv | Dense | MaxPool | Lrn | Relu | Softmax | ToNhwc | ToNchw
+Workload: TypeAlias = (
+    Conv
+    | Dense
+    | MaxPool
+    | AvgPool
+    | Lrn
+    | Pointwise
+    | PRelu
+    | Concat
+    | Add
+    | Softmax
+    | ToNhwc
+    | ToNchw
+)
 
 
 class Packing(Protocol):
@@ -155,8 +216,8 @@ class Packing(Protocol):
 class Kernel:
     """Code for one workload.
 
-    `func` takes the input, then (for Conv and Dense) the packed weight and the bias,
-    then the output. `algorithm` and `knobs` are what the artifact's manifest shows.
+    `func` takes the inputs, then the weights (for Conv and Dense the packed weight and the
+    bias, for PRelu the slopes), then the output. `algorithm` and `knobs` are what the artifact's manifest shows.
     """
 
     algorithm: str
