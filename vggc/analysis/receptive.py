@@ -1,7 +1,8 @@
 """Which part of the input one value of a layer can see.
 
-Source: the recurrence r' = r + (k - 1)·j, j' = j·s over a chain of windows (Dumoulin &
-Visin 2016, section 4), r and j being the field and the stride in input pixels.
+Source: the recurrence r' = r + (k - 1)·j, j' = j·s, b' = b - p·j over windows (Dumoulin &
+Visin 2016, section 4; Araujo et al. 2019, section 2), r, j and b being the field, the stride
+and the place of the first field in input pixels.
 """
 
 from __future__ import annotations
@@ -9,31 +10,59 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vggc.ir.graph import Graph
+from vggc.ir.ops import Pair
 
 
 @dataclass(frozen=True)
 class Field:
     """Receptive field and stride in input pixels, `(rows, columns)`.
 
-    The field counts what lies beyond the image's border, too.
+    Position `i` of a map sees the `size` pixels from `start + i·stride` on. Pixels count from
+    the image's corner; those beyond its border, the first of which is -1, count, too.
     """
 
-    size: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
+    size: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    start: Pair = (0, 0)
 
 
 def receptive_fields(graph: Graph) -> tuple[Field, ...]:
-    """The field of each node."""
+    """The field of each node.
+
+    What joins several paths sees whatever one of them sees, and all between. Paths whose
+    strides differ are joined by what their first positions see, under the largest stride.
+    """
     fields: list[Field] = []
-    for node in graph.nodes:
+    nodes = graph.nodes
+    for node in nodes:
         if not node.inputs:
             fields.append(Field())
             continue
         before = fields[node.inputs[0]]
-        window = node.op.window(graph.source(node))
-        sizes = zip(before.size, before.stride, window.kernel, strict=True)
-        steps = zip(before.stride, window.stride, strict=True)
-        rows, columns = (r + (k - 1) * j for r, j, k in sizes)
-        down, right = (j * s for j, s in steps)
-        fields.append(Field((rows, columns), (down, right)))
+        if len(node.inputs) > 1:
+            before = _union([fields[read] for read in node.inputs])
+        window = node.op.window(nodes[node.inputs[0]].shape)
+        (rows, columns), (down, right), (top, left) = window.kernel, window.stride, window.padding
+        height, width = before.size
+        y, x = before.stride
+        first_y, first_x = before.start
+        fields.append(
+            Field(
+                (height + (rows - 1) * y, width + (columns - 1) * x),
+                (y * down, x * right),
+                (first_y - top * y, first_x - left * x),
+            )
+        )
     return tuple(fields)
+
+
+def _union(fields: list[Field]) -> Field:
+    rows, columns = (
+        (min(f.start[axis] for f in fields), max(f.start[axis] + f.size[axis] for f in fields))
+        for axis in (0, 1)
+    )
+    return Field(
+        (rows[1] - rows[0], columns[1] - columns[0]),
+        (max(f.stride[0] for f in fields), max(f.stride[1] for f in fields)),
+        (rows[0], columns[0]),
+    )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
-from vggc.analysis.receptive import Field, receptive_fields
-from vggc.ir.graph import Graph, Node
-from vggc.ir.ops import Shape
+from vggc.analysis.receptive import receptive_fields
+from vggc.ir.graph import Graph
+from vggc.ir.ops import Op, Shape
 
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 TRAINING_FORMULA = (
@@ -19,11 +20,16 @@ TRAINING_FORMULA = (
 
 @dataclass(frozen=True)
 class Row:
-    """One layer as the user wrote it. Bytes and MACs are for the whole batch."""
+    """One layer as the user wrote it. Bytes and MACs are for the whole batch.
+
+    A join has a row of its own behind those of its paths; `path` names the joins around a
+    layer, the outermost first.
+    """
 
     name: str
     kind: str
     text: str
+    path: tuple[str, ...]
     output_shape: Shape
     params: int
     macs: int
@@ -34,7 +40,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Totals:
-    """A whole net. `training_bytes` is None for dtypes that nobody trains in."""
+    """A whole net. `training_bytes` is None for dtypes that nobody trains in.
+
+    `params` are those that training changes; `weight_bytes` are those of everything that is
+    stored, the statistics of normalisations included.
+    """
 
     params: int
     weight_bytes: int
@@ -64,10 +74,10 @@ def report(graph: Graph, batch: int = 1, dtype: str = "float32") -> Report:
     and fully-connected layer once; everything else works in place.
     """
     element = ELEMENT_BYTES[dtype]
-    fields = receptive_fields(graph)
-    rows = tuple(_row(graph, nodes, fields[last], batch, element) for last, nodes in _layers(graph))
+    rows, stored, saved = _rows(graph, batch, element)
     params = sum(row.params for row in rows)
     macs = sum(row.macs for row in rows)
+    training = 4 * 3 * params + batch * saved
     return Report(
         graph.name,
         graph.input,
@@ -76,43 +86,71 @@ def report(graph: Graph, batch: int = 1, dtype: str = "float32") -> Report:
         rows,
         Totals(
             params=params,
-            weight_bytes=params * element,
+            weight_bytes=stored * element,
             macs=macs,
             flops=2 * macs,
             activation_bytes=sum(row.activation_bytes for row in rows),
-            training_bytes=None if dtype == "int8" else _training_bytes(graph, batch, element),
+            training_bytes=None if dtype == "int8" else training,
         ),
     )
 
 
-def _layers(graph: Graph) -> list[tuple[int, list[Node]]]:
-    """The nodes of each layer, and the index of the last of them."""
-    found: list[tuple[int, list[Node]]] = []
-    for index, node in enumerate(graph.nodes):
-        if found and found[-1][1][0].layer is node.layer:
-            found[-1] = (index, [*found[-1][1], node])
-        else:
-            found.append((index, [node]))
-    return found
+class _Cost(NamedTuple):
+    """Of one node and one sample: numbers of weights, MACs, values stored, and bytes saved."""
+
+    params: int
+    stored: int
+    macs: int
+    outputs: int
+    saved: int
 
 
-def _row(graph: Graph, nodes: list[Node], field: Field, batch: int, element: int) -> Row:
-    layer = nodes[0].layer
-    stored = sum(prod(node.shape) for node in nodes if node.op.stored)
-    return Row(
-        name=layer.name,
-        kind=layer.kind,
-        text=layer.text,
-        output_shape=nodes[-1].shape,
-        params=sum(w.size for node in nodes for w in node.op.weights(graph.source(node))),
-        macs=batch * sum(node.op.macs(graph.source(node)) for node in nodes),
-        activation_bytes=batch * element * stored,
-        receptive_field=field.size,
-        stride=field.stride,
+def _cost(op: Op, sources: tuple[Shape, ...], output: Shape, element: int) -> _Cost:
+    weights = op.weights(sources[0])
+    return _Cost(
+        params=sum(weight.size for weight in weights if weight.trained),
+        stored=sum(weight.size for weight in weights),
+        macs=op.macs(sources[0]),
+        outputs=prod(output) if op.stored else 0,
+        saved=op.saved(element, *sources),
     )
 
 
-def _training_bytes(graph: Graph, batch: int, element: int) -> int:
-    params = sum(w.size for w in graph.all_weights.values())
-    saved = sum(node.op.saved(graph.source(node), element) for node in graph.nodes)
-    return 4 * 3 * params + batch * saved
+def _rows(graph: Graph, batch: int, element: int) -> tuple[tuple[Row, ...], int, int]:
+    """A row for each run of nodes of one layer; the number of all weights stored, and the
+    bytes that training keeps of one sample.
+    """
+    nodes, fields = graph.nodes, receptive_fields(graph)
+    costs: dict[tuple[Op, tuple[Shape, ...]], _Cost] = {}  # deep nets repeat themselves
+    rows: list[Row] = []
+    all_stored = all_saved = params = macs = outputs = 0
+    last = len(nodes) - 1
+    for index, node in enumerate(nodes):
+        sources = graph.sources(node)
+        cost = costs.get((node.op, sources))
+        if cost is None:
+            cost = costs[node.op, sources] = _cost(node.op, sources, node.shape, element)
+        all_stored += cost.stored
+        all_saved += cost.saved
+        params += cost.params
+        macs += cost.macs
+        outputs += cost.outputs
+        layer = node.layer
+        if index == last or nodes[index + 1].layer is not layer:
+            field = fields[index]
+            rows.append(
+                Row(
+                    layer.name,
+                    layer.kind,
+                    layer.text,
+                    layer.path,
+                    node.shape,
+                    params,
+                    batch * macs,
+                    batch * element * outputs,
+                    field.size,
+                    field.stride,
+                )
+            )
+            params = macs = outputs = 0
+    return tuple(rows), all_stored, all_saved
