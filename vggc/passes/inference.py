@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from vggc.ir.graph import Graph, Node
+from vggc.ir.graph import Graph
 from vggc.ir.ops import Dropout, Softmax
 from vggc.passes.rewrite import without
 
 
 def drop_dropout(graph: Graph) -> Graph:
     """The graph without dropout, which passes everything on outside training."""
-    return without(graph, lambda node: isinstance(node.op, Dropout))
+    return without(graph, lambda index: isinstance(graph.nodes[index].op, Dropout))
 
 
 def drop_final_softmax(graph: Graph) -> Graph:
-    """The graph that ends in scores: losses take the logarithm of the soft-max themselves."""
-    last: Node = graph.nodes[-1]
-    return without(graph, lambda node: node is last and isinstance(node.op, Softmax))
+    """The graph whose heads end in scores: losses take the logarithm of the soft-max themselves.
+
+    A soft-max that other layers read, too, stays.
+    """
+    readers = graph.readers()
+    final = {
+        head.node
+        for head in graph.heads
+        if isinstance(graph.nodes[head.node].op, Softmax) and not readers[head.node]
+    }
+    return without(graph, final.__contains__)

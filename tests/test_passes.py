@@ -1,0 +1,109 @@
+"""Passes: what they drop, what they fold, and that outputs stay what they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from conftest import graph_of
+from test_ops import SAMPLES, weights_of
+
+from vggc.backends.torch import reference
+from vggc.ir.graph import Graph
+from vggc.ir.ops import BatchNorm, Conv2d, Dropout, Linear, Scale, Softmax
+from vggc.passes.fold import fold
+from vggc.passes.inference import drop_dropout, drop_final_softmax
+
+Noise = Callable[..., np.ndarray]
+
+
+def ops_of(graph: Graph) -> dict[str, type]:
+    return {node.name: type(node.op) for node in graph.nodes[1:]}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_folded_net_computes_what_it_did(name: str, noise: Noise) -> None:
+    graph = graph_of(SAMPLES[name])
+    weights, x = weights_of(graph), noise(2, *graph.input)
+    before = reference(graph, weights)(x)
+    folded = fold(graph)
+    folded.graph.verify()
+    after = reference(folded.graph, folded.weights(weights))(x)
+    for old, new in zip(graph.heads, folded.graph.heads, strict=True):
+        assert (old.name, old.kind) == (new.name, new.kind)
+        wanted = before[graph.nodes[old.node].name]
+        got = after[folded.graph.nodes[new.node].name]
+        assert np.linalg.norm(got - wanted) <= 3e-7 * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_folding_leaves_inference_ops_with_biases_and_folds_once(name: str) -> None:
+    graph = graph_of(SAMPLES[name])
+    folded = fold(graph)
+    for node in folded.graph.nodes:
+        assert not isinstance(node.op, BatchNorm | Dropout)
+        assert not isinstance(node.op, Conv2d | Linear) or node.op.bias
+    weights = folded.weights(weights_of(graph))
+    shapes = {name: weight.shape for name, weight in folded.graph.all_weights.items()}
+    assert {name: weight.shape for name, weight in weights.items()} == shapes
+    again = fold(folded.graph)
+    assert again.graph == folded.graph
+    for name, weight in again.weights(weights).items():
+        assert np.array_equal(weight, weights[name])
+
+
+def test_a_normalisation_goes_into_the_layer_that_it_alone_reads() -> None:
+    chain = fold(graph_of("conv3-4 norm=batch | batchnorm | fc-6 norm=batch act=none")).graph
+    assert ops_of(chain)["conv1_1.relu"].__name__ == "Activation"
+    assert [node.name for node in chain.nodes if isinstance(node.op, Scale)] == ["batchnorm1"]
+    assert "conv1_1.norm" not in ops_of(chain)
+    assert "fc2.norm" not in ops_of(chain)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "a: conv3-4 act=none | n: batchnorm | concat(skip, @a)",
+        "a: conv3-4 act=none | n: batchnorm | fc-5 head features: @a",
+        "a: conv3-4 | n: batchnorm | fc-5",
+        "n: batchnorm | conv3-4",
+        "a: flatten | n: batchnorm",
+    ],
+)
+def test_a_normalisation_of_what_others_see_too_is_a_scale(body: str) -> None:
+    assert ops_of(fold(graph_of(body)).graph)["n"] is Scale
+
+
+def test_weights_are_folded_in_float64_and_rounded_once() -> None:
+    graph = graph_of("c: conv3-4 act=none | n: batchnorm | fc-5")
+    weights = weights_of(graph)
+    exact = {name: weight.astype(np.float64) for name, weight in weights.items()}
+    scale = exact["n.weight"] / np.sqrt(exact["n.running_var"] + 1e-5)
+    folded = fold(graph).weights(weights)
+    kernel = exact["c.weight"] * scale[:, None, None, None]
+    bias = (exact["c.bias"] - exact["n.running_mean"]) * scale + exact["n.bias"]
+    assert np.array_equal(folded["c.weight"], kernel.astype(np.float32))
+    assert np.array_equal(folded["c.bias"], bias.astype(np.float32))
+    assert folded["fc1.weight"] is weights["fc1.weight"]
+
+
+def test_dropout_goes_and_those_who_read_it_read_on() -> None:
+    graph = drop_dropout(graph_of("a: fc-8 | dropout | dropout | fc-5 head inner: @a | dropout"))
+    graph.verify()
+    assert Dropout not in ops_of(graph).values()
+    assert [graph.nodes[head.node].name for head in graph.heads] == ["fc2", "a.relu"]
+
+
+def test_only_the_soft_maxes_that_end_a_head_go() -> None:
+    body = "a: fc-8 | b: softmax | c: fc-5 | d: softmax head e: @a | f: fc-4 | g: softmax"
+    graph = drop_final_softmax(graph_of(body))
+    graph.verify()
+    softmaxes = [name for name, op in ops_of(graph).items() if op is Softmax]
+    assert softmaxes == ["b"]
+    assert [graph.nodes[head.node].name for head in graph.heads] == ["c", "f"]
+
+
+def test_a_soft_max_that_others_read_stays_though_it_is_a_head() -> None:
+    graph = graph_of("fc-8 | a: softmax | fc-5 head scores: @a")
+    assert drop_final_softmax(graph) == graph

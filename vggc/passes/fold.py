@@ -1,0 +1,103 @@
+"""A trained net as an inference computes it: no dropout, no statistics, a bias everywhere.
+
+The graph follows from the graph alone, so that whoever has a spec knows the weights that its
+artifact holds; the weights follow from the graph and the trained weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggc.ir.graph import Graph, Node
+from vggc.ir.ops import BatchNorm, Conv2d, Linear, Scale
+from vggc.passes.inference import drop_dropout
+from vggc.passes.rewrite import without
+from vggc.weights import Weights
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A graph for inference, and which normalisations went into which of its nodes."""
+
+    graph: Graph
+    absorbed: dict[str, tuple[Node, ...]]
+    """By the name of a convolution, linear layer or scale, in order."""
+
+    def weights(self, trained: Weights) -> Weights:
+        """The weights of the folded graph from those of the one before.
+
+        Computed in float64 and rounded once.
+        """
+        found: Weights = {}
+        for node in self.graph.nodes:
+            shapes = {name: weight.shape for name, weight in self.graph.weights(node).items()}
+            match node.op:
+                case Conv2d() | Linear() | Scale():
+                    arrays = self._folded(node, trained, *shapes.values())
+                    found |= dict(zip(shapes, arrays, strict=True))
+                case _:
+                    found |= {name: trained[name] for name in shapes}
+        return found
+
+    def _folded(
+        self, node: Node, trained: Weights, shape: tuple[int, ...], bias_shape: tuple[int, ...]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        absorbed = self.absorbed.get(node.name, ())
+        weight, bias = np.ones(shape, np.float32), np.zeros(bias_shape, np.float32)
+        if not absorbed or absorbed[0].name != node.name:
+            weight = trained[f"{node.name}.weight"]
+            bias = trained.get(f"{node.name}.bias", bias)
+        if not absorbed:
+            return weight, bias
+        exact_weight, exact_bias = weight.astype(np.float64), bias.astype(np.float64)
+        for norm in absorbed:
+            assert isinstance(norm.op, BatchNorm)
+            gamma, beta, mean, variance = (
+                trained[f"{norm.name}.{role}"].astype(np.float64)
+                for role in ("weight", "bias", "running_mean", "running_var")
+            )
+            scale = gamma / np.sqrt(variance + norm.op.eps)
+            exact_weight *= scale.reshape(-1, *(1,) * (len(shape) - 1))
+            exact_bias = (exact_bias - mean) * scale + beta
+        return exact_weight.astype(np.float32), exact_bias.astype(np.float32)
+
+
+def fold(graph: Graph) -> Folded:
+    """Drops dropout, folds every batch normalisation, gives a bias to what has none.
+
+    A normalisation goes into the convolution or linear layer that it alone reads; any other
+    becomes a `Scale`, which takes in those behind it in its turn. Folding a folded graph
+    changes nothing. Source: Jacob et al. 2018, section 3.2.
+    """
+    graph = drop_dropout(graph)
+    readers = graph.readers()
+    heads = {head.node for head in graph.heads}
+    owners: dict[int, int] = {}
+    """For each normalisation the node that it goes into: another, or itself as a scale."""
+    for index, node in enumerate(graph.nodes):
+        if not isinstance(node.op, BatchNorm):
+            continue
+        (read,) = node.inputs
+        alone = readers[read] == (index,) and read not in heads
+        foldable = read in owners or isinstance(graph.nodes[read].op, Conv2d | Linear | Scale)
+        owners[index] = owners.get(read, read) if alone and foldable else index
+    absorbed: dict[str, tuple[Node, ...]] = {}
+    for index, owner in owners.items():
+        name = graph.nodes[owner].name
+        absorbed[name] = (*absorbed.get(name, ()), graph.nodes[index])
+    changed = replace(graph, nodes=tuple(map(_ready, graph.nodes)))
+    return Folded(without(changed, lambda index: owners.get(index, index) != index), absorbed)
+
+
+def _ready(node: Node) -> Node:
+    """The node with a bias, or as the scale that a normalisation is."""
+    match node.op:
+        case Conv2d() | Linear():
+            return replace(node, op=replace(node.op, bias=True))
+        case BatchNorm():
+            return replace(node, op=Scale())
+        case _:
+            return node
