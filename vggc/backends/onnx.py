@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import sqrt
 from pathlib import Path
 from typing import Any, assert_never
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from vggc import __version__
 from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import (
+    Activation,
+    Add,
+    AvgPool2d,
+    BatchNorm,
+    Concat,
     Conv2d,
     Dropout,
     Flatten,
+    GlobalAvgPool,
     Input,
     Linear,
     LocalResponseNorm,
     MaxPool2d,
-    ReLU,
+    PRelu,
+    Scale,
+    Shape,
     Softmax,
 )
 from vggc.passes.inference import drop_dropout
@@ -31,27 +43,25 @@ BATCH = "N"
 
 
 def to_onnx(graph: Graph, weights: Weights) -> onnx.ModelProto:
-    """The graph for inference: input `input` `(N, C, H, W)`, output `output`, N free.
+    """The graph for inference: input `input` `(N, C, H, W)`, an output for each head, N free.
+
+    Outputs have the names of their heads, `output` where the net names none.
 
     Raises: onnx.checker.ValidationError where the model is unsound; a bug in vggc.
     """
     graph = drop_dropout(graph)
-    names = [node.name for node in graph.nodes]
-    names[0], names[-1] = "input", "output"
-    nodes = [
-        _node(node, [names[i] for i in node.inputs], names[index], list(graph.weights(node)))
-        for index, node in enumerate(graph.nodes)
-        if not isinstance(node.op, Input)
-    ]
-    if not nodes:
-        names[0] = "input"
-        nodes = [helper.make_node("Identity", ["input"], ["output"])]
+    writer = _Writer(graph, weights)
+    for index in range(1, len(graph.nodes)):
+        writer.write(index)
+    for head in graph.heads:
+        if writer.names[head.node] != head.name:
+            writer.emit("Identity", [writer.names[head.node]], head.name)
     body = helper.make_graph(
-        nodes,
+        writer.nodes,
         graph.name,
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [BATCH, *graph.input])],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [BATCH, *graph.output])],
-        [numpy_helper.from_array(weights[name], name) for name in graph.all_weights],
+        [_value("input", graph.input)],
+        [_value(name, shape) for name, shape in graph.outputs.items()],
+        writer.constants,
     )
     model: onnx.ModelProto = helper.make_model(
         body,
@@ -69,27 +79,128 @@ def save_onnx(graph: Graph, weights: Weights, path: Path) -> None:
     onnx.save(to_onnx(graph, weights), path)
 
 
-def _node(node: Node, reads: list[str], output: str, weights: list[str]) -> onnx.NodeProto:
-    def make(kind: str, **attributes: Any) -> onnx.NodeProto:
-        return helper.make_node(kind, [*reads, *weights], [output], node.name, **attributes)
+def _value(name: str, shape: Shape) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, *shape])
 
-    match node.op:
-        case Conv2d(kernel=kernel, stride=stride, padding=padding):
-            return make("Conv", kernel_shape=kernel, strides=stride, pads=[*padding, *padding])
-        case Linear():
-            return make("Gemm", transB=1)
-        case MaxPool2d(kernel=kernel, stride=stride):
-            return make("MaxPool", kernel_shape=kernel, strides=stride)
-        case LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k):
-            # ONNX divides alpha by the size; the paper does not.
-            return make("LRN", size=size, alpha=alpha * size, beta=beta, bias=k)
-        case ReLU():
-            return make("Relu")
-        case Flatten():
-            return make("Flatten", axis=1)
-        case Softmax():
-            return make("Softmax", axis=1)
-        case Input() | Dropout():
-            raise AssertionError(f"{node.name} has no place in a graph for inference")
-        case _:
-            assert_never(node.op)
+
+@dataclass
+class _Writer:
+    """Gathers the nodes and the constants of a model."""
+
+    graph: Graph
+    weights: Weights
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: list[onnx.TensorProto] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Weights are called `conv1.weight`, so no name of a user's can be that of a value.
+        self.names = [f"{node.name}.out" for node in self.graph.nodes]
+        for head in reversed(self.graph.heads):
+            self.names[head.node] = head.name
+        self.names[0] = "input"
+
+    def emit(self, kind: str, reads: Sequence[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(kind, reads, [output], output, **attributes))
+        return output
+
+    def constant(self, name: str, value: Any) -> str:
+        array = np.asarray(value, np.float32)
+        self.constants.append(numpy_helper.from_array(array, name))
+        return name
+
+    def write(self, index: int) -> None:
+        """The ONNX nodes that compute a node."""
+        node = self.graph.nodes[index]
+        reads, output = [self.names[read] for read in node.inputs], self.names[index]
+
+        def make(kind: str, **attributes: Any) -> None:
+            roles = [self.constant(name, self.weights[name]) for name in self.graph.weights(node)]
+            self.emit(kind, [*reads, *roles], output, **attributes)
+
+        match node.op:
+            case Conv2d(kernel=kernel, stride=stride, padding=padding, groups=groups):
+                pads = [*padding, *padding]
+                make("Conv", kernel_shape=kernel, strides=stride, pads=pads, group=groups)
+            case Linear():
+                make("Gemm", transB=1)
+            case MaxPool2d():
+                make("MaxPool", **self.placed(node, node.op))
+            case AvgPool2d():
+                make("AveragePool", count_include_pad=0, **self.placed(node, node.op))
+            case GlobalAvgPool():
+                means = self.emit("GlobalAveragePool", reads, f"{node.name}.means")
+                self.emit("Flatten", [means], output, axis=1)
+            case BatchNorm(eps=eps):
+                make("BatchNormalization", epsilon=eps)
+            case Scale():
+                weight, bias = (
+                    self.constant(name, self.along(node, self.weights[name]))
+                    for name in self.graph.weights(node)
+                )
+                scaled = self.emit("Mul", [*reads, weight], f"{node.name}.scaled")
+                self.emit("Add", [scaled, bias], output)
+            case LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k):
+                # ONNX divides alpha by the size; the paper does not.
+                make("LRN", size=size, alpha=alpha * size, beta=beta, bias=k)
+            case Activation():
+                self.activate(node, node.op, reads, output)
+            case PRelu():
+                (name,) = self.graph.weights(node)
+                slopes = self.constant(name, self.along(node, self.weights[name]))
+                self.emit("PRelu", [*reads, slopes], output)
+            case Flatten():
+                make("Flatten", axis=1)
+            case Softmax():
+                make("Softmax", axis=1)
+            case Concat():
+                make("Concat", axis=1)
+            case Add():
+                make("Sum")
+            case Input() | Dropout():
+                raise AssertionError(f"{node.name} has no place in a graph for inference")
+            case _:
+                assert_never(node.op)
+
+    def activate(self, node: Node, op: Activation, reads: list[str], output: str) -> None:
+        def constant(name: str, value: float) -> str:
+            return self.constant(f"{node.name}.{name}", value)
+
+        def step(kind: str, name: str, *inputs: str) -> str:
+            return self.emit(kind, inputs, f"{node.name}.{name}")
+
+        match op.function:
+            case "relu":
+                self.emit("Relu", reads, output)
+            case "relu6":
+                self.emit("Clip", [*reads, constant("low", 0), constant("high", 6)], output)
+            case "leaky":
+                self.emit("LeakyRelu", reads, output, alpha=op.slope)
+            case "elu":
+                self.emit("Elu", reads, output, alpha=op.slope)
+            case "gelu":
+                erf = step("Erf", "erf", step("Mul", "scaled", *reads, constant("root", sqrt(0.5))))
+                twice = step("Mul", "twice", *reads, step("Add", "risen", erf, constant("one", 1)))
+                self.emit("Mul", [twice, constant("half", 0.5)], output)
+            case "silu":
+                self.emit("Mul", [*reads, step("Sigmoid", "gate", *reads)], output)
+            case "sigmoid":
+                self.emit("Sigmoid", reads, output)
+            case "tanh":
+                self.emit("Tanh", reads, output)
+            case _:
+                assert_never(op.function)
+
+    def placed(self, node: Node, op: MaxPool2d | AvgPool2d) -> dict[str, Any]:
+        """Where the windows of a pool lie, the last one's overhang written out."""
+        sizes, counts = self.graph.source(node)[1:], node.shape[1:]
+        ends = [
+            max(0, (count - 1) * stride + kernel - size - padding)
+            for count, stride, kernel, size, padding in zip(
+                counts, op.stride, op.kernel, sizes, op.padding, strict=True
+            )
+        ]
+        return {"kernel_shape": op.kernel, "strides": op.stride, "pads": [*op.padding, *ends]}
+
+    def along(self, node: Node, values: np.ndarray) -> np.ndarray:
+        """A number a channel, in a shape that spreads over what the node gives."""
+        return values.reshape(-1, *(1,) * (len(node.shape) - 1))

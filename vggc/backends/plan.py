@@ -13,30 +13,38 @@ from typing import TypeAlias, assert_never
 
 from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import (
+    Activation,
+    Add,
+    AvgPool2d,
+    BatchNorm,
+    Concat,
     Conv2d,
     Dropout,
     Flatten,
+    GlobalAvgPool,
     Input,
     Linear,
     LocalResponseNorm,
     MaxPool2d,
-    ReLU,
+    PRelu,
+    Scale,
     Shape,
     Softmax,
 )
+from vggc.kernels import workloads
 from vggc.kernels.workloads import (
+    AvgPool,
     Conv,
     Dense,
     Lrn,
     Map,
     MaxPool,
-    Relu,
+    Pointwise,
     ToNchw,
     ToNhwc,
     Workload,
 )
-from vggc.kernels.workloads import Softmax as SoftmaxWorkload
-from vggc.passes.inference import drop_dropout
+from vggc.passes.fold import fold
 
 Layout: TypeAlias = Map | Shape
 """How a value lies in memory: a map, or rows of a plain shape, batch first."""
@@ -52,7 +60,7 @@ class Step:
     name: str
     layer: str
     workload: Workload
-    reads: int
+    reads: tuple[int, ...]
     weights: tuple[str, ...] = ()
 
     @property
@@ -61,13 +69,22 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Output:
+    """What a head gives: the value of a step, `(N, *shape)`."""
+
+    name: str
+    step: int
+    shape: Shape
+
+
+@dataclass(frozen=True)
 class Plan:
-    """Every call in order; the last gives the output of the net."""
+    """Every call in order, and what the heads give of it, the main one first."""
 
     net: str
     batch: int
     input: Shape
-    output: Shape
+    outputs: tuple[Output, ...]
     steps: tuple[Step, ...]
 
     @property
@@ -83,38 +100,36 @@ def buffer_shape(layout: Layout) -> Shape:
 def output_layout(workload: Workload) -> Layout:
     """What a workload writes."""
     match workload:
-        case Conv() | MaxPool() | Lrn() | Relu() | ToNhwc():
-            return workload.output
         case Dense():
             return (workload.batch, workload.out_features)
-        case SoftmaxWorkload():
+        case workloads.Softmax():
             return (workload.batch, workload.features)
         case ToNchw(input=map_):
             return (map_.batch, map_.channels, map_.height, map_.width)
         case _:
-            assert_never(workload)
+            return workload.output
 
 
-def input_shape(workload: Workload) -> Shape:
-    """The shape of the buffer that a workload reads."""
+def input_shapes(workload: Workload) -> tuple[Shape, ...]:
+    """The shapes of the buffers that a workload reads, weights aside."""
     match workload:
-        case Conv() | MaxPool() | Lrn() | Relu() | ToNchw():
-            return workload.input.shape
+        case workloads.Concat() | workloads.Add():
+            return tuple(map_.shape for map_ in workload.inputs)
         case Dense(source=Map() as source):
-            return source.shape
+            return (source.shape,)
         case Dense():
-            return (workload.batch, workload.in_features)
-        case SoftmaxWorkload():
-            return (workload.batch, workload.features)
+            return ((workload.batch, workload.in_features),)
+        case workloads.Softmax():
+            return ((workload.batch, workload.features),)
         case ToNhwc(output=map_):
-            return (map_.batch, map_.channels, map_.height, map_.width)
+            return ((map_.batch, map_.channels, map_.height, map_.width),)
         case _:
-            assert_never(workload)
+            return (workload.input.shape,)
 
 
 def plan(graph: Graph, batch: int) -> Plan:
-    """The calls that compute `graph` for a batch of images."""
-    planner = _Planner(drop_dropout(graph), batch)
+    """The calls that compute `graph`, folded, for a batch of images."""
+    planner = _Planner(fold(graph).graph, batch)
     return planner.run()
 
 
@@ -132,73 +147,109 @@ class _Planner:
         for index, node in enumerate(self.graph.nodes):
             if index not in self.values:
                 self.visit(index, node)
-        last = self.values[len(self.graph.nodes) - 1]
-        layout = self.layout(last)
-        if isinstance(layout, Map):
-            self.emit(len(self.graph.nodes) - 1, ToNchw(layout), last)
-        return Plan(
-            self.graph.name, self.batch, self.graph.input, self.graph.output, tuple(self.steps)
+        outputs = tuple(
+            Output(head.name, self.rows(head.node), self.graph.nodes[head.node].shape)
+            for head in self.graph.heads
         )
+        return Plan(self.graph.name, self.batch, self.graph.input, outputs, tuple(self.steps))
 
     def visit(self, index: int, node: Node) -> None:
-        if isinstance(node.op, Input):
-            self.emit(index, ToNhwc(self.map(index)), INPUT)
-            return
-        read = self.values[node.inputs[0]]
-        layout = self.layout(read)
         match node.op:
-            case Conv2d(kernel=kernel, stride=stride, padding=padding):
-                assert isinstance(layout, Map)
-                last, relu = self.fused_relu(index)
-                conv = Conv(layout, self.map(last), kernel, stride, padding, relu)
-                self.emit(last, conv, read, weighted=node)
+            case Input():
+                self.emit(index, ToNhwc(self.map(index)), (INPUT,))
+            case Conv2d(kernel=kernel, stride=stride, padding=padding, groups=groups):
+                last, act = self.fused(index)
+                (source,) = self.maps(node)
+                conv = Conv(source, self.map(last), kernel, stride, padding, act, groups)
+                self.emit(last, conv, self.reads(node), node)
+            case Scale():
+                last, act = self.fused(index)
+                (source,) = self.maps(node)
+                groups = source.channels
+                conv = Conv(source, self.map(last), (1, 1), (1, 1), (0, 0), act, groups)
+                self.emit(last, conv, self.reads(node), node)
             case Linear(features=features):
-                last, relu = self.fused_relu(index)
-                source = layout if isinstance(layout, Map) else None
+                last, act = self.fused(index)
+                (read,) = self.reads(node)
+                layout = self.steps[read].output
+                map_ = layout if isinstance(layout, Map) else None
                 in_features = self.graph.source(node)[0]
-                dense = Dense(self.batch, in_features, features, relu, source)
-                self.emit(last, dense, read, weighted=node)
-            case MaxPool2d(kernel=kernel, stride=stride):
-                assert isinstance(layout, Map)
-                self.emit(index, MaxPool(layout, self.map(index), kernel, stride), read)
+                dense = Dense(self.batch, in_features, features, act, map_)
+                self.emit(last, dense, (read,), node)
+            case MaxPool2d(kernel=kernel, stride=stride, padding=padding):
+                (source,) = self.maps(node)
+                pool = MaxPool(source, self.map(index), kernel, stride, padding)
+                self.emit(index, pool, self.reads(node))
+            case AvgPool2d(kernel=kernel, stride=stride, padding=padding):
+                (source,) = self.maps(node)
+                mean = AvgPool(source, self.map(index), kernel, stride, padding)
+                self.emit(index, mean, self.reads(node))
+            case GlobalAvgPool():
+                (source,) = self.maps(node)
+                mean = AvgPool(source, self.map(index), (source.height, source.width), (1, 1))
+                self.emit(index, mean, self.reads(node))
             case LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k):
-                assert isinstance(layout, Map)
-                self.emit(index, Lrn(layout, self.map(index), size, alpha, beta, k), read)
-            case ReLU():
-                self.emit(index, Relu(self.as_map(layout), self.map(index)), read)
+                (source,) = self.maps(node)
+                lrn = Lrn(source, self.map(index), size, alpha, beta, k)
+                self.emit(index, lrn, self.reads(node))
+            case Activation():
+                (source,) = self.maps(node)
+                self.emit(index, Pointwise(source, self.map(index), node.op), self.reads(node))
+            case PRelu():
+                (source,) = self.maps(node)
+                prelu = workloads.PRelu(source, self.map(index))
+                self.emit(index, prelu, self.reads(node), node)
+            case Concat():
+                concat = workloads.Concat(self.maps(node), self.map(index))
+                self.emit(index, concat, self.reads(node))
+            case Add():
+                last, act = self.fused(index)
+                add = workloads.Add(self.maps(node), self.map(last), act)
+                self.emit(last, add, self.reads(node))
             case Flatten():
-                self.flatten(index, layout, read)
+                self.flatten(index, node)
             case Softmax():
-                self.emit(index, SoftmaxWorkload(self.batch, node.shape[0]), read)
-            case Dropout():
-                raise AssertionError("dropout is dropped before a graph is planned")
+                softmax = workloads.Softmax(self.batch, node.shape[0])
+                self.emit(index, softmax, self.reads(node))
+            case BatchNorm() | Dropout():
+                raise AssertionError(f"{node.name} has no place in a folded graph")
             case _:
                 assert_never(node.op)
 
     def emit(
-        self, index: int, workload: Workload, reads: int, weighted: Node | None = None
+        self, index: int, workload: Workload, reads: tuple[int, ...], weighted: Node | None = None
     ) -> None:
         node = self.graph.nodes[index]
         weights = tuple(self.graph.weights(weighted)) if weighted else ()
         self.values[index] = len(self.steps)
         self.steps.append(Step(node.name, node.layer.name, workload, reads, weights))
 
-    def flatten(self, index: int, layout: Layout, read: int) -> None:
+    def flatten(self, index: int, node: Node) -> None:
         """A vector in C, H, W order, unless all who read it can read the map itself."""
-        if isinstance(layout, Map) and not self.only_linear_reads(index):
-            self.emit(index, ToNchw(layout), read)
+        (read,) = self.reads(node)
+        layout = self.steps[read].output
+        if (
+            isinstance(layout, Map)
+            and not _is_rows(layout)
+            and (layout.halo or not self.only_linear_reads(index))
+        ):
+            self.emit(index, ToNchw(layout), (read,))
         else:
             self.values[index] = read
 
-    def layout(self, step: int) -> Layout:
-        return self.steps[step].output
+    def rows(self, index: int) -> int:
+        """The step that gives a node's value in the order in which a caller expects it."""
+        layout = self.steps[self.values[index]].output
+        if isinstance(layout, Map) and not _is_rows(layout):
+            self.emit(index, ToNchw(layout), (self.values[index],))
+        return self.values[index]
 
-    def as_map(self, layout: Layout) -> Map:
-        """A vector is a map of one row and one column."""
-        if isinstance(layout, Map):
-            return layout
-        batch, *features = layout
-        return Map(batch, 1, 1, prod(features))
+    def reads(self, node: Node) -> tuple[int, ...]:
+        return tuple(self.values[read] for read in node.inputs)
+
+    def maps(self, node: Node) -> tuple[Map, ...]:
+        """What a node reads, as maps; a vector is a map of one row and one column."""
+        return tuple(_as_map(self.steps[read].output) for read in self.reads(node))
 
     def map(self, index: int) -> Map:
         """The map that a node's value is written to, with the halo that its readers need."""
@@ -217,16 +268,37 @@ class _Planner:
     def readers(self) -> tuple[tuple[int, ...], ...]:
         return self.graph.readers()
 
-    def fused_relu(self, index: int) -> tuple[int, bool]:
-        """The node whose value a convolution or dense layer gives: its ReLU's, if it can."""
-        match self.readers[index]:
-            case (reader,) if isinstance(self.graph.nodes[reader].op, ReLU):
-                return reader, True
-            case _:
-                return index, False
+    @cached_property
+    def head_nodes(self) -> frozenset[int]:
+        return frozenset(head.node for head in self.graph.heads)
+
+    def fused(self, index: int) -> tuple[int, Activation | None]:
+        """The node whose value a kernel gives, and the activation that makes it: that of the
+        only one who reads the kernel's node, if it is an activation.
+        """
+        readers = self.readers[index]
+        if len(readers) == 1 and index not in self.head_nodes:
+            op = self.graph.nodes[readers[0]].op
+            if isinstance(op, Activation):
+                return readers[0], op
+        return index, None
 
     def only_linear_reads(self, index: int) -> bool:
         readers = self.readers[index]
-        return bool(readers) and all(
-            isinstance(self.graph.nodes[reader].op, Linear) for reader in readers
+        return (
+            bool(readers)
+            and index not in self.head_nodes
+            and all(isinstance(self.graph.nodes[reader].op, Linear) for reader in readers)
         )
+
+
+def _is_rows(map_: Map) -> bool:
+    """Whether the map is a vector an image, as it lies in memory."""
+    return map_.shape == (map_.batch, 1, 1, map_.channels)
+
+
+def _as_map(layout: Layout) -> Map:
+    if isinstance(layout, Map):
+        return layout
+    batch, *features = layout
+    return Map(batch, 1, 1, prod(features))

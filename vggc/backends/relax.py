@@ -1,7 +1,8 @@
 """Plan to a Relax module: one call of one of our kernels a step.
 
 The module has two functions over the same kernels. `main` takes the input and the packed
-weights and gives the output; `layers` gives the value of every step, for `vggc verify`.
+weights and gives the output, or a tuple of several heads' in order; `layers` gives a tuple of
+every step's value, for `vggc verify`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from vggc.backends.plan import Plan, Step, buffer_shape, input_shape
-from vggc.kernels.workloads import Conv, Dense, Kernel, Workload
+from vggc.backends.plan import INPUT, Plan, Step, buffer_shape, input_shapes
+from vggc.kernels.workloads import Conv, Dense, Kernel, PRelu, Workload
 from vggc.tvm_alone import relax, tvm
 
 KernelOf: TypeAlias = Callable[[Workload], Kernel]
@@ -81,16 +82,23 @@ def _emit(
         with builder.dataflow():
             values: list[Any] = []
             for step in plan.steps:
-                read = x if step.reads < 0 else values[step.reads]
-                source = _reshaped(builder, read, input_shape(step.workload))
-                arguments = [source, *(weights[full] for full in step.weights)]
+                sources = [
+                    _reshaped(builder, x if read == INPUT else values[read], shape)
+                    for read, shape in zip(step.reads, input_shapes(step.workload), strict=True)
+                ]
+                arguments = [*sources, *(weights[full] for full in step.weights)]
                 shape = buffer_shape(step.output)
                 call = relax.call_tir(
                     functions[step.workload], arguments, relax.TensorType(shape, "float32")
                 )
                 values.append(builder.emit(call))
-            result = _reshaped(builder, values[-1], (plan.batch, *plan.output))
-            output = builder.emit_output(relax.Tuple(values) if every_step else result)
+            if not every_step:
+                values = [
+                    _reshaped(builder, values[output.step], (plan.batch, *output.shape))
+                    for output in plan.outputs
+                ]
+            several = every_step or len(values) > 1
+            output = builder.emit_output(relax.Tuple(values) if several else values[0])
         builder.emit_func_output(output)
 
 
@@ -101,6 +109,9 @@ def weight_shapes(step: Step, kernel: Kernel) -> dict[str, tuple[int, ...]]:
             assert kernel.packing is not None
             weight, bias = step.weights
             return {weight: kernel.packing.packed_shape, bias: step.workload.weight_shape[:1]}
+        case PRelu(output=map_):
+            (slopes,) = step.weights
+            return {slopes: (map_.channels,)}
         case _:
             return {}
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias, assert_never
 
@@ -15,16 +14,24 @@ from torch.nn import functional as F
 
 from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import (
+    Activation,
+    Add,
+    AvgPool2d,
+    BatchNorm,
+    Concat,
     Conv2d,
     Dropout,
     Flatten,
+    GlobalAvgPool,
     Input,
     Linear,
     LocalResponseNorm,
     MaxPool2d,
     Op,
-    ReLU,
+    PRelu,
+    Scale,
     Softmax,
+    Weight,
 )
 from vggc.weights import Weights
 
@@ -32,84 +39,162 @@ Reference: TypeAlias = Callable[[NDArray[np.float32]], dict[str, NDArray[np.floa
 
 
 class Net(nn.Module):
-    """A graph's nodes in order: `(N, C, H, W)` to what the last node gives.
+    """A graph's nodes in order: `(N, C, H, W)` to what its heads give.
 
-    The names in its `state_dict` are the graph's weight names. Weights start at zero.
+    That is the tensor of the only head, or, where there are several, a dict of tensors by the
+    heads' names, in order. The names in its `state_dict` are the graph's weight names; what is
+    not trained is a buffer. Weights begin at their `start`.
     """
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.nodes = graph.nodes
+        self.heads = graph.heads
         self.last_reads = _last_reads(graph)
+        self.owners: dict[str, _Weights] = {}
         for node in graph.nodes:
             weights = graph.weights(node)
             if weights:
-                # add_module refuses names such as `train`, which a user may well choose.
-                self._modules[node.name] = _Weights({w.role: w.shape for w in weights.values()})
+                owner = _submodule(self, node.name)
+                owner.add(weights.values())
+                self.owners[node.name] = owner
 
-    def forward(self, x: Tensor) -> Tensor:
-        (output,) = deque(self.outputs(x), maxlen=1)
-        return output
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        wanted = {head.node for head in self.heads}
+        found: dict[int, Tensor] = {}
+        for index, output in enumerate(self.outputs(x)):
+            if index in wanted:
+                found[index] = output
+            del output  # not kept while the next one is computed
+        if len(self.heads) == 1:
+            return found[self.heads[0].node]
+        return {head.name: found[head.node] for head in self.heads}
 
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
         """What every node gives, in order; kept here only until its last reader has run."""
         alive: dict[int, Tensor] = {}
         for index, node in enumerate(self.nodes):
-            read = alive[node.inputs[0]] if node.inputs else x
+            reads = [alive[read] for read in node.inputs] or [x]
             for done in self.last_reads[index]:
                 del alive[done]
-            alive[index] = _apply(node.op, read, self._weights(node), self.training)
-            del read
+            alive[index] = _apply(node.op, reads, self._weights(node), self.training)
+            del reads
             yield alive[index]
 
     def _weights(self, node: Node) -> dict[str, Tensor]:
-        owner = self._modules.get(node.name)
-        return {} if owner is None else dict(owner.named_parameters(recurse=False))
+        owner = self.owners.get(node.name)
+        if owner is None:
+            return {}
+        buffers = owner.named_buffers(recurse=False)
+        return {**dict(owner.named_parameters(recurse=False)), **dict(buffers)}
 
 
 def _last_reads(graph: Graph) -> tuple[tuple[int, ...], ...]:
     """For each node the nodes that nobody reads after it."""
+    found: list[list[int]] = [[] for _ in graph.nodes]
     last = {read: index for index, node in enumerate(graph.nodes) for read in node.inputs}
-    indices = range(len(graph.nodes))
-    return tuple(tuple(read for read in last if last[read] == index) for index in indices)
+    for read, index in last.items():
+        found[index].append(read)
+    return tuple(map(tuple, found))
 
 
 class _Weights(nn.Module):
     """The weights of one node."""
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        super().__init__()
-        for role, shape in shapes.items():
-            self.register_parameter(role, nn.Parameter(torch.zeros(shape)))
+    def add(self, weights: Iterable[Weight]) -> None:
+        for weight in weights:
+            tensor = torch.full(weight.shape, weight.start)
+            if weight.trained:
+                self.register_parameter(weight.role, nn.Parameter(tensor))
+            else:
+                self.register_buffer(weight.role, tensor)
 
 
-def _apply(op: Op, x: Tensor, weights: dict[str, Tensor], training: bool) -> Tensor:
+def _submodule(module: nn.Module, name: str) -> _Weights:
+    """The module in the place of a dotted name, made where there is none."""
+    for part in name.split("."):
+        # add_module refuses names such as `train`, which a user may well choose.
+        module = module._modules.setdefault(part, _Weights())  # type: ignore[assignment]
+    assert isinstance(module, _Weights)
+    return module
+
+
+def _apply(op: Op, reads: list[Tensor], weights: dict[str, Tensor], training: bool) -> Tensor:
+    x = reads[0]
     match op:
         case Input():
             return x
-        case Conv2d(stride=stride, padding=padding):
-            return F.conv2d(x, weights["weight"], weights["bias"], stride, padding)
+        case Conv2d(stride=stride, padding=padding, groups=groups):
+            bias = weights.get("bias")
+            return F.conv2d(x, weights["weight"], bias, stride, padding, groups=groups)
         case Linear():
-            return F.linear(x, weights["weight"], weights["bias"])
-        case MaxPool2d(kernel=kernel, stride=stride):
-            return F.max_pool2d(x, kernel, stride)
+            return F.linear(x, weights["weight"], weights.get("bias"))
+        case MaxPool2d(kernel=kernel, stride=stride, padding=padding, ceil=ceil):
+            return F.max_pool2d(x, kernel, stride, padding, ceil_mode=ceil)
+        case AvgPool2d(kernel=kernel, stride=stride, padding=padding, ceil=ceil):
+            return F.avg_pool2d(x, kernel, stride, padding, ceil, count_include_pad=False)
+        case GlobalAvgPool():
+            return x.mean(dim=(2, 3))
+        case BatchNorm(eps=eps, momentum=momentum):
+            return _normalised(x, weights, training, momentum, eps)
+        case Scale():
+            shape = (-1, *(1,) * (x.dim() - 2))
+            return x * weights["weight"].view(shape) + weights["bias"].view(shape)
         case LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k):
             # torch divides alpha by the size; the paper does not.
             return F.local_response_norm(x, size, alpha * size, beta, k)
-        case ReLU():
-            return F.relu(x)
+        case Activation():
+            return _activated(op, x)
+        case PRelu():
+            return F.prelu(x, weights["weight"])
         case Dropout(p=p):
             return F.dropout(x, p, training)
         case Flatten():
             return torch.flatten(x, 1)
         case Softmax():
             return F.softmax(x, dim=1)
+        case Concat():
+            return torch.cat(reads, dim=1)
+        case Add():
+            return sum(reads[1:], start=x)
         case _:
             assert_never(op)
 
 
+def _normalised(
+    x: Tensor, weights: dict[str, Tensor], training: bool, momentum: float, eps: float
+) -> Tensor:
+    """Batch normalisation. One value a channel has no variance: the running ones serve it."""
+    by_batch = training and x.numel() > x.shape[1]
+    mean, variance = weights["running_mean"], weights["running_var"]
+    weight, bias = weights["weight"], weights["bias"]
+    return F.batch_norm(x, mean, variance, weight, bias, by_batch, momentum, eps)
+
+
+def _activated(op: Activation, x: Tensor) -> Tensor:
+    match op.function:
+        case "relu":
+            return F.relu(x)
+        case "relu6":
+            return F.relu6(x)
+        case "leaky":
+            return F.leaky_relu(x, op.slope)
+        case "elu":
+            return F.elu(x, op.slope)
+        case "gelu":
+            return F.gelu(x)
+        case "silu":
+            return F.silu(x)
+        case "sigmoid":
+            return torch.sigmoid(x)
+        case "tanh":
+            return torch.tanh(x)
+        case _:
+            assert_never(op.function)
+
+
 def build(graph: Graph, weights: Weights | None = None) -> Net:
-    """The module of a graph; its weights are zero where none are given."""
+    """The module of a graph; its weights are at their start where none are given."""
     net = Net(graph)
     if weights is not None:
         net.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
@@ -129,7 +214,10 @@ def reference(graph: Graph, weights: Weights) -> Reference:
 
 
 def save_program(graph: Graph, weights: Weights, path: Path) -> None:
-    """Writes the graph as a `torch.export` program `(N, C, H, W)`, N free."""
+    """Writes the graph as a `torch.export` program `(N, C, H, W)`, N free.
+
+    It gives what `Net` does: a tensor, or a dict of several heads' by name.
+    """
     example = torch.zeros(2, *graph.input)
     free = {"x": {0: torch.export.Dim("batch", min=1)}}
     module = build(graph, weights).eval()
