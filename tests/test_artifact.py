@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,14 +13,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from conftest import program
 
 from vggc.backends.torch import reference
+from vggc.cli import cli
 from vggc.deploy.artifact import FILES, Manifest, open_artifact
+from vggc.deploy.bench import bench
+from vggc.deploy.build import Job, build_artifact
 from vggc.deploy.runtime import Session
+from vggc.deploy.targets import resolve
 from vggc.deploy.verify import TOLERANCE, verify
 from vggc.diagnostics import UserError
 from vggc.driver import Program
 from vggc.records import MalformedError, from_json
+from vggc.subject import from_spec
 from vggc.syntax.format import format_net
 from vggc.weights import read_tensors, save, seeded
 
@@ -88,8 +96,111 @@ def test_running_needs_no_pytorch(tiny_artifact: Make, tmp_path: Path) -> None:
         "main()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    (scores,) = json.loads(done.stdout)["scores"]
+    output = json.loads(done.stdout)["outputs"]["output"]
+    assert output["kind"] == "classes"
+    (scores,) = output["values"]
     assert sum(scores) == pytest.approx(1.0, abs=1e-5)
+
+
+# ---------------------------------------------------------------- several heads, branches
+
+BRANCHED = """
+net branched
+input 3x16x16
+
+  first: conv3-8 norm=batch | trunk: pool
+| add(conv3-8 norm=batch | conv3-8 norm=batch act=none, skip) | batchnorm | relu
+| gap | fc-10 | softmax
+
+head spot: @trunk | fc-12 act=prelu | boxes
+head spots: @trunk | gap | boxes-7
+head trunk_map: @trunk
+"""
+
+
+@pytest.fixture
+def branched() -> Program:
+    return program(BRANCHED)
+
+
+@pytest.fixture
+def branched_artifact(branched: Program, tmp_path: Path) -> Path:
+    subject = from_spec(branched, None, seed=0)
+    folder = tmp_path / "branched"
+    job = Job(
+        branched.net,
+        branched.graph,
+        resolve("cpu"),
+        2,
+        subject.weights,
+        subject.weights_from,
+        subject.preprocessing,
+        (),
+    )
+    build_artifact(job, folder)
+    return folder
+
+
+def test_a_session_gives_the_main_output_or_every_one_by_name(
+    branched: Program, branched_artifact: Path, noise: Noise
+) -> None:
+    session, x, graph = Session.load(branched_artifact), noise(2, 3, 16, 16), branched.graph
+    outputs = session.run_all(x)
+    assert list(outputs) == ["output", "spot", "spots", "trunk_map"]
+    assert np.array_equal(session.run(x), outputs["output"])
+    expected = reference(graph, seeded(graph, 0))(x)
+    for head in graph.heads:
+        wanted = expected[graph.nodes[head.node].name]
+        np.testing.assert_allclose(outputs[head.name], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_manifest_tells_every_output_and_holds_folded_weights(branched_artifact: Path) -> None:
+    manifest = open_artifact(branched_artifact)
+    outputs = [(output.name, output.kind, output.shape) for output in manifest.outputs]
+    assert outputs == [
+        ("output", "classes", (10,)),
+        ("spot", "boxes", (4,)),
+        ("spots", "boxes", (28,)),
+        ("trunk_map", "features", (8, 8, 8)),
+    ]
+    assert {"first.weight", "first.bias"} <= manifest.weights.keys()
+    assert not any("running" in name or ".norm" in name for name in manifest.weights)
+
+
+def test_verify_compares_every_head(branched_artifact: Path) -> None:
+    for result in verify(branched_artifact):
+        assert result.passed, result
+        assert [head for head, _ in result.head_errors] == ["output", "spot", "spots", "trunk_map"]
+        assert result.error == max(error for _, error in result.head_errors) > 0
+
+
+def test_run_says_of_every_output_what_it_is(
+    branched_artifact: Path, tmp_path: Path, noise: Noise
+) -> None:
+    source = tmp_path / "x.npy"
+    np.save(source, noise(1, 3, 16, 16))
+    arguments = ["run", str(branched_artifact), "--input", str(source), "--top", "3"]
+    text = CliRunner().invoke(cli, arguments, catch_exceptions=False).stdout.splitlines()
+    assert [line for line in text if line[1] != " "] == [" output", " spot", " spots", " trunk_map"]
+    assert sum(line.startswith("  class ") for line in text) == 3
+    assert sum(line.startswith("  box  ") for line in text) == 1
+    assert [line.split()[1] for line in text if re.match("  box [0-9]", line)] == ["0", "1", "2"]
+    assert "  and 4 boxes more; --json prints them all" in text
+    assert text[-1].startswith("  8×8×8, L2 norm ")
+    done = CliRunner().invoke(cli, [*arguments, "--json"], catch_exceptions=False)
+    outputs = json.loads(done.stdout)["outputs"]
+    shapes = {name: np.shape(output["values"]) for name, output in outputs.items()}
+    assert shapes == {
+        "output": (1, 10),
+        "spot": (1, 4),
+        "spots": (1, 28),
+        "trunk_map": (1, 8, 8, 8),
+    }
+
+
+def test_bench_times_the_main_output_of_a_net_with_several(branched_artifact: Path) -> None:
+    timing = bench(branched_artifact, ["torch", "onnxruntime"], threads=1, rounds=1)
+    assert set(timing.milliseconds) == {"vggc", "torch", "onnxruntime"}
 
 
 # ---------------------------------------------------------------- damage
@@ -138,7 +249,7 @@ def test_a_missing_file_is_named(tiny_artifact: Make, name: str) -> None:
 def test_another_formats_manifest_is_refused_by_both_versions(tiny_artifact: Make) -> None:
     folder = tiny_artifact()
     edit_manifest(folder, format_version=99, unheard_of=1)
-    assert "made by format 99; this is format 1" in refusal(folder)
+    assert "made by format 99; this is format 2" in refusal(folder)
 
 
 def test_another_vggcs_artifact_is_refused_by_both_versions(tiny_artifact: Make) -> None:
@@ -174,7 +285,10 @@ def test_a_manifest_that_is_none_is_refused(tiny_artifact: Make, content: str) -
         {"batch": 0},
         {"batch": 10**9},
         {"input": [3, 33, 19]},
-        {"output": [9]},
+        {"outputs": []},
+        {"outputs": [{"name": "output", "kind": "classes", "shape": [9]}]},
+        {"outputs": [{"name": "output", "kind": "boxes", "shape": [10]}]},
+        {"outputs": [{"name": "scores", "kind": "classes", "shape": [10]}]},
         {"classes": ["a", "b"]},
     ],
     ids=str,

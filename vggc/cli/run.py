@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 import click
 
 from vggc.cli import console
 from vggc.diagnostics import CheckFailed
+from vggc.ir.ops import describe
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vggc.deploy.artifact import Manifest, Output
+
+    Array: TypeAlias = NDArray[np.float32]
 
 
 @click.command("run")
@@ -22,9 +33,12 @@ from vggc.diagnostics import CheckFailed
 )
 @click.option("--top", type=click.IntRange(1, 1000), default=5, show_default=True)
 @click.option("--threads", type=click.IntRange(1, 1024), help="[default: all processors]")
-@click.option("--json", "as_json", is_flag=True, help="Print the scores of every class.")
+@click.option("--json", "as_json", is_flag=True, help="Print every number of every output.")
 def command(artifact: Path, source: Path, top: int, threads: int | None, as_json: bool) -> None:
-    """Run an artifact on an image: the best classes and their scores.
+    """Run an artifact on an image: what each of its outputs says.
+
+    Of scores of classes that is the best ones, of boxes their numbers (centre x, centre y,
+    width, height), of features their shape and their L2 norm.
 
     An image is resized, cut and normalised as in training; a .npy file is taken as it is.
     """
@@ -36,17 +50,55 @@ def command(artifact: Path, source: Path, top: int, threads: int | None, as_json
     session = Session.load(artifact, threads)
     manifest = session.manifest
     batch, count = read_input(source, manifest)
-    scores = session.run(batch)[:count].reshape(count, -1)
-    if not np.isfinite(scores).all():
-        raise CheckFailed(f"{artifact} gives scores that are not finite; are its weights?")
+    values = {name: value[:count] for name, value in session.run_all(batch).items()}
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            raise CheckFailed(
+                f"{artifact} gives {name} values that are not finite; are its weights?"
+            )
     if as_json:
-        result = {"net": manifest.net, "classes": manifest.classes, "scores": scores.tolist()}
-        console.out(json.dumps(result))
+        console.out(json.dumps(_json(manifest, values)))
         return
-    for number, row in enumerate(scores):
+    for number in range(count):
         if count > 1:
             console.out(f"image {number}")
-        best = row.argsort()[::-1][:top]
-        width = max(len(manifest.class_name(int(i))) for i in best)
-        for index in best:
-            console.out(f"  {manifest.class_name(int(index)):<{width}}  {row[index]:.4f}")
+        for output in manifest.outputs:
+            if len(manifest.outputs) > 1:
+                console.out(f" {output.name}")
+            for line in _lines(manifest, output, values[output.name][number], top):
+                console.out(f"  {line}")
+
+
+def _json(manifest: Manifest, values: Mapping[str, Array]) -> dict[str, object]:
+    outputs = {
+        output.name: {"kind": output.kind, "values": values[output.name].tolist()}
+        for output in manifest.outputs
+    }
+    return {"net": manifest.net, "classes": manifest.classes, "outputs": outputs}
+
+
+def _lines(manifest: Manifest, output: Output, values: Array, top: int) -> Iterator[str]:
+    """What is said of one output of one image."""
+    match output.kind:
+        case "classes":
+            best = values.ravel().argsort()[::-1][:top]
+            names = [_class_name(manifest, output, int(index)) for index in best]
+            width = max(map(len, names))
+            for name, index in zip(names, best, strict=True):
+                yield f"{name:<{width}}  {values.ravel()[index]:.4f}"
+        case "boxes":
+            boxes = values.reshape(-1, 4)
+            for index, box in enumerate(boxes[:top]):
+                label = f"box {index}" if len(boxes) > 1 else "box"
+                yield "  ".join([label, *(f"{number:.4f}" for number in box)])
+            if len(boxes) > top:
+                yield f"and {len(boxes) - top:,} boxes more; --json prints them all"
+        case "features":
+            norm = float((values.astype("float64") ** 2).sum()) ** 0.5
+            yield f"{describe(output.shape)}, L2 norm {norm:.4f}"
+        case _:
+            assert_never(output.kind)
+
+
+def _class_name(manifest: Manifest, output: Output, index: int) -> str:
+    return manifest.class_name(index) if output == manifest.main else f"class {index}"

@@ -17,14 +17,14 @@ from vggc import __version__
 from vggc.deploy import mistakes
 from vggc.diagnostics import UserError
 from vggc.files import sha256
-from vggc.ir.graph import Graph
+from vggc.ir.graph import Graph, HeadKind
 from vggc.layers.elaborate import elaborate
 from vggc.preprocessing import Preprocessing
 from vggc.records import MalformedError, from_json, read_json, to_json
 from vggc.syntax.parse import parse, read_source
 
 FORMAT = "vggc-artifact"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_BATCH = 1024
 
 MANIFEST = "manifest.json"
@@ -77,11 +77,21 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Output:
+    """What a head of the net gives of each image."""
+
+    name: str
+    kind: HeadKind
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What an artifact holds.
 
     `sha256` is its own `digest`. `weights` are the names and packed shapes in the order in
-    which the library takes them.
+    which the library takes them. The first of the `outputs` is the main one; its features
+    bear the names `classes`, where there are any.
     """
 
     format: str
@@ -93,7 +103,7 @@ class Manifest:
     precision: Literal["float32"]
     batch: int
     input: tuple[int, int, int]
-    output: tuple[int, ...]
+    outputs: tuple[Output, ...]
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     weights_from: str
@@ -108,8 +118,18 @@ class Manifest:
         text = json.dumps(to_json(replace(self, sha256="")), sort_keys=True)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
+    @property
+    def main(self) -> Output:
+        return self.outputs[0]
+
     def class_name(self, index: int) -> str:
         return self.classes[index] if self.classes else f"class {index}"
+
+
+def outputs_of(graph: Graph) -> tuple[Output, ...]:
+    """What a manifest says of the heads of a graph."""
+    shapes = graph.outputs
+    return tuple(Output(head.name, head.kind, shapes[head.name]) for head in graph.heads)
 
 
 def entry(path: Path) -> FileEntry:
@@ -158,8 +178,9 @@ def _problem(manifest: Manifest) -> str | None:
     problems = {
         f"it must list {', '.join(FILES)} and nothing else": set(manifest.files) != set(FILES),
         f"batch is not from 1 to {MAX_BATCH}": not 1 <= manifest.batch <= MAX_BATCH,
+        "there is no output": not manifest.outputs,
         "classes are not as many as the outputs": len(manifest.classes)
-        not in (0, *manifest.output[:1]),
+        not in (0, *(n for output in manifest.outputs[:1] for n in output.shape[:1])),
         "target and attrs differ": target.attrs.get("kind") != kinds[target.kind],
         "a GPU's code has no architecture": target.kind == "cuda" and not target.archs,
     }
@@ -194,8 +215,8 @@ def graph_in(folder: Path) -> Graph:
 def _check_spec(folder: Path, manifest: Manifest) -> None:
     """Raises: UserError where the spec is of another net than the manifest."""
     graph = graph_in(folder)
-    if (graph.input, graph.output) != (manifest.input, manifest.output):
-        reason = f"{MANIFEST} and {SPEC} are of nets of other shapes"
+    if (graph.input, outputs_of(graph)) != (manifest.input, manifest.outputs):
+        reason = f"{MANIFEST} and {SPEC} are of nets of other shapes or heads"
         raise UserError(mistakes.NoArtifact(None, str(folder), reason))
 
 

@@ -16,6 +16,7 @@ from vggc.deploy.runtime import Session
 from vggc.deploy.targets import num_cores
 from vggc.deploy.verify import original_weights, relative_error
 from vggc.diagnostics import CheckFailed
+from vggc.passes.fold import fold
 
 WARM_UP = 3
 REST_SECONDS = 0.02
@@ -45,13 +46,15 @@ class Timing:
 def bench(folder: Path, peers: Sequence[str], threads: int | None, rounds: int) -> Timing:
     """Times an artifact and its peers, one call each a round, in turn.
 
+    The peers compute the folded net, too, and every engine hands over its main output.
+
     Raises: UserError when the artifact is damaged or a peer unknown or not installed;
     CheckFailed when a peer gives another output.
     """
     check_installed(peers)
     count = threads or num_cores()
     session = Session.load(folder, count)
-    graph = graph_in(folder)
+    graph = fold(graph_in(folder)).graph
     _, weights = original_weights(folder, graph, session.manifest)
     x = _input(session.manifest)
     tensor = session.tensor(x)

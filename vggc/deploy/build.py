@@ -26,12 +26,14 @@ from vggc.deploy.artifact import (
     Manifest,
     Target,
     entry,
+    outputs_of,
 )
 from vggc.deploy.targets import tvm_target
 from vggc.diagnostics import UserError
 from vggc.files import new_folder, refuse_full
 from vggc.ir.graph import Graph
 from vggc.kernels.workloads import Kernel
+from vggc.passes.fold import fold
 from vggc.preprocessing import Preprocessing
 from vggc.records import write_record
 from vggc.syntax.ast import Net
@@ -73,7 +75,7 @@ def kernels_for(target: Target) -> KernelOf:
 
 
 def lowered(graph: Graph, batch: int, target: Target) -> tuple[Plan, Lowered]:
-    """The calls of a compiled net and the kernels behind them."""
+    """The calls of a compiled net, folded, and the kernels behind them."""
     calls = plan(graph, batch)
     return calls, lower(calls, kernels_for(target))
 
@@ -85,7 +87,7 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
     """
     refuse_full(folder)
     calls, code = lowered(job.graph, job.batch, job.target)
-    packed = pack(calls, code.kernels, job.weights)
+    packed = pack(calls, code.kernels, fold(job.graph).weights(job.weights))
     with new_folder(folder) as inside:
         _export(code.module, job.target, inside / LIBRARY)
         save(inside / WEIGHTS, packed)
@@ -101,7 +103,7 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
             precision="float32",
             batch=job.batch,
             input=_image_shape(job.graph),
-            output=job.graph.output,
+            outputs=outputs_of(job.graph),
             preprocessing=job.preprocessing,
             classes=job.classes,
             weights_from=job.weights_from,
@@ -152,13 +154,13 @@ def _linker(target: Target) -> str:
 
 
 def pack(calls: Plan, kernels: tuple[Kernel, ...], weights: Weights) -> Weights:
-    """The weights as the kernels want them."""
+    """The weights of the folded net as the kernels want them."""
     packed: Weights = {}
     for step, kernel in zip(calls.steps, kernels, strict=True):
+        packed |= {name: weights[name] for name in step.weights}
         if kernel.packing is not None:
-            weight, bias = step.weights
-            packed[weight] = kernel.packing.pack(weights[weight])
-            packed[bias] = weights[bias]
+            first = step.weights[0]
+            packed[first] = kernel.packing.pack(weights[first])
     return packed
 
 
@@ -166,10 +168,10 @@ def unpack(calls: Plan, kernels: tuple[Kernel, ...], packed: Weights) -> Weights
     """The weights as they were before `pack`, bit for bit."""
     weights: Weights = {}
     for step, kernel in zip(calls.steps, kernels, strict=True):
+        weights |= {name: packed[name] for name in step.weights}
         if kernel.packing is not None:
-            weight, bias = step.weights
-            weights[weight] = kernel.packing.unpack(packed[weight])
-            weights[bias] = packed[bias]
+            first = step.weights[0]
+            weights[first] = kernel.packing.unpack(packed[first])
     return weights
 
 

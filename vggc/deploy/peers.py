@@ -18,7 +18,7 @@ from vggc.weights import Weights
 
 Array: TypeAlias = NDArray[np.float32]
 Engine: TypeAlias = Callable[[], Array]
-"""Computes the net once on an input that it holds already, and gives the output."""
+"""Computes the net once on an input that it holds already, and gives the main output."""
 
 TRIALS = 3
 """Calls from which the faster memory format is told."""
@@ -63,7 +63,9 @@ def _torch(setup: Setup) -> Engine:
 
         def run() -> Array:
             with torch.inference_mode():
-                output: Array = net(image).cpu().numpy()
+                result = net(image)
+            main = next(iter(result.values())) if isinstance(result, dict) else result
+            output: Array = main.cpu().numpy()
             return output
 
         return run

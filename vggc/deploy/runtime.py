@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,21 +56,32 @@ class Session:
         return cls(folder, manifest, device, relax.VirtualMachine(library, device), weights)
 
     def run(self, x: Array) -> Array:
-        """The output for an input of the manifest's batch and shape, `(N, C, H, W)`."""
+        """The main output for an input of the manifest's batch and shape, `(N, C, H, W)`."""
         return self.invoke(self.tensor(x))
+
+    def run_all(self, x: Array) -> dict[str, Array]:
+        """Every output by the name of its head, the main one first."""
+        values = self._outputs(self.tensor(x))
+        names = (output.name for output in self.manifest.outputs)
+        return {name: value.numpy() for name, value in zip(names, values, strict=True)}
 
     def tensor(self, x: Array) -> Any:
         """An input where the library can read it."""
         return tvm.runtime.tensor(np.ascontiguousarray(x, np.float32), self.device)
 
     def invoke(self, x: Any) -> Array:
-        """The output for a tensor that is there already."""
-        output: Array = self._call("main", x).numpy()
+        """The main output for a tensor that is there already."""
+        output: Array = self._outputs(x)[0].numpy()
         return output
 
     def layers(self, x: Array) -> list[Array]:
         """What each step gives, in the order of the manifest's kernels, in its own layout."""
         return [value.numpy() for value in self._call("layers", self.tensor(x))]
+
+    def _outputs(self, x: Any) -> Sequence[Any]:
+        result = self._call("main", x)
+        values: Sequence[Any] = result if len(self.manifest.outputs) > 1 else [result]
+        return values
 
     def _call(self, function: str, x: Any) -> Any:
         try:
