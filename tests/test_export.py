@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from conftest import program
 from safetensors.numpy import load_file
 
 from vggc.backends.torch import reference
@@ -28,9 +29,22 @@ def subject(tiny: Program) -> Subject:
     return from_spec(tiny, None, seed=0)
 
 
-def expected(subject: Subject, x: np.ndarray) -> np.ndarray:
+@pytest.fixture
+def branched() -> Subject:
+    """With joins, normalisations inside and outside of paths, and two heads."""
+    text = (
+        "net branched input 3x16x16\n"
+        "conv3-8 norm=batch | trunk: concat(conv1-4, conv3-4 norm=batch act=prelu | conv3-4)\n"
+        "| batchnorm | gap | fc-5 | softmax\n"
+        "head spot: @trunk | pool | boxes"
+    )
+    return from_spec(program(text), None, seed=0)
+
+
+def expected(subject: Subject, x: np.ndarray) -> dict[str, np.ndarray]:
     graph = subject.program.graph
-    return reference(graph, subject.weights)(x)[graph.nodes[-1].name]
+    values = reference(graph, subject.weights)(x)
+    return {head.name: values[graph.nodes[head.node].name] for head in graph.heads}
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -43,23 +57,39 @@ def test_onnxruntime_gives_the_same(
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     x = noise(batch, 3, 16, 16)
     (output,) = session.run(None, {"input": x})
-    np.testing.assert_allclose(output, expected(subject, x), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(output, expected(subject, x)["output"], rtol=1e-5, atol=1e-7)
+
+
+def test_onnx_has_an_output_for_each_head(branched: Subject, tmp_path: Path, noise: Noise) -> None:
+    path = tmp_path / "branched.onnx"
+    export(branched, "onnx", path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    x = noise(3, 3, 16, 16)
+    outputs = session.run(["output", "spot"], {"input": x})
+    for output, wanted in zip(outputs, expected(branched, x).values(), strict=True):
+        np.testing.assert_allclose(output, wanted, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("name", ["subject", "branched"])
 def test_torch_export_gives_the_same(
-    subject: Subject, tmp_path: Path, noise: Noise, batch: int
+    name: str, request: pytest.FixtureRequest, tmp_path: Path, noise: Noise, batch: int
 ) -> None:
-    path = tmp_path / "tiny.pt2"
+    subject: Subject = request.getfixturevalue(name)
+    path = tmp_path / "net.pt2"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of its own deprecations while it traces
         export(subject, "pt2", path)
         module = torch.export.load(path).module()
     x = noise(batch, 3, 16, 16)
     with torch.inference_mode():
-        output = module(torch.from_numpy(x)).numpy()
-    np.testing.assert_allclose(output, expected(subject, x), rtol=1e-4, atol=1e-6)
+        result = module(torch.from_numpy(x))
+    outputs = result if isinstance(result, dict) else {"output": result}
+    wanted = expected(subject, x)
+    assert outputs.keys() == wanted.keys()
+    for head, output in outputs.items():
+        np.testing.assert_allclose(output.numpy(), wanted[head], rtol=1e-4, atol=1e-6)
 
 
 def test_torchvisions_names_come_back(subject: Subject, tmp_path: Path) -> None:
@@ -68,6 +98,13 @@ def test_torchvisions_names_come_back(subject: Subject, tmp_path: Path) -> None:
     assert {"features.0.weight", "classifier.6.bias"} <= load_file(path).keys()
     loaded = load(path, subject.program.graph)
     assert all(np.array_equal(loaded[name], w) for name, w in subject.weights.items())
+
+
+def test_a_net_that_branches_has_no_torchvision_names(branched: Subject, tmp_path: Path) -> None:
+    path = tmp_path / "branched.safetensors"
+    with pytest.raises(UserError, match="torchvision has no names for the weights of branched"):
+        export(branched, "torchvision", path)
+    assert not path.exists()
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

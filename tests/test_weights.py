@@ -40,6 +40,20 @@ TORCHVISION_FEATURES = {
     "vgg19": [0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34],
 }
 
+# torchvision.models.vgg11_bn(): convolutions, and the normalisation one behind each.
+TORCHVISION_VGG11_BN = [0, 4, 8, 11, 15, 18, 22, 25]
+VGG11_BN = " | pool | ".join(
+    f"conv3-{width} norm=batch ×{times}"
+    for width, times in ((64, 1), (128, 1), (256, 2), (512, 2), (512, 2))
+)
+# torchvision.models.alexnet(): its classifier begins with a dropout.
+TORCHVISION_ALEXNET = ["features." + index for index in ("0", "3", "6", "8", "10")]
+TORCHVISION_ALEXNET += ["classifier." + index for index in ("1", "4", "6")]
+ALEXNET = (
+    "conv11-64 stride=4 padding=2 | pool3 stride=2 | conv5-192 | pool3 stride=2 | conv3-384"
+    " | conv3-256 ×2 | pool3 stride=2 | dropout | fc-4096 | dropout | fc-4096 | fc-1000"
+)
+
 SMALL = "conv3-4 | pool | (fc-6 | dropout) ×2 | fc-3"
 
 
@@ -72,6 +86,72 @@ def test_a_file_under_either_names_loads_the_same(tmp_path: Path) -> None:
         assert all(np.array_equal(loaded[name], weights[name]) for name in weights)
 
 
+def test_normalisations_have_torchvisions_names() -> None:
+    names = torchvision_names(graph_of(VGG11_BN, "3x32x32"))
+    expected = []
+    for index in TORCHVISION_VGG11_BN:
+        expected += [f"features.{index}.{role}" for role in ("weight", "bias")]
+        roles = ("weight", "bias", "running_mean", "running_var")
+        expected += [f"features.{index + 1}.{role}" for role in roles]
+    assert list(names.values()) == expected
+
+
+def test_alexnet_has_torchvisions_names() -> None:
+    names = torchvision_names(graph_of(ALEXNET, "3x224x224")).values()
+    assert [name.removesuffix(".weight") for name in names if ".weight" in name] == (
+        TORCHVISION_ALEXNET
+    )
+
+
+def test_an_activation_with_weights_is_numbered_as_any_other() -> None:
+    names = torchvision_names(graph_of("conv3-4 act=prelu | conv3-4 | fc-6 act=prelu | fc-5"))
+    slopes = {ours: theirs for ours, theirs in names.items() if "prelu" in ours}
+    assert slopes == {
+        "conv1_1.prelu.weight": "features.1.weight",
+        "fc1.prelu.weight": "classifier.1.weight",
+    }
+
+
+@pytest.mark.parametrize(
+    "body", ["conv3-4 | concat(conv1-2, skip)", "a: conv3-4 | fc-5 head features: @a"]
+)
+def test_nets_that_are_no_chain_have_no_torchvision_names(body: str, tmp_path: Path) -> None:
+    graph = graph_of(body)
+    assert torchvision_names(graph) == {}
+    weights = seeded(graph, 0)
+    save(tmp_path / "ours.safetensors", weights)
+    assert load(tmp_path / "ours.safetensors", graph).keys() == weights.keys()
+
+
+@pytest.mark.parametrize("style", ["ours", "theirs"])
+def test_the_counters_of_torchs_normalisations_are_left_out(style: str, tmp_path: Path) -> None:
+    graph = graph_of("conv3-4 norm=batch | fc-5")
+    weights, names = seeded(graph, 0), torchvision_names(graph)
+    named = {name if style == "ours" else names[name]: w for name, w in weights.items()}
+    counter = next(n for n in named if "running_var" in n).replace(
+        "running_var", "num_batches_tracked"
+    )
+    save(tmp_path / "file.safetensors", {**named, counter: np.array(7, np.int64)})
+    loaded = load(tmp_path / "file.safetensors", graph)
+    assert loaded.keys() == weights.keys()
+    assert all(np.array_equal(loaded[name], weights[name]) for name in weights)
+
+
+def test_seeded_vectors_vary_around_their_start() -> None:
+    graph = graph_of("conv3-400 norm=batch act=prelu", "3x4x4")
+    weights = seeded(graph, 0)
+    for role, start, spread in (
+        ("norm.weight", 1.0, 0.1),
+        ("norm.running_var", 1.0, 0.1),
+        ("norm.running_mean", 0.0, 0.01),
+        ("prelu.weight", 0.25, 0.025),
+    ):
+        values = weights[f"conv1_1.{role}"]
+        assert values.mean() == pytest.approx(start, abs=spread / 5)
+        assert values.std() == pytest.approx(spread, rel=0.1)
+    assert (weights["conv1_1.norm.running_var"] > 0).all()
+
+
 def test_seeded_weights_are_the_same_everywhere_and_differ_by_seed() -> None:
     graph = graph_of(SMALL)
     first, again, other = seeded(graph, 0), seeded(graph, 0), seeded(graph, 1)
@@ -81,9 +161,9 @@ def test_seeded_weights_are_the_same_everywhere_and_differ_by_seed() -> None:
     assert first["conv1_1.weight"][0, 0, 0].tolist() == pytest.approx(row, rel=1e-6)
 
 
-def refusal(path: Path) -> str:
+def refusal(path: Path, body: str = SMALL) -> str:
     with pytest.raises(UserError) as caught:
-        load(path, graph_of(SMALL))
+        load(path, graph_of(body))
     return str(caught.value)
 
 
@@ -114,6 +194,16 @@ def test_a_weight_that_is_not_finite_is_named(tmp_path: Path) -> None:
     text = refusal(changed(tmp_path, **{"fc4.bias": np.full(3, np.nan, np.float32)}))
     assert "`fc4.bias`" in text
     assert "not finite" in text
+
+
+def test_a_variance_below_zero_is_named(tmp_path: Path) -> None:
+    body = "conv3-4 norm=batch | fc-3"
+    weights = seeded(graph_of(body), 0)
+    weights["conv1_1.norm.running_var"][2] = -1e-6
+    save(tmp_path / "weights.safetensors", weights)
+    text = refusal(tmp_path / "weights.safetensors", body)
+    assert "`conv1_1.norm.running_var`" in text
+    assert "variances below zero" in text
 
 
 def test_integers_are_no_weights(tmp_path: Path) -> None:

@@ -24,6 +24,14 @@ class TooLargeForOnnx(Diagnostic):
 
 
 @dataclass(frozen=True)
+class NoTorchvisionNames(Diagnostic):
+    title = "torchvision has no names for the weights of {net}"
+    label = "it numbers the layers of a chain, and this net branches or has several heads"
+    help = "`--format onnx` and `--format pt2` write any net"
+    net: str
+
+
+@dataclass(frozen=True)
 class TargetFolderMissing(Diagnostic):
     title = "there is no folder {folder} to write {name} to"
     help = "make it first: mkdir -p {folder}"
@@ -47,6 +55,8 @@ def export(subject: Subject, style: str, path: Path) -> None:
             _pt2(subject, path)
         case "torchvision":
             names = torchvision_names(subject.program.graph)
+            if not names and subject.weights:
+                raise UserError(NoTorchvisionNames(None, subject.program.net.name))
             save(path, {names[ours]: tensor for ours, tensor in subject.weights.items()})
         case _:
             raise AssertionError(style)

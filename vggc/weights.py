@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 
 from vggc.diagnostics import Diagnostic, UserError, nearest
 from vggc.files import replacing
-from vggc.ir.graph import Graph
-from vggc.ir.ops import Conv2d, Linear, Weight
+from vggc.ir.graph import Graph, Node
+from vggc.ir.ops import Conv2d, Dropout, Flatten, Linear, Weight
 
 Weights: TypeAlias = dict[str, NDArray[np.float32]]
+
+COUNTERS = ".num_batches_tracked"
+"""What torch's normalisations keep beside their weights ends in this."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,14 @@ class WeightNotFinite(Diagnostic):
 
 
 @dataclass(frozen=True)
+class NegativeVariance(Diagnostic):
+    title = "the weight `{name}` in {path} holds variances below zero"
+    label = "a normalisation divides by their square root"
+    path: str
+    name: str
+
+
+@dataclass(frozen=True)
 class TooLarge(Diagnostic):
     title = "the net {net} is too large for this machine"
     label = "its weights alone take {needed:.1f} GB, and there are {present:.1f} GB of memory"
@@ -103,8 +114,11 @@ def check_size(graph: Graph) -> None:
 def load(path: Path, graph: Graph) -> Weights:
     """The weights of a graph from a safetensors file, named natively or as torchvision does.
 
+    torchvision's files count the batches that a normalisation has seen, too; nothing depends on
+    that count, and it is left out.
+
     Raises: UserError naming the first tensor that is missing, unknown, of another shape or
-    type, or not finite.
+    type, or holds a value that it cannot.
     """
     check_size(graph)
     stored = read_tensors(path)
@@ -131,10 +145,12 @@ def _check(path: Path, net: str, name: str, weight: Weight, stored: Weights) -> 
         raise UserError(WeightMisshapen(None, str(path), name, net, wanted, found))
     if not np.isfinite(tensor).all():
         raise UserError(WeightNotFinite(None, str(path), name))
+    if weight.role == "running_var" and (tensor < 0).any():
+        raise UserError(NegativeVariance(None, str(path), name))
 
 
 def read_tensors(path: Path) -> Weights:
-    """Every tensor of a safetensors file, as float32.
+    """Every tensor of a safetensors file but `COUNTERS`, as float32.
 
     Raises: UserError when the file is missing, broken, or holds anything but floats.
     """
@@ -148,6 +164,7 @@ def read_tensors(path: Path) -> Weights:
         raise UserError(WeightsUnreadable(None, str(path), reason)) from None
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(WeightsUnreadable(None, str(path), str(error))) from None
+    tensors = {name: t for name, t in tensors.items() if not name.endswith(COUNTERS)}
     for name, tensor in tensors.items():
         if tensor.dtype.kind != "f":
             reason = f"the tensor `{name}` is of type {tensor.dtype}, not of floats"
@@ -168,34 +185,44 @@ def save(path: Path, weights: Weights, metadata: dict[str, str] | None = None) -
 def seeded(graph: Graph, seed: int) -> Weights:
     """Random weights that keep the size of activations: N(0, 2/fan_in), biases N(0, 0.01²).
 
-    The same on every machine. Source: He et al. 2015, equation 10.
+    Vectors that start at another value vary by a tenth of it. The same on every machine.
+    Source: He et al. 2015, equation 10.
     """
     check_size(graph)
     generator = np.random.Generator(np.random.PCG64(seed))
     weights: Weights = {}
     for name, weight in graph.all_weights.items():
-        scale = sqrt(2 / weight.fan_in) if len(weight.shape) > 1 else 0.01
+        scale = sqrt(2 / weight.fan_in) if len(weight.shape) > 1 else weight.start / 10 or 0.01
         drawn = generator.standard_normal(prod(weight.shape), dtype=np.float32)
-        weights[name] = (drawn * np.float32(scale)).reshape(weight.shape)
+        values = drawn * np.float32(scale) + np.float32(weight.start)
+        weights[name] = values.reshape(weight.shape)
     return weights
 
 
 def torchvision_names(graph: Graph) -> dict[str, str]:
-    """Our name to torchvision's for each weight of a chain of layers.
+    """Our name to torchvision's for each weight of a chain of layers; none for other nets.
 
-    torchvision numbers the modules of `features` (convolution, ReLU and pooling each count
-    one) and of `classifier` (fully-connected, ReLU and dropout). Nets that torchvision does
-    not have are numbered by the same rule.
+    torchvision numbers the modules of `features` (convolution, normalisation, activation and
+    pooling each count one) and of `classifier` (fully-connected, activation and dropout). Nets
+    that torchvision does not have are numbered by the same rule.
     """
+    if len(graph.heads) > 1 or any(
+        node.inputs != (index,) for index, node in enumerate(graph.nodes[1:])
+    ):
+        return {}
     names: dict[str, str] = {}
     counts = {"features": 0, "classifier": 0}
     part = "features"
-    for node in graph.nodes[1:]:
+    for index, node in enumerate(graph.nodes[1:], start=1):
         match node.op:
             case Linear():
                 part = "classifier"
             case Conv2d():
                 part = "features"
+            case Dropout() if _classifies(graph.nodes[index + 1 :]):
+                part = "classifier"
+            case Flatten():
+                continue  # torchvision flattens between the two
             case _:
                 pass
         if len(node.shape) == 3 or part == "classifier":
@@ -204,3 +231,9 @@ def torchvision_names(graph: Graph) -> dict[str, str]:
                 names[full] = f"{part}.{counts[part]}.{role}"
             counts[part] += 1
     return names
+
+
+def _classifies(following: tuple[Node, ...]) -> bool:
+    """Whether a dropout before these layers is one of the classifier's: AlexNet's first is."""
+    rest = (node.op for node in following if not isinstance(node.op, Dropout | Flatten))
+    return isinstance(next(rest, None), Linear)
