@@ -7,11 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from vggc.driver import Program
 from vggc.ir.graph import Graph
 from vggc.source import Source
 from vggc.syntax.parse import parse
+
+# A timing never decides a test.
+settings.register_profile("vggc", deadline=None)
+settings.load_profile("vggc")
 
 TINY = """
 net tiny

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vggc.diagnostics import UserError
 from vggc.driver import Program
 from vggc.source import Source
-from vggc.syntax.ast import Group, Layer, Net, Repeat, layers
+from vggc.syntax.ast import Body, Group, Layer, Net, Repeat
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
 
@@ -22,8 +22,21 @@ def read(text: str) -> Net:
     return parse(Source("test.vgg", text))
 
 
+def unrolled(body: Body) -> list[str]:
+    found: list[str] = []
+    for item in body:
+        match item:
+            case Layer():
+                found.append(item.word)
+            case Group():
+                found += unrolled(item.body)
+            case Repeat(item=inner, count=int(count)):
+                found += unrolled((inner,)) * count
+    return found
+
+
 def words(text: str) -> list[str]:
-    return [layer.word for layer in layers(read(f"net a input 3x8x8 {text}").body)]
+    return unrolled(read(f"net a input 3x8x8 {text}").body)
 
 
 def test_layers_are_separated_by_bars_and_rows_may_begin_with_one() -> None:
@@ -45,7 +58,8 @@ def test_groups_repeat_and_nest() -> None:
 
 def test_names_options_and_places_are_kept() -> None:
     net = read("net a\ninput 3x8x8\n\n  stem: conv3-8 stride=2 act=none\n")
-    (layer,) = layers(net.body)
+    (layer,) = net.body
+    assert isinstance(layer, Layer)
     assert (layer.name, layer.word) == ("stem", "conv3-8")
     assert [str(option) for option in layer.options] == ["stride=2", "act=none"]
     assert str(layer.span) == "test.vgg:4:3"
@@ -81,23 +95,31 @@ def test_the_canonical_form_lines_up_rows_of_the_same_length() -> None:
     )
 
 
+KEYWORDS = ("net", "input", "from", "let", "every", "set", "after", "before", "insert")
+KEYWORDS += ("replace", "with", "remove", "head", "round", "x")
 NAMES = st.text(string.ascii_lowercase, min_size=1, max_size=6).filter(
-    lambda name: name not in ("net", "input", "x")
+    lambda name: name not in KEYWORDS
 )
 NUMBERS = st.one_of(
     st.integers(-(10**6), 10**6), st.floats(allow_nan=False, allow_infinity=False)
 ).map(repr)
-VALUES = st.one_of(NUMBERS, NAMES, st.just("3x224x224"), st.just("256..512"), st.just("1,2.5,a"))
-OPTIONS = st.tuples(NAMES, VALUES).map("=".join)
+VALUES = st.one_of(NUMBERS, NAMES, st.sampled_from(["3x224x224", "256..512", "8px", "10%"]))
+LISTS = st.one_of(VALUES, st.just("1,2.5,a"))
 COMMENTS = st.one_of(
     st.just(""), st.text(string.ascii_letters + " #|", max_size=8).map("#{}".format)
 )
+
+
+def options(values: st.SearchStrategy[str]) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.tuples(NAMES, values).map("=".join), max_size=2)
+
+
 LAYERS = st.builds(
     lambda name, word, width, options: " ".join([f"{name}{word}3-{width}", *options]),
     st.one_of(st.just(""), NAMES.map("{}: ".format)),
     NAMES,
-    st.integers(1, 999),
-    st.lists(OPTIONS, max_size=2),
+    st.one_of(st.integers(1, 999), NAMES),
+    options(VALUES),
 )
 
 
@@ -114,20 +136,48 @@ def chains(items: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 def repeated(items: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    return st.tuples(items, st.sampled_from(["", " ×2", " x3", " *4"])).map("".join)
+    return st.tuples(items, st.sampled_from(["", " ×2", " x3", " *4", " ×n"])).map("".join)
+
+
+def join(layer: str, paths: list[str]) -> str:
+    return f"{layer} ({', '.join(paths)})"
 
 
 BODIES = chains(
     st.recursive(
-        repeated(LAYERS),
-        lambda inner: repeated(chains(inner).map("({}\n)".format)),
+        st.one_of(repeated(LAYERS), NAMES.map("@{}".format)),
+        lambda inner: st.one_of(
+            repeated(chains(inner).map("({}\n)".format)),
+            repeated(st.builds(join, LAYERS, st.lists(chains(inner), min_size=1, max_size=3))),
+        ),
         max_leaves=8,
     )
 )
+SUMS = st.recursive(
+    st.one_of(st.integers(-99, 99).map(str), NAMES),
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from("+-*/"), inner).map(" ".join),
+        inner.map("({})".format),
+        inner.map("round({})".format),
+    ),
+    max_leaves=6,
+)
+SELECTORS = st.one_of(NAMES, NAMES.map("every {}".format), st.just("conv1_1..fc6"))
+LETS = st.builds("let {} = {} {}\n".format, NAMES, SUMS, COMMENTS)
+EVERYS = st.builds("every {} {}=1 {}\n".format, NAMES, NAMES, COMMENTS)
+EDITS = st.one_of(
+    st.builds("set {} {}={} {}\n".format, NAMES, NAMES, VALUES, COMMENTS),
+    st.builds("after {} insert {}\n".format, SELECTORS, BODIES),
+    st.builds("before {} insert {}\n".format, SELECTORS, BODIES),
+    st.builds("replace {} with {}\n".format, SELECTORS, BODIES),
+    st.builds("remove {} {}\n".format, SELECTORS, COMMENTS),
+)
+HEADS = st.builds("head {}: {}\n".format, NAMES, BODIES)
 SETTINGS = st.builds(
-    lambda key, values, comment: " ".join([key, *values, comment]),
+    lambda key, values, options, comment: " ".join([key, *values, *options, comment]),
     NAMES,
-    st.lists(VALUES, max_size=2),
+    st.lists(LISTS, max_size=2),
+    options(LISTS),
     COMMENTS,
 )
 BLOCKS = st.builds(
@@ -136,15 +186,37 @@ BLOCKS = st.builds(
     st.lists(SETTINGS, max_size=3),
     COMMENTS,
 )
-FILES = st.builds(
-    lambda above, name, body, blocks, below: (
-        f"{above}\nnet {name}\ninput 3x8x8\n{body}\n{''.join(blocks)}{below}"
-    ),
-    COMMENTS,
+ARGUMENTS = options(VALUES.filter(lambda text: text not in ("3x224x224", "256..512"))).map(
+    lambda found: f"({', '.join(found)})" if found else ""
+)
+
+
+def some(items: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.lists(items, max_size=2).map("".join)
+
+
+WRITTEN_OUT = st.builds(
+    "net {}{} {}\ninput 3x8x8 {}\n{}{}\n{}".format,
     NAMES,
-    BODIES,
-    st.lists(BLOCKS, max_size=2),
+    ARGUMENTS,
     COMMENTS,
+    COMMENTS,
+    some(st.one_of(LETS, EVERYS)),
+    BODIES,
+    some(HEADS),
+)
+DERIVED = st.builds(
+    "net {}{} from {}{} {}\n{}{}".format,
+    NAMES,
+    ARGUMENTS,
+    NAMES,
+    ARGUMENTS,
+    COMMENTS,
+    some(st.one_of(LETS, EVERYS, EDITS)),
+    some(HEADS),
+)
+FILES = st.builds(
+    "{}\n{}{}{}".format, COMMENTS, st.one_of(WRITTEN_OUT, DERIVED), some(BLOCKS), COMMENTS
 )
 
 

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from vggc.analysis.report import Report, report
 from vggc.diagnostics import Diagnostic, UserError, nearest
 from vggc.ir.graph import Graph
 from vggc.layers.edit import with_block, with_classes, with_input
 from vggc.layers.elaborate import elaborate
+from vggc.layers.resolve import Surroundings, resolve
 from vggc.passes.inference import drop_final_softmax
+from vggc.recipe.edit import merge
+from vggc.recipe.test import Protocol, read_protocol
+from vggc.recipe.train import Recipe, read_recipe
 from vggc.resources import resource
 from vggc.source import Source
-from vggc.syntax.ast import Net
-from vggc.syntax.parse import parse, read_source
-from vggc.training.recipe import Recipe, read_recipe
+from vggc.syntax.ast import Base, Net, Option
+from vggc.syntax.parse import parse, parse_arguments, read_source
 from vggc.weights import memory
 
 if TYPE_CHECKING:
     from vggc.backends.torch import Net as Module
 
 __all__ = ["Program", "load", "with_block", "with_classes", "with_input", "zoo"]
+
+
+@dataclass(frozen=True)
+class NoBase(Diagnostic):
+    title = "there is no net `{name}` to build on"
+    label = "neither {path} nor the zoo has it"
+    help = "{hint}"
+    name: str
+    path: str
+    hint: str
 
 
 @dataclass(frozen=True)
@@ -45,11 +59,47 @@ class FolderForSpec(Diagnostic):
     hint: str
 
 
+Find: TypeAlias = Callable[[str, Source], Source | None]
+"""The text of a net that another text names; None where there is none."""
+
+
+def beside(name: str, source: Source) -> Source | None:
+    """The file of a net that another file names; never that file itself."""
+    own = Path(source.name)
+    path = own.parent / f"{name}.vgg"
+    if own.is_file() and path.is_file() and not path.samefile(own):
+        return read_source(path)
+    return read_source(resource("zoo", f"{name}.vgg")) if name in zoo() else None
+
+
 @dataclass(frozen=True)
 class Program:
     """One net on its way through the compiler. Every property may raise UserError."""
 
-    net: Net
+    written: Net
+    arguments: tuple[Option, ...] = ()
+    """Values for its parameters."""
+    find: Find = beside
+    """Where the nets are that it names; an editor knows of some that are on no disk yet."""
+
+    @cached_property
+    def net(self) -> Net:
+        """The plain net: bases found, parameters filled in, edits carried out."""
+        return resolve(self.written, Surroundings(self.base, merge), self.arguments)
+
+    def base(self, base: Base) -> Net:
+        """The net that this one, or a net below it, builds on.
+
+        Raises: UserError when there is none, or it is not well formed.
+        """
+        source = self.find(base.name, base.span.source)
+        if source is None:
+            path = Path(base.span.source.name).parent / f"{base.name}.vgg"
+            near = nearest(base.name, zoo())
+            hint = f"did you mean `{near}`?" if near else f"the zoo has {', '.join(zoo())}"
+            span = base.span.part(0, len(base.name))
+            raise UserError(NoBase(span, base.name, str(path), hint))
+        return parse(source)
 
     @cached_property
     def graph(self) -> Graph:
@@ -57,16 +107,29 @@ class Program:
 
     @cached_property
     def recipe(self) -> Recipe:
-        return read_recipe(self.net.block("train"))
+        return read_recipe(self.net.block("train"), self.graph, self.named, zoo())
+
+    @cached_property
+    def protocol(self) -> Protocol:
+        """How the net is tested."""
+        block = self.net.block("test")
+        return read_protocol(block, self.recipe, self.graph, self.named, zoo())
+
+    def named(self, name: str) -> Graph | None:
+        """The graph of another net that this one's file names; None where there is none."""
+        if (source := self.find(name, self.written.span.source)) is None:
+            return None
+        return Program(parse(source), find=self.find).graph
 
     def check(self) -> None:
         """Raises: UserError with everything that is wrong with the file."""
+        _ = self.graph
         found: list[Diagnostic] = []
-        for stage in ("graph", "recipe"):
+        for stage in ("recipe", "protocol"):
             try:
                 getattr(self, stage)
             except UserError as error:
-                found += error.diagnostics
+                found += [problem for problem in error.diagnostics if problem not in found]
         if found:
             raise UserError(*found)
 
@@ -81,7 +144,8 @@ class Program:
             raise UserError(TrainingTooLarge(None, self.net.name, batch, *sizes))
 
     def replace(self, net: Net) -> Program:
-        return replace(self, net=net)
+        """The program of a plain net in the place of this one's."""
+        return Program(net)
 
     def logits_module(self) -> Module:
         """The net as a torch module that ends before its soft-max."""
@@ -91,11 +155,15 @@ class Program:
 
 
 def load(spec: str) -> Program:
-    """The net in a file, or of that name in the zoo.
+    """The net in a file, or of that name in the zoo, with values for its parameters if any
+    stand behind it: `vgg16(classes=10, width=0.5)`.
 
     Raises: UserError when there is no such file, or it is not well formed.
     """
-    return Program(parse(_find(spec)))
+    name, bracket, rest = spec.partition("(")
+    if not bracket or Path(spec).exists():
+        return Program(parse(_find(spec)))
+    return Program(parse(_find(name.strip())), parse_arguments(Source(spec, bracket + rest)))
 
 
 def zoo() -> list[str]:

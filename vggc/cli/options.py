@@ -6,7 +6,7 @@ import re
 
 import click
 
-from vggc.layers.elaborate import MAX_SIDE
+from vggc.values import MAX_SIDE
 
 
 class ImageSize(click.ParamType[tuple[int, int]]):

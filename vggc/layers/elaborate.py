@@ -3,43 +3,53 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeAlias
 
 from vggc.diagnostics import Diagnostic, UserError, did_you_mean, nearest
-from vggc.ir.graph import Graph, Layer, Node
-from vggc.ir.ops import Input, Misfit, Shape
+from vggc.ir.graph import Graph, Head, HeadKind, Layer, Node
+from vggc.ir.ops import Input, Misfit, Op, Shape
 from vggc.layers import mistakes
-from vggc.layers.kinds import BY_WORD, ELSEWHERE, ENDS_BLOCK, WITH_WEIGHTS, Conv, Kind, Param
+from vggc.layers.kinds import BY_WORD, ELSEWHERE, KINDS, Conv, JoinKind, Kind
+from vggc.layers.names import Names
 from vggc.source import Span
 from vggc.syntax import ast
+from vggc.values import MAX_SIDE, Real, WrongValue, convert, misfit
 
-MAX_SIDE = 1 << 14
 MAX_NET_NAME = 64
 """Characters: folders and files are called after nets."""
-BLOCKS = ("train",)
+BLOCKS = ("train", "test")
 RESERVED_NAMES = ("input", "output")
+MAIN = "output"
+"""The name of the head of a net that names none."""
 
 
 def elaborate(net: ast.Net) -> Graph:
-    """The graph of a net.
+    """The graph of a plain net.
 
     Raises: UserError with every mistake in words and values; where those are right, with
     the first layer that does not fit.
     """
     found: list[Diagnostic] = []
     _check_net_name(net, found)
+    assert net.input is not None
     shape = _read_input(net.input, found)
     _check_blocks(net.blocks, found)
-    written = list(ast.layers(net.body))
-    _check_names(written, found)
-    distinct = {id(layer): layer for layer in written}
-    kinds = {key: _read_layer(layer, found) for key, layer in distinct.items()}
+    _check_names(net, found)
+    called = {layer.name for body in net.bodies for layer, _ in _named(body) if layer.name}
+    reader = Vocabulary(found, frozenset(called))
+    for statement in net.statements:
+        assert isinstance(statement, ast.Every)
+        reader.read_every(statement)
+    for body in net.bodies:
+        for piece in ast.pieces(body):
+            if isinstance(piece, ast.Layer):
+                reader.read(piece)
+    reader.check_every_used()
     if found:
         raise UserError(*found)
-    chain = [(layer, kind) for layer in written if (kind := kinds[id(layer)])]
-    return _build(net, shape, _with_linear_output(chain))
+    return _Builder(net, shape, reader.kinds).graph()
 
 
 # ---------------------------------------------------------------- words and values
@@ -82,43 +92,123 @@ def _check_blocks(blocks: tuple[ast.Block, ...], found: list[Diagnostic]) -> Non
         first.setdefault(block.key, block)
 
 
-def _check_names(written: list[ast.Layer], found: list[Diagnostic]) -> None:
-    times = Counter(id(layer) for layer in written if layer.name is not None)
-    named = {id(layer): layer for layer in written if layer.name is not None}
-    first: dict[str, ast.Layer] = {}
-    for key, layer in named.items():
-        assert layer.name is not None
-        head = layer.span.part(0, len(layer.name))
-        if layer.name in RESERVED_NAMES:
-            found.append(mistakes.ReservedName(head, layer.name))
-        elif times[key] > 1:
-            found.append(mistakes.RepeatedName(head, layer.name))
-        elif layer.name in first:
-            other = str(first[layer.name].span)
-            found.append(mistakes.DuplicateName(head, layer.name, other))
-        first.setdefault(layer.name, layer)
+def _check_names(net: ast.Net, found: list[Diagnostic]) -> None:
+    first: dict[str, Span] = {}
+    for head in net.heads:
+        start = head.span.text.index(head.name, len("head"))
+        _check_name(head.name, head.span.part(start, start + len(head.name)), first, found)
+    for body in net.bodies:
+        for layer, repeated in _named(body):
+            assert layer.name is not None
+            span = layer.span.part(0, len(layer.name))
+            if repeated:
+                found.append(mistakes.RepeatedName(span, layer.name))
+            else:
+                _check_name(layer.name, span, first, found)
 
 
-def _read_layer(layer: ast.Layer, found: list[Diagnostic]) -> Kind | None:
-    """The kind with its values; None, and the mistakes in `found`, where one is wrong."""
-    span = _word_span(layer)
-    parts = re.fullmatch(r"([^\W\d]+)([0-9]*)(?:-([0-9]+))?", layer.word)
-    if parts is None:
-        found.append(_malformed(layer.word, span))
-        return None
-    word, size, width = parts.groups()
-    if word not in BY_WORD:
-        found.append(mistakes.UnknownLayer(span, layer.word, word, _other_word(layer.word, word)))
-        return None
-    kind = BY_WORD[word]
-    reader = _Reader(kind, layer, span, found)
-    reader.number("size", size, span.part(len(word), len(word) + len(size)))
-    length = len(layer.word)
-    reader.number("width", width or "", span.part(length - len(width or ""), length))
-    for option in layer.options:
-        reader.option(option)
-    reader.check_missing()
-    return kind(**reader.values) if len(found) == reader.before else None
+def _check_name(name: str, span: Span, first: dict[str, Span], found: list[Diagnostic]) -> None:
+    if name in RESERVED_NAMES:
+        found.append(mistakes.ReservedName(span, name))
+    elif name in first:
+        found.append(mistakes.DuplicateName(span, name, str(first[name])))
+    first.setdefault(name, span)
+
+
+def _named(body: ast.Body, repeated: bool = False) -> Iterator[tuple[ast.Layer, bool]]:
+    """The layers with names of their own, and whether they stand in a repeat."""
+    for item in body:
+        match item:
+            case ast.Repeat(item=inner, count=count):
+                yield from _named((inner,), repeated or count != 1)
+            case ast.Group(body=inner):
+                yield from _named(inner, repeated)
+            case ast.Layer(name=name, paths=paths):
+                if name is not None:
+                    yield item, repeated
+                for path in paths:
+                    yield from _named(path, repeated)
+            case ast.Reference():
+                pass
+
+
+Key: TypeAlias = tuple[str, tuple[str, ...], bool]
+
+
+@dataclass
+class Vocabulary:
+    """Reads words as layers. Equal layers are read once."""
+
+    found: list[Diagnostic]
+    called: frozenset[str] = frozenset()
+    """The names that layers bear."""
+    kinds: dict[int, Kind] = field(default_factory=dict)
+    """The kind with its values of each layer of the tree, by the layer's identity."""
+    known: dict[Key, Kind] = field(default_factory=dict)
+    defaults: dict[str, dict[str, ast.Option]] = field(default_factory=dict)
+    """What `every` says of a kind of layers, by the option's key."""
+    statements: dict[str, ast.Every] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    def read_every(self, statement: ast.Every) -> None:
+        offset = statement.span.text.index(statement.kind, len("every"))
+        span = statement.span.part(offset, offset + len(statement.kind))
+        if statement.kind not in BY_WORD:
+            hint = _other_word(statement.kind, statement.kind)
+            if meant := kind_of(statement.kind):
+                hint = f"`every` takes a kind alone: `every {meant.name}`"
+            word = statement.kind
+            self.found.append(mistakes.UnknownLayer(span, word, word, hint))
+            return
+        kind = BY_WORD[statement.kind]
+        reader = _Reader(kind, ast.Layer(statement.kind, span=span), span, self.found)
+        for option in statement.options:
+            reader.option(option)
+        of_kind = self.defaults.setdefault(kind.name, {})
+        of_kind |= {option.key: option for option in statement.options}
+        self.statements[kind.name] = statement
+
+    def read(self, layer: ast.Layer) -> None:
+        """Takes in the kind of a layer, or what is wrong with it."""
+        key = (layer.word, tuple(map(str, layer.options)), bool(layer.paths))
+        kind = self.known.get(key) or self._read(layer)
+        if kind is not None:
+            self.kinds[id(layer)] = self.known[key] = kind
+
+    def check_every_used(self) -> None:
+        for name, statement in self.statements.items():
+            if name not in self.used:
+                self.found.append(mistakes.NothingToDefault(statement.span, name))
+
+    def _read(self, layer: ast.Layer) -> Kind | None:
+        span = word_span(layer)
+        parts = re.fullmatch(r"([^\W\d]+)([0-9]*)(?:-([0-9]+))?", layer.word)
+        if parts is None:
+            self.found.append(_malformed(layer.word, span))
+            return None
+        word, size, width = parts.groups()
+        if word + size in BY_WORD:  # relu6
+            word, size = word + size, ""
+        if word not in BY_WORD:
+            hint = _other_word(layer.word, word)
+            if layer.word in self.called:
+                hint = f"for what that layer gives write `@{layer.word}`"
+            self.found.append(mistakes.UnknownLayer(span, layer.word, word, hint))
+            return None
+        kind = BY_WORD[word]
+        self.used.add(kind.name)
+        reader = _Reader(kind, layer, span, self.found)
+        reader.number("size", size, span.part(len(word), len(word) + len(size)))
+        length = len(layer.word)
+        reader.number("width", width or "", span.part(length - len(width or ""), length))
+        for option in layer.options:
+            reader.option(option)
+        for key, option in self.defaults.get(kind.name, {}).items():
+            if key in kind.params() and key not in reader.values:
+                reader.values[key] = convert(kind.params()[key].kind, option.value)
+        reader.check_paths()
+        reader.check_missing()
+        return reader.kind_with_values()
 
 
 @dataclass
@@ -174,23 +264,41 @@ class _Reader:
 
     def _take(self, key: str, value: ast.Value) -> None:
         param = self.kind.params()[key]
-        self.values[key] = None
-        match value:
-            case ast.Number(value=number) if _fits(number, param):
-                self.values[key] = number
-            case ast.Word(text=text) if text in param.choices:
-                self.values[key] = text
-            case _:
-                near = nearest(str(value), param.choices)
-                hint = f"did you mean `{near}`?" if near else ""
-                self.found.append(
-                    mistakes.BadValue(value.span, key, str(value), param.expected, hint)
-                )
+        self.values[key] = convert(param.kind, value)
+        if self.values[key] is None:
+            problem = misfit(key, param.kind, value)
+            if isinstance(problem, WrongValue) and not problem.suggestion and param.default:
+                problem = replace(problem, suggestion=f"leave it out for {param.default}")
+            self.found.append(problem)
+
+    def check_paths(self) -> None:
+        """Paths stand behind the kinds that join them, two at least."""
+        if self.layer.paths and not issubclass(self.kind, JoinKind):
+            first = self.layer.span.text.find("(", self.word.end - self.layer.span.start)
+            bracket = self.layer.span.part(first, first + 1)
+            self.found.append(mistakes.NotAJoin(bracket, self.layer.word))
+        elif issubclass(self.kind, JoinKind) and len(self.layer.paths) < 2:
+            number = "one path" if self.layer.paths else "no paths"
+            self.found.append(mistakes.TooFewPaths(self.word, self.kind.name, number))
+
+    def kind_with_values(self) -> Kind | None:
+        """The kind; None where something was wrong with its values."""
+        if len(self.found) > self.before:
+            return None
+        kind = self.kind(**self.values)
+        if clash := kind.clash():
+            options = {option.key: option.value.span for option in self.layer.options}
+            value = getattr(kind, clash.key)
+            place = options.get(clash.key, self.word)
+            problem = mistakes.Clashing(place, clash.key, str(value), clash.reason, clash.hint)
+            self.found.append(problem)
+            return None
+        return kind
 
     def check_missing(self) -> None:
         if len(self.found) > self.before:
             return
-        required = {f.name for f in fields(self.kind) if f.default is MISSING}
+        required = self.kind.params().keys() - self.kind.defaults().keys()
         missing = required - self.values.keys()
         word = self.layer.word
         if "size" in missing:
@@ -204,6 +312,12 @@ class _Reader:
             self.found.append(mistakes.MissingWidth(self.word, word, self.kind.name, what, example))
 
 
+def kind_of(word: str) -> type[Kind] | None:
+    """The kind that a layer's word names, `conv` in `conv3-64`; None where it names none."""
+    stem = word.partition("-")[0]
+    return BY_WORD.get(stem) or BY_WORD.get(stem.rstrip("0123456789"))
+
+
 def _other_option(kind: type[Kind], key: str) -> str:
     known = list(kind.params())
     if not known:
@@ -213,13 +327,7 @@ def _other_option(kind: type[Kind], key: str) -> str:
     return did_you_mean(key, known)
 
 
-def _fits(number: float, param: Param) -> bool:
-    if param.choices or (param.integral and not isinstance(number, int)):
-        return False
-    return param.low <= number <= param.high and (not param.odd or number % 2 == 1)
-
-
-def _word_span(layer: ast.Layer) -> Span:
+def word_span(layer: ast.Layer) -> Span:
     """The layer's word; all of its text where an edit has given it another word since."""
     after_name = 0 if layer.name is None else layer.span.text.index(":")
     start = layer.span.text.find(layer.word, after_name)
@@ -234,7 +342,12 @@ def _malformed(word: str, span: Span) -> Diagnostic:
         hint = f"kernels are square: write `{square[1]}{square[2]}{square[3] or ''}`"
     elif word.endswith("-"):
         hint = "a number is missing behind the hyphen"
+    elif named := re.fullmatch(r".+-([^\W\d]\w*)", word):
+        hint = f"`{named[1]}` is no parameter and no constant of this net"
     kind = BY_WORD.get(re.split(r"[\d.-]", word)[0], Conv)
+    if glued := re.fullmatch(r"[^\W\d]+?([0-9]*\.[0-9]+)", word):
+        shares = [key for key, param in kind.params().items() if isinstance(param.kind, Real)]
+        hint = f"did you mean `{kind.name} {shares[0]}={glued[1]}`?" if shares else hint
     return mistakes.MalformedLayer(span, word, kind.example.split()[0], hint)
 
 
@@ -242,66 +355,184 @@ def _other_word(word: str, kind: str) -> str:
     near = ELSEWHERE.get(kind.lower()) or nearest(kind, BY_WORD)
     if near in BY_WORD:
         return f"did you mean `{near}{word[len(kind) :]}`?"
-    return did_you_mean(kind, list(BY_WORD))
+    return did_you_mean(kind, [kind.name for kind in KINDS])
 
 
 # ---------------------------------------------------------------- shapes and names
 
 
-def _with_linear_output(chain: list[tuple[ast.Layer, Kind]]) -> list[tuple[ast.Layer, Kind]]:
-    """The last layer with weights gives scores: it has no activation unless it says so."""
-    for index in range(len(chain) - 1, -1, -1):
-        layer, kind = chain[index]
-        if isinstance(kind, WITH_WEIGHTS):
-            if not any(option.key == "act" for option in layer.options):
-                chain[index] = (layer, replace(kind, act="none"))
-            break
-    return chain
-
-
-def _build(net: ast.Net, shape: Shape, chain: list[tuple[ast.Layer, Kind]]) -> Graph:
-    origin = Layer("input", "input", "input", net.input.span)
-    nodes = [Node("input", Input(shape), (), shape, origin)]
-    names = _Names({layer.name: layer.span for layer, _ in chain if layer.name is not None})
-    for written, kind in chain:
-        name = names.take(written, kind)
-        layer = Layer(name, kind.name, written.word, written.span)
-        for suffix, op in kind.expand(nodes[-1].shape):
-            full = f"{name}.{suffix}" if suffix else name
-            try:
-                result = op.output(nodes[-1].shape)
-            except Misfit as misfit:
-                problem = mistakes.DoesNotFit(
-                    _word_span(written), written.word, misfit.reason, misfit.hint
-                )
-                raise UserError(problem) from None
-            nodes.append(Node(full, op, (len(nodes) - 1,), result, layer))
-    return Graph(net.name, tuple(nodes))
-
-
 @dataclass
-class _Names:
-    """Names in the order of the chain, as Caffe's VGG has them: conv1_1, pool1, fc6."""
+class _Builder:
+    """Puts the nodes of a net together, in the order in which its layers are written."""
 
-    taken: dict[str, Span]
-    block: int = 1
-    in_block: Counter[str] = field(default_factory=Counter)
-    overall: Counter[str] = field(default_factory=Counter)
+    net: ast.Net
+    shape: Shape
+    kinds: dict[int, Kind]
+    nodes: list[Node] = field(default_factory=list)
+    names: Names = field(default_factory=Names)
+    places: dict[str, int] = field(default_factory=dict)
+    """The node that gives the output of each layer, by the layer's name."""
+    around: tuple[str, ...] = ()
+    """The joins around what is being built."""
 
-    def take(self, layer: ast.Layer, kind: Kind) -> str:
-        self.in_block[kind.name] += 1
-        self.overall[kind.name] += 1
-        name = layer.name or kind.scheme.format(
-            kind=kind.name,
-            block=self.block,
-            nth=self.overall[kind.name],
-            nth_in_block=self.in_block[kind.name],
-        )
-        if layer.name is None and name in self.taken:
-            head = self.taken[name].part(0, len(name))
-            other = f"the layer at {layer.span}, which counts up to it"
-            raise UserError(mistakes.DuplicateName(head, name, other))
-        if isinstance(kind, ENDS_BLOCK):
-            self.block += 1
-            self.in_block.clear()
-        return name
+    def graph(self) -> Graph:
+        assert self.net.input is not None
+        origin = Layer("input", "input", "input", self.net.input.span)
+        self.nodes.append(Node("input", Input(self.shape), (), self.shape, origin))
+        self.places["input"] = 0
+        continued = [head for head in self.net.heads if not _begins_elsewhere(head.body)]
+        end = self.chain(self.net.body, 0, is_output=not continued)
+        heads = [] if continued else [Head(MAIN, self.head_kind(self.net.body), end)]
+        for head in self.net.heads:
+            self.check_scores(head)
+            with self.names.inside(head.name):
+                node = self.chain(head.body, end, is_output=True)
+            heads.append(Head(head.name, self.head_kind(head.body), node))
+        self.check_dead_ends({head.node for head in heads})
+        return Graph(self.net.name, tuple(self.nodes), tuple(heads))
+
+    def chain(self, body: ast.Body, at: int, *, is_output: bool, first: bool = True) -> int:
+        """Builds layers behind the node `at`; the index of the last node.
+
+        The last layer with weights of an output has no activation unless it says so. Where
+        `first`, nothing stands before the chain on its path.
+        """
+        last_trained = -1
+        if is_output:
+            trained = (i for i in range(len(body) - 1, -1, -1) if self.trains(body[i]))
+            last_trained = next(trained, -1)
+        for index, item in enumerate(body):
+            at = self.item(item, at, first=first and index == 0, linear=index == last_trained)
+        return at
+
+    def item(self, item: ast.Item, at: int, *, first: bool, linear: bool) -> int:
+        match item:
+            case ast.Layer(paths=()):
+                return self.layer(item, at, linear=linear)
+            case ast.Layer():
+                return self.join(item, at)
+            case ast.Group(body=body):
+                return self.chain(body, at, is_output=linear, first=first)
+            case ast.Repeat(item=inner, count=count):
+                assert isinstance(count, int)
+                for turn in range(1, count + 1):
+                    at = self.item(inner, at, first=False, linear=linear and turn == count)
+                return at
+            case ast.Reference():
+                return self.refer(item, first=first)
+
+    def layer(self, written: ast.Layer, at: int, *, linear: bool) -> int:
+        kind = self.kinds[id(written)]
+        if linear:
+            kind = _linear(written, kind)
+        layer = self.named(written, kind)
+        for suffix, op in kind.expand(self.nodes[at].shape):
+            at = self.emit(f"{layer.name}.{suffix}" if suffix else layer.name, op, (at,), layer)
+        self.places[layer.name] = at
+        return at
+
+    def join(self, written: ast.Layer, at: int) -> int:
+        kind = self.kinds[id(written)]
+        assert isinstance(kind, JoinKind)
+        layer = self.named(written, kind)
+        self.around = (*self.around, layer.name)
+        with self.names.inside(layer.name):
+            ends = tuple(self.chain(path, at, is_output=False) for path in written.paths)
+        self.around = self.around[:-1]
+        self.places[layer.name] = self.emit(layer.name, kind.combine, ends, layer)
+        return self.places[layer.name]
+
+    def refer(self, reference: ast.Reference, *, first: bool) -> int:
+        name = reference.name
+        if not first or self.names.on_main_chain:
+            raise UserError(mistakes.MisplacedReference(reference.span, name))
+        if name not in self.places:
+            later = any(name == layer.name for layer, _ in _named(self.net.body))
+            hint = "it stands further down" if later else did_you_mean(name, [*self.places])
+            raise UserError(mistakes.UnknownReference(reference.span, name, hint))
+        return self.places[name]
+
+    def named(self, written: ast.Layer, kind: Kind) -> Layer:
+        name = self.names.take(written, type(kind))
+        if name in self.places:
+            self.refuse_duplicate(name, written)
+        return Layer(name, kind.name, written.word, written.span, self.around)
+
+    def refuse_duplicate(self, name: str, written: ast.Layer) -> None:
+        """Two layers get one name only where a name was given that another counts up to."""
+        layers = (node.layer for node in self.nodes)
+        other = next((layer.span for layer in layers if layer.name == name), written.span)
+        given, counted = (written.span, other) if written.name == name else (other, written.span)
+        where = f"the layer at {counted}, which counts up to it"
+        raise UserError(mistakes.DuplicateName(given.part(0, len(name)), name, where))
+
+    def emit(self, name: str, op: Op, reads: tuple[int, ...], layer: Layer) -> int:
+        try:
+            shape = op.output(*(self.nodes[read].shape for read in reads))
+        except Misfit as wrong:
+            word = _word_in(layer)
+            problem = mistakes.DoesNotFit(word, layer.text, wrong.reason, wrong.hint)
+            raise UserError(problem) from None
+        self.nodes.append(Node(name, op, reads, shape, layer))
+        return len(self.nodes) - 1
+
+    def trains(self, item: ast.Item) -> bool:
+        """Whether an item has layers with weights; a join counts as having some."""
+        match item:
+            case ast.Layer():
+                kind = self.kinds[id(item)]
+                return kind.trains or isinstance(kind, JoinKind)
+            case ast.Group(body=body):
+                return any(map(self.trains, body))
+            case ast.Repeat(item=inner):
+                return self.trains(inner)
+            case ast.Reference():
+                return False
+
+    def head_kind(self, body: ast.Body) -> HeadKind:
+        """What a chain tells: its last layer says it."""
+        match body[-1]:
+            case ast.Repeat(item=item):
+                return self.head_kind((item,))
+            case ast.Group(body=inner):
+                return self.head_kind(inner)
+            case ast.Layer() as layer:
+                return self.kinds[id(layer)].head
+            case ast.Reference():
+                return "features"
+
+    def check_scores(self, head: ast.Head) -> None:
+        """Scores need a layer of their own: those of hidden layers end in an activation."""
+        if self.head_kind(head.body) == "classes" and not any(map(self.trains, head.body)):
+            raise UserError(mistakes.HeadWithoutScores(head.span, head.name))
+
+    def check_dead_ends(self, heads: set[int]) -> None:
+        read = heads | {read for node in self.nodes for read in node.inputs}
+        for index, node in enumerate(self.nodes):
+            if index not in read:
+                raise UserError(mistakes.DeadEnd(_word_in(node.layer), node.layer.name))
+
+
+def _begins_elsewhere(body: ast.Body) -> bool:
+    match body[0]:
+        case ast.Reference():
+            return True
+        case ast.Group(body=inner):
+            return _begins_elsewhere(inner)
+        case _:
+            return False
+
+
+def _linear(layer: ast.Layer, kind: Kind) -> Kind:
+    """The kind for the last layer of an output: only what the layer itself says follows it."""
+    said = {option.key for option in layer.options}
+    changes = {"act": "none", "slope": None, "norm": "none"} if "act" not in said else {}
+    present = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    wanted = {key: v for key, v in changes.items() if key in present and key not in said}
+    return replace(kind, **wanted) if wanted else kind  # type: ignore[type-var]
+
+
+def _word_in(layer: Layer) -> Span:
+    """The word of a layer in its text; all of it where an edit has given it another."""
+    start = layer.span.text.find(layer.text)
+    return layer.span if start < 0 else layer.span.part(start, start + len(layer.text))

@@ -2,64 +2,120 @@
 
 A kind is a frozen dataclass. Its fields are its signature: `size` is the number in the
 word (the 3 of `conv3-64`), `width` the one behind the hyphen, every other field an
-option. `expand` turns one into core ops, each with the suffix of its node's name.
+option. `expand` turns one into core ops, each with the suffix of its node's name; a kind
+that joins paths says instead with what op it joins them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, TypeAlias
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from typing import Any, ClassVar, TypeAlias, get_args
 
+from vggc.ir.graph import HeadKind
 from vggc.ir.ops import (
+    Activation,
+    Add,
+    AvgPool2d,
+    BatchNorm,
+    Concat,
     Conv2d,
     Dropout,
     Flatten,
+    Function,
+    GlobalAvgPool,
     Linear,
     LocalResponseNorm,
     MaxPool2d,
     Op,
-    ReLU,
+    PRelu,
     Shape,
     Softmax,
 )
+from vggc.values import Choice, Flag, Real, Whole
+from vggc.values import Kind as ValueKind
 
 Expansion: TypeAlias = tuple[tuple[str, Op], ...]
 
 MAX_WIDTH = 1 << 20
 MAX_WINDOW = 1 << 10
+SLOPES = {"leaky": 0.01, "elu": 1.0}
+"""What torch takes for the slope of a leaky rectifier, and for the scale of elu."""
+ACTIVATIONS = (*get_args(Function), "prelu")
 
 
 @dataclass(frozen=True)
 class Param:
-    """What may stand for one field of a kind: numbers in a range, or one of `choices`."""
+    """What may stand for one field of a kind. `default` says in words what stands for None."""
 
     doc: str
-    low: float = 0
-    high: float = 0
-    choices: tuple[str, ...] = ()
-    integral: bool = True
-    odd: bool = False
-
-    @property
-    def expected(self) -> str:
-        if self.choices:
-            return " or ".join(f"`{choice}`" for choice in self.choices)
-        number = "a whole number" if self.integral else "a number"
-        number = "an odd number" if self.odd else number
-        return f"{number} from {self.low} to {self.high}"
+    kind: ValueKind
+    default: str = ""
 
 
-def _number(doc: str, low: float, high: float, default: Any = ..., **more: Any) -> Any:
-    metadata = {"param": Param(doc, low, high, **more)}
+@dataclass(frozen=True)
+class Clash:
+    """Two values of a layer that do not go together: the option to look at, and why."""
+
+    key: str
+    reason: str
+    hint: str = ""
+
+
+def _param(doc: str, kind: ValueKind, default: Any = ..., words: str = "") -> Any:
+    metadata = {"param": Param(doc, kind, words)}
     return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
 
 
-def _activation() -> Any:
-    doc = "what follows; the output layer of a net has none unless it says so"
-    return field(default="relu", metadata={"param": Param(doc, choices=("relu", "none"))})
+def _window(doc: str, default: Any = ..., *, odd: bool = False) -> Any:
+    return _param(doc, Whole(1, MAX_WINDOW - odd, odd=odd), default)
 
 
-class _Kind:
+def _padding(doc: str, default: int | None, words: str = "") -> Any:
+    return _param(doc, Whole(0, MAX_WINDOW), default, words)
+
+
+def _width(doc: str, default: Any = ...) -> Any:
+    return _param(doc, Whole(1, MAX_WIDTH), default)
+
+
+def _bias() -> Any:
+    return _param("whether a bias is added", Flag(), True)
+
+
+def _norm() -> Any:
+    doc = "batch normalisation before the activation"
+    return _param(doc, Choice(("none", "batch")), "none")
+
+
+def _act() -> Any:
+    doc = "the activation that follows"
+    words = "relu; none where the layer gives the output of the net"
+    return _param(doc, Choice(("none", *ACTIVATIONS)), None, words)
+
+
+def _slope() -> Any:
+    doc = "the slope of leaky below zero, the scale of elu"
+    return _param(doc, Real(0, 1000), None, "0.01 for leaky, 1 for elu")
+
+
+def _activated(act: str | None, slope: float | None) -> Expansion:
+    match act:
+        case "none":
+            return ()
+        case "prelu":
+            return (("prelu", PRelu()),)
+        case _:
+            name: Any = act or "relu"
+            return ((name, _activation(name, slope)),)
+
+
+@cache
+def _activation(function: Function, slope: float | None = None) -> Activation:
+    return Activation(function, float(SLOPES.get(function, 0.0) if slope is None else slope))
+
+
+class Kind:
     """What all kinds share."""
 
     name: ClassVar[str]
@@ -68,120 +124,323 @@ class _Kind:
     example: ClassVar[str]
     scheme: ClassVar[str] = "{kind}{nth}"
     """How a layer without a name of its own is called."""
+    trains: ClassVar[bool] = False
+    """Whether it has weights whose output can be that of the net."""
+    ends_block: ClassVar[bool] = False
+    """Whether the layers behind it are counted as those of the next block."""
+    head: ClassVar[HeadKind] = "features"
+    """What a chain tells that ends in this layer."""
 
     def expand(self, x: Shape) -> Expansion:
+        """The core ops for an input of this shape."""
         raise NotImplementedError
 
+    def clash(self) -> Clash | None:
+        """What is wrong with the values together, if anything."""
+        return None
+
     @classmethod
+    @cache
     def params(cls) -> dict[str, Param]:
         """What each field takes, `size` and `width` included."""
         return {f.name: f.metadata["param"] for f in fields(cls)}  # type: ignore[arg-type]
 
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The default of each field that has one."""
+        return {f.name: f.default for f in fields(cls) if f.default is not MISSING}  # type: ignore[arg-type]
 
-def _activated(name: str) -> Expansion:
-    return (("relu", ReLU()),) if name == "relu" else ()
+
+def _slope_clash(act: str | None, slope: float | None) -> Clash | None:
+    if slope is not None and act not in SLOPES:
+        return Clash("slope", f"`act={act or 'relu'}` has no slope", "only leaky and elu have one")
+    return None
 
 
 @dataclass(frozen=True)
-class Conv(_Kind):
+class Conv(Kind):
     name = "conv"
-    doc = "Convolution with a square kernel, a bias and an activation."
+    doc = "Convolution with a square kernel, then batch normalisation if asked, an activation."
     example = "conv3-64"
     scheme = "conv{block}_{nth_in_block}"
+    trains = True
 
-    size: int = _number("rows and columns of the kernel", 1, MAX_WINDOW - 1, odd=True)
-    width: int = _number("output channels", 1, MAX_WIDTH)
-    stride: int = _number("step of the kernel", 1, MAX_WINDOW, 1)
-    padding: int | None = _number(
-        "zeros on each side; half the kernel unless given, which keeps the resolution",
-        0,
-        MAX_WINDOW,
-        None,
+    size: int = _window("rows and columns of the kernel", odd=True)
+    width: int = _width("output channels")
+    stride: int = _window("step of the kernel", 1)
+    padding: int | None = _padding(
+        "zeros on each side", None, "half the kernel, which keeps the resolution"
     )
-    act: str = _activation()
+    groups: int = _param(
+        "groups of channels; each output sees the inputs of its own group", Whole(1, MAX_WIDTH), 1
+    )
+    bias: bool = _bias()
+    norm: str = _norm()
+    act: str | None = _act()
+    slope: float | None = _slope()
 
     def expand(self, x: Shape) -> Expansion:
         padding = self.size // 2 if self.padding is None else self.padding
         kernel, stride = (self.size, self.size), (self.stride, self.stride)
-        return (
-            ("", Conv2d(self.width, kernel, stride, (padding, padding))),
-            *_activated(self.act),
-        )
+        conv = Conv2d(self.width, kernel, stride, (padding, padding), self.groups, self.bias)
+        return (("", conv), *_normalised(self.norm), *_activated(self.act, self.slope))
+
+    def clash(self) -> Clash | None:
+        if self.width % self.groups:
+            return Clash("groups", f"{self.groups} groups do not divide {self.width} channels")
+        return _slope_clash(self.act, self.slope)
+
+
+def _normalised(norm: str) -> Expansion:
+    return (("norm", BatchNorm()),) if norm == "batch" else ()
 
 
 @dataclass(frozen=True)
-class Pool(_Kind):
+class _Pool(Kind):
+    """What the pools over windows share."""
+
+    size: int = _window("rows and columns of the window", 2)
+    stride: int | None = _param("step of the window", Whole(1, MAX_WINDOW), None, "the size")
+    padding: int = _padding("how far windows reach beyond each side", 0)
+    round: str = _param(
+        "up: a last window that reaches beyond the map counts", Choice(("down", "up")), "down"
+    )
+
+    def clash(self) -> Clash | None:
+        if 2 * self.padding > self.size:
+            reason = f"windows of {self.size} would lie outside the map"
+            return Clash("padding", reason, f"at most {self.size // 2}, half the size")
+        return None
+
+
+@dataclass(frozen=True)
+class Pool(_Pool):
     name = "pool"
     aliases = ("maxpool",)
     doc = "Maximum over square windows."
     example = "pool"
     scheme = "pool{block}"
-
-    size: int = _number("rows and columns of the window", 1, MAX_WINDOW, 2)
-    stride: int | None = _number("step of the window; its size unless given", 1, MAX_WINDOW, None)
+    ends_block = True
 
     def expand(self, x: Shape) -> Expansion:
-        stride = self.size if self.stride is None else self.stride
-        return (("", MaxPool2d((self.size, self.size), (stride, stride))),)
+        stride = self.stride or self.size
+        pair = (self.size, self.size), (stride, stride), (self.padding, self.padding)
+        return (("", MaxPool2d(*pair, self.round == "up")),)
 
 
 @dataclass(frozen=True)
-class Lrn(_Kind):
+class AvgPool(_Pool):
+    name = "avgpool"
+    doc = "Mean over square windows; what lies beyond the map is not counted."
+    example = "avgpool3 stride=2"
+    scheme = "pool{block}"
+    ends_block = True
+
+    def expand(self, x: Shape) -> Expansion:
+        stride = self.stride or self.size
+        pair = (self.size, self.size), (stride, stride), (self.padding, self.padding)
+        return (("", AvgPool2d(*pair, self.round == "up")),)
+
+
+@dataclass(frozen=True)
+class Gap(Kind):
+    name = "gap"
+    aliases = ("globalavgpool",)
+    doc = "Global average pooling: the mean of each channel, a vector."
+    example = "gap"
+
+    def expand(self, x: Shape) -> Expansion:
+        return (("", GlobalAvgPool()),)
+
+
+@dataclass(frozen=True)
+class Lrn(Kind):
     name = "lrn"
     doc = "Local response normalisation over neighbouring channels."
     example = "lrn size=5 alpha=1e-4 beta=0.75 k=2"
 
-    size: int = _number("channels in the sum", 1, MAX_WINDOW - 1, 5, odd=True)
-    alpha: float = _number("weight of the sum of squares", 0, 1e6, 1e-4, integral=False)
-    beta: float = _number("exponent", 0, 100, 0.75, integral=False)
-    k: float = _number("constant beside the sum", 1e-6, 1e6, 2.0, integral=False)
+    size: int = _window("channels in the sum", 5, odd=True)
+    alpha: float = _param("weight of the sum of squares, not divided by size", Real(0, 1e6), 1e-4)
+    beta: float = _param("exponent", Real(0, 100), 0.75)
+    k: float = _param("constant beside the sum", Real(1e-6, 1e6), 2.0)
 
     def expand(self, x: Shape) -> Expansion:
-        alpha, beta, k = float(self.alpha), float(self.beta), float(self.k)
-        return (("", LocalResponseNorm(self.size, alpha, beta, k)),)
+        return (("", LocalResponseNorm(self.size, self.alpha, self.beta, self.k)),)
 
 
 @dataclass(frozen=True)
-class Fc(_Kind):
+class BatchNormKind(Kind):
+    name = "batchnorm"
+    aliases = ("bn",)
+    doc = "Batch normalisation by itself; `conv norm=batch` puts it before the activation."
+    example = "batchnorm"
+
+    eps: float = _param("added to the variance", Real(0, 1, above=True), 1e-5)
+    momentum: float = _param("how far running statistics move", Real(0, 1, unit="%"), 0.1)
+
+    def expand(self, x: Shape) -> Expansion:
+        return (("", BatchNorm(self.eps, self.momentum)),)
+
+
+@dataclass(frozen=True)
+class Fc(Kind):
     name = "fc"
-    doc = "Fully-connected layer with a bias and an activation; flattens a map."
+    doc = "Fully-connected layer, then batch normalisation if asked, an activation."
     example = "fc-4096"
     scheme = "fc{block}"
+    trains = True
+    ends_block = True
+    head = "classes"
 
-    width: int = _number("output features", 1, MAX_WIDTH)
-    act: str = _activation()
+    width: int = _width("output features")
+    bias: bool = _bias()
+    norm: str = _norm()
+    act: str | None = _act()
+    slope: float | None = _slope()
 
     def expand(self, x: Shape) -> Expansion:
-        flatten: Expansion = (("flatten", Flatten()),) if len(x) == 3 else ()
-        return (*flatten, ("", Linear(self.width)), *_activated(self.act))
+        linear = ("", Linear(self.width, self.bias))
+        after = (*_normalised(self.norm), *_activated(self.act, self.slope))
+        return (*_flattened(x), linear, *after)
+
+    def clash(self) -> Clash | None:
+        return _slope_clash(self.act, self.slope)
+
+
+def _flattened(x: Shape) -> Expansion:
+    return (("flatten", Flatten()),) if len(x) == 3 else ()
 
 
 @dataclass(frozen=True)
-class Relu(_Kind):
+class Boxes(Kind):
+    name = "boxes"
+    doc = (
+        "Bounding boxes (centre x, centre y, width, height): one for all classes, or with "
+        "`boxes-1000` one for each; fully connected and linear."
+    )
+    example = "boxes-1000"
+    trains = True
+    ends_block = True
+    head = "boxes"
+
+    width: int = _width("boxes, one for each class", 1)
+
+    def expand(self, x: Shape) -> Expansion:
+        return (*_flattened(x), ("", Linear(4 * self.width)))
+
+
+@dataclass(frozen=True)
+class Relu(Kind):
     name = "relu"
-    doc = "Rectifier, where a layer's own activation is not enough."
+    doc = "Rectifier, max(x, 0), where a layer's own activation is not enough."
     example = "relu"
 
     def expand(self, x: Shape) -> Expansion:
-        return (("", ReLU()),)
+        return (("", _activation("relu")),)
 
 
 @dataclass(frozen=True)
-class DropoutKind(_Kind):
-    name = "dropout"
-    doc = "While training, zeroes values at random; nothing otherwise."
-    example = "dropout p=0.5"
-
-    p: float = _number("the share of values that are zeroed", 0, 0.99, 0.5, integral=False)
+class Relu6(Kind):
+    name = "relu6"
+    doc = "Rectifier that ends at 6."
+    example = "relu6"
 
     def expand(self, x: Shape) -> Expansion:
-        return (("", Dropout(float(self.p))),)
+        return (("", _activation("relu6")),)
 
 
 @dataclass(frozen=True)
-class FlattenKind(_Kind):
+class Leaky(Kind):
+    name = "leaky"
+    aliases = ("lrelu",)
+    doc = "Leaky rectifier: x or, below zero, slope·x."
+    example = "leaky slope=0.1"
+
+    slope: float = _param("the slope below zero", Real(0, 1000), SLOPES["leaky"])
+
+    def expand(self, x: Shape) -> Expansion:
+        return (("", _activation("leaky", self.slope)),)
+
+
+@dataclass(frozen=True)
+class Prelu(Kind):
+    name = "prelu"
+    doc = "Leaky rectifier with a trained slope for each channel, 0.25 at first."
+    example = "prelu"
+
+    def expand(self, x: Shape) -> Expansion:
+        return (("", PRelu()),)
+
+
+@dataclass(frozen=True)
+class Elu(Kind):
+    name = "elu"
+    doc = "Exponential linear unit: x or, below zero, slope·(eˣ - 1)."
+    example = "elu"
+
+    slope: float = _param("the scale below zero", Real(0, 1000), SLOPES["elu"])
+
+    def expand(self, x: Shape) -> Expansion:
+        return (("", _activation("elu", self.slope)),)
+
+
+@dataclass(frozen=True)
+class Gelu(Kind):
+    name = "gelu"
+    doc = "Gaussian error linear unit, x·Φ(x)."
+    example = "gelu"
+
+    def expand(self, x: Shape) -> Expansion:
+        return (("", _activation("gelu")),)
+
+
+@dataclass(frozen=True)
+class Silu(Kind):
+    name = "silu"
+    aliases = ("swish",)
+    doc = "Sigmoid linear unit, x·sigmoid(x)."
+    example = "silu"
+
+    def expand(self, x: Shape) -> Expansion:
+        return (("", _activation("silu")),)
+
+
+@dataclass(frozen=True)
+class Sigmoid(Kind):
+    name = "sigmoid"
+    doc = "1/(1 + e⁻ˣ)."
+    example = "sigmoid"
+
+    def expand(self, x: Shape) -> Expansion:
+        return (("", _activation("sigmoid")),)
+
+
+@dataclass(frozen=True)
+class Tanh(Kind):
+    name = "tanh"
+    doc = "Hyperbolic tangent."
+    example = "tanh"
+
+    def expand(self, x: Shape) -> Expansion:
+        return (("", _activation("tanh")),)
+
+
+@dataclass(frozen=True)
+class DropoutKind(Kind):
+    name = "dropout"
+    doc = "While training, zeroes values at random and scales the others up; nothing otherwise."
+    example = "dropout p=0.5"
+
+    p: float = _param("the share of values that are zeroed", Real(0, 0.99, unit="%"), 0.5)
+
+    def expand(self, x: Shape) -> Expansion:
+        return (("", Dropout(self.p)),)
+
+
+@dataclass(frozen=True)
+class FlattenKind(Kind):
     name = "flatten"
-    doc = "A map to a vector, channels first."
+    doc = "A map to a vector, channels first. `fc` does it by itself."
     example = "flatten"
 
     def expand(self, x: Shape) -> Expansion:
@@ -189,25 +448,72 @@ class FlattenKind(_Kind):
 
 
 @dataclass(frozen=True)
-class SoftmaxKind(_Kind):
+class SoftmaxKind(Kind):
     name = "softmax"
     doc = "Scores to probabilities."
     example = "softmax"
+    head = "classes"
 
     def expand(self, x: Shape) -> Expansion:
         return (("", Softmax()),)
 
 
-Kind: TypeAlias = Conv | Pool | Lrn | Fc | Relu | DropoutKind | FlattenKind | SoftmaxKind
+@dataclass(frozen=True)
+class Skip(Kind):
+    name = "skip"
+    doc = "Passes on what it gets: the short path of a residual block."
+    example = "skip"
+
+    def expand(self, x: Shape) -> Expansion:
+        return ()
+
+
+class JoinKind(Kind):
+    """A kind of layer behind which paths stand; `combine` is the op that joins them."""
+
+    combine: ClassVar[Op]
+
+
+@dataclass(frozen=True)
+class ConcatKind(JoinKind):
+    name = "concat"
+    doc = "Paths beside one another, their channels concatenated."
+    example = "concat(conv1-64, conv3-64)"
+    combine = Concat()
+
+
+@dataclass(frozen=True)
+class AddKind(JoinKind):
+    name = "add"
+    doc = "Paths beside one another, their outputs added."
+    example = "add(conv3-64 | conv3-64 act=none, skip)"
+    combine = Add()
+
+
 KINDS: tuple[type[Kind], ...] = (
     Conv,
     Pool,
-    Lrn,
+    AvgPool,
+    Gap,
     Fc,
+    Boxes,
+    BatchNormKind,
+    Lrn,
     Relu,
+    Relu6,
+    Leaky,
+    Prelu,
+    Elu,
+    Gelu,
+    Silu,
+    Sigmoid,
+    Tanh,
     DropoutKind,
     FlattenKind,
     SoftmaxKind,
+    ConcatKind,
+    AddKind,
+    Skip,
 )
 BY_WORD: dict[str, type[Kind]] = {
     word: kind for kind in KINDS for word in (kind.name, *kind.aliases)
@@ -218,15 +524,22 @@ ELSEWHERE = {
     "dense": "fc",
     "linear": "fc",
     "max_pool": "pool",
+    "avg_pool": "avgpool",
+    "global_avg_pool": "gap",
     "drop": "dropout",
     "prob": "softmax",
+    "batch_norm": "batchnorm",
+    "leaky_relu": "leaky",
+    "identity": "skip",
+    "shortcut": "skip",
+    "cat": "concat",
+    "sum": "add",
     "pad": "padding",
     "s": "stride",
     "strides": "stride",
     "kernel": "size",
     "activation": "act",
+    "group": "groups",
+    "ceil_mode": "round",
 }
 """What other tools call the words of this one, for suggestions."""
-
-WITH_WEIGHTS = (Conv, Fc)
-ENDS_BLOCK = (Pool, Fc)

@@ -79,14 +79,72 @@ class DuplicateOption(Diagnostic):
 
 
 @dataclass(frozen=True)
-class BadValue(Diagnostic):
-    title = "`{key}` cannot be {value}"
-    label = "expected {expected}"
+class Clashing(Diagnostic):
+    title = "`{key}` cannot be {value} here"
+    label = "{reason}"
     help = "{hint}"
     key: str
     value: str
-    expected: str
-    hint: str = ""
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class NotAJoin(Diagnostic):
+    title = "`{word}` joins no paths"
+    label = "paths in `( )` stand behind `concat` or `add` only"
+    help = "if a group was meant to follow, write `{word} | (…)`"
+    word: str
+
+
+@dataclass(frozen=True)
+class TooFewPaths(Diagnostic):
+    title = "`{kind}` joins {number}"
+    label = "two paths or more stand behind it"
+    help = "as in `{kind}(conv1-64, conv3-64 | conv3-64)`; `skip` is a path without layers"
+    kind: str
+    number: str
+
+
+@dataclass(frozen=True)
+class UnknownReference(Diagnostic):
+    title = "no layer `{name}` stands before this"
+    label = "`@` takes the name of an earlier layer"
+    help = "{hint}"
+    name: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class MisplacedReference(Diagnostic):
+    title = "`@{name}` stands where no path begins"
+    label = "what comes before it would be lost"
+    help = "a path of `concat` or `add`, or a head, may begin with a reference"
+    name: str
+
+
+@dataclass(frozen=True)
+class DeadEnd(Diagnostic):
+    title = "nothing reads what `{name}` gives"
+    label = "every path behind it begins elsewhere"
+    help = "let a path begin without a reference, or take the layer away"
+    name: str
+
+
+@dataclass(frozen=True)
+class HeadWithoutScores(Diagnostic):
+    title = "the head `{name}` has no layer of its own that gives scores"
+    label = "what it reads is hidden, and ends in an activation"
+    help = "put the last layer of the scores into the head: `head {name}: fc-1000 | softmax`"
+    name: str
+
+
+@dataclass(frozen=True)
+class NothingToDefault(Diagnostic):
+    title = "`every {kind}` says something of nothing"
+    label = "the net has no such layer"
+    help = "take the line away, or name a kind of layer that the net has"
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -163,3 +221,144 @@ class DuplicateBlock(Diagnostic):
     help = "move its settings into one block"
     key: str
     other: str
+
+
+@dataclass(frozen=True)
+class UnknownParameter(Diagnostic):
+    title = "{net} takes no `{key}`"
+    label = "no parameter is called so"
+    help = "{hint}"
+    net: str
+    key: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class DuplicateParameter(Diagnostic):
+    title = "`{key}` is given twice"
+    label = "it already has a value"
+    help = "keep one of the two"
+    key: str
+
+
+@dataclass(frozen=True)
+class UnknownName(Diagnostic):
+    title = "`{name}` has no value"
+    label = "no parameter and no constant before this is called so"
+    help = "{hint}"
+    name: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class DuplicateConstant(Diagnostic):
+    title = "`{name}` has a value already"
+    label = "a parameter or a constant before this is called so"
+    help = "give one of them another name"
+    name: str
+
+
+@dataclass(frozen=True)
+class UnusedName(Diagnostic):
+    title = "nothing uses `{name}`"
+    label = "its value has no effect"
+    help = "take it away, or use it: `conv3-{name}`, `×{name}`, `p={name}`"
+    name: str
+
+
+@dataclass(frozen=True)
+class NotANumber(Diagnostic):
+    title = "`{name}` is the word `{word}`"
+    label = "a number is needed here"
+    name: str
+    word: str
+
+
+@dataclass(frozen=True)
+class NotWhole(Diagnostic):
+    title = "`{name}` is {value}"
+    label = "a whole number from {low} is needed here"
+    help = "{hint}"
+    name: str
+    value: str
+    low: int
+    hint: str
+
+
+@dataclass(frozen=True)
+class DivisionByZero(Diagnostic):
+    title = "a division by zero"
+    label = "this is 0"
+
+
+@dataclass(frozen=True)
+class ValueTooLarge(Diagnostic):
+    title = "the value of this has more than {digits} digits"
+    label = "no number here needs so many"
+    digits: int
+
+
+@dataclass(frozen=True)
+class BaseCycle(Diagnostic):
+    title = "{net} is built on itself"
+    label = "the chain is {chain}"
+    help = "let one of them be written out"
+    net: str
+    chain: str
+
+
+@dataclass(frozen=True)
+class TooManyBases(Diagnostic):
+    title = "nets built on one another more than {limit} deep"
+    label = "the chain begins {chain}"
+    help = "write one of them out: `vggc check --resolved` does it"
+    limit: int
+    chain: str
+
+
+@dataclass(frozen=True)
+class NothingSelected(Diagnostic):
+    title = "no layer of {net} is meant by `{selector}`"
+    label = "{reason}"
+    help = "{hint}"
+    net: str
+    selector: str
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class CrossingSelection(Diagnostic):
+    title = "`{selector}` is no run of layers"
+    label = "{reason}"
+    help = "{hint}"
+    selector: str
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class NothingLeft(Diagnostic):
+    title = "no layer is left of {net}"
+    label = "this takes the last one away"
+    help = "`replace … with …` puts another in its place"
+    net: str
+
+
+@dataclass(frozen=True)
+class TooManyEdits(Diagnostic):
+    title = "{edits} edits of a net of {layers:,} layers"
+    label = "edits times layers may be {limit:,} at most"
+    help = "`every` edits many layers at once; `vggc check --resolved` writes a base out"
+    edits: int
+    layers: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class NoClassifier(Diagnostic):
+    title = "`{net}` has no classes to change"
+    label = "{reason}"
+    help = "end the net with `fc-CLASSES | softmax`, or with `conv1-CLASSES | gap | softmax`"
+    net: str
+    reason: str

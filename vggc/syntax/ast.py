@@ -21,11 +21,15 @@ class Piece:
 
 @dataclass(frozen=True)
 class Number(Piece):
-    """`0.01`, `5e-4`, `256`. The value is an int when it was written as one."""
+    """`0.01`, `5e-4`, `256px`. The value is an int when it was written as one."""
 
     value: int | float
+    unit: str = ""
 
     def __str__(self) -> str:
+        return self._digits() + self.unit
+
+    def _digits(self) -> str:
         plain = repr(self.value)
         if isinstance(self.value, int):
             return plain
@@ -106,11 +110,23 @@ class Trivia:
 
 @dataclass(frozen=True)
 class Layer(Piece):
-    """`conv3-64 stride=2`, with its name in `fc6: fc-4096`."""
+    """`conv3-64 stride=2`, with its name in `fc6: fc-4096`.
+
+    Where paths run beside one another, they stand behind it: `add(conv3-64, skip)`.
+    """
 
     word: str
     options: tuple[Option, ...] = ()
     name: str | None = None
+    paths: tuple[Body, ...] = ()
+    trivia: Trivia = Trivia()
+
+
+@dataclass(frozen=True)
+class Reference(Piece):
+    """`@pool3`: the output of a layer that stands elsewhere."""
+
+    name: str
     trivia: Trivia = Trivia()
 
 
@@ -118,19 +134,155 @@ class Layer(Piece):
 class Group(Piece):
     """`(fc-4096 | dropout)`."""
 
-    body: tuple[Item, ...]
+    body: Body
     trivia: Trivia = Trivia()
 
 
 @dataclass(frozen=True)
 class Repeat(Piece):
-    """`conv3-64 ×2`: the same layer or group several times."""
+    """`conv3-64 ×2`: the same layer or group several times, or as often as a name says."""
 
     item: Layer | Group
-    count: int
+    count: int | str
 
 
-Item: TypeAlias = Layer | Group | Repeat
+Item: TypeAlias = Layer | Group | Repeat | Reference
+Body: TypeAlias = tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Name(Piece):
+    """A parameter or a constant in a sum."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Binary(Piece):
+    """`64 * width`; the operator is one of `+ - * /`."""
+
+    left: Sum
+    operator: str
+    right: Sum
+
+    def __str__(self) -> str:
+        return f"{_operand(self, self.left)} {self.operator} {_operand(self, self.right, 1)}"
+
+
+@dataclass(frozen=True)
+class Rounded(Piece):
+    """`round(64 * width)`: the nearest whole number, the half rounded up."""
+
+    sum: Sum
+
+    def __str__(self) -> str:
+        return f"round({self.sum})"
+
+
+Sum: TypeAlias = Number | Name | Binary | Rounded
+
+
+def _operand(around: Binary, inner: Sum, right: int = 0) -> str:
+    """The text of an operand, in parentheses where it would bind less than what is around."""
+    strength = {"+": 0, "-": 0, "*": 1, "/": 1}
+    weak = isinstance(inner, Binary) and (
+        strength[inner.operator] < strength[around.operator] + right
+    )
+    return f"({inner})" if weak else str(inner)
+
+
+@dataclass(frozen=True)
+class Base(Piece):
+    """A net with values for its parameters: `vgg16(classes=10, width=0.5)`."""
+
+    name: str
+    arguments: tuple[Option, ...] = ()
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}({', '.join(map(str, self.arguments))})" if self.arguments else self.name
+        )
+
+
+@dataclass(frozen=True)
+class Let(Piece):
+    """`let wide = 64 * width`: a constant."""
+
+    name: str
+    value: Sum
+    trivia: Trivia = Trivia()
+
+
+@dataclass(frozen=True)
+class Every(Piece):
+    """`every conv norm=batch`: for the layers of a kind that do not say otherwise."""
+
+    kind: str
+    options: tuple[Option, ...]
+    trivia: Trivia = Trivia()
+
+
+@dataclass(frozen=True)
+class Selector(Piece):
+    """Which layers: `fc8`, `fc6..fc8`, or with `every` all of a kind or of one word."""
+
+    word: str
+    every: bool = False
+
+    def __str__(self) -> str:
+        return f"every {self.word}" if self.every else self.word
+
+
+@dataclass(frozen=True)
+class Set(Piece):
+    """`set conv1_1 stride=2`."""
+
+    selector: Selector
+    options: tuple[Option, ...]
+    trivia: Trivia = Trivia()
+
+
+@dataclass(frozen=True)
+class Insert(Piece):
+    """`after every conv insert dropout`; `before` the selected layers if not `after`."""
+
+    after: bool
+    selector: Selector
+    body: Body
+    trivia: Trivia = Trivia()
+
+
+@dataclass(frozen=True)
+class Replace(Piece):
+    """`replace fc8 with fc-10`."""
+
+    selector: Selector
+    body: Body
+    trivia: Trivia = Trivia()
+
+
+@dataclass(frozen=True)
+class Remove(Piece):
+    """`remove every dropout`."""
+
+    selector: Selector
+    trivia: Trivia = Trivia()
+
+
+Edit: TypeAlias = Set | Insert | Replace | Remove
+Statement: TypeAlias = Let | Every | Edit
+
+
+@dataclass(frozen=True)
+class Head(Piece):
+    """`head boxes: @fc7 | boxes`: a chain of its own to one of several outputs."""
+
+    name: str
+    body: Body
+    trivia: Trivia = Trivia()
 
 
 @dataclass(frozen=True)
@@ -155,27 +307,44 @@ class Block(Piece):
 
 @dataclass(frozen=True)
 class Net(Piece):
-    """A whole file: one net."""
+    """A whole file: one net, written out or built on another.
+
+    One that is built on another has a base and edits, and no body; it may leave out its
+    input. *Plain* is a net without parameters, base, constants and edits, whose repeats all
+    have numbers.
+    """
 
     name: str
-    input: Setting
-    body: tuple[Item, ...]
+    input: Setting | None
+    body: Body
     blocks: tuple[Block, ...] = ()
+    parameters: tuple[Option, ...] = ()
+    base: Base | None = None
+    statements: tuple[Statement, ...] = ()
+    heads: tuple[Head, ...] = ()
     trivia: Trivia = Trivia()
     below: tuple[str, ...] = ()
 
     def block(self, key: str) -> Block | None:
         return next((block for block in self.blocks if block.key == key), None)
 
+    @property
+    def bodies(self) -> Iterator[Body]:
+        """The main chain and those of the heads."""
+        yield self.body
+        yield from (head.body for head in self.heads)
 
-def layers(body: tuple[Item, ...]) -> Iterator[Layer]:
-    """Every layer as it will be built, repeats unrolled, in order."""
+
+def pieces(body: Body) -> Iterator[Layer | Group | Reference]:
+    """What is written, each once, in the order of the text; paths and groups are entered."""
     for item in body:
-        match item:
-            case Layer():
-                yield item
+        piece = item.item if isinstance(item, Repeat) else item
+        yield piece
+        match piece:
             case Group():
-                yield from layers(item.body)
-            case Repeat():
-                for _ in range(item.count):
-                    yield from layers((item.item,))
+                yield from pieces(piece.body)
+            case Layer():
+                for path in piece.paths:
+                    yield from pieces(path)
+            case Reference():
+                pass

@@ -5,25 +5,52 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vggc.syntax.ast import Block, Group, Item, Layer, Net, Option, Repeat, Setting, Trivia
-from vggc.syntax.trivia import spread
+from vggc.syntax.ast import (
+    Block,
+    Body,
+    Every,
+    Group,
+    Head,
+    Insert,
+    Item,
+    Layer,
+    Let,
+    Net,
+    Option,
+    Reference,
+    Remove,
+    Repeat,
+    Replace,
+    Set,
+    Setting,
+    Statement,
+    Trivia,
+)
+from vggc.syntax.trivia import spread, tall
 
 INDENT = "  "
 
 
 def format_net(net: Net) -> str:
     """The canonical text of a net, with its comments and rows, ended by a line break."""
-    lines = [
-        *_commented(f"net {net.name}", net.trivia),
-        *_commented(_setting(net.input), net.input.trivia),
-        "",
-        *_body(net.body),
+    sections = [
+        _head_lines(net),
+        [line for statement in net.statements for line in _statement(statement)],
+        _body(net.body) if net.body else [],
+        [line for head in net.heads for line in _head(head)],
+        *(_block(block) for block in net.blocks),
+        _comments(net.below),
     ]
-    for block in net.blocks:
-        lines += ["", *_block(block)]
-    if net.below:
-        lines += ["", *_comments(net.below)]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+
+
+def _head_lines(net: Net) -> list[str]:
+    parameters = f"({', '.join(_options(net.parameters))})" if net.parameters else ""
+    base = f" from {net.base}" if net.base else ""
+    lines = _commented(f"net {net.name}{parameters}{base}", net.trivia)
+    if net.input:
+        lines += _commented(_setting(net.input), net.input.trivia)
+    return lines
 
 
 def _comments(texts: tuple[str, ...], indent: str = "") -> list[str]:
@@ -51,6 +78,37 @@ def _options(options: tuple[Option, ...]) -> list[str]:
     return [str(option) for option in options]
 
 
+def _statement(statement: Statement) -> list[str]:
+    match statement:
+        case Let(name=name, value=value):
+            return _commented(f"let {name} = {value}", statement.trivia)
+        case Every(kind=kind, options=options):
+            return _commented(" ".join(["every", kind, *_options(options)]), statement.trivia)
+        case Set(selector=selector, options=options):
+            line = " ".join([f"set {selector}", *_options(options)])
+            return _commented(line, statement.trivia)
+        case Insert(after=after, selector=selector, body=body):
+            place = "after" if after else "before"
+            return _with_body(f"{place} {selector} insert", body, statement.trivia)
+        case Replace(selector=selector, body=body):
+            return _with_body(f"replace {selector} with", body, statement.trivia)
+        case Remove(selector=selector):
+            return _commented(f"remove {selector}", statement.trivia)
+
+
+def _head(head: Head) -> list[str]:
+    return _with_body(f"head {head.name}:", head.body, head.trivia)
+
+
+def _with_body(start: str, body: Body, trivia: Trivia) -> list[str]:
+    """A line that ends in a chain, or one above the rows of the chain."""
+    if not any(spread(item) for item in body):
+        return _commented(f"{start} {_line(body, '')}", trivia)
+    *rows, last = _body(body, INDENT)
+    behind = f"  # {trivia.behind}" if trivia.behind else ""
+    return [*_comments(trivia.above), start, *rows, last + behind]
+
+
 # ---------------------------------------------------------------- rows of layers
 
 
@@ -72,7 +130,7 @@ class _Cell:
     tall: bool = False
 
 
-def _body(body: tuple[Item, ...], indent: str = "") -> list[str]:
+def _body(body: Body, indent: str = "") -> list[str]:
     rows = list(_rows(body, indent))
     lines: list[str] = []
     for block in _alike(rows):
@@ -84,7 +142,7 @@ def _body(body: tuple[Item, ...], indent: str = "") -> list[str]:
     return lines
 
 
-def _rows(body: tuple[Item, ...], indent: str) -> Iterator[_Row]:
+def _rows(body: Body, indent: str) -> Iterator[_Row]:
     row: _Row | None = None
     for item in body:
         piece = item.item if isinstance(item, Repeat) else item
@@ -98,17 +156,55 @@ def _rows(body: tuple[Item, ...], indent: str) -> Iterator[_Row]:
         yield row
 
 
-def _cell(piece: Layer | Group, times: str, indent: str) -> _Cell:
+def _cell(piece: Layer | Group | Reference, times: str, indent: str) -> _Cell:
     match piece:
-        case Layer():
-            name = f"{piece.name}: " if piece.name is not None else ""
-            return _Cell(" ".join([name + piece.word, *_options(piece.options)]), times)
-        case Group() if any(spread(item) for item in piece.body):
-            inner = "\n".join(_body(piece.body, indent + 2 * INDENT))
+        case Reference(name=name):
+            return _Cell(f"@{name}", times)
+        case Layer(paths=()):
+            return _Cell(_layer(piece), times)
+        case Layer(paths=paths) if tall(piece):
+            inner = "\n".join(_paths(paths, indent))
+            return _Cell(f"{_opened(piece)}\n{inner}\n{indent}{INDENT})", times, tall=True)
+        case Layer(paths=paths):
+            inner = ", ".join(_line(path, indent) for path in paths)
+            return _Cell(f"{_opened(piece)}{inner})", times, tall=True)
+        case Group(body=body) if any(spread(item) for item in body):
+            inner = "\n".join(_body(body, indent + 2 * INDENT))
             return _Cell(f"(\n{inner}\n{indent}{INDENT})", times, tall=True)
-        case Group():
-            inner = " | ".join(_text(item, indent) for item in piece.body)
-            return _Cell(f"({inner})", times, tall=True)
+        case Group(body=body):
+            return _Cell(f"({_line(body, indent)})", times, tall=True)
+
+
+def _layer(layer: Layer) -> str:
+    """The layer itself, without its paths."""
+    name = f"{layer.name}: " if layer.name is not None else ""
+    return " ".join([name + layer.word, *_options(layer.options)])
+
+
+def _opened(join: Layer) -> str:
+    """A join up to its paths; behind an option the parenthesis keeps its distance."""
+    return _layer(join) + (" (" if join.options else "(")
+
+
+def _paths(paths: tuple[Body, ...], indent: str) -> Iterator[str]:
+    """Each path on lines of its own, all but the last with a comma behind it."""
+    bars = any(len(list(_rows(path, ""))) > 1 for path in paths)
+    for path in paths:
+        comma = "" if path is paths[-1] else ","
+        *rows, last = _body(path, indent + (2 * INDENT if bars else INDENT))
+        yield from rows
+        behind = _last_comment(path)
+        yield last.removesuffix(behind) + comma + behind
+
+
+def _last_comment(body: Body) -> str:
+    last = body[-1].item if isinstance(body[-1], Repeat) else body[-1]
+    return f"  # {last.trivia.behind}" if last.trivia.behind else ""
+
+
+def _line(body: Body, indent: str) -> str:
+    """A chain that needs no line of its own."""
+    return " | ".join(_text(item, indent) for item in body)
 
 
 def _text(item: Item, indent: str) -> str:

@@ -72,9 +72,42 @@ class Unexpected(Diagnostic):
 class MissingBar(Diagnostic):
     title = "two layers with no `|` between them"
     label = "`{word}` follows a layer"
-    help = "write `| {word}`{or_block}"
+    help = "write `| {word}`{or_else}"
     word: str
-    or_block: str
+    or_else: str
+
+
+@dataclass(frozen=True)
+class NoLayers(Diagnostic):
+    title = "the net has no layers"
+    label = "the first was expected here"
+    help = "the smallest net is: net tiny  input 3x8x8  conv3-8 | fc-10"
+
+
+@dataclass(frozen=True)
+class LayersOfItsOwn(Diagnostic):
+    title = "a net that is built on another has no layers of its own"
+    label = "it changes those of its base"
+    help = "write `after LAYER insert {word}` or `replace LAYER with {word}`"
+    word: str
+
+
+@dataclass(frozen=True)
+class EditWithoutBase(Diagnostic):
+    title = "`{keyword}` edits a base, and this net has none"
+    label = "its layers are written out"
+    help = "change the layers themselves, or begin with `net NAME from BASE`"
+    keyword: str
+
+
+@dataclass(frozen=True)
+class Misplaced(Diagnostic):
+    title = "`{keyword}` stands in the wrong place"
+    label = "{reason}"
+    help = "{hint}"
+    keyword: str
+    reason: str
+    hint: str
 
 
 @dataclass(frozen=True)

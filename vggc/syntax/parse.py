@@ -4,42 +4,60 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from lark import Lark, Token, Transformer, v_args
-from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken, VisitError
+from lark import Lark, Token, Transformer
+from lark.exceptions import UnexpectedInput
 from lark.lark import PostLex
 
-from vggc.diagnostics import Diagnostic, UserError
+from vggc.diagnostics import UserError
 from vggc.resources import resource
 from vggc.source import Source, Span
 from vggc.syntax import mistakes
 from vggc.syntax.ast import (
+    Base,
+    Binary,
     Block,
+    Body,
     Dims,
+    Every,
     Group,
+    Head,
+    Insert,
     Item,
     Layer,
+    Let,
     Many,
+    Name,
     Net,
     Number,
     Option,
+    Piece,
     Range,
+    Reference,
+    Remove,
     Repeat,
+    Replace,
+    Rounded,
+    Selector,
+    Set,
     Setting,
     Value,
     Word,
 )
+from vggc.syntax.explain import explain
 from vggc.syntax.trivia import with_trivia
 
 MAX_FILE_BYTES = 1 << 20
 MAX_LAYERS = 100_000
 MAX_DEPTH = 50
 MAX_DIGITS = 18
+UNITS = ("px", "%")
 
 
 def read_source(path: Path, hint: str = "") -> Source:
@@ -81,7 +99,8 @@ def parse(source: Source) -> Net:
     _check_depth(source)
     net = _parse(source, "start")
     assert isinstance(net, Net)
-    _check_size(net.body)
+    for body in net.bodies:
+        check_size(body)
     return with_trivia(net)
 
 
@@ -104,22 +123,36 @@ def parse_value(source: Source) -> Value:
     return value
 
 
+def parse_arguments(source: Source) -> tuple[Option, ...]:
+    """The tree of a source that is arguments, `(classes=10, width=0.5)`.
+
+    Raises: UserError when it is none.
+    """
+    arguments: _Arguments = _parse(source, "arguments")
+    return arguments.options
+
+
 def _parse(source: Source, start: str) -> Any:
+    lark, builder = _grammar()
+    builder.source = source
     try:
-        return _TreeBuilder(source).transform(_grammar().parse(source.text, start=start))
+        return lark.parse(source.text, start=start)
     except UnexpectedInput as error:
-        raise UserError(_explain(source, error)) from None
-    except VisitError as error:
-        raise error.orig_exc from None
+        raise UserError(explain(source, error)) from None
 
 
 @cache
-def _grammar() -> Lark:
+def _grammar() -> tuple[Lark, _TreeBuilder]:
     text = resource("grammars", "vgg.lark").read_text("utf-8")
-    starts = ["start", "block", "value"]
-    return Lark(
-        text, parser="lalr", start=starts, propagate_positions=True, postlex=_BreaksInBlocks()
+    builder = _TreeBuilder()
+    lark = Lark(
+        text,
+        parser="lalr",
+        start=["start", "block", "value", "arguments"],
+        transformer=builder,
+        postlex=_BreaksInBlocks(),
     )
+    return lark, builder
 
 
 class _BreaksInBlocks(PostLex):
@@ -136,80 +169,203 @@ class _BreaksInBlocks(PostLex):
                 yield token
 
 
-@v_args(meta=True)
+@dataclass(frozen=True)
+class _Arguments:
+    options: tuple[Option, ...]
+    end: int
+
+
+@dataclass(frozen=True)
+class _Paths:
+    bodies: tuple[Body, ...]
+    end: int
+
+
 class _TreeBuilder(Transformer[Token, Any]):
-    """Lark's tree to ours, one method a rule."""
+    """Our tree, one method a rule, called by Lark while it parses `source`."""
 
-    def __init__(self, source: Source) -> None:
-        super().__init__()
-        self.source = source
+    source: Source
 
-    def _span(self, piece: Any) -> Span:
-        start = piece.start_pos
-        return Span(self.source, start, start if piece.end_pos is None else piece.end_pos)
+    def _span(self, first: Any, last: Any) -> Span:
+        """From the start of one child to the end of another."""
+        start = first.start_pos if isinstance(first, Token) else first.span.start
+        if isinstance(last, tuple):  # a body
+            last = last[-1]
+        if isinstance(last, Token):
+            end = last.end_pos
+        elif isinstance(last, Piece):
+            end = last.span.end
+        else:
+            end = last.end
+        assert start is not None
+        assert end is not None
+        return Span(self.source, start, end)
 
-    def start(self, meta: Any, children: list[Any]) -> Net:
-        name, input_, body, *blocks = children
-        return Net(str(name), input_, body, tuple(blocks), span=self._span(meta))
-
-    def input(self, meta: Any, children: list[Any]) -> Setting:
-        return self._setting("input", meta, children)
-
-    def setting(self, meta: Any, children: list[Any]) -> Setting:
-        key, *arguments = children
-        return self._setting(str(key), meta, arguments)
-
-    def _setting(self, key: str, meta: Any, arguments: list[Any]) -> Setting:
-        options = tuple(a for a in arguments if isinstance(a, Option))
-        values = tuple(a for a in arguments if not isinstance(a, Option))
-        return Setting(key, values, options, span=self._span(meta))
-
-    def body(self, _: Any, children: list[Item]) -> tuple[Item, ...]:
-        return tuple(children)
-
-    def layer(self, meta: Any, children: list[Any]) -> Layer:
-        name, word, *options = children
-        return Layer(
-            str(word), tuple(options), None if name is None else str(name), span=self._span(meta)
+    def net(self, children: list[Any]) -> Net:
+        head, name, parameters, *rest = children
+        base = input_ = None
+        body: Body = ()
+        pieces: list[Any] = []
+        for child in filter(None, rest):
+            match child:
+                case Base():
+                    base = child
+                case Setting():
+                    input_ = child
+                case tuple():
+                    body = child
+                case Token():  # `from`
+                    pass
+                case _:
+                    pieces.append(child)
+        return Net(
+            str(name),
+            input_,
+            body,
+            tuple(piece for piece in pieces if isinstance(piece, Block)),
+            parameters.options if parameters else (),
+            base,
+            tuple(piece for piece in pieces if not isinstance(piece, Block | Head)),
+            tuple(piece for piece in pieces if isinstance(piece, Head)),
+            span=self._span(head, next(child for child in reversed(rest) if child is not None)),
         )
 
-    def group(self, meta: Any, children: list[Any]) -> Group:
-        return Group(children[0], span=self._span(meta))
+    def base(self, children: list[Any]) -> Base:
+        name, arguments = children
+        options = arguments.options if arguments else ()
+        return Base(str(name), options, span=self._span(name, arguments or name))
 
-    def repeat(self, meta: Any, children: list[Any]) -> Repeat:
+    def arguments(self, children: list[Any]) -> _Arguments:
+        options = tuple(child for child in children if isinstance(child, Option))
+        return _Arguments(options, children[-1].end_pos)
+
+    def let(self, children: list[Any]) -> Let:
+        head, name, _, value = children
+        return Let(str(name), value, span=self._span(head, value))
+
+    def every(self, children: list[Any]) -> Every:
+        head, word, *options = children
+        return Every(str(word), tuple(options), span=self._span(head, options[-1]))
+
+    def set(self, children: list[Any]) -> Set:
+        head, word, *options = children
+        selector = Selector(str(word), span=self._span(word, word))
+        return Set(selector, tuple(options), span=self._span(head, options[-1]))
+
+    def insert(self, children: list[Any]) -> Insert:
+        place, selector, _, body = children
+        return Insert(place == "after", selector, body, span=self._span(place, body))
+
+    def replace(self, children: list[Any]) -> Replace:
+        head, selector, _, body = children
+        return Replace(selector, body, span=self._span(head, body))
+
+    def remove(self, children: list[Any]) -> Remove:
+        head, selector = children
+        return Remove(selector, span=self._span(head, selector))
+
+    def selector(self, children: list[Any]) -> Selector:
+        every, word = children
+        return Selector(str(word), every is not None, span=self._span(every or word, word))
+
+    def head(self, children: list[Any]) -> Head:
+        head, name, _, body = children
+        return Head(str(name), body, span=self._span(head, body))
+
+    def binary(self, children: list[Any]) -> Binary:
+        left, operator, right = children
+        return Binary(left, str(operator), right, span=self._span(left, right))
+
+    def rounded(self, children: list[Any]) -> Rounded:
+        head, _, value, end = children
+        return Rounded(value, span=self._span(head, end))
+
+    def name(self, children: list[Token]) -> Name:
+        return Name(str(children[0]), span=self._span(children[0], children[0]))
+
+    def input(self, children: list[Any]) -> Setting:
+        return self._setting(children)
+
+    def setting(self, children: list[Any]) -> Setting:
+        return self._setting(children)
+
+    def _setting(self, children: list[Any]) -> Setting:
+        key, *arguments = children
+        options = tuple(a for a in arguments if isinstance(a, Option))
+        values = tuple(a for a in arguments if not isinstance(a, Option))
+        return Setting(str(key), values, options, span=self._span(key, children[-1]))
+
+    def body(self, children: list[Item]) -> Body:
+        return tuple(children)
+
+    def layer(self, children: list[Any]) -> Layer:
+        name, word, *options, paths = children
+        last = paths or (options[-1] if options else word)
+        return Layer(
+            str(word),
+            tuple(options),
+            None if name is None else str(name),
+            paths.bodies if paths else (),
+            span=self._span(word if name is None else name, last),
+        )
+
+    def paths(self, children: list[Any]) -> _Paths:
+        bodies = tuple(child for child in children if isinstance(child, tuple))
+        return _Paths(bodies, children[-1].end_pos)
+
+    def group(self, children: list[Any]) -> Group:
+        start, body, end = children
+        return Group(body, span=self._span(start, end))
+
+    def reference(self, children: list[Token]) -> Reference:
+        sign, name = children
+        return Reference(str(name), span=self._span(sign, name))
+
+    def repeat(self, children: list[Any]) -> Repeat:
         item, times = children
-        span = self._span(times)
-        count = _integer(times.lstrip("×*x \t"), span)
+        text = times.lstrip("×*x \t")
+        span = self._span(item, times)
+        if not text[0].isdecimal():
+            return Repeat(item, text, span=span)
+        count = _integer(text, self._span(times, times))
         if count == 0:
-            raise UserError(mistakes.RepeatedZero(span))
-        return Repeat(item, count, span=self._span(meta))
+            raise UserError(mistakes.RepeatedZero(self._span(times, times)))
+        return Repeat(item, count, span=span)
 
-    def block(self, meta: Any, children: list[Any]) -> Block:
+    def block(self, children: list[Any]) -> Block:
         key, *settings = children
-        return Block(str(key), tuple(settings), span=self._span(meta))
+        found = tuple(setting for setting in settings if isinstance(setting, Setting))
+        return Block(str(key), found, span=self._span(key, children[-1]))
 
-    def option(self, meta: Any, children: list[Any]) -> Option:
+    def option(self, children: list[Any]) -> Option:
         key, value = children
-        return Option(str(key), value, span=self._span(meta))
+        return Option(str(key), value, span=self._span(key, value))
 
-    def many(self, meta: Any, children: list[Any]) -> Many:
-        return Many(tuple(children), span=self._span(meta))
+    def argument(self, children: list[Any]) -> Option:
+        return self.option(children)
 
-    def number(self, _: Any, children: list[Token]) -> Number:
-        return _number(str(children[0]), self._span(children[0]))
+    def many(self, children: list[Any]) -> Many:
+        return Many(tuple(children), span=self._span(children[0], children[-1]))
 
-    def dims(self, _: Any, children: list[Token]) -> Dims:
-        span = self._span(children[0])
-        return Dims(tuple(_integer(d, span) for d in re.split("[x×]", children[0])), span=span)
+    def number(self, children: list[Token]) -> Number:
+        (token,) = children
+        return _number(str(token), self._span(token, token))
 
-    def range(self, _: Any, children: list[Token]) -> Range:
-        span = self._span(children[0])
-        low, high = str(children[0]).split("..", 1)
+    def dims(self, children: list[Token]) -> Dims:
+        (token,) = children
+        span = self._span(token, token)
+        return Dims(tuple(_integer(d, span) for d in re.split("[x×]", token)), span=span)
+
+    def range(self, children: list[Token]) -> Range:
+        (token,) = children
+        span = self._span(token, token)
+        low, high = str(token).split("..", 1)
         low_span, high_span = span.part(0, len(low)), span.part(len(low) + 2, len(low + high) + 2)
         return Range(_number(low, low_span), _number(high, high_span), span=span)
 
-    def word(self, _: Any, children: list[Token]) -> Word:
-        return Word(str(children[0]), span=self._span(children[0]))
+    def word(self, children: list[Token]) -> Word:
+        (token,) = children
+        return Word(str(token), span=self._span(token, token))
 
 
 def _integer(digits: str, span: Span) -> int:
@@ -222,17 +378,19 @@ def _integer(digits: str, span: Span) -> int:
 
 
 def _number(text: str, span: Span) -> Number:
-    if re.fullmatch(r"[0-9]+", text):
-        return Number(_integer(text, span), span=span)
-    if len(text) > 2 * MAX_DIGITS:
-        raise UserError(mistakes.NumberTooLong(span, len(text), 2 * MAX_DIGITS))
-    if not re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", text):
+    unit = next((unit for unit in UNITS if text.endswith(unit)), "")
+    digits = text.removesuffix(unit)
+    if re.fullmatch(r"[0-9]+", digits):
+        return Number(_integer(digits, span), unit, span=span)
+    if len(digits) > 2 * MAX_DIGITS:
+        raise UserError(mistakes.NumberTooLong(span, len(digits), 2 * MAX_DIGITS))
+    if not re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", digits):
         raise UserError(mistakes.BadNumber(span, text))
-    if re.fullmatch(r"[-+]?[0-9]+", text):
-        return Number(int(text), span=span)
-    if not isfinite(float(text)):
+    if re.fullmatch(r"[-+]?[0-9]+", digits):
+        return Number(int(digits), unit, span=span)
+    if not isfinite(float(digits)):
         raise UserError(mistakes.BadNumber(span, text))
-    return Number(float(text), span=span)
+    return Number(float(digits), unit, span=span)
 
 
 def _check_depth(source: Source) -> None:
@@ -244,133 +402,25 @@ def _check_depth(source: Source) -> None:
             raise UserError(mistakes.TooDeep(Span(source, *match.span()), MAX_DEPTH))
 
 
-def _check_size(body: tuple[Item, ...], times: int = 1, total: int = 0) -> int:
-    """The number of layers so far once repeats are unrolled; refused before they are."""
+def check_size(body: Body, times: int = 1, total: int = 0) -> int:
+    """The number of layers so far once repeats are unrolled; repeats by name count once.
+
+    Raises: UserError when they are more than `MAX_LAYERS`, before they are.
+    """
     for item in body:
         match item:
             case Layer():
                 total += times
+                for path in item.paths:
+                    total = check_size(path, times, total)
             case Group():
-                total = _check_size(item.body, times, total)
-            case Repeat():
-                total = _check_size((item.item,), times * item.count, total)
+                total = check_size(item.body, times, total)
+            case Repeat(item=inner, count=int(count)):
+                total = check_size((inner,), times * count, total)
+            case Repeat(item=inner):
+                total = check_size((inner,), times, total)
+            case Reference():
+                pass
         if total > MAX_LAYERS:
             raise UserError(mistakes.TooManyLayers(item.span, total, MAX_LAYERS))
     return total
-
-
-# ---------------------------------------------------------------- what went wrong
-
-_NAMES = {
-    "NET": "`net`",
-    "INPUT": "`input`",
-    "WORD": "a word",
-    "LABEL": "a name with `:`",
-    "KEY": "an option `key=value`",
-    "REPEAT": "a repeat such as `×2`",
-    "NUMBER": "a number",
-    "DIMS": "a size such as 3x224x224",
-    "RANGE": "a range such as 256..512",
-    "VBAR": "`|`",
-    "LPAR": "`(`",
-    "RPAR": "`)`",
-    "LBRACE": "`{`",
-    "RBRACE": "`}`",
-    "COLON": "`:`",
-    "COMMA": "`,`",
-    "EQUAL": "`=`",
-    "_LINE_BREAK": "the end of the line",
-    "SEMICOLON": "`;`",
-    "$END": "the end of the file",
-}
-_LOOKALIKES = {
-    "–": "for a hyphen write `-`",
-    "—": "for a hyphen write `-`",
-    "−": "for a minus write `-`",
-    "→": "layers are separated by `|`",
-    ">": "layers are separated by `|`",
-    "/": "layers are separated by `|`; comments begin with `#`",
-    "[": "groups stand in `( )`, settings in `{ }`",
-    "]": "groups stand in `( )`, settings in `{ }`",
-    '"': "words stand without quotes",
-    "'": "words stand without quotes",
-    "│": "layers are separated by `|`",
-}
-
-
-def _explain(source: Source, error: UnexpectedInput) -> Diagnostic:
-    """The mistake behind Lark's error."""
-    match error:
-        case UnexpectedCharacters():
-            start = error.pos_in_stream or 0
-            char = source.text[start]
-            span = Span(source, start, start + 1)
-            if known := _known_elsewhere(char):
-                return mistakes.Unexpected(span, f"`{char}`", _expected(error.allowed), known)
-            return mistakes.UnknownCharacter(span, char, _LOOKALIKES.get(char, ""))
-        case UnexpectedToken():
-            token = error.token
-            end = len(source.text.rstrip())
-            start = end if token.type == "$END" else token.start_pos or 0
-            span = Span(source, start, start + len(token))
-            return _explain_token(span, token, set(error.accepts or error.expected))
-        case _:
-            return mistakes.Unexpected(Span(source, 0, 0), "end of the file", "a net")
-
-
-def _explain_token(span: Span, token: Token, expected: set[str]) -> Diagnostic:
-    found = "end of the file" if token.type == "$END" else f"`{token}`"
-    if token == "\n":
-        found = "end of the line"
-    previous = _previous_word(span)
-    if token == "=" and expected == {"LBRACE"} and previous is not None:
-        return mistakes.MisplacedOption(previous, previous.text)
-    if token == ":" and expected == {"LBRACE"} and previous is not None:
-        expects = f"`=`, as in `{previous.text}=…`"
-        return mistakes.Unexpected(span, "`:`", expects, "a name stands before its layer")
-    if previous is not None and previous.text == "net" and "LBRACE" in expected:
-        return mistakes.SecondNet(previous)
-    if expected == {"LBRACE"} and previous is not None:
-        alone = previous.source.line(previous.position[0]).lstrip().startswith(previous.text)
-        or_block = f"; a block is written `{previous.text} {{ … }}`" if alone else ""
-        return mistakes.MissingBar(previous, previous.text, or_block)
-    hint = ""
-    if "NET" in expected:
-        hint = "a file begins with `net NAME`, then `input CHANNELSxHEIGHTxWIDTH`"
-    elif "INPUT" in expected:
-        hint = "after its name a net says what it reads: `input 3x224x224`"
-    elif token.type == "VBAR":
-        hint = "between two `|` stands a layer; is one too many?"
-    elif token.type == "$END" and "RPAR" in expected:
-        hint = "a group that was opened with `(` is not closed"
-    elif token.type == "$END" and "RBRACE" in expected:
-        hint = "a block that was opened with `{` is not closed"
-    elif token.type == "RPAR":
-        hint = "no group is open here"
-    return mistakes.Unexpected(span, found, _expected(expected), hint)
-
-
-def _expected(terminals: Iterable[str]) -> str:
-    names = [name for terminal, name in _NAMES.items() if terminal in set(terminals)] or ["the end"]
-    return ", ".join(names[:-1]) + " or " * (len(names) > 1) + names[-1]
-
-
-def _known_elsewhere(char: str) -> str:
-    """A hint for a character that a spec does use, though not here."""
-    return {
-        "=": "an option is a word, `=` and a value: `stride=2`",
-        ":": "a name stands before its layer: `fc6: fc-4096`",
-        "-": "a layer is written as one word: `conv3-64`",
-        "{": "`{` opens a block: `train { … }`",
-        "×": "a repeat is written `×2`",
-        "*": "a repeat is written `*2`",
-        ",": "`,` joins the values of one option; layers are separated by `|`",
-        ";": "`;` ends a setting in a block; layers are separated by `|`",
-    }.get(char, "")
-
-
-def _previous_word(span: Span) -> Span | None:
-    before = span.source.text[: span.start].rstrip()
-    if match := re.search(r"[^\W\d][\w.-]*$", before):
-        return Span(span.source, match.start(), match.end())
-    return None

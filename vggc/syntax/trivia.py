@@ -7,14 +7,36 @@ begins a line with or ends one with: behind it on its line, or above it.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from vggc.syntax.ast import Block, Group, Item, Layer, Net, Piece, Repeat, Setting, Trivia
+from vggc.syntax.ast import (
+    Block,
+    Body,
+    Edit,
+    Every,
+    Group,
+    Head,
+    Insert,
+    Item,
+    Layer,
+    Let,
+    Net,
+    Piece,
+    Reference,
+    Repeat,
+    Replace,
+    Setting,
+    Trivia,
+    pieces,
+)
 
-Anchor = TypeVar("Anchor", Net, Setting, Block, Layer, Group)
+Anchor = TypeVar(
+    "Anchor", bound=Net | Setting | Block | Layer | Group | Reference | Let | Every | Edit | Head
+)
+NONE = Trivia()
 
 
 def with_trivia(net: Net) -> Net:
@@ -22,8 +44,12 @@ def with_trivia(net: Net) -> Net:
     found = _find(net)
     return replace(
         found.on(net),
-        input=found.on(net.input),
-        body=_body(net.body, found, rows=True),
+        input=found.on(net.input) if net.input else None,
+        body=_body(net.body, found, rows=True) if net.body else (),
+        statements=tuple(_statement(statement, found) for statement in net.statements),
+        heads=tuple(
+            replace(found.on(head), body=_body(head.body, found, rows=False)) for head in net.heads
+        ),
         blocks=tuple(_block(block, found) for block in net.blocks),
         below=tuple(found.below.get(net.span.start, ())),
     )
@@ -42,7 +68,8 @@ class _Found:
         start = piece.span.start
         above = tuple(self.above.get(start, ()))
         behind = " ".join(filter(None, self.behind.get(start, ())))
-        return replace(piece, trivia=Trivia(above, behind, start in self.rows))
+        trivia = Trivia(above, behind, start in self.rows)
+        return piece if trivia == piece.trivia else replace(piece, trivia=trivia)
 
 
 def _find(net: Net) -> _Found:
@@ -50,12 +77,23 @@ def _find(net: Net) -> _Found:
     anchors = sorted(_anchors(net), key=lambda piece: piece.span.start)
     starts = [piece.span.start for piece in anchors]
     found = _Found(rows={piece.span.start for piece in anchors if _begins_row(text, piece)})
+    if "#" not in text:
+        return found
+    ended = sorted(
+        (piece for piece in anchors if not isinstance(piece, Net)),
+        key=lambda piece: (piece.span.end, -piece.span.start),
+    )
+    ends = [piece.span.end for piece in ended]
     for comment in re.finditer(r"#[^\n]*", text):
         said = comment.group().rstrip().removeprefix("#").removeprefix(" ")
         place = comment.start()
         after = bisect_left(starts, place)
+        line_start = text.rfind("\n", 0, place) + 1
+        begun = anchors[after - 1] if after and starts[after - 1] >= line_start else None
+        last = bisect_right(ends, place) - 1
+        complete = ended[last] if last >= 0 and ends[last] > line_start else None
         block = next((b for b in net.blocks if b.span.start < place < b.span.end), None)
-        match _behind(text, place, anchors[:after]):
+        match _behind(text[line_start:place], complete, begun):
             case Block(span=span) if span.end <= place:
                 found.below.setdefault(span.start, []).append(said)
             case piece if piece is not None:
@@ -69,48 +107,48 @@ def _find(net: Net) -> _Found:
     return found
 
 
-def _behind(text: str, place: int, before: list[Piece]) -> Piece | None:
-    """The piece that a comment at `place` stands behind; none where it stands alone.
+def _behind(line: str, complete: Piece | None, begun: Piece | None) -> Piece | None:
+    """The piece that a comment behind `line` belongs to; none where it stands alone.
 
-    That is the outermost of those that end last on its line, or else the one that begins
-    there: a net or a block, whose ends are further down.
+    That is the outermost of those that end last on its line (`complete`), or else the last
+    one that begins there: a net or a block, whose ends are further down.
     """
-    line_start = text.rfind("\n", 0, place) + 1
-    line = text[line_start:place].rstrip()
-    if not line.strip(" \t|") or line.endswith("("):
+    if not line.strip(" \t|,") or line.rstrip().endswith("("):
         return None
-    ended = [
-        piece
-        for piece in before
-        if line_start < piece.span.end <= place and not isinstance(piece, Net)
-    ]
-    if ended:
-        return max(ended, key=lambda piece: (piece.span.end, -piece.span.start))
-    begun = [piece for piece in before if piece.span.start >= line_start]
-    return begun[-1] if begun else None
+    return complete or begun
 
 
 def _anchors(net: Net) -> Iterator[Piece]:
     yield net
-    yield net.input
-    yield from _body_anchors(net.body)
+    if net.input:
+        yield net.input
+    yield from pieces(net.body)
+    for statement in net.statements:
+        yield statement
+        if isinstance(statement, Insert | Replace):
+            yield from pieces(statement.body)
+    for head in net.heads:
+        yield head
+        yield from pieces(head.body)
     for block in net.blocks:
         yield block
         yield from block.settings
 
 
-def _body_anchors(body: tuple[Item, ...]) -> Iterator[Piece]:
-    for item in body:
-        piece = _core(item)
-        yield piece
-        if isinstance(piece, Group):
-            yield from _body_anchors(piece.body)
-
-
 def _begins_row(text: str, piece: Piece) -> bool:
+    if not isinstance(piece, Layer | Group | Reference):
+        return False
     start = piece.span.start
-    line_start = text.rfind("\n", 0, start) + 1
-    return isinstance(piece, Layer | Group) and not text[line_start:start].strip(" \t|")
+    while start > 0 and text[start - 1] in " \t|":
+        start -= 1
+    return start == 0 or text[start - 1] == "\n"
+
+
+def _statement(statement: Let | Every | Edit, found: _Found) -> Let | Every | Edit:
+    statement = found.on(statement)
+    if isinstance(statement, Insert | Replace):
+        return replace(statement, body=_body(statement.body, found, rows=False))
+    return statement
 
 
 def _block(block: Block, found: _Found) -> Block:
@@ -119,7 +157,7 @@ def _block(block: Block, found: _Found) -> Block:
     return replace(found.on(block), settings=settings, below=below)
 
 
-def _body(body: tuple[Item, ...], found: _Found, *, rows: bool) -> tuple[Item, ...]:
+def _body(body: Body, found: _Found, *, rows: bool) -> Body:
     """The items; one begins a row where it must: behind a comment, and first of spread ones."""
     items = [_item(item, found) for item in body]
     if rows or any(spread(item) for item in items):
@@ -130,20 +168,27 @@ def _body(body: tuple[Item, ...], found: _Found, *, rows: bool) -> tuple[Item, .
     return tuple(items)
 
 
-def _core(item: Item) -> Layer | Group:
+def _core(item: Item) -> Layer | Group | Reference:
     return item.item if isinstance(item, Repeat) else item
 
 
 def _item(item: Item, found: _Found) -> Item:
     match item:
-        case Layer():
+        case Layer(paths=()):
             return found.on(item)
+        case Reference():
+            return found.on(item)
+        case Layer():
+            bodies = [_body(path, found, rows=False) for path in item.paths]
+            if any(spread(inner) for path in bodies for inner in path):
+                bodies = [(_on_own_row(path[0]), *path[1:]) for path in bodies]
+            return replace(found.on(item), paths=tuple(bodies))
         case Group():
             return replace(found.on(item), body=_body(item.body, found, rows=False))
         case Repeat():
             inner = _item(item.item, found)
-            assert not isinstance(inner, Repeat)
-            return replace(item, item=inner)
+            assert isinstance(inner, Layer | Group)
+            return item if inner is item.item else replace(item, item=inner)
 
 
 def spread(item: Item) -> bool:
@@ -153,13 +198,22 @@ def spread(item: Item) -> bool:
             return spread(item.item)
         case Group() if any(spread(inner) for inner in item.body):
             return True
-        case Layer() | Group():
-            return item.trivia != Trivia()
+        case Layer() if tall(item):
+            return True
+        case Layer() | Group() | Reference():
+            return item.trivia != NONE
+
+
+def tall(join: Layer) -> bool:
+    """Whether each path of a join stands on lines of its own."""
+    return any(spread(inner) for path in join.paths for inner in path)
 
 
 def _on_own_row(item: Item) -> Item:
     if isinstance(item, Repeat):
         inner = _on_own_row(item.item)
-        assert not isinstance(inner, Repeat)
+        assert isinstance(inner, Layer | Group)
         return replace(item, item=inner)
+    if item.trivia.row:
+        return item
     return replace(item, trivia=replace(item.trivia, row=True))

@@ -1,0 +1,315 @@
+"""A net as written to a plain one: bases found, parameters filled in, edits carried out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from math import floor, isfinite
+from typing import TypeAlias
+
+from vggc.diagnostics import UserError, did_you_mean
+from vggc.layers import mistakes
+from vggc.layers.edit import apply, with_classes, with_width, without_idle_defaults
+from vggc.layers.kinds import MAX_WIDTH
+from vggc.source import Span
+from vggc.syntax import ast
+from vggc.syntax.parse import check_size
+from vggc.values import Kind, Real, Whole, convert, misfit
+
+MAX_BASES = 20
+MAX_DIGITS = 18
+
+PARAMETERS: dict[str, Kind] = {
+    "classes": Whole(1, MAX_WIDTH),
+    "width": Real(0, 1000, above=True),
+}
+"""What every net takes, whether it says so or not: the number of classes, and a factor for
+the channels and features of all hidden layers."""
+
+Find: TypeAlias = Callable[[ast.Base], ast.Net]
+"""The net that a file builds on. Raises: UserError when there is none."""
+Merge: TypeAlias = Callable[[ast.Block, ast.Block], ast.Block]
+"""A block with the settings of another over its own."""
+Value: TypeAlias = int | float | str
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a net cannot know by itself."""
+
+    find: Find
+    merge: Merge
+
+
+def resolve(net: ast.Net, around: Surroundings, arguments: tuple[ast.Option, ...] = ()) -> ast.Net:
+    """The plain net that `net` describes, its parameters as in `arguments`.
+
+    Raises: UserError at the first mistake in names, bases or edits.
+    """
+    return _resolve(net, around, arguments, ())
+
+
+def _resolve(
+    net: ast.Net,
+    around: Surroundings,
+    arguments: tuple[ast.Option, ...],
+    builders: tuple[ast.Net, ...],
+) -> ast.Net:
+    if _is_plain(net) and not arguments:
+        return net
+    own, general = _sorted(net, arguments)
+    names = _Names.of(net, own)
+    if net.base is not None:
+        plain = _derived(net, net.base, around, names, (*builders, net))
+    else:
+        every = tuple(names.every(s) for s in net.statements if isinstance(s, ast.Every))
+        heads = tuple(replace(head, body=names.body(head.body)) for head in net.heads)
+        plain = replace(net, body=names.body(net.body), statements=every, heads=heads)
+    names.check_all_used()
+    for body in plain.bodies:
+        check_size(body)
+    plain = replace(plain, parameters=(), base=None)
+    for key, value in general.items():
+        plain = with_classes(plain, int(value)) if key == "classes" else with_width(plain, value)
+    return plain
+
+
+def _is_plain(net: ast.Net) -> bool:
+    return (
+        not (net.parameters or net.base)
+        and all(isinstance(statement, ast.Every) for statement in net.statements)
+        and not any(_has_names(body) for body in net.bodies)
+    )
+
+
+def _has_names(body: ast.Body) -> bool:
+    """Whether a repeat, which no layer can be read without, counts by a name."""
+    return any(
+        (isinstance(item, ast.Repeat) and (isinstance(item.count, str) or _has_names((item.item,))))
+        or (isinstance(item, ast.Group) and _has_names(item.body))
+        or (isinstance(item, ast.Layer) and any(map(_has_names, item.paths)))
+        for item in body
+    )
+
+
+# ---------------------------------------------------------------- bases
+
+
+def _derived(
+    net: ast.Net,
+    base: ast.Base,
+    around: Surroundings,
+    names: _Names,
+    builders: tuple[ast.Net, ...],
+) -> ast.Net:
+    found = around.find(base)
+    _check_chain(found, base, builders)
+    arguments = tuple(replace(o, value=names.value(o.value)) for o in base.arguments)
+    plain = _resolve(found, around, arguments, builders)
+    plain = replace(plain, name=net.name, span=net.span, trivia=net.trivia, below=net.below)
+    edits = [names.edit(s) for s in net.statements if not isinstance(s, ast.Let | ast.Every)]
+    plain = without_idle_defaults(apply(plain, edits))
+    own = tuple(names.every(s) for s in net.statements if isinstance(s, ast.Every))
+    heads = {head.name: head for head in plain.heads}
+    heads |= {head.name: replace(head, body=names.body(head.body)) for head in net.heads}
+    blocks = {block.key: block for block in plain.blocks}
+    for block in net.blocks:
+        old = blocks.get(block.key)
+        blocks[block.key] = around.merge(old, block) if old else block
+    return replace(
+        plain,
+        input=net.input or plain.input,
+        statements=(*plain.statements, *own),
+        heads=tuple(heads.values()),
+        blocks=tuple(blocks.values()),
+    )
+
+
+def _check_chain(found: ast.Net, base: ast.Base, builders: tuple[ast.Net, ...]) -> None:
+    chain = " → ".join(builder.name for builder in (*builders, found))
+    files = [builder.span.source.name for builder in builders]
+    if found.span.source.name in files:
+        raise UserError(mistakes.BaseCycle(base.span, base.name, chain))
+    if len(builders) >= MAX_BASES:
+        start = " → ".join(builder.name for builder in builders[:4])
+        raise UserError(mistakes.TooManyBases(base.span, MAX_BASES, f"{start} → …"))
+
+
+# ---------------------------------------------------------------- parameters and constants
+
+
+def _sorted(
+    net: ast.Net, arguments: tuple[ast.Option, ...]
+) -> tuple[dict[str, ast.Option], dict[str, float]]:
+    """The arguments for the net's own parameters, and the values of those that all nets have."""
+    own: dict[str, ast.Option] = {}
+    general: dict[str, float] = {}
+    declared = {parameter.key for parameter in net.parameters}
+    for argument in arguments:
+        head = argument.span.part(0, len(argument.key))
+        if argument.key in own or argument.key in general:
+            raise UserError(mistakes.DuplicateParameter(head, argument.key))
+        if argument.key in declared:
+            own[argument.key] = argument
+        elif (kind := PARAMETERS.get(argument.key)) is not None:
+            value = convert(kind, argument.value)
+            if value is None:
+                raise UserError(misfit(argument.key, kind, argument.value))
+            general[argument.key] = value
+        else:
+            known = [*dict.fromkeys((*declared, *PARAMETERS))]
+            hint = did_you_mean(argument.key, known)
+            raise UserError(mistakes.UnknownParameter(head, net.name, argument.key, hint))
+    return own, general
+
+
+@dataclass
+class _Names:
+    """The values of a file's parameters and constants, and which of them were used."""
+
+    values: dict[str, Value] = field(default_factory=dict)
+    places: dict[str, Span] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, net: ast.Net, arguments: dict[str, ast.Option]) -> _Names:
+        names = cls()
+        for parameter in net.parameters:
+            head = parameter.span.part(0, len(parameter.key))
+            if parameter.key in names.values:
+                raise UserError(mistakes.DuplicateParameter(head, parameter.key))
+            given = arguments.get(parameter.key, parameter)
+            names.places[parameter.key] = head
+            names.values[parameter.key] = _plain(given.value)
+        for statement in net.statements:
+            if isinstance(statement, ast.Let):
+                offset = statement.span.text.index(statement.name, len("let"))
+                head = statement.span.part(offset, offset + len(statement.name))
+                if statement.name in names.values:
+                    raise UserError(mistakes.DuplicateConstant(head, statement.name))
+                names.values[statement.name] = names.sum(statement.value)
+                names.places[statement.name] = head
+        return names
+
+    def check_all_used(self) -> None:
+        for name, span in self.places.items():
+            if name not in self.used:
+                raise UserError(mistakes.UnusedName(span, name))
+
+    def get(self, name: str, span: Span) -> Value:
+        if name not in self.values:
+            hint = did_you_mean(name, [*self.values]) if self.values else ""
+            raise UserError(mistakes.UnknownName(span, name, hint))
+        self.used.add(name)
+        return self.values[name]
+
+    def sum(self, sum_: ast.Sum) -> int | float:
+        """The value of a sum, a whole number where it is one."""
+        match sum_:
+            case ast.Number(value=value, unit=unit):
+                return _neat(value / 100 if unit == "%" else value, sum_.span)
+            case ast.Name(text=name):
+                found = self.get(name, sum_.span)
+                if isinstance(found, str):
+                    raise UserError(mistakes.NotANumber(sum_.span, name, found))
+                return found
+            case ast.Rounded(sum=inner):
+                return floor(self.sum(inner) + 0.5)
+            case ast.Binary(left=left, operator=operator, right=right):
+                return self.binary(self.sum(left), operator, self.sum(right), sum_)
+
+    def binary(self, left: float, operator: str, right: float, sum_: ast.Binary) -> int | float:
+        match operator:
+            case "+":
+                return _neat(left + right, sum_.span)
+            case "-":
+                return _neat(left - right, sum_.span)
+            case "*":
+                return _neat(left * right, sum_.span)
+            case _ if right == 0:
+                raise UserError(mistakes.DivisionByZero(sum_.right.span))
+            case _:
+                return _neat(left / right, sum_.span)
+
+    def value(self, value: ast.Value) -> ast.Value:
+        """A value, or what the name that stands for it means."""
+        if not isinstance(value, ast.Word) or value.text not in self.values:
+            return value
+        found = self.get(value.text, value.span)
+        if isinstance(found, str):
+            return ast.Word(found, span=value.span)
+        return ast.Number(found, span=value.span)
+
+    def options(self, options: tuple[ast.Option, ...]) -> tuple[ast.Option, ...]:
+        return tuple(replace(option, value=self.value(option.value)) for option in options)
+
+    def every(self, statement: ast.Every) -> ast.Every:
+        return replace(statement, options=self.options(statement.options))
+
+    def edit(self, edit: ast.Edit) -> ast.Edit:
+        match edit:
+            case ast.Set():
+                return replace(edit, options=self.options(edit.options))
+            case ast.Insert() | ast.Replace():
+                return replace(edit, body=self.body(edit.body))
+            case ast.Remove():
+                return edit
+
+    def body(self, body: ast.Body) -> ast.Body:
+        """The chain with numbers in the place of names."""
+        return tuple(self.item(item) for item in body)
+
+    def item(self, item: ast.Item) -> ast.Item:
+        match item:
+            case ast.Layer():
+                return replace(
+                    item,
+                    word=self.word(item),
+                    options=self.options(item.options),
+                    paths=tuple(map(self.body, item.paths)),
+                )
+            case ast.Group():
+                return replace(item, body=self.body(item.body))
+            case ast.Repeat(item=inner, count=count):
+                item_ = self.item(inner)
+                assert isinstance(item_, ast.Layer | ast.Group)
+                if isinstance(count, str):
+                    end = item.span.part(len(item.span.text) - len(count), len(item.span.text))
+                    count = self.whole(count, end, low=1)
+                return replace(item, item=item_, count=count)
+            case ast.Reference():
+                return item
+
+    def word(self, layer: ast.Layer) -> str:
+        """`conv3-wide` with the number that `wide` means."""
+        stem, hyphen, name = layer.word.rpartition("-")
+        if not hyphen or not re.fullmatch(r"[^\W\d]\w*", name):
+            return layer.word
+        after_name = 0 if layer.name is None else layer.span.text.index(":")
+        start = layer.span.text.index(layer.word, after_name) + len(stem) + 1
+        return f"{stem}-{self.whole(name, layer.span.part(start, start + len(name)), low=0)}"
+
+    def whole(self, name: str, span: Span, low: int) -> int:
+        value = self.get(name, span)
+        if isinstance(value, str):
+            raise UserError(mistakes.NotANumber(span, name, value))
+        if not isinstance(value, int) or value < low:
+            hint = f"`let` can round it: `let n = round({name})`" if value >= low else ""
+            raise UserError(mistakes.NotWhole(span, name, f"{value:g}", low, hint))
+        return value
+
+
+def _plain(value: ast.Value) -> Value:
+    match value:
+        case ast.Number(value=number, unit=unit):
+            return _neat(number / 100 if unit == "%" else number, value.span)
+        case _:
+            return str(value)
+
+
+def _neat(value: int | float, span: Span) -> int | float:
+    """A whole number where the value is one. Raises: UserError when it is too large."""
+    if not isfinite(value) or abs(value) >= 10**MAX_DIGITS:
+        raise UserError(mistakes.ValueTooLarge(span, MAX_DIGITS))
+    return int(value) if float(value).is_integer() else value

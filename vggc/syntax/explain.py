@@ -1,0 +1,311 @@
+"""The mistake behind the parser's error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from lark import Token
+from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+
+from vggc.diagnostics import Diagnostic
+from vggc.source import Source, Span
+from vggc.syntax import mistakes
+
+_NAMES = {
+    "NET": "`net`",
+    "INPUT": "`input`",
+    "FROM": "`from`",
+    "INSERT": "`insert`",
+    "WITH": "`with`",
+    "layer": "a layer such as `conv3-64`",
+    "WORD": "a word",
+    "NAME": "a name",
+    "LABEL": "a name with `:`",
+    "KEY": "an option `key=value`",
+    "REPEAT": "a repeat such as `×2`",
+    "NUMBER": "a number",
+    "DIMS": "a size such as 3x224x224",
+    "RANGE": "a range such as 256..512",
+    "operator": "one of `+ - * /`",
+    "VBAR": "`|`",
+    "LPAR": "`(`",
+    "RPAR": "`)`",
+    "LBRACE": "`{`",
+    "RBRACE": "`}`",
+    "COLON": "`:`",
+    "COMMA": "`,`",
+    "EQUAL": "`=`",
+    "_LINE_BREAK": "the end of the line",
+    "SEMICOLON": "`;`",
+    "$END": "the end of the file",
+}
+_OPERATORS = {"PLUS", "MINUS", "STAR", "SLASH"}
+_LAYER = {"WORD", "LABEL", "LPAR", "AT"}
+_STATEMENTS = {"LET", "EVERY", "SET", "AFTER", "BEFORE", "REPLACE", "REMOVE", "HEAD"}
+_EDITS = ("set", "after", "before", "replace", "remove", "insert")
+_LOOKALIKES = {
+    "–": "for a hyphen write `-`",
+    "—": "for a hyphen write `-`",
+    "−": "for a minus write `-`",
+    "→": "layers are separated by `|`",
+    ">": "layers are separated by `|`",
+    "/": "layers are separated by `|`; comments begin with `#`",
+    "[": "groups and paths stand in `( )`, settings in `{ }`",
+    "]": "groups and paths stand in `( )`, settings in `{ }`",
+    '"': "words stand without quotes",
+    "'": "words stand without quotes",
+    "│": "layers are separated by `|`",
+}
+_ELSEWHERE = {
+    "=": "an option is a word, `=` and a value: `stride=2`",
+    ":": "a name stands before its layer: `fc6: fc-4096`",
+    "-": "a layer is written as one word: `conv3-64`",
+    "+": "sums stand behind `let`; outputs are added by `add(…, …)`",
+    "{": "`{` opens a block: `train { … }`",
+    "×": "a repeat is written `×2`",
+    "*": "a repeat is written `*2`",
+    ",": "layers are separated by `|`; `,` stands between the paths of `concat` and `add`",
+    ";": "`;` ends a setting in a block; layers are separated by `|`",
+    "@": "`@` takes the name of a layer: `@pool3`",
+}
+"""Hints for characters that a spec does use, though not here."""
+
+
+def explain(source: Source, error: UnexpectedInput) -> Diagnostic:
+    """The mistake behind Lark's error."""
+    match error:
+        case UnexpectedCharacters():
+            start = error.pos_in_stream or 0
+            char = source.text[start]
+            span = Span(source, start, start + 1)
+            if known := _ELSEWHERE.get(char):
+                return mistakes.Unexpected(span, f"`{char}`", _listed(error.allowed), known)
+            return mistakes.UnknownCharacter(span, char, _LOOKALIKES.get(char, ""))
+        case UnexpectedToken():
+            token = error.token
+            end = len(source.text.rstrip())
+            start = end if token.type == "$END" else token.start_pos or 0
+            span = Span(source, start, start + len(token))
+            return _explain(_Place(span, token, set(error.accepts or error.expected)))
+        case _:
+            return mistakes.Unexpected(Span(source, 0, 0), "end of the file", "a net")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the parser stopped: at which token, and what it would have taken."""
+
+    span: Span
+    token: Token
+    expected: set[str]
+
+    @cached_property
+    def before(self) -> str:
+        return self.span.source.text[: self.span.start].rstrip()
+
+    @cached_property
+    def previous(self) -> Span | None:
+        """The word before the token."""
+        if match := re.search(r"[^\W\d][\w.-]*$", self.before):
+            return Span(self.span.source, match.start(), match.end())
+        return None
+
+    @cached_property
+    def previous_begins_line(self) -> bool:
+        assert self.previous is not None
+        line, _ = self.previous.position
+        return self.previous.source.line(line).lstrip().startswith(self.previous.text)
+
+    @cached_property
+    def keyword(self) -> str:
+        """The keyword that began what the token, and the word before it, stand in."""
+        end = self.previous.start if self.previous else len(self.before)
+        text = re.sub(r"#[^\n]*", "", self.before[:end])
+        words = re.findall(
+            r"\b(?:net|from|input|let|every|set|after|before|insert|replace|with|remove|head)\b"
+            r"(?=[ \t\r\n(])|[{}]",
+            text,
+        )
+        return words[-1] if words else ""
+
+    @cached_property
+    def is_derived(self) -> bool:
+        text = re.sub(r"#[^\n]*", "", self.before)
+        return bool(re.match(r"\s*net\s+\S+\s*(\([^)]*\))?\s*from\b", text))
+
+    @property
+    def takes_layer(self) -> bool:
+        return self.expected >= {"WORD", "LABEL", "LPAR"}
+
+
+def _explain(place: _Place) -> Diagnostic:
+    return next(found for rule in _RULES if (found := rule(place)) is not None)
+
+
+def _word_before_brace(place: _Place) -> Diagnostic | None:
+    """A word that was taken for that of a block, as nothing else begins so at its place."""
+    previous = place.previous
+    if place.expected != {"LBRACE"} or previous is None:
+        return None
+    word, token = previous.text, place.token
+    if token == "=":
+        return mistakes.MisplacedOption(previous, word)
+    if word == "net":
+        return mistakes.SecondNet(previous)
+    if problem := _misplaced_keyword(place, previous):
+        return problem
+    if token == ":":
+        expects = f"`=`, as in `{word}=…`"
+        return mistakes.Unexpected(place.span, "`:`", expects, "a name stands before its layer")
+    match place.keyword:
+        case "input" if place.span.source.text[: previous.start].rstrip().endswith("input"):
+            hint = "three sizes in one word: `input 3x224x224`"
+            return mistakes.Unexpected(previous, f"`{word}`", "a size such as 3x224x224", hint)
+        case "remove" | "set" | "every":
+            hint = f"a line for each, or a run of layers: `{place.keyword} fc6..fc7`"
+            return mistakes.Unexpected(previous, f"`{word}`", "one word, then options", hint)
+        case "from" | "input" | "let" if place.is_derived:
+            return mistakes.LayersOfItsOwn(previous, word)
+    alone = f"; a block is written `{word} {{ … }}`" if place.previous_begins_line else ""
+    return mistakes.MissingBar(previous, word, alone)
+
+
+def _misplaced_keyword(place: _Place, span: Span) -> Diagnostic | None:
+    """A keyword where none of its kind can stand."""
+    word = span.text
+    if word in _EDITS and not place.is_derived:
+        return mistakes.EditWithoutBase(span, word)
+    match word:
+        case "insert":
+            hint = "as in `after conv1_1 insert lrn`"
+            return mistakes.Misplaced(span, word, "it stands behind `after` or `before`", hint)
+        case "set" | "after" | "before" | "replace" | "remove":
+            hint = "move it up"
+            return mistakes.Misplaced(span, word, "edits stand before heads and blocks", hint)
+        case "let" | "every":
+            hint = "move it up, below `input`"
+            return mistakes.Misplaced(span, word, "it stands before the layers", hint)
+        case "head":
+            reason = "heads stand behind the layers and before the blocks"
+            return mistakes.Misplaced(span, word, reason, "as in `head boxes: fc-4`")
+        case "from":
+            reason = "a net has one base, named behind its own name"
+            return mistakes.Misplaced(span, word, reason, "as in `net a from vgg16`")
+        case "input":
+            reason = "it stands once, right behind the net's name"
+            return mistakes.Misplaced(span, word, reason, "move it up")
+        case _:
+            return None
+
+
+def _no_layers(place: _Place) -> Diagnostic | None:
+    """Something else where the first layer of a net was expected."""
+    if not place.takes_layer or place.keyword in ("insert", "with", "head"):
+        return None
+    if place.token.type == "$END":
+        return mistakes.NoLayers(place.span)
+    if place.token.type in _STATEMENTS:
+        return _misplaced_keyword(place, place.span)
+    return None
+
+
+def _statement_after_layers(place: _Place) -> Diagnostic | None:
+    if place.token.type in _STATEMENTS:
+        return _misplaced_keyword(place, place.span)
+    return None
+
+
+def _bar_in_derived(place: _Place) -> Diagnostic | None:
+    """A row of layers where only edits can stand."""
+    in_body = place.keyword in ("insert", "with", "head", "{", "}")
+    if place.token.type != "VBAR" or not place.is_derived or in_body:
+        return None
+    first = re.match(r"\|\s*([^\s|]*)", place.span.source.text[place.span.start :])
+    return mistakes.LayersOfItsOwn(place.span, first[1] if first and first[1] else "…")
+
+
+def _call(place: _Place) -> Diagnostic | None:
+    """`conv(3, 64)`, as other languages have it."""
+    if place.token.type not in ("NUMBER", "KEY", "DIMS") or not place.before.endswith("("):
+        return None
+    hint = "a layer is one word, options behind it: `conv3-64 stride=2`"
+    return mistakes.Unexpected(place.span, f"`{place.token}`", "a layer", hint)
+
+
+def _two_in_paths(place: _Place) -> Diagnostic | None:
+    if place.token.type in ("WORD", "LABEL") and place.expected >= {"RPAR", "COMMA"}:
+        word = str(place.token)
+        return mistakes.MissingBar(place.span, word, f", or `, {word}` for a path of its own")
+    return None
+
+
+def _anything(place: _Place) -> Diagnostic:
+    found = {"$END": "end of the file", "_LINE_BREAK": "end of the line"}.get(place.token.type)
+    expected = _listed(place.expected)
+    if place.before.endswith("@"):
+        expected = "the name of a layer"
+    return mistakes.Unexpected(place.span, found or f"`{place.token}`", expected, _hint(place))
+
+
+def _hint(place: _Place) -> str:
+    token, expected = place.token, place.expected
+    match token.type:
+        case _ if "NET" in expected:
+            return "a file begins with `net NAME`, then `input CHANNELSxHEIGHTxWIDTH`"
+        case "SLASH" if place.keyword in ("net", "from") and place.is_derived:
+            return "a base is named alone: `from vgg16` is vgg16.vgg beside this file, or the zoo's"
+        case _ if "INPUT" in expected:
+            return "after its name a net says what it reads: `input 3x224x224`"
+        case "REPEAT" if place.keyword in ("net", "input") and "DIMS" in expected:
+            return "a size is written with `x`: `3x32x32`"
+        case "VBAR":
+            return "between two `|` stands a layer; is one too many?"
+        case "$END" if "RPAR" in expected:
+            return "a group that was opened with `(` is not closed"
+        case "$END" if "RBRACE" in expected:
+            return "a block that was opened with `{` is not closed"
+        case "RPAR" if place.before.endswith(","):
+            return "behind `,` another path was expected; `skip` is a path without layers"
+        case "RPAR" if not expected & _OPERATORS:
+            return "no group is open here"
+        case "SEMICOLON" if "COMMA" in expected:
+            return "paths are separated by `,`"
+        case "MINUS" if place.span.source.text.startswith("->", place.span.start):
+            return "layers are separated by `|`"
+    if expected == {"WITH"}:
+        return "as in `replace fc8 with fc-10`; a run of layers is `fc6..fc7`"
+    if expected == {"INSERT"}:
+        return "as in `after conv1_1 insert lrn`"
+    if expected == {"LABEL"}:
+        return "a head has a name: `head boxes: fc-4`"
+    if ("KEY" in expected and place.keyword == "let") or place.before.endswith("let"):
+        return "a constant is written `let NAME = VALUE`"
+    if expected <= {"KEY", "RPAR"} and place.before.endswith(("(", ",")):
+        return "a parameter has a value: `classes=10`"
+    if expected == {"KEY"}:
+        return "as in `every conv norm=batch`, `set conv1_1 stride=2`"
+    return _ELSEWHERE.get(str(token)) or _LOOKALIKES.get(str(token), "")
+
+
+def _listed(terminals: set[str] | None) -> str:
+    found = set(terminals or ())
+    if found >= {"WORD", "LABEL", "LPAR"}:
+        found = (found - _LAYER - {"VBAR"}) | {"layer"}
+    if found & _OPERATORS:
+        found = (found - _OPERATORS) | {"operator"}
+    names = [name for terminal, name in _NAMES.items() if terminal in found] or ["the end"]
+    return ", ".join(names[:-1]) + " or " * (len(names) > 1) + names[-1]
+
+
+_RULES: tuple[Callable[[_Place], Diagnostic | None], ...] = (
+    _word_before_brace,
+    _no_layers,
+    _statement_after_layers,
+    _bar_in_derived,
+    _call,
+    _two_in_paths,
+    _anything,
+)
