@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vggc.diagnostics import UserError
-from vggc.source import Source
-from vggc.syntax.ast import Block
-from vggc.syntax.format import format_net
-from vggc.syntax.parse import parse
-from vggc.training import mistakes
-from vggc.training.recipe import (
+from vggc.driver import load
+from vggc.ir.graph import Graph
+from vggc.recipe import mistakes
+from vggc.recipe.edit import merge, override_blocks, resolved_blocks, unflatten
+from vggc.recipe.layer_names import layer_names, selected
+from vggc.recipe.test import TEST, Crops, Protocol, read_protocol
+from vggc.recipe.train import (
+    TRAIN,
     Constant,
     Glorot,
     He,
+    InitFrom,
     Normal,
     OneCycle,
     Plateau,
     Recipe,
     Sgd,
-    check_scale,
-    differences,
-    flatten,
-    override,
     read_recipe,
-    to_block,
-    unflatten,
 )
+from vggc.source import Source
+from vggc.syntax.ast import Block
+from vggc.syntax.format import format_net
+from vggc.syntax.parse import parse
+from vggc.values import WrongUnit, WrongValue
 
 PAPER = """
   batch 256
@@ -44,11 +47,15 @@ PAPER = """
 """
 
 
-def block(settings: str) -> Block:
-    net = parse(Source("x.vgg", f"net x\ninput 3x8x8\nfc-2\ntrain {{\n{settings}\n}}\n"))
-    found = net.block("train")
+def block(settings: str, key: str = "train") -> Block:
+    net = parse(Source("x.vgg", f"net x\ninput 3x8x8\nfc-2\n{key} {{\n{settings}\n}}\n"))
+    found = net.block(key)
     assert found
     return found
+
+
+def protocol(settings: str, recipe: Recipe | None = None, graph: Graph | None = None) -> Protocol:
+    return read_protocol(block(settings, "test"), recipe or Recipe(), graph)
 
 
 def test_the_papers_recipe() -> None:
@@ -75,8 +82,23 @@ def test_what_a_block_leaves_out_keeps_its_default() -> None:
         ("init normal std=0.1", Recipe(init=Normal(0.1))),
         ("init he", Recipe(init=He())),
         ("scale 256..512", Recipe(scale=(256, 512))),
+        ("scale 256px..512px", Recipe(scale=(256, 512))),
         ("scale off", Recipe()),
         ("sgd lr=1", Recipe(optimiser=Sgd(lr=1.0))),
+        ("plateau factor=10%", Recipe()),
+        ("steps 370000", Recipe(epochs=None, steps=370_000)),
+        ("loss euclidean", Recipe(loss="euclidean")),
+        ("crop 224px", Recipe(crop=(224, 224))),
+        ("crop 224x160", Recipe(crop=(224, 160))),
+        ("rgb-shift 0.1", Recipe(rgb_shift=0.1)),
+        ("flip on", Recipe(flip=True)),
+        ("flip off", Recipe()),
+        ("freeze conv1_1..pool5", Recipe(freeze=("conv1_1..pool5",))),
+        (
+            "init-from vgg11 layers=conv1_1,conv2_1,fc6..fc8",
+            Recipe(init_from=InitFrom("vgg11", ("conv1_1", "conv2_1", "fc6..fc8"))),
+        ),
+        ("init-from off", Recipe()),
     ],
 )
 def test_one_setting(line: str, recipe: Recipe) -> None:
@@ -87,22 +109,44 @@ def test_one_setting(line: str, recipe: Recipe) -> None:
     ("lines", "mistake", "place", "help_text"),
     [
         ("ephocs 3", mistakes.UnknownSetting, "ephocs", "did you mean `epochs`?"),
+        ("lr 0.1", mistakes.UnknownSetting, "lr", "it is an option: `sgd lr=…`"),
+        ("std 0.1", mistakes.UnknownSetting, "std", "it is an option: `init normal std=…`"),
+        ("layers a", mistakes.UnknownSetting, "layers", "it is an option: `init-from layers=…`"),
         ("batch 1\nbatch 2", mistakes.RepeatedSetting, "batch", "keep one of the two"),
         ("constant\nplateau", mistakes.RivalSettings, "plateau", "a recipe has one schedule"),
+        ("epochs 1\nsteps 2", mistakes.RivalSettings, "steps", "a recipe has one length"),
         ("sgd lrr=1", mistakes.UnknownRecipeOption, "lrr", "did you mean `lr`?"),
         ("batch 3 lr=1", mistakes.UnknownRecipeOption, "lr", "it takes none"),
         ("flip lr=1", mistakes.UnknownRecipeOption, "lr", "it takes none"),
         ("sgd lr=1 lr=1", mistakes.RepeatedRecipeOption, "lr=1", "keep one of the two"),
         ("epochs", mistakes.WrongNumberOfValues, "epochs", "write it as `epochs 74`"),
-        ("flip on", mistakes.WrongNumberOfValues, "flip on", "write it as `flip`"),
-        ("batch 0", mistakes.WrongValue, "0", ""),
-        ("batch 2.5", mistakes.WrongValue, "2.5", ""),
-        ("batch many", mistakes.WrongValue, "many", ""),
-        ("sgd lr=0", mistakes.WrongValue, "0", ""),
-        ("sgd lr=fast", mistakes.WrongValue, "fast", ""),
-        ("init hee", mistakes.WrongValue, "hee", "did you mean `he`?"),
-        ("scale 512..256", mistakes.WrongValue, "512..256", ""),
-        ("plateau drops=1000", mistakes.WrongValue, "1000", ""),
+        (
+            "sgd on",
+            mistakes.WrongNumberOfValues,
+            "sgd on",
+            "write it as `sgd lr=0.01 momentum=0.9`",
+        ),
+        ("init", mistakes.WrongNumberOfValues, "init", "write it as `init glorot`"),
+        ("flip on off", mistakes.WrongNumberOfValues, "flip on off", "write it as `flip`"),
+        ("init-from", mistakes.WrongNumberOfValues, "init-from", "write it as `init-from vgg11"),
+        ("init-from vgg11", mistakes.MissingOption, "init-from vgg11", "layers=conv1_1"),
+        ("init-from off layers=a", mistakes.OptionOfNothing, "layers=a", "leave out `off`"),
+        ("flip yes", WrongValue, "yes", "did you mean `on`?"),
+        ("batch 0", WrongValue, "0", ""),
+        ("batch 2.5", WrongValue, "2.5", ""),
+        ("batch many", WrongValue, "many", ""),
+        ("batch 256px", WrongUnit, "256px", "write `256`"),
+        ("sgd lr=10%", WrongUnit, "10%", "write `10`"),
+        ("scale 10%", WrongUnit, "10%", "write `10px`"),
+        ("sgd lr=0", WrongValue, "0", ""),
+        ("sgd lr=fast", WrongValue, "fast", ""),
+        ("init hee", WrongValue, "hee", "did you mean `he`?"),
+        ("init 3", WrongValue, "3", ""),
+        ("loss l2", WrongValue, "l2", "known: `cross-entropy`, `euclidean`"),
+        ("scale 512..256", WrongValue, "512..256", "the lower end comes first"),
+        ("crop 1..2", WrongValue, "1..2", ""),
+        ("plateau drops=1000", WrongValue, "1000", ""),
+        ("init-from vgg11 layers=3", WrongValue, "3", ""),
     ],
 )
 def test_a_mistake_is_refused_at_its_place(
@@ -121,17 +165,83 @@ def test_all_mistakes_are_told_at_once_in_order() -> None:
     with pytest.raises(UserError) as error:
         read_recipe(block("  batch 0\n  ephocs 3\n  sgd lr=-1"))
     assert [type(d) for d in error.value.diagnostics] == [
-        mistakes.WrongValue,
+        WrongValue,
         mistakes.UnknownSetting,
-        mistakes.WrongValue,
+        WrongValue,
     ]
 
 
+def test_the_papers_protocol() -> None:
+    said = "scales 224,256px,288\ndense\ncrops grid=5x5\nflip\nfuse vgg16,vgg19"
+    assert protocol(said) == Protocol((224, 256, 288), True, Crops(5), True, ("vgg16", "vgg19"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "scales"),
+    [(Recipe(), None), (Recipe(scale=(384, 384)), (384,)), (Recipe(scale=(256, 512)), (384,))],
+)
+def test_without_a_test_block_nets_are_tested_as_in_the_paper(
+    recipe: Recipe, scales: tuple[int, ...] | None
+) -> None:
+    assert read_protocol(None, recipe) == Protocol(scales, dense=True, crops=None, flip=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ("crops grid=3x3", Protocol(dense=False, crops=Crops(3))),
+        ("crops", Protocol(dense=False, crops=Crops(5))),
+        ("dense; crops", Protocol(dense=True, crops=Crops(5))),
+        ("flip off", Protocol(flip=False)),
+        ("scales off", Protocol(scales=None)),
+        ("fuse vgg19", Protocol(fuse=("vgg19",))),
+    ],
+)
+def test_one_setting_of_a_protocol(settings: str, expected: Protocol) -> None:
+    assert protocol(settings) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "mistake", "place", "help_text"),
+    [
+        ("scale 256", mistakes.UnknownSetting, "scale", "did you mean `scales`?"),
+        ("grid 5x5", mistakes.UnknownSetting, "grid", "it is an option: `crops grid=…`"),
+        ("dense off", mistakes.NothingTested, "off", "`crops grid=1x1`"),
+        ("crops grid=5x4", WrongValue, "5x4", ""),
+        ("crops grid=5", WrongValue, "5", "did you mean `5x5`?"),
+        ("crops grid=21x21", WrongValue, "21x21", ""),
+        ("scales 256 384", mistakes.WrongNumberOfValues, "scales 256 384", "`scales 224,256,288`"),
+        ("scales 224,256%", WrongUnit, "256%", "write `256px`"),
+        ("scales 224,0", WrongValue, "0", ""),
+        ("fuse 3", WrongValue, "3", ""),
+    ],
+)
+def test_a_mistake_in_a_protocol_is_refused_at_its_place(
+    settings: str, mistake: type, place: str, help_text: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        protocol(settings)
+    (found,) = error.value.diagnostics
+    assert type(found) is mistake
+    assert found.span
+    assert found.span.text == place
+    assert help_text in found.fill(found.help)
+
+
+# ---------------------------------------------------------------- round trips
+
 fraction = st.floats(0, 1)
+side = st.integers(1, 16_384)
+name = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(
+    lambda n: n not in ("off", "on")
+)
+part = st.one_of(name, st.tuples(name, name).map("..".join))
+names = st.lists(part, min_size=1, max_size=4).map(tuple)
 recipes = st.builds(
     Recipe,
     batch=st.integers(1, 65_536),
     epochs=st.integers(1, 100_000),
+    loss=st.sampled_from(("cross-entropy", "euclidean")),
     optimiser=st.builds(Sgd, st.floats(1e-12, 1000), fraction, fraction),
     schedule=st.one_of(
         st.just(Constant()),
@@ -139,31 +249,79 @@ recipes = st.builds(
         st.builds(OneCycle, fraction, fraction, fraction),
     ),
     init=st.one_of(st.just(He()), st.just(Glorot()), st.builds(Normal, st.floats(1e-12, 1000))),
-    scale=st.one_of(
-        st.none(), st.tuples(st.integers(1, 8192), st.integers(1, 8192)).map(sorted).map(tuple)
-    ),
+    init_from=st.one_of(st.none(), st.builds(InitFrom, name, names)),
+    freeze=st.one_of(st.none(), names),
+    scale=st.one_of(st.none(), st.tuples(side, side).map(sorted).map(tuple)),
+    crop=st.one_of(st.none(), st.tuples(side, side)),
     flip=st.booleans(),
+    rgb_shift=st.one_of(st.none(), st.floats(1e-12, 10)),
 )
+in_steps = st.builds(
+    lambda recipe, steps: replace(recipe, epochs=None, steps=steps),
+    recipes,
+    st.integers(1, 1_000_000_000),
+)
+protocols = st.builds(
+    Protocol,
+    scales=st.one_of(st.none(), st.lists(side, min_size=1, max_size=16).map(tuple)),
+    dense=st.booleans(),
+    crops=st.one_of(st.none(), st.builds(Crops, st.integers(1, 20))),
+    flip=st.booleans(),
+    fuse=st.one_of(st.none(), st.lists(name, min_size=1, max_size=4).map(tuple)),
+).filter(lambda protocol: protocol.dense or protocol.crops)
 
 
-@given(recipes)
+def written(*blocks: Block) -> tuple[Block, ...]:
+    """The blocks read back from the text of a net that has them."""
+    net = replace(parse(Source("x.vgg", "net x\ninput 3x8x8\nfc-2\n")), blocks=blocks)
+    return parse(Source("x.vgg", format_net(net))).blocks
+
+
+@given(st.one_of(recipes, in_steps))
 def test_a_recipe_survives_being_written(recipe: Recipe) -> None:
-    written = to_block(recipe)
-    assert read_recipe(written) == recipe
-    assert unflatten(flatten(recipe), "run.json") == recipe
-    net = parse(Source("x.vgg", "net x\ninput 3x8x8\nfc-2\n"))
-    text = format_net(type(net)(**{**vars(net), "blocks": (written,)}))
-    assert read_recipe(parse(Source("x.vgg", text)).block("train")) == recipe
+    block = TRAIN.to_block(recipe)
+    assert read_recipe(block) == recipe
+    assert read_recipe(*written(block)) == recipe
+    assert unflatten(TRAIN.flatten(recipe), "run.json") == recipe
 
 
-@pytest.mark.parametrize("key", ["lr", "sgd.lr", "train.sgd.lr"])
+@given(protocols, recipes)
+def test_a_protocol_survives_being_written(protocol: Protocol, recipe: Recipe) -> None:
+    block = TEST.to_block(protocol)
+    assert read_protocol(block, recipe) == protocol
+    assert read_protocol(*written(block), recipe) == protocol
+
+
+@given(recipes, st.one_of(recipes, in_steps))
+def test_a_full_block_over_another_is_that_block(base: Recipe, over: Recipe) -> None:
+    merged = merge(TRAIN.to_block(base), TRAIN.to_block(over))
+    assert read_recipe(merged) == over
+
+
+# ---------------------------------------------------------------- changes
+
+
+def changed(changes: list[str], base: str = "", prefer: str | None = None) -> Recipe:
+    blocks = override_blocks([block(base)], changes, prefer=prefer)
+    return read_recipe(next(b for b in blocks if b.key == "train"))
+
+
+@pytest.mark.parametrize("key", ["lr", "sgd.lr", "train.lr", "train.sgd.lr"])
 def test_set_takes_short_and_long_keys(key: str) -> None:
-    assert override(Recipe(), [f"{key}=0.5"]) == Recipe(optimiser=Sgd(lr=0.5))
+    assert changed([f"{key}=0.5"]) == Recipe(optimiser=Sgd(lr=0.5))
 
 
-def test_set_can_choose_variants_and_their_options() -> None:
-    changes = ["schedule=one-cycle", "warm-up=0.2", "init=normal", "std=0.3", "flip=on"]
-    assert override(Recipe(), [*changes, "scale=256..512", "weight-decay=0"]) == Recipe(
+def test_set_keeps_what_the_file_says_of_the_rest() -> None:
+    assert changed(["lr=0.5"], "sgd momentum=0.5; flip") == Recipe(
+        optimiser=Sgd(lr=0.5, momentum=0.5), flip=True
+    )
+
+
+def test_set_can_choose_variants_and_their_options_in_any_order() -> None:
+    changes = ["warm-up=0.2", "schedule=one-cycle", "std=0.3", "init=normal", "train.flip=on"]
+    assert changed([*changes, "scale=256..512", "weight-decay=0", "steps=9"], "epochs 3") == Recipe(
+        epochs=None,
+        steps=9,
         optimiser=Sgd(weight_decay=0.0),
         schedule=OneCycle(warm_up=0.2),
         init=Normal(0.3),
@@ -172,8 +330,23 @@ def test_set_can_choose_variants_and_their_options() -> None:
     )
 
 
+def test_set_changes_the_test_block_as_well() -> None:
+    blocks = override_blocks([block("scale 256")], ["test.scales=256,384", "crops.grid=3x3"])
+    recipe = read_recipe(blocks[0])
+    assert read_protocol(blocks[1], recipe) == Protocol(
+        scales=(256, 384), dense=False, crops=Crops(3)
+    )
+
+
+def test_set_can_switch_off() -> None:
+    base = "scale 256; rgb-shift 0.1; freeze a; init-from vgg11 layers=a"
+    assert changed(["scale=off", "rgb-shift=off", "freeze=off", "init-from=off"], base) == Recipe()
+
+
 def test_set_wins_by_coming_last() -> None:
-    assert override(Recipe(), ["batch=2", "batch=3"]).batch == 3
+    assert changed(["batch=2", "batch=3"]).batch == 3
+    assert changed(["steps=2", "epochs=3"]) == Recipe(epochs=3)
+    assert changed(["schedule=constant", "schedule=one-cycle"]).schedule == OneCycle()
 
 
 @pytest.mark.parametrize(
@@ -182,55 +355,265 @@ def test_set_wins_by_coming_last() -> None:
         ("lr", mistakes.MalformedOverride),
         ("lr=", mistakes.MalformedOverride),
         ("lrr=1", mistakes.UnknownOverride),
-        ("batch=none", mistakes.WrongValue),
+        ("test.lr=1", mistakes.UnknownOverride),
+        ("flip=on", mistakes.AmbiguousOverride),
+        ("batch=none", WrongValue),
+        ("batch=3px", WrongUnit),
+        ("schedule=fast", WrongValue),
+        ("schedule=3", WrongValue),
+        ("epochs=off", WrongValue),
         ("lr=1e999", mistakes.MalformedValue),
         ("batch=٣٢", mistakes.MalformedValue),
         ("batch=3=4", mistakes.MalformedValue),
         ("batch=3 2", mistakes.MalformedValue),
-        ("batch=1,2", mistakes.WrongValue),
-        ("lr=nan", mistakes.WrongValue),
+        ("batch=1,2", WrongValue),
+        ("lr=nan", WrongValue),
         ("std=1", mistakes.UnusedOption),
         ("warm-up=0.1", mistakes.UnusedOption),
+        ("layers=a", mistakes.WrongNumberOfValues),
     ],
 )
 def test_set_is_checked_like_a_file(change: str, mistake: type) -> None:
     with pytest.raises(UserError) as error:
-        override(Recipe(), [change])
+        changed([change])
     assert [type(d) for d in error.value.diagnostics] == [mistake]
+    assert all(d.span and d.span.source.name == "--set" for d in error.value.diagnostics)
 
 
-def test_a_key_with_two_meanings_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vggc.training import recipe
-
-    monkeypatch.setattr(recipe, "KINDS", {**recipe.KINDS, "adam.lr": recipe.KINDS["sgd.lr"]})
+def test_the_place_of_a_value_in_a_list_is_found_in_a_change() -> None:
+    (changed,) = override_blocks([], ["test.scales=224,256%"])
     with pytest.raises(UserError) as error:
-        override(Recipe(), ["lr=1"])
-    assert isinstance(error.value.diagnostics[0], mistakes.AmbiguousOverride)
+        read_protocol(changed, Recipe())
+    (found,) = error.value.diagnostics
+    assert found.span
+    assert (found.span.text, found.span.start) == ("256%", 16)
+
+
+def test_a_command_may_prefer_a_block() -> None:
+    assert changed(["flip=on"], prefer="train").flip
 
 
 def test_differences_name_what_changed() -> None:
     after = Recipe(batch=32, schedule=Constant())
-    assert differences(Recipe(), Recipe()) == []
-    assert differences(Recipe(), after) == [
+    assert TRAIN.differences(Recipe(), Recipe()) == []
+    assert TRAIN.differences(Recipe(), after) == [
         ("batch", "256", "32"),
         ("schedule", "plateau", "constant"),
     ]
     cycle = Recipe(schedule=OneCycle(warm_up=0.1))
-    assert differences(Recipe(), cycle) == [
+    assert TRAIN.differences(Recipe(), cycle) == [
         ("schedule", "plateau", "one-cycle"),
         ("one-cycle.warm-up", "0.3", "0.1"),
     ]
+    assert TRAIN.differences(Recipe(), Recipe(epochs=None, steps=9)) == [("steps", "off", "9")]
 
 
-def test_a_scale_below_the_crop_is_refused() -> None:
-    check_scale(Recipe(scale=(256, 256)), (224, 224))
-    check_scale(Recipe(), (224, 224))
+# ---------------------------------------------------------------- building on a net
+
+
+@pytest.mark.parametrize(
+    ("base", "over", "expected"),
+    [
+        ("sgd lr=1 momentum=0.5", "sgd lr=2", "sgd lr=2 momentum=0.5"),
+        ("sgd lr=1", "sgd momentum=0.5", "sgd lr=1 momentum=0.5"),
+        ("batch 2\nflip", "batch 3", "batch 3\nflip"),
+        ("plateau drops=2\nflip", "constant", "constant\nflip"),
+        ("plateau drops=2", "plateau factor=0.2", "plateau drops=2 factor=0.2"),
+        ("epochs 74\nflip", "steps 9", "steps 9\nflip"),
+        ("flip", "flip off", "flip off"),
+        ("flip off", "flip", "flip"),
+        ("init normal std=0.2", "init normal", "init normal std=0.2"),
+        ("init normal std=0.2", "init he", "init he"),
+        ("init normal", "init std=0.2", "init normal std=0.2"),
+        ("scale 256", "scale off\ncrop 8", "scale off\ncrop 8"),
+        ("init-from a layers=c..d", "init-from b", "init-from b layers=c..d"),
+        ("init-from a layers=c", "init-from layers=d", "init-from a layers=d"),
+        ("init-from a layers=c", "init-from off", "init-from off"),
+        ("", "flip", "flip"),
+        # Mistakes stay mistakes.
+        ("flip\nflip", "flip off", "flip off\nflip"),
+        ("flip", "flip off\nflip off", "flip off\nflip off"),
+        ("sgd lr=1", "sgd lr=2 lr=3", "sgd lr=2 lr=3"),
+        ("flop", "flop", "flop\nflop"),
+    ],
+)
+def test_a_derived_net_says_only_what_differs(base: str, over: str, expected: str) -> None:
+    assert merge(block(base), block(over)) == block(expected)
+
+
+def test_crops_are_merged_by_their_options() -> None:
+    base, over = block("crops grid=5x5\ndense", "test"), block("crops grid=3x3", "test")
+    assert merge(base, over) == block("crops grid=3x3\ndense", "test")
+    off = block("crops off", "test")
+    assert merge(base, off) == block("crops off\ndense", "test")
+    assert merge(off, over) == over
+
+
+def test_comments_of_the_base_stay() -> None:
+    base = block("# how many\nbatch 2  # few\nsgd lr=1  # fast\nplateau  # slow\n# end")
+    merged = merge(base, block("batch 3\nsgd momentum=0.5\nconstant  # steady"))
+    (found,) = written(merged)
+    net = replace(parse(Source("x.vgg", "net x\ninput 3x8x8\nfc-2\n")), blocks=(found,))
+    assert (
+        format_net(net).partition("fc-2\n")[2]
+        == """
+train {
+  # how many
+  batch 3  # few
+  sgd lr=1 momentum=0.5  # fast
+  constant  # steady
+  # end
+}
+"""
+    )
+
+
+# ---------------------------------------------------------------- against the net
+
+VGG11 = load("vgg11").graph
+VGG16 = load("vgg16").graph
+FIRST = "conv1_1,conv2_1,conv3_1,conv3_2,fc6,fc7,fc8"
+
+
+def graph(text: str) -> Graph:
+    from vggc.driver import Program
+
+    return Program(parse(Source("x.vgg", text))).graph
+
+
+def find(name: str) -> Graph | None:
+    return {"vgg11": VGG11, "vgg16": VGG16}.get(name)
+
+
+def test_names_and_ranges_mean_layers_in_the_nets_order() -> None:
+    order = layer_names(VGG11)
+    assert order[:4] == ("conv1_1", "pool1", "conv2_1", "pool2")
+    assert selected(["fc8", "pool1..conv2_1"], order) == ("pool1", "conv2_1", "fc8")
+
+
+def test_the_papers_first_weights_come_from_net_a() -> None:
+    for settings in (f"init-from vgg11 layers={FIRST}", "init-from vgg11 layers=conv1_1,fc6..fc8"):
+        assert read_recipe(block(settings), VGG16, find).init_from
+
+
+def test_localisation_trains_only_the_fully_connected_layers() -> None:
+    assert read_recipe(block("freeze conv1_1..pool5"), VGG16).freeze == ("conv1_1..pool5",)
+
+
+def test_nets_that_give_boxes_are_fitted_to_them_by_default() -> None:
+    boxes = graph("net b input 3x8x8 fc-8 | boxes")
+    assert read_recipe(None, boxes).loss == "euclidean"
+    assert read_recipe(block("batch 3"), boxes).loss == "euclidean"
+
+
+@pytest.mark.parametrize(
+    ("settings", "mistake", "place", "help_text"),
+    [
+        ("scale 200..512", mistakes.ScaleTooSmall, "200..512", "use at least 224, or `scale off`"),
+        ("crop 256", mistakes.CropMismatch, "256", "write `crop 224`, or leave it out"),
+        ("crop 224x160", mistakes.CropMismatch, "224x160", "write `crop 224`"),
+        ("loss euclidean", mistakes.LossMismatch, "euclidean", "write `loss cross-entropy`"),
+        ("freeze conv1_1,conv9", mistakes.UnknownLayerName, "conv9", ""),
+        ("freeze conv1_1..conv5_9", mistakes.UnknownLayerName, "conv5_9", "did you mean `conv5_"),
+        ("freeze fc7..fc6", mistakes.BackwardRange, "fc7..fc6", "write `fc6..fc7`"),
+        ("freeze pool1,pool2", mistakes.LayersWithoutWeights, "pool1,pool2", "`conv1_1`"),
+        ("freeze conv1_1..fc8", mistakes.NothingToTrainLeft, "conv1_1..fc8", "such as `fc8`"),
+        ("init-from vgg99 layers=fc6", mistakes.UnknownNetName, "vgg99", "known: `vgg11`, `vgg16`"),
+        ("init-from vgg11 layers=cov1_1", mistakes.UnknownLayerName, "cov1_1", "`conv1_1`"),
+        ("init-from vgg11 layers=pool1", mistakes.LayersWithoutWeights, "pool1", "`conv1_1`"),
+        ("init-from vgg11 layers=conv1_2", mistakes.LayerNotInOther, "conv1_2", "it has `conv1_1`"),
+        ("init-from vgg11 layers=conv5_2..fc6", mistakes.LayerNotInOther, "conv5_2..fc6", ""),
+    ],
+)
+def test_what_the_net_cannot_do_is_refused(
+    settings: str, mistake: type, place: str, help_text: str
+) -> None:
     with pytest.raises(UserError) as error:
-        check_scale(Recipe(scale=(200, 512)), (224, 224))
-    assert isinstance(error.value.diagnostics[0], mistakes.ScaleTooSmall)
+        read_recipe(block(settings), VGG16, find, ["vgg11", "vgg16"])
+    (found,) = error.value.diagnostics
+    assert type(found) is mistake
+    assert found.span
+    assert found.span.text == place
+    assert help_text in found.fill(found.help)
 
 
-@pytest.mark.parametrize("name", ["recipe", "run", "schedules", "mistakes"])
-def test_reading_needs_no_torch(name: str) -> None:
-    code = f"import sys, vggc.training.{name}; sys.exit('torch' in sys.modules)"
+def test_weights_of_another_shape_are_not_taken() -> None:
+    small = graph("net s input 3x224x224 conv3-32 | pool | fc-4")
+    with pytest.raises(
+        UserError, match=r"`conv1_1\.weight` is 64×3×3×3 in vgg11 and 32×3×3×3 here"
+    ):
+        read_recipe(block("init-from vgg11 layers=conv1_1"), small, find)
+
+
+def test_a_net_without_colours_has_none_to_shift() -> None:
+    grey = graph("net g input 1x8x8 fc-4")
+    with pytest.raises(UserError, match="the net reads 1 channels, not 3"):
+        read_recipe(block("rgb-shift 0.1"), grey)
+
+
+@pytest.mark.parametrize(
+    ("settings", "mistake", "place"),
+    [
+        ("scales 256,192", mistakes.ScaleTooSmall, "192"),
+        ("fuse vgg11,vgg99", mistakes.UnknownNetName, "vgg99"),
+    ],
+)
+def test_a_protocol_that_the_net_cannot_follow_is_refused(
+    settings: str, mistake: type, place: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        read_protocol(block(settings, "test"), Recipe(), VGG16, find)
+    (found,) = error.value.diagnostics
+    assert type(found) is mistake
+    assert found.span
+    assert found.span.text == place
+
+
+def test_only_the_same_classes_can_be_fused() -> None:
+    ten = graph("net t input 3x224x224 fc-10")
+    with pytest.raises(UserError, match="vgg11 has 1000 outputs and this net 10"):
+        read_protocol(block("fuse vgg11", "test"), Recipe(), ten, find)
+    assert read_protocol(block("fuse vgg11", "test"), Recipe(), VGG16, find).fuse == ("vgg11",)
+
+
+def test_resolved_blocks_say_everything() -> None:
+    train, test = resolved_blocks([block("# so many\nbatch 2\nscale 256..512")], VGG16)
+    net = replace(parse(Source("x.vgg", "net x\ninput 3x8x8\nfc-2\n")), blocks=(train, test))
+    assert (
+        format_net(net).partition("fc-2\n")[2]
+        == """
+train {
+  # so many
+  batch 2
+  scale 256..512
+  epochs 74
+  loss cross-entropy
+  sgd lr=0.01 momentum=0.9 weight-decay=5e-4
+  plateau factor=0.1 drops=3 patience=5
+  init glorot
+  init-from off
+  freeze off
+  crop 224
+  flip off
+  rgb-shift off
+}
+
+test {
+  scales 384
+  dense
+  crops off
+  flip
+  fuse off
+}
+"""
+    )
+    recipe = read_recipe(train, VGG16)
+    again = resolved_blocks([train, test], VGG16)
+    assert again == (train, test)
+    assert recipe == replace(read_recipe(block("batch 2\nscale 256..512")), crop=(224, 224))
+
+
+@pytest.mark.parametrize("module", ["recipe.edit", "training.run", "training.schedules"])
+def test_reading_needs_no_torch(module: str) -> None:
+    code = f"import sys, vggc.{module}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

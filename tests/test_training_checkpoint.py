@@ -18,13 +18,14 @@ from training_data import CPU, RECIPE, TINY, data, module
 
 from vggc.diagnostics import UserError
 from vggc.files import CannotWrite, Taken, sha256
+from vggc.recipe.train import Normal, Recipe
 from vggc.records import MalformedError, from_json, read_record, write_record
 from vggc.training import loop, mistakes
 from vggc.training.curves import draw_curves
 from vggc.training.progress import Epoch, Event, Finished, Interrupted, Outcome, Progress, Stopped
-from vggc.training.recipe import Normal, Recipe
 from vggc.training.run import Record, Run, new_folder, newest_run
 from vggc.training.session import Task, begin, proceed, resume
+from vggc.values import WrongValue
 
 NOW = datetime(2026, 1, 2, 3, 4, 5)
 
@@ -82,6 +83,34 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, event: int) ->
             other.val_loss,
             other.lr,
         )
+
+
+@pytest.mark.parametrize("event", [1, 5, 7, 8])
+@pytest.mark.parametrize(
+    ("recipe", "frozen"),
+    [
+        (replace(RECIPE, epochs=None, steps=7), ()),
+        (replace(RECIPE, epochs=2, rgb_shift=0.5), ()),
+        (replace(RECIPE, epochs=2, freeze=("conv1_1",)), ("0.weight", "0.bias")),
+    ],
+    ids=["steps", "rgb-shift", "freeze"],
+)
+def test_whatever_the_recipe_a_resumed_run_ends_with_the_same_weights(
+    tmp_path: Path, recipe: Recipe, frozen: tuple[str, ...], event: int
+) -> None:
+    whole, part = (replace(task(recipe), frozen=frozen) for _ in range(2))
+    run, learner = begin(whole, tmp_path / "whole", NOW)
+    assert isinstance(proceed(run, learner, whole, Progress(), lambda event: None), Finished)
+    run, learner = begin(part, tmp_path / "run", NOW)
+    outcome = proceed(run, learner, part, Progress(), interrupt_after(event))
+    assert isinstance(outcome, Interrupted)
+    run = Run.load(tmp_path / "run")
+    assert run.recipe == recipe
+    rest = replace(task(recipe), frozen=frozen)
+    learner, progress = resume(run, rest)
+    assert isinstance(proceed(run, learner, rest, progress, lambda event: None), Finished)
+    hashes = [sha256(tmp_path / name / "weights.safetensors") for name in ("whole", "run")]
+    assert hashes[0] == hashes[1]
 
 
 def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
@@ -270,7 +299,7 @@ def test_a_tampered_record_is_refused(interrupted: Path, changes: dict[str, Any]
 
 def test_a_tampered_recipe_is_refused(interrupted: Path) -> None:
     edit(interrupted / "run.json", recipe={"batch": "many"})
-    assert refused(lambda: Run.load(interrupted).recipe)[0] is mistakes.WrongValue
+    assert refused(lambda: Run.load(interrupted).recipe)[0] is WrongValue
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 10**5, b"\xff", b"NaN", b"1" * 10**5])

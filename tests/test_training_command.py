@@ -14,12 +14,12 @@ from training_data import TINY, write_images
 from vggc import driver
 from vggc.diagnostics import UserError
 from vggc.driver import Program
+from vggc.recipe.train import Recipe
 from vggc.source import Source
 from vggc.syntax.parse import parse
 from vggc.train import check_memory, departures
 from vggc.training.images import digits
 from vggc.training.loop import Machine
-from vggc.training.recipe import Recipe
 
 
 @pytest.fixture

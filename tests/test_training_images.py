@@ -14,10 +14,16 @@ from training_data import RECIPE, part, picture, write_images
 
 from vggc.diagnostics import UserError
 from vggc.preprocessing import BrokenImageError, Preprocessing, decode, resize
+from vggc.recipe.train import Recipe
 from vggc.training import mistakes
-from vggc.training.batches import TrainBatches, num_batches, train_batches, val_batches
+from vggc.training.batches import (
+    TrainBatches,
+    num_batches,
+    shift,
+    train_batches,
+    val_batches,
+)
 from vggc.training.images import Images, digits, find_images, prepare
-from vggc.training.recipe import Recipe
 
 
 def refused(folder: Path) -> type:
@@ -154,17 +160,20 @@ def test_a_batch_depends_on_seed_epoch_and_number_only() -> None:
     assert not torch.equal(late[0], replace(batches, seed=4)[2][0])
 
 
+@pytest.mark.parametrize("shift", [None, 0.5])
 @pytest.mark.parametrize("scale", [None, (12, 12), (9, 14)])
-def test_worker_processes_give_the_same_batches(scale: tuple[int, int] | None) -> None:
-    recipe = replace(RECIPE, scale=scale)
+def test_worker_processes_give_the_same_batches(
+    scale: tuple[int, int] | None, shift: float | None
+) -> None:
+    recipe = replace(RECIPE, scale=scale, rgb_shift=shift)
     found = Images(None, ("a", "b", "c"), part(5), part(2, first=100))
     kept = prepare(found, recipe, 3, (8, 8))
     read_again = prepare(found, recipe, 3, (8, 8), cache_bytes=0)
     assert kept.train.cached
     assert not read_again.train.cached
     for (x, y), (other_x, other_y) in zip(
-        [*train_batches(kept, recipe, 0, 0, 1), *val_batches(kept, recipe)],
-        [*train_batches(read_again, recipe, 0, 0, 1), *val_batches(read_again, recipe)],
+        [*train_batches(kept, recipe, 0, 0, range(1, 4)), *val_batches(kept, recipe)],
+        [*train_batches(read_again, recipe, 0, 0, range(1, 4)), *val_batches(read_again, recipe)],
         strict=True,
     ):
         assert torch.equal(x, other_x)
@@ -184,13 +193,56 @@ def test_flips_and_crops_happen() -> None:
     assert crops.shape == (4, 3, 8, 8)
 
 
+def test_the_axes_of_colours_are_those_of_all_training_pixels() -> None:
+    stored = images(replace(RECIPE, rgb_shift=0.1)).stored
+    pixels = np.stack(part(5).pictures).reshape(-1, 3)
+    axes = stored.colour_axes
+    assert axes @ axes.T == pytest.approx(np.cov(pixels.T, bias=True), rel=1e-9)
+    scaled = axes.T @ axes
+    assert scaled == pytest.approx(np.diag(np.diag(scaled)), abs=1e-6)
+
+
+def test_colours_shift_alike_all_over_an_image_and_along_the_axes() -> None:
+    """Along an axis the shifts deviate by `rgb_shift` times the colours' own deviation."""
+    plain = images(replace(RECIPE, batch=15, flip=False))
+    axis = np.array([3.0, 2.0, 1.0])
+    stored = replace(plain.stored, axes=np.outer(axis, [1, 0, 0]))
+    shifted = replace(plain, stored=stored, recipe=replace(plain.recipe, rgb_shift=2.0))
+    shifts = []
+    for epoch in range(40):
+        before, _ = replace(plain, epoch=epoch)[0]
+        after, _ = replace(shifted, epoch=epoch)[0]
+        change = (after.float() - before.float()).numpy()
+        free = ((before > 20) & (before < 235)).numpy()  # neither end of the range is near
+        for image, inside in zip(change, free, strict=True):
+            by = [np.unique(channel[mask]) for channel, mask in zip(image, inside, strict=True)]
+            assert [len(values) for values in by] == [1, 1, 1]
+            shifts.append([values[0] for values in by])
+    found = np.array(shifts)
+    assert len({tuple(shift) for shift in shifts}) > 10
+    assert found.mean(axis=0) == pytest.approx([0, 0, 0], abs=0.8)
+    assert found.std(axis=0) == pytest.approx(2 * axis, rel=0.1)
+    assert np.corrcoef(found.T).min() > 0.95
+
+
+def test_shifted_colours_stay_within_their_range() -> None:
+    image = np.array([[[0, 128, 250]]], np.uint8)
+    assert shift(image, np.array([-9.0, 0.6, 9.0])).tolist() == [[[0, 129, 255]]]
+    assert image.tolist() == [[[0, 128, 250]]]
+
+
+def test_without_a_shift_nothing_else_changes() -> None:
+    with_shift, without = images(replace(RECIPE, rgb_shift=1e-12)), images()
+    assert torch.equal(with_shift[1][0], without[1][0])
+
+
 def test_an_image_that_vanishes_is_an_explained_end(tmp_path: Path) -> None:
     write_images(tmp_path, ("cat", "dog"), 5)
     data = prepare(find_images(tmp_path, 0), RECIPE, 3, (8, 8), cache_bytes=0)
     for path in tmp_path.glob("*/*.png"):
         path.unlink()
     with pytest.raises(UserError) as error:
-        list(train_batches(data, RECIPE, 0, 0, 0))
+        list(train_batches(data, RECIPE, 0, 0, range(2)))
     assert isinstance(error.value.diagnostics[0], mistakes.ImageLost)
 
 

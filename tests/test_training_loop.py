@@ -11,6 +11,17 @@ from torch import nn
 from training_data import RECIPE, data, learner, module
 
 from vggc.diagnostics import UserError
+from vggc.recipe.train import (
+    Constant,
+    Glorot,
+    He,
+    Init,
+    Normal,
+    OneCycle,
+    Plateau,
+    Recipe,
+    Sgd,
+)
 from vggc.training import loop, mistakes
 from vggc.training.batches import TrainBatches
 from vggc.training.initialise import initialise
@@ -24,17 +35,6 @@ from vggc.training.progress import (
     Progress,
     StepDone,
     Stopped,
-)
-from vggc.training.recipe import (
-    Constant,
-    Glorot,
-    He,
-    Init,
-    Normal,
-    OneCycle,
-    Plateau,
-    Recipe,
-    Sgd,
 )
 from vggc.training.schedules import drops, learning_rate
 
@@ -91,6 +91,34 @@ def test_a_training_tells_of_each_step_and_epoch() -> None:
     assert tuple(epochs) == outcome.progress.epochs
     assert [(epoch.epoch, epoch.step) for epoch in epochs] == [(1, 4), (2, 8), (3, 12)]
     assert all(epoch.val_top1 <= epoch.val_top5 == 1 for epoch in epochs)
+
+
+def test_a_training_in_steps_cuts_its_last_epoch_short() -> None:
+    net = module()
+    initialise(net, He(), 0)
+    recipe = replace(RECIPE, epochs=None, steps=6)
+    outcome, events = run(recipe, net)
+    assert isinstance(outcome, Finished)
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert [(step.done, step.total) for step in steps] == [(k, 6) for k in range(1, 7)]
+    assert [(epoch.epoch, epoch.step) for epoch in outcome.progress.epochs] == [(1, 4), (2, 6)]
+    assert (recipe.num_steps(4), recipe.num_epochs(4), recipe.num_epochs(6)) == (6, 2, 1)
+    assert (RECIPE.num_steps(4), RECIPE.num_epochs(4)) == (12, 3)
+
+
+def test_frozen_weights_stay_and_the_others_learn() -> None:
+    net = module()
+    initialise(net, He(), 0)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    frozen = ("0.weight", "0.bias", "4.weight", "4.bias")
+    taught = loop.Learner(net, RECIPE, loop.Machine("cpu", "fp32"), data().preprocessing, frozen)
+    batches = TrainBatches(data().train, RECIPE, seed=1, epoch=0)
+    for step in range(3):
+        taught.step(batches[step], lr=0.1, seed=step)
+    moved = {
+        name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])
+    }
+    assert moved == {"7.weight", "7.bias"}
 
 
 def test_a_net_learns_what_is_easy() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from vggc.preprocessing import Preprocessing
 from vggc.training.images import Data, Images, Part, prepare
 from vggc.training.loop import Learner, Machine
-from vggc.training.recipe import Constant, He, Recipe, Sgd
+from vggc.recipe.train import Constant, He, Recipe, Sgd
 
 CPU = Machine("cpu", "fp32")
 

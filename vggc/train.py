@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vggc.diagnostics import UserError
+from vggc.diagnostics import Diagnostic, UserError
 from vggc.driver import Program, load, with_block, with_classes, with_input
 from vggc.files import refuse_full
-from vggc.ir.ops import describe
+from vggc.ir.graph import Graph
+from vggc.ir.ops import BatchNorm, describe
+from vggc.recipe.blocks import Reading, report
+from vggc.recipe.edit import override_blocks
+from vggc.recipe.layer_names import layer_names, selected, with_weights
+from vggc.recipe.train import TRAIN, Recipe, default_recipe, read_recipe
 from vggc.source import Source
+from vggc.syntax.ast import Block
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
 from vggc.training import mistakes
 from vggc.training.progress import Progress
-from vggc.training.recipe import (
-    He,
-    OneCycle,
-    Recipe,
-    check_scale,
-    differences,
-    override,
-    to_block,
-)
 from vggc.training.run import Run
 
 if TYPE_CHECKING:
@@ -35,6 +32,16 @@ if TYPE_CHECKING:
     from vggc.training.session import Task
 
 DIGITS_SIZE = (32, 32)
+DIGITS_RECIPE = (
+    "train.batch=32",
+    "train.epochs=9",
+    "train.schedule=one-cycle",
+    "train.init=he",
+    "train.scale=off",
+    "train.flip=off",
+    "train.rgb-shift=off",
+)
+"""What suits 1,438 small grey images better than what ImageNet asks for."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,8 @@ class Plan:
 
         net = self.program.net
         text = format_net(net)
-        task = Task(net.name, text, self.module, data, self.recipe, self.machine, self.seed)
+        frozen = frozen_weights(self.recipe, self.program.graph)
+        task = Task(net.name, text, self.module, data, self.recipe, self.machine, self.seed, frozen)
         if self.run:
             return Training(self.run, task, *resume(self.run, task))
         run, learner = begin(task, self.out, datetime.now())
@@ -125,7 +133,10 @@ def anew(spec: str | None, wishes: Wishes) -> Plan:
     if spec is None:
         raise UserError(mistakes.NothingToTrain(None))
     program = load(spec)
-    recipe = recipe_for(program, wishes)
+    blocks = blocks_for(program, wishes)
+    reading = read_train(program, blocks)
+    report(untrainable(reading, program.graph))
+    recipe = reading.value
 
     from vggc.training.loop import choose_machine
 
@@ -134,7 +145,7 @@ def anew(spec: str | None, wishes: Wishes) -> Plan:
         refuse_full(wishes.out)
     seed = wishes.seed or 0
     images = find(wishes.data, seed)
-    fitted = fit_program(program, images, recipe, wishes)
+    fitted = fit_program(program, images, blocks, wishes)
     check_memory(fitted, images, recipe, machine)
     return Plan(
         fitted,
@@ -149,46 +160,107 @@ def anew(spec: str | None, wishes: Wishes) -> Plan:
     )
 
 
-def recipe_for(program: Program, wishes: Wishes) -> Recipe:
-    """The file's recipe; for the digits with defaults of their own; as the wishes change it."""
-    recipe = program.recipe
+def blocks_for(program: Program, wishes: Wishes) -> tuple[Block, ...]:
+    """The file's blocks; for the digits with a recipe of their own; as the wishes change them.
+
+    Raises:
+        UserError: a change is none.
+    """
+    blocks: tuple[Block, ...] = program.net.blocks
     if wishes.data is None:
-        recipe = for_digits(recipe)
+        blocks = override_blocks(blocks, DIGITS_RECIPE)
+    if input_size(wishes):
+        blocks = override_blocks(blocks, ["train.crop=off"])
     for key in ("epochs", "batch", "lr"):
         value = getattr(wishes, key)
         if value is not None:
-            recipe = override(recipe, [f"{key}={value}"], f"--{key}")
-    return override(recipe, wishes.changes)
+            blocks = override_blocks(blocks, [f"train.{key}={value}"], f"--{key}")
+    return override_blocks(blocks, wishes.changes, prefer="train")
 
 
-def for_digits(recipe: Recipe) -> Recipe:
-    """What suits 1,438 small grey images better than what ImageNet asks for."""
-    return replace(
-        recipe, batch=32, epochs=9, schedule=OneCycle(), init=He(), scale=None, flip=False
-    )
+def input_size(wishes: Wishes) -> tuple[int, int] | None:
+    """Height and width of the input where they are not to be the file's."""
+    return wishes.size or (DIGITS_SIZE if wishes.data is None else None)
 
 
-def fit_program(program: Program, images: Images, recipe: Recipe, wishes: Wishes) -> Program:
+def read_train(program: Program, blocks: Sequence[Block]) -> Reading[Recipe]:
+    """What the `train` block says, not held against the net yet.
+
+    Raises:
+        UserError: with every mistake in it.
+    """
+    block = next((block for block in blocks if block.key == "train"), None)
+    reading = TRAIN.read(block, default_recipe(program.graph))
+    report(reading.found)
+    return reading
+
+
+def untrainable(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
+    """What the recipe or the net asks for and the loop cannot do."""
+    recipe = reading.value
+    found: list[Diagnostic] = []
+    if len(graph.heads) > 1:
+        hint = "train a net with one head, of classes"
+        found.append(mistakes.NotTrainedYet(None, "a net with several heads", hint))
+    elif graph.heads[0].kind != "classes":
+        kind, hint = graph.heads[0].kind, "train a net that ends in scores of classes"
+        found.append(mistakes.NotTrainedYet(None, f"a head of {kind}", hint))
+    if recipe.loss != "cross-entropy":
+        hint = "classes are trained with `loss cross-entropy`"
+        what = f"`loss {recipe.loss}`"
+        found.append(mistakes.NotTrainedYet(reading.span("loss"), what, hint))
+    if recipe.init_from:
+        hint = "to begin with random weights everywhere: `--set init-from=off`"
+        span = reading.span("init-from")
+        found.append(mistakes.NotTrainedYet(span, "`init-from`", hint))
+    return found
+
+
+def frozen_layers(recipe: Recipe, graph: Graph) -> tuple[str, ...]:
+    """The layers that `freeze` names."""
+    return selected(recipe.freeze or (), layer_names(graph))
+
+
+def frozen_weights(recipe: Recipe, graph: Graph) -> tuple[str, ...]:
+    """The weights that keep their first values, by their full names."""
+    weights = with_weights(graph)
+    return tuple(name for layer in frozen_layers(recipe, graph) for name in weights.get(layer, ()))
+
+
+def frozen_statistics(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
+    """The mistake of freezing a normalisation, whose statistics would move all the same."""
+    frozen = frozen_layers(reading.value, graph)
+    moving = [n for n in graph.nodes if isinstance(n.op, BatchNorm) and n.layer.name in frozen]
+    if not moving:
+        return []
+    what = f"`freeze` of a batch normalisation such as `{moving[0].layer.name}`"
+    hint = "leave it out of `freeze`"
+    return [mistakes.NotTrainedYet(reading.span("freeze"), what, hint)]
+
+
+def fit_program(
+    program: Program, images: Images, blocks: Sequence[Block], wishes: Wishes
+) -> Program:
     """The net for these images: their size, their classes, and the recipe as used.
 
     It is read back from its own text, the one that the run's folder will hold, so that
     whatever is wrong with it shows where it is wrong.
 
     Raises:
-        UserError: the net cannot take them.
+        UserError: the net cannot take them, or the recipe does not go with it.
     """
-    net = with_block(program.net, to_block(recipe))
-    size = wishes.size or (DIGITS_SIZE if wishes.data is None else None)
+    reading = read_train(program, blocks)
+    net = replace(program.net, blocks=tuple(blocks))
+    net = with_block(net, TRAIN.to_block(reading.value))
+    size = input_size(wishes)
     if size is not None:
         net = with_input(net, size)
     if program.graph.output != (len(images.classes),):
         net = with_classes(net, len(images.classes))
     fitted = program.replace(parse(Source(f"{net.name}.vgg as fitted", format_net(net))))
-    _, height, width = fitted.graph.input
-    block = program.net.block("train")
-    settings = block.settings if block else ()
-    span = next((setting.span for setting in settings if setting.key == "scale"), None)
-    check_scale(recipe, (height, width), span)
+    block = next((block for block in blocks if block.key == "train"), None)
+    read_recipe(block, fitted.graph)
+    report(frozen_statistics(reading, fitted.graph))
     return fitted
 
 
@@ -198,7 +270,8 @@ def departures(program: Program, fitted: Program, recipe: Recipe) -> Departures:
     base = f"the file of {name}" if program.net.block("train") else f"{name}'s default recipe"
     shapes = (("input", old.input, new.input), ("classes", old.output, new.output))
     changed = [(key, describe(a), describe(b)) for key, a, b in shapes if a != b]
-    return Departures(base, (*changed, *differences(program.recipe, recipe)))
+    before = read_train(program, program.net.blocks).value
+    return Departures(base, (*changed, *TRAIN.differences(before, recipe)))
 
 
 # A run to go on with

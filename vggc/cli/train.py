@@ -24,7 +24,6 @@ from vggc.training.progress import (
     StepDone,
     Stopped,
 )
-from vggc.training.run import Run
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -68,7 +67,7 @@ INTERRUPTED = 130
     "changes",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change the recipe: momentum=0.8, schedule=one-cycle, init=he, flip=off …",
+    help="Change the recipe: train.lr=0.001, schedule=one-cycle, init=he, flip=off …",
 )
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def command(spec: str | None, resume: Path | None, as_json: bool, **rest: object) -> None:
@@ -89,7 +88,7 @@ def command(spec: str | None, resume: Path | None, as_json: bool, **rest: object
         done, steps = len(training.progress.epochs), training.progress.sums.steps
         console.status(f"Going on with {resume} after {done} epochs and {steps} steps.")
     outcome = watch(training)
-    report(training.run, outcome, as_json)
+    report(training, outcome, as_json)
     match outcome:
         case Finished():
             pass
@@ -151,7 +150,7 @@ def watch(training: Training) -> Outcome:
     )
     with bar() as drawn:
         row = drawn.add_task("training", total=None, detail="")
-        watcher = Watcher(drawn, row, task.recipe.epochs)
+        watcher = Watcher(drawn, row, task.num_epochs)
         return proceed(run, training.learner, task, progress, watcher)
 
 
@@ -203,8 +202,9 @@ def bar() -> Bar:
 # What came of it
 
 
-def report(run: Run, outcome: Outcome, as_json: bool) -> None:
+def report(training: Training, outcome: Outcome, as_json: bool) -> None:
     """The result on stdout; where it all lies and how to go on on stderr."""
+    run = training.run
     epochs = outcome.progress.epochs
     last = epochs[-1] if epochs else None
     speed = harmonic_mean([epoch.images_per_second for epoch in epochs]) if epochs else None
@@ -219,7 +219,7 @@ def report(run: Run, outcome: Outcome, as_json: bool) -> None:
         console.out(json.dumps(result))
     elif last and speed:
         rows = (
-            ("epochs", f"{last.epoch} of {run.recipe.epochs}"),
+            ("epochs", f"{last.epoch} of {training.task.num_epochs}"),
             ("held-out top-1", f"{last.val_top1:.2%}"),
             ("held-out top-5", f"{last.val_top5:.2%}"),
             ("held-out loss", f"{last.val_loss:.4f}"),

@@ -21,7 +21,7 @@ from vggc.recipe.blocks import (
     report,
     setting,
 )
-from vggc.recipe.layer_names import layer_names, selected, suggestion, unfit, with_weights
+from vggc.recipe.layer_names import layer_names, selected, unfit, with_weights
 from vggc.source import Span
 from vggc.syntax import ast
 from vggc.values import (
@@ -175,6 +175,9 @@ class Recipe:
         return -(-self.num_steps(steps_per_epoch) // steps_per_epoch)
 
 
+MOST_LISTED = 12
+"""Layers that a suggestion lists."""
+
 TRAIN = Schema("train", Recipe, rivals=(("epochs", "steps"),))
 
 
@@ -271,8 +274,13 @@ def freeze_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
 
 
 def without_weights(setting: str, value: ast.Value, weighted: Iterable[str]) -> Diagnostic:
-    shown = ", ".join(f"`{name}`" for name in list(weighted)[:8])
-    return mistakes.LayersWithoutWeights(value.span, setting, shown)
+    return mistakes.LayersWithoutWeights(value.span, setting, some(weighted))
+
+
+def some(names: Iterable[str]) -> str:
+    """The names, the first of them where there are many."""
+    listed = [f"`{name}`" for name in names]
+    return ", ".join([*listed[:MOST_LISTED], *("…",) * (len(listed) > MOST_LISTED)])
 
 
 def init_from_mistakes(
@@ -309,7 +317,7 @@ def weight_mistakes(
     span = next((i.span for i in items(value) if str(i) == layer), value.span)
     theirs = with_weights(other)
     if layer not in theirs:
-        return [mistakes.LayerNotInOther(span, net, layer, suggestion(layer, list(theirs)))]
+        return [mistakes.LayerNotInOther(span, net, layer, f"it has {some(theirs)}")]
     mine = {name: w.shape for name, w in graph.all_weights.items()}
     shapes = {name: w.shape for name, w in other.all_weights.items()}
     for name in with_weights(graph)[layer]:

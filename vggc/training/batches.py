@@ -24,9 +24,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from vggc.diagnostics import UserError
 from vggc.preprocessing import BrokenImageError, Pixels, centre, crop, resize
+from vggc.recipe.train import Recipe
 from vggc.training import mistakes
 from vggc.training.images import Data, Stored
-from vggc.training.recipe import Recipe
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 """Images uint8 (N, C, H, W) and their classes int64 (N,)."""
@@ -39,6 +39,7 @@ class Stream(IntEnum):
     AUGMENTATION = 1
     STEP = 2
     INITIALISATION = 3
+    COLOUR = 4
 
 
 def generator(seed: int, stream: Stream, *index: int) -> np.random.Generator:
@@ -81,6 +82,12 @@ class TrainBatches(Dataset[Batch]):
             self.augment(self.stored.pixels(index), *draw)
             for index, draw in zip(indices.tolist(), draws.tolist(), strict=True)
         ]
+        if self.recipe.rgb_shift is not None:
+            draws = generator(self.seed, Stream.COLOUR, self.epoch, step).normal(
+                0, self.recipe.rgb_shift, (len(indices), 3)
+            )
+            shifts = draws @ self.stored.colour_axes.T
+            images = [shift(image, by) for image, by in zip(images, shifts, strict=True)]
         return stack(images), torch.from_numpy(self.stored.part.labels[indices])
 
     def augment(self, image: Pixels, scale: float, top: float, left: float, flip: float) -> Pixels:
@@ -94,6 +101,11 @@ class TrainBatches(Dataset[Batch]):
         top, left = int(top * (height - size[0] + 1)), int(left * (width - size[1] + 1))
         image = crop(image, top, left, size)
         return image[:, ::-1] if self.recipe.flip and flip < 0.5 else image
+
+
+def shift(image: Pixels, by: npt.NDArray[np.float64]) -> Pixels:
+    """The image with so many grey levels added to each channel, kept from 0 to 255."""
+    return np.clip(np.rint(image + by), 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -122,11 +134,14 @@ def stack(images: list[Pixels]) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
-def train_batches(data: Data, recipe: Recipe, seed: int, epoch: int, first: int) -> Iterator[Batch]:
-    """The batches of an epoch from number `first` on."""
+def train_batches(
+    data: Data, recipe: Recipe, seed: int, epoch: int, steps: range
+) -> Iterator[Batch]:
+    """The batches of an epoch with these numbers."""
     batches = TrainBatches(data.train, recipe, seed, epoch)
     jitter = recipe.scale is not None and recipe.scale[0] < recipe.scale[1]
-    return load(batches, range(first, len(batches)), in_workers=jitter or not data.train.cached)
+    work = jitter or recipe.rgb_shift is not None or not data.train.cached
+    return load(batches, steps, in_workers=work)
 
 
 def val_batches(data: Data, recipe: Recipe) -> Iterator[Batch]:

@@ -106,7 +106,7 @@ def load_checkpoint(
 def tensors_of(learner: Learner) -> dict[str, Tensor]:
     """Weights, buffers and momenta by name."""
     tensors = {WEIGHT + name: t for name, t in learner.module.state_dict().items()}
-    for name, parameter in learner.module.named_parameters():
+    for name, parameter in learner.trained.items():
         momentum = learner.optimiser.state[parameter].get("momentum_buffer")
         if momentum is not None:
             tensors[MOMENTUM + name] = momentum
@@ -117,7 +117,7 @@ def expected(learner: Learner) -> dict[str, Tensor]:
     """A tensor of the right shape and type for each name that a checkpoint must hold."""
     tensors = {WEIGHT + name: t for name, t in learner.module.state_dict().items()}
     if learner.optimiser.defaults["momentum"] > 0:
-        tensors |= {MOMENTUM + name: p for name, p in learner.module.named_parameters()}
+        tensors |= {MOMENTUM + name: p for name, p in learner.trained.items()}
     return tensors
 
 
@@ -153,7 +153,7 @@ def read_tensors(folder: Path, state: State, wanted: dict[str, Tensor]) -> dict[
 def restore(learner: Learner, tensors: dict[str, Tensor]) -> None:
     for name, tensor in learner.module.state_dict().items():
         tensor.copy_(tensors[WEIGHT + name])
-    for name, parameter in learner.module.named_parameters():
+    for name, parameter in learner.trained.items():
         if MOMENTUM + name in tensors:
             momentum = torch.empty_like(parameter).copy_(tensors[MOMENTUM + name])
             learner.optimiser.state[parameter]["momentum_buffer"] = momentum

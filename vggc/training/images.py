@@ -24,8 +24,8 @@ from vggc.preprocessing import (
     decode,
     resize,
 )
+from vggc.recipe.train import Recipe
 from vggc.training import mistakes
-from vggc.training.recipe import Recipe
 
 CACHE_BYTES = 512 * 2**20
 """Resized images stay in memory while all of them together take no more than this."""
@@ -80,7 +80,8 @@ class Stored:
     """A part whose every picture was read once; its images are resized by one rule.
 
     `size` (H, W) and `scale` are those of `Preprocessing`. The pictures are the resized
-    images themselves when they fit into memory, and files otherwise.
+    images themselves when they fit into memory, and files otherwise. `axes` are as in
+    `colour_axes`, where they were measured.
     """
 
     part: Part
@@ -88,9 +89,18 @@ class Stored:
     scale: int | None
     size: tuple[int, int]
     cached: bool
+    axes: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.part)
+
+    @property
+    def colour_axes(self) -> npt.NDArray[np.float64]:
+        """The principal axes of the pixels' colours as columns (3, 3), each as long as the
+        standard deviation along it, in grey levels.
+        """
+        assert self.axes is not None, "prepared for a recipe without `rgb-shift`"
+        return self.axes
 
     def pixels(self, index: int) -> Pixels:
         """One resized image, uint8 (H, W, C).
@@ -256,6 +266,7 @@ def prepare(
         Stored(images.train, channels, high, size, cached=False),
         cache_bytes,
         lambda done: on_progress(done, total),
+        colours=recipe.rgb_shift is not None,
     )
     left = cache_bytes - train_bytes(train)
     val, _, more = store(
@@ -273,16 +284,22 @@ def prepare(
 
 
 def store(
-    stored: Stored, cache_bytes: int, on_progress: Callable[[int], None]
+    stored: Stored,
+    cache_bytes: int,
+    on_progress: Callable[[int], None],
+    *,
+    colours: bool = False,
 ) -> tuple[Stored, npt.NDArray[np.int64], tuple[Skipped, ...]]:
     """The part without its broken images, resized in memory if they fit; the histogram
-    (C, 256) of all its pixels; and what was left out.
+    (C, 256) of all its pixels; and what was left out. With `colours` the axes of an RGB
+    part's colours are measured as well.
     """
     kept: list[int] = []
     cache: list[Pixels] = []
     room = cache_bytes
     broken: list[Skipped] = []
     counts = np.zeros((stored.channels, 256), np.int64)
+    products = np.zeros((stored.channels, stored.channels))
     for index, result in enumerate(read_all(stored)):
         match result:
             case BrokenImageError() as fault:
@@ -290,6 +307,8 @@ def store(
             case pixels, histogram:
                 kept.append(index)
                 counts += histogram
+                if colours:
+                    products += colour_products(pixels)
                 room -= pixels.nbytes
                 if room >= 0:
                     cache.append(pixels)
@@ -301,6 +320,8 @@ def store(
         stored = replace(stored, part=replace(part, pictures=tuple(cache)), cached=True)
     else:
         stored = replace(stored, part=part)
+    if colours and kept:
+        stored = replace(stored, axes=colour_axes(counts, products))
     return stored, counts, tuple(broken)
 
 
@@ -353,6 +374,29 @@ def moments(
     variance = (counts * values**2).sum(axis=1) / totals - mean**2
     mean, std = mean / 255, np.sqrt(np.maximum(variance, 0)) / 255
     return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
+
+
+def colour_products(pixels: Pixels) -> npt.NDArray[np.float64]:
+    """The sum over all pixels of the products of their channels (C, C), exact."""
+    flat = pixels.reshape(-1, pixels.shape[2]).astype(np.float64)
+    products: npt.NDArray[np.float64] = flat.T @ flat
+    return products
+
+
+def colour_axes(
+    counts: npt.NDArray[np.int64], products: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """The principal axes of colours from their histograms and products: see `Stored`.
+
+    Krizhevsky et al. (2012), section 4.1, multiply by the eigenvalues of the covariance,
+    which would depend on whether pixels run to 255 or to 1; like their program we take the
+    square roots, so that a shift of 0.1 is a tenth of the deviation along each axis.
+    """
+    totals = counts.sum(axis=1)
+    mean = (counts * np.arange(256)).sum(axis=1) / totals
+    variances, axes = np.linalg.eigh(products / totals[0] - np.outer(mean, mean))
+    scaled: npt.NDArray[np.float64] = axes * np.sqrt(np.maximum(variances, 0))
+    return scaled
 
 
 def train_bytes(stored: Stored) -> int:

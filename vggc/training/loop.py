@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from math import isfinite, log
 from time import perf_counter
@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from vggc.diagnostics import UserError
 from vggc.preprocessing import Preprocessing
+from vggc.recipe.train import Recipe
 from vggc.training import mistakes
 from vggc.training.batches import (
     Batch,
@@ -36,7 +37,6 @@ from vggc.training.progress import (
     Stopped,
     Sums,
 )
-from vggc.training.recipe import Recipe
 from vggc.training.schedules import learning_rate
 
 DeviceName: TypeAlias = Literal["cpu", "cuda"]
@@ -87,13 +87,21 @@ class Learner:
     """A module in training: its weights on a device, the optimiser and the loss scaler."""
 
     def __init__(
-        self, module: nn.Module, recipe: Recipe, machine: Machine, preprocessing: Preprocessing
+        self,
+        module: nn.Module,
+        recipe: Recipe,
+        machine: Machine,
+        preprocessing: Preprocessing,
+        frozen: Collection[str] = (),
     ) -> None:
+        """`frozen` names the parameters that keep their values."""
         self.machine = machine
         self.device = torch.device(machine.device)
         self.module = in_channels_last(module.to(self.device))
+        for name, parameter in self.module.named_parameters():
+            parameter.requires_grad_(name not in frozen)
         self.optimiser = torch.optim.SGD(
-            self.module.parameters(),
+            self.trained.values(),
             lr=recipe.optimiser.lr,
             momentum=recipe.optimiser.momentum,
             weight_decay=recipe.optimiser.weight_decay,
@@ -104,6 +112,11 @@ class Learner:
             torch.tensor(values, device=self.device).view(1, -1, 1, 1) * 255
             for values in (preprocessing.mean, preprocessing.std)
         )
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that move, by name."""
+        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
 
     def step(self, batch: Batch, lr: float, seed: int) -> tuple[float, int]:
         """One step down the gradient; the batch's mean loss and its correct first guesses.
@@ -189,7 +202,7 @@ def fit(
         UserError: an image cannot be read any more, or the device is out of memory.
     """
     try:
-        while len(progress.epochs) < recipe.epochs:
+        while len(progress.epochs) < recipe.num_epochs(num_batches(len(data.train), recipe.batch)):
             outcome = fit_epoch(learner, data, recipe, seed, progress, save, on_event, interrupted)
             if not isinstance(outcome, Progress):
                 return outcome
@@ -213,19 +226,21 @@ def fit_epoch(
     """What is left of one epoch."""
     saved, saved_at = progress, perf_counter()
     epoch, sums = len(progress.epochs), progress.sums
-    num_steps = num_batches(len(data.train), recipe.batch)
+    per_epoch = num_batches(len(data.train), recipe.batch)
+    first, total = epoch * per_epoch, recipe.num_steps(per_epoch)
+    num_steps = min(per_epoch, total - first)
     past = tuple(row.val_top1 for row in progress.epochs)
     lr = recipe.optimiser.lr
     start = perf_counter()
-    for batch in train_batches(data, recipe, seed, epoch, sums.steps):
-        step = epoch * num_steps + sums.steps
-        lr = learning_rate(recipe, step, recipe.epochs * num_steps, past)
+    for batch in train_batches(data, recipe, seed, epoch, range(sums.steps, num_steps)):
+        step = first + sums.steps
+        lr = learning_rate(recipe, step, total, past)
         loss, correct = learner.step(batch, lr, torch_seed(seed, Stream.STEP, step))
         if not isfinite(loss):
             return Stopped(saved, not_finite("training", loss, epoch, step, lr))
         now = perf_counter()
         sums, start = sums.plus(len(batch[1]), loss, correct, now - start), now
-        on_event(step_done(epoch, step, recipe.epochs * num_steps, sums))
+        on_event(step_done(epoch, step, total, sums))
         if interrupted():
             break
         if now - saved_at > SAVE_SECONDS:
@@ -237,7 +252,7 @@ def fit_epoch(
     if measured is None:
         save(replace(progress, sums=sums))
         return Interrupted(replace(progress, sums=sums))
-    step = (epoch + 1) * num_steps
+    step = first + num_steps
     if not isfinite(measured[0]):
         return Stopped(saved, not_finite("held-out", measured[0], epoch, step - 1, lr))
     row = Epoch(

@@ -21,12 +21,13 @@ from typing import Literal, TypeAlias
 from vggc.diagnostics import UserError
 from vggc.files import CannotWrite, refuse_full, replacing
 from vggc.ir.ops import Shape
-from vggc.layers.elaborate import MAX_SIDE
 from vggc.preprocessing import Preprocessing
+from vggc.recipe.edit import unflatten
+from vggc.recipe.train import Recipe
 from vggc.records import MalformedError, read_record, write_record
 from vggc.training import mistakes
 from vggc.training.progress import Epoch
-from vggc.training.recipe import Recipe, unflatten
+from vggc.values import MAX_SIDE
 
 RunState: TypeAlias = Literal["running", "finished", "interrupted", "stopped"]
 
@@ -44,7 +45,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Record:
-    """What `run.json` holds. `input` is (C, H, W); `recipe` is `recipe.flatten`'s table;
+    """What `run.json` holds. `input` is (C, H, W); `recipe` is `TRAIN.flatten`'s table;
     `metrics` are those of the last epoch; `reason` says why a run was stopped.
     """
 

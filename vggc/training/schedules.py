@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import cos, pi
 from typing import assert_never
 
-from vggc.training.recipe import Constant, OneCycle, Plateau, Recipe
+from vggc.recipe.train import Constant, OneCycle, Plateau, Recipe
 
 
 def learning_rate(recipe: Recipe, step: int, num_steps: int, val_top1: Sequence[float]) -> float:

@@ -20,14 +20,15 @@ from torch import nn
 
 import vggc
 from vggc.diagnostics import UserError
+from vggc.recipe.train import TRAIN, Recipe
 from vggc.training import mistakes
+from vggc.training.batches import num_batches
 from vggc.training.checkpoint import load_checkpoint, save_checkpoint, save_tensors
 from vggc.training.curves import draw_curves
 from vggc.training.images import Data
 from vggc.training.initialise import initialise
 from vggc.training.loop import Learner, Machine, fit
 from vggc.training.progress import Event, Finished, Interrupted, Outcome, Progress, Stopped
-from vggc.training.recipe import Recipe, flatten
 from vggc.training.run import (
     Origin,
     Record,
@@ -44,7 +45,8 @@ class Task:
     """What is to be trained: a net by name and as text, built, on these images.
 
     `module` maps images float32 (N, C, H, W) to class scores (N, classes); the names of
-    its parameters are those in the weights file.
+    its parameters are those in the weights file. `frozen` are those of them that keep
+    their first values.
     """
 
     net: str
@@ -54,15 +56,22 @@ class Task:
     recipe: Recipe
     machine: Machine
     seed: int
+    frozen: tuple[str, ...] = ()
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs of the whole training, the last of which may be cut short."""
+        return self.recipe.num_epochs(num_batches(len(self.data.train), self.recipe.batch))
 
     @property
     def fingerprint(self) -> str:
         """Changes with the net, the recipe or the seed."""
-        fixed = [self.net_text, flatten(self.recipe), self.seed]
+        fixed = [self.net_text, TRAIN.flatten(self.recipe), self.seed]
         return hashlib.sha256(json.dumps(fixed).encode()).hexdigest()
 
     def learner(self) -> Learner:
-        return Learner(self.module, self.recipe, self.machine, self.data.preprocessing)
+        preprocessing = self.data.preprocessing
+        return Learner(self.module, self.recipe, self.machine, preprocessing, self.frozen)
 
 
 def begin(task: Task, out: Path | None, now: datetime) -> tuple[Run, Learner]:
@@ -94,7 +103,7 @@ def record_of(task: Task, now: datetime) -> Record:
         input=(channels, *size),
         classes=data.classes,
         preprocessing=data.preprocessing,
-        recipe=flatten(task.recipe),
+        recipe=TRAIN.flatten(task.recipe),
         data=Origin(
             path=str(Path(data.path).resolve()) if data.path else None,
             train=len(data.train),
