@@ -547,7 +547,7 @@ def test_weights_of_another_shape_are_not_taken() -> None:
 
 def test_a_net_without_colours_has_none_to_shift() -> None:
     grey = graph("net g input 1x8x8 fc-4")
-    with pytest.raises(UserError, match="the net reads 1 channels, not 3"):
+    with pytest.raises(UserError, match="the net reads images of 1×8×8"):
         read_recipe(block("rgb-shift 0.1"), grey)
 
 

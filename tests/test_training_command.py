@@ -112,7 +112,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path) -> None:
         (["tiny.vgg", "--set", "lrr=1"], "did you mean `lr`?"),
         (["tiny.vgg", "--set", "batch=٣٢"], "--set:1:7"),
         (["tiny.vgg", "--precision", "fp16", "--device", "cpu"], "fp16 needs `--device cuda`"),
-        (["tiny.vgg", "--set", "scale=16"], "`scale 16` is smaller than the net's input"),
+        (["tiny.vgg", "--set", "scale=16"], "a scale of 16 is smaller than the net's input"),
         (["tiny.vgg", "--input", "1"], "pool"),
         (["tiny.vgg", "--out", "images"], "images exists already"),
         (["--resume", "images"], "is not the folder of a training run"),

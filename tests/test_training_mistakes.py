@@ -11,51 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from vggc.diagnostics import Diagnostic, UserError, render
-from vggc.source import Source
-from vggc.syntax.parse import parse_block
+from vggc.diagnostics import Diagnostic, render
 from vggc.training import mistakes
-from vggc.training.recipe import Recipe, check_scale, override, read_recipe
 
 FOLDER = Path(__file__).parent / "diagnostics" / "training"
 
 
-def in_block(settings: str) -> Diagnostic:
-    """The mistake in the settings of a `train` block."""
-    with pytest.raises(UserError) as error:
-        read_recipe(parse_block(Source("tiny.vgg", f"train {{\n  {settings}\n}}\n")))
-    return error.value.diagnostics[0]
-
-
-def in_change(change: str) -> Diagnostic:
-    """The mistake in a `--set`."""
-    with pytest.raises(UserError) as error:
-        override(Recipe(), [change])
-    return error.value.diagnostics[0]
-
-
-def too_small() -> Diagnostic:
-    with pytest.raises(UserError) as error:
-        check_scale(Recipe(scale=(200, 512)), (224, 224))
-    return error.value.diagnostics[0]
-
-
 def samples() -> list[Diagnostic]:
-    """One of each: reached where a text is enough to reach it, made by hand otherwise."""
+    """One of each."""
     return [
-        in_block("ephocs 3"),
-        in_block("batch 1; batch 2"),
-        in_block("constant; plateau"),
-        in_block("sgd lrr=1"),
-        in_block("sgd lr=1 lr=2"),
-        in_block("epochs"),
-        in_block("init hee"),
-        in_change("lrr=1"),
-        in_change("batch"),
-        in_change("batch=٣٢"),
-        in_change("warm-up=0.1"),
-        too_small(),
-        mistakes.AmbiguousOverride(None, "lr", "`sgd.lr` or `adam.lr`"),
+        mistakes.NotTrainedYet(None, "`init-from`", "leave it out"),
         mistakes.NoSuchFolder(None, "photos"),
         mistakes.UnreadableFolder(None, "photos/cat", "Permission denied"),
         mistakes.NoClassFolders(None, "photos", ".jpg .png"),

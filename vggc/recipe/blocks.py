@@ -25,7 +25,9 @@ from vggc.values import (
     Kind,
     Maybe,
     Name,
+    Names,
     Real,
+    Several,
     Whole,
     convert,
     misfit,
@@ -404,6 +406,11 @@ def _is_bare(form: Form) -> bool:
     return isinstance(form, Variants) and form.bare
 
 
+def _is_list(form: Form) -> bool:
+    kind = form.kind if isinstance(form, Plain) else None
+    return isinstance(kind.kind if isinstance(kind, Maybe) else kind, Several | Names)
+
+
 def _number_of_values(form: Form) -> tuple[int, int]:
     """How many values a setting has at least and at most."""
     match form:
@@ -498,7 +505,7 @@ def key_span(line: ast.Setting) -> Span:
 
 def wrong_number_of_values(line: ast.Setting, form: Form, least: int, most: int) -> Diagnostic:
     expected = {(0, 0): "no value", (0, 1): "`on`, `off` or no value"}.get(
-        (least, most), "one value"
+        (least, most), "a list with commas" if _is_list(form) else "one value"
     )
     count = len(line.values)
     given = {0: "no value", 1: "one value"}.get(count, f"{count} values")

@@ -178,10 +178,10 @@ class CropMismatch(Diagnostic):
 @dataclass(frozen=True)
 class ShiftWithoutColours(Diagnostic):
     title = "`rgb-shift` needs images in colour"
-    label = "the net reads {channels} channels, not 3"
-    help = "leave it out"
+    label = "the net reads images of {input}"
+    help = "leave it out, or give the net an input of three channels"
 
-    channels: int
+    input: str
 
 
 @dataclass(frozen=True)

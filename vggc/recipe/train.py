@@ -238,7 +238,7 @@ def image_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
         shown = describe(recipe.crop), describe(tuple(size))
         found.append(mistakes.CropMismatch(span, *shown, right))
     if recipe.rgb_shift is not None and channels != 3:
-        found.append(mistakes.ShiftWithoutColours(reading.span("rgb-shift"), channels))
+        found.append(mistakes.ShiftWithoutColours(reading.span("rgb-shift"), describe(graph.input)))
     return found
 
 

@@ -12,7 +12,7 @@ from vggc.diagnostics import Diagnostic
 @dataclass(frozen=True)
 class NotTrainedYet(Diagnostic):
     title = "{what} can be written and checked, but not trained with yet"
-    label = "vggc cannot carry this out yet"
+    label = "`vggc train` does not carry this out yet"
     help = "{suggestion}"
 
     what: str
