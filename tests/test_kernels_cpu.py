@@ -7,36 +7,46 @@ import os
 os.environ.setdefault("TVM_NUM_THREADS", "2")
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import ModuleType
-from typing import Any, TypeAlias, assert_never
+from typing import Any
 
 import numpy as np
 import pytest
 import tvm
 import tvm_ffi
-from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
+from workload_reference import (
+    ACTIVATIONS,
+    ELEMENTWISE,
+    GROUPED,
+    POOLS,
+    activate,
+    draws,
+    pool,
+    reference,
+    sides,
+    weight_shapes,
+)
 
+from vggc.ir.ops import RELU, Activation
 from vggc.kernels.cpu import Machine, kernel
 from vggc.kernels.cpu import conv as conv_template
 from vggc.kernels.cpu import dense as dense_template
+from vggc.kernels.cpu import depthwise as depthwise_template
 from vggc.kernels.workloads import (
+    AvgPool,
     Conv,
     Dense,
     Lrn,
     Map,
-    MaxPool,
     Packing,
     Pair,
-    Relu,
+    Pointwise,
     Softmax,
     ToNchw,
     ToNhwc,
     Workload,
 )
-
-Array: TypeAlias = NDArray[np.floating[Any]]
 
 HOST = {"kind": "llvm", "mcpu": tvm.get_global_func("target.llvm_get_system_cpu")()}
 AVX2 = {"kind": "llvm", "mcpu": "haswell"}
@@ -52,7 +62,7 @@ def conv(
     stride: int = 1,
     padding: int | None = None,
     halos: Pair | None = None,
-    relu: bool = True,
+    act: Activation | None = RELU,
 ) -> Conv:
     """A convolution of the map `(N, H, W, C)`; `halos` of its input and output."""
     padding = kernel // 2 if padding is None else padding
@@ -65,20 +75,7 @@ def conv(
         kernel=(kernel, kernel),
         stride=(stride, stride),
         padding=(padding, padding),
-        relu=relu,
-    )
-
-
-def max_pool(
-    shape: tuple[int, int, int, int], kernel: int, stride: int, halos: Pair = (0, 0)
-) -> MaxPool:
-    batch, height, width, channels = shape
-    out = [(extent - kernel) // stride + 1 for extent in (height, width)]
-    return MaxPool(
-        input=Map(*shape, halo=halos[0]),
-        output=Map(batch, out[0], out[1], channels, halo=halos[1]),
-        kernel=(kernel, kernel),
-        stride=(stride, stride),
+        act=act,
     )
 
 
@@ -103,37 +100,32 @@ CONVS = {
     "stride 2": conv((1, 15, 12, 6), 32, stride=2, halos=(1, 1)),
     "1×1 kernel, stride 2": conv((2, 9, 9, 6), 32, kernel=1, stride=2),
     "5×5 kernel, stride 2": conv((1, 16, 15, 3), 20, kernel=5, stride=2, halos=(2, 1)),
-    "linear": conv((1, 9, 9, 6), 32, relu=False),
+    "linear": conv((1, 9, 9, 6), 32, act=None),
     "oblong": Conv(
-        Map(2, 6, 11, 7, halo=2), Map(2, 3, 11, 19, halo=1), (3, 1), (2, 1), (1, 0), relu=True
+        Map(2, 6, 11, 7, halo=2), Map(2, 3, 11, 19, halo=1), (3, 1), (2, 1), (1, 0), act=RELU
     ),
 }
 
 DENSES = {
-    "odd features": Dense(1, 77, 130, relu=True),
-    "10 ways": Dense(1, 64, 10, relu=False),
-    "1000 ways": Dense(1, 40, 1000, relu=False),
-    "one output": Dense(3, 40, 1, relu=False),
-    "batch": Dense(5, 77, 130, relu=True),
-    "batch larger than the tile": Dense(37, 40, 70, relu=True),
-    "map": Dense(1, 3 * 2 * 5, 70, relu=True, source=Map(1, 3, 2, 5)),
-    "batch of maps": Dense(4, 3 * 2 * 5, 70, relu=True, source=Map(4, 3, 2, 5)),
-    "1×1 map": Dense(2, 24, 48, relu=False, source=Map(2, 1, 1, 24)),
+    "odd features": Dense(1, 77, 130, act=RELU),
+    "10 ways": Dense(1, 64, 10, act=None),
+    "1000 ways": Dense(1, 40, 1000, act=None),
+    "gelu": Dense(5, 30, 21, Activation("gelu")),
+    "one output": Dense(3, 40, 1, act=None),
+    "batch": Dense(5, 77, 130, act=RELU),
+    "batch larger than the tile": Dense(37, 40, 70, act=RELU),
+    "map": Dense(1, 3 * 2 * 5, 70, act=RELU, source=Map(1, 3, 2, 5)),
+    "batch of maps": Dense(4, 3 * 2 * 5, 70, act=RELU, source=Map(4, 3, 2, 5)),
+    "1×1 map": Dense(2, 24, 48, act=None, source=Map(2, 1, 1, 24)),
 }
 
 OTHERS: dict[str, Workload] = {
-    "pool 2×2": max_pool((2, 8, 6, 20), 2, 2, halos=(0, 1)),
-    "pool 2×2 of odd maps": max_pool((1, 7, 5, 33), 2, 2, halos=(1, 2)),
-    "pool 3×3, stride 2": max_pool((1, 13, 13, 16), 3, 2, halos=(2, 0)),
-    "pool to 1×1": max_pool((2, 2, 2, 5), 2, 2, halos=(0, 1)),
-    "pool 50×50": max_pool((1, 56, 56, 20), 50, 3, halos=(1, 2)),
     "lrn": lrn((1, 5, 4, 40), 5, 0.75, halos=(0, 1)),
     "lrn over an even window": lrn((2, 3, 3, 7), 4, 0.5, halos=(1, 0)),
     "lrn over more than the channels": lrn((1, 3, 3, 3), 9, 1.0, halos=(1, 2)),
     "lrn over 101 of 128": lrn((1, 4, 3, 128), 101, 0.75, halos=(1, 2)),
     "lrn over far more than the channels": lrn((1, 2, 2, 3), 1023, 0.75),
     "lrn with another exponent": lrn((1, 3, 3, 18), 5, 0.6),
-    "relu": Relu(Map(2, 5, 3, 18, halo=1), Map(2, 5, 3, 18, halo=2)),
     "soft-max": Softmax(3, 1000),
     "soft-max of 10": Softmax(1, 10),
     "to nhwc": ToNhwc(Map(2, 9, 5, 3, halo=1)),
@@ -141,89 +133,22 @@ OTHERS: dict[str, Workload] = {
     "to nchw": ToNchw(Map(2, 9, 5, 35, halo=2)),
 }
 
-WORKLOADS: dict[str, Workload] = {**CONVS, **DENSES, **OTHERS}
-
-
-# What they mean
-
-
-def windows(x: Array, kernel: Pair, stride: Pair) -> Array:
-    """`(N, H, W, C)` to `(N, H', W', C, kh, kw)`."""
-    return sliding_window_view(x, kernel, axis=(1, 2))[:, :: stride[0], :: stride[1]]
-
-
-def positive(y: Array, relu: bool) -> Array:
-    return np.maximum(y, 0) if relu else y
-
-
-def reference(workload: Workload, x: Array, weight: Array, bias: Array) -> Array:
-    """The result without halo in float64, from an input without halo."""
-    y: Array
-    match workload:
-        case Conv(kernel=kernel, stride=stride, padding=(top, left), relu=relu):
-            padded = np.pad(x, ((0, 0), (top, top), (left, left), (0, 0)))
-            y = np.einsum("nyxcij,kcij->nyxk", windows(padded, kernel, stride), weight)
-            return positive(y + bias, relu)
-        case Dense(source=source, relu=relu):
-            rows = x if source is None else x.transpose(0, 3, 1, 2).reshape(source.batch, -1)
-            return positive(rows @ weight.T + bias, relu)
-        case MaxPool():
-            y = windows(x, workload.kernel, workload.stride).max((-2, -1))
-            return y
-        case Lrn(size=size):
-            before = size // 2
-            squares = np.pad(x**2, ((0, 0), (0, 0), (0, 0), (before, size - 1 - before)))
-            total = sliding_window_view(squares, size, axis=3).sum(-1)
-            y = x / (workload.k + workload.alpha * total) ** workload.beta
-            return y
-        case Relu():
-            return np.maximum(x, 0)
-        case Softmax():
-            exponentials = np.exp(x - x.max(1, keepdims=True))
-            y = exponentials / exponentials.sum(1, keepdims=True)
-            return y
-        case ToNhwc():
-            return x.transpose(0, 2, 3, 1)
-        case ToNchw():
-            return x.transpose(0, 3, 1, 2)
-    assert_never(workload)
+WORKLOADS: dict[str, Workload] = {
+    **CONVS,
+    **{
+        f"conv, {name}": conv((2, 5, 6, 7), 19, halos=(1, 1), act=act)
+        for name, act in ACTIVATIONS.items()
+    },
+    **GROUPED,
+    **DENSES,
+    **POOLS,
+    **ELEMENTWISE,
+    **OTHERS,
+    **{f"draw {index}": workload for index, workload in enumerate(draws(0, 40))},
+}
 
 
 # Running them
-
-
-@dataclass(frozen=True)
-class Side:
-    """An input or output: the shape of its buffer, and the halo around its content."""
-
-    shape: tuple[int, ...]
-    halo: int = 0
-
-    @classmethod
-    def of(cls, map: Map) -> Side:
-        return cls(map.shape, map.halo)
-
-    def content(self, buffer: Array) -> Array:
-        if self.halo == 0:
-            return buffer
-        inside = slice(self.halo, -self.halo)
-        return buffer[:, inside, inside]
-
-
-def sides(workload: Workload) -> tuple[Side, Side]:
-    match workload:
-        case Dense(batch=batch, source=source):
-            flat = Side((batch, workload.in_features))
-            return Side.of(source) if source else flat, Side((batch, workload.out_features))
-        case Softmax(batch=batch, features=features):
-            return Side((batch, features)), Side((batch, features))
-        case ToNhwc(output=out):
-            return Side((out.batch, out.channels, out.height, out.width)), Side.of(out)
-        case ToNchw(input=source):
-            planes = (source.batch, source.channels, source.height, source.width)
-            return Side.of(source), Side(planes)
-        case _:
-            return Side.of(workload.input), Side.of(workload.output)
 
 
 def library(functions: list[Any], target: tvm.target.Target) -> Callable[[int], Any]:
@@ -236,23 +161,23 @@ def library(functions: list[Any], target: tvm.target.Target) -> Callable[[int], 
 def check(run: Any, workload: Workload, packing: Packing | None) -> None:
     """The content is right, the halo zero, and no byte of the output left as it was."""
     rng = np.random.default_rng(0)
-    source, out = sides(workload)
-    x = np.zeros(source.shape, np.float32)
-    source.content(x)[...] = rng.standard_normal(source.content(x).shape)
+    sources, out = sides(workload)
+    # Only a convolution may read what is around a map.
+    around = 0.0 if isinstance(workload, Conv) else np.nan
+    inputs = [np.full(source.shape, around, np.float32) for source in sources]
+    contents = [source.content(x) for source, x in zip(sources, inputs, strict=True)]
+    for content in contents:
+        content[...] = rng.standard_normal(content.shape)
+    weights = [rng.standard_normal(shape, np.float32) for shape in weight_shapes(workload)]
+    packed = [packing.pack(weights[0]), *weights[1:]] if packing else weights
     y = tvm.runtime.tensor(np.full(out.shape, np.nan, np.float32))
-    weight = bias = np.zeros(0, np.float32)
-    arguments = [x]
-    if packing is not None:
-        assert isinstance(workload, Conv | Dense)
-        weight = rng.standard_normal(workload.weight_shape, np.float32)
-        bias = rng.standard_normal(workload.weight_shape[0], np.float32)
-        arguments = [x, packing.pack(weight), bias]
 
-    run(*map(tvm.runtime.tensor, arguments), y)
+    run(*map(tvm.runtime.tensor, [*inputs, *packed]), y)
 
     result = y.numpy()
-    expected = reference(workload, source.content(x).astype(float), weight, bias)
+    expected = reference(workload, contents, weights)
     content = out.content(result)
+    assert content.shape == expected.shape
     error = np.linalg.norm(content - expected) / np.linalg.norm(expected)
     assert error < 1e-5
     content[...] = 0
@@ -283,6 +208,8 @@ def test_a_kernel_computes_its_workload(
         pytest.param(CONVS["odd extents"], conv_template, id="conv"),
         pytest.param(CONVS["batch of odd maps"], conv_template, id="conv of a batch"),
         pytest.param(DENSES["batch of maps"], dense_template, id="dense"),
+        pytest.param(GROUPED["two groups"], conv_template, id="groups"),
+        pytest.param(GROUPED["depthwise"], depthwise_template, id="depthwise"),
     ],
 )
 def test_every_tile_computes_the_same(workload: Any, template: ModuleType) -> None:
@@ -296,10 +223,68 @@ def test_every_tile_computes_the_same(workload: Any, template: ModuleType) -> No
         check(run(index), workload, each.packing)
 
 
+# Accuracy
+
+
+@pytest.mark.parametrize("target", [HOST, AVX2], ids=["host", "avx2"])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_an_activation_is_exact_to_a_few_units_in_the_last_place(
+    name: str, target: dict[str, str]
+) -> None:
+    points = [np.linspace(-r, r, 5000, dtype=np.float32) for r in (1e-4, 0.1, 1, 10, 100)]
+    x = np.concatenate([*points, np.float32([1e-29, -1e-29, 1e30, -1e30])])
+    y = apply(ACTIVATIONS[name], x, target)
+    expected = activate(ACTIVATIONS[name], x.astype(float))
+    units = 10 if name == "gelu" else 4
+    unit = np.spacing(np.abs(expected).astype(np.float32))
+    tiny = np.abs(expected) < 1e-30
+    assert np.where(tiny, np.abs(y) < 1e-30, np.abs(y - expected) <= units * unit).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "limits"),
+    [
+        ("relu", (0, np.inf, 0)),
+        ("relu6", (0, 6, 0)),
+        ("leaky", (-np.inf, np.inf, np.nan)),
+        ("elu", (-1.5, np.inf, np.nan)),
+        ("gelu", (np.nan, np.inf, np.nan)),
+        ("silu", (np.nan, np.inf, np.nan)),
+        ("sigmoid", (0, 1, np.nan)),
+        ("tanh", (-1, 1, np.nan)),
+    ],
+)
+def test_an_activation_at_the_ends_and_at_nan(
+    name: str, limits: tuple[float, float, float]
+) -> None:
+    """x·Φ(x) and x·sigmoid(x) are ∞·0 at their lower end, as in PyTorch."""
+    y = apply(ACTIVATIONS[name], np.float32([-np.inf, np.inf, np.nan]), HOST)
+    np.testing.assert_array_equal(y, np.float32(limits))
+
+
+def apply(act: Activation, x: np.ndarray, target: dict[str, str]) -> np.ndarray:
+    layout = Map(1, 1, 1, x.size)
+    goal = tvm.target.Target(target)
+    func = kernel(Pointwise(layout, layout, act), Machine.of(goal)).func
+    y = tvm.runtime.tensor(np.zeros(layout.shape, np.float32))
+    library([func], goal)(0)(tvm.runtime.tensor(x.reshape(layout.shape)), y)
+    return y.numpy().ravel()
+
+
+def test_a_mean_of_many_is_as_good_as_that_of_few() -> None:
+    """A plain sum of these 3025 floats is wrong by 2e-6."""
+    workload = pool(AvgPool, (1, 55, 55, 40), (55, 55), (55, 55))
+    target = tvm.target.Target(HOST)
+    x = np.random.default_rng(0).random(workload.input.shape, np.float32)
+    y = tvm.runtime.tensor(np.zeros(workload.output.shape, np.float32))
+    library([kernel(workload, Machine.of(target)).func], target)(0)(tvm.runtime.tensor(x), y)
+    np.testing.assert_allclose(y.numpy()[:, 0, 0], x.mean((1, 2), float), rtol=5e-7)
+
+
 # The rest of the contract
 
 
-@pytest.mark.parametrize("workload", [*CONVS.values(), *DENSES.values()])
+@pytest.mark.parametrize("workload", [*CONVS.values(), *GROUPED.values(), *DENSES.values()])
 def test_unpacking_gives_the_weight_back_bit_for_bit(workload: Conv | Dense) -> None:
     packing = kernel(workload, Machine(lanes=8, registers=16)).packing
     assert packing is not None
@@ -312,7 +297,25 @@ def test_unpacking_gives_the_weight_back_bit_for_bit(workload: Conv | Dense) -> 
 
 def test_a_dense_layer_reads_no_halo() -> None:
     with pytest.raises(AssertionError):
-        Dense(1, 12, 5, relu=False, source=Map(1, 2, 2, 3, halo=1))
+        Dense(1, 12, 5, act=None, source=Map(1, 2, 2, 3, halo=1))
+
+
+@pytest.mark.parametrize(
+    ("workload", "algorithm"),
+    [
+        (CONVS["odd extents"], "direct"),
+        (conv((1, 4, 4, 1), 8), "direct"),
+        (GROUPED["two groups"], "grouped"),
+        (GROUPED["depthwise"], "depthwise"),
+        (GROUPED["depthwise with a multiplier"], "depthwise"),
+        (DENSES["odd features"], "gemv"),
+        (DENSES["batch"], "gemm"),
+        (POOLS["mean 2×2"], "window"),
+        (POOLS["mean of the whole map"], "walk"),
+    ],
+)
+def test_the_algorithm_suits_the_workload(workload: Workload, algorithm: str) -> None:
+    assert kernel(workload, Machine(lanes=16, registers=32)).algorithm == algorithm
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

@@ -7,11 +7,15 @@ accumulates. A long reduction is summed in pieces: the rounding error of a sum g
 the square root of its length, and a piece costs one addition per element. Loops run over
 blocks of channels outermost, so that one block of weights (590 KB for 3×3 over 512
 channels) serves every tile from the L2 cache.
+
+Where channels are in groups, a tile lies in one of them and a kernel row falls into `kw`
+pieces of the `C/groups` floats of that group.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import ceil, prod
@@ -21,7 +25,8 @@ from tvm.ir import Expr
 from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
-from vggc.kernels.cpu.loops import clear_halo, function, inside, tile_origin, unrolled, view
+from vggc.kernels.activation import activate
+from vggc.kernels.cpu.loops import clear_halo, elements, function, inside, tile_origin, view
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.workloads import Conv, Kernel
 
@@ -52,7 +57,8 @@ class ConvKnobs:
 def tiles(conv: Conv, machine: Machine) -> Iterator[ConvKnobs]:
     """Tiles that fit the map and leave registers for the operands."""
     out = conv.output
-    for vectors in range(1, min(ceil(out.channels / machine.lanes), MAX_VECTORS) + 1):
+    group = out.channels // conv.groups
+    for vectors in range(1, min(ceil(group / machine.lanes), MAX_VECTORS) + 1):
         pixels = (machine.registers - 1) // vectors - 1
         for images in range(1, min(out.batch, pixels, MAX_ROWS) + 1):
             for rows in range(1, min(out.height, pixels // images, MAX_ROWS // images) + 1):
@@ -75,7 +81,8 @@ def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> tuple[int, int, int,
     """
     out = conv.output
     num_tiles = (
-        ceil(out.channels / (machine.lanes * knobs.vectors))
+        conv.groups
+        * ceil(out.channels // conv.groups / (machine.lanes * knobs.vectors))
         * ceil(out.batch / knobs.images)
         * ceil(out.height / knobs.rows)
         * ceil(out.width / knobs.columns)
@@ -95,34 +102,41 @@ def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> tuple[int, int, int,
 
 @dataclass(frozen=True)
 class BlockedWeight:
-    """`(K, C, kh, kw)` as `(K/block, kh, kw, C, block)`, the last block padded with zeros."""
+    """`(K, C, kh, kw)` as `(K/block, kh, kw, C, block)`, group by group.
+
+    The last block of each group is padded with zeros; C counts the channels of one group.
+    """
 
     shape: tuple[int, ...]
     block: int
+    groups: int = 1
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
         k, c, kh, kw = self.shape
-        return (ceil(k / self.block), kh, kw, c, self.block)
+        return (self.groups * ceil(k // self.groups / self.block), kh, kw, c, self.block)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
         k, c, kh, kw = self.shape
-        blocks = self.packed_shape[0]
-        padded = np.zeros((blocks * self.block, c, kh, kw), weight.dtype)
-        padded[:k] = weight
+        blocks, group = self.packed_shape[0], k // self.groups
+        padded = np.zeros(
+            (self.groups, blocks // self.groups * self.block, c, kh, kw), weight.dtype
+        )
+        padded[:, :group] = weight.reshape(self.groups, group, c, kh, kw)
         blocked = padded.reshape(blocks, self.block, c, kh, kw)
         return np.ascontiguousarray(blocked.transpose(0, 3, 4, 2, 1))
 
     def unpack(self, packed: np.ndarray) -> np.ndarray:
-        k, c, kh, kw = self.shape
+        _, c, kh, kw = self.shape
         blocked = packed.transpose(0, 4, 3, 1, 2)
-        return np.ascontiguousarray(blocked.reshape(-1, c, kh, kw)[:k])
+        padded = blocked.reshape(self.groups, -1, c, kh, kw)
+        return padded[:, : self.shape[0] // self.groups].reshape(self.shape)
 
 
 def kernel(conv: Conv, machine: Machine, knobs: ConvKnobs | None = None) -> Kernel:
     """Code for `conv` with these knobs, one of `tiles`, or with the default ones."""
     knobs = knobs or default_knobs(conv, machine)
-    packing = BlockedWeight(conv.weight_shape, knobs.vectors * machine.lanes)
+    packing = BlockedWeight(conv.weight_shape, knobs.vectors * machine.lanes, conv.groups)
     func = function(
         partial(emit, conv, machine, knobs),
         x=conv.input.shape,
@@ -130,19 +144,23 @@ def kernel(conv: Conv, machine: Machine, knobs: ConvKnobs | None = None) -> Kern
         bias=(conv.output.channels,),
         y=conv.output.shape,
     )
-    return Kernel("direct", asdict(knobs), func, packing)
+    algorithm = "direct" if conv.groups == 1 else "grouped"
+    return Kernel(algorithm, asdict(knobs), func, packing)
 
 
-def elements(knobs: ConvKnobs, channels: int, lanes: int) -> Iterator[tuple[Expr, ...]]:
-    """Unrolled loops over the pixels and the first `channels` channels of a tile."""
-    pixels = (knobs.images, knobs.rows, knobs.columns)
-    full, rest = divmod(channels, lanes)
-    if full:
-        with unrolled(*pixels, full) as (*pixel, vector), T.vectorized(lanes) as lane:
-            yield *pixel, vector * lanes + lane
-    if rest:
-        with unrolled(*pixels) as pixel, T.vectorized(rest) as lane:
-            yield *pixel, full * lanes + lane
+@contextmanager
+def runs(conv: Conv) -> Iterator[tuple[Expr, Expr, Expr | int]]:
+    """Over what lies side by side in the window, in input and weight: index, row, column.
+
+    That is a kernel row or, where the channels of a group are a part of all, one pixel.
+    """
+    kh, kw = conv.kernel
+    if conv.groups == 1:
+        with T.serial(kh) as dy:
+            yield dy, dy, 0
+    else:
+        with T.serial(kh) as dy, T.serial(kw) as dx:
+            yield dy * kw + dx, dy, dx
 
 
 def emit(
@@ -159,72 +177,76 @@ def emit(
     (kh, kw), (stride_y, stride_x) = conv.kernel, conv.stride
     top, left = (source.halo - padding for padding in conv.padding)
     block = knobs.vectors * machine.lanes
-    num_blocks = ceil(out.channels / block)
+    group_in, group_out = source.channels // conv.groups, out.channels // conv.groups
+    group_blocks = ceil(group_out / block)
+    num_blocks = conv.groups * group_blocks
     num_rows = ceil(out.height / knobs.rows)
     num_columns = ceil(out.width / knobs.columns)
     num_images = ceil(out.batch / knobs.images)
 
     batch, height, width, channels = source.shape
+    num_runs, num_steps = (kh, kw * channels) if conv.groups == 1 else (kh * kw, group_in)
     x_rows = view(x, (batch, height, width * channels))
-    weight_rows = view(weight, (num_blocks, kh, kw * channels, block))
+    weight_runs = view(weight, (num_blocks, num_runs, num_steps, block))
     y_map = view(y, out.shape)
 
     clear_halo(y, out)
     with T.parallel(num_blocks * num_images * num_rows) as task:
         k = task // (num_images * num_rows)
+        group, group_block = k // group_blocks, k % group_blocks
+        first_channel = group * group_out + group_block * block
         n0 = tile_origin(task // num_rows % num_images, knobs.images, out.batch)
         y0 = tile_origin(task % num_rows, knobs.rows, out.height)
         with T.serial(num_columns) as column:
             x0 = tile_origin(column, knobs.columns, out.width)
-            tile = (knobs.images, knobs.rows, knobs.columns, block)
-            sums = T.alloc_buffer(tile, "float32", scope="local")
+            pixels = (knobs.images, knobs.rows, knobs.columns)
+            sums = T.alloc_buffer((*pixels, block), "float32", scope="local")
 
             def fill_with_zeros(target: Buffer) -> None:
-                for index in elements(knobs, block, machine.lanes):
+                for index in elements(pixels, block, machine.lanes):
                     T.buffer_store(target, T.float32(0), index)
 
-            def accumulate(dy: Expr, first_step: Expr | int, num_steps: Expr | int) -> None:
-                with T.serial(num_steps) as t:
-                    for n, i, j, c in elements(knobs, block, machine.lanes):
+            def accumulate(
+                run: tuple[Expr, Expr, Expr | int], first_step: Expr | int, steps: Expr | int
+            ) -> None:
+                index, dy, dx = run
+                with T.serial(steps) as t:
+                    for n, i, j, c in elements(pixels, block, machine.lanes):
                         row = (y0 + i) * stride_y + dy + top
-                        first = ((x0 + j) * stride_x + left) * channels
+                        first = ((x0 + j) * stride_x + left + dx) * channels + group * group_in
                         factor = x_rows[n0 + n, row, first + first_step + t]
-                        product = factor * weight_rows[k, dy, first_step + t, c]
+                        product = factor * weight_runs[k, index, first_step + t, c]
                         T.buffer_store(sums, sums[n, i, j, c] + product, [n, i, j, c])
 
-            row_steps = kw * channels
-            if kh * row_steps <= 2 * PIECE:
+            if num_runs * num_steps <= 2 * PIECE:
                 totals = sums
                 fill_with_zeros(sums)
-                with T.serial(kh) as dy:
-                    accumulate(dy, 0, row_steps)
+                with runs(conv) as run:
+                    accumulate(run, 0, num_steps)
             else:
-                totals = T.alloc_buffer(tile, "float32", scope="local")
+                totals = T.alloc_buffer((*pixels, block), "float32", scope="local")
                 fill_with_zeros(totals)
-                num_pieces = ceil(row_steps / PIECE)
-                piece = ceil(row_steps / num_pieces)
-                with T.serial(kh) as dy, T.serial(num_pieces) as index:
+                num_pieces = ceil(num_steps / PIECE)
+                piece = ceil(num_steps / num_pieces)
+                with runs(conv) as run, T.serial(num_pieces) as index:
                     start = index * piece
-                    cut = row_steps % piece != 0
+                    cut = num_steps % piece != 0
                     fill_with_zeros(sums)
-                    accumulate(dy, start, T.min(piece, row_steps - start) if cut else piece)
-                    for at in elements(knobs, block, machine.lanes):
+                    accumulate(run, start, T.min(piece, num_steps - start) if cut else piece)
+                    for at in elements(pixels, block, machine.lanes):
                         T.buffer_store(totals, totals[at] + sums[at], at)
 
             def store(num_channels: int) -> None:
-                for n, i, j, c in elements(knobs, num_channels, machine.lanes):
-                    value = totals[n, i, j, c] + bias[k * block + c]
-                    T.buffer_store(
-                        y_map,
-                        T.max(value, T.float32(0)) if conv.relu else value,
-                        inside(out, n0 + n, y0 + i, x0 + j, k * block + c),
-                    )
+                for n, i, j, c in elements(pixels, num_channels, machine.lanes):
+                    value = totals[n, i, j, c] + bias[first_channel + c]
+                    at = inside(out, n0 + n, y0 + i, x0 + j, first_channel + c)
+                    T.buffer_store(y_map, activate(conv.act, value), at)
 
-            rest = out.channels - (num_blocks - 1) * block
+            rest = group_out - (group_blocks - 1) * block
             if rest == block:
                 store(block)
             else:
-                with T.If(k < num_blocks - 1):
+                with T.If(group_block < group_blocks - 1):
                     with T.Then():
                         store(block)
                     with T.Else():

@@ -28,7 +28,7 @@ def as_conv(dense: Dense) -> Conv:
         kernel=(source.height, source.width),
         stride=(1, 1),
         padding=(0, 0),
-        relu=dense.relu,
+        act=dense.act,
     )
 
 

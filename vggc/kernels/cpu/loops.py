@@ -38,6 +38,17 @@ def unrolled(*extents: int) -> Iterator[tuple[Expr, ...]]:
         yield tuple(stack.enter_context(T.unroll(extent)) for extent in extents)
 
 
+def elements(pixels: tuple[int, ...], channels: int, lanes: int) -> Iterator[tuple[Expr, ...]]:
+    """Unrolled loops over the pixels and the channels of a tile in registers."""
+    full, rest = divmod(channels, lanes)
+    if full:
+        with unrolled(*pixels, full) as (*pixel, vector), T.vectorized(lanes) as lane:
+            yield *pixel, vector * lanes + lane
+    if rest:
+        with unrolled(*pixels) as pixel, T.vectorized(rest) as lane:
+            yield *pixel, full * lanes + lane
+
+
 @contextmanager
 def parallel_rows(map: Map) -> Iterator[tuple[Expr, Expr]]:
     """A task for every row of pixels: the image and the row in it."""

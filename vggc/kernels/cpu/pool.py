@@ -1,38 +1,124 @@
-"""Max pooling, a row of output pixels per task."""
+"""Maximum and mean over windows.
+
+A small window is one expression, a row of output pixels per task. A large one, such as a
+whole map, is walked with a block of channels in registers, a row and a block per task.
+"""
 
 from __future__ import annotations
 
-from functools import reduce
+from collections.abc import Iterator
+from functools import partial, reduce
 from itertools import product
+from math import ceil, prod
+from operator import add
 
 from tvm.ir import Expr
 from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
-from vggc.kernels.cpu.loops import MAX_TERMS, clear_halo, function, inside, parallel_rows
-from vggc.kernels.workloads import Kernel, MaxPool
+from vggc.kernels.cpu.loops import (
+    MAX_TERMS,
+    clear_halo,
+    elements,
+    function,
+    inside,
+    parallel_rows,
+    tile_origin,
+)
+from vggc.kernels.cpu.machine import Machine
+from vggc.kernels.windows import axes
+from vggc.kernels.workloads import AvgPool, Kernel, MaxPool
+
+# Vector registers of a block of channels; a mean needs them twice.
+MAX_VECTORS = 4
 
 
-def kernel(pool: MaxPool) -> Kernel:
+def kernel(pool: MaxPool | AvgPool, machine: Machine) -> Kernel:
+    """Code for `pool`."""
+    if prod(pool.kernel) <= MAX_TERMS:
+        algorithm, body = "window", partial(emit_small, pool)
+    else:
+        algorithm, body = "walk", partial(emit_large, pool, machine)
+    return Kernel(algorithm, {}, function(body, x=pool.input.shape, y=pool.output.shape))
+
+
+def emit_small(pool: MaxPool | AvgPool, x: Buffer, y: Buffer) -> None:
+    """Write the body of a kernel, the elements of a window written out."""
     source, out = pool.input, pool.output
-    (kh, kw), (stride_y, stride_x) = pool.kernel, pool.stride
+    rows, columns = axes(pool)
+    offsets = list(product(range(rows.kernel), range(columns.kernel)))
 
-    def body(x: Buffer, y: Buffer) -> None:
-        clear_halo(y, out)
-        with parallel_rows(out) as (n, i), T.serial(out.width) as j:
+    clear_halo(y, out)
+    with parallel_rows(out) as (n, i), T.serial(out.width) as j, T.serial(out.channels) as c:
+
+        def read(dy: int, dx: int) -> Expr:
+            return x[*inside(source, n, rows.clamped(i, dy), columns.clamped(j, dx), c)]
+
+        def summand(dy: int, dx: int) -> Expr:
+            if not (rows.overhangs or columns.overhangs):
+                return read(dy, dx)
+            on_map = T.And(rows.holds(i, dy), columns.holds(j, dx))
+            return T.Select(on_map, read(dy, dx), T.float32(0))
+
+        if isinstance(pool, MaxPool):
+            value = reduce(T.max, (read(*offset) for offset in offsets))
+        else:
+            count = rows.span(i)[1] * columns.span(j)[1]
+            value = reduce(add, (summand(*offset) for offset in offsets)) / to_float(count)
+        T.buffer_store(y, value, inside(out, n, i, j, c))
+
+
+def emit_large(pool: MaxPool | AvgPool, machine: Machine, x: Buffer, y: Buffer) -> None:
+    """Write the body of a kernel that walks each window.
+
+    A mean sums row by row first: the rounding error of a sum grows with the square root of
+    its length.
+    """
+    source, out = pool.input, pool.output
+    rows, columns = axes(pool)
+    block = min(MAX_VECTORS * machine.lanes, out.channels)
+    num_blocks = ceil(out.channels / block)
+
+    def channels(start: Expr) -> Iterator[tuple[Expr, Expr]]:
+        """Those of a block: their index in it and in the map."""
+        for (c,) in elements((), block, machine.lanes):
+            yield c, start + c
+
+    clear_halo(y, out)
+    with T.parallel(out.batch * out.height * num_blocks) as task:
+        n, i = task // (out.height * num_blocks), task // num_blocks % out.height
+        c0 = tile_origin(task % num_blocks, block, out.channels)
+        with T.serial(out.width) as j:
+            (top, height), (left, width) = rows.span(i), columns.span(j)
+            result = T.alloc_buffer((block,), "float32", scope="local")
 
             def read(dy: Expr | int, dx: Expr | int, c: Expr) -> Expr:
-                return x[*inside(source, n, i * stride_y + dy, j * stride_x + dx, c)]
+                return x[*inside(source, n, top + dy, left + dx, c)]
 
-            if kh * kw <= MAX_TERMS:
-                with T.serial(out.channels) as c:
-                    window = (read(dy, dx, c) for dy, dx in product(range(kh), range(kw)))
-                    T.buffer_store(y, reduce(T.max, window), inside(out, n, i, j, c))
+            if isinstance(pool, MaxPool):
+                for at, c in channels(c0):
+                    T.buffer_store(result, read(0, 0, c), [at])
+                with T.serial(height) as dy, T.serial(width) as dx:
+                    for at, c in channels(c0):
+                        T.buffer_store(result, T.max(result[at], read(dy, dx, c)), [at])
             else:
-                with T.serial(out.channels) as c:
-                    T.buffer_store(y, read(0, 0, c), inside(out, n, i, j, c))
-                with T.serial(kh) as dy, T.serial(kw) as dx, T.serial(out.channels) as c:
-                    at = inside(out, n, i, j, c)
-                    T.buffer_store(y, T.max(y[*at], read(dy, dx, c)), at)
+                row = T.alloc_buffer((block,), "float32", scope="local")
+                for at, _ in channels(c0):
+                    T.buffer_store(result, T.float32(0), [at])
+                with T.serial(height) as dy:
+                    for at, _ in channels(c0):
+                        T.buffer_store(row, T.float32(0), [at])
+                    with T.serial(width) as dx:
+                        for at, c in channels(c0):
+                            T.buffer_store(row, row[at] + read(dy, dx, c), [at])
+                    for at, _ in channels(c0):
+                        T.buffer_store(result, result[at] + row[at], [at])
+            for at, c in channels(c0):
+                value = result[at]
+                if isinstance(pool, AvgPool):
+                    value = value / to_float(height * width)
+                T.buffer_store(y, value, inside(out, n, i, j, c))
 
-    return Kernel("window", {}, function(body, x=source.shape, y=out.shape))
+
+def to_float(count: Expr | int) -> Expr:
+    return T.float32(count) if isinstance(count, int) else T.Cast("float32", count)

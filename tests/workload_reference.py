@@ -1,0 +1,327 @@
+"""What the workloads mean, in float64 numpy, and samples of them that no tile divides."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias, assert_never
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from vggc.ir.ops import RELU, Activation, AvgPool2d, Conv2d, MaxPool2d
+from vggc.kernels.workloads import (
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Dense,
+    Lrn,
+    Map,
+    MaxPool,
+    Pair,
+    Pointwise,
+    PRelu,
+    Softmax,
+    ToNchw,
+    ToNhwc,
+    Workload,
+)
+
+Array: TypeAlias = NDArray[np.floating[Any]]
+Shape: TypeAlias = tuple[int, int, int, int]
+
+ACTIVATIONS = {
+    "relu": RELU,
+    "relu6": Activation("relu6"),
+    "leaky": Activation("leaky", 0.1),
+    "elu": Activation("elu", 1.5),
+    "gelu": Activation("gelu"),
+    "silu": Activation("silu"),
+    "sigmoid": Activation("sigmoid"),
+    "tanh": Activation("tanh"),
+}
+
+
+# Samples
+
+
+def grouped(
+    shape: Shape,
+    channels: int,
+    groups: int,
+    kernel: Pair = (3, 3),
+    stride: Pair = (1, 1),
+    padding: Pair = (1, 1),
+    halos: Pair = (1, 0),
+    act: Activation | None = None,
+) -> Conv:
+    """A convolution of the map `(N, H, W, C)`; `halos` of its input and output."""
+    batch, height, width, in_channels = shape
+    op = Conv2d(channels, kernel, stride, padding, groups)
+    _, *out = op.output((in_channels, height, width))
+    output = Map(batch, out[0], out[1], channels, halos[1])
+    return Conv(Map(*shape, halo=halos[0]), output, kernel, stride, padding, act, groups)
+
+
+def pool(
+    kind: type[MaxPool] | type[AvgPool],
+    shape: Shape,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair = (0, 0),
+    ceil: bool = False,
+    halos: Pair = (0, 0),
+) -> MaxPool | AvgPool:
+    """A pool of the map `(N, H, W, C)`; `halos` of its input and output."""
+    batch, height, width, channels = shape
+    op = (MaxPool2d if kind is MaxPool else AvgPool2d)(kernel, stride, padding, ceil)
+    _, *out = op.output((channels, height, width))
+    output = Map(batch, out[0], out[1], channels, halos[1])
+    return kind(Map(*shape, halo=halos[0]), output, kernel, stride, padding)
+
+
+def maps(shape: Pair, channels: tuple[int, ...], halos: tuple[int, ...]) -> tuple[Map, ...]:
+    """Maps of two images with these channels and halos."""
+    pairs = zip(channels, halos, strict=True)
+    return tuple(Map(2, *shape, count, halo) for count, halo in pairs)
+
+
+GROUPED = {
+    "two groups": grouped((1, 9, 7, 40), 70, 2, halos=(1, 2), act=RELU),
+    "groups of four": grouped((2, 7, 6, 32), 32, 8, act=Activation("silu")),
+    "groups of one output": grouped((1, 5, 5, 12), 3, 3),
+    "a group per output and two inputs": grouped(
+        (1, 6, 5, 6), 3, 3, (1, 5), (1, 2), (0, 2), (3, 1)
+    ),
+    "groups with long reductions": grouped((1, 5, 4, 130), 6, 2, (5, 5), (1, 1), (2, 2), (2, 0)),
+    "groups with reductions in pieces": grouped((1, 3, 3, 1200), 4, 2, (1, 1), (1, 1), (0, 0)),
+    "groups of 1×1": grouped((3, 4, 5, 24), 36, 4, (1, 1), (1, 1), (0, 0), (0, 1)),
+    "depthwise": grouped((1, 14, 11, 35), 35, 35, act=Activation("relu6"), halos=(1, 1)),
+    "depthwise of few channels": grouped((2, 5, 9, 3), 3, 3, halos=(1, 2)),
+    "depthwise, stride 2": grouped((1, 15, 12, 64), 64, 64, (3, 3), (2, 2), act=RELU),
+    "depthwise 5×5 of a batch": grouped((3, 7, 7, 20), 20, 20, (5, 5), (1, 1), (2, 2), (2, 1)),
+    "depthwise 7×7, stride 2": grouped((1, 13, 20, 9), 9, 9, (7, 7), (2, 2), (3, 3), (3, 0)),
+    "depthwise 1×21": grouped((1, 3, 30, 17), 17, 17, (1, 21), (1, 1), (0, 10), (10, 0)),
+    "depthwise of a pixel": grouped((1, 1, 1, 130), 130, 130, act=Activation("gelu")),
+    "depthwise with a multiplier": grouped((1, 6, 7, 10), 30, 10, halos=(1, 1)),
+    "depthwise without padding": grouped((1, 6, 7, 18), 18, 18, padding=(0, 0), halos=(2, 1)),
+}
+
+POOLS = {
+    f"{'max' if kind is MaxPool else 'mean'} {name}": pool(kind, *arguments)
+    for kind in (MaxPool, AvgPool)
+    for name, arguments in {
+        "2×2": ((2, 8, 6, 20), (2, 2), (2, 2), (0, 0), False, (0, 1)),
+        "2×2, the rest a window": ((1, 7, 5, 33), (2, 2), (2, 2), (0, 0), True, (1, 2)),
+        "3×3, stride 2, padded": ((1, 13, 12, 16), (3, 3), (2, 2), (1, 1), False, (1, 0)),
+        "3×3, padded, the rest a window": ((2, 8, 9, 5), (3, 3), (2, 2), (1, 1), True, (0, 2)),
+        "3×3, every pixel": ((1, 5, 6, 35), (3, 3), (1, 1), (1, 1), False, (0, 1)),
+        "3×2 with another stride": ((1, 5, 9, 4), (3, 2), (1, 2), (1, 0), True, (1, 0)),
+        "5×5, every pixel": ((2, 9, 7, 70), (5, 5), (1, 1), (2, 2), False, (2, 1)),
+        "13×13 of a smaller map": ((1, 7, 9, 9), (13, 13), (1, 1), (6, 6), False, (0, 2)),
+        "6×5, the rest a window": ((1, 9, 13, 3), (6, 5), (5, 4), (2, 1), True, (0, 1)),
+        "1×30": ((1, 2, 40, 12), (1, 30), (1, 4), (0, 3), True, (1, 1)),
+        "of a pixel": ((3, 1, 1, 5), (1, 1), (1, 1), (0, 0), False, (0, 1)),
+        "of a padded pixel": ((1, 1, 1, 24), (3, 3), (2, 2), (1, 1), False, (2, 0)),
+        "of the whole map": ((2, 7, 7, 130), (7, 7), (1, 1), (0, 0), False, (1, 0)),
+        "of a large map": ((1, 55, 55, 20), (55, 55), (55, 55), (0, 0), False, (0, 1)),
+    }.items()
+}
+
+ELEMENTWISE: dict[str, Workload] = {
+    **{name: Pointwise(*maps((5, 3), (18, 18), (1, 2)), act) for name, act in ACTIVATIONS.items()},
+    "activation of a vector": Pointwise(Map(3, 1, 1, 33), Map(3, 1, 1, 33), Activation("tanh")),
+    "prelu": PRelu(*maps((5, 3), (19, 19), (1, 2))),
+    "prelu of a vector": PRelu(Map(1, 1, 1, 5), Map(1, 1, 1, 5)),
+    "concat": Concat(maps((4, 3), (5, 16, 1), (0, 1, 2)), Map(2, 4, 3, 22, 1)),
+    "concat of one": Concat(maps((2, 3), (5,), (1,)), Map(2, 2, 3, 5)),
+    "concat of vectors": Concat(maps((1, 1), (7, 40), (0, 0)), Map(2, 1, 1, 47)),
+    "add": Add(maps((4, 3), (19, 19), (0, 1)), Map(2, 4, 3, 19, 2)),
+    "add, relu": Add(maps((4, 3), (32, 32), (1, 1)), Map(2, 4, 3, 32, 1), RELU),
+    "add four, silu": Add(
+        maps((1, 5), (3,) * 4, (0, 2, 1, 0)), Map(2, 1, 5, 3), Activation("silu")
+    ),
+}
+
+
+def draws(seed: int, count: int) -> Iterator[Workload]:
+    """Grouped convolutions, pools and element-wise workloads of random shapes."""
+    rng = random.Random(seed)
+    size = rng.randint
+    acts = [None, *ACTIVATIONS.values()]
+    for index in range(count):
+        shape = (size(1, 3), size(1, 12), size(1, 12), 0)
+        kernel, stride, halo = (size(1, 6), size(1, 6)), (size(1, 3), size(1, 3)), size(0, 2)
+        if index % 2:
+            least = [math.ceil((k - n) / 2) for k, n in zip(kernel, shape[1:3], strict=True)]
+            padding = (size(max(0, least[0]), 5), size(max(0, least[1]), 5))
+            groups = size(1, 20)
+            per_group = rng.choice([1, 1, 2, 3, 20])
+            outputs = groups * rng.choice([1, 1, 2, 9, 40])
+            yield grouped(
+                (*shape[:3], groups * per_group),
+                outputs,
+                groups,
+                kernel,
+                stride,
+                padding,
+                (max(padding) + size(0, 1), halo),
+                rng.choice(acts),
+            )
+        else:
+            padding = (size(0, kernel[0] // 2), size(0, kernel[1] // 2))
+            fitting = (max(shape[1], kernel[0]), max(shape[2], kernel[1]))
+            kind = rng.choice([MaxPool, AvgPool])
+            whole = (shape[0], *fitting, size(1, 70))
+            yield pool(kind, whole, kernel, stride, padding, size(0, 1) == 1, (size(0, 2), halo))
+
+
+# Their meaning
+
+
+def activate(act: Activation | None, x: Array) -> Array:
+    """The activation of `x` in float64."""
+    if act is None:
+        return x
+    low = np.minimum(x, 0)
+    match act.function:
+        case "relu":
+            return np.maximum(x, 0)
+        case "relu6":
+            return np.clip(x, 0, 6)
+        case "leaky":
+            return np.where(x < 0, act.slope * x, x)
+        case "elu":
+            return np.where(x < 0, act.slope * np.expm1(low), x)
+        case "gelu":
+            return x * np.vectorize(math.erfc, otypes=[float])(-x / math.sqrt(2)) / 2
+        case "silu":
+            return x * _sigmoid(x)
+        case "sigmoid":
+            return _sigmoid(x)
+        case "tanh":
+            return np.tanh(x)
+    assert_never(act.function)
+
+
+def _sigmoid(x: Array) -> Array:
+    power = np.exp(-np.abs(x))
+    return np.where(x < 0, power, 1) / (1 + power)
+
+
+def windows(x: Array, kernel: Pair, stride: Pair) -> Array:
+    """`(N, H, W, C)` to `(N, H', W', C, kh, kw)`."""
+    return sliding_window_view(x, kernel, axis=(1, 2))[:, :: stride[0], :: stride[1]]
+
+
+def reference(workload: Workload, inputs: list[Array], weights: list[Array]) -> Array:
+    """The result in float64; inputs and result without halo, the weight not packed."""
+    x, *others = (each.astype(float) for each in inputs)
+    y: Array
+    match workload:
+        case Conv(padding=(top, left), groups=groups):
+            weight, bias = weights
+            padded = np.pad(x, ((0, 0), (top, top), (left, left), (0, 0)))
+            y = np.concatenate(
+                [
+                    np.einsum(
+                        "nyxcij,kcij->nyxk", windows(part, workload.kernel, workload.stride), w
+                    )
+                    for part, w in zip(
+                        np.split(padded, groups, axis=3), np.split(weight, groups), strict=True
+                    )
+                ],
+                axis=3,
+            )
+            return activate(workload.act, y + bias)
+        case Dense(source=source):
+            weight, bias = weights
+            rows = x if source is None else x.transpose(0, 3, 1, 2).reshape(source.batch, -1)
+            return activate(workload.act, rows @ weight.T + bias)
+        case MaxPool(output=out) | AvgPool(output=out):
+            combine = np.max if isinstance(workload, MaxPool) else np.mean
+            y = np.empty((out.batch, out.height, out.width, out.channels))
+            for i, j in np.ndindex(out.height, out.width):
+                top = i * workload.stride[0] - workload.padding[0]
+                left = j * workload.stride[1] - workload.padding[1]
+                bottom, right = top + workload.kernel[0], left + workload.kernel[1]
+                y[:, i, j] = combine(x[:, max(top, 0) : bottom, max(left, 0) : right], axis=(1, 2))
+            return y
+        case Lrn(size=size):
+            before = size // 2
+            squares = np.pad(x**2, ((0, 0), (0, 0), (0, 0), (before, size - 1 - before)))
+            total = sliding_window_view(squares, size, axis=3).sum(-1)
+            y = x / (workload.k + workload.alpha * total) ** workload.beta
+            return y
+        case Pointwise():
+            return activate(workload.act, x)
+        case PRelu():
+            return np.where(x < 0, weights[0] * x, x)
+        case Concat():
+            return np.concatenate([x, *others], axis=3)
+        case Add():
+            return activate(workload.act, sum(others, x))
+        case Softmax():
+            exponentials = np.exp(x - x.max(1, keepdims=True))
+            y = exponentials / exponentials.sum(1, keepdims=True)
+            return y
+        case ToNhwc():
+            return x.transpose(0, 2, 3, 1)
+        case ToNchw():
+            return x.transpose(0, 3, 1, 2)
+    assert_never(workload)
+
+
+# Their buffers
+
+
+@dataclass(frozen=True)
+class Side:
+    """An input or output: the shape of its buffer, and the halo around its content."""
+
+    shape: tuple[int, ...]
+    halo: int = 0
+
+    @classmethod
+    def of(cls, map: Map) -> Side:
+        return cls(map.shape, map.halo)
+
+    def content(self, buffer: Array) -> Array:
+        if self.halo == 0:
+            return buffer
+        inside = slice(self.halo, -self.halo)
+        return buffer[:, inside, inside]
+
+
+def sides(workload: Workload) -> tuple[list[Side], Side]:
+    """The inputs and the output."""
+    match workload:
+        case Dense(batch=batch, source=source):
+            flat = Side((batch, workload.in_features))
+            return [Side.of(source) if source else flat], Side((batch, workload.out_features))
+        case Softmax(batch=batch, features=features):
+            return [Side((batch, features))], Side((batch, features))
+        case ToNhwc(output=out):
+            return [Side((out.batch, out.channels, out.height, out.width))], Side.of(out)
+        case ToNchw(input=source):
+            planes = (source.batch, source.channels, source.height, source.width)
+            return [Side.of(source)], Side(planes)
+        case Concat() | Add():
+            return [Side.of(each) for each in workload.inputs], Side.of(workload.output)
+        case _:
+            return [Side.of(workload.input)], Side.of(workload.output)
+
+
+def weight_shapes(workload: Workload) -> list[tuple[int, ...]]:
+    """The weights that `workload` takes behind its inputs, the first not packed."""
+    match workload:
+        case Conv() | Dense():
+            return [workload.weight_shape, workload.weight_shape[:1]]
+        case PRelu():
+            return [(workload.input.channels,)]
+        case _:
+            return []

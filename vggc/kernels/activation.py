@@ -1,0 +1,197 @@
+"""Activations as arithmetic, for CPUs and GPUs alike.
+
+A call of the C library would be made lane by lane on a CPU, and CUDA's fast functions are
+too coarse; sums, products and quotients are vector code everywhere. All functions are
+within 4 units in the last place of the exact value, gelu within 10; values below 1e-30 may
+become zero. A NaN stays one, except in relu and relu6, which make a zero of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from typing import assert_never
+
+from tvm.ir import Expr
+from tvm.tirx import Let, Var
+from tvm.tirx.script import builder as T
+
+from vggc.ir.ops import Activation
+
+LOG2_E = 1.4426950408889634
+# ln 2 in two parts. The first has few bits, so that its product with an exponent is exact.
+LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
+# Added to a whole float below 2²² it leaves the whole number in the low bits.
+SHIFTER = 1.5 * 2**23
+EXPONENT_BITS, EXPONENT_BIAS = 23, 127
+# The exponential of less is no normal float32.
+LOWEST_POWER = -87.33654
+# (eʳ - 1 - r) / r², |r| <= ln 2 / 2, lowest power first; eʳ - 1 then errs by 1.3e-8 of itself.
+EXPM1 = (0.49999998, 0.16666544, 0.041667200, 0.0083665206, 0.0013882523)
+# Q(t)·exp(t²/2) / k for k = 1/(1 + TAIL_SCALE·t) in powers of 1 - k, 0 <= t <= TAIL_END,
+# lowest power first; it errs by 3.2e-8 of itself. Beyond, Q is no float32.
+TAIL_END = 14.0
+TAIL_SCALE = 0.35
+TAIL = (
+    0.499999984054,
+    -0.639831994634,
+    0.261045263893,
+    0.102637485616,
+    -0.0641585088728,
+    -0.0161222914488,
+    -0.0639982712085,
+    0.0891956333863,
+    -0.0291458963603,
+)
+
+
+def activate(act: Activation | None, value: Expr) -> Expr:
+    """The activation of `value`."""
+    if act is None:
+        return value
+    zero = T.float32(0)
+    match act.function:
+        case "relu":
+            return T.max(value, zero)
+        case "relu6":
+            return T.min(T.max(value, zero), T.float32(6))
+        case "leaky":
+            return leaky(value, T.float32(act.slope))
+        case "elu":
+            slope = T.float32(act.slope)
+            return _let(value, lambda x: T.Select(x < zero, slope * _expm1(_negative(x)), x))
+        case "gelu":
+            return _let(value, lambda x: x * _normal(x))
+        case "silu":
+            return _let(value, lambda x: x * _sigmoid(x))
+        case "sigmoid":
+            return _let(value, _sigmoid)
+        case "tanh":
+            return _let(value, _tanh)
+    assert_never(act.function)
+
+
+def leaky(value: Expr, slope: Expr) -> Expr:
+    return _let(value, lambda x: T.Select(x < T.float32(0), slope * x, x))
+
+
+def _let(value: Expr, use: Callable[[Expr], Expr]) -> Expr:
+    """`use(value)`, with `value` computed once."""
+    name = Var("value", "float32")
+    return Let(name, value, use(name))
+
+
+def _negative(x: Expr) -> Expr:
+    """The smaller of `x` and zero; NaN where `x` is."""
+    return T.Select(x > T.float32(0), T.float32(0), x)
+
+
+def _magnitude(x: Expr) -> Expr:
+    return T.Select(x < T.float32(0), -x, x)
+
+
+def _sigmoid(x: Expr) -> Expr:
+    one = T.float32(1)
+    return _let(
+        _exp(-_magnitude(x)),
+        lambda power: T.Select(x < T.float32(0), power, one) / (one + power),
+    )
+
+
+def _tanh(x: Expr) -> Expr:
+    return _let(
+        _expm1(T.float32(-2) * _magnitude(x)),
+        lambda power: T.Select(x < T.float32(0), power, -power) / (T.float32(2) + power),
+    )
+
+
+def _normal(x: Expr) -> Expr:
+    """The probability below `x` of a standard normal."""
+    return _let(
+        _normal_tail(_magnitude(x)),
+        lambda tail: T.Select(x < T.float32(0), tail, T.float32(1) - tail),
+    )
+
+
+def _normal_tail(magnitude: Expr) -> Expr:
+    """The probability above `magnitude >= 0` of a standard normal.
+
+    Source: the form is 26.2.17 of Abramowitz & Stegun 1964, with more terms, fitted to the
+    relative error.
+    """
+    one, far = T.float32(1), T.float32(TAIL_END)
+
+    def tail(t: Expr) -> Expr:
+        series = _let(
+            one / (one + T.float32(TAIL_SCALE) * t),
+            lambda k: k * _let(one - k, lambda x: _polynomial(TAIL, x)),
+        )
+        return _density(t) * series
+
+    return _let(_let(magnitude, lambda t: T.Select(t > far, far, t)), tail)
+
+
+def _density(t: Expr) -> Expr:
+    """`exp(-t²/2)`, as exact as `_exp` is.
+
+    Were t² rounded, a large t would have few correct digits left: the upper half of its
+    bits has an exact square, and what the lower half adds is little.
+    """
+    half = T.float32(0.5)
+    upper_half = T.bitwise_and(T.reinterpret("int32", t), T.int32(~0xFFF))
+
+    def corrected(upper: Expr) -> Expr:
+        rest = _let(-half * (t - upper) * (t + upper), _expm1_near_zero)
+        return _exp(-half * upper * upper) * (T.float32(1) + rest)
+
+    return _let(T.reinterpret("float32", upper_half), corrected)
+
+
+def _exp(x: Expr) -> Expr:
+    """The exponential of `x <= 0`, zero where no normal float32 is near it."""
+    low = T.float32(LOWEST_POWER)
+    return _let(
+        x,
+        lambda x: T.Select(
+            x < low, T.float32(0), _power(x, lambda scale, rest: scale * rest + scale)
+        ),
+    )
+
+
+def _expm1(x: Expr) -> Expr:
+    """The exponential of `x <= 0` less one, without cancellation near zero."""
+    return _power(x, lambda scale, rest: scale * rest + (scale - T.float32(1)))
+
+
+def _expm1_near_zero(r: Expr) -> Expr:
+    """`eʳ - 1` for `|r| <= ln 2 / 2`."""
+    return r + r * r * _polynomial(EXPM1, r)
+
+
+def _power(x: Expr, combine: Callable[[Expr, Expr], Expr]) -> Expr:
+    """`combine(2ⁿ, eʳ - 1)` where `x` is `n·ln 2 + r`, for `x <= 0`.
+
+    Source: the reduction of Cody & Waite 1980, chapter 6.
+    """
+    low = T.float32(LOWEST_POWER)
+
+    def reduced(x: Expr, n: Expr) -> Expr:
+        exponent = T.shift_left(
+            T.reinterpret("int32", n + T.float32(SHIFTER)), T.int32(EXPONENT_BITS)
+        )
+        scale = T.reinterpret("float32", exponent + T.int32(EXPONENT_BIAS << EXPONENT_BITS))
+        rest = _let(
+            x - n * T.float32(LN2_HIGH) - n * T.float32(LN2_LOW),
+            _expm1_near_zero,
+        )
+        return _let(scale, lambda scale: _let(rest, lambda rest: combine(scale, rest)))
+
+    return _let(
+        _let(x, lambda x: T.Select(x < low, low, x)),
+        lambda x: _let(T.nearbyint(x * T.float32(LOG2_E)), lambda n: reduced(x, n)),
+    )
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Expr) -> Expr:
+    first, *others = map(T.float32, reversed(coefficients))
+    return reduce(lambda total, coefficient: total * x + coefficient, others, first)

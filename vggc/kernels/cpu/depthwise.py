@@ -1,0 +1,158 @@
+"""Convolution whose groups are single channels: a tile of pixels by channels, tap by tap.
+
+Each output channel reads one input channel, so that input, weight and output are vectors
+of neighbouring channels and nothing is broadcast. A row of taps is written out: the pixels
+of a tile share what their windows have in common from registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from math import ceil
+
+import numpy as np
+from tvm.ir import Expr
+from tvm.tirx import Buffer
+from tvm.tirx.script import builder as T
+
+from vggc.kernels.activation import activate
+from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT
+from vggc.kernels.cpu.loops import (
+    MAX_TERMS,
+    clear_halo,
+    elements,
+    function,
+    inside,
+    tile_origin,
+)
+from vggc.kernels.cpu.machine import Machine
+from vggc.kernels.workloads import Conv, Kernel
+
+# More vectors a tile would leave too few pixels to share their windows.
+MAX_VECTORS = 4
+
+
+@dataclass(frozen=True)
+class DepthwiseKnobs:
+    """The register tile: `columns` output pixels by `vectors` of channels."""
+
+    columns: int
+    vectors: int
+
+
+@dataclass(frozen=True)
+class TapsFirst:
+    """`(K, 1, kh, kw)` as `(kh, kw, K)`."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def packed_shape(self) -> tuple[int, ...]:
+        k, _, kh, kw = self.shape
+        return (kh, kw, k)
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))
+
+    def unpack(self, packed: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(packed.transpose(2, 0, 1)[:, None])
+
+
+def applies(conv: Conv) -> bool:
+    """Whether each group of `conv` is one input channel."""
+    return conv.groups == conv.input.channels > 1
+
+
+def tiles(conv: Conv, machine: Machine) -> Iterator[DepthwiseKnobs]:
+    """Tiles that fit the map and leave registers for a row's weights and one input."""
+    out = conv.output
+    for vectors in range(1, min(ceil(out.channels / machine.lanes), MAX_VECTORS) + 1):
+        columns = (machine.registers - 1) // vectors - 1
+        for count in range(1, min(out.width, columns) + 1):
+            yield DepthwiseKnobs(count, vectors)
+
+
+def default_knobs(conv: Conv, machine: Machine) -> DepthwiseKnobs:
+    """The tile that promises the shortest run."""
+    return min(tiles(conv, machine), key=lambda knobs: cost(conv, machine, knobs))
+
+
+def cost(conv: Conv, machine: Machine, knobs: DepthwiseKnobs) -> tuple[int, int]:
+    """The order of preference of tiles, least first.
+
+    The half cycles that all tiles of a row spend on one row of taps, on a core that starts
+    two multiply-adds and two loads a cycle; then the vectors they load.
+    """
+    out, taps = conv.output, conv.kernel[1]
+    num_tiles = ceil(out.width / knobs.columns) * ceil(
+        out.channels / (machine.lanes * knobs.vectors)
+    )
+    read = min((knobs.columns - 1) * conv.stride[1] + taps, knobs.columns * taps)
+    loads = (read + taps) * knobs.vectors
+    multiply_adds = knobs.columns * knobs.vectors * taps
+    step = max(multiply_adds, loads, MULTIPLY_ADDS_IN_FLIGHT * taps)
+    return num_tiles * step, num_tiles * loads
+
+
+def kernel(conv: Conv, machine: Machine, knobs: DepthwiseKnobs | None = None) -> Kernel:
+    """Code for `conv` with these knobs, one of `tiles`, or with the default ones."""
+    knobs = knobs or default_knobs(conv, machine)
+    packing = TapsFirst(conv.weight_shape)
+    func = function(
+        partial(emit, conv, machine, knobs),
+        x=conv.input.shape,
+        weight=packing.packed_shape,
+        bias=(conv.output.channels,),
+        y=conv.output.shape,
+    )
+    return Kernel("depthwise", asdict(knobs), func, packing)
+
+
+def emit(
+    conv: Conv,
+    machine: Machine,
+    knobs: DepthwiseKnobs,
+    x: Buffer,
+    weight: Buffer,
+    bias: Buffer,
+    y: Buffer,
+) -> None:
+    """Write the body of a kernel."""
+    source, out = conv.input, conv.output
+    (kh, kw), (stride_y, stride_x) = conv.kernel, conv.stride
+    top, left = (source.halo - padding for padding in conv.padding)
+    multiplier = out.channels // source.channels
+    block = min(knobs.vectors * machine.lanes, out.channels)
+    num_columns = ceil(out.width / knobs.columns)
+    pixels = (knobs.columns,)
+
+    @contextmanager
+    def taps_of_row() -> Iterator[Iterator[Expr | int]]:
+        if kw <= MAX_TERMS:
+            yield iter(range(kw))
+        else:
+            with T.serial(kw) as dx:
+                yield iter([dx])
+
+    clear_halo(y, out)
+    with T.parallel(out.batch * out.height * num_columns) as task:
+        n, i = task // (out.height * num_columns), task // num_columns % out.height
+        x0 = tile_origin(task % num_columns, knobs.columns, out.width)
+        with T.serial(ceil(out.channels / block)) as index:
+            c0 = tile_origin(index, block, out.channels)
+            sums = T.alloc_buffer((*pixels, block), "float32", scope="local")
+            for at in elements(pixels, block, machine.lanes):
+                T.buffer_store(sums, T.float32(0), at)
+            with T.serial(kh) as dy, taps_of_row() as taps:
+                for dx in taps:
+                    for j, c in elements(pixels, block, machine.lanes):
+                        column = (x0 + j) * stride_x + left + dx
+                        factor = x[n, i * stride_y + top + dy, column, (c0 + c) // multiplier]
+                        product = factor * weight[dy, dx, c0 + c]
+                        T.buffer_store(sums, sums[j, c] + product, [j, c])
+            for j, c in elements(pixels, block, machine.lanes):
+                value = sums[j, c] + bias[c0 + c]
+                T.buffer_store(y, activate(conv.act, value), inside(out, n, i, x0 + j, c0 + c))

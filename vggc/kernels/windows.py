@@ -1,0 +1,77 @@
+"""Where the windows of a pool lie, for kernels that keep to the map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm.ir import Expr
+from tvm.tirx.script import builder as T
+
+from vggc.kernels.workloads import AvgPool, MaxPool
+
+
+@dataclass(frozen=True)
+class Axis:
+    """`positions` windows of `kernel` elements along an axis of `extent` elements.
+
+    They start at `-padding`, and each overlaps the axis.
+    """
+
+    kernel: int
+    stride: int
+    padding: int
+    extent: int
+    positions: int
+
+    @property
+    def overhangs(self) -> bool:
+        """Whether a window reaches beyond either end."""
+        return self.padding > 0 or self._last_end > self.extent
+
+    def start(self, position: Expr) -> Expr:
+        """Where the window begins, which may be before the axis."""
+        return position * self.stride - self.padding
+
+    def clamped(self, position: Expr, offset: Expr | int) -> Expr:
+        """Element `offset` of the window or, where that is beyond an end, the one at the end.
+
+        What stands there is in the window, because the window overlaps the axis.
+        """
+        at = self.start(position) + offset
+        if self.padding > 0:
+            at = T.max(at, 0)
+        return T.min(at, self.extent - 1) if self._last_end > self.extent else at
+
+    def holds(self, position: Expr, offset: Expr | int) -> Expr:
+        """Whether element `offset` of the window is on the axis."""
+        at = self.start(position) + offset
+        return T.And(at >= 0, at < self.extent)
+
+    def span(self, position: Expr) -> tuple[Expr, Expr | int]:
+        """The window's part on the axis: its first element and their number."""
+        start = self.start(position)
+        if not self.overhangs:
+            return start, self.kernel
+        first = T.max(start, 0)
+        return first, T.min(start + self.kernel, self.extent) - first
+
+    @property
+    def _last_end(self) -> int:
+        return (self.positions - 1) * self.stride - self.padding + self.kernel
+
+
+def axes(pool: MaxPool | AvgPool) -> tuple[Axis, Axis]:
+    """The rows and the columns of a pool."""
+    source, out = pool.input, pool.output
+    rows, columns = (
+        Axis(*each)
+        for each in zip(
+            pool.kernel,
+            pool.stride,
+            pool.padding,
+            (source.height, source.width),
+            (out.height, out.width),
+            strict=True,
+        )
+    )
+    return rows, columns
