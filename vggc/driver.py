@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from vggc.analysis.report import Report, report
 from vggc.diagnostics import Diagnostic, UserError, nearest
 from vggc.ir.graph import Graph
-from vggc.layers.edit import with_block, with_classes, with_input
+from vggc.layers.edit import with_block, with_classes, with_defaults, with_input
 from vggc.layers.elaborate import elaborate
 from vggc.layers.resolve import Surroundings, resolve
 from vggc.passes.inference import drop_final_softmax
-from vggc.recipe.edit import merge
+from vggc.recipe.edit import merge, override_blocks, resolved_blocks
 from vggc.recipe.test import Protocol, read_protocol
 from vggc.recipe.train import Recipe, read_recipe
 from vggc.resources import resource
@@ -27,7 +28,27 @@ from vggc.weights import memory
 if TYPE_CHECKING:
     from vggc.backends.torch import Net as Module
 
-__all__ = ["Program", "load", "with_block", "with_classes", "with_input", "zoo"]
+__all__ = ["Program", "from_zoo", "load", "with_block", "with_classes", "with_input", "zoo"]
+
+
+ZOO = (
+    ("vgg11", "vgg11_lrn", "vgg13", "vgg16_1x1", "vgg16", "vgg19"),
+    ("vgg13_5x5", "vgg16_loc_scr", "vgg16_loc_pcr"),
+    ("vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn", "vgg16_gap"),
+    ("alexnet", "zfnet", "overfeat_fast", "nin", "googlenet", "googlenet_aux", "resnet18"),
+    ("tiny_vgg", "vgg_tiny_cifar", "vgg16_bn_cifar"),
+)
+"""The nets that come with vggc: those of the paper's Table 1 in its order, the paper's others,
+those built on them, those of others by age, those for small images."""
+LISTED = "`vggc zoo` lists the nets that there are"
+
+
+@dataclass(frozen=True)
+class NotInZoo(Diagnostic):
+    title = "the zoo has no net `{name}`"
+    help = "{hint}"
+    name: str
+    hint: str
 
 
 @dataclass(frozen=True)
@@ -96,7 +117,7 @@ class Program:
         if source is None:
             path = Path(base.span.source.name).parent / f"{base.name}.vgg"
             near = nearest(base.name, zoo())
-            hint = f"did you mean `{near}`?" if near else f"the zoo has {', '.join(zoo())}"
+            hint = f"did you mean `{near}`?" if near else LISTED
             span = base.span.part(0, len(base.name))
             raise UserError(NoBase(span, base.name, str(path), hint))
         return parse(source)
@@ -133,6 +154,19 @@ class Program:
         if found:
             raise UserError(*found)
 
+    def overridden(self, changes: Iterable[str]) -> Program:
+        """The program with `key=value` changes to its recipe and its protocol.
+
+        Raises: UserError with every change that cannot be made.
+        """
+        return self.replace(replace(self.net, blocks=override_blocks(self.net.blocks, changes)))
+
+    @property
+    def resolved(self) -> Net:
+        """The plain net, with every default written out."""
+        blocks = resolved_blocks(self.net.blocks, self.graph, self.named, zoo())
+        return with_defaults(replace(self.net, blocks=blocks))
+
     def report(self, batch: int = 1, dtype: str = "float32") -> Report:
         return report(self.graph, batch, dtype)
 
@@ -167,13 +201,21 @@ def load(spec: str) -> Program:
 
 
 def zoo() -> list[str]:
-    """The names of the nets that come with vggc, by depth as in Table 1."""
-    return sorted((path.stem for path in resource("zoo").glob("*.vgg")), key=_by_depth)
+    """The names of the nets that come with vggc, in the order of `ZOO`."""
+    return [name for group in ZOO for name in group]
 
 
-def _by_depth(name: str) -> tuple[int, str]:
-    digits = "".join(char for char in name.partition("_")[0] if char.isdigit())
-    return int(digits or 0), name
+def from_zoo(spec: str) -> Program:
+    """The zoo's net of that name, as it is there; values for its parameters may follow.
+
+    Raises: UserError when the zoo has none, or the values are not well formed.
+    """
+    name, bracket, rest = spec.partition("(")
+    if (name := name.strip()) not in zoo():
+        near = nearest(name, zoo())
+        raise UserError(NotInZoo(None, name, f"did you mean `{near}`?" if near else LISTED))
+    arguments = parse_arguments(Source(spec, bracket + rest)) if bracket else ()
+    return Program(parse(read_source(resource("zoo", f"{name}.vgg"))), arguments)
 
 
 def _what_folder(path: Path) -> str:
@@ -181,7 +223,7 @@ def _what_folder(path: Path) -> str:
         return f"it is a run: its spec is {path / 'net.vgg'}; `vggc train --resume {path}` goes on"
     if (path / "manifest.json").exists():
         return f"it is an artifact: its spec is {path / 'net.vgg'}"
-    return f"name a .vgg file, or a net of the zoo: {', '.join(zoo())}"
+    return f"name a .vgg file, or a net of the zoo; {LISTED}"
 
 
 def _find(spec: str) -> Source:
@@ -192,5 +234,5 @@ def _find(spec: str) -> Source:
     if path.is_dir():
         raise UserError(FolderForSpec(None, spec, _what_folder(path)))
     near = nearest(path.stem, zoo())
-    hint = f"the zoo has `{near}`" if near else f"the zoo has {', '.join(zoo())}"
+    hint = f"the zoo has `{near}`" if near else LISTED
     return read_source(path, hint)

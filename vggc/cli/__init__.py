@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import sys
 from importlib import import_module
 
@@ -14,7 +15,10 @@ from vggc.diagnostics import CheckFailed, UserError
 INSTALLED_WITH_VGGC = ("torch", "tvm", "onnx", "sklearn", "matplotlib", "PIL", "safetensors")
 COMMANDS = {
     "summary": "Show what nets cost: shapes, parameters, MACs, memory.",
-    "check": "Check spec files.",
+    "draw": "Draw a net: blocks to scale, joins, heads.",
+    "layers": "List the kinds of layers, their options and defaults.",
+    "zoo": "List the nets that come with vggc; show one.",
+    "check": "Check spec files; print them with everything filled in.",
     "fmt": "Write spec files the canonical way.",
     "train": "Train a net.",
     "compile": "Compile a net to an artifact that runs without PyTorch.",
@@ -22,6 +26,7 @@ COMMANDS = {
     "verify": "Check an artifact against PyTorch in float64.",
     "bench": "Time an artifact against other engines.",
     "export": "Write a net for other tools.",
+    "lsp": "Serve an editor: mistakes, hover, completion.",
 }
 
 
@@ -57,6 +62,8 @@ def main() -> None:
     from vggc.cli import console
 
     console.prepare()
+    # A tree of many small things that all stay is built; looking through them pays nothing.
+    gc.set_threshold(100_000, 50, 100)
     try:
         sys.exit(cli(standalone_mode=False) or 0)
     except UserError as error:

@@ -9,19 +9,33 @@ from vggc.diagnostics import Diagnostic, UserError
 
 
 @click.command("check")
-@click.argument("specs", nargs=-1, required=True, metavar="FILE…")
-def command(specs: tuple[str, ...]) -> None:
-    """Check spec files: form, words, values, shapes and the recipe.
+@click.argument("specs", nargs=-1, required=True, metavar="SPEC…")
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="As train.lr=0.001; repeatable."
+)
+@click.option(
+    "--resolved",
+    is_flag=True,
+    help="Print the file with its bases, parameters, defaults and --set filled in.",
+)
+def command(specs: tuple[str, ...], changes: tuple[str, ...], resolved: bool) -> None:
+    """Check specs: form, words, values, shapes, the recipe and the test.
 
-    Every file is checked before the command leaves. Exit 2 when one has a mistake.
+    Every spec is checked before the command leaves. Exit 2 when one has a mistake.
     """
     from vggc.driver import load
+    from vggc.syntax.format import format_net
 
     found: list[Diagnostic] = []
     for spec in specs:
         try:
             program = load(spec)
+            if changes:
+                program = program.overridden(changes)
             program.check()
+            if resolved:
+                console.out(format_net(program.resolved).removesuffix("\n"))
+                continue
         except UserError as error:
             found += error.diagnostics
         else:

@@ -53,7 +53,7 @@ def sheet(content: Sheet) -> None:
     from rich.table import Table
 
     drawn = Table(
-        title=printable(content.title),
+        title=printable(content.title) or None,
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,

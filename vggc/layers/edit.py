@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TypeAlias
@@ -13,9 +13,9 @@ from vggc.ir.graph import Graph
 from vggc.ir.ops import Conv2d, Linear
 from vggc.layers import mistakes
 from vggc.layers.elaborate import Vocabulary, elaborate, kind_of
-from vggc.layers.kinds import Kind
+from vggc.layers.kinds import KINDS, Kind
 from vggc.layers.names import Names
-from vggc.source import Span
+from vggc.source import Source, Span
 from vggc.syntax.ast import (
     Block,
     Body,
@@ -34,8 +34,10 @@ from vggc.syntax.ast import (
     Replace,
     Selector,
     Set,
+    Trivia,
 )
-from vggc.syntax.parse import check_size
+from vggc.syntax.parse import check_size, parse_value
+from vggc.values import written
 
 MAX_EDITED = 2_000_000
 """Edits times layers: what can be carried out in a few seconds."""
@@ -225,7 +227,9 @@ def _turns(repeat: Repeat, turn: Body, count: int, *, first: bool) -> Body:
         case (Layer() | Group() as item,):
             return (replace(repeat, item=item, count=count),)
         case _:
-            return (replace(repeat, item=Group(turn, span=repeat.span), count=count),)
+            row = repeat.item.trivia.row and first
+            group = Group((_inline(turn[0]), *turn[1:]), Trivia(row=row), span=repeat.span)
+            return (replace(repeat, item=group, count=count),)
 
 
 def _inline(item: Item) -> Item:
@@ -375,6 +379,36 @@ def _none_called(
         hint = f"for all layers of a kind write `every {name}`"
     reason = f"it has no layer called `{name}`"
     return mistakes.NothingSelected(selector.span, net.name, str(selector), reason, hint)
+
+
+def with_defaults(net: Net) -> Net:
+    """The net that says of every kind of layer it has what it would leave unsaid.
+
+    Defaults that depend on the layer, as padding does, stay unsaid.
+    """
+    used = {layer.kind for layer in _occurrences(net)}
+    said = {kind_of(s.kind): s for s in net.statements if isinstance(s, Every)}
+    lines = []
+    for kind in KINDS:
+        if kind not in used:
+            continue
+        defaults = dict(_default_options(net, kind))
+        if kind in said:
+            defaults |= {option.key: option for option in said[kind].options}
+        if defaults:
+            trivia = said[kind].trivia if kind in said else Trivia()
+            options = tuple(defaults.values())
+            lines.append(Every(kind.name, options, trivia, span=net.span))
+    return replace(net, statements=tuple(lines))
+
+
+def _default_options(net: Net, kind: type[Kind]) -> Iterator[tuple[str, Option]]:
+    for key, default in kind.defaults().items():
+        if default is None and key == "act":
+            default = "relu"
+        if default is not None:
+            text = written(kind.params()[key].kind, default)
+            yield key, Option(key, parse_value(Source("<default>", text)), span=net.span)
 
 
 def without_idle_defaults(net: Net) -> Net:

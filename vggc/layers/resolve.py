@@ -50,6 +50,14 @@ def resolve(net: ast.Net, around: Surroundings, arguments: tuple[ast.Option, ...
     return _resolve(net, around, arguments, ())
 
 
+def constants(net: ast.Net) -> dict[str, Value]:
+    """The values of a net's constants, and those of its parameters where none are given.
+
+    Raises: UserError at the first mistake in them.
+    """
+    return _Names.of(net, {}).values
+
+
 def _resolve(
     net: ast.Net,
     around: Surroundings,

@@ -1,0 +1,356 @@
+"""What nets mean: bases and edits, parameters, branches, heads, defaults of a kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import graph_of, program
+
+from vggc.diagnostics import UserError
+from vggc.driver import load
+from vggc.ir.graph import Graph
+from vggc.ir.ops import RELU, Activation, Add, BatchNorm, Concat, Conv2d, Linear
+from vggc.layers.edit import with_classes
+from vggc.layers.kinds import KINDS, Kind
+from vggc.layers.reference import entries, markdown
+from vggc.resources import resource
+from vggc.source import Source
+from vggc.syntax.format import format_net
+from vggc.syntax.parse import parse
+
+
+def graph(text: str) -> Graph:
+    found = program(text).graph
+    found.verify()
+    return found
+
+
+def names(found: Graph) -> list[str]:
+    """The layers in order, each once."""
+    return list(dict.fromkeys(node.layer.name for node in found.nodes[1:]))
+
+
+def words(text: str) -> str:
+    """The layers of the plain net, in one line."""
+    net = program(text).net
+    lines = format_net(net).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(("  ", "|")))
+    rows = [line.removeprefix("|").strip() for line in lines[start:] if line.startswith((" ", "|"))]
+    return " ".join(" | ".join(rows).split())
+
+
+BASE = """
+net base
+input 3x16x16
+  conv3-8 ×2 | pool
+| conv3-16 ×3 | pool
+| (fc-32 | dropout) ×2 | fc-10 | softmax
+"""
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    (tmp_path / "base.vgg").write_text(BASE)
+    return tmp_path / "mine.vgg"
+
+
+def derived(path: Path, edits: str, arguments: str = "") -> str:
+    """The layers of a net built on the base."""
+    path.write_text(f"net mine from base{arguments}\n{edits}\n")
+    net = load(str(path))
+    net.graph.verify()
+    text = format_net(net.net)
+    assert parse(Source("again", text)) == parse(Source("again", format_net(net.net)))
+    return words(text)
+
+
+# ---------------------------------------------------------------- parameters and constants
+
+
+def test_a_parameter_stands_for_widths_repeats_and_options() -> None:
+    text = "net a(depth=2, wide=8, drop=25%)\ninput 3x8x8\n"
+    body = "  conv3-wide ×depth | (conv1-wide | dropout p=drop) ×depth\n"
+    assert words(text + body) == "conv3-8 ×2 | (conv1-8 | dropout p=0.25) ×2"
+
+
+def test_constants_are_sums_of_what_stands_before_them() -> None:
+    text = """
+    net a(width=3)
+    input 3x8x8
+    let half = width / 2
+    let wide = round(16 * half) - (2 - 1) * 4
+    let twice = 2 * wide
+      conv3-wide | conv3-twice | conv3-width
+    """
+    assert words(text) == "conv3-20 | conv3-40 | conv3-3"
+
+
+def test_what_a_spec_gives_wins_over_the_default() -> None:
+    path = resource("zoo", "vgg16.vgg")
+    full, slim = load("vgg16").graph, load(f"{path}(classes=10, width=0.5)").graph
+    assert full.output == (1000,)
+    assert slim.output == (10,)
+    assert [n.shape[0] for n in full.nodes if isinstance(n.op, Conv2d)] == [
+        2 * n.shape[0] for n in slim.nodes if isinstance(n.op, Conv2d)
+    ]
+
+
+def test_width_rounds_to_whole_channels_and_leaves_the_outputs() -> None:
+    slim = load("vgg16(width=0.001)").graph
+    widths = [node.shape[0] for node in slim.nodes if isinstance(node.op, Conv2d | Linear)]
+    assert set(widths[:-3]) == {1}
+    assert widths[-3:] == [4, 4, 1000]
+
+
+def test_classes_change_every_head_that_rates_them() -> None:
+    text = """
+    net a
+    input 3x8x8
+      conv3-4 | add(conv3-4, skip) | gap
+    head fine: fc-6 | fc-100 | softmax
+    head coarse: fc-100 | softmax
+    head boxes: boxes-100
+    head box: boxes
+    """
+    found = program(text)
+    changed = found.replace(with_classes(found.net, 7)).graph
+    assert changed.outputs == {"fine": (7,), "coarse": (7,), "boxes": (28,), "box": (4,)}
+
+
+def test_a_net_that_pools_its_scores_has_classes_too() -> None:
+    found = program("net a input 3x8x8 conv3-4 | conv1-10 | gap | softmax")
+    assert found.replace(with_classes(found.net, 3)).graph.output == (3,)
+
+
+# ---------------------------------------------------------------- bases and edits
+
+
+def test_a_net_without_edits_is_its_base_under_another_name(base: Path) -> None:
+    assert derived(base, "") == words(BASE)
+    assert load(str(base)).graph.name == "mine"
+
+
+EDITS = {
+    "after every pool insert lrn": (
+        "conv3-8 ×2 | pool | lrn | conv3-16 ×3 | pool | lrn | (fc-32 | dropout) ×2"
+        " | fc-10 | softmax"
+    ),
+    "after every conv insert dropout p=10%": (
+        "(conv3-8 | dropout p=10%) ×2 | pool | (conv3-16 | dropout p=10%) ×3 | pool"
+        " | (fc-32 | dropout) ×2 | fc-10 | softmax"
+    ),
+    "before fc3 insert gap": (
+        "conv3-8 ×2 | pool | conv3-16 ×3 | pool | gap | fc-32 | dropout | fc-32 | dropout"
+        " | fc-10 | softmax"
+    ),
+    "after conv2_2 insert lrn": (
+        "conv3-8 ×2 | pool | conv3-16 | conv3-16 | lrn | conv3-16 | pool"
+        " | (fc-32 | dropout) ×2 | fc-10 | softmax"
+    ),
+    "replace conv1_1..conv1_2 with conv5-8": (
+        "conv5-8 | pool | conv3-16 ×3 | pool | (fc-32 | dropout) ×2 | fc-10 | softmax"
+    ),
+    "replace fc3..dropout2 with gap": (
+        "conv3-8 ×2 | pool | conv3-16 ×3 | pool | gap | fc-10 | softmax"
+    ),
+    "replace every conv3-16 with add(conv3-16, conv1-16)": (
+        "conv3-8 ×2 | pool | add(conv3-16, conv1-16) ×3 | pool | (fc-32 | dropout) ×2"
+        " | fc-10 | softmax"
+    ),
+    "remove every dropout": (
+        "conv3-8 ×2 | pool | conv3-16 ×3 | pool | (fc-32) ×2 | fc-10 | softmax"
+    ),
+    "remove conv2_1": (
+        "conv3-8 ×2 | pool | conv3-16 ×2 | pool | (fc-32 | dropout) ×2 | fc-10 | softmax"
+    ),
+    "set conv1_1 stride=2 act=none": (
+        "conv3-8 stride=2 act=none | conv3-8 | pool | conv3-16 ×3 | pool | (fc-32 | dropout) ×2"
+        " | fc-10 | softmax"
+    ),
+    "remove every dropout\nremove fc3\nreplace fc4 with fc-5": (
+        "conv3-8 ×2 | pool | conv3-16 ×3 | pool | fc-32 | fc-5 | softmax"
+    ),
+}
+
+
+@pytest.mark.parametrize("edits", EDITS)
+def test_an_edit_changes_just_what_it_names(base: Path, edits: str) -> None:
+    assert derived(base, edits) == EDITS[edits]
+
+
+def test_layers_inside_joins_and_heads_are_edited_by_their_names(base: Path) -> None:
+    text = """
+    net base
+    input 3x8x8
+      conv3-4 | mix: concat(conv1-4, conv3-4 | pool3 stride=1 padding=1) | gap
+    head one: fc-3
+    head two: fc-4
+    """
+    base.with_name("base.vgg").write_text(text)
+    edits = "replace mix_conv2..mix_pool1 with conv5-6\nset two_fc1 bias=off\nremove mix_conv1"
+    derived(base, edits)
+    found = load(str(base)).graph
+    assert names(found) == ["conv1_1", "mix_conv1", "mix", "gap1", "one_fc1", "two_fc1"]
+    by_name = {node.name: node for node in found.nodes}
+    assert by_name["mix"].shape == (4 + 6, 8, 8)
+    assert by_name["two_fc1"].op == Linear(4, bias=False)
+
+
+def test_arguments_of_a_base_may_be_parameters_of_the_net(base: Path) -> None:
+    base.write_text("net mine(n=4) from base(classes=n)\n")
+    assert load(str(base)).graph.output == (4,)
+    assert load(f"{base}(n=6)").graph.output == (6,)
+
+
+def test_heads_and_blocks_of_the_base_are_kept_unless_named_again(base: Path) -> None:
+    base.with_name("base.vgg").write_text(
+        "net base\ninput 3x8x8\nconv3-4 | gap\nhead a: fc-3\nhead b: fc-4\n"
+        "train {\n  batch 8\n  sgd lr=0.1 momentum=0.8\n}\n"
+    )
+    base.write_text("net mine from base\nhead b: fc-5\nhead c: fc-6\ntrain { sgd lr=0.2 }\n")
+    mine = load(str(base))
+    assert mine.graph.outputs == {"a": (3,), "b": (5,), "c": (6,)}
+    assert mine.recipe.batch == 8
+    assert (mine.recipe.optimiser.lr, mine.recipe.optimiser.momentum) == (0.2, 0.8)
+
+
+def test_a_mistake_in_an_edit_is_shown_in_the_edit(base: Path) -> None:
+    base.write_text("net mine from base\n\nreplace conv2_1 with conv9-16 padding=0 | conv9-16\n")
+    with pytest.raises(UserError, match=r"does not fit here\n --> \S*mine.vgg:3:22\n"):
+        load(str(base)).check()
+
+
+# ---------------------------------------------------------------- branches
+
+
+def test_paths_read_what_stands_before_the_join() -> None:
+    found = graph_of("conv3-4 | concat(conv1-2, conv3-3 | conv3-5, skip)")
+    join = found.nodes[-1]
+    assert isinstance(join.op, Concat)
+    assert [found.nodes[read].shape[0] for read in join.inputs] == [2, 5, 4]
+    assert join.shape == (11, 13, 11)
+
+
+def test_layers_of_a_join_bear_its_name() -> None:
+    found = graph_of(
+        "add(conv3-3 | conv3-3, skip) | mix: concat(conv1-2, pool | add(relu, tanh))".replace(
+            "pool | ", ""
+        )
+    )
+    assert names(found) == [
+        "add1_conv1", "add1_conv2", "add1", "mix_conv1", "mix_add1_relu1", "mix_add1_tanh1",
+        "mix_add1", "mix",
+    ]  # fmt: skip
+    inner = next(node for node in found.nodes if node.name == "mix_add1_relu1")
+    assert inner.layer.path == ("mix", "mix_add1")
+
+
+def test_a_reference_reads_an_earlier_layer() -> None:
+    found = graph_of("stem: conv3-4 | conv3-4 | add(@stem | conv1-4, skip) | concat(@input, skip)")
+    by_name = {node.name: node for node in found.nodes}
+    assert found.nodes[by_name["add1_conv1"].inputs[0]].name == "stem.relu"
+    assert by_name["concat1"].inputs[0] == 0
+
+
+def test_a_repeated_join_is_built_anew_each_time() -> None:
+    found = graph_of("conv3-4 | (add(conv3-4, skip) | relu) ×3")
+    assert sum(isinstance(node.op, Add) for node in found.nodes) == 3
+    assert names(found).count("add2_conv1") == 1
+
+
+# ---------------------------------------------------------------- heads
+
+
+def test_a_net_without_heads_has_one_that_its_last_layer_names() -> None:
+    kinds = {"fc-3 | softmax": "classes", "fc-3": "classes", "boxes": "boxes", "relu": "features"}
+    for body, kind in kinds.items():
+        (head,) = graph_of(body).heads
+        assert (head.name, head.kind) == ("output", kind), body
+
+
+def test_heads_that_go_on_leave_the_chain_a_trunk() -> None:
+    found = graph_of("conv3-4 | fc7: fc-8\nhead classes: fc-3 | softmax\nhead box: boxes")
+    assert [(head.name, head.kind) for head in found.heads] == [
+        ("classes", "classes"),
+        ("box", "boxes"),
+    ]
+    assert found.nodes[2].op == RELU
+    assert any(node.name == "fc7.relu" for node in found.nodes)
+
+
+def test_heads_that_begin_elsewhere_leave_the_chain_an_output() -> None:
+    found = graph_of("stem: conv3-4 | fc7: fc-8 | fc-3\nhead aux: @stem | gap | fc-3\n"
+                     "head features: @fc7")  # fmt: skip
+    assert {head.name: head.kind for head in found.heads} == {
+        "output": "classes",
+        "aux": "classes",
+        "features": "features",
+    }
+    assert found.outputs["features"] == (8,)
+
+
+def test_the_last_layer_of_each_head_is_linear() -> None:
+    found = graph_of("conv3-4 | gap\nhead a: fc-5 | fc-3\nhead b: fc-3 act=tanh")
+    fed = {node.name for node in found.nodes if isinstance(node.op, Activation)}
+    assert fed == {"conv1_1.relu", "a_fc1.relu", "b_fc1.tanh"}
+
+
+# ---------------------------------------------------------------- every
+
+
+def test_every_speaks_for_layers_that_say_nothing_themselves() -> None:
+    found = graph_of("every conv norm=batch act=leaky\nconv3-4 | conv3-4 act=none | fc-3")
+    assert [type(node.op) for node in found.nodes if node.layer.name.startswith("conv")] == [
+        Conv2d,
+        BatchNorm,
+        Activation,
+        Conv2d,
+        BatchNorm,
+    ]
+
+
+def test_every_leaves_the_output_linear_and_bare() -> None:
+    found = graph_of("every conv norm=batch act=leaky\nconv3-4 | conv1-3 | gap | softmax")
+    assert not any(node.name.startswith("conv1_2.") for node in found.nodes)
+
+
+def test_every_of_a_base_stays_while_it_has_such_layers(base: Path) -> None:
+    base.with_name("base.vgg").write_text(BASE.replace("\n  conv", "\nevery conv bias=off\n  conv"))
+    base.write_text("net mine from base\n")
+    assert "every conv bias=off" in format_net(load(str(base)).net)
+    base.write_text("net mine from base\nreplace conv1_1..pool2 with gap\n")
+    assert "every" not in format_net(load(str(base)).net)
+
+
+# ---------------------------------------------------------------- everything filled in
+
+
+@pytest.mark.parametrize("spec", ["vgg16", "resnet18", "googlenet_aux", "vgg16_loc_pcr", "nin"])
+def test_a_resolved_file_describes_the_same_net(spec: str) -> None:
+    whole = load(spec)
+    again = program(format_net(whole.resolved))
+    assert [(node.name, node.op) for node in again.graph.nodes] == [
+        (node.name, node.op) for node in whole.graph.nodes
+    ]
+    assert again.recipe == whole.recipe or again.recipe.crop == whole.graph.input[1:]
+    assert again.protocol == whole.protocol
+    assert format_net(again.resolved) == format_net(whole.resolved)
+
+
+# ---------------------------------------------------------------- the reference
+
+
+def test_the_reference_page_is_made_from_the_definitions() -> None:
+    assert Path("docs/layers.md").read_text("utf-8") == markdown()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_the_example_of_a_kind_is_one_and_every_option_is_told(kind: type[Kind]) -> None:
+    before = "gap | " if kind.name == "softmax" else ""
+    example = f"act: {kind.example}"
+    found = program(f"net a input 3x32x32 conv3-64 | {before}{example}")
+    assert found.graph.nodes[-1].layer.kind == ("conv" if kind.name == "skip" else kind.name)
+    entry = next(entry for entry in entries() if entry.name == kind.name)
+    assert entry.doc
+    assert all(option.doc and option.takes for option in entry.options)

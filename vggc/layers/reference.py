@@ -1,0 +1,104 @@
+"""The vocabulary told to people: made from the definitions, so that it cannot lag behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vggc.layers.kinds import KINDS, JoinKind, Kind
+from vggc.values import written
+
+
+@dataclass(frozen=True)
+class OptionEntry:
+    """One option: what it takes, and what it is where nothing is said; "" where it is a must."""
+
+    key: str
+    takes: str
+    default: str
+    doc: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One kind of layer. `form` shows where the numbers in its word stand."""
+
+    name: str
+    aliases: tuple[str, ...]
+    doc: str
+    form: str
+    example: str
+    options: tuple[OptionEntry, ...]
+
+
+def entries() -> tuple[Entry, ...]:
+    """Every kind, in the order of the vocabulary."""
+    return tuple(map(entry, KINDS))
+
+
+def entry(kind: type[Kind]) -> Entry:
+    defaults = kind.defaults()
+    options = tuple(
+        OptionEntry(key, str(param.kind), _default(kind, key, defaults), param.doc)
+        for key, param in kind.params().items()
+    )
+    return Entry(kind.name, kind.aliases, kind.doc, _form(kind), kind.example, options)
+
+
+def _default(kind: type[Kind], key: str, defaults: dict[str, Any]) -> str:
+    if key not in defaults:
+        return ""
+    param = kind.params()[key]
+    match defaults[key]:
+        case None:
+            return param.default
+        case float(number):
+            return f"{number:g}"
+        case value:
+            return written(param.kind, value)
+
+
+def _form(kind: type[Kind]) -> str:
+    """`convSIZE-WIDTH`: the word, with brackets around what may be left out."""
+    params, defaults = kind.params(), kind.defaults()
+    form = kind.name
+    if "size" in params and kind.name != "lrn":
+        form += "[SIZE]" if "size" in defaults else "SIZE"
+    if "width" in params:
+        form += "[-WIDTH]" if "width" in defaults else "-WIDTH"
+    return form + ("(PATH, PATH, …)" if issubclass(kind, JoinKind) else "")
+
+
+def markdown() -> str:
+    """The reference page of all layers."""
+    lines = [
+        "# Layers",
+        "",
+        "Made by `vggc layers --format markdown` from the definitions in `vggc/layers/kinds.py`.",
+        "Every word, every option and every value that is not here is an error.",
+        "",
+        "| layer | what it is |",
+        "| --- | --- |",
+        *(f"| [`{e.form}`](#{e.name}) | {e.doc} |" for e in entries()),
+    ]
+    for e in entries():
+        lines += ["", *_section(e)]
+    return "\n".join(lines) + "\n"
+
+
+def _section(entry: Entry) -> list[str]:
+    also = f" Also written {' or '.join(f'`{alias}`' for alias in entry.aliases)}."
+    lines = [
+        f"## {entry.name}",
+        "",
+        entry.doc + (also if entry.aliases else ""),
+        "",
+        f"    {entry.example}",
+    ]
+    if entry.options:
+        lines += ["", "| option | takes | unless given | |", "| --- | --- | --- | --- |"]
+        lines += [
+            f"| `{o.key}` | {o.takes} | {o.default or '*must be given*'} | {o.doc} |"
+            for o in entry.options
+        ]
+    return lines
