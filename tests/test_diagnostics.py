@@ -151,6 +151,7 @@ def test_a_net_without_classes_takes_no_number_of_them(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- mistakes not of a text
 
 ROOMS = (
+    "vggc.cli.draw",
     "vggc.cli.layers",
     "vggc.cli.subject",
     "vggc.deploy.mistakes",
@@ -158,6 +159,7 @@ ROOMS = (
     "vggc.driver",
     "vggc.export",
     "vggc.files",
+    "vggc.pictures.layout",
     "vggc.values",
     "vggc.weights",
 )

@@ -1,0 +1,1 @@
+"""Pictures of nets: one layout, and a writer for each kind of file."""
