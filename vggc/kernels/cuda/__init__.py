@@ -8,17 +8,26 @@ from typing import TypeAlias, assert_never
 
 from tvm.tirx import PrimFunc
 
-from vggc.kernels.cuda import dense, gemm, small
+from vggc.kernels.cuda import dense, gemm, grouped, small
 from vggc.kernels.cuda.emit import function
-from vggc.kernels.cuda.packing import ChannelOrder, DensePanelPacking, RowPacking
+from vggc.kernels.cuda.packing import (
+    ChannelOrder,
+    DensePanelPacking,
+    RowPacking,
+    TapsFirst,
+)
 from vggc.kernels.workloads import (
+    Add,
+    AvgPool,
+    Concat,
     Conv,
     Dense,
     Kernel,
     Lrn,
     Map,
     MaxPool,
-    Relu,
+    Pointwise,
+    PRelu,
     Softmax,
     ToNchw,
     ToNhwc,
@@ -31,30 +40,42 @@ Body: TypeAlias = Callable[..., None]
 def kernel(workload: Workload) -> Kernel:
     """The thread-bound code of `workload`; it may launch more than one CUDA kernel."""
     match workload:
-        case Conv():
+        case Conv(groups=1):
             return _conv(workload)
+        case Conv():
+            return _grouped_conv(workload)
         case Dense(batch=1):
             return _dense_vector(workload)
         case Dense():
             return _dense_batch(workload)
         case MaxPool():
-            body = partial(small.max_pool, workload)
-            return _small("max_pool", body, workload.input.shape, workload.output.shape)
+            return _small("max_pool", partial(small.pool, workload), workload)
+        case AvgPool() if _covers_map(workload):
+            return _small("global_mean", partial(small.global_mean, workload), workload)
+        case AvgPool():
+            return _small("avg_pool", partial(small.pool, workload), workload)
         case Lrn():
-            body = partial(small.lrn, workload)
-            return _small("lrn", body, workload.input.shape, workload.output.shape)
-        case Relu():
-            body = partial(small.relu, workload)
-            return _small("relu", body, workload.input.shape, workload.output.shape)
+            return _small("lrn", partial(small.lrn, workload), workload)
+        case Pointwise():
+            return _small("pointwise", partial(small.pointwise, workload), workload)
+        case PRelu():
+            shapes = {"x": workload.input.shape, "slopes": (workload.input.channels,)}
+            body = partial(small.prelu, workload)
+            return Kernel("prelu", {}, function(body, **shapes, y=workload.output.shape))
+        case Concat():
+            return _join("concat", partial(small.concat, workload), workload)
+        case Add():
+            return _join("add", partial(small.add, workload), workload)
         case Softmax():
             shape = (workload.batch, workload.features)
-            return _small("softmax", partial(small.softmax, workload), shape, shape)
-        case ToNhwc():
-            body = partial(small.to_nhwc, workload)
-            return _small("to_nhwc", body, _nchw(workload.output), workload.output.shape)
-        case ToNchw():
-            body = partial(small.to_nchw, workload)
-            return _small("to_nchw", body, workload.input.shape, _nchw(workload.input))
+            func = function(partial(small.softmax, workload), x=shape, y=shape)
+            return Kernel("softmax", {}, func)
+        case ToNhwc(output=map):
+            func = function(partial(small.to_nhwc, workload), x=_nchw(map), y=map.shape)
+            return Kernel("to_nhwc", {}, func)
+        case ToNchw(input=map):
+            func = function(partial(small.to_nchw, workload), x=map.shape, y=_nchw(map))
+            return Kernel("to_nchw", {}, func)
         case _:
             assert_never(workload)
 
@@ -72,6 +93,19 @@ def _conv(conv: Conv) -> Kernel:
     return Kernel("implicit_gemm", tiling.knobs, func, packing)
 
 
+def _grouped_conv(conv: Conv) -> Kernel:
+    packing = TapsFirst(conv.weight_shape)
+    func = function(
+        partial(grouped.convolve, conv),
+        x=conv.input.shape,
+        weight=packing.packed_shape,
+        bias=(conv.output.channels,),
+        y=conv.output.shape,
+    )
+    algorithm = "depthwise" if conv.groups == conv.input.channels else "grouped"
+    return Kernel(algorithm, {}, func, packing)
+
+
 def _dense_batch(layer: Dense) -> Kernel:
     """A 1×1 convolution over a map of one pixel an image."""
     conv = Conv(
@@ -80,7 +114,7 @@ def _dense_batch(layer: Dense) -> Kernel:
         kernel=(1, 1),
         stride=(1, 1),
         padding=(0, 0),
-        relu=layer.relu,
+        act=layer.act,
     )
     tiling = gemm.tiling(conv)
     packing = DensePanelPacking(gemm.packing(conv, tiling.tile), ChannelOrder(layer.source))
@@ -105,10 +139,18 @@ def _dense_function(body: Body, layer: Dense, weight_shape: tuple[int, ...]) -> 
     )
 
 
-def _small(
-    algorithm: str, body: Body, source_shape: tuple[int, ...], output_shape: tuple[int, ...]
-) -> Kernel:
-    return Kernel(algorithm, {}, function(body, x=source_shape, y=output_shape))
+def _covers_map(pool: AvgPool) -> bool:
+    """Whether the one window is the map."""
+    return pool.kernel == (pool.input.height, pool.input.width) and pool.padding == (0, 0)
+
+
+def _small(algorithm: str, body: Body, layer: MaxPool | AvgPool | Lrn | Pointwise) -> Kernel:
+    return Kernel(algorithm, {}, function(body, x=layer.input.shape, y=layer.output.shape))
+
+
+def _join(algorithm: str, body: Body, layer: Concat | Add) -> Kernel:
+    inputs = {f"x{index}": map.shape for index, map in enumerate(layer.inputs)}
+    return Kernel(algorithm, {}, function(body, **inputs, y=layer.output.shape))
 
 
 def _nchw(map: Map) -> tuple[int, int, int, int]:

@@ -7,6 +7,7 @@ import math
 from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
+from vggc.kernels.activation import activate
 from vggc.kernels.cuda.emit import fetch, flat, launch, registers, shared, tree_reduce
 from vggc.kernels.workloads import Dense
 
@@ -56,4 +57,4 @@ def multiply_vector(dense: Dense, x: Buffer, weight: Buffer, bias: Buffer, outpu
             row = first_row + r
             with T.If(T.And(lane == 0, row < dense.out_features)), T.Then():
                 total = parts[warp * ROWS + r, 0] + bias[row]
-                T.buffer_store(y, T.max(total, T.float32(0)) if dense.relu else total, [row])
+                T.buffer_store(y, activate(dense.act, total), [row])

@@ -17,6 +17,7 @@ from typing import TypeAlias
 from tvm.tirx import Buffer, Expr
 from tvm.tirx.script import builder as T
 
+from vggc.kernels.activation import activate
 from vggc.kernels.cuda.emit import (
     clear_halo,
     fetch,
@@ -124,10 +125,6 @@ def _grid(conv: Conv, tile: Tile) -> tuple[int, int]:
     return math.ceil(num_rows(conv) / tile.rows), math.ceil(conv.output.channels / tile.cols)
 
 
-def _activate(conv: Conv, value: Expr) -> Expr:
-    return T.max(value, T.float32(0)) if conv.relu else value
-
-
 def _convolve_at_once(
     conv: Conv, tile: Tile, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer
 ) -> None:
@@ -144,7 +141,7 @@ def _convolve_at_once(
             place = (n * height + i + target.halo) * width + j + target.halo
             inside = T.And(row < num_rows(conv), col < channels)
             with T.If(inside), T.Then(), T.vectorized(lanes) as v:
-                value = _activate(conv, results[first + v] + bias[col + v])
+                value = activate(conv.act, results[first + v] + bias[col + v])
                 T.buffer_store(y, value, [place * channels + col + v])
 
         lanes = GROUP if channels % GROUP == 0 else 1
@@ -171,7 +168,7 @@ def _convolve_in_parts(
     def total(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
         row = (n * conv.output.height + y) * conv.output.width + x
         sums = (parts[part * rows + row, c] for part in range(tiling.splits))
-        return _activate(conv, sum(sums, bias[c]))
+        return activate(conv.act, sum(sums, bias[c]))
 
     write_map(output, conv.output, total)
 

@@ -70,6 +70,24 @@ class PanelPacking:
 
 
 @dataclass(frozen=True)
+class TapsFirst:
+    """The weight of a grouped convolution, `(K, C/groups, kh, kw)`, as `(kh, kw, C/groups, K)`."""
+
+    weight_shape: tuple[int, ...]
+
+    @property
+    def packed_shape(self) -> tuple[int, ...]:
+        out_channels, in_channels, kernel_h, kernel_w = self.weight_shape
+        return (kernel_h, kernel_w, in_channels, out_channels)
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
+
+    def unpack(self, packed: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(packed.transpose(3, 2, 0, 1))
+
+
+@dataclass(frozen=True)
 class DensePanelPacking:
     """A dense layer's weight as the panels of the 1×1 convolution that computes it."""
 

@@ -1,4 +1,4 @@
-"""The layers that are bound by memory: pooling, normalisation, soft-max, changes of layout."""
+"""What is bound by memory: pooling, normalisation, soft-max, joins, changes of layout."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from contextlib import contextmanager
 from tvm.tirx import Buffer, Expr
 from tvm.tirx.script import builder as T
 
+from vggc.kernels.activation import activate, leaky
 from vggc.kernels.cuda.emit import (
     BLOCK,
+    clear_halo,
+    flat,
     launch,
     registers,
     shared,
@@ -21,20 +24,35 @@ from vggc.kernels.cuda.emit import (
     tree_reduce,
     write_map,
 )
-from vggc.kernels.workloads import Lrn, Map, MaxPool, Relu, Softmax, ToNchw, ToNhwc
+from vggc.kernels.windows import axes
+from vggc.kernels.workloads import (
+    Add,
+    AvgPool,
+    Concat,
+    Lrn,
+    Map,
+    MaxPool,
+    Pointwise,
+    PRelu,
+    Softmax,
+    ToNchw,
+    ToNhwc,
+)
 
 # Terms of a window written out as one expression; of many more the compiler's stack overflows.
 MAX_TERMS = 16
+WARP = 32
 LOWEST = -3.4028234663852886e38
 
 
-def max_pool(pool: MaxPool, source: Buffer, output: Buffer) -> None:
-    halo = pool.input.halo
-    (kh, kw), (stride_y, stride_x) = pool.kernel, pool.stride
+def pool(layer: MaxPool | AvgPool, source: Buffer, output: Buffer) -> None:
+    """A thread per element walks its window; a mean sums row by row."""
+    halo = layer.input.halo
+    (kh, kw), (rows, columns) = layer.kernel, axes(layer)
 
     def maximum(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
         def read(dy: Expr | int, dx: Expr | int) -> Expr:
-            return source[n, y * stride_y + halo + dy, x * stride_x + halo + dx, c]
+            return source[n, rows.clamped(y, dy) + halo, columns.clamped(x, dx) + halo, c]
 
         if kh * kw <= MAX_TERMS:
             window = itertools.product(range(kh), range(kw))
@@ -45,7 +63,48 @@ def max_pool(pool: MaxPool, source: Buffer, output: Buffer) -> None:
             T.buffer_store(largest, T.max(largest[0], read(dy, dx)), [0])
         return largest[0]
 
-    write_map(output, pool.output, maximum)
+    def mean(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
+        (top, height), (left, width) = rows.span(y), columns.span(x)
+        total, row = registers(1), registers(1)
+        T.buffer_store(total, T.float32(0), [0])
+        with T.serial(height) as dy:
+            T.buffer_store(row, T.float32(0), [0])
+            with T.serial(width) as dx:
+                value = source[n, top + dy + halo, left + dx + halo, c]
+                T.buffer_store(row, row[0] + value, [0])
+            T.buffer_store(total, total[0] + row[0], [0])
+        return total[0] / T.Cast("float32", height * width)
+
+    write_map(output, layer.output, maximum if isinstance(layer, MaxPool) else mean)
+
+
+def global_mean(layer: AvgPool, source: Buffer, output: Buffer) -> None:
+    """The mean of whole channels: a block takes 32 of them, a warp every eighth row."""
+    halo, height, width = layer.input.halo, layer.input.height, layer.input.width
+    channels, side, warps = layer.input.channels, layer.output.shape[1], BLOCK // WARP
+    grid = (layer.input.batch, math.ceil(channels / WARP))
+    with launch(grid, BLOCK) as (n, chunk, thread):
+        warp, lane = thread // WARP, thread % WARP
+        c = chunk * WARP + lane
+        clear_halo(
+            output, layer.output, (n * grid[1] + chunk) * BLOCK + thread, math.prod(grid) * BLOCK
+        )
+        parts, total, row = shared(warps, WARP), registers(1), registers(1)
+        T.buffer_store(total, T.float32(0), [0])
+        with T.If(c < channels), T.Then(), T.serial(math.ceil(height / warps)) as step:
+            y = step * warps + warp
+            with T.If(y < height), T.Then():
+                T.buffer_store(row, T.float32(0), [0])
+                with T.serial(width) as x:
+                    T.buffer_store(row, row[0] + source[n, y + halo, x + halo, c], [0])
+                T.buffer_store(total, total[0] + row[0], [0])
+        T.buffer_store(parts, total[0], [warp, lane])
+        synchronise()
+        with T.If(T.And(warp == 0, c < channels)), T.Then():
+            sums = functools.reduce(operator.add, (parts[part, lane] for part in range(warps)))
+            pixel = (n * side + layer.output.halo) * side + layer.output.halo
+            value = sums / T.float32(height * width)
+            T.buffer_store(flat(output), value, [pixel * channels + c])
 
 
 def lrn(layer: Lrn, source: Buffer, output: Buffer) -> None:
@@ -71,13 +130,43 @@ def lrn(layer: Lrn, source: Buffer, output: Buffer) -> None:
     write_map(output, layer.output, normalise)
 
 
-def relu(layer: Relu, source: Buffer, output: Buffer) -> None:
-    halo = layer.input.halo
+def pointwise(layer: Pointwise, source: Buffer, output: Buffer) -> None:
+    read = _reader(source, layer.input)
+    write_map(output, layer.output, lambda *at: activate(layer.act, read(*at)))
 
-    def rectify(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
-        return T.max(source[n, y + halo, x + halo, c], T.float32(0))
 
-    write_map(output, layer.output, rectify)
+def prelu(layer: PRelu, source: Buffer, slopes: Buffer, output: Buffer) -> None:
+    read = _reader(source, layer.input)
+    write_map(output, layer.output, lambda n, y, x, c: leaky(read(n, y, x, c), slopes[c]))
+
+
+def add(layer: Add, *buffers: Buffer) -> None:
+    *sources, output = buffers
+    readers = list(map(_reader, sources, layer.inputs))
+
+    def total(*at: Expr) -> Expr:
+        summands = (read(*at) for read in readers)
+        return activate(layer.act, functools.reduce(operator.add, summands))
+
+    write_map(output, layer.output, total)
+
+
+def concat(layer: Concat, *buffers: Buffer) -> None:
+    *sources, output = buffers
+
+    def element(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
+        ends = itertools.accumulate(map.channels for map in layer.inputs)
+        value: Expr | None = None
+        for source, map, end in reversed(list(zip(sources, layer.inputs, ends, strict=True))):
+            part = _reader(source, map)(n, y, x, c - (end - map.channels))
+            value = part if value is None else T.if_then_else(c < end, part, value)
+        return value
+
+    write_map(output, layer.output, element)
+
+
+def _reader(source: Buffer, map: Map) -> Callable[[Expr, Expr, Expr, Expr], Expr]:
+    return lambda n, y, x, c: source[n, y + map.halo, x + map.halo, c]
 
 
 def to_nhwc(layer: ToNhwc, source: Buffer, output: Buffer) -> None:
