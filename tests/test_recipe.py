@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vggc.diagnostics import UserError
@@ -45,6 +45,14 @@ PAPER = """
   scale 256
   flip
 """
+
+
+VGG11 = load("vgg11").graph
+VGG16 = load("vgg16").graph
+
+
+def find(name: str) -> Graph | None:
+    return {"vgg11": VGG11, "vgg16": VGG16}.get(name)
 
 
 def block(settings: str, key: str = "train") -> Block:
@@ -298,6 +306,43 @@ def test_a_full_block_over_another_is_that_block(base: Recipe, over: Recipe) -> 
     assert read_recipe(merged) == over
 
 
+words = st.sampled_from(
+    [*TRAIN.settings, *TEST.settings, "on", "off", "he", "vgg11", "conv1_1..fc7", "pool5", "x"]
+)
+numbers = st.sampled_from(
+    ["0", "1", "3.5", "-1", "1e-3", "256px", "10%", "224..256", "5x5", "9x9x9"]
+)
+value = st.one_of(
+    words, numbers, st.lists(st.one_of(words, numbers), min_size=2, max_size=4).map(",".join)
+)
+keys = st.sampled_from(
+    [*{key.rpartition(".")[2] for key in (*TRAIN.kinds, *TEST.kinds)}, "lrr", "conv"]
+)
+lines = st.builds(
+    lambda word, values, options: " ".join([word, *values, *(f"{k}={v}" for k, v in options)]),
+    words,
+    st.lists(value, max_size=2),
+    st.lists(st.tuples(keys, value), max_size=3),
+)
+full_keys = st.sampled_from([*TRAIN.kinds, *(f"test.{key}" for key in TEST.kinds), "lr", "flip"])
+some_changes = st.lists(st.tuples(full_keys, value).map("=".join), max_size=3)
+some_lines = st.lists(lines, max_size=4).map("\n".join)
+
+
+@settings(max_examples=300)
+@given(some_lines, some_lines, some_lines, some_changes)
+def test_whatever_is_written_ends_in_blocks_or_in_mistakes(
+    base: str, over: str, tests: str, changes: list[str]
+) -> None:
+    """And what there is no mistake in says the same when it is resolved."""
+    blocks = [merge(block(base), block(over)), block(tests, "test")]
+    try:
+        resolved = resolved_blocks(override_blocks(blocks, changes), VGG16, find)
+    except UserError:  # whose words are made when it is raised
+        return
+    assert resolved_blocks(resolved, VGG16, find) == resolved
+
+
 # ---------------------------------------------------------------- changes
 
 
@@ -470,8 +515,6 @@ train {
 
 # ---------------------------------------------------------------- against the net
 
-VGG11 = load("vgg11").graph
-VGG16 = load("vgg16").graph
 FIRST = "conv1_1,conv2_1,conv3_1,conv3_2,fc6,fc7,fc8"
 
 
@@ -481,10 +524,6 @@ def graph(text: str) -> Graph:
     return Program(parse(Source("x.vgg", text))).graph
 
 
-def find(name: str) -> Graph | None:
-    return {"vgg11": VGG11, "vgg16": VGG16}.get(name)
-
-
 def test_names_and_ranges_mean_layers_in_the_nets_order() -> None:
     order = layer_names(VGG11)
     assert order[:4] == ("conv1_1", "pool1", "conv2_1", "pool2")
@@ -492,8 +531,8 @@ def test_names_and_ranges_mean_layers_in_the_nets_order() -> None:
 
 
 def test_the_papers_first_weights_come_from_net_a() -> None:
-    for settings in (f"init-from vgg11 layers={FIRST}", "init-from vgg11 layers=conv1_1,fc6..fc8"):
-        assert read_recipe(block(settings), VGG16, find).init_from
+    for said in (f"init-from vgg11 layers={FIRST}", "init-from vgg11 layers=conv1_1,fc6..fc8"):
+        assert read_recipe(block(said), VGG16, find).init_from
 
 
 def test_localisation_trains_only_the_fully_connected_layers() -> None:

@@ -9,17 +9,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from training_data import TINY, write_images
 
 from vggc import driver
 from vggc.diagnostics import UserError
 from vggc.driver import Program
-from vggc.recipe.train import Recipe
+from vggc.recipe.train import He, OneCycle, Recipe, Sgd
 from vggc.source import Source
 from vggc.syntax.parse import parse
-from vggc.train import check_memory, departures
+from vggc.train import Wishes, anew, blocks_for, check_memory, departures, read_train
 from vggc.training.images import digits
 from vggc.training.loop import Machine
+from vggc.training.progress import Finished
+from vggc.training.session import proceed
 
 
 @pytest.fixture
@@ -171,6 +174,78 @@ def test_a_batch_is_never_larger_than_all_images(monkeypatch: pytest.MonkeyPatch
     check_memory(program, digits(), Recipe(batch=1000), cpu)
     with pytest.raises(UserError, match="batches of 1438 "):
         check_memory(program, digits(), Recipe(batch=65_536), cpu)
+
+
+BATCH_NORM = "net b input 3x8x8 conv3-4 | bn | pool | fc-3 | softmax"
+BOXES = "net b input 3x8x8 conv3-4 | pool | boxes"
+TWO_HEADS = "net b input 3x8x8 conv3-4 | pool head what: fc-3 head place: boxes"
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "place", "words"),
+    [
+        (TINY, ("init-from=vgg11", "layers=fc2"), "vgg11", "`init-from` can be written"),
+        (BOXES, (), None, "a head of boxes can be written and checked, but not trained with"),
+        (BOXES, ("loss=euclidean",), "euclidean", "`loss euclidean` can be written"),
+        (TWO_HEADS, (), None, "a net with several heads can be written"),
+    ],
+)
+def test_what_cannot_be_trained_with_yet_is_refused_before_it_begins(
+    tmp_path: Path, text: str, changes: tuple[str, ...], place: str | None, words: str
+) -> None:
+    (tmp_path / "net.vgg").write_text(text)
+    wishes = Wishes(None, None, None, None, None, "cpu", None, tmp_path / "run", None, changes)
+    with pytest.raises(UserError) as error:
+        anew(str(tmp_path / "net.vgg"), wishes)
+    found = [d for d in error.value.diagnostics if words in d.fill(d.title)]
+    assert [d.span.text if d.span else None for d in found] == [place]
+    assert not (tmp_path / "run").exists()
+
+
+def test_frozen_statistics_cannot_be_trained_with_yet(tmp_path: Path) -> None:
+    (tmp_path / "net.vgg").write_text(BATCH_NORM)
+    changes = ("freeze=conv1_1..pool1",)
+    wishes = Wishes(None, None, None, None, (8, 8), "cpu", None, None, None, changes)
+    with pytest.raises(UserError, match="`freeze` of a batch normalisation such as `batchnorm1`"):
+        anew(str(tmp_path / "net.vgg"), wishes)
+
+
+def test_frozen_layers_of_a_file_keep_their_weights(tmp_path: Path) -> None:
+    (tmp_path / "net.vgg").write_text(TINY)
+    changes = ("freeze=conv1_1..pool1", "rgb-shift=0.1", "steps=2")
+    write_images(tmp_path / "images", ("red", "green", "blue"), 10)
+    out = tmp_path / "run"
+    wishes = Wishes(tmp_path / "images", None, None, None, None, "cpu", None, out, None, changes)
+    plan = anew(str(tmp_path / "net.vgg"), wishes)
+    training = plan.start(plan.read(lambda done, total: None))
+    first = {name: tensor.clone() for name, tensor in plan.module.state_dict().items()}
+    outcome = proceed(
+        training.run, training.learner, training.task, training.progress, lambda event: None
+    )
+    assert isinstance(outcome, Finished)
+    assert [epoch.step for epoch in outcome.progress.epochs] == [2]
+    last = plan.module.state_dict()
+    moved = {name.split(".")[0] for name in first if not torch.equal(first[name], last[name])}
+    assert moved == {"fc2", "fc3"}
+    assert "steps 2" in (out / "net.vgg").read_text()
+    assert "freeze conv1_1..pool1" in (out / "net.vgg").read_text()
+
+
+def test_the_digits_bring_a_recipe_of_their_own_that_wishes_change() -> None:
+    program = Program(parse(Source("tiny.vgg", TINY)))
+    wishes = Wishes(None, 2, None, 0.5, None, "cpu", None, None, None, ("flip=on", "lr=0.25"))
+    recipe = read_train(program, blocks_for(program, wishes)).value
+    assert recipe == Recipe(
+        batch=32, epochs=2, optimiser=Sgd(lr=0.25), schedule=OneCycle(), init=He(), flip=True
+    )
+
+
+def test_another_input_takes_the_place_of_the_files_crop() -> None:
+    text = TINY.replace("batch 4", "batch 4; crop 8")
+    program = Program(parse(Source("tiny.vgg", text)))
+    wishes = Wishes(Path("x"), None, None, None, (16, 16), "cpu", None, None, None, ())
+    assert program.recipe.crop == (8, 8)
+    assert read_train(program, blocks_for(program, wishes)).value.crop is None
 
 
 def test_a_run_departs_from_what_the_file_says() -> None:

@@ -103,9 +103,10 @@ def test_what_is_taken(kind: Kind, text: str, plain: Any) -> None:
         (Maybe(SCALES), "1,0", "expected a whole number of pixels from 1 to 9,000"),
         (Name("net"), "3", "expected the name of a net"),
         (Name("net"), "off", "expected the name of a net"),
-        (Names("nets"), "a..b", "expected names of nets, separated by commas"),
-        (LAYERS, "a..b..c", "expected names of layers, separated by commas, or ranges"),
-        (LAYERS, "a..", "expected names of layers"),
+        (Names("nets"), "a..b", "expected at most 100 names of nets, separated by commas"),
+        (LAYERS, "a..b..c", "expected at most 3 names of layers or ranges of them"),
+        (LAYERS, "a..", "names of layers"),
+        (LAYERS, "a,b,c,d", "expected at most 3 names of layers"),
     ],
 )
 def test_what_is_refused(kind: Kind, text: str, words: str) -> None:

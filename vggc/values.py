@@ -132,11 +132,11 @@ class Names:
 
     what: str
     ranges: bool = False
-    most: int = 1000
+    most: int = 100
 
     def __str__(self) -> str:
         ranges = " or ranges of them (conv1_1..fc7)" if self.ranges else ""
-        return f"names of {self.what}, separated by commas,{ranges}".rstrip(",")
+        return f"at most {self.most} names of {self.what}{ranges}, separated by commas"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from vggc.source import Span
 from vggc.syntax import ast
 from vggc.values import items
 
+MOST_LISTED, MOST_COMPARED = 12, 300
+"""Layers that a suggestion lists, and looks among for one that was meant."""
+
 
 def layer_names(graph: Graph) -> tuple[str, ...]:
     """The layers of a net by name, in order, without its input."""
@@ -31,26 +34,27 @@ def selected(names: Iterable[str], order: Sequence[str]) -> tuple[str, ...]:
 
     They are names that `unfit` has no word against.
     """
+    position = {name: index for index, name in enumerate(order)}
     chosen: set[str] = set()
     for name in names:
         first, dots, last = name.partition("..")
-        start = order.index(first)
-        chosen.update(order[start : order.index(last if dots else first) + 1])
+        chosen.update(order[position[first] : position[last if dots else first] + 1])
     return tuple(name for name in order if name in chosen)
 
 
 def unfit(value: ast.Value, order: Sequence[str]) -> list[Diagnostic]:
     """What is wrong with names and ranges, each at its place: unknown, or backwards."""
+    position = {name: index for index, name in enumerate(order)}
     found: list[Diagnostic] = []
     for item in items(value):
         first, dots, last = str(item).partition("..")
         ends = (first, last) if dots else (first,)
-        unknown = [end for end in ends if end not in order]
+        unknown = [end for end in ends if end not in position]
         found += [
             mistakes.UnknownLayerName(_end(item, end), end, suggestion(end, order))
             for end in unknown
         ]
-        if dots and not unknown and order.index(first) > order.index(last):
+        if dots and not unknown and position[first] > position[last]:
             found.append(mistakes.BackwardRange(item.span, first, last))
     return found
 
@@ -62,7 +66,7 @@ def _end(item: ast.Value, name: str) -> Span:
 
 
 def suggestion(name: str, order: Sequence[str]) -> str:
-    """The layer that was meant; of a deep net not all are listed."""
-    if len(order) <= 12 or nearest(name, order):
+    """The layer that was meant; of a deep net not all are compared or listed."""
+    if len(order) <= MOST_LISTED or (len(order) <= MOST_COMPARED and nearest(name, order)):
         return did_you_mean(name, order)
     return f"layers run from `{order[0]}` to `{order[-1]}`; `vggc summary` lists them"

@@ -247,7 +247,7 @@ class UnknownNetName(Diagnostic):
 
 @dataclass(frozen=True)
 class LayerNotInOther(Diagnostic):
-    title = "{net} has no layer `{layer}` to take weights from"
+    title = "{net} has no `{layer}` to take weights from"
     label = "taken from {net} by this"
     help = "{suggestion}"
 

@@ -21,7 +21,7 @@ from vggc.recipe.blocks import (
     report,
     setting,
 )
-from vggc.recipe.layer_names import layer_names, selected, unfit, with_weights
+from vggc.recipe.layer_names import MOST_LISTED, layer_names, selected, unfit, with_weights
 from vggc.source import Span
 from vggc.syntax import ast
 from vggc.values import (
@@ -175,9 +175,6 @@ class Recipe:
         return -(-self.num_steps(steps_per_epoch) // steps_per_epoch)
 
 
-MOST_LISTED = 12
-"""Layers that a suggestion lists."""
-
 TRAIN = Schema("train", Recipe, rivals=(("epochs", "steps"),))
 
 
@@ -301,7 +298,7 @@ def init_from_mistakes(
     if not taken:
         return [*found, without_weights("`init-from`", value, weighted)]
     if other is not None:
-        found += [m for name in taken for m in weight_mistakes(name, value, graph, part.net, other)]
+        found += weight_mistakes(taken, value, graph, part.net, other)
     return found
 
 
@@ -311,20 +308,26 @@ def unknown_net(span: Span | None, name: str, setting: str, nets: Sequence[str])
 
 
 def weight_mistakes(
-    layer: str, value: ast.Value, graph: Graph, net: str, other: Graph
+    layers: Iterable[str], value: ast.Value, graph: Graph, net: str, other: Graph
 ) -> list[Diagnostic]:
-    """What keeps a layer from beginning with another net's weights; the first such thing."""
-    span = next((i.span for i in items(value) if str(i) == layer), value.span)
-    theirs = with_weights(other)
-    if layer not in theirs:
-        return [mistakes.LayerNotInOther(span, net, layer, f"it has {some(theirs)}")]
+    """What keeps layers from beginning with another net's weights; of each the first."""
+    places = {str(item): item.span for item in items(value)}
+    weighted, theirs = with_weights(graph), with_weights(other)
     mine = {name: w.shape for name, w in graph.all_weights.items()}
     shapes = {name: w.shape for name, w in other.all_weights.items()}
-    for name in with_weights(graph)[layer]:
-        if name not in shapes:
-            hint = "the layer has other weights there"
-            return [mistakes.LayerNotInOther(span, net, name, hint)]
-        if shapes[name] != mine[name]:
-            shown = describe(shapes[name]), describe(mine[name])
-            return [mistakes.WeightsDiffer(span, name, net, *shown, layer)]
-    return []
+    found: list[Diagnostic] = []
+    for layer in layers:
+        span = places.get(layer, value.span)
+        names = weighted[layer]
+        missing = next((name for name in names if name not in shapes), None)
+        unlike = next((name for name in names if shapes.get(name) != mine[name]), None)
+        if layer not in theirs:
+            hint = f"it has {some(theirs)}"
+            found.append(mistakes.LayerNotInOther(span, net, layer, hint))
+        elif missing:
+            hint = f"`{layer}` has other weights there"
+            found.append(mistakes.LayerNotInOther(span, net, missing, hint))
+        elif unlike:
+            shown = describe(shapes[unlike]), describe(mine[unlike])
+            found.append(mistakes.WeightsDiffer(span, unlike, net, *shown, layer))
+    return found
