@@ -30,8 +30,8 @@ TABLE_1 = {
 }
 
 
-def test_the_zoo_is_the_papers_six_nets() -> None:
-    assert set(zoo()) == set(PAPER)
+def test_the_zoo_begins_with_the_papers_six_nets() -> None:
+    assert zoo()[: len(PAPER)] == list(PAPER)
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -1,0 +1,108 @@
+"""`vggc zoo`."""
+
+from __future__ import annotations
+
+import json
+from itertools import accumulate
+from typing import Any
+
+import click
+
+from vggc.cli import console
+from vggc.cli.sheet import Sheet
+from vggc.driver import ZOO, Program, from_zoo, zoo
+from vggc.ir.ops import describe
+from vggc.recipe.test import TEST
+from vggc.recipe.train import TRAIN, Recipe
+from vggc.syntax.format import format_net
+
+
+@click.group("zoo", invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects.")
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> None:
+    """List the nets that come with vggc: parameters, MACs for one input, recipe.
+
+    Each file says where its net was published and which variant it is.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    programs = [from_zoo(name) for name in zoo()]
+    if as_json:
+        console.out(json.dumps([_object(program) for program in programs], indent=2))
+    else:
+        console.sheet(_sheet(programs))
+
+
+@command.command("show")
+@click.argument("name")
+@click.option("--resolved", is_flag=True, help="With its bases and all defaults filled in.")
+def show(name: str, resolved: bool) -> None:
+    """Print one of the nets as it is written, to begin a file of your own with.
+
+    NAME may have values for parameters: `vgg16(classes=10)`; --resolved fills them in.
+    """
+    program = from_zoo(name)
+    summary = _summary(program)
+    text = format_net(program.resolved) if resolved else program.written.span.source.text
+    console.out(text.removesuffix("\n"))
+    console.status(summary)
+
+
+def _sheet(programs: list[Program]) -> Sheet:
+    return Sheet(
+        "the zoo",
+        ("net", "input", "parameters", "MACs", "recipe"),
+        tuple(map(_row, programs)),
+        (False, False, True, True, False),
+        (
+            "MACs for one input; `vggc zoo show NAME` prints a file, `vggc summary NAME` what it"
+            " costs layer by layer",
+        ),
+        rules=tuple(end - 1 for end in accumulate(map(len, ZOO))),
+    )
+
+
+def _row(program: Program) -> tuple[str, ...]:
+    totals, graph = program.report().totals, program.graph
+    sizes = f"{totals.params:,}", _scaled(totals.macs)
+    return (graph.name, describe(graph.input), *sizes, _recipe(program.recipe))
+
+
+def _scaled(count: int) -> str:
+    return f"{count / 1e9:,.2f} G" if count >= 1e9 else f"{count / 1e6:,.2f} M"
+
+
+def _recipe(recipe: Recipe) -> str:
+    """The settings by which recipes differ most."""
+    table = TRAIN.flatten(recipe)
+    length = f"{recipe.steps:,} steps" if recipe.steps else f"{recipe.epochs} epochs"
+    rate = f"{table['optimiser']} {recipe.optimiser.lr:g}"
+    parts = [f"batch {recipe.batch}", length, rate, table["schedule"], f"scale {table['scale']}"]
+    if recipe.loss != "cross-entropy":
+        parts.append(recipe.loss)
+    if recipe.init_from:
+        parts.append(f"from {recipe.init_from.net}")
+    return ", ".join(map(str, parts))
+
+
+def _summary(program: Program) -> str:
+    graph, totals = program.graph, program.report().totals
+    outputs = ", ".join(f"{name} {describe(shape)}" for name, shape in graph.outputs.items())
+    return (
+        f"{graph.name}: {totals.params:,} parameters, {_scaled(totals.macs)} MACs,"
+        f" {describe(graph.input)} → {outputs}"
+    )
+
+
+def _object(program: Program) -> dict[str, Any]:
+    graph, totals = program.graph, program.report().totals
+    return {
+        "net": graph.name,
+        "input": graph.input,
+        "outputs": graph.outputs,
+        "params": totals.params,
+        "macs": totals.macs,
+        "train": TRAIN.flatten(program.recipe),
+        "test": TEST.flatten(program.protocol),
+    }
