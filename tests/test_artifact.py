@@ -174,6 +174,26 @@ def test_verify_compares_every_head(branched_artifact: Path) -> None:
         assert result.error == max(error for _, error in result.head_errors) > 0
 
 
+def test_the_error_of_a_soft_max_is_told_relative_to_its_scores(
+    branched_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores of some thousands leave no digit of a probability that float32 could get right."""
+    import vggc.deploy.verify as module
+
+    def scaled(*arguments: Any) -> Any:
+        run = reference(*arguments)
+        factor = 5e3
+        return lambda x: {
+            name: value * factor if name == "fc2" else value for name, value in run(x).items()
+        }
+
+    before = verify(branched_artifact)[0]
+    monkeypatch.setattr(module, "reference", scaled)
+    after = verify(branched_artifact)[0]
+    assert dict(after.head_errors)["output"] < dict(before.head_errors)["output"] / 100
+    assert dict(after.head_errors)["spot"] == dict(before.head_errors)["spot"]
+
+
 def test_run_says_of_every_output_what_it_is(
     branched_artifact: Path, tmp_path: Path, noise: Noise
 ) -> None:
