@@ -1,0 +1,297 @@
+"""Every net of the zoo against what was published about it, and on every backend.
+
+Figures are typed by hand, each group with where it was printed; what nobody printed was
+worked out on paper from the layers' definitions. The paper's six nets are in test_paper.py.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from click.testing import CliRunner
+from test_ops import torch_outputs, weights_of
+
+from vggc.analysis.report import Report
+from vggc.backends.onnx import to_onnx
+from vggc.backends.torch import build
+from vggc.cli.zoo import command
+from vggc.deploy.build import compile_for, lowered, pack
+from vggc.deploy.targets import resolve
+from vggc.diagnostics import UserError
+from vggc.driver import Program, from_zoo, load, zoo
+from vggc.ir.graph import Graph
+from vggc.passes.fold import fold
+from vggc.passes.inference import drop_final_softmax
+from vggc.recipe.train import InitFrom
+from vggc.resources import resource
+from vggc.source import Source
+from vggc.syntax.format import format_net
+from vggc.syntax.parse import parse
+from vggc.tvm_alone import relax, tvm
+
+# ---------------------------------------------------------------- what was published
+
+TORCHVISION = {
+    # `num_params` and, in thousand millions of MACs, `GFLOPS` of the weights that torchvision's
+    # documentation lists (torchvision 0.29, IMAGENET1K_V1 of each net).
+    "vgg11": (132_863_336, "7.609"),
+    "vgg13": (133_047_848, "11.308"),
+    "vgg16": (138_357_544, "15.470"),
+    "vgg19": (143_667_240, "19.632"),
+    "vgg11_bn": (132_868_840, "7.609"),
+    "vgg13_bn": (133_053_736, "11.308"),
+    "vgg16_bn": (138_365_992, "15.470"),
+    "vgg19_bn": (143_678_248, "19.632"),
+    "alexnet": (61_100_840, "0.714"),
+    "googlenet": (6_624_904, "1.498"),
+    "resnet18": (11_689_512, "1.814"),
+}
+OTHERS = {
+    # Worked out on paper.
+    "vgg13_5x5": (134_503_528, 9_356_017_664),
+    # D's 138,357,544 and 15,470,264,320 with 4 or 4000 outputs in the place of 1000.
+    "vgg16_loc_scr": (134_276_932, 15_466_184_704),
+    "vgg16_loc_pcr": (150_648_544, 15_482_552_320),
+    # D's convolutions, 14,714,688 and 15,346,630,656, then conv3-1024 in two groups, fc-1000.
+    "vgg16_gap": (18_100_008, 15_810_076_672),
+    # Parameters: the tables of osmr/imgclsmob; their MACs count other layers too.
+    "zfnet": (62_357_608, 1_168_032_896),
+    # "145 million parameters, 2810 million connections", Sermanet et al. (2014), table 4.
+    "overfeat_fast": (145_920_872, 2_801_403_904),
+    # "A snapshot of size 29MB", Caffe's model zoo: four bytes for each of these.
+    "nin": (7_595_176, 1_100_188_800),
+    # Parameters of torchvision.models.googlenet(aux_logits=True), as its users print them.
+    "googlenet_aux": (13_004_888, 1_506_748_416),
+    # "7000 parameters", cs231n.stanford.edu.
+    "tiny_vgg": (6_440, 1_775_680),
+    # Parameters: `model.summary()` of Keras's cifar10_cnn.py.
+    "vgg_tiny_cifar": (1_250_858, 20_741_120),
+    # "15.25 M" and "313.73 M", README of chenyaofo/pytorch-cifar-models.
+    "vgg16_bn_cifar": (15_253_578, 313_725_952),
+}
+SIDES = {
+    # The sides of the maps from the first layer on, where they change.
+    "vgg13_5x5": "224 112 56 28 14 7",
+    "vgg16_gap": "224 112 56 28 14",
+    "alexnet": "55 27 13 6",
+    "zfnet": "110 55 26 13 6",  # Zeiler & Fergus (2014), figure 3
+    "overfeat_fast": "56 28 24 12 6",  # Sermanet et al. (2014), table 1
+    "nin": "54 27 13 6",
+    "googlenet": "112 56 28 14 7",  # Szegedy et al. (2015), table 1
+    "resnet18": "112 56 28 14 7",  # He et al. (2016), table 1
+    "tiny_vgg": "32 16 8 4",
+    "vgg_tiny_cifar": "32 30 15 13 6",
+    "vgg16_bn_cifar": "32 16 8 4 2 1",
+}
+INCEPTIONS = {
+    # Szegedy et al. (2015), table 1, column "output size".
+    "3a": (256, 28, 28),
+    "3b": (480, 28, 28),
+    "4a": (512, 14, 14),
+    "4b": (512, 14, 14),
+    "4c": (512, 14, 14),
+    "4d": (528, 14, 14),
+    "4e": (832, 14, 14),
+    "5a": (832, 7, 7),
+    "5b": (1024, 7, 7),
+}
+OUTPUTS = {
+    "vgg16_loc_scr": {"output": (4,)},
+    "vgg16_loc_pcr": {"output": (4000,)},
+    "googlenet_aux": {"output": (1000,), "aux1": (1000,), "aux2": (1000,)},
+    **{name: {"output": (10,)} for name in ("tiny_vgg", "vgg_tiny_cifar", "vgg16_bn_cifar")},
+}
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_totals_are_those_that_torchvision_prints(name: str) -> None:
+    params, gflops = TORCHVISION[name]
+    totals = load(name).report().totals
+    assert totals.params == params
+    assert f"{totals.macs / 1e9:.3f}" == gflops
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_totals_are_those_worked_out_by_hand(name: str) -> None:
+    totals = load(name).report().totals
+    assert (totals.params, totals.macs) == OTHERS[name]
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_maps_have_the_published_sizes(name: str) -> None:
+    assert sides(load(name).report()) == SIDES[name]
+
+
+def sides(report: Report) -> str:
+    """The sides of the maps on the main chain, where they change."""
+    chain = [row.output_shape for row in report.rows[1:] if not row.path]
+    return " ".join(str(side) for side, _ in groupby(s[1] for s in chain if len(s) == 3))
+
+
+def test_inception_modules_have_the_papers_channels() -> None:
+    rows = {row.name: row.output_shape for row in load("googlenet").report().rows}
+    assert {name: rows[f"inception{name}"] for name in INCEPTIONS} == INCEPTIONS
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_outputs_are_those_of_its_task(name: str) -> None:
+    assert load(name).graph.outputs == OUTPUTS.get(name, {"output": (1000,)})
+
+
+def test_every_net_has_its_figures() -> None:
+    assert set(zoo()) - TORCHVISION.keys() - OTHERS.keys() == {"vgg11_lrn", "vgg16_1x1"}
+
+
+# ---------------------------------------------------------------- the files
+
+
+def text_of(name: str) -> str:
+    return resource("zoo", f"{name}.vgg").read_text("utf-8")
+
+
+def test_every_file_has_its_place_in_the_list() -> None:
+    assert sorted(zoo()) == sorted(path.stem for path in resource("zoo").iterdir())
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_it_is_right_formatted_and_says_where_it_is_from(name: str) -> None:
+    program = from_zoo(name)
+    program.check()
+    assert program.net.name == name
+    assert format_net(program.written) == text_of(name)
+    assert program.written.trivia.above
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_with_everything_filled_in_it_is_the_same_net(name: str) -> None:
+    program = from_zoo(name)
+    resolved = Program(parse(Source(name, format_net(program.resolved))))
+    assert resolved.written.base is None
+    assert resolved.report() == program.report()
+    assert resolved.protocol == program.protocol
+    assert resolved.recipe.optimiser == program.recipe.optimiser
+    assert resolved.recipe.init_from == program.recipe.init_from
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_it_says_how_it_is_trained(name: str) -> None:
+    assert from_zoo(name).net.block("train") is not None
+
+
+def test_boxes_are_learned_from_what_the_classifier_saw() -> None:
+    """Simonyan & Zisserman (2015), appendix A.1: training."""
+    for name in ("vgg16_loc_scr", "vgg16_loc_pcr"):
+        program = load(name)
+        recipe = program.recipe
+        assert program.graph.heads[0].kind == "boxes"
+        assert recipe.loss == "euclidean"
+        assert recipe.optimiser.lr == 1e-3
+        assert recipe.init_from == InitFrom("vgg16", ("conv1_1..fc7",))
+        assert recipe.scale == (256, 256)
+        assert recipe.batch == load("vgg16").recipe.batch
+
+
+# ---------------------------------------------------------------- the backends
+
+
+def narrow(name: str) -> Graph:
+    """The net with an eighth of its channels, to its scores; small ones as they are."""
+    small = load(name).report().totals.params < 2e6
+    return drop_final_softmax(load(name if small else f"{name}(width=0.125)").graph)
+
+
+def image(graph: Graph) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((1, *graph.input), np.float32)
+
+
+def assert_agree(outputs: list[np.ndarray], graph: Graph) -> None:
+    """With float64, to a hundred-thousandth of the largest value."""
+    expected = torch_outputs(graph, image(graph))
+    for output, (name, wanted) in zip(outputs, expected.items(), strict=True):
+        scale = np.abs(wanted).max()
+        assert wanted.std() > 0.01 * scale, name
+        np.testing.assert_allclose(output, wanted, rtol=0, atol=1e-5 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_torch_builds_it_and_it_gives_numbers(name: str) -> None:
+    graph = narrow(name)
+    with torch.inference_mode():
+        result = build(graph, weights_of(graph)).eval()(torch.from_numpy(image(graph)))
+    outputs = result if isinstance(result, dict) else {"output": result}
+    assert {key: tuple(value.shape[1:]) for key, value in outputs.items()} == graph.outputs
+    for output in outputs.values():
+        assert output.isfinite().all()
+        assert output.std() > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo())
+def test_as_onnx_it_agrees_with_float64(name: str) -> None:
+    graph = narrow(name)
+    model = to_onnx(graph, weights_of(graph)).SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    assert_agree(session.run(None, {"input": image(graph)}), graph)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo())
+def test_compiled_for_the_cpu_it_agrees_with_float64(name: str) -> None:
+    graph, target = narrow(name), resolve("cpu")
+    calls, code = lowered(graph, 1, target)
+    packed = pack(calls, code.kernels, fold(graph).weights(weights_of(graph)))
+    machine = relax.VirtualMachine(compile_for(code.module, target), tvm.cpu())
+    arrays = (image(graph), *(packed[name] for name in calls.weights))
+    result = machine["main"](*map(tvm.runtime.tensor, arrays))
+    outputs = [result] if len(graph.heads) == 1 else result
+    assert_agree([output.numpy() for output in outputs], graph)
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_the_list_has_every_net_with_its_figures() -> None:
+    lines = CliRunner().invoke(command).stdout.splitlines()
+    rows = {line.split()[0]: " ".join(line.split()) for line in lines if line.strip()}
+    assert [name for name in rows if name in zoo()] == zoo()
+    assert "3×224×224 138,357,544 15.47 G batch 256, 74 epochs" in rows["vgg16"]
+    assert "3×32×32 15,253,578 313.73 M batch" in rows["vgg16_bn_cifar"]
+    assert "sgd 0.001, plateau, scale 256, euclidean, from vgg16" in rows["vgg16_loc_scr"]
+
+
+def test_the_list_as_json_has_the_recipes() -> None:
+    nets = {net["net"]: net for net in json.loads(CliRunner().invoke(command, "--json").stdout)}
+    assert list(nets) == zoo()
+    alexnet, tiny = nets["alexnet"], nets["tiny_vgg"]
+    assert (alexnet["params"], alexnet["macs"]) == (61_100_840, 714_188_480)
+    assert alexnet["train"]["init"] == "normal"
+    assert alexnet["test"]["crops.grid"] == "3x3"
+    assert (tiny["input"], tiny["outputs"]) == ([3, 32, 32], {"output": [10]})
+
+
+def test_a_net_is_shown_as_it_is_written() -> None:
+    shown = CliRunner().invoke(command, ["show", "vgg16_bn"])
+    assert shown.stdout == text_of("vgg16_bn")
+    assert shown.stderr == (
+        "vgg16_bn: 138,365,992 parameters, 15.47 G MACs, 3×224×224 → output 1000\n"
+    )
+
+
+def test_a_net_is_shown_with_everything_filled_in() -> None:
+    shown = CliRunner().invoke(command, ["show", "--resolved", "vgg16_bn(classes=7)"])
+    net = parse(Source("shown", shown.stdout))
+    assert net.base is None
+    assert Program(net).report() == load("vgg16_bn(classes=7)").report()
+    assert "output 7" in shown.stderr
+
+
+def test_a_net_that_is_not_there_gets_a_suggestion() -> None:
+    with pytest.raises(UserError, match="did you mean `vgg16_bn`"):
+        from_zoo("vgg16_bm")
+    with pytest.raises(UserError, match="`vggc zoo` lists the nets"):
+        from_zoo("transformer")
