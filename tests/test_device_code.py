@@ -30,13 +30,14 @@ from vggc.deploy.device_code import (
     require_device,
     runs_on,
 )
+from vggc.ir.ops import RELU
 from vggc.kernels.cuda import kernel
 from vggc.kernels.workloads import Conv, Map, ToNhwc
 
 KERNEL = 'extern "C" __global__ void twice(float* x) { x[threadIdx.x] *= 2; }'
 EM_CUDA = 190
 IMAGE, HIDDEN = Map(1, 8, 8, 3, halo=1), Map(1, 8, 8, 16)
-CONV = Conv(IMAGE, HIDDEN, kernel=(3, 3), stride=(1, 1), padding=(1, 1), relu=True)
+CONV = Conv(IMAGE, HIDDEN, kernel=(3, 3), stride=(1, 1), padding=(1, 1), act=RELU)
 
 needs_nvrtc = pytest.mark.skipif(not device_code._has_nvrtc(), reason="no NVRTC")
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
