@@ -576,6 +576,13 @@ def test_what_the_net_cannot_do_is_refused(
     assert help_text in found.fill(found.help)
 
 
+def test_a_range_that_another_net_does_not_have_is_told_once() -> None:
+    with pytest.raises(UserError) as error:
+        read_recipe(block("init-from vgg11 layers=conv1_1..conv5_3,fc6,conv3_3"), VGG16, find)
+    places = [d.span.text for d in error.value.diagnostics if d.span]
+    assert places == ["conv1_1..conv5_3", "conv3_3"]
+
+
 def test_weights_of_another_shape_are_not_taken() -> None:
     small = graph("net s input 3x224x224 conv3-32 | pool | fc-4")
     with pytest.raises(

@@ -310,15 +310,17 @@ def unknown_net(span: Span | None, name: str, setting: str, nets: Sequence[str])
 def weight_mistakes(
     layers: Iterable[str], value: ast.Value, graph: Graph, net: str, other: Graph
 ) -> list[Diagnostic]:
-    """What keeps layers from beginning with another net's weights; of each the first."""
+    """What keeps layers from beginning with another net's weights; at each place the first."""
     places = {str(item): item.span for item in items(value)}
     weighted, theirs = with_weights(graph), with_weights(other)
     mine = {name: w.shape for name, w in graph.all_weights.items()}
     shapes = {name: w.shape for name, w in other.all_weights.items()}
     found: list[Diagnostic] = []
+    told: set[Span] = set()
     for layer in layers:
-        span = places.get(layer, value.span)
-        names = weighted[layer]
+        span, names = places.get(layer, value.span), weighted[layer]
+        if span in told:
+            continue
         missing = next((name for name in names if name not in shapes), None)
         unlike = next((name for name in names if shapes.get(name) != mine[name]), None)
         if layer not in theirs:
@@ -330,4 +332,6 @@ def weight_mistakes(
         elif unlike:
             shown = describe(shapes[unlike]), describe(mine[unlike])
             found.append(mistakes.WeightsDiffer(span, unlike, net, *shown, layer))
+        if len(found) > len(told):
+            told.add(span)
     return found
