@@ -16,6 +16,11 @@ from typing import ClassVar
 from vggc.source import Span
 
 MAX_LINE_SHOWN = 100
+MAX_REPORTED = 50
+"""Mistakes in one report: nobody reads more at once, and what caused most is among them."""
+MAX_COMPARED = 64, 2000
+"""The longest word, and the most known ones, for which a likeness is looked for."""
+MAX_LISTED = 30
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,14 @@ class Diagnostic:
 
 
 class UserError(Exception):
-    """Raised with every diagnostic found so far; the command line reports them all."""
+    """Raised with every diagnostic found so far, the first `MAX_REPORTED` of them."""
 
     def __init__(self, *diagnostics: Diagnostic) -> None:
-        super().__init__("\n".join(render(d) for d in diagnostics))
-        self.diagnostics = diagnostics
+        self.diagnostics = diagnostics[:MAX_REPORTED]
+        super().__init__(*self.diagnostics)
+
+    def __str__(self) -> str:
+        return "\n".join(map(render, self.diagnostics))
 
 
 class CheckFailed(Exception):
@@ -89,6 +97,9 @@ def printable(text: str) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word that `word` most likely meant, or nothing."""
+    known = [*known]
+    if len(word) > MAX_COMPARED[0] or len(known) > MAX_COMPARED[1]:
+        return ""
     by_lower = {name.lower(): name for name in sorted(known)}
     matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.7)
     return by_lower[matches[0]] if matches else ""
@@ -98,4 +109,5 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     """A suggestion for a misspelt word: the nearest known one, or all of them."""
     if match := nearest(word, known):
         return f"did you mean `{match}`?"
-    return "known: " + ", ".join(f"`{name}`" for name in known)
+    more = ", …" if len(known) > MAX_LISTED else ""
+    return "known: " + ", ".join(f"`{name}`" for name in known[:MAX_LISTED]) + more

@@ -259,7 +259,7 @@ def written(kind: Kind, value: Any) -> str:
 
 @dataclass(frozen=True)
 class WrongValue(Diagnostic):
-    title = "`{key}` takes {expected}, not `{found}`"
+    title = "`{key}` cannot be `{found}`"
     label = "expected {expected}"
     help = "{suggestion}"
 
@@ -303,7 +303,11 @@ def misfit(key: str, kind: Kind, value: ast.Value) -> Diagnostic:
             fits = _number(number_kind, right) is not None
             hint = f"write `{right}`" if fits else ""
             return WrongUnit(number.span, key, number.unit, UNITS[number_kind.unit], hint)
-    return WrongValue(value.span, key, str(kind), str(value), _suggestion(kind, value))
+    return WrongValue(value.span, key, str(kind), _short(str(value)), _suggestion(kind, value))
+
+
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else text[:most] + "…"
 
 
 def _number_kind(kind: Kind) -> Whole | Real | None:

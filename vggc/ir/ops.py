@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, TypeAlias
 
+MAX_TOLD = 6
+"""Shapes in one message."""
+
 Shape: TypeAlias = tuple[int, ...]
 Pair: TypeAlias = tuple[int, int]
 
@@ -402,7 +405,9 @@ def describe(shape: Shape) -> str:
 
 
 def _list(*shapes: Shape) -> str:
-    words = [describe(shape) for shape in shapes]
+    words = [describe(shape) for shape in shapes[:MAX_TOLD]]
+    if len(shapes) > MAX_TOLD:
+        return ", ".join(words) + ", …"
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 

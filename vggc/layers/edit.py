@@ -39,8 +39,8 @@ from vggc.syntax.ast import (
 from vggc.syntax.parse import check_size, parse_value
 from vggc.values import written
 
-MAX_EDITED = 2_000_000
-"""Edits times layers: what can be carried out in a few seconds."""
+MAX_EDITED = 100_000
+"""Edits times layers, those of all bases together: what can be done in a second."""
 
 
 def with_input(net: Net, size: tuple[int, int]) -> Net:
@@ -280,15 +280,17 @@ def _occurrences(net: Net) -> list[_Occurrence]:
 # ---------------------------------------------------------------- edits
 
 
-def apply(net: Net, edits: list[Edit]) -> Net:
+def apply(net: Net, edits: list[Edit], earlier: int = 0) -> Net:
     """The net after all edits, each of the net as those before it left it.
 
-    Raises: UserError when an edit means no layer, or leaves none.
+    `earlier` is the number of edits that its bases took.
+
+    Raises: UserError when an edit means no layer, or leaves none; when they are too many.
     """
     layers = sum(check_size(body) for body in net.bodies)
-    for edit in edits:
-        if len(edits) * layers > MAX_EDITED:
-            problem = mistakes.TooManyEdits(edit.span, len(edits), layers, MAX_EDITED)
+    for number, edit in enumerate(edits, earlier + 1):
+        if number * layers > MAX_EDITED:
+            problem = mistakes.TooManyEdits(edit.span, number, layers, MAX_EDITED)
             raise UserError(problem)
         net = _edited(net, edit)
         if not net.body:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
-from vggc.diagnostics import Diagnostic, UserError, did_you_mean, nearest
+from vggc.diagnostics import MAX_REPORTED, Diagnostic, UserError, did_you_mean, nearest
 from vggc.ir.graph import Graph, Head, HeadKind, Layer, Node
 from vggc.ir.ops import Input, Misfit, Op, Shape
 from vggc.layers import mistakes
@@ -44,7 +44,7 @@ def elaborate(net: ast.Net) -> Graph:
         reader.read_every(statement)
     for body in net.bodies:
         for piece in ast.pieces(body):
-            if isinstance(piece, ast.Layer):
+            if isinstance(piece, ast.Layer) and len(found) < MAX_REPORTED:
                 reader.read(piece)
     reader.check_every_used()
     if found:
@@ -202,7 +202,8 @@ class Vocabulary:
         length = len(layer.word)
         reader.number("width", width or "", span.part(length - len(width or ""), length))
         for option in layer.options:
-            reader.option(option)
+            if len(self.found) < MAX_REPORTED:
+                reader.option(option)
         for key, option in self.defaults.get(kind.name, {}).items():
             if key in kind.params() and key not in reader.values:
                 reader.values[key] = convert(kind.params()[key].kind, option.value)

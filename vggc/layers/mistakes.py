@@ -347,8 +347,8 @@ class NothingLeft(Diagnostic):
 
 @dataclass(frozen=True)
 class TooManyEdits(Diagnostic):
-    title = "{edits} edits of a net of {layers:,} layers"
-    label = "edits times layers may be {limit:,} at most"
+    title = "too many edits of a net of {layers:,} layers"
+    label = "this is the {edits:,}th, and edits times layers may be {limit:,} at most"
     help = "`every` edits many layers at once; `vggc check --resolved` writes a base out"
     edits: int
     layers: int

@@ -47,7 +47,7 @@ def resolve(net: ast.Net, around: Surroundings, arguments: tuple[ast.Option, ...
 
     Raises: UserError at the first mistake in names, bases or edits.
     """
-    return _resolve(net, around, arguments, ())
+    return _resolve(net, around, arguments, ())[0]
 
 
 def constants(net: ast.Net) -> dict[str, Value]:
@@ -63,13 +63,15 @@ def _resolve(
     around: Surroundings,
     arguments: tuple[ast.Option, ...],
     builders: tuple[ast.Net, ...],
-) -> ast.Net:
+) -> tuple[ast.Net, int]:
+    """The plain net, and how many edits it and its bases took."""
     if _is_plain(net) and not arguments:
-        return net
+        return net, 0
+    edits = 0
     own, general = _sorted(net, arguments)
     names = _Names.of(net, own)
     if net.base is not None:
-        plain = _derived(net, net.base, around, names, (*builders, net))
+        plain, edits = _derived(net, net.base, around, names, (*builders, net))
     else:
         every = tuple(names.every(s) for s in net.statements if isinstance(s, ast.Every))
         heads = tuple(replace(head, body=names.body(head.body)) for head in net.heads)
@@ -80,7 +82,7 @@ def _resolve(
     plain = replace(plain, parameters=(), base=None)
     for key, value in general.items():
         plain = with_classes(plain, int(value)) if key == "classes" else with_width(plain, value)
-    return plain
+    return plain, edits + len(general)
 
 
 def _is_plain(net: ast.Net) -> bool:
@@ -110,14 +112,14 @@ def _derived(
     around: Surroundings,
     names: _Names,
     builders: tuple[ast.Net, ...],
-) -> ast.Net:
+) -> tuple[ast.Net, int]:
     found = around.find(base)
     _check_chain(found, base, builders)
     arguments = tuple(replace(o, value=names.value(o.value)) for o in base.arguments)
-    plain = _resolve(found, around, arguments, builders)
+    plain, earlier = _resolve(found, around, arguments, builders)
     plain = replace(plain, name=net.name, span=net.span, trivia=net.trivia, below=net.below)
     edits = [names.edit(s) for s in net.statements if not isinstance(s, ast.Let | ast.Every)]
-    plain = without_idle_defaults(apply(plain, edits))
+    plain = without_idle_defaults(apply(plain, edits, earlier))
     own = tuple(names.every(s) for s in net.statements if isinstance(s, ast.Every))
     heads = {head.name: head for head in plain.heads}
     heads |= {head.name: replace(head, body=names.body(head.body)) for head in net.heads}
@@ -125,13 +127,14 @@ def _derived(
     for block in net.blocks:
         old = blocks.get(block.key)
         blocks[block.key] = around.merge(old, block) if old else block
-    return replace(
+    whole = replace(
         plain,
         input=net.input or plain.input,
         statements=(*plain.statements, *own),
         heads=tuple(heads.values()),
         blocks=tuple(blocks.values()),
     )
+    return whole, earlier + len(edits)
 
 
 def _check_chain(found: ast.Net, base: ast.Base, builders: tuple[ast.Net, ...]) -> None:

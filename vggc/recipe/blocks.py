@@ -13,7 +13,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
-from vggc.diagnostics import Diagnostic, UserError, did_you_mean
+from vggc.diagnostics import MAX_REPORTED, Diagnostic, UserError, did_you_mean
 from vggc.recipe import mistakes
 from vggc.source import Source, Span
 from vggc.syntax import ast
@@ -208,6 +208,8 @@ class Schema(Generic[T]):
         found: list[Diagnostic] = []
         setters: dict[tuple[str, ...], ast.Setting] = {}
         for line in settings:
+            if len(found) >= MAX_REPORTED:
+                break
             key = self.settings.get(line.key)
             group = self.rivals_of(key or "")
             if key is None:
@@ -355,25 +357,23 @@ class Schema(Generic[T]):
         and options one by one. The base's order and comments are kept.
         """
         settings = list(base.settings)
-        begun = {id(line) for line in settings}
+        places: dict[tuple[str, ...], int] = {}
+        for index, line in enumerate(base.settings):
+            places.setdefault(self.filled_by(line), index)
         for line in over.settings:
-            index = next(
-                (i for i, old in enumerate(settings) if id(old) in begun and self.same(old, line)),
-                None,
-            )
-            if index is None:
-                settings.append(line)
-            else:
-                begun.discard(id(settings[index]))
+            group = self.filled_by(line)
+            if group in places and line.key in self.settings:
+                index = places.pop(group)
                 settings[index] = self.merge_setting(settings[index], line)
+            else:
+                settings.append(line)
         trivia = base.trivia if over.trivia == ast.Trivia() else over.trivia
         below = (*base.below, *over.below)
         return replace(over, settings=tuple(settings), trivia=trivia, below=below)
 
-    def same(self, one: ast.Setting, other: ast.Setting) -> bool:
-        """Whether two settings fill the same field, or rival ones."""
-        keys = self.settings.get(one.key), self.settings.get(other.key)
-        return None not in keys and self.rivals_of(str(keys[0])) == self.rivals_of(str(keys[1]))
+    def filled_by(self, line: ast.Setting) -> tuple[str, ...]:
+        """The keys of which a setting fills one; a word that begins none stands for itself."""
+        return self.rivals_of(self.settings.get(line.key, line.key))
 
     def merge_setting(self, base: ast.Setting, over: ast.Setting) -> ast.Setting:
         if base.key != over.key:

@@ -109,9 +109,11 @@ class _Place:
     @cached_property
     def previous(self) -> Span | None:
         """The word before the token."""
-        if match := re.search(r"[^\W\d][\w.-]*$", self.before):
-            return Span(self.span.source, match.start(), match.end())
-        return None
+        end = start = len(self.before)
+        while start and (self.before[start - 1].isalnum() or self.before[start - 1] in "_.-"):
+            start -= 1
+        match = re.search(r"[^\W\d]", self.before[start:end])
+        return Span(self.span.source, start + match.start(), end) if match else None
 
     @cached_property
     def previous_begins_line(self) -> bool:

@@ -157,6 +157,22 @@ class TooManyLayers(Diagnostic):
 
 
 @dataclass(frozen=True)
+class TooManyTokens(Diagnostic):
+    title = "more than {limit:,} words, signs and line ends in one file"
+    label = "a net needs no more than this"
+    help = "`×` repeats a layer or a group"
+    limit: int
+
+
+@dataclass(frozen=True)
+class SumTooLong(Diagnostic):
+    title = "a sum of more than {limit} operators"
+    label = "no constant here needs so many"
+    help = "cut it into several constants"
+    limit: int
+
+
+@dataclass(frozen=True)
 class TooDeep(Diagnostic):
     title = "groups nested more than {limit} deep"
     label = "this group is one too deep"

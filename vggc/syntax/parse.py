@@ -47,16 +47,19 @@ from vggc.syntax.ast import (
     Selector,
     Set,
     Setting,
+    Sum,
     Value,
     Word,
 )
 from vggc.syntax.explain import explain
 from vggc.syntax.trivia import with_trivia
 
-MAX_FILE_BYTES = 1 << 20
-MAX_LAYERS = 100_000
+MAX_FILE_BYTES = 1 << 19
+MAX_TOKENS = 150_000
+MAX_LAYERS = 50_000
 MAX_DEPTH = 50
 MAX_DIGITS = 18
+MAX_OPERATORS = 100
 UNITS = ("px", "%")
 
 
@@ -139,6 +142,9 @@ def _parse(source: Source, start: str) -> Any:
         return lark.parse(source.text, start=start)
     except UnexpectedInput as error:
         raise UserError(explain(source, error)) from None
+    except _TooManyTokens as error:
+        span = Span(source, error.place, error.place + 1)
+        raise UserError(mistakes.TooManyTokens(span, MAX_TOKENS)) from None
 
 
 @cache
@@ -155,6 +161,14 @@ def _grammar() -> tuple[Lark, _TreeBuilder]:
     return lark, builder
 
 
+class _TooManyTokens(Exception):
+    """A text of more than `MAX_TOKENS` words and signs; `place` is where the next one starts."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__(place)
+        self.place = place
+
+
 class _BreaksInBlocks(PostLex):
     """Drops the line breaks that stand outside `{ }`, where they mean nothing."""
 
@@ -162,7 +176,9 @@ class _BreaksInBlocks(PostLex):
 
     def process(self, stream: Iterator[Token]) -> Iterator[Token]:
         inside = False
-        for token in stream:
+        for number, token in enumerate(stream):
+            if number >= MAX_TOKENS:
+                raise _TooManyTokens(token.start_pos or 0)
             if token.type in ("LBRACE", "RBRACE"):
                 inside = token.type == "LBRACE"
             if inside or token.type != "_LINE_BREAK":
@@ -241,7 +257,10 @@ class _TreeBuilder(Transformer[Token, Any]):
 
     def let(self, children: list[Any]) -> Let:
         head, name, _, value = children
-        return Let(str(name), value, span=self._span(head, value))
+        span = self._span(head, value)
+        if _num_operators(value) > MAX_OPERATORS:
+            raise UserError(mistakes.SumTooLong(span, MAX_OPERATORS))
+        return Let(str(name), value, span=span)
 
     def every(self, children: list[Any]) -> Every:
         head, word, *options = children
@@ -366,6 +385,22 @@ class _TreeBuilder(Transformer[Token, Any]):
     def word(self, children: list[Token]) -> Word:
         (token,) = children
         return Word(str(token), span=self._span(token, token))
+
+
+def _num_operators(sum_: Sum) -> int:
+    """Operators and roundings in a sum; counted without recursion, as they may be many."""
+    count, rest = 0, [sum_]
+    while rest:
+        match rest.pop():
+            case Binary(left=left, right=right):
+                count += 1
+                rest += [left, right]
+            case Rounded(sum=inner):
+                count += 1
+                rest.append(inner)
+            case Number() | Name():
+                pass
+    return count
 
 
 def _integer(digits: str, span: Span) -> int:

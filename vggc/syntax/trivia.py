@@ -84,6 +84,7 @@ def _find(net: Net) -> _Found:
         key=lambda piece: (piece.span.end, -piece.span.start),
     )
     ends = [piece.span.end for piece in ended]
+    block_starts = [block.span.start for block in net.blocks]
     for comment in re.finditer(r"#[^\n]*", text):
         said = comment.group().rstrip().removeprefix("#").removeprefix(" ")
         place = comment.start()
@@ -92,7 +93,10 @@ def _find(net: Net) -> _Found:
         begun = anchors[after - 1] if after and starts[after - 1] >= line_start else None
         last = bisect_right(ends, place) - 1
         complete = ended[last] if last >= 0 and ends[last] > line_start else None
-        block = next((b for b in net.blocks if b.span.start < place < b.span.end), None)
+        number = bisect_left(block_starts, place) - 1
+        block = net.blocks[number] if number >= 0 else None
+        if block is not None and block.span.end <= place:
+            block = None
         match _behind(text[line_start:place], complete, begun):
             case Block(span=span) if span.end <= place:
                 found.below.setdefault(span.start, []).append(said)
