@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from vggc.analysis.report import ELEMENT_BYTES
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
+from vggc.cli.sheet import Sheet
 from vggc.driver import load, with_input, zoo
+
+if TYPE_CHECKING:
+    from vggc.cli.summary_text import Net
 
 
 @click.command("summary")
@@ -36,19 +42,56 @@ def command(
     One SPEC: layer by layer. Several: side by side, as the paper's Table 1 lays them
     out. None: every net of the zoo, one row each.
     """
+    from vggc.analysis.outline import outline
     from vggc.cli import summary_text
 
     programs = [load(spec) for spec in specs or zoo()]
     if size is not None:
         programs = [program.replace(with_input(program.net, size)) for program in programs]
-    reports = [program.report(batch, dtype) for program in programs]
+    nets = []
+    for program in programs:
+        report = program.report(batch, dtype)
+        nets.append(summary_text.Net(report, outline(program.graph, report)))
     match style:
         case "json":
-            console.out(summary_text.as_json(reports, single=len(specs) == 1))
+            console.out(summary_text.as_json(nets, single=len(specs) == 1))
         case "csv":
-            console.out(summary_text.as_csv(reports, by_net=len(specs) != 1))
+            console.out(summary_text.as_csv(nets, by_net=len(specs) != 1))
         case "markdown":
-            console.out(summary_text.as_markdown(summary_text.tables(reports, specs)))
+            console.out(summary_text.as_markdown(nets, named=bool(specs)))
+        case _ if not specs:
+            console.sheet(summary_text.totals(nets))
+        case _ if len(specs) == 1:
+            console.sheet(summary_text.layers(nets[0]))
         case _:
-            for part in summary_text.tables(reports, specs):
-                console.sheet(part)
+            _side_by_side(nets)
+
+
+def _side_by_side(nets: list[Net]) -> None:
+    """Tables 1 and 2 of the paper; in parts where the terminal is too narrow for all nets."""
+    from rich.text import Text
+
+    from vggc.cli.comparison import Comparison, compare, drawn, parts
+    from vggc.cli.summary_text import totals_by_net
+    from vggc.diagnostics import printable
+
+    stdout = console.stdout()
+    marked = not stdout.is_terminal or stdout.is_dumb_terminal
+    table = compare([(net.report, net.outline) for net in nets])
+    widths = [width + 2 * marked for width in table.widths]
+    for chosen in parts(widths, stdout.width):
+        part = Comparison(table.columns[chosen])
+        for words in drawn(part, stdout.width, marked=marked):
+            pieces = ((printable(text), "bold" if bold else "") for text, bold in words)
+            stdout.print(Text.assemble(*pieces), no_wrap=True, crop=False, overflow="ignore")
+    sign = "+" if marked else "bold"
+    stdout.print(f"{sign}: not in the net to the left, or less often\n", style="dim")
+    sheet = totals_by_net(nets)
+    columns = [*zip(sheet.header, *sheet.rows, strict=True)]
+    label, *rest = (max(map(len, column)) for column in columns)
+    chunks = [*parts(rest, stdout.width, label=label + 3)]
+    for chosen in chunks:
+        header, *rows = zip(columns[0], *columns[1:][chosen], strict=True)
+        numbers = (False, *sheet.numbers[1:][chosen])
+        notes = sheet.notes if chosen is chunks[-1] else ()
+        console.sheet(Sheet(sheet.title, header, tuple(rows), numbers, notes))

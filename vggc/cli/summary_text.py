@@ -5,46 +5,45 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
-from itertools import zip_longest
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, assert_never
 
-from vggc.analysis.report import TRAINING_FORMULA, Report, Row
+from vggc.analysis.outline import Join, Outline, Path, Repeat, Step
+from vggc.analysis.report import ELEMENT_BYTES, TRAINING_FORMULA, Report, Row
+from vggc.cli.comparison import Comparison, compare, num_weight_layers
 from vggc.cli.sheet import Sheet
 from vggc.ir.ops import describe
 
-# ---------------------------------------------------------------- tables
+
+@dataclass(frozen=True)
+class Net:
+    """A net whose cost is to be told."""
+
+    report: Report
+    outline: Outline
 
 
-def tables(reports: Sequence[Report], specs: Sequence[str]) -> list[Sheet]:
-    """One sheet for one net, several nets, or the zoo when no spec was named."""
-    if not specs:
-        return [_totals("the zoo", reports)]
-    if len(reports) == 1:
-        return [_layers(reports[0])]
-    return [_side_by_side(reports), _totals("totals", reports)]
+# ---------------------------------------------------------------- one net
 
 
-def _layers(report: Report) -> Sheet:
+def layers(net: Net) -> Sheet:
+    """A net layer by layer, paths of joins in brackets."""
+    report = net.report
     header = ("layer", "kind", "output", "parameters", "MACs", "activations", "field", "stride")
-    rows = [
-        (
-            row.name,
-            row.text,
-            describe(row.output_shape),
-            f"{row.params:,}" if row.params else "",
-            f"{row.macs:,}" if row.macs else "",
-            _bytes(row.activation_bytes) if row.activation_bytes else "",
-            _pair(row.receptive_field),
-            _pair(row.stride),
-        )
-        for row in report.rows
-    ]
+    rows: list[tuple[str, ...]] = []
+    rules: list[int] = []
+    for branch in net.outline.branches:
+        if branch is not net.outline.trunk:
+            rows.append(_words(f"@{branch.path.source}", f"head {branch.head}"))
+        rows += [_cells(name, row) for name, row in _drawn(branch.path)]
+        if not net.outline.is_plain:
+            rows.append(_words(f"→ {branch.head}", branch.kind, describe(branch.shape)))
+        rules.append(len(rows) - 1)
     totals = report.totals
     last = (
         "total",
-        f"{_num_weighted(report)} weight layers",
+        f"{num_weight_layers(report)} weight layers",
         "",
         f"{totals.params:,}",
         f"{totals.macs:,}",
@@ -57,6 +56,11 @@ def _layers(report: Report) -> Sheet:
         f" ({totals.macs:,} MACs × 2), forward activations"
         f" {_bytes(totals.activation_bytes)}; 1 MB = 10⁶ bytes"
     ]
+    if kept := _num_kept(report):
+        notes.append(
+            f"the weights are {totals.params:,} parameters, which are trained, and {kept:,}"
+            " running statistics, which are only kept"
+        )
     if totals.training_bytes is not None:
         notes.append(f"training about {_bytes(totals.training_bytes)}: {TRAINING_FORMULA}")
     return Sheet(
@@ -65,49 +69,98 @@ def _layers(report: Report) -> Sheet:
         (*rows, last),
         (False, False, True, True, True, True, True, True),
         tuple(notes),
-        rules=(len(rows) - 1,),
+        tuple(rules),
     )
 
 
-def _side_by_side(reports: Sequence[Report]) -> Sheet:
-    """The layers of several nets, a column each, blocks of equal place beside each other."""
-    columns = [_blocks(report) for report in reports]
-    rows: list[tuple[str, ...]] = []
-    rules: list[int] = []
-    for blocks in zip_longest(*columns, fillvalue=()):
-        height = max(map(len, blocks))
-        rows += zip(*(_stretched(block, height) for block in blocks), strict=True)
-        rules.append(len(rows) - 1)
-    depths = tuple(f"{_num_weighted(report)} weight layers" for report in reports)
+def _drawn(path: Path) -> Iterator[tuple[str, Row | None]]:
+    """The layers of a path; those beside one another in brackets that their join closes."""
+    for item in path.items:
+        match item:
+            case Step(row):
+                yield row.name, row
+            case Join(row, _, paths):
+                for index, inner in enumerate(paths):
+                    first = "├ " if index else "┌ "
+                    lines = list(_drawn(inner))
+                    if inner.source or not lines:
+                        lines.insert(0, (f"@{inner.source}" if inner.source else "skip", None))
+                    for number, (name, inner_row) in enumerate(lines):
+                        yield ("│ " if number else first) + name, inner_row
+                yield f"└ {row.name}", row
+            case Repeat():
+                raise AssertionError("a table of layers shows each of them")
+            case _:
+                assert_never(item)
+
+
+def _cells(name: str, row: Row | None) -> tuple[str, ...]:
+    if row is None:
+        return _words(name)
+    return (
+        name,
+        row.text,
+        describe(row.output_shape),
+        f"{row.params:,}" if row.params else "",
+        f"{row.macs:,}" if row.macs else "",
+        _bytes(row.activation_bytes) if row.activation_bytes else "",
+        _pair(row.receptive_field),
+        _pair(row.stride),
+    )
+
+
+def _words(*words: str) -> tuple[str, ...]:
+    return (*words, *("",) * (8 - len(words)))
+
+
+# ---------------------------------------------------------------- several nets
+
+
+def totals_by_net(nets: Sequence[Net]) -> Sheet:
+    """What several nets cost, a column each: table 2 of the paper, and more."""
+    reports = [net.report for net in nets]
+    ends = [_last_map(net) for net in nets]
+    kept = [_num_kept(report) for report in reports]
+    rows = {
+        "parameters, millions": [_millions(r.totals.params) for r in reports],
+        "parameters": [f"{r.totals.params:,}" for r in reports],
+        "statistics, not trained": [f"{n:,}" if n else "" for n in kept] if any(kept) else [],
+        "weights": [_bytes(r.totals.weight_bytes) for r in reports],
+        "MACs": [f"{r.totals.macs:,}" for r in reports],
+        "GFLOPs": [f"{r.totals.flops / 1e9:,.2f}" for r in reports],
+        "activations": [_bytes(r.totals.activation_bytes) for r in reports],
+        "training": [_need(r) for r in reports],
+        "last map": [describe(end.output_shape) for end in ends],
+        "its receptive field": [_pair(end.receptive_field) for end in ends],
+        "its stride": [_pair(end.stride) for end in ends],
+    }
     return Sheet(
-        "layer by layer",
-        tuple(report.net for report in reports),
-        (depths, *rows),
-        (False,) * len(reports),
-        rules=(0, *(rule + 1 for rule in rules)),
+        "totals",
+        ("", *(report.net for report in reports)),
+        tuple((label, *cells) for label, cells in rows.items() if any(cells)),
+        (False, *(True,) * len(reports)),
+        _notes(reports[0]),
     )
 
 
-def _stretched(block: tuple[str, ...], height: int) -> tuple[str, ...]:
-    """The block filled up before its last layer, so that pooling layers share a row."""
-    missing = ("",) * (height - len(block))
-    return (*block[:-1], *missing, *block[-1:])
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.{0 if count >= 1e8 else 1 if count >= 1e7 else 3}f}"
 
 
-def _blocks(report: Report) -> list[tuple[str, ...]]:
-    """The layers' texts, cut behind every pooling layer."""
-    blocks: list[tuple[str, ...]] = []
-    block: list[str] = []
-    for row in report.rows:
-        text = f"input {describe(row.output_shape)}" if row.kind == "input" else row.text
-        block.append(text)
-        if row.kind in ("input", "pool"):
-            blocks.append(tuple(block))
-            block = []
-    return [*blocks, tuple(block)] if block else blocks
+def _need(report: Report) -> str:
+    return "" if (need := report.totals.training_bytes) is None else _bytes(need)
 
 
-def _totals(title: str, reports: Sequence[Report]) -> Sheet:
+def _notes(report: Report) -> tuple[str, ...]:
+    return (
+        f"batch {report.batch}, {report.dtype}; 1 MB = 10⁶ bytes, 1 MAC = 2 FLOPs; receptive"
+        " field: what one position of the last map sees, in pixels",
+        TRAINING_FORMULA,
+    )
+
+
+def totals(nets: Sequence[Net]) -> Sheet:
+    """The zoo, a row each net."""
     header = (
         "net",
         "input",
@@ -124,33 +177,31 @@ def _totals(title: str, reports: Sequence[Report]) -> Sheet:
         (
             report.net,
             describe(report.input),
-            str(_num_weighted(report)),
+            str(num_weight_layers(report)),
             f"{report.totals.params:,}",
             _bytes(report.totals.weight_bytes),
             f"{report.totals.macs:,}",
             f"{report.totals.flops / 1e9:,.2f}",
             _bytes(report.totals.activation_bytes),
-            "" if (need := report.totals.training_bytes) is None else _bytes(need),
-            _pair(_last_map(report).receptive_field),
+            _need(report),
+            _pair(_last_map(net).receptive_field),
         )
-        for report in reports
+        for net in nets
+        for report in (net.report,)
     )
-    first = reports[0]
-    notes = [
-        f"batch {first.batch}, {first.dtype}; 1 MB = 10⁶ bytes, 1 MAC = 2 FLOPs; field: what"
-        " one position of the last map sees, in pixels",
-        TRAINING_FORMULA,
-    ]
     numbers = (False, False, *(True,) * (len(header) - 2))
-    return Sheet(title, header, rows, numbers, tuple(notes))
+    return Sheet("the zoo", header, rows, numbers, _notes(nets[0].report))
 
 
-def _last_map(report: Report) -> Row:
-    return next(row for row in reversed(report.rows) if len(row.output_shape) == 3)
+def _last_map(net: Net) -> Row:
+    """The last map on the way to the main output."""
+    rows = [row for _, row in _drawn(net.outline.trunk.path) if row is not None]
+    return next(row for row in reversed(rows) if len(row.output_shape) == 3)
 
 
-def _num_weighted(report: Report) -> int:
-    return sum(row.params > 0 for row in report.rows)
+def _num_kept(report: Report) -> int:
+    """Numbers that are stored and not trained."""
+    return report.totals.weight_bytes // ELEMENT_BYTES[report.dtype] - report.totals.params
 
 
 def _bytes(count: int) -> str:
@@ -164,20 +215,25 @@ def _pair(pair: tuple[int, int]) -> str:
 # ---------------------------------------------------------------- for programs
 
 
-def as_json(reports: Sequence[Report], *, single: bool) -> str:
+def as_json(nets: Sequence[Net], *, single: bool) -> str:
     """One object, or a list of them."""
-    objects = [_object(report) for report in reports]
+    objects = [_object(net) for net in nets]
     return json.dumps(objects[0] if single else objects, indent=2)
 
 
-def _object(report: Report) -> dict[str, Any]:
+def _object(net: Net) -> dict[str, Any]:
+    report = net.report
     return {
         "net": report.net,
         "input": report.input,
         "batch": report.batch,
         "dtype": report.dtype,
+        "heads": [
+            {"name": branch.head, "kind": branch.kind, "shape": branch.shape}
+            for branch in net.outline.branches
+        ],
         "layers": [_layer_object(row) for row in report.rows],
-        "totals": asdict(report.totals),
+        "totals": asdict(report.totals) | {"statistics": _num_kept(report)},
         "training_formula": TRAINING_FORMULA,
     }
 
@@ -191,14 +247,20 @@ def _layer_object(row: Row) -> dict[str, Any]:
     return {**asdict(row), **square}
 
 
-def as_csv(reports: Sequence[Report], *, by_net: bool) -> str:
+def as_csv(nets: Sequence[Net], *, by_net: bool) -> str:
     """One row a layer; one row a net when there are several."""
+    reports = [net.report for net in nets]
     rows: list[dict[str, Any]]
     if by_net:
         rows = [{"net": r.net, "input": describe(r.input), **asdict(r.totals)} for r in reports]
     else:
         rows = [
-            {**_layer_object(r), "output_shape": describe(r.output_shape)} for r in reports[0].rows
+            {
+                **_layer_object(row),
+                "path": "/".join(row.path),
+                "output_shape": describe(row.output_shape),
+            }
+            for row in reports[0].rows
         ]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
@@ -207,8 +269,26 @@ def as_csv(reports: Sequence[Report], *, by_net: bool) -> str:
     return text.getvalue().rstrip("\n")
 
 
-def as_markdown(sheets: Sequence[Sheet]) -> str:
-    return "\n\n".join(_markdown(sheet) for sheet in sheets)
+def as_markdown(nets: Sequence[Net], *, named: bool) -> str:
+    """The tables of a terminal, for a page; `named` where the user chose the nets."""
+    if not named:
+        return _markdown(totals(nets))
+    if len(nets) == 1:
+        return _markdown(layers(nets[0]))
+    table = compare([(net.report, net.outline) for net in nets])
+    return f"{_compared(table)}\n\n{_markdown(totals_by_net(nets))}"
+
+
+def _compared(table: Comparison) -> str:
+    """Table 1; what is new is bold."""
+    head, *lines = table.lines()
+    rows = [_piped([cell.text for cell in head.cells]), _piped(["---"] * len(head.cells))]
+    for line in lines:
+        texts = (cell.text.replace("  ", "&emsp;") for cell in line.cells)
+        marks = ("**" if cell.new and not line.spans else "" for cell in line.cells)
+        cells = [f"{mark}{text}{mark}" for text, mark in zip(texts, marks, strict=True)]
+        rows.append(_piped(cells))
+    return "\n".join(rows)
 
 
 def _markdown(sheet: Sheet) -> str:

@@ -1,0 +1,417 @@
+"""Several nets beside one another, as table 1 of the paper lays them out.
+
+A column a net. Its blocks stand where the others' blocks of the same stride stand: rows of
+the table are levels of resolution relative to the input. Layers that the column to the left
+has not are told apart.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+from typing import TypeAlias, assert_never
+
+from vggc.analysis.outline import Branch, Item, Join, Outline, Path, Repeat, Step, folded
+from vggc.analysis.report import Report
+from vggc.ir.ops import (
+    Activation,
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    Linear,
+    MaxPool2d,
+    Op,
+    Pair,
+    PRelu,
+    describe,
+)
+
+MANY_ALIKE = 8
+"""More equal layers in a row are written once, with their number."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One line of one net; `new` where the net to the left has it not, or less often."""
+
+    text: str = ""
+    new: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of all nets. Where it `spans`, it is the same in each."""
+
+    cells: tuple[Cell, ...]
+    spans: bool = False
+    ends_block: bool = False
+
+
+@dataclass
+class _Column:
+    """A net: the lines of its blocks by their stride, and the pooling that ends them."""
+
+    name: str
+    depth: str
+    everywhere: str
+    """What all its convolutions have in common, if anything."""
+    input: str
+    blocks: dict[Pair, list[Cell]] = field(default_factory=dict)
+    pools: dict[Pair, Cell] = field(default_factory=dict)
+    vectors: list[Cell] = field(default_factory=list)
+    heads: list[list[Cell]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The columns of table 1."""
+
+    columns: tuple[_Column, ...]
+
+    @property
+    def widths(self) -> list[int]:
+        """The longest line of each column."""
+        return [max(len(cell.text) for cell in cells) for cells in zip(*self._cells, strict=True)]
+
+    @property
+    def _cells(self) -> list[tuple[Cell, ...]]:
+        return [line.cells for line in self.lines()]
+
+    def lines(self) -> list[Line]:
+        """The rows of the table, its head first."""
+        columns = self.columns
+        head = [(column.name, column.depth, column.everywhere, column.input) for column in columns]
+        *notes, inputs = (Line(tuple(map(Cell, texts))) for texts in zip(*head, strict=True))
+        lines = _closed([note for note in notes if any(cell.text for cell in note.cells)])
+        lines += _shared([inputs])
+        strides = {stride for c in columns for stride in (*c.blocks, *c.pools)}
+        for stride in sorted(strides, key=lambda s: (s[0] * s[1], s)):
+            lines += _closed(_aligned([column.blocks.get(stride, []) for column in columns]))
+            pool = Line(tuple(column.pools.get(stride, Cell()) for column in columns))
+            if any(cell.text for cell in pool.cells):
+                lines += _shared([pool])
+        lines += _shared(_aligned([column.vectors for column in columns], at_bottom=True))
+        for heads in zip_longest(*(column.heads for column in columns), fillvalue=[]):
+            lines += _closed(_aligned(heads))
+        return lines
+
+
+def compare(nets: Sequence[tuple[Report, Outline]]) -> Comparison:
+    """The table of several nets, in their order."""
+    columns = [_column(report, outline) for report, outline in nets]
+    return Comparison(
+        tuple(
+            _marked(column, columns[index - 1]) if index else column
+            for index, column in enumerate(columns)
+        )
+    )
+
+
+def num_weight_layers(report: Report) -> int:
+    """Convolutions and fully-connected layers, those in paths and heads included."""
+    return sum(row.macs > 0 for row in report.rows)
+
+
+# ---------------------------------------------------------------- lines
+
+
+def _aligned(blocks: Sequence[list[Cell]], *, at_bottom: bool = False) -> list[Line]:
+    if at_bottom:
+        most = max(map(len, blocks))
+        blocks = [[Cell()] * (most - len(block)) + block for block in blocks]
+    return [Line(cells) for cells in zip_longest(*blocks, fillvalue=Cell())]
+
+
+def _closed(lines: list[Line]) -> list[Line]:
+    return [*lines[:-1], replace(lines[-1], ends_block=True)] if lines else []
+
+
+def _shared(lines: list[Line]) -> list[Line]:
+    """The lines, those that are the same in every column across all of them."""
+    for index, line in enumerate(lines):
+        texts = {cell.text for cell in line.cells}
+        if len(texts) == 1 and len(line.cells) > 1:
+            lines[index] = replace(line, spans=True)
+    return _closed(lines)
+
+
+def _marked(column: _Column, left: _Column) -> _Column:
+    """The column with what is new in it."""
+    blocks, pools, heads = column.blocks.items(), column.pools.items(), column.heads
+    heads_before = [*left.heads, *([] for _ in heads)]
+    return replace(
+        column,
+        blocks={stride: _new(cells, left.blocks.get(stride, [])) for stride, cells in blocks},
+        pools={
+            stride: replace(pool, new=pool.text != left.pools.get(stride, Cell()).text)
+            for stride, pool in pools
+        },
+        vectors=_new(column.vectors, left.vectors),
+        heads=[_new(head, before) for head, before in zip(heads, heads_before, strict=False)],
+    )
+
+
+def _new(cells: list[Cell], before: list[Cell]) -> list[Cell]:
+    left = Counter(cell.text for cell in before)
+    found = []
+    for cell in cells:
+        left[cell.text] -= 1
+        found.append(replace(cell, new=left[cell.text] < 0))
+    return found
+
+
+# ---------------------------------------------------------------- as text
+
+Words: TypeAlias = list[tuple[str, bool]]
+"""A line of text in pieces, and whether each is bold."""
+BETWEEN = 3
+"""Characters between two cells."""
+
+
+def parts(widths: Sequence[int], room: int, *, label: int = 0) -> Iterator[slice]:
+    """Columns in parts of which each fits into so many characters, if any column does.
+
+    `label` is the width of a column of labels before them.
+    """
+    start, used = 0, 0
+    for index, width in enumerate(widths):
+        needs = width + BETWEEN
+        if index > start and label + used + needs + 1 > room:
+            yield slice(start, index)
+            start, used = index, 0
+        used += needs
+    yield slice(start, len(widths))
+
+
+def drawn(comparison: Comparison, room: int, *, marked: bool) -> Iterator[Words]:
+    """The table in text, cut at the right where even one column has no room.
+
+    What is new is bold and, where `marked`, has a `+` before it.
+    """
+    lines = comparison.lines()
+    mark = 2 if marked else 0
+    most = max(room - 4, 1)
+    widths = [min(width + mark, most) for width in comparison.widths]
+    nothing = Line(tuple(Cell() for _ in widths), spans=True)
+    before = nothing
+    for number, line in enumerate(lines):
+        if number == 0 or before.ends_block or before.spans != line.spans:
+            yield _rule(widths, before, line, "┌┐" if number == 0 else "├┤")
+        if line.spans:
+            text = _cut(line.cells[0].text, sum(widths) + BETWEEN * (len(widths) - 1))
+            yield [(f"│ {text.center(sum(widths) + BETWEEN * (len(widths) - 1))} │", False)]
+        else:
+            words: Words = [("│", False)]
+            for cell, width in zip(line.cells, widths, strict=True):
+                sign = "+ " if cell.new and cell.text else "  "
+                text = _cut(sign[:mark] + cell.text, width)
+                words += [(f" {text.ljust(width)} ", cell.new or number == 0), ("│", False)]
+            yield words
+        before = line
+    yield _rule(widths, before, nothing, "└┘")
+
+
+def _rule(widths: list[int], above: Line, below: Line, ends: str) -> Words:
+    crossing = {(False, False): "┼", (False, True): "┴", (True, False): "┬", (True, True): "─"}
+    strokes = ("─" * (width + 2) for width in widths)
+    inside = crossing[above.spans, below.spans].join(strokes)
+    return [(f"{ends[0]}{inside}{ends[1]}", False)]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+# ---------------------------------------------------------------- one net
+
+
+def _column(report: Report, outline: Outline) -> _Column:
+    words = _Words.of(outline)
+    column = _Column(
+        report.net,
+        f"{num_weight_layers(report)} weight layers",
+        f"every conv {words.everywhere}" if words.everywhere else "",
+        f"input {describe(report.input)}",
+    )
+    trunk = outline.trunk
+    stride: Pair = (1, 1)
+    for item in folded(trunk.path).items[1:]:
+        cells = [Cell(text) for text in words.lines(item)]
+        last = _last(item)
+        if len(last.row.output_shape) != 3:
+            column.vectors += cells
+        elif isinstance(item, Step) and _is_pool(item) and last.row.stride != stride:
+            column.pools[stride] = cells[0]
+        else:
+            column.blocks.setdefault(last.row.stride, []).extend(cells)
+        stride = last.row.stride
+    if not outline.is_plain:
+        end = Cell(f"→ {trunk.head}")
+        on_map = len(trunk.shape) == 3
+        (column.blocks.setdefault(stride, []) if on_map else column.vectors).append(end)
+    for branch in outline.branches[1:]:
+        column.heads.append([Cell(text) for text in words.head(branch)])
+    return column
+
+
+def _last(item: Item) -> Step | Join:
+    match item:
+        case Repeat(last=last):
+            return _last(last[-1])
+        case Step() | Join():
+            return item
+        case _:
+            assert_never(item)
+
+
+def _is_pool(step: Step) -> bool:
+    return isinstance(step.ops[0], MaxPool2d | AvgPool2d)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """How the layers of one net are written."""
+
+    outputs: frozenset[str]
+    """The names of the layers that give an output: without activation, as nobody need say."""
+    common: frozenset[str]
+    """What is said once, of all convolutions but those."""
+
+    @classmethod
+    def of(cls, outline: Outline) -> _Words:
+        steps = [list(_steps(branch.path.items)) for branch in outline.branches]
+        outputs = set()
+        for branch in steps:
+            weighted = (step for step in reversed(branch) if step.row.macs)
+            outputs |= {step.row.name for step in [*weighted][:1]}
+        hidden = [
+            frozenset(_traits(step.ops))
+            for branch in steps
+            for step in branch
+            if step.row.kind == "conv" and step.row.name not in outputs
+        ]
+        common = frozenset.intersection(*hidden) if hidden else frozenset()
+        return cls(frozenset(outputs), common - {"act=none"})
+
+    @property
+    def everywhere(self) -> str:
+        return " ".join(sorted(self.common, reverse=True))
+
+    def head(self, branch: Branch) -> list[str]:
+        path = folded(branch.path)
+        found = [f"@{path.source}"]
+        for item in path.items:
+            found += self.lines(item)
+        return [*found, f"→ {branch.head}"]
+
+    def lines(self, item: Item) -> list[str]:
+        """An item as the language has it, a line a path."""
+        match item:
+            case Step():
+                return [self.word(item)]
+            case Join(row=row, paths=paths):
+                found = [f"{row.text}("]
+                for index, path in enumerate(paths, 1):
+                    inner = self.path(path)
+                    inner[-1] += "," if index < len(paths) else ")"
+                    found += [f"  {line}" for line in inner]
+                return found
+            case Repeat(first=first, count=count):
+                unit = [line for each in first for line in self.lines(each)]
+                if _is_chain(item) and count * len(first) <= MANY_ALIKE:
+                    return unit * count
+                if _is_chain(item):
+                    unit = [" | ".join(unit)]
+                if len(first) > 1:
+                    unit = [f"({unit[0]}", *(f" {line}" for line in unit[1:])]
+                    unit[-1] += ")"
+                return [*unit[:-1], f"{unit[-1]} ×{count}"]
+            case _:
+                assert_never(item)
+
+    def path(self, path: Path) -> list[str]:
+        """Layers behind one another on one line, each join on its own."""
+        pieces = [[f"@{path.source}"]] if path.source else []
+        in_chain = bool(path.source)
+        for item in path.items:
+            lines = self.lines(item)
+            is_chain = _is_chain(item)
+            if is_chain:
+                lines = [" | ".join(lines)]
+            if is_chain and in_chain:
+                pieces[-1][-1] += f" | {lines[0]}"
+            else:
+                pieces.append(lines)
+            in_chain = is_chain
+        for piece in pieces[:-1]:
+            piece[-1] += " |"
+        return [line for piece in pieces for line in piece] or ["skip"]
+
+    def word(self, step: Step) -> str:
+        """A layer, with what of it is out of the ordinary."""
+        row, op = step.row, step.ops[0]
+        said = _traits(step.ops) - (self.common if row.kind == "conv" else set())
+        if row.name in self.outputs:
+            said -= {"act=none"}
+        options = " ".join(sorted(said, reverse=True))
+        match op:
+            case Conv2d(stride=stride, groups=groups):
+                words = [row.text]
+                words += [f"stride={_one(stride)}"] if stride != (1, 1) else []
+                words += [f"groups={groups}"] if groups != 1 else []
+                return " ".join([*words, options]).rstrip()
+            case MaxPool2d(kernel=kernel, stride=stride) | AvgPool2d(kernel=kernel, stride=stride):
+                kind = "maxpool" if isinstance(op, MaxPool2d) else "avgpool"
+                size = "" if kernel == (2, 2) else _one(kernel)
+                return f"{kind}{size}" + (f" stride={_one(stride)}" if stride != kernel else "")
+            case _ if row.kind == "softmax":
+                return "soft-max"
+            case _:
+                return f"{row.text} {options}".rstrip()
+
+
+def _is_chain(item: Item) -> bool:
+    """Whether there is no join in an item."""
+    match item:
+        case Repeat(first=first):
+            return all(map(_is_chain, first))
+        case Step():
+            return True
+        case Join():
+            return False
+        case _:
+            assert_never(item)
+
+
+def _one(pair: Pair) -> str:
+    return str(pair[0]) if pair[0] == pair[1] else describe(pair)
+
+
+def _steps(items: tuple[Item, ...]) -> Iterator[Step]:
+    for item in items:
+        match item:
+            case Step():
+                yield item
+            case Join(paths=paths):
+                for path in paths:
+                    yield from _steps(path.items)
+            case Repeat(first=first):
+                yield from _steps(first)
+            case _:
+                assert_never(item)
+
+
+def _traits(ops: tuple[Op, ...]) -> set[str]:
+    """What of a layer with weights a reader cannot see from its word; relu goes unsaid."""
+    if not any(isinstance(op, Conv2d | Linear) for op in ops):
+        return set()
+    found = {"norm=batch"} if any(isinstance(op, BatchNorm) for op in ops) else set()
+    functions: list[str] = [op.function for op in ops if isinstance(op, Activation)]
+    functions += ["prelu" for op in ops if isinstance(op, PRelu)]
+    if any(isinstance(op, Conv2d | Linear) and not op.bias for op in ops):
+        found.add("bias=off")
+    if functions != ["relu"]:
+        found.add(f"act={functions[0] if functions else 'none'}")
+    return found
