@@ -88,7 +88,7 @@ def test_what_is_taken(kind: Kind, text: str, plain: Any) -> None:
         (Whole(0, 9), "2.5", "expected a whole number from 0 to 9"),
         (SIDE, "101px", "expected a whole number of pixels from 1 to 100"),
         (Real(0, 1000, above=True), "0", "expected a number above 0, at most 1,000"),
-        (SHARE, "110%", "`key` takes a number from 0 to 1, not `110%`"),
+        (SHARE, "110%", "`key` cannot be `110%`"),
         (Choice(("he", "glorot", "normal")), "hee", "did you mean `he`?"),
         (Choice(("he", "glorot", "normal")), "x", "known: `he`, `glorot`, `normal`"),
         (Flag(), "true", "did you mean `on`?"),
@@ -171,7 +171,7 @@ error: `batch` is not measured in `px`
     "value": (
         misfit("kernel", ODD, value("4")),
         """\
-error: `kernel` takes an odd whole number from 1 to 1,023, not `4`
+error: `kernel` cannot be `4`
  --> x.vgg:1:1
   |
 1 | 4

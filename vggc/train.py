@@ -218,7 +218,7 @@ def untrainable(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
 
 def frozen_layers(recipe: Recipe, graph: Graph) -> tuple[str, ...]:
     """The layers that `freeze` names."""
-    return selected(recipe.freeze or (), layer_names(graph))
+    return tuple(selected(recipe.freeze or (), layer_names(graph)))
 
 
 def frozen_weights(recipe: Recipe, graph: Graph) -> tuple[str, ...]:

@@ -29,17 +29,19 @@ def with_weights(graph: Graph) -> dict[str, tuple[str, ...]]:
     return {layer: tuple(names) for layer, names in found.items()}
 
 
-def selected(names: Iterable[str], order: Sequence[str]) -> tuple[str, ...]:
-    """The layers that names and ranges as written mean, in the net's order.
+def selected(names: Iterable[str], order: Sequence[str]) -> dict[str, str]:
+    """The layers that names and ranges as written mean, in the net's order, each with the
+    first that means it.
 
     They are names that `unfit` has no word against.
     """
     position = {name: index for index, name in enumerate(order)}
-    chosen: set[str] = set()
+    chosen: dict[str, str] = {}
     for name in names:
         first, dots, last = name.partition("..")
-        chosen.update(order[position[first] : position[last if dots else first] + 1])
-    return tuple(name for name in order if name in chosen)
+        for layer in order[position[first] : position[last if dots else first] + 1]:
+            chosen.setdefault(layer, name)
+    return {layer: chosen[layer] for layer in order if layer in chosen}
 
 
 def unfit(value: ast.Value, order: Sequence[str]) -> list[Diagnostic]:

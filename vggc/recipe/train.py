@@ -294,7 +294,8 @@ def init_from_mistakes(
     if wrong := unfit(value, layer_names(graph)):
         return [*found, *wrong]
     weighted = with_weights(graph)
-    taken = [name for name in selected(part.layers, layer_names(graph)) if name in weighted]
+    chosen = selected(part.layers, layer_names(graph))
+    taken = {layer: name for layer, name in chosen.items() if layer in weighted}
     if not taken:
         return [*found, without_weights("`init-from`", value, weighted)]
     if other is not None:
@@ -308,17 +309,19 @@ def unknown_net(span: Span | None, name: str, setting: str, nets: Sequence[str])
 
 
 def weight_mistakes(
-    layers: Iterable[str], value: ast.Value, graph: Graph, net: str, other: Graph
+    layers: Mapping[str, str], value: ast.Value, graph: Graph, net: str, other: Graph
 ) -> list[Diagnostic]:
-    """What keeps layers from beginning with another net's weights; at each place the first."""
+    """What keeps layers from beginning with another net's weights; of each name or range as
+    written, which stands behind its layer, the first such thing.
+    """
     places = {str(item): item.span for item in items(value)}
     weighted, theirs = with_weights(graph), with_weights(other)
     mine = {name: w.shape for name, w in graph.all_weights.items()}
     shapes = {name: w.shape for name, w in other.all_weights.items()}
     found: list[Diagnostic] = []
     told: set[Span] = set()
-    for layer in layers:
-        span, names = places.get(layer, value.span), weighted[layer]
+    for layer, name in layers.items():
+        span, names = places[name], weighted[layer]
         if span in told:
             continue
         missing = next((name for name in names if name not in shapes), None)
