@@ -133,6 +133,16 @@ def sides(report: Report) -> str:
     return " ".join(str(side) for side, _ in groupby(s[1] for s in chain if len(s) == 3))
 
 
+@pytest.mark.parametrize("name", ["vgg13_5x5", "vgg16_1x1"])
+def test_it_sees_as_much_as_b(name: str) -> None:
+    """Simonyan & Zisserman (2015), section 4.1."""
+    fields = [
+        {row.name: row.receptive_field for row in load(net).report().rows}["pool5"]
+        for net in (name, "vgg13")
+    ]
+    assert fields == [(156, 156), (156, 156)]
+
+
 def test_inception_modules_have_the_papers_channels() -> None:
     rows = {row.name: row.output_shape for row in load("googlenet").report().rows}
     assert {name: rows[f"inception{name}"] for name in INCEPTIONS} == INCEPTIONS
