@@ -13,7 +13,7 @@ from vggc.layers.kinds import KINDS, JoinKind, Kind
 from vggc.layers.resolve import PARAMETERS
 from vggc.lsp import reference
 from vggc.lsp.document import Document
-from vggc.lsp.hover import layer_info, net_summary
+from vggc.lsp.hover import layer_info
 from vggc.lsp.words import EDITS, Place, Role, in_comment
 from vggc.syntax import ast
 from vggc.values import Kind as ValueKind
@@ -190,7 +190,8 @@ def _kinds() -> Iterator[Offer]:
 
 def _nets(document: Document, nets: Iterable[str]) -> Iterator[Offer]:
     for name in nets:
-        yield Offer(name, ItemKind.Module, net_summary(document.other(name)))
+        other = document.other(name)
+        yield Offer(name, ItemKind.Module, other.remark if other else "")
 
 
 def _parameters(base: Document | None) -> Iterator[Offer]:

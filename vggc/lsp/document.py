@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
 
 from vggc.analysis.report import Row
 from vggc.diagnostics import Diagnostic, UserError
@@ -95,11 +96,21 @@ class Document:
     def lines(self) -> Lines:
         return Lines(self.source.text, self.encoding)
 
+    @cached_property
+    def _size(self) -> int:
+        return len(self.source.text.encode("utf-8", "surrogatepass"))
+
+    @property
+    def remark(self) -> str:
+        """The comment that the text begins with."""
+        lines = takewhile(lambda line: line.startswith("#"), self.source.text.splitlines())
+        return " ".join(line.lstrip("#! ") for line in lines)
+
     # ---------------------------------------------------------------- words
 
     @cached_property
     def tokens(self) -> list[Token]:
-        return scan(self.source.text)[0]
+        return scan(self.source.text)[0] if self._size <= MAX_FILE_BYTES else []
 
     def token_at(self, offset: int) -> Token | None:
         return token_at(self.tokens, offset)
@@ -112,10 +123,9 @@ class Document:
 
     @cached_property
     def _parsed(self) -> ast.Net | UserError:
-        size = len(self.source.text.encode("utf-8", "surrogatepass"))
         try:
-            if size > MAX_FILE_BYTES:
-                raise UserError(FileTooLarge(None, self.source.name, size, MAX_FILE_BYTES))
+            if self._size > MAX_FILE_BYTES:
+                raise UserError(FileTooLarge(None, self.source.name, self._size, MAX_FILE_BYTES))
             return parse(self.source)
         except UserError as error:
             return error

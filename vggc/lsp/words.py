@@ -8,8 +8,9 @@ and takes what does not fit for the beginning of something new.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import NamedTuple
 
 
 class Role(Enum):
@@ -40,8 +41,7 @@ class Role(Enum):
     BEHIND_SETTING = auto()
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """What may stand somewhere, and what stands around it.
 
     `owner` is what options would belong to: a layer's word, a kind, a selector, a net.
@@ -61,8 +61,7 @@ class Place:
     """Where the layer begins that stands here, its label included."""
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """A word that plays a part."""
 
     role: Role
@@ -95,7 +94,7 @@ def scan(text: str) -> tuple[list[Token], Place]:
         at = scanner.step(at)
     place = scanner.place
     if place.expects is Role.SUM and scanner.operand:
-        place = replace(place, expects=Role.STATEMENT)
+        place = place._replace(expects=Role.STATEMENT)
     return scanner.tokens, place
 
 
@@ -112,7 +111,7 @@ def token_at(tokens: list[Token], offset: int) -> Token | None:
 @dataclass
 class _Scanner:
     text: str
-    place: Place = Place()
+    place: Place = field(default_factory=Place)
     tokens: list[Token] = field(default_factory=list)
     brackets: list[Role] = field(default_factory=list)
     """What each open bracket holds: layers, the arguments of a net, or part of a sum."""
@@ -150,9 +149,12 @@ class _Scanner:
 
     # ---------------------------------------------------------------- what comes next
 
-    def expect(self, role: Role, **around: str | int) -> None:
+    def expect(
+        self, role: Role, owner: str = "", verb: str = "", block: str = "", anchor: int = -1
+    ) -> None:
         """Only what is given stands around what comes next."""
-        self.place = replace(Place(derived=self.place.derived), expects=role, **around)  # type: ignore[arg-type]
+        derived = self.place.derived
+        self.place = Place(role, owner, verb=verb, block=block, derived=derived, anchor=anchor)
 
     def emit(self, role: Role, start: int, end: int) -> None:
         self.tokens.append(Token(role, self.text[start:end], start, end, self.place))
@@ -189,7 +191,7 @@ class _Scanner:
                 self.expect(Role.HEADER, owner=word)
             case Role.HEADER if word == "from":
                 self.emit(Role.KEYWORD, start, end)
-                self.place = replace(self.place, derived=True)
+                self.place = self.place._replace(derived=True)
                 self.expect(Role.BASE)
             case Role.BASE:
                 self.emit(Role.BASE, start, end)
@@ -205,7 +207,7 @@ class _Scanner:
                 self.behind_selector(word, place.verb)
             case Role.SELECTOR if word == "every":
                 self.emit(Role.KEYWORD, start, end)
-                self.place = replace(place, expects=Role.KIND)
+                self.place = place._replace(expects=Role.KIND)
             case Role.SELECTOR:
                 self.emit(Role.SELECTOR, start, end)
                 self.behind_selector(word, place.verb)
@@ -221,11 +223,11 @@ class _Scanner:
                 self.emit(Role.VALUE, start, end)
                 self.behind_value()
             case Role.BEHIND_LAYER | Role.OPTION if following == "=":
-                self.place = replace(place, key=word)
+                self.place = place._replace(key=word)
                 self.emit(Role.OPTION, start, end)
             case _ if following == ":":
                 self.label = start
-                self.place = replace(place, anchor=start)
+                self.place = place._replace(anchor=start)
                 self.emit(Role.LABEL, start, end)
             case _:
                 self.layer(word, start, end)
@@ -233,7 +235,7 @@ class _Scanner:
     def layer(self, word: str, start: int, end: int) -> None:
         anchor = start if self.label < 0 else self.label
         self.label = -1
-        self.place = replace(self.place, anchor=anchor)
+        self.place = self.place._replace(anchor=anchor)
         self.emit(Role.LAYER, start, end)
         self.expect(Role.BEHIND_LAYER, owner=word, anchor=anchor)
 
@@ -251,7 +253,7 @@ class _Scanner:
             role = Role.PARAMETER
         else:
             role = Role.OPTION if place.verb else Role.BEHIND_LAYER
-        self.place = replace(place, expects=role, key="")
+        self.place = place._replace(expects=role, key="")
 
     def keyword(self, word: str, start: int, end: int, following: str) -> None:
         self.brackets.clear()
@@ -277,11 +279,11 @@ class _Scanner:
     def word_in_block(self, word: str, start: int, end: int, following: str) -> None:
         place = self.place
         if place.expects is Role.SETTING:
-            self.place = replace(place, setting=word)
+            self.place = place._replace(setting=word)
             self.emit(Role.SETTING, start, end)
-            self.place = replace(self.place, expects=Role.BEHIND_SETTING)
+            self.place = self.place._replace(expects=Role.BEHIND_SETTING)
         elif following == "=":
-            self.place = replace(place, key=word, expects=Role.OPTION)
+            self.place = place._replace(key=word, expects=Role.OPTION)
             self.emit(Role.OPTION, start, end)
         else:
             self.emit(Role.VALUE, start, end)
@@ -290,7 +292,7 @@ class _Scanner:
     def value_in_block(self, word: str) -> None:
         place = self.place
         said = place.said if place.key else word
-        self.place = replace(place, expects=Role.BEHIND_SETTING, said=said)
+        self.place = place._replace(expects=Role.BEHIND_SETTING, said=said)
 
     # ---------------------------------------------------------------- numbers and signs
 
@@ -317,11 +319,11 @@ class _Scanner:
             case ";" if place.block:
                 self.expect(Role.SETTING, block=place.block)
             case "," if place.block:
-                self.place = replace(place, expects=Role.VALUE)
+                self.place = place._replace(expects=Role.VALUE)
             case "=" if place.expects is Role.PARAMETER:
-                self.place = replace(place, expects=Role.VALUE, key=self.tokens[-1].text)
+                self.place = place._replace(expects=Role.VALUE, key=self.tokens[-1].text)
             case "=" if place.key:
-                self.place = replace(place, expects=Role.VALUE)
+                self.place = place._replace(expects=Role.VALUE)
             case _ if place.block:
                 pass
             case "+" | "-" | "*" | "/" | "=" if place.expects is Role.SUM:
