@@ -328,7 +328,7 @@ def test_summary_imports_nothing_heavy(arguments: list[str]) -> None:
         f"sys.argv = ['vggc', 'summary', *{arguments!r}]\n"
         "try:\n    main()\n"
         "finally:\n"
-        "    heavy = {'torch', 'tvm', 'onnx', 'matplotlib', 'PIL'}\n"
+        "    heavy = {'torch', 'tvm', 'onnx', 'numpy', 'matplotlib', 'PIL'}\n"
         "    print('heavy:', sorted(heavy & sys.modules.keys()), file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,6 +14,7 @@ from vggc.ir.graph import Graph
 from vggc.layers.edit import with_block, with_classes, with_defaults, with_input
 from vggc.layers.elaborate import elaborate
 from vggc.layers.resolve import Surroundings, resolve
+from vggc.memory import memory
 from vggc.passes.inference import drop_final_softmax
 from vggc.recipe.edit import merge, override_blocks, resolved_blocks
 from vggc.recipe.test import Protocol, read_protocol
@@ -22,7 +23,6 @@ from vggc.resources import resource
 from vggc.source import Source
 from vggc.syntax.ast import Base, Net, Option
 from vggc.syntax.parse import parse, parse_arguments, read_source
-from vggc.weights import memory
 
 if TYPE_CHECKING:
     from vggc.backends.torch import Net as Module

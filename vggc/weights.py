@@ -5,8 +5,6 @@ Everything here is numpy; files are safetensors and hostile until checked.
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from math import prod, sqrt
 from pathlib import Path
@@ -19,6 +17,7 @@ from vggc.diagnostics import Diagnostic, UserError, nearest
 from vggc.files import replacing
 from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import Conv2d, Dropout, Flatten, Linear, Weight
+from vggc.memory import memory
 
 Weights: TypeAlias = dict[str, NDArray[np.float32]]
 
@@ -93,14 +92,6 @@ class TooLarge(Diagnostic):
     net: str
     needed: float
     present: float
-
-
-def memory() -> int:
-    """The bytes of memory that this process may have: the machine's, or its container's."""
-    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):
-        present = min(present, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return present
 
 
 def check_size(graph: Graph) -> None:
