@@ -1,0 +1,100 @@
+"""What the documents show is what happens: each file checks, each command prints just that."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from vggc.driver import load
+from vggc.source import Source
+from vggc.syntax.format import format_net
+from vggc.syntax.parse import parse
+
+DOCS = Path(__file__).parent.parent / "docs"
+FENCE = re.compile(r"^```(\w+) ?(\S*)\n(.*?)^```$", re.M | re.S)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A box of a page: a file with its name, or commands with what they print."""
+
+    language: str
+    name: str
+    text: str
+
+
+def examples(page: str) -> Iterator[Example]:
+    for match in FENCE.finditer((DOCS / page).read_text("utf-8")):
+        yield Example(*match.groups())
+
+
+def run(command: str, folder: Path) -> str:
+    """What a line of shell prints, errors with it, and its exit code where that is not 0."""
+    shell = command.replace("vggc ", f"{sys.executable} -m vggc ", 1)
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", shell],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(DOCS.parent), "NO_COLOR": "1"},
+        check=False,
+    )
+    code = f"[exit {done.returncode}]\n" if done.returncode not in (0, 141) else ""
+    return done.stdout + code
+
+
+def session(text: str) -> Iterator[tuple[str, str]]:
+    """The commands of a console box, each with what is said to come of it."""
+    for part in re.split(r"^\$ ", text, flags=re.M)[1:]:
+        command, _, printed = part.partition("\n")
+        yield command, printed
+
+
+def lines(text: str) -> list[str]:
+    """Without the blanks that tables are filled up with."""
+    return [line.rstrip() for line in text.rstrip().splitlines()]
+
+
+PAGE = list(examples("language.md"))
+COMMANDS = "".join(example.text for example in PAGE if example.language == "console")
+
+
+def test_every_command_prints_just_that(tmp_path: Path) -> None:
+    """Boxes build on one another, as the reader goes."""
+    for example in PAGE:
+        if example.language == "vgg":
+            (tmp_path / example.name).write_text(example.text, "utf-8")
+        else:
+            for command, printed in session(example.text):
+                assert lines(run(command, tmp_path)) == lines(printed), command
+
+
+def test_every_file_is_right_unless_its_mistake_is_shown(tmp_path: Path) -> None:
+    files = {example.name: example.text for example in PAGE if example.language == "vgg"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    mistaken = [name for name in files if f"--> {name}:" in COMMANDS]
+    assert len(files) - len(mistaken) > 10
+    for name in files.keys() - mistaken:
+        load(str(tmp_path / name)).check()
+
+
+@pytest.mark.parametrize(
+    "example",
+    [e for e in PAGE if e.language == "vgg" and f"--> {e.name}:" not in COMMANDS],
+    ids=lambda example: example.name,
+)
+def test_every_file_is_in_canonical_form_unless_it_is_formatted_next(example: Example) -> None:
+    formatted = format_net(parse(Source(example.name, example.text)))
+    assert (formatted == example.text) == (example is not PAGE[0])
+
+
+def test_boxes_are_files_or_commands() -> None:
+    assert {example.language for example in PAGE} == {"vgg", "console"}
