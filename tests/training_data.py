@@ -9,9 +9,9 @@ from PIL import Image
 from torch import nn
 
 from vggc.preprocessing import Preprocessing
+from vggc.recipe.train import Constant, He, Recipe, Sgd
 from vggc.training.images import Data, Images, Part, prepare
 from vggc.training.loop import Learner, Machine
-from vggc.recipe.train import Constant, He, Recipe, Sgd
 
 CPU = Machine("cpu", "fp32")
 

@@ -217,7 +217,8 @@ class Kernel:
     """Code for one workload.
 
     `func` takes the inputs, then the weights (for Conv and Dense the packed weight and the
-    bias, for PRelu the slopes), then the output. `algorithm` and `knobs` are what the artifact's manifest shows.
+    bias, for PRelu the slopes), then the output. `algorithm` and `knobs` are what the artifact's
+    manifest shows.
     """
 
     algorithm: str
