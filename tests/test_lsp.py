@@ -18,6 +18,7 @@ from lsprotocol import types
 from vggc.driver import zoo
 from vggc.lsp.places import Lines
 from vggc.resources import resource
+from vggc.syntax.parse import MAX_FILE_BYTES
 
 PATIENCE = 20
 """Seconds that an answer may take before the test gives up."""
@@ -350,8 +351,8 @@ def test_a_mistake_in_a_base_is_shown_where_the_base_is_named(editor: Client) ->
 
 
 def test_a_file_that_is_too_large_is_said_to_be(editor: Client) -> None:
-    (problem,) = editor.open("large.vgg", "# " + "x" * (1 << 20) + "\n")
-    assert "1,048,576" in problem["message"]
+    (problem,) = editor.open("large.vgg", "# " + "x" * MAX_FILE_BYTES + "\n")
+    assert f"at most {MAX_FILE_BYTES:,} bytes" in problem["message"]
     assert numbers(problem["range"])[:2] == [0, 0]
 
 
@@ -390,6 +391,15 @@ def test_layers_are_shown_inside_joins_and_by_their_own_names(small: Client) -> 
     assert small.hover("small.vgg", 7, 41) == small.hover("small.vgg", 7, 45)
     assert "**skip**: Passes on what it gets" in small.hover("small.vgg", 7, 43)
     assert small.hover("small.vgg", 7, 4).startswith("**add1** … **add2** `add`, 2 times")
+
+
+def test_a_join_costs_what_its_paths_cost(editor: Client) -> None:
+    editor.open("join.vgg", START + "  conv3-4 | add(conv3-4 | concat(conv1-2, conv1-2), skip)\n")
+    # 4·4·9 + 4 weights of one convolution, 4·2 + 2 of each of the others; at 32×32 places.
+    outer, inner = editor.hover("join.vgg", 2, 12), editor.hover("join.vgg", 2, 26)
+    assert "- parameters 168 with its paths" in outer
+    assert "- MACs 163,840 with its paths" in outer
+    assert "- parameters 20 with its paths" in inner
 
 
 def test_a_hover_covers_its_word_in_utf_16(editor: Client) -> None:
@@ -447,6 +457,8 @@ def test_the_word_behind_net_from_shows_the_base(editor: Client) -> None:
     assert text.startswith("**vgg16**\n\nConfiguration D")
     assert "138,357,544 parameters" in text
     assert "number of classes" in editor.hover("onzoo.vgg", 0, 23)
+    assert "number of classes" in editor.hover("onzoo.vgg", 0, 30)
+    assert "step of the kernel" in editor.hover("onzoo.vgg", 1, 13)
     selected = editor.hover("onzoo.vgg", 1, 6)
     assert "output 64×224×224" in selected, "as it was before the edit"
 

@@ -27,4 +27,6 @@ def command() -> None:
             f"the language server needs the package {error.name}: pip install 'vggc[lsp]'"
         )
         sys.exit(2)
+    if sys.stdin.isatty():
+        console.status("waiting for an editor on stdin; editors start this command by themselves")
     sys.exit(serve())

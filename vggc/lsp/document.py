@@ -20,17 +20,22 @@ from vggc.syntax import ast
 from vggc.syntax.mistakes import FileTooLarge
 from vggc.syntax.parse import MAX_FILE_BYTES, parse
 
-MAX_CUTS = 12
+MAX_CUTS = 6
 """How often a text or a tree with mistakes is cut back before nothing of it is believed."""
 _REST = Source("", "…: fc-1")
 
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """The layers of the net that one piece of text stands for: one, or as many as it repeats."""
+    """The layers of the net that one piece of text stands for: one, or as many as it repeats.
+
+    `params` and `macs` are of each of them, those of a join with all on its paths.
+    """
 
     layers: tuple[Layer, ...]
     rows: tuple[Row, ...]
+    params: tuple[int, ...]
+    macs: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,16 @@ class Net:
             found[layer.span.source.name, layer.span.start].append(name)
         return found
 
+    @cached_property
+    def _costs(self) -> dict[str, tuple[int, int]]:
+        """Parameters and MACs by name, those of a join with all on its paths."""
+        found: dict[str, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        for row in self.rows.values():
+            for name in (row.name, *row.path):
+                params, macs = found[name]
+                found[name] = params + row.params, macs + row.macs
+        return found
+
     def at(self, source: Source, start: int) -> LayerInfo | None:
         """The layers that the text from `start` on stands for."""
         return self._info(self._names_by_place.get((source.name, start), []))
@@ -73,7 +88,10 @@ class Net:
         if not names:
             return None
         return LayerInfo(
-            tuple(self.layers[name] for name in names), tuple(self.rows[name] for name in names)
+            tuple(self.layers[name] for name in names),
+            tuple(self.rows[name] for name in names),
+            tuple(self._costs[name][0] for name in names),
+            tuple(self._costs[name][1] for name in names),
         )
 
 

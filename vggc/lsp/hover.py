@@ -6,6 +6,7 @@ from vggc.analysis.report import Row
 from vggc.diagnostics import UserError
 from vggc.ir.ops import describe
 from vggc.layers.elaborate import kind_of
+from vggc.layers.kinds import JoinKind
 from vggc.lsp import reference
 from vggc.lsp.document import Document, LayerInfo, Net
 from vggc.lsp.words import Role, Token
@@ -44,7 +45,8 @@ def _text(document: Document, token: Token, offset: int) -> str:
         case Role.VALUE if place.block:
             return _value_in_block(document, token, offset)
         case Role.VALUE:
-            return _constant(document, token.text) or _option(document, token)
+            known = _constant(document, token.text) or _option(document, token)
+            return known or reference.parameter(place.key)
         case Role.SETTING:
             return reference.setting(place.block, token.text)
         case Role.SUM | Role.CONSTANT:
@@ -128,10 +130,11 @@ def layer_info(info: LayerInfo) -> str:
     if times > 1:
         title = f"**{first.name}** … **{last.name}** `{first.text}`, {times} times"
     kind = kind_of(first.kind)
+    inside = " with its paths" if kind and issubclass(kind, JoinKind) else ""
     lines = [
         f"- output {_both(describe(first.output_shape), describe(last.output_shape))}",
-        f"- parameters {_sum([row.params for row in info.rows])}",
-        f"- MACs {_sum([row.macs for row in info.rows])}, for one image",
+        f"- parameters {_sum(info.params)}{inside}",
+        f"- MACs {_sum(info.macs)}{inside}, for one image",
         f"- receptive field {_both(_field(first), _field(last))}",
     ]
     return "\n\n".join([title, *([kind.doc] if kind else []), "\n".join(lines)])
@@ -141,7 +144,7 @@ def _both(first: str, last: str) -> str:
     return first if first == last else f"{first} … {last}"
 
 
-def _sum(numbers: list[int]) -> str:
+def _sum(numbers: tuple[int, ...]) -> str:
     if len(numbers) == 1:
         return f"{numbers[0]:,}"
     return f"{_both(f'{numbers[0]:,}', f'{numbers[-1]:,}')}, together {sum(numbers):,}"
