@@ -14,6 +14,7 @@ from vggc.ir.ops import RELU, Activation, Add, BatchNorm, Concat, Conv2d, Linear
 from vggc.layers.edit import with_classes
 from vggc.layers.kinds import KINDS, Kind
 from vggc.layers.reference import entries, markdown
+from vggc.recipe import reference as settings_reference
 from vggc.resources import resource
 from vggc.source import Source
 from vggc.syntax.format import format_net
@@ -341,8 +342,22 @@ def test_a_resolved_file_describes_the_same_net(spec: str) -> None:
 # ---------------------------------------------------------------- the reference
 
 
-def test_the_reference_page_is_made_from_the_definitions() -> None:
-    assert Path("docs/layers.md").read_text("utf-8") == markdown()
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def test_the_reference_pages_are_made_from_the_definitions() -> None:
+    assert (DOCS / "layers.md").read_text("utf-8") == markdown()
+    assert (DOCS / "settings.md").read_text("utf-8") == settings_reference.markdown()
+
+
+@pytest.mark.parametrize("block", ["train", "test"])
+def test_the_example_of_a_setting_is_one_and_everything_is_told(block: str) -> None:
+    for entry in settings_reference.entries(block):
+        found = program(f"net a from vgg16\n{block} {{ {entry.example} }}")
+        assert found.recipe
+        assert found.protocol
+        assert entry.doc
+        assert all(option.doc and option.takes for option in entry.options)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

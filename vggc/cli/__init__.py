@@ -16,8 +16,9 @@ INSTALLED_WITH_VGGC = ("torch", "tvm", "onnx", "sklearn", "matplotlib", "PIL", "
 COMMANDS = {
     "summary": "Show what nets cost: shapes, parameters, MACs, memory.",
     "draw": "Draw a net: blocks to scale, joins, heads.",
-    "layers": "List the kinds of layers, their options and defaults.",
     "zoo": "List the nets that come with vggc; show one.",
+    "layers": "List the kinds of layers, their options and defaults.",
+    "settings": "List the settings of recipes and tests.",
     "check": "Check spec files; print them with everything filled in.",
     "fmt": "Write spec files the canonical way.",
     "train": "Train a net.",

@@ -38,9 +38,10 @@ from vggc.values import (
 
 
 class Described(Protocol):
-    """A dataclass of options, with an example of its setting."""
+    """A dataclass of options, with an example of its setting and what it means in words."""
 
     example: ClassVar[str]
+    doc: ClassVar[str]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Plain:
 
     kind: Kind
     example: str
+    doc: str
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Switch:
     """`flip`, `flip on` or `flip off`."""
 
     example: str
+    doc: str
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,9 @@ def setting(form: Form, default: Any = None) -> Any:
     return field(default=default, metadata={"form": form})
 
 
-def option(kind: Kind, default: Any = MISSING) -> Any:
+def option(doc: str, kind: Kind, default: Any = MISSING) -> Any:
     """A field of a variant or a part, with the values it takes; without default it is a must."""
-    return field(default=default, metadata={"kind": kind})
+    return field(default=default, metadata={"kind": kind, "doc": doc})
 
 
 def dashed(name: str) -> str:

@@ -23,8 +23,9 @@ class Crops:
     """A regular grid of `grid` × `grid` crops of the net's input size."""
 
     example: ClassVar[str] = "crops grid=5x5"
+    doc: ClassVar[str] = "a regular grid of crops, whose outputs are averaged"
 
-    grid: int = option(Grid(MAX_GRID), 5)
+    grid: int = option("crops along each side", Grid(MAX_GRID), 5)
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,21 @@ class Protocol:
         Plain(
             Maybe(Several(Whole(1, MAX_SIDE, unit="px"), MAX_SCALES, "sizes")),
             "scales 224,256,288",
+            "the shorter side of an image, one after the other; off: that of the training",
         )
     )
-    dense: bool = setting(Switch("dense"), True)
+    dense: bool = setting(
+        Switch("dense", "the net over the whole image, its fully-connected layers as convolutions"),
+        True,
+    )
     crops: Crops | None = setting(Part(Crops))
-    flip: bool = setting(Switch("flip"), True)
+    flip: bool = setting(Switch("flip", "the mirrored image, too"), True)
     fuse: tuple[str, ...] | None = setting(
-        Plain(Maybe(Names("nets", most=MAX_NETS)), "fuse vgg16,vgg19")
+        Plain(
+            Maybe(Names("nets", most=MAX_NETS)),
+            "fuse vgg16,vgg19",
+            "other nets whose soft-max outputs are averaged with this one's",
+        )
     )
 
 

@@ -46,10 +46,11 @@ class Sgd:
     """Stochastic gradient descent: v ← momentum·v + g + weight_decay·w;  w ← w − lr·v."""
 
     example: ClassVar[str] = "sgd lr=0.01 momentum=0.9"
+    doc: ClassVar[str] = "stochastic gradient descent with momentum and L2 weight decay"
 
-    lr: float = option(Real(0, 1000, above=True), 0.01)
-    momentum: float = option(Real(0, 1), 0.9)
-    weight_decay: float = option(Real(0, 1000), 5e-4)
+    lr: float = option("the learning rate", Real(0, 1000, above=True), 0.01)
+    momentum: float = option("the share of the last step that is kept", Real(0, 1), 0.9)
+    weight_decay: float = option("the factor of the L2 penalty", Real(0, 1000), 5e-4)
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,11 @@ class Plateau:
 
     example: ClassVar[str] = "plateau factor=0.1 drops=3"
 
-    factor: float = option(Real(0, 1, above=True, unit="%"), 0.1)
-    drops: int = option(Whole(0, 100), 3)
-    patience: int = option(Whole(1, 10_000), 5)
+    doc: ClassVar[str] = "the rate drops when the held-out accuracy stops improving"
+
+    factor: float = option("what a drop leaves", Real(0, 1, above=True, unit="%"), 0.1)
+    drops: int = option("how often the rate may drop", Whole(0, 100), 3)
+    patience: int = option("epochs without improvement before a drop", Whole(1, 10_000), 5)
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,11 @@ class OneCycle:
 
     example: ClassVar[str] = "one-cycle warm-up=30%"
 
-    warm_up: float = option(Real(0, 1, unit="%"), 0.3)
-    start: float = option(Real(0, 1, unit="%"), 0.04)
-    end: float = option(Real(0, 1, unit="%"), 1e-4)
+    doc: ClassVar[str] = "the rate rises to `lr` and falls again, on cosine ramps"
+
+    warm_up: float = option("the share of all steps in which it rises", Real(0, 1, unit="%"), 0.3)
+    start: float = option("the first rate, as a share of `lr`", Real(0, 1, unit="%"), 0.04)
+    end: float = option("the last rate, as a share of `lr`", Real(0, 1, unit="%"), 1e-4)
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class Constant:
     """The same learning rate throughout."""
 
     example: ClassVar[str] = "constant"
+    doc: ClassVar[str] = "the same rate throughout"
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ class Glorot:
     """Uniform in ±√(6 / (fan_in + fan_out)). Source: Glorot & Bengio (2010), formula 16."""
 
     example: ClassVar[str] = "init glorot"
+    doc: ClassVar[str] = "uniform in ±√(6 / (fan in + fan out))"
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,7 @@ class He:
     """Normal with variance 2 / fan_in. Source: He et al. (2015), formula 10."""
 
     example: ClassVar[str] = "init he"
+    doc: ClassVar[str] = "normal with variance 2 / fan in"
 
 
 @dataclass(frozen=True)
@@ -107,8 +115,9 @@ class Normal:
     """Normal with one standard deviation. Source: Simonyan & Zisserman (2015), section 3.1."""
 
     example: ClassVar[str] = "init normal std=0.1"
+    doc: ClassVar[str] = "normal with one standard deviation for all layers"
 
-    std: float = option(Real(0, 1000, above=True), 0.1)
+    std: float = option("the standard deviation", Real(0, 1000, above=True), 0.1)
 
 
 @dataclass(frozen=True)
@@ -119,10 +128,11 @@ class InitFrom:
     Source: Simonyan & Zisserman (2015), section 3.1.
     """
 
-    example: ClassVar[str] = "init-from vgg11 layers=conv1_1..conv3_2,fc6"
+    example: ClassVar[str] = "init-from vgg11 layers=conv1_1,conv2_1,fc6..fc8"
+    doc: ClassVar[str] = "layers that begin with the weights which another trained net has in them"
 
-    net: str = option(Name("net"))
-    layers: tuple[str, ...] = option(Names("layers", ranges=True))
+    net: str = option("the other net", Name("net"))
+    layers: tuple[str, ...] = option("layers of both nets", Names("layers", ranges=True))
 
 
 Optimiser: TypeAlias = Sgd
@@ -147,21 +157,51 @@ class Recipe:
     along their principal axes. `freeze` names the layers that keep their first weights.
     """
 
-    batch: int = setting(Plain(Whole(1, 65_536), "batch 256"), 256)
-    epochs: int | None = setting(Plain(Whole(1, 100_000), "epochs 74"), 74)
-    steps: int | None = setting(Plain(Whole(1, 1_000_000_000), "steps 370000"))
-    loss: Loss = setting(Plain(Choice(LOSSES), "loss cross-entropy"), "cross-entropy")
+    batch: int = setting(Plain(Whole(1, 65_536), "batch 256", "images in a step"), 256)
+    epochs: int | None = setting(
+        Plain(Whole(1, 100_000), "epochs 74", "passes over all images"), 74
+    )
+    steps: int | None = setting(
+        Plain(Whole(1, 1_000_000_000), "steps 370000", "batches, in the place of `epochs`")
+    )
+    loss: Loss = setting(
+        Plain(
+            Choice(LOSSES),
+            "loss cross-entropy",
+            "what is made small: of the classes' soft-max, or of the boxes' distance",
+        ),
+        "cross-entropy",
+    )
     optimiser: Optimiser = setting(OPTIMISERS, Sgd)
     schedule: Schedule = setting(SCHEDULES, Plateau)
     init: Init = setting(INITS, Glorot)
     init_from: InitFrom | None = setting(Part(InitFrom, value="net"))
     freeze: tuple[str, ...] | None = setting(
-        Plain(Maybe(Names("layers", ranges=True)), "freeze conv1_1..pool5")
+        Plain(
+            Maybe(Names("layers", ranges=True)),
+            "freeze conv1_1..pool5",
+            "layers that keep their first weights",
+        )
     )
-    scale: tuple[int, int] | None = setting(Plain(Maybe(Pixels(MAX_SIDE)), "scale 256"))
-    crop: tuple[int, int] | None = setting(Plain(Maybe(Size(MAX_SIDE)), "crop 224"))
-    flip: bool = setting(Switch("flip"), False)
-    rgb_shift: float | None = setting(Plain(Maybe(Real(0, 10, above=True)), "rgb-shift 0.1"))
+    scale: tuple[int, int] | None = setting(
+        Plain(
+            Maybe(Pixels(MAX_SIDE)),
+            "scale 256..512",
+            "the shorter side of an image before the random crop, fixed or drawn anew each time; "
+            "off: just enough to cover the input",
+        )
+    )
+    crop: tuple[int, int] | None = setting(
+        Plain(Maybe(Size(MAX_SIDE)), "crop 224", "the size of the crop, which is the net's input")
+    )
+    flip: bool = setting(Switch("flip", "half of the images are mirrored"), False)
+    rgb_shift: float | None = setting(
+        Plain(
+            Maybe(Real(0, 10, above=True)),
+            "rgb-shift 0.1",
+            "the standard deviation of a random shift along the colours' principal axes",
+        )
+    )
 
     def num_steps(self, steps_per_epoch: int) -> int:
         """Steps of the whole training."""

@@ -1,0 +1,104 @@
+"""The settings told to people: made from the definitions, so that it cannot lag behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+from vggc.recipe.blocks import Described, Part, Plain, Schema, Switch, Variants, dashed
+from vggc.recipe.edit import SCHEMAS
+from vggc.values import Kind, written
+
+MEANINGS = {
+    "train": "How a net is trained: the paper's section 3.1, and what else its readers use.",
+    "test": "How a trained net is tested: the paper's section 3.2.",
+}
+
+
+@dataclass(frozen=True)
+class OptionEntry:
+    """One option of a setting; its default is "" where it must be given."""
+
+    key: str
+    takes: str
+    default: str
+    doc: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One setting of a block. `takes` is "" for those that are words alone."""
+
+    word: str
+    takes: str
+    default: str
+    doc: str
+    example: str
+    options: tuple[OptionEntry, ...] = ()
+
+
+def entries(block: str) -> tuple[Entry, ...]:
+    """Every setting of a block, in order."""
+    return tuple(_entries(SCHEMAS[block]))
+
+
+def _entries(schema: Schema[Any]) -> Iterator[Entry]:
+    defaults = {k: str(v) for k, v in schema.flatten(schema.type()).items()}
+    for key, form in schema.forms.items():
+        default = defaults.get(key, "off")
+        match form:
+            case Plain(kind, example, doc):
+                yield Entry(key, str(kind), default, doc, example)
+            case Switch(example, doc):
+                yield Entry(key, "on, which may be left out, or off", default, doc, example)
+            case Variants(types, bare=True):
+                yield from (_variant(word, owner, word == default) for word, owner in types.items())
+            case Variants(types):
+                for word, owner in types.items():
+                    yield _variant(f"{key} {word}", owner, word == default)
+            case Part(owner, value):
+                takes = str(schema.kinds[key]) if value else ""
+                yield Entry(key, takes, default, owner.doc, owner.example, _options(owner, value))
+
+
+def _variant(word: str, owner: type[Described], is_default: bool) -> Entry:
+    said = "the default" if is_default else ""
+    return Entry(word, "", said, owner.doc, owner.example, _options(owner))
+
+
+def _options(owner: type[Described], value: str | None = None) -> tuple[OptionEntry, ...]:
+    return tuple(
+        OptionEntry(
+            dashed(f.name), str(f.metadata["kind"]), _default(f.metadata["kind"], f.default),
+            f.metadata["doc"],
+        )
+        for f in fields(owner)  # type: ignore[arg-type]
+        if f.name != value
+    )  # fmt: skip
+
+
+def _default(kind: Kind, default: Any) -> str:
+    if default is MISSING:
+        return ""
+    return f"{default:g}" if isinstance(default, float) else written(kind, default)
+
+
+def markdown() -> str:
+    """The reference page of all settings."""
+    lines = [
+        "# Settings",
+        "",
+        "Made by `vggc settings --format markdown` from the definitions in `vggc/recipe`.",
+        "Every word, every option and every value that is not here is an error.",
+    ]
+    for block in SCHEMAS:
+        lines += ["", f"## {block}", "", MEANINGS[block]]
+        lines += ["", "| setting | takes | unless given | |", "| --- | --- | --- | --- |"]
+        for entry in entries(block):
+            lines.append(f"| `{entry.example}` | {entry.takes} | {entry.default} | {entry.doc} |")
+            for option in entry.options:
+                default = option.default or "*must be given*"
+                cells = (f"&nbsp;&nbsp;`{option.key}=`", option.takes, default, option.doc)
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
