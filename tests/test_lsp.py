@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import queue
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -16,10 +17,15 @@ import pytest
 from lsprotocol import types
 
 from vggc.driver import zoo
+from vggc.layers.elaborate import word_span
+from vggc.lsp import reference
 from vggc.lsp.places import Lines
+from vggc.lsp.words import Role, scan
 from vggc.resources import resource
-from vggc.syntax.parse import MAX_FILE_BYTES
+from vggc.syntax import ast
+from vggc.syntax.parse import MAX_FILE_BYTES, parse, read_source
 
+GRAMMAR = resource("grammars", "vgg.lark").read_text("utf-8")
 PATIENCE = 20
 """Seconds that an answer may take before the test gives up."""
 
@@ -492,6 +498,33 @@ def test_nothing_is_said_of_comments_and_gaps(small: Client) -> None:
     assert small.hover("small.vgg", 0, 6) == ""
     assert small.hover("small.vgg", 99, 99) == ""
     assert small.hover("nowhere.vgg", 0, 0) == ""
+
+
+@pytest.mark.parametrize("keyword", re.findall(r'"([a-z]+)"', GRAMMAR))
+def test_every_keyword_of_the_grammar_explains_itself(keyword: str) -> None:
+    assert "```vgg" in reference.keyword(keyword)
+    assert keyword in reference.keyword(keyword)
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_words_are_what_the_parser_takes_them_for(name: str) -> None:
+    """The scanner of unfinished texts and the parser of finished ones agree on these."""
+    source = read_source(resource("zoo", f"{name}.vgg"))
+    net, (tokens, _) = parse(source), scan(source.text)
+
+    def starts(role: Role) -> set[int]:
+        return {token.start for token in tokens if token.role is role}
+
+    edits = [s.body for s in net.statements if isinstance(s, ast.Insert | ast.Replace)]
+    bodies = [*net.bodies, *edits]
+    layers = [p for body in bodies for p in ast.pieces(body) if isinstance(p, ast.Layer)]
+    assert starts(Role.LAYER) == {word_span(layer).start for layer in layers}
+    settings = [setting for block in net.blocks for setting in block.settings]
+    assert starts(Role.SETTING) == {setting.span.start for setting in settings}
+    assert starts(Role.BLOCK) == {block.span.start for block in net.blocks}
+    assert starts(Role.BASE) == ({net.base.span.start} if net.base else set())
+    references = [p for b in bodies for p in ast.pieces(b) if isinstance(p, ast.Reference)]
+    assert starts(Role.REFERENCE) == {piece.span.start + 1 for piece in references}
 
 
 # ---------------------------------------------------------------- completion

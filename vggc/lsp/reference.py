@@ -7,7 +7,6 @@ from dataclasses import MISSING, fields
 from inspect import cleandoc
 from typing import Any
 
-from vggc.layers.elaborate import kind_of
 from vggc.layers.kinds import Kind
 from vggc.layers.resolve import PARAMETERS
 from vggc.recipe.blocks import Part, Plain, Schema, Switch, Variants, dashed
@@ -86,12 +85,6 @@ def values(kind: ValueKind) -> tuple[str, ...]:
             return ()
 
 
-def option_kinds(owner: str) -> dict[str, ValueKind]:
-    """The options of a layer's word and what they take."""
-    kind = kind_of(owner)
-    return {key: param.kind for key, param in kind.params().items()} if kind else {}
-
-
 def parameter(key: str) -> str:
     """What a parameter is that every net has."""
     meaning = {
@@ -104,46 +97,33 @@ def parameter(key: str) -> str:
 # Settings
 
 
-def schema_of(block: str) -> Schema[Any] | None:
-    return SCHEMAS.get(block)
-
-
 def settings(block: str) -> tuple[str, ...]:
     """The words that a line of a block can begin with."""
-    schema = schema_of(block)
+    schema = SCHEMAS.get(block)
     return tuple(schema.settings) if schema else ()
 
 
 def setting(block: str, word: str) -> str:
     """What a setting is and takes, its default and an example."""
-    schema = schema_of(block)
+    schema = SCHEMAS.get(block)
     if schema is None or word not in schema.settings:
         return ""
     key = schema.settings[word]
-    defaults = schema.flatten(schema.type())
-    takes, meaning, example = f"{schema.kinds[key]}", _meaning(schema, key), ""
-    match schema.forms[key]:
+    form, default = schema.forms[key], schema.flatten(schema.type()).get(key)
+    head = f"**{word}**: {schema.kinds[key]}{'' if default is None else f'; default {default}'}"
+    match form:
         case Plain(_, example) | Switch(example):
-            pass
-        case Variants(types, bare) if bare:
-            meaning, example, takes = _doc(types[word]), types[word].example, ""
-        case Variants(types):
-            meaning = "\n".join(f"- `{name}`: {_doc(owner)}" for name, owner in types.items())
-            example = types[str(defaults[key])].example
+            meaning = _meaning(schema, key)
         case Part(owner):
             meaning, example = _doc(owner), owner.example
-    if takes and key in defaults:
-        takes += f"; default {defaults[key]}"
-    if bare_default := word == defaults.get(key):
-        takes = "This is the default."
-    head = f"**{word}**" + (f": {takes}" if takes and not bare_default else "")
-    notes = [takes] if bare_default else []
-    options = [
-        f"- {text}"
-        for key in setting_options(block, word, "")
-        if (text := _option(block, word, "", key))
-    ]
-    return "\n\n".join(filter(None, [head, meaning, *notes, code(example), "\n".join(options)]))
+        case Variants(types, bare=True):
+            head = f"**{word}**{', the default' if word == default else ''}"
+            meaning, example = _doc(types[word]), types[word].example
+        case Variants(types):
+            meaning = "\n".join(f"- `{name}`: {_doc(owner)}" for name, owner in types.items())
+            example = types[str(default)].example
+    options = [f"- {setting_option(block, word, '', key)}" for key in setting_options(block, word)]
+    return "\n\n".join(filter(None, [head, meaning, code(example), "\n".join(options)]))
 
 
 def _meaning(schema: Schema[Any], key: str) -> str:
@@ -161,7 +141,7 @@ def _doc(owner: type) -> str:
 
 def _owner(block: str, word: str, said: str) -> tuple[type | None, str | None]:
     """The dataclass whose fields are the options of a setting, and its field that is none."""
-    schema = schema_of(block)
+    schema = SCHEMAS.get(block)
     key = schema.settings.get(word) if schema else None
     if schema is None or key is None:
         return None, None
@@ -174,29 +154,26 @@ def _owner(block: str, word: str, said: str) -> tuple[type | None, str | None]:
             return None, None
 
 
-def setting_options(block: str, word: str, said: str) -> dict[str, ValueKind]:
+def setting_options(block: str, word: str, said: str = "") -> dict[str, ValueKind]:
     """The options of a setting with the value `said`, and what they take."""
     owner, value = _owner(block, word, said)
     return options_of(owner, value) if owner else {}
 
 
 def setting_option(block: str, word: str, said: str, key: str) -> str:
-    return _option(block, word, said, key)
-
-
-def _option(block: str, word: str, said: str, key: str) -> str:
-    owner, value = _owner(block, word, said)
-    kinds = options_of(owner, value) if owner else {}
-    if owner is None or key not in kinds:
+    """What one option of a setting takes, and its default."""
+    owner, _ = _owner(block, word, said)
+    kind = setting_options(block, word, said).get(key)
+    if owner is None or kind is None:
         return ""
     (default,) = (f.default for f in fields(owner) if dashed(f.name) == key)
-    ending = "" if default is MISSING else f"; default {written_as(kinds[key], default)}"
-    return f"`{key}`: {kinds[key]}{ending}"
+    ending = "" if default is MISSING else f"; default {written_as(kind, default)}"
+    return f"`{key}`: {kind}{ending}"
 
 
 def value_kind(block: str, word: str) -> ValueKind | None:
     """What the value of a setting is; None where it has none."""
-    schema = schema_of(block)
+    schema = SCHEMAS.get(block)
     key = schema.settings.get(word) if schema else None
     if schema is None or key is None:
         return None

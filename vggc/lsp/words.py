@@ -142,7 +142,7 @@ class _Scanner:
             case "line" if self.place.block:
                 self.expect(Role.SETTING, block=self.place.block)
             case "sign":
-                self.sign(piece.group(), at)
+                self.sign(piece.group())
             case _:
                 pass
         return piece.end()
@@ -309,7 +309,7 @@ class _Scanner:
         elif place.expects is Role.SUM:
             self.operand = True
 
-    def sign(self, sign: str, at: int) -> None:
+    def sign(self, sign: str) -> None:
         place = self.place
         match sign:
             case "{":
