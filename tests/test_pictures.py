@@ -20,6 +20,7 @@ from vggc.pictures.layout import MAX_BLOCKS, TooManyBlocks, layout
 from vggc.pictures.png import DENSITY, as_png
 from vggc.pictures.shapes import (
     Circle,
+    Line,
     Mark,
     Picture,
     Polygon,
@@ -51,6 +52,11 @@ head aux: @stem | gap | fc-10 | softmax
 head box: @fc7 | boxes-10
 head features: @fc7
 """
+WIDE = (
+    "net wide input 3x16x16 conv3-8 | add("
+    + " | ".join(f"conv3-{width}" for width in range(8, 38))
+    + " | conv3-8, skip) | fc-4"
+)
 ONE = "net one input 1x28x28 fc-10"
 LONG = (
     f"net {'n' * 64} input 3x64x16 {'first_' * 12}layer: conv3-8 | {'w' * 90}: conv3-8"
@@ -66,6 +72,7 @@ SAMPLES = {
             "residual": RESIDUAL,
             "inception": INCEPTION,
             "heads": HEADS,
+            "wide": WIDE,
             "one": ONE,
             "long": LONG,
             "deep": DEEP,
@@ -240,6 +247,26 @@ def test_paths_of_a_join_stand_above_one_another() -> None:
     assert place["add3_conv1"].x == pytest.approx(place["add3_conv3"].x, abs=10)
     assert place["add3_conv2"].x < place["add3"].x
     assert sum(isinstance(mark, Circle) for mark in picture.marks) == 3
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_page_is_never_too_wide_to_be_read(name: str) -> None:
+    assert drawn(SAMPLES[name]).width <= 1200
+
+
+def test_a_long_path_goes_on_below() -> None:
+    picture = drawn(SAMPLES["wide"])
+    place = {mark.text: (mark.x, mark.y) for mark in picture.marks if isinstance(mark, Text)}
+    layers = [place[f"add1_conv{number}"] for number in range(1, 32)]
+    assert layers == sorted(layers, key=lambda at: (at[1], at[0]))
+    num_lines = len({y for _, y in layers})
+    assert num_lines > 2
+    assert place["skip"][1] > layers[-1][1]
+    returns = [mark for mark in picture.marks if isinstance(mark, Line) and len(mark.points) == 6]
+    within = [
+        line for line in returns if place["add1_conv1"][1] < line.points[2][1] < layers[-1][1]
+    ]
+    assert len(within) == num_lines - 1
 
 
 def test_references_and_heads_are_named_at_both_ends() -> None:

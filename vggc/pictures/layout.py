@@ -47,6 +47,7 @@ NAME_SIZE, LABEL_SIZE, LEADING = 11.0, 10.0, 12.5
 LABEL_ROOM = 130.0
 CELL_GAP, PATH_GAP, FORK = 14.0, 16.0, 14.0
 BAND_PAD, BAND_GAP, BAND_HEAD = 8.0, 8.0, 22.0
+WIDEST_PATH = 900.0
 ROW_GAP = 26.0
 NEARLY_FULL = 0.7
 
@@ -93,12 +94,16 @@ class TooManyBlocks(Diagnostic):
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A part of the picture: from x = 0 to `width`, the line that data runs along at y = 0."""
+    """A part of the picture: from x = 0 to `width`, the line that data runs along at y = 0.
+
+    One of several lines has a line for its data itself, and gives it on at y = `exit`.
+    """
 
     width: float
     above: float
     below: float
     marks: tuple[Mark, ...]
+    exit: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -407,9 +412,9 @@ class _Layout:
             case _:
                 raise AssertionError("items of unequal turns")
 
-    def sequence(self, first: tuple[Item, ...], last: tuple[Item, ...]) -> _Drawn:
+    def sequence(self, first: tuple[Item, ...], last: tuple[Item, ...]) -> list[_Drawn]:
         floor = self.floor([*first])
-        return _beside([self.draw(a, b, floor) for a, b in zip(first, last, strict=True)])
+        return [self.draw(a, b, floor) for a, b in zip(first, last, strict=True)]
 
     def repeat(self, item: Repeat, floor: float) -> _Drawn:
         self.repeats = True
@@ -450,14 +455,20 @@ class _Layout:
         width = max(each.width for each in drawn) + 2 * FORK
         left, right = FORK / 2, width - FORK / 2
         forked = [axis for axis, path in zip(axes, first.paths, strict=True) if not path.source]
-        wires: list[Mark] = [Line(((right, axes[0]), (right, axes[-1])), WIRE)]
+        ends_at = [0.0, *(axis + each.exit for axis, each in zip(axes, drawn, strict=True))]
+        wires: list[Mark] = [Line(((right, min(ends_at)), (right, max(ends_at))), WIRE)]
         if forked:
             ends = ((left, min(0.0, *forked, 0.0)), (left, max(0.0, *forked, 0.0)))
             wires.append(Line(ends, WIRE))
         blocks: list[Mark] = []
         for axis, path, each in zip(axes, first.paths, drawn, strict=True):
             begin = FORK + CELL_GAP if path.source else left
-            wires.append(Line(((begin, axis), (right, axis)), WIRE))
+            if each.exit:
+                wires.append(Line(((begin, axis), (FORK, axis)), WIRE))
+                begin, axis_out = FORK + each.width, axis + each.exit
+                wires.append(Line(((begin, axis_out), (right, axis_out)), WIRE))
+            else:
+                wires.append(Line(((begin, axis), (right, axis)), WIRE))
             blocks += _moved(each.marks, FORK, axis)
         # The row's own line runs through here: it is covered between fork and join.
         cover = Rectangle(left, -1, right - left, 2, BAND, BAND)
@@ -475,7 +486,7 @@ class _Layout:
             label = Text(CELL_GAP / 2, -4, words, LABEL_SIZE, FAINT)
             size = text_width(words, LABEL_SIZE) + CELL_GAP
             return _beside([*tags, _Drawn(size, 12, 6, (label,) if words else ())])
-        return _beside([*tags, self.sequence(first.items, last.items)])
+        return _lines([*tags, *self.sequence(first.items, last.items)])
 
     # ------------------------------------------------------------ blocks
 
@@ -621,6 +632,31 @@ def _beside(drawn: list[_Drawn]) -> _Drawn:
         x += each.width
     above, below = max(each.above for each in drawn), max(each.below for each in drawn)
     return _Drawn(x, above, below, tuple(marks))
+
+
+def _lines(drawn: list[_Drawn]) -> _Drawn:
+    """Parts beside one another; below one another, in the way of lines, where they are many."""
+    rows: list[list[_Drawn]] = [[]]
+    for each in drawn:
+        if rows[-1] and sum(other.width for other in rows[-1]) + each.width > WIDEST_PATH:
+            rows.append([])
+        rows[-1].append(each)
+    lines = [_beside(row) for row in rows]
+    if len(lines) == 1:
+        return lines[0]
+    width = max(line.width for line in lines) + 2 * FORK
+    y, marks = 0.0, [*_moved(lines[0].marks, FORK, 0)]
+    wires: list[Mark] = [Line(((0, 0), (FORK + lines[0].width, 0)), WIRE)]
+    for upper, lower in pairwise(lines):
+        between = y + upper.below + PATH_GAP / 2
+        below = between + PATH_GAP / 2 + lower.above
+        right, left = width - FORK / 2, FORK / 2
+        way = ((FORK + upper.width, y), (right, y), (right, between), (left, between))
+        wires.append(Line((*way, (left, below), (FORK + lower.width, below)), WIRE))
+        marks += _moved(lower.marks, FORK, below)
+        y = below
+    wires.append(Line(((FORK + lines[-1].width, y), (width, y)), WIRE))
+    return _Drawn(width, lines[0].above, y + lines[-1].below, (*wires, *marks), y)
 
 
 def _tag(words: str) -> _Drawn:
