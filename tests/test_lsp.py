@@ -18,11 +18,13 @@ from click.testing import CliRunner
 from lsprotocol import types
 
 from vggc.cli.lsp import command
-from vggc.driver import zoo
-from vggc.layers.elaborate import word_span
+from vggc.driver import beside, zoo
+from vggc.layers.elaborate import kind_of, word_span
 from vggc.lsp import reference
+from vggc.lsp.completion import complete
+from vggc.lsp.document import Document
 from vggc.lsp.places import Lines
-from vggc.lsp.words import Role, scan
+from vggc.lsp.words import Role, Token, scan
 from vggc.resources import resource
 from vggc.syntax import ast
 from vggc.syntax.parse import MAX_FILE_BYTES, parse, read_source
@@ -584,6 +586,32 @@ def test_what_fits_is_offered(editor: Client, text: str, some: list[str], none: 
     offered = editor.completions("complete.vgg", text)
     assert offered.keys() >= set(some)
     assert not offered.keys() & set(none)
+
+
+def expected_offer(token: Token) -> str | None:
+    """What is to be offered where a word is about to be written; None where nothing can be."""
+    match token.role:
+        case Role.LAYER | Role.KIND:
+            kind = kind_of(token.text)
+            return kind.name if kind else None
+        case Role.OPTION:
+            return f"{token.text}="
+        case Role.SELECTOR:
+            return token.text.partition("..")[0]
+        case Role.KEYWORD | Role.BLOCK | Role.SETTING | Role.REFERENCE | Role.BASE:
+            return token.text
+        case _:
+            return None
+
+
+@pytest.mark.parametrize("name", ["small", *zoo()])
+def test_who_writes_a_net_is_offered_each_of_its_words(name: str) -> None:
+    text = SPEC if name == "small" else resource("zoo", f"{name}.vgg").read_text("utf-8")
+    for token in scan(text)[0]:
+        begun = Document.of("a.vgg", text[: token.start], beside)
+        offered = {item.label for item in complete(begun, token.start, zoo())}
+        if wanted := expected_offer(token):
+            assert wanted in offered, text[: token.end].rpartition("\n")[2]
 
 
 def test_an_offer_replaces_what_was_typed_and_explains_itself(editor: Client) -> None:

@@ -125,6 +125,8 @@ def _offers(
             yield from _options(document, place, start)
             if at_line_start:
                 yield from _statements(place)
+            if at_line_start and place.expects is Role.OPTION and not place.derived:
+                yield from _layers()
         case Role.REFERENCE:
             yield from _layer_names(document, start)
         case Role.SETTING:
