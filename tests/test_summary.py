@@ -291,6 +291,16 @@ def test_summary_of_several_nets_fits_a_narrow_terminal_and_is_bold_there() -> N
     assert "+ conv" not in found
 
 
+def test_markdown_keeps_indents_and_puts_no_blank_beside_its_stars() -> None:
+    nets = [net(load("vgg11")), net(program(RESIDUAL))]
+    lines = summary_text.as_markdown(nets, named=True).splitlines()
+    assert "|  | **(add(** |" in lines
+    assert r"|  | &nbsp;&nbsp;&nbsp;**conv3-16 \| conv3-16 act=none,** |" in lines
+    bold = [line.split("**")[1] for line in lines if line.endswith("** |")]
+    assert len(bold) > 5
+    assert all(words == words.strip() for words in bold)
+
+
 def test_markdown_has_a_cell_a_net_and_bold_for_what_is_new() -> None:
     lines = summary("vgg11", "vgg13", "--format", "markdown").splitlines()
     assert lines[:2] == ["| vgg11 | vgg13 |", "| --- | --- |"]

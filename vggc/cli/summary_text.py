@@ -11,7 +11,7 @@ from typing import Any, assert_never
 
 from vggc.analysis.outline import Join, Outline, Path, Repeat, Step
 from vggc.analysis.report import ELEMENT_BYTES, TRAINING_FORMULA, Report, Row
-from vggc.cli.comparison import Comparison, compare, num_weight_layers
+from vggc.cli.comparison import Cell, Comparison, compare, num_weight_layers
 from vggc.cli.sheet import Sheet
 from vggc.ir.ops import describe
 
@@ -284,11 +284,17 @@ def _compared(table: Comparison) -> str:
     head, *lines = table.lines()
     rows = [_piped([cell.text for cell in head.cells]), _piped(["---"] * len(head.cells))]
     for line in lines:
-        texts = (cell.text.replace("  ", "&emsp;") for cell in line.cells)
-        marks = ("**" if cell.new and not line.spans else "" for cell in line.cells)
-        cells = [f"{mark}{text}{mark}" for text, mark in zip(texts, marks, strict=True)]
-        rows.append(_piped(cells))
+        rows.append(
+            _piped([_indented(cell, bold=cell.new and not line.spans) for cell in line.cells])
+        )
     return "\n".join(rows)
+
+
+def _indented(cell: Cell, *, bold: bool) -> str:
+    """A cell whose leading blanks a page keeps."""
+    text = cell.text.lstrip()
+    mark = "**" if bold else ""
+    return "&nbsp;" * (len(cell.text) - len(text)) + f"{mark}{text}{mark}"
 
 
 def _markdown(sheet: Sheet) -> str:
