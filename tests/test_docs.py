@@ -96,5 +96,25 @@ def test_every_file_is_in_canonical_form_unless_it_is_formatted_next(example: Ex
     assert (formatted == example.text) == (example is not PAGE[0])
 
 
+README = (DOCS.parent / "README.md").read_text("utf-8")
+
+
+def test_readmes_tour_of_the_language_is_true(tmp_path: Path) -> None:
+    boxes = [
+        re.sub("(?m)^    ", "", match[0]) for match in re.finditer("(?m)^(?:    .*\n|\n)+", README)
+    ]
+    nets = [box for box in boxes if re.search("(?m)^net ", box)]
+    assert len(nets) == 3
+    for net in nets:
+        path = tmp_path / "tour.vgg"
+        path.write_text(net, "utf-8")
+        load(str(path)).check()
+    (shown,) = [box for box in boxes if "$ vggc check" in box]
+    (row,) = re.findall(r"(?m)^4 \|(.*)$", shown)
+    (tmp_path / "mine.vgg").write_text(f"net mine\ninput 3x32x32\n\n{row[1:]}\n", "utf-8")
+    printed = run("vggc check mine.vgg", tmp_path).replace("[exit 2]\n", "")
+    assert lines(printed) == lines(shown.partition("mine.vgg\n")[2])
+
+
 def test_boxes_are_files_or_commands() -> None:
     assert {example.language for example in PAGE} == {"vgg", "console"}

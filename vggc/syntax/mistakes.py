@@ -158,7 +158,7 @@ class TooManyLayers(Diagnostic):
 
 @dataclass(frozen=True)
 class TooManyTokens(Diagnostic):
-    title = "more than {limit:,} words, signs and line ends in one file"
+    title = "more than {limit:,} words and signs in one file"
     label = "a net needs no more than this"
     help = "`×` repeats a layer or a group"
     limit: int

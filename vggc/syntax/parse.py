@@ -54,8 +54,8 @@ from vggc.syntax.ast import (
 from vggc.syntax.explain import explain
 from vggc.syntax.trivia import with_trivia
 
-MAX_FILE_BYTES = 1 << 19
-MAX_TOKENS = 150_000
+MAX_FILE_BYTES = 640 << 10
+MAX_TOKENS = 160_000
 MAX_LAYERS = 50_000
 MAX_DEPTH = 50
 MAX_DIGITS = 18
@@ -175,13 +175,14 @@ class _BreaksInBlocks(PostLex):
     always_accept = ("_LINE_BREAK",)
 
     def process(self, stream: Iterator[Token]) -> Iterator[Token]:
-        inside = False
-        for number, token in enumerate(stream):
-            if number >= MAX_TOKENS:
-                raise _TooManyTokens(token.start_pos or 0)
+        inside, number = False, 0
+        for token in stream:
             if token.type in ("LBRACE", "RBRACE"):
                 inside = token.type == "LBRACE"
             if inside or token.type != "_LINE_BREAK":
+                number += 1
+                if number > MAX_TOKENS:
+                    raise _TooManyTokens(token.start_pos or 0)
                 yield token
 
 
