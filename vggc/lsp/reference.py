@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import MISSING, fields
-from inspect import cleandoc
-from typing import Any
-
+from vggc.layers import reference as layers
 from vggc.layers.kinds import Kind
 from vggc.layers.resolve import PARAMETERS
-from vggc.recipe.blocks import Part, Plain, Schema, Switch, Variants, dashed
+from vggc.recipe import reference as recipes
+from vggc.recipe.blocks import Part, Variants
 from vggc.recipe.blocks import options as options_of
 from vggc.recipe.edit import SCHEMAS
 from vggc.values import Choice, Flag, Maybe
 from vggc.values import Kind as ValueKind
-from vggc.values import written as written_as
 
 KEYWORDS = {
     "net": ("A file holds one net. Its name, then what it takes.", "net vgg16"),
@@ -55,21 +51,23 @@ def code(text: str) -> str:
 
 def layer_kind(kind: type[Kind]) -> str:
     """What a kind of layer is, with an example and all options."""
-    lines = [f"**{kind.name}**: {kind.doc}", code(kind.example)]
-    if options := [f"- {layer_option(kind, key)}" for key in kind.params()]:
-        lines.append("\n".join(options))
-    return "\n\n".join(lines)
+    found = layers.entry(kind)
+    options = "\n".join(f"- {_layer_option(option)}" for option in found.options)
+    head = f"**{found.name}**: {found.doc}"
+    return "\n\n".join(filter(None, [head, code(found.example), options]))
 
 
 def layer_option(kind: type[Kind], key: str) -> str:
     """What one option of a kind is and takes, and its default."""
-    param = kind.params()[key]
-    default = kind.defaults().get(key, MISSING)
-    if default is None:
-        ending = f"; default: {param.default}" if param.default else ""
-    else:
-        ending = "" if default is MISSING else f"; default {written_as(param.kind, default)}"
-    return f"`{key}`: {param.doc}; {param.kind}{ending}"
+    return next(_layer_option(option) for option in layers.entry(kind).options if option.key == key)
+
+
+def _layer_option(option: layers.OptionEntry) -> str:
+    return f"`{option.key}`: {option.doc}; {option.takes}{_default(option.default)}"
+
+
+def _default(text: str) -> str:
+    return f"; default: {text}" if text else ""
 
 
 def values(kind: ValueKind) -> tuple[str, ...]:
@@ -105,38 +103,34 @@ def settings(block: str) -> tuple[str, ...]:
 
 def setting(block: str, word: str) -> str:
     """What a setting is and takes, its default and an example."""
-    schema = SCHEMAS.get(block)
-    if schema is None or word not in schema.settings:
+    found = _entries(block, word)
+    if not found:
         return ""
-    key = schema.settings[word]
-    form, default = schema.forms[key], schema.flatten(schema.type()).get(key)
-    head = f"**{word}**: {schema.kinds[key]}{'' if default is None else f'; default {default}'}"
-    match form:
-        case Plain(_, example) | Switch(example):
-            meaning = _meaning(schema, key)
-        case Part(owner):
-            meaning, example = _doc(owner), owner.example
-        case Variants(types, bare=True):
-            head = f"**{word}**{', the default' if word == default else ''}"
-            meaning, example = _doc(types[word]), types[word].example
-        case Variants(types):
-            meaning = "\n".join(f"- `{name}`: {_doc(owner)}" for name, owner in types.items())
-            example = types[str(default)].example
-    options = [f"- {setting_option(block, word, '', key)}" for key in setting_options(block, word)]
-    return "\n\n".join(filter(None, [head, meaning, code(example), "\n".join(options)]))
+    if len(found) > 1:  # `init`, by what it says
+        lines = [f"- `{entry.word.removeprefix(f'{word} ')}`: {entry.doc}" for entry in found]
+        example = next(entry for entry in found if entry.default).example
+        return "\n\n".join([f"**{word}**", "\n".join(lines), code(example)])
+    (entry,) = found
+    takes = f"; {entry.takes}{_default(entry.default)}" if entry.takes else _said(entry)
+    options = "\n".join(f"- {_setting_option(option)}" for option in entry.options)
+    head = f"**{word}**: {entry.doc}{takes}"
+    return "\n\n".join(filter(None, [head, code(entry.example), options]))
 
 
-def _meaning(schema: Schema[Any], key: str) -> str:
-    """What the description of a block says of one setting, without what is Python's."""
-    text = " ".join(cleandoc(schema.type.__doc__ or "").split())
-    name = f"`{key.replace('-', '_')}`"
-    clauses = re.split(r"(?<=\.) |; ", text)
-    said = [clause.rstrip(".") for clause in clauses if name in clause and "None" not in clause]
-    return "; ".join(said).replace(name, f"`{key}`")
+def _said(entry: recipes.Entry) -> str:
+    return f"; {entry.default}" if entry.default else ""
 
 
-def _doc(owner: type) -> str:
-    return " ".join(cleandoc(owner.__doc__ or "").split())
+def _entries(block: str, word: str, said: str = "") -> list[recipes.Entry]:
+    """A setting as the reference has it; several where the word alone says too little."""
+    if block not in SCHEMAS:
+        return []
+    exact = [e for e in recipes.entries(block) if e.word in (word, f"{word} {said}")]
+    return exact or [e for e in recipes.entries(block) if e.word.startswith(f"{word} ")]
+
+
+def _setting_option(option: recipes.OptionEntry) -> str:
+    return f"`{option.key}`: {option.doc}; {option.takes}{_default(option.default)}"
 
 
 def _owner(block: str, word: str, said: str) -> tuple[type | None, str | None]:
@@ -162,13 +156,8 @@ def setting_options(block: str, word: str, said: str = "") -> dict[str, ValueKin
 
 def setting_option(block: str, word: str, said: str, key: str) -> str:
     """What one option of a setting takes, and its default."""
-    owner, _ = _owner(block, word, said)
-    kind = setting_options(block, word, said).get(key)
-    if owner is None or kind is None:
-        return ""
-    (default,) = (f.default for f in fields(owner) if dashed(f.name) == key)
-    ending = "" if default is MISSING else f"; default {written_as(kind, default)}"
-    return f"`{key}`: {kind}{ending}"
+    options = [option for entry in _entries(block, word, said) for option in entry.options]
+    return next((_setting_option(option) for option in options if option.key == key), "")
 
 
 def value_kind(block: str, word: str) -> ValueKind | None:
