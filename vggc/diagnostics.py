@@ -1,7 +1,7 @@
 """What a user did wrong: a place, a reason, a suggestion.
 
-Each kind of mistake is one frozen dataclass. Its `title`, `label` and `help` are
-templates over the dataclass's fields, so that all wording of a mistake stands
+Each kind of mistake is one class of frozen data. Its `title`, `label` and `help` are
+templates over the class's fields, so that all wording of a mistake stands
 together and can be read aloud. `render` turns any of them into text; the command
 line prints that and leaves with exit code 2.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from typing import ClassVar
+from inspect import get_annotations
+from typing import ClassVar, dataclass_transform
 
 from vggc.source import Span
 
@@ -23,8 +23,46 @@ MAX_COMPARED = 64, 2000
 MAX_LISTED = 30
 
 
-@dataclass(frozen=True)
-class Diagnostic:
+@dataclass_transform(frozen_default=True)
+class _Frozen:
+    """What `dataclass(frozen=True)` makes, for classes that are rarely used.
+
+    There are some hundred and fifty kinds of mistakes, and `dataclass` takes half a
+    millisecond for each, which every start of the command would wait for.
+    """
+
+    field_types: ClassVar[dict[str, str]] = {}
+    """The fields in order, and what is annotated."""
+
+    def __init_subclass__(cls) -> None:
+        own = {
+            name: str(kind)
+            for name, kind in get_annotations(cls).items()
+            if not str(kind).startswith("ClassVar")
+        }
+        cls.field_types = {**cls.field_types, **own}
+
+    def __init__(self, *values: object, **named: object) -> None:
+        given = {**dict(zip(self.field_types, values, strict=False)), **named}
+        for name in self.field_types:
+            self.__dict__[name] = given.pop(name) if name in given else getattr(type(self), name)
+        if given or len(values) > len(self.field_types):
+            raise TypeError(f"{type(self).__name__} takes {', '.join(self.field_types)}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.__dict__.values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
+
+
+class Diagnostic(_Frozen):
     """A user's mistake. `span` is None where no text of the user's is to blame."""
 
     title: ClassVar[str]
@@ -35,8 +73,7 @@ class Diagnostic:
 
     def fill(self, template: str) -> str:
         """The template with this diagnostic's fields in it."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return printable(template.format(**values)).strip()
+        return printable(template.format(**self.__dict__)).strip()
 
 
 class UserError(Exception):

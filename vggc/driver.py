@@ -42,7 +42,6 @@ those built on them, those of others by age, those for small images."""
 LISTED = "`vggc zoo` lists the nets that there are"
 
 
-@dataclass(frozen=True)
 class NotInZoo(Diagnostic):
     title = "the zoo has no net `{name}`"
     help = "{hint}"
@@ -50,7 +49,6 @@ class NotInZoo(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class NoBase(Diagnostic):
     title = "there is no net `{name}` to build on"
     label = "neither {path} nor the zoo has it"
@@ -60,7 +58,6 @@ class NoBase(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class TrainingTooLarge(Diagnostic):
     title = "training {net} does not fit into this machine's memory"
     label = "batches of {batch} take about {needed:.1f} GB, and there are {present:.1f} GB"
@@ -71,7 +68,6 @@ class TrainingTooLarge(Diagnostic):
     present: float
 
 
-@dataclass(frozen=True)
 class FolderForSpec(Diagnostic):
     title = "{path} is a folder, and a spec is a file"
     help = "{hint}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from vggc.diagnostics import Diagnostic, UserError
@@ -14,7 +13,6 @@ MAX_ONNX_BYTES = 2_000_000_000
 """A protobuf file ends at 2 GiB; the rest is room for the graph."""
 
 
-@dataclass(frozen=True)
 class TooLargeForOnnx(Diagnostic):
     title = "the net {net} is too large for one ONNX file"
     label = "its weights take {size:.1f} GB, and a file holds 2 GB at most"
@@ -23,7 +21,6 @@ class TooLargeForOnnx(Diagnostic):
     size: float
 
 
-@dataclass(frozen=True)
 class NoTorchvisionNames(Diagnostic):
     title = "torchvision has no names for the weights of {net}"
     label = "it numbers the layers of a chain, and this net branches or has several heads"
@@ -31,7 +28,6 @@ class NoTorchvisionNames(Diagnostic):
     net: str
 
 
-@dataclass(frozen=True)
 class TargetFolderMissing(Diagnostic):
     title = "there is no folder {folder} to write {name} to"
     help = "make it first: mkdir -p {folder}"

@@ -8,13 +8,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from vggc.diagnostics import Diagnostic, UserError
 
 
-@dataclass(frozen=True)
 class CannotWrite(Diagnostic):
     title = "cannot write {path}"
     label = "{reason}"
@@ -22,7 +20,6 @@ class CannotWrite(Diagnostic):
     reason: str
 
 
-@dataclass(frozen=True)
 class Taken(Diagnostic):
     title = "{path} exists already"
     label = "nothing is overwritten"

@@ -257,7 +257,6 @@ def written(kind: Kind, value: Any) -> str:
 # What was written wrongly
 
 
-@dataclass(frozen=True)
 class WrongValue(Diagnostic):
     title = "`{key}` cannot be `{found}`"
     label = "expected {expected}"
@@ -269,7 +268,6 @@ class WrongValue(Diagnostic):
     suggestion: str = ""
 
 
-@dataclass(frozen=True)
 class WrongUnit(Diagnostic):
     title = "`{key}` is not measured in `{unit}`"
     label = "expected {right}"
@@ -288,8 +286,8 @@ UNITS: Mapping[Unit, str] = {
 }
 
 
-def misfit(key: str, kind: Kind, value: ast.Value) -> Diagnostic:
-    """The mistake in a value that `convert` refused."""
+def misfit(key: str, kind: Kind, value: ast.Value, otherwise: str = "") -> Diagnostic:
+    """The mistake in a value that `convert` refused; `otherwise` helps where nothing is near."""
     inner = kind.kind if isinstance(kind, Maybe) else kind
     if isinstance(inner, Several):
         for item in items(value) if isinstance(value, ast.Many) else ():
@@ -303,7 +301,8 @@ def misfit(key: str, kind: Kind, value: ast.Value) -> Diagnostic:
             fits = _number(number_kind, right) is not None
             hint = f"write `{right}`" if fits else ""
             return WrongUnit(number.span, key, number.unit, UNITS[number_kind.unit], hint)
-    return WrongValue(value.span, key, str(kind), _short(str(value)), _suggestion(kind, value))
+    hint = _suggestion(kind, value) or otherwise
+    return WrongValue(value.span, key, str(kind), _short(str(value)), hint)
 
 
 def _short(text: str, most: int = 60) -> str:

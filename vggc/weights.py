@@ -5,7 +5,6 @@ Everything here is numpy; files are safetensors and hostile until checked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod, sqrt
 from pathlib import Path
 from typing import TypeAlias
@@ -25,7 +24,6 @@ COUNTERS = ".num_batches_tracked"
 """What torch's normalisations keep beside their weights ends in this."""
 
 
-@dataclass(frozen=True)
 class WeightsUnreadable(Diagnostic):
     title = "cannot read the weights in {path}"
     label = "{reason}"
@@ -34,7 +32,6 @@ class WeightsUnreadable(Diagnostic):
     reason: str
 
 
-@dataclass(frozen=True)
 class WeightMissing(Diagnostic):
     title = "{path} has no weight `{name}`"
     label = "the net {net} needs it with shape {shape}"
@@ -46,7 +43,6 @@ class WeightMissing(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class WeightUnknown(Diagnostic):
     title = "{path} has a weight `{name}` that the net {net} does not"
     label = "nothing is loaded where something would be left out"
@@ -56,7 +52,6 @@ class WeightUnknown(Diagnostic):
     net: str
 
 
-@dataclass(frozen=True)
 class WeightMisshapen(Diagnostic):
     title = "the weight `{name}` in {path} has the wrong shape"
     label = "the net {net} needs {wanted}, the file holds {found}"
@@ -68,7 +63,6 @@ class WeightMisshapen(Diagnostic):
     found: str
 
 
-@dataclass(frozen=True)
 class WeightNotFinite(Diagnostic):
     title = "the weight `{name}` in {path} holds values that are not finite"
     label = "NaN or infinity would reach every output"
@@ -76,7 +70,6 @@ class WeightNotFinite(Diagnostic):
     name: str
 
 
-@dataclass(frozen=True)
 class NegativeVariance(Diagnostic):
     title = "the weight `{name}` in {path} holds variances below zero"
     label = "a normalisation divides by their square root"
@@ -84,7 +77,6 @@ class NegativeVariance(Diagnostic):
     name: str
 
 
-@dataclass(frozen=True)
 class TooLarge(Diagnostic):
     title = "the net {net} is too large for this machine"
     label = "its weights alone take {needed:.1f} GB, and there are {present:.1f} GB of memory"

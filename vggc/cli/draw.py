@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -15,7 +14,6 @@ from vggc.driver import load, with_input
 SUFFIXES = (".svg", ".png")
 
 
-@dataclass(frozen=True)
 class UnknownPicture(Diagnostic):
     title = "{path} is no picture that vggc draws"
     label = "the end of its name tells the kind of picture: .svg or .png"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from vggc.layers.reference import Entry
 
 
-@dataclass(frozen=True)
 class NoSuchKind(Diagnostic):
     title = "there is no layer `{word}`"
     help = "{hint}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from vggc.cli import console
@@ -14,7 +13,6 @@ from vggc.training.run import Run, newest_run
 RUNS = Path("runs")
 
 
-@dataclass(frozen=True)
 class SeedOfRun(Diagnostic):
     title = "`--seed` draws random weights"
     label = "{spec} has weights"

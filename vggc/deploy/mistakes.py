@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from vggc.diagnostics import Diagnostic
 
 
-@dataclass(frozen=True)
 class NoArtifact(Diagnostic):
     title = "{path} is not an artifact"
     label = "{reason}"
@@ -16,7 +13,6 @@ class NoArtifact(Diagnostic):
     reason: str
 
 
-@dataclass(frozen=True)
 class OtherVersion(Diagnostic):
     title = "the artifact {path} is of another version"
     label = "it was made by {found}; this is {expected}"
@@ -26,7 +22,6 @@ class OtherVersion(Diagnostic):
     expected: str
 
 
-@dataclass(frozen=True)
 class FileGone(Diagnostic):
     title = "the artifact {path} has lost its file {file}"
     label = "nothing of it is loaded"
@@ -35,7 +30,6 @@ class FileGone(Diagnostic):
     file: str
 
 
-@dataclass(frozen=True)
 class FileChanged(Diagnostic):
     title = "{file} in the artifact {path} is not the file that was compiled"
     label = "{reason}; nothing of it is loaded"
@@ -45,7 +39,6 @@ class FileChanged(Diagnostic):
     reason: str
 
 
-@dataclass(frozen=True)
 class WrongMachine(Diagnostic):
     title = "the artifact {path} does not run on this machine"
     label = "{reason}"
@@ -55,7 +48,6 @@ class WrongMachine(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class BadInput(Diagnostic):
     title = "cannot use {path} as the net's input"
     label = "{reason}"
@@ -65,7 +57,6 @@ class BadInput(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class NoLinker(Diagnostic):
     title = "no C++ compiler was found to link the library with"
     label = "looked for {tried} on PATH"
@@ -74,7 +65,6 @@ class NoLinker(Diagnostic):
     package: str
 
 
-@dataclass(frozen=True)
 class NoDeviceCode(Diagnostic):
     title = "no machine code could be made for the GPUs asked for"
     label = "{reason}"
@@ -83,7 +73,6 @@ class NoDeviceCode(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class PeerMissing(Diagnostic):
     title = "cannot time against {peer}: it is not installed"
     label = "`import {module}` fails"
@@ -92,7 +81,6 @@ class PeerMissing(Diagnostic):
     module: str
 
 
-@dataclass(frozen=True)
 class PeerWithoutDevice(Diagnostic):
     title = "{peer} cannot use {device} here"
     label = "the artifact runs on {device}, and a peer on another device is no comparison"
@@ -101,7 +89,6 @@ class PeerWithoutDevice(Diagnostic):
     device: str
 
 
-@dataclass(frozen=True)
 class UnknownPeer(Diagnostic):
     title = "cannot time against `{peer}`"
     label = "unknown engine"

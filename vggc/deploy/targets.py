@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from vggc.deploy.artifact import Attr, Target
@@ -17,7 +16,6 @@ CPU_ATTRS = ("mtriple", "mcpu", "mattr", "num-cores")
 """What describes a CPU; TVM's other attributes follow from these."""
 
 
-@dataclass(frozen=True)
 class UnknownTarget(Diagnostic):
     title = "unknown target `{name}`"
     label = "{reason}"
@@ -27,14 +25,12 @@ class UnknownTarget(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class ArchForCpu(Diagnostic):
     title = "`--arch` is for GPUs"
     label = "the target is a CPU"
     help = "leave `--arch` out, or compile with `--target cuda`"
 
 
-@dataclass(frozen=True)
 class BadArch(Diagnostic):
     title = "`{arch}` is no GPU architecture"
     label = "architectures look like sm_80 (A100), sm_89 (RTX 4090) or sm_90 (H100)"

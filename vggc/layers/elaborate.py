@@ -15,7 +15,7 @@ from vggc.layers.kinds import BY_WORD, ELSEWHERE, KINDS, Conv, JoinKind, Kind
 from vggc.layers.names import Names
 from vggc.source import Span
 from vggc.syntax import ast
-from vggc.values import MAX_SIDE, Real, WrongValue, convert, misfit
+from vggc.values import MAX_SIDE, Real, convert, misfit
 
 MAX_NET_NAME = 64
 """Characters: folders and files are called after nets."""
@@ -267,10 +267,8 @@ class _Reader:
         param = self.kind.params()[key]
         self.values[key] = convert(param.kind, value)
         if self.values[key] is None:
-            problem = misfit(key, param.kind, value)
-            if isinstance(problem, WrongValue) and not problem.suggestion and param.default:
-                problem = replace(problem, suggestion=f"leave it out for {param.default}")
-            self.found.append(problem)
+            otherwise = f"leave it out for {param.default}" if param.default else ""
+            self.found.append(misfit(key, param.kind, value, otherwise))
 
     def check_paths(self) -> None:
         """Paths stand behind the kinds that join them, two at least."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from vggc.diagnostics import Diagnostic
 
 
-@dataclass(frozen=True)
 class UnknownLayer(Diagnostic):
     title = "unknown layer `{word}`"
     label = "no kind of layer is called `{kind}`"
@@ -17,7 +14,6 @@ class UnknownLayer(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class MalformedLayer(Diagnostic):
     title = "`{word}` does not read as a layer"
     label = "a layer is KIND, SIZE and -WIDTH in one word, as in `{example}`"
@@ -27,7 +23,6 @@ class MalformedLayer(Diagnostic):
     hint: str = ""
 
 
-@dataclass(frozen=True)
 class MissingSize(Diagnostic):
     title = "`{word}` has no size"
     label = "{kind} needs its {what}"
@@ -38,7 +33,6 @@ class MissingSize(Diagnostic):
     suggestion: str
 
 
-@dataclass(frozen=True)
 class MissingWidth(Diagnostic):
     title = "`{word}` has no width"
     label = "{kind} needs its number of {what}"
@@ -49,7 +43,6 @@ class MissingWidth(Diagnostic):
     suggestion: str
 
 
-@dataclass(frozen=True)
 class UnwantedNumber(Diagnostic):
     title = "`{kind}` takes no {what}"
     label = "`{number}` means nothing here"
@@ -60,7 +53,6 @@ class UnwantedNumber(Diagnostic):
     meant: str
 
 
-@dataclass(frozen=True)
 class UnknownOption(Diagnostic):
     title = "`{owner}` has no option `{key}`"
     label = "unknown option"
@@ -70,7 +62,6 @@ class UnknownOption(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class DuplicateOption(Diagnostic):
     title = "`{key}` is given twice"
     label = "it already has a value"
@@ -78,7 +69,6 @@ class DuplicateOption(Diagnostic):
     key: str
 
 
-@dataclass(frozen=True)
 class Clashing(Diagnostic):
     title = "`{key}` cannot be {value} here"
     label = "{reason}"
@@ -89,7 +79,6 @@ class Clashing(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class NotAJoin(Diagnostic):
     title = "`{word}` joins no paths"
     label = "paths in `( )` stand behind `concat` or `add` only"
@@ -97,7 +86,6 @@ class NotAJoin(Diagnostic):
     word: str
 
 
-@dataclass(frozen=True)
 class TooFewPaths(Diagnostic):
     title = "`{kind}` joins {number}"
     label = "two paths or more stand behind it"
@@ -106,7 +94,6 @@ class TooFewPaths(Diagnostic):
     number: str
 
 
-@dataclass(frozen=True)
 class UnknownReference(Diagnostic):
     title = "no layer `{name}` stands before this"
     label = "`@` takes the name of an earlier layer"
@@ -115,7 +102,6 @@ class UnknownReference(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class MisplacedReference(Diagnostic):
     title = "`@{name}` stands where no path begins"
     label = "what comes before it would be lost"
@@ -123,7 +109,6 @@ class MisplacedReference(Diagnostic):
     name: str
 
 
-@dataclass(frozen=True)
 class DeadEnd(Diagnostic):
     title = "nothing reads what `{name}` gives"
     label = "every path behind it begins elsewhere"
@@ -131,7 +116,6 @@ class DeadEnd(Diagnostic):
     name: str
 
 
-@dataclass(frozen=True)
 class HeadWithoutScores(Diagnostic):
     title = "the head `{name}` has no layer of its own that gives scores"
     label = "what it reads is hidden, and ends in an activation"
@@ -139,7 +123,6 @@ class HeadWithoutScores(Diagnostic):
     name: str
 
 
-@dataclass(frozen=True)
 class NothingToDefault(Diagnostic):
     title = "`every {kind}` says something of nothing"
     label = "the net has no such layer"
@@ -147,7 +130,6 @@ class NothingToDefault(Diagnostic):
     kind: str
 
 
-@dataclass(frozen=True)
 class BadInput(Diagnostic):
     title = "the input needs channels, height and width"
     label = "expected a size such as 3x224x224, each part from 1 to {limit}"
@@ -155,14 +137,12 @@ class BadInput(Diagnostic):
     limit: int
 
 
-@dataclass(frozen=True)
 class NotALayer(Diagnostic):
     title = "`{text}` is no layer"
     label = "a layer such as `conv3-64` was expected here"
     text: str
 
 
-@dataclass(frozen=True)
 class LongNetName(Diagnostic):
     title = "the name of the net has {length} characters"
     label = "at most {limit} are allowed"
@@ -170,7 +150,6 @@ class LongNetName(Diagnostic):
     limit: int
 
 
-@dataclass(frozen=True)
 class DoesNotFit(Diagnostic):
     title = "`{word}` does not fit here"
     label = "{reason}"
@@ -180,7 +159,6 @@ class DoesNotFit(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class DuplicateName(Diagnostic):
     title = "two layers are called `{name}`"
     label = "the name is already taken, by {other}"
@@ -189,7 +167,6 @@ class DuplicateName(Diagnostic):
     other: str
 
 
-@dataclass(frozen=True)
 class ReservedName(Diagnostic):
     title = "no layer may be called `{name}`"
     label = "the net's own {name} is called so"
@@ -197,7 +174,6 @@ class ReservedName(Diagnostic):
     name: str
 
 
-@dataclass(frozen=True)
 class RepeatedName(Diagnostic):
     title = "the layer `{name}` is repeated"
     label = "each repetition would bear the same name"
@@ -205,7 +181,6 @@ class RepeatedName(Diagnostic):
     name: str
 
 
-@dataclass(frozen=True)
 class UnknownBlock(Diagnostic):
     title = "unknown block `{key}`"
     label = "a net has no block of this name"
@@ -214,7 +189,6 @@ class UnknownBlock(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class DuplicateBlock(Diagnostic):
     title = "a second `{key}` block"
     label = "the first is at {other}"
@@ -223,7 +197,6 @@ class DuplicateBlock(Diagnostic):
     other: str
 
 
-@dataclass(frozen=True)
 class UnknownParameter(Diagnostic):
     title = "{net} takes no `{key}`"
     label = "no parameter is called so"
@@ -233,7 +206,6 @@ class UnknownParameter(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class DuplicateParameter(Diagnostic):
     title = "`{key}` is given twice"
     label = "it already has a value"
@@ -241,7 +213,6 @@ class DuplicateParameter(Diagnostic):
     key: str
 
 
-@dataclass(frozen=True)
 class UnknownName(Diagnostic):
     title = "`{name}` has no value"
     label = "no parameter and no constant before this is called so"
@@ -250,7 +221,6 @@ class UnknownName(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class DuplicateConstant(Diagnostic):
     title = "`{name}` has a value already"
     label = "a parameter or a constant before this is called so"
@@ -258,7 +228,6 @@ class DuplicateConstant(Diagnostic):
     name: str
 
 
-@dataclass(frozen=True)
 class UnusedName(Diagnostic):
     title = "nothing uses `{name}`"
     label = "its value has no effect"
@@ -266,7 +235,6 @@ class UnusedName(Diagnostic):
     name: str
 
 
-@dataclass(frozen=True)
 class NotANumber(Diagnostic):
     title = "`{name}` is the word `{word}`"
     label = "a number is needed here"
@@ -274,7 +242,6 @@ class NotANumber(Diagnostic):
     word: str
 
 
-@dataclass(frozen=True)
 class NotWhole(Diagnostic):
     title = "`{name}` is {value}"
     label = "a whole number from {low} is needed here"
@@ -285,20 +252,17 @@ class NotWhole(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class DivisionByZero(Diagnostic):
     title = "a division by zero"
     label = "this is 0"
 
 
-@dataclass(frozen=True)
 class ValueTooLarge(Diagnostic):
     title = "the value of this has more than {digits} digits"
     label = "no number here needs so many"
     digits: int
 
 
-@dataclass(frozen=True)
 class BaseCycle(Diagnostic):
     title = "{net} is built on itself"
     label = "the chain is {chain}"
@@ -307,7 +271,6 @@ class BaseCycle(Diagnostic):
     chain: str
 
 
-@dataclass(frozen=True)
 class TooManyBases(Diagnostic):
     title = "nets built on one another more than {limit} deep"
     label = "the chain begins {chain}"
@@ -316,7 +279,6 @@ class TooManyBases(Diagnostic):
     chain: str
 
 
-@dataclass(frozen=True)
 class NothingSelected(Diagnostic):
     title = "no layer of {net} is meant by `{selector}`"
     label = "{reason}"
@@ -327,7 +289,6 @@ class NothingSelected(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class CrossingSelection(Diagnostic):
     title = "`{selector}` is no run of layers"
     label = "{reason}"
@@ -337,7 +298,6 @@ class CrossingSelection(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class NothingLeft(Diagnostic):
     title = "no layer is left of {net}"
     label = "this takes the last one away"
@@ -345,7 +305,6 @@ class NothingLeft(Diagnostic):
     net: str
 
 
-@dataclass(frozen=True)
 class TooManyEdits(Diagnostic):
     title = "too many edits of a net of {layers:,} layers"
     label = "this is the {edits:,}th, and edits times layers may be {limit:,} at most"
@@ -355,7 +314,6 @@ class TooManyEdits(Diagnostic):
     limit: int
 
 
-@dataclass(frozen=True)
 class NoClassifier(Diagnostic):
     title = "`{net}` has no classes to change"
     label = "{reason}"

@@ -82,7 +82,6 @@ LOOKS: dict[str, Look] = {
 }
 
 
-@dataclass(frozen=True)
 class TooManyBlocks(Diagnostic):
     title = "a picture of {net} would show {blocks:,} blocks"
     label = "it would be unreadable: {most} are drawn at most, a repeat counting once"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from vggc.diagnostics import Diagnostic
 
 # Form
 
 
-@dataclass(frozen=True)
 class UnknownSetting(Diagnostic):
     title = "unknown setting `{word}`"
     label = "`{block}` has no such setting"
@@ -20,7 +17,6 @@ class UnknownSetting(Diagnostic):
     suggestion: str
 
 
-@dataclass(frozen=True)
 class RepeatedSetting(Diagnostic):
     title = "`{key}` is set twice"
     label = "set before as `{first}`"
@@ -30,7 +26,6 @@ class RepeatedSetting(Diagnostic):
     first: str
 
 
-@dataclass(frozen=True)
 class RivalSettings(Diagnostic):
     title = "two settings for the {field}: `{first}` and `{second}`"
     label = "the {field} is set by `{first}` already"
@@ -41,7 +36,6 @@ class RivalSettings(Diagnostic):
     second: str
 
 
-@dataclass(frozen=True)
 class UnknownRecipeOption(Diagnostic):
     title = "`{setting}` has no option `{word}`"
     label = "unknown option"
@@ -52,7 +46,6 @@ class UnknownRecipeOption(Diagnostic):
     suggestion: str
 
 
-@dataclass(frozen=True)
 class RepeatedRecipeOption(Diagnostic):
     title = "`{key}` stands twice in one setting"
     label = "second time here"
@@ -61,7 +54,6 @@ class RepeatedRecipeOption(Diagnostic):
     key: str
 
 
-@dataclass(frozen=True)
 class MissingOption(Diagnostic):
     title = "`{setting}` needs its `{option}=`"
     label = "`{option}=` is missing"
@@ -72,7 +64,6 @@ class MissingOption(Diagnostic):
     example: str
 
 
-@dataclass(frozen=True)
 class OptionOfNothing(Diagnostic):
     title = "`{key}=` has no effect: `{setting}` is off"
     label = "an option of something that is switched off"
@@ -82,7 +73,6 @@ class OptionOfNothing(Diagnostic):
     setting: str
 
 
-@dataclass(frozen=True)
 class WrongNumberOfValues(Diagnostic):
     title = "`{setting}` takes {expected}, here it has {found}"
     label = "{found} given"
@@ -97,7 +87,6 @@ class WrongNumberOfValues(Diagnostic):
 # Changes
 
 
-@dataclass(frozen=True)
 class UnknownOverride(Diagnostic):
     title = "nothing is called `{word}` in the train and test blocks"
     label = "unknown key"
@@ -107,7 +96,6 @@ class UnknownOverride(Diagnostic):
     suggestion: str
 
 
-@dataclass(frozen=True)
 class AmbiguousOverride(Diagnostic):
     title = "`{word}` could mean {candidates}"
     label = "more than one"
@@ -117,7 +105,6 @@ class AmbiguousOverride(Diagnostic):
     candidates: str
 
 
-@dataclass(frozen=True)
 class MalformedOverride(Diagnostic):
     title = "`{text}` is not `key=value`"
     label = "expected `key=value`"
@@ -126,7 +113,6 @@ class MalformedOverride(Diagnostic):
     text: str
 
 
-@dataclass(frozen=True)
 class MalformedValue(Diagnostic):
     title = "`{text}` is no value for `{key}`"
     label = "{reason}"
@@ -137,7 +123,6 @@ class MalformedValue(Diagnostic):
     reason: str
 
 
-@dataclass(frozen=True)
 class UnusedOption(Diagnostic):
     title = "`{key}` has no effect: the {field} is `{chosen}`"
     label = "an option of `{owner}`"
@@ -152,7 +137,6 @@ class UnusedOption(Diagnostic):
 # What does not go with the net
 
 
-@dataclass(frozen=True)
 class ScaleTooSmall(Diagnostic):
     title = "a scale of {scale} is smaller than the net's input of {input} pixels"
     label = "no {input}-pixel crop fits into such an image"
@@ -164,7 +148,6 @@ class ScaleTooSmall(Diagnostic):
     least: int
 
 
-@dataclass(frozen=True)
 class CropMismatch(Diagnostic):
     title = "a crop of {crop} is not what the net reads"
     label = "the net's input is {input} pixels"
@@ -175,7 +158,6 @@ class CropMismatch(Diagnostic):
     right: str
 
 
-@dataclass(frozen=True)
 class ShiftWithoutColours(Diagnostic):
     title = "`rgb-shift` needs images in colour"
     label = "the net reads images of {input}"
@@ -184,7 +166,6 @@ class ShiftWithoutColours(Diagnostic):
     input: str
 
 
-@dataclass(frozen=True)
 class LossMismatch(Diagnostic):
     title = "`loss {loss}` does not go with the net's output"
     label = "the net gives {gives}"
@@ -195,7 +176,6 @@ class LossMismatch(Diagnostic):
     right: str
 
 
-@dataclass(frozen=True)
 class UnknownLayerName(Diagnostic):
     title = "the net has no layer called `{name}`"
     label = "unknown layer"
@@ -205,7 +185,6 @@ class UnknownLayerName(Diagnostic):
     suggestion: str
 
 
-@dataclass(frozen=True)
 class BackwardRange(Diagnostic):
     title = "the range `{first}..{last}` runs backwards"
     label = "`{last}` stands before `{first}`"
@@ -215,7 +194,6 @@ class BackwardRange(Diagnostic):
     last: str
 
 
-@dataclass(frozen=True)
 class LayersWithoutWeights(Diagnostic):
     title = "{setting} names no layer with weights"
     label = "none of these has any"
@@ -225,7 +203,6 @@ class LayersWithoutWeights(Diagnostic):
     suggestion: str
 
 
-@dataclass(frozen=True)
 class NothingToTrainLeft(Diagnostic):
     title = "`freeze` leaves nothing to train"
     label = "these are all layers with weights"
@@ -234,7 +211,6 @@ class NothingToTrainLeft(Diagnostic):
     last: str
 
 
-@dataclass(frozen=True)
 class UnknownNetName(Diagnostic):
     title = "there is no net called `{name}`"
     label = "named by `{setting}`"
@@ -245,7 +221,6 @@ class UnknownNetName(Diagnostic):
     suggestion: str
 
 
-@dataclass(frozen=True)
 class LayerNotInOther(Diagnostic):
     title = "{net} has no `{layer}` to take weights from"
     label = "taken from {net} by this"
@@ -256,7 +231,6 @@ class LayerNotInOther(Diagnostic):
     suggestion: str
 
 
-@dataclass(frozen=True)
 class WeightsDiffer(Diagnostic):
     title = "`{weight}` is {theirs} in {net} and {mine} here"
     label = "weights can be taken only where their shapes are equal"
@@ -269,14 +243,12 @@ class WeightsDiffer(Diagnostic):
     layer: str
 
 
-@dataclass(frozen=True)
 class NothingTested(Diagnostic):
     title = "neither dense nor on crops: nothing would be tested"
     label = "switches off the only way that is left"
     help = "write `dense`, or `crops grid=5x5`; the centre crop alone is `crops grid=1x1`"
 
 
-@dataclass(frozen=True)
 class FusedOutputs(Diagnostic):
     title = "{net} has {theirs} outputs and this net {mine}"
     label = "soft-max outputs can be averaged only over the same classes"

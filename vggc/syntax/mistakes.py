@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from vggc.diagnostics import Diagnostic
 
 
-@dataclass(frozen=True)
 class FileMissing(Diagnostic):
     title = "no such file: {path}"
     help = "{hint}"
@@ -15,7 +12,6 @@ class FileMissing(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class FileUnreadable(Diagnostic):
     title = "cannot read {path}"
     label = "{reason}"
@@ -23,7 +19,6 @@ class FileUnreadable(Diagnostic):
     reason: str
 
 
-@dataclass(frozen=True)
 class FileTooLarge(Diagnostic):
     title = "{path} is too large to be a net: {size:,} bytes"
     label = "a spec may hold at most {limit:,} bytes"
@@ -33,7 +28,6 @@ class FileTooLarge(Diagnostic):
     limit: int
 
 
-@dataclass(frozen=True)
 class FileBinary(Diagnostic):
     title = "{path} is not text"
     label = "byte {offset} is not UTF-8 text"
@@ -42,14 +36,12 @@ class FileBinary(Diagnostic):
     offset: int
 
 
-@dataclass(frozen=True)
 class FileEmpty(Diagnostic):
     title = "the file is empty"
     label = "a net was expected here"
     help = "the smallest net is: net tiny  input 3x8x8  conv3-8 | fc-10"
 
 
-@dataclass(frozen=True)
 class UnknownCharacter(Diagnostic):
     title = "unknown character {char!r}"
     label = "this means nothing in a spec"
@@ -58,7 +50,6 @@ class UnknownCharacter(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class Unexpected(Diagnostic):
     title = "unexpected {found}"
     label = "expected {expected}"
@@ -68,7 +59,6 @@ class Unexpected(Diagnostic):
     hint: str = ""
 
 
-@dataclass(frozen=True)
 class MissingBar(Diagnostic):
     title = "two layers with no `|` between them"
     label = "`{word}` follows a layer"
@@ -77,14 +67,12 @@ class MissingBar(Diagnostic):
     or_else: str
 
 
-@dataclass(frozen=True)
 class NoLayers(Diagnostic):
     title = "the net has no layers"
     label = "the first was expected here"
     help = "the smallest net is: net tiny  input 3x8x8  conv3-8 | fc-10"
 
 
-@dataclass(frozen=True)
 class LayersOfItsOwn(Diagnostic):
     title = "a net that is built on another has no layers of its own"
     label = "it changes those of its base"
@@ -92,7 +80,6 @@ class LayersOfItsOwn(Diagnostic):
     word: str
 
 
-@dataclass(frozen=True)
 class EditWithoutBase(Diagnostic):
     title = "`{keyword}` edits a base, and this net has none"
     label = "its layers are written out"
@@ -100,7 +87,6 @@ class EditWithoutBase(Diagnostic):
     keyword: str
 
 
-@dataclass(frozen=True)
 class Misplaced(Diagnostic):
     title = "`{keyword}` stands in the wrong place"
     label = "{reason}"
@@ -110,14 +96,12 @@ class Misplaced(Diagnostic):
     hint: str
 
 
-@dataclass(frozen=True)
 class SecondNet(Diagnostic):
     title = "a second net in one file"
     label = "a file holds one net"
     help = "put it into a file of its own"
 
 
-@dataclass(frozen=True)
 class MisplacedOption(Diagnostic):
     title = "an option behind a repeat"
     label = "`{key}=` belongs to the layer, not to its repetition"
@@ -125,14 +109,12 @@ class MisplacedOption(Diagnostic):
     key: str
 
 
-@dataclass(frozen=True)
 class BadNumber(Diagnostic):
     title = "`{text}` is not a number"
     label = "numbers look like 256, 0.01 or 5e-4"
     text: str
 
 
-@dataclass(frozen=True)
 class NumberTooLong(Diagnostic):
     title = "a number of {digits} digits"
     label = "no number here needs more than {limit} digits"
@@ -140,14 +122,12 @@ class NumberTooLong(Diagnostic):
     limit: int
 
 
-@dataclass(frozen=True)
 class RepeatedZero(Diagnostic):
     title = "a repeat of zero times"
     label = "this would leave nothing"
     help = "delete the layer, or repeat it once or more"
 
 
-@dataclass(frozen=True)
 class TooManyLayers(Diagnostic):
     title = "the net has more than {limit:,} layers"
     label = "with this, {count:,} layers"
@@ -156,7 +136,6 @@ class TooManyLayers(Diagnostic):
     limit: int
 
 
-@dataclass(frozen=True)
 class TooManyTokens(Diagnostic):
     title = "more than {limit:,} words and signs in one file"
     label = "a net needs no more than this"
@@ -164,7 +143,6 @@ class TooManyTokens(Diagnostic):
     limit: int
 
 
-@dataclass(frozen=True)
 class SumTooLong(Diagnostic):
     title = "a sum of more than {limit} operators"
     label = "no constant here needs so many"
@@ -172,7 +150,6 @@ class SumTooLong(Diagnostic):
     limit: int
 
 
-@dataclass(frozen=True)
 class TooDeep(Diagnostic):
     title = "groups nested more than {limit} deep"
     label = "this group is one too deep"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from vggc.diagnostics import Diagnostic
 
 # The recipe
 
 
-@dataclass(frozen=True)
 class NotTrainedYet(Diagnostic):
     title = "{what} can be written and checked, but not trained with yet"
     label = "`vggc train` does not carry this out yet"
@@ -22,7 +19,6 @@ class NotTrainedYet(Diagnostic):
 # Images
 
 
-@dataclass(frozen=True)
 class NoSuchFolder(Diagnostic):
     title = "there is no folder `{path}`"
     help = "`--data` takes a folder that holds one folder of images per class"
@@ -30,7 +26,6 @@ class NoSuchFolder(Diagnostic):
     path: str
 
 
-@dataclass(frozen=True)
 class UnreadableFolder(Diagnostic):
     title = "cannot read the folder `{path}`"
     label = "{reason}"
@@ -40,7 +35,6 @@ class UnreadableFolder(Diagnostic):
     reason: str
 
 
-@dataclass(frozen=True)
 class NoClassFolders(Diagnostic):
     title = "no folders with images in `{path}`"
     label = "looked for files that end in {suffixes}"
@@ -50,7 +44,6 @@ class NoClassFolders(Diagnostic):
     suffixes: str
 
 
-@dataclass(frozen=True)
 class OnlyOneClass(Diagnostic):
     title = "`{path}` holds images of one class only: `{name}`"
     help = "a classifier needs two classes or more, each in a folder of its own"
@@ -59,7 +52,6 @@ class OnlyOneClass(Diagnostic):
     name: str
 
 
-@dataclass(frozen=True)
 class NoHeldOutFolder(Diagnostic):
     title = "`{path}` holds `train/` but neither `val/` nor `test/`"
     help = "add one, or pass `--data {path}/train`: a fifth of it is then held out"
@@ -67,7 +59,6 @@ class NoHeldOutFolder(Diagnostic):
     path: str
 
 
-@dataclass(frozen=True)
 class ClassesDiffer(Diagnostic):
     title = "`train/` and `{other}/` in `{path}` hold different classes"
     label = "{difference}"
@@ -78,7 +69,6 @@ class ClassesDiffer(Diagnostic):
     difference: str
 
 
-@dataclass(frozen=True)
 class NoReadableImages(Diagnostic):
     title = "class `{name}` has no image left to {use}"
     label = "{skipped} broken images were skipped"
@@ -89,7 +79,6 @@ class NoReadableImages(Diagnostic):
     skipped: int
 
 
-@dataclass(frozen=True)
 class NothingHeldOut(Diagnostic):
     title = "`{path}` has too few images to hold out a fifth"
     label = "every class has a single image"
@@ -98,7 +87,6 @@ class NothingHeldOut(Diagnostic):
     path: str
 
 
-@dataclass(frozen=True)
 class ImageLost(Diagnostic):
     title = "an image could be read when the training began, and cannot any more"
     label = "{reason}"
@@ -107,7 +95,6 @@ class ImageLost(Diagnostic):
     reason: str
 
 
-@dataclass(frozen=True)
 class UnsupportedChannels(Diagnostic):
     title = "the net takes {channels} channels; images have 3, or 1 when grey"
     help = "write `input 3x{height}x{width}`"
@@ -120,7 +107,6 @@ class UnsupportedChannels(Diagnostic):
 # The machine
 
 
-@dataclass(frozen=True)
 class NoCuda(Diagnostic):
     title = "PyTorch finds no CUDA device here"
     label = "torch {version}"
@@ -129,7 +115,6 @@ class NoCuda(Diagnostic):
     version: str
 
 
-@dataclass(frozen=True)
 class UnsupportedPrecision(Diagnostic):
     title = "`--precision {precision}` does not work on {device}"
     help = "{suggestion}"
@@ -139,7 +124,6 @@ class UnsupportedPrecision(Diagnostic):
     suggestion: str
 
 
-@dataclass(frozen=True)
 class OutOfMemory(Diagnostic):
     title = "{device} has too little memory for batches of {batch} images"
     help = "try `--batch {smaller}`, a smaller `--input` or `--precision bf16`"
@@ -152,7 +136,6 @@ class OutOfMemory(Diagnostic):
 # Reasons to stop
 
 
-@dataclass(frozen=True)
 class LossNotFinite(Diagnostic):
     title = "the {part} loss became {loss} in epoch {epoch}, step {step}"
     label = "the learning rate was {lr:.3g}"
@@ -169,7 +152,6 @@ class LossNotFinite(Diagnostic):
     smaller: float
 
 
-@dataclass(frozen=True)
 class LossFlat(Diagnostic):
     title = "the net has learned nothing in {epochs} epochs ({steps} steps)"
     label = (
@@ -191,7 +173,6 @@ class LossFlat(Diagnostic):
 # Runs and checkpoints
 
 
-@dataclass(frozen=True)
 class NotARun(Diagnostic):
     title = "`{path}` is not the folder of a training run"
     label = "{reason}"
@@ -201,7 +182,6 @@ class NotARun(Diagnostic):
     reason: str
 
 
-@dataclass(frozen=True)
 class NoRuns(Diagnostic):
     title = "no training run under `{path}`"
     help = "train a net first: `vggc train vgg19`"
@@ -209,7 +189,6 @@ class NoRuns(Diagnostic):
     path: str
 
 
-@dataclass(frozen=True)
 class NoWeights(Diagnostic):
     title = "the run in `{path}` has no weights"
     label = "they are written when a run ends or is interrupted; this one is `{state}`"
@@ -219,7 +198,6 @@ class NoWeights(Diagnostic):
     state: str
 
 
-@dataclass(frozen=True)
 class RunFinished(Diagnostic):
     title = "the run in `{path}` has finished"
     label = "{epochs} epochs, held-out top-1 {val_top1:.1%}"
@@ -230,7 +208,6 @@ class RunFinished(Diagnostic):
     val_top1: float
 
 
-@dataclass(frozen=True)
 class FixedByRun(Diagnostic):
     title = "{flags} cannot change when a run is resumed"
     label = "the run would no longer be the one in `{path}`"
@@ -240,13 +217,11 @@ class FixedByRun(Diagnostic):
     path: str
 
 
-@dataclass(frozen=True)
 class NothingToTrain(Diagnostic):
     title = "`vggc train` needs a net"
     help = "for example `vggc train vgg19`; or go on with a run: `--resume runs/…`"
 
 
-@dataclass(frozen=True)
 class DataChanged(Diagnostic):
     title = "the images in {data} are not those that the run began with"
     label = "the names or the classes of the readable images differ"
@@ -255,7 +230,6 @@ class DataChanged(Diagnostic):
     data: str
 
 
-@dataclass(frozen=True)
 class TaskChanged(Diagnostic):
     title = "the run `{path}` is no longer the one that was interrupted"
     label = "its net.vgg, or the recipe or the seed in its run.json, has been changed"
@@ -264,7 +238,6 @@ class TaskChanged(Diagnostic):
     path: str
 
 
-@dataclass(frozen=True)
 class BadCheckpoint(Diagnostic):
     title = "the checkpoint in `{path}` cannot be used"
     label = "{reason}"
