@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import string
 from collections.abc import Sequence
+from functools import cache
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lark import Lark
 
 from vggc.diagnostics import UserError
 from vggc.driver import Program
+from vggc.resources import resource
 from vggc.source import Source
+from vggc.syntax import tables
 from vggc.syntax.ast import Body, Group, Layer, Net, Repeat
 from vggc.syntax.format import format_net
-from vggc.syntax.parse import parse
+from vggc.syntax.parse import _BreaksInBlocks, parse
 
 
 def read(text: str) -> Net:
@@ -250,3 +255,22 @@ def test_a_tree_knows_its_pieces() -> None:
     assert isinstance(repeat, Repeat)
     assert isinstance(repeat.item, Group)
     assert isinstance(last, Layer)
+
+
+def test_the_parsers_tables_are_those_of_the_grammar() -> None:
+    """After a change of the grammar: `python -m vggc.syntax.tables`."""
+    stored = json.loads(resource("grammars", tables.TABLES).read_text("utf-8"))
+    assert stored["grammar"] == tables.digest(resource("grammars", "vgg.lark").read_text("utf-8"))
+
+
+@given(FILES)
+def test_a_grammar_without_its_tables_reads_the_same(text: str) -> None:
+    """As it is read where Lark is of another version than the one that made them."""
+    assert slow_parser().parse(text, start="start").data == "net"
+    assert read(text)
+
+
+@cache
+def slow_parser() -> Lark:
+    text = resource("grammars", "vgg.lark").read_text("utf-8")
+    return Lark(text, parser="lalr", start=tables.STARTS, postlex=_BreaksInBlocks())

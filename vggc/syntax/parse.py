@@ -16,7 +16,6 @@ from lark.exceptions import UnexpectedInput
 from lark.lark import PostLex
 
 from vggc.diagnostics import UserError
-from vggc.resources import resource
 from vggc.source import Source, Span
 from vggc.syntax import mistakes
 from vggc.syntax.ast import (
@@ -52,6 +51,7 @@ from vggc.syntax.ast import (
     Word,
 )
 from vggc.syntax.explain import explain
+from vggc.syntax.tables import parser
 from vggc.syntax.trivia import with_trivia
 
 MAX_FILE_BYTES = 640 << 10
@@ -149,16 +149,8 @@ def _parse(source: Source, start: str) -> Any:
 
 @cache
 def _grammar() -> tuple[Lark, _TreeBuilder]:
-    text = resource("grammars", "vgg.lark").read_text("utf-8")
     builder = _TreeBuilder()
-    lark = Lark(
-        text,
-        parser="lalr",
-        start=["start", "block", "value", "arguments"],
-        transformer=builder,
-        postlex=_BreaksInBlocks(),
-    )
-    return lark, builder
+    return parser(builder, _BreaksInBlocks()), builder
 
 
 class _TooManyTokens(Exception):
