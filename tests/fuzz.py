@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import resource
 import signal
 import sys
 from collections.abc import Iterable, Iterator
@@ -24,6 +23,7 @@ from types import FrameType
 from vggc.diagnostics import Diagnostic, UserError
 from vggc.driver import Program
 from vggc.source import Source
+from vggc.syntax.format import format_net
 from vggc.syntax.parse import MAX_FILE_BYTES, parse
 
 ROOT = Path(__file__).parent.parent
@@ -144,6 +144,20 @@ def hostile() -> Iterator[tuple[str, str]]:
         "list of layers",
         (f"{head}conv3-8 ×40000\ntrain {{ freeze {'conv1_1..conv1_39999,' * 900}conv1_1 }}"),
     )
+    yield "doubling channels", f"{head}concat(skip, skip) ×15000 | gap"
+    yield "strides", f"{head}conv31-1 padding=0 | pool | conv1-1 stride=1024 ×1500 | fc-10"
+    yield (
+        "deepening edits",
+        ("net a from tiny_vgg\n" + f"replace every conv with {'(' * 40}conv3-8{')' * 40}\n" * 8),
+    )
+    yield (
+        "deepening joins",
+        "net a from tiny_vgg\n" + ("replace every conv with add(conv3-3, skip)\n" * 60),
+    )
+    yield (
+        "many heads",
+        f"{head}{'relu | ' * 8000}relu\n" + "".join(f"head h{i}: @relu8000\n" for i in range(2000)),
+    )
     yield "large net", "net a\ninput 3x16384x16384\nconv1023-1048576 ×100 | fc-1048576"
 
 
@@ -160,7 +174,12 @@ def outcome(text: str, limit: float) -> str:
     signal.setitimer(signal.ITIMER_VIRTUAL, limit)
     problems: tuple[Diagnostic, ...] = ()
     try:
-        Program(parse(Source("fuzz.vgg", text))).check()
+        net = parse(Source("fuzz.vgg", text))
+        format_net(net)
+        program = Program(net)
+        program.check()
+        program.report()
+        parse(Source("resolved", format_net(program.resolved)))
     except UserError as error:
         problems = error.diagnostics
         _ = str(error)
@@ -185,7 +204,7 @@ def main(count: int, specs: Iterable[tuple[str, str]]) -> None:
             raise
         seen[kind] = seen.get(kind, 0) + 1
         slowest = max(slowest, (name, process_time() - start), key=lambda found: found[1])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    peak = int(re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[0]) / 1e3
     print(json.dumps({"slowest": slowest, "peak_mb": peak, "outcomes": seen}, indent=2))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from vggc.diagnostics import UserError
 from vggc.driver import load
 from vggc.ir.graph import Graph
 from vggc.ir.ops import RELU, Activation, Add, BatchNorm, Concat, Conv2d, Linear
-from vggc.layers.edit import with_classes
+from vggc.layers.edit import with_classes, with_width
 from vggc.layers.kinds import KINDS, Kind
 from vggc.layers.reference import entries, markdown
 from vggc.recipe import reference as settings_reference
@@ -19,12 +20,6 @@ from vggc.resources import resource
 from vggc.source import Source
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
-
-
-def graph(text: str) -> Graph:
-    found = program(text).graph
-    found.verify()
-    return found
 
 
 def names(found: Graph) -> list[str]:
@@ -62,7 +57,7 @@ def derived(path: Path, edits: str, arguments: str = "") -> str:
     net = load(str(path))
     net.graph.verify()
     text = format_net(net.net)
-    assert parse(Source("again", text)) == parse(Source("again", format_net(net.net)))
+    assert parse(Source("again", text)) == net.net
     return words(text)
 
 
@@ -178,6 +173,97 @@ EDITS = {
 @pytest.mark.parametrize("edits", EDITS)
 def test_an_edit_changes_just_what_it_names(base: Path, edits: str) -> None:
     assert derived(base, edits) == EDITS[edits]
+
+
+def test_a_run_that_ends_in_a_join_takes_in_all_of_it(base: Path) -> None:
+    base.with_name("base.vgg").write_text(
+        "net base\ninput 3x8x8\n"
+        "conv3-4 | mix: concat(conv1-4, add(conv3-4, skip)) | conv3-6 | gap\n"
+    )
+    start, end = "conv3-9 | ", " | gap"
+    assert derived(base, "replace conv1_1..mix with conv3-9") == f"{start}conv3-6{end}"
+    assert derived(base, "replace mix..conv1_2 with conv3-9") == f"conv3-4 | conv3-9{end}"
+    with pytest.raises(UserError, match="is no run of layers"):
+        derived(base, "remove mix_conv1..mix")
+
+
+def test_a_kind_with_its_numbers_means_layers_however_they_say_them(base: Path) -> None:
+    base.with_name("base.vgg").write_text(
+        "net base\ninput 3x8x8\nconv size=3 width=4 | conv3 width=8 | conv5-8 | gap\n"
+    )
+    removed = "remove every conv3-8\nafter every conv3 insert lrn\nset every conv5 act=none"
+    assert derived(base, removed) == "conv size=3 width=4 | lrn | conv5-8 act=none | gap"
+
+
+SET = {
+    "set conv1_1 width=6": "conv3 width=6 | conv3-8",
+    "set conv1_1 size=5": "conv-8 size=5 | conv3-8",
+    "set every conv width=9 size=1": "(conv width=9 size=1) ×2",
+}
+
+
+@pytest.mark.parametrize("edit", SET)
+def test_set_takes_the_place_of_numbers_in_the_word(base: Path, edit: str) -> None:
+    base.with_name("base.vgg").write_text("net base\ninput 3x8x8\nconv3-8 ×2\n")
+    assert derived(base, edit) == SET[edit].replace("(", "").replace(")", "")
+
+
+REFERRING = """
+net base
+input 3x16x16
+  conv3-8 | conv3-9 | conv3-10 | add(conv3-9, @conv1_2) | gap | fc-3
+head f: @conv1_2
+train { freeze conv1_2..conv1_3; init-from base2 layers=conv1_3 }
+"""
+
+
+def test_what_refers_to_a_layer_refers_to_the_same_one_after_an_edit(base: Path) -> None:
+    base.with_name("base.vgg").write_text(REFERRING)
+    base.with_name("base2.vgg").write_text(REFERRING.replace("conv1_1", "conv1_1"))
+    base.write_text("net mine from base\nremove conv1_1\ntrain { init-from off }\n")
+    found = load(str(base))
+    read = {found.graph.nodes[i].name for node in found.graph.nodes for i in node.inputs}
+    assert found.graph.outputs["f"] == (9, 16, 16)
+    assert "conv1_1.relu" in read
+    assert found.recipe.freeze == ("conv1_1..conv1_2",)
+
+
+def test_a_layer_that_is_named_elsewhere_is_not_taken_away(base: Path) -> None:
+    base.with_name("base.vgg").write_text(REFERRING)
+    for edit, place in (("remove conv1_2", 4), ("replace conv1_3 with conv3-9", 6)):
+        base.write_text(f"net mine from base\n{edit}\n")
+        with pytest.raises(UserError, match=rf"is named elsewhere[^$]*base.vgg:{place}:\d+ names"):
+            load(str(base)).check()
+    base.write_text(
+        "net mine from base\nreplace conv1_3 with conv3-9\ntrain { freeze off; init-from off }\n"
+    )
+    load(str(base)).check()
+
+
+def test_width_scales_what_every_says_depthwise_groups_and_features() -> None:
+    text = """
+    net a
+    input 3x8x8
+    every conv width=64 size=3
+      conv | conv groups=64 | conv1-32 | t: fc-16 | fc-10 | softmax
+    head features: @t
+    """
+    found = program(text)
+    slim = found.replace(with_width(found.net, 0.5)).graph
+    widths = [n.shape[0] for n in slim.nodes if isinstance(n.op, Conv2d | Linear)]
+    assert widths == [32, 32, 16, 8, 10]
+    assert [n.op.groups for n in slim.nodes if isinstance(n.op, Conv2d)] == [1, 32, 1]
+
+
+def test_classes_of_a_sum_are_not_changed_unseen() -> None:
+    found = program("net a input 3x8x8 gap\nhead a: add(fc-9, fc-9) | softmax\nhead b: fc-9")
+    with pytest.raises(UserError, match="no one layer gives the scores of its head `a`"):
+        with_classes(found.net, 5)
+
+
+def test_names_stand_for_values_of_settings_too() -> None:
+    found = program("net a(rate=0.5, n=3) input 3x8x8 fc-n\ntrain { sgd lr=rate; epochs n }")
+    assert (found.recipe.optimiser.lr, found.recipe.epochs) == (0.5, 3)
 
 
 def test_layers_inside_joins_and_heads_are_edited_by_their_names(base: Path) -> None:
@@ -316,6 +402,23 @@ def test_every_leaves_the_output_linear_and_bare() -> None:
     assert not any(node.name.startswith("conv1_2.") for node in found.nodes)
 
 
+def test_what_a_layer_says_leaves_no_room_for_what_is_said_of_all() -> None:
+    found = graph_of("every conv act=leaky slope=0.1\nconv3-4 act=none | conv3-4 | fc-3")
+    assert [node.name for node in found.nodes if isinstance(node.op, Activation)] == [
+        "conv1_2.leaky"
+    ]
+
+
+def test_an_output_that_says_its_activation_still_has_no_norm_unasked() -> None:
+    found = graph_of("every fc norm=batch\nfc-8 | fc-3 act=none")
+    assert [node.name for node in found.nodes if isinstance(node.op, BatchNorm)] == ["fc1.norm"]
+
+
+def test_a_head_of_references_alone_leaves_the_chain_an_output() -> None:
+    found = graph_of("a: conv3-4 | b: conv3-4 | gap | fc-3\nhead f: add(@a, @b) | gap")
+    assert list(found.outputs) == ["output", "f"]
+
+
 def test_every_of_a_base_stays_while_it_has_such_layers(base: Path) -> None:
     base.with_name("base.vgg").write_text(BASE.replace("\n  conv", "\nevery conv bias=off\n  conv"))
     base.write_text("net mine from base\n")
@@ -327,14 +430,16 @@ def test_every_of_a_base_stays_while_it_has_such_layers(base: Path) -> None:
 # ---------------------------------------------------------------- everything filled in
 
 
-@pytest.mark.parametrize("spec", ["vgg16", "resnet18", "googlenet_aux", "vgg16_loc_pcr", "nin"])
+@pytest.mark.parametrize(
+    "spec", ["vgg16", "resnet18", "googlenet_aux", "vgg16_loc_pcr", "nin", "mine from resnet18"]
+)
 def test_a_resolved_file_describes_the_same_net(spec: str) -> None:
-    whole = load(spec)
+    whole = load(spec) if " " not in spec else program(f"net {spec}\nevery conv act=silu\n")
     again = program(format_net(whole.resolved))
     assert [(node.name, node.op) for node in again.graph.nodes] == [
         (node.name, node.op) for node in whole.graph.nodes
     ]
-    assert again.recipe == whole.recipe or again.recipe.crop == whole.graph.input[1:]
+    assert again.recipe == replace(whole.recipe, crop=whole.graph.input[1:])
     assert again.protocol == whole.protocol
     assert format_net(again.resolved) == format_net(whole.resolved)
 

@@ -144,7 +144,7 @@ def test_one_setting(line: str, recipe: Recipe) -> None:
         ("batch 2.5", WrongValue, "2.5", ""),
         ("batch many", WrongValue, "many", ""),
         ("batch 256px", WrongUnit, "256px", "write `256`"),
-        ("sgd lr=10%", WrongUnit, "10%", "write `10`"),
+        ("sgd lr=10%", WrongUnit, "10%", "write `0.1`"),
         ("scale 10%", WrongUnit, "10%", "write `10px`"),
         ("sgd lr=0", WrongValue, "0", ""),
         ("sgd lr=fast", WrongValue, "fast", ""),
@@ -527,7 +527,7 @@ def graph(text: str) -> Graph:
 def test_names_and_ranges_mean_layers_in_the_nets_order() -> None:
     order = layer_names(VGG11)
     assert order[:4] == ("conv1_1", "pool1", "conv2_1", "pool2")
-    found = selected(["fc8", "pool1..conv2_1", "conv2_1"], order)
+    found = selected(["fc8", "pool1..conv2_1", "conv2_1"], VGG11)
     assert [*found] == ["pool1", "conv2_1", "fc8"]
     assert found["conv2_1"] == "pool1..conv2_1"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import string
 from collections.abc import Sequence
 from functools import cache
@@ -229,6 +230,41 @@ FILES = st.builds(
 def test_what_is_written_reads_as_what_it_was(text: str) -> None:
     net = read(text)
     assert read(format_net(net)) == net
+
+
+def comments(text: str) -> str:
+    """What all comments say, in order, without blanks and without where they stand."""
+    return "".join("".join(re.findall(r"#(.*)", text)).replace("#", "").split())
+
+
+@given(FILES)
+def test_no_comment_is_lost_on_the_way_to_the_canonical_form(text: str) -> None:
+    assert sorted(comments(format_net(read(text)))) == sorted(comments(text))
+
+
+COMMENTED = """\
+net a  # net
+## Section
+input 3x8x8
+
+  conv3-8 stride=2 act=none  # as in ResNet
+# why
+| gap
+| fc-3
+
+head b:  # bh
+    @conv1_1
+  | gap  # g
+"""
+
+
+def test_comments_stay_with_what_they_stand_by() -> None:
+    text = COMMENTED.replace(
+        "stride=2 act=none  # as in ResNet", "stride=2 # as in ResNet\n act=none"
+    )
+    text = text.replace("# why\n| gap\n| fc-3", "| # why\n gap\n| fc-3")
+    assert format_net(read(text)) == COMMENTED
+    assert format_net(read(COMMENTED)) == COMMENTED
 
 
 @given(FILES)

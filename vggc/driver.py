@@ -174,7 +174,7 @@ class Program:
 
     def replace(self, net: Net) -> Program:
         """The program of a plain net in the place of this one's."""
-        return Program(net)
+        return Program(net, find=self.find)
 
     def logits_module(self) -> Module:
         """The net as a torch module that ends before its soft-max."""
@@ -190,9 +190,17 @@ def load(spec: str) -> Program:
     Raises: UserError when there is no such file, or it is not well formed.
     """
     name, bracket, rest = spec.partition("(")
-    if not bracket or Path(spec).exists():
+    if not bracket or _is_there(spec):
         return Program(parse(_find(spec)))
     return Program(parse(_find(name.strip())), parse_arguments(Source(spec, bracket + rest)))
+
+
+def _is_there(path: str) -> bool:
+    """Whether there is such a file; what no file can be called is none."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
 
 
 def zoo() -> list[str]:

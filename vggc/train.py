@@ -15,7 +15,7 @@ from vggc.ir.graph import Graph
 from vggc.ir.ops import BatchNorm, describe
 from vggc.recipe.blocks import Reading, report
 from vggc.recipe.edit import override_blocks
-from vggc.recipe.layer_names import layer_names, selected, with_weights
+from vggc.recipe.layer_names import selected, with_weights
 from vggc.recipe.train import TRAIN, Recipe, default_recipe, read_recipe
 from vggc.source import Source
 from vggc.syntax.ast import Block
@@ -218,7 +218,7 @@ def untrainable(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
 
 def frozen_layers(recipe: Recipe, graph: Graph) -> tuple[str, ...]:
     """The layers that `freeze` names."""
-    return tuple(selected(recipe.freeze or (), layer_names(graph)))
+    return tuple(selected(recipe.freeze or (), graph))
 
 
 def frozen_weights(recipe: Recipe, graph: Graph) -> tuple[str, ...]:

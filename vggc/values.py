@@ -297,7 +297,10 @@ def misfit(key: str, kind: Kind, value: ast.Value, otherwise: str = "") -> Diagn
     for number in _numbers(value) if number_kind else ():
         assert number_kind
         if number.unit not in ("", number_kind.unit):
-            right = replace(number, unit="px" if number_kind.unit == "px" else "")
+            is_share = number.unit == "%" and isinstance(number_kind, Real)
+            share = number.value / 100 if is_share else number.value
+            unit = "px" if number_kind.unit == "px" else ""
+            right = replace(number, value=int(share) if share == int(share) else share, unit=unit)
             fits = _number(number_kind, right) is not None
             hint = f"write `{right}`" if fits else ""
             return WrongUnit(number.span, key, number.unit, UNITS[number_kind.unit], hint)

@@ -26,6 +26,10 @@ class Field:
     start: Pair = (0, 0)
 
 
+FAR = 1 << 40
+"""Further than any image reaches: fields end there, so that no number grows without bound."""
+
+
 def receptive_fields(graph: Graph) -> tuple[Field, ...]:
     """The field of each node.
 
@@ -48,9 +52,9 @@ def receptive_fields(graph: Graph) -> tuple[Field, ...]:
         first_y, first_x = before.start
         fields.append(
             Field(
-                (height + (rows - 1) * y, width + (columns - 1) * x),
-                (y * down, x * right),
-                (first_y - top * y, first_x - left * x),
+                (min(height + (rows - 1) * y, FAR), min(width + (columns - 1) * x, FAR)),
+                (min(y * down, FAR), min(x * right, FAR)),
+                (max(first_y - top * y, -FAR), max(first_x - left * x, -FAR)),
             )
         )
     return tuple(fields)

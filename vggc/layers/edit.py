@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TypeAlias
 
-from vggc.diagnostics import UserError, did_you_mean, nearest
+from vggc.diagnostics import Diagnostic, UserError, did_you_mean, nearest
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Conv2d, Linear
 from vggc.layers import mistakes
 from vggc.layers.elaborate import Vocabulary, elaborate, kind_of
-from vggc.layers.kinds import KINDS, Kind
+from vggc.layers.kinds import BY_WORD, KINDS, Boxes, Conv, Fc, Kind
 from vggc.layers.names import Names
 from vggc.source import Source, Span
 from vggc.syntax.ast import (
@@ -26,7 +27,9 @@ from vggc.syntax.ast import (
     Insert,
     Item,
     Layer,
+    Many,
     Net,
+    Number,
     Option,
     Reference,
     Remove,
@@ -34,11 +37,17 @@ from vggc.syntax.ast import (
     Replace,
     Selector,
     Set,
+    Setting,
     Trivia,
+    Value,
+    Word,
 )
-from vggc.syntax.parse import check_size, parse_value
+from vggc.syntax.mistakes import TooDeep
+from vggc.syntax.parse import MAX_DEPTH, check_size, parse_value
+from vggc.syntax.trivia import on_own_row
 from vggc.values import written
 
+_LETTERS = string.ascii_letters
 MAX_EDITED = 100_000
 """Edits times layers, those of all bases together: what can be done in a second."""
 
@@ -69,15 +78,21 @@ def with_classes(net: Net, num_classes: int) -> Net:
     Raises: UserError when it rates no classes.
     """
     graph = elaborate(net)
-    scores = {
-        _last_weighted(graph, head.node) for head in graph.heads if head.kind == "classes"
-    } - {None}
+    owners, widths = _owners(graph), _widths(graph)
+    scores = set()
+    for head in graph.heads:
+        if head.kind == "classes":
+            owner = owners[head.node]
+            if owner is None:
+                reason = f"no one layer gives the scores of its head `{head.name}`"
+                raise UserError(mistakes.NoClassifier(net.span, net.name, reason))
+            scores.add(owner)
     if not scores:
         reason = "no layer with weights gives the scores of classes"
         raise UserError(mistakes.NoClassifier(net.span, net.name, reason))
 
     def change(layer: _Occurrence) -> Body | None:
-        per_class = layer.kind.name == "boxes" and width_of(layer.layer) > 1
+        per_class = layer.kind is Boxes and widths[layer.name] > 4
         if layer.name in scores or per_class:
             return (_with_width(layer.layer, num_classes),)
         return None
@@ -88,34 +103,54 @@ def with_classes(net: Net, num_classes: int) -> Net:
 def with_width(net: Net, factor: float) -> Net:
     """The net with `factor` times as many channels and features in its hidden layers, rounded
     to the nearest whole number and at least 1.
+
+    Classes and boxes stay as many as they are; features that a head gives are hidden layers.
     """
     graph = elaborate(net)
-    outputs = {_last_weighted(graph, head.node) for head in graph.heads}
+    owners, widths = _owners(graph), _widths(graph)
+    outputs = {owners[head.node] for head in graph.heads if head.kind != "features"}
+
+    depthwise = {
+        node.layer.name: node.op.groups
+        for node in graph.nodes
+        if isinstance(node.op, Conv2d) and 1 < node.op.groups == graph.source(node)[0]
+    }
+
+    def scaled(width: int) -> int:
+        return max(1, int(width * factor + 0.5))
 
     def change(layer: _Occurrence) -> Body | None:
-        if layer.kind.name not in ("conv", "fc") or layer.name in outputs:
+        if layer.kind not in (Conv, Fc) or layer.name in outputs:
             return None
-        width = max(1, int(width_of(layer.layer) * factor + 0.5))
-        return (_with_width(layer.layer, width),)
+        changed = _with_width(layer.layer, scaled(widths[layer.name]))
+        if layer.name in depthwise:
+            span = layer.layer.span
+            groups = Number(scaled(depthwise[layer.name]), span=span)
+            changed = _with_options(changed, Conv, (Option("groups", groups, span=span),))
+        return (changed,)
 
     return _rewritten(net, change)
 
 
-def _last_weighted(graph: Graph, index: int) -> str | None:
-    """The layer whose weights give the value of a node; None behind a join."""
-    node = graph.nodes[index]
-    while not isinstance(node.op, Conv2d | Linear):
-        if len(node.inputs) != 1:
-            return None
-        node = graph.nodes[node.inputs[0]]
-    return node.layer.name
+def _owners(graph: Graph) -> list[str | None]:
+    """For each node the layer whose weights give its value; None behind a join or an input."""
+    found: list[str | None] = []
+    for node in graph.nodes:
+        if isinstance(node.op, Conv2d | Linear):
+            found.append(node.layer.name)
+        else:
+            found.append(found[node.inputs[0]] if len(node.inputs) == 1 else None)
+    return found
 
 
-def width_of(layer: Layer) -> int:
-    """The number behind the hyphen, or the option `width`; 1 where there is neither."""
-    match = re.search(r"-([0-9]+)$", layer.word)
-    texts = [str(option.value) for option in layer.options if option.key == "width"]
-    return int((texts or [match[1] if match else "1"])[0])
+def _widths(graph: Graph) -> dict[str, int]:
+    """The channels or features that each layer with weights gives."""
+    ops = ((node.layer.name, node.op) for node in graph.nodes)
+    return {
+        name: op.channels if isinstance(op, Conv2d) else op.features
+        for name, op in ops
+        if isinstance(op, Conv2d | Linear)
+    }
 
 
 def _with_width(layer: Layer, width: int) -> Layer:
@@ -131,10 +166,12 @@ def _with_width(layer: Layer, width: int) -> Layer:
 class _Occurrence:
     """One layer of the net as built, a repetition of what is written or not.
 
-    `index` counts all of them; `around` tells the paths of joins and the head around it.
+    `index` counts all of them; that of the last layer inside it is `last`, its own where it
+    is no join. `around` tells the paths of joins and the head around it.
     """
 
     index: int
+    last: int
     name: str
     layer: Layer
     kind: type[Kind]
@@ -153,16 +190,27 @@ class _Rewriter:
     names: Names = field(default_factory=Names)
     around: tuple[str, ...] = ()
     count: int = 0
+    origins: list[str | None] = field(default_factory=list)
+    """What each layer of the result was called before, in order; None for new ones."""
 
     def net(self, net: Net) -> Net:
         body = self.body(net.body)
+        if body and body is not net.body:
+            body = (on_own_row(body[0]), *body[1:])
         heads = []
         for head in net.heads:
             with self.names.inside(head.name):
                 self.around = (head.name,)
-                heads.append(replace(head, body=self.body(head.body) or (_skip(head.span),)))
+                heads.append(replace(head, body=self.path(head.body, head.span)))
                 self.around = ()
         return replace(net, body=body, heads=tuple(heads))
+
+    def path(self, body: Body, span: Span) -> Body:
+        """A chain that cannot be empty."""
+        if found := self.body(body):
+            return found
+        self.origins.append(None)
+        return (Layer("skip", span=span),)
 
     def body(self, body: Body) -> Body:
         items = tuple(new for item in body for new in self.item(item))
@@ -194,10 +242,19 @@ class _Rewriter:
         kind = _kind(layer)
         name, index = self.names.take(layer, kind), self.count
         self.count += 1
-        occurrence = _Occurrence(index, name, self.with_paths(layer, name), kind, self.around)
-        changed = self.change(occurrence)
+        mark = len(self.origins)
+        self.origins.append(name)
+        inside = self.with_paths(layer, name)
+        found = _Occurrence(index, self.count - 1, name, inside, kind, self.around)
+        changed = self.change(found)
         if changed is None:
-            return (occurrence.layer,)
+            return (inside,)
+        own = self.origins[mark:]
+        self.origins[mark:] = [
+            origin
+            for item in changed
+            for origin in (own if item.span is layer.span else [None] * check_size((item,)))
+        ]
         return _at_the_place_of(layer, changed)
 
     def with_paths(self, layer: Layer, name: str) -> Layer:
@@ -207,7 +264,7 @@ class _Rewriter:
         with self.names.inside(name):
             for number, path in enumerate(layer.paths):
                 self.around = (*outside, f"{name}, path {number}")
-                paths.append(self.body(path) or (_skip(layer.span),))
+                paths.append(self.path(path, layer.span))
         self.around = outside
         same = all(new is old for new, old in zip(paths, layer.paths, strict=True))
         return layer if same else replace(layer, paths=tuple(paths))
@@ -239,10 +296,6 @@ def _inline(item: Item) -> Item:
             return item
         case _:
             return replace(item, trivia=replace(item.trivia, above=(), row=False))
-
-
-def _skip(span: Span) -> Layer:
-    return Layer("skip", span=span)
 
 
 def _at_the_place_of(old: Layer | Group, new: Body) -> Body:
@@ -280,38 +333,52 @@ def _occurrences(net: Net) -> list[_Occurrence]:
 # ---------------------------------------------------------------- edits
 
 
-def apply(net: Net, edits: list[Edit], earlier: int = 0) -> Net:
+@dataclass(frozen=True)
+class Edited:
+    """A net after its edits, and the places in its blocks that name layers it has no more."""
+
+    net: Net
+    lost: tuple[tuple[Span, Diagnostic], ...] = ()
+
+
+def apply(net: Net, edits: list[Edit], earlier: int = 0) -> Edited:
     """The net after all edits, each of the net as those before it left it.
 
-    `earlier` is the number of edits that its bases took.
+    What referred to a layer refers to the same one, whatever it is called now. `earlier` is
+    the number of edits that its bases took.
 
-    Raises: UserError when an edit means no layer, or leaves none; when they are too many.
+    Raises: UserError when an edit means no layer, leaves none, or takes one away that is
+    read elsewhere; when edits are too many, or groups too deep.
     """
     layers = sum(check_size(body) for body in net.bodies)
+    lost: tuple[tuple[Span, Diagnostic], ...] = ()
     for number, edit in enumerate(edits, earlier + 1):
         if number * layers > MAX_EDITED:
             problem = mistakes.TooManyEdits(edit.span, number, layers, MAX_EDITED)
             raise UserError(problem)
-        net = _edited(net, edit)
+        edited = _edited(net, edit)
+        net, lost = edited.net, (*lost, *edited.lost)
         if not net.body:
             raise UserError(mistakes.NothingLeft(edit.span, net.name))
+        if any(_depth(body) > MAX_DEPTH for body in net.bodies):
+            raise UserError(TooDeep(edit.span, MAX_DEPTH))
         layers = max(layers, sum(check_size(body) for body in net.bodies))
-    return net
+    return Edited(net, lost)
 
 
-def _edited(net: Net, edit: Edit) -> Net:
+def _edited(net: Net, edit: Edit) -> Edited:
     chosen = _selected(net, edit.selector)
-    first, last = min(chosen), max(chosen)
-    every = edit.selector.every
+    first, every = min(chosen), edit.selector.every
 
     def change(layer: _Occurrence) -> Body | None:
         if layer.index not in chosen:
             return None
         match edit:
             case Set(options=options):
-                return (_with_options(layer.layer, options),)
+                return (_with_options(layer.layer, layer.kind, options),)
             case Insert(after=True, body=body):
-                return (layer.layer, *body) if every or layer.index == last else None
+                is_last = not any(index > layer.last for index in chosen)
+                return (layer.layer, *body) if every or is_last else None
             case Insert(body=body):
                 return (*body, layer.layer) if every or layer.index == first else None
             case Replace(body=body):
@@ -319,13 +386,111 @@ def _edited(net: Net, edit: Edit) -> Net:
             case Remove():
                 return ()
 
-    return _rewritten(net, change)
+    rewriter = _Rewriter(change)
+    after = rewriter.net(net)
+    names = [layer.name for layer in _occurrences(after)]
+    renamed = {old: new for old, new in zip(rewriter.origins, names, strict=True) if old}
+    gone = {layer.name for layer in _occurrences(net)} - renamed.keys()
+    renamed = {old: new for old, new in renamed.items() if old != new}
+    if not renamed and not gone:
+        return Edited(after)
+    return _Follower(edit, renamed, gone).net(after)
 
 
-def _with_options(layer: Layer, options: tuple[Option, ...]) -> Layer:
+@dataclass
+class _Follower:
+    """Lets what refers to layers by name refer to the same layers after an edit."""
+
+    edit: Edit
+    renamed: dict[str, str]
+    gone: set[str]
+    lost: list[tuple[Span, Diagnostic]] = field(default_factory=list)
+
+    def net(self, net: Net) -> Edited:
+        body = self.body(net.body)
+        heads = tuple(replace(head, body=self.body(head.body)) for head in net.heads)
+        blocks = tuple(map(self.block, net.blocks))
+        return Edited(replace(net, body=body, heads=heads, blocks=blocks), tuple(self.lost))
+
+    def body(self, body: Body) -> Body:
+        return tuple(map(self.item, body)) if any(map(_refers, body)) else body
+
+    def item(self, item: Item) -> Item:
+        match item:
+            case Reference(name=name):
+                if name in self.gone:
+                    raise UserError(self.problem(name, item.span))
+                return replace(item, name=self.renamed.get(name, name))
+            case Layer(paths=paths):
+                return replace(item, paths=tuple(map(self.body, paths)))
+            case Group(body=body):
+                return replace(item, body=self.body(body))
+            case Repeat(item=inner):
+                new = self.item(inner)
+                assert isinstance(new, Layer | Group)
+                return replace(item, item=new)
+
+    def block(self, block: Block) -> Block:
+        return replace(block, settings=tuple(map(self.setting, block.settings)))
+
+    def setting(self, setting: Setting) -> Setting:
+        options = tuple(replace(o, value=self.value(o.value)) for o in setting.options)
+        return replace(setting, values=tuple(map(self.value, setting.values)), options=options)
+
+    def value(self, value: Value) -> Value:
+        match value:
+            case Word(text=text):
+                for name in text.split(".."):
+                    if name in self.gone:
+                        self.lost.append((value.span, self.problem(name, value.span)))
+                names = (self.renamed.get(name, name) for name in text.split(".."))
+                return replace(value, text="..".join(names))
+            case Many(items=items):
+                return replace(value, items=tuple(self.value(item) for item in items))  # type: ignore[misc]
+            case _:
+                return value
+
+    def problem(self, name: str, place: Span) -> Diagnostic:
+        return mistakes.NamedElsewhere(self.edit.span, name, str(place))
+
+
+def _refers(item: Item) -> bool:
+    match item:
+        case Reference():
+            return True
+        case Layer(paths=paths):
+            return any(any(map(_refers, path)) for path in paths)
+        case Group(body=body):
+            return any(map(_refers, body))
+        case Repeat(item=inner):
+            return _refers(inner)
+
+
+def _depth(body: Body) -> int:
+    """How deep groups and joins stand in one another. An edit deepens a net by little."""
+    deepest = 0
+    for item in body:
+        piece = item.item if isinstance(item, Repeat) else item
+        match piece:
+            case Group(body=inner):
+                deepest = max(deepest, 1 + _depth(inner))
+            case Layer(paths=paths) if paths:
+                deepest = max(deepest, 1 + max(map(_depth, paths)))
+            case _:
+                pass
+    return deepest
+
+
+def _with_options(layer: Layer, kind: type[Kind], options: tuple[Option, ...]) -> Layer:
+    """The layer with these options in the place of what it said, in its word or behind it."""
     new = {option.key: option for option in options}
+    word = layer.word
+    if "width" in new and "width" in kind.params():
+        word = re.sub(r"-[0-9]+$", "", word)
+    if "size" in new and "size" in kind.params():
+        word = re.sub(r"[0-9]+(?=-|$)", "", word, count=1) if word not in BY_WORD else word
     kept = tuple(new.pop(option.key, option) for option in layer.options)
-    return replace(layer, options=(*kept, *new.values()))
+    return replace(layer, word=word, options=(*kept, *new.values()))
 
 
 def _selected(net: Net, selector: Selector) -> set[int]:
@@ -350,13 +515,17 @@ def _selected(net: Net, selector: Selector) -> set[int]:
         reason = "its ends do not stand on the same path"
         hint = "name the whole join, or layers of one path"
         raise UserError(mistakes.CrossingSelection(selector.span, str(selector), reason, hint))
-    return set(range(ends[0].index, ends[-1].index + 1))
+    return set(range(ends[0].index, ends[-1].last + 1))
 
 
 def _matches(layer: _Occurrence, word: str) -> bool:
-    """Whether a layer is of the kind `conv`, or its word is or begins as `conv3-512`, `conv3`."""
-    stem = layer.layer.word.rpartition("-")[0]
-    return word in (layer.layer.word, stem, layer.kind.name, *layer.kind.aliases)
+    """Whether a layer is of the kind `conv`, or `conv3`, or `conv3-512`, however it says so."""
+    kind, written = layer.kind, layer.layer
+    said = {option.key: str(option.value) for option in written.options}
+    stem, _, width = written.word.partition("-")
+    size = said.get("size", "" if stem in BY_WORD else stem.lstrip(_LETTERS))
+    sized = f"{kind.name}{size}"
+    return word in (kind.name, *kind.aliases, sized, f"{sized}-{said.get('width', width)}")
 
 
 def _none_like(net: Net, selector: Selector, layers: list[_Occurrence]) -> mistakes.NothingSelected:
@@ -389,16 +558,19 @@ def with_defaults(net: Net) -> Net:
     Defaults that depend on the layer, as padding does, stay unsaid.
     """
     used = {layer.kind for layer in _occurrences(net)}
-    said = {kind_of(s.kind): s for s in net.statements if isinstance(s, Every)}
+    said: dict[type[Kind] | None, list[Every]] = {}
+    for statement in net.statements:
+        if isinstance(statement, Every):
+            said.setdefault(kind_of(statement.kind), []).append(statement)
     lines = []
     for kind in KINDS:
         if kind not in used:
             continue
         defaults = dict(_default_options(net, kind))
-        if kind in said:
-            defaults |= {option.key: option for option in said[kind].options}
+        for statement in said.get(kind, []):
+            defaults |= {option.key: option for option in statement.options}
         if defaults:
-            trivia = said[kind].trivia if kind in said else Trivia()
+            trivia = said[kind][-1].trivia if kind in said else Trivia()
             options = tuple(defaults.values())
             lines.append(Every(kind.name, options, trivia, span=net.span))
     return replace(net, statements=tuple(lines))

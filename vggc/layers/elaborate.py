@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
+from math import prod
 from typing import Any, TypeAlias
 
 from vggc.diagnostics import MAX_REPORTED, Diagnostic, UserError, did_you_mean, nearest
 from vggc.ir.graph import Graph, Head, HeadKind, Layer, Node
-from vggc.ir.ops import Input, Misfit, Op, Shape
+from vggc.ir.ops import Input, Misfit, Op, Shape, Softmax, describe
 from vggc.layers import mistakes
 from vggc.layers.kinds import BY_WORD, ELSEWHERE, KINDS, Conv, JoinKind, Kind
 from vggc.layers.names import Names
@@ -17,10 +18,27 @@ from vggc.source import Span
 from vggc.syntax import ast
 from vggc.values import MAX_SIDE, Real, convert, misfit
 
+MAX_VALUES = 1 << 40
+"""In one value of a net, for one image; sums of them fit into any number."""
 MAX_NET_NAME = 64
 """Characters: folders and files are called after nets."""
 BLOCKS = ("train", "test")
 RESERVED_NAMES = ("input", "output")
+MODULE_NAMES = frozenset(
+    """
+    add_module apply bfloat16 buffers call_super_init children compile cpu cuda double
+    dump_patches eval extra_repr float forward get_buffer get_extra_state get_parameter
+    get_submodule half ipu load_state_dict modules mtia named_buffers named_children
+    named_modules named_parameters parameters register_backward_hook register_buffer
+    register_forward_hook register_forward_pre_hook register_full_backward_hook
+    register_full_backward_pre_hook register_load_state_dict_post_hook
+    register_load_state_dict_pre_hook register_module register_parameter
+    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state
+    set_submodule share_memory state_dict to to_empty train training type xpu zero_grad
+    T_destination
+    """.split()  # noqa: SIM905
+)
+"""What PyTorch calls things of every module, which none of its parts can be called then."""
 MAIN = "output"
 """The name of the head of a net that names none."""
 
@@ -109,7 +127,9 @@ def _check_names(net: ast.Net, found: list[Diagnostic]) -> None:
 
 def _check_name(name: str, span: Span, first: dict[str, Span], found: list[Diagnostic]) -> None:
     if name in RESERVED_NAMES:
-        found.append(mistakes.ReservedName(span, name))
+        found.append(mistakes.ReservedName(span, name, f"the net's own {name}"))
+    elif name in MODULE_NAMES:
+        found.append(mistakes.ReservedName(span, name, "something of every PyTorch module"))
     elif name in first:
         found.append(mistakes.DuplicateName(span, name, str(first[name])))
     first.setdefault(name, span)
@@ -165,6 +185,12 @@ class Vocabulary:
         for option in statement.options:
             reader.option(option)
         of_kind = self.defaults.setdefault(kind.name, {})
+        for option in statement.options:
+            # Another file may say otherwise than its base, a line not otherwise than another.
+            old = of_kind.get(option.key)
+            if old is not None and old.span.source is option.span.source:
+                head = option.span.part(0, len(option.key))
+                self.found.append(mistakes.DuplicateOption(head, option.key))
         of_kind |= {option.key: option for option in statement.options}
         self.statements[kind.name] = statement
 
@@ -207,6 +233,7 @@ class Vocabulary:
         for key, option in self.defaults.get(kind.name, {}).items():
             if key in kind.params() and key not in reader.values:
                 reader.values[key] = convert(kind.params()[key].kind, option.value)
+                reader.inherited[key] = option
         reader.check_paths()
         reader.check_missing()
         return reader.kind_with_values()
@@ -221,6 +248,8 @@ class _Reader:
     word: Span
     found: list[Diagnostic]
     values: dict[str, Any] = field(default_factory=dict)
+    inherited: dict[str, ast.Option] = field(default_factory=dict)
+    """What comes from `every`, by its key."""
 
     def __post_init__(self) -> None:
         self.before = len(self.found)
@@ -285,8 +314,14 @@ class _Reader:
         if len(self.found) > self.before:
             return None
         kind = self.kind(**self.values)
+        while self.layer.options and (clash := kind.clash()) and clash.key in self.inherited:
+            # What the layer says itself leaves no room for what is said of all.
+            del self.values[clash.key]
+            del self.inherited[clash.key]
+            kind = self.kind(**self.values)
         if clash := kind.clash():
             options = {option.key: option.value.span for option in self.layer.options}
+            options |= {key: option.value.span for key, option in self.inherited.items()}
             value = getattr(kind, clash.key)
             place = options.get(clash.key, self.word)
             problem = mistakes.Clashing(place, clash.key, str(value), clash.reason, clash.hint)
@@ -381,9 +416,13 @@ class _Builder:
         self.places["input"] = 0
         continued = [head for head in self.net.heads if not _begins_elsewhere(head.body)]
         end = self.chain(self.net.body, 0, is_output=not continued)
+        if continued and isinstance(self.nodes[end].op, Softmax):
+            head, layer = continued[0], self.nodes[end].layer.name
+            raise UserError(mistakes.HeadOnSoftmax(head.span, head.name, layer))
         heads = [] if continued else [Head(MAIN, self.head_kind(self.net.body), end)]
         for head in self.net.heads:
             self.check_scores(head)
+            self.check_head_name(head)
             with self.names.inside(head.name):
                 node = self.chain(head.body, end, is_output=True)
             heads.append(Head(head.name, self.head_kind(head.body), node))
@@ -472,6 +511,10 @@ class _Builder:
             word = _word_in(layer)
             problem = mistakes.DoesNotFit(word, layer.text, wrong.reason, wrong.hint)
             raise UserError(problem) from None
+        if prod(shape) > MAX_VALUES:
+            reason = f"it would give {describe(shape)} values for one image"
+            hint = f"{MAX_VALUES:,} are allowed"
+            raise UserError(mistakes.DoesNotFit(_word_in(layer), layer.text, reason, hint))
         self.nodes.append(Node(name, op, reads, shape, layer))
         return len(self.nodes) - 1
 
@@ -500,6 +543,15 @@ class _Builder:
             case ast.Reference():
                 return "features"
 
+    def check_head_name(self, head: ast.Head) -> None:
+        """Layers in a head begin with its name; so do those in a join."""
+        if head.name in self.places:
+            start = head.span.text.index(head.name, len("head"))
+            name = head.span.part(start, start + len(head.name))
+            layer = next(node.layer for node in self.nodes if node.layer.name == head.name)
+            where = f"the layer at {layer.span}"
+            raise UserError(mistakes.DuplicateName(name, head.name, where))
+
     def check_scores(self, head: ast.Head) -> None:
         """Scores need a layer of their own: those of hidden layers end in an activation."""
         if self.head_kind(head.body) == "classes" and not any(map(self.trains, head.body)):
@@ -518,14 +570,16 @@ def _begins_elsewhere(body: ast.Body) -> bool:
             return True
         case ast.Group(body=inner):
             return _begins_elsewhere(inner)
-        case _:
-            return False
+        case ast.Repeat(item=item):
+            return _begins_elsewhere((item,))
+        case ast.Layer(paths=paths):
+            return bool(paths) and all(map(_begins_elsewhere, paths))
 
 
 def _linear(layer: ast.Layer, kind: Kind) -> Kind:
     """The kind for the last layer of an output: only what the layer itself says follows it."""
     said = {option.key for option in layer.options}
-    changes = {"act": "none", "slope": None, "norm": "none"} if "act" not in said else {}
+    changes = {"norm": "none"} if "act" in said else {"act": "none", "slope": None, "norm": "none"}
     present = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     wanted = {key: v for key, v in changes.items() if key in present and key not in said}
     return replace(kind, **wanted) if wanted else kind  # type: ignore[type-var]

@@ -169,9 +169,18 @@ class DuplicateName(Diagnostic):
 
 class ReservedName(Diagnostic):
     title = "no layer may be called `{name}`"
-    label = "the net's own {name} is called so"
+    label = "{what} is called so"
     help = "give the layer another name"
     name: str
+    what: str
+
+
+class HeadOnSoftmax(Diagnostic):
+    title = "the head `{name}` would read probabilities"
+    label = "it goes on where the main chain ends, in {layer}"
+    help = "let it begin with `@`, as in `head {name}: @fc7 | …`, or take the chain's end away"
+    name: str
+    layer: str
 
 
 class RepeatedName(Diagnostic):
@@ -296,6 +305,14 @@ class CrossingSelection(Diagnostic):
     selector: str
     reason: str
     hint: str
+
+
+class NamedElsewhere(Diagnostic):
+    title = "`{name}` is taken away, and is named elsewhere"
+    label = "{place} names it"
+    help = "say there what it should name from now on, or leave the layer"
+    name: str
+    place: str
 
 
 class NothingLeft(Diagnostic):

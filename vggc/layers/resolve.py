@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from math import floor, isfinite
 from typing import TypeAlias
@@ -14,11 +14,10 @@ from vggc.layers.edit import apply, with_classes, with_width, without_idle_defau
 from vggc.layers.kinds import MAX_WIDTH
 from vggc.source import Span
 from vggc.syntax import ast
-from vggc.syntax.parse import check_size
-from vggc.values import Kind, Real, Whole, convert, misfit
+from vggc.syntax.parse import MAX_DIGITS, check_size
+from vggc.values import Kind, Real, Whole, convert, items, misfit
 
 MAX_BASES = 20
-MAX_DIGITS = 18
 
 PARAMETERS: dict[str, Kind] = {
     "classes": Whole(1, MAX_WIDTH),
@@ -75,7 +74,9 @@ def _resolve(
     else:
         every = tuple(names.every(s) for s in net.statements if isinstance(s, ast.Every))
         heads = tuple(replace(head, body=names.body(head.body)) for head in net.heads)
-        plain = replace(net, body=names.body(net.body), statements=every, heads=heads)
+        blocks = tuple(map(names.block, net.blocks))
+        body = names.body(net.body)
+        plain = replace(net, body=body, statements=every, heads=heads, blocks=blocks)
     names.check_all_used()
     for body in plain.bodies:
         check_size(body)
@@ -119,14 +120,19 @@ def _derived(
     plain, earlier = _resolve(found, around, arguments, builders)
     plain = replace(plain, name=net.name, span=net.span, trivia=net.trivia, below=net.below)
     edits = [names.edit(s) for s in net.statements if not isinstance(s, ast.Let | ast.Every)]
-    plain = without_idle_defaults(apply(plain, edits, earlier))
+    edited = apply(plain, edits, earlier)
+    plain = without_idle_defaults(edited.net)
     own = tuple(names.every(s) for s in net.statements if isinstance(s, ast.Every))
     heads = {head.name: head for head in plain.heads}
     heads |= {head.name: replace(head, body=names.body(head.body)) for head in net.heads}
     blocks = {block.key: block for block in plain.blocks}
-    for block in net.blocks:
+    for block in map(names.block, net.blocks):
         old = blocks.get(block.key)
         blocks[block.key] = around.merge(old, block) if old else block
+    written = {word.span for block in blocks.values() for word in _words(block)}
+    lost = [problem for span, problem in edited.lost if span in written]
+    if lost:
+        raise UserError(lost[0])
     whole = replace(
         plain,
         input=net.input or plain.input,
@@ -135,6 +141,14 @@ def _derived(
         blocks=tuple(blocks.values()),
     )
     return whole, earlier + len(edits)
+
+
+def _words(block: ast.Block) -> Iterator[ast.Word]:
+    for setting in block.settings:
+        for value in (*setting.values, *(option.value for option in setting.options)):
+            for item in items(value):
+                if isinstance(item, ast.Word):
+                    yield item
 
 
 def _check_chain(found: ast.Net, base: ast.Base, builders: tuple[ast.Net, ...]) -> None:
@@ -182,6 +196,8 @@ class _Names:
     values: dict[str, Value] = field(default_factory=dict)
     places: dict[str, Span] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    given: dict[str, Span] = field(default_factory=dict)
+    """Where values stand that are not in the file itself."""
 
     @classmethod
     def of(cls, net: ast.Net, arguments: dict[str, ast.Option]) -> _Names:
@@ -192,7 +208,9 @@ class _Names:
                 raise UserError(mistakes.DuplicateParameter(head, parameter.key))
             given = arguments.get(parameter.key, parameter)
             names.places[parameter.key] = head
-            names.values[parameter.key] = _plain(given.value)
+            names.values[parameter.key] = _plain(parameter.key, given.value)
+            if given is not parameter:
+                names.given[parameter.key] = given.value.span
         for statement in net.statements:
             if isinstance(statement, ast.Let):
                 offset = statement.span.text.index(statement.name, len("let"))
@@ -218,8 +236,8 @@ class _Names:
     def sum(self, sum_: ast.Sum) -> int | float:
         """The value of a sum, a whole number where it is one."""
         match sum_:
-            case ast.Number(value=value, unit=unit):
-                return _neat(value / 100 if unit == "%" else value, sum_.span)
+            case ast.Number():
+                return _number("a sum", sum_)
             case ast.Name(text=name):
                 found = self.get(name, sum_.span)
                 if isinstance(found, str):
@@ -254,6 +272,13 @@ class _Names:
 
     def options(self, options: tuple[ast.Option, ...]) -> tuple[ast.Option, ...]:
         return tuple(replace(option, value=self.value(option.value)) for option in options)
+
+    def block(self, block: ast.Block) -> ast.Block:
+        settings = tuple(
+            replace(s, values=tuple(map(self.value, s.values)), options=self.options(s.options))
+            for s in block.settings
+        )
+        return replace(block, settings=settings)
 
     def every(self, statement: ast.Every) -> ast.Every:
         return replace(statement, options=self.options(statement.options))
@@ -306,17 +331,22 @@ class _Names:
         if isinstance(value, str):
             raise UserError(mistakes.NotANumber(span, name, value))
         if not isinstance(value, int) or value < low:
-            hint = f"`let` can round it: `let n = round({name})`" if value >= low else ""
+            hint = f"`let` can round it: `let whole = round({name})`" if value >= low else ""
+            if place := self.given.get(name):
+                span, hint = place, f"`{name}` is used for widths or repeats"
             raise UserError(mistakes.NotWhole(span, name, f"{value:g}", low, hint))
         return value
 
 
-def _plain(value: ast.Value) -> Value:
-    match value:
-        case ast.Number(value=number, unit=unit):
-            return _neat(number / 100 if unit == "%" else number, value.span)
-        case _:
-            return str(value)
+def _plain(key: str, value: ast.Value) -> Value:
+    return _number(key, value) if isinstance(value, ast.Number) else str(value)
+
+
+def _number(key: str, number: ast.Number) -> int | float:
+    """A number by itself, or a share; pixels would be pixels no more."""
+    if number.unit == "px":
+        raise UserError(misfit(key, Real(0, 10**MAX_DIGITS), number))
+    return _neat(number.value / 100 if number.unit == "%" else number.value, number.span)
 
 
 def _neat(value: int | float, span: Span) -> int | float:

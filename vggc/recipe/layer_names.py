@@ -16,8 +16,14 @@ MOST_LISTED, MOST_COMPARED = 12, 300
 
 
 def layer_names(graph: Graph) -> tuple[str, ...]:
-    """The layers of a net by name, in order, without its input."""
-    return tuple(dict.fromkeys(node.layer.name for node in graph.nodes if node.inputs))
+    """The layers of a net by name, in order, without its input; a join before what is in it."""
+    names = (name for n in graph.nodes if n.inputs for name in (*n.layer.path, n.layer.name))
+    return tuple(dict.fromkeys(names))
+
+
+def ends(graph: Graph) -> dict[str, str]:
+    """The last layer inside each join: who names a join means all of it."""
+    return {name: node.layer.name for node in graph.nodes for name in node.layer.path}
 
 
 def with_weights(graph: Graph) -> dict[str, tuple[str, ...]]:
@@ -29,17 +35,20 @@ def with_weights(graph: Graph) -> dict[str, tuple[str, ...]]:
     return {layer: tuple(names) for layer, names in found.items()}
 
 
-def selected(names: Iterable[str], order: Sequence[str]) -> dict[str, str]:
+def selected(names: Iterable[str], graph: Graph) -> dict[str, str]:
     """The layers that names and ranges as written mean, in the net's order, each with the
-    first that means it.
+    first that means it. A join means itself and all that is in it.
 
     They are names that `unfit` has no word against.
     """
+    order = layer_names(graph)
     position = {name: index for index, name in enumerate(order)}
+    inside = {name: position[last] for name, last in ends(graph).items()}
     chosen: dict[str, str] = {}
     for name in names:
         first, dots, last = name.partition("..")
-        for layer in order[position[first] : position[last if dots else first] + 1]:
+        end = last if dots else first
+        for layer in order[position[first] : inside.get(end, position[end]) + 1]:
             chosen.setdefault(layer, name)
     return {layer: chosen[layer] for layer in order if layer in chosen}
 

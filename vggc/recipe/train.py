@@ -302,7 +302,7 @@ def freeze_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
         return []
     if found := unfit(value, layer_names(graph)):
         return found
-    weighted, frozen = with_weights(graph), selected(names, layer_names(graph))
+    weighted, frozen = with_weights(graph), selected(names, graph)
     if not weighted.keys() & set(frozen):
         return [without_weights("`freeze`", value, weighted)]
     if weighted.keys() <= set(frozen):
@@ -334,7 +334,7 @@ def init_from_mistakes(
     if wrong := unfit(value, layer_names(graph)):
         return [*found, *wrong]
     weighted = with_weights(graph)
-    chosen = selected(part.layers, layer_names(graph))
+    chosen = selected(part.layers, graph)
     taken = {layer: name for layer, name in chosen.items() if layer in weighted}
     if not taken:
         return [*found, without_weights("`init-from`", value, weighted)]

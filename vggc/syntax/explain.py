@@ -207,6 +207,8 @@ def _no_layers(place: _Place) -> Diagnostic | None:
     """Something else where the first layer of a net was expected."""
     if not place.takes_layer or place.keyword in ("insert", "with", "head"):
         return None
+    if place.before.endswith("|"):
+        return None
     if place.token.type == "$END":
         return mistakes.NoLayers(place.span)
     if place.token.type in _STATEMENTS:
@@ -263,6 +265,10 @@ def _hint(place: _Place) -> str:
             return "after its name a net says what it reads: `input 3x224x224`"
         case "REPEAT" if place.keyword in ("net", "input") and "DIMS" in expected:
             return "a size is written with `x`: `3x32x32`"
+        case _ if place.before.endswith("|") and place.takes_layer and token.type != "VBAR":
+            return "a layer is missing behind `|`"
+        case "LBRACE" if place.previous and _text_before(place.previous).endswith("|"):
+            return "a layer is missing behind the last `|`"
         case "VBAR":
             return "between two `|` stands a layer; is one too many?"
         case "$END" if "RPAR" in expected:
@@ -290,6 +296,10 @@ def _hint(place: _Place) -> str:
     if expected == {"KEY"}:
         return "as in `every conv norm=batch`, `set conv1_1 stride=2`"
     return _ELSEWHERE.get(str(token)) or _LOOKALIKES.get(str(token), "")
+
+
+def _text_before(span: Span) -> str:
+    return span.source.text[: span.start].rstrip()
 
 
 def _listed(terminals: set[str] | None) -> str:

@@ -54,13 +54,16 @@ def _head_lines(net: Net) -> list[str]:
 
 
 def _comments(texts: tuple[str, ...], indent: str = "") -> list[str]:
-    """Lines of comment; `#!` keeps its meaning to a shell."""
-    return [f"{indent}#{'' if text[:1] == '!' else ' '}{text}".rstrip() for text in texts]
+    """Lines of comment; `#!` keeps its meaning to a shell, and `##` its weight."""
+    return [f"{indent}#{'' if text[:1] in ('!', '#') else ' '}{text}".rstrip() for text in texts]
 
 
 def _commented(line: str, trivia: Trivia, indent: str = "") -> list[str]:
-    behind = f"  # {trivia.behind}" if trivia.behind else ""
-    return [*_comments(trivia.above, indent), indent + line + behind]
+    return [*_comments(trivia.above, indent), indent + line + _behind(trivia.behind)]
+
+
+def _behind(comment: str) -> str:
+    return f"  {_comments((comment,))[0]}" if comment else ""
 
 
 def _block(block: Block) -> list[str]:
@@ -104,9 +107,7 @@ def _with_body(start: str, body: Body, trivia: Trivia) -> list[str]:
     """A line that ends in a chain, or one above the rows of the chain."""
     if not any(spread(item) for item in body):
         return _commented(f"{start} {_line(body, '')}", trivia)
-    *rows, last = _body(body, INDENT)
-    behind = f"  # {trivia.behind}" if trivia.behind else ""
-    return [*_comments(trivia.above), start, *rows, last + behind]
+    return [*_commented(start, trivia), *_body(body, INDENT)]
 
 
 # ---------------------------------------------------------------- rows of layers
@@ -199,7 +200,7 @@ def _paths(paths: tuple[Body, ...], indent: str) -> Iterator[str]:
 
 def _last_comment(body: Body) -> str:
     last = body[-1].item if isinstance(body[-1], Repeat) else body[-1]
-    return f"  # {last.trivia.behind}" if last.trivia.behind else ""
+    return _behind(last.trivia.behind)
 
 
 def _line(body: Body, indent: str) -> str:

@@ -260,8 +260,7 @@ class _TreeBuilder(Transformer[Token, Any]):
         return Every(str(word), tuple(options), span=self._span(head, options[-1]))
 
     def set(self, children: list[Any]) -> Set:
-        head, word, *options = children
-        selector = Selector(str(word), span=self._span(word, word))
+        head, selector, *options = children
         return Set(selector, tuple(options), span=self._span(head, options[-1]))
 
     def insert(self, children: list[Any]) -> Insert:

@@ -68,7 +68,8 @@ class _Found:
         start = piece.span.start
         above = tuple(self.above.get(start, ()))
         behind = " ".join(filter(None, self.behind.get(start, ())))
-        trivia = Trivia(above, behind, start in self.rows)
+        is_row = isinstance(piece, Layer | Group | Reference) and bool(above)
+        trivia = Trivia(above, behind, start in self.rows or is_row)
         return piece if trivia == piece.trivia else replace(piece, trivia=trivia)
 
 
@@ -92,7 +93,11 @@ def _find(net: Net) -> _Found:
         line_start = text.rfind("\n", 0, place) + 1
         begun = anchors[after - 1] if after and starts[after - 1] >= line_start else None
         last = bisect_right(ends, place) - 1
+        while last > 0 and _is_above(ended[last], line_start) and ends[last - 1] == ends[last]:
+            last -= 1  # a chain on rows of its own: its last layer is meant
         complete = ended[last] if last >= 0 and ends[last] > line_start else None
+        if begun is None and complete is None and after and anchors[after - 1].span.end > place:
+            begun = anchors[after - 1]
         number = bisect_left(block_starts, place) - 1
         block = net.blocks[number] if number >= 0 else None
         if block is not None and block.span.end <= place:
@@ -109,6 +114,11 @@ def _find(net: Net) -> _Found:
             case _:
                 found.above.setdefault(starts[after], []).append(said)
     return found
+
+
+def _is_above(piece: Piece, line_start: int) -> bool:
+    """Whether a piece holds a chain that it begins lines above."""
+    return isinstance(piece, Head | Insert | Replace) and piece.span.start < line_start
 
 
 def _behind(line: str, complete: Piece | None, begun: Piece | None) -> Piece | None:
@@ -165,10 +175,10 @@ def _body(body: Body, found: _Found, *, rows: bool) -> Body:
     """The items; one begins a row where it must: behind a comment, and first of spread ones."""
     items = [_item(item, found) for item in body]
     if rows or any(spread(item) for item in items):
-        items[0] = _on_own_row(items[0])
+        items[0] = on_own_row(items[0])
     for index, item in enumerate(items[:-1]):
         if _core(item).trivia.behind:
-            items[index + 1] = _on_own_row(items[index + 1])
+            items[index + 1] = on_own_row(items[index + 1])
     return tuple(items)
 
 
@@ -185,7 +195,7 @@ def _item(item: Item, found: _Found) -> Item:
         case Layer():
             bodies = [_body(path, found, rows=False) for path in item.paths]
             if any(spread(inner) for path in bodies for inner in path):
-                bodies = [(_on_own_row(path[0]), *path[1:]) for path in bodies]
+                bodies = [(on_own_row(path[0]), *path[1:]) for path in bodies]
             return replace(found.on(item), paths=tuple(bodies))
         case Group():
             return replace(found.on(item), body=_body(item.body, found, rows=False))
@@ -213,9 +223,10 @@ def tall(join: Layer) -> bool:
     return any(spread(inner) for path in join.paths for inner in path)
 
 
-def _on_own_row(item: Item) -> Item:
+def on_own_row(item: Item) -> Item:
+    """The item at the beginning of a row."""
     if isinstance(item, Repeat):
-        inner = _on_own_row(item.item)
+        inner = on_own_row(item.item)
         assert isinstance(inner, Layer | Group)
         return replace(item, item=inner)
     if item.trivia.row:
