@@ -113,6 +113,8 @@ class Program:
             path = Path(base.span.source.name).parent / f"{base.name}.vgg"
             near = nearest(base.name, zoo())
             hint = f"did you mean `{near}`?" if near else LISTED
+            if base.name.endswith(".vgg"):
+                hint = f"a base is named without its ending: `from {base.name[:-4]}`"
             span = base.span.part(0, len(base.name))
             raise UserError(NoBase(span, base.name, str(path), hint))
         return parse(source)

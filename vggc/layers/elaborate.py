@@ -130,6 +130,9 @@ def _check_name(name: str, span: Span, first: dict[str, Span], found: list[Diagn
         found.append(mistakes.ReservedName(span, name, f"the net's own {name}"))
     elif name in MODULE_NAMES:
         found.append(mistakes.ReservedName(span, name, "something of every PyTorch module"))
+    elif name in first and first[name].position == span.position:
+        if not any(isinstance(p, mistakes.RepeatedName) and p.name == name for p in found):
+            found.append(mistakes.RepeatedName(span, name))  # an edit of `every` layer
     elif name in first:
         found.append(mistakes.DuplicateName(span, name, str(first[name])))
     first.setdefault(name, span)

@@ -172,6 +172,8 @@ def _word_before_brace(place: _Place) -> Diagnostic | None:
         case "from" | "input" | "let" if place.is_derived:
             return mistakes.LayersOfItsOwn(previous, word)
     alone = f"; a block is written `{word} {{ … }}`" if place.previous_begins_line else ""
+    if counted := re.fullmatch(r"[xX](\w+)", word):
+        alone += f"; to repeat the layer, `×{counted[1]}`"
     return mistakes.MissingBar(previous, word, alone)
 
 
