@@ -120,7 +120,7 @@ def _check_names(net: ast.Net, found: list[Diagnostic]) -> None:
             assert layer.name is not None
             span = layer.span.part(0, len(layer.name))
             if repeated:
-                found.append(mistakes.RepeatedName(span, layer.name))
+                _add(found, mistakes.RepeatedName(span, layer.name))
             else:
                 _check_name(layer.name, span, first, found)
 
@@ -131,11 +131,16 @@ def _check_name(name: str, span: Span, first: dict[str, Span], found: list[Diagn
     elif name in MODULE_NAMES:
         found.append(mistakes.ReservedName(span, name, "something of every PyTorch module"))
     elif name in first and first[name].position == span.position:
-        if not any(isinstance(p, mistakes.RepeatedName) and p.name == name for p in found):
-            found.append(mistakes.RepeatedName(span, name))  # an edit of `every` layer
+        _add(found, mistakes.RepeatedName(span, name))  # an edit of `every` layer
     elif name in first:
         found.append(mistakes.DuplicateName(span, name, str(first[name])))
     first.setdefault(name, span)
+
+
+def _add(found: list[Diagnostic], problem: Diagnostic) -> None:
+    """What edits have copied is told once."""
+    if problem not in found:
+        found.append(problem)
 
 
 def _named(body: ast.Body, repeated: bool = False) -> Iterator[tuple[ast.Layer, bool]]:
