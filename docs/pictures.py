@@ -1,4 +1,4 @@
-"""Draws README's picture of a terminal from real output: `python docs/pictures.py`."""
+"""Draws README's pictures from real output: `python docs/pictures.py`."""
 
 from __future__ import annotations
 
@@ -38,12 +38,15 @@ def main() -> None:
             text.append("\n\n")
     text.rstrip()
     draw(text, FOLDER / "terminal.png")
+    (FOLDER / "resnet18.svg").unlink(missing_ok=True)
+    output("vggc draw resnet18 -o resnet18.svg", str(FOLDER))
 
 
 def output(command: str, folder: str) -> str:
     """What a person sees of a command in a terminal of `COLUMNS` columns."""
     arguments = ["script", "-qec", command, "/dev/null"]
-    environment = {**os.environ, "COLUMNS": str(COLUMNS), "TERM": "xterm-256color"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "COLUMNS": str(COLUMNS), "TERM": "xterm-256color"}
     done = subprocess.run(
         arguments, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
