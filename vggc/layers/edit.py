@@ -48,7 +48,7 @@ from vggc.syntax.trivia import on_own_row
 from vggc.values import written
 
 _LETTERS = string.ascii_letters
-MAX_EDITED = 100_000
+MAX_EDITED = 50_000
 """Edits times layers, those of all bases together: what can be done in a second."""
 
 
@@ -338,6 +338,7 @@ class Edited:
     """A net after its edits, and the places in its blocks that name layers it has no more."""
 
     net: Net
+    layers: list[_Occurrence]
     lost: tuple[tuple[Span, Diagnostic], ...] = ()
 
 
@@ -350,24 +351,23 @@ def apply(net: Net, edits: list[Edit], earlier: int = 0) -> Edited:
     Raises: UserError when an edit means no layer, leaves none, or takes one away that is
     read elsewhere; when edits are too many, or groups too deep.
     """
-    layers = sum(check_size(body) for body in net.bodies)
-    lost: tuple[tuple[Span, Diagnostic], ...] = ()
+    whole = Edited(net, _occurrences(net) if edits else [])
+    most = len(whole.layers)
     for number, edit in enumerate(edits, earlier + 1):
-        if number * layers > MAX_EDITED:
-            problem = mistakes.TooManyEdits(edit.span, number, layers, MAX_EDITED)
+        if number * most > MAX_EDITED:
+            problem = mistakes.TooManyEdits(edit.span, number, most, MAX_EDITED)
             raise UserError(problem)
-        edited = _edited(net, edit)
-        net, lost = edited.net, (*lost, *edited.lost)
-        if not net.body:
+        whole = _edited(whole, edit)
+        if not whole.net.body:
             raise UserError(mistakes.NothingLeft(edit.span, net.name))
-        if any(_depth(body) > MAX_DEPTH for body in net.bodies):
+        if any(_depth(body) > MAX_DEPTH for body in whole.net.bodies):
             raise UserError(TooDeep(edit.span, MAX_DEPTH))
-        layers = max(layers, sum(check_size(body) for body in net.bodies))
-    return Edited(net, lost)
+        most = max(most, len(whole.layers))
+    return whole
 
 
-def _edited(net: Net, edit: Edit) -> Edited:
-    chosen = _selected(net, edit.selector)
+def _edited(before: Edited, edit: Edit) -> Edited:
+    chosen = _selected(before, edit.selector)
     first, every = min(chosen), edit.selector.every
 
     def change(layer: _Occurrence) -> Body | None:
@@ -387,14 +387,18 @@ def _edited(net: Net, edit: Edit) -> Edited:
                 return ()
 
     rewriter = _Rewriter(change)
-    after = rewriter.net(net)
-    names = [layer.name for layer in _occurrences(after)]
-    renamed = {old: new for old, new in zip(rewriter.origins, names, strict=True) if old}
-    gone = {layer.name for layer in _occurrences(net)} - renamed.keys()
+    after = rewriter.net(before.net)
+    for body in after.bodies:
+        check_size(body)
+    layers = _occurrences(after)
+    pairs = zip(rewriter.origins, layers, strict=True)
+    renamed = {old: layer.name for old, layer in pairs if old}
+    gone = {layer.name for layer in before.layers} - renamed.keys()
     renamed = {old: new for old, new in renamed.items() if old != new}
     if not renamed and not gone:
-        return Edited(after)
-    return _Follower(edit, renamed, gone).net(after)
+        return Edited(after, layers, before.lost)
+    follower = _Follower(edit, renamed, gone)
+    return Edited(follower.net(after), layers, (*before.lost, *follower.lost))
 
 
 @dataclass
@@ -406,11 +410,11 @@ class _Follower:
     gone: set[str]
     lost: list[tuple[Span, Diagnostic]] = field(default_factory=list)
 
-    def net(self, net: Net) -> Edited:
+    def net(self, net: Net) -> Net:
         body = self.body(net.body)
         heads = tuple(replace(head, body=self.body(head.body)) for head in net.heads)
         blocks = tuple(map(self.block, net.blocks))
-        return Edited(replace(net, body=body, heads=heads, blocks=blocks), tuple(self.lost))
+        return replace(net, body=body, heads=heads, blocks=blocks)
 
     def body(self, body: Body) -> Body:
         return tuple(map(self.item, body)) if any(map(_refers, body)) else body
@@ -493,9 +497,9 @@ def _with_options(layer: Layer, kind: type[Kind], options: tuple[Option, ...]) -
     return replace(layer, word=word, options=(*kept, *new.values()))
 
 
-def _selected(net: Net, selector: Selector) -> set[int]:
+def _selected(whole: Edited, selector: Selector) -> set[int]:
     """The indices of the layers that a selector means."""
-    layers = _occurrences(net)
+    net, layers = whole.net, whole.layers
     if selector.every:
         chosen = {layer.index for layer in layers if _matches(layer, selector.word)}
         if not chosen:
