@@ -7,7 +7,6 @@ Lark that they were made with; otherwise the grammar is read.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -33,21 +32,17 @@ def parser(builder: Transformer[Token, Any], postlex: PostLex) -> Lark:
         )
     except (OSError, ValueError):
         stored = {}
-    if (stored.get("lark"), stored.get("grammar")) != (lark.__version__, digest(text)):
+    if (stored.get("lark"), stored.get("grammar")) != (lark.__version__, text):
         return _read(text, builder, postlex)
     load: Callable[..., Lark] = Lark._load_from_dict
     return load(stored["data"], stored["memo"], transformer=builder, postlex=postlex)
-
-
-def digest(grammar: str) -> str:
-    return hashlib.sha256(grammar.encode()).hexdigest()
 
 
 def tables() -> str:
     """The tables of the grammar, as the text of their file."""
     text = _grammar()
     data, memo = _read(text, None, None).memo_serialize([TerminalDef, Rule])
-    stored = {"lark": lark.__version__, "grammar": digest(text), "data": data, "memo": memo}
+    stored = {"lark": lark.__version__, "grammar": text, "data": data, "memo": memo}
     return json.dumps(stored, default=sorted, separators=(",", ":")) + "\n"
 
 
