@@ -240,6 +240,13 @@ def test_a_layer_that_is_named_elsewhere_is_not_taken_away(base: Path) -> None:
     load(str(base)).check()
 
 
+def test_an_edit_leaves_every_head_a_layer(base: Path) -> None:
+    base.with_name("base.vgg").write_text("net base\ninput 3x8x8\nconv3-4 | gap\nhead a: fc-3\n")
+    base.write_text("net mine from base\nremove a_fc1\n")
+    with pytest.raises(UserError, match="no layer is left of the head `a`"):
+        load(str(base)).check()
+
+
 def test_width_scales_what_every_says_depthwise_groups_and_features() -> None:
     text = """
     net a

@@ -201,12 +201,12 @@ class _Rewriter:
         for head in net.heads:
             with self.names.inside(head.name):
                 self.around = (head.name,)
-                heads.append(replace(head, body=self.path(head.body, head.span)))
+                heads.append(replace(head, body=self.body(head.body)))
                 self.around = ()
         return replace(net, body=body, heads=tuple(heads))
 
     def path(self, body: Body, span: Span) -> Body:
-        """A chain that cannot be empty."""
+        """A path of a join, which cannot be empty."""
         if found := self.body(body):
             return found
         self.origins.append(None)
@@ -360,6 +360,9 @@ def apply(net: Net, edits: list[Edit], earlier: int = 0) -> Edited:
         whole = _edited(whole, edit)
         if not whole.net.body:
             raise UserError(mistakes.NothingLeft(edit.span, net.name))
+        for head in whole.net.heads:
+            if not head.body:
+                raise UserError(mistakes.NothingLeft(edit.span, f"the head `{head.name}`"))
         if any(_depth(body) > MAX_DEPTH for body in whole.net.bodies):
             raise UserError(TooDeep(edit.span, MAX_DEPTH))
         most = max(most, len(whole.layers))
