@@ -254,6 +254,24 @@ def written(kind: Kind, value: Any) -> str:
             return str(value)
 
 
+# What is told of a value
+
+
+@dataclass(frozen=True)
+class OptionEntry:
+    """An option as a reference shows it; its default is "" where it must be given."""
+
+    key: str
+    takes: str
+    default: str
+    doc: str
+
+
+def told(kind: Kind, default: Any) -> str:
+    """A default as people write it."""
+    return f"{default:g}" if isinstance(default, float) else written(kind, default)
+
+
 # What was written wrongly
 
 

@@ -47,7 +47,6 @@ from vggc.syntax.parse import MAX_DEPTH, check_size, parse_value
 from vggc.syntax.trivia import on_own_row
 from vggc.values import written
 
-_LETTERS = string.ascii_letters
 MAX_EDITED = 50_000
 """Edits times layers, those of all bases together: what can be done in a second."""
 
@@ -530,7 +529,7 @@ def _matches(layer: _Occurrence, word: str) -> bool:
     kind, written = layer.kind, layer.layer
     said = {option.key: str(option.value) for option in written.options}
     stem, _, width = written.word.partition("-")
-    size = said.get("size", "" if stem in BY_WORD else stem.lstrip(_LETTERS))
+    size = said.get("size", "" if stem in BY_WORD else stem.lstrip(string.ascii_letters))
     sized = f"{kind.name}{size}"
     return word in (kind.name, *kind.aliases, sized, f"{sized}-{said.get('width', width)}")
 

@@ -197,7 +197,11 @@ def _normalised(norm: str) -> Expansion:
 
 @dataclass(frozen=True)
 class _Pool(Kind):
-    """What the pools over windows share."""
+    """What the pools over windows share; `op` is what they do in each."""
+
+    op: ClassVar[type[MaxPool2d | AvgPool2d]]
+    scheme = "pool{block}"
+    ends_block = True
 
     size: int = _window("rows and columns of the window", 2)
     stride: int | None = _param("step of the window", Whole(1, MAX_WINDOW), None, "the size")
@@ -212,6 +216,11 @@ class _Pool(Kind):
             return Clash("padding", reason, f"at most {self.size // 2}, half the size")
         return None
 
+    def expand(self, x: Shape) -> Expansion:
+        stride = self.stride or self.size
+        window = (self.size, self.size), (stride, stride), (self.padding, self.padding)
+        return (("", self.op(*window, self.round == "up")),)
+
 
 @dataclass(frozen=True)
 class Pool(_Pool):
@@ -219,13 +228,7 @@ class Pool(_Pool):
     aliases = ("maxpool",)
     doc = "Maximum over square windows."
     example = "pool"
-    scheme = "pool{block}"
-    ends_block = True
-
-    def expand(self, x: Shape) -> Expansion:
-        stride = self.stride or self.size
-        pair = (self.size, self.size), (stride, stride), (self.padding, self.padding)
-        return (("", MaxPool2d(*pair, self.round == "up")),)
+    op = MaxPool2d
 
 
 @dataclass(frozen=True)
@@ -233,13 +236,7 @@ class AvgPool(_Pool):
     name = "avgpool"
     doc = "Mean over square windows; what lies beyond the map is not counted."
     example = "avgpool3 stride=2"
-    scheme = "pool{block}"
-    ends_block = True
-
-    def expand(self, x: Shape) -> Expansion:
-        stride = self.stride or self.size
-        pair = (self.size, self.size), (stride, stride), (self.padding, self.padding)
-        return (("", AvgPool2d(*pair, self.round == "up")),)
+    op = AvgPool2d
 
 
 @dataclass(frozen=True)

@@ -215,13 +215,6 @@ class UnknownParameter(Diagnostic):
     hint: str
 
 
-class DuplicateParameter(Diagnostic):
-    title = "`{key}` is given twice"
-    label = "it already has a value"
-    help = "keep one of the two"
-    key: str
-
-
 class UnknownName(Diagnostic):
     title = "`{name}` has no value"
     label = "no parameter and no constant before this is called so"

@@ -6,17 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vggc.layers.kinds import KINDS, JoinKind, Kind
-from vggc.values import written
-
-
-@dataclass(frozen=True)
-class OptionEntry:
-    """One option: what it takes, and what it is where nothing is said; "" where it is a must."""
-
-    key: str
-    takes: str
-    default: str
-    doc: str
+from vggc.values import OptionEntry, told
 
 
 @dataclass(frozen=True)
@@ -49,13 +39,7 @@ def _default(kind: type[Kind], key: str, defaults: dict[str, Any]) -> str:
     if key not in defaults:
         return ""
     param = kind.params()[key]
-    match defaults[key]:
-        case None:
-            return param.default
-        case float(number):
-            return f"{number:g}"
-        case value:
-            return written(param.kind, value)
+    return param.default if defaults[key] is None else told(param.kind, defaults[key])
 
 
 def _form(kind: type[Kind]) -> str:

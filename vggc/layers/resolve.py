@@ -174,7 +174,7 @@ def _sorted(
     for argument in arguments:
         head = argument.span.part(0, len(argument.key))
         if argument.key in own or argument.key in general:
-            raise UserError(mistakes.DuplicateParameter(head, argument.key))
+            raise UserError(mistakes.DuplicateOption(head, argument.key))
         if argument.key in declared:
             own[argument.key] = argument
         elif (kind := PARAMETERS.get(argument.key)) is not None:
@@ -205,7 +205,7 @@ class _Names:
         for parameter in net.parameters:
             head = parameter.span.part(0, len(parameter.key))
             if parameter.key in names.values:
-                raise UserError(mistakes.DuplicateParameter(head, parameter.key))
+                raise UserError(mistakes.DuplicateOption(head, parameter.key))
             given = arguments.get(parameter.key, parameter)
             names.places[parameter.key] = head
             names.values[parameter.key] = _plain(parameter.key, given.value)

@@ -9,7 +9,7 @@ from vggc.recipe import reference as recipes
 from vggc.recipe.blocks import Part, Variants
 from vggc.recipe.blocks import options as options_of
 from vggc.recipe.edit import SCHEMAS
-from vggc.values import Choice, Flag, Maybe
+from vggc.values import Choice, Flag, Maybe, OptionEntry
 from vggc.values import Kind as ValueKind
 
 KEYWORDS = {
@@ -52,17 +52,17 @@ def code(text: str) -> str:
 def layer_kind(kind: type[Kind]) -> str:
     """What a kind of layer is, with an example and all options."""
     found = layers.entry(kind)
-    options = "\n".join(f"- {_layer_option(option)}" for option in found.options)
+    options = "\n".join(f"- {_option(option)}" for option in found.options)
     head = f"**{found.name}**: {found.doc}"
     return "\n\n".join(filter(None, [head, code(found.example), options]))
 
 
 def layer_option(kind: type[Kind], key: str) -> str:
     """What one option of a kind is and takes, and its default."""
-    return next(_layer_option(option) for option in layers.entry(kind).options if option.key == key)
+    return next(_option(option) for option in layers.entry(kind).options if option.key == key)
 
 
-def _layer_option(option: layers.OptionEntry) -> str:
+def _option(option: OptionEntry) -> str:
     return f"`{option.key}`: {option.doc}; {option.takes}{_default(option.default)}"
 
 
@@ -112,7 +112,7 @@ def setting(block: str, word: str) -> str:
         return "\n\n".join([f"**{word}**", "\n".join(lines), code(example)])
     (entry,) = found
     takes = f"; {entry.takes}{_default(entry.default)}" if entry.takes else _said(entry)
-    options = "\n".join(f"- {_setting_option(option)}" for option in entry.options)
+    options = "\n".join(f"- {_option(option)}" for option in entry.options)
     head = f"**{word}**: {entry.doc}{takes}"
     return "\n\n".join(filter(None, [head, code(entry.example), options]))
 
@@ -127,10 +127,6 @@ def _entries(block: str, word: str, said: str = "") -> list[recipes.Entry]:
         return []
     exact = [e for e in recipes.entries(block) if e.word in (word, f"{word} {said}")]
     return exact or [e for e in recipes.entries(block) if e.word.startswith(f"{word} ")]
-
-
-def _setting_option(option: recipes.OptionEntry) -> str:
-    return f"`{option.key}`: {option.doc}; {option.takes}{_default(option.default)}"
 
 
 def _owner(block: str, word: str, said: str) -> tuple[type | None, str | None]:
@@ -157,7 +153,7 @@ def setting_options(block: str, word: str, said: str = "") -> dict[str, ValueKin
 def setting_option(block: str, word: str, said: str, key: str) -> str:
     """What one option of a setting takes, and its default."""
     options = [option for entry in _entries(block, word, said) for option in entry.options]
-    return next((_setting_option(option) for option in options if option.key == key), "")
+    return next((_option(option) for option in options if option.key == key), "")
 
 
 def value_kind(block: str, word: str) -> ValueKind | None:

@@ -18,7 +18,6 @@ from vggc.syntax.parse import parse_value
 from vggc.values import Choice, convert, misfit
 
 SCHEMAS: Mapping[str, Schema[Any]] = {"train": TRAIN, "test": TEST}
-BLOCKS = tuple(SCHEMAS)
 
 
 # A net that builds on another

@@ -8,22 +8,12 @@ from typing import Any
 
 from vggc.recipe.blocks import Described, Part, Plain, Schema, Switch, Variants, dashed
 from vggc.recipe.edit import SCHEMAS
-from vggc.values import Kind, written
+from vggc.values import OptionEntry, told
 
 MEANINGS = {
     "train": "How a net is trained: the paper's section 3.1, and what else its readers use.",
     "test": "How a trained net is tested: the paper's section 3.2.",
 }
-
-
-@dataclass(frozen=True)
-class OptionEntry:
-    """One option of a setting; its default is "" where it must be given."""
-
-    key: str
-    takes: str
-    default: str
-    doc: str
 
 
 @dataclass(frozen=True)
@@ -70,18 +60,14 @@ def _variant(word: str, owner: type[Described], is_default: bool) -> Entry:
 def _options(owner: type[Described], value: str | None = None) -> tuple[OptionEntry, ...]:
     return tuple(
         OptionEntry(
-            dashed(f.name), str(f.metadata["kind"]), _default(f.metadata["kind"], f.default),
+            dashed(f.name),
+            str(f.metadata["kind"]),
+            "" if f.default is MISSING else told(f.metadata["kind"], f.default),
             f.metadata["doc"],
         )
         for f in fields(owner)  # type: ignore[arg-type]
         if f.name != value
-    )  # fmt: skip
-
-
-def _default(kind: Kind, default: Any) -> str:
-    if default is MISSING:
-        return ""
-    return f"{default:g}" if isinstance(default, float) else written(kind, default)
+    )
 
 
 def markdown() -> str:
