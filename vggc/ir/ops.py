@@ -155,8 +155,8 @@ class Linear(_Op):
 
 
 @dataclass(frozen=True)
-class MaxPool2d(_Op):
-    """The maximum over each window; what lies beyond the border is no candidate.
+class _Pool2d(_Op):
+    """Windows over each channel.
 
     With `ceil` a last window that begins inside the map, or its padding on the left, and
     ends beyond it counts as one; without, it is left out.
@@ -175,30 +175,19 @@ class MaxPool2d(_Op):
     def window(self, x: Shape) -> Window:
         return Window(self.kernel, self.stride, self.padding)
 
+
+@dataclass(frozen=True)
+class MaxPool2d(_Pool2d):
+    """The maximum over each window; what lies beyond the border is no candidate."""
+
     def saved(self, element: int, x: Shape, *others: Shape) -> int:
         index = 8  # the place of each maximum, as torch keeps it
         return prod(self.output(x)) * (element + index)
 
 
 @dataclass(frozen=True)
-class AvgPool2d(_Op):
-    """The mean over each window; what lies beyond the border is neither summed nor counted.
-
-    `ceil` is as in `MaxPool2d`.
-    """
-
-    kernel: Pair
-    stride: Pair
-    padding: Pair = (0, 0)
-    ceil: bool = False
-    stored = True
-
-    def output(self, x: Shape, *others: Shape) -> Shape:
-        channels, height, width = _map(x)
-        return (channels, *_slide(self.window(x), (height, width), self.ceil))
-
-    def window(self, x: Shape) -> Window:
-        return Window(self.kernel, self.stride, self.padding)
+class AvgPool2d(_Pool2d):
+    """The mean over each window; what lies beyond the border is neither summed nor counted."""
 
 
 @dataclass(frozen=True)
