@@ -29,12 +29,13 @@ from workload_reference import (
 )
 
 from vggc.ir.ops import RELU, Activation
-from vggc.kernels.cpu import Machine, kernel
+from vggc.kernels.cpu import Machine, choices, kernel
 from vggc.kernels.cpu import conv as conv_template
 from vggc.kernels.cpu import dense as dense_template
 from vggc.kernels.cpu import depthwise as depthwise_template
 from vggc.kernels.workloads import (
     AvgPool,
+    Choice,
     Conv,
     Dense,
     Lrn,
@@ -79,6 +80,13 @@ def conv(
     )
 
 
+def pooled(workload: Conv) -> Conv:
+    """The same convolution with a 2×2 pool behind it."""
+    out = workload.output
+    halves = replace(out, height=out.height // 2, width=out.width // 2)
+    return replace(workload, output=halves, pool=True)
+
+
 def lrn(shape: tuple[int, int, int, int], size: int, beta: float, halos: Pair = (0, 0)) -> Lrn:
     return Lrn(Map(*shape, halo=halos[0]), Map(*shape, halo=halos[1]), size, 0.3, beta, 2.0)
 
@@ -104,6 +112,11 @@ CONVS = {
     "oblong": Conv(
         Map(2, 6, 11, 7, halo=2), Map(2, 3, 11, 19, halo=1), (3, 1), (2, 1), (1, 0), act=RELU
     ),
+}
+
+CONVS |= {
+    f"{name}, pooled": pooled(CONVS[name])
+    for name in ("odd extents", "batch of odd maps", "2×2 maps", "5×5 kernel, stride 2", "linear")
 }
 
 DENSES = {
@@ -207,6 +220,7 @@ def test_a_kernel_computes_its_workload(
     [
         pytest.param(CONVS["odd extents"], conv_template, id="conv"),
         pytest.param(CONVS["batch of odd maps"], conv_template, id="conv of a batch"),
+        pytest.param(CONVS["odd extents, pooled"], conv_template, id="conv that pools"),
         pytest.param(DENSES["batch of maps"], dense_template, id="dense"),
         pytest.param(GROUPED["two groups"], conv_template, id="groups"),
         pytest.param(GROUPED["depthwise"], depthwise_template, id="depthwise"),
@@ -216,11 +230,25 @@ def test_every_tile_computes_the_same(workload: Any, template: ModuleType) -> No
     target = tvm.target.Target(AVX2)
     machine = Machine.of(target)
     tiles = list(template.tiles(workload, machine))
-    sample = np.random.default_rng(0).choice(len(tiles), 8, replace=False)
+    sample = np.random.default_rng(0).choice(len(tiles), min(8, len(tiles)), replace=False)
     kernels = [template.kernel(workload, machine, tiles[index]) for index in sample]
     run = library([each.func for each in kernels], target)
     for index, each in enumerate(kernels):
         check(run(index), workload, each.packing)
+
+
+def test_choices_begin_with_the_default_and_each_is_a_kernel() -> None:
+    machine = Machine.of(tvm.target.Target(AVX2))
+    for workload in (CONVS["odd extents"], DENSES["batch"], GROUPED["depthwise"]):
+        found = choices(workload, machine)
+        default = kernel(workload, machine)
+        assert Choice(default.algorithm, tuple(default.knobs.items())) == found[0]
+        assert len(set(found)) == len(found) > 8
+        assert dict(kernel(workload, machine, found[-1]).knobs) == dict(found[-1].knobs)
+    assert choices(Softmax(1, 10), machine) == ()
+    for workload in (CONVS["odd extents"], Softmax(1, 10)):
+        with pytest.raises(ValueError, match="no"):
+            kernel(workload, machine, Choice("direct", (("rows", 3),)))
 
 
 # Accuracy

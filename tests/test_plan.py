@@ -59,6 +59,32 @@ def test_an_activation_of_what_others_see_too_stands_alone(body: str) -> None:
     assert all(workload.act is None for workload in steps if isinstance(workload, Conv))
 
 
+@pytest.mark.parametrize(
+    ("body", "fused"),
+    [
+        ("conv3-4 | pool", True),
+        ("conv3-4 act=none norm=batch | pool | conv3-4", True),
+        ("conv3-4 act=gelu | pool", False),
+        ("conv3-4 | pool3", False),
+        ("conv3-4 | pool stride=1", False),
+        ("conv3-4 | pool round=up", False),
+        ("conv3-3 groups=3 | pool", False),
+        ("a: conv3-4 | pool | conv3-4 | pool round=up | concat(gap, @a | gap)", False),
+        ("a: conv3-4 | pool | gap head h: @a", False),
+    ],
+)
+def test_a_convolution_takes_in_a_pool_of_whole_windows_that_alone_reads_it(
+    body: str, fused: bool
+) -> None:
+    steps = plan(graph_of(body, "3x13x11"), 2, fuse_pools=True).steps
+    conv = next(step for step in steps if isinstance(step.workload, Conv))
+    assert conv.workload.pool == fused
+    assert conv.layer.startswith(("conv", "a"))
+    assert not any(
+        step.workload.pool for step in calls(body).steps if hasattr(step.workload, "pool")
+    )
+
+
 def test_a_global_pool_is_a_pool_over_the_whole_map_to_a_map_of_one_pixel() -> None:
     _, pool = (step.workload for step in calls("gap").steps)
     assert (pool.kernel, pool.output) == ((13, 11), Map(2, 1, 1, 3))

@@ -218,6 +218,13 @@ def windows(x: Array, kernel: Pair, stride: Pair) -> Array:
     return sliding_window_view(x, kernel, axis=(1, 2))[:, :: stride[0], :: stride[1]]
 
 
+def halved(y: Array, out: Map) -> Array:
+    """The largest of each 2×2 pixels of `(N, H, W, C)`."""
+    whole = y[:, : 2 * out.height, : 2 * out.width]
+    blocks = whole.reshape(out.batch, out.height, 2, out.width, 2, out.channels)
+    return blocks.max((2, 4))
+
+
 def reference(workload: Workload, inputs: list[Array], weights: list[Array]) -> Array:
     """The result in float64; inputs and result without halo, the weight not packed."""
     x, *others = (each.astype(float) for each in inputs)
@@ -237,7 +244,8 @@ def reference(workload: Workload, inputs: list[Array], weights: list[Array]) -> 
                 ],
                 axis=3,
             )
-            return activate(workload.act, y + bias)
+            y = activate(workload.act, y + bias)
+            return halved(y, workload.output) if workload.pool else y
         case Dense(source=source):
             weight, bias = weights
             rows = x if source is None else x.transpose(0, 3, 1, 2).reshape(source.batch, -1)

@@ -49,6 +49,9 @@ from vggc.passes.fold import fold
 Layout: TypeAlias = Map | Shape
 """How a value lies in memory: a map, or rows of a plain shape, batch first."""
 
+RISING = ("relu", "relu6", "sigmoid", "tanh")
+"""Activations that never fall: the largest input gives the largest output."""
+
 INPUT = -1
 """In `Step.reads`: the input of the net, `(N, C, H, W)`."""
 
@@ -127,9 +130,12 @@ def input_shapes(workload: Workload) -> tuple[Shape, ...]:
             return (workload.input.shape,)
 
 
-def plan(graph: Graph, batch: int) -> Plan:
-    """The calls that compute `graph`, folded, for a batch of images."""
-    planner = _Planner(fold(graph).graph, batch)
+def plan(graph: Graph, batch: int, *, fuse_pools: bool = False) -> Plan:
+    """The calls that compute `graph`, folded, for a batch of images.
+
+    `fuse_pools` lets convolutions pool what they compute, for kernels that can.
+    """
+    planner = _Planner(fold(graph).graph, batch, fuse_pools)
     return planner.run()
 
 
@@ -139,13 +145,16 @@ class _Planner:
 
     graph: Graph
     batch: int
+    fuse_pools: bool
     steps: list[Step] = field(default_factory=list)
     values: dict[int, int] = field(default_factory=dict)
     """The step behind each node that has a value in memory."""
+    within: set[int] = field(default_factory=set)
+    """Nodes whose values stay in the registers of a step that computes more."""
 
     def run(self) -> Plan:
         for index, node in enumerate(self.graph.nodes):
-            if index not in self.values:
+            if index not in self.values and index not in self.within:
                 self.visit(index, node)
         outputs = tuple(
             Output(head.name, self.rows(head.node), self.graph.nodes[head.node].shape)
@@ -159,8 +168,14 @@ class _Planner:
                 self.emit(index, ToNhwc(self.map(index)), (INPUT,))
             case Conv2d(kernel=kernel, stride=stride, padding=padding, groups=groups):
                 last, act = self.fused(index)
+                pool = self.pooled(last, act) if groups == 1 else None
+                if pool is not None:
+                    self.within.add(last)
+                    last = pool
                 (source,) = self.maps(node)
-                conv = Conv(source, self.map(last), kernel, stride, padding, act, groups)
+                conv = Conv(
+                    source, self.map(last), kernel, stride, padding, act, groups, pool is not None
+                )
                 self.emit(last, conv, self.reads(node), node)
             case Scale():
                 last, act = self.fused(index)
@@ -178,8 +193,8 @@ class _Planner:
                 self.emit(last, dense, (read,), node)
             case MaxPool2d(kernel=kernel, stride=stride, padding=padding):
                 (source,) = self.maps(node)
-                pool = MaxPool(source, self.map(index), kernel, stride, padding)
-                self.emit(index, pool, self.reads(node))
+                maximum = MaxPool(source, self.map(index), kernel, stride, padding)
+                self.emit(index, maximum, self.reads(node))
             case AvgPool2d(kernel=kernel, stride=stride, padding=padding):
                 (source,) = self.maps(node)
                 mean = AvgPool(source, self.map(index), kernel, stride, padding)
@@ -222,7 +237,8 @@ class _Planner:
         node = self.graph.nodes[index]
         weights = tuple(self.graph.weights(weighted)) if weighted else ()
         self.values[index] = len(self.steps)
-        self.steps.append(Step(node.name, node.layer.name, workload, reads, weights))
+        layer = (weighted or node).layer.name
+        self.steps.append(Step(node.name, layer, workload, reads, weights))
 
     def flatten(self, index: int, node: Node) -> None:
         """A vector in C, H, W order, unless all who read it can read the map itself."""
@@ -276,12 +292,28 @@ class _Planner:
         """The node whose value a kernel gives, and the activation that makes it: that of the
         only one who reads the kernel's node, if it is an activation.
         """
-        readers = self.readers[index]
-        if len(readers) == 1 and index not in self.head_nodes:
-            op = self.graph.nodes[readers[0]].op
-            if isinstance(op, Activation):
-                return readers[0], op
+        reader = self.only_reader(index)
+        if reader is not None and isinstance(op := self.graph.nodes[reader].op, Activation):
+            return reader, op
         return index, None
+
+    def pooled(self, index: int, act: Activation | None) -> int | None:
+        """The pool that a convolution whose value is that of node `index` can take in."""
+        reader = self.only_reader(index) if self.fuse_pools else None
+        if reader is None or not (act is None or act.function in RISING):
+            return None
+        node = self.graph.nodes[reader]
+        halves = tuple(extent // 2 for extent in self.graph.nodes[index].shape[1:])
+        match node.op:
+            case MaxPool2d(kernel=(2, 2), stride=(2, 2), padding=(0, 0)):
+                return reader if node.shape[1:] == halves else None
+            case _:
+                return None
+
+    def only_reader(self, index: int) -> int | None:
+        """The one node that reads a node's value, if no other and no head does."""
+        readers = self.readers[index]
+        return readers[0] if len(readers) == 1 and index not in self.head_nodes else None
 
     def only_linear_reads(self, index: int) -> bool:
         readers = self.readers[index]

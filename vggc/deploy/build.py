@@ -76,7 +76,7 @@ def kernels_for(target: Target) -> KernelOf:
 
 def lowered(graph: Graph, batch: int, target: Target) -> tuple[Plan, Lowered]:
     """The calls of a compiled net, folded, and the kernels behind them."""
-    calls = plan(graph, batch)
+    calls = plan(graph, batch, fuse_pools=target.kind == "cpu")
     return calls, lower(calls, kernels_for(target))
 
 

@@ -42,10 +42,11 @@ class Map:
 
 @dataclass(frozen=True)
 class Conv:
-    """Cross-correlation in `groups` groups of channels, bias, and an activation.
+    """Cross-correlation in `groups` groups of channels, bias, an activation, a max pool.
 
-    Reads the input map, the packed weight and the bias `(K,)`; writes the output map.
-    Guaranteed: `input.halo >= max(padding)`.
+    Reads the input map, the packed weight and the bias `(K,)`; writes the output map. With
+    `pool` that holds the largest of each 2×2 pixels; a last odd row or column is left out.
+    Guaranteed: `input.halo >= max(padding)`; where it pools, the activation never falls.
     """
 
     input: Map
@@ -55,6 +56,13 @@ class Conv:
     padding: Pair
     act: Activation | None = None
     groups: int = 1
+    pool: bool = False
+
+    @property
+    def grid(self) -> Pair:
+        """The rows and columns of pixels that it computes, before it pools."""
+        scale = 2 if self.pool else 1
+        return scale * self.output.height, scale * self.output.width
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
@@ -202,7 +210,10 @@ Workload: TypeAlias = (
 
 
 class Packing(Protocol):
-    """How a kernel wants its weight laid out. `unpack(pack(w))` equals `w` bit for bit."""
+    """How a kernel wants its weight laid out.
+
+    `unpack(pack(w))` equals `w` bit for bit, or up to rounding where packing computes.
+    """
 
     @property
     def packed_shape(self) -> tuple[int, ...]: ...
@@ -210,6 +221,14 @@ class Packing(Protocol):
     def pack(self, weight: np.ndarray) -> np.ndarray: ...
 
     def unpack(self, packed: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A way to carry out a workload: an algorithm, and the sizes that it leaves open."""
+
+    algorithm: str
+    knobs: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)

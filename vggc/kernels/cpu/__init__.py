@@ -6,9 +6,11 @@ from typing import assert_never
 
 from vggc.kernels.cpu import conv, dense, depthwise, elementwise, layout, lrn, pool, softmax
 from vggc.kernels.cpu.machine import Machine
+from vggc.kernels.cpu.template import Template
 from vggc.kernels.workloads import (
     Add,
     AvgPool,
+    Choice,
     Concat,
     Conv,
     Dense,
@@ -23,18 +25,65 @@ from vggc.kernels.workloads import (
     Workload,
 )
 
-__all__ = ["Machine", "kernel"]
+__all__ = ["Machine", "choices", "kernel"]
 
 
-def kernel(workload: Workload, machine: Machine) -> Kernel:
-    """Code for `workload`, the same function whenever both arguments are the same."""
+def choices(workload: Workload, machine: Machine) -> tuple[Choice, ...]:
+    """Every way to carry out `workload`, the one of least stated cost first.
+
+    Empty where there is nothing to choose.
+    """
+    found = [
+        (template.cost(knobs), template.choice(knobs))
+        for template in templates(workload, machine)
+        for knobs in template.knobs
+    ]
+    return tuple(choice for _, choice in sorted(found, key=lambda pair: pair[0]))
+
+
+def kernel(workload: Workload, machine: Machine, choice: Choice | None = None) -> Kernel:
+    """Code for `workload`, the same function whenever all arguments are the same.
+
+    `choice` is one of `choices`, by default the first.
+
+    Raises: ValueError for a choice that is none.
+    """
+    if found := templates(workload, machine):
+        return _chosen(found, choice)
+    if choice is not None:
+        raise ValueError(f"{type(workload).__name__} leaves nothing to choose")
+    return _only(workload, machine)
+
+
+def templates(workload: Workload, machine: Machine) -> tuple[Template, ...]:
+    """The algorithms there are for `workload`."""
     match workload:
         case Conv() if depthwise.applies(workload):
-            return depthwise.kernel(workload, machine)
+            return (depthwise.template(workload, machine),)
         case Conv():
-            return conv.kernel(workload, machine)
+            return (conv.template(workload, machine),)
         case Dense():
-            return dense.kernel(workload, machine)
+            return (dense.template(workload, machine),)
+        case _:
+            return ()
+
+
+def _chosen(found: tuple[Template, ...], choice: Choice | None) -> Kernel:
+    offers = ((template, knobs) for template in found for knobs in template.knobs)
+    if choice is None:
+        template, knobs = min(offers, key=lambda offer: offer[0].cost(offer[1]))
+        return template.kernel(knobs)
+    for template, knobs in offers:
+        if template.choice(knobs) == choice:
+            return template.kernel(knobs)
+    raise ValueError(f"there is no {choice}")
+
+
+def _only(workload: Workload, machine: Machine) -> Kernel:
+    """Code for a workload that leaves nothing to choose."""
+    match workload:
+        case Conv() | Dense():
+            raise AssertionError("chosen among templates")
         case MaxPool() | AvgPool():
             return pool.kernel(workload, machine)
         case Lrn():

@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import partial, reduce
+from itertools import product
 from math import ceil, prod
 
 import numpy as np
@@ -28,6 +29,7 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.activation import activate
 from vggc.kernels.cpu.loops import clear_halo, elements, function, inside, tile_origin, view
 from vggc.kernels.cpu.machine import Machine
+from vggc.kernels.cpu.template import Cost, Template
 from vggc.kernels.workloads import Conv, Kernel
 
 # Independent multiply-adds that keep two units busy, five cycles deep on older CPUs.
@@ -55,23 +57,31 @@ class ConvKnobs:
 
 
 def tiles(conv: Conv, machine: Machine) -> Iterator[ConvKnobs]:
-    """Tiles that fit the map and leave registers for the operands."""
-    out = conv.output
-    group = out.channels // conv.groups
+    """Tiles that fit the map and leave registers for the operands; whole windows of a pool."""
+    group = conv.output.channels // conv.groups
+    height, width = conv.grid
+    side = 2 if conv.pool else 1
     for vectors in range(1, min(ceil(group / machine.lanes), MAX_VECTORS) + 1):
         pixels = (machine.registers - 1) // vectors - 1
-        for images in range(1, min(out.batch, pixels, MAX_ROWS) + 1):
-            for rows in range(1, min(out.height, pixels // images, MAX_ROWS // images) + 1):
-                for columns in range(1, min(out.width, pixels // (images * rows)) + 1):
+        for images in range(1, min(conv.output.batch, pixels, MAX_ROWS) + 1):
+            most_rows = min(height, pixels // images, MAX_ROWS // images)
+            for rows in range(side, most_rows + 1, side):
+                most_columns = min(width, pixels // (images * rows))
+                for columns in range(side, most_columns + 1, side):
                     yield ConvKnobs(images, rows, columns, vectors)
 
 
-def default_knobs(conv: Conv, machine: Machine) -> ConvKnobs:
-    """The tile that promises the shortest run."""
-    return min(tiles(conv, machine), key=lambda knobs: cost(conv, machine, knobs))
+def template(conv: Conv, machine: Machine) -> Template:
+    """Direct convolution, in groups or not."""
+    return Template(
+        "direct" if conv.groups == 1 else "grouped",
+        tiles(conv, machine),
+        partial(cost, conv, machine),
+        partial(kernel, conv, machine),
+    )
 
 
-def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> tuple[int, int, int, int]:
+def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Cost:
     """The order of preference of tiles, least first.
 
     First the half cycles that all tiles spend on one step of the reduction, on a core
@@ -84,8 +94,8 @@ def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> tuple[int, int, int,
         conv.groups
         * ceil(out.channels // conv.groups / (machine.lanes * knobs.vectors))
         * ceil(out.batch / knobs.images)
-        * ceil(out.height / knobs.rows)
-        * ceil(out.width / knobs.columns)
+        * ceil(conv.grid[0] / knobs.rows)
+        * ceil(conv.grid[1] / knobs.columns)
     )
     multiply_adds = knobs.pixels * knobs.vectors
     loads = knobs.pixels + knobs.vectors
@@ -133,9 +143,8 @@ class BlockedWeight:
         return padded[:, : self.shape[0] // self.groups].reshape(self.shape)
 
 
-def kernel(conv: Conv, machine: Machine, knobs: ConvKnobs | None = None) -> Kernel:
-    """Code for `conv` with these knobs, one of `tiles`, or with the default ones."""
-    knobs = knobs or default_knobs(conv, machine)
+def kernel(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Kernel:
+    """Code for `conv` with these knobs, one of `tiles`."""
     packing = BlockedWeight(conv.weight_shape, knobs.vectors * machine.lanes, conv.groups)
     func = function(
         partial(emit, conv, machine, knobs),
@@ -175,13 +184,14 @@ def emit(
     """Write the body of a kernel. `x` and `y` may have any shape of the maps' sizes."""
     source, out = conv.input, conv.output
     (kh, kw), (stride_y, stride_x) = conv.kernel, conv.stride
+    grid_height, grid_width = conv.grid
     top, left = (source.halo - padding for padding in conv.padding)
     block = knobs.vectors * machine.lanes
     group_in, group_out = source.channels // conv.groups, out.channels // conv.groups
     group_blocks = ceil(group_out / block)
     num_blocks = conv.groups * group_blocks
-    num_rows = ceil(out.height / knobs.rows)
-    num_columns = ceil(out.width / knobs.columns)
+    num_rows = ceil(grid_height / knobs.rows)
+    num_columns = ceil(grid_width / knobs.columns)
     num_images = ceil(out.batch / knobs.images)
 
     batch, height, width, channels = source.shape
@@ -196,9 +206,9 @@ def emit(
         group, group_block = k // group_blocks, k % group_blocks
         first_channel = group * group_out + group_block * block
         n0 = tile_origin(task // num_rows % num_images, knobs.images, out.batch)
-        y0 = tile_origin(task % num_rows, knobs.rows, out.height)
+        y0 = tile_origin(task % num_rows, knobs.rows, grid_height)
         with T.serial(num_columns) as column:
-            x0 = tile_origin(column, knobs.columns, out.width)
+            x0 = tile_origin(column, knobs.columns, grid_width)
             pixels = (knobs.images, knobs.rows, knobs.columns)
             sums = T.alloc_buffer((*pixels, block), "float32", scope="local")
 
@@ -236,10 +246,17 @@ def emit(
                     for at in elements(pixels, block, machine.lanes):
                         T.buffer_store(totals, totals[at] + sums[at], at)
 
+            side = 2 if conv.pool else 1
+            stored = (knobs.images, knobs.rows // side, knobs.columns // side)
+
             def store(num_channels: int) -> None:
-                for n, i, j, c in elements(pixels, num_channels, machine.lanes):
-                    value = totals[n, i, j, c] + bias[first_channel + c]
-                    at = inside(out, n0 + n, y0 + i, x0 + j, first_channel + c)
+                for n, i, j, c in elements(stored, num_channels, machine.lanes):
+                    window = [
+                        totals[n, side * i + di, side * j + dj, c]
+                        for di, dj in product(range(side), repeat=2)
+                    ]
+                    value = reduce(T.max, window) + bias[first_channel + c]
+                    at = inside(out, n0 + n, y0 // side + i, x0 // side + j, first_channel + c)
                     T.buffer_store(y_map, activate(conv.act, value), at)
 
             rest = group_out - (group_blocks - 1) * block

@@ -16,6 +16,7 @@ from vggc.kernels.cpu import conv
 from vggc.kernels.cpu.conv import BlockedWeight, ConvKnobs
 from vggc.kernels.cpu.loops import function
 from vggc.kernels.cpu.machine import Machine
+from vggc.kernels.cpu.template import Template
 from vggc.kernels.workloads import Conv, Dense, Kernel, Map
 
 
@@ -36,8 +37,18 @@ def tiles(dense: Dense, machine: Machine) -> Iterator[ConvKnobs]:
     return conv.tiles(as_conv(dense), machine)
 
 
-def default_knobs(dense: Dense, machine: Machine) -> ConvKnobs:
-    return conv.default_knobs(as_conv(dense), machine)
+def template(dense: Dense, machine: Machine) -> Template:
+    """A GEMV for one image, a GEMM for several."""
+    return Template(
+        algorithm(dense),
+        tiles(dense, machine),
+        partial(conv.cost, as_conv(dense), machine),
+        partial(kernel, dense, machine),
+    )
+
+
+def algorithm(dense: Dense) -> str:
+    return "gemv" if dense.batch == 1 else "gemm"
 
 
 @dataclass(frozen=True)
@@ -58,9 +69,8 @@ class BlockedColumns:
         return self.kernel.unpack(packed).reshape(self.shape)
 
 
-def kernel(dense: Dense, machine: Machine, knobs: ConvKnobs | None = None) -> Kernel:
-    """Code for `dense` with these knobs, one of `tiles`, or with the default ones."""
-    knobs = knobs or default_knobs(dense, machine)
+def kernel(dense: Dense, machine: Machine, knobs: ConvKnobs) -> Kernel:
+    """Code for `dense` with these knobs, one of `tiles`."""
     convolution = as_conv(dense)
     blocked = BlockedWeight(convolution.weight_shape, knobs.vectors * machine.lanes)
     func = function(
@@ -71,4 +81,4 @@ def kernel(dense: Dense, machine: Machine, knobs: ConvKnobs | None = None) -> Ke
         y=(dense.batch, dense.out_features),
     )
     packing = BlockedColumns((dense.out_features, dense.in_features), blocked)
-    return Kernel("gemv" if dense.batch == 1 else "gemm", asdict(knobs), func, packing)
+    return Kernel(algorithm(dense), asdict(knobs), func, packing)

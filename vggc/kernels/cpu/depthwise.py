@@ -29,6 +29,7 @@ from vggc.kernels.cpu.loops import (
     tile_origin,
 )
 from vggc.kernels.cpu.machine import Machine
+from vggc.kernels.cpu.template import Cost, Template
 from vggc.kernels.workloads import Conv, Kernel
 
 # More vectors a tile would leave too few pixels to share their windows.
@@ -75,12 +76,17 @@ def tiles(conv: Conv, machine: Machine) -> Iterator[DepthwiseKnobs]:
             yield DepthwiseKnobs(count, vectors)
 
 
-def default_knobs(conv: Conv, machine: Machine) -> DepthwiseKnobs:
-    """The tile that promises the shortest run."""
-    return min(tiles(conv, machine), key=lambda knobs: cost(conv, machine, knobs))
+def template(conv: Conv, machine: Machine) -> Template:
+    """Depthwise convolution."""
+    return Template(
+        "depthwise",
+        tiles(conv, machine),
+        partial(cost, conv, machine),
+        partial(kernel, conv, machine),
+    )
 
 
-def cost(conv: Conv, machine: Machine, knobs: DepthwiseKnobs) -> tuple[int, int]:
+def cost(conv: Conv, machine: Machine, knobs: DepthwiseKnobs) -> Cost:
     """The order of preference of tiles, least first.
 
     The half cycles that all tiles of a row spend on one row of taps, on a core that starts
@@ -97,9 +103,8 @@ def cost(conv: Conv, machine: Machine, knobs: DepthwiseKnobs) -> tuple[int, int]
     return num_tiles * step, num_tiles * loads
 
 
-def kernel(conv: Conv, machine: Machine, knobs: DepthwiseKnobs | None = None) -> Kernel:
-    """Code for `conv` with these knobs, one of `tiles`, or with the default ones."""
-    knobs = knobs or default_knobs(conv, machine)
+def kernel(conv: Conv, machine: Machine, knobs: DepthwiseKnobs) -> Kernel:
+    """Code for `conv` with these knobs, one of `tiles`."""
     packing = TapsFirst(conv.weight_shape)
     func = function(
         partial(emit, conv, machine, knobs),
