@@ -5,15 +5,18 @@ fused into it, and the exact layout of what it reads and writes. The backend mak
 workloads; the functions `vggc.kernels.cpu.kernel` and `vggc.kernels.cuda.kernel` turn
 one into code.
 
-Activations are float32 in NHWC order. A map may carry a *halo*: rows and columns of
-zeros kept around it, so that the padded convolution that reads it needs neither a
-copy nor a bounds check. Whoever writes a map writes its halo too.
+Activations lie in NHWC order. A map may carry a *halo*: rows and columns of zeros kept
+around it, so that the padded convolution that reads it needs neither a copy nor a bounds
+check. Whoever writes a map writes its halo too.
+
+Where nothing else is said, values are float32. Maps of fewer bits are known to `Conv`,
+`MaxPool` and `Convert` alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from vggc.ir.ops import Activation
 
@@ -23,21 +26,44 @@ if TYPE_CHECKING:
 
 Pair: TypeAlias = tuple[int, int]
 
+Format: TypeAlias = Literal["float32", "bfloat16", "uint8"]
+"""How the values of a map are written. A uint8 `q` stands for `scale·(q - zero)`; the scale
+is data, found by calibration."""
+
+WORD: dict[Format, int] = {"float32": 1, "bfloat16": 2, "uint8": 4}
+"""How many values of a format 32 bits hold."""
+
+STORAGE: dict[Format, str] = {"float32": "float32", "bfloat16": "uint16", "uint8": "uint8"}
+"""The type of a buffer of a format. TVM would compute float32 where it is told bfloat16."""
+
 
 @dataclass(frozen=True)
 class Map:
-    """A batch of feature maps, `(N, H + 2·halo, W + 2·halo, C)` in memory."""
+    """A batch of feature maps, `(N, H + 2·halo, W + 2·halo, C)` in memory.
+
+    `zero` is what stands for zero, in the halo too. Formats of fewer bits are multiplied in
+    words of 32 bits: their C is padded to whole words with zeros.
+    """
 
     batch: int
     height: int
     width: int
     channels: int
     halo: int = 0
+    format: Format = "float32"
+    zero: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         border = 2 * self.halo
-        return (self.batch, self.height + border, self.width + border, self.channels)
+        word = WORD[self.format]
+        stored = -(-self.channels // word) * word
+        return (self.batch, self.height + border, self.width + border, stored)
+
+    @property
+    def storage(self) -> str:
+        """The type of its buffer's elements."""
+        return STORAGE[self.format]
 
 
 @dataclass(frozen=True)
@@ -47,6 +73,10 @@ class Conv:
     Reads the input map, the packed weight and the bias `(K,)`; writes the output map. With
     `pool` that holds the largest of each 2×2 pixels; a last odd row or column is left out.
     Guaranteed: `input.halo >= max(padding)`; where it pools, the activation never falls.
+
+    With a bfloat16 input the weight is bfloat16; with a uint8 one it is int8, and the
+    scale of the sums `(K,)` stands before the bias. A uint8 output's scale `(1,)` comes last.
+    Inputs of fewer bits have one group.
     """
 
     input: Map
@@ -180,6 +210,14 @@ class Softmax:
 
 
 @dataclass(frozen=True)
+class Convert:
+    """A map in another format, one of the two float32; a uint8 one's scale is the weight `(1,)`."""
+
+    input: Map
+    output: Map
+
+
+@dataclass(frozen=True)
 class ToNhwc:
     """`(N, C, H, W)` without halo to the map `output`."""
 
@@ -204,6 +242,7 @@ Workload: TypeAlias = (
     | Concat
     | Add
     | Softmax
+    | Convert
     | ToNhwc
     | ToNchw
 )

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from vggc.kernels.cpu import conv, dense, depthwise, elementwise, layout, lrn, pool, softmax
+from vggc.kernels.cpu import (
+    conv,
+    dense,
+    depthwise,
+    dot,
+    elementwise,
+    formats,
+    layout,
+    lrn,
+    pool,
+    softmax,
+)
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.template import Template
 from vggc.kernels.workloads import (
@@ -13,6 +24,7 @@ from vggc.kernels.workloads import (
     Choice,
     Concat,
     Conv,
+    Convert,
     Dense,
     Kernel,
     Lrn,
@@ -58,6 +70,8 @@ def kernel(workload: Workload, machine: Machine, choice: Choice | None = None) -
 def templates(workload: Workload, machine: Machine) -> tuple[Template, ...]:
     """The algorithms there are for `workload`."""
     match workload:
+        case Conv() if workload.input.format != "float32":
+            return (dot.template(workload, machine),)
         case Conv() if depthwise.applies(workload):
             return (depthwise.template(workload, machine),)
         case Conv():
@@ -98,6 +112,8 @@ def _only(workload: Workload, machine: Machine) -> Kernel:
             return elementwise.add(workload)
         case Softmax():
             return softmax.kernel(workload)
+        case Convert():
+            return formats.convert(workload)
         case ToNhwc():
             return layout.to_nhwc(workload)
         case ToNchw():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from tvm.ir import Expr
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx import Buffer, PrimFunc
+from tvm.tirx import Buffer, PrimFunc, const
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.workloads import Map
@@ -16,11 +16,23 @@ from vggc.kernels.workloads import Map
 MAX_TERMS = 16
 
 
-def function(body: Callable[..., None], **shapes: tuple[int, ...]) -> PrimFunc:
-    """The function of float32 buffers with these names and shapes that `body` writes."""
+def function(
+    body: Callable[..., None],
+    types: Mapping[str, str] | None = None,
+    /,
+    **shapes: tuple[int, ...],
+) -> PrimFunc:
+    """The function of buffers with these names and shapes that `body` writes.
+
+    They hold float32 where `types` does not say otherwise.
+    """
+    types = types or {}
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr({"tirx.noalias": True})
-        buffers = [T.arg(name, T.buffer(shape, "float32")) for name, shape in shapes.items()]
+        buffers = [
+            T.arg(name, T.buffer(shape, types.get(name, "float32")))
+            for name, shape in shapes.items()
+        ]
         with T.sblock("root"):
             body(*buffers)
     return builder.get()
@@ -28,7 +40,7 @@ def function(body: Callable[..., None], **shapes: tuple[int, ...]) -> PrimFunc:
 
 def view(buffer: Buffer, shape: tuple[int, ...]) -> Buffer:
     """The same memory under another shape."""
-    return T.decl_buffer(shape, "float32", data=buffer.data)
+    return T.decl_buffer(shape, buffer.dtype, data=buffer.data)
 
 
 @contextmanager
@@ -76,12 +88,13 @@ def clear_halo(output: Buffer, map: Map) -> None:
         return
     batch, height, width, channels = map.shape
     side = map.halo * channels
+    zero = const(map.zero, map.storage)
     rows = view(output, (batch, height, width * channels))
     with T.parallel(batch * height) as row:
         image, y = row // height, row % height
         with T.If(T.And(map.halo <= y, y < map.halo + map.height)):
             with T.Then(), T.serial(side) as i:
-                T.buffer_store(rows, T.float32(0), [image, y, i])
-                T.buffer_store(rows, T.float32(0), [image, y, width * channels - side + i])
+                T.buffer_store(rows, zero, [image, y, i])
+                T.buffer_store(rows, zero, [image, y, width * channels - side + i])
             with T.Else(), T.serial(width * channels) as i:
-                T.buffer_store(rows, T.float32(0), [image, y, i])
+                T.buffer_store(rows, zero, [image, y, i])

@@ -1,4 +1,4 @@
-"""Maximum and mean over windows.
+"""Maximum and mean over windows; of a map of fewer bits than float32 the maximum only.
 
 A small window is one expression, a row of output pixels per task. A large one, such as a
 whole map, is walked with a block of channels in registers, a row and a block per task.
@@ -16,6 +16,7 @@ from tvm.ir import Expr
 from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
+from vggc.kernels.cpu import formats
 from vggc.kernels.cpu.loops import (
     MAX_TERMS,
     clear_halo,
@@ -39,7 +40,9 @@ def kernel(pool: MaxPool | AvgPool, machine: Machine) -> Kernel:
         algorithm, body = "window", partial(emit_small, pool)
     else:
         algorithm, body = "walk", partial(emit_large, pool, machine)
-    return Kernel(algorithm, {}, function(body, x=pool.input.shape, y=pool.output.shape))
+    types = {"x": pool.input.storage, "y": pool.output.storage}
+    func = function(body, types, x=pool.input.shape, y=pool.output.shape)
+    return Kernel(algorithm, {}, func)
 
 
 def emit_small(pool: MaxPool | AvgPool, x: Buffer, y: Buffer) -> None:
@@ -47,12 +50,15 @@ def emit_small(pool: MaxPool | AvgPool, x: Buffer, y: Buffer) -> None:
     source, out = pool.input, pool.output
     rows, columns = axes(pool)
     offsets = list(product(range(rows.kernel), range(columns.kernel)))
+    # What pads the channels goes through the pool as they do.
+    channels = out.shape[-1]
 
     clear_halo(y, out)
-    with parallel_rows(out) as (n, i), T.serial(out.width) as j, T.serial(out.channels) as c:
+    with parallel_rows(out) as (n, i), T.serial(out.width) as j, T.serial(channels) as c:
 
         def read(dy: int, dx: int) -> Expr:
-            return x[*inside(source, n, rows.clamped(i, dy), columns.clamped(j, dx), c)]
+            stored = x[*inside(source, n, rows.clamped(i, dy), columns.clamped(j, dx), c)]
+            return formats.read_ordered(stored, source.format)
 
         def summand(dy: int, dx: int) -> Expr:
             if not (rows.overhangs or columns.overhangs):
@@ -65,7 +71,7 @@ def emit_small(pool: MaxPool | AvgPool, x: Buffer, y: Buffer) -> None:
         else:
             count = rows.span(i)[1] * columns.span(j)[1]
             value = reduce(add, (summand(*offset) for offset in offsets)) / to_float(count)
-        T.buffer_store(y, value, inside(out, n, i, j, c))
+        T.buffer_store(y, formats.write_ordered(value, out.format), inside(out, n, i, j, c))
 
 
 def emit_large(pool: MaxPool | AvgPool, machine: Machine, x: Buffer, y: Buffer) -> None:
@@ -76,8 +82,10 @@ def emit_large(pool: MaxPool | AvgPool, machine: Machine, x: Buffer, y: Buffer) 
     """
     source, out = pool.input, pool.output
     rows, columns = axes(pool)
-    block = min(MAX_VECTORS * machine.lanes, out.channels)
-    num_blocks = ceil(out.channels / block)
+    num_channels = out.shape[-1]
+    block = min(MAX_VECTORS * machine.lanes, num_channels)
+    num_blocks = ceil(num_channels / block)
+    number = "uint8" if out.format == "uint8" else "float32"
 
     def channels(start: Expr) -> Iterator[tuple[Expr, Expr]]:
         """Those of a block: their index in it and in the map."""
@@ -87,13 +95,14 @@ def emit_large(pool: MaxPool | AvgPool, machine: Machine, x: Buffer, y: Buffer) 
     clear_halo(y, out)
     with T.parallel(out.batch * out.height * num_blocks) as task:
         n, i = task // (out.height * num_blocks), task // num_blocks % out.height
-        c0 = tile_origin(task % num_blocks, block, out.channels)
+        c0 = tile_origin(task % num_blocks, block, num_channels)
         with T.serial(out.width) as j:
             (top, height), (left, width) = rows.span(i), columns.span(j)
-            result = T.alloc_buffer((block,), "float32", scope="local")
+            result = T.alloc_buffer((block,), number, scope="local")
 
             def read(dy: Expr | int, dx: Expr | int, c: Expr) -> Expr:
-                return x[*inside(source, n, top + dy, left + dx, c)]
+                stored = x[*inside(source, n, top + dy, left + dx, c)]
+                return formats.read_ordered(stored, source.format)
 
             if isinstance(pool, MaxPool):
                 for at, c in channels(c0):
@@ -117,7 +126,8 @@ def emit_large(pool: MaxPool | AvgPool, machine: Machine, x: Buffer, y: Buffer) 
                 value = result[at]
                 if isinstance(pool, AvgPool):
                     value = value / to_float(height * width)
-                T.buffer_store(y, value, inside(out, n, i, j, c))
+                stored = formats.write_ordered(value, out.format)
+                T.buffer_store(y, stored, inside(out, n, i, j, c))
 
 
 def to_float(count: Expr | int) -> Expr:

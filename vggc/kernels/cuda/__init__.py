@@ -21,6 +21,7 @@ from vggc.kernels.workloads import (
     AvgPool,
     Concat,
     Conv,
+    Convert,
     Dense,
     Kernel,
     Lrn,
@@ -70,6 +71,8 @@ def kernel(workload: Workload) -> Kernel:
             shape = (workload.batch, workload.features)
             func = function(partial(small.softmax, workload), x=shape, y=shape)
             return Kernel("softmax", {}, func)
+        case Convert():
+            raise AssertionError("plans for GPUs are float32 throughout")
         case ToNhwc(output=map):
             func = function(partial(small.to_nhwc, workload), x=_nchw(map), y=map.shape)
             return Kernel("to_nhwc", {}, func)

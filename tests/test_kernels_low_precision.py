@@ -1,0 +1,374 @@
+"""The CPU kernels in bfloat16 and int8 against exact references, on shapes no tile divides."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TVM_NUM_THREADS", "2")
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import pytest
+import tvm
+from numpy.typing import NDArray
+from workload_reference import ACTIVATIONS, activate, halved, pool, reference, windows
+
+from vggc.ir.ops import RELU, Activation
+from vggc.kernels.cpu import Machine, dot, kernel
+from vggc.kernels.workloads import Conv, Convert, Format, Kernel, Map, MaxPool, Pair
+
+Array: TypeAlias = NDArray[Any]
+Few: TypeAlias = Conv | Convert | MaxPool
+
+HOST = tvm.target.Target(
+    {"kind": "llvm", "mcpu": str(tvm.get_global_func("target.llvm_get_system_cpu")())}
+)
+HAS = tvm.get_global_func("target.target_has_feature")
+LACKS = [feature for feature in dot.INSTRUCTIONS.values() if not HAS(feature, HOST)]
+pytestmark = pytest.mark.skipif(bool(LACKS), reason=f"this CPU lacks {', '.join(LACKS)}")
+
+
+# Samples
+
+
+def conv(
+    source: Map,
+    channels: int,
+    kernel: Pair = (3, 3),
+    stride: Pair = (1, 1),
+    padding: Pair = (1, 1),
+    act: Activation | None = RELU,
+    out: tuple[int, Format, int] = (0, "float32", 0),
+    pools: bool = False,
+) -> Conv:
+    """A convolution of `source`; `out` are halo, format and zero of its output."""
+    extents = (source.height, source.width)
+    height, width = (
+        (extent + 2 * p - k) // s + 1
+        for extent, p, k, s in zip(extents, padding, kernel, stride, strict=True)
+    )
+    if pools:
+        height, width = height // 2, width // 2
+    output = Map(source.batch, height, width, channels, *out)
+    return Conv(source, output, kernel, stride, padding, act, pool=pools)
+
+
+def convs(form: Format) -> dict[str, Conv]:
+    """Odd shapes, every activation, every format of the output."""
+    zeros = (0, 128) if form == "uint8" else (0, 0)
+    low, signed = (1, form, zeros[0]), (2, form, zeros[1])
+
+    def of(*shape: int, halo: int = 1, zero: int = 0) -> Map:
+        return Map(*shape, halo, form, zero)
+
+    found = {
+        "first layer": conv(of(1, 30, 29, 3, zero=zeros[1]), 64, out=low),
+        "one channel": conv(of(1, 9, 9, 1), 10, out=low),
+        "odd extents": conv(of(1, 13, 17, 5), 33, out=signed, act=None),
+        "batch of odd maps": conv(of(3, 7, 7, 9), 40, out=low),
+        "1×1 maps": conv(of(1, 1, 1, 24), 64, out=low),
+        "batch of 1×1 maps": conv(of(5, 1, 1, 22), 70),
+        "1000 channels": conv(of(1, 3, 3, 4), 1000),
+        "1×1 kernel": conv(of(2, 9, 9, 20, halo=0), 70, (1, 1), padding=(0, 0), out=low),
+        "1×1 kernel in a halo": conv(of(1, 9, 9, 20), 16, (1, 1), padding=(0, 0)),
+        "5×5 kernel": conv(of(1, 11, 8, 6, halo=2, zero=zeros[1]), 17, (5, 5), padding=(2, 2)),
+        "no padding": conv(of(1, 9, 9, 6), 31, padding=(0, 0), out=low),
+        "stride 2": conv(of(1, 15, 12, 6, zero=zeros[1]), 32, stride=(2, 2), out=low),
+        "oblong": conv(of(2, 6, 11, 7, halo=2), 19, (3, 1), (2, 1), (1, 0), out=signed),
+        "pooled": conv(of(1, 12, 10, 16), 32, out=low, pools=True),
+        "pooled, the last row left out": conv(of(2, 7, 9, 5), 21, out=signed, pools=True, act=None),
+        "dense": conv(of(1, 1, 1, 77, halo=0), 130, (1, 1), padding=(0, 0), act=None),
+        "dense of a batch": conv(of(5, 1, 1, 77, halo=0), 130, (1, 1), padding=(0, 0), out=low),
+        "dense of a map": conv(of(2, 3, 5, 10, halo=0), 70, (3, 5), padding=(0, 0)),
+        "long reductions": conv(of(1, 4, 3, 1200), 20, out=low),
+    }
+    for name, act in ACTIVATIONS.items():
+        found[name] = conv(of(2, 5, 6, 7), 19, act=act, out=signed)
+    return found
+
+
+def draws(form: Format, seed: int, count: int) -> Iterator[Conv]:
+    """Convolutions of random shapes and options."""
+    rng = random.Random(seed)
+    size = rng.randint
+    for _ in range(count):
+        kernel, stride = (size(1, 4), size(1, 4)), (size(1, 3), size(1, 3))
+        extents = [size(max(1, k - 2), 12) for k in kernel]
+        least = [max(0, -(-(k - n) // 2)) for k, n in zip(kernel, extents, strict=True)]
+        padding = (size(least[0], 2), size(least[1], 2))
+        zero = rng.choice([0, 128]) if form == "uint8" else 0
+        halo = max(padding) + size(0, 1)
+        source = Map(size(1, 3), *extents, size(1, 40), halo, form, zero)
+        act = rng.choice([None, RELU, *ACTIVATIONS.values()])
+        formats: list[Format] = ["float32", form]
+        target = rng.choice(formats)
+        out = (size(0, 2), target, rng.choice([0, 128]) if target == "uint8" else 0)
+        grid = conv(source, 1, kernel, stride, padding).output
+        rises = act is None or act.function in ("relu", "relu6", "sigmoid", "tanh")
+        pools = min(grid.height, grid.width) > 1 and rises and rng.random() < 0.3
+        yield conv(source, size(1, 90), kernel, stride, padding, act, out, pools)
+
+
+def conversions() -> dict[str, Convert]:
+    """To and from float32."""
+    found = {}
+    for form, zero in (("bfloat16", 0), ("uint8", 0), ("uint8", 128)):
+        for channels in (3, 32):
+            few = Map(2, 5, 7, channels, 1, form, zero)  # type: ignore[arg-type]
+            full = Map(2, 5, 7, channels, 2)
+            found[f"{channels} to {form} around {zero}"] = Convert(full, few)
+            found[f"{channels} from {form} around {zero}"] = Convert(few, full)
+    return found
+
+
+def pools() -> dict[str, MaxPool]:
+    """Small windows and large ones, of both formats."""
+    found = {}
+    for form, zero in (("bfloat16", 0), ("uint8", 0), ("uint8", 128)):
+        for name, arguments in {
+            "2×2": ((2, 8, 6, 20), (2, 2), (2, 2)),
+            "3×3, padded": ((1, 9, 8, 37), (3, 3), (2, 2), (1, 1)),
+            "6×5": ((1, 9, 13, 3), (6, 5), (5, 4), (2, 1), True),
+        }.items():
+            plain = pool(MaxPool, *arguments, halos=(1, 2))  # type: ignore[arg-type]
+            assert isinstance(plain, MaxPool)
+            maps = [
+                replace(m, format=form, zero=zero)
+                for m in (plain.input, plain.output)  # type: ignore[arg-type]
+            ]
+            found[f"pool {name} of {form} around {zero}"] = replace(
+                plain, input=maps[0], output=maps[1]
+            )
+    return found
+
+
+WORKLOADS: dict[str, Few] = {
+    **{f"{name}, bfloat16": work for name, work in convs("bfloat16").items()},
+    **{f"{name}, int8": work for name, work in convs("uint8").items()},
+    **{f"draw {i}, bfloat16": work for i, work in enumerate(draws("bfloat16", 0, 10))},
+    **{f"draw {i}, int8": work for i, work in enumerate(draws("uint8", 1, 10))},
+    **conversions(),
+    **pools(),
+}
+
+
+# Their meaning
+
+
+def to_bfloat16(x: Array) -> Array:
+    """Rounded to nearest, ties to even, as uint16."""
+    bits = np.asarray(x, np.float32).view(np.uint32).astype(np.uint64)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def from_bfloat16(x: Array) -> Array:
+    return (x.astype(np.uint32) << 16).view(np.float32)
+
+
+def inner(buffer: Array, map: Map) -> Array:
+    """A map's content, without its halo and what pads its channels."""
+    rows, columns = (slice(map.halo, map.halo + extent) for extent in (map.height, map.width))
+    return buffer[:, rows, columns, : map.channels]
+
+
+def filled(map: Map, rng: np.random.Generator) -> Array:
+    """A buffer of the map with random content."""
+    buffer = np.full(map.shape, map.zero, map.storage)
+    content = inner(buffer, map)
+    match map.format:
+        case "float32":
+            content[...] = rng.standard_normal(content.shape)
+        case "bfloat16":
+            content[...] = to_bfloat16(rng.standard_normal(content.shape))
+        case "uint8":
+            content[...] = rng.integers(0, 256, content.shape)
+    return buffer
+
+
+def meaning(buffer: Array, map: Map, scale: float) -> Array:
+    """The content in float64."""
+    content = inner(buffer, map)
+    match map.format:
+        case "bfloat16":
+            return from_bfloat16(content).astype(float)
+        case "uint8":
+            return scale * (content.astype(float) - map.zero)
+        case _:
+            return content.astype(float)
+
+
+def check(run: Any, workload: Few, made: Kernel, seed: int = 0) -> None:
+    """The content is right to the last bit that is stored, and around it lies zero."""
+    rng = np.random.default_rng(seed)
+    source, out = workload.input, workload.output
+    x = filled(source, rng)
+    weights: list[Array] = []
+    in_scale, out_scale = (0.02, 0.05) if isinstance(workload, Conv) else (0.02, 0.02)
+    match workload:
+        case Conv():
+            weights, values = conv_weights(workload, rng, in_scale)
+            exact = exact_conv(workload, meaning(x, source, in_scale), *values)
+            packing = made.packing
+            assert packing is not None
+            weights[0] = packing.pack(weights[0])
+            if out.format == "uint8":
+                weights.append(np.float32([out_scale]))
+        case Convert():
+            exact = meaning(x, source, in_scale)
+            if "uint8" in (source.format, out.format):
+                weights = [np.float32([0.02])]
+        case MaxPool():
+            exact = reference(workload, [meaning(x, source, in_scale)], [])
+    start = 0xFF if out.format != "float32" else np.nan
+    y = tvm.runtime.tensor(np.full(out.shape, start, out.storage))
+
+    run(*map(tvm.runtime.tensor, [x, *weights]), y)
+
+    result = y.numpy()
+    got = meaning(result, out, out_scale)
+    size = np.abs(exact).max()
+    match out.format:
+        case "float32":
+            np.testing.assert_allclose(got, exact, rtol=1e-4, atol=1e-5 * size)
+        case "bfloat16":
+            np.testing.assert_allclose(got, exact, rtol=1.01 * 2**-8, atol=1e-5 * size)
+        case "uint8":
+            low, high = -out.zero * out_scale, (255 - out.zero) * out_scale
+            np.testing.assert_allclose(
+                got, np.clip(exact, low, high), rtol=0, atol=0.501 * out_scale + 1e-5 * size
+            )
+    inner(result, out)[...] = out.zero
+    assert (result == out.zero).all()
+
+
+def conv_weights(
+    workload: Conv, rng: np.random.Generator, in_scale: float
+) -> tuple[list[Array], tuple[Array, Array]]:
+    """The weights that a kernel takes, the first not packed, and what they mean."""
+    shape = workload.weight_shape
+    bias = rng.standard_normal(shape[0]).astype(np.float32)
+    if workload.input.format == "bfloat16":
+        weight = to_bfloat16(rng.standard_normal(shape))
+        return [weight, bias], (from_bfloat16(weight).astype(float), bias.astype(float))
+    weight = rng.integers(-127, 128, shape).astype(np.int8)
+    scales = rng.uniform(0.5, 1.5, shape[0]) / 400
+    rescale = (scales * in_scale).astype(np.float32)
+    # What the zero of the input adds to every sum goes off the bias.
+    shift = workload.input.zero * weight.astype(float).sum((1, 2, 3)) * rescale
+    corrected = (bias - shift).astype(np.float32)
+    exact = weight * scales[:, None, None, None]
+    return [weight, rescale, corrected], (exact, bias.astype(float))
+
+
+def exact_conv(workload: Conv, x: Array, weight: Array, bias: Array) -> Array:
+    top, left = workload.padding
+    padded = np.pad(x, ((0, 0), (top, top), (left, left), (0, 0)))
+    parts = windows(padded, workload.kernel, workload.stride)
+    y = activate(workload.act, np.einsum("nyxcij,kcij->nyxk", parts, weight, optimize=True) + bias)
+    return halved(y, workload.output) if workload.pool else y
+
+
+# Running them
+
+
+def library(kernels: list[Kernel]) -> Callable[[int], Any]:
+    named = {
+        f"f{i}": each.func.with_attr("global_symbol", f"f{i}") for i, each in enumerate(kernels)
+    }
+    compiled = tvm.compile(tvm.IRModule(named), target=HOST)
+    return lambda index: compiled[f"f{index}"]
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Callable[[str], tuple[Any, Kernel]]:
+    kernels = {name: kernel(work, Machine.of(HOST)) for name, work in WORKLOADS.items()}
+    run = library(list(kernels.values()))
+    found = {name: (run(i), each) for i, (name, each) in enumerate(kernels.items())}
+    return found.__getitem__
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_kernel_computes_its_workload(
+    name: str, compiled: Callable[[str], tuple[Any, Kernel]]
+) -> None:
+    run, made = compiled(name)
+    check(run, WORKLOADS[name], made)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["bfloat16", "uint8"])
+def test_random_shapes_and_options(form: Format) -> None:
+    works = list(draws(form, 2, 250))
+    kernels = [kernel(work, Machine.of(HOST)) for work in works]
+    run = library(kernels)
+    for index, (work, made) in enumerate(zip(works, kernels, strict=True)):
+        check(run(index), work, made, seed=index)
+
+
+@pytest.mark.parametrize("name", ["batch of odd maps, bfloat16", "pooled, int8"])
+def test_every_tile_computes_the_same(name: str) -> None:
+    work = WORKLOADS[name]
+    assert isinstance(work, Conv)
+    template = dot.template(work, Machine.of(HOST))
+    knobs = list(template.knobs)
+    sample = np.random.default_rng(0).choice(len(knobs), 8, replace=False)
+    kernels = [template.kernel(knobs[index]) for index in sample]
+    run = library(kernels)
+    for index, made in enumerate(kernels):
+        check(run(index), work, made)
+
+
+def test_the_largest_sum_of_integers_is_exact() -> None:
+    """As many terms as may be, each as large as can be, all of one sign."""
+    channels = dot.MAX_TERMS_INT8 // 4 * 4
+    work = conv(Map(1, 1, 1, channels, 0, "uint8"), 16, (1, 1), padding=(0, 0), act=None)
+    made = kernel(work, Machine.of(HOST))
+    assert made.packing is not None
+    x = np.full(work.input.shape, 255, np.uint8)
+    signs = np.where(np.arange(16) % 2, 1, -1).astype(np.int8)
+    weight = np.broadcast_to(127 * signs[:, None, None, None], work.weight_shape)
+    one, nothing = np.ones(16, np.float32), np.zeros(16, np.float32)
+    y = tvm.runtime.tensor(np.zeros(work.output.shape, np.float32))
+    arguments = [x, made.packing.pack(weight.astype(np.int8)), one, nothing]
+    library([made])(0)(*map(tvm.runtime.tensor, arguments), y)
+    np.testing.assert_array_equal(y.numpy().ravel(), np.float32(255 * 127 * channels) * signs)
+
+
+@pytest.mark.parametrize(
+    ("form", "instruction"), [("bfloat16", "vdpbf16ps"), ("uint8", "vpdpbusd")]
+)
+def test_the_machine_code_holds_the_instruction(form: Format, instruction: str) -> None:
+    made = kernel(convs(form)["odd extents"], Machine.of(HOST))
+    module = tvm.IRModule({"f": made.func.with_attr("global_symbol", "f")})
+    code = tvm.compile(module, target=HOST).mod.inspect_source("asm")
+    tile = made.knobs
+    products = tile["images"] * tile["rows"] * tile["columns"] * tile["vectors"]
+    assert code.count(f"\t{instruction}\t") >= products
+    assert "vggc_dot" not in code  # inlined, not called
+
+
+def test_what_is_no_number_stays_none_in_bfloat16() -> None:
+    values = np.float32([np.nan, -np.nan, np.inf, -np.inf, 3.4e38, 1e-40, -0.0, 1 + 2**-8])
+    values = np.append(values, np.uint32([0x7F800001, 0xFFFFFFFF]).view(np.float32))
+    work = Convert(Map(1, 1, 1, values.size), Map(1, 1, 1, values.size, 0, "bfloat16"))
+    y = tvm.runtime.tensor(np.zeros(work.output.shape, np.uint16))
+    library([kernel(work, Machine.of(HOST))])(0)(
+        tvm.runtime.tensor(values.reshape(work.input.shape)), y
+    )
+    expected = np.where(np.isnan(values), np.nan, from_bfloat16(to_bfloat16(values)))
+    np.testing.assert_array_equal(from_bfloat16(y.numpy().ravel()), expected)
+
+
+@pytest.mark.parametrize("work", [*convs("bfloat16").values(), *convs("uint8").values()])
+def test_unpacking_gives_the_weight_back(work: Conv) -> None:
+    packing = kernel(work, Machine.of(HOST)).packing
+    assert packing is not None
+    weight = np.random.default_rng(0).integers(-127, 128, work.weight_shape).astype(np.int8)
+    packed = packing.pack(weight)
+    assert packed.shape == packing.packed_shape
+    assert packed.flags.c_contiguous
+    np.testing.assert_array_equal(packing.unpack(packed), weight)

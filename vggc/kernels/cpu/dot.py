@@ -1,0 +1,209 @@
+"""Direct convolution in fewer bits: each instruction adds two or four products a lane.
+
+The register tile and the loops are those of `conv`; what is broadcast is a word of 32 bits,
+which holds neighbouring channels of a pixel: two in bfloat16, multiplied by `vdpbf16ps`
+(AVX512-BF16) and summed in float32, or four in uint8, multiplied with int8 weights by
+`vpdpbusd` (AVX512-VNNI) and summed in int32, without rounding and without overflow below
+`MAX_TERMS_INT8` terms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial, reduce
+from itertools import product
+from math import ceil
+
+import numpy as np
+from tvm.ir import Expr
+from tvm.tirx import Buffer
+from tvm.tirx.script import builder as T
+
+from vggc.kernels.activation import activate
+from vggc.kernels.cpu import conv as direct
+from vggc.kernels.cpu.conv import ConvKnobs
+from vggc.kernels.cpu.formats import clear_padding, rounded
+from vggc.kernels.cpu.loops import (
+    clear_halo,
+    elements,
+    function,
+    inside,
+    tile_origin,
+    unrolled,
+)
+from vggc.kernels.cpu.machine import Machine
+from vggc.kernels.cpu.template import Template
+from vggc.kernels.workloads import WORD, Conv, Format, Kernel
+
+INSTRUCTIONS: dict[Format, str] = {"bfloat16": "avx512bf16", "uint8": "avx512vnni"}
+"""What a CPU must have to multiply each format, in LLVM's words."""
+
+LANES = 16
+MAX_TERMS_INT8 = (2**31 - 1) // (255 * 127)
+
+# TVM would compute bfloat16 in float32, so it is shown words, and LLVM what they hold.
+DOT_BFLOAT16 = """
+declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
+
+define <16 x float> @vggc_dot_bfloat16(<16 x float> %sums, <16 x i32> %a, <16 x i32> %b) {
+  %x = bitcast <16 x i32> %a to <32 x bfloat>
+  %y = bitcast <16 x i32> %b to <32 x bfloat>
+  %result = call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(
+    <16 x float> %sums, <32 x bfloat> %x, <32 x bfloat> %y)
+  ret <16 x float> %result
+}
+"""
+
+
+@dataclass(frozen=True)
+class WordWeight:
+    """`(K, C, kh, kw)` as `(K/block, kh, kw, C/word, block, word)`, padded with zeros."""
+
+    shape: tuple[int, ...]
+    block: int
+    word: int
+
+    @property
+    def packed_shape(self) -> tuple[int, ...]:
+        k, c, kh, kw = self.shape
+        return (ceil(k / self.block), kh, kw, ceil(c / self.word), self.block, self.word)
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        k, c, kh, kw = self.shape
+        blocks, _, _, words, block, word = self.packed_shape
+        padded = np.zeros((blocks * block, words * word, kh, kw), weight.dtype)
+        padded[:k, :c] = weight
+        split = padded.reshape(blocks, block, words, word, kh, kw)
+        return np.ascontiguousarray(split.transpose(0, 4, 5, 2, 1, 3))
+
+    def unpack(self, packed: np.ndarray) -> np.ndarray:
+        k, c, kh, kw = self.shape
+        split = packed.transpose(0, 4, 3, 5, 1, 2)
+        padded = split.reshape(packed.shape[0] * self.block, -1, kh, kw)
+        return np.ascontiguousarray(padded[:k, :c])
+
+
+def template(conv: Conv, machine: Machine) -> Template:
+    """Products of words; `conv` reads a map of fewer bits than float32."""
+    return Template(
+        f"direct-{conv.input.format}",
+        direct.tiles(conv, machine),
+        partial(direct.cost, conv, machine),
+        partial(kernel, conv, machine),
+    )
+
+
+def kernel(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Kernel:
+    """Code for `conv` with these knobs, one of `tiles`."""
+    source, out = conv.input, conv.output
+    packing = WordWeight(conv.weight_shape, knobs.vectors * LANES, WORD[source.format])
+    integer = source.format == "uint8"
+    shapes: dict[str, tuple[int, ...]] = {"x": source.shape, "weight": packing.packed_shape}
+    if integer:
+        shapes["scale"] = (out.channels,)
+    shapes["bias"] = (out.channels,)
+    if out.format == "uint8":
+        shapes["out_scale"] = (1,)
+    shapes["y"] = out.shape
+    types = {"x": source.storage, "weight": "int8" if integer else "uint16", "y": out.storage}
+
+    def body(*buffers: Buffer) -> None:
+        emit(conv, knobs, dict(zip(shapes, buffers, strict=True)))
+
+    func = function(body, types, **shapes)
+    return Kernel(f"direct-{source.format}", asdict(knobs), func, packing)
+
+
+def add_products(conv: Conv, sums: Expr, word: Expr, weights: Expr) -> Expr:
+    """The lanes of `sums`, each with the products of `word` and its word of `weights` added."""
+    broadcast = T.Broadcast(word, LANES)
+    if conv.input.format == "bfloat16":
+        return T.call_pure_extern("float32x16", "vggc_dot_bfloat16", sums, broadcast, weights)
+    return T.call_llvm_pure_intrin(
+        "int32x16",
+        "llvm.x86.avx512.vpdpbusd.512",
+        sums,
+        T.reinterpret("int8x64", broadcast),
+        T.reinterpret("int8x64", weights),
+    )
+
+
+def emit(conv: Conv, knobs: ConvKnobs, buffers: dict[str, Buffer]) -> None:
+    """Write the body of a kernel."""
+    source, out = conv.input, conv.output
+    (kh, kw), (stride_y, stride_x) = conv.kernel, conv.stride
+    grid_height, grid_width = conv.grid
+    top, left = (source.halo - padding for padding in conv.padding)
+    block = knobs.vectors * LANES
+    num_blocks = ceil(out.channels / block)
+    num_rows = ceil(grid_height / knobs.rows)
+    num_columns = ceil(grid_width / knobs.columns)
+    num_images = ceil(out.batch / knobs.images)
+
+    batch, height, width, stored = source.shape
+    words = stored // WORD[source.format]
+    x = T.decl_buffer((batch, height, width * words), "int32", data=buffers["x"].data)
+    weight = T.decl_buffer(
+        (num_blocks, kh, kw * words, block), "int32", data=buffers["weight"].data
+    )
+    y = buffers["y"]
+    sum_type = "int32" if source.format == "uint8" else "float32"
+
+    clear_halo(y, out)
+    with (
+        T.attr(0, "pragma_import_llvm", DOT_BFLOAT16),
+        T.parallel(num_blocks * num_images * num_rows) as task,
+    ):
+        k = task // (num_images * num_rows)
+        n0 = tile_origin(task // num_rows % num_images, knobs.images, out.batch)
+        y0 = tile_origin(task % num_rows, knobs.rows, grid_height)
+        with T.serial(num_columns) as column:
+            x0 = tile_origin(column, knobs.columns, grid_width)
+            pixels = (knobs.images, knobs.rows, knobs.columns)
+            sums = T.alloc_buffer((*pixels, block), sum_type, scope="local")
+            for at in elements(pixels, block, LANES):
+                T.buffer_store(sums, T.Cast(sum_type, T.int32(0)), at)
+            with (
+                T.serial(kh) as dy,
+                T.serial(kw * words) as t,
+                unrolled(*pixels, knobs.vectors) as (n, i, j, vector),
+            ):
+                row = (y0 + i) * stride_y + dy + top
+                first = ((x0 + j) * stride_x + left) * words
+                lanes = T.Ramp(vector * LANES, 1, LANES)
+                value = add_products(
+                    conv, sums[n, i, j, lanes], x[n0 + n, row, first + t], weight[k, dy, t, lanes]
+                )
+                T.buffer_store(sums, value, [n, i, j, lanes])
+
+            side = 2 if conv.pool else 1
+            kept = (knobs.images, knobs.rows // side, knobs.columns // side)
+
+            def store(num_channels: int) -> None:
+                for n, i, j, c in elements(kept, num_channels, LANES):
+                    window = [
+                        sums[n, side * i + di, side * j + dj, c]
+                        for di, dj in product(range(side), repeat=2)
+                    ]
+                    value = reduce(T.max, window)
+                    channel = k * block + c
+                    if source.format == "uint8":
+                        value = T.Cast("float32", value) * buffers["scale"][channel]
+                    value = activate(conv.act, value + buffers["bias"][channel])
+                    if out.format == "uint8":
+                        value = value * (T.float32(1) / buffers["out_scale"][0])
+                    at = inside(out, n0 + n, y0 // side + i, x0 // side + j, channel)
+                    T.buffer_store(y, rounded(value, out.format, out.zero), at)
+
+            rest = out.channels - (num_blocks - 1) * block
+            if rest == block:
+                store(block)
+            else:
+                with T.If(k < num_blocks - 1):
+                    with T.Then():
+                        store(block)
+                    with T.Else():
+                        store(rest)
+            if out.shape[-1] > out.channels:
+                with T.If(k == num_blocks - 1), T.Then(), unrolled(*kept) as (n, i, j):
+                    clear_padding(y, out, n0 + n, y0 // side + i, x0 // side + j)
