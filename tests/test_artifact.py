@@ -269,7 +269,7 @@ def test_a_missing_file_is_named(tiny_artifact: Make, name: str) -> None:
 def test_another_formats_manifest_is_refused_by_both_versions(tiny_artifact: Make) -> None:
     folder = tiny_artifact()
     edit_manifest(folder, format_version=99, unheard_of=1)
-    assert "made by format 99; this is format 2" in refusal(folder)
+    assert "made by format 99; this is format 3" in refusal(folder)
 
 
 def test_another_vggcs_artifact_is_refused_by_both_versions(tiny_artifact: Make) -> None:
@@ -335,7 +335,9 @@ def test_a_preprocessing_that_cannot_be_is_refused(
     assert "manifest.json: preprocessing: " in refusal(folder)
 
 
-@pytest.mark.parametrize("attrs", [{}, {"kind": "zzz"}, {"kind": "llvm", "mcpu": "zz80"}], ids=str)
+@pytest.mark.parametrize(
+    "attrs", [{}, {"kind": "zzz"}, {"kind": "llvm", "mtriple": "zz80-linux"}], ids=str
+)
 def test_a_target_that_cannot_be_is_refused(tiny_artifact: Make, attrs: dict[str, object]) -> None:
     folder = tiny_artifact()
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -355,6 +357,13 @@ def test_a_library_for_other_instructions_is_not_loaded(tiny_artifact: Make) -> 
     other = {"kind": "llvm", "mcpu": "cortex-a72", "mtriple": "aarch64-linux-gnu"}
     edit_manifest(folder, target={**manifest["target"], "attrs": other})
     assert "it is compiled for aarch64-linux-gnu" in refusal(folder)
+
+
+def test_a_library_for_instructions_that_this_cpu_lacks_is_not_loaded(tiny_artifact: Make) -> None:
+    folder = tiny_artifact()
+    target = json.loads((folder / "manifest.json").read_text())["target"]
+    edit_manifest(folder, target={**target, "instructions": ["avx1024f", *target["instructions"]]})
+    assert "this CPU lacks avx1024f" in refusal(folder)
 
 
 def test_weights_that_do_not_fit_their_library_are_refused(tiny_artifact: Make) -> None:

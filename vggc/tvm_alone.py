@@ -4,6 +4,9 @@ TVM imports PyTorch wherever it is installed, to exchange tensors with it. vggc 
 does, and a compiled net must start quickly and run where there is no PyTorch; so TVM is
 told that there is none. Whoever needs TVM imports it from here; the kernels, which need
 many of its submodules, import those behind it (see vggc/kernels/__init__.py).
+
+Whoever only runs what is compiled imports `vggc.tvm_runtime` first: it keeps TVM's compiler
+away, which takes 100 MB and two seconds. There is no `relax` then.
 """
 
 from __future__ import annotations
@@ -27,6 +30,9 @@ def _hidden(module: str) -> Iterator[None]:
 
 with _hidden("torch"):
     import tvm
-    from tvm import relax
+    from tvm.runtime.vm import VirtualMachine
 
-__all__ = ["relax", "tvm"]
+    if not tvm._RUNTIME_ONLY:
+        from tvm import relax
+
+__all__ = ["VirtualMachine", "relax", "tvm"]

@@ -18,7 +18,7 @@ from vggc.cli.sheet import Sheet
     metavar="ENGINE,…",
     help="torch, onnxruntime.  [default: those that are installed]",
 )
-@click.option("--threads", type=click.IntRange(1, 1024), help="[default: all processors]")
+@click.option("--threads", type=click.IntRange(1, 1024), help="[default: all physical cores]")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=15, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print medians and ratios as JSON.")
 def command(artifact: Path, against: str, threads: int | None, rounds: int, as_json: bool) -> None:

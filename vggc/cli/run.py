@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     help="An image, or a .npy file of floats (C, H, W) or (N, C, H, W).",
 )
 @click.option("--top", type=click.IntRange(1, 1000), default=5, show_default=True)
-@click.option("--threads", type=click.IntRange(1, 1024), help="[default: all processors]")
+@click.option("--threads", type=click.IntRange(1, 1024), help="[default: all physical cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print every number of every output.")
 def command(artifact: Path, source: Path, top: int, threads: int | None, as_json: bool) -> None:
     """Run an artifact on an image: what each of its outputs says.
@@ -44,7 +44,11 @@ def command(artifact: Path, source: Path, top: int, threads: int | None, as_json
     """
     import numpy as np
 
+    from vggc.deploy.artifact import read_manifest
     from vggc.deploy.inputs import read_input
+
+    if read_manifest(artifact).target.kind == "cpu":
+        import vggc.tvm_runtime  # noqa: F401  (a GPU's driver is found by the whole TVM only)
     from vggc.deploy.runtime import Session
 
     session = Session.load(artifact, threads)

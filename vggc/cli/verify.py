@@ -15,7 +15,7 @@ from vggc.diagnostics import CheckFailed
 
 @click.command("verify")
 @click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--threads", type=click.IntRange(1, 1024), help="[default: all processors]")
+@click.option("--threads", type=click.IntRange(1, 1024), help="[default: all physical cores]")
 @click.option("--layers", is_flag=True, help="Show the error of every layer.")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def command(artifact: Path, threads: int | None, layers: bool, as_json: bool) -> None:

@@ -24,7 +24,7 @@ from vggc.records import MalformedError, from_json, read_json, to_json
 from vggc.syntax.parse import parse, read_source
 
 FORMAT = "vggc-artifact"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MAX_BATCH = 1024
 
 MANIFEST = "manifest.json"
@@ -44,13 +44,18 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class KernelEntry:
-    """The kernel chosen for one step of one layer."""
+    """The kernel chosen for one step of one layer.
+
+    `macs` are the multiply-adds that its code really does for the whole batch, which Winograd
+    makes fewer and padding more; 0 where they are as many as the op's own.
+    """
 
     layer: str
     step: str
     workload: str
     algorithm: str
     knobs: dict[str, int]
+    macs: int = 0
 
 
 Attr: TypeAlias = str | int | tuple[str, ...]
@@ -61,13 +66,15 @@ class Target:
     """The machine that a library is for.
 
     `kind` decides on the kernels, `attrs` is TVM's description, `archs` are the
-    architectures of a GPU that there is code for.
+    architectures of a GPU that there is code for, `instructions` the sets of them that code
+    for a CPU may use.
     """
 
     name: str
     kind: Literal["cpu", "cuda"]
     attrs: dict[str, Attr]
     archs: tuple[str, ...] = ()
+    instructions: tuple[str, ...] = ()
 
     @property
     def triple(self) -> str | None:

@@ -12,8 +12,8 @@ import numpy as np
 
 from vggc.deploy.artifact import Manifest, graph_in
 from vggc.deploy.peers import PEERS, Array, Engine, Setup, check_installed
+from vggc.deploy.processor import num_cores
 from vggc.deploy.runtime import Session
-from vggc.deploy.targets import num_cores
 from vggc.deploy.verify import original_weights, relative_error
 from vggc.diagnostics import CheckFailed
 from vggc.passes.fold import fold

@@ -1,12 +1,15 @@
-"""Running an artifact. Needs TVM and numpy, no PyTorch."""
+"""Running an artifact. Needs TVM's runtime and numpy, neither its compiler nor PyTorch.
+
+A process takes little more memory than the weights if it imports `vggc.tvm_runtime` first.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggc.deploy import mistakes
-from vggc.deploy.artifact import LIBRARY, WEIGHTS, Attr, Manifest, open_artifact
-from vggc.deploy.targets import host, num_cores
+from vggc.deploy.artifact import LIBRARY, WEIGHTS, Manifest, Target, open_artifact
+from vggc.deploy.pages import read_in_place
+from vggc.deploy.processor import instructions, num_cores, plain
 from vggc.diagnostics import UserError
-from vggc.tvm_alone import relax, tvm
-from vggc.weights import Weights, read_tensors
+from vggc.records import MalformedError
+from vggc.tvm_alone import VirtualMachine, tvm
 
 Array = NDArray[np.float32]
 
@@ -37,7 +41,8 @@ class Session:
     def load(cls, folder: Path, threads: int | None = None) -> Session:
         """A session for the artifact in `folder`, checked before anything is loaded.
 
-        `threads` is taken once in a process, by the first session that runs.
+        `threads`, all physical cores unless told, is taken once in a process, by the first
+        session that runs.
 
         Raises: UserError when the artifact is damaged or not for this machine.
         """
@@ -51,9 +56,8 @@ class Session:
         os.environ.setdefault("TVM_BIND_THREADS", "0")
         device = _device(folder, manifest)
         library = _load_library(folder)
-        stored = _read_weights(folder, manifest)
-        weights = tuple(tvm.runtime.tensor(stored[name], device) for name in manifest.weights)
-        return cls(folder, manifest, device, relax.VirtualMachine(library, device), weights)
+        weights = _read_weights(folder, manifest, device)
+        return cls(folder, manifest, device, VirtualMachine(library, device), weights)
 
     def run(self, x: Array) -> Array:
         """The main output for an input of the manifest's batch and shape, `(N, C, H, W)`."""
@@ -91,15 +95,25 @@ class Session:
             raise UserError(mistakes.NoArtifact(None, str(self.folder), reason)) from None
 
 
-def _read_weights(folder: Path, manifest: Manifest) -> Weights:
-    """The packed weights, each of the shape that the library was compiled for."""
-    stored = read_tensors(folder / WEIGHTS)
+def _read_weights(folder: Path, manifest: Manifest, device: Any) -> tuple[Any, ...]:
+    """The packed weights where the library reads them, of the shapes that it was compiled for.
+
+    On a CPU they stay where they were read to: there is never a second copy.
+    """
+    try:
+        stored = read_in_place(folder / WEIGHTS, manifest.weights.keys())
+    except (MalformedError, OSError) as error:
+        reason = f"its {WEIGHTS} cannot be read: {error}"
+        raise UserError(mistakes.NoArtifact(None, str(folder), reason)) from None
     for name, shape in manifest.weights.items():
         found = stored[name].shape if name in stored else None
         if found != shape:
             reason = f"its weight `{name}` has the shape {found}, and its library takes {shape}"
             raise UserError(mistakes.NoArtifact(None, str(folder), reason))
-    return stored
+    place = partial(tvm.runtime.tensor, device=device)
+    if manifest.target.kind == "cpu":
+        place = tvm.runtime.from_dlpack
+    return tuple(place(stored[name]) for name in manifest.weights)
 
 
 def _device(folder: Path, manifest: Manifest) -> Any:
@@ -117,40 +131,24 @@ def _device(folder: Path, manifest: Manifest) -> Any:
 
 def _check_cpu(folder: Path, manifest: Manifest) -> None:
     """Code for a CPU with more instructions than this one would end the process."""
-    if reason := _obstacle(manifest.target.attrs):
+    if reason := _obstacle(manifest.target):
         hint = "compile it on this machine with `--target cpu`"
         raise UserError(mistakes.WrongMachine(None, str(folder), reason, hint))
 
 
-def _obstacle(attrs: dict[str, Attr]) -> str | None:
+def _obstacle(target: Target) -> str | None:
     """Why code for a CPU does not run on this one, if it does not."""
-    triple = str(attrs.get("mtriple", platform.machine()))
-    model = str(attrs.get("mcpu", "any CPU"))
+    triple = target.triple or platform.machine()
     if not triple.startswith(platform.machine()):
         return f"it is compiled for {triple}, and this is {platform.machine()}"
-    known = tvm.get_global_func("target.llvm_get_cpu_archlist")(tvm.target.Target("llvm"))
-    if "mcpu" in attrs and model not in set(map(str, known)):
-        return f"it is compiled for {model}, a CPU that this TVM does not know"
-    missing = sorted(_instructions(attrs) - _instructions(host()))
+    present = instructions()
+    if present is None:
+        return None
+    missing = [name for name in target.instructions if plain(name) not in present]
     if missing:
+        model = target.attrs.get("mcpu", "a CPU")
         return f"it is compiled for {model}, and this CPU lacks {', '.join(missing[:3])}"
     return None
-
-
-# Names of LLVM's CPU features that are instructions; the others are tuning.
-INSTRUCTIONS = re.compile(
-    "(sse|ssse|avx|fma|bmi|f16c|lzcnt|popcnt|movbe|adx|sha|gfni|v?aes|v?pclmul"
-    "|neon|sve|dotprod|fullfp16|i8mm|bf16|lse|crc).*"
-)
-
-
-def _instructions(attrs: dict[str, Attr]) -> set[str]:
-    """The instruction sets that code for a CPU may use.
-
-    Raises: ValueError where TVM knows no such CPU.
-    """
-    features = tvm.get_global_func("target.llvm_get_cpu_features")(tvm.target.Target(attrs))
-    return {name for name in map(str, features) if INSTRUCTIONS.fullmatch(name)}
 
 
 def _load_library(folder: Path) -> Any:

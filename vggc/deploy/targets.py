@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from vggc.deploy.artifact import Attr, Target
 from vggc.deploy.device_code import DEFAULT_ARCHS
+from vggc.deploy.processor import INSTRUCTIONS, num_cores
 from vggc.diagnostics import Diagnostic, UserError, nearest
 from vggc.tvm_alone import tvm
 
@@ -51,7 +51,7 @@ def resolve(name: str, archs: Sequence[str] = ()) -> Target:
         raise UserError(ArchForCpu(None))
     match name:
         case "cpu":
-            return Target(name, "cpu", host())
+            return _cpu(name, host())
         case "cuda":
             return Target(name, "cuda", {"kind": "cuda"}, _archs(archs or DEFAULT_ARCHS))
         case _:
@@ -75,7 +75,7 @@ def _tagged(name: str, archs: Sequence[str]) -> Target:
         case "llvm":
             attrs = {key: found.attrs[key] for key in CPU_ATTRS if key in found.attrs}
             plain = {key: _plain(value) for key, value in attrs.items()}
-            return Target(name, "cpu", {"kind": "llvm", **plain})
+            return _cpu(name, {"kind": "llvm", **plain})
         case kind:
             reason = f"it is a {kind} machine, and vggc has kernels for CPUs and CUDA GPUs only"
             raise UserError(UnknownTarget(None, name, reason, "`nvidia/nvidia-h100`"))
@@ -87,9 +87,10 @@ def host() -> dict[str, Attr]:
     return {"kind": "llvm", "mcpu": str(cpu), "num-cores": num_cores()}
 
 
-def num_cores() -> int:
-    """The processors that this process may run on."""
-    return len(os.sched_getaffinity(0))
+def _cpu(name: str, attrs: dict[str, Attr]) -> Target:
+    features = tvm.get_global_func("target.llvm_get_cpu_features")(tvm.target.Target(attrs))
+    sets = sorted(name for name in map(str, features) if INSTRUCTIONS.fullmatch(name))
+    return Target(name, "cpu", attrs, instructions=tuple(sets))
 
 
 def _plain(value: Any) -> Attr:

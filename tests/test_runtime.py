@@ -1,0 +1,262 @@
+"""What a running net takes of its machine: memory in large pages, once; threads; instructions."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vggc.deploy.pages import ALIGNMENT, LARGE_PAGE, large_pages, read_in_place
+from vggc.deploy.processor import instructions, num_cores, plain
+from vggc.deploy.targets import resolve
+from vggc.records import MalformedError
+from vggc.weights import save
+
+MB = 10**6
+
+# ---------------------------------------------------------------- memory
+
+
+def test_memory_begins_at_a_large_page_and_outlives_its_maker() -> None:
+    memory = large_pages(3 * LARGE_PAGE + 5)
+    assert memory.ctypes.data % LARGE_PAGE == 0
+    assert memory.size == 3 * LARGE_PAGE + 5
+    assert not memory.any()
+    part = memory[-5:]
+    del memory
+    part[:] = 7
+    assert part.tolist() == [7] * 5
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint16", "int8", "int32"])
+def test_tensors_of_every_type_are_read_to_aligned_places(tmp_path: Path, dtype: str) -> None:
+    path, generator = tmp_path / "t.safetensors", np.random.default_rng(0)
+    shapes = {"a": (3, 5), "b": (7,), "empty": (0, 4), "c": (2, 3, 4)}
+    tensors = {
+        name: (100 * generator.standard_normal(shape)).astype(dtype)
+        for name, shape in shapes.items()
+    }
+    save(path, tensors)
+    found = read_in_place(path, tensors.keys())
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == np.dtype(dtype)
+        assert found[name].shape == tensor.shape
+        assert np.array_equal(found[name], tensor)
+        assert found[name].ctypes.data % ALIGNMENT == 0
+
+
+def test_bfloat16_is_told_by_its_bits(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    values = torch.randn(4, 6).to(torch.bfloat16)
+    save_file({"w": values}, tmp_path / "t.safetensors")
+    found = read_in_place(tmp_path / "t.safetensors", ["w"])["w"]
+    assert found.dtype == np.uint16
+    assert np.array_equal(found, values.view(torch.uint16).numpy())
+
+
+def test_only_the_tensors_asked_for_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.safetensors"
+    save(path, {name: np.ones(2, np.float32) for name in "abc"})
+    assert read_in_place(path, ["c", "x"]).keys() == {"c"}
+
+
+def written(path: Path, header: object, data: bytes = b"") -> Path:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
+def tensor(dtype: str, shape: object, begin: object, end: object) -> dict[str, object]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+@pytest.mark.parametrize(
+    ("header", "data", "reason"),
+    [
+        (b"", b"", "no header"),
+        (b"{", b"", "no header"),
+        (b"{]", b"", "not JSON"),
+        (b"[" * 100_000, b"", "not JSON"),
+        ([], b"", "not a table"),
+        ({"a": 3}, b"", "`a` is described wrongly"),
+        ({"a": tensor("F33", [1], 0, 4)}, bytes(4), "`a` is described wrongly"),
+        ({"a": tensor("F32", [1], 0, 8)}, bytes(8), "`a` is described wrongly"),
+        ({"a": tensor("F32", [-1], 0, -4)}, b"", "`a` is described wrongly"),
+        ({"a": tensor("F32", [1.0], 0, 4)}, bytes(4), "`a` is described wrongly"),
+        ({"a": tensor("F32", [True], 0, 4)}, bytes(4), "`a` is described wrongly"),
+        ({"a": tensor("F32", [1], -8, -4)}, bytes(4), "`a` is described wrongly"),
+        ({"a": tensor("F32", [1 << 60] * 9, 0, 4)}, bytes(4), "`a` is described wrongly"),
+        ({"a": tensor("F32", [1], 4, 8)}, bytes(8), "does not begin where"),
+        ({n: tensor("F32", [1], 0, 4) for n in "ab"}, bytes(8), "does not begin where"),
+        ({"a": tensor("F32", [1], 0, 4)}, bytes(3), "do not end where"),
+        ({"a": tensor("F32", [1], 0, 4)}, bytes(5), "do not end where"),
+    ],
+)
+def test_files_that_are_none_are_refused(
+    tmp_path: Path, header: object, data: bytes, reason: str
+) -> None:
+    path = written(tmp_path / "t.safetensors", header, data)
+    with pytest.raises(MalformedError, match=reason):
+        read_in_place(path, ["a", "b"])
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_tensors_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, b: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.safetensors"
+    path.write_bytes(b)
+    with suppress(MalformedError):
+        assert read_in_place(path, ["a"]) == {}
+
+
+MEASURED = """
+import sys
+import numpy as np
+import vggc.tvm_runtime
+from pathlib import Path
+from vggc.deploy.runtime import Session
+
+session = Session.load(Path(sys.argv[1]), 2)
+x = np.zeros((session.manifest.batch, *session.manifest.input), np.float32)
+for _ in range(3):
+    session.run(x)
+status = dict(line.split(":") for line in open("/proc/self/status") if line.startswith("Vm"))
+print(*(1024 * int(status[name].split()[0]) for name in ("VmHWM", "VmRSS")))
+"""
+
+
+@pytest.mark.slow
+def test_vgg16_takes_its_weights_and_200_mb_at_most(tmp_path: Path) -> None:
+    folder = tmp_path / "vgg16"
+    compile_ = [sys.executable, "-m", "vggc", "compile", "vgg16", "-o", str(folder)]
+    subprocess.run(compile_, check=True, capture_output=True)
+    command = [sys.executable, "-c", MEASURED, str(folder)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    weights = (folder / "weights.safetensors").stat().st_size
+    assert weights > 500 * MB
+    peak, steady = map(int, done.stdout.split())
+    assert weights < steady <= peak < weights + 200 * MB
+
+
+def test_running_loads_no_compiler(tiny_artifact: Callable[..., Path], tmp_path: Path) -> None:
+    source = tmp_path / "x.npy"
+    np.save(source, np.zeros((3, 16, 16), np.float32))
+    code = (
+        "import os, sys\n"
+        f"sys.argv = ['vggc', 'run', {str(tiny_artifact())!r}, '--input', {str(source)!r}]\n"
+        "from vggc.cli import cli\n"
+        "cli(standalone_mode=False)\n"
+        "assert 'TVM_USE_RUNTIME_LIB' not in os.environ\n"
+        "assert 'libtvm_runtime' in open('/proc/self/maps').read()\n"
+        "assert 'libtvm_compiler' not in open('/proc/self/maps').read()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+# ---------------------------------------------------------------- processors
+
+
+@pytest.fixture
+def eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that may run on processors 0 to 7."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+
+
+def tree(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def siblings(groups: list[str]) -> dict[str, str]:
+    return {
+        f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list": f"{group}\n"
+        for cpu, group in enumerate(groups)
+    }
+
+
+V2 = {"proc/self/cgroup": "0::/user/job\n"}
+V1 = {"proc/self/cgroup": "4:memory:/job\n2:cpu,cpuacct:/job\n0::/\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        pytest.param({}, 8, id="no topology"),
+        pytest.param(siblings([str(n) for n in range(8)]), 8, id="one thread a core"),
+        pytest.param(siblings([f"{n % 4},{n % 4 + 4}" for n in range(8)]), 4, id="hyper-threads"),
+        pytest.param(siblings(["0-7"] * 8), 1, id="eight threads of one core"),
+        pytest.param(siblings([""] * 8), 8, id="empty files"),
+        pytest.param({**V2, "sys/fs/cgroup/user/job/cpu.max": "300000 100000\n"}, 3, id="quota"),
+        pytest.param({**V2, "sys/fs/cgroup/user/job/cpu.max": "max 100000\n"}, 8, id="no quota"),
+        pytest.param({**V2, "sys/fs/cgroup/user/job/cpu.max": "50000 100000\n"}, 1, id="half"),
+        pytest.param({**V2, "sys/fs/cgroup/user/cpu.max": "250000 100000\n"}, 2, id="parent's"),
+        pytest.param({**V2, "sys/fs/cgroup/cpu.max": "500000 100000\n"}, 5, id="container"),
+        pytest.param({**V2, "sys/fs/cgroup/cpu.max": "nonsense"}, 8, id="unreadable"),
+        pytest.param(
+            {
+                **V1,
+                "sys/fs/cgroup/cpu/job/cpu.cfs_quota_us": "200000\n",
+                "sys/fs/cgroup/cpu/job/cpu.cfs_period_us": "100000\n",
+            },
+            2,
+            id="version 1",
+        ),
+        pytest.param(
+            {
+                **V1,
+                "sys/fs/cgroup/cpu/job/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/job/cpu.cfs_period_us": "100000\n",
+            },
+            8,
+            id="version 1 without quota",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("eight")
+def test_cores_are_counted_as_the_system_shares_them_out(
+    tmp_path: Path, files: dict[str, str], cores: int
+) -> None:
+    assert num_cores(tree(tmp_path, files)) == cores
+
+
+def test_affinity_counts_the_cores_that_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tree(tmp_path, siblings([f"{n % 4},{n % 4 + 4}" for n in range(8)]))
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for allowed, cores in (({0, 4}, 1), ({0, 1, 5}, 2), ({2, 3}, 2)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, allowed=allowed: allowed)
+        assert num_cores(root) == cores
+
+
+def test_instructions_bear_llvms_names(tmp_path: Path) -> None:
+    x86 = tree(tmp_path / "x86", {"proc/cpuinfo": "flags\t\t: pni sse4_1 avx512_bf16 abm bmi1\n"})
+    names = ("sse3", "sse4.1", "avx512bf16", "lzcnt", "bmi")
+    assert instructions(x86) == {plain(name) for name in names}
+    arm = tree(tmp_path / "arm", {"proc/cpuinfo": "Features\t: asimd asimddp i8mm\nflags : x\n"})
+    assert instructions(arm) == {"neon", "dotprod", "i8mm"}
+    assert instructions(tmp_path / "nothing") is None
+
+
+def test_code_for_this_cpu_uses_only_what_this_cpu_says_it_has() -> None:
+    target, present = resolve("cpu"), instructions()
+    assert present is not None
+    assert target.instructions
+    assert {plain(name) for name in target.instructions} <= present
