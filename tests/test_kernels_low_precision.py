@@ -19,7 +19,16 @@ from workload_reference import ACTIVATIONS, activate, halved, pool, reference, w
 
 from vggc.ir.ops import RELU, Activation
 from vggc.kernels.cpu import Machine, dot, kernel
-from vggc.kernels.workloads import Conv, Convert, Format, Kernel, Map, MaxPool, Pair
+from vggc.kernels.workloads import (
+    MAX_INT8_TERMS,
+    Conv,
+    Convert,
+    Format,
+    Kernel,
+    Map,
+    MaxPool,
+    Pair,
+)
 
 Array: TypeAlias = NDArray[Any]
 Few: TypeAlias = Conv | Convert | MaxPool
@@ -324,7 +333,7 @@ def test_every_tile_computes_the_same(name: str) -> None:
 
 def test_the_largest_sum_of_integers_is_exact() -> None:
     """As many terms as may be, each as large as can be, all of one sign."""
-    channels = dot.MAX_TERMS_INT8 // 4 * 4
+    channels = MAX_INT8_TERMS // 4 * 4
     work = conv(Map(1, 1, 1, channels, 0, "uint8"), 16, (1, 1), padding=(0, 0), act=None)
     made = kernel(work, Machine.of(HOST))
     assert made.packing is not None

@@ -5,9 +5,10 @@ Everything here is numpy; files are safetensors and hostile until checked.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod, sqrt
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,7 +157,9 @@ def read_tensors(path: Path) -> Weights:
         return {name: tensor.astype(np.float32, copy=False) for name, tensor in tensors.items()}
 
 
-def save(path: Path, weights: Weights, metadata: dict[str, str] | None = None) -> None:
+def save(
+    path: Path, weights: Mapping[str, NDArray[Any]], metadata: dict[str, str] | None = None
+) -> None:
     """Writes a safetensors file, whole or not at all."""
     from safetensors.numpy import save_file
 

@@ -100,6 +100,11 @@ def buffer_shape(layout: Layout) -> Shape:
     return layout.shape if isinstance(layout, Map) else layout
 
 
+def storage(layout: Layout) -> str:
+    """The type of the elements of a value's buffer."""
+    return layout.storage if isinstance(layout, Map) else "float32"
+
+
 def output_layout(workload: Workload) -> Layout:
     """What a workload writes."""
     match workload:

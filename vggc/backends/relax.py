@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from vggc.backends.plan import INPUT, Plan, Step, buffer_shape, input_shapes
-from vggc.kernels.workloads import Conv, Dense, Kernel, PRelu, Workload
+from vggc.backends.plan import INPUT, Plan, Step, buffer_shape, input_shapes, storage
+from vggc.kernels.workloads import Kernel, Workload
 from vggc.tvm_alone import relax, tvm
 
 KernelOf: TypeAlias = Callable[[Workload], Kernel]
@@ -72,11 +72,11 @@ def _emit(
     *,
     every_step: bool,
 ) -> None:
-    x = _variable("x", (plan.batch, *plan.input))
+    x = _variable("x", (plan.batch, *plan.input), "float32")
     weights = {
-        full: _variable(full.replace(".", "_").replace("-", "_"), shape)
+        full: _variable(full.replace(".", "_").replace("-", "_"), shape, dtype)
         for step in plan.steps
-        for full, shape in weight_shapes(step, kernels[step.workload]).items()
+        for full, (shape, dtype) in weight_types(step, kernels[step.workload]).items()
     }
     with builder.function(name, [x, *weights.values()]):
         with builder.dataflow():
@@ -87,10 +87,8 @@ def _emit(
                     for read, shape in zip(step.reads, input_shapes(step.workload), strict=True)
                 ]
                 arguments = [*sources, *(weights[full] for full in step.weights)]
-                shape = buffer_shape(step.output)
-                call = relax.call_tir(
-                    functions[step.workload], arguments, relax.TensorType(shape, "float32")
-                )
+                result = relax.TensorType(buffer_shape(step.output), storage(step.output))
+                call = relax.call_tir(functions[step.workload], arguments, result)
                 values.append(builder.emit(call))
             if not every_step:
                 values = [
@@ -102,22 +100,18 @@ def _emit(
         builder.emit_func_output(output)
 
 
-def weight_shapes(step: Step, kernel: Kernel) -> dict[str, tuple[int, ...]]:
-    """The packed shape of each weight of a step."""
-    match step.workload:
-        case Conv() | Dense():
-            assert kernel.packing is not None
-            weight, bias = step.weights
-            return {weight: kernel.packing.packed_shape, bias: step.workload.weight_shape[:1]}
-        case PRelu(output=map_):
-            (slopes,) = step.weights
-            return {slopes: (map_.channels,)}
-        case _:
-            return {}
+def weight_types(step: Step, kernel: Kernel) -> dict[str, tuple[tuple[int, ...], str]]:
+    """The packed shape and the type of the elements of each weight of a step."""
+    taken = kernel.func.params[len(step.reads) : -1]
+    buffers = [parameter.ty for parameter in taken]
+    return {
+        name: (tuple(int(extent) for extent in buffer.shape), str(buffer.dtype))
+        for name, buffer in zip(step.weights, buffers, strict=True)
+    }
 
 
-def _variable(name: str, shape: tuple[int, ...]) -> Any:
-    return relax.Var(name, relax.TensorType(shape, "float32"))
+def _variable(name: str, shape: tuple[int, ...], dtype: str) -> Any:
+    return relax.Var(name, relax.TensorType(shape, dtype))
 
 
 def _reshaped(builder: Any, value: Any, shape: tuple[int, ...]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias, assert_never
 
@@ -36,6 +36,8 @@ from vggc.ir.ops import (
 from vggc.weights import Weights
 
 Reference: TypeAlias = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float64]]]
+
+Observer: TypeAlias = Callable[[NDArray[np.float32]], Iterator[tuple[str, NDArray[np.float32]]]]
 
 
 class Net(nn.Module):
@@ -209,6 +211,19 @@ def reference(graph: Graph, weights: Weights) -> Reference:
         with torch.inference_mode():
             outputs = list(net.outputs(torch.from_numpy(x).double()))
         return {node.name: v.numpy() for node, v in zip(graph.nodes, outputs, strict=True)}
+
+    return run
+
+
+def observe(graph: Graph, weights: Weights, names: Collection[str]) -> Observer:
+    """The graph in float32: a batch `(N, C, H, W)` to what the nodes of these names give."""
+    net = build(graph, weights).eval()
+
+    def run(x: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        with torch.inference_mode():
+            for node, value in zip(graph.nodes, net.outputs(torch.from_numpy(x)), strict=True):
+                if node.name in names:
+                    yield node.name, value.numpy()
 
     return run
 

@@ -6,11 +6,15 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
+
+if TYPE_CHECKING:
+    from vggc.deploy.artifact import Precision
 
 
 @click.command("compile")
@@ -25,6 +29,25 @@ from vggc.cli.options import IMAGE_SIZE
 @click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True)
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
 @click.option("--arch", help="GPU architectures to hold code for.  [default: sm_80,sm_90 for cuda]")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bf16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="What to multiply in; bf16 and int8 are for CPUs with AVX512-BF16 and AVX512-VNNI.",
+)
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Images that the net will see the like of, anywhere in a folder; int8 needs them.",
+)
+@click.option(
+    "--images",
+    "num_images",
+    type=click.IntRange(1, 100_000),
+    help="How many of them to read.  [default: 300]",
+)
 @click.option("--seed", type=click.IntRange(0), help="For random weights.  [default: 0]")
 @click.option(
     "-o",
@@ -40,6 +63,9 @@ def command(
     batch: int,
     size: tuple[int, int] | None,
     arch: str | None,
+    precision: Precision,
+    calibrate: Path | None,
+    num_images: int | None,
     seed: int | None,
     out: Path | None,
     as_json: bool,
@@ -48,12 +74,18 @@ def command(
 
     SPEC is a file or a zoo name, RUN a folder that `vggc train` made; with neither, the
     newest run under runs/ is taken. A spec without weights gets random ones.
+
+    In bf16 and int8, convolutions and dense layers multiply in that precision; all else
+    computes in float32.
     """
     from vggc.cli.subject import choose
     from vggc.deploy.build import Job, build_artifact
-    from vggc.deploy.targets import resolve
+    from vggc.deploy.calibrate import chosen_images
+    from vggc.deploy.targets import require_precision, resolve
 
     machine = resolve(target, arch.split(",") if arch else ())
+    require_precision(machine, precision)
+    images = chosen_images(precision, calibrate, num_images)
     subject = choose(spec, weights, seed, size)
     net = subject.program.net
     folder = out or Path("artifacts") / f"{net.name}-{target.replace('/', '-')}"
@@ -68,6 +100,8 @@ def command(
             subject.weights_from,
             subject.preprocessing,
             subject.classes,
+            precision,
+            images,
         ),
         folder,
     )
@@ -80,6 +114,8 @@ def command(
             "target": machine.name,
             "archs": machine.archs,
             "batch": batch,
+            "precision": precision,
+            "images": len(images),
             "weights_from": subject.weights_from,
             "bytes": total,
             "seconds": round(seconds, 2),
@@ -87,7 +123,10 @@ def command(
         console.out(json.dumps(made))
         return
     code = f" for {', '.join(machine.archs)}" if machine.archs else f" for {_cpu(machine.attrs)}"
-    console.out(f"{folder}: {net.name}, {len(manifest.kernels)} kernel calls{code}")
+    how = "" if precision == "float32" else f" in {precision}"
+    if images:
+        how += f", calibrated on {len(images)} images"
+    console.out(f"{folder}: {net.name}, {len(manifest.kernels)} kernel calls{code}{how}")
     where = " where such a GPU is" if machine.archs else ""
     console.status(f"{total / 1e6:,.1f} MB in {seconds:.1f} s; next{where}: vggc verify {folder}")
 

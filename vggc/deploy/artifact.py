@@ -60,6 +60,9 @@ class KernelEntry:
 
 Attr: TypeAlias = str | int | tuple[str, ...]
 
+Precision: TypeAlias = Literal["float32", "bf16", "int8"]
+"""What convolutions and dense layers multiply in."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -98,7 +101,8 @@ class Manifest:
 
     `sha256` is its own `digest`. `weights` are the names and packed shapes in the order in
     which the library takes them. The first of the `outputs` is the main one; its features
-    bear the names `classes`, where there are any.
+    bear the names `classes`, where there are any. Weights of fewer bits cannot be brought back,
+    so `float32_sha256` tells which ones they were made of; it is empty for float32.
     """
 
     format: str
@@ -107,13 +111,14 @@ class Manifest:
     tvm: str
     net: str
     target: Target
-    precision: Literal["float32"]
+    precision: Precision
     batch: int
     input: tuple[int, int, int]
     outputs: tuple[Output, ...]
     preprocessing: Preprocessing
     classes: tuple[str, ...]
     weights_from: str
+    float32_sha256: str
     weights: dict[str, tuple[int, ...]]
     kernels: tuple[KernelEntry, ...]
     files: dict[str, FileEntry]

@@ -12,6 +12,7 @@ from typing import Any
 
 from vggc import __version__
 from vggc.backends.plan import Plan, plan
+from vggc.backends.precision import in_format
 from vggc.backends.relax import PIPELINE, KernelOf, Lowered, lower
 from vggc.deploy import mistakes
 from vggc.deploy.artifact import (
@@ -24,15 +25,18 @@ from vggc.deploy.artifact import (
     WEIGHTS,
     KernelEntry,
     Manifest,
+    Precision,
     Target,
     entry,
     outputs_of,
 )
+from vggc.deploy.calibrate import calibrate, read_images
+from vggc.deploy.quantize import Range, Tensors, digest, lowered_weights
 from vggc.deploy.targets import tvm_target
 from vggc.diagnostics import UserError
 from vggc.files import new_folder, refuse_full
 from vggc.ir.graph import Graph
-from vggc.kernels.workloads import Kernel
+from vggc.kernels.workloads import Format, Kernel
 from vggc.passes.fold import fold
 from vggc.preprocessing import Preprocessing
 from vggc.records import write_record
@@ -40,6 +44,8 @@ from vggc.syntax.ast import Net
 from vggc.syntax.format import format_net
 from vggc.tvm_alone import tvm
 from vggc.weights import Weights, save
+
+FORMATS: dict[Precision, Format] = {"float32": "float32", "bf16": "bfloat16", "int8": "uint8"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,9 @@ class Job:
     weights_from: str
     preprocessing: Preprocessing
     classes: tuple[str, ...]
+    precision: Precision = "float32"
+    images: tuple[Path, ...] = ()
+    """What int8 is calibrated on."""
 
 
 def _image_shape(graph: Graph) -> tuple[int, int, int]:
@@ -74,20 +83,28 @@ def kernels_for(target: Target) -> KernelOf:
             return cuda.kernel
 
 
-def lowered(graph: Graph, batch: int, target: Target) -> tuple[Plan, Lowered]:
+def lowered(
+    graph: Graph, batch: int, target: Target, precision: Precision = "float32"
+) -> tuple[Plan, Lowered]:
     """The calls of a compiled net, folded, and the kernels behind them."""
-    calls = plan(graph, batch, fuse_pools=target.kind == "cpu")
+    calls = in_format(plan(graph, batch, fuse_pools=target.kind == "cpu"), FORMATS[precision])
     return calls, lower(calls, kernels_for(target))
 
 
 def build_artifact(job: Job, folder: Path) -> Manifest:
     """Writes the artifact of a job to a new folder, whole or not at all.
 
-    Raises: UserError when the folder is taken or there is no linker.
+    Raises: UserError when the folder is taken, there is no linker, or an image is none.
     """
     refuse_full(folder)
-    calls, code = lowered(job.graph, job.batch, job.target)
-    packed = pack(calls, code.kernels, fold(job.graph).weights(job.weights))
+    folded = fold(job.graph)
+    weights = folded.weights(job.weights)
+    calls, code = lowered(job.graph, job.batch, job.target, job.precision)
+    ranges: dict[str, Range] = {}
+    if job.precision == "int8":
+        images = read_images(job.images, job.preprocessing)
+        ranges = calibrate(folded.graph, weights, calls, images)
+    packed = pack(calls, code.kernels, lowered_weights(calls, weights, ranges))
     with new_folder(folder) as inside:
         _export(code.module, job.target, inside / LIBRARY)
         save(inside / WEIGHTS, packed)
@@ -100,13 +117,14 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
             tvm=tvm.__version__,
             net=job.net.name,
             target=job.target,
-            precision="float32",
+            precision=job.precision,
             batch=job.batch,
             input=_image_shape(job.graph),
             outputs=outputs_of(job.graph),
             preprocessing=job.preprocessing,
             classes=job.classes,
             weights_from=job.weights_from,
+            float32_sha256="" if job.precision == "float32" else digest(weights),
             weights={name: packed[name].shape for name in calls.weights},
             kernels=_entries(calls, code.kernels),
             files=files,
@@ -123,15 +141,15 @@ def compile_for(module: tvm.IRModule, target: Target) -> Any:
 
 def _export(module: tvm.IRModule, target: Target, path: Path) -> None:
     """Compiles a lowered net and writes its library."""
-    linker = _linker(target)
+    compiler = linker(target)
     match target.kind:
         case "cpu":
-            compile_for(module, target).export_library(str(path), cc=linker)
+            compile_for(module, target).export_library(str(path), cc=compiler)
         case "cuda":
             from vggc.deploy.device_code import CompilerError, NoCompilerError, compile_device
 
             try:
-                compile_device(module, target.archs).export(path, linker)
+                compile_device(module, target.archs).export(path, compiler)
             except NoCompilerError as error:
                 hint = "`pip install 'vggc[cuda]'` brings NVIDIA's compiler; no GPU is needed"
                 raise UserError(mistakes.NoDeviceCode(None, str(error), hint)) from None
@@ -140,7 +158,7 @@ def _export(module: tvm.IRModule, target: Target, path: Path) -> None:
                 raise UserError(mistakes.NoDeviceCode(None, str(error), hint)) from None
 
 
-def _linker(target: Target) -> str:
+def linker(target: Target) -> str:
     """The C++ compiler that links a library for the target."""
     tried, package = ["g++", "clang++", "c++"], "g++"
     if target.triple and not target.triple.startswith(platform.machine()):
@@ -153,9 +171,9 @@ def _linker(target: Target) -> str:
     raise UserError(mistakes.NoLinker(None, " and ".join(tried), package))
 
 
-def pack(calls: Plan, kernels: tuple[Kernel, ...], weights: Weights) -> Weights:
-    """The weights of the folded net as the kernels want them."""
-    packed: Weights = {}
+def pack(calls: Plan, kernels: tuple[Kernel, ...], weights: Tensors) -> Tensors:
+    """The weights of a plan as the kernels want them."""
+    packed: Tensors = {}
     for step, kernel in zip(calls.steps, kernels, strict=True):
         packed |= {name: weights[name] for name in step.weights}
         if kernel.packing is not None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from vggc.deploy.artifact import Attr, Target
+from vggc.deploy.artifact import Attr, Precision, Target
 from vggc.deploy.device_code import DEFAULT_ARCHS
 from vggc.deploy.processor import INSTRUCTIONS, num_cores
 from vggc.diagnostics import Diagnostic, UserError, nearest
@@ -35,6 +35,43 @@ class BadArch(Diagnostic):
     title = "`{arch}` is no GPU architecture"
     label = "architectures look like sm_80 (A100), sm_89 (RTX 4090) or sm_90 (H100)"
     arch: str
+
+
+class PrecisionNotThere(Diagnostic):
+    title = "there is no `--precision {precision}` for the target {target}"
+    label = "{reason}"
+    help = "{hint}"
+    precision: str
+    target: str
+    reason: str
+    hint: str
+
+
+PRECISION_NEEDS: dict[Precision, tuple[str, str, str]] = {
+    "bf16": (
+        "avx512bf16",
+        "AVX512-BF16",
+        "AMD since Zen 4 and Xeons since Sapphire Rapids have it",
+    ),
+    "int8": ("avx512vnni", "AVX512-VNNI", "AMD since Zen 4 and Xeons since Cascade Lake have it"),
+}
+"""The instructions that a precision is made of: LLVM's name, the usual one, and who has them."""
+
+
+def require_precision(target: Target, precision: Precision) -> None:
+    """Raises: UserError where the target cannot multiply in that precision."""
+    if precision not in PRECISION_NEEDS:
+        return
+    feature, name, who = PRECISION_NEEDS[precision]
+    if target.kind == "cuda":
+        reason, hint = "kernels for GPUs compute in float32", "leave `--precision` out"
+    elif feature not in target.instructions:
+        cpu = str(target.attrs.get("mcpu") or target.triple or "a CPU of no known model")
+        reason = f"{cpu} has no {name} instructions"
+        hint = f"leave `--precision` out, or compile for a CPU that has them: {who}"
+    else:
+        return
+    raise UserError(PrecisionNotThere(None, precision, target.name, reason, hint))
 
 
 def tvm_target(target: Target) -> Any:

@@ -37,6 +37,10 @@ STORAGE: dict[Format, str] = {"float32": "float32", "bfloat16": "uint16", "uint8
 """The type of a buffer of a format. TVM would compute float32 where it is told bfloat16."""
 
 
+MAX_INT8_TERMS = (2**31 - 1) // (255 * 127)
+"""Products of a uint8 and an int8 of at most 127 that an int32 holds the sum of."""
+
+
 @dataclass(frozen=True)
 class Map:
     """A batch of feature maps, `(N, H + 2·halo, W + 2·halo, C)` in memory.
@@ -76,7 +80,7 @@ class Conv:
 
     With a bfloat16 input the weight is bfloat16; with a uint8 one it is int8, and the
     scale of the sums `(K,)` stands before the bias. A uint8 output's scale `(1,)` comes last.
-    Inputs of fewer bits have one group.
+    Inputs of fewer bits have one group, and uint8 ones at most `MAX_INT8_TERMS` terms a sum.
     """
 
     input: Map

@@ -3,8 +3,7 @@
 The register tile and the loops are those of `conv`; what is broadcast is a word of 32 bits,
 which holds neighbouring channels of a pixel: two in bfloat16, multiplied by `vdpbf16ps`
 (AVX512-BF16) and summed in float32, or four in uint8, multiplied with int8 weights by
-`vpdpbusd` (AVX512-VNNI) and summed in int32, without rounding and without overflow below
-`MAX_TERMS_INT8` terms.
+`vpdpbusd` (AVX512-VNNI) and summed in int32, exactly.
 """
 
 from __future__ import annotations
@@ -39,7 +38,6 @@ INSTRUCTIONS: dict[Format, str] = {"bfloat16": "avx512bf16", "uint8": "avx512vnn
 """What a CPU must have to multiply each format, in LLVM's words."""
 
 LANES = 16
-MAX_TERMS_INT8 = (2**31 - 1) // (255 * 127)
 
 # TVM would compute bfloat16 in float32, so it is shown words, and LLVM what they hold.
 DOT_BFLOAT16 = """

@@ -1,0 +1,182 @@
+"""The ranges of a net's values on images that the user gives, for int8.
+
+A range is cut off where the mean squared error of rounding what is inside and cutting off
+what is outside is least, found on a histogram of the sizes of the values.
+Source: Nagel et al. 2021, "A White Paper on Neural Network Quantization", section 2.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggc.backends.plan import Plan
+from vggc.deploy import mistakes
+from vggc.deploy.artifact import Precision
+from vggc.deploy.quantize import LARGEST, Range, averaged, levels, scaled
+from vggc.diagnostics import Diagnostic, UserError
+from vggc.ir.graph import Graph
+from vggc.preprocessing import FORMATS, BrokenImageError, Preprocessing
+from vggc.weights import Weights
+
+NUM_IMAGES = 300
+"""How many images are read where the user does not say."""
+
+BINS = 2048
+
+
+class NoImages(Diagnostic):
+    title = "there are no images in {path}"
+    label = "{reason}"
+    help = "give a folder of images like those that the net will see, such as .jpg or .png files"
+    path: str
+    reason: str
+
+
+class NoCalibration(Diagnostic):
+    title = "`--precision int8` needs images"
+    label = "the ranges of a net's values are measured on images like those that it will see"
+    help = "give a folder of a few hundred: `--calibrate DIR`"
+
+
+class NothingToCalibrate(Diagnostic):
+    title = "`{option}` is for `--precision int8`"
+    label = "{precision} has no ranges to measure"
+    help = "leave `{option}` out, or compile with `--precision int8`"
+    option: str
+    precision: str
+
+
+def chosen_images(precision: Precision, folder: Path | None, count: int | None) -> tuple[Path, ...]:
+    """The files to calibrate on; none where the precision has no ranges.
+
+    Raises: UserError where images are missing or given in vain.
+    """
+    if precision == "int8":
+        if folder is None:
+            raise UserError(NoCalibration(None))
+        return spread(image_files(folder), count or NUM_IMAGES)
+    for option, value in (("--calibrate", folder), ("--images", count)):
+        if value is not None:
+            raise UserError(NothingToCalibrate(None, option, precision))
+    return ()
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images anywhere in a folder, in the order of their names.
+
+    Raises: UserError where there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        reason = "it is a file" if folder.exists() else "there is no such folder"
+        raise UserError(NoImages(None, str(folder), reason))
+    found = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in FORMATS and path.is_file()
+    )
+    if not found:
+        raise UserError(NoImages(None, str(folder), "no image lies in it"))
+    return found
+
+
+def spread(files: Sequence[Path], count: int) -> tuple[Path, ...]:
+    """`count` of the files, or all, at even distances: folders of classes all have their share."""
+    count = min(count, len(files))
+    return tuple(files[index * len(files) // count] for index in range(count))
+
+
+def read_images(
+    files: Iterable[Path], preprocessing: Preprocessing
+) -> Iterator[NDArray[np.float32]]:
+    """Each image as the net's input `(1, C, H, W)`.
+
+    Raises: UserError naming the first file that is no usable image.
+    """
+    for path in files:
+        try:
+            yield preprocessing.read(path)
+        except BrokenImageError as error:
+            hint = "take the file out of the folder, or replace it"
+            raise UserError(mistakes.BadInput(None, str(path), str(error), hint)) from None
+
+
+@dataclass
+class Histogram:
+    """The sizes of a value's elements, zeros aside, in `BINS` bins from 0 to `limit`.
+
+    The limit doubles, and bins are joined two by two, whenever a larger element comes.
+    """
+
+    limit: float = 0.0
+    counts: NDArray[np.int64] | None = None
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        sizes = np.abs(values[values != 0])
+        if sizes.size == 0:
+            return
+        largest = float(sizes.max())
+        if self.counts is None:
+            self.limit, self.counts = largest, np.zeros(BINS, np.int64)
+        while largest > self.limit:
+            joined = self.counts.reshape(-1, 2).sum(1)
+            self.counts = np.concatenate([joined, np.zeros(BINS // 2, np.int64)])
+            self.limit *= 2
+        bins = (sizes * np.float32(BINS / self.limit)).astype(np.int32)
+        self.counts += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
+
+    def cut(self, levels: int) -> float:
+        """Where to cut off so that `levels` steps up to there err least; 0 without elements."""
+        if self.counts is None:
+            return 0.0
+        width = self.limit / BINS
+        used = np.flatnonzero(self.counts)[-1] + 1
+        centres = (np.arange(used) + 0.5) * width
+        counts = self.counts[:used]
+
+        def error(cut: float) -> float:
+            scale = cut / levels
+            stored = np.minimum(np.rint(centres / scale), levels) * scale
+            return float(counts @ (centres - stored) ** 2)
+
+        cuts = np.arange(max(1, used // 16), used + 1) * width
+        return float(min(cuts, key=error))
+
+
+@dataclass
+class _Observed:
+    sums: NDArray[np.float64]
+    count: int = 0
+    histogram: Histogram = field(default_factory=Histogram)
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Takes in a value `(N, C, H, W)` or `(N, C)`."""
+        self.histogram.add(values)
+        flat = values.reshape(*values.shape[:2], -1)
+        self.sums += flat.sum((0, 2), np.float64)
+        self.count += flat.shape[0] * flat.shape[2]
+
+
+def calibrate(
+    graph: Graph, weights: Weights, calls: Plan, images: Iterable[NDArray[np.float32]]
+) -> dict[str, Range]:
+    """The ranges that a plan in int8 needs, by the names of the nodes of the folded graph.
+
+    Its values are computed in float32, an image `(1, C, H, W)` after another.
+    """
+    from vggc.backends.torch import observe
+
+    steps = {name: levels(map_) for name, map_ in scaled(calls).items()}
+    channels = {node.name: node.shape[0] for node in graph.nodes}
+    names = steps.keys() | averaged(calls)
+    seen = {name: _Observed(np.zeros(channels[name])) for name in names}
+    run = observe(graph, weights, names)
+    for image in images:
+        for name, value in run(image):
+            seen[name].add(value)
+    return {
+        name: Range(each.histogram.cut(steps.get(name, LARGEST)), each.sums / max(each.count, 1))
+        for name, each in seen.items()
+    }
