@@ -4,33 +4,46 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from vggc.deploy import mistakes, peers
 from vggc.deploy.artifact import Manifest, graph_in
 from vggc.deploy.peers import PEERS, Array, Engine, Setup, check_installed
 from vggc.deploy.processor import num_cores
 from vggc.deploy.runtime import Session
 from vggc.deploy.verify import original_weights, relative_error
-from vggc.diagnostics import CheckFailed
+from vggc.diagnostics import CheckFailed, UserError
 from vggc.passes.fold import fold
+from vggc.preprocessing import FORMATS, BrokenImageError
+from vggc.weights import Weights
 
 WARM_UP = 3
 REST_SECONDS = 0.02
-"""Between two engines, so that the threads of the first have stopped spinning."""
-AGREEMENT = 1e-4
-"""Relative L2 difference that two engines' outputs may have before they are timed."""
+MAX_RESTS = 25
+TOLERANCES = {"float32": 1e-4, "bf16": 0.3, "int8": 1.0}
+"""Relative L2 difference that two engines' outputs may have before they are timed, by the
+precision of the artifact. A soft-max enlarges what bfloat16 and int8 leave out."""
+MAX_IMAGES = 300
+"""Images that ranges of activations are taken from: nncf's own number."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of each round of each engine, `vggc` first."""
+    """Milliseconds of each round of each engine, `vggc` first.
+
+    `errors` are the relative L2 differences of the peers' outputs from vggc's, `missing` the
+    engines that were asked for and not timed, with the reason.
+    """
 
     threads: int
     milliseconds: dict[str, tuple[float, ...]]
+    errors: dict[str, float] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
 
     @property
     def medians(self) -> dict[str, float]:
@@ -43,31 +56,111 @@ class Timing:
         return {peer: medians["vggc"] / time for peer, time in medians.items() if peer != "vggc"}
 
 
-def bench(folder: Path, peers: Sequence[str], threads: int | None, rounds: int) -> Timing:
-    """Times an artifact and its peers, one call each a round, in turn.
+def bench(
+    folder: Path,
+    names: Sequence[str],
+    threads: int | None,
+    rounds: int,
+    *,
+    images: Path | None = None,
+    weights: Weights | None = None,
+    lenient: bool = False,
+) -> Timing:
+    """Times an artifact and the peers of these names, one call each a round, in turn.
 
-    The peers compute the folded net, too, and every engine hands over its main output.
+    The peers compute the folded net, too, with `weights` (of the folded net; the artifact's own
+    unless given), and every engine hands over its main output. `images` is a folder for those
+    that take the ranges of activations from images; they compute the first of them, then.
+    A `lenient` run goes on without the peers that cannot be timed, and tells why.
 
-    Raises: UserError when the artifact is damaged or a peer unknown or not installed;
-    CheckFailed when a peer gives another output.
+    Raises: UserError when the artifact is damaged or a peer unknown, not installed or unable to
+    compute this net; CheckFailed when a peer gives another output.
     """
-    check_installed(peers)
+    missing: dict[str, str] = {}
+    names = _present(names, missing, lenient=lenient)
     count = threads or num_cores()
     session = Session.load(folder, count)
+    manifest = session.manifest
     graph = fold(graph_in(folder)).graph
-    _, weights = original_weights(folder, graph, session.manifest)
-    x = _input(session.manifest)
+    if weights is None:
+        _, weights = original_weights(folder, graph, manifest)
+    real = None if images is None else read_images(images, manifest)
+    x = _input(manifest, real)
     tensor = session.tensor(x)
     engines: dict[str, Engine] = {"vggc": lambda: session.invoke(tensor)}
-    setup = Setup(graph, weights, x, count, session.manifest.target.kind)
-    engines |= {peer: PEERS[peer].start(setup) for peer in peers}
-    _compare(engines)
-    return Timing(count, _interleaved(engines, rounds))
+    expected = engines["vggc"]()
+    errors: dict[str, float] = {}
+    with TemporaryDirectory(prefix="vggc-bench-") as temporary:
+        setup = Setup(graph, weights, x, count, manifest.target.kind, Path(temporary), real)
+        for name in names:
+            try:
+                run = peers.start(name, setup)
+                errors[name] = _compared(name, run(), expected, manifest)
+                engines[name] = run
+            except (UserError, CheckFailed) as problem:
+                if not lenient:
+                    raise
+                missing[name] = _reason(problem)
+    return Timing(count, _interleaved(engines, rounds), errors, missing)
 
 
-def _input(manifest: Manifest) -> Array:
+def _present(names: Sequence[str], missing: dict[str, str], *, lenient: bool) -> list[str]:
+    """The names of peers that are installed; the others become missing, or an error."""
+    if not lenient:
+        check_installed(names)
+        return list(names)
+    for name in names:
+        if module := peers.missing_module(name):
+            missing[name] = f"`import {module}` fails"
+    return [name for name in names if name not in missing]
+
+
+def _reason(problem: UserError | CheckFailed) -> str:
+    """What was wrong, in one line."""
+    match problem:
+        case UserError():
+            diagnostic = problem.diagnostics[0]
+            return diagnostic.fill(f"{diagnostic.title}: {diagnostic.label}")
+        case CheckFailed():
+            return str(problem)
+
+
+def default_peers(manifest: Manifest) -> list[str]:
+    """The peers that an artifact is timed against unless its user names others."""
+    own: str = manifest.precision
+    asked = {
+        name
+        for name, peer in PEERS.items()
+        if peer.by_default or (peer.precision == own and own != "float32")
+    }
+    return [name for name in PEERS if name in asked and manifest.target.kind in PEERS[name].devices]
+
+
+def read_images(folder: Path, manifest: Manifest) -> Array:
+    """The images in a folder as the net's input, `(N, C, H, W)`, in the order of their names.
+
+    Raises: UserError when there is no such folder, no image in it, or a broken one.
+    """
+    hint = "give a folder with some images as the net will meet them"
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in FORMATS)
+    if not files:
+        reason = "there is no image in it" if folder.is_dir() else "there is no such folder"
+        raise UserError(mistakes.BadInput(None, str(folder), reason, hint))
+    read = []
+    for path in files[:MAX_IMAGES]:
+        try:
+            read.append(manifest.preprocessing.read(path))
+        except BrokenImageError as error:
+            raise UserError(mistakes.BadInput(None, str(path), str(error), hint)) from None
+    return np.concatenate(read)
+
+
+def _input(manifest: Manifest, images: Array | None) -> Array:
+    """Noise, or the first of the images, over and over where they do not fill a batch."""
     shape = (manifest.batch, *manifest.input)
-    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    if images is None:
+        return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    return np.resize(images, shape)
 
 
 def _interleaved(engines: dict[str, Engine], rounds: int) -> dict[str, tuple[float, ...]]:
@@ -77,16 +170,30 @@ def _interleaved(engines: dict[str, Engine], rounds: int) -> dict[str, tuple[flo
     found: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(rounds):
         for name, run in engines.items():
-            time.sleep(REST_SECONDS)
+            rest()
             started = time.perf_counter()
             run()
             found[name].append(1e3 * (time.perf_counter() - started))
     return {name: tuple(times) for name, times in found.items()}
 
 
-def _compare(engines: dict[str, Engine]) -> None:
-    expected = engines["vggc"]()
-    for name, run in engines.items():
-        error = relative_error(run(), expected)
-        if not error < AGREEMENT:
-            raise CheckFailed(f"{name} gives another output: relative L2 difference {error:.1e}")
+def rest() -> None:
+    """Waits until the threads of the last engine have stopped spinning, half a second at most."""
+    for _ in range(MAX_RESTS):
+        busy = time.process_time()
+        time.sleep(REST_SECONDS)
+        if time.process_time() - busy < REST_SECONDS / 10:
+            return
+
+
+def _compared(name: str, got: Array, expected: Array, manifest: Manifest) -> float:
+    """The relative L2 difference of a peer's output from vggc's.
+
+    Raises: CheckFailed where it is not the same net's.
+    """
+    error = relative_error(got, expected)
+    if got.shape != expected.shape:
+        raise CheckFailed(f"{name} gives an output of another shape, {got.shape}")
+    if not error < max(PEERS[name].tolerance, TOLERANCES[manifest.precision]):
+        raise CheckFailed(f"{name} gives another output: relative L2 difference {error:.1e}")
+    return error

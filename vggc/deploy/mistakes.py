@@ -89,6 +89,21 @@ class PeerWithoutDevice(Diagnostic):
     device: str
 
 
+class PeerWithoutImages(Diagnostic):
+    title = "{peer} needs images to take the ranges of activations from"
+    label = "it quantises the net after training"
+    help = "give a folder of them with `--images DIR`"
+    peer: str
+
+
+class PeerFailed(Diagnostic):
+    title = "{peer} cannot compute this net here"
+    label = "{reason}"
+    help = "leave {peer} out of --against"
+    peer: str
+    reason: str
+
+
 class UnknownPeer(Diagnostic):
     title = "cannot time against `{peer}`"
     label = "unknown engine"
