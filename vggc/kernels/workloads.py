@@ -287,3 +287,5 @@ class Kernel:
     knobs: dict[str, int]
     func: PrimFunc
     packing: Packing | None = None
+    macs: int | None = None
+    """The multiply-adds that it really does, where that is not what the workload asks for."""

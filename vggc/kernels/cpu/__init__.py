@@ -15,6 +15,7 @@ from vggc.kernels.cpu import (
     lrn,
     pool,
     softmax,
+    winograd,
 )
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.template import Template
@@ -40,8 +41,14 @@ from vggc.kernels.workloads import (
 __all__ = ["Machine", "choices", "kernel"]
 
 
-def choices(workload: Workload, machine: Machine) -> tuple[Choice, ...]:
-    """Every way to carry out `workload`, the one of least stated cost first.
+MAX_ERROR = 2e-6
+"""The relative L2 error that one layer's arithmetic may add unless a caller says otherwise."""
+
+
+def choices(
+    workload: Workload, machine: Machine, max_error: float = MAX_ERROR
+) -> tuple[Choice, ...]:
+    """Every way to carry out `workload` within `max_error`, that of least stated cost first.
 
     Empty where there is nothing to choose.
     """
@@ -49,19 +56,25 @@ def choices(workload: Workload, machine: Machine) -> tuple[Choice, ...]:
         (template.cost(knobs), template.choice(knobs))
         for template in templates(workload, machine)
         for knobs in template.knobs
+        if template.error <= max_error
     ]
     return tuple(choice for _, choice in sorted(found, key=lambda pair: pair[0]))
 
 
-def kernel(workload: Workload, machine: Machine, choice: Choice | None = None) -> Kernel:
+def kernel(
+    workload: Workload,
+    machine: Machine,
+    choice: Choice | None = None,
+    max_error: float = MAX_ERROR,
+) -> Kernel:
     """Code for `workload`, the same function whenever all arguments are the same.
 
-    `choice` is one of `choices`, by default the first.
+    `choice` is any way to carry it out, by default the first of `choices`.
 
     Raises: ValueError for a choice that is none.
     """
     if found := templates(workload, machine):
-        return _chosen(found, choice)
+        return _chosen(found, choice, max_error)
     if choice is not None:
         raise ValueError(f"{type(workload).__name__} leaves nothing to choose")
     return _only(workload, machine)
@@ -74,6 +87,9 @@ def templates(workload: Workload, machine: Machine) -> tuple[Template, ...]:
             return (dot.template(workload, machine),)
         case Conv() if depthwise.applies(workload):
             return (depthwise.template(workload, machine),)
+        case Conv() if winograd.applies(workload):
+            direct = conv.template(workload, machine)
+            return (direct, *winograd.templates(workload, machine))
         case Conv():
             return (conv.template(workload, machine),)
         case Dense():
@@ -82,13 +98,14 @@ def templates(workload: Workload, machine: Machine) -> tuple[Template, ...]:
             return ()
 
 
-def _chosen(found: tuple[Template, ...], choice: Choice | None) -> Kernel:
+def _chosen(found: tuple[Template, ...], choice: Choice | None, max_error: float) -> Kernel:
     offers = ((template, knobs) for template in found for knobs in template.knobs)
     if choice is None:
-        template, knobs = min(offers, key=lambda offer: offer[0].cost(offer[1]))
+        within = (offer for offer in offers if offer[0].error <= max_error)
+        template, knobs = min(within, key=lambda offer: offer[0].cost(offer[1]))
         return template.kernel(knobs)
     for template, knobs in offers:
-        if template.choice(knobs) == choice:
+        if template.algorithm == choice.algorithm and template.choice(knobs) == choice:
             return template.kernel(knobs)
     raise ValueError(f"there is no {choice}")
 

@@ -84,7 +84,7 @@ def template(conv: Conv, machine: Machine) -> Template:
 def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Cost:
     """The order of preference of tiles, least first.
 
-    First the half cycles that all tiles spend on one step of the reduction, on a core
+    First the half cycles that all tiles spend on their reductions, on a core
     that starts two multiply-adds and two loads a cycle and gets a vector of weights from
     L2 every other cycle. Then the weights read, then the pixels read. Then tall tiles
     go first: those that follow one another in a row share more of their input.
@@ -103,7 +103,7 @@ def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Cost:
     sizes = zip((knobs.rows, knobs.columns), conv.stride, conv.kernel, strict=True)
     pixels_read = prod((size - 1) * stride + window for size, stride, window in sizes)
     return (
-        num_tiles * step,
+        num_tiles * step * prod(conv.weight_shape[1:]),
         num_tiles * knobs.vectors,
         num_tiles * knobs.images * pixels_read,
         -knobs.rows,

@@ -9,20 +9,26 @@ import tvm
 
 @dataclass(frozen=True)
 class Machine:
-    """A CPU's vector registers: how many, and how many float32 lanes in each."""
+    """A CPU's vector registers: how many, and how many float32 lanes in each; and its cores.
+
+    `cache` is what one core has for itself, in bytes: what is usual beside such registers.
+    """
 
     lanes: int
     registers: int
+    cache: int = 256 << 10
+    cores: int = 1
 
     @classmethod
     def of(cls, target: tvm.target.Target) -> Machine:
-        """The vector registers that code generated for `target` may use."""
+        """The machine that code generated for `target` may use."""
         has_feature = tvm.get_global_func("target.target_has_feature")
-        for feature, lanes, registers in (
-            ("avx512f", 16, 32),
-            ("avx2", 8, 16),
-            ("neon", 4, 32),
+        cores = int(target.attrs.get("num-cores", 1))
+        for feature, lanes, registers, cache in (
+            ("avx512f", 16, 32, 1 << 20),
+            ("avx2", 8, 16, 256 << 10),
+            ("neon", 4, 32, 512 << 10),
         ):
             if has_feature(feature, target):
-                return cls(lanes, registers)
-        return cls(lanes=4, registers=16)
+                return cls(lanes, registers, cache, cores)
+        return cls(lanes=4, registers=16, cores=cores)

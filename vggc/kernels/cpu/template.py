@@ -24,6 +24,8 @@ class Template:
     """All that there is code for."""
     cost: Callable[[Knobs], Cost]
     kernel: Callable[[Knobs], Kernel]
+    error: float = 0.0
+    """The relative L2 error that its arithmetic adds, beyond that of plain sums."""
 
     def choice(self, knobs: Knobs) -> Choice:
         return Choice(self.algorithm, tuple(asdict(knobs).items()))

@@ -1,0 +1,106 @@
+"""Winograd: the transforms themselves, and kernels of every tile on maps that no tile divides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tvm
+from test_kernels_cpu import AVX2, CONVS, HOST, check, conv, library, pooled
+
+from vggc.kernels.cpu import Machine, choices, kernel, winograd
+from vggc.kernels.cpu.winograd import TransformedWeight
+from vggc.kernels.toom_cook import POINTS, TAPS, transforms
+from vggc.kernels.workloads import Choice, Conv
+
+MAPS = {
+    "odd extents": conv((1, 13, 17, 5), 33, halos=(1, 2)),
+    "one tile": conv((1, 4, 4, 16), 16, halos=(1, 1)),
+    "smaller than a tile": conv((1, 2, 3, 8), 24, halos=(1, 1)),
+    "a row more than a tile": conv((1, 7, 5, 40), 130, halos=(1, 1)),
+    "batch": conv((3, 7, 6, 20), 40, halos=(1, 0)),
+    "few channels": conv((1, 9, 9, 1), 3, halos=(1, 1)),
+    "many channels": conv((1, 6, 6, 130), 20, act=None),
+    "no padding": conv((1, 9, 12, 6), 32, padding=0, halos=(1, 1)),
+    "less padding than halo": conv((2, 8, 9, 6), 17, halos=(2, 1)),
+    "more padding than a tap": conv((1, 5, 6, 6), 17, padding=2, halos=(2, 1)),
+    "gelu": conv((1, 6, 7, 6), 17, act=CONVS["linear"].act),
+}
+MAPS |= {f"{name}, pooled": pooled(work) for name, work in MAPS.items()}
+
+
+@pytest.mark.parametrize("m", POINTS)
+def test_the_transforms_filter_exactly(m: int) -> None:
+    rng = np.random.default_rng(0)
+    data, taps = rng.standard_normal(m + TAPS - 1), rng.standard_normal(TAPS)
+    of = transforms(m)
+    found = of.output @ ((of.filter @ taps) * (of.input @ data))
+    np.testing.assert_allclose(found, np.correlate(data, taps, "valid"), atol=1e-12)
+
+
+@pytest.mark.parametrize("m", POINTS)
+def test_a_packed_weight_gives_back_its_filters_up_to_rounding(m: int) -> None:
+    weight = np.random.default_rng(0).standard_normal((37, 5, 3, 3), np.float32)
+    packing = TransformedWeight(weight.shape, m, 16)
+    packed = packing.pack(weight)
+    assert packed.shape == packing.packed_shape == (3, (m + 2) ** 2, 5, 16)
+    assert not packed[2, :, :, 37 % 16 :].any()
+    np.testing.assert_allclose(packing.unpack(packed), weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", [HOST, AVX2], ids=["host", "avx2"])
+@pytest.mark.parametrize("m", POINTS)
+def test_every_tile_convolves_every_map(m: int, target: dict[str, str]) -> None:
+    machine = Machine.of(tvm.target.Target(target))
+    rng = np.random.default_rng(m)
+    cases = []
+    for workload in MAPS.values():
+        knobs = list(winograd.blocks(workload, machine, m))
+        for shared in (0, 1):
+            of_kind = [each for each in knobs if each.shared == shared]
+            cases.append((workload, of_kind[rng.integers(len(of_kind))]))
+    kernels = [winograd.kernel(workload, machine, m, knobs) for workload, knobs in cases]
+    run = library([each.func for each in kernels], tvm.target.Target(target))
+    for index, ((workload, _), each) in enumerate(zip(cases, kernels, strict=True)):
+        check(run(index), workload, each.packing)
+
+
+def test_it_is_chosen_where_it_saves_work_and_only_where_it_applies() -> None:
+    machine = Machine.of(tvm.target.Target(HOST))
+
+    def algorithm(workload: Conv) -> str:
+        return kernel(workload, machine).algorithm
+
+    deep = conv((1, 28, 28, 256), 256, halos=(1, 1))
+    assert algorithm(deep).startswith("winograd")
+    assert algorithm(conv((1, 56, 56, 3), 64)) == "direct"
+    assert (
+        algorithm(replace(deep, stride=(2, 2), output=replace(deep.output, height=14, width=14)))
+        == "direct"
+    )
+    assert algorithm(conv((1, 28, 28, 256), 256, kernel=1)) == "direct"
+    assert algorithm(conv((1, 1, 1, 256), 256)) == "direct"
+
+
+def test_the_tile_stays_within_the_error_that_is_allowed() -> None:
+    machine = Machine.of(tvm.target.Target(HOST))
+    work = conv((1, 24, 24, 256), 256, halos=(1, 1))
+
+    def algorithms(max_error: float) -> set[str]:
+        return {choice.algorithm for choice in choices(work, machine, max_error)}
+
+    assert algorithms(0) == {"direct"}
+    assert algorithms(1e-6) == {"direct", "winograd2"}
+    assert algorithms(2e-6) == {"direct", "winograd2", "winograd4"}
+    assert algorithms(1) == {"direct", "winograd2", "winograd4", "winograd6"}
+    six = next(each for each in choices(work, machine, 1) if each.algorithm == "winograd6")
+    assert isinstance(six, Choice)
+    assert kernel(work, machine, six).algorithm == "winograd6"
+
+
+def test_a_kernel_says_how_many_multiplications_it_really_does() -> None:
+    machine = Machine(lanes=16, registers=32)
+    work = conv((1, 8, 8, 32), 64, halos=(1, 1))
+    knobs = winograd.WinogradKnobs(rows=4, vectors=2, strips=1, shared=0)
+    assert winograd.kernel(work, machine, 4, knobs).macs == 4 * 36 * 32 * 64

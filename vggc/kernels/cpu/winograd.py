@@ -1,0 +1,476 @@
+"""Winograd convolution: 3×3 with stride 1 by (m+2)² products for m×m outputs in place of 9·m².
+
+Three stages over blocks of tiles of m×m output pixels, in vectors of channels as they lie in
+NHWC. The input of each tile is transformed to `(m+2)²` vectors; for each of these elements e the
+tiles are multiplied with the transformed weights, `M[e] = V[e]·U[e]`, a GEMM whose tile stays in
+registers; and what a tile gets is transformed back, with bias, activation and pool. A panel of
+output channels goes through the last two stages before the next, so that its products stay in
+cache.
+
+Either each thread has blocks of its own ("tiles"), for large maps; or all share the transformed
+input and each has panels of its own ("panels"), for small maps with many channels, whose weights
+are then read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial, reduce
+from itertools import product
+from math import ceil, prod
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm.ir import Expr
+from tvm.tirx import Buffer
+from tvm.tirx.script import builder as T
+
+from vggc.kernels.activation import activate
+from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT
+from vggc.kernels.cpu.loops import clear_halo, elements, function, inside, prefetch, view
+from vggc.kernels.cpu.machine import Machine
+from vggc.kernels.cpu.template import Cost, Template
+from vggc.kernels.toom_cook import TAPS, Matrix, transforms
+from vggc.kernels.workloads import Conv, Kernel
+
+ERRORS = {2: 4.5e-7, 4: 1.3e-6, 6: 6e-6}
+"""By m the relative L2 error of a layer of 256 channels (`benchmarks/winograd.py`)."""
+
+FLOAT = 4
+# More would leave too few rows to read the weights for.
+MAX_VECTORS = 4
+STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+MAX_BLOCK_BYTES = 24 << 20
+# What was measured, in half cycles: a vector's transforms over n³, what a strip costs beside
+# its products for each of its sums, a parallel loop. And a cache that several cores share.
+BEGIN, FINISH, OVERHEAD, BARRIER = 2.5, 1.8, 3, 20_000
+SHARED_CACHE = 16 << 20
+
+# Vectors of channels transformed together: one dimension for all, then the other, through a
+# buffer in the L1 cache. All at once would be more values than there are registers.
+CHUNK = 8
+
+
+@dataclass(frozen=True)
+class WinogradKnobs:
+    """`rows·vectors` is the register tile of the GEMM, `strips` such tiles make a block.
+
+    `shared` is 1 where threads share a block and divide its panels.
+    """
+
+    rows: int
+    vectors: int
+    strips: int
+    shared: int
+
+    @property
+    def block(self) -> int:
+        """The Winograd tiles of a block."""
+        return self.rows * self.strips
+
+
+@dataclass(frozen=True)
+class TransformedWeight:
+    """`(K, C, 3, 3)` as `(K/panel, (m+2)², C, panel)`, each filter g as `G·g·Gᵀ`.
+
+    The last panel is padded with zeros. Computed in float64 and rounded once.
+    """
+
+    shape: tuple[int, ...]
+    m: int
+    panel: int
+
+    @property
+    def packed_shape(self) -> tuple[int, ...]:
+        k, c, _, _ = self.shape
+        return (ceil(k / self.panel), (self.m + TAPS - 1) ** 2, c, self.panel)
+
+    def pack(self, weight: NDArray[np.float32]) -> NDArray[np.float32]:
+        k, c, _, _ = self.shape
+        panels, size, _, _ = self.packed_shape
+        padded = np.zeros((panels * self.panel, c, TAPS * TAPS))
+        padded[:k] = weight.reshape(k, c, TAPS * TAPS)
+        moved = (padded @ self.matrix.T).reshape(panels, self.panel, c, size)
+        return np.ascontiguousarray(moved.transpose(0, 3, 2, 1), np.float32)
+
+    def unpack(self, packed: NDArray[np.float32]) -> NDArray[np.float32]:
+        k, c, _, _ = self.shape
+        moved = packed.transpose(0, 3, 2, 1).reshape(-1, c, packed.shape[1])[:k]
+        weight = moved.astype(np.float64) @ np.linalg.pinv(self.matrix).T
+        return np.ascontiguousarray(weight.reshape(self.shape), np.float32)
+
+    @property
+    def matrix(self) -> Matrix:
+        """From the elements of a filter to those of `G·g·Gᵀ`, row by row."""
+        filter_ = transforms(self.m).filter
+        return np.kron(filter_, filter_).astype(np.float64)
+
+
+def applies(conv: Conv) -> bool:
+    return (
+        conv.kernel == (TAPS, TAPS)
+        and conv.stride == (1, 1)
+        and conv.groups == 1
+        and conv.input.format == conv.output.format == "float32"
+        and min(conv.grid) > 1
+    )
+
+
+def templates(conv: Conv, machine: Machine) -> tuple[Template, ...]:
+    """F(2×2), F(4×4) and F(6×6) for `conv`, to which Winograd `applies`."""
+    return tuple(
+        Template(
+            f"winograd{m}",
+            blocks(conv, machine, m),
+            partial(cost, conv, machine, m),
+            partial(kernel, conv, machine, m),
+            ERRORS[m],
+        )
+        for m in ERRORS
+        if m == min(ERRORS) or m < max(conv.grid)
+    )
+
+
+def blocks(conv: Conv, machine: Machine, m: int) -> Iterator[WinogradKnobs]:
+    """Register tiles that use most of the registers, and blocks that end where the map does."""
+    tiles = num_tiles(conv, m)
+    tile_bytes = FLOAT * (m + TAPS - 1) ** 2 * conv.input.channels
+    for vectors in range(1, min(ceil(conv.output.channels / machine.lanes), MAX_VECTORS) + 1):
+        most = min((machine.registers - 1) // vectors - 1, tiles)
+        for rows in range(ceil(most / 2), most + 1):
+            whole = ceil(tiles / rows)
+            counts = {strips for strips in STRIPS if strips < whole} | {whole}
+            for strips in sorted(counts):
+                if strips == 1 or strips * rows * tile_bytes <= MAX_BLOCK_BYTES:
+                    for shared in (0, 1):
+                        yield WinogradKnobs(rows, vectors, strips, shared)
+
+
+def num_tiles(conv: Conv, m: int) -> int:
+    height, width = conv.grid
+    return conv.output.batch * ceil(height / m) * ceil(width / m)
+
+
+def cost(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Cost:
+    """The half cycles that all cores spend until the last is done.
+
+    A step of the GEMM starts a multiply-add or a load a half cycle, and takes some more to wait
+    for weights and turn the loop; the transforms cost what was measured of them; weights, and
+    blocks too large for a core's cache, come as fast as the cache or the memory that holds them
+    delivers, for the most part while the core computes.
+    """
+    size, cores, panel = (m + TAPS - 1) ** 2, machine.cores, knobs.vectors * machine.lanes
+    channels, panels = conv.input.channels, ceil(conv.output.channels / panel)
+    tiles, block = num_tiles(conv, m), knobs.block
+    num_blocks = ceil(tiles / block)
+
+    sums = knobs.rows * knobs.vectors
+    step = max(sums, knobs.rows + knobs.vectors, MULTIPLY_ADDS_IN_FLIGHT) + 1 + knobs.vectors / 2
+    products = size * knobs.strips * (channels * step + OVERHEAD * sums)
+    weights = FLOAT * size * channels * panel
+    fetch = weights / delivery(weights * panels, machine)
+    moved = FLOAT * size * block * channels
+    reread = moved / delivery(2 * moved, machine) if 2 * moved > machine.cache else 0
+    transform = (m + TAPS - 1) ** 3
+    begin = BEGIN * transform * ceil(channels / machine.lanes)
+    finish = FINISH * transform * knobs.vectors
+    panel_cost = max(products, fetch) + min(products, fetch) / 4 + reread + block * finish
+
+    if knobs.shared:
+        one = ceil(block / cores) * begin + ceil(panels / cores) * panel_cost + 2 * BARRIER
+        half_cycles = num_blocks * one
+    else:
+        half_cycles = ceil(num_blocks / cores) * (block * begin + panels * panel_cost) + BARRIER
+    return (cores * half_cycles, knobs.block)
+
+
+def delivery(size: int, machine: Machine) -> float:
+    """The bytes a half cycle in which a core gets what lies among `size` bytes."""
+    if size <= machine.cache:
+        return 32.0
+    return 8.0 if size <= SHARED_CACHE else 3.0
+
+
+def kernel(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Kernel:
+    """Code for `conv`, for which Winograd `applies`, by F(m×m, 3×3) with these knobs."""
+    emitter = _Emitter(conv, machine, m, knobs)
+    packing = TransformedWeight(conv.weight_shape, m, emitter.panel)
+    func = function(
+        emitter.emit,
+        x=conv.input.shape,
+        weight=packing.packed_shape,
+        bias=(conv.output.channels,),
+        y=conv.output.shape,
+    )
+    rows = ceil(num_tiles(conv, m) / knobs.rows) * knobs.rows
+    return Kernel(f"winograd{m}", asdict(knobs), func, packing, rows * prod(packing.packed_shape))
+
+
+@dataclass(frozen=True)
+class _Emitter:
+    """Writes the body of a kernel."""
+
+    conv: Conv
+    machine: Machine
+    m: int
+    knobs: WinogradKnobs
+
+    @property
+    def n(self) -> int:
+        return self.m + TAPS - 1
+
+    @property
+    def panel(self) -> int:
+        return self.knobs.vectors * self.machine.lanes
+
+    @property
+    def num_panels(self) -> int:
+        return ceil(self.conv.output.channels / self.panel)
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """Winograd tiles in a column and in a row of a map."""
+        height, width = self.conv.grid
+        return ceil(height / self.m), ceil(width / self.m)
+
+    @property
+    def num_tiles(self) -> int:
+        return num_tiles(self.conv, self.m)
+
+    @property
+    def row(self) -> int:
+        """Floats from one tile's channels to the next's.
+
+        With a power of two the lines of all rows would meet in one set of a cache.
+        """
+        return self.conv.input.channels + self.machine.lanes
+
+    def emit(self, x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
+        block = self.knobs.block
+        num_blocks = ceil(self.num_tiles / block)
+        moved_shape = (self.n**2, block * self.row + self.machine.lanes)
+        clear_halo(y, self.conv.output)
+
+        def panels(first: Expr | int, moved: Buffer, index: Expr) -> None:
+            products = T.alloc_buffer((self.n**2, block, self.panel), "float32")
+            self.multiply(moved, weight, index, products)
+            with T.serial(self.count(first)) as tile:
+                self.finish(products, tile, first + tile, index, bias, y)
+
+        if self.knobs.shared:
+            moved = T.alloc_buffer(moved_shape, "float32")
+            with T.serial(num_blocks) as number:
+                first = number * block
+                with T.parallel(self.count(first)) as tile:
+                    self.begin(x, first + tile, moved, tile)
+                with T.parallel(self.num_panels) as index:
+                    panels(first, moved, index)
+        else:
+            with T.parallel(num_blocks) as number:
+                first = number * block
+                moved = T.alloc_buffer(moved_shape, "float32")
+                with T.serial(self.count(first)) as tile:
+                    self.begin(x, first + tile, moved, tile)
+                with T.serial(self.num_panels) as index:
+                    panels(first, moved, index)
+
+    def count(self, first: Expr | int) -> Expr | int:
+        """The tiles of the block that begins with tile `first`."""
+        block = self.knobs.block
+        return block if self.num_tiles % block == 0 else T.min(block, self.num_tiles - first)
+
+    def origin(self, tile: Expr) -> tuple[Expr, Expr, Expr]:
+        """The image of a tile, and its first row and column."""
+        rows, columns = self.tiles
+        return tile // (rows * columns), tile // columns % rows * self.m, tile % columns * self.m
+
+    def begin(self, x: Buffer, tile: Expr, moved: Buffer, at: Expr) -> None:
+        """Transform the input of a tile.
+
+        What lies beyond the map is needed by no pixel that is kept; the map's last row and
+        column stand in for it.
+        """
+        source, n, lanes = self.conv.input, self.n, self.machine.lanes
+        image, y0, x0 = self.origin(tile)
+        top, left = (source.halo - padding for padding in self.conv.padding)
+        height, width = source.shape[1:3]
+        down = self.tiles[0] * self.m + n - self.m + top > height
+        across = self.tiles[1] * self.m + n - self.m + left > width
+        rows = [T.min(y0 + top + i, height - 1) if down else y0 + top + i for i in range(n)]
+
+        def column(j: Expr) -> Expr:
+            return T.min(x0 + left + j, width - 1) if across else x0 + left + j
+
+        for first, size, step in _chunks(source.channels, lanes):
+            half = T.alloc_buffer((n, n, size), "float32")
+            with T.serial(n) as j, T.serial(size // step) as vector, T.vectorized(step) as lane:
+                c = vector * step + lane
+                read = [x[image, row, column(j), first + c] for row in rows]
+                for i, value in enumerate(_to_input(self.m, read)):
+                    T.buffer_store(half, value, [i, j, c])
+            with T.serial(size // step) as vector, T.vectorized(step) as lane:
+                c = vector * step + lane
+                for i in range(n):
+                    read = [half[i, j, c] for j in range(n)]
+                    for j, value in enumerate(_to_input(self.m, read)):
+                        T.buffer_store(moved, value, [i * n + j, at * self.row + first + c])
+
+    def multiply(self, moved: Buffer, weight: Buffer, panel: Expr, products: Buffer) -> None:
+        """All products of a block with one panel of the transformed weights."""
+        rows, lanes = self.knobs.rows, self.machine.lanes
+        with T.serial(self.n**2) as e, T.serial(self.knobs.strips) as strip:
+            sums = [T.alloc_buffer((self.panel,), "float32") for _ in range(rows)]
+            for row in sums:
+                for k in elements((), self.panel, lanes):
+                    T.buffer_store(row, T.float32(0), k)
+            with T.serial(self.conv.input.channels) as c:
+                self.fetch_next(weight, panel, e, strip, c)
+                for i, row in enumerate(sums):
+                    factor = moved[e, (strip * rows + i) * self.row + c]
+                    for (k,) in elements((), self.panel, lanes):
+                        T.buffer_store(row, row[k] + factor * weight[panel, e, c, k], [k])
+            for i, row in enumerate(sums):
+                for (k,) in elements((), self.panel, lanes):
+                    T.buffer_store(products, row[k], [e, strip * rows + i, k])
+
+    def fetch_next(self, weight: Buffer, panel: Expr, e: Expr, strip: Expr, c: Expr) -> None:
+        """Bring the weights of the next element into the cache, evenly over the strips.
+
+        They come from memory, at the first strip only if nobody asks before.
+        """
+        channels, vectors, lanes = self.conv.input.channels, self.knobs.vectors, self.machine.lanes
+        lines = ceil(vectors / self.knobs.strips)
+        line = view(weight, (prod(weight.shape) // lanes, lanes))
+        start = (panel * self.n**2 + e + 1) * channels * vectors
+
+        def fetch() -> None:
+            for index in range(lines):
+                at = start + (strip * channels + c) * lines + index
+                prefetch(T.address_of(line[at, 0]))
+
+        if lines * self.knobs.strips == vectors:
+            fetch()
+        else:
+            with T.If(strip * lines < vectors), T.Then():
+                fetch()
+
+    def finish(
+        self, products: Buffer, at: Expr, tile: Expr, panel: Expr, bias: Buffer, y: Buffer
+    ) -> None:
+        """Transform the products of a tile to its output, a panel of channels."""
+        out, lanes = self.conv.output, self.machine.lanes
+        full, rest = divmod(out.channels, lanes)
+        with T.serial(self.knobs.vectors) as vector:
+            number = panel * self.knobs.vectors + vector
+            store = partial(self.store, products, at, tile, vector, number * lanes, bias, y)
+            if out.channels % self.panel == 0:
+                store(lanes)
+            else:
+                if full:
+                    with T.If(number < full), T.Then():
+                        store(lanes)
+                if rest:
+                    with T.If(number == full), T.Then():
+                        store(rest)
+
+    def store(
+        self,
+        products: Buffer,
+        at: Expr,
+        tile: Expr,
+        vector: Expr,
+        first: Expr,
+        bias: Buffer,
+        y: Buffer,
+        width: int,
+    ) -> None:
+        """One vector of `finish`: `width` channels from `first` on."""
+        m, n, lanes, out = self.m, self.n, self.machine.lanes, self.conv.output
+        image, y0, x0 = self.origin(tile)
+        side = 2 if self.conv.pool else 1
+        half = T.alloc_buffer((m, n, width), "float32")
+        whole = T.alloc_buffer((m, m, width), "float32")
+        with T.vectorized(width) as lane:
+            for j in range(n):
+                read = [products[i * n + j, at, vector * lanes + lane] for i in range(n)]
+                for i, value in enumerate(_to_output(m, read)):
+                    T.buffer_store(half, value, [i, j, lane])
+            for i in range(m):
+                read = [half[i, j, lane] for j in range(n)]
+                for j, value in enumerate(_to_output(m, read)):
+                    T.buffer_store(whole, value, [i, j, lane])
+        for i, j in product(range(m // side), repeat=2):
+            row, column = y0 // side + i, x0 // side + j
+            with (
+                _guard(row, i, m // side, out.height),
+                _guard(column, j, m // side, out.width),
+                T.vectorized(width) as lane,
+            ):
+                window = [
+                    whole[side * i + di, side * j + dj, lane]
+                    for di, dj in product(range(side), repeat=2)
+                ]
+                value = activate(self.conv.act, reduce(T.max, window) + bias[first + lane])
+                T.buffer_store(y, value, inside(out, image, row, column, first + lane))
+
+
+@contextmanager
+def _guard(index: Expr, offset: int, tile: int, extent: int) -> Iterator[None]:
+    """Only where the pixel `offset` of a tile is on the map."""
+    if extent % tile == 0 or offset < extent % tile:
+        yield
+    else:
+        with T.If(index < extent), T.Then():
+            yield
+
+
+def _chunks(channels: int, lanes: int) -> Iterator[tuple[Expr | int, int, int]]:
+    """Loops over chunks of channels: the first one, how many, and those of a vector."""
+    full, rest = divmod(channels, lanes)
+    chunk = max((size for size in range(1, CHUNK + 1) if full % size == 0), default=0)
+    if full:
+        with T.serial(full // chunk) as index:
+            yield index * chunk * lanes, chunk * lanes, lanes
+    if rest:
+        yield full * lanes, rest, rest
+
+
+def _to_input(m: int, values: Sequence[Expr]) -> list[Expr]:
+    """Bᵀ times a vector. Rows of points ±p differ in the sign of their odd elements."""
+    matrix = transforms(m).input
+    found = [_dot(row, values) for row in matrix]
+    for j in range(1, len(matrix) - 1, 2):
+        even, odd = (_dot(matrix[j, part::2], values[part::2]) for part in (0, 1))
+        found[j : j + 2] = even + odd, even - odd
+    return found
+
+
+def _to_output(m: int, values: Sequence[Expr]) -> list[Expr]:
+    """Aᵀ times a vector. Columns of points ±p differ in the sign of their odd elements."""
+    matrix = transforms(m).output
+    pairs = range(1, matrix.shape[1] - 1, 2)
+    summed = [values[0], *(values[j] + values[j + 1] for j in pairs), values[-1]]
+    differing = [values[0], *(values[j] - values[j + 1] for j in pairs), values[-1]]
+    columns = [0, *pairs, matrix.shape[1] - 1]
+    return [_dot(row[columns], (summed, differing)[i % 2]) for i, row in enumerate(matrix)]
+
+
+def _dot(coefficients: Sequence[float] | Matrix, values: Sequence[Expr]) -> Expr:
+    """The sum of the values with coefficients other than zero."""
+    terms = [
+        (float(factor), value)
+        for factor, value in zip(coefficients, values, strict=True)
+        if factor != 0
+    ]
+    terms.sort(key=lambda term: (term[0] < 0, abs(term[0]) != 1))
+    total: Expr | None = None
+    for factor, value in terms:
+        term = value if abs(factor) == 1 else value * T.float32(abs(factor))
+        if total is None:
+            total = term if factor > 0 else value * T.float32(factor)
+        else:
+            total = total + term if factor > 0 else total - term
+    assert total is not None
+    return total
