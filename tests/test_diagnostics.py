@@ -155,6 +155,7 @@ ROOMS = (
     "vggc.cli.subject",
     "vggc.deploy.mistakes",
     "vggc.deploy.targets",
+    "vggc.deploy.tuning.mistakes",
     "vggc.driver",
     "vggc.export",
     "vggc.files",

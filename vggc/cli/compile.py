@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,6 +51,17 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=click.IntRange(0), help="For random weights.  [default: 0]")
 @click.option(
+    "--db",
+    type=click.Path(path_type=Path),
+    help="Folder of the database that `vggc tune` filled.  [default: ~/.cache/vggc/tuning]",
+)
+@click.option("--no-db", is_flag=True, help="Choose all kernels by their stated costs.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="Take what was measured with so many threads.  [default: all cores]",
+)
+@click.option(
     "-o",
     "--out",
     type=click.Path(path_type=Path),
@@ -67,6 +79,9 @@ def command(
     calibrate: Path | None,
     num_images: int | None,
     seed: int | None,
+    db: Path | None,
+    no_db: bool,
+    threads: int | None,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -77,14 +92,21 @@ def command(
 
     In bf16 and int8, convolutions and dense layers multiply in that precision; all else
     computes in float32.
+
+    Kernels are those that `vggc tune` has measured to be the fastest, others those of least
+    stated cost.
     """
+    if db is not None and no_db:
+        raise click.UsageError("--db and --no-db exclude each other")
     from vggc.cli.subject import choose
     from vggc.deploy.build import Job, build_artifact
     from vggc.deploy.calibrate import chosen_images
     from vggc.deploy.targets import require_precision, resolve
+    from vggc.deploy.tuning.lookup import choices_for
 
     machine = resolve(target, arch.split(",") if arch else ())
     require_precision(machine, precision)
+    choice_of = choices_for(machine, db, threads, ignore=no_db)
     images = chosen_images(precision, calibrate, num_images)
     subject = choose(spec, weights, seed, size)
     net = subject.program.net
@@ -102,11 +124,14 @@ def command(
             subject.classes,
             precision,
             images,
+            choice_of,
         ),
         folder,
     )
     seconds = time.perf_counter() - started
     total = sum(file.bytes for file in manifest.files.values())
+    chosen = Counter(kernel.chosen_by for kernel in manifest.kernels)
+    tuned, by_cost = chosen["measurement"], chosen["cost model"]
     if as_json:
         made = {
             "artifact": str(folder),
@@ -117,6 +142,9 @@ def command(
             "precision": precision,
             "images": len(images),
             "weights_from": subject.weights_from,
+            "kernels": len(manifest.kernels),
+            "tuned": tuned,
+            "by_cost_model": by_cost,
             "bytes": total,
             "seconds": round(seconds, 2),
         }
@@ -127,6 +155,12 @@ def command(
     if images:
         how += f", calibrated on {len(images)} images"
     console.out(f"{folder}: {net.name}, {len(manifest.kernels)} kernel calls{code}{how}")
+    if tuned + by_cost:
+        hint = f"; `vggc tune {spec or net.name}` measures" if not (tuned or no_db) else ""
+        console.status(
+            f"{tuned} of {tuned + by_cost} kernels tuned by measurement, "
+            f"{by_cost} by the cost model{hint}"
+        )
     where = " where such a GPU is" if machine.archs else ""
     console.status(f"{total / 1e6:,.1f} MB in {seconds:.1f} s; next{where}: vggc verify {folder}")
 

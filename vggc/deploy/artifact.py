@@ -42,6 +42,11 @@ class FileEntry:
     bytes: int
 
 
+ChosenBy: TypeAlias = Literal["measurement", "cost model", "only"]
+"""How a kernel was chosen: the fastest that was measured, the first by stated cost, or there was
+nothing to choose."""
+
+
 @dataclass(frozen=True)
 class KernelEntry:
     """The kernel chosen for one step of one layer.
@@ -55,6 +60,7 @@ class KernelEntry:
     workload: str
     algorithm: str
     knobs: dict[str, int]
+    chosen_by: ChosenBy
     macs: int = 0
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from vggc import __version__
 from vggc.backends.plan import Plan, plan
@@ -23,6 +23,7 @@ from vggc.deploy.artifact import (
     MANIFEST,
     SPEC,
     WEIGHTS,
+    ChosenBy,
     KernelEntry,
     Manifest,
     Precision,
@@ -36,7 +37,7 @@ from vggc.deploy.targets import tvm_target
 from vggc.diagnostics import UserError
 from vggc.files import new_folder, refuse_full
 from vggc.ir.graph import Graph
-from vggc.kernels.workloads import Format, Kernel
+from vggc.kernels.workloads import Choice, Format, Kernel, Workload
 from vggc.passes.fold import fold
 from vggc.preprocessing import Preprocessing
 from vggc.records import write_record
@@ -46,6 +47,15 @@ from vggc.tvm_alone import tvm
 from vggc.weights import Weights, save
 
 FORMATS: dict[Precision, Format] = {"float32": "float32", "bf16": "bfloat16", "int8": "uint8"}
+
+
+ChoiceOf: TypeAlias = Callable[[Workload], Choice | None]
+"""The choice for a workload; None for that of least stated cost."""
+
+
+def by_cost(workload: Workload) -> Choice | None:
+    """What there is to say where nothing was measured."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class Job:
     precision: Precision = "float32"
     images: tuple[Path, ...] = ()
     """What int8 is calibrated on."""
+    choice_of: ChoiceOf = by_cost
 
 
 def _image_shape(graph: Graph) -> tuple[int, int, int]:
@@ -70,25 +81,56 @@ def _image_shape(graph: Graph) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def kernels_for(target: Target) -> KernelOf:
-    """The choice of kernels for a target."""
+def kernels_for(target: Target, choice_of: ChoiceOf = by_cost) -> KernelOf:
+    """The kernels for a target."""
     match target.kind:
         case "cpu":
             from vggc.kernels import cpu
 
-            return partial(cpu.kernel, machine=cpu.Machine.of(tvm_target(target)))
+            machine = cpu.Machine.of(tvm_target(target))
+            return lambda workload: cpu.kernel(workload, machine, choice_of(workload))
         case "cuda":
             from vggc.kernels import cuda
 
             return cuda.kernel
 
 
+def planned(graph: Graph, batch: int, target: Target, precision: Precision) -> Plan:
+    """The calls of a compiled net, folded."""
+    return in_format(plan(graph, batch, fuse_pools=target.kind == "cpu"), FORMATS[precision])
+
+
 def lowered(
-    graph: Graph, batch: int, target: Target, precision: Precision = "float32"
+    graph: Graph,
+    batch: int,
+    target: Target,
+    precision: Precision = "float32",
+    choice_of: ChoiceOf = by_cost,
 ) -> tuple[Plan, Lowered]:
     """The calls of a compiled net, folded, and the kernels behind them."""
-    calls = in_format(plan(graph, batch, fuse_pools=target.kind == "cpu"), FORMATS[precision])
-    return calls, lower(calls, kernels_for(target))
+    calls = planned(graph, batch, target, precision)
+    return calls, lower(calls, kernels_for(target, choice_of))
+
+
+def lowered_again(folder: Path, graph: Graph, manifest: Manifest) -> tuple[Plan, Lowered]:
+    """The calls of an artifact and the very kernels that it was compiled with.
+
+    Raises: UserError where the manifest's kernels are not those of its net.
+    """
+    calls = planned(graph, manifest.batch, manifest.target, manifest.precision)
+    try:
+        pairs = zip(calls.steps, manifest.kernels, strict=True)
+        choices = {step.workload: _choice(found) for step, found in pairs}
+        return calls, lower(calls, kernels_for(manifest.target, choices.get))
+    except ValueError as error:
+        reason = f"{MANIFEST} tells other kernels than its net has: {error}"
+        raise UserError(mistakes.NoArtifact(None, str(folder), reason)) from None
+
+
+def _choice(found: KernelEntry) -> Choice | None:
+    if found.chosen_by == "only":
+        return None
+    return Choice(found.algorithm, tuple(found.knobs.items()))
 
 
 def build_artifact(job: Job, folder: Path) -> Manifest:
@@ -99,7 +141,7 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
     refuse_full(folder)
     folded = fold(job.graph)
     weights = folded.weights(job.weights)
-    calls, code = lowered(job.graph, job.batch, job.target, job.precision)
+    calls, code = lowered(job.graph, job.batch, job.target, job.precision, job.choice_of)
     ranges: dict[str, Range] = {}
     if job.precision == "int8":
         images = read_images(job.images, job.preprocessing)
@@ -126,7 +168,7 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
             weights_from=job.weights_from,
             float32_sha256="" if job.precision == "float32" else digest(weights),
             weights={name: packed[name].shape for name in calls.weights},
-            kernels=_entries(calls, code.kernels),
+            kernels=_entries(job, calls, code.kernels),
             files=files,
         )
         manifest = replace(manifest, sha256=manifest.digest)
@@ -193,10 +235,26 @@ def unpack(calls: Plan, kernels: tuple[Kernel, ...], packed: Weights) -> Weights
     return weights
 
 
-def _entries(calls: Plan, kernels: tuple[Kernel, ...]) -> tuple[KernelEntry, ...]:
+def _entries(job: Job, calls: Plan, kernels: tuple[Kernel, ...]) -> tuple[KernelEntry, ...]:
+    chosen_by = {step.workload: _chosen_by(job, step.workload) for step in calls.steps}
     return tuple(
         KernelEntry(
-            step.layer, step.name, type(step.workload).__name__, kernel.algorithm, kernel.knobs
+            step.layer,
+            step.name,
+            type(step.workload).__name__,
+            kernel.algorithm,
+            kernel.knobs,
+            chosen_by[step.workload],
         )
         for step, kernel in zip(calls.steps, kernels, strict=True)
     )
+
+
+def _chosen_by(job: Job, workload: Workload) -> ChosenBy:
+    if job.target.kind == "cuda":
+        return "only"
+    from vggc.kernels import cpu
+
+    if len(cpu.choices(workload, cpu.Machine.of(tvm_target(job.target)))) < 2:
+        return "only"
+    return "measurement" if job.choice_of(workload) else "cost model"

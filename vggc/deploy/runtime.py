@@ -131,12 +131,12 @@ def _device(folder: Path, manifest: Manifest) -> Any:
 
 def _check_cpu(folder: Path, manifest: Manifest) -> None:
     """Code for a CPU with more instructions than this one would end the process."""
-    if reason := _obstacle(manifest.target):
+    if reason := obstacle(manifest.target):
         hint = "compile it on this machine with `--target cpu`"
         raise UserError(mistakes.WrongMachine(None, str(folder), reason, hint))
 
 
-def _obstacle(target: Target) -> str | None:
+def obstacle(target: Target) -> str | None:
     """Why code for a CPU does not run on this one, if it does not."""
     triple = target.triple or platform.machine()
     if not triple.startswith(platform.machine()):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vggc.backends.plan import Layout, Plan
 from vggc.backends.torch import reference
 from vggc.deploy.artifact import WEIGHTS, Manifest, graph_in
-from vggc.deploy.build import lowered, unpack
+from vggc.deploy.build import lowered_again, unpack
 from vggc.deploy.runtime import Session
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Softmax
@@ -73,7 +73,7 @@ def verify(folder: Path, threads: int | None = None) -> list[Comparison]:
 
 def original_weights(folder: Path, graph: Graph, manifest: Manifest) -> tuple[Plan, Weights]:
     """The artifact's calls, and the folded graph's weights as they were before packing."""
-    calls, code = lowered(graph, manifest.batch, manifest.target)
+    calls, code = lowered_again(folder, graph, manifest)
     return calls, unpack(calls, code.kernels, read_tensors(folder / WEIGHTS))
 
 

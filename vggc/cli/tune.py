@@ -1,0 +1,284 @@
+"""`vggc tune`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vggc.cli import console
+from vggc.cli.options import IMAGE_SIZE
+from vggc.cli.sheet import Sheet
+from vggc.diagnostics import CheckFailed
+
+if TYPE_CHECKING:
+    from vggc.deploy.artifact import Precision
+    from vggc.deploy.tuning.measure import Server
+    from vggc.deploy.tuning.tuner import Course, Layer, Watch
+
+INTERRUPTED = 130
+"""The exit code that shells give a program that Ctrl-C ended."""
+MAX_BUDGET = 7 * 24 * 3600
+
+
+class Duration(click.ParamType[float]):
+    """`90s`, `10m`, `1.5h`: seconds."""
+
+    name = "TIME"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([smh])", str(value))
+        if match is None:
+            self.fail(f"{value!r} is no time; write 90s, 10m or 1h", param, ctx)
+        seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+        if not 0 < seconds <= MAX_BUDGET:
+            self.fail(f"{value!r} is out of range: more than 0s, at most 168h", param, ctx)
+        return seconds
+
+
+@click.command("tune")
+@click.argument("spec")
+@click.option(
+    "--target",
+    default="cpu",
+    show_default=True,
+    help="cpu (this machine), or a TVM tag of a CPU such as raspberry-pi/4b-aarch64.",
+)
+@click.option("--budget", type=Duration(), default="10m", show_default=True, help="90s, 10m, 1h.")
+@click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True)
+@click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bf16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="What the kernels multiply in.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="Threads of a kernel.  [default: all cores; with --rpc, the servers' own]",
+)
+@click.option(
+    "--db",
+    type=click.Path(path_type=Path),
+    help="Folder of the database.  [default: ~/.cache/vggc/tuning]",
+)
+@click.option("--rpc", metavar="HOST:PORT", help="Measure on servers that this tracker knows.")
+@click.option("--key", help="Which servers: the key that they registered with.")
+@click.option("--json", "as_json", is_flag=True, help="Print what came of it as JSON.")
+def command(
+    spec: str,
+    target: str,
+    budget: float,
+    batch: int,
+    size: tuple[int, int] | None,
+    precision: Precision,
+    threads: int | None,
+    db: Path | None,
+    rpc: str | None,
+    key: str | None,
+    as_json: bool,
+) -> None:
+    """Measure which kernels of the net SPEC are the fastest, for `vggc compile` to choose.
+
+    All measurements are kept in a database: Ctrl-C loses nothing, the same command goes on,
+    and nets share what they have in common. Each kernel is compared with the default one's
+    output before it is timed.
+
+    Exit 1: nothing could be measured.
+    """
+    if (rpc is None) != (key is None):
+        raise click.UsageError("--rpc HOST:PORT and --key KEY go together")
+    from vggc.deploy.build import linker, planned
+    from vggc.deploy.targets import require_precision, resolve
+    from vggc.deploy.tuning.database import default_folder, opened
+    from vggc.deploy.tuning.lookup import default_threads
+    from vggc.deploy.tuning.remote import find_servers, threads_of
+    from vggc.deploy.tuning.space import require_tunable
+    from vggc.deploy.tuning.tuner import layers_of, tune
+    from vggc.driver import load, with_input
+
+    machine = resolve(target)
+    require_tunable(machine, here=rpc is None)
+    require_precision(machine, precision)
+    program = load(spec)
+    if size is not None:
+        program = program.replace(with_input(program.net, size))
+    calls = planned(program.graph, batch, machine, precision)
+    servers: list[Server | None]
+    if rpc is not None and key is not None:
+        found = find_servers(rpc, key)
+        servers, number = [*found], threads_of(found, threads)
+        where = f"{len(found)} servers `{key}`" if len(found) > 1 else f"the server `{key}`"
+    else:
+        servers, number, where = [None], threads or default_threads(machine), "this machine"
+    layers = layers_of(calls, machine, number)
+    if not layers:
+        raise CheckFailed(f"nothing to tune: no kernel of {program.net.name} leaves a choice")
+    folder = db or default_folder()
+    with opened(folder) as database:
+        console.status(
+            f"Tuning {len(layers)} kernels of {program.net.name} on {where} with {number} "
+            f"thread{'s' * (number > 1)} into {folder}; Ctrl-C stops, and nothing is lost."
+        )
+        with shown(program.net.name) as watch:
+            course = tune(layers, database, budget, linker(machine), servers, watch)
+    report(program.net.name, folder, course, as_json)
+    if course.interrupted:
+        raise click.exceptions.Exit(INTERRUPTED)
+
+
+def report(net: str, folder: Path, course: Course, as_json: bool) -> None:
+    """The result on stdout, its circumstances on stderr.
+
+    Raises: CheckFailed where nothing was measured, in this run or before.
+    """
+    if course.stale:
+        console.status(
+            f"{course.stale:,} records are of choices that this version has no code for."
+        )
+    if not any(layer.best for layer in course.layers):
+        if course.interrupted:
+            return
+        reason = course.first_error or "the budget ended before the first measurement"
+        raise CheckFailed(f"nothing could be measured: {reason}")
+    if as_json:
+        console.out(json.dumps(as_record(net, folder, course)))
+    else:
+        console.sheet(sheet(net, course))
+    failed = f", {course.failed:,} failed ({course.first_error})" if course.failed else ""
+    console.status(f"{course.measured:,} choices measured{failed}.")
+    for layer in course.layers:
+        if layer.error:
+            console.status(f"{layer.layers[0]} cannot be tuned: {layer.error}")
+    if course.lost:
+        raise CheckFailed(f"no server is left: {course.first_error}")
+
+
+def as_record(net: str, folder: Path, course: Course) -> dict[str, Any]:
+    """What `--json` prints: times in milliseconds, of one run of each kernel."""
+    before, after = milliseconds(course)
+    return {
+        "net": net,
+        "database": str(folder),
+        "threads": course.layers[0].task.threads,
+        "measured": course.measured,
+        "failed": course.failed,
+        "stale": course.stale,
+        "interrupted": course.interrupted,
+        "cost_model_ms": before,
+        "best_ms": after,
+        "kernels": [
+            {
+                "layers": layer.layers,
+                "choices": len(layer.task.choices),
+                "tried": layer.tried,
+                "cost_model_ms": in_ms(layer.default_seconds),
+                "best_ms": in_ms(layer.best_seconds),
+                "algorithm": layer.best.algorithm if layer.best else None,
+                "knobs": dict(layer.best.knobs) if layer.best else None,
+                "error": layer.error,
+            }
+            for layer in course.layers
+        ],
+    }
+
+
+def milliseconds(course: Course) -> tuple[float | None, float | None]:
+    """The net's tunable kernels together, by the cost model and at their best so far."""
+    before, after = course.seconds or (None, None)
+    return in_ms(before), in_ms(after)
+
+
+def in_ms(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds * 1e3
+
+
+def sheet(net: str, course: Course) -> Sheet:
+    """The kernels as a table."""
+    header = ("kernel", "runs", "tried", "cost model ms", "best ms", "gain", "best choice")
+    before, after = milliseconds(course)
+    total = ("all", "", "", number(before), number(after), gain(before, after), "")
+    rows = (*(row(layer) for layer in course.layers), total)
+    title = f"{net}: kernels by measurement"
+    numbers = (False, True, True, True, True, True, False)
+    return Sheet(title, header, rows, numbers, rules=(len(rows) - 2,))
+
+
+def row(layer: Layer) -> tuple[str, ...]:
+    before, after = in_ms(layer.default_seconds), in_ms(layer.best_seconds)
+    best = layer.best
+    knobs = " ".join(f"{key}={value}" for key, value in best.knobs) if best else ""
+    return (
+        layer.layers[0],
+        f"{len(layer.layers)}",
+        f"{layer.tried}/{len(layer.task.choices)}",
+        number(before),
+        number(after),
+        gain(before, after),
+        f"{best.algorithm} {knobs}" if best else (layer.error or ""),
+    )
+
+
+def number(milliseconds: float | None) -> str:
+    return "" if milliseconds is None else f"{milliseconds:.3f}"
+
+
+def gain(before: float | None, after: float | None) -> str:
+    return f"{before / after:.2f}×" if before and after else ""
+
+
+@contextmanager
+def shown(net: str) -> Iterator[Watch]:
+    """Draws on stderr how it goes; nothing where stderr is no terminal."""
+    from rich.console import Group
+    from rich.live import Live
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Table
+
+    drawn = console.stderr()
+    if not drawn.is_terminal:
+        yield lambda course, doing: None
+        return
+    bar = Progress(
+        BarColumn(),
+        TextColumn("{task.fields[left]} left"),
+        TextColumn("{task.description}"),
+        console=drawn,
+    )
+    row_of_bar = bar.add_task("", total=1.0, left="")
+
+    def watch(course: Course, doing: str) -> None:
+        content = sheet(net, course)
+        table = Table(box=None)
+        for name, is_number in zip(content.header, content.numbers, strict=True):
+            table.add_column(
+                name, justify="right" if is_number else "left", no_wrap=True, overflow="ellipsis"
+            )
+        for cells in content.rows:
+            table.add_row(*cells)
+        done = course.budget - course.left
+        bar.update(
+            row_of_bar,
+            total=course.budget,
+            completed=done,
+            left=clock(course.left),
+            description=doing,
+        )
+        live.update(Group(table, bar), refresh=True)
+
+    with Live(console=drawn, transient=True, auto_refresh=False) as live:
+        yield watch
+
+
+def clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

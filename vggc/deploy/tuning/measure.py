@@ -1,0 +1,316 @@
+"""Building and timing choices. Runs in the processes of `workers`.
+
+A kernel is timed as it runs in a net: the map that it reads was just written and may lie in
+a cache, its weights and its output do not (TVM flushes them before each run). The choices of
+a round run in turn, so that a machine which is busy for a while is so for all of them, and
+what counts is the median of a choice's time over the yardstick's in the same round.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggc.backends.plan import input_shapes
+from vggc.deploy.targets import tvm_target
+from vggc.deploy.tuning.space import Task, machine
+from vggc.deploy.tuning.workers import Tell, reason
+from vggc.kernels import cpu
+from vggc.kernels.workloads import Choice, Conv, Dense, Kernel, Map
+from vggc.tvm_alone import tvm
+
+Array: TypeAlias = NDArray[Any]
+
+TOLERANCE = 1e-4
+"""Relative L2 distance of two choices' outputs; rounding makes 1e-5 between Winograd's and
+direct ones, one wrong value in a million more than this."""
+TOLERANCE_OF_FEWER_BITS = 1e-2
+"""The same where the output is rounded to 8 bits."""
+ROUNDS = 3, 15
+"""The fewest rounds and the most."""
+SECONDS = 1.0
+"""After so long a batch has no further round."""
+TOO_SLOW = 1.3
+"""Over the fastest of the batch: who takes longer after two rounds leaves."""
+FLUSH = "cache_flush_cpu_non_first_arg"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A tracker of TVM's, and the key of the servers there that are meant."""
+
+    host: str
+    port: int
+    key: str
+
+
+@dataclass(frozen=True)
+class Built:
+    """A choice and the library with its code."""
+
+    choice: Choice
+    library: Path
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The median in seconds, and in yardsticks."""
+
+    seconds: float
+    ratio: float
+
+
+Outcome: TypeAlias = Timing | str
+"""A time, or why there is none."""
+
+
+def build(task: Task, choice: Choice, library: Path, linker: str, tell: Tell) -> None:
+    """Writes the library of a choice."""
+    func = kernel_of(task, choice).func.with_attr("global_symbol", "main")
+    module = tvm.IRModule({"main": func})
+    tvm.compile(module, target=tvm_target(task.target)).export_library(str(library), cc=linker)
+
+
+def kernel_of(task: Task, choice: Choice) -> Kernel:
+    return cpu.kernel(task.workload, machine(task.target), choice)
+
+
+class _Place:
+    """Where kernels run: this process, or a session on a server."""
+
+    def __init__(self, server: Server | None) -> None:
+        self.session: Any = None
+        if server is not None:
+            from tvm import rpc
+
+            tracker = rpc.connect_tracker(server.host, server.port)
+            self.session = tracker.request(server.key, max_retry=1)
+        self.device = self.session.cpu(0) if self.session else tvm.cpu()
+
+    def is_alive(self) -> bool:
+        """Whether the session still answers."""
+        try:
+            self.function("runtime.NumThreads")()
+        except Exception:
+            return False
+        return True
+
+    def load(self, library: Path) -> Any:
+        if self.session is None:
+            return tvm.runtime.load_module(str(library))
+        self.session.upload(str(library))
+        return self.session.load_module(library.name)
+
+    def forget(self, library: Path) -> None:
+        if self.session is not None:
+            self.session.remove(library.name)
+
+    def function(self, name: str) -> Callable[..., Any]:
+        found: Callable[..., Any] = (
+            self.session.get_function(name) if self.session else tvm.get_global_func(name)
+        )
+        return found
+
+    def tensor(self, array: Array) -> Any:
+        return tvm.runtime.tensor(array, self.device)
+
+
+_places: dict[Server | None, _Place] = {}
+
+
+def _place(server: Server | None) -> _Place:
+    """The place, kept for as long as this process lives."""
+    if server not in _places:
+        _places[server] = _Place(server)
+    return _places[server]
+
+
+def threads_at(server: Server, tell: Tell) -> int:
+    """The threads that a server runs kernels on."""
+    return int(_place(server).function("runtime.NumThreads")())
+
+
+def measure(
+    task: Task, reference: Built, trials: Sequence[Built], server: Server | None, tell: Tell
+) -> list[Outcome | None]:
+    """Times the trials, the first of which is the yardstick; without it, none.
+
+    Each must give what the reference gives on random data. The index of a trial is told
+    before it runs for the first time, that of the reference is -1.
+    """
+    place = _place(server)
+    arguments = _Arguments(task, place)
+    tell(-1)
+    expected = arguments.output_of(reference)
+    outcomes: list[Outcome | None] = [None] * len(trials)
+    runs: dict[int, Callable[[], float]] = {}
+    for index, trial in enumerate(trials):
+        tell(index)
+        try:
+            run, got = arguments.prepare(trial)
+        except Exception as error:
+            if not place.is_alive():
+                raise
+            outcomes[index] = reason(error)
+            continue
+        if problem := difference(got, expected):
+            outcomes[index] = problem
+        else:
+            runs[index] = run
+    if 0 in runs:
+        for index, timing in _rounds(runs, tell).items():
+            outcomes[index] = timing
+    for trial in trials:
+        place.forget(trial.library)
+    return outcomes
+
+
+def _rounds(runs: dict[int, Callable[[], float]], tell: Tell) -> dict[int, Timing]:
+    """Rounds until the time is up; the order is turned around each time."""
+    started = time.perf_counter()
+    times: dict[int, list[float]] = {index: [] for index in runs}
+    running = list(runs)
+    for number in range(ROUNDS[1]):
+        for index in running:
+            tell(index)
+            times[index].append(runs[index]())
+        if number == 1:
+            limit = TOO_SLOW * min(min(times[index]) for index in running)
+            running = [index for index in running if index == 0 or min(times[index]) <= limit]
+        running.reverse()
+        if number + 1 >= ROUNDS[0] and time.perf_counter() - started > SECONDS:
+            break
+    yardstick = times[0]
+    return {
+        index: Timing(median(mine), median(a / b for a, b in zip(mine, yardstick, strict=False)))
+        for index, mine in times.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Buffer:
+    """A parameter of a kernel."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+
+    @classmethod
+    def of(cls, parameter: Any) -> _Buffer:
+        return cls(parameter.name, tuple(map(int, parameter.shape)), str(parameter.dtype))
+
+
+class _Arguments:
+    """Random data for a task: the same for all of its choices, packed as each wants it."""
+
+    def __init__(self, task: Task, place: _Place) -> None:
+        self.task, self.place = task, place
+        self.random = np.random.default_rng(0)
+        self.weight: Array | None = None
+        self.shared: list[Any] = []
+        self.packed: tuple[Any, Any] | None = None
+
+    def prepare(self, trial: Built) -> tuple[Callable[[], float], Array]:
+        """A function that runs the trial once and gives the seconds, and what it writes."""
+        kernel = kernel_of(self.task, trial.choice)
+        tensors = self._tensors(kernel)
+        module = self.place.load(trial.library)
+        module["main"](*tensors)
+        written: Array = tensors[-1].numpy()
+        timer = module.time_evaluator("main", self.place.device, 1, 1, f_preproc=FLUSH)
+
+        def run() -> float:
+            return float(timer(*tensors).results[0])
+
+        return run, written
+
+    def output_of(self, trial: Built) -> Array:
+        output = self.prepare(trial)[1]
+        self.place.forget(trial.library)
+        return output
+
+    def _tensors(self, kernel: Kernel) -> list[Any]:
+        """What the kernel takes; its output is full of what no kernel writes."""
+        workload = self.task.workload
+        *read, written = [_Buffer.of(parameter) for parameter in kernel.func.params]
+        weight_at = len(input_shapes(workload)) if kernel.packing else None
+        if not self.shared:
+            arrays = [self._filled(buffer) for i, buffer in enumerate(read) if i != weight_at]
+            if isinstance(workload, Conv):
+                _clear_halo(arrays[0], workload.input)
+            self.shared = [self.place.tensor(array) for array in arrays]
+        tensors = list(self.shared)
+        if weight_at is not None:
+            tensors.insert(weight_at, self._packed(kernel, read[weight_at].kind))
+        nothing = np.nan if written.kind == "float32" else 255
+        empty = np.full(written.shape, nothing, written.kind)
+        return [*tensors, self.place.tensor(empty)]
+
+    def _packed(self, kernel: Kernel, kind: str) -> Any:
+        """The weight as the kernel wants it; kept, for those that want it the same way."""
+        workload, packing = self.task.workload, kernel.packing
+        assert isinstance(workload, Conv | Dense)
+        assert packing is not None
+        if self.weight is None:
+            self.weight = self._noise(workload.weight_shape, kind)
+        if self.packed is None or self.packed[0] != packing:
+            self.packed = packing, self.place.tensor(packing.pack(self.weight))
+        return self.packed[1]
+
+    def _filled(self, buffer: _Buffer) -> Array:
+        """Noise; scales are such that the numbers that int8 is multiplied to fit their output."""
+        match buffer.name, self.task.workload:
+            case "scale", Conv() as conv:
+                spread = 74 * 73 * prod(conv.weight_shape[1:]) ** 0.5
+                return (self.random.random(buffer.shape, np.float32) + 0.5) / np.float32(spread)
+            case "out_scale", _:
+                return np.full(buffer.shape, 1 / 32, np.float32)
+            case _:
+                return self._noise(buffer.shape, buffer.kind)
+
+    def _noise(self, shape: tuple[int, ...], kind: str) -> Array:
+        """Numbers around zero; `uint16` holds bfloat16."""
+        match kind:
+            case "uint8" | "int8":
+                low, high = (0, 256) if kind == "uint8" else (-127, 128)
+                return self.random.integers(low, high, shape, np.dtype(kind))
+            case _:
+                noise = self.random.random(shape, np.float32) - np.float32(0.5)
+                return (
+                    (noise.view(np.uint32) >> 16).astype(np.uint16) if kind == "uint16" else noise
+                )
+
+
+def _clear_halo(data: Array, map_: Map) -> None:
+    """Writes what stands for zero around a map."""
+    inner = slice(map_.halo, -map_.halo or None)
+    kept = data[:, inner, inner].copy()
+    data[...] = map_.zero
+    data[:, inner, inner] = kept
+
+
+def difference(got: Array, expected: Array) -> str | None:
+    """What is wrong with an output, if it is not the reference's but for rounding."""
+    one, other = _values(got), _values(expected)
+    if not np.isfinite(one).all():
+        return "its output is not finite"
+    norm = float(np.linalg.norm(other))
+    error = float(np.linalg.norm(one - other)) / (norm or 1.0)
+    tolerance = TOLERANCE if got.dtype == np.float32 else TOLERANCE_OF_FEWER_BITS
+    return None if error <= tolerance else f"its output is off by {error:.1e}"
+
+
+def _values(stored: Array) -> NDArray[np.float32]:
+    """The numbers that an output holds."""
+    flat = stored.ravel()
+    if flat.dtype == np.uint16:
+        return (flat.astype(np.uint32) << 16).view(np.float32)
+    return flat.astype(np.float32, copy=False)

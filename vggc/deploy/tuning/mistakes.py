@@ -1,0 +1,82 @@
+"""What can be wrong with a tuning database, or with what is asked of `vggc tune`."""
+
+from __future__ import annotations
+
+from vggc.diagnostics import Diagnostic
+
+
+class BadDatabase(Diagnostic):
+    title = "{path} is damaged, or no file of a tuning database"
+    label = "{reason}"
+    help = "{hint}"
+    path: str
+    reason: str
+    hint: str
+
+
+class NoDatabase(Diagnostic):
+    title = "there is no tuning database in {path}"
+    label = "nothing was ever measured into it"
+    help = "`vggc tune SPEC --db {path}` makes one"
+    path: str
+
+
+class DatabaseInUse(Diagnostic):
+    title = "another `vggc tune` is at work on the database {path}"
+    label = "two would overwrite each other's records"
+    help = "wait for it, or give this one a folder of its own with --db"
+    path: str
+
+
+class NotTunable(Diagnostic):
+    title = "there is nothing to tune for the target `{target}`"
+    label = "{reason}"
+    help = "{hint}"
+    target: str
+    reason: str
+    hint: str
+
+
+class CannotMeasureHere(Diagnostic):
+    title = "code for `{target}` cannot be measured on this machine"
+    label = "{reason}"
+    help = "--rpc HOST:PORT --key KEY measures on machines that register with a tracker of TVM's"
+    target: str
+    reason: str
+
+
+class BadAddress(Diagnostic):
+    title = "`{address}` is no address of a tracker"
+    label = "{reason}"
+    help = "{hint}"
+    address: str
+    reason: str
+    hint: str
+
+
+class NoTracker(Diagnostic):
+    title = "no tracker answers at {address}"
+    label = "{reason}"
+    help = "`python -m tvm.exec.rpc_tracker --host 0.0.0.0 --port 9190` starts one there"
+    address: str
+    reason: str
+
+
+class NoServer(Diagnostic):
+    title = "the tracker {address} knows no server with the key `{key}`"
+    label = "{reason}"
+    help = (
+        "`python -m tvm.exec.rpc_server --tracker={address} --key={key}`, on the machine that is"
+        " to be measured, starts one"
+    )
+    address: str
+    key: str
+    reason: str
+
+
+class OtherThreads(Diagnostic):
+    title = "a server runs kernels on {found} threads, and {wanted} are asked for"
+    label = "a record is of one number of threads"
+    help = "start it with TVM_NUM_THREADS={wanted}, or give --threads {found}"
+    found: int
+    wanted: int

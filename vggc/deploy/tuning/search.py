@@ -1,0 +1,58 @@
+"""Which choices to measure next."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from vggc.deploy.tuning.database import Measured
+from vggc.deploy.tuning.space import Space, Task
+from vggc.kernels.workloads import Choice
+
+TRUSTED = 16
+"""So many of least stated cost are measured before what was measured leads the search."""
+
+
+def proposals(task: Task, measured: Measured, taken: Collection[Choice] = ()) -> Iterator[Choice]:
+    """Every choice that is not measured yet, in the order in which it is worth it.
+
+    First the default and the best of each other algorithm, by stated cost; then others of
+    small cost; then the neighbours of the fastest; then the rest, as MetaSchedule samples it.
+    """
+    known = {*measured.seconds, *taken}
+    for choice in _in_order(task, measured):
+        if choice not in known:
+            known.add(choice)
+            yield choice
+    space = Space(task)
+    while rest := [choice for choice in task.choices if choice not in known]:
+        choice = space.draw(rest, seed=len(known) + 1)
+        known.add(choice)
+        yield choice
+
+
+def _in_order(task: Task, measured: Measured) -> Iterator[Choice]:
+    firsts: dict[str, Choice] = {}
+    for choice in task.choices:
+        firsts.setdefault(choice.algorithm, choice)
+    yield from firsts.values()
+    yield from task.choices[:TRUSTED]
+    if best := measured.best(task.choices):
+        yield from neighbours(best, task.choices)
+
+
+def neighbours(choice: Choice, among: Collection[Choice]) -> list[Choice]:
+    """The choices of the same algorithm that differ in one knob, the nearest values first."""
+    near = [
+        (abs(value - own), other)
+        for other in among
+        if other.algorithm == choice.algorithm
+        for (_, own), (_, value) in _differing(choice, other)
+    ]
+    return [other for _, other in sorted(near, key=lambda pair: pair[0])]
+
+
+def _differing(choice: Choice, other: Choice) -> list[tuple[tuple[str, int], tuple[str, int]]]:
+    """The one knob in which two choices differ; nothing where there are more or none."""
+    pairs = zip(choice.knobs, other.knobs, strict=True)
+    differing = [pair for pair in pairs if pair[0] != pair[1]]
+    return differing if len(differing) == 1 else []

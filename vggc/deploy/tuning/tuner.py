@@ -1,0 +1,375 @@
+"""Measuring the kernels of a net until the budget is spent, most where most is to be gained."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+from math import prod
+from pathlib import Path
+from statistics import mean
+from typing import TypeAlias
+
+from vggc.backends.plan import Plan
+from vggc.deploy.artifact import Target
+from vggc.deploy.processor import num_cores
+from vggc.deploy.tuning.database import FAILED, Database
+from vggc.deploy.tuning.measure import Built, Outcome, Server, Timing, build, measure
+from vggc.deploy.tuning.search import proposals
+from vggc.deploy.tuning.space import Task, canonical
+from vggc.deploy.tuning.workers import Crew, Failed, Worker
+from vggc.kernels.workloads import Choice, Conv, Dense
+
+BATCH = 8
+"""Choices of a kernel that are measured together, beside the yardstick."""
+MAX_WEIGHTS = 2**30
+"""The bytes that their weights may take together."""
+PATIENCE = 60.0
+"""Seconds after which a compiler or a kernel is taken to hang."""
+MAX_BLAMED = 2
+"""A choice that ran so many times when a server was lost is not tried again."""
+WORTH_TELLING = 0.99
+"""A time that is less than this share of the best so far is an improvement."""
+
+
+@dataclass
+class Layer:
+    """A kernel of the net: its task, the layers that it serves, and what came of it."""
+
+    task: Task
+    layers: tuple[str, ...]
+    """The steps' layers, one for each time that it runs."""
+    default_seconds: float | None = None
+    best: Choice | None = None
+    best_seconds: float | None = None
+    tried: int = 0
+    """Choices of which the database knows."""
+    idle: int = 0
+    """Batches since the last improvement."""
+    error: str | None = None
+    """Why it cannot be tuned."""
+
+    @property
+    def worth(self) -> float:
+        """The seconds of the net that it still stands for, halved for each batch in vain."""
+        if self.best_seconds is None:
+            return float("inf")
+        return len(self.layers) * self.best_seconds / 2.0**self.idle
+
+
+@dataclass
+class Course:
+    """How tuning a net goes."""
+
+    layers: tuple[Layer, ...]
+    budget: float
+    measured: int = 0
+    """Choices timed in this run."""
+    failed: int = 0
+    """Choices of this run that could not be built or run, or computed something else."""
+    stale: int = 0
+    """Choices in the database that this version has no code for."""
+    first_error: str | None = None
+    interrupted: bool = False
+    lost: bool = False
+    """Whether it ended because no server was left."""
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def left(self) -> float:
+        """Seconds of the budget."""
+        return max(0.0, self.started + self.budget - time.monotonic())
+
+    @property
+    def seconds(self) -> tuple[float, float] | None:
+        """The net's time in its tuned kernels, by the cost model and as measured so far."""
+        both = [
+            (len(layer.layers) * layer.default_seconds, len(layer.layers) * layer.best_seconds)
+            for layer in self.layers
+            if layer.default_seconds is not None and layer.best_seconds is not None
+        ]
+        return (sum(one for one, _ in both), sum(two for _, two in both)) if both else None
+
+
+Watch: TypeAlias = Callable[[Course, str], None]
+"""Told how it goes, and what comes next in words."""
+
+
+def layers_of(plan: Plan, target: Target, threads: int) -> tuple[Layer, ...]:
+    """The kernels of a plan that leave something to choose, in order."""
+    tasks: dict[str, Task] = {}
+    names: dict[str, list[str]] = {}
+    for step in plan.steps:
+        task = Task(canonical(step.workload), target, threads)
+        tasks.setdefault(task.text, task)
+        names.setdefault(task.text, []).append(step.layer)
+    return tuple(
+        Layer(task, tuple(names[text])) for text, task in tasks.items() if len(task.choices) > 1
+    )
+
+
+def tune(
+    layers: tuple[Layer, ...],
+    database: Database,
+    budget: float,
+    linker: str,
+    servers: Sequence[Server | None],
+    watch: Watch,
+) -> Course:
+    """Measures for `budget` seconds, on this machine (None) or on servers.
+
+    Everything measured is in the database at once; Ctrl-C ends it early.
+    """
+    course = Course(layers, budget)
+    course.stale = sum(database.measured(layer.task).stale(layer.task.choices) for layer in layers)
+    for layer in layers:
+        _note(layer, database)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vggc-tune-")))
+        tuner = _Tuner(course, database, linker, folder, [_Bench(server) for server in servers])
+        stack.callback(tuner.stop)
+        try:
+            while course.left and tuner.benches:
+                watch(course, "")
+                if not tuner.turn(watch):
+                    break
+            course.lost = not tuner.benches
+        except KeyboardInterrupt:
+            course.interrupted = True
+    return course
+
+
+def _note(layer: Layer, database: Database) -> None:
+    """Brings what is said of a layer up to date."""
+    measured, choices = database.measured(layer.task), layer.task.choices
+    default = measured.seconds.get(choices[0], FAILED)
+    layer.default_seconds = default if default < FAILED else None
+    layer.best = measured.best(choices)
+    layer.best_seconds = measured.seconds[layer.best] if layer.best else None
+    layer.tried = len(measured.seconds.keys() & set(choices))
+
+
+@dataclass
+class _Batch:
+    """Choices of one layer that are measured together: the yardstick, then new ones."""
+
+    layer: Layer
+    reference: Choice
+    yardstick: Choice
+    new: list[Choice]
+    outcomes: dict[Choice, Outcome] = field(default_factory=dict)
+
+    @property
+    def choices(self) -> list[Choice]:
+        """All of them, once."""
+        return list(dict.fromkeys([self.reference, self.yardstick, *self.new]))
+
+
+class _Bench:
+    """A process that measures, here or through a server."""
+
+    def __init__(self, server: Server | None) -> None:
+        self.server = server
+        self.worker: Worker | None = None
+
+    def start(self, batch: _Batch, built: dict[Choice, Built]) -> None:
+        trials = [built[c] for c in dict.fromkeys([batch.yardstick, *batch.new]) if c in built]
+        threads = {"TVM_NUM_THREADS": str(batch.layer.task.threads), "TVM_BIND_THREADS": "0"}
+        self.trials, self.at = trials, -1
+        self.worker = self.worker or Worker(threads)
+        arguments = batch.layer.task, built[batch.reference], trials, self.server
+        self.worker.ask(measure, *arguments, patience=PATIENCE)
+
+    def finish(self) -> dict[Choice, Outcome]:
+        """What came of the trials.
+
+        Raises: Failed when the process or the server is gone; `at` is the trial that ran then,
+            -1 before the first.
+        """
+        assert self.worker is not None
+        try:
+            while True:
+                done, value = self.worker.receive()
+                if done:
+                    return {t.choice: o for t, o in zip(self.trials, value, strict=True) if o}
+                self.at = value
+        except Failed:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        if self.worker is not None:
+            self.worker.stop()
+            self.worker = None
+
+
+class _Tuner:
+    def __init__(
+        self,
+        course: Course,
+        database: Database,
+        linker: str,
+        folder: Path,
+        benches: list[_Bench],
+    ) -> None:
+        self.course, self.database, self.linker = course, database, linker
+        self.folder, self.benches = folder, benches
+        self.crew = Crew(min(num_cores(), 8))
+        self.built: dict[tuple[str, Choice], Built] = {}
+        self.blamed: Counter[tuple[str, Choice]] = Counter()
+        self.pace: dict[str, float] = {}
+        """Seconds that a choice of a task took lately."""
+        self.num_libraries = 0
+
+    def stop(self) -> None:
+        self.crew.stop()
+        for bench in self.benches:
+            bench.stop()
+
+    def turn(self, watch: Watch) -> bool:
+        """One batch on each bench; False where nothing is left to measure."""
+        started = time.monotonic()
+        batches = self._batches(len(self.benches))
+        if not batches:
+            return False
+        names = ", ".join(dict.fromkeys(batch.layer.layers[0] for batch in batches))
+        watch(self.course, f"compiling {names}")
+        self._build(batches)
+        watch(self.course, f"measuring {names}")
+        at_work: list[tuple[_Bench, _Batch]] = []
+        for bench, batch in zip(list(self.benches), batches, strict=False):
+            built = {c: b for (text, c), b in self.built.items() if text == batch.layer.task.text}
+            if batch.reference in built and batch.yardstick in built:
+                bench.start(batch, built)
+                at_work.append((bench, batch))
+            else:
+                self._give_up(batch.layer, str(batch.outcomes[batch.reference]))
+        for bench, batch in at_work:
+            self._finish(bench, batch)
+        for batch in batches:
+            seconds = time.monotonic() - started
+            self.pace[batch.layer.task.text] = seconds / max(1, len(batch.new))
+            self._keep(batch)
+        return True
+
+    def _batches(self, number: int) -> list[_Batch]:
+        """What to measure next, the layers that are worth most first."""
+        found: list[_Batch] = []
+        taken: dict[str, set[Choice]] = {}
+        open_layers = [layer for layer in self.course.layers if layer.error is None]
+        order = sorted(open_layers, key=lambda layer: -layer.worth)
+        for layer in order + order:
+            if len(found) == number:
+                break
+            text = layer.task.text
+            if text in taken and layer.best is None:
+                continue
+            batch = self._batch(layer, taken.setdefault(text, set()))
+            if batch is not None:
+                taken[text].update(batch.new)
+                found.append(batch)
+        return found
+
+    def _batch(self, layer: Layer, taken: set[Choice]) -> _Batch | None:
+        task, measured = layer.task, self.database.measured(layer.task)
+        default, best = task.choices[0], layer.best
+        works = measured.seconds.get(default, 0.0) < FAILED
+        if best is None and not works:
+            layer.error = "its default does not work"
+            return None
+        size = self._size(task)
+        new = list(islice(proposals(task, measured, taken), size))
+        if not new:
+            return None
+        return _Batch(layer, default if works or best is None else best, best or default, new)
+
+    def _size(self, task: Task) -> int:
+        """How many choices may be measured together, for memory and for what time is left."""
+        size = BATCH
+        if isinstance(task.workload, Conv | Dense):
+            size = min(size, MAX_WEIGHTS // (4 * prod(task.workload.weight_shape)))
+        if self.pace:
+            pace = self.pace.get(task.text, mean(self.pace.values()))
+            size = min(size, int(self.course.left / pace))
+        return max(1, size)
+
+    def _build(self, batches: Iterable[_Batch]) -> None:
+        """Compiles what is not there yet."""
+        wanted = dict.fromkeys(
+            (batch.layer.task.text, choice) for batch in batches for choice in batch.choices
+        )
+        tasks = {batch.layer.task.text: batch.layer.task for batch in batches}
+        missing = [key for key in wanted if key not in self.built]
+        calls = []
+        for text, choice in missing:
+            self.num_libraries += 1
+            path = self.folder / f"kernel{self.num_libraries}.so"
+            calls.append((tasks[text], choice, path, self.linker))
+        results = self.crew.map(build, calls, PATIENCE)
+        for (text, choice), call, result in zip(missing, calls, results, strict=True):
+            if isinstance(result, Failed):
+                for batch in batches:
+                    if batch.layer.task.text == text and choice in batch.choices:
+                        batch.outcomes[choice] = f"it cannot be compiled: {result}"
+            else:
+                self.built[text, choice] = Built(choice, call[2])
+
+    def _finish(self, bench: _Bench, batch: _Batch) -> None:
+        try:
+            batch.outcomes |= bench.finish()
+        except Failed as failure:
+            choice = bench.trials[bench.at].choice if bench.at >= 0 else batch.reference
+            blamed = batch.layer.task.text, choice
+            self.blamed[blamed] += 1
+            if bench.server is None or self.blamed[blamed] >= MAX_BLAMED:
+                if bench.at < 0:
+                    self._give_up(batch.layer, f"its default kernel fails: {failure}")
+                else:
+                    batch.outcomes[choice] = str(failure)
+            self.course.first_error = self.course.first_error or str(failure)
+            if bench.server is not None and not is_free(bench.server):
+                self.benches.remove(bench)
+
+    def _give_up(self, layer: Layer, error: str) -> None:
+        layer.error = error
+        self.course.first_error = self.course.first_error or error
+
+    def _keep(self, batch: _Batch) -> None:
+        """Puts what came of a batch into the database.
+
+        Failures only where something else works: then it is not for want of a compiler.
+        """
+        layer, task, before = batch.layer, batch.layer.task, batch.layer.best_seconds
+        yardstick = batch.outcomes.get(batch.yardstick)
+        known = self.database.measured(task).seconds.get(batch.yardstick)
+        if isinstance(yardstick, Timing):
+            unit = yardstick.seconds if known is None else known
+            for choice in batch.new:
+                if isinstance(timing := batch.outcomes.get(choice), Timing):
+                    self.database.add(task, choice, timing.ratio * unit)
+                    self.course.measured += 1
+        failures = {c: o for c, o in batch.outcomes.items() if isinstance(o, str)}
+        for choice, reason in failures.items():
+            self.course.first_error = self.course.first_error or reason
+            if self.database.measured(task).best(task.choices) is not None:
+                self.database.add(task, choice, FAILED)
+                self.course.failed += 1
+        _note(layer, self.database)
+        if layer.best is None and batch.yardstick in failures:
+            self._give_up(layer, failures[batch.yardstick])
+        improved = before is None or (layer.best_seconds or FAILED) < WORTH_TELLING * before
+        layer.idle = 0 if improved else layer.idle + 1
+        kept = {(task.text, task.choices[0]), (task.text, layer.best)}
+        for key in [k for k in self.built if k[0] == task.text and k not in kept]:
+            self.built.pop(key).library.unlink(missing_ok=True)
+
+
+def is_free(server: Server) -> bool:
+    """Whether the tracker has such a server to give."""
+    from vggc.deploy.tuning.remote import free_servers
+
+    return free_servers(server) > 0
