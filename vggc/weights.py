@@ -138,23 +138,30 @@ def read_tensors(path: Path) -> Weights:
 
     Raises: UserError when the file is missing, broken, or holds anything but floats.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        tensors = load_file(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(WeightsUnreadable(None, str(path), reason)) from None
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise UserError(WeightsUnreadable(None, str(path), str(error))) from None
-    tensors = {name: t for name, t in tensors.items() if not name.endswith(COUNTERS)}
+    tensors = {name: t for name, t in stored_tensors(path).items() if not name.endswith(COUNTERS)}
     for name, tensor in tensors.items():
         if tensor.dtype.kind != "f":
             reason = f"the tensor `{name}` is of type {tensor.dtype}, not of floats"
             raise UserError(WeightsUnreadable(None, str(path), reason))
     with np.errstate(over="ignore"):  # what is too large for float32 is found not finite
         return {name: tensor.astype(np.float32, copy=False) for name, tensor in tensors.items()}
+
+
+def stored_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Every tensor of a safetensors file as it is stored.
+
+    Raises: UserError when the file is missing or broken.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(WeightsUnreadable(None, str(path), reason)) from None
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UserError(WeightsUnreadable(None, str(path), str(error))) from None
 
 
 def save(

@@ -17,27 +17,69 @@ from vggc.diagnostics import CheckFailed
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("--threads", type=click.IntRange(1, 1024), help="[default: all physical cores]")
 @click.option("--layers", is_flag=True, help="Show the error of every layer.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Compare on the images in a folder.  [default: noise and two photographs]",
+)
+@click.option(
+    "--images",
+    "num_images",
+    type=click.IntRange(1, 100_000),
+    help="How many of them.  [default: 100]",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE|RUN",
+    help="What a bf16 or int8 artifact was compiled from, where that is elsewhere now.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
-def command(artifact: Path, threads: int | None, layers: bool, as_json: bool) -> None:
+def command(
+    artifact: Path,
+    threads: int | None,
+    layers: bool,
+    data: Path | None,
+    num_images: int | None,
+    weights: Path | None,
+    as_json: bool,
+) -> None:
     """Check an artifact against PyTorch in float64, on random and real inputs.
 
-    Passes where the relative L2 error of every output is under 1e-5 and the best class is
-    the same. Exit 1 when it fails, naming the first layer that departs.
+    Passes where the relative L2 error of every output is under 1e-5 (in bf16 0.03, in int8
+    0.15) and the best class is the same; in bf16 and int8 that is judged on images given with
+    --data, and must be so for 99 % and 97 % of them. Exit 1 when it fails, naming the first
+    layer that departs.
     """
-    from vggc.deploy.verify import TOLERANCE, verify
+    from vggc.deploy.verify import LIMITS, verify
 
-    results = verify(artifact, threads)
+    results = verify(artifact, threads, data=data, num_images=num_images, weights=weights)
     if as_json:
         inputs = [
-            {**asdict(r), "passed": r.passed, "first_departure": r.first_departure} for r in results
+            {
+                **asdict(result),
+                "top1_agrees": result.top1_agrees,
+                "passed": result.passed,
+                "first_departure": result.first_departure,
+            }
+            for result in results
         ]
-        passed = all(result.passed for result in results)
-        report = {"passed": passed, "tolerance": TOLERANCE, "inputs": inputs}
+        limits = LIMITS[results[0].precision]
+        report = {
+            "passed": all(result.passed for result in results),
+            "tolerance": limits.error,
+            "agreement": limits.agreement,
+            "inputs": inputs,
+        }
         console.out(json.dumps(report))
     else:
         for result in results:
             verdict = "ok" if result.passed else "FAILED"
             top1 = "same top-1" if result.top1_agrees else "another top-1"
+            if data is not None:
+                share = result.agreeing / result.images
+                top1 = f"same top-1 on {result.agreeing} of them ({share:.1%})"
             console.out(f"{result.input}: {verdict}, relative L2 error {result.error:.2e}, {top1}")
             if len(result.head_errors) > 1:
                 for head, error in result.head_errors:

@@ -2,86 +2,207 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vggc.backends.plan import Layout, Plan
-from vggc.backends.torch import reference
-from vggc.deploy.artifact import WEIGHTS, Manifest, graph_in
+from vggc.backends.precision import scale_name
+from vggc.backends.torch import Reference, reference
+from vggc.deploy.artifact import WEIGHTS, Manifest, Precision, graph_in
 from vggc.deploy.build import lowered_again, unpack
+from vggc.deploy.calibrate import image_files, read_images, spread
+from vggc.deploy.quantize import digest, from_bfloat16
 from vggc.deploy.runtime import Session
+from vggc.diagnostics import Diagnostic, UserError
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Softmax
 from vggc.kernels.workloads import Map
 from vggc.passes.fold import fold
 from vggc.preprocessing import Preprocessing
-from vggc.weights import Weights, read_tensors
+from vggc.weights import Weights, load, read_tensors, seeded, stored_tensors
 
-TOLERANCE = 1e-5
-"""Relative L2 error that float32 may have over a whole net."""
+NUM_IMAGES = 100
+"""How many of the user's images are compared where they do not say."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a precision may cost over a whole net.
+
+    `error` is relative and in L2; `agreement` the least share of the user's images that have
+    the same top-1.
+    """
+
+    error: float
+    agreement: float
+
+
+LIMITS: dict[Precision, Limits] = {
+    "float32": Limits(1e-5, 1.0),
+    "bf16": Limits(0.03, 0.99),
+    "int8": Limits(0.15, 0.97),
+}
+TOLERANCE = LIMITS["float32"].error
 
 Array = NDArray[np.floating]
 
 
+class WeightsElsewhere(Diagnostic):
+    title = "the float32 weights of the artifact {path} are needed to verify it"
+    label = "it holds them in {precision} alone, and {reason}"
+    help = "give the file or the run that it was compiled from: `--weights FILE`"
+    path: str
+    precision: str
+    reason: str
+
+
+class GivenInVain(Diagnostic):
+    title = "`{option}` has nothing to say here"
+    label = "{reason}"
+    help = "leave `{option}` out{hint}"
+    option: str
+    reason: str
+    hint: str
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """One input: the relative L2 errors, and whether all heads of classes have the same top-1.
+    """One kind of input: the relative L2 errors, and how many images have the same top-1.
 
     `error` is the largest of the heads'. That of a soft-max is divided by the largest of its
-    scores where that is over one: so many times does it enlarge a rounding of them.
+    scores where that is over one: so many times does it enlarge a rounding of them. An image
+    agrees where all heads of classes do.
     """
 
     input: str
+    precision: Precision
     error: float
-    top1_agrees: bool
+    images: int
+    agreeing: int
+    judged: bool
+    """Whether top-1 decides, as it does in float32 and on the user's own images."""
     head_errors: tuple[tuple[str, float], ...]
     """Head and relative L2 error, in order."""
     step_errors: tuple[tuple[str, str, float], ...]
     """Layer, step and relative L2 error, in order."""
 
     @property
+    def top1_agrees(self) -> bool:
+        """Whether all images have the same top-1."""
+        return self.agreeing == self.images
+
+    @property
     def passed(self) -> bool:
-        return self.error < TOLERANCE and self.top1_agrees
+        limits = LIMITS[self.precision]
+        agrees = self.agreeing >= limits.agreement * self.images
+        return self.error < limits.error and (agrees or not self.judged)
 
     @property
     def first_departure(self) -> str | None:
         """The first layer whose value is off by more than the tolerance."""
-        wrong = (layer for layer, _, error in self.step_errors if not error < TOLERANCE)
+        limit = LIMITS[self.precision].error
+        wrong = (layer for layer, _, error in self.step_errors if not error < limit)
         return next(wrong, None)
 
 
-def verify(folder: Path, threads: int | None = None) -> list[Comparison]:
-    """Compares an artifact with PyTorch in float64 on random and on real inputs.
+def verify(
+    folder: Path,
+    threads: int | None = None,
+    *,
+    data: Path | None = None,
+    num_images: int | None = None,
+    weights: Path | None = None,
+) -> list[Comparison]:
+    """Compares an artifact with PyTorch in float64: on images in the folder `data`, or on
+    random and real inputs of its own.
 
-    The reference is the folded net with the artifact's own weights, unpacked.
+    The reference is the folded net with the artifact's own weights, unpacked, where that is
+    float32, else with those that it was made of: `weights`, or those that its manifest names.
 
-    Raises: UserError when the artifact is damaged or not for this machine.
+    Raises: UserError when the artifact is damaged or not for this machine, or images or
+    weights are missing.
     """
+    if num_images is not None and data is None:
+        reason, hint = "it counts the images of a folder", ", or name the folder with `--data`"
+        raise UserError(GivenInVain(None, "--images", reason, hint))
     session = Session.load(folder, threads)
+    if weights is not None and session.manifest.precision == "float32":
+        reason = "an artifact in float32 holds the weights that it is compared with"
+        raise UserError(GivenInVain(None, "--weights", reason, ""))
     graph = fold(graph_in(folder)).graph
-    calls, weights = original_weights(folder, graph, session.manifest)
-    run = reference(graph, weights)
+    calls, found = original_weights(folder, graph, session.manifest, weights)
+    judge = _Judge(session, calls, graph, reference(graph, found), _scales(folder, calls))
+    if data is not None:
+        files = spread(image_files(data), num_images or NUM_IMAGES)
+        images = read_images(files, session.manifest.preprocessing)
+        batches = in_batches(images, session.manifest.batch)
+        return [judge.compare(f"{len(files)} images", batches, judged=True)]
+    own = session.manifest.precision == "float32"
     return [
-        _compare(session, calls, graph, run(x), name, x)
+        judge.compare(name, [(x, len(x))], judged=own)
         for name, x in inputs(session.manifest).items()
     ]
 
 
-def original_weights(folder: Path, graph: Graph, manifest: Manifest) -> tuple[Plan, Weights]:
-    """The artifact's calls, and the folded graph's weights as they were before packing."""
+def original_weights(
+    folder: Path, graph: Graph, manifest: Manifest, given: Path | None = None
+) -> tuple[Plan, Weights]:
+    """The artifact's calls, and the folded graph's weights in float32.
+
+    Those of fewer bits are not brought back: they come from where the manifest says, or from
+    the file or run `given`, and are checked against its hash.
+
+    Raises: UserError where they are not there, or are others.
+    """
     calls, code = lowered_again(folder, graph, manifest)
-    return calls, unpack(calls, code.kernels, read_tensors(folder / WEIGHTS))
+    if manifest.precision == "float32":
+        return calls, unpack(calls, code.kernels, read_tensors(folder / WEIGHTS))
+    return calls, _recovered(folder, manifest, given)
+
+
+def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> Weights:
+    def refuse(reason: str) -> UserError:
+        return UserError(WeightsElsewhere(None, str(folder), manifest.precision, reason))
+
+    graph = graph_in(folder)
+    seed = re.fullmatch(r"seed (\d{1,18})", manifest.weights_from)
+    if given is None and seed:
+        trained, origin = seeded(graph, int(seed[1])), manifest.weights_from
+    else:
+        path = given or Path(manifest.weights_from)
+        path = path / "weights.safetensors" if (path / "run.json").is_file() else path
+        if given is None and not path.is_file():
+            raise refuse(f"{path}, which it was compiled from, is not there")
+        trained, origin = load(path, graph), str(path)
+    weights = fold(graph).weights(trained)
+    if digest(weights) != manifest.float32_sha256:
+        raise refuse(f"those of {origin} are others")
+    return weights
+
+
+def _scales(folder: Path, calls: Plan) -> dict[str, float]:
+    """The scales of the uint8 values of a plan, by name."""
+    names = {name for name in calls.weights if name.endswith(".scale")}
+    stored = stored_tensors(folder / WEIGHTS) if names else {}
+    return {name: float(stored[name][0]) for name in names}
 
 
 def inputs(manifest: Manifest) -> dict[str, NDArray[np.float32]]:
-    """Batches to compare on: normal noise, and photographs that come with scikit-learn."""
-    shape = (manifest.batch, *manifest.input)
-    noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    found = {"random": noise}
+    """Batches to compare on: normal noise, and photographs that come with scikit-learn.
+
+    Noise is no input for int8: it is beyond the ranges that were found on images.
+    """
+    found = {}
+    if manifest.precision != "int8":
+        shape = (manifest.batch, *manifest.input)
+        found["random"] = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     for name, image in photographs(manifest.preprocessing).items():
         found[name] = np.repeat(image, manifest.batch, axis=0)
     return found
@@ -95,33 +216,106 @@ def photographs(preprocessing: Preprocessing) -> dict[str, NDArray[np.float32]]:
     return {name: preprocessing.read(folder / name) for name in ("china.jpg", "flower.jpg")}
 
 
-def _compare(
-    session: Session,
-    calls: Plan,
-    graph: Graph,
-    expected: Mapping[str, Array],
-    name: str,
-    x: NDArray[np.float32],
-) -> Comparison:
-    got = session.run_all(x)
-    growth = _growth(graph, expected)
+Batch = tuple[NDArray[np.float32], int]
+"""A full batch `(N, C, H, W)`, and how many images at its front count."""
 
-    def error(value: Array, node: str) -> float:
-        return relative_error(value, expected[node]) / growth.get(node, 1.0)
 
-    heads = tuple(
-        (head.name, error(got[head.name], graph.nodes[head.node].name)) for head in graph.heads
-    )
-    same = all(
-        _same_top1(got[head.name], expected[graph.nodes[head.node].name])
-        for head in graph.heads
-        if head.kind == "classes"
-    )
-    errors = tuple(
-        (step.layer, step.name, error(as_nchw(value, step.output), step.name))
-        for step, value in zip(calls.steps, session.layers(x), strict=True)
-    )
-    return Comparison(name, max(error for _, error in heads), same, heads, errors)
+def in_batches(images: Iterable[NDArray[np.float32]], size: int) -> Iterator[Batch]:
+    """Images `(1, C, H, W)` in full batches, the last one filled up with its last image."""
+    remaining = iter(images)
+    while batch := list(islice(remaining, size)):
+        count = len(batch)
+        yield np.concatenate(batch + batch[-1:] * (size - count)), count
+
+
+@dataclass
+class _Difference:
+    """The squared L2 norms of a difference and of what was wanted, summed over batches."""
+
+    difference: float = 0.0
+    wanted: float = 0.0
+
+    def add(self, got: Array, wanted: Array) -> None:
+        got64, wanted64 = got.astype(np.float64).ravel(), wanted.astype(np.float64).ravel()
+        if np.isfinite(got64).all():
+            self.difference += float(np.sum((got64 - wanted64) ** 2))
+            self.wanted += float(np.sum(wanted64**2))
+        else:
+            self.difference = float("inf")
+
+    @property
+    def relative(self) -> float:
+        return float(np.sqrt(self.difference)) / (float(np.sqrt(self.wanted)) or 1.0)
+
+
+@dataclass(frozen=True)
+class _Judge:
+    session: Session
+    calls: Plan
+    graph: Graph
+    run: Reference
+    scales: Mapping[str, float]
+
+    def compare(self, name: str, batches: Iterable[Batch], *, judged: bool) -> Comparison:
+        steps = [_Difference() for _ in self.calls.steps]
+        heads = [_Difference() for _ in self.graph.heads]
+        growth: dict[str, float] = {}
+        images = agreeing = 0
+        for x, count in batches:
+            expected = self.run(x)
+            for node, factor in _growth(self.graph, expected).items():
+                growth[node] = max(growth.get(node, 1.0), factor)
+            got = self.session.run_all(x)
+            for difference, head in zip(heads, self.graph.heads, strict=True):
+                wanted = expected[self.graph.nodes[head.node].name]
+                difference.add(got[head.name][:count], wanted[:count])
+            for index, value in enumerate(self.session.layers(x)):
+                step = self.calls.steps[index]
+                value = as_nchw(self.real(value, index), step.output)
+                steps[index].add(value[:count], expected[step.name][:count])
+            images += count
+            agreeing += int(self.same_top1(got, expected)[:count].sum())
+        head_errors = tuple(
+            (head.name, each.relative / growth.get(self.graph.nodes[head.node].name, 1.0))
+            for each, head in zip(heads, self.graph.heads, strict=True)
+        )
+        step_errors = tuple(
+            (step.layer, step.name, each.relative / growth.get(step.name, 1.0))
+            for each, step in zip(steps, self.calls.steps, strict=True)
+        )
+        return Comparison(
+            name,
+            self.session.manifest.precision,
+            max(error for _, error in head_errors),
+            images,
+            agreeing,
+            judged,
+            head_errors,
+            step_errors,
+        )
+
+    def same_top1(
+        self, got: Mapping[str, Array], expected: Mapping[str, Array]
+    ) -> NDArray[np.bool_]:
+        """Whether the best score of each image is at the same place, in every head of classes."""
+        same = np.ones(self.session.manifest.batch, bool)
+        for head in self.graph.heads:
+            if head.kind == "classes":
+                wanted = expected[self.graph.nodes[head.node].name]
+                best = got[head.name].reshape(len(same), -1).argmax(1)
+                same &= best == wanted.reshape(len(same), -1).argmax(1)
+        return same
+
+    def real(self, value: NDArray[Any], index: int) -> Array:
+        """The numbers that a step's value stands for."""
+        match self.calls.steps[index].output:
+            case Map(format="bfloat16"):
+                return from_bfloat16(value)
+            case Map(format="uint8", zero=zero):
+                scale = self.scales[scale_name(self.calls, index)]
+                return scale * (value.astype(np.float64) - zero)
+            case _:
+                return value
 
 
 def _growth(graph: Graph, expected: Mapping[str, Array]) -> dict[str, float]:
@@ -138,23 +332,16 @@ def _growth(graph: Graph, expected: Mapping[str, Array]) -> dict[str, float]:
 
 
 def as_nchw(value: Array, layout: Layout) -> Array:
-    """A step's value without its halo, channels first."""
+    """A step's value without its halo and without what pads its channels, channels first."""
     if not isinstance(layout, Map):
         return value
     rows = slice(layout.halo, layout.halo + layout.height)
     columns = slice(layout.halo, layout.halo + layout.width)
-    return value[:, rows, columns].transpose(0, 3, 1, 2)
+    return value[:, rows, columns, : layout.channels].transpose(0, 3, 1, 2)
 
 
 def relative_error(got: Array, wanted: Array) -> float:
     """The L2 norm of the difference over that of `wanted`; infinity where one is not finite."""
-    got64, wanted64 = got.astype(np.float64).ravel(), wanted.astype(np.float64).ravel()
-    if not np.isfinite(got64).all():
-        return float("inf")
-    norm = float(np.linalg.norm(wanted64))
-    return float(np.linalg.norm(got64 - wanted64)) / (norm or 1.0)
-
-
-def _same_top1(got: Array, wanted: Array) -> bool:
-    """Whether the best score of each image is at the same place."""
-    return bool((got.argmax(axis=1) == wanted.argmax(axis=1)).all())
+    difference = _Difference()
+    difference.add(got, wanted)
+    return difference.relative
