@@ -1,7 +1,12 @@
-"""A dense layer is a convolution whose kernel covers the whole map.
+"""Dense layers: a GEMV for one image, a GEMM of few rows for several.
 
-The packed weight then lies in the order in which the map is read, H, W, C, and the
-register tile is a GEMV for one image and a GEMM tile for several.
+Both are bound by reading the weights, which are as many as the multiplications of one image. So
+the reduction is cut into streams that are read side by side, each with sums of its own in
+registers: the memory delivers several streams faster than one. What a stream needs soon is asked
+for in time.
+
+The weight's columns are packed in the order in which a map lies in memory, H, W, C, so that a
+flattened map is read where it is. Long sums are summed in pieces, as those of `conv`.
 """
 
 from __future__ import annotations
@@ -9,32 +14,44 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from math import ceil
 
 import numpy as np
+from tvm.ir import Expr
+from tvm.tirx import Buffer
+from tvm.tirx.script import builder as T
 
-from vggc.kernels.cpu import conv
-from vggc.kernels.cpu.conv import BlockedWeight, ConvKnobs
-from vggc.kernels.cpu.loops import function
-from vggc.kernels.cpu.machine import Machine
-from vggc.kernels.cpu.template import Template
-from vggc.kernels.workloads import Conv, Dense, Kernel, Map
+from vggc.kernels.activation import activate
+from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT, PIECE
+from vggc.kernels.cpu.loops import elements, function, prefetch, tile_origin, view
+from vggc.kernels.cpu.machine import FLOAT, Machine
+from vggc.kernels.cpu.template import Cost, Template
+from vggc.kernels.workloads import Dense, Kernel
 
-
-def as_conv(dense: Dense) -> Conv:
-    """The convolution that computes `dense`; its output map is 1×1."""
-    source = dense.source or Map(dense.batch, 1, 1, dense.in_features)
-    return Conv(
-        input=source,
-        output=Map(dense.batch, 1, 1, dense.out_features),
-        kernel=(source.height, source.width),
-        stride=(1, 1),
-        padding=(0, 0),
-        act=dense.act,
-    )
+MAX_ROWS = 16
+MAX_VECTORS = 8
+STREAMS = (1, 2, 4)
+# How far ahead of its use a line is asked for.
+AHEAD_BYTES = 4096
 
 
-def tiles(dense: Dense, machine: Machine) -> Iterator[ConvKnobs]:
-    return conv.tiles(as_conv(dense), machine)
+@dataclass(frozen=True)
+class DenseKnobs:
+    """The register tile: `rows` images by `vectors` of outputs, once for each of the streams."""
+
+    rows: int
+    vectors: int
+    streams: int
+
+
+def tiles(dense: Dense, machine: Machine) -> Iterator[DenseKnobs]:
+    """Tiles that leave registers for the operands."""
+    for vectors in range(1, min(ceil(dense.out_features / machine.lanes), MAX_VECTORS) + 1):
+        for streams in STREAMS:
+            most = (machine.registers - 2) // (vectors * streams)
+            for rows in range(1, min(dense.batch, most, MAX_ROWS) + 1):
+                if streams <= dense.in_features:
+                    yield DenseKnobs(rows, vectors, streams)
 
 
 def template(dense: Dense, machine: Machine) -> Template:
@@ -42,7 +59,7 @@ def template(dense: Dense, machine: Machine) -> Template:
     return Template(
         algorithm(dense),
         tiles(dense, machine),
-        partial(conv.cost, as_conv(dense), machine),
+        partial(cost, dense, machine),
         partial(kernel, dense, machine),
     )
 
@@ -51,34 +68,143 @@ def algorithm(dense: Dense) -> str:
     return "gemv" if dense.batch == 1 else "gemm"
 
 
+def cost(dense: Dense, machine: Machine, knobs: DenseKnobs) -> Cost:
+    """The half cycles that all cores spend until the last is done.
+
+    A step starts a multiply-add or a load a half cycle, unless its weights take longer to come.
+    Then the fewest rounds; then as many streams as possible.
+    """
+    panels = ceil(dense.out_features / (knobs.vectors * machine.lanes))
+    tasks = panels * ceil(dense.batch / knobs.rows)
+    sums = knobs.rows * knobs.vectors * knobs.streams
+    loads = (knobs.rows + knobs.vectors) * knobs.streams
+    computing = max(sums, loads, MULTIPLY_ADDS_IN_FLIGHT) / knobs.streams
+    line = FLOAT * machine.lanes
+    size = FLOAT * dense.in_features * dense.out_features
+    fetching = knobs.vectors * line / machine.delivery(size)
+    step = max(computing, fetching)
+    rounds = ceil(tasks / machine.cores)
+    return (machine.cores * rounds * dense.in_features * step, computing, -knobs.streams)
+
+
 @dataclass(frozen=True)
 class BlockedColumns:
-    """`(O, C·H·W)` packed as the weight `(O, C, H, W)` of the equivalent convolution."""
+    """`(O, C·H·W)` as `(O/block, H·W·C, block)`, the last block padded with zeros."""
 
-    shape: tuple[int, ...]
-    kernel: BlockedWeight
+    shape: tuple[int, int]
+    channels: int
+    block: int
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
-        return self.kernel.packed_shape
+        outputs, inputs = self.shape
+        return (ceil(outputs / self.block), inputs, self.block)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
-        return self.kernel.pack(weight.reshape(self.kernel.shape))
+        blocks, inputs, block = self.packed_shape
+        outputs = self.shape[0]
+        packed = np.zeros(self.packed_shape, weight.dtype)
+        for index in range(blocks):
+            rows = weight[index * block : (index + 1) * block]
+            maps = rows.reshape(len(rows), self.channels, -1)
+            packed[index, :, : len(rows)] = maps.transpose(2, 1, 0).reshape(inputs, len(rows))
+        assert blocks * block >= outputs
+        return packed
 
     def unpack(self, packed: np.ndarray) -> np.ndarray:
-        return self.kernel.unpack(packed).reshape(self.shape)
+        outputs, inputs = self.shape
+        rows = packed.transpose(0, 2, 1).reshape(-1, inputs)[:outputs]
+        maps = rows.reshape(outputs, -1, self.channels).transpose(0, 2, 1)
+        return np.ascontiguousarray(maps).reshape(self.shape)
 
 
-def kernel(dense: Dense, machine: Machine, knobs: ConvKnobs) -> Kernel:
+def kernel(dense: Dense, machine: Machine, knobs: DenseKnobs) -> Kernel:
     """Code for `dense` with these knobs, one of `tiles`."""
-    convolution = as_conv(dense)
-    blocked = BlockedWeight(convolution.weight_shape, knobs.vectors * machine.lanes)
+    channels = dense.source.channels if dense.source else dense.in_features
+    packing = BlockedColumns(
+        (dense.out_features, dense.in_features), channels, knobs.vectors * machine.lanes
+    )
     func = function(
-        partial(conv.emit, convolution, machine, knobs),
+        partial(emit, dense, machine, knobs),
         x=dense.source.shape if dense.source else (dense.batch, dense.in_features),
-        weight=blocked.packed_shape,
+        weight=packing.packed_shape,
         bias=(dense.out_features,),
         y=(dense.batch, dense.out_features),
     )
-    packing = BlockedColumns((dense.out_features, dense.in_features), blocked)
     return Kernel(algorithm(dense), asdict(knobs), func, packing)
+
+
+def emit(
+    dense: Dense,
+    machine: Machine,
+    knobs: DenseKnobs,
+    x: Buffer,
+    weight: Buffer,
+    bias: Buffer,
+    y: Buffer,
+) -> None:
+    """Write the body of a kernel."""
+    rows, streams, lanes = knobs.rows, knobs.streams, machine.lanes
+    panel = knobs.vectors * lanes
+    panels = ceil(dense.out_features / panel)
+    images = view(x, (dense.batch, dense.in_features))
+    lines = view(weight, (panels * dense.in_features * knobs.vectors, lanes))
+    length = dense.in_features // streams
+    num_pieces = ceil(length / PIECE)
+    piece = ceil(length / num_pieces)
+    num_groups = ceil(dense.batch / rows)
+
+    def registers() -> list[Buffer]:
+        return [T.alloc_buffer((panel,), "float32") for _ in range(rows)]
+
+    with T.parallel(panels * num_groups) as task:
+        k, n0 = task // num_groups, tile_origin(task % num_groups, rows, dense.batch)
+        totals, sums = registers(), [registers() for _ in range(streams)]
+
+        def fill_with_zeros(buffers: list[Buffer]) -> None:
+            for buffer in buffers:
+                for at in elements((), panel, lanes):
+                    T.buffer_store(buffer, T.float32(0), at)
+
+        def accumulate(target: list[Buffer], at: Expr) -> None:
+            for row, buffer in enumerate(target):
+                for (c,) in elements((), panel, lanes):
+                    product = images[n0 + row, at] * weight[k, at, c]
+                    T.buffer_store(buffer, buffer[c] + product, [c])
+
+        fill_with_zeros(totals)
+        with T.serial(num_pieces) as index:
+            start = index * piece
+            for stream in sums:
+                fill_with_zeros(stream)
+            cut = length % piece != 0
+            with T.serial(T.min(piece, length - start) if cut else piece) as t:
+                for number, stream in enumerate(sums):
+                    at = number * length + start + t
+                    first = (k * dense.in_features + at) * knobs.vectors
+                    for vector in range(knobs.vectors):
+                        ahead = first + AHEAD_BYTES // (FLOAT * lanes) + vector
+                        prefetch(T.address_of(lines[ahead, 0]))
+                    accumulate(stream, at)
+            for stream in sums:
+                for total, part in zip(totals, stream, strict=True):
+                    for (c,) in elements((), panel, lanes):
+                        T.buffer_store(total, total[c] + part[c], [c])
+        for rest in range(streams * length, dense.in_features):
+            accumulate(totals, rest)
+
+        def store(count: int) -> None:
+            for row, total in enumerate(totals):
+                for (c,) in elements((), count, lanes):
+                    value = activate(dense.act, total[c] + bias[k * panel + c])
+                    T.buffer_store(y, value, [n0 + row, k * panel + c])
+
+        rest = dense.out_features - (panels - 1) * panel
+        if rest == panel:
+            store(panel)
+        else:
+            with T.If(k < panels - 1):
+                with T.Then():
+                    store(panel)
+                with T.Else():
+                    store(rest)

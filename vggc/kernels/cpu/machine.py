@@ -6,6 +6,12 @@ from dataclasses import dataclass
 
 import tvm
 
+FLOAT = 4
+"""The bytes of a float32."""
+
+SHARED_CACHE = 16 << 20
+"""What several cores share a cache of, in bytes: what is usual."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -18,6 +24,12 @@ class Machine:
     registers: int
     cache: int = 256 << 10
     cores: int = 1
+
+    def delivery(self, size: int) -> float:
+        """The bytes a half cycle in which a core gets what lies among `size` bytes."""
+        if size <= self.cache:
+            return 32.0
+        return 8.0 if size <= SHARED_CACHE else 3.0
 
     @classmethod
     def of(cls, target: tvm.target.Target) -> Machine:

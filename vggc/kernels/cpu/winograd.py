@@ -30,7 +30,7 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.activation import activate
 from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT
 from vggc.kernels.cpu.loops import clear_halo, elements, function, inside, prefetch, view
-from vggc.kernels.cpu.machine import Machine
+from vggc.kernels.cpu.machine import FLOAT, Machine
 from vggc.kernels.cpu.template import Cost, Template
 from vggc.kernels.toom_cook import TAPS, Matrix, transforms
 from vggc.kernels.workloads import Conv, Kernel
@@ -38,15 +38,13 @@ from vggc.kernels.workloads import Conv, Kernel
 ERRORS = {2: 4.5e-7, 4: 1.3e-6, 6: 6e-6}
 """By m the relative L2 error of a layer of 256 channels (`benchmarks/winograd.py`)."""
 
-FLOAT = 4
 # More would leave too few rows to read the weights for.
 MAX_VECTORS = 4
 STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 MAX_BLOCK_BYTES = 24 << 20
 # What was measured, in half cycles: a vector's transforms over n³, what a strip costs beside
-# its products for each of its sums, a parallel loop. And a cache that several cores share.
+# its products for each of its sums, a parallel loop.
 BEGIN, FINISH, OVERHEAD, BARRIER = 2.5, 1.8, 3, 20_000
-SHARED_CACHE = 16 << 20
 
 # Vectors of channels transformed together: one dimension for all, then the other, through a
 # buffer in the L1 cache. All at once would be more values than there are registers.
@@ -170,9 +168,9 @@ def cost(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Cost:
     step = max(sums, knobs.rows + knobs.vectors, MULTIPLY_ADDS_IN_FLIGHT) + 1 + knobs.vectors / 2
     products = size * knobs.strips * (channels * step + OVERHEAD * sums)
     weights = FLOAT * size * channels * panel
-    fetch = weights / delivery(weights * panels, machine)
+    fetch = weights / machine.delivery(weights * panels)
     moved = FLOAT * size * block * channels
-    reread = moved / delivery(2 * moved, machine) if 2 * moved > machine.cache else 0
+    reread = moved / machine.delivery(2 * moved) if 2 * moved > machine.cache else 0
     transform = (m + TAPS - 1) ** 3
     begin = BEGIN * transform * ceil(channels / machine.lanes)
     finish = FINISH * transform * knobs.vectors
@@ -184,13 +182,6 @@ def cost(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Cost:
     else:
         half_cycles = ceil(num_blocks / cores) * (block * begin + panels * panel_cost) + BARRIER
     return (cores * half_cycles, knobs.block)
-
-
-def delivery(size: int, machine: Machine) -> float:
-    """The bytes a half cycle in which a core gets what lies among `size` bytes."""
-    if size <= machine.cache:
-        return 32.0
-    return 8.0 if size <= SHARED_CACHE else 3.0
 
 
 def kernel(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Kernel:
