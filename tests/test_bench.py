@@ -18,7 +18,7 @@ from vggc.cli.bench import ENGINES
 from vggc.deploy import bench as module
 from vggc.deploy import peers
 from vggc.deploy.artifact import read_manifest
-from vggc.deploy.bench import Timing, bench, default_peers, read_images
+from vggc.deploy.bench import Timing, bench, default_peers
 from vggc.deploy.peers import PEERS, Peer, Setup
 from vggc.deploy.verify import relative_error
 from vggc.diagnostics import CheckFailed, UserError
@@ -151,7 +151,7 @@ def test_an_engine_that_quantises_asks_for_images(tiny_artifact: Make) -> None:
     assert str(caught.value) == (
         "error: openvino-int8 needs images to take the ranges of activations from\n"
         "  it quantises the net after training\n"
-        "  help: give a folder of them with `--images DIR`"
+        "  help: give a folder of a few hundred: `--calibrate DIR`"
     )
 
 
@@ -198,35 +198,26 @@ def test_unasked_an_artifact_meets_the_engines_of_its_kind(tiny_artifact: Make) 
 # ---------------------------------------------------------------- images
 
 
-def test_images_are_read_in_the_order_of_their_names(tiny_artifact: Make, tmp_path: Path) -> None:
-    folder, manifest = tmp_path / "images", read_manifest(tiny_artifact())
-    folder.mkdir()
-    for name, colour in (("b.png", 0), ("a.png", 255)):
-        Image.new("RGB", (20, 30), (colour, colour, colour)).save(folder / name)
-    (folder / "notes.txt").write_text("no image")
-    images = read_images(folder, manifest)
-    assert images.shape == (2, 3, 16, 16)
-    assert images[0].mean() > images[1].mean()
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (None, "there is no such folder"),
-        ({}, "there is no image in it"),
-        ({"a.png": b"x"}, "image"),
-    ],
-)
-def test_a_folder_without_usable_images_is_a_mistake(
-    tiny_artifact: Make, tmp_path: Path, content: dict[str, bytes] | None, reason: str
+def test_images_are_the_input_where_they_are_given(
+    tiny_artifact: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "images"
-    if content is not None:
-        folder.mkdir()
-        for name, data in content.items():
-            (folder / name).write_bytes(data)
-    with pytest.raises(UserError, match=reason):
-        bench(tiny_artifact(), ["torch"], 1, 1, images=folder)
+    folder, seen = tmp_path / "images", []
+    folder.mkdir()
+    for name, grey in (("b.png", 0), ("a.png", 255)):
+        Image.new("RGB", (20, 30), (grey, grey, grey)).save(folder / name)
+    monkeypatch.setitem(
+        PEERS, "spy", Peer((), lambda setup: seen.append(setup) or broken(setup), "")
+    )
+    bench(tiny_artifact(batch=3), ["spy"], 1, 1, images=folder, lenient=True)
+    (setup,) = seen
+    assert setup.images.shape == (2, 3, 16, 16)
+    assert setup.images[0].mean() > setup.images[1].mean()
+    assert np.array_equal(setup.x, setup.images[[0, 1, 0]])
+
+
+def test_a_folder_without_images_is_a_mistake(tiny_artifact: Make, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there are no images in"):
+        bench(tiny_artifact(), ["torch"], 1, 1, images=tmp_path / "none")
 
 
 def test_the_result_as_json(tiny_artifact: Make) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,10 +31,13 @@ ENGINES = (
 @click.option("--threads", type=click.IntRange(1, 1024), help="[default: all physical cores]")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=15, show_default=True)
 @click.option(
-    "--images",
+    "--calibrate",
+    "images",
+    metavar="DIR",
     type=click.Path(path_type=Path),
-    help="A folder of images, for engines that quantise; the first are the input, then.",
+    help="Images for engines that quantise, anywhere in a folder; the first are the input, then.",
 )
+@click.option("--layers", is_flag=True, help="Time each kernel in place of other engines.")
 @click.option("--json", "as_json", is_flag=True, help="Print medians and ratios as JSON.")
 def command(
     artifact: Path,
@@ -41,6 +45,7 @@ def command(
     threads: int | None,
     rounds: int,
     images: Path | None,
+    layers: bool,
     as_json: bool,
 ) -> None:
     """Time an artifact beside other engines on the same weights and input.
@@ -48,7 +53,16 @@ def command(
     Each round calls every engine once, in turn; outputs are compared first. A ratio is
     vggc's median over the peer's. Every engine runs in its best configuration: torch in its
     faster memory format, OpenVINO for latency, ncnn and MNN in float32 throughout.
+
+    With --layers, every kernel call: its time, the arithmetic that its op asks for and that
+    its code does, its bytes, their shares of what this machine can do (measured in the same
+    rounds), and which of them bounds it.
     """
+    if layers:
+        if against is not None or images is not None:
+            raise click.UsageError("--layers times no other engine: leave out the rest")
+        _layers(artifact, threads, rounds, as_json=as_json)
+        return
     from vggc.deploy.artifact import read_manifest
     from vggc.deploy.bench import bench, default_peers
 
@@ -75,6 +89,66 @@ def command(
         console.status(f"{peer} is not timed: {reason}")
     if any(reason.startswith("`import") for reason in timing.missing.values()):
         console.status("pip install 'vggc[bench]' brings the engines that are not installed")
+
+
+def _layers(artifact: Path, threads: int | None, rounds: int, *, as_json: bool) -> None:
+    from vggc.deploy.profile import profile
+
+    found = profile(artifact, threads, rounds)
+    limits = found.limits
+    if as_json:
+        calls = [
+            {
+                **asdict(call),
+                "useful_flops": call.useful_flops,
+                "real_flops": call.real_flops,
+                "bandwidth": call.bandwidth,
+                "bound": call.bound,
+            }
+            for call in found.calls
+        ]
+        result = {
+            "layers": calls,
+            "limits": asdict(limits),
+            "sum_seconds": found.sum,
+            "whole_seconds": found.whole,
+            "watched_seconds": found.watched,
+            "threads": found.threads,
+            "rounds": rounds,
+        }
+        console.out(json.dumps(result))
+        return
+    rows = tuple(
+        (
+            call.layer,
+            call.kernel,
+            f"{1e3 * call.seconds:.3f}",
+            f"{call.seconds / found.sum:.0%}",
+            f"{call.useful_flops / 1e9:.1f}" if call.macs else "",
+            f"{call.real_flops / 1e9:.1f}" if call.real_macs else "",
+            f"{call.bytes / 1e6:.2f}",
+            f"{call.compute_share:.0%}" if call.real_macs else "",
+            f"{call.memory_share:.0%}",
+            call.bound,
+        )
+        for call in found.calls
+    )
+    header = (
+        *("layer", "kernel", "ms", "of sum", "useful GFLOP/s", "real GFLOP/s", "MB"),
+        *("of peak", "of bandwidth", "bound by"),
+    )
+    numbers = (False, False, *(True,) * 7, False)
+    best = f"{limits.flops / 1e9:,.0f} GFLOP/s"
+    if limits.flops != limits.float32_flops:
+        best += f" ({limits.float32_flops / 1e9:,.0f} in float32)"
+    notes = (
+        f"This machine at its best, in the same rounds: {best}, {limits.bandwidth / 1e9:.1f} GB/s.",
+        "A share of the bandwidth over 100% comes from caches; overhead: under half of both.",
+        f"Sum of the kernels {1e3 * found.sum:.2f} ms, the whole net {1e3 * found.whole:.2f} ms, "
+        f"and {1e3 * found.watched:.2f} ms with the clock that times the kernels.",
+    )
+    title = f"{artifact}: medians of {rounds} passes, {found.threads} threads"
+    console.sheet(Sheet(title, header, rows, numbers, notes))
 
 
 def _sheet(artifact: Path, timing: Timing, rounds: int) -> Sheet:

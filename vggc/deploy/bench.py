@@ -11,15 +11,15 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from vggc.deploy import mistakes, peers
+from vggc.deploy import peers
 from vggc.deploy.artifact import Manifest, graph_in
+from vggc.deploy.calibrate import NUM_IMAGES, image_files, read_images, spread
 from vggc.deploy.peers import PEERS, Array, Engine, Setup, check_installed
 from vggc.deploy.processor import num_cores
 from vggc.deploy.runtime import Session
 from vggc.deploy.verify import original_weights, relative_error
 from vggc.diagnostics import CheckFailed, UserError
 from vggc.passes.fold import fold
-from vggc.preprocessing import FORMATS, BrokenImageError
 from vggc.weights import Weights
 
 WARM_UP = 3
@@ -28,8 +28,6 @@ MAX_RESTS = 25
 TOLERANCES = {"float32": 1e-4, "bf16": 0.3, "int8": 1.0}
 """Relative L2 difference that two engines' outputs may have before they are timed, by the
 precision of the artifact. A soft-max enlarges what bfloat16 and int8 leave out."""
-MAX_IMAGES = 300
-"""Images that ranges of activations are taken from: nncf's own number."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,10 @@ def bench(
     graph = fold(graph_in(folder)).graph
     if weights is None:
         _, weights = original_weights(folder, graph, manifest)
-    real = None if images is None else read_images(images, manifest)
+    real = None
+    if images is not None:
+        files = spread(image_files(images), NUM_IMAGES)
+        real = np.concatenate(list(read_images(files, manifest.preprocessing)))
     x = _input(manifest, real)
     tensor = session.tensor(x)
     engines: dict[str, Engine] = {"vggc": lambda: session.invoke(tensor)}
@@ -134,25 +135,6 @@ def default_peers(manifest: Manifest) -> list[str]:
         if peer.by_default or (peer.precision == own and own != "float32")
     }
     return [name for name in PEERS if name in asked and manifest.target.kind in PEERS[name].devices]
-
-
-def read_images(folder: Path, manifest: Manifest) -> Array:
-    """The images in a folder as the net's input, `(N, C, H, W)`, in the order of their names.
-
-    Raises: UserError when there is no such folder, no image in it, or a broken one.
-    """
-    hint = "give a folder with some images as the net will meet them"
-    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in FORMATS)
-    if not files:
-        reason = "there is no image in it" if folder.is_dir() else "there is no such folder"
-        raise UserError(mistakes.BadInput(None, str(folder), reason, hint))
-    read = []
-    for path in files[:MAX_IMAGES]:
-        try:
-            read.append(manifest.preprocessing.read(path))
-        except BrokenImageError as error:
-            raise UserError(mistakes.BadInput(None, str(path), str(error), hint)) from None
-    return np.concatenate(read)
 
 
 def _input(manifest: Manifest, images: Array | None) -> Array:

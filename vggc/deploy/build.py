@@ -245,6 +245,7 @@ def _entries(job: Job, calls: Plan, kernels: tuple[Kernel, ...]) -> tuple[Kernel
             kernel.algorithm,
             kernel.knobs,
             chosen_by[step.workload],
+            kernel.macs or 0,
         )
         for step, kernel in zip(calls.steps, kernels, strict=True)
     )

@@ -92,7 +92,7 @@ class PeerWithoutDevice(Diagnostic):
 class PeerWithoutImages(Diagnostic):
     title = "{peer} needs images to take the ranges of activations from"
     label = "it quantises the net after training"
-    help = "give a folder of them with `--images DIR`"
+    help = "give a folder of a few hundred: `--calibrate DIR`"
     peer: str
 
 
@@ -102,6 +102,13 @@ class PeerFailed(Diagnostic):
     help = "leave {peer} out of --against"
     peer: str
     reason: str
+
+
+class LayersOfGpu(Diagnostic):
+    title = "`--layers` times CPUs only"
+    label = "the artifact {path} is for GPUs, whose kernels end some time after they are called"
+    help = "use NVIDIA's profiler: `nsys profile vggc run {path} --input FILE`"
+    path: str
 
 
 class UnknownPeer(Diagnostic):

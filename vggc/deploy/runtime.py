@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,16 @@ class Session:
         """The main output for a tensor that is there already."""
         output: Array = self._outputs(x)[0].numpy()
         return output
+
+    def watched(self, watch: Callable[..., int]) -> Session:
+        """The same net on the same weights, with its own room for activations.
+
+        Its machine calls `watch(function, name, before, result, *arguments)` before and after
+        every call; 0 lets it go on.
+        """
+        machine = VirtualMachine(_load_library(self.folder), self.device)
+        machine.set_instrument(watch)
+        return replace(self, machine=machine)
 
     def layers(self, x: Array) -> list[Array]:
         """What each step gives, in the order of the manifest's kernels, in its own layout."""
