@@ -18,7 +18,7 @@ from vggc.backends.plan import Plan
 from vggc.deploy import mistakes
 from vggc.deploy.artifact import Precision
 from vggc.deploy.quantize import LARGEST, Range, averaged, levels, scaled
-from vggc.diagnostics import Diagnostic, UserError
+from vggc.diagnostics import UserError
 from vggc.ir.graph import Graph
 from vggc.preprocessing import FORMATS, BrokenImageError, Preprocessing
 from vggc.weights import Weights
@@ -29,28 +29,6 @@ NUM_IMAGES = 300
 BINS = 2048
 
 
-class NoImages(Diagnostic):
-    title = "there are no images in {path}"
-    label = "{reason}"
-    help = "give a folder of images like those that the net will see, such as .jpg or .png files"
-    path: str
-    reason: str
-
-
-class NoCalibration(Diagnostic):
-    title = "`--precision int8` needs images"
-    label = "the ranges of a net's values are measured on images like those that it will see"
-    help = "give a folder of a few hundred: `--calibrate DIR`"
-
-
-class NothingToCalibrate(Diagnostic):
-    title = "`{option}` is for `--precision int8`"
-    label = "{precision} has no ranges to measure"
-    help = "leave `{option}` out, or compile with `--precision int8`"
-    option: str
-    precision: str
-
-
 def chosen_images(precision: Precision, folder: Path | None, count: int | None) -> tuple[Path, ...]:
     """The files to calibrate on; none where the precision has no ranges.
 
@@ -58,11 +36,11 @@ def chosen_images(precision: Precision, folder: Path | None, count: int | None) 
     """
     if precision == "int8":
         if folder is None:
-            raise UserError(NoCalibration(None))
+            raise UserError(mistakes.NoCalibration(None))
         return spread(image_files(folder), count or NUM_IMAGES)
     for option, value in (("--calibrate", folder), ("--images", count)):
         if value is not None:
-            raise UserError(NothingToCalibrate(None, option, precision))
+            raise UserError(mistakes.NothingToCalibrate(None, option, precision))
     return ()
 
 
@@ -73,12 +51,12 @@ def image_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         reason = "it is a file" if folder.exists() else "there is no such folder"
-        raise UserError(NoImages(None, str(folder), reason))
+        raise UserError(mistakes.NoImages(None, str(folder), reason))
     found = sorted(
         path for path in folder.rglob("*") if path.suffix.lower() in FORMATS and path.is_file()
     )
     if not found:
-        raise UserError(NoImages(None, str(folder), "no image lies in it"))
+        raise UserError(mistakes.NoImages(None, str(folder), "no image lies in it"))
     return found
 
 

@@ -117,3 +117,43 @@ class UnknownPeer(Diagnostic):
     help = "{hint}"
     peer: str
     hint: str
+
+
+class NoImages(Diagnostic):
+    title = "there are no images in {path}"
+    label = "{reason}"
+    help = "give a folder of images like those that the net will see, such as .jpg or .png files"
+    path: str
+    reason: str
+
+
+class NoCalibration(Diagnostic):
+    title = "`--precision int8` needs images"
+    label = "the ranges of a net's values are measured on images like those that it will see"
+    help = "give a folder of a few hundred: `--calibrate DIR`"
+
+
+class NothingToCalibrate(Diagnostic):
+    title = "`{option}` is for `--precision int8`"
+    label = "{precision} has no ranges to measure"
+    help = "leave `{option}` out, or compile with `--precision int8`"
+    option: str
+    precision: str
+
+
+class WeightsElsewhere(Diagnostic):
+    title = "the float32 weights of the artifact {path} are needed to verify it"
+    label = "it holds them in {precision} alone, and {reason}"
+    help = "give the file or the run that it was compiled from: `--weights FILE`"
+    path: str
+    precision: str
+    reason: str
+
+
+class GivenInVain(Diagnostic):
+    title = "`{option}` has nothing to say here"
+    label = "{reason}"
+    help = "leave `{option}` out{hint}"
+    option: str
+    reason: str
+    hint: str

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from vggc.backends.plan import Layout, Plan
 from vggc.backends.precision import scale_name
 from vggc.backends.torch import Reference, reference
+from vggc.deploy import mistakes
 from vggc.deploy.artifact import WEIGHTS, Manifest, Precision, graph_in
 from vggc.deploy.build import lowered_again, unpack
 from vggc.deploy.calibrate import image_files, read_images, spread
 from vggc.deploy.quantize import digest, from_bfloat16
 from vggc.deploy.runtime import Session
-from vggc.diagnostics import Diagnostic, UserError
+from vggc.diagnostics import UserError
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Softmax
 from vggc.kernels.workloads import Map
@@ -52,24 +53,6 @@ LIMITS: dict[Precision, Limits] = {
 TOLERANCE = LIMITS["float32"].error
 
 Array = NDArray[np.floating]
-
-
-class WeightsElsewhere(Diagnostic):
-    title = "the float32 weights of the artifact {path} are needed to verify it"
-    label = "it holds them in {precision} alone, and {reason}"
-    help = "give the file or the run that it was compiled from: `--weights FILE`"
-    path: str
-    precision: str
-    reason: str
-
-
-class GivenInVain(Diagnostic):
-    title = "`{option}` has nothing to say here"
-    label = "{reason}"
-    help = "leave `{option}` out{hint}"
-    option: str
-    reason: str
-    hint: str
 
 
 @dataclass(frozen=True)
@@ -131,11 +114,11 @@ def verify(
     """
     if num_images is not None and data is None:
         reason, hint = "it counts the images of a folder", ", or name the folder with `--data`"
-        raise UserError(GivenInVain(None, "--images", reason, hint))
+        raise UserError(mistakes.GivenInVain(None, "--images", reason, hint))
     session = Session.load(folder, threads)
     if weights is not None and session.manifest.precision == "float32":
         reason = "an artifact in float32 holds the weights that it is compared with"
-        raise UserError(GivenInVain(None, "--weights", reason, ""))
+        raise UserError(mistakes.GivenInVain(None, "--weights", reason, ""))
     graph = fold(graph_in(folder)).graph
     calls, found = original_weights(folder, graph, session.manifest, weights)
     judge = _Judge(session, calls, graph, reference(graph, found), _scales(folder, calls))
@@ -169,7 +152,7 @@ def original_weights(
 
 def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> Weights:
     def refuse(reason: str) -> UserError:
-        return UserError(WeightsElsewhere(None, str(folder), manifest.precision, reason))
+        return UserError(mistakes.WeightsElsewhere(None, str(folder), manifest.precision, reason))
 
     graph = graph_in(folder)
     seed = re.fullmatch(r"seed (\d{1,18})", manifest.weights_from)
