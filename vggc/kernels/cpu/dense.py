@@ -23,7 +23,7 @@ from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
 from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT, PIECE
-from vggc.kernels.cpu.loops import elements, function, prefetch, tile_origin, view
+from vggc.kernels.cpu.loops import elements, function, prefetch, registers, tile_origin, view
 from vggc.kernels.cpu.machine import FLOAT, Machine
 from vggc.kernels.cpu.template import Cost, Template
 from vggc.kernels.workloads import Dense, Kernel
@@ -154,12 +154,10 @@ def emit(
     piece = ceil(length / num_pieces)
     num_groups = ceil(dense.batch / rows)
 
-    def registers() -> list[Buffer]:
-        return [T.alloc_buffer((panel,), "float32") for _ in range(rows)]
-
     with T.parallel(panels * num_groups) as task:
         k, n0 = task // num_groups, tile_origin(task % num_groups, rows, dense.batch)
-        totals, sums = registers(), [registers() for _ in range(streams)]
+        totals = [registers(panel) for _ in range(rows)]
+        sums = [[registers(panel) for _ in range(rows)] for _ in range(streams)]
 
         def fill_with_zeros(buffers: list[Buffer]) -> None:
             for buffer in buffers:

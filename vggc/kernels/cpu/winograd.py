@@ -27,9 +27,19 @@ from tvm.ir import Expr
 from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
+from vggc.ir.ops import Activation
 from vggc.kernels.activation import activate
 from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT
-from vggc.kernels.cpu.loops import clear_halo, elements, function, inside, prefetch, view
+from vggc.kernels.cpu.loops import (
+    clear_halo,
+    elements,
+    function,
+    inside,
+    prefetch,
+    registers,
+    scratch,
+    view,
+)
 from vggc.kernels.cpu.machine import FLOAT, Machine
 from vggc.kernels.cpu.template import Cost, Template
 from vggc.kernels.toom_cook import TAPS, Matrix, transforms
@@ -44,7 +54,7 @@ STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 MAX_BLOCK_BYTES = 24 << 20
 # What was measured, in half cycles: a vector's transforms over n³, what a strip costs beside
 # its products for each of its sums, a parallel loop.
-BEGIN, FINISH, OVERHEAD, BARRIER = 2.5, 1.8, 3, 20_000
+BEGIN, FINISH, OVERHEAD, BARRIER = 2.5, 1.8, 4, 20_000
 
 # Vectors of channels transformed together: one dimension for all, then the other, through a
 # buffer in the L1 cache. All at once would be more values than there are registers.
@@ -154,8 +164,8 @@ def num_tiles(conv: Conv, m: int) -> int:
 def cost(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Cost:
     """The half cycles that all cores spend until the last is done.
 
-    A step of the GEMM starts a multiply-add or a load a half cycle, and takes some more to wait
-    for weights and turn the loop; the transforms cost what was measured of them; weights, and
+    A step of the GEMM starts a multiply-add or a load a half cycle, and takes some more to turn
+    the loop; the transforms cost what was measured of them; weights, and
     blocks too large for a core's cache, come as fast as the cache or the memory that holds them
     delivers, for the most part while the core computes.
     """
@@ -165,7 +175,8 @@ def cost(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Cost:
     num_blocks = ceil(tiles / block)
 
     sums = knobs.rows * knobs.vectors
-    step = max(sums, knobs.rows + knobs.vectors, MULTIPLY_ADDS_IN_FLIGHT) + 1 + knobs.vectors / 2
+    loads = knobs.rows + knobs.vectors
+    step = 1.03 * max(sums, loads, MULTIPLY_ADDS_IN_FLIGHT) + 1.5 / knobs.vectors
     products = size * knobs.strips * (channels * step + OVERHEAD * sums)
     weights = FLOAT * size * channels * panel
     fetch = weights / machine.delivery(weights * panels)
@@ -245,13 +256,13 @@ class _Emitter:
         clear_halo(y, self.conv.output)
 
         def panels(first: Expr | int, moved: Buffer, index: Expr) -> None:
-            products = T.alloc_buffer((self.n**2, block, self.panel), "float32")
+            products = scratch(self.n**2, block, self.panel)
             self.multiply(moved, weight, index, products)
             with T.serial(self.count(first)) as tile:
                 self.finish(products, tile, first + tile, index, bias, y)
 
         if self.knobs.shared:
-            moved = T.alloc_buffer(moved_shape, "float32")
+            moved = scratch(*moved_shape)
             with T.serial(num_blocks) as number:
                 first = number * block
                 with T.parallel(self.count(first)) as tile:
@@ -261,7 +272,7 @@ class _Emitter:
         else:
             with T.parallel(num_blocks) as number:
                 first = number * block
-                moved = T.alloc_buffer(moved_shape, "float32")
+                moved = scratch(*moved_shape)
                 with T.serial(self.count(first)) as tile:
                     self.begin(x, first + tile, moved, tile)
                 with T.serial(self.num_panels) as index:
@@ -295,7 +306,7 @@ class _Emitter:
             return T.min(x0 + left + j, width - 1) if across else x0 + left + j
 
         for first, size, step in _chunks(source.channels, lanes):
-            half = T.alloc_buffer((n, n, size), "float32")
+            half = scratch(n, n, size)
             with T.serial(n) as j, T.serial(size // step) as vector, T.vectorized(step) as lane:
                 c = vector * step + lane
                 read = [x[image, row, column(j), first + c] for row in rows]
@@ -312,7 +323,7 @@ class _Emitter:
         """All products of a block with one panel of the transformed weights."""
         rows, lanes = self.knobs.rows, self.machine.lanes
         with T.serial(self.n**2) as e, T.serial(self.knobs.strips) as strip:
-            sums = [T.alloc_buffer((self.panel,), "float32") for _ in range(rows)]
+            sums = [registers(self.panel) for _ in range(rows)]
             for row in sums:
                 for k in elements((), self.panel, lanes):
                     T.buffer_store(row, T.float32(0), k)
@@ -381,8 +392,8 @@ class _Emitter:
         m, n, lanes, out = self.m, self.n, self.machine.lanes, self.conv.output
         image, y0, x0 = self.origin(tile)
         side = 2 if self.conv.pool else 1
-        half = T.alloc_buffer((m, n, width), "float32")
-        whole = T.alloc_buffer((m, m, width), "float32")
+        half = scratch(m, n, width)
+        whole = scratch(m, m, width)
         with T.vectorized(width) as lane:
             for j in range(n):
                 read = [products[i * n + j, at, vector * lanes + lane] for i in range(n)]
@@ -392,25 +403,36 @@ class _Emitter:
                 read = [half[i, j, lane] for j in range(n)]
                 for j, value in enumerate(_to_output(m, read)):
                     T.buffer_store(whole, value, [i, j, lane])
-        for i, j in product(range(m // side), repeat=2):
-            row, column = y0 // side + i, x0 // side + j
-            with (
-                _guard(row, i, m // side, out.height),
-                _guard(column, j, m // side, out.width),
-                T.vectorized(width) as lane,
-            ):
-                window = [
-                    whole[side * i + di, side * j + dj, lane]
-                    for di, dj in product(range(side), repeat=2)
-                ]
-                value = activate(self.conv.act, reduce(T.max, window) + bias[first + lane])
-                T.buffer_store(y, value, inside(out, image, row, column, first + lane))
+        with _pixels(m // side, self.conv.act) as pixels:
+            for i, j in pixels:
+                row, column = y0 // side + i, x0 // side + j
+                with (
+                    _guard(row, i, m // side, out.height),
+                    _guard(column, j, m // side, out.width),
+                    T.vectorized(width) as lane,
+                ):
+                    window = [
+                        whole[side * i + di, side * j + dj, lane]
+                        for di, dj in product(range(side), repeat=2)
+                    ]
+                    value = activate(self.conv.act, reduce(T.max, window) + bias[first + lane])
+                    T.buffer_store(y, value, inside(out, image, row, column, first + lane))
 
 
 @contextmanager
-def _guard(index: Expr, offset: int, tile: int, extent: int) -> Iterator[None]:
+def _pixels(side: int, act: Activation | None) -> Iterator[list[tuple[Expr | int, Expr | int]]]:
+    """The pixels of a tile, written out unless that many activations would take long to compile."""
+    if act is None or act.function in ("relu", "relu6", "leaky"):
+        yield list(product(range(side), repeat=2))
+    else:
+        with T.serial(side) as i, T.serial(side) as j:
+            yield [(i, j)]
+
+
+@contextmanager
+def _guard(index: Expr, offset: Expr | int, tile: int, extent: int) -> Iterator[None]:
     """Only where the pixel `offset` of a tile is on the map."""
-    if extent % tile == 0 or offset < extent % tile:
+    if extent % tile == 0 or (isinstance(offset, int) and offset < extent % tile):
         yield
     else:
         with T.If(index < extent), T.Then():
