@@ -37,6 +37,11 @@ ENGINES = (
     type=click.Path(path_type=Path),
     help="Images for engines that quantise, anywhere in a folder; the first are the input, then.",
 )
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    help="What an artifact in bf16 or int8 was compiled from, where that has moved.",
+)
 @click.option("--layers", is_flag=True, help="Time each kernel in place of other engines.")
 @click.option("--json", "as_json", is_flag=True, help="Print medians and ratios as JSON.")
 def command(
@@ -45,6 +50,7 @@ def command(
     threads: int | None,
     rounds: int,
     images: Path | None,
+    weights: Path | None,
     layers: bool,
     as_json: bool,
 ) -> None:
@@ -59,7 +65,7 @@ def command(
     rounds), and which of them bounds it.
     """
     if layers:
-        if against is not None or images is not None:
+        if any(given is not None for given in (against, images, weights)):
             raise click.UsageError("--layers times no other engine: leave out the rest")
         _layers(artifact, threads, rounds, as_json=as_json)
         return
@@ -72,7 +78,9 @@ def command(
         if against is None
         else against.replace(" ", "").split(",")
     )
-    timing = bench(artifact, peers, threads, rounds, images=images, lenient=lenient)
+    timing = bench(
+        artifact, peers, threads, rounds, images=images, weights=weights, lenient=lenient
+    )
     if as_json:
         result = {
             "median_ms": timing.medians,

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from vggc.deploy import peers
+from vggc.deploy import mistakes, peers
 from vggc.deploy.artifact import Manifest, graph_in
 from vggc.deploy.calibrate import NUM_IMAGES, image_files, read_images, spread
 from vggc.deploy.peers import PEERS, Array, Engine, Setup, check_installed
@@ -20,7 +20,6 @@ from vggc.deploy.runtime import Session
 from vggc.deploy.verify import original_weights, relative_error
 from vggc.diagnostics import CheckFailed, UserError
 from vggc.passes.fold import fold
-from vggc.weights import Weights
 
 WARM_UP = 3
 REST_SECONDS = 0.02
@@ -61,14 +60,15 @@ def bench(
     rounds: int,
     *,
     images: Path | None = None,
-    weights: Weights | None = None,
+    weights: Path | None = None,
     lenient: bool = False,
 ) -> Timing:
     """Times an artifact and the peers of these names, one call each a round, in turn.
 
-    The peers compute the folded net, too, with `weights` (of the folded net; the artifact's own
-    unless given), and every engine hands over its main output. `images` is a folder for those
-    that take the ranges of activations from images; they compute the first of them, then.
+    The peers compute the folded net, too, with the weights that the artifact was made of
+    (`weights` is where they lie, should an artifact in fewer bits not find them itself), and
+    every engine hands over its main output. `images` is a folder for those that take the ranges
+    of activations from images; all compute the first of them, then.
     A `lenient` run goes on without the peers that cannot be timed, and tells why.
 
     Raises: UserError when the artifact is damaged or a peer unknown, not installed or unable to
@@ -79,9 +79,11 @@ def bench(
     count = threads or num_cores()
     session = Session.load(folder, count)
     manifest = session.manifest
+    if weights is not None and manifest.precision == "float32":
+        reason = "an artifact in float32 holds the weights that it is compared with"
+        raise UserError(mistakes.GivenInVain(None, "--weights", reason, ""))
     graph = fold(graph_in(folder)).graph
-    if weights is None:
-        _, weights = original_weights(folder, graph, manifest)
+    _, original = original_weights(folder, graph, manifest, weights)
     real = None
     if images is not None:
         files = spread(image_files(images), NUM_IMAGES)
@@ -92,7 +94,7 @@ def bench(
     expected = engines["vggc"]()
     errors: dict[str, float] = {}
     with TemporaryDirectory(prefix="vggc-bench-") as temporary:
-        setup = Setup(graph, weights, x, count, manifest.target.kind, Path(temporary), real)
+        setup = Setup(graph, original, x, count, manifest.target.kind, Path(temporary), real)
         for name in names:
             try:
                 run = peers.start(name, setup)

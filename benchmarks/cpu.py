@@ -1,0 +1,345 @@
+"""vggc beside every other engine on this CPU: `python benchmarks/cpu.py`.
+
+Each net is compiled with seeded weights, for each batch and precision, and timed against the
+engines of that precision in a process of its own: one call of each a round, in turn, after
+their outputs have been compared, with a rest between two engines until no thread spins. The
+table of ratios is printed and saved beside all numbers, after every case. Engines that are not
+installed, or cannot compute a net, are named with the reason.
+
+int8 is calibrated on pieces of the two photographs that come with scikit-learn, by vggc and by
+its peers alike, and the share of other pieces that get the same top-1 as in float32 is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from PIL import Image
+
+from vggc import __version__
+from vggc.deploy.processor import num_cores
+from vggc.files import replacing
+
+NETS = ("vgg11", "vgg13", "vgg16", "vgg16_1x1", "vgg19", "vgg16_bn")
+BATCHES = (1, 4, 16)
+PRECISIONS = ("float32", "bf16", "int8")
+RESULTS = Path(__file__).parent / "results"
+CALIBRATED, JUDGED = 100, 50
+"""Pieces of photographs that ranges are taken from, and others that top-1 is compared on."""
+REFERENCE = "onnxruntime"
+"""The float32 engine that says what top-1 should be."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table, before it is timed."""
+
+    net: str
+    batch: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: milliseconds of each round, or why there are none."""
+
+    case: Case
+    milliseconds: dict[str, list[float]] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    top1: dict[str, float] = field(default_factory=dict)
+    """Share of the judged pieces with the same top-1 as in float32, of int8 and bf16."""
+
+    @property
+    def medians(self) -> dict[str, float]:
+        return {name: median(times) for name, times in self.milliseconds.items()}
+
+    @property
+    def best_peer(self) -> str | None:
+        """The fastest peer; None where there is no peer."""
+        medians = {name: time for name, time in self.medians.items() if name != "vggc"}
+        return min(medians, key=medians.__getitem__) if medians else None
+
+
+def main() -> None:
+    arguments = _arguments()
+    if arguments.case:
+        _time_case(arguments)
+        return
+    from vggc.deploy.peers import PEERS, versions
+
+    names = _names(arguments.peers) or list(PEERS)
+    cases = product(_names(arguments.precision), _names(arguments.nets), arguments.batches)
+    about = {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "cpu": cpu_name(),
+        "processors": len(os.sched_getaffinity(0)),
+        "threads": arguments.threads,
+        "rounds": arguments.rounds,
+        "command": " ".join(["python", "benchmarks/cpu.py", *sys.argv[1:]]),
+        "versions": {
+            "Python": platform.python_version(),
+            "vggc": __version__,
+            "TVM": version("apache-tvm"),
+            **versions(["torch", *names]),
+        },
+    }
+    stem = arguments.out or RESULTS / time.strftime("%Y-%m-%d-%H%M-cpu")
+    rows: list[Row] = []
+    with TemporaryDirectory(prefix="vggc-cpu-") as temporary:
+        write_pieces(Path(temporary) / "images")
+        for precision, net, batch in cases:
+            case = Case(net, batch, precision)
+            chosen = [name for name in names if PEERS[name].precision == precision]
+            print(f"{net}, batch {batch}, {precision}", file=sys.stderr, flush=True)
+            rows.append(_in_own_process(case, chosen, arguments, Path(temporary)))
+            save(stem, about, rows)
+    print(markdown(about, rows))
+    print(f"saved as {stem}.md and {stem}.json", file=sys.stderr)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--nets", default=",".join(NETS), help="zoo names or files, with commas")
+    parser.add_argument("--batches", type=_numbers, default=list(BATCHES))
+    parser.add_argument("--precision", default=",".join(PRECISIONS))
+    parser.add_argument("--peers", default="", help="names as in `vggc bench --help`; all if none")
+    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--threads", type=int, default=num_cores())
+    parser.add_argument("--db", type=Path, help="the database of `vggc tune`, if another one")
+    parser.add_argument("--out", type=Path, help="where to save, without .md and .json")
+    parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in _names(text)]
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+# ---------------------------------------------------------------- one case
+
+
+def _in_own_process(
+    case: Case, peers: list[str], arguments: argparse.Namespace, folder: Path
+) -> Row:
+    """Compiles and times a case in processes that leave neither memory nor threads behind."""
+    with TemporaryDirectory(prefix="case-", dir=folder) as temporary:
+        artifact, result = Path(temporary) / "artifact", Path(temporary) / "result.json"
+        images = folder / "images" / "calibrated"
+        threads = str(arguments.threads)
+        options = ["--batch", str(case.batch), "--precision", case.precision, "--threads", threads]
+        options += ["--calibrate", str(images)] if case.precision == "int8" else []
+        options += ["--db", str(arguments.db)] if arguments.db else []
+        compile_ = [sys.executable, "-m", "vggc", "compile", case.net, "-o", str(artifact)]
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "TMPDIR": temporary}
+        if reason := _failure([*compile_, *options], environment):
+            return Row(case, missing={"vggc": f"does not compile: {reason}"})
+        told = {
+            "artifact": str(artifact),
+            "result": str(result),
+            "images": None if case.precision == "float32" else str(folder / "images"),
+            "peers": peers,
+        }
+        child = [sys.executable, __file__, "--case", json.dumps(told)]
+        child += ["--rounds", str(arguments.rounds), "--threads", threads]
+        if reason := _failure(child, environment):
+            return Row(case, missing={"vggc": f"is not timed: {reason}"})
+        return Row(case, **json.loads(result.read_text()))
+
+
+def _failure(command: list[str], environment: dict[str, str]) -> str | None:
+    """Runs a command; why it failed, if it did."""
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    return None if done.returncode == 0 else " ".join(said[-2:])[-300:] or str(done.returncode)
+
+
+def _time_case(arguments: argparse.Namespace) -> None:
+    """In the case's own process: times the engines and writes what was found."""
+    from vggc.deploy.bench import bench
+    from vggc.deploy.peers import missing_module
+
+    told = arguments.case
+    artifact, peers = Path(told["artifact"]), told["peers"]
+    images = None if told["images"] is None else Path(told["images"])
+    timing = bench(
+        artifact,
+        peers,
+        arguments.threads,
+        arguments.rounds,
+        images=images and images / "calibrated",
+        lenient=True,
+    )
+    found = {
+        "milliseconds": timing.milliseconds,
+        "errors": timing.errors,
+        "missing": timing.missing,
+    }
+    if images and (module := missing_module(REFERENCE)):
+        found["missing"] |= {"same top-1": f"`import {module}` fails"}
+    elif images:
+        timed = [name for name in peers if name in timing.milliseconds]
+        found["top1"] = agreement(artifact, timed, images, arguments.threads)
+    Path(told["result"]).write_text(json.dumps(found))
+
+
+def agreement(artifact: Path, peers: list[str], images: Path, threads: int) -> dict[str, float]:
+    """The share of the judged pieces that vggc and each peer give float32's top-1."""
+    from vggc.deploy.artifact import graph_in
+    from vggc.deploy.peers import Setup, start
+    from vggc.deploy.runtime import Session
+    from vggc.deploy.verify import in_batches, original_weights
+    from vggc.passes.fold import fold
+
+    session = Session.load(artifact, threads)
+    manifest = session.manifest
+    graph = fold(graph_in(artifact)).graph
+    _, weights = original_weights(artifact, graph, manifest)
+
+    def read(part: str) -> np.ndarray:
+        files = sorted((images / part).iterdir())
+        return np.concatenate([manifest.preprocessing.read(path) for path in files])
+
+    judged = read("judged")
+    best = {
+        "vggc": np.concatenate(
+            [
+                session.run(x)[:count].argmax(1)
+                for x, count in in_batches(np.split(judged, len(judged)), manifest.batch)
+            ]
+        )
+    }
+    with TemporaryDirectory() as folder:
+        setup = Setup(graph, weights, judged, threads, "cpu", Path(folder), read("calibrated"))
+        for name in [REFERENCE, *peers]:
+            best[name] = start(name, setup)().argmax(1)
+    wanted = best.pop(REFERENCE)
+    return {name: float((found == wanted).mean()) for name, found in best.items()}
+
+
+def write_pieces(folder: Path) -> None:
+    """Writes square pieces of scikit-learn's photographs, some to calibrate on, some to judge."""
+    import sklearn.datasets
+
+    photographs = Path(sklearn.datasets.__file__).parent / "images"
+    generator = np.random.default_rng(0)
+    for part, count in (("calibrated", CALIBRATED), ("judged", JUDGED)):
+        (folder / part).mkdir(parents=True)
+        for index, piece in enumerate(_pieces(photographs, count, generator)):
+            piece.save(folder / part / f"{index:03}.png")
+
+
+def _pieces(photographs: Path, count: int, generator: np.random.Generator) -> Iterator[Image.Image]:
+    names = ("china.jpg", "flower.jpg")
+    for index in range(count):
+        with Image.open(photographs / names[index % 2]) as image:
+            side = int(generator.integers(160, min(image.size) + 1))
+            left, top = (int(generator.integers(0, extent - side + 1)) for extent in image.size)
+            yield image.convert("RGB").crop((left, top, left + side, top + side))
+
+
+# ---------------------------------------------------------------- the table
+
+
+def cpu_name() -> str:
+    """The processor as the system calls it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def markdown(about: dict[str, object], rows: list[Row]) -> str:
+    """All rows as tables of ratios, one for each precision, and what has to be said of them."""
+    versions = about["versions"]
+    assert isinstance(versions, dict)
+    lines = [
+        f"# {about['date']}: vggc beside other engines, {about['threads']} threads",
+        "",
+        f"{about['cpu']}, {about['processors']} processors; "
+        + ", ".join(f"{name} {found}" for name, found in versions.items()),
+        "",
+        f"    {about['command']}",
+        "",
+        f"Ratios of medians of {about['rounds']} interleaved rounds, vggc's over the engine's: "
+        "under 1 where vggc is faster. Seeded weights. Milliseconds are of this machine and hour.",
+    ]
+    for precision in dict.fromkeys(row.case.precision for row in rows):
+        part = [row for row in rows if row.case.precision == precision]
+        lines += ["", f"## {precision}", "", *_table(part), *_notes(part)]
+    return "\n".join(lines)
+
+
+def _table(rows: list[Row]) -> list[str]:
+    peers = list(dict.fromkeys(name for row in rows for name in row.errors))
+    header = ["net", "batch", "vggc, ms", *peers, "best peer", "vggc / best"]
+    lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
+    for row in rows:
+        medians, best = row.medians, row.best_peer
+        cells = [row.case.net, str(row.case.batch)]
+        cells.append(f"{medians['vggc']:.1f}" if "vggc" in medians else "–")
+        for peer in peers:
+            cells.append(f"{medians['vggc'] / medians[peer]:.2f}" if peer in medians else "–")
+        cells += (
+            [f"{best}, {medians[best]:.1f} ms", f"**{medians['vggc'] / medians[best]:.2f}**"]
+            if best
+            else ["–", "–"]
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _notes(rows: list[Row]) -> list[str]:
+    lines = []
+    errors: dict[str, float] = {}
+    for row in rows:
+        for name, error in row.errors.items():
+            errors[name] = max(error, errors.get(name, 0.0))
+    if errors:
+        told = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
+        lines += ["", f"Outputs differ from vggc's by at most (relative L2): {told}."]
+    if any(row.top1 for row in rows):
+        lines += ["", f"Same top-1 as in float32, of {JUDGED} pieces of photographs:", ""]
+        for row in rows:
+            told = ", ".join(f"{name} {share:.0%}" for name, share in row.top1.items())
+            lines += [f"- {row.case.net}, batch {row.case.batch}: {told}"] if told else []
+    if any("ncnn" in name for name in errors) and any(row.case.batch > 1 for row in rows):
+        lines += ["", "ncnn knows no batch: it computes image by image."]
+    missing = [
+        f"- {row.case.net}, batch {row.case.batch}: {name}: {reason}"
+        for row in rows
+        for name, reason in row.missing.items()
+    ]
+    return [*lines, "", "Missing:", "", *missing] if missing else lines
+
+
+def save(stem: Path, about: dict[str, object], rows: list[Row]) -> None:
+    """Writes the tables and all numbers beside one another."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    numbers = json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=1)
+    for suffix, text in ((".md", markdown(about, rows)), (".json", numbers)):
+        with replacing(stem.parent / (stem.name + suffix)) as part:
+            part.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
