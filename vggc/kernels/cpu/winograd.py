@@ -52,9 +52,9 @@ ERRORS = {2: 4.5e-7, 4: 1.3e-6, 6: 6e-6}
 MAX_VECTORS = 4
 STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 MAX_BLOCK_BYTES = 24 << 20
-# What was measured, in half cycles: a vector's transforms over n³, what a strip costs beside
-# its products for each of its sums, a parallel loop.
-BEGIN, FINISH, OVERHEAD, BARRIER = 2.5, 1.8, 4, 20_000
+# What was measured, in half cycles: a vector's transforms over n³, a vector of weights from the
+# cache, what a strip costs beside its products for each of its sums, a parallel loop.
+BEGIN, FINISH, WEIGHTS, OVERHEAD, BARRIER = 2.5, 1.8, 5, 4, 20_000
 
 # Vectors of channels transformed together: one dimension for all, then the other, through a
 # buffer in the L1 cache. All at once would be more values than there are registers.
@@ -176,7 +176,8 @@ def cost(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Cost:
 
     sums = knobs.rows * knobs.vectors
     loads = knobs.rows + knobs.vectors
-    step = 1.03 * max(sums, loads, MULTIPLY_ADDS_IN_FLIGHT) + 1.5 / knobs.vectors
+    step = max(sums, loads, WEIGHTS * knobs.vectors, MULTIPLY_ADDS_IN_FLIGHT)
+    step = 1.03 * step + 1.5 / knobs.vectors
     products = size * knobs.strips * (channels * step + OVERHEAD * sums)
     weights = FLOAT * size * channels * panel
     fetch = weights / machine.delivery(weights * panels)
@@ -423,7 +424,7 @@ class _Emitter:
 def _pixels(side: int, act: Activation | None) -> Iterator[list[tuple[Expr | int, Expr | int]]]:
     """The pixels of a tile, written out unless that many activations would take long to compile."""
     if act is None or act.function in ("relu", "relu6", "leaky"):
-        yield list(product(range(side), repeat=2))
+        yield [(i, j) for i, j in product(range(side), repeat=2)]
     else:
         with T.serial(side) as i, T.serial(side) as j:
             yield [(i, j)]
