@@ -9,6 +9,7 @@ os.environ.setdefault("TVM_NUM_THREADS", "2")
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from workload_reference import ACTIVATIONS, activate, halved, pool, reference, windows
 
 from vggc.ir.ops import RELU, Activation
-from vggc.kernels.cpu import Machine, dot, kernel
+from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
+from vggc.kernels.cpu import Machine, dot, kernel, winograd_bf16
 from vggc.kernels.workloads import (
     MAX_INT8_TERMS,
     Conv,
@@ -100,6 +102,22 @@ def convs(form: Format) -> dict[str, Conv]:
     return found
 
 
+def winograds() -> dict[str, Conv]:
+    """What F(2×2) in bfloat16 is for: 3×3, stride 1, whole vectors of words."""
+    found: dict[str, Conv] = {}
+    for name, shape, channels, out, options in (
+        ("even", (1, 12, 10, 64), 48, (1, "bfloat16", 0), {}),
+        ("odd extents", (1, 9, 13, 32), 34, (0, "bfloat16", 0), {"act": None}),
+        ("to float32", (3, 7, 5, 96), 33, (2, "float32", 0), {"act": Activation("silu")}),
+        ("no padding", (2, 8, 9, 32), 70, (1, "bfloat16", 0), {"padding": (0, 0)}),
+        ("pooled", (2, 10, 13, 32), 66, (1, "bfloat16", 0), {"pools": True}),
+        ("2×2 maps", (5, 2, 2, 64), 40, (0, "bfloat16", 0), {}),
+    ):
+        source = Map(*shape, 2, "bfloat16")
+        found[f"F(2×2), {name}"] = conv(source, channels, out=out, **options)  # type: ignore[arg-type]
+    return found
+
+
 def draws(form: Format, seed: int, count: int) -> Iterator[Conv]:
     """Convolutions of random shapes and options."""
     rng = random.Random(seed)
@@ -160,22 +178,13 @@ WORKLOADS: dict[str, Few] = {
     **{f"{name}, int8": work for name, work in convs("uint8").items()},
     **{f"draw {i}, bfloat16": work for i, work in enumerate(draws("bfloat16", 0, 10))},
     **{f"draw {i}, int8": work for i, work in enumerate(draws("uint8", 1, 10))},
+    **winograds(),
     **conversions(),
     **pools(),
 }
 
 
 # Their meaning
-
-
-def to_bfloat16(x: Array) -> Array:
-    """Rounded to nearest, ties to even, as uint16."""
-    bits = np.asarray(x, np.float32).view(np.uint32).astype(np.uint64)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
-
-
-def from_bfloat16(x: Array) -> Array:
-    return (x.astype(np.uint32) << 16).view(np.float32)
 
 
 def inner(buffer: Array, map: Map) -> Array:
@@ -210,6 +219,10 @@ def meaning(buffer: Array, map: Map, scale: float) -> Array:
             return content.astype(float)
 
 
+WINOGRAD_ERROR = 6e-3
+"""Relative, in L2; rounding the output alone costs 1.7e-3, and rounding weights as much."""
+
+
 def check(run: Any, workload: Few, made: Kernel, seed: int = 0) -> None:
     """The content is right to the last bit that is stored, and around it lies zero."""
     rng = np.random.default_rng(seed)
@@ -240,6 +253,9 @@ def check(run: Any, workload: Few, made: Kernel, seed: int = 0) -> None:
     result = y.numpy()
     got = meaning(result, out, out_scale)
     size = np.abs(exact).max()
+    if made.algorithm.startswith("winograd"):
+        assert np.linalg.norm(got - exact) < WINOGRAD_ERROR * np.linalg.norm(exact)
+        exact = got
     match out.format:
         case "float32":
             np.testing.assert_allclose(got, exact, rtol=1e-4, atol=1e-5 * size)
@@ -261,8 +277,8 @@ def conv_weights(
     shape = workload.weight_shape
     bias = rng.standard_normal(shape[0]).astype(np.float32)
     if workload.input.format == "bfloat16":
-        weight = to_bfloat16(rng.standard_normal(shape))
-        return [weight, bias], (from_bfloat16(weight).astype(float), bias.astype(float))
+        weight = from_bfloat16(to_bfloat16(rng.standard_normal(shape, np.float32)))
+        return [weight, bias], (weight.astype(float), bias.astype(float))
     weight = rng.integers(-127, 128, shape).astype(np.int8)
     scales = rng.uniform(0.5, 1.5, shape[0]) / 400
     rescale = (scales * in_scale).astype(np.float32)
@@ -292,9 +308,18 @@ def library(kernels: list[Kernel]) -> Callable[[int], Any]:
     return lambda index: compiled[f"f{index}"]
 
 
+def made_of(work: Few) -> Kernel:
+    """The kernel of a workload; F(2×2) wherever it applies."""
+    machine = Machine.of(HOST)
+    if isinstance(work, Conv) and winograd_bf16.applies(work):
+        template = winograd_bf16.template(work, machine)
+        return template.kernel(min(template.knobs, key=template.cost))
+    return kernel(work, machine)
+
+
 @pytest.fixture(scope="module")
 def compiled() -> Callable[[str], tuple[Any, Kernel]]:
-    kernels = {name: kernel(work, Machine.of(HOST)) for name, work in WORKLOADS.items()}
+    kernels = {name: made_of(work) for name, work in WORKLOADS.items()}
     run = library(list(kernels.values()))
     found = {name: (run(i), each) for i, (name, each) in enumerate(kernels.items())}
     return found.__getitem__
@@ -312,17 +337,24 @@ def test_a_kernel_computes_its_workload(
 @pytest.mark.parametrize("form", ["bfloat16", "uint8"])
 def test_random_shapes_and_options(form: Format) -> None:
     works = list(draws(form, 2, 250))
-    kernels = [kernel(work, Machine.of(HOST)) for work in works]
+    kernels = [made_of(work) for work in works]
     run = library(kernels)
     for index, (work, made) in enumerate(zip(works, kernels, strict=True)):
         check(run(index), work, made, seed=index)
 
 
-@pytest.mark.parametrize("name", ["batch of odd maps, bfloat16", "pooled, int8"])
-def test_every_tile_computes_the_same(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "algorithm"),
+    [
+        ("batch of odd maps, bfloat16", dot),
+        ("pooled, int8", dot),
+        ("F(2×2), to float32", winograd_bf16),
+        ("F(2×2), pooled", winograd_bf16),
+    ],
+)
+def test_every_tile_computes_the_same(name: str, algorithm: ModuleType) -> None:
     work = WORKLOADS[name]
-    assert isinstance(work, Conv)
-    template = dot.template(work, Machine.of(HOST))
+    template = algorithm.template(work, Machine.of(HOST))
     knobs = list(template.knobs)
     sample = np.random.default_rng(0).choice(len(knobs), 8, replace=False)
     kernels = [template.kernel(knobs[index]) for index in sample]
@@ -381,3 +413,25 @@ def test_unpacking_gives_the_weight_back(work: Conv) -> None:
     assert packed.shape == packing.packed_shape
     assert packed.flags.c_contiguous
     np.testing.assert_array_equal(packing.unpack(packed), weight)
+
+
+@pytest.mark.parametrize("work", winograds().values())
+def test_transformed_weights_come_back_to_the_rounding_of_bfloat16(work: Conv) -> None:
+    packing = made_of(work).packing
+    assert packing is not None
+    weight = np.random.default_rng(0).standard_normal(work.weight_shape, np.float32)
+    packed = packing.pack(weight)
+    assert packed.shape == packing.packed_shape
+    assert packed.dtype == np.uint16
+    back = packing.unpack(packed)
+    assert np.linalg.norm(back - weight) < 3e-3 * np.linalg.norm(weight)
+
+
+def test_large_maps_of_many_channels_are_for_winograd_and_others_are_not() -> None:
+    machine = Machine.of(HOST)
+    many, few = (
+        conv(Map(1, 56, 56, channels, 1, "bfloat16"), 128, out=(1, "bfloat16", 0))
+        for channels in (128, 24)
+    )
+    assert kernel(many, machine).algorithm == "winograd2-bfloat16"
+    assert kernel(few, machine).algorithm == "direct-bfloat16"

@@ -29,11 +29,9 @@ from vggc.deploy.quantize import (
     Range,
     averaged,
     digest,
-    from_bfloat16,
     levels,
     lowered_weights,
     scaled,
-    to_bfloat16,
 )
 from vggc.deploy.runtime import Session
 from vggc.deploy.targets import PRECISION_NEEDS, require_precision, resolve
@@ -41,6 +39,7 @@ from vggc.deploy.verify import LIMITS, verify
 from vggc.diagnostics import UserError
 from vggc.driver import Program, load, zoo
 from vggc.ir.graph import Graph
+from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.workloads import (
     MAX_INT8_TERMS,
     STORAGE,

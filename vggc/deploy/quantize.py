@@ -71,8 +71,9 @@ def lowered_weights(calls: Plan, weights: Weights, ranges: Mapping[str, Range]) 
             case Conv(input=Map(format="uint8")):
                 found |= _int8(calls, step, step.workload, weights, found, ranges)
             case Conv(input=Map(format="bfloat16")):
+                # Packing rounds: what a kernel rounds may be transformed first.
                 weight, bias = step.weights
-                found[weight] = to_bfloat16(weights[weight].reshape(step.workload.weight_shape))
+                found[weight] = weights[weight].reshape(step.workload.weight_shape)
                 found[bias] = weights[bias]
             case _:
                 found |= {name: weights[name] for name in step.weights if name not in found}
@@ -120,14 +121,3 @@ def digest(weights: Weights) -> str:
         found.update(f"{name} {tensor.shape}\n".encode())
         found.update(tensor.data)
     return found.hexdigest()
-
-
-def to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """The bits of finite floats rounded to bfloat16, ties to even."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    odd = (bits >> np.uint32(16)) & np.uint32(1)
-    return ((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)).astype(np.uint16)
-
-
-def from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)

@@ -19,11 +19,12 @@ from vggc.deploy import mistakes
 from vggc.deploy.artifact import WEIGHTS, Manifest, Precision, graph_in
 from vggc.deploy.build import lowered_again, unpack
 from vggc.deploy.calibrate import image_files, read_images, spread
-from vggc.deploy.quantize import digest, from_bfloat16
+from vggc.deploy.quantize import digest
 from vggc.deploy.runtime import Session
 from vggc.diagnostics import UserError
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Softmax
+from vggc.kernels.bfloat16 import from_bfloat16
 from vggc.kernels.workloads import Map
 from vggc.passes.fold import fold
 from vggc.preprocessing import Preprocessing

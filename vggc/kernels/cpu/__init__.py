@@ -16,6 +16,7 @@ from vggc.kernels.cpu import (
     pool,
     softmax,
     winograd,
+    winograd_bf16,
 )
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.template import Template
@@ -83,6 +84,9 @@ def kernel(
 def templates(workload: Workload, machine: Machine) -> tuple[Template, ...]:
     """The algorithms there are for `workload`."""
     match workload:
+        case Conv() if winograd_bf16.applies(workload):
+            fewest = winograd_bf16.template(workload, machine)
+            return (dot.template(workload, machine), fewest)
         case Conv() if workload.input.format != "float32":
             return (dot.template(workload, machine),)
         case Conv() if depthwise.applies(workload):

@@ -8,7 +8,7 @@ which holds neighbouring channels of a pixel: two in bfloat16, multiplied by `vd
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial, reduce
 from itertools import product
 from math import ceil
@@ -19,6 +19,7 @@ from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
+from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.cpu import conv as direct
 from vggc.kernels.cpu.conv import ConvKnobs
 from vggc.kernels.cpu.formats import clear_padding, rounded
@@ -55,7 +56,10 @@ define <16 x float> @vggc_dot_bfloat16(<16 x float> %sums, <16 x i32> %a, <16 x 
 
 @dataclass(frozen=True)
 class WordWeight:
-    """`(K, C, kh, kw)` as `(K/block, kh, kw, C/word, block, word)`, padded with zeros."""
+    """`(K, C, kh, kw)` as `(K/block, kh, kw, C/word, block, word)`, padded with zeros.
+
+    Words of four take int8, words of two float32, which is rounded to bfloat16.
+    """
 
     shape: tuple[int, ...]
     block: int
@@ -69,6 +73,7 @@ class WordWeight:
     def pack(self, weight: np.ndarray) -> np.ndarray:
         k, c, kh, kw = self.shape
         blocks, _, _, words, block, word = self.packed_shape
+        weight = to_bfloat16(weight) if word == WORD["bfloat16"] else weight
         padded = np.zeros((blocks * block, words * word, kh, kw), weight.dtype)
         padded[:k, :c] = weight
         split = padded.reshape(blocks, block, words, word, kh, kw)
@@ -78,7 +83,16 @@ class WordWeight:
         k, c, kh, kw = self.shape
         split = packed.transpose(0, 4, 3, 5, 1, 2)
         padded = split.reshape(packed.shape[0] * self.block, -1, kh, kw)
-        return np.ascontiguousarray(padded[:k, :c])
+        weight = np.ascontiguousarray(padded[:k, :c])
+        return from_bfloat16(weight) if self.word == WORD["bfloat16"] else weight
+
+
+def in_words(conv: Conv) -> Conv:
+    """The float32 convolution that reads, multiplies and adds as often as `conv` does in words."""
+    source = conv.input
+    words = source.shape[-1] // WORD[source.format]
+    as_floats = replace(source, channels=words, format="float32", zero=0)
+    return replace(conv, input=as_floats)
 
 
 def template(conv: Conv, machine: Machine) -> Template:
@@ -86,7 +100,7 @@ def template(conv: Conv, machine: Machine) -> Template:
     return Template(
         f"direct-{conv.input.format}",
         direct.tiles(conv, machine),
-        partial(direct.cost, conv, machine),
+        partial(direct.cost, in_words(conv), machine),
         partial(kernel, conv, machine),
     )
 
@@ -112,10 +126,13 @@ def kernel(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Kernel:
     return Kernel(f"direct-{source.format}", asdict(knobs), func, packing)
 
 
-def add_products(conv: Conv, sums: Expr, word: Expr, weights: Expr) -> Expr:
-    """The lanes of `sums`, each with the products of `word` and its word of `weights` added."""
+def add_products(form: Format, sums: Expr, word: Expr, weights: Expr) -> Expr:
+    """The lanes of `sums`, each with the products of `word` and its word of `weights` added.
+
+    What holds it must have the pragma `import_llvm` of `DOT_BFLOAT16`.
+    """
     broadcast = T.Broadcast(word, LANES)
-    if conv.input.format == "bfloat16":
+    if form == "bfloat16":
         return T.call_pure_extern("float32x16", "vggc_dot_bfloat16", sums, broadcast, weights)
     return T.call_llvm_pure_intrin(
         "int32x16",
@@ -169,8 +186,9 @@ def emit(conv: Conv, knobs: ConvKnobs, buffers: dict[str, Buffer]) -> None:
                 row = (y0 + i) * stride_y + dy + top
                 first = ((x0 + j) * stride_x + left) * words
                 lanes = T.Ramp(vector * LANES, 1, LANES)
+                word = x[n0 + n, row, first + t]
                 value = add_products(
-                    conv, sums[n, i, j, lanes], x[n0 + n, row, first + t], weight[k, dy, t, lanes]
+                    source.format, sums[n, i, j, lanes], word, weight[k, dy, t, lanes]
                 )
                 T.buffer_store(sums, value, [n, i, j, lanes])
 

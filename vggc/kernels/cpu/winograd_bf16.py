@@ -1,0 +1,235 @@
+"""Winograd convolution F(2×2) whose products are of bfloat16, summed in float32 by `vdpbf16ps`.
+
+The stages are those of `winograd`. Transforms are computed in float32; their results, of the
+input as of the weights, are rounded to bfloat16, which costs as much as rounding the layer's
+input and weight does (`tests/test_kernels_low_precision.py`). Larger tiles would cost thrice as
+much and more.
+
+A word pairs a channel with the one a vector's width behind it, not with its neighbour: two
+vectors of transformed input become words without a permutation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import partial, reduce
+from itertools import product
+from math import ceil, prod
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm.ir import Expr
+from tvm.tirx import Buffer, Let, Var
+from tvm.tirx.script import builder as T
+
+from vggc.kernels.activation import activate
+from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
+from vggc.kernels.cpu import winograd
+from vggc.kernels.cpu.dot import DOT_BFLOAT16, LANES, add_products, in_words
+from vggc.kernels.cpu.formats import read, rounded
+from vggc.kernels.cpu.loops import elements, function, inside, prefetch
+from vggc.kernels.cpu.machine import Machine
+from vggc.kernels.cpu.template import Template
+from vggc.kernels.cpu.winograd import TransformedWeight, WinogradKnobs
+from vggc.kernels.workloads import Conv, Kernel
+
+M = 2
+PAIR = 2 * LANES
+"""The channels of a vector of words."""
+
+
+def applies(conv: Conv) -> bool:
+    out = conv.output
+    plain = replace(conv, input=replace(conv.input, format="float32"))
+    return (
+        conv.input.format == "bfloat16"
+        and conv.input.channels % PAIR == 0
+        and out.shape[-1] == out.channels
+        and winograd.applies(replace(plain, output=replace(out, format="float32")))
+    )
+
+
+def template(conv: Conv, machine: Machine) -> Template:
+    """F(2×2) for `conv`, to which it `applies`."""
+    words = in_words(conv)
+    return Template(
+        "winograd2-bfloat16",
+        winograd.blocks(words, machine, M),
+        partial(winograd.cost, words, machine, M),
+        partial(kernel, conv, machine),
+    )
+
+
+@dataclass(frozen=True)
+class PairedWeight:
+    """`(K, C, 3, 3)`, a multiple of 32 channels, as words `(K/panel, 16, C/2, panel, 2)`.
+
+    Takes float32, transformed in float64 and rounded once to bfloat16.
+    """
+
+    shape: tuple[int, ...]
+    panel: int
+
+    @property
+    def transformed(self) -> TransformedWeight:
+        return TransformedWeight(self.shape, M, self.panel)
+
+    @property
+    def packed_shape(self) -> tuple[int, ...]:
+        panels, size, channels, panel = self.transformed.packed_shape
+        return (panels, size, channels // 2, panel, 2)
+
+    def pack(self, weight: NDArray[np.float32]) -> NDArray[np.uint16]:
+        moved = self.transformed.pack(weight)
+        panels, size, channels, panel = moved.shape
+        pairs = moved.reshape(panels, size, channels // PAIR, 2, LANES, panel)
+        words = pairs.transpose(0, 1, 2, 4, 5, 3).reshape(self.packed_shape)
+        return to_bfloat16(words)
+
+    def unpack(self, packed: NDArray[np.uint16]) -> NDArray[np.float32]:
+        panels, size, words, panel, _ = packed.shape
+        pairs = from_bfloat16(packed).reshape(panels, size, words // LANES, LANES, panel, 2)
+        moved = pairs.transpose(0, 1, 2, 5, 3, 4).reshape(panels, size, 2 * words, panel)
+        return self.transformed.unpack(np.ascontiguousarray(moved))
+
+
+def kernel(conv: Conv, machine: Machine, knobs: WinogradKnobs) -> Kernel:
+    """Code for `conv`, to which F(2×2) `applies`, with these knobs."""
+    emitter = _Emitter(conv, machine, M, knobs)
+    packing = PairedWeight(conv.weight_shape, emitter.panel)
+    func = function(
+        emitter.emit,
+        {"x": "uint16", "weight": "uint16", "y": conv.output.storage},
+        x=conv.input.shape,
+        weight=packing.packed_shape,
+        bias=(conv.output.channels,),
+        y=conv.output.shape,
+    )
+    rows = ceil(winograd.num_tiles(conv, M) / knobs.rows) * knobs.rows
+    macs = rows * prod(packing.packed_shape)
+    return Kernel("winograd2-bfloat16", asdict(knobs), func, packing, macs)
+
+
+class _Emitter(winograd._Emitter):
+    """Writes the body of a kernel; what is transformed is kept as words in place of floats."""
+
+    @property
+    def words(self) -> int:
+        return self.conv.input.channels // 2
+
+    @property
+    def row(self) -> int:
+        return self.words + LANES
+
+    def emit(self, x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
+        with T.attr(0, "pragma_import_llvm", DOT_BFLOAT16):
+            super().emit(x, weight, bias, y)
+
+    def begin(self, x: Buffer, tile: Expr, moved: Buffer, at: Expr) -> None:
+        n, source = self.n, self.conv.input
+        words = _words(moved, moved.shape)
+        image, y0, x0 = self.origin(tile)
+        top, left = (source.halo - padding for padding in self.conv.padding)
+        height, width = source.shape[1:3]
+        # As in float32, the last row and column stand in for what is beyond the map.
+        rows = [T.min(y0 + top + i, height - 1) for i in range(n)]
+        columns = [T.min(x0 + left + j, width - 1) for j in range(n)]
+        with T.serial(self.words // LANES) as pair:
+            halves = [T.alloc_buffer((n, n, LANES), "float32") for _ in range(2)]
+            with T.vectorized(LANES) as lane:
+                for part, half in enumerate(halves):
+                    c = pair * PAIR + part * LANES + lane
+                    for j in range(n):
+                        values = [read(x[image, row, columns[j], c], "bfloat16") for row in rows]
+                        for i, value in enumerate(winograd._to_input(M, values)):
+                            T.buffer_store(half, value, [i, j, lane])
+                for i in range(n):
+                    low, high = (
+                        winograd._to_input(M, [half[i, j, lane] for j in range(n)])
+                        for half in halves
+                    )
+                    for j in range(n):
+                        place = at * self.row + pair * LANES + lane
+                        T.buffer_store(words, _word(low[j], high[j]), [i * n + j, place])
+
+    def multiply(self, moved: Buffer, weight: Buffer, panel: Expr, products: Buffer) -> None:
+        rows, vectors = self.knobs.rows, self.knobs.vectors
+        words = _words(moved, moved.shape)
+        weights = _words(weight, (self.num_panels, self.n**2, self.words, self.panel))
+        with T.serial(self.n**2) as e, T.serial(self.knobs.strips) as strip:
+            sums = [T.alloc_buffer((self.panel,), "float32") for _ in range(rows)]
+            for row in sums:
+                for k in elements((), self.panel, LANES):
+                    T.buffer_store(row, T.float32(0), k)
+            with T.serial(self.words) as c:
+                prefetch(T.address_of(words[e, (strip + 1) * rows * self.row + c * LANES]))
+                for i, row in enumerate(sums):
+                    factor = words[e, (strip * rows + i) * self.row + c]
+                    for vector in range(vectors):
+                        lanes = T.Ramp(vector * LANES, 1, LANES)
+                        value = add_products(
+                            "bfloat16", row[lanes], factor, weights[panel, e, c, lanes]
+                        )
+                        T.buffer_store(row, value, [lanes])
+            for i, row in enumerate(sums):
+                for (k,) in elements((), self.panel, LANES):
+                    T.buffer_store(products, row[k], [e, strip * rows + i, k])
+
+    def store(
+        self,
+        products: Buffer,
+        at: Expr,
+        tile: Expr,
+        vector: Expr,
+        first: Expr,
+        bias: Buffer,
+        y: Buffer,
+        width: int,
+    ) -> None:
+        n, out = self.n, self.conv.output
+        image, y0, x0 = self.origin(tile)
+        side = 2 if self.conv.pool else 1
+        half = T.alloc_buffer((M, n, width), "float32")
+        whole = T.alloc_buffer((M, M, width), "float32")
+        with T.vectorized(width) as lane:
+            for j in range(n):
+                values = [products[i * n + j, at, vector * LANES + lane] for i in range(n)]
+                for i, value in enumerate(winograd._to_output(M, values)):
+                    T.buffer_store(half, value, [i, j, lane])
+            for i in range(M):
+                values = [half[i, j, lane] for j in range(n)]
+                for j, value in enumerate(winograd._to_output(M, values)):
+                    T.buffer_store(whole, value, [i, j, lane])
+        for i, j in product(range(M // side), repeat=2):
+            row, column = y0 // side + i, x0 // side + j
+            with (
+                winograd._guard(row, i, M // side, out.height),
+                winograd._guard(column, j, M // side, out.width),
+                T.vectorized(width) as lane,
+            ):
+                window = [
+                    whole[side * i + di, side * j + dj, lane]
+                    for di, dj in product(range(side), repeat=2)
+                ]
+                value = activate(self.conv.act, reduce(T.max, window) + bias[first + lane])
+                stored = rounded(value, out.format)
+                T.buffer_store(y, stored, inside(out, image, row, column, first + lane))
+
+
+def _words(buffer: Buffer, shape: tuple[int, ...]) -> Buffer:
+    """The same memory as words."""
+    return T.decl_buffer(shape, "int32", data=buffer.data)
+
+
+def _word(low: Expr, high: Expr) -> Expr:
+    """Two floats rounded to bfloat16, in one word."""
+    first, second = (_upper_half(value) for value in (low, high))
+    return T.reinterpret("int32", T.bitwise_or(T.shift_right(first, T.uint32(16)), second))
+
+
+def _upper_half(value: Expr) -> Expr:
+    """The bits of a float rounded to bfloat16, the lower half zero."""
+    bits = Var("bits", "uint32")
+    odd = T.bitwise_and(T.shift_right(bits, T.uint32(16)), T.uint32(1))
+    upper = T.bitwise_and(bits + T.uint32(0x7FFF) + odd, T.uint32(0xFFFF0000))
+    return Let(bits, T.reinterpret("uint32", value), upper)
