@@ -148,7 +148,9 @@ def report(net: str, folder: Path, course: Course, as_json: bool) -> None:
     if not any(layer.best for layer in course.layers):
         if course.interrupted:
             return
-        reason = course.first_error or "the budget ended before the first measurement"
+        reasons = [course.first_error, *course.losses]
+        early = "the budget ended before the first measurement"
+        reason = next(filter(None, reasons), early)
         raise CheckFailed(f"nothing could be measured: {reason}")
     if as_json:
         console.out(json.dumps(as_record(net, folder, course)))
@@ -156,11 +158,13 @@ def report(net: str, folder: Path, course: Course, as_json: bool) -> None:
         console.sheet(sheet(net, course))
     failed = f", {course.failed:,} failed ({course.first_error})" if course.failed else ""
     console.status(f"{course.measured:,} choices measured{failed}.")
+    if course.losses:
+        console.status(f"Sessions on servers lost: {len(course.losses)} ({course.losses[0]}).")
     for layer in course.layers:
         if layer.error:
             console.status(f"{layer.layers[0]} cannot be tuned: {layer.error}")
     if course.lost:
-        raise CheckFailed(f"no server is left: {course.first_error}")
+        raise CheckFailed("no server is left; what was measured is in the database")
 
 
 def as_record(net: str, folder: Path, course: Course) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from itertools import zip_longest
 
 from vggc.deploy.tuning.database import Measured
 from vggc.deploy.tuning.space import Space, Task
@@ -41,18 +42,15 @@ def _in_order(task: Task, measured: Measured) -> Iterator[Choice]:
 
 
 def neighbours(choice: Choice, among: Collection[Choice]) -> list[Choice]:
-    """The choices of the same algorithm that differ in one knob, the nearest values first."""
-    near = [
-        (abs(value - own), other)
-        for other in among
-        if other.algorithm == choice.algorithm
-        for (_, own), (_, value) in _differing(choice, other)
-    ]
-    return [other for _, other in sorted(near, key=lambda pair: pair[0])]
-
-
-def _differing(choice: Choice, other: Choice) -> list[tuple[tuple[str, int], tuple[str, int]]]:
-    """The one knob in which two choices differ; nothing where there are more or none."""
-    pairs = zip(choice.knobs, other.knobs, strict=True)
-    differing = [pair for pair in pairs if pair[0] != pair[1]]
-    return differing if len(differing) == 1 else []
+    """The choices of the same algorithm that differ in one knob, of each the nearest first."""
+    near: dict[str, list[tuple[int, Choice]]] = {}
+    for other in among:
+        if other.algorithm == choice.algorithm:
+            pairs = zip(choice.knobs, other.knobs, strict=True)
+            differing = [(knob, abs(b - a)) for (knob, a), (_, b) in pairs if a != b]
+            if len(differing) == 1:
+                ((knob, distance),) = differing
+                near.setdefault(knob, []).append((distance, other))
+    by_knob = [sorted(others, key=lambda pair: pair[0]) for others in near.values()]
+    turns = zip_longest(*by_knob)
+    return [pair[1] for turn in turns for pair in turn if pair is not None]

@@ -30,6 +30,10 @@ MAX_WEIGHTS = 2**30
 """The bytes that their weights may take together."""
 PATIENCE = 60.0
 """Seconds after which a compiler or a kernel is taken to hang."""
+FIRST_WORD = 30.0
+"""Seconds for a process to start, and for a server to take a session."""
+NOWHERE = -2
+"""In the place of a trial: none ran yet."""
 MAX_BLAMED = 2
 """A choice that ran so many times when a server was lost is not tried again."""
 WORTH_TELLING = 0.99
@@ -75,6 +79,8 @@ class Course:
     """Choices in the database that this version has no code for."""
     first_error: str | None = None
     interrupted: bool = False
+    losses: list[str] = field(default_factory=list)
+    """Why servers were lost."""
     lost: bool = False
     """Whether it ended because no server was left."""
     started: float = field(default_factory=time.monotonic)
@@ -130,7 +136,7 @@ def tune(
         _note(layer, database)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vggc-tune-")))
-        tuner = _Tuner(course, database, linker, folder, [_Bench(server) for server in servers])
+        tuner = _Tuner(course, database, linker, folder, [Bench(server) for server in servers])
         stack.callback(tuner.stop)
         try:
             while course.left and tuner.benches:
@@ -154,7 +160,7 @@ def _note(layer: Layer, database: Database) -> None:
 
 
 @dataclass
-class _Batch:
+class Batch:
     """Choices of one layer that are measured together: the yardstick, then new ones."""
 
     layer: Layer
@@ -169,26 +175,32 @@ class _Batch:
         return list(dict.fromkeys([self.reference, self.yardstick, *self.new]))
 
 
-class _Bench:
+class Bench:
     """A process that measures, here or through a server."""
 
     def __init__(self, server: Server | None) -> None:
         self.server = server
         self.worker: Worker | None = None
 
-    def start(self, batch: _Batch, built: dict[Choice, Built]) -> None:
+    def is_there(self) -> bool:
+        """Whether it has a session, or the tracker has a server to give. Waits for one that
+        comes back.
+        """
+        return self.worker is not None or self.server is None or is_free(self.server)
+
+    def start(self, batch: Batch, built: dict[Choice, Built]) -> None:
         trials = [built[c] for c in dict.fromkeys([batch.yardstick, *batch.new]) if c in built]
         threads = {"TVM_NUM_THREADS": str(batch.layer.task.threads), "TVM_BIND_THREADS": "0"}
-        self.trials, self.at = trials, -1
+        self.trials, self.at = trials, NOWHERE
         self.worker = self.worker or Worker(threads)
         arguments = batch.layer.task, built[batch.reference], trials, self.server
-        self.worker.ask(measure, *arguments, patience=PATIENCE)
+        self.worker.ask(measure, *arguments, patience=PATIENCE, first=FIRST_WORD)
 
     def finish(self) -> dict[Choice, Outcome]:
         """What came of the trials.
 
         Raises: Failed when the process or the server is gone; `at` is the trial that ran then,
-            -1 before the first.
+            -1 for the reference, `NOWHERE` before that.
         """
         assert self.worker is not None
         try:
@@ -214,7 +226,7 @@ class _Tuner:
         database: Database,
         linker: str,
         folder: Path,
-        benches: list[_Bench],
+        benches: list[Bench],
     ) -> None:
         self.course, self.database, self.linker = course, database, linker
         self.folder, self.benches = folder, benches
@@ -233,6 +245,7 @@ class _Tuner:
     def turn(self, watch: Watch) -> bool:
         """One batch on each bench; False where nothing is left to measure."""
         started = time.monotonic()
+        self.benches = [bench for bench in self.benches if bench.is_there()]
         batches = self._batches(len(self.benches))
         if not batches:
             return False
@@ -240,14 +253,15 @@ class _Tuner:
         watch(self.course, f"compiling {names}")
         self._build(batches)
         watch(self.course, f"measuring {names}")
-        at_work: list[tuple[_Bench, _Batch]] = []
+        at_work: list[tuple[Bench, Batch]] = []
         for bench, batch in zip(list(self.benches), batches, strict=False):
             built = {c: b for (text, c), b in self.built.items() if text == batch.layer.task.text}
             if batch.reference in built and batch.yardstick in built:
                 bench.start(batch, built)
                 at_work.append((bench, batch))
             else:
-                self._give_up(batch.layer, str(batch.outcomes[batch.reference]))
+                missing = next(c for c in (batch.reference, batch.yardstick) if c not in built)
+                self._give_up(batch.layer, str(batch.outcomes[missing]))
         for bench, batch in at_work:
             self._finish(bench, batch)
         for batch in batches:
@@ -256,9 +270,9 @@ class _Tuner:
             self._keep(batch)
         return True
 
-    def _batches(self, number: int) -> list[_Batch]:
+    def _batches(self, number: int) -> list[Batch]:
         """What to measure next, the layers that are worth most first."""
-        found: list[_Batch] = []
+        found: list[Batch] = []
         taken: dict[str, set[Choice]] = {}
         open_layers = [layer for layer in self.course.layers if layer.error is None]
         order = sorted(open_layers, key=lambda layer: -layer.worth)
@@ -274,7 +288,7 @@ class _Tuner:
                 found.append(batch)
         return found
 
-    def _batch(self, layer: Layer, taken: set[Choice]) -> _Batch | None:
+    def _batch(self, layer: Layer, taken: set[Choice]) -> Batch | None:
         task, measured = layer.task, self.database.measured(layer.task)
         default, best = task.choices[0], layer.best
         works = measured.seconds.get(default, 0.0) < FAILED
@@ -285,7 +299,7 @@ class _Tuner:
         new = list(islice(proposals(task, measured, taken), size))
         if not new:
             return None
-        return _Batch(layer, default if works or best is None else best, best or default, new)
+        return Batch(layer, default if works or best is None else best, best or default, new)
 
     def _size(self, task: Task) -> int:
         """How many choices may be measured together, for memory and for what time is left."""
@@ -297,7 +311,7 @@ class _Tuner:
             size = min(size, int(self.course.left / pace))
         return max(1, size)
 
-    def _build(self, batches: Iterable[_Batch]) -> None:
+    def _build(self, batches: Iterable[Batch]) -> None:
         """Compiles what is not there yet."""
         wanted = dict.fromkeys(
             (batch.layer.task.text, choice) for batch in batches for choice in batch.choices
@@ -318,10 +332,14 @@ class _Tuner:
             else:
                 self.built[text, choice] = Built(choice, call[2])
 
-    def _finish(self, bench: _Bench, batch: _Batch) -> None:
+    def _finish(self, bench: Bench, batch: Batch) -> None:
         try:
             batch.outcomes |= bench.finish()
         except Failed as failure:
+            if bench.server is not None:
+                self.course.losses.append(str(failure))
+                if bench.at == NOWHERE:
+                    return
             choice = bench.trials[bench.at].choice if bench.at >= 0 else batch.reference
             blamed = batch.layer.task.text, choice
             self.blamed[blamed] += 1
@@ -330,15 +348,12 @@ class _Tuner:
                     self._give_up(batch.layer, f"its default kernel fails: {failure}")
                 else:
                     batch.outcomes[choice] = str(failure)
-            self.course.first_error = self.course.first_error or str(failure)
-            if bench.server is not None and not is_free(bench.server):
-                self.benches.remove(bench)
 
     def _give_up(self, layer: Layer, error: str) -> None:
         layer.error = error
         self.course.first_error = self.course.first_error or error
 
-    def _keep(self, batch: _Batch) -> None:
+    def _keep(self, batch: Batch) -> None:
         """Puts what came of a batch into the database.
 
         Failures only where something else works: then it is not for want of a compiler.

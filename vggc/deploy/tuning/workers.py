@@ -45,15 +45,25 @@ class Worker:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         there.close()
-        self.patience = self.deadline = float("inf")
+        self.patience = self.limit = self.deadline = float("inf")
 
-    def ask(self, function: Callable[..., Any], *arguments: Any, patience: float) -> None:
+    def ask(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        patience: float,
+        first: float | None = None,
+    ) -> None:
         """Starts `function(*arguments, tell)` there. It is ended where no word of it comes for
-        so many seconds.
+        `patience` seconds, or no first word for so many.
         """
         self.patience = patience
-        self.deadline = time.monotonic() + patience
+        self._wait(first or patience)
         self.connection.send((function, arguments))
+
+    def _wait(self, seconds: float) -> None:
+        self.limit = seconds
+        self.deadline = time.monotonic() + seconds
 
     def receive(self) -> tuple[bool, Any]:
         """Whether it is the result, and what was sent.
@@ -63,7 +73,7 @@ class Worker:
         try:
             if not self.connection.poll(max(0.0, self.deadline - time.monotonic())):
                 self.stop()
-                raise Died(f"it took more than {self.patience:.0f} s")
+                raise Died(f"it took more than {self.limit:.0f} s")
             kind, value = self.connection.recv()
         except (EOFError, ConnectionError):
             self.process.join(5)
@@ -73,7 +83,7 @@ class Worker:
             raise Died(f"its process ended with {reason}") from None
         if kind == "error":
             raise Failed(value)
-        self.deadline = time.monotonic() + self.patience
+        self._wait(self.patience)
         return kind == "result", value
 
     def result(self) -> Any:

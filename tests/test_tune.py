@@ -1,0 +1,688 @@
+"""Tuning: what is measured, what is kept, and what a compiled net makes of it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import TINY, program
+from worker_tasks import behave
+
+from vggc.cli import cli
+from vggc.deploy.artifact import open_artifact
+from vggc.deploy.build import linker, planned
+from vggc.deploy.targets import resolve
+from vggc.deploy.tuning import tuner
+from vggc.deploy.tuning.database import FAILED, RECORDS, WORKLOADS, Measured, opened, read
+from vggc.deploy.tuning.lookup import choices_for
+from vggc.deploy.tuning.measure import Built, Outcome, Server, Timing, difference
+from vggc.deploy.tuning.search import TRUSTED, neighbours, proposals
+from vggc.deploy.tuning.space import Space, Task, canonical, choice_of
+from vggc.deploy.tuning.tuner import Course, Layer, layers_of, tune
+from vggc.deploy.tuning.workers import Crew, Died, Failed
+from vggc.deploy.verify import verify
+from vggc.diagnostics import UserError
+from vggc.ir.ops import RELU
+from vggc.kernels.workloads import Choice, Conv, Dense, Map, Workload
+
+CONV = Conv(Map(1, 9, 9, 8, 1), Map(1, 9, 9, 16), (3, 3), (1, 1), (1, 1), None)
+
+
+@pytest.fixture(autouse=True)
+def no_database_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def task(workload: Workload = CONV, threads: int = 1) -> Task:
+    return Task(canonical(workload), resolve("cpu"), threads)
+
+
+# ---------------------------------------------------------------- what is tuned
+
+
+def test_a_task_is_a_workload_a_cpu_and_a_number_of_threads() -> None:
+    assert task().text == task().text
+    assert task().text != task(threads=2).text
+    assert task().text != task(replace(CONV, stride=(2, 2))).text
+    assert task().text != Task(CONV, resolve("raspberry-pi/4b-aarch64"), 1).text
+
+
+def test_halos_and_activations_do_not_tell_tasks_apart() -> None:
+    wide = replace(CONV, input=replace(CONV.input, halo=3), output=replace(CONV.output, halo=2))
+    assert task(replace(wide, act=RELU)).text == task().text
+    assert task(Dense(1, 8, 9, RELU)).text == task(Dense(1, 8, 9)).text
+
+
+def test_equal_shapes_of_a_net_are_one_task() -> None:
+    graph = program("net a input 8x16x16\n conv3-8 ×3 | conv3-9\n | fc-5").graph
+    layers = layers_of(planned(graph, 1, resolve("cpu"), "float32"), resolve("cpu"), 1)
+    assert layers[0].layers == ("conv1_1", "conv1_2", "conv1_3")
+    assert [len(layer.layers) for layer in layers] == [3, 1, 1]
+
+
+def test_a_trace_says_its_choice() -> None:
+    space = Space(task())
+    assert len(space.task.choices) > 20
+    for choice in space.task.choices[::7]:
+        assert choice_of(space.schedule(choice)) == choice
+
+
+def test_a_draw_takes_each_of_what_is_left_alike() -> None:
+    left = task().choices[3:7]
+    drawn = Counter(Space(task()).draw(left, seed) for seed in range(1, 401))
+    assert set(drawn) == set(left)
+    assert all(60 < count < 140 for count in drawn.values())
+
+
+def test_neighbours_differ_in_one_knob_the_nearest_first() -> None:
+    def at(a: int, b: int) -> Choice:
+        return Choice("x", (("a", a), ("b", b)))
+
+    among = [at(a, b) for a in (1, 2, 4, 8) for b in (1, 3)] + [Choice("y", (("a", 4),))]
+    assert neighbours(at(4, 3), among) == [at(2, 3), at(4, 1), at(1, 3), at(8, 3)]
+
+
+def test_every_choice_is_proposed_once_the_default_first() -> None:
+    choices = task().choices
+    best = choices[-1]
+    measured = Measured({best: 1.0, choices[1]: 2.0, choices[2]: FAILED})
+    order = list(proposals(task(), measured))
+    assert order[0] == choices[0]
+    assert {choice.algorithm for choice in choices} <= {c.algorithm for c in order[:4]} | {
+        choices[1].algorithm
+    }
+    assert set(order[: TRUSTED + 3]) >= set(choices[:TRUSTED]) - {choices[1], choices[2]}
+    assert Counter(order) == Counter(set(choices) - measured.seconds.keys())
+    near = [choice for choice in neighbours(best, choices) if choice not in choices[:TRUSTED]]
+    assert order.index(near[0]) < TRUSTED + 4
+
+
+# ---------------------------------------------------------------- the database
+
+
+def test_what_is_added_is_read_back(tmp_path: Path) -> None:
+    first, second, third = task().choices[:3]
+    with opened(tmp_path) as database:
+        database.add(task(), first, 3e-6)
+        database.add(task(), second, 2e-6)
+        database.add(task(threads=2), third, 1e-6)
+        database.add(task(), third, FAILED)
+        assert database.known == read(tmp_path)
+    with opened(tmp_path) as database:
+        database.add(task(), first, 1e-6)
+    measured = read(tmp_path)[task().text]
+    assert measured == Measured({first: 1e-6, second: 2e-6, third: FAILED})
+    assert measured.best(task().choices) == first
+    assert read(tmp_path)[task(threads=2).text].best(task().choices) == third
+
+
+def test_it_is_metaschedules_own(tmp_path: Path) -> None:
+    from tvm.s_tir.meta_schedule.database import JSONDatabase
+
+    with opened(tmp_path) as database:
+        for number, choice in enumerate(task().choices[:4]):
+            database.add(task(), choice, (4 - number) * 1e-6)
+    store = JSONDatabase(work_dir=str(tmp_path))
+    assert len(store) == 4
+    best = store.get_top_k(store.get_all_tuning_records()[0].workload, 1)[0]
+    assert [float(second) for second in best.run_secs] == pytest.approx([1e-6])
+    assert best.trace.insts[0].kind.name == "GetSBlock"
+
+
+def test_a_choice_that_is_none_any_more_is_counted_and_not_taken(tmp_path: Path) -> None:
+    gone, there = task().choices[:2]
+    with opened(tmp_path) as database:
+        database.add(task(), gone, 1e-6)
+        database.add(task(), there, 2e-6)
+    measured = read(tmp_path)[task().text]
+    assert measured.best(task().choices[1:]) == there
+    assert measured.stale(task().choices[1:]) == 1
+
+
+def test_there_is_nothing_in_a_folder_that_is_none(tmp_path: Path) -> None:
+    assert read(tmp_path / "none") == {}
+
+
+def damaged(folder: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        read(folder)
+    with pytest.raises(UserError), opened(folder):
+        pass
+    return str(caught.value)
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Path:
+    with opened(tmp_path / "db") as database:
+        for choice in task().choices[:3]:
+            database.add(task(), choice, 0.5)
+    return tmp_path / "db"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "[" * 100_000,
+        '[0, [[[], []], [1e-6], {"kind": "llvm"}, null]]',
+        '[7, [[["T"], []], [1.0], {"kind": "llvm"}, null]]',
+    ],
+    ids=lambda line: line[:20],
+)
+@pytest.mark.parametrize("name", [WORKLOADS, RECORDS])
+def test_a_line_that_is_no_record_is_named(filled: Path, name: str, line: str) -> None:
+    path = filled / name
+    kept = path.read_text()
+    path.write_text(f"{line}\n{kept}")
+    assert f"{path} is damaged" in (text := damaged(filled))
+    assert "line 1 is no" in text or "line 1 is a" in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("[0.5]", "[-1]"),
+        ("[0.5]", "[NaN]"),
+        ("[0.5]", "[1e300]"),
+        ("[0.5]", '["1"]'),
+        ("[0.5]", "[]"),
+        ('"llvm"', '"cuda"'),
+        ('"kind"', '"kinds"'),
+        ('"GetSBlock"', '"Tensorize"'),
+        ('"kernel"', '"root"'),
+        ('"b0"', '"b7"'),
+        ('"SampleCategorical"', '"Vectorize"'),
+        ("vggc.knob.", "pragma."),
+        ("null]]", '"x"]]'),
+        ("[0,[", "[-1,["),
+        ("[0,[", "[1,["),
+        ("[0,[", "[true,["),
+    ],
+)
+def test_a_record_that_says_something_else_is_refused(filled: Path, old: str, new: str) -> None:
+    path = filled / RECORDS
+    first, *rest = path.read_text().splitlines()
+    assert old in first
+    path.write_text("\n".join([first.replace(old, new), *rest, ""]))
+    assert "line 1 is" in damaged(filled)
+
+
+def test_a_task_that_was_changed_is_refused(filled: Path) -> None:
+    path = filled / WORKLOADS
+    number, module = json.loads(path.read_text())
+    changed = module[:200] + ("A" if module[200] != "A" else "B") + module[201:]
+    path.write_text(json.dumps([number, changed]) + "\n")
+    assert "line 1 is no" in damaged(filled)
+
+
+def test_a_file_that_is_too_large_is_refused_unread(filled: Path) -> None:
+    with (filled / RECORDS).open("r+b") as file:
+        file.truncate(80 * 2**20)
+    assert "larger than 64 MiB" in damaged(filled)
+
+
+def test_a_last_line_that_was_cut_off_is_dropped(filled: Path) -> None:
+    path = filled / RECORDS
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    assert len(read(filled)[task().text].seconds) == 2
+    with opened(filled) as database:
+        database.add(task(), task().choices[2], 0.5)
+    assert path.read_bytes() == whole
+
+
+def test_two_do_not_write_at_once(filled: Path) -> None:
+    with opened(filled), pytest.raises(UserError, match="another `vggc tune`"), opened(filled):
+        pass
+
+
+# ---------------------------------------------------------------- measuring, pretended
+
+Seconds = Callable[[Task, Choice], Outcome | None]
+
+
+class Pretender:
+    """In the place of compilers and clocks: `seconds` says what comes of a choice."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: Seconds) -> None:
+        self.seconds, self.ran = seconds, []
+        pretender = self
+
+        class NoCrew:
+            def __init__(self, size: int) -> None: ...
+            def stop(self) -> None: ...
+            def map(self, function: object, calls: list[object], patience: float) -> list[object]:
+                return [None for _ in calls]
+
+        class NoBench:
+            def __init__(self, server: Server | None) -> None:
+                self.server, self.at = server, -1
+
+            def is_there(self) -> bool:
+                return True
+
+            def stop(self) -> None: ...
+
+            def start(self, batch: tuner.Batch, built: dict[Choice, Built]) -> None:
+                self.batch = batch
+
+            def finish(self) -> dict[Choice, Outcome]:
+                batch, task = self.batch, self.batch.layer.task
+                pretender.ran += [(task.text, choice) for choice in batch.new]
+                told = {
+                    choice: pretender.seconds(task, choice)
+                    for choice in dict.fromkeys([batch.yardstick, *batch.new])
+                }
+                unit = told[batch.yardstick]
+                if not isinstance(unit, Timing):
+                    return {c: o for c, o in told.items() if isinstance(o, str)}
+                return {
+                    choice: replace(o, ratio=o.seconds / unit.seconds)
+                    if isinstance(o, Timing)
+                    else o
+                    for choice, o in told.items()
+                    if o is not None
+                }
+
+        monkeypatch.setattr(tuner, "Crew", NoCrew)
+        monkeypatch.setattr(tuner, "Bench", NoBench)
+
+
+def by_place(task: Task, choice: Choice) -> Timing:
+    """The later by stated cost, the faster."""
+    return Timing((1 + len(task.choices) - task.choices.index(choice)) * 1e-6, 1.0)
+
+
+def two_layers() -> tuple[Layer, ...]:
+    graph = program("net a input 8x9x9\n conv3-16 | conv3-16 stride=2").graph
+    return layers_of(planned(graph, 1, resolve("cpu"), "float32"), resolve("cpu"), 1)
+
+
+def run(folder: Path, budget: float = 60.0, layers: tuple[Layer, ...] | None = None) -> Course:
+    with opened(folder) as database:
+        return tune(layers or two_layers(), database, budget, "cc", [None], lambda *_: None)
+
+
+def test_all_is_measured_once_and_the_fastest_is_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretender = Pretender(monkeypatch, by_place)
+    course = run(tmp_path)
+    assert len(course.layers) == 2
+    total = sum(len(layer.task.choices) for layer in course.layers)
+    assert course.measured == len(pretender.ran) == len(set(pretender.ran)) == total
+    assert all(layer.best == layer.task.choices[-1] for layer in course.layers)
+    before, after = course.seconds or (0, 0)
+    assert before > after == pytest.approx(2 * 2e-6)
+
+
+def test_a_second_run_goes_on_where_the_first_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(task: Task, choice: Choice) -> Timing:
+        if len(pretender.ran) > 20:
+            raise KeyboardInterrupt
+        return by_place(task, choice)
+
+    pretender = Pretender(monkeypatch, interrupted)
+    course = run(tmp_path)
+    assert course.interrupted
+    kept = {(text, choice) for text, known in read(tmp_path).items() for choice in known.seconds}
+    assert len(kept) == course.measured > 8
+    again = Pretender(monkeypatch, by_place)
+    rest = run(tmp_path)
+    assert not set(again.ran) & kept
+    assert rest.measured + course.measured == sum(len(x.task.choices) for x in rest.layers)
+
+
+def test_times_of_several_runs_are_told_in_one_measure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the machine is twice as slow, what is added is told as if it were not."""
+    slowness = {"factor": 1.0}
+
+    def seconds(task: Task, choice: Choice) -> Timing:
+        if len(pretender.ran) > 24:
+            slowness["factor"] = 2.0
+        return Timing(slowness["factor"] * by_place(task, choice).seconds, 1.0)
+
+    pretender = Pretender(monkeypatch, seconds)
+    course = run(tmp_path)
+    for layer in course.layers:
+        for choice, found in read(tmp_path)[layer.task.text].seconds.items():
+            assert found == pytest.approx(by_place(layer.task, choice).seconds)
+
+
+def test_a_failure_is_kept_and_never_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seconds(task: Task, choice: Choice) -> Outcome:
+        wrong = choice == task.choices[-1]
+        return "its output is off by 1.0e-01" if wrong else by_place(task, choice)
+
+    Pretender(monkeypatch, seconds)
+    course = run(tmp_path)
+    assert course.failed == 2
+    assert course.first_error == "its output is off by 1.0e-01"
+    for layer in course.layers:
+        assert layer.best == layer.task.choices[-2]
+        assert read(tmp_path)[layer.task.text].seconds[layer.task.choices[-1]] == FAILED
+    assert run(tmp_path).measured == 0
+
+
+def test_where_the_default_fails_nothing_is_kept_against_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Pretender(monkeypatch, lambda task, choice: "no compiler")
+    course = run(tmp_path)
+    assert [layer.error for layer in course.layers] == ["no compiler"] * 2
+    assert (course.measured, course.failed) == (0, 0)
+    assert read(tmp_path) == {}
+
+
+def test_the_budget_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(task: Task, choice: Choice) -> Timing:
+        time.sleep(0.01)
+        return by_place(task, choice)
+
+    pretender = Pretender(monkeypatch, slow)
+    run(tmp_path, budget=0.3)
+    assert 0 < len(pretender.ran) < 60
+
+
+def test_most_of_the_budget_goes_where_most_is_to_be_gained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = two_layers()
+    heavy = layers[0].task.text
+
+    def seconds(task: Task, choice: Choice) -> Timing:
+        time.sleep(0.002)
+        return replace(by_place(task, choice), seconds=1e-3 if task.text == heavy else 1e-6)
+
+    pretender = Pretender(monkeypatch, seconds)
+    run(tmp_path, budget=0.4, layers=layers)
+    counts = Counter(text for text, _ in pretender.ran)
+    assert counts[heavy] > 2 * counts[layers[1].task.text] > 0
+
+
+# ---------------------------------------------------------------- outputs, processes
+
+
+def test_an_output_may_differ_by_rounding_only() -> None:
+    right = np.random.default_rng(0).standard_normal((4, 100, 100)).astype(np.float32)
+    assert difference(right * np.float32(1 + 1e-6), right) is None
+    wrong = right.copy()
+    wrong[3, 99, 99] += 1
+    assert "off by" in str(difference(wrong, right))
+    wrong[0, 0, 0] = np.nan
+    assert "not finite" in str(difference(wrong, right))
+
+
+def test_a_process_that_dies_hangs_or_raises_is_one_failure() -> None:
+    crew = Crew(2)
+    try:
+        calls = [(how,) for how in ("well", "dies", "raises", "well", "hangs", "well")]
+        results = crew.map(behave, calls, 10.0)
+    finally:
+        crew.stop()
+    assert [r for r in results if isinstance(r, str)] == ["well"] * 3
+    died, raised, hung = results[1], results[2], results[4]
+    assert isinstance(died, Died)
+    assert "SIGSEGV" in str(died)
+    assert type(raised) is Failed
+    assert str(raised) == "ValueError: last line"
+    assert isinstance(hung, Died)
+    assert "more than 10 s" in str(hung)
+
+
+# ---------------------------------------------------------------- measuring in earnest
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database from a few seconds with the tiny net."""
+    folder = tmp_path_factory.mktemp("tuned")
+    graph = program(TINY).graph
+    target = resolve("cpu")
+    layers = layers_of(planned(graph, 1, target, "float32"), target, 1)[:2]
+    with opened(folder) as database:
+        course = tune(layers, database, 8.0, linker(target), [None], lambda *_: None)
+    assert course.first_error is None
+    assert course.measured > 8
+    return folder
+
+
+def test_times_are_of_the_order_of_microseconds(tuned: Path) -> None:
+    for measured in read(tuned).values():
+        assert all(1e-8 < seconds < 1e-2 for seconds in measured.seconds.values())
+
+
+def test_a_wrong_kernel_is_kept_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that computes something else is found by its output."""
+    layers = two_layers()[:1]
+    wrong = layers[0].task.choices[1]
+    original = Crew.map
+
+    def swapped(crew: Crew, function: Any, calls: Sequence[Any], patience: float) -> list[Any]:
+        other = [
+            (replace(task, workload=replace(task.workload, act=RELU)), choice, *rest)
+            if choice == wrong
+            else (task, choice, *rest)
+            for task, choice, *rest in calls
+        ]
+        return original(crew, function, other, patience)
+
+    monkeypatch.setattr(tuner.Crew, "map", swapped)
+    monkeypatch.setattr(tuner, "BATCH", 3)
+    course = run_for_real(tmp_path, layers, 6.0)
+    measured = read(tmp_path)[layers[0].task.text]
+    assert measured.seconds[wrong] == FAILED
+    assert "off by" in str(course.first_error)
+    assert course.layers[0].best not in (None, wrong)
+
+
+def run_for_real(folder: Path, layers: tuple[Layer, ...], budget: float) -> Course:
+    target = resolve("cpu")
+    with opened(folder) as database:
+        return tune(layers, database, budget, linker(target), [None], lambda *_: None)
+
+
+# ---------------------------------------------------------------- compile
+
+
+def test_compile_takes_what_was_measured_and_verify_what_was_compiled(
+    tiny_file: Path, tuned: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "artifact"
+    arguments = ["compile", str(tiny_file), "--db", str(tuned), "--threads", "1", "-o", str(folder)]
+    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert "2 of 6 kernels tuned by measurement, 4 by the cost model" in done.stderr
+    kernels = {entry.layer: entry for entry in open_artifact(folder).kernels}
+    assert kernels["conv1_1"].chosen_by == "measurement"
+    assert kernels["conv2_1"].chosen_by == "cost model"
+    assert kernels["pool1"].chosen_by == "only" if "pool1" in kernels else True
+    assert all(result.passed for result in verify(folder))
+
+
+def test_an_artifact_keeps_choices_of_which_no_database_knows(
+    tiny_file: Path, tmp_path: Path
+) -> None:
+    database, folder = tmp_path / "db", tmp_path / "artifact"
+    target = resolve("cpu")
+    calls = planned(program(TINY).graph, 1, target, "float32")
+    unusual: dict[str, Choice] = {}
+    with opened(database) as store:
+        for layer in layers_of(calls, target, 3):
+            choice = layer.task.choices[-1]
+            store.add(layer.task, choice, 1e-6)
+            unusual |= dict.fromkeys(layer.layers, choice)
+    arguments = ["compile", str(tiny_file), "--db", str(database), "--threads", "3"]
+    CliRunner().invoke(cli, [*arguments, "-o", str(folder)], catch_exceptions=False)
+    for entry in open_artifact(folder).kernels:
+        if entry.chosen_by == "measurement":
+            assert Choice(entry.algorithm, tuple(entry.knobs.items())) == unusual[entry.layer]
+    for name in (WORKLOADS, RECORDS):
+        (database / name).unlink()
+    assert all(result.passed for result in verify(folder))
+
+
+def test_json_tells_how_many_kernels_are_tuned(
+    tiny_file: Path, tuned: Path, tmp_path: Path
+) -> None:
+    arguments = ["compile", str(tiny_file), "--json", "--threads", "1"]
+    for options, expected in ((["--db", str(tuned)], (2, 4)), (["--no-db"], (0, 6))):
+        folder = tmp_path / f"artifact{expected[0]}"
+        done = CliRunner().invoke(cli, [*arguments, *options, "-o", str(folder)])
+        made = json.loads(done.stdout)
+        assert (made["tuned"], made["by_cost_model"]) == expected
+
+
+def test_compile_reads_the_default_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    target = resolve("cpu")
+    of_nothing = choices_for(target, None, 1)
+    with opened(tmp_path / "vggc" / "tuning") as database:
+        database.add(task(), task().choices[5], 1e-6)
+    assert choices_for(target, None, 1)(CONV) == task().choices[5]
+    assert choices_for(target, None, 2)(CONV) is None
+    assert choices_for(target, None, 1, ignore=True)(CONV) is None
+    assert of_nothing(CONV) is None
+
+
+def test_a_database_that_is_named_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no tuning database"):
+        choices_for(resolve("cpu"), tmp_path, None)
+    with pytest.raises(UserError, match="nothing to tune for the target `cuda`"):
+        choices_for(resolve("cuda"), tmp_path, None)
+
+
+@pytest.mark.parametrize("change", ["algorithm", "knobs", "count"])
+def test_kernels_that_a_net_does_not_have_are_refused(
+    tiny_artifact: Callable[..., Path], change: str
+) -> None:
+    from vggc.deploy.artifact import graph_in
+    from vggc.deploy.build import lowered_again
+
+    folder = tiny_artifact()
+    manifest = open_artifact(folder)
+    first = next(e for e in manifest.kernels if e.chosen_by != "only")
+    rest = [e for e in manifest.kernels if e is not first]
+    at = manifest.kernels.index(first)
+    match change:
+        case "algorithm":
+            rest.insert(at, replace(first, algorithm="magic"))
+        case "knobs":
+            rest.insert(at, replace(first, knobs={"rows": 10**6}))
+    broken = replace(manifest, kernels=tuple(rest))
+    with pytest.raises(UserError, match="tells other kernels than its net has"):
+        lowered_again(folder, graph_in(folder), broken)
+
+
+# ---------------------------------------------------------------- the command
+
+
+def invoke(*arguments: str) -> tuple[int, str]:
+    """The exit code and what goes to stderr, of a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "vggc", "tune", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target", "cuda"], "each kernel for GPUs is made by one rule"),
+        (["--target", "raspberry-pi/4b-aarch64"], "cannot be measured on this machine"),
+        (["--rpc", "nowhere", "--key", "k"], "`nowhere` is no address of a tracker"),
+        (["--rpc", "127.0.0.1:1", "--key", "k"], "no tracker answers at 127.0.0.1:1"),
+        (["--rpc", "127.0.0.1:1"], "--rpc HOST:PORT and --key KEY go together"),
+        (["--budget", "ten"], "write 90s, 10m or 1h"),
+        (["--budget", "0s"], "out of range"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_is_refused(tiny_file: Path, arguments: list[str], message: str) -> None:
+    done = CliRunner().invoke(cli, ["tune", str(tiny_file), *arguments])
+    assert message in f"{done.exception}{done.stderr}"
+
+
+def test_a_listener_that_is_no_tracker_is_told(tiny_file: Path) -> None:
+    import socket
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(16)
+                connection.sendall(b"HTTP/1.1 400")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        done = CliRunner().invoke(cli, ["tune", str(tiny_file), "--rpc", address, "--key", "k"])
+        thread.join()
+    assert "what listens there is no tracker" in str(done.exception)
+
+
+def test_where_nothing_can_be_measured_it_ends_with_1(tiny_file: Path, tmp_path: Path) -> None:
+    code, text = invoke(str(tiny_file), "--db", str(tmp_path / "db"), "--budget", "0.001s")
+    assert code == 1
+    assert "nothing could be measured: the budget ended before the first measurement" in text
+
+
+def test_a_compiler_that_does_not_link_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tmp_path / "one.vgg"
+    spec.write_text("net one input 8x4x4\n conv3-16")
+    monkeypatch.setenv("CXX", "false")
+    code, text = invoke(str(spec), "--db", str(tmp_path / "db"), "--budget", "60s")
+    assert code == 1
+    assert "nothing could be measured: it cannot be compiled: " in text
+    assert read(tmp_path / "db") == {}
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_database_to_go_on_with(tiny_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "db"
+    command = [sys.executable, "-m", "vggc", "tune", str(tiny_file), "--db", str(folder), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not (folder / RECORDS).exists() or (folder / RECORDS).stat().st_size == 0:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    first = json.loads(out)
+    assert first["interrupted"]
+    assert sum(len(known.seconds) for known in read(folder).values()) == first["measured"] > 0
+    done = subprocess.run([*command, "--budget", "10s"], capture_output=True, text=True, check=True)
+    second = json.loads(done.stdout)
+    both = sum(len(known.seconds) for known in read(folder).values())
+    assert both == first["measured"] + second["measured"] > first["measured"]
