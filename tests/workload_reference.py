@@ -236,7 +236,10 @@ def reference(workload: Workload, inputs: list[Array], weights: list[Array]) -> 
             y = np.concatenate(
                 [
                     np.einsum(
-                        "nyxcij,kcij->nyxk", windows(part, workload.kernel, workload.stride), w
+                        "nyxcij,kcij->nyxk",
+                        windows(part, workload.kernel, workload.stride),
+                        w,
+                        optimize=True,
                     )
                     for part, w in zip(
                         np.split(padded, groups, axis=3), np.split(weight, groups), strict=True

@@ -76,7 +76,8 @@ class Conv:
 
     Reads the input map, the packed weight and the bias `(K,)`; writes the output map. With
     `pool` that holds the largest of each 2×2 pixels; a last odd row or column is left out.
-    Guaranteed: `input.halo >= max(padding)`; where it pools, the activation never falls.
+    Guaranteed: `input.halo >= max(padding)`; where it pools, it has one group and the activation
+    never falls.
 
     With a bfloat16 input the weight is bfloat16; with a uint8 one it is int8, and the
     scale of the sums `(K,)` stands before the bias. A uint8 output's scale `(1,)` comes last.
@@ -91,6 +92,9 @@ class Conv:
     act: Activation | None = None
     groups: int = 1
     pool: bool = False
+
+    def __post_init__(self) -> None:
+        assert self.groups == 1 or not self.pool
 
     @property
     def grid(self) -> Pair:
