@@ -453,6 +453,18 @@ def test_a_process_that_dies_hangs_or_raises_is_one_failure() -> None:
 # ---------------------------------------------------------------- measuring in earnest
 
 
+def run_for_real(folder: Path, layers: tuple[Layer, ...], until: Callable[[Layer], bool]) -> Course:
+    """Tunes on this machine until that is so for each layer."""
+    target = resolve("cpu")
+
+    def watch(course: Course, doing: str) -> None:
+        if all(map(until, course.layers)):
+            raise KeyboardInterrupt
+
+    with opened(folder) as database:
+        return tune(layers, database, 300.0, linker(target), [None], watch)
+
+
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database from a few seconds with the tiny net."""
@@ -460,8 +472,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     graph = program(TINY).graph
     target = resolve("cpu")
     layers = layers_of(planned(graph, 1, target, "float32"), target, 1)[:2]
-    with opened(folder) as database:
-        course = tune(layers, database, 8.0, linker(target), [None], lambda *_: None)
+    course = run_for_real(folder, layers, until=lambda layer: layer.best is not None)
     assert course.first_error is None
     assert course.measured > 8
     return folder
@@ -475,7 +486,7 @@ def test_times_are_of_the_order_of_microseconds(tuned: Path) -> None:
 def test_a_wrong_kernel_is_kept_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A library that computes something else is found by its output."""
     layers = two_layers()[:1]
-    wrong = layers[0].task.choices[1]
+    _, wrong, *_ = proposals(layers[0].task, Measured())
     original = Crew.map
 
     def swapped(crew: Crew, function: Any, calls: Sequence[Any], patience: float) -> list[Any]:
@@ -489,17 +500,11 @@ def test_a_wrong_kernel_is_kept_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(tuner.Crew, "map", swapped)
     monkeypatch.setattr(tuner, "BATCH", 3)
-    course = run_for_real(tmp_path, layers, 6.0)
+    course = run_for_real(tmp_path, layers, until=lambda layer: layer.tried > 2)
     measured = read(tmp_path)[layers[0].task.text]
     assert measured.seconds[wrong] == FAILED
     assert "off by" in str(course.first_error)
     assert course.layers[0].best not in (None, wrong)
-
-
-def run_for_real(folder: Path, layers: tuple[Layer, ...], budget: float) -> Course:
-    target = resolve("cpu")
-    with opened(folder) as database:
-        return tune(layers, database, budget, linker(target), [None], lambda *_: None)
 
 
 # ---------------------------------------------------------------- compile
