@@ -11,6 +11,7 @@ vectors of transformed input become words without a permutation.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial, reduce
 from itertools import product
@@ -27,13 +28,14 @@ from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.cpu import winograd
 from vggc.kernels.cpu.dot import DOT_BFLOAT16, LANES, add_products, in_words
 from vggc.kernels.cpu.formats import read, rounded
-from vggc.kernels.cpu.loops import elements, function, inside, prefetch
+from vggc.kernels.cpu.loops import elements, function, inside
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.template import Template
 from vggc.kernels.cpu.winograd import TransformedWeight, WinogradKnobs
 from vggc.kernels.workloads import Conv, Kernel
 
 M = 2
+MAX_VECTORS = 2
 PAIR = 2 * LANES
 """The channels of a vector of words."""
 
@@ -54,10 +56,20 @@ def template(conv: Conv, machine: Machine) -> Template:
     words = in_words(conv)
     return Template(
         "winograd2-bfloat16",
-        winograd.blocks(words, machine, M),
+        blocks(words, machine),
         partial(winograd.cost, words, machine, M),
         partial(kernel, conv, machine),
     )
+
+
+def blocks(words: Conv, machine: Machine) -> Iterator[WinogradKnobs]:
+    """Those of `winograd` for a convolution told in words that read few weights a step.
+
+    A step multiplies twice as much as one of floats: wider ones wait for the cache.
+    """
+    for knobs in winograd.blocks(words, machine, M):
+        if knobs.vectors <= MAX_VECTORS:
+            yield knobs
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,7 @@ class PairedWeight:
 
 def kernel(conv: Conv, machine: Machine, knobs: WinogradKnobs) -> Kernel:
     """Code for `conv`, to which F(2×2) `applies`, with these knobs."""
-    emitter = _Emitter(conv, machine, M, knobs)
+    emitter = _Emitter(in_words(conv), machine, M, knobs)
     packing = PairedWeight(conv.weight_shape, emitter.panel)
     func = function(
         emitter.emit,
@@ -111,15 +123,10 @@ def kernel(conv: Conv, machine: Machine, knobs: WinogradKnobs) -> Kernel:
 
 
 class _Emitter(winograd._Emitter):
-    """Writes the body of a kernel; what is transformed is kept as words in place of floats."""
+    """Writes the body of a kernel, its convolution told in words.
 
-    @property
-    def words(self) -> int:
-        return self.conv.input.channels // 2
-
-    @property
-    def row(self) -> int:
-        return self.words + LANES
+    Where the one in float32 keeps floats of what is transformed, this one keeps words.
+    """
 
     def emit(self, x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
         with T.attr(0, "pragma_import_llvm", DOT_BFLOAT16):
@@ -134,7 +141,7 @@ class _Emitter(winograd._Emitter):
         # As in float32, the last row and column stand in for what is beyond the map.
         rows = [T.min(y0 + top + i, height - 1) for i in range(n)]
         columns = [T.min(x0 + left + j, width - 1) for j in range(n)]
-        with T.serial(self.words // LANES) as pair:
+        with T.serial(source.channels // LANES) as pair:
             halves = [T.alloc_buffer((n, n, LANES), "float32") for _ in range(2)]
             with T.vectorized(LANES) as lane:
                 for part, half in enumerate(halves):
@@ -155,14 +162,15 @@ class _Emitter(winograd._Emitter):
     def multiply(self, moved: Buffer, weight: Buffer, panel: Expr, products: Buffer) -> None:
         rows, vectors = self.knobs.rows, self.knobs.vectors
         words = _words(moved, moved.shape)
-        weights = _words(weight, (self.num_panels, self.n**2, self.words, self.panel))
+        num_words = self.conv.input.channels
+        weights = _words(weight, (self.num_panels, self.n**2, num_words, self.panel))
         with T.serial(self.n**2) as e, T.serial(self.knobs.strips) as strip:
             sums = [T.alloc_buffer((self.panel,), "float32") for _ in range(rows)]
             for row in sums:
                 for k in elements((), self.panel, LANES):
                     T.buffer_store(row, T.float32(0), k)
-            with T.serial(self.words) as c:
-                prefetch(T.address_of(words[e, (strip + 1) * rows * self.row + c * LANES]))
+            with T.serial(num_words) as c:
+                self.fetch_next(weights, panel, e, strip, c)
                 for i, row in enumerate(sums):
                     factor = words[e, (strip * rows + i) * self.row + c]
                     for vector in range(vectors):
