@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -675,12 +676,18 @@ def test_a_compiler_that_does_not_link_is_told(
 def test_ctrl_c_leaves_a_database_to_go_on_with(tiny_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "db"
     command = [sys.executable, "-m", "vggc", "tune", str(tiny_file), "--db", str(folder), "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     until = time.monotonic() + 120
     while not (folder / RECORDS).exists() or (folder / RECORDS).stat().st_size == 0:
         assert time.monotonic() < until
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err

@@ -1,0 +1,158 @@
+"""Tuning on other machines: TVM's own tracker and two of its servers, on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from vggc.cli import cli
+from vggc.deploy.tuning.database import read
+from vggc.deploy.tuning.measure import Server
+from vggc.deploy.tuning.remote import free_servers
+
+pytestmark = pytest.mark.slow
+KEY = "box"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A server as it was started, and what it says."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def loaded(self) -> int:
+        """How many libraries it has run."""
+        return self.log.read_text().count("load_module")
+
+    def kill(self) -> None:
+        """Ends the process and all that it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@dataclass(frozen=True)
+class Network:
+    address: str
+    machines: tuple[Machine, ...]
+
+
+def start(folder: Path, name: str, *arguments: str) -> Machine:
+    log = folder / f"{name}.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            env={**os.environ, "TVM_NUM_THREADS": "1"},
+        )
+    return Machine(process, log)
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    until = time.monotonic() + 120
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Network]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    ports = ("--port", str(port), "--port-end", str(port + 1))
+    address = f"127.0.0.1:{port}"
+    arguments = ("--host", "127.0.0.1", f"--tracker={address}", f"--key={KEY}")
+    started = [
+        start(tmp_path, "tracker", "tvm.exec.rpc_tracker", "--host", "127.0.0.1", *ports),
+        *(start(tmp_path, name, "tvm.exec.rpc_server", *arguments) for name in ("one", "two")),
+    ]
+    try:
+        wait_for(lambda: free_servers(Server("127.0.0.1", port, KEY)) == 2)
+        yield Network(address, tuple(started[1:]))
+    finally:
+        for machine in started:
+            machine.kill()
+
+
+def tune(network: Network, spec: Path, folder: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "vggc", "tune", str(spec), "--db", str(folder), "--json"]
+    return subprocess.Popen(
+        [*command, "--rpc", network.address, "--key", KEY, *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_servers_measure_side_by_side(
+    network: Network, tiny_file: Path, tmp_path: Path
+) -> None:
+    process = tune(network, tiny_file, tmp_path / "db", "--budget", "20s")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "on 2 servers `box` with 1 thread" in err
+    assert all(machine.loaded > 3 for machine in network.machines)
+    result = json.loads(out)
+    assert result["threads"] == 1
+    known = read(tmp_path / "db")
+    assert sum(len(measured.seconds) for measured in known.values()) == result["measured"] > 8
+
+
+def test_a_server_that_dies_costs_no_more_than_its_batch(
+    network: Network, tiny_file: Path, tmp_path: Path
+) -> None:
+    dying, other = network.machines
+    process = tune(network, tiny_file, tmp_path / "db", "--budget", "30s")
+    wait_for(lambda: dying.loaded > 0)
+    dying.kill()
+    before = other.loaded
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "Sessions on servers lost: 1" in err
+    assert other.loaded > before
+    assert json.loads(out)["failed"] == 0
+
+
+def test_where_the_last_server_dies_what_was_measured_is_kept(
+    network: Network, tiny_file: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "db"
+    process = tune(network, tiny_file, folder, "--budget", "10m")
+    wait_for(lambda: any(measured.seconds for measured in read(folder).values()))
+    for machine in network.machines:
+        machine.kill()
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 1, err
+    assert "no server is left; what was measured is in the database" in err
+    assert any(measured.seconds for measured in read(folder).values())
+
+
+def test_a_key_that_no_server_has_is_told_with_those_that_there_are(
+    network: Network, tiny_file: Path
+) -> None:
+    arguments = ["tune", str(tiny_file), "--rpc", network.address, "--key", "bax"]
+    done = CliRunner().invoke(cli, arguments)
+    assert "knows no server with the key `bax`" in str(done.exception)
+    assert "it knows box" in str(done.exception)
+
+
+def test_servers_of_another_number_of_threads_are_told(network: Network, tiny_file: Path) -> None:
+    arguments = ["tune", str(tiny_file), "--rpc", network.address, "--key", KEY, "--threads", "3"]
+    done = CliRunner().invoke(cli, arguments)
+    assert "a server runs kernels on 1 threads, and 3 are asked for" in str(done.exception)
