@@ -239,6 +239,21 @@ def test_an_unknown_target_is_a_mistake(vggc: Vggc, target: str) -> None:
     assert not (vggc.folder / "art").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--mcpu", "haswel"), "name one such as `haswell`"),
+        (("--mcpu", "pentium4"), "unknown CPU `pentium4`"),
+        (("--mcpu", "znver4", "--target", "cuda"), "`--target cpu --mcpu znver4`"),
+    ],
+)
+def test_a_cpu_that_there_is_none_of_is_a_mistake(
+    vggc: Vggc, options: tuple[str, ...], told: str
+) -> None:
+    assert told in vggc("compile", "vgg11", *options, "-o", "art", code=2).stderr
+    assert not (vggc.folder / "art").exists()
+
+
 def test_a_cuda_artifact_holds_machine_code_and_asks_for_a_gpu(vggc: Vggc, tiny_file: Path) -> None:
     vggc("compile", tiny_file, "--target", "cuda", "--arch", "sm_80,sm_90", "-o", "art")
     library = (vggc.folder / "art" / "lib.so").read_bytes()

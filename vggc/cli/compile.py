@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="cpu (this machine), cuda, or a TVM tag such as nvidia/nvidia-h100.",
 )
+@click.option(
+    "--mcpu",
+    metavar="NAME",
+    help="Compile for another CPU than this machine's, by LLVM's name: haswell, znver4, …",
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="A safetensors file.")
 @click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True)
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
@@ -71,6 +76,7 @@ if TYPE_CHECKING:
 def command(
     spec: str | None,
     target: str,
+    mcpu: str | None,
     weights: Path | None,
     batch: int,
     size: tuple[int, int] | None,
@@ -104,13 +110,13 @@ def command(
     from vggc.deploy.targets import require_precision, resolve
     from vggc.deploy.tuning.lookup import choices_for
 
-    machine = resolve(target, arch.split(",") if arch else ())
+    machine = resolve(target, arch.split(",") if arch else (), mcpu)
     require_precision(machine, precision)
     choice_of = choices_for(machine, db, threads, ignore=no_db)
     images = chosen_images(precision, calibrate, num_images)
     subject = choose(spec, weights, seed, size)
     net = subject.program.net
-    folder = out or Path("artifacts") / f"{net.name}-{target.replace('/', '-')}"
+    folder = out or Path("artifacts") / f"{net.name}-{machine.name.replace('/', '-')}"
     started = time.perf_counter()
     manifest = build_artifact(
         Job(

@@ -31,6 +31,22 @@ class ArchForCpu(Diagnostic):
     help = "leave `--arch` out, or compile with `--target cuda`"
 
 
+class UnknownCpu(Diagnostic):
+    title = "unknown CPU `{name}`"
+    label = "LLVM knows no CPU of this name among those of this machine's kind"
+    help = "name one such as {hint}"
+    name: str
+    hint: str
+
+
+class McpuElsewhere(Diagnostic):
+    title = "`--mcpu` is for `--target cpu`"
+    label = "`{target}` says itself what machine it is"
+    help = "leave `--mcpu` out, or compile with `--target cpu --mcpu {mcpu}`"
+    target: str
+    mcpu: str
+
+
 class BadArch(Diagnostic):
     title = "`{arch}` is no GPU architecture"
     label = "architectures look like sm_80 (A100), sm_89 (RTX 4090) or sm_90 (H100)"
@@ -79,13 +95,23 @@ def tvm_target(target: Target) -> Any:
     return tvm.target.Target(target.attrs)
 
 
-def resolve(name: str, archs: Sequence[str] = ()) -> Target:
+def resolve(name: str, archs: Sequence[str] = (), mcpu: str | None = None) -> Target:
     """The target of a name.
+
+    With `mcpu`, LLVM's name of a CPU, the target `cpu` is this machine with such a CPU in it.
 
     Raises: UserError for a name that is none, or a machine that vggc has no kernels for.
     """
     if archs and name == "cpu":
         raise UserError(ArchForCpu(None))
+    if mcpu is not None:
+        if name != "cpu":
+            raise UserError(McpuElsewhere(None, name, mcpu))
+        known = _cpus()
+        if mcpu not in known:
+            hint = f"`{nearest(mcpu, known) or host()['mcpu']}`"
+            raise UserError(UnknownCpu(None, mcpu, hint))
+        return _cpu(mcpu, {**host(), "mcpu": mcpu})
     match name:
         case "cpu":
             return _cpu(name, host())
@@ -122,6 +148,18 @@ def host() -> dict[str, Attr]:
     """This machine's CPU."""
     cpu = tvm.get_global_func("target.llvm_get_system_cpu")()
     return {"kind": "llvm", "mcpu": str(cpu), "num-cores": num_cores()}
+
+
+def _cpus() -> list[str]:
+    """The CPUs that code for this machine may be for; LLVM's list has some of 32 bits."""
+    names = map(str, tvm.get_global_func("target.llvm_get_cpu_archlist")(tvm.target.Target(host())))
+    has_feature = tvm.get_global_func("target.target_has_feature")
+    targets = {name: tvm.target.Target({"kind": "llvm", "mcpu": name}) for name in names}
+    return [
+        name
+        for name, target in targets.items()
+        if has_feature("64bit", target) or has_feature("neon", target)
+    ]
 
 
 def _cpu(name: str, attrs: dict[str, Attr]) -> Target:
