@@ -434,6 +434,16 @@ def test_an_output_may_differ_by_rounding_only() -> None:
     assert "not finite" in str(difference(wrong, right))
 
 
+def test_in_fewer_bits_an_output_may_differ_by_their_rounding() -> None:
+    right = np.random.default_rng(0).standard_normal((4, 100, 100)).astype(np.float32)
+    rounded = (right.view(np.uint32) >> 16).astype(np.uint16)
+    assert difference(rounded + 1, rounded, fewer_bits=True) is None
+    assert difference(rounded + 1, rounded)
+    wrong = rounded.copy()
+    wrong[2, 50, 50] ^= 1 << 15
+    assert "in one place" in str(difference(wrong, rounded, fewer_bits=True))
+
+
 def test_a_process_that_dies_hangs_or_raises_is_one_failure() -> None:
     crew = Crew(2)
     try:

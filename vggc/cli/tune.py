@@ -51,6 +51,11 @@ class Duration(click.ParamType[float]):
     show_default=True,
     help="cpu (this machine), or a TVM tag of a CPU such as raspberry-pi/4b-aarch64.",
 )
+@click.option(
+    "--mcpu",
+    metavar="NAME",
+    help="Tune for another CPU than this machine's, by LLVM's name: haswell, znver4, …",
+)
 @click.option("--budget", type=Duration(), default="10m", show_default=True, help="90s, 10m, 1h.")
 @click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True)
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
@@ -77,6 +82,7 @@ class Duration(click.ParamType[float]):
 def command(
     spec: str,
     target: str,
+    mcpu: str | None,
     budget: float,
     batch: int,
     size: tuple[int, int] | None,
@@ -106,7 +112,7 @@ def command(
     from vggc.deploy.tuning.tuner import layers_of, tune
     from vggc.driver import load, with_input
 
-    machine = resolve(target)
+    machine = resolve(target, mcpu=mcpu)
     require_tunable(machine, here=rpc is None)
     require_precision(machine, precision)
     program = load(spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from vggc.deploy.artifact import Target
@@ -39,6 +40,7 @@ def choices_for(
     known = read(folder or default_folder())
     number = threads or default_threads(target)
 
+    @cache
     def choice_of(workload: Workload) -> Choice | None:
         task = Task(canonical(workload), target, number)
         measured = known.get(task.text)
