@@ -24,7 +24,7 @@ from vggc.cli import cli
 from vggc.deploy.artifact import open_artifact
 from vggc.deploy.build import linker, planned
 from vggc.deploy.targets import resolve
-from vggc.deploy.tuning import tuner
+from vggc.deploy.tuning import remote, tuner
 from vggc.deploy.tuning.database import FAILED, RECORDS, WORKLOADS, Measured, opened, read
 from vggc.deploy.tuning.lookup import choices_for
 from vggc.deploy.tuning.measure import Built, Outcome, Server, Timing, difference
@@ -662,6 +662,19 @@ def test_a_listener_that_is_no_tracker_is_told(tiny_file: Path) -> None:
         done = CliRunner().invoke(cli, ["tune", str(tiny_file), "--rpc", address, "--key", "k"])
         thread.join()
     assert "what listens there is no tracker" in str(done.exception)
+
+
+def test_a_server_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        def __init__(self, environment: dict[str, str]) -> None: ...
+        def ask(self, *arguments: object, patience: float) -> None: ...
+        def stop(self) -> None: ...
+        def result(self) -> object:
+            raise Died("it took more than 30 s")
+
+    monkeypatch.setattr(remote, "Worker", Silent)
+    with pytest.raises(UserError, match="one was asked, and it took more than 30 s"):
+        remote.threads_of([Server("127.0.0.1", 9190, "box")], None)
 
 
 def test_where_nothing_can_be_measured_it_ends_with_1(tiny_file: Path, tmp_path: Path) -> None:

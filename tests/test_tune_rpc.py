@@ -148,7 +148,7 @@ def test_a_key_that_no_server_has_is_told_with_those_that_there_are(
 ) -> None:
     arguments = ["tune", str(tiny_file), "--rpc", network.address, "--key", "bax"]
     done = CliRunner().invoke(cli, arguments)
-    assert "knows no server with the key `bax`" in str(done.exception)
+    assert "has no server with the key `bax`" in str(done.exception)
     assert "it knows box" in str(done.exception)
 
 

@@ -63,7 +63,7 @@ class NoTracker(Diagnostic):
 
 
 class NoServer(Diagnostic):
-    title = "the tracker {address} knows no server with the key `{key}`"
+    title = "the tracker {address} has no server with the key `{key}`"
     label = "{reason}"
     help = (
         "`python -m tvm.exec.rpc_server --tracker={address} --key={key}`, on the machine that is"

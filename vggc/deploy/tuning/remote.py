@@ -10,7 +10,7 @@ from typing import Any
 
 from vggc.deploy.tuning import mistakes
 from vggc.deploy.tuning.measure import Server, threads_at
-from vggc.deploy.tuning.workers import Worker
+from vggc.deploy.tuning.workers import Failed, Worker
 from vggc.diagnostics import UserError
 
 CONNECT = 5.0
@@ -71,14 +71,18 @@ def free_servers(server: Server) -> int:
 def threads_of(servers: Sequence[Server], wanted: int | None) -> int:
     """The threads that the servers run kernels on, which are as many on each.
 
-    Raises: UserError where one has another number than the others, or than is wanted;
-        `workers.Failed` where one does not answer.
+    Raises: UserError where one has another number than the others, or than is wanted, or
+        does not answer.
     """
     workers = [Worker({}) for _ in servers]
     try:
         for worker, server in zip(workers, servers, strict=True):
             worker.ask(threads_at, server, patience=PATIENCE)
         found = [worker.result() for worker in workers]
+    except Failed as failure:
+        address = f"{servers[0].host}:{servers[0].port}"
+        reason = f"that is free: one was asked, and {failure}"
+        raise UserError(mistakes.NoServer(None, address, servers[0].key, reason)) from None
     finally:
         for worker in workers:
             worker.stop()
