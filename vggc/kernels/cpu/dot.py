@@ -39,6 +39,8 @@ INSTRUCTIONS: dict[Format, str] = {"bfloat16": "avx512bf16", "uint8": "avx512vnn
 """What a CPU must have to multiply each format, in LLVM's words."""
 
 LANES = 16
+HOMOGENEOUS = ("relu", "leaky")
+"""Activations that multiply with what is multiplied by a positive number."""
 
 # TVM would compute bfloat16 in float32, so it is shown words, and LLVM what they hold.
 DOT_BFLOAT16 = """
@@ -143,6 +145,20 @@ def add_products(form: Format, sums: Expr, word: Expr, weights: Expr) -> Expr:
     )
 
 
+def result(conv: Conv, buffers: dict[str, Buffer], total: Expr, channel: Expr) -> Expr:
+    """What a sum gives, as a float that is to be rounded to the format of the output."""
+    scale, bias = T.float32(1), buffers["bias"][channel]
+    if conv.input.format == "uint8":
+        total, scale = T.Cast("float32", total), buffers["scale"][channel]
+    if conv.output.format != "uint8":
+        return activate(conv.act, total * scale + bias)
+    steps = T.float32(1) / buffers["out_scale"][0]
+    if conv.act is None or conv.act.function in HOMOGENEOUS:
+        # Then scale and bias are multiplied once for all pixels of a tile.
+        return activate(conv.act, total * (scale * steps) + bias * steps)
+    return activate(conv.act, total * scale + bias) * steps
+
+
 def emit(conv: Conv, knobs: ConvKnobs, buffers: dict[str, Buffer]) -> None:
     """Write the body of a kernel."""
     source, out = conv.input, conv.output
@@ -201,13 +217,8 @@ def emit(conv: Conv, knobs: ConvKnobs, buffers: dict[str, Buffer]) -> None:
                         sums[n, side * i + di, side * j + dj, c]
                         for di, dj in product(range(side), repeat=2)
                     ]
-                    value = reduce(T.max, window)
                     channel = k * block + c
-                    if source.format == "uint8":
-                        value = T.Cast("float32", value) * buffers["scale"][channel]
-                    value = activate(conv.act, value + buffers["bias"][channel])
-                    if out.format == "uint8":
-                        value = value * (T.float32(1) / buffers["out_scale"][0])
+                    value = result(conv, buffers, reduce(T.max, window), channel)
                     at = inside(out, n0 + n, y0 // side + i, x0 // side + j, channel)
                     T.buffer_store(y, rounded(value, out.format, out.zero), at)
 

@@ -9,6 +9,8 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.cpu.loops import clear_halo, function, inside, parallel_rows
 from vggc.kernels.workloads import Convert, Format, Kernel, Map
 
+# Added to a float of at most 255 it rounds it, ties to even, and its low byte is the number.
+SHIFTER = 1.5 * 2**23
 # The bits of these values: in float32 the first, in bfloat16 the second.
 INFINITY = 0x7F800000
 BFLOAT16_NAN = 0x7FC0
@@ -38,9 +40,9 @@ def rounded(value: Expr, format: Format, zero: int = 0) -> Expr:
             stored = T.Cast("uint16", T.Select(is_nan, T.uint32(BFLOAT16_NAN), upper))
             return Let(bits, T.reinterpret("uint32", value), stored)
         case "uint8":
-            whole = T.nearbyint(value) + T.float32(zero)
-            inside = T.min(T.max(whole, T.float32(0)), T.float32(255))
-            return T.Cast("uint8", T.Cast("int32", inside))
+            held = T.min(T.max(value, T.float32(-zero)), T.float32(255 - zero))
+            bits = T.reinterpret("int32", held + T.float32(SHIFTER + zero))
+            return T.Cast("uint8", bits)
 
 
 def read_ordered(value: Expr, format: Format) -> Expr:
