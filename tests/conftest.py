@@ -40,6 +40,12 @@ def graph_of(body: str, input_: str = "3x13x11") -> Graph:
     return graph
 
 
+@pytest.fixture(autouse=True)
+def no_database_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What somebody tuned on this machine decides no test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def tiny() -> Program:
     return program(TINY)

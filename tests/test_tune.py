@@ -40,11 +40,6 @@ from vggc.kernels.workloads import Choice, Conv, Dense, Map, Workload
 CONV = Conv(Map(1, 9, 9, 8, 1), Map(1, 9, 9, 16), (3, 3), (1, 1), (1, 1), None)
 
 
-@pytest.fixture(autouse=True)
-def no_database_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
 def task(workload: Workload = CONV, threads: int = 1) -> Task:
     return Task(canonical(workload), resolve("cpu"), threads)
 
