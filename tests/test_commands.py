@@ -254,6 +254,14 @@ def test_a_cpu_that_there_is_none_of_is_a_mistake(
     assert not (vggc.folder / "art").exists()
 
 
+@pytest.mark.parametrize(
+    "options", [("--target", "cuda"), ("--precision", "bf16")], ids=["cuda", "bf16"]
+)
+def test_an_error_that_decides_nothing_is_a_mistake(vggc: Vggc, options: tuple[str, ...]) -> None:
+    done = vggc("compile", "vgg11", "--max-error", "1e-6", *options, "-o", "art", code=2)
+    assert "`--max-error` has nothing to say here" in done.stderr
+
+
 def test_a_cuda_artifact_holds_machine_code_and_asks_for_a_gpu(vggc: Vggc, tiny_file: Path) -> None:
     vggc("compile", tiny_file, "--target", "cuda", "--arch", "sm_80,sm_90", "-o", "art")
     library = (vggc.folder / "art" / "lib.so").read_bytes()

@@ -9,7 +9,10 @@ import pytest
 import tvm
 from test_kernels_cpu import AVX2, CONVS, HOST, check, conv, library, pooled
 
-from vggc.kernels.cpu import Machine, choices, kernel, winograd
+from vggc.deploy.build import lowered, planned, share_of_error
+from vggc.deploy.targets import resolve
+from vggc.driver import load
+from vggc.kernels.cpu import Machine, choices, kernel, templates, winograd
 from vggc.kernels.cpu.winograd import TransformedWeight
 from vggc.kernels.toom_cook import POINTS, TAPS, transforms
 from vggc.kernels.workloads import Choice, Conv
@@ -97,6 +100,35 @@ def test_the_tile_stays_within_the_error_that_is_allowed() -> None:
     six = next(each for each in choices(work, machine, 1) if each.algorithm == "winograd6")
     assert isinstance(six, Choice)
     assert kernel(work, machine, six).algorithm == "winograd6"
+
+
+def test_layers_share_the_error_of_a_net_in_squares() -> None:
+    """Of VGG-16's 13 layers, each may add 1/√13 of what the net may."""
+    calls = planned(load("vgg16").graph, 1, resolve("cpu"), "float32")
+    share = share_of_error(calls, resolve("cpu"), 1e-5)
+    assert share == pytest.approx(1e-5 / 13**0.5)
+
+    machine = Machine.of(tvm.target.Target(HOST))
+    convs = [step.workload for step in calls.steps if isinstance(step.workload, Conv)]
+    assert len(convs) == 13
+    added = [
+        max(template.error for template in templates(conv, machine) if template.error <= share)
+        for conv in convs
+    ]
+    assert sum(error**2 for error in added) <= 1e-10
+
+
+def test_a_net_keeps_to_its_error() -> None:
+    graph = load("vgg_tiny_cifar").graph
+
+    def algorithms(budget: float) -> set[str]:
+        calls, code = lowered(graph, 1, resolve("cpu"), max_error=budget)
+        steps = zip(calls.steps, code.kernels, strict=True)
+        return {made.algorithm for step, made in steps if isinstance(step.workload, Conv)}
+
+    assert algorithms(0) == {"direct"}
+    assert "winograd4" not in algorithms(6e-7)
+    assert "winograd4" in algorithms(1e-5)
 
 
 def test_a_kernel_says_how_many_multiplications_it_really_does() -> None:

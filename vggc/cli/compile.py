@@ -43,6 +43,11 @@ if TYPE_CHECKING:
     help="What to multiply in; bf16 and int8 are for CPUs with AVX512-BF16 and AVX512-VNNI.",
 )
 @click.option(
+    "--max-error",
+    type=click.FloatRange(0, 1),
+    help="Relative L2 error that fast algorithms may add to the net's outputs.  [default: 1e-5]",
+)
+@click.option(
     "--calibrate",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -82,6 +87,7 @@ def command(
     size: tuple[int, int] | None,
     arch: str | None,
     precision: Precision,
+    max_error: float | None,
     calibrate: Path | None,
     num_images: int | None,
     seed: int | None,
@@ -100,23 +106,29 @@ def command(
     computes in float32.
 
     Kernels are those that `vggc tune` has measured to be the fastest, others those of least
-    stated cost.
+    stated cost. Fast algorithms round more; a smaller --max-error keeps to slower ones.
     """
     if db is not None and no_db:
         raise click.UsageError("--db and --no-db exclude each other")
     from vggc.cli.subject import choose
-    from vggc.deploy.build import Job, build_artifact
+    from vggc.deploy.build import Job, build_artifact, error_budget, planned, share_of_error
     from vggc.deploy.calibrate import chosen_images
     from vggc.deploy.targets import require_precision, resolve
     from vggc.deploy.tuning.lookup import choices_for
 
     machine = resolve(target, arch.split(",") if arch else (), mcpu)
     require_precision(machine, precision)
-    choice_of = choices_for(machine, db, threads, ignore=no_db)
+    budget = error_budget(machine, precision, max_error)
     images = chosen_images(precision, calibrate, num_images)
     subject = choose(spec, weights, seed, size)
+    share = share_of_error(
+        planned(subject.program.graph, batch, machine, precision), machine, budget
+    )
+    choice_of = choices_for(machine, db, threads, ignore=no_db, max_error=share)
     net = subject.program.net
     folder = out or Path("artifacts") / f"{net.name}-{machine.name.replace('/', '-')}"
+    if images:
+        console.status(f"measuring the ranges of its values on {len(images)} images")
     started = time.perf_counter()
     manifest = build_artifact(
         Job(
@@ -131,6 +143,7 @@ def command(
             precision,
             images,
             choice_of,
+            budget,
         ),
         folder,
     )

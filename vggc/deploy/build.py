@@ -7,6 +7,7 @@ import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf, sqrt
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -46,6 +47,9 @@ from vggc.syntax.format import format_net
 from vggc.tvm_alone import tvm
 from vggc.weights import Weights, save
 
+MAX_ERROR = 1e-5
+"""The relative L2 error that the arithmetic of a whole net may make in float32."""
+
 FORMATS: dict[Precision, Format] = {"float32": "float32", "bf16": "bfloat16", "int8": "uint8"}
 
 
@@ -74,6 +78,8 @@ class Job:
     images: tuple[Path, ...] = ()
     """What int8 is calibrated on."""
     choice_of: ChoiceOf = by_cost
+    max_error: float = MAX_ERROR
+    """The relative L2 error that the net's arithmetic may make where a kernel is not chosen."""
 
 
 def _image_shape(graph: Graph) -> tuple[int, int, int]:
@@ -81,14 +87,48 @@ def _image_shape(graph: Graph) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def kernels_for(target: Target, choice_of: ChoiceOf = by_cost) -> KernelOf:
-    """The kernels for a target."""
+def error_budget(target: Target, precision: Precision, asked: float | None) -> float:
+    """The error that the arithmetic of a net may make.
+
+    Raises: UserError for one `asked` for where no choice is a matter of error.
+    """
+    if asked is None:
+        return MAX_ERROR
+    if target.kind == "cuda":
+        reason = "kernels for GPUs only sum products, which is as exact as float32 is"
+    elif precision != "float32":
+        reason = f"{precision} itself decides how exact the net is"
+    else:
+        return asked
+    raise UserError(mistakes.GivenInVain(None, "--max-error", reason, ""))
+
+
+def share_of_error(calls: Plan, target: Target, budget: float) -> float:
+    """The error that each layer may add for all together to stay within `budget`.
+
+    Layers round independently of one another, so that their errors add in squares. Counted are
+    those that have an algorithm which does more than to sum products.
+    """
+    if target.kind == "cuda":
+        return budget
+    from vggc.kernels import cpu
+
+    machine = cpu.Machine.of(tvm_target(target))
+    rounding = sum(
+        any(template.error > 0 for template in cpu.templates(step.workload, machine))
+        for step in calls.steps
+    )
+    return budget / sqrt(max(rounding, 1))
+
+
+def kernels_for(target: Target, choice_of: ChoiceOf = by_cost, max_error: float = inf) -> KernelOf:
+    """The kernels for a target; each not chosen adds an error of at most `max_error`."""
     match target.kind:
         case "cpu":
             from vggc.kernels import cpu
 
             machine = cpu.Machine.of(tvm_target(target))
-            return lambda workload: cpu.kernel(workload, machine, choice_of(workload))
+            return lambda workload: cpu.kernel(workload, machine, choice_of(workload), max_error)
         case "cuda":
             from vggc.kernels import cuda
 
@@ -106,10 +146,12 @@ def lowered(
     target: Target,
     precision: Precision = "float32",
     choice_of: ChoiceOf = by_cost,
+    max_error: float = MAX_ERROR,
 ) -> tuple[Plan, Lowered]:
     """The calls of a compiled net, folded, and the kernels behind them."""
     calls = planned(graph, batch, target, precision)
-    return calls, lower(calls, kernels_for(target, choice_of))
+    share = share_of_error(calls, target, max_error)
+    return calls, lower(calls, kernels_for(target, choice_of, share))
 
 
 def lowered_again(folder: Path, graph: Graph, manifest: Manifest) -> tuple[Plan, Lowered]:
@@ -141,7 +183,9 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
     refuse_full(folder)
     folded = fold(job.graph)
     weights = folded.weights(job.weights)
-    calls, code = lowered(job.graph, job.batch, job.target, job.precision, job.choice_of)
+    calls, code = lowered(
+        job.graph, job.batch, job.target, job.precision, job.choice_of, job.max_error
+    )
     ranges: dict[str, Range] = {}
     if job.precision == "int8":
         images = read_images(job.images, job.preprocessing)
@@ -256,6 +300,6 @@ def _chosen_by(job: Job, workload: Workload) -> ChosenBy:
         return "only"
     from vggc.kernels import cpu
 
-    if len(cpu.choices(workload, cpu.Machine.of(tvm_target(job.target)))) < 2:
+    if len(cpu.choices(workload, cpu.Machine.of(tvm_target(job.target)), inf)) < 2:
         return "only"
     return "measurement" if job.choice_of(workload) else "cost model"

@@ -12,6 +12,7 @@ from vggc.deploy.tuning import mistakes
 from vggc.deploy.tuning.database import RECORDS, default_folder, read
 from vggc.deploy.tuning.space import Task, canonical, choices, require_tunable
 from vggc.diagnostics import UserError
+from vggc.kernels.cpu import MAX_ERROR
 from vggc.kernels.workloads import Choice, Workload
 
 
@@ -22,9 +23,15 @@ def default_threads(target: Target) -> int:
 
 
 def choices_for(
-    target: Target, folder: Path | None, threads: int | None, *, ignore: bool = False
+    target: Target,
+    folder: Path | None,
+    threads: int | None,
+    *,
+    ignore: bool = False,
+    max_error: float = MAX_ERROR,
 ) -> ChoiceOf:
-    """The fastest choices that were measured for a target, with so many threads.
+    """The fastest choices that were measured for a target, with so many threads, of those
+    that add a relative error of at most `max_error`.
 
     `folder` is the default database's where it is None. None for what was not measured.
 
@@ -45,6 +52,6 @@ def choices_for(
         task = Task(canonical(workload), target, number)
         measured = known.get(task.text)
         # Of the very workload: what is canonical might leave it fewer choices.
-        return measured.best(choices(workload, target)) if measured else None
+        return measured.best(choices(workload, target, max_error)) if measured else None
 
     return choice_of

@@ -76,9 +76,11 @@ def require_tunable(target: Target, *, here: bool) -> None:
         raise UserError(mistakes.CannotMeasureHere(None, target.name, reason_against))
 
 
-def choices(workload: Workload, target: Target) -> tuple[Choice, ...]:
+def choices(
+    workload: Workload, target: Target, max_error: float = cpu.MAX_ERROR
+) -> tuple[Choice, ...]:
     """Every way to carry out a workload on a CPU, the one of least stated cost first."""
-    return cpu.choices(workload, machine(target))
+    return cpu.choices(workload, machine(target), max_error)
 
 
 def machine(target: Target) -> cpu.Machine:
