@@ -38,6 +38,7 @@ from vggc.kernels.workloads import (
     Choice,
     Conv,
     Dense,
+    Format,
     Kernel,
     Lrn,
     Map,
@@ -86,6 +87,26 @@ def draws(seed: int, count: int, machine: Machine) -> Iterator[Draw]:
         template = rng.choice(found)
         choice = template.choice(rng.choice(list(template.knobs)))
         yield Draw(workload, kernel(workload, machine, choice), template.error, index)
+
+
+def draws_of_fewer_bits(seed: int, count: int, machine: Machine, form: Format) -> Iterator[Draw]:
+    """Convolutions that multiply in `form`, each with any of its choices."""
+    rng = random.Random(seed)
+    drawn = 0
+    while drawn < count:
+        conv = rng.choice([draw_winograd, draw_conv])(rng, machine.lanes)
+        if not isinstance(conv, Conv) or not small(conv):
+            continue
+        zeros = [rng.choice([0, 128]) if form == "uint8" else 0 for _ in range(2)]
+        source = replace(conv.input, format=form, zero=zeros[0])
+        out = conv.output
+        if rng.random() < 0.6:
+            out = replace(out, format=form, zero=zeros[1])
+        work = replace(conv, input=source, output=out)
+        template = rng.choice(templates(work, machine))
+        choice = template.choice(rng.choice(list(template.knobs)))
+        yield Draw(work, kernel(work, machine, choice), template.error, drawn)
+        drawn += 1
 
 
 def draw_workload(rng: random.Random, lanes: int) -> Workload:

@@ -10,11 +10,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import test_kernels_low_precision as low_precision
 import tvm
-from kernel_draws import Draw, check, check_all, compiled, draws
+from kernel_draws import Draw, check, check_all, compiled, draws, draws_of_fewer_bits
 
 from vggc.kernels.cpu import Machine
-from vggc.kernels.workloads import Conv
+from vggc.kernels.workloads import Conv, Format
 
 HOST = {"kind": "llvm", "mcpu": tvm.get_global_func("target.llvm_get_system_cpu")()}
 AVX2 = {"kind": "llvm", "mcpu": "haswell"}
@@ -48,6 +49,19 @@ def test_draws_compute_what_they_should(target: dict[str, str]) -> None:
 def test_many_draws_compute_what_they_should(target: dict[str, str], count: int) -> None:
     found, machine = drawn(1, count, target)
     assert set(check_all(found, machine)) == ALGORITHMS
+
+
+@pytest.mark.skipif(bool(low_precision.LACKS), reason=f"this CPU lacks {low_precision.LACKS}")
+@pytest.mark.parametrize("form", ["bfloat16", "uint8"])
+@pytest.mark.parametrize("count", [8, pytest.param(100, marks=pytest.mark.slow)])
+def test_draws_of_fewer_bits_compute_what_they_should(form: Format, count: int) -> None:
+    machine = Machine.of(low_precision.HOST)
+    found = list(draws_of_fewer_bits(4, count, machine, form))
+    for each, run in compiled(found, low_precision.HOST):
+        low_precision.check(run, each.workload, each.kernel, each.seed)
+    if count >= 100:
+        expected = {f"direct-{form}"} | ({"winograd2-bfloat16"} if form == "bfloat16" else set())
+        assert {each.kernel.algorithm for each in found} == expected
 
 
 def test_draws_reach_all_that_there_is() -> None:
