@@ -1,0 +1,178 @@
+"""What larger Winograd tiles cost in accuracy: `python benchmarks/winograd.py [NET ...]`.
+
+First layers by themselves: relative L2 errors against float64, by channels, on noise and on what
+follows a ReLU, with the points of interpolation that vggc uses and with the usual ones. Then whole
+nets, by default vgg_tiny_cifar and vgg16, with one tile size for every layer that there is Winograd
+for: the error of the last layer on random and real images.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TVM_NUM_THREADS", "1")
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from vggc.deploy.build import Job, build_artifact
+from vggc.deploy.targets import resolve, tvm_target
+from vggc.deploy.verify import verify
+from vggc.driver import load
+from vggc.kernels import toom_cook
+from vggc.kernels.cpu import Machine, choices
+from vggc.kernels.cpu.conv import template as direct_template
+from vggc.kernels.cpu.template import Template
+from vggc.kernels.cpu.winograd import templates as winograd_templates
+from vggc.kernels.workloads import Choice, Conv, Map, Workload
+from vggc.subject import from_spec
+from vggc.tvm_alone import tvm
+
+CHANNELS = (64, 128, 256, 512)
+USUAL = {4: (0.0, 1.0, -1.0, 2.0, -2.0)}
+"""Points that others use; those of F(2×2) and F(6×6) are ours too."""
+EXTENT, OUTPUTS = 24, 32
+CPU = resolve("cpu")
+MACHINE = Machine.of(tvm_target(CPU))
+
+
+# Layers
+
+
+def layer_errors(inputs: NDArray[np.float32]) -> dict[str, float]:
+    """The relative L2 error of each algorithm on a layer with this input `(1, H, W, C)`."""
+    channels = inputs.shape[-1]
+    conv = Conv(
+        Map(1, EXTENT, EXTENT, channels, 1),
+        Map(1, EXTENT, EXTENT, OUTPUTS),
+        kernel=(3, 3),
+        stride=(1, 1),
+        padding=(1, 1),
+    )
+    rng = np.random.default_rng(1)
+    scale = np.sqrt(2 / 9 / channels)
+    weight = (rng.standard_normal(conv.weight_shape) * scale).astype(np.float32)
+    x = np.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = sliding_window_view(x.astype(float), (3, 3), axis=(1, 2))
+    expected = np.einsum("nyxcij,kcij->nyxk", windows, weight.astype(float), optimize=True)
+    found = {}
+    for name, template in algorithms(conv):
+        got = computed(template, x, weight, expected.shape)
+        found[name] = float(np.linalg.norm(got - expected) / np.linalg.norm(expected))
+    return found
+
+
+def algorithms(conv: Conv) -> Iterator[tuple[str, Template]]:
+    yield "direct", direct_template(conv, MACHINE)
+    for index, m in enumerate(toom_cook.POINTS):
+        yield f"F({m}×{m})", winograd_templates(conv, MACHINE)[index]
+        if m in USUAL:
+            with points(m):
+                yield f"F({m}×{m}), points ±1, ±2", winograd_templates(conv, MACHINE)[index]
+
+
+@contextmanager
+def points(m: int) -> Iterator[None]:
+    """With the usual points of interpolation in place of ours."""
+    with patch.dict(toom_cook.POINTS, {m: USUAL[m]}):
+        toom_cook.transforms.cache_clear()
+        yield
+    toom_cook.transforms.cache_clear()
+
+
+def computed(
+    template: Template,
+    x: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    shape: tuple[int, ...],
+) -> NDArray[np.float32]:
+    kernel = template.kernel(min(template.knobs, key=template.cost))
+    assert kernel.packing is not None
+    module = tvm.IRModule({"f": kernel.func.with_attr("global_symbol", "f")})
+    run = tvm.compile(module, target=tvm_target(CPU))["f"]
+    arrays = [x, kernel.packing.pack(weight), np.zeros(shape[-1], np.float32)]
+    y = tvm.runtime.tensor(np.zeros(shape, np.float32))
+    run(*map(tvm.runtime.tensor, arrays), y)
+    return np.asarray(y.numpy())
+
+
+def show_layers() -> None:
+    rng = np.random.default_rng(0)
+    kinds = {"noise": lambda x: x, "behind ReLU": lambda x: np.maximum(x, 0)}
+    titled = False
+    for kind, function in kinds.items():
+        for channels in CHANNELS:
+            noise = rng.standard_normal((1, EXTENT, EXTENT, channels)).astype(np.float32)
+            errors = layer_errors(function(noise))
+            if not titled:
+                row("input", "channels", *errors)
+                row("---", *["---:"] * (len(errors) + 1))
+                titled = True
+            row(kind, str(channels), *map("{:.1e}".format, errors.values()))
+
+
+# Nets
+
+
+def chosen(algorithm: str, workload: Workload) -> Choice | None:
+    """The cheapest choice of an algorithm; None where it does not apply."""
+    found = (each for each in choices(workload, MACHINE, 1.0) if each.algorithm == algorithm)
+    return next(found, None)
+
+
+def show_net(name: str) -> None:
+    program = load(name)
+    subject = from_spec(program, None, seed=0)
+    titled = False
+    for algorithm in ("direct", "winograd2", "winograd4", "winograd6"):
+        with TemporaryDirectory() as folder:
+            artifact = Path(folder) / "artifact"
+            manifest = build_artifact(
+                Job(
+                    program.net,
+                    program.graph,
+                    CPU,
+                    1,
+                    subject.weights,
+                    subject.weights_from,
+                    subject.preprocessing,
+                    subject.classes,
+                    choice_of=partial(chosen, algorithm),
+                ),
+                artifact,
+            )
+            layers = sum(each.algorithm == algorithm for each in manifest.kernels)
+            compared = verify(artifact)
+        if not titled:
+            inputs = [each.input for each in compared]
+            row("net", "algorithm", "layers", *inputs, *(f"scores, {each}" for each in inputs))
+            row("---", "---", *["---:"] * (2 * len(inputs) + 1))
+            titled = True
+        errors = [each.error for each in compared]
+        # The last step may be a soft-max, whose scores hide errors; the one before it does not.
+        scores = [each.step_errors[-2][-1] for each in compared]
+        row(name, algorithm, str(layers), *map("{:.1e}".format, [*errors, *scores]))
+
+
+def row(*cells: str) -> None:
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    show_layers()
+    for name in sys.argv[1:] or ("vgg_tiny_cifar", "vgg16"):
+        print()
+        show_net(name)
+
+
+if __name__ == "__main__":
+    main()
