@@ -30,6 +30,7 @@ from tvm.tirx.script import builder as T
 from vggc.ir.ops import Activation
 from vggc.kernels.activation import activate
 from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT
+from vggc.kernels.cpu.formats import read, rounded
 from vggc.kernels.cpu.loops import (
     clear_halo,
     elements,
@@ -167,9 +168,9 @@ def cost(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Cost:
     """The half cycles that all cores spend until the last is done.
 
     A step of the GEMM starts a multiply-add or a load a half cycle, and takes some more to turn
-    the loop; the transforms cost what was measured of them; weights, and
-    blocks too large for a core's cache, come as fast as the cache or the memory that holds them
-    delivers, for the most part while the core computes.
+    the loop; the transforms cost what was measured of them; weights, and blocks too large for a
+    core's cache, come as fast as the cache or the memory that holds them delivers, for the most
+    part while the core computes.
     """
     size, cores, panel = (m + TAPS - 1) ** 2, machine.cores, knobs.vectors * machine.lanes
     channels, panels = conv.input.channels, ceil(conv.output.channels / panel)
@@ -200,7 +201,7 @@ def cost(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Cost:
 
 def kernel(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Kernel:
     """Code for `conv`, for which Winograd `applies`, by F(m×m, 3×3) with these knobs."""
-    emitter = _Emitter(conv, machine, m, knobs)
+    emitter = Emitter(conv, machine, m, knobs)
     packing = TransformedWeight(conv.weight_shape, m, emitter.panel)
     func = function(
         emitter.emit,
@@ -214,8 +215,11 @@ def kernel(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Kernel
 
 
 @dataclass(frozen=True)
-class _Emitter:
-    """Writes the body of a kernel."""
+class Emitter:
+    """Writes the body of a kernel.
+
+    What is transformed is kept as floats, one a channel; `winograd_bf16` keeps it otherwise.
+    """
 
     conv: Conv
     machine: Machine
@@ -225,6 +229,11 @@ class _Emitter:
     @property
     def n(self) -> int:
         return self.m + TAPS - 1
+
+    @property
+    def steps(self) -> int:
+        """What is kept of the channels of a tile, and the steps of the GEMM."""
+        return self.conv.input.channels
 
     @property
     def panel(self) -> int:
@@ -246,16 +255,19 @@ class _Emitter:
 
     @property
     def row(self) -> int:
-        """Floats from one tile's channels to the next's.
+        """What is kept from one tile's channels to the next's.
 
         With a power of two the lines of all rows would meet in one set of a cache.
         """
-        return self.conv.input.channels + self.machine.lanes
+        return self.steps + self.machine.lanes
+
+    def kept(self) -> Buffer:
+        """The memory of a block's transformed input."""
+        return scratch(self.n**2, self.knobs.block * self.row + self.machine.lanes)
 
     def emit(self, x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
         block = self.knobs.block
         num_blocks = ceil(self.num_tiles / block)
-        moved_shape = (self.n**2, block * self.row + self.machine.lanes)
         clear_halo(y, self.conv.output)
 
         def panels(first: Expr | int, moved: Buffer, index: Expr) -> None:
@@ -265,7 +277,7 @@ class _Emitter:
                 self.finish(products, tile, first + tile, index, bias, y)
 
         if self.knobs.shared:
-            moved = scratch(*moved_shape)
+            moved = self.kept()
             with T.serial(num_blocks) as number:
                 first = number * block
                 with T.parallel(self.count(first)) as tile:
@@ -275,7 +287,7 @@ class _Emitter:
         else:
             with T.parallel(num_blocks) as number:
                 first = number * block
-                moved = scratch(*moved_shape)
+                moved = self.kept()
                 with T.serial(self.count(first)) as tile:
                     self.begin(x, first + tile, moved, tile)
                 with T.serial(self.num_panels) as index:
@@ -312,15 +324,22 @@ class _Emitter:
             half = scratch(n, n, size)
             with T.serial(n) as j, T.serial(size // step) as vector, T.vectorized(step) as lane:
                 c = vector * step + lane
-                read = [x[image, row, column(j), first + c] for row in rows]
-                for i, value in enumerate(_to_input(self.m, read)):
+                values = [read(x[image, row, column(j), first + c], source.format) for row in rows]
+                for i, value in enumerate(to_input(self.m, values)):
                     T.buffer_store(half, value, [i, j, c])
-            with T.serial(size // step) as vector, T.vectorized(step) as lane:
-                c = vector * step + lane
-                for i in range(n):
-                    read = [half[i, j, c] for j in range(n)]
-                    for j, value in enumerate(_to_input(self.m, read)):
-                        T.buffer_store(moved, value, [i * n + j, at * self.row + first + c])
+            self.keep(half, size, step, moved, at * self.row, first)
+
+    def keep(
+        self, half: Buffer, size: int, step: int, moved: Buffer, row: Expr, first: Expr | int
+    ) -> None:
+        """Transform `size` channels from `first` on in the other dimension."""
+        n = self.n
+        with T.serial(size // step) as vector, T.vectorized(step) as lane:
+            c = vector * step + lane
+            for i in range(n):
+                values = to_input(self.m, [half[i, j, c] for j in range(n)])
+                for j, value in enumerate(values):
+                    T.buffer_store(moved, value, [i * n + j, row + first + c])
 
     def multiply(self, moved: Buffer, weight: Buffer, panel: Expr, products: Buffer) -> None:
         """All products of a block with one panel of the transformed weights."""
@@ -330,29 +349,37 @@ class _Emitter:
             for row in sums:
                 for k in elements((), self.panel, lanes):
                     T.buffer_store(row, T.float32(0), k)
-            with T.serial(self.conv.input.channels) as c:
+            with T.serial(self.steps) as c:
                 self.fetch_next(weight, panel, e, strip, c)
                 for i, row in enumerate(sums):
                     factor = moved[e, (strip * rows + i) * self.row + c]
-                    for (k,) in elements((), self.panel, lanes):
-                        T.buffer_store(row, row[k] + factor * weight[panel, e, c, k], [k])
+                    for vector in range(self.knobs.vectors):
+                        self.add(row, vector * lanes, factor, weight, (panel, e, c))
             for i, row in enumerate(sums):
                 for (k,) in elements((), self.panel, lanes):
                     T.buffer_store(products, row[k], [e, strip * rows + i, k])
+
+    def add(
+        self, sums: Buffer, first: int, factor: Expr, weight: Buffer, place: tuple[Expr, ...]
+    ) -> None:
+        """Add a vector of products to the sums from `first` on."""
+        with T.vectorized(self.machine.lanes) as lane:
+            k = first + lane
+            T.buffer_store(sums, sums[k] + factor * weight[*place, k], [k])
 
     def fetch_next(self, weight: Buffer, panel: Expr, e: Expr, strip: Expr, c: Expr) -> None:
         """Bring the weights of the next element into the cache, evenly over the strips.
 
         They come from memory, at the first strip only if nobody asks before.
         """
-        channels, vectors, lanes = self.conv.input.channels, self.knobs.vectors, self.machine.lanes
+        vectors, lanes = self.knobs.vectors, self.machine.lanes
         lines = ceil(vectors / self.knobs.strips)
-        line = view(weight, (prod(weight.shape) // lanes, lanes))
-        start = (panel * self.n**2 + e + 1) * channels * vectors
+        line = view(weight, (self.num_panels * self.n**2 * self.steps * vectors, lanes))
+        start = (panel * self.n**2 + e + 1) * self.steps * vectors
 
         def fetch() -> None:
             for index in range(lines):
-                at = start + (strip * channels + c) * lines + index
+                at = start + (strip * self.steps + c) * lines + index
                 prefetch(T.address_of(line[at, 0]))
 
         if lines * self.knobs.strips == vectors:
@@ -399,12 +426,12 @@ class _Emitter:
         whole = scratch(m, m, width)
         with T.vectorized(width) as lane:
             for j in range(n):
-                read = [products[i * n + j, at, vector * lanes + lane] for i in range(n)]
-                for i, value in enumerate(_to_output(m, read)):
+                values = [products[i * n + j, at, vector * lanes + lane] for i in range(n)]
+                for i, value in enumerate(_to_output(m, values)):
                     T.buffer_store(half, value, [i, j, lane])
             for i in range(m):
-                read = [half[i, j, lane] for j in range(n)]
-                for j, value in enumerate(_to_output(m, read)):
+                values = [half[i, j, lane] for j in range(n)]
+                for j, value in enumerate(_to_output(m, values)):
                     T.buffer_store(whole, value, [i, j, lane])
         with _pixels(m // side, self.conv.act) as pixels:
             for i, j in pixels:
@@ -419,7 +446,8 @@ class _Emitter:
                         for di, dj in product(range(side), repeat=2)
                     ]
                     value = activate(self.conv.act, reduce(T.max, window) + bias[first + lane])
-                    T.buffer_store(y, value, inside(out, image, row, column, first + lane))
+                    stored = rounded(value, out.format)
+                    T.buffer_store(y, stored, inside(out, image, row, column, first + lane))
 
 
 @contextmanager
@@ -445,7 +473,8 @@ def _guard(index: Expr, offset: Expr | int, tile: int, extent: int) -> Iterator[
 def _chunks(channels: int, lanes: int) -> Iterator[tuple[Expr | int, int, int]]:
     """Loops over chunks of channels: the first one, how many, and those of a vector."""
     full, rest = divmod(channels, lanes)
-    chunk = max((size for size in range(1, CHUNK + 1) if full % size == 0), default=0)
+    sizes = (size for size in range(1, CHUNK + 1) if full % size == 0 and size % 2 == full % 2)
+    chunk = max(sizes, default=full)
     if full:
         with T.serial(full // chunk) as index:
             yield index * chunk * lanes, chunk * lanes, lanes
@@ -453,7 +482,7 @@ def _chunks(channels: int, lanes: int) -> Iterator[tuple[Expr | int, int, int]]:
         yield full * lanes, rest, rest
 
 
-def _to_input(m: int, values: Sequence[Expr]) -> list[Expr]:
+def to_input(m: int, values: Sequence[Expr]) -> list[Expr]:
     """Bᵀ times a vector. Rows of points ±p differ in the sign of their odd elements."""
     matrix = transforms(m).input
     found = [_dot(row, values) for row in matrix]

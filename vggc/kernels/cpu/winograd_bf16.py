@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import partial, reduce
-from itertools import product
+from functools import partial
 from math import ceil, prod
 
 import numpy as np
@@ -23,15 +22,13 @@ from tvm.ir import Expr
 from tvm.tirx import Buffer, Let, Var
 from tvm.tirx.script import builder as T
 
-from vggc.kernels.activation import activate
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.cpu import winograd
 from vggc.kernels.cpu.dot import DOT_BFLOAT16, LANES, add_products, in_words
-from vggc.kernels.cpu.formats import read, rounded
-from vggc.kernels.cpu.loops import elements, function, inside
+from vggc.kernels.cpu.loops import function
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.template import Template
-from vggc.kernels.cpu.winograd import TransformedWeight, WinogradKnobs
+from vggc.kernels.cpu.winograd import TransformedWeight, WinogradKnobs, to_input
 from vggc.kernels.workloads import Conv, Kernel
 
 M = 2
@@ -107,7 +104,7 @@ class PairedWeight:
 
 def kernel(conv: Conv, machine: Machine, knobs: WinogradKnobs) -> Kernel:
     """Code for `conv`, to which F(2×2) `applies`, with these knobs."""
-    emitter = _Emitter(in_words(conv), machine, M, knobs)
+    emitter = Emitter(conv, machine, M, knobs)
     packing = PairedWeight(conv.weight_shape, emitter.panel)
     func = function(
         emitter.emit,
@@ -122,106 +119,42 @@ def kernel(conv: Conv, machine: Machine, knobs: WinogradKnobs) -> Kernel:
     return Kernel("winograd2-bfloat16", asdict(knobs), func, packing, macs)
 
 
-class _Emitter(winograd._Emitter):
-    """Writes the body of a kernel, its convolution told in words.
+class Emitter(winograd.Emitter):
+    """Writes the body of a kernel that keeps words of two channels."""
 
-    Where the one in float32 keeps floats of what is transformed, this one keeps words.
-    """
+    @property
+    def steps(self) -> int:
+        return self.conv.input.channels // 2
+
+    def kept(self) -> Buffer:
+        moved = super().kept()
+        return _words(moved, moved.shape)
 
     def emit(self, x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
+        words = _words(weight, (self.num_panels, self.n**2, self.steps, self.panel))
         with T.attr(0, "pragma_import_llvm", DOT_BFLOAT16):
-            super().emit(x, weight, bias, y)
+            super().emit(x, words, bias, y)
 
-    def begin(self, x: Buffer, tile: Expr, moved: Buffer, at: Expr) -> None:
-        n, source = self.n, self.conv.input
-        words = _words(moved, moved.shape)
-        image, y0, x0 = self.origin(tile)
-        top, left = (source.halo - padding for padding in self.conv.padding)
-        height, width = source.shape[1:3]
-        # As in float32, the last row and column stand in for what is beyond the map.
-        rows = [T.min(y0 + top + i, height - 1) for i in range(n)]
-        columns = [T.min(x0 + left + j, width - 1) for j in range(n)]
-        with T.serial(source.channels // LANES) as pair:
-            halves = [T.alloc_buffer((n, n, LANES), "float32") for _ in range(2)]
-            with T.vectorized(LANES) as lane:
-                for part, half in enumerate(halves):
-                    c = pair * PAIR + part * LANES + lane
-                    for j in range(n):
-                        values = [read(x[image, row, columns[j], c], "bfloat16") for row in rows]
-                        for i, value in enumerate(winograd._to_input(M, values)):
-                            T.buffer_store(half, value, [i, j, lane])
-                for i in range(n):
-                    low, high = (
-                        winograd._to_input(M, [half[i, j, lane] for j in range(n)])
-                        for half in halves
-                    )
-                    for j in range(n):
-                        place = at * self.row + pair * LANES + lane
-                        T.buffer_store(words, _word(low[j], high[j]), [i * n + j, place])
-
-    def multiply(self, moved: Buffer, weight: Buffer, panel: Expr, products: Buffer) -> None:
-        rows, vectors = self.knobs.rows, self.knobs.vectors
-        words = _words(moved, moved.shape)
-        num_words = self.conv.input.channels
-        weights = _words(weight, (self.num_panels, self.n**2, num_words, self.panel))
-        with T.serial(self.n**2) as e, T.serial(self.knobs.strips) as strip:
-            sums = [T.alloc_buffer((self.panel,), "float32") for _ in range(rows)]
-            for row in sums:
-                for k in elements((), self.panel, LANES):
-                    T.buffer_store(row, T.float32(0), k)
-            with T.serial(num_words) as c:
-                self.fetch_next(weights, panel, e, strip, c)
-                for i, row in enumerate(sums):
-                    factor = words[e, (strip * rows + i) * self.row + c]
-                    for vector in range(vectors):
-                        lanes = T.Ramp(vector * LANES, 1, LANES)
-                        value = add_products(
-                            "bfloat16", row[lanes], factor, weights[panel, e, c, lanes]
-                        )
-                        T.buffer_store(row, value, [lanes])
-            for i, row in enumerate(sums):
-                for (k,) in elements((), self.panel, LANES):
-                    T.buffer_store(products, row[k], [e, strip * rows + i, k])
-
-    def store(
-        self,
-        products: Buffer,
-        at: Expr,
-        tile: Expr,
-        vector: Expr,
-        first: Expr,
-        bias: Buffer,
-        y: Buffer,
-        width: int,
+    def keep(
+        self, half: Buffer, size: int, step: int, moved: Buffer, row: Expr, first: Expr | int
     ) -> None:
-        n, out = self.n, self.conv.output
-        image, y0, x0 = self.origin(tile)
-        side = 2 if self.conv.pool else 1
-        half = T.alloc_buffer((M, n, width), "float32")
-        whole = T.alloc_buffer((M, M, width), "float32")
-        with T.vectorized(width) as lane:
-            for j in range(n):
-                values = [products[i * n + j, at, vector * LANES + lane] for i in range(n)]
-                for i, value in enumerate(winograd._to_output(M, values)):
-                    T.buffer_store(half, value, [i, j, lane])
-            for i in range(M):
-                values = [half[i, j, lane] for j in range(n)]
-                for j, value in enumerate(winograd._to_output(M, values)):
-                    T.buffer_store(whole, value, [i, j, lane])
-        for i, j in product(range(M // side), repeat=2):
-            row, column = y0 // side + i, x0 // side + j
-            with (
-                winograd._guard(row, i, M // side, out.height),
-                winograd._guard(column, j, M // side, out.width),
-                T.vectorized(width) as lane,
-            ):
-                window = [
-                    whole[side * i + di, side * j + dj, lane]
-                    for di, dj in product(range(side), repeat=2)
-                ]
-                value = activate(self.conv.act, reduce(T.max, window) + bias[first + lane])
-                stored = rounded(value, out.format)
-                T.buffer_store(y, stored, inside(out, image, row, column, first + lane))
+        n = self.n
+        with T.serial(size // PAIR) as pair, T.vectorized(LANES) as lane:
+            for i in range(n):
+                low, high = (
+                    to_input(M, [half[i, j, pair * PAIR + part + lane] for j in range(n)])
+                    for part in (0, LANES)
+                )
+                for j in range(n):
+                    at = row + first // 2 + pair * LANES + lane
+                    T.buffer_store(moved, _word(low[j], high[j]), [i * n + j, at])
+
+    def add(
+        self, sums: Buffer, first: int, factor: Expr, weight: Buffer, place: tuple[Expr, ...]
+    ) -> None:
+        lanes = T.Ramp(first, 1, LANES)
+        value = add_products("bfloat16", sums[lanes], factor, weight[*place, lanes])
+        T.buffer_store(sums, value, [lanes])
 
 
 def _words(buffer: Buffer, shape: tuple[int, ...]) -> Buffer:
