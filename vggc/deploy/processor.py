@@ -20,8 +20,15 @@ def num_cores(root: Path = ROOT) -> int:
     no topology, as in many virtual machines, every processor counts. Respected are the
     process's affinity and the processor quota of its control groups.
     """
-    cores = {_siblings(root, cpu) for cpu in os.sched_getaffinity(0)}
-    return max(1, min(len(cores), int(_quota(root))))
+    return max(1, min(len(first_of_each_core(root)), int(_quota(root))))
+
+
+def first_of_each_core(root: Path = ROOT) -> list[int]:
+    """One processor of each physical core that this process may use, in order."""
+    found: dict[str, int] = {}
+    for cpu in sorted(os.sched_getaffinity(0)):
+        found.setdefault(_siblings(root, cpu), cpu)
+    return list(found.values())
 
 
 def _siblings(root: Path, cpu: int) -> str:

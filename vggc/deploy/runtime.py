@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggc.deploy import mistakes
+from vggc.deploy.affinity import apart
 from vggc.deploy.artifact import LIBRARY, WEIGHTS, Manifest, Target, open_artifact
 from vggc.deploy.pages import read_in_place
 from vggc.deploy.processor import instructions, num_cores, plain
@@ -36,6 +38,7 @@ class Session:
     device: Any
     machine: Any
     weights: tuple[Any, ...]
+    threads: int
 
     @classmethod
     def load(cls, folder: Path, threads: int | None = None) -> Session:
@@ -50,14 +53,14 @@ class Session:
         if manifest.tvm != tvm.__version__:
             found, expected = f"TVM {manifest.tvm}", f"TVM {tvm.__version__}"
             raise UserError(mistakes.OtherVersion(None, str(folder), found, expected))
-        os.environ["TVM_NUM_THREADS"] = str(threads or num_cores())
-        # TVM nails its workers to processors but not the calling thread, which then often
-        # shares one with a worker.
+        count = threads or num_cores()
+        os.environ["TVM_NUM_THREADS"] = str(count)
+        # TVM would nail its workers to processors, allowed or not, and leave out their caller.
         os.environ.setdefault("TVM_BIND_THREADS", "0")
         device = _device(folder, manifest)
         library = _load_library(folder)
         weights = _read_weights(folder, manifest, device)
-        return cls(folder, manifest, device, VirtualMachine(library, device), weights)
+        return cls(folder, manifest, device, VirtualMachine(library, device), weights, count)
 
     def run(self, x: Array) -> Array:
         """The main output for an input of the manifest's batch and shape, `(N, C, H, W)`."""
@@ -99,7 +102,8 @@ class Session:
 
     def _call(self, function: str, x: Any) -> Any:
         try:
-            return self.machine[function](x, *self.weights)
+            with apart(self.threads) if self.manifest.target.kind == "cpu" else nullcontext():
+                return self.machine[function](x, *self.weights)
         except (RuntimeError, TypeError, ValueError) as error:
             reason = f"its library refuses its input: {str(error).splitlines()[0]}"
             raise UserError(mistakes.NoArtifact(None, str(self.folder), reason)) from None

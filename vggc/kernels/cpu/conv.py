@@ -81,6 +81,18 @@ def template(conv: Conv, machine: Machine) -> Template:
     )
 
 
+def count(conv: Conv, machine: Machine, knobs: ConvKnobs) -> int:
+    """The tiles that cover the output, in all groups."""
+    out = conv.output
+    return (
+        conv.groups
+        * ceil(out.channels // conv.groups / (machine.lanes * knobs.vectors))
+        * ceil(out.batch / knobs.images)
+        * ceil(conv.grid[0] / knobs.rows)
+        * ceil(conv.grid[1] / knobs.columns)
+    )
+
+
 def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Cost:
     """The order of preference of tiles, least first.
 
@@ -89,14 +101,7 @@ def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Cost:
     L2 every other cycle. Then the weights read, then the pixels read. Then tall tiles
     go first: those that follow one another in a row share more of their input.
     """
-    out = conv.output
-    num_tiles = (
-        conv.groups
-        * ceil(out.channels // conv.groups / (machine.lanes * knobs.vectors))
-        * ceil(out.batch / knobs.images)
-        * ceil(conv.grid[0] / knobs.rows)
-        * ceil(conv.grid[1] / knobs.columns)
-    )
+    num_tiles = count(conv, machine, knobs)
     multiply_adds = knobs.pixels * knobs.vectors
     loads = knobs.pixels + knobs.vectors
     step = max(multiply_adds, loads, 4 * knobs.vectors, MULTIPLY_ADDS_IN_FLIGHT)
@@ -154,7 +159,8 @@ def kernel(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Kernel:
         y=conv.output.shape,
     )
     algorithm = "direct" if conv.groups == 1 else "grouped"
-    return Kernel(algorithm, asdict(knobs), func, packing)
+    sums = count(conv, machine, knobs) * knobs.pixels * packing.block
+    return Kernel(algorithm, asdict(knobs), func, packing, sums * prod(conv.weight_shape[1:]))
 
 
 @contextmanager
