@@ -60,3 +60,18 @@ def test_fewer_or_more_threads_than_cores_go_where_the_system_wants(threads: int
             assert places() == before
 
     in_a_thread_of_its_own(run)
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="there is one core only")
+def test_who_narrows_his_cores_stays_where_he_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TVM_NUM_THREADS", str(len(CORES)))
+    monkeypatch.setenv("TVM_BIND_THREADS", "0")
+
+    def run() -> None:
+        with apart(len(CORES)):
+            pass
+        os.sched_setaffinity(0, {CORES[-1]})
+        with apart(len(CORES)):
+            assert os.sched_getaffinity(0) == {CORES[-1]}
+
+    in_a_thread_of_its_own(run)

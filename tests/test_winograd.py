@@ -134,5 +134,6 @@ def test_a_net_keeps_to_its_error() -> None:
 def test_a_kernel_says_how_many_multiplications_it_really_does() -> None:
     machine = Machine(lanes=16, registers=32)
     work = conv((1, 8, 8, 32), 64, halos=(1, 1))
-    knobs = winograd.WinogradKnobs(rows=4, vectors=2, strips=1, shared=0)
-    assert winograd.kernel(work, machine, 4, knobs).macs == 4 * 36 * 32 * 64
+    for strips in (1, 3):
+        knobs = winograd.WinogradKnobs(rows=3, vectors=2, strips=strips, shared=0)
+        assert winograd.kernel(work, machine, 4, knobs).macs == 6 * 36 * 32 * 64

@@ -27,18 +27,22 @@ def apart(threads: int) -> Iterator[None]:
     """The calling thread stays on one core meanwhile, the workers of its pool on the others.
 
     That is so where they are as many as the cores; of fewer nobody knows which cores are free.
+    Where the caller has narrowed the cores that it may use since, it stays where it wants, and
+    so it does where the environment says TVM_BIND_THREADS otherwise than 0.
     """
     if not hasattr(_OF_THREAD, "core"):
         _OF_THREAD.core = _settle(threads)
-    if _OF_THREAD.core is None:
+    allowed = os.sched_getaffinity(0)
+    if _OF_THREAD.core not in allowed:
         yield
         return
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {_OF_THREAD.core})
+    with suppress(OSError):
+        os.sched_setaffinity(0, {_OF_THREAD.core})
     try:
         yield
     finally:
-        os.sched_setaffinity(0, allowed)
+        with suppress(OSError):
+            os.sched_setaffinity(0, allowed)
 
 
 def _settle(threads: int) -> int | None:
@@ -47,7 +51,8 @@ def _settle(threads: int) -> int | None:
     None where the pool was there before, so that nobody knows its workers.
     """
     cores = first_of_each_core()
-    if threads != len(cores) or threads == 1:
+    ours = os.environ.get("TVM_BIND_THREADS") == "0"
+    if threads != len(cores) or threads == 1 or not ours:
         return None
     before = _threads()
     tvm.get_global_func("runtime.config_threadpool")(ALL_BIG_CORES, threads)

@@ -175,9 +175,9 @@ def _compared(name: str, got: Array, expected: Array, manifest: Manifest) -> flo
 
     Raises: CheckFailed where it is not the same net's.
     """
-    error = relative_error(got, expected)
     if got.shape != expected.shape:
         raise CheckFailed(f"{name} gives an output of another shape, {got.shape}")
+    error = relative_error(got, expected)
     if not error < max(PEERS[name].tolerance, TOLERANCES[manifest.precision]):
         raise CheckFailed(f"{name} gives another output: relative L2 difference {error:.1e}")
     return error

@@ -80,9 +80,11 @@ def read(folder: Path) -> dict[str, Measured]:
 
     Raises: UserError naming the line that is no record.
     """
+    # A workload is written before its records, so it is read after them.
+    records = list(_lines(folder / RECORDS))
     texts = [_task(folder, number, line) for number, line in _lines(folder / WORKLOADS)]
     found: dict[str, dict[Choice, float]] = {text: {} for text in texts}
-    for number, line in _lines(folder / RECORDS):
+    for number, line in records:
         try:
             index, choice, seconds = _record(json.loads(line))
             text = texts[index]

@@ -262,7 +262,10 @@ class _Arguments:
         assert isinstance(workload, Conv | Dense)
         assert packing is not None
         if self.weight is None:
-            self.weight = self._noise(workload.weight_shape, kind)
+            # Packed to bfloat16 it is float32 that is rounded.
+            self.weight = self._noise(
+                workload.weight_shape, "int8" if kind == "int8" else "float32"
+            )
         if self.packed is None or self.packed[0] != packing:
             self.packed = packing, self.place.tensor(packing.pack(self.weight))
         return self.packed[1]

@@ -272,7 +272,7 @@ class Emitter:
 
         def panels(first: Expr | int, moved: Buffer, index: Expr) -> None:
             products = scratch(self.n**2, block, self.panel)
-            self.multiply(moved, weight, index, products)
+            self.multiply(moved, weight, index, products, self.strips(first))
             with T.serial(self.count(first)) as tile:
                 self.finish(products, tile, first + tile, index, bias, y)
 
@@ -297,6 +297,12 @@ class Emitter:
         """The tiles of the block that begins with tile `first`."""
         block = self.knobs.block
         return block if self.num_tiles % block == 0 else T.min(block, self.num_tiles - first)
+
+    def strips(self, first: Expr | int) -> Expr | int:
+        """The strips of the block that begins with tile `first`."""
+        rows = self.knobs.rows
+        whole = self.num_tiles % self.knobs.block == 0
+        return self.knobs.strips if whole else (self.count(first) + (rows - 1)) // rows
 
     def origin(self, tile: Expr) -> tuple[Expr, Expr, Expr]:
         """The image of a tile, and its first row and column."""
@@ -341,10 +347,12 @@ class Emitter:
                 for j, value in enumerate(values):
                     T.buffer_store(moved, value, [i * n + j, row + first + c])
 
-    def multiply(self, moved: Buffer, weight: Buffer, panel: Expr, products: Buffer) -> None:
+    def multiply(
+        self, moved: Buffer, weight: Buffer, panel: Expr, products: Buffer, strips: Expr | int
+    ) -> None:
         """All products of a block with one panel of the transformed weights."""
         rows, lanes = self.knobs.rows, self.machine.lanes
-        with T.serial(self.n**2) as e, T.serial(self.knobs.strips) as strip:
+        with T.serial(self.n**2) as e, T.serial(strips) as strip:
             sums = [registers(self.panel) for _ in range(rows)]
             for row in sums:
                 for k in elements((), self.panel, lanes):
