@@ -122,7 +122,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peers", default="", help="names as in `vggc bench --help`; all if none")
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--threads", type=int, default=num_cores())
-    parser.add_argument("--db", type=Path, help="the database of `vggc tune`, if another one")
+    parser.add_argument(
+        "--db", type=Path, help="a database of `vggc tune`; without one nothing is tuned"
+    )
     parser.add_argument("--out", type=Path, help="where to save, without .md and .json")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -149,7 +151,7 @@ def _in_own_process(
         threads = str(arguments.threads)
         options = ["--batch", str(case.batch), "--precision", case.precision, "--threads", threads]
         options += ["--calibrate", str(images)] if case.precision == "int8" else []
-        options += ["--db", str(arguments.db)] if arguments.db else []
+        options += ["--db", str(arguments.db)] if arguments.db else ["--no-db"]
         compile_ = [sys.executable, "-m", "vggc", "compile", case.net, "-o", str(artifact)]
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "TMPDIR": temporary}
         if reason := _failure([*compile_, *options], environment):

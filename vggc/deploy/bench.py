@@ -152,8 +152,10 @@ def _interleaved(engines: dict[str, Engine], rounds: int) -> dict[str, tuple[flo
         for _ in range(WARM_UP):
             run()
     found: dict[str, list[float]] = {name: [] for name in engines}
-    for _ in range(rounds):
-        for name, run in engines.items():
+    for number in range(rounds):
+        # There and back, so that none always follows the same one.
+        order = list(engines.items())
+        for name, run in order if number % 2 == 0 else reversed(order):
             rest()
             started = time.perf_counter()
             run()

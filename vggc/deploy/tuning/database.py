@@ -251,7 +251,7 @@ def opened(folder: Path) -> Iterator[Database]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UserError(mistakes.DatabaseInUse(None, str(folder))) from None
         for name in (WORKLOADS, RECORDS):
             _drop_cut_line(folder / name)
