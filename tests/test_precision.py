@@ -36,7 +36,7 @@ from vggc.deploy.quantize import (
 from vggc.deploy.runtime import Session
 from vggc.deploy.targets import PRECISION_NEEDS, require_precision, resolve
 from vggc.deploy.verify import LIMITS, verify
-from vggc.diagnostics import UserError
+from vggc.diagnostics import CheckFailed, UserError
 from vggc.driver import Program, load, zoo
 from vggc.ir.graph import Graph
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
@@ -627,3 +627,11 @@ def test_weights_of_another_type_are_refused(made: Make) -> None:
 
 def test_storage_names_a_type_for_every_format() -> None:
     assert {np.dtype(STORAGE[form]).itemsize for form in FORMATS.values()} == {1, 2, 4}
+
+
+def test_values_that_overflow_have_no_range(tiny: Program) -> None:
+    graph = fold(tiny.graph).graph
+    weights = {name: np.full_like(w, 1e30) for name, w in seeded(graph, 0).items()}
+    image = np.ones((1, *graph.input), np.float32)
+    with np.errstate(all="ignore"), pytest.raises(CheckFailed, match="not finite on image 1"):
+        calibrate(graph, weights, plan_in(graph, "uint8"), [image])

@@ -145,13 +145,14 @@ def command(
 def report(net: str, folder: Path, course: Course, as_json: bool) -> None:
     """The result on stdout, its circumstances on stderr.
 
-    Raises: CheckFailed where nothing was measured, in this run or before.
+    Raises: CheckFailed where nothing was measured, in this run or before, or this run's all failed.
     """
     if course.stale:
         console.status(
             f"{course.stale:,} records are of choices that this version has no code for."
         )
-    if not any(layer.best for layer in course.layers):
+    in_vain = course.measured == 0 and course.first_error is not None
+    if in_vain or not any(layer.best for layer in course.layers):
         if course.interrupted:
             return
         reasons = [course.first_error, *course.losses]

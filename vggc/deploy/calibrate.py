@@ -18,7 +18,7 @@ from vggc.backends.plan import Plan
 from vggc.deploy import mistakes
 from vggc.deploy.artifact import Precision
 from vggc.deploy.quantize import LARGEST, Range, averaged, levels, scaled
-from vggc.diagnostics import UserError
+from vggc.diagnostics import CheckFailed, UserError
 from vggc.ir.graph import Graph
 from vggc.preprocessing import FORMATS, BrokenImageError, Preprocessing
 from vggc.weights import Weights
@@ -143,6 +143,8 @@ def calibrate(
     """The ranges that a plan in int8 needs, by the names of the nodes of the folded graph.
 
     Its values are computed in float32, an image `(1, C, H, W)` after another.
+
+    Raises: CheckFailed where a value is not finite.
     """
     from vggc.backends.torch import observe
 
@@ -151,8 +153,12 @@ def calibrate(
     names = steps.keys() | averaged(calls)
     seen = {name: _Observed(np.zeros(channels[name])) for name in names}
     run = observe(graph, weights, names)
-    for image in images:
+    for number, image in enumerate(images, 1):
         for name, value in run(image):
+            if not np.isfinite(value).all():
+                raise CheckFailed(
+                    f"`{name}` is not finite on image {number}: the weights are too large"
+                )
             seen[name].add(value)
     return {
         name: Range(each.histogram.cut(steps.get(name, LARGEST)), each.sums / max(each.count, 1))

@@ -53,7 +53,9 @@ TARGET_KEYS = {"kind", "tag", "keys", "mtriple", "mcpu", "mattr", "num-cores", "
 def default_folder() -> Path:
     """`$XDG_CACHE_HOME/vggc/tuning`, by default `~/.cache/vggc/tuning`."""
     cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "vggc" / "tuning"
+    # Where nobody is at home the name stays as it is, and there is nothing there.
+    home = Path(os.path.expanduser("~"))
+    return (Path(cache) if cache else home / ".cache") / "vggc" / "tuning"
 
 
 @dataclass(frozen=True)

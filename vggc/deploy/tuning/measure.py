@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggc.backends.plan import input_shapes
+from vggc.deploy.affinity import apart
+from vggc.deploy.pages import LARGE_PAGE, large_pages
 from vggc.deploy.targets import tvm_target
 from vggc.deploy.tuning.space import Task, machine
 from vggc.deploy.tuning.workers import Tell, reason
@@ -121,7 +124,16 @@ class _Place:
         return found
 
     def tensor(self, array: Array) -> Any:
-        return tvm.runtime.tensor(array, self.device)
+        """The array where kernels read it; here, large ones as a running net holds its weights."""
+        if self.session is not None or array.nbytes < LARGE_PAGE:
+            return tvm.runtime.tensor(array, self.device)
+        held = large_pages(array.nbytes).view(array.dtype).reshape(array.shape)
+        held[...] = array
+        return tvm.runtime.from_dlpack(held)
+
+    def threads_apart(self, threads: int) -> AbstractContextManager[None]:
+        """Threads on cores of their own, as those of a running net; a server's are its own."""
+        return apart(threads) if self.session is None else nullcontext()
 
 
 _places: dict[Server | None, _Place] = {}
@@ -225,12 +237,14 @@ class _Arguments:
         kernel = kernel_of(self.task, trial.choice)
         tensors = self._tensors(kernel)
         module = self.place.load(trial.library)
-        module["main"](*tensors)
+        with self.place.threads_apart(self.task.threads):
+            module["main"](*tensors)
         written: Array = tensors[-1].numpy()
         timer = module.time_evaluator("main", self.place.device, 1, 1, f_preproc=FLUSH)
 
         def run() -> float:
-            return float(timer(*tensors).results[0])
+            with self.place.threads_apart(self.task.threads):
+                return float(timer(*tensors).results[0])
 
         return run, written
 
