@@ -12,7 +12,7 @@ from test_kernels_cpu import AVX2, CONVS, HOST, check, conv, library, pooled
 from vggc.deploy.build import lowered, planned, share_of_error
 from vggc.deploy.targets import resolve
 from vggc.driver import load
-from vggc.kernels.cpu import Machine, choices, kernel, templates, winograd
+from vggc.kernels.cpu import Machine, choices, kernel, winograd
 from vggc.kernels.cpu.winograd import TransformedWeight
 from vggc.kernels.toom_cook import POINTS, TAPS, transforms
 from vggc.kernels.workloads import Choice, Conv
@@ -107,15 +107,6 @@ def test_layers_share_the_error_of_a_net_in_squares() -> None:
     calls = planned(load("vgg16").graph, 1, resolve("cpu"), "float32")
     share = share_of_error(calls, resolve("cpu"), 1e-5)
     assert share == pytest.approx(1e-5 / 13**0.5)
-
-    machine = Machine.of(tvm.target.Target(HOST))
-    convs = [step.workload for step in calls.steps if isinstance(step.workload, Conv)]
-    assert len(convs) == 13
-    added = [
-        max(template.error for template in templates(conv, machine) if template.error <= share)
-        for conv in convs
-    ]
-    assert sum(error**2 for error in added) <= 1e-10
 
 
 def test_a_net_keeps_to_its_error() -> None:

@@ -270,7 +270,7 @@ class _Planner:
 
     def maps(self, node: Node) -> tuple[Map, ...]:
         """What a node reads, as maps; a vector is a map of one row and one column."""
-        return tuple(_as_map(self.steps[read].output) for read in self.reads(node))
+        return tuple(as_map(self.steps[read].output) for read in self.reads(node))
 
     def map(self, index: int) -> Map:
         """The map that a node's value is written to, with the halo that its readers need."""
@@ -334,7 +334,8 @@ def _is_rows(map_: Map) -> bool:
     return map_.shape == (map_.batch, 1, 1, map_.channels)
 
 
-def _as_map(layout: Layout) -> Map:
+def as_map(layout: Layout) -> Map:
+    """A layout as a map; rows are maps of one pixel."""
     if isinstance(layout, Map):
         return layout
     batch, *features = layout

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from vggc.backends.plan import INPUT, Layout, Plan, Step, output_layout
+from vggc.backends.plan import INPUT, Plan, Step, as_map, output_layout
 from vggc.ir.ops import Activation
 from vggc.kernels.workloads import (
     MAX_INT8_TERMS,
@@ -176,14 +176,6 @@ def as_conv(dense: Dense) -> Conv:
     source = dense.source or Map(dense.batch, 1, 1, dense.in_features)
     output = Map(dense.batch, 1, 1, dense.out_features)
     return Conv(source, output, (source.height, source.width), (1, 1), (0, 0), dense.act)
-
-
-def as_map(layout: Layout) -> Map:
-    """A layout as a map; rows are maps of one pixel."""
-    if isinstance(layout, Map):
-        return layout
-    batch, *features = layout
-    return Map(batch, 1, 1, prod(features))
 
 
 def _signed(calls: Plan) -> tuple[bool, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vggc.cli import console
+from vggc.cli.options import THREADS
 from vggc.cli.sheet import Sheet
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ ENGINES = (
     metavar="ENGINE,…",
     help=f"{ENGINES}.  [default: torch, onnxruntime, openvino, mnn, ncnn, if they are installed]",
 )
-@click.option("--threads", type=click.IntRange(1, 1024), help="[default: all physical cores]")
+@click.option("--threads", type=THREADS, help="[default: all physical cores]")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=15, show_default=True)
 @click.option(
     "--calibrate",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vggc.cli import console
-from vggc.cli.options import IMAGE_SIZE
+from vggc.cli.options import BATCH, IMAGE_SIZE, PRECISION, THREADS
 
 if TYPE_CHECKING:
     from vggc.deploy.artifact import Precision
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     help="Compile for another CPU than this machine's, by LLVM's name: haswell, znver4, …",
 )
 @click.option("--weights", type=click.Path(path_type=Path), help="A safetensors file.")
-@click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True)
+@click.option("--batch", type=BATCH, default=1, show_default=True)
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
 @click.option("--arch", help="GPU architectures to hold code for.  [default: sm_80,sm_90 for cuda]")
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "bf16", "int8"]),
+    type=PRECISION,
     default="float32",
     show_default=True,
     help="What to multiply in; bf16 and int8 are for CPUs with AVX512-BF16 and AVX512-VNNI.",
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 @click.option("--no-db", is_flag=True, help="Choose all kernels by their stated costs.")
 @click.option(
     "--threads",
-    type=click.IntRange(1, 1024),
+    type=THREADS,
     help="Take what was measured with so many threads.  [default: all cores]",
 )
 @click.option(

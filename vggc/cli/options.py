@@ -27,3 +27,6 @@ class ImageSize(click.ParamType[tuple[int, int]]):
 
 
 IMAGE_SIZE = ImageSize()
+BATCH = click.IntRange(1, 1024)
+THREADS = click.IntRange(1, 1024)
+PRECISION = click.Choice(["float32", "bf16", "int8"])

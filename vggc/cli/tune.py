@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vggc.cli import console
-from vggc.cli.options import IMAGE_SIZE
+from vggc.cli.options import BATCH, IMAGE_SIZE, PRECISION, THREADS
 from vggc.cli.sheet import Sheet
 from vggc.diagnostics import CheckFailed
 
@@ -57,18 +57,18 @@ class Duration(click.ParamType[float]):
     help="Tune for another CPU than this machine's, by LLVM's name: haswell, znver4, …",
 )
 @click.option("--budget", type=Duration(), default="10m", show_default=True, help="90s, 10m, 1h.")
-@click.option("--batch", type=click.IntRange(1, 1024), default=1, show_default=True)
+@click.option("--batch", type=BATCH, default=1, show_default=True)
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "bf16", "int8"]),
+    type=PRECISION,
     default="float32",
     show_default=True,
     help="What the kernels multiply in.",
 )
 @click.option(
     "--threads",
-    type=click.IntRange(1, 1024),
+    type=THREADS,
     help="Threads of a kernel.  [default: all cores; with --rpc, the servers' own]",
 )
 @click.option(

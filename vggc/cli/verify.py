@@ -9,13 +9,14 @@ from pathlib import Path
 import click
 
 from vggc.cli import console
+from vggc.cli.options import THREADS
 from vggc.cli.sheet import Sheet
 from vggc.diagnostics import CheckFailed
 
 
 @click.command("verify")
 @click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--threads", type=click.IntRange(1, 1024), help="[default: all physical cores]")
+@click.option("--threads", type=THREADS, help="[default: all physical cores]")
 @click.option("--layers", is_flag=True, help="Show the error of every layer.")
 @click.option(
     "--data",

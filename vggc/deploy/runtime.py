@@ -44,8 +44,8 @@ class Session:
     def load(cls, folder: Path, threads: int | None = None) -> Session:
         """A session for the artifact in `folder`, checked before anything is loaded.
 
-        `threads`, all physical cores unless told, is taken once in a process, by the first
-        session that runs.
+        `threads`, all physical cores unless told, counts for those threads of the caller that
+        have not run a net yet: TVM has a pool of workers for each, which stays as it is.
 
         Raises: UserError when the artifact is damaged or not for this machine.
         """

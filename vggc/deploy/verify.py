@@ -19,6 +19,7 @@ from vggc.deploy import mistakes
 from vggc.deploy.artifact import WEIGHTS, Manifest, Precision, graph_in
 from vggc.deploy.build import lowered_again, unpack
 from vggc.deploy.calibrate import image_files, read_images, spread
+from vggc.deploy.pages import read_in_place
 from vggc.deploy.quantize import digest
 from vggc.deploy.runtime import Session
 from vggc.diagnostics import UserError
@@ -28,7 +29,7 @@ from vggc.kernels.bfloat16 import from_bfloat16
 from vggc.kernels.workloads import Map
 from vggc.passes.fold import fold
 from vggc.preprocessing import Preprocessing
-from vggc.weights import Weights, load, read_tensors, seeded, stored_tensors
+from vggc.weights import Weights, load, read_tensors, seeded
 
 NUM_IMAGES = 100
 """How many of the user's images are compared where they do not say."""
@@ -174,7 +175,7 @@ def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> Weights:
 def _scales(folder: Path, calls: Plan) -> dict[str, float]:
     """The scales of the uint8 values of a plan, by name."""
     names = {name for name in calls.weights if name.endswith(".scale")}
-    stored = stored_tensors(folder / WEIGHTS) if names else {}
+    stored = read_in_place(folder / WEIGHTS, names) if names else {}
     return {name: float(stored[name][0]) for name in names}
 
 

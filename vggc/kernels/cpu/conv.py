@@ -27,7 +27,15 @@ from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
-from vggc.kernels.cpu.loops import clear_halo, elements, function, inside, tile_origin, view
+from vggc.kernels.cpu.loops import (
+    clear_halo,
+    elements,
+    function,
+    in_block,
+    inside,
+    tile_origin,
+    view,
+)
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.template import Cost, Template
 from vggc.kernels.workloads import Conv, Kernel
@@ -255,22 +263,12 @@ def emit(
             side = 2 if conv.pool else 1
             stored = (knobs.images, knobs.rows // side, knobs.columns // side)
 
-            def store(num_channels: int) -> None:
+            for num_channels in in_block(group_block, block, group_out):
                 for n, i, j, c in elements(stored, num_channels, machine.lanes):
                     window = [
                         totals[n, side * i + di, side * j + dj, c]
                         for di, dj in product(range(side), repeat=2)
                     ]
                     value = reduce(T.max, window) + bias[first_channel + c]
-                    at = inside(out, n0 + n, y0 // side + i, x0 // side + j, first_channel + c)
-                    T.buffer_store(y_map, activate(conv.act, value), at)
-
-            rest = group_out - (group_blocks - 1) * block
-            if rest == block:
-                store(block)
-            else:
-                with T.If(group_block < group_blocks - 1):
-                    with T.Then():
-                        store(block)
-                    with T.Else():
-                        store(rest)
+                    place = inside(out, n0 + n, y0 // side + i, x0 // side + j, first_channel + c)
+                    T.buffer_store(y_map, activate(conv.act, value), place)

@@ -23,7 +23,15 @@ from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
 from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT, PIECE
-from vggc.kernels.cpu.loops import elements, function, prefetch, registers, tile_origin, view
+from vggc.kernels.cpu.loops import (
+    elements,
+    function,
+    in_block,
+    prefetch,
+    registers,
+    tile_origin,
+    view,
+)
 from vggc.kernels.cpu.machine import FLOAT, Machine
 from vggc.kernels.cpu.template import Cost, Template
 from vggc.kernels.workloads import Dense, Kernel
@@ -101,14 +109,11 @@ class BlockedColumns:
         return (ceil(outputs / self.block), inputs, self.block)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
-        blocks, inputs, block = self.packed_shape
-        outputs = self.shape[0]
         packed = np.zeros(self.packed_shape, weight.dtype)
-        for index in range(blocks):
-            rows = weight[index * block : (index + 1) * block]
+        for index, block in enumerate(packed):
+            rows = weight[index * self.block : (index + 1) * self.block]
             maps = rows.reshape(len(rows), self.channels, -1)
-            packed[index, :, : len(rows)] = maps.transpose(2, 1, 0).reshape(inputs, len(rows))
-        assert blocks * block >= outputs
+            block[:, : len(rows)] = maps.transpose(2, 1, 0).reshape(-1, len(rows))
         return packed
 
     def unpack(self, packed: np.ndarray) -> np.ndarray:
@@ -191,18 +196,8 @@ def emit(
         for rest in range(streams * length, dense.in_features):
             accumulate(totals, rest)
 
-        def store(count: int) -> None:
+        for count in in_block(k, panel, dense.out_features):
             for row, total in enumerate(totals):
                 for (c,) in elements((), count, lanes):
                     value = activate(dense.act, total[c] + bias[k * panel + c])
                     T.buffer_store(y, value, [n0 + row, k * panel + c])
-
-        rest = dense.out_features - (panels - 1) * panel
-        if rest == panel:
-            store(panel)
-        else:
-            with T.If(k < panels - 1):
-                with T.Then():
-                    store(panel)
-                with T.Else():
-                    store(rest)

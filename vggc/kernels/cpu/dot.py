@@ -27,6 +27,7 @@ from vggc.kernels.cpu.loops import (
     clear_halo,
     elements,
     function,
+    in_block,
     inside,
     tile_origin,
     unrolled,
@@ -211,7 +212,7 @@ def emit(conv: Conv, knobs: ConvKnobs, buffers: dict[str, Buffer]) -> None:
             side = 2 if conv.pool else 1
             kept = (knobs.images, knobs.rows // side, knobs.columns // side)
 
-            def store(num_channels: int) -> None:
+            for num_channels in in_block(k, block, out.channels):
                 for n, i, j, c in elements(kept, num_channels, LANES):
                     window = [
                         sums[n, side * i + di, side * j + dj, c]
@@ -219,18 +220,9 @@ def emit(conv: Conv, knobs: ConvKnobs, buffers: dict[str, Buffer]) -> None:
                     ]
                     channel = k * block + c
                     value = result(conv, buffers, reduce(T.max, window), channel)
-                    at = inside(out, n0 + n, y0 // side + i, x0 // side + j, channel)
-                    T.buffer_store(y, rounded(value, out.format, out.zero), at)
+                    place = inside(out, n0 + n, y0 // side + i, x0 // side + j, channel)
+                    T.buffer_store(y, rounded(value, out.format, out.zero), place)
 
-            rest = out.channels - (num_blocks - 1) * block
-            if rest == block:
-                store(block)
-            else:
-                with T.If(k < num_blocks - 1):
-                    with T.Then():
-                        store(block)
-                    with T.Else():
-                        store(rest)
             if out.shape[-1] > out.channels:
                 with T.If(k == num_blocks - 1), T.Then(), unrolled(*kept) as (n, i, j):
                     clear_padding(y, out, n0 + n, y0 // side + i, x0 // side + j)

@@ -75,6 +75,19 @@ def elements(pixels: tuple[int, ...], channels: int, lanes: int) -> Iterator[tup
             yield *pixel, full * lanes + lane
 
 
+def in_block(block: Expr, size: int, total: int) -> Iterator[int]:
+    """How many of `total` lie in a block of `size`: code for whole blocks, and for the last one."""
+    last, rest = divmod(total, size)
+    if last and rest:
+        with T.If(block < last):
+            with T.Then():
+                yield size
+            with T.Else():
+                yield rest
+    else:
+        yield size if last else rest
+
+
 @contextmanager
 def parallel_rows(map: Map) -> Iterator[tuple[Expr, Expr]]:
     """A task for every row of pixels: the image and the row in it."""

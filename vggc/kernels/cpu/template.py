@@ -12,7 +12,7 @@ Knobs: TypeAlias = Any
 """A frozen dataclass of integers; each template has its own."""
 
 Cost: TypeAlias = tuple[float, ...]
-"""The order of preference, least first: half cycles of one core, then what breaks ties."""
+"""The order of preference, least first: half cycles of all cores, then what breaks ties."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial, reduce
 from itertools import product
-from math import ceil, prod, sqrt
+from math import ceil, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -210,8 +210,7 @@ def kernel(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Kernel
         bias=(conv.output.channels,),
         y=conv.output.shape,
     )
-    rows = ceil(num_tiles(conv, m) / knobs.rows) * knobs.rows
-    return Kernel(f"winograd{m}", asdict(knobs), func, packing, rows * prod(packing.packed_shape))
+    return Kernel(f"winograd{m}", asdict(knobs), func, packing, emitter.macs)
 
 
 @dataclass(frozen=True)
@@ -252,6 +251,12 @@ class Emitter:
     @property
     def num_tiles(self) -> int:
         return num_tiles(self.conv, self.m)
+
+    @property
+    def macs(self) -> int:
+        """The multiply-adds of the GEMM, its last strip filled up; transforms are not counted."""
+        rows = ceil(self.num_tiles / self.knobs.rows) * self.knobs.rows
+        return rows * self.n**2 * self.conv.input.channels * self.num_panels * self.panel
 
     @property
     def row(self) -> int:
@@ -376,9 +381,9 @@ class Emitter:
             T.buffer_store(sums, sums[k] + factor * weight[*place, k], [k])
 
     def fetch_next(self, weight: Buffer, panel: Expr, e: Expr, strip: Expr, c: Expr) -> None:
-        """Bring the weights of the next element into the cache, evenly over the strips.
+        """Ask for a step's share of the weights of the next element.
 
-        They come from memory, at the first strip only if nobody asks before.
+        They would come from memory otherwise, and its first strip wait for them.
         """
         vectors, lanes = self.knobs.vectors, self.machine.lanes
         lines = ceil(vectors / self.knobs.strips)

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from math import ceil, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,9 +113,7 @@ def kernel(conv: Conv, machine: Machine, knobs: WinogradKnobs) -> Kernel:
         bias=(conv.output.channels,),
         y=conv.output.shape,
     )
-    rows = ceil(winograd.num_tiles(conv, M) / knobs.rows) * knobs.rows
-    macs = rows * prod(packing.packed_shape)
-    return Kernel("winograd2-bfloat16", asdict(knobs), func, packing, macs)
+    return Kernel("winograd2-bfloat16", asdict(knobs), func, packing, emitter.macs)
 
 
 class Emitter(winograd.Emitter):
