@@ -8,7 +8,7 @@ from typing import Any
 
 from vggc.deploy.artifact import Attr, Precision, Target
 from vggc.deploy.device_code import DEFAULT_ARCHS
-from vggc.deploy.processor import INSTRUCTIONS, num_cores
+from vggc.deploy.processor import INSTRUCTIONS, instructions, num_cores, plain
 from vggc.diagnostics import Diagnostic, UserError, nearest
 from vggc.tvm_alone import tvm
 
@@ -111,7 +111,7 @@ def resolve(name: str, archs: Sequence[str] = (), mcpu: str | None = None) -> Ta
         if mcpu not in known:
             hint = f"`{nearest(mcpu, known) or host()['mcpu']}`"
             raise UserError(UnknownCpu(None, mcpu, hint))
-        return _cpu(mcpu, {**host(), "mcpu": mcpu})
+        return _cpu(mcpu, _named(mcpu))
     match name:
         case "cpu":
             return _cpu(name, host())
@@ -145,16 +145,53 @@ def _tagged(name: str, archs: Sequence[str]) -> Target:
 
 
 def host() -> dict[str, Attr]:
-    """This machine's CPU."""
-    cpu = tvm.get_global_func("target.llvm_get_system_cpu")()
-    return {"kind": "llvm", "mcpu": str(cpu), "num-cores": num_cores()}
+    """This machine's CPU: its name, and in which instruction sets it differs from that name.
+
+    A virtual machine may hide some of a CPU's, and one that LLVM has no name for has more than
+    the `generic` that it passes for.
+    """
+    attrs = _named(str(tvm.get_global_func("target.llvm_get_system_cpu")()))
+    present = instructions()
+    differing = () if present is None else _differences(attrs, present)
+    return {**attrs, "mattr": differing} if differing else attrs
+
+
+def _named(mcpu: str) -> dict[str, Attr]:
+    """This machine with a CPU of that name."""
+    return {"kind": "llvm", "mcpu": mcpu, "num-cores": num_cores()}
+
+
+def _differences(attrs: dict[str, Attr], present: frozenset[str]) -> tuple[str, ...]:
+    """What turns the instruction sets of a CPU into those `present`, plainly named."""
+    implied = _instruction_sets(attrs)
+    lacking = [name for name in implied if plain(name) not in present]
+    further = {name for name in present if INSTRUCTIONS.fullmatch(name)} - {*map(plain, implied)}
+    known: dict[str, str] = {}
+    if further:
+        for cpu in _archlist(attrs):
+            known |= {plain(name): name for name in _instruction_sets({**attrs, "mcpu": cpu})}
+    more = sorted(known[name] for name in further & known.keys())
+    return (*(f"+{name}" for name in more), *(f"-{name}" for name in lacking))
+
+
+def _instruction_sets(attrs: dict[str, Attr]) -> list[str]:
+    """Those that code for a CPU may use, by LLVM's names."""
+    features = tvm.get_global_func("target.llvm_get_cpu_features")(tvm.target.Target(attrs))
+    return sorted(name for name in map(str, features) if INSTRUCTIONS.fullmatch(name))
+
+
+def _archlist(attrs: dict[str, Attr]) -> list[str]:
+    """LLVM's names of CPUs of a CPU's kind; some are of 32 bits."""
+    archlist = tvm.get_global_func("target.llvm_get_cpu_archlist")
+    return [str(name) for name in archlist(tvm.target.Target(attrs))]
 
 
 def _cpus() -> list[str]:
-    """The CPUs that code for this machine may be for; LLVM's list has some of 32 bits."""
-    names = map(str, tvm.get_global_func("target.llvm_get_cpu_archlist")(tvm.target.Target(host())))
+    """The CPUs that code for this machine may be for."""
     has_feature = tvm.get_global_func("target.target_has_feature")
-    targets = {name: tvm.target.Target({"kind": "llvm", "mcpu": name}) for name in names}
+    targets = {
+        name: tvm.target.Target({"kind": "llvm", "mcpu": name}) for name in _archlist(host())
+    }
     return [
         name
         for name, target in targets.items()
@@ -163,9 +200,7 @@ def _cpus() -> list[str]:
 
 
 def _cpu(name: str, attrs: dict[str, Attr]) -> Target:
-    features = tvm.get_global_func("target.llvm_get_cpu_features")(tvm.target.Target(attrs))
-    sets = sorted(name for name in map(str, features) if INSTRUCTIONS.fullmatch(name))
-    return Target(name, "cpu", attrs, instructions=tuple(sets))
+    return Target(name, "cpu", attrs, instructions=tuple(_instruction_sets(attrs)))
 
 
 def _plain(value: Any) -> Attr:
