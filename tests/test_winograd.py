@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from math import prod
+from typing import Any
 
 import numpy as np
 import pytest
 import tvm
+import tvm_ffi
 from test_kernels_cpu import AVX2, CONVS, HOST, check, conv, library, pooled
 
 from vggc.deploy.build import lowered, planned, share_of_error
@@ -128,3 +132,64 @@ def test_a_kernel_says_how_many_multiplications_it_really_does() -> None:
     for strips in (1, 3):
         knobs = winograd.WinogradKnobs(rows=3, vectors=2, strips=strips, shared=0)
         assert winograd.kernel(work, machine, 4, knobs).macs == 6 * 36 * 32 * 64
+
+
+# Memory
+
+
+def allocated(part: Any) -> int:
+    """The bytes of all buffers that a piece of code asks for."""
+    sizes: list[int] = []
+
+    def add(found: Any) -> None:
+        extents = (int(extent) for extent in found.buffer.shape)
+        sizes.append(np.dtype(found.buffer.dtype).itemsize * prod(extents))
+
+    tvm_ffi.structural_walk(part, (tvm.tirx.AllocBuffer, add))
+    return sum(sizes)
+
+
+def bodies_of_tasks(func: Any) -> list[Any]:
+    found: list[Any] = []
+
+    def add(loop: Any) -> None:
+        if loop.kind == tvm.tirx.ForKind.PARALLEL:
+            found.append(loop.body)
+
+    tvm_ffi.structural_walk(func.body, (tvm.tirx.For, add))
+    return found
+
+
+def offers(batch: int, cores: int) -> Iterator[tuple[Conv, Machine, int, winograd.WinogradKnobs]]:
+    """Everything that there is to choose for the layers of VGG-16 that Winograd is for."""
+    machine = Machine(lanes=16, registers=32, cache=1 << 20, cores=cores)
+    calls = planned(load("vgg16").graph, batch, resolve("cpu"), "float32")
+    for work in {step.workload for step in calls.steps if isinstance(step.workload, Conv)}:
+        for m in POINTS:
+            for knobs in winograd.blocks(work, machine, m):
+                yield work, machine, m, knobs
+
+
+@pytest.mark.parametrize("cores", [1, 2, 64])
+@pytest.mark.parametrize("batch", [1, 4, 16])
+def test_whatever_is_chosen_a_net_keeps_to_its_memory(batch: int, cores: int) -> None:
+    """VGG-16 runs in 130 MB beside its weights on two cores, and may in 200 on any number."""
+    emitters = [winograd.Emitter(*offer) for offer in offers(batch, cores)]
+    assert max(emitter.scratch_bytes for emitter in emitters) < 60e6
+    assert len({emitter.conv for emitter in emitters}) == 12
+    for emitter in np.random.default_rng(batch).choice(np.array(emitters, object), 6):
+        func = winograd.kernel(emitter.conv, emitter.machine, emitter.m, emitter.knobs).func
+        inside = sum(map(allocated, bodies_of_tasks(func)))
+        beside = allocated(func.body) - inside
+        # Registers and the halves of a transform are a few vectors more.
+        excess = beside + cores * inside - emitter.scratch_bytes
+        assert 0 <= excess < cores * (64 << 10)
+
+
+def test_a_layer_too_large_for_the_memory_of_many_cores_has_fewer_choices() -> None:
+    work = conv((16, 56, 56, 512), 512, halos=(1, 1))
+    most = [
+        max(knobs.block for knobs in winograd.blocks(work, Machine(16, 32, cores=cores), 6))
+        for cores in (1, 8, 64)
+    ]
+    assert most[0] > most[1] > most[2]

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial, reduce
 from itertools import product
-from math import ceil, sqrt
+from math import ceil, prod, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,9 @@ ROUNDING = {2: 2.8e-8, 4: 8e-8, 6: 3.2e-7}
 # More would leave too few rows to read the weights for.
 MAX_VECTORS = 4
 STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-MAX_BLOCK_BYTES = 24 << 20
+# Of the blocks of all threads, where each core has one: a net promises to take little memory
+# beside its weights, and more would lie in no cache anyway.
+MAX_SCRATCH_BYTES = 48 << 20
 # What was measured, in half cycles: a vector's transforms over n³, a vector of weights from the
 # cache, what a strip costs beside its products for each of its sums, a parallel loop.
 BEGIN, FINISH, WEIGHTS, OVERHEAD, BARRIER = 2.5, 1.8, 5, 4, 20_000
@@ -145,18 +147,21 @@ def templates(conv: Conv, machine: Machine) -> tuple[Template, ...]:
 
 
 def blocks(conv: Conv, machine: Machine, m: int) -> Iterator[WinogradKnobs]:
-    """Register tiles that use most of the registers, and blocks that end where the map does."""
+    """Register tiles that use most of the registers, and blocks that end where the map does.
+
+    There may be none within `MAX_SCRATCH_BYTES`.
+    """
     tiles = num_tiles(conv, m)
-    tile_bytes = FLOAT * (m + TAPS - 1) ** 2 * conv.input.channels
     for vectors in range(1, min(ceil(conv.output.channels / machine.lanes), MAX_VECTORS) + 1):
         most = min((machine.registers - 1) // vectors - 1, tiles)
         for rows in range(ceil(most / 2), most + 1):
             whole = ceil(tiles / rows)
             counts = {strips for strips in STRIPS if strips < whole} | {whole}
             for strips in sorted(counts):
-                if strips == 1 or strips * rows * tile_bytes <= MAX_BLOCK_BYTES:
-                    for shared in (0, 1):
-                        yield WinogradKnobs(rows, vectors, strips, shared)
+                for shared in (0, 1):
+                    knobs = WinogradKnobs(rows, vectors, strips, shared)
+                    if Emitter(conv, machine, m, knobs).scratch_bytes <= MAX_SCRATCH_BYTES:
+                        yield knobs
 
 
 def num_tiles(conv: Conv, m: int) -> int:
@@ -266,9 +271,26 @@ class Emitter:
         """
         return self.steps + self.machine.lanes
 
+    @property
+    def kept_shape(self) -> tuple[int, int]:
+        """A block's transformed input."""
+        return self.n**2, self.knobs.block * self.row + self.machine.lanes
+
+    @property
+    def products_shape(self) -> tuple[int, int, int]:
+        """The products of a block with one panel."""
+        return self.n**2, self.knobs.block, self.panel
+
+    @property
+    def scratch_bytes(self) -> int:
+        """The bytes of both, of all threads together where there are as many as cores."""
+        kept, products = (FLOAT * prod(shape) for shape in (self.kept_shape, self.products_shape))
+        threads = self.machine.cores
+        return (kept if self.knobs.shared else threads * kept) + threads * products
+
     def kept(self) -> Buffer:
         """The memory of a block's transformed input."""
-        return scratch(self.n**2, self.knobs.block * self.row + self.machine.lanes)
+        return scratch(*self.kept_shape)
 
     def emit(self, x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
         block = self.knobs.block
@@ -276,7 +298,7 @@ class Emitter:
         clear_halo(y, self.conv.output)
 
         def panels(first: Expr | int, moved: Buffer, index: Expr) -> None:
-            products = scratch(self.n**2, block, self.panel)
+            products = scratch(*self.products_shape)
             self.multiply(moved, weight, index, products, self.strips(first))
             with T.serial(self.count(first)) as tile:
                 self.finish(products, tile, first + tile, index, bias, y)
