@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("TVM_NUM_THREADS", "2")
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
@@ -371,6 +372,39 @@ def test_a_machine_has_its_targets_registers(target: dict[str, str], machine: Ma
     assert (found.lanes, found.registers) == (machine.lanes, machine.registers)
     two = Machine.of(tvm.target.Target({"kind": "llvm", "num-cores": 2, **target}))
     assert (found.cores, two.cores) == (1, 2)
+
+
+def test_no_core_waits_for_the_last_task_of_another() -> None:
+    """1000 channels are 63 vectors, 9 blocks of 7: two cores would take as long as for 10."""
+    work = conv((1, 1, 1, 256), 1000, kernel=1)
+    blocks = {}
+    for cores in (1, 2, 4, 16):
+        best = choices(work, Machine(lanes=16, registers=32, cores=cores))[0]
+        blocks[cores] = math.ceil(1000 / (16 * dict(best.knobs)["vectors"]))
+    assert blocks == {1: 9, 2: 8, 4: 8, 16: 16}
+
+
+def test_no_core_waits_for_the_last_columns_of_another() -> None:
+    """Of a depthwise 1×20 map, one core prefers wide tiles, four a quarter of the map each."""
+    work = GROUPED["depthwise"]
+    work = replace(
+        work,
+        input=replace(work.input, batch=1, height=1, width=20),
+        output=replace(work.output, batch=1, height=1, width=20),
+    )
+    columns = {
+        cores: dict(choices(work, Machine(16, 32, cores=cores))[0].knobs)["columns"]
+        for cores in (1, 4)
+    }
+    assert columns[1] > columns[4] == 5
+
+
+def test_cores_share_the_memory_but_not_their_caches() -> None:
+    far = 1 << 30
+    one, two, many = (Machine(16, 32, 1 << 20, cores) for cores in (1, 2, 32))
+    assert one.delivery(far) == two.delivery(far) > 2 * many.delivery(far)
+    for size in (1 << 20, 8 << 20):
+        assert one.delivery(size) == many.delivery(size) > one.delivery(far)
 
 
 @pytest.mark.parametrize("extent", [224, 112, 56, 28, 14])

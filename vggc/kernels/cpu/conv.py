@@ -89,34 +89,40 @@ def template(conv: Conv, machine: Machine) -> Template:
     )
 
 
-def count(conv: Conv, machine: Machine, knobs: ConvKnobs) -> int:
-    """The tiles that cover the output, in all groups."""
+def num_tasks(conv: Conv, machine: Machine, knobs: ConvKnobs) -> int:
+    """The rows of tiles that cover the output, in all groups: what cores divide."""
     out = conv.output
     return (
         conv.groups
         * ceil(out.channels // conv.groups / (machine.lanes * knobs.vectors))
         * ceil(out.batch / knobs.images)
         * ceil(conv.grid[0] / knobs.rows)
-        * ceil(conv.grid[1] / knobs.columns)
     )
+
+
+def count(conv: Conv, machine: Machine, knobs: ConvKnobs) -> int:
+    """The tiles that cover the output, in all groups."""
+    return num_tasks(conv, machine, knobs) * ceil(conv.grid[1] / knobs.columns)
 
 
 def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Cost:
     """The order of preference of tiles, least first.
 
-    First the half cycles that all tiles spend on their reductions, on a core
-    that starts two multiply-adds and two loads a cycle and gets a vector of weights from
-    L2 every other cycle. Then the weights read, then the pixels read. Then tall tiles
-    go first: those that follow one another in a row share more of their input.
+    First the half cycles that all cores spend on the reductions of tiles until the last is
+    done, each core one that starts two multiply-adds and two loads a cycle and gets a vector of
+    weights from L2 every other cycle. Then the weights read, then the pixels read. Then tall
+    tiles go first: those that follow one another in a row share more of their input.
     """
     num_tiles = count(conv, machine, knobs)
+    rounds = ceil(num_tasks(conv, machine, knobs) / machine.cores)
+    columns = ceil(conv.grid[1] / knobs.columns)
     multiply_adds = knobs.pixels * knobs.vectors
     loads = knobs.pixels + knobs.vectors
     step = max(multiply_adds, loads, 4 * knobs.vectors, MULTIPLY_ADDS_IN_FLIGHT)
     sizes = zip((knobs.rows, knobs.columns), conv.stride, conv.kernel, strict=True)
     pixels_read = prod((size - 1) * stride + window for size, stride, window in sizes)
     return (
-        num_tiles * step * prod(conv.weight_shape[1:]),
+        machine.cores * rounds * columns * step * prod(conv.weight_shape[1:]),
         num_tiles * knobs.vectors,
         num_tiles * knobs.images * pixels_read,
         -knobs.rows,

@@ -89,18 +89,18 @@ def template(conv: Conv, machine: Machine) -> Template:
 def cost(conv: Conv, machine: Machine, knobs: DepthwiseKnobs) -> Cost:
     """The order of preference of tiles, least first.
 
-    The half cycles that all tiles of a row spend on one row of taps, on a core that starts
-    two multiply-adds and two loads a cycle; then the vectors they load.
+    The half cycles that all cores spend until the last is done, each core one that starts two
+    multiply-adds and two loads a cycle; then the vectors that all tiles load.
     """
-    out, taps = conv.output, conv.kernel[1]
-    num_tiles = ceil(out.width / knobs.columns) * ceil(
-        out.channels / (machine.lanes * knobs.vectors)
-    )
+    out, (rows, taps) = conv.output, conv.kernel
+    num_tasks = out.batch * out.height * ceil(out.width / knobs.columns)
+    rounds = ceil(num_tasks / machine.cores)
+    blocks = ceil(out.channels / (machine.lanes * knobs.vectors))
     read = min((knobs.columns - 1) * conv.stride[1] + taps, knobs.columns * taps)
     loads = (read + taps) * knobs.vectors
     multiply_adds = knobs.columns * knobs.vectors * taps
     step = max(multiply_adds, loads, MULTIPLY_ADDS_IN_FLIGHT * taps)
-    return num_tiles * step, num_tiles * loads
+    return machine.cores * rounds * blocks * rows * step, num_tasks * blocks * rows * loads
 
 
 def kernel(conv: Conv, machine: Machine, knobs: DepthwiseKnobs) -> Kernel:

@@ -12,6 +12,9 @@ FLOAT = 4
 SHARED_CACHE = 16 << 20
 """What several cores share a cache of, in bytes: what is usual."""
 
+MEMORY_OF_CORE, MEMORY_OF_ALL = 3.0, 16.0
+"""Bytes a half cycle that memory gives to one core, and to all cores together: what is usual."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -26,10 +29,15 @@ class Machine:
     cores: int = 1
 
     def delivery(self, size: int) -> float:
-        """The bytes a half cycle in which a core gets what lies among `size` bytes."""
+        """The bytes a half cycle in which a core gets what lies among `size` bytes.
+
+        All cores read at once: they share the memory, but caches grow with their number.
+        """
         if size <= self.cache:
             return 32.0
-        return 8.0 if size <= SHARED_CACHE else 3.0
+        if size <= SHARED_CACHE:
+            return 8.0
+        return min(MEMORY_OF_CORE, MEMORY_OF_ALL / self.cores)
 
     @classmethod
     def of(cls, target: tvm.target.Target) -> Machine:
