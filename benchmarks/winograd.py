@@ -123,8 +123,8 @@ def show_layers() -> None:
 # Nets
 
 
-def chosen(algorithm: str, workload: Workload) -> Choice | None:
-    """The cheapest choice of an algorithm; None where it does not apply."""
+def chosen(algorithm: str, workload: Workload, max_error: float) -> Choice | None:
+    """The cheapest choice of an algorithm, whatever its error; None where it does not apply."""
     found = (each for each in choices(workload, MACHINE, 1.0) if each.algorithm == algorithm)
     return next(found, None)
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,25 @@ from worker_tasks import behave
 
 from vggc.cli import cli
 from vggc.deploy.artifact import open_artifact
-from vggc.deploy.build import linker, planned
+from vggc.deploy.build import linker, planned, share_of_error
 from vggc.deploy.targets import resolve
 from vggc.deploy.tuning import remote, tuner
 from vggc.deploy.tuning.database import FAILED, RECORDS, WORKLOADS, Measured, opened, read
 from vggc.deploy.tuning.lookup import choices_for
 from vggc.deploy.tuning.measure import Built, Outcome, Server, Timing, difference
 from vggc.deploy.tuning.search import TRUSTED, neighbours, proposals
-from vggc.deploy.tuning.space import Space, Task, canonical, choice_of
+from vggc.deploy.tuning.space import Space, Task, canonical, choice_of, choices, machine
 from vggc.deploy.tuning.tuner import Course, Layer, layers_of, tune
 from vggc.deploy.tuning.workers import Crew, Died, Failed
 from vggc.deploy.verify import verify
 from vggc.diagnostics import UserError
 from vggc.ir.ops import RELU
+from vggc.kernels import cpu
 from vggc.kernels.workloads import Choice, Conv, Dense, Map, Workload
 
 CONV = Conv(Map(1, 9, 9, 8, 1), Map(1, 9, 9, 16), (3, 3), (1, 1), (1, 1), None)
+DEEP = Conv(Map(1, 28, 28, 64, 1), Map(1, 28, 28, 64), (3, 3), (1, 1), (1, 1), None)
+HOST = resolve("cpu")
 
 
 def task(workload: Workload = CONV, threads: int = 1) -> Task:
@@ -539,7 +543,8 @@ def test_an_artifact_keeps_choices_of_which_no_database_knows(
     unusual: dict[str, Choice] = {}
     with opened(database) as store:
         for layer in layers_of(calls, target, 3):
-            choice = layer.task.choices[-1]
+            default, choice = layer.task.choices[0], layer.task.choices[-1]
+            store.add(layer.task, default, 2e-6)
             store.add(layer.task, choice, 1e-6)
             unusual |= dict.fromkeys(layer.layers, choice)
     arguments = ["compile", str(tiny_file), "--db", str(database), "--threads", "3"]
@@ -570,11 +575,96 @@ def test_compile_reads_the_default_database(
     target = resolve("cpu")
     of_nothing = choices_for(target, None, 1)
     with opened(tmp_path / "vggc" / "tuning") as database:
+        database.add(task(), task().choices[0], 2e-6)
         database.add(task(), task().choices[5], 1e-6)
-    assert choices_for(target, None, 1)(CONV) == task().choices[5]
-    assert choices_for(target, None, 2)(CONV) is None
-    assert choices_for(target, None, 1, ignore=True)(CONV) is None
-    assert of_nothing(CONV) is None
+    assert choices_for(target, None, 1)(CONV, inf) == task().choices[5]
+    assert choices_for(target, None, 2)(CONV, inf) is None
+    assert choices_for(target, None, 1, ignore=True)(CONV, inf) is None
+    assert of_nothing(CONV, inf) is None
+
+
+def of(algorithm: str) -> list[Choice]:
+    """The choices of an algorithm for `DEEP` in order."""
+    return [choice for choice in task(DEEP).choices if choice.algorithm == algorithm]
+
+
+def test_a_record_counts_for_every_error_that_its_choice_keeps_to(tmp_path: Path) -> None:
+    """Whatever error was allowed when it was measured."""
+    loose = task(DEEP)
+    assert loose.text == replace(loose, max_error=0).text
+    with opened(tmp_path) as database:
+        for place, algorithm in enumerate(("winograd6", "winograd4", "winograd2", "direct")):
+            database.add(loose, of(algorithm)[0], (2 * place + 2) * 1e-6)
+            database.add(loose, of(algorithm)[1], (2 * place + 1) * 1e-6)
+    choice_of = choices_for(loose.target, tmp_path, 1)
+    found = cpu.templates(DEEP, machine(HOST))
+    assert len({template.error for template in found}) == 4
+    for template in found:
+        assert choice_of(DEEP, template.error) == of(template.algorithm)[1]
+
+
+def test_what_was_never_compared_with_the_default_is_not_taken(tmp_path: Path) -> None:
+    """Measured within a small error, direct kernels say nothing against Winograd's."""
+    strict = replace(task(DEEP), max_error=0)
+    with opened(tmp_path) as database:
+        for number, choice in enumerate(strict.choices[:9]):
+            database.add(strict, choice, (number + 1) * 1e-3)
+    choice_of = choices_for(strict.target, tmp_path, 1)
+    assert choice_of(DEEP, 0) == strict.choices[0]
+    assert choice_of(DEEP, 1) is None
+    with opened(tmp_path) as database:
+        database.add(task(DEEP), task(DEEP).choices[0], 1e-2)
+    assert choice_of(DEEP, 1) is None
+    assert choices_for(strict.target, tmp_path, 1)(DEEP, 1) == strict.choices[0]
+
+
+def test_tune_measures_what_compile_chooses_among(tmp_path: Path, tiny_file: Path) -> None:
+    """At any error: each of the kernels that compile asks for is tuned, with the same choices."""
+    target, graph = resolve("cpu"), program(TINY.replace("3x16x16", "32x16x16")).graph
+    calls = planned(graph, 1, target, "float32")
+    offered = []
+    for budget in (1.0, 1e-5, 1e-6, 0.0):
+        share = share_of_error(calls, target, budget)
+        layers = layers_of(calls, target, 1, share)
+        by_text = {layer.task.text: layer.task for layer in layers}
+        asked = [(step.workload, Task(canonical(step.workload), target, 1)) for step in calls.steps]
+        for workload, unlimited in asked:
+            if task_ := by_text.get(unlimited.text):
+                assert task_.choices == choices(workload, target, share)
+            else:
+                assert len(choices(workload, target, share)) < 2
+        offered.append(sum(len(layer.task.choices) for layer in layers))
+    assert offered == sorted(offered, reverse=True)
+    assert offered[0] > offered[-1]
+
+
+def test_a_net_tuned_within_one_error_is_compiled_within_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Pretender(monkeypatch, by_place)
+    spec, database = tmp_path / "deep.vgg", tmp_path / "db"
+    spec.write_text("net deep input 64x28x28\n conv3-64 | conv3-64")
+    common = [str(spec), "--threads", "1", "--db", str(database), "--json"]
+
+    def invoked(command: str, *more: str) -> dict[str, Any]:
+        done = CliRunner().invoke(cli, [command, *common, *more], catch_exceptions=False)
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
+
+    first = invoked("tune", "--max-error", "1e-6")
+    assert 0 < first["measured"] < len(task(DEEP).choices)
+    for error, tuned in (("1e-6", 2), ("0", 2), ("1e-2", 0)):
+        folder = tmp_path / f"artifact{error}"
+        made = invoked("compile", "--max-error", error, "-o", str(folder))
+        assert (made["tuned"], made["by_cost_model"]) == (tuned, 2 - tuned)
+        limit = float(error) / 2**0.5
+        for kernel in open_artifact(folder).kernels:
+            if kernel.workload == "Conv":
+                assert kernel.algorithm in {c.algorithm for c in choices(DEEP, HOST, limit)}
+    second = invoked("tune", "--max-error", "1e-2")
+    assert second["measured"] + first["measured"] == len(task(DEEP).choices)
+    made = invoked("compile", "--max-error", "1e-2", "-o", str(tmp_path / "last"))
+    assert made["tuned"] == 2
 
 
 def test_a_database_that_is_named_must_be_there(tmp_path: Path) -> None:

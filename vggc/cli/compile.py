@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vggc.cli import console
-from vggc.cli.options import BATCH, IMAGE_SIZE, PRECISION, THREADS
+from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS
 
 if TYPE_CHECKING:
     from vggc.deploy.artifact import Precision
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--max-error",
-    type=click.FloatRange(0, 1),
+    type=MAX_ERROR,
     help="Relative L2 error that fast algorithms may add to the net's outputs.  [default: 1e-5]",
 )
 @click.option(
@@ -111,7 +111,7 @@ def command(
     if db is not None and no_db:
         raise click.UsageError("--db and --no-db exclude each other")
     from vggc.cli.subject import choose
-    from vggc.deploy.build import Job, build_artifact, error_budget, planned, share_of_error
+    from vggc.deploy.build import Job, build_artifact, error_budget
     from vggc.deploy.calibrate import chosen_images
     from vggc.deploy.targets import require_precision, resolve
     from vggc.deploy.tuning.lookup import choices_for
@@ -121,10 +121,7 @@ def command(
     budget = error_budget(machine, precision, max_error)
     images = chosen_images(precision, calibrate, num_images)
     subject = choose(spec, weights, seed, size)
-    share = share_of_error(
-        planned(subject.program.graph, batch, machine, precision), machine, budget
-    )
-    choice_of = choices_for(machine, db, threads, ignore=no_db, max_error=share)
+    choice_of = choices_for(machine, db, threads, ignore=no_db)
     net = subject.program.net
     folder = out or Path("artifacts") / f"{net.name}-{machine.name.replace('/', '-')}"
     if images:

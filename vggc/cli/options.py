@@ -29,4 +29,5 @@ class ImageSize(click.ParamType[tuple[int, int]]):
 IMAGE_SIZE = ImageSize()
 BATCH = click.IntRange(1, 1024)
 THREADS = click.IntRange(1, 1024)
+MAX_ERROR = click.FloatRange(0, 1)
 PRECISION = click.Choice(["float32", "bf16", "int8"])

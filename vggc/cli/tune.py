@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vggc.cli import console
-from vggc.cli.options import BATCH, IMAGE_SIZE, PRECISION, THREADS
+from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS
 from vggc.cli.sheet import Sheet
 from vggc.diagnostics import CheckFailed
 
@@ -67,6 +67,11 @@ class Duration(click.ParamType[float]):
     help="What the kernels multiply in.",
 )
 @click.option(
+    "--max-error",
+    type=MAX_ERROR,
+    help="Measure what `vggc compile` chooses among with the same.  [default: 1e-5]",
+)
+@click.option(
     "--threads",
     type=THREADS,
     help="Threads of a kernel.  [default: all cores; with --rpc, the servers' own]",
@@ -87,6 +92,7 @@ def command(
     batch: int,
     size: tuple[int, int] | None,
     precision: Precision,
+    max_error: float | None,
     threads: int | None,
     db: Path | None,
     rpc: str | None,
@@ -103,7 +109,7 @@ def command(
     """
     if (rpc is None) != (key is None):
         raise click.UsageError("--rpc HOST:PORT and --key KEY go together")
-    from vggc.deploy.build import linker, planned
+    from vggc.deploy.build import error_budget, linker, planned, share_of_error
     from vggc.deploy.targets import require_precision, resolve
     from vggc.deploy.tuning.database import default_folder, opened
     from vggc.deploy.tuning.lookup import default_threads
@@ -115,6 +121,7 @@ def command(
     machine = resolve(target, mcpu=mcpu)
     require_tunable(machine, here=rpc is None)
     require_precision(machine, precision)
+    error = error_budget(machine, precision, max_error)
     program = load(spec)
     if size is not None:
         program = program.replace(with_input(program.net, size))
@@ -126,7 +133,7 @@ def command(
         where = f"{len(found)} servers `{key}`" if len(found) > 1 else f"the server `{key}`"
     else:
         servers, number, where = [None], threads or default_threads(machine), "this machine"
-    layers = layers_of(calls, machine, number)
+    layers = layers_of(calls, machine, number, share_of_error(calls, machine, error))
     if not layers:
         raise CheckFailed(f"nothing to tune: no kernel of {program.net.name} leaves a choice")
     folder = db or default_folder()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import inf, sqrt
 from pathlib import Path
@@ -53,11 +53,15 @@ MAX_ERROR = 1e-5
 FORMATS: dict[Precision, Format] = {"float32": "float32", "bf16": "bfloat16", "int8": "uint8"}
 
 
-ChoiceOf: TypeAlias = Callable[[Workload], Choice | None]
-"""The choice for a workload; None for that of least stated cost."""
+ChoiceOf: TypeAlias = Callable[[Workload, float], Choice | None]
+"""The choice for a workload, of those that add so much relative error at most; None for that of
+least stated cost."""
+
+Chosen: TypeAlias = Callable[[Workload], Choice | None]
+"""The same where it is known how much error that is."""
 
 
-def by_cost(workload: Workload) -> Choice | None:
+def by_cost(workload: Workload, max_error: float = inf) -> Choice | None:
     """What there is to say where nothing was measured."""
     return None
 
@@ -79,7 +83,7 @@ class Job:
     """What int8 is calibrated on."""
     choice_of: ChoiceOf = by_cost
     max_error: float = MAX_ERROR
-    """The relative L2 error that the net's arithmetic may make where a kernel is not chosen."""
+    """The relative L2 error that the net's arithmetic may make."""
 
 
 def _image_shape(graph: Graph) -> tuple[int, int, int]:
@@ -121,7 +125,7 @@ def share_of_error(calls: Plan, target: Target, budget: float) -> float:
     return budget / sqrt(max(rounding, 1))
 
 
-def kernels_for(target: Target, choice_of: ChoiceOf = by_cost, max_error: float = inf) -> KernelOf:
+def kernels_for(target: Target, choice_of: Chosen = by_cost, max_error: float = inf) -> KernelOf:
     """The kernels for a target; each not chosen adds an error of at most `max_error`."""
     match target.kind:
         case "cpu":
@@ -145,13 +149,12 @@ def lowered(
     batch: int,
     target: Target,
     precision: Precision = "float32",
-    choice_of: ChoiceOf = by_cost,
     max_error: float = MAX_ERROR,
 ) -> tuple[Plan, Lowered]:
-    """The calls of a compiled net, folded, and the kernels behind them."""
+    """The calls of a compiled net, folded, and the kernels behind them, by stated cost."""
     calls = planned(graph, batch, target, precision)
     share = share_of_error(calls, target, max_error)
-    return calls, lower(calls, kernels_for(target, choice_of, share))
+    return calls, lower(calls, kernels_for(target, max_error=share))
 
 
 def lowered_again(folder: Path, graph: Graph, manifest: Manifest) -> tuple[Plan, Lowered]:
@@ -183,9 +186,10 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
     refuse_full(folder)
     folded = fold(job.graph)
     weights = folded.weights(job.weights)
-    calls, code = lowered(
-        job.graph, job.batch, job.target, job.precision, job.choice_of, job.max_error
-    )
+    calls = planned(job.graph, job.batch, job.target, job.precision)
+    share = share_of_error(calls, job.target, job.max_error)
+    choices = {step.workload: job.choice_of(step.workload, share) for step in calls.steps}
+    code = lower(calls, kernels_for(job.target, choices.get, share))
     ranges: dict[str, Range] = {}
     if job.precision == "int8":
         images = read_images(job.images, job.preprocessing)
@@ -212,7 +216,7 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
             weights_from=job.weights_from,
             float32_sha256="" if job.precision == "float32" else digest(weights),
             weights={name: packed[name].shape for name in calls.weights},
-            kernels=_entries(job, calls, code.kernels),
+            kernels=_entries(job.target, calls, code.kernels, choices),
             files=files,
         )
         manifest = replace(manifest, sha256=manifest.digest)
@@ -279,8 +283,15 @@ def unpack(calls: Plan, kernels: tuple[Kernel, ...], packed: Weights) -> Weights
     return weights
 
 
-def _entries(job: Job, calls: Plan, kernels: tuple[Kernel, ...]) -> tuple[KernelEntry, ...]:
-    chosen_by = {step.workload: _chosen_by(job, step.workload) for step in calls.steps}
+def _entries(
+    target: Target,
+    calls: Plan,
+    kernels: tuple[Kernel, ...],
+    choices: Mapping[Workload, Choice | None],
+) -> tuple[KernelEntry, ...]:
+    chosen_by = {
+        workload: _chosen_by(target, workload, choice) for workload, choice in choices.items()
+    }
     return tuple(
         KernelEntry(
             step.layer,
@@ -295,11 +306,11 @@ def _entries(job: Job, calls: Plan, kernels: tuple[Kernel, ...]) -> tuple[Kernel
     )
 
 
-def _chosen_by(job: Job, workload: Workload) -> ChosenBy:
-    if job.target.kind == "cuda":
+def _chosen_by(target: Target, workload: Workload, choice: Choice | None) -> ChosenBy:
+    if target.kind == "cuda":
         return "only"
     from vggc.kernels import cpu
 
-    if len(cpu.choices(workload, cpu.Machine.of(tvm_target(job.target)), inf)) < 2:
+    if len(cpu.choices(workload, cpu.Machine.of(tvm_target(target)))) < 2:
         return "only"
-    return "measurement" if job.choice_of(workload) else "cost model"
+    return "measurement" if choice else "cost model"

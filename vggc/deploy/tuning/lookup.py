@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 from vggc.deploy.artifact import Target
@@ -12,7 +11,6 @@ from vggc.deploy.tuning import mistakes
 from vggc.deploy.tuning.database import RECORDS, default_folder, read
 from vggc.deploy.tuning.space import Task, canonical, choices, require_tunable
 from vggc.diagnostics import UserError
-from vggc.kernels.cpu import MAX_ERROR
 from vggc.kernels.workloads import Choice, Workload
 
 
@@ -28,12 +26,12 @@ def choices_for(
     threads: int | None,
     *,
     ignore: bool = False,
-    max_error: float = MAX_ERROR,
 ) -> ChoiceOf:
-    """The fastest choices that were measured for a target, with so many threads, of those
-    that add a relative error of at most `max_error`.
+    """The fastest choices that were measured for a target, with so many threads.
 
-    `folder` is the default database's where it is None. None for what was not measured.
+    `folder` is the default database's where it is None. None for what was not measured, and
+    where what was, within a smaller error perhaps, was never compared with the choice of least
+    stated cost.
 
     Raises: UserError where the database is damaged, or one was named that there is none of or
         that says nothing about such targets.
@@ -47,11 +45,12 @@ def choices_for(
     known = read(folder or default_folder())
     number = threads or default_threads(target)
 
-    @cache
-    def choice_of(workload: Workload) -> Choice | None:
-        task = Task(canonical(workload), target, number)
+    def choice_of(workload: Workload, max_error: float) -> Choice | None:
+        task = Task(canonical(workload), target, number, max_error)
         measured = known.get(task.text)
+        if measured is None or task.choices[0] not in measured.seconds:
+            return None
         # Of the very workload: what is canonical might leave it fewer choices.
-        return measured.best(choices(workload, target, max_error)) if measured else None
+        return measured.best(choices(workload, target, max_error))
 
     return choice_of

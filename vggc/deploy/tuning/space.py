@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from math import inf
 from typing import Any
 
 from tvm.s_tir import Schedule
@@ -39,12 +40,14 @@ KNOB = "vggc.knob."
 class Task:
     """A workload on a CPU with a number of threads: what is measured once and for all.
 
-    `workload` is `canonical`.
+    `workload` is `canonical`. `max_error`, the relative L2 error that a choice may add, decides
+    which choices there are, and nothing about what is known of them.
     """
 
     workload: Workload
     target: Target
     threads: int
+    max_error: float = inf
 
     @cached_property
     def text(self) -> str:
@@ -61,7 +64,7 @@ class Task:
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
         """Every way to carry it out, the one of least stated cost first."""
-        return choices(self.workload, self.target)
+        return choices(self.workload, self.target, self.max_error)
 
 
 def require_tunable(target: Target, *, here: bool) -> None:
@@ -76,10 +79,10 @@ def require_tunable(target: Target, *, here: bool) -> None:
         raise UserError(mistakes.CannotMeasureHere(None, target.name, reason_against))
 
 
-def choices(
-    workload: Workload, target: Target, max_error: float = cpu.MAX_ERROR
-) -> tuple[Choice, ...]:
-    """Every way to carry out a workload on a CPU, the one of least stated cost first."""
+def choices(workload: Workload, target: Target, max_error: float) -> tuple[Choice, ...]:
+    """Every way to carry out a workload on a CPU with so much error, the one of least stated
+    cost first.
+    """
     return cpu.choices(workload, machine(target), max_error)
 
 

@@ -7,9 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from statistics import mean
 from typing import TypeAlias
@@ -105,12 +105,17 @@ Watch: TypeAlias = Callable[[Course, str], None]
 """Told how it goes, and what comes next in words."""
 
 
-def layers_of(plan: Plan, target: Target, threads: int) -> tuple[Layer, ...]:
-    """The kernels of a plan that leave something to choose, in order."""
+def layers_of(
+    plan: Plan, target: Target, threads: int, max_error: float = inf
+) -> tuple[Layer, ...]:
+    """The kernels of a plan that leave something to choose, in order.
+
+    A choice adds a relative L2 error of at most `max_error`.
+    """
     tasks: dict[str, Task] = {}
     names: dict[str, list[str]] = {}
     for step in plan.steps:
-        task = Task(canonical(step.workload), target, threads)
+        task = Task(canonical(step.workload), target, threads, max_error)
         tasks.setdefault(task.text, task)
         names.setdefault(task.text, []).append(step.layer)
     return tuple(
@@ -131,7 +136,9 @@ def tune(
     Everything measured is in the database at once; Ctrl-C ends it early.
     """
     course = Course(layers, budget)
-    course.stale = sum(database.measured(layer.task).stale(layer.task.choices) for layer in layers)
+    for layer in layers:
+        there_are = replace(layer.task, max_error=inf).choices
+        course.stale += database.measured(layer.task).stale(there_are)
     for layer in layers:
         _note(layer, database)
     with ExitStack() as stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import assert_never
 
 from vggc.kernels.cpu import (
@@ -42,16 +43,9 @@ from vggc.kernels.workloads import (
 __all__ = ["Machine", "choices", "kernel", "templates"]
 
 
-MAX_ERROR = 3e-6
-"""The relative L2 error that one layer's arithmetic may add unless a caller says otherwise: that
-of each of a dozen layers which together add 1e-5.
-"""
-
-
-def choices(
-    workload: Workload, machine: Machine, max_error: float = MAX_ERROR
-) -> tuple[Choice, ...]:
-    """Every way to carry out `workload` within `max_error`, that of least stated cost first.
+def choices(workload: Workload, machine: Machine, max_error: float = inf) -> tuple[Choice, ...]:
+    """Every way to carry out `workload` that adds a relative L2 error of at most `max_error`,
+    that of least stated cost first.
 
     Empty where there is nothing to choose.
     """
@@ -68,11 +62,11 @@ def kernel(
     workload: Workload,
     machine: Machine,
     choice: Choice | None = None,
-    max_error: float = MAX_ERROR,
+    max_error: float = inf,
 ) -> Kernel:
     """Code for `workload`, the same function whenever all arguments are the same.
 
-    `choice` is any way to carry it out, by default the first of `choices`.
+    `choice` is any way to carry it out, by default the first of `choices` within `max_error`.
 
     Raises: ValueError for a choice that is none.
     """
