@@ -34,6 +34,7 @@ from vggc.kernels.cpu import Machine, choices, kernel
 from vggc.kernels.cpu import conv as conv_template
 from vggc.kernels.cpu import dense as dense_template
 from vggc.kernels.cpu import depthwise as depthwise_template
+from vggc.kernels.cpu import dot as dot_template
 from vggc.kernels.workloads import (
     AvgPool,
     Choice,
@@ -397,6 +398,27 @@ def test_no_core_waits_for_the_last_columns_of_another() -> None:
         for cores in (1, 4)
     }
     assert columns[1] > columns[4] == 5
+
+
+def test_a_kernel_says_how_many_multiplications_it_really_does() -> None:
+    """A 5×7 map in tiles of 2×3 is 6×9 pixels; a depthwise one has rows of its own."""
+    machine = Machine(lanes=16, registers=32)
+    work = conv((2, 5, 7, 6), 40)
+    direct = conv_template.kernel(work, machine, conv_template.ConvKnobs(1, 2, 3, 2))
+    assert direct.macs == 2 * (6 * 9) * 64 * (3 * 3 * 6)
+    own = replace(work, input=replace(work.input, channels=40), groups=40)
+    depthwise = depthwise_template.kernel(own, machine, depthwise_template.DepthwiseKnobs(3, 2))
+    assert depthwise.macs == 2 * (5 * 9) * 64 * (3 * 3)
+
+
+def test_words_are_multiplied_whole() -> None:
+    """6 channels are 3 words of bfloat16 and 2 of uint8, which hold 8."""
+    machine, knobs = Machine(lanes=16, registers=32), conv_template.ConvKnobs(1, 2, 3, 2)
+    for form, channels in (("bfloat16", 6), ("uint8", 8)):
+        work = conv((2, 5, 7, 6), 40)
+        work = replace(work, input=replace(work.input, format=form))
+        made = dot_template.kernel(work, machine, knobs)
+        assert made.macs == 2 * (6 * 9) * 64 * (3 * 3 * channels)
 
 
 def test_cores_share_the_memory_but_not_their_caches() -> None:

@@ -105,6 +105,12 @@ def count(conv: Conv, machine: Machine, knobs: ConvKnobs) -> int:
     return num_tasks(conv, machine, knobs) * ceil(conv.grid[1] / knobs.columns)
 
 
+def macs(conv: Conv, machine: Machine, knobs: ConvKnobs) -> int:
+    """The multiply-adds of all tiles, padded and overlapping as they are."""
+    sums = count(conv, machine, knobs) * knobs.pixels * knobs.vectors * machine.lanes
+    return sums * prod(conv.weight_shape[1:])
+
+
 def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Cost:
     """The order of preference of tiles, least first.
 
@@ -173,8 +179,7 @@ def kernel(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Kernel:
         y=conv.output.shape,
     )
     algorithm = "direct" if conv.groups == 1 else "grouped"
-    sums = count(conv, machine, knobs) * knobs.pixels * packing.block
-    return Kernel(algorithm, asdict(knobs), func, packing, sums * prod(conv.weight_shape[1:]))
+    return Kernel(algorithm, asdict(knobs), func, packing, macs(conv, machine, knobs))
 
 
 @contextmanager

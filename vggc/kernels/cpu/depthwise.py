@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from math import ceil
+from math import ceil, prod
 
 import numpy as np
 from tvm.ir import Expr
@@ -103,6 +103,15 @@ def cost(conv: Conv, machine: Machine, knobs: DepthwiseKnobs) -> Cost:
     return machine.cores * rounds * blocks * rows * step, num_tasks * blocks * rows * loads
 
 
+def macs(conv: Conv, machine: Machine, knobs: DepthwiseKnobs) -> int:
+    """The multiply-adds of all tiles, overlapping as they are."""
+    out = conv.output
+    block = min(knobs.vectors * machine.lanes, out.channels)
+    columns = ceil(out.width / knobs.columns) * knobs.columns
+    channels = ceil(out.channels / block) * block
+    return out.batch * out.height * columns * channels * prod(conv.kernel)
+
+
 def kernel(conv: Conv, machine: Machine, knobs: DepthwiseKnobs) -> Kernel:
     """Code for `conv` with these knobs, one of `tiles`."""
     packing = TapsFirst(conv.weight_shape)
@@ -113,7 +122,7 @@ def kernel(conv: Conv, machine: Machine, knobs: DepthwiseKnobs) -> Kernel:
         bias=(conv.output.channels,),
         y=conv.output.shape,
     )
-    return Kernel("depthwise", asdict(knobs), func, packing)
+    return Kernel("depthwise", asdict(knobs), func, packing, macs(conv, machine, knobs))
 
 
 def emit(

@@ -126,7 +126,8 @@ def kernel(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Kernel:
         emit(conv, knobs, dict(zip(shapes, buffers, strict=True)))
 
     func = function(body, types, **shapes)
-    return Kernel(f"direct-{source.format}", asdict(knobs), func, packing)
+    macs = WORD[source.format] * direct.macs(in_words(conv), machine, knobs)
+    return Kernel(f"direct-{source.format}", asdict(knobs), func, packing, macs)
 
 
 def add_products(form: Format, sums: Expr, word: Expr, weights: Expr) -> Expr:
