@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -25,8 +26,18 @@ from vggc.cli import cli
 from vggc.deploy.artifact import open_artifact
 from vggc.deploy.build import linker, planned, share_of_error
 from vggc.deploy.targets import resolve
-from vggc.deploy.tuning import remote, tuner
-from vggc.deploy.tuning.database import FAILED, RECORDS, WORKLOADS, Measured, opened, read
+from vggc.deploy.tuning import database as databases
+from vggc.deploy.tuning import remote, revision, space, tuner
+from vggc.deploy.tuning.database import (
+    FAILED,
+    RECORDS,
+    WORKLOADS,
+    Measured,
+    default_folder,
+    opened,
+    outdated,
+    read,
+)
 from vggc.deploy.tuning.lookup import choices_for
 from vggc.deploy.tuning.measure import Built, Outcome, Server, Timing, difference
 from vggc.deploy.tuning.search import TRUSTED, neighbours, proposals
@@ -140,14 +151,13 @@ def test_it_is_metaschedules_own(tmp_path: Path) -> None:
     assert best.trace.insts[0].kind.name == "GetSBlock"
 
 
-def test_a_choice_that_is_none_any_more_is_counted_and_not_taken(tmp_path: Path) -> None:
+def test_a_choice_that_is_none_any_more_is_not_taken(tmp_path: Path) -> None:
     gone, there = task().choices[:2]
     with opened(tmp_path) as database:
         database.add(task(), gone, 1e-6)
         database.add(task(), there, 2e-6)
     measured = read(tmp_path)[task().text]
     assert measured.best(task().choices[1:]) == there
-    assert measured.stale(task().choices[1:]) == 1
 
 
 def test_there_is_nothing_in_a_folder_that_is_none(tmp_path: Path) -> None:
@@ -243,6 +253,127 @@ def test_a_last_line_that_was_cut_off_is_dropped(filled: Path) -> None:
     with opened(filled) as database:
         database.add(task(), task().choices[2], 0.5)
     assert path.read_bytes() == whole
+
+
+def renamed(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """From here on the templates are of other code."""
+    monkeypatch.setattr(space, "revision", lambda templates: code)
+
+
+def test_seconds_of_other_code_count_no_more(
+    tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Pretender(monkeypatch, by_place)
+    folder = tmp_path / "db"
+    common = [str(tiny_file), "--threads", "1", "--db", str(folder), "--json"]
+    first = CliRunner().invoke(cli, ["tune", *common], catch_exceptions=False)
+    before = read(folder)
+    made = CliRunner().invoke(cli, ["compile", *common, "-o", str(tmp_path / "one")])
+    assert json.loads(made.stdout)["tuned"] == 6
+    assert "another version" not in first.stderr + made.stderr
+    renamed(monkeypatch, "other")
+    made = CliRunner().invoke(cli, ["compile", *common, "-o", str(tmp_path / "two")])
+    assert json.loads(made.stdout)["tuned"] == 0
+    number = json.loads(first.stdout)["measured"]
+    told = f"{number:,} measurements are of kernels as they were in another version"
+    assert made.stderr.count(told) == 1
+    again = CliRunner().invoke(cli, ["tune", *common], catch_exceptions=False)
+    assert f"{number:,} records are of kernels as they were in another version" in again.stderr
+    assert json.loads(again.stdout)["outdated"] == json.loads(again.stdout)["measured"] == number
+    made = CliRunner().invoke(cli, ["compile", *common, "-o", str(tmp_path / "three")])
+    assert json.loads(made.stdout)["tuned"] == 6
+    assert before.items() <= read(folder).items()
+
+
+def test_records_of_another_tvm_are_no_damage(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose very words for a task may be others."""
+    path = filled / WORKLOADS
+    number, module = json.loads(path.read_text())
+    raw = base64.b64decode(module).replace(b"0.27.0", b"0.26.0").replace(b"main", b"Main")
+    path.write_text(json.dumps([number, base64.b64encode(raw).decode()]) + "\n")
+    known = read(filled)
+    assert task().text not in known
+    assert outdated(known, [task()]) == sum(len(each.seconds) for each in known.values()) == 3
+    assert outdated(known, [task(DEEP)]) == 0
+    with opened(filled) as database:
+        database.add(task(), task().choices[4], 0.25)
+    assert read(filled)[task().text].seconds == {task().choices[4]: 0.25}
+    assert outdated(read(filled), [task()]) == 3
+
+
+def test_the_code_of_a_template_is_all_that_it_imports_and_no_comment() -> None:
+    winograds = {f"vggc.kernels.cpu.{name}" for name in ("conv", "winograd", "loops", "formats")}
+    found = set(revision.closure(("vggc.kernels.cpu.winograd",)))
+    assert found >= winograds | {"vggc.kernels.toom_cook"}
+    assert "vggc.kernels.cpu.winograd" not in revision.closure(("vggc.kernels.cpu.dense",))
+    of_conv, of_dense, of_depthwise = (
+        revision.revision(cpu.templates(work, machine(HOST)))
+        for work in (CONV, Dense(1, 8, 9), replace(CONV, groups=8))
+    )
+    assert len({of_conv, of_dense, of_depthwise}) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_other"),
+    [
+        ("    step = 1\n", "    # The first.\n    step = 1\n", False),
+        ('"""What it does."""', '"""What it did."""', False),
+        ("step = 1", "step = 2", True),
+    ],
+)
+def test_what_a_computer_does_not_read_is_no_other_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, is_other: bool
+) -> None:
+    text = 'def kernel():\n    """What it does."""\n    step = 1\n    return step\n'
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def code(name: str, content: str) -> str:
+        (tmp_path / f"{name}.py").write_text(content)
+        return revision._code(name)
+
+    name = f"template{abs(hash((old, new)))}"
+    assert old in text
+    assert (code(f"{name}a", text) != code(f"{name}b", text.replace(old, new))) == is_other
+
+
+def test_a_large_file_is_made_smaller_by_what_counts_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = task().choices[:2]
+    with opened(tmp_path) as database:
+        for seconds in (4e-6, 3e-6, 2e-6):
+            database.add(task(), first, seconds)
+        database.add(task(threads=2), first, 5e-6)
+    old = task().text
+    renamed(monkeypatch, "other")
+    with opened(tmp_path) as database:
+        database.add(task(), second, 1e-6)
+        size = (tmp_path / RECORDS).stat().st_size
+    monkeypatch.setattr(databases, "COMPACT_BYTES", size)
+    with opened(tmp_path):
+        assert (tmp_path / RECORDS).stat().st_size == size
+    monkeypatch.setattr(databases, "COMPACT_BYTES", size - 1)
+    with opened(tmp_path) as database:
+        assert (tmp_path / RECORDS).read_text().count("\n") == 2
+        database.add(task(), first, 2e-6)
+    known = read(tmp_path)
+    assert known[task().text].seconds == {second: 1e-6, first: 2e-6}
+    assert known[old].seconds == {}
+    assert sum(len(each.seconds) for each in known.values()) == 3  # nothing newer of two threads
+
+
+def test_a_full_file_takes_no_more_and_is_still_read(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = (filled / WORKLOADS).stat().st_size + 1000
+    monkeypatch.setattr(databases, "MAX_BYTES", limit)
+    with opened(filled) as database, pytest.raises(UserError, match="no room for another"):
+        for choice in task().choices:
+            database.add(task(), choice, 0.5)
+    assert (filled / RECORDS).stat().st_size <= limit
+    assert len(read(filled)[task().text].seconds) > 3
 
 
 def test_two_do_not_write_at_once(filled: Path) -> None:
@@ -574,7 +705,10 @@ def test_compile_reads_the_default_database(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     target = resolve("cpu")
     of_nothing = choices_for(target, None, 1)
-    with opened(tmp_path / "vggc" / "tuning") as database:
+    folder = default_folder()
+    assert folder is not None
+    assert folder.is_relative_to(tmp_path / "vggc" / "tuning")
+    with opened(folder) as database:
         database.add(task(), task().choices[0], 2e-6)
         database.add(task(), task().choices[5], 1e-6)
     assert choices_for(target, None, 1)(CONV, inf) == task().choices[5]
@@ -665,6 +799,27 @@ def test_a_net_tuned_within_one_error_is_compiled_within_another(
     assert second["measured"] + first["measured"] == len(task(DEEP).choices)
     made = invoked("compile", "--max-error", "1e-2", "-o", str(tmp_path / "last"))
     assert made["tuned"] == 2
+
+
+def test_where_nobody_is_at_home_there_is_no_default_database(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert choices_for(HOST, None, 1).notes == []
+    done = CliRunner().invoke(cli, ["tune", str(tiny_file)])
+    assert "it belongs into the home folder, and nobody is at home" in str(done.exception)
+
+
+def test_a_default_database_that_may_not_be_read_is_told(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    done = CliRunner().invoke(cli, ["compile", str(tiny_file), "-o", str(tmp_path / "artifact")])
+    assert done.exit_code == 0
+    assert f"no measurement is known: {tmp_path / 'cache'}" in done.stderr
+    assert "Not a directory" in done.stderr
 
 
 def test_a_database_that_is_named_must_be_there(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 @click.option(
     "--db",
     type=click.Path(path_type=Path),
-    help="Folder of the database that `vggc tune` filled.  [default: ~/.cache/vggc/tuning]",
+    help="Folder of the database that `vggc tune` filled.  [default: one in ~/.cache/vggc/tuning]",
 )
 @click.option("--no-db", is_flag=True, help="Choose all kernels by their stated costs.")
 @click.option(
@@ -148,6 +148,8 @@ def command(
     total = sum(file.bytes for file in manifest.files.values())
     chosen = Counter(kernel.chosen_by for kernel in manifest.kernels)
     tuned, by_cost = chosen["measurement"], chosen["cost model"]
+    for note in choice_of.notes:
+        console.status(note)
     if as_json:
         made = {
             "artifact": str(folder),

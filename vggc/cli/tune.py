@@ -14,7 +14,7 @@ import click
 from vggc.cli import console
 from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS
 from vggc.cli.sheet import Sheet
-from vggc.diagnostics import CheckFailed
+from vggc.diagnostics import CheckFailed, UserError
 
 if TYPE_CHECKING:
     from vggc.deploy.artifact import Precision
@@ -79,7 +79,7 @@ class Duration(click.ParamType[float]):
 @click.option(
     "--db",
     type=click.Path(path_type=Path),
-    help="Folder of the database.  [default: ~/.cache/vggc/tuning]",
+    help="Folder of the database.  [default: one in ~/.cache/vggc/tuning]",
 )
 @click.option("--rpc", metavar="HOST:PORT", help="Measure on servers that this tracker knows.")
 @click.option("--key", help="Which servers: the key that they registered with.")
@@ -113,6 +113,7 @@ def command(
     from vggc.deploy.targets import require_precision, resolve
     from vggc.deploy.tuning.database import default_folder, opened
     from vggc.deploy.tuning.lookup import default_threads
+    from vggc.deploy.tuning.mistakes import NoHome
     from vggc.deploy.tuning.remote import find_servers, threads_of
     from vggc.deploy.tuning.space import require_tunable
     from vggc.deploy.tuning.tuner import layers_of, tune
@@ -122,6 +123,9 @@ def command(
     require_tunable(machine, here=rpc is None)
     require_precision(machine, precision)
     error = error_budget(machine, precision, max_error)
+    folder = db or default_folder()
+    if folder is None:
+        raise UserError(NoHome(None))
     program = load(spec)
     if size is not None:
         program = program.replace(with_input(program.net, size))
@@ -136,7 +140,6 @@ def command(
     layers = layers_of(calls, machine, number, share_of_error(calls, machine, error))
     if not layers:
         raise CheckFailed(f"nothing to tune: no kernel of {program.net.name} leaves a choice")
-    folder = db or default_folder()
     with opened(folder) as database:
         console.status(
             f"Tuning {len(layers)} kernels of {program.net.name} on {where} with {number} "
@@ -154,9 +157,10 @@ def report(net: str, folder: Path, course: Course, as_json: bool) -> None:
 
     Raises: CheckFailed where nothing was measured, in this run or before, or this run's all failed.
     """
-    if course.stale:
+    if course.outdated:
         console.status(
-            f"{course.stale:,} records are of choices that this version has no code for."
+            f"{course.outdated:,} records are of kernels as they were in another version, and "
+            "count no more."
         )
     in_vain = course.measured == 0 and course.first_error is not None
     if in_vain or not any(layer.best for layer in course.layers):
@@ -190,7 +194,7 @@ def as_record(net: str, folder: Path, course: Course) -> dict[str, Any]:
         "threads": course.layers[0].task.threads,
         "measured": course.measured,
         "failed": course.failed,
-        "stale": course.stale,
+        "outdated": course.outdated,
         "interrupted": course.interrupted,
         "cost_model_ms": before,
         "best_ms": after,

@@ -1,9 +1,12 @@
-"""The tuning database: MetaSchedule's JSON files in a folder, checked before TVM reads them.
+"""The tuning database: MetaSchedule's JSON files in a folder, which TVM itself never reads here.
 
 `database_workload.json` has a line a task: its hash and its placeholder. In
 `database_tuning_record.json` a line is a measurement: the number of the task, the trace that
 says the choice, the seconds, the target. A choice that failed has 1e10 seconds, as everywhere
 in MetaSchedule. The last word on a choice is the one that counts.
+
+A task of other code, or of another TVM, is another task: what is known of it stays in the files
+and decides nothing.
 """
 
 from __future__ import annotations
@@ -14,13 +17,13 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tvm.s_tir.meta_schedule.database import JSONDatabase, TuningRecord, Workload
+from tvm.s_tir.meta_schedule.database import TuningRecord, Workload
 
 from vggc.deploy.targets import tvm_target
 from vggc.deploy.tuning import mistakes
@@ -32,11 +35,14 @@ from vggc.deploy.tuning.space import (
     Space,
     Task,
     choice_in,
+    is_of_this_tvm,
     placeholder,
+    without_code,
 )
 from vggc.diagnostics import UserError
 from vggc.files import CannotWrite, replacing
 from vggc.kernels.workloads import Choice
+from vggc.tvm_alone import tvm
 
 WORKLOADS = "database_workload.json"
 RECORDS = "database_tuning_record.json"
@@ -44,18 +50,33 @@ LOCK = "lock"
 FAILED = 1e10
 """The seconds of a choice that could not be built or run, or computes something else."""
 MAX_BYTES = 64 * 2**20
-"""The largest file that is read; a thorough run over VGG-16 writes about 5 MiB."""
+"""The largest file that is read or written; a thorough run over VGG-16 writes about 5 MiB."""
+COMPACT_BYTES = MAX_BYTES // 2
+"""Of a larger file what counts no more is left out before a run."""
 MAX_TEXT = 4096
 """The longest text of a task."""
 TARGET_KEYS = {"kind", "tag", "keys", "mtriple", "mcpu", "mattr", "num-cores", "host", "device"}
 
 
-def default_folder() -> Path:
-    """`$XDG_CACHE_HOME/vggc/tuning`, by default `~/.cache/vggc/tuning`."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    # Where nobody is at home the name stays as it is, and there is nothing there.
-    home = Path(os.path.expanduser("~"))
-    return (Path(cache) if cache else home / ".cache") / "vggc" / "tuning"
+def default_folder() -> Path | None:
+    """`vggc/tuning/tvm-VERSION` in `$XDG_CACHE_HOME`, by default in `~/.cache`.
+
+    None where nobody is at home. Another TVM might write what this one cannot read.
+    """
+    home = os.path.expanduser("~")
+    cache = os.environ.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home != "~" else None)
+    return Path(cache) / "vggc" / "tuning" / f"tvm-{tvm.__version__}" if cache else None
+
+
+def unreadable(folder: Path) -> str | None:
+    """Why a database cannot be read, if the system forbids it."""
+    try:
+        (folder / RECORDS).open("rb").close()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 @dataclass(frozen=True)
@@ -69,9 +90,15 @@ class Measured:
         valid = [choice for choice in among if self.seconds.get(choice, FAILED) < FAILED]
         return min(valid, key=self.seconds.__getitem__, default=None)
 
-    def stale(self, among: tuple[Choice, ...]) -> int:
-        """How many of its choices are none any more."""
-        return len(self.seconds.keys() - set(among))
+
+def outdated(known: Mapping[str, Measured], tasks: Iterable[Task]) -> int:
+    """How many measurements there are of these tasks in other code or with another TVM."""
+    wanted = {without_code(task.text): task.text for task in tasks}
+    return sum(
+        len(measured.seconds)
+        for text, measured in known.items()
+        if text != wanted.get(without_code(text), text)
+    )
 
 
 def read(folder: Path) -> dict[str, Measured]:
@@ -82,18 +109,47 @@ def read(folder: Path) -> dict[str, Measured]:
 
     Raises: UserError naming the line that is no record.
     """
+    texts, records = _tables(folder)
+    return _known(texts, records)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A measurement as it stands in its file."""
+
+    line: str
+    text: str
+    choice: Choice
+    seconds: float
+
+
+def _tables(folder: Path) -> tuple[list[str], list[_Line]]:
+    """The texts of the tasks by their numbers, and the measurements in order."""
     # A workload is written before its records, so it is read after them.
-    records = list(_lines(folder / RECORDS))
+    lines = list(_lines(folder / RECORDS))
     texts = [_task(folder, number, line) for number, line in _lines(folder / WORKLOADS)]
-    found: dict[str, dict[Choice, float]] = {text: {} for text in texts}
-    for number, line in records:
+    records = []
+    for number, line in lines:
         try:
             index, choice, seconds = _record(json.loads(line))
-            text = texts[index]
+            records.append(_Line(line, texts[index], choice, seconds))
         except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
             raise _damage(folder / RECORDS, number, _reason(error)) from None
-        found[text][choice] = seconds
+    return texts, records
+
+
+def _known(texts: Iterable[str], records: Iterable[_Line]) -> dict[str, Measured]:
+    found: dict[str, dict[Choice, float]] = {text: {} for text in texts}
+    for record in records:
+        found[record.text][record.choice] = record.seconds
     return {text: Measured(seconds) for text, seconds in found.items()}
+
+
+def _compact(records: list[_Line]) -> list[_Line]:
+    """The last word on each choice, in the code that the task was last measured in."""
+    code = {without_code(record.text): record.text for record in records}
+    last = {(record.text, record.choice): record for record in records}
+    return [record for record in last.values() if code[without_code(record.text)] == record.text]
 
 
 def _reason(error: Exception) -> str:
@@ -142,7 +198,8 @@ def _task(folder: Path, number: int, line: str) -> str:
         text = texts[texts.index(ATTRIBUTE) + 1]
         if not isinstance(text, str) or len(text) > MAX_TEXT:
             raise _Not("a task with a text that is too long")
-        if json.loads(line) != json.loads(_line(text)):
+        without_code(text)
+        if is_of_this_tvm(text) and json.loads(line) != json.loads(_line(text)):
             raise _Not("no task that this vggc writes")
     except _Not as error:
         raise _damage(path, number, str(error)) from None
@@ -153,7 +210,11 @@ def _task(folder: Path, number: int, line: str) -> str:
 
 def _line(text: str) -> str:
     """The line that TVM writes for a task."""
-    return json.dumps([str(part) for part in Workload(placeholder(text)).as_json()])
+    return _dumped([str(part) for part in Workload(placeholder(text)).as_json()])
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _record(value: Any) -> tuple[int, Choice, float]:
@@ -222,21 +283,38 @@ def _choice(instructions: Any, decisions: Any) -> Choice:
 class Database:
     """A database that this process alone adds to."""
 
-    def __init__(self, folder: Path) -> None:
-        """Made by `opened`: the files are known to be sound."""
-        self.known = read(folder)
-        self.store = JSONDatabase(work_dir=str(folder))
+    def __init__(self, folder: Path, texts: list[str], records: list[_Line]) -> None:
+        """Made by `opened`: this is what the files hold."""
+        self.folder, self.texts = folder, texts
+        self.known = _known(texts, records)
 
     def measured(self, task: Task) -> Measured:
         return self.known.get(task.text, Measured())
 
     def add(self, task: Task, choice: Choice, seconds: float) -> None:
-        """Keeps a measurement, on disk at once."""
-        workload = self.store.commit_workload(placeholder(task.text))
+        """Keeps a measurement, on disk at once.
+
+        Raises: UserError where it cannot be written, or the file is full.
+        """
+        assert 0 < seconds <= FAILED
+        if task.text not in self.texts:
+            self._append(WORKLOADS, _line(task.text))
+            self.texts.append(task.text)
+        workload, target = Workload(placeholder(task.text)), tvm_target(task.target)
         trace = Space(task).schedule(choice).trace
-        target = tvm_target(task.target)
-        self.store.commit_tuning_record(TuningRecord(trace, workload, [seconds], target, None))
+        record = TuningRecord(trace, workload, [seconds], target, None).as_json()
+        self._append(RECORDS, _dumped([self.texts.index(task.text), record]))
         self.known[task.text] = Measured({**self.measured(task).seconds, choice: seconds})
+
+    def _append(self, name: str, line: str) -> None:
+        path, end = self.folder / name, f"{line}\n".encode()
+        try:
+            if path.exists() and path.stat().st_size + len(end) > MAX_BYTES:
+                raise UserError(mistakes.DatabaseFull(None, str(path), MAX_BYTES >> 20))
+            with path.open("ab") as file:
+                file.write(end)
+        except OSError as error:
+            raise UserError(CannotWrite(None, str(path), error.strerror or str(error))) from None
 
 
 @contextmanager
@@ -257,7 +335,13 @@ def opened(folder: Path) -> Iterator[Database]:
             raise UserError(mistakes.DatabaseInUse(None, str(folder))) from None
         for name in (WORKLOADS, RECORDS):
             _drop_cut_line(folder / name)
-        yield Database(folder)
+        texts, records = _tables(folder)
+        path = folder / RECORDS
+        if path.exists() and path.stat().st_size > COMPACT_BYTES:
+            records = _compact(records)
+            with replacing(path) as part:
+                part.write_text("".join(f"{record.line}\n" for record in records), "utf-8")
+        yield Database(folder, texts, records)
 
 
 def _drop_cut_line(path: Path) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vggc.deploy.artifact import Target
-from vggc.deploy.build import ChoiceOf, by_cost
 from vggc.deploy.processor import num_cores
 from vggc.deploy.tuning import mistakes
-from vggc.deploy.tuning.database import RECORDS, default_folder, read
+from vggc.deploy.tuning.database import (
+    RECORDS,
+    Measured,
+    default_folder,
+    outdated,
+    read,
+    unreadable,
+)
 from vggc.deploy.tuning.space import Task, canonical, choices, require_tunable
 from vggc.diagnostics import UserError
 from vggc.kernels.workloads import Choice, Workload
@@ -20,18 +28,54 @@ def default_threads(target: Target) -> int:
     return cores if isinstance(cores, int) and cores > 0 else num_cores()
 
 
-def choices_for(
-    target: Target,
-    folder: Path | None,
-    threads: int | None,
-    *,
-    ignore: bool = False,
-) -> ChoiceOf:
-    """The fastest choices that were measured for a target, with so many threads.
+@dataclass
+class Lookup:
+    """The fastest choices that were measured for a target, with so many threads."""
 
-    `folder` is the default database's where it is None. None for what was not measured, and
-    where what was, within a smaller error perhaps, was never compared with the choice of least
-    stated cost.
+    target: Target
+    threads: int
+    known: Mapping[str, Measured] = field(default_factory=dict)
+    unread: str | None = None
+    """Why nothing is known."""
+    asked: list[Task] = field(default_factory=list)
+
+    def __call__(self, workload: Workload, max_error: float) -> Choice | None:
+        """The fastest of the choices that add a relative L2 error of at most `max_error`.
+
+        None for what was not measured, and where what was, within a smaller error perhaps,
+        was never compared with the choice of least stated cost.
+        """
+        if not self.known:
+            return None
+        task = Task(canonical(workload), self.target, self.threads, max_error)
+        self.asked.append(task)
+        measured = self.known.get(task.text)
+        if measured is None or task.choices[0] not in measured.seconds:
+            return None
+        # Of the very workload: what is canonical might leave it fewer choices.
+        return measured.best(choices(workload, self.target, max_error))
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be told when all choices are made, a line each."""
+        found = []
+        if self.unread:
+            found.append(f"no measurement is known: {self.unread}")
+        if number := outdated(self.known, self.asked):
+            found.append(
+                f"{number:,} measurements are of kernels as they were in another version, and "
+                "count no more; `vggc tune` measures again"
+            )
+        return found
+
+
+def choices_for(
+    target: Target, folder: Path | None, threads: int | None, *, ignore: bool = False
+) -> Lookup:
+    """What was measured for a target, with so many threads.
+
+    `folder` is the default database's where it is None. Nothing is known for GPUs, where it is
+    to be ignored, and where the default one does not exist or may not be read.
 
     Raises: UserError where the database is damaged, or one was named that there is none of or
         that says nothing about such targets.
@@ -40,17 +84,10 @@ def choices_for(
         require_tunable(target, here=False)
         if not (folder / RECORDS).exists():
             raise UserError(mistakes.NoDatabase(None, str(folder)))
-    if ignore or target.kind != "cpu":
-        return by_cost
-    known = read(folder or default_folder())
     number = threads or default_threads(target)
-
-    def choice_of(workload: Workload, max_error: float) -> Choice | None:
-        task = Task(canonical(workload), target, number, max_error)
-        measured = known.get(task.text)
-        if measured is None or task.choices[0] not in measured.seconds:
-            return None
-        # Of the very workload: what is canonical might leave it fewer choices.
-        return measured.best(choices(workload, target, max_error))
-
-    return choice_of
+    found = folder or default_folder()
+    if ignore or found is None or target.kind != "cpu":
+        return Lookup(target, number)
+    if folder is None and (reason := unreadable(found)):
+        return Lookup(target, number, unread=f"{found / RECORDS}: {reason}")
+    return Lookup(target, number, read(found))

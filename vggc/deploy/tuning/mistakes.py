@@ -21,6 +21,20 @@ class NoDatabase(Diagnostic):
     path: str
 
 
+class DatabaseFull(Diagnostic):
+    title = "{path} has no room for another measurement"
+    label = "what is larger than {limit} MiB is not read"
+    help = "what was measured is kept; tune into another folder with --db, or remove this one"
+    path: str
+    limit: int
+
+
+class NoHome(Diagnostic):
+    title = "there is no folder for the tuning database"
+    label = "it belongs into the home folder, and nobody is at home"
+    help = "give one with --db DIR, or set HOME or XDG_CACHE_HOME"
+
+
 class DatabaseInUse(Diagnostic):
     title = "another `vggc tune` is at work on the database {path}"
     label = "two would overwrite each other's records"

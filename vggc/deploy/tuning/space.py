@@ -24,6 +24,7 @@ from vggc.deploy.artifact import Target
 from vggc.deploy.runtime import obstacle
 from vggc.deploy.targets import tvm_target
 from vggc.deploy.tuning import mistakes
+from vggc.deploy.tuning.revision import revision
 from vggc.diagnostics import UserError
 from vggc.kernels import cpu
 from vggc.kernels.workloads import Choice, Conv, Dense, Workload
@@ -51,13 +52,15 @@ class Task:
 
     @cached_property
     def text(self) -> str:
-        """What tells this task from others: one line of JSON."""
+        """What tells this task from others, and from itself in other code: a line of JSON."""
         attrs = {key: self.target.attrs.get(key) for key in ("mtriple", "mcpu", "mattr")}
-        machine = {key: to_json(value) for key, value in attrs.items() if value is not None}
+        of_cpu = {key: to_json(value) for key, value in attrs.items() if value is not None}
         said = {
             "workload": {type(self.workload).__name__: to_json(self.workload)},
-            "target": machine,
+            "target": of_cpu,
             "threads": self.threads,
+            "code": revision(cpu.templates(self.workload, machine(self.target))),
+            "tvm": tvm.__version__,
         }
         return json.dumps(said, sort_keys=True)
 
@@ -65,6 +68,22 @@ class Task:
     def choices(self) -> tuple[Choice, ...]:
         """Every way to carry it out, the one of least stated cost first."""
         return choices(self.workload, self.target, self.max_error)
+
+
+def without_code(text: str) -> str:
+    """What a task's text says whatever its code.
+
+    Raises: ValueError where it is no task's.
+    """
+    said = json.loads(text)
+    if not isinstance(said, dict):
+        raise ValueError("not what a task says")
+    return json.dumps({k: v for k, v in said.items() if k not in ("code", "tvm")}, sort_keys=True)
+
+
+def is_of_this_tvm(text: str) -> bool:
+    """Whether the task was put into words by the TVM that is here."""
+    return bool(json.loads(text).get("tvm") == tvm.__version__)
 
 
 def require_tunable(target: Target, *, here: bool) -> None:

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from math import inf, prod
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TypeAlias
 from vggc.backends.plan import Plan
 from vggc.deploy.artifact import Target
 from vggc.deploy.processor import num_cores
-from vggc.deploy.tuning.database import FAILED, Database
+from vggc.deploy.tuning.database import FAILED, Database, outdated
 from vggc.deploy.tuning.measure import Built, Outcome, Server, Timing, build, measure
 from vggc.deploy.tuning.search import proposals
 from vggc.deploy.tuning.space import Task, canonical
@@ -75,8 +75,8 @@ class Course:
     """Choices timed in this run."""
     failed: int = 0
     """Choices of this run that could not be built or run, or computed something else."""
-    stale: int = 0
-    """Choices in the database that this version has no code for."""
+    outdated: int = 0
+    """Measurements in the database of these kernels in other code than there is now."""
     first_error: str | None = None
     interrupted: bool = False
     losses: list[str] = field(default_factory=list)
@@ -136,9 +136,7 @@ def tune(
     Everything measured is in the database at once; Ctrl-C ends it early.
     """
     course = Course(layers, budget)
-    for layer in layers:
-        there_are = replace(layer.task, max_error=inf).choices
-        course.stale += database.measured(layer.task).stale(there_are)
+    course.outdated = outdated(database.known, [layer.task for layer in layers])
     for layer in layers:
         _note(layer, database)
     with ExitStack() as stack:
