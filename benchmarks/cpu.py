@@ -318,7 +318,7 @@ def _notes(rows: list[Row]) -> list[str]:
             errors[name] = max(error, errors.get(name, 0.0))
     if errors:
         told = ", ".join(f"{name} {error:.1e}" for name, error in errors.items())
-        lines += ["", f"Outputs differ from vggc's by at most (relative L2): {told}."]
+        lines += ["", f"Scores differ from vggc's by at most (relative L2): {told}."]
     if any(row.top1 for row in rows):
         lines += ["", f"Same top-1 as in float32, of {JUDGED} pieces of photographs:", ""]
         for row in rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -159,6 +160,92 @@ def test_an_engine_that_quantises_asks_for_images(tiny_artifact: Make) -> None:
 def test_an_engine_with_another_output_is_not_timed(tiny_artifact: Make) -> None:
     with pytest.raises(CheckFailed, match="wrong gives another output: relative L2 difference"):
         bench(tiny_artifact(), ["wrong"], threads=1, rounds=1)
+
+
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+def shifted_scores(size: float) -> Change:
+    """Scores, behind a soft-max, that are off by a share of their spread."""
+
+    def change(probabilities: np.ndarray) -> np.ndarray:
+        scores = np.log(probabilities)
+        scores -= scores.mean(1, keepdims=True)
+        off = np.random.default_rng(1).standard_normal(scores.shape)
+        off -= off.mean(1, keepdims=True)
+        scores += size * off * np.linalg.norm(scores) / np.linalg.norm(off)
+        power = np.exp(scores - scores.max())
+        return np.float32(power / power.sum(1, keepdims=True))
+
+    return change
+
+
+WRONG = {
+    "always the same": lambda y: np.full_like(y, 1 / y.shape[1]),
+    "other classes": lambda y: y[:, ::-1],
+    "other images": lambda y: y[::-1],
+    "not a number": lambda y: np.full_like(y, np.nan),
+    "nothing": np.zeros_like,
+}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
+@pytest.mark.parametrize(
+    ("change", "timed"),
+    [
+        *(pytest.param(change, (), id=name) for name, change in WRONG.items()),
+        pytest.param(shifted_scores(0.5), (), id="half off"),
+        pytest.param(shifted_scores(0.1), ("int8",), id="as far off as int8"),
+        pytest.param(shifted_scores(0.02), ("bf16", "int8"), id="as far off as bfloat16"),
+        pytest.param(shifted_scores(1e-6), ("float32", "bf16", "int8"), id="rounded"),
+    ],
+)
+def test_whoever_computes_something_else_is_not_timed_in_any_precision(
+    precision: peers.Precision, change: Change, timed: tuple[str, ...]
+) -> None:
+    """What is compared is in the precision of both, so the tolerance is of the artifact's."""
+    manifest = SimpleNamespace(precision=precision)
+    scores = 3 * np.random.default_rng(0).standard_normal((2, 10))
+    expected = np.float32(np.exp(scores) / np.exp(scores).sum(1, keepdims=True))
+    if precision in timed:
+        module._compared("torch", change(expected), expected, manifest, of_softmax=True)
+    else:
+        with pytest.raises(CheckFailed, match="torch gives another output"):
+            module._compared("torch", change(expected), expected, manifest, of_softmax=True)
+
+
+class Tired(Exception):
+    pass
+
+
+@pytest.mark.parametrize("calls", [1, 2, 5, 6])
+def test_an_engine_that_fails_later_does_not_end_the_others(
+    calls: int, tiny_artifact: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It starts, is compared, warms up thrice and takes part in the rounds, until it fails."""
+    left = iter(range(calls))
+
+    def start(setup: Setup) -> peers.Engine:
+        run = PEERS["torch"].start(setup)
+
+        def tiring() -> np.ndarray:
+            if next(left, None) is None:
+                raise Tired("out of memory\nsomewhere")
+            return run()
+
+        return tiring
+
+    monkeypatch.setitem(PEERS, "tiring", Peer((), start, ""))
+    timing = bench(tiny_artifact(), ["tiring", "torch"], threads=1, rounds=3, lenient=True)
+    assert {name: len(times) for name, times in timing.milliseconds.items()} == {
+        "vggc": 3,
+        "torch": 3,
+    }
+    assert timing.errors.keys() == {"torch"}
+    assert timing.missing == {"tiring": "tiring cannot compute this net here: Tired: out of memory"}
+    left = iter(range(calls))
+    with pytest.raises(UserError, match="tiring cannot compute this net here"):
+        bench(tiny_artifact(name="again"), ["tiring"], threads=1, rounds=3)
 
 
 @pytest.mark.usefixtures("bad_peers")

@@ -171,6 +171,6 @@ def _sheet(artifact: Path, timing: Timing, rounds: int) -> Sheet:
         )
         for name, times in timing.milliseconds.items()
     )
-    header = ("engine", "median ms", "range ms", "vggc / engine", "output differs by")
+    header = ("engine", "median ms", "range ms", "vggc / engine", "scores differ by")
     title = f"{artifact}: {rounds} interleaved rounds, {timing.threads} threads"
     return Sheet(title, header, rows, (False, True, True, True, True))

@@ -67,8 +67,8 @@ class Setup:
 class Peer:
     """An engine: the modules that it needs, and how it is started.
 
-    `tolerance` is the relative L2 difference from the same net in float64 beyond which it
-    would be computing something else. `by_default` says whether it is timed unasked.
+    `tolerance` is the relative L2 difference of scores from the same net's in float64 beyond
+    which it would be computing something else. `by_default` says whether it is timed unasked.
     """
 
     modules: tuple[str, ...]
@@ -309,7 +309,7 @@ PEERS = {
         partial(_openvino, precision="bf16"),
         "latency mode, bfloat16",
         precision="bf16",
-        tolerance=0.3,
+        tolerance=0.05,
         by_default=False,
     ),
     "ncnn-bf16": Peer(
@@ -317,7 +317,7 @@ PEERS = {
         partial(_ncnn, bf16=True),
         "bfloat16; image by image, as it knows no batch",
         precision="bf16",
-        tolerance=0.3,
+        tolerance=0.05,
         by_default=False,
     ),
     "openvino-int8": Peer(
@@ -325,7 +325,7 @@ PEERS = {
         partial(_openvino, precision="int8"),
         "latency mode, quantised after training by nncf",
         precision="int8",
-        tolerance=1.0,
+        tolerance=0.25,
         by_default=False,
     ),
 }
@@ -354,21 +354,33 @@ def versions(peers: Sequence[str]) -> dict[str, str]:
 def start(peer: str, setup: Setup) -> Engine:
     """An engine that has computed the net once.
 
-    Raises: UserError where it cannot use the device or cannot compute this net.
+    Raises: UserError, as the engine itself does later, where it cannot use the device or cannot
+    compute this net.
     """
     if setup.device not in PEERS[peer].devices:
         raise UserError(mistakes.PeerWithoutDevice(None, peer, setup.device))
+    with _failures(peer), _quiet():
+        engine = PEERS[peer].start(setup)
+        engine()
+
+    def run() -> Array:
+        with _failures(peer):
+            return engine()
+
+    return run
+
+
+@contextmanager
+def _failures(peer: str) -> Iterator[None]:
+    """Whatever an engine raises as a mistake that names it."""
     try:
-        with _quiet():
-            engine = PEERS[peer].start(setup)
-            engine()
+        yield
     except UserError:
         raise
     except Exception as error:  # what another engine raises can be anything
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
         raise UserError(mistakes.PeerFailed(None, peer, reason[:200])) from error
-    return engine
 
 
 # ---------------------------------------------------------------- help
