@@ -36,7 +36,7 @@ from vggc.deploy.quantize import (
 from vggc.deploy.runtime import Session
 from vggc.deploy.targets import PRECISION_NEEDS, require_precision, resolve
 from vggc.deploy.verify import LIMITS, verify
-from vggc.diagnostics import CheckFailed, UserError
+from vggc.diagnostics import UserError
 from vggc.driver import Program, load, zoo
 from vggc.ir.graph import Graph
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
@@ -631,7 +631,23 @@ def test_storage_names_a_type_for_every_format() -> None:
 
 def test_values_that_overflow_have_no_range(tiny: Program) -> None:
     graph = fold(tiny.graph).graph
-    weights = {name: np.full_like(w, 1e30) for name, w in seeded(graph, 0).items()}
-    image = np.ones((1, *graph.input), np.float32)
-    with np.errstate(all="ignore"), pytest.raises(CheckFailed, match="not finite on image 1"):
-        calibrate(graph, weights, plan_in(graph, "uint8"), [image])
+    weights = {
+        name: np.full_like(weight, 1e30 if weight.ndim > 1 else 0)
+        for name, weight in seeded(graph, 0).items()
+    }
+    images = [np.full((1, *graph.input), value, np.float32) for value in (0, 1)]
+    calls = plan_in(graph, "uint8")
+    for files, told in (((), "image 2"), ((Path("a.png"), Path("b.png")), "b.png")):
+        with pytest.raises(UserError) as caught:
+            calibrate(graph, weights, calls, images, files)
+        assert f"is not finite on {told}\n" in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [1e-45, 1e-38, 1e38, 3e38])
+def test_values_of_any_size_have_a_range(size: float) -> None:
+    histogram = Histogram()
+    for part in (0.3, 1.0):
+        histogram.add(np.float32([part * size, -part * size, 0]))
+    assert histogram.counts is not None
+    assert histogram.counts.sum() == 4 - 2 * (np.float32(0.3 * size) == 0)
+    assert histogram.cut(255) == pytest.approx(size, rel=0.5)

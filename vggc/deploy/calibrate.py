@@ -18,7 +18,7 @@ from vggc.backends.plan import Plan
 from vggc.deploy import mistakes
 from vggc.deploy.artifact import Precision
 from vggc.deploy.quantize import LARGEST, Range, averaged, levels, scaled
-from vggc.diagnostics import CheckFailed, UserError
+from vggc.diagnostics import UserError
 from vggc.ir.graph import Graph
 from vggc.preprocessing import FORMATS, BrokenImageError, Preprocessing
 from vggc.weights import Weights
@@ -83,7 +83,7 @@ def read_images(
 
 @dataclass
 class Histogram:
-    """The sizes of a value's elements, zeros aside, in `BINS` bins from 0 to `limit`.
+    """The sizes of a value's finite elements, zeros aside, in `BINS` bins from 0 to `limit`.
 
     The limit doubles, and bins are joined two by two, whenever a larger element comes.
     """
@@ -102,7 +102,8 @@ class Histogram:
             joined = self.counts.reshape(-1, 2).sum(1)
             self.counts = np.concatenate([joined, np.zeros(BINS // 2, np.int64)])
             self.limit *= 2
-        bins = (sizes * np.float32(BINS / self.limit)).astype(np.int32)
+        # In float64, where neither the limit nor its reciprocal is ever infinite.
+        bins = np.multiply(sizes, BINS / self.limit, dtype=np.float64).astype(np.int32)
         self.counts += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
 
     def cut(self, levels: int) -> float:
@@ -138,13 +139,18 @@ class _Observed:
 
 
 def calibrate(
-    graph: Graph, weights: Weights, calls: Plan, images: Iterable[NDArray[np.float32]]
+    graph: Graph,
+    weights: Weights,
+    calls: Plan,
+    images: Iterable[NDArray[np.float32]],
+    files: Sequence[Path] = (),
 ) -> dict[str, Range]:
     """The ranges that a plan in int8 needs, by the names of the nodes of the folded graph.
 
-    Its values are computed in float32, an image `(1, C, H, W)` after another.
+    Its values are computed in float32, an image `(1, C, H, W)` after another; `files` are where
+    the images are from.
 
-    Raises: CheckFailed where a value is not finite.
+    Raises: UserError naming the first image on which a value is not finite.
     """
     from vggc.backends.torch import observe
 
@@ -153,12 +159,11 @@ def calibrate(
     names = steps.keys() | averaged(calls)
     seen = {name: _Observed(np.zeros(channels[name])) for name in names}
     run = observe(graph, weights, names)
-    for number, image in enumerate(images, 1):
+    for number, image in enumerate(images):
         for name, value in run(image):
             if not np.isfinite(value).all():
-                raise CheckFailed(
-                    f"`{name}` is not finite on image {number}: the weights are too large"
-                )
+                told = str(files[number]) if files else f"image {number + 1}"
+                raise UserError(mistakes.NotFinite(None, name, told))
             seen[name].add(value)
     return {
         name: Range(each.histogram.cut(steps.get(name, LARGEST)), each.sums / max(each.count, 1))

@@ -133,6 +133,14 @@ class NoCalibration(Diagnostic):
     help = "give a folder of a few hundred: `--calibrate DIR`"
 
 
+class NotFinite(Diagnostic):
+    title = "`{value}` is not finite on {image}"
+    label = "no range holds it: the net's weights are too large"
+    help = "give the weights of a training that did not diverge"
+    value: str
+    image: str
+
+
 class NothingToCalibrate(Diagnostic):
     title = "`{option}` is for `--precision int8`"
     label = "{precision} has no ranges to measure"
