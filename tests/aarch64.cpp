@@ -95,7 +95,8 @@ int main(int, char** argv) {
   std::vector<std::vector<char>> before(count);
   for (int64_t i = 0; i < count; ++i) {
     Array& array = arrays[i];
-    int64_t rank;
+    int64_t type, rank;  // a DLPack type of 32 bits
+    read(&type, 1);
     read(&rank, 1);
     array.shape.resize(rank);
     read(array.shape.data(), rank);
@@ -111,7 +112,7 @@ int main(int, char** argv) {
     tensor.data = array.data();
     tensor.device = {kDLCPU, 0};
     tensor.ndim = static_cast<int32_t>(rank);
-    tensor.dtype = {kDLFloat, 32, 1};
+    tensor.dtype = {static_cast<uint8_t>(type), 32, 1};
     tensor.shape = array.shape.data();
     arguments[i] = {};
     arguments[i].type_index = kTVMFFIDLTensorPtr;

@@ -36,13 +36,14 @@ class Program:
     """What it was assembled of."""
 
     def call(
-        self, index: int, inputs: Sequence[NDArray[np.float32]], shape: tuple[int, ...]
+        self, index: int, inputs: Sequence[NDArray[Any]], shape: tuple[int, ...]
     ) -> NDArray[np.float32]:
         """What function `index` writes to an output of this shape, which begins as NaN."""
         arrays = [*inputs, np.full(shape, np.nan, np.float32)]
         parts = [np.int64(len(arrays)).tobytes()]
         for array in arrays:
-            parts.append(np.array([array.ndim, *array.shape], np.int64).tobytes())
+            kind = {"i": 0, "f": 2}[array.dtype.kind]
+            parts.append(np.array([kind, array.ndim, *array.shape], np.int64).tobytes())
             parts.append(np.ascontiguousarray(array).tobytes())
         command = [str(QEMU), str(self.path), str(index)]
         done = subprocess.run(command, input=b"".join(parts), capture_output=True, timeout=300)

@@ -251,7 +251,7 @@ def draw_lrn(rng: random.Random, lanes: int) -> Workload | None:
 class Case:
     """The arrays that a kernel takes, and what it must make of them."""
 
-    inputs: tuple[Array, ...]
+    inputs: tuple[NDArray[Any], ...]
     shape: tuple[int, ...]
     expected: NDArray[np.float64]
     size: float
@@ -270,6 +270,8 @@ def case(draw: Draw) -> Case:
     contents = [source.content(x) for source, x in zip(sources, inputs, strict=True)]
     for content in contents:
         content[...] = rng.standard_normal(content.shape)
+        if draw.seed % 2:  # as behind a ReLU
+            content[...] = np.maximum(content, 0)
     weights = [rng.standard_normal(shape, np.float32) for shape in weight_shapes(workload)]
     if weights:  # sums of about 1, where activations bend
         weights[0] /= np.float32(np.sqrt(prod(weights[0].shape[1:])))
@@ -316,16 +318,16 @@ def compare(result: Array, draw: Draw, made: Case) -> float:
     return error
 
 
-def guarded(array: Array) -> tuple[NDArray[np.uint8], Array]:
+def guarded(array: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """A copy on a boundary of 64 bytes, inside a store of bytes that make NaN."""
     store = np.full(array.nbytes + 2 * GUARD + 64, 0xFF, np.uint8)
     first = GUARD + -(store.ctypes.data + GUARD) % 64
-    inner = store[first : first + array.nbytes].view(np.float32).reshape(array.shape)
+    inner = store[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
     inner[...] = array
     return store, inner
 
 
-def untouched(store: NDArray[np.uint8], inner: Array) -> bool:
+def untouched(store: NDArray[np.uint8], inner: NDArray[Any]) -> bool:
     first = inner.ctypes.data - store.ctypes.data
     return bool((store[:first] == 0xFF).all() and (store[first + inner.nbytes :] == 0xFF).all())
 

@@ -30,7 +30,7 @@ from workload_reference import (
 )
 
 from vggc.ir.ops import RELU, Activation
-from vggc.kernels.cpu import Machine, choices, kernel
+from vggc.kernels.cpu import Machine, block_float, choices, kernel
 from vggc.kernels.cpu import conv as conv_template
 from vggc.kernels.cpu import dense as dense_template
 from vggc.kernels.cpu import depthwise as depthwise_template
@@ -224,6 +224,8 @@ def test_a_kernel_computes_its_workload(
         pytest.param(CONVS["batch of odd maps"], conv_template, id="conv of a batch"),
         pytest.param(CONVS["odd extents, pooled"], conv_template, id="conv that pools"),
         pytest.param(DENSES["batch of maps"], dense_template, id="dense"),
+        pytest.param(DENSES["batch of maps"], block_float, id="dense in block floating point"),
+        pytest.param(DENSES["1000 ways"], block_float, id="gemv in block floating point"),
         pytest.param(GROUPED["two groups"], conv_template, id="groups"),
         pytest.param(GROUPED["depthwise"], depthwise_template, id="depthwise"),
     ],
@@ -316,7 +318,7 @@ def test_a_mean_of_many_is_as_good_as_that_of_few() -> None:
 
 @pytest.mark.parametrize("workload", [*CONVS.values(), *GROUPED.values(), *DENSES.values()])
 def test_unpacking_gives_the_weight_back_bit_for_bit(workload: Conv | Dense) -> None:
-    packing = kernel(workload, Machine(lanes=8, registers=16)).packing
+    packing = kernel(workload, Machine(lanes=8, registers=16), max_error=0).packing
     assert packing is not None
     weight = np.random.default_rng(0).standard_normal(workload.weight_shape, np.float32)
     packed = packing.pack(weight)

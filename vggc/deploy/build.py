@@ -110,19 +110,25 @@ def error_budget(target: Target, precision: Precision, asked: float | None) -> f
 def share_of_error(calls: Plan, target: Target, budget: float) -> float:
     """The error that each layer may add for all together to stay within `budget`.
 
-    Layers round independently of one another, so that their errors add in squares. Counted are
-    those that have an algorithm which does more than to sum products.
+    Layers round independently of one another, so that their errors add in squares. A layer that
+    cannot add its part leaves the rest to the others.
     """
     if target.kind == "cuda":
         return budget
     from vggc.kernels import cpu
 
     machine = cpu.Machine.of(tvm_target(target))
-    rounding = sum(
-        any(template.error > 0 for template in cpu.templates(step.workload, machine))
+    worst = [
+        max((template.error for template in cpu.templates(step.workload, machine)), default=0.0)
         for step in calls.steps
-    )
-    return budget / sqrt(max(rounding, 1))
+    ]
+    left, share = budget**2, budget
+    for number, error in enumerate(sorted(worst)):
+        share = sqrt(left / (len(worst) - number))
+        if error > share:
+            break
+        left -= error**2
+    return share
 
 
 def kernels_for(target: Target, choice_of: Chosen = by_cost, max_error: float = inf) -> KernelOf:

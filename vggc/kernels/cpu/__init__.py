@@ -6,6 +6,7 @@ from math import inf
 from typing import assert_never
 
 from vggc.kernels.cpu import (
+    block_float,
     conv,
     dense,
     depthwise,
@@ -78,7 +79,7 @@ def kernel(
 
 
 def templates(workload: Workload, machine: Machine) -> tuple[Template, ...]:
-    """The algorithms there are for `workload`."""
+    """The algorithms there are for `workload`, the simplest first."""
     match workload:
         case Conv() if winograd_bf16.applies(workload):
             fewest = winograd_bf16.template(workload, machine)
@@ -92,6 +93,9 @@ def templates(workload: Workload, machine: Machine) -> tuple[Template, ...]:
             return (direct, *winograd.templates(workload, machine))
         case Conv():
             return (conv.template(workload, machine),)
+        case Dense() if block_float.applies(workload):
+            exact = dense.template(workload, machine)
+            return (exact, block_float.template(workload, machine))
         case Dense():
             return (dense.template(workload, machine),)
         case _:

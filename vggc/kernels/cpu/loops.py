@@ -75,6 +75,17 @@ def elements(pixels: tuple[int, ...], channels: int, lanes: int) -> Iterator[tup
             yield *pixel, full * lanes + lane
 
 
+def vectors(size: int, lanes: int) -> Iterator[Expr]:
+    """A loop over the elements of a buffer in memory, a vector at a time."""
+    full, rest = divmod(size, lanes)
+    if full:
+        with T.serial(full) as vector, T.vectorized(lanes) as lane:
+            yield vector * lanes + lane
+    if rest:
+        with T.vectorized(rest) as lane:
+            yield full * lanes + lane
+
+
 def in_block(block: Expr, size: int, total: int) -> Iterator[int]:
     """How many of `total` lie in a block of `size`: code for whole blocks, and for the last one."""
     last, rest = divmod(total, size)

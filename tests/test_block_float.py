@@ -1,0 +1,128 @@
+"""Dense layers in block floating point: what the packing keeps, and what is never read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from test_kernels_cpu import AVX2, HOST, library
+
+from vggc.ir.ops import RELU
+from vggc.kernels.cpu import Machine, block_float, choices, kernel
+from vggc.kernels.cpu.block_float import BlockFloatColumns, BlockFloatKnobs
+from vggc.kernels.workloads import Dense, Map
+
+SHAPES = {
+    "one piece": BlockFloatColumns((70, 300), 300, 8, 4),
+    "pieces of a map": BlockFloatColumns((70, 4 * 333), 333, 8, 4),
+    "more than a panel": BlockFloatColumns((130, 600), 50, 8, 8),
+    "one weight": BlockFloatColumns((1, 1), 1, 16, 4),
+}
+
+WEIGHTS: dict[str, Callable[[np.random.Generator, tuple[int, int]], Any]] = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "heavy tails": lambda rng, shape: rng.standard_cauchy(shape),
+    "mostly zero": lambda rng, shape: rng.standard_normal(shape) * (rng.random(shape) < 0.01),
+    "tiny": lambda rng, shape: 1e-30 * rng.standard_normal(shape),
+    "huge": lambda rng, shape: 1e37 * rng.standard_normal(shape),
+    "all equal": lambda rng, shape: np.full(shape, -0.1),
+    "zero": lambda rng, shape: np.zeros(shape),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_no_weight_is_off_by_more_than_the_largest_of_its_piece_is_rounded(
+    shape: str, kind: str
+) -> None:
+    packing = SHAPES[shape]
+    weight = WEIGHTS[kind](np.random.default_rng(0), packing.shape).astype(np.float32)
+    packed = packing.pack(weight)
+    assert packed.shape == packing.packed_shape
+    got = packing.unpack(packed)
+    assert got.shape == weight.shape
+    assert got.dtype == np.float32
+
+    def by_pieces(each: np.ndarray) -> list[np.ndarray]:
+        maps = each.reshape(len(each), packing.channels, -1).transpose(0, 2, 1)
+        rows = maps.reshape(len(each), -1)
+        return np.split(rows, range(packing.piece, rows.shape[1], packing.piece), axis=1)
+
+    for before, after in zip(by_pieces(weight), by_pieces(got), strict=True):
+        largest = np.abs(before).max(1, keepdims=True).astype(float)
+        off = np.abs(before.astype(float) - after)
+        assert (off <= largest * 2.0**-24 * 1.001 + np.abs(after) * 2.0**-24).all()
+        assert (after[before == 0] == 0).all()
+
+
+def test_normal_weights_are_off_by_what_the_template_says() -> None:
+    packing = BlockFloatColumns((256, 4096), 4096, 16, 16)
+    weight = np.random.default_rng(0).standard_normal(packing.shape, np.float32)
+    off = packing.unpack(packing.pack(weight)) - weight.astype(float)
+    error = np.linalg.norm(off) / np.linalg.norm(weight)
+    assert error == pytest.approx(block_float.ERROR, rel=0.05)
+
+
+@pytest.mark.parametrize("target", [HOST, AVX2], ids=["host", "avx2"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_columns_whose_inputs_are_zero_are_not_read(rows: int, target: dict[str, str]) -> None:
+    """What stands for them in memory does not matter."""
+    goal = tvm.target.Target(target)
+    dense = Dense(rows, 2 * 700, 100, RELU, Map(rows, 1, 2, 700))
+    made = block_float.kernel(dense, Machine.of(goal), BlockFloatKnobs(rows, 4))
+    run = library([made.func], goal)(0)
+    rng = np.random.default_rng(0)
+    zero = rng.random(2 * 700) < 0.5
+    x = np.where(zero, 0, rng.standard_normal((rows, 2 * 700))).astype(np.float32)
+    bias = rng.standard_normal(100, np.float32)
+    weight = rng.standard_normal(dense.weight_shape, np.float32)
+
+    def output(weight: np.ndarray) -> np.ndarray:
+        y = tvm.runtime.tensor(np.full((rows, 100), np.nan, np.float32))
+        packing = made.packing
+        assert packing is not None
+        x_map = x.reshape(rows, 1, 2, 700)
+        run(*map(tvm.runtime.tensor, (x_map, packing.pack(weight), bias)), y)
+        return y.numpy()
+
+    in_order = np.ascontiguousarray(zero.reshape(2, 700).T).ravel()
+    # No larger than the rest, or the scales would change.
+    weight = np.where(in_order, np.clip(weight, -1, 1), weight)
+    others = np.where(in_order, -weight, weight)
+    np.testing.assert_array_equal(output(weight), output(others))
+
+
+def test_no_input_and_inputs_that_are_no_numbers() -> None:
+    goal = tvm.target.Target(HOST)
+    dense = Dense(1, 1000, 100, None)
+    made = block_float.kernel(dense, Machine.of(goal), BlockFloatKnobs(1, 4))
+    assert made.packing is not None
+    run = library([made.func], goal)(0)
+    rng = np.random.default_rng(0)
+    bias = rng.standard_normal(100, np.float32)
+    weight = made.packing.pack(rng.standard_normal((100, 1000), np.float32))
+
+    def output(x: np.ndarray) -> np.ndarray:
+        y = tvm.runtime.tensor(np.zeros((1, 100), np.float32))
+        run(*map(tvm.runtime.tensor, (x, weight, bias)), y)
+        return y.numpy()[0]
+
+    x = np.zeros((1, 1000), np.float32)
+    np.testing.assert_array_equal(output(x), bias)
+    np.testing.assert_array_equal(output(-x), bias)
+    x[0, 999] = np.nan
+    assert np.isnan(output(x)).all()
+
+
+@pytest.mark.parametrize(("batch", "algorithm"), [(1, "gemv"), (2, "gemm"), (4, "gemm")])
+def test_weights_that_come_from_memory_are_read_in_fewer_bytes(batch: int, algorithm: str) -> None:
+    """And so they are in the error budget of any net; without one they are float32."""
+    machine = Machine(lanes=16, registers=32, cache=1 << 20, cores=2)
+    fc6 = Dense(batch, 25088, 4096, RELU, Map(batch, 7, 7, 512))
+    assert choices(fc6, machine)[0].algorithm == f"{algorithm}-bfp24"
+    assert choices(fc6, machine, max_error=0)[0].algorithm == algorithm
+    small = Dense(batch, 256, 10, None)
+    assert kernel(small, machine).algorithm == algorithm
