@@ -27,7 +27,7 @@ from vggc.deploy.artifact import open_artifact
 from vggc.deploy.build import linker, planned, share_of_error
 from vggc.deploy.targets import resolve
 from vggc.deploy.tuning import database as databases
-from vggc.deploy.tuning import remote, revision, space, tuner
+from vggc.deploy.tuning import measure, remote, revision, space, tuner
 from vggc.deploy.tuning.database import (
     FAILED,
     RECORDS,
@@ -39,7 +39,16 @@ from vggc.deploy.tuning.database import (
     read,
 )
 from vggc.deploy.tuning.lookup import choices_for
-from vggc.deploy.tuning.measure import Built, Outcome, Server, Timing, difference
+from vggc.deploy.tuning.measure import (
+    Built,
+    Failure,
+    Outcome,
+    Server,
+    Timing,
+    _rounds,
+    difference,
+    weight_bytes,
+)
 from vggc.deploy.tuning.search import TRUSTED, neighbours, proposals
 from vggc.deploy.tuning.space import Space, Task, canonical, choice_of, choices, machine
 from vggc.deploy.tuning.tuner import Course, Layer, layers_of, tune
@@ -51,6 +60,9 @@ from vggc.kernels import cpu
 from vggc.kernels.workloads import Choice, Conv, Dense, Map, Workload
 
 CONV = Conv(Map(1, 9, 9, 8, 1), Map(1, 9, 9, 16), (3, 3), (1, 1), (1, 1), None)
+BF16 = Conv(
+    Map(1, 28, 28, 64, 1, "bfloat16"), Map(1, 28, 28, 64, 0, "bfloat16"), (3, 3), (1, 1), (1, 1)
+)
 DEEP = Conv(Map(1, 28, 28, 64, 1), Map(1, 28, 28, 64), (3, 3), (1, 1), (1, 1), None)
 HOST = resolve("cpu")
 
@@ -369,9 +381,14 @@ def test_a_full_file_takes_no_more_and_is_still_read(
 ) -> None:
     limit = (filled / WORKLOADS).stat().st_size + 1000
     monkeypatch.setattr(databases, "MAX_BYTES", limit)
-    with opened(filled) as database, pytest.raises(UserError, match="no room for another"):
-        for choice in task().choices:
-            database.add(task(), choice, 0.5)
+
+    def fill() -> None:
+        with opened(filled) as database:
+            for choice in task().choices:
+                database.add(task(), choice, 0.5)
+
+    with pytest.raises(UserError, match="no room for another"):
+        fill()
     assert (filled / RECORDS).stat().st_size <= limit
     assert len(read(filled)[task().text].seconds) > 3
 
@@ -418,9 +435,12 @@ class Pretender:
                     choice: pretender.seconds(task, choice)
                     for choice in dict.fromkeys([batch.yardstick, *batch.new])
                 }
+                told_reference = pretender.seconds(task, batch.reference)
+                if isinstance(told_reference, Failure):
+                    return {batch.reference: told_reference}
                 unit = told[batch.yardstick]
                 if not isinstance(unit, Timing):
-                    return {c: o for c, o in told.items() if isinstance(o, str)}
+                    return {c: o for c, o in told.items() if isinstance(o, Failure)}
                 return {
                     choice: replace(o, ratio=o.seconds / unit.seconds)
                     if isinstance(o, Timing)
@@ -441,6 +461,11 @@ def by_place(task: Task, choice: Choice) -> Timing:
 def two_layers() -> tuple[Layer, ...]:
     graph = program("net a input 8x9x9\n conv3-16 | conv3-16 stride=2").graph
     return layers_of(planned(graph, 1, resolve("cpu"), "float32"), resolve("cpu"), 1)
+
+
+def deep_layers() -> tuple[Layer, ...]:
+    graph = program("net a input 64x28x28\n conv3-64").graph
+    return layers_of(planned(graph, 1, HOST, "float32"), HOST, 1)
 
 
 def run(folder: Path, budget: float = 60.0, layers: tuple[Layer, ...] | None = None) -> Course:
@@ -503,7 +528,8 @@ def test_a_failure_is_kept_and_never_chosen(
 ) -> None:
     def seconds(task: Task, choice: Choice) -> Outcome:
         wrong = choice == task.choices[-1]
-        return "its output is off by 1.0e-01" if wrong else by_place(task, choice)
+        off = Failure("its output is off by 1.0e-01", own=True)
+        return off if wrong else by_place(task, choice)
 
     Pretender(monkeypatch, seconds)
     course = run(tmp_path)
@@ -518,11 +544,137 @@ def test_a_failure_is_kept_and_never_chosen(
 def test_where_the_default_fails_nothing_is_kept_against_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Pretender(monkeypatch, lambda task, choice: "no compiler")
+    Pretender(monkeypatch, lambda task, choice: Failure("no compiler", own=False))
     course = run(tmp_path)
-    assert [layer.error for layer in course.layers] == ["no compiler"] * 2
-    assert (course.measured, course.failed) == (0, 0)
+    reason = "its simplest kernel, with which others must agree: no compiler"
+    assert [layer.error for layer in course.layers] == [reason] * 2
+    assert course.measured == 0
+    assert course.first_error == "no compiler"
     assert read(tmp_path) == {}
+
+
+def test_what_need_not_fail_again_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that was full for a while costs no choice its place."""
+    full = {"disk": True}
+
+    def seconds(task: Task, choice: Choice) -> Outcome:
+        if full["disk"] and choice in task.choices[-5:]:
+            return Failure("OSError: No space left on device", own=False)
+        return by_place(task, choice)
+
+    pretender = Pretender(monkeypatch, seconds)
+    course = run(tmp_path)
+    assert course.failed == 2 * 5
+    assert len(pretender.ran) == len(set(pretender.ran))
+    assert all(layer.best == layer.task.choices[-6] for layer in course.layers)
+    full["disk"] = False
+    course = run(tmp_path)
+    assert (course.measured, course.failed) == (2 * 5, 0)
+    assert all(layer.best == layer.task.choices[-1] for layer in course.layers)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_where_the_default_fails_the_others_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    def seconds(task: Task, choice: Choice) -> Outcome:
+        wrong = choice == task.choices[0] != task.reference
+        return Failure("its process ended", own) if wrong else by_place(task, choice)
+
+    Pretender(monkeypatch, seconds)
+    course = run(tmp_path, layers=deep_layers())
+    (layer,) = course.layers
+    assert layer.task.choices[0] != layer.task.reference
+    assert layer.best == layer.task.choices[-1]
+    assert course.measured == len(layer.task.choices) - 1
+    found = choices_for(HOST, tmp_path, 1)(DEEP, inf)
+    assert found == (layer.best if own else None)
+
+
+def test_a_record_that_fails_today_is_no_yardstick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (layer, _) = two_layers()
+    with opened(tmp_path) as database:
+        database.add(layer.task, layer.task.choices[7], 1e-9)
+
+    def seconds(task: Task, choice: Choice) -> Outcome:
+        broken = choice == task.choices[7] and task.text == layer.task.text
+        return Failure("it took more than 60 s", own=False) if broken else by_place(task, choice)
+
+    Pretender(monkeypatch, seconds)
+    course = run(tmp_path)
+    total = sum(len(each.task.choices) for each in course.layers)
+    assert course.measured == total - 1
+    assert read(tmp_path)[layer.task.text].seconds[layer.task.choices[7]] == 1e-9
+
+
+def test_every_task_is_checked_against_its_simplest_algorithm() -> None:
+    for work, algorithm in (
+        (DEEP, "direct"),
+        (Dense(1, 64, 64), "gemv"),
+        (BF16, "direct-bfloat16"),
+    ):
+        reference = task(work).reference
+        assert reference.algorithm == algorithm
+        assert reference == next(c for c in task(work).choices if c.algorithm == algorithm)
+    assert task(DEEP).choices[0].algorithm == "winograd6"
+
+
+def test_weights_are_measured_together_as_memory_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the bytes that they take packed, Winograd's more than others."""
+    plain = 4 * 64 * 64 * 9
+    assert weight_bytes(task(DEEP), of("direct")[0]) == plain
+    assert weight_bytes(task(DEEP), of("winograd6")[0]) >= plain * 64 // 9
+
+    def size(task: Task, choice: Choice) -> int:
+        return 7 if choice.algorithm == "winograd6" else 1
+
+    batches: list[list[Choice]] = []
+    original = tuner.Batch
+
+    def noted(layer: Layer, reference: Choice, yardstick: Choice, new: list[Choice]) -> Any:
+        batches.append([yardstick, *new])
+        return original(layer, reference, yardstick, new)
+
+    monkeypatch.setattr(tuner, "Batch", noted)
+    monkeypatch.setattr(tuner, "weight_bytes", size)
+    monkeypatch.setattr(tuner, "MAX_WEIGHTS", 3 * 7)
+    Pretender(monkeypatch, by_place)
+    run(tmp_path, layers=deep_layers())
+    assert len(batches[0]) < max(map(len, batches)) == tuner.BATCH + 1
+    assert all(sum(size(task(DEEP), choice) for choice in batch) <= 3 * 7 for batch in batches)
+
+
+def test_a_server_lost_before_anything_ran_is_no_batch_in_vain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Pretender(monkeypatch, by_place)
+    losses = iter([Failed("no session")] * 5)
+    original = tuner.Bench.finish
+
+    def finish(bench: tuner.Bench) -> dict[Choice, Outcome]:
+        if loss := next(losses, None):
+            bench.at = tuner.NOWHERE
+            raise loss
+        return original(bench)
+
+    monkeypatch.setattr(tuner.Bench, "finish", finish)
+    worth: list[float] = []
+
+    def watch(course: Course, doing: str) -> None:
+        worth.append(course.layers[0].idle)
+
+    with opened(tmp_path) as database:
+        server = Server("127.0.0.1", 9190, "box")
+        course = tune(deep_layers(), database, 60.0, "cc", [server], watch)
+    assert len(course.losses) == 5
+    assert set(worth[:12]) == {0}
+    assert course.measured == len(course.layers[0].task.choices)
 
 
 def test_the_budget_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -585,10 +737,18 @@ def test_a_process_that_dies_hangs_or_raises_is_one_failure() -> None:
     died, raised, hung = results[1], results[2], results[4]
     assert isinstance(died, Died)
     assert "SIGSEGV" in str(died)
+    assert died.crashed
     assert type(raised) is Failed
     assert str(raised) == "ValueError: last line"
     assert isinstance(hung, Died)
     assert "more than 10 s" in str(hung)
+    assert not hung.crashed
+
+
+def test_a_time_that_no_clock_tells_divides_nothing() -> None:
+    tick = measure.RESOLUTION
+    found = _rounds({0: lambda: tick, 1: lambda: 3 * tick}, lambda told: None)
+    assert found == {0: Timing(tick, 1.0), 1: Timing(3 * tick, pytest.approx(3.0))}
 
 
 # ---------------------------------------------------------------- measuring in earnest

@@ -90,6 +90,11 @@ class Measured:
         valid = [choice for choice in among if self.seconds.get(choice, FAILED) < FAILED]
         return min(valid, key=self.seconds.__getitem__, default=None)
 
+    @property
+    def failed(self) -> set[Choice]:
+        """The choices that do not work."""
+        return {choice for choice, seconds in self.seconds.items() if seconds >= FAILED}
+
 
 def outdated(known: Mapping[str, Measured], tasks: Iterable[Task]) -> int:
     """How many measurements there are of these tasks in other code or with another TVM."""

@@ -44,6 +44,10 @@ SECONDS = 1.0
 """After so long a batch has no further round."""
 TOO_SLOW = 1.3
 """Over the fastest of the batch: who takes longer after two rounds leaves."""
+RESOLUTION = 1e-9
+"""Seconds: no clock tells less."""
+NOTHING = {"float32": np.nan, "uint16": 0x7FC0}
+"""What no kernel writes, by the type of its output; of bfloat16, too, it is no number."""
 FLUSH = "cache_flush_cpu_non_first_arg"
 
 
@@ -72,19 +76,48 @@ class Timing:
     ratio: float
 
 
-Outcome: TypeAlias = Timing | str
-"""A time, or why there is none."""
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no time.
+
+    `own` where it lies with the choice and would be so again: its code is none, ends the process
+    or computes something else. A full disk, want of memory and a busy machine are not.
+    """
+
+    reason: str
+    own: bool
 
 
-def build(task: Task, choice: Choice, library: Path, linker: str, tell: Tell) -> None:
-    """Writes the library of a choice."""
-    func = kernel_of(task, choice).func.with_attr("global_symbol", "main")
-    module = tvm.IRModule({"main": func})
-    tvm.compile(module, target=tvm_target(task.target)).export_library(str(library), cc=linker)
+Outcome: TypeAlias = Timing | Failure
+
+
+def build(task: Task, choice: Choice, library: Path, linker: str, tell: Tell) -> str | None:
+    """Writes the library of a choice. If there is no code for it, why.
+
+    Raises: what keeps code from being linked and written.
+    """
+    try:
+        func = kernel_of(task, choice).func.with_attr("global_symbol", "main")
+        module = tvm.compile(tvm.IRModule({"main": func}), target=tvm_target(task.target))
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:
+        return reason(error)
+    module.export_library(str(library), cc=linker)
+    return None
 
 
 def kernel_of(task: Task, choice: Choice) -> Kernel:
     return cpu.kernel(task.workload, machine(task.target), choice)
+
+
+def weight_bytes(task: Task, choice: Choice) -> int:
+    """The bytes of a choice's packed weight."""
+    kernel = kernel_of(task, choice)
+    if kernel.packing is None:
+        return 0
+    weight = _Buffer.of(kernel.func.params[len(input_shapes(task.workload))])
+    return prod(weight.shape) * np.dtype(weight.kind).itemsize
 
 
 class _Place:
@@ -158,11 +191,19 @@ def measure(
 
     Each must give what the reference gives on random data. The index of a trial is told
     before it runs for the first time, that of the reference is -1.
+
+    Raises: ValueError where the reference gives what is no number; RuntimeError where kernels
+        run on another number of threads; whatever ends a session.
     """
     place = _place(server)
     arguments = _Arguments(task, place)
     tell(-1)
     expected = arguments.output_of(reference)
+    if not np.isfinite(_values(expected)).all():
+        raise ValueError("its output is not finite")
+    # Asked for sooner, this would make the threads before they are set apart.
+    if (threads := int(place.function("runtime.NumThreads")())) != task.threads:
+        raise RuntimeError(f"it runs on {threads} threads in place of {task.threads}")
     fewer = isinstance(task.workload, Conv) and task.workload.input.format != "float32"
     outcomes: list[Outcome | None] = [None] * len(trials)
     runs: dict[int, Callable[[], float]] = {}
@@ -173,10 +214,10 @@ def measure(
         except Exception as error:
             if not place.is_alive():
                 raise
-            outcomes[index] = reason(error)
+            outcomes[index] = Failure(reason(error), own=False)
             continue
         if problem := difference(got, expected, fewer_bits=fewer):
-            outcomes[index] = problem
+            outcomes[index] = Failure(problem, own=True)
         else:
             runs[index] = run
     if 0 in runs:
@@ -244,7 +285,7 @@ class _Arguments:
 
         def run() -> float:
             with self.place.threads_apart(self.task.threads):
-                return float(timer(*tensors).results[0])
+                return max(RESOLUTION, float(timer(*tensors).results[0]))
 
         return run, written
 
@@ -266,8 +307,7 @@ class _Arguments:
         tensors = list(self.shared)
         if weight_at is not None:
             tensors.insert(weight_at, self._packed(kernel, read[weight_at].kind))
-        nothing = np.nan if written.kind == "float32" else 255
-        empty = np.full(written.shape, nothing, written.kind)
+        empty = np.full(written.shape, NOTHING.get(written.kind, 255), written.kind)
         return [*tensors, self.place.tensor(empty)]
 
     def _packed(self, kernel: Kernel, kind: str) -> Any:

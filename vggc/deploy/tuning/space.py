@@ -69,6 +69,12 @@ class Task:
         """Every way to carry it out, the one of least stated cost first."""
         return choices(self.workload, self.target, self.max_error)
 
+    @cached_property
+    def reference(self) -> Choice:
+        """The choice of least stated cost of the simplest algorithm, with which all must agree."""
+        simplest = cpu.templates(self.workload, machine(self.target))[0].algorithm
+        return next(choice for choice in self.choices if choice.algorithm == simplest)
+
 
 def without_code(text: str) -> str:
     """What a task's text says whatever its code.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
-from math import inf, prod
+from math import inf
 from pathlib import Path
 from statistics import mean
 from typing import TypeAlias
@@ -18,16 +18,25 @@ from vggc.backends.plan import Plan
 from vggc.deploy.artifact import Target
 from vggc.deploy.processor import num_cores
 from vggc.deploy.tuning.database import FAILED, Database, outdated
-from vggc.deploy.tuning.measure import Built, Outcome, Server, Timing, build, measure
+from vggc.deploy.tuning.measure import (
+    Built,
+    Failure,
+    Outcome,
+    Server,
+    Timing,
+    build,
+    measure,
+    weight_bytes,
+)
 from vggc.deploy.tuning.search import proposals
 from vggc.deploy.tuning.space import Task, canonical
-from vggc.deploy.tuning.workers import Crew, Failed, Worker
-from vggc.kernels.workloads import Choice, Conv, Dense
+from vggc.deploy.tuning.workers import Crew, Died, Failed, Worker
+from vggc.kernels.workloads import Choice
 
 BATCH = 8
 """Choices of a kernel that are measured together, beside the yardstick."""
-MAX_WEIGHTS = 2**30
-"""The bytes that their weights may take together."""
+MAX_WEIGHTS = 3 * 2**29
+"""The bytes that their packed weights may take together, and the yardstick's."""
 PATIENCE = 60.0
 """Seconds after which a compiler or a kernel is taken to hang."""
 FIRST_WORD = 30.0
@@ -173,6 +182,8 @@ class Batch:
     yardstick: Choice
     new: list[Choice]
     outcomes: dict[Choice, Outcome] = field(default_factory=dict)
+    lost: bool = False
+    """Whether its server was lost, so that it is no sign of anything."""
 
     @property
     def choices(self) -> list[Choice]:
@@ -238,6 +249,10 @@ class _Tuner:
         self.crew = Crew(min(num_cores(), 8))
         self.built: dict[tuple[str, Choice], Built] = {}
         self.blamed: Counter[tuple[str, Choice]] = Counter()
+        self.failed: dict[str, dict[Choice, Failure]] = defaultdict(dict)
+        """By task what failed in this run."""
+        self.weight_bytes: dict[tuple[str, str], int] = {}
+        """Of a task's choices of an algorithm."""
         self.pace: dict[str, float] = {}
         """Seconds that a choice of a task took lately."""
         self.num_libraries = 0
@@ -264,14 +279,12 @@ class _Tuner:
             if batch.reference in built and batch.yardstick in built:
                 bench.start(batch, built)
                 at_work.append((bench, batch))
-            else:
-                missing = next(c for c in (batch.reference, batch.yardstick) if c not in built)
-                self._give_up(batch.layer, str(batch.outcomes[missing]))
         for bench, batch in at_work:
             self._finish(bench, batch)
         for batch in batches:
             seconds = time.monotonic() - started
-            self.pace[batch.layer.task.text] = seconds / max(1, len(batch.new))
+            if not batch.lost:
+                self.pace[batch.layer.task.text] = seconds / max(1, len(batch.new))
             self._keep(batch)
         return True
 
@@ -295,22 +308,33 @@ class _Tuner:
 
     def _batch(self, layer: Layer, taken: set[Choice]) -> Batch | None:
         task, measured = layer.task, self.database.measured(layer.task)
-        default, best = task.choices[0], layer.best
-        works = measured.seconds.get(default, 0.0) < FAILED
-        if best is None and not works:
-            layer.error = "its default does not work"
+        failed = measured.failed.union(self.failed[task.text])
+        if task.reference in failed:
+            self._give_up(layer, "its simplest kernel, with which others must agree, fails")
             return None
-        size = self._size(task)
-        new = list(islice(proposals(task, measured, taken), size))
-        if not new:
-            return None
-        return Batch(layer, default if works or best is None else best, best or default, new)
+        left = tuple(choice for choice in task.choices if choice not in failed)
+        first = left[0] if left[0] == task.choices[0] else task.reference
+        yardstick = measured.best(left) or first
+        new: list[Choice] = []
+        total = self._weight_bytes(task, yardstick)
+        proposed = proposals(task, measured, taken | failed)
+        for choice in islice(proposed, self._size(task)):
+            total += self._weight_bytes(task, choice)
+            if new and total > MAX_WEIGHTS:
+                break
+            new.append(choice)
+        return Batch(layer, task.reference, yardstick, new) if new else None
+
+    def _weight_bytes(self, task: Task, choice: Choice) -> int:
+        """What the weight of a choice takes, or about that."""
+        key = task.text, choice.algorithm
+        if key not in self.weight_bytes:
+            self.weight_bytes[key] = weight_bytes(task, choice)
+        return self.weight_bytes[key]
 
     def _size(self, task: Task) -> int:
-        """How many choices may be measured together, for memory and for what time is left."""
+        """How many choices may be measured together in what time is left."""
         size = BATCH
-        if isinstance(task.workload, Conv | Dense):
-            size = min(size, MAX_WEIGHTS // (4 * prod(task.workload.weight_shape)))
         if self.pace:
             pace = self.pace.get(task.text, mean(self.pace.values()))
             size = min(size, int(self.course.left / pace))
@@ -330,29 +354,31 @@ class _Tuner:
             calls.append((tasks[text], choice, path, self.linker))
         results = self.crew.map(build, calls, PATIENCE)
         for (text, choice), call, result in zip(missing, calls, results, strict=True):
-            if isinstance(result, Failed):
-                for batch in batches:
-                    if batch.layer.task.text == text and choice in batch.choices:
-                        batch.outcomes[choice] = f"it cannot be compiled: {result}"
-            else:
+            if result is None:
                 self.built[text, choice] = Built(choice, call[2])
+                continue
+            failure = Failure(f"it cannot be compiled: {result}", own=isinstance(result, str))
+            for batch in batches:
+                if batch.layer.task.text == text and choice in batch.choices:
+                    batch.outcomes[choice] = failure
 
     def _finish(self, bench: Bench, batch: Batch) -> None:
         try:
             batch.outcomes |= bench.finish()
         except Failed as failure:
+            crashed = isinstance(failure, Died) and failure.crashed
             if bench.server is not None:
                 self.course.losses.append(str(failure))
+                batch.lost = True
                 if bench.at == NOWHERE:
                     return
             choice = bench.trials[bench.at].choice if bench.at >= 0 else batch.reference
             blamed = batch.layer.task.text, choice
             self.blamed[blamed] += 1
             if bench.server is None or self.blamed[blamed] >= MAX_BLAMED:
-                if bench.at < 0:
-                    self._give_up(batch.layer, f"its default kernel fails: {failure}")
-                else:
-                    batch.outcomes[choice] = str(failure)
+                # The same twice: there it was the choice that ended the session.
+                own = crashed or not (bench.server is None or isinstance(failure, Died))
+                batch.outcomes[choice] = Failure(str(failure), own=own and bench.at >= 0)
 
     def _give_up(self, layer: Layer, error: str) -> None:
         layer.error = error
@@ -361,7 +387,8 @@ class _Tuner:
     def _keep(self, batch: Batch) -> None:
         """Puts what came of a batch into the database.
 
-        Failures only where something else works: then it is not for want of a compiler.
+        Of failures those that are the choice's own, and only where something else works: then it
+        is not for want of a compiler, either.
         """
         layer, task, before = batch.layer, batch.layer.task, batch.layer.best_seconds
         yardstick = batch.outcomes.get(batch.yardstick)
@@ -372,18 +399,24 @@ class _Tuner:
                 if isinstance(timing := batch.outcomes.get(choice), Timing):
                     self.database.add(task, choice, timing.ratio * unit)
                     self.course.measured += 1
-        failures = {c: o for c, o in batch.outcomes.items() if isinstance(o, str)}
-        for choice, reason in failures.items():
-            self.course.first_error = self.course.first_error or reason
-            if self.database.measured(task).best(task.choices) is not None:
-                self.database.add(task, choice, FAILED)
-                self.course.failed += 1
+        failed = self.failed[task.text]
+        for choice, outcome in batch.outcomes.items():
+            if isinstance(outcome, Failure):
+                self.course.first_error = self.course.first_error or outcome.reason
+                self.course.failed += choice not in failed
+                failed[choice] = outcome
+        if self.database.measured(task).best(task.choices) is not None:
+            for choice in failed.keys() - self.database.measured(task).failed:
+                if failed[choice].own:
+                    self.database.add(task, choice, FAILED)
         _note(layer, self.database)
-        if layer.best is None and batch.yardstick in failures:
-            self._give_up(layer, failures[batch.yardstick])
+        if batch.reference in failed:
+            reason = failed[batch.reference].reason
+            self._give_up(layer, f"its simplest kernel, with which others must agree: {reason}")
         improved = before is None or (layer.best_seconds or FAILED) < WORTH_TELLING * before
-        layer.idle = 0 if improved else layer.idle + 1
-        kept = {(task.text, task.choices[0]), (task.text, layer.best)}
+        if not batch.lost:
+            layer.idle = 0 if improved else layer.idle + 1
+        kept = {(task.text, choice) for choice in (task.reference, task.choices[0], layer.best)}
         for key in [k for k in self.built if k[0] == task.text and k not in kept]:
             self.built.pop(key).library.unlink(missing_ok=True)
 

@@ -28,7 +28,19 @@ class Failed(Exception):
 
 
 class Died(Failed):
-    """The process has ended or was ended over it."""
+    """The process has ended or was ended over it.
+
+    `crashed` where what it ran did what no program may, rather than took too long or too much.
+    """
+
+    def __init__(self, message: str, *, crashed: bool = False) -> None:
+        super().__init__(message)
+        self.crashed = crashed
+
+
+CRASHES = {signal.SIGSEGV, signal.SIGILL, signal.SIGFPE}
+"""Signals that say so. A full disk under a mapped file is a SIGBUS, and want of memory a SIGKILL
+or a SIGABRT."""
 
 
 class Worker:
@@ -80,7 +92,7 @@ class Worker:
             code = self.process.exitcode or 0
             self.stop()
             reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            raise Died(f"its process ended with {reason}") from None
+            raise Died(f"its process ended with {reason}", crashed=-code in CRASHES) from None
         if kind == "error":
             raise Failed(value)
         self._wait(self.patience)
