@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +16,9 @@ from conftest import graph_of
 
 from vggc.analysis.report import report
 from vggc.cli import cli
+from vggc.deploy import peaks
 from vggc.deploy import profile as module
-from vggc.deploy.artifact import KernelEntry, Precision, Target, open_artifact
+from vggc.deploy.artifact import KernelEntry, Precision, open_artifact
 from vggc.deploy.build import lowered
 from vggc.deploy.peaks import arithmetic, bandwidth
 from vggc.deploy.profile import Call, Limits, profile, useful_macs
@@ -120,26 +123,69 @@ def has(instruction: str) -> bool:
     return instruction in resolve("cpu").instructions
 
 
+def loop_of(instruction: str, code: str) -> list[str]:
+    """The instructions of the loop that holds `instruction`, the jump at its end among them."""
+    lines = [line.strip() for line in code.splitlines()]
+    first = next(index for index, line in enumerate(lines) if line.startswith(instruction))
+    start = max(index for index in range(first) if re.fullmatch(r"\.LBB\w+:", lines[index]))
+    back = re.compile(rf"j\w+\s+{re.escape(lines[start][:-1])}")
+    end = next(index for index in range(first, len(lines)) if back.fullmatch(lines[index]))
+    return [line for line in lines[start + 1 : end + 1] if not line.startswith((".", "#"))]
+
+
+@pytest.fixture
+def listings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is compiled from here on, in assembly."""
+    found: list[str] = []
+    compile_ = peaks.tvm.compile
+
+    def compiled(*arguments: object, **options: object) -> object:
+        result = compile_(*arguments, **options)
+        found.append(result.mod.inspect_source("asm"))
+        return result
+
+    monkeypatch.setattr(peaks.tvm, "compile", compiled)
+    return found
+
+
 @pytest.mark.parametrize(
-    ("precision", "needed", "factor"),
-    [("float32", "", 1), ("bf16", "avx512bf16", 2), ("int8", "avx512vnni", 4)],
+    ("mcpu", "precision", "needed", "instruction", "register", "products"),
+    [
+        ("znver4", "float32", "avx512f", "vfmadd", "zmm", 16),
+        ("znver4", "bf16", "avx512bf16", "vdpbf16ps", "zmm", 16 * 2),
+        ("znver4", "int8", "avx512vnni", "vpdpbusd", "zmm", 16 * 4),
+        ("haswell", "float32", "avx2", "vfmadd", "ymm", 8),
+    ],
 )
-def test_the_peak_is_what_the_loop_computes(precision: Precision, needed: str, factor: int) -> None:
-    if needed and not has(needed):
+def test_a_turn_multiplies_in_many_registers_at_once_and_does_nothing_else(
+    mcpu: str,
+    precision: Precision,
+    needed: str,
+    instruction: str,
+    register: str,
+    products: int,
+    listings: list[str],
+) -> None:
+    """As the code has it: no sum waits for another, none goes to memory, all are counted."""
+    if not has(needed):
         pytest.skip(f"this CPU has no {needed}")
-    one, two = (arithmetic(resolve("cpu"), threads, precision) for threads in (1, 2))
-    assert two.amount == 2 * one.amount
-    assert one.amount == factor * arithmetic(resolve("cpu"), 1, "float32").amount
+    one, two = (arithmetic(resolve("cpu", mcpu=mcpu), n, precision) for n in (1, 2))
     assert one.measure() > 0
-
-
-def test_narrower_vectors_do_less_a_turn() -> None:
-    if not has("avx512f"):
-        pytest.skip("this CPU has no avx512f")
-    haswell = Target("haswell", "cpu", {"kind": "llvm", "mcpu": "haswell"})
-    assert (
-        arithmetic(haswell, 1, "float32").amount < arithmetic(resolve("cpu"), 1, "float32").amount
+    *body, counter, _ = sorted(
+        loop_of(instruction, listings[0]),
+        key=lambda line: (not line.startswith(instruction), line.startswith("j")),
     )
+    operands = [re.fullmatch(rf"{instruction}\w*\s+(.*)", line)[1].split(", ") for line in body]
+    assert all(re.fullmatch(rf"%{register}\d+", each) for line in operands for each in line)
+    turns = Counter(line[-1] for line in operands)
+    # Two units, four cycles or five until a sum can be added to.
+    assert len(turns) >= 10
+    assert not turns.keys() & {source for line in operands for source in line[:-1]}
+    (unrolled,) = set(turns.values())
+    step = re.fullmatch(r"(?:dec|addl\s+\$-(\d+),).*", counter)
+    assert int(step[1] or 1) == unrolled
+    assert one.amount == 2 * products * len(turns) * peaks.STEPS
+    assert two.amount == 2 * one.amount
 
 
 def test_the_bandwidth_reads_far_more_than_caches_hold(monkeypatch: pytest.MonkeyPatch) -> None:
