@@ -16,10 +16,12 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from itertools import product
@@ -263,11 +265,13 @@ def _pieces(photographs: Path, count: int, generator: np.random.Generator) -> It
 # ---------------------------------------------------------------- the table
 
 
-def cpu_name() -> str:
-    """The processor as the system calls it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor as the system calls it, or at least its kind."""
+    text = ""
+    with suppress(OSError):
+        text = cpuinfo.read_text(errors="replace")
+    found = re.search(r"(?m)^model name[ \t]*:[ \t]*(\S.*)$", text)
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def markdown(about: dict[str, object], rows: list[Row]) -> str:

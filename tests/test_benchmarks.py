@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -76,6 +77,15 @@ def test_each_precision_has_its_own_table_and_tells_its_top1(cpu: ModuleType) ->
     float32, int8 = text.split("## int8")
     assert "openvino-int8" not in float32
     assert "- vgg11, batch 1: vggc 98%" in int8
+
+
+def test_a_cpu_has_a_name_on_every_system(cpu: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "cpuinfo"
+    assert cpu.cpu_name(path) in (platform.processor(), platform.machine())
+    path.write_text("processor\t: 0\nmodel name\t: \nFeatures\t: asimd\n")
+    assert cpu.cpu_name(path) in (platform.processor(), platform.machine())
+    path.write_text("processor\t: 0\nmodel name\t: A CPU @ 3 GHz\nmodel name\t: Another\n")
+    assert cpu.cpu_name(path) == "A CPU @ 3 GHz"
 
 
 def test_it_saves_tables_and_numbers(cpu: ModuleType, tmp_path: Path) -> None:
