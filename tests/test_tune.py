@@ -6,8 +6,10 @@ import base64
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -42,6 +44,7 @@ from vggc.deploy.tuning.lookup import choices_for
 from vggc.deploy.tuning.measure import (
     Built,
     Failure,
+    Machine,
     Outcome,
     Server,
     Timing,
@@ -1044,26 +1047,6 @@ def test_what_cannot_be_is_refused(tiny_file: Path, arguments: list[str], messag
     assert message in f"{done.exception}{done.stderr}"
 
 
-def test_a_listener_that_is_no_tracker_is_told(tiny_file: Path) -> None:
-    import socket
-    import threading
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def answer() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(16)
-                connection.sendall(b"HTTP/1.1 400")
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-        done = CliRunner().invoke(cli, ["tune", str(tiny_file), "--rpc", address, "--key", "k"])
-        thread.join()
-    assert "what listens there is no tracker" in str(done.exception)
-
-
 def test_a_server_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     class Silent:
         def __init__(self, environment: dict[str, str]) -> None: ...
@@ -1074,7 +1057,144 @@ def test_a_server_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(remote, "Worker", Silent)
     with pytest.raises(UserError, match="one was asked, and it took more than 30 s"):
-        remote.threads_of([Server("127.0.0.1", 9190, "box")], None)
+        remote.machine_of([Server("127.0.0.1", 9190, "box")], None)
+
+
+@pytest.mark.parametrize(
+    ("found", "asked", "message"),
+    [
+        ([Machine(2, "znver5"), Machine(4, "znver5")], (None, None), "runs kernels on 4 threads"),
+        ([Machine(2, "znver5")], (3, None), "runs kernels on 2 threads, and 3 are asked for"),
+        ([Machine(2, "znver5"), Machine(2, "znver4")], (None, None), "a server is a znver4"),
+        ([Machine(2, "znver4")], (None, "znver5"), "counts for a znver5"),
+    ],
+)
+def test_servers_that_are_not_alike_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+    found: list[Machine],
+    asked: tuple[int | None, str | None],
+    message: str,
+) -> None:
+    with pytest.raises(UserError, match=message):
+        among(found, *asked, monkeypatch)
+
+
+def test_what_is_measured_is_known_where_a_server_says_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alike = [Machine(2, "znver5"), Machine(2, "znver5")]
+    assert among(alike, None, None, monkeypatch) == Machine(2, "znver5")
+    assert among([Machine(2, None)], 2, "znver5", monkeypatch) == Machine(2, None)
+
+
+def among(
+    found: list[Machine], threads: int | None, cpu: str | None, monkeypatch: pytest.MonkeyPatch
+) -> Machine:
+    """What comes of servers that say this of themselves."""
+    answers = iter(found)
+
+    class Answering:
+        def __init__(self, environment: dict[str, str]) -> None: ...
+        def ask(self, *arguments: object, patience: float) -> None: ...
+        def stop(self) -> None: ...
+        def result(self) -> Machine:
+            return next(answers)
+
+    monkeypatch.setattr(remote, "Worker", Answering)
+    return remote.machine_of([Server("127.0.0.1", 9190, "box")] * len(found), threads, cpu)
+
+
+MAGIC = (0x2F271).to_bytes(4, "little")
+
+
+def said(text: str) -> bytes:
+    return MAGIC + len(text).to_bytes(4, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b"HTTP/1.1 400", "what listens there is no tracker"),
+        (b"", "it does not answer"),
+        (MAGIC, "it does not answer"),
+        (MAGIC + b"\x00\x00", "it does not answer"),
+        (MAGIC + b"\xff\xff\xff\x7f", "what listens there is no tracker"),
+        (MAGIC + b"\xff\xff\xff\xff", "what listens there is no tracker"),
+        (MAGIC + b"\x00\x00\x01\x00[", "it does not answer"),
+        *(
+            (said(text), "what listens there is no tracker")
+            for text in (
+                "",
+                "{",
+                "null",
+                "[]",
+                "[0]",
+                "[0, {}]",
+                "[1, {}]",
+                '[0, {"server_info": 1, "queue_info": {}}]',
+                '[0, {"server_info": [{}], "queue_info": {}}]',
+                '[0, {"server_info": [{"key": 7}], "queue_info": {}}]',
+                '[0, {"server_info": [], "queue_info": {"k": {"free": "x"}}}]',
+                '[0, {"server_info": [], "queue_info": {"k": null}}]',
+                "[" * 100_000,
+            )
+        ),
+        (said('[0, {"server_info": [], "queue_info": {}}]'), "it knows none at all"),
+        (
+            said('[0, {"server_info": [{"key": "server:pi"}], "queue_info": {}}]'),
+            "it knows pi",
+        ),
+        (
+            said(json.dumps([0, {"server_info": [{"key": "server:k"}] * 65, "queue_info": {}}])),
+            "65 of them, and 64 at most",
+        ),
+    ],
+    ids=lambda value: repr(value)[:50],
+)
+def test_whatever_a_tracker_says_ends_soon_and_is_told(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes, message: str
+) -> None:
+    monkeypatch.setattr(remote, "CONNECT", 0.5)
+    over = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(answer)
+            over.wait(30)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        started = time.monotonic()
+        with pytest.raises(UserError) as caught:
+            remote.find_servers(f"127.0.0.1:{listener.getsockname()[1]}", "k")
+        took = time.monotonic() - started
+        over.set()
+        thread.join()
+    assert message in str(caught.value)
+    assert took < 10
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("192.168.0.7:9190", ("192.168.0.7", 9190)),
+        ("build-box.local:1", ("build-box.local", 1)),
+        ("[::1]:9190", ("::1", 9190)),
+    ],
+)
+def test_an_address_is_a_host_and_a_port(text: str, address: tuple[str, int]) -> None:
+    assert remote.parse_address(text) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[::1:9190", "::1]:9190", "::1:9190", "box", "box:", ":9190", "box:0", "box:65536", "[box]:1"],
+)
+def test_what_is_no_address_is_told(text: str) -> None:
+    with pytest.raises(UserError, match="is no address of a tracker"):
+        remote.parse_address(text)
 
 
 def test_where_nothing_can_be_measured_it_ends_with_1(tiny_file: Path, tmp_path: Path) -> None:

@@ -102,19 +102,19 @@ def command(
     """Measure which kernels of the net SPEC are the fastest, for `vggc compile` to choose.
 
     All measurements are kept in a database: Ctrl-C loses nothing, the same command goes on,
-    and nets share what they have in common. Each kernel is compared with the default one's
-    output before it is timed.
+    and nets share what they have in common. Each kernel's output is compared with that of the
+    simplest algorithm before it is timed.
 
     Exit 1: nothing could be measured.
     """
     if (rpc is None) != (key is None):
         raise click.UsageError("--rpc HOST:PORT and --key KEY go together")
     from vggc.deploy.build import error_budget, linker, planned, share_of_error
-    from vggc.deploy.targets import require_precision, resolve
+    from vggc.deploy.targets import host, require_precision, resolve
     from vggc.deploy.tuning.database import default_folder, opened
     from vggc.deploy.tuning.lookup import default_threads
     from vggc.deploy.tuning.mistakes import NoHome
-    from vggc.deploy.tuning.remote import find_servers, threads_of
+    from vggc.deploy.tuning.remote import find_servers, machine_of
     from vggc.deploy.tuning.space import require_tunable
     from vggc.deploy.tuning.tuner import layers_of, tune
     from vggc.driver import load, with_input
@@ -133,10 +133,14 @@ def command(
     servers: list[Server | None]
     if rpc is not None and key is not None:
         found = find_servers(rpc, key)
-        servers, number = [*found], threads_of(found, threads)
+        # Of this machine's CPU they must be unless another is named, whose code may run on them.
+        is_host = target == "cpu" and mcpu is None
+        there = machine_of(found, threads, str(machine.attrs["mcpu"]) if is_host else None)
+        servers, number, measured = [*found], there.threads, there.cpu
         where = f"{len(found)} servers `{key}`" if len(found) > 1 else f"the server `{key}`"
     else:
         servers, number, where = [None], threads or default_threads(machine), "this machine"
+        measured = str(host()["mcpu"])
     layers = layers_of(calls, machine, number, share_of_error(calls, machine, error))
     if not layers:
         raise CheckFailed(f"nothing to tune: no kernel of {program.net.name} leaves a choice")
@@ -145,14 +149,20 @@ def command(
             f"Tuning {len(layers)} kernels of {program.net.name} on {where} with {number} "
             f"thread{'s' * (number > 1)} into {folder}; Ctrl-C stops, and nothing is lost."
         )
+        meant = machine.attrs.get("mcpu")
+        if measured != meant:
+            console.status(
+                f"Measured is {measured or 'a CPU that does not say what it is'}, and it counts "
+                f"for {meant or machine.name}."
+            )
         with shown(program.net.name) as watch:
             course = tune(layers, database, budget, linker(machine), servers, watch)
-    report(program.net.name, folder, course, as_json)
+    report(program.net.name, folder, course, measured, as_json)
     if course.interrupted:
         raise click.exceptions.Exit(INTERRUPTED)
 
 
-def report(net: str, folder: Path, course: Course, as_json: bool) -> None:
+def report(net: str, folder: Path, course: Course, cpu: str | None, as_json: bool) -> None:
     """The result on stdout, its circumstances on stderr.
 
     Raises: CheckFailed where nothing was measured, in this run or before, or this run's all failed.
@@ -171,7 +181,7 @@ def report(net: str, folder: Path, course: Course, as_json: bool) -> None:
         reason = next(filter(None, reasons), early)
         raise CheckFailed(f"nothing could be measured: {reason}")
     if as_json:
-        console.out(json.dumps(as_record(net, folder, course)))
+        console.out(json.dumps(as_record(net, folder, course, cpu)))
     else:
         console.sheet(sheet(net, course))
     failed = f", {course.failed:,} failed ({course.first_error})" if course.failed else ""
@@ -185,12 +195,13 @@ def report(net: str, folder: Path, course: Course, as_json: bool) -> None:
         raise CheckFailed("no server is left; what was measured is in the database")
 
 
-def as_record(net: str, folder: Path, course: Course) -> dict[str, Any]:
+def as_record(net: str, folder: Path, course: Course, cpu: str | None) -> dict[str, Any]:
     """What `--json` prints: times in milliseconds, of one run of each kernel."""
     before, after = milliseconds(course)
     return {
         "net": net,
         "database": str(folder),
+        "measured_cpu": cpu,
         "threads": course.layers[0].task.threads,
         "measured": course.measured,
         "failed": course.failed,

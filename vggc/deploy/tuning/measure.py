@@ -8,6 +8,7 @@ what counts is the median of a choice's time over the yardstick's in the same ro
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -179,9 +180,25 @@ def _place(server: Server | None) -> _Place:
     return _places[server]
 
 
-def threads_at(server: Server, tell: Tell) -> int:
-    """The threads that a server runs kernels on."""
-    return int(_place(server).function("runtime.NumThreads")())
+@dataclass(frozen=True)
+class Machine:
+    """Where kernels run: on how many threads, and on what CPU, where that is known."""
+
+    threads: int
+    cpu: str | None
+
+
+def machine_at(server: Server, tell: Tell) -> Machine:
+    """What a server says that it is."""
+    place = _place(server)
+    threads = int(place.function("runtime.NumThreads")())
+    try:
+        cpu = str(place.function("target.llvm_get_system_cpu")())
+    except Exception:
+        if not place.is_alive():
+            raise
+        return Machine(threads, None)
+    return Machine(threads, cpu if re.fullmatch(r"[\w.+-]{1,64}", cpu) else None)
 
 
 def measure(

@@ -88,6 +88,17 @@ class NoServer(Diagnostic):
     reason: str
 
 
+class OtherCpu(Diagnostic):
+    title = "a server is a {found}, and what is measured counts for a {wanted}"
+    label = "a record is of one CPU"
+    help = (
+        "with --target cpu, --mcpu NAME says what CPU it counts for; servers of different CPUs"
+        " need keys of their own"
+    )
+    found: str
+    wanted: str
+
+
 class OtherThreads(Diagnostic):
     title = "a server runs kernels on {found} threads, and {wanted} are asked for"
     label = "a record is of one number of threads"
