@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,10 @@ def test_verify_names_the_first_layer_that_departs(
     original = module.original_weights
 
     def with_one_wrong_weight(*arguments: Any) -> Any:
-        calls, weights = original(*arguments)
-        wrong = weights["conv2_1.weight"].copy()
+        made_of = original(*arguments)
+        wrong = made_of.weights["conv2_1.weight"].copy()
         wrong[0, 0, 0, 0] += 1.0
-        return calls, {**weights, "conv2_1.weight": wrong}
+        return replace(made_of, weights={**made_of.weights, "conv2_1.weight": wrong})
 
     monkeypatch.setattr(module, "original_weights", with_one_wrong_weight)
     result = verify(tiny_artifact())[0]

@@ -307,11 +307,6 @@ def test_a_folder_without_images_is_a_mistake(tiny_artifact: Make, tmp_path: Pat
         bench(tiny_artifact(), ["torch"], 1, 1, images=tmp_path / "none")
 
 
-def test_float32_is_compared_with_its_own_weights_only(tiny_artifact: Make) -> None:
-    with pytest.raises(UserError, match="`--weights` has nothing to say here"):
-        bench(tiny_artifact(), ["torch"], 1, 1, weights=Path("w.safetensors"))
-
-
 def test_the_result_as_json(tiny_artifact: Make) -> None:
     arguments = ["bench", str(tiny_artifact()), "--against", "torch", "--rounds", "2", "--json"]
     result = json.loads(CliRunner().invoke(cli, arguments, catch_exceptions=False).stdout)

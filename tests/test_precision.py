@@ -534,8 +534,9 @@ def test_verify_finds_a_wrong_weight(made: Make, monkeypatch: pytest.MonkeyPatch
     original = module.original_weights
 
     def with_a_wrong_weight(*arguments: Any) -> Any:
-        calls, weights = original(*arguments)
-        return calls, {**weights, "conv1_2.weight": -weights["conv1_2.weight"]}
+        made_of = original(*arguments)
+        wrong = -made_of.weights["conv1_2.weight"]
+        return replace(made_of, weights={**made_of.weights, "conv1_2.weight": wrong})
 
     monkeypatch.setattr(module, "original_weights", with_a_wrong_weight)
     result = verify(made(TINY, "bf16"))[0]
@@ -576,6 +577,25 @@ def test_verify_says_which_weights_are_gone(tmp_path: Path, tiny_file: Path, tin
     assert again.exit_code == 0
 
 
+def test_in_float32_those_of_the_artifact_stand_in_for_weights_that_are_gone(
+    tmp_path: Path, tiny_file: Path, tiny: Program
+) -> None:
+    weights, folder = tmp_path / "w.safetensors", tmp_path / "artifact"
+    save(weights, seeded(tiny.graph, 5))
+    arguments = ["compile", str(tiny_file), "--weights", str(weights), "-o", str(folder)]
+    assert CliRunner().invoke(cli, arguments).exit_code == 0
+    told = "compared with the artifact's own weights, unpacked"
+    there = CliRunner().invoke(cli, ["verify", str(folder)])
+    assert there.exit_code == 0
+    assert told not in there.output
+    save(weights, seeded(tiny.graph, 6))
+    others = CliRunner().invoke(cli, ["verify", str(folder)])
+    assert others.exit_code == 0
+    assert told in others.output
+    text = refusal("verify", str(folder), "--weights", str(weights))
+    assert f"it holds them packed, and those of {weights} are others" in text
+
+
 @runs_here
 def test_options_of_verify_that_have_nothing_to_say_are_refused(made: Make, images: Path) -> None:
     folder = str(made(TINY, "float32"))
@@ -584,8 +604,6 @@ def test_options_of_verify_that_have_nothing_to_say_are_refused(made: Make, imag
         "  it counts the images of a folder\n"
         "  help: leave `--images` out, or name the folder with `--data`"
     )
-    text = refusal("verify", folder, "--weights", "w.safetensors")
-    assert "an artifact in float32 holds the weights that it is compared with" in text
     result = CliRunner().invoke(cli, ["verify", folder, "--data", str(images)])
     assert "12 images: ok" in result.output
 

@@ -34,7 +34,7 @@ from vggc.diagnostics import CheckFailed
     "--weights",
     type=click.Path(path_type=Path),
     metavar="FILE|RUN",
-    help="What a bf16 or int8 artifact was compiled from, where that is elsewhere now.",
+    help="What the artifact was compiled from, where that is elsewhere now.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def command(
@@ -85,6 +85,11 @@ def command(
             if len(result.head_errors) > 1:
                 for head, error in result.head_errors:
                     console.out(f"  {head}: {error:.2e}")
+        if results[0].weights_from is None:
+            console.out(
+                "compared with the artifact's own weights, unpacked: those that it was compiled "
+                "from are not there or are others (give them with --weights)"
+            )
         if layers:
             header = ("layer", "step", *(result.input for result in results))
             rows = tuple(

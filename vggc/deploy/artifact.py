@@ -107,8 +107,8 @@ class Manifest:
 
     `sha256` is its own `digest`. `weights` are the names and packed shapes in the order in
     which the library takes them. The first of the `outputs` is the main one; its features
-    bear the names `classes`, where there are any. Weights of fewer bits cannot be brought back,
-    so `float32_sha256` tells which ones they were made of; it is empty for float32.
+    bear the names `classes`, where there are any. Packed weights cannot be brought back bit for
+    bit, so `float32_sha256` tells which ones they were made of.
     """
 
     format: str

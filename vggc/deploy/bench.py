@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from vggc.deploy import mistakes, peers
+from vggc.deploy import peers
 from vggc.deploy.artifact import Manifest, graph_in
 from vggc.deploy.calibrate import NUM_IMAGES, image_files, read_images, spread
 from vggc.deploy.peers import PEERS, Array, Engine, Setup, check_installed
@@ -81,11 +81,8 @@ def bench(
     count = threads or num_cores()
     session = Session.load(folder, count)
     manifest = session.manifest
-    if weights is not None and manifest.precision == "float32":
-        reason = "an artifact in float32 holds the weights that it is compared with"
-        raise UserError(mistakes.GivenInVain(None, "--weights", reason, ""))
     graph = fold(graph_in(folder)).graph
-    _, original = original_weights(folder, graph, manifest, weights)
+    original = original_weights(folder, graph, manifest, weights).weights
     real = None
     if images is not None:
         files = spread(image_files(images), NUM_IMAGES)

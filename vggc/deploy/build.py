@@ -220,7 +220,7 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
             preprocessing=job.preprocessing,
             classes=job.classes,
             weights_from=job.weights_from,
-            float32_sha256="" if job.precision == "float32" else digest(weights),
+            float32_sha256=digest(weights),
             weights={name: packed[name].shape for name in calls.weights},
             kernels=_entries(job.target, calls, code.kernels, choices),
             files=files,
@@ -279,7 +279,7 @@ def pack(calls: Plan, kernels: tuple[Kernel, ...], weights: Tensors) -> Tensors:
 
 
 def unpack(calls: Plan, kernels: tuple[Kernel, ...], packed: Weights) -> Weights:
-    """The weights as they were before `pack`, bit for bit."""
+    """The weights as they were before `pack`, up to rounding."""
     weights: Weights = {}
     for step, kernel in zip(calls.steps, kernels, strict=True):
         weights |= {name: packed[name] for name in step.weights}

@@ -151,10 +151,10 @@ class NothingToCalibrate(Diagnostic):
 
 class WeightsElsewhere(Diagnostic):
     title = "the float32 weights of the artifact {path} are needed to verify it"
-    label = "it holds them in {precision} alone, and {reason}"
+    label = "it holds them {held}, and {reason}"
     help = "give the file or the run that it was compiled from: `--weights FILE`"
     path: str
-    precision: str
+    held: str
     reason: str
 
 

@@ -77,6 +77,8 @@ class Comparison:
     """Head and relative L2 error, in order."""
     step_errors: tuple[tuple[str, str, float], ...]
     """Layer, step and relative L2 error, in order."""
+    weights_from: str | None
+    """Whose weights the reference has; None for those of the artifact itself, unpacked."""
 
     @property
     def top1_agrees(self) -> bool:
@@ -108,8 +110,9 @@ def verify(
     """Compares an artifact with PyTorch in float64: on images in the folder `data`, or on
     random and real inputs of its own.
 
-    The reference is the folded net with the artifact's own weights, unpacked, where that is
-    float32, else with those that it was made of: `weights`, or those that its manifest names.
+    The reference is the folded net with the weights that the artifact was made of: `weights`, or
+    those that its manifest names. An artifact in float32 whose weights are gone is compared with
+    its own, unpacked; then what packing has rounded is not seen.
 
     Raises: UserError when the artifact is damaged or not for this machine, or images or
     weights are missing.
@@ -118,12 +121,10 @@ def verify(
         reason, hint = "it counts the images of a folder", ", or name the folder with `--data`"
         raise UserError(mistakes.GivenInVain(None, "--images", reason, hint))
     session = Session.load(folder, threads)
-    if weights is not None and session.manifest.precision == "float32":
-        reason = "an artifact in float32 holds the weights that it is compared with"
-        raise UserError(mistakes.GivenInVain(None, "--weights", reason, ""))
     graph = fold(graph_in(folder)).graph
-    calls, found = original_weights(folder, graph, session.manifest, weights)
-    judge = _Judge(session, calls, graph, reference(graph, found), _scales(folder, calls))
+    found = original_weights(folder, graph, session.manifest, weights)
+    run = reference(graph, found.weights)
+    judge = _Judge(session, found.calls, graph, run, _scales(folder, found.calls), found.origin)
     if data is not None:
         files = spread(image_files(data), num_images or NUM_IMAGES)
         images = read_images(files, session.manifest.preprocessing)
@@ -136,25 +137,42 @@ def verify(
     ]
 
 
+@dataclass(frozen=True)
+class Original:
+    """What an artifact was made of: its calls, and the folded graph's weights in float32."""
+
+    calls: Plan
+    weights: Weights
+    origin: str | None
+    """Where the weights are from; None for those of the artifact itself, unpacked."""
+
+
 def original_weights(
     folder: Path, graph: Graph, manifest: Manifest, given: Path | None = None
-) -> tuple[Plan, Weights]:
-    """The artifact's calls, and the folded graph's weights in float32.
+) -> Original:
+    """What an artifact was made of.
 
-    Those of fewer bits are not brought back: they come from where the manifest says, or from
-    the file or run `given`, and are checked against its hash.
+    The weights come from where the manifest says, or from the file or run `given`, and are
+    checked against its hash. Where an artifact in float32 does not find them itself, they are
+    its own, up to rounding; those of fewer bits are not brought back.
 
     Raises: UserError where they are not there, or are others.
     """
     calls, code = lowered_again(folder, graph, manifest)
-    if manifest.precision == "float32":
-        return calls, unpack(calls, code.kernels, read_tensors(folder / WEIGHTS))
-    return calls, _recovered(folder, manifest, given)
+    try:
+        return Original(calls, *_recovered(folder, manifest, given))
+    except UserError:
+        if given is not None or manifest.precision != "float32":
+            raise
+        own = read_tensors(folder / WEIGHTS)
+        return Original(calls, unpack(calls, code.kernels, own), None)
 
 
-def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> Weights:
+def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[Weights, str]:
+    held = "packed" if manifest.precision == "float32" else f"in {manifest.precision} alone"
+
     def refuse(reason: str) -> UserError:
-        return UserError(mistakes.WeightsElsewhere(None, str(folder), manifest.precision, reason))
+        return UserError(mistakes.WeightsElsewhere(None, str(folder), held, reason))
 
     graph = graph_in(folder)
     seed = re.fullmatch(r"seed (\d{1,18})", manifest.weights_from)
@@ -169,7 +187,7 @@ def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> Weights:
     weights = fold(graph).weights(trained)
     if digest(weights) != manifest.float32_sha256:
         raise refuse(f"those of {origin} are others")
-    return weights
+    return weights, origin
 
 
 def _scales(folder: Path, calls: Plan) -> dict[str, float]:
@@ -240,6 +258,7 @@ class _Judge:
     graph: Graph
     run: Reference
     scales: Mapping[str, float]
+    weights_from: str | None
 
     def compare(self, name: str, batches: Iterable[Batch], *, judged: bool) -> Comparison:
         steps = [_Difference() for _ in self.calls.steps]
@@ -277,6 +296,7 @@ class _Judge:
             judged,
             head_errors,
             step_errors,
+            self.weights_from,
         )
 
     def same_top1(
