@@ -197,6 +197,47 @@ def runs(conv: Conv) -> Iterator[tuple[Expr, Expr, Expr | int]]:
             yield dy * kw + dx, dy, dx
 
 
+@contextmanager
+def each_tile(
+    conv: Conv, knobs: ConvKnobs, num_blocks: int
+) -> Iterator[tuple[Expr, tuple[Expr, Expr, Expr]]]:
+    """A task for each row of tiles, loops over the tiles in it.
+
+    Of each the block of channels, and the image, row and column of pixels where it begins.
+    """
+    height, width = conv.grid
+    num_rows, num_columns = ceil(height / knobs.rows), ceil(width / knobs.columns)
+    num_images = ceil(conv.output.batch / knobs.images)
+    with T.parallel(num_blocks * num_images * num_rows) as task:
+        n0 = tile_origin(task // num_rows % num_images, knobs.images, conv.output.batch)
+        y0 = tile_origin(task % num_rows, knobs.rows, height)
+        with T.serial(num_columns) as column:
+            x0 = tile_origin(column, knobs.columns, width)
+            yield task // (num_images * num_rows), (n0, y0, x0)
+
+
+def results(
+    conv: Conv,
+    knobs: ConvKnobs,
+    origin: tuple[Expr, Expr, Expr],
+    sums: Buffer,
+    channels: int,
+    lanes: int,
+) -> Iterator[tuple[Expr, Expr, tuple[Expr, Expr, Expr]]]:
+    """The sums that a tile gives, after its pool: each with its channel in the tile and its pixel.
+
+    They are of the first `channels` of a tile.
+    """
+    n0, y0, x0 = origin
+    side = 2 if conv.pool else 1
+    kept = (knobs.images, knobs.rows // side, knobs.columns // side)
+    for n, i, j, c in elements(kept, channels, lanes):
+        window = [
+            sums[n, side * i + di, side * j + dj, c] for di, dj in product(range(side), repeat=2)
+        ]
+        yield reduce(T.max, window), c, (n0 + n, y0 // side + i, x0 // side + j)
+
+
 def emit(
     conv: Conv,
     machine: Machine,
@@ -209,15 +250,12 @@ def emit(
     """Write the body of a kernel. `x` and `y` may have any shape of the maps' sizes."""
     source, out = conv.input, conv.output
     (kh, kw), (stride_y, stride_x) = conv.kernel, conv.stride
-    grid_height, grid_width = conv.grid
     top, left = (source.halo - padding for padding in conv.padding)
     block = knobs.vectors * machine.lanes
     group_in, group_out = source.channels // conv.groups, out.channels // conv.groups
     group_blocks = ceil(group_out / block)
     num_blocks = conv.groups * group_blocks
-    num_rows = ceil(grid_height / knobs.rows)
-    num_columns = ceil(grid_width / knobs.columns)
-    num_images = ceil(out.batch / knobs.images)
+    pixels = (knobs.images, knobs.rows, knobs.columns)
 
     batch, height, width, channels = source.shape
     num_runs, num_steps = (kh, kw * channels) if conv.groups == 1 else (kh * kw, group_in)
@@ -226,60 +264,49 @@ def emit(
     y_map = view(y, out.shape)
 
     clear_halo(y, out)
-    with T.parallel(num_blocks * num_images * num_rows) as task:
-        k = task // (num_images * num_rows)
+    with each_tile(conv, knobs, num_blocks) as (k, origin):
+        n0, y0, x0 = origin
         group, group_block = k // group_blocks, k % group_blocks
         first_channel = group * group_out + group_block * block
-        n0 = tile_origin(task // num_rows % num_images, knobs.images, out.batch)
-        y0 = tile_origin(task % num_rows, knobs.rows, grid_height)
-        with T.serial(num_columns) as column:
-            x0 = tile_origin(column, knobs.columns, grid_width)
-            pixels = (knobs.images, knobs.rows, knobs.columns)
-            sums = T.alloc_buffer((*pixels, block), "float32", scope="local")
+        sums = T.alloc_buffer((*pixels, block), "float32", scope="local")
 
-            def fill_with_zeros(target: Buffer) -> None:
-                for index in elements(pixels, block, machine.lanes):
-                    T.buffer_store(target, T.float32(0), index)
+        def fill_with_zeros(target: Buffer) -> None:
+            for index in elements(pixels, block, machine.lanes):
+                T.buffer_store(target, T.float32(0), index)
 
-            def accumulate(
-                run: tuple[Expr, Expr, Expr | int], first_step: Expr | int, steps: Expr | int
-            ) -> None:
-                index, dy, dx = run
-                with T.serial(steps) as t:
-                    for n, i, j, c in elements(pixels, block, machine.lanes):
-                        row = (y0 + i) * stride_y + dy + top
-                        first = ((x0 + j) * stride_x + left + dx) * channels + group * group_in
-                        factor = x_rows[n0 + n, row, first + first_step + t]
-                        product = factor * weight_runs[k, index, first_step + t, c]
-                        T.buffer_store(sums, sums[n, i, j, c] + product, [n, i, j, c])
+        def accumulate(
+            run: tuple[Expr, Expr, Expr | int], first_step: Expr | int, steps: Expr | int
+        ) -> None:
+            index, dy, dx = run
+            with T.serial(steps) as t:
+                for n, i, j, c in elements(pixels, block, machine.lanes):
+                    row = (y0 + i) * stride_y + dy + top
+                    first = ((x0 + j) * stride_x + left + dx) * channels + group * group_in
+                    factor = x_rows[n0 + n, row, first + first_step + t]
+                    product = factor * weight_runs[k, index, first_step + t, c]
+                    T.buffer_store(sums, sums[n, i, j, c] + product, [n, i, j, c])
 
-            if num_runs * num_steps <= 2 * PIECE:
-                totals = sums
+        if num_runs * num_steps <= 2 * PIECE:
+            totals = sums
+            fill_with_zeros(sums)
+            with runs(conv) as run:
+                accumulate(run, 0, num_steps)
+        else:
+            totals = T.alloc_buffer((*pixels, block), "float32", scope="local")
+            fill_with_zeros(totals)
+            num_pieces = ceil(num_steps / PIECE)
+            piece = ceil(num_steps / num_pieces)
+            with runs(conv) as run, T.serial(num_pieces) as index:
+                start = index * piece
+                cut = num_steps % piece != 0
                 fill_with_zeros(sums)
-                with runs(conv) as run:
-                    accumulate(run, 0, num_steps)
-            else:
-                totals = T.alloc_buffer((*pixels, block), "float32", scope="local")
-                fill_with_zeros(totals)
-                num_pieces = ceil(num_steps / PIECE)
-                piece = ceil(num_steps / num_pieces)
-                with runs(conv) as run, T.serial(num_pieces) as index:
-                    start = index * piece
-                    cut = num_steps % piece != 0
-                    fill_with_zeros(sums)
-                    accumulate(run, start, T.min(piece, num_steps - start) if cut else piece)
-                    for at in elements(pixels, block, machine.lanes):
-                        T.buffer_store(totals, totals[at] + sums[at], at)
+                accumulate(run, start, T.min(piece, num_steps - start) if cut else piece)
+                for at in elements(pixels, block, machine.lanes):
+                    T.buffer_store(totals, totals[at] + sums[at], at)
 
-            side = 2 if conv.pool else 1
-            stored = (knobs.images, knobs.rows // side, knobs.columns // side)
-
-            for num_channels in in_block(group_block, block, group_out):
-                for n, i, j, c in elements(stored, num_channels, machine.lanes):
-                    window = [
-                        totals[n, side * i + di, side * j + dj, c]
-                        for di, dj in product(range(side), repeat=2)
-                    ]
-                    value = reduce(T.max, window) + bias[first_channel + c]
-                    place = inside(out, n0 + n, y0 // side + i, x0 // side + j, first_channel + c)
-                    T.buffer_store(y_map, activate(conv.act, value), place)
+        for num_channels in in_block(group_block, block, group_out):
+            for total, c, pixel in results(
+                conv, knobs, origin, totals, num_channels, machine.lanes
+            ):
+                value = activate(conv.act, total + bias[first_channel + c])
+                T.buffer_store(y_map, value, inside(out, *pixel, first_channel + c))

@@ -9,8 +9,7 @@ which holds neighbouring channels of a pixel: two in bfloat16, multiplied by `vd
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from functools import partial, reduce
-from itertools import product
+from functools import partial
 from math import ceil
 
 import numpy as np
@@ -29,7 +28,6 @@ from vggc.kernels.cpu.loops import (
     function,
     in_block,
     inside,
-    tile_origin,
     unrolled,
 )
 from vggc.kernels.cpu.machine import Machine
@@ -165,13 +163,10 @@ def emit(conv: Conv, knobs: ConvKnobs, buffers: dict[str, Buffer]) -> None:
     """Write the body of a kernel."""
     source, out = conv.input, conv.output
     (kh, kw), (stride_y, stride_x) = conv.kernel, conv.stride
-    grid_height, grid_width = conv.grid
     top, left = (source.halo - padding for padding in conv.padding)
     block = knobs.vectors * LANES
     num_blocks = ceil(out.channels / block)
-    num_rows = ceil(grid_height / knobs.rows)
-    num_columns = ceil(grid_width / knobs.columns)
-    num_images = ceil(out.batch / knobs.images)
+    pixels = (knobs.images, knobs.rows, knobs.columns)
 
     batch, height, width, stored = source.shape
     words = stored // WORD[source.format]
@@ -185,45 +180,32 @@ def emit(conv: Conv, knobs: ConvKnobs, buffers: dict[str, Buffer]) -> None:
     clear_halo(y, out)
     with (
         T.attr(0, "pragma_import_llvm", DOT_BFLOAT16),
-        T.parallel(num_blocks * num_images * num_rows) as task,
+        direct.each_tile(conv, knobs, num_blocks) as (k, origin),
     ):
-        k = task // (num_images * num_rows)
-        n0 = tile_origin(task // num_rows % num_images, knobs.images, out.batch)
-        y0 = tile_origin(task % num_rows, knobs.rows, grid_height)
-        with T.serial(num_columns) as column:
-            x0 = tile_origin(column, knobs.columns, grid_width)
-            pixels = (knobs.images, knobs.rows, knobs.columns)
-            sums = T.alloc_buffer((*pixels, block), sum_type, scope="local")
-            for at in elements(pixels, block, LANES):
-                T.buffer_store(sums, T.Cast(sum_type, T.int32(0)), at)
-            with (
-                T.serial(kh) as dy,
-                T.serial(kw * words) as t,
-                unrolled(*pixels, knobs.vectors) as (n, i, j, vector),
-            ):
-                row = (y0 + i) * stride_y + dy + top
-                first = ((x0 + j) * stride_x + left) * words
-                lanes = T.Ramp(vector * LANES, 1, LANES)
-                word = x[n0 + n, row, first + t]
-                value = add_products(
-                    source.format, sums[n, i, j, lanes], word, weight[k, dy, t, lanes]
-                )
-                T.buffer_store(sums, value, [n, i, j, lanes])
+        n0, y0, x0 = origin
+        sums = T.alloc_buffer((*pixels, block), sum_type, scope="local")
+        for at in elements(pixels, block, LANES):
+            T.buffer_store(sums, T.Cast(sum_type, T.int32(0)), at)
+        with (
+            T.serial(kh) as dy,
+            T.serial(kw * words) as t,
+            unrolled(*pixels, knobs.vectors) as (n, i, j, vector),
+        ):
+            row = (y0 + i) * stride_y + dy + top
+            first = ((x0 + j) * stride_x + left) * words
+            lanes = T.Ramp(vector * LANES, 1, LANES)
+            word = x[n0 + n, row, first + t]
+            value = add_products(source.format, sums[n, i, j, lanes], word, weight[k, dy, t, lanes])
+            T.buffer_store(sums, value, [n, i, j, lanes])
 
+        for num_channels in in_block(k, block, out.channels):
+            for total, c, pixel in direct.results(conv, knobs, origin, sums, num_channels, LANES):
+                value = result(conv, buffers, total, k * block + c)
+                place = inside(out, *pixel, k * block + c)
+                T.buffer_store(y, rounded(value, out.format, out.zero), place)
+
+        if out.shape[-1] > out.channels:
             side = 2 if conv.pool else 1
             kept = (knobs.images, knobs.rows // side, knobs.columns // side)
-
-            for num_channels in in_block(k, block, out.channels):
-                for n, i, j, c in elements(kept, num_channels, LANES):
-                    window = [
-                        sums[n, side * i + di, side * j + dj, c]
-                        for di, dj in product(range(side), repeat=2)
-                    ]
-                    channel = k * block + c
-                    value = result(conv, buffers, reduce(T.max, window), channel)
-                    place = inside(out, n0 + n, y0 // side + i, x0 // side + j, channel)
-                    T.buffer_store(y, rounded(value, out.format, out.zero), place)
-
-            if out.shape[-1] > out.channels:
-                with T.If(k == num_blocks - 1), T.Then(), unrolled(*kept) as (n, i, j):
-                    clear_padding(y, out, n0 + n, y0 // side + i, x0 // side + j)
+            with T.If(k == num_blocks - 1), T.Then(), unrolled(*kept) as (n, i, j):
+                clear_padding(y, out, n0 + n, y0 // side + i, x0 // side + j)
