@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vggc.deploy.build import Job, build_artifact
 from vggc.deploy.pages import ALIGNMENT, LARGE_PAGE, large_pages, read_in_place
 from vggc.deploy.processor import instructions, num_cores, plain
-from vggc.deploy.targets import resolve
+from vggc.deploy.targets import resolve, tvm_target
+from vggc.driver import load
+from vggc.kernels.cpu import Machine, winograd
+from vggc.kernels.workloads import Choice, Conv, Workload
 from vggc.records import MalformedError
+from vggc.subject import from_spec
 from vggc.weights import save
 
 MB = 10**6
@@ -129,7 +135,7 @@ import vggc.tvm_runtime
 from pathlib import Path
 from vggc.deploy.runtime import Session
 
-session = Session.load(Path(sys.argv[1]), 2)
+session = Session.load(Path(sys.argv[1]), int(sys.argv[2]))
 x = np.zeros((session.manifest.batch, *session.manifest.input), np.float32)
 for _ in range(3):
     session.run(x)
@@ -143,12 +149,55 @@ def test_vgg16_takes_its_weights_and_200_mb_at_most(tmp_path: Path) -> None:
     folder = tmp_path / "vgg16"
     compile_ = [sys.executable, "-m", "vggc", "compile", "vgg16", "-o", str(folder)]
     subprocess.run(compile_, check=True, capture_output=True)
-    command = [sys.executable, "-c", MEASURED, str(folder)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    weights = (folder / "weights.safetensors").stat().st_size
+    weights, steady, peak = memory_of(folder, threads=2)
     assert weights > 500 * MB
-    peak, steady = map(int, done.stdout.split())
     assert weights < steady <= peak < weights + 200 * MB
+
+
+def memory_of(folder: Path, threads: int) -> tuple[int, int, int]:
+    """The bytes of an artifact's weights, and of a process that runs it: at the end, at most."""
+    command = [sys.executable, "-c", MEASURED, str(folder), str(threads)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    peak, steady = map(int, done.stdout.split())
+    return (folder / "weights.safetensors").stat().st_size, steady, peak
+
+
+def largest(workload: Workload, machine: Machine) -> Choice | None:
+    """Of the choices by Winograd, that which takes the most memory."""
+    if not (isinstance(workload, Conv) and winograd.applies(workload)):
+        return None
+    emitters = [
+        winograd.Emitter(workload, machine, m, knobs)
+        for m in winograd.ROUNDING
+        for knobs in winograd.blocks(workload, machine, m)
+    ]
+    most = max(emitters, key=lambda emitter: emitter.scratch_bytes)
+    return Choice(f"winograd{most.m}", tuple(asdict(most.knobs).items()))
+
+
+@pytest.mark.slow
+def test_many_threads_and_images_take_no_more_than_their_maps(tmp_path: Path) -> None:
+    """With the choices that take the most, as measuring might make them."""
+    batch, threads = 4, 16
+    program, target = load("vgg11"), resolve("cpu")
+    target = replace(target, attrs={**target.attrs, "num-cores": threads})
+    machine = Machine.of(tvm_target(target))
+    subject = from_spec(program, None, seed=0)
+    job = Job(
+        program.net,
+        program.graph,
+        target,
+        batch,
+        subject.weights,
+        subject.weights_from,
+        subject.preprocessing,
+        (),
+        choice_of=lambda workload, _: largest(workload, machine),
+    )
+    build_artifact(job, tmp_path / "vgg11")
+    weights, steady, peak = memory_of(tmp_path / "vgg11", threads)
+    largest_map = 4 * 64 * 226 * 226
+    assert weights < steady <= peak < weights + 200 * MB + (batch - 1) * 2 * largest_map
 
 
 def test_running_loads_no_compiler(tiny_artifact: Callable[..., Path], tmp_path: Path) -> None:
