@@ -58,6 +58,7 @@ from vggc.deploy.tuning.tuner import Course, Layer, layers_of, tune
 from vggc.deploy.tuning.workers import Crew, Died, Failed
 from vggc.deploy.verify import verify
 from vggc.diagnostics import UserError
+from vggc.driver import load
 from vggc.ir.ops import RELU
 from vggc.kernels import cpu
 from vggc.kernels.workloads import Choice, Conv, Dense, Map, Workload
@@ -324,7 +325,7 @@ def test_the_code_of_a_template_is_all_that_it_imports_and_no_comment() -> None:
     assert found >= winograds | {"vggc.kernels.toom_cook"}
     assert "vggc.kernels.cpu.winograd" not in revision.closure(("vggc.kernels.cpu.dense",))
     of_conv, of_dense, of_depthwise = (
-        revision.revision(cpu.templates(work, machine(HOST)))
+        revision.revision(cpu.templates(work, machine(HOST, 1)))
         for work in (CONV, Dense(1, 8, 9), replace(CONV, groups=8))
     )
     assert len({of_conv, of_dense, of_depthwise}) == 3
@@ -894,7 +895,7 @@ def test_a_record_counts_for_every_error_that_its_choice_keeps_to(tmp_path: Path
             database.add(loose, of(algorithm)[0], (2 * place + 2) * 1e-6)
             database.add(loose, of(algorithm)[1], (2 * place + 1) * 1e-6)
     choice_of = choices_for(loose.target, tmp_path, 1)
-    found = cpu.templates(DEEP, machine(HOST))
+    found = cpu.templates(DEEP, machine(HOST, 1))
     assert len({template.error for template in found}) == 4
     for template in found:
         assert choice_of(DEEP, template.error) == of(template.algorithm)[1]
@@ -927,12 +928,41 @@ def test_tune_measures_what_compile_chooses_among(tmp_path: Path, tiny_file: Pat
         asked = [(step.workload, Task(canonical(step.workload), target, 1)) for step in calls.steps]
         for workload, unlimited in asked:
             if task_ := by_text.get(unlimited.text):
-                assert task_.choices == choices(workload, target, share)
+                assert task_.choices == choices(workload, target, 1, share)
             else:
-                assert len(choices(workload, target, share)) < 2
+                assert len(choices(workload, target, 1, share)) < 2
         offered.append(sum(len(layer.task.choices) for layer in layers))
     assert offered == sorted(offered, reverse=True)
     assert offered[0] > offered[-1]
+
+
+def test_the_cost_model_counts_the_threads_that_are_asked_for(tmp_path: Path) -> None:
+    """And the manifest says how many those are."""
+    spec = tmp_path / "deep.vgg"
+    spec.write_text("net deep input 3x14x14\n conv3-512 ×2")
+    work = replace(DEEP, input=Map(1, 14, 14, 512, 1), output=Map(1, 14, 14, 512))
+    chosen = {}
+    for threads in (1, 48):
+        folder = tmp_path / f"artifact{threads}"
+        arguments = ["compile", str(spec), "--threads", str(threads), "-o", str(folder)]
+        done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+        assert f" with {threads} thread" in done.stdout
+        manifest = open_artifact(folder)
+        assert manifest.target.attrs["num-cores"] == threads
+        _, entry = [kernel for kernel in manifest.kernels if kernel.workload == "Conv"]
+        chosen[threads] = Choice(entry.algorithm, tuple(entry.knobs.items()))
+        calls = planned(load(str(spec)).graph, 1, HOST, "float32")
+        share = share_of_error(calls, HOST, 1e-5)
+        assert chosen[threads] == replace(task(work, threads), max_error=share).choices[0]
+        assert all(result.passed for result in verify(folder))
+    assert chosen[1] != chosen[48]
+
+
+def test_threads_are_for_cpus(tiny_file: Path) -> None:
+    done = CliRunner().invoke(
+        cli, ["compile", str(tiny_file), "--target", "cuda", "--threads", "2"]
+    )
+    assert "`--threads` has nothing to say here" in str(done.exception)
 
 
 def test_a_net_tuned_within_one_error_is_compiled_within_another(
@@ -957,7 +987,7 @@ def test_a_net_tuned_within_one_error_is_compiled_within_another(
         limit = float(error) / 2**0.5
         for kernel in open_artifact(folder).kernels:
             if kernel.workload == "Conv":
-                assert kernel.algorithm in {c.algorithm for c in choices(DEEP, HOST, limit)}
+                assert kernel.algorithm in {c.algorithm for c in choices(DEEP, HOST, 1, limit)}
     second = invoked("tune", "--max-error", "1e-2")
     assert second["measured"] + first["measured"] == len(task(DEEP).choices)
     made = invoked("compile", "--max-error", "1e-2", "-o", str(tmp_path / "last"))
@@ -987,9 +1017,9 @@ def test_a_default_database_that_may_not_be_read_is_told(
 
 def test_a_database_that_is_named_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no tuning database"):
-        choices_for(resolve("cpu"), tmp_path, None)
+        choices_for(resolve("cpu"), tmp_path, 1)
     with pytest.raises(UserError, match="nothing to tune for the target `cuda`"):
-        choices_for(resolve("cuda"), tmp_path, None)
+        choices_for(resolve("cuda"), tmp_path, 1)
 
 
 @pytest.mark.parametrize("change", ["algorithm", "knobs", "count"])

@@ -13,6 +13,7 @@ import click
 
 from vggc.cli import console
 from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS
+from vggc.diagnostics import UserError
 
 if TYPE_CHECKING:
     from vggc.deploy.artifact import Precision
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
 @click.option(
     "--threads",
     type=THREADS,
-    help="Take what was measured with so many threads.  [default: all cores]",
+    help="Choose kernels for so many threads of a CPU.  [default: all cores]",
 )
 @click.option(
     "-o",
@@ -113,15 +114,22 @@ def command(
     from vggc.cli.subject import choose
     from vggc.deploy.build import Job, build_artifact, error_budget
     from vggc.deploy.calibrate import chosen_images
-    from vggc.deploy.targets import require_precision, resolve
-    from vggc.deploy.tuning.lookup import choices_for
+    from vggc.deploy.mistakes import GivenInVain
+    from vggc.deploy.targets import on_threads, require_precision, resolve
+    from vggc.deploy.tuning.lookup import choices_for, default_threads
 
     machine = resolve(target, arch.split(",") if arch else (), mcpu)
     require_precision(machine, precision)
     budget = error_budget(machine, precision, max_error)
     images = chosen_images(precision, calibrate, num_images)
     subject = choose(spec, weights, seed, size)
-    choice_of = choices_for(machine, db, threads, ignore=no_db)
+    if machine.kind == "cuda" and threads is not None:
+        reason = "kernels for GPUs are the same whatever the threads of a CPU"
+        raise UserError(GivenInVain(None, "--threads", reason, ""))
+    number = threads or default_threads(machine)
+    if machine.kind == "cpu":
+        machine = on_threads(machine, number)
+    choice_of = choices_for(machine, db, number, ignore=no_db)
     net = subject.program.net
     folder = out or Path("artifacts") / f"{net.name}-{machine.name.replace('/', '-')}"
     if images:
@@ -157,6 +165,7 @@ def command(
             "target": machine.name,
             "archs": machine.archs,
             "batch": batch,
+            "threads": number if machine.kind == "cpu" else None,
             "precision": precision,
             "images": len(images),
             "weights_from": subject.weights_from,
@@ -169,6 +178,8 @@ def command(
         console.out(json.dumps(made))
         return
     code = f" for {', '.join(machine.archs)}" if machine.archs else f" for {_cpu(machine.attrs)}"
+    if machine.kind == "cpu":
+        code += f" with {number} thread{'s' * (number > 1)}"
     how = "" if precision == "float32" else f" in {precision}"
     if images:
         how += f", calibrated on {len(images)} images"

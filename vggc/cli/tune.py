@@ -110,7 +110,7 @@ def command(
     if (rpc is None) != (key is None):
         raise click.UsageError("--rpc HOST:PORT and --key KEY go together")
     from vggc.deploy.build import error_budget, linker, planned, share_of_error
-    from vggc.deploy.targets import host, require_precision, resolve
+    from vggc.deploy.targets import host, on_threads, require_precision, resolve
     from vggc.deploy.tuning.database import default_folder, opened
     from vggc.deploy.tuning.lookup import default_threads
     from vggc.deploy.tuning.mistakes import NoHome
@@ -141,6 +141,7 @@ def command(
     else:
         servers, number, where = [None], threads or default_threads(machine), "this machine"
         measured = str(host()["mcpu"])
+    machine = on_threads(machine, number)
     layers = layers_of(calls, machine, number, share_of_error(calls, machine, error))
     if not layers:
         raise CheckFailed(f"nothing to tune: no kernel of {program.net.name} leaves a choice")

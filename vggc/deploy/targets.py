@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from vggc.deploy.artifact import Attr, Precision, Target
@@ -142,6 +143,11 @@ def _tagged(name: str, archs: Sequence[str]) -> Target:
         case kind:
             reason = f"it is a {kind} machine, and vggc has kernels for CPUs and CUDA GPUs only"
             raise UserError(UnknownTarget(None, name, reason, "`nvidia/nvidia-h100`"))
+
+
+def on_threads(target: Target, threads: int) -> Target:
+    """The CPU with as many cores as kernels shall run threads: what they are chosen for."""
+    return replace(target, attrs={**target.attrs, "num-cores": threads})
 
 
 def host() -> dict[str, Attr]:

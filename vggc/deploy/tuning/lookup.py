@@ -53,7 +53,7 @@ class Lookup:
         if measured is None or task.choices[0] not in measured.seconds:
             return None
         # Of the very workload: what is canonical might leave it fewer choices.
-        return measured.best(choices(workload, self.target, max_error))
+        return measured.best(choices(workload, self.target, self.threads, max_error))
 
     @property
     def notes(self) -> list[str]:
@@ -70,7 +70,7 @@ class Lookup:
 
 
 def choices_for(
-    target: Target, folder: Path | None, threads: int | None, *, ignore: bool = False
+    target: Target, folder: Path | None, threads: int, *, ignore: bool = False
 ) -> Lookup:
     """What was measured for a target, with so many threads.
 
@@ -84,10 +84,9 @@ def choices_for(
         require_tunable(target, here=False)
         if not (folder / RECORDS).exists():
             raise UserError(mistakes.NoDatabase(None, str(folder)))
-    number = threads or default_threads(target)
     found = folder or default_folder()
     if ignore or found is None or target.kind != "cpu":
-        return Lookup(target, number)
+        return Lookup(target, threads)
     if folder is None and (reason := unreadable(found)):
-        return Lookup(target, number, unread=f"{found / RECORDS}: {reason}")
-    return Lookup(target, number, read(found))
+        return Lookup(target, threads, unread=f"{found / RECORDS}: {reason}")
+    return Lookup(target, threads, read(found))

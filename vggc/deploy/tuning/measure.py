@@ -25,7 +25,7 @@ from vggc.backends.plan import input_shapes
 from vggc.deploy.affinity import apart
 from vggc.deploy.pages import LARGE_PAGE, large_pages
 from vggc.deploy.targets import tvm_target
-from vggc.deploy.tuning.space import Task, machine
+from vggc.deploy.tuning.space import Task
 from vggc.deploy.tuning.workers import Tell, reason
 from vggc.kernels import cpu
 from vggc.kernels.workloads import Choice, Conv, Dense, Kernel, Map
@@ -109,7 +109,7 @@ def build(task: Task, choice: Choice, library: Path, linker: str, tell: Tell) ->
 
 
 def kernel_of(task: Task, choice: Choice) -> Kernel:
-    return cpu.kernel(task.workload, machine(task.target), choice)
+    return cpu.kernel(task.workload, task.machine, choice)
 
 
 def weight_bytes(task: Task, choice: Choice) -> int:

@@ -22,7 +22,7 @@ from tvm.tirx.script import builder as T
 
 from vggc.deploy.artifact import Target
 from vggc.deploy.runtime import obstacle
-from vggc.deploy.targets import tvm_target
+from vggc.deploy.targets import on_threads, tvm_target
 from vggc.deploy.tuning import mistakes
 from vggc.deploy.tuning.revision import revision
 from vggc.diagnostics import UserError
@@ -59,20 +59,24 @@ class Task:
             "workload": {type(self.workload).__name__: to_json(self.workload)},
             "target": of_cpu,
             "threads": self.threads,
-            "code": revision(cpu.templates(self.workload, machine(self.target))),
+            "code": revision(cpu.templates(self.workload, self.machine)),
             "tvm": tvm.__version__,
         }
         return json.dumps(said, sort_keys=True)
 
     @cached_property
+    def machine(self) -> cpu.Machine:
+        return machine(self.target, self.threads)
+
+    @cached_property
     def choices(self) -> tuple[Choice, ...]:
         """Every way to carry it out, the one of least stated cost first."""
-        return choices(self.workload, self.target, self.max_error)
+        return choices(self.workload, self.target, self.threads, self.max_error)
 
     @cached_property
     def reference(self) -> Choice:
         """The choice of least stated cost of the simplest algorithm, with which all must agree."""
-        simplest = cpu.templates(self.workload, machine(self.target))[0].algorithm
+        simplest = cpu.templates(self.workload, self.machine)[0].algorithm
         return next(choice for choice in self.choices if choice.algorithm == simplest)
 
 
@@ -104,15 +108,18 @@ def require_tunable(target: Target, *, here: bool) -> None:
         raise UserError(mistakes.CannotMeasureHere(None, target.name, reason_against))
 
 
-def choices(workload: Workload, target: Target, max_error: float) -> tuple[Choice, ...]:
+def choices(
+    workload: Workload, target: Target, threads: int, max_error: float
+) -> tuple[Choice, ...]:
     """Every way to carry out a workload on a CPU with so much error, the one of least stated
     cost first.
     """
-    return cpu.choices(workload, machine(target), max_error)
+    return cpu.choices(workload, machine(target, threads), max_error)
 
 
-def machine(target: Target) -> cpu.Machine:
-    return cpu.Machine.of(tvm_target(target))
+def machine(target: Target, threads: int) -> cpu.Machine:
+    """The CPU, of which a kernel has so many cores."""
+    return cpu.Machine.of(tvm_target(on_threads(target, threads)))
 
 
 def canonical(workload: Workload) -> Workload:
