@@ -27,6 +27,7 @@ from worker_tasks import behave
 from vggc.cli import cli
 from vggc.deploy.artifact import open_artifact
 from vggc.deploy.build import linker, planned, share_of_error
+from vggc.deploy.processor import num_cores
 from vggc.deploy.targets import resolve
 from vggc.deploy.tuning import database as databases
 from vggc.deploy.tuning import measure, remote, revision, space, tuner
@@ -1231,6 +1232,50 @@ def test_where_nothing_can_be_measured_it_ends_with_1(tiny_file: Path, tmp_path:
     code, text = invoke(str(tiny_file), "--db", str(tmp_path / "db"), "--budget", "0.001s")
     assert code == 1
     assert "nothing could be measured: the budget ended before the first measurement" in text
+
+
+def test_a_run_that_measures_nothing_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no error where something was measured before."""
+    spec, folder = tmp_path / "one.vgg", tmp_path / "db"
+    spec.write_text("net one input 8x4x4\n conv1-16")
+    command = ["tune", str(spec), "--threads", "1", "--db", str(folder)]
+
+    def invoked(outcome: Outcome | None, *more: str) -> tuple[int, str]:
+        Pretender(monkeypatch, lambda task, choice: outcome or by_place(task, choice))
+        done = CliRunner().invoke(cli, [*command, *more])
+        return done.exit_code, f"{done.stderr}{done.exception or ''}"
+
+    full = Failure("No space left on device", own=False)
+    code, text = invoked(full)
+    assert code == 1
+    assert "nothing could be measured: No space left on device" in text
+    monkeypatch.setattr(tuner, "BATCH", 4)
+    monkeypatch.setattr(Course, "left", property(lambda course: float(course.measured < 4)))
+    assert "4 choices measured." in invoked(None)[1]
+    monkeypatch.undo()
+    code, text = invoked(full)
+    assert code == 0
+    assert "Nothing was measured in this run: No space left on device." in text
+    assert "choices measured" in invoked(None)[1]
+    code, text = invoked(None)
+    assert code == 0
+    assert "Nothing is left to measure: the database knows all choices." in text
+
+
+def test_more_threads_than_cores_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Pretender(monkeypatch, by_place)
+    spec = tmp_path / "one.vgg"
+    spec.write_text("net one input 8x4x4\n conv1-16")
+    processors = os.cpu_count() or 1
+    command = ["tune", str(spec), "--db", str(tmp_path / "db"), "--threads"]
+    for threads in {num_cores(), processors}:
+        told = f"{threads} threads share {num_cores()} of this machine's cores."
+        done = CliRunner().invoke(cli, [*command, str(threads)], catch_exceptions=False)
+        assert (told in done.stderr) == (threads > num_cores())
+    done = CliRunner().invoke(cli, [*command, str(processors + 1)])
+    assert f"runs no kernel on {processors + 1} threads" in str(done.exception)
 
 
 def test_a_compiler_that_does_not_link_is_told(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,15 +106,16 @@ def command(
     and nets share what they have in common. Each kernel's output is compared with that of the
     simplest algorithm before it is timed.
 
-    Exit 1: nothing could be measured.
+    Exit 1: nothing could be measured, nor was before.
     """
     if (rpc is None) != (key is None):
         raise click.UsageError("--rpc HOST:PORT and --key KEY go together")
     from vggc.deploy.build import error_budget, linker, planned, share_of_error
+    from vggc.deploy.processor import num_cores
     from vggc.deploy.targets import host, on_threads, require_precision, resolve
     from vggc.deploy.tuning.database import default_folder, opened
     from vggc.deploy.tuning.lookup import default_threads
-    from vggc.deploy.tuning.mistakes import NoHome
+    from vggc.deploy.tuning.mistakes import NoHome, TooManyThreads
     from vggc.deploy.tuning.remote import find_servers, machine_of
     from vggc.deploy.tuning.space import require_tunable
     from vggc.deploy.tuning.tuner import layers_of, tune
@@ -141,6 +143,8 @@ def command(
     else:
         servers, number, where = [None], threads or default_threads(machine), "this machine"
         measured = str(host()["mcpu"])
+        if number > (processors := os.cpu_count() or 1):
+            raise UserError(TooManyThreads(None, processors, number))
     machine = on_threads(machine, number)
     layers = layers_of(calls, machine, number, share_of_error(calls, machine, error))
     if not layers:
@@ -150,6 +154,8 @@ def command(
             f"Tuning {len(layers)} kernels of {program.net.name} on {where} with {number} "
             f"thread{'s' * (number > 1)} into {folder}; Ctrl-C stops, and nothing is lost."
         )
+        if rpc is None and number > num_cores():
+            console.status(f"{number} threads share {num_cores()} of this machine's cores.")
         meant = machine.attrs.get("mcpu")
         if measured != meant:
             console.status(
@@ -166,27 +172,29 @@ def command(
 def report(net: str, folder: Path, course: Course, cpu: str | None, as_json: bool) -> None:
     """The result on stdout, its circumstances on stderr.
 
-    Raises: CheckFailed where nothing was measured, in this run or before, or this run's all failed.
+    Raises: CheckFailed where nothing was measured, in this run or before.
     """
     if course.outdated:
         console.status(
             f"{course.outdated:,} records are of kernels as they were in another version, and "
             "count no more."
         )
-    in_vain = course.measured == 0 and course.first_error is not None
-    if in_vain or not any(layer.best for layer in course.layers):
+    if not any(layer.best for layer in course.layers):
         if course.interrupted:
+            console.status("Nothing is measured yet.")
             return
-        reasons = [course.first_error, *course.losses]
-        early = "the budget ended before the first measurement"
-        reason = next(filter(None, reasons), early)
-        raise CheckFailed(f"nothing could be measured: {reason}")
+        raise CheckFailed(f"nothing could be measured: {in_vain(course)}")
     if as_json:
         console.out(json.dumps(as_record(net, folder, course, cpu)))
     else:
         console.sheet(sheet(net, course))
     failed = f", {course.failed:,} failed ({course.first_error})" if course.failed else ""
-    console.status(f"{course.measured:,} choices measured{failed}.")
+    if course.measured:
+        console.status(f"{course.measured:,} choices measured{failed}.")
+    elif all(layer.tried == len(layer.task.choices) for layer in course.layers):
+        console.status("Nothing is left to measure: the database knows all choices.")
+    else:
+        console.status(f"Nothing was measured in this run: {in_vain(course)}.")
     if course.losses:
         console.status(f"Sessions on servers lost: {len(course.losses)} ({course.losses[0]}).")
     for layer in course.layers:
@@ -194,6 +202,13 @@ def report(net: str, folder: Path, course: Course, cpu: str | None, as_json: boo
             console.status(f"{layer.layers[0]} cannot be tuned: {layer.error}")
     if course.lost:
         raise CheckFailed("no server is left; what was measured is in the database")
+
+
+def in_vain(course: Course) -> str:
+    """Why a run measured nothing."""
+    early = "it was interrupted" if course.interrupted else "the budget ended"
+    reasons = (course.first_error, *course.losses, f"{early} before the first measurement")
+    return next(filter(None, reasons))
 
 
 def as_record(net: str, folder: Path, course: Course, cpu: str | None) -> dict[str, Any]:

@@ -99,6 +99,14 @@ class OtherCpu(Diagnostic):
     wanted: str
 
 
+class TooManyThreads(Diagnostic):
+    title = "this machine runs no kernel on {wanted} threads"
+    label = "it has {found} processors, and TVM starts no more threads than that"
+    help = "give --threads {found} or fewer, or measure on a larger machine with --rpc"
+    found: int
+    wanted: int
+
+
 class OtherThreads(Diagnostic):
     title = "a server runs kernels on {found} threads, and {wanted} are asked for"
     label = "a record is of one number of threads"
