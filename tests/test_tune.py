@@ -1264,6 +1264,19 @@ def test_a_run_that_measures_nothing_says_why(
     assert "Nothing is left to measure: the database knows all choices." in text
 
 
+def test_whose_cpu_is_measured_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Pretender(monkeypatch, by_place)
+    spec = tmp_path / "one.vgg"
+    spec.write_text("net one input 8x4x4\n conv1-16")
+    here = str(HOST.attrs["mcpu"])
+    other = "haswell" if here != "haswell" else "x86-64-v3"
+    command = ["tune", str(spec), "--threads", "1", "--db", str(tmp_path / "db"), "--json"]
+    for options, told in (([], False), (["--mcpu", here], False), (["--mcpu", other], True)):
+        done = CliRunner().invoke(cli, [*command, *options], catch_exceptions=False)
+        assert json.loads(done.stdout)["measured_cpu"] == here
+        assert (f"Measured is {here}, and it counts for {other}." in done.stderr) == told
+
+
 def test_more_threads_than_cores_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Pretender(monkeypatch, by_place)
     spec = tmp_path / "one.vgg"
