@@ -528,6 +528,25 @@ def test_times_of_several_runs_are_told_in_one_measure(
             assert found == pytest.approx(by_place(layer.task, choice).seconds)
 
 
+def test_ctrl_c_waits_until_a_batch_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the run tells is what the database knows."""
+    Pretender(monkeypatch, by_place)
+    original = databases.Database._append
+
+    def interrupted(database: databases.Database, name: str, line: str) -> None:
+        original(database, name, line)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(databases.Database, "_append", interrupted)
+    course = run(tmp_path, layers=deep_layers())
+    (layer,) = course.layers
+    assert course.interrupted
+    assert course.measured == len(read(tmp_path)[layer.task.text].seconds) == tuner.BATCH
+    assert layer.best is not None
+
+
 def test_a_failure_is_kept_and_never_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

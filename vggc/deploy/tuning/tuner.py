@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
@@ -285,7 +286,8 @@ class _Tuner:
             seconds = time.monotonic() - started
             if not batch.lost:
                 self.pace[batch.layer.task.text] = seconds / max(1, len(batch.new))
-            self._keep(batch)
+            with uninterrupted():
+                self._keep(batch)
         return True
 
     def _batches(self, number: int) -> list[Batch]:
@@ -419,6 +421,19 @@ class _Tuner:
         kept = {(task.text, choice) for choice in (task.reference, task.choices[0], layer.best)}
         for key in [k for k in self.built if k[0] == task.text and k not in kept]:
             self.built.pop(key).library.unlink(missing_ok=True)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block: what is on disk is what is told."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 def is_free(server: Server) -> bool:
