@@ -12,7 +12,8 @@ from test_kernels_cpu import AVX2, HOST, library
 
 from vggc.ir.ops import RELU
 from vggc.kernels.cpu import Machine, block_float, choices, kernel
-from vggc.kernels.cpu.block_float import BlockFloatColumns, BlockFloatKnobs
+from vggc.kernels.cpu.block_float import BlockFloatColumns
+from vggc.kernels.cpu.columns import ColumnKnobs
 from vggc.kernels.workloads import Dense, Map
 
 SHAPES = {
@@ -72,7 +73,7 @@ def test_columns_whose_inputs_are_zero_are_not_read(rows: int, target: dict[str,
     """What stands for them in memory does not matter."""
     goal = tvm.target.Target(target)
     dense = Dense(rows, 2 * 700, 100, RELU, Map(rows, 1, 2, 700))
-    made = block_float.kernel(dense, Machine.of(goal), BlockFloatKnobs(rows, 4))
+    made = block_float.kernel(dense, Machine.of(goal), ColumnKnobs(rows, 4))
     run = library([made.func], goal)(0)
     rng = np.random.default_rng(0)
     zero = rng.random(2 * 700) < 0.5
@@ -98,7 +99,7 @@ def test_columns_whose_inputs_are_zero_are_not_read(rows: int, target: dict[str,
 def test_no_input_and_inputs_that_are_no_numbers() -> None:
     goal = tvm.target.Target(HOST)
     dense = Dense(1, 1000, 100, None)
-    made = block_float.kernel(dense, Machine.of(goal), BlockFloatKnobs(1, 4))
+    made = block_float.kernel(dense, Machine.of(goal), ColumnKnobs(1, 4))
     assert made.packing is not None
     run = library([made.func], goal)(0)
     rng = np.random.default_rng(0)

@@ -20,7 +20,8 @@ from workload_reference import ACTIVATIONS, activate, halved, pool, reference, w
 
 from vggc.ir.ops import RELU, Activation
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
-from vggc.kernels.cpu import Machine, dot, kernel, winograd_bf16
+from vggc.kernels.cpu import Machine, choices, dot, kernel, winograd_bf16, word_columns
+from vggc.kernels.cpu.columns import ColumnKnobs
 from vggc.kernels.workloads import (
     MAX_INT8_TERMS,
     Conv,
@@ -204,6 +205,7 @@ def filled(map: Map, rng: np.random.Generator) -> Array:
             content[...] = to_bfloat16(rng.standard_normal(content.shape))
         case "uint8":
             content[...] = rng.integers(0, 256, content.shape)
+    content[rng.random(content.shape) < 0.3] = map.zero
     return buffer
 
 
@@ -435,3 +437,64 @@ def test_large_maps_of_many_channels_are_for_winograd_and_others_are_not() -> No
     )
     assert kernel(many, machine).algorithm == "winograd2-bfloat16"
     assert kernel(few, machine).algorithm == "direct-bfloat16"
+
+
+# Columns
+
+
+def listed(form: Format) -> list[Conv]:
+    """Dense layers that may leave out what is multiplied by zero."""
+    low = (0, form, 0)
+    signed = (0, form, 128 if form == "uint8" else 0)
+    return [
+        conv(Map(1, 1, 1, 76, 0, form), 132, (1, 1), padding=(0, 0), act=None),
+        conv(Map(5, 1, 1, 1032, 0, form), 260, (1, 1), padding=(0, 0), out=low),
+        conv(Map(2, 7, 5, 36, 0, form), 72, (7, 5), padding=(0, 0), out=signed, act=None),
+        conv(Map(3, 1, 1, 4, 0, form), 1000, (1, 1), padding=(0, 0), act=Activation("silu")),
+    ]
+
+
+@pytest.mark.parametrize("form", ["bfloat16", "uint8"])
+def test_every_tile_of_listed_columns_computes_the_same(form: Format) -> None:
+    machine = Machine.of(HOST)
+    works = listed(form)
+    made = [
+        (work, word_columns.kernel(work, machine, knobs))
+        for work in works
+        for knobs in word_columns.tiles(work, machine)
+    ]
+    assert len(made) > 20
+    run = library([each for _, each in made])
+    for index, (work, each) in enumerate(made):
+        check(run(index), work, each, index)
+
+
+def test_what_cannot_leave_out_zeros_does_not() -> None:
+    """Another number that stands for zero, padded channels, or a kernel that moves."""
+    machine = Machine.of(HOST)
+    dense = Map(1, 1, 1, 76, 0, "uint8")
+    assert word_columns.applies(conv(dense, 132, (1, 1), padding=(0, 0)))
+    for source in (replace(dense, zero=128), replace(dense, channels=77), replace(dense, width=2)):
+        work = conv(source, 132, (1, 1), padding=(0, 0))
+        assert not word_columns.applies(work)
+        assert all(each.algorithm == "direct-uint8" for each in choices(work, machine))
+
+
+@pytest.mark.parametrize(("form", "batch"), [("bfloat16", 1), ("bfloat16", 4), ("uint8", 1)])
+def test_weights_that_come_from_memory_are_listed(form: Format, batch: int) -> None:
+    machine = replace(Machine.of(HOST), cores=2)
+    fc6 = conv(Map(batch, 7, 7, 512, 0, form), 4096, (7, 7), padding=(0, 0), out=(0, form, 0))
+    assert choices(fc6, machine)[0].algorithm == f"columns-{form}"
+
+
+@pytest.mark.parametrize("form", ["bfloat16", "uint8"])
+def test_words_of_columns_are_unpacked(form: Format) -> None:
+    rng = np.random.default_rng(0)
+    for work in listed(form):
+        weight = rng.integers(-127, 128, work.weight_shape)
+        weight = weight.astype(np.float32 if form == "bfloat16" else np.int8)
+        made = word_columns.kernel(work, Machine.of(HOST), ColumnKnobs(1, 4))
+        assert made.packing is not None
+        packed = made.packing.pack(weight)
+        assert packed.shape == made.packing.packed_shape
+        assert made.packing.unpack(packed).tobytes() == weight.tobytes()

@@ -24,7 +24,7 @@ from vggc.deploy.build import Job, build_artifact
 from vggc.deploy.targets import resolve
 from vggc.deploy.verify import verify
 from vggc.driver import load
-from vggc.kernels.cpu import Machine, block_float, kernel, templates
+from vggc.kernels.cpu import Machine, block_float, columns, kernel, templates
 from vggc.kernels.workloads import Kernel, Workload
 from vggc.subject import from_spec
 
@@ -90,7 +90,7 @@ def test_code_for_avx2_multiplies_in_its_registers_and_uses_nothing_newer(name: 
     tile = ("images", "rows", "columns", "vectors", "streams")
     sums = prod(getattr(knobs, each, 1) for each in tile)
     if name.endswith("bfp24"):  # its sums are in the cache, so many columns meet in a register
-        sums = knobs.rows * block_float.QUAD * block_float.COLUMNS_AT_ONCE
+        sums = knobs.rows * block_float.GROUP * columns.COLUMNS_AT_ONCE
     assert sums > 4
     assert len(re.findall(r"\tvfmadd\w+ps\t.*%ymm", code)) >= sums
     assert not newer_than_avx2(code)

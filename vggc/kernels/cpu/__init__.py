@@ -19,6 +19,7 @@ from vggc.kernels.cpu import (
     softmax,
     winograd,
     winograd_bf16,
+    word_columns,
 )
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.template import Template
@@ -84,6 +85,9 @@ def templates(workload: Workload, machine: Machine) -> tuple[Template, ...]:
         case Conv() if winograd_bf16.applies(workload):
             fewest = winograd_bf16.template(workload, machine)
             return (dot.template(workload, machine), fewest)
+        case Conv() if word_columns.applies(workload):
+            listed = word_columns.template(workload, machine)
+            return (dot.template(workload, machine), listed)
         case Conv() if workload.input.format != "float32":
             return (dot.template(workload, machine),)
         case Conv() if depthwise.applies(workload):

@@ -8,13 +8,14 @@ which holds neighbouring channels of a pixel: two in bfloat16, multiplied by `vd
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from math import ceil
+from math import ceil, prod
 
 import numpy as np
 from tvm.ir import Expr
-from tvm.tirx import Buffer
+from tvm.tirx import Buffer, PrimFunc
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
@@ -30,8 +31,8 @@ from vggc.kernels.cpu.loops import (
     inside,
     unrolled,
 )
-from vggc.kernels.cpu.machine import Machine
-from vggc.kernels.cpu.template import Template
+from vggc.kernels.cpu.machine import FLOAT, Machine
+from vggc.kernels.cpu.template import Cost, Template
 from vggc.kernels.workloads import WORD, Conv, Format, Kernel
 
 INSTRUCTIONS: dict[Format, str] = {"bfloat16": "avx512bf16", "uint8": "avx512vnni"}
@@ -101,17 +102,40 @@ def template(conv: Conv, machine: Machine) -> Template:
     return Template(
         f"direct-{conv.input.format}",
         direct.tiles(conv, machine),
-        partial(direct.cost, in_words(conv), machine),
+        partial(cost, conv, machine),
         partial(kernel, conv, machine),
     )
 
 
+def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Cost:
+    """That of `conv` in float32, or the half cycles in which all weights come, where that is more.
+
+    They come once: what reads them again gets them from a cache.
+    """
+    computing, *rest = direct.cost(in_words(conv), machine, knobs)
+    size = FLOAT * prod(conv.weight_shape) // WORD[conv.input.format]
+    return (max(computing, size / machine.delivery(size)), *rest)
+
+
 def kernel(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Kernel:
     """Code for `conv` with these knobs, one of `tiles`."""
+    word = WORD[conv.input.format]
+    packing = WordWeight(conv.weight_shape, knobs.vectors * LANES, word)
+    func = function_of(conv, packing.packed_shape, partial(emit, conv, knobs))
+    macs = word * direct.macs(in_words(conv), machine, knobs)
+    return Kernel(f"direct-{conv.input.format}", asdict(knobs), func, packing, macs)
+
+
+def function_of(
+    conv: Conv, weight: tuple[int, ...], body: Callable[[dict[str, Buffer]], None]
+) -> PrimFunc:
+    """The function for `conv` with a packed weight of this shape; `body` writes it.
+
+    It is given the buffers by name: x, weight, scale (of int8), bias, out_scale (to uint8), y.
+    """
     source, out = conv.input, conv.output
-    packing = WordWeight(conv.weight_shape, knobs.vectors * LANES, WORD[source.format])
     integer = source.format == "uint8"
-    shapes: dict[str, tuple[int, ...]] = {"x": source.shape, "weight": packing.packed_shape}
+    shapes: dict[str, tuple[int, ...]] = {"x": source.shape, "weight": weight}
     if integer:
         shapes["scale"] = (out.channels,)
     shapes["bias"] = (out.channels,)
@@ -119,13 +143,7 @@ def kernel(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Kernel:
         shapes["out_scale"] = (1,)
     shapes["y"] = out.shape
     types = {"x": source.storage, "weight": "int8" if integer else "uint16", "y": out.storage}
-
-    def body(*buffers: Buffer) -> None:
-        emit(conv, knobs, dict(zip(shapes, buffers, strict=True)))
-
-    func = function(body, types, **shapes)
-    macs = WORD[source.format] * direct.macs(in_words(conv), machine, knobs)
-    return Kernel(f"direct-{source.format}", asdict(knobs), func, packing, macs)
+    return function(lambda *buffers: body(dict(zip(shapes, buffers, strict=True))), types, **shapes)
 
 
 def add_products(form: Format, sums: Expr, word: Expr, weights: Expr) -> Expr:

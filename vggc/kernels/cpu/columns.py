@@ -1,0 +1,285 @@
+"""Products of few images with a matrix, of which only the columns that matter are read.
+
+A dense layer of few images takes as long as it takes to read its weights. Many need not be read:
+behind a ReLU half of the inputs are zero, and so are their products. So the kernel first lists
+the inputs that are not, and then reads the columns of those alone, each a long run of memory:
+what a processor fetches ahead of itself is then seldom in vain.
+
+How weights are written is left open here: `block_float` and `word_columns` fill it in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from math import ceil
+from typing import Protocol
+
+from tvm.ir import Expr
+from tvm.tirx import Buffer
+from tvm.tirx.script import builder as T
+
+from vggc.kernels.cpu.conv import PIECE
+from vggc.kernels.cpu.loops import in_block, prefetch, tile_origin, vectors
+from vggc.kernels.cpu.machine import FLOAT, Machine
+from vggc.kernels.cpu.template import Cost
+
+MAX_ROWS = 4
+MAX_SUMS = 64
+"""Vectors of sums, which the cache of one core holds beside what comes from memory."""
+COLUMNS_AT_ONCE = 4
+"""Columns that are added while a sum is in a register."""
+AHEAD_BYTES = 12 << 10
+LINE = 64
+
+
+@dataclass(frozen=True)
+class Product:
+    """`batch` images of so many inputs times `(outputs, inputs)`, in a way to write numbers.
+
+    `group` vectors of numbers lie in `words` vectors of words of 32 bits, that many lanes each.
+    """
+
+    batch: int
+    inputs: int
+    outputs: int
+    group: int
+    words: int
+
+    @property
+    def bytes(self) -> int:
+        """What all weights take."""
+        return self.inputs * self.outputs * FLOAT * self.words // self.group
+
+    @property
+    def num_pieces(self) -> int:
+        """Of each output's sum: long sums are summed in pieces, as those of `conv`."""
+        return ceil(self.inputs / PIECE)
+
+    @property
+    def piece(self) -> int:
+        """The columns of a piece."""
+        return ceil(self.inputs / self.num_pieces)
+
+
+@dataclass(frozen=True)
+class ColumnKnobs:
+    """The sums of a task: `rows` images by `vectors` of outputs."""
+
+    rows: int
+    vectors: int
+
+
+def applies(product: Product) -> bool:
+    """Where an index of 32 bits counts the weights."""
+    return product.inputs * product.outputs < 2**31
+
+
+def tiles(product: Product, machine: Machine) -> Iterator[ColumnKnobs]:
+    """Vectors in powers of two, no more than hold the outputs."""
+    number = product.group
+    while number <= MAX_SUMS:
+        for rows in range(1, min(product.batch, MAX_ROWS, MAX_SUMS // number) + 1):
+            yield ColumnKnobs(rows, number)
+        if number * machine.lanes >= product.outputs:
+            break
+        number *= 2
+
+
+def cost(product: Product, machine: Machine, read: float, knobs: ColumnKnobs) -> Cost:
+    """The half cycles that all cores spend until the last is done, were `read` of the inputs
+    not zero.
+
+    A step takes a group of vectors of a column apart, some three instructions a vector and three
+    more a vector of words, and multiplies it; or it waits for it. Then the longest columns.
+    """
+    panels = ceil(product.outputs / (knobs.vectors * machine.lanes))
+    tasks = panels * ceil(product.batch / knobs.rows)
+    computing = (3 + 2 * (knobs.rows - 1)) * product.group + 3 * product.words
+    fetching = product.words * machine.lanes * FLOAT / machine.delivery(product.bytes)
+    steps = read * product.inputs * knobs.vectors / product.group
+    rounds = ceil(tasks / machine.cores)
+    return (machine.cores * rounds * steps * max(computing, fetching), computing, -knobs.vectors)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns to be read, by groups of images: those where an image's input is not zero."""
+
+    places: Buffer
+    """`(groups, inputs)`: the line of a panel at which the column begins."""
+    values: Buffer
+    """`(groups, rows, inputs)`."""
+    ends: Buffer
+    """`(groups, pieces + 1)`: how many are listed before each piece, and in all."""
+
+
+class Weights(Protocol):
+    """How a kernel's weights are written and its inputs read."""
+
+    @property
+    def total_type(self) -> str:
+        """What sums of pieces are added up in."""
+
+    @property
+    def header(self) -> int:
+        """The words of each output before the columns of a piece."""
+
+    def input(self, image: Expr, index: Expr) -> Expr:
+        """An input as float32."""
+
+    def number(self, words: list[Expr], part: int) -> Expr:
+        """Number `part` of a group in its words, as float32."""
+
+    def piece_sum(self, total: Expr, header: Expr) -> Expr:
+        """What the sum of a piece adds to a total; `header` is the channel's word of those."""
+
+    def store(self, image: Expr, channel: Expr, total: Expr) -> None:
+        """Write an output."""
+
+
+@dataclass(frozen=True)
+class Emitter:
+    """Writes the body of a kernel. A *line* is a vector of words."""
+
+    product: Product
+    machine: Machine
+    knobs: ColumnKnobs
+    weights: Weights
+
+    @property
+    def num_groups(self) -> int:
+        """Of images."""
+        return ceil(self.product.batch / self.knobs.rows)
+
+    @property
+    def panel(self) -> int:
+        return self.knobs.vectors * self.machine.lanes
+
+    @property
+    def column(self) -> int:
+        """The lines of a column."""
+        return self.knobs.vectors // self.product.group * self.product.words
+
+    @property
+    def lines(self) -> int:
+        """Those of a piece."""
+        return self.weights.header * self.knobs.vectors + self.product.piece * self.column
+
+    @property
+    def ahead(self) -> int:
+        """How many columns ahead of its use one is asked for."""
+        return ceil(AHEAD_BYTES / (self.column * self.machine.lanes * FLOAT))
+
+    def emit(self, weight: Buffer) -> None:
+        product = self.product
+        panels = ceil(product.outputs / self.panel)
+        listed = product.inputs + self.ahead
+        columns = Columns(
+            T.alloc_buffer((self.num_groups, listed), "int32"),
+            T.alloc_buffer((self.num_groups, self.knobs.rows, listed), "float32"),
+            T.alloc_buffer((self.num_groups, product.num_pieces + 1), "int32"),
+        )
+        with T.parallel(self.num_groups) as group:
+            self.list_columns(columns, group)
+
+        total_lines = panels * product.num_pieces * self.lines
+        lines = T.decl_buffer((total_lines, self.machine.lanes), "int32", data=weight.data)
+        with T.parallel(panels * self.num_groups) as task:
+            panel, group = task // self.num_groups, task % self.num_groups
+            first = panel * product.num_pieces * self.lines
+            totals, sums = self.zeros(self.weights.total_type), self.zeros("float32")
+            with T.serial(product.num_pieces) as piece:
+                begin, end = columns.ends[group, piece], columns.ends[group, piece + 1]
+                whole = (end - begin) // COLUMNS_AT_ONCE * COLUMNS_AT_ONCE
+                with T.serial(whole // COLUMNS_AT_ONCE) as block:
+                    at = begin + block * COLUMNS_AT_ONCE
+                    self.add(sums, lines, first, columns, group, at, COLUMNS_AT_ONCE)
+                with T.serial(end - begin - whole) as rest:
+                    self.add(sums, lines, first, columns, group, begin + whole + rest, 1)
+                self.add_up(totals, sums, lines, first + piece * self.lines)
+            self.store(totals, panel, group)
+
+    def list_columns(self, columns: Columns, group: Expr) -> None:
+        """List the columns of a group of images."""
+        product, rows = self.product, self.knobs.rows
+        n0 = tile_origin(group, rows, product.batch)
+        count = T.alloc_buffer((1,), "int32", scope="local")
+        T.buffer_store(count, T.int32(0), [0])
+        with T.serial(product.num_pieces) as piece:
+            T.buffer_store(columns.ends, count[0], [group, piece])
+            start = piece * product.piece
+            left = product.inputs - start
+            cut = product.inputs % product.piece != 0
+            with T.serial(T.min(product.piece, left) if cut else product.piece) as t:
+                header = self.weights.header * self.knobs.vectors
+                line = piece * self.lines + header + t * self.column
+                T.buffer_store(columns.places, line, [group, count[0]])
+                inputs = [self.weights.input(n0 + row, start + t) for row in range(rows)]
+                for row, value in enumerate(inputs):
+                    T.buffer_store(columns.values, value, [group, row, count[0]])
+                some = reduce(T.Or, [not_zero(value) for value in inputs])
+                T.buffer_store(count, count[0] + T.Cast("int32", some), [0])
+        T.buffer_store(columns.ends, count[0], [group, product.num_pieces])
+        with T.serial(self.ahead) as t:
+            T.buffer_store(columns.places, T.int32(0), [group, count[0] + t])
+
+    def zeros(self, dtype: str) -> list[Buffer]:
+        """A panel of sums for each image, in the cache."""
+        sums = [T.alloc_buffer((self.panel,), dtype, scope="local") for _ in range(self.knobs.rows)]
+        for buffer in sums:
+            for c in vectors(self.panel, self.machine.lanes):
+                T.buffer_store(buffer, T.Cast(dtype, T.int32(0)), [c])
+        return sums
+
+    def add(
+        self,
+        sums: list[Buffer],
+        lines: Buffer,
+        first: Expr,
+        columns: Columns,
+        group: Expr,
+        at: Expr,
+        count: int,
+    ) -> None:
+        """Add the products of `count` columns from the one listed at `at`."""
+        lanes, size, words = self.machine.lanes, self.product.group, self.product.words
+        with T.serial(self.knobs.vectors // size) as index:
+            for k in range(count):
+                later = first + columns.places[group, at + k + self.ahead] + words * index
+                for line in range(0, words * lanes * FLOAT, LINE):
+                    prefetch(T.address_of(lines[later + line // (lanes * FLOAT), 0]))
+            for part in range(size):
+                with T.vectorized(lanes) as lane:
+                    c = (size * index + part) * lanes + lane
+                    for row, buffer in enumerate(sums):
+                        total = buffer[c]
+                        for k in range(count):
+                            line = first + columns.places[group, at + k] + words * index
+                            held = [lines[line + i, lane] for i in range(words)]
+                            number = self.weights.number(held, part)
+                            total = total + columns.values[group, row, at + k] * number
+                        T.buffer_store(buffer, total, [c])
+
+    def add_up(self, totals: list[Buffer], sums: list[Buffer], lines: Buffer, header: Expr) -> None:
+        """Add the sums of a piece to the totals, and begin the next."""
+        lanes = self.machine.lanes
+        for total, part in zip(totals, sums, strict=True):
+            for c in vectors(self.panel, lanes):
+                more = self.weights.piece_sum(part[c], lines[header + c // lanes, c % lanes])
+                T.buffer_store(total, total[c] + more, [c])
+                T.buffer_store(part, T.float32(0), [c])
+
+    def store(self, totals: list[Buffer], panel: Expr, group: Expr) -> None:
+        """Write the outputs of a task."""
+        n0 = tile_origin(group, self.knobs.rows, self.product.batch)
+        for count in in_block(panel, self.panel, self.product.outputs):
+            for row, total in enumerate(totals):
+                for c in vectors(count, self.machine.lanes):
+                    self.weights.store(n0 + row, panel * self.panel + c, total[c])
+
+
+def not_zero(value: Expr) -> Expr:
+    """Whether a float is neither 0 nor -0: by its bits, since TVM takes NaN to equal any number."""
+    return T.bitwise_and(T.reinterpret("int32", value), T.int32(0x7FFFFFFF)) != T.int32(0)

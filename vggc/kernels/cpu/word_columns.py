@@ -1,0 +1,157 @@
+"""Dense layers in fewer bits that read only the columns of inputs other than zero.
+
+Such a layer is a convolution whose kernel covers the map. A word of 32 bits holds weights of one
+input: two in bfloat16 or four in int8, of outputs a vector apart. They are multiplied in float32,
+which holds the sums of a piece of int8 exactly; those of pieces are added up in int32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from math import ceil, prod
+
+import numpy as np
+from tvm.ir import Expr
+from tvm.tirx import Buffer
+from tvm.tirx.script import builder as T
+
+from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
+from vggc.kernels.cpu import columns, dot
+from vggc.kernels.cpu.columns import ColumnKnobs, Emitter, Product
+from vggc.kernels.cpu.conv import PIECE
+from vggc.kernels.cpu.formats import read, rounded
+from vggc.kernels.cpu.loops import view
+from vggc.kernels.cpu.machine import Machine
+from vggc.kernels.cpu.template import Cost, Template
+from vggc.kernels.workloads import WORD, Conv, Kernel
+
+READ = 0.75
+"""The share of inputs that is counted as not zero: behind a ReLU half are, behind a pool more."""
+
+assert PIECE * 255 * 127 < 2**24, "float32 counts no further"
+
+
+def product(conv: Conv) -> Product:
+    inputs = prod(conv.weight_shape[1:])
+    return Product(conv.output.batch, inputs, conv.output.channels, WORD[conv.input.format], 1)
+
+
+def applies(conv: Conv) -> bool:
+    """Where the kernel covers the map, zero is stored as such, and nothing is padded."""
+    source, out = conv.input, conv.output
+    covers = conv.kernel == (source.height, source.width) and conv.padding == (0, 0)
+    bare = source.halo == out.halo == 0 and out.height == out.width == 1 and not conv.pool
+    whole = all(map_.shape[-1] == map_.channels for map_ in (source, out))
+    fewer = source.format != "float32" and source.zero == 0 and conv.groups == 1
+    return covers and bare and whole and fewer and columns.applies(product(conv))
+
+
+def tiles(conv: Conv, machine: Machine) -> Iterator[ColumnKnobs]:
+    """The tiles that there is code for."""
+    return columns.tiles(product(conv), machine)
+
+
+def template(conv: Conv, machine: Machine) -> Template:
+    """Products with the columns of inputs other than zero; `conv` is one that `applies`."""
+    return Template(
+        f"columns-{conv.input.format}",
+        tiles(conv, machine),
+        partial(cost, conv, machine),
+        partial(kernel, conv, machine),
+    )
+
+
+def cost(conv: Conv, machine: Machine, knobs: ColumnKnobs) -> Cost:
+    """As if `READ` of the inputs were not zero."""
+    return columns.cost(product(conv), machine, READ, knobs)
+
+
+@dataclass(frozen=True)
+class WordColumns:
+    """`(K, C, kh, kw)` as `(K/panel, kh·kw·C, panel/(lanes·word), lanes, word)`, padded with zeros.
+
+    Words of four take int8, words of two float32, which is rounded to bfloat16.
+    """
+
+    shape: tuple[int, ...]
+    panel: int
+    lanes: int
+    word: int
+
+    @property
+    def inputs(self) -> int:
+        """Those that there is room for: the pieces of a sum are equally long."""
+        pieces = ceil(prod(self.shape[1:]) / PIECE)
+        return pieces * ceil(prod(self.shape[1:]) / pieces)
+
+    @property
+    def packed_shape(self) -> tuple[int, ...]:
+        groups = self.panel // (self.lanes * self.word)
+        return (ceil(self.shape[0] / self.panel), self.inputs, groups, self.lanes, self.word)
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        panels, inputs, groups, lanes, word = self.packed_shape
+        rows = weight.transpose(0, 2, 3, 1).reshape(self.shape[0], -1)
+        rows = to_bfloat16(rows) if word == WORD["bfloat16"] else rows
+        padded = np.zeros((panels * self.panel, inputs), rows.dtype)
+        padded[: len(rows), : rows.shape[1]] = rows
+        split = padded.reshape(panels, groups, word, lanes, inputs)
+        return np.ascontiguousarray(split.transpose(0, 4, 1, 3, 2))
+
+    def unpack(self, packed: np.ndarray) -> np.ndarray:
+        k, c, kh, kw = self.shape
+        rows = packed.transpose(0, 2, 4, 3, 1).reshape(-1, self.inputs)[:k, : c * kh * kw]
+        weight = np.ascontiguousarray(rows.reshape(k, kh, kw, c).transpose(0, 3, 1, 2))
+        return from_bfloat16(weight) if self.word == WORD["bfloat16"] else weight
+
+
+def kernel(conv: Conv, machine: Machine, knobs: ColumnKnobs) -> Kernel:
+    """Code for `conv` with these knobs, one of `tiles`."""
+    panel = knobs.vectors * machine.lanes
+    word = WORD[conv.input.format]
+    packing = WordColumns(conv.weight_shape, panel, machine.lanes, word)
+
+    def body(buffers: dict[str, Buffer]) -> None:
+        images = view(buffers["x"], (conv.input.batch, product(conv).inputs))
+        results = view(buffers["y"], (conv.output.batch, conv.output.channels))
+        weights = Words(conv, images, results, buffers)
+        Emitter(product(conv), machine, knobs, weights).emit(buffers["weight"])
+
+    func = dot.function_of(conv, packing.packed_shape, body)
+    return Kernel(f"columns-{conv.input.format}", asdict(knobs), func, packing)
+
+
+@dataclass(frozen=True)
+class Words:
+    """Weights of which a word holds several."""
+
+    conv: Conv
+    x: Buffer
+    y: Buffer
+    buffers: dict[str, Buffer]
+    header: int = 0
+
+    @property
+    def total_type(self) -> str:
+        return "int32" if self.conv.input.format == "uint8" else "float32"
+
+    def input(self, image: Expr, index: Expr) -> Expr:
+        return read(self.x[image, index], self.conv.input.format)
+
+    def number(self, words: list[Expr], part: int) -> Expr:
+        bits = 32 // WORD[self.conv.input.format]
+        upper = T.shift_left(words[0], T.int32(32 - bits * (part + 1)))
+        if self.conv.input.format == "bfloat16":
+            alone = T.bitwise_and(upper, T.int32(-1 << bits))
+            return T.reinterpret("float32", alone)
+        return T.Cast("float32", T.shift_right(upper, T.int32(32 - bits)))
+
+    def piece_sum(self, total: Expr, header: Expr) -> Expr:
+        return T.Cast(self.total_type, total)
+
+    def store(self, image: Expr, channel: Expr, total: Expr) -> None:
+        out = self.conv.output
+        value = dot.result(self.conv, self.buffers, total, channel)
+        T.buffer_store(self.y, rounded(value, out.format, out.zero), [image, channel])
