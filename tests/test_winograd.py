@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from math import prod
@@ -140,6 +141,43 @@ def test_a_kernel_says_how_many_multiplications_it_really_does() -> None:
     for strips in (1, 3):
         knobs = winograd.WinogradKnobs(rows=3, vectors=2, strips=strips, shared=0)
         assert winograd.kernel(work, machine, 4, knobs).macs == 6 * 36 * 32 * 64
+
+
+# Machine code
+
+
+def spills(code: str, rows: int, vectors: int) -> list[str]:
+    """Stores to the stack where the GEMM multiplies: in runs of code that use all of its sums."""
+    found = []
+    for run in re.split(r"(?m)^\S+:$|^\tj\w+\t.*$", code):
+        sums = len(re.findall(r"\tvfmadd231ps\t.*zmm", run))
+        factors = len(re.findall(r"\tvbroadcastss\t[^,]*\(.*zmm", run))
+        if sums >= rows * vectors and factors >= rows:
+            found += re.findall(r"\tvmov[au]ps\t%zmm\d+, -?\d*\(%r[sb]p\)", run) or [""]
+    return found
+
+
+def spilled(rows: int, vectors: int) -> bool:
+    """Whether code for a batch of VGG's last maps, which blocks of 64 tiles divide, does."""
+    target = tvm.target.Target({"kind": "llvm", "mcpu": "znver5"})
+    work = conv((16, 14, 14, 512), 512, halos=(1, 1))
+    knobs = winograd.WinogradKnobs(rows, vectors, strips=8, shared=0)
+    func = winograd.kernel(work, Machine.of(target), 4, knobs).func
+    module = tvm.IRModule({"f": func.with_attr("global_symbol", "f")})
+    found = spills(tvm.compile(module, target=target).mod.inspect_source("asm"), rows, vectors)
+    assert found, "no loop of the GEMM was found"
+    return any(found)
+
+
+def test_the_sums_of_a_register_tile_stay_in_registers() -> None:
+    """But for those of one tile, which is no choice."""
+    work, machine = conv((16, 14, 14, 512), 512, halos=(1, 1)), Machine(lanes=16, registers=32)
+    offered = {(knobs.rows, knobs.vectors) for knobs in winograd.blocks(work, machine, 4)}
+    for tile in ((14, 2), (13, 2), (9, 3), (7, 3), (6, 4), (5, 4)):
+        assert tile in offered
+        assert not spilled(*tile)
+    assert winograd.SPILLED not in offered
+    assert spilled(*winograd.SPILLED)
 
 
 # Memory
