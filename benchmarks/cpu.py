@@ -34,6 +34,7 @@ from PIL import Image
 
 from vggc import __version__
 from vggc.deploy.processor import num_cores
+from vggc.diagnostics import UserError
 from vggc.files import replacing
 
 NETS = ("vgg11", "vgg13", "vgg16", "vgg16_1x1", "vgg19", "vgg16_bn")
@@ -203,13 +204,20 @@ def _time_case(arguments: argparse.Namespace) -> None:
         found["missing"] |= {"same top-1": f"`import {module}` fails"}
     elif images:
         timed = [name for name in peers if name in timing.milliseconds]
-        found["top1"] = agreement(artifact, timed, images, arguments.threads)
+        found["top1"], unjudged = agreement(artifact, timed, images, arguments.threads)
+        found["missing"] |= {f"same top-1 of {name}": why for name, why in unjudged.items()}
     Path(told["result"]).write_text(json.dumps(found))
 
 
-def agreement(artifact: Path, peers: list[str], images: Path, threads: int) -> dict[str, float]:
-    """The share of the judged pieces that vggc and each peer give float32's top-1."""
+def agreement(
+    artifact: Path, peers: list[str], images: Path, threads: int
+) -> tuple[dict[str, float], dict[str, str]]:
+    """The share of the judged pieces that vggc and each peer give float32's top-1.
+
+    And why it is not known of some.
+    """
     from vggc.deploy.artifact import graph_in
+    from vggc.deploy.bench import reason_of
     from vggc.deploy.peers import Setup, start
     from vggc.deploy.runtime import Session
     from vggc.deploy.verify import in_batches, original_weights
@@ -218,7 +226,7 @@ def agreement(artifact: Path, peers: list[str], images: Path, threads: int) -> d
     session = Session.load(artifact, threads)
     manifest = session.manifest
     graph = fold(graph_in(artifact)).graph
-    _, weights = original_weights(artifact, graph, manifest)
+    weights = original_weights(artifact, graph, manifest).weights
 
     def read(part: str) -> np.ndarray:
         files = sorted((images / part).iterdir())
@@ -233,12 +241,18 @@ def agreement(artifact: Path, peers: list[str], images: Path, threads: int) -> d
             ]
         )
     }
+    unjudged = {}
     with TemporaryDirectory() as folder:
         setup = Setup(graph, weights, judged, threads, "cpu", Path(folder), read("calibrated"))
         for name in [REFERENCE, *peers]:
-            best[name] = start(name, setup)().argmax(1)
+            try:
+                best[name] = start(name, setup)().argmax(1)
+            except UserError as problem:
+                unjudged[name] = reason_of(problem)
+    if REFERENCE not in best:
+        return {}, unjudged
     wanted = best.pop(REFERENCE)
-    return {name: float((found == wanted).mean()) for name, found in best.items()}
+    return {name: float((found == wanted).mean()) for name, found in best.items()}, unjudged
 
 
 def write_pieces(folder: Path) -> None:

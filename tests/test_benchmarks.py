@@ -7,12 +7,15 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from PIL import Image
+
+from vggc.deploy.peers import PEERS, Engine, Peer, Setup
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "benchmarks" / "cpu.py"
@@ -86,6 +89,29 @@ def test_a_cpu_has_a_name_on_every_system(cpu: ModuleType, tmp_path: Path) -> No
     assert cpu.cpu_name(path) in (platform.processor(), platform.machine())
     path.write_text("processor\t: 0\nmodel name\t: A CPU @ 3 GHz\nmodel name\t: Another\n")
     assert cpu.cpu_name(path) == "A CPU @ 3 GHz"
+
+
+def test_an_engine_that_cannot_be_judged_does_not_lose_the_others(
+    cpu: ModuleType,
+    tiny_artifact: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(_: Setup) -> Engine:
+        raise MemoryError("too many images")
+
+    monkeypatch.setitem(PEERS, "broken", Peer((), broken, ""))
+    for part in ("calibrated", "judged"):
+        (tmp_path / part).mkdir()
+        for grey in (10, 90, 200):
+            Image.new("RGB", (20, 20), (grey, grey, 50)).save(tmp_path / part / f"{grey}.png")
+    best, unjudged = cpu.agreement(tiny_artifact(), ["broken", "torch"], tmp_path, 1)
+    assert best == {"vggc": 1.0, "torch": 1.0}
+    assert unjudged == {
+        "broken": "broken cannot compute this net here: MemoryError: too many images"
+    }
+    monkeypatch.setitem(PEERS, cpu.REFERENCE, Peer((), broken, ""))
+    assert cpu.agreement(tiny_artifact(name="again"), ["torch"], tmp_path, 1)[0] == {}
 
 
 def test_it_saves_tables_and_numbers(cpu: ModuleType, tmp_path: Path) -> None:

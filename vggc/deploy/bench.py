@@ -103,7 +103,7 @@ def bench(
             except (UserError, CheckFailed) as problem:
                 if not lenient:
                     raise
-                missing[name] = _reason(problem)
+                missing[name] = reason_of(problem)
     times = _interleaved(engines, rounds, missing, lenient=lenient)
     errors = {name: error for name, error in errors.items() if name in times}
     return Timing(count, times, errors, missing)
@@ -120,7 +120,7 @@ def _present(names: Sequence[str], missing: dict[str, str], *, lenient: bool) ->
     return [name for name in names if name not in missing]
 
 
-def _reason(problem: UserError | CheckFailed) -> str:
+def reason_of(problem: UserError | CheckFailed) -> str:
     """What was wrong, in one line."""
     match problem:
         case UserError():
@@ -167,7 +167,7 @@ def _interleaved(
         except UserError as problem:
             if name == "vggc" or not lenient:
                 raise
-            missing[name] = _reason(problem)
+            missing[name] = reason_of(problem)
             del found[name]
 
     for name in engines:
