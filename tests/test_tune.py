@@ -68,6 +68,9 @@ CONV = Conv(Map(1, 9, 9, 8, 1), Map(1, 9, 9, 16), (3, 3), (1, 1), (1, 1), None)
 BF16 = Conv(
     Map(1, 28, 28, 64, 1, "bfloat16"), Map(1, 28, 28, 64, 0, "bfloat16"), (3, 3), (1, 1), (1, 1)
 )
+UINT8 = Conv(
+    Map(1, 28, 28, 64, 1, "uint8", 128), Map(1, 28, 28, 64, 0, "uint8"), (3, 3), (1, 1), (1, 1)
+)
 DEEP = Conv(Map(1, 28, 28, 64, 1), Map(1, 28, 28, 64), (3, 3), (1, 1), (1, 1), None)
 HOST = resolve("cpu")
 
@@ -767,6 +770,20 @@ def test_a_process_that_dies_hangs_or_raises_is_one_failure() -> None:
     assert isinstance(hung, Died)
     assert "more than 10 s" in str(hung)
     assert not hung.crashed
+
+
+@pytest.mark.parametrize("workload", [Dense(2, 4096, 8), DEEP, BF16, UINT8], ids=repr)
+def test_inputs_are_measured_with_as_many_zeros_as_behind_a_relu(workload: Workload) -> None:
+    """Some kernels leave out what is multiplied by zero."""
+    of_task = task(workload)
+    kernel = measure.kernel_of(of_task, of_task.reference)
+    arguments = measure._Arguments(of_task, measure._Place(None))
+    x = arguments._tensors(kernel)[0].numpy()
+    if isinstance(workload, Conv):
+        x = x[:, 1:-1, 1:-1]
+        assert (arguments.shared[0].numpy()[:, 0] == workload.input.zero).all()
+    zero = workload.input.zero if isinstance(workload, Conv) else 0
+    assert 0.35 < (x == zero).mean() < 0.45
 
 
 def test_a_time_that_no_clock_tells_divides_nothing() -> None:
