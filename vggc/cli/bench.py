@@ -152,7 +152,8 @@ def _layers(artifact: Path, threads: int | None, rounds: int, *, as_json: bool) 
         best += f" ({limits.float32_flops / 1e9:,.0f} in float32)"
     notes = (
         f"This machine at its best, in the same rounds: {best}, {limits.bandwidth / 1e9:.1f} GB/s.",
-        "A share of the bandwidth over 100% comes from caches; overhead: under half of both.",
+        "A share of the bandwidth over 100% comes from caches, or from weights that are not read "
+        "since their inputs are zero; overhead: under half of both.",
         f"Sum of the kernels {1e3 * found.sum:.2f} ms, the whole net {1e3 * found.whole:.2f} ms, "
         f"and {1e3 * found.watched:.2f} ms with the clock that times the kernels.",
     )

@@ -199,7 +199,7 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
     ranges: dict[str, Range] = {}
     if job.precision == "int8":
         images = read_images(job.images, job.preprocessing)
-        ranges = calibrate(folded.graph, weights, calls, images)
+        ranges = calibrate(folded.graph, weights, calls, images, job.images)
     packed = pack(calls, code.kernels, lowered_weights(calls, weights, ranges))
     with new_folder(folder) as inside:
         _export(code.module, job.target, inside / LIBRARY)

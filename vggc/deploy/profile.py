@@ -64,7 +64,8 @@ class Call:
     compute_share: float
     """Real FLOPs over those that the machine could do in the time."""
     memory_share: float
-    """Bytes over those that memory could give in the time; over 1 where they come from caches."""
+    """Bytes over those that memory could give in the time; over 1 where they come from caches
+    or need not be read."""
 
     @property
     def useful_flops(self) -> float:

@@ -176,12 +176,14 @@ def _note(layer: Layer, database: Database) -> None:
 
 @dataclass
 class Batch:
-    """Choices of one layer that are measured together: the yardstick, then new ones."""
+    """Choices of one layer that are measured together."""
 
     layer: Layer
     reference: Choice
     yardstick: Choice
     new: list[Choice]
+    again: list[Choice] = field(default_factory=list)
+    """The best so far. The shortest of many times was lucky: it has to prove itself each time."""
     outcomes: dict[Choice, Outcome] = field(default_factory=dict)
     lost: bool = False
     """Whether its server was lost, so that it is no sign of anything."""
@@ -189,7 +191,12 @@ class Batch:
     @property
     def choices(self) -> list[Choice]:
         """All of them, once."""
-        return list(dict.fromkeys([self.reference, self.yardstick, *self.new]))
+        return list(dict.fromkeys([self.reference, *self.timed]))
+
+    @property
+    def timed(self) -> list[Choice]:
+        """Those that are timed, the yardstick first."""
+        return list(dict.fromkeys([self.yardstick, *self.again, *self.new]))
 
 
 class Bench:
@@ -206,7 +213,7 @@ class Bench:
         return self.worker is not None or self.server is None or is_free(self.server)
 
     def start(self, batch: Batch, built: dict[Choice, Built]) -> None:
-        trials = [built[c] for c in dict.fromkeys([batch.yardstick, *batch.new]) if c in built]
+        trials = [built[choice] for choice in batch.timed if choice in built]
         threads = {"TVM_NUM_THREADS": str(batch.layer.task.threads), "TVM_BIND_THREADS": "0"}
         self.trials, self.at = trials, NOWHERE
         self.worker = self.worker or Worker(threads)
@@ -316,16 +323,18 @@ class _Tuner:
             return None
         left = tuple(choice for choice in task.choices if choice not in failed)
         first = left[0] if left[0] == task.choices[0] else task.reference
-        yardstick = measured.best(left) or first
+        best = measured.best(left)
+        yardstick = best if best is not None and first not in measured.seconds else first
+        again = [best] if best is not None and best != yardstick else []
         new: list[Choice] = []
-        total = self._weight_bytes(task, yardstick)
+        total = sum(self._weight_bytes(task, choice) for choice in (yardstick, *again))
         proposed = proposals(task, measured, taken | failed)
         for choice in islice(proposed, self._size(task)):
             total += self._weight_bytes(task, choice)
             if new and total > MAX_WEIGHTS:
                 break
             new.append(choice)
-        return Batch(layer, task.reference, yardstick, new) if new else None
+        return Batch(layer, task.reference, yardstick, new, again) if new else None
 
     def _weight_bytes(self, task: Task, choice: Choice) -> int:
         """What the weight of a choice takes, or about that."""
@@ -394,13 +403,12 @@ class _Tuner:
         """
         layer, task, before = batch.layer, batch.layer.task, batch.layer.best_seconds
         yardstick = batch.outcomes.get(batch.yardstick)
-        known = self.database.measured(task).seconds.get(batch.yardstick)
         if isinstance(yardstick, Timing):
-            unit = yardstick.seconds if known is None else known
-            for choice in batch.new:
+            unit = self.database.measured(task).seconds.get(batch.yardstick, yardstick.seconds)
+            for choice in (*batch.again, *batch.new):
                 if isinstance(timing := batch.outcomes.get(choice), Timing):
                     self.database.add(task, choice, timing.ratio * unit)
-                    self.course.measured += 1
+                    self.course.measured += choice in batch.new
         failed = self.failed[task.text]
         for choice, outcome in batch.outcomes.items():
             if isinstance(outcome, Failure):

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from math import ceil
+from math import ceil, prod
 
 import numpy as np
 from tvm.ir import Expr
@@ -136,7 +136,8 @@ def kernel(dense: Dense, machine: Machine, knobs: DenseKnobs) -> Kernel:
         bias=(dense.out_features,),
         y=(dense.batch, dense.out_features),
     )
-    return Kernel(algorithm(dense), asdict(knobs), func, packing)
+    rows = ceil(dense.batch / knobs.rows) * knobs.rows
+    return Kernel(algorithm(dense), asdict(knobs), func, packing, rows * prod(packing.packed_shape))
 
 
 def emit(
