@@ -63,6 +63,17 @@ def test_verify_compares_with_float64_on_noise_and_photographs(tiny_artifact: Ma
     assert all(0 < result.error < TOLERANCE for result in results)
 
 
+def test_a_net_that_takes_no_images_is_verified_on_noise(tmp_path: Path) -> None:
+    spec = tmp_path / "four.vgg"
+    spec.write_text("net four\ninput 4x16x16\n\n  conv3-16 | pool | fc-5 | softmax\n")
+    folder = str(tmp_path / "artifact")
+    assert CliRunner().invoke(cli, ["compile", str(spec), "-o", folder]).exit_code == 0
+    result = CliRunner().invoke(cli, ["verify", folder])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("random: ok")
+    assert result.output.count("\n") == 1
+
+
 def test_verify_names_the_first_layer_that_departs(
     tiny_artifact: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,9 @@ from PIL import Image, UnidentifiedImageError
 
 Pixels = npt.NDArray[np.uint8]
 
+IMAGE_CHANNELS = (1, 3)
+"""Of a net that takes images: grey or RGB."""
+
 FORMATS = {
     ".bmp": "BMP",
     ".gif": "GIF",
@@ -110,7 +113,7 @@ def decode(path: Path, channels: int) -> Image.Image:
         BrokenImageError: the file cannot be read, is too large or not an image, or the
             net takes neither 1 nor 3 channels.
     """
-    if channels not in (1, 3):
+    if channels not in IMAGE_CHANNELS:
         raise BrokenImageError(f"images have 1 or 3 channels, this net takes {channels}")
     try:
         with Image.open(path, formats=tuple(set(FORMATS.values()))) as image:

@@ -28,7 +28,7 @@ from vggc.ir.ops import Softmax
 from vggc.kernels.bfloat16 import from_bfloat16
 from vggc.kernels.workloads import Map
 from vggc.passes.fold import fold
-from vggc.preprocessing import Preprocessing
+from vggc.preprocessing import IMAGE_CHANNELS, Preprocessing
 from vggc.weights import Weights, load, read_tensors, seeded
 
 NUM_IMAGES = 100
@@ -200,14 +200,16 @@ def _scales(folder: Path, calls: Plan) -> dict[str, float]:
 def inputs(manifest: Manifest) -> dict[str, NDArray[np.float32]]:
     """Batches to compare on: normal noise, and photographs that come with scikit-learn.
 
-    Noise is no input for int8: it is beyond the ranges that were found on images.
+    Noise is no input for int8: it is beyond the ranges that were found on images. Photographs
+    are none for nets that take other channels than an image has.
     """
     found = {}
     if manifest.precision != "int8":
         shape = (manifest.batch, *manifest.input)
         found["random"] = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    for name, image in photographs(manifest.preprocessing).items():
-        found[name] = np.repeat(image, manifest.batch, axis=0)
+    if manifest.input[0] in IMAGE_CHANNELS:
+        for name, image in photographs(manifest.preprocessing).items():
+            found[name] = np.repeat(image, manifest.batch, axis=0)
     return found
 
 

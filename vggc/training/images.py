@@ -18,6 +18,7 @@ from PIL import Image
 from vggc.diagnostics import UserError
 from vggc.preprocessing import (
     FORMATS,
+    IMAGE_CHANNELS,
     BrokenImageError,
     Pixels,
     Preprocessing,
@@ -257,7 +258,7 @@ def prepare(
     Raises:
         UserError: the channels are neither 1 nor 3, or a class has no image left.
     """
-    if channels not in (1, 3):
+    if channels not in IMAGE_CHANNELS:
         raise UserError(mistakes.UnsupportedChannels(None, channels, *size))
     low, high = recipe.scale or (None, None)
     middle = (low + high) // 2 if low and high else None

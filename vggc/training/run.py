@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias
 from vggc.diagnostics import UserError
 from vggc.files import CannotWrite, refuse_full, replacing
 from vggc.ir.ops import Shape
-from vggc.preprocessing import Preprocessing
+from vggc.preprocessing import IMAGE_CHANNELS, Preprocessing
 from vggc.recipe.edit import unflatten
 from vggc.recipe.train import Recipe
 from vggc.records import MalformedError, read_record, write_record
@@ -134,7 +134,7 @@ def check(record: Record) -> None:
     channels, *size = record.input
     problems = {
         "input is out of range": not all(1 <= side <= MAX_SIDE for side in size),
-        "input has neither 1 nor 3 channels": channels not in (1, 3),
+        "input has neither 1 nor 3 channels": channels not in IMAGE_CHANNELS,
         "seed is out of range": not 0 <= record.seed < 2**63,
         "classes are fewer than two": len(record.classes) < 2,
     }
