@@ -21,6 +21,7 @@ from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
 from vggc.kernels.cpu import columns
+from vggc.kernels.cpu import dense as in_float32
 from vggc.kernels.cpu.columns import ColumnKnobs, Emitter, Product
 from vggc.kernels.cpu.loops import function, view
 from vggc.kernels.cpu.machine import Machine
@@ -64,7 +65,7 @@ def template(dense: Dense, machine: Machine) -> Template:
 
 
 def algorithm(dense: Dense) -> str:
-    return "gemv-bfp24" if dense.batch == 1 else "gemm-bfp24"
+    return f"{in_float32.algorithm(dense)}-bfp24"
 
 
 def cost(dense: Dense, machine: Machine, knobs: ColumnKnobs) -> Cost:
@@ -151,8 +152,8 @@ def kernel(dense: Dense, machine: Machine, knobs: ColumnKnobs) -> Kernel:
 
     def body(x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
         images = view(x, (dense.batch, dense.in_features))
-        weights = BlockFloat(dense, images, bias, y)
-        Emitter(product(dense), machine, knobs, weights).emit(weight)
+        numbers = BlockFloat(dense, images, bias, y)
+        Emitter(product(dense), machine, knobs, numbers).emit(weight)
 
     func = function(
         body,

@@ -59,7 +59,7 @@ class Product:
 
     @property
     def piece(self) -> int:
-        """The columns of a piece."""
+        """The columns of a piece; those of the last need not be full."""
         return ceil(self.inputs / self.num_pieces)
 
 
@@ -115,8 +115,8 @@ class Columns:
     """`(groups, pieces + 1)`: how many are listed before each piece, and in all."""
 
 
-class Weights(Protocol):
-    """How a kernel's weights are written and its inputs read."""
+class Numbers(Protocol):
+    """How the numbers of a kernel are written: its inputs, weights and outputs."""
 
     @property
     def total_type(self) -> str:
@@ -146,7 +146,7 @@ class Emitter:
     product: Product
     machine: Machine
     knobs: ColumnKnobs
-    weights: Weights
+    numbers: Numbers
 
     @property
     def num_groups(self) -> int:
@@ -165,7 +165,7 @@ class Emitter:
     @property
     def lines(self) -> int:
         """Those of a piece."""
-        return self.weights.header * self.knobs.vectors + self.product.piece * self.column
+        return self.numbers.header * self.knobs.vectors + self.product.piece * self.column
 
     @property
     def ahead(self) -> int:
@@ -189,7 +189,7 @@ class Emitter:
         with T.parallel(panels * self.num_groups) as task:
             panel, group = task // self.num_groups, task % self.num_groups
             first = panel * product.num_pieces * self.lines
-            totals, sums = self.zeros(self.weights.total_type), self.zeros("float32")
+            totals, sums = self.zeros(self.numbers.total_type), self.zeros("float32")
             with T.serial(product.num_pieces) as piece:
                 begin, end = columns.ends[group, piece], columns.ends[group, piece + 1]
                 whole = (end - begin) // COLUMNS_AT_ONCE * COLUMNS_AT_ONCE
@@ -213,10 +213,10 @@ class Emitter:
             left = product.inputs - start
             cut = product.inputs % product.piece != 0
             with T.serial(T.min(product.piece, left) if cut else product.piece) as t:
-                header = self.weights.header * self.knobs.vectors
+                header = self.numbers.header * self.knobs.vectors
                 line = piece * self.lines + header + t * self.column
                 T.buffer_store(columns.places, line, [group, count[0]])
-                inputs = [self.weights.input(n0 + row, start + t) for row in range(rows)]
+                inputs = [self.numbers.input(n0 + row, start + t) for row in range(rows)]
                 for row, value in enumerate(inputs):
                     T.buffer_store(columns.values, value, [group, row, count[0]])
                 some = reduce(T.Or, [not_zero(value) for value in inputs])
@@ -258,7 +258,7 @@ class Emitter:
                         for k in range(count):
                             line = first + columns.places[group, at + k] + words * index
                             held = [lines[line + i, lane] for i in range(words)]
-                            number = self.weights.number(held, part)
+                            number = self.numbers.number(held, part)
                             total = total + columns.values[group, row, at + k] * number
                         T.buffer_store(buffer, total, [c])
 
@@ -267,7 +267,7 @@ class Emitter:
         lanes = self.machine.lanes
         for total, part in zip(totals, sums, strict=True):
             for c in vectors(self.panel, lanes):
-                more = self.weights.piece_sum(part[c], lines[header + c // lanes, c % lanes])
+                more = self.numbers.piece_sum(part[c], lines[header + c // lanes, c % lanes])
                 T.buffer_store(total, total[c] + more, [c])
                 T.buffer_store(part, T.float32(0), [c])
 
@@ -277,7 +277,7 @@ class Emitter:
         for count in in_block(panel, self.panel, self.product.outputs):
             for row, total in enumerate(totals):
                 for c in vectors(count, self.machine.lanes):
-                    self.weights.store(n0 + row, panel * self.panel + c, total[c])
+                    self.numbers.store(n0 + row, panel * self.panel + c, total[c])
 
 
 def not_zero(value: Expr) -> Expr:

@@ -83,8 +83,8 @@ class WordColumns:
     @property
     def inputs(self) -> int:
         """Those that there is room for: the pieces of a sum are equally long."""
-        pieces = ceil(prod(self.shape[1:]) / PIECE)
-        return pieces * ceil(prod(self.shape[1:]) / pieces)
+        real = Product(1, prod(self.shape[1:]), self.shape[0], self.word, 1)
+        return real.num_pieces * real.piece
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
@@ -116,8 +116,8 @@ def kernel(conv: Conv, machine: Machine, knobs: ColumnKnobs) -> Kernel:
     def body(buffers: dict[str, Buffer]) -> None:
         images = view(buffers["x"], (conv.input.batch, product(conv).inputs))
         results = view(buffers["y"], (conv.output.batch, conv.output.channels))
-        weights = Words(conv, images, results, buffers)
-        Emitter(product(conv), machine, knobs, weights).emit(buffers["weight"])
+        numbers = Words(conv, images, results, buffers)
+        Emitter(product(conv), machine, knobs, numbers).emit(buffers["weight"])
 
     func = dot.function_of(conv, packing.packed_shape, body)
     return Kernel(f"columns-{conv.input.format}", asdict(knobs), func, packing)
