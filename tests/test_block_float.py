@@ -12,15 +12,15 @@ from test_kernels_cpu import AVX2, HOST, library
 
 from vggc.ir.ops import RELU
 from vggc.kernels.cpu import Machine, block_float, choices, kernel
-from vggc.kernels.cpu.block_float import BlockFloatColumns
+from vggc.kernels.cpu.block_float import FORMATS, BlockFloatColumns, Format
 from vggc.kernels.cpu.columns import ColumnKnobs
 from vggc.kernels.workloads import Dense, Map
 
 SHAPES = {
-    "one piece": BlockFloatColumns((70, 300), 300, 8, 4),
-    "pieces of a map": BlockFloatColumns((70, 4 * 333), 333, 8, 4),
-    "more than a panel": BlockFloatColumns((130, 600), 50, 8, 8),
-    "one weight": BlockFloatColumns((1, 1), 1, 16, 4),
+    "one piece": ((70, 300), 300, 8, 8),
+    "pieces of a map": ((70, 4 * 333), 333, 8, 8),
+    "more than a panel": ((130, 600), 50, 4, 16),
+    "one weight": ((1, 1), 1, 16, 8),
 }
 
 WEIGHTS: dict[str, Callable[[np.random.Generator, tuple[int, int]], Any]] = {
@@ -34,12 +34,33 @@ WEIGHTS: dict[str, Callable[[np.random.Generator, tuple[int, int]], Any]] = {
 }
 
 
+by_format = pytest.mark.parametrize("form", FORMATS, ids=lambda form: f"{form.bits} bits")
+
+
+@by_format
+def test_a_format_uses_each_bit_of_its_words_once(form: Format) -> None:
+    left = {(word, bit) for word in range(form.words) for bit in range(form.shift)}
+    for number in form.rest:
+        places = set()
+        for each in number:
+            bits = {(each.word, each.low + bit) for bit in range(each.size)}
+            assert bits <= left
+            left -= bits
+            places |= {each.place + bit for bit in range(each.size)}
+        assert places == set(range(form.shift, 32))
+    assert not left
+
+
+@by_format
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", WEIGHTS)
-def test_no_weight_is_off_by_more_than_the_largest_of_its_piece_is_rounded(
-    shape: str, kind: str
+def test_no_weight_is_off_by_more_than_half_a_step_of_its_piece(
+    shape: str, kind: str, form: Format
 ) -> None:
-    packing = SHAPES[shape]
+    """A step is what the largest number is a multiple of; of 24 bits, float32 rounds the largest
+    weight by as much.
+    """
+    packing = BlockFloatColumns(*SHAPES[shape], form)
     weight = WEIGHTS[kind](np.random.default_rng(0), packing.shape).astype(np.float32)
     packed = packing.pack(weight)
     assert packed.shape == packing.packed_shape
@@ -55,25 +76,29 @@ def test_no_weight_is_off_by_more_than_the_largest_of_its_piece_is_rounded(
     for before, after in zip(by_pieces(weight), by_pieces(got), strict=True):
         largest = np.abs(before).max(1, keepdims=True).astype(float)
         off = np.abs(before.astype(float) - after)
-        assert (off <= largest * 2.0**-24 * 1.001 + np.abs(after) * 2.0**-24).all()
+        assert (off <= largest * 2.0**-form.bits * 1.001 + np.abs(after) * 2.0**-24).all()
         assert (after[before == 0] == 0).all()
 
 
-def test_normal_weights_are_off_by_what_the_template_says() -> None:
-    packing = BlockFloatColumns((256, 4096), 4096, 16, 16)
+@by_format
+def test_normal_weights_are_off_by_what_the_template_says(form: Format) -> None:
+    packing = BlockFloatColumns((256, 4096), 4096, 16, 16, form)
     weight = np.random.default_rng(0).standard_normal(packing.shape, np.float32)
     off = packing.unpack(packing.pack(weight)) - weight.astype(float)
     error = np.linalg.norm(off) / np.linalg.norm(weight)
-    assert error == pytest.approx(block_float.ERROR, rel=0.05)
+    assert error == pytest.approx(form.error, rel=0.05)
 
 
+@by_format
 @pytest.mark.parametrize("target", [HOST, AVX2], ids=["host", "avx2"])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_columns_whose_inputs_are_zero_are_not_read(rows: int, target: dict[str, str]) -> None:
+def test_columns_whose_inputs_are_zero_are_not_read(
+    rows: int, target: dict[str, str], form: Format
+) -> None:
     """What stands for them in memory does not matter."""
     goal = tvm.target.Target(target)
     dense = Dense(rows, 2 * 700, 100, RELU, Map(rows, 1, 2, 700))
-    made = block_float.kernel(dense, Machine.of(goal), ColumnKnobs(rows, 4))
+    made = block_float.kernel(dense, form, Machine.of(goal), ColumnKnobs(rows, 8))
     run = library([made.func], goal)(0)
     rng = np.random.default_rng(0)
     zero = rng.random(2 * 700) < 0.5
@@ -96,10 +121,11 @@ def test_columns_whose_inputs_are_zero_are_not_read(rows: int, target: dict[str,
     np.testing.assert_array_equal(output(weight), output(others))
 
 
-def test_no_input_and_inputs_that_are_no_numbers() -> None:
+@by_format
+def test_no_input_and_inputs_that_are_no_numbers(form: Format) -> None:
     goal = tvm.target.Target(HOST)
     dense = Dense(1, 1000, 100, None)
-    made = block_float.kernel(dense, Machine.of(goal), ColumnKnobs(1, 4))
+    made = block_float.kernel(dense, form, Machine.of(goal), ColumnKnobs(1, 8))
     assert made.packing is not None
     run = library([made.func], goal)(0)
     rng = np.random.default_rng(0)
@@ -120,10 +146,10 @@ def test_no_input_and_inputs_that_are_no_numbers() -> None:
 
 @pytest.mark.parametrize(("batch", "algorithm"), [(1, "gemv"), (2, "gemm"), (4, "gemm")])
 def test_weights_that_come_from_memory_are_read_in_fewer_bytes(batch: int, algorithm: str) -> None:
-    """And so they are in the error budget of any net; without one they are float32."""
+    """As few as the error budget allows; without one they are float32."""
     machine = Machine(lanes=16, registers=32, cache=1 << 20, cores=2)
     fc6 = Dense(batch, 25088, 4096, RELU, Map(batch, 7, 7, 512))
-    assert choices(fc6, machine)[0].algorithm == f"{algorithm}-bfp24"
-    assert choices(fc6, machine, max_error=0)[0].algorithm == algorithm
+    for budget, ending in ((2e-6, "-bfp20"), (1e-6, "-bfp24"), (0, "")):
+        assert choices(fc6, machine, budget)[0].algorithm == algorithm + ending
     small = Dense(batch, 256, 10, None)
     assert kernel(small, machine).algorithm == algorithm

@@ -9,7 +9,6 @@ os.environ.setdefault("TVM_NUM_THREADS", "2")
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,9 +29,8 @@ from workload_reference import (
 )
 
 from vggc.ir.ops import RELU, Activation
-from vggc.kernels.cpu import Machine, block_float, choices, kernel
+from vggc.kernels.cpu import Machine, choices, kernel, templates
 from vggc.kernels.cpu import conv as conv_template
-from vggc.kernels.cpu import dense as dense_template
 from vggc.kernels.cpu import depthwise as depthwise_template
 from vggc.kernels.cpu import dot as dot_template
 from vggc.kernels.workloads import (
@@ -218,24 +216,28 @@ def test_a_kernel_computes_its_workload(
 
 
 @pytest.mark.parametrize(
-    ("workload", "template"),
+    ("workload", "algorithm"),
     [
-        pytest.param(CONVS["odd extents"], conv_template, id="conv"),
-        pytest.param(CONVS["batch of odd maps"], conv_template, id="conv of a batch"),
-        pytest.param(CONVS["odd extents, pooled"], conv_template, id="conv that pools"),
-        pytest.param(DENSES["batch of maps"], dense_template, id="dense"),
-        pytest.param(DENSES["batch of maps"], block_float, id="dense in block floating point"),
-        pytest.param(DENSES["1000 ways"], block_float, id="gemv in block floating point"),
-        pytest.param(GROUPED["two groups"], conv_template, id="groups"),
-        pytest.param(GROUPED["depthwise"], depthwise_template, id="depthwise"),
+        pytest.param(CONVS["odd extents"], "direct", id="conv"),
+        pytest.param(CONVS["batch of odd maps"], "direct", id="conv of a batch"),
+        pytest.param(CONVS["odd extents, pooled"], "direct", id="conv that pools"),
+        pytest.param(DENSES["batch of maps"], "gemm", id="dense"),
+        pytest.param(DENSES["batch of maps"], "gemm-bfp24", id="dense of 24 bits"),
+        pytest.param(DENSES["batch of maps"], "gemm-bfp20", id="dense of 20 bits"),
+        pytest.param(DENSES["1000 ways"], "gemv-bfp24", id="gemv of 24 bits"),
+        pytest.param(DENSES["1000 ways"], "gemv-bfp20", id="gemv of 20 bits"),
+        pytest.param(GROUPED["two groups"], "grouped", id="groups"),
+        pytest.param(GROUPED["depthwise"], "depthwise", id="depthwise"),
     ],
 )
-def test_every_tile_computes_the_same(workload: Any, template: ModuleType) -> None:
+def test_every_tile_computes_the_same(workload: Any, algorithm: str) -> None:
     target = tvm.target.Target(AVX2)
-    machine = Machine.of(target)
-    tiles = list(template.tiles(workload, machine))
+    (template,) = (
+        each for each in templates(workload, Machine.of(target)) if each.algorithm == algorithm
+    )
+    tiles = list(template.knobs)
     sample = np.random.default_rng(0).choice(len(tiles), min(8, len(tiles)), replace=False)
-    kernels = [template.kernel(workload, machine, tiles[index]) for index in sample]
+    kernels = [template.kernel(tiles[index]) for index in sample]
     run = library([each.func for each in kernels], target)
     for index, each in enumerate(kernels):
         check(run(index), workload, each.packing)

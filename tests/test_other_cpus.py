@@ -24,7 +24,8 @@ from vggc.deploy.build import Job, build_artifact
 from vggc.deploy.targets import resolve
 from vggc.deploy.verify import verify
 from vggc.driver import load
-from vggc.kernels.cpu import Machine, block_float, columns, kernel, templates
+from vggc.kernels.cpu import Machine, columns, kernel, templates
+from vggc.kernels.cpu.block_float import FORMATS
 from vggc.kernels.workloads import Kernel, Workload
 from vggc.subject import from_spec
 
@@ -75,7 +76,10 @@ def artifact(folder: Path, target: Any) -> Path:
 
 @pytest.mark.parametrize(
     "name",
-    ["direct", "winograd2", "winograd4", "winograd6", "gemm", "gemv", "gemm-bfp24", "gemv-bfp24"],
+    [
+        *("direct", "winograd2", "winograd4", "winograd6", "gemm", "gemv"),
+        *("gemm-bfp24", "gemv-bfp24", "gemm-bfp20", "gemv-bfp20"),
+    ],
 )
 def test_code_for_avx2_multiplies_in_its_registers_and_uses_nothing_newer(name: str) -> None:
     target = tvm.target.Target(AVX2)
@@ -89,8 +93,9 @@ def test_code_for_avx2_multiplies_in_its_registers_and_uses_nothing_newer(name: 
     code = tvm.compile(module, target=target).mod.inspect_source("asm")
     tile = ("images", "rows", "columns", "vectors", "streams")
     sums = prod(getattr(knobs, each, 1) for each in tile)
-    if name.endswith("bfp24"):  # its sums are in the cache, so many columns meet in a register
-        sums = knobs.rows * block_float.GROUP * columns.COLUMNS_AT_ONCE
+    if form := next((form for form in FORMATS if name.endswith(f"bfp{form.bits}")), None):
+        # Its sums are in the cache, so many columns meet in a register.
+        sums = knobs.rows * form.group * columns.COLUMNS_AT_ONCE
     assert sums > 4
     assert len(re.findall(r"\tvfmadd\w+ps\t.*%ymm", code)) >= sums
     assert not newer_than_avx2(code)
@@ -156,6 +161,8 @@ def test_every_algorithm_runs_on_aarch64_and_multiplies_in_vectors(tmp_path: Pat
         "winograd6",
         "gemv",
         "gemm",
+        "gemv-bfp20",
+        "gemm-bfp20",
         "gemv-bfp24",
         "gemm-bfp24",
         "window",

@@ -99,7 +99,7 @@ def templates(workload: Workload, machine: Machine) -> tuple[Template, ...]:
             return (conv.template(workload, machine),)
         case Dense() if block_float.applies(workload):
             exact = dense.template(workload, machine)
-            return (exact, block_float.template(workload, machine))
+            return (exact, *block_float.templates(workload, machine))
         case Dense():
             return (dense.template(workload, machine),)
         case _:

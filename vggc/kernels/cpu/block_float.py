@@ -1,9 +1,12 @@
-"""Dense layers in block floating point: three bytes a weight, of columns that are not zero alone.
+"""Dense layers in block floating point: fewer bytes a weight, of columns that are not zero alone.
 
 The weights of an output are cut into the pieces of its sum, and are multiples of one scale a
-piece, by numbers of 24 bits with their sign. None is off by more than 2⁻²⁴ of the largest of its
-piece, which is what float32 rounds that one by. Four numbers lie in three words of 32 bits: the
-upper three bytes of each are one, the lowest bytes together the fourth.
+piece, by numbers of 24 or 20 bits with their sign. With 24 none is off by more than 2⁻²⁴ of the
+largest of its piece, which is what float32 rounds that one by; with 20 it is sixteen times as
+much, no more than Winograd's transforms cost a convolution.
+
+The upper bits of a word of 32 are one number, and what is left of a few words makes another:
+four numbers of 24 bits lie in three words, eight of 20 in five.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial, reduce
-from math import ceil
+from math import ceil, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,49 +31,99 @@ from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.template import Cost, Template
 from vggc.kernels.workloads import Dense, Kernel
 
-ERROR = 1.1e-7
-"""The relative L2 error of normal weights, whose largest of a piece is 3.1 of their deviations.
-Source: rounding to multiples of `s` is off by `s/√12` in the mean square.
-"""
 
-LARGEST = 2**23 - 1
-GROUP, WORDS = 4, 3
-"""So many vectors of numbers lie in so many of words."""
-SHIFT = 8
-"""Numbers are read in the upper bits of a word."""
+@dataclass(frozen=True)
+class Bits:
+    """`size` bits of word `word`, from bit `low` on, are those of a number from `place` on."""
+
+    word: int
+    low: int
+    size: int
+    place: int
 
 
-def product(dense: Dense) -> Product:
-    return Product(dense.batch, dense.in_features, dense.out_features, GROUP, WORDS)
+@dataclass(frozen=True)
+class Format:
+    """How numbers of so many bits lie in words.
+
+    A number is read in the upper bits of a word. Those of each of the `words` are one, and the
+    `rest` are put together.
+    """
+
+    bits: int
+    words: int
+    rest: tuple[tuple[Bits, ...], ...]
+
+    @property
+    def group(self) -> int:
+        """The numbers that so many words hold."""
+        return self.words + len(self.rest)
+
+    @property
+    def shift(self) -> int:
+        """The bits of a word below its number."""
+        return 32 - self.bits
+
+    @property
+    def largest(self) -> int:
+        return (1 << self.bits - 1) - 1
+
+    @property
+    def error(self) -> float:
+        """The relative L2 error of normal weights, whose largest of a piece is 3.2 deviations.
+
+        Source: rounding to multiples of `s` is off by `s/√12` in the mean square.
+        """
+        return 3.2 / self.largest / sqrt(12)
+
+
+BITS_24 = Format(24, 3, ((Bits(0, 0, 8, 8), Bits(1, 0, 8, 16), Bits(2, 0, 8, 24)),))
+BITS_20 = Format(
+    20,
+    5,
+    (
+        (Bits(0, 0, 12, 20), Bits(3, 4, 8, 12)),
+        (Bits(1, 0, 12, 20), Bits(4, 4, 8, 12)),
+        (Bits(2, 0, 12, 20), Bits(3, 0, 4, 16), Bits(4, 0, 4, 12)),
+    ),
+)
+FORMATS = (BITS_24, BITS_20)
+
+
+def product(dense: Dense, form: Format) -> Product:
+    return Product(dense.batch, dense.in_features, dense.out_features, form.group, form.words)
 
 
 def applies(dense: Dense) -> bool:
-    return columns.applies(product(dense))
+    return all(columns.applies(product(dense, form)) for form in FORMATS)
 
 
-def tiles(dense: Dense, machine: Machine) -> Iterator[ColumnKnobs]:
+def tiles(dense: Dense, form: Format, machine: Machine) -> Iterator[ColumnKnobs]:
     """The tiles that there is code for."""
-    return columns.tiles(product(dense), machine)
+    return columns.tiles(product(dense, form), machine)
 
 
-def template(dense: Dense, machine: Machine) -> Template:
-    """A GEMV for one image, a GEMM of few rows for several."""
-    return Template(
-        algorithm(dense),
-        tiles(dense, machine),
-        partial(cost, dense, machine),
-        partial(kernel, dense, machine),
-        ERROR,
+def templates(dense: Dense, machine: Machine) -> tuple[Template, ...]:
+    """A GEMV for one image, a GEMM of few rows for several; by format."""
+    return tuple(
+        Template(
+            algorithm(dense, form),
+            tiles(dense, form, machine),
+            partial(cost, dense, form, machine),
+            partial(kernel, dense, form, machine),
+            form.error,
+        )
+        for form in FORMATS
     )
 
 
-def algorithm(dense: Dense) -> str:
-    return f"{in_float32.algorithm(dense)}-bfp24"
+def algorithm(dense: Dense, form: Format) -> str:
+    return f"{in_float32.algorithm(dense)}-bfp{form.bits}"
 
 
-def cost(dense: Dense, machine: Machine, knobs: ColumnKnobs) -> Cost:
+def cost(dense: Dense, form: Format, machine: Machine, knobs: ColumnKnobs) -> Cost:
     """As if no input were zero."""
-    return columns.cost(product(dense), machine, 1.0, knobs)
+    return columns.cost(product(dense, form), machine, 1.0, knobs)
 
 
 @dataclass(frozen=True)
@@ -78,13 +131,14 @@ class BlockFloatColumns:
     """`(O, C·H·W)` as `(O/panel, pieces, words)` of int32, filled up with zeros.
 
     The words of a piece are a panel of scales, in float32, and the piece's columns, in the order
-    H, W, C, each `panel` numbers in three words for four.
+    H, W, C, each `panel` numbers.
     """
 
     shape: tuple[int, int]
     channels: int
     lanes: int
     vectors: int
+    form: Format
 
     @property
     def panel(self) -> int:
@@ -94,12 +148,12 @@ class BlockFloatColumns:
     def piece(self) -> int:
         """The columns of a piece."""
         outputs, inputs = self.shape
-        return Product(1, inputs, outputs, GROUP, WORDS).piece
+        return Product(1, inputs, outputs, self.form.group, self.form.words).piece
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
         outputs, inputs = self.shape
-        words = self.panel + self.piece * self.panel * WORDS // GROUP
+        words = self.panel + self.piece * self.panel * self.form.words // self.form.group
         return (ceil(outputs / self.panel), ceil(inputs / self.piece), words)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
@@ -111,8 +165,8 @@ class BlockFloatColumns:
             for number, words in enumerate(pieces):
                 part = columns[number * self.piece : (number + 1) * self.piece]
                 largest = np.abs(part).max(0).astype(np.float32)
-                # The next number up, so that none is beyond `LARGEST`, nor a scale zero.
-                scale = np.nextafter(largest / np.float32(LARGEST), np.float32(np.inf))
+                # The next number up, so that none is beyond the largest, nor a scale zero.
+                scale = np.nextafter(largest / np.float32(self.form.largest), np.float32(np.inf))
                 numbers = np.zeros((self.piece, self.panel), np.int32)
                 numbers[: len(part), : len(rows)] = np.rint(part / scale.astype(np.float64))
                 words[: len(rows)] = scale.view(np.int32)
@@ -130,30 +184,41 @@ class BlockFloatColumns:
 
     def _in_words(self, numbers: NDArray[np.int32]) -> NDArray[np.int32]:
         """Columns of numbers as words, one after another."""
-        quads = numbers.view(np.uint32).reshape(self.piece, -1, GROUP, self.lanes)
-        fourth = quads[:, :, 3:] >> np.array([[0], [8], [16]], np.uint32) & 0xFF
-        words: NDArray[np.int32] = (quads[:, :, :3] << SHIFT | fourth).view(np.int32)
-        return words.ravel()
+        form = self.form
+        groups = numbers.view(np.uint32).reshape(self.piece, -1, form.group, self.lanes)
+        upper = groups << form.shift
+        words = upper[:, :, : form.words].copy()
+        for number, pieces in enumerate(form.rest, form.words):
+            for each in pieces:
+                bits = upper[:, :, number] >> each.place & (1 << each.size) - 1
+                words[:, :, each.word] |= bits << each.low
+        return words.view(np.int32).ravel()
 
     def _numbers(self, words: NDArray[np.int32]) -> NDArray[np.int32]:
         """The columns `(…, piece, panel)` of numbers in words."""
-        threes = words.reshape(*words.shape[:-1], self.piece, -1, 3, self.lanes)
-        fourth = (threes & 0xFF) << np.array([[8], [16], [24]], np.int32)
-        quads = np.concatenate([threes, fourth.sum(-2, np.int32, keepdims=True)], -2)
-        return (quads >> SHIFT).reshape(*words.shape[:-1], self.piece, self.panel)
+        form = self.form
+        groups = words.view(np.uint32).reshape(*words.shape[:-1], -1, form.words, self.lanes)
+        upper = np.zeros((*groups.shape[:-2], form.group, self.lanes), np.uint32)
+        upper[..., : form.words, :] = groups
+        for number, pieces in enumerate(form.rest, form.words):
+            for each in pieces:
+                bits = groups[..., each.word, :] >> each.low & (1 << each.size) - 1
+                upper[..., number, :] |= bits << each.place
+        found: NDArray[np.int32] = upper.view(np.int32) >> form.shift
+        return found.reshape(*words.shape[:-1], self.piece, self.panel)
 
 
-def kernel(dense: Dense, machine: Machine, knobs: ColumnKnobs) -> Kernel:
+def kernel(dense: Dense, form: Format, machine: Machine, knobs: ColumnKnobs) -> Kernel:
     """Code for `dense` with these knobs, one of `tiles`."""
     channels = dense.source.channels if dense.source else dense.in_features
     packing = BlockFloatColumns(
-        (dense.out_features, dense.in_features), channels, machine.lanes, knobs.vectors
+        (dense.out_features, dense.in_features), channels, machine.lanes, knobs.vectors, form
     )
 
     def body(x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
         images = view(x, (dense.batch, dense.in_features))
-        numbers = BlockFloat(dense, images, bias, y)
-        Emitter(product(dense), machine, knobs, numbers).emit(weight)
+        numbers = BlockFloat(dense, form, images, bias, y)
+        Emitter(product(dense, form), machine, knobs, numbers).emit(weight)
 
     func = function(
         body,
@@ -163,7 +228,7 @@ def kernel(dense: Dense, machine: Machine, knobs: ColumnKnobs) -> Kernel:
         bias=(dense.out_features,),
         y=(dense.batch, dense.out_features),
     )
-    return Kernel(algorithm(dense), asdict(knobs), func, packing)
+    return Kernel(algorithm(dense, form), asdict(knobs), func, packing)
 
 
 @dataclass(frozen=True)
@@ -171,6 +236,7 @@ class BlockFloat:
     """Weights with a scale a piece."""
 
     dense: Dense
+    form: Format
     x: Buffer
     bias: Buffer
     y: Buffer
@@ -181,16 +247,22 @@ class BlockFloat:
         return self.x[image, index]
 
     def number(self, words: list[Expr], part: int) -> Expr:
-        """`2**SHIFT` times as large."""
-        if part < WORDS:
-            return T.Cast("float32", T.bitwise_and(words[part], T.int32(-1 << SHIFT)))
-        lowest = [T.bitwise_and(word, T.int32(0xFF)) for word in words]
-        parts = [T.shift_left(low, T.int32(SHIFT + 8 * i)) for i, low in enumerate(lowest)]
+        """`2**shift` times as large."""
+        form = self.form
+        if part < form.words:
+            return T.Cast("float32", T.bitwise_and(words[part], T.int32(-1 << form.shift)))
+        parts = [part_of(words[each.word], each) for each in form.rest[part - form.words]]
         return T.Cast("float32", reduce(T.bitwise_or, parts))
 
     def piece_sum(self, total: Expr, header: Expr) -> Expr:
-        return total * T.float32(2.0**-SHIFT) * T.reinterpret("float32", header)
+        return total * T.float32(2.0**-self.form.shift) * T.reinterpret("float32", header)
 
     def store(self, image: Expr, channel: Expr, total: Expr) -> None:
         value = activate(self.dense.act, total + self.bias[channel])
         T.buffer_store(self.y, value, [image, channel])
+
+
+def part_of(word: Expr, bits: Bits) -> Expr:
+    """Those bits of a word, where they stand in their number."""
+    mask = (1 << bits.size) - 1 << bits.low
+    return T.shift_left(T.bitwise_and(word, T.int32(mask)), T.int32(bits.place - bits.low))
