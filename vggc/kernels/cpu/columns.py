@@ -22,7 +22,7 @@ from tvm.tirx.script import builder as T
 
 from vggc.kernels.cpu.conv import PIECE
 from vggc.kernels.cpu.loops import in_block, prefetch, tile_origin, vectors
-from vggc.kernels.cpu.machine import FLOAT, Machine
+from vggc.kernels.cpu.machine import FLOAT, LINE, Machine
 from vggc.kernels.cpu.template import Cost
 
 MAX_ROWS = 4
@@ -31,7 +31,6 @@ MAX_SUMS = 64
 COLUMNS_AT_ONCE = 4
 """Columns that are added while a sum is in a register."""
 AHEAD_BYTES = 12 << 10
-LINE = 64
 
 
 @dataclass(frozen=True)

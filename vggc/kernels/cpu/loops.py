@@ -138,7 +138,7 @@ def clear_halo(output: Buffer, map: Map) -> None:
                 T.buffer_store(rows, zero, [image, y, i])
 
 
-def prefetch(address: Expr) -> None:
-    """Ask for a line of memory that is read soon."""
-    read, soon, data = T.int32(0), T.int32(3), T.int32(1)
-    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch.p0", address, read, soon, data))
+def prefetch(address: Expr, *, write: bool = False) -> None:
+    """Ask for a line of memory that is read soon, or written. Any address will do."""
+    purpose, soon, data = T.int32(int(write)), T.int32(3), T.int32(1)
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch.p0", address, purpose, soon, data))

@@ -9,6 +9,9 @@ import tvm
 FLOAT = 4
 """The bytes of a float32."""
 
+LINE = 64
+"""The bytes of memory that are fetched at once."""
+
 SHARED_CACHE = 16 << 20
 """What several cores share a cache of, in bytes: what is usual."""
 

@@ -14,7 +14,7 @@ are then read once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial, reduce
@@ -41,7 +41,7 @@ from vggc.kernels.cpu.loops import (
     scratch,
     view,
 )
-from vggc.kernels.cpu.machine import FLOAT, Machine
+from vggc.kernels.cpu.machine import FLOAT, LINE, Machine
 from vggc.kernels.cpu.template import Cost, Template
 from vggc.kernels.toom_cook import TAPS, Matrix, transforms
 from vggc.kernels.workloads import Conv, Kernel
@@ -60,13 +60,17 @@ STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 # Of the blocks of all threads, where each core has one: a net promises to take little memory
 # beside its weights, and more would lie in no cache anyway.
 MAX_SCRATCH_BYTES = 48 << 20
-# What was measured, in half cycles: a vector's transforms over n³, a vector of weights from the
-# cache, what a strip costs beside its products for each of its sums, a parallel loop.
-BEGIN, FINISH, WEIGHTS, OVERHEAD, BARRIER = 2.5, 1.8, 5, 4, 20_000
+# What was measured, in half cycles: an element of a transformed vector, in or out, a vector of
+# weights from the cache, what a strip costs beside its products for each of its sums, a parallel
+# loop.
+TRANSFORM, WEIGHTS, OVERHEAD, BARRIER = 18, 6, 4, 20_000
 
 # Vectors of channels transformed together: one dimension for all, then the other, through a
 # buffer in the L1 cache. All at once would be more values than there are registers.
 CHUNK = 8
+
+# Steps of the GEMM between what it asks for: more at once than a core can await would stall it.
+STEPS_BETWEEN = 16
 
 
 @dataclass(frozen=True)
@@ -178,9 +182,9 @@ def cost(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Cost:
     """The half cycles that all cores spend until the last is done.
 
     A step of the GEMM starts a multiply-add or a load a half cycle, and takes some more to turn
-    the loop; the transforms cost what was measured of them; weights, and blocks too large for a
-    core's cache, come as fast as the cache or the memory that holds them delivers, for the most
-    part while the core computes.
+    the loop; the transforms cost what was measured of them; weights come as fast as the cache or
+    the memory that holds them delivers, while the core computes, and what of a block a core's
+    cache has no room for as half of it computes.
     """
     size, cores, panel = (m + TAPS - 1) ** 2, machine.cores, knobs.vectors * machine.lanes
     channels, panels = conv.input.channels, ceil(conv.output.channels / panel)
@@ -190,23 +194,21 @@ def cost(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Cost:
     sums = knobs.rows * knobs.vectors
     loads = knobs.rows + knobs.vectors
     busy = max(sums, loads, WEIGHTS * knobs.vectors, MULTIPLY_ADDS_IN_FLIGHT)
-    step = 1.03 * busy + 1.5 / knobs.vectors
+    step = 1.03 * busy + 0.5 / knobs.vectors
     products = size * knobs.strips * (channels * step + OVERHEAD * sums)
-    weights = FLOAT * size * channels * panel
-    fetch = weights / machine.delivery(weights * panels)
-    moved = FLOAT * size * block * channels
-    reread = moved / machine.delivery(2 * moved) if 2 * moved > machine.cache else 0
-    transform = (m + TAPS - 1) ** 3
-    begin = BEGIN * transform * ceil(channels / machine.lanes)
-    finish = FINISH * transform * knobs.vectors
-    panel_cost = max(products, fetch) + min(products, fetch) / 4 + reread + block * finish
+    weights, moved = FLOAT * size * channels * panel, FLOAT * size * block * channels
+    fetch = weights / machine.delivery(weights * panels + moved)
+    begin = TRANSFORM * size * ceil(channels / machine.lanes)
+    finish = TRANSFORM * size * knobs.vectors
+    reread = max(0, moved - machine.cache) / machine.delivery(moved) / 2
+    panel_cost = max(products, fetch) + reread + block * finish
 
     if knobs.shared:
         one = ceil(block / cores) * begin + ceil(panels / cores) * panel_cost + 2 * BARRIER
         half_cycles = num_blocks * one
     else:
         half_cycles = ceil(num_blocks / cores) * (block * begin + panels * panel_cost) + BARRIER
-    return (cores * half_cycles, knobs.block)
+    return (cores * half_cycles, products, knobs.block)
 
 
 def kernel(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Kernel:
@@ -304,7 +306,8 @@ class Emitter:
 
         def panels(first: Expr | int, moved: Buffer, index: Expr) -> None:
             products = scratch(*self.products_shape)
-            self.multiply(moved, weight, index, products, self.strips(first))
+            fetch = partial(self.fetch_pixels, x, y, first, index)
+            self.multiply(moved, weight, index, products, self.strips(first), fetch)
             with T.serial(self.count(first)) as tile:
                 self.finish(products, tile, first + tile, index, bias, y)
 
@@ -380,21 +383,38 @@ class Emitter:
                     T.buffer_store(moved, value, [i * n + j, row + first + c])
 
     def multiply(
-        self, moved: Buffer, weight: Buffer, panel: Expr, products: Buffer, strips: Expr | int
+        self,
+        moved: Buffer,
+        weight: Buffer,
+        panel: Expr,
+        products: Buffer,
+        strips: Expr | int,
+        fetch: Callable[[Expr, Expr], None],
     ) -> None:
-        """All products of a block with one panel of the transformed weights."""
+        """All products of a block with one panel of the transformed weights.
+
+        Meanwhile `fetch` asks for an element of each tile.
+        """
         rows, lanes = self.knobs.rows, self.machine.lanes
+        steps = STEPS_BETWEEN if self.steps % STEPS_BETWEEN == 0 else self.steps
+        at_once = ceil(rows * steps / self.steps)
         with T.serial(self.n**2) as e, T.serial(strips) as strip:
             sums = [registers(self.panel) for _ in range(rows)]
             for row in sums:
                 for k in elements((), self.panel, lanes):
                     T.buffer_store(row, T.float32(0), k)
-            with T.serial(self.steps) as c:
-                self.fetch_next(weight, panel, e, strip, c)
-                for i, row in enumerate(sums):
-                    factor = moved[e, (strip * rows + i) * self.row + c]
-                    for vector in range(self.knobs.vectors):
-                        self.add(row, vector * lanes, factor, weight, (panel, e, c))
+            with T.serial(self.steps // steps) as part:
+                with T.serial(at_once) as index:
+                    tile = part * at_once + index
+                    with T.If(tile < rows), T.Then():
+                        fetch(e, strip * rows + tile)
+                with T.serial(steps) as step:
+                    c = part * steps + step
+                    self.fetch_next(weight, panel, e, strip, c)
+                    for i, row in enumerate(sums):
+                        factor = moved[e, (strip * rows + i) * self.row + c]
+                        for vector in range(self.knobs.vectors):
+                            self.add(row, vector * lanes, factor, weight, (panel, e, c))
             for i, row in enumerate(sums):
                 for (k,) in elements((), self.panel, lanes):
                     T.buffer_store(products, row[k], [e, strip * rows + i, k])
@@ -406,6 +426,41 @@ class Emitter:
         with T.vectorized(self.machine.lanes) as lane:
             k = first + lane
             T.buffer_store(sums, sums[k] + factor * weight[*place, k], [k])
+
+    def fetch_pixels(
+        self, x: Buffer, y: Buffer, first: Expr | int, panel: Expr, e: Expr, at: Expr
+    ) -> None:
+        """Ask for the pixel that element e of a tile is of: where its output goes, and what the
+        same tile of the next block reads.
+
+        Transforms would have to wait for them; the GEMM computes meanwhile. Each panel asks for
+        its part of the channels.
+        """
+        conv, m, n = self.conv, self.m, self.n
+        side = 2 if conv.pool else 1
+        i, j = e // n, e % n
+
+        with T.If(T.And(i < m // side, j < m // side)), T.Then():
+            image, y0, x0 = self.origin(first + at)
+            row, column = y0 // side + i, x0 // side + j
+            self.fetch_pixel(y, inside(conv.output, image, row, column, 0), panel, write=True)
+        if not self.knobs.shared:  # or another core may have that tile
+            top, left = (conv.input.halo - padding for padding in conv.padding)
+            # The other columns are those of the tile beside.
+            with T.If(j < m), T.Then():
+                image, y0, x0 = self.origin(first + self.knobs.block + at)
+                self.fetch_pixel(x, [image, y0 + top + i, x0 + left + j, 0], panel)
+
+    def fetch_pixel(
+        self, map: Buffer, pixel: list[Expr], panel: Expr, *, write: bool = False
+    ) -> None:
+        """Ask for a panel's part of the channels of a pixel."""
+        *place, first = pixel
+        in_line = LINE // np.dtype(str(map.dtype)).itemsize
+        lines = ceil(int(map.shape[-1]) / in_line / self.num_panels)
+        for line in range(lines):
+            channel = first + (panel * lines + line) * in_line
+            prefetch(T.address_of(map[*place, channel]), write=write)
 
     def fetch_next(self, weight: Buffer, panel: Expr, e: Expr, strip: Expr, c: Expr) -> None:
         """Ask for a step's share of the weights of the next element.
