@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
+from vggc.cli import main
 from vggc.driver import Program
 from vggc.ir.graph import Graph
 from vggc.source import Source
@@ -60,31 +65,65 @@ def tiny_file(tmp_path: Path) -> Path:
     return path
 
 
+def compile_tiny(folder: Path, batch: int = 1) -> None:
+    """Writes the artifact of the tiny net."""
+    from vggc.deploy.build import Job, build_artifact
+    from vggc.deploy.targets import resolve
+    from vggc.subject import from_spec
+
+    net = program(TINY)
+    subject = from_spec(net, None, seed=0)
+    job = Job(
+        net.net,
+        net.graph,
+        resolve("cpu"),
+        batch,
+        subject.weights,
+        subject.weights_from,
+        subject.preprocessing,
+        tuple("abcdefghij"),
+    )
+    build_artifact(job, folder)
+
+
+@pytest.fixture(scope="session")
+def compiled_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """The artifact of the tiny net, of some batch size: compiled once, and to be copied."""
+    folder = tmp_path_factory.mktemp("tiny")
+
+    @cache
+    def compiled(batch: int) -> Path:
+        compile_tiny(folder / str(batch), batch)
+        return folder / str(batch)
+
+    return compiled
+
+
 @pytest.fixture
-def tiny_artifact(tiny: Program, tmp_path: Path) -> Callable[..., Path]:
-    """Makes an artifact of the tiny net, of some batch size."""
+def tiny_artifact(compiled_tiny: Callable[[int], Path], tmp_path: Path) -> Callable[..., Path]:
+    """Copies an artifact of the tiny net, of some batch size."""
 
     def make(batch: int = 1, name: str = "artifact") -> Path:
-        from vggc.deploy.build import Job, build_artifact
-        from vggc.deploy.targets import resolve
-        from vggc.subject import from_spec
-
-        subject = from_spec(tiny, None, seed=0)
-        folder = tmp_path / name
-        job = Job(
-            tiny.net,
-            tiny.graph,
-            resolve("cpu"),
-            batch,
-            subject.weights,
-            subject.weights_from,
-            subject.preprocessing,
-            tuple("abcdefghij"),
-        )
-        build_artifact(job, folder)
-        return folder
+        return Path(shutil.copytree(compiled_tiny(batch), tmp_path / name))
 
     return make
+
+
+@pytest.fixture
+def vggc_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., tuple[object, str, str]]]:
+    """Runs `vggc` in this process, which has its libraries: the exit code, stdout, stderr."""
+    before = gc.get_threshold()
+
+    def run(*arguments: object) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["vggc", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return (end.value.code, *capsys.readouterr())
+
+    yield run
+    gc.set_threshold(*before)
 
 
 @pytest.fixture

@@ -6,13 +6,16 @@ suffice; it shows nothing about speed.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import math
 import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ import tvm_ffi
 from tvm.tirx.build import split_host_device_mods
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")
+COMPILER = ["g++", "-std=c++17", "-O1", "-w", "-fPIC"]
 # Floats of NaN around every buffer. A multiple of 16, so that buffers stay aligned.
 GUARD = 4096
 
@@ -108,10 +112,20 @@ def compile_kernels(source: str, folder: Path) -> Path:
     """
     path, library = folder / "kernels.cpp", folder / "kernels.so"
     (folder / "cuda.h").touch()
-    path.write_text("\n".join([f'#include "{HEADER}"', source, *_entries(source)]))
-    command = ["g++", "-std=c++17", "-O1", "-w", "-shared", "-fPIC", f"-I{folder}"]
+    path.write_text("\n".join([f'#include "{HEADER.name}"', source, *_entries(source)]))
+    command = [*COMPILER, "-shared", f"-I{_precompiled()}", f"-I{folder}"]
     subprocess.run([*command, "-o", str(library), str(path)], check=True)
     return library
+
+
+@cache
+def _precompiled() -> str:
+    """A folder with the header as g++ reads it fastest; it goes when this process ends."""
+    folder = TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    command = [*COMPILER, "-x", "c++-header", "-o", f"{folder.name}/{HEADER.name}.gch"]
+    subprocess.run([*command, str(HEADER)], check=True)
+    return folder.name
 
 
 def _entries(source: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import program
+from conftest import compile_tiny, program
 
 from vggc.backends.torch import reference
 from vggc.cli import cli
@@ -130,15 +130,16 @@ head trunk_map: @trunk
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def branched() -> Program:
     return program(BRANCHED)
 
 
-@pytest.fixture
-def branched_artifact(branched: Program, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def branched_artifact(branched: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled once: nobody writes to it."""
     subject = from_spec(branched, None, seed=0)
-    folder = tmp_path / "branched"
+    folder = tmp_path_factory.mktemp("branched") / "artifact"
     job = Job(
         branched.net,
         branched.graph,
@@ -399,10 +400,8 @@ def test_a_folder_without_manifest_and_a_file_are_no_artifacts(tmp_path: Path) -
     assert "it is a file, not a folder" in refusal(tmp_path / "file")
 
 
-def test_nothing_is_overwritten_and_nothing_left_half_written(
-    tiny_artifact: Make, tmp_path: Path
-) -> None:
-    tiny_artifact()
+def test_nothing_is_overwritten_and_nothing_left_half_written(tmp_path: Path) -> None:
+    compile_tiny(tmp_path / "artifact")
     with pytest.raises(UserError, match="exists already"):
-        tiny_artifact()
+        compile_tiny(tmp_path / "artifact")
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]

@@ -18,6 +18,7 @@ from vggc.driver import zoo
 from vggc.resources import resource
 
 Make = Callable[..., Path]
+Here = Callable[..., tuple[object, str, str]]
 
 
 class Vggc:
@@ -233,10 +234,12 @@ def test_compile_without_a_spec_says_that_there_is_no_run(vggc: Vggc) -> None:
 
 
 @pytest.mark.parametrize("target", ["cud", "opencl", "nvidia/nvidia-h1000"])
-def test_an_unknown_target_is_a_mistake(vggc: Vggc, target: str) -> None:
-    done = vggc("compile", "vgg11", "--target", target, "-o", "art", code=2)
-    assert f"unknown target `{target}`" in done.stderr
-    assert not (vggc.folder / "art").exists()
+def test_an_unknown_target_is_a_mistake(vggc_here: Here, tmp_path: Path, target: str) -> None:
+    artifact = tmp_path / "art"
+    code, _, error = vggc_here("compile", "vgg11", "--target", target, "-o", artifact)
+    assert code == 2
+    assert f"unknown target `{target}`" in error
+    assert not artifact.exists()
 
 
 @pytest.mark.parametrize(
@@ -248,18 +251,25 @@ def test_an_unknown_target_is_a_mistake(vggc: Vggc, target: str) -> None:
     ],
 )
 def test_a_cpu_that_there_is_none_of_is_a_mistake(
-    vggc: Vggc, options: tuple[str, ...], told: str
+    vggc_here: Here, tmp_path: Path, options: tuple[str, ...], told: str
 ) -> None:
-    assert told in vggc("compile", "vgg11", *options, "-o", "art", code=2).stderr
-    assert not (vggc.folder / "art").exists()
+    artifact = tmp_path / "art"
+    code, _, error = vggc_here("compile", "vgg11", *options, "-o", artifact)
+    assert code == 2
+    assert told in error
+    assert not artifact.exists()
 
 
 @pytest.mark.parametrize(
     "options", [("--target", "cuda"), ("--precision", "bf16")], ids=["cuda", "bf16"]
 )
-def test_an_error_that_decides_nothing_is_a_mistake(vggc: Vggc, options: tuple[str, ...]) -> None:
-    done = vggc("compile", "vgg11", "--max-error", "1e-6", *options, "-o", "art", code=2)
-    assert "`--max-error` has nothing to say here" in done.stderr
+def test_an_error_that_decides_nothing_is_a_mistake(
+    vggc_here: Here, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    arguments = ["compile", "vgg11", "--max-error", "1e-6", *options, "-o", tmp_path / "art"]
+    code, _, error = vggc_here(*arguments)
+    assert code == 2
+    assert "`--max-error` has nothing to say here" in error
 
 
 def test_a_cuda_artifact_holds_machine_code_and_asks_for_a_gpu(vggc: Vggc, tiny_file: Path) -> None:
@@ -273,9 +283,10 @@ def test_a_cuda_artifact_holds_machine_code_and_asks_for_a_gpu(vggc: Vggc, tiny_
     assert "code for sm_80 and sm_90 GPUs" in done.stderr
 
 
-def test_bench_knows_its_peers(vggc: Vggc, tiny_artifact: Make) -> None:
-    done = vggc("bench", tiny_artifact(), "--against", "torhc", code=2)
-    assert "did you mean `torch`?" in done.stderr
+def test_bench_knows_its_peers(vggc_here: Here, tiny_artifact: Make) -> None:
+    code, _, error = vggc_here("bench", tiny_artifact(), "--against", "torhc")
+    assert code == 2
+    assert "did you mean `torch`?" in error
 
 
 def test_export_overwrites_nothing(vggc: Vggc, tiny_file: Path) -> None:

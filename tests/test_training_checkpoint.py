@@ -49,6 +49,11 @@ def go_on(folder: Path, count: int = 5) -> Outcome:
     return proceed(run, learner, rest, progress, lambda event: None)
 
 
+def weights_of(folder: Path) -> str:
+    """The hash of a run's weights."""
+    return sha256(folder / "weights.safetensors")
+
+
 def interrupt_after(count: int) -> Callable[[Event], None]:
     """Sends this process a Ctrl-C at the given event."""
     events: list[Event] = []
@@ -61,23 +66,38 @@ def interrupt_after(count: int) -> Callable[[Event], None]:
     return on_event
 
 
+@pytest.fixture(scope="module")
+def interrupted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was interrupted in its second epoch, to be copied."""
+    folder = tmp_path_factory.mktemp("interrupted") / "run"
+    assert isinstance(train(folder, on_event=interrupt_after(7)), Interrupted)
+    return folder
+
+
 @pytest.fixture
-def interrupted(tmp_path: Path) -> Path:
-    """The folder of a run that was interrupted in its second epoch."""
-    assert isinstance(train(tmp_path / "run", on_event=interrupt_after(7)), Interrupted)
-    return tmp_path / "run"
+def interrupted(interrupted_once: Path, tmp_path: Path) -> Path:
+    """A copy of that folder."""
+    return Path(shutil.copytree(interrupted_once, tmp_path / "run"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """A run that nothing interrupted: its folder and its outcome."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return folder, train(folder)
 
 
 @pytest.mark.parametrize("event", [1, 4, 5, 7, 9, 14])
-def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, event: int) -> None:
-    whole = train(tmp_path / "whole")
+def test_a_resumed_run_ends_with_the_same_weights(
+    whole: tuple[Path, Outcome], tmp_path: Path, event: int
+) -> None:
+    folder, outcome = whole
     assert isinstance(train(tmp_path / "run", on_event=interrupt_after(event)), Interrupted)
     assert Run.load(tmp_path / "run").record.state == "interrupted"
     rest = go_on(tmp_path / "run")
     assert isinstance(rest, Finished)
-    hashes = [sha256(tmp_path / name / "weights.safetensors") for name in ("whole", "run")]
-    assert hashes[0] == hashes[1]
-    for mine, other in zip(whole.progress.epochs, rest.progress.epochs, strict=True):
+    assert weights_of(folder) == weights_of(tmp_path / "run")
+    for mine, other in zip(outcome.progress.epochs, rest.progress.epochs, strict=True):
         assert (mine.train_loss, mine.val_loss, mine.lr) == (
             other.train_loss,
             other.val_loss,
@@ -85,7 +105,6 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, event: int) ->
         )
 
 
-@pytest.mark.parametrize("event", [1, 5, 7, 8])
 @pytest.mark.parametrize(
     ("recipe", "frozen"),
     [
@@ -96,24 +115,28 @@ def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path, event: int) ->
     ids=["steps", "rgb-shift", "freeze"],
 )
 def test_whatever_the_recipe_a_resumed_run_ends_with_the_same_weights(
-    tmp_path: Path, recipe: Recipe, frozen: tuple[str, ...], event: int
+    tmp_path: Path, recipe: Recipe, frozen: tuple[str, ...]
 ) -> None:
-    whole, part = (replace(task(recipe), frozen=frozen) for _ in range(2))
+    whole = replace(task(recipe), frozen=frozen)
     run, learner = begin(whole, tmp_path / "whole", NOW)
     assert isinstance(proceed(run, learner, whole, Progress(), lambda event: None), Finished)
-    run, learner = begin(part, tmp_path / "run", NOW)
-    outcome = proceed(run, learner, part, Progress(), interrupt_after(event))
-    assert isinstance(outcome, Interrupted)
-    run = Run.load(tmp_path / "run")
-    assert run.recipe == recipe
-    rest = replace(task(recipe), frozen=frozen)
-    learner, progress = resume(run, rest)
-    assert isinstance(proceed(run, learner, rest, progress, lambda event: None), Finished)
-    hashes = [sha256(tmp_path / name / "weights.safetensors") for name in ("whole", "run")]
-    assert hashes[0] == hashes[1]
+    for event in (1, 5, 7, 8):
+        folder = tmp_path / f"run{event}"
+        part = replace(task(recipe), frozen=frozen)
+        run, learner = begin(part, folder, NOW)
+        outcome = proceed(run, learner, part, Progress(), interrupt_after(event))
+        assert isinstance(outcome, Interrupted)
+        run = Run.load(folder)
+        assert run.recipe == recipe
+        rest = replace(task(recipe), frozen=frozen)
+        learner, progress = resume(run, rest)
+        assert isinstance(proceed(run, learner, rest, progress, lambda event: None), Finished)
+        assert weights_of(tmp_path / "whole") == weights_of(folder)
 
 
-def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_from_its_last_epoch(
+    whole: tuple[Path, Outcome], tmp_path: Path
+) -> None:
     class Killed(BaseException):
         pass
 
@@ -124,13 +147,11 @@ def test_a_killed_run_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
             raise Killed
 
     count = 0
-    train(tmp_path / "whole")
     with pytest.raises(Killed):
         train(tmp_path / "run", on_event=die)
     assert Run.load(tmp_path / "run").record.state == "running"
     go_on(tmp_path / "run")
-    hashes = [sha256(tmp_path / name / "weights.safetensors") for name in ("whole", "run")]
-    assert hashes[0] == hashes[1]
+    assert weights_of(whole[0]) == weights_of(tmp_path / "run")
 
 
 def test_long_epochs_are_saved_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

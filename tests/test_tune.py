@@ -14,8 +14,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -71,7 +73,8 @@ BF16 = Conv(
 UINT8 = Conv(
     Map(1, 28, 28, 64, 1, "uint8", 128), Map(1, 28, 28, 64, 0, "uint8"), (3, 3), (1, 1), (1, 1)
 )
-DEEP = Conv(Map(1, 28, 28, 64, 1), Map(1, 28, 28, 64), (3, 3), (1, 1), (1, 1), None)
+DEEP = Conv(Map(1, 8, 8, 64, 1), Map(1, 8, 8, 64), (3, 3), (1, 1), (1, 1), None)
+"""By every algorithm, Winograd's first; on a map so small that there are few hundred choices."""
 HOST = resolve("cpu")
 
 
@@ -281,15 +284,16 @@ def renamed(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 
 
 def test_seconds_of_other_code_count_no_more(
-    tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Pretender(monkeypatch, by_place)
-    folder = tmp_path / "db"
-    common = [str(tiny_file), "--threads", "1", "--db", str(folder), "--json"]
+    spec, folder = tmp_path / "two.vgg", tmp_path / "db"
+    spec.write_text("net two input 8x9x9\n conv3-16 | conv3-16 stride=2")
+    common = [str(spec), "--threads", "1", "--db", str(folder), "--json"]
     first = CliRunner().invoke(cli, ["tune", *common], catch_exceptions=False)
     before = read(folder)
     made = CliRunner().invoke(cli, ["compile", *common, "-o", str(tmp_path / "one")])
-    assert json.loads(made.stdout)["tuned"] == 6
+    assert json.loads(made.stdout)["tuned"] == 2
     assert "another version" not in first.stderr + made.stderr
     renamed(monkeypatch, "other")
     made = CliRunner().invoke(cli, ["compile", *common, "-o", str(tmp_path / "two")])
@@ -301,7 +305,7 @@ def test_seconds_of_other_code_count_no_more(
     assert f"{number:,} records are of kernels as they were in another version" in again.stderr
     assert json.loads(again.stdout)["outdated"] == json.loads(again.stdout)["measured"] == number
     made = CliRunner().invoke(cli, ["compile", *common, "-o", str(tmp_path / "three")])
-    assert json.loads(made.stdout)["tuned"] == 6
+    assert json.loads(made.stdout)["tuned"] == 2
     assert before.items() <= read(folder).items()
 
 
@@ -469,7 +473,7 @@ def two_layers() -> tuple[Layer, ...]:
 
 
 def deep_layers() -> tuple[Layer, ...]:
-    graph = program("net a input 64x28x28\n conv3-64").graph
+    graph = program("net a input 64x8x8\n conv3-64").graph
     return layers_of(planned(graph, 1, HOST, "float32"), HOST, 1)
 
 
@@ -670,7 +674,7 @@ def test_every_task_is_checked_against_its_simplest_algorithm() -> None:
         reference = task(work).reference
         assert reference.algorithm == algorithm
         assert reference == next(c for c in task(work).choices if c.algorithm == algorithm)
-    assert task(DEEP).choices[0].algorithm == "winograd6"
+    assert task(DEEP).choices[0].algorithm.startswith("winograd")
 
 
 def test_weights_are_measured_together_as_memory_allows(
@@ -728,28 +732,44 @@ def test_a_server_lost_before_anything_ran_is_no_batch_in_vain(
     assert course.measured == len(course.layers[0].task.choices)
 
 
-def test_the_budget_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Makes seconds pass for the tuner; on their own they stand still."""
+    began = now = time.monotonic()
+
+    def pass_by(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(tuner, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(tuner, "Course", partial(Course, started=began))
+    return pass_by
+
+
+def test_the_budget_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pass_time: Callable[[float], None]
+) -> None:
     def slow(task: Task, choice: Choice) -> Timing:
-        time.sleep(0.01)
+        pass_time(1.0)
         return by_place(task, choice)
 
     pretender = Pretender(monkeypatch, slow)
-    run(tmp_path, budget=0.3)
-    assert 0 < len(pretender.ran) < 60
+    run(tmp_path, budget=30.0)
+    assert 10 < len(pretender.ran) <= 30
 
 
 def test_most_of_the_budget_goes_where_most_is_to_be_gained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pass_time: Callable[[float], None]
 ) -> None:
     layers = two_layers()
     heavy = layers[0].task.text
 
     def seconds(task: Task, choice: Choice) -> Timing:
-        time.sleep(0.002)
+        pass_time(1.0)
         return replace(by_place(task, choice), seconds=1e-3 if task.text == heavy else 1e-6)
 
     pretender = Pretender(monkeypatch, seconds)
-    run(tmp_path, budget=0.4, layers=layers)
+    run(tmp_path, budget=100.0, layers=layers)
     counts = Counter(text for text, _ in pretender.ran)
     assert counts[heavy] > 2 * counts[layers[1].task.text] > 0
 
@@ -780,8 +800,9 @@ def test_in_fewer_bits_an_output_may_differ_by_their_rounding() -> None:
 def test_a_process_that_dies_hangs_or_raises_is_one_failure() -> None:
     crew = Crew(2)
     try:
+        assert crew.map(behave, [("well",)] * 2, 60.0) == ["well"] * 2  # they take time to start
         calls = [(how,) for how in ("well", "dies", "raises", "well", "hangs", "well")]
-        results = crew.map(behave, calls, 10.0)
+        results = crew.map(behave, calls, 3.0)
     finally:
         crew.stop()
     assert [r for r in results if isinstance(r, str)] == ["well"] * 3
@@ -792,7 +813,7 @@ def test_a_process_that_dies_hangs_or_raises_is_one_failure() -> None:
     assert type(raised) is Failed
     assert str(raised) == "ValueError: last line"
     assert isinstance(hung, Died)
-    assert "more than 10 s" in str(hung)
+    assert "more than 3 s" in str(hung)
     assert not hung.crashed
 
 
@@ -1031,6 +1052,7 @@ def test_a_net_tuned_within_one_error_is_compiled_within_another(
 ) -> None:
     Pretender(monkeypatch, by_place)
     spec, database = tmp_path / "deep.vgg", tmp_path / "db"
+    large = replace(DEEP, input=Map(1, 28, 28, 64, 1), output=Map(1, 28, 28, 64))
     spec.write_text("net deep input 64x28x28\n conv3-64 | conv3-64")
     common = [str(spec), "--threads", "1", "--db", str(database), "--json"]
 
@@ -1040,7 +1062,7 @@ def test_a_net_tuned_within_one_error_is_compiled_within_another(
         return result
 
     first = invoked("tune", "--max-error", "1e-6")
-    assert 0 < first["measured"] < len(task(DEEP).choices)
+    assert 0 < first["measured"] < len(task(large).choices)
     for error, tuned in (("1e-6", 2), ("0", 2), ("1e-2", 0)):
         folder = tmp_path / f"artifact{error}"
         made = invoked("compile", "--max-error", error, "-o", str(folder))
@@ -1048,9 +1070,9 @@ def test_a_net_tuned_within_one_error_is_compiled_within_another(
         limit = float(error) / 2**0.5
         for kernel in open_artifact(folder).kernels:
             if kernel.workload == "Conv":
-                assert kernel.algorithm in {c.algorithm for c in choices(DEEP, HOST, 1, limit)}
+                assert kernel.algorithm in {c.algorithm for c in choices(large, HOST, 1, limit)}
     second = invoked("tune", "--max-error", "1e-2")
-    assert second["measured"] + first["measured"] == len(task(DEEP).choices)
+    assert second["measured"] + first["measured"] == len(task(large).choices)
     made = invoked("compile", "--max-error", "1e-2", "-o", str(tmp_path / "last"))
     assert made["tuned"] == 2
 
