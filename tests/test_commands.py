@@ -175,6 +175,7 @@ def test_summary_as_markdown_is_a_table(vggc: Vggc) -> None:
 # ---------------------------------------------------------------- compile, run, verify, bench
 
 
+@pytest.mark.slow
 def test_the_way_from_a_spec_to_an_answer(vggc: Vggc, tiny_file: Path) -> None:
     done = vggc("compile", tiny_file, "-o", "art")
     assert "random ones of seed 0" in done.stderr

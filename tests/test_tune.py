@@ -1051,6 +1051,7 @@ def test_a_net_tuned_within_one_error_is_compiled_within_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Pretender(monkeypatch, by_place)
+    monkeypatch.setattr(tuner, "BATCH", 100)  # soon done: all are measured
     spec, database = tmp_path / "deep.vgg", tmp_path / "db"
     large = replace(DEEP, input=Map(1, 28, 28, 64, 1), output=Map(1, 28, 28, 64))
     spec.write_text("net deep input 64x28x28\n conv3-64 | conv3-64")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,23 +71,38 @@ def wait_for(what: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-@pytest.fixture
-def network(tmp_path: Path) -> Iterator[Network]:
+@contextmanager
+def started(folder: Path) -> Iterator[Network]:
+    """A tracker and two servers that it has to give."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     ports = ("--port", str(port), "--port-end", str(port + 1))
     address = f"127.0.0.1:{port}"
     arguments = ("--host", "127.0.0.1", f"--tracker={address}", f"--key={KEY}")
-    started = [
-        start(tmp_path, "tracker", "tvm.exec.rpc_tracker", "--host", "127.0.0.1", *ports),
-        *(start(tmp_path, name, "tvm.exec.rpc_server", *arguments) for name in ("one", "two")),
+    processes = [
+        start(folder, "tracker", "tvm.exec.rpc_tracker", "--host", "127.0.0.1", *ports),
+        *(start(folder, name, "tvm.exec.rpc_server", *arguments) for name in ("one", "two")),
     ]
     try:
         wait_for(lambda: free_servers(Server("127.0.0.1", port, KEY)) == 2)
-        yield Network(address, tuple(started[1:]))
+        yield Network(address, tuple(processes[1:]))
     finally:
-        for machine in started:
+        for machine in processes:
             machine.kill()
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """One for all who leave its servers alive."""
+    with started(tmp_path_factory.mktemp("network")) as network:
+        yield network
+
+
+@pytest.fixture
+def doomed(tmp_path: Path) -> Iterator[Network]:
+    """One whose servers may be killed."""
+    with started(tmp_path) as network:
+        yield network
 
 
 def tune(network: Network, spec: Path, folder: Path, *more: str) -> subprocess.Popen[str]:
@@ -115,10 +130,10 @@ def test_two_servers_measure_side_by_side(
 
 
 def test_a_server_that_dies_costs_no_more_than_its_batch(
-    network: Network, tiny_file: Path, tmp_path: Path
+    doomed: Network, tiny_file: Path, tmp_path: Path
 ) -> None:
-    dying, other = network.machines
-    process = tune(network, tiny_file, tmp_path / "db", "--budget", "30s")
+    dying, other = doomed.machines
+    process = tune(doomed, tiny_file, tmp_path / "db", "--budget", "20s")
     wait_for(lambda: dying.loaded > 0)
     dying.kill()
     before = other.loaded
@@ -130,12 +145,12 @@ def test_a_server_that_dies_costs_no_more_than_its_batch(
 
 
 def test_where_the_last_server_dies_what_was_measured_is_kept(
-    network: Network, tiny_file: Path, tmp_path: Path
+    doomed: Network, tiny_file: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "db"
-    process = tune(network, tiny_file, folder, "--budget", "10m")
+    process = tune(doomed, tiny_file, folder, "--budget", "10m")
     wait_for(lambda: any(measured.seconds for measured in read(folder).values()))
-    for machine in network.machines:
+    for machine in doomed.machines:
         machine.kill()
     _, err = process.communicate(timeout=200)
     assert process.returncode == 1, err
