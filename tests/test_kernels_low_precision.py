@@ -9,6 +9,7 @@ os.environ.setdefault("TVM_NUM_THREADS", "2")
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from math import inf, sqrt
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -20,7 +21,15 @@ from workload_reference import ACTIVATIONS, activate, halved, pool, reference, w
 
 from vggc.ir.ops import RELU, Activation
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
-from vggc.kernels.cpu import Machine, choices, dot, kernel, winograd_bf16, word_columns
+from vggc.kernels.cpu import (
+    Machine,
+    choices,
+    dot,
+    kernel,
+    winograd_bf16,
+    winograd_int16,
+    word_columns,
+)
 from vggc.kernels.cpu.columns import ColumnKnobs
 from vggc.kernels.workloads import (
     MAX_INT8_TERMS,
@@ -103,19 +112,20 @@ def convs(form: Format) -> dict[str, Conv]:
     return found
 
 
-def winograds() -> dict[str, Conv]:
-    """What F(2×2) in bfloat16 is for: 3×3, stride 1, whole vectors of words."""
+def winograds(form: Format) -> dict[str, Conv]:
+    """What Winograd is for: 3×3, stride 1, whole vectors of words."""
     found: dict[str, Conv] = {}
+    signed = 128 if form == "uint8" else 0
     for name, shape, channels, out, options in (
-        ("even", (1, 12, 10, 64), 48, (1, "bfloat16", 0), {}),
-        ("odd extents", (1, 9, 13, 32), 34, (0, "bfloat16", 0), {"act": None}),
+        ("even", (1, 12, 10, 64), 48, (1, form, 0), {}),
+        ("odd extents", (1, 9, 13, 32), 36, (0, form, signed), {"act": None}),
         ("to float32", (3, 7, 5, 96), 33, (2, "float32", 0), {"act": Activation("silu")}),
-        ("no padding", (2, 8, 9, 32), 70, (1, "bfloat16", 0), {"padding": (0, 0)}),
-        ("pooled", (2, 10, 13, 32), 66, (1, "bfloat16", 0), {"pools": True}),
-        ("2×2 maps", (5, 2, 2, 64), 40, (0, "bfloat16", 0), {}),
+        ("no padding", (2, 8, 9, 32), 68, (1, form, 0), {"padding": (0, 0)}),
+        ("pooled", (2, 10, 13, 32), 100, (1, form, 0), {"pools": True}),
+        ("small maps", (5, 2, 5, 64), 40, (0, form, 0), {}),
     ):
-        source = Map(*shape, 2, "bfloat16")
-        found[f"F(2×2), {name}"] = conv(source, channels, out=out, **options)  # type: ignore[arg-type]
+        source = Map(*shape, 2, form, signed if name == "odd extents" else 0)
+        found[name] = conv(source, channels, out=out, **options)  # type: ignore[arg-type]
     return found
 
 
@@ -179,7 +189,8 @@ WORKLOADS: dict[str, Few] = {
     **{f"{name}, int8": work for name, work in convs("uint8").items()},
     **{f"draw {i}, bfloat16": work for i, work in enumerate(draws("bfloat16", 0, 10))},
     **{f"draw {i}, int8": work for i, work in enumerate(draws("uint8", 1, 10))},
-    **winograds(),
+    **{f"F(2×2), {name}, bfloat16": work for name, work in winograds("bfloat16").items()},
+    **{f"F(4×4), {name}, int8": work for name, work in winograds("uint8").items()},
     **conversions(),
     **pools(),
 }
@@ -222,7 +233,8 @@ def meaning(buffer: Array, map: Map, scale: float) -> Array:
 
 
 WINOGRAD_ERROR = 6e-3
-"""Relative, in L2; rounding the output alone costs 1.7e-3, and rounding weights as much."""
+"""Relative, in L2. In bfloat16 rounding the output alone costs 1.7e-3, and rounding weights as
+much; in int8 the transformed weights are rounded, to some ten bits."""
 
 
 def check(run: Any, workload: Few, made: Kernel, seed: int = 0) -> None:
@@ -256,7 +268,11 @@ def check(run: Any, workload: Few, made: Kernel, seed: int = 0) -> None:
     got = meaning(result, out, out_scale)
     size = np.abs(exact).max()
     if made.algorithm.startswith("winograd"):
-        assert np.linalg.norm(got - exact) < WINOGRAD_ERROR * np.linalg.norm(exact)
+        low, high = stored_range(out, out_scale)
+        exact = np.clip(exact, low, high)
+        step = out_scale if out.format == "uint8" else 0
+        allowed = WINOGRAD_ERROR * np.linalg.norm(exact) + step * sqrt(exact.size / 12)
+        assert np.linalg.norm(got - exact) < allowed
         exact = got
     match out.format:
         case "float32":
@@ -264,12 +280,19 @@ def check(run: Any, workload: Few, made: Kernel, seed: int = 0) -> None:
         case "bfloat16":
             np.testing.assert_allclose(got, exact, rtol=1.01 * 2**-8, atol=1e-5 * size)
         case "uint8":
-            low, high = -out.zero * out_scale, (255 - out.zero) * out_scale
+            low, high = stored_range(out, out_scale)
             np.testing.assert_allclose(
                 got, np.clip(exact, low, high), rtol=0, atol=0.501 * out_scale + 1e-5 * size
             )
     inner(result, out)[...] = out.zero
     assert (result == out.zero).all()
+
+
+def stored_range(map: Map, scale: float) -> tuple[float, float]:
+    """The least and the largest value that a map may hold."""
+    if map.format != "uint8":
+        return -inf, inf
+    return -map.zero * scale, (255 - map.zero) * scale
 
 
 def conv_weights(
@@ -311,11 +334,12 @@ def library(kernels: list[Kernel]) -> Callable[[int], Any]:
 
 
 def made_of(work: Few) -> Kernel:
-    """The kernel of a workload; F(2×2) wherever it applies."""
+    """The kernel of a workload; Winograd wherever it applies."""
     machine = Machine.of(HOST)
-    if isinstance(work, Conv) and winograd_bf16.applies(work):
-        template = winograd_bf16.template(work, machine)
-        return template.kernel(min(template.knobs, key=template.cost))
+    for algorithm in (winograd_bf16, winograd_int16):
+        if isinstance(work, Conv) and algorithm.applies(work):
+            template = algorithm.template(work, machine)
+            return template.kernel(min(template.knobs, key=template.cost))
     return kernel(work, machine)
 
 
@@ -350,8 +374,11 @@ def test_random_shapes_and_options(form: Format) -> None:
     [
         ("batch of odd maps, bfloat16", dot),
         ("pooled, int8", dot),
-        ("F(2×2), to float32", winograd_bf16),
-        ("F(2×2), pooled", winograd_bf16),
+        ("F(2×2), to float32, bfloat16", winograd_bf16),
+        ("F(2×2), pooled, bfloat16", winograd_bf16),
+        ("F(4×4), to float32, int8", winograd_int16),
+        ("F(4×4), odd extents, int8", winograd_int16),
+        ("F(4×4), pooled, int8", winograd_int16),
     ],
 )
 def test_every_tile_computes_the_same(name: str, algorithm: ModuleType) -> None:
@@ -417,7 +444,7 @@ def test_unpacking_gives_the_weight_back(work: Conv) -> None:
     np.testing.assert_array_equal(packing.unpack(packed), weight)
 
 
-@pytest.mark.parametrize("work", winograds().values())
+@pytest.mark.parametrize("work", winograds("bfloat16").values())
 def test_transformed_weights_come_back_to_the_rounding_of_bfloat16(work: Conv) -> None:
     packing = made_of(work).packing
     assert packing is not None
@@ -431,12 +458,13 @@ def test_transformed_weights_come_back_to_the_rounding_of_bfloat16(work: Conv) -
 
 def test_large_maps_of_many_channels_are_for_winograd_and_others_are_not() -> None:
     machine = Machine.of(HOST)
-    many, few = (
-        conv(Map(1, 56, 56, channels, 1, "bfloat16"), 128, out=(1, "bfloat16", 0))
-        for channels in (128, 24)
-    )
-    assert kernel(many, machine).algorithm == "winograd2-bfloat16"
-    assert kernel(few, machine).algorithm == "direct-bfloat16"
+    for form, winograd in (("bfloat16", "winograd2-bfloat16"), ("uint8", "winograd4-int16")):
+        many, few = (
+            conv(Map(1, 56, 56, channels, 1, form), 128, out=(1, form, 0))  # type: ignore[arg-type]
+            for channels in (128, 24)
+        )
+        assert kernel(many, machine).algorithm == winograd
+        assert kernel(few, machine).algorithm == f"direct-{form}"
 
 
 # Columns

@@ -64,8 +64,8 @@ def test_draws_of_fewer_bits_compute_what_they_should(form: Format, count: int) 
     for each, run in compiled(found, low_precision.HOST):
         low_precision.check(run, each.workload, each.kernel, each.seed)
     if count >= 100:
-        expected = {f"direct-{form}"} | ({"winograd2-bfloat16"} if form == "bfloat16" else set())
-        assert {each.kernel.algorithm for each in found} == expected
+        winograd = {"bfloat16": "winograd2-bfloat16", "uint8": "winograd4-int16"}[form]
+        assert {each.kernel.algorithm for each in found} == {f"direct-{form}", winograd}
 
 
 def test_draws_reach_all_that_there_is() -> None:

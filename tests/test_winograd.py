@@ -42,7 +42,7 @@ MAPS |= {f"{name}, pooled": pooled(work) for name, work in MAPS.items()}
 def test_the_transforms_filter_exactly(m: int) -> None:
     rng = np.random.default_rng(0)
     data, taps = rng.standard_normal(m + TAPS - 1), rng.standard_normal(TAPS)
-    of = transforms(m)
+    of = transforms(POINTS[m])
     found = of.output @ ((of.filter @ taps) * (of.input @ data))
     np.testing.assert_allclose(found, np.correlate(data, taps, "valid"), atol=1e-12)
 

@@ -182,7 +182,7 @@ def _calls(
     rows = zip(manifest.kernels, useful, seconds, sizes, strict=True)
     for entry, macs, time_, size in rows:
         real = entry.macs or macs
-        peak = limits.flops if _in_precision(entry) else limits.float32_flops
+        peak = _peak(entry, limits)
         calls.append(
             Call(
                 entry.layer,
@@ -199,9 +199,14 @@ def _calls(
     return tuple(calls)
 
 
-def _in_precision(entry: KernelEntry) -> bool:
-    """Whether a kernel multiplies in the artifact's precision, as the heavy ones do."""
-    return entry.workload in ("Conv", "Dense")
+def _peak(entry: KernelEntry, limits: Limits) -> float:
+    """The arithmetic that is there for a kernel: the heavy ones multiply in the artifact's
+    precision.
+    """
+    if entry.workload not in ("Conv", "Dense"):
+        return limits.float32_flops
+    # An instruction multiplies half as many numbers of 16 bits as of eight.
+    return limits.flops / 2 if entry.algorithm.endswith("-int16") else limits.flops
 
 
 def useful_macs(manifest: Manifest, graph: Graph) -> list[int]:

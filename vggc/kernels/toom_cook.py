@@ -39,9 +39,9 @@ class Transforms:
 
 
 @cache
-def transforms(m: int) -> Transforms:
-    """Those of F(m, 3), for an m of `POINTS`."""
-    points = POINTS[m]
+def transforms(points: tuple[float, ...]) -> Transforms:
+    """Those of F(m, 3) by m + 1 finite points."""
+    m = len(points) - 1
     n = m + TAPS - 1
     output, filter_, input_ = np.zeros((m, n)), np.zeros((n, TAPS)), np.zeros((n, n))
     for j, point in enumerate(points):

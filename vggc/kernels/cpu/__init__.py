@@ -19,6 +19,7 @@ from vggc.kernels.cpu import (
     softmax,
     winograd,
     winograd_bf16,
+    winograd_int16,
     word_columns,
 )
 from vggc.kernels.cpu.machine import Machine
@@ -83,8 +84,9 @@ def templates(workload: Workload, machine: Machine) -> tuple[Template, ...]:
     """The algorithms there are for `workload`, the simplest first."""
     match workload:
         case Conv() if winograd_bf16.applies(workload):
-            fewest = winograd_bf16.template(workload, machine)
-            return (dot.template(workload, machine), fewest)
+            return (dot.template(workload, machine), winograd_bf16.template(workload, machine))
+        case Conv() if winograd_int16.applies(workload):
+            return (dot.template(workload, machine), winograd_int16.template(workload, machine))
         case Conv() if word_columns.applies(workload):
             listed = word_columns.template(workload, machine)
             return (dot.template(workload, machine), listed)

@@ -127,11 +127,15 @@ def kernel(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Kernel:
 
 
 def function_of(
-    conv: Conv, weight: tuple[int, ...], body: Callable[[dict[str, Buffer]], None]
+    conv: Conv,
+    weight: tuple[int, ...],
+    body: Callable[[dict[str, Buffer]], None],
+    weight_type: str | None = None,
 ) -> PrimFunc:
     """The function for `conv` with a packed weight of this shape; `body` writes it.
 
     It is given the buffers by name: x, weight, scale (of int8), bias, out_scale (to uint8), y.
+    The weight is of int8 or of bfloat16 unless `weight_type` says otherwise.
     """
     source, out = conv.input, conv.output
     integer = source.format == "uint8"
@@ -142,7 +146,8 @@ def function_of(
     if out.format == "uint8":
         shapes["out_scale"] = (1,)
     shapes["y"] = out.shape
-    types = {"x": source.storage, "weight": "int8" if integer else "uint16", "y": out.storage}
+    weight_type = weight_type or ("int8" if integer else "uint16")
+    types = {"x": source.storage, "weight": weight_type, "y": out.storage}
     return function(lambda *buffers: body(dict(zip(shapes, buffers, strict=True))), types, **shapes)
 
 

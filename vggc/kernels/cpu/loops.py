@@ -43,18 +43,18 @@ def view(buffer: Buffer, shape: tuple[int, ...]) -> Buffer:
     return T.decl_buffer(shape, buffer.dtype, data=buffer.data)
 
 
-def registers(size: int) -> Buffer:
+def registers(size: int, dtype: str = "float32") -> Buffer:
     """A few vectors that LLVM keeps in registers.
 
     TVM takes small buffers of the global scope from the stack, whose every element LLVM sees;
     others from a pool, to which each store would be carried out. Under 1 KiB, that is.
     """
-    return T.alloc_buffer((size,), "float32")
+    return T.alloc_buffer((size,), dtype)
 
 
-def scratch(*shape: int) -> Buffer:
+def scratch(*shape: int, dtype: str = "float32") -> Buffer:
     """A buffer of a task's own. Of another scope than `registers`, or TVM would merge the two."""
-    return T.alloc_buffer(shape, "float32", scope="local")
+    return T.alloc_buffer(shape, dtype, scope="local")
 
 
 @contextmanager

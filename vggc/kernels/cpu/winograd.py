@@ -20,11 +20,12 @@ from dataclasses import asdict, dataclass
 from functools import partial, reduce
 from itertools import product
 from math import ceil, prod, sqrt
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from tvm.ir import Expr
-from tvm.tirx import Buffer
+from tvm.tirx import Buffer, const
 from tvm.tirx.script import builder as T
 
 from vggc.ir.ops import Activation
@@ -43,7 +44,7 @@ from vggc.kernels.cpu.loops import (
 )
 from vggc.kernels.cpu.machine import FLOAT, LINE, Machine
 from vggc.kernels.cpu.template import Cost, Template
-from vggc.kernels.toom_cook import TAPS, Matrix, transforms
+from vggc.kernels.toom_cook import POINTS, TAPS, Matrix, Transforms, transforms
 from vggc.kernels.workloads import Conv, Kernel
 
 ROUNDING = {2: 2.8e-8, 4: 8e-8, 6: 3.2e-7}
@@ -124,8 +125,12 @@ class TransformedWeight:
     @property
     def matrix(self) -> Matrix:
         """From the elements of a filter to those of `G·g·Gᵀ`, row by row."""
-        filter_ = transforms(self.m).filter
-        return np.kron(filter_, filter_).astype(np.float64)
+        return transform_of_filters(transforms(POINTS[self.m]))
+
+
+def transform_of_filters(by: Transforms) -> Matrix:
+    """From the elements of a filter g to those of `G·g·Gᵀ`, row by row."""
+    return np.kron(by.filter, by.filter).astype(np.float64)
 
 
 def applies(conv: Conv) -> bool:
@@ -178,7 +183,9 @@ def num_tiles(conv: Conv, m: int) -> int:
     return conv.output.batch * ceil(height / m) * ceil(width / m)
 
 
-def cost(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Cost:
+def cost(
+    conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs, transform: float = TRANSFORM
+) -> Cost:
     """The half cycles that all cores spend until the last is done.
 
     A step of the GEMM starts a multiply-add or a load a half cycle, and takes some more to turn
@@ -198,8 +205,8 @@ def cost(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Cost:
     products = size * knobs.strips * (channels * step + OVERHEAD * sums)
     weights, moved = FLOAT * size * channels * panel, FLOAT * size * block * channels
     fetch = weights / machine.delivery(weights * panels + moved)
-    begin = TRANSFORM * size * ceil(channels / machine.lanes)
-    finish = TRANSFORM * size * knobs.vectors
+    begin = transform * size * ceil(channels / machine.lanes)
+    finish = transform * size * knobs.vectors
     reread = max(0, moved - machine.cache) / machine.delivery(moved) / 2
     panel_cost = max(products, fetch) + reread + block * finish
 
@@ -215,8 +222,12 @@ def kernel(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Kernel
     """Code for `conv`, for which Winograd `applies`, by F(m×m, 3×3) with these knobs."""
     emitter = Emitter(conv, machine, m, knobs)
     packing = TransformedWeight(conv.weight_shape, m, emitter.panel)
+
+    def body(x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
+        emitter.emit(x, weight, y, partial(biased, conv, bias))
+
     func = function(
-        emitter.emit,
+        body,
         x=conv.input.shape,
         weight=packing.packed_shape,
         bias=(conv.output.channels,),
@@ -225,17 +236,46 @@ def kernel(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Kernel
     return Kernel(f"winograd{m}", asdict(knobs), func, packing, emitter.macs)
 
 
+Result: TypeAlias = Callable[[Expr, Expr], Expr]
+"""What is written for a sum of a channel."""
+
+
+def biased(conv: Conv, bias: Buffer, total: Expr, channel: Expr) -> Expr:
+    """A sum with bias and activation."""
+    return activate(conv.act, total + bias[channel])
+
+
 @dataclass(frozen=True)
 class Emitter:
     """Writes the body of a kernel.
 
-    What is transformed is kept as floats, one a channel; `winograd_bf16` keeps it otherwise.
+    What is transformed is kept as floats, one a channel; `winograd_bf16` and `winograd_int16` keep
+    it in other formats.
     """
 
     conv: Conv
     machine: Machine
     m: int
     knobs: WinogradKnobs
+
+    @property
+    def by(self) -> Transforms:
+        return transforms(POINTS[self.m])
+
+    @property
+    def element(self) -> str:
+        """The type in which inputs are transformed."""
+        return "float32"
+
+    @property
+    def sum_type(self) -> str:
+        """That in which products are summed; they are transformed as float32."""
+        return "float32"
+
+    @property
+    def header(self) -> int:
+        """The rows of an element's packed weights before those that are multiplied."""
+        return 0
 
     @property
     def n(self) -> int:
@@ -299,7 +339,7 @@ class Emitter:
         """The memory of a block's transformed input."""
         return scratch(*self.kept_shape)
 
-    def emit(self, x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
+    def emit(self, x: Buffer, weight: Buffer, y: Buffer, result: Result) -> None:
         block = self.knobs.block
         num_blocks = ceil(self.num_tiles / block)
         clear_halo(y, self.conv.output)
@@ -309,7 +349,7 @@ class Emitter:
             fetch = partial(self.fetch_pixels, x, y, first, index)
             self.multiply(moved, weight, index, products, self.strips(first), fetch)
             with T.serial(self.count(first)) as tile:
-                self.finish(products, tile, first + tile, index, bias, y)
+                self.finish(products, tile, first + tile, index, result, y)
 
         if self.knobs.shared:
             moved = self.kept()
@@ -350,7 +390,8 @@ class Emitter:
         What lies beyond the map is needed by no pixel that is kept; the map's last row and
         column stand in for it.
         """
-        source, n, lanes = self.conv.input, self.n, self.machine.lanes
+        source, n = self.conv.input, self.n
+        lanes = self.machine.lanes * FLOAT // np.dtype(self.element).itemsize
         image, y0, x0 = self.origin(tile)
         top, left = (source.halo - padding for padding in self.conv.padding)
         height, width = source.shape[1:3]
@@ -362,13 +403,17 @@ class Emitter:
             return T.min(x0 + left + j, width - 1) if across else x0 + left + j
 
         for first, size, step in _chunks(source.channels, lanes):
-            half = scratch(n, n, size)
+            half = scratch(n, n, size, dtype=self.element)
             with T.serial(n) as j, T.serial(size // step) as vector, T.vectorized(step) as lane:
                 c = vector * step + lane
-                values = [read(x[image, row, column(j), first + c], source.format) for row in rows]
-                for i, value in enumerate(to_input(self.m, values)):
+                values = [self.input(x[image, row, column(j), first + c]) for row in rows]
+                for i, value in enumerate(to_input(self.by, values, self.element)):
                     T.buffer_store(half, value, [i, j, c])
             self.keep(half, size, step, moved, at * self.row, first)
+
+    def input(self, stored: Expr) -> Expr:
+        """A value of the map as an element."""
+        return read(stored, self.conv.input.format)
 
     def keep(
         self, half: Buffer, size: int, step: int, moved: Buffer, row: Expr, first: Expr | int
@@ -378,7 +423,7 @@ class Emitter:
         with T.serial(size // step) as vector, T.vectorized(step) as lane:
             c = vector * step + lane
             for i in range(n):
-                values = to_input(self.m, [half[i, j, c] for j in range(n)])
+                values = to_input(self.by, [half[i, j, c] for j in range(n)])
                 for j, value in enumerate(values):
                     T.buffer_store(moved, value, [i * n + j, row + first + c])
 
@@ -399,10 +444,10 @@ class Emitter:
         steps = STEPS_BETWEEN if self.steps % STEPS_BETWEEN == 0 else self.steps
         at_once = ceil(rows * steps / self.steps)
         with T.serial(self.n**2) as e, T.serial(strips) as strip:
-            sums = [registers(self.panel) for _ in range(rows)]
+            sums = [registers(self.panel, self.sum_type) for _ in range(rows)]
             for row in sums:
                 for k in elements((), self.panel, lanes):
-                    T.buffer_store(row, T.float32(0), k)
+                    T.buffer_store(row, const(0, self.sum_type), k)
             with T.serial(self.steps // steps) as part:
                 with T.serial(at_once) as index:
                     tile = part * at_once + index
@@ -417,7 +462,8 @@ class Emitter:
                             self.add(row, vector * lanes, factor, weight, (panel, e, c))
             for i, row in enumerate(sums):
                 for (k,) in elements((), self.panel, lanes):
-                    T.buffer_store(products, row[k], [e, strip * rows + i, k])
+                    value = self.product(row[k], weight, (panel, e), k)
+                    T.buffer_store(products, value, [e, strip * rows + i, k])
 
     def add(
         self, sums: Buffer, first: int, factor: Expr, weight: Buffer, place: tuple[Expr, ...]
@@ -426,6 +472,10 @@ class Emitter:
         with T.vectorized(self.machine.lanes) as lane:
             k = first + lane
             T.buffer_store(sums, sums[k] + factor * weight[*place, k], [k])
+
+    def product(self, total: Expr, weight: Buffer, place: tuple[Expr, ...], k: Expr) -> Expr:
+        """What a sum of products stands for, as a float32."""
+        return total
 
     def fetch_pixels(
         self, x: Buffer, y: Buffer, first: Expr | int, panel: Expr, e: Expr, at: Expr
@@ -469,8 +519,9 @@ class Emitter:
         """
         vectors, lanes = self.knobs.vectors, self.machine.lanes
         lines = ceil(vectors / self.knobs.strips)
-        line = view(weight, (self.num_panels * self.n**2 * self.steps * vectors, lanes))
-        start = (panel * self.n**2 + e + 1) * self.steps * vectors
+        stored = self.header + self.steps
+        line = view(weight, (self.num_panels * self.n**2 * stored * vectors, lanes))
+        start = ((panel * self.n**2 + e + 1) * stored + self.header) * vectors
 
         def fetch() -> None:
             for index in range(lines):
@@ -484,14 +535,14 @@ class Emitter:
                 fetch()
 
     def finish(
-        self, products: Buffer, at: Expr, tile: Expr, panel: Expr, bias: Buffer, y: Buffer
+        self, products: Buffer, at: Expr, tile: Expr, panel: Expr, result: Result, y: Buffer
     ) -> None:
         """Transform the products of a tile to its output, a panel of channels."""
         out, lanes = self.conv.output, self.machine.lanes
         full, rest = divmod(out.channels, lanes)
         with T.serial(self.knobs.vectors) as vector:
             number = panel * self.knobs.vectors + vector
-            store = partial(self.store, products, at, tile, vector, number * lanes, bias, y)
+            store = partial(self.store, products, at, tile, vector, number * lanes, result, y)
             if out.channels % self.panel == 0:
                 store(lanes)
             else:
@@ -509,7 +560,7 @@ class Emitter:
         tile: Expr,
         vector: Expr,
         first: Expr,
-        bias: Buffer,
+        result: Result,
         y: Buffer,
         width: int,
     ) -> None:
@@ -522,11 +573,11 @@ class Emitter:
         with T.vectorized(width) as lane:
             for j in range(n):
                 values = [products[i * n + j, at, vector * lanes + lane] for i in range(n)]
-                for i, value in enumerate(_to_output(m, values)):
+                for i, value in enumerate(_to_output(self.by, values)):
                     T.buffer_store(half, value, [i, j, lane])
             for i in range(m):
                 values = [half[i, j, lane] for j in range(n)]
-                for j, value in enumerate(_to_output(m, values)):
+                for j, value in enumerate(_to_output(self.by, values)):
                     T.buffer_store(whole, value, [i, j, lane])
         with _pixels(m // side, self.conv.act) as pixels:
             for i, j in pixels:
@@ -540,8 +591,8 @@ class Emitter:
                         whole[side * i + di, side * j + dj, lane]
                         for di, dj in product(range(side), repeat=2)
                     ]
-                    value = activate(self.conv.act, reduce(T.max, window) + bias[first + lane])
-                    stored = rounded(value, out.format)
+                    value = result(reduce(T.max, window), first + lane)
+                    stored = rounded(value, out.format, out.zero)
                     T.buffer_store(y, stored, inside(out, image, row, column, first + lane))
 
 
@@ -577,19 +628,19 @@ def _chunks(channels: int, lanes: int) -> Iterator[tuple[Expr | int, int, int]]:
         yield full * lanes, rest, rest
 
 
-def to_input(m: int, values: Sequence[Expr]) -> list[Expr]:
+def to_input(by: Transforms, values: Sequence[Expr], dtype: str = "float32") -> list[Expr]:
     """Bᵀ times a vector. Rows of points ±p differ in the sign of their odd elements."""
-    matrix = transforms(m).input
-    found = [_dot(row, values) for row in matrix]
+    matrix = by.input
+    found = [_dot(row, values, dtype) for row in matrix]
     for j in range(1, len(matrix) - 1, 2):
-        even, odd = (_dot(matrix[j, part::2], values[part::2]) for part in (0, 1))
+        even, odd = (_dot(matrix[j, part::2], values[part::2], dtype) for part in (0, 1))
         found[j : j + 2] = even + odd, even - odd
     return found
 
 
-def _to_output(m: int, values: Sequence[Expr]) -> list[Expr]:
+def _to_output(by: Transforms, values: Sequence[Expr]) -> list[Expr]:
     """Aᵀ times a vector. Columns of points ±p differ in the sign of their odd elements."""
-    matrix = transforms(m).output
+    matrix = by.output
     pairs = range(1, matrix.shape[1] - 1, 2)
     summed = [values[0], *(values[j] + values[j + 1] for j in pairs), values[-1]]
     differing = [values[0], *(values[j] - values[j + 1] for j in pairs), values[-1]]
@@ -597,8 +648,10 @@ def _to_output(m: int, values: Sequence[Expr]) -> list[Expr]:
     return [_dot(row[columns], (summed, differing)[i % 2]) for i, row in enumerate(matrix)]
 
 
-def _dot(coefficients: Sequence[float] | Matrix, values: Sequence[Expr]) -> Expr:
-    """The sum of the values with coefficients other than zero."""
+def _dot(
+    coefficients: Sequence[float] | Matrix, values: Sequence[Expr], dtype: str = "float32"
+) -> Expr:
+    """The sum of the values with coefficients other than zero, in their type."""
     terms = [
         (float(factor), value)
         for factor, value in zip(coefficients, values, strict=True)
@@ -607,9 +660,9 @@ def _dot(coefficients: Sequence[float] | Matrix, values: Sequence[Expr]) -> Expr
     terms.sort(key=lambda term: (term[0] < 0, abs(term[0]) != 1))
     total: Expr | None = None
     for factor, value in terms:
-        term = value if abs(factor) == 1 else value * T.float32(abs(factor))
+        term = value if abs(factor) == 1 else value * const(abs(factor), dtype)
         if total is None:
-            total = term if factor > 0 else value * T.float32(factor)
+            total = term if factor > 0 else value * const(factor, dtype)
         else:
             total = total + term if factor > 0 else total - term
     assert total is not None

@@ -27,7 +27,13 @@ from vggc.kernels.cpu.dot import DOT_BFLOAT16, LANES, add_products, in_words
 from vggc.kernels.cpu.loops import function
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.template import Template
-from vggc.kernels.cpu.winograd import TransformedWeight, WinogradKnobs, to_input
+from vggc.kernels.cpu.winograd import (
+    Result,
+    TransformedWeight,
+    WinogradKnobs,
+    biased,
+    to_input,
+)
 from vggc.kernels.workloads import Conv, Kernel
 
 M = 2
@@ -105,8 +111,12 @@ def kernel(conv: Conv, machine: Machine, knobs: WinogradKnobs) -> Kernel:
     """Code for `conv`, to which F(2×2) `applies`, with these knobs."""
     emitter = Emitter(conv, machine, M, knobs)
     packing = PairedWeight(conv.weight_shape, emitter.panel)
+
+    def body(x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
+        emitter.emit(x, weight, y, partial(biased, conv, bias))
+
     func = function(
-        emitter.emit,
+        body,
         {"x": "uint16", "weight": "uint16", "y": conv.output.storage},
         x=conv.input.shape,
         weight=packing.packed_shape,
@@ -127,10 +137,10 @@ class Emitter(winograd.Emitter):
         moved = super().kept()
         return _words(moved, moved.shape)
 
-    def emit(self, x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
+    def emit(self, x: Buffer, weight: Buffer, y: Buffer, result: Result) -> None:
         words = _words(weight, (self.num_panels, self.n**2, self.steps, self.panel))
         with T.attr(0, "pragma_import_llvm", DOT_BFLOAT16):
-            super().emit(x, words, bias, y)
+            super().emit(x, words, y, result)
 
     def keep(
         self, half: Buffer, size: int, step: int, moved: Buffer, row: Expr, first: Expr | int
@@ -139,7 +149,7 @@ class Emitter(winograd.Emitter):
         with T.serial(size // PAIR) as pair, T.vectorized(LANES) as lane:
             for i in range(n):
                 low, high = (
-                    to_input(M, [half[i, j, pair * PAIR + part + lane] for j in range(n)])
+                    to_input(self.by, [half[i, j, pair * PAIR + part + lane] for j in range(n)])
                     for part in (0, LANES)
                 )
                 for j in range(n):

@@ -1,0 +1,219 @@
+"""Winograd convolution F(4×4) of uint8 maps: products of int16, summed in int32 by `vpdpwssd`.
+
+The stages are those of `winograd`, by the points 0, ±1, ±2 and infinity. Of these the transform of
+the input has whole coefficients, that of a uint8 fits 16 bits, and is exact. Transformed weights
+are rounded: each output channel has a scale for each of the 36 elements, such that no input
+whatever makes a sum overflow. That leaves them some ten bits, which is more than the eight of the
+weights that they are made of (`tests/test_winograd_int16.py`).
+
+Two products a lane are half of what `vpdpbusd` gives the direct convolution, a fourth of as many
+are left to be done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm.ir import Expr
+from tvm.tirx import Buffer
+from tvm.tirx.script import builder as T
+
+from vggc.kernels.cpu import winograd
+from vggc.kernels.cpu.dot import LANES, function_of, result
+from vggc.kernels.cpu.machine import Machine
+from vggc.kernels.cpu.template import Template
+from vggc.kernels.cpu.winograd import (
+    WinogradKnobs,
+    to_input,
+    transform_of_filters,
+)
+from vggc.kernels.toom_cook import TAPS, Transforms, transforms
+from vggc.kernels.workloads import Conv, Kernel
+
+M = 4
+POINTS = (0.0, 1.0, -1.0, 2.0, -2.0)
+ELEMENTS = (M + TAPS - 1) ** 2
+WORD = 2
+"""The numbers of a word."""
+MAX_VECTORS = 2
+"""A step multiplies twice as much as one of floats: wider ones wait for the cache."""
+TRANSFORM = 10
+"""As in `winograd.cost`: maps of bytes are moved sooner than those of floats."""
+MAX_CHANNELS = 512
+"""The more are summed, the coarser are the weights: with so many as coarse as in eight bits."""
+LARGEST_SUM, LARGEST = 2**31 - 1, 2**15 - 1
+
+
+def applies(conv: Conv) -> bool:
+    """Where whole vectors of 16 bits cover the channels, which are not too many."""
+    source, out = conv.input, conv.output
+    return (
+        source.format == "uint8"
+        and source.channels % (WORD * LANES) == 0
+        and source.channels <= MAX_CHANNELS
+        and out.shape[-1] == out.channels
+        and max(conv.grid) > M
+        and winograd.applies(in_words(conv))
+    )
+
+
+def in_words(conv: Conv) -> Conv:
+    """The float32 convolution that has a channel for each word."""
+    words = conv.input.channels // WORD
+    source = replace(conv.input, channels=words, format="float32", zero=0)
+    return replace(conv, input=source, output=replace(conv.output, format="float32", zero=0))
+
+
+def template(conv: Conv, machine: Machine) -> Template:
+    """F(4×4) for `conv`, to which it `applies`."""
+    words = in_words(conv)
+    return Template(
+        "winograd4-int16",
+        blocks(words, machine),
+        partial(winograd.cost, words, machine, M, transform=TRANSFORM),
+        partial(kernel, conv, machine),
+    )
+
+
+def blocks(words: Conv, machine: Machine) -> Iterator[WinogradKnobs]:
+    """Those of `winograd` for a convolution told in words that read few weights a step."""
+    for knobs in winograd.blocks(words, machine, M):
+        if knobs.vectors <= MAX_VECTORS:
+            yield knobs
+
+
+def largest_inputs() -> NDArray[np.float64]:
+    """How large each element of the transformed input may be, of values from 0 to 255."""
+    matrix = transforms(POINTS).input
+    both = np.kron(matrix, matrix)
+    return np.asarray(255 * np.maximum(np.maximum(both, 0).sum(1), np.maximum(-both, 0).sum(1)))
+
+
+@dataclass(frozen=True)
+class Int16Weight:
+    """`(K, C, 3, 3)` of int8 as words `(K/panel, 36, 1 + C/2, panel)`, padded with zeros.
+
+    The first word of each output channel is its scale, a float32; the others hold two channels
+    each, the even one in the lower half. `scale·number` is the transformed weight.
+    """
+
+    shape: tuple[int, ...]
+    panel: int
+
+    @property
+    def packed_shape(self) -> tuple[int, ...]:
+        k, c, _, _ = self.shape
+        return (ceil(k / self.panel), ELEMENTS, 1 + c // WORD, self.panel)
+
+    def pack(self, weight: NDArray[np.int8]) -> NDArray[np.int32]:
+        packed = np.zeros(self.packed_shape, np.int32)
+        for index, words in enumerate(packed):
+            filters = weight[index * self.panel : (index + 1) * self.panel]
+            moved = filters.reshape(*filters.shape[:2], -1) @ transform_of_filters(self.by).T
+            moved = np.ascontiguousarray(moved.transpose(2, 0, 1))  # elements, outputs, inputs
+            scale = self._scales(moved)
+            numbers = np.rint(moved / scale[:, :, None]).astype(np.int16)
+            words[:, 0, : len(filters)] = scale.view(np.int32)
+            words[:, 1:, : len(filters)] = numbers.view(np.int32).transpose(0, 2, 1)
+        return packed
+
+    def unpack(self, packed: NDArray[np.int32]) -> NDArray[np.int8]:
+        k, c, _, _ = self.shape
+        scale = packed[:, :, 0].view(np.float32).astype(np.float64)
+        words = np.ascontiguousarray(packed[:, :, 1:].transpose(0, 1, 3, 2))
+        moved = words.view(np.int16) * scale[..., None]
+        rows = moved.transpose(0, 2, 3, 1).reshape(-1, c, ELEMENTS)[:k]
+        weight = rows @ np.linalg.pinv(transform_of_filters(self.by)).T
+        return np.rint(weight).astype(np.int8).reshape(self.shape)
+
+    @property
+    def by(self) -> Transforms:
+        return transforms(POINTS)
+
+    def _scales(self, moved: NDArray[np.float64]) -> NDArray[np.float32]:
+        """The least with which numbers fit 16 bits and sums 32, for each element and output."""
+        inputs = largest_inputs()[:, None]
+        # Rounding adds at most a half to each number.
+        room = LARGEST_SUM - 0.5 * self.shape[1] * inputs
+        size = np.abs(moved)
+        least = np.maximum(size.sum(2) * inputs / room, size.max(2) / (LARGEST - 1))
+        scale = np.nextafter(least.astype(np.float32), np.float32(np.inf))
+        return np.asarray(np.where(least > 0, scale, 1), np.float32)
+
+
+def kernel(conv: Conv, machine: Machine, knobs: WinogradKnobs) -> Kernel:
+    """Code for `conv`, to which F(4×4) `applies`, with these knobs."""
+    emitter = Emitter(conv, machine, M, knobs)
+    packing = Int16Weight(conv.weight_shape, emitter.panel)
+
+    def body(buffers: dict[str, Buffer]) -> None:
+        of_sum = partial(result, conv, buffers)
+        emitter.emit(buffers["x"], buffers["weight"], buffers["y"], of_sum)
+
+    func = function_of(conv, packing.packed_shape, body, "int32")
+    return Kernel("winograd4-int16", asdict(knobs), func, packing, emitter.macs)
+
+
+class Emitter(winograd.Emitter):
+    """Writes the body of a kernel that keeps words of two channels."""
+
+    @property
+    def by(self) -> Transforms:
+        return transforms(POINTS)
+
+    @property
+    def element(self) -> str:
+        return "int16"
+
+    @property
+    def sum_type(self) -> str:
+        return "int32"
+
+    @property
+    def header(self) -> int:
+        return 1
+
+    @property
+    def steps(self) -> int:
+        return self.conv.input.channels // WORD
+
+    def kept(self) -> Buffer:
+        moved = super().kept()
+        return T.decl_buffer(moved.shape, "int32", data=moved.data)
+
+    def input(self, stored: Expr) -> Expr:
+        return T.Cast("int16", stored)
+
+    def keep(
+        self, half: Buffer, size: int, step: int, moved: Buffer, row: Expr, first: Expr | int
+    ) -> None:
+        n, (elements, words) = self.n, self.kept_shape
+        numbers = T.decl_buffer((elements, words * WORD), "int16", data=moved.data)
+        with T.serial(size // step) as vector, T.vectorized(step) as lane:
+            c = vector * step + lane
+            for i in range(n):
+                values = to_input(self.by, [half[i, j, c] for j in range(n)], self.element)
+                for j, value in enumerate(values):
+                    T.buffer_store(numbers, value, [i * n + j, row * WORD + first + c])
+
+    def add(
+        self, sums: Buffer, first: int, factor: Expr, weight: Buffer, place: tuple[Expr, ...]
+    ) -> None:
+        panel, e, step = place
+        lanes = T.Ramp(first, 1, LANES)
+        pairs = (T.Broadcast(factor, LANES), weight[panel, e, self.header + step, lanes])
+        value = T.call_llvm_pure_intrin(
+            "int32x16",
+            "llvm.x86.avx512.vpdpwssd.512",
+            sums[lanes],
+            *(T.reinterpret("int16x32", pair) for pair in pairs),
+        )
+        T.buffer_store(sums, value, [lanes])
+
+    def product(self, total: Expr, weight: Buffer, place: tuple[Expr, ...], k: Expr) -> Expr:
+        return T.Cast("float32", total) * T.reinterpret("float32", weight[*place, 0, k])
