@@ -65,6 +65,8 @@ MAX_SCRATCH_BYTES = 48 << 20
 # weights from the cache, what a strip costs beside its products for each of its sums, a parallel
 # loop.
 TRANSFORM, WEIGHTS, OVERHEAD, BARRIER = 18, 6, 4, 20_000
+# The first where maps are of fewer bits.
+TRANSFORM_FEWER_BITS = 10
 
 # Vectors of channels transformed together: one dimension for all, then the other, through a
 # buffer in the L1 cache. All at once would be more values than there are registers.

@@ -59,7 +59,7 @@ def template(conv: Conv, machine: Machine) -> Template:
     return Template(
         "winograd2-bfloat16",
         blocks(words, machine),
-        partial(winograd.cost, words, machine, M),
+        partial(winograd.cost, words, machine, M, transform=winograd.TRANSFORM_FEWER_BITS),
         partial(kernel, conv, machine),
     )
 

@@ -42,8 +42,6 @@ WORD = 2
 """The numbers of a word."""
 MAX_VECTORS = 2
 """A step multiplies twice as much as one of floats: wider ones wait for the cache."""
-TRANSFORM = 10
-"""As in `winograd.cost`: maps of bytes are moved sooner than those of floats."""
 MAX_CHANNELS = 512
 """The more are summed, the coarser are the weights: with so many as coarse as in eight bits."""
 LARGEST_SUM, LARGEST = 2**31 - 1, 2**15 - 1
@@ -75,7 +73,7 @@ def template(conv: Conv, machine: Machine) -> Template:
     return Template(
         "winograd4-int16",
         blocks(words, machine),
-        partial(winograd.cost, words, machine, M, transform=TRANSFORM),
+        partial(winograd.cost, words, machine, M, transform=winograd.TRANSFORM_FEWER_BITS),
         partial(kernel, conv, machine),
     )
 
