@@ -234,7 +234,7 @@ def meaning(buffer: Array, map: Map, scale: float) -> Array:
 
 WINOGRAD_ERROR = 6e-3
 """Relative, in L2. In bfloat16 rounding the output alone costs 1.7e-3, and rounding weights as
-much; in int8 the transformed weights are rounded, to some ten bits."""
+much; in int8 the transformed weights are rounded."""
 
 
 def check(run: Any, workload: Few, made: Kernel, seed: int = 0) -> None:

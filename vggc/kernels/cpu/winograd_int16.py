@@ -3,8 +3,8 @@
 The stages are those of `winograd`, by the points 0, ±1, ±2 and infinity. Of these the transform of
 the input has whole coefficients, that of a uint8 fits 16 bits, and is exact. Transformed weights
 are rounded: each output channel has a scale for each of the 36 elements, such that no input
-whatever makes a sum overflow. That leaves them some ten bits, which is more than the eight of the
-weights that they are made of (`tests/test_winograd_int16.py`).
+whatever makes a sum overflow. That leaves normal weights 14 bits with 64 channels and 11 with 512,
+which costs less than the eight bits did that they come in (`tests/test_winograd_int16.py`).
 
 Two products a lane are half of what `vpdpbusd` gives the direct convolution, a fourth of as many
 are left to be done.
@@ -43,7 +43,7 @@ WORD = 2
 MAX_VECTORS = 2
 """A step multiplies twice as much as one of floats: wider ones wait for the cache."""
 MAX_CHANNELS = 512
-"""The more are summed, the coarser are the weights: with so many as coarse as in eight bits."""
+"""The more are summed, the coarser the weights: with so many it costs what their eight bits do."""
 LARGEST_SUM, LARGEST = 2**31 - 1, 2**15 - 1
 
 
