@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from vggc.cli import main
 from vggc.driver import Program
@@ -20,7 +20,7 @@ from vggc.source import Source
 from vggc.syntax.parse import parse
 
 # A timing never decides a test.
-settings.register_profile("vggc", deadline=None)
+settings.register_profile("vggc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("vggc")
 
 TINY = """

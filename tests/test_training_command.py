@@ -159,13 +159,14 @@ def test_a_loss_that_explodes_fails_the_run(folder: Path) -> None:
     assert "try `--lr 100`" in done.stderr
 
 
-def test_a_training_that_no_memory_holds_is_refused_before_it_begins(tmp_path: Path) -> None:
+def test_a_training_that_no_memory_holds_is_refused_before_it_begins(
+    tmp_path: Path, vggc_here: Callable[..., tuple[object, str, str]]
+) -> None:
     spec = tmp_path / "big.vgg"
     spec.write_text("net big input 3x32x32 fc-1000000 ×2 | fc-10 | softmax")
-    command = [sys.executable, "-m", "vggc", "train", spec, "--out", tmp_path / "run"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "does not fit into this machine's memory" in done.stderr
+    code, _, error = vggc_here("train", spec, "--out", tmp_path / "run")
+    assert code == 2
+    assert "does not fit into this machine's memory" in error
     assert not (tmp_path / "run").exists()
 
 
