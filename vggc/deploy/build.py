@@ -7,7 +7,7 @@ import platform
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import inf, sqrt
+from math import inf
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,6 +33,7 @@ from vggc.deploy.artifact import (
     outputs_of,
 )
 from vggc.deploy.calibrate import calibrate, read_images
+from vggc.deploy.error_budget import share_of_error, within_budget
 from vggc.deploy.quantize import Range, Tensors, digest, lowered_weights
 from vggc.deploy.targets import tvm_target
 from vggc.diagnostics import UserError
@@ -107,30 +108,6 @@ def error_budget(target: Target, precision: Precision, asked: float | None) -> f
     raise UserError(mistakes.GivenInVain(None, "--max-error", reason, ""))
 
 
-def share_of_error(calls: Plan, target: Target, budget: float) -> float:
-    """The error that each layer may add for all together to stay within `budget`.
-
-    Layers round independently of one another, so that their errors add in squares. A layer that
-    cannot add its part leaves the rest to the others.
-    """
-    if target.kind == "cuda":
-        return budget
-    from vggc.kernels import cpu
-
-    machine = cpu.Machine.of(tvm_target(target))
-    worst = [
-        max((template.error for template in cpu.templates(step.workload, machine)), default=0.0)
-        for step in calls.steps
-    ]
-    left, share = budget**2, budget
-    for number, error in enumerate(sorted(worst)):
-        share = sqrt(left / (len(worst) - number))
-        if error > share:
-            break
-        left -= error**2
-    return share
-
-
 def kernels_for(target: Target, choice_of: Chosen = by_cost, max_error: float = inf) -> KernelOf:
     """The kernels for a target; each not chosen adds an error of at most `max_error`."""
     match target.kind:
@@ -194,7 +171,8 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
     weights = folded.weights(job.weights)
     calls = planned(job.graph, job.batch, job.target, job.precision)
     share = share_of_error(calls, job.target, job.max_error)
-    choices = {step.workload: job.choice_of(step.workload, share) for step in calls.steps}
+    wished = {step.workload: job.choice_of(step.workload, share) for step in calls.steps}
+    choices = within_budget(calls, job.target, wished, job.max_error)
     code = lower(calls, kernels_for(job.target, choices.get, share))
     ranges: dict[str, Range] = {}
     if job.precision == "int8":
