@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tvm
+from click.testing import CliRunner
 from test_kernels_cpu import AVX2, HOST, library
 
+from vggc.cli import cli
+from vggc.deploy.artifact import read_manifest
+from vggc.deploy.verify import verify
+from vggc.driver import load
 from vggc.ir.ops import RELU
 from vggc.kernels.cpu import Machine, block_float, choices, kernel
-from vggc.kernels.cpu.block_float import FORMATS, BlockFloatColumns, Format
+from vggc.kernels.cpu.block_float import FORMATS, BlockFloatColumns, Format, error_of
 from vggc.kernels.cpu.columns import ColumnKnobs
 from vggc.kernels.workloads import Dense, Map
+from vggc.weights import save
 
 SHAPES = {
     "one piece": ((70, 300), 300, 8, 8),
@@ -87,6 +95,50 @@ def test_normal_weights_are_off_by_what_the_template_says(form: Format) -> None:
     off = packing.unpack(packing.pack(weight)) - weight.astype(float)
     error = np.linalg.norm(off) / np.linalg.norm(weight)
     assert error == pytest.approx(form.error, rel=0.05)
+
+
+@by_format
+def test_the_error_with_a_weight_is_told_beside_those_of_usual_size(form: Format) -> None:
+    rng = np.random.default_rng(0)
+    dense = Dense(1, 2048, 64, RELU, Map(1, 2, 2, 512))
+    weight = rng.standard_normal(dense.weight_shape, np.float32)
+    assert error_of(dense, form, weight) == pytest.approx(form.error, rel=0.1)
+    # By whole maps: pieces are in the order in which a map lies in memory.
+    channel = weight.copy()
+    channel.reshape(64, 512, 4)[:, 7] *= 1e4
+    assert error_of(dense, form, channel) > 1e3 * form.error
+    pruned = np.where(rng.random(weight.shape) < 0.9, 0, weight)
+    assert error_of(dense, form, pruned) == inf
+    assert error_of(dense, form, np.zeros_like(weight)) == 0
+
+
+def test_weights_beside_far_larger_ones_that_are_not_used_are_not_rounded_away(
+    tmp_path: Path,
+) -> None:
+    """Their inputs are zero whatever the image: each is behind a ReLU with a bias below zero."""
+    spec = tmp_path / "net.vgg"
+    spec.write_text("net wide input 3x16x16 | fc-600 | fc-700 | fc-10")
+    program = load(str(spec))
+    rng = np.random.default_rng(0)
+    weights = {
+        name: rng.standard_normal(each.shape, np.float32) / np.float32(np.sqrt(each.shape[-1]))
+        for name, each in program.graph.all_weights.items()
+    }
+    found = {}
+    for kind in ("usual", "far larger"):
+        if kind == "far larger":
+            weights["fc1.weight"][:20], weights["fc1.bias"][:20] = 0, -1
+            weights["fc2.weight"][:, :20] *= 1e4
+        save(tmp_path / f"{kind}.safetensors", weights)
+        folder = tmp_path / kind
+        options = ["--weights", str(tmp_path / f"{kind}.safetensors"), "--no-db"]
+        CliRunner().invoke(
+            cli, ["compile", str(spec), "-o", str(folder), *options], catch_exceptions=False
+        )
+        found[kind] = [entry.algorithm for entry in read_manifest(folder).kernels]
+        assert all(each.passed for each in verify(folder))
+    assert "gemv-bfp20" in found["usual"]
+    assert found["far larger"].count("gemv") > found["usual"].count("gemv")
 
 
 @by_format

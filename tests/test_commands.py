@@ -273,6 +273,14 @@ def test_an_error_that_decides_nothing_is_a_mistake(
     assert "`--max-error` has nothing to say here" in error
 
 
+@pytest.mark.parametrize("error", ["nan", "inf", "-1e-9", "1.1", "little"])
+@pytest.mark.parametrize("command", ["compile", "tune"])
+def test_an_error_that_is_no_share_is_a_mistake(vggc_here: Here, command: str, error: str) -> None:
+    code, _, told = vggc_here(command, "vgg11", f"--max-error={error}")
+    assert code == 2
+    assert f"'{error}' is no number from 0 to 1" in told
+
+
 def test_a_cuda_artifact_holds_machine_code_and_asks_for_a_gpu(vggc: Vggc, tiny_file: Path) -> None:
     vggc("compile", tiny_file, "--target", "cuda", "--arch", "sm_80,sm_90", "-o", "art")
     library = (vggc.folder / "art" / "lib.so").read_bytes()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from math import prod
 from typing import Any
 
@@ -17,7 +16,7 @@ from test_kernels_cpu import AVX2, CONVS, HOST, check, conv, library, pooled
 
 from vggc.backends.plan import Plan
 from vggc.deploy.build import lowered, planned
-from vggc.deploy.error_budget import share_of_error, within_budget
+from vggc.deploy.error_budget import allotment, share_of_error
 from vggc.deploy.targets import resolve, tvm_target
 from vggc.driver import load
 from vggc.kernels.cpu import Machine, choices, kernel, templates, winograd
@@ -119,10 +118,10 @@ def errors(workload: Workload) -> dict[str, float]:
     return {each.algorithm: each.error for each in templates(workload, here())}
 
 
-def together(calls: Plan, chosen: Callable[[Workload], str | None]) -> float:
-    """What the layers of a net add, by the algorithm chosen for each."""
-    found = ((step.workload, chosen(step.workload)) for step in calls.steps)
-    return sum(errors(work)[algorithm] ** 2 for work, algorithm in found if algorithm) ** 0.5
+def together(calls: Plan, chosen: Mapping[Workload, Choice]) -> float:
+    """What the layers of a net add, by the choice for each."""
+    found = (step.workload for step in calls.steps if step.workload in chosen)
+    return sum(errors(work)[chosen[work].algorithm] ** 2 for work in found) ** 0.5
 
 
 @pytest.mark.parametrize("budget", [0, 1e-7, 1e-6, 1e-5, 1e-4])
@@ -130,18 +129,15 @@ def test_layers_share_the_error_of_a_net_in_squares(budget: float) -> None:
     """What VGG-16's layers add is within the budget; with more for each it would be beyond."""
     calls = planned(load("vgg16").graph, 1, resolve("cpu"), "float32")
 
-    def least(share: float) -> Callable[[Workload], str | None]:
-        def of(workload: Workload) -> str | None:
-            found = choices(workload, here(), share)
-            return found[0].algorithm if found else None
-
-        return of
+    def of_least_cost(share: float) -> dict[Workload, Choice]:
+        found = {step.workload: choices(step.workload, here(), share) for step in calls.steps}
+        return {work: offered[0] for work, offered in found.items() if offered}
 
     share = share_of_error(calls, resolve("cpu"), budget)
-    assert together(calls, least(share)) <= budget
+    assert together(calls, of_least_cost(share)) <= budget
     levels = sorted({error for step in calls.steps for error in errors(step.workload).values()})
     if more := [level for level in levels if level > share]:
-        assert together(calls, least(more[0])) > budget
+        assert together(calls, of_least_cost(more[0])) > budget
     else:
         assert budget == 1e-4
 
@@ -150,29 +146,22 @@ def test_measured_choices_that_are_beyond_the_error_of_a_net_give_way() -> None:
     """Those that add most, to the choices of least cost."""
     target = resolve("cpu")
     calls = planned(load("vgg16").graph, 1, target, "float32")
-    works = [step.workload for step in calls.steps if isinstance(step.workload, Conv)]
-    measured: dict[Workload, Choice | None] = {
-        work: next((each for each in choices(work, here()) if each.algorithm == "winograd6"), None)
-        for work in works
+    measured = {
+        step.workload: choice
+        for step in calls.steps
+        for choice in reversed(choices(step.workload, here()))
+        if choice.algorithm == "winograd6"
     }
-
-    def algorithm(
-        chosen: Mapping[Workload, Choice | None], share: float, of: Workload
-    ) -> str | None:
-        found = chosen.get(of) or next(iter(choices(of, here(), share)), None)
-        return found.algorithm if found else None
-
+    assert len(measured) > 8
     for budget in (1e-5, 1.5e-5, 1e-4):
-        share = share_of_error(calls, target, budget)
-        kept = within_budget(calls, target, measured, budget)
-        assert together(calls, partial(algorithm, kept, share)) <= budget
-        given_way = [work for work in works if measured[work] and not kept[work]]
-        assert all(kept[work] in (measured[work], None) for work in works)
-        still = [errors(work)["winograd6"] for work in works if kept[work]]
-        if budget == 1e-4:
-            assert not given_way
-        else:
-            assert min(errors(work)["winograd6"] for work in given_way) >= max(still)
+        may = allotment(calls, target, budget)
+        kept = may.kept(measured)
+        assert kept.items() <= measured.items()
+        assert together(calls, may.by_cost | kept) <= budget
+        given_way = [errors(work)["winograd6"] for work in measured if work not in kept]
+        still = [errors(work)["winograd6"] for work in kept]
+        assert min(given_way, default=1) >= max(still)
+        assert (not given_way) == (budget == 1e-4)
 
 
 def test_a_net_keeps_to_its_error() -> None:

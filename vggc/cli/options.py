@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import nan
 
 import click
 
@@ -26,8 +27,25 @@ class ImageSize(click.ParamType[tuple[int, int]]):
         return height, width
 
 
+class Share(click.ParamType[float]):
+    """A number from 0 to 1; what is not a number is none of them."""
+
+    name = "0 to 1"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = nan
+        if not 0 <= number <= 1:
+            self.fail(f"{value!r} is no number from 0 to 1", param, ctx)
+        return number
+
+
 IMAGE_SIZE = ImageSize()
 BATCH = click.IntRange(1, 1024)
 THREADS = click.IntRange(1, 1024)
-MAX_ERROR = click.FloatRange(0, 1)
+MAX_ERROR = Share()
 PRECISION = click.Choice(["float32", "bf16", "int8"])

@@ -33,7 +33,7 @@ from vggc.deploy.artifact import (
     outputs_of,
 )
 from vggc.deploy.calibrate import calibrate, read_images
-from vggc.deploy.error_budget import share_of_error, within_budget
+from vggc.deploy.error_budget import allotment
 from vggc.deploy.quantize import Range, Tensors, digest, lowered_weights
 from vggc.deploy.targets import tvm_target
 from vggc.diagnostics import UserError
@@ -108,14 +108,14 @@ def error_budget(target: Target, precision: Precision, asked: float | None) -> f
     raise UserError(mistakes.GivenInVain(None, "--max-error", reason, ""))
 
 
-def kernels_for(target: Target, choice_of: Chosen = by_cost, max_error: float = inf) -> KernelOf:
-    """The kernels for a target; each not chosen adds an error of at most `max_error`."""
+def kernels_for(target: Target, choice_of: Chosen) -> KernelOf:
+    """The kernels for a target; that of least cost where nothing is chosen."""
     match target.kind:
         case "cpu":
             from vggc.kernels import cpu
 
             machine = cpu.Machine.of(tvm_target(target))
-            return lambda workload: cpu.kernel(workload, machine, choice_of(workload), max_error)
+            return lambda workload: cpu.kernel(workload, machine, choice_of(workload))
         case "cuda":
             from vggc.kernels import cuda
 
@@ -136,8 +136,7 @@ def lowered(
 ) -> tuple[Plan, Lowered]:
     """The calls of a compiled net, folded, and the kernels behind them, by stated cost."""
     calls = planned(graph, batch, target, precision)
-    share = share_of_error(calls, target, max_error)
-    return calls, lower(calls, kernels_for(target, max_error=share))
+    return calls, lower(calls, kernels_for(target, allotment(calls, target, max_error).by_cost.get))
 
 
 def lowered_again(folder: Path, graph: Graph, manifest: Manifest) -> tuple[Plan, Lowered]:
@@ -170,10 +169,10 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
     folded = fold(job.graph)
     weights = folded.weights(job.weights)
     calls = planned(job.graph, job.batch, job.target, job.precision)
-    share = share_of_error(calls, job.target, job.max_error)
-    wished = {step.workload: job.choice_of(step.workload, share) for step in calls.steps}
-    choices = within_budget(calls, job.target, wished, job.max_error)
-    code = lower(calls, kernels_for(job.target, choices.get, share))
+    may = allotment(calls, job.target, job.max_error, weights)
+    wished = {each: job.choice_of(each, may.share) for each in may.offers}
+    measured = may.kept({each: choice for each, choice in wished.items() if choice})
+    code = lower(calls, kernels_for(job.target, (may.by_cost | measured).get))
     ranges: dict[str, Range] = {}
     if job.precision == "int8":
         images = read_images(job.images, job.preprocessing)
@@ -200,7 +199,7 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
             weights_from=job.weights_from,
             float32_sha256=digest(weights),
             weights={name: packed[name].shape for name in calls.weights},
-            kernels=_entries(job.target, calls, code.kernels, choices),
+            kernels=_entries(job.target, calls, code.kernels, measured),
             files=files,
         )
         manifest = replace(manifest, sha256=manifest.digest)
@@ -271,10 +270,11 @@ def _entries(
     target: Target,
     calls: Plan,
     kernels: tuple[Kernel, ...],
-    choices: Mapping[Workload, Choice | None],
+    measured: Mapping[Workload, Choice],
 ) -> tuple[KernelEntry, ...]:
     chosen_by = {
-        workload: _chosen_by(target, workload, choice) for workload, choice in choices.items()
+        each: _chosen_by(target, each, measured.get(each))
+        for each in {step.workload for step in calls.steps}
     }
     return tuple(
         KernelEntry(

@@ -1,4 +1,4 @@
-"""How much each layer's arithmetic may add to the error of a net.
+"""How much each layer's arithmetic may add to the error of a net, and what it then chooses.
 
 Layers round independently of one another, so that their errors add in squares
 (docs/kernels.md). Each may add the same, as much as leaves all together within the budget.
@@ -6,88 +6,129 @@ Layers round independently of one another, so that their errors add in squares
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vggc.backends.plan import Plan
 from vggc.deploy.artifact import Target
 from vggc.deploy.targets import tvm_target
-from vggc.kernels.workloads import Choice, Workload
+from vggc.kernels.workloads import Choice, Dense, Workload
+from vggc.weights import Weights
 
 
 @dataclass(frozen=True)
 class Offer:
-    """An algorithm for a workload: the least cost of its knobs, and what it adds to the error."""
+    """An algorithm for a workload: its least cost, by which choice, and what it adds."""
 
     cost: tuple[float, ...]
     error: float
-    algorithm: str
+    choice: Choice
 
 
-Choices = dict[Workload, Choice | None]
-"""By workload the choice that was measured, None for that of least stated cost."""
+@dataclass(frozen=True)
+class Allotment:
+    """The algorithms that a net may take within an error.
+
+    `workloads` are those of its calls, each as often as it is called.
+    """
+
+    workloads: tuple[Workload, ...]
+    offers: Mapping[Workload, tuple[Offer, ...]]
+    budget: float
+
+    @cached_property
+    def share(self) -> float:
+        """The most that a layer may add, such that all choices of least cost stay within budget.
+
+        It is what one of the algorithms adds, which there is to choose among.
+        """
+        errors = {each.error for found in self.offers.values() for each in found}
+        for share in sorted(errors, reverse=True):
+            if self._together(self._least_costs(share)) <= self.budget**2:
+                return share
+        return 0.0
+
+    @property
+    def by_cost(self) -> dict[Workload, Choice]:
+        """The choices of least cost, each within the share."""
+        return {each: offer.choice for each, offer in self._least_costs(self.share).items()}
+
+    def kept(self, measured: Mapping[Workload, Choice]) -> dict[Workload, Choice]:
+        """Those of the measured choices that the budget allows beside the others.
+
+        They may add more than those of least cost, from which the share is told: then those
+        give way that add most.
+        """
+        kept = dict(measured)
+        offers = self._least_costs(self.share) | {
+            workload: self._offer(workload, choice) for workload, choice in kept.items()
+        }
+        while kept and self._together(offers) > self.budget**2:
+            largest = max(kept, key=lambda each: offers[each].error)
+            del kept[largest]
+            offers[largest] = self._least_costs(self.share)[largest]
+        return kept
+
+    def _least_costs(self, share: float) -> dict[Workload, Offer]:
+        return {
+            workload: min(
+                (each for each in found if each.error <= share), key=lambda each: each.cost
+            )
+            for workload, found in self.offers.items()
+        }
+
+    def _offer(self, workload: Workload, choice: Choice) -> Offer:
+        """That of a choice's algorithm."""
+        found = self.offers[workload]
+        return next(each for each in found if each.choice.algorithm == choice.algorithm)
+
+    def _together(self, offers: Mapping[Workload, Offer]) -> float:
+        """The square of what all layers add."""
+        return sum(offers[each].error ** 2 for each in self.workloads if each in offers)
+
+
+def allotment(
+    calls: Plan, target: Target, budget: float, weights: Weights | None = None
+) -> Allotment:
+    """What the calls of a plan may choose within a budget; on GPUs there is nothing to choose.
+
+    Some algorithms add more with some weights than with usual ones, which `weights` tells, those
+    of the folded net.
+    """
+    found: dict[Workload, list[str]] = {}
+    for step in calls.steps:
+        found.setdefault(step.workload, []).extend(step.weights[:1])
+    offers = {}
+    if target.kind == "cpu":
+        for workload, names in found.items():
+            # Those of other workloads lie in memory in other shapes, and nothing asks for them.
+            known = weights if isinstance(workload, Dense) and weights else {}
+            of = [known[name] for name in names if name in known]
+            if some := tuple(_offers(workload, target, of)):
+                offers[workload] = some
+    return Allotment(tuple(step.workload for step in calls.steps), offers, budget)
 
 
 def share_of_error(calls: Plan, target: Target, budget: float) -> float:
-    """The most that a layer may add, such that all choices of least cost stay within `budget`.
-
-    It is what one of the algorithms adds, which there is to choose among.
-    """
-    offers = _offers(calls, target)
-    for share in sorted({each.error for found in offers.values() for each in found}, reverse=True):
-        if _together(calls, offers, {}, share) <= budget**2:
-            return share
-    return 0.0
+    """The most that a layer may add, with usual weights."""
+    return allotment(calls, target, budget).share
 
 
-def within_budget(
-    calls: Plan, target: Target, choices: Mapping[Workload, Choice | None], budget: float
-) -> Choices:
-    """Choices, each within `share_of_error`, of which as many are kept as the budget allows.
-
-    Measured ones may add more than those of least cost, from which that share is told: then
-    those give way that add most.
-    """
-    offers, share = _offers(calls, target), share_of_error(calls, target, budget)
-    kept = dict(choices)
-    while _together(calls, offers, kept, share) > budget**2:
-        measured = [workload for workload, choice in kept.items() if choice]
-        if not measured:
-            break
-        kept[max(measured, key=lambda each: _error(offers[each], kept[each], share))] = None
-    return kept
-
-
-def _offers(calls: Plan, target: Target) -> dict[Workload, list[Offer]]:
-    """The algorithms for each workload that leaves a choice; on GPUs there is none."""
-    if target.kind == "cuda":
-        return {}
+def _offers(
+    workload: Workload, target: Target, weights: Sequence[NDArray[np.float32]]
+) -> Iterator[Offer]:
     from vggc.kernels import cpu
 
-    machine = cpu.Machine.of(tvm_target(target))
-    found: dict[Workload, list[Offer]] = {}
-    for workload in {step.workload for step in calls.steps}:
-        offers = []
-        for template in cpu.templates(workload, machine):
-            if costs := [template.cost(knobs) for knobs in template.knobs]:
-                offers.append(Offer(min(costs), template.error, template.algorithm))
-        if offers:
-            found[workload] = offers
-    return found
-
-
-def _together(
-    calls: Plan,
-    offers: Mapping[Workload, list[Offer]],
-    choices: Mapping[Workload, Choice | None],
-    share: float,
-) -> float:
-    """The square of what all layers add."""
-    workloads = [step.workload for step in calls.steps if step.workload in offers]
-    return sum(_error(offers[each], choices.get(each), share) ** 2 for each in workloads)
-
-
-def _error(offers: list[Offer], choice: Choice | None, share: float) -> float:
-    if choice:
-        return max(each.error for each in offers if each.algorithm == choice.algorithm)
-    return min((each.cost, each.error) for each in offers if each.error <= share)[1]
+    for template in cpu.templates(workload, cpu.Machine.of(tvm_target(target))):
+        least = min(
+            ((template.cost(knobs), template.choice(knobs)) for knobs in template.knobs),
+            key=lambda each: each[0],
+            default=None,
+        )
+        if least:
+            errors = [template.error_with(weight) for weight in weights]
+            yield Offer(least[0], max(errors, default=template.error), least[1])
