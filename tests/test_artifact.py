@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from vggc.deploy.bench import bench
 from vggc.deploy.build import Job, build_artifact
 from vggc.deploy.runtime import Session
 from vggc.deploy.targets import resolve
-from vggc.deploy.verify import TOLERANCE, verify
+from vggc.deploy.verify import TOLERANCE, Comparison, verify
 from vggc.diagnostics import UserError
 from vggc.driver import Program
 from vggc.records import MalformedError, from_json
@@ -88,9 +89,37 @@ def test_verify_names_the_first_layer_that_departs(
         return replace(made_of, weights={**made_of.weights, "conv2_1.weight": wrong})
 
     monkeypatch.setattr(module, "original_weights", with_one_wrong_weight)
-    result = verify(tiny_artifact())[0]
+    folder = tiny_artifact()
+    result = verify(folder)[0]
     assert not result.passed
     assert result.first_departure == "conv2_1"
+    shown = CliRunner().invoke(cli, ["verify", str(folder)])
+    assert str(shown.exception) == (
+        f"{folder} does not compute its net on random: its relative L2 error is "
+        f"{result.error:.2e}, and is to be under 1e-05; the first layer that departs is conv2_1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({}, None),
+        ({"error": 0.2}, "its relative L2 error is 2.00e-01, and is to be under 0.15"),
+        ({"error": float("nan")}, "its relative L2 error is nan, and is to be under 0.15"),
+        ({"agreeing": 39}, None),
+        (
+            {"agreeing": 38},
+            "the best class is the same on 38 of the images (95.0%), and is to be on 97%",
+        ),
+        ({"agreeing": 38, "judged": False}, None),
+        ({"agreeing": 0, "images": 1}, "the best class is another"),
+    ],
+    ids=str,
+)
+def test_a_comparison_says_what_does_not_do(changes: dict[str, Any], fault: str | None) -> None:
+    made = Comparison("40 images", "int8", 1e-3, 40, 40, True, (), (), "seed 0")
+    found = replace(made, **changes)
+    assert (found.fault, found.passed) == (fault, fault is None)
 
 
 def test_running_needs_no_pytorch(tiny_artifact: Make, tmp_path: Path) -> None:
@@ -391,6 +420,40 @@ def test_weights_that_do_not_fit_their_library_are_refused(tiny_artifact: Make) 
     files = {**manifest["files"], path.name: {"sha256": now.sha256, "bytes": now.bytes}}
     edit_manifest(folder, files=files)
     assert "`fc5.bias` has the shape (3,)" in refusal(folder)
+
+
+def test_a_manifest_that_no_writer_ever_ends_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "manifest.json")
+    assert "manifest.json is not a file" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"algorithm": "nonsense"}, "is computed by "),
+        ({"chosen_by": "only", "algorithm": "nonsense"}, "is computed by "),
+        ({"macs": -5}, "a kernel multiplies less than nothing"),
+        ({"macs": 5}, "is computed by "),
+    ],
+    ids=str,
+)
+def test_a_manifest_tells_the_kernels_that_there_are(
+    tiny_artifact: Make, change: dict[str, Any], reason: str
+) -> None:
+    folder = tiny_artifact()
+    kernels = json.loads((folder / "manifest.json").read_text())["kernels"]
+    last = {**kernels[-1], **change}
+    edit_manifest(folder, kernels=[*kernels[:-1], last])
+    with pytest.raises(UserError, match=reason):
+        verify(folder)
+
+
+@pytest.mark.parametrize("cores", [0, -3, "two"])
+def test_a_number_of_cores_is_one_or_more(tiny_artifact: Make, cores: object) -> None:
+    folder = tiny_artifact()
+    target = json.loads((folder / "manifest.json").read_text())["target"]
+    edit_manifest(folder, target={**target, "attrs": {**target["attrs"], "num-cores": cores}})
+    assert "num-cores is no number from 1 on" in refusal(folder)
 
 
 def test_a_folder_without_manifest_and_a_file_are_no_artifacts(tmp_path: Path) -> None:

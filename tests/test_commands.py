@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -259,6 +260,28 @@ def test_a_cpu_that_there_is_none_of_is_a_mistake(
     assert code == 2
     assert told in error
     assert not artifact.exists()
+
+
+@pytest.mark.parametrize("command", ["run", "verify", "bench"])
+def test_more_threads_than_processors_are_a_mistake(vggc_here: Here, command: str) -> None:
+    """They would wait for each other, for minutes."""
+    too_many = (os.cpu_count() or 1) + 1
+    code, _, error = vggc_here(command, "artifact", "--threads", too_many)
+    assert code == 2
+    assert f"{too_many} threads are too many: this machine has " in error
+
+
+def test_compile_says_how_to_tune_what_was_compiled(vggc_here: Here, tmp_path: Path) -> None:
+    spec, folder = tmp_path / "a net.vgg", tmp_path / "an artifact"
+    spec.write_text("net deep input 3x16x16\n conv3-16")
+    options = ["--batch", "2", "--input", "12x14", "--mcpu", "haswell", "--max-error", "1e-06"]
+    code, _, told = vggc_here("compile", spec, *options, "--threads", 1, "-o", folder)
+    assert code == 0
+    assert (
+        f"`vggc tune '{spec}' --mcpu haswell --batch 2 --input 12x14 --max-error 1e-06 "
+        "--threads 1` measures"
+    ) in told
+    assert f"vggc verify '{folder}'" in told
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def draws(form: Format, seed: int, count: int) -> Iterator[Conv]:
         zero = rng.choice([0, 128]) if form == "uint8" else 0
         halo = max(padding) + size(0, 1)
         source = Map(size(1, 3), *extents, size(1, 40), halo, form, zero)
-        act = rng.choice([None, RELU, *ACTIVATIONS.values()])
+        act = rng.choice([None, RELU, rng.choice(list(ACTIVATIONS.values()))])
         formats: list[Format] = ["float32", form]
         target = rng.choice(formats)
         out = (size(0, 2), target, rng.choice([0, 128]) if target == "uint8" else 0)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import graph_of
@@ -44,7 +43,7 @@ def test_every_call_is_timed_and_weighed(tiny: Program, tiny_artifact: Make) -> 
     conv = by_layer["conv1_1"]
     assert conv.macs == 2 * 16 * 16 * 8 * 27
     assert conv.compute_share == pytest.approx(
-        2 * conv.real_macs / conv.seconds / found.limits.flops
+        2 * conv.real_macs / conv.seconds / found.limits.float32_flops
     )
     # fc3 reads 2×16×4×4 floats and its weights, and writes 2×24.
     weights = stored_tensors(folder / "weights.safetensors")
@@ -100,6 +99,27 @@ def test_real_arithmetic_is_what_the_kernel_states(
     found = {call.layer: call for call in profile(folder, threads=1, rounds=1).calls}
     assert found["conv1_2"].real_macs == 7 < found["conv1_2"].macs
     assert found["conv1_1"].real_macs == found["conv1_1"].macs
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "peak"),
+    [
+        ("direct-uint8", 400),
+        ("direct-bfloat16", 400),
+        ("winograd2-bfloat16", 400),
+        ("winograd4-int16", 200),
+        ("columns-uint8", 100),
+        ("columns-bfloat16", 100),
+        ("grouped", 100),
+        ("depthwise", 100),
+        ("gemv-bfp20", 100),
+    ],
+)
+def test_a_kernel_stands_beside_the_peak_of_what_it_multiplies_in(
+    algorithm: str, peak: float
+) -> None:
+    entry = KernelEntry("a", "a", "Conv", algorithm, {}, "cost model", 10)
+    assert module._peak(entry, Limits(400, 100, 1)) == peak
 
 
 @pytest.mark.parametrize(
@@ -234,15 +254,3 @@ def test_kernels_of_a_gpu_are_not_timed(
         f"  the artifact {folder} is for GPUs, whose kernels end some time after they are called\n"
         f"  help: use NVIDIA's profiler: `nsys profile vggc run {folder} --input FILE`"
     )
-
-
-def test_limits_are_told_apart_by_what_a_call_multiplies_in() -> None:
-    """Only convolutions and dense layers of an int8 artifact multiply in int8."""
-    limits = Limits(flops=4.0, float32_flops=1.0, bandwidth=1.0)
-    graph = graph_of("conv3-8 | pool | fc-10")
-    kernels = entries(graph)
-    manifest = type("Manifest", (), {"kernels": kernels, "batch": 1})()
-    calls = module._calls(manifest, graph, [1.0] * len(kernels), [1] * len(kernels), limits)
-    conv = next(call for call in calls if call.macs)
-    assert conv.compute_share == 2 * conv.macs / 4
-    assert np.isclose(conv.memory_share, 1.0)

@@ -964,6 +964,36 @@ def test_compile_reads_the_default_database(
     assert of_nothing(CONV, inf) is None
 
 
+def test_measurements_for_another_number_of_threads_are_told(tmp_path: Path) -> None:
+    with opened(tmp_path) as database:
+        database.add(task(), task().choices[0], 2e-6)
+        database.add(task(threads=3), task(threads=3).choices[0], 2e-6)
+
+    def notes(threads: int, work: Workload) -> list[str]:
+        choice_of = choices_for(task().target, tmp_path, threads)
+        choice_of(work, inf)
+        return choice_of.notes
+
+    assert notes(1, CONV) == notes(3, CONV) == notes(2, DEEP) == []
+    assert notes(2, CONV) == [
+        "there are measurements for 1 and 3 threads, and none for 2: each number has its own"
+    ]
+
+
+def test_a_database_that_no_writer_ever_ends_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / RECORDS)
+    with pytest.raises(UserError, match="it is not a file"):
+        choices_for(resolve("cpu"), tmp_path, 1)
+
+
+def test_a_record_of_a_task_that_is_not_there_is_told_as_such(tmp_path: Path) -> None:
+    with opened(tmp_path) as database:
+        database.add(task(), task().choices[0], 2e-6)
+    (tmp_path / WORKLOADS).write_text("")
+    with pytest.raises(UserError, match=f"line 1 is of the task 0, and {WORKLOADS} has 0"):
+        choices_for(resolve("cpu"), tmp_path, 1)
+
+
 def of(algorithm: str) -> list[Choice]:
     """The choices of an algorithm for `DEEP` in order."""
     return [choice for choice in task(DEEP).choices if choice.algorithm == algorithm]

@@ -31,40 +31,45 @@ WEIGHTS = {
     "one": lambda rng, shape: np.arange(np.prod(shape)).reshape(shape) == 5,
 }
 each_kind = pytest.mark.parametrize("kind", WEIGHTS)
+each_zero = pytest.mark.parametrize("zero", [0, 128])
 
 
 def some(kind: str, shape: tuple[int, ...]) -> NDArray[np.int8]:
     return np.asarray(WEIGHTS[kind](np.random.default_rng(0), shape), np.int8)
 
 
-def numbers(packed: NDArray[np.int32]) -> NDArray[np.int16]:
+def numbers(packing: Int16Weight, weight: NDArray[np.int8]) -> NDArray[np.int16]:
     """`(panels, elements, panel, C)`."""
-    return np.ascontiguousarray(packed[:, :, 1:].transpose(0, 1, 3, 2)).view(np.int16)
+    words = packing.pack(weight)[:, :, packing.header :]
+    return np.ascontiguousarray(words.transpose(0, 1, 3, 2)).view(np.int16)
 
 
-def test_a_transformed_input_fits_16_bits_whatever_it_is() -> None:
+@each_zero
+def test_a_transformed_input_fits_16_bits_whatever_it_is(zero: int) -> None:
     matrix = transforms(POINTS).input
     assert (matrix == np.rint(matrix)).all()
-    assert largest_inputs().max() <= LARGEST
+    assert largest_inputs(zero).max() <= LARGEST
     # And so does all that is added up on the way, in either dimension.
     terms = np.abs(matrix).sum(1)
     assert 255 * np.outer(terms, terms).max() <= LARGEST
 
 
 @each_kind
+@each_zero
 @pytest.mark.parametrize("shape", [(5, 32, 3, 3), (40, 96, 3, 3), (33, 512, 3, 3)], ids=str)
-def test_no_input_makes_a_sum_overflow(kind: str, shape: tuple[int, ...]) -> None:
-    packed = Int16Weight(shape, 32).pack(some(kind, shape))
-    sizes = np.abs(numbers(packed).astype(np.int64))
-    sums = sizes.sum(3) * largest_inputs().astype(np.int64)[:, None]
+def test_no_input_makes_a_sum_overflow(kind: str, shape: tuple[int, ...], zero: int) -> None:
+    found = numbers(Int16Weight(shape, 32, zero), some(kind, shape))
+    sizes = np.abs(found.astype(np.int64))
+    sums = sizes.sum(3) * largest_inputs(zero).astype(np.int64)[:, None]
     assert sums.max() <= LARGEST_SUM
     assert sizes.max() <= LARGEST
 
 
 @each_kind
+@each_zero
 @pytest.mark.parametrize("shape", [(5, 32, 3, 3), (40, 96, 3, 3), (33, 512, 3, 3)], ids=str)
-def test_unpacking_gives_the_weight_back(kind: str, shape: tuple[int, ...]) -> None:
-    packing, weight = Int16Weight(shape, 32), some(kind, shape)
+def test_unpacking_gives_the_weight_back(kind: str, shape: tuple[int, ...], zero: int) -> None:
+    packing, weight = Int16Weight(shape, 32, zero), some(kind, shape)
     packed = packing.pack(weight)
     assert packed.shape == packing.packed_shape
     assert packed.flags.c_contiguous
@@ -84,8 +89,8 @@ def test_the_largest_sums_are_right(element: int, sign: int) -> None:
     x = np.where(sign * coefficients > 0, 255, 0).astype(np.uint8)
     x = np.broadcast_to(x[None, :, :, None], work.input.shape)
     weight = np.broadcast_to(some("any", (16, 1, 3, 3)), work.weight_shape)
-    packed = numbers(Int16Weight(work.weight_shape, 16).pack(weight))[0, element].astype(int)
-    reached = np.abs(packed.sum(1)).max() * largest_inputs()[element]
+    packed = numbers(Int16Weight(work.weight_shape, 16), weight)[0, element].astype(int)
+    reached = np.abs(packed.sum(1)).max() * largest_inputs(0)[element]
     assert 0.99 * LARGEST_SUM < reached <= LARGEST_SUM
 
     off, size = computed(work, np.ascontiguousarray(x), np.ascontiguousarray(weight))
@@ -105,18 +110,33 @@ def test_rounding_costs_less_than_the_eight_bits_of_weights(channels: int, error
     assert off < error * size
 
 
+@on_this_cpu
+@pytest.mark.parametrize("spread", [3, 30])
+def test_what_stands_for_zero_is_not_rounded(spread: int) -> None:
+    """Values that differ little from it are as exact as any."""
+    rng = np.random.default_rng(0)
+    work = conv(Map(1, 20, 20, 256, 1, "uint8", 128), 32, act=None)
+    values = np.rint(spread * rng.standard_normal((1, 20, 20, 256)))
+    x = np.full(work.input.shape, 128, np.uint8)
+    x[:, 1:-1, 1:-1] = np.clip(128 + values, 0, 255)
+    weight = np.clip(np.rint(32 * rng.standard_normal(work.weight_shape)), -127, 127)
+    off, size = computed(work, x, weight.astype(np.int8))
+    assert off < 6e-3 * size
+
+
 def computed(work: Conv, x: NDArray[np.uint8], weight: NDArray[np.int8]) -> tuple[float, float]:
     """The sizes of the error and of the exact output, in L2."""
     template = winograd_int16.template(work, Machine.of(HOST))
     made = template.kernel(min(template.knobs, key=template.cost))
     assert made.packing is not None
-    outputs = work.output.channels
-    one, nothing = np.ones(outputs, np.float32), np.zeros(outputs, np.float32)
+    one = np.ones(work.output.channels, np.float32)
+    zero = work.input.zero
+    bias = (-zero * weight.sum((1, 2, 3), int)).astype(np.float32)
     y = tvm.runtime.tensor(np.zeros(work.output.shape, np.float32))
-    library([made])(0)(*map(tvm.runtime.tensor, (x, made.packing.pack(weight), one, nothing)), y)
+    library([made])(0)(*map(tvm.runtime.tensor, (x, made.packing.pack(weight), one, bias)), y)
     halo = work.input.halo
     content = x[:, halo:-halo, halo:-halo] if halo else x
-    exact = exact_conv(work, content.astype(float), weight.astype(float), nothing)
+    exact = exact_conv(work, content.astype(float) - zero, weight.astype(float), 0 * one)
     found = y.numpy()
     assert found.shape == exact.shape
     return float(np.linalg.norm(found - exact)), float(np.linalg.norm(exact))

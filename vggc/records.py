@@ -131,6 +131,8 @@ def read_json(path: Path) -> Any:
     Raises:
         MalformedError: there is no such file, it is too large, or not JSON.
     """
+    if path.exists() and not path.is_file():
+        raise MalformedError(f"{path.name} is not a file")
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)

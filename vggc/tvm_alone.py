@@ -30,9 +30,13 @@ def _hidden(module: str) -> Iterator[None]:
 
 with _hidden("torch"):
     import tvm
+    import tvm_ffi
     from tvm.runtime.vm import VirtualMachine
 
     if not tvm._RUNTIME_ONLY:
         from tvm import relax
+
+# Ctrl-C in what TVM calls would come out of it as a RuntimeError without a word.
+tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)
 
 __all__ = ["VirtualMachine", "relax", "tvm"]

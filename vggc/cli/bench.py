@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vggc.cli import console
-from vggc.cli.options import THREADS
+from vggc.cli.options import THREADS_HERE
 from vggc.cli.sheet import Sheet
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ ENGINES = (
     metavar="ENGINE,…",
     help=f"{ENGINES}.  [default: torch, onnxruntime, openvino, mnn, ncnn, if they are installed]",
 )
-@click.option("--threads", type=THREADS, help="[default: all physical cores]")
+@click.option("--threads", type=THREADS_HERE, help="[default: all physical cores]")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=15, show_default=True)
 @click.option(
     "--calibrate",
@@ -157,7 +157,9 @@ def _layers(artifact: Path, threads: int | None, rounds: int, *, as_json: bool) 
         f"Sum of the kernels {1e3 * found.sum:.2f} ms, the whole net {1e3 * found.whole:.2f} ms, "
         f"and {1e3 * found.watched:.2f} ms with the clock that times the kernels.",
     )
-    title = f"{artifact}: medians of {rounds} passes, {found.threads} threads"
+    passes = console.count(rounds, "pass", "passes")
+    workers = console.count(found.threads, "thread")
+    title = f"{artifact}: medians of {passes}, {workers}"
     console.sheet(Sheet(title, header, rows, numbers, notes))
 
 
@@ -165,13 +167,14 @@ def _sheet(artifact: Path, timing: Timing, rounds: int) -> Sheet:
     rows = tuple(
         (
             name,
-            f"{timing.medians[name]:.1f}",
-            f"{min(times):.1f} to {max(times):.1f}",
+            f"{timing.medians[name]:.2f}",
+            f"{min(times):.2f} to {max(times):.2f}",
             f"{timing.ratios[name]:.2f}" if name in timing.ratios else "",
             f"{timing.errors[name]:.1e}" if name in timing.errors else "",
         )
         for name, times in timing.milliseconds.items()
     )
     header = ("engine", "median ms", "range ms", "vggc / engine", "scores differ by")
-    title = f"{artifact}: {rounds} interleaved rounds, {timing.threads} threads"
+    turns = console.count(rounds, "interleaved round")
+    title = f"{artifact}: {turns}, {console.count(timing.threads, 'thread')}"
     return Sheet(title, header, rows, (False, True, True, True, True))

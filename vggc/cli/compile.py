@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from vggc.cli import console
 from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS
@@ -115,6 +117,7 @@ def command(
     from vggc.deploy.build import Job, build_artifact, error_budget
     from vggc.deploy.calibrate import chosen_images
     from vggc.deploy.mistakes import GivenInVain
+    from vggc.deploy.runtime import obstacle
     from vggc.deploy.targets import on_threads, require_precision, resolve
     from vggc.deploy.tuning.lookup import choices_for, default_threads
 
@@ -132,8 +135,9 @@ def command(
     choice_of = choices_for(machine, db, number, ignore=no_db)
     net = subject.program.net
     folder = out or Path("artifacts") / f"{net.name}-{machine.name.replace('/', '-')}"
+    number_of_images = console.count(len(images), "image")
     if images:
-        console.status(f"measuring the ranges of its values on {len(images)} images")
+        console.status(f"measuring the ranges of its values on {number_of_images}")
     started = time.perf_counter()
     manifest = build_artifact(
         Job(
@@ -179,19 +183,37 @@ def command(
         return
     code = f" for {', '.join(machine.archs)}" if machine.archs else f" for {_cpu(machine.attrs)}"
     if machine.kind == "cpu":
-        code += f" with {number} thread{'s' * (number > 1)}"
+        code += f" with {console.count(number, 'thread')}"
     how = "" if precision == "float32" else f" in {precision}"
     if images:
-        how += f", calibrated on {len(images)} images"
+        how += f", calibrated on {number_of_images}"
     console.out(f"{folder}: {net.name}, {len(manifest.kernels)} kernel calls{code}{how}")
     if tuned + by_cost:
-        hint = f"; `vggc tune {spec or net.name}` measures" if not (tuned or no_db) else ""
+        again = shlex.join(["vggc", "tune", spec or net.name, *_same_options()])
+        hint = f"; `{again}` measures" if not (tuned or no_db) else ""
         console.status(
             f"{tuned} of {tuned + by_cost} kernels tuned by measurement, "
             f"{by_cost} by the cost model{hint}"
         )
-    where = " where such a GPU is" if machine.archs else ""
-    console.status(f"{total / 1e6:,.1f} MB in {seconds:.1f} s; next{where}: vggc verify {folder}")
+    elsewhere = machine.kind == "cpu" and obstacle(machine) is not None
+    where = " where such a GPU is" if machine.archs else " on such a machine" * elsewhere
+    console.status(
+        f"{total / 1e6:,.1f} MB in {seconds:.1f} s; next{where}: "
+        + shlex.join(["vggc", "verify", str(folder)])
+    )
+
+
+def _same_options() -> list[str]:
+    """What was given to this command that `vggc tune` is to be given, too."""
+    context = click.get_current_context()
+    found = []
+    for option in ("target", "mcpu", "batch", "size", "precision", "max_error", "threads", "db"):
+        if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            value = context.params[option]
+            text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            name = "input" if option == "size" else option.replace("_", "-")
+            found += [f"--{name}", text]
+    return found
 
 
 def _cpu(attrs: Mapping[str, object]) -> str:

@@ -29,6 +29,11 @@ def prepare() -> None:
             stream.reconfigure(errors="replace")
 
 
+def count(number: int, one: str, many: str | None = None) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def out(text: str) -> None:
     """A line of the result."""
     click.echo(printable(text))

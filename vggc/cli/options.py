@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from math import nan
 
@@ -44,8 +45,24 @@ class Share(click.ParamType[float]):
         return number
 
 
+class ThreadsHere(click.ParamType[int]):
+    """Threads that run on this machine: more than it has processors would wait for each other."""
+
+    name = "INTEGER"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        number = int(THREADS(value, param, ctx))
+        if number > (processors := os.cpu_count() or 1):
+            few = f"{processors} processor{'s' * (processors > 1)}"
+            self.fail(f"{number} threads are too many: this machine has {few}", param, ctx)
+        return number
+
+
 IMAGE_SIZE = ImageSize()
 BATCH = click.IntRange(1, 1024)
 THREADS = click.IntRange(1, 1024)
+THREADS_HERE = ThreadsHere()
 MAX_ERROR = Share()
 PRECISION = click.Choice(["float32", "bf16", "int8"])

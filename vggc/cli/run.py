@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 import click
 
 from vggc.cli import console
-from vggc.cli.options import THREADS
+from vggc.cli.options import THREADS_HERE
 from vggc.diagnostics import CheckFailed
 from vggc.ir.ops import describe
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     help="An image, or a .npy file of floats (C, H, W) or (N, C, H, W).",
 )
 @click.option("--top", type=click.IntRange(1, 1000), default=5, show_default=True)
-@click.option("--threads", type=THREADS, help="[default: all physical cores]")
+@click.option("--threads", type=THREADS_HERE, help="[default: all physical cores]")
 @click.option("--json", "as_json", is_flag=True, help="Print every number of every output.")
 def command(artifact: Path, source: Path, top: int, threads: int | None, as_json: bool) -> None:
     """Run an artifact on an image: what each of its outputs says.

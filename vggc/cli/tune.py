@@ -152,8 +152,8 @@ def command(
         raise CheckFailed(f"nothing to tune: no kernel of {program.net.name} leaves a choice")
     with opened(folder) as database:
         console.status(
-            f"Tuning {len(layers)} kernels of {program.net.name} on {where} with {number} "
-            f"thread{'s' * (number > 1)} into {folder}; Ctrl-C stops, and nothing is lost."
+            f"Tuning {len(layers)} kernels of {program.net.name} on {where} with "
+            f"{console.count(number, 'thread')} into {folder}; Ctrl-C stops, and nothing is lost."
         )
         if rpc is None and number > num_cores():
             console.status(f"{number} threads share {num_cores()} of this machine's cores.")

@@ -9,14 +9,14 @@ from pathlib import Path
 import click
 
 from vggc.cli import console
-from vggc.cli.options import THREADS
+from vggc.cli.options import THREADS_HERE
 from vggc.cli.sheet import Sheet
 from vggc.diagnostics import CheckFailed
 
 
 @click.command("verify")
 @click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("--threads", type=THREADS, help="[default: all physical cores]")
+@click.option("--threads", type=THREADS_HERE, help="[default: all physical cores]")
 @click.option("--layers", is_flag=True, help="Show the error of every layer.")
 @click.option(
     "--data",
@@ -62,6 +62,7 @@ def command(
                 **asdict(result),
                 "top1_agrees": result.top1_agrees,
                 "passed": result.passed,
+                "fault": result.fault,
                 "first_departure": result.first_departure,
             }
             for result in results
@@ -102,4 +103,6 @@ def command(
         if not result.passed:
             where = result.first_departure
             tail = f"; the first layer that departs is {where}" if where else ""
-            raise CheckFailed(f"{artifact} does not compute its net on {result.input}{tail}")
+            raise CheckFailed(
+                f"{artifact} does not compute its net on {result.input}: {result.fault}{tail}"
+            )

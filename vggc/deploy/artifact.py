@@ -193,6 +193,7 @@ def _problem(manifest: Manifest) -> str | None:
     """What in a manifest cannot be, though each value by itself is of the right kind."""
     kinds = {"cpu": "llvm", "cuda": "cuda"}
     target = manifest.target
+    cores = target.attrs.get("num-cores", 1)
     problems = {
         f"it must list {', '.join(FILES)} and nothing else": set(manifest.files) != set(FILES),
         f"batch is not from 1 to {MAX_BATCH}": not 1 <= manifest.batch <= MAX_BATCH,
@@ -201,6 +202,8 @@ def _problem(manifest: Manifest) -> str | None:
         not in (0, *(n for output in manifest.outputs[:1] for n in output.shape[:1])),
         "target and attrs differ": target.attrs.get("kind") != kinds[target.kind],
         "a GPU's code has no architecture": target.kind == "cuda" and not target.archs,
+        "a kernel multiplies less than nothing": any(each.macs < 0 for each in manifest.kernels),
+        "num-cores is no number from 1 on": not isinstance(cores, int) or cores < 1,
     }
     found = next((text for text, is_so in problems.items() if is_so), None)
     return found or manifest.preprocessing.problem(manifest.input)

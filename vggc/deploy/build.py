@@ -148,7 +148,15 @@ def lowered_again(folder: Path, graph: Graph, manifest: Manifest) -> tuple[Plan,
     try:
         pairs = zip(calls.steps, manifest.kernels, strict=True)
         choices = {step.workload: _choice(found) for step, found in pairs}
-        return calls, lower(calls, kernels_for(manifest.target, choices.get))
+        code = lower(calls, kernels_for(manifest.target, choices.get))
+        for told, made in zip(manifest.kernels, code.kernels, strict=True):
+            if (told.algorithm, told.knobs, told.macs) != (
+                made.algorithm,
+                made.knobs,
+                made.macs or 0,
+            ):
+                raise ValueError(f"{told.step} is computed by {made.algorithm}")
+        return calls, code
     except ValueError as error:
         reason = f"{MANIFEST} tells other kernels than its net has: {error}"
         raise UserError(mistakes.NoArtifact(None, str(folder), reason)) from None

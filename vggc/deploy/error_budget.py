@@ -47,7 +47,7 @@ class Allotment:
         It is what one of the algorithms adds, which there is to choose among.
         """
         errors = {each.error for found in self.offers.values() for each in found}
-        for share in sorted(errors, reverse=True):
+        for share in sorted((each for each in errors if each <= self.budget), reverse=True):
             if self._together(self._least_costs(share)) <= self.budget**2:
                 return share
         return 0.0

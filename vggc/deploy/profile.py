@@ -200,13 +200,16 @@ def _calls(
 
 
 def _peak(entry: KernelEntry, limits: Limits) -> float:
-    """The arithmetic that is there for a kernel: the heavy ones multiply in the artifact's
-    precision.
-    """
-    if entry.workload not in ("Conv", "Dense"):
-        return limits.float32_flops
-    # An instruction multiplies half as many numbers of 16 bits as of eight.
-    return limits.flops / 2 if entry.algorithm.endswith("-int16") else limits.flops
+    """The arithmetic that is there for a kernel, by what it multiplies in."""
+    match entry.algorithm.rpartition("-"):
+        case ("columns", _, _):  # reads fewer bits, and multiplies floats
+            return limits.float32_flops
+        case (_, _, "bfloat16" | "uint8"):
+            return limits.flops
+        case (_, _, "int16"):  # half as many in an instruction as of eight bits
+            return limits.flops / 2
+        case _:
+            return limits.float32_flops
 
 
 def useful_macs(manifest: Manifest, graph: Graph) -> list[int]:

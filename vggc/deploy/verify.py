@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vggc.backends.plan import Layout, Plan
+from vggc.backends.plan import Layout, Plan, Step
 from vggc.backends.precision import scale_name
 from vggc.backends.torch import Reference, reference
 from vggc.deploy import mistakes
@@ -26,7 +26,7 @@ from vggc.diagnostics import UserError
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Softmax
 from vggc.kernels.bfloat16 import from_bfloat16
-from vggc.kernels.workloads import Map
+from vggc.kernels.workloads import Convert, Map
 from vggc.passes.fold import fold
 from vggc.preprocessing import IMAGE_CHANNELS, Preprocessing
 from vggc.weights import Weights, load, read_tensors, seeded
@@ -87,9 +87,22 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
+        return self.fault is None
+
+    @property
+    def fault(self) -> str | None:
+        """What does not do, if something does not."""
         limits = LIMITS[self.precision]
-        agrees = self.agreeing >= limits.agreement * self.images
-        return self.error < limits.error and (agrees or not self.judged)
+        if not self.error < limits.error:
+            return f"its relative L2 error is {self.error:.2e}, and is to be under {limits.error:g}"
+        if not self.judged or self.agreeing >= limits.agreement * self.images:
+            return None
+        if self.images == 1:
+            return "the best class is another"
+        return (
+            f"the best class is the same on {self.agreeing} of the images "
+            f"({self.agreeing / self.images:.1%}), and is to be on {limits.agreement:.0%}"
+        )
 
     @property
     def first_departure(self) -> str | None:
@@ -127,9 +140,10 @@ def verify(
     judge = _Judge(session, found.calls, graph, run, _scales(folder, found.calls), found.origin)
     if data is not None:
         files = spread(image_files(data), num_images or NUM_IMAGES)
-        images = read_images(files, session.manifest.preprocessing)
-        batches = in_batches(images, session.manifest.batch)
-        return [judge.compare(f"{len(files)} images", batches, judged=True)]
+        read = read_images(files, session.manifest.preprocessing)
+        batches = in_batches(read, session.manifest.batch)
+        images = f"{len(files)} image{'s' * (len(files) > 1)}"
+        return [judge.compare(images, batches, judged=True)]
     own = session.manifest.precision == "float32"
     return [
         judge.compare(name, [(x, len(x))], judged=own)
@@ -286,7 +300,7 @@ class _Judge:
             for each, head in zip(heads, self.graph.heads, strict=True)
         )
         step_errors = tuple(
-            (step.layer, step.name, each.relative / growth.get(step.name, 1.0))
+            (step.layer, _label(step), each.relative / growth.get(step.name, 1.0))
             for each, step in zip(steps, self.calls.steps, strict=True)
         )
         return Comparison(
@@ -323,6 +337,13 @@ class _Judge:
                 return scale * (value.astype(np.float64) - zero)
             case _:
                 return value
+
+
+def _label(step: Step) -> str:
+    """A step's name; a conversion has that of what it converts."""
+    if isinstance(step.workload, Convert):
+        return f"{step.name} as {step.workload.output.format}"
+    return step.name
 
 
 def _growth(graph: Graph, expected: Mapping[str, Array]) -> dict[str, float]:

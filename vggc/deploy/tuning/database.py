@@ -70,6 +70,8 @@ def default_folder() -> Path | None:
 
 def unreadable(folder: Path) -> str | None:
     """Why a database cannot be read, if the system forbids it."""
+    if (folder / RECORDS).exists() and not (folder / RECORDS).is_file():
+        return "it is not a file"
     try:
         (folder / RECORDS).open("rb").close()
     except FileNotFoundError:
@@ -106,6 +108,26 @@ def outdated(known: Mapping[str, Measured], tasks: Iterable[Task]) -> int:
     )
 
 
+def other_threads(known: Mapping[str, Measured], tasks: Iterable[Task]) -> tuple[int, ...]:
+    """The numbers of threads with which these tasks were measured, where with theirs none was."""
+    wanted = {(task.threads, _without_threads(task.text)) for task in tasks}
+    texts = {text for _, text in wanted}
+    measured = [(_threads(text), _without_threads(text)) for text in known if known[text].seconds]
+    if wanted & set(measured):
+        return ()
+    return tuple(sorted({threads for threads, text in measured if text in texts}))
+
+
+def _threads(text: str) -> int:
+    number = json.loads(text).get("threads")
+    return number if isinstance(number, int) else 0
+
+
+def _without_threads(text: str) -> str:
+    said = json.loads(without_code(text))
+    return json.dumps({key: value for key, value in said.items() if key != "threads"})
+
+
 def read(folder: Path) -> dict[str, Measured]:
     """What a database knows, by the text of the task; nothing where there is none yet.
 
@@ -137,6 +159,8 @@ def _tables(folder: Path) -> tuple[list[str], list[_Line]]:
     for number, line in lines:
         try:
             index, choice, seconds = _record(json.loads(line))
+            if not 0 <= index < len(texts):
+                raise _Not(f"of the task {index}, and {WORKLOADS} has {len(texts)}")
             records.append(_Line(line, texts[index], choice, seconds))
         except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
             raise _damage(folder / RECORDS, number, _reason(error)) from None
@@ -168,6 +192,10 @@ def _damage(path: Path, number: int, reason: str) -> UserError:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The whole lines of a file, from 1."""
+    if path.exists() and not path.is_file():
+        raise UserError(
+            mistakes.BadDatabase(None, str(path), "it is not a file", "give another one with --db")
+        )
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)

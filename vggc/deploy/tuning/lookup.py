@@ -13,6 +13,7 @@ from vggc.deploy.tuning.database import (
     RECORDS,
     Measured,
     default_folder,
+    other_threads,
     outdated,
     read,
     unreadable,
@@ -65,6 +66,12 @@ class Lookup:
             found.append(
                 f"{number:,} measurements are of kernels as they were in another version, and "
                 "count no more; `vggc tune` measures again"
+            )
+        if others := other_threads(self.known, self.asked):
+            numbers = " and ".join(map(str, others))
+            found.append(
+                f"there are measurements for {numbers} threads, and none for {self.threads}: "
+                "each number has its own"
             )
         return found
 

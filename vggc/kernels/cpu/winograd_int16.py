@@ -6,6 +6,9 @@ are rounded: each output channel has a scale for each of the 36 elements, such t
 whatever makes a sum overflow. That leaves normal weights 14 bits with 64 channels and 11 with 512,
 which costs less than the eight bits did that they come in (`tests/test_winograd_int16.py`).
 
+Inputs are taken as they differ from what stands for zero, or what is rounded off the weights would
+be multiplied with that. The bias expects it to be in the sum: all of it is in one element.
+
 Two products a lane are half of what `vpdpbusd` gives the direct convolution, a fourth of as many
 are left to be done.
 """
@@ -85,28 +88,44 @@ def blocks(words: Conv, machine: Machine) -> Iterator[WinogradKnobs]:
             yield knobs
 
 
-def largest_inputs() -> NDArray[np.float64]:
-    """How large each element of the transformed input may be, of values from 0 to 255."""
+def largest_inputs(zero: int) -> NDArray[np.float64]:
+    """How large each element of the transformed input may be, of values from 0 to 255 less
+    `zero`.
+    """
     matrix = transforms(POINTS).input
     both = np.kron(matrix, matrix)
-    return np.asarray(255 * np.maximum(np.maximum(both, 0).sum(1), np.maximum(-both, 0).sum(1)))
+    above, below = np.maximum(both, 0).sum(1), np.maximum(-both, 0).sum(1)
+    high, low = 255 - zero, zero
+    return np.asarray(np.maximum(above * high + below * low, above * low + below * high))
+
+
+def constant_part() -> NDArray[np.float64]:
+    """What each element of the transformed input is where all inputs are 1."""
+    ones = transforms(POINTS).input.sum(1)
+    return np.outer(ones, ones).ravel()
 
 
 @dataclass(frozen=True)
 class Int16Weight:
-    """`(K, C, 3, 3)` of int8 as words `(K/panel, 36, 1 + C/2, panel)`, padded with zeros.
+    """`(K, C, 3, 3)` of int8 as words `(K/panel, 36, header + C/2, panel)`, padded with zeros.
 
-    The first word of each output channel is its scale, a float32; the others hold two channels
+    The first word of each output channel is its scale, a float32; where the input's `zero` is
+    not 0 the second is what that adds to the products, a float32; the others hold two channels
     each, the even one in the lower half. `scale·number` is the transformed weight.
     """
 
     shape: tuple[int, ...]
     panel: int
+    zero: int = 0
+
+    @property
+    def header(self) -> int:
+        return 2 if self.zero else 1
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
         k, c, _, _ = self.shape
-        return (ceil(k / self.panel), ELEMENTS, 1 + c // WORD, self.panel)
+        return (ceil(k / self.panel), ELEMENTS, self.header + c // WORD, self.panel)
 
     def pack(self, weight: NDArray[np.int8]) -> NDArray[np.int32]:
         packed = np.zeros(self.packed_shape, np.int32)
@@ -117,13 +136,17 @@ class Int16Weight:
             scale = self._scales(moved)
             numbers = np.rint(moved / scale[:, :, None]).astype(np.int16)
             words[:, 0, : len(filters)] = scale.view(np.int32)
-            words[:, 1:, : len(filters)] = numbers.view(np.int32).transpose(0, 2, 1)
+            if self.zero:
+                added = self.zero * constant_part()[:, None] * moved.sum(2)
+                words[:, 1, : len(filters)] = added.astype(np.float32).view(np.int32)
+            pairs = numbers.view(np.int32).transpose(0, 2, 1)
+            words[:, self.header :, : len(filters)] = pairs
         return packed
 
     def unpack(self, packed: NDArray[np.int32]) -> NDArray[np.int8]:
         k, c, _, _ = self.shape
         scale = packed[:, :, 0].view(np.float32).astype(np.float64)
-        words = np.ascontiguousarray(packed[:, :, 1:].transpose(0, 1, 3, 2))
+        words = np.ascontiguousarray(packed[:, :, self.header :].transpose(0, 1, 3, 2))
         moved = words.view(np.int16) * scale[..., None]
         rows = moved.transpose(0, 2, 3, 1).reshape(-1, c, ELEMENTS)[:k]
         weight = rows @ np.linalg.pinv(transform_of_filters(self.by)).T
@@ -135,7 +158,7 @@ class Int16Weight:
 
     def _scales(self, moved: NDArray[np.float64]) -> NDArray[np.float32]:
         """The least with which numbers fit 16 bits and sums 32, for each element and output."""
-        inputs = largest_inputs()[:, None]
+        inputs = largest_inputs(self.zero)[:, None]
         # Rounding adds at most a half to each number.
         room = LARGEST_SUM - 0.5 * self.shape[1] * inputs
         size = np.abs(moved)
@@ -147,7 +170,7 @@ class Int16Weight:
 def kernel(conv: Conv, machine: Machine, knobs: WinogradKnobs) -> Kernel:
     """Code for `conv`, to which F(4×4) `applies`, with these knobs."""
     emitter = Emitter(conv, machine, M, knobs)
-    packing = Int16Weight(conv.weight_shape, emitter.panel)
+    packing = Int16Weight(conv.weight_shape, emitter.panel, conv.input.zero)
 
     def body(buffers: dict[str, Buffer]) -> None:
         of_sum = partial(result, conv, buffers)
@@ -174,7 +197,7 @@ class Emitter(winograd.Emitter):
 
     @property
     def header(self) -> int:
-        return 1
+        return 2 if self.conv.input.zero else 1
 
     @property
     def steps(self) -> int:
@@ -185,7 +208,7 @@ class Emitter(winograd.Emitter):
         return T.decl_buffer(moved.shape, "int32", data=moved.data)
 
     def input(self, stored: Expr) -> Expr:
-        return T.Cast("int16", stored)
+        return T.Cast("int16", stored) - T.int16(self.conv.input.zero)
 
     def keep(
         self, half: Buffer, size: int, step: int, moved: Buffer, row: Expr, first: Expr | int
@@ -214,4 +237,5 @@ class Emitter(winograd.Emitter):
         T.buffer_store(sums, value, [lanes])
 
     def product(self, total: Expr, weight: Buffer, place: tuple[Expr, ...], k: Expr) -> Expr:
-        return T.Cast("float32", total) * T.reinterpret("float32", weight[*place, 0, k])
+        value = T.Cast("float32", total) * T.reinterpret("float32", weight[*place, 0, k])
+        return value + T.reinterpret("float32", weight[*place, 1, k]) if self.header > 1 else value
