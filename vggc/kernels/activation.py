@@ -45,6 +45,14 @@ TAIL = (
 )
 
 
+def is_long(act: Activation | None) -> bool:
+    """Whether it takes so many instructions that they are not to be written out for each pixel.
+
+    LLVM would take seconds for a kernel.
+    """
+    return act is not None and act.function not in ("relu", "relu6", "leaky")
+
+
 def activate(act: Activation | None, value: Expr) -> Expr:
     """The activation of `value`."""
     if act is None:

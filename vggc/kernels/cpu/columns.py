@@ -21,7 +21,7 @@ from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.cpu.conv import PIECE
-from vggc.kernels.cpu.loops import in_block, prefetch, tile_origin, vectors
+from vggc.kernels.cpu.loops import each_vector, in_block, prefetch, tile_origin
 from vggc.kernels.cpu.machine import FLOAT, LINE, Machine
 from vggc.kernels.cpu.template import Cost
 
@@ -228,7 +228,7 @@ class Emitter:
         """A panel of sums for each image, in the cache."""
         sums = [T.alloc_buffer((self.panel,), dtype, scope="local") for _ in range(self.knobs.rows)]
         for buffer in sums:
-            for c in vectors(self.panel, self.machine.lanes):
+            for c in each_vector(self.panel, self.machine.lanes):
                 T.buffer_store(buffer, T.Cast(dtype, T.int32(0)), [c])
         return sums
 
@@ -265,7 +265,7 @@ class Emitter:
         """Add the sums of a piece to the totals, and begin the next."""
         lanes = self.machine.lanes
         for total, part in zip(totals, sums, strict=True):
-            for c in vectors(self.panel, lanes):
+            for c in each_vector(self.panel, lanes):
                 more = self.numbers.piece_sum(part[c], lines[header + c // lanes, c % lanes])
                 T.buffer_store(total, total[c] + more, [c])
                 T.buffer_store(part, T.float32(0), [c])
@@ -275,7 +275,7 @@ class Emitter:
         n0 = tile_origin(group, self.knobs.rows, self.product.batch)
         for count in in_block(panel, self.panel, self.product.outputs):
             for row, total in enumerate(totals):
-                for c in vectors(count, self.machine.lanes):
+                for c in each_vector(count, self.machine.lanes):
                     self.numbers.store(n0 + row, panel * self.panel + c, total[c])
 
 

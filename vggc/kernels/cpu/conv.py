@@ -30,6 +30,7 @@ from vggc.kernels.activation import activate
 from vggc.kernels.cpu.loops import (
     clear_halo,
     elements,
+    finished,
     function,
     in_block,
     inside,
@@ -231,11 +232,14 @@ def results(
     n0, y0, x0 = origin
     side = 2 if conv.pool else 1
     kept = (knobs.images, knobs.rows // side, knobs.columns // side)
-    for n, i, j, c in elements(kept, channels, lanes):
-        window = [
-            sums[n, side * i + di, side * j + dj, c] for di, dj in product(range(side), repeat=2)
-        ]
-        yield reduce(T.max, window), c, (n0 + n, y0 // side + i, x0 // side + j)
+
+    def largest(n: Expr, i: Expr, j: Expr, c: Expr) -> Expr:
+        """Of the pixels that become one."""
+        window = product(range(side), repeat=2)
+        return reduce(T.max, [sums[n, side * i + di, side * j + dj, c] for di, dj in window])
+
+    for value, (n, i, j, c) in finished(conv.act, largest, kept, channels, lanes, str(sums.dtype)):
+        yield value, c, (n0 + n, y0 // side + i, x0 // side + j)
 
 
 def emit(

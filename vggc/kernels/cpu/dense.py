@@ -25,6 +25,7 @@ from vggc.kernels.activation import activate
 from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT, PIECE
 from vggc.kernels.cpu.loops import (
     elements,
+    finished,
     function,
     in_block,
     prefetch,
@@ -199,6 +200,6 @@ def emit(
 
         for count in in_block(k, panel, dense.out_features):
             for row, total in enumerate(totals):
-                for (c,) in elements((), count, lanes):
-                    value = activate(dense.act, total[c] + bias[k * panel + c])
-                    T.buffer_store(y, value, [n0 + row, k * panel + c])
+                for value, (c,) in finished(dense.act, total.__getitem__, (), count, lanes):
+                    result = activate(dense.act, value + bias[k * panel + c])
+                    T.buffer_store(y, result, [n0 + row, k * panel + c])

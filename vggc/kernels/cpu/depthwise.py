@@ -24,6 +24,7 @@ from vggc.kernels.cpu.loops import (
     MAX_TERMS,
     clear_halo,
     elements,
+    finished,
     function,
     inside,
     tile_origin,
@@ -167,6 +168,8 @@ def emit(
                         factor = x[n, i * stride_y + top + dy, column, (c0 + c) // multiplier]
                         product = factor * weight[dy, dx, c0 + c]
                         T.buffer_store(sums, sums[j, c] + product, [j, c])
-            for j, c in elements(pixels, block, machine.lanes):
-                value = sums[j, c] + bias[c0 + c]
-                T.buffer_store(y, activate(conv.act, value), inside(out, n, i, x0 + j, c0 + c))
+            for value, (j, c) in finished(
+                conv.act, lambda *at: sums[at], pixels, block, machine.lanes
+            ):
+                result = activate(conv.act, value + bias[c0 + c])
+                T.buffer_store(y, result, inside(out, n, i, x0 + j, c0 + c))

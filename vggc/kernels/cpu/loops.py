@@ -10,6 +10,8 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import Buffer, PrimFunc, const
 from tvm.tirx.script import builder as T
 
+from vggc.ir.ops import Activation
+from vggc.kernels.activation import is_long
 from vggc.kernels.workloads import Map
 
 # Terms of a window written out as one expression; of many more the compiler's stack overflows.
@@ -75,7 +77,7 @@ def elements(pixels: tuple[int, ...], channels: int, lanes: int) -> Iterator[tup
             yield *pixel, full * lanes + lane
 
 
-def vectors(size: int, lanes: int) -> Iterator[Expr]:
+def each_vector(size: int, lanes: int) -> Iterator[Expr]:
     """A loop over the elements of a buffer in memory, a vector at a time."""
     full, rest = divmod(size, lanes)
     if full:
@@ -84,6 +86,31 @@ def vectors(size: int, lanes: int) -> Iterator[Expr]:
     if rest:
         with T.vectorized(rest) as lane:
             yield full * lanes + lane
+
+
+def finished(
+    act: Activation | None,
+    sum_at: Callable[..., Expr],
+    pixels: tuple[int, ...],
+    channels: int,
+    lanes: int,
+    dtype: str = "float32",
+) -> Iterator[tuple[Expr, tuple[Expr, ...]]]:
+    """Sums in registers that are to go through an activation, each with its place.
+
+    Where that is long they are gone through in a loop, from memory.
+    """
+    if not is_long(act):
+        for at in elements(pixels, channels, lanes):
+            yield sum_at(*at), at
+        return
+    held = scratch(*pixels, channels, dtype=dtype)
+    for at in elements(pixels, channels, lanes):
+        T.buffer_store(held, sum_at(*at), at)
+    with ExitStack() as stack:
+        pixel = tuple(stack.enter_context(T.serial(extent)) for extent in pixels)
+        for c in each_vector(channels, lanes):
+            yield held[*pixel, c], (*pixel, c)
 
 
 def in_block(block: Expr, size: int, total: int) -> Iterator[int]:

@@ -29,7 +29,7 @@ from tvm.tirx import Buffer, const
 from tvm.tirx.script import builder as T
 
 from vggc.ir.ops import Activation
-from vggc.kernels.activation import activate
+from vggc.kernels.activation import activate, is_long
 from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT
 from vggc.kernels.cpu.formats import read, rounded
 from vggc.kernels.cpu.loops import (
@@ -600,12 +600,12 @@ class Emitter:
 
 @contextmanager
 def _pixels(side: int, act: Activation | None) -> Iterator[list[tuple[Expr | int, Expr | int]]]:
-    """The pixels of a tile, written out unless that many activations would take long to compile."""
-    if act is None or act.function in ("relu", "relu6", "leaky"):
-        yield [(i, j) for i, j in product(range(side), repeat=2)]
-    else:
+    """The pixels of a tile, written out unless the activation is long."""
+    if is_long(act):
         with T.serial(side) as i, T.serial(side) as j:
             yield [(i, j)]
+    else:
+        yield [(i, j) for i, j in product(range(side), repeat=2)]
 
 
 @contextmanager
