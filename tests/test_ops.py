@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import graph_of
+from numpy.linalg import norm
 from torch.utils.flop_counter import FlopCounterMode
 
 from vggc.analysis.receptive import receptive_fields
@@ -19,6 +20,7 @@ from vggc.backends import torch as torch_backend
 from vggc.backends.onnx import to_onnx
 from vggc.backends.torch import build, reference
 from vggc.deploy.build import compile_for, lowered, pack
+from vggc.deploy.error_budget import MAX_ERROR
 from vggc.deploy.targets import resolve
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Function, Op
@@ -152,7 +154,9 @@ def test_compiled_for_the_cpu_it_agrees_with_float64(graph: Graph, noise: Noise)
     tensors = [tvm.runtime.tensor(array) for array in (x, *(packed[n] for n in calls.weights))]
     result = machine["main"](*tensors)
     outputs = [result] if len(graph.heads) == 1 else result
-    assert_agree((output.numpy() for output in outputs), torch_outputs(graph, x))
+    for output, wanted in zip(outputs, torch_outputs(graph, x).values(), strict=True):
+        # Its convolutions may be Winograd's, whose tiles round as much as the budget allows.
+        assert norm(output.numpy() - wanted) <= MAX_ERROR * norm(wanted)
 
 
 @pytest.mark.parametrize("folded", [False, True])

@@ -10,7 +10,6 @@ from test_kernels_low_precision import HOST, LACKS, conv, exact_conv, library, w
 
 from vggc.kernels.cpu import Machine, winograd_int16
 from vggc.kernels.cpu.winograd_int16 import (
-    ELEMENTS,
     LARGEST,
     LARGEST_SUM,
     POINTS,
@@ -149,4 +148,3 @@ def test_the_machine_code_holds_the_instruction() -> None:
     module = tvm.IRModule({"f": chosen.func.with_attr("global_symbol", "f")})
     code = tvm.compile(module, target=HOST).mod.inspect_source("asm")
     assert code.count("\tvpdpwssd\t") >= chosen.knobs["rows"] * chosen.knobs["vectors"]
-    assert ELEMENTS == 36

@@ -114,8 +114,9 @@ def command(
     if db is not None and no_db:
         raise click.UsageError("--db and --no-db exclude each other")
     from vggc.cli.subject import choose
-    from vggc.deploy.build import Job, build_artifact, error_budget
+    from vggc.deploy.build import Job, build_artifact
     from vggc.deploy.calibrate import chosen_images
+    from vggc.deploy.error_budget import budget_for
     from vggc.deploy.mistakes import GivenInVain
     from vggc.deploy.runtime import obstacle
     from vggc.deploy.targets import on_threads, require_precision, resolve
@@ -123,7 +124,7 @@ def command(
 
     machine = resolve(target, arch.split(",") if arch else (), mcpu)
     require_precision(machine, precision)
-    budget = error_budget(machine, precision, max_error)
+    budget = budget_for(machine, precision, max_error)
     images = chosen_images(precision, calibrate, num_images)
     subject = choose(spec, weights, seed, size)
     if machine.kind == "cuda" and threads is not None:

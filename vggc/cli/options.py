@@ -8,6 +8,7 @@ from math import nan
 
 import click
 
+from vggc.cli import console
 from vggc.values import MAX_SIDE
 
 
@@ -55,7 +56,7 @@ class ThreadsHere(click.ParamType[int]):
     ) -> int:
         number = int(THREADS(value, param, ctx))
         if number > (processors := os.cpu_count() or 1):
-            few = f"{processors} processor{'s' * (processors > 1)}"
+            few = console.count(processors, "processor")
             self.fail(f"{number} threads are too many: this machine has {few}", param, ctx)
         return number
 

@@ -110,8 +110,8 @@ def command(
     """
     if (rpc is None) != (key is None):
         raise click.UsageError("--rpc HOST:PORT and --key KEY go together")
-    from vggc.deploy.build import error_budget, linker, planned
-    from vggc.deploy.error_budget import share_of_error
+    from vggc.deploy.build import linker, planned
+    from vggc.deploy.error_budget import budget_for, share_of_error
     from vggc.deploy.processor import num_cores
     from vggc.deploy.targets import host, on_threads, require_precision, resolve
     from vggc.deploy.tuning.database import default_folder, opened
@@ -125,7 +125,7 @@ def command(
     machine = resolve(target, mcpu=mcpu)
     require_tunable(machine, here=rpc is None)
     require_precision(machine, precision)
-    error = error_budget(machine, precision, max_error)
+    error = budget_for(machine, precision, max_error)
     folder = db or default_folder()
     if folder is None:
         raise UserError(NoHome(None))

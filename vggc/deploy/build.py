@@ -33,7 +33,7 @@ from vggc.deploy.artifact import (
     outputs_of,
 )
 from vggc.deploy.calibrate import calibrate, read_images
-from vggc.deploy.error_budget import allotment
+from vggc.deploy.error_budget import MAX_ERROR, allotment
 from vggc.deploy.quantize import Range, Tensors, digest, lowered_weights
 from vggc.deploy.targets import tvm_target
 from vggc.diagnostics import UserError
@@ -47,9 +47,6 @@ from vggc.syntax.ast import Net
 from vggc.syntax.format import format_net
 from vggc.tvm_alone import tvm
 from vggc.weights import Weights, save
-
-MAX_ERROR = 1e-5
-"""The relative L2 error that the arithmetic of a whole net may make in float32."""
 
 FORMATS: dict[Precision, Format] = {"float32": "float32", "bf16": "bfloat16", "int8": "uint8"}
 
@@ -90,22 +87,6 @@ class Job:
 def _image_shape(graph: Graph) -> tuple[int, int, int]:
     channels, height, width = graph.input
     return channels, height, width
-
-
-def error_budget(target: Target, precision: Precision, asked: float | None) -> float:
-    """The error that the arithmetic of a net may make.
-
-    Raises: UserError for one `asked` for where no choice is a matter of error.
-    """
-    if asked is None:
-        return MAX_ERROR
-    if target.kind == "cuda":
-        reason = "kernels for GPUs only sum products, which is as exact as float32 is"
-    elif precision != "float32":
-        reason = f"{precision} itself decides how exact the net is"
-    else:
-        return asked
-    raise UserError(mistakes.GivenInVain(None, "--max-error", reason, ""))
 
 
 def kernels_for(target: Target, choice_of: Chosen) -> KernelOf:

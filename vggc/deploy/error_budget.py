@@ -14,10 +14,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggc.backends.plan import Plan
-from vggc.deploy.artifact import Target
+from vggc.deploy import mistakes
+from vggc.deploy.artifact import Precision, Target
 from vggc.deploy.targets import tvm_target
+from vggc.diagnostics import UserError
 from vggc.kernels.workloads import Choice, Dense, Workload
 from vggc.weights import Weights
+
+MAX_ERROR = 1e-5
+"""The relative L2 error that the arithmetic of a whole net may make in float32."""
+
+
+def budget_for(target: Target, precision: Precision, asked: float | None) -> float:
+    """The error that the arithmetic of a net may make.
+
+    Raises: UserError for one `asked` for where no choice is a matter of error.
+    """
+    if asked is None:
+        return MAX_ERROR
+    if target.kind == "cuda":
+        reason = "kernels for GPUs only sum products, which is as exact as float32 is"
+    elif precision != "float32":
+        reason = f"{precision} itself decides how exact the net is"
+    else:
+        return asked
+    raise UserError(mistakes.GivenInVain(None, "--max-error", reason, ""))
 
 
 @dataclass(frozen=True)

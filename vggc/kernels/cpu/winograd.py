@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial, reduce
 from itertools import product
 from math import ceil, prod, sqrt
@@ -52,8 +52,8 @@ ROUNDING = {2: 2.8e-8, 4: 8e-8, 6: 3.2e-7}
 (`benchmarks/winograd.py`).
 """
 
-# More would leave too few rows to read the weights for.
-MAX_VECTORS = 4
+# More would leave too few rows to read the weights for; a step of words multiplies twice as much.
+MAX_VECTORS, MAX_VECTORS_OF_WORDS = 4, 2
 # Rows and vectors whose sums LLVM 22 keeps in memory where blocks divide the map (Zen 5): that
 # takes 1.8 times the time.
 SPILLED = (8, 3)
@@ -180,6 +180,25 @@ def blocks(conv: Conv, machine: Machine, m: int) -> Iterator[WinogradKnobs]:
                         yield knobs
 
 
+def in_words(conv: Conv, word: int) -> Conv:
+    """The float32 convolution that has a channel for each word of so many numbers."""
+    source = replace(conv.input, channels=conv.input.channels // word, format="float32", zero=0)
+    return replace(conv, input=source, output=replace(conv.output, format="float32", zero=0))
+
+
+def template_in_words(
+    algorithm: str,
+    words: Conv,
+    machine: Machine,
+    m: int,
+    kernel: Callable[[WinogradKnobs], Kernel],
+) -> Template:
+    """F(m×m) whose products are of words, for a convolution told in those."""
+    knobs = (each for each in blocks(words, machine, m) if each.vectors <= MAX_VECTORS_OF_WORDS)
+    stated = partial(cost, words, machine, m, transform=TRANSFORM_FEWER_BITS)
+    return Template(algorithm, knobs, stated, kernel)
+
+
 def num_tiles(conv: Conv, m: int) -> int:
     height, width = conv.grid
     return conv.output.batch * ceil(height / m) * ceil(width / m)
@@ -191,9 +210,9 @@ def cost(
     """The half cycles that all cores spend until the last is done.
 
     A step of the GEMM starts a multiply-add or a load a half cycle, and takes some more to turn
-    the loop; the transforms cost what was measured of them; weights come as fast as the cache or
-    the memory that holds them delivers, while the core computes, and what of a block a core's
-    cache has no room for as half of it computes.
+    the loop; the transforms cost what was measured of them. Weights come as fast as the cache or
+    the memory that holds them delivers, while the core computes; half of what a core's cache has
+    no room for of its block is waited for.
     """
     size, cores, panel = (m + TAPS - 1) ** 2, machine.cores, knobs.vectors * machine.lanes
     channels, panels = conv.input.channels, ceil(conv.output.channels / panel)

@@ -11,8 +11,7 @@ vectors of transformed input become words without a permutation.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import numpy as np
@@ -23,7 +22,7 @@ from tvm.tirx.script import builder as T
 
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.cpu import winograd
-from vggc.kernels.cpu.dot import DOT_BFLOAT16, LANES, add_products, in_words
+from vggc.kernels.cpu.dot import DOT_BFLOAT16, LANES, add_products
 from vggc.kernels.cpu.loops import function
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.template import Template
@@ -32,46 +31,31 @@ from vggc.kernels.cpu.winograd import (
     TransformedWeight,
     WinogradKnobs,
     biased,
+    in_words,
+    template_in_words,
     to_input,
 )
-from vggc.kernels.workloads import Conv, Kernel
+from vggc.kernels.workloads import WORD, Conv, Kernel
 
 M = 2
-MAX_VECTORS = 2
 PAIR = 2 * LANES
 """The channels of a vector of words."""
 
 
 def applies(conv: Conv) -> bool:
-    out = conv.output
-    plain = replace(conv, input=replace(conv.input, format="float32"))
+    source, out = conv.input, conv.output
     return (
-        conv.input.format == "bfloat16"
-        and conv.input.channels % PAIR == 0
+        source.format == "bfloat16"
+        and source.channels % PAIR == 0
         and out.shape[-1] == out.channels
-        and winograd.applies(replace(plain, output=replace(out, format="float32")))
+        and winograd.applies(in_words(conv, WORD[source.format]))
     )
 
 
 def template(conv: Conv, machine: Machine) -> Template:
     """F(2×2) for `conv`, to which it `applies`."""
-    words = in_words(conv)
-    return Template(
-        "winograd2-bfloat16",
-        blocks(words, machine),
-        partial(winograd.cost, words, machine, M, transform=winograd.TRANSFORM_FEWER_BITS),
-        partial(kernel, conv, machine),
-    )
-
-
-def blocks(words: Conv, machine: Machine) -> Iterator[WinogradKnobs]:
-    """Those of `winograd` for a convolution told in words that read few weights a step.
-
-    A step multiplies twice as much as one of floats: wider ones wait for the cache.
-    """
-    for knobs in winograd.blocks(words, machine, M):
-        if knobs.vectors <= MAX_VECTORS:
-            yield knobs
+    words, of = in_words(conv, WORD[conv.input.format]), partial(kernel, conv, machine)
+    return template_in_words("winograd2-bfloat16", words, machine, M, of)
 
 
 @dataclass(frozen=True)

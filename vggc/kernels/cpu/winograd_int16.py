@@ -15,8 +15,7 @@ are left to be done.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from math import ceil
 
@@ -32,6 +31,8 @@ from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.template import Template
 from vggc.kernels.cpu.winograd import (
     WinogradKnobs,
+    in_words,
+    template_in_words,
     to_input,
     transform_of_filters,
 )
@@ -43,8 +44,6 @@ POINTS = (0.0, 1.0, -1.0, 2.0, -2.0)
 ELEMENTS = (M + TAPS - 1) ** 2
 WORD = 2
 """The numbers of a word."""
-MAX_VECTORS = 2
-"""A step multiplies twice as much as one of floats: wider ones wait for the cache."""
 MAX_CHANNELS = 512
 """The more are summed, the coarser the weights: with so many it costs what their eight bits do."""
 LARGEST_SUM, LARGEST = 2**31 - 1, 2**15 - 1
@@ -59,33 +58,14 @@ def applies(conv: Conv) -> bool:
         and source.channels <= MAX_CHANNELS
         and out.shape[-1] == out.channels
         and max(conv.grid) > M
-        and winograd.applies(in_words(conv))
+        and winograd.applies(in_words(conv, WORD))
     )
-
-
-def in_words(conv: Conv) -> Conv:
-    """The float32 convolution that has a channel for each word."""
-    words = conv.input.channels // WORD
-    source = replace(conv.input, channels=words, format="float32", zero=0)
-    return replace(conv, input=source, output=replace(conv.output, format="float32", zero=0))
 
 
 def template(conv: Conv, machine: Machine) -> Template:
     """F(4×4) for `conv`, to which it `applies`."""
-    words = in_words(conv)
-    return Template(
-        "winograd4-int16",
-        blocks(words, machine),
-        partial(winograd.cost, words, machine, M, transform=winograd.TRANSFORM_FEWER_BITS),
-        partial(kernel, conv, machine),
-    )
-
-
-def blocks(words: Conv, machine: Machine) -> Iterator[WinogradKnobs]:
-    """Those of `winograd` for a convolution told in words that read few weights a step."""
-    for knobs in winograd.blocks(words, machine, M):
-        if knobs.vectors <= MAX_VECTORS:
-            yield knobs
+    of = partial(kernel, conv, machine)
+    return template_in_words("winograd4-int16", in_words(conv, WORD), machine, M, of)
 
 
 def largest_inputs(zero: int) -> NDArray[np.float64]:
