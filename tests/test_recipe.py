@@ -20,6 +20,7 @@ from vggc.recipe.test import TEST, Crops, Protocol, read_protocol
 from vggc.recipe.train import (
     TRAIN,
     Constant,
+    Cosine,
     Glorot,
     He,
     InitFrom,
@@ -87,6 +88,13 @@ def test_what_a_block_leaves_out_keeps_its_default() -> None:
     [
         ("constant", Recipe(schedule=Constant())),
         ("one-cycle warm-up=0.1", Recipe(schedule=OneCycle(warm_up=0.1))),
+        ("cosine warm-up=5%", Recipe(schedule=Cosine(warm_up=0.05))),
+        ("mixup 0.2; cutmix 1; ema 0.999", Recipe(mixup=0.2, cutmix=1.0, ema=0.999)),
+        (
+            "accumulate 4; clip 0.5; label-smoothing 0.1",
+            Recipe(accumulate=4, clip=0.5, label_smoothing=0.1),
+        ),
+        ("sgd nesterov=on decay-norms=on", Recipe(optimiser=Sgd(nesterov=True, decay_norms=True))),
         ("init normal std=0.1", Recipe(init=Normal(0.1))),
         ("init he", Recipe(init=He())),
         ("scale 256..512", Recipe(scale=(256, 512))),
@@ -362,6 +370,13 @@ def test_set_keeps_what_the_file_says_of_the_rest() -> None:
     )
 
 
+def test_an_option_of_several_variants_is_that_of_the_chosen_one() -> None:
+    for schedule, chosen in (("cosine", Cosine(warm_up=0.2)), ("one-cycle", OneCycle(0.2))):
+        assert changed(["warm-up=0.2", f"schedule={schedule}"]).schedule == chosen
+        assert changed(["warm-up=0.2"], schedule).schedule == chosen
+    assert changed(["end=0.5"], "cosine").schedule == Cosine(end=0.5)
+
+
 def test_set_can_choose_variants_and_their_options_in_any_order() -> None:
     changes = ["warm-up=0.2", "schedule=one-cycle", "std=0.3", "init=normal", "train.flip=on"]
     assert changed([*changes, "scale=256..512", "weight-decay=0", "steps=9"], "epochs 3") == Recipe(
@@ -415,6 +430,7 @@ def test_set_wins_by_coming_last() -> None:
         ("lr=nan", WrongValue),
         ("std=1", mistakes.UnusedOption),
         ("warm-up=0.1", mistakes.UnusedOption),
+        ("cosine.end=0.1", mistakes.UnusedOption),
         ("layers=a", mistakes.WrongNumberOfValues),
     ],
 )
@@ -636,7 +652,7 @@ train {
   scale 256..512
   epochs 74
   loss cross-entropy
-  sgd lr=0.01 momentum=0.9 weight-decay=5e-4
+  sgd lr=0.01 momentum=0.9 weight-decay=5e-4 decay-norms=off nesterov=off
   plateau factor=0.1 drops=3 patience=5
   init glorot
   init-from off
@@ -644,6 +660,12 @@ train {
   crop 224
   flip off
   rgb-shift off
+  label-smoothing off
+  mixup off
+  cutmix off
+  ema off
+  accumulate 1
+  clip off
 }
 
 test {

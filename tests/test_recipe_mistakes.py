@@ -71,6 +71,8 @@ SAMPLES: dict[str, Callable[[], None]] = {
     "ScaleTooSmall": lambda: in_train("scale 192..512"),
     "ScaleTooSmall_test": lambda: in_test("scales 256,192"),
     "ShiftWithoutColours": lambda: in_train("rgb-shift 0.1", graph("net x input 1x8x8 fc-10")),
+    "MorePartsThanImages": lambda: in_train("batch 2; accumulate 4"),
+    "TooManyCrops": lambda: in_test("scales 224,256; crops grid=5x5"),
     "UnknownLayerName": lambda: in_train("freeze cov1_1..pool5"),
     "UnknownLayerName_far": lambda: in_train("freeze stem"),
     "UnknownNetName": lambda: in_test("fuse vgg61"),

@@ -14,39 +14,50 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from training_data import CPU, RECIPE, TINY, data, module
+from training_data import RECIPE
+from training_data import task as task_of
 
 from vggc.diagnostics import UserError
 from vggc.files import CannotWrite, Taken, sha256
-from vggc.recipe.train import Normal, Recipe
+from vggc.recipe.train import Cosine, Normal, Recipe, Sgd
 from vggc.records import MalformedError, from_json, read_record, write_record
-from vggc.training import loop, mistakes
+from vggc.training import mistakes, session
+from vggc.training.checkpoint import checkpoints
 from vggc.training.curves import draw_curves
 from vggc.training.progress import Epoch, Event, Finished, Interrupted, Outcome, Progress, Stopped
 from vggc.training.run import Record, Run, new_folder, newest_run
-from vggc.training.session import Task, begin, proceed, resume
+from vggc.training.session import Keeping, Task, begin, fresh, proceed, resume
 from vggc.values import WrongValue
 
+KEEPING = Keeping()
 NOW = datetime(2026, 1, 2, 3, 4, 5)
 
 
-def task(recipe: Recipe = RECIPE, count: int = 5) -> Task:
-    return Task("tiny", TINY, module(), data(recipe, count), recipe, CPU, seed=7)
+def task(recipe: Recipe = RECIPE, count: int = 5, **more: tuple[str, ...]) -> Task:
+    return task_of(recipe, count=count, seed=7, **more)
+
+
+def ignore(event: Event) -> None:
+    """Nobody looks on."""
 
 
 def train(
-    folder: Path, recipe: Recipe = RECIPE, on_event: Callable[[Event], None] = lambda event: None
+    folder: Path,
+    recipe: Recipe = RECIPE,
+    on_event: Callable[[Event], None] = ignore,
+    keeping: Keeping = KEEPING,
+    **more: tuple[str, ...],
 ) -> Outcome:
-    whole = task(recipe)
-    run, learner = begin(whole, folder, NOW)
-    return proceed(run, learner, whole, Progress(), on_event)
+    whole = task(recipe, **more)
+    run = begin(whole, folder, NOW)
+    return proceed(run, fresh(whole), whole, Progress(), on_event, keeping)
 
 
-def go_on(folder: Path, count: int = 5) -> Outcome:
+def go_on(folder: Path, count: int = 5, **more: tuple[str, ...]) -> Outcome:
     run = Run.load(folder)
-    rest = task(run.recipe, count)
+    rest = task(run.recipe, count, **more)
     learner, progress = resume(run, rest)
-    return proceed(run, learner, rest, progress, lambda event: None)
+    return proceed(run, learner, rest, progress, ignore, KEEPING)
 
 
 def weights_of(folder: Path) -> str:
@@ -111,26 +122,23 @@ def test_a_resumed_run_ends_with_the_same_weights(
         (replace(RECIPE, epochs=None, steps=7), ()),
         (replace(RECIPE, epochs=2, rgb_shift=0.5), ()),
         (replace(RECIPE, epochs=2, freeze=("conv1_1",)), ("0.weight", "0.bias")),
+        (replace(RECIPE, epochs=2, ema=0.9, clip=0.1), ()),
+        (replace(RECIPE, epochs=2, mixup=0.2, cutmix=1.0, label_smoothing=0.1), ()),
+        (replace(RECIPE, epochs=2, accumulate=2, optimiser=Sgd(nesterov=True)), ()),
+        (replace(RECIPE, epochs=2, schedule=Cosine(0.3)), ()),
     ],
-    ids=["steps", "rgb-shift", "freeze"],
+    ids=["steps", "rgb-shift", "freeze", "ema", "mixtures", "accumulate", "cosine"],
 )
 def test_whatever_the_recipe_a_resumed_run_ends_with_the_same_weights(
     tmp_path: Path, recipe: Recipe, frozen: tuple[str, ...]
 ) -> None:
-    whole = replace(task(recipe), frozen=frozen)
-    run, learner = begin(whole, tmp_path / "whole", NOW)
-    assert isinstance(proceed(run, learner, whole, Progress(), lambda event: None), Finished)
+    assert isinstance(train(tmp_path / "whole", recipe, frozen=frozen), Finished)
     for event in (1, 5, 7, 8):
         folder = tmp_path / f"run{event}"
-        part = replace(task(recipe), frozen=frozen)
-        run, learner = begin(part, folder, NOW)
-        outcome = proceed(run, learner, part, Progress(), interrupt_after(event))
+        outcome = train(folder, recipe, interrupt_after(event), frozen=frozen)
         assert isinstance(outcome, Interrupted)
-        run = Run.load(folder)
-        assert run.recipe == recipe
-        rest = replace(task(recipe), frozen=frozen)
-        learner, progress = resume(run, rest)
-        assert isinstance(proceed(run, learner, rest, progress, lambda event: None), Finished)
+        assert Run.load(folder).recipe == recipe
+        assert isinstance(go_on(folder, frozen=frozen), Finished)
         assert weights_of(tmp_path / "whole") == weights_of(folder)
 
 
@@ -154,15 +162,32 @@ def test_a_killed_run_goes_on_from_its_last_epoch(
     assert weights_of(whole[0]) == weights_of(tmp_path / "run")
 
 
-def test_long_epochs_are_saved_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "SAVE_SECONDS", 0)
+def saved(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoint").iterdir())
+
+
+def test_checkpoints_are_written_on_the_way_and_the_newest_kept(tmp_path: Path) -> None:
     seen: list[str] = []
 
     def look(event: Event) -> None:
-        seen.extend(path.name for path in (tmp_path / "run/checkpoint").glob("tensors-*"))
+        if (tmp_path / "run/checkpoint").exists():
+            found = [name for name in saved(tmp_path / "run") if not name.startswith(".")]
+            assert len(found) <= 3  # before the oldest is removed
+            seen.extend(found)
+
+    train(tmp_path / "run", on_event=look, keeping=Keeping(every=3))
+    assert {"step-3", "step-4-tested", "step-6", "step-8-tested", "step-9"} <= {*seen}
+
+
+def test_long_epochs_are_saved_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "SAVE_SECONDS", 0)
+    seen: set[str] = set()
+
+    def look(event: Event) -> None:
+        seen.update(path.name for path in (tmp_path / "run/checkpoint").glob("step-*"))
 
     train(tmp_path / "run", on_event=look)
-    assert {"tensors-1.safetensors", "tensors-6.safetensors"} <= {*seen}
+    assert {"step-1", "step-6"} <= seen
 
 
 def test_a_finished_run_leaves_what_others_need(tmp_path: Path) -> None:
@@ -225,13 +250,16 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def newest(folder: Path) -> Path:
+    """The newest checkpoint of a run."""
+    return checkpoints(folder / "checkpoint")[0]
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"tensors": "../../weights.safetensors"}, "no checkpoint's"),
-        ({"tensors": "tensors-9.safetensors"}, "missing"),
         ({"sha256": "0" * 64}, "damaged"),
-        ({"format": 2}, "format has a wrong value"),
+        ({"format": 1}, "format has a wrong value"),
         ({"extra": 1}, "extra is unknown"),
         ({"progress": {"epochs": [{}]}}, "missing"),
     ],
@@ -239,19 +267,31 @@ def edit(path: Path, **changes: Any) -> None:
 def test_a_tampered_state_is_refused(
     interrupted: Path, changes: dict[str, Any], reason: str
 ) -> None:
-    edit(interrupted / "checkpoint/state.json", **changes)
+    edit(newest(interrupted) / "state.json", **changes)
     mistake, label = refused(lambda: go_on(interrupted))
     assert mistake is mistakes.BadCheckpoint
     assert reason in label
 
 
+def test_an_older_checkpoint_takes_the_place_of_a_damaged_one_when_it_is_removed(
+    whole: tuple[Path, Outcome], interrupted: Path
+) -> None:
+    path = newest(interrupted)
+    (path / "tensors.safetensors").unlink()
+    with pytest.raises(UserError, match=f"remove the folder `{path}`"):
+        go_on(interrupted)
+    shutil.rmtree(path)
+    assert isinstance(go_on(interrupted), Finished)
+    assert weights_of(whole[0]) == weights_of(interrupted)
+
+
 def test_tampered_tensors_are_refused(interrupted: Path) -> None:
-    (path,) = (interrupted / "checkpoint").glob("tensors-*")
+    path = newest(interrupted) / "tensors.safetensors"
     whole = path.read_bytes()
     for content in (whole[:-4], whole + b"x" * 2**25, b"", whole[:-1] + b"\x01"):
         path.write_bytes(content)
         assert refused(lambda: go_on(interrupted))[0] is mistakes.BadCheckpoint
-        edit(interrupted / "checkpoint/state.json", sha256=sha256(path))
+        edit(path.parent / "state.json", sha256=sha256(path))
         if content != whole[:-1] + b"\x01":
             assert refused(lambda: go_on(interrupted))[0] is mistakes.BadCheckpoint
 
@@ -259,7 +299,7 @@ def test_tampered_tensors_are_refused(interrupted: Path) -> None:
 def test_tensors_of_another_net_are_refused(interrupted: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    (path,) = (interrupted / "checkpoint").glob("tensors-*")
+    path = newest(interrupted) / "tensors.safetensors"
     tensors = load_file(path)
     name = "weight/0.bias"
     for changed, reason in (
@@ -269,7 +309,7 @@ def test_tensors_of_another_net_are_refused(interrupted: Path) -> None:
         ({**tensors, "x": tensors[name].clone()}, "x is unknown"),
     ):
         save_file(changed, path)
-        edit(interrupted / "checkpoint/state.json", sha256=sha256(path))
+        edit(path.parent / "state.json", sha256=sha256(path))
         mistake, label = refused(lambda: go_on(interrupted))
         assert mistake is mistakes.BadCheckpoint
         assert reason in label
@@ -285,8 +325,7 @@ def test_a_lost_checkpoint_is_no_reason_to_begin_again(interrupted: Path) -> Non
 
 
 def test_another_net_recipe_or_seed_is_refused(interrupted: Path) -> None:
-    path = interrupted / "checkpoint" / "state.json"
-    edit(path, task="0" * 64)
+    edit(newest(interrupted) / "state.json", task="0" * 64)
     assert refused(lambda: go_on(interrupted))[0] is mistakes.TaskChanged
 
 

@@ -14,16 +14,16 @@ import torch
 from training_data import TINY, write_images
 
 from vggc import driver
+from vggc.data.find import digits
 from vggc.diagnostics import UserError
 from vggc.driver import Program
 from vggc.recipe.train import He, OneCycle, Recipe, Sgd
 from vggc.source import Source
 from vggc.syntax.parse import parse
 from vggc.train import Wishes, anew, blocks_for, check_memory, departures, read_train
-from vggc.training.images import digits
-from vggc.training.loop import Machine
-from vggc.training.progress import Finished
-from vggc.training.session import proceed
+from vggc.training.learner import Machine
+from vggc.training.progress import Finished, Progress
+from vggc.training.session import Keeping, proceed
 
 
 @pytest.fixture
@@ -200,7 +200,9 @@ def test_what_cannot_be_trained_with_yet_is_refused_before_it_begins(
     tmp_path: Path, text: str, changes: tuple[str, ...], place: str | None, words: str
 ) -> None:
     (tmp_path / "net.vgg").write_text(text)
-    wishes = Wishes(None, None, None, None, None, "cpu", None, tmp_path / "run", None, changes)
+    wishes = Wishes(
+        None, None, None, None, None, "cpu", None, None, tmp_path / "run", None, changes
+    )
     with pytest.raises(UserError) as error:
         anew(str(tmp_path / "net.vgg"), wishes)
     found = [d for d in error.value.diagnostics if words in d.fill(d.title)]
@@ -211,7 +213,7 @@ def test_what_cannot_be_trained_with_yet_is_refused_before_it_begins(
 def test_frozen_statistics_cannot_be_trained_with_yet(tmp_path: Path) -> None:
     (tmp_path / "net.vgg").write_text(BATCH_NORM)
     changes = ("freeze=conv1_1..pool1",)
-    wishes = Wishes(None, None, None, None, (8, 8), "cpu", None, None, None, changes)
+    wishes = Wishes(None, None, None, None, (8, 8), "cpu", None, None, None, None, changes)
     with pytest.raises(UserError, match="`freeze` of a batch normalisation such as `batchnorm1`"):
         anew(str(tmp_path / "net.vgg"), wishes)
 
@@ -221,12 +223,14 @@ def test_frozen_layers_of_a_file_keep_their_weights(tmp_path: Path) -> None:
     changes = ("freeze=conv1_1..pool1", "rgb-shift=0.1", "steps=2")
     write_images(tmp_path / "images", ("red", "green", "blue"), 10)
     out = tmp_path / "run"
-    wishes = Wishes(tmp_path / "images", None, None, None, None, "cpu", None, out, None, changes)
+    wishes = Wishes(
+        tmp_path / "images", None, None, None, None, "cpu", None, None, out, None, changes
+    )
     plan = anew(str(tmp_path / "net.vgg"), wishes)
     training = plan.start(plan.read(lambda done, total: None))
     first = {name: tensor.clone() for name, tensor in plan.module.state_dict().items()}
     outcome = proceed(
-        training.run, training.learner, training.task, training.progress, lambda event: None
+        training.run, training.learner, training.task, Progress(), lambda event: None, Keeping()
     )
     assert isinstance(outcome, Finished)
     assert [epoch.step for epoch in outcome.progress.epochs] == [2]
@@ -239,7 +243,7 @@ def test_frozen_layers_of_a_file_keep_their_weights(tmp_path: Path) -> None:
 
 def test_the_digits_bring_a_recipe_of_their_own_that_wishes_change() -> None:
     program = Program(parse(Source("tiny.vgg", TINY)))
-    wishes = Wishes(None, 2, None, 0.5, None, "cpu", None, None, None, ("flip=on", "lr=0.25"))
+    wishes = Wishes(None, 2, None, 0.5, None, "cpu", None, None, None, None, ("flip=on", "lr=0.25"))
     recipe = read_train(program, blocks_for(program, wishes)).value
     assert recipe == Recipe(
         batch=32, epochs=2, optimiser=Sgd(lr=0.25), schedule=OneCycle(), init=He(), flip=True
@@ -249,7 +253,7 @@ def test_the_digits_bring_a_recipe_of_their_own_that_wishes_change() -> None:
 def test_another_input_takes_the_place_of_the_files_crop() -> None:
     text = TINY.replace("batch 4", "batch 4; crop 8")
     program = Program(parse(Source("tiny.vgg", text)))
-    wishes = Wishes(Path("x"), None, None, None, (16, 16), "cpu", None, None, None, ())
+    wishes = Wishes(Path("x"), None, None, None, (16, 16), "cpu", None, None, None, None, ())
     assert program.recipe.crop == (8, 8)
     assert read_train(program, blocks_for(program, wishes)).value.crop is None
 

@@ -8,11 +8,14 @@ from math import log
 import pytest
 import torch
 from torch import nn
-from training_data import RECIPE, data, learner, module
+from training_data import RECIPE, learner, module, task
 
+from vggc.data.loader import TrainBatches
+from vggc.data.order import Share
 from vggc.diagnostics import UserError
 from vggc.recipe.train import (
     Constant,
+    Cosine,
     Glorot,
     He,
     Init,
@@ -23,9 +26,9 @@ from vggc.recipe.train import (
     Sgd,
 )
 from vggc.training import loop, mistakes
-from vggc.training.batches import TrainBatches
 from vggc.training.initialise import initialise
-from vggc.training.loop import choose_machine, fit
+from vggc.training.learner import Measured, choose_machine
+from vggc.training.loop import Saving, Watching, fit
 from vggc.training.progress import (
     Epoch,
     EpochDone,
@@ -41,27 +44,35 @@ from vggc.training.schedules import drops, learning_rate
 
 def run(recipe: Recipe, net: nn.Module) -> tuple[Outcome, list[Event]]:
     events: list[Event] = []
+    whole = task(recipe, net)
     outcome = fit(
-        learner(recipe, net),
-        data(recipe),
+        whole.learner(),
+        whole.data,
         recipe,
-        seed=0,
+        whole.order,
         progress=Progress(),
-        save=lambda progress: None,
-        on_event=events.append,
-        interrupted=lambda: False,
+        saving=Saving(lambda progress, wait: None),
+        watching=Watching(events.append, lambda: False),
     )
     return outcome, events
+
+
+def batches(recipe: Recipe = RECIPE, seed: int = 0) -> TrainBatches:
+    whole = task(recipe, seed=seed)
+    return TrainBatches(whole.data.train, whole.order, Share())
+
+
+def mean_loss(measured: Measured) -> float:
+    return float(measured.loss) / measured.images
 
 
 def test_two_seeded_steps_are_bit_identical() -> None:
     def two_steps() -> dict[str, torch.Tensor]:
         net = module()
         initialise(net, He(), seed=1)
-        taught = learner(net=net)
-        batches = TrainBatches(data().train, RECIPE, seed=1, epoch=0)
+        taught = learner(net=net, seed=1)
         for step in range(2):
-            taught.step(batches[step], lr=0.1, seed=step)
+            taught.step(batches(seed=1)[step], step, lr=0.1)
         return net.state_dict()
 
     first, second = two_steps(), two_steps()
@@ -73,8 +84,7 @@ def test_one_batch_overfits() -> None:
     net[6] = nn.Identity()
     initialise(net, He(), seed=0)
     taught = learner(net=net)
-    batch = TrainBatches(data().train, RECIPE, seed=0, epoch=0)[0]
-    losses = [taught.step(batch, lr=0.05, seed=0)[0] for _ in range(60)]
+    losses = [mean_loss(taught.step(batches()[0], 0, lr=0.05)) for _ in range(60)]
     assert losses[0] > 0.5
     assert losses[-1] < 0.01
 
@@ -111,10 +121,9 @@ def test_frozen_weights_stay_and_the_others_learn() -> None:
     initialise(net, He(), 0)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     frozen = ("0.weight", "0.bias", "4.weight", "4.bias")
-    taught = loop.Learner(net, RECIPE, loop.Machine("cpu", "fp32"), data().preprocessing, frozen)
-    batches = TrainBatches(data().train, RECIPE, seed=1, epoch=0)
+    taught = task(RECIPE, net, frozen=frozen).learner()
     for step in range(3):
-        taught.step(batches[step], lr=0.1, seed=step)
+        taught.step(batches()[step], step, lr=0.1)
     moved = {
         name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])
     }
@@ -132,12 +141,10 @@ def test_a_net_learns_what_is_easy() -> None:
 def test_a_loss_that_is_not_finite_stops_at_once() -> None:
     net = module()
     initialise(net, Normal(1e30), 0)
-    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     outcome, events = run(RECIPE, net)
     assert isinstance(outcome, Stopped)
     assert isinstance(outcome.reason, mistakes.LossNotFinite)
     assert (outcome.reason.epoch, outcome.reason.step, events) == (1, 1, [])
-    assert all(torch.equal(before[name], t) for name, t in net.state_dict().items())
 
 
 def test_a_flat_loss_stops_after_enough_epochs_and_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,6 +195,16 @@ def test_one_cycle_rises_and_falls() -> None:
     assert learning_rate(replace(recipe, schedule=Constant()), 5, 9, []) == 2
 
 
+def test_a_cosine_falls_after_its_warm_up() -> None:
+    recipe = Recipe(optimiser=Sgd(lr=2.0), schedule=Cosine(warm_up=0.1, end=0.01))
+    rates = [learning_rate(recipe, step, 101, []) for step in range(101)]
+    assert rates[:10] == pytest.approx([2 * step / 11 for step in range(1, 11)])
+    assert (rates[10], rates[55]) == pytest.approx((2, 1.01))
+    assert rates[-1] == pytest.approx(0.02)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert learning_rate(replace(recipe, schedule=Cosine()), 0, 1, []) == 2
+
+
 def test_a_machine_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_machine("auto", "bf16").device == "cpu"
@@ -217,9 +234,8 @@ def test_too_little_memory_is_explained() -> None:
 def test_bfloat16_trains_with_float32_weights() -> None:
     net = module()
     initialise(net, He(), 0)
-    taught = loop.Learner(net, RECIPE, choose_machine("cpu", "bf16"), data().preprocessing)
-    loss, _ = taught.step(TrainBatches(data().train, RECIPE, 0, 0)[0], lr=0.01, seed=0)
-    assert 0 < loss < 10
+    taught = learner(net=net, machine=choose_machine("cpu", "bf16"))
+    assert 0 < mean_loss(taught.step(batches()[0], 0, lr=0.01)) < 10
     assert {p.dtype for p in net.parameters()} == {torch.float32}
 
 

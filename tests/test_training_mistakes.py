@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from vggc.data import mistakes as data_mistakes
 from vggc.diagnostics import Diagnostic, render
 from vggc.training import mistakes
 
@@ -21,18 +22,24 @@ def samples() -> list[Diagnostic]:
     """One of each."""
     return [
         mistakes.NotTrainedYet(None, "`init-from`", "leave it out"),
-        mistakes.NoSuchFolder(None, "photos"),
-        mistakes.UnreadableFolder(None, "photos/cat", "Permission denied"),
-        mistakes.NoClassFolders(None, "photos", ".jpg .png"),
-        mistakes.OnlyOneClass(None, "photos", "cat"),
-        mistakes.NoHeldOutFolder(None, "photos"),
-        mistakes.ClassesDiffer(None, "photos", "val", "only in train/: cat; only in val/: dog"),
-        mistakes.NoReadableImages(None, "cat", "train on", 3),
-        mistakes.NothingHeldOut(None, "photos"),
-        mistakes.ImageLost(None, "No such file or directory"),
-        mistakes.UnsupportedChannels(None, 2, 224, 224),
+        data_mistakes.NoSuchFolder(None, "photos"),
+        data_mistakes.UnreadableFolder(None, "photos/cat", "Permission denied"),
+        data_mistakes.NoClassFolders(None, "photos", ".jpg .png"),
+        data_mistakes.OnlyOneClass(None, "photos", "cat"),
+        data_mistakes.NoHeldOutFolder(None, "photos"),
+        data_mistakes.ClassesDiffer(None, "photos", "val", "only in train/: cat"),
+        data_mistakes.NoReadableImages(None, "cat", "train on", 3),
+        data_mistakes.NothingHeldOut(None, "photos"),
+        mistakes.BatchTooLarge(None, 256, 40, 8),
+        mistakes.BatchTooSmall(None, 2, 4, 64),
+        mistakes.ImageLost(None, 13, "cat/1.jpg: No such file or directory"),
+        data_mistakes.UnsupportedChannels(None, 2, 224, 224),
         mistakes.NoCuda(None, "2.13.0"),
         mistakes.UnsupportedPrecision(None, "fp16", "a CPU", "fp16 needs `--device cuda`"),
+        mistakes.TooFewGpus(None, 1, 4),
+        mistakes.BadWorld(None, "RANK=7 WORLD_SIZE=4"),
+        mistakes.NoWorld(None, 4, "connection refused"),
+        mistakes.WorldEnded(None, "process 1: the disk is full"),
         mistakes.OutOfMemory(None, "cuda", 256, 128),
         mistakes.LossNotFinite(None, "training", float("nan"), 1, 7, 0.1, 0.01),
         mistakes.LossFlat(None, 3, 120, 2.3026, 10, 2.302585, 0.01),
@@ -44,7 +51,7 @@ def samples() -> list[Diagnostic]:
         mistakes.NothingToTrain(None),
         mistakes.DataChanged(None, "photos"),
         mistakes.TaskChanged(None, "runs/vgg19-20260102-030405"),
-        mistakes.BadCheckpoint(None, "run/checkpoint", "tensors-7.safetensors is missing"),
+        mistakes.BadCheckpoint(None, "run/checkpoint/step-7", "tensors.safetensors is missing"),
     ]
 
 
@@ -60,7 +67,8 @@ def test_the_message_of_a_mistake_is_exactly_this(mistake: Diagnostic) -> None:
 def test_no_mistake_is_without_a_golden() -> None:
     kinds = {
         kind
-        for kind in vars(mistakes).values()
+        for module in (mistakes, data_mistakes)
+        for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Diagnostic) and kind is not Diagnostic
     }
     assert kinds == {type(mistake) for mistake in samples()}

@@ -8,10 +8,12 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from vggc.preprocessing import Preprocessing
+from vggc.data.parts import Images, Part
+from vggc.data.prepare import Data, prepare
+from vggc.data.stores import Arrays
 from vggc.recipe.train import Constant, He, Recipe, Sgd
-from vggc.training.images import Data, Images, Part, prepare
-from vggc.training.loop import Learner, Machine
+from vggc.training.learner import Learner, Machine
+from vggc.training.session import Task
 
 CPU = Machine("cpu", "fp32")
 
@@ -60,20 +62,37 @@ def part(count: int, num_classes: int = 3, first: int = 0) -> Part:
     """`count` pictures of each class."""
     labels = np.repeat(np.arange(num_classes), count)
     indices = [*range(first, first + count)] * num_classes
-    pictures = tuple(picture(c, i) for c, i in zip(labels.tolist(), indices, strict=True))
+    pictures = [picture(c, i) for c, i in zip(labels.tolist(), indices, strict=True)]
     names = tuple(f"{c}/{i}" for c, i in zip(labels.tolist(), indices, strict=True))
-    return Part(names, pictures, labels)
+    return Part.all(Arrays(names, np.stack(pictures)), labels)
+
+
+def found(count: int = 5) -> Images:
+    """Images of three classes, so many of each to train on and two held out."""
+    return Images(None, ("a", "b", "c"), part(count), part(2, first=100))
 
 
 def data(recipe: Recipe = RECIPE, count: int = 5) -> Data:
-    images = Images(None, ("a", "b", "c"), part(count), part(2, first=100))
-    return prepare(images, recipe, 3, (8, 8))
+    return prepare(found(count), (3, 8, 8), recipe.scale)
 
 
-def learner(recipe: Recipe = RECIPE, net: nn.Module | None = None) -> Learner:
-    return Learner(
-        net or module(), recipe, CPU, Preprocessing((8, 8), None, (0.4,) * 3, (0.2,) * 3)
-    )
+def task(
+    recipe: Recipe = RECIPE,
+    net: nn.Module | None = None,
+    machine: Machine = CPU,
+    count: int = 5,
+    seed: int = 0,
+    **more: tuple[str, ...],
+) -> Task:
+    """The training of a net on such images."""
+    net = net or module()
+    return Task("tiny", TINY, net, data(recipe, count), recipe, machine, seed, **more)
+
+
+def learner(
+    recipe: Recipe = RECIPE, net: nn.Module | None = None, machine: Machine = CPU, seed: int = 0
+) -> Learner:
+    return task(recipe, net, machine, seed=seed).learner()
 
 
 def write_images(folder: Path, classes: tuple[str, ...], count: int) -> None:

@@ -27,6 +27,15 @@ class Taken(Diagnostic):
     path: str
 
 
+def cache_folder(*parts: str) -> Path | None:
+    """A folder in `$XDG_CACHE_HOME/vggc`, by default `~/.cache/vggc`; None where nobody is at
+    home.
+    """
+    home = os.path.expanduser("~")
+    cache = os.environ.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home != "~" else None)
+    return Path(cache, "vggc", *parts) if cache else None
+
+
 def refuse_taken(path: Path) -> None:
     """Raises: UserError where something is at `path`."""
     if os.path.lexists(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -104,10 +105,14 @@ class Preprocessing:
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
 
-def decode(path: Path, channels: int) -> Image.Image:
+def decode(
+    file: Path | BinaryIO, channels: int, least: tuple[int | None, tuple[int, int]] | None = None
+) -> Image.Image:
     """The image in a file, RGB for three channels and grey for one.
 
-    Pixels as they are stored: orientation tags are not applied, transparency is dropped.
+    Pixels as they are stored: orientation tags are not applied, transparency is dropped. With
+    `least` = (scale, size) of `resize`, a JPEG may come at a half, a quarter or an eighth of its
+    size, as long as it need not be enlarged; that takes a fraction of the time.
 
     Raises:
         BrokenImageError: the file cannot be read, is too large or not an image, or the
@@ -116,8 +121,10 @@ def decode(path: Path, channels: int) -> Image.Image:
     if channels not in IMAGE_CHANNELS:
         raise BrokenImageError(f"images have 1 or 3 channels, this net takes {channels}")
     try:
-        with Image.open(path, formats=tuple(set(FORMATS.values()))) as image:
+        with Image.open(file, formats=tuple(set(FORMATS.values()))) as image:
             check_size(*image.size)
+            if least is not None:
+                image.draft(None, target_size(image.size, *least))
             return eight_bits(image).convert("RGB" if channels == 3 else "L")
     except BrokenImageError:
         raise
@@ -162,15 +169,24 @@ def resize(image: Image.Image, scale: int | None, size: tuple[int, int]) -> Pixe
 
     Its shorter side gets `scale` pixels; with None, it just covers `size` (H, W).
     """
-    (width, height), (least_height, least_width) = image.size, size
-    cover = max(least_height / height, least_width / width)
-    factor = scale / min(width, height) if scale else cover
-    target = (
-        max(least_width, round(width * factor)),
-        max(least_height, round(height * factor)),
-    )
+    target = target_size(image.size, scale, size)
     if target != image.size:
         image = image.resize(target, Image.Resampling.BILINEAR)
+    return pixels_of(image)
+
+
+def target_size(
+    image: tuple[int, int], scale: int | None, size: tuple[int, int]
+) -> tuple[int, int]:
+    """Width and height that `resize` gives an image of a width and height."""
+    (width, height), (least_height, least_width) = image, size
+    cover = max(least_height / height, least_width / width)
+    factor = scale / min(width, height) if scale else cover
+    return max(least_width, round(width * factor)), max(least_height, round(height * factor))
+
+
+def pixels_of(image: Image.Image) -> Pixels:
+    """The values of an image, uint8 (H, W, C)."""
     pixels = np.asarray(image)
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 

@@ -27,8 +27,10 @@ from vggc.training.run import Run
 
 if TYPE_CHECKING:
     from vggc.backends.torch import Net as Module
-    from vggc.training.images import Data, Images
-    from vggc.training.loop import Learner, Machine, Precision
+    from vggc.data.parts import Images
+    from vggc.data.prepare import Data
+    from vggc.training.learner import Learner, Machine, Precision
+    from vggc.training.parallel import World
     from vggc.training.session import Task
 
 DIGITS_SIZE = (32, 32)
@@ -55,6 +57,7 @@ class Wishes:
     size: tuple[int, int] | None
     device: Literal["cpu", "cuda", "auto"] | None
     precision: Precision | None
+    compiled: bool | None
     out: Path | None
     seed: int | None
     changes: tuple[str, ...]
@@ -77,6 +80,7 @@ class Plan:
     images: Images
     recipe: Recipe
     machine: Machine
+    world: World
     seed: int
     run: Run | None
     out: Path | None
@@ -88,10 +92,11 @@ class Plan:
         Raises:
             UserError: they are not of the kind that the net takes, or too few can be read.
         """
-        from vggc.training.images import prepare
+        from vggc.data.prepare import prepare
 
         channels, height, width = self.program.graph.input
-        return prepare(self.images, self.recipe, channels, (height, width), on_progress)
+        shape = (channels, height, width)
+        return prepare(self.images, shape, self.recipe.scale, on_progress)
 
     def start(self, data: Data) -> Training:
         """Makes the folder of a new run, or takes up a run where it was left.
@@ -99,16 +104,29 @@ class Plan:
         Raises:
             UserError: a file cannot be written, or the run's checkpoint does not fit.
         """
-        from vggc.training.session import Task, begin, resume
+        from vggc.training.session import Task, begin, fresh, record_of, resume
 
-        net = self.program.net
-        text = format_net(net)
-        frozen = frozen_weights(self.recipe, self.program.graph)
-        task = Task(net.name, text, self.module, data, self.recipe, self.machine, self.seed, frozen)
+        net, graph = self.program.net, self.program.graph
+        task = Task(
+            net.name,
+            format_net(net),
+            self.module,
+            data,
+            self.recipe,
+            self.machine,
+            self.seed,
+            frozen_weights(self.recipe, graph),
+            undecayed_weights(self.recipe, graph),
+            self.world,
+        )
         if self.run:
             return Training(self.run, task, *resume(self.run, task))
-        run, learner = begin(task, self.out, datetime.now())
-        return Training(run, task, learner, Progress())
+        now = datetime.now()
+        if self.world.is_first:
+            run = begin(task, self.out, now)
+        else:
+            run = Run(Path(), record_of(task, now))  # of which only the first process writes
+        return Training(run, task, fresh(task), Progress())
 
 
 @dataclass(frozen=True)
@@ -138,13 +156,16 @@ def anew(spec: str | None, wishes: Wishes) -> Plan:
     report(untrainable(reading, program.graph))
     recipe = reading.value
 
-    from vggc.training.loop import choose_machine
+    from vggc.training.learner import choose_machine
+    from vggc.training.parallel import World
 
-    machine = choose_machine(wishes.device or "auto", wishes.precision or "fp32")
+    world = World.here()
+    machine = choose_machine(wishes.device or "auto", wishes.precision or "fp32", wishes.compiled)
     if wishes.out is not None:
         refuse_full(wishes.out)
     seed = wishes.seed or 0
     images = find(wishes.data, seed)
+    report(batch_mistakes(reading, len(images.train), world.size))
     fitted = fit_program(program, images, blocks, wishes)
     check_memory(fitted, images, recipe, machine)
     return Plan(
@@ -153,6 +174,7 @@ def anew(spec: str | None, wishes: Wishes) -> Plan:
         images,
         recipe,
         machine,
+        world,
         seed,
         run=None,
         out=wishes.out,
@@ -216,6 +238,17 @@ def untrainable(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
     return found
 
 
+def batch_mistakes(reading: Reading[Recipe], count: int, processes: int) -> list[Diagnostic]:
+    """Steps of more images than there are, or of too few for all processes."""
+    batch, span = reading.value.batch, reading.span("batch")
+    if batch > count:
+        suggested = max(1, min(32, count // 5))
+        return [mistakes.BatchTooLarge(span, batch, count, suggested)]
+    if processes > 1 and batch < 2 * processes:
+        return [mistakes.BatchTooSmall(span, batch, processes, 16 * processes)]
+    return []
+
+
 def frozen_layers(recipe: Recipe, graph: Graph) -> tuple[str, ...]:
     """The layers that `freeze` names."""
     return tuple(selected(recipe.freeze or (), graph))
@@ -225,6 +258,14 @@ def frozen_weights(recipe: Recipe, graph: Graph) -> tuple[str, ...]:
     """The weights that keep their first values, by their full names."""
     weights = with_weights(graph)
     return tuple(name for layer in frozen_layers(recipe, graph) for name in weights.get(layer, ()))
+
+
+def undecayed_weights(recipe: Recipe, graph: Graph) -> tuple[str, ...]:
+    """The weights of normalisations, by their full names, where the L2 penalty leaves them be."""
+    if recipe.optimiser.decay_norms:
+        return ()
+    norms = [node for node in graph.nodes if isinstance(node.op, BatchNorm)]
+    return tuple(name for node in norms for name in graph.weights(node))
 
 
 def frozen_statistics(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
@@ -285,14 +326,16 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
     """
     refuse_changes(spec, folder, wishes)
 
-    from vggc.training.loop import choose_machine
+    from vggc.training.learner import choose_machine
+    from vggc.training.parallel import World
 
     run = Run.load(folder)
     record, recipe = run.record, run.recipe
     if record.state == "finished" and record.metrics:
         last = record.metrics
         raise UserError(mistakes.RunFinished(None, str(folder), last.epoch, last.val_top1))
-    machine = choose_machine(wishes.device or record.device, record.precision)
+    device = wishes.device or record.device
+    machine = choose_machine(device, record.precision, wishes.compiled)
     program = load(str(run.net_path))
     run.require_fit(program.graph.input, program.graph.output)
     recorded = Path(record.data.path) if record.data.path else None
@@ -304,6 +347,7 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
         images,
         recipe,
         machine,
+        World.here(),
         record.seed,
         run=run,
         out=None,
@@ -334,7 +378,7 @@ def refuse_changes(spec: str | None, folder: Path, wishes: Wishes) -> None:
 
 def find(folder: Path | None, seed: int) -> Images:
     """The images in a folder; with None, the digits."""
-    from vggc.training.images import digits, find_images
+    from vggc.data.find import digits, find_images
 
     return digits() if folder is None else find_images(folder, seed)
 

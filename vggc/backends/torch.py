@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, assert_never
 
@@ -40,6 +41,20 @@ Reference: TypeAlias = Callable[[NDArray[np.float32]], dict[str, NDArray[np.floa
 Observer: TypeAlias = Callable[[NDArray[np.float32]], Iterator[tuple[str, NDArray[np.float32]]]]
 
 
+@dataclass(frozen=True)
+class Whole:
+    """The batch of `total` images of which a module sees the `rows` (N,) only.
+
+    Dropout is drawn for all of them, so that a part gives what it would give within the whole.
+    `sum_over` adds up a tensor over everyone who sees a part, with its gradient: batch
+    normalisation is then by all images.
+    """
+
+    rows: Tensor
+    total: int
+    sum_over: Callable[[Tensor], Tensor] | None = None
+
+
 class Net(nn.Module):
     """A graph's nodes in order: `(N, C, H, W)` to what its heads give.
 
@@ -53,6 +68,7 @@ class Net(nn.Module):
         self.nodes = graph.nodes
         self.heads = graph.heads
         self.last_reads = _last_reads(graph)
+        self.whole: Whole | None = None
         self.owners: dict[str, _Weights] = {}
         for node in graph.nodes:
             weights = graph.weights(node)
@@ -79,7 +95,8 @@ class Net(nn.Module):
             reads = [alive[read] for read in node.inputs] or [x]
             for done in self.last_reads[index]:
                 del alive[done]
-            alive[index] = _apply(node.op, reads, self._weights(node), self.training)
+            whole = self.whole if self.training else None
+            alive[index] = _apply(node.op, reads, self._weights(node), self.training, whole)
             del reads
             yield alive[index]
 
@@ -121,7 +138,9 @@ def _submodule(module: nn.Module, name: str) -> _Weights:
     return module
 
 
-def _apply(op: Op, reads: list[Tensor], weights: dict[str, Tensor], training: bool) -> Tensor:
+def _apply(
+    op: Op, reads: list[Tensor], weights: dict[str, Tensor], training: bool, whole: Whole | None
+) -> Tensor:
     x = reads[0]
     match op:
         case Input():
@@ -138,6 +157,8 @@ def _apply(op: Op, reads: list[Tensor], weights: dict[str, Tensor], training: bo
         case GlobalAvgPool():
             return x.mean(dim=(2, 3))
         case BatchNorm(eps=eps, momentum=momentum):
+            if whole and whole.sum_over:
+                return _normalised_together(x, weights, momentum, eps, whole.sum_over)
             return _normalised(x, weights, training, momentum, eps)
         case Scale():
             shape = (-1, *(1,) * (x.dim() - 2))
@@ -150,7 +171,7 @@ def _apply(op: Op, reads: list[Tensor], weights: dict[str, Tensor], training: bo
         case PRelu():
             return F.prelu(x, weights["weight"])
         case Dropout(p=p):
-            return F.dropout(x, p, training)
+            return x * _kept(x, p, whole) if whole else F.dropout(x, p, training)
         case Flatten():
             return torch.flatten(x, 1)
         case Softmax():
@@ -171,6 +192,41 @@ def _normalised(
     mean, variance = weights["running_mean"], weights["running_var"]
     weight, bias = weights["weight"], weights["bias"]
     return F.batch_norm(x, mean, variance, weight, bias, by_batch, momentum, eps)
+
+
+def _normalised_together(
+    x: Tensor,
+    weights: dict[str, Tensor],
+    momentum: float,
+    eps: float,
+    sum_over: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Batch normalisation by the values of all parts, which it moves the running ones by."""
+    weight, bias = weights["weight"], weights["bias"]
+    shape, axes = (1, -1, *(1,) * (x.dim() - 2)), (0, *range(2, x.dim()))
+    values = x.float()
+    here = torch.full_like(weight, values.numel() / values.shape[1] if len(x) else 0.0)
+    count = sum_over(here.detach())
+    mean = sum_over(values.sum(axes)) / count
+    centred = values - mean.view(shape)
+    variance = sum_over(centred.square().sum(axes)) / count
+    with torch.no_grad():
+        unbiased = variance * count / (count - 1).clamp(min=1)
+        weights["running_mean"].lerp_(mean, momentum)
+        weights["running_var"].lerp_(unbiased, momentum)
+    scale = weight * torch.rsqrt(variance + eps)
+    return (centred * scale.view(shape) + bias.view(shape)).to(x.dtype)
+
+
+def _kept(x: Tensor, p: float, whole: Whole) -> Tensor:
+    """What dropout multiplies `x` by: its rows of what `F.dropout` draws for the whole."""
+    if p == 1:
+        return torch.zeros_like(x)
+    last = x.dim() == 4 and not x.is_contiguous()
+    layout = torch.channels_last if last else torch.contiguous_format
+    shape = (whole.total, *x.shape[1:])
+    everyone = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
+    return everyone.bernoulli_(1 - p)[whole.rows] / (1 - p)
 
 
 def _activated(op: Activation, x: Tensor) -> Tensor:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import harmonic_mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
@@ -16,10 +17,13 @@ from vggc.cli.sheet import Sheet
 from vggc.diagnostics import CheckFailed, printable, render
 from vggc.train import Plan, Training, Wishes, again, anew
 from vggc.training.progress import (
+    Epoch,
     EpochDone,
     Event,
     Finished,
+    ImagesLost,
     Interrupted,
+    NotSaved,
     Outcome,
     StepDone,
     Stopped,
@@ -29,7 +33,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-    from vggc.training.images import Data
+    from vggc.data.prepare import Data
+    from vggc.training.session import Keeping
 
 SKIPPED_SHOWN = 20
 """Broken images that are named one by one; the others are only counted."""
@@ -58,6 +63,31 @@ INTERRUPTED = 130
     help="Type that layers compute in; weights stay float32.  [default: fp32]",
 )
 @click.option(
+    "--compile/--no-compile",
+    "compiled",
+    default=None,
+    help="Compute by torch.compile.  [default: on GPUs]",
+)
+@click.option(
+    "--save-steps",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Save every N steps, too.  [default: after each epoch and every ten minutes]",
+)
+@click.option(
+    "--keep",
+    type=click.IntRange(1),
+    default=2,
+    show_default=True,
+    help="How many checkpoints are kept, the newest.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(0, 256),
+    metavar="N",
+    help="Processes that decode images.  [default: one a processor, 8 at most]",
+)
+@click.option(
     "--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NET-TIME]"
 )
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in a folder.")
@@ -70,7 +100,15 @@ INTERRUPTED = 130
     help="Change the recipe: train.lr=0.001, schedule=one-cycle, init=he, flip=off …",
 )
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
-def command(spec: str | None, resume: Path | None, as_json: bool, **rest: object) -> None:
+def command(
+    spec: str | None,
+    resume: Path | None,
+    as_json: bool,
+    save_steps: int | None,
+    keep: int,
+    workers: int | None,
+    **rest: object,
+) -> None:
     """Train the net SPEC by the recipe in its file.
 
     Without --data it trains on the 1,797 scanned digits that come with scikit-learn.
@@ -80,15 +118,22 @@ def command(spec: str | None, resume: Path | None, as_json: bool, **rest: object
     Ctrl-C saves before it stops; the resumed run ends with the same weights.
     Exit 1: the loss is not finite or never leaves that of guessing.
     """
+    from vggc.training.learner import device_of
+    from vggc.training.parallel import joined
+    from vggc.training.session import Keeping
+
     wishes = Wishes(**rest)  # type: ignore[arg-type]  # click has checked the types
     plan = again(spec, resume, wishes) if resume else anew(spec, wishes)
-    announce(plan)
-    training = plan.start(read(plan))
-    if plan.run:
-        done, steps = len(training.progress.epochs), training.progress.sums.steps
-        console.status(f"Going on with {resume} after {done} epochs and {steps} steps.")
-    outcome = watch(training)
-    report(training, outcome, as_json)
+    speak = console.status if plan.world.is_first else silent
+    with joined(plan.world, device_of(plan.machine, plan.world)):
+        announce(plan, speak)
+        training = plan.start(read(plan, speak))
+        if plan.run:
+            done, steps = len(training.progress.epochs), training.progress.sums.steps
+            speak(f"Going on with {resume} after {done} epochs and {steps} steps.")
+        outcome = watch(training, Keeping(save_steps, keep), workers, speak)
+    if plan.world.is_first:
+        report(training, outcome, as_json)
     match outcome:
         case Finished():
             pass
@@ -98,37 +143,44 @@ def command(spec: str | None, resume: Path | None, as_json: bool, **rest: object
             raise CheckFailed(render(reason).removeprefix("error: "))
 
 
+Speak: TypeAlias = Callable[[str], None]
+
+
+def silent(text: str) -> None:
+    """What other processes than the first say."""
+
+
 # Before
 
 
-def announce(plan: Plan) -> None:
+def announce(plan: Plan, speak: Speak) -> None:
     """Says what is trained on by default, and where a new run departs from its file."""
     images = plan.images
     if plan.run is None and images.path is None:
-        console.status(
+        speak(
             "No --data: training on scikit-learn's "
             f"{len(images.train) + len(images.val):,} scanned digits. "
             "For your own images: --data DIR, with a folder of images for each class."
         )
     departures = plan.departures
     if departures and departures.changes:
-        console.status(f"This run departs from {departures.base}:")
+        speak(f"This run departs from {departures.base}:")
         for key, before, after in departures.changes:
-            console.status(f"  {key:<18} {before} → {after}")
+            speak(f"  {key:<18} {before} → {after}")
 
 
-def read(plan: Plan) -> Data:
+def read(plan: Plan, speak: Speak) -> Data:
     """Reads and checks all images, and says which were left out."""
-    with bar() as progress:
+    with bar(plan.world.is_first) as progress:
         row = progress.add_task("reading images", total=None, detail="")
         data = plan.read(lambda done, total: progress.update(row, completed=done, total=total))
     for skipped in data.skipped[:SKIPPED_SHOWN]:
-        console.status(f"  skipped {printable(skipped.name)}: {printable(skipped.reason)}")
+        speak(f"  skipped {printable(skipped.name)}: {printable(skipped.reason)}")
     if len(data.skipped) > SKIPPED_SHOWN:
-        console.status(f"  … and {len(data.skipped) - SKIPPED_SHOWN} more")
+        speak(f"  … and {len(data.skipped) - SKIPPED_SHOWN} more")
     if data.skipped:
-        console.status(f"{len(data.skipped):,} broken images were skipped.")
-    console.status(
+        speak(f"{len(data.skipped):,} broken images were skipped.")
+    speak(
         f"{len(data.train):,} images to train on, {len(data.val):,} held out, "
         f"{len(data.classes)} classes."
     )
@@ -138,20 +190,21 @@ def read(plan: Plan) -> Data:
 # Watching
 
 
-def watch(training: Training) -> Outcome:
+def watch(training: Training, keeping: Keeping, workers: int | None, speak: Speak) -> Outcome:
     """Trains on, showing how it goes."""
     from vggc.training.session import proceed
 
     run, task, progress = training.run, training.task, training.progress
-    machine = task.machine
-    console.status(
-        f"Training {task.net} on {machine.device} in {machine.precision} into {run.folder}/; "
-        "Ctrl-C saves and stops."
+    machine, world = task.machine, task.world
+    processes = f" in {world.size} processes" if world.size > 1 else ""
+    speak(
+        f"Training {task.net} on {machine.device} in {machine.precision}{processes} into "
+        f"{run.folder}/; Ctrl-C saves and stops."
     )
-    with bar() as drawn:
+    with bar(world.is_first) as drawn:
         row = drawn.add_task("training", total=None, detail="")
-        watcher = Watcher(drawn, row, task.num_epochs)
-        return proceed(run, training.learner, task, progress, watcher)
+        watcher = Watcher(drawn, row, task.num_epochs, world.is_first)
+        return proceed(run, training.learner, task, progress, watcher, keeping, workers)
 
 
 @dataclass(frozen=True)
@@ -161,6 +214,7 @@ class Watcher:
     bar: Bar
     row: TaskID
     num_epochs: int
+    speaks: bool
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -174,16 +228,26 @@ class Watcher:
                     f"{event.images_per_second:,.0f} images/s",
                 )
             case EpochDone(epoch):
-                self.bar.console.print(
-                    f"epoch {epoch.epoch}/{self.num_epochs}  loss {epoch.train_loss:.4f}  "
-                    f"top-1 {epoch.train_top1:.1%}  held-out loss {epoch.val_loss:.4f}  "
-                    f"top-1 {epoch.val_top1:.1%}  top-5 {epoch.val_top5:.1%}  "
-                    f"{epoch.images_per_second:,.0f} images/s  {epoch.seconds:.1f} s"
-                )
+                self.tell(epoch)
+            case ImagesLost(lost):
+                for each in lost:
+                    console.status(f"  left out {printable(each.name)}: {printable(each.reason)}")
+            case NotSaved(reason):
+                console.status(f"A checkpoint was not saved; the training goes on. {reason}")
+
+    def tell(self, epoch: Epoch) -> None:
+        """Leaves the line of an epoch."""
+        if self.speaks:
+            self.bar.console.print(
+                f"epoch {epoch.epoch}/{self.num_epochs}  loss {epoch.train_loss:.4f}  "
+                f"top-1 {epoch.train_top1:.1%}  held-out loss {epoch.val_loss:.4f}  "
+                f"top-1 {epoch.val_top1:.1%}  top-5 {epoch.val_top5:.1%}  "
+                f"{epoch.images_per_second:,.0f} images/s  {epoch.seconds:.1f} s"
+            )
 
 
-def bar() -> Bar:
-    """A progress bar on stderr; nothing where stderr is no terminal."""
+def bar(shown: bool) -> Bar:
+    """A progress bar on stderr; nothing where stderr is no terminal, or it is not to be shown."""
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
@@ -195,7 +259,7 @@ def bar() -> Bar:
         TimeRemainingColumn(),
         console=drawn,
         transient=True,
-        disable=not drawn.is_terminal,
+        disable=not (shown and drawn.is_terminal),
     )
 
 

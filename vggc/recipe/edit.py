@@ -41,12 +41,20 @@ def merge(base: ast.Block, over: ast.Block) -> ast.Block:
 
 @dataclass(frozen=True)
 class Change:
-    """One `key=value`: the block, the key in its table, and where each stands."""
+    """One `key=value`: the block, the key in its table, and where each stands.
+
+    `keys` holds several where more than one variant of a field has such an option: `warm-up`
+    is that of the schedule that is chosen.
+    """
 
     schema: Schema[Any]
-    key: str
+    keys: tuple[str, ...]
     key_span: Span
     value: ast.Value
+
+    @property
+    def key(self) -> str:
+        return self.keys[0]
 
     @property
     def owner(self) -> str:
@@ -80,6 +88,7 @@ def override_blocks(
     # What chooses a variant comes before its options, whatever the order they are given in.
     for change in sorted(parsed, key=lambda change: bool(change.owner)):
         block = next((b for b in blocks if b.key == change.schema.key), None)
+        change = of_the_chosen(change, block)
         if problem := without_effect(change, block):
             found.append(problem)
             continue
@@ -100,7 +109,8 @@ def parse_change(text: str, name: str, prefer: str | None) -> Change:
     if not equals or not value:
         raise UserError(mistakes.MalformedOverride(whole, text))
     key_span, value_span = whole.part(0, len(key)), whole.part(len(key) + 1, len(text))
-    schema, full = resolve(key, key_span, prefer)
+    schema, keys = resolve(key, key_span, prefer)
+    full = keys[0]
     try:
         read = at(value_span, parse_value(Source(name, value)))
     except UserError as error:
@@ -113,7 +123,7 @@ def parse_change(text: str, name: str, prefer: str | None) -> Change:
     kind = schema.kinds[full]
     if isinstance(kind, Choice) and convert(kind, read) is None:
         raise UserError(misfit(full, kind, read))
-    return Change(schema, full, key_span, read)
+    return Change(schema, keys, key_span, read)
 
 
 def at(span: Span, value: ast.Value) -> ast.Value:
@@ -133,8 +143,8 @@ def at(span: Span, value: ast.Value) -> ast.Value:
             return moved(value)  # type: ignore[no-any-return]
 
 
-def resolve(text: str, span: Span, prefer: str | None) -> tuple[Schema[Any], str]:
-    """The block and the key that were meant.
+def resolve(text: str, span: Span, prefer: str | None) -> tuple[Schema[Any], tuple[str, ...]]:
+    """The block and the key that were meant; all keys where one variant or another has it.
 
     Raises:
         UserError: there is none, or more than one.
@@ -148,16 +158,17 @@ def resolve(text: str, span: Span, prefer: str | None) -> tuple[Schema[Any], str
         for key in ([wanted] if wanted in schema.kinds else ends_in(schema, wanted))
     ]
     preferred = [(schema, key) for schema, key in found if schema.key == prefer]
-    if len(found) > 1 and len(preferred) == 1:
+    if preferred:
         found = preferred
     if not found:
         known = [key for schema in schemas for key in schema.kinds]
         hint = did_you_mean(wanted, [*known, *sorted({key.split(".")[-1] for key in known})])
         raise UserError(mistakes.UnknownOverride(span, text, hint))
-    if len(found) > 1:
+    fields = {(schema.key, schema.owners.get(key.rpartition(".")[0])) for schema, key in found}
+    if len(fields) > 1:
         shown = " or ".join(f"`{schema.key}.{key}`" for schema, key in found)
         raise UserError(mistakes.AmbiguousOverride(span, text, shown))
-    return found[0]
+    return found[0][0], tuple(key for _, key in found)
 
 
 def ends_in(schema: Schema[Any], text: str) -> list[str]:
@@ -183,6 +194,22 @@ def without_effect(change: Change, block: ast.Block | None) -> Diagnostic | None
     """The mistake in an option of a variant that the block does not choose."""
     schema = change.schema
     field = schema.owners.get(change.owner, "")
+    chosen = chosen_variant(schema, field, block)
+    if chosen in (None, change.owner):
+        return None
+    return mistakes.UnusedOption(change.key_span, change.key, field, change.owner, chosen)
+
+
+def of_the_chosen(change: Change, block: ast.Block | None) -> Change:
+    """The change of the variant that the block chooses, if that is among those meant."""
+    field = change.schema.owners.get(change.owner, "")
+    chosen = chosen_variant(change.schema, field, block)
+    meant = tuple(key for key in change.keys if key.rpartition(".")[0] == chosen)
+    return replace(change, keys=meant or change.keys)
+
+
+def chosen_variant(schema: Schema[Any], field: str, block: ast.Block | None) -> str | None:
+    """The word of the variant that a field has, by the block or by default; None if it has none."""
     form = schema.forms.get(field)
     if not isinstance(form, Variants):
         return None
@@ -190,9 +217,7 @@ def without_effect(change: Change, block: ast.Block | None) -> Diagnostic | None
     for line in block.settings if block else ():
         if schema.settings.get(line.key) == field:
             chosen = line.key if form.bare else " ".join(map(str, line.values))
-    if chosen == change.owner:
-        return None
-    return mistakes.UnusedOption(change.key_span, change.key, field, change.owner, chosen)
+    return chosen
 
 
 # Defaults filled in

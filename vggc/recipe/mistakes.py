@@ -148,6 +148,27 @@ class ScaleTooSmall(Diagnostic):
     least: int
 
 
+class TooManyCrops(Diagnostic):
+    title = "{grid}×{grid} crops do not fit into images of scale {scale}"
+    label = "along the shorter side, crops of {input} pixels have {places} places to lie"
+    help = "use a scale of at least {least}, or fewer crops"
+
+    grid: int
+    scale: int
+    input: str
+    places: int
+    least: int
+
+
+class MorePartsThanImages(Diagnostic):
+    title = "{parts} parts of a step of {batch} images"
+    label = "each part needs an image at least"
+    help = "write `accumulate {batch}` or less, or a larger `batch`"
+
+    parts: int
+    batch: int
+
+
 class CropMismatch(Diagnostic):
     title = "a crop of {crop} is not what the net reads"
     label = "the net's input is {input} pixels"

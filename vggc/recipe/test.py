@@ -91,7 +91,8 @@ def read_protocol(
     if not protocol.dense and protocol.crops is None:
         found.append(mistakes.NothingTested(reading.span("dense")))
     if graph is not None:
-        found += scale_mistakes(reading, graph) + fuse_mistakes(reading, graph, find, nets)
+        found += scale_mistakes(reading, graph) + crop_mistakes(reading, protocol, graph)
+        found += fuse_mistakes(reading, graph, find, nets)
     report(found)
     return protocol
 
@@ -106,6 +107,19 @@ def scale_mistakes(reading: Reading[Protocol], graph: Graph) -> list[Diagnostic]
         for scale, span in zip(reading.value.scales, places, strict=True)
         if scale < max(graph.input[1:])
     ]
+
+
+def crop_mistakes(reading: Reading[Protocol], protocol: Protocol, graph: Graph) -> list[Diagnostic]:
+    """A grid of more crops than there are places for along an image's shorter side."""
+    if protocol.crops is None or not protocol.scales:
+        return []
+    grid, side = protocol.crops.grid, min(graph.input[1:])
+    scale = min(protocol.scales)
+    places = scale - side + 1
+    if not 0 < places < grid:
+        return []
+    span, shown = reading.span("crops.grid") or reading.span("crops"), describe(graph.input[1:])
+    return [mistakes.TooManyCrops(span, grid, scale, shown, places, side + grid - 1)]
 
 
 def fuse_mistakes(

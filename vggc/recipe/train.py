@@ -27,6 +27,7 @@ from vggc.syntax import ast
 from vggc.values import (
     MAX_SIDE,
     Choice,
+    Flag,
     Maybe,
     Name,
     Names,
@@ -43,7 +44,10 @@ Loss: TypeAlias = Literal["cross-entropy", "euclidean"]
 
 @dataclass(frozen=True)
 class Sgd:
-    """Stochastic gradient descent: v ← momentum·v + g + weight_decay·w;  w ← w − lr·v."""
+    """Stochastic gradient descent: v ← momentum·v + g + weight_decay·w;  w ← w − lr·v.
+
+    With `nesterov` w ← w − lr·(g + weight_decay·w + momentum·v). Source: Sutskever et al. (2013).
+    """
 
     example: ClassVar[str] = "sgd lr=0.01 momentum=0.9"
     doc: ClassVar[str] = "stochastic gradient descent with momentum and L2 weight decay"
@@ -51,6 +55,10 @@ class Sgd:
     lr: float = option("the learning rate", Real(0, 1000, above=True), 0.01)
     momentum: float = option("the share of the last step that is kept", Real(0, 1), 0.9)
     weight_decay: float = option("the factor of the L2 penalty", Real(0, 1000), 5e-4)
+    decay_norms: bool = option(
+        "whether scales and shifts of normalisations are penalised, too", Flag(), False
+    )
+    nesterov: bool = option("look ahead by the momentum", Flag(), False)
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,22 @@ class OneCycle:
     warm_up: float = option("the share of all steps in which it rises", Real(0, 1, unit="%"), 0.3)
     start: float = option("the first rate, as a share of `lr`", Real(0, 1, unit="%"), 0.04)
     end: float = option("the last rate, as a share of `lr`", Real(0, 1, unit="%"), 1e-4)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Rise in a line to lr in the first `warm_up` of all steps, then fall to `end`·lr on a cosine.
+
+    Source: Loshchilov & Hutter (2017), formula 5, without restarts; Goyal et al. (2017), section
+    2.2, for the warm-up.
+    """
+
+    example: ClassVar[str] = "cosine warm-up=5%"
+
+    doc: ClassVar[str] = "the rate falls on half a cosine, after a rise where one is asked for"
+
+    warm_up: float = option("the share of all steps in which it rises", Real(0, 1, unit="%"), 0.0)
+    end: float = option("the last rate, as a share of `lr`", Real(0, 1, unit="%"), 0.0)
 
 
 @dataclass(frozen=True)
@@ -136,11 +160,13 @@ class InitFrom:
 
 
 Optimiser: TypeAlias = Sgd
-Schedule: TypeAlias = Plateau | OneCycle | Constant
+Schedule: TypeAlias = Plateau | OneCycle | Cosine | Constant
 Init: TypeAlias = Glorot | He | Normal
 
 OPTIMISERS = Variants({"sgd": Sgd}, bare=True)
-SCHEDULES = Variants({"plateau": Plateau, "one-cycle": OneCycle, "constant": Constant}, bare=True)
+SCHEDULES = Variants(
+    {"plateau": Plateau, "one-cycle": OneCycle, "cosine": Cosine, "constant": Constant}, bare=True
+)
 INITS = Variants({"glorot": Glorot, "he": He, "normal": Normal}, bare=False)
 LOSSES: tuple[Loss, ...] = ("cross-entropy", "euclidean")
 
@@ -155,6 +181,13 @@ class Recipe:
     cover the net's input. `crop` is (H, W) and equals the net's input; None says the same.
     `rgb_shift` is the standard deviation of the colour shift in units of the colours' own,
     along their principal axes. `freeze` names the layers that keep their first weights.
+
+    `mixup` and `cutmix` are the parameters α of the distribution Beta(α, α) that an image's share
+    in a mixture of two is drawn from; with both, each pair is mixed by one of them. `ema` is the
+    share that an average of the weights keeps of itself in a step. A step's images go through the
+    net in `accumulate` parts. `clip` is the greatest L2 norm of all gradients together.
+    Sources: Zhang et al. (2018); Yun et al. (2019); Szegedy et al. (2016), section 7, for
+    `label_smoothing`; Polyak & Juditsky (1992) for the average.
     """
 
     batch: int = setting(Plain(Whole(1, 65_536), "batch 256", "images in a step"), 256)
@@ -200,6 +233,50 @@ class Recipe:
             Maybe(Real(0, 10, above=True)),
             "rgb-shift 0.1",
             "the standard deviation of a random shift along the colours' principal axes",
+        )
+    )
+    label_smoothing: float | None = setting(
+        Plain(
+            Maybe(Real(0, 0.999, above=True)),
+            "label-smoothing 0.1",
+            "the share of the target that is spread over all classes",
+        )
+    )
+    mixup: float | None = setting(
+        Plain(
+            Maybe(Real(0, 1000, above=True)),
+            "mixup 0.2",
+            "two images laid over each other, in shares drawn from Beta(α, α)",
+        )
+    )
+    cutmix: float | None = setting(
+        Plain(
+            Maybe(Real(0, 1000, above=True)),
+            "cutmix 1",
+            "a rectangle of one image pasted into another, in shares drawn from Beta(α, α)",
+        )
+    )
+    ema: float | None = setting(
+        Plain(
+            Maybe(Real(0, 0.999999, above=True)),
+            "ema 0.999",
+            "the net is tested and kept with an average of its weights, which keeps this share "
+            "of itself in a step",
+        )
+    )
+    accumulate: int = setting(
+        Plain(
+            Whole(1, 4096),
+            "accumulate 4",
+            "parts in which the images of a step go through the net, to need less memory",
+        ),
+        1,
+    )
+    clip: float | None = setting(
+        Plain(
+            Maybe(Real(0, 1e6, above=True)),
+            "clip 1",
+            "the greatest norm of the gradient; a longer one is made as long as that",
         )
     )
 
@@ -259,6 +336,7 @@ def against(
     """Every setting that the net cannot do anything with."""
     return [
         *image_mistakes(reading, graph),
+        *accumulate_mistakes(reading),
         *loss_mistakes(reading, graph),
         *freeze_mistakes(reading, graph),
         *init_from_mistakes(reading, graph, find, nets),
@@ -277,6 +355,13 @@ def image_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
     if recipe.rgb_shift is not None and channels != 3:
         found.append(mistakes.ShiftWithoutColours(reading.span("rgb-shift"), describe(graph.input)))
     return found
+
+
+def accumulate_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
+    parts, batch = reading.value.accumulate, reading.value.batch
+    if parts <= batch:
+        return []
+    return [mistakes.MorePartsThanImages(reading.span("accumulate"), parts, batch)]
 
 
 def scale_too_small(setting: str, span: Span | None, scale: int, graph: Graph) -> Diagnostic:

@@ -1,15 +1,19 @@
-"""Saved states of a training: safetensors and JSON, never pickle.
+"""The state of a training in files: all that going on bit for bit needs.
 
-A checkpoint is a folder with `state.json`, which names a file of tensors and its sha256.
-The tensors are written first, under a new name, and `state.json` is then replaced in one
-step: whatever happens, the folder holds the last state or the one before, whole.
+A checkpoint is a folder `step-N`, or `step-N-tested` after an epoch, that appears whole or not at
+all. Nothing in it is pickled. It is complete by itself: weights, their average, momenta and the
+loss scale, and the progress they belong to; all randomness is a function of the seed and the step.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Literal
 
 import torch
@@ -18,17 +22,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vggc.diagnostics import UserError
-from vggc.files import replacing, sha256
-from vggc.records import MalformedError, read_record, write_record
+from vggc.files import new_folder, replacing, sha256
+from vggc.records import MalformedError, from_json, read_record, to_json, write_record
 from vggc.training import mistakes
-from vggc.training.loop import Learner
+from vggc.training.learner import Learner
+from vggc.training.parallel import World
 from vggc.training.progress import Progress
 
-WEIGHT, MOMENTUM = "weight/", "momentum/"
+WEIGHT, AVERAGE, MOMENTUM = "weight/", "average/", "momentum/"
 """What the names of tensors begin with in a checkpoint."""
 
 HEADER_BYTES = 16 * 2**20
 """The most that a safetensors file may hold beyond its tensors."""
+
+STATE, TENSORS = "state.json", "tensors.safetensors"
+TESTED = "-tested"
+"""What the name of a checkpoint ends in when the held-out images have been looked at."""
 
 
 @dataclass(frozen=True)
@@ -41,43 +50,124 @@ class LossScale:
 
 @dataclass(frozen=True)
 class State:
-    """What `state.json` holds."""
+    """What `state.json` holds. `data` is the fingerprint of the images, `task` that of the net,
+    the recipe and the seed.
+    """
 
-    format: Literal[1]
+    format: Literal[2]
     progress: Progress
     data: str
     task: str
-    tensors: str
     sha256: str
     loss_scale: LossScale | None
 
 
-def save_checkpoint(
-    folder: Path, learner: Learner, progress: Progress, data: str, task: str
-) -> None:
-    """Writes the state of a training.
+@dataclass(frozen=True)
+class Handed:
+    """What processes tell each other of a checkpoint beside its tensors."""
 
-    `data` is the fingerprint of its images, `task` that of its net, recipe and seed.
+    progress: Progress
+    loss_scale: LossScale | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A training at one moment, apart from the learner that goes on."""
+
+    progress: Progress
+    tensors: dict[str, Tensor]
+    loss_scale: LossScale | None
+
+
+def snapshot(learner: Learner, progress: Progress) -> Snapshot:
+    """The state of a training, copied."""
+    copies = {name: t.detach().to("cpu", copy=True) for name, t in tensors_of(learner).items()}
+    return Snapshot(progress, copies, loss_scale(learner))
+
+
+def loss_scale(learner: Learner) -> LossScale | None:
+    """The state of the learner's loss scaler, if it has one at work."""
+    scaling = learner.scaler.state_dict()
+    return LossScale(scaling["scale"], scaling["_growth_tracker"]) if scaling else None
+
+
+def write_checkpoint(folder: Path, taken: Snapshot, data: str, task: str) -> None:
+    """Writes a state below `folder`; one that is there already is the same.
 
     Raises:
-        UserError: a file cannot be written; the checkpoint before is still there.
+        UserError: a file cannot be written; the checkpoints before are still there.
     """
-    step = progress.epochs[-1].step if progress.epochs else 0
-    name = f"tensors-{step + progress.sums.steps}.safetensors"
-    folder.mkdir(exist_ok=True)
-    save_tensors(folder / name, tensors_of(learner))
-    scaling = learner.scaler.state_dict()
-    scale = LossScale(scaling["scale"], scaling["_growth_tracker"]) if scaling else None
-    state = State(1, progress, data, task, name, sha256(folder / name), scale)
-    write_record(folder / "state.json", state)
-    for old in folder.glob("tensors-*.safetensors"):
-        if old.name != name:
-            old.unlink()
+    tested = "" if taken.progress.sums.steps else TESTED
+    path = folder / f"step-{taken.progress.step}{tested}"
+    if path.exists():
+        return
+    with new_folder(path) as part:
+        save_tensors(part / TENSORS, taken.tensors)
+        digest = sha256(part / TENSORS)
+        state = State(2, taken.progress, data, task, digest, taken.loss_scale)
+        write_record(part / STATE, state)
 
 
-def load_checkpoint(
-    folder: Path, learner: Learner, data: str, data_name: str, task: str
-) -> Progress:
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints below a folder, the newest first."""
+    found = {
+        (int(match[1]), match[2] is not None): path
+        for path in folder.glob("step-*")
+        if (match := re.fullmatch(rf"step-(\d{{1,18}})({TESTED})?", path.name))
+    }
+    return [found[step] for step in sorted(found, reverse=True)]
+
+
+class Writer:
+    """Writes checkpoints in a thread of its own while the training goes on; keeps the newest.
+
+    One at a time: whoever comes while one is written waits, as the disk cannot keep up.
+    """
+
+    def __init__(self, folder: Path, keep: int, data: str, task: str) -> None:
+        self.folder, self.keep, self.data, self.task = folder, keep, data, task
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self.pending: Future[None] | None = None
+
+    def write(self, taken: Snapshot) -> None:
+        """Begins to write a state.
+
+        Raises:
+            UserError: the one before could not be written; this one is begun all the same.
+        """
+        try:
+            self.wait()
+        finally:
+            self.pending = self.thread.submit(self._write, taken)
+
+    def _write(self, taken: Snapshot) -> None:
+        write_checkpoint(self.folder, taken, self.data, self.task)
+        for old in checkpoints(self.folder)[self.keep :]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def wait(self) -> None:
+        """Until what was begun is written.
+
+        Raises:
+            UserError: it cannot be.
+        """
+        pending, self.pending = self.pending, None
+        if pending is not None:
+            pending.result()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.thread.shutdown(wait=True)
+
+
+def load_checkpoint(path: Path, learner: Learner, data: str, data_name: str, task: str) -> Progress:
     """Restores a training: the learner's tensors, and the progress they belong to.
 
     Everything is checked first; a checkpoint that does not fit changes nothing.
@@ -87,56 +177,53 @@ def load_checkpoint(
             are no longer those that it was written with.
     """
     try:
-        state = read_record(folder / "state.json", State)
+        state = read_record(path / STATE, State)
         if state.data != data:
             raise UserError(mistakes.DataChanged(None, data_name))
         if state.task != task:
-            raise UserError(mistakes.TaskChanged(None, str(folder.parent)))
-        tensors = read_tensors(folder, state, expected(learner))
+            raise UserError(mistakes.TaskChanged(None, str(path.parent.parent)))
+        tensors = read_tensors(path / TENSORS, state.sha256, tensors_of(learner, fresh=True))
     except (MalformedError, SafetensorError, OSError) as fault:
-        raise UserError(mistakes.BadCheckpoint(None, str(folder), str(fault))) from None
-    restore(learner, tensors)
-    if state.loss_scale and learner.scaler.is_enabled():
-        scaling = learner.scaler.state_dict()
-        scaling |= {"scale": state.loss_scale.scale, "_growth_tracker": state.loss_scale.growth}
-        learner.scaler.load_state_dict(scaling)
+        older = checkpoints(path.parent)[1:]
+        hint = (
+            f"to go on from an older one, `{older[0].name}`, remove the folder `{path}`"
+            if older
+            else "start a new run; nothing has been changed"
+        )
+        raise UserError(mistakes.BadCheckpoint(None, str(path), str(fault), hint)) from None
+    restore(learner, tensors, state.loss_scale)
     return state.progress
 
 
-def tensors_of(learner: Learner) -> dict[str, Tensor]:
-    """Weights, buffers and momenta by name."""
-    tensors = {WEIGHT + name: t for name, t in learner.module.state_dict().items()}
-    for name, parameter in learner.trained.items():
-        momentum = learner.optimiser.state[parameter].get("momentum_buffer")
-        if momentum is not None:
-            tensors[MOMENTUM + name] = momentum
-    return tensors
+def tensors_of(learner: Learner, fresh: bool = False) -> dict[str, Tensor]:
+    """Weights, buffers, averages and momenta by name.
 
-
-def expected(learner: Learner) -> dict[str, Tensor]:
-    """A tensor of the right shape and type for each name that a checkpoint must hold."""
+    Before the first step there are no momenta; of a `fresh` learner each is stood for by its
+    parameter, which has its shape and type.
+    """
     tensors = {WEIGHT + name: t for name, t in learner.module.state_dict().items()}
+    if learner.average is not None:
+        tensors |= {AVERAGE + name: t for name, t in learner.average.state_dict().items()}
     if learner.optimiser.defaults["momentum"] > 0:
-        tensors |= {MOMENTUM + name: p for name, p in learner.trained.items()}
+        for name, parameter in learner.trained.items():
+            momentum = learner.optimiser.state[parameter].get("momentum_buffer")
+            if momentum is not None or fresh:
+                tensors[MOMENTUM + name] = parameter if momentum is None else momentum
     return tensors
 
 
-def read_tensors(folder: Path, state: State, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a state, all of them as wanted.
+def read_tensors(path: Path, digest: str, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in a file with this sha256, all of them as wanted.
 
     Raises:
         MalformedError, SafetensorError, OSError: the file is not what it should be.
     """
-    if not re.fullmatch(r"tensors-\d{1,18}\.safetensors", state.tensors):
-        raise MalformedError("state.json names a file that is no checkpoint's")
-    path = folder / state.tensors
-    most = HEADER_BYTES + sum(t.nbytes for t in wanted.values())
     if not path.is_file():
         raise MalformedError(f"{path.name} is missing")
-    if path.stat().st_size > most:
+    if path.stat().st_size > HEADER_BYTES + sum(t.nbytes for t in wanted.values()):
         raise MalformedError(f"{path.name} is larger than the net's weights")
-    if sha256(path) != state.sha256:
-        raise MalformedError(f"{path.name} is damaged: its sha256 is not the one in state.json")
+    if sha256(path) != digest:
+        raise MalformedError(f"{path.name} is damaged: its sha256 is not the one in {STATE}")
     with safe_open(path, framework="pt") as file:
         names = set(file.keys())
         for name in sorted(names ^ wanted.keys()):
@@ -150,13 +237,44 @@ def read_tensors(folder: Path, state: State, wanted: dict[str, Tensor]) -> dict[
 
 
 @torch.no_grad()
-def restore(learner: Learner, tensors: dict[str, Tensor]) -> None:
+def restore(learner: Learner, tensors: dict[str, Tensor], scale: LossScale | None) -> None:
+    """Gives the learner these tensors and this loss scale."""
     for name, tensor in learner.module.state_dict().items():
         tensor.copy_(tensors[WEIGHT + name])
+    if learner.average is not None:
+        for name, tensor in learner.average.state_dict().items():
+            tensor.copy_(tensors[AVERAGE + name])
     for name, parameter in learner.trained.items():
         if MOMENTUM + name in tensors:
             momentum = torch.empty_like(parameter).copy_(tensors[MOMENTUM + name])
             learner.optimiser.state[parameter]["momentum_buffer"] = momentum
+    if scale and learner.scaler.is_enabled():
+        scaling = learner.scaler.state_dict()
+        scaling |= {"scale": scale.scale, "_growth_tracker": scale.growth}
+        learner.scaler.load_state_dict(scaling)
+
+
+def hand_over(learner: Learner, progress: Progress, world: World) -> None:
+    """Gives all other processes of the world what this one has restored."""
+    if world.size == 1:
+        return
+    handed = Handed(progress, loss_scale(learner))
+    world.say("progress", json.dumps(to_json(handed)))
+    for tensor in tensors_of(learner, fresh=True).values():
+        world.broadcast(tensor)
+
+
+def taken_over(learner: Learner, world: World) -> Progress:
+    """What the first process hands over, which the learner is given."""
+    handed = from_json(Handed, json.loads(world.hear("progress")))
+    tensors = {
+        name: world.broadcast(torch.empty_like(tensor))
+        for name, tensor in tensors_of(learner, fresh=True).items()
+    }
+    if handed.progress.step == 0:
+        tensors = {n: t for n, t in tensors.items() if not n.startswith(MOMENTUM)}
+    restore(learner, tensors, handed.loss_scale)
+    return handed.progress
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

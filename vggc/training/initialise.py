@@ -8,8 +8,8 @@ from typing import assert_never
 import torch
 from torch import Tensor, nn
 
+from vggc.data.draws import Stream, torch_seed
 from vggc.recipe.train import Glorot, He, Init, Normal
-from vggc.training.batches import Stream, torch_seed
 
 
 @torch.no_grad()

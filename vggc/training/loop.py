@@ -1,291 +1,271 @@
-"""The training loop: a built module, images and a recipe in; trained weights out."""
+"""The training loop: a learner and images in; trained weights out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
-from math import isfinite, log
+from itertools import islice
+from math import inf, isfinite, log
 from time import perf_counter
-from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
+from vggc.data.loader import Batch, TrainBatches, ValBatches, load, num_workers
+from vggc.data.order import Order
+from vggc.data.parts import Skipped
+from vggc.data.prepare import Data
 from vggc.diagnostics import UserError
-from vggc.preprocessing import Preprocessing
 from vggc.recipe.train import Recipe
 from vggc.training import mistakes
-from vggc.training.batches import (
-    Batch,
-    Stream,
-    num_batches,
-    torch_seed,
-    train_batches,
-    val_batches,
-)
-from vggc.training.images import Data
+from vggc.training.feed import fed
+from vggc.training.learner import Learner, Measured
 from vggc.training.progress import (
     Epoch,
     EpochDone,
     Event,
     Finished,
+    ImagesLost,
     Interrupted,
     Outcome,
     Progress,
     StepDone,
     Stopped,
-    Sums,
 )
 from vggc.training.schedules import learning_rate
-
-DeviceName: TypeAlias = Literal["cpu", "cuda"]
-Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-SAVE_SECONDS = 600
-"""A long epoch is saved whenever this much time has passed."""
 
 FLAT_EPOCHS, FLAT_STEPS, FLAT_SHARE = 2, 200, 0.98
 """A training stops as flat after this many epochs and this many steps, if no epoch's
 training loss was below this share of ln(classes), the loss of guessing."""
 
+MOST_LOST = 0.01
+"""The share of an epoch's images that may get lost before a training stops."""
+
 
 @dataclass(frozen=True)
-class Machine:
-    """Where and in what precision to compute."""
+class Saving:
+    """When to save: whenever so many seconds have passed, and every so many steps, if at all.
 
-    device: DeviceName
-    precision: Precision
-
-
-def choose_machine(device: str, precision: Precision) -> Machine:
-    """The machine for `cpu`, `cuda` or `auto` (CUDA where there is one).
-
-    Raises:
-        UserError: there is no CUDA device, or it lacks the precision.
+    `write` takes the state of the learner; with `wait` it comes back when that is written.
     """
-    cuda = torch.cuda.is_available()
-    match device:
-        case "cuda" if not cuda:
-            raise UserError(mistakes.NoCuda(None, torch.__version__))
-        case "cuda" | "auto" if cuda:
-            machine = Machine("cuda", precision)
-        case _:
-            machine = Machine("cpu", precision)
-    if machine == Machine("cpu", "fp16"):
-        suggestion = "use bf16 or fp32; fp16 needs `--device cuda`"
-        raise UserError(mistakes.UnsupportedPrecision(None, precision, "a CPU", suggestion))
-    if machine == Machine("cuda", "bf16") and not torch.cuda.is_bf16_supported():
-        suggestion = "use fp16 or fp32"
-        raise UserError(mistakes.UnsupportedPrecision(None, precision, "this GPU", suggestion))
-    return machine
+
+    write: Callable[[Progress, bool], None]
+    seconds: float = inf
+    every: int | None = None
 
 
-class Learner:
-    """A module in training: its weights on a device, the optimiser and the loss scaler."""
+@dataclass(frozen=True)
+class Watching:
+    """Who is told of what happens, and asked whether to stop."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        recipe: Recipe,
-        machine: Machine,
-        preprocessing: Preprocessing,
-        frozen: Collection[str] = (),
-    ) -> None:
-        """`frozen` names the parameters that keep their values."""
-        self.machine = machine
-        self.device = torch.device(machine.device)
-        self.module = in_channels_last(module.to(self.device))
-        for name, parameter in self.module.named_parameters():
-            parameter.requires_grad_(name not in frozen)
-        self.optimiser = torch.optim.SGD(
-            self.trained.values(),
-            lr=recipe.optimiser.lr,
-            momentum=recipe.optimiser.momentum,
-            weight_decay=recipe.optimiser.weight_decay,
-            fused=True,
-        )
-        self.scaler = torch.amp.GradScaler(machine.device, enabled=machine.precision == "fp16")
-        self.mean, self.std = (
-            torch.tensor(values, device=self.device).view(1, -1, 1, 1) * 255
-            for values in (preprocessing.mean, preprocessing.std)
-        )
-
-    @property
-    def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters that move, by name."""
-        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
-
-    def step(self, batch: Batch, lr: float, seed: int) -> tuple[float, int]:
-        """One step down the gradient; the batch's mean loss and its correct first guesses.
-
-        Where the loss is not finite, the weights are left alone. `seed` is for dropout.
-        """
-        torch.manual_seed(seed)
-        self.module.train()
-        images, labels = self.normalised(batch)
-        logits = self.logits(images)
-        loss = functional.cross_entropy(logits, labels)
-        value = float(loss.item())
-        if isfinite(value):
-            for group in self.optimiser.param_groups:
-                group["lr"] = lr
-            self.optimiser.zero_grad()
-            torch.autograd.backward(self.scaler.scale(loss))
-            self.scaler.step(self.optimiser)
-            self.scaler.update()
-        return value, int((logits.argmax(1) == labels).sum().item())
-
-    @torch.no_grad()
-    def evaluate(
-        self, batches: Iterable[Batch], interrupted: Callable[[], bool]
-    ) -> tuple[float, float, float] | None:
-        """Mean loss, top-1 and top-5 accuracy; None if it was interrupted."""
-        self.module.eval()
-        images, loss, top1, top5 = 0, 0.0, 0, 0
-        for batch in batches:
-            if interrupted():
-                return None
-            inputs, labels = self.normalised(batch)
-            logits = self.logits(inputs)
-            best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-            images += len(labels)
-            loss += float(functional.cross_entropy(logits, labels, reduction="sum").item())
-            top1 += int(best[:, 0].sum().item())
-            top5 += int(best.sum().item())
-        return loss / images, top1 / images, top5 / images
-
-    def normalised(self, batch: Batch) -> Batch:
-        """The batch on the device, its pixels as `Preprocessing` says, float32 (N, C, H, W)."""
-        pixels, labels = (part.to(self.device, non_blocking=True) for part in batch)
-        return (pixels.float() - self.mean) / self.std, labels
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Class scores float32 (N, classes)."""
-        dtype = DTYPES[self.machine.precision]
-        with torch.autocast(self.machine.device, dtype, enabled=dtype != torch.float32):
-            scores: Tensor = self.module(images)
-        return scores.float()
-
-
-def in_channels_last(module: nn.Module) -> nn.Module:
-    """The module with the windows of its convolutions in channels-last memory, in place."""
-    for parameter in module.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.to(memory_format=torch.channels_last)
-    return module
+    on_event: Callable[[Event], None]
+    interrupted: Callable[[], bool]
 
 
 def fit(
     learner: Learner,
     data: Data,
     recipe: Recipe,
-    seed: int,
+    order: Order,
     *,
     progress: Progress,
-    save: Callable[[Progress], None],
-    on_event: Callable[[Event], None],
-    interrupted: Callable[[], bool],
+    saving: Saving,
+    watching: Watching,
+    workers: int | None = None,
 ) -> Outcome:
     """Trains from `progress` to the end of the recipe.
 
-    Stops before that when `interrupted`, when a loss is not finite, or when it stays flat
-    (see FLAT_EPOCHS). `save` is called after each epoch, every SAVE_SECONDS and on an
-    interrupt; whoever restores that state and calls again ends with the same weights.
+    Stops before that when interrupted, when a loss is not finite, or when it stays flat (see
+    FLAT_EPOCHS). What is saved after each epoch, on the way and on an interrupt is such that
+    whoever restores it and calls again ends with the same weights.
 
-    The learner holds initial weights, or those that belong to `progress`. `interrupted`
-    is asked after each step and while accuracy is measured.
+    The learner holds initial weights, or those that belong to `progress`. Whether to stop is
+    asked after each step and while accuracy is measured. Batches are made by so many `workers`,
+    or as many as suit the images.
 
     Raises:
-        UserError: an image cannot be read any more, or the device is out of memory.
+        UserError: too many images cannot be read any more, or the device is out of memory.
     """
+    world = learner.world
+    if workers is None:
+        workers = num_workers(data.train, world.local_size)
+    total = recipe.num_steps(order.num_batches)
+    training = TrainBatches(data.train, order, world.share)
+    pin = learner.device.type == "cuda"
+    steps = range(progress.step, total)
     try:
-        while len(progress.epochs) < recipe.num_epochs(num_batches(len(data.train), recipe.batch)):
-            outcome = fit_epoch(learner, data, recipe, seed, progress, save, on_event, interrupted)
-            if not isinstance(outcome, Progress):
-                return outcome
-            progress = outcome
+        with closing(load(training, steps, workers, pin=pin)) as batches:
+            feed = fed(batches, learner.device)
+            loop = Loop(learner, data, recipe, order, saving, watching, workers)
+            while progress.step < total or progress.sums.steps:
+                outcome = loop.epoch(progress, feed)
+                if not isinstance(outcome, Progress):
+                    return outcome
+                progress = outcome
     except torch.OutOfMemoryError:
         device, batch = learner.machine.device, min(recipe.batch, len(data.train))
         raise UserError(mistakes.OutOfMemory(None, device, batch, max(1, batch // 2))) from None
     return Finished(progress)
 
 
-def fit_epoch(
-    learner: Learner,
-    data: Data,
-    recipe: Recipe,
-    seed: int,
-    progress: Progress,
-    save: Callable[[Progress], None],
-    on_event: Callable[[Event], None],
-    interrupted: Callable[[], bool],
-) -> Progress | Interrupted | Stopped:
-    """What is left of one epoch."""
-    saved, saved_at = progress, perf_counter()
-    epoch, sums = len(progress.epochs), progress.sums
-    per_epoch = num_batches(len(data.train), recipe.batch)
-    first, total = epoch * per_epoch, recipe.num_steps(per_epoch)
-    num_steps = min(per_epoch, total - first)
-    past = tuple(row.val_top1 for row in progress.epochs)
-    lr = recipe.optimiser.lr
-    start = perf_counter()
-    for batch in train_batches(data, recipe, seed, epoch, range(sums.steps, num_steps)):
-        step = first + sums.steps
-        lr = learning_rate(recipe, step, total, past)
-        loss, correct = learner.step(batch, lr, torch_seed(seed, Stream.STEP, step))
-        if not isfinite(loss):
-            return Stopped(saved, not_finite("training", loss, epoch, step, lr))
-        now = perf_counter()
-        sums, start = sums.plus(len(batch[1]), loss, correct, now - start), now
-        on_event(step_done(epoch, step, total, sums))
-        if interrupted():
-            break
-        if now - saved_at > SAVE_SECONDS:
-            saved, saved_at = replace(progress, sums=sums), now
-            save(saved)
-    measured = None
-    if sums.steps == num_steps:
-        measured = learner.evaluate(val_batches(data, recipe), interrupted)
-    if measured is None:
-        save(replace(progress, sums=sums))
-        return Interrupted(replace(progress, sums=sums))
-    step = first + num_steps
-    if not isfinite(measured[0]):
-        return Stopped(saved, not_finite("held-out", measured[0], epoch, step - 1, lr))
-    row = Epoch(
-        epoch + 1,
-        step,
-        lr,
-        sums.loss / sums.images,
-        sums.correct / sums.images,
-        *measured,
-        images_per_second=sums.images / sums.seconds,
-        seconds=sums.seconds + perf_counter() - start,
-    )
-    progress = Progress((*progress.epochs, row))
-    save(progress)
-    on_event(EpochDone(row))
-    flat = flat_loss(progress, len(data.classes))
-    return Stopped(progress, flat) if flat else progress
+@dataclass(frozen=True)
+class Loop:
+    """What stays the same from epoch to epoch."""
+
+    learner: Learner
+    data: Data
+    recipe: Recipe
+    order: Order
+    saving: Saving
+    watching: Watching
+    workers: int
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.recipe.num_steps(self.order.num_batches)
+
+    def epoch(self, progress: Progress, feed: Iterator[Batch]) -> Progress | Interrupted | Stopped:
+        """What is left of one epoch."""
+        first = len(progress.epochs) * self.order.num_batches
+        last = min(first + self.order.num_batches, self.num_steps)
+        course = self.train(progress, islice(feed, last - progress.step), last)
+        if isinstance(course, Stopped):
+            return course
+        sums, lr, start = course.sums, self.rate(progress, last - 1), perf_counter()
+        measured = self.measure() if course.step == last else None
+        if measured is None:
+            self.saving.write(course, True)
+            return Interrupted(course)
+        if not isfinite(measured[0]):
+            return Stopped(progress, self.not_finite("held-out", measured[0], last - 1, lr))
+        row = Epoch(
+            len(progress.epochs) + 1,
+            last,
+            lr,
+            sums.loss / max(1, sums.images),
+            sums.correct / max(1, sums.images),
+            *measured,
+            images_per_second=sums.images / max(1e-9, sums.seconds),
+            seconds=sums.seconds + perf_counter() - start,
+        )
+        progress = Progress((*progress.epochs, row))
+        self.saving.write(progress, last == self.num_steps)
+        self.watching.on_event(EpochDone(row))
+        flat = flat_loss(progress, len(self.data.classes))
+        return Stopped(progress, flat) if flat else progress
+
+    def train(self, progress: Progress, batches: Iterator[Batch], last: int) -> Progress | Stopped:
+        """The steps before `last`, or until someone asks to stop."""
+        step, lost, saved_at = progress.step, 0, perf_counter()
+        pending: deque[Begun] = deque()
+        # A GPU has begun on the next step before anyone asks what came of the last.
+        lag = 1 if self.learner.device.type == "cuda" else 0
+        started, asked = perf_counter(), False
+        for batch in batches:
+            lr = self.rate(progress, step)
+            measured = self.learner.step(batch, step, lr)
+            pending.append(Begun(step, lr, measured, tuple(batch.lost)))
+            step += 1
+            while len(pending) > (0 if asked or step == last else lag):
+                begun = pending.popleft()
+                done = self.told(begun, perf_counter() - saved_at > self.saving.seconds)
+                if not isfinite(done.loss):
+                    mean = done.loss / max(1, done.images)
+                    return Stopped(
+                        progress, self.not_finite("training", mean, begun.step, begun.lr)
+                    )
+                lost += done.lost
+                self.bear(lost, begun)
+                now = perf_counter()
+                sums = progress.sums.plus(done.images, done.loss, done.correct, now - started)
+                progress, started = replace(progress, sums=sums), now
+                self.watching.on_event(step_done(progress, self.num_steps))
+                asked = asked or done.stop or done.save
+                if done.stop and not pending:
+                    return progress
+            if asked:
+                asked, saved_at = False, perf_counter()
+                if step < last:
+                    self.saving.write(progress, False)
+        return progress
+
+    def told(self, begun: Begun, is_late: bool) -> Done:
+        """What came of a step in all processes together, and whether to save or to stop then."""
+        world, every = self.learner.world, self.saving.every
+        stop, late = self.watching.interrupted(), is_late and world.is_first
+        sums = world.sums([*begun.measured.read(), len(begun.lost), stop, late])
+        loss, correct, images, lost, stops, saves = sums
+        is_due = every is not None and (begun.step + 1) % every == 0
+        save = bool(saves) or is_due
+        return Done(loss, int(correct), int(images), int(lost), save, bool(stops))
+
+    def bear(self, count: int, begun: Begun) -> None:
+        """Tells of lost images; `count` are lost in this epoch so far.
+
+        Raises:
+            UserError: they are too many to go on.
+        """
+        if begun.lost:
+            self.watching.on_event(ImagesLost(begun.lost))
+        if count > MOST_LOST * self.order.num_images:
+            named = [f"{each.name}: {each.reason}" for each in begun.lost[:1]]
+            reason = named[0] if named else "another process could not read it"
+            raise UserError(mistakes.ImageLost(None, count, reason))
+
+    def measure(self) -> tuple[float, float, float] | None:
+        """Loss, top-1 and top-5 accuracy on the held-out images; None if it was interrupted."""
+        learner, world = self.learner, self.learner.world
+        batches = ValBatches(self.data.val, self.recipe.batch)
+        steps = range(world.rank, len(batches), world.size)
+        workers = min(self.workers, len(steps)) if self.data.val.kept is None else 0
+        pin = learner.device.type == "cuda"
+        with closing(load(batches, steps, workers, pin=pin)) as loaded:
+            return learner.evaluate(fed(loaded, learner.device), self.watching.interrupted)
+
+    def rate(self, progress: Progress, step: int) -> float:
+        past = tuple(row.val_top1 for row in progress.epochs)
+        return learning_rate(self.recipe, step, self.num_steps, past)
+
+    def not_finite(self, part: str, loss: float, step: int, lr: float) -> mistakes.LossNotFinite:
+        epoch, _ = self.order.place(step)
+        return mistakes.LossNotFinite(None, part, loss, epoch + 1, step + 1, lr, lr / 10)
 
 
-def step_done(epoch: int, step: int, total: int, sums: Sums) -> StepDone:
-    images = sums.images
+@dataclass(frozen=True)
+class Begun:
+    """A step whose outcome nobody has asked for yet."""
+
+    step: int
+    lr: float
+    measured: Measured
+    lost: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step's sums over the images of all processes, and what someone asks for after it."""
+
+    loss: float
+    correct: int
+    images: int
+    lost: int
+    save: bool
+    stop: bool
+
+
+def step_done(progress: Progress, total: int) -> StepDone:
+    sums = progress.sums
+    images = max(1, sums.images)
     return StepDone(
-        epoch + 1,
-        step + 1,
+        len(progress.epochs) + 1,
+        progress.step,
         total,
         sums.loss / images,
         sums.correct / images,
-        images / sums.seconds,
+        sums.images / max(1e-9, sums.seconds),
     )
-
-
-def not_finite(part: str, loss: float, epoch: int, step: int, lr: float) -> mistakes.LossNotFinite:
-    return mistakes.LossNotFinite(None, part, loss, epoch + 1, step + 1, lr, lr / 10)
 
 
 def flat_loss(progress: Progress, num_classes: int) -> mistakes.LossFlat | None:

@@ -19,89 +19,33 @@ class NotTrainedYet(Diagnostic):
 # Images
 
 
-class NoSuchFolder(Diagnostic):
-    title = "there is no folder `{path}`"
-    help = "`--data` takes a folder that holds one folder of images per class"
+class BatchTooLarge(Diagnostic):
+    title = "steps of {batch} images, and {count} images to train on"
+    label = "no step could be that large"
+    help = "try `--batch {suggested}`: some steps an epoch are needed to learn"
 
-    path: str
-
-
-class UnreadableFolder(Diagnostic):
-    title = "cannot read the folder `{path}`"
-    label = "{reason}"
-    help = "make it readable, or take it out of the folder of images"
-
-    path: str
-    reason: str
+    batch: int
+    count: int
+    suggested: int
 
 
-class NoClassFolders(Diagnostic):
-    title = "no folders with images in `{path}`"
-    label = "looked for files that end in {suffixes}"
-    help = "give each class a folder of its own: `{path}/cat/1.jpg`"
+class BatchTooSmall(Diagnostic):
+    title = "steps of {batch} images for {processes} processes"
+    label = "each process needs two images of a step at least"
+    help = "start fewer processes, or try `--batch {suggested}`"
 
-    path: str
-    suffixes: str
-
-
-class OnlyOneClass(Diagnostic):
-    title = "`{path}` holds images of one class only: `{name}`"
-    help = "a classifier needs two classes or more, each in a folder of its own"
-
-    path: str
-    name: str
-
-
-class NoHeldOutFolder(Diagnostic):
-    title = "`{path}` holds `train/` but neither `val/` nor `test/`"
-    help = "add one, or pass `--data {path}/train`: a fifth of it is then held out"
-
-    path: str
-
-
-class ClassesDiffer(Diagnostic):
-    title = "`train/` and `{other}/` in `{path}` hold different classes"
-    label = "{difference}"
-    help = "give both the same folders, with at least one image in each"
-
-    path: str
-    other: str
-    difference: str
-
-
-class NoReadableImages(Diagnostic):
-    title = "class `{name}` has no image left to {use}"
-    label = "{skipped} broken images were skipped"
-    help = "add readable images to it, or take its folder away"
-
-    name: str
-    use: str
-    skipped: int
-
-
-class NothingHeldOut(Diagnostic):
-    title = "`{path}` has too few images to hold out a fifth"
-    label = "every class has a single image"
-    help = "add images, or give `train/` and `val/` folders"
-
-    path: str
+    batch: int
+    processes: int
+    suggested: int
 
 
 class ImageLost(Diagnostic):
-    title = "an image could be read when the training began, and cannot any more"
+    title = "{count} images could be read when the training began, and cannot any more"
     label = "{reason}"
     help = "look after the disk, then go on with `--resume`"
 
+    count: int
     reason: str
-
-
-class UnsupportedChannels(Diagnostic):
-    title = "the net takes {channels} channels; images have 3, or 1 when grey"
-    help = "write `input 3x{height}x{width}`"
-
-    channels: int
-    height: int
-    width: int
 
 
 # The machine
@@ -122,6 +66,42 @@ class UnsupportedPrecision(Diagnostic):
     precision: str
     device: str
     suggestion: str
+
+
+class TooFewGpus(Diagnostic):
+    title = "{processes} processes on this machine, and {gpus} GPUs that PyTorch finds"
+    label = "each process takes a GPU of its own"
+    help = "pass `--nproc-per-node {gpus}` to torchrun, or train with `--device cpu`"
+
+    gpus: int
+    processes: int
+
+
+class BadWorld(Diagnostic):
+    title = "the environment does not say which process this is"
+    label = "{given}"
+    help = "start several processes with `torchrun`, or unset these variables"
+
+    given: str
+
+
+class NoWorld(Diagnostic):
+    title = "the {size} processes of this training do not find each other"
+    label = "{reason}"
+    help = (
+        "see that all are started by `torchrun` with the same address, and that it can be reached"
+    )
+
+    size: int
+    reason: str
+
+
+class WorldEnded(Diagnostic):
+    title = "another process of this training has ended"
+    label = "{reason}"
+    help = "what was saved is kept: go on with `--resume`, with as many processes or others"
+
+    reason: str
 
 
 class OutOfMemory(Diagnostic):
@@ -241,7 +221,8 @@ class TaskChanged(Diagnostic):
 class BadCheckpoint(Diagnostic):
     title = "the checkpoint in `{path}` cannot be used"
     label = "{reason}"
-    help = "start a new run; nothing has been changed"
+    help = "{suggestion}"
 
     path: str
     reason: str
+    suggestion: str = "start a new run; nothing has been changed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vggc.data.parts import Skipped
 from vggc.diagnostics import Diagnostic
 
 
@@ -41,10 +42,11 @@ class Sums:
     seconds: float = 0.0
 
     def plus(self, images: int, loss: float, correct: int, seconds: float) -> Sums:
+        """These and one more step, whose `loss` is a sum over its images."""
         return Sums(
             self.steps + 1,
             self.images + images,
-            self.loss + loss * images,
+            self.loss + loss,
             self.correct + correct,
             self.seconds + seconds,
         )
@@ -56,6 +58,11 @@ class Progress:
 
     epochs: tuple[Epoch, ...] = ()
     sums: Sums = Sums()
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return (self.epochs[-1].step if self.epochs else 0) + self.sums.steps
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,21 @@ class EpochDone:
     epoch: Epoch
 
 
-Event = StepDone | EpochDone
+@dataclass(frozen=True)
+class ImagesLost:
+    """Images that could be read when the training began, and cannot any more, are left out."""
+
+    lost: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True)
+class NotSaved:
+    """A checkpoint could not be written; the one before is still there, the training goes on."""
+
+    reason: str
+
+
+Event = StepDone | EpochDone | ImagesLost | NotSaved
 
 
 @dataclass(frozen=True)

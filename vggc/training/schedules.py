@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import cos, pi
 from typing import assert_never
 
-from vggc.recipe.train import Constant, OneCycle, Plateau, Recipe
+from vggc.recipe.train import Constant, Cosine, OneCycle, Plateau, Recipe
 
 
 def learning_rate(recipe: Recipe, step: int, num_steps: int, val_top1: Sequence[float]) -> float:
@@ -23,6 +23,8 @@ def learning_rate(recipe: Recipe, step: int, num_steps: int, val_top1: Sequence[
             return peak * plateau.factor ** drops(plateau, val_top1)
         case OneCycle() as cycle:
             return peak * one_cycle(cycle, step, num_steps)
+        case Cosine() as cosine:
+            return peak * half_cosine(cosine, step, num_steps)
         case _:
             assert_never(recipe.schedule)
 
@@ -45,6 +47,14 @@ def one_cycle(cycle: OneCycle, step: int, num_steps: int) -> float:
     if step < peak:
         return ramp(cycle.start, 1, step / peak)
     return ramp(1, cycle.end, (step - peak) / max(1e-9, last - peak))
+
+
+def half_cosine(cosine: Cosine, step: int, num_steps: int) -> float:
+    """The fraction of the peak rate: from the first step on in a line to 1, and `end` last."""
+    warm = round(cosine.warm_up * num_steps)
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    return ramp(1, cosine.end, (step - warm) / max(1, num_steps - 1 - warm))
 
 
 def ramp(first: float, last: float, progress: float) -> float:

@@ -8,7 +8,7 @@ import platform
 import shutil
 import signal
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -19,16 +19,35 @@ import torch
 from torch import nn
 
 import vggc
+from vggc.data.order import Order
+from vggc.data.prepare import Data
 from vggc.diagnostics import UserError
 from vggc.recipe.train import TRAIN, Recipe
 from vggc.training import mistakes
-from vggc.training.batches import num_batches
-from vggc.training.checkpoint import load_checkpoint, save_checkpoint, save_tensors
+from vggc.training.augment import Augmentation, Normaliser
+from vggc.training.checkpoint import (
+    Writer,
+    checkpoints,
+    hand_over,
+    load_checkpoint,
+    save_tensors,
+    snapshot,
+    taken_over,
+)
 from vggc.training.curves import draw_curves
-from vggc.training.images import Data
 from vggc.training.initialise import initialise
-from vggc.training.loop import Learner, Machine, fit
-from vggc.training.progress import Event, Finished, Interrupted, Outcome, Progress, Stopped
+from vggc.training.learner import Learner, Machine
+from vggc.training.loop import Saving, Watching, fit
+from vggc.training.parallel import ALONE, World
+from vggc.training.progress import (
+    Event,
+    Finished,
+    Interrupted,
+    NotSaved,
+    Outcome,
+    Progress,
+    Stopped,
+)
 from vggc.training.run import (
     Origin,
     Record,
@@ -39,6 +58,9 @@ from vggc.training.run import (
     write_text,
 )
 
+SAVE_SECONDS = 600.0
+"""A long epoch is saved whenever this much time has passed."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -46,7 +68,7 @@ class Task:
 
     `module` maps images float32 (N, C, H, W) to class scores (N, classes); the names of
     its parameters are those in the weights file. `frozen` are those of them that keep
-    their first values.
+    their first values, `undecayed` those that the L2 penalty leaves alone.
     """
 
     net: str
@@ -57,11 +79,18 @@ class Task:
     machine: Machine
     seed: int
     frozen: tuple[str, ...] = ()
+    undecayed: tuple[str, ...] = ()
+    world: World = ALONE
+
+    @property
+    def order(self) -> Order:
+        """In which order the images come."""
+        return Order(len(self.data.train), self.recipe.batch, self.seed)
 
     @property
     def num_epochs(self) -> int:
         """Epochs of the whole training, the last of which may be cut short."""
-        return self.recipe.num_epochs(num_batches(len(self.data.train), self.recipe.batch))
+        return self.recipe.num_epochs(self.order.num_batches)
 
     @property
     def fingerprint(self) -> str:
@@ -70,22 +99,44 @@ class Task:
         return hashlib.sha256(json.dumps(fixed).encode()).hexdigest()
 
     def learner(self) -> Learner:
-        preprocessing = self.data.preprocessing
-        return Learner(self.module, self.recipe, self.machine, preprocessing, self.frozen)
+        data = self.data
+
+        def augmentation(device: torch.device) -> Augmentation:
+            normaliser = Normaliser.of(data.preprocessing, device)
+            return Augmentation(self.recipe, self.order, data.colour_axes, normaliser)
+
+        return Learner(
+            self.module,
+            self.recipe,
+            self.machine,
+            augmentation,
+            self.frozen,
+            self.undecayed,
+            self.world,
+        )
 
 
-def begin(task: Task, out: Path | None, now: datetime) -> tuple[Run, Learner]:
-    """Makes the folder of a new run, and initial weights by the seed.
+@dataclass(frozen=True)
+class Keeping:
+    """Which checkpoints are written and kept: every so many steps, if at all, beside those after
+    each epoch and every ten minutes; the newest so many.
+    """
+
+    every: int | None = None
+    newest: int = 2
+
+
+def begin(task: Task, out: Path | None, now: datetime) -> Run:
+    """Makes the folder of a new run.
 
     Raises:
         UserError: `out` is there and not an empty folder, or a file cannot be written.
     """
     folder = new_folder(out, task.net, now)
     run = Run(folder, record_of(task, now))
-    initialise(task.module, task.recipe.init, task.seed)
     write_text(run.net_path, task.net_text)
     write_run(folder, run.record)
-    return run, task.learner()
+    return run
 
 
 def record_of(task: Task, now: datetime) -> Record:
@@ -121,62 +172,115 @@ def record_of(task: Task, now: datetime) -> Record:
 
 
 def proceed(
-    run: Run, learner: Learner, task: Task, progress: Progress, on_event: Callable[[Event], None]
+    run: Run,
+    learner: Learner,
+    task: Task,
+    progress: Progress,
+    on_event: Callable[[Event], None],
+    keeping: Keeping,
+    workers: int | None = None,
 ) -> Outcome:
     """Trains on from `progress`, and leaves in the run's folder what came of it.
 
-    Ctrl-C and SIGTERM let the step finish and save; a second one ends at once.
+    Ctrl-C and SIGTERM let the step finish and save; a second one ends at once. Of several
+    processes the first writes.
 
     Raises:
         UserError: a file cannot be read or written.
     """
-    mark = task.data.fingerprint
+    with Interrupts() as interrupts, writer(run, task, keeping) as checkpoint_writer:
 
-    def save(progress: Progress) -> None:
-        save_checkpoint(run.checkpoint_path, learner, progress, mark, task.fingerprint)
-        write_metrics(run.folder, progress.epochs)
+        def write(progress: Progress, is_last: bool) -> None:
+            if task.world.is_first:
+                save(run, learner, progress, checkpoint_writer, is_last, on_event)
 
-    with Interrupts() as interrupts:
         outcome = fit(
             learner,
             task.data,
             task.recipe,
-            task.seed,
+            task.order,
             progress=progress,
-            save=save,
-            on_event=on_event,
-            interrupted=interrupts.any,
+            saving=Saving(write, SAVE_SECONDS, keeping.every),
+            watching=Watching(on_event, interrupts.any),
+            workers=workers,
         )
-        conclude(run, learner, task, outcome)
+        with suppress(UserError):
+            checkpoint_writer.wait()
+        if task.world.is_first:
+            conclude(run, learner, task, outcome)
+        task.world.wait()
     return outcome
 
 
+def writer(run: Run, task: Task, keeping: Keeping) -> Writer:
+    return Writer(run.checkpoint_path, keeping.newest, task.data.fingerprint, task.fingerprint)
+
+
+def save(
+    run: Run,
+    learner: Learner,
+    progress: Progress,
+    checkpoint_writer: Writer,
+    is_last: bool,
+    on_event: Callable[[Event], None],
+) -> None:
+    """Writes a checkpoint and the table of epochs; the last one must not fail.
+
+    Raises:
+        UserError: the last one cannot be written.
+    """
+    try:
+        checkpoint_writer.write(snapshot(learner, progress))
+        write_metrics(run.folder, progress.epochs)
+        if is_last:
+            checkpoint_writer.wait()
+    except UserError as fault:
+        if is_last:
+            raise
+        # A full disk may have room again before the next one; the one before is still there.
+        on_event(NotSaved(str(fault).removeprefix("error: ")))
+
+
 def resume(run: Run, task: Task) -> tuple[Learner, Progress]:
-    """The learner and the progress of a run's checkpoint.
+    """The learner and the progress of a run's newest checkpoint.
 
     Before the first checkpoint a run starts over, with the same weights.
 
     Raises:
         UserError: the checkpoint is damaged, or the images are not the same.
     """
+    learner = fresh(task)
+    if not task.world.is_first:
+        return learner, taken_over(learner, task.world)
+    progress = taken_up(run, learner, task)
+    hand_over(learner, progress, task.world)
+    return learner, progress
+
+
+def fresh(task: Task) -> Learner:
+    """A learner with first weights by the seed."""
     initialise(task.module, task.recipe.init, task.seed)
-    learner = task.learner()
-    if task.data.fingerprint != run.record.data.fingerprint:
-        raise UserError(mistakes.DataChanged(None, task.data.path or "scikit-learn"))
-    if not (run.checkpoint_path / "state.json").exists():
+    return task.learner()
+
+
+def taken_up(run: Run, learner: Learner, task: Task) -> Progress:
+    """The progress of the newest checkpoint, which the learner is given."""
+    name, mark = task.data.path or "scikit-learn", task.data.fingerprint
+    if mark != run.record.data.fingerprint:
+        raise UserError(mistakes.DataChanged(None, name))
+    found = checkpoints(run.checkpoint_path)
+    if not found:
         if run.has_progress:
             reason = "it is missing, though the run has come some way"
             raise UserError(mistakes.BadCheckpoint(None, str(run.checkpoint_path), reason))
-        return learner, Progress()
-    name, mark = task.data.path or "scikit-learn", task.data.fingerprint
-    progress = load_checkpoint(run.checkpoint_path, learner, mark, name, task.fingerprint)
-    return learner, progress
+        return Progress()
+    return load_checkpoint(found[0], learner, mark, name, task.fingerprint)
 
 
 def conclude(run: Run, learner: Learner, task: Task, outcome: Outcome) -> None:
     """Writes weights, curves and the record. A finished run needs no checkpoint any more."""
     epochs = outcome.progress.epochs
-    saved = (run.checkpoint_path / "state.json").exists()
+    saved = checkpoints(run.checkpoint_path)
     record = replace(run.record, metrics=epochs[-1] if epochs else None)
     match outcome:
         case Finished():
@@ -188,9 +292,9 @@ def conclude(run: Run, learner: Learner, task: Task, outcome: Outcome) -> None:
             if saved:
                 # The weights at hand may be those that gave no finite loss.
                 mark = task.data.fingerprint
-                load_checkpoint(run.checkpoint_path, learner, mark, "", task.fingerprint)
+                load_checkpoint(saved[0], learner, mark, "", task.fingerprint)
     if saved:
-        save_tensors(run.weights_path, learner.module.state_dict())
+        save_tensors(run.weights_path, learner.tested.state_dict())
     if epochs:
         title = f"{run.record.net} · held-out top-1 {epochs[-1].val_top1:.1%}"
         draw_curves(run.folder / "curves.png", title, epochs)

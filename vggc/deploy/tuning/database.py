@@ -15,7 +15,6 @@ import base64
 import fcntl
 import json
 import math
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,7 +39,7 @@ from vggc.deploy.tuning.space import (
     without_code,
 )
 from vggc.diagnostics import UserError
-from vggc.files import CannotWrite, replacing
+from vggc.files import CannotWrite, cache_folder, replacing
 from vggc.kernels.workloads import Choice
 from vggc.tvm_alone import tvm
 
@@ -63,9 +62,7 @@ def default_folder() -> Path | None:
 
     None where nobody is at home. Another TVM might write what this one cannot read.
     """
-    home = os.path.expanduser("~")
-    cache = os.environ.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home != "~" else None)
-    return Path(cache) / "vggc" / "tuning" / f"tvm-{tvm.__version__}" if cache else None
+    return cache_folder("tuning", f"tvm-{tvm.__version__}")
 
 
 def unreadable(folder: Path) -> str | None:

@@ -1,0 +1,200 @@
+"""Several processes that train one net give what one gives, and end together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from training_data import write_images
+
+from vggc.diagnostics import UserError
+from vggc.training import mistakes
+from vggc.training.parallel import World
+from vggc.training.run import Run
+
+NET = """\
+net small
+input 3x8x8
+
+  conv3-4 norm=batch | pool | dropout p=20% | fc-8 | dropout | fc-3 | softmax
+
+train {
+  batch 10
+  epochs 4
+  sgd lr=0.05
+  cosine warm-up=10%
+  init he
+  scale 9..12
+  flip
+  rgb-shift 0.1
+  mixup 0.2
+  cutmix 1
+  label-smoothing 0.1
+  ema 0.9
+  clip 1
+}
+"""
+
+TOLERANCE = 1e-5
+"""Sums of float32 in another order, over 24 steps; weights are of the order of 0.1."""
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A net and images, none of which another test changes."""
+    folder = tmp_path_factory.mktemp("parallel")
+    (folder / "small.vgg").write_text(NET)
+    write_images(folder / "images", ("a", "b", "c"), 25)
+    return folder
+
+
+def command(processes: int, *arguments: str) -> list[str]:
+    alone = [sys.executable] if processes == 1 else [*TORCHRUN, str(processes)]
+    return [*alone, "-m", "vggc", "train", "--device", "cpu", *arguments]
+
+
+def new(out: Path, *more: str) -> tuple[str, ...]:
+    return ("small.vgg", "--data", "images", "--out", str(out), *more)
+
+
+def run(folder: Path, processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(processes, *arguments),
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> Path:
+    """The run of one process."""
+    done = run(folder, 1, *new(folder / "alone"))
+    assert done.returncode == 0, done.stderr
+    return folder / "alone"
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = (load_file(path / "weights.safetensors") for path in (one, other))
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_allclose(second[name], first[name], 0, TOLERANCE, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_give_the_weights_of_one(
+    folder: Path, alone: Path, tmp_path: Path, processes: int
+) -> None:
+    done = run(folder, processes, *new(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    assert_same_weights(alone, tmp_path / "run")
+    one, several = Run.load(alone).record.metrics, Run.load(tmp_path / "run").record.metrics
+    assert one is not None
+    assert several is not None
+    assert (one.step, one.val_top1) == (several.step, several.val_top1)
+    assert one.train_loss == pytest.approx(several.train_loss, abs=1e-4)
+    assert done.stderr.count("held out") == 1  # only the first speaks
+
+
+@pytest.mark.slow
+def test_parts_of_a_step_give_the_weights_of_the_whole(folder: Path, tmp_path: Path) -> None:
+    """Without batch normalisation, which looks at each part by itself."""
+    for name, parts in (("whole", 1), ("parts", 3)):
+        changes = ("--set", f"accumulate={parts}", "--set", "ema=off")
+        (tmp_path / "plain.vgg").write_text(NET.replace(" norm=batch", ""))
+        arguments = (str(tmp_path / "plain.vgg"), *new(tmp_path / name, *changes)[1:])
+        done = run(folder, 1, *arguments)
+        assert done.returncode == 0, done.stderr
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (3, 2)])
+def test_a_run_goes_on_with_another_number_of_processes(
+    folder: Path, alone: Path, tmp_path: Path, before: int, after: int
+) -> None:
+    out = tmp_path / "run"
+    started = subprocess.Popen(
+        command(before, *new(out, "--save-steps", "1")),
+        cwd=folder,
+        env=ENVIRONMENT,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(lambda: any((out / "checkpoint").glob("step-*")), started)
+    started.send_signal(signal.SIGTERM)
+    started.wait(timeout=120)
+    assert Run.load(out).record.state == "interrupted"
+    done = run(folder, after, "--resume", str(out))
+    assert done.returncode == 0, done.stderr
+    assert_same_weights(alone, out)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_run_and_the_reason_is_told(
+    folder: Path, alone: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    started = subprocess.Popen(
+        command(2, *new(out, "--save-steps", "1", "--set", "steps=100000")),
+        cwd=folder,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: any((out / "checkpoint").glob("step-*")), started)
+    last = next(pid for pid in children(started.pid) if rank_of(pid) == "1")
+    os.kill(last, signal.SIGKILL)
+    _, text = started.communicate(timeout=120)
+    assert started.returncode != 0
+    assert "another process of this training has ended" in text
+    assert "go on with `--resume`" in text
+
+
+def wait_for(condition: object, process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        if condition():  # type: ignore[operator]
+            return
+        assert process.poll() is None, "it ended before"
+        time.sleep(0.1)
+    pytest.fail("nothing came")
+
+
+def children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
+
+
+def rank_of(pid: int) -> str | None:
+    """The RANK in a process's environment."""
+    pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    found = dict(pair.split(b"=", 1) for pair in pairs if b"=" in pair)
+    return found[b"RANK"].decode() if b"RANK" in found else None
+
+
+def test_torchrun_tells_a_process_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert World.here() == World(0, 1, 0, 1)
+    given = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert World.here() == World(5, 8, 1, 4)
+    for name, value in (("RANK", "8"), ("WORLD_SIZE", "many"), ("LOCAL_RANK", "-1")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            with pytest.raises(UserError) as error:
+                World.here()
+        assert isinstance(error.value.diagnostics[0], mistakes.BadWorld)

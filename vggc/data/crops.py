@@ -1,0 +1,156 @@
+"""Pictures cut to a net's input."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from vggc.data.parts import Part
+from vggc.data.stores import Numbers, Picture
+from vggc.preprocessing import (
+    BrokenImageError,
+    Pixels,
+    centre,
+    decode,
+    pixels_of,
+    resize,
+    target_size,
+)
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How pictures become inputs of a `shape` (C, H, W).
+
+    A picture's shorter side is brought to a length between the two `scales`; with None it just
+    covers the input. `draft` lets a JPEG be decoded at a fraction of its size where that is large
+    enough: several times faster, and pixels that differ a little from those of inference.
+    """
+
+    shape: Shape
+    scales: tuple[int, int] | None
+    draft: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.shape[1:]
+
+    @property
+    def largest(self) -> int | None:
+        """The greatest length of a shorter side."""
+        return self.scales[1] if self.scales else None
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether all pictures get one scale."""
+        return self.scales is None or self.scales[0] == self.scales[1]
+
+    def scale(self, draw: float) -> int | None:
+        """A length of the shorter side for a draw in [0, 1)."""
+        if self.scales is None:
+            return None
+        low, high = self.scales
+        return low + int(draw * (high - low + 1))
+
+    def open(self, picture: Picture) -> Image.Image:
+        """The picture as an image, large enough for the greatest scale.
+
+        Raises:
+            BrokenImageError: it is no usable image.
+        """
+        channels, least = self.shape[0], (self.largest, self.size) if self.draft else None
+        match picture:
+            case Path():
+                return decode(picture, channels, least)
+            case bytes():
+                return decode(io.BytesIO(picture), channels, least)
+            case _:
+                pixels = picture[:, :, 0] if picture.shape[2:] == (1,) else picture
+                return Image.fromarray(pixels).convert("RGB" if channels == 3 else "L")
+
+    def whole(self, picture: Picture) -> Pixels:
+        """All of the picture at the greatest scale, uint8 (H, W, C)."""
+        return resize(self.open(picture), self.largest, self.size)
+
+    def cut(self, picture: Picture, scale: int | None, top: float, left: float) -> Pixels:
+        """The part of the size of the input, uint8 (H, W, C), of the picture at a scale.
+
+        `top` and `left` in [0, 1) say where it lies, from one edge to the other. Only what is cut
+        out is resized.
+        """
+        image = self.open(picture)
+        (width, height), (across, down) = image.size, target_size(image.size, scale, self.size)
+        y, x = int(top * (down - self.size[0] + 1)), int(left * (across - self.size[1] + 1))
+        box = (x, y, x + self.size[1], y + self.size[0])
+        if (across, down) == image.size:
+            return pixels_of(image.crop(box))
+        stretch = width / across, height / down
+        source = (
+            x * stretch[0],
+            y * stretch[1],
+            min(width, (x + self.size[1]) * stretch[0]),
+            min(height, (y + self.size[0]) * stretch[1]),
+        )
+        return pixels_of(image.resize(self.size[::-1], Image.Resampling.BILINEAR, box=source))
+
+
+@dataclass(frozen=True)
+class Framed:
+    """A part and how its pictures become inputs. Those that are `kept` are in memory, opened."""
+
+    part: Part
+    framing: Framing
+    kept: Sequence[Pixels] | None = None
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def fetch(self, indices: Numbers) -> Sequence[Picture | BrokenImageError]:
+        if self.kept is not None:
+            return [self.kept[index] for index in indices.tolist()]
+        return self.part.fetch(indices)
+
+    def random_crops(
+        self, indices: Numbers, draws: np.ndarray[tuple[int, int], np.dtype[np.float64]]
+    ) -> list[Pixels | BrokenImageError]:
+        """A crop of each of these pictures by three draws in [0, 1), (N, 3): its scale, its top
+        and its left.
+        """
+        framing = self.framing
+        return [
+            attempt(partial(framing.cut, scale=framing.scale(scale), top=top, left=left), picture)
+            for picture, (scale, top, left) in zip(self.fetch(indices), draws.tolist(), strict=True)
+        ]
+
+    def centres(self, indices: Numbers) -> list[Pixels | BrokenImageError]:
+        """The centre of each of these pictures at the greatest scale, as inference cuts it."""
+        framing = self.framing
+        return [attempt(partial(middle, framing), picture) for picture in self.fetch(indices)]
+
+
+def middle(framing: Framing, picture: Picture) -> Pixels:
+    return centre(framing.whole(picture), framing.size)
+
+
+T = TypeVar("T")
+
+
+def attempt(
+    function: Callable[[Picture], T], picture: Picture | BrokenImageError
+) -> T | BrokenImageError:
+    """What the function makes of a picture, or why it has become none."""
+    if isinstance(picture, BrokenImageError):
+        return picture
+    try:
+        return function(picture)
+    except BrokenImageError as fault:
+        return fault

@@ -1,0 +1,152 @@
+"""Batches of images, made by worker processes ahead of time.
+
+The batch is the unit of work: that of a step is one function of the seed and the step, whoever
+makes it and whenever.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from collections.abc import Generator, Iterator, Sequence, Sized
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vggc.data.crops import Framed
+from vggc.data.draws import Stream, generator
+from vggc.data.order import Order, Share
+from vggc.data.parts import Skipped
+from vggc.data.stores import Numbers
+from vggc.preprocessing import BrokenImageError, Pixels
+
+MOST_WORKERS = 8
+
+
+class Batch(NamedTuple):
+    """Images uint8 (N, C, H, W) in channels-last memory and their classes int64 (N,).
+
+    They are the `rows` (N,) of a batch that all processes share, of `total` images; those that
+    could not be read any more are missing and `lost`.
+    """
+
+    images: Tensor
+    labels: Tensor
+    rows: Tensor
+    total: int
+    lost: tuple[Skipped, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainBatches(Dataset[Batch]):
+    """The batches of a training by their step: shuffled, cut out at random."""
+
+    framed: Framed
+    order: Order
+    share: Share
+
+    def __getitem__(self, step: int) -> Batch:
+        place = self.order.place(step)
+        indices = self.order.indices(*place)
+        rows = np.arange(len(indices))[self.share.rows(len(indices))]
+        draws = crop_draws(self.order, step)[rows]
+        crops = self.framed.random_crops(indices[rows], draws[:, :3])
+        return batch_of(self.framed, crops, indices, rows)
+
+
+def crop_draws(order: Order, step: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """The draws in [0, 1) for each image of a step, (N, 4): scale, top, left and flip."""
+    epoch, within = order.place(step)
+    count = len(order.indices(epoch, within))
+    return generator(order.seed, Stream.AUGMENTATION, epoch, within).random((count, 4))
+
+
+@dataclass(frozen=True)
+class ValBatches(Dataset[Batch]):
+    """The images of a part in order, each cut to its centre."""
+
+    framed: Framed
+    batch: int
+
+    def __len__(self) -> int:
+        return -(-len(self.framed) // self.batch)
+
+    def __getitem__(self, step: int) -> Batch:
+        indices = np.arange(len(self.framed))[step * self.batch : (step + 1) * self.batch]
+        crops = self.framed.centres(indices)
+        return batch_of(self.framed, crops, indices, np.arange(len(indices)))
+
+
+def batch_of(
+    framed: Framed, crops: Sequence[Pixels | BrokenImageError], indices: Numbers, rows: Numbers
+) -> Batch:
+    """The batch of these crops, which are those of the `rows` of the images at `indices`."""
+    whole = [pixels for pixels in crops if isinstance(pixels, np.ndarray)]
+    there = np.asarray([isinstance(pixels, np.ndarray) for pixels in crops], bool)
+    channels, height, width = framed.framing.shape
+    images = np.stack(whole) if whole else np.empty((0, height, width, channels), np.uint8)
+    lost = tuple(
+        Skipped(framed.part.name(int(index)), str(fault))
+        for index, fault in zip(indices[rows], crops, strict=True)
+        if isinstance(fault, BrokenImageError)
+    )
+    return Batch(
+        torch.from_numpy(images).permute(0, 3, 1, 2),
+        torch.from_numpy(framed.part.labels[indices[rows[there]]]),
+        torch.from_numpy(rows[there]),
+        len(indices),
+        lost,
+    )
+
+
+def load(
+    batches: Dataset[Batch], steps: Sequence[int], workers: int, *, pin: bool = False
+) -> Generator[Batch]:
+    """The batches of these steps in order, made by so many processes, or by this one for 0.
+
+    With `pin` they lie in memory from which a GPU takes them by itself.
+    """
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=Steps(steps),
+        num_workers=workers if steps else 0,
+        worker_init_fn=prepare_worker,
+        pin_memory=pin,
+    )
+    yield from loader
+
+
+@dataclass(frozen=True)
+class Steps(Sized):
+    """A sampler that gives these steps."""
+
+    steps: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.steps)
+
+
+def num_workers(framed: Framed, processes: int = 1) -> int:
+    """The worker processes that suit pictures, where so many trainings share the machine: none
+    where making a batch is hardly any work.
+    """
+    if framed.kept is not None and framed.framing.is_fixed:
+        return 0
+    processors = len(os.sched_getaffinity(0))
+    return max(1, min(MOST_WORKERS, processors // processes))
+
+
+def prepare_worker(_: int) -> None:
+    """Leaves Ctrl-C to the main process, which finishes its step and then ends workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    warnings.simplefilter("ignore")

@@ -1,0 +1,71 @@
+"""Labelled pictures, not looked into yet."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vggc.data.stores import Numbers, Picture, Store
+from vggc.data.strings import CODEC, ERRORS
+from vggc.preprocessing import BrokenImageError
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some pictures of a store, by their `numbers` there, with a class each."""
+
+    store: Store
+    numbers: Numbers
+    labels: Numbers
+
+    @classmethod
+    def all(cls, store: Store, labels: Numbers) -> Part:
+        """All pictures of a store; their labels (N,)."""
+        return cls(store, np.arange(len(labels)), labels)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def name(self, index: int) -> str:
+        return self.store.names[int(self.numbers[index])]
+
+    def fetch(self, indices: Numbers) -> list[Picture | BrokenImageError]:
+        """The pictures at these places of the part."""
+        return self.store.fetch(self.numbers[indices].tolist())
+
+    def take(self, indices: Numbers) -> Part:
+        """The part that has only what is at these places."""
+        return replace(self, numbers=self.numbers[indices], labels=self.labels[indices])
+
+
+@dataclass(frozen=True)
+class Images:
+    """A training part and a held-out part of the same classes. `path` says where they are
+    from; None stands for the embedded digits.
+    """
+
+    path: str | None
+    classes: tuple[str, ...]
+    train: Part
+    val: Part
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An image that was left out, and why."""
+
+    name: str
+    reason: str
+
+
+def fingerprint(classes: Sequence[str], *parts: Part) -> str:
+    """The sha256 of the classes and of each part's names and labels."""
+    digest = hashlib.sha256("\n".join(classes).encode(CODEC, ERRORS))
+    for part in parts:
+        digest.update(b"\n\n")
+        for index, label in enumerate(part.labels.tolist()):
+            digest.update(f"{part.name(index)}\0{label}\n".encode(CODEC, ERRORS))
+    return digest.hexdigest()

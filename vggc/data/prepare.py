@@ -1,0 +1,96 @@
+"""Images made ready for a net: looked at once, measured, and kept at hand where they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vggc.data import mistakes
+from vggc.data.crops import Framed, Framing
+from vggc.data.parts import Images, Skipped, fingerprint
+from vggc.data.survey import Doubles, Survey, colour_axes, moments, survey
+from vggc.diagnostics import UserError
+from vggc.preprocessing import IMAGE_CHANNELS, Pixels, Preprocessing
+
+ROOM = 512 * 2**20
+"""Images stay in memory while all of them together take no more bytes than this."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a training draws from. `fingerprint` changes with any name or class.
+
+    `colour_axes` are the principal axes of the training pixels' colours: see there.
+    """
+
+    path: str | None
+    classes: tuple[str, ...]
+    train: Framed
+    val: Framed
+    preprocessing: Preprocessing
+    colour_axes: Doubles
+    skipped: tuple[Skipped, ...]
+    fingerprint: str
+
+
+def prepare(
+    images: Images,
+    shape: tuple[int, int, int],
+    scales: tuple[int, int] | None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    room: int = ROOM,
+) -> Data:
+    """Looks at every image: leaves out the broken ones, measures colours, fills memory.
+
+    The net takes a `shape` (C, H, W), C being 1 or 3, and is trained at `scales`, as in
+    `Framing`; it is tested at their middle. `on_progress` is told how many images of how many
+    are done. Images take `room` bytes of memory or less, or none.
+
+    Raises:
+        UserError: the channels are neither 1 nor 3, or a class has no image left.
+    """
+    if shape[0] not in IMAGE_CHANNELS:
+        raise UserError(mistakes.UnsupportedChannels(None, *shape))
+    middle = sum(scales) // 2 if scales else None
+    total = len(images.train) + len(images.val)
+    train = Framed(images.train, Framing(shape, scales, draft=True))
+    val = Framed(images.val, Framing(shape, (middle, middle) if middle else None, draft=False))
+    found, train_kept = survey(train, room, lambda done: on_progress(done, total))
+    left = room - num_bytes(train_kept)
+    also, val_kept = survey(val, left, lambda done: on_progress(len(train) + done, total))
+    skipped = (*found.skipped(train), *also.skipped(val))
+    train, val = usable(train, found, train_kept), usable(val, also, val_kept)
+    check_classes(images.classes, train, "train on", len(skipped))
+    check_classes(images.classes, val, "measure accuracy on", len(skipped))
+    counts = np.asarray(found.counts, np.int64)
+    mean, std = moments(counts)
+    return Data(
+        images.path,
+        images.classes,
+        train,
+        val,
+        Preprocessing(shape[1:], middle, mean, std),
+        colour_axes(counts, np.asarray(found.products)),
+        skipped,
+        fingerprint(images.classes, train.part, val.part),
+    )
+
+
+def usable(framed: Framed, found: Survey, kept: tuple[Pixels, ...] | None) -> Framed:
+    """The pictures that are no broken ones, those `kept` in memory."""
+    return replace(framed, part=framed.part.take(found.usable(framed)), kept=kept)
+
+
+def num_bytes(kept: Sequence[Pixels] | None) -> int:
+    """Bytes that pictures take in memory."""
+    return sum(pixels.nbytes for pixels in kept or ())
+
+
+def check_classes(classes: Sequence[str], framed: Framed, use: str, skipped: int) -> None:
+    """Refuses a part without any image, or a training part without one of the classes."""
+    counts = np.bincount(framed.part.labels, minlength=len(classes))
+    missing = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+    if missing and (use == "train on" or len(framed) == 0):
+        raise UserError(mistakes.NoReadableImages(None, missing[0], use, skipped))

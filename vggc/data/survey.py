@@ -1,0 +1,232 @@
+"""One look at every picture: which are broken, and what colours there are.
+
+What was found in a set that memory does not hold is kept in the user's cache, so that nobody
+looks twice; several processes that want the same wait for the first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+
+from vggc.data.crops import Framed, Framing, attempt
+from vggc.data.parts import Skipped
+from vggc.data.stores import Numbers, Picture
+from vggc.diagnostics import UserError
+from vggc.files import cache_folder
+from vggc.preprocessing import BrokenImageError, Pixels, pixels_of, resize
+from vggc.records import MalformedError, read_record, write_record
+
+CHUNK = 1024
+"""Pictures that are fetched at a time, so that memory stays bounded."""
+
+Doubles: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A picture that cannot be used, by its place in its part."""
+
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a look at all pictures of a part found, resized to the framing's greatest scale.
+
+    `counts` (C, 256) says how often each channel has each value, `products` (C, C) sums the
+    products of each two channels over all pixels.
+    """
+
+    format: Literal[1]
+    counts: tuple[tuple[int, ...], ...]
+    products: tuple[tuple[float, ...], ...]
+    broken: tuple[Broken, ...]
+
+    def skipped(self, framed: Framed) -> tuple[Skipped, ...]:
+        """The pictures of the part that cannot be used."""
+        return tuple(Skipped(framed.part.name(each.index), each.reason) for each in self.broken)
+
+    def usable(self, framed: Framed) -> Numbers:
+        """The places of those that can."""
+        broken = [each.index for each in self.broken]
+        return np.setdiff1d(np.arange(len(framed)), np.asarray(broken, np.int64))
+
+
+def survey(
+    framed: Framed, room: int, on_progress: Callable[[int], None]
+) -> tuple[Survey, tuple[Pixels, ...] | None]:
+    """What there is; and the usable pictures themselves, where they take `room` bytes or less.
+
+    Kept pictures are resized where all have one scale, and otherwise as they were opened.
+    `on_progress` is told how many are done.
+    """
+    channels, height, width = framed.framing.shape
+    place = None if len(framed) * channels * height * width <= room else place_of(framed)
+    if place is None:
+        return look(framed, room, on_progress)
+    with locked(place):
+        try:
+            return checked(read_record(place, Survey), framed), None
+        except MalformedError:
+            found, kept = look(framed, room, on_progress)
+            # Without a cache the next training looks again.
+            with suppress(UserError):
+                write_record(place, found)
+            return found, kept
+
+
+def look(
+    framed: Framed, room: int, on_progress: Callable[[int], None]
+) -> tuple[Survey, tuple[Pixels, ...] | None]:
+    """`survey`, without a cache."""
+    channels = framed.framing.shape[0]
+    counts, products = np.zeros((channels, 256), np.int64), np.zeros((channels, channels))
+    broken: list[Broken] = []
+    kept: list[Pixels] = []
+    for index, found in enumerate(glances(framed)):
+        match found:
+            case BrokenImageError() as fault:
+                broken.append(Broken(index, str(fault)))
+            case Glance():
+                counts += found.counts
+                products += found.products
+                room -= found.pixels.nbytes
+                if room >= 0:
+                    kept.append(found.pixels)
+                else:
+                    kept.clear()
+        on_progress(index + 1)
+    table = tuple(map(tuple, counts.tolist()))
+    result = Survey(1, table, tuple(map(tuple, products.tolist())), tuple(broken))
+    return result, tuple(kept) if room >= 0 else None
+
+
+@dataclass(frozen=True)
+class Glance:
+    """One picture as it may be kept, and what its colours add to the whole."""
+
+    pixels: Pixels
+    counts: Numbers
+    products: Doubles
+
+
+def glances(framed: Framed) -> Iterator[Glance | BrokenImageError]:
+    """Each picture in order, opened by several threads."""
+    each = partial(attempt, partial(glance, framed.framing))
+    with quiet_pillow(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        for start in range(0, len(framed), CHUNK):
+            indices = np.arange(start, min(start + CHUNK, len(framed)))
+            yield from threads.map(each, framed.fetch(indices))
+
+
+def glance(framing: Framing, picture: Picture) -> Glance:
+    image = framing.open(picture)
+    pixels = resize(image, framing.largest, framing.size)
+    kept = pixels if framing.is_fixed else pixels_of(image)
+    return Glance(kept, histogram(pixels), colour_products(pixels))
+
+
+def quiet_pillow() -> warnings.catch_warnings[None]:
+    """Within it, Pillow's warnings about odd files are not printed; limits are our own."""
+    return warnings.catch_warnings(action="ignore")
+
+
+# The cache
+
+
+def place_of(framed: Framed) -> Path | None:
+    """Where the survey of these pictures is kept; None where there is no cache."""
+    folder = cache_folder("data")
+    if folder is None:
+        return None
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        what = [asdict(framed.framing), framed.part.store.stamp(), PIL.__version__]
+        digest = hashlib.sha256(json.dumps(what).encode())
+        digest.update(framed.part.numbers.tobytes())
+        return folder / f"{digest.hexdigest()[:32]}.json"
+    return None
+
+
+@contextmanager
+def locked(place: Path) -> Iterator[None]:
+    """Within it, no other process is within it for the same place."""
+    with place.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def checked(found: Survey, framed: Framed) -> Survey:
+    """The survey, if it can be of this part.
+
+    Raises:
+        MalformedError: it cannot.
+    """
+    channels = framed.framing.shape[0]
+    tables = [(256, found.counts), (channels, found.products)]
+    if not all(
+        len(table) == channels and {len(row) for row in table} == {width} for width, table in tables
+    ):
+        raise MalformedError("its tables are not of so many channels")
+    if not all(0 <= each.index < len(framed) for each in found.broken):
+        raise MalformedError("it names pictures that there are not")
+    return found
+
+
+# Colours
+
+
+def histogram(pixels: Pixels) -> Numbers:
+    """How often each channel has each value, (C, 256)."""
+    channels = [pixels[:, :, c].ravel() for c in range(pixels.shape[2])]
+    return np.stack([np.bincount(channel, minlength=256) for channel in channels])
+
+
+def colour_products(pixels: Pixels) -> Doubles:
+    """The sum over all pixels of the products of their channels (C, C), exact."""
+    flat = pixels.reshape(-1, pixels.shape[2]).astype(np.float64)
+    products: Doubles = flat.T @ flat
+    return products
+
+
+def moments(counts: Numbers) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel from its histogram, values over 255.
+
+    A channel that never varies gets the deviation 1.
+    """
+    values, totals = np.arange(256), counts.sum(axis=1)
+    mean = (counts * values).sum(axis=1) / totals
+    variance = (counts * values**2).sum(axis=1) / totals - mean**2
+    mean, std = mean / 255, np.sqrt(np.maximum(variance, 0)) / 255
+    return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
+
+
+def colour_axes(counts: Numbers, products: Doubles) -> Doubles:
+    """The principal axes of the pixels' colours as columns (C, C), each as long as the standard
+    deviation along it, in grey levels.
+
+    Krizhevsky et al. (2012), section 4.1, multiply by the eigenvalues of the covariance,
+    which would depend on whether pixels run to 255 or to 1; like their program we take the
+    square roots, so that a shift of 0.1 is a tenth of the deviation along each axis.
+    """
+    totals = counts.sum(axis=1)
+    mean = (counts * np.arange(256)).sum(axis=1) / totals
+    variances, axes = np.linalg.eigh(products / totals[0] - np.outer(mean, mean))
+    scaled: Doubles = axes * np.sqrt(np.maximum(variances, 0))
+    return scaled

@@ -1,0 +1,272 @@
+"""A net in training: its weights on a device, and what moves them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from vggc.backends.torch import Net, Whole
+from vggc.data.draws import Stream, torch_seed
+from vggc.data.loader import Batch
+from vggc.data.order import part_of
+from vggc.diagnostics import UserError
+from vggc.recipe.train import Recipe
+from vggc.training import mistakes
+from vggc.training.augment import Augmentation, Normaliser
+from vggc.training.parallel import ALONE, World
+
+DeviceName: TypeAlias = Literal["cpu", "cuda"]
+Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+EMA_PREFIX = 10
+"""An average of weights keeps at most (1 + steps) / (EMA_PREFIX + steps) of itself, so that the
+first weights are soon forgotten."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and in what precision to compute, and whether by `torch.compile`."""
+
+    device: DeviceName
+    precision: Precision
+    compiled: bool = False
+
+
+def choose_machine(device: str, precision: Precision, compiled: bool | None = None) -> Machine:
+    """The machine for `cpu`, `cuda` or `auto` (CUDA where there is one).
+
+    Without a wish nets are `compiled` for GPUs only.
+
+    Raises:
+        UserError: there is no CUDA device, or it lacks the precision.
+    """
+    cuda = torch.cuda.is_available()
+    name: DeviceName
+    match device:
+        case "cuda" if not cuda:
+            raise UserError(mistakes.NoCuda(None, torch.__version__))
+        case "cuda" | "auto" if cuda:
+            name = "cuda"
+        case _:
+            name = "cpu"
+    if (name, precision) == ("cpu", "fp16"):
+        suggestion = "use bf16 or fp32; fp16 needs `--device cuda`"
+        raise UserError(mistakes.UnsupportedPrecision(None, precision, "a CPU", suggestion))
+    if (name, precision) == ("cuda", "bf16") and not torch.cuda.is_bf16_supported():
+        suggestion = "use fp16 or fp32"
+        raise UserError(mistakes.UnsupportedPrecision(None, precision, "this GPU", suggestion))
+    return Machine(name, precision, name == "cuda" if compiled is None else compiled)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a step came to: the sum of its images' losses, and how many were right at the first
+    guess, of how many. On a GPU they are not there before they are asked for.
+    """
+
+    loss: Tensor
+    correct: Tensor
+    images: int
+
+    def read(self) -> tuple[float, float, float]:
+        """Loss, correct and images."""
+        return float(self.loss.item()), float(self.correct.item()), float(self.images)
+
+
+class Learner:
+    """A module in training. `average` is the module with averaged weights, if the recipe wants
+    one; `tested` is the one that is measured and kept.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        recipe: Recipe,
+        machine: Machine,
+        augmentation: Callable[[torch.device], Augmentation],
+        frozen: Collection[str] = (),
+        undecayed: Collection[str] = (),
+        world: World = ALONE,
+    ) -> None:
+        """`frozen` names the parameters that keep their values, `undecayed` those that the L2
+        penalty leaves alone.
+        """
+        self.recipe, self.machine, self.world = recipe, machine, world
+        self.device = device_of(machine, world)
+        self.module = in_channels_last(module.to(self.device))
+        for name, parameter in self.module.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+        self.augmentation = augmentation(self.device)
+        self.optimiser = optimiser(self.trained, recipe, undecayed)
+        self.scaler = torch.amp.GradScaler(machine.device, enabled=machine.precision == "fp16")
+        self.average = copy.deepcopy(self.module).requires_grad_(False) if recipe.ema else None
+        self.steps = 0
+        self.parallel = parallel(self.module, world, self.device)
+        self.forward = torch.compile(self.parallel) if machine.compiled else self.parallel
+        self.tested = self.average or self.module
+        self.forward_tested = torch.compile(self.tested) if machine.compiled else self.tested
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that move, by name."""
+        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+
+    @property
+    def normalised(self) -> Normaliser:
+        return self.augmentation.normalised
+
+    def step(self, batch: Batch, step: int, lr: float) -> Measured:
+        """One step down the gradient of the mean loss over the images of all processes.
+
+        `batch` is on the device. A gradient that is not finite is the caller's to find, by the
+        loss; in fp16 it moves nothing.
+        """
+        torch.manual_seed(torch_seed(self.augmentation.order.seed, Stream.STEP, step))
+        self.module.train()
+        images, targets = self.augmentation(batch, step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        self.optimiser.zero_grad()
+        loss = torch.zeros((), device=self.device)
+        correct = torch.zeros((), device=self.device, dtype=torch.int64)
+        for rows, together in self.parts(len(images)):
+            self.tell(batch, rows)
+            with together:
+                logits = self.logits(self.forward, images[rows])
+                losses = targets.part(rows).loss(logits, self.recipe.label_smoothing or 0.0).sum()
+                # Gradients are averaged over processes; the loss is a mean over all images.
+                share = losses * (self.world.size / batch.total)
+                torch.autograd.backward(self.scaler.scale(share))
+            loss += losses.detach()
+            correct += (logits.detach().argmax(1) == batch.labels[rows]).sum()
+        if self.recipe.clip is not None:
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.steps = step + 1
+        self.update_average()
+        return Measured(loss, correct, len(images))
+
+    def parts(self, count: int) -> Iterator[tuple[slice, AbstractContextManager[None]]]:
+        """The rows of each part of a step, with what holds back the exchange of gradients until
+        the last.
+        """
+        parts = self.recipe.accumulate
+        for index in range(parts):
+            together: AbstractContextManager[None] = nullcontext()
+            if isinstance(self.parallel, DistributedDataParallel) and index < parts - 1:
+                together = self.parallel.no_sync()
+            yield part_of(count, index, parts), together
+
+    def tell(self, batch: Batch, rows: slice) -> None:
+        """Tells a module that sees a part of a step's images which they are."""
+        if isinstance(self.module, Net) and (self.world.size > 1 or self.recipe.accumulate > 1):
+            sum_over = self.world.sum_over if self.world.size > 1 else None
+            self.module.whole = Whole(batch.rows[rows], batch.total, sum_over)
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Moves the average towards the weights."""
+        if self.average is None or self.recipe.ema is None:
+            return
+        kept = min(self.recipe.ema, (1 + self.steps) / (EMA_PREFIX + self.steps))
+        pairs = [
+            (old, new)
+            for old, new in zip(
+                self.average.state_dict().values(), self.module.state_dict().values(), strict=True
+            )
+            if old.is_floating_point()
+        ]
+        torch._foreach_lerp_([old for old, _ in pairs], [new for _, new in pairs], 1 - kept)
+
+    @torch.no_grad()
+    def evaluate(
+        self, batches: Iterable[Batch], interrupted: Callable[[], bool]
+    ) -> tuple[float, float, float] | None:
+        """Mean loss, top-1 and top-5 accuracy over all processes; None if it was interrupted."""
+        self.tested.eval()
+        images, loss, top1, top5, stopped = 0.0, 0.0, 0.0, 0.0, 0.0
+        for batch in batches:
+            if interrupted():
+                stopped = 1.0
+                break
+            logits = self.logits(self.forward_tested, self.normalised(batch.images))
+            labels = batch.labels
+            best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+            images += len(labels)
+            loss += float(functional.cross_entropy(logits, labels, reduction="sum").item())
+            top1 += int(best[:, 0].sum().item())
+            top5 += int(best.sum().item())
+        images, loss, top1, top5, stopped = self.world.sums([images, loss, top1, top5, stopped])
+        return None if stopped else (loss / images, top1 / images, top5 / images)
+
+    def logits(self, module: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Class scores float32 (N, classes)."""
+        dtype = DTYPES[self.machine.precision]
+        with torch.autocast(self.machine.device, dtype, enabled=dtype != torch.float32):
+            scores = module(images)
+        return scores.float()
+
+
+def device_of(machine: Machine, world: World) -> torch.device:
+    """The device of this process: on a machine with several GPUs each takes its own.
+
+    Raises:
+        UserError: there are fewer GPUs than processes.
+    """
+    if machine.device == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if world.local_size > count:
+        raise UserError(mistakes.TooFewGpus(None, count, world.local_size))
+    torch.cuda.set_device(world.local_rank)
+    return torch.device("cuda", world.local_rank)
+
+
+def optimiser(
+    trained: dict[str, nn.Parameter], recipe: Recipe, undecayed: Collection[str]
+) -> torch.optim.SGD:
+    """The recipe's optimiser of the parameters."""
+    sgd = recipe.optimiser
+    decayed = [p for name, p in trained.items() if name not in undecayed]
+    spared = [p for name, p in trained.items() if name in undecayed]
+    groups = [
+        {"params": decayed, "weight_decay": sgd.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=sgd.lr,
+        momentum=sgd.momentum,
+        nesterov=sgd.nesterov and sgd.momentum > 0,
+        fused=True,
+    )
+
+
+def in_channels_last(module: nn.Module) -> nn.Module:
+    """The module with the windows of its convolutions in channels-last memory, in place."""
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.to(memory_format=torch.channels_last)
+    return module
+
+
+def parallel(module: nn.Module, world: World, device: torch.device) -> nn.Module:
+    """The module whose gradients are the average over all processes."""
+    if world.size == 1:
+        return module
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(
+        module, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False
+    )

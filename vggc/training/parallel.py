@@ -1,0 +1,182 @@
+"""Several processes that train one net: who they are, and what they tell each other.
+
+They are started by PyTorch's `torchrun`, which tells each its place by environment variables.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._C._distributed_c10d import Store
+
+from vggc.data.order import Share
+from vggc.diagnostics import UserError
+from vggc.training import mistakes
+
+FAULT = "vggc/fault"
+"""Where in the processes' store the one that fails first says why."""
+
+PATIENCE = timedelta(hours=1)
+"""So long a process waits for the others, who may be looking at a million images."""
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that train together; alone it is the first of one."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    @classmethod
+    def here(cls) -> World:
+        """As `torchrun` says.
+
+        Raises:
+            UserError: its variables are no numbers, or do not go together.
+        """
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        given = {name: os.environ[name] for name in names if name in os.environ}
+        if "RANK" not in given or "WORLD_SIZE" not in given:
+            return cls()
+        try:
+            numbers = [
+                int(given.get(name, default)) for name, default in zip(names, "0101", strict=True)
+            ]
+            rank, size, local_rank, local_size = numbers
+        except ValueError:
+            rank, size, local_rank, local_size = -1, 0, 0, 0
+        if not (0 <= rank < size and 0 <= local_rank < local_size <= size):
+            shown = " ".join(f"{name}={value}" for name, value in given.items())
+            raise UserError(mistakes.BadWorld(None, shown))
+        return cls(rank, size, local_rank, local_size)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    @property
+    def share(self) -> Share:
+        return Share(self.rank, self.size)
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """The sum of what all processes give, for each of these numbers."""
+        if self.size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor)
+        return tensor.tolist()
+
+    def sum_over(self, tensor: Tensor) -> Tensor:
+        """The sum of all processes' tensors, with its gradient."""
+        return _SumOver.apply(tensor)  # type: ignore[no-any-return, no-untyped-call]
+
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """The first process's tensor, in this one's place, which has its shape and type."""
+        dist.broadcast(tensor, src=0)
+        return tensor
+
+    def say(self, key: str, text: str) -> None:
+        """Tells all other processes something, once."""
+        the_store().set(f"vggc/{key}", text)
+
+    def hear(self, key: str) -> str:
+        """What another process says, which is waited for."""
+        return str(the_store().get(f"vggc/{key}").decode())
+
+    def wait(self) -> None:
+        """Until all processes have come so far."""
+        self.sums([0.0])
+
+
+ALONE = World()
+
+
+class _SumOver(torch.autograd.Function):
+    """A sum over processes: each of them depends on all, so gradients are summed as well."""
+
+    @staticmethod
+    def forward(context: Any, tensor: Tensor) -> Tensor:
+        result = tensor.clone()
+        dist.all_reduce(result)
+        return result
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        result = gradient.clone()
+        dist.all_reduce(result)
+        return result
+
+
+@contextmanager
+def joined(world: World, device: torch.device) -> Iterator[None]:
+    """Within it, the processes of the world reach each other.
+
+    Raises:
+        UserError: they do not, or one of them has ended; with its reason where it gave one.
+    """
+    if world.size == 1:
+        yield
+        return
+    # What processes tell each other in passing goes by way of the processors.
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=PATIENCE)
+    except (RuntimeError, ValueError) as fault:
+        raise UserError(mistakes.NoWorld(None, world.size, first_line(fault))) from None
+    store = the_store()
+    try:
+        yield
+    except UserError as fault:
+        tell(store, world, fault)
+        raise
+    except RuntimeError as fault:
+        if isinstance(fault, torch.OutOfMemoryError) or not is_of_network(fault):
+            tell(store, world, fault)
+            raise
+        raise UserError(mistakes.WorldEnded(None, reason_in(store, fault))) from None
+    finally:
+        dist.destroy_process_group()
+
+
+def the_store() -> Store:
+    """Where processes leave word for each other."""
+    return dist.distributed_c10d._get_default_store()
+
+
+def tell(store: Store, world: World, fault: Exception) -> None:
+    """Leaves word of why this process ends, for those that will miss it."""
+    try:
+        store.set(FAULT, f"process {world.rank}: {first_line(fault)}")
+    except RuntimeError:
+        return  # the one that keeps the store has gone first
+
+
+def reason_in(store: Store, fault: Exception) -> str:
+    """What the process that ended first said, or else what the network says."""
+    try:
+        if store.check([FAULT]):
+            return str(store.get(FAULT).decode(errors="replace"))
+    except RuntimeError:
+        pass
+    return first_line(fault)
+
+
+def is_of_network(fault: Exception) -> bool:
+    """Whether an error tells of another process's end."""
+    words = ("gloo", "connection", "nccl", "peer", "socket", "store")
+    return isinstance(fault, dist.DistError) or any(word in str(fault).lower() for word in words)
+
+
+def first_line(fault: Exception) -> str:
+    return (str(fault).strip().splitlines() or [type(fault).__name__])[0][:200]
