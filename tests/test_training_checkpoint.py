@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from time import perf_counter, sleep
 from typing import Any
 
 import pytest
@@ -29,7 +32,7 @@ from vggc.training.run import Record, Run, new_folder, newest_run
 from vggc.training.session import Keeping, Task, begin, fresh, proceed, resume
 from vggc.values import WrongValue
 
-KEEPING = Keeping()
+KEEPING, KEEP_ALL = Keeping(), Keeping(every=1)
 NOW = datetime(2026, 1, 2, 3, 4, 5)
 
 
@@ -57,7 +60,7 @@ def go_on(folder: Path, count: int = 5, **more: tuple[str, ...]) -> Outcome:
     run = Run.load(folder)
     rest = task(run.recipe, count, **more)
     learner, progress = resume(run, rest)
-    return proceed(run, learner, rest, progress, ignore, KEEPING)
+    return proceed(run, learner, rest, progress, ignore, KEEP_ALL)
 
 
 def weights_of(folder: Path) -> str:
@@ -162,8 +165,55 @@ def test_a_killed_run_goes_on_from_its_last_epoch(
     assert weights_of(whole[0]) == weights_of(tmp_path / "run")
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # to fork beside other threads
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """By SIGKILL, at random: 20 times in all, over as many runs as that takes."""
+    recipe = replace(RECIPE, epochs=12, ema=0.9, rgb_shift=0.1)
+    start = perf_counter()
+    assert isinstance(train(tmp_path / "whole", recipe, keeping=KEEP_ALL), Finished)
+    seconds = perf_counter() - start
+    draw, killed, runs, resumed = random.Random(0), 0, 0, 0
+    while killed < 20:
+        runs += 1
+        folder = tmp_path / f"run{runs}"
+        begin(task(recipe), folder, NOW)
+        while not ends(lambda folder=folder: go_on(folder), draw.uniform(0, seconds)):  # type: ignore[misc]
+            killed += 1
+            resumed += any(not name.startswith(".") for name in saved(folder))
+        assert Run.load(folder).record.state == "finished"
+        assert weights_of(folder) == weights_of(tmp_path / "whole")
+        metrics = [(path / "metrics.csv").read_text() for path in (folder, tmp_path / "whole")]
+        columns = [[row.split(",")[:8] for row in text.splitlines()] for text in metrics]
+        assert columns[0] == columns[1]
+    assert resumed >= 10  # and did not all begin again
+
+
+def ends(work: Callable[[], object], seconds: float) -> bool:
+    """Whether a process that does this ends well within that time; it is killed otherwise."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    deadline = perf_counter() + seconds
+    while perf_counter() < deadline:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            assert status == 0
+            return True
+        sleep(0.001)
+    os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    assert status in (0, signal.SIGKILL)
+    return status == 0
+
+
 def saved(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "checkpoint").iterdir())
+    return sorted(path.name for path in (folder / "checkpoint").glob("*"))
 
 
 def test_checkpoints_are_written_on_the_way_and_the_newest_kept(tmp_path: Path) -> None:

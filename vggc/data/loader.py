@@ -11,7 +11,7 @@ import signal
 import warnings
 from collections.abc import Generator, Iterator, Sequence, Sized
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from vggc.data.stores import Numbers
 from vggc.preprocessing import BrokenImageError, Pixels
 
 MOST_WORKERS = 8
+
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -105,8 +107,8 @@ def batch_of(
 
 
 def load(
-    batches: Dataset[Batch], steps: Sequence[int], workers: int, *, pin: bool = False
-) -> Generator[Batch]:
+    batches: Dataset[T], steps: Sequence[int], workers: int, *, pin: bool = False
+) -> Generator[T]:
     """The batches of these steps in order, made by so many processes, or by this one for 0.
 
     With `pin` they lie in memory from which a GPU takes them by itself.
@@ -146,7 +148,9 @@ def num_workers(framed: Framed, processes: int = 1) -> int:
 
 
 def prepare_worker(_: int) -> None:
-    """Leaves Ctrl-C to the main process, which finishes its step and then ends workers."""
+    """Leaves signals to the main process, which finishes its step and then ends its workers:
+    both a terminal and `torchrun` send theirs to all processes of a group.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     warnings.simplefilter("ignore")

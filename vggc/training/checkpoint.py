@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,8 +130,8 @@ class Writer:
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.pending: Future[None] | None = None
 
-    def write(self, taken: Snapshot) -> None:
-        """Begins to write a state.
+    def write(self, taken: Snapshot, afterwards: Callable[[], None]) -> None:
+        """Begins to write a state; `afterwards` is called when it is there.
 
         Raises:
             UserError: the one before could not be written; this one is begun all the same.
@@ -138,10 +139,14 @@ class Writer:
         try:
             self.wait()
         finally:
-            self.pending = self.thread.submit(self._write, taken)
+            self.pending = self.thread.submit(self._write, taken, afterwards)
 
-    def _write(self, taken: Snapshot) -> None:
+    def _write(self, taken: Snapshot, afterwards: Callable[[], None]) -> None:
+        # What a process that was killed left half written.
+        for half in self.folder.glob(".step-*"):
+            shutil.rmtree(half, ignore_errors=True)
         write_checkpoint(self.folder, taken, self.data, self.task)
+        afterwards()
         for old in checkpoints(self.folder)[self.keep :]:
             shutil.rmtree(old, ignore_errors=True)
 

@@ -131,7 +131,7 @@ class Learner:
         `batch` is on the device. A gradient that is not finite is the caller's to find, by the
         loss; in fp16 it moves nothing.
         """
-        torch.manual_seed(torch_seed(self.augmentation.order.seed, Stream.STEP, step))
+        seed = torch_seed(self.augmentation.order.seed, Stream.STEP, step)
         self.module.train()
         images, targets = self.augmentation(batch, step)
         for group in self.optimiser.param_groups:
@@ -141,6 +141,8 @@ class Learner:
         correct = torch.zeros((), device=self.device, dtype=torch.int64)
         for rows, together in self.parts(len(images)):
             self.tell(batch, rows)
+            # All parts draw the same of dropout for the whole, and take their rows of it.
+            torch.manual_seed(seed)
             with together:
                 logits = self.logits(self.forward, images[rows])
                 losses = targets.part(rows).loss(logits, self.recipe.label_smoothing or 0.0).sum()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -230,8 +231,9 @@ def save(
         UserError: the last one cannot be written.
     """
     try:
-        checkpoint_writer.write(snapshot(learner, progress))
-        write_metrics(run.folder, progress.epochs)
+        # The table tells that there is a checkpoint.
+        table = partial(write_metrics, run.folder, progress.epochs)
+        checkpoint_writer.write(snapshot(learner, progress), table)
         if is_last:
             checkpoint_writer.wait()
     except UserError as fault:
