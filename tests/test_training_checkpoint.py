@@ -52,8 +52,9 @@ def train(
     **more: tuple[str, ...],
 ) -> Outcome:
     whole = task(recipe, **more)
-    run = begin(whole, folder, NOW)
-    return proceed(run, fresh(whole), whole, Progress(), on_event, keeping)
+    learner = fresh(whole)
+    run = begin(whole, learner, folder, NOW)
+    return proceed(run, learner, whole, Progress(), on_event, keeping)
 
 
 def go_on(folder: Path, count: int = 5, **more: tuple[str, ...]) -> Outcome:
@@ -177,7 +178,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(tmp_pat
     while killed < 20:
         runs += 1
         folder = tmp_path / f"run{runs}"
-        begin(task(recipe), folder, NOW)
+        begin(task(recipe), fresh(task(recipe)), folder, NOW)
         while not ends(lambda folder=folder: go_on(folder), draw.uniform(0, seconds)):  # type: ignore[misc]
             killed += 1
             resumed += any(not name.startswith(".") for name in saved(folder))
@@ -428,7 +429,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 def test_the_newest_run_is_the_one_with_weights_that_started_last(tmp_path: Path) -> None:
     whole = task()
     for name, year in (("b", 2024), ("a", 2026), ("c", 2025), ("killed", 2027)):
-        begin(whole, tmp_path / name, datetime(year, 1, 1))
+        begin(whole, whole.learner(), tmp_path / name, datetime(year, 1, 1))
     (tmp_path / "d").mkdir()
     (tmp_path / "d/run.json").write_text("not a run")
     assert refused(lambda: newest_run(tmp_path)) == (

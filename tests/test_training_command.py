@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from training_data import TINY, write_images
 
 from vggc import driver
@@ -20,9 +23,18 @@ from vggc.driver import Program
 from vggc.recipe.train import He, OneCycle, Recipe, Sgd
 from vggc.source import Source
 from vggc.syntax.parse import parse
-from vggc.train import Wishes, anew, blocks_for, check_memory, departures, read_train
+from vggc.train import (
+    Training,
+    Wishes,
+    again,
+    anew,
+    blocks_for,
+    check_memory,
+    departures,
+    read_train,
+)
 from vggc.training.learner import Machine
-from vggc.training.progress import Finished, Progress
+from vggc.training.progress import Event, Finished, Progress
 from vggc.training.session import Keeping, proceed
 
 
@@ -190,7 +202,6 @@ TWO_HEADS = "net b input 3x8x8 conv3-4 | pool head what: fc-3 head place: boxes"
 @pytest.mark.parametrize(
     ("text", "changes", "place", "words"),
     [
-        (TINY, ("init-from=vgg11", "layers=fc2"), "vgg11", "`init-from` can be written"),
         (BOXES, (), None, "a head of boxes can be written and checked, but not trained with"),
         (BOXES, ("loss=euclidean",), "euclidean", "`loss euclidean` can be written"),
         (TWO_HEADS, (), None, "a net with several heads can be written"),
@@ -200,9 +211,7 @@ def test_what_cannot_be_trained_with_yet_is_refused_before_it_begins(
     tmp_path: Path, text: str, changes: tuple[str, ...], place: str | None, words: str
 ) -> None:
     (tmp_path / "net.vgg").write_text(text)
-    wishes = Wishes(
-        None, None, None, None, None, "cpu", None, None, tmp_path / "run", None, changes
-    )
+    wishes = Wishes(device="cpu", out=tmp_path / "run", changes=changes)
     with pytest.raises(UserError) as error:
         anew(str(tmp_path / "net.vgg"), wishes)
     found = [d for d in error.value.diagnostics if words in d.fill(d.title)]
@@ -210,10 +219,97 @@ def test_what_cannot_be_trained_with_yet_is_refused_before_it_begins(
     assert not (tmp_path / "run").exists()
 
 
+DEEPER = """\
+net deeper
+input 3x8x8
+
+  conv3-4 | conv3-4 | pool | fc-8 | dropout | fc-3 | softmax
+
+train {
+  batch 4
+  steps 2
+  init-from tiny layers=conv1_1,fc2..fc3
+}
+"""
+
+
+def ignore(event: Event) -> None:
+    """Nobody looks on."""
+
+
+def started(folder: Path, text: str, **wishes: Any) -> Training:
+    """The training of a net in a folder with images, ready to proceed."""
+    spec = folder / f"{text.split()[1]}.vgg"
+    spec.write_text(text)
+    plan = anew(str(spec), Wishes(folder / "images", device="cpu", **wishes))
+    return plan.start(plan.read(lambda done, total: None))
+
+
+def finish(training: Training) -> dict[str, torch.Tensor]:
+    """The weights that the training ends with."""
+    outcome = proceed(
+        training.run, training.learner, training.task, training.progress, ignore, Keeping()
+    )
+    assert isinstance(outcome, Finished)
+    return load_file(training.run.weights_path)
+
+
+def test_a_deeper_net_begins_with_the_layers_of_a_trained_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "images", ("red", "green", "blue"), 10)
+    with pytest.raises(UserError, match="there are no trained weights of `tiny`"):
+        started(tmp_path, DEEPER)
+    trained = finish(started(tmp_path, TINY))
+    training = started(tmp_path, DEEPER)
+    first = {name: tensor.clone() for name, tensor in training.task.module.state_dict().items()}
+    for name in ("conv1_1.weight", "conv1_1.bias", "fc2.weight", "fc3.bias"):
+        assert torch.equal(first[name], trained[name])
+    assert not torch.equal(first["conv1_2.weight"][:, :3], trained["conv1_1.weight"])
+    # What the run began with is its own, wherever it came from.
+    shutil.rmtree(next(Path("runs").glob("tiny-*")))
+    rest = again(None, training.run.folder, Wishes())
+    resumed = rest.start(rest.read(lambda done, total: None))
+    assert resumed.progress == Progress()
+    assert all(torch.equal(t, first[n]) for n, t in resumed.task.module.state_dict().items())
+    shutil.rmtree(training.run.checkpoint_path)
+    with pytest.raises(UserError, match="the weights can be had from nowhere else"):
+        rest.start(resumed.task.data)
+
+
+def test_weights_to_begin_with_that_do_not_fit_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "images", ("red", "green", "blue"), 10)
+    finish(started(tmp_path, TINY.replace("conv3-4", "conv3-5"), out=tmp_path / "wide"))
+    finish(started(tmp_path, TINY.replace("net tiny", "net other"), out=tmp_path / "other"))
+    (tmp_path / "x.safetensors").write_bytes(b"?")
+    for source, words in (
+        ("wide", "the weight `conv1_1.weight` in"),
+        ("other", "is a run of `other`"),
+        ("x.safetensors", "cannot read the weights"),
+        ("none", "cannot read the weights"),
+    ):
+        with pytest.raises(UserError, match=words):
+            started(tmp_path, DEEPER, out=tmp_path / "run", init_from=tmp_path / source)
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="no layer begins with the weights in"):
+        started(tmp_path, TINY, init_from=tmp_path / "other")
+
+
+def test_steps_of_more_images_than_there_are_are_refused(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", ("red", "green", "blue"), 10)
+    with pytest.raises(UserError, match="steps of 25 images, and 24 images to train on"):
+        started(tmp_path, TINY, batch=25)
+    assert started(tmp_path, TINY, batch=24, out=tmp_path / "run").task.order.num_batches == 1
+
+
 def test_frozen_statistics_cannot_be_trained_with_yet(tmp_path: Path) -> None:
     (tmp_path / "net.vgg").write_text(BATCH_NORM)
     changes = ("freeze=conv1_1..pool1",)
-    wishes = Wishes(None, None, None, None, (8, 8), "cpu", None, None, None, None, changes)
+    wishes = Wishes(size=(8, 8), device="cpu", changes=changes)
     with pytest.raises(UserError, match="`freeze` of a batch normalisation such as `batchnorm1`"):
         anew(str(tmp_path / "net.vgg"), wishes)
 
@@ -223,9 +319,7 @@ def test_frozen_layers_of_a_file_keep_their_weights(tmp_path: Path) -> None:
     changes = ("freeze=conv1_1..pool1", "rgb-shift=0.1", "steps=2")
     write_images(tmp_path / "images", ("red", "green", "blue"), 10)
     out = tmp_path / "run"
-    wishes = Wishes(
-        tmp_path / "images", None, None, None, None, "cpu", None, None, out, None, changes
-    )
+    wishes = Wishes(tmp_path / "images", device="cpu", out=out, changes=changes)
     plan = anew(str(tmp_path / "net.vgg"), wishes)
     training = plan.start(plan.read(lambda done, total: None))
     first = {name: tensor.clone() for name, tensor in plan.module.state_dict().items()}
@@ -243,7 +337,7 @@ def test_frozen_layers_of_a_file_keep_their_weights(tmp_path: Path) -> None:
 
 def test_the_digits_bring_a_recipe_of_their_own_that_wishes_change() -> None:
     program = Program(parse(Source("tiny.vgg", TINY)))
-    wishes = Wishes(None, 2, None, 0.5, None, "cpu", None, None, None, None, ("flip=on", "lr=0.25"))
+    wishes = Wishes(epochs=2, lr=0.5, device="cpu", changes=("flip=on", "lr=0.25"))
     recipe = read_train(program, blocks_for(program, wishes)).value
     assert recipe == Recipe(
         batch=32, epochs=2, optimiser=Sgd(lr=0.25), schedule=OneCycle(), init=He(), flip=True
@@ -253,7 +347,7 @@ def test_the_digits_bring_a_recipe_of_their_own_that_wishes_change() -> None:
 def test_another_input_takes_the_place_of_the_files_crop() -> None:
     text = TINY.replace("batch 4", "batch 4; crop 8")
     program = Program(parse(Source("tiny.vgg", text)))
-    wishes = Wishes(Path("x"), None, None, None, (16, 16), "cpu", None, None, None, None, ())
+    wishes = Wishes(Path("x"), size=(16, 16), device="cpu")
     assert program.recipe.crop == (8, 8)
     assert read_train(program, blocks_for(program, wishes)).value.crop is None
 

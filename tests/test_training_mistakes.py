@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent / "diagnostics" / "training"
 def samples() -> list[Diagnostic]:
     """One of each."""
     return [
-        mistakes.NotTrainedYet(None, "`init-from`", "leave it out"),
+        mistakes.NotTrainedYet(None, "`loss euclidean`", "leave it out"),
         data_mistakes.NoSuchFolder(None, "photos"),
         data_mistakes.UnreadableFolder(None, "photos/cat", "Permission denied"),
         data_mistakes.NoClassFolders(None, "photos", ".jpg .png"),
@@ -30,6 +30,9 @@ def samples() -> list[Diagnostic]:
         data_mistakes.ClassesDiffer(None, "photos", "val", "only in train/: cat"),
         data_mistakes.NoReadableImages(None, "cat", "train on", 3),
         data_mistakes.NothingHeldOut(None, "photos"),
+        mistakes.NoTrainedNet(None, "vgg11", "runs"),
+        mistakes.RunOfAnotherNet(None, "vgg11", "runs/vgg13-1", "vgg13"),
+        mistakes.InitFromInVain(None, "runs/vgg11-1", "vgg13"),
         mistakes.BatchTooLarge(None, 256, 40, 8),
         mistakes.BatchTooSmall(None, 2, 4, 64),
         mistakes.ImageLost(None, 13, "cat/1.jpg: No such file or directory"),

@@ -24,6 +24,8 @@ from vggc.syntax.parse import parse
 from vggc.training import mistakes
 from vggc.training.progress import Progress
 from vggc.training.run import Run
+from vggc.transfer import taken_weights
+from vggc.weights import Weights
 
 if TYPE_CHECKING:
     from vggc.backends.torch import Net as Module
@@ -50,17 +52,18 @@ DIGITS_RECIPE = (
 class Wishes:
     """What the user asks for; None where nothing is said."""
 
-    data: Path | None
-    epochs: int | None
-    batch: int | None
-    lr: float | None
-    size: tuple[int, int] | None
-    device: Literal["cpu", "cuda", "auto"] | None
-    precision: Precision | None
-    compiled: bool | None
-    out: Path | None
-    seed: int | None
-    changes: tuple[str, ...]
+    data: Path | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    lr: float | None = None
+    size: tuple[int, int] | None = None
+    device: Literal["cpu", "cuda", "auto"] | None = None
+    precision: Precision | None = None
+    compiled: bool | None = None
+    out: Path | None = None
+    init_from: Path | None = None
+    seed: int | None = None
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class Plan:
     machine: Machine
     world: World
     seed: int
+    first: Weights
     run: Run | None
     out: Path | None
     departures: Departures | None
@@ -117,16 +121,18 @@ class Plan:
             self.seed,
             frozen_weights(self.recipe, graph),
             undecayed_weights(self.recipe, graph),
+            self.first,
             self.world,
         )
         if self.run:
             return Training(self.run, task, *resume(self.run, task))
         now = datetime.now()
+        learner = fresh(task)
         if self.world.is_first:
-            run = begin(task, self.out, now)
+            run = begin(task, learner, self.out, now)
         else:
             run = Run(Path(), record_of(task, now))  # of which only the first process writes
-        return Training(run, task, fresh(task), Progress())
+        return Training(run, task, learner, Progress())
 
 
 @dataclass(frozen=True)
@@ -176,6 +182,7 @@ def anew(spec: str | None, wishes: Wishes) -> Plan:
         machine,
         world,
         seed,
+        taken_weights(recipe.init_from, fitted.graph, wishes.init_from, reading.span("init-from")),
         run=None,
         out=wishes.out,
         departures=departures(program, fitted, recipe),
@@ -231,10 +238,6 @@ def untrainable(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
         hint = "classes are trained with `loss cross-entropy`"
         what = f"`loss {recipe.loss}`"
         found.append(mistakes.NotTrainedYet(reading.span("loss"), what, hint))
-    if recipe.init_from:
-        hint = "to begin with random weights everywhere: `--set init-from=off`"
-        span = reading.span("init-from")
-        found.append(mistakes.NotTrainedYet(span, "`init-from`", hint))
     return found
 
 
@@ -349,6 +352,7 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
         machine,
         World.here(),
         record.seed,
+        {},  # they are in the first checkpoint
         run=run,
         out=None,
         departures=None,
@@ -365,6 +369,7 @@ def refuse_changes(spec: str | None, folder: Path, wishes: Wishes) -> None:
         "`--input`": wishes.size,
         "`--precision`": wishes.precision,
         "`--out`": wishes.out,
+        "`--init-from`": wishes.init_from,
         "`--seed`": wishes.seed,
         "`--set`": wishes.changes or None,
     }

@@ -111,13 +111,14 @@ def load(path: Path, graph: Graph) -> Weights:
         native = {theirs: ours for ours, theirs in foreign.items()}
         stored = {native.get(name, name): tensor for name, tensor in stored.items()}
     for name, weight in graph.all_weights.items():
-        _check(path, graph.name, name, weight, stored)
+        check_weight(path, graph.name, name, weight, stored)
     for name in sorted(stored.keys() - graph.all_weights.keys()):
         raise UserError(WeightUnknown(None, str(path), name, graph.name))
     return {name: stored[name] for name in graph.all_weights}
 
 
-def _check(path: Path, net: str, name: str, weight: Weight, stored: Weights) -> None:
+def check_weight(path: Path, net: str, name: str, weight: Weight, stored: Weights) -> None:
+    """Raises: UserError unless one of these tensors can be a net's weight of this name."""
     if name not in stored:
         near = nearest(name, stored)
         hint = f"the nearest name in the file is `{near}`" if near else "is it of another net?"

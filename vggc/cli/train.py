@@ -90,6 +90,12 @@ INTERRUPTED = 130
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NET-TIME]"
 )
+@click.option(
+    "--init-from",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Run or weights of the net that the recipe's `init-from` names.  [default: its last run]",
+)
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in a folder.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of all randomness.  [default: 0]")
 @click.option(

@@ -187,7 +187,8 @@ def load_checkpoint(path: Path, learner: Learner, data: str, data_name: str, tas
             raise UserError(mistakes.DataChanged(None, data_name))
         if state.task != task:
             raise UserError(mistakes.TaskChanged(None, str(path.parent.parent)))
-        tensors = read_tensors(path / TENSORS, state.sha256, tensors_of(learner, fresh=True))
+        wanted = tensors_of(learner, fresh=state.progress.step > 0)
+        tensors = read_tensors(path / TENSORS, state.sha256, wanted)
     except (MalformedError, SafetensorError, OSError) as fault:
         older = checkpoints(path.parent)[1:]
         hint = (

@@ -16,6 +16,33 @@ class NotTrainedYet(Diagnostic):
     suggestion: str
 
 
+class NoTrainedNet(Diagnostic):
+    title = "there are no trained weights of `{net}` to begin with"
+    label = "no run under `{folder}` has weights of it"
+    help = "train it first: `vggc train {net}`; or name its run or weights: `--init-from PATH`"
+
+    net: str
+    folder: str
+
+
+class RunOfAnotherNet(Diagnostic):
+    title = "the recipe begins with weights of `{net}`, and `{path}` is a run of `{other}`"
+    help = "name a run of `{net}`, or change the recipe: `--set init-from={other}`"
+
+    net: str
+    path: str
+    other: str
+
+
+class InitFromInVain(Diagnostic):
+    title = "no layer begins with the weights in `{path}`"
+    label = "the recipe of {net} has no `init-from`, which says what layers are taken"
+    help = "for example `--set init-from=vgg11 --set init-from.layers=conv1_1,fc6..fc8`"
+
+    path: str
+    net: str
+
+
 # Images
 
 

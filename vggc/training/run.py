@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +29,9 @@ from vggc.records import MalformedError, read_record, write_record
 from vggc.training import mistakes
 from vggc.training.progress import Epoch
 from vggc.values import MAX_SIDE
+
+RUNS = Path("runs")
+"""Where runs are made and looked for unless a folder is named."""
 
 RunState: TypeAlias = Literal["running", "finished", "interrupted", "stopped"]
 
@@ -144,18 +148,22 @@ def check(record: Record) -> None:
         raise MalformedError(f"run.json: {found}")
 
 
+def runs_in(folder: Path) -> list[Run]:
+    """The runs right below a folder; what is none is passed over."""
+    runs = []
+    for path in folder.glob("*/run.json"):
+        with suppress(UserError):
+            runs.append(Run.load(path.parent))
+    return runs
+
+
 def newest_run(folder: Path) -> Run:
     """The run with weights under a folder that started last.
 
     Raises:
         UserError: there is none. Folders that are no runs are passed over.
     """
-    runs = []
-    for path in folder.glob("*/run.json"):
-        try:
-            runs.append(Run.load(path.parent))
-        except UserError:
-            continue
+    runs = runs_in(folder)
     if not runs:
         raise UserError(mistakes.NoRuns(None, str(folder)))
     newest = max(runs, key=lambda r: (r.has_weights, r.record.started, r.folder.name))
@@ -169,7 +177,7 @@ def new_folder(out: Path | None, net: str, now: datetime) -> Path:
     Raises:
         UserError: `out` is there and not an empty folder, or the folder cannot be made.
     """
-    folder = out or unused(Path("runs") / f"{net}-{now:%Y%m%d-%H%M%S}")
+    folder = out or unused(RUNS / f"{net}-{now:%Y%m%d-%H%M%S}")
     refuse_full(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -7,15 +7,17 @@ import json
 import platform
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -34,6 +36,7 @@ from vggc.training.checkpoint import (
     save_tensors,
     snapshot,
     taken_over,
+    write_checkpoint,
 )
 from vggc.training.curves import draw_curves
 from vggc.training.initialise import initialise
@@ -69,7 +72,8 @@ class Task:
 
     `module` maps images float32 (N, C, H, W) to class scores (N, classes); the names of
     its parameters are those in the weights file. `frozen` are those of them that keep
-    their first values, `undecayed` those that the L2 penalty leaves alone.
+    their first values, `undecayed` those that the L2 penalty leaves alone. `first` holds the
+    weights by name that another training gave; the others are drawn by the seed.
     """
 
     net: str
@@ -81,6 +85,7 @@ class Task:
     seed: int
     frozen: tuple[str, ...] = ()
     undecayed: tuple[str, ...] = ()
+    first: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     world: World = ALONE
 
     @property
@@ -127,8 +132,10 @@ class Keeping:
     newest: int = 2
 
 
-def begin(task: Task, out: Path | None, now: datetime) -> Run:
-    """Makes the folder of a new run.
+def begin(task: Task, learner: Learner, out: Path | None, now: datetime) -> Run:
+    """Makes the folder of a new run of a fresh learner.
+
+    First weights that the seed does not give are its first checkpoint.
 
     Raises:
         UserError: `out` is there and not an empty folder, or a file cannot be written.
@@ -137,6 +144,9 @@ def begin(task: Task, out: Path | None, now: datetime) -> Run:
     run = Run(folder, record_of(task, now))
     write_text(run.net_path, task.net_text)
     write_run(folder, run.record)
+    if task.first:
+        mark, start = task.data.fingerprint, snapshot(learner, Progress())
+        write_checkpoint(run.checkpoint_path, start, mark, task.fingerprint)
     return run
 
 
@@ -260,8 +270,12 @@ def resume(run: Run, task: Task) -> tuple[Learner, Progress]:
 
 
 def fresh(task: Task) -> Learner:
-    """A learner with first weights by the seed."""
+    """A learner with first weights."""
     initialise(task.module, task.recipe.init, task.seed)
+    with torch.no_grad():
+        for name, tensor in task.module.state_dict().items():
+            if name in task.first:
+                tensor.copy_(torch.from_numpy(task.first[name]))
     return task.learner()
 
 
@@ -272,8 +286,8 @@ def taken_up(run: Run, learner: Learner, task: Task) -> Progress:
         raise UserError(mistakes.DataChanged(None, name))
     found = checkpoints(run.checkpoint_path)
     if not found:
-        if run.has_progress:
-            reason = "it is missing, though the run has come some way"
+        if run.has_progress or task.recipe.init_from:
+            reason = "it is missing, and the weights can be had from nowhere else"
             raise UserError(mistakes.BadCheckpoint(None, str(run.checkpoint_path), reason))
         return Progress()
     return load_checkpoint(found[0], learner, mark, name, task.fingerprint)

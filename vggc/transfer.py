@@ -1,0 +1,64 @@
+"""First weights from another net's training: what `init-from` in a recipe asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vggc.diagnostics import UserError
+from vggc.ir.graph import Graph
+from vggc.recipe.layer_names import selected, with_weights
+from vggc.recipe.train import InitFrom
+from vggc.source import Span
+from vggc.training import mistakes
+from vggc.training.run import RUNS, Run, runs_in
+from vggc.weights import Weights, check_weight, read_tensors
+
+
+def taken_weights(
+    part: InitFrom | None, graph: Graph, source: Path | None, span: Span | None
+) -> Weights:
+    """The weights that layers of `graph` begin with, by their full names.
+
+    They come from `source`, a run or a safetensors file; without one, from the last run of the
+    net that is named. `span` is where it is named.
+
+    Raises:
+        UserError: there are no such weights, or they do not fit.
+    """
+    if part is None:
+        if source is not None:
+            raise UserError(mistakes.InitFromInVain(None, str(source), graph.name))
+        return {}
+    path = weights_path(part.net, source, span)
+    stored = read_tensors(path)
+    layers = with_weights(graph)
+    names = [name for layer in selected(part.layers, graph) for name in layers.get(layer, ())]
+    for name in names:
+        check_weight(path, graph.name, name, graph.all_weights[name], stored)
+    return {name: stored[name] for name in names}
+
+
+def weights_path(net: str, source: Path | None, span: Span | None) -> Path:
+    """The file of the weights.
+
+    Raises:
+        UserError: `source` is the run of another net or has no weights, or there is no run.
+    """
+    if source is None:
+        run = last_run(net)
+        if run is None:
+            raise UserError(mistakes.NoTrainedNet(span, net, str(RUNS)))
+        return run.weights_path
+    if not source.is_dir():
+        return source
+    run = Run.load(source)
+    if run.record.net != net:
+        raise UserError(mistakes.RunOfAnotherNet(span, net, str(source), run.record.net))
+    run.require_weights()
+    return run.weights_path
+
+
+def last_run(net: str) -> Run | None:
+    """The run of a net that started last, of those that have weights."""
+    runs = [run for run in runs_in(RUNS) if run.record.net == net and run.has_weights]
+    return max(runs, key=lambda run: (run.record.started, run.folder.name), default=None)
