@@ -16,6 +16,7 @@ from time import perf_counter, sleep
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from training_data import RECIPE
 from training_data import task as task_of
@@ -25,9 +26,18 @@ from vggc.files import CannotWrite, Taken, sha256
 from vggc.recipe.train import Cosine, Normal, Recipe, Sgd
 from vggc.records import MalformedError, from_json, read_record, write_record
 from vggc.training import mistakes, session
-from vggc.training.checkpoint import checkpoints
+from vggc.training.checkpoint import checkpoints, save_tensors
 from vggc.training.curves import draw_curves
-from vggc.training.progress import Epoch, Event, Finished, Interrupted, Outcome, Progress, Stopped
+from vggc.training.progress import (
+    Epoch,
+    Event,
+    Finished,
+    Interrupted,
+    NotSaved,
+    Outcome,
+    Progress,
+    Stopped,
+)
 from vggc.training.run import Record, Run, new_folder, newest_run
 from vggc.training.session import Keeping, Task, begin, fresh, proceed, resume
 from vggc.values import WrongValue
@@ -239,6 +249,43 @@ def test_long_epochs_are_saved_on_the_way(tmp_path: Path, monkeypatch: pytest.Mo
 
     train(tmp_path / "run", on_event=look)
     assert {"step-1", "step-6"} <= seen
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """So many checkpoints cannot be written."""
+    left = [times]
+
+    def write(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise UserError(CannotWrite(None, str(path), "No space left on device"))
+        save_tensors(path, tensors)
+
+    monkeypatch.setattr("vggc.training.checkpoint.save_tensors", write)
+
+
+def test_a_disk_that_is_full_for_a_while_does_not_end_a_training(
+    whole: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full_disk(monkeypatch, times=3)
+    told: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, NotSaved):
+            told.append(event.reason)
+
+    assert isinstance(train(tmp_path / "run", on_event=listen, keeping=KEEP_ALL), Finished)
+    assert len(told) == 3
+    assert all("No space left on device" in reason for reason in told)
+    assert weights_of(tmp_path / "run") == weights_of(whole[0])
+
+
+def test_a_last_checkpoint_that_cannot_be_written_is_an_explained_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full_disk(monkeypatch, times=99)
+    assert refused(lambda: train(tmp_path / "run"))[0] is CannotWrite
+    assert saved(tmp_path / "run") == []
 
 
 def test_a_finished_run_leaves_what_others_need(tmp_path: Path) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import log
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from training_data import RECIPE, learner, module, task
+from training_data import RECIPE, learner, module, task, write_images
 
+from vggc.data.find import find_images
 from vggc.data.loader import TrainBatches
 from vggc.data.order import Share
+from vggc.data.prepare import prepare
 from vggc.diagnostics import UserError
 from vggc.recipe.train import (
     Constant,
@@ -34,12 +37,14 @@ from vggc.training.progress import (
     EpochDone,
     Event,
     Finished,
+    ImagesLost,
     Outcome,
     Progress,
     StepDone,
     Stopped,
 )
 from vggc.training.schedules import drops, learning_rate
+from vggc.training.session import Task
 
 
 def run(recipe: Recipe, net: nn.Module) -> tuple[Outcome, list[Event]]:
@@ -229,6 +234,41 @@ def test_too_little_memory_is_explained() -> None:
     with pytest.raises(UserError) as error:
         run(RECIPE, Greedy())
     assert isinstance(error.value.diagnostics[0], mistakes.OutOfMemory)
+
+
+def test_an_image_that_gets_lost_is_told_and_many_end_the_training(tmp_path: Path) -> None:
+    write_images(tmp_path, ("a", "b", "c"), 125)
+    recipe = replace(RECIPE, batch=60, epochs=1)
+    whole = replace(task(recipe), data=prepare(find_images(tmp_path, 0), (3, 8, 8), None, room=0))
+    for lost, ends in ((3, False), (4, True)):
+        (tmp_path / whole.data.train.part.name(lost)).unlink()
+        (tmp_path / whole.data.train.part.name(lost + 50)).unlink()
+        (tmp_path / whole.data.train.part.name(lost + 150)).unlink()
+        events: list[Event] = []
+
+        def train(whole: Task = whole, events: list[Event] = events) -> Outcome:
+            return fit(
+                whole.learner(),
+                whole.data,
+                recipe,
+                whole.order,
+                progress=Progress(),
+                saving=Saving(lambda progress, wait: None),
+                watching=Watching(events.append, lambda: False),
+                workers=0,
+            )
+
+        if ends:
+            with pytest.raises(UserError, match="images could be read when the training began"):
+                train()
+        else:
+            assert isinstance(train(), Finished)
+            named = [each.name for e in events if isinstance(e, ImagesLost) for each in e.lost]
+            assert sorted(named) == sorted(
+                whole.data.train.part.name(index) for index in (lost, lost + 50, lost + 150)
+            )
+            (epoch,) = [event.epoch for event in events if isinstance(event, EpochDone)]
+            assert epoch.step == 5
 
 
 def test_bfloat16_trains_with_float32_weights() -> None:
