@@ -16,6 +16,7 @@ from vggc.ir.ops import BatchNorm, describe
 from vggc.recipe.blocks import Reading, report
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.layer_names import selected, with_weights
+from vggc.recipe.test import TEST
 from vggc.recipe.train import TRAIN, Recipe, default_recipe, read_recipe
 from vggc.source import Source
 from vggc.syntax.ast import Block
@@ -44,6 +45,8 @@ DIGITS_RECIPE = (
     "train.scale=off",
     "train.flip=off",
     "train.rgb-shift=off",
+    "test.scales=off",
+    "test.flip=off",
 )
 """What suits 1,438 small grey images better than what ImageNet asks for."""
 
@@ -60,6 +63,7 @@ class Wishes:
     device: Literal["cpu", "cuda", "auto"] | None = None
     precision: Precision | None = None
     compiled: bool | None = None
+    sharded: bool = False
     out: Path | None = None
     init_from: Path | None = None
     seed: int | None = None
@@ -166,7 +170,8 @@ def anew(spec: str | None, wishes: Wishes) -> Plan:
     from vggc.training.parallel import World
 
     world = World.here()
-    machine = choose_machine(wishes.device or "auto", wishes.precision or "fp32", wishes.compiled)
+    how = wishes.compiled, wishes.sharded
+    machine = choose_machine(wishes.device or "auto", wishes.precision or "fp32", *how)
     if wishes.out is not None:
         refuse_full(wishes.out)
     seed = wishes.seed or 0
@@ -200,6 +205,9 @@ def blocks_for(program: Program, wishes: Wishes) -> tuple[Block, ...]:
         blocks = override_blocks(blocks, DIGITS_RECIPE)
     if input_size(wishes):
         blocks = override_blocks(blocks, ["train.crop=off"])
+        if any(block.key == "test" for block in blocks):
+            # The file's scales are for its own input size.
+            blocks = override_blocks(blocks, ["test.scales=off"])
     for key in ("epochs", "batch", "lr"):
         value = getattr(wishes, key)
         if value is not None:
@@ -315,7 +323,9 @@ def departures(program: Program, fitted: Program, recipe: Recipe) -> Departures:
     shapes = (("input", old.input, new.input), ("classes", old.output, new.output))
     changed = [(key, describe(a), describe(b)) for key, a, b in shapes if a != b]
     before = read_train(program, program.net.blocks).value
-    return Departures(base, (*changed, *TRAIN.differences(before, recipe)))
+    tests = [TEST.read(net.block("test")).value for net in (program.net, fitted.net)]
+    tested = [(f"test.{key}", was, now) for key, was, now in TEST.differences(*tests)]
+    return Departures(base, (*changed, *TRAIN.differences(before, recipe), *tested))
 
 
 # A run to go on with
@@ -338,7 +348,7 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
         last = record.metrics
         raise UserError(mistakes.RunFinished(None, str(folder), last.epoch, last.val_top1))
     device = wishes.device or record.device
-    machine = choose_machine(device, record.precision, wishes.compiled)
+    machine = choose_machine(device, record.precision, wishes.compiled, wishes.sharded)
     program = load(str(run.net_path))
     run.require_fit(program.graph.input, program.graph.output)
     recorded = Path(record.data.path) if record.data.path else None
