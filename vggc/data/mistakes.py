@@ -12,6 +12,13 @@ class NoSuchFolder(Diagnostic):
     path: str
 
 
+class NotAFolder(Diagnostic):
+    title = "`{path}` is neither a folder of images nor a shard"
+    help = "`--data` takes a folder, shards (`train-{{0000..0146}}.tar`), or cifar-10-binary.tar.gz"
+
+    path: str
+
+
 class UnreadableFolder(Diagnostic):
     title = "cannot read the folder `{path}`"
     label = "{reason}"
@@ -46,13 +53,21 @@ class NoHeldOutFolder(Diagnostic):
 
 
 class ClassesDiffer(Diagnostic):
-    title = "`train/` and `{other}/` in `{path}` hold different classes"
+    title = "`{other}`, held out of `{path}`, has other classes than what is trained on"
     label = "{difference}"
-    help = "give both the same folders, with at least one image in each"
+    help = "give both the same classes, with at least one image in each"
 
     path: str
     other: str
     difference: str
+
+
+class HeldOutTwice(Diagnostic):
+    title = "`{path}` holds both a training part and a held-out part"
+    label = "`--val` gives another part to hold out"
+    help = "leave out `--val`, or name one part with each: `--data PATH/train --val PATH/val`"
+
+    path: str
 
 
 class NoReadableImages(Diagnostic):
@@ -80,3 +95,107 @@ class UnsupportedChannels(Diagnostic):
     channels: int
     height: int
     width: int
+
+
+# CIFAR
+
+
+class PickledCifar(Diagnostic):
+    title = "`{path}` holds CIFAR as pickles"
+    label = "reading a pickle runs whatever code is in it"
+    help = "take the binary version from the same page: {binary}"
+
+    path: str
+    binary: str
+
+
+class BadCifar(Diagnostic):
+    title = "`{path}` is not CIFAR in its binary version"
+    label = "{reason}"
+    help = "download it again: cifar-10-binary.tar.gz or cifar-100-binary.tar.gz"
+
+    path: str
+    reason: str
+
+
+# Shards
+
+
+class CannotOpen(Diagnostic):
+    title = "cannot open `{path}`"
+    label = "{reason}"
+    help = "see that it is there, that you may read it, and that the network is up"
+
+    path: str
+    reason: str
+
+
+class MissingProtocol(Diagnostic):
+    title = "a package is missing to read `{scheme}://`"
+    help = "`pip install 'vggc[remote]'`; for other protocols the package that fsspec names"
+
+    scheme: str
+
+
+class BadPattern(Diagnostic):
+    title = "`{pattern}` does not name shards"
+    label = "{reason}"
+    help = "braces stand for numbers or words: `train-{{0000..0146}}.tar`, `{{a,b}}.tar`"
+
+    pattern: str
+    reason: str
+
+
+class CompressedShard(Diagnostic):
+    title = "`{path}` is compressed"
+    label = "pictures are found by their place in the shard, and pictures are compressed already"
+    help = "unpack it to a plain .tar, by gunzip or its like"
+
+    path: str
+
+
+class BrokenShard(Diagnostic):
+    title = "`{path}` is not a sound tar"
+    label = "{reason}"
+    help = "make it or copy it again"
+
+    path: str
+    reason: str
+
+
+class NoSamples(Diagnostic):
+    title = "`{path}` holds no samples"
+    label = "looked for KEY.jpg (or .png, .webp …) beside KEY.cls or KEY.json"
+    help = "docs/data.md shows how to write shards from a folder of images"
+
+    path: str
+
+
+class IncompleteSamples(Diagnostic):
+    title = "{bad} of {total} samples in `{path}` cannot be used"
+    label = "such as `{example}`: {reason}"
+    help = "a sample is KEY.jpg and, right beside it, KEY.cls: `tar --sort=name` puts them so"
+
+    path: str
+    bad: int
+    total: int
+    example: str
+    reason: str
+
+
+class UnknownLabel(Diagnostic):
+    title = "`{path}` has labels that are none of the {classes} classes: {labels}"
+    help = "`classes.txt` beside the shards names the classes, one a line, the first being 0"
+
+    path: str
+    labels: str
+    classes: int
+
+
+class BadClassList(Diagnostic):
+    title = "`{path}` is no list of classes"
+    label = "{reason}"
+    help = "it holds the name of each class, one a line"
+
+    path: str
+    reason: str

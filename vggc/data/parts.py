@@ -42,23 +42,37 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Skipped:
+    """An image that was left out, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What was found in one place: classes, and a part with pictures of each. Some were `skipped`
+    before anybody looked into them.
+    """
+
+    classes: tuple[str, ...]
+    part: Part
+    skipped: tuple[Skipped, ...] = ()
+
+
+@dataclass(frozen=True)
 class Images:
     """A training part and a held-out part of the same classes. `path` says where they are
-    from; None stands for the embedded digits.
+    from, a path or a URL; None stands for the embedded digits. `val_path` says where the held-out
+    part is from, if it is not from there.
     """
 
     path: str | None
     classes: tuple[str, ...]
     train: Part
     val: Part
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """An image that was left out, and why."""
-
-    name: str
-    reason: str
+    val_path: str | None = None
+    skipped: tuple[Skipped, ...] = ()
 
 
 def fingerprint(classes: Sequence[str], *parts: Part) -> str:

@@ -22,7 +22,8 @@ ROOM = 512 * 2**20
 class Data:
     """What a training draws from. `fingerprint` changes with any name or class.
 
-    `colour_axes` are the principal axes of the training pixels' colours: see there.
+    `path` and `val_path` are those of `Images`; `colour_axes` are the principal axes of the
+    training pixels' colours: see there.
     """
 
     path: str | None
@@ -33,6 +34,7 @@ class Data:
     colour_axes: Doubles
     skipped: tuple[Skipped, ...]
     fingerprint: str
+    val_path: str | None = None
 
 
 def prepare(
@@ -60,7 +62,7 @@ def prepare(
     found, train_kept = survey(train, room, lambda done: on_progress(done, total))
     left = room - num_bytes(train_kept)
     also, val_kept = survey(val, left, lambda done: on_progress(len(train) + done, total))
-    skipped = (*found.skipped(train), *also.skipped(val))
+    skipped = (*images.skipped, *found.skipped(train), *also.skipped(val))
     train, val = usable(train, found, train_kept), usable(val, also, val_kept)
     check_classes(images.classes, train, "train on", len(skipped))
     check_classes(images.classes, val, "measure accuracy on", len(skipped))
@@ -75,6 +77,7 @@ def prepare(
         colour_axes(counts, np.asarray(found.products)),
         skipped,
         fingerprint(images.classes, train.part, val.part),
+        images.val_path,
     )
 
 

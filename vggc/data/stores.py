@@ -1,17 +1,20 @@
-"""Where pictures lie: as files in a folder, or as pixels in memory."""
+"""Where pictures lie: as files in a folder, within larger files, or as pixels in memory."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from vggc.data.remote import is_url, read_ranges, reason_of
 from vggc.data.strings import CODEC, ERRORS, Strings
 from vggc.preprocessing import BrokenImageError, Pixels
 
@@ -64,6 +67,63 @@ class Files:
         except OSError:
             return 0, 0
         return stat.st_size, stat.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class Members:
+    """Parts of larger files, such as tars: the picture with number i is `sizes[i]` bytes from
+    `offsets[i]` on in the file `places[inside[i]]`, a path or a URL. `mark` changes with any of
+    these files. Whoever fetches opens the files anew, so that processes disturb no other.
+    """
+
+    places: Sequence[str]
+    mark: str
+    names: Strings
+    inside: Numbers
+    offsets: Numbers
+    sizes: Numbers
+
+    def fetch(self, numbers: Sequence[int]) -> list[Picture | BrokenImageError]:
+        rows = list(numbers)
+        starts, sizes = self.offsets[rows].tolist(), self.sizes[rows].tolist()
+        places = [self.places[inside] for inside in self.inside[rows].tolist()]
+        read = read_ranges if any(map(is_url, self.places)) else read_parts
+        found = read(places, starts, sizes)
+        return [checked(content, size) for content, size in zip(found, sizes, strict=True)]
+
+    def stamp(self) -> str:
+        digest = hashlib.sha256(self.mark.encode(CODEC, ERRORS))
+        for column in (self.inside, self.offsets, self.sizes):
+            digest.update(column.tobytes())
+        return digest.hexdigest()
+
+
+def read_parts(
+    paths: Sequence[str], starts: Sequence[int], sizes: Sequence[int]
+) -> list[bytes | Exception]:
+    """So many bytes from each start on in each of these files, or why there are none."""
+    found: list[bytes | Exception] = [b""] * len(paths)
+    # One file after the other, each from its beginning to its end.
+    order = sorted(range(len(paths)), key=lambda index: (paths[index], starts[index]))
+    for path, group in groupby(order, key=paths.__getitem__):
+        indices = [*group]
+        try:
+            with open(path, "rb", buffering=0) as file:
+                for index in indices:
+                    found[index] = os.pread(file.fileno(), sizes[index], starts[index])
+        except OSError as fault:
+            for index in indices:
+                found[index] = fault
+    return found
+
+
+def checked(content: bytes | Exception, size: int) -> bytes | BrokenImageError:
+    """What was read, if it is as much as there should be."""
+    if isinstance(content, Exception):
+        return BrokenImageError(reason_of(content))
+    if len(content) != size:
+        return BrokenImageError(f"{len(content):,} bytes came of {size:,}")
+    return content
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,15 @@ class Strings(Sequence[str]):
         ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
         return cls(b"".join(parts), ends)
 
+    @classmethod
+    def joined(cls, parts: Iterable[Strings]) -> Strings:
+        """The texts of all of these, in one row."""
+        kept = [*parts]
+        before = np.cumsum([0, *(len(part.text) for part in kept)])
+        ends = [part.ends + start for part, start in zip(kept, before, strict=False)]
+        text = b"".join(part.text for part in kept)
+        return cls(text, np.concatenate([np.empty(0, np.int64), *ends]))
+
     def __len__(self) -> int:
         return len(self.ends)
 

@@ -1,0 +1,61 @@
+"""Files that lie elsewhere, by URL: everything that fsspec opens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from vggc.data import mistakes
+from vggc.diagnostics import UserError
+
+
+def is_url(place: str) -> bool:
+    return "://" in place
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """Fsspec's file system of a URL, one of this process's own, and the path in there.
+
+    fsspec gives a process that was forked new connections, as long as it is asked anew.
+
+    Raises:
+        UserError: fsspec knows none, or lacks a package for it.
+    """
+    from fsspec.core import url_to_fs
+
+    try:
+        found: tuple[Any, str] = url_to_fs(url)
+    except ImportError:
+        raise UserError(mistakes.MissingProtocol(None, url.partition("://")[0])) from None
+    except Exception as fault:  # whatever a file system says of a URL
+        raise UserError(mistakes.CannotOpen(None, url, reason_of(fault))) from None
+    return found
+
+
+def read_ranges(
+    urls: Sequence[str], starts: Sequence[int], sizes: Sequence[int]
+) -> list[bytes | Exception]:
+    """So many bytes from each start on in each of these files, all asked for at once; or why
+    there are none.
+    """
+    if not urls:
+        return []
+    try:
+        files, _ = filesystem(urls[0])
+        paths = [files._strip_protocol(url) for url in urls]
+        ends = [start + size for start, size in zip(starts, sizes, strict=True)]
+        found: list[bytes | Exception] = files.cat_ranges(paths, [*starts], ends, on_error="return")
+    except Exception as fault:  # a network has many ways to fail
+        return [fault] * len(urls)
+    return found
+
+
+def reason_of(fault: BaseException) -> str:
+    """What a file system complains of, in one short line."""
+    match fault:
+        case FileNotFoundError():
+            return "there is no such file"
+        case OSError(strerror=str(text)):
+            return text
+        case _:
+            return (str(fault).splitlines() or [type(fault).__name__])[0][:200]

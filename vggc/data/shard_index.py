@@ -1,0 +1,380 @@
+"""Where the samples lie in a shard, a tar in WebDataset's layout.
+
+A sample is the files beside one another that have one name up to its first dot: a picture
+(KEY.jpg, KEY.png …) and its class (KEY.cls, or the "label" in KEY.json). Headers and classes are
+read once; what was found is kept in the user's cache until the shard changes.
+
+Source: the format of the WebDataset library, https://github.com/webdataset/webdataset
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import numpy.typing as npt
+
+from vggc.data import mistakes
+from vggc.data.remote import filesystem, is_url, reason_of
+from vggc.data.stores import Numbers
+from vggc.data.strings import Strings
+from vggc.data.survey import locked
+from vggc.data.tar import Forwards, Member, TarError, members
+from vggc.diagnostics import UserError
+from vggc.files import cache_folder, replacing
+from vggc.preprocessing import FORMATS
+
+FORMAT = "1"
+"""Of an index in the cache: another number for another meaning."""
+
+LABELS = {"cls", "json"}
+KINDS = LABELS | {suffix.removeprefix(".") for suffix in FORMATS}
+"""The extensions that are looked at; a sample may have more of other kinds."""
+
+MAX_LABEL = 64 * 1024
+"""The most bytes of a .cls or .json file."""
+MAX_PICTURE = 256 * 2**20
+"""The most bytes of a picture's file."""
+MAX_NAME = 200
+"""The most characters of a class's name."""
+BLOCK = 8 * 2**20
+"""Bytes that are asked of a server at a time."""
+
+CHANGES = ("ETag", "etag", "mtime", "LastModified", "Last-Modified", "last_modified", "created")
+"""What file systems call that which changes with a file."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar by its path or URL, with its bytes and what else changes when it does."""
+
+    place: str
+    size: int
+    stamp: str
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(urlsplit(self.place).path if is_url(self.place) else self.place)
+
+    @property
+    def key(self) -> str:
+        """Changes with anything about it."""
+        whole = json.dumps([FORMAT, self.place, self.size, self.stamp])
+        return hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Index:
+    """The samples of a shard: of each the picture's file, where it lies, and its `label`'s number
+    among `labels`. Those that are `lost` have a reason each.
+    """
+
+    names: Strings
+    offsets: Numbers
+    sizes: Numbers
+    labels: Strings
+    label: Numbers
+    lost: Strings
+    reasons: Strings
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def problem(self, size: int) -> str | None:
+        """What keeps this from being the index of a shard of so many bytes, if anything."""
+        lengths = {len(each) for each in (self.names, self.offsets, self.sizes, self.label)}
+        within = (self.offsets >= 0) & (self.sizes > 0) & (self.sizes <= size - self.offsets)
+        known = (self.label >= 0) & (self.label < len(self.labels))
+        problems = {
+            "its columns are of several lengths": len(lengths) > 1,
+            "losses have no reasons": len(self.lost) != len(self.reasons),
+            "a picture lies outside": len(lengths) == 1 and not within.all(),
+            "a label is unknown": not known.all(),
+        }
+        return next((text for text, is_so in problems.items() if is_so), None)
+
+
+def shard_at(place: str) -> Shard:
+    """The shard at a path or URL.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        if not is_url(place):
+            found = os.stat(place)
+            if not stat.S_ISREG(found.st_mode):
+                raise UserError(mistakes.CannotOpen(None, place, "it is no file"))
+            return Shard(os.path.abspath(place), found.st_size, str(found.st_mtime_ns))
+        files, path = filesystem(place)
+        info = files.info(path)
+    except UserError:
+        raise
+    except Exception as fault:  # a network has many ways to fail
+        raise UserError(mistakes.CannotOpen(None, place, reason_of(fault))) from None
+    size = info.get("size")
+    if not isinstance(size, int):
+        reason = "the server does not say how many bytes it has"
+        raise UserError(mistakes.CannotOpen(None, place, reason))
+    return Shard(place, size, " ".join(str(info[key]) for key in CHANGES if key in info))
+
+
+def index_of(shard: Shard) -> Index:
+    """The index of a shard: from the cache, or made now.
+
+    Raises:
+        UserError: the shard cannot be read or is no sound tar.
+    """
+    place = place_of(shard)
+    if place is None:
+        return make_index(shard)
+    with locked(place):
+        try:
+            return read_index(place, shard.size)
+        except ValueError:
+            index = make_index(shard)
+            # Without a cache the next training looks again.
+            with suppress(UserError):
+                write_index(place, index)
+            return index
+
+
+def make_index(shard: Shard) -> Index:
+    """`index_of`, without a cache."""
+    try:
+        with opened(shard) as source:
+            return index_from(source)
+    except TarError as fault:
+        if "compressed" in str(fault):
+            raise UserError(mistakes.CompressedShard(None, shard.place)) from None
+        raise UserError(mistakes.BrokenShard(None, shard.place, str(fault))) from None
+    except UserError:
+        raise
+    except Exception as fault:  # a network has many ways to fail
+        raise UserError(mistakes.CannotOpen(None, shard.place, reason_of(fault))) from None
+
+
+@contextmanager
+def opened(shard: Shard) -> Iterator[Forwards]:
+    """The bytes of a shard. Of a file only those are read that are asked for; a server sends
+    all, which takes less time than many questions.
+    """
+    if not is_url(shard.place):
+        with open(shard.place, "rb") as file:
+            yield Forwards(file, shard.size, seeks=True)
+        return
+    files, path = filesystem(shard.place)
+    with files.open(path, "rb", block_size=BLOCK) as stream:
+        yield Forwards(stream, shard.size, seeks=False)
+
+
+# What is in a shard
+
+
+class LostError(Exception):
+    """A sample cannot be used; the message says why."""
+
+
+@dataclass
+class Sample:
+    """What the files of one name have told so far."""
+
+    key: str
+    picture: Member | None = None
+    label: str | None = None
+    described: str | None = None
+    faults: list[str] = field(default_factory=list)
+
+    def take(self, source: Forwards, kind: str, member: Member) -> None:
+        """Learns what a file of the sample has to tell."""
+        is_picture = kind not in LABELS
+        least, most = (1, MAX_PICTURE) if is_picture else (0, MAX_LABEL)
+        if member.fault:
+            self.faults.append(f"its .{kind} {member.fault}")
+        elif not least <= member.size <= most:
+            self.faults.append(f"its .{kind} is of {member.size:,} bytes")
+        elif is_picture and self.picture:
+            self.faults.append("it has more than one picture")
+        elif is_picture:
+            self.picture = member
+        elif kind == "cls":
+            self.label = plain_label(source.read(member.size))
+        else:
+            self.described = described_label(source.read(member.size))
+
+    def whole(self) -> tuple[Member, str]:
+        """The picture and its label.
+
+        Raises:
+            LostError: the sample cannot be used.
+        """
+        label = self.label or self.described
+        if self.faults:
+            raise LostError(self.faults[0])
+        if self.picture is None:
+            raise LostError("it has no picture")
+        if label is None:
+            raise LostError("it has no label")
+        return self.picture, label
+
+
+SAMPLE = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
+"""A file's key and its extension, which begins at the first dot of its name."""
+
+
+def index_from(source: Forwards) -> Index:
+    """The samples in a tar.
+
+    Raises:
+        TarError: it is no sound tar.
+    """
+    names, lost, reasons = [], [], []
+    offsets, sizes, label = array("q"), array("q"), array("q")
+    labels: dict[str, int] = {}
+    seen: set[str] = set()
+    for sample in samples(source):
+        try:
+            picture, said = sample.whole()
+            if sample.key in seen:
+                raise LostError("another sample has the same name")
+        except LostError as fault:
+            lost.append(sample.key)
+            reasons.append(str(fault))
+            continue
+        seen.add(sample.key)
+        names.append(picture.name.removeprefix("./"))
+        offsets.append(picture.offset)
+        sizes.append(picture.size)
+        label.append(labels.setdefault(said, len(labels)))
+    columns = [np.asarray(column, np.int64) for column in (offsets, sizes, label)]
+    return Index(
+        Strings.of(names),
+        columns[0],
+        columns[1],
+        Strings.of(labels),
+        columns[2],
+        Strings.of(lost),
+        Strings.of(reasons),
+    )
+
+
+def samples(source: Forwards) -> Iterator[Sample]:
+    """The samples in a tar, as far as they go."""
+    current: Sample | None = None
+    for member in members(source):
+        match = SAMPLE.fullmatch(member.name)
+        if match is None or (kind := match[2].lower()) not in KINDS:
+            continue
+        if current is None or current.key != match[1]:
+            if current is not None:
+                yield current
+            current = Sample(match[1])
+        current.take(source, kind, member)
+    if current is not None:
+        yield current
+
+
+def plain_label(content: bytes) -> str | None:
+    """What a .cls file says."""
+    try:
+        return sound_label(content.decode("utf-8").strip())
+    except ValueError:
+        return None
+
+
+def described_label(content: bytes) -> str | None:
+    """The "label" in a .json file."""
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    label = value.get("label") if isinstance(value, dict) else None
+    return sound_label(str(label)) if type(label) in (str, int) else None
+
+
+def sound_label(text: str) -> str | None:
+    """A label in its one form, if it is any: numbers without leading zeros."""
+    if re.fullmatch("[0-9]{1,9}", text):
+        return str(int(text))
+    return text if text.isprintable() and 0 < len(text) <= MAX_NAME else None
+
+
+# The cache
+
+
+def place_of(shard: Shard) -> Path | None:
+    """Where the index of this shard is kept; None where there is no cache."""
+    folder = cache_folder("data")
+    if folder is None:
+        return None
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{shard.key}.safetensors"
+    return None
+
+
+def write_index(place: Path, index: Index) -> None:
+    """Raises: UserError when it cannot be written."""
+    from safetensors.numpy import save_file
+
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for name, value in ((f.name, getattr(index, f.name)) for f in fields(Index)):
+        if isinstance(value, Strings):
+            columns[f"{name}.text"] = np.frombuffer(value.text, np.uint8)
+            columns[f"{name}.ends"] = value.ends
+        else:
+            columns[name] = value
+    with replacing(place) as part:
+        save_file(columns, part)
+
+
+def read_index(place: Path, size: int) -> Index:
+    """The index of a shard of so many bytes, from the cache.
+
+    Raises:
+        ValueError: there is none, or it is not sound.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        columns = load_file(place)
+    except (OSError, SafetensorError) as fault:
+        raise ValueError(str(fault)) from None
+    texts = {f.name for f in fields(Index) if f.type == "Strings"}
+    values: dict[str, Any] = {
+        f.name: texts_in(columns, f.name) if f.name in texts else numbers_in(columns, f.name)
+        for f in fields(Index)
+    }
+    index = Index(**values)
+    if problem := index.problem(size):
+        raise ValueError(problem)
+    return index
+
+
+def numbers_in(columns: dict[str, npt.NDArray[Any]], name: str) -> Numbers:
+    column = columns.get(name)
+    if column is None or column.dtype != np.int64 or column.ndim != 1:
+        raise ValueError(f"no column {name}")
+    return column
+
+
+def texts_in(columns: dict[str, npt.NDArray[Any]], name: str) -> Strings:
+    text, ends = columns.get(f"{name}.text"), numbers_in(columns, f"{name}.ends")
+    if text is None or text.dtype != np.uint8 or text.ndim != 1:
+        raise ValueError(f"no column {name}")
+    lengths = np.diff(ends, prepend=0)
+    if (lengths < 0).any() or (ends[-1] if len(ends) else 0) != len(text):
+        raise ValueError(f"{name} are no texts")
+    return Strings(text.tobytes(), ends)

@@ -1,0 +1,237 @@
+"""Sets of shards: which there are, and which classes their samples have."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from vggc.data import mistakes
+from vggc.data.parts import Part, Pictures, Skipped
+from vggc.data.remote import filesystem, is_url, reason_of
+from vggc.data.shard_index import Index, Shard, index_of, shard_at
+from vggc.data.stores import Members, Numbers
+from vggc.data.strings import Strings
+from vggc.diagnostics import UserError
+
+ENDING = ".tar"
+COMPRESSED = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|tgz|tbz2?|txz)$", re.IGNORECASE)
+PARTS = ("train", "val", "test")
+MAX_SHARDS = 100_000
+MAX_CLASSES_FILE = 16 * 2**20
+"""The most bytes of a classes.txt."""
+LISTED = 5
+"""Names that a message shows."""
+
+
+# Which shards
+
+
+def is_pattern(place: str) -> bool:
+    """Whether this names shards one by one, and no folder."""
+    if is_url(place):
+        return True
+    return not Path(place).is_dir() and ("{" in place or place.endswith(ENDING))
+
+
+def expanded(pattern: str) -> list[str]:
+    """The paths or URLs that a pattern stands for: `{0000..0146}` for numbers of so many digits,
+    `{a,b}` for either.
+
+    Raises:
+        UserError: the braces are of another form, or stand for too many.
+    """
+    pieces = re.split(r"\{([^{}]*)\}", pattern)
+    if any(brace in piece for piece in pieces[::2] for brace in "{}"):
+        raise UserError(mistakes.BadPattern(None, pattern, "a brace has no partner"))
+    choices = [
+        choices_of(pattern, piece) if index % 2 else [piece] for index, piece in enumerate(pieces)
+    ]
+    if np.prod([float(len(each)) for each in choices]) > MAX_SHARDS:
+        raise UserError(mistakes.BadPattern(None, pattern, f"more than {MAX_SHARDS:,} shards"))
+    return ["".join(combination) for combination in product(*choices)]
+
+
+def choices_of(pattern: str, braced: str) -> list[str]:
+    """What may stand for a pair of braces."""
+    if "," in braced:
+        return braced.split(",")
+    match = re.fullmatch(r"([0-9]{1,9})\.\.([0-9]{1,9})", braced)
+    if match is None or int(match[1]) > int(match[2]):
+        reason = f"`{{{braced}}}` is no range"
+        raise UserError(mistakes.BadPattern(None, pattern, reason))
+    first, last = int(match[1]), int(match[2])
+    if last - first >= MAX_SHARDS:
+        raise UserError(mistakes.BadPattern(None, pattern, f"more than {MAX_SHARDS:,} shards"))
+    return [f"{number:0{len(match[1])}}" for number in range(first, last + 1)]
+
+
+def shards_in(folder: Path, start: str = "") -> list[str]:
+    """The shards in a folder whose names begin so, sorted.
+
+    Raises:
+        UserError: those that there are, are compressed.
+    """
+    names = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name.startswith(start) and not path.name.startswith(".")
+    )
+    found = [str(folder / name) for name in names if name.endswith(ENDING)]
+    compressed = [str(folder / name) for name in names if COMPRESSED.search(name)]
+    if compressed and not found and not any(path.is_dir() for path in folder.iterdir()):
+        raise UserError(mistakes.CompressedShard(None, compressed[0]))
+    return found
+
+
+# What is in them
+
+
+def read_shards(place: str, shards: Sequence[str], known: Sequence[str] | None = None) -> Pictures:
+    """All samples of these shards, which the user calls `place`.
+
+    Classes are those in `classes.txt` beside the shards, one a line, where a label may be a name
+    or a line's number from 0. Without such a file they are those that are `known` from the
+    training part, or all labels there are, in the order of numbers or of letters.
+
+    Raises:
+        UserError: there is a shard that cannot be read, or a label that is none of the classes.
+    """
+    places = [local(shard) for shard in shards]
+    listed = listed_classes(places[0])
+    with ThreadPoolExecutor(8) as threads:
+        found = [*threads.map(shard_at, places)]
+        indices = [*threads.map(index_of, found)]
+    check_samples(place, found, indices)
+    labels = [*dict.fromkeys(label for index in indices for label in index.labels)]
+    classes, numbers = numbered(place, labels, listed, known)
+    skipped = tuple(
+        Skipped(f"{shard.name}/{key}", reason)
+        for shard, index in zip(found, indices, strict=True)
+        for key, reason in zip(index.lost, index.reasons, strict=True)
+    )
+    members, label = gathered(found, indices, numbers)
+    return Pictures(classes, Part.all(members, label), skipped)
+
+
+def local(place: str) -> str:
+    """The path of a `file:` URL; any other place as it is."""
+    return unquote(urlsplit(place).path) if place.startswith("file://") else place
+
+
+def check_samples(place: str, shards: Sequence[Shard], indices: Sequence[Index]) -> None:
+    """Refuses shards of which no sample, or the smaller part, can be used."""
+    good, bad = sum(map(len, indices)), sum(len(index.lost) for index in indices)
+    if bad > good:
+        shard, index = next(pair for pair in zip(shards, indices, strict=True) if pair[1].lost)
+        example = f"{shard.name}/{index.lost[0]}"
+        raise UserError(
+            mistakes.IncompleteSamples(None, place, bad, good + bad, example, index.reasons[0])
+        )
+    if good == 0:
+        raise UserError(mistakes.NoSamples(None, place))
+
+
+def numbered(
+    place: str,
+    labels: Sequence[str],
+    listed: Sequence[str] | None,
+    known: Sequence[str] | None,
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The classes, and the number among them of each label."""
+    are_numbers = all(label.isascii() and label.isdecimal() for label in labels)
+    if listed is not None and are_numbers:
+        classes = tuple(listed)
+        numbers = {label: int(label) for label in labels}
+    elif listed is not None or known is not None:
+        classes = tuple(listed if listed is not None else known or ())
+        number_of = {name: number for number, name in enumerate(classes)}
+        numbers = {label: number_of.get(label, len(classes)) for label in labels}
+    else:
+        classes = tuple(sorted(labels, key=int if are_numbers else str))
+        numbers = {name: number for number, name in enumerate(classes)}
+    unknown = [label for label in labels if numbers[label] >= len(classes)]
+    if unknown:
+        shown = ", ".join(f"`{label}`" for label in unknown[:LISTED])
+        raise UserError(mistakes.UnknownLabel(None, place, shown, len(classes)))
+    return classes, numbers
+
+
+def gathered(
+    shards: Sequence[Shard], indices: Sequence[Index], numbers: dict[str, int]
+) -> tuple[Members, Numbers]:
+    """The samples of all shards in one row, and their classes (N,)."""
+    counts = [len(index) for index in indices]
+    names = Strings.joined(
+        Strings.of(f"{shard.name}/{name}" for name in index.names)
+        for shard, index in zip(shards, indices, strict=True)
+    )
+    labels = [
+        np.asarray([numbers[label] for label in index.labels], np.int64)[index.label]
+        for index in indices
+    ]
+    members = Members(
+        places=tuple(shard.place for shard in shards),
+        mark=hashlib.sha256("".join(shard.key for shard in shards).encode()).hexdigest(),
+        names=names,
+        inside=np.repeat(np.arange(len(shards)), counts),
+        offsets=np.concatenate([index.offsets for index in indices]),
+        sizes=np.concatenate([index.sizes for index in indices]),
+    )
+    return members, np.concatenate(labels)
+
+
+# The names of classes
+
+
+def listed_classes(shard: str) -> tuple[str, ...] | None:
+    """The classes in the `classes.txt` beside a shard, or beside its folder where that is one of
+    `train/`, `val/` and `test/`; None without one.
+
+    Raises:
+        UserError: it cannot be read, or is not one name a line.
+    """
+    for place, content in class_lists(shard):
+        if len(content) > MAX_CLASSES_FILE:
+            raise UserError(mistakes.BadClassList(None, place, "it is larger than 16 MiB"))
+        try:
+            lines = content.decode("utf-8-sig").rstrip().splitlines()
+        except ValueError:
+            raise UserError(mistakes.BadClassList(None, place, "it is no UTF-8 text")) from None
+        names = tuple(line.strip() for line in lines)
+        if "" in names:
+            reason = f"line {names.index('') + 1} is empty"
+            raise UserError(mistakes.BadClassList(None, place, reason))
+        if len({*names}) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(mistakes.BadClassList(None, place, f"`{twice}` is there twice"))
+        return names
+    return None
+
+
+def class_lists(shard: str) -> Iterator[tuple[str, bytes]]:
+    """The class lists that go with a shard, nearest first, and what they hold."""
+    folder = (shard if is_url(shard) else os.path.abspath(shard)).rpartition("/")[0]
+    above, _, name = folder.rpartition("/")
+    for base in (folder, above) if name in PARTS else (folder,):
+        place = f"{base}/classes.txt"
+        try:
+            if not is_url(shard):
+                if Path(place).is_file():
+                    with open(place, "rb") as file:
+                        yield place, file.read(MAX_CLASSES_FILE + 1)
+            elif is_url(place):
+                files, path = filesystem(place)
+                if files.exists(path):
+                    yield place, files.cat_file(path, start=0, end=MAX_CLASSES_FILE + 1)
+        except UserError:
+            raise
+        except Exception as fault:  # a network has many ways to fail
+            raise UserError(mistakes.CannotOpen(None, place, reason_of(fault))) from None
