@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "Check spec files; print them with everything filled in.",
     "fmt": "Write spec files the canonical way.",
     "train": "Train a net.",
+    "report": "Show a run as a page: curves, errors, filters, recipe.",
     "tune": "Measure which kernels are the fastest, for compile to choose.",
     "compile": "Compile a net to an artifact that runs without PyTorch.",
     "run": "Run an artifact on an image.",

@@ -1,0 +1,94 @@
+"""`vggc report`."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from vggc.cli import console
+
+
+@click.command("report")
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The page, a new file or an older report of this run.  [default: RUN/report.html]",
+)
+@click.option("--errors/--no-errors", default=True, help="Whether to look for the worst errors.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Where the run's images are now.  [default: where they were]",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda", "auto"]),
+    default="auto",
+    show_default=True,
+    help="What looks for errors: auto is CUDA if present.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Tell in one line of JSON what was written.")
+def command(
+    folder: Path,
+    out: Path | None,
+    errors: bool,
+    data: Path | None,
+    device: Literal["cpu", "cuda", "auto"],
+    as_json: bool,
+) -> None:
+    """Show a run as a page: one HTML file that needs no other and no network.
+
+    It holds the course of the training as curves, the recipe and where it departs from the
+    defaults, the net layer by layer, the filters of the first layer, the held-out images that
+    the net got most wrong and how it confuses classes.
+
+    RUN is a folder that `vggc train` made; one that is still going, too.
+    """
+    from vggc.analysis.outline import outline
+    from vggc.cli.summary_text import Net, layers
+    from vggc.cli.train import bar
+    from vggc.report.gather import Judged, Wishes, gather
+    from vggc.report.page import Table, page
+    from vggc.report.write import refuse_others, write
+    from vggc.training.run import Run
+
+    target = out or folder / "report.html"
+    refuse_others(target, Run.load(folder))
+    with bar(shown=True) as drawn:
+        row = drawn.add_task("reading the run", total=None, detail="")
+
+        def show(what: str, done: int, total: int) -> None:
+            drawn.update(row, description=what, completed=done, total=total)
+
+        findings = gather(folder, Wishes(errors, data, device), show)
+    report = findings.program.report()
+    sheet = layers(Net(report, outline(findings.program.graph, report)))
+    table = Table(sheet.title, sheet.header, sheet.rows, sheet.numbers, sheet.notes)
+    written = write(target, findings.run, page(findings, table, datetime.now()))
+    judged = findings.judged
+    shown = len(judged.worst) if isinstance(judged, Judged) else 0
+    why_not = judged if isinstance(judged, str) else None
+    if as_json:
+        last = findings.epochs[-1] if findings.epochs else None
+        result = {
+            "report": str(target),
+            "bytes": written,
+            "run": str(folder),
+            "state": findings.run.record.state,
+            "epochs": len(findings.epochs),
+            "val_top1": last.val_top1 if last else None,
+            "val_top5": last.val_top5 if last else None,
+            "errors_shown": shown,
+            "errors_missing": why_not,
+        }
+        console.out(json.dumps(result))
+        return
+    if why_not and errors:
+        console.status(f"No errors are shown. {why_not}")
+    console.out(f"{target}: {findings.run.record.net}, {written / 1e6:.2f} MB")

@@ -1,0 +1,262 @@
+"""What there is to tell of a run, whatever it has come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from vggc.diagnostics import UserError
+from vggc.driver import Program, load
+from vggc.passes.inference import drop_final_softmax
+from vggc.recipe.train import TRAIN, default_recipe
+from vggc.report.filters import Filters, drawn, first_filters
+from vggc.report.metrics import read_metrics
+from vggc.training import mistakes
+from vggc.training.progress import Epoch
+from vggc.training.run import Run
+from vggc.weights import Weights
+from vggc.weights import load as load_weights
+
+if TYPE_CHECKING:
+    from vggc.data.prepare import Data
+    from vggc.data.stores import Numbers
+    from vggc.training.judgement import Error, Judgement
+
+WORST = 24
+"""Errors that are shown as pictures."""
+CONFUSED = 20
+"""Up to so many classes are held against each other in a table; of more the worst are told."""
+
+OnProgress = Callable[[str, int, int], None]
+"""Is told what is being done, and how much of how much is."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Whether to look for errors, in which images (None: those of the run), and where."""
+
+    errors: bool = True
+    data: Path | None = None
+    device: Literal["cpu", "cuda", "auto"] = "auto"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of the recipe as used; `default` is None where that is the same."""
+
+    key: str
+    value: str
+    default: str | None
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How a class fares: its held-out images, how many of them were right at the first guess,
+    and for which class most of the others were taken.
+    """
+
+    name: str
+    images: int
+    right: int
+    taken_for: str | None
+
+    @property
+    def accuracy(self) -> float:
+        return self.right / max(1, self.images)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The held-out images, judged by the net. `confusion[i][j]` counts images of class i that
+    were taken for class j; it is None where there are more than CONFUSED classes.
+    """
+
+    images: int
+    unreadable: int
+    num_wrong: int
+    worst: tuple[Error, ...]
+    scores: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...] | None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A run and all that is known of it. `judged` is text where that says why it is not."""
+
+    run: Run
+    program: Program
+    epochs: tuple[Epoch, ...]
+    num_epochs: int
+    settings: tuple[Setting, ...]
+    weights_from: str | None
+    filters: Filters | None
+    judged: Judged | str
+
+
+def gather(
+    folder: Path, wishes: Wishes, on_progress: OnProgress = lambda what, done, total: None
+) -> Findings:
+    """Reads a run, and lets its net judge the held-out images.
+
+    Raises:
+        UserError: the folder is no run, or something in it is not sound, or the images that
+            are wished for are not the run's.
+    """
+    run = Run.load(folder)
+    epochs = read_metrics(folder)
+    program = load(str(run.net_path))
+    run.require_fit(program.graph.input, program.graph.output)
+    recipe, batches = run.recipe, -(-run.record.data.train // run.recipe.batch)
+    before = {k: old for k, old, _ in TRAIN.differences(default_recipe(program.graph), recipe)}
+    settings = tuple(
+        Setting(key, str(value), before.get(key)) for key, value in TRAIN.flatten(recipe).items()
+    )
+    weights, weights_from = newest_weights(run, program)
+    first = first_filters(program.graph)
+    return Findings(
+        run,
+        program,
+        epochs,
+        recipe.num_epochs(max(1, batches)),
+        settings,
+        weights_from,
+        drawn(first, weights[first]) if weights and first else None,
+        judged(run, program, weights, wishes, on_progress),
+    )
+
+
+# Weights
+
+
+def newest_weights(run: Run, program: Program) -> tuple[Weights | None, str | None]:
+    """The weights of the newest checkpoint, or those that the run ended with; and in words
+    whose they are.
+
+    Raises:
+        UserError: those that the run ended with are damaged.
+    """
+    if (run.record.state != "finished") and (found := checkpointed(run, program)):
+        return found
+    if not run.has_weights:
+        return None, None
+    return load_weights(run.weights_path, program.graph), "the run's last weights"
+
+
+def checkpointed(run: Run, program: Program) -> tuple[Weights, str] | None:
+    """The weights of the newest checkpoint that is whole: of a training that goes on, some may
+    vanish while they are read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from vggc.training.checkpoint import AVERAGE, TENSORS, WEIGHT, checkpoints
+
+    wanted = {name: weight.shape for name, weight in program.graph.all_weights.items()}
+    for folder in checkpoints(run.checkpoint_path):
+        try:
+            with safe_open(folder / TENSORS, framework="np") as file:
+                names = set(file.keys())
+                kind = AVERAGE if any(name.startswith(AVERAGE) for name in names) else WEIGHT
+                weights = {name: file.get_tensor(kind + name) for name in wanted}
+        except (SafetensorError, OSError):
+            continue
+        fits = all(weights[name].shape == shape for name, shape in wanted.items())
+        if fits and all(w.dtype == np.float32 and np.isfinite(w).all() for w in weights.values()):
+            return weights, f"the weights after {folder.name.split('-')[1]} steps"
+    return None
+
+
+# Errors
+
+
+def judged(
+    run: Run,
+    program: Program,
+    weights: Weights | None,
+    wishes: Wishes,
+    on_progress: OnProgress,
+) -> Judged | str:
+    """The held-out images judged, or why they are not."""
+    if not wishes.errors:
+        return "This page was made without looking for them (--no-errors)."
+    if weights is None:
+        return "The run has no weights yet: they come with its first checkpoint."
+    try:
+        data = held_out(run, wishes.data, on_progress)
+    except UserError as error:
+        if wishes.data is not None:
+            raise
+        fault = error.diagnostics[0]
+        where = run.record.data.path or "the scanned digits"
+        return f"The images in {where} cannot be used: {fault.fill(fault.title)}."
+
+    from vggc.backends.torch import build
+    from vggc.training.judgement import judge, worst
+    from vggc.training.learner import choose_machine, device_of
+    from vggc.training.parallel import ALONE
+
+    device = device_of(choose_machine(wishes.device, "fp32", False), ALONE)
+    module = build(drop_final_softmax(program.graph), weights)
+    judgement = judge(
+        module,
+        data.val,
+        run.record.preprocessing,
+        device,
+        min(run.recipe.batch, len(data.val)),
+        lambda done, total: on_progress("looking for errors", done, total),
+    )
+    return told(judgement, worst(judgement, data.val, WORST), data)
+
+
+def held_out(run: Run, folder: Path | None, on_progress: OnProgress) -> Data:
+    """The images that the run was trained and tested with.
+
+    Raises:
+        UserError: they are not there, or they are others.
+    """
+    from vggc.data.prepare import prepare
+    from vggc.train import find
+
+    recorded = Path(run.record.data.path) if run.record.data.path else None
+    data = prepare(
+        find(folder or recorded, run.record.seed),
+        run.record.input,
+        run.recipe.scale,
+        lambda done, total: on_progress("reading images", done, total),
+    )
+    if data.fingerprint != run.record.data.fingerprint:
+        raise UserError(mistakes.DataChanged(None, data.path or "scikit-learn"))
+    return data
+
+
+def told(judgement: Judgement, errors: tuple[Error, ...], data: Data) -> Judged:
+    """A judgement in counts and names."""
+    names, count = data.classes, len(data.classes)
+    labels, guesses = judgement.labels, judgement.guesses
+    confusion = judgement.confusion(count) if count <= CONFUSED else None
+    images = np.bincount(labels, minlength=count)
+    right = np.bincount(labels[labels == guesses], minlength=count)
+    taken = mostly_taken_for(labels, guesses, count)
+    scores = tuple(
+        ClassScore(names[c], int(images[c]), int(right[c]), names[taken[c]] if c in taken else None)
+        for c in range(count)
+    )
+    return Judged(
+        len(labels),
+        len(data.val) - len(labels),
+        int((labels != guesses).sum()),
+        errors,
+        scores,
+        None if confusion is None else tuple(map(tuple, confusion.tolist())),
+    )
+
+
+def mostly_taken_for(labels: Numbers, guesses: Numbers, num_classes: int) -> dict[int, int]:
+    """For each class with errors the one that most of its images were taken for."""
+    wrong = labels != guesses
+    pairs, counts = np.unique(labels[wrong] * num_classes + guesses[wrong], return_counts=True)
+    rarest_first = pairs[np.argsort(counts, kind="stable")]
+    return {int(pair) // num_classes: int(pair) % num_classes for pair in rarest_first}

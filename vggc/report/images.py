@@ -1,0 +1,42 @@
+"""Pictures that stand in the page itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from PIL import Image
+
+from vggc.preprocessing import Pixels
+
+SMALL = 64
+"""Pixels along the sides up to which nothing may be lost; above, a JPEG is as good, and smaller."""
+MOST_SIDE = 256
+"""Pixels along a side of what is shown; larger pictures are made smaller."""
+QUALITY = 85
+
+
+def exact(pixels: Pixels) -> str:
+    """Pixels (H, W, C) as the address of a PNG."""
+    return address(image_of(pixels), "PNG", optimize=True)
+
+
+def thumbnail(pixels: Pixels) -> str:
+    """Pixels (H, W, C) as the address of a small picture."""
+    image = image_of(pixels)
+    if max(image.size) <= SMALL:
+        return address(image, "PNG", optimize=True)
+    image.thumbnail((MOST_SIDE, MOST_SIDE))
+    return address(image, "JPEG", quality=QUALITY)
+
+
+def image_of(pixels: Pixels) -> Image.Image:
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def address(image: Image.Image, kind: str, **options: int) -> str:
+    """A `data:` URL, which needs no file."""
+    written = io.BytesIO()
+    image.save(written, kind, **options)
+    text = base64.b64encode(written.getvalue()).decode("ascii")
+    return f"data:image/{kind.lower()};base64,{text}"

@@ -1,0 +1,68 @@
+"""The table of epochs, read back."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import astuple, fields
+from pathlib import Path
+
+from vggc.diagnostics import UserError
+from vggc.records import MAX_BYTES, MalformedError, from_json
+from vggc.training import mistakes
+from vggc.training.progress import Epoch
+
+NAME = "metrics.csv"
+MOST = 1e30
+"""No loss, rate or time is beyond it."""
+
+
+def read_metrics(folder: Path) -> tuple[Epoch, ...]:
+    """The epochs of a run so far; none before the first has ended.
+
+    Raises:
+        UserError: the table is not sound.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return ()
+    try:
+        return parsed(text_of(path))
+    except MalformedError as fault:
+        raise UserError(mistakes.NotARun(None, str(folder), f"{NAME}: {fault}")) from None
+
+
+def text_of(path: Path) -> str:
+    """Raises: MalformedError where the file is unreadable, or too large."""
+    try:
+        if not path.is_file():
+            raise MalformedError("not a file")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise MalformedError(f"larger than {MAX_BYTES // 2**20} MiB")
+        return content.decode()
+    except OSError as fault:
+        raise MalformedError(fault.strerror) from None
+    except UnicodeDecodeError:
+        raise MalformedError("not UTF-8 text") from None
+
+
+def parsed(text: str) -> tuple[Epoch, ...]:
+    """Raises: MalformedError where a line is no epoch, or not the next one."""
+    kinds = {field.name: int if field.type == "int" else float for field in fields(Epoch)}
+    lines = csv.reader(text.splitlines())
+    if next(lines, None) != list(kinds):
+        raise MalformedError(f"line 1 is not {','.join(kinds)}")
+    epochs: list[Epoch] = []
+    for number, cells in enumerate(lines, start=2):
+        try:
+            pairs = zip(kinds.items(), cells, strict=True)
+            epoch = from_json(Epoch, {name: kind(cell) for (name, kind), cell in pairs})
+        except (ValueError, MalformedError) as fault:
+            raise MalformedError(f"line {number}: {fault}") from None
+        if any(abs(value) > MOST for value in astuple(epoch)):
+            raise MalformedError(f"line {number} holds a number that is out of range")
+        if epoch.epoch != len(epochs) + 1:
+            raise MalformedError(f"line {number} is epoch {epoch.epoch}, not {len(epochs) + 1}")
+        epochs.append(epoch)
+    return tuple(epochs)

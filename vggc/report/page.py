@@ -1,0 +1,477 @@
+"""The page of a run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import harmonic_mean
+
+from vggc.ir.ops import describe
+from vggc.report import images
+from vggc.report.charts import Chart, Curve, figure
+from vggc.report.filters import Filters
+from vggc.report.gather import ClassScore, Findings, Judged, Setting
+from vggc.report.html import Element, document, element
+from vggc.training.judgement import Error
+from vggc.training.progress import Epoch
+from vggc.training.run import Record, Run
+
+NAMES_LISTED = 2000
+"""Classes that are named; there may be more than anyone reads."""
+HARDEST = 20
+"""Classes that are told of where there are too many for a table of all."""
+
+STYLE = Path(__file__).with_name("page.css")
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""What a browser is held to: the page takes nothing from elsewhere."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells in rows; `numbers` tells which columns align to the right."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: tuple[bool, ...]
+    notes: tuple[str, ...] = ()
+
+
+def mark_of(run: Run) -> str:
+    """What tells reports of this run from those of others: one word."""
+    record = run.record
+    told = [record.net, record.started, str(record.seed), record.data.fingerprint]
+    return hashlib.sha256("\0".join(told).encode(errors="replace")).hexdigest()[:16]
+
+
+def page(findings: Findings, layers: Table, now: datetime) -> str:
+    """The whole page. `layers` is the net's table, with its totals in the last row."""
+    net = findings.run.record.net
+    sections = [section for section in _sections(findings, layers) if section is not None]
+    links = [
+        element("a", title, href=f"#{key}") for key, title, _ in sections
+    ]  # the only addresses on the page
+    body = element(
+        "body",
+        element("header", *_heading(findings), element("nav", *links)),
+        element(
+            "main",
+            *(
+                element("section", element("h2", title), *inside, id=key)
+                for key, title, inside in sections
+            ),
+        ),
+        element("footer", element("p", f"Made by vggc report at {now:%Y-%m-%d %H:%M}.")),
+    )
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="generator", content=f"vggc report {mark_of(findings.run)}"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", f"{net} · {_state(findings)}"),
+        element("style", STYLE.read_text("utf-8")),
+    )
+    return document(head, body)
+
+
+Section = tuple[str, str, Sequence[Element]]
+
+
+def _sections(findings: Findings, layers: Table) -> Iterable[Section | None]:
+    """Those that there is something for: address, title and what stands in them."""
+    judged, record = findings.judged, findings.run.record
+    if findings.epochs:
+        yield "course", "Course", [element("div", *_charts(findings.epochs), class_="charts")]
+    yield "errors", "Worst errors", _errors(judged, record.classes, findings.weights_from)
+    if isinstance(judged, Judged):
+        yield "classes", "Classes", _classes(judged)
+    if findings.filters:
+        yield "filters", "First-layer filters", _filters(findings.filters)
+    yield "recipe", "Recipe", _recipe(findings.settings)
+    yield "net", "Net", _net(layers, findings)
+    yield "facts", "Facts", _facts(findings)
+
+
+# What comes first
+
+
+def _heading(findings: Findings) -> list[Element]:
+    record = findings.run.record
+    inside = [
+        element("h1", record.net, class_="name"),
+        element(
+            "p",
+            element("b", _state(findings)),
+            element("span", f", begun {_spaced(record.started)}"),
+            class_="state",
+        ),
+    ]
+    if notice := _notice(findings):
+        inside.append(element("p", notice, class_="notice", role="note"))
+    if findings.epochs:
+        inside.append(element("div", *_tiles(findings), class_="tiles"))
+    return inside
+
+
+def _state(findings: Findings) -> str:
+    record, done = findings.run.record, len(findings.epochs)
+    epochs = f"{done:,} of {_counted(findings.num_epochs, 'epoch')}"
+    match record.state:
+        case "finished":
+            return f"finished after {_counted(done, 'epoch')}"
+        case "running":
+            return f"still going: {epochs}"
+        case "interrupted":
+            return f"interrupted: {epochs}"
+        case "stopped":
+            return f"stopped: {epochs}"
+
+
+def _notice(findings: Findings) -> str | None:
+    record, folder = findings.run.record, findings.run.folder
+    match record.state:
+        case "stopped":
+            return f"The training stopped: {record.reason or 'it gave no reason'}."
+        case "interrupted":
+            return f"Someone stopped the training. It goes on with: vggc train --resume {folder}"
+        case "running":
+            if not findings.epochs:
+                return "No epoch has ended yet. Make this page again to see how it goes."
+            return (
+                "This is how far the training had come when the page was made. If it was ended "
+                f"from outside, it goes on with: vggc train --resume {folder}"
+            )
+        case "finished":
+            return None
+
+
+def _tiles(findings: Findings) -> list[Element]:
+    epochs = findings.epochs
+    last, best = epochs[-1], max(epochs, key=lambda row: row.val_top1)
+    speed = harmonic_mean([max(1e-9, row.images_per_second) for row in epochs])
+    whole = _percent(last.val_top1)
+    tiles = [("held-out top-1", whole), ("held-out top-5", _percent(last.val_top5))]
+    if best.epoch != last.epoch and _percent(best.val_top1) != whole:
+        tiles.append((f"best top-1, epoch {best.epoch:,}", _percent(best.val_top1)))
+    tiles += [
+        ("held-out loss", f"{last.val_loss:.4g}"),
+        ("images/s", _rounded(speed)),
+        ("time in epochs", _duration(sum(row.seconds for row in epochs))),
+    ]
+    return [element("div", element("b", value), element("span", name)) for name, value in tiles]
+
+
+# Course
+
+
+def _charts(epochs: Sequence[Epoch]) -> list[Element]:
+    def curve(label: str, look: str, values: Iterable[float]) -> Curve:
+        return Curve(label, look, tuple(values))  # type: ignore[arg-type]
+
+    first = epochs[0].epoch
+    charts = (
+        Chart(
+            "Loss, nats",
+            first,
+            (
+                curve("training", "training", (row.train_loss for row in epochs)),
+                curve("held-out", "held-out", (row.val_loss for row in epochs)),
+            ),
+            lambda value: f"{value:.4g}",
+            low=0.0,
+        ),
+        Chart(
+            "Accuracy, %",
+            first,
+            (
+                curve("training top-1", "training", (100 * row.train_top1 for row in epochs)),
+                curve("held-out top-5", "top-5", (100 * row.val_top5 for row in epochs)),
+                curve("held-out top-1", "held-out", (100 * row.val_top1 for row in epochs)),
+            ),
+            lambda value: f"{value:.1f}",
+            low=0.0,
+            high=100.0,
+        ),
+        Chart(
+            "Learning rate at the end of the epoch",
+            first,
+            (curve("learning rate", "plain", (row.lr for row in epochs)),),
+            lambda value: f"{value:.3g}",
+            by_decades=True,
+        ),
+        Chart(
+            "Throughput, images/s",
+            first,
+            (curve("training", "plain", (row.images_per_second for row in epochs)),),
+            _rounded,
+            low=0.0,
+        ),
+    )
+    return [figure(chart) for chart in charts]
+
+
+# Errors and classes
+
+
+def _errors(
+    judged: Judged | str, classes: Sequence[str], weights_from: str | None
+) -> list[Element]:
+    if isinstance(judged, str):
+        return [element("p", judged)]
+    right = judged.images - judged.num_wrong
+    told = (
+        f"By {weights_from}, {right:,} of {_counted(judged.images, 'held-out image')} are right at "
+        f"the first guess ({_percent(right / max(1, judged.images))})."
+    )
+    if judged.unreadable:
+        told += f" {_counted(judged.unreadable, 'image')} could not be read any more."
+    if not judged.worst:
+        return [element("p", told)]
+    shown = len(judged.worst)
+    told += (
+        f" These are the {shown} wrong guesses with the greatest loss"
+        if shown < judged.num_wrong
+        else " These are the wrong guesses, the greatest loss first"
+    )
+    told += ", with the probability that the net gave to the true class and to its guess."
+    pictures = [_error(error, classes) for error in judged.worst]
+    return [element("p", told), element("div", *pictures, class_="errors")]
+
+
+def _error(error: Error, classes: Sequence[str]) -> Element:
+    label, guess = classes[error.label], classes[error.guess]
+    small = max(error.pixels.shape[:2]) <= images.SMALL
+    return element(
+        "div",
+        element(
+            "img",
+            src=images.thumbnail(error.pixels),
+            alt=f"{error.name}: {label}, taken for {guess}",
+            class_="small" if small else None,
+        ),
+        _guess("", label, error.right),
+        _guess("taken for ", guess, error.sure),
+        element("p", error.name, class_="path name faint clip", title=error.name),
+    )
+
+
+def _guess(before: str, name: str, probability: float) -> Element:
+    """A class and how probable the net found it."""
+    text = element("span", before, element("b", name, class_="name"), class_="clip", title=name)
+    return element(
+        "p", text, element("span", _percent(probability), class_="number"), class_="guess"
+    )
+
+
+def _classes(judged: Judged) -> list[Element]:
+    if judged.confusion is None:
+        return _hardest(judged.scores)
+    told = "Each row: the held-out images of a class, by what they were taken for. "
+    names = [score.name for score in judged.scores]
+    header = element(
+        "tr",
+        element("th"),
+        *(element("th", element("div", n, class_="top label", title=n)) for n in names),
+        element("th", "right", class_="number"),
+    )
+    rows = [
+        element(
+            "tr",
+            element("th", element("div", score.name, class_="label", title=score.name)),
+            *(
+                element(
+                    "td",
+                    f"{count:,}" if count else "",
+                    class_="hit" if column == row else "miss",
+                    style=f"--share:{count / max(1, score.images):.3f}",
+                    title=f"{score.name} taken for {names[column]}: {count:,}",
+                )
+                for column, count in enumerate(counts)
+            ),
+            element("th", _score(score), class_="number"),
+        )
+        for row, (score, counts) in enumerate(zip(judged.scores, judged.confusion, strict=True))
+    ]
+    table = element("table", header, *rows, class_="confusion")
+    return [element("p", told), element("div", table, class_="wide")]
+
+
+def _hardest(scores: Sequence[ClassScore]) -> list[Element]:
+    judged = [score for score in scores if score.images]
+    chosen = sorted(judged, key=lambda score: score.accuracy)[:HARDEST]
+    told = f"The {len(chosen)} of {len(scores):,} classes with the lowest top-1 accuracy."
+    rows = tuple(
+        (score.name, _percent(score.accuracy), f"{score.images:,}", score.taken_for or "")
+        for score in chosen
+    )
+    header = ("class", "right", "images", "mostly taken for")
+    return [
+        element("p", told),
+        *_table(Table("", header, rows, (False, True, True, False)), "hardest"),
+    ]
+
+
+def _score(score: ClassScore) -> str:
+    return _percent(score.accuracy) if score.images else "–"
+
+
+# The net and its recipe
+
+
+def _filters(filters: Filters) -> list[Element]:
+    count, sheet = len(filters.tiles), filters.sheet
+    shown = f"All {count:,}" if count == filters.total else f"{count:,} of {filters.total:,}"
+    told = (
+        f"{shown} filters of {filters.layer}, each from its least weight (black) to its greatest "
+        "(white)."
+    )
+    picture = element(
+        "img",
+        src=images.exact(sheet),
+        alt=f"{count} filters of {filters.layer}",
+        width=sheet.shape[1],
+        height=sheet.shape[0],
+        class_="filters",
+    )
+    return [element("p", told), picture]
+
+
+def _recipe(settings: Sequence[Setting]) -> list[Element]:
+    rows = [
+        element(
+            "tr",
+            element("td", element("code", setting.key)),
+            element("td", setting.value),
+            element("td", setting.default or "", class_="faint"),
+            class_="departs" if setting.default is not None else None,
+        )
+        for setting in settings
+    ]
+    header = element("tr", *(element("th", name) for name in ("setting", "value", "default")))
+    told = (
+        "As used. Marked: what departs from the defaults of vggc settings, which stand beside it."
+    )
+    table = element("table", header, *rows, class_="recipe")
+    return [element("p", told), element("div", table, class_="wide")]
+
+
+def _net(layers: Table, findings: Findings) -> list[Element]:
+    from vggc.syntax.format import format_net
+
+    text = element("pre", element("code", format_net(findings.program.net)))
+    return [
+        element("p", layers.title),
+        *_table(layers, "layers", total=True),
+        *(element("p", note, class_="faint") for note in layers.notes),
+        element("details", element("summary", "The net and its recipe as text"), text),
+    ]
+
+
+def _table(table: Table, kind: str, *, total: bool = False) -> list[Element]:
+    looks = ["number" if number else None for number in table.numbers]
+    header = [element("th", n, class_=c) for n, c in zip(table.header, looks, strict=True)]
+    rows = [
+        element(
+            "tr",
+            *(element("td", cell, class_=look) for cell, look in zip(cells, looks, strict=True)),
+            class_="total" if total and index == len(table.rows) - 1 else None,
+        )
+        for index, cells in enumerate(table.rows)
+    ]
+    drawn = element("table", element("tr", *header), *rows, class_=kind)
+    return [element("div", drawn, class_="wide")]
+
+
+# Facts
+
+
+def _facts(findings: Findings) -> list[Element]:
+    run, record = findings.run, findings.run.record
+    data = record.data
+    last = findings.epochs[-1] if findings.epochs else None
+    facts = {
+        "run": str(run.folder.absolute()),
+        "begun": _spaced(record.started),
+        "time in epochs": _duration(sum(row.seconds for row in findings.epochs)) if last else "",
+        "steps": f"{last.step:,}" if last else "",
+        "images": data.path or "the scanned digits that come with scikit-learn",
+        "trained on": f"{data.train:,}",
+        "held out": f"{data.val:,}",
+        "left out as broken": f"{data.skipped:,}" if data.skipped else "",
+        "classes": f"{len(record.classes):,}",
+        "input": describe(record.input),
+        "pixels": _pixels(record),
+        "seed": str(record.seed),
+        "device": record.device,
+        "precision": record.precision,
+        "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
+        "fingerprint of the images": data.fingerprint,
+    }
+    rows = [
+        element("tr", element("th", name, scope="row"), element("td", value, class_="name"))
+        for name, value in facts.items()
+        if value
+    ]
+    named = record.classes[:NAMES_LISTED]
+    names = [element("li", name, class_="name") for name in named]
+    more = len(record.classes) - len(named)
+    return [
+        element("div", element("table", *rows, class_="facts"), class_="wide"),
+        element(
+            "details",
+            element("summary", f"The names of the {len(record.classes):,} classes"),
+            element("ol", *names, start=0, class_="names"),
+            element("p", f"… and {more:,} more") if more else None,
+        ),
+    ]
+
+
+def _pixels(record: Record) -> str:
+    how = record.preprocessing
+    mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (how.mean, how.std))
+    scale = f"shorter side {how.scale}" if how.scale else "just covering the input"
+    return f"{scale}, centre {describe(how.size)}; (value / 255 − {mean}) / {std}"
+
+
+# Words
+
+
+def _percent(share: float) -> str:
+    """With one decimal; what is not all, or not nothing, is not said to be."""
+    text = f"{share:.1%}"
+    if text == "100.0%" and share < 1:
+        return "> 99.9%"
+    if text == "0.0%" and share > 0:
+        return "< 0.1%"
+    return text
+
+
+def _rounded(value: float) -> str:
+    """Three digits or more."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _counted(number: int, one: str) -> str:
+    return f"{number:,} {one if number == 1 else f'{one}s'}"
+
+
+def _spaced(moment: str) -> str:
+    return moment[:16].replace("T", " ")
+
+
+def _duration(seconds: float) -> str:
+    """In the two largest units."""
+    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    if hours < 1:
+        return f"{int(minutes)} min {int(seconds % 60)} s"
+    if days < 1:
+        return f"{int(hours)} h {int(minutes % 60)} min"
+    return f"{int(days)} d {int(hours % 24)} h"
