@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 import click
 
 from vggc.cli import console
+from vggc.cli.best import best_classes, best_lines, session_of
 from vggc.cli.options import THREADS_HERE
 from vggc.diagnostics import CheckFailed
 from vggc.ir.ops import describe
@@ -45,14 +47,9 @@ def command(artifact: Path, source: Path, top: int, threads: int | None, as_json
     """
     import numpy as np
 
-    from vggc.deploy.artifact import read_manifest
     from vggc.deploy.inputs import read_input
 
-    if read_manifest(artifact).target.kind == "cpu":
-        import vggc.tvm_runtime  # noqa: F401  (a GPU's driver is found by the whole TVM only)
-    from vggc.deploy.runtime import Session
-
-    session = Session.load(artifact, threads)
+    session = session_of(artifact, threads)
     manifest = session.manifest
     batch, count = read_input(source, manifest)
     values = {name: value[:count] for name, value in session.run_all(batch).items()}
@@ -86,11 +83,8 @@ def _lines(manifest: Manifest, output: Output, values: Array, top: int) -> Itera
     """What is said of one output of one image."""
     match output.kind:
         case "classes":
-            best = values.ravel().argsort()[::-1][:top]
-            names = [_class_name(manifest, output, int(index)) for index in best]
-            width = max(map(len, names))
-            for name, index in zip(names, best, strict=True):
-                yield f"{name:<{width}}  {values.ravel()[index]:.4f}"
+            name = partial(_class_name, manifest, output)
+            yield from best_lines(best_classes(values, name, top))
         case "boxes":
             boxes = values.reshape(-1, 4)
             for index, box in enumerate(boxes[:top]):

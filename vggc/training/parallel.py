@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,8 @@ from torch._C._distributed_c10d import Store
 from vggc.data.order import Share
 from vggc.diagnostics import UserError
 from vggc.training import mistakes
+
+T = TypeVar("T")
 
 FAULT = "vggc/fault"
 """Where in the processes' store the one that fails first says why."""
@@ -76,6 +78,14 @@ class World:
         tensor = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(tensor)
         return tensor.tolist()
+
+    def lists(self, values: Sequence[T]) -> list[T]:
+        """What all processes give, one behind the other."""
+        if self.size == 1:
+            return list(values)
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, list(values))
+        return [value for given in found for value in given]
 
     def sum_over(self, tensor: Tensor) -> Tensor:
         """The sum of all processes' tensors, with its gradient."""

@@ -1,0 +1,215 @@
+"""`vggc eval`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from vggc.cli import console
+from vggc.cli.sheet import Sheet
+from vggc.diagnostics import printable
+from vggc.evaluate import BATCH, Plan, Result, Wishes, images_for, measure, plan
+from vggc.evaluation.views import Views
+
+if TYPE_CHECKING:
+    from vggc.evaluation.counts import Errors
+    from vggc.evaluation.images import Labelled
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def protocol_options(command: Command) -> Command:
+    """The options that say how a net looks at images."""
+    options = [
+        click.option(
+            "--scales",
+            metavar="SIZES",
+            help="Shorter side of the images in pixels, one or more: 256,384,512.",
+        ),
+        click.option(
+            "--protocol",
+            type=click.Choice(["dense", "crops", "both"]),
+            help="The net over the whole image, on a grid of crops, or the mean of both.",
+        ),
+        click.option("--grid", metavar="NxN", help="Crops along each side.  [default: 5x5]"),
+        click.option("--flip/--no-flip", default=None, help="Look at the mirror image, too."),
+        click.option(
+            "--batch",
+            type=click.IntRange(1, 65_536),
+            metavar="N",
+            help="Images of the input's size that are computed at once, or fewer larger ones."
+            f"  [default: {BATCH}]",
+        ),
+        click.option(
+            "--device",
+            type=click.Choice(["cpu", "cuda", "auto"]),
+            help="[default: auto, CUDA if present]",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["fp32", "bf16", "fp16"]),
+            help="Type that layers compute in.  [default: fp32]",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(0, 256),
+            metavar="N",
+            help="Processes that decode images.  [default: one a processor, 8 at most]",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command("eval")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of class folders, or with such in val/ or test/."
+    "  [default: what the run held out of its images]",
+)
+@protocol_options
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
+def command(runs: tuple[Path, ...], data: Path | None, as_json: bool, **rest: object) -> None:
+    """Test the nets of runs: their top-1 and top-5 error.
+
+    An image is looked at as the `test` block of the run's net says, or as the options say
+    otherwise; the soft-max outputs of all scales, crops and mirror images are averaged. Of
+    several RUNs each is tested, and all together by the average of their outputs.
+    """
+    wishes = Wishes(**rest)  # type: ignore[arg-type]  # click has checked the types
+    planned = plan(runs, wishes)
+    images = images_for(planned, data)
+    first = planned.world.is_first
+    if first:
+        announce(planned, images, data)
+    with progress("testing", first) as on_progress:
+        result = measure(planned, images, on_progress)
+    if first:
+        report(planned, images, result, as_json)
+
+
+def announce(planned: Plan, images: Labelled, data: Path | None) -> None:
+    """Says what is tested, on what and how."""
+    world, machine = planned.world, planned.machine
+    held_out = "held-out " if data is None else ""
+    processes = f" in {world.size} processes" if world.size > 1 else ""
+    console.status(
+        f"Testing on {console.count(len(images.part), f'{held_out}image')} of {images.shown}, "
+        f"on {machine.device} in {machine.precision}{processes}."
+    )
+    for entry in planned.entries:
+        console.status(f"  {entry.run.folder}: {ways(entry.views)}, {scales(entry.views)}")
+        tested = {other.run.record.net for other in planned.entries}
+        missing = [name for name in entry.protocol.fuse or () if name not in tested]
+        if missing:
+            console.status(
+                f"  its test block fuses it with {', '.join(missing)}: give their runs, too"
+            )
+
+
+@contextmanager
+def progress(what: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, where that is a terminal; what moves it takes how many of how many."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    drawn = console.stderr()
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining()
+    disable = not (shown and drawn.is_terminal)
+    with Progress(*columns, console=drawn, transient=True, disable=disable) as bar:
+        row = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(row, completed=done, total=total)
+
+
+def report(planned: Plan, images: Labelled, result: Result, as_json: bool) -> None:
+    """The errors on stdout, what was left out on stderr."""
+    for skipped in result.skipped:
+        console.status(f"  skipped {printable(skipped.name)}: {printable(skipped.reason)}")
+    if result.num_skipped > len(result.skipped):
+        console.status(f"  … and {result.num_skipped - len(result.skipped):,} more")
+    if result.num_skipped:
+        console.status(f"{console.count(result.num_skipped, 'broken image')} left out.")
+    if as_json:
+        console.out(json.dumps(as_record(planned, images, result)))
+    else:
+        console.sheet(sheet(planned, images, result))
+
+
+def as_record(planned: Plan, images: Labelled, result: Result) -> dict[str, object]:
+    """The result as JSON. Errors are shares from 0 to 1."""
+    runs = [
+        {
+            "run": str(entry.run.folder),
+            "net": entry.run.record.net,
+            "scales": distinct_scales(entry.views),
+            "dense": entry.protocol.dense,
+            "grid": entry.protocol.crops.grid if entry.protocol.crops else None,
+            "flip": entry.views.flip,
+            **errors_record(errors),
+        }
+        for entry, errors in zip(planned.entries, result.each, strict=True)
+    ]
+    return {
+        "data": images.path,
+        "images": result.images,
+        "skipped": result.num_skipped,
+        "classes": len(planned.classes),
+        "device": planned.machine.device,
+        "precision": planned.machine.precision,
+        "images_per_second": result.images / result.seconds,
+        "runs": runs,
+        "fused": errors_record(result.fused) if result.fused else None,
+    }
+
+
+def errors_record(errors: Errors) -> dict[str, float]:
+    return {"top1_error": errors.top1, "top5_error": errors.top5}
+
+
+def sheet(planned: Plan, images: Labelled, result: Result) -> Sheet:
+    """A row for each run and one for all together, as the paper's tables 3 to 6 have them."""
+    rows = [
+        (str(entry.run.folder), entry.run.record.net, ways(entry.views), scales(entry.views))
+        for entry in planned.entries
+    ]
+    errors = list(result.each)
+    if result.fused:
+        rows.append(("all together", "", "", ""))
+        errors.append(result.fused)
+    shown = [
+        (*row, f"{100 * each.top1:.2f}", f"{100 * each.top5:.2f}")
+        for row, each in zip(rows, errors, strict=True)
+    ]
+    speed = result.images / result.seconds
+    return Sheet(
+        f"error on {console.count(result.images, 'image')} of {images.shown}",
+        ("run", "net", "protocol", "scales Q", "top-1 error, %", "top-5 error, %"),
+        tuple(shown),
+        (False, False, False, False, True, True),
+        (f"{result.seconds:,.1f} s, {speed:,.1f} images/s",),
+        (len(planned.entries) - 1,) if result.fused else (),
+    )
+
+
+def ways(views: Views) -> str:
+    """How images are looked at, in words: `dense & 5×5 crops, flips`."""
+    grids = dict.fromkeys(view.grid for view in views.views)
+    words = [f"{grid}×{grid} crops" if grid else "dense" for grid in grids]
+    return " & ".join(words) + (", flips" if views.flip else "")
+
+
+def distinct_scales(views: Views) -> list[int | None]:
+    return list(dict.fromkeys(view.scale for view in views.views))
+
+
+def scales(views: Views) -> str:
+    return ", ".join(str(s) if s else "just covering the input" for s in distinct_scales(views))

@@ -1,0 +1,157 @@
+"""`vggc predict`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import click
+
+from vggc.cli import console
+from vggc.cli.best import best_classes, best_lines, session_of
+from vggc.cli.eval import progress, protocol_options
+from vggc.data.parts import Skipped
+from vggc.diagnostics import CheckFailed, UserError
+from vggc.evaluate import Wishes, plan, predict
+from vggc.evaluation import mistakes
+from vggc.ir.ops import Softmax
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vggc.deploy.artifact import Manifest
+
+    Probabilities: TypeAlias = NDArray[np.float32]
+
+FLAGS = {
+    "scales": "`--scales`",
+    "protocol": "`--protocol`",
+    "grid": "`--grid`",
+    "flip": "`--flip`",
+    "batch": "`--batch`",
+    "device": "`--device`",
+    "precision": "`--precision`",
+    "workers": "`--workers`",
+}
+
+
+@click.command("predict")
+@click.argument("model", metavar="RUN|ARTIFACT", type=click.Path(path_type=Path))
+@click.argument(
+    "images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path)
+)
+@click.option("--top", type=click.IntRange(1, 1000), default=5, show_default=True)
+@protocol_options
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
+def command(model: Path, images: tuple[Path, ...], top: int, as_json: bool, **wishes: Any) -> None:
+    """Tell the best classes of images, with their probabilities.
+
+    The net of a RUN looks at each IMAGE as `vggc eval` does: as the `test` block of its file
+    says, or as the options say otherwise. An ARTIFACT looks at the centre crop, as in training.
+
+    Exit 2 where an image cannot be read; the others are told all the same.
+    """
+    refuse_missing(images)
+    if (model / "manifest.json").exists() and not (model / "run.json").exists():
+        net, names, found, lost = by_artifact(model, images, wishes)
+    else:
+        net, names, found, lost = by_run(model, images, Wishes(**wishes))
+    best = {path: best_classes(values, names.__getitem__, top) for path, values in found.items()}
+    if as_json:
+        console.out(json.dumps(as_record(net, best)))
+    else:
+        for path, classes in best.items():
+            console.out(str(path))
+            for line in best_lines(classes):
+                console.out(f"  {line}")
+    if lost:
+        raise UserError(*(mistakes.NoSuchImage(None, each.name, each.reason) for each in lost))
+
+
+Told: TypeAlias = "tuple[str, tuple[str, ...], dict[Path, Probabilities], tuple[Skipped, ...]]"
+"""The net, its classes, what it says of images, and those that cannot be read."""
+
+
+def refuse_missing(images: tuple[Path, ...]) -> None:
+    """Raises: UserError with every image that is no file, before anything is computed."""
+    gone = {path: "it is no file" if path.exists() else "there is no such file" for path in images}
+    found = [
+        mistakes.NoSuchImage(None, str(path), reason)
+        for path, reason in gone.items()
+        if not path.is_file()
+    ]
+    if found:
+        raise UserError(*found)
+
+
+def by_run(model: Path, images: tuple[Path, ...], wishes: Wishes) -> Told:
+    planned = plan([model], wishes, alone=True)
+    with progress("looking at images", True) as on_progress:
+        found, lost = predict(planned, images, on_progress)
+    return planned.entries[0].run.record.net, planned.classes, found, lost
+
+
+def by_artifact(model: Path, images: tuple[Path, ...], wishes: dict[str, object]) -> Told:
+    """What an artifact says, as many images at once as it was compiled for.
+
+    Raises:
+        UserError: it is asked for what it cannot do, or it is damaged, or tells no classes.
+    """
+    import numpy as np
+
+    from vggc.deploy.artifact import graph_in
+    from vggc.preprocessing import BrokenImageError
+
+    flags = [flag for name, flag in FLAGS.items() if wishes[name] is not None]
+    if flags:
+        raise UserError(mistakes.NotForArtifact(None, ", ".join(flags), str(model)))
+    session = session_of(model)
+    manifest, graph = session.manifest, graph_in(model)
+    is_softmax = isinstance(graph.nodes[graph.heads[0].node].op, Softmax)
+    if manifest.main.kind != "classes":
+        raise UserError(mistakes.NoClassesToTell(None, str(model), manifest.main.kind))
+    found: dict[Path, Probabilities] = {}
+    lost: list[Skipped] = []
+    read: list[tuple[Path, NDArray[np.float32]]] = []
+    for number, path in enumerate(images, start=1):
+        try:
+            read.append((path, manifest.preprocessing.read(path)))
+        except BrokenImageError as fault:
+            lost.append(Skipped(str(path), str(fault)))
+        if len(read) == manifest.batch or (read and number == len(images)):
+            full = np.zeros((manifest.batch, *manifest.input), np.float32)
+            full[: len(read)] = np.concatenate([image for _, image in read])
+            for (each, _), values in zip(read, session.run(full), strict=False):
+                found[each] = probabilities(model, values.ravel(), is_softmax)
+            read.clear()
+    return manifest.net, names_of(manifest), found, tuple(lost)
+
+
+def probabilities(model: Path, values: Probabilities, is_softmax: bool) -> Probabilities:
+    """What an artifact gives of an image, with a soft-max where its net has none."""
+    import numpy as np
+
+    if not np.isfinite(values).all():
+        raise CheckFailed(f"{model} gives values that are not finite; are its weights?")
+    if is_softmax:
+        return values
+    powers = np.exp(values - values.max())
+    result: Probabilities = powers / powers.sum()
+    return result
+
+
+def names_of(manifest: Manifest) -> tuple[str, ...]:
+    return tuple(manifest.class_name(index) for index in range(manifest.main.shape[0]))
+
+
+def as_record(net: str, best: dict[Path, list[tuple[str, float]]]) -> dict[str, object]:
+    images = [
+        {
+            "image": str(path),
+            "best": [{"class": name, "probability": value} for name, value in classes],
+        }
+        for path, classes in best.items()
+    ]
+    return {"net": net, "images": images}

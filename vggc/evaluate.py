@@ -1,0 +1,337 @@
+"""What `eval` and `predict` work on: runs, how each looks at images, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from vggc.data.parts import Part, Skipped
+from vggc.diagnostics import UserError
+from vggc.driver import load
+from vggc.evaluation import mistakes
+from vggc.evaluation.images import Labelled, check_classes, held_out, images_in, single
+from vggc.evaluation.views import View, Views, views_of
+from vggc.ir.ops import describe
+from vggc.passes.dense import dense
+from vggc.passes.inference import drop_final_softmax
+from vggc.recipe.edit import override_blocks
+from vggc.recipe.test import Protocol, read_protocol
+from vggc.subject import Subject, from_run
+from vggc.syntax.ast import Block
+from vggc.training.run import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from vggc.evaluation.counts import Errors
+    from vggc.evaluation.judge import Verdict
+    from vggc.evaluation.reading import Lost
+    from vggc.evaluation.viewer import Viewer
+    from vggc.training.learner import Machine, Precision
+    from vggc.training.parallel import World
+
+    Probabilities: TypeAlias = NDArray[np.float32]
+
+NAMED = 20
+"""Images that could not be read and are named one by one; the others are only counted."""
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How the user wants images to be looked at; None where nothing is said."""
+
+    scales: str | None = None
+    protocol: Literal["dense", "crops", "both"] | None = None
+    grid: str | None = None
+    flip: bool | None = None
+    batch: int | None = None
+    device: Literal["cpu", "cuda", "auto"] | None = None
+    precision: Precision | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run that is tested, the protocol by which, and the views that it makes."""
+
+    run: Run
+    subject: Subject
+    protocol: Protocol
+    views: Views
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a test came to. `each` are the errors of each run, `fused` those of all together where
+    they are several. `skipped` are the first of `num_skipped` images that could not be read.
+    """
+
+    images: int
+    each: tuple[Errors, ...]
+    fused: Errors | None
+    skipped: tuple[Skipped, ...]
+    num_skipped: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A test before anything is computed. All its processes have the same."""
+
+    entries: tuple[Entry, ...]
+    machine: Machine
+    world: World
+    batch: int
+    workers: int | None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.entries[0].run.record.classes
+
+    def viewers(self, device: torch.device) -> list[Viewer]:
+        """The nets on a device.
+
+        Raises:
+            UserError: one cannot be applied densely, and is to be.
+        """
+        from vggc.evaluation.viewer import Viewer
+
+        return [
+            Viewer(
+                entry.subject.program.graph,
+                entry.subject.weights,
+                entry.subject.preprocessing,
+                entry.views,
+                self.machine,
+                device,
+                self.batch,
+            )
+            for entry in self.entries
+        ]
+
+
+# Before
+
+
+def plan(folders: Sequence[Path], wishes: Wishes, *, alone: bool = False) -> Plan:
+    """The test of runs, which `alone` one process makes.
+
+    Raises:
+        UserError: one is no run, or cannot be tested so, or they do not go together.
+    """
+    runs = [load_run(folder) for folder in folders]
+    check_classes(runs)
+    protocols = [protocol_of(run, wishes) for run in runs]
+
+    from vggc.training.learner import choose_machine
+    from vggc.training.parallel import ALONE, World
+
+    machine = choose_machine(wishes.device or "auto", wishes.precision or "fp32")
+    world = ALONE if alone else World.here()
+    entries = tuple(entry(run, protocol) for run, protocol in zip(runs, protocols, strict=True))
+    return Plan(entries, machine, world, wishes.batch or BATCH, wishes.workers)
+
+
+def load_run(folder: Path) -> Run:
+    """Raises: UserError when a folder is no run; it says what else it is."""
+    if not (folder / "run.json").exists():
+        raise UserError(mistakes.NotARunToTest(None, str(folder), *what_is_there(folder)))
+    return Run.load(folder)
+
+
+def what_is_there(folder: Path) -> tuple[str, str]:
+    """What is in the place of a run, and what to do about it."""
+    if not folder.exists():
+        return "there is no such folder", "`vggc train` makes runs, under `runs/`"
+    if (folder / "manifest.json").exists():
+        hint = "`vggc verify ARTIFACT --data DIR` checks artifacts, `vggc predict` uses them"
+        return "it is an artifact", hint
+    if not folder.is_dir():
+        return "it is a file", "give the folder that `vggc train` made, under `runs/`"
+    return "it holds no run.json", "give the folder that `vggc train` made, under `runs/`"
+
+
+def protocol_of(run: Run, wishes: Wishes) -> Protocol:
+    """The protocol of a run's `test` block, as the wishes change it.
+
+    Raises:
+        UserError: with every mistake in either.
+    """
+    program, recipe = load(str(run.net_path)), run.recipe
+    run.require_fit(program.graph.input, program.graph.output)
+    blocks: tuple[Block, ...] = program.net.blocks
+
+    def has_crops() -> bool:
+        return read_protocol(test_block(blocks), recipe).crops is not None
+
+    if wishes.scales is not None:
+        blocks = override_blocks(blocks, [f"test.scales={wishes.scales}"], "--scales")
+    if wishes.protocol is not None:
+        ways = [f"test.dense={switch(wishes.protocol != 'crops')}"]
+        if has_crops() != (wishes.protocol != "dense"):
+            ways.append(f"test.crops={switch(not has_crops())}")
+        blocks = override_blocks(blocks, ways, "--protocol")
+    if wishes.flip is not None:
+        blocks = override_blocks(blocks, [f"test.flip={switch(wishes.flip)}"], "--flip")
+    if wishes.grid is not None:
+        if not has_crops():
+            raise UserError(mistakes.GridWithoutCrops(None))
+        blocks = override_blocks(blocks, [f"test.crops.grid={wishes.grid}"], "--grid")
+    return read_protocol(test_block(blocks), recipe, program.graph)
+
+
+def test_block(blocks: Sequence[Block]) -> Block | None:
+    return next((block for block in blocks if block.key == "test"), None)
+
+
+def switch(on: bool) -> str:
+    return "on" if on else "off"
+
+
+def entry(run: Run, protocol: Protocol) -> Entry:
+    """A run with its weights, and the views of a protocol.
+
+    Raises:
+        UserError: the run has no weights, or its net cannot be applied so.
+    """
+    subject = from_run(run, None, None)
+    views = views_of(protocol, run.record.preprocessing.scale)
+    for view in views.views:
+        check_crops(run, view)
+    if protocol.dense:
+        dense(drop_final_softmax(subject.program.graph))
+    return Entry(run, subject, protocol, views)
+
+
+def check_crops(run: Run, view: View) -> None:
+    """Refuses more crops than there are places for along an image's shorter side."""
+    if view.grid is None:
+        return
+    size = run.record.input[1:]
+    spare = (view.scale - min(size)) if view.scale else 0
+    if spare < view.grid - 1:
+        scale = f"a shorter side of {view.scale}" if view.scale else "that just cover the input"
+        least = max(*size, min(size) + view.grid - 1)
+        shown = str(run.folder), view.grid, scale, describe(size), least
+        raise UserError(mistakes.CropsCoincide(None, *shown))
+
+
+def images_for(plan: Plan, data: Path | None) -> Labelled:
+    """The images to test on: all of a folder, or those that the runs held out.
+
+    Raises:
+        UserError: there are none, or they are not of the runs' classes.
+    """
+    runs = [entry.run for entry in plan.entries]
+    return held_out(runs) if data is None else images_in(data, runs[0])
+
+
+# Testing
+
+
+def measure(plan: Plan, images: Labelled, on_progress: Callable[[int, int], None]) -> Result:
+    """The errors of the runs on these images. `on_progress` is told how many of how many are done
+    of this process's share.
+
+    Raises:
+        UserError: none can be read, or another process has ended.
+    """
+    from vggc.evaluation.counts import Counts
+    from vggc.evaluation.judge import Verdict
+    from vggc.training.learner import device_of
+    from vggc.training.parallel import joined
+
+    world, start = plan.world, perf_counter()
+    total = len(images.part)
+    share = range(total)[world.share.rows(total)]
+    counts, lost = Counts(len(plan.entries)), []
+    device = device_of(plan.machine, world)
+    with explained(), joined(world, device):
+        judged = judgements(plan, images.part, share, device)
+        for done, found in enumerate(judged, start=1):
+            match found:
+                case Verdict(index, probabilities):
+                    counts.add(probabilities, int(images.part.labels[index]))
+                case _:
+                    lost.append(found)
+            on_progress(done, len(share))
+        skipped = [each.skipped for each in sorted(lost, key=lambda each: each.index)]
+        counts = counts.summed(world)
+        (num_skipped,) = world.sums([len(skipped)])
+        named = tuple(world.lists(skipped[:NAMED])[:NAMED])
+    if counts.images == 0:
+        first = f"{named[0].name}: {named[0].reason}"
+        raise UserError(mistakes.NothingToTest(None, images.shown, int(num_skipped), first))
+    errors, count = counts.errors(), len(plan.entries)
+    return Result(
+        counts.images,
+        tuple(errors[:count]),
+        errors[count] if len(errors) > count else None,
+        named,
+        int(num_skipped),
+        perf_counter() - start,
+    )
+
+
+def judgements(
+    plan: Plan, part: Part, indices: Sequence[int], device: torch.device
+) -> Iterator[Verdict | Lost]:
+    """What the nets say of the images at these places of a part."""
+    import numpy as np
+
+    from vggc.evaluation.judge import judge, num_workers
+
+    workers = plan.workers
+    if workers is None:
+        workers = num_workers(part, len(indices), plan.world.local_size)
+    return judge(plan.viewers(device), part, np.asarray(indices, np.int64), workers)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Within it, what is said of other processes of a training is said of those of a test."""
+    from vggc.training.mistakes import WorldEnded
+
+    try:
+        yield
+    except UserError as error:
+        found = error.diagnostics[0]
+        if isinstance(found, WorldEnded):
+            raise UserError(mistakes.ProcessEnded(None, found.reason)) from None
+        raise
+
+
+# Predicting
+
+
+def predict(
+    plan: Plan, paths: Sequence[Path], on_progress: Callable[[int, int], None]
+) -> tuple[dict[Path, Probabilities], tuple[Skipped, ...]]:
+    """The probabilities of the classes for each image that can be read, and the other images, both
+    in order.
+    """
+    from vggc.evaluation.judge import Verdict
+    from vggc.training.learner import device_of
+
+    found: dict[int, Probabilities] = {}
+    lost: dict[int, Skipped] = {}
+    device = device_of(plan.machine, plan.world)
+    for each in judgements(plan, single(paths), range(len(paths)), device):
+        match each:
+            case Verdict(index, probabilities):
+                found[index] = probabilities.mean(0).numpy()
+            case _:
+                lost[each.index] = each.skipped
+        on_progress(len(found) + len(lost), len(paths))
+    return (
+        {paths[index]: found[index] for index in sorted(found)},
+        tuple(lost[index] for index in sorted(lost)),
+    )

@@ -1,0 +1,135 @@
+"""Which images are tested on. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vggc.data.find import class_folders, digits, find_images
+from vggc.data.mistakes import UnreadableFolder
+from vggc.data.parts import Images, Part, fingerprint
+from vggc.data.stores import Files
+from vggc.data.strings import Strings
+from vggc.diagnostics import UserError
+from vggc.evaluation import mistakes
+from vggc.training.run import Run
+
+TESTED_FIRST = ("val", "test")
+SHOWN = 5
+"""Classes that are named one by one."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled images. `path` says where they are from; None stands for the embedded digits."""
+
+    path: str | None
+    part: Part
+
+    @property
+    def shown(self) -> str:
+        return self.path or "scikit-learn's scanned digits"
+
+
+def held_out(runs: Sequence[Run]) -> Labelled:
+    """The images that all these runs held out.
+
+    Raises:
+        UserError: they held out different ones, or the images are gone or others now.
+    """
+    first, origin = runs[0], runs[0].record.data
+    for run in runs[1:]:
+        other = run.record.data
+        if (other.path, other.fingerprint) != (origin.path, origin.fingerprint):
+            raise UserError(mistakes.OtherImages(None, str(first.folder), str(run.folder)))
+    images = found_again(first)
+    return Labelled(images.path, known(first, images.path, images.classes, images.val))
+
+
+def found_again(run: Run) -> Images:
+    """The images of a run, split as they were.
+
+    Raises:
+        UserError: they are gone, or no longer those that the run was trained with.
+    """
+    origin = run.record.data
+    images = find_images(Path(origin.path), run.record.seed) if origin.path else digits()
+    same = len(images.train) + len(images.val) == origin.train + origin.val + origin.skipped
+    if same and origin.skipped == 0:
+        mark = fingerprint(images.classes, images.train, images.val)
+        same = mark == origin.fingerprint
+    if not same:
+        where = origin.path or "scikit-learn"
+        raise UserError(mistakes.HeldOutLost(None, str(run.folder), where))
+    return images
+
+
+def images_in(folder: Path, run: Run) -> Labelled:
+    """All images in the class folders of `val/` or `test/` in a folder, or of the folder itself;
+    of images in another form, the held-out ones.
+
+    Raises:
+        UserError: there are none, or some are of classes that the run does not know.
+    """
+    inside = next((folder / name for name in TESTED_FIRST if (folder / name).is_dir()), folder)
+    try:
+        if has_folders(inside):
+            return Labelled(str(inside), known(run, str(inside), *class_folders(inside)))
+    except OSError as fault:
+        path, reason = str(fault.filename or inside), fault.strerror or str(fault)
+        raise UserError(UnreadableFolder(None, path, reason)) from None
+    images = find_images(folder, seed=0)
+    return Labelled(images.path, known(run, images.path, images.classes, images.val))
+
+
+def has_folders(folder: Path) -> bool:
+    return folder.is_dir() and any(child.is_dir() for child in folder.iterdir())
+
+
+def known(run: Run, path: str | None, classes: Sequence[str], part: Part) -> Part:
+    """The part with the labels that a run gives its classes.
+
+    Raises:
+        UserError: some classes are none of the run's.
+    """
+    numbers = {name: number for number, name in enumerate(run.record.classes)}
+    unknown = [name for name in classes if name not in numbers]
+    if unknown:
+        shown = listed(unknown), listed(run.record.classes)
+        raise UserError(mistakes.UnknownClasses(None, path or "", str(run.folder), *shown))
+    labels = np.asarray([numbers[name] for name in classes], np.int64)
+    return Part(part.store, part.numbers, labels[part.labels])
+
+
+def check_classes(runs: Sequence[Run]) -> None:
+    """Raises: UserError when runs that are to be fused do not know the same classes, in order."""
+    first = runs[0]
+    for run in runs[1:]:
+        mine, other = first.record.classes, run.record.classes
+        if mine != other:
+            names = str(first.folder), str(run.folder)
+            raise UserError(mistakes.OtherClasses(None, *names, differing(mine, other)))
+
+
+def differing(first: Sequence[str], second: Sequence[str]) -> str:
+    """How the classes of two runs differ, in words."""
+    only = {
+        "the first": sorted({*first} - {*second}),
+        "the second": sorted({*second} - {*first}),
+    }
+    told = [f"only {who} knows {listed(names)}" for who, names in only.items() if names]
+    return "; ".join(told) or "they come in another order"
+
+
+def listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def single(paths: Sequence[Path]) -> Part:
+    """Images that somebody named, without labels."""
+    names = Strings.of(map(str, paths))
+    return Part.all(Files(Path(), names), np.zeros(len(paths), np.int64))

@@ -1,0 +1,138 @@
+"""Every mistake that a person can make around testing, with its words."""
+
+from __future__ import annotations
+
+from vggc.diagnostics import Diagnostic
+
+
+class GridWithoutCrops(Diagnostic):
+    title = "`--grid` is of crops, and nothing is tested on crops"
+    help = "add `--protocol crops` or `--protocol both`, or leave `--grid` out"
+
+
+class CropsCoincide(Diagnostic):
+    title = "{grid}×{grid} crops of images with {scale} would lie on top of each other"
+    label = "{run} takes crops of {size} pixels"
+    help = "use `--scales {least}` or larger ones, or a smaller `--grid`"
+
+    run: str
+    grid: int
+    scale: str
+    size: str
+    least: int
+
+
+class OtherClasses(Diagnostic):
+    title = "{first} and {second} cannot be fused: their classes differ"
+    label = "{difference}"
+    help = "test each by itself, or fuse runs that were trained on the same classes"
+
+    first: str
+    second: str
+    difference: str
+
+
+class OtherImages(Diagnostic):
+    title = "{first} and {second} hold out different images"
+    label = "what one has held out the other may have trained on"
+    help = "say which images to test on: `--data DIR`"
+
+    first: str
+    second: str
+
+
+class HeldOutLost(Diagnostic):
+    title = "which images {run} held out cannot be told any more"
+    label = "those in {data} are not the ones that it was trained with"
+    help = "restore them, or say which images to test on: `--data DIR`"
+
+    run: str
+    data: str
+
+
+class UnknownClasses(Diagnostic):
+    title = "{data} holds classes that {run} does not know: {unknown}"
+    label = "its classes are {known}"
+    help = "call the folders as those that the net was trained on, or take these away"
+
+    data: str
+    run: str
+    unknown: str
+    known: str
+
+
+class NothingToTest(Diagnostic):
+    title = "none of the images in {data} can be read"
+    label = "{skipped} broken images were skipped, the first of them {first}"
+    help = "are they whole image files?"
+
+    data: str
+    skipped: int
+    first: str
+
+
+class NotARunToTest(Diagnostic):
+    title = "{path} is not the folder of a training run"
+    label = "{reason}"
+    help = "{hint}"
+
+    path: str
+    reason: str
+    hint: str
+
+
+class NoSuchImage(Diagnostic):
+    title = "cannot read the image {path}"
+    label = "{reason}"
+    help = "is it a whole image file?"
+
+    path: str
+    reason: str
+
+
+class NotForArtifact(Diagnostic):
+    title = "{flags} cannot be had from an artifact"
+    label = "{path} is compiled for the centre crop of one size, in one precision"
+    help = "leave {flags} out, or give the run that it was compiled from"
+
+    flags: str
+    path: str
+
+
+class NoClassesToTell(Diagnostic):
+    title = "the artifact {path} tells no classes"
+    label = "its main output is {kind}"
+    help = "`vggc run {path} --input FILE` shows what it gives"
+
+    path: str
+    kind: str
+
+
+class NoRoom(Diagnostic):
+    title = "testing {net} takes more memory than this machine has"
+    label = (
+        "{batch} images of {size} pixels at once take about {needed:.1f} GB, of {present:.1f} GB"
+    )
+    help = "a smaller `--batch` or smaller `--scales` take less"
+
+    net: str
+    batch: int
+    size: str
+    needed: float
+    present: float
+
+
+class NoRoomOnGpu(Diagnostic):
+    title = "the GPU has too little memory for batches of {batch} images"
+    help = "try `--batch {smaller}`, smaller `--scales` or `--precision bf16`"
+
+    batch: int
+    smaller: int
+
+
+class ProcessEnded(Diagnostic):
+    title = "another process of this test has ended"
+    label = "{reason}"
+    help = "start the test again"
+
+    reason: str

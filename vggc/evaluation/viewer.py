@@ -1,0 +1,144 @@
+"""A net that is tested: what it makes of images, by its views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from vggc.backends.torch import build
+from vggc.data.crops import Framing
+from vggc.diagnostics import UserError
+from vggc.evaluation import mistakes
+from vggc.evaluation.views import View, Views, places
+from vggc.ir.graph import Graph
+from vggc.ir.ops import describe
+from vggc.memory import memory
+from vggc.passes.dense import dense, peak, resized
+from vggc.passes.inference import drop_dropout, drop_final_softmax
+from vggc.preprocessing import Preprocessing
+from vggc.training.augment import Normaliser
+from vggc.training.learner import DTYPES, Machine, in_channels_last
+from vggc.weights import Weights
+
+Scores = Callable[[Tensor], Tensor]
+
+
+class Viewer:
+    """A net on a device. `batch` images of its input's size are computed at once, or fewer larger
+    ones with as many pixels.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        weights: Weights,
+        preprocessing: Preprocessing,
+        views: Views,
+        machine: Machine,
+        device: torch.device,
+        batch: int,
+    ) -> None:
+        """The graph has one head, of classes.
+
+        Raises:
+            UserError: a view is of whole images, and the net cannot be applied to them.
+        """
+        self.machine, self.device, self.views, self.batch = machine, device, views, batch
+        channels, height, width = graph.input
+        self.shape = channels, height, width
+        self.normalised = Normaliser.of(preprocessing, device)
+        self.plain_graph = drop_final_softmax(drop_dropout(graph))
+        grids = {view.grid for view in views.views}
+        if grids - {None}:
+            self.plain = self.placed(self.plain_graph, weights)
+        if None in grids:
+            spread = dense(self.plain_graph)
+            self.dense_graph = spread.graph
+            self.dense = self.placed(spread.graph, spread.weights(weights))
+        self.check = cache(self.check_room)
+
+    def placed(self, graph: Graph, weights: Weights) -> Scores:
+        module = in_channels_last(build(graph, weights).to(self.device)).eval()
+        dtype, kind = DTYPES[self.machine.precision], self.machine.device
+
+        def scores(images: Tensor) -> Tensor:
+            images = images.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(kind, dtype, enabled=dtype != torch.float32):
+                found: Tensor = module(images)
+            return found.float()
+
+        return scores
+
+    @property
+    def area(self) -> int:
+        """Pixels in a batch."""
+        return self.batch * self.shape[1] * self.shape[2]
+
+    def framing(self, view: View) -> Framing:
+        """How a view's images are read: as for inference, never by drafts of JPEGs."""
+        return Framing(self.shape, (view.scale, view.scale) if view.scale else None, draft=False)
+
+    @property
+    def framings(self) -> tuple[Framing, ...]:
+        return tuple(dict.fromkeys(self.framing(view) for view in self.views.views))
+
+    @torch.inference_mode()
+    def __call__(self, framing: Framing, pixels: Tensor) -> Tensor:
+        """What the views of a framing add to the probabilities of images, float32 (N, classes).
+
+        `pixels` uint8 (N, C, H, W) are on the device. All views together add up to 1.
+
+        Raises:
+            UserError: the images are of a size that the net cannot be applied to.
+        """
+        looking = [view for view in self.views.views if self.framing(view) == framing]
+        seen = [view.share * self.seen(view, pixels) for view in looking]
+        return torch.stack(seen).sum(0)
+
+    def seen(self, view: View, pixels: Tensor) -> Tensor:
+        """The probabilities of images (N, classes) by one view."""
+        if view.grid is None:
+            return self.in_batches(self.dense, pixels)
+        crops = cut(pixels, self.shape[1:], view.grid)
+        found = self.in_batches(self.plain, crops.flatten(0, 1))
+        return found.view(*crops.shape[:2], -1).mean(1)
+
+    def in_batches(self, scores: Scores, pixels: Tensor) -> Tensor:
+        """The probabilities of images (N, classes), as many at once as may be."""
+        height, width = pixels.shape[2:]
+        most = max(1, self.area // (height * width))
+        self.check((height, width), min(most, len(pixels)))
+        batches = pixels.chunk(-(-len(pixels) // most))
+        return torch.cat([self.probabilities(scores, batch) for batch in batches])
+
+    def probabilities(self, scores: Scores, pixels: Tensor) -> Tensor:
+        """The soft-max output (N, classes), the mean over mirror images if there are such views."""
+        images = self.normalised(pixels)
+        found = scores(images).softmax(1)
+        return (found + scores(images.flip(3)).softmax(1)) / 2 if self.views.flip else found
+
+    def check_room(self, size: tuple[int, int], count: int) -> None:
+        """Refuses images of a size (H, W) that the net, or this machine's memory, cannot take."""
+        graph = self.plain_graph
+        if size != graph.input[1:]:
+            graph = resized(self.dense_graph, size)
+        needed, present = 4 * count * peak(graph), memory()
+        if self.machine.device == "cpu" and needed > present:
+            shown = describe(size), needed / 1e9, present / 1e9
+            raise UserError(mistakes.NoRoom(None, graph.name, count, *shown))
+
+
+def cut(pixels: Tensor, size: tuple[int, int], grid: int) -> Tensor:
+    """Crops (N, grid², C, h, w) of images (N, C, H, W), row by row."""
+    (height, width), (full_height, full_width) = size, pixels.shape[2:]
+    return torch.stack(
+        [
+            pixels[:, :, y : y + height, x : x + width]
+            for y in places(full_height, height, grid)
+            for x in places(full_width, width, grid)
+        ],
+        dim=1,
+    )

@@ -1,0 +1,54 @@
+"""How an image is looked at when a net is tested: a protocol as a list of views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vggc.recipe.test import Protocol
+
+
+@dataclass(frozen=True)
+class View:
+    """A net applied to an image whose shorter side has `scale` pixels, or that just covers the
+    net's input for None: to all of it, or to a regular grid of `grid` × `grid` crops.
+
+    Its soft-max output, the mean over its crops, has the weight `share` in that of all views.
+    """
+
+    scale: int | None
+    grid: int | None
+    share: float
+
+
+@dataclass(frozen=True)
+class Views:
+    """All views of an image. With `flip` each is that of the image and of its mirror image."""
+
+    views: tuple[View, ...]
+    flip: bool
+
+
+def views_of(protocol: Protocol, usual: int | None) -> Views:
+    """The views of a protocol; at the scale `usual` where it names none.
+
+    The whole image and its crops count the same, however many scales and crops there are.
+    Source: Simonyan & Zisserman (2015), section 3.2.
+    """
+    scales = protocol.scales or (usual,)
+    ways = [None] if protocol.dense else []
+    grids = [*ways, protocol.crops.grid] if protocol.crops else ways
+    share = 1 / (len(grids) * len(scales))
+    return Views(
+        tuple(View(scale, grid, share) for grid in grids for scale in scales), protocol.flip
+    )
+
+
+def places(length: int, window: int, count: int) -> tuple[int, ...]:
+    """Where `count` windows begin that lie regularly along a side, from edge to edge.
+
+    One alone, and the middle one of several, lie where `preprocessing.centre` cuts.
+    """
+    spare = length - window
+    if count == 1:
+        return (spare // 2,)
+    return tuple(index * spare // (count - 1) for index in range(count))
