@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "Check spec files; print them with everything filled in.",
     "fmt": "Write spec files the canonical way.",
     "train": "Train a net.",
+    "report": "Show a run as a page: curves, errors, filters, recipe.",
     "eval": "Test trained nets: top-1 and top-5 error.",
     "predict": "Tell the classes of images.",
     "tune": "Measure which kernels are the fastest, for compile to choose.",
