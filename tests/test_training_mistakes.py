@@ -30,6 +30,7 @@ def samples() -> list[Diagnostic]:
         data_mistakes.ClassesDiffer(None, "photos", "val", "only to train on: cat"),
         data_mistakes.NoReadableImages(None, "cat", "train on", 3),
         data_mistakes.NothingHeldOut(None, "photos"),
+        mistakes.ValWithoutData(None),
         data_mistakes.NotAFolder(None, "photos.zip"),
         data_mistakes.HeldOutTwice(None, "photos"),
         data_mistakes.PickledCifar(None, "cifar-10-batches-py", "cifar-10-binary.tar.gz"),

@@ -55,7 +55,8 @@ DIGITS_RECIPE = (
 class Wishes:
     """What the user asks for; None where nothing is said."""
 
-    data: Path | None = None
+    data: str | Path | None = None
+    val: str | Path | None = None
     epochs: int | None = None
     batch: int | None = None
     lr: float | None = None
@@ -175,7 +176,7 @@ def anew(spec: str | None, wishes: Wishes) -> Plan:
     if wishes.out is not None:
         refuse_full(wishes.out)
     seed = wishes.seed or 0
-    images = find(wishes.data, seed)
+    images = find(wishes.data, seed, wishes.val)
     report(batch_mistakes(reading, len(images.train), world.size))
     fitted = fit_program(program, images, blocks, wishes)
     check_memory(fitted, images, recipe, machine)
@@ -351,8 +352,8 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
     machine = choose_machine(device, record.precision, wishes.compiled, wishes.sharded)
     program = load(str(run.net_path))
     run.require_fit(program.graph.input, program.graph.output)
-    recorded = Path(record.data.path) if record.data.path else None
-    images = find(wishes.data or recorded, record.seed)
+    data, val = wishes.data or record.data.path, wishes.val or record.data.val_path
+    images = find(data, record.seed, val)
     check_memory(program, images, recipe, machine)
     return Plan(
         program,
@@ -391,11 +392,13 @@ def refuse_changes(spec: str | None, folder: Path, wishes: Wishes) -> None:
 # Both
 
 
-def find(folder: Path | None, seed: int) -> Images:
-    """The images in a folder; with None, the digits."""
+def find(data: str | Path | None, seed: int, val: str | Path | None = None) -> Images:
+    """The images in a place, and those in another to hold out; with None, the digits."""
     from vggc.data.find import digits, find_images
 
-    return digits() if folder is None else find_images(folder, seed)
+    if data is None and val is not None:
+        raise UserError(mistakes.ValWithoutData(None))
+    return digits() if data is None else find_images(data, seed, val)
 
 
 def check_memory(program: Program, images: Images, recipe: Recipe, machine: Machine) -> None:

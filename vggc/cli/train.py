@@ -47,8 +47,14 @@ INTERRUPTED = 130
 @click.argument("spec", required=False)
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
-    help="Folder of class folders, or with such in train/ and val/.  [default: scanned digits]",
+    metavar="PLACE",
+    help="Folder of class folders, or with such in train/ and val/; CIFAR's binary files; shards, "
+    "as a folder or a pattern: s3://photos/train-{0000..0146}.tar  [default: scanned digits]",
+)
+@click.option(
+    "--val",
+    metavar="PLACE",
+    help="Images to hold out, of the same kinds.  [default: those in --data, or a fifth of it]",
 )
 @click.option("--epochs", type=int, help="Passes over the training images.")
 @click.option("--batch", type=int, help="Images in a step.")

@@ -13,7 +13,6 @@ import numpy as np
 from vggc.data import mistakes
 from vggc.data.cifar import read_cifar
 from vggc.data.parts import Images, Part, Pictures
-from vggc.data.remote import is_url
 from vggc.data.shards import expanded, is_pattern, read_shards, shards_in
 from vggc.data.stores import Arrays, Files
 from vggc.data.strings import Strings
@@ -56,11 +55,6 @@ def find_images(data: str | Path, seed: int, val: str | Path | None = None) -> I
     except OSError as fault:
         path, reason = str(fault.filename or data), fault.strerror or str(fault)
         raise UserError(mistakes.UnreadableFolder(None, path, reason)) from None
-
-
-def absolute(place: str) -> str:
-    """The place as it is called from everywhere: a URL, or a path from the root."""
-    return place if is_url(place) else os.path.abspath(place)
 
 
 def images_in(place: str, seed: int) -> Images:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,11 @@ from vggc.diagnostics import UserError
 
 def is_url(place: str) -> bool:
     return "://" in place
+
+
+def absolute(place: str) -> str:
+    """The place as it is called from everywhere: a URL, or a path from the root."""
+    return place if is_url(place) else os.path.abspath(place)
 
 
 def filesystem(url: str) -> tuple[Any, str]:

@@ -220,14 +220,14 @@ def held_out(run: Run, folder: Path | None, on_progress: OnProgress) -> Data:
     from vggc.data.prepare import prepare
     from vggc.train import find
 
-    recorded = Path(run.record.data.path) if run.record.data.path else None
+    origin = run.record.data
     data = prepare(
-        find(folder or recorded, run.record.seed),
+        find(folder or origin.path, run.record.seed, origin.val_path),
         run.record.input,
         run.recipe.scale,
         lambda done, total: on_progress("reading images", done, total),
     )
-    if data.fingerprint != run.record.data.fingerprint:
+    if data.fingerprint != origin.fingerprint:
         raise UserError(mistakes.DataChanged(None, data.path or "scikit-learn"))
     return data
 

@@ -66,6 +66,11 @@ class BatchTooSmall(Diagnostic):
     suggested: int
 
 
+class ValWithoutData(Diagnostic):
+    title = "`--val` names images to hold out, and nothing names those to train on"
+    help = "add `--data`, or leave out `--val` to train on the digits"
+
+
 class ImageLost(Diagnostic):
     title = "{count} images could be read when the training began, and cannot any more"
     label = "{reason}"

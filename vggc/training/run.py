@@ -38,13 +38,16 @@ RunState: TypeAlias = Literal["running", "finished", "interrupted", "stopped"]
 
 @dataclass(frozen=True)
 class Origin:
-    """The images of a run: a folder, or None for the embedded digits, and their counts."""
+    """The images of a run: where they are from, a path or a URL, or None for the embedded digits,
+    and their counts. `val_path` says where those held out are from, if it is another place.
+    """
 
     path: str | None
     train: int
     val: int
     skipped: int
     fingerprint: str
+    val_path: str | None = None
 
 
 @dataclass(frozen=True)

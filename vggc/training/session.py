@@ -24,6 +24,7 @@ from torch import nn
 import vggc
 from vggc.data.order import Order
 from vggc.data.prepare import Data
+from vggc.data.remote import absolute
 from vggc.diagnostics import UserError
 from vggc.recipe.train import TRAIN, Recipe
 from vggc.training import mistakes
@@ -167,13 +168,14 @@ def record_of(task: Task, now: datetime) -> Record:
         preprocessing=data.preprocessing,
         recipe=TRAIN.flatten(task.recipe),
         data=Origin(
-            path=str(Path(data.path).resolve()) if data.path else None,
+            path=absolute(data.path) if data.path else None,
             train=len(data.train),
             val=len(data.val),
             skipped=len(data.skipped),
             fingerprint=data.fingerprint,
         ),
         versions={
+            val_path=absolute(data.val_path) if data.val_path else None,
             "vggc": vggc.__version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
