@@ -97,9 +97,9 @@ def shards_in(folder: Path, start: str = "") -> list[str]:
 def read_shards(place: str, shards: Sequence[str], known: Sequence[str] | None = None) -> Pictures:
     """All samples of these shards, which the user calls `place`.
 
-    Classes are those in `classes.txt` beside the shards, one a line, where a label may be a name
-    or a line's number from 0. Without such a file they are those that are `known` from the
-    training part, or all labels there are, in the order of numbers or of letters.
+    Classes are those in `classes.txt` beside the shards, one a line; without such a file those
+    that are `known` from elsewhere, or all labels there are, in the order of numbers or of
+    letters. A label is a class's name or, where all labels are numbers, its place from 0 on.
 
     Raises:
         UserError: there is a shard that cannot be read, or a label that is none of the classes.
@@ -146,22 +146,24 @@ def numbered(
     known: Sequence[str] | None,
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """The classes, and the number among them of each label."""
-    are_numbers = all(label.isascii() and label.isdecimal() for label in labels)
-    if listed is not None and are_numbers:
-        classes = tuple(listed)
+    are_numbers = are_all_numbers(labels)
+    classes = tuple(known or ()) if listed is None else tuple(listed)
+    if not classes:
+        classes = tuple(sorted(labels, key=int if are_numbers else str))
+    if are_numbers and (listed is not None or not are_all_numbers(classes)):
         numbers = {label: int(label) for label in labels}
-    elif listed is not None or known is not None:
-        classes = tuple(listed if listed is not None else known or ())
+    else:
         number_of = {name: number for number, name in enumerate(classes)}
         numbers = {label: number_of.get(label, len(classes)) for label in labels}
-    else:
-        classes = tuple(sorted(labels, key=int if are_numbers else str))
-        numbers = {name: number for number, name in enumerate(classes)}
     unknown = [label for label in labels if numbers[label] >= len(classes)]
     if unknown:
         shown = ", ".join(f"`{label}`" for label in unknown[:LISTED])
         raise UserError(mistakes.UnknownLabel(None, place, shown, len(classes)))
     return classes, numbers
+
+
+def are_all_numbers(names: Sequence[str]) -> bool:
+    return all(name.isascii() and name.isdecimal() for name in names)
 
 
 def gathered(
@@ -206,6 +208,8 @@ def listed_classes(shard: str) -> tuple[str, ...] | None:
         except ValueError:
             raise UserError(mistakes.BadClassList(None, place, "it is no UTF-8 text")) from None
         names = tuple(line.strip() for line in lines)
+        if not names:
+            raise UserError(mistakes.BadClassList(None, place, "it is empty"))
         if "" in names:
             reason = f"line {names.index('') + 1} is empty"
             raise UserError(mistakes.BadClassList(None, place, reason))
