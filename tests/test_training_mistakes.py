@@ -54,6 +54,7 @@ def samples() -> list[Diagnostic]:
         mistakes.ImageLost(None, 13, "cat/1.jpg: No such file or directory"),
         data_mistakes.UnsupportedChannels(None, 2, 224, 224),
         mistakes.NoCuda(None, "2.13.0"),
+        mistakes.NoTensorBoard(None),
         mistakes.UnsupportedPrecision(None, "fp16", "a CPU", "fp16 needs `--device cuda`"),
         mistakes.TooFewGpus(None, 1, 4),
         mistakes.BadWorld(None, "RANK=7 WORLD_SIZE=4"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import harmonic_mean
@@ -111,6 +112,9 @@ INTERRUPTED = 130
     metavar="KEY=VALUE",
     help="Change the recipe: train.lr=0.001, schedule=one-cycle, init=he, flip=off …",
 )
+@click.option(
+    "--tensorboard", is_flag=True, help="Write for TensorBoard, too, into the run's `tensorboard`."
+)
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def command(
     spec: str | None,
@@ -119,6 +123,7 @@ def command(
     save_steps: int | None,
     keep: int,
     workers: int | None,
+    tensorboard: bool,
     **rest: object,
 ) -> None:
     """Train the net SPEC by the recipe in its file.
@@ -133,7 +138,10 @@ def command(
     from vggc.training.learner import device_of
     from vggc.training.parallel import joined
     from vggc.training.session import Keeping
+    from vggc.training.tensorboard import require_tensorboard
 
+    if tensorboard:
+        require_tensorboard()
     wishes = Wishes(**rest)  # type: ignore[arg-type]  # click has checked the types
     plan = again(spec, resume, wishes) if resume else anew(spec, wishes)
     speak = console.status if plan.world.is_first else silent
@@ -143,7 +151,7 @@ def command(
         if plan.run:
             done, steps = len(training.progress.epochs), training.progress.sums.steps
             speak(f"Going on with {resume} after {done} epochs and {steps} steps.")
-        outcome = watch(training, Keeping(save_steps, keep), workers, speak)
+        outcome = watch(training, Keeping(save_steps, keep), workers, speak, tensorboard)
     if plan.world.is_first:
         report(training, outcome, as_json)
     match outcome:
@@ -202,9 +210,12 @@ def read(plan: Plan, speak: Speak) -> Data:
 # Watching
 
 
-def watch(training: Training, keeping: Keeping, workers: int | None, speak: Speak) -> Outcome:
-    """Trains on, showing how it goes."""
+def watch(
+    training: Training, keeping: Keeping, workers: int | None, speak: Speak, tensorboard: bool
+) -> Outcome:
+    """Trains on, showing how it goes, and to TensorBoard if that is wished."""
     from vggc.training.session import proceed
+    from vggc.training.tensorboard import board
 
     run, task, progress = training.run, training.task, training.progress
     machine, world = task.machine, task.world
@@ -213,10 +224,21 @@ def watch(training: Training, keeping: Keeping, workers: int | None, speak: Spea
         f"Training {task.net} on {machine.device} in {machine.precision}{processes} into "
         f"{run.folder}/; Ctrl-C saves and stops."
     )
-    with bar(world.is_first) as drawn:
+    with ExitStack() as stack:
+        drawn = stack.enter_context(bar(world.is_first))
         row = drawn.add_task("training", total=None, detail="")
-        watcher = Watcher(drawn, row, task.num_epochs, world.is_first)
-        return proceed(run, training.learner, task, progress, watcher, keeping, workers)
+        watchers: list[Callable[[Event], None]] = [
+            Watcher(drawn, row, task.num_epochs, world.is_first)
+        ]
+        if tensorboard and world.is_first:
+            opened = board(run.folder, task.net_text, task.recipe, progress, speak)
+            watchers.append(stack.enter_context(opened))
+
+        def tell(event: Event) -> None:
+            for watcher in watchers:
+                watcher(event)
+
+        return proceed(run, training.learner, task, progress, tell, keeping, workers)
 
 
 @dataclass(frozen=True)

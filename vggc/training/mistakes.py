@@ -91,6 +91,11 @@ class NoCuda(Diagnostic):
     version: str
 
 
+class NoTensorBoard(Diagnostic):
+    title = "`--tensorboard` needs the package tensorboard, which is not installed"
+    help = "install it: `pip install 'vggc[tensorboard]'`"
+
+
 class UnsupportedPrecision(Diagnostic):
     title = "`--precision {precision}` does not work on {device}"
     help = "{suggestion}"
