@@ -26,7 +26,6 @@ from vggc.training.run import Run
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
     from vggc.evaluation.counts import Errors
@@ -96,14 +95,16 @@ class Plan:
     def classes(self) -> tuple[str, ...]:
         return self.entries[0].run.record.classes
 
-    def viewers(self, device: torch.device) -> list[Viewer]:
-        """The nets on a device.
+    def viewers(self) -> list[Viewer]:
+        """The nets on this process's device.
 
         Raises:
             UserError: one cannot be applied densely, and is to be.
         """
         from vggc.evaluation.viewer import Viewer
+        from vggc.training.learner import device_of
 
+        device = device_of(self.machine, self.world)
         return [
             Viewer(
                 entry.subject.program.graph,
@@ -149,14 +150,13 @@ def load_run(folder: Path) -> Run:
 
 def what_is_there(folder: Path) -> tuple[str, str]:
     """What is in the place of a run, and what to do about it."""
+    hint = "give the folder that `vggc train` made, under `runs/`"
     if not folder.exists():
-        return "there is no such folder", "`vggc train` makes runs, under `runs/`"
+        return "there is no such folder", hint
     if (folder / "manifest.json").exists():
-        hint = "`vggc verify ARTIFACT --data DIR` checks artifacts, `vggc predict` uses them"
-        return "it is an artifact", hint
-    if not folder.is_dir():
-        return "it is a file", "give the folder that `vggc train` made, under `runs/`"
-    return "it holds no run.json", "give the folder that `vggc train` made, under `runs/`"
+        other = "`vggc verify ARTIFACT --data DIR` checks artifacts, `vggc predict` uses them"
+        return "it is an artifact", other
+    return "it holds no run.json" if folder.is_dir() else "it is a file", hint
 
 
 def protocol_of(run: Run, wishes: Wishes) -> Protocol:
@@ -218,14 +218,16 @@ def check_crops(run: Run, view: View) -> None:
     size = run.record.input[1:]
     spare = (view.scale - min(size)) if view.scale else 0
     if spare < view.grid - 1:
-        scale = f"a shorter side of {view.scale}" if view.scale else "that just cover the input"
+        scale = (
+            f"with a shorter side of {view.scale}" if view.scale else "that just cover the input"
+        )
         least = max(*size, min(size) + view.grid - 1)
         shown = str(run.folder), view.grid, scale, describe(size), least
         raise UserError(mistakes.CropsCoincide(None, *shown))
 
 
-def images_for(plan: Plan, data: Path | None) -> Labelled:
-    """The images to test on: all of a folder, or those that the runs held out.
+def images_for(plan: Plan, data: str | None) -> Labelled:
+    """The images to test on: those in a place, or those that the runs held out.
 
     Raises:
         UserError: there are none, or they are not of the runs' classes.
@@ -253,9 +255,8 @@ def measure(plan: Plan, images: Labelled, on_progress: Callable[[int, int], None
     total = len(images.part)
     share = range(total)[world.share.rows(total)]
     counts, lost = Counts(len(plan.entries)), []
-    device = device_of(plan.machine, world)
-    with explained(), joined(world, device):
-        judged = judgements(plan, images.part, share, device)
+    with explained(), joined(world, device_of(plan.machine, world)):
+        judged = judgements(plan, images.part, share)
         for done, found in enumerate(judged, start=1):
             match found:
                 case Verdict(index, probabilities):
@@ -263,7 +264,8 @@ def measure(plan: Plan, images: Labelled, on_progress: Callable[[int, int], None
                 case _:
                     lost.append(found)
             on_progress(done, len(share))
-        skipped = [each.skipped for each in sorted(lost, key=lambda each: each.index)]
+        skipped = [*images.skipped] if world.is_first else []
+        skipped += [each.skipped for each in sorted(lost, key=lambda each: each.index)]
         counts = counts.summed(world)
         (num_skipped,) = world.sums([len(skipped)])
         named = tuple(world.lists(skipped[:NAMED])[:NAMED])
@@ -281,9 +283,7 @@ def measure(plan: Plan, images: Labelled, on_progress: Callable[[int, int], None
     )
 
 
-def judgements(
-    plan: Plan, part: Part, indices: Sequence[int], device: torch.device
-) -> Iterator[Verdict | Lost]:
+def judgements(plan: Plan, part: Part, indices: Sequence[int]) -> Iterator[Verdict | Lost]:
     """What the nets say of the images at these places of a part."""
     import numpy as np
 
@@ -292,7 +292,7 @@ def judgements(
     workers = plan.workers
     if workers is None:
         workers = num_workers(part, len(indices), plan.world.local_size)
-    return judge(plan.viewers(device), part, np.asarray(indices, np.int64), workers)
+    return judge(plan.viewers(), part, np.asarray(indices, np.int64), workers)
 
 
 @contextmanager
@@ -314,24 +314,20 @@ def explained() -> Iterator[None]:
 
 def predict(
     plan: Plan, paths: Sequence[Path], on_progress: Callable[[int, int], None]
-) -> tuple[dict[Path, Probabilities], tuple[Skipped, ...]]:
+) -> tuple[list[tuple[Path, Probabilities]], list[Skipped]]:
     """The probabilities of the classes for each image that can be read, and the other images, both
     in order.
     """
     from vggc.evaluation.judge import Verdict
-    from vggc.training.learner import device_of
 
     found: dict[int, Probabilities] = {}
     lost: dict[int, Skipped] = {}
-    device = device_of(plan.machine, plan.world)
-    for each in judgements(plan, single(paths), range(len(paths)), device):
+    for each in judgements(plan, single(paths), range(len(paths))):
         match each:
             case Verdict(index, probabilities):
                 found[index] = probabilities.mean(0).numpy()
             case _:
                 lost[each.index] = each.skipped
         on_progress(len(found) + len(lost), len(paths))
-    return (
-        {paths[index]: found[index] for index in sorted(found)},
-        tuple(lost[index] for index in sorted(lost)),
-    )
+    told = [(paths[index], found[index]) for index in sorted(found)]
+    return told, [lost[index] for index in sorted(lost)]

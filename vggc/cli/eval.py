@@ -13,8 +13,9 @@ import click
 from vggc.cli import console
 from vggc.cli.sheet import Sheet
 from vggc.diagnostics import printable
-from vggc.evaluate import BATCH, Plan, Result, Wishes, images_for, measure, plan
+from vggc.evaluate import BATCH, Entry, Plan, Result, Wishes, images_for, measure, plan
 from vggc.evaluation.views import Views
+from vggc.ir.ops import describe
 
 if TYPE_CHECKING:
     from vggc.evaluation.counts import Errors
@@ -71,14 +72,13 @@ def protocol_options(command: Command) -> Command:
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder of class folders, or with such in val/ or test/."
+    metavar="DIR|SHARDS",
+    help="Folder of class folders, or with such in val/ or test/; CIFAR; shards, here or elsewhere."
     "  [default: what the run held out of its images]",
 )
 @protocol_options
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
-def command(runs: tuple[Path, ...], data: Path | None, as_json: bool, **rest: object) -> None:
+def command(runs: tuple[Path, ...], data: str | None, as_json: bool, **rest: object) -> None:
     """Test the nets of runs: their top-1 and top-5 error.
 
     An image is looked at as the `test` block of the run's net says, or as the options say
@@ -97,7 +97,7 @@ def command(runs: tuple[Path, ...], data: Path | None, as_json: bool, **rest: ob
         report(planned, images, result, as_json)
 
 
-def announce(planned: Plan, images: Labelled, data: Path | None) -> None:
+def announce(planned: Plan, images: Labelled, data: str | None) -> None:
     """Says what is tested, on what and how."""
     world, machine = planned.world, planned.machine
     held_out = "held-out " if data is None else ""
@@ -107,7 +107,7 @@ def announce(planned: Plan, images: Labelled, data: Path | None) -> None:
         f"on {machine.device} in {machine.precision}{processes}."
     )
     for entry in planned.entries:
-        console.status(f"  {entry.run.folder}: {ways(entry.views)}, {scales(entry.views)}")
+        console.status(f"  {entry.run.folder}: {ways(entry.views)}, {scales(entry)}")
         tested = {other.run.record.net for other in planned.entries}
         missing = [name for name in entry.protocol.fuse or () if name not in tested]
         if missing:
@@ -178,7 +178,7 @@ def errors_record(errors: Errors) -> dict[str, float]:
 def sheet(planned: Plan, images: Labelled, result: Result) -> Sheet:
     """A row for each run and one for all together, as the paper's tables 3 to 6 have them."""
     rows = [
-        (str(entry.run.folder), entry.run.record.net, ways(entry.views), scales(entry.views))
+        (str(entry.run.folder), entry.run.record.net, ways(entry.views), scales(entry))
         for entry in planned.entries
     ]
     errors = list(result.each)
@@ -211,5 +211,7 @@ def distinct_scales(views: Views) -> list[int | None]:
     return list(dict.fromkeys(view.scale for view in views.views))
 
 
-def scales(views: Views) -> str:
-    return ", ".join(str(s) if s else "just covering the input" for s in distinct_scales(views))
+def scales(entry: Entry) -> str:
+    """The lengths of the shorter side, or what images just cover: `256, 384`."""
+    size = describe(entry.run.record.input[1:])
+    return ", ".join(str(s) if s else f"covering {size}" for s in distinct_scales(entry.views))

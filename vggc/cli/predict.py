@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -10,7 +11,7 @@ import click
 
 from vggc.cli import console
 from vggc.cli.best import best_classes, best_lines, session_of
-from vggc.cli.eval import progress, protocol_options
+from vggc.cli.eval import progress, protocol_options, scales, ways
 from vggc.data.parts import Skipped
 from vggc.diagnostics import CheckFailed, UserError
 from vggc.evaluate import Wishes, plan, predict
@@ -55,42 +56,53 @@ def command(model: Path, images: tuple[Path, ...], top: int, as_json: bool, **wi
     """
     refuse_missing(images)
     if (model / "manifest.json").exists() and not (model / "run.json").exists():
-        net, names, found, lost = by_artifact(model, images, wishes)
+        told = by_artifact(model, images, wishes)
     else:
-        net, names, found, lost = by_run(model, images, Wishes(**wishes))
-    best = {path: best_classes(values, names.__getitem__, top) for path, values in found.items()}
+        told = by_run(model, images, Wishes(**wishes))
+    name = told.classes.__getitem__
+    best = [(path, best_classes(values, name, top)) for path, values in told.found]
     if as_json:
-        console.out(json.dumps(as_record(net, best)))
+        console.out(json.dumps(as_record(told.net, best)))
     else:
-        for path, classes in best.items():
+        for path, classes in best:
             console.out(str(path))
             for line in best_lines(classes):
                 console.out(f"  {line}")
-    if lost:
-        raise UserError(*(mistakes.NoSuchImage(None, each.name, each.reason) for each in lost))
+    if told.lost:
+        raise UserError(
+            *(mistakes.UnreadableImage(None, each.name, each.reason) for each in told.lost)
+        )
 
 
-Told: TypeAlias = "tuple[str, tuple[str, ...], dict[Path, Probabilities], tuple[Skipped, ...]]"
-"""The net, its classes, what it says of images, and those that cannot be read."""
+@dataclass(frozen=True)
+class Told:
+    """What a net with these classes says of images, and which could not be read."""
+
+    net: str
+    classes: tuple[str, ...]
+    found: list[tuple[Path, Probabilities]]
+    lost: list[Skipped]
 
 
 def refuse_missing(images: tuple[Path, ...]) -> None:
     """Raises: UserError with every image that is no file, before anything is computed."""
-    gone = {path: "it is no file" if path.exists() else "there is no such file" for path in images}
-    found = [
-        mistakes.NoSuchImage(None, str(path), reason)
-        for path, reason in gone.items()
-        if not path.is_file()
-    ]
-    if found:
-        raise UserError(*found)
+    gone = [path for path in images if not path.is_file()]
+    if gone:
+        hint = "images are given one by one, behind the run"
+        reasons = ["it is no file" if path.exists() else "there is no such file" for path in gone]
+        pairs = zip(gone, reasons, strict=True)
+        raise UserError(
+            *(mistakes.UnreadableImage(None, str(path), reason, hint) for path, reason in pairs)
+        )
 
 
 def by_run(model: Path, images: tuple[Path, ...], wishes: Wishes) -> Told:
     planned = plan([model], wishes, alone=True)
+    entry = planned.entries[0]
+    console.status(f"{model}: {ways(entry.views)}, {scales(entry)}")
     with progress("looking at images", True) as on_progress:
         found, lost = predict(planned, images, on_progress)
-    return planned.entries[0].run.record.net, planned.classes, found, lost
+    return Told(entry.run.record.net, planned.classes, found, lost)
 
 
 def by_artifact(model: Path, images: tuple[Path, ...], wishes: dict[str, object]) -> Told:
@@ -112,7 +124,7 @@ def by_artifact(model: Path, images: tuple[Path, ...], wishes: dict[str, object]
     is_softmax = isinstance(graph.nodes[graph.heads[0].node].op, Softmax)
     if manifest.main.kind != "classes":
         raise UserError(mistakes.NoClassesToTell(None, str(model), manifest.main.kind))
-    found: dict[Path, Probabilities] = {}
+    found: list[tuple[Path, Probabilities]] = []
     lost: list[Skipped] = []
     read: list[tuple[Path, NDArray[np.float32]]] = []
     for number, path in enumerate(images, start=1):
@@ -124,9 +136,9 @@ def by_artifact(model: Path, images: tuple[Path, ...], wishes: dict[str, object]
             full = np.zeros((manifest.batch, *manifest.input), np.float32)
             full[: len(read)] = np.concatenate([image for _, image in read])
             for (each, _), values in zip(read, session.run(full), strict=False):
-                found[each] = probabilities(model, values.ravel(), is_softmax)
+                found.append((each, probabilities(model, values.ravel(), is_softmax)))
             read.clear()
-    return manifest.net, names_of(manifest), found, tuple(lost)
+    return Told(manifest.net, names_of(manifest), found, lost)
 
 
 def probabilities(model: Path, values: Probabilities, is_softmax: bool) -> Probabilities:
@@ -146,12 +158,12 @@ def names_of(manifest: Manifest) -> tuple[str, ...]:
     return tuple(manifest.class_name(index) for index in range(manifest.main.shape[0]))
 
 
-def as_record(net: str, best: dict[Path, list[tuple[str, float]]]) -> dict[str, object]:
+def as_record(net: str, best: list[tuple[Path, list[tuple[str, float]]]]) -> dict[str, object]:
     images = [
         {
             "image": str(path),
             "best": [{"class": name, "probability": value} for name, value in classes],
         }
-        for path, classes in best.items()
+        for path, classes in best
     ]
     return {"net": net, "images": images}

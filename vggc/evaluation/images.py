@@ -8,26 +8,38 @@ from pathlib import Path
 
 import numpy as np
 
-from vggc.data.find import class_folders, digits, find_images
+from vggc.data.cifar import read_cifar
+from vggc.data.find import (
+    HELD_OUT_NAMES,
+    class_folders,
+    digits,
+    find_images,
+    parts_in,
+    pictures_in,
+    pictures_of,
+)
 from vggc.data.mistakes import UnreadableFolder
-from vggc.data.parts import Images, Part, fingerprint
+from vggc.data.parts import Images, Part, Pictures, Skipped, fingerprint
+from vggc.data.shards import is_pattern
 from vggc.data.stores import Files
 from vggc.data.strings import Strings
 from vggc.diagnostics import UserError
 from vggc.evaluation import mistakes
 from vggc.training.run import Run
 
-TESTED_FIRST = ("val", "test")
 SHOWN = 5
 """Classes that are named one by one."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Labelled images. `path` says where they are from; None stands for the embedded digits."""
+    """Labelled images. `path` says where they are from; None stands for the embedded digits. Some
+    were `skipped` before anybody looked into them.
+    """
 
     path: str | None
     part: Part
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def shown(self) -> str:
@@ -43,7 +55,7 @@ def held_out(runs: Sequence[Run]) -> Labelled:
     first, origin = runs[0], runs[0].record.data
     for run in runs[1:]:
         other = run.record.data
-        if (other.path, other.fingerprint) != (origin.path, origin.fingerprint):
+        if other.fingerprint != origin.fingerprint:
             raise UserError(mistakes.OtherImages(None, str(first.folder), str(run.folder)))
     images = found_again(first)
     return Labelled(images.path, known(first, images.path, images.classes, images.val))
@@ -56,8 +68,10 @@ def found_again(run: Run) -> Images:
         UserError: they are gone, or no longer those that the run was trained with.
     """
     origin = run.record.data
-    images = find_images(Path(origin.path), run.record.seed) if origin.path else digits()
-    same = len(images.train) + len(images.val) == origin.train + origin.val + origin.skipped
+    seed = run.record.seed
+    images = find_images(origin.path, seed, origin.val_path) if origin.path else digits()
+    found = len(images.train) + len(images.val) + len(images.skipped)
+    same = found == origin.train + origin.val + origin.skipped
     if same and origin.skipped == 0:
         mark = fingerprint(images.classes, images.train, images.val)
         same = mark == origin.fingerprint
@@ -67,26 +81,39 @@ def found_again(run: Run) -> Images:
     return images
 
 
-def images_in(folder: Path, run: Run) -> Labelled:
-    """All images in the class folders of `val/` or `test/` in a folder, or of the folder itself;
-    of images in another form, the held-out ones.
+def images_in(place: str, run: Run) -> Labelled:
+    """All images in a place: of a folder those in `val/` or `test/`, if it has such; of CIFAR and
+    of shards the held-out part, if they bring one.
 
     Raises:
         UserError: there are none, or some are of classes that the run does not know.
     """
-    inside = next((folder / name for name in TESTED_FIRST if (folder / name).is_dir()), folder)
     try:
-        if has_folders(inside):
-            return Labelled(str(inside), known(run, str(inside), *class_folders(inside)))
+        found = pictures(place, run.record.classes)
     except OSError as fault:
-        path, reason = str(fault.filename or inside), fault.strerror or str(fault)
+        path, reason = str(fault.filename or place), fault.strerror or str(fault)
         raise UserError(UnreadableFolder(None, path, reason)) from None
-    images = find_images(folder, seed=0)
-    return Labelled(images.path, known(run, images.path, images.classes, images.val))
+    return Labelled(place, known(run, place, found.classes, found.part), found.skipped)
+
+
+def pictures(place: str, classes: Sequence[str]) -> Pictures:
+    """All pictures in a place. Shards that only number their classes mean these."""
+    folder = Path(place)
+    if is_pattern(place):
+        return pictures_in(place, classes)
+    if (cifar := read_cifar(folder)) is not None:
+        return Pictures(cifar.classes, cifar.val)
+    inside = next((folder / name for name in HELD_OUT_NAMES if (folder / name).is_dir()), folder)
+    if has_folders(inside):
+        return Pictures(*class_folders(inside))
+    parts = parts_in(place) if inside == folder else None
+    return pictures_of(place, parts[1], classes) if parts else pictures_in(str(inside), classes)
 
 
 def has_folders(folder: Path) -> bool:
-    return folder.is_dir() and any(child.is_dir() for child in folder.iterdir())
+    return folder.is_dir() and any(
+        child.is_dir() and not child.name.startswith(".") for child in folder.iterdir()
+    )
 
 
 def known(run: Run, path: str | None, classes: Sequence[str], part: Part) -> Part:

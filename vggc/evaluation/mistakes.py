@@ -11,8 +11,8 @@ class GridWithoutCrops(Diagnostic):
 
 
 class CropsCoincide(Diagnostic):
-    title = "{grid}×{grid} crops of images with {scale} would lie on top of each other"
-    label = "{run} takes crops of {size} pixels"
+    title = "{grid}×{grid} crops of images {scale} would lie on top of each other"
+    label = "`{run}` takes crops of {size} pixels"
     help = "use `--scales {least}` or larger ones, or a smaller `--grid`"
 
     run: str
@@ -23,7 +23,7 @@ class CropsCoincide(Diagnostic):
 
 
 class OtherClasses(Diagnostic):
-    title = "{first} and {second} cannot be fused: their classes differ"
+    title = "`{first}` and `{second}` cannot be fused: their classes differ"
     label = "{difference}"
     help = "test each by itself, or fuse runs that were trained on the same classes"
 
@@ -33,7 +33,7 @@ class OtherClasses(Diagnostic):
 
 
 class OtherImages(Diagnostic):
-    title = "{first} and {second} hold out different images"
+    title = "`{first}` and `{second}` hold out different images"
     label = "what one has held out the other may have trained on"
     help = "say which images to test on: `--data DIR`"
 
@@ -42,8 +42,8 @@ class OtherImages(Diagnostic):
 
 
 class HeldOutLost(Diagnostic):
-    title = "which images {run} held out cannot be told any more"
-    label = "those in {data} are not the ones that it was trained with"
+    title = "which images `{run}` held out cannot be told any more"
+    label = "those in `{data}` are not the ones that it was trained with"
     help = "restore them, or say which images to test on: `--data DIR`"
 
     run: str
@@ -51,7 +51,7 @@ class HeldOutLost(Diagnostic):
 
 
 class UnknownClasses(Diagnostic):
-    title = "{data} holds classes that {run} does not know: {unknown}"
+    title = "`{data}` holds classes that `{run}` does not know: {unknown}"
     label = "its classes are {known}"
     help = "call the folders as those that the net was trained on, or take these away"
 
@@ -62,7 +62,7 @@ class UnknownClasses(Diagnostic):
 
 
 class NothingToTest(Diagnostic):
-    title = "none of the images in {data} can be read"
+    title = "none of the images in `{data}` can be read"
     label = "{skipped} broken images were skipped, the first of them {first}"
     help = "are they whole image files?"
 
@@ -72,7 +72,7 @@ class NothingToTest(Diagnostic):
 
 
 class NotARunToTest(Diagnostic):
-    title = "{path} is not the folder of a training run"
+    title = "`{path}` is not the folder of a training run"
     label = "{reason}"
     help = "{hint}"
 
@@ -81,18 +81,19 @@ class NotARunToTest(Diagnostic):
     hint: str
 
 
-class NoSuchImage(Diagnostic):
-    title = "cannot read the image {path}"
+class UnreadableImage(Diagnostic):
+    title = "cannot read the image `{path}`"
     label = "{reason}"
-    help = "is it a whole image file?"
+    help = "{hint}"
 
     path: str
     reason: str
+    hint: str = "is it a whole image file?"
 
 
 class NotForArtifact(Diagnostic):
     title = "{flags} cannot be had from an artifact"
-    label = "{path} is compiled for the centre crop of one size, in one precision"
+    label = "`{path}` is compiled for the centre crop of one size, in one precision"
     help = "leave {flags} out, or give the run that it was compiled from"
 
     flags: str
@@ -100,7 +101,7 @@ class NotForArtifact(Diagnostic):
 
 
 class NoClassesToTell(Diagnostic):
-    title = "the artifact {path} tells no classes"
+    title = "the artifact `{path}` tells no classes"
     label = "its main output is {kind}"
     help = "`vggc run {path} --input FILE` shows what it gives"
 

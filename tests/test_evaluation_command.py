@@ -1,0 +1,430 @@
+"""`vggc eval` and `vggc predict` from the shell."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from training_data import picture
+
+from vggc.data.parts import fingerprint
+from vggc.driver import Program, from_zoo
+from vggc.evaluate import Wishes, images_for, measure, plan, protocol_of
+from vggc.preprocessing import Preprocessing
+from vggc.recipe.train import TRAIN
+from vggc.source import Source
+from vggc.syntax.format import format_net
+from vggc.syntax.parse import parse
+from vggc.train import DIGITS_RECIPE, anew, find
+from vggc.train import Wishes as TrainWishes
+from vggc.training.run import Origin, Record, Run, write_run
+from vggc.weights import save, seeded
+
+Here = Callable[..., tuple[object, str, str]]
+
+CLASSES = ("red", "green", "blue", "grey", "white", "black")
+NET = """\
+net small
+input 3x8x8
+
+conv3-4 | pool | fc-6 | fc-6 | softmax
+
+train {
+  scale 10
+  flip
+}
+
+test {
+  scales 10,12
+  dense
+  flip
+}
+"""
+
+
+def write_pictures(folder: Path, classes: tuple[str, ...] = CLASSES, count: int = 6) -> None:
+    """Class folders with PNGs of several sizes."""
+    for label, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            size = 12 + index, 17 - 2 * (index % 2)
+            Image.fromarray(picture(label, index, *size)).save(folder / name / f"{index}.png")
+
+
+def make_run(
+    folder: Path,
+    data: Path | None,
+    text: str = NET,
+    seed: int = 0,
+    classes: tuple[str, ...] = CLASSES,
+) -> Path:
+    """A run folder as a training leaves it, with random weights."""
+    program = Program(parse(Source("net.vgg", text)))
+    graph = program.graph
+    folder.mkdir()
+    (folder / "net.vgg").write_text(format_net(program.net), "utf-8")
+    save(folder / "weights.safetensors", seeded(graph, seed))
+    images = find(str(data) if data else None, 0)
+    channels, height, width = graph.input
+    scale = sum(program.recipe.scale) // 2 if program.recipe.scale else None
+    record = Record(
+        format=1,
+        net=program.net.name,
+        state="finished",
+        reason=None,
+        started="2026-01-02T03:04:05",
+        seed=0,
+        device="cpu",
+        precision="fp32",
+        input=(channels, height, width),
+        classes=classes,
+        preprocessing=Preprocessing((height, width), scale, (0.45,) * channels, (0.25,) * channels),
+        recipe=TRAIN.flatten(program.recipe),
+        data=Origin(
+            str(data) if data else None,
+            len(images.train),
+            len(images.val),
+            0,
+            fingerprint(images.classes, images.train, images.val),
+        ),
+        versions={},
+        metrics=None,
+    )
+    write_run(folder, record)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Images and two runs that were trained on them."""
+    write_pictures(tmp_path / "images")
+    make_run(tmp_path / "one", tmp_path / "images")
+    make_run(tmp_path / "two", tmp_path / "images", seed=1)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_run_is_tested_on_what_it_held_out_by_its_own_test_block(
+    folder: Path, vggc_here: Here
+) -> None:
+    code, out, error = vggc_here("eval", "one", "--json", "--device", "cpu")
+    assert code == 0, error
+    result = json.loads(out)
+    assert result["data"] == str(folder / "images")
+    assert (result["images"], result["skipped"], result["classes"]) == (6, 0, 6)
+    (run,) = result["runs"]
+    assert (run["run"], run["net"], run["scales"]) == ("one", "small", [10, 12])
+    assert (run["dense"], run["grid"], run["flip"]) == (True, None, True)
+    assert 0 <= run["top5_error"] <= run["top1_error"] <= 1
+    assert result["fused"] is None
+    assert "Testing on 6 held-out images of " in error
+    assert "one: dense, flips, 10, 12" in error
+
+
+def test_the_sheet_has_the_papers_words_and_a_row_for_all_together(
+    folder: Path, vggc_here: Here
+) -> None:
+    options = ("--protocol", "both", "--grid", "3x3", "--no-flip", "--scales", "12,16")
+    code, out, error = vggc_here("eval", "one", "two", "--data", "images", *options)
+    assert code == 0, error
+    assert "error on 36 images of images" in out
+    assert re.search(r"run +net +protocol +scales Q +top-1 error, % +top-5 error, %", out)
+    assert len(re.findall(r"(?m)^ +(?:one|two) +small +dense & 3×3 crops +12, 16 +\d", out)) == 2
+    assert re.search(r"(?m)^ +all together +\d+\.\d\d +\d+\.\d\d", out)
+
+
+def test_held_out_parts_come_first_in_a_folder(folder: Path, vggc_here: Here) -> None:
+    """And one with some of the classes only will do."""
+    write_pictures(folder / "parted" / "train")
+    write_pictures(folder / "parted" / "test", CLASSES[1:3], 4)
+    _, out, _ = vggc_here("eval", "one", "--data", "parted", "--json")
+    assert json.loads(out)["images"] == 8
+    write_pictures(folder / "parted" / "val", CLASSES[:1], 3)
+    _, out, _ = vggc_here("eval", "one", "--data", "parted", "--json")
+    assert json.loads(out)["images"] == 3
+
+
+def test_labels_go_by_the_names_of_the_runs_classes(folder: Path, vggc_here: Here) -> None:
+    """The run's order is its own, a folder's by name."""
+    reordered = tuple(reversed(CLASSES))
+    make_run(folder / "other", folder / "images", classes=reordered)
+    best = {}
+    for name in CLASSES:
+        _, out, _ = vggc_here("predict", "other", f"images/{name}/0.png", "--json", "--top", 1)
+        best[name] = json.loads(out)["images"][0]["best"][0]["class"]
+    for name in CLASSES:
+        shutil.copytree(folder / "images" / name, folder / "firsts" / name)
+        for path in sorted((folder / "firsts" / name).iterdir())[1:]:
+            path.unlink()
+    _, out, _ = vggc_here("eval", "other", "--data", "firsts", "--json")
+    wrong = sum(name != guess for name, guess in best.items())
+    assert json.loads(out)["runs"][0]["top1_error"] == pytest.approx(wrong / len(CLASSES))
+
+
+def test_broken_images_are_left_out_named_and_counted(folder: Path, vggc_here: Here) -> None:
+    for index in range(25):
+        (folder / "images" / "red" / f"broken{index:02}.jpg").write_text("?")
+    code, out, error = vggc_here("eval", "one", "--data", "images", "--json")
+    assert code == 0
+    assert (json.loads(out)["images"], json.loads(out)["skipped"]) == (36, 25)
+    assert "  skipped red/broken00.jpg: not an image\n" in error
+    assert error.count("  skipped ") == 20
+    assert "  … and 5 more\n25 broken images left out.\n" in error
+
+
+def test_what_a_test_block_fuses_is_told(folder: Path, vggc_here: Here) -> None:
+    text = NET.replace("  dense\n", "  dense\n  fuse small,vgg19\n")
+    make_run(folder / "fusing", folder / "images", text)
+    _, _, error = vggc_here("eval", "fusing")
+    assert "its test block fuses it with vgg19: give their runs, too" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ((10, 12), True, None, True)),
+        ({"scales": "9"}, ((9,), True, None, True)),
+        ({"scales": "off"}, (None, True, None, True)),
+        ({"protocol": "crops", "scales": "12"}, ((12,), False, 5, True)),
+        ({"protocol": "both", "scales": "12", "grid": "2x2"}, ((12,), True, 2, True)),
+        ({"flip": False}, ((10, 12), True, None, False)),
+    ],
+)
+def test_options_change_the_protocol_of_the_run(
+    folder: Path, options: dict[str, object], expected: tuple[object, ...]
+) -> None:
+    found = protocol_of(Run.load(folder / "one"), Wishes(**options))  # type: ignore[arg-type]
+    grid = found.crops.grid if found.crops else None
+    assert (found.scales, found.dense, grid, found.flip) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, (False, 3)),
+        ({"protocol": "crops"}, (False, 3)),
+        ({"protocol": "both"}, (True, 3)),
+        ({"protocol": "dense"}, (True, None)),
+        ({"grid": "2x2"}, (False, 2)),
+    ],
+)
+def test_crops_of_the_block_keep_their_grid(
+    folder: Path, options: dict[str, str], expected: tuple[bool, int | None]
+) -> None:
+    text = NET.replace("  dense\n", "  crops grid=3x3\n")
+    run = Run.load(make_run(folder / "crops", folder / "images", text))
+    found = protocol_of(run, Wishes(**options))  # type: ignore[arg-type]
+    assert (found.dense, found.crops.grid if found.crops else None) == expected
+
+
+def test_without_scales_a_run_is_tested_at_the_scale_of_its_training(folder: Path) -> None:
+    text = NET.replace("  scales 10,12\n", "  scales off\n")
+    make_run(folder / "trained", folder / "images", text)
+    (entry,) = plan([folder / "trained"], Wishes()).entries
+    assert [view.scale for view in entry.views.views] == [10]
+
+
+def test_a_net_trained_at_another_size_is_not_tested_at_the_scales_of_its_file() -> None:
+    wishes = TrainWishes(*(None,) * 11, changes=())
+    for wanted, protocol in (
+        (replace(wishes, data=None), (None, False)),
+        (replace(wishes, size=(48, 48)), (None, False)),
+    ):
+        found = anew("vgg19(width=0.125)", wanted).program.protocol
+        assert (found.scales, found.flip) == protocol
+    assert "test.scales=off" in DIGITS_RECIPE
+
+
+NOT_DENSE = NET.replace("| fc-6 | fc-6", "| flatten | batchnorm | fc-6")
+OTHER = NET.replace("fc-6 | softmax", "fc-3 | softmax")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["eval", "none"], "there is no such folder"),
+        (["eval", "images"], "it holds no run.json"),
+        (["eval", "one/net.vgg"], "it is a file"),
+        (["eval", "empty"], "has no weights"),
+        (["eval", "one", "--data", "none"], "there is no folder `none`"),
+        (["eval", "one", "--data", "hollow"], "no folders with images in `hollow`"),
+        (["eval", "one", "--data", "broken"], "none of the images in `broken` can be read"),
+        (["eval", "one", "--data", "strange"], "does not know: mauve"),
+        (["eval", "one", "three"], "cannot be fused: their classes differ"),
+        (["eval", "one", "reordered"], "they come in another order"),
+        (["eval", "one", "elsewhere"], "hold out different images"),
+        (["eval", "lost"], "cannot be told any more"),
+        (["eval", "one", "--scales", "7"], "a scale of 7 is smaller than the net's input"),
+        (["eval", "one", "--scales", "many"], "`scales` cannot be `many`"),
+        (["eval", "one", "--scales", ""], "--scales:1:1"),
+        (["eval", "one", "--grid", "3x3"], "nothing is tested on crops"),
+        (["eval", "one", "--protocol", "crops", "--grid", "3x4"], "a square grid from 1x1"),
+        (["eval", "one", "--protocol", "crops"], "5×5 crops do not fit"),
+        (
+            ["eval", "one", "--protocol", "crops", "--scales", "off", "--grid", "4x4"],
+            "crops of images with a shorter side of 10 would lie on top of each other",
+        ),
+        (["eval", "solid"], "solid cannot be applied to whole images"),
+        (["eval", "one", "--precision", "fp16", "--device", "cpu"], "fp16"),
+        (["predict", "one", "none.png"], "cannot read the image `none.png`"),
+        (["predict", "one", "images"], "it is no file"),
+        (["predict", "images/red/0.png", "images/red/1.png"], "it is a file"),
+    ],
+)
+def test_a_mistake_is_explained_before_anything_is_computed(
+    folder: Path, arguments: list[str], words: str, vggc_here: Here
+) -> None:
+    make_run(folder / "empty", folder / "images")
+    (folder / "empty" / "weights.safetensors").unlink()
+    (folder / "hollow").mkdir()
+    for name in ("red", "green"):
+        (folder / "broken" / name).mkdir(parents=True)
+        (folder / "broken" / name / "a.jpg").write_text("?")
+    write_pictures(folder / "strange", ("red", "mauve"), 1)
+    write_pictures(folder / "fewer", CLASSES[:3])
+    write_pictures(folder / "more", count=7)
+    make_run(folder / "three", folder / "fewer", OTHER, classes=CLASSES[:3])
+    make_run(folder / "reordered", folder / "images", classes=CLASSES[::-1])
+    make_run(folder / "elsewhere", folder / "more")
+    make_run(folder / "lost", folder / "more")
+    (folder / "more" / "red" / "0.png").unlink()
+    solid = NOT_DENSE.replace("net small", "net solid")
+    make_run(folder / "solid", folder / "images", solid)
+    code, out, error = vggc_here(*arguments)
+    assert (code, out) == (2, ""), error
+    assert words in error
+
+
+# Predicting
+
+
+def test_a_net_tells_the_best_classes_by_the_same_views(folder: Path, vggc_here: Here) -> None:
+    paths = ["images/red/0.png", "images/blue/3.png"]
+    code, out, _ = vggc_here("predict", "one", *paths, "--top", 2)
+    assert code == 0
+    lines = out.splitlines()
+    assert [line for line in lines if not line.startswith("  ")] == paths
+    assert len(lines) == 6
+    assert all(re.fullmatch(r"  [a-z]+ +0\.\d{4}", line) for line in lines if line[0] == " ")
+    _, out, _ = vggc_here("predict", "one", *paths, "--json", "--top", 6)
+    for image in json.loads(out)["images"]:
+        values = [each["probability"] for each in image["best"]]
+        assert values == sorted(values, reverse=True)
+        assert sum(values) == pytest.approx(1)
+        assert {each["class"] for each in image["best"]} == {*CLASSES}
+
+
+def test_an_image_that_cannot_be_read_is_named_behind_the_others(
+    folder: Path, vggc_here: Here
+) -> None:
+    (folder / "broken.png").write_text("?")
+    code, out, error = vggc_here("predict", "one", "broken.png", "images/red/0.png")
+    assert code == 2
+    assert out.startswith("images/red/0.png\n  ")
+    assert "cannot read the image `broken.png`\n  not an image" in error
+
+
+@pytest.mark.slow
+def test_an_artifact_tells_what_its_centre_crop_gives(
+    folder: Path, tiny_artifact: Callable[..., Path], vggc_here: Here
+) -> None:
+    paths = [f"images/red/{index}.png" for index in range(5)]
+    (folder / "broken.png").write_text("?")
+    tiny_artifact(2, str(folder / "artifact"))
+    told = {}
+    for path in paths:
+        _, out, _ = vggc_here("run", "artifact", "--input", path, "--top", 3)
+        told[path] = out
+    code, out, error = vggc_here("predict", "artifact", *paths, "broken.png", "--top", 3)
+    assert code == 2
+    assert out == "".join(f"{path}\n{told[path]}" for path in paths)
+    assert "cannot read the image `broken.png`" in error
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--scales", "16"],
+        ["--protocol", "dense"],
+        ["--grid", "2x2"],
+        ["--no-flip"],
+        ["--batch", "4"],
+        ["--device", "cpu"],
+        ["--precision", "fp32"],
+        ["--workers", "0"],
+    ],
+)
+def test_what_an_artifact_cannot_do_is_refused_by_name(
+    folder: Path, options: list[str], vggc_here: Here
+) -> None:
+    (folder / "artifact").mkdir()
+    (folder / "artifact" / "manifest.json").write_text("{}")
+    code, out, error = vggc_here("predict", "artifact", "images/red/0.png", *options)
+    assert (code, out) == (2, "")
+    flag = options[0].replace("--no-flip", "--flip")
+    assert f"error: `{flag}` cannot be had from an artifact\n" in error
+    assert "vggc predict" in vggc_here("eval", "artifact")[2]
+
+
+# Several processes
+
+
+@pytest.mark.slow
+def test_two_processes_count_what_one_counts(folder: Path) -> None:
+    for index in range(3):
+        (folder / "images" / "blue" / f"broken{index}.jpg").write_text("?")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    arguments = ("-m", "vggc", "eval", "one", "two", "--data", "images", "--device", "cpu")
+    root = str(Path(__file__).parents[1])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+    results = []
+    for start in ((), torchrun):
+        done = subprocess.run(
+            [sys.executable, *start, *arguments, "--json"],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        (line,) = done.stdout.splitlines()  # only the first process speaks
+        assert done.stderr.count("Testing on") == 1
+        assert done.stderr.count("  skipped blue/broken") == 3
+        result = json.loads(line)
+        result.pop("images_per_second")
+        results.append(result)
+    assert results[0] == results[1]
+    assert (results[0]["images"], results[0]["skipped"]) == (36, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_a_net_of_the_paper_gives_the_same_errors_however_it_is_batched(tmp_path: Path) -> None:
+    text = format_net(from_zoo("vgg11(width=0.0625, classes=6)").net)
+    random = np.random.default_rng(0)
+    for name in CLASSES:
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for index, size in enumerate([(300, 400), (280, 260), (300, 400)]):
+            pixels = random.integers(0, 256, (*size, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{index}.jpg")
+    make_run(tmp_path / "run", tmp_path / "images", text)
+    found = []
+    for batch, workers in ((1, 0), (30, 2)):
+        wishes = Wishes("256,288", "both", "2x2", batch=batch, workers=workers, device="cpu")
+        planned = plan([tmp_path / "run"], wishes)
+        images = images_for(planned, str(tmp_path / "images"))
+        result = measure(planned, images, lambda done, total: None)
+        found.append((result.images, result.each))
+    assert found[0] == found[1]
+    assert found[0][0] == 18
