@@ -86,7 +86,7 @@ class ImageLost(Diagnostic):
 class NoCuda(Diagnostic):
     title = "PyTorch finds no CUDA device here"
     label = "torch {version}"
-    help = "train on the CPU with `--device cpu`"
+    help = "compute on the CPU with `--device cpu`"
 
     version: str
 
@@ -108,7 +108,7 @@ class UnsupportedPrecision(Diagnostic):
 class TooFewGpus(Diagnostic):
     title = "{processes} processes on this machine, and {gpus} GPUs that PyTorch finds"
     label = "each process takes a GPU of its own"
-    help = "pass `--nproc-per-node {gpus}` to torchrun, or train with `--device cpu`"
+    help = "pass `--nproc-per-node {gpus}` to torchrun, or compute with `--device cpu`"
 
     gpus: int
     processes: int
@@ -123,7 +123,7 @@ class BadWorld(Diagnostic):
 
 
 class NoWorld(Diagnostic):
-    title = "the {size} processes of this training do not find each other"
+    title = "the {size} processes do not find each other"
     label = "{reason}"
     help = (
         "see that all are started by `torchrun` with the same address, and that it can be reached"
