@@ -39,7 +39,7 @@ from vggc.report.filters import MOST, drawn, first_filters
 from vggc.report.gather import Wishes, gather, told
 from vggc.report.html import element
 from vggc.report.metrics import read_metrics
-from vggc.report.page import _classes, _duration, _percent
+from vggc.report.page import STYLE, _classes, _duration, _percent
 from vggc.training.checkpoint import snapshot, write_checkpoint
 from vggc.training.judgement import Judgement, judge, worst
 from vggc.training.progress import Progress, Sums
@@ -170,6 +170,8 @@ def test_the_page_is_well_formed_and_takes_nothing_from_elsewhere(
     assert "https:" not in text
     assert "url(" not in text
     assert "@import" not in text
+    assert STYLE.read_text("utf-8") in page.texts
+    assert not set("<&") & set(STYLE.read_text("utf-8"))
     (policy,) = [a["content"] for _, a in page.elements if "http-equiv" in a]
     assert policy.startswith("default-src 'none'")
 
@@ -187,13 +189,14 @@ def test_hostile_names_of_classes_are_shown_as_they_are(run: Path, vggc_here: He
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("a<b>&\"'", "a&lt;b&gt;&amp;&quot;&#x27;"),
+        ("a<b>&", "a&lt;b&gt;&amp;"),
         ("a\x1b[2J\ud800b", "a�[2J�b"),
         ("a\nb", "a\nb"),
     ],
 )
 def test_texts_and_attributes_are_escaped(text: str, shown: str) -> None:
     assert str(element("b", text, title=text)) == f'<b title="{shown}">{shown}</b>'
+    assert str(element("b", title="\"'")) == '<b title="&quot;&#x27;"></b>'
 
 
 ALL = ["course", "errors", "classes", "filters", "recipe", "net", "facts"]
@@ -257,12 +260,15 @@ def test_other_images_than_the_runs_are_none(run: Path, tmp_path: Path, vggc_her
     write_images(tmp_path / "others", CLASSES, 9)
     code, _, error = vggc_here("report", run, "--data", tmp_path / "others")
     assert code == 2
-    assert "are not those that the run began with" in error
+    assert "are not the ones that it was trained with" in error
     assert not (run / "report.html").exists()
     record = Run.load(run).record
     changed(run, data=replace(record.data, path=str(tmp_path / "others")))
     assert vggc_here("report", run)[0] == 0
-    assert "are not those that the run began with" in read(run / "report.html").text
+    assert "cannot be told any more" in read(run / "report.html").text
+    code, _, error = vggc_here("report", run, "--val", tmp_path / "others")
+    assert code == 2
+    assert "--data" in error
 
 
 def test_a_run_without_any_epoch_has_what_there_is(run: Path, vggc_here: Here) -> None:
@@ -647,14 +653,14 @@ def judgement(labels: list[int], guesses: list[int]) -> Judgement:
 
 
 def test_classes_are_held_against_each_other_by_hand() -> None:
-    found = told(judgement([0, 0, 0, 1, 1, 2], [0, 1, 1, 1, 0, 2]), (), data())
+    found = told(judgement([0, 0, 0, 1, 1, 2], [0, 1, 1, 1, 0, 2]), (), "abc", 4)
     assert found.confusion == ((1, 2, 0), (1, 1, 0), (0, 0, 1))
     assert [(s.name, s.images, s.right, s.taken_for) for s in found.scores] == [
         ("a", 3, 1, "b"),
         ("b", 2, 1, "a"),
         ("c", 1, 1, None),
     ]
-    assert (found.images, found.num_wrong) == (6, 3)
+    assert (found.images, found.num_wrong, found.unreadable) == (6, 3, 4)
 
 
 def test_of_many_classes_the_worst_are_told() -> None:
@@ -666,7 +672,7 @@ def test_of_many_classes_the_worst_are_told() -> None:
         for label in range(30)
         for turn in range(10)
     ]
-    found = told(judgement(labels, guesses), (), replace(data(), classes=names))
+    found = told(judgement(labels, guesses), (), names, 0)
     assert found.confusion is None
     assert [score.right for score in found.scores] == [label // 3 for label in range(30)]
     page = Page()

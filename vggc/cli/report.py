@@ -22,10 +22,9 @@ from vggc.cli import console
 )
 @click.option("--errors/--no-errors", default=True, help="Whether to look for the worst errors.")
 @click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Where the run's images are now.  [default: where they were]",
+    "--data", metavar="PLACE", help="Where the run's images are now.  [default: where they were]"
 )
+@click.option("--val", metavar="PLACE", help="Where those held out are now, if not in --data.")
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda", "auto"]),
@@ -38,7 +37,8 @@ def command(
     folder: Path,
     out: Path | None,
     errors: bool,
-    data: Path | None,
+    data: str | None,
+    val: str | None,
     device: Literal["cpu", "cuda", "auto"],
     as_json: bool,
 ) -> None:
@@ -61,12 +61,12 @@ def command(
     target = out or folder / "report.html"
     refuse_others(target, Run.load(folder))
     with bar(shown=True) as drawn:
-        row = drawn.add_task("reading the run", total=None, detail="")
+        row = drawn.add_task("looking for errors", total=None, detail="")
 
-        def show(what: str, done: int, total: int) -> None:
-            drawn.update(row, description=what, completed=done, total=total)
+        def show(done: int, total: int) -> None:
+            drawn.update(row, completed=done, total=total)
 
-        findings = gather(folder, Wishes(errors, data, device), show)
+        findings = gather(folder, Wishes(errors, data, val, device), show)
     report = findings.program.report()
     sheet = layers(Net(report, outline(findings.program.graph, report)))
     table = Table(sheet.title, sheet.header, sheet.rows, sheet.numbers, sheet.notes)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from vggc.weights import Weights
 from vggc.weights import load as load_weights
 
 if TYPE_CHECKING:
-    from vggc.data.prepare import Data
+    from vggc.data.crops import Framed
     from vggc.data.stores import Numbers
     from vggc.training.judgement import Error, Judgement
 
@@ -31,16 +31,19 @@ WORST = 24
 CONFUSED = 20
 """Up to so many classes are held against each other in a table; of more the worst are told."""
 
-OnProgress = Callable[[str, int, int], None]
-"""Is told what is being done, and how much of how much is."""
+OnProgress: TypeAlias = Callable[[int, int], None]
+"""Is told how many images of how many have been looked at."""
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """Whether to look for errors, in which images (None: those of the run), and where."""
+    """Whether to look for errors; where the run's images are now (None: where they were), and
+    those held out, if they are in another place; what computes.
+    """
 
     errors: bool = True
-    data: Path | None = None
+    data: str | None = None
+    val: str | None = None
     device: Literal["cpu", "cuda", "auto"] = "auto"
 
 
@@ -98,7 +101,7 @@ class Findings:
 
 
 def gather(
-    folder: Path, wishes: Wishes, on_progress: OnProgress = lambda what, done, total: None
+    folder: Path, wishes: Wishes, on_progress: OnProgress = lambda done, total: None
 ) -> Findings:
     """Reads a run, and lets its net judge the held-out images.
 
@@ -185,9 +188,9 @@ def judged(
     if weights is None:
         return "The run has no weights yet: they come with its first checkpoint."
     try:
-        data = held_out(run, wishes.data, on_progress)
+        images = held_out(run, wishes)
     except UserError as error:
-        if wishes.data is not None:
+        if wishes.data is not None or wishes.val is not None:
             raise
         fault = error.diagnostics[0]
         where = run.record.data.path or "the scanned digits"
@@ -202,39 +205,43 @@ def judged(
     module = build(drop_final_softmax(program.graph), weights)
     judgement = judge(
         module,
-        data.val,
+        images,
         run.record.preprocessing,
         device,
-        min(run.recipe.batch, len(data.val)),
-        lambda done, total: on_progress("looking for errors", done, total),
+        min(run.recipe.batch, len(images)),
+        on_progress,
     )
-    return told(judgement, worst(judgement, data.val, WORST), data)
+    unreadable = len(images) - len(judgement.labels)
+    return told(judgement, worst(judgement, images, WORST), run.record.classes, unreadable)
 
 
-def held_out(run: Run, folder: Path | None, on_progress: OnProgress) -> Data:
-    """The images that the run was trained and tested with.
+def held_out(run: Run, wishes: Wishes) -> Framed:
+    """The images that the run was tested with, as it was.
 
     Raises:
         UserError: they are not there, or they are others.
     """
-    from vggc.data.prepare import prepare
-    from vggc.train import find
+    from vggc.data.crops import Framed, Framing
+    from vggc.evaluation.images import found_again
 
-    origin = run.record.data
-    data = prepare(
-        find(folder or origin.path, run.record.seed, origin.val_path),
-        run.record.input,
-        run.recipe.scale,
-        lambda done, total: on_progress("reading images", done, total),
-    )
-    if data.fingerprint != origin.fingerprint:
-        raise UserError(mistakes.DataChanged(None, data.path or "scikit-learn"))
-    return data
+    if wishes.val is not None and wishes.data is None:
+        raise UserError(mistakes.ValWithoutData(None))
+    if wishes.data is not None:
+        origin = replace(run.record.data, path=wishes.data, val_path=wishes.val)
+        run = replace(run, record=replace(run.record, data=origin))
+    images = found_again(run)
+    if images.classes != run.record.classes:
+        raise UserError(mistakes.DataChanged(None, images.path or "scikit-learn"))
+    scale = run.record.preprocessing.scale
+    scales = None if scale is None else (scale, scale)
+    return Framed(images.val, Framing(run.record.input, scales, draft=False))
 
 
-def told(judgement: Judgement, errors: tuple[Error, ...], data: Data) -> Judged:
+def told(
+    judgement: Judgement, errors: tuple[Error, ...], names: Sequence[str], unreadable: int
+) -> Judged:
     """A judgement in counts and names."""
-    names, count = data.classes, len(data.classes)
+    count = len(names)
     labels, guesses = judgement.labels, judgement.guesses
     confusion = judgement.confusion(count) if count <= CONFUSED else None
     images = np.bincount(labels, minlength=count)
@@ -246,7 +253,7 @@ def told(judgement: Judgement, errors: tuple[Error, ...], data: Data) -> Judged:
     )
     return Judged(
         len(labels),
-        len(data.val) - len(labels),
+        unreadable,
         int((labels != guesses).sum()),
         errors,
         scores,

@@ -29,11 +29,12 @@ class Element:
     inside: tuple[Node, ...]
 
     def __str__(self) -> str:
-        named = "".join(f' {name}="{_text(value)}"' for name, value in self.attributes)
+        named = "".join(f' {name}="{escape(printable(value))}"' for name, value in self.attributes)
         begin = "\n" * (self.tag in ON_A_LINE) + f"<{self.tag}{named}"
         if self.tag in EMPTY and not self.inside:
             return f"{begin}/>"
-        inside = "".join(map(_node, self.inside))
+        # What stands in a style is no markup: nothing is escaped there.
+        inside = "".join(map(str if self.tag == "style" else _node, self.inside))
         return f"{begin}>{inside}</{self.tag}>"
 
 
@@ -56,8 +57,4 @@ def document(head: Element, body: Element) -> str:
 
 
 def _node(node: Node) -> str:
-    return _text(node) if isinstance(node, str) else str(node)
-
-
-def _text(text: str) -> str:
-    return escape(printable(text), quote=True)
+    return escape(printable(node), quote=False) if isinstance(node, str) else str(node)

@@ -108,7 +108,8 @@ def _heading(findings: Findings) -> list[Element]:
         element(
             "p",
             element("b", _state(findings)),
-            element("span", f", begun {_spaced(record.started)}"),
+            ", ",
+            element("span", f"begun {_spaced(record.started)}"),
             class_="state",
         ),
     ]
@@ -230,7 +231,7 @@ def _errors(
         f"the first guess ({_percent(right / max(1, judged.images))})."
     )
     if judged.unreadable:
-        told += f" {_counted(judged.unreadable, 'image')} could not be read any more."
+        told += f" {_counted(judged.unreadable, 'image')} could not be read."
     if not judged.worst:
         return [element("p", told)]
     shown = len(judged.worst)
@@ -401,6 +402,7 @@ def _facts(findings: Findings) -> list[Element]:
         "time in epochs": _duration(sum(row.seconds for row in findings.epochs)) if last else "",
         "steps": f"{last.step:,}" if last else "",
         "images": data.path or "the scanned digits that come with scikit-learn",
+        "held-out images": data.val_path or "",
         "trained on": f"{data.train:,}",
         "held out": f"{data.val:,}",
         "left out as broken": f"{data.skipped:,}" if data.skipped else "",

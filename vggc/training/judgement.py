@@ -84,7 +84,8 @@ def judge(
     module = module.to(device).eval()
     found: list[tuple[Numbers, ...]] = []
     values: list[Floats] = []
-    workers = num_workers(held_out) if held_out.kept is None else 0
+    # Processes that are started for a few batches only would not pay.
+    workers = min(num_workers(held_out), len(batches) // 8) if held_out.kept is None else 0
     with closing(load(batches, steps, workers, pin=device.type == "cuda")) as loaded:
         for step, moved in enumerate(fed(loaded, device)):
             logits = module(normalised(moved.images)).double()
