@@ -29,10 +29,9 @@ from vggc.data import mistakes
 from vggc.data.remote import filesystem, is_url, reason_of
 from vggc.data.stores import Numbers
 from vggc.data.strings import Strings
-from vggc.data.survey import locked
 from vggc.data.tar import Forwards, Member, TarError, members
 from vggc.diagnostics import UserError
-from vggc.files import cache_folder, replacing
+from vggc.files import cache_folder, locked, replacing
 from vggc.preprocessing import FORMATS
 
 FORMAT = "1"

@@ -6,14 +6,13 @@ looks twice; several processes that want the same wait for the first.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from vggc.data.crops import Framed, Framing, attempt
 from vggc.data.parts import Skipped
 from vggc.data.stores import Numbers, Picture
 from vggc.diagnostics import UserError
-from vggc.files import cache_folder
+from vggc.files import cache_folder, locked
 from vggc.preprocessing import BrokenImageError, Pixels, pixels_of, resize
 from vggc.records import MalformedError, read_record, write_record
 
@@ -162,14 +161,6 @@ def place_of(framed: Framed) -> Path | None:
         digest.update(framed.part.numbers.tobytes())
         return folder / f"{digest.hexdigest()[:32]}.json"
     return None
-
-
-@contextmanager
-def locked(place: Path) -> Iterator[None]:
-    """Within it, no other process is within it for the same place."""
-    with place.with_suffix(".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def checked(found: Survey, framed: Framed) -> Survey:
