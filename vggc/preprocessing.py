@@ -125,7 +125,9 @@ def decode(
             check_size(*image.size)
             if least is not None:
                 image.draft(None, target_size(image.size, *least))
-            return eight_bits(image).convert("RGB" if channels == 3 else "L")
+            image.load()
+            wanted, usual = "RGB" if channels == 3 else "L", eight_bits(image)
+            return usual if usual.mode == wanted else usual.convert(wanted)
     except BrokenImageError:
         raise
     except Exception as fault:  # whatever a decoder does on hostile bytes
