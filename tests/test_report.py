@@ -38,6 +38,7 @@ from vggc.report.charts import Chart, Curve, axis_of_epochs, axis_of_values, fig
 from vggc.report.filters import MOST, drawn, first_filters
 from vggc.report.gather import Wishes, gather, told
 from vggc.report.html import element
+from vggc.report.images import thumbnail
 from vggc.report.metrics import read_metrics
 from vggc.report.page import STYLE, _classes, _duration, _percent
 from vggc.training.checkpoint import snapshot, write_checkpoint
@@ -241,6 +242,16 @@ def test_without_errors_the_page_says_so(run: Path, vggc_here: Here) -> None:
     assert page.sections == [section for section in ALL if section != "classes"]
     assert "without looking for them" in page.text
     assert page.with_class("guess") == []
+
+
+@pytest.mark.parametrize("flag", ["--data", "--val", "--device"])
+def test_what_is_about_errors_goes_with_no_other_page(
+    run: Path, vggc_here: Here, flag: str
+) -> None:
+    code, _, error = vggc_here("report", run, "--no-errors", flag, "cpu")
+    assert code == 2
+    assert f"{flag} is about errors" in error
+    assert not (run / "report.html").exists()
 
 
 def test_where_the_images_are_gone_the_page_says_so(run: Path, vggc_here: Here) -> None:
@@ -514,7 +525,7 @@ def test_rates_that_fall_by_decades_are_drawn_by_decades() -> None:
 def test_the_picture_has_a_tile_for_each_filter(run: Path, vggc_here: Here) -> None:
     assert vggc_here("report", run, "--no-errors")[0] == 0
     (picture,) = read(run / "report.html").with_class("filters")
-    image = Image.open(io.BytesIO(base64.b64decode(picture["src"].partition(",")[2])))
+    image = decoded(picture["src"])
     opaque = np.asarray(image)[:, :, 3] > 0
     # Four filters beside one another: between them the page shows.
     edges = np.flatnonzero(np.diff(opaque[0].astype(int)))
@@ -682,6 +693,31 @@ def test_of_many_classes_the_worst_are_told() -> None:
     assert "class 0" in page.texts
     assert "class 19" in page.texts
     assert "class 29" not in page.texts
+
+
+def decoded(address: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "size", "mode"),
+    [
+        ((8, 8, 3), "PNG", (8, 8), "RGB"),
+        ((64, 32, 1), "PNG", (32, 64), "L"),
+        ((65, 65, 1), "JPEG", (65, 65), "L"),
+        ((512, 1024, 3), "JPEG", (256, 128), "RGB"),
+    ],
+)
+def test_pictures_are_exact_where_small_and_small_where_large(
+    shape: tuple[int, ...], kind: str, size: tuple[int, int], mode: str
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    address = thumbnail(pixels)
+    image = decoded(address)
+    assert (image.format, image.size, image.mode) == (kind, size, mode)
+    assert len(address) < 150_000
+    if kind == "PNG":
+        assert (np.asarray(image) == pixels.squeeze()).all()
 
 
 # Words

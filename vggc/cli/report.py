@@ -28,9 +28,7 @@ from vggc.cli import console
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda", "auto"]),
-    default="auto",
-    show_default=True,
-    help="What looks for errors: auto is CUDA if present.",
+    help="What looks for errors.  [default: auto, CUDA if present]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Tell in one line of JSON what was written.")
 def command(
@@ -39,7 +37,7 @@ def command(
     errors: bool,
     data: str | None,
     val: str | None,
-    device: Literal["cpu", "cuda", "auto"],
+    device: Literal["cpu", "cuda", "auto"] | None,
     as_json: bool,
 ) -> None:
     """Show a run as a page: one HTML file that needs no other and no network.
@@ -58,6 +56,10 @@ def command(
     from vggc.report.write import refuse_others, write
     from vggc.training.run import Run
 
+    given = {"--data": data, "--val": val, "--device": device}
+    idle = [flag for flag, value in given.items() if value is not None]
+    if idle and not errors:
+        raise click.UsageError(f"{', '.join(idle)} is about errors, and --no-errors looks for none")
     target = out or folder / "report.html"
     refuse_others(target, Run.load(folder))
     with bar(shown=True) as drawn:
@@ -66,7 +68,7 @@ def command(
         def show(done: int, total: int) -> None:
             drawn.update(row, completed=done, total=total)
 
-        findings = gather(folder, Wishes(errors, data, val, device), show)
+        findings = gather(folder, Wishes(errors, data, val, device or "auto"), show)
     report = findings.program.report()
     sheet = layers(Net(report, outline(findings.program.graph, report)))
     table = Table(sheet.title, sheet.header, sheet.rows, sheet.numbers, sheet.notes)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import harmonic_mean
+from typing import TYPE_CHECKING
 
 from vggc.ir.ops import describe
 from vggc.report import images
@@ -15,9 +16,11 @@ from vggc.report.charts import Chart, Curve, figure
 from vggc.report.filters import Filters
 from vggc.report.gather import ClassScore, Findings, Judged, Setting
 from vggc.report.html import Element, document, element
-from vggc.training.judgement import Error
 from vggc.training.progress import Epoch
 from vggc.training.run import Record, Run
+
+if TYPE_CHECKING:
+    from vggc.training.judgement import Error
 
 NAMES_LISTED = 2000
 """Classes that are named; there may be more than anyone reads."""
