@@ -94,11 +94,11 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize(("processes", "more"), [(2, ()), (3, ()), (2, ("--shard",))])
 def test_several_processes_give_the_weights_of_one(
-    folder: Path, alone: Path, tmp_path: Path, processes: int
+    folder: Path, alone: Path, tmp_path: Path, processes: int, more: tuple[str, ...]
 ) -> None:
-    done = run(folder, processes, *new(tmp_path / "run"))
+    done = run(folder, processes, *new(tmp_path / "run"), *more)
     assert done.returncode == 0, done.stderr
     assert_same_weights(alone, tmp_path / "run")
     one, several = Run.load(alone).record.metrics, Run.load(tmp_path / "run").record.metrics
@@ -122,9 +122,11 @@ def test_parts_of_a_step_give_the_weights_of_the_whole(folder: Path, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (3, 2)])
+@pytest.mark.parametrize(
+    ("before", "after", "more"), [(2, 1, ()), (1, 2, ()), (3, 2, ()), (1, 2, ("--shard",))]
+)
 def test_a_run_goes_on_with_another_number_of_processes(
-    folder: Path, alone: Path, tmp_path: Path, before: int, after: int
+    folder: Path, alone: Path, tmp_path: Path, before: int, after: int, more: tuple[str, ...]
 ) -> None:
     out = tmp_path / "run"
     started = subprocess.Popen(
@@ -137,7 +139,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
     started.send_signal(signal.SIGTERM)
     started.wait(timeout=120)
     assert Run.load(out).record.state == "interrupted"
-    done = run(folder, after, "--resume", str(out))
+    done = run(folder, after, "--resume", str(out), *more)
     assert done.returncode == 0, done.stderr
     assert_same_weights(alone, out)
 

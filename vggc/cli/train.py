@@ -76,6 +76,12 @@ INTERRUPTED = 130
     help="Compute by torch.compile.  [default: on GPUs]",
 )
 @click.option(
+    "--shard",
+    "sharded",
+    is_flag=True,
+    help="Under torchrun: processes share weights and momenta, and each needs less memory.",
+)
+@click.option(
     "--save-steps",
     type=click.IntRange(1),
     metavar="N",

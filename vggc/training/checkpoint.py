@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vggc.diagnostics import UserError
 from vggc.files import new_folder, replacing, sha256
@@ -64,8 +65,8 @@ class State:
 
 
 @dataclass(frozen=True)
-class Handed:
-    """What processes tell each other of a checkpoint beside its tensors."""
+class Told:
+    """What processes tell each other of a state beside its tensors."""
 
     progress: Progress
     loss_scale: LossScale | None
@@ -81,9 +82,17 @@ class Snapshot:
 
 
 def snapshot(learner: Learner, progress: Progress) -> Snapshot:
-    """The state of a training, copied."""
-    copies = {name: t.detach().to("cpu", copy=True) for name, t in tensors_of(learner).items()}
+    """The state of a training, copied. Where processes share the weights, all take it together."""
+    copies = {name: copied(tensor) for name, tensor in tensors_of(learner).items()}
     return Snapshot(progress, copies, loss_scale(learner))
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """The whole of a tensor, by itself, where the processor can reach it."""
+    whole = tensor.detach()
+    if isinstance(whole, DTensor):
+        whole = whole.full_tensor()
+    return whole.to("cpu", copy=True)
 
 
 def loss_scale(learner: Learner) -> LossScale | None:
@@ -172,10 +181,8 @@ class Writer:
         self.thread.shutdown(wait=True)
 
 
-def load_checkpoint(path: Path, learner: Learner, data: str, data_name: str, task: str) -> Progress:
-    """Restores a training: the learner's tensors, and the progress they belong to.
-
-    Everything is checked first; a checkpoint that does not fit changes nothing.
+def read_checkpoint(path: Path, learner: Learner, data: str, data_name: str, task: str) -> Snapshot:
+    """The state of a training that the learner can go on with.
 
     Raises:
         UserError: the checkpoint is damaged, or the net, the recipe, the seed or the images
@@ -197,8 +204,19 @@ def load_checkpoint(path: Path, learner: Learner, data: str, data_name: str, tas
             else "start a new run; nothing has been changed"
         )
         raise UserError(mistakes.BadCheckpoint(None, str(path), str(fault), hint)) from None
-    restore(learner, tensors, state.loss_scale)
-    return state.progress
+    return Snapshot(state.progress, tensors, state.loss_scale)
+
+
+def kept_weights(path: Path) -> dict[str, Tensor]:
+    """The weights in a checkpoint that this process wrote: their average where there is one."""
+    with safe_open(path / TENSORS, framework="pt") as file:
+        names = [*file.keys()]
+        prefix = AVERAGE if any(name.startswith(AVERAGE) for name in names) else WEIGHT
+        return {
+            name.removeprefix(prefix): file.get_tensor(name)
+            for name in names
+            if name.startswith(prefix)
+        }
 
 
 def tensors_of(learner: Learner, fresh: bool = False) -> dict[str, Tensor]:
@@ -226,7 +244,7 @@ def read_tensors(path: Path, digest: str, wanted: dict[str, Tensor]) -> dict[str
     """
     if not path.is_file():
         raise MalformedError(f"{path.name} is missing")
-    if path.stat().st_size > HEADER_BYTES + sum(t.nbytes for t in wanted.values()):
+    if path.stat().st_size > HEADER_BYTES + sum(t.numel() * t.itemsize for t in wanted.values()):
         raise MalformedError(f"{path.name} is larger than the net's weights")
     if sha256(path) != digest:
         raise MalformedError(f"{path.name} is damaged: its sha256 is not the one in {STATE}")
@@ -243,44 +261,48 @@ def read_tensors(path: Path, digest: str, wanted: dict[str, Tensor]) -> dict[str
 
 
 @torch.no_grad()
-def restore(learner: Learner, tensors: dict[str, Tensor], scale: LossScale | None) -> None:
-    """Gives the learner these tensors and this loss scale."""
+def restore(learner: Learner, taken: Snapshot) -> None:
+    """Gives the learner a state, which is one of a training like its own."""
     for name, tensor in learner.module.state_dict().items():
-        tensor.copy_(tensors[WEIGHT + name])
+        fill(tensor, taken.tensors[WEIGHT + name])
     if learner.average is not None:
         for name, tensor in learner.average.state_dict().items():
-            tensor.copy_(tensors[AVERAGE + name])
+            fill(tensor, taken.tensors[AVERAGE + name])
     for name, parameter in learner.trained.items():
-        if MOMENTUM + name in tensors:
-            momentum = torch.empty_like(parameter).copy_(tensors[MOMENTUM + name])
+        if MOMENTUM + name in taken.tensors:
+            momentum = torch.empty_like(parameter)
+            fill(momentum, taken.tensors[MOMENTUM + name])
             learner.optimiser.state[parameter]["momentum_buffer"] = momentum
-    if scale and learner.scaler.is_enabled():
+    if taken.loss_scale and learner.scaler.is_enabled():
         scaling = learner.scaler.state_dict()
+        scale = taken.loss_scale
         scaling |= {"scale": scale.scale, "_growth_tracker": scale.growth}
         learner.scaler.load_state_dict(scaling)
 
 
-def hand_over(learner: Learner, progress: Progress, world: World) -> None:
-    """Gives all other processes of the world what this one has restored."""
+def fill(target: Tensor, whole: Tensor) -> None:
+    """Gives a tensor the values of a whole one, of which it may hold a part."""
+    if isinstance(target, DTensor):
+        mesh, placements = target.device_mesh, target.placements
+        whole = distribute_tensor(whole.to(target.device), mesh, placements)
+    target.copy_(whole)
+
+
+def shared(taken: Snapshot | None, learner: Learner, world: World) -> Snapshot:
+    """The state that the first process has `taken` from somewhere, in all processes."""
     if world.size == 1:
-        return
-    handed = Handed(progress, loss_scale(learner))
-    world.say("progress", json.dumps(to_json(handed)))
-    for tensor in tensors_of(learner, fresh=True).values():
-        world.broadcast(tensor)
-
-
-def taken_over(learner: Learner, world: World) -> Progress:
-    """What the first process hands over, which the learner is given."""
-    handed = from_json(Handed, json.loads(world.hear("progress")))
-    tensors = {
-        name: world.broadcast(torch.empty_like(tensor))
-        for name, tensor in tensors_of(learner, fresh=True).items()
-    }
-    if handed.progress.step == 0:
-        tensors = {n: t for n, t in tensors.items() if not n.startswith(MOMENTUM)}
-    restore(learner, tensors, handed.loss_scale)
-    return handed.progress
+        assert taken is not None
+        return taken
+    if taken is not None:
+        world.say("state", json.dumps(to_json(Told(taken.progress, taken.loss_scale))))
+    told = from_json(Told, json.loads(world.hear("state")))
+    wanted = tensors_of(learner, fresh=told.progress.step > 0)
+    device = learner.device
+    tensors = {}
+    for name, like in wanted.items():
+        there = taken.tensors[name] if taken else torch.empty(like.shape, dtype=like.dtype)
+        tensors[name] = world.broadcast(there.to(device))
+    return Snapshot(told.progress, tensors, told.loss_scale)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

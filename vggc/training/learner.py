@@ -10,6 +10,8 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
@@ -35,14 +37,19 @@ first weights are soon forgotten."""
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and in what precision to compute, and whether by `torch.compile`."""
+    """Where and in what precision to compute, whether by `torch.compile`, and whether several
+    processes are to share the weights instead of having all of them each.
+    """
 
     device: DeviceName
     precision: Precision
     compiled: bool = False
+    sharded: bool = False
 
 
-def choose_machine(device: str, precision: Precision, compiled: bool | None = None) -> Machine:
+def choose_machine(
+    device: str, precision: Precision, compiled: bool | None = None, sharded: bool = False
+) -> Machine:
     """The machine for `cpu`, `cuda` or `auto` (CUDA where there is one).
 
     Without a wish nets are `compiled` for GPUs only.
@@ -65,7 +72,7 @@ def choose_machine(device: str, precision: Precision, compiled: bool | None = No
     if (name, precision) == ("cuda", "bf16") and not torch.cuda.is_bf16_supported():
         suggestion = "use fp16 or fp32"
         raise UserError(mistakes.UnsupportedPrecision(None, precision, "this GPU", suggestion))
-    return Machine(name, precision, name == "cuda" if compiled is None else compiled)
+    return Machine(name, precision, name == "cuda" if compiled is None else compiled, sharded)
 
 
 @dataclass(frozen=True)
@@ -103,18 +110,25 @@ class Learner:
         """
         self.recipe, self.machine, self.world = recipe, machine, world
         self.device = device_of(machine, world)
-        self.module = in_channels_last(module.to(self.device))
+        self.module = module.to(self.device)
+        self.average = copy.deepcopy(self.module).requires_grad_(False) if recipe.ema else None
         for name, parameter in self.module.named_parameters():
             parameter.requires_grad_(name not in frozen)
+        self.parallel = parallel(self.module, machine, world, self.device)
+        self.tested = self.module
+        if self.average is not None:
+            self.tested = parallel(self.average, machine, world, self.device)
         self.augmentation = augmentation(self.device)
-        self.optimiser = optimiser(self.trained, recipe, undecayed)
+        self.optimiser = optimiser(self.trained, recipe, undecayed, fused=not self.is_sharded)
         self.scaler = torch.amp.GradScaler(machine.device, enabled=machine.precision == "fp16")
-        self.average = copy.deepcopy(self.module).requires_grad_(False) if recipe.ema else None
         self.steps = 0
-        self.parallel = parallel(self.module, world, self.device)
         self.forward = torch.compile(self.parallel) if machine.compiled else self.parallel
-        self.tested = self.average or self.module
         self.forward_tested = torch.compile(self.tested) if machine.compiled else self.tested
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether this process has a part of the weights only."""
+        return isinstance(self.module, FSDPModule)
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
@@ -167,7 +181,10 @@ class Learner:
         parts = self.recipe.accumulate
         for index in range(parts):
             together: AbstractContextManager[None] = nullcontext()
-            if isinstance(self.parallel, DistributedDataParallel) and index < parts - 1:
+            is_last = index == parts - 1
+            if isinstance(self.parallel, FSDPModule):
+                self.parallel.set_requires_gradient_sync(is_last)
+            elif isinstance(self.parallel, DistributedDataParallel) and not is_last:
                 together = self.parallel.no_sync()
             yield part_of(count, index, parts), together
 
@@ -183,14 +200,13 @@ class Learner:
         if self.average is None or self.recipe.ema is None:
             return
         kept = min(self.recipe.ema, (1 + self.steps) / (EMA_PREFIX + self.steps))
-        pairs = [
-            (old, new)
-            for old, new in zip(
-                self.average.state_dict().values(), self.module.state_dict().values(), strict=True
-            )
-            if old.is_floating_point()
-        ]
-        torch._foreach_lerp_([old for old, _ in pairs], [new for _, new in pairs], 1 - kept)
+        pairs = (
+            (self.average.parameters(), self.module.parameters()),
+            (self.average.buffers(), self.module.buffers()),
+        )
+        for average, newest in pairs:
+            if old := list(average):
+                torch._foreach_lerp_(old, list(newest), 1 - kept)
 
     @torch.no_grad()
     def evaluate(
@@ -198,6 +214,8 @@ class Learner:
     ) -> tuple[float, float, float] | None:
         """Mean loss, top-1 and top-5 accuracy over all processes; None if it was interrupted."""
         self.tested.eval()
+        if isinstance(self.tested, FSDPModule):
+            self.tested.unshard()  # here, as not every process may have images
         images, loss, top1, top5, stopped = 0.0, 0.0, 0.0, 0.0, 0.0
         for batch in batches:
             if interrupted():
@@ -210,6 +228,8 @@ class Learner:
             loss += float(functional.cross_entropy(logits, labels, reduction="sum").item())
             top1 += int(best[:, 0].sum().item())
             top5 += int(best.sum().item())
+        if isinstance(self.tested, FSDPModule):
+            self.tested.reshard()
         images, loss, top1, top5, stopped = self.world.sums([images, loss, top1, top5, stopped])
         return None if stopped else (loss / images, top1 / images, top5 / images)
 
@@ -237,7 +257,7 @@ def device_of(machine: Machine, world: World) -> torch.device:
 
 
 def optimiser(
-    trained: dict[str, nn.Parameter], recipe: Recipe, undecayed: Collection[str]
+    trained: dict[str, nn.Parameter], recipe: Recipe, undecayed: Collection[str], fused: bool
 ) -> torch.optim.SGD:
     """The recipe's optimiser of the parameters."""
     sgd = recipe.optimiser
@@ -252,7 +272,7 @@ def optimiser(
         lr=sgd.lr,
         momentum=sgd.momentum,
         nesterov=sgd.nesterov and sgd.momentum > 0,
-        fused=True,
+        fused=fused,
     )
 
 
@@ -264,11 +284,21 @@ def in_channels_last(module: nn.Module) -> nn.Module:
     return module
 
 
-def parallel(module: nn.Module, world: World, device: torch.device) -> nn.Module:
-    """The module whose gradients are the average over all processes."""
-    if world.size == 1:
+def parallel(module: nn.Module, machine: Machine, world: World, device: torch.device) -> nn.Module:
+    """The module as all processes together train it: its gradients are the average over them.
+
+    Windows of convolutions come to lie in channels-last memory, in place, but where processes
+    share the weights: pieces of those must be contiguous.
+    """
+    if machine.sharded and world.size > 1:
+        mesh = init_device_mesh(device.type, (world.size,))
+        # A net's layers have no modules of their own whose weights could come one by one.
+        fully_shard(module, mesh=mesh, reshard_after_forward=False)
+        return module
+    module = in_channels_last(module)
+    if world.size == 1 or not any(p.requires_grad for p in module.parameters()):
         return module
     ids = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(
-        module, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False
+        module, device_ids=ids, gradient_as_bucket_view=True, forward_sync_buffers=False
     )

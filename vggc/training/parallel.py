@@ -5,6 +5,8 @@ They are started by PyTorch's `torchrun`, which tells each its place by environm
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -144,6 +146,7 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
         dist.init_process_group(backend, timeout=PATIENCE)
     except (RuntimeError, ValueError) as fault:
         raise UserError(mistakes.NoWorld(None, world.size, first_line(fault))) from None
+    atexit.register(leave)
     store = the_store()
     try:
         yield
@@ -155,8 +158,16 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
             tell(store, world, fault)
             raise
         raise UserError(mistakes.WorldEnded(None, reason_in(store, fault))) from None
-    finally:
-        dist.destroy_process_group()
+
+
+def leave() -> None:
+    """Ends the processes' connection, once nobody holds a module that uses it.
+
+    Such a module must not be the last to let go of it: it would wait, with Python's lock, for a
+    thread that waits for the lock.
+    """
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def the_store() -> Store:

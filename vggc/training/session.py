@@ -30,13 +30,15 @@ from vggc.recipe.train import TRAIN, Recipe
 from vggc.training import mistakes
 from vggc.training.augment import Augmentation, Normaliser
 from vggc.training.checkpoint import (
+    Snapshot,
     Writer,
     checkpoints,
-    hand_over,
-    load_checkpoint,
+    kept_weights,
+    read_checkpoint,
+    restore,
     save_tensors,
+    shared,
     snapshot,
-    taken_over,
     write_checkpoint,
 )
 from vggc.training.curves import draw_curves
@@ -173,9 +175,9 @@ def record_of(task: Task, now: datetime) -> Record:
             val=len(data.val),
             skipped=len(data.skipped),
             fingerprint=data.fingerprint,
+            val_path=absolute(data.val_path) if data.val_path else None,
         ),
         versions={
-            val_path=absolute(data.val_path) if data.val_path else None,
             "vggc": vggc.__version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -204,8 +206,10 @@ def proceed(
     with Interrupts() as interrupts, writer(run, task, keeping) as checkpoint_writer:
 
         def write(progress: Progress, is_last: bool) -> None:
+            if task.world.is_first or task.machine.sharded:
+                taken = snapshot(learner, progress)
             if task.world.is_first:
-                save(run, learner, progress, checkpoint_writer, is_last, on_event)
+                save(run, taken, checkpoint_writer, is_last, on_event)
 
         outcome = fit(
             learner,
@@ -220,7 +224,7 @@ def proceed(
         with suppress(UserError):
             checkpoint_writer.wait()
         if task.world.is_first:
-            conclude(run, learner, task, outcome)
+            conclude(run, outcome)
         task.world.wait()
     return outcome
 
@@ -231,8 +235,7 @@ def writer(run: Run, task: Task, keeping: Keeping) -> Writer:
 
 def save(
     run: Run,
-    learner: Learner,
-    progress: Progress,
+    taken: Snapshot,
     checkpoint_writer: Writer,
     is_last: bool,
     on_event: Callable[[Event], None],
@@ -244,8 +247,8 @@ def save(
     """
     try:
         # The table tells that there is a checkpoint.
-        table = partial(write_metrics, run.folder, progress.epochs)
-        checkpoint_writer.write(snapshot(learner, progress), table)
+        table = partial(write_metrics, run.folder, taken.progress.epochs)
+        checkpoint_writer.write(taken, table)
         if is_last:
             checkpoint_writer.wait()
     except UserError as fault:
@@ -264,11 +267,10 @@ def resume(run: Run, task: Task) -> tuple[Learner, Progress]:
         UserError: the checkpoint is damaged, or the images are not the same.
     """
     learner = fresh(task)
-    if not task.world.is_first:
-        return learner, taken_over(learner, task.world)
-    progress = taken_up(run, learner, task)
-    hand_over(learner, progress, task.world)
-    return learner, progress
+    taken = taken_up(run, learner, task) if task.world.is_first else None
+    state = shared(taken, learner, task.world)
+    restore(learner, state)
+    return learner, state.progress
 
 
 def fresh(task: Task) -> Learner:
@@ -281,8 +283,8 @@ def fresh(task: Task) -> Learner:
     return task.learner()
 
 
-def taken_up(run: Run, learner: Learner, task: Task) -> Progress:
-    """The progress of the newest checkpoint, which the learner is given."""
+def taken_up(run: Run, learner: Learner, task: Task) -> Snapshot:
+    """The state in the newest checkpoint; that of the learner before there is one."""
     name, mark = task.data.path or "scikit-learn", task.data.fingerprint
     if mark != run.record.data.fingerprint:
         raise UserError(mistakes.DataChanged(None, name))
@@ -291,12 +293,16 @@ def taken_up(run: Run, learner: Learner, task: Task) -> Progress:
         if run.has_progress or task.recipe.init_from:
             reason = "it is missing, and the weights can be had from nowhere else"
             raise UserError(mistakes.BadCheckpoint(None, str(run.checkpoint_path), reason))
-        return Progress()
-    return load_checkpoint(found[0], learner, mark, name, task.fingerprint)
+        return snapshot(learner, Progress())
+    return read_checkpoint(found[0], learner, mark, name, task.fingerprint)
 
 
-def conclude(run: Run, learner: Learner, task: Task, outcome: Outcome) -> None:
-    """Writes weights, curves and the record. A finished run needs no checkpoint any more."""
+def conclude(run: Run, outcome: Outcome) -> None:
+    """Writes weights, curves and the record. A finished run needs no checkpoint any more.
+
+    The weights are those of the last checkpoint: where a loss was not finite, those at hand may
+    be what gave it.
+    """
     epochs = outcome.progress.epochs
     saved = checkpoints(run.checkpoint_path)
     record = replace(run.record, metrics=epochs[-1] if epochs else None)
@@ -307,12 +313,8 @@ def conclude(run: Run, learner: Learner, task: Task, outcome: Outcome) -> None:
             record = replace(record, state="interrupted", reason=None)
         case Stopped(_, reason):
             record = replace(record, state="stopped", reason=reason.fill(reason.title))
-            if saved:
-                # The weights at hand may be those that gave no finite loss.
-                mark = task.data.fingerprint
-                load_checkpoint(saved[0], learner, mark, "", task.fingerprint)
     if saved:
-        save_tensors(run.weights_path, learner.tested.state_dict())
+        save_tensors(run.weights_path, kept_weights(saved[0]))
     if epochs:
         title = f"{run.record.net} · held-out top-1 {epochs[-1].val_top1:.1%}"
         draw_curves(run.folder / "curves.png", title, epochs)
