@@ -303,7 +303,7 @@ def _classes(judged: Judged) -> list[Element]:
         for row, (score, counts) in enumerate(zip(judged.scores, judged.confusion, strict=True))
     ]
     table = element("table", header, *rows, class_="confusion")
-    return [element("p", told), element("div", table, class_="wide")]
+    return [element("p", told), element("div", table, class_="wide", tabindex="0")]
 
 
 def _hardest(scores: Sequence[ClassScore]) -> list[Element]:
@@ -362,7 +362,7 @@ def _recipe(settings: Sequence[Setting]) -> list[Element]:
         "As used. Marked: what departs from the defaults of vggc settings, which stand beside it."
     )
     table = element("table", header, *rows, class_="recipe")
-    return [element("p", told), element("div", table, class_="wide")]
+    return [element("p", told), element("div", table, class_="wide", tabindex="0")]
 
 
 def _net(layers: Table, findings: Findings) -> list[Element]:
@@ -389,7 +389,7 @@ def _table(table: Table, kind: str, *, total: bool = False) -> list[Element]:
         for index, cells in enumerate(table.rows)
     ]
     drawn = element("table", element("tr", *header), *rows, class_=kind)
-    return [element("div", drawn, class_="wide")]
+    return [element("div", drawn, class_="wide", tabindex="0")]
 
 
 # Facts
@@ -427,7 +427,7 @@ def _facts(findings: Findings) -> list[Element]:
     names = [element("li", name, class_="name") for name in named]
     more = len(record.classes) - len(named)
     return [
-        element("div", element("table", *rows, class_="facts"), class_="wide"),
+        element("div", element("table", *rows, class_="facts"), class_="wide", tabindex="0"),
         element(
             "details",
             element("summary", f"The names of the {len(record.classes):,} classes"),
