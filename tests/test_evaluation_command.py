@@ -19,7 +19,7 @@ from training_data import picture
 
 from vggc.data.parts import fingerprint
 from vggc.driver import Program, from_zoo
-from vggc.evaluate import Wishes, images_for, measure, plan, protocol_of
+from vggc.evaluate import Wishes, images_for, measure, plan, protocol_of, usual_batch
 from vggc.preprocessing import Preprocessing
 from vggc.recipe.train import TRAIN
 from vggc.source import Source
@@ -27,6 +27,7 @@ from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
 from vggc.train import DIGITS_RECIPE, anew, find
 from vggc.train import Wishes as TrainWishes
+from vggc.training.learner import Machine
 from vggc.training.run import Origin, Record, Run, write_run
 from vggc.weights import save, seeded
 
@@ -303,6 +304,13 @@ def test_a_mistake_is_explained_before_anything_is_computed(
     code, out, error = vggc_here(*arguments)
     assert (code, out) == (2, ""), error
     assert words in error
+
+
+def test_a_gpu_gets_larger_batches_of_small_images() -> None:
+    cpu, gpu = (Machine(device, "fp32") for device in ("cpu", "cuda"))
+    sizes = ((224, 224), (32, 32), (8, 8), (512, 512))
+    assert [usual_batch(cpu, size) for size in sizes] == [32, 32, 32, 32]
+    assert [usual_batch(gpu, size) for size in sizes] == [32, 1024, 1024, 32]
 
 
 # Predicting

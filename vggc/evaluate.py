@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -41,6 +42,10 @@ NAMED = 20
 """Images that could not be read and are named one by one; the others are only counted."""
 
 BATCH = 32
+"""Images that are computed at once where nobody says how many."""
+
+BATCH_PIXELS, LARGEST_BATCH = BATCH * 224 * 224, 1024
+"""On a GPU small images make larger batches, of so many pixels and at most so many images."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class Plan:
     entries: tuple[Entry, ...]
     machine: Machine
     world: World
-    batch: int
+    batch: int | None
     workers: int | None
 
     @property
@@ -113,10 +118,17 @@ class Plan:
                 entry.views,
                 self.machine,
                 device,
-                self.batch,
+                self.batch or usual_batch(self.machine, entry.run.record.input[1:]),
             )
             for entry in self.entries
         ]
+
+
+def usual_batch(machine: Machine, size: tuple[int, int]) -> int:
+    """How many images of a size (H, W) are computed at once where nobody says it."""
+    if machine.device == "cpu":
+        return BATCH
+    return max(BATCH, min(LARGEST_BATCH, BATCH_PIXELS // prod(size)))
 
 
 # Before
@@ -138,7 +150,7 @@ def plan(folders: Sequence[Path], wishes: Wishes, *, alone: bool = False) -> Pla
     machine = choose_machine(wishes.device or "auto", wishes.precision or "fp32")
     world = ALONE if alone else World.here()
     entries = tuple(entry(run, protocol) for run, protocol in zip(runs, protocols, strict=True))
-    return Plan(entries, machine, world, wishes.batch or BATCH, wishes.workers)
+    return Plan(entries, machine, world, wishes.batch, wishes.workers)
 
 
 def load_run(folder: Path) -> Run:

@@ -44,7 +44,7 @@ def protocol_options(command: Command) -> Command:
             type=click.IntRange(1, 65_536),
             metavar="N",
             help="Images of the input's size that are computed at once, or fewer larger ones."
-            f"  [default: {BATCH}]",
+            f"  [default: {BATCH}, of small ones on a GPU more]",
         ),
         click.option(
             "--device",
