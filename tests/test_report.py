@@ -39,10 +39,10 @@ from vggc.report.filters import MOST, drawn, first_filters
 from vggc.report.gather import Wishes, gather, told
 from vggc.report.html import element
 from vggc.report.images import thumbnail
-from vggc.report.metrics import read_metrics
 from vggc.report.page import STYLE, _classes, _duration, _percent
 from vggc.training.checkpoint import snapshot, write_checkpoint
 from vggc.training.judgement import Judgement, judge, worst
+from vggc.training.metrics import read_metrics
 from vggc.training.progress import Progress, Sums
 from vggc.training.run import Run, write_run
 from vggc.training.session import begin

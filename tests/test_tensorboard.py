@@ -11,8 +11,8 @@ from training_data import RECIPE, TINY, write_images
 
 from vggc.diagnostics import UserError
 from vggc.recipe.train import TRAIN
-from vggc.report.metrics import read_metrics
 from vggc.training import tensorboard
+from vggc.training.metrics import read_metrics
 from vggc.training.progress import Epoch, EpochDone, Progress, StepDone, Sums
 from vggc.training.schedules import learning_rate
 from vggc.training.tensorboard import board

@@ -67,11 +67,16 @@ def train(
     return proceed(run, learner, whole, Progress(), on_event, keeping)
 
 
-def go_on(folder: Path, count: int = 5, **more: tuple[str, ...]) -> Outcome:
+def go_on(
+    folder: Path,
+    count: int = 5,
+    on_event: Callable[[Event], None] = ignore,
+    **more: tuple[str, ...],
+) -> Outcome:
     run = Run.load(folder)
     rest = task(run.recipe, count, **more)
     learner, progress = resume(run, rest)
-    return proceed(run, learner, rest, progress, ignore, KEEP_ALL)
+    return proceed(run, learner, rest, progress, on_event, KEEP_ALL)
 
 
 def weights_of(folder: Path) -> str:
@@ -411,6 +416,13 @@ def test_tensors_of_another_net_are_refused(interrupted: Path) -> None:
         mistake, label = refused(lambda: go_on(interrupted))
         assert mistake is mistakes.BadCheckpoint
         assert reason in label
+
+
+def test_a_resumed_run_is_running_again(interrupted: Path) -> None:
+    states: set[str] = set()
+    go_on(interrupted, on_event=lambda event: states.add(Run.load(interrupted).record.state))
+    assert states == {"running"}
+    assert Run.load(interrupted).record.state == "finished"
 
 
 def test_a_lost_checkpoint_is_no_reason_to_begin_again(interrupted: Path) -> None:

@@ -335,7 +335,7 @@ def report(training: Training, outcome: Outcome, as_json: bool) -> None:
         )
     match outcome:
         case Finished():
-            console.status(f"Next: vggc compile {run.folder}")
+            console.status(f"Next: vggc report {run.folder}, vggc compile {run.folder}")
         case Interrupted():
             console.status(f"Saved. Go on with: vggc train --resume {run.folder}")
         case Stopped():

@@ -14,8 +14,8 @@ from vggc.driver import Program, load
 from vggc.passes.inference import drop_final_softmax
 from vggc.recipe.train import TRAIN, default_recipe
 from vggc.report.filters import Filters, drawn, first_filters
-from vggc.report.metrics import read_metrics
 from vggc.training import mistakes
+from vggc.training.metrics import read_metrics
 from vggc.training.progress import Epoch
 from vggc.training.run import Run
 from vggc.weights import Weights

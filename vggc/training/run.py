@@ -10,11 +10,8 @@ checkpoint/           only while there is something to go on with
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -215,16 +212,3 @@ def write_run(folder: Path, record: Record) -> None:
         UserError: it cannot be written.
     """
     write_record(folder / "run.json", record)
-
-
-def write_metrics(folder: Path, epochs: Sequence[Epoch]) -> None:
-    """Writes `metrics.csv`: a header and one row an epoch.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    text = io.StringIO()
-    table = csv.DictWriter(text, [f.name for f in fields(Epoch)], lineterminator="\n")
-    table.writeheader()
-    table.writerows(asdict(epoch) for epoch in epochs)
-    write_text(folder / "metrics.csv", text.getvalue())

@@ -45,6 +45,7 @@ from vggc.training.curves import draw_curves
 from vggc.training.initialise import initialise
 from vggc.training.learner import Learner, Machine
 from vggc.training.loop import Saving, Watching, fit
+from vggc.training.metrics import write_metrics
 from vggc.training.parallel import ALONE, World
 from vggc.training.progress import (
     Event,
@@ -60,7 +61,6 @@ from vggc.training.run import (
     Record,
     Run,
     new_folder,
-    write_metrics,
     write_run,
     write_text,
 )
@@ -203,6 +203,9 @@ def proceed(
     Raises:
         UserError: a file cannot be read or written.
     """
+    if task.world.is_first and run.record.state != "running":
+        run = replace(run, record=replace(run.record, state="running", reason=None))
+        write_run(run.folder, run.record)
     with Interrupts() as interrupts, writer(run, task, keeping) as checkpoint_writer:
 
         def write(progress: Progress, is_last: bool) -> None:

@@ -1,19 +1,35 @@
-"""The table of epochs, read back."""
+"""The table of epochs: written, and read back."""
 
 from __future__ import annotations
 
 import csv
-from dataclasses import astuple, fields
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
 
 from vggc.diagnostics import UserError
 from vggc.records import MAX_BYTES, MalformedError, from_json
 from vggc.training import mistakes
 from vggc.training.progress import Epoch
+from vggc.training.run import write_text
 
 NAME = "metrics.csv"
 MOST = 1e30
 """No loss, rate or time is beyond it."""
+
+
+def write_metrics(folder: Path, epochs: Sequence[Epoch]) -> None:
+    """Writes the table: a header and one row an epoch.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    text = io.StringIO()
+    table = csv.DictWriter(text, [f.name for f in fields(Epoch)], lineterminator="\n")
+    table.writeheader()
+    table.writerows(asdict(epoch) for epoch in epochs)
+    write_text(folder / NAME, text.getvalue())
 
 
 def read_metrics(folder: Path) -> tuple[Epoch, ...]:
