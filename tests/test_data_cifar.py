@@ -147,10 +147,15 @@ def test_archives_that_are_not_what_they_should_be(tmp_path: Path) -> None:
     assert "damaged" in refused(path).reason
     path.write_bytes(gzip.compress(b"no tar" * 200))
     assert "it is no tar" in refused(path).reason
-    write_archive(path, files)
-    assert "holds none of cifar-10-batches-bin/, cifar-100-binary/" in refused(path).reason
     write_archive(path, inside(TEN, files), tarfile.SYMTYPE)
     assert "is a link" in refused(path).reason
+
+
+def test_another_archive_is_taken_for_a_compressed_shard(tmp_path: Path) -> None:
+    write_archive(tmp_path / "a.tar.gz", files_of(TEN))
+    with pytest.raises(UserError) as error:
+        find_images(tmp_path / "a.tar.gz", 0)
+    assert isinstance(error.value.diagnostics[0], mistakes.CompressedShard)
 
 
 def test_an_archive_that_unpacks_to_too_much_is_refused(

@@ -142,7 +142,11 @@ def content_of(path: Path, most: int) -> bytes:
 
 
 def unpacked(archive: Path) -> tuple[Layout, dict[str, bytes]]:
-    """Which version an archive holds, and its files by name."""
+    """Which version an archive holds, and its files by name.
+
+    Raises:
+        UserError: it is damaged, or another archive.
+    """
     files: dict[str, bytes] = {}
     wanted = {f"{layout.folder}/{name}": layout for layout in LAYOUTS for name in layout.files}
     found: Layout | None = None
@@ -164,8 +168,7 @@ def unpacked(archive: Path) -> tuple[Layout, dict[str, bytes]]:
                 raise UserError(mistakes.BadCifar(None, str(archive), f"{name} {fault}"))
             files[name] = source.read(member.size)
     if found is None:
-        reason = f"it holds none of {', '.join(layout.folder + '/' for layout in LAYOUTS)}"
-        raise UserError(mistakes.BadCifar(None, str(archive), reason))
+        raise UserError(mistakes.CompressedShard(None, str(archive)))
     return found, files
 
 

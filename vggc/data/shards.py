@@ -105,9 +105,9 @@ def read_shards(place: str, shards: Sequence[str], known: Sequence[str] | None =
         UserError: there is a shard that cannot be read, or a label that is none of the classes.
     """
     places = [local(shard) for shard in shards]
-    listed = listed_classes(places[0])
     with ThreadPoolExecutor(8) as threads:
         found = [*threads.map(shard_at, places)]
+        listed = listed_classes(places[0])
         indices = [*threads.map(index_of, found)]
     check_samples(place, found, indices)
     labels = [*dict.fromkeys(label for index in indices for label in index.labels)]
