@@ -8,15 +8,19 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from PIL import Image
 from training_data import picture
 
+from vggc.cli import cli
 from vggc.data.parts import fingerprint
 from vggc.driver import Program, from_zoo
 from vggc.evaluate import Wishes, images_for, measure, plan, protocol_of, usual_batch
@@ -181,6 +185,30 @@ def test_broken_images_are_left_out_named_and_counted(folder: Path, vggc_here: H
     assert "  skipped red/broken00.jpg: not an image\n" in error
     assert error.count("  skipped ") == 20
     assert "  … and 5 more\n25 broken images left out.\n" in error
+
+
+def test_images_in_shards_are_tested_on_where_they_lie(folder: Path, vggc_here: Here) -> None:
+    """All of those that a pattern names; of a folder the held-out ones."""
+    (folder / "shards").mkdir()
+    for part, count in (("train", 4), ("val", 2)):
+        for shard in range(2):
+            with tarfile.open(folder / "shards" / f"{part}-{shard}.tar", "w") as tar:
+                for number, name in enumerate(CLASSES * count):
+                    path = folder / "images" / name / f"{number // len(CLASSES)}.png"
+                    tar.add(path, f"{number}.png")
+                    label = tarfile.TarInfo(f"{number}.cls")
+                    label.size = len(name)
+                    tar.addfile(label, BytesIO(name.encode()))
+    with tarfile.open(folder / "shards" / "val-0.tar", "a") as tar:
+        tar.add(folder / "images" / "red" / "0.png", "nameless.png")
+    found = []
+    for place in ("shards", "shards/val-{0..1}.tar", "shards/train-1.tar"):
+        code, out, error = vggc_here("eval", "one", "--data", place, "--json")
+        assert code == 0, error
+        result = json.loads(out)
+        found.append((result["images"], result["skipped"], result["runs"][0]["top1_error"]))
+    assert found[0] == found[1] == (24, 1, found[0][2])
+    assert found[2][:2] == (24, 0)
 
 
 def test_what_a_test_block_fuses_is_told(folder: Path, vggc_here: Here) -> None:
@@ -382,6 +410,17 @@ def test_what_an_artifact_cannot_do_is_refused_by_name(
     flag = options[0].replace("--no-flip", "--flip")
     assert f"error: `{flag}` cannot be had from an artifact\n" in error
     assert "vggc predict" in vggc_here("eval", "artifact")[2]
+
+
+def test_every_command_of_the_page_on_testing_can_be_given() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "testing.md").read_text("utf-8")
+    lines = re.findall(r"(?m)^    (?:\$ )?(?:torchrun .* -m )?vggc (eval|predict) (.*)$", page)
+    assert {name for name, _ in lines} == {"eval", "predict"}
+    assert len(lines) >= 7
+    for name, arguments in lines:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        command.make_context(name, arguments.split())  # refuses what it does not know
 
 
 # Several processes
