@@ -350,6 +350,28 @@ def test_a_tar_that_lies_is_refused(tmp_path: Path, content: bytes, words: str) 
     assert re.search(words, found.reason), found.reason
 
 
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+def test_a_sparse_file_is_no_picture_and_hides_none(tmp_path: Path, form: str) -> None:
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    for name, content in [file for label in range(3) for file in sample(label, 1)]:
+        (folder / name).write_bytes(content)
+    (folder / "1000.cls").write_text("0")
+    with (folder / "1000.png").open("wb") as file:
+        # So many pieces that an old header has to go on in blocks of its own.
+        for piece in range(40):
+            file.seek(piece * 100_000)
+            file.write(b"x")
+    command = ["tar", "--sort=name", "--sparse", f"--format={form}", "-cf", "../0.tar", "."]
+    subprocess.run(command, cwd=folder, check=True)
+    images = find_images(tmp_path / "0.tar", 0, tmp_path / "0.tar")
+    ((key, reason),) = {(skipped.name, skipped.reason) for skipped in images.skipped}
+    assert reason == "its .png is a sparse file"
+    assert "1000" in key
+    assert names(images.train) == ["0.tar/0001.png", "0.tar/1001.png", "0.tar/2001.png"]
+    assert len(pictures(images.train)) == 3
+
+
 @pytest.mark.parametrize("magic", [b"\x1f\x8b\x08", b"BZh9", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"])
 def test_a_compressed_tar_is_refused_whatever_it_is_called(tmp_path: Path, magic: bytes) -> None:
     (tmp_path / "plain").mkdir()

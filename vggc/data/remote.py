@@ -47,10 +47,12 @@ def read_ranges(
     if not urls:
         return []
     try:
+        paths = {url: filesystem(url)[1] for url in {*urls}}
         files, _ = filesystem(urls[0])
-        paths = [files._strip_protocol(url) for url in urls]
         ends = [start + size for start, size in zip(starts, sizes, strict=True)]
-        found: list[bytes | Exception] = files.cat_ranges(paths, [*starts], ends, on_error="return")
+        found: list[bytes | Exception] = files.cat_ranges(
+            [paths[url] for url in urls], [*starts], ends, on_error="return"
+        )
     except Exception as fault:  # a network has many ways to fail
         return [fault] * len(urls)
     return found

@@ -30,7 +30,7 @@ from vggc.files import cache_folder, locked
 from vggc.preprocessing import BrokenImageError, Pixels, pixels_of, resize
 from vggc.records import MalformedError, read_record, write_record
 
-CHUNK = 1024
+CHUNK = 128
 """Pictures that are fetched at a time, so that memory stays bounded."""
 
 Doubles: TypeAlias = npt.NDArray[np.float64]

@@ -126,7 +126,8 @@ def members(source: Forwards) -> Iterator[Member]:
         if kind == SPARSE:
             pass_over_sparse_map(source, header)
         size = 0 if kind in EMPTY else decimal(told["size"]) if "size" in told else size
-        name, end = told.get("path") or name_of(header), padded(source.position + size)
+        name = told.get("GNU.sparse.name") or told.get("path") or name_of(header)
+        end = padded(source.position + size)
         if source.total is not None and end > source.total:
             raise TarError(f"`{name}` ends at byte {end:,}, and the file at {source.total:,}")
         is_sparse = kind == SPARSE or any(key.startswith("GNU.sparse") for key in told)
