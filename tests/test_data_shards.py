@@ -25,7 +25,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from training_data import TINY, picture, write_images
 
-from vggc.data import mistakes, shard_index, tar
+from vggc.data import mistakes, remote, shard_index, tar
 from vggc.data.find import find_images
 from vggc.data.loader import TrainBatches, load
 from vggc.data.order import Order, Share
@@ -610,6 +610,27 @@ def test_worker_processes_read_from_a_server(server: tuple[str, type[Server]]) -
     assert all(torch.equal(a.images, b.images) for a, b in zip(one, two, strict=True))
     assert sum(len(batch.images) for batch in two) == len(data.train)
     assert not [lost for batch in two for lost in batch.lost]
+
+
+def test_a_network_that_fails_for_a_while_loses_nothing(
+    memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "PAUSES", (0.0, 0.0))
+    images = find_images(f"{memory}/train-{{0..2}}.tar", 0)
+    whole, failures = type(fsspec.filesystem("memory")).cat_file, iter([True, True, True, False])
+
+    def flaky(self: object, path: str, start: int, end: int) -> bytes:
+        if path.endswith("train-1.tar") and next(failures, False):
+            raise ConnectionResetError(104, "Connection reset by peer")
+        return bytes(whole(self, path, start, end))
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "cat_file", flaky)
+    assert len(pictures(images.train)) == len(images.train)
+    failures = iter([True] * 99)
+    found = images.train.fetch(np.arange(len(images.train)))
+    lost = [str(content) for content in found if isinstance(content, BrokenImageError)]
+    assert {*lost} == {"Connection reset by peer"}
+    assert len(lost) < len(found)
 
 
 def test_a_server_that_sends_all_when_asked_for_a_part(server: tuple[str, type[Server]]) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from vggc.data import mistakes
 from vggc.diagnostics import UserError
+
+PAUSES = (0.5, 2.0, 8.0)
+"""Seconds before a server that failed is asked again."""
 
 
 def is_url(place: str) -> bool:
@@ -42,20 +46,39 @@ def read_ranges(
     urls: Sequence[str], starts: Sequence[int], sizes: Sequence[int]
 ) -> list[bytes | Exception]:
     """So many bytes from each start on in each of these files, all asked for at once; or why
-    there are none.
+    there are none, after the network has had some time to recover.
     """
-    if not urls:
-        return []
+    found: list[bytes | Exception] = [b""] * len(urls)
+    wanted = [*range(len(urls))]
+    for pause in (0.0, *PAUSES):
+        if not wanted:
+            break
+        time.sleep(pause)
+        answers = ask([(urls[i], starts[i], starts[i] + sizes[i]) for i in wanted])
+        for index, answer in zip(wanted, answers, strict=True):
+            found[index] = answer
+        wanted = [index for index in wanted if may_recover(found[index])]
+    return found
+
+
+def ask(ranges: Sequence[tuple[str, int, int]]) -> list[bytes | Exception]:
+    """The bytes of these ranges: a file, its first byte, and the one behind its last."""
+    urls, starts, ends = ([*column] for column in zip(*ranges, strict=True))
     try:
         paths = {url: filesystem(url)[1] for url in {*urls}}
         files, _ = filesystem(urls[0])
-        ends = [start + size for start, size in zip(starts, sizes, strict=True)]
         found: list[bytes | Exception] = files.cat_ranges(
-            [paths[url] for url in urls], [*starts], ends, on_error="return"
+            [paths[url] for url in urls], starts, ends, on_error="return"
         )
     except Exception as fault:  # a network has many ways to fail
         return [fault] * len(urls)
     return found
+
+
+def may_recover(answer: bytes | Exception) -> bool:
+    """Whether the same question may have another answer later."""
+    final = (FileNotFoundError, PermissionError)
+    return isinstance(answer, Exception) and not isinstance(answer, final)
 
 
 def reason_of(fault: BaseException) -> str:
