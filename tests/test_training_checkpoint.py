@@ -38,7 +38,7 @@ from vggc.training.progress import (
     Progress,
     Stopped,
 )
-from vggc.training.run import Record, Run, new_folder, newest_run
+from vggc.training.run import Record, Run, newest_run, place_for
 from vggc.training.session import Keeping, Task, begin, fresh, proceed, resume
 from vggc.values import WrongValue
 
@@ -532,16 +532,18 @@ def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "full/x").touch()
     for name in ("full", "full/x"):
         path = Path(name)
-        assert refused(lambda path=path: new_folder(path, "n", NOW))[0] is Taken
-    assert str(new_folder(None, "n", NOW)) == "runs/n-20260102-030405"
-    assert str(new_folder(None, "n", NOW)) == "runs/n-20260102-030405-2"
+        assert refused(lambda path=path: place_for(path, "n", NOW))[0] is Taken
+    for name in ("n-20260102-030405", "n-20260102-030405-2", "n-20260102-030405-3"):
+        assert place_for(None, "n", NOW) == Path("runs") / name
+        (Path("runs") / name).mkdir(parents=True)
 
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "x.json"
     assert refused(lambda: write_record(path, Progress()))[0] is CannotWrite
-    assert refused(lambda: new_folder(path, "n", NOW))[0] is CannotWrite
+    whole = task()
+    assert refused(lambda: begin(whole, whole.learner(), path, NOW))[0] is CannotWrite
 
 
 def test_records_take_exactly_their_types() -> None:

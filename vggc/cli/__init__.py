@@ -25,6 +25,7 @@ COMMANDS = {
     "report": "Show a run as a page: curves, errors, filters, recipe.",
     "eval": "Test trained nets: top-1 and top-5 error.",
     "predict": "Tell the classes of images.",
+    "reproduce": "Make the paper's tables of results anew.",
     "tune": "Measure which kernels are the fastest, for compile to choose.",
     "compile": "Compile a net to an artifact that runs without PyTorch.",
     "run": "Run an artifact on an image.",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from vggc.diagnostics import UserError
-from vggc.files import CannotWrite, refuse_full, replacing
+from vggc.files import refuse_full, replacing
 from vggc.ir.ops import Shape
 from vggc.preprocessing import IMAGE_CHANNELS, Preprocessing
 from vggc.recipe.edit import unflatten
@@ -171,18 +171,14 @@ def newest_run(folder: Path) -> Run:
     return newest
 
 
-def new_folder(out: Path | None, net: str, now: datetime) -> Path:
-    """Makes the folder of a new run: `out`, or one under `runs/` with the net's name and time.
+def place_for(out: Path | None, net: str, now: datetime) -> Path:
+    """Where a new run is made: `out`, or a folder under `runs/` with the net's name and time.
 
     Raises:
-        UserError: `out` is there and not an empty folder, or the folder cannot be made.
+        UserError: `out` is there and not an empty folder.
     """
     folder = out or unused(RUNS / f"{net}-{now:%Y%m%d-%H%M%S}")
     refuse_full(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise UserError(CannotWrite(None, str(folder), fault.strerror or str(fault))) from None
     return folder
 
 

@@ -26,6 +26,7 @@ from vggc.data.order import Order
 from vggc.data.prepare import Data
 from vggc.data.remote import absolute
 from vggc.diagnostics import UserError
+from vggc.files import new_folder
 from vggc.recipe.train import TRAIN, Recipe
 from vggc.training import mistakes
 from vggc.training.augment import Augmentation, Normaliser
@@ -60,7 +61,7 @@ from vggc.training.run import (
     Origin,
     Record,
     Run,
-    new_folder,
+    place_for,
     write_run,
     write_text,
 )
@@ -136,20 +137,21 @@ class Keeping:
 
 
 def begin(task: Task, learner: Learner, out: Path | None, now: datetime) -> Run:
-    """Makes the folder of a new run of a fresh learner.
+    """Makes the folder of a new run of a fresh learner; it is there whole or not at all.
 
     First weights that the seed does not give are its first checkpoint.
 
     Raises:
         UserError: `out` is there and not an empty folder, or a file cannot be written.
     """
-    folder = new_folder(out, task.net, now)
-    run = Run(folder, record_of(task, now))
-    write_text(run.net_path, task.net_text)
-    write_run(folder, run.record)
-    if task.first:
-        mark, start = task.data.fingerprint, snapshot(learner, Progress())
-        write_checkpoint(run.checkpoint_path, start, mark, task.fingerprint)
+    run = Run(place_for(out, task.net, now), record_of(task, now))
+    with new_folder(run.folder) as part:
+        begun = Run(part, run.record)
+        write_text(begun.net_path, task.net_text)
+        write_run(part, run.record)
+        if task.first:
+            mark, start = task.data.fingerprint, snapshot(learner, Progress())
+            write_checkpoint(begun.checkpoint_path, start, mark, task.fingerprint)
     return run
 
 

@@ -1,0 +1,230 @@
+"""The paper's tables: what they ask for, how they are laid out, and that they can be made."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from training_data import picture
+
+from vggc.cli import cli
+from vggc.diagnostics import Diagnostic, UserError, render
+from vggc.driver import load
+from vggc.recipe.edit import override_blocks
+from vggc.recipe.train import OneCycle, read_recipe
+from vggc.reproduce import mistakes
+from vggc.reproduce.layout import laid, parameters
+from vggc.reproduce.setting import PAPER, SMALL, Setting
+from vggc.reproduce.study import RECORD, Error, Record, opened
+from vggc.reproduce.tables import (
+    JITTER,
+    NETS,
+    S256,
+    S384,
+    TABLES,
+    Trained,
+    also_random,
+    trainings,
+)
+
+FOLDER = Path(__file__).parent / "diagnostics" / "reproduce"
+FRESH = Record(1, "small", "/images", None, 10, 0, {})
+
+
+def test_table3_takes_each_net_as_the_paper_trained_it() -> None:
+    names = [net.name for net in trainings(TABLES["table3"])]
+    assert names == [
+        "vgg11-256-random",
+        "vgg11_lrn-256-random",
+        "vgg13-256-from-A",
+        *(
+            f"{net}-{scale}-from-A"
+            for net in ("vgg16_1x1", "vgg16", "vgg19")
+            for scale in ("256", "384", "256-512")
+        ),
+    ]
+    both = [net.name for net in trainings(also_random(TABLES["table3"]))]
+    added = {f"{net}-256-random" for net in ("vgg13", "vgg16_1x1", "vgg16", "vgg19")}
+    assert {*both} - {*names} == added
+
+
+def test_the_other_tables_take_no_net_that_table3_does_not() -> None:
+    there = {*trainings(TABLES["table3"])}
+    for lines in TABLES.values():
+        assert {*trainings(lines)} <= there
+    assert [len(lines) for lines in TABLES.values()] == [12, 10, 6, 3]
+
+
+def test_what_a_net_begins_with_comes_before_it() -> None:
+    order = trainings(TABLES["table6"])
+    assert all(net.before is None or order.index(net.before) < order.index(net) for net in order)
+    jittered = Trained("E", JITTER, "from A")
+    assert jittered.before == Trained("E", S384, "from A")
+    assert Trained("E", S384, "from A").before == Trained("E", S256, "from A")
+    assert Trained("E", S256, "from A").before == Trained("A", S256, "random")
+    assert Trained("E", S256, "random").before is None
+
+
+@pytest.mark.parametrize("setting", [PAPER, SMALL])
+@pytest.mark.parametrize("column", NETS)
+def test_every_training_is_one_that_its_net_can_have(column: str, setting: Setting) -> None:
+    for scales in (S256, S384, JITTER):
+        for start in ("random", "from A"):
+            net = Trained(column, scales, start)
+            program = load(setting.spec(column))
+            changes = [*setting.recipe(net), "crop=off"]
+            (block,) = [b for b in override_blocks(program.net.blocks, changes) if b.key == "train"]
+            recipe = read_recipe(block, program.graph if setting is PAPER else None)
+            assert recipe.scale == setting.scales(scales)
+            assert (recipe.init_from is not None) == (net.before is not None)
+            assert recipe.optimiser.lr == setting.lr / (1 if scales == S256 else 10)
+
+
+def test_small_is_a_seventh() -> None:
+    assert SMALL.input == (32, 32)
+    assert [SMALL.length(n) for n in (224, 256, 288, 384, 512)] == [32, 36, 41, 54, 73]
+    recipe = SMALL.recipe(Trained("D", S256, "random"))
+    assert "schedule=one-cycle" in recipe
+    assert OneCycle.example.startswith("one-cycle")
+    assert SMALL.spec("D") == "vgg16(width=0.25)"
+    # A grid of 5×5 crops has room at the smallest scale.
+    assert SMALL.length(256) - SMALL.length(224) >= 4
+
+
+def test_a_table_has_our_numbers_beside_the_papers(tmp_path: Path) -> None:
+    lines = TABLES["table6"]
+    study = opened(tmp_path / "x", FRESH)
+    assert study.error(lines[0]) is None
+    study = study.with_error(lines[0], Error(20.04, 3.0, 400))
+    assert opened(tmp_path / "x", FRESH).error(lines[0]) == Error(20.04, 3.0, 400)
+    text = laid("table6", lines, study, "vggc reproduce table6").markdown()
+    assert "| D + E | [36;73] | 36, 54, 73 | from A | dense | 20.04 | 3.00 | 24.0 | 7.1 |" in text
+    assert "| multi-crop & dense | – | – | 23.7 | 6.8 |" in text
+    assert "Errors on 400 images." in text
+    assert "`vggc reproduce table6`" in text
+
+
+def test_table2_counts_parameters() -> None:
+    rows = {row[0]: row[2:] for row in parameters().rows}
+    assert rows["D"] == ("138,357,544", "138.4", "138")
+    assert rows["E"] == ("143,667,240", "143.7", "144")
+    result = CliRunner().invoke(cli, ["reproduce", "table2", "--json"])
+    assert result.exit_code == 0
+    assert len(json.loads(result.stdout)["rows"]) == 6
+
+
+# Mistakes
+
+
+def samples() -> list[Diagnostic]:
+    """One of each."""
+    return [
+        mistakes.NotAStudy(None, "reproduced", "reproduce.json is not JSON"),
+        mistakes.BegunOtherwise(None, "reproduced", "seed", "0", "1"),
+        mistakes.NoData(None, "table3"),
+        mistakes.UnknownColumn(None, "table4", "F", "did you mean `E`?"),
+        mistakes.OneProcessOnly(None, 4),
+    ]
+
+
+@pytest.mark.parametrize("mistake", samples(), ids=lambda mistake: type(mistake).__name__)
+def test_the_message_of_a_mistake_is_exactly_this(mistake: Diagnostic) -> None:
+    text = render(mistake) + "\n"
+    golden = FOLDER / f"{type(mistake).__name__}.err"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(text, "utf-8")
+    assert text == golden.read_text("utf-8")
+
+
+def test_no_mistake_is_without_a_golden() -> None:
+    kinds = {
+        kind
+        for kind in vars(mistakes).values()
+        if isinstance(kind, type) and issubclass(kind, Diagnostic) and kind is not Diagnostic
+    }
+    assert kinds == {type(mistake) for mistake in samples()}
+    assert {kind.__name__ for kind in kinds} == {path.stem for path in FOLDER.glob("*.err")}
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/x").touch()
+    with pytest.raises(UserError, match="exists already"):
+        opened(tmp_path / "full", FRESH)
+    opened(tmp_path / "x", FRESH)
+    for changed in (
+        Record(1, "paper", "/images", None, 10, 0, {}),
+        Record(1, "small", "/b", None, 10, 0, {}),
+    ):
+        with pytest.raises(UserError, match="were begun with another"):
+            opened(tmp_path / "x", changed)
+    (tmp_path / "x" / RECORD).write_text("{")
+    with pytest.raises(UserError, match="does not hold tables"):
+        opened(tmp_path / "x", FRESH)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mistake"),
+    [
+        (["table3"], mistakes.NoData),
+        (["table3", "--data", "x", "--nets", "A,F"], mistakes.UnknownColumn),
+        (["table4", "--data", "x", "--nets", "A"], mistakes.UnknownColumn),
+    ],
+)
+def test_what_cannot_be_made_is_refused_before_anything_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], mistake: type
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, ["reproduce", *arguments])
+    assert isinstance(result.exception, UserError)
+    assert isinstance(result.exception.diagnostics[0], mistake)
+    assert not [*tmp_path.iterdir()]
+
+
+# Made
+
+
+def small_images(folder: Path) -> None:
+    for part, first, count in (("train", 0, 60), ("val", 100, 6)):
+        for label, name in enumerate(("a", "b", "c")):
+            (folder / part / name).mkdir(parents=True)
+            for index in range(first, first + count):
+                image = Image.fromarray(picture(label, index, 40, 36))
+                image.save(folder / part / name / f"{index}.png")
+
+
+@pytest.mark.slow
+def test_a_table_is_made_goes_on_after_an_interrupt_and_is_not_made_twice(tmp_path: Path) -> None:
+    small_images(tmp_path / "images")
+    command = [sys.executable, "-m", "vggc", "reproduce", "table3", "--data", "images"]
+    command += ["--small", "--nets", "A,B", "--epochs", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    where = {"cwd": tmp_path, "env": environment}
+    started = subprocess.Popen([*command, "--out", "x"], stderr=subprocess.DEVNULL, **where)
+    second = tmp_path / "x/runs/vgg13-256-from-A/run.json"
+    for _ in range(600):
+        if second.exists():
+            break
+        assert started.poll() is None
+        time.sleep(0.1)
+    started.send_signal(signal.SIGINT)
+    assert started.wait(60) in (130, 0)
+    done = subprocess.run([*command, "--out", "x"], capture_output=True, text=True, **where)
+    assert done.returncode == 0, done.stderr
+    whole = subprocess.run([*command, "--out", "y"], capture_output=True, text=True, **where)
+    tables = [(tmp_path / name / "table3.md").read_text() for name in "xy"]
+    assert tables[0].replace("--out x", "") == tables[1].replace("--out y", "")
+    assert "vgg11-256-random" not in done.stderr  # it was done before
+    assert "–" not in tables[0].split("\n\n")[1]
+    assert whole.stdout.replace("--out y", "") == done.stdout.replace("--out x", "")
+    again = subprocess.run([*command, "--out", "x"], capture_output=True, text=True, **where)
+    assert (again.returncode, again.stderr) == (0, "")

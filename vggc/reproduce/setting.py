@@ -1,0 +1,79 @@
+"""At which size the paper's tables are done: as in the paper, or small."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vggc.driver import load
+from vggc.recipe.layer_names import with_weights
+from vggc.reproduce.tables import LAYERS_OF_A, NETS, S256, Scales, Trained
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How large everything is, beside the paper.
+
+    Lengths are the paper's over `shrink`, the nets `width` times as wide. `changes` are those of
+    every recipe, `epochs` and `lr` of trainings from scratch; a net that begins with its own
+    weights at the scale before is tuned for `tuning` of the epochs, at a tenth of the rate.
+    """
+
+    name: str
+    shrink: int
+    width: float
+    epochs: int
+    lr: float
+    batch: int
+    tuning: float
+    changes: tuple[str, ...] = ()
+
+    def length(self, pixels: int) -> int:
+        """What a length in the paper is here: 36 for 256 where all is a seventh."""
+        return pixels // self.shrink
+
+    def scales(self, scales: Scales) -> Scales:
+        low, high = map(self.length, scales)
+        return low, high
+
+    @property
+    def input(self) -> tuple[int, int]:
+        return self.length(224), self.length(224)
+
+    def spec(self, column: str) -> str:
+        """A column of table 1 as `load` takes it."""
+        name = NETS[column]
+        return name if self.width == 1 else f"{name}(width={self.width:g})"
+
+    def recipe(self, net: Trained) -> tuple[str, ...]:
+        """What a training changes in its net's recipe."""
+        low, high = self.scales(net.scales)
+        scale = str(low) if low == high else f"{low}..{high}"
+        tunes = net.scales != S256
+        epochs = max(1, round(self.epochs * self.tuning)) if tunes else self.epochs
+        lr = self.lr / 10 if tunes else self.lr
+        changes = [f"scale={scale}", f"epochs={epochs}", f"lr={lr:g}", f"batch={self.batch}"]
+        changes += self.changes
+        if net.before:
+            layers = all_layers(net.column) if tunes else LAYERS_OF_A
+            changes += [f"init-from={NETS[net.before.column]}", f"init-from.layers={layers}"]
+        return tuple(changes)
+
+
+def all_layers(column: str) -> str:
+    """All layers of a net, from first to last."""
+    first, *_, last = with_weights(load(NETS[column]).graph)
+    return f"{first}..{last}"
+
+
+PAPER = Setting("paper", shrink=1, width=1, epochs=74, lr=0.01, batch=256, tuning=1)
+SMALL = Setting(
+    "small",
+    shrink=7,
+    width=0.25,
+    epochs=10,
+    lr=0.05,
+    batch=128,
+    tuning=0.3,
+    changes=("schedule=one-cycle", "init=he", "clip=1"),
+)
+"""On 32×32 images, in hours on two processors."""

@@ -1,0 +1,116 @@
+"""A table of the paper as a grid of runs in a folder: what is done, and what is left to do.
+
+reproduce.json     a `Record`: how the runs were made, and the errors measured so far
+runs/NAME          the runs of the trainings, shared by all tables
+table3.md          the tables, as they are so far
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from vggc.diagnostics import UserError
+from vggc.files import refuse_full
+from vggc.records import MalformedError, read_record, write_record
+from vggc.reproduce import mistakes
+from vggc.reproduce.setting import PAPER, SMALL, Setting
+from vggc.reproduce.tables import Line, Trained
+from vggc.training.run import Run
+
+RECORD = "reproduce.json"
+SETTINGS = {setting.name: setting for setting in (PAPER, SMALL)}
+
+
+@dataclass(frozen=True)
+class Error:
+    """Top-1 and top-5 error in % of so many images."""
+
+    top1: float
+    top5: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """What `reproduce.json` holds. `errors` are those of lines by their `key`."""
+
+    format: Literal[1]
+    setting: Literal["paper", "small"]
+    data: str
+    val: str | None
+    epochs: int
+    seed: int
+    errors: dict[str, Error]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs and results in a folder."""
+
+    folder: Path
+    record: Record
+
+    @property
+    def setting(self) -> Setting:
+        return replace(SETTINGS[self.record.setting], epochs=self.record.epochs)
+
+    def run_folder(self, net: Trained) -> Path:
+        return self.folder / "runs" / net.name
+
+    def run_of(self, net: Trained) -> Run | None:
+        """The run of a training, as far as it has come; None before it has begun."""
+        folder = self.run_folder(net)
+        return Run.load(folder) if (folder / "run.json").exists() else None
+
+    def failure(self, net: Trained) -> str | None:
+        """Why a training, or one before it, was stopped."""
+        run = self.run_of(net)
+        if run and run.record.state == "stopped":
+            return f"{net.name}: {run.record.reason}"
+        return self.failure(net.before) if net.before else None
+
+    def error(self, line: Line) -> Error | None:
+        """What was measured of a line."""
+        return self.record.errors.get(key(line))
+
+    def with_error(self, line: Line, error: Error) -> Study:
+        """The study that knows the errors of a line, also on disk.
+
+        Raises:
+            UserError: that cannot be written.
+        """
+        record = replace(self.record, errors={**self.record.errors, key(line): error})
+        write_record(self.folder / RECORD, record)
+        return Study(self.folder, record)
+
+
+def key(line: Line) -> str:
+    """Names what a line is measured of."""
+    tests = ",".join(map(str, line.tests))
+    return f"{'+'.join(net.name for net in line.nets)} {line.way} {tests}"
+
+
+def opened(folder: Path, wanted: Record) -> Study:
+    """The study in a folder: a new one, or that which was begun there the same way.
+
+    Raises:
+        UserError: the folder holds something else, or cannot be written.
+    """
+    path = folder / RECORD
+    if not path.exists():
+        refuse_full(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_record(path, wanted)
+        return Study(folder, wanted)
+    try:
+        record = read_record(path, Record)
+    except MalformedError as fault:
+        raise UserError(mistakes.NotAStudy(None, str(folder), str(fault))) from None
+    for name in ("setting", "data", "val", "epochs", "seed"):
+        before, now = getattr(record, name), getattr(wanted, name)
+        if before != now:
+            shown = str(folder), name, str(before), str(now)
+            raise UserError(mistakes.BegunOtherwise(None, *shown))
+    return Study(folder, record)
