@@ -36,7 +36,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vggc import __version__
 from vggc.data.find import find_images
-from vggc.data.loader import TrainBatches, load
+from vggc.data.loader import TrainBatches, load, num_workers
 from vggc.data.order import Order, Share
 from vggc.data.prepare import ROOM, Data, prepare
 from vggc.files import replacing
@@ -234,7 +234,9 @@ def timed(case: Case, folder: Path, arguments: argparse.Namespace) -> Row:
     options = case, arguments.batch, arguments.workers
     epochs = {PEER: plain_epoch(data, *options), OURS: vggc_epoch(data, *options)}
     if kept.train.kept is not None:
-        epochs[KEPT] = vggc_epoch(kept, *options)
+        # As a training does, which makes the batches itself where that is hardly any work.
+        workers = min(arguments.workers, num_workers(kept.train))
+        epochs[KEPT] = vggc_epoch(kept, case, arguments.batch, workers)
     check(data, case, epochs)
     row = Row(case, {name: [] for name in epochs})
     for _ in range(arguments.rounds):

@@ -20,6 +20,7 @@ from vggc.preprocessing import (
     BrokenImageError,
     Pixels,
     centre,
+    crop,
     decode,
     pixels_of,
     resize,
@@ -93,12 +94,16 @@ class Framing:
         `top` and `left` in [0, 1) say where it lies, from one edge to the other. Only what is cut
         out is resized.
         """
+        if isinstance(picture, np.ndarray) and picture.shape[2:] == self.shape[:1]:
+            height, width = picture.shape[:2]
+            if target_size((width, height), scale, self.size) == (width, height):
+                x, y = self.corner((width, height), top, left)
+                return crop(picture, y, x, self.size)
         image = self.open(picture, scale)
         (width, height), (across, down) = image.size, target_size(image.size, scale, self.size)
-        y, x = int(top * (down - self.size[0] + 1)), int(left * (across - self.size[1] + 1))
-        box = (x, y, x + self.size[1], y + self.size[0])
+        x, y = self.corner((across, down), top, left)
         if (across, down) == image.size:
-            return pixels_of(image.crop(box))
+            return pixels_of(image.crop((x, y, x + self.size[1], y + self.size[0])))
         stretch = width / across, height / down
         source = (
             x * stretch[0],
@@ -107,6 +112,11 @@ class Framing:
             min(height, (y + self.size[0]) * stretch[1]),
         )
         return resized_part(image, source, self.size)
+
+    def corner(self, whole: tuple[int, int], top: float, left: float) -> tuple[int, int]:
+        """Column and row of the first pixel that is cut out of so large a picture (W, H)."""
+        (width, height), (wanted_height, wanted_width) = whole, self.size
+        return int(left * (width - wanted_width + 1)), int(top * (height - wanted_height + 1))
 
 
 def resized_part(
