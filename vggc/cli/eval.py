@@ -203,7 +203,8 @@ def sheet(planned: Plan, images: Labelled, result: Result) -> Sheet:
 def ways(views: Views) -> str:
     """How images are looked at, in words: `dense & 5×5 crops, flips`."""
     grids = dict.fromkeys(view.grid for view in views.views)
-    words = [f"{grid}×{grid} crops" if grid else "dense" for grid in grids]
+    names = {None: "dense", 1: "centre crop"}
+    words = [names.get(grid, f"{grid}×{grid} crops") for grid in grids]
     return " & ".join(words) + (", flips" if views.flip else "")
 
 
