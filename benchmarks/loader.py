@@ -40,6 +40,7 @@ from vggc.data.loader import TrainBatches, load, num_workers
 from vggc.data.order import Order, Share
 from vggc.data.prepare import ROOM, Data, prepare
 from vggc.files import replacing
+from vggc.memory import keep_memory
 from vggc.recipe.train import Recipe
 from vggc.training.augment import Augmentation, Normaliser
 
@@ -84,6 +85,7 @@ class Row:
 def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
+    keep_memory()  # as `vggc train` does on a processor; the plain loader has it, too
     about = {
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "cpu": cpu_name(),

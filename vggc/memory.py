@@ -6,6 +6,11 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""What glibc's malloc.h calls the most free memory at the end of the heap, and the most blocks
+that lie outside of it.
+"""
+
 
 def memory() -> int:
     """The bytes of memory that this process may have: the machine's, or its container's."""
@@ -13,3 +18,18 @@ def memory() -> int:
     with suppress(OSError, ValueError):
         present = min(present, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return present
+
+
+def keep_memory() -> None:
+    """Lets this process and those it forks keep what they free, for what they ask for next.
+
+    glibc gives blocks of 32 MiB and more back to the system at once, which then clears each of
+    their pages anew: of a training step on a processor that takes a quarter of the time. The
+    price is the gaps between blocks, some 15 % more memory. Other C libraries stay as they are.
+    """
+    import ctypes
+
+    with suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -16,6 +16,7 @@ from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
 from vggc.diagnostics import CheckFailed, printable, render
+from vggc.memory import keep_memory
 from vggc.train import Plan, Training, Wishes, again, anew
 from vggc.training.progress import (
     Epoch,
@@ -230,6 +231,8 @@ def watch(
         f"Training {task.net} on {machine.device} in {machine.precision}{processes} into "
         f"{run.folder}/; Ctrl-C saves and stops."
     )
+    if machine.device == "cpu":
+        keep_memory()
     with ExitStack() as stack:
         drawn = stack.enter_context(bar(world.is_first))
         row = drawn.add_task("training", total=None, detail="")
