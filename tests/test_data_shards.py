@@ -503,6 +503,11 @@ def test_without_a_cache_shards_are_read_all_the_same(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_set(tmp_path)
     check_whole_set(find_images(tmp_path, 0).train)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "locked"))
+    monkeypatch.setattr("os.access", lambda *_: False)
+    check_whole_set(find_images(tmp_path, 0).train)
+    assert prepare(find_images(tmp_path, 0), (3, 8, 8), None, room=0).skipped == ()
+    assert [*(tmp_path / "locked").rglob("*.*")] == []
 
 
 # Elsewhere

@@ -29,7 +29,7 @@ from vggc.data import mistakes
 from vggc.data.remote import filesystem, is_url, reason_of
 from vggc.data.stores import Numbers
 from vggc.data.strings import Strings
-from vggc.data.tar import Forwards, Member, TarError, members
+from vggc.data.tar import CompressedError, Forwards, Member, TarError, members
 from vggc.diagnostics import UserError
 from vggc.files import cache_folder, locked, replacing
 from vggc.preprocessing import FORMATS
@@ -154,9 +154,9 @@ def make_index(shard: Shard) -> Index:
     try:
         with opened(shard) as source:
             return index_from(source)
+    except CompressedError:
+        raise UserError(mistakes.CompressedShard(None, shard.place)) from None
     except TarError as fault:
-        if "compressed" in str(fault):
-            raise UserError(mistakes.CompressedShard(None, shard.place)) from None
         raise UserError(mistakes.BrokenShard(None, shard.place, str(fault))) from None
     except UserError:
         raise
@@ -319,7 +319,8 @@ def place_of(shard: Shard) -> Path | None:
         return None
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{shard.key}.safetensors"
+        if os.access(folder, os.W_OK):
+            return folder / f"{shard.key}.safetensors"
     return None
 
 

@@ -156,6 +156,8 @@ def place_of(framed: Framed) -> Path | None:
         return None
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            return None
         what = [asdict(framed.framing), framed.part.store.stamp(), PIL.__version__]
         digest = hashlib.sha256(json.dumps(what).encode())
         digest.update(framed.part.numbers.tobytes())

@@ -44,6 +44,10 @@ class TarError(Exception):
     """A file is no sound tar; the message says why."""
 
 
+class CompressedError(TarError):
+    """A file may hold a tar, but is compressed."""
+
+
 @dataclass(frozen=True)
 class Member:
     """One file in a tar: `size` bytes from `offset` on. `fault` says why it is no plain file."""
@@ -150,7 +154,7 @@ def check(header: bytes, start: int) -> None:
     if start == 0:
         for magic, name in COMPRESSED.items():
             if header.startswith(magic):
-                raise TarError(f"it is compressed by {name}")
+                raise CompressedError(f"it is compressed by {name}")
     field = header[148:156]
     told = re.match(rb" *([0-7]+)", field)
     if told is None or int(told[1], 8) != sum(header) - sum(field) + 8 * ord(" "):
