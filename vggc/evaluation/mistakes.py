@@ -111,13 +111,11 @@ class NoClassesToTell(Diagnostic):
 
 class NoRoom(Diagnostic):
     title = "testing {net} takes more memory than this machine has"
-    label = (
-        "{batch} images of {size} pixels at once take about {needed:.1f} GB, of {present:.1f} GB"
-    )
+    label = "{images} of {size} pixels at once: {needed:.1f} GB, and there are {present:.1f} GB"
     help = "a smaller `--batch` or smaller `--scales` take less"
 
     net: str
-    batch: int
+    images: str
     size: str
     needed: float
     present: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from math import prod
 
 import torch
 from torch import Tensor
@@ -125,10 +126,12 @@ class Viewer:
         graph = self.plain_graph
         if size != graph.input[1:]:
             graph = resized(self.dense_graph, size)
-        needed, present = 4 * count * peak(graph), memory()
+        inputs = 2 * prod(graph.input)  # as they are normalised, and mirrored
+        needed, present = 4 * count * (peak(graph) + inputs), memory()
         if self.machine.device == "cpu" and needed > present:
-            shown = describe(size), needed / 1e9, present / 1e9
-            raise UserError(mistakes.NoRoom(None, graph.name, count, *shown))
+            images = "1 image" if count == 1 else f"{count} images"
+            shown = images, describe(size), needed / 1e9, present / 1e9
+            raise UserError(mistakes.NoRoom(None, graph.name, *shown))
 
 
 def cut(pixels: Tensor, size: tuple[int, int], grid: int) -> Tensor:
