@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,6 +142,22 @@ def test_a_run_goes_on_with_another_number_of_processes(
     started.wait(timeout=120)
     assert Run.load(out).record.state == "interrupted"
     done = run(folder, after, "--resume", str(out), *more)
+    assert done.returncode == 0, done.stderr
+    assert_same_weights(alone, out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("--shard",)])
+def test_processes_begin_again_where_nothing_was_saved(
+    folder: Path, alone: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    shutil.copy(alone / "net.vgg", out)
+    record = json.loads((alone / "run.json").read_text())
+    record |= {"state": "running", "metrics": None}
+    (out / "run.json").write_text(json.dumps(record))
+    done = run(folder, 2, "--resume", str(out), *more)
     assert done.returncode == 0, done.stderr
     assert_same_weights(alone, out)
 

@@ -288,14 +288,17 @@ def fill(target: Tensor, whole: Tensor) -> None:
     target.copy_(whole)
 
 
-def shared(taken: Snapshot | None, learner: Learner, world: World) -> Snapshot:
-    """The state that the first process has `taken` from somewhere, in all processes."""
+def shared(taken: Snapshot | None, learner: Learner, world: World) -> Snapshot | None:
+    """The state that the first process has `taken` from somewhere, if any, in all processes."""
     if world.size == 1:
-        assert taken is not None
         return taken
-    if taken is not None:
-        world.say("state", json.dumps(to_json(Told(taken.progress, taken.loss_scale))))
-    told = from_json(Told, json.loads(world.hear("state")))
+    if world.is_first:
+        told_all = taken and Told(taken.progress, taken.loss_scale)
+        world.say("state", json.dumps(to_json(told_all)))
+    said = json.loads(world.hear("state"))
+    if said is None:
+        return None
+    told = from_json(Told, said)
     wanted = tensors_of(learner, fresh=told.progress.step > 0)
     device = learner.device
     tensors = {}

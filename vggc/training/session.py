@@ -274,6 +274,8 @@ def resume(run: Run, task: Task) -> tuple[Learner, Progress]:
     learner = fresh(task)
     taken = taken_up(run, learner, task) if task.world.is_first else None
     state = shared(taken, learner, task.world)
+    if state is None:
+        return learner, Progress()
     restore(learner, state)
     return learner, state.progress
 
@@ -288,8 +290,8 @@ def fresh(task: Task) -> Learner:
     return task.learner()
 
 
-def taken_up(run: Run, learner: Learner, task: Task) -> Snapshot:
-    """The state in the newest checkpoint; that of the learner before there is one."""
+def taken_up(run: Run, learner: Learner, task: Task) -> Snapshot | None:
+    """The state in the newest checkpoint; None before there is one."""
     name, mark = task.data.path or "scikit-learn", task.data.fingerprint
     if mark != run.record.data.fingerprint:
         raise UserError(mistakes.DataChanged(None, name))
@@ -298,7 +300,7 @@ def taken_up(run: Run, learner: Learner, task: Task) -> Snapshot:
         if run.has_progress or task.recipe.init_from:
             reason = "it is missing, and the weights can be had from nowhere else"
             raise UserError(mistakes.BadCheckpoint(None, str(run.checkpoint_path), reason))
-        return snapshot(learner, Progress())
+        return None
     return read_checkpoint(found[0], learner, mark, name, task.fingerprint)
 
 
