@@ -150,7 +150,7 @@ class ScaleTooSmall(Diagnostic):
 
 class TooManyCrops(Diagnostic):
     title = "{grid}×{grid} crops do not fit into images of scale {scale}"
-    label = "along the shorter side, crops of {input} pixels have {places} places to lie"
+    label = "along the shorter side, crops of {input} pixels lie in {places} of {grid} places"
     help = "use a scale of at least {least}, or fewer crops"
 
     grid: int
