@@ -52,6 +52,7 @@ from vggc.ir.ops import (
     MaxPool2d,
     Op,
 )
+from vggc.memory import keep_memory
 from vggc.passes.inference import drop_final_softmax
 from vggc.recipe.train import Constant, Recipe, Sgd
 from vggc.training.augment import Normaliser
@@ -94,6 +95,8 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     device = choose_machine(arguments.device, "fp32").device
+    if device == "cpu":
+        keep_memory()  # as `vggc train` does; the plain loops, in the same process, have it, too
     about = {
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "machine": torch.cuda.get_device_name() if device == "cuda" else cpu_name(),
