@@ -104,6 +104,7 @@ def test_a_table_has_our_numbers_beside_the_papers(tmp_path: Path) -> None:
     study = opened(tmp_path / "x", FRESH)
     assert study.error(lines[0]) is None
     study = study.with_error(lines[0], Error(20.04, 3.0, 400))
+    study.save()
     assert opened(tmp_path / "x", FRESH).error(lines[0]) == Error(20.04, 3.0, 400)
     text = laid("table6", lines, study, "vggc reproduce table6").markdown()
     assert "| D + E | [36;73] | 36, 54, 73 | from A | dense | 20.04 | 3.00 | 24.0 | 7.1 |" in text
@@ -131,7 +132,6 @@ def samples() -> list[Diagnostic]:
         mistakes.BegunOtherwise(None, "reproduced", "seed", "0", "1"),
         mistakes.NoData(None, "table3"),
         mistakes.UnknownColumn(None, "table4", "F", "did you mean `E`?"),
-        mistakes.OneProcessOnly(None, 4),
     ]
 
 
@@ -228,3 +228,24 @@ def test_a_table_is_made_goes_on_after_an_interrupt_and_is_not_made_twice(tmp_pa
     assert whole.stdout.replace("--out y", "") == done.stdout.replace("--out x", "")
     again = subprocess.run([*command, "--out", "x"], capture_output=True, text=True, **where)
     assert (again.returncode, again.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_two_processes_make_a_table_together(tmp_path: Path) -> None:
+    small_images(tmp_path / "images")
+    command = ["reproduce", "table3", "--data", "images", "--small", "--nets", "A,B"]
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    made = subprocess.run(
+        [sys.executable, *torchrun, "-m", "vggc", *command, "--epochs", "1", "--out", "x"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.count("Table 3") == 1, made.stdout
+    assert made.stderr.count("vgg13-256-from-A\n") == 1
+    table = (tmp_path / "x/table3.md").read_text()
+    assert "–" not in table.split("\n\n")[1]
+    for run in ("vgg11-256-random", "vgg13-256-random", "vgg13-256-from-A"):
+        assert '"finished"' in (tmp_path / "x/runs" / run / "run.json").read_text()

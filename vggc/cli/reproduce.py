@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import join
 from typing import TYPE_CHECKING, Literal, get_args
@@ -29,6 +30,7 @@ from vggc.reproduce.tables import (
 )
 
 if TYPE_CHECKING:
+    from vggc.training.parallel import World
     from vggc.training.progress import Outcome
 
 INTERRUPTED = 130
@@ -77,7 +79,6 @@ def command(
         return
     if data is None:
         raise UserError(mistakes.NoData(None, table))
-    refuse_world()
     setting = SMALL if small else PAPER
     lines = chosen(table, TABLES[table], nets)
     if table == "table3":
@@ -85,17 +86,58 @@ def command(
     folder = out or Path("reproduced-small" if small else "reproduced")
     name: Literal["paper", "small"] = "small" if small else "paper"
     record = Record(1, name, where(data), val and where(val), epochs or setting.epochs, seed, {})
-    study = opened(folder, record)
     if dry_run:
-        listed(study, lines)
-        return
-    for net in trainings(lines):
-        train(study, net, device, precision)
-        save(table, lines, study)
-    for line in lines:
-        study = measured(study, line, device, precision)
-        save(table, lines, study)
-    show(laid(table, lines, study, told()), as_json)
+        listed(opened(folder, record), lines)
+    else:
+        make(table, lines, folder, record, Means(device, precision), as_json)
+
+
+@dataclass(frozen=True)
+class Means:
+    """What nets are trained and tested on, as it was wished."""
+
+    device: Literal["cpu", "cuda", "auto"]
+    precision: Literal["fp32", "bf16", "fp16"]
+
+
+def make(
+    table: TableName,
+    lines: tuple[Line, ...],
+    folder: Path,
+    record: Record,
+    means: Means,
+    as_json: bool,
+) -> None:
+    """Trains and tests what a table lacks, alone or as one of several processes.
+
+    What is left to do, each of them reads in the folder; they wait for each other before they
+    look, and before the first one writes.
+    """
+    from vggc.training.learner import choose_machine, device_of
+    from vggc.training.parallel import World, joined
+
+    world = World.here()
+    machine = choose_machine(means.device, means.precision)
+    with joined(world, device_of(machine, world)):
+        if world.is_first:
+            opened(folder, record)
+        world.wait()
+        study = opened(folder, record)
+        for net in trainings(lines):
+            if not (finished(study, net) or study.failure(net)):
+                train(study, net, means, world)
+            world.wait()
+            if world.is_first:
+                save(table, lines, study)
+        for line in lines:
+            if study.error(line) or any(study.failure(net) for net in line.nets):
+                continue
+            study = study.with_error(line, measured(study, line, means, world))
+            if world.is_first:
+                study.save()
+                save(table, lines, study)
+    if world.is_first:
+        show(laid(table, lines, study, told()), as_json)
 
 
 def told() -> str:
@@ -106,15 +148,6 @@ def told() -> str:
 def where(data: str) -> str:
     """Where images are, wherever one is; a URL stays one."""
     return data if "://" in data else str(Path(data).resolve())
-
-
-def refuse_world() -> None:
-    """Raises: UserError where this is one of several processes."""
-    from vggc.training.parallel import World
-
-    size = World.here().size
-    if size > 1:
-        raise UserError(mistakes.OneProcessOnly(None, size))
 
 
 def chosen(table: str, lines: tuple[Line, ...], nets: str | None) -> tuple[Line, ...]:
@@ -151,69 +184,66 @@ def listed(study: Study, lines: tuple[Line, ...]) -> None:
 # Training
 
 
-def train(
-    study: Study,
-    net: Trained,
-    device: Literal["cpu", "cuda", "auto"],
-    precision: Literal["fp32", "bf16", "fp16"],
-) -> None:
-    """Trains a net to its end, unless that has been done or cannot be."""
-    from vggc.cli.train import read, watch
+def finished(study: Study, net: Trained) -> bool:
+    run = study.run_of(net)
+    return run is not None and run.record.state == "finished"
+
+
+def train(study: Study, net: Trained, means: Means, world: World) -> None:
+    """Trains a net to its end, from the beginning or on."""
+    from vggc.cli.train import read, silent, watch
     from vggc.train import Wishes, again, anew
     from vggc.training.progress import Interrupted
     from vggc.training.session import Keeping
 
-    run, folder, setting = study.run_of(net), study.run_folder(net), study.setting
-    if (run and run.record.state == "finished") or study.failure(net):
-        return
-    console.status(f"\n{net.name}")
-    if run:
-        plan = again(None, folder, Wishes(device=device))
+    folder, setting = study.run_folder(net), study.setting
+    speak = console.status if world.is_first else silent
+    speak(f"\n{net.name}")
+    if study.run_of(net):
+        plan = again(None, folder, Wishes(device=means.device))
     else:
         wishes = Wishes(
             study.record.data,
             val=study.record.val,
             size=setting.input,
-            device=device,
-            precision=precision,
+            device=means.device,
+            precision=means.precision,
             out=folder,
             init_from=study.run_folder(net.before) if net.before else None,
             seed=study.record.seed,
             changes=setting.recipe(net),
         )
         plan = anew(setting.spec(net.column), wishes)
-    training = plan.start(read(plan, console.status))
-    outcome: Outcome = watch(training, Keeping(), None, console.status, tensorboard=False)
+    world.wait()
+    training = plan.start(read(plan, speak))
+    outcome: Outcome = watch(training, Keeping(), None, speak, tensorboard=False)
     if isinstance(outcome, Interrupted):
-        console.status("Saved. The same command goes on.")
+        speak("Saved. The same command goes on.")
         raise click.exceptions.Exit(INTERRUPTED)
 
 
 # Testing
 
 
-def measured(
-    study: Study,
-    line: Line,
-    device: Literal["cpu", "cuda", "auto"],
-    precision: Literal["fp32", "bf16", "fp16"],
-) -> Study:
-    """The study that knows the errors of a line, if its nets could be trained."""
+def measured(study: Study, line: Line, means: Means, world: World) -> Error:
+    """The errors of a line, whose nets are trained."""
     from vggc import evaluate
     from vggc.cli.eval import progress
 
-    if study.error(line) or any(study.failure(net) for net in line.nets):
-        return study
     setting = study.setting
     tests = ",".join(str(setting.length(test)) for test in line.tests)
     wishes = evaluate.Wishes(
-        scales=tests, protocol=line.way, flip=True, device=device, precision=precision
+        scales=tests,
+        protocol=line.way,
+        flip=True,
+        device=means.device,
+        precision=means.precision,
     )
     plan = evaluate.plan([study.run_folder(net) for net in line.nets], wishes)
-    with progress(f"testing {line.columns}", True) as on_progress:
+    with progress(f"testing {line.columns}", world.is_first) as on_progress:
         result = evaluate.measure(plan, evaluate.images_for(plan, None), on_progress)
     errors = result.fused or result.each[0]
-    return study.with_error(line, Error(100 * errors.top1, 100 * errors.top5, result.images))
+    return Error(100 * errors.top1, 100 * errors.top5, result.images)
 
 
 # Showing

@@ -77,9 +77,10 @@ def about(setting: Setting, images: set[int]) -> str:
     if setting.name == "paper":
         return f"{count}The paper's are on the validation images of ILSVRC-2012."
     height, width = setting.input
+    epochs = "1 epoch" if setting.epochs == 1 else f"{setting.epochs} epochs"
     return (
         f"{count}Small: images of {height}×{width}, nets {setting.width:g} times as wide, "
-        f"lengths a {setting.shrink}th of the paper's, {setting.epochs} epochs. The paper's "
+        f"lengths a {setting.shrink}th of the paper's, {epochs}. The paper's "
         "numbers are of ILSVRC-2012: what can be compared is which net is better."
     )
 

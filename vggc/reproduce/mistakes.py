@@ -39,10 +39,3 @@ class UnknownColumn(Diagnostic):
     table: str
     column: str
     suggestion: str
-
-
-class OneProcessOnly(Diagnostic):
-    title = "the tables are made by one process; this is one of {size}"
-    help = "train its runs under torchrun one by one, as `--dry-run` lists them"
-
-    size: int

@@ -76,14 +76,17 @@ class Study:
         return self.record.errors.get(key(line))
 
     def with_error(self, line: Line, error: Error) -> Study:
-        """The study that knows the errors of a line, also on disk.
+        """The study that knows the errors of a line."""
+        errors = {**self.record.errors, key(line): error}
+        return replace(self, record=replace(self.record, errors=errors))
+
+    def save(self) -> None:
+        """Writes what was measured.
 
         Raises:
-            UserError: that cannot be written.
+            UserError: that cannot be done.
         """
-        record = replace(self.record, errors={**self.record.errors, key(line): error})
-        write_record(self.folder / RECORD, record)
-        return Study(self.folder, record)
+        write_record(self.folder / RECORD, self.record)
 
 
 def key(line: Line) -> str:
@@ -102,8 +105,9 @@ def opened(folder: Path, wanted: Record) -> Study:
     if not path.exists():
         refuse_full(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_record(path, wanted)
-        return Study(folder, wanted)
+        study = Study(folder, wanted)
+        study.save()
+        return study
     try:
         record = read_record(path, Record)
     except MalformedError as fault:

@@ -292,13 +292,11 @@ def shared(taken: Snapshot | None, learner: Learner, world: World) -> Snapshot |
     """The state that the first process has `taken` from somewhere, if any, in all processes."""
     if world.size == 1:
         return taken
-    if world.is_first:
-        told_all = taken and Told(taken.progress, taken.loss_scale)
-        world.say("state", json.dumps(to_json(told_all)))
-    said = json.loads(world.hear("state"))
-    if said is None:
+    known = taken and Told(taken.progress, taken.loss_scale)
+    (said,) = world.lists([json.dumps(to_json(known))] if world.is_first else [])
+    if (record := json.loads(said)) is None:
         return None
-    told = from_json(Told, said)
+    told = from_json(Told, record)
     wanted = tensors_of(learner, fresh=told.progress.step > 0)
     device = learner.device
     tensors = {}

@@ -98,14 +98,6 @@ class World:
         dist.broadcast(tensor, src=0)
         return tensor
 
-    def say(self, key: str, text: str) -> None:
-        """Tells all other processes something, once."""
-        the_store().set(f"vggc/{key}", text)
-
-    def hear(self, key: str) -> str:
-        """What another process says, which is waited for."""
-        return str(the_store().get(f"vggc/{key}").decode())
-
     def wait(self) -> None:
         """Until all processes have come so far."""
         self.sums([0.0])
@@ -132,12 +124,12 @@ class _SumOver(torch.autograd.Function):
 
 @contextmanager
 def joined(world: World, device: torch.device) -> Iterator[None]:
-    """Within it, the processes of the world reach each other.
+    """Within it, the processes of the world reach each other; also where they do already.
 
     Raises:
         UserError: they do not, or one of them has ended; with its reason where it gave one.
     """
-    if world.size == 1:
+    if world.size == 1 or dist.is_initialized():
         yield
         return
     # What processes tell each other in passing goes by way of the processors.
