@@ -441,6 +441,12 @@ def test_set_is_checked_like_a_file(change: str, mistake: type) -> None:
     assert all(d.span and d.span.source.name == "--set" for d in error.value.diagnostics)
 
 
+def test_an_option_under_a_wrong_name_is_found_by_its_own() -> None:
+    hint = "did you mean `one-cycle.warm-up` or `cosine.warm-up`"
+    with pytest.raises(UserError, match=hint):
+        changed(["schedule.warm-up=5%"])
+
+
 def test_the_place_of_a_value_in_a_list_is_found_in_a_change() -> None:
     (changed,) = override_blocks([], ["test.scales=224,256%"])
     with pytest.raises(UserError) as error:

@@ -161,14 +161,21 @@ def resolve(text: str, span: Span, prefer: str | None) -> tuple[Schema[Any], tup
     if preferred:
         found = preferred
     if not found:
-        known = [key for schema in schemas for key in schema.kinds]
-        hint = did_you_mean(wanted, [*known, *sorted({key.split(".")[-1] for key in known})])
-        raise UserError(mistakes.UnknownOverride(span, text, hint))
+        raise UserError(mistakes.UnknownOverride(span, text, meant(wanted, schemas)))
     fields = {(schema.key, schema.owners.get(key.rpartition(".")[0])) for schema, key in found}
     if len(fields) > 1:
         shown = " or ".join(f"`{schema.key}.{key}`" for schema, key in found)
         raise UserError(mistakes.AmbiguousOverride(span, text, shown))
     return found[0][0], tuple(key for _, key in found)
+
+
+def meant(wanted: str, schemas: list[Schema[Any]]) -> str:
+    """A suggestion for a key that there is not: options of that name, or names alike."""
+    owner, _, option = wanted.rpartition(".")
+    if owner and (keys := [key for schema in schemas for key in ends_in(schema, option)]):
+        return f"did you mean {' or '.join(f'`{key}`' for key in keys)}?"
+    known = [key for schema in schemas for key in schema.kinds]
+    return did_you_mean(wanted, [*known, *sorted({key.split(".")[-1] for key in known})])
 
 
 def ends_in(schema: Schema[Any], text: str) -> list[str]:
