@@ -8,14 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from training_data import picture
+from training_data import picture, task
 
 from vggc.cli import cli
+from vggc.data.mistakes import NoSuchFolder
 from vggc.diagnostics import Diagnostic, UserError, render
 from vggc.driver import load
 from vggc.recipe.edit import override_blocks
@@ -34,6 +36,7 @@ from vggc.reproduce.tables import (
     also_random,
     trainings,
 )
+from vggc.training.session import begin
 
 FOLDER = Path(__file__).parent / "diagnostics" / "reproduce"
 FRESH = Record(1, "small", "/images", None, 10, 0, {})
@@ -102,6 +105,7 @@ def test_small_is_a_seventh() -> None:
 def test_a_table_has_our_numbers_beside_the_papers(tmp_path: Path) -> None:
     lines = TABLES["table6"]
     study = opened(tmp_path / "x", FRESH)
+    assert not (tmp_path / "x").exists()
     assert study.error(lines[0]) is None
     study = study.with_error(lines[0], Error(20.04, 3.0, 400))
     study.save()
@@ -114,7 +118,7 @@ def test_a_table_has_our_numbers_beside_the_papers(tmp_path: Path) -> None:
 
 
 def test_table2_counts_parameters() -> None:
-    rows = {row[0]: row[2:] for row in parameters().rows}
+    rows = {row[0]: row[2:] for row in parameters(NETS).rows}
     assert rows["D"] == ("138,357,544", "138.4", "138")
     assert rows["E"] == ("143,667,240", "143.7", "144")
     result = CliRunner().invoke(cli, ["reproduce", "table2", "--json"])
@@ -132,6 +136,9 @@ def samples() -> list[Diagnostic]:
         mistakes.BegunOtherwise(None, "reproduced", "seed", "0", "1"),
         mistakes.NoData(None, "table3"),
         mistakes.UnknownColumn(None, "table4", "F", "did you mean `E`?"),
+        mistakes.CountsOnly(None, "`--data`, `--small`"),
+        mistakes.TooFewImages(None, 128, 60),
+        mistakes.RunOfSomethingElse(None, "x/runs/vgg11-256-random", "net", "tiny", "vgg11"),
     ]
 
 
@@ -160,16 +167,33 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "full/x").touch()
     with pytest.raises(UserError, match="exists already"):
         opened(tmp_path / "full", FRESH)
-    opened(tmp_path / "x", FRESH)
+    study = opened(tmp_path / "x", FRESH)
+    study.with_error(TABLES["table6"][0], Error(1.0, 1.0, 1)).save()
     for changed in (
         Record(1, "paper", "/images", None, 10, 0, {}),
         Record(1, "small", "/b", None, 10, 0, {}),
     ):
-        with pytest.raises(UserError, match="were begun with another"):
+        with pytest.raises(UserError, match="were begun otherwise"):
             opened(tmp_path / "x", changed)
     (tmp_path / "x" / RECORD).write_text("{")
     with pytest.raises(UserError, match="does not hold tables"):
         opened(tmp_path / "x", FRESH)
+
+
+def test_tables_of_which_nothing_is_made_yet_can_be_begun_otherwise(tmp_path: Path) -> None:
+    opened(tmp_path / "x", FRESH).save()
+    other = Record(1, "small", "/b", None, 10, 0, {})
+    assert opened(tmp_path / "x", other).record == other
+
+
+def test_a_run_of_something_else_is_not_taken_for_that_of_the_table(tmp_path: Path) -> None:
+    study = opened(tmp_path / "x", FRESH)
+    net = TABLES["table6"][0].nets[0]
+    assert study.run_of(net) is None
+    folder = study.run_folder(net)
+    begin(task(seed=0), None, folder, datetime(2026, 1, 1))
+    with pytest.raises(UserError, match="is not a run of this table"):
+        study.run_of(net)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +202,9 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
         (["table3"], mistakes.NoData),
         (["table3", "--data", "x", "--nets", "A,F"], mistakes.UnknownColumn),
         (["table4", "--data", "x", "--nets", "A"], mistakes.UnknownColumn),
+        (["table2", "--nets", "A,F"], mistakes.UnknownColumn),
+        (["table2", "--data", "x"], mistakes.CountsOnly),
+        (["table3", "--data", "nosuch", "--small"], NoSuchFolder),
     ],
 )
 def test_what_cannot_be_made_is_refused_before_anything_is(

@@ -23,7 +23,7 @@ from training_data import task as task_of
 
 from vggc.diagnostics import UserError
 from vggc.files import CannotWrite, Taken, sha256
-from vggc.recipe.train import Cosine, Normal, Recipe, Sgd
+from vggc.recipe.train import Constant, Cosine, Normal, Recipe, Sgd
 from vggc.records import MalformedError, from_json, read_record, write_record
 from vggc.training import mistakes, session
 from vggc.training.checkpoint import checkpoints, save_tensors
@@ -63,7 +63,7 @@ def train(
 ) -> Outcome:
     whole = task(recipe, **more)
     learner = fresh(whole)
-    run = begin(whole, learner, folder, NOW)
+    run = begin(whole, None, folder, NOW)
     return proceed(run, learner, whole, Progress(), on_event, keeping)
 
 
@@ -193,7 +193,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(tmp_pat
     while killed < 20:
         runs += 1
         folder = tmp_path / f"run{runs}"
-        begin(task(recipe), fresh(task(recipe)), folder, NOW)
+        begin(task(recipe), None, folder, NOW)
         while not ends(lambda folder=folder: go_on(folder), draw.uniform(0, seconds)):  # type: ignore[misc]
             killed += 1
             resumed += any(not name.startswith(".") for name in saved(folder))
@@ -291,6 +291,35 @@ def test_a_last_checkpoint_that_cannot_be_written_is_an_explained_end(
     full_disk(monkeypatch, times=99)
     assert refused(lambda: train(tmp_path / "run"))[0] is CannotWrite
     assert saved(tmp_path / "run") == []
+
+
+def test_a_last_checkpoint_that_is_written_makes_up_for_one_that_is_not(
+    whole: tuple[Path, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(RECIPE, epochs=1)
+    full_disk(monkeypatch, times=1)
+    outcome = train(tmp_path / "run", recipe, keeping=Keeping(every=3))
+    assert isinstance(outcome, Finished)
+    assert Run.load(tmp_path / "run").has_weights
+
+
+def test_weights_whose_loss_is_not_finite_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of a step is that of the weights before it, which were saved after the last one."""
+    recipe = Recipe(**{**vars(RECIPE), "optimiser": Sgd(1e30), "schedule": Constant()})
+    outcome = train(tmp_path / "run", recipe, keeping=KEEP_ALL)
+    assert isinstance(outcome, Stopped)
+    assert isinstance(outcome.reason, mistakes.LossNotFinite)
+    assert f"step-{outcome.progress.step}" in saved(tmp_path / "run")
+    assert not Run.load(tmp_path / "run").has_weights
+
+
+def test_all_processes_must_have_the_same_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = task()
+    other = (here.data.fingerprint, 16, 4), ("another", 15, 4)
+    monkeypatch.setattr("vggc.training.parallel.World.lists", lambda world, values: [*other])
+    assert refused(lambda: session.agree(here))[0] is mistakes.ImagesDiffer
 
 
 def test_a_finished_run_leaves_what_others_need(tmp_path: Path) -> None:
@@ -488,7 +517,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
 def test_the_newest_run_is_the_one_with_weights_that_started_last(tmp_path: Path) -> None:
     whole = task()
     for name, year in (("b", 2024), ("a", 2026), ("c", 2025), ("killed", 2027)):
-        begin(whole, whole.learner(), tmp_path / name, datetime(year, 1, 1))
+        begin(whole, None, tmp_path / name, datetime(year, 1, 1))
     (tmp_path / "d").mkdir()
     (tmp_path / "d/run.json").write_text("not a run")
     assert refused(lambda: newest_run(tmp_path)) == (
@@ -543,7 +572,7 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     path = tmp_path / "file" / "x.json"
     assert refused(lambda: write_record(path, Progress()))[0] is CannotWrite
     whole = task()
-    assert refused(lambda: begin(whole, whole.learner(), path, NOW))[0] is CannotWrite
+    assert refused(lambda: begin(whole, None, path, NOW))[0] is CannotWrite
 
 
 def test_records_take_exactly_their_types() -> None:

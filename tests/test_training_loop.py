@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import log
+from math import inf, log
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ from vggc.recipe.train import (
 )
 from vggc.training import loop, mistakes
 from vggc.training.initialise import initialise
-from vggc.training.learner import Measured, choose_machine
+from vggc.training.learner import Machine, Measured, choose_machine
 from vggc.training.loop import Saving, Watching, fit
 from vggc.training.progress import (
     Epoch,
@@ -68,7 +68,8 @@ def batches(recipe: Recipe = RECIPE, seed: int = 0) -> TrainBatches:
 
 
 def mean_loss(measured: Measured) -> float:
-    return float(measured.loss) / measured.images
+    loss, _, images = measured.read()
+    return loss / images
 
 
 def test_two_seeded_steps_are_bit_identical() -> None:
@@ -162,6 +163,15 @@ def test_a_flat_loss_stops_after_enough_epochs_and_steps(monkeypatch: pytest.Mon
     assert isinstance(outcome.reason, mistakes.LossFlat)
     assert (outcome.reason.epochs, outcome.reason.steps) == (3, 12)
     assert outcome.reason.guess == log(3)
+
+
+def test_a_loss_that_is_high_by_smoothed_labels_alone_is_not_flat() -> None:
+    row = Epoch(2, 400, 0.1, 2.28, 0.9, 2.28, 0.9, 1.0, 9.0, 1.0)
+    progress = Progress((replace(row, epoch=1, step=200), row))
+    assert loop.flat_loss(progress, 10, 0.0)
+    assert loop.least_loss(10, 0.9) == pytest.approx(2.2660, abs=1e-4)
+    assert not loop.flat_loss(progress, 10, 0.9)
+    assert loop.least_loss(10, 0.0) == 0
 
 
 @pytest.mark.parametrize(
@@ -269,6 +279,66 @@ def test_an_image_that_gets_lost_is_told_and_many_end_the_training(tmp_path: Pat
             )
             (epoch,) = [event.epoch for event in events if isinstance(event, EpochDone)]
             assert epoch.step == 5
+
+
+def test_held_out_images_that_get_lost_are_told_and_many_end_the_training(tmp_path: Path) -> None:
+    write_images(tmp_path, ("a", "b", "c"), 250)
+    recipe = replace(RECIPE, batch=60, epochs=1)
+    whole = replace(task(recipe), data=prepare(find_images(tmp_path, 0), (3, 8, 8), None, room=0))
+    names = [whole.data.val.part.name(index) for index in range(len(whole.data.val))]
+    for count, ends in ((1, False), (len(names), True)):
+        for name in names[:count]:
+            (tmp_path / name).unlink(missing_ok=True)
+        events: list[Event] = []
+
+        def train(whole: Task = whole, events: list[Event] = events) -> Outcome:
+            return fit(
+                whole.learner(),
+                whole.data,
+                recipe,
+                whole.order,
+                progress=Progress(),
+                saving=Saving(lambda progress, wait: None),
+                watching=Watching(events.append, lambda: False),
+                workers=0,
+            )
+
+        if ends:
+            with pytest.raises(UserError, match="150 images could be read when"):
+                train()
+        else:
+            assert isinstance(train(), Finished)
+        told = [each.name for e in events if isinstance(e, ImagesLost) for each in e.lost]
+        assert sorted(told) == sorted(names[:count])
+
+
+@pytest.mark.parametrize(("accumulate", "most"), [(1, 4), (3, 2)])
+def test_accuracy_is_measured_on_as_many_images_at_once_as_there_was_room_for(
+    accumulate: int, most: int
+) -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.most = module(), 0
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if not self.training:
+                self.most = max(self.most, len(images))
+            return self.inner(images)
+
+    net = Counting()
+    run(replace(RECIPE, epochs=1, accumulate=accumulate), net)
+    assert (RECIPE.batch, net.most) == (4, most)
+
+
+def test_a_first_step_that_overflows_in_fp16_leaves_no_trace() -> None:
+    taught = learner(net=module(), machine=Machine("cpu", "fp16"))
+    before = {name: tensor.clone() for name, tensor in taught.trained.items()}
+    batch = batches()[0]
+    taught.step(batch._replace(images=torch.full_like(batch.images.float(), inf)), 0, lr=0.1)
+    for name, parameter in taught.trained.items():
+        assert torch.equal(before[name], parameter), name
+        assert not taught.optimiser.state[parameter]["momentum_buffer"].any()
 
 
 def test_bfloat16_trains_with_float32_weights() -> None:

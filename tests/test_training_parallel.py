@@ -163,6 +163,18 @@ def test_processes_begin_again_where_nothing_was_saved(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("--shard",)])
+def test_several_processes_begin_with_another_nets_weights(
+    folder: Path, alone: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    changes = ("--set", "init-from=small", "--init-from", str(alone))
+    for processes, name in ((1, "one"), (2, "two")):
+        done = run(folder, processes, *new(tmp_path / name, *changes), *more[: processes - 1])
+        assert done.returncode == 0, done.stderr
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_run_and_the_reason_is_told(
     folder: Path, alone: Path, tmp_path: Path
 ) -> None:

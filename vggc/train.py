@@ -111,9 +111,11 @@ class Plan:
         """Makes the folder of a new run, or takes up a run where it was left.
 
         Raises:
-            UserError: a file cannot be written, or the run's checkpoint does not fit.
+            UserError: a file cannot be written, the run's checkpoint does not fit, or another
+                process has found other images.
         """
-        from vggc.training.session import Task, begin, fresh, record_of, resume
+        from vggc.training.checkpoint import snapshot
+        from vggc.training.session import Task, agree, begin, fresh, record_of, resume
 
         net, graph = self.program.net, self.program.graph
         task = Task(
@@ -129,12 +131,14 @@ class Plan:
             self.first,
             self.world,
         )
+        agree(task)
         if self.run:
             return Training(self.run, task, *resume(self.run, task))
         now = datetime.now()
         learner = fresh(task)
+        first = snapshot(learner, Progress()) if task.first else None
         if self.world.is_first:
-            run = begin(task, learner, self.out, now)
+            run = begin(task, first, self.out, now)
         else:
             run = Run(Path(), record_of(task, now))  # of which only the first process writes
         return Training(run, task, learner, Progress())

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import join
 from typing import TYPE_CHECKING, Literal, get_args
 
 import click
+from click.core import ParameterSource
 
 from vggc.cli import console
 from vggc.cli.sheet import Sheet
@@ -75,12 +78,15 @@ def command(
     with the same command; the table so far is in the folder. table2 counts parameters.
     """
     if table == "table2":
-        show(parameters(), as_json)
+        refuse_options()
+        show(parameters(columns(table, NETS, nets)), as_json)
         return
     if data is None:
         raise UserError(mistakes.NoData(None, table))
     setting = SMALL if small else PAPER
-    lines = chosen(table, TABLES[table], nets)
+    lines = TABLES[table]
+    wanted = columns(table, dict.fromkeys(line.columns for line in lines), nets)
+    lines = tuple(line for line in lines if line.columns in wanted)
     if table == "table3":
         lines = also_random(lines)
     folder = out or Path("reproduced-small" if small else "reproduced")
@@ -88,8 +94,8 @@ def command(
     record = Record(1, name, where(data), val and where(val), epochs or setting.epochs, seed, {})
     if dry_run:
         listed(opened(folder, record), lines)
-    else:
-        make(table, lines, folder, record, Means(device, precision), as_json)
+    elif not make(table, lines, folder, record, Means(device, precision), as_json):
+        raise click.exceptions.Exit(INTERRUPTED)
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,9 @@ def make(
     record: Record,
     means: Means,
     as_json: bool,
-) -> None:
-    """Trains and tests what a table lacks, alone or as one of several processes.
+) -> bool:
+    """Trains and tests what a table lacks, alone or as one of several processes, and shows it;
+    whether nobody interrupted that.
 
     What is left to do, each of them reads in the folder; they wait for each other before they
     look, and before the first one writes.
@@ -119,13 +126,12 @@ def make(
     world = World.here()
     machine = choose_machine(means.device, means.precision)
     with joined(world, device_of(machine, world)):
-        if world.is_first:
-            opened(folder, record)
-        world.wait()
         study = opened(folder, record)
         for net in trainings(lines):
-            if not (finished(study, net) or study.failure(net)):
-                train(study, net, means, world)
+            if finished(study, net) or study.failure(net):
+                continue
+            if not train(study, net, means, world):
+                return False
             world.wait()
             if world.is_first:
                 save(table, lines, study)
@@ -138,6 +144,7 @@ def make(
                 save(table, lines, study)
     if world.is_first:
         show(laid(table, lines, study, told()), as_json)
+    return True
 
 
 def told() -> str:
@@ -150,21 +157,32 @@ def where(data: str) -> str:
     return data if "://" in data else str(Path(data).resolve())
 
 
-def chosen(table: str, lines: tuple[Line, ...], nets: str | None) -> tuple[Line, ...]:
-    """The lines of some columns of table 1.
+def refuse_options() -> None:
+    """Raises: UserError where the command was given options that counting does not heed."""
+    context = click.get_current_context()
+    given = [
+        f"`{option.opts[0]}`"
+        for option in context.command.params
+        if isinstance(option, click.Option)
+        and option.name not in ("nets", "as_json")
+        and context.get_parameter_source(option.name or "") == ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise UserError(mistakes.CountsOnly(None, ", ".join(given)))
+
+
+def columns(table: str, there: Collection[str], nets: str | None) -> tuple[str, ...]:
+    """The columns of table 1 that are wanted of those that are there.
 
     Raises:
-        UserError: the table has none of one of them.
+        UserError: there is none of one of them.
     """
-    if nets is None:
-        return lines
-    wanted = nets.split(",")
-    there = dict.fromkeys(line.columns for line in lines)
+    wanted = tuple(there) if nets is None else tuple(nets.split(","))
     for column in wanted:
         if column not in there:
             hint = did_you_mean(column, tuple(there))
             raise UserError(mistakes.UnknownColumn(None, table, column, hint))
-    return tuple(line for line in lines if line.columns in wanted)
+    return wanted
 
 
 def listed(study: Study, lines: tuple[Line, ...]) -> None:
@@ -189,11 +207,11 @@ def finished(study: Study, net: Trained) -> bool:
     return run is not None and run.record.state == "finished"
 
 
-def train(study: Study, net: Trained, means: Means, world: World) -> None:
-    """Trains a net to its end, from the beginning or on."""
+def train(study: Study, net: Trained, means: Means, world: World) -> bool:
+    """Trains a net to its end, from the beginning or on; whether nobody interrupted that."""
     from vggc.cli.train import read, silent, watch
     from vggc.train import Wishes, again, anew
-    from vggc.training.progress import Interrupted
+    from vggc.training.progress import Finished, Interrupted
     from vggc.training.session import Keeping
 
     folder, setting = study.run_folder(net), study.setting
@@ -213,13 +231,33 @@ def train(study: Study, net: Trained, means: Means, world: World) -> None:
             seed=study.record.seed,
             changes=setting.recipe(net),
         )
-        plan = anew(setting.spec(net.column), wishes)
+        with enough_images():
+            plan = anew(setting.spec(net.column), wishes)
+    data = read(plan, speak)
     world.wait()
-    training = plan.start(read(plan, speak))
-    outcome: Outcome = watch(training, Keeping(), None, speak, tensorboard=False)
-    if isinstance(outcome, Interrupted):
-        speak("Saved. The same command goes on.")
-        raise click.exceptions.Exit(INTERRUPTED)
+    if world.is_first:
+        study.save()
+    outcome: Outcome = watch(plan.start(data), Keeping(), None, speak, tensorboard=False)
+    match outcome:
+        case Interrupted() | Finished(interrupted=True):
+            speak("Saved. The same command goes on.")
+            return False
+        case _:
+            return True
+
+
+@contextmanager
+def enough_images() -> Iterator[None]:
+    """Within it, what is said of batches is said of tables, whose batches nobody can change."""
+    from vggc.training.mistakes import BatchTooLarge
+
+    try:
+        yield
+    except UserError as error:
+        found = error.diagnostics[0]
+        if isinstance(found, BatchTooLarge):
+            raise UserError(mistakes.TooFewImages(None, found.batch, found.count)) from None
+        raise
 
 
 # Testing

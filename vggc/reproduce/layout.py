@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from vggc.driver import load
@@ -85,10 +85,12 @@ def about(setting: Setting, images: set[int]) -> str:
     )
 
 
-def parameters() -> Laid:
-    """Table 2, which takes no images: counted, beside what the paper prints."""
+def parameters(columns: Collection[str]) -> Laid:
+    """Table 2 of these columns, which takes no images: counted, beside what the paper prints."""
     rows = []
     for column, millions in MILLIONS.items():
+        if column not in columns:
+            continue
         count = sum(weight.size for weight in load(NETS[column]).graph.all_weights.values())
         rows.append((column, NETS[column], f"{count:,}", f"{count / 1e6:.1f}", str(millions)))
     header = ("net", "in the zoo", "parameters", "in millions", "paper")

@@ -15,8 +15,8 @@ class NotAStudy(Diagnostic):
 
 
 class BegunOtherwise(Diagnostic):
-    title = "the tables in `{path}` were begun with another {name}"
-    label = "{before} then, {now} now"
+    title = "the tables in `{path}` were begun otherwise"
+    label = "{name}: {before} then, {now} now"
     help = "go on as it was begun, or give another folder by `--out`"
 
     path: str
@@ -30,6 +30,32 @@ class NoData(Diagnostic):
     help = "`--data DIR`: ImageNet, or with `--small` CIFAR-10"
 
     table: str
+
+
+class CountsOnly(Diagnostic):
+    title = "{flags} cannot change `table2`, which counts parameters"
+    help = "leave {flags} out"
+
+    flags: str
+
+
+class TooFewImages(Diagnostic):
+    title = "steps of {batch} images, and {count} images to train on"
+    help = "the tables are made in such steps; give more images: thousands, to learn anything"
+
+    batch: int
+    count: int
+
+
+class RunOfSomethingElse(Diagnostic):
+    title = "`{path}` is not a run of this table"
+    label = "its {name} is {found}, the table's {wanted}"
+    help = "move it away; it is made anew then"
+
+    path: str
+    name: str
+    found: str
+    wanted: str
 
 
 class UnknownColumn(Diagnostic):

@@ -16,7 +16,7 @@ from vggc.files import refuse_full
 from vggc.records import MalformedError, read_record, write_record
 from vggc.reproduce import mistakes
 from vggc.reproduce.setting import PAPER, SMALL, Setting
-from vggc.reproduce.tables import Line, Trained
+from vggc.reproduce.tables import NETS, Line, Trained
 from vggc.training.run import Run
 
 RECORD = "reproduce.json"
@@ -60,9 +60,26 @@ class Study:
         return self.folder / "runs" / net.name
 
     def run_of(self, net: Trained) -> Run | None:
-        """The run of a training, as far as it has come; None before it has begun."""
+        """The run of a training, as far as it has come; None before it has begun.
+
+        Raises:
+            UserError: it is none, or that of something else.
+        """
         folder = self.run_folder(net)
-        return Run.load(folder) if (folder / "run.json").exists() else None
+        if not (folder / "run.json").exists():
+            return None
+        run = Run.load(folder)
+        found, wanted = run.record, self.record
+        pairs = {
+            "net": (found.net, NETS[net.column]),
+            "seed": (found.seed, wanted.seed),
+            "`--data`": (found.data.path, wanted.data),
+        }
+        for name, (there, due) in pairs.items():
+            if there != due:
+                shown = str(folder), name, str(there), str(due)
+                raise UserError(mistakes.RunOfSomethingElse(None, *shown))
+        return run
 
     def failure(self, net: Trained) -> str | None:
         """Why a training, or one before it, was stopped."""
@@ -81,11 +98,12 @@ class Study:
         return replace(self, record=replace(self.record, errors=errors))
 
     def save(self) -> None:
-        """Writes what was measured.
+        """Writes how the runs are made, and what was measured.
 
         Raises:
             UserError: that cannot be done.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_record(self.folder / RECORD, self.record)
 
 
@@ -96,22 +114,22 @@ def key(line: Line) -> str:
 
 
 def opened(folder: Path, wanted: Record) -> Study:
-    """The study in a folder: a new one, or that which was begun there the same way.
+    """The study in a folder: that which was begun there the same way, or a new one, of which
+    nothing is written yet.
 
     Raises:
-        UserError: the folder holds something else, or cannot be written.
+        UserError: the folder holds something else.
     """
     path = folder / RECORD
     if not path.exists():
         refuse_full(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        study = Study(folder, wanted)
-        study.save()
-        return study
+        return Study(folder, wanted)
     try:
         record = read_record(path, Record)
     except MalformedError as fault:
         raise UserError(mistakes.NotAStudy(None, str(folder), str(fault))) from None
+    if not record.errors and not any((folder / "runs").glob("*/run.json")):
+        return Study(folder, wanted)
     for name in ("setting", "data", "val", "epochs", "seed"):
         before, now = getattr(record, name), getattr(wanted, name)
         if before != now:

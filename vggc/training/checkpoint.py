@@ -82,23 +82,28 @@ class Snapshot:
 
 
 def snapshot(learner: Learner, progress: Progress) -> Snapshot:
-    """The state of a training, copied. Where processes share the weights, all take it together."""
-    copies = {name: copied(tensor) for name, tensor in tensors_of(learner).items()}
+    """The state of a training, copied.
+
+    Where processes share the weights, all take it together, and the first one gets it.
+    """
+    copies = {}
+    for name, tensor in tensors_of(learner).items():
+        part = tensor.detach()
+        whole = part.full_tensor() if isinstance(part, DTensor) else part
+        if learner.world.is_first:
+            copies[name] = whole.to("cpu", copy=True)
     return Snapshot(progress, copies, loss_scale(learner))
-
-
-def copied(tensor: Tensor) -> Tensor:
-    """The whole of a tensor, by itself, where the processor can reach it."""
-    whole = tensor.detach()
-    if isinstance(whole, DTensor):
-        whole = whole.full_tensor()
-    return whole.to("cpu", copy=True)
 
 
 def loss_scale(learner: Learner) -> LossScale | None:
     """The state of the learner's loss scaler, if it has one at work."""
     scaling = learner.scaler.state_dict()
     return LossScale(scaling["scale"], scaling["_growth_tracker"]) if scaling else None
+
+
+def untested(step: int) -> str:
+    """The name of a checkpoint after so many steps, of a net that was not measured there."""
+    return f"step-{step}"
 
 
 def write_checkpoint(folder: Path, taken: Snapshot, data: str, task: str) -> None:
@@ -108,7 +113,7 @@ def write_checkpoint(folder: Path, taken: Snapshot, data: str, task: str) -> Non
         UserError: a file cannot be written; the checkpoints before are still there.
     """
     tested = "" if taken.progress.sums.steps else TESTED
-    path = folder / f"step-{taken.progress.step}{tested}"
+    path = folder / (untested(taken.progress.step) + tested)
     if path.exists():
         return
     with new_folder(path) as part:
@@ -143,12 +148,10 @@ class Writer:
         """Begins to write a state; `afterwards` is called when it is there.
 
         Raises:
-            UserError: the one before could not be written; this one is begun all the same.
+            UserError: the one before could not be written; this one is not begun.
         """
-        try:
-            self.wait()
-        finally:
-            self.pending = self.thread.submit(self._write, taken, afterwards)
+        self.wait()
+        self.pending = self.thread.submit(self._write, taken, afterwards)
 
     def _write(self, taken: Snapshot, afterwards: Callable[[], None]) -> None:
         # What a process that was killed left half written.
@@ -302,7 +305,7 @@ def shared(taken: Snapshot | None, learner: Learner, world: World) -> Snapshot |
     tensors = {}
     for name, like in wanted.items():
         there = taken.tensors[name] if taken else torch.empty(like.shape, dtype=like.dtype)
-        tensors[name] = world.broadcast(there.to(device))
+        tensors[name] = world.broadcast(there.to(device)).cpu()  # one at a time on the device
     return Snapshot(told.progress, tensors, told.loss_scale)
 
 

@@ -69,7 +69,7 @@ def choose_machine(
     if (name, precision) == ("cpu", "fp16"):
         suggestion = "use bf16 or fp32; fp16 needs `--device cuda`"
         raise UserError(mistakes.UnsupportedPrecision(None, precision, "a CPU", suggestion))
-    if (name, precision) == ("cuda", "bf16") and not torch.cuda.is_bf16_supported():
+    if (name, precision) == ("cuda", "bf16") and not torch.cuda.is_bf16_supported(False):
         suggestion = "use fp16 or fp32"
         raise UserError(mistakes.UnsupportedPrecision(None, precision, "this GPU", suggestion))
     return Machine(name, precision, name == "cuda" if compiled is None else compiled, sharded)
@@ -77,17 +77,31 @@ def choose_machine(
 
 @dataclass(frozen=True)
 class Measured:
-    """What a step came to: the sum of its images' losses, and how many were right at the first
-    guess, of how many. On a GPU they are not there before they are asked for.
+    """What a step came to: `sums` (2,) of its images' losses, and of those that were right at the
+    first guess, of how many `images`. On a GPU the sums are there when `copied` is over.
     """
 
-    loss: Tensor
-    correct: Tensor
+    sums: Tensor
     images: int
+    copied: torch.cuda.Event | None = None
+
+    @classmethod
+    def of(cls, sums: Tensor, images: int) -> Measured:
+        """What is on its way from the device; whoever reads it does not wait for later steps."""
+        if not sums.is_cuda:
+            return cls(sums, images)
+        here = torch.empty(sums.shape, dtype=sums.dtype, pin_memory=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        here.copy_(sums, non_blocking=True)
+        copied.record()
+        return cls(here, images, copied)
 
     def read(self) -> tuple[float, float, float]:
         """Loss, correct and images."""
-        return float(self.loss.item()), float(self.correct.item()), float(self.images)
+        if self.copied:
+            self.copied.synchronize()
+        loss, correct = self.sums.tolist()
+        return loss, correct, float(self.images)
 
 
 class Learner:
@@ -121,7 +135,13 @@ class Learner:
         self.augmentation = augmentation(self.device)
         self.optimiser = optimiser(self.trained, recipe, undecayed, fused=not self.is_sharded)
         self.scaler = torch.amp.GradScaler(machine.device, enabled=machine.precision == "fp16")
+        if self.scaler.is_enabled() and recipe.optimiser.momentum > 0:
+            # A first step that overflows moves nothing, and would leave momenta of anything.
+            for parameter in self.trained.values():
+                self.optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self.steps = 0
+        if machine.compiled:
+            torch.compiler.reset()  # it compiles a code only so often, and all nets share theirs
         self.forward = torch.compile(self.parallel) if machine.compiled else self.parallel
         self.forward_tested = torch.compile(self.tested) if machine.compiled else self.tested
 
@@ -172,7 +192,7 @@ class Learner:
         self.scaler.update()
         self.steps = step + 1
         self.update_average()
-        return Measured(loss, correct, len(images))
+        return Measured.of(torch.stack([loss.double(), correct.double()]), len(images))
 
     def parts(self, count: int) -> Iterator[tuple[slice, AbstractContextManager[None]]]:
         """The rows of each part of a step, with what holds back the exchange of gradients until
@@ -212,7 +232,9 @@ class Learner:
     def evaluate(
         self, batches: Iterable[Batch], interrupted: Callable[[], bool]
     ) -> tuple[float, float, float] | None:
-        """Mean loss, top-1 and top-5 accuracy over all processes; None if it was interrupted."""
+        """Mean loss, top-1 and top-5 accuracy over all processes, 0 of no images; None if it was
+        interrupted.
+        """
         self.tested.eval()
         if isinstance(self.tested, FSDPModule):
             self.tested.unshard()  # here, as not every process may have images
@@ -231,7 +253,8 @@ class Learner:
         if isinstance(self.tested, FSDPModule):
             self.tested.reshard()
         images, loss, top1, top5, stopped = self.world.sums([images, loss, top1, top5, stopped])
-        return None if stopped else (loss / images, top1 / images, top5 / images)
+        count = max(1, images)
+        return None if stopped else (loss / count, top1 / count, top5 / count)
 
     def logits(self, module: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """Class scores float32 (N, classes)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -37,7 +37,8 @@ from vggc.training.schedules import learning_rate
 
 FLAT_EPOCHS, FLAT_STEPS, FLAT_SHARE = 2, 200, 0.98
 """A training stops as flat after this many epochs and this many steps, if no epoch's
-training loss was below this share of ln(classes), the loss of guessing."""
+training loss was below this share of the way from the least loss there can be to ln(classes),
+the loss of guessing."""
 
 MOST_LOST = 0.01
 """The share of an epoch's images that may get lost before a training stops."""
@@ -122,6 +123,11 @@ class Loop:
     workers: int
 
     @property
+    def num_parts(self) -> int:
+        """Into how many parts a step's images are divided, over processes and one by one."""
+        return self.learner.world.size * self.recipe.accumulate
+
+    @property
     def num_steps(self) -> int:
         """Steps of the whole training."""
         return self.recipe.num_steps(self.order.num_batches)
@@ -153,7 +159,7 @@ class Loop:
         progress = Progress((*progress.epochs, row))
         self.saving.write(progress, last == self.num_steps)
         self.watching.on_event(EpochDone(row))
-        flat = flat_loss(progress, len(self.data.classes))
+        flat = flat_loss(progress, len(self.data.classes), self.recipe.label_smoothing or 0.0)
         return Stopped(progress, flat) if flat else progress
 
     def train(self, progress: Progress, batches: Iterator[Batch], last: int) -> Progress | Stopped:
@@ -162,12 +168,13 @@ class Loop:
         pending: deque[Begun] = deque()
         # A GPU has begun on the next step before anyone asks what came of the last.
         lag = 1 if self.learner.device.type == "cuda" else 0
-        started, asked = perf_counter(), False
+        started, asked, every = perf_counter(), False, self.saving.every
         for batch in batches:
             lr = self.rate(progress, step)
             measured = self.learner.step(batch, step, lr)
             pending.append(Begun(step, lr, measured, tuple(batch.lost)))
             step += 1
+            asked = asked or (every is not None and step % every == 0)
             while len(pending) > (0 if asked or step == last else lag):
                 begun = pending.popleft()
                 done = self.told(begun, perf_counter() - saved_at > self.saving.seconds)
@@ -177,7 +184,7 @@ class Loop:
                         progress, self.not_finite("training", mean, begun.step, begun.lr)
                     )
                 lost += done.lost
-                self.bear(lost, begun)
+                self.bear(lost, self.order.num_images, begun.lost)
                 now = perf_counter()
                 sums = progress.sums.plus(done.images, done.loss, done.correct, now - started)
                 progress, started = replace(progress, sums=sums), now
@@ -193,36 +200,45 @@ class Loop:
 
     def told(self, begun: Begun, is_late: bool) -> Done:
         """What came of a step in all processes together, and whether to save or to stop then."""
-        world, every = self.learner.world, self.saving.every
+        world = self.learner.world
         stop, late = self.watching.interrupted(), is_late and world.is_first
         sums = world.sums([*begun.measured.read(), len(begun.lost), stop, late])
         loss, correct, images, lost, stops, saves = sums
-        is_due = every is not None and (begun.step + 1) % every == 0
-        save = bool(saves) or is_due
-        return Done(loss, int(correct), int(images), int(lost), save, bool(stops))
+        return Done(loss, int(correct), int(images), int(lost), bool(saves), bool(stops))
 
-    def bear(self, count: int, begun: Begun) -> None:
-        """Tells of lost images; `count` are lost in this epoch so far.
+    def bear(self, count: int, images: int, newest: tuple[Skipped, ...]) -> None:
+        """Tells of the newest lost images; `count` of so many are lost in this epoch so far.
 
         Raises:
             UserError: they are too many to go on.
         """
-        if begun.lost:
-            self.watching.on_event(ImagesLost(begun.lost))
-        if count > MOST_LOST * self.order.num_images:
-            named = [f"{each.name}: {each.reason}" for each in begun.lost[:1]]
+        if newest:
+            self.watching.on_event(ImagesLost(newest))
+        if count > MOST_LOST * images:
+            named = [f"{each.name}: {each.reason}" for each in newest[:1]]
             reason = named[0] if named else "another process could not read it"
             raise UserError(mistakes.ImageLost(None, count, reason))
 
     def measure(self) -> tuple[float, float, float] | None:
-        """Loss, top-1 and top-5 accuracy on the held-out images; None if it was interrupted."""
+        """Loss, top-1 and top-5 accuracy on the held-out images; None if it was interrupted.
+
+        Raises:
+            UserError: too many of them cannot be read any more.
+        """
         learner, world = self.learner, self.learner.world
-        batches = ValBatches(self.data.val, self.recipe.batch)
+        # As many at once as a process trains on: of those it is known that there is room.
+        batches = ValBatches(self.data.val, -(-self.recipe.batch // self.num_parts))
         steps = range(world.rank, len(batches), world.size)
         workers = min(self.workers, len(steps)) if self.data.val.kept is None else 0
         pin = learner.device.type == "cuda"
+        lost: list[Skipped] = []
         with closing(load(batches, steps, workers, pin=pin)) as loaded:
-            return learner.evaluate(fed(loaded, learner.device), self.watching.interrupted)
+            there = readable(fed(loaded, learner.device), lost)
+            measured = learner.evaluate(there, self.watching.interrupted)
+        if measured:
+            (count,) = world.sums([len(lost)])
+            self.bear(int(count), len(self.data.val), tuple(lost))
+        return measured
 
     def rate(self, progress: Progress, step: int) -> float:
         past = tuple(row.val_top1 for row in progress.epochs)
@@ -255,6 +271,14 @@ class Done:
     stop: bool
 
 
+def readable(batches: Iterable[Batch], lost: list[Skipped]) -> Iterator[Batch]:
+    """The batches that have images; notes those that could not be read."""
+    for batch in batches:
+        lost.extend(batch.lost)
+        if len(batch.labels):
+            yield batch
+
+
 def step_done(progress: Progress, total: int) -> StepDone:
     sums = progress.sums
     images = max(1, sums.images)
@@ -268,10 +292,19 @@ def step_done(progress: Progress, total: int) -> StepDone:
     )
 
 
-def flat_loss(progress: Progress, num_classes: int) -> mistakes.LossFlat | None:
+def flat_loss(progress: Progress, num_classes: int, smoothing: float) -> mistakes.LossFlat | None:
     """The reason to stop if the loss never left that of guessing (see FLAT_EPOCHS)."""
     epochs, last, guess = len(progress.epochs), progress.epochs[-1], log(num_classes)
-    learned = any(row.train_loss < FLAT_SHARE * guess for row in progress.epochs)
+    least = least_loss(num_classes, smoothing)
+    limit = least + FLAT_SHARE * (guess - least)
+    learned = any(row.train_loss < limit for row in progress.epochs)
     if learned or epochs < FLAT_EPOCHS or last.step < FLAT_STEPS:
         return None
     return mistakes.LossFlat(None, epochs, last.step, last.train_loss, num_classes, guess, last.lr)
+
+
+def least_loss(num_classes: int, smoothing: float) -> float:
+    """The loss of a net that says just what smoothed labels do: their entropy, in nats."""
+    others = smoothing / num_classes
+    shares = [1 - smoothing + others, *[others] * (num_classes - 1)]
+    return -sum(share * log(share) for share in shares if share > 0)

@@ -133,6 +133,16 @@ class NoWorld(Diagnostic):
     reason: str
 
 
+class ImagesDiffer(Diagnostic):
+    title = "process {rank} has not found the images that the first process has"
+    note = "the first has {first} to train on and to hold out, process {rank} {here}"
+    help = "give all machines the same images; `--data` names them"
+
+    rank: int
+    first: str
+    here: str
+
+
 class WorldEnded(Diagnostic):
     title = "another process of this training has ended"
     label = "{reason}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -142,14 +143,15 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
     store = the_store()
     try:
         yield
-    except UserError as fault:
+    except Exception as fault:
+        if device.type == "cuda":
+            # nccl ends a connection together with the others, who may never come to it.
+            atexit.unregister(leave)
+            atexit.register(abandon)
+        if is_of_network(fault):
+            raise UserError(mistakes.WorldEnded(None, reason_in(store, fault))) from None
         tell(store, world, fault)
         raise
-    except RuntimeError as fault:
-        if isinstance(fault, torch.OutOfMemoryError) or not is_of_network(fault):
-            tell(store, world, fault)
-            raise
-        raise UserError(mistakes.WorldEnded(None, reason_in(store, fault))) from None
 
 
 def leave() -> None:
@@ -160,6 +162,11 @@ def leave() -> None:
     """
     gc.collect()
     dist.destroy_process_group()
+
+
+def abandon() -> None:
+    """Ends the processes' connection without waiting for the others."""
+    dist.distributed_c10d._abort_process_group()
 
 
 def the_store() -> Store:
@@ -187,8 +194,11 @@ def reason_in(store: Store, fault: Exception) -> str:
 
 def is_of_network(fault: Exception) -> bool:
     """Whether an error tells of another process's end."""
-    words = ("gloo", "connection", "nccl", "peer", "socket", "store")
-    return isinstance(fault, dist.DistError) or any(word in str(fault).lower() for word in words)
+    if isinstance(fault, dist.DistError):
+        return True
+    if not isinstance(fault, RuntimeError) or isinstance(fault, torch.OutOfMemoryError):
+        return False
+    return bool(re.search(r"(?i)\b(gloo|connection|nccl|peer|socket|store|tcpstore)\b", str(fault)))
 
 
 def first_line(fault: Exception) -> str:

@@ -105,9 +105,10 @@ Event = StepDone | EpochDone | ImagesLost | NotSaved
 
 @dataclass(frozen=True)
 class Finished:
-    """All epochs of the recipe are done."""
+    """All epochs of the recipe are done; perhaps someone `interrupted` what was left to write."""
 
     progress: Progress
+    interrupted: bool = False
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from vggc.training.checkpoint import (
     save_tensors,
     shared,
     snapshot,
+    untested,
     write_checkpoint,
 )
 from vggc.training.curves import draw_curves
@@ -136,10 +137,10 @@ class Keeping:
     newest: int = 2
 
 
-def begin(task: Task, learner: Learner, out: Path | None, now: datetime) -> Run:
-    """Makes the folder of a new run of a fresh learner; it is there whole or not at all.
+def begin(task: Task, first: Snapshot | None, out: Path | None, now: datetime) -> Run:
+    """Makes the folder of a new run; it is there whole or not at all.
 
-    First weights that the seed does not give are its first checkpoint.
+    Its `first` state, if the seed does not give it, is its first checkpoint.
 
     Raises:
         UserError: `out` is there and not an empty folder, or a file cannot be written.
@@ -149,9 +150,9 @@ def begin(task: Task, learner: Learner, out: Path | None, now: datetime) -> Run:
         begun = Run(part, run.record)
         write_text(begun.net_path, task.net_text)
         write_run(part, run.record)
-        if task.first:
-            mark, start = task.data.fingerprint, snapshot(learner, Progress())
-            write_checkpoint(begun.checkpoint_path, start, mark, task.fingerprint)
+        if first:
+            mark = task.data.fingerprint
+            write_checkpoint(begun.checkpoint_path, first, mark, task.fingerprint)
     return run
 
 
@@ -231,6 +232,8 @@ def proceed(
         if task.world.is_first:
             conclude(run, outcome)
         task.world.wait()
+        if isinstance(outcome, Finished):
+            outcome = replace(outcome, interrupted=interrupts.any())
     return outcome
 
 
@@ -251,16 +254,15 @@ def save(
         UserError: the last one cannot be written.
     """
     try:
-        # The table tells that there is a checkpoint.
-        table = partial(write_metrics, run.folder, taken.progress.epochs)
-        checkpoint_writer.write(taken, table)
-        if is_last:
-            checkpoint_writer.wait()
+        checkpoint_writer.wait()
     except UserError as fault:
-        if is_last:
-            raise
-        # A full disk may have room again before the next one; the one before is still there.
+        # A full disk may have room again for this one; the one before that is still there.
         on_event(NotSaved(str(fault).removeprefix("error: ")))
+    # The table tells that there is a checkpoint.
+    table = partial(write_metrics, run.folder, taken.progress.epochs)
+    checkpoint_writer.write(taken, table)
+    if is_last:
+        checkpoint_writer.wait()
 
 
 def resume(run: Run, task: Task) -> tuple[Learner, Progress]:
@@ -278,6 +280,21 @@ def resume(run: Run, task: Task) -> tuple[Learner, Progress]:
         return learner, Progress()
     restore(learner, state)
     return learner, state.progress
+
+
+def agree(task: Task) -> None:
+    """Makes sure that all processes have the same images.
+
+    Raises:
+        UserError: they do not.
+    """
+    data = task.data
+    found = task.world.lists([(data.fingerprint, len(data.train), len(data.val))])
+    for rank, other in enumerate(found):
+        if other != found[0]:
+            counts = (found[0][1:], other[1:])
+            first, here = (f"{train:,} and {val:,}" for train, val in counts)
+            raise UserError(mistakes.ImagesDiffer(None, rank, first, here))
 
 
 def fresh(task: Task) -> Learner:
@@ -307,11 +324,13 @@ def taken_up(run: Run, learner: Learner, task: Task) -> Snapshot | None:
 def conclude(run: Run, outcome: Outcome) -> None:
     """Writes weights, curves and the record. A finished run needs no checkpoint any more.
 
-    The weights are those of the last checkpoint: where a loss was not finite, those at hand may
-    be what gave it.
+    The weights are those of the last checkpoint: where a loss was not finite, of the last that
+    did not give it.
     """
     epochs = outcome.progress.epochs
     saved = checkpoints(run.checkpoint_path)
+    if isinstance(outcome, Stopped) and isinstance(outcome.reason, mistakes.LossNotFinite):
+        saved = [path for path in saved if path.name != untested(outcome.progress.step)]
     record = replace(run.record, metrics=epochs[-1] if epochs else None)
     match outcome:
         case Finished():
