@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -287,6 +289,19 @@ def test_what_memory_does_not_hold_is_refused(
     with pytest.raises(UserError) as error:
         verdicts([made(DENSE)], part_of(folder))
     assert isinstance(error.value.diagnostics[0], mistakes.NoRoom)
+
+
+def test_a_net_leaves_the_device_with_its_viewer(folder: Path) -> None:
+    """At once: a device has room for the next only then, and cycles wait for a collector."""
+    looking = made(BOTH)
+    verdicts([looking], part_of(folder))
+    held = weakref.ref(looking)
+    gc.disable()
+    try:
+        del looking
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_workers_are_for_work() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from math import prod
 
 import torch
@@ -59,7 +58,7 @@ class Viewer:
             spread = dense(self.plain_graph)
             self.dense_graph = spread.graph
             self.dense = self.placed(spread.graph, spread.weights(weights))
-        self.check = cache(self.check_room)
+        self.checked: set[tuple[tuple[int, int], int]] = set()
 
     def placed(self, graph: Graph, weights: Weights) -> Scores:
         module = in_channels_last(build(graph, weights).to(self.device)).eval()
@@ -111,7 +110,7 @@ class Viewer:
         """The probabilities of images (N, classes), as many at once as may be."""
         height, width = pixels.shape[2:]
         most = max(1, self.area // (height * width))
-        self.check((height, width), min(most, len(pixels)))
+        self.check_room((height, width), min(most, len(pixels)))
         batches = pixels.chunk(-(-len(pixels) // most))
         return torch.cat([self.probabilities(scores, batch) for batch in batches])
 
@@ -123,6 +122,8 @@ class Viewer:
 
     def check_room(self, size: tuple[int, int], count: int) -> None:
         """Refuses images of a size (H, W) that the net, or this machine's memory, cannot take."""
+        if (size, count) in self.checked:
+            return
         graph = self.plain_graph
         if size != graph.input[1:]:
             graph = resized(self.dense_graph, size)
@@ -132,6 +133,7 @@ class Viewer:
             images = "1 image" if count == 1 else f"{count} images"
             shown = images, describe(size), needed / 1e9, present / 1e9
             raise UserError(mistakes.NoRoom(None, graph.name, *shown))
+        self.checked.add((size, count))
 
 
 def cut(pixels: Tensor, size: tuple[int, int], grid: int) -> Tensor:
