@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from vggc.diagnostics import Diagnostic, UserError
@@ -58,9 +58,15 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def locked(place: Path) -> Iterator[None]:
-    """Within it, no other process is within it for the same place."""
-    with place.with_suffix(".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Within it, no other process is within it for the same place.
+
+    Where no lock can be had (a full disk, another user's file) there is none: it keeps processes
+    from doing the same work twice, and what they write from each other's way `replacing`.
+    """
+    with ExitStack() as stack:
+        with suppress(OSError):
+            file = stack.enter_context(place.with_suffix(".lock").open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -319,13 +319,14 @@ def place_of(shard: Shard) -> Path | None:
         return None
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
+        if os.access(folder, os.W_OK | os.X_OK):
             return folder / f"{shard.key}.safetensors"
     return None
 
 
 def write_index(place: Path, index: Index) -> None:
     """Raises: UserError when it cannot be written."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     columns: dict[str, npt.NDArray[Any]] = {}
@@ -336,7 +337,10 @@ def write_index(place: Path, index: Index) -> None:
         else:
             columns[name] = value
     with replacing(place) as part:
-        save_file(columns, part)
+        try:
+            save_file(columns, part)
+        except SafetensorError as fault:  # as which it tells of a full disk, too
+            raise OSError(str(fault)) from None
 
 
 def read_index(place: Path, size: int) -> Index:
