@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -345,7 +348,80 @@ def test_nobody_looks_twice_at_images_that_memory_does_not_hold(
     assert len(prepare(find_images(folder, 0), (3, 8, 8), None, room=0).skipped) == 2
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"format": 1}'])
+def test_images_that_memory_turns_out_not_to_hold_are_looked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would fit at the size of the net's input, and do not at the scale of the training."""
+    write_images(tmp_path / "train", CLASSES, 3)
+    write_images(tmp_path / "val", CLASSES, 3)
+    images, size = find_images(tmp_path, 0), 3 * 8 * 8
+
+    def looked(scale: int) -> Data:
+        return prepare(images, (3, 8, 8), (scale, scale), room=12 * size)
+
+    small, large = looked(8), looked(16)
+    assert (small.train.kept is None, large.train.kept is None) == (False, True)
+    monkeypatch.setattr("vggc.data.survey.glance", None)
+    assert looked(16).preprocessing == large.preprocessing
+    with pytest.raises(TypeError):
+        looked(8)
+
+
+class Faulty:
+    """A disk that cannot read some files for so many times, with an error of a number."""
+
+    def __init__(self, name: str, times: int, number: int) -> None:
+        self.name, self.times, self.number, self.open = name, times, number, Image.open
+
+    def __call__(self, file: object, **more: Any) -> Image.Image:
+        if str(file).endswith(self.name) and self.times:
+            self.times -= 1
+            raise OSError(self.number, os.strerror(self.number), str(file))
+        return self.open(file, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_an_image_that_cannot_be_read_now_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """At the end of the look, and at the next start: no cache says that it is broken."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "images"
+    write_images(folder, CLASSES, 5)
+    images = find_images(folder, 0)
+    sound = prepare(images, (3, 8, 8), None, room=2**20)
+    name = sound.train.part.name(2)
+
+    def looked(times: int, room: int) -> Data:
+        with monkeypatch.context() as patch:
+            patch.setattr(Image, "open", Faulty(name, times, number))
+            return prepare(images, (3, 8, 8), None, room=room)
+
+    failed = looked(2, 0)
+    assert [(each.name, each.reason) for each in failed.skipped] == [(name, os.strerror(number))]
+    for again in (looked(1, 2**20), looked(1, 0)):
+        assert again.skipped == ()
+        assert again.preprocessing == sound.preprocessing
+        assert again.fingerprint == sound.fingerprint
+        if again.train.kept and sound.train.kept:
+            pairs = zip(again.train.kept, sound.train.kept, strict=True)
+            assert all((one == other).all() for one, other in pairs)
+
+
+def test_bytes_that_lead_a_decoder_astray_are_no_fault_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path, CLASSES, 5)
+    images = find_images(tmp_path, 0)
+    name = images.train.store.names[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", Faulty(name, 99, errno.EINVAL))
+        assert len(prepare(images, (3, 8, 8), None, room=0).skipped) == 1
+    monkeypatch.setattr("vggc.data.survey.glance", None)
+    assert len(prepare(images, (3, 8, 8), None, room=0).skipped) == 1
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"format": 2}'])
 def test_a_cache_that_is_none_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
 ) -> None:
@@ -356,6 +432,31 @@ def test_a_cache_that_is_none_is_made_anew(
     for path in (tmp_path / "cache/vggc/data").glob("*.json"):
         path.write_text(content)
     assert prepare(find_images(folder, 0), (3, 8, 8), None, room=0).skipped == first.skipped == ()
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"counts": [[0] * 256] * 3},
+        {"counts": [[-1] + [2] * 255] * 3},
+        {"counts": [[1] * 256, [2] * 256, [1] * 256]},
+        {"counts": [[10**30] * 256] * 3},
+        {"products": [[-1.0] * 3] * 3},
+        {"products": [[1e300] * 3] * 3},
+    ],
+)
+def test_a_cache_of_colours_that_there_cannot_be_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lie: dict[str, object]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_images(tmp_path / "images", CLASSES, 5)
+    images = find_images(tmp_path / "images", 0)
+    first = prepare(images, (3, 8, 8), None, room=0)
+    for path in (tmp_path / "cache/vggc/data").glob("*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | lie))
+    again = prepare(images, (3, 8, 8), None, room=0)
+    assert again.preprocessing == first.preprocessing
+    assert (again.colour_axes == first.colour_axes).all()
 
 
 def test_many_names_are_one_text() -> None:

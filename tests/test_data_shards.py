@@ -22,6 +22,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from training_data import TINY, picture, write_images
 
@@ -510,6 +511,38 @@ def test_without_a_cache_shards_are_read_all_the_same(
     assert [*(tmp_path / "locked").rglob("*.*")] == []
 
 
+def test_a_cache_that_takes_no_lock_or_no_file_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the disk is full, or another user has made the lock."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_set(tmp_path / "set")
+
+    def looked() -> tuple[float, ...]:
+        return prepare(find_images(tmp_path / "set", 0), (3, 8, 8), None, room=0).preprocessing.mean
+
+    first = looked()
+    kept = [*(tmp_path / "cache/vggc/data").iterdir()]
+    for path in kept:
+        path.unlink()
+    for path in kept:
+        if path.suffix == ".lock":
+            path.mkdir()
+    assert looked() == first
+    assert {path.name for path in (tmp_path / "cache/vggc/data").iterdir()} == {
+        path.name for path in kept
+    }
+    for path in kept:
+        if path.suffix != ".lock":
+            path.unlink()
+
+    def full(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    assert looked() == first
+
+
 # Elsewhere
 
 
@@ -636,6 +669,26 @@ def test_a_network_that_fails_for_a_while_loses_nothing(
     lost = [str(content) for content in found if isinstance(content, BrokenImageError)]
     assert {*lost} == {"Connection reset by peer"}
     assert len(lost) < len(found)
+
+
+def test_what_a_network_lost_is_read_when_it_is_back(
+    memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "PAUSES", ())
+    images = find_images(f"{memory}/train-{{0..2}}.tar", 0)
+    files = type(fsspec.filesystem("memory"))
+    whole, left = files.cat_file, [0]
+
+    def cut_off(self: object, path: str, start: int, end: int) -> bytes:
+        left[0] -= 1
+        return bytes(whole(self, path, start, end))[: -1 if left[0] >= 0 else None]
+
+    monkeypatch.setattr(files, "cat_file", cut_off)
+    left[0] = 99
+    everything_lost = mistake(lambda: prepare(images, (3, 8, 8), None, room=0))
+    assert isinstance(everything_lost, mistakes.NoReadableImages)
+    for left[0] in (3, 0):
+        assert prepare(images, (3, 8, 8), None, room=0).skipped == ()
 
 
 def test_a_server_that_sends_all_when_asked_for_a_part(server: tuple[str, type[Server]]) -> None:

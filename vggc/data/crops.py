@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from vggc.data.parts import Part
-from vggc.data.stores import Numbers, Picture
+from vggc.data.stores import Numbers, Picture, UnreadableError
 from vggc.preprocessing import (
     BrokenImageError,
     Pixels,
@@ -71,13 +73,15 @@ class Framing:
         """The picture as an image, large enough for a scale, by default the greatest.
 
         Raises:
+            UnreadableError: its file cannot be read.
             BrokenImageError: it is no usable image.
         """
         channels = self.shape[0]
         least = (scale or self.largest, self.size) if self.draft else None
         match picture:
             case Path():
-                return decode(picture, channels, least)
+                with of_a_file():
+                    return decode(picture, channels, least)
             case bytes():
                 return decode(io.BytesIO(picture), channels, least)
             case _:
@@ -117,6 +121,22 @@ class Framing:
         """Column and row of the first pixel that is cut out of so large a picture (W, H)."""
         (width, height), (wanted_height, wanted_width) = whole, self.size
         return int(left * (width - wanted_width + 1)), int(top * (height - wanted_height + 1))
+
+
+@contextmanager
+def of_a_file() -> Iterator[None]:
+    """Within it, what the system says of a file is told from what a decoder says of its bytes.
+
+    Only the system's complaints have numbers, and one of those comes of the bytes: to seek where
+    no byte can be is an invalid argument.
+    """
+    try:
+        yield
+    except BrokenImageError as fault:
+        match fault.__context__:
+            case OSError(errno=int(number)) if number != errno.EINVAL:
+                raise UnreadableError(str(fault)) from None
+        raise
 
 
 def resized_part(

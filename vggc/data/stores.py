@@ -24,6 +24,10 @@ Picture: TypeAlias = Path | bytes | Pixels
 """A file's path, a file's bytes, or the pixels themselves: (H, W, C), or (H, W) where grey."""
 
 
+class UnreadableError(BrokenImageError):
+    """A picture could not be read, and may be sound: asked again, its store may give it."""
+
+
 class Store(Protocol):
     """Pictures by number, each with a name. Travels to worker processes, so it is small or
     shares its memory with them.
@@ -120,9 +124,9 @@ def read_parts(
 def checked(content: bytes | Exception, size: int) -> bytes | BrokenImageError:
     """What was read, if it is as much as there should be."""
     if isinstance(content, Exception):
-        return BrokenImageError(reason_of(content))
+        return UnreadableError(reason_of(content))
     if len(content) != size:
-        return BrokenImageError(f"{len(content):,} bytes came of {size:,}")
+        return UnreadableError(f"{len(content):,} bytes came of {size:,}")
     return content
 
 

@@ -12,7 +12,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ import PIL
 
 from vggc.data.crops import Framed, Framing, attempt
 from vggc.data.parts import Skipped
-from vggc.data.stores import Numbers, Picture
+from vggc.data.stores import Numbers, Picture, UnreadableError
 from vggc.diagnostics import UserError
 from vggc.files import cache_folder, locked
 from vggc.preprocessing import BrokenImageError, Pixels, pixels_of, resize
@@ -32,6 +32,9 @@ from vggc.records import MalformedError, read_record, write_record
 
 CHUNK = 128
 """Pictures that are fetched at a time, so that memory stays bounded."""
+
+MOST_PIXELS = 2**46
+"""Sums of squares of so many values are within 64 bits, and no set of images has as many."""
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
@@ -49,13 +52,15 @@ class Survey:
     """What a look at all pictures of a part found, resized to the framing's greatest scale.
 
     `counts` (C, 256) says how often each channel has each value, `products` (C, C) sums the
-    products of each two channels over all pixels.
+    products of each two channels over all pixels, and `num_bytes` are those of the usable pictures
+    as memory would keep them.
     """
 
-    format: Literal[1]
+    format: Literal[2]
     counts: tuple[tuple[int, ...], ...]
     products: tuple[tuple[float, ...], ...]
     broken: tuple[Broken, ...]
+    num_bytes: int
 
     def skipped(self, framed: Framed) -> tuple[Skipped, ...]:
         """The pictures of the part that cannot be used."""
@@ -75,45 +80,78 @@ def survey(
     Kept pictures are resized where all have one scale, and otherwise as they were opened.
     `on_progress` is told how many are done.
     """
-    channels, height, width = framed.framing.shape
-    place = None if len(framed) * channels * height * width <= room else place_of(framed)
+    place = place_of(framed)
     if place is None:
-        return look(framed, room, on_progress)
-    with locked(place):
+        return look(framed, room, on_progress).result()
+    channels, height, width = framed.framing.shape
+    # What may fit is looked at by each process for itself: each needs the pictures.
+    may_fit = len(framed) * channels * height * width <= room
+    with nullcontext() if may_fit else locked(place):
         try:
-            return checked(read_record(place, Survey), framed), None
+            found = checked(read_record(place, Survey), framed)
+            if found.num_bytes > room:
+                return found, None
         except MalformedError:
-            found, kept = look(framed, room, on_progress)
+            pass
+        tally = look(framed, room, on_progress)
+        found, kept = tally.result()
+        # What could not be read today may be there tomorrow, and the cache would not notice.
+        if kept is None and not tally.unread:
             # Without a cache the next training looks again.
             with suppress(UserError):
                 write_record(place, found)
-            return found, kept
+        return found, kept
 
 
-def look(
-    framed: Framed, room: int, on_progress: Callable[[int], None]
-) -> tuple[Survey, tuple[Pixels, ...] | None]:
-    """`survey`, without a cache."""
-    channels = framed.framing.shape[0]
-    counts, products = np.zeros((channels, 256), np.int64), np.zeros((channels, channels))
-    broken: list[Broken] = []
-    kept: list[Pixels] = []
-    for index, found in enumerate(glances(framed)):
-        match found:
-            case BrokenImageError() as fault:
-                broken.append(Broken(index, str(fault)))
-            case Glance():
-                counts += found.counts
-                products += found.products
-                room -= found.pixels.nbytes
-                if room >= 0:
-                    kept.append(found.pixels)
-                else:
-                    kept.clear()
+def look(framed: Framed, room: int, on_progress: Callable[[int], None]) -> Tally:
+    """`survey`, without a cache. What cannot be read is tried once more at the end."""
+    tally = Tally(framed.framing.shape[0], room)
+    everything = np.arange(len(framed))
+    for index, found in enumerate(glances(framed, everything)):
+        tally.add(index, found)
         on_progress(index + 1)
-    table = tuple(map(tuple, counts.tolist()))
-    result = Survey(1, table, tuple(map(tuple, products.tolist())), tuple(broken))
-    return result, tuple(kept) if room >= 0 else None
+    again, tally.unread = [*tally.unread], {}
+    for index, found in zip(again, glances(framed, everything[again]), strict=True):
+        tally.add(index, found)
+    return tally
+
+
+class Tally:
+    """What was found so far: reasons by the places of the pictures that are `broken`, and of those
+    `unread` that may be sound. The others are kept as long as they take `room` bytes or less.
+    """
+
+    def __init__(self, channels: int, room: int) -> None:
+        self.counts, self.products = np.zeros((channels, 256), np.int64), np.zeros((channels,) * 2)
+        self.broken: dict[int, str] = {}
+        self.unread: dict[int, str] = {}
+        self.kept: dict[int, Pixels] = {}
+        self.room, self.num_bytes = room, 0
+
+    def add(self, index: int, found: Glance | BrokenImageError) -> None:
+        """Adds what was found at a place of the part."""
+        if isinstance(found, BrokenImageError):
+            kind = self.unread if isinstance(found, UnreadableError) else self.broken
+            kind[index] = str(found)
+            return
+        self.counts += found.counts
+        self.products += found.products
+        self.num_bytes += found.pixels.nbytes
+        if self.num_bytes <= self.room:
+            self.kept[index] = found.pixels
+        else:
+            self.kept.clear()
+
+    def result(self) -> tuple[Survey, tuple[Pixels, ...] | None]:
+        found = Survey(
+            2,
+            tuple(map(tuple, self.counts.tolist())),
+            tuple(map(tuple, self.products.tolist())),
+            tuple(Broken(*each) for each in sorted((self.broken | self.unread).items())),
+            self.num_bytes,
+        )
+        fits = self.num_bytes <= self.room
+        return found, tuple(self.kept[i] for i in sorted(self.kept)) if fits else None
 
 
 @dataclass(frozen=True)
@@ -125,13 +163,12 @@ class Glance:
     products: Doubles
 
 
-def glances(framed: Framed) -> Iterator[Glance | BrokenImageError]:
-    """Each picture in order, opened by several threads."""
+def glances(framed: Framed, indices: Numbers) -> Iterator[Glance | BrokenImageError]:
+    """Each of these pictures in order, opened by several threads."""
     each = partial(attempt, partial(glance, framed.framing))
     with quiet_pillow(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
-        for start in range(0, len(framed), CHUNK):
-            indices = np.arange(start, min(start + CHUNK, len(framed)))
-            yield from threads.map(each, framed.fetch(indices))
+        for start in range(0, len(indices), CHUNK):
+            yield from threads.map(each, framed.fetch(indices[start : start + CHUNK]))
 
 
 def glance(framing: Framing, picture: Picture) -> Glance:
@@ -156,7 +193,7 @@ def place_of(framed: Framed) -> Path | None:
         return None
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
+        if not os.access(folder, os.W_OK | os.X_OK):
             return None
         what = [asdict(framed.framing), framed.part.store.stamp(), PIL.__version__]
         digest = hashlib.sha256(json.dumps(what).encode())
@@ -179,6 +216,12 @@ def checked(found: Survey, framed: Framed) -> Survey:
         raise MalformedError("its tables are not of so many channels")
     if not all(0 <= each.index < len(framed) for each in found.broken):
         raise MalformedError("it names pictures that there are not")
+    (total, *others) = {sum(row) for row in found.counts}
+    negative = any(count < 0 for row in found.counts for count in row)
+    if others or negative or not 0 < total <= MOST_PIXELS:
+        raise MalformedError("its channels do not count the same pixels")
+    if not all(0 <= value <= 255**2 * total for row in found.products for value in row):
+        raise MalformedError("its products are not those of so many pixels")
     return found
 
 
