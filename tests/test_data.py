@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
-from dataclasses import replace
+import time
+from contextlib import closing
+from dataclasses import dataclass, replace
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,10 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.data import Dataset
 from training_data import RECIPE, found, part, picture, task, write_images
 
-from vggc.data import mistakes
+from vggc.data import loader, mistakes
 from vggc.data.find import digits, find_images
 from vggc.data.loader import Batch, TrainBatches, ValBatches, load
 from vggc.data.order import Order, Share, part_of
@@ -205,6 +209,35 @@ def everything(data: Data, workers: int) -> list[Batch]:
         *load(training, range(1, 4), workers),
         *load(held_out, range(len(held_out)), workers),
     ]
+
+
+@dataclass(frozen=True)
+class Stuck(Dataset[int]):
+    """Its later items never come, as if a server had gone silent."""
+
+    def __getitem__(self, step: int) -> int:
+        if step:
+            time.sleep(10**6)
+        return os.getpid()
+
+
+def test_workers_that_a_read_holds_up_are_ended_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loader, "GRACE", 0.2)
+    before, start = {*active_children()}, time.monotonic()
+    with closing(load(Stuck(), range(9), 2)) as batches:
+        assert next(batches) != os.getpid()
+        workers = {*active_children()} - before
+        assert len(workers) == 2
+    assert not any(worker.is_alive() for worker in workers)
+    assert time.monotonic() - start < 4
+
+
+def test_an_error_outlives_the_workers_that_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "GRACE", 0.2)
+    with pytest.raises(KeyError), closing(load(Stuck(), range(9), 2)) as batches:
+        raise KeyError(next(batches))
 
 
 @pytest.mark.parametrize("scale", [None, (12, 12), (9, 14)])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import ClassVar
 
 import fsspec
@@ -579,6 +579,7 @@ class Server(BaseHTTPRequestHandler):
     files: ClassVar[dict[str, bytes]]
     asked: ClassVar[list[tuple[str, str]]]
     parts: ClassVar[bool] = True
+    silent: ClassVar[Event | None] = None
 
     def do_HEAD(self) -> None:
         self.answer()
@@ -588,6 +589,8 @@ class Server(BaseHTTPRequestHandler):
         self.answer()
 
     def answer(self) -> None:
+        if self.silent:
+            self.silent.wait()
         content = self.files.get(self.path)
         if content is None:
             self.send_error(404)
@@ -689,6 +692,23 @@ def test_what_a_network_lost_is_read_when_it_is_back(
     assert isinstance(everything_lost, mistakes.NoReadableImages)
     for left[0] in (3, 0):
         assert prepare(images, (3, 8, 8), None, room=0).skipped == ()
+
+
+def test_a_server_that_goes_silent_is_waited_for_so_long_only(
+    server: tuple[str, type[Server]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("aiohttp")
+    url, handler = server
+    images = find_images(f"{url}/{{0..2}}.tar", 0)
+    monkeypatch.setattr(remote, "PAUSES", ())
+    monkeypatch.setattr(remote, "PATIENCE", 0.2)
+    handler.silent = Event()
+    try:
+        found = images.train.fetch(np.arange(2))
+    finally:
+        handler.silent.set()
+        handler.silent = None
+    assert [str(content) for content in found] == ["no answer came in time"] * 2
 
 
 def test_a_server_that_sends_all_when_asked_for_a_part(server: tuple[str, type[Server]]) -> None:

@@ -11,12 +11,16 @@ import signal
 import warnings
 from collections.abc import Generator, Iterator, Sequence, Sized
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from threading import Timer
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C import _remove_worker_pids
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from vggc.data.crops import Framed
 from vggc.data.draws import Stream, generator
@@ -26,6 +30,8 @@ from vggc.data.stores import Numbers
 from vggc.preprocessing import BrokenImageError, Pixels
 
 MOST_WORKERS = 8
+GRACE = 3.0
+"""Seconds that a worker has to end by itself."""
 
 T = TypeVar("T")
 
@@ -121,7 +127,33 @@ def load(
         worker_init_fn=prepare_worker,
         pin_memory=pin,
     )
-    yield from loader
+    made = iter(loader)
+    try:
+        yield from made
+    finally:
+        end_workers(made)
+
+
+def end_workers(made: Iterator[object]) -> None:
+    """Ends the workers of a loader, after `GRACE` seconds also those that a read holds up.
+
+    DataLoader waits ten seconds for each of those, sends it a SIGTERM, which it ignores, and
+    leaves it to Python, which waits for it for ever as it exits.
+    """
+    if not isinstance(made, _MultiProcessingDataLoaderIter) or not made._worker_pids_set:
+        return
+    # From now on a killed worker is no accident, of which DataLoader would make an error.
+    _remove_worker_pids(id(made))
+    made._worker_pids_set = False
+    killer = Timer(GRACE, kill, [made._workers])
+    killer.start()
+    made._shutdown_workers()
+    killer.cancel()
+
+
+def kill(workers: Sequence[BaseProcess]) -> None:
+    for worker in workers:
+        worker.kill()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from vggc.diagnostics import UserError
 
 PAUSES = (0.5, 2.0, 8.0)
 """Seconds before a server that failed is asked again."""
+PATIENCE, SLOWEST = 60.0, 2**17
+"""Seconds for an answer, and bytes a second of it: a server that takes longer has failed."""
 
 
 def is_url(place: str) -> bool:
@@ -63,12 +65,18 @@ def read_ranges(
 
 def ask(ranges: Sequence[tuple[str, int, int]]) -> list[bytes | Exception]:
     """The bytes of these ranges: a file, its first byte, and the one behind its last."""
+    from fsspec.asyn import AsyncFileSystem
+
     urls, starts, ends = ([*column] for column in zip(*ranges, strict=True))
     try:
         paths = {url: filesystem(url)[1] for url in {*urls}}
         files, _ = filesystem(urls[0])
+        size = sum(ends) - sum(starts)
+        # Only what waits for several answers at once can stop waiting: that is all of the network.
+        can_stop = isinstance(files, AsyncFileSystem)
+        limit = {"timeout": PATIENCE + size / SLOWEST} if can_stop else {}
         found: list[bytes | Exception] = files.cat_ranges(
-            [paths[url] for url in urls], starts, ends, on_error="return"
+            [paths[url] for url in urls], starts, ends, on_error="return", **limit
         )
     except Exception as fault:  # a network has many ways to fail
         return [fault] * len(urls)
@@ -88,5 +96,7 @@ def reason_of(fault: BaseException) -> str:
             return "there is no such file"
         case OSError(strerror=str(text)):
             return text
+        case TimeoutError():
+            return "no answer came in time"
         case _:
             return (str(fault).splitlines() or [type(fault).__name__])[0][:200]
