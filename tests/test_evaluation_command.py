@@ -22,6 +22,7 @@ from training_data import picture
 
 from vggc.cli import cli
 from vggc.data.parts import fingerprint
+from vggc.data.prepare import prepare
 from vggc.driver import Program, from_zoo
 from vggc.evaluate import Wishes, images_for, measure, plan, protocol_of, usual_batch
 from vggc.preprocessing import Preprocessing
@@ -185,6 +186,30 @@ def test_broken_images_are_left_out_named_and_counted(folder: Path, vggc_here: H
     assert "  skipped red/broken00.jpg: not an image\n" in error
     assert error.count("  skipped ") == 20
     assert "  … and 5 more\n25 broken images left out.\n" in error
+
+
+def test_that_some_were_broken_hides_no_exchange_of_the_others(
+    folder: Path, vggc_here: Here
+) -> None:
+    (folder / "images" / "red" / "broken.jpg").write_text("?")
+    run = Run.load(make_run(folder / "skipping", folder / "images"))
+    found = prepare(find(str(folder / "images"), 0), run.record.input, run.recipe.scale)
+    origin = replace(
+        run.record.data,
+        train=len(found.train),
+        val=len(found.val),
+        skipped=len(found.skipped),
+        fingerprint=found.fingerprint,
+    )
+    assert origin.skipped == 1
+    write_run(run.folder, replace(run.record, data=origin))
+    code, out, error = vggc_here("eval", "skipping", "--json", "--device", "cpu")
+    assert code == 0, error
+    assert json.loads(out)["images"] == len(found.val)
+    (folder / "images" / "blue" / "0.png").rename(folder / "images" / "blue" / "other.png")
+    code, _, error = vggc_here("eval", "skipping", "--device", "cpu")
+    assert code == 2
+    assert "which images `skipping` held out cannot be told any more" in error
 
 
 def test_images_in_shards_are_tested_on_where_they_lie(folder: Path, vggc_here: Here) -> None:

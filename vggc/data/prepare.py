@@ -9,7 +9,7 @@ import numpy as np
 
 from vggc.data import mistakes
 from vggc.data.crops import Framed, Framing
-from vggc.data.parts import Images, Skipped, fingerprint
+from vggc.data.parts import Images, Part, Skipped, fingerprint
 from vggc.data.survey import Doubles, Survey, colour_axes, moments, survey
 from vggc.diagnostics import UserError
 from vggc.preprocessing import IMAGE_CHANNELS, Pixels, Preprocessing
@@ -55,10 +55,8 @@ def prepare(
     """
     if shape[0] not in IMAGE_CHANNELS:
         raise UserError(mistakes.UnsupportedChannels(None, *shape))
-    middle = sum(scales) // 2 if scales else None
     total = len(images.train) + len(images.val)
-    train = Framed(images.train, Framing(shape, scales, draft=True))
-    val = Framed(images.val, Framing(shape, (middle, middle) if middle else None, draft=False))
+    train, val = both_framed(images, shape, scales)
     found, train_kept = survey(train, room, lambda done: on_progress(done, total))
     left = room - num_bytes(train_kept)
     also, val_kept = survey(val, left, lambda done: on_progress(len(train) + done, total))
@@ -73,12 +71,35 @@ def prepare(
         images.classes,
         train,
         val,
-        Preprocessing(shape[1:], middle, mean, std),
+        Preprocessing(shape[1:], val.framing.largest, mean, std),
         colour_axes(counts, np.asarray(found.products)),
         skipped,
         fingerprint(images.classes, train.part, val.part),
         images.val_path,
     )
+
+
+def both_framed(
+    images: Images, shape: tuple[int, int, int], scales: tuple[int, int] | None
+) -> tuple[Framed, Framed]:
+    """The training part as nets are trained on it, and the held-out part as they are tested."""
+    middle = sum(scales) // 2 if scales else None
+    train = Framing(shape, scales, draft=True)
+    val = Framing(shape, (middle, middle) if middle else None, draft=False)
+    return Framed(images.train, train), Framed(images.val, val)
+
+
+def readable(
+    images: Images, shape: tuple[int, int, int], scales: tuple[int, int] | None
+) -> tuple[Part, Part]:
+    """Both parts as `prepare` leaves them: without the images that are broken, which only a look
+    at all of them tells, now or, by the cache, when they were trained on.
+    """
+    train, val = (
+        each.part.take(survey(each, 0, lambda done: None)[0].usable(each))
+        for each in both_framed(images, shape, scales)
+    )
+    return train, val
 
 
 def usable(framed: Framed, found: Survey, kept: tuple[Pixels, ...] | None) -> Framed:

@@ -70,15 +70,28 @@ def found_again(run: Run) -> Images:
     origin = run.record.data
     seed = run.record.seed
     images = find_images(origin.path, seed, origin.val_path) if origin.path else digits()
-    found = len(images.train) + len(images.val) + len(images.skipped)
-    same = found == origin.train + origin.val + origin.skipped
-    if same and origin.skipped == 0:
-        mark = fingerprint(images.classes, images.train, images.val)
-        same = mark == origin.fingerprint
-    if not same:
+    if not are_those_of(run, images):
         where = origin.path or "scikit-learn"
         raise UserError(mistakes.HeldOutLost(None, str(run.folder), where))
     return images
+
+
+def are_those_of(run: Run, images: Images) -> bool:
+    """Whether a run was trained with these images, those aside that it skipped. Where only a look
+    into them tells which those were, it is taken.
+    """
+    origin = run.record.data
+    if fingerprint(images.classes, images.train, images.val) == origin.fingerprint:
+        return True
+    found = len(images.train) + len(images.val) + len(images.skipped)
+    same = found == origin.train + origin.val + origin.skipped
+    if not same or origin.skipped == len(images.skipped):
+        return False
+
+    from vggc.data.prepare import readable
+
+    parts = readable(images, run.record.input, run.recipe.scale)
+    return fingerprint(images.classes, *parts) == origin.fingerprint
 
 
 def images_in(place: str, run: Run) -> Labelled:
