@@ -33,7 +33,7 @@ from vggc.data.order import Order, Share
 from vggc.data.parts import Part
 from vggc.data.prepare import prepare
 from vggc.data.shards import expanded
-from vggc.diagnostics import Diagnostic, UserError
+from vggc.diagnostics import Diagnostic, UserError, render
 from vggc.preprocessing import BrokenImageError
 
 CLASSES = ("cat", "dog", "frog")
@@ -731,6 +731,39 @@ def test_a_server_that_sends_all_when_asked_for_a_part(server: tuple[str, type[S
 def test_an_address_that_leads_nowhere(url: str, kind: type[Diagnostic]) -> None:
     pytest.importorskip("aiohttp")
     assert isinstance(mistake(lambda: find_images(url, 0)), kind)
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("https://anna:secret@host/{0..9}.tar", "https://host/{0..9}.tar"),
+        ("https://host/a@b.tar#part", None),
+        (
+            "https://host/a.tar?X-Amz-Date=1&X-Amz-Signature=ab%2F",
+            "https://host/a.tar?X-Amz-Date=1",
+        ),
+        ("https://host/a.tar?sv=1&sig=ab#part", "https://host/a.tar?sv=1#part"),
+        ("https://host/a.tar?accessToken=x", "https://host/a.tar"),
+        ("https://host/a.tar?AWSAccessKeyId=x&Expires=1", "https://host/a.tar?Expires=1"),
+        ("https://host/a.tar?api_key=x&design=2", "https://host/a.tar?design=2"),
+        ("https://host/a.tar?versionId=7&&x", None),
+        ("abfs://container@account/{a,b}.tar", None),
+        ("sftp://anna:secret@host/a.tar", "sftp://anna@host/a.tar"),
+        ("simplecache::https://anna:secret@host/a.tar", "simplecache::https://host/a.tar"),
+        ("s3://bucket/a.tar", None),
+    ],
+)
+def test_what_is_written_down_of_an_address_has_no_secrets(url: str, kept: str | None) -> None:
+    assert remote.absolute(url) == (kept or url)
+
+
+def test_an_address_that_has_lost_its_secrets_has_to_be_given_again() -> None:
+    """A whole one that does not open needs no such advice, nor does a path."""
+    advice = {
+        place: mistakes.SAY_AGAIN in render(mistake(lambda place=place: find_images(place, 0)))
+        for place in ("memory://set/0.tar", "memory://set/0.tar?sig=x", "none.tar")
+    }
+    assert [*advice.values()] == [True, False, False]
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,13 +121,18 @@ class BadCifar(Diagnostic):
 # Shards
 
 
+SEE = "see that it is there, that you may read it, and that the network is up"
+SAY_AGAIN = "a run keeps no passwords and signatures: give the whole address by `--data` or `--val`"
+
+
 class CannotOpen(Diagnostic):
     title = "cannot open `{path}`"
     label = "{reason}"
-    help = "see that it is there, that you may read it, and that the network is up"
+    help = "{hint}"
 
     path: str
     reason: str
+    hint: str = SEE
 
 
 class MissingProtocol(Diagnostic):

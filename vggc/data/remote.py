@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from vggc.data import mistakes
 from vggc.diagnostics import UserError
@@ -21,8 +23,53 @@ def is_url(place: str) -> bool:
 
 
 def absolute(place: str) -> str:
-    """The place as it is called from everywhere: a URL, or a path from the root."""
-    return place if is_url(place) else os.path.abspath(place)
+    """The place as it may be written down and is called from everywhere: a path from the root, or
+    a URL without what is secret in it.
+    """
+    return without_secrets(place) if is_url(place) else os.path.abspath(place)
+
+
+SECRET = re.compile(
+    "accesskey|apikey|auth|authorization|credentials?|hdnea|hdnts|jwt|key|passwd|password|pwd|secret"
+    "|sig|signature|token",
+    re.IGNORECASE,
+)
+"""A word in the name of a parameter whose value is nobody else's business."""
+
+URL = re.compile(r"([^/?#]*://)(?:([^/?#]*)@)?([^?#]*)(?:\?([^#]*))?(#.*)?", re.DOTALL)
+"""Its scheme, who asks, host and path, query, fragment."""
+
+
+def without_secrets(url: str) -> str:
+    """The URL without names and passwords before `https://` hosts and without other passwords, and
+    without what is called a signature, a token or the like in its query.
+    """
+    # fsspec has one file system open another: `simplecache::https://…`.
+    first, chained, rest = url.partition("::")
+    if chained:
+        return f"{first}::{without_secrets(rest)}"
+    match = URL.fullmatch(url)
+    if match is None:
+        return url
+    scheme, asking, path, query, fragment = match.groups("")
+    # Elsewhere a name may be part of the place: `abfs://container@account`.
+    name = "" if scheme.lower().startswith("http") else asking.partition(":")[0]
+    kept = "&".join(part for part in query.split("&") if not is_secret(part))
+    return f"{scheme}{name and f'{name}@'}{path}{kept and f'?{kept}'}{fragment}"
+
+
+def is_secret(parameter: str) -> bool:
+    """Whether a parameter of a query is called so: `X-Amz-Signature=…`, `accessToken=…`."""
+    name = unquote(parameter.partition("=")[0])
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)
+    return any(map(SECRET.fullmatch, words))
+
+
+def cannot_open(place: str, reason: str) -> UserError:
+    """What to tell where a place cannot be opened."""
+    is_whole = not is_url(place) or without_secrets(place) != place
+    hints = (mistakes.SEE,) if is_whole else (mistakes.SEE, mistakes.SAY_AGAIN)
+    return UserError(mistakes.CannotOpen(None, place, reason, "; ".join(hints)))
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -40,7 +87,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     except ImportError:
         raise UserError(mistakes.MissingProtocol(None, url.partition("://")[0])) from None
     except Exception as fault:  # whatever a file system says of a URL
-        raise UserError(mistakes.CannotOpen(None, url, reason_of(fault))) from None
+        raise cannot_open(url, reason_of(fault)) from None
     return found
 
 

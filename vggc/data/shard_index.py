@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggc.data import mistakes
-from vggc.data.remote import filesystem, is_url, reason_of
+from vggc.data.remote import cannot_open, filesystem, is_url, reason_of
 from vggc.data.stores import Numbers
 from vggc.data.strings import Strings
 from vggc.data.tar import CompressedError, Forwards, Member, TarError, members
@@ -114,18 +114,18 @@ def shard_at(place: str) -> Shard:
         if not is_url(place):
             found = os.stat(place)
             if not stat.S_ISREG(found.st_mode):
-                raise UserError(mistakes.CannotOpen(None, place, "it is no file"))
+                raise cannot_open(place, "it is no file")
             return Shard(os.path.abspath(place), found.st_size, str(found.st_mtime_ns))
         files, path = filesystem(place)
         info = files.info(path)
     except UserError:
         raise
     except Exception as fault:  # a network has many ways to fail
-        raise UserError(mistakes.CannotOpen(None, place, reason_of(fault))) from None
+        raise cannot_open(place, reason_of(fault)) from None
     size = info.get("size")
     if not isinstance(size, int):
         reason = "the server does not say how many bytes it has"
-        raise UserError(mistakes.CannotOpen(None, place, reason))
+        raise cannot_open(place, reason)
     return Shard(place, size, " ".join(str(info[key]) for key in CHANGES if key in info))
 
 
@@ -161,7 +161,7 @@ def make_index(shard: Shard) -> Index:
     except UserError:
         raise
     except Exception as fault:  # a network has many ways to fail
-        raise UserError(mistakes.CannotOpen(None, shard.place, reason_of(fault))) from None
+        raise cannot_open(shard.place, reason_of(fault)) from None
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 
 from vggc.data import mistakes
 from vggc.data.parts import Part, Pictures, Skipped
-from vggc.data.remote import filesystem, is_url, reason_of
+from vggc.data.remote import cannot_open, filesystem, is_url, reason_of
 from vggc.data.shard_index import Index, Shard, index_of, shard_at
 from vggc.data.stores import Members, Numbers
 from vggc.data.strings import Strings
@@ -237,4 +237,4 @@ def class_lists(shard: str) -> Iterator[tuple[str, bytes]]:
         except UserError:
             raise
         except Exception as fault:  # a network has many ways to fail
-            raise UserError(mistakes.CannotOpen(None, place, reason_of(fault))) from None
+            raise cannot_open(place, reason_of(fault)) from None
