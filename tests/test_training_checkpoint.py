@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from math import nan
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
@@ -439,12 +440,52 @@ def test_tensors_of_another_net_are_refused(interrupted: Path) -> None:
         ({**tensors, name: tensors[name].double()}, "float64"),
         ({k: t for k, t in tensors.items() if k != name}, f"{name} is missing"),
         ({**tensors, "x": tensors[name].clone()}, "x is unknown"),
+        ({**tensors, name: tensors[name] * nan}, "not finite"),
     ):
         save_file(changed, path)
         edit(path.parent / "state.json", sha256=sha256(path))
         mistake, label = refused(lambda: go_on(interrupted))
         assert mistake is mistakes.BadCheckpoint
         assert reason in label
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda state: state["progress"]["sums"].update(steps=10**30), "more steps"),
+        (lambda state: state["progress"]["sums"].update(steps=-1), "more steps"),
+        (lambda state: state["progress"]["sums"].update(loss=-1.0), "sums are out of range"),
+        (lambda state: state["progress"]["sums"].update(correct=10**9), "sums are out of range"),
+        (lambda state: state["progress"]["epochs"][-1].update(epoch=77), "do not follow"),
+        (lambda state: state["progress"]["epochs"][-1].update(step=10**12), "do not follow"),
+        (lambda state: state["progress"]["epochs"][-1].update(val_top1=-1.0), "out of range"),
+        (lambda state: state["progress"].update(epochs=[]), "it is of step"),
+        (lambda state: state.update(loss_scale={"scale": -1.0, "growth": 0}), "loss scale"),
+    ],
+)
+def test_numbers_that_are_not_of_the_training_are_refused(
+    interrupted: Path, change: Callable[[dict[str, Any]], None], reason: str
+) -> None:
+    path = newest(interrupted) / "state.json"
+    state = json.loads(path.read_text())
+    change(state)
+    path.write_text(json.dumps(state))
+    mistake, label = refused(lambda: go_on(interrupted))
+    assert mistake is mistakes.BadCheckpoint
+    assert reason in label
+
+
+def test_a_checkpoint_under_another_name_is_refused(interrupted: Path) -> None:
+    path = newest(interrupted)
+    path.rename(path.with_name("step-999999"))
+    assert "it is of step" in refused(lambda: go_on(interrupted))[1]
+
+
+def test_other_names_of_classes_are_refused(interrupted: Path) -> None:
+    edit(interrupted / "run.json", classes=["x", "y", "z"])
+    assert refused(lambda: go_on(interrupted))[0] is mistakes.DataChanged
+    edit(interrupted / "run.json", classes=["a", "b", "a"])
+    assert "two classes have one name" in refused(lambda: Run.load(interrupted))[1]
 
 
 def test_a_resumed_run_is_running_again(interrupted: Path) -> None:

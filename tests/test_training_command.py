@@ -20,6 +20,7 @@ from vggc import driver
 from vggc.data.find import digits
 from vggc.diagnostics import UserError
 from vggc.driver import Program
+from vggc.recipe.test import Protocol, read_protocol
 from vggc.recipe.train import He, OneCycle, Recipe, Sgd
 from vggc.source import Source
 from vggc.syntax.parse import parse
@@ -350,6 +351,35 @@ def test_another_input_takes_the_place_of_the_files_crop() -> None:
     wishes = Wishes(Path("x"), size=(16, 16), device="cpu")
     assert program.recipe.crop == (8, 8)
     assert read_train(program, blocks_for(program, wishes)).value.crop is None
+
+
+def test_another_input_takes_the_place_of_the_files_crops_to_test_on() -> None:
+    text = TINY + "\ntest { scales 12; crops grid=3x3; dense off }\n"
+    program = Program(parse(Source("tiny.vgg", text)))
+    blocks = blocks_for(program, Wishes(Path("x"), size=(16, 16), device="cpu"))
+    (block,) = [block for block in blocks if block.key == "test"]
+    assert read_protocol(block, program.recipe) == Protocol()
+
+
+def test_a_net_that_could_not_be_tested_is_not_trained(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", ("red", "green", "blue"), 10)
+    for changes, words in (
+        (("test.scales=7",), "a scale of 7 is smaller than the net's input"),
+        (("dense=off",), "nothing"),
+        (("scales=9", "crops=on", "grid=20x20"), "20×20 crops do not fit"),
+    ):
+        with pytest.raises(UserError, match=words):
+            started(tmp_path, TINY, changes=changes)
+
+
+def test_a_run_whose_files_tell_of_two_recipes_does_not_go_on(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", ("red", "green", "blue"), 10)
+    run = started(tmp_path, TINY, out=tmp_path / "run").run
+    record = json.loads((run.folder / "run.json").read_text())
+    record["recipe"]["freeze"] = "nosuch"
+    (run.folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="not the folder of a training run"):
+        again(None, run.folder, Wishes())
 
 
 def test_a_run_departs_from_what_the_file_says() -> None:

@@ -16,7 +16,7 @@ from vggc.ir.ops import BatchNorm, describe
 from vggc.recipe.blocks import Reading, report
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.layer_names import selected, with_weights
-from vggc.recipe.test import TEST
+from vggc.recipe.test import TEST, read_protocol
 from vggc.recipe.train import TRAIN, Recipe, default_recipe, read_recipe
 from vggc.source import Source
 from vggc.syntax.ast import Block
@@ -210,14 +210,21 @@ def blocks_for(program: Program, wishes: Wishes) -> tuple[Block, ...]:
         blocks = override_blocks(blocks, DIGITS_RECIPE)
     if input_size(wishes):
         blocks = override_blocks(blocks, ["train.crop=off"])
-        if any(block.key == "test" for block in blocks):
-            # The file's scales are for its own input size.
-            blocks = override_blocks(blocks, ["test.scales=off"])
+        if test := named("test", blocks):
+            # The file's scales are for its own input size, and its crops lie in those.
+            has_crops = TEST.read(test).value.crops is not None
+            ways = ["test.crops=off", "test.dense=on"] if has_crops else []
+            blocks = override_blocks(blocks, ["test.scales=off", *ways])
     for key in ("epochs", "batch", "lr"):
         value = getattr(wishes, key)
         if value is not None:
             blocks = override_blocks(blocks, [f"train.{key}={value}"], f"--{key}")
     return override_blocks(blocks, wishes.changes, prefer="train")
+
+
+def named(key: str, blocks: Sequence[Block]) -> Block | None:
+    """The `train` or the `test` block."""
+    return next((block for block in blocks if block.key == key), None)
 
 
 def input_size(wishes: Wishes) -> tuple[int, int] | None:
@@ -231,8 +238,7 @@ def read_train(program: Program, blocks: Sequence[Block]) -> Reading[Recipe]:
     Raises:
         UserError: with every mistake in it.
     """
-    block = next((block for block in blocks if block.key == "train"), None)
-    reading = TRAIN.read(block, default_recipe(program.graph))
+    reading = TRAIN.read(named("train", blocks), default_recipe(program.graph))
     report(reading.found)
     return reading
 
@@ -315,8 +321,8 @@ def fit_program(
     if program.graph.output != (len(images.classes),):
         net = with_classes(net, len(images.classes))
     fitted = program.replace(parse(Source(f"{net.name}.vgg as fitted", format_net(net))))
-    block = next((block for block in blocks if block.key == "train"), None)
-    read_recipe(block, fitted.graph)
+    read_recipe(named("train", blocks), fitted.graph)
+    read_protocol(named("test", blocks), reading.value, fitted.graph)
     report(frozen_statistics(reading, fitted.graph))
     return fitted
 
@@ -356,6 +362,9 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
     machine = choose_machine(device, record.precision, wishes.compiled, wishes.sharded)
     program = load(str(run.net_path))
     run.require_fit(program.graph.input, program.graph.output)
+    if read_recipe(program.net.block("train"), program.graph) != recipe:
+        reason = "net.vgg has not the recipe that run.json describes"
+        raise UserError(mistakes.NotARun(None, str(folder), reason))
     data, val = wishes.data or record.data.path, wishes.val or record.data.val_path
     images = find(data, record.seed, val)
     check_memory(program, images, recipe, machine)

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -184,8 +185,10 @@ class Writer:
         self.thread.shutdown(wait=True)
 
 
-def read_checkpoint(path: Path, learner: Learner, data: str, data_name: str, task: str) -> Snapshot:
-    """The state of a training that the learner can go on with.
+def read_checkpoint(
+    path: Path, learner: Learner, data: str, data_name: str, task: str, num_steps: int
+) -> Snapshot:
+    """The state of a training of so many steps that the learner can go on with.
 
     Raises:
         UserError: the checkpoint is damaged, or the net, the recipe, the seed or the images
@@ -197,6 +200,7 @@ def read_checkpoint(path: Path, learner: Learner, data: str, data_name: str, tas
             raise UserError(mistakes.DataChanged(None, data_name))
         if state.task != task:
             raise UserError(mistakes.TaskChanged(None, str(path.parent.parent)))
+        check(state, path, learner.augmentation.order.num_batches, num_steps)
         wanted = tensors_of(learner, fresh=state.progress.step > 0)
         tensors = read_tensors(path / TENSORS, state.sha256, wanted)
     except (MalformedError, SafetensorError, OSError) as fault:
@@ -208,6 +212,22 @@ def read_checkpoint(path: Path, learner: Learner, data: str, data_name: str, tas
         )
         raise UserError(mistakes.BadCheckpoint(None, str(path), str(fault), hint)) from None
     return Snapshot(state.progress, tensors, state.loss_scale)
+
+
+def check(state: State, path: Path, num_batches: int, num_steps: int) -> None:
+    """Refuses numbers that are not of such a training.
+
+    Raises:
+        MalformedError: they are not.
+    """
+    progress, scale = state.progress, state.loss_scale
+    fault = progress.problem(num_batches, num_steps)
+    if not fault and path.name.removesuffix(TESTED) != untested(progress.step):
+        fault = f"it is of step {progress.step}"
+    if not fault and scale and not (isfinite(scale.scale) and scale.scale > 0 <= scale.growth):
+        fault = "its loss scale is out of range"
+    if fault:
+        raise MalformedError(f"{STATE}: {fault}")
 
 
 def kept_weights(path: Path) -> dict[str, Tensor]:
@@ -260,6 +280,8 @@ def read_tensors(path: Path, digest: str, wanted: dict[str, Tensor]) -> dict[str
         like = wanted[name]
         if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
             raise MalformedError(f"{name} is {tensor.dtype} {list(tensor.shape)}")
+        if not tensor.isfinite().all():
+            raise MalformedError(f"{name} holds values that are not finite")
     return tensors
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from math import isfinite
 
 from vggc.data.parts import Skipped
 from vggc.diagnostics import Diagnostic
@@ -63,6 +64,21 @@ class Progress:
     def step(self) -> int:
         """Steps done."""
         return (self.epochs[-1].step if self.epochs else 0) + self.sums.steps
+
+    def problem(self, num_batches: int, num_steps: int) -> str | None:
+        """Why this cannot be of a training of so many steps, so many an epoch."""
+        epochs, sums = self.epochs, self.sums
+        due = [(i, min(i * num_batches, num_steps)) for i in range(1, len(epochs) + 1)]
+        numbers = [v for row in epochs for v in astuple(row)] + [*astuple(sums)]
+        problems = {
+            "its epochs do not follow one another": [(e.epoch, e.step) for e in epochs] != due
+            or len(epochs) > -(-num_steps // num_batches),
+            "it has more steps than the training": not 0 <= sums.steps <= num_batches
+            or self.step > num_steps,
+            "its sums are out of range": not all(isfinite(n) and n >= 0 for n in numbers)
+            or sums.correct > sums.images,
+        }
+        return next((text for text, is_so in problems.items() if is_so), None)
 
 
 @dataclass(frozen=True)

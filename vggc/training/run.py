@@ -141,6 +141,7 @@ def check(record: Record) -> None:
         "input has neither 1 nor 3 channels": channels not in IMAGE_CHANNELS,
         "seed is out of range": not 0 <= record.seed < 2**63,
         "classes are fewer than two": len(record.classes) < 2,
+        "two classes have one name": len({*record.classes}) < len(record.classes),
     }
     found = next((text for text, is_so in problems.items() if is_so), None)
     found = found or record.preprocessing.problem(record.input)

@@ -310,7 +310,7 @@ def fresh(task: Task) -> Learner:
 def taken_up(run: Run, learner: Learner, task: Task) -> Snapshot | None:
     """The state in the newest checkpoint; None before there is one."""
     name, mark = task.data.path or "scikit-learn", task.data.fingerprint
-    if mark != run.record.data.fingerprint:
+    if (mark, task.data.classes) != (run.record.data.fingerprint, run.record.classes):
         raise UserError(mistakes.DataChanged(None, name))
     found = checkpoints(run.checkpoint_path)
     if not found:
@@ -318,7 +318,8 @@ def taken_up(run: Run, learner: Learner, task: Task) -> Snapshot | None:
             reason = "it is missing, and the weights can be had from nowhere else"
             raise UserError(mistakes.BadCheckpoint(None, str(run.checkpoint_path), reason))
         return None
-    return read_checkpoint(found[0], learner, mark, name, task.fingerprint)
+    num_steps = task.recipe.num_steps(task.order.num_batches)
+    return read_checkpoint(found[0], learner, mark, name, task.fingerprint, num_steps)
 
 
 def conclude(run: Run, outcome: Outcome) -> None:
