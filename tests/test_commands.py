@@ -43,6 +43,32 @@ def vggc(tmp_path: Path) -> Vggc:
     return Vggc(folder)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "before"),
+    [
+        (["train", ""], "train"),
+        (["train", "vgg16", "--data", ""], "--data"),
+        (["eval", "run", "--data="], "--data"),
+    ],
+)
+def test_an_empty_argument_is_not_this_folder(
+    vggc_here: Here, arguments: list[str], before: str
+) -> None:
+    code, out, error = vggc_here(*arguments)
+    assert (code, out) == (2, "")
+    assert f"nothing is given after `{before}`" in error
+
+
+def test_a_spec_without_its_ending_is_found_out(
+    vggc_here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.vgg").write_text("net mine\n")
+    monkeypatch.chdir(tmp_path)
+    code, _, error = vggc_here("summary", "mine")
+    assert code == 2
+    assert "did you mean `mine.vgg`?" in error
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(vggc: Vggc, name: str) -> None:
     text = vggc(name, "--help").stdout

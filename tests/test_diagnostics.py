@@ -150,6 +150,7 @@ def test_a_net_without_classes_takes_no_number_of_them(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- mistakes not of a text
 
 ROOMS = (
+    "vggc.cli.arguments",
     "vggc.cli.draw",
     "vggc.cli.layers",
     "vggc.cli.subject",

@@ -318,7 +318,7 @@ def test_a_run_that_goes_on_is_judged_by_its_newest_checkpoint(tmp_path: Path) -
     (tmp_path / "tiny.vgg").write_text(TINY)
     program = load(str(tmp_path / "tiny.vgg"))
     moving = learner(net=program.logits_module())
-    run = begin(task(), moving, tmp_path / "run", datetime(2026, 1, 2, 3, 4, 5))
+    run = begin(task(), None, tmp_path / "run", datetime(2026, 1, 2, 3, 4, 5))
     assert gather(run.folder, Wishes(errors=False)).weights_from is None
     for steps in (3, 7):
         taken = snapshot(moving, Progress(sums=Sums(steps=steps)))
@@ -342,7 +342,7 @@ def test_averaged_weights_are_those_that_are_shown(tmp_path: Path) -> None:
     assert moving.average is not None
     with torch.no_grad():
         moving.average.state_dict()["conv1_1.weight"][:] += torch.randn(4, 3, 3, 3)
-    run = begin(task(), moving, tmp_path / "run", datetime(2026, 1, 2, 3, 4, 5))
+    run = begin(task(), None, tmp_path / "run", datetime(2026, 1, 2, 3, 4, 5))
     write_checkpoint(run.checkpoint_path, snapshot(moving, Progress()), "data", "task")
     findings = gather(run.folder, Wishes(errors=False))
     assert findings.filters is not None

@@ -62,7 +62,7 @@ def test_a_folder_of_images_is_trained_on(folder: Path) -> None:
     assert 0 <= result["val_top1"] <= result["val_top5"] == 1
     assert result["images_per_second"] > 0
     assert "skipped red/broken.jpg: not an image" in done.stderr
-    assert "1 broken images were skipped" in done.stderr
+    assert "1 broken image left out" in done.stderr
     assert "epoch 3/3" in done.stderr
     assert "\x1b" not in done.stderr
 
@@ -359,6 +359,18 @@ def test_another_input_takes_the_place_of_the_files_crops_to_test_on() -> None:
     blocks = blocks_for(program, Wishes(Path("x"), size=(16, 16), device="cpu"))
     (block,) = [block for block in blocks if block.key == "test"]
     assert read_protocol(block, program.recipe) == Protocol()
+
+
+@pytest.mark.parametrize(
+    ("wish", "change"),
+    [({"epochs": 2}, "steps=3"), ({"batch": 4}, "batch=5"), ({"lr": 0.1}, "lr=0.2")],
+)
+def test_options_that_contradict_each_other_are_refused(
+    tmp_path: Path, wish: dict[str, Any], change: str
+) -> None:
+    write_images(tmp_path / "images", ("red", "green", "blue"), 10)
+    with pytest.raises(UserError, match="contradict each other"):
+        started(tmp_path, TINY, changes=(change,), **wish)
 
 
 def test_a_net_that_could_not_be_tested_is_not_trained(tmp_path: Path) -> None:

@@ -132,6 +132,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
 
 
+def in_line(text: str) -> str:
+    """The text so that it stays in its line; names of files may hold anything."""
+    return printable(text.replace("\n", "�"))
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word that `word` most likely meant, or nothing."""
     known = [*known]

@@ -240,4 +240,6 @@ def _find(spec: str) -> Source:
         raise UserError(FolderForSpec(None, spec, _what_folder(path)))
     near = nearest(path.stem, zoo())
     hint = f"the zoo has `{near}`" if near else LISTED
+    if bare and Path(f"{spec}.vgg").is_file():
+        hint = f"did you mean `{spec}.vgg`?"
     return read_source(path, hint)

@@ -15,8 +15,7 @@ from vggc.diagnostics import UserError
 from vggc.driver import load
 from vggc.evaluation import mistakes
 from vggc.evaluation.images import Labelled, check_classes, held_out, images_in, single
-from vggc.evaluation.views import View, Views, views_of
-from vggc.ir.ops import describe
+from vggc.evaluation.views import Views, views_of
 from vggc.passes.dense import dense
 from vggc.passes.inference import drop_final_softmax
 from vggc.recipe.edit import override_blocks
@@ -216,26 +215,9 @@ def entry(run: Run, protocol: Protocol) -> Entry:
     """
     subject = from_run(run, None, None)
     views = views_of(protocol, run.record.preprocessing.scale)
-    for view in views.views:
-        check_crops(run, view)
     if protocol.dense:
         dense(drop_final_softmax(subject.program.graph))
     return Entry(run, subject, protocol, views)
-
-
-def check_crops(run: Run, view: View) -> None:
-    """Refuses more crops than there are places for along an image's shorter side."""
-    if view.grid is None:
-        return
-    size = run.record.input[1:]
-    spare = (view.scale - min(size)) if view.scale else 0
-    if spare < view.grid - 1:
-        scale = (
-            f"with a shorter side of {view.scale}" if view.scale else "that just cover the input"
-        )
-        least = max(*size, min(size) + view.grid - 1)
-        shown = str(run.folder), view.grid, scale, describe(size), least
-        raise UserError(mistakes.CropsCoincide(None, *shown))
 
 
 def images_for(plan: Plan, data: str | None) -> Labelled:

@@ -170,6 +170,7 @@ def anew(spec: str | None, wishes: Wishes) -> Plan:
     reading = read_train(program, blocks)
     report(untrainable(reading, program.graph))
     recipe = reading.value
+    report(contradictions(recipe, wishes))
 
     from vggc.training.learner import choose_machine
     from vggc.training.parallel import World
@@ -258,6 +259,20 @@ def untrainable(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
         what = f"`loss {recipe.loss}`"
         found.append(mistakes.NotTrainedYet(reading.span("loss"), what, hint))
     return found
+
+
+def contradictions(recipe: Recipe, wishes: Wishes) -> list[Diagnostic]:
+    """Options that `--set` has overruled."""
+    pairs = (
+        ("epochs", wishes.epochs, recipe.epochs),
+        ("batch", wishes.batch, recipe.batch),
+        ("lr", wishes.lr, recipe.optimiser.lr),
+    )
+    return [
+        mistakes.Contradiction(None, f"--{name} {wish:g}")
+        for name, wish, found in pairs
+        if wish not in (None, found)
+    ]
 
 
 def batch_mistakes(reading: Reading[Recipe], count: int, processes: int) -> list[Diagnostic]:

@@ -10,6 +10,7 @@ from importlib import import_module
 import click
 
 from vggc import __version__
+from vggc.cli.arguments import refuse_empty
 from vggc.diagnostics import CheckFailed, UserError
 
 INSTALLED_WITH_VGGC = ("torch", "tvm", "onnx", "sklearn", "matplotlib", "PIL", "safetensors")
@@ -38,6 +39,10 @@ COMMANDS = {
 
 class _Commands(click.Group):
     """Finds commands without importing the others, so that each starts at once."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        refuse_empty(args)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

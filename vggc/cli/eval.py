@@ -12,7 +12,7 @@ import click
 
 from vggc.cli import console
 from vggc.cli.sheet import Sheet
-from vggc.diagnostics import printable
+from vggc.diagnostics import in_line
 from vggc.evaluate import BATCH, Entry, Plan, Result, Wishes, images_for, measure, plan
 from vggc.evaluation.views import Views
 from vggc.ir.ops import describe
@@ -133,7 +133,7 @@ def progress(what: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
 def report(planned: Plan, images: Labelled, result: Result, as_json: bool) -> None:
     """The errors on stdout, what was left out on stderr."""
     for skipped in result.skipped:
-        console.status(f"  skipped {printable(skipped.name)}: {printable(skipped.reason)}")
+        console.status(f"  skipped {in_line(skipped.name)}: {in_line(skipped.reason)}")
     if result.num_skipped > len(result.skipped):
         console.status(f"  … and {result.num_skipped - len(result.skipped):,} more")
     if result.num_skipped:

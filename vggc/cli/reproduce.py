@@ -91,17 +91,21 @@ def command(
         lines = also_random(lines)
     folder = out or Path("reproduced-small" if small else "reproduced")
     name: Literal["paper", "small"] = "small" if small else "paper"
-    record = Record(1, name, where(data), val and where(val), epochs or setting.epochs, seed, {})
+    places = where(data), val and where(val)
+    begun = noted(places[0]) or "", noted(places[1])
+    record = Record(1, name, *begun, epochs or setting.epochs, seed, {})
     if dry_run:
         listed(opened(folder, record), lines)
-    elif not make(table, lines, folder, record, Means(device, precision), as_json):
+    elif not make(table, lines, folder, record, Means(*places, device, precision), as_json):
         raise click.exceptions.Exit(INTERRUPTED)
 
 
 @dataclass(frozen=True)
 class Means:
-    """What nets are trained and tested on, as it was wished."""
+    """Where the images are, and what nets are trained and tested on, as it was wished."""
 
+    data: str
+    val: str | None
     device: Literal["cpu", "cuda", "auto"]
     precision: Literal["fp32", "bf16", "fp16"]
 
@@ -155,6 +159,13 @@ def told() -> str:
 def where(data: str) -> str:
     """Where images are, wherever one is; a URL stays one."""
     return data if "://" in data else str(Path(data).resolve())
+
+
+def noted(place: str | None) -> str | None:
+    """What is written down of where images are: nothing secret."""
+    from vggc.data.remote import without_secrets
+
+    return place and without_secrets(place)
 
 
 def refuse_options() -> None:
@@ -218,11 +229,11 @@ def train(study: Study, net: Trained, means: Means, world: World) -> bool:
     speak = console.status if world.is_first else silent
     speak(f"\n{net.name}")
     if study.run_of(net):
-        plan = again(None, folder, Wishes(device=means.device))
+        plan = again(None, folder, Wishes(means.data, val=means.val, device=means.device))
     else:
         wishes = Wishes(
-            study.record.data,
-            val=study.record.val,
+            means.data,
+            val=means.val,
             size=setting.input,
             device=means.device,
             precision=means.precision,

@@ -15,7 +15,7 @@ import click
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
-from vggc.diagnostics import CheckFailed, printable, render
+from vggc.diagnostics import CheckFailed, in_line, render
 from vggc.memory import keep_memory
 from vggc.train import Plan, Training, Wishes, again, anew
 from vggc.training.progress import (
@@ -202,11 +202,11 @@ def read(plan: Plan, speak: Speak) -> Data:
         row = progress.add_task("reading images", total=None, detail="")
         data = plan.read(lambda done, total: progress.update(row, completed=done, total=total))
     for skipped in data.skipped[:SKIPPED_SHOWN]:
-        speak(f"  skipped {printable(skipped.name)}: {printable(skipped.reason)}")
+        speak(f"  skipped {in_line(skipped.name)}: {in_line(skipped.reason)}")
     if len(data.skipped) > SKIPPED_SHOWN:
         speak(f"  … and {len(data.skipped) - SKIPPED_SHOWN} more")
     if data.skipped:
-        speak(f"{len(data.skipped):,} broken images were skipped.")
+        speak(f"{console.count(len(data.skipped), 'broken image')} left out.")
     speak(
         f"{len(data.train):,} images to train on, {len(data.val):,} held out, "
         f"{len(data.classes)} classes."
@@ -274,7 +274,7 @@ class Watcher:
                 self.tell(epoch)
             case ImagesLost(lost):
                 for each in lost:
-                    console.status(f"  left out {printable(each.name)}: {printable(each.reason)}")
+                    console.status(f"  left out {in_line(each.name)}: {in_line(each.reason)}")
             case NotSaved(reason):
                 console.status(f"A checkpoint was not saved; the training goes on. {reason}")
 

@@ -10,18 +10,6 @@ class GridWithoutCrops(Diagnostic):
     help = "add `--protocol crops` or `--protocol both`, or leave `--grid` out"
 
 
-class CropsCoincide(Diagnostic):
-    title = "{grid}×{grid} crops of images {scale} would lie on top of each other"
-    label = "`{run}` takes crops of {size} pixels"
-    help = "use `--scales {least}` or larger ones, or a smaller `--grid`"
-
-    run: str
-    grid: int
-    scale: str
-    size: str
-    least: int
-
-
 class OtherClasses(Diagnostic):
     title = "`{first}` and `{second}` cannot be fused: their classes differ"
     label = "{difference}"

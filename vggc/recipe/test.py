@@ -111,10 +111,10 @@ def scale_mistakes(reading: Reading[Protocol], graph: Graph) -> list[Diagnostic]
 
 def crop_mistakes(reading: Reading[Protocol], protocol: Protocol, graph: Graph) -> list[Diagnostic]:
     """A grid of more crops than there are places for along an image's shorter side."""
-    if protocol.crops is None or not protocol.scales:
+    if protocol.crops is None:
         return []
     grid, side = protocol.crops.grid, min(graph.input[1:])
-    scale = min(protocol.scales)
+    scale = min(protocol.scales or (side,))  # without one, images just cover the input
     places = scale - side + 1
     if not 0 < places < grid:
         return []

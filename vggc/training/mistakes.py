@@ -46,6 +46,13 @@ class InitFromInVain(Diagnostic):
 # Images
 
 
+class Contradiction(Diagnostic):
+    title = "`{option}` and `--set` contradict each other"
+    help = "leave one of them out"
+
+    option: str
+
+
 class BatchTooLarge(Diagnostic):
     title = "steps of {batch} images, and {count} images to train on"
     label = "no step could be that large"
