@@ -127,13 +127,32 @@ def test_broken_images_are_named_and_left_out(tmp_path: Path) -> None:
     assert data.skipped[3].reason == "not an image"
 
 
+def test_what_only_looks_like_images_is_named_and_left_out(tmp_path: Path) -> None:
+    write_images(tmp_path, ("cat", "dog"), 4)
+    (tmp_path / "cat/gone.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(tmp_path / "dog/pipe.png")
+    (tmp_path / "emu").mkdir()
+    (tmp_path / "fox").mkdir()
+    (tmp_path / "fox/0.heic").touch()
+    found = find_images(tmp_path, 0)
+    assert found.classes == ("cat", "dog")
+    assert [(each.name, each.reason) for each in found.skipped] == [
+        ("cat/gone.png", "not a file, or a link to none"),
+        ("dog/pipe.png", "not a file, or a link to none"),
+        ("emu/", "a folder without images"),
+        ("fox/", "a folder without images"),
+    ]
+
+
 def test_a_class_of_broken_images_is_refused(tmp_path: Path) -> None:
     write_images(tmp_path / "train", ("cat", "dog"), 1)
     write_images(tmp_path / "val", ("cat", "dog"), 1)
     (tmp_path / "train/cat/0.png").write_bytes(b"?")
     with pytest.raises(UserError) as error:
         prepare(find_images(tmp_path, 0), (3, 8, 8), None)
-    assert isinstance(error.value.diagnostics[0], mistakes.NoReadableImages)
+    (mistake,) = error.value.diagnostics
+    assert isinstance(mistake, mistakes.NoReadableImages)
+    assert mistake.reason == "1 left out, the first of them cat/0.png: not an image"
 
 
 def test_a_net_with_two_channels_gets_no_images() -> None:

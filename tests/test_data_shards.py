@@ -268,6 +268,12 @@ def test_two_patterns_name_both_parts(tmp_path: Path) -> None:
     assert len(alone.train) + len(alone.val) == 12
 
 
+def test_shards_of_one_class_are_refused(tmp_path: Path) -> None:
+    files = [file for index in range(8) for file in sample(0, index)]
+    write_shard(tmp_path / "a.tar", files)
+    assert isinstance(mistake(lambda: find_images(tmp_path, 0)), mistakes.OnlyOneClass)
+
+
 def test_a_folder_of_class_folders_may_have_its_held_out_part_anywhere(tmp_path: Path) -> None:
     write_images(tmp_path / "a", CLASSES, 3)
     write_images(tmp_path / "b", CLASSES, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,10 @@ from vggc.weights import Weights
 Reference: TypeAlias = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float64]]]
 
 Observer: TypeAlias = Callable[[NDArray[np.float32]], Iterator[tuple[str, NDArray[np.float32]]]]
+
+
+NUMBERS = 2**16
+"""As many as 16 bits can tell apart."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,7 @@ def _apply(
         case PRelu():
             return F.prelu(x, weights["weight"])
         case Dropout(p=p):
-            return x * _kept(x, p, whole) if whole else F.dropout(x, p, training)
+            return _dropped(x, p, whole) if training else x
         case Flatten():
             return torch.flatten(x, 1)
         case Softmax():
@@ -218,15 +223,35 @@ def _normalised_together(
     return (centred * scale.view(shape) + bias.view(shape)).to(x.dtype)
 
 
-def _kept(x: Tensor, p: float, whole: Whole) -> Tensor:
-    """What dropout multiplies `x` by: its rows of what `F.dropout` draws for the whole."""
-    if p == 1:
-        return torch.zeros_like(x)
-    last = x.dim() == 4 and not x.is_contiguous()
-    layout = torch.channels_last if last else torch.contiguous_format
-    shape = (whole.total, *x.shape[1:])
-    everyone = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
-    return everyone.bernoulli_(1 - p)[whole.rows] / (1 - p)
+def _dropped(x: Tensor, p: float, whole: Whole | None) -> Tensor:
+    """Dropout of a training: what is left is divided by its share, 1 - p.
+
+    A processor drops a share of whole 65,536ths: it draws four 16-bit numbers at once, which takes
+    a sixth of the time of `F.dropout`. torch.compile has a way of its own.
+    """
+    in_numbers = x.device.type == "cpu" and not torch.compiler.is_compiling()
+    if whole is None and not in_numbers:
+        return F.dropout(x, p)
+    is_last = x.dim() == 4 and not x.is_contiguous()
+    count, channels, *size = whole.total if whole else len(x), *x.shape[1:]
+    shape = (count, *size, channels) if is_last else (count, channels, *size)
+    if in_numbers:
+        dropped = round(p * NUMBERS)
+        everyone = _uniform(math.prod(shape)).view(shape) >= dropped - NUMBERS // 2
+        share = 1 - dropped / NUMBERS
+    else:
+        everyone = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(1 - p)
+        share = 1 - p
+    kept = everyone.movedim(-1, 1) if is_last else everyone
+    if whole:
+        kept = kept[whole.rows]
+    return x * (kept.to(x.dtype) / share)
+
+
+def _uniform(count: int) -> Tensor:
+    """So many numbers int16, each as likely as the others."""
+    drawn = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
+    return drawn.view(torch.int16)[:count]
 
 
 def _activated(op: Activation, x: Tensor) -> Tensor:

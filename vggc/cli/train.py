@@ -206,7 +206,7 @@ def read(plan: Plan, speak: Speak) -> Data:
     if len(data.skipped) > SKIPPED_SHOWN:
         speak(f"  … and {len(data.skipped) - SKIPPED_SHOWN} more")
     if data.skipped:
-        speak(f"{console.count(len(data.skipped), 'broken image')} left out.")
+        speak(f"{len(data.skipped):,} left out.")
     speak(
         f"{len(data.train):,} images to train on, {len(data.val):,} held out, "
         f"{len(data.classes)} classes."

@@ -12,7 +12,7 @@ import numpy as np
 
 from vggc.data import mistakes
 from vggc.data.cifar import read_cifar
-from vggc.data.parts import Images, Part, Pictures
+from vggc.data.parts import Images, Part, Pictures, Skipped
 from vggc.data.shards import expanded, is_pattern, read_shards, shards_in
 from vggc.data.stores import Arrays, Files
 from vggc.data.strings import Strings
@@ -23,6 +23,8 @@ HELD_OUT = 5
 """One image in so many is held out of a folder that brings no held-out part."""
 HELD_OUT_NAMES = ("val", "test")
 """What a held-out part is called, the first that is there."""
+
+NO_FILE = "not a file, or a link to none"
 
 
 def digits() -> Images:
@@ -51,10 +53,13 @@ def find_images(data: str | Path, seed: int, val: str | Path | None = None) -> I
         UserError: there is no such place, or it is not of this form or cannot be read.
     """
     try:
-        return images_in(str(data), seed) if val is None else both(str(data), str(val))
+        found = images_in(str(data), seed) if val is None else both(str(data), str(val))
     except OSError as fault:
         path, reason = str(fault.filename or data), fault.strerror or str(fault)
         raise UserError(mistakes.UnreadableFolder(None, path, reason)) from None
+    if len(found.classes) == 1:
+        raise UserError(mistakes.OnlyOneClass(None, str(data), found.classes[0]))
+    return found
 
 
 def images_in(place: str, seed: int) -> Images:
@@ -134,43 +139,44 @@ def pictures_in(place: str, known: Sequence[str] | None = None) -> Pictures:
     shards = shards_in(folder)
     if shards and not any(path.is_dir() and path.name[0] != "." for path in folder.iterdir()):
         return read_shards(place, shards, known)
-    return Pictures(*read_classes(folder))
+    return class_folders(folder)
 
 
-def read_classes(folder: Path) -> tuple[tuple[str, ...], Part]:
-    """The class folders that hold images, two or more, and all their images."""
-    classes, whole = class_folders(folder)
-    if len(classes) == 1:
-        raise UserError(mistakes.OnlyOneClass(None, str(folder), classes[0]))
-    return classes, whole
-
-
-def class_folders(folder: Path) -> tuple[tuple[str, ...], Part]:
+def class_folders(folder: Path) -> Pictures:
     """The class folders that hold images, sorted by name, and all their images."""
-    found = {
-        child.name: files
-        for child in sorted(folder.iterdir())
-        if child.is_dir() and not child.name.startswith(".") and (files := image_files(child))
-    }
+    found: dict[str, list[str]] = {}
+    skipped: list[Skipped] = []
+    for child in sorted(folder.iterdir()):
+        if not child.is_dir() or child.name.startswith("."):
+            continue
+        files, others = image_files(child)
+        skipped += [
+            Skipped(f"{child.name}/{name}", "not a file, or a link to none") for name in others
+        ]
+        if files:
+            found[child.name] = files
+        else:
+            skipped.append(Skipped(f"{child.name}/", "a folder without images"))
     if not found:
         raise UserError(mistakes.NoClassFolders(None, str(folder), " ".join(sorted(FORMATS))))
     labels = np.repeat(np.arange(len(found)), [len(files) for files in found.values()])
     names = (f"{name}/{file}" for name, files in found.items() for file in files)
-    return tuple(found), Part.all(Files(folder, Strings.of(names)), labels.astype(np.int64))
+    part = Part.all(Files(folder, Strings.of(names)), labels.astype(np.int64))
+    return Pictures(tuple(found), part, tuple(skipped))
 
 
-def image_files(folder: Path) -> list[str]:
-    """The files below a folder that are images by their names: sorted paths from there. Links
-    to folders are not followed.
+def image_files(folder: Path) -> tuple[list[str], list[str]]:
+    """What is below a folder that is called as images are, by sorted paths from there: the files,
+    and what is none. Links to folders are not followed.
     """
-    return sorted(
-        os.path.relpath(path, folder)
-        for parent, _, names in os.walk(folder, onerror=refuse)
-        for name in names
-        if os.path.splitext(name)[1].lower() in FORMATS
-        and not name.startswith(".")
-        and os.path.isfile(path := os.path.join(parent, name))
-    )
+    files: list[str] = []
+    others: list[str] = []
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        for name in names:
+            if os.path.splitext(name)[1].lower() in FORMATS and not name.startswith("."):
+                path = os.path.join(parent, name)
+                (files if os.path.isfile(path) else others).append(os.path.relpath(path, folder))
+    return sorted(files), sorted(others)
 
 
 def refuse(fault: OSError) -> NoReturn:

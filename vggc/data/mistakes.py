@@ -39,7 +39,7 @@ class NoClassFolders(Diagnostic):
 
 class OnlyOneClass(Diagnostic):
     title = "`{path}` holds images of one class only: `{name}`"
-    help = "a classifier needs two classes or more, each in a folder of its own"
+    help = "a classifier needs images of two classes or more"
 
     path: str
     name: str
@@ -72,12 +72,12 @@ class HeldOutTwice(Diagnostic):
 
 class NoReadableImages(Diagnostic):
     title = "class `{name}` has no image left to {use}"
-    label = "{skipped} broken images were skipped"
-    help = "add readable images to it, or take its folder away"
+    label = "{reason}"
+    help = "add readable images of it, or leave the class out"
 
     name: str
     use: str
-    skipped: int
+    reason: str
 
 
 class NothingHeldOut(Diagnostic):

@@ -62,8 +62,8 @@ def prepare(
     also, val_kept = survey(val, left, lambda done: on_progress(len(train) + done, total))
     skipped = (*images.skipped, *found.skipped(train), *also.skipped(val))
     train, val = usable(train, found, train_kept), usable(val, also, val_kept)
-    check_classes(images.classes, train, "train on", len(skipped))
-    check_classes(images.classes, val, "measure accuracy on", len(skipped))
+    check_classes(images.classes, train, "train on", skipped)
+    check_classes(images.classes, val, "measure accuracy on", skipped)
     counts = np.asarray(found.counts, np.int64)
     mean, std = moments(counts)
     return Data(
@@ -112,9 +112,15 @@ def num_bytes(kept: Sequence[Pixels] | None) -> int:
     return sum(pixels.nbytes for pixels in kept or ())
 
 
-def check_classes(classes: Sequence[str], framed: Framed, use: str, skipped: int) -> None:
+def check_classes(
+    classes: Sequence[str], framed: Framed, use: str, skipped: Sequence[Skipped]
+) -> None:
     """Refuses a part without any image, or a training part without one of the classes."""
     counts = np.bincount(framed.part.labels, minlength=len(classes))
     missing = [name for name, count in zip(classes, counts, strict=True) if count == 0]
     if missing and (use == "train on" or len(framed) == 0):
-        raise UserError(mistakes.NoReadableImages(None, missing[0], use, skipped))
+        reason = "there is none"
+        if skipped:
+            first, count = skipped[0], len(skipped)
+            reason = f"{count} left out, the first of them {first.name}: {first.reason}"
+        raise UserError(mistakes.NoReadableImages(None, missing[0], use, reason))

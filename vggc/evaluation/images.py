@@ -118,7 +118,7 @@ def pictures(place: str, classes: Sequence[str]) -> Pictures:
         return Pictures(cifar.classes, cifar.val)
     inside = next((folder / name for name in HELD_OUT_NAMES if (folder / name).is_dir()), folder)
     if has_folders(inside):
-        return Pictures(*class_folders(inside))
+        return class_folders(inside)
     parts = parts_in(place) if inside == folder else None
     return pictures_of(place, parts[1], classes) if parts else pictures_in(str(inside), classes)
 
