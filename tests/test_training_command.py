@@ -384,6 +384,23 @@ def test_a_net_that_could_not_be_tested_is_not_trained(tmp_path: Path) -> None:
             started(tmp_path, TINY, changes=changes)
 
 
+def test_a_place_that_takes_no_run_is_refused_before_images_are_read(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is no folder"):
+        started(tmp_path, TINY, out=tmp_path / "file" / "run")
+
+
+def test_a_run_whose_images_have_moved_asks_where_they_are(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", ("red", "green", "blue"), 10)
+    run = started(tmp_path, TINY, out=tmp_path / "run").run
+    (tmp_path / "images").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="are not where they were"):
+        again(None, run.folder, Wishes())
+    assert again(None, run.folder, Wishes(tmp_path / "moved")).images.path == str(
+        tmp_path / "moved"
+    )
+
+
 def test_a_run_whose_files_tell_of_two_recipes_does_not_go_on(tmp_path: Path) -> None:
     write_images(tmp_path / "images", ("red", "green", "blue"), 10)
     run = started(tmp_path, TINY, out=tmp_path / "run").run

@@ -63,6 +63,7 @@ def samples() -> list[Diagnostic]:
         mistakes.OutOfMemory(None, "cuda", 256, 128),
         mistakes.LossNotFinite(None, "training", float("nan"), 1, 7, 0.1, 0.01),
         mistakes.Contradiction(None, "--epochs 2"),
+        mistakes.ImagesMoved(None, "runs/a", "/photos"),
         mistakes.ImagesDiffer(None, 2, "1,000 and 100", "999 and 100"),
         mistakes.LossFlat(None, 3, 120, 2.3026, 10, 2.302585, 0.01),
         mistakes.NotARun(None, "photos", "run.json: No such file or directory"),

@@ -50,6 +50,18 @@ def refuse_full(folder: Path) -> None:
             refuse_taken(folder)
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """Raises: UserError where a folder cannot be made or written to, as far as that shows."""
+    near = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    reason = None
+    if not near.is_dir():
+        reason = f"{near} is no folder"
+    elif not os.access(near, os.W_OK | os.X_OK):
+        reason = f"the folder {near} may not be written to"
+    if reason:
+        raise UserError(CannotWrite(None, str(folder), reason))
+
+
 def sha256(path: Path) -> str:
     """The hash of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:

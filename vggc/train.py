@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vggc.diagnostics import Diagnostic, UserError
 from vggc.driver import Program, load, with_block, with_classes, with_input
-from vggc.files import refuse_full
+from vggc.files import refuse_full, refuse_unwritable
 from vggc.ir.graph import Graph
 from vggc.ir.ops import BatchNorm, describe
 from vggc.recipe.blocks import Reading, report
@@ -24,7 +24,7 @@ from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
 from vggc.training import mistakes
 from vggc.training.progress import Progress
-from vggc.training.run import Run
+from vggc.training.run import RUNS, Run, refuse_moved
 from vggc.transfer import taken_weights
 from vggc.weights import Weights
 
@@ -180,6 +180,7 @@ def anew(spec: str | None, wishes: Wishes) -> Plan:
     machine = choose_machine(wishes.device or "auto", wishes.precision or "fp32", *how)
     if wishes.out is not None:
         refuse_full(wishes.out)
+    refuse_unwritable(wishes.out or RUNS)
     seed = wishes.seed or 0
     images = find(wishes.data, seed, wishes.val)
     report(batch_mistakes(reading, len(images.train), world.size))
@@ -380,6 +381,11 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
     if read_recipe(program.net.block("train"), program.graph) != recipe:
         reason = "net.vgg has not the recipe that run.json describes"
         raise UserError(mistakes.NotARun(None, str(folder), reason))
+    refuse_unwritable(folder)
+    if wishes.data is None:
+        refuse_moved(run, record.data.path)
+    if wishes.val is None:
+        refuse_moved(run, record.data.val_path)
     data, val = wishes.data or record.data.path, wishes.val or record.data.val_path
     images = find(data, record.seed, val)
     check_memory(program, images, recipe, machine)

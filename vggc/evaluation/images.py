@@ -25,7 +25,7 @@ from vggc.data.stores import Files
 from vggc.data.strings import Strings
 from vggc.diagnostics import UserError
 from vggc.evaluation import mistakes
-from vggc.training.run import Run
+from vggc.training.run import Run, refuse_moved
 
 SHOWN = 5
 """Classes that are named one by one."""
@@ -69,6 +69,8 @@ def found_again(run: Run) -> Images:
     """
     origin = run.record.data
     seed = run.record.seed
+    for place in (origin.path, origin.val_path):
+        refuse_moved(run, place)
     images = find_images(origin.path, seed, origin.val_path) if origin.path else digits()
     if not are_those_of(run, images):
         where = origin.path or "scikit-learn"

@@ -140,6 +140,15 @@ class NoWorld(Diagnostic):
     reason: str
 
 
+class ImagesMoved(Diagnostic):
+    title = "the images of the run in `{run}` are not where they were"
+    label = "there is no `{place}` any more"
+    help = "say where they are now: `--data`, and `--val` if they are apart"
+
+    run: str
+    place: str
+
+
 class ImagesDiffer(Diagnostic):
     title = "process {rank} has not found the images that the first process has"
     note = "the first has {first} to train on and to hold out, process {rank} {here}"

@@ -149,6 +149,13 @@ def check(record: Record) -> None:
         raise MalformedError(f"run.json: {found}")
 
 
+def refuse_moved(run: Run, place: str | None) -> None:
+    """Raises: UserError where a run's images were in a folder that is not there any more."""
+    is_path = place and "://" not in place and "{" not in place
+    if place and is_path and not Path(place).exists():
+        raise UserError(mistakes.ImagesMoved(None, str(run.folder), place))
+
+
 def runs_in(folder: Path) -> list[Run]:
     """The runs right below a folder; what is none is passed over."""
     runs = []
