@@ -147,8 +147,9 @@ def test_every_command_finds_images(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     files = fsspec.filesystem("memory")
     for path in (tmp_path / "shards").iterdir():
         files.pipe_file(f"/bucket/{path.name}", path.read_bytes())
-    for name in ("a", "b"):
-        files.pipe_file(f"/set/{name}.tar", (tmp_path / "shards/train-0000.tar").read_bytes())
+    for number, name in enumerate(("a", "b")):
+        content = (tmp_path / f"shards/train-{number:04}.tar").read_bytes()
+        files.pipe_file(f"/set/{name}.tar", content)
     lines = "".join(example.text for example in PAGE if example.language == "sh").splitlines()
     commands = [shlex.split(line)[2:] for line in lines if line.startswith("vggc train ")]
     assert len(commands) > 10
