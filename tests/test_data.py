@@ -127,6 +127,15 @@ def test_broken_images_are_named_and_left_out(tmp_path: Path) -> None:
     assert data.skipped[3].reason == "not an image"
 
 
+def test_what_is_trained_on_cannot_be_held_out_too(tmp_path: Path) -> None:
+    write_images(tmp_path / "a", ("cat", "dog"), 4)
+    (tmp_path / "b").symlink_to("a")
+    for val in ("a", "b"):
+        with pytest.raises(UserError) as error:
+            find_images(tmp_path / "a", 0, tmp_path / val)
+        assert isinstance(error.value.diagnostics[0], mistakes.HeldOutToo)
+
+
 def test_what_only_looks_like_images_is_named_and_left_out(tmp_path: Path) -> None:
     write_images(tmp_path, ("cat", "dog"), 4)
     (tmp_path / "cat/gone.png").symlink_to(tmp_path / "nowhere.png")

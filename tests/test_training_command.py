@@ -263,6 +263,8 @@ def test_a_deeper_net_begins_with_the_layers_of_a_trained_one(
     with pytest.raises(UserError, match="there are no trained weights of `tiny`"):
         started(tmp_path, DEEPER)
     trained = finish(started(tmp_path, TINY))
+    plan = anew(str(tmp_path / "deeper.vgg"), Wishes(tmp_path / "images", device="cpu"))
+    assert plan.first.path == next(Path("runs").glob("tiny-*")) / "weights.safetensors"
     training = started(tmp_path, DEEPER)
     first = {name: tensor.clone() for name, tensor in training.task.module.state_dict().items()}
     for name in ("conv1_1.weight", "conv1_1.bias", "fc2.weight", "fc3.bias"):

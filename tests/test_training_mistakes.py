@@ -28,6 +28,7 @@ def samples() -> list[Diagnostic]:
         data_mistakes.OnlyOneClass(None, "photos", "cat"),
         data_mistakes.NoHeldOutFolder(None, "photos"),
         data_mistakes.ClassesDiffer(None, "photos", "val", "only to train on: cat"),
+        data_mistakes.HeldOutToo(None, "photos"),
         data_mistakes.NoReadableImages(None, "cat", "train on", "there is none"),
         data_mistakes.NothingHeldOut(None, "photos"),
         mistakes.ValWithoutData(None),

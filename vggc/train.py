@@ -25,8 +25,7 @@ from vggc.syntax.parse import parse
 from vggc.training import mistakes
 from vggc.training.progress import Progress
 from vggc.training.run import RUNS, Run, refuse_moved
-from vggc.transfer import taken_weights
-from vggc.weights import Weights
+from vggc.transfer import Taken, taken_weights
 
 if TYPE_CHECKING:
     from vggc.backends.torch import Net as Module
@@ -90,7 +89,7 @@ class Plan:
     machine: Machine
     world: World
     seed: int
-    first: Weights
+    first: Taken
     run: Run | None
     out: Path | None
     departures: Departures | None
@@ -128,7 +127,7 @@ class Plan:
             self.seed,
             frozen_weights(self.recipe, graph),
             undecayed_weights(self.recipe, graph),
-            self.first,
+            self.first.weights,
             self.world,
         )
         agree(task)
@@ -397,7 +396,7 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
         machine,
         World.here(),
         record.seed,
-        {},  # they are in the first checkpoint
+        Taken({}),  # they are in the first checkpoint
         run=run,
         out=None,
         departures=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from vggc.diagnostics import UserError
@@ -14,10 +15,18 @@ from vggc.training.run import RUNS, Run, runs_in
 from vggc.weights import Weights, check_weight, read_tensors
 
 
+@dataclass(frozen=True)
+class Taken:
+    """Weights that layers begin with, by their full names, and the file they are from."""
+
+    weights: Weights
+    path: Path | None = None
+
+
 def taken_weights(
     part: InitFrom | None, graph: Graph, source: Path | None, span: Span | None
-) -> Weights:
-    """The weights that layers of `graph` begin with, by their full names.
+) -> Taken:
+    """The weights that layers of `graph` begin with.
 
     They come from `source`, a run or a safetensors file; without one, from the last run of the
     net that is named. `span` is where it is named.
@@ -28,14 +37,14 @@ def taken_weights(
     if part is None:
         if source is not None:
             raise UserError(mistakes.InitFromInVain(None, str(source), graph.name))
-        return {}
+        return Taken({})
     path = weights_path(part.net, source, span)
     stored = read_tensors(path)
     layers = with_weights(graph)
     names = [name for layer in selected(part.layers, graph) for name in layers.get(layer, ())]
     for name in names:
         check_weight(path, graph.name, name, graph.all_weights[name], stored)
-    return {name: stored[name] for name in names}
+    return Taken({name: stored[name] for name in names}, path)
 
 
 def weights_path(net: str, source: Path | None, span: Span | None) -> Path:

@@ -157,6 +157,7 @@ def stored_tensors(path: Path) -> dict[str, NDArray[Any]]:
     from safetensors.numpy import load_file
 
     try:
+        path.open("rb").close()  # whose reason is the true one; safetensors' is always the same
         return load_file(path)
     except OSError as error:
         reason = error.strerror or str(error)

@@ -189,6 +189,8 @@ def announce(plan: Plan, speak: Speak) -> None:
             f"{len(images.train) + len(images.val):,} scanned digits. "
             "For your own images: --data DIR, with a folder of images for each class."
         )
+    if plan.first.path:
+        speak(f"It begins with {len(plan.first.weights)} weights of {plan.first.path}.")
     departures = plan.departures
     if departures and departures.changes:
         speak(f"This run departs from {departures.base}:")

@@ -119,14 +119,17 @@ def load(
 
     With `pin` they lie in memory from which a GPU takes them by itself.
     """
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=Steps(steps),
-        num_workers=workers if steps else 0,
-        worker_init_fn=prepare_worker,
-        pin_memory=pin,
-    )
+    with warnings.catch_warnings():
+        # More workers than processors were asked for, or suit a server that is far away.
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        loader = DataLoader(
+            batches,
+            batch_size=None,
+            sampler=Steps(steps),
+            num_workers=workers if steps else 0,
+            worker_init_fn=prepare_worker,
+            pin_memory=pin,
+        )
     made = iter(loader)
     try:
         yield from made

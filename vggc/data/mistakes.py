@@ -70,6 +70,13 @@ class HeldOutTwice(Diagnostic):
     path: str
 
 
+class HeldOutToo(Diagnostic):
+    title = "`{path}` would be trained on and held out, too"
+    help = "leave out `--val`: a fifth is held out then; or name other images"
+
+    path: str
+
+
 class NoReadableImages(Diagnostic):
     title = "class `{name}` has no image left to {use}"
     label = "{reason}"
