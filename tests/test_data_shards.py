@@ -374,9 +374,8 @@ def test_a_sparse_file_is_no_picture_and_hides_none(tmp_path: Path, form: str) -
     subprocess.run(command, cwd=folder, check=True)
     shutil.copy(tmp_path / "0.tar", tmp_path / "1.tar")
     images = find_images(tmp_path / "0.tar", 0, tmp_path / "1.tar")
-    ((key, reason),) = {(skipped.name, skipped.reason) for skipped in images.skipped}
-    assert reason == "its .png is a sparse file"
-    assert "1000" in key
+    assert {skipped.reason for skipped in images.skipped} == {"its .png is a sparse file"}
+    assert all("1000" in skipped.name for skipped in images.skipped)
     assert names(images.train) == ["0.tar/0001.png", "0.tar/1001.png", "0.tar/2001.png"]
     assert len(pictures(images.train)) == 3
 
