@@ -117,6 +117,13 @@ def test_a_table_has_our_numbers_beside_the_papers(tmp_path: Path) -> None:
     assert "`vggc reproduce table6`" in text
 
 
+def test_the_paper_has_no_numbers_of_deeper_nets_from_random_weights(tmp_path: Path) -> None:
+    study = opened(tmp_path / "x", FRESH)
+    rows = laid("table3", also_random(TABLES["table3"]), study, "x").rows
+    assert {row[0] for row in rows if row[-1] == "–"} == {"B", "C", "D", "E"}
+    assert all((row[-1] == "–") == (row[3] == "random" and "A" not in row[0]) for row in rows)
+
+
 def test_table2_counts_parameters() -> None:
     rows = {row[0]: row[2:] for row in parameters(NETS).rows}
     assert rows["D"] == ("138,357,544", "138.4", "138")
@@ -251,7 +258,7 @@ def test_a_table_is_made_goes_on_after_an_interrupt_and_is_not_made_twice(tmp_pa
     tables = [(tmp_path / name / "table3.md").read_text() for name in "xy"]
     assert tables[0].replace("--out x", "") == tables[1].replace("--out y", "")
     assert "vgg11-256-random" not in done.stderr  # it was done before
-    assert "–" not in tables[0].split("\n\n")[1]
+    assert "dense | –" not in tables[0]
     assert whole.stdout.replace("--out y", "") == done.stdout.replace("--out x", "")
     again = subprocess.run([*command, "--out", "x"], capture_output=True, text=True, **where)
     assert (again.returncode, again.stderr) == (0, "")
@@ -273,6 +280,6 @@ def test_two_processes_make_a_table_together(tmp_path: Path) -> None:
     assert made.stdout.count("Table 3") == 1, made.stdout
     assert made.stderr.count("vgg13-256-from-A\n") == 1
     table = (tmp_path / "x/table3.md").read_text()
-    assert "–" not in table.split("\n\n")[1]
+    assert "dense | –" not in table
     for run in ("vgg11-256-random", "vgg13-256-random", "vgg13-256-from-A"):
         assert '"finished"' in (tmp_path / "x/runs" / run / "run.json").read_text()

@@ -21,6 +21,7 @@ HEADER = (
     "paper's top-1",
     "paper's top-5",
 )
+NOTHING = "–", "–"
 NUMBERS = (False,) * 5 + (True,) * 4
 WAYS: dict[Way, str] = {"dense": "dense", "crops": "multi-crop", "both": "multi-crop & dense"}
 
@@ -60,7 +61,8 @@ def laid(table: TableName, lines: Sequence[Line], study: Study, command: str) ->
 def row(line: Line, study: Study, setting: Setting) -> tuple[str, ...]:
     low, high = setting.scales(line.nets[0].scales)
     error = study.error(line)
-    ours = (f"{error.top1:.2f}", f"{error.top5:.2f}") if error else ("–", "–")
+    ours = (f"{error.top1:.2f}", f"{error.top5:.2f}") if error else NOTHING
+    papers = tuple(f"{value:.1f}" for value in line.paper) if line.paper else NOTHING
     return (
         line.columns,
         str(low) if low == high else f"[{low};{high}]",
@@ -68,7 +70,7 @@ def row(line: Line, study: Study, setting: Setting) -> tuple[str, ...]:
         ", ".join(dict.fromkeys(net.start for net in line.nets)),
         WAYS[line.way],
         *ours,
-        *(f"{value:.1f}" for value in line.paper),
+        *papers,
     )
 
 

@@ -68,13 +68,13 @@ class Trained:
 @dataclass(frozen=True)
 class Line:
     """A line of a table: nets whose soft-max outputs are averaged, tested at some scales in one
-    way; the paper's top-1 and top-5 error in %.
+    way; the paper's top-1 and top-5 error in %, if it has them.
     """
 
     nets: tuple[Trained, ...]
     tests: tuple[int, ...]
     way: Way
-    paper: tuple[float, float]
+    paper: tuple[float, float] | None
 
     @property
     def columns(self) -> str:
@@ -156,14 +156,16 @@ TITLES: dict[TableName, str] = {
 
 
 def also_random(lines: tuple[Line, ...]) -> tuple[Line, ...]:
-    """The lines, and each at scale 256 that begins with A's layers from random weights as well."""
+    """The lines, and each at scale 256 that begins with A's layers from random weights as well,
+    of which the paper has no numbers.
+    """
     found: list[Line] = []
     for each in lines:
         (net, *others) = each.nets
         found.append(each)
         if not others and net.start == "from A" and net.scales == S256:
             random = Trained(net.column, S256, "random")
-            found.append(Line((random,), each.tests, each.way, each.paper))
+            found.append(Line((random,), each.tests, each.way, None))
     return tuple(found)
 
 
