@@ -167,7 +167,8 @@ def test_processes_begin_again_where_nothing_was_saved(
 def test_several_processes_begin_with_another_nets_weights(
     folder: Path, alone: Path, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
-    changes = ("--set", "init-from=small", "--init-from", str(alone))
+    layers = ("--set", "init-from=small", "--set", "init-from.layers=conv1_1")
+    changes = (*layers, "--init-from", str(alone))
     for processes, name in ((1, "one"), (2, "two")):
         done = run(folder, processes, *new(tmp_path / name, *changes), *more[: processes - 1])
         assert done.returncode == 0, done.stderr
