@@ -49,17 +49,21 @@ from vggc.training.session import Task
 
 def run(recipe: Recipe, net: nn.Module) -> tuple[Outcome, list[Event]]:
     events: list[Event] = []
-    whole = task(recipe, net)
-    outcome = fit(
+    return carry_out(task(recipe, net), events), events
+
+
+def carry_out(whole: Task, events: list[Event]) -> Outcome:
+    """The whole training, which tells of its `events`; this process makes the batches."""
+    return fit(
         whole.learner(),
         whole.data,
-        recipe,
+        whole.recipe,
         whole.order,
         progress=Progress(),
         saving=Saving(lambda progress, wait: None),
         watching=Watching(events.append, lambda: False),
+        workers=0,
     )
-    return outcome, events
 
 
 def batches(recipe: Recipe = RECIPE, seed: int = 0) -> TrainBatches:
@@ -255,24 +259,11 @@ def test_an_image_that_gets_lost_is_told_and_many_end_the_training(tmp_path: Pat
         (tmp_path / whole.data.train.part.name(lost + 50)).unlink()
         (tmp_path / whole.data.train.part.name(lost + 150)).unlink()
         events: list[Event] = []
-
-        def train(whole: Task = whole, events: list[Event] = events) -> Outcome:
-            return fit(
-                whole.learner(),
-                whole.data,
-                recipe,
-                whole.order,
-                progress=Progress(),
-                saving=Saving(lambda progress, wait: None),
-                watching=Watching(events.append, lambda: False),
-                workers=0,
-            )
-
         if ends:
             with pytest.raises(UserError, match="images could be read when the training began"):
-                train()
+                carry_out(whole, events)
         else:
-            assert isinstance(train(), Finished)
+            assert isinstance(carry_out(whole, events), Finished)
             named = [each.name for e in events if isinstance(e, ImagesLost) for each in e.lost]
             assert sorted(named) == sorted(
                 whole.data.train.part.name(index) for index in (lost, lost + 50, lost + 150)
@@ -290,24 +281,11 @@ def test_held_out_images_that_get_lost_are_told_and_many_end_the_training(tmp_pa
         for name in names[:count]:
             (tmp_path / name).unlink(missing_ok=True)
         events: list[Event] = []
-
-        def train(whole: Task = whole, events: list[Event] = events) -> Outcome:
-            return fit(
-                whole.learner(),
-                whole.data,
-                recipe,
-                whole.order,
-                progress=Progress(),
-                saving=Saving(lambda progress, wait: None),
-                watching=Watching(events.append, lambda: False),
-                workers=0,
-            )
-
         if ends:
             with pytest.raises(UserError, match="150 images could be read when"):
-                train()
+                carry_out(whole, events)
         else:
-            assert isinstance(train(), Finished)
+            assert isinstance(carry_out(whole, events), Finished)
         told = [each.name for e in events if isinstance(e, ImagesLost) for each in e.lost]
         assert sorted(told) == sorted(names[:count])
 

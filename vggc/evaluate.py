@@ -21,7 +21,7 @@ from vggc.passes.inference import drop_final_softmax
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.test import Protocol, read_protocol
 from vggc.subject import Subject, from_run
-from vggc.syntax.ast import Block
+from vggc.syntax.ast import Block, block_of
 from vggc.training.run import Run
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def protocol_of(run: Run, wishes: Wishes) -> Protocol:
     blocks: tuple[Block, ...] = program.net.blocks
 
     def has_crops() -> bool:
-        return read_protocol(test_block(blocks), recipe).crops is not None
+        return read_protocol(block_of(blocks, "test"), recipe).crops is not None
 
     if wishes.scales is not None:
         blocks = override_blocks(blocks, [f"test.scales={wishes.scales}"], "--scales")
@@ -196,11 +196,7 @@ def protocol_of(run: Run, wishes: Wishes) -> Protocol:
         if not has_crops():
             raise UserError(mistakes.GridWithoutCrops(None))
         blocks = override_blocks(blocks, [f"test.crops.grid={wishes.grid}"], "--grid")
-    return read_protocol(test_block(blocks), recipe, program.graph)
-
-
-def test_block(blocks: Sequence[Block]) -> Block | None:
-    return next((block for block in blocks if block.key == "test"), None)
+    return read_protocol(block_of(blocks, "test"), recipe, program.graph)
 
 
 def switch(on: bool) -> str:

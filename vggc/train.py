@@ -19,7 +19,7 @@ from vggc.recipe.layer_names import selected, with_weights
 from vggc.recipe.test import TEST, read_protocol
 from vggc.recipe.train import TRAIN, Recipe, default_recipe, read_recipe
 from vggc.source import Source
-from vggc.syntax.ast import Block
+from vggc.syntax.ast import Block, block_of
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
 from vggc.training import mistakes
@@ -211,7 +211,7 @@ def blocks_for(program: Program, wishes: Wishes) -> tuple[Block, ...]:
         blocks = override_blocks(blocks, DIGITS_RECIPE)
     if input_size(wishes):
         blocks = override_blocks(blocks, ["train.crop=off"])
-        if test := named("test", blocks):
+        if test := block_of(blocks, "test"):
             # The file's scales are for its own input size, and its crops lie in those.
             has_crops = TEST.read(test).value.crops is not None
             ways = ["test.crops=off", "test.dense=on"] if has_crops else []
@@ -221,11 +221,6 @@ def blocks_for(program: Program, wishes: Wishes) -> tuple[Block, ...]:
         if value is not None:
             blocks = override_blocks(blocks, [f"train.{key}={value}"], f"--{key}")
     return override_blocks(blocks, wishes.changes, prefer="train")
-
-
-def named(key: str, blocks: Sequence[Block]) -> Block | None:
-    """The `train` or the `test` block."""
-    return next((block for block in blocks if block.key == key), None)
 
 
 def input_size(wishes: Wishes) -> tuple[int, int] | None:
@@ -239,7 +234,7 @@ def read_train(program: Program, blocks: Sequence[Block]) -> Reading[Recipe]:
     Raises:
         UserError: with every mistake in it.
     """
-    reading = TRAIN.read(named("train", blocks), default_recipe(program.graph))
+    reading = TRAIN.read(block_of(blocks, "train"), default_recipe(program.graph))
     report(reading.found)
     return reading
 
@@ -336,8 +331,8 @@ def fit_program(
     if program.graph.output != (len(images.classes),):
         net = with_classes(net, len(images.classes))
     fitted = program.replace(parse(Source(f"{net.name}.vgg as fitted", format_net(net))))
-    read_recipe(named("train", blocks), fitted.graph)
-    read_protocol(named("test", blocks), reading.value, fitted.graph)
+    read_recipe(block_of(blocks, "train"), fitted.graph)
+    read_protocol(block_of(blocks, "test"), reading.value, fitted.graph)
     report(frozen_statistics(reading, fitted.graph))
     return fitted
 

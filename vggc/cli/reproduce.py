@@ -92,7 +92,7 @@ def command(
     folder = out or Path("reproduced-small" if small else "reproduced")
     name: Literal["paper", "small"] = "small" if small else "paper"
     places = where(data), val and where(val)
-    begun = noted(places[0]) or "", noted(places[1])
+    begun = noted(data), val and noted(val)
     record = Record(1, name, *begun, epochs or setting.epochs, seed, {})
     if dry_run:
         listed(opened(folder, record), lines)
@@ -161,11 +161,11 @@ def where(data: str) -> str:
     return data if "://" in data else str(Path(data).resolve())
 
 
-def noted(place: str | None) -> str | None:
+def noted(data: str) -> str:
     """What is written down of where images are: nothing secret."""
     from vggc.data.remote import without_secrets
 
-    return place and without_secrets(place)
+    return without_secrets(where(data))
 
 
 def refuse_options() -> None:

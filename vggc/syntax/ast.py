@@ -5,7 +5,7 @@ Two trees are equal when they say the same; spans do not count.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -305,6 +305,11 @@ class Block(Piece):
     below: tuple[str, ...] = ()
 
 
+def block_of(blocks: Sequence[Block], key: str) -> Block | None:
+    """The `train` or the `test` block, if it is there."""
+    return next((block for block in blocks if block.key == key), None)
+
+
 @dataclass(frozen=True)
 class Net(Piece):
     """A whole file: one net, written out or built on another.
@@ -326,7 +331,7 @@ class Net(Piece):
     below: tuple[str, ...] = ()
 
     def block(self, key: str) -> Block | None:
-        return next((block for block in self.blocks if block.key == key), None)
+        return block_of(self.blocks, key)
 
     @property
     def bodies(self) -> Iterator[Body]:

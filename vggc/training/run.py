@@ -151,8 +151,9 @@ def check(record: Record) -> None:
 
 def refuse_moved(run: Run, place: str | None) -> None:
     """Raises: UserError where a run's images were in a folder that is not there any more."""
-    is_path = place and "://" not in place and "{" not in place
-    if place and is_path and not Path(place).exists():
+    from vggc.data.shards import is_pattern
+
+    if place and not is_pattern(place) and not Path(place).exists():
         raise UserError(mistakes.ImagesMoved(None, str(run.folder), place))
 
 
