@@ -196,7 +196,7 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
 def test_a_held_out_part_comes_with_it(tmp_path: Path) -> None:
     write_folder(tmp_path / "bin", files_of(TEN))
     with pytest.raises(UserError) as error:
-        find_images(tmp_path / "bin", 0, tmp_path / "bin")
+        find_images(tmp_path / "bin", 0, tmp_path)
     assert isinstance(error.value.diagnostics[0], mistakes.HeldOutTwice)
 
 
