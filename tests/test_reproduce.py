@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -98,12 +99,33 @@ def test_small_is_a_seventh() -> None:
     assert "schedule=one-cycle" in recipe
     assert OneCycle.example.startswith("one-cycle")
     assert SMALL.spec("D") == "vgg16(width=0.25)"
-    # A grid of 5×5 crops has room at the smallest scale.
-    assert SMALL.length(256) - SMALL.length(224) >= 4
+
+
+def test_small_looks_at_crops_that_have_room() -> None:
+    """A net with five pools has one place in an image of 54 pixels, the upper left corner."""
+    names = {way: SMALL.looks[way].name for way in SMALL.looks}
+    assert names == {"dense": "3×3 crops", "crops": "5×5 crops"}
+    assert SMALL.tests(TABLES["table4"][0]) == (34, 36, 41)
+    assert SMALL.tests(TABLES["table5"][1]) == (36, 54, 73)
+    assert PAPER.tests(TABLES["table4"][0]) == (224, 256, 288)
+    for lines in TABLES.values():
+        for line in lines:
+            assert PAPER.tests(line) == line.tests
+            look = SMALL.looks.get(line.way)
+            assert look is None or min(SMALL.tests(line)) - SMALL.length(224) >= look.grid - 1
+
+
+def test_errors_are_those_of_the_way_that_was_taken(tmp_path: Path) -> None:
+    small = opened(tmp_path / "x", FRESH)
+    dense, crops = TABLES["table5"][:2]
+    assert small.key(dense) == "vgg16-256-512-from-A 3×3 crops 36,54,73"
+    assert small.with_error(crops, Error(20, 3, 400)).error(dense) is None
+    paper = opened(tmp_path / "y", replace(FRESH, setting="paper"))
+    assert paper.key(dense) == "vgg16-256-512-from-A dense 256,384,512"
 
 
 def test_a_table_has_our_numbers_beside_the_papers(tmp_path: Path) -> None:
-    lines = TABLES["table6"]
+    lines = TABLES["table6"][:2]
     study = opened(tmp_path / "x", FRESH)
     assert not (tmp_path / "x").exists()
     assert study.error(lines[0]) is None
@@ -111,10 +133,19 @@ def test_a_table_has_our_numbers_beside_the_papers(tmp_path: Path) -> None:
     study.save()
     assert opened(tmp_path / "x", FRESH).error(lines[0]) == Error(20.04, 3.0, 400)
     text = laid("table6", lines, study, "vggc reproduce table6").markdown()
-    assert "| D + E | [36;73] | 36, 54, 73 | from A | dense | 20.04 | 3.00 | 24.0 | 7.1 |" in text
-    assert "| multi-crop & dense | – | – | 23.7 | 6.8 |" in text
+    assert (
+        "| D + E | [36;73] | 36, 54, 73 | from A | 3×3 crops | 20.04 | 3.00 | 24.0 | 7.1 |" in text
+    )
+    assert "| 5×5 crops | – | – | 23.9 | 7.2 |" in text
     assert "Errors on 400 images." in text
     assert "`vggc reproduce table6`" in text
+
+
+def test_at_the_papers_size_the_ways_are_the_papers(tmp_path: Path) -> None:
+    study = opened(tmp_path / "x", replace(FRESH, setting="paper"))
+    rows = laid("table6", TABLES["table6"], study, "x").rows
+    assert [row[4] for row in rows] == ["dense", "multi-crop", "multi-crop & dense"]
+    assert [row[2] for row in rows] == ["256, 384, 512"] * 3
 
 
 def test_the_paper_has_no_numbers_of_deeper_nets_from_random_weights(tmp_path: Path) -> None:
@@ -258,7 +289,7 @@ def test_a_table_is_made_goes_on_after_an_interrupt_and_is_not_made_twice(tmp_pa
     tables = [(tmp_path / name / "table3.md").read_text() for name in "xy"]
     assert tables[0].replace("--out x", "") == tables[1].replace("--out y", "")
     assert "vgg11-256-random" not in done.stderr  # it was done before
-    assert "dense | –" not in tables[0]
+    assert "crops | –" not in tables[0]
     assert whole.stdout.replace("--out y", "") == done.stdout.replace("--out x", "")
     again = subprocess.run([*command, "--out", "x"], capture_output=True, text=True, **where)
     assert (again.returncode, again.stderr) == (0, "")
@@ -280,6 +311,6 @@ def test_two_processes_make_a_table_together(tmp_path: Path) -> None:
     assert made.stdout.count("Table 3") == 1, made.stdout
     assert made.stderr.count("vgg13-256-from-A\n") == 1
     table = (tmp_path / "x/table3.md").read_text()
-    assert "dense | –" not in table
+    assert "crops | –" not in table
     for run in ("vgg11-256-random", "vgg13-256-random", "vgg13-256-from-A"):
         assert '"finished"' in (tmp_path / "x/runs" / run / "run.json").read_text()

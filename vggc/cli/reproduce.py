@@ -86,7 +86,7 @@ def command(
     setting = SMALL if small else PAPER
     lines = TABLES[table]
     wanted = columns(table, dict.fromkeys(line.columns for line in lines), nets)
-    lines = tuple(line for line in lines if line.columns in wanted)
+    lines = tuple(line for line in lines if line.columns in wanted and line.way in setting.looks)
     if table == "table3":
         lines = also_random(lines)
     folder = out or Path("reproduced-small" if small else "reproduced")
@@ -279,11 +279,11 @@ def measured(study: Study, line: Line, means: Means, world: World) -> Error:
     from vggc import evaluate
     from vggc.cli.eval import progress
 
-    setting = study.setting
-    tests = ",".join(str(setting.length(test)) for test in line.tests)
+    look = study.setting.looks[line.way]
     wishes = evaluate.Wishes(
-        scales=tests,
-        protocol=line.way,
+        scales=",".join(map(str, study.setting.tests(line))),
+        protocol=look.protocol,
+        grid=f"{look.grid}x{look.grid}" if look.grid else None,
         flip=True,
         device=means.device,
         precision=means.precision,

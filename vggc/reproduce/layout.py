@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vggc.driver import load
 from vggc.reproduce.setting import Setting
 from vggc.reproduce.study import Study
-from vggc.reproduce.tables import MILLIONS, NETS, TITLES, Line, TableName, Way
+from vggc.reproduce.tables import MILLIONS, NETS, TITLES, Line, TableName
 
 HEADER = (
     "net",
@@ -23,7 +23,6 @@ HEADER = (
 )
 NOTHING = "–", "–"
 NUMBERS = (False,) * 5 + (True,) * 4
-WAYS: dict[Way, str] = {"dense": "dense", "crops": "multi-crop", "both": "multi-crop & dense"}
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,9 @@ def row(line: Line, study: Study, setting: Setting) -> tuple[str, ...]:
     return (
         line.columns,
         str(low) if low == high else f"[{low};{high}]",
-        ", ".join(str(setting.length(test)) for test in line.tests),
+        ", ".join(map(str, setting.tests(line))),
         ", ".join(dict.fromkeys(net.start for net in line.nets)),
-        WAYS[line.way],
+        setting.looks[line.way].name,
         *ours,
         *papers,
     )
@@ -82,7 +81,8 @@ def about(setting: Setting, images: set[int]) -> str:
     epochs = "1 epoch" if setting.epochs == 1 else f"{setting.epochs} epochs"
     return (
         f"{count}Small: images of {height}×{width}, nets {setting.width:g} times as wide, "
-        f"lengths a {setting.shrink}th of the paper's, {epochs}. The paper's "
+        f"lengths a {setting.shrink}th of the paper's, {epochs}; tested on crops where the paper "
+        "takes whole images, of which these nets would see a corner. The paper's "
         "numbers are of ILSVRC-2012: what can be compared is which net is better."
     )
 

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vggc.driver import load
 from vggc.recipe.layer_names import with_weights
-from vggc.reproduce.tables import LAYERS_OF_A, NETS, S256, Scales, Trained
+from vggc.reproduce.tables import (
+    LAYERS_OF_A,
+    NETS,
+    S256,
+    Line,
+    Scales,
+    Trained,
+    Way,
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How images are looked at: a protocol, its crops along each side, what tables call it."""
+
+    name: str
+    protocol: Way
+    grid: int | None = None
 
 
 @dataclass(frozen=True)
@@ -16,6 +34,8 @@ class Setting:
     Lengths are the paper's over `shrink`, the nets `width` times as wide. `changes` are those of
     every recipe, `epochs` and `lr` of trainings from scratch; a net that begins with its own
     weights at the scale before is tuned for `tuning` of the epochs, at a tenth of the rate.
+    `looks` has what is done for each of the paper's ways to look at an image; lines of others
+    are left out.
     """
 
     name: str
@@ -25,6 +45,7 @@ class Setting:
     lr: float
     batch: int
     tuning: float
+    looks: Mapping[Way, Look]
     changes: tuple[str, ...] = ()
 
     def length(self, pixels: int) -> int:
@@ -34,6 +55,11 @@ class Setting:
     def scales(self, scales: Scales) -> Scales:
         low, high = map(self.length, scales)
         return low, high
+
+    def tests(self, line: Line) -> tuple[int, ...]:
+        """The test scales of a line, no smaller than its crops have room in."""
+        room = self.input[0] + (self.looks[line.way].grid or 1) - 1
+        return tuple(max(self.length(test), room) for test in line.tests)
 
     @property
     def input(self) -> tuple[int, int]:
@@ -65,7 +91,20 @@ def all_layers(column: str) -> str:
     return f"{first}..{last}"
 
 
-PAPER = Setting("paper", shrink=1, width=1, epochs=74, lr=0.01, batch=256, tuning=1)
+PAPER = Setting(
+    "paper",
+    shrink=1,
+    width=1,
+    epochs=74,
+    lr=0.01,
+    batch=256,
+    tuning=1,
+    looks={
+        "dense": Look("dense", "dense"),
+        "crops": Look("multi-crop", "crops", 5),
+        "both": Look("multi-crop & dense", "both", 5),
+    },
+)
 SMALL = Setting(
     "small",
     shrink=7,
@@ -74,6 +113,11 @@ SMALL = Setting(
     lr=0.05,
     batch=128,
     tuning=0.3,
+    looks={"dense": Look("3×3 crops", "crops", 3), "crops": Look("5×5 crops", "crops", 5)},
     changes=("schedule=one-cycle", "init=he", "clip=1"),
 )
-"""On 32×32 images, in hours on two processors."""
+"""On 32×32 images, in hours on two processors.
+
+Crops take the place of whole images: five pools leave one place of 32×32, and as few of 54×54, so
+that a net applied to all of an image would see its upper left corner only.
+"""

@@ -34,7 +34,7 @@ class Error:
 
 @dataclass(frozen=True)
 class Record:
-    """What `reproduce.json` holds. `errors` are those of lines by their `key`."""
+    """What `reproduce.json` holds. `errors` are those of lines by `Study.key`."""
 
     format: Literal[1]
     setting: Literal["paper", "small"]
@@ -90,12 +90,18 @@ class Study:
 
     def error(self, line: Line) -> Error | None:
         """What was measured of a line."""
-        return self.record.errors.get(key(line))
+        return self.record.errors.get(self.key(line))
 
     def with_error(self, line: Line, error: Error) -> Study:
         """The study that knows the errors of a line."""
-        errors = {**self.record.errors, key(line): error}
+        errors = {**self.record.errors, self.key(line): error}
         return replace(self, record=replace(self.record, errors=errors))
+
+    def key(self, line: Line) -> str:
+        """Names what a line is measured of."""
+        tests = ",".join(map(str, self.setting.tests(line)))
+        way = self.setting.looks[line.way].name
+        return f"{'+'.join(net.name for net in line.nets)} {way} {tests}"
 
     def save(self) -> None:
         """Writes how the runs are made, and what was measured.
@@ -105,12 +111,6 @@ class Study:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         write_record(self.folder / RECORD, self.record)
-
-
-def key(line: Line) -> str:
-    """Names what a line is measured of."""
-    tests = ",".join(map(str, line.tests))
-    return f"{'+'.join(net.name for net in line.nets)} {line.way} {tests}"
 
 
 def opened(folder: Path, wanted: Record) -> Study:
