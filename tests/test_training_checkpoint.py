@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -255,6 +257,42 @@ def test_long_epochs_are_saved_on_the_way(tmp_path: Path, monkeypatch: pytest.Mo
 
     train(tmp_path / "run", on_event=look)
     assert {"step-1", "step-6"} <= seen
+
+
+NUM_THREADS = """\
+import os
+from pathlib import Path
+import torch
+from torch import nn
+from training_data import learner
+from vggc.training.checkpoint import Writer, snapshot
+from vggc.training.progress import Progress, Sums
+
+torch.set_num_threads(2)
+torch.ones(1 << 20).exp()
+moving = learner(net=nn.Conv2d(128, 128, 3))
+before = len(os.listdir("/proc/self/task"))
+with Writer(Path("checkpoint"), 2, "data", "task") as writer:
+    writer.write(snapshot(moving, Progress(sums=Sums(steps=1))), lambda: None)
+    writer.wait()
+    print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.slow
+def test_writing_a_checkpoint_takes_one_thread_and_no_team_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "threads.py").write_text(NUM_THREADS)
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    printed = subprocess.run(
+        [sys.executable, "threads.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "2"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert printed.stdout == "1\n"
+    assert len([*(tmp_path / "checkpoint").glob("step-1/*")]) == 2
 
 
 def full_disk(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
