@@ -164,6 +164,17 @@ def test_table2_counts_parameters() -> None:
     assert len(json.loads(result.stdout)["rows"]) == 6
 
 
+@pytest.mark.parametrize("nets", ["D+E", "D + E"])
+def test_nets_together_are_named_as_their_line(
+    nets: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--data", "x", "--small", "--nets", nets, "--dry-run"]
+    result = CliRunner().invoke(cli, ["reproduce", "table6", *options])
+    assert result.exit_code == 0
+    assert result.stdout.count("to do") == len(trainings(TABLES["table6"]))
+
+
 # Mistakes
 
 

@@ -388,6 +388,14 @@ def test_curves_are_drawn_for_short_and_long_runs(tmp_path: Path, count: int) ->
         assert image.size == (1800, 630)
 
 
+@pytest.mark.parametrize("rates", [(0.0,), (0.1, 0.05, 0.0)])
+def test_a_learning_rate_may_end_at_zero(tmp_path: Path, rates: tuple[float, ...]) -> None:
+    row = Epoch(1, 1, 0.1, 1.0, 0.5, 1.0, 0.5, 1.0, 9.0, 1.0)
+    epochs = [replace(row, epoch=i + 1, lr=rate) for i, rate in enumerate(rates)]
+    draw_curves(tmp_path / "x.png", "x", epochs)  # a warning would be an error
+    assert (tmp_path / "x.png").exists()
+
+
 def test_a_stopped_run_keeps_its_last_sound_weights(tmp_path: Path) -> None:
     recipe = Recipe(**{**vars(RECIPE), "init": Normal(1e30)})
     outcome = train(tmp_path / "run", recipe)

@@ -188,12 +188,16 @@ def columns(table: str, there: Collection[str], nets: str | None) -> tuple[str, 
     Raises:
         UserError: there is none of one of them.
     """
-    wanted = tuple(there) if nets is None else tuple(nets.split(","))
-    for column in wanted:
-        if column not in there:
-            hint = did_you_mean(column, tuple(there))
-            raise UserError(mistakes.UnknownColumn(None, table, column, hint))
-    return wanted
+    if nets is None:
+        return tuple(there)
+    known = {column.replace(" ", ""): column for column in there}
+    wanted = []
+    for name in nets.replace(" ", "").split(","):
+        if name not in known:
+            hint = did_you_mean(name, tuple(known))
+            raise UserError(mistakes.UnknownColumn(None, table, name, hint))
+        wanted.append(known[name])
+    return tuple(wanted)
 
 
 def listed(study: Study, lines: tuple[Line, ...]) -> None:

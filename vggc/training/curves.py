@@ -63,6 +63,9 @@ def draw_curves(path: Path, title: str, epochs: Sequence[Epoch]) -> None:
     accuracies.set_ylim(0, 1.02)
     accuracies.yaxis.set_major_formatter(PercentFormatter(1))
     accuracies.legend(frameon=False, labelcolor=INK, fontsize=9, loc="lower right")
-    rates.set_yscale("log")
+    if min(row.lr for row in epochs) > 0:
+        rates.set_yscale("log")
+    else:
+        rates.set_ylim(bottom=0)
     with replacing(path) as part:
         figure.savefig(part, format="png")
