@@ -58,6 +58,7 @@ def samples() -> list[Diagnostic]:
         mistakes.NoTensorBoard(None),
         mistakes.UnsupportedPrecision(None, "fp16", "a CPU", "fp16 needs `--device cuda`"),
         mistakes.TooFewGpus(None, 1, 4),
+        mistakes.NothingToShard(None),
         mistakes.BadWorld(None, "RANK=7 WORLD_SIZE=4"),
         mistakes.NoWorld(None, 4, "connection refused"),
         mistakes.WorldEnded(None, "process 1: the disk is full"),

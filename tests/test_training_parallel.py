@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 from training_data import write_images
 
 from vggc.diagnostics import UserError
+from vggc.train import Wishes, anew
 from vggc.training import mistakes
 from vggc.training.parallel import World
 from vggc.training.run import Run
@@ -215,6 +216,13 @@ def rank_of(pid: int) -> str | None:
     pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     found = dict(pair.split(b"=", 1) for pair in pairs if b"=" in pair)
     return found[b"RANK"].decode() if b"RANK" in found else None
+
+
+def test_one_process_has_nobody_to_share_with(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        anew("vgg11", Wishes(None, sharded=True, out=tmp_path / "run"))
+    assert isinstance(error.value.diagnostics[0], mistakes.NothingToShard)
+    assert not (tmp_path / "run").exists()
 
 
 def test_torchrun_tells_a_process_its_place(monkeypatch: pytest.MonkeyPatch) -> None:

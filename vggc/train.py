@@ -175,6 +175,7 @@ def anew(spec: str | None, wishes: Wishes) -> Plan:
     from vggc.training.parallel import World
 
     world = World.here()
+    refuse_lone_shard(wishes, world)
     how = wishes.compiled, wishes.sharded
     machine = choose_machine(wishes.device or "auto", wishes.precision or "fp32", *how)
     if wishes.out is not None:
@@ -368,6 +369,8 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
     if record.state == "finished" and record.metrics:
         last = record.metrics
         raise UserError(mistakes.RunFinished(None, str(folder), last.epoch, last.val_top1))
+    world = World.here()
+    refuse_lone_shard(wishes, world)
     device = wishes.device or record.device
     machine = choose_machine(device, record.precision, wishes.compiled, wishes.sharded)
     program = load(str(run.net_path))
@@ -389,13 +392,19 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
         images,
         recipe,
         machine,
-        World.here(),
+        world,
         record.seed,
         Taken({}),  # they are in the first checkpoint
         run=run,
         out=None,
         departures=None,
     )
+
+
+def refuse_lone_shard(wishes: Wishes, world: World) -> None:
+    """Refuses to share weights with nobody."""
+    if wishes.sharded and world.size == 1:
+        raise UserError(mistakes.NothingToShard(None))
 
 
 def refuse_changes(spec: str | None, folder: Path, wishes: Wishes) -> None:

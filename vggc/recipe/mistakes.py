@@ -169,6 +169,12 @@ class MorePartsThanImages(Diagnostic):
     batch: int
 
 
+class NesterovWithoutMomentum(Diagnostic):
+    title = "`nesterov=on` looks ahead by a momentum of 0"
+    label = "nowhere: the steps are those of `nesterov=off`"
+    help = "give `sgd` a momentum, 0.9 for instance, or leave `nesterov` out"
+
+
 class CropMismatch(Diagnostic):
     title = "a crop of {crop} is not what the net reads"
     label = "the net's input is {input} pixels"

@@ -337,6 +337,7 @@ def against(
     return [
         *image_mistakes(reading, graph),
         *accumulate_mistakes(reading),
+        *optimiser_mistakes(reading),
         *loss_mistakes(reading, graph),
         *freeze_mistakes(reading, graph),
         *init_from_mistakes(reading, graph, find, nets),
@@ -362,6 +363,13 @@ def accumulate_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
     if parts <= batch:
         return []
     return [mistakes.MorePartsThanImages(reading.span("accumulate"), parts, batch)]
+
+
+def optimiser_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
+    sgd = reading.value.optimiser
+    if not sgd.nesterov or sgd.momentum > 0:
+        return []
+    return [mistakes.NesterovWithoutMomentum(reading.span("sgd.nesterov"))]
 
 
 def scale_too_small(setting: str, span: Span | None, scale: int, graph: Graph) -> Diagnostic:

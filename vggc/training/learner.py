@@ -294,7 +294,7 @@ def optimiser(
         [group for group in groups if group["params"]],
         lr=sgd.lr,
         momentum=sgd.momentum,
-        nesterov=sgd.nesterov and sgd.momentum > 0,
+        nesterov=sgd.nesterov,
         fused=fused,
     )
 

@@ -121,6 +121,11 @@ class TooFewGpus(Diagnostic):
     processes: int
 
 
+class NothingToShard(Diagnostic):
+    title = "`--shard` shares weights among processes, and there is one"
+    help = "start several, `torchrun --nproc-per-node 2 -m vggc train …`, or leave `--shard` out"
+
+
 class BadWorld(Diagnostic):
     title = "the environment does not say which process this is"
     label = "{given}"
