@@ -7,15 +7,7 @@ from dataclasses import dataclass
 
 from vggc.driver import load
 from vggc.recipe.layer_names import with_weights
-from vggc.reproduce.tables import (
-    LAYERS_OF_A,
-    NETS,
-    S256,
-    Line,
-    Scales,
-    Trained,
-    Way,
-)
+from vggc.reproduce.tables import LAYERS_OF_A, NETS, S256, Line, Scales, Trained, Way
 
 
 @dataclass(frozen=True)
@@ -118,6 +110,6 @@ SMALL = Setting(
 )
 """On 32×32 images, in hours on two processors.
 
-Crops take the place of whole images: five pools leave one place of 32×32, and as few of 54×54, so
-that a net applied to all of an image would see its upper left corner only.
+Crops take the place of whole images: five pools leave one place of an image below 64×64, so that
+a net applied to all of it would see its upper left corner only.
 """
