@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
+from training_data import TINY, write_images
 
-from vggc.cli import COMMANDS
+from vggc.cli import COMMANDS, cli
 from vggc.driver import zoo
 from vggc.resources import resource
 
@@ -310,8 +312,51 @@ def test_compile_says_how_to_tune_what_was_compiled(vggc_here: Here, tmp_path: P
     assert f"vggc verify '{folder}'" in told
 
 
+@pytest.fixture(scope="module")
+def trained_at_8(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run whose net takes images of any size, trained at 8×8 of scale 10."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_images(folder / "images", ("red", "green", "blue"), 6)
+    text = TINY.replace("pool |", "gap |").replace("batch 4", "batch 4; scale 10")
+    text = text.replace("epochs 3", "epochs 1")
+    (folder / "tiny.vgg").write_text(text)
+    arguments = ["train", str(folder / "tiny.vgg"), "--data", str(folder / "images")]
+    done = CliRunner().invoke(cli, [*arguments, "--out", str(folder / "run")])
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_images_reach_a_run_of_another_input_in_proportion(
+    vggc_here: Here, trained_at_8: Path, tmp_path: Path
+) -> None:
+    """A circle stays one."""
+    folder = tmp_path / "artifact"
+    code, _, told = vggc_here("compile", trained_at_8 / "run", "--input", "16", "-o", folder)
+    assert code == 0
+    assert "for 16×16 their shorter side is brought to 20 pixels, as to 10 for 8×8" in told
+    preprocessing = json.loads((folder / "manifest.json").read_text())["preprocessing"]
+    assert (preprocessing["size"], preprocessing["scale"]) == ([16, 16], 20)
+    assert "scale 20" in (folder / "net.vgg").read_text()
+
+
+def test_a_run_is_tuned_as_compile_recommends(
+    vggc_here: Here, trained_at_8: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    Path("runs", "one").symlink_to(trained_at_8 / "run")
+    _, _, told = vggc_here("compile", "--threads", 1, "-o", "artifact")
+    assert "`vggc tune runs/one --threads 1` measures" in told
+    code, _, told = vggc_here(
+        *("tune", "runs/one", "--threads", 1, "--budget", "1s", "--db", "database")
+    )
+    assert code == 0, told
+
+
 @pytest.mark.parametrize(
-    "options", [("--target", "cuda"), ("--precision", "bf16")], ids=["cuda", "bf16"]
+    "options",
+    [("--target", "cuda"), ("--precision", "bf16", "--mcpu", "znver4")],
+    ids=["cuda", "bf16"],
 )
 def test_an_error_that_decides_nothing_is_a_mistake(
     vggc_here: Here, tmp_path: Path, options: tuple[str, ...]

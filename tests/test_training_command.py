@@ -20,9 +20,10 @@ from vggc import driver
 from vggc.data.find import digits
 from vggc.diagnostics import UserError
 from vggc.driver import Program
-from vggc.recipe.test import Protocol, read_protocol
+from vggc.recipe.test import read_protocol
 from vggc.recipe.train import He, OneCycle, Recipe, Sgd
 from vggc.source import Source
+from vggc.syntax.ast import block_of
 from vggc.syntax.parse import parse
 from vggc.train import (
     Training,
@@ -347,20 +348,30 @@ def test_the_digits_bring_a_recipe_of_their_own_that_wishes_change() -> None:
     )
 
 
-def test_another_input_takes_the_place_of_the_files_crop() -> None:
-    text = TINY.replace("batch 4", "batch 4; crop 8")
-    program = Program(parse(Source("tiny.vgg", text)))
-    wishes = Wishes(Path("x"), size=(16, 16), device="cpu")
-    assert program.recipe.crop == (8, 8)
-    assert read_train(program, blocks_for(program, wishes)).value.crop is None
-
-
-def test_another_input_takes_the_place_of_the_files_crops_to_test_on() -> None:
-    text = TINY + "\ntest { scales 12; crops grid=3x3; dense off }\n"
+def test_lengths_move_with_another_input() -> None:
+    text = TINY.replace("batch 4", "batch 4; crop 8; scale 10..12") + "\ntest { scales 10,12 }\n"
     program = Program(parse(Source("tiny.vgg", text)))
     blocks = blocks_for(program, Wishes(Path("x"), size=(16, 16), device="cpu"))
-    (block,) = [block for block in blocks if block.key == "test"]
-    assert read_protocol(block, program.recipe) == Protocol()
+    recipe = read_train(program, blocks).value
+    assert (recipe.crop, recipe.scale) == ((16, 16), (20, 24))
+    assert read_protocol(block_of(blocks, "test"), recipe).scales == (20, 24)
+
+
+def test_a_length_that_is_asked_for_is_taken_as_it_is() -> None:
+    program = Program(parse(Source("tiny.vgg", TINY.replace("batch 4", "batch 4; scale 10"))))
+    wishes = Wishes(Path("x"), size=(16, 16), device="cpu", changes=("scale=17",))
+    assert read_train(program, blocks_for(program, wishes)).value.scale == (17, 17)
+
+
+@pytest.mark.parametrize(("size", "fit"), [((4, 4), False), ((16, 16), True)])
+def test_a_grid_of_crops_is_given_up_where_another_input_leaves_it_no_room(
+    size: tuple[int, int], fit: bool
+) -> None:
+    text = TINY + "\ntest { scales 12; crops grid=4x4; dense off }\n"
+    program = Program(parse(Source("tiny.vgg", text)))
+    blocks = blocks_for(program, Wishes(Path("x"), size=size, device="cpu"))
+    protocol = read_protocol(block_of(blocks, "test"), program.recipe)
+    assert (protocol.crops is not None, protocol.dense) == (fit, not fit)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from vggc.analysis.report import Report, report
 from vggc.diagnostics import Diagnostic, UserError, nearest
 from vggc.ir.graph import Graph
-from vggc.layers.edit import with_block, with_classes, with_defaults, with_input
+from vggc.layers.edit import with_block, with_classes, with_defaults
 from vggc.layers.elaborate import elaborate
 from vggc.layers.resolve import Surroundings, resolve
 from vggc.memory import memory
 from vggc.passes.inference import drop_final_softmax
 from vggc.recipe.edit import merge, override_blocks, resolved_blocks
+from vggc.recipe.lengths import moved, with_input
 from vggc.recipe.test import Protocol, read_protocol
 from vggc.recipe.train import Recipe, read_recipe
 from vggc.resources import resource
@@ -101,7 +102,7 @@ class Program:
     @cached_property
     def net(self) -> Net:
         """The plain net: bases found, parameters filled in, edits carried out."""
-        return resolve(self.written, Surroundings(self.base, merge), self.arguments)
+        return resolve(self.written, Surroundings(self.base, merge, moved), self.arguments)
 
     def base(self, base: Base) -> Net:
         """The net that this one, or a net below it, builds on.

@@ -78,6 +78,9 @@ class Preprocessing:
             f"size and scale are not from 1 to {MAX_SIDE}": not all(
                 1 <= side <= MAX_SIDE for side in sides
             ),
+            "scale is less than a side of size, which images must cover": (
+                self.scale is not None and self.scale < max(self.size)
+            ),
             "mean and std do not hold one value for each channel": not (
                 channels == len(self.mean) == len(self.std)
             ),

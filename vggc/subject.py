@@ -8,6 +8,7 @@ from pathlib import Path
 from vggc.driver import Program, load, with_input
 from vggc.ir.ops import Shape
 from vggc.preprocessing import Preprocessing
+from vggc.recipe.lengths import in_proportion
 from vggc.training.run import Run
 from vggc.weights import Weights, seeded
 from vggc.weights import load as load_weights
@@ -19,8 +20,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Subject:
-    """A net with weights. `weights_from` says where they come from, in words."""
+    """A net with weights. `named` is what commands call it, a spec or the folder of a run, and
+    `weights_from` says where its weights come from, in words.
+    """
 
+    named: str
     program: Program
     weights: Weights
     weights_from: str
@@ -36,22 +40,42 @@ def is_run(spec: str) -> bool:
     return (Path(spec) / "run.json").is_file()
 
 
+def net_of(spec: str) -> Program:
+    """The net of a run, of a file, or of that name in the zoo.
+
+    Raises: UserError when there is no such thing, or it is not well formed.
+    """
+    if not is_run(spec):
+        return load(spec)
+    return net_in(Run.load(Path(spec)))
+
+
+def net_in(run: Run) -> Program:
+    """The net of a run as trained.
+
+    Raises: UserError when it is not the one that the run's record describes.
+    """
+    program = load(str(run.net_path))
+    run.require_fit(program.graph.input, program.graph.output)
+    return program
+
+
 def from_run(run: Run, weights: Path | None, size: tuple[int, int] | None) -> Subject:
     """The net of a run, with the run's weights unless others are given, at its own input
     size unless another is.
 
     Raises: UserError when the run has no weights, or they do not fit.
     """
-    program = load(str(run.net_path))
-    run.require_fit(program.graph.input, program.graph.output)
+    program = net_in(run)
     if weights is None:
         run.require_weights()
     preprocessing = run.record.preprocessing
     if size is not None:
         program = program.replace(with_input(program.net, size))
-        preprocessing = replace(preprocessing, size=size)
+        preprocessing = for_input(preprocessing, size)
     path = weights or run.weights_path
     return Subject(
+        str(run.folder),
         program,
         load_weights(path, program.graph),
         str(path),
@@ -60,12 +84,24 @@ def from_run(run: Run, weights: Path | None, size: tuple[int, int] | None) -> Su
     )
 
 
-def from_spec(program: Program, weights: Path | None, seed: int) -> Subject:
-    """A net with weights from a file, or random ones."""
+def from_spec(
+    program: Program, weights: Path | None, seed: int, named: str | None = None
+) -> Subject:
+    """A net with weights from a file, or random ones; `named` is the spec that it was asked by."""
     graph = program.graph
     found = load_weights(weights, graph) if weights else seeded(graph, seed)
     origin = str(weights) if weights else f"seed {seed}"
-    return Subject(program, found, origin, imagenet_preprocessing(graph.input), ())
+    return Subject(
+        named or program.net.name, program, found, origin, imagenet_preprocessing(graph.input), ()
+    )
+
+
+def for_input(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocessing:
+    """What happens to images before a net of another input size (H, W): the same in proportion."""
+    scale = preprocessing.scale
+    if scale is not None:
+        scale = in_proportion(scale, preprocessing.size, size)
+    return replace(preprocessing, size=size, scale=scale)
 
 
 def imagenet_preprocessing(input_: Shape) -> Preprocessing:

@@ -207,21 +207,25 @@ def blocks_for(program: Program, wishes: Wishes) -> tuple[Block, ...]:
     Raises:
         UserError: a change is none.
     """
-    blocks: tuple[Block, ...] = program.net.blocks
+    size = input_size(wishes)
+    blocks = (with_input(program.net, size) if size else program.net).blocks
     if wishes.data is None:
         blocks = override_blocks(blocks, DIGITS_RECIPE)
-    if input_size(wishes):
-        blocks = override_blocks(blocks, ["train.crop=off"])
-        if test := block_of(blocks, "test"):
-            # The file's scales are for its own input size, and its crops lie in those.
-            has_crops = TEST.read(test).value.crops is not None
-            ways = ["test.crops=off", "test.dense=on"] if has_crops else []
-            blocks = override_blocks(blocks, ["test.scales=off", *ways])
+    if size and lacks_room(blocks, size):
+        blocks = override_blocks(blocks, ["test.crops=off", "test.dense=on"])
     for key in ("epochs", "batch", "lr"):
         value = getattr(wishes, key)
         if value is not None:
             blocks = override_blocks(blocks, [f"train.{key}={value}"], f"--{key}")
     return override_blocks(blocks, wishes.changes, prefer="train")
+
+
+def lacks_room(blocks: Sequence[Block], size: tuple[int, int]) -> bool:
+    """Whether the images of a test have fewer places for crops of a size than its grid has."""
+    protocol = TEST.read(block_of(blocks, "test")).value
+    if protocol.crops is None:
+        return False
+    return min(protocol.scales or (min(size),)) - min(size) + 1 < protocol.crops.grid
 
 
 def input_size(wishes: Wishes) -> tuple[int, int] | None:
@@ -323,12 +327,9 @@ def fit_program(
     Raises:
         UserError: the net cannot take them, or the recipe does not go with it.
     """
-    reading = read_train(program, blocks)
-    net = replace(program.net, blocks=tuple(blocks))
-    net = with_block(net, TRAIN.to_block(reading.value))
-    size = input_size(wishes)
-    if size is not None:
-        net = with_input(net, size)
+    reading, size = read_train(program, blocks), input_size(wishes)
+    net = with_input(program.net, size) if size else program.net
+    net = with_block(replace(net, blocks=tuple(blocks)), TRAIN.to_block(reading.value))
     if program.graph.output != (len(images.classes),):
         net = with_classes(net, len(images.classes))
     fitted = program.replace(parse(Source(f"{net.name}.vgg as fitted", format_net(net))))

@@ -190,7 +190,7 @@ def command(
         how += f", calibrated on {number_of_images}"
     console.out(f"{folder}: {net.name}, {len(manifest.kernels)} kernel calls{code}{how}")
     if tuned + by_cost:
-        again = shlex.join(["vggc", "tune", spec or net.name, *_same_options()])
+        again = shlex.join(["vggc", "tune", subject.named, *_same_options()])
         hint = f"; `{again}` measures" if not (tuned or no_db) else ""
         console.status(
             f"{tuned} of {tuned + by_cost} kernels tuned by measurement, "

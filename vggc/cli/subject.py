@@ -7,6 +7,7 @@ from pathlib import Path
 from vggc.cli import console
 from vggc.diagnostics import Diagnostic, UserError
 from vggc.driver import load, with_input
+from vggc.ir.ops import describe
 from vggc.subject import Subject, from_run, from_spec, is_run
 from vggc.training.run import Run, newest_run
 
@@ -36,15 +37,28 @@ def choose(
     if seed is not None and (run or weights):
         raise UserError(SeedOfRun(None, str(weights or (run and run.folder))))
     if run:
-        return from_run(run, weights, size)
+        subject = from_run(run, weights, size)
+        tell_scale(run, subject)
+        return subject
     assert spec is not None
     program = load(spec)
     if size is not None:
         program = program.replace(with_input(program.net, size))
-    subject = from_spec(program, weights, seed or 0)
+    subject = from_spec(program, weights, seed or 0, spec)
     if weights is None:
         console.status(
             f"{program.net.name} has no weights yet: random ones of seed {seed or 0} are used."
             " Give --weights FILE, or a run in place of the spec."
         )
     return subject
+
+
+def tell_scale(run: Run, subject: Subject) -> None:
+    """Says so where another input takes another scale of the images with it."""
+    before, after = run.record.preprocessing, subject.preprocessing
+    if before.scale != after.scale:
+        console.status(
+            f"Images keep their proportion to the input: for {describe(after.size)} their shorter "
+            f"side is brought to {after.scale} pixels, as to {before.scale} for "
+            f"{describe(before.size)}."
+        )

@@ -45,7 +45,7 @@ class Duration(click.ParamType[float]):
 
 
 @click.command("tune")
-@click.argument("spec")
+@click.argument("spec", metavar="SPEC|RUN")
 @click.option(
     "--target",
     default="cpu",
@@ -100,7 +100,7 @@ def command(
     key: str | None,
     as_json: bool,
 ) -> None:
-    """Measure which kernels of the net SPEC are the fastest, for `vggc compile` to choose.
+    """Measure which kernels of the net SPEC, or of a RUN, are the fastest, for `vggc compile`.
 
     All measurements are kept in a database: Ctrl-C loses nothing, the same command goes on,
     and nets share what they have in common. Each kernel's output is compared with that of the
@@ -120,7 +120,8 @@ def command(
     from vggc.deploy.tuning.remote import find_servers, machine_of
     from vggc.deploy.tuning.space import require_tunable
     from vggc.deploy.tuning.tuner import layers_of, tune
-    from vggc.driver import load, with_input
+    from vggc.driver import with_input
+    from vggc.subject import net_of
 
     machine = resolve(target, mcpu=mcpu)
     require_tunable(machine, here=rpc is None)
@@ -129,7 +130,7 @@ def command(
     folder = db or default_folder()
     if folder is None:
         raise UserError(NoHome(None))
-    program = load(spec)
+    program = net_of(spec)
     if size is not None:
         program = program.replace(with_input(program.net, size))
     calls = planned(program.graph, batch, machine, precision)

@@ -63,6 +63,15 @@ def with_input(net: Net, size: tuple[int, int]) -> Net:
             return net
 
 
+def input_size(net: Net) -> tuple[int, int] | None:
+    """Height and width of the images that a net says it reads; None where it does not say it."""
+    match net.input.values if net.input else ():
+        case (Dims(sizes=(_, height, width)),):
+            return height, width
+        case _:
+            return None
+
+
 def with_block(net: Net, block: Block) -> Net:
     """The net with this block in place of its own of the same key, or behind the others."""
     kept = tuple(old for old in net.blocks if old.key != block.key)

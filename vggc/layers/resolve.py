@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from vggc.diagnostics import UserError, did_you_mean
 from vggc.layers import mistakes
-from vggc.layers.edit import apply, with_classes, with_width, without_idle_defaults
+from vggc.layers.edit import apply, input_size, with_classes, with_width, without_idle_defaults
 from vggc.layers.kinds import MAX_WIDTH
 from vggc.source import Span
 from vggc.syntax import ast
@@ -30,6 +30,8 @@ Find: TypeAlias = Callable[[ast.Base], ast.Net]
 """The net that a file builds on. Raises: UserError when there is none."""
 Merge: TypeAlias = Callable[[ast.Block, ast.Block], ast.Block]
 """A block with the settings of another over its own."""
+Resize: TypeAlias = Callable[[ast.Block, tuple[int, int], tuple[int, int]], ast.Block]
+"""A block for an input of another height and width than that which it was written for."""
 Value: TypeAlias = int | float | str
 
 
@@ -39,6 +41,7 @@ class Surroundings:
 
     find: Find
     merge: Merge
+    resize: Resize
 
 
 def resolve(net: ast.Net, around: Surroundings, arguments: tuple[ast.Option, ...] = ()) -> ast.Net:
@@ -126,6 +129,9 @@ def _derived(
     heads = {head.name: head for head in plain.heads}
     heads |= {head.name: replace(head, body=names.body(head.body)) for head in net.heads}
     blocks = {block.key: block for block in plain.blocks}
+    before, after = input_size(plain), input_size(net)
+    if before and after:
+        blocks = {key: around.resize(block, before, after) for key, block in blocks.items()}
     for block in map(names.block, net.blocks):
         old = blocks.get(block.key)
         blocks[block.key] = around.merge(old, block) if old else block
