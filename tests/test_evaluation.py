@@ -22,7 +22,7 @@ from vggc.data.strings import Strings
 from vggc.diagnostics import CheckFailed, UserError
 from vggc.driver import Program
 from vggc.evaluation import mistakes, viewer
-from vggc.evaluation.counts import Counts, Errors
+from vggc.evaluation.counts import AllErrors, Counts, Errors
 from vggc.evaluation.judge import Verdict, judge, num_workers
 from vggc.evaluation.reading import CHUNK, Chunk, Chunks, Group, Lost, gathered
 from vggc.evaluation.viewer import Viewer, cut
@@ -317,36 +317,45 @@ def test_workers_are_for_work() -> None:
 
 
 def test_errors_are_counted_by_hand() -> None:
-    counts = Counts(1)
+    counts = Counts(1, fused=1)
     table = torch.tensor([[0.1, 0.3, 0.05, 0.2, 0.15, 0.12, 0.08]])
     for label in range(7):
         counts.add(table, label)
     # From the best: 1, 3, 4, 5, 0, 6, 2.
     assert counts.images == 7
-    assert counts.errors() == [Errors(top1=6 / 7, top5=2 / 7)]
+    assert counts.errors() == AllErrors((Errors(top1=6 / 7, top5=2 / 7),), None)
 
 
 def test_of_equally_probable_classes_the_first_comes_first() -> None:
-    counts = Counts(1)
+    counts = Counts(1, fused=1)
     for label in range(7):
         counts.add(torch.full((1, 7), 1 / 7), label)
-    assert counts.errors() == [Errors(top1=6 / 7, top5=2 / 7)]
+    assert counts.errors() == AllErrors((Errors(top1=6 / 7, top5=2 / 7),), None)
 
 
 def test_fused_nets_are_judged_by_the_average_of_their_probabilities() -> None:
-    counts = Counts(2)
+    counts = Counts(2, fused=2)
     sure, unsure = [0.0, 1.0, 0.0], [0.4, 0.25, 0.35]
     counts.add(torch.tensor([sure, unsure]), 1)
     counts.add(torch.tensor([unsure, [0.1, 0.2, 0.7]]), 2)
-    first, second, fused = counts.errors()
+    found = counts.errors()
+    (first, second), fused = found.each, found.fused
+    assert fused is not None
     assert (first.top1, second.top1, fused.top1) == (0.5, 0.5, 0.0)
     assert {first.top5, second.top5, fused.top5} == {0.0}
 
 
 def test_one_net_alone_is_not_fused() -> None:
-    counts = Counts(1)
+    counts = Counts(1, fused=1)
     counts.add(torch.tensor([[0.2, 0.8]]), 0)
-    assert len(counts.errors()) == 1
+    assert counts.errors().fused is None
+
+
+def test_what_is_looked_at_beside_is_not_fused() -> None:
+    counts = Counts(3, fused=2)
+    counts.add(torch.tensor([[0.4, 0.6], [0.7, 0.3], [1.0, 0.0]]), 0)
+    assert [errors.top1 for errors in counts.errors().each] == [1, 0, 0]
+    assert counts.errors().fused == Errors(top1=0, top5=0)
 
 
 # Data

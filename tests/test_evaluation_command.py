@@ -137,6 +137,43 @@ def test_a_run_is_tested_on_what_it_held_out_by_its_own_test_block(
     assert "one: dense, flips, 10, 12" in error
 
 
+def test_the_centre_crop_stands_beside_the_test_block(folder: Path, vggc_here: Here) -> None:
+    """It is what training and compiled nets look at."""
+    _, out, _ = vggc_here("eval", "one", "two")
+    rows = re.findall(r"(?m)^ +(one|two) +small +(.+?) {2,}(\S.*?) {2,}", out)
+    wanted = [("centre crop", "10"), ("dense, flips", "10, 12")]
+    assert rows == [(run, *way) for run in ("one", "two") for way in wanted]
+    assert "The centre crop is what training" in out
+    _, out, _ = vggc_here("eval", "one", "--json")
+    (both,) = json.loads(out)["runs"]
+    _, out, _ = vggc_here("eval", "one", "--protocol", "centre", "--json")
+    (alone,) = json.loads(out)["runs"]
+    assert both["centre"] == {key: alone[key] for key in ("top1_error", "top5_error")}
+    assert (alone["scales"], alone["grid"], alone["flip"], alone["centre"]) == (
+        [10],
+        1,
+        False,
+        None,
+    )
+    _, out, _ = vggc_here("eval", "one", "--protocol", "test", "--json")
+    (tested,) = json.loads(out)["runs"]
+    assert {**tested, "centre": both["centre"]} == both
+
+
+def test_what_training_tells_is_the_centre_crops(tmp_path: Path, vggc_here: Here) -> None:
+    write_pictures(tmp_path / "images")
+    (tmp_path / "net.vgg").write_text(NET.replace("flip\n}", "flip\n  batch 5; epochs 2\n}", 1))
+    code, out, error = vggc_here(
+        *("train", tmp_path / "net.vgg", "--data", tmp_path / "images"),
+        *("--out", tmp_path / "run", "--json"),
+    )
+    assert code == 0, error
+    trained = json.loads(out)
+    _, out, _ = vggc_here("eval", tmp_path / "run", "--json")
+    (run,) = json.loads(out)["runs"]
+    assert run["centre"]["top1_error"] == pytest.approx(1 - trained["val_top1"])
+
+
 def test_the_sheet_has_the_papers_words_and_a_row_for_all_together(
     folder: Path, vggc_here: Here
 ) -> None:
@@ -393,6 +430,24 @@ def test_an_image_that_cannot_be_read_is_named_behind_the_others(
     assert code == 2
     assert out.startswith("images/red/0.png\n  ")
     assert "cannot read the image `broken.png`\n  not an image" in error
+
+
+def test_a_run_and_its_artifact_tell_the_same(folder: Path, vggc_here: Here) -> None:
+    paths = [f"images/{name}/{index}.png" for name in CLASSES for index in range(3)]
+    code, _, error = vggc_here("compile", "one", "--threads", 1, "-o", "artifact")
+    assert code == 0, error
+    told = []
+    for model in ("one", "artifact"):
+        _, out, _ = vggc_here("predict", model, *paths, "--top", 6, "--json")
+        images = json.loads(out)["images"]
+        told.append([{each["class"]: each["probability"] for each in i["best"]} for i in images])
+    for by_run, by_artifact in zip(*told, strict=True):
+        assert by_run == pytest.approx(by_artifact, abs=1e-5)
+    code, _, _ = vggc_here("predict", "artifact", paths[0], "--protocol", "centre")
+    assert code == 0
+    _, first, _ = vggc_here("predict", "one", paths[0], "--protocol", "test", "--json")
+    _, second, _ = vggc_here("predict", "one", paths[0], "--json")
+    assert first != second
 
 
 @pytest.mark.slow

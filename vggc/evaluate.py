@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from time import perf_counter
@@ -43,6 +43,16 @@ NAMED = 20
 BATCH = 32
 """Images that are computed at once where nobody says how many."""
 
+CENTRE = (
+    "test.scales=off",
+    "test.dense=off",
+    "test.crops=on",
+    "test.crops.grid=1x1",
+    "test.flip=off",
+)
+"""The centre crop at the scale of the training, as a change of any `test` block: what a training
+looks at after each epoch, and an artifact always."""
+
 BATCH_PIXELS, LARGEST_BATCH = BATCH * 224 * 224, 1024
 """On a GPU small images make larger batches, of so many pixels and at most so many images."""
 
@@ -52,13 +62,20 @@ class Wishes:
     """How the user wants images to be looked at; None where nothing is said."""
 
     scales: str | None = None
-    protocol: Literal["dense", "crops", "both"] | None = None
+    protocol: Literal["test", "centre", "dense", "crops", "both"] | None = None
     grid: str | None = None
     flip: bool | None = None
     batch: int | None = None
     device: Literal["cpu", "cuda", "auto"] | None = None
     precision: Precision | None = None
     workers: int | None = None
+
+    @property
+    def names_views(self) -> bool:
+        """Whether something is said about what is looked at of an image."""
+        return any(
+            value is not None for value in (self.scales, self.protocol, self.grid, self.flip)
+        )
 
 
 @dataclass(frozen=True)
@@ -73,12 +90,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Result:
-    """What a test came to. `each` are the errors of each run, `fused` those of all together where
-    they are several. `skipped` are the first of `num_skipped` images that could not be read.
+    """What a test came to. `each` are the errors of each run, `centres` those by their centre
+    crops, where these are looked at, and `fused` those of all runs together where they are several.
+    `skipped` are the first of `num_skipped` images that could not be read.
     """
 
     images: int
     each: tuple[Errors, ...]
+    centres: tuple[Errors, ...]
     fused: Errors | None
     skipped: tuple[Skipped, ...]
     num_skipped: int
@@ -87,9 +106,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Plan:
-    """A test before anything is computed. All its processes have the same."""
+    """A test before anything is computed. All its processes have the same.
+
+    `centres` are the runs by their centre crops, each beside its entry, or there are none.
+    """
 
     entries: tuple[Entry, ...]
+    centres: tuple[Entry, ...]
     machine: Machine
     world: World
     batch: int | None
@@ -119,7 +142,7 @@ class Plan:
                 device,
                 self.batch or usual_batch(self.machine, entry.run.record.input[1:]),
             )
-            for entry in self.entries
+            for entry in (*self.entries, *self.centres)
         ]
 
 
@@ -149,7 +172,8 @@ def plan(folders: Sequence[Path], wishes: Wishes, *, alone: bool = False) -> Pla
     machine = choose_machine(wishes.device or "auto", wishes.precision or "fp32")
     world = ALONE if alone else World.here()
     entries = tuple(entry(run, protocol) for run, protocol in zip(runs, protocols, strict=True))
-    return Plan(entries, machine, world, wishes.batch, wishes.workers)
+    centres = () if wishes.names_views else tuple(map(centre_of, entries))
+    return Plan(entries, centres, machine, world, wishes.batch, wishes.workers)
 
 
 def load_run(folder: Path) -> Run:
@@ -183,9 +207,13 @@ def protocol_of(run: Run, wishes: Wishes) -> Protocol:
     def has_crops() -> bool:
         return read_protocol(block_of(blocks, "test"), recipe).crops is not None
 
+    if wishes.protocol == "centre":
+        if wishes.grid is not None:
+            raise UserError(mistakes.GridWithoutCrops(None))
+        blocks = override_blocks(blocks, CENTRE, "--protocol")
     if wishes.scales is not None:
         blocks = override_blocks(blocks, [f"test.scales={wishes.scales}"], "--scales")
-    if wishes.protocol is not None:
+    if wishes.protocol in ("dense", "crops", "both"):
         ways = [f"test.dense={switch(wishes.protocol != 'crops')}"]
         if has_crops() != (wishes.protocol != "dense"):
             ways.append(f"test.crops={switch(not has_crops())}")
@@ -216,6 +244,13 @@ def entry(run: Run, protocol: Protocol) -> Entry:
     return Entry(run, subject, protocol, views)
 
 
+def centre_of(entry: Entry) -> Entry:
+    """The run of an entry, looked at by its centre crop."""
+    protocol = protocol_of(entry.run, Wishes(protocol="centre"))
+    views = views_of(protocol, entry.run.record.preprocessing.scale)
+    return replace(entry, protocol=protocol, views=views)
+
+
 def images_for(plan: Plan, data: str | None) -> Labelled:
     """The images to test on: those in a place, or those that the runs held out.
 
@@ -244,7 +279,8 @@ def measure(plan: Plan, images: Labelled, on_progress: Callable[[int, int], None
     world, start = plan.world, perf_counter()
     total = len(images.part)
     share = range(total)[world.share.rows(total)]
-    counts, lost = Counts(len(plan.entries)), []
+    count, lost = len(plan.entries), []
+    counts = Counts(count + len(plan.centres), fused=count)
     with explained(), joined(world, device_of(plan.machine, world)):
         judged = judgements(plan, images.part, share)
         for done, found in enumerate(judged, start=1):
@@ -262,11 +298,12 @@ def measure(plan: Plan, images: Labelled, on_progress: Callable[[int, int], None
     if counts.images == 0:
         first = f"{named[0].name}: {named[0].reason}"
         raise UserError(mistakes.NothingToTest(None, images.shown, int(num_skipped), first))
-    errors, count = counts.errors(), len(plan.entries)
+    errors = counts.errors()
     return Result(
         counts.images,
-        tuple(errors[:count]),
-        errors[count] if len(errors) > count else None,
+        tuple(errors.each[:count]),
+        tuple(errors.each[count:]),
+        errors.fused,
         named,
         int(num_skipped),
         perf_counter() - start,

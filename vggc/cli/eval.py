@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from vggc.evaluation.images import Labelled
 
 Command = TypeVar("Command", bound=Callable[..., None])
+Each = TypeVar("Each")
+
+TWO_WAYS = (
+    "The centre crop is what training, `vggc predict` and compiled nets look at; the other line is "
+    "by the net's `test` block."
+)
 
 
 def protocol_options(command: Command) -> Command:
@@ -34,8 +40,9 @@ def protocol_options(command: Command) -> Command:
         ),
         click.option(
             "--protocol",
-            type=click.Choice(["dense", "crops", "both"]),
-            help="The net over the whole image, on a grid of crops, or the mean of both.",
+            type=click.Choice(["test", "centre", "dense", "crops", "both"]),
+            help="As the net's `test` block says; the centre crop alone; the net over the whole "
+            "image; on a grid of crops; or the mean of the last two.",
         ),
         click.option("--grid", metavar="NxN", help="Crops along each side.  [default: 5x5]"),
         click.option("--flip/--no-flip", default=None, help="Look at the mirror image, too."),
@@ -81,9 +88,10 @@ def protocol_options(command: Command) -> Command:
 def command(runs: tuple[Path, ...], data: str | None, as_json: bool, **rest: object) -> None:
     """Test the nets of runs: their top-1 and top-5 error.
 
-    An image is looked at as the `test` block of the run's net says, or as the options say
-    otherwise; the soft-max outputs of all scales, crops and mirror images are averaged. Of
-    several RUNs each is tested, and all together by the average of their outputs.
+    Each is looked at in two ways: by the centre crop of an image, as in training and in compiled
+    nets, and as the `test` block of its file says, whose soft-max outputs of all scales, crops and
+    mirror images are averaged. With options it is looked at as they say alone. Of several RUNs
+    each is tested, and all together by the average of their outputs.
     """
     wishes = Wishes(**rest)  # type: ignore[arg-type]  # click has checked the types
     planned = plan(runs, wishes)
@@ -146,6 +154,10 @@ def report(planned: Plan, images: Labelled, result: Result, as_json: bool) -> No
 
 def as_record(planned: Plan, images: Labelled, result: Result) -> dict[str, object]:
     """The result as JSON. Errors are shares from 0 to 1."""
+    centres = {
+        entry.run.folder: errors_record(errors)
+        for entry, errors in zip(planned.centres, result.centres, strict=True)
+    }
     runs = [
         {
             "run": str(entry.run.folder),
@@ -155,6 +167,7 @@ def as_record(planned: Plan, images: Labelled, result: Result) -> dict[str, obje
             "grid": entry.protocol.crops.grid if entry.protocol.crops else None,
             "flip": entry.views.flip,
             **errors_record(errors),
+            "centre": centres.get(entry.run.folder),
         }
         for entry, errors in zip(planned.entries, result.each, strict=True)
     ]
@@ -177,11 +190,12 @@ def errors_record(errors: Errors) -> dict[str, float]:
 
 def sheet(planned: Plan, images: Labelled, result: Result) -> Sheet:
     """A row for each run and one for all together, as the paper's tables 3 to 6 have them."""
+    entries = [*in_turn(planned.centres, planned.entries)]
+    errors = [*in_turn(result.centres, result.each)]
     rows = [
         (str(entry.run.folder), entry.run.record.net, ways(entry.views), scales(entry))
-        for entry in planned.entries
+        for entry in entries
     ]
-    errors = list(result.each)
     if result.fused:
         rows.append(("all together", "", "", ""))
         errors.append(result.fused)
@@ -190,14 +204,24 @@ def sheet(planned: Plan, images: Labelled, result: Result) -> Sheet:
         for row, each in zip(rows, errors, strict=True)
     ]
     speed = result.images / result.seconds
+    why = (TWO_WAYS,) if result.centres else ()
     return Sheet(
         f"error on {console.count(result.images, 'image')} of {images.shown}",
         ("run", "net", "protocol", "scales Q", "top-1 error, %", "top-5 error, %"),
         tuple(shown),
         (False, False, False, False, True, True),
-        (f"{result.seconds:,.1f} s, {speed:,.1f} images/s",),
-        (len(planned.entries) - 1,) if result.fused else (),
+        (*why, f"{result.seconds:,.1f} s, {speed:,.1f} images/s"),
+        (len(entries) - 1,) if result.fused else (),
     )
+
+
+def in_turn(centres: Sequence[Each], others: Sequence[Each]) -> Iterator[Each]:
+    """What is of the centre crop of each run, where that was looked at, before the other."""
+    if not centres:
+        yield from others
+    for centre, other in zip(centres, others, strict=False):
+        yield centre
+        yield other
 
 
 def ways(views: Views) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -49,8 +49,8 @@ FLAGS = {
 def command(model: Path, images: tuple[Path, ...], top: int, as_json: bool, **wishes: Any) -> None:
     """Tell the best classes of images, with their probabilities.
 
-    The net of a RUN looks at each IMAGE as `vggc eval` does: as the `test` block of its file
-    says, or as the options say otherwise. An ARTIFACT looks at the centre crop, as in training.
+    The net looks at the centre crop of each IMAGE, as in training. That of a RUN looks as the
+    options say instead, if there are any: `--protocol test` for the `test` block of its file.
 
     Exit 2 where an image cannot be read; the others are told all the same.
     """
@@ -97,6 +97,8 @@ def refuse_missing(images: tuple[Path, ...]) -> None:
 
 
 def by_run(model: Path, images: tuple[Path, ...], wishes: Wishes) -> Told:
+    if not wishes.names_views:
+        wishes = replace(wishes, protocol="centre")
     planned = plan([model], wishes, alone=True)
     entry = planned.entries[0]
     console.status(f"{model}: {ways(entry.views)}, {scales(entry)}")
@@ -116,7 +118,11 @@ def by_artifact(model: Path, images: tuple[Path, ...], wishes: dict[str, object]
     from vggc.deploy.artifact import graph_in
     from vggc.preprocessing import BrokenImageError
 
-    flags = [flag for name, flag in FLAGS.items() if wishes[name] is not None]
+    flags = [
+        flag
+        for name, flag in FLAGS.items()
+        if wishes[name] is not None and (name, wishes[name]) != ("protocol", "centre")
+    ]
     if flags:
         raise UserError(mistakes.NotForArtifact(None, ", ".join(flags), str(model)))
     session = session_of(model)

@@ -20,20 +20,29 @@ class Errors:
     top5: float
 
 
+@dataclass(frozen=True)
+class AllErrors:
+    """The errors of each net, and of those together that are fused, where they are several."""
+
+    each: tuple[Errors, ...]
+    fused: Errors | None
+
+
 class Counts:
     """Images, and how often the first guess and one of the first five was right: of each net,
-    and, where there are several, of the mean of their probabilities.
+    and, where several are `fused`, the first so many, of the mean of their probabilities.
     """
 
-    def __init__(self, num_nets: int) -> None:
-        self.num_nets = num_nets
+    def __init__(self, num_nets: int, fused: int) -> None:
+        self.num_nets, self.fused = num_nets, fused
         self.images = 0
-        self.right = torch.zeros(num_nets + (num_nets > 1), 2, dtype=torch.int64)
+        self.right = torch.zeros(num_nets + (fused > 1), 2, dtype=torch.int64)
 
     def add(self, probabilities: Tensor, label: int) -> None:
         """Counts an image by its probabilities (nets, classes)."""
-        if self.num_nets > 1:
-            probabilities = torch.cat([probabilities, probabilities.mean(0, keepdim=True)])
+        if self.fused > 1:
+            together = probabilities[: self.fused].mean(0, keepdim=True)
+            probabilities = torch.cat([probabilities, together])
         before = num_before(probabilities, label)
         self.images += 1
         self.right += torch.stack([before < 1, before < BEST], dim=1)
@@ -41,15 +50,16 @@ class Counts:
     def summed(self, world: World) -> Counts:
         """The counts of all processes together."""
         images, *right = world.sums([self.images, *self.right.flatten().tolist()])
-        counts = Counts(self.num_nets)
+        counts = Counts(self.num_nets, self.fused)
         counts.images = int(images)
         counts.right = torch.tensor(right, dtype=torch.int64).view_as(self.right)
         return counts
 
-    def errors(self) -> list[Errors]:
-        """Of each net, and last of all together where they are several."""
+    def errors(self) -> AllErrors:
+        """The shares of images that were wrong."""
         wrong = (self.images - self.right).tolist()
-        return [Errors(top1 / self.images, top5 / self.images) for top1, top5 in wrong]
+        found = [Errors(top1 / self.images, top5 / self.images) for top1, top5 in wrong]
+        return AllErrors(tuple(found[: self.num_nets]), found[-1] if self.fused > 1 else None)
 
 
 def num_before(probabilities: Tensor, label: int) -> Tensor:
