@@ -160,7 +160,8 @@ def _layers(artifact: Path, threads: int | None, rounds: int, *, as_json: bool) 
     passes = console.count(rounds, "pass", "passes")
     workers = console.count(found.threads, "thread")
     title = f"{artifact}: medians of {passes}, {workers}"
-    console.sheet(Sheet(title, header, rows, numbers, notes))
+    spare = ("MB", "of sum", "of bandwidth", "of peak", "useful GFLOP/s", "kernel")
+    console.sheet(Sheet(title, header, rows, numbers, notes, spare=spare))
 
 
 def _sheet(artifact: Path, timing: Timing, rounds: int) -> Sheet:
@@ -177,4 +178,4 @@ def _sheet(artifact: Path, timing: Timing, rounds: int) -> Sheet:
     header = ("engine", "median ms", "range ms", "vggc / engine", "scores differ by")
     turns = console.count(rounds, "interleaved round")
     title = f"{artifact}: {turns}, {console.count(timing.threads, 'thread')}"
-    return Sheet(title, header, rows, (False, True, True, True, True))
+    return Sheet(title, header, rows, (False, True, True, True, True), spare=("range ms",))

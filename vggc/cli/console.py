@@ -7,16 +7,16 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 import click
 
+from vggc.cli.sheet import Sheet, fitted
 from vggc.diagnostics import Diagnostic, printable, render
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from vggc.cli.sheet import Sheet
 
 PIPED_WIDTH = 160
 """Columns for tables that go to a file or a pipe, where nobody can widen the window."""
@@ -53,24 +53,32 @@ def diagnostics(problems: Iterable[Diagnostic]) -> None:
 
 
 def sheet(content: Sheet) -> None:
-    """A table of the result, its notes below."""
+    """A table of the result, its notes below, as wide as there is room for."""
     from rich import box
     from rich.table import Table
 
+    console = stdout()
+    rows = tuple(tuple(map(printable, row)) for row in content.rows)
+    table = fitted(replace(content, rows=rows), console.width)
     drawn = Table(
         title=printable(content.title) or None,
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
     )
-    for name, number in zip(content.header, content.numbers, strict=True):
-        drawn.add_column(name, justify="right" if number else "left", overflow="fold")
-    for index, row in enumerate(content.rows):
-        drawn.add_row(*map(printable, row), end_section=index in content.rules)
-    console = stdout()
-    console.print(drawn)
+    columns = zip(table.sheet.header, table.sheet.numbers, table.widths, strict=True)
+    for index, (name, number, width) in enumerate(columns):
+        side: Literal["left", "right"] = "right" if number else "left"
+        whole = index == 0 or number
+        drawn.add_column(name, justify=side, width=width, overflow="ellipsis", no_wrap=whole)
+    for index, row in enumerate(table.sheet.rows):
+        drawn.add_row(*row, end_section=index in content.rules)
+    console.print(drawn, width=max(table.width, console.width), crop=False)
     for note in content.notes:
         console.print(note, style="dim")
+    if table.left_out:
+        left_out = ", ".join(table.left_out)
+        console.print(f"No room for: {left_out}. A wider window shows more.", style="dim")
 
 
 def stdout() -> Console:

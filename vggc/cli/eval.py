@@ -212,6 +212,7 @@ def sheet(planned: Plan, images: Labelled, result: Result) -> Sheet:
         (False, False, False, False, True, True),
         (*why, f"{result.seconds:,.1f} s, {speed:,.1f} images/s"),
         (len(entries) - 1,) if result.fused else (),
+        spare=("net",),
     )
 
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+PADDING = 3
+"""Columns of a terminal that a column of a table takes beside its text."""
+
+LEAST_TEXT = 6
+"""A text that has no room keeps so many characters of itself."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table before it is drawn. `numbers` tells which columns align to the right."""
+    """A table before it is drawn. The first column names its rows; `numbers` tells which columns
+    align to the right.
+    """
 
     title: str
     header: tuple[str, ...]
@@ -16,3 +25,99 @@ class Sheet:
     notes: tuple[str, ...] = ()
     rules: tuple[int, ...] = ()
     """Rows that a line is drawn under."""
+    spare: tuple[str, ...] = ()
+    """Headers of columns that may be left out where there is no room, the least needed first."""
+
+    def without(self, name: str) -> Sheet:
+        """The table without a column."""
+        index = self.header.index(name)
+
+        def rest(row: tuple[str, ...]) -> tuple[str, ...]:
+            return (*row[:index], *row[index + 1 :])
+
+        return replace(
+            self,
+            header=rest(self.header),
+            rows=tuple(map(rest, self.rows)),
+            numbers=(*self.numbers[:index], *self.numbers[index + 1 :]),
+            spare=tuple(other for other in self.spare if other != name),
+        )
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A table with the widths of its columns, and the names of those that had no room."""
+
+    sheet: Sheet
+    widths: tuple[int, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def width(self) -> int:
+        """The columns of a terminal that it takes."""
+        return sum(self.widths) + PADDING * len(self.widths) + 1
+
+
+def fitted(sheet: Sheet, room: int) -> Fitted:
+    """The table for a terminal of so many columns.
+
+    Texts wrap between words, down to half of their width, but for the names of rows; then columns
+    that can be spared are left out; then texts are cut short. Numbers stay whole: a table of
+    numbers that has no room is wider than it.
+    """
+    left_out: list[str] = []
+    while (widths := widths_within(sheet, room)) is None and sheet.spare:
+        left_out.append(sheet.spare[0])
+        sheet = sheet.without(sheet.spare[0])
+    return Fitted(sheet, widths or cut_widths(sheet, room), tuple(left_out))
+
+
+def widths_within(sheet: Sheet, room: int) -> tuple[int, ...] | None:
+    """The widths of the columns where all texts can wrap in the room; None where they cannot."""
+    wanted, least = [longest(column) for column in columns_of(sheet)], least_widths(sheet)
+    free = room - 1 - PADDING * len(wanted) - sum(least)
+    if free < 0:
+        return None
+    widths = []
+    missing = sum(wanted) - sum(least)
+    for want, need in zip(wanted, least, strict=True):
+        more = want - need if free >= missing else free * (want - need) // missing
+        free, missing = free - more, missing - (want - need)
+        widths.append(need + more)
+    return tuple(widths)
+
+
+def cut_widths(sheet: Sheet, room: int) -> tuple[int, ...]:
+    """The widths of columns whose texts are cut short, the longest first."""
+    widths = [*least_widths(sheet)]
+    texts = [index for index, number in enumerate(sheet.numbers) if not number]
+    while sum(widths) + PADDING * len(widths) + 1 > room:
+        widest = max(texts, key=widths.__getitem__, default=None)
+        if widest is None or widths[widest] <= LEAST_TEXT:
+            break
+        widths[widest] -= 1
+    return tuple(widths)
+
+
+def columns_of(sheet: Sheet) -> list[tuple[str, ...]]:
+    """The columns from above, each with its header."""
+    return [*zip(sheet.header, *sheet.rows, strict=True)]
+
+
+def least_widths(sheet: Sheet) -> tuple[int, ...]:
+    """The least width of each column: that of its names or numbers, or of its longest word and of
+    half of its longest text. Headers may wrap between words.
+    """
+    found = []
+    for index, (header, *cells) in enumerate(columns_of(sheet)):
+        words = header.split()
+        if index == 0 or sheet.numbers[index]:
+            found.append(longest([*words, *cells]))
+        else:
+            words += [word for text in cells for word in text.split()]
+            found.append(max(longest(words), -(-longest(cells) // 2)))
+    return tuple(found)
+
+
+def longest(texts: Sequence[str]) -> int:
+    return max(map(len, texts), default=0)

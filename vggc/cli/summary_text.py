@@ -70,6 +70,7 @@ def layers(net: Net) -> Sheet:
         (False, False, True, True, True, True, True, True),
         tuple(notes),
         tuple(rules),
+        spare=("stride", "field", "activations", "kind", "MACs"),
     )
 
 
@@ -190,7 +191,17 @@ def totals(nets: Sequence[Net]) -> Sheet:
         for report in (net.report,)
     )
     numbers = (False, False, *(True,) * (len(header) - 2))
-    return Sheet("the zoo", header, rows, numbers, _notes(nets[0].report))
+    spare = (
+        "field",
+        "activations",
+        "GFLOPs",
+        "weights",
+        "weight layers",
+        "input",
+        "training",
+        "MACs",
+    )
+    return Sheet("the zoo", header, rows, numbers, _notes(nets[0].report), spare=spare)
 
 
 def _last_map(net: Net) -> Row:

@@ -52,38 +52,41 @@ def show(name: str, resolved: bool) -> None:
 def _sheet(programs: list[Program]) -> Sheet:
     return Sheet(
         "the zoo",
-        ("net", "input", "parameters", "MACs", "recipe"),
+        ("net", "input", "parameters", "MACs", *RECIPE),
         tuple(map(_row, programs)),
-        (False, False, True, True, False),
+        (False, False, True, True, True, *(False,) * (len(RECIPE) - 1)),
         (
             "MACs for one input; `vggc zoo show NAME` prints a file, `vggc summary NAME` what it"
             " costs layer by layer",
         ),
         rules=tuple(end - 1 for end in accumulate(map(len, ZOO))),
+        spare=("also", "input", "scale", "schedule", "batch", "length", "optimiser"),
     )
 
 
 def _row(program: Program) -> tuple[str, ...]:
     totals, graph = program.report().totals, program.graph
     sizes = f"{totals.params:,}", _scaled(totals.macs)
-    return (graph.name, describe(graph.input), *sizes, _recipe(program.recipe))
+    return (graph.name, describe(graph.input), *sizes, *_recipe(program.recipe))
 
 
 def _scaled(count: int) -> str:
     return f"{count / 1e9:,.2f} G" if count >= 1e9 else f"{count / 1e6:,.2f} M"
 
 
-def _recipe(recipe: Recipe) -> str:
-    """The settings by which recipes differ most."""
+RECIPE = ("batch", "length", "optimiser", "schedule", "scale", "also")
+"""The settings by which recipes differ most."""
+
+
+def _recipe(recipe: Recipe) -> tuple[str, ...]:
+    """The values of `RECIPE`."""
     table = TRAIN.flatten(recipe)
     length = f"{recipe.steps:,} steps" if recipe.steps else f"{recipe.epochs} epochs"
     rate = f"{table['optimiser']} {recipe.optimiser.lr:g}"
-    parts = [f"batch {recipe.batch}", length, rate, table["schedule"], f"scale {table['scale']}"]
-    if recipe.loss != "cross-entropy":
-        parts.append(recipe.loss)
-    if recipe.init_from:
-        parts.append(f"from {recipe.init_from.net}")
-    return ", ".join(map(str, parts))
+    also: list[str] = [recipe.loss] if recipe.loss != "cross-entropy" else []
+    also += [f"from {recipe.init_from.net}"] if recipe.init_from else []
+    cells = recipe.batch, length, rate, table["schedule"], table["scale"], ", ".join(also)
+    return tuple(map(str, cells))
 
 
 def _summary(program: Program) -> str:
