@@ -239,6 +239,31 @@ def test_every_layer_says_its_name_shape_parameters_and_field() -> None:
     assert "15,470,264,320 MACs" in found[1]
 
 
+def test_stride_normalisation_and_activation_are_shown() -> None:
+    found = words(
+        drawn(
+            program(
+                "net n\ninput 3x32x32\n"
+                "conv3-8 stride=2 norm=batch | pool3 stride=2 padding=1"
+                " | conv3-8 groups=8 act=silu norm=batch | fc-8 act=tanh | fc-4"
+            )
+        )
+    )
+    assert "every conv norm=batch" in found[1]
+    assert found.count("stride=2") == 2
+    assert "groups=8 act=silu" in found
+    assert "act=tanh" in found
+    assert not any("act=none" in text for text in found)  # an output has none
+    assert any("end in a relu unless they say otherwise" in text for text in found)
+
+
+def test_a_strided_block_looks_otherwise_than_the_others() -> None:
+    picture = drawn(load("resnet18"))
+    first = next(i for i, text in enumerate(words(picture)) if text == "add3_conv1")
+    assert words(picture)[first : first + 3] == ["add3_conv1", "conv3-128", "stride=2"]
+    assert "every conv norm=batch bias=off" in words(picture)[1]
+
+
 def test_paths_of_a_join_stand_above_one_another() -> None:
     picture = drawn(SAMPLES["residual"])
     place = {mark.text: mark for mark in picture.marks if isinstance(mark, Text)}

@@ -30,7 +30,7 @@ from vggc.recipe.train import Constant, Cosine, Normal, Recipe, Sgd
 from vggc.records import MalformedError, from_json, read_record, write_record
 from vggc.training import mistakes, session
 from vggc.training.checkpoint import checkpoints, save_tensors
-from vggc.training.curves import draw_curves
+from vggc.training.curves import draw_curves, in_decimals
 from vggc.training.progress import (
     Epoch,
     Event,
@@ -378,6 +378,13 @@ def test_a_finished_run_leaves_what_others_need(tmp_path: Path) -> None:
     lines = (tmp_path / "run/metrics.csv").read_text().splitlines()
     assert lines[0].startswith("epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5")
     assert len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.01, "0.01"), (1e-5, "0.00001"), (0, "0"), (1.5, "1.5"), (3e-20, "3e-20")]
+)
+def test_rates_are_written_in_decimals(value: float, text: str) -> None:
+    assert in_decimals(value) == text
 
 
 @pytest.mark.parametrize("count", [1, 74])

@@ -15,18 +15,8 @@ from typing import TypeAlias, assert_never
 
 from vggc.analysis.outline import Branch, Item, Join, Outline, Path, Repeat, Step, folded
 from vggc.analysis.report import Report
-from vggc.ir.ops import (
-    Activation,
-    AvgPool2d,
-    BatchNorm,
-    Conv2d,
-    Linear,
-    MaxPool2d,
-    Op,
-    Pair,
-    PRelu,
-    describe,
-)
+from vggc.analysis.traits import Traits, one, steps_of
+from vggc.ir.ops import AvgPool2d, MaxPool2d, Pair, describe
 
 MANY_ALIKE = 8
 """More equal layers in a row are written once, with their number."""
@@ -228,11 +218,11 @@ def _cut(text: str, width: int) -> str:
 
 
 def _column(report: Report, outline: Outline) -> _Column:
-    words = _Words.of(outline)
+    words = _Words(Traits.of(outline))
     column = _Column(
         report.net,
         f"{num_weight_layers(report)} weight layers",
-        f"every conv {words.everywhere}" if words.everywhere else "",
+        f"every conv {everywhere}" if (everywhere := words.traits.everywhere) else "",
         f"input {describe(report.input)}",
     )
     trunk = outline.trunk
@@ -274,30 +264,7 @@ def _is_pool(step: Step) -> bool:
 class _Words:
     """How the layers of one net are written."""
 
-    outputs: frozenset[str]
-    """The names of the layers that give an output: without activation, as nobody need say."""
-    common: frozenset[str]
-    """What is said once, of all convolutions but those."""
-
-    @classmethod
-    def of(cls, outline: Outline) -> _Words:
-        steps = [list(_steps(branch.path.items)) for branch in outline.branches]
-        outputs = set()
-        for branch in steps:
-            weighted = (step for step in reversed(branch) if step.row.macs)
-            outputs |= {step.row.name for step in [*weighted][:1]}
-        hidden = [
-            frozenset(_traits(step.ops))
-            for branch in steps
-            for step in branch
-            if step.row.kind == "conv" and step.row.name not in outputs
-        ]
-        common = frozenset.intersection(*hidden) if hidden else frozenset()
-        return cls(frozenset(outputs), common - {"act=none"})
-
-    @property
-    def everywhere(self) -> str:
-        return " ".join(sorted(self.common, reverse=True))
+    traits: Traits
 
     def head(self, branch: Branch) -> list[str]:
         path = folded(branch.path)
@@ -352,24 +319,16 @@ class _Words:
     def word(self, step: Step) -> str:
         """A layer, with what of it is out of the ordinary."""
         row, op = step.row, step.ops[0]
-        said = _traits(step.ops) - (self.common if row.kind == "conv" else set())
-        if row.name in self.outputs:
-            said -= {"act=none"}
-        options = " ".join(sorted(said, reverse=True))
+        said = " ".join([*steps_of(op), *self.traits.manner(step)])
         match op:
-            case Conv2d(stride=stride, groups=groups):
-                words = [row.text]
-                words += [f"stride={_one(stride)}"] if stride != (1, 1) else []
-                words += [f"groups={groups}"] if groups != 1 else []
-                return " ".join([*words, options]).rstrip()
-            case MaxPool2d(kernel=kernel, stride=stride) | AvgPool2d(kernel=kernel, stride=stride):
+            case MaxPool2d(kernel=kernel) | AvgPool2d(kernel=kernel):
                 kind = "maxpool" if isinstance(op, MaxPool2d) else "avgpool"
-                size = "" if kernel == (2, 2) else _one(kernel)
-                return f"{kind}{size}" + (f" stride={_one(stride)}" if stride != kernel else "")
+                size = "" if kernel == (2, 2) else one(kernel)
+                return f"{kind}{size} {said}".rstrip()
             case _ if row.kind == "softmax":
                 return "soft-max"
             case _:
-                return f"{row.text} {options}".rstrip()
+                return f"{row.text} {said}".rstrip()
 
 
 def _is_chain(item: Item) -> bool:
@@ -383,35 +342,3 @@ def _is_chain(item: Item) -> bool:
             return False
         case _:
             assert_never(item)
-
-
-def _one(pair: Pair) -> str:
-    return str(pair[0]) if pair[0] == pair[1] else describe(pair)
-
-
-def _steps(items: tuple[Item, ...]) -> Iterator[Step]:
-    for item in items:
-        match item:
-            case Step():
-                yield item
-            case Join(paths=paths):
-                for path in paths:
-                    yield from _steps(path.items)
-            case Repeat(first=first):
-                yield from _steps(first)
-            case _:
-                assert_never(item)
-
-
-def _traits(ops: tuple[Op, ...]) -> set[str]:
-    """What of a layer with weights a reader cannot see from its word; relu goes unsaid."""
-    if not any(isinstance(op, Conv2d | Linear) for op in ops):
-        return set()
-    found = {"norm=batch"} if any(isinstance(op, BatchNorm) for op in ops) else set()
-    functions: list[str] = [op.function for op in ops if isinstance(op, Activation)]
-    functions += ["prelu" for op in ops if isinstance(op, PRelu)]
-    if any(isinstance(op, Conv2d | Linear) and not op.bias for op in ops):
-        found.add("bias=off")
-    if functions != ["relu"]:
-        found.add(f"act={functions[0] if functions else 'none'}")
-    return found

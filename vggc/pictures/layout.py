@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias, assert_never
 
 from vggc.analysis.outline import Branch, Item, Join, Outline, Path, Repeat, Step, folded
 from vggc.analysis.report import Report, Row
+from vggc.analysis.traits import Traits, steps_of
 from vggc.diagnostics import Diagnostic, UserError
 from vggc.ir.ops import Add, Shape
 from vggc.pictures.shapes import (
@@ -206,6 +207,7 @@ class _Layout:
     readers: dict[str, list[str]]
     """For each layer that something refers to, the names of what does."""
     looks: set[Look]
+    traits: Traits
     repeats: bool = False
     marks: list[Mark] = field(default_factory=list)
 
@@ -223,6 +225,7 @@ class _Layout:
             max(row.output_shape[0] for row in rows),
             readers,
             {LOOKS.get(row.kind, "plain") for row in rows},
+            Traits.of(outline),
         )
 
     # ------------------------------------------------------------ the scale
@@ -260,6 +263,7 @@ class _Layout:
             f"{totals.macs:,} MACs",
             f"input {_spaced(shape)}",
             *([f"batch {self.report.batch}"] if self.report.batch > 1 else []),
+            *([f"every conv {self.traits.everywhere}"] if self.traits.everywhere else []),
         ]
         name = shortened(self.report.net, 20, room, bold=True)
         self.marks.append(Text(MARGIN, 38, name, 20, INK, bold=True))
@@ -368,6 +372,7 @@ class _Layout:
             f" channels; nothing is thinner than {LEAST:g} px.",
             "Under each block: name, layer, channels × rows × columns, parameters, and the"
             " receptive field: how many pixels of the input, along each side, one value sees.",
+            "Hidden layers with weights end in a relu unless they say otherwise; outputs do not.",
         ]
         if self.repeats:
             notes.append("A dashed frame with ×n stands n times; parameters are those of each.")
@@ -493,7 +498,7 @@ class _Layout:
         """One layer and its labels."""
         row, shape = first.row, first.row.output_shape
         look = LOOKS.get(row.kind, "plain")
-        labels = self.labels(row, last.row, look)
+        labels = self.labels(row, last.row, look, self.options(first))
         height = self.height(shape, first)
         deep = self.side(shape[2] if len(shape) == 3 else 1)
         thick = PLATE if look == "plain" else self.thickness(shape[0])
@@ -517,7 +522,20 @@ class _Layout:
             marks.append(replace(label, x=width / 2, y=top + number * LEADING - 3))
         return _Drawn(width, height / 2 + up, top + len(labels) * LEADING, tuple(marks))
 
-    def labels(self, row: Row, last: Row, look: Look) -> list[Text]:
+    def options(self, item: Step | Join) -> list[str]:
+        """What of a layer neither its word nor the heading says, in lines that have room."""
+        if isinstance(item, Join):
+            return []
+        lines: list[str] = []
+        for option in (*steps_of(item.ops[0]), *self.traits.manner(item)):
+            longer = f"{lines[-1]} {option}" if lines else option
+            if lines and text_width(longer, LABEL_SIZE) <= LABEL_ROOM:
+                lines[-1] = longer
+            else:
+                lines.append(option)
+        return lines
+
+    def labels(self, row: Row, last: Row, look: Look, options: list[str]) -> list[Text]:
         """The lines under a block, their places still open."""
         names = [row.name] if row is last else [f"{row.name} …", last.name]
         if text_width(" ".join(names), NAME_SIZE, bold=True) <= LABEL_ROOM:
@@ -525,6 +543,7 @@ class _Layout:
         lines = [(name, NAME_SIZE, INK, True) for name in names]
         if row.text != row.kind or row.kind not in row.name:
             lines.append((row.text, LABEL_SIZE, FAINT, False))
+        lines += [(option, LABEL_SIZE, FAINT, False) for option in options]
         if look != "plain":
             lines.append((_spaced(row.output_shape), LABEL_SIZE, INK, False))
         if row.params:

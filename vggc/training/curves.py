@@ -26,7 +26,7 @@ def draw_curves(path: Path, title: str, epochs: Sequence[Epoch]) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
     numbers = [row.epoch for row in epochs]
     lines = {
@@ -39,7 +39,7 @@ def draw_curves(path: Path, title: str, epochs: Sequence[Epoch]) -> None:
             ("held-out, top-5", VAL5, [row.val_top5 for row in epochs]),
             ("held-out, top-1", VAL, [row.val_top1 for row in epochs]),
         ],
-        "Learning rate": [("learning rate at the epoch's end", RATE, [row.lr for row in epochs])],
+        "Learning rate": [("at the epoch's end", RATE, [row.lr for row in epochs])],
     }
     figure = Figure(figsize=(12, 4.2), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
@@ -49,23 +49,44 @@ def draw_curves(path: Path, title: str, epochs: Sequence[Epoch]) -> None:
         for label, colour, values in curves:
             marker = "o" if len(epochs) <= 30 else ""
             panel.plot(numbers, values, color=colour, lw=2, marker=marker, ms=4, label=label)
-        panel.set_title(name, loc="left", fontsize=11, color=INK)
+        panel.set_title(name, loc="left", fontsize=11, color=INK, pad=24)
+        # Above the panel, where no curve runs.
+        panel.legend(
+            loc="lower left",
+            bbox_to_anchor=(-0.01, 1.0),
+            ncols=3,
+            frameon=False,
+            labelcolor=INK,
+            fontsize=9,
+            borderpad=0,
+            borderaxespad=0.4,
+            columnspacing=1.2,
+            handlelength=1.4,
+        )
         panel.set_xlabel("epoch", color=INK)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        panel.set_xlim(0, numbers[-1] + 0.02 * max(numbers[-1], 5))
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
         panel.grid(axis="y", color=FAINT, lw=0.8)
         panel.set_axisbelow(True)
         panel.spines[["top", "right", "left"]].set_visible(False)
         panel.spines["bottom"].set_color(FAINT)
-        panel.tick_params(colors=INK, length=0, labelsize=9)
+        panel.tick_params(which="both", colors=INK, length=0, labelsize=9)
     losses, accuracies, rates = panels
     losses.set_ylim(bottom=0)
-    losses.legend(frameon=False, labelcolor=INK, fontsize=9)
     accuracies.set_ylim(0, 1.02)
     accuracies.yaxis.set_major_formatter(PercentFormatter(1))
-    accuracies.legend(frameon=False, labelcolor=INK, fontsize=9, loc="lower right")
-    if min(row.lr for row in epochs) > 0:
+    least, most = (pick(row.lr for row in epochs) for pick in (min, max))
+    if least > 0 and most >= 10 * least:
         rates.set_yscale("log")
+        rates.yaxis.set_minor_formatter(NullFormatter())
     else:
-        rates.set_ylim(bottom=0)
+        rates.set_ylim(0, 1.1 * most or 1)
+    rates.yaxis.set_major_formatter(FuncFormatter(lambda value, _: in_decimals(value)))
     with replacing(path) as part:
         figure.savefig(part, format="png")
+
+
+def in_decimals(value: float) -> str:
+    """A number as most people write it: 0.00001, neither 1e-05 nor 10⁻⁵."""
+    digits = f"{value:.12f}".rstrip("0").rstrip(".")
+    return digits if digits != "0" or value == 0 else f"{value:g}"

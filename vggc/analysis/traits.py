@@ -1,0 +1,103 @@
+"""What of a layer a reader cannot see from its word, in the language's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import assert_never
+
+from vggc.analysis.outline import Item, Join, Outline, Repeat, Step
+from vggc.ir.ops import (
+    Activation,
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    Linear,
+    MaxPool2d,
+    Op,
+    Pair,
+    PRelu,
+    describe,
+)
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the layers of one net have in common, and what is out of the ordinary of each."""
+
+    outputs: frozenset[str]
+    """The names of the layers that give an output: without activation, as nobody need say."""
+    common: frozenset[str]
+    """What is said once, of all convolutions but those."""
+
+    @classmethod
+    def of(cls, outline: Outline) -> Traits:
+        steps = [list(_steps(branch.path.items)) for branch in outline.branches]
+        outputs = set()
+        for branch in steps:
+            weighted = (step for step in reversed(branch) if step.row.macs)
+            outputs |= {step.row.name for step in [*weighted][:1]}
+        hidden = [
+            frozenset(manner(step.ops))
+            for branch in steps
+            for step in branch
+            if step.row.kind == "conv" and step.row.name not in outputs
+        ]
+        common = frozenset.intersection(*hidden) if hidden else frozenset()
+        return cls(frozenset(outputs), common - {"act=none"})
+
+    @property
+    def everywhere(self) -> str:
+        return " ".join(sorted(self.common, reverse=True))
+
+    def manner(self, step: Step) -> list[str]:
+        """Normalisation, bias and activation of a layer, where they are not those of the others."""
+        said = manner(step.ops) - (self.common if step.row.kind == "conv" else set())
+        if step.row.name in self.outputs:
+            said -= {"act=none"}
+        return sorted(said, reverse=True)
+
+
+def manner(ops: tuple[Op, ...]) -> set[str]:
+    """Normalisation, bias and activation of a layer with weights; relu goes unsaid."""
+    if not any(isinstance(op, Conv2d | Linear) for op in ops):
+        return set()
+    found = {"norm=batch"} if any(isinstance(op, BatchNorm) for op in ops) else set()
+    functions: list[str] = [op.function for op in ops if isinstance(op, Activation)]
+    functions += ["prelu" for op in ops if isinstance(op, PRelu)]
+    if any(isinstance(op, Conv2d | Linear) and not op.bias for op in ops):
+        found.add("bias=off")
+    if functions != ["relu"]:
+        found.add(f"act={functions[0] if functions else 'none'}")
+    return found
+
+
+def steps_of(op: Op) -> list[str]:
+    """The stride and the groups of a window, where they are not the usual ones."""
+    match op:
+        case Conv2d(stride=stride, groups=groups):
+            words = [f"stride={one(stride)}"] if stride != (1, 1) else []
+            return [*words, f"groups={groups}"] if groups != 1 else words
+        case MaxPool2d(kernel=kernel, stride=stride) | AvgPool2d(kernel=kernel, stride=stride):
+            return [f"stride={one(stride)}"] if stride != kernel else []
+        case _:
+            return []
+
+
+def one(pair: Pair) -> str:
+    """A pair as one number where both are the same."""
+    return str(pair[0]) if pair[0] == pair[1] else describe(pair)
+
+
+def _steps(items: tuple[Item, ...]) -> Iterator[Step]:
+    for item in items:
+        match item:
+            case Step():
+                yield item
+            case Join(paths=paths):
+                for path in paths:
+                    yield from _steps(path.items)
+            case Repeat(first=first):
+                yield from _steps(first)
+            case _:
+                assert_never(item)
