@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -392,6 +393,26 @@ def test_a_compressed_tar_is_refused_whatever_it_is_called(tmp_path: Path, magic
     assert isinstance(mistake(lambda: find_images(tmp_path, 0)), mistakes.CompressedShard)
 
 
+def test_two_tars_behind_one_another_are_not_read_as_the_first(tmp_path: Path) -> None:
+    (tmp_path / "0.tar").write_bytes(shard_bytes(shards(2, 1)[0]) * 2)
+    found = mistake(lambda: find_images(tmp_path, 0))
+    assert isinstance(found, mistakes.BrokenShard)
+    assert found.reason == "something stands behind its end"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "0.tar")
+    found = mistake(lambda: find_images(tmp_path / "0.tar", 0))
+    assert isinstance(found, mistakes.CannotOpen)
+    assert found.reason == "it is a named pipe, not a file"
+    (tmp_path / "0.tar").unlink()
+    write_shard(tmp_path / "0.tar", shards(2, 1)[0])
+    os.mkfifo(tmp_path / "classes.txt")
+    found = mistake(lambda: find_images(tmp_path / "0.tar", 0))
+    assert isinstance(found, mistakes.CannotOpen)
+    assert found.path.endswith("classes.txt")
+
+
 def test_a_shard_that_is_no_file(tmp_path: Path) -> None:
     for place in (tmp_path / "none.tar", "/dev/zero.tar", tmp_path / "{0..1}.tar"):
         assert isinstance(mistake(partial(find_images, place, 0)), mistakes.CannotOpen)
@@ -471,12 +492,61 @@ def test_a_shard_is_looked_through_once_until_it_changes(
     assert later.train.store.stamp() != first.train.store.stamp()
 
 
+def set_back(path: Path, write: Callable[[], object]) -> None:
+    """Changes a file and sets its time back to what it was."""
+    before = path.stat()
+    write()
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+
+
+def test_a_shard_written_anew_with_its_size_and_time_is_looked_through_anew(
+    tmp_path: Path,
+) -> None:
+    path, files = tmp_path / "0.tar", shards(2, 1)[0]
+    write_shard(path, files)
+    first = find_images(path, 0)
+    other = [(name, b"2" if content == b"0" else content) for name, content in files]
+    set_back(path, lambda: write_shard(path, other))
+    assert find_images(path, 0).classes == ("1", "2")
+    assert first.classes == ("0", "1", "2")
+
+
+def test_what_is_read_of_a_shard_is_known_by_the_header_before_it(tmp_path: Path) -> None:
+    """A shard that is exchanged while it is in use gives no bytes of something else."""
+    path = tmp_path / "0.tar"
+    write_shard(path, shards(2, 1)[0])
+    images = find_images(path, 0)
+    whole = images.train.fetch(np.arange(len(images.train)))
+    files = shards(2, 1)[0]
+    files[:2] = [("9999.png", files[0][1]), ("9999.cls", b"0")]
+    set_back(path, lambda: write_shard(path, files))
+    found = images.train.fetch(np.arange(len(images.train)))
+    lost = [str(each) for each in found if isinstance(each, BrokenImageError)]
+    changed = "0.tar/0000.png" in names(images.train)
+    assert lost == ["its shard has changed since it was looked through"] * changed
+    assert [each for each in found if isinstance(each, bytes)] == whole[changed:]
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_long_names_have_their_header_right_before_the_picture_too(
+    tmp_path: Path, form: int
+) -> None:
+    folder = "x" * 90 if form == tarfile.USTAR_FORMAT else "ü" * 200
+    files = [(f"{folder}/{name}", content) for name, content in shards(2, 1)[0]]
+    (tmp_path / "0.tar").write_bytes(shard_bytes(files, form))
+    images = find_images(tmp_path / "0.tar", 0)
+    assert len(pictures(images.train)) == len(images.train) == 3
+
+
 def cached(folder: Path) -> Path:
     (path,) = folder.rglob("*.safetensors")
     return path
 
 
-@pytest.mark.parametrize("column", ["offsets", "sizes", "label", "names.ends", "lost.ends", None])
+@pytest.mark.parametrize(
+    "column", ["offsets", "sizes", "headers", "label", "names.ends", "lost.ends", None]
+)
 def test_an_index_that_lies_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str | None
 ) -> None:

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import stat
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,12 +28,12 @@ from vggc.data import mistakes
 from vggc.data.remote import cannot_open, filesystem, is_url, reason_of
 from vggc.data.stores import Numbers
 from vggc.data.strings import Strings
-from vggc.data.tar import CompressedError, Forwards, Member, TarError, members
+from vggc.data.tar import BLOCK, CompressedError, Forwards, Member, TarError, members
 from vggc.diagnostics import UserError
-from vggc.files import cache_folder, locked, replacing
+from vggc.files import cache_folder, locked, open_file, replacing
 from vggc.preprocessing import FORMATS
 
-FORMAT = "1"
+FORMAT = "2"
 """Of an index in the cache: another number for another meaning."""
 
 LABELS = {"cls", "json"}
@@ -47,7 +46,7 @@ MAX_PICTURE = 256 * 2**20
 """The most bytes of a picture's file."""
 MAX_NAME = 200
 """The most characters of a class's name."""
-BLOCK = 8 * 2**20
+ASKED = 8 * 2**20
 """Bytes that are asked of a server at a time."""
 
 CHANGES = ("ETag", "etag", "mtime", "LastModified", "Last-Modified", "last_modified", "created")
@@ -75,13 +74,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class Index:
-    """The samples of a shard: of each the picture's file, where it lies, and its `label`'s number
-    among `labels`. Those that are `lost` have a reason each.
+    """The samples of a shard: of each the picture's file, where it lies, the checksum of the header
+    before it, and its `label`'s number among `labels`. Those that are `lost` have a reason each.
     """
 
     names: Strings
     offsets: Numbers
     sizes: Numbers
+    headers: Numbers
     labels: Strings
     label: Numbers
     lost: Strings
@@ -92,13 +92,15 @@ class Index:
 
     def problem(self, size: int) -> str | None:
         """What keeps this from being the index of a shard of so many bytes, if anything."""
-        lengths = {len(each) for each in (self.names, self.offsets, self.sizes, self.label)}
-        within = (self.offsets >= 0) & (self.sizes > 0) & (self.sizes <= size - self.offsets)
+        columns = (self.names, self.offsets, self.sizes, self.headers, self.label)
+        lengths = {len(each) for each in columns}
+        within = (self.offsets >= BLOCK) & (self.sizes > 0) & (self.sizes <= size - self.offsets)
         known = (self.label >= 0) & (self.label < len(self.labels))
         problems = {
             "its columns are of several lengths": len(lengths) > 1,
             "losses have no reasons": len(self.lost) != len(self.reasons),
             "a picture lies outside": len(lengths) == 1 and not within.all(),
+            "a checksum is of another kind": not (self.headers >> 32 == 0).all(),
             "a label is unknown": not known.all(),
         }
         return next((text for text, is_so in problems.items() if is_so), None)
@@ -112,10 +114,9 @@ def shard_at(place: str) -> Shard:
     """
     try:
         if not is_url(place):
-            found = os.stat(place)
-            if not stat.S_ISREG(found.st_mode):
-                raise cannot_open(place, "it is no file")
-            return Shard(os.path.abspath(place), found.st_size, str(found.st_mtime_ns))
+            with open_file(place) as file:
+                found = os.fstat(file.fileno())
+            return Shard(os.path.abspath(place), found.st_size, change_of(found))
         files, path = filesystem(place)
         info = files.info(path)
     except UserError:
@@ -127,6 +128,13 @@ def shard_at(place: str) -> Shard:
         reason = "the server does not say how many bytes it has"
         raise cannot_open(place, reason)
     return Shard(place, size, " ".join(str(info[key]) for key in CHANGES if key in info))
+
+
+def change_of(found: os.stat_result) -> str:
+    """What changes with a file here, of which anybody can set back size and time of change: the
+    system alone keeps the time of the last change of either, and which file it is.
+    """
+    return f"{found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
 
 
 def index_of(shard: Shard) -> Index:
@@ -170,11 +178,11 @@ def opened(shard: Shard) -> Iterator[Forwards]:
     all, which takes less time than many questions.
     """
     if not is_url(shard.place):
-        with open(shard.place, "rb") as file:
+        with open_file(shard.place) as file:
             yield Forwards(file, shard.size, seeks=True)
         return
     files, path = filesystem(shard.place)
-    with files.open(path, "rb", block_size=BLOCK) as stream:
+    with files.open(path, "rb", block_size=ASKED) as stream:
         yield Forwards(stream, shard.size, seeks=False)
 
 
@@ -239,7 +247,7 @@ def index_from(source: Forwards) -> Index:
         TarError: it is no sound tar.
     """
     names, lost, reasons = [], [], []
-    offsets, sizes, label = array("q"), array("q"), array("q")
+    offsets, sizes, headers, label = array("q"), array("q"), array("q"), array("q")
     labels: dict[str, int] = {}
     seen: set[str] = set()
     for sample in samples(source):
@@ -255,14 +263,17 @@ def index_from(source: Forwards) -> Index:
         names.append(picture.name.removeprefix("./"))
         offsets.append(picture.offset)
         sizes.append(picture.size)
+        headers.append(picture.header)
         label.append(labels.setdefault(said, len(labels)))
-    columns = [np.asarray(column, np.int64) for column in (offsets, sizes, label)]
+    source.end()
+    columns = [np.asarray(column, np.int64) for column in (offsets, sizes, headers, label)]
     return Index(
         Strings.of(names),
         columns[0],
         columns[1],
-        Strings.of(labels),
         columns[2],
+        Strings.of(labels),
+        columns[3],
         Strings.of(lost),
         Strings.of(reasons),
     )

@@ -19,6 +19,7 @@ from vggc.data.shard_index import Index, Shard, index_of, shard_at
 from vggc.data.stores import Members, Numbers
 from vggc.data.strings import Strings
 from vggc.diagnostics import UserError
+from vggc.files import open_file
 
 ENDING = ".tar"
 COMPRESSED = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|tgz|tbz2?|txz)$", re.IGNORECASE)
@@ -185,6 +186,7 @@ def gathered(
         inside=np.repeat(np.arange(len(shards)), counts),
         offsets=np.concatenate([index.offsets for index in indices]),
         sizes=np.concatenate([index.sizes for index in indices]),
+        headers=np.concatenate([index.headers for index in indices]),
     )
     return members, np.concatenate(labels)
 
@@ -227,8 +229,8 @@ def class_lists(shard: str) -> Iterator[tuple[str, bytes]]:
         place = f"{base}/classes.txt"
         try:
             if not is_url(shard):
-                if Path(place).is_file():
-                    with open(place, "rb") as file:
+                if os.path.lexists(place):
+                    with open_file(place) as file:
                         yield place, file.read(MAX_CLASSES_FILE + 1)
             elif is_url(place):
                 files, path = filesystem(place)

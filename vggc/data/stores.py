@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from vggc.data.remote import is_url, read_ranges, reason_of
 from vggc.data.strings import CODEC, ERRORS, Strings
+from vggc.data.tar import BLOCK, checksum
+from vggc.files import open_file
 from vggc.preprocessing import BrokenImageError, Pixels
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
@@ -64,20 +66,24 @@ class Files:
         digest.update(self.names.ends.tobytes())
         return digest.hexdigest()
 
-    def _stat(self, number: int) -> tuple[int, int]:
-        """Bytes and time of change in nanoseconds; zeros for a file that has gone."""
+    def _stat(self, number: int) -> tuple[int, int, int]:
+        """Bytes and times in nanoseconds; zeros for a file that has gone.
+
+        The time of change, which the system keeps, tells of what was written and then dated back.
+        """
         try:
             stat = (self.root / self.names[number]).stat()
         except OSError:
-            return 0, 0
-        return stat.st_size, stat.st_mtime_ns
+            return 0, 0, 0
+        return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 @dataclass(frozen=True)
 class Members:
-    """Parts of larger files, such as tars: the picture with number i is `sizes[i]` bytes from
-    `offsets[i]` on in the file `places[inside[i]]`, a path or a URL. `mark` changes with any of
-    these files. Whoever fetches opens the files anew, so that processes disturb no other.
+    """Members of tars: the picture with number i is `sizes[i]` bytes from `offsets[i]` on in the
+    file `places[inside[i]]`, a path or a URL; the header before it has the checksum `headers[i]`.
+    `mark` changes with any of these files. Whoever fetches opens the files anew, so that processes
+    disturb no other.
     """
 
     places: Sequence[str]
@@ -86,18 +92,20 @@ class Members:
     inside: Numbers
     offsets: Numbers
     sizes: Numbers
+    headers: Numbers
 
     def fetch(self, numbers: Sequence[int]) -> list[Picture | BrokenImageError]:
         rows = list(numbers)
-        starts, sizes = self.offsets[rows].tolist(), self.sizes[rows].tolist()
+        starts, sizes = (self.offsets[rows] - BLOCK).tolist(), (self.sizes[rows] + BLOCK).tolist()
+        headers = self.headers[rows].tolist()
         places = [self.places[inside] for inside in self.inside[rows].tolist()]
         read = read_ranges if any(map(is_url, self.places)) else read_parts
         found = read(places, starts, sizes)
-        return [checked(content, size) for content, size in zip(found, sizes, strict=True)]
+        return [checked(*each) for each in zip(found, sizes, headers, strict=True)]
 
     def stamp(self) -> str:
         digest = hashlib.sha256(self.mark.encode(CODEC, ERRORS))
-        for column in (self.inside, self.offsets, self.sizes):
+        for column in (self.inside, self.offsets, self.sizes, self.headers):
             digest.update(column.tobytes())
         return digest.hexdigest()
 
@@ -112,7 +120,7 @@ def read_parts(
     for path, group in groupby(order, key=paths.__getitem__):
         indices = [*group]
         try:
-            with open(path, "rb", buffering=0) as file:
+            with open_file(path) as file:
                 for index in indices:
                     found[index] = os.pread(file.fileno(), sizes[index], starts[index])
         except OSError as fault:
@@ -121,13 +129,17 @@ def read_parts(
     return found
 
 
-def checked(content: bytes | Exception, size: int) -> bytes | BrokenImageError:
-    """What was read, if it is as much as there should be."""
+def checked(content: bytes | Exception, size: int, header: int) -> bytes | BrokenImageError:
+    """What was read behind its header, if it is as much as there should be, and the header is still
+    the one that was there when the tar was looked through.
+    """
     if isinstance(content, Exception):
         return UnreadableError(reason_of(content))
     if len(content) != size:
         return UnreadableError(f"{len(content):,} bytes came of {size:,}")
-    return content
+    if checksum(content[:BLOCK]) != header:
+        return UnreadableError("its shard has changed since it was looked through")
+    return content[BLOCK:]
 
 
 @dataclass(frozen=True)

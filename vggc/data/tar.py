@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -50,11 +51,14 @@ class CompressedError(TarError):
 
 @dataclass(frozen=True)
 class Member:
-    """One file in a tar: `size` bytes from `offset` on. `fault` says why it is no plain file."""
+    """One file in a tar: `size` bytes from `offset` on, behind a header with the checksum `header`.
+    `fault` says why it is no plain file.
+    """
 
     name: str
     offset: int
     size: int
+    header: int
     fault: str | None = None
 
 
@@ -89,6 +93,19 @@ class Forwards:
             content += more
         self.position += count
         return bytes(content)
+
+    def end(self) -> None:
+        """Reads on to the end of the file, as the end of a tar is followed by zeros only.
+
+        Raises:
+            TarError: there is more, or it does not end.
+        """
+        while more := self.file.read(CHUNK):
+            self.position += len(more)
+            if self.total is not None and self.position > self.total:
+                raise TarError(f"it does not end after {self.total:,} bytes")
+            if more.strip(b"\0"):
+                raise TarError("something stands behind its end")
 
     def skip_to(self, position: int) -> None:
         """Passes over all bytes before a position.
@@ -138,8 +155,14 @@ def members(source: Forwards) -> Iterator[Member]:
         told = {}
         # Old tars have folders as files whose names end in a slash.
         if kind != FOLDER and not name.endswith("/"):
-            yield Member(name, source.position, size, fault_of(kind, is_sparse))
+            fault = fault_of(kind, is_sparse)
+            yield Member(name, source.position, size, checksum(header), fault)
         source.skip_to(end)
+
+
+def checksum(header: bytes) -> int:
+    """Of a header, by which it is known again where it should be: a CRC-32."""
+    return zlib.crc32(header)
 
 
 def fault_of(kind: bytes, is_sparse: bool) -> str | None:
