@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -143,12 +144,33 @@ def test_archives_that_are_not_what_they_should_be(tmp_path: Path) -> None:
     assert "damaged" in refused(path).reason
     path.write_bytes(whole[:400] + b"\xff" * 40 + whole[440:])
     assert refused(path)
+    checksum = bytes([whole[-8] ^ 1])
+    for damaged, words in (
+        (whole[:-8] + checksum + whole[-7:], "CRC check failed"),
+        (whole[:-1] + b"\1", "Incorrect length"),
+        (whole[:-4], "ended before the end"),
+        (whole + b"garbage", "Not a gzipped file"),
+        (whole + gzip.compress(b"more"), "something stands behind its end"),
+    ):
+        path.write_bytes(damaged)
+        assert words in refused(path).reason
+    path.write_bytes(whole + bytes(512))
+    assert len(find_images(path, 0).train) == 100
     path.write_bytes(b"no archive")
     assert "damaged" in refused(path).reason
     path.write_bytes(gzip.compress(b"no tar" * 200))
     assert "it is no tar" in refused(path).reason
     write_archive(path, inside(TEN, files), tarfile.SYMTYPE)
     assert "is a link" in refused(path).reason
+
+
+@pytest.mark.parametrize("name", ["batches.meta.txt", "data_batch_1.bin", "test_batch.bin", None])
+def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path, name: str | None) -> None:
+    write_folder(tmp_path / TEN.folder, files_of(TEN))
+    place = tmp_path / TEN.folder / name if name else tmp_path / "cifar.tar.gz"
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    assert "it is a named pipe, not a file" in refused(tmp_path if name else place).reason
 
 
 def test_another_archive_is_taken_for_a_compressed_shard(tmp_path: Path) -> None:

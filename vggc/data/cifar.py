@@ -10,6 +10,7 @@ Source: https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version".
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from vggc.data.stores import Arrays
 from vggc.data.strings import Strings
 from vggc.data.tar import Forwards, TarError, members
 from vggc.diagnostics import UserError
+from vggc.files import open_file
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
@@ -106,10 +108,10 @@ def read_cifar(place: Path) -> Images | None:
     """
     for layout in LAYOUTS:
         for folder in (place, place / layout.folder):
-            if (folder / layout.train[0]).is_file() and (folder / layout.names).is_file():
+            if all(os.path.lexists(folder / name) for name in (layout.train[0], layout.names)):
                 return images_of(place, layout, in_folder(folder, layout))
     refuse_pickles(place)
-    if place.is_file() and place.name.endswith(ARCHIVES):
+    if place.name.endswith(ARCHIVES) and os.path.lexists(place) and not place.is_dir():
         return images_of(place, *unpacked(place))
     return None
 
@@ -134,7 +136,7 @@ def in_folder(folder: Path, layout: Layout) -> dict[str, bytes]:
 def content_of(path: Path, most: int) -> bytes:
     """A file's bytes, one more than there may be at most."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return file.read(most + 1)
     except OSError as fault:
         reason = f"{path.name}: {fault.strerror}"
@@ -150,7 +152,7 @@ def unpacked(archive: Path) -> tuple[Layout, dict[str, bytes]]:
     files: dict[str, bytes] = {}
     wanted = {f"{layout.folder}/{name}": layout for layout in LAYOUTS for name in layout.files}
     found: Layout | None = None
-    with explained(archive), gzip.open(archive) as stream:
+    with explained(archive), open_file(archive) as file, gzip.open(file) as stream:
         source = Forwards(stream, MAX_ARCHIVE, seeks=False)
         for member in members(source):
             path = member.name.removeprefix("./")
@@ -167,6 +169,8 @@ def unpacked(archive: Path) -> tuple[Layout, dict[str, bytes]]:
             if fault:
                 raise UserError(mistakes.BadCifar(None, str(archive), f"{name} {fault}"))
             files[name] = source.read(member.size)
+        # The checksum of all that was read stands at the end.
+        source.end()
     if found is None:
         raise UserError(mistakes.CompressedShard(None, str(archive)))
     return found, files
@@ -178,7 +182,13 @@ def explained(archive: Path) -> Iterator[None]:
     try:
         yield
     except (TarError, OSError, EOFError, zlib.error) as fault:
-        reason = str(fault) if isinstance(fault, TarError) else "the archive is damaged"
+        match fault:
+            case TarError():
+                reason = str(fault)
+            case OSError(strerror=str(text)):
+                reason = text
+            case _:
+                reason = f"the archive is damaged: {fault}"
         raise UserError(mistakes.BadCifar(None, str(archive), reason)) from None
 
 
