@@ -435,7 +435,7 @@ class Faulty:
         self.name, self.times, self.number, self.open = name, times, number, Image.open
 
     def __call__(self, file: object, **more: Any) -> Image.Image:
-        if str(file).endswith(self.name) and self.times:
+        if str(getattr(file, "name", file)).endswith(self.name) and self.times:
             self.times -= 1
             raise OSError(self.number, os.strerror(self.number), str(file))
         return self.open(file, **more)  # type: ignore[arg-type]
@@ -555,11 +555,8 @@ def test_a_file_that_is_no_image_is_broken(tmp_path: Path) -> None:
 def test_sixteen_bits_are_scaled_to_eight_and_not_clipped(tmp_path: Path) -> None:
     values = np.linspace(0, 65_535, 400).reshape(20, 20).astype(np.uint16)
     Image.fromarray(values).save(tmp_path / "grey.png")
-    Image.fromarray((values / 65_535).astype(np.float32)).save(tmp_path / "float.tiff")
     pixels = np.asarray(decode(tmp_path / "grey.png", 1))
     np.testing.assert_allclose(pixels, values / 257, atol=0.5)
-    with pytest.raises(BrokenImageError, match="neither of 8 nor of 16 bits"):
-        decode(tmp_path / "float.tiff", 1)
 
 
 def test_images_have_one_channel_or_three(tmp_path: Path) -> None:

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
+from PIL.ExifTags import Base
+from PIL.JpegImagePlugin import JpegImageFile
+
+from vggc.files import open_file
+from vggc.greys import (
+    KINDS,
+    OVER,
+    SIXTEEN_BITS,
+    UNKNOWN,
+    Greys,
+    are_lost,
+    has_deep_colours,
+    in_eight_bits,
+    is_negative,
+    white_by_the_file,
+    white_of_one,
+)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -40,7 +59,23 @@ that; what it is cut from may be larger."""
 LEAST_STD, MOST = 1e-12, 1e12
 """Means and deviations within these leave float32 finite."""
 
-SIXTEEN_BITS = 65_535
+BACKDROP = (255, 255, 255, 255)
+"""What transparent pictures are laid over: white, as browsers and viewers show them."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What sets a picture upright whose orientation has this number.
+Source: Exif 2.32, 4.6.4, tag 0x0112."""
+
+ON_THEIR_SIDE = (5, 6, 7, 8)
+"""The orientations that exchange width and height."""
 
 MAX_ASPECT = 32
 """The longer side of an image over the shorter one."""
@@ -50,14 +85,33 @@ class BrokenImageError(Exception):
     """A file that is no usable image; the message says why."""
 
 
+class UnclearGreyError(BrokenImageError):
+    """Nothing says which value is white in a picture whose `brightest` value is this."""
+
+    def __init__(self, reason: str, brightest: Greys) -> None:
+        super().__init__(reason)
+        self.brightest = brightest
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A picture of 8 bits, and its largest value where that was of a deep grey whose file does not
+    say what is white.
+    """
+
+    image: Image.Image
+    brightest: Greys = UNKNOWN
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """What happens to an image before a net sees it, outside of augmentation.
 
-    1. It is resized in proportion (bilinear, antialiased) until its shorter side has
+    1. It is opened as `decode` says; in greys of more than eight bits `white` is white.
+    2. It is resized in proportion (bilinear, antialiased) until its shorter side has
        `scale` pixels; with `scale` None, until it just covers `size`.
-    2. The centre of `size` (H, W) is cut out.
-    3. Each channel's values v from 0 to 255 become (v / 255 − mean) / std.
+    3. The centre of `size` (H, W) is cut out.
+    4. Each channel's values v from 0 to 255 become (v / 255 − mean) / std.
 
     `mean` and `std` hold one value a channel: three for RGB, one for grey. They are those
     of all pixels of the training images.
@@ -68,6 +122,7 @@ class Preprocessing:
     scale: int | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    white: Greys = UNKNOWN
 
     def problem(self, input_shape: tuple[int, ...]) -> str | None:
         """What keeps this from preparing images for a net's input (C, H, W), if anything."""
@@ -88,6 +143,10 @@ class Preprocessing:
             "std is not above 0, or out of range": not all(
                 LEAST_STD <= value <= MOST for value in self.std
             ),
+            "white is out of range": not all(
+                value is None or 1 <= value <= SIXTEEN_BITS
+                for value in (self.white.whole, self.white.real)
+            ),
         }
         found = next((text for text, is_so in problems.items() if is_so), None)
         return found and f"preprocessing: {found}"
@@ -98,7 +157,10 @@ class Preprocessing:
         Raises:
             BrokenImageError: the file is no usable image.
         """
-        image = decode(path, len(self.mean))
+        return self.of(decode(path, len(self.mean), white=self.white))
+
+    def of(self, image: Image.Image) -> npt.NDArray[np.float32]:
+        """An image that `decode` gave as a net's input, float32 (1, C, H, W)."""
         return self.normalise(centre(resize(image, self.scale, self.size), self.size)[None])
 
     def normalise(self, pixels: Pixels) -> npt.NDArray[np.float32]:
@@ -109,46 +171,116 @@ class Preprocessing:
 
 
 def decode(
-    file: Path | BinaryIO, channels: int, least: tuple[int | None, tuple[int, int]] | None = None
+    file: Path | BinaryIO,
+    channels: int,
+    least: tuple[int | None, tuple[int, int]] | None = None,
+    white: Greys = UNKNOWN,
 ) -> Image.Image:
-    """The image in a file, RGB for three channels and grey for one.
+    """The image in a file as a viewer shows it, RGB for three channels and grey for one.
 
-    Pixels as they are stored: orientation tags are not applied, transparency is dropped. With
-    `least` = (scale, size) of `resize`, a JPEG may come at a half, a quarter or an eighth of its
-    size, as long as it need not be enlarged; that takes a fraction of the time.
+    It is turned upright as its orientation says, and laid over white where it is transparent. Greys
+    of more than eight bits have `white` as white, unless their file says otherwise. Of several
+    images in a file it is the first.
+
+    With `least` = (scale, size) of `resize`, a JPEG may come at a half, a quarter or an eighth of
+    its size, as long as it need not be enlarged; that takes a fraction of the time.
 
     Raises:
         BrokenImageError: the file cannot be read, is too large or not an image, or the
             net takes neither 1 nor 3 channels.
     """
+    return opened(file, channels, least, white).image
+
+
+def opened(
+    file: Path | BinaryIO,
+    channels: int,
+    least: tuple[int | None, tuple[int, int]] | None,
+    white: Greys,
+) -> Opened:
+    """`decode`, which tells of deep greys, too.
+
+    Raises:
+        UnclearGreyError: nothing says which of their values is white.
+        BrokenImageError: as `decode`.
+    """
     if channels not in IMAGE_CHANNELS:
         raise BrokenImageError(f"images have 1 or 3 channels, this net takes {channels}")
     try:
-        with Image.open(file, formats=tuple(set(FORMATS.values()))) as image:
+        with ExitStack() as stack:
+            source = stack.enter_context(open_file(file)) if isinstance(file, Path) else file
+            image = stack.enter_context(Image.open(source, formats=tuple({*FORMATS.values()})))
             check_size(*image.size)
-            if least is not None:
-                image.draft(None, target_size(image.size, *least))
-            image.load()
-            wanted, usual = "RGB" if channels == 3 else "L", eight_bits(image)
-            return usual if usual.mode == wanted else usual.convert(wanted)
+            if least is not None and isinstance(image, JpegImageFile):
+                draft(image, least)
+            found = flat(image, white)
+            turn = TURNS.get(orientation(image))
+            upright = found.image if turn is None else found.image.transpose(turn)
+            wanted = "RGB" if channels == 3 else "L"
+            usual = upright if upright.mode == wanted else upright.convert(wanted)
+            return Opened(usual, found.brightest)
     except BrokenImageError:
         raise
     except Exception as fault:  # whatever a decoder does on hostile bytes
         raise BrokenImageError(reason(fault)) from None
 
 
-def eight_bits(image: Image.Image) -> Image.Image:
-    """The image with values from 0 to 255: 16-bit grey, which Pillow would clip, scaled down.
+def draft(image: JpegImageFile, least: tuple[int | None, tuple[int, int]]) -> None:
+    """Has a JPEG decoded at a fraction of its size, where it is still large enough."""
+    turned = orientation(image) in ON_THEIR_SIDE
+    size = target_size(image.size[::-1] if turned else image.size, *least)
+    image.draft(None, size[::-1] if turned else size)
+
+
+def orientation(image: Image.Image) -> int:
+    """How a picture lies, 1 being upright, also where what should say it is damaged."""
+    with suppress(Exception):
+        return int(image.getexif().get(Base.Orientation, 1))
+    return 1
+
+
+def flat(image: Image.Image, white: Greys) -> Opened:
+    """An image, not loaded yet, in 8 bits and without transparency.
 
     Raises:
-        BrokenImageError: its values have no known range.
+        UnclearGreyError, BrokenImageError: as `opened`.
     """
-    if image.mode not in ("I", "F", "I;16", "I;16L", "I;16B"):
-        return image
+    if image.mode in KINDS:
+        return deep_grey(image, white)
+    may_be_lost = has_deep_colours(image)
+    image.load()
+    if may_be_lost and are_lost(image):
+        raise BrokenImageError("its colours of 16 bits are below 4,096: save them in 8 bits")
+    if not image.has_transparency_data:
+        return Opened(image)
+    clear = image.convert("RGBA")
+    return Opened(Image.alpha_composite(Image.new("RGBA", clear.size, BACKDROP), clear))
+
+
+def deep_grey(image: Image.Image, white: Greys) -> Opened:
+    """A grey image of more than eight bits, not loaded yet, in 8 bits.
+
+    Raises:
+        UnclearGreyError: nothing says which value is white.
+        BrokenImageError: there are values that no grey has.
+    """
+    kind, declared, negative = KINDS[image.mode], white_by_the_file(image), is_negative(image)
+    image.load()
     values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > SIXTEEN_BITS:
-        raise BrokenImageError("its values are neither of 8 nor of 16 bits")
-    return Image.fromarray((values / (SIXTEEN_BITS / 255)).round().astype(np.uint8))
+    low, high = float(values.min()), float(values.max())
+    if not (isfinite(low) and isfinite(high)):
+        raise BrokenImageError("it holds values that are not finite")
+    found = white_of_one(kind, high, Greys.only(kind, declared) if declared else white)
+    if low < 0 and (kind == "whole" or -low > (OVER - 1) * max(high, 1)):
+        raise BrokenImageError(f"its values go down to {low:,.6g}, and black is 0")
+    brightest = UNKNOWN if declared else Greys.only(kind, high)
+    if isinstance(found, str):
+        raise UnclearGreyError(found, brightest)
+    grey = in_eight_bits(values, found, negative=negative)
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        grey.paste(BACKDROP[0], mask=Image.fromarray(values == key))
+    return Opened(grey, brightest)
 
 
 def check_size(width: int, height: int) -> None:

@@ -18,12 +18,14 @@ from torch.nn.functional import interpolate
 
 from vggc.data.parts import Part
 from vggc.data.stores import Numbers, Picture, UnreadableError
+from vggc.greys import UNKNOWN, Greys
 from vggc.preprocessing import (
     BrokenImageError,
+    Opened,
     Pixels,
     centre,
     crop,
-    decode,
+    opened,
     pixels_of,
     resize,
     target_size,
@@ -41,12 +43,14 @@ class Framing:
 
     A picture's shorter side is brought to a length between the two `scales`; with None it just
     covers the input. `draft` lets a JPEG be decoded at a fraction of its size where that is large
-    enough: several times faster, and pixels that differ a little from those of inference.
+    enough: several times faster, and pixels that differ a little from those of inference. In greys
+    of more than eight bits `white` is white.
     """
 
     shape: Shape
     scales: tuple[int, int] | None
     draft: bool
+    white: Greys = UNKNOWN
 
     @property
     def size(self) -> tuple[int, int]:
@@ -76,17 +80,26 @@ class Framing:
             UnreadableError: its file cannot be read.
             BrokenImageError: it is no usable image.
         """
+        return self.opened(picture, scale).image
+
+    def opened(self, picture: Picture, scale: int | None = None) -> Opened:
+        """`open`, which tells of deep greys, too.
+
+        Raises:
+            UnclearGreyError: nothing says which of their values is white.
+            UnreadableError, BrokenImageError: as `open`.
+        """
         channels = self.shape[0]
         least = (scale or self.largest, self.size) if self.draft else None
         match picture:
             case Path():
                 with of_a_file():
-                    return decode(picture, channels, least)
+                    return opened(picture, channels, least, self.white)
             case bytes():
-                return decode(io.BytesIO(picture), channels, least)
+                return opened(io.BytesIO(picture), channels, least, self.white)
             case _:
                 pixels = picture[:, :, 0] if picture.shape[2:] == (1,) else picture
-                return Image.fromarray(pixels).convert("RGB" if channels == 3 else "L")
+                return Opened(Image.fromarray(pixels).convert("RGB" if channels == 3 else "L"))
 
     def whole(self, picture: Picture) -> Pixels:
         """All of the picture at the greatest scale, uint8 (H, W, C)."""

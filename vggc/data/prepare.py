@@ -12,6 +12,7 @@ from vggc.data.crops import Framed, Framing
 from vggc.data.parts import Images, Part, Skipped, fingerprint
 from vggc.data.survey import Doubles, Survey, colour_axes, moments, survey
 from vggc.diagnostics import UserError
+from vggc.greys import UNKNOWN, Greys, white_of_all
 from vggc.preprocessing import IMAGE_CHANNELS, Pixels, Preprocessing
 
 ROOM = 512 * 2**20
@@ -55,13 +56,14 @@ def prepare(
     """
     if shape[0] not in IMAGE_CHANNELS:
         raise UserError(mistakes.UnsupportedChannels(None, *shape))
-    total = len(images.train) + len(images.val)
-    train, val = both_framed(images, shape, scales)
-    found, train_kept = survey(train, room, lambda done: on_progress(done, total))
-    left = room - num_bytes(train_kept)
-    also, val_kept = survey(val, left, lambda done: on_progress(len(train) + done, total))
-    skipped = (*images.skipped, *found.skipped(train), *also.skipped(val))
-    train, val = usable(train, found, train_kept), usable(val, also, val_kept)
+    looked = look_at(both_framed(images, shape, scales), on_progress, room)
+    white = white_of_all(looked[0].survey.brightest.largest(looked[1].survey.brightest))
+    if white != UNKNOWN:
+        # What is white in deep greys is known after a look at all of them.
+        looked = look_at(both_framed(images, shape, scales, white), on_progress, room)
+    found = looked[0].survey
+    skipped = (*images.skipped, *looked[0].skipped, *looked[1].skipped)
+    train, val = (each.usable for each in looked)
     check_classes(images.classes, train, "train on", skipped)
     check_classes(images.classes, val, "measure accuracy on", skipped)
     counts = np.asarray(found.counts, np.int64)
@@ -71,7 +73,7 @@ def prepare(
         images.classes,
         train,
         val,
-        Preprocessing(shape[1:], val.framing.largest, mean, std),
+        Preprocessing(shape[1:], val.framing.largest, mean, std, white),
         colour_axes(counts, np.asarray(found.products)),
         skipped,
         fingerprint(images.classes, train.part, val.part),
@@ -79,32 +81,65 @@ def prepare(
     )
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What a look at a part found, and its usable pictures where they are `kept` in memory."""
+
+    framed: Framed
+    survey: Survey
+    kept: tuple[Pixels, ...] | None
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        return self.survey.skipped(self.framed)
+
+    @property
+    def usable(self) -> Framed:
+        """The pictures that are no broken ones."""
+        part = self.framed.part.take(self.survey.usable(self.framed))
+        return replace(self.framed, part=part, kept=self.kept)
+
+
+def look_at(
+    both: tuple[Framed, Framed], on_progress: Callable[[int, int], None], room: int
+) -> tuple[Looked, Looked]:
+    """What there is in the training part and in the held-out part, which share the `room`."""
+    train, val = both
+    total = len(train) + len(val)
+    first = Looked(train, *survey(train, room, lambda done: on_progress(done, total)))
+    left = room - num_bytes(first.kept)
+    return first, Looked(
+        val, *survey(val, left, lambda done: on_progress(len(train) + done, total))
+    )
+
+
 def both_framed(
-    images: Images, shape: tuple[int, int, int], scales: tuple[int, int] | None
+    images: Images,
+    shape: tuple[int, int, int],
+    scales: tuple[int, int] | None,
+    white: Greys = UNKNOWN,
 ) -> tuple[Framed, Framed]:
     """The training part as nets are trained on it, and the held-out part as they are tested."""
     middle = sum(scales) // 2 if scales else None
-    train = Framing(shape, scales, draft=True)
-    val = Framing(shape, (middle, middle) if middle else None, draft=False)
+    train = Framing(shape, scales, draft=True, white=white)
+    val = Framing(shape, (middle, middle) if middle else None, draft=False, white=white)
     return Framed(images.train, train), Framed(images.val, val)
 
 
 def readable(
-    images: Images, shape: tuple[int, int, int], scales: tuple[int, int] | None
+    images: Images,
+    shape: tuple[int, int, int],
+    scales: tuple[int, int] | None,
+    white: Greys,
 ) -> tuple[Part, Part]:
     """Both parts as `prepare` leaves them: without the images that are broken, which only a look
     at all of them tells, now or, by the cache, when they were trained on.
     """
     train, val = (
         each.part.take(survey(each, 0, lambda done: None)[0].usable(each))
-        for each in both_framed(images, shape, scales)
+        for each in both_framed(images, shape, scales, white)
     )
     return train, val
-
-
-def usable(framed: Framed, found: Survey, kept: tuple[Pixels, ...] | None) -> Framed:
-    """The pictures that are no broken ones, those `kept` in memory."""
-    return replace(framed, part=framed.part.take(found.usable(framed)), kept=kept)
 
 
 def num_bytes(kept: Sequence[Pixels] | None) -> int:

@@ -27,7 +27,8 @@ from vggc.data.parts import Skipped
 from vggc.data.stores import Numbers, Picture, UnreadableError
 from vggc.diagnostics import UserError
 from vggc.files import cache_folder, locked
-from vggc.preprocessing import BrokenImageError, Pixels, pixels_of, resize
+from vggc.greys import UNKNOWN, Greys
+from vggc.preprocessing import BrokenImageError, Pixels, UnclearGreyError, pixels_of, resize
 from vggc.records import MalformedError, read_record, write_record
 
 CHUNK = 128
@@ -53,14 +54,16 @@ class Survey:
 
     `counts` (C, 256) says how often each channel has each value, `products` (C, C) sums the
     products of each two channels over all pixels, and `num_bytes` are those of the usable pictures
-    as memory would keep them.
+    as memory would keep them. `brightest` are the largest values of greys whose files do not say
+    what is white, those included for which it was not clear.
     """
 
-    format: Literal[2]
+    format: Literal[3]
     counts: tuple[tuple[int, ...], ...]
     products: tuple[tuple[float, ...], ...]
     broken: tuple[Broken, ...]
     num_bytes: int
+    brightest: Greys
 
     def skipped(self, framed: Framed) -> tuple[Skipped, ...]:
         """The pictures of the part that cannot be used."""
@@ -127,13 +130,17 @@ class Tally:
         self.unread: dict[int, str] = {}
         self.kept: dict[int, Pixels] = {}
         self.room, self.num_bytes = room, 0
+        self.brightest = UNKNOWN
 
     def add(self, index: int, found: Glance | BrokenImageError) -> None:
         """Adds what was found at a place of the part."""
         if isinstance(found, BrokenImageError):
             kind = self.unread if isinstance(found, UnreadableError) else self.broken
             kind[index] = str(found)
+            if isinstance(found, UnclearGreyError):
+                self.brightest = self.brightest.largest(found.brightest)
             return
+        self.brightest = self.brightest.largest(found.brightest)
         self.counts += found.counts
         self.products += found.products
         self.num_bytes += found.pixels.nbytes
@@ -144,11 +151,12 @@ class Tally:
 
     def result(self) -> tuple[Survey, tuple[Pixels, ...] | None]:
         found = Survey(
-            2,
+            3,
             tuple(map(tuple, self.counts.tolist())),
             tuple(map(tuple, self.products.tolist())),
             tuple(Broken(*each) for each in sorted((self.broken | self.unread).items())),
             self.num_bytes,
+            self.brightest,
         )
         fits = self.num_bytes <= self.room
         return found, tuple(self.kept[i] for i in sorted(self.kept)) if fits else None
@@ -156,9 +164,12 @@ class Tally:
 
 @dataclass(frozen=True)
 class Glance:
-    """One picture as it may be kept, and what its colours add to the whole."""
+    """One picture as it may be kept, its largest value if it is a deep grey, and what its colours
+    add to the whole.
+    """
 
     pixels: Pixels
+    brightest: Greys
     counts: Numbers
     products: Doubles
 
@@ -172,10 +183,10 @@ def glances(framed: Framed, indices: Numbers) -> Iterator[Glance | BrokenImageEr
 
 
 def glance(framing: Framing, picture: Picture) -> Glance:
-    image = framing.open(picture)
-    pixels = resize(image, framing.largest, framing.size)
-    kept = pixels if framing.is_fixed else pixels_of(image)
-    return Glance(kept, histogram(pixels), colour_products(pixels))
+    found = framing.opened(picture)
+    pixels = resize(found.image, framing.largest, framing.size)
+    kept = pixels if framing.is_fixed else pixels_of(found.image)
+    return Glance(kept, found.brightest, histogram(pixels), colour_products(pixels))
 
 
 def quiet_pillow() -> warnings.catch_warnings[None]:
@@ -218,7 +229,8 @@ def checked(found: Survey, framed: Framed) -> Survey:
         raise MalformedError("it names pictures that there are not")
     (total, *others) = {sum(row) for row in found.counts}
     negative = any(count < 0 for row in found.counts for count in row)
-    if others or negative or not 0 < total <= MOST_PIXELS:
+    all_broken = len(found.broken) == len(framed)
+    if others or negative or total > MOST_PIXELS or (total == 0) != all_broken:
         raise MalformedError("its channels do not count the same pixels")
     if not all(0 <= value <= 255**2 * total for row in found.products for value in row):
         raise MalformedError("its products are not those of so many pixels")

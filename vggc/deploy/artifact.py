@@ -24,7 +24,7 @@ from vggc.records import MalformedError, from_json, read_json, to_json
 from vggc.syntax.parse import parse, read_source
 
 FORMAT = "vggc-artifact"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MAX_BATCH = 1024
 
 MANIFEST = "manifest.json"

@@ -92,7 +92,8 @@ def are_those_of(run: Run, images: Images) -> bool:
 
     from vggc.data.prepare import readable
 
-    parts = readable(images, run.record.input, run.recipe.scale)
+    white = run.record.preprocessing.white
+    parts = readable(images, run.record.input, run.recipe.scale, white)
     return fingerprint(images.classes, *parts) == origin.fingerprint
 
 

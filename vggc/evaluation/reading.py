@@ -89,10 +89,12 @@ class Chunks(Dataset[Chunk]):
 
 
 def framed(picture: Picture, framings: Iterable[Framing]) -> list[Pixels]:
-    """A picture in each framing, uint8 (H, W, C); opened once for each number of channels."""
-    images = {framing.shape[0]: framing for framing in framings}
-    opened = {channels: framing.open(picture) for channels, framing in images.items()}
-    return [resize(opened[f.shape[0]], f.largest, f.size) for f in framings]
+    """A picture in each framing, uint8 (H, W, C); opened once for each number of channels and each
+    white.
+    """
+    ways = {(framing.shape[0], framing.white): framing for framing in framings}
+    opened = {way: framing.open(picture) for way, framing in ways.items()}
+    return [resize(opened[f.shape[0], f.white], f.largest, f.size) for f in framings]
 
 
 def gathered(chunks: Iterable[Chunk], areas: tuple[int, ...]) -> Iterator[Group | Lost]:

@@ -49,6 +49,7 @@ class Viewer:
         self.machine, self.device, self.views, self.batch = machine, device, views, batch
         channels, height, width = graph.input
         self.shape = channels, height, width
+        self.white = preprocessing.white
         self.normalised = Normaliser.of(preprocessing, device)
         self.plain_graph = drop_final_softmax(drop_dropout(graph))
         grids = {view.grid for view in views.views}
@@ -79,7 +80,8 @@ class Viewer:
 
     def framing(self, view: View) -> Framing:
         """How a view's images are read: as for inference, never by drafts of JPEGs."""
-        return Framing(self.shape, (view.scale, view.scale) if view.scale else None, draft=False)
+        scales = (view.scale, view.scale) if view.scale else None
+        return Framing(self.shape, scales, draft=False, white=self.white)
 
     @property
     def framings(self) -> tuple[Framing, ...]:

@@ -232,9 +232,10 @@ def held_out(run: Run, wishes: Wishes) -> Framed:
     images = found_again(run)
     if images.classes != run.record.classes:
         raise UserError(mistakes.DataChanged(None, images.path or "scikit-learn"))
-    scale = run.record.preprocessing.scale
-    scales = None if scale is None else (scale, scale)
-    return Framed(images.val, Framing(run.record.input, scales, draft=False))
+    preprocessing = run.record.preprocessing
+    scales = None if preprocessing.scale is None else (preprocessing.scale,) * 2
+    framing = Framing(run.record.input, scales, draft=False, white=preprocessing.white)
+    return Framed(images.val, framing)
 
 
 def told(
