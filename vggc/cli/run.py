@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     "source",
     required=True,
     type=click.Path(path_type=Path),
-    help="An image, or a .npy file of floats (C, H, W) or (N, C, H, W).",
+    help="An image, or a .npy file: of floats (C, H, W) or (N, C, H, W), or of pixels.",
 )
 @click.option("--top", type=click.IntRange(1, 1000), default=5, show_default=True)
 @click.option("--threads", type=THREADS_HERE, help="[default: all physical cores]")
@@ -43,7 +43,8 @@ def command(artifact: Path, source: Path, top: int, threads: int | None, as_json
     Of scores of classes that is the best ones, of boxes their numbers (centre x, centre y,
     width, height), of features their shape and their L2 norm.
 
-    An image is resized, cut and normalised as in training; a .npy file is taken as it is.
+    An image is resized, cut and normalised as in training, and so are pixels, uint8 (H, W),
+    (H, W, C), (C, H, W) or several, in a .npy file. Floats in one are taken as they are.
     """
     import numpy as np
 
