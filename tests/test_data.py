@@ -24,7 +24,7 @@ from vggc.data import loader, mistakes
 from vggc.data.find import digits, find_images
 from vggc.data.loader import Batch, TrainBatches, ValBatches, load
 from vggc.data.order import Order, Share, part_of
-from vggc.data.parts import Part
+from vggc.data.parts import Fingerprints, Part, content_of, names_of
 from vggc.data.prepare import Data, prepare
 from vggc.data.strings import Strings
 from vggc.diagnostics import UserError
@@ -404,9 +404,41 @@ def test_nobody_looks_twice_at_images_that_memory_does_not_hold(
         again = prepare(find_images(folder, 0), (3, 8, 8), None, room=0)
     assert again.preprocessing == first.preprocessing
     assert again.skipped == first.skipped
-    assert again.fingerprint == first.fingerprint
+    assert again.fingerprints == first.fingerprints
     (folder / "dog/0.png").write_bytes(b"?")
     assert len(prepare(find_images(folder, 0), (3, 8, 8), None, room=0).skipped) == 2
+
+
+@pytest.mark.parametrize("room", [0, 2**30])
+def test_a_file_written_anew_with_its_size_and_time_is_another(tmp_path: Path, room: int) -> None:
+    write_images(tmp_path / "train", CLASSES, 2)
+    write_images(tmp_path / "val", CLASSES, 2)
+    path = tmp_path / "val/dog/1.bmp"
+    Image.fromarray(picture(1, 1)).save(path)
+
+    def fingerprints() -> Fingerprints:
+        return prepare(find_images(tmp_path, 0), (3, 8, 8), None, room=room).fingerprints
+
+    first, times = fingerprints(), path.stat()
+    Image.fromarray(picture(1, 2)).save(path)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_size == times.st_size
+    later = fingerprints()
+    assert later.train == first.train
+    assert later.val.names == first.val.names
+    assert later.val.content != first.val.content
+
+
+def test_a_fingerprint_is_that_of_the_files_as_they_are_read_again(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", CLASSES, 10)
+    for images in (digits(), find_images(tmp_path / "images", 0)):
+        data = prepare(images, (3, 8, 8), None, room=0)
+        for each, mark in (
+            (images.train, data.fingerprints.train),
+            (images.val, data.fingerprints.val),
+        ):
+            assert content_of(each) == mark.content
+            assert names_of(images.classes, each) == mark.names
 
 
 def test_images_that_memory_turns_out_not_to_hold_are_looked_at_once(
@@ -463,7 +495,7 @@ def test_an_image_that_cannot_be_read_now_is_asked_for_again(
     for again in (looked(1, 2**20), looked(1, 0)):
         assert again.skipped == ()
         assert again.preprocessing == sound.preprocessing
-        assert again.fingerprint == sound.fingerprint
+        assert again.fingerprints == sound.fingerprints
         if again.train.kept and sound.train.kept:
             pairs = zip(again.train.kept, sound.train.kept, strict=True)
             assert all((one == other).all() for one, other in pairs)

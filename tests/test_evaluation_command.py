@@ -21,7 +21,7 @@ from PIL import Image
 from training_data import picture
 
 from vggc.cli import cli
-from vggc.data.parts import fingerprint
+from vggc.data.parts import Fingerprint, Fingerprints, content_of, names_of
 from vggc.data.prepare import prepare
 from vggc.driver import Program, from_zoo
 from vggc.evaluate import Wishes, images_for, measure, plan, protocol_of, usual_batch
@@ -84,7 +84,7 @@ def make_run(
     channels, height, width = graph.input
     scale = sum(program.recipe.scale) // 2 if program.recipe.scale else None
     record = Record(
-        format=1,
+        format=2,
         net=program.net.name,
         state="finished",
         reason=None,
@@ -101,7 +101,12 @@ def make_run(
             len(images.train),
             len(images.val),
             0,
-            fingerprint(images.classes, images.train, images.val),
+            Fingerprints(
+                *(
+                    Fingerprint(names_of(images.classes, part), content_of(part))
+                    for part in (images.train, images.val)
+                )
+            ),
         ),
         versions={},
         metrics=None,
@@ -236,7 +241,7 @@ def test_that_some_were_broken_hides_no_exchange_of_the_others(
         train=len(found.train),
         val=len(found.val),
         skipped=len(found.skipped),
-        fingerprint=found.fingerprint,
+        fingerprints=found.fingerprints,
     )
     assert origin.skipped == 1
     write_run(run.folder, replace(run.record, data=origin))
@@ -247,6 +252,68 @@ def test_that_some_were_broken_hides_no_exchange_of_the_others(
     code, _, error = vggc_here("eval", "skipping", "--device", "cpu")
     assert code == 2
     assert "which images `skipping` held out cannot be told any more" in error
+
+
+def test_of_a_part_of_its_own_nothing_else_has_to_be_the_same(
+    folder: Path, vggc_here: Here
+) -> None:
+    write_pictures(folder / "parted/train")
+    write_pictures(folder / "parted/val", count=3)
+    make_run(folder / "own", folder / "parted")
+    code, before, error = vggc_here("eval", "own", "--json", "--device", "cpu")
+    assert code == 0, error
+    expected = json.loads(before)["runs"]
+    Image.new("RGB", (12, 12)).save(folder / "parted/train/red/more.png")
+    write_pictures(folder / "parted/train", ("a new class",), 2)
+    (folder / "parted/train/blue/0.png").unlink()
+    for _ in range(2):
+        code, out, error = vggc_here("eval", "own", "--json", "--device", "cpu")
+        assert code == 0, error
+        assert json.loads(out)["runs"] == expected
+        code, _, error = vggc_here("report", "own", "--json", "--device", "cpu")
+        assert code == 0, error
+        assert "No errors are shown" not in error
+        shutil.rmtree(folder / "parted/train/red", ignore_errors=True)
+
+
+def test_nor_of_one_in_another_place(folder: Path, vggc_here: Here) -> None:
+    write_pictures(folder / "others", count=3)
+    run = Run.load(make_run(folder / "own", folder / "images"))
+    part = find(str(folder / "images"), 0, str(folder / "others"))
+    mark = Fingerprint(names_of(part.classes, part.val), content_of(part.val))
+    fingerprints = replace(run.record.data.fingerprints, val=mark)
+    origin = replace(run.record.data, val_path=str(folder / "others"), fingerprints=fingerprints)
+    write_run(run.folder, replace(run.record, data=replace(origin, val=18)))
+    shutil.rmtree(folder / "images")
+    code, out, error = vggc_here("eval", "own", "--json", "--device", "cpu")
+    assert code == 0, error
+    assert json.loads(out)["images"] == 18
+    assert f"18 held-out images of {folder / 'others'}" in error
+
+
+def test_held_out_images_that_have_changed_are_not_those_of_the_run(
+    folder: Path, vggc_here: Here
+) -> None:
+    write_pictures(folder / "parted/train")
+    write_pictures(folder / "parted/val", count=3)
+    make_run(folder / "own", folder / "parted")
+    path = folder / "parted/val/red/1.png"
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    code, _, error = vggc_here("eval", "own", "--device", "cpu")
+    assert code == 2
+    assert "held-out images have kept their names, but not their content" in error
+    path.unlink()
+    code, _, error = vggc_here("eval", "own", "--device", "cpu")
+    assert code == 2
+    assert "the held-out images have other names or classes now" in error
+
+
+def test_a_fifth_that_was_drawn_needs_the_whole(folder: Path, vggc_here: Here) -> None:
+    for index in range(6, 12):
+        shutil.copy(folder / "images/red/0.png", folder / f"images/red/{index}.png")
+    code, _, error = vggc_here("eval", "one", "--device", "cpu")
+    assert code == 2
+    assert "which images `one` held out cannot be told any more" in error
 
 
 def test_images_in_shards_are_tested_on_where_they_lie(folder: Path, vggc_here: Here) -> None:

@@ -271,7 +271,7 @@ def test_other_images_than_the_runs_are_none(run: Path, tmp_path: Path, vggc_her
     write_images(tmp_path / "others", CLASSES, 9)
     code, _, error = vggc_here("report", run, "--data", tmp_path / "others")
     assert code == 2
-    assert "are not the ones that it was trained with" in error
+    assert "the held-out images have other names or classes now" in error
     assert not (run / "report.html").exists()
     record = Run.load(run).record
     changed(run, data=replace(record.data, path=str(tmp_path / "others")))

@@ -18,12 +18,16 @@ from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training_data import RECIPE
+from training_data import RECIPE, found
 from training_data import task as task_of
 
+from vggc.data.parts import Part
+from vggc.data.prepare import prepare
+from vggc.data.stores import Arrays
 from vggc.diagnostics import UserError
 from vggc.files import CannotWrite, Taken, sha256
 from vggc.recipe.train import Constant, Cosine, Normal, Recipe, Sgd
@@ -356,7 +360,7 @@ def test_weights_whose_loss_is_not_finite_are_not_kept(
 
 def test_all_processes_must_have_the_same_images(monkeypatch: pytest.MonkeyPatch) -> None:
     here = task()
-    other = (here.data.fingerprint, 16, 4), ("another", 15, 4)
+    other = (here.data.fingerprints.whole, 16, 4), ("another", 15, 4)
     monkeypatch.setattr("vggc.training.parallel.World.lists", lambda world, values: [*other])
     assert refused(lambda: session.agree(here))[0] is mistakes.ImagesDiffer
 
@@ -563,13 +567,48 @@ def test_another_net_recipe_or_seed_is_refused(interrupted: Path) -> None:
 
 
 def test_other_images_are_refused(interrupted: Path) -> None:
-    assert refused(lambda: go_on(interrupted, count=6))[0] is mistakes.DataChanged
+    mistake, label = refused(lambda: go_on(interrupted, count=6))
+    assert mistake is mistakes.DataChanged
+    assert label == "the images to train on that can be read have other names or classes"
+
+
+@pytest.mark.parametrize(
+    ("part", "what"), [("train", "images to train on"), ("val", "held-out images")]
+)
+def test_so_are_others_that_have_taken_their_names(interrupted: Path, part: str, what: str) -> None:
+    """Two pictures exchanged: colours, sizes and names are what they were, all in all."""
+    run = Run.load(interrupted)
+    images = found()
+    exchanged: Part = getattr(images, part)
+    pixels = exchanged.store.fetch(range(len(exchanged)))
+    pixels[0], pixels[-1] = pixels[-1], pixels[0]
+    store = Arrays(exchanged.store.names, np.stack(pixels))
+    images = replace(images, **{part: replace(exchanged, store=store)})
+    rest = replace(task(run.recipe), data=prepare(images, (3, 8, 8), run.recipe.scale))
+    assert rest.data.preprocessing == run.record.preprocessing
+    mistake, label = refused(lambda: resume(run, rest))
+    assert mistake is mistakes.DataChanged
+    assert label == f"{what} have kept their names, but not what is in their files"
+
+
+def test_a_run_of_before_there_was_a_fingerprint_of_each_part_says_so(interrupted: Path) -> None:
+    edit(interrupted / "run.json", format=1)
+    assert refused(lambda: Run.load(interrupted))[0] is mistakes.OldRun
+
+
+PREPARED = {
+    "size": [8, 8],
+    "scale": None,
+    "mean": [0] * 3,
+    "std": [1] * 3,
+    "white": {"whole": None, "real": None},
+}
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"format": 2},
+        {"format": 3},
         {"seed": -1},
         {"seed": True},
         {"classes": ["one"]},
@@ -578,12 +617,14 @@ def test_other_images_are_refused(interrupted: Path) -> None:
         {"state": "perfect"},
         {"extra": 1},
         {"metrics": {"epoch": 1}},
-        {"preprocessing": {"size": [8, 8], "scale": None, "mean": [0, 0, 0], "std": [0, 1, 1]}},
-        {"preprocessing": {"size": [8, 9], "scale": None, "mean": [0] * 3, "std": [1] * 3}},
-        {"preprocessing": {"size": [8, 8], "scale": 10**9, "mean": [0] * 3, "std": [1] * 3}},
-        {"preprocessing": {"size": [8, 8], "scale": 0, "mean": [0] * 3, "std": [1] * 3}},
-        {"preprocessing": {"size": [8, 8], "scale": None, "mean": [0] * 3, "std": [1]}},
-        {"preprocessing": {"size": [8, 8], "scale": None, "mean": [0, 0, 1e999], "std": [1] * 3}},
+        {"preprocessing": PREPARED | {"std": [0, 1, 1]}},
+        {"preprocessing": PREPARED | {"size": [8, 9]}},
+        {"preprocessing": PREPARED | {"scale": 10**9}},
+        {"preprocessing": PREPARED | {"scale": 0}},
+        {"preprocessing": PREPARED | {"std": [1]}},
+        {"preprocessing": PREPARED | {"mean": [0, 0, 1e999]}},
+        {"preprocessing": PREPARED | {"white": {"whole": 0, "real": None}}},
+        {"preprocessing": PREPARED | {"white": {"whole": None, "real": 1e9}}},
     ],
 )
 def test_a_tampered_record_is_refused(interrupted: Path, changes: dict[str, Any]) -> None:
@@ -633,7 +674,7 @@ def test_a_run_of_another_net_is_refused(interrupted: Path) -> None:
 
 
 def test_a_run_may_have_any_input_that_a_net_may_have(interrupted: Path) -> None:
-    prepared = {"size": [8200, 8], "scale": None, "mean": [0] * 3, "std": [1] * 3}
+    prepared = PREPARED | {"size": [8200, 8]}
     edit(interrupted / "run.json", input=[3, 8200, 8], preprocessing=prepared)
     assert Run.load(interrupted).record.input == (3, 8200, 8)
 

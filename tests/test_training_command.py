@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from training_data import TINY, write_images
 
@@ -401,6 +403,38 @@ def test_a_place_that_takes_no_run_is_refused_before_images_are_read(tmp_path: P
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="is no folder"):
         started(tmp_path, TINY, out=tmp_path / "file" / "run")
+
+
+def test_pixels_that_changed_since_the_interrupt_are_noticed_whatever_their_file_says(
+    tmp_path: Path,
+) -> None:
+    """Name, bytes and time of the file are what they were."""
+    write_images(tmp_path / "images", ("red", "green", "blue"), 10)
+    for path in (tmp_path / "images").rglob("*.png"):
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".bmp"))
+        path.unlink()
+    run = started(tmp_path, TINY, out=tmp_path / "run").run
+    path = tmp_path / "images/red/3.bmp"
+    content, times = path.read_bytes(), path.stat()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    rest = again(None, run.folder, Wishes())
+    with pytest.raises(UserError, match="kept their names, but not what is in their files"):
+        rest.start(rest.read(lambda done, total: None))
+    path.write_bytes(content)
+    rest.start(rest.read(lambda done, total: None))
+
+
+def test_a_run_goes_on_with_the_preprocessing_of_its_record(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", ("red", "green", "blue"), 10)
+    run = started(tmp_path, TINY, out=tmp_path / "run").run
+    record = json.loads((run.folder / "run.json").read_text())
+    record["preprocessing"]["mean"] = [0.1, 0.2, 0.3]
+    (run.folder / "run.json").write_text(json.dumps(record))
+    rest = again(None, run.folder, Wishes())
+    resumed = rest.start(rest.read(lambda done, total: None))
+    assert resumed.task.data.preprocessing.mean == (0.1, 0.2, 0.3)
 
 
 def test_a_run_whose_images_have_moved_asks_where_they_are(tmp_path: Path) -> None:

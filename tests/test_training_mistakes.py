@@ -74,7 +74,8 @@ def samples() -> list[Diagnostic]:
         mistakes.RunFinished(None, "runs/tiny-20260102-030405", 74, 0.985),
         mistakes.FixedByRun(None, "`--epochs`, `--lr`", "runs/tiny-20260102-030405"),
         mistakes.NothingToTrain(None),
-        mistakes.DataChanged(None, "photos"),
+        mistakes.DataChanged(None, "photos", "the classes, or their order, are others"),
+        mistakes.OldRun(None, "runs/tiny"),
         mistakes.TaskChanged(None, "runs/vgg19-20260102-030405"),
         mistakes.BadCheckpoint(None, "run/checkpoint/step-7", "tensors.safetensors is missing"),
     ]

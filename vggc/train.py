@@ -104,7 +104,11 @@ class Plan:
 
         channels, height, width = self.program.graph.input
         shape = (channels, height, width)
-        return prepare(self.images, shape, self.recipe.scale, on_progress)
+        data = prepare(self.images, shape, self.recipe.scale, on_progress)
+        if self.run:
+            # Whoever uses the run later goes by its record, so the training does, too.
+            data = replace(data, preprocessing=self.run.record.preprocessing)
+        return data
 
     def start(self, data: Data) -> Training:
         """Makes the folder of a new run, or takes up a run where it was left.

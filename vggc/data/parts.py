@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vggc.data.stores import Numbers, Picture, Store
+from vggc.data.stores import Numbers, Picture, Store, digest_of
 from vggc.data.strings import CODEC, ERRORS
 from vggc.preprocessing import BrokenImageError
 
@@ -75,11 +77,79 @@ class Images:
     skipped: tuple[Skipped, ...] = ()
 
 
-def fingerprint(classes: Sequence[str], *parts: Part) -> str:
-    """The sha256 of the classes and of each part's names and labels."""
-    digest = hashlib.sha256("\n".join(classes).encode(CODEC, ERRORS))
-    for part in parts:
-        digest.update(b"\n\n")
-        for index, label in enumerate(part.labels.tolist()):
-            digest.update(f"{part.name(index)}\0{label}\n".encode(CODEC, ERRORS))
+# By what they are known again
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """By which a part is known again: sha256 of what its pictures are called and of which class
+    each is, and of their `content`, the bytes of their files.
+    """
+
+    names: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Those of both parts, each by itself: who needs one part only is not held up by the other."""
+
+    train: Fingerprint
+    val: Fingerprint
+
+    @property
+    def whole(self) -> str:
+        """Changes with either part."""
+        told = [self.train.names, self.train.content, self.val.names, self.val.content]
+        return hashlib.sha256(" ".join(told).encode()).hexdigest()
+
+    def change(self, now: Fingerprints) -> str | None:
+        """What is not as it was any more, in words; None where all is."""
+        told = {
+            "images to train on": (self.train, now.train),
+            "held-out images": (self.val, now.val),
+        }
+        for what, (one, other) in told.items():
+            if one.names != other.names:
+                return f"the {what} that can be read have other names or classes"
+            if one.content != other.content:
+                return f"{what} have kept their names, but not what is in their files"
+        return None
+
+
+def names_of(classes: Sequence[str], part: Part) -> str:
+    """The sha256 of the names of a part's pictures, and of that of each one's class."""
+    digest = hashlib.sha256()
+    for index, label in enumerate(part.labels.tolist()):
+        digest.update(f"{part.name(index)}\0{classes[label]}\n".encode(CODEC, ERRORS))
     return digest.hexdigest()
+
+
+CHUNK = 128
+"""Pictures that are fetched at a time, so that memory stays bounded."""
+
+
+def content_of(part: Part) -> str:
+    """The sha256 of what a part's pictures are made of, read without a look into them.
+
+    Raises:
+        UnreadableError: one cannot be read.
+    """
+    digests: list[bytes] = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+        for start in range(0, len(part), CHUNK):
+            found = part.fetch(np.arange(start, min(start + CHUNK, len(part))))
+            digests += threads.map(digest_of, refuse_lost(found))
+    return of_all(digests)
+
+
+def refuse_lost(pictures: Sequence[Picture | BrokenImageError]) -> list[Picture]:
+    for each in pictures:
+        if isinstance(each, BrokenImageError):
+            raise each
+    return [each for each in pictures if not isinstance(each, BrokenImageError)]
+
+
+def of_all(digests: Iterable[bytes]) -> str:
+    """The sha256 of those of pictures, in their order."""
+    return hashlib.sha256(b"".join(digests)).hexdigest()

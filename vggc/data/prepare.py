@@ -9,7 +9,7 @@ import numpy as np
 
 from vggc.data import mistakes
 from vggc.data.crops import Framed, Framing
-from vggc.data.parts import Images, Part, Skipped, fingerprint
+from vggc.data.parts import Fingerprint, Fingerprints, Images, Part, Skipped, names_of
 from vggc.data.survey import Doubles, Survey, colour_axes, moments, survey
 from vggc.diagnostics import UserError
 from vggc.greys import UNKNOWN, Greys, white_of_all
@@ -21,7 +21,7 @@ ROOM = 512 * 2**20
 
 @dataclass(frozen=True)
 class Data:
-    """What a training draws from. `fingerprint` changes with any name or class.
+    """What a training draws from. `fingerprints` change with any name, class or picture.
 
     `path` and `val_path` are those of `Images`; `colour_axes` are the principal axes of the
     training pixels' colours: see there.
@@ -34,7 +34,7 @@ class Data:
     preprocessing: Preprocessing
     colour_axes: Doubles
     skipped: tuple[Skipped, ...]
-    fingerprint: str
+    fingerprints: Fingerprints
     val_path: str | None = None
 
 
@@ -76,7 +76,7 @@ def prepare(
         Preprocessing(shape[1:], val.framing.largest, mean, std, white),
         colour_axes(counts, np.asarray(found.products)),
         skipped,
-        fingerprint(images.classes, train.part, val.part),
+        Fingerprints(*(each.fingerprint(images.classes) for each in looked)),
         images.val_path,
     )
 
@@ -99,6 +99,10 @@ class Looked:
         part = self.framed.part.take(self.survey.usable(self.framed))
         return replace(self.framed, part=part, kept=self.kept)
 
+    def fingerprint(self, classes: Sequence[str]) -> Fingerprint:
+        """By which the usable pictures are known again."""
+        return Fingerprint(names_of(classes, self.usable.part), self.survey.content)
+
 
 def look_at(
     both: tuple[Framed, Framed], on_progress: Callable[[int, int], None], room: int
@@ -120,26 +124,26 @@ def both_framed(
     white: Greys = UNKNOWN,
 ) -> tuple[Framed, Framed]:
     """The training part as nets are trained on it, and the held-out part as they are tested."""
-    middle = sum(scales) // 2 if scales else None
     train = Framing(shape, scales, draft=True, white=white)
-    val = Framing(shape, (middle, middle) if middle else None, draft=False, white=white)
-    return Framed(images.train, train), Framed(images.val, val)
+    return Framed(images.train, train), for_testing(images.val, shape, scales, white)
+
+
+def for_testing(
+    part: Part, shape: tuple[int, int, int], scales: tuple[int, int] | None, white: Greys
+) -> Framed:
+    middle = sum(scales) // 2 if scales else None
+    scale = (middle, middle) if middle else None
+    return Framed(part, Framing(shape, scale, draft=False, white=white))
 
 
 def readable(
-    images: Images,
-    shape: tuple[int, int, int],
-    scales: tuple[int, int] | None,
-    white: Greys,
-) -> tuple[Part, Part]:
-    """Both parts as `prepare` leaves them: without the images that are broken, which only a look
-    at all of them tells, now or, by the cache, when they were trained on.
+    part: Part, shape: tuple[int, int, int], scales: tuple[int, int] | None, white: Greys
+) -> Part:
+    """A held-out part as `prepare` leaves it: without the images that are broken, which only a
+    look at all of them tells, now or, by the cache, when they were held out.
     """
-    train, val = (
-        each.part.take(survey(each, 0, lambda done: None)[0].usable(each))
-        for each in both_framed(images, shape, scales, white)
-    )
-    return train, val
+    framed = for_testing(part, shape, scales, white)
+    return part.take(survey(framed, 0, lambda done: None)[0].usable(framed))
 
 
 def num_bytes(kept: Sequence[Pixels] | None) -> int:

@@ -30,6 +30,27 @@ class UnreadableError(BrokenImageError):
     """A picture could not be read, and may be sound: asked again, its store may give it."""
 
 
+def digest_of(picture: Picture) -> bytes:
+    """The sha256 of what a picture is made of: the bytes of its file, or its pixels.
+
+    Raises:
+        UnreadableError: its file cannot be read.
+    """
+    match picture:
+        case Path():
+            try:
+                with open_file(picture) as file:
+                    return hashlib.file_digest(file, "sha256").digest()
+            except OSError as fault:
+                raise UnreadableError(reason_of(fault)) from None
+        case bytes():
+            return hashlib.sha256(picture).digest()
+        case _:
+            digest = hashlib.sha256(repr(picture.shape).encode())
+            digest.update(np.ascontiguousarray(picture).data)
+            return digest.digest()
+
+
 class Store(Protocol):
     """Pictures by number, each with a name. Travels to worker processes, so it is small or
     shares its memory with them.

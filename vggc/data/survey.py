@@ -23,16 +23,13 @@ import numpy.typing as npt
 import PIL
 
 from vggc.data.crops import Framed, Framing, attempt
-from vggc.data.parts import Skipped
-from vggc.data.stores import Numbers, Picture, UnreadableError
+from vggc.data.parts import CHUNK, Skipped, of_all
+from vggc.data.stores import Numbers, Picture, UnreadableError, digest_of
 from vggc.diagnostics import UserError
 from vggc.files import cache_folder, locked
 from vggc.greys import UNKNOWN, Greys
 from vggc.preprocessing import BrokenImageError, Pixels, UnclearGreyError, pixels_of, resize
 from vggc.records import MalformedError, read_record, write_record
-
-CHUNK = 128
-"""Pictures that are fetched at a time, so that memory stays bounded."""
 
 MOST_PIXELS = 2**46
 """Sums of squares of so many values are within 64 bits, and no set of images has as many."""
@@ -55,7 +52,8 @@ class Survey:
     `counts` (C, 256) says how often each channel has each value, `products` (C, C) sums the
     products of each two channels over all pixels, and `num_bytes` are those of the usable pictures
     as memory would keep them. `brightest` are the largest values of greys whose files do not say
-    what is white, those included for which it was not clear.
+    what is white, those included for which it was not clear. `content` is the `content_of` the
+    usable pictures.
     """
 
     format: Literal[3]
@@ -64,6 +62,7 @@ class Survey:
     broken: tuple[Broken, ...]
     num_bytes: int
     brightest: Greys
+    content: str
 
     def skipped(self, framed: Framed) -> tuple[Skipped, ...]:
         """The pictures of the part that cannot be used."""
@@ -131,6 +130,7 @@ class Tally:
         self.kept: dict[int, Pixels] = {}
         self.room, self.num_bytes = room, 0
         self.brightest = UNKNOWN
+        self.digests: dict[int, bytes] = {}
 
     def add(self, index: int, found: Glance | BrokenImageError) -> None:
         """Adds what was found at a place of the part."""
@@ -141,6 +141,7 @@ class Tally:
                 self.brightest = self.brightest.largest(found.brightest)
             return
         self.brightest = self.brightest.largest(found.brightest)
+        self.digests[index] = found.digest
         self.counts += found.counts
         self.products += found.products
         self.num_bytes += found.pixels.nbytes
@@ -157,6 +158,7 @@ class Tally:
             tuple(Broken(*each) for each in sorted((self.broken | self.unread).items())),
             self.num_bytes,
             self.brightest,
+            of_all(digest for _, digest in sorted(self.digests.items())),
         )
         fits = self.num_bytes <= self.room
         return found, tuple(self.kept[i] for i in sorted(self.kept)) if fits else None
@@ -164,12 +166,13 @@ class Tally:
 
 @dataclass(frozen=True)
 class Glance:
-    """One picture as it may be kept, its largest value if it is a deep grey, and what its colours
-    add to the whole.
+    """One picture as it may be kept, its largest value if it is a deep grey, the digest of its
+    bytes, and what its colours add to the whole.
     """
 
     pixels: Pixels
     brightest: Greys
+    digest: bytes
     counts: Numbers
     products: Doubles
 
@@ -186,7 +189,8 @@ def glance(framing: Framing, picture: Picture) -> Glance:
     found = framing.opened(picture)
     pixels = resize(found.image, framing.largest, framing.size)
     kept = pixels if framing.is_fixed else pixels_of(found.image)
-    return Glance(kept, found.brightest, histogram(pixels), colour_products(pixels))
+    digest = digest_of(picture)
+    return Glance(kept, found.brightest, digest, histogram(pixels), colour_products(pixels))
 
 
 def quiet_pillow() -> warnings.catch_warnings[None]:

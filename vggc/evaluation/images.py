@@ -19,12 +19,13 @@ from vggc.data.find import (
     pictures_of,
 )
 from vggc.data.mistakes import UnreadableFolder
-from vggc.data.parts import Images, Part, Pictures, Skipped, fingerprint
+from vggc.data.parts import Part, Pictures, Skipped, content_of, names_of
 from vggc.data.shards import is_pattern
 from vggc.data.stores import Files
 from vggc.data.strings import Strings
 from vggc.diagnostics import UserError
 from vggc.evaluation import mistakes
+from vggc.preprocessing import BrokenImageError
 from vggc.training.run import Run, refuse_moved
 
 SHOWN = 5
@@ -52,49 +53,68 @@ def held_out(runs: Sequence[Run]) -> Labelled:
     Raises:
         UserError: they held out different ones, or the images are gone or others now.
     """
-    first, origin = runs[0], runs[0].record.data
+    first, marks = runs[0], runs[0].record.data.fingerprints
     for run in runs[1:]:
-        other = run.record.data
-        if other.fingerprint != origin.fingerprint:
+        if run.record.data.fingerprints.val != marks.val:
             raise UserError(mistakes.OtherImages(None, str(first.folder), str(run.folder)))
-    images = found_again(first)
-    return Labelled(images.path, known(first, images.path, images.classes, images.val))
+    return held_out_by(first)
 
 
-def found_again(run: Run) -> Images:
-    """The images of a run, split as they were.
+def held_out_by(run: Run) -> Labelled:
+    """The images that a run held out, with its labels. Of a part of their own nothing else needs to
+    be as it was.
 
     Raises:
-        UserError: they are gone, or no longer those that the run was trained with.
+        UserError: they are gone, or others now.
     """
     origin = run.record.data
-    seed = run.record.seed
-    for place in (origin.path, origin.val_path):
-        refuse_moved(run, place)
-    images = find_images(origin.path, seed, origin.val_path) if origin.path else digits()
-    if not are_those_of(run, images):
-        where = origin.path or "scikit-learn"
-        raise UserError(mistakes.HeldOutLost(None, str(run.folder), where))
-    return images
+    found = found_again(run)
+    place = origin.val_path or origin.path
+    if change := changed(run, found):
+        where = place or "scikit-learn"
+        raise UserError(mistakes.HeldOutLost(None, str(run.folder), where, change))
+    return Labelled(place, known(run, place, found.classes, found.part))
 
 
-def are_those_of(run: Run, images: Images) -> bool:
-    """Whether a run was trained with these images, those aside that it skipped. Where only a look
-    into them tells which those were, it is taken.
+def found_again(run: Run) -> Pictures:
+    """What is now where a run's held-out images were.
+
+    Raises:
+        UserError: nothing is there, or it cannot be used.
     """
-    origin = run.record.data
-    if fingerprint(images.classes, images.train, images.val) == origin.fingerprint:
-        return True
-    found = len(images.train) + len(images.val) + len(images.skipped)
-    same = found == origin.train + origin.val + origin.skipped
-    if not same or origin.skipped == len(images.skipped):
-        return False
+    origin, classes = run.record.data, run.record.classes
+    if origin.path is None:
+        images = digits()
+        return Pictures(images.classes, images.val)
+    refuse_moved(run, origin.val_path or origin.path)
+    if origin.val_path:
+        return pictures_in(origin.val_path, classes)
+    folder = Path(origin.path)
+    is_shards = is_pattern(origin.path)
+    if not (is_shards or read_cifar(folder)) and (parts := parts_in(origin.path)):
+        return pictures_of(origin.path, parts[1], classes)
+    images = find_images(origin.path, run.record.seed)
+    return Pictures(images.classes, images.val)
 
-    from vggc.data.prepare import readable
 
-    white = run.record.preprocessing.white
-    parts = readable(images, run.record.input, run.recipe.scale, white)
-    return fingerprint(images.classes, *parts) == origin.fingerprint
+def changed(run: Run, found: Pictures) -> str | None:
+    """What about images is otherwise than when a run held them out, those aside that it skipped.
+    Where only a look into them tells which those were, it is taken.
+    """
+    origin, part = run.record.data, found.part
+    mark = origin.fingerprints.val
+    if 0 < len(part) - origin.val <= origin.skipped:
+        from vggc.data.prepare import readable
+
+        white = run.record.preprocessing.white
+        part = readable(part, run.record.input, run.recipe.scale, white)
+    if names_of(found.classes, part) != mark.names:
+        return "the held-out images have other names or classes now"
+    try:
+        is_same = content_of(part) == mark.content
+    except BrokenImageError as fault:
+        return f"a held-out image cannot be read: {fault}"
+    return None if is_same else "held-out images have kept their names, but not their content"
 
 
 def images_in(place: str, run: Run) -> Labelled:
@@ -139,11 +159,12 @@ def known(run: Run, path: str | None, classes: Sequence[str], part: Part) -> Par
         UserError: some classes are none of the run's.
     """
     numbers = {name: number for number, name in enumerate(run.record.classes)}
-    unknown = [name for name in classes if name not in numbers]
+    there = [classes[label] for label in np.unique(part.labels)]
+    unknown = [name for name in there if name not in numbers]
     if unknown:
         shown = listed(unknown), listed(run.record.classes)
         raise UserError(mistakes.UnknownClasses(None, path or "", str(run.folder), *shown))
-    labels = np.asarray([numbers[name] for name in classes], np.int64)
+    labels = np.asarray([numbers.get(name, -1) for name in classes], np.int64)
     return Part(part.store, part.numbers, labels[part.labels])
 
 

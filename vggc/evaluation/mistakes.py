@@ -31,11 +31,12 @@ class OtherImages(Diagnostic):
 
 class HeldOutLost(Diagnostic):
     title = "which images `{run}` held out cannot be told any more"
-    label = "those in `{data}` are not the ones that it was trained with"
+    label = "in `{data}`, {reason}"
     help = "restore them, or say which images to test on: `--data DIR`"
 
     run: str
     data: str
+    reason: str
 
 
 class UnknownClasses(Diagnostic):

@@ -222,20 +222,17 @@ def held_out(run: Run, wishes: Wishes) -> Framed:
         UserError: they are not there, or they are others.
     """
     from vggc.data.crops import Framed, Framing
-    from vggc.evaluation.images import found_again
+    from vggc.evaluation.images import held_out_by
 
     if wishes.val is not None and wishes.data is None:
         raise UserError(mistakes.ValWithoutData(None))
     if wishes.data is not None:
         origin = replace(run.record.data, path=wishes.data, val_path=wishes.val)
         run = replace(run, record=replace(run.record, data=origin))
-    images = found_again(run)
-    if images.classes != run.record.classes:
-        raise UserError(mistakes.DataChanged(None, images.path or "scikit-learn"))
     preprocessing = run.record.preprocessing
     scales = None if preprocessing.scale is None else (preprocessing.scale,) * 2
     framing = Framing(run.record.input, scales, draft=False, white=preprocessing.white)
-    return Framed(images.val, framing)
+    return Framed(held_out_by(run).part, framing)
 
 
 def told(

@@ -47,7 +47,7 @@ class Table:
 def mark_of(run: Run) -> str:
     """What tells reports of this run from those of others: one word."""
     record = run.record
-    told = [record.net, record.started, str(record.seed), record.data.fingerprint]
+    told = [record.net, record.started, str(record.seed), record.data.fingerprints.whole]
     return hashlib.sha256("\0".join(told).encode(errors="replace")).hexdigest()[:16]
 
 
@@ -416,7 +416,7 @@ def _facts(findings: Findings) -> list[Element]:
         "device": record.device,
         "precision": record.precision,
         "versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
-        "fingerprint of the images": data.fingerprint,
+        "fingerprint of the images": data.fingerprints.whole,
     }
     rows = [
         element("tr", element("th", name, scope="row"), element("td", value, class_="name"))

@@ -200,7 +200,8 @@ def read_checkpoint(
     try:
         state = read_record(path / STATE, State)
         if state.data != data:
-            raise UserError(mistakes.DataChanged(None, data_name))
+            reason = "its checkpoint was written with others"
+            raise UserError(mistakes.DataChanged(None, data_name, reason))
         if state.task != task:
             raise UserError(mistakes.TaskChanged(None, str(path.parent.parent)))
         check(state, path, learner.augmentation.order.num_batches, num_steps)

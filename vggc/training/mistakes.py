@@ -230,6 +230,14 @@ class NotARun(Diagnostic):
     reason: str
 
 
+class OldRun(Diagnostic):
+    title = "the run in `{path}` is of an earlier vggc"
+    label = "its run.json tells too little of its images to know them again"
+    help = "train anew, or take its weights: `--weights {path}/weights.safetensors`"
+
+    path: str
+
+
 class NoRuns(Diagnostic):
     title = "no training run under `{path}`"
     help = "train a net first: `vggc train vgg19`"
@@ -272,10 +280,11 @@ class NothingToTrain(Diagnostic):
 
 class DataChanged(Diagnostic):
     title = "the images in {data} are not those that the run began with"
-    label = "the names or the classes of the readable images differ"
+    label = "{reason}"
     help = "restore them, or start a new run"
 
     data: str
+    reason: str
 
 
 class TaskChanged(Diagnostic):

@@ -16,13 +16,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from vggc.data.parts import Fingerprints
 from vggc.diagnostics import UserError
 from vggc.files import refuse_full, replacing
 from vggc.ir.ops import Shape
 from vggc.preprocessing import IMAGE_CHANNELS, Preprocessing
 from vggc.recipe.edit import unflatten
 from vggc.recipe.train import Recipe
-from vggc.records import MalformedError, read_record, write_record
+from vggc.records import MalformedError, read_json, read_record, write_record
 from vggc.training import mistakes
 from vggc.training.progress import Epoch
 from vggc.values import MAX_SIDE
@@ -36,14 +37,15 @@ RunState: TypeAlias = Literal["running", "finished", "interrupted", "stopped"]
 @dataclass(frozen=True)
 class Origin:
     """The images of a run: where they are from, a path or a URL, or None for the embedded digits,
-    and their counts. `val_path` says where those held out are from, if it is another place.
+    their counts, and by what they are known again. `val_path` says where those held out are from,
+    if it is another place.
     """
 
     path: str | None
     train: int
     val: int
     skipped: int
-    fingerprint: str
+    fingerprints: Fingerprints
     val_path: str | None = None
 
 
@@ -53,7 +55,7 @@ class Record:
     `metrics` are those of the last epoch; `reason` says why a run was stopped.
     """
 
-    format: Literal[1]
+    format: Literal[2]
     net: str
     state: RunState
     reason: str | None
@@ -85,6 +87,7 @@ class Run:
             UserError: it is not one, or its record is not sound.
         """
         try:
+            refuse_old(folder)
             record = read_record(folder / "run.json", Record)
             check(record)
         except MalformedError as fault:
@@ -131,6 +134,13 @@ class Run:
             UserError: the record holds no such recipe.
         """
         return unflatten(self.record.recipe, str(self.folder / "run.json"))
+
+
+def refuse_old(folder: Path) -> None:
+    """Raises: UserError when a run is of before there was a fingerprint of each part."""
+    value = read_json(folder / "run.json")
+    if isinstance(value, dict) and value.get("format") == 1:
+        raise UserError(mistakes.OldRun(None, str(folder)))
 
 
 def check(record: Record) -> None:

@@ -151,7 +151,7 @@ def begin(task: Task, first: Snapshot | None, out: Path | None, now: datetime) -
         write_text(begun.net_path, task.net_text)
         write_run(part, run.record)
         if first:
-            mark = task.data.fingerprint
+            mark = task.data.fingerprints.whole
             write_checkpoint(begun.checkpoint_path, first, mark, task.fingerprint)
     return run
 
@@ -160,7 +160,7 @@ def record_of(task: Task, now: datetime) -> Record:
     data = task.data
     channels, size = len(data.preprocessing.mean), data.preprocessing.size
     return Record(
-        format=1,
+        format=2,
         net=task.net,
         state="running",
         reason=None,
@@ -177,7 +177,7 @@ def record_of(task: Task, now: datetime) -> Record:
             train=len(data.train),
             val=len(data.val),
             skipped=len(data.skipped),
-            fingerprint=data.fingerprint,
+            fingerprints=data.fingerprints,
             val_path=absolute(data.val_path) if data.val_path else None,
         ),
         versions={
@@ -238,7 +238,8 @@ def proceed(
 
 
 def writer(run: Run, task: Task, keeping: Keeping) -> Writer:
-    return Writer(run.checkpoint_path, keeping.newest, task.data.fingerprint, task.fingerprint)
+    mark = task.data.fingerprints.whole
+    return Writer(run.checkpoint_path, keeping.newest, mark, task.fingerprint)
 
 
 def save(
@@ -289,7 +290,7 @@ def agree(task: Task) -> None:
         UserError: they do not.
     """
     data = task.data
-    found = task.world.lists([(data.fingerprint, len(data.train), len(data.val))])
+    found = task.world.lists([(data.fingerprints.whole, len(data.train), len(data.val))])
     for rank, other in enumerate(found):
         if other != found[0]:
             counts = (found[0][1:], other[1:])
@@ -309,9 +310,12 @@ def fresh(task: Task) -> Learner:
 
 def taken_up(run: Run, learner: Learner, task: Task) -> Snapshot | None:
     """The state in the newest checkpoint; None before there is one."""
-    name, mark = task.data.path or "scikit-learn", task.data.fingerprint
-    if (mark, task.data.classes) != (run.record.data.fingerprint, run.record.classes):
-        raise UserError(mistakes.DataChanged(None, name))
+    name, data, record = task.data.path or "scikit-learn", task.data, run.record
+    changed = record.data.fingerprints.change(data.fingerprints)
+    if data.classes != record.classes:
+        changed = "the classes, or their order, are others"
+    if changed:
+        raise UserError(mistakes.DataChanged(None, name, changed))
     found = checkpoints(run.checkpoint_path)
     if not found:
         if run.has_progress or task.recipe.init_from:
@@ -319,6 +323,7 @@ def taken_up(run: Run, learner: Learner, task: Task) -> Snapshot | None:
             raise UserError(mistakes.BadCheckpoint(None, str(run.checkpoint_path), reason))
         return None
     num_steps = task.recipe.num_steps(task.order.num_batches)
+    mark = data.fingerprints.whole
     return read_checkpoint(found[0], learner, mark, name, task.fingerprint, num_steps)
 
 
