@@ -104,7 +104,8 @@ def white_of_one(kind: Kind, brightest: float, known: Greys) -> float | str:
         return EIGHT_BITS
     if kind == "whole" and TWELVE_BITS < brightest <= SIXTEEN_BITS:
         return SIXTEEN_BITS
-    return f"its values reach {brightest:,.6g}, and nothing says what is white"
+    reached = f"its values reach {brightest:,.6g}"
+    return f"{reached}, and nothing says what is white: save it in 8 bits"
 
 
 def white_by_the_file(image: Image.Image) -> float | None:

@@ -213,6 +213,10 @@ def read(plan: Plan, speak: Speak) -> Data:
         f"{len(data.train):,} images to train on, {len(data.val):,} held out, "
         f"{len(data.classes)} classes."
     )
+    white = data.preprocessing.white
+    for what, value in (("whole numbers", white.whole), ("fractions", white.real)):
+        if value is not None:
+            speak(f"White in greys of more than eight bits, in {what}, is {value:,.0f}.")
     return data
 
 

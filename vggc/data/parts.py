@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -135,12 +135,15 @@ def content_of(part: Part) -> str:
     Raises:
         UnreadableError: one cannot be read.
     """
-    digests: list[bytes] = []
+    return of_all(digests_of(part))
+
+
+def digests_of(part: Part) -> Iterator[bytes]:
+    """The digest of each picture of a part."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         for start in range(0, len(part), CHUNK):
             found = part.fetch(np.arange(start, min(start + CHUNK, len(part))))
-            digests += threads.map(digest_of, refuse_lost(found))
-    return of_all(digests)
+            yield from threads.map(digest_of, refuse_lost(found))
 
 
 def refuse_lost(pictures: Sequence[Picture | BrokenImageError]) -> list[Picture]:
@@ -152,4 +155,7 @@ def refuse_lost(pictures: Sequence[Picture | BrokenImageError]) -> list[Picture]
 
 def of_all(digests: Iterable[bytes]) -> str:
     """The sha256 of those of pictures, in their order."""
-    return hashlib.sha256(b"".join(digests)).hexdigest()
+    whole = hashlib.sha256()
+    for each in digests:
+        whole.update(each)
+    return whole.hexdigest()

@@ -34,6 +34,9 @@ from vggc.records import MalformedError, read_record, write_record
 MOST_PIXELS = 2**46
 """Sums of squares of so many values are within 64 bits, and no set of images has as many."""
 
+DIGEST = 32
+"""Bytes of a sha256."""
+
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
 
@@ -107,7 +110,7 @@ def survey(
 
 def look(framed: Framed, room: int, on_progress: Callable[[int], None]) -> Tally:
     """`survey`, without a cache. What cannot be read is tried once more at the end."""
-    tally = Tally(framed.framing.shape[0], room)
+    tally = Tally(len(framed), framed.framing.shape[0], room)
     everything = np.arange(len(framed))
     for index, found in enumerate(glances(framed, everything)):
         tally.add(index, found)
@@ -119,18 +122,19 @@ def look(framed: Framed, room: int, on_progress: Callable[[int], None]) -> Tally
 
 
 class Tally:
-    """What was found so far: reasons by the places of the pictures that are `broken`, and of those
-    `unread` that may be sound. The others are kept as long as they take `room` bytes or less.
+    """What was found so far of `count` pictures: reasons by the places of those that are `broken`,
+    and of those `unread` that may be sound. The others are kept as long as they take `room` bytes
+    or less.
     """
 
-    def __init__(self, channels: int, room: int) -> None:
+    def __init__(self, count: int, channels: int, room: int) -> None:
         self.counts, self.products = np.zeros((channels, 256), np.int64), np.zeros((channels,) * 2)
         self.broken: dict[int, str] = {}
         self.unread: dict[int, str] = {}
         self.kept: dict[int, Pixels] = {}
         self.room, self.num_bytes = room, 0
         self.brightest = UNKNOWN
-        self.digests: dict[int, bytes] = {}
+        self.digests = np.zeros((count, DIGEST), np.uint8)
 
     def add(self, index: int, found: Glance | BrokenImageError) -> None:
         """Adds what was found at a place of the part."""
@@ -141,7 +145,7 @@ class Tally:
                 self.brightest = self.brightest.largest(found.brightest)
             return
         self.brightest = self.brightest.largest(found.brightest)
-        self.digests[index] = found.digest
+        self.digests[index] = np.frombuffer(found.digest, np.uint8)
         self.counts += found.counts
         self.products += found.products
         self.num_bytes += found.pixels.nbytes
@@ -158,7 +162,7 @@ class Tally:
             tuple(Broken(*each) for each in sorted((self.broken | self.unread).items())),
             self.num_bytes,
             self.brightest,
-            of_all(digest for _, digest in sorted(self.digests.items())),
+            of_all([np.delete(self.digests, [*self.broken, *self.unread], axis=0).tobytes()]),
         )
         fits = self.num_bytes <= self.room
         return found, tuple(self.kept[i] for i in sorted(self.kept)) if fits else None
