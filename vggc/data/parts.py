@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -41,30 +42,41 @@ class Part:
         return replace(self, numbers=self.numbers[indices], labels=self.labels[indices])
 
 
+PartName: TypeAlias = Literal["train", "val", ""]
+"""Of which part something is: trained on, held out, or of a place that brings no parts."""
+
+
 @dataclass(frozen=True)
 class Skipped:
-    """An image that was left out, and why."""
+    """An image that was left out, why, and of which part."""
 
     name: str
     reason: str
+    part: PartName = ""
+
+
+def of_part(skipped: Iterable[Skipped], part: PartName) -> tuple[Skipped, ...]:
+    """The same, said to be of this part."""
+    return tuple(replace(each, part=part) for each in skipped)
 
 
 @dataclass(frozen=True)
 class Pictures:
     """What was found in one place: classes, and a part with pictures of each. Some were `skipped`
-    before anybody looked into them.
+    before anybody looked into them. `notes` are whole sentences on what is used and what is not.
     """
 
     classes: tuple[str, ...]
     part: Part
     skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Images:
-    """A training part and a held-out part of the same classes. `path` says where they are
-    from, a path or a URL; None stands for the embedded digits. `val_path` says where the held-out
-    part is from, if it is not from there.
+    """A training part and a held-out part, whose classes are those that are trained on. `path` says
+    where they are from, a path or a URL; None stands for the embedded digits. `val_path` says where
+    the held-out part is from, if it is not from there. `notes` as in `Pictures`.
     """
 
     path: str | None
@@ -73,6 +85,7 @@ class Images:
     val: Part
     val_path: str | None = None
     skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def fingerprint(classes: Sequence[str], *parts: Part) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vggc.data import mistakes
 from vggc.data.crops import Framed, Framing
-from vggc.data.parts import Images, Part, Skipped, fingerprint
+from vggc.data.parts import Images, Part, Skipped, fingerprint, of_part
 from vggc.data.survey import Doubles, Survey, colour_axes, moments, survey
 from vggc.diagnostics import UserError
 from vggc.preprocessing import IMAGE_CHANNELS, Pixels, Preprocessing
@@ -60,7 +60,8 @@ def prepare(
     found, train_kept = survey(train, room, lambda done: on_progress(done, total))
     left = room - num_bytes(train_kept)
     also, val_kept = survey(val, left, lambda done: on_progress(len(train) + done, total))
-    skipped = (*images.skipped, *found.skipped(train), *also.skipped(val))
+    broken = *of_part(found.skipped(train), "train"), *of_part(also.skipped(val), "val")
+    skipped = (*images.skipped, *broken)
     train, val = usable(train, found, train_kept), usable(val, also, val_kept)
     check_classes(images.classes, train, "train on", skipped)
     check_classes(images.classes, val, "measure accuracy on", skipped)
@@ -120,7 +121,8 @@ def check_classes(
     missing = [name for name, count in zip(classes, counts, strict=True) if count == 0]
     if missing and (use == "train on" or len(framed) == 0):
         reason = "there is none"
-        if skipped:
-            first, count = skipped[0], len(skipped)
+        of_class = [each for each in skipped if each.name.startswith(f"{missing[0]}/")]
+        if mine := of_class or skipped:
+            first, count = mine[0], len(mine)
             reason = f"{count} left out, the first of them {first.name}: {first.reason}"
         raise UserError(mistakes.NoReadableImages(None, missing[0], use, reason))
