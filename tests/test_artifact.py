@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import compile_tiny, program
+from training_data import write_images
 
 from vggc.backends.torch import reference
 from vggc.cli import cli
@@ -62,6 +63,21 @@ def test_verify_compares_with_float64_on_noise_and_photographs(tiny_artifact: Ma
     assert [result.input for result in results] == ["random", "china.jpg", "flower.jpg"]
     assert all(result.passed and result.first_departure is None for result in results)
     assert all(0 < result.error < TOLERANCE for result in results)
+
+
+def test_images_that_cannot_be_used_do_not_end_verify(tiny_artifact: Make, tmp_path: Path) -> None:
+    """They are named, counted, and others take their place."""
+    write_images(tmp_path / "photos", ("cat", "dog"), 3)
+    (tmp_path / "photos/cat/._0.png").write_bytes(b"?")
+    (tmp_path / "photos/cat/0.png").write_bytes(b"?")
+    arguments = ["verify", str(tiny_artifact()), "--data", str(tmp_path / "photos")]
+    shown = CliRunner().invoke(cli, [*arguments, "--images", "5"])
+    assert shown.exit_code == 0, shown.output
+    assert "  skipped cat/0.png: not an image\n1 left out.\n" in shown.stderr
+    assert shown.stdout.startswith("5 images: ok")
+    told = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).stdout)
+    (result,) = told["inputs"]
+    assert (result["images"], [each["name"] for each in result["skipped"]]) == (5, ["cat/0.png"])
 
 
 def test_a_net_that_takes_no_images_is_verified_on_noise(tmp_path: Path) -> None:

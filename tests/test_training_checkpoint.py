@@ -25,7 +25,7 @@ from PIL import Image
 from training_data import RECIPE, found
 from training_data import task as task_of
 
-from vggc.data.parts import Part
+from vggc.data.parts import Part, Skipped
 from vggc.data.prepare import prepare
 from vggc.data.stores import Arrays
 from vggc.diagnostics import UserError
@@ -72,6 +72,21 @@ def train(
     learner = fresh(whole)
     run = begin(whole, None, folder, NOW)
     return proceed(run, learner, whole, Progress(), on_event, keeping)
+
+
+def test_the_names_of_images_that_are_left_out_are_kept(tmp_path: Path) -> None:
+    """From the start, and where a run from before there was such a table goes on."""
+    whole = task(RECIPE)
+    lost = Skipped("a/0.png", "not an image", "train")
+    whole = replace(whole, data=replace(whole.data, skipped=(lost,)))
+    run = begin(whole, None, tmp_path / "run", NOW)
+    table = "part,name,reason\ntrain,a/0.png,not an image\n"
+    assert run.skipped_path.read_text() == table
+    run.skipped_path.unlink()
+    resume(run, whole)
+    assert run.skipped_path.read_text() == table
+    other = begin(task(RECIPE), None, tmp_path / "other", NOW)
+    assert not other.skipped_path.exists()
 
 
 def go_on(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -66,6 +67,9 @@ def test_a_folder_of_images_is_trained_on(folder: Path) -> None:
     assert result["images_per_second"] > 0
     assert "skipped red/broken.jpg: not an image" in done.stderr
     assert "\n1 left out.\n" in done.stderr
+    assert "run/skipped.csv names the images that were left out" in done.stderr
+    table = (folder / "run/skipped.csv").read_text()
+    assert re.fullmatch("part,name,reason\n(train|val),red/broken.jpg,not an image\n", table)
     assert "epoch 3/3" in done.stderr
     assert "\x1b" not in done.stderr
 

@@ -15,6 +15,7 @@ import click
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
+from vggc.cli.skipped import told
 from vggc.diagnostics import CheckFailed, in_line, render
 from vggc.memory import keep_memory
 from vggc.train import Plan, Training, Wishes, again, anew
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
     from vggc.data.prepare import Data
     from vggc.training.session import Keeping
 
-SKIPPED_SHOWN = 20
-"""Broken images that are named one by one; the others are only counted."""
-
 INTERRUPTED = 130
 """The exit code that shells give a program that Ctrl-C ended."""
 
@@ -50,8 +48,9 @@ INTERRUPTED = 130
 @click.option(
     "--data",
     metavar="PLACE",
-    help="Folder of class folders, or with such in train/ and val/; CIFAR's binary files; shards, "
-    "as a folder or a pattern: s3://photos/train-{0000..0146}.tar  [default: scanned digits]",
+    help="Folder of class folders, or with such in train/ and val/ (or what parts are usually "
+    "called); CIFAR's binary files; shards, as a folder or a pattern: "
+    "s3://photos/train-{0000..0146}.tar  [default: scanned digits]",
 )
 @click.option(
     "--val",
@@ -199,16 +198,14 @@ def announce(plan: Plan, speak: Speak) -> None:
 
 
 def read(plan: Plan, speak: Speak) -> Data:
-    """Reads and checks all images, and says which were left out."""
+    """Reads and checks all images, and says what is used of a place and what was left out."""
+    for note in plan.images.notes:
+        speak(in_line(note))
     with bar(plan.world.is_first) as progress:
         row = progress.add_task("reading images", total=None, detail="")
         data = plan.read(lambda done, total: progress.update(row, completed=done, total=total))
-    for skipped in data.skipped[:SKIPPED_SHOWN]:
-        speak(f"  skipped {in_line(skipped.name)}: {in_line(skipped.reason)}")
-    if len(data.skipped) > SKIPPED_SHOWN:
-        speak(f"  … and {len(data.skipped) - SKIPPED_SHOWN} more")
-    if data.skipped:
-        speak(f"{len(data.skipped):,} left out.")
+    for line in told(data.skipped):
+        speak(line)
     speak(
         f"{len(data.train):,} images to train on, {len(data.val):,} held out, "
         f"{len(data.classes)} classes."
@@ -237,6 +234,8 @@ def watch(
         f"Training {task.net} on {machine.device} in {machine.precision}{processes} into "
         f"{run.folder}/; Ctrl-C saves and stops."
     )
+    if task.data.skipped:
+        speak(f"{run.skipped_path} names the images that were left out, and why.")
     if machine.device == "cpu":
         keep_memory()
     with ExitStack() as stack:

@@ -120,7 +120,7 @@ class UnknownPeer(Diagnostic):
 
 
 class NoImages(Diagnostic):
-    title = "there are no images in {path}"
+    title = "there are no images in {path} to use"
     label = "{reason}"
     help = "give a folder of images like those that the net will see, such as .jpg or .png files"
     path: str

@@ -4,6 +4,7 @@ net.vgg               the net and the recipe as trained
 run.json              a `Record`
 metrics.csv           one row an epoch
 curves.png            the same as a picture
+skipped.csv           the images that were left out, if some were, with their part and why
 weights.safetensors   the last weights, by the graph's names
 checkpoint/           only while there is something to go on with
 """
@@ -121,6 +122,10 @@ class Run:
         if (input_, output) != (self.record.input, (len(self.record.classes),)):
             reason = "net.vgg is not the net that run.json describes"
             raise UserError(mistakes.NotARun(None, str(self.folder), reason))
+
+    @property
+    def skipped_path(self) -> Path:
+        return self.folder / "skipped.csv"
 
     @property
     def checkpoint_path(self) -> Path:

@@ -66,6 +66,7 @@ from vggc.training.run import (
     write_run,
     write_text,
 )
+from vggc.training.skipped import write_skipped
 
 SAVE_SECONDS = 600.0
 """A long epoch is saved whenever this much time has passed."""
@@ -150,6 +151,7 @@ def begin(task: Task, first: Snapshot | None, out: Path | None, now: datetime) -
         begun = Run(part, run.record)
         write_text(begun.net_path, task.net_text)
         write_run(part, run.record)
+        write_skipped(begun.skipped_path, task.data.skipped)
         if first:
             mark = task.data.fingerprints.whole
             write_checkpoint(begun.checkpoint_path, first, mark, task.fingerprint)
@@ -276,6 +278,8 @@ def resume(run: Run, task: Task) -> tuple[Learner, Progress]:
     """
     learner = fresh(task)
     taken = taken_up(run, learner, task) if task.world.is_first else None
+    if task.world.is_first:
+        write_skipped(run.skipped_path, task.data.skipped)
     state = shared(taken, learner, task.world)
     if state is None:
         return learner, Progress()
