@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
+from vggc import signals
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
+from vggc.data.mistakes import WorkerEnded
 from vggc.diagnostics import CheckFailed, in_line, render
 from vggc.memory import keep_memory
 from vggc.train import Plan, Training, Wishes, again, anew
@@ -40,9 +42,6 @@ if TYPE_CHECKING:
 
 SKIPPED_SHOWN = 20
 """Broken images that are named one by one; the others are only counted."""
-
-INTERRUPTED = 130
-"""The exit code that shells give a program that Ctrl-C ended."""
 
 
 @click.command("train")
@@ -165,7 +164,7 @@ def command(
         case Finished():
             pass
         case Interrupted():
-            raise click.exceptions.Exit(INTERRUPTED)
+            raise click.exceptions.Exit(signals.exit_code())
         case Stopped(_, reason):
             raise CheckFailed(render(reason).removeprefix("error: "))
 
@@ -346,6 +345,8 @@ def report(training: Training, outcome: Outcome, as_json: bool) -> None:
         case Finished():
             console.status(f"Next: vggc report {run.folder}, vggc compile {run.folder}")
         case Interrupted():
+            console.status(f"Saved. Go on with: vggc train --resume {run.folder}")
+        case Stopped(_, WorkerEnded()):
             console.status(f"Saved. Go on with: vggc train --resume {run.folder}")
         case Stopped():
             console.status(f"What was saved after {len(epochs)} epochs is kept in {run.folder}.")
