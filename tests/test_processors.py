@@ -27,9 +27,7 @@ def tree(root: Path, files: dict[str, str]) -> Path:
 
 NESTED = {"proc/self/cgroup": "0::/system.slice/job.scope\n"}
 DOCKER = {"proc/self/cgroup": "0::/\n"}
-OLD = {
-    "proc/self/cgroup": "12:cpu,cpuacct:/docker/1a2b\n6:memory:/docker/1a2b\n1:name=systemd:/\n0::/\n"
-}
+OLD = {"proc/self/cgroup": "12:cpu,cpuacct:/docker/1a2b\n6:memory:/docker/1a2b\n1:name=a:/\n0::/\n"}
 
 
 @pytest.mark.parametrize(

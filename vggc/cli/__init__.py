@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from importlib import import_module
 
@@ -12,6 +13,7 @@ from vggc import __version__, signals
 from vggc.cli.arguments import refuse_empty
 from vggc.cli.systems import refuse_command, refuse_system
 from vggc.diagnostics import CheckFailed, UserError
+from vggc.paths import exists
 
 INSTALLED_WITH_VGGC = ("torch", "tvm", "onnx", "sklearn", "matplotlib", "PIL", "safetensors")
 GONE = 141
@@ -132,6 +134,8 @@ def of_surroundings(error: Exception) -> str | None:
     match error:
         case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] in INSTALLED_WITH_VGGC:
             return f"this command needs the package {name}, which is not installed"
+        case FileNotFoundError() if not error.filename and not exists(os.curdir):
+            return "the folder that you are in has been removed"
         case OSError(strerror=str(reason)):
             return f"{error.filename}: {reason}" if error.filename else reason
         case MemoryError():

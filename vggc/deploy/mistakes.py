@@ -65,6 +65,14 @@ class NoLinker(Diagnostic):
     package: str
 
 
+class NotLinked(Diagnostic):
+    title = "{linker} does not link the library"
+    label = "{reason}"
+    help = "the variable CXX names another C++ compiler; nothing was written"
+    linker: str
+    reason: str
+
+
 class NoDeviceCode(Diagnostic):
     title = "no machine code could be made for the GPUs asked for"
     label = "{reason}"
