@@ -7,11 +7,14 @@ import os
 import sys
 from importlib import import_module
 
+from vggc.cli.systems import refuse_command, refuse_system
+
+refuse_system()  # before anything is imported that such a system lacks
+
 import click
 
 from vggc import __version__, signals
 from vggc.cli.arguments import refuse_empty
-from vggc.cli.systems import refuse_command, refuse_system
 from vggc.diagnostics import CheckFailed, UserError
 from vggc.paths import exists
 
@@ -95,7 +98,6 @@ def ended_with() -> int:
     from vggc.processors import limit_threads
 
     try:
-        refuse_system()
         limit_threads()
         return cli(standalone_mode=False) or 0
     except UserError as error:
@@ -138,9 +140,11 @@ def of_surroundings(error: Exception) -> str | None:
             return "the folder that you are in has been removed"
         case OSError(strerror=str(reason)):
             return f"{error.filename}: {reason}" if error.filename else reason
+        case RuntimeError() if "Symlink loop" in str(error):  # before Python 3.13
+            return str(error)
         case MemoryError():
             return "this machine has too little memory for that"
-        case RuntimeError() if "DefaultCPUAllocator" in str(error):
+        case RuntimeError() if "DefaultCPUAllocator" in str(error):  # PyTorch's
             return "this machine has too little memory for that"
         case _:
             return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
-from vggc.diagnostics import Diagnostic, UserError
+from vggc.diagnostics import Diagnostic, UserError, render
 
 EVERYTHING, LANGUAGE = ("linux",), ("darwin",)
 """What Python calls the systems with all commands, and those with the commands of the language."""
@@ -22,10 +23,16 @@ class OtherSystem(Diagnostic):
 
 
 def refuse_system() -> None:
-    """Raises: UserError on systems that no command runs on."""
+    """Ends the process with a message on systems that no command runs on."""
     if sys.platform not in (*EVERYTHING, *LANGUAGE):
         hint = "on Windows, Windows Subsystem for Linux has one" * (sys.platform == "win32")
-        raise UserError(OtherSystem(None, "vggc", named(), hint))
+        leave(OtherSystem(None, "vggc", named(), hint))
+
+
+def leave(problem: Diagnostic) -> NoReturn:
+    if sys.stderr is not None:
+        sys.stderr.write(f"{render(problem)}\n")
+    sys.exit(2)
 
 
 def refuse_command(name: str) -> None:
