@@ -68,7 +68,7 @@ class NoLinker(Diagnostic):
 class NotLinked(Diagnostic):
     title = "{linker} does not link the library"
     label = "{reason}"
-    help = "the variable CXX names another C++ compiler; nothing was written"
+    help = "nothing was written; the variable CXX can name another C++ compiler"
     linker: str
     reason: str
 
