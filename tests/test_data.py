@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from training_data import RECIPE, found, part, picture, task, write_images
 
-from vggc.data import loader, mistakes
+from vggc.data import mistakes, workers
 from vggc.data.find import digits, find_images
 from vggc.data.loader import Batch, TrainBatches, ValBatches, load
 from vggc.data.order import Order, Share, part_of
@@ -225,13 +225,13 @@ def test_a_batch_depends_on_seed_and_step_only() -> None:
     assert not torch.equal(late.images, images(recipe, seed=4)[6].images)
 
 
-def everything(data: Data, workers: int) -> list[Batch]:
+def everything(data: Data, count: int) -> list[Batch]:
     """Three steps of a training and the held-out images."""
     training = TrainBatches(data.train, Order(15, 4, seed=0), Share())
     held_out = ValBatches(data.val, 4)
     return [
-        *load(training, range(1, 4), workers),
-        *load(held_out, range(len(held_out)), workers),
+        *load(training, range(1, 4), count),
+        *load(held_out, range(len(held_out)), count),
     ]
 
 
@@ -248,18 +248,18 @@ class Stuck(Dataset[int]):
 def test_workers_that_a_read_holds_up_are_ended_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loader, "GRACE", 0.2)
+    monkeypatch.setattr(workers, "GRACE", 0.2)
     before, start = {*active_children()}, time.monotonic()
     with closing(load(Stuck(), range(9), 2)) as batches:
         assert next(batches) != os.getpid()
-        workers = {*active_children()} - before
-        assert len(workers) == 2
-    assert not any(worker.is_alive() for worker in workers)
+        crew = {*active_children()} - before
+        assert len(crew) == 2
+    assert not crew & {*active_children()}
     assert time.monotonic() - start < 4
 
 
 def test_an_error_outlives_the_workers_that_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "GRACE", 0.2)
+    monkeypatch.setattr(workers, "GRACE", 0.2)
     with pytest.raises(KeyError), closing(load(Stuck(), range(9), 2)) as batches:
         raise KeyError(next(batches))
 

@@ -630,7 +630,6 @@ def test_two_processes_count_what_one_counts(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_a_net_of_the_paper_gives_the_same_errors_however_it_is_batched(tmp_path: Path) -> None:
     text = format_net(from_zoo("vgg11(width=0.0625, classes=6)").net)
     random = np.random.default_rng(0)

@@ -37,6 +37,10 @@ def samples() -> list[Diagnostic]:
         data_mistakes.NoPartToTest(None, "photos", "train/ is there to train on", "photos/train"),
         data_mistakes.ClassesDiffer(None, "photos", "val/", "fox", "cat, dog"),
         data_mistakes.HeldOutToo(None, "photos"),
+        data_mistakes.WorkerEnded(
+            None, "SIGKILL killed it", "the system does so when memory runs out"
+        ),
+        data_mistakes.NoWorker(None, "Resource temporarily unavailable"),
         data_mistakes.NoReadableImages(None, "cat", "train on", "there is none"),
         data_mistakes.NothingHeldOut(None, "photos"),
         mistakes.ValWithoutData(None),

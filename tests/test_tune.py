@@ -30,7 +30,6 @@ from vggc.cli import cli
 from vggc.deploy.artifact import open_artifact
 from vggc.deploy.build import linker, planned
 from vggc.deploy.error_budget import share_of_error
-from vggc.deploy.processor import num_cores
 from vggc.deploy.targets import resolve
 from vggc.deploy.tuning import database as databases
 from vggc.deploy.tuning import measure, remote, revision, space, tuner
@@ -66,6 +65,7 @@ from vggc.driver import load
 from vggc.ir.ops import RELU
 from vggc.kernels import cpu
 from vggc.kernels.workloads import Choice, Conv, Dense, Map, Workload
+from vggc.processors import num_cores
 
 CONV = Conv(Map(1, 9, 9, 8, 1), Map(1, 9, 9, 16), (3, 3), (1, 1), (1, 1), None)
 BF16 = Conv(

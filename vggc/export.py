@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vggc.diagnostics import Diagnostic, UserError
 from vggc.files import refuse_taken, replacing
+from vggc.paths import is_folder
 from vggc.subject import Subject
 from vggc.weights import save, torchvision_names
 
@@ -38,7 +39,7 @@ class TargetFolderMissing(Diagnostic):
 def check_target(path: Path) -> None:
     """Raises: UserError where a file cannot be written without taking another's place."""
     refuse_taken(path)
-    if not path.parent.is_dir():
+    if not is_folder(path.parent):
         raise UserError(TargetFolderMissing(None, str(path.parent), path.name))
 
 

@@ -15,6 +15,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from vggc.diagnostics import Diagnostic, UserError
+from vggc.paths import exists, is_folder
 
 
 class CannotWrite(Diagnostic):
@@ -55,9 +56,9 @@ def refuse_full(folder: Path) -> None:
 
 def refuse_unwritable(folder: Path) -> None:
     """Raises: UserError where a folder cannot be made or written to, as far as that shows."""
-    near = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    near = next(path for path in (folder, *folder.absolute().parents) if exists(path))
     reason = None
-    if not near.is_dir():
+    if not is_folder(near):
         reason = f"{near} is no folder"
     elif not os.access(near, os.W_OK | os.X_OK):
         reason = f"the folder {near} may not be written to"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vggc.files import replacing
+from vggc.paths import exists, is_file
 
 MAX_BYTES = 64 * 2**20
 """The largest JSON file that is read: an ImageNet run's takes well under 1 MiB."""
@@ -131,7 +132,7 @@ def read_json(path: Path) -> Any:
     Raises:
         MalformedError: there is no such file, it is too large, or not JSON.
     """
-    if path.exists() and not path.is_file():
+    if exists(path) and not is_file(path):
         raise MalformedError(f"{path.name} is not a file")
     try:
         with path.open("rb") as file:

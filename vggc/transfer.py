@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vggc.diagnostics import UserError
 from vggc.ir.graph import Graph
+from vggc.paths import is_folder
 from vggc.recipe.layer_names import selected, with_weights
 from vggc.recipe.train import InitFrom
 from vggc.source import Span
@@ -58,7 +59,7 @@ def weights_path(net: str, source: Path | None, span: Span | None) -> Path:
         if run is None:
             raise UserError(mistakes.NoTrainedNet(span, net, str(RUNS)))
         return run.weights_path
-    if not source.is_dir():
+    if not is_folder(source):
         return source
     run = Run.load(source)
     if run.record.net != net:

@@ -169,12 +169,19 @@ def stored_tensors(path: Path) -> dict[str, NDArray[Any]]:
 def save(
     path: Path, weights: Mapping[str, NDArray[Any]], metadata: dict[str, str] | None = None
 ) -> None:
-    """Writes a safetensors file, whole or not at all."""
+    """Writes a safetensors file, whole or not at all.
+
+    Raises: UserError when it cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     with replacing(path) as temporary:
         arrays = {name: np.ascontiguousarray(tensor) for name, tensor in weights.items()}
-        save_file(arrays, temporary, metadata=metadata)
+        try:
+            save_file(arrays, temporary, metadata=metadata)
+        except SafetensorError as fault:  # a full disk, say, and nothing of ours
+            raise OSError(str(fault)) from None
 
 
 def seeded(graph: Graph, seed: int) -> Weights:

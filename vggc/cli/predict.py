@@ -17,6 +17,7 @@ from vggc.diagnostics import CheckFailed, UserError
 from vggc.evaluate import Wishes, plan, predict
 from vggc.evaluation import mistakes
 from vggc.ir.ops import Softmax
+from vggc.paths import absence, exists, is_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +56,7 @@ def command(model: Path, images: tuple[Path, ...], top: int, as_json: bool, **wi
     Exit 2 where an image cannot be read; the others are told all the same.
     """
     refuse_missing(images)
-    if (model / "manifest.json").exists() and not (model / "run.json").exists():
+    if exists(model / "manifest.json") and not exists(model / "run.json"):
         told = by_artifact(model, images, wishes)
     else:
         told = by_run(model, images, Wishes(**wishes))
@@ -86,10 +87,10 @@ class Told:
 
 def refuse_missing(images: tuple[Path, ...]) -> None:
     """Raises: UserError with every image that is no file, before anything is computed."""
-    gone = [path for path in images if not path.is_file()]
+    gone = [path for path in images if not is_file(path)]
     if gone:
         hint = "images are given one by one, behind the run"
-        reasons = ["it is no file" if path.exists() else "there is no such file" for path in gone]
+        reasons = map(absence, gone)
         pairs = zip(gone, reasons, strict=True)
         raise UserError(
             *(mistakes.UnreadableImage(None, str(path), reason, hint) for path, reason in pairs)

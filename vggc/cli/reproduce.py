@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import click
 from click.core import ParameterSource
 
+from vggc import signals
 from vggc.cli import console
 from vggc.cli.sheet import Sheet
 from vggc.diagnostics import UserError, did_you_mean
@@ -35,8 +36,6 @@ from vggc.reproduce.tables import (
 if TYPE_CHECKING:
     from vggc.training.parallel import World
     from vggc.training.progress import Outcome
-
-INTERRUPTED = 130
 
 
 @click.command("reproduce")
@@ -97,7 +96,7 @@ def command(
     if dry_run:
         listed(opened(folder, record), lines)
     elif not make(table, lines, folder, record, Means(*places, device, precision), as_json):
-        raise click.exceptions.Exit(INTERRUPTED)
+        raise click.exceptions.Exit(signals.exit_code())
 
 
 @dataclass(frozen=True)

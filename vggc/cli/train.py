@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
+from vggc import signals
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
+<<<<<<< HEAD
 from vggc.cli.skipped import told
+=======
+from vggc.data.mistakes import WorkerEnded
+>>>>>>> system
 from vggc.diagnostics import CheckFailed, in_line, render
 from vggc.memory import keep_memory
 from vggc.train import Plan, Training, Wishes, again, anew
@@ -39,8 +44,13 @@ if TYPE_CHECKING:
     from vggc.data.prepare import Data
     from vggc.training.session import Keeping
 
+<<<<<<< HEAD
 INTERRUPTED = 130
 """The exit code that shells give a program that Ctrl-C ended."""
+=======
+SKIPPED_SHOWN = 20
+"""Broken images that are named one by one; the others are only counted."""
+>>>>>>> system
 
 
 @click.command("train")
@@ -164,7 +174,7 @@ def command(
         case Finished():
             pass
         case Interrupted():
-            raise click.exceptions.Exit(INTERRUPTED)
+            raise click.exceptions.Exit(signals.exit_code())
         case Stopped(_, reason):
             raise CheckFailed(render(reason).removeprefix("error: "))
 
@@ -345,6 +355,8 @@ def report(training: Training, outcome: Outcome, as_json: bool) -> None:
         case Finished():
             console.status(f"Next: vggc report {run.folder}, vggc compile {run.folder}")
         case Interrupted():
+            console.status(f"Saved. Go on with: vggc train --resume {run.folder}")
+        case Stopped(_, WorkerEnded()):
             console.status(f"Saved. Go on with: vggc train --resume {run.folder}")
         case Stopped():
             console.status(f"What was saved after {len(epochs)} epochs is kept in {run.folder}.")

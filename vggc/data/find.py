@@ -89,7 +89,7 @@ def images_in(place: str, seed: int) -> Images:
 
 def both(data: str, val: str) -> Images:
     """The images in one place, and those to hold out in another."""
-    if data == val or (Path(data).exists() and Path(data).resolve() == Path(val).resolve()):
+    if data == val or (os.path.exists(data) and os.path.realpath(data) == os.path.realpath(val)):
         raise UserError(mistakes.HeldOutToo(None, data))
     train = whole(data)
     return joined(data, train, whole(val, train.classes), val, val)

@@ -309,3 +309,20 @@ class BadClassList(Diagnostic):
 
     path: str
     reason: str
+
+
+class WorkerEnded(Diagnostic):
+    title = "a process that reads images has ended: {how}"
+    label = "{reason}"
+    help = "fewer of them take less memory (`--workers 1`), and so do smaller batches (`--batch`)"
+
+    how: str
+    reason: str
+
+
+class NoWorker(Diagnostic):
+    title = "the system starts no process to read images"
+    label = "{reason}"
+    help = "`--workers 0` reads them without other processes"
+
+    reason: str

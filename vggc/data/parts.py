@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import numpy as np
 from vggc.data.stores import Numbers, Picture, Store, digest_of
 from vggc.data.strings import CODEC, ERRORS
 from vggc.preprocessing import BrokenImageError
+from vggc.processors import num_processors
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def content_of(part: Part) -> str:
 
 def digests_of(part: Part) -> Iterator[bytes]:
     """The digest of each picture of a part."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(8, num_processors())) as threads:
         for start in range(0, len(part), CHUNK):
             found = part.fetch(np.arange(start, min(start + CHUNK, len(part))))
             yield from threads.map(digest_of, refuse_lost(found))

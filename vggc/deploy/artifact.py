@@ -19,6 +19,7 @@ from vggc.diagnostics import UserError
 from vggc.files import sha256
 from vggc.ir.graph import Graph, HeadKind
 from vggc.layers.elaborate import elaborate
+from vggc.paths import absence, exists, is_file, is_folder
 from vggc.preprocessing import Preprocessing
 from vggc.records import MalformedError, from_json, read_json, to_json
 from vggc.syntax.parse import parse, read_source
@@ -161,10 +162,9 @@ def read_manifest(folder: Path) -> Manifest:
     Raises: UserError when it is missing, malformed or of another version.
     """
     path = str(folder)
-    if not folder.is_dir():
-        reason = "it is a file, not a folder" if folder.exists() else "there is no such folder"
-        raise UserError(mistakes.NoArtifact(None, path, reason))
-    if not (folder / MANIFEST).exists():
+    if not is_folder(folder):
+        raise UserError(mistakes.NoArtifact(None, path, absence(folder, "folder")))
+    if not exists(folder / MANIFEST):
         raise UserError(mistakes.NoArtifact(None, path, f"it has no {MANIFEST}"))
     try:
         value = read_json(folder / MANIFEST)
@@ -213,7 +213,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     """Raises: UserError naming the first file that is missing, cut off or changed."""
     for name, expected in manifest.files.items():
         file = folder / name
-        if not file.is_file():
+        if not is_file(file):
             raise UserError(mistakes.FileGone(None, str(folder), name))
         size = file.stat().st_size
         if size != expected.bytes:

@@ -17,12 +17,12 @@ from vggc.deploy import peers
 from vggc.deploy.artifact import Manifest, graph_in
 from vggc.deploy.calibrate import NUM_IMAGES, Chosen, choose_images, read_images
 from vggc.deploy.peers import PEERS, Array, Engine, Setup, check_installed
-from vggc.deploy.processor import num_cores
 from vggc.deploy.runtime import Session
 from vggc.deploy.verify import original_weights, relative_error
 from vggc.diagnostics import CheckFailed, UserError
 from vggc.ir.ops import Softmax
 from vggc.passes.fold import fold
+from vggc.processors import num_cores
 
 WARM_UP = 3
 REST_SECONDS = 0.02

@@ -34,6 +34,7 @@ from vggc.deploy.artifact import (
 )
 from vggc.deploy.calibrate import calibrate, read_images
 from vggc.deploy.error_budget import MAX_ERROR, allotment
+from vggc.deploy.link import LinkError, export_library
 from vggc.deploy.quantize import Range, Tensors, digest, lowered_weights
 from vggc.deploy.targets import tvm_target
 from vggc.diagnostics import UserError
@@ -204,20 +205,27 @@ def compile_for(module: tvm.IRModule, target: Target) -> Any:
 def _export(module: tvm.IRModule, target: Target, path: Path) -> None:
     """Compiles a lowered net and writes its library."""
     compiler = linker(target)
-    match target.kind:
-        case "cpu":
-            compile_for(module, target).export_library(str(path), cc=compiler)
-        case "cuda":
-            from vggc.deploy.device_code import CompilerError, NoCompilerError, compile_device
+    try:
+        match target.kind:
+            case "cpu":
+                export_library(compile_for(module, target).mod, path, compiler)
+            case "cuda":
+                _export_device(module, target, path, compiler)
+    except LinkError as error:
+        raise UserError(mistakes.NotLinked(None, compiler, str(error))) from None
 
-            try:
-                compile_device(module, target.archs).export(path, compiler)
-            except NoCompilerError as error:
-                hint = "`pip install 'vggc[cuda]'` brings NVIDIA's compiler; no GPU is needed"
-                raise UserError(mistakes.NoDeviceCode(None, str(error), hint)) from None
-            except CompilerError as error:
-                hint = "name other architectures with `--arch`, such as sm_80,sm_90"
-                raise UserError(mistakes.NoDeviceCode(None, str(error), hint)) from None
+
+def _export_device(module: tvm.IRModule, target: Target, path: Path, compiler: str) -> None:
+    from vggc.deploy.device_code import CompilerError, NoCompilerError, compile_device
+
+    try:
+        compile_device(module, target.archs).export(path, compiler)
+    except NoCompilerError as error:
+        hint = "`pip install 'vggc[cuda]'` brings NVIDIA's compiler; no GPU is needed"
+        raise UserError(mistakes.NoDeviceCode(None, str(error), hint)) from None
+    except CompilerError as error:
+        hint = "name other architectures with `--arch`, such as sm_80,sm_90"
+        raise UserError(mistakes.NoDeviceCode(None, str(error), hint)) from None
 
 
 def linker(target: Target) -> str:

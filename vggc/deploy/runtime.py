@@ -21,8 +21,9 @@ from vggc.deploy import mistakes
 from vggc.deploy.affinity import apart
 from vggc.deploy.artifact import LIBRARY, WEIGHTS, Manifest, Target, open_artifact
 from vggc.deploy.pages import read_in_place
-from vggc.deploy.processor import instructions, num_cores, plain
+from vggc.deploy.processor import instructions, plain
 from vggc.diagnostics import UserError
+from vggc.processors import num_cores
 from vggc.records import MalformedError
 from vggc.tvm_alone import VirtualMachine, tvm
 

@@ -29,6 +29,7 @@ from vggc.ir.ops import Softmax
 from vggc.kernels.bfloat16 import from_bfloat16
 from vggc.kernels.workloads import Convert, Map
 from vggc.passes.fold import fold
+from vggc.paths import is_file
 from vggc.preprocessing import IMAGE_CHANNELS, Preprocessing
 from vggc.weights import Weights, load, read_tensors, seeded
 
@@ -197,8 +198,8 @@ def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[We
         trained, origin = seeded(graph, int(seed[1])), manifest.weights_from
     else:
         path = given or Path(manifest.weights_from)
-        path = path / "weights.safetensors" if (path / "run.json").is_file() else path
-        if given is None and not path.is_file():
+        path = path / "weights.safetensors" if is_file(path / "run.json") else path
+        if given is None and not is_file(path):
             raise refuse(f"{path}, which it was compiled from, is not there")
         trained, origin = load(path, graph), str(path)
     weights = fold(graph).weights(trained)

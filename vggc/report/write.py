@@ -8,6 +8,7 @@ from pathlib import Path
 from vggc.diagnostics import UserError
 from vggc.export import TargetFolderMissing
 from vggc.files import Taken, replacing
+from vggc.paths import is_file, is_folder
 from vggc.report.page import mark_of
 from vggc.training.run import Run
 
@@ -19,7 +20,7 @@ def refuse_others(path: Path, run: Run) -> None:
     """Raises: UserError where something is at `path`, unless that is a report of this run; or
     where there is no folder for it.
     """
-    if not path.parent.is_dir():
+    if not is_folder(path.parent):
         raise UserError(TargetFolderMissing(None, str(path.parent), path.name))
     if os.path.lexists(path) and not is_report(path, run):
         raise UserError(Taken(None, str(path)))
@@ -27,7 +28,7 @@ def refuse_others(path: Path, run: Run) -> None:
 
 def is_report(path: Path, run: Run) -> bool:
     """Whether a file is a report of this run."""
-    if not path.is_file():
+    if not is_file(path):
         return False
     try:
         with path.open("rb") as file:

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 import vggc
+from vggc import signals
 from vggc.data.order import Order
 from vggc.data.prepare import Data
 from vggc.data.remote import absolute
@@ -202,7 +203,7 @@ def proceed(
 ) -> Outcome:
     """Trains on from `progress`, and leaves in the run's folder what came of it.
 
-    Ctrl-C and SIGTERM let the step finish and save; a second one ends at once. Of several
+    Ctrl-C, SIGTERM and SIGHUP let the step finish and save; a second one ends at once. Of several
     processes the first writes.
 
     Raises:
@@ -360,9 +361,7 @@ def conclude(run: Run, outcome: Outcome) -> None:
 
 
 class Interrupts(AbstractContextManager["Interrupts"]):
-    """Within it, the first SIGINT or SIGTERM is noted only; the next one acts as ever."""
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    """Within it, the first signal that asks to end is noted only; the next one acts as ever."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -372,11 +371,15 @@ class Interrupts(AbstractContextManager["Interrupts"]):
         return self.received is not None
 
     def __enter__(self) -> Interrupts:
-        self.before = {number: signal.signal(number, self.note) for number in self.SIGNALS}
+        for number in signals.ENDING:
+            if (was := signal.getsignal(number)) != signal.SIG_IGN:  # as `nohup` has it
+                self.before[number] = was
+                signal.signal(number, self.note)
         return self
 
     def note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
+        signals.note(number)
         self.restore()
 
     def restore(self) -> None:
