@@ -702,6 +702,24 @@ def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (Path("runs") / name).mkdir(parents=True)
 
 
+def test_two_runs_that_start_in_the_same_second_both_have_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole, others = task(), [Path("runs/tiny-20260102-030405")]
+
+    def place(out: Path | None, net: str, now: datetime) -> Path:
+        found = place_for(out, net, now)
+        while others:  # begun as soon as this one has found its place
+            monkeypatch.setattr(session, "place_for", place_for)
+            assert begin(whole, None, None, NOW).folder == others.pop()
+        return found
+
+    monkeypatch.setattr(session, "place_for", place)
+    assert begin(whole, None, None, NOW).folder == Path("runs/tiny-20260102-030405-2")
+    assert refused(lambda: begin(whole, None, Path("runs/tiny-20260102-030405"), NOW))[0] is Taken
+
+
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "x.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vggc.diagnostics import Diagnostic, UserError
-from vggc.files import refuse_taken, replacing
+from vggc.files import new_file, refuse_taken
 from vggc.subject import Subject
 from vggc.weights import save, torchvision_names
 
@@ -53,7 +53,8 @@ def export(subject: Subject, style: str, path: Path) -> None:
             names = torchvision_names(subject.program.graph)
             if not names and subject.weights:
                 raise UserError(NoTorchvisionNames(None, subject.program.net.name))
-            save(path, {names[ours]: tensor for ours, tensor in subject.weights.items()})
+            with new_file(path) as temporary:
+                save(temporary, {names[ours]: each for ours, each in subject.weights.items()})
         case _:
             raise AssertionError(style)
 
@@ -64,12 +65,12 @@ def _onnx(subject: Subject, path: Path) -> None:
     size = sum(tensor.nbytes for tensor in subject.weights.values())
     if size > MAX_ONNX_BYTES:
         raise UserError(TooLargeForOnnx(None, subject.program.net.name, size / 1e9))
-    with replacing(path) as temporary:
+    with new_file(path) as temporary:
         save_onnx(subject.program.graph, subject.weights, temporary)
 
 
 def _pt2(subject: Subject, path: Path) -> None:
     from vggc.backends.torch import save_program
 
-    with replacing(path) as temporary:
+    with new_file(path) as temporary:
         save_program(subject.program.graph, subject.weights, temporary)
