@@ -31,7 +31,8 @@ from vggc.driver import Program
 from vggc.records import MalformedError, from_json
 from vggc.subject import from_spec
 from vggc.syntax.format import format_net
-from vggc.weights import read_tensors, save, seeded
+from vggc.tensors import read_all
+from vggc.weights import save, seeded
 
 Make = Callable[..., Path]
 Noise = Callable[..., np.ndarray]
@@ -413,7 +414,7 @@ def test_weights_that_do_not_fit_their_library_are_refused(tiny_artifact: Make) 
 
     folder = tiny_artifact()
     path = folder / "weights.safetensors"
-    tensors = read_tensors(path)
+    tensors = read_all(path)
     save(path, {**tensors, "fc5.bias": np.zeros(3, np.float32)})
     manifest = json.loads((folder / "manifest.json").read_text())
     now = entry(path)
@@ -424,7 +425,7 @@ def test_weights_that_do_not_fit_their_library_are_refused(tiny_artifact: Make) 
 
 def test_a_manifest_that_no_writer_ever_ends_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "manifest.json")
-    assert "manifest.json is not a file" in refusal(tmp_path)
+    assert "manifest.json: it is a named pipe, not a file" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,13 @@ def anew(spec: str | None, wishes: Wishes) -> Plan:
         machine,
         world,
         seed,
-        taken_weights(recipe.init_from, fitted.graph, wishes.init_from, reading.span("init-from")),
+        taken_weights(
+            recipe.init_from,
+            fitted.graph,
+            other_graph(program, recipe),
+            wishes.init_from,
+            reading.span("init-from"),
+        ),
         run=None,
         out=wishes.out,
         departures=departures(program, fitted, recipe),
@@ -341,6 +347,18 @@ def fit_program(
     read_protocol(block_of(blocks, "test"), reading.value, fitted.graph)
     report(frozen_statistics(reading, fitted.graph))
     return fitted
+
+
+def other_graph(program: Program, recipe: Recipe) -> Graph | None:
+    """The graph of the net that `init-from` names; None where it is in no file that is known.
+
+    Raises:
+        UserError: the file of that net is not well formed.
+    """
+    if recipe.init_from is None:
+        return None
+    name = recipe.init_from.net
+    return program.graph if name == program.net.name else program.named(name)
 
 
 def departures(program: Program, fitted: Program, recipe: Recipe) -> Departures:

@@ -29,7 +29,8 @@ from vggc.kernels.bfloat16 import from_bfloat16
 from vggc.kernels.workloads import Convert, Map
 from vggc.passes.fold import fold
 from vggc.preprocessing import IMAGE_CHANNELS, Preprocessing
-from vggc.weights import Weights, load, read_tensors, seeded
+from vggc.tensors import read_all
+from vggc.weights import Weights, load, seeded
 
 NUM_IMAGES = 100
 """How many of the user's images are compared where they do not say."""
@@ -178,7 +179,7 @@ def original_weights(
     except UserError:
         if given is not None or manifest.precision != "float32":
             raise
-        own = read_tensors(folder / WEIGHTS)
+        own = read_all(folder / WEIGHTS)
         return Original(calls, unpack(calls, code.kernels, own), None)
 
 
