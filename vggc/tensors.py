@@ -9,6 +9,7 @@ Source: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,6 +87,11 @@ class TensorFile:
                 raise MalformedError("it ends in the middle of a tensor")
             done += count
         return room.view(DTYPES[stored.kind]).reshape(stored.shape)
+
+    def sha256(self) -> str:
+        """The hash of all bytes of the file, in hexadecimal."""
+        self.file.seek(0)
+        return hashlib.file_digest(self.file, "sha256").hexdigest()
 
     def floats(self, name: str) -> NDArray[np.float32]:
         """A tensor of floats as float32; what is too large for that becomes infinite.

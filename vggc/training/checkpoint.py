@@ -7,7 +7,6 @@ loss scale, and the progress they belong to; all randomness is a function of the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -210,7 +209,7 @@ def read_checkpoint(
         wanted = tensors_of(learner, fresh=state.progress.step > 0)
         tensors = read_tensors(path / TENSORS, state.sha256, wanted)
     except (MalformedError, OSError) as fault:
-        reason = getattr(fault, "strerror", None) or str(fault)
+        reason = f"{TENSORS}: {fault.strerror}" if isinstance(fault, OSError) else str(fault)
         older = checkpoints(path.parent)[1:]
         hint = (
             f"to go on from an older one, `{older[0].name}`, remove the folder `{path}`"
@@ -271,21 +270,21 @@ def read_tensors(path: Path, digest: str, wanted: dict[str, Tensor]) -> dict[str
     Raises:
         MalformedError, OSError: the file is not what it should be.
     """
-    found = {}
     with opened(path) as file:
         for name in sorted(file.tensors.keys() ^ wanted.keys()):
             raise MalformedError(f"{name} is {'unknown' if name in file.tensors else 'missing'}")
-        file.file.seek(0)
-        if hashlib.file_digest(file.file, "sha256").hexdigest() != digest:
-            raise MalformedError(f"{path.name} is damaged: its sha256 is not the one in {STATE}")
         for name, like in wanted.items():
             stored = file.tensors[name]
-            if stored.shape != like.shape or KINDS.get(stored.kind) != like.dtype:
-                raise MalformedError(f"{name} is {stored.kind} {list(stored.shape)}")
-            found[name] = torch.from_numpy(file.read(name))
-            if not found[name].isfinite().all():
-                raise MalformedError(f"{name} holds values that are not finite")
-    return found
+            kind = KINDS.get(stored.kind, stored.kind)
+            if (stored.shape, kind) != (like.shape, like.dtype):
+                raise MalformedError(f"{name} is {kind} {list(stored.shape)}")
+        if file.sha256() != digest:
+            raise MalformedError(f"{path.name} is damaged: its sha256 is not the one in {STATE}")
+        tensors = {name: torch.from_numpy(file.read(name)) for name in wanted}
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise MalformedError(f"{name} holds values that are not finite")
+    return tensors
 
 
 @torch.no_grad()
