@@ -212,6 +212,17 @@ def spelt(path: Path) -> Iterator[Path]:
         os.close(folder)
 
 
+def lasting(path: Path) -> Path:
+    """A path to a file that is text, as `spelt` has it, and leads there as long as this process
+    lives: a loader may take what has the path of a library for that library.
+    """
+    path = path.resolve()
+    if _is_text(path):
+        return path
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    return Path(f"/proc/{os.getpid()}/fd/{folder}", path.name)
+
+
 @contextmanager
 def _temporary_file(target: Path) -> Iterator[Path]:
     """An empty file beside another, removed at the end if it still lies there."""

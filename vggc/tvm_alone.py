@@ -39,4 +39,4 @@ with _hidden("torch"):
 # Ctrl-C in what TVM calls would come out of it as a RuntimeError without a word.
 tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)
 
-__all__ = ["VirtualMachine", "relax", "tvm"]
+__all__ = ["VirtualMachine", "relax", "tvm", "tvm_ffi"]

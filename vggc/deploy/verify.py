@@ -173,7 +173,7 @@ def original_weights(
 
     Raises: UserError where they are not there, or are others.
     """
-    calls, code = lowered_again(folder, graph, manifest)
+    calls, code = lowered_again(folder, manifest)
     try:
         return Original(calls, *_recovered(folder, manifest, given))
     except UserError:
