@@ -22,8 +22,9 @@ from vggc.backends.precision import in_format, scale_name
 from vggc.cli import cli
 from vggc.deploy import processor
 from vggc.deploy.artifact import Precision, read_manifest
-from vggc.deploy.build import FORMATS, Job, build_artifact
+from vggc.deploy.build import Job, build_artifact
 from vggc.deploy.calibrate import BINS, Histogram, calibrate, image_files, read_images, spread
+from vggc.deploy.calls import FORMATS
 from vggc.deploy.quantize import (
     LARGEST,
     Range,

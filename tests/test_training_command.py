@@ -225,6 +225,35 @@ def test_what_cannot_be_trained_with_yet_is_refused_before_it_begins(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_another_process_goes_on_with_is_left_alone(folder: Path) -> None:
+    """Also one that has just begun: it is held before its first checkpoint is written."""
+    arguments = ("--data", "images", "--epochs", "500", "--device", "cpu", "--out", "run")
+    command = [sys.executable, "-m", "vggc", "train", "tiny.vgg", *arguments]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as first:
+        assert first.stderr is not None
+        for line in first.stderr:
+            if line.startswith("Training tiny"):
+                break
+        second = vggc(folder, "--resume", "run")
+        first.send_signal(signal.SIGINT)
+        first.communicate()
+    assert second.returncode == 2
+    assert "error: the run in `run` is being trained by another process" in second.stderr
+    assert f"process {first.pid} on " in second.stderr
+    assert not (folder / "run" / "lock").exists()
+    assert first.returncode == 130
+
+
+def test_a_run_that_went_on_since_it_was_read_is_left_alone(folder: Path) -> None:
+    training = started(folder, TINY, out=folder / "run")
+    plan = again(None, folder / "run", Wishes(device="cpu"))
+    finish(training)
+    expected = pytest.raises(UserError, match="it has gone on since this command began")
+    with expected, plan.alone(training.run, print):
+        pass
+    assert not (folder / "run" / "lock").exists()
+
+
 DEEPER = """\
 net deeper
 input 3x8x8

@@ -28,7 +28,8 @@ from worker_tasks import behave
 
 from vggc.cli import cli
 from vggc.deploy.artifact import open_artifact
-from vggc.deploy.build import linker, planned
+from vggc.deploy.build import linker
+from vggc.deploy.calls import planned
 from vggc.deploy.error_budget import share_of_error
 from vggc.deploy.processor import num_cores
 from vggc.deploy.targets import resolve

@@ -17,7 +17,7 @@ from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
 from vggc.diagnostics import CheckFailed, in_line, render
 from vggc.memory import keep_memory
-from vggc.train import Plan, Training, Wishes, again, anew
+from vggc.train import Plan, Training, Wishes, again, anew, training
 from vggc.training.progress import (
     Epoch,
     EpochDone,
@@ -154,13 +154,13 @@ def command(
     speak = console.status if plan.world.is_first else silent
     with joined(plan.world, device_of(plan.machine, plan.world)):
         announce(plan, speak)
-        training = plan.start(read(plan, speak))
-        if plan.run:
-            done, steps = len(training.progress.epochs), training.progress.sums.steps
-            speak(f"Going on with {resume} after {done} epochs and {steps} steps.")
-        outcome = watch(training, Keeping(save_steps, keep), workers, speak, tensorboard)
+        with training(plan, lambda: read(plan, speak), speak) as ready:
+            if plan.run:
+                done, steps = len(ready.progress.epochs), ready.progress.sums.steps
+                speak(f"Going on with {resume} after {done} epochs and {steps} steps.")
+            outcome = watch(ready, Keeping(save_steps, keep), workers, speak, tensorboard)
     if plan.world.is_first:
-        report(training, outcome, as_json)
+        report(ready, outcome, as_json)
     match outcome:
         case Finished():
             pass

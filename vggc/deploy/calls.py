@@ -15,6 +15,7 @@ from vggc.deploy.artifact import MANIFEST, SPEC, Manifest, Precision, Target, gr
 from vggc.diagnostics import UserError
 from vggc.ir.graph import Graph
 from vggc.kernels.workloads import Format
+from vggc.passes.fold import fold
 
 FORMATS: dict[Precision, Format] = {"float32": "float32", "bf16": "bfloat16", "int8": "uint8"}
 
@@ -30,11 +31,20 @@ def calls_of(folder: Path, manifest: Manifest) -> Plan:
     Raises: UserError where the manifest tells of other weights, another order of them, or other
     calls.
     """
-    calls = planned(graph_in(folder), manifest.batch, manifest.target, manifest.precision)
+    graph = fold(graph_in(folder)).graph
+    calls = planned(graph, manifest.batch, manifest.target, manifest.precision)
     told = [(entry.layer, entry.step, entry.workload) for entry in manifest.kernels]
     made = [(step.layer, step.name, type(step.workload).__name__) for step in calls.steps]
-    if tuple(manifest.weights) != tuple(dict.fromkeys(calls.weights)) or told != made:
-        what = "kernels" if told != made else "weights, or another order of them,"
+    # The first weight of a step is packed, as its kernel wants it; the others are as they were.
+    plain = {name for step in calls.steps for name in step.weights[1:]} & graph.all_weights.keys()
+    what = None
+    if told != made:
+        what = "kernels"
+    elif tuple(manifest.weights) != tuple(dict.fromkeys(calls.weights)):
+        what = "weights, or another order of them,"
+    elif any(manifest.weights[name] != graph.all_weights[name].shape for name in plain):
+        what = "shapes of weights"
+    if what:
         reason = f"{MANIFEST} tells of other {what} than the net in {SPEC} has"
         raise UserError(mistakes.NoArtifact(None, str(folder), reason))
     return calls
