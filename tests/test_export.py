@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,19 @@ def test_a_net_that_branches_has_no_torchvision_names(branched: Subject, tmp_pat
     with pytest.raises(UserError, match="torchvision has no names for the weights of branched"):
         export(branched, "torchvision", path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("style", ["onnx", "pt2", "torchvision"])
+@pytest.mark.filterwarnings("ignore")  # torch's, of the end of a name
+def test_a_file_may_have_a_name_that_is_no_text(
+    subject: Subject, tmp_path: Path, style: str
+) -> None:
+    (folder := tmp_path / os.fsdecode(b"dossier\xe9")).mkdir()
+    for name in (b"net.pt2", b"caf\xe9.pt2"):
+        export(subject, style, folder / os.fsdecode(name))
+    sizes = [path.stat().st_size for path in folder.iterdir()]
+    assert len(sizes) == 2
+    assert min(sizes) > 1000
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

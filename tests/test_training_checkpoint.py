@@ -552,6 +552,16 @@ def test_a_resumed_run_is_running_again(interrupted: Path) -> None:
     assert Run.load(interrupted).record.state == "finished"
 
 
+def test_a_run_in_a_folder_whose_name_is_no_text_ends_and_goes_on_as_any(
+    whole: tuple[Path, Outcome], tmp_path: Path
+) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9") / "run"
+    assert isinstance(train(folder, on_event=interrupt_after(7)), Interrupted)
+    assert isinstance(go_on(folder), Finished)
+    assert weights_of(folder) == weights_of(whole[0])
+    assert Run.load(folder).has_weights
+
+
 def test_a_lost_checkpoint_is_no_reason_to_begin_again(interrupted: Path) -> None:
     shutil.rmtree(interrupted / "checkpoint")
     before = (interrupted / "weights.safetensors").read_bytes()

@@ -75,16 +75,16 @@ def test_a_holder_that_has_just_gone_leaves_no_lock_that_two_can_have(
     """The file may be removed after it was opened, and made anew by a third process."""
     from vggc.training import hold
 
-    real = hold._opened
-    opened: list[int] = []
+    real = hold.open_lock
+    opened: list[object] = []
 
-    def removed_meanwhile(path: Path) -> int:
+    def removed_meanwhile(path: Path) -> object:
         opened.append(real(path))
         if len(opened) == 1:
             path.unlink()
         return opened[-1]
 
-    monkeypatch.setattr(hold, "_opened", removed_meanwhile)
+    monkeypatch.setattr(hold, "open_lock", removed_meanwhile)
     with alone(tmp_path):
         assert len(opened) == 2
         assert (tmp_path / LOCK).read_text().startswith("process ")

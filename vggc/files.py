@@ -11,7 +11,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from io import BufferedReader
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
 
 from vggc.diagnostics import Diagnostic, UserError
@@ -111,6 +111,21 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def open_lock(path: Path) -> BufferedRandom:
+    """A file to be locked, made where there is none.
+
+    Raises: OSError where there is none and none can be made, or it is no file.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+    file = open(os.open(path, flags, 0o666), "r+b")  # noqa: SIM115
+    try:
+        refuse_other(os.fstat(file.fileno()), path)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
 @contextmanager
 def locked(place: Path) -> Iterator[None]:
     """Within it, no other process is within it for the same place.
@@ -120,7 +135,7 @@ def locked(place: Path) -> Iterator[None]:
     """
     with ExitStack() as stack:
         with suppress(OSError):
-            file = stack.enter_context(place.with_suffix(".lock").open("w"))
+            file = stack.enter_context(open_lock(place.with_suffix(".lock")))
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

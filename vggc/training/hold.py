@@ -10,14 +10,14 @@ import errno
 import fcntl
 import os
 import socket
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from io import BufferedRandom
 from pathlib import Path
 
 from vggc.diagnostics import UserError, in_line
-from vggc.files import CannotWrite
+from vggc.files import CannotWrite, open_lock
 from vggc.training import mistakes
 
 LOCK = "lock"
@@ -35,8 +35,9 @@ def alone(folder: Path) -> Iterator[bool]:
         UserError: another process is, or the folder cannot be written to.
     """
     path = folder / LOCK
-    descriptor, locked = _taken(path)
-    try:
+    file, locked = _taken(path)
+    with file:
+        descriptor = file.fileno()
         with suppress(OSError):  # a disk that is full
             os.ftruncate(descriptor, 0)
             now = datetime.now().isoformat(" ", "seconds")
@@ -46,11 +47,9 @@ def alone(folder: Path) -> Iterator[bool]:
             yield locked
         finally:
             path.unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)
 
 
-def _taken(path: Path) -> tuple[int, bool]:
+def _taken(path: Path) -> tuple[BufferedRandom, bool]:
     """The file, open, and whether it is locked.
 
     Raises:
@@ -58,29 +57,20 @@ def _taken(path: Path) -> tuple[int, bool]:
     """
     while True:
         try:
-            descriptor = _opened(path)
+            file = open_lock(path)
         except OSError as fault:
             reason = fault.strerror or str(fault)
             raise UserError(CannotWrite(None, str(path), reason)) from None
         try:
-            locked = _locked(descriptor, path.parent)
+            locked = _locked(file.fileno(), path.parent)
             # Who had it before may have removed it meanwhile, and a third one made it anew.
             with suppress(OSError):
-                if os.path.samestat(os.stat(path), os.fstat(descriptor)):
-                    return descriptor, locked
+                if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                    return file, locked
         except UserError:
-            os.close(descriptor)
+            file.close()
             raise
-        os.close(descriptor)
-
-
-def _opened(path: Path) -> int:
-    """Raises: OSError when there is no such file and none can be made."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.ENOTSUP, "it is not a file")
-    return descriptor
+        file.close()
 
 
 def _locked(descriptor: int, folder: Path) -> bool:
