@@ -101,6 +101,15 @@ def test_torchvisions_names_come_back(subject: Subject, tmp_path: Path) -> None:
     assert all(np.array_equal(loaded[name], w) for name, w in subject.weights.items())
 
 
+def test_a_folder_that_takes_no_file_is_refused_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_target(tmp_path / "x.onnx")
+    monkeypatch.setattr("os.access", lambda path, how: False)  # which root may always
+    with pytest.raises(UserError, match="may not be written to"):
+        check_target(tmp_path / "x.onnx")
+
+
 def test_a_net_that_branches_has_no_torchvision_names(branched: Subject, tmp_path: Path) -> None:
     path = tmp_path / "branched.safetensors"
     with pytest.raises(UserError, match="torchvision has no names for the weights of branched"):

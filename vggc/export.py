@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vggc.diagnostics import Diagnostic, UserError
-from vggc.files import new_file, refuse_taken
+from vggc.files import new_file, refuse_taken, refuse_unwritable
 from vggc.subject import Subject
 from vggc.weights import save, torchvision_names
 
@@ -36,10 +36,11 @@ class TargetFolderMissing(Diagnostic):
 
 
 def check_target(path: Path) -> None:
-    """Raises: UserError where a file cannot be written without taking another's place."""
+    """Raises: UserError where a file cannot be written, or would take another's place."""
     refuse_taken(path)
     if not path.parent.is_dir():
         raise UserError(TargetFolderMissing(None, str(path.parent), path.name))
+    refuse_unwritable(path.parent)
 
 
 def export(subject: Subject, style: str, path: Path) -> None:

@@ -39,7 +39,7 @@ from vggc.deploy.error_budget import MAX_ERROR, allotment
 from vggc.deploy.quantize import Range, Tensors, digest, lowered_weights
 from vggc.deploy.targets import tvm_target
 from vggc.diagnostics import UserError, first_line
-from vggc.files import new_folder, refuse_full
+from vggc.files import new_folder, refuse_full, refuse_unwritable
 from vggc.ir.graph import Graph
 from vggc.kernels.workloads import Choice, Kernel, Workload
 from vggc.passes.fold import fold
@@ -164,6 +164,7 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
     Raises: UserError when the folder is taken, there is no linker, or an image is none.
     """
     refuse_full(folder)
+    refuse_unwritable(folder)
     folded = fold(job.graph)
     weights = folded.weights(job.weights)
     calls = planned(job.graph, job.batch, job.target, job.precision)
