@@ -22,7 +22,7 @@ from vggc.backends.precision import in_format, scale_name
 from vggc.cli import cli
 from vggc.deploy import processor
 from vggc.deploy.artifact import Precision, read_manifest
-from vggc.deploy.build import FORMATS, Job, build_artifact
+from vggc.deploy.build import Job, build_artifact
 from vggc.deploy.calibrate import (
     BINS,
     Chosen,
@@ -32,6 +32,7 @@ from vggc.deploy.calibrate import (
     read_images,
     spread,
 )
+from vggc.deploy.calls import FORMATS
 from vggc.deploy.quantize import (
     LARGEST,
     Range,
@@ -672,11 +673,11 @@ def test_an_artifact_is_not_loaded_where_the_cpu_lacks_its_instructions(
 def test_weights_of_another_type_are_refused(made: Make) -> None:
     from vggc.deploy.artifact import entry
     from vggc.records import from_json, to_json, write_record
-    from vggc.weights import stored_tensors
+    from vggc.tensors import read_all
 
     folder = made(TINY, "int8")
     path = folder / "weights.safetensors"
-    tensors = stored_tensors(path)
+    tensors = read_all(path)
     assert {str(t.dtype) for t in tensors.values()} == {"int8", "float32"}
     weight = "conv1_2.weight"
     save(path, {**tensors, weight: tensors[weight].astype(np.float32)})

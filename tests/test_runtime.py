@@ -98,7 +98,7 @@ def tensor(dtype: str, shape: object, begin: object, end: object) -> dict[str, o
         (b"[" * 100_000, b"", "not JSON"),
         ([], b"", "not a table"),
         ({"a": 3}, b"", "`a` is described wrongly"),
-        ({"a": tensor("F33", [1], 0, 4)}, bytes(4), "`a` is described wrongly"),
+        ({"a": tensor("F33", [1], 0, 4)}, bytes(4), "`a` is of type F33"),
         ({"a": tensor("F32", [1], 0, 8)}, bytes(8), "`a` is described wrongly"),
         ({"a": tensor("F32", [-1], 0, -4)}, b"", "`a` is described wrongly"),
         ({"a": tensor("F32", [1.0], 0, 4)}, bytes(4), "`a` is described wrongly"),

@@ -84,6 +84,9 @@ def samples() -> list[Diagnostic]:
         mistakes.NoRuns(None, "runs"),
         mistakes.NoWeights(None, "runs/tiny-20260102-030405", "running"),
         mistakes.RunFinished(None, "runs/tiny-20260102-030405", 74, 0.985),
+        mistakes.RunInUse(
+            None, "runs/tiny-20260102-030405", "process 7 on host, since 2026-01-02 03:04:05"
+        ),
         mistakes.FixedByRun(None, "`--epochs`, `--lr`", "runs/tiny-20260102-030405"),
         mistakes.NothingToTrain(None),
         mistakes.DataChanged(None, "photos", "the classes, or their order, are others"),

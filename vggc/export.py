@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vggc.diagnostics import Diagnostic, UserError
-from vggc.files import refuse_taken, replacing
+from vggc.files import new_file, refuse_taken, refuse_unwritable
 from vggc.paths import is_folder
 from vggc.subject import Subject
 from vggc.weights import save, torchvision_names
@@ -37,10 +37,11 @@ class TargetFolderMissing(Diagnostic):
 
 
 def check_target(path: Path) -> None:
-    """Raises: UserError where a file cannot be written without taking another's place."""
+    """Raises: UserError where a file cannot be written, or would take another's place."""
     refuse_taken(path)
     if not is_folder(path.parent):
         raise UserError(TargetFolderMissing(None, str(path.parent), path.name))
+    refuse_unwritable(path.parent)
 
 
 def export(subject: Subject, style: str, path: Path) -> None:
@@ -54,7 +55,8 @@ def export(subject: Subject, style: str, path: Path) -> None:
             names = torchvision_names(subject.program.graph)
             if not names and subject.weights:
                 raise UserError(NoTorchvisionNames(None, subject.program.net.name))
-            save(path, {names[ours]: tensor for ours, tensor in subject.weights.items()})
+            with new_file(path) as temporary:
+                save(temporary, {names[ours]: each for ours, each in subject.weights.items()})
         case _:
             raise AssertionError(style)
 
@@ -65,12 +67,12 @@ def _onnx(subject: Subject, path: Path) -> None:
     size = sum(tensor.nbytes for tensor in subject.weights.values())
     if size > MAX_ONNX_BYTES:
         raise UserError(TooLargeForOnnx(None, subject.program.net.name, size / 1e9))
-    with replacing(path) as temporary:
+    with new_file(path) as temporary:
         save_onnx(subject.program.graph, subject.weights, temporary)
 
 
 def _pt2(subject: Subject, path: Path) -> None:
     from vggc.backends.torch import save_program
 
-    with replacing(path) as temporary:
+    with new_file(path) as temporary:
         save_program(subject.program.graph, subject.weights, temporary)

@@ -42,4 +42,4 @@ with _hidden("torch"):
 tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)
 tvm_ffi.register_error("Ended", Ended)
 
-__all__ = ["VirtualMachine", "relax", "tvm"]
+__all__ = ["VirtualMachine", "relax", "tvm", "tvm_ffi"]

@@ -16,14 +16,11 @@ from vggc import signals
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
-<<<<<<< HEAD
 from vggc.cli.skipped import told
-=======
 from vggc.data.mistakes import WorkerEnded
->>>>>>> system
 from vggc.diagnostics import CheckFailed, in_line, render
 from vggc.memory import keep_memory
-from vggc.train import Plan, Training, Wishes, again, anew
+from vggc.train import Plan, Training, Wishes, again, anew, training
 from vggc.training.progress import (
     Epoch,
     EpochDone,
@@ -43,14 +40,6 @@ if TYPE_CHECKING:
 
     from vggc.data.prepare import Data
     from vggc.training.session import Keeping
-
-<<<<<<< HEAD
-INTERRUPTED = 130
-"""The exit code that shells give a program that Ctrl-C ended."""
-=======
-SKIPPED_SHOWN = 20
-"""Broken images that are named one by one; the others are only counted."""
->>>>>>> system
 
 
 @click.command("train")
@@ -163,13 +152,13 @@ def command(
     speak = console.status if plan.world.is_first else silent
     with joined(plan.world, device_of(plan.machine, plan.world)):
         announce(plan, speak)
-        training = plan.start(read(plan, speak))
-        if plan.run:
-            done, steps = len(training.progress.epochs), training.progress.sums.steps
-            speak(f"Going on with {resume} after {done} epochs and {steps} steps.")
-        outcome = watch(training, Keeping(save_steps, keep), workers, speak, tensorboard)
+        with training(plan, lambda: read(plan, speak), speak) as ready:
+            if plan.run:
+                done, steps = len(ready.progress.epochs), ready.progress.sums.steps
+                speak(f"Going on with {resume} after {done} epochs and {steps} steps.")
+            outcome = watch(ready, Keeping(save_steps, keep), workers, speak, tensorboard)
     if plan.world.is_first:
-        report(training, outcome, as_json)
+        report(ready, outcome, as_json)
     match outcome:
         case Finished():
             pass

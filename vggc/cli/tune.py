@@ -109,7 +109,8 @@ def command(
     """
     if (rpc is None) != (key is None):
         raise click.UsageError("--rpc HOST:PORT and --key KEY go together")
-    from vggc.deploy.build import linker, planned
+    from vggc.deploy.build import linker
+    from vggc.deploy.calls import planned
     from vggc.deploy.error_budget import budget_for, share_of_error
     from vggc.deploy.targets import host, on_threads, require_precision, resolve
     from vggc.deploy.tuning.database import default_folder, opened

@@ -31,7 +31,8 @@ from vggc.kernels.workloads import Convert, Map
 from vggc.passes.fold import fold
 from vggc.paths import is_file
 from vggc.preprocessing import IMAGE_CHANNELS, Preprocessing
-from vggc.weights import Weights, load, read_tensors, seeded
+from vggc.tensors import read_all
+from vggc.weights import Weights, load, seeded
 
 NUM_IMAGES = 100
 """How many of the user's images are compared where they do not say."""
@@ -176,13 +177,13 @@ def original_weights(
 
     Raises: UserError where they are not there, or are others.
     """
-    calls, code = lowered_again(folder, graph, manifest)
+    calls, code = lowered_again(folder, manifest)
     try:
         return Original(calls, *_recovered(folder, manifest, given))
     except UserError:
         if given is not None or manifest.precision != "float32":
             raise
-        own = read_tensors(folder / WEIGHTS)
+        own = read_all(folder / WEIGHTS)
         return Original(calls, unpack(calls, code.kernels, own), None)
 
 

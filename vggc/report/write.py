@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vggc.diagnostics import UserError
 from vggc.export import TargetFolderMissing
-from vggc.files import Taken, replacing
+from vggc.files import Taken, new_file, replacing
 from vggc.paths import is_file, is_folder
 from vggc.report.page import mark_of
 from vggc.training.run import Run
@@ -46,6 +46,6 @@ def write(path: Path, run: Run, page: str) -> int:
     """
     content = page.encode()
     refuse_others(path, run)
-    with replacing(path) as part:
+    with (replacing if path.exists() else new_file)(path) as part:
         part.write_bytes(content)
     return len(content)

@@ -27,7 +27,7 @@ from vggc.data.order import Order
 from vggc.data.prepare import Data
 from vggc.data.remote import absolute
 from vggc.diagnostics import UserError
-from vggc.files import new_folder
+from vggc.files import Taken, new_folder
 from vggc.recipe.train import TRAIN, Recipe
 from vggc.training import mistakes
 from vggc.training.augment import Augmentation, Normaliser
@@ -147,15 +147,26 @@ def begin(task: Task, first: Snapshot | None, out: Path | None, now: datetime) -
     Raises:
         UserError: `out` is there and not an empty folder, or a file cannot be written.
     """
-    run = Run(place_for(out, task.net, now), record_of(task, now))
+    while True:
+        try:
+            return begun(task, first, place_for(out, task.net, now), now)
+        except UserError as error:
+            # Another run that starts in this second has taken the place meanwhile.
+            if out is not None or not isinstance(error.diagnostics[0], Taken):
+                raise
+
+
+def begun(task: Task, first: Snapshot | None, folder: Path, now: datetime) -> Run:
+    """`begin`, in this very folder."""
+    run = Run(folder, record_of(task, now))
     with new_folder(run.folder) as part:
-        begun = Run(part, run.record)
-        write_text(begun.net_path, task.net_text)
+        inside = Run(part, run.record)
+        write_text(inside.net_path, task.net_text)
         write_run(part, run.record)
-        write_skipped(begun.skipped_path, task.data.skipped)
+        write_skipped(inside.skipped_path, task.data.skipped)
         if first:
             mark = task.data.fingerprints.whole
-            write_checkpoint(begun.checkpoint_path, first, mark, task.fingerprint)
+            write_checkpoint(inside.checkpoint_path, first, mark, task.fingerprint)
     return run
 
 
