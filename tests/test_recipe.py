@@ -19,6 +19,7 @@ from vggc.recipe.layer_names import layer_names, selected
 from vggc.recipe.test import TEST, Crops, Protocol, read_protocol
 from vggc.recipe.train import (
     TRAIN,
+    AdamW,
     Constant,
     Cosine,
     Glorot,
@@ -27,8 +28,10 @@ from vggc.recipe.train import (
     Normal,
     OneCycle,
     Plateau,
+    Poly,
     Recipe,
     Sgd,
+    Step,
     read_recipe,
 )
 from vggc.source import Source
@@ -89,6 +92,19 @@ def test_what_a_block_leaves_out_keeps_its_default() -> None:
         ("constant", Recipe(schedule=Constant())),
         ("one-cycle warm-up=0.1", Recipe(schedule=OneCycle(warm_up=0.1))),
         ("cosine warm-up=5%", Recipe(schedule=Cosine(warm_up=0.05))),
+        (
+            "step epochs=30,60,65 factor=20% warm-up=5%",
+            Recipe(schedule=Step((30, 60, 65), 0.2, 0.05)),
+        ),
+        ("step epochs=30", Recipe(schedule=Step((30,)))),
+        ("poly power=0.9 warm-up=5% end=1%", Recipe(schedule=Poly(0.9, 0.05, 0.01))),
+        ("plateau warm-up=5%", Recipe(schedule=Plateau(warm_up=0.05))),
+        ("constant warm-up=5%", Recipe(schedule=Constant(warm_up=0.05))),
+        (
+            "adamw lr=3e-4 betas=0.9,0.95 eps=1e-6 weight-decay=0.05",
+            Recipe(optimiser=AdamW(3e-4, (0.9, 0.95), 1e-6, 0.05)),
+        ),
+        ("adamw decay-norms=on", Recipe(optimiser=AdamW(decay_norms=True))),
         ("mixup 0.2; cutmix 1; ema 0.999", Recipe(mixup=0.2, cutmix=1.0, ema=0.999)),
         (
             "accumulate 4; clip 0.5; label-smoothing 0.1",
@@ -163,6 +179,12 @@ def test_one_setting(line: str, recipe: Recipe) -> None:
         ("crop 1..2", WrongValue, "1..2", ""),
         ("plateau drops=1000", WrongValue, "1000", ""),
         ("init-from vgg11 layers=3", WrongValue, "3", ""),
+        ("sgd; adamw", mistakes.RivalSettings, "adamw", "a recipe has one optimiser"),
+        ("adamw betas=0.9", WrongValue, "0.9", ""),
+        ("adamw betas=0.9,0.99,0.999", WrongValue, "0.9,0.99,0.999", ""),
+        ("adamw betas=0.9,1", WrongValue, "1", ""),
+        ("adamw momentum=0.9", mistakes.UnknownRecipeOption, "momentum", ""),
+        ("step epochs=0", WrongValue, "0", ""),
     ],
 )
 def test_a_mistake_is_refused_at_its_place(
@@ -258,10 +280,15 @@ recipes = st.builds(
     batch=st.integers(1, 65_536),
     epochs=st.integers(1, 100_000),
     loss=st.sampled_from(("cross-entropy", "euclidean")),
-    optimiser=st.builds(Sgd, st.floats(1e-12, 1000), fraction, fraction),
+    optimiser=st.one_of(
+        st.builds(Sgd, st.floats(1e-12, 1000), fraction, fraction),
+        st.builds(AdamW, st.floats(1e-12, 1000), st.tuples(*[st.floats(0, 0.999999)] * 2)),
+    ),
     schedule=st.one_of(
-        st.just(Constant()),
+        st.builds(Constant, fraction),
         st.builds(Plateau, st.floats(1e-12, 1), st.integers(0, 100), st.integers(1, 10_000)),
+        st.builds(Step, st.lists(st.integers(1, 100_000), min_size=1, max_size=9).map(tuple)),
+        st.builds(Poly, st.floats(1e-12, 100), fraction, fraction),
         st.builds(OneCycle, fraction, fraction, fraction),
     ),
     init=st.one_of(st.just(He()), st.just(Glorot()), st.builds(Normal, st.floats(1e-12, 1000))),
@@ -429,7 +456,7 @@ def test_set_wins_by_coming_last() -> None:
         ("batch=1,2", WrongValue),
         ("lr=nan", WrongValue),
         ("std=1", mistakes.UnusedOption),
-        ("warm-up=0.1", mistakes.UnusedOption),
+        ("power=0.9", mistakes.UnusedOption),
         ("cosine.end=0.1", mistakes.UnusedOption),
         ("layers=a", mistakes.WrongNumberOfValues),
     ],
@@ -442,7 +469,10 @@ def test_set_is_checked_like_a_file(change: str, mistake: type) -> None:
 
 
 def test_an_option_under_a_wrong_name_is_found_by_its_own() -> None:
-    hint = "did you mean `one-cycle.warm-up` or `cosine.warm-up`"
+    hint = "did you mean `one-cycle.start`"
+    with pytest.raises(UserError, match=hint):
+        override_blocks([], ["schedule.start=5%"])
+    hint = "did you mean `warm-up`"
     with pytest.raises(UserError, match=hint):
         changed(["schedule.warm-up=5%"])
 
@@ -615,6 +645,27 @@ def test_weights_of_another_shape_are_not_taken() -> None:
         read_recipe(block("init-from vgg11 layers=conv1_1"), small, find)
 
 
+@pytest.mark.parametrize(
+    ("settings", "mistake", "place"),
+    [
+        ("step epochs=60,30", mistakes.DropsOutOfOrder, "60,30"),
+        ("step epochs=30,30", mistakes.DropsOutOfOrder, "30,30"),
+        ("epochs 30; step epochs=10,30", mistakes.DropAfterTheEnd, "10,30"),
+        ("epochs 30; step", mistakes.DropAfterTheEnd, "step"),
+    ],
+)
+def test_a_rate_that_could_not_drop_as_told_is_refused(
+    settings: str, mistake: type, place: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        read_recipe(block(settings), VGG16)
+    (found,) = error.value.diagnostics
+    assert type(found) is mistake
+    assert found.span
+    assert found.span.text == place
+    assert read_recipe(block("steps 9; step epochs=10,30"), VGG16).steps == 9
+
+
 def test_a_net_without_colours_has_none_to_shift() -> None:
     grey = graph("net g input 1x8x8 fc-4")
     with pytest.raises(UserError, match="the net reads images of 1×8×8"):
@@ -659,7 +710,7 @@ train {
   epochs 74
   loss cross-entropy
   sgd lr=0.01 momentum=0.9 weight-decay=5e-4 decay-norms=off nesterov=off
-  plateau factor=0.1 drops=3 patience=5
+  plateau factor=0.1 drops=3 patience=5 warm-up=0.0
   init glorot
   init-from off
   freeze off

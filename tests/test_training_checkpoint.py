@@ -26,7 +26,7 @@ from training_data import task as task_of
 
 from vggc.diagnostics import UserError
 from vggc.files import CannotWrite, Taken, sha256
-from vggc.recipe.train import Constant, Cosine, Normal, Recipe, Sgd
+from vggc.recipe.train import AdamW, Constant, Cosine, Normal, Recipe, Sgd, Step
 from vggc.records import MalformedError, from_json, read_record, write_record
 from vggc.training import mistakes, session
 from vggc.training.checkpoint import checkpoints, save_tensors
@@ -148,8 +148,13 @@ def test_a_resumed_run_ends_with_the_same_weights(
         (replace(RECIPE, epochs=2, mixup=0.2, cutmix=1.0, label_smoothing=0.1), ()),
         (replace(RECIPE, epochs=2, accumulate=2, optimiser=Sgd(nesterov=True)), ()),
         (replace(RECIPE, epochs=2, schedule=Cosine(0.3)), ()),
+        (replace(RECIPE, epochs=2, optimiser=AdamW(lr=0.01), schedule=Step((1,))), ()),
+        (replace(RECIPE, epochs=2, optimiser=AdamW(), freeze=("conv1_1",)), ("0.weight", "0.bias")),
     ],
-    ids=["steps", "rgb-shift", "freeze", "ema", "mixtures", "accumulate", "cosine"],
+    ids=[
+        *("steps", "rgb-shift", "freeze", "ema", "mixtures", "accumulate", "cosine"),
+        *("adamw", "adamw-freeze"),
+    ],
 )
 def test_whatever_the_recipe_a_resumed_run_ends_with_the_same_weights(
     tmp_path: Path, recipe: Recipe, frozen: tuple[str, ...]

@@ -103,14 +103,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class Several:
-    """One value or more of a kind, separated by commas: a tuple. `what` names them all."""
+    """From `least` to `most` values of a kind, separated by commas: a tuple. `what` names them."""
 
     kind: Whole | Real
     most: int
     what: str = "numbers"
+    least: int = 1
 
     def __str__(self) -> str:
-        return f"at most {self.most} {self.what}, each {self.kind}"
+        count = f"{self.most}" if self.least == self.most else f"at most {self.most}"
+        return f"{count} {self.what}, each {self.kind}"
 
 
 @dataclass(frozen=True)
@@ -174,9 +176,9 @@ def convert(kind: Kind, value: ast.Value) -> Any:
             square = isinstance(value, ast.Dims) and len(value.sizes) == 2
             side, other = value.sizes if square and isinstance(value, ast.Dims) else (0, 0)
             return side if side == other and 1 <= side <= high else None
-        case Several(each, most):
+        case Several(each, most, least=least):
             found = tuple(_number(each, item) for item in items(value))
-            return None if None in found or len(found) > most else found
+            return None if None in found or not least <= len(found) <= most else found
         case Name():
             return value.text if isinstance(value, ast.Word) and _is_name(value) else None
         case Names(_, ranges, most):

@@ -175,6 +175,23 @@ class NesterovWithoutMomentum(Diagnostic):
     help = "give `sgd` a momentum, 0.9 for instance, or leave `nesterov` out"
 
 
+class DropsOutOfOrder(Diagnostic):
+    title = "the epochs of `step` do not rise"
+    label = "each must be later than the one before"
+    help = "write `epochs={right}`"
+
+    right: str
+
+
+class DropAfterTheEnd(Diagnostic):
+    title = "the rate would drop after epoch {epoch}, and the training has {last}"
+    label = "that drop would never come"
+    help = "leave it out, say when else the rate is to drop (`step epochs=…`), or train longer"
+
+    epoch: int
+    last: int
+
+
 class CropMismatch(Diagnostic):
     title = "a crop of {crop} is not what the net reads"
     label = "the net's input is {input} pixels"

@@ -33,6 +33,7 @@ from vggc.values import (
     Names,
     Pixels,
     Real,
+    Several,
     Size,
     Whole,
     items,
@@ -62,9 +63,43 @@ class Sgd:
 
 
 @dataclass(frozen=True)
+class AdamW:
+    """Adam with weight decay of its own. Of step t, with g the gradient and β₁, β₂ the `betas`:
+
+    w ← w − lr·weight_decay·w;  m ← β₁·m + (1 − β₁)·g;  v ← β₂·v + (1 − β₂)·g²;
+    w ← w − lr·(m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + eps).
+
+    What `Sgd` spares of the penalty is spared of the decay, too.
+    Source: Loshchilov & Hutter (2019), algorithm 2, with the decay in units of the rate.
+    """
+
+    example: ClassVar[str] = "adamw lr=0.001 weight-decay=0.01"
+    doc: ClassVar[str] = "Adam, whose weight decay is apart from the gradient"
+
+    lr: float = option("the learning rate", Real(0, 1000, above=True), 1e-3)
+    betas: tuple[float, float] = option(
+        "the shares that the averages of gradients and of their squares keep in a step",
+        Several(Real(0, 0.999999), 2, least=2),
+        (0.9, 0.999),
+    )
+    eps: float = option("what is added to the divisor", Real(0, 1, above=True), 1e-8)
+    weight_decay: float = option(
+        "the share of a weight that a step takes off, in units of `lr`", Real(0, 1000), 0.01
+    )
+    decay_norms: bool = option(
+        "whether scales and shifts of normalisations decay, too", Flag(), False
+    )
+
+
+# Every schedule but the cycle may begin with a rise.
+WARM_UP = "the share of all steps in which the rate rises first"
+
+
+@dataclass(frozen=True)
 class Plateau:
     """Multiply the rate by `factor` after `patience` epochs without a better held-out top-1.
 
+    `warm_up` is as in `Cosine`, and epochs count from the first one on.
     Source: Simonyan & Zisserman (2015), section 3.1: factor 0.1, three drops. They leave
     the patience open.
     """
@@ -76,6 +111,29 @@ class Plateau:
     factor: float = option("what a drop leaves", Real(0, 1, above=True, unit="%"), 0.1)
     drops: int = option("how often the rate may drop", Whole(0, 100), 3)
     patience: int = option("epochs without improvement before a drop", Whole(1, 10_000), 5)
+    warm_up: float = option(WARM_UP, Real(0, 1, unit="%"), 0.0)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Multiply the rate by `factor` after each of these `epochs`.
+
+    In epoch e, counted from 0: lr·factor^n, n being how many of `epochs` are e or less.
+    `warm_up` is as in `Cosine`, and epochs count from the first one on.
+    Source: He et al. (2016), section 3.4; `torch.optim.lr_scheduler.MultiStepLR`.
+    """
+
+    example: ClassVar[str] = "step epochs=30,60 factor=0.1"
+
+    doc: ClassVar[str] = "the rate drops after given epochs"
+
+    epochs: tuple[int, ...] = option(
+        "after how many epochs the rate drops, each time",
+        Several(Whole(1, 100_000), 100),
+        (30, 60),
+    )
+    factor: float = option("what a drop leaves", Real(0, 1, above=True, unit="%"), 0.1)
+    warm_up: float = option(WARM_UP, Real(0, 1, unit="%"), 0.0)
 
 
 @dataclass(frozen=True)
@@ -98,6 +156,8 @@ class OneCycle:
 class Cosine:
     """Rise in a line to lr in the first `warm_up` of all steps, then fall to `end`·lr on a cosine.
 
+    Of T steps, counted from 0, w = round(warm_up·T) are the rise: lr·(t + 1) / (w + 1). Then
+    lr·(end + (1 − end)·(1 + cos(π·(t − w) / (T − 1 − w))) / 2), which is `end`·lr in the last.
     Source: Loshchilov & Hutter (2017), formula 5, without restarts; Goyal et al. (2017), section
     2.2, for the warm-up.
     """
@@ -106,16 +166,36 @@ class Cosine:
 
     doc: ClassVar[str] = "the rate falls on half a cosine, after a rise where one is asked for"
 
-    warm_up: float = option("the share of all steps in which it rises", Real(0, 1, unit="%"), 0.0)
+    warm_up: float = option(WARM_UP, Real(0, 1, unit="%"), 0.0)
     end: float = option("the last rate, as a share of `lr`", Real(0, 1, unit="%"), 0.0)
 
 
 @dataclass(frozen=True)
+class Poly:
+    """Rise as `Cosine` does in the first w steps, then fall as a power of what is left of T steps.
+
+    In step t, counted from 0: lr·(end + (1 − end)·(1 − (t − w) / (T − w))^power).
+    Source: Caffe's `lr_policy: "poly"`; Chen et al. (2018), "DeepLab", section 4.1;
+    `torch.optim.lr_scheduler.PolynomialLR`, which has neither `warm_up` nor `end`.
+    """
+
+    example: ClassVar[str] = "poly power=0.9 warm-up=5%"
+
+    doc: ClassVar[str] = "the rate falls as a power of the steps that are left, in a line for 1"
+
+    power: float = option("the power", Real(0, 100, above=True), 1.0)
+    warm_up: float = option(WARM_UP, Real(0, 1, unit="%"), 0.0)
+    end: float = option("what it falls to, as a share of `lr`", Real(0, 1, unit="%"), 0.0)
+
+
+@dataclass(frozen=True)
 class Constant:
-    """The same learning rate throughout."""
+    """The same learning rate throughout, after a `warm_up` as in `Cosine`."""
 
     example: ClassVar[str] = "constant"
     doc: ClassVar[str] = "the same rate throughout"
+
+    warm_up: float = option(WARM_UP, Real(0, 1, unit="%"), 0.0)
 
 
 @dataclass(frozen=True)
@@ -159,13 +239,21 @@ class InitFrom:
     layers: tuple[str, ...] = option("layers of both nets", Names("layers", ranges=True))
 
 
-Optimiser: TypeAlias = Sgd
-Schedule: TypeAlias = Plateau | OneCycle | Cosine | Constant
+Optimiser: TypeAlias = Sgd | AdamW
+Schedule: TypeAlias = Plateau | Step | OneCycle | Cosine | Poly | Constant
 Init: TypeAlias = Glorot | He | Normal
 
-OPTIMISERS = Variants({"sgd": Sgd}, bare=True)
+OPTIMISERS = Variants({"sgd": Sgd, "adamw": AdamW}, bare=True)
 SCHEDULES = Variants(
-    {"plateau": Plateau, "one-cycle": OneCycle, "cosine": Cosine, "constant": Constant}, bare=True
+    {
+        "plateau": Plateau,
+        "step": Step,
+        "one-cycle": OneCycle,
+        "cosine": Cosine,
+        "poly": Poly,
+        "constant": Constant,
+    },
+    bare=True,
 )
 INITS = Variants({"glorot": Glorot, "he": He, "normal": Normal}, bare=False)
 LOSSES: tuple[Loss, ...] = ("cross-entropy", "euclidean")
@@ -338,6 +426,7 @@ def against(
         *image_mistakes(reading, graph),
         *accumulate_mistakes(reading),
         *optimiser_mistakes(reading),
+        *schedule_mistakes(reading),
         *loss_mistakes(reading, graph),
         *freeze_mistakes(reading, graph),
         *init_from_mistakes(reading, graph, find, nets),
@@ -366,10 +455,25 @@ def accumulate_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
 
 
 def optimiser_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
-    sgd = reading.value.optimiser
-    if not sgd.nesterov or sgd.momentum > 0:
+    match reading.value.optimiser:
+        case Sgd(nesterov=True, momentum=0):
+            return [mistakes.NesterovWithoutMomentum(reading.span("sgd.nesterov"))]
+        case _:
+            return []
+
+
+def schedule_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
+    """Drops that do not follow one another, or come after the last epoch."""
+    recipe = reading.value
+    if not isinstance(recipe.schedule, Step):
         return []
-    return [mistakes.NesterovWithoutMomentum(reading.span("sgd.nesterov"))]
+    epochs, last = recipe.schedule.epochs, recipe.epochs
+    span = reading.span("step.epochs") or reading.span("schedule")
+    if list(epochs) != sorted({*epochs}):
+        return [mistakes.DropsOutOfOrder(span, ",".join(map(str, sorted({*epochs}))))]
+    if last is not None and epochs[-1] >= last:
+        return [mistakes.DropAfterTheEnd(span, epochs[-1], last)]
+    return []
 
 
 def scale_too_small(setting: str, span: Span | None, scale: int, graph: Graph) -> Diagnostic:
