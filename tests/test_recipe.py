@@ -14,6 +14,7 @@ from vggc.diagnostics import UserError
 from vggc.driver import load
 from vggc.ir.graph import Graph
 from vggc.recipe import mistakes
+from vggc.recipe.augment import ColourJitter, Cutmix, Erasing, Mixup, RandAugment, ResizedCrop
 from vggc.recipe.edit import merge, override_blocks, resolved_blocks, unflatten
 from vggc.recipe.layer_names import layer_names, selected
 from vggc.recipe.test import TEST, Crops, Protocol, read_protocol
@@ -105,7 +106,32 @@ def test_what_a_block_leaves_out_keeps_its_default() -> None:
             Recipe(optimiser=AdamW(3e-4, (0.9, 0.95), 1e-6, 0.05)),
         ),
         ("adamw decay-norms=on", Recipe(optimiser=AdamW(decay_norms=True))),
-        ("mixup 0.2; cutmix 1; ema 0.999", Recipe(mixup=0.2, cutmix=1.0, ema=0.999)),
+        (
+            "resized-crop area=25% ratio=0.5..2; rotate 10; randaugment",
+            Recipe(
+                resized_crop=ResizedCrop((0.25, 0.25), (0.5, 2.0)),
+                rotate=10.0,
+                randaugment=RandAugment(2, 9),
+            ),
+        ),
+        ("resized-crop", Recipe(resized_crop=ResizedCrop((0.08, 1.0), (3 / 4, 4 / 3)))),
+        (
+            "colour-jitter brightness=40% hue=0.1; erasing 25% area=2%..10%",
+            Recipe(
+                colour_jitter=ColourJitter(brightness=0.4, hue=0.1),
+                erasing=Erasing(0.25, area=(0.02, 0.1)),
+            ),
+        ),
+        ("resized-crop off; erasing off; colour-jitter off; mixup off", Recipe()),
+        (
+            "mixup 0.2 chance=50%; cutmix 1 chance=0.3",
+            Recipe(mixup=Mixup(0.2, 0.5), cutmix=Cutmix(1.0, 0.3)),
+        ),
+        ("class-weights balanced", Recipe(class_weights="balanced")),
+        ("class-weights 1,2.5", Recipe(class_weights=(1.0, 2.5))),
+        ("class-weights off; sampler shuffled", Recipe()),
+        ("sampler balanced", Recipe(sampler="balanced")),
+        ("mixup 0.2; cutmix 1; ema 0.999", Recipe(mixup=Mixup(0.2), cutmix=Cutmix(1.0), ema=0.999)),
         (
             "accumulate 4; clip 0.5; label-smoothing 0.1",
             Recipe(accumulate=4, clip=0.5, label_smoothing=0.1),
@@ -185,6 +211,20 @@ def test_one_setting(line: str, recipe: Recipe) -> None:
         ("adamw betas=0.9,1", WrongValue, "1", ""),
         ("adamw momentum=0.9", mistakes.UnknownRecipeOption, "momentum", ""),
         ("step epochs=0", WrongValue, "0", ""),
+        ("mixup", mistakes.WrongNumberOfValues, "mixup", "write it as `mixup 0.2`"),
+        ("mixup 0.2 chance=0", WrongValue, "0", ""),
+        ("mixup chance=0.5", mistakes.WrongNumberOfValues, "mixup chance=0.5", "`mixup 0.2`"),
+        ("erasing 150%", WrongValue, "150%", ""),
+        ("resized-crop area=100%..8%", WrongValue, "100%..8%", "first: `8%..100%`"),
+        ("resized-crop area=0..1", WrongValue, "0..1", ""),
+        ("resized-crop area=8px", WrongUnit, "8px", ""),
+        ("randaugment magnitude=31", WrongValue, "31", ""),
+        ("randaugment 9", WrongValue, "9", ""),
+        ("rand-augment", mistakes.UnknownSetting, "rand-augment", "did you mean `randaugment`?"),
+        ("color-jitter", mistakes.UnknownSetting, "color-jitter", "did you mean `colour-jitter`?"),
+        ("class-weights balance", WrongValue, "balance", "did you mean `balanced`?"),
+        ("class-weights 1,0", WrongValue, "0", ""),
+        ("sampler weighted", WrongValue, "weighted", "known: `shuffled`, `balanced`"),
     ],
 )
 def test_a_mistake_is_refused_at_its_place(
@@ -269,6 +309,8 @@ def test_a_mistake_in_a_protocol_is_refused_at_its_place(
 # ---------------------------------------------------------------- round trips
 
 fraction = st.floats(0, 1)
+share = st.floats(1e-12, 1)
+ends = st.tuples(share, share).map(sorted).map(tuple)
 side = st.integers(1, 16_384)
 name = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(
     lambda n: n not in ("off", "on")
@@ -298,6 +340,16 @@ recipes = st.builds(
     crop=st.one_of(st.none(), st.tuples(side, side)),
     flip=st.booleans(),
     rgb_shift=st.one_of(st.none(), st.floats(1e-12, 10)),
+    resized_crop=st.one_of(st.none(), st.builds(ResizedCrop, ends, ends)),
+    colour_jitter=st.one_of(st.none(), st.builds(ColourJitter, fraction, fraction, fraction)),
+    randaugment=st.one_of(st.none(), st.builds(RandAugment, st.integers(1, 14))),
+    erasing=st.one_of(st.none(), st.builds(Erasing, share, ends)),
+    mixup=st.one_of(st.none(), st.builds(Mixup, st.floats(1e-12, 1000), share)),
+    cutmix=st.one_of(st.none(), st.builds(Cutmix, st.floats(1e-12, 1000), share)),
+    sampler=st.sampled_from(("shuffled", "balanced")),
+    class_weights=st.one_of(
+        st.none(), st.just("balanced"), st.lists(share, min_size=1, max_size=4).map(tuple)
+    ),
 )
 in_steps = st.builds(
     lambda recipe, steps: replace(recipe, epochs=None, steps=steps),
@@ -709,14 +761,21 @@ train {
   scale 256..512
   epochs 74
   loss cross-entropy
+  class-weights off
+  sampler shuffled
   sgd lr=0.01 momentum=0.9 weight-decay=5e-4 decay-norms=off nesterov=off
   plateau factor=0.1 drops=3 patience=5 warm-up=0.0
   init glorot
   init-from off
   freeze off
+  resized-crop off
   crop 224
   flip off
+  rotate off
+  colour-jitter off
+  randaugment off
   rgb-shift off
+  erasing off
   label-smoothing off
   mixup off
   cutmix off

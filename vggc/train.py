@@ -101,10 +101,12 @@ class Plan:
             UserError: they are not of the kind that the net takes, or too few can be read.
         """
         from vggc.data.prepare import prepare
+        from vggc.training.augment import window_of
 
         channels, height, width = self.program.graph.input
         shape = (channels, height, width)
-        return prepare(self.images, shape, self.recipe.scale, on_progress)
+        scales, window = self.recipe.scale, window_of(self.recipe)
+        return prepare(self.images, shape, scales, on_progress, window=window)
 
     def start(self, data: Data) -> Training:
         """Makes the folder of a new run, or takes up a run where it was left.

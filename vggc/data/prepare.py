@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vggc.data import mistakes
-from vggc.data.crops import Framed, Framing
+from vggc.data.crops import Framed, Framing, Window
 from vggc.data.parts import Images, Part, Skipped, fingerprint
 from vggc.data.survey import Doubles, Survey, colour_axes, moments, survey
 from vggc.diagnostics import UserError
@@ -43,11 +43,13 @@ def prepare(
     scales: tuple[int, int] | None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     room: int = ROOM,
+    window: Window | None = None,
 ) -> Data:
     """Looks at every image: leaves out the broken ones, measures colours, fills memory.
 
     The net takes a `shape` (C, H, W), C being 1 or 3, and is trained at `scales`, as in
-    `Framing`; it is tested at their middle. `on_progress` is told how many images of how many
+    `Framing`, or on parts of whole pictures as the `window` says; it is tested at the middle of the
+    scales. `on_progress` is told how many images of how many
     are done. Images take `room` bytes of memory or less, or none.
 
     Raises:
@@ -56,7 +58,7 @@ def prepare(
     if shape[0] not in IMAGE_CHANNELS:
         raise UserError(mistakes.UnsupportedChannels(None, *shape))
     total = len(images.train) + len(images.val)
-    train, val = both_framed(images, shape, scales)
+    train, val = both_framed(images, shape, scales, window)
     found, train_kept = survey(train, room, lambda done: on_progress(done, total))
     left = room - num_bytes(train_kept)
     also, val_kept = survey(val, left, lambda done: on_progress(len(train) + done, total))
@@ -80,24 +82,31 @@ def prepare(
 
 
 def both_framed(
-    images: Images, shape: tuple[int, int, int], scales: tuple[int, int] | None
+    images: Images,
+    shape: tuple[int, int, int],
+    scales: tuple[int, int] | None,
+    window: Window | None,
 ) -> tuple[Framed, Framed]:
     """The training part as nets are trained on it, and the held-out part as they are tested."""
     middle = sum(scales) // 2 if scales else None
-    train = Framing(shape, scales, draft=True)
+    # What is enlarged again must not have been made small first.
+    train = Framing(shape, scales, draft=window is None, window=window)
     val = Framing(shape, (middle, middle) if middle else None, draft=False)
     return Framed(images.train, train), Framed(images.val, val)
 
 
 def readable(
-    images: Images, shape: tuple[int, int, int], scales: tuple[int, int] | None
+    images: Images,
+    shape: tuple[int, int, int],
+    scales: tuple[int, int] | None,
+    window: Window | None,
 ) -> tuple[Part, Part]:
     """Both parts as `prepare` leaves them: without the images that are broken, which only a look
     at all of them tells, now or, by the cache, when they were trained on.
     """
     train, val = (
         each.part.take(survey(each, 0, lambda done: None)[0].usable(each))
-        for each in both_framed(images, shape, scales)
+        for each in both_framed(images, shape, scales, window)
     )
     return train, val
 

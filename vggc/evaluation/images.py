@@ -91,8 +91,9 @@ def are_those_of(run: Run, images: Images) -> bool:
         return False
 
     from vggc.data.prepare import readable
+    from vggc.training.augment import window_of
 
-    parts = readable(images, run.record.input, run.recipe.scale)
+    parts = readable(images, run.record.input, run.recipe.scale, window_of(run.recipe))
     return fingerprint(images.classes, *parts) == origin.fingerprint
 
 

@@ -10,6 +10,7 @@ from vggc.diagnostics import Diagnostic, did_you_mean
 from vggc.ir.graph import Graph
 from vggc.ir.ops import describe
 from vggc.recipe import mistakes
+from vggc.recipe.augment import ColourJitter, Cutmix, Erasing, Mixup, RandAugment, ResizedCrop
 from vggc.recipe.blocks import (
     Part,
     Plain,
@@ -36,11 +37,16 @@ from vggc.values import (
     Several,
     Size,
     Whole,
+    WordOr,
     items,
     written,
 )
 
 Loss: TypeAlias = Literal["cross-entropy", "euclidean"]
+Sampler: TypeAlias = Literal["shuffled", "balanced"]
+
+MAX_CLASSES = 10_000
+"""The most classes whose weights can be listed."""
 
 
 @dataclass(frozen=True)
@@ -257,6 +263,7 @@ SCHEDULES = Variants(
 )
 INITS = Variants({"glorot": Glorot, "he": He, "normal": Normal}, bare=False)
 LOSSES: tuple[Loss, ...] = ("cross-entropy", "euclidean")
+SAMPLERS: tuple[Sampler, ...] = ("shuffled", "balanced")
 
 
 @dataclass(frozen=True)
@@ -270,12 +277,19 @@ class Recipe:
     `rgb_shift` is the standard deviation of the colour shift in units of the colours' own,
     along their principal axes. `freeze` names the layers that keep their first weights.
 
-    `mixup` and `cutmix` are the parameters α of the distribution Beta(α, α) that an image's share
-    in a mixture of two is drawn from; with both, each pair is mixed by one of them. `ema` is the
-    share that an average of the weights keeps of itself in a step. A step's images go through the
-    net in `accumulate` parts. `clip` is the greatest L2 norm of all gradients together.
-    Sources: Zhang et al. (2018); Yun et al. (2019); Szegedy et al. (2016), section 7, for
-    `label_smoothing`; Polyak & Juditsky (1992) for the average.
+    Images are cut out, by `scale` or by `resized_crop`; turned, jittered in colour and put through
+    `randaugment`, in this order; mirrored; shifted along the colours' axes; normalised; partly
+    erased; and mixed. With both `mixup` and `cutmix` a pair falls to either, one as often as the
+    other, which then mixes it by its own chance.
+
+    `sampler` says which images an epoch takes: each once, or each class equally often. With
+    `class_weights`, in the order of the classes' names or `balanced`, the loss is the weighted mean
+    over a step, as that of `torch.nn.CrossEntropyLoss`; that of held-out images never is.
+
+    `ema` is the share that an average of the weights keeps of itself in a step. A step's images go
+    through the net in `accumulate` parts. `clip` is the greatest L2 norm of all gradients together.
+    Sources: Szegedy et al. (2016), section 7, for `label_smoothing`; Polyak & Juditsky (1992) for
+    the average.
     """
 
     batch: int = setting(Plain(Whole(1, 65_536), "batch 256", "images in a step"), 256)
@@ -292,6 +306,23 @@ class Recipe:
             "what is made small: of the classes' soft-max, or of the boxes' distance",
         ),
         "cross-entropy",
+    )
+    class_weights: tuple[float, ...] | Literal["balanced"] | None = setting(
+        Plain(
+            Maybe(WordOr("balanced", Several(Real(0, 1e6, above=True), MAX_CLASSES))),
+            "class-weights balanced",
+            "how much the images of each class count in the loss, in the order of the classes' "
+            "names; balanced: by how few they are, so that all classes count the same",
+        )
+    )
+    sampler: Sampler = setting(
+        Plain(
+            Choice(SAMPLERS),
+            "sampler balanced",
+            "which images an epoch takes, as many as there are: shuffled, each once; balanced, "
+            "each class equally often",
+        ),
+        "shuffled",
     )
     optimiser: Optimiser = setting(OPTIMISERS, Sgd)
     schedule: Schedule = setting(SCHEDULES, Plateau)
@@ -312,10 +343,21 @@ class Recipe:
             "off: just enough to cover the input",
         )
     )
+    resized_crop: ResizedCrop | None = setting(Part(ResizedCrop))
     crop: tuple[int, int] | None = setting(
         Plain(Maybe(Size(MAX_SIDE)), "crop 224", "the size of the crop, which is the net's input")
     )
     flip: bool = setting(Switch("flip", "half of the images are mirrored"), False)
+    rotate: float | None = setting(
+        Plain(
+            Maybe(Real(0, 180, above=True)),
+            "rotate 10",
+            "each crop is turned by an angle of so many degrees at most either way; corners that "
+            "come from outside of it are black",
+        )
+    )
+    colour_jitter: ColourJitter | None = setting(Part(ColourJitter))
+    randaugment: RandAugment | None = setting(Part(RandAugment))
     rgb_shift: float | None = setting(
         Plain(
             Maybe(Real(0, 10, above=True)),
@@ -323,6 +365,7 @@ class Recipe:
             "the standard deviation of a random shift along the colours' principal axes",
         )
     )
+    erasing: Erasing | None = setting(Part(Erasing, value="chance"))
     label_smoothing: float | None = setting(
         Plain(
             Maybe(Real(0, 0.999, above=True)),
@@ -330,20 +373,8 @@ class Recipe:
             "the share of the target that is spread over all classes",
         )
     )
-    mixup: float | None = setting(
-        Plain(
-            Maybe(Real(0, 1000, above=True)),
-            "mixup 0.2",
-            "two images laid over each other, in shares drawn from Beta(α, α)",
-        )
-    )
-    cutmix: float | None = setting(
-        Plain(
-            Maybe(Real(0, 1000, above=True)),
-            "cutmix 1",
-            "a rectangle of one image pasted into another, in shares drawn from Beta(α, α)",
-        )
-    )
+    mixup: Mixup | None = setting(Part(Mixup, value="alpha"))
+    cutmix: Cutmix | None = setting(Part(Cutmix, value="alpha"))
     ema: float | None = setting(
         Plain(
             Maybe(Real(0, 0.999999, above=True)),
@@ -428,6 +459,7 @@ def against(
         *optimiser_mistakes(reading),
         *schedule_mistakes(reading),
         *loss_mistakes(reading, graph),
+        *weight_list_mistakes(reading, graph),
         *freeze_mistakes(reading, graph),
         *init_from_mistakes(reading, graph, find, nets),
     ]
@@ -443,8 +475,34 @@ def image_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
         shown = describe(recipe.crop), describe(tuple(size))
         found.append(mistakes.CropMismatch(span, *shown, right))
     if recipe.rgb_shift is not None and channels != 3:
-        found.append(mistakes.ShiftWithoutColours(reading.span("rgb-shift"), describe(graph.input)))
-    return found
+        span = reading.span("rgb-shift")
+        found.append(mistakes.ShiftWithoutColours(span, "rgb-shift", describe(graph.input)))
+    return [*found, *resized_crop_mistakes(reading), *jitter_mistakes(reading, graph)]
+
+
+def resized_crop_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
+    """A range of scales where crops are taken from images at no scale."""
+    scale = reading.value.scale
+    if reading.value.resized_crop is None or scale is None or scale[0] == scale[1]:
+        return []
+    shown = written(Pixels(), scale)
+    return [mistakes.ScalesInVain(reading.span("scale"), shown, sum(scale) // 2)]
+
+
+def jitter_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
+    """A jitter of nothing, or of colours that the net does not see."""
+    jitter = reading.value.colour_jitter
+    if jitter is None:
+        return []
+    if jitter == ColourJitter():
+        return [mistakes.JitterOfNothing(reading.span("colour-jitter"))]
+    of_colours = [key for key in ("saturation", "hue") if getattr(jitter, key)]
+    return [
+        mistakes.ShiftWithoutColours(reading.span(f"colour-jitter.{key}"), key, shown)
+        for shown in [describe(graph.input)]
+        for key in of_colours
+        if graph.input[0] != 3
+    ]
 
 
 def accumulate_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
@@ -491,6 +549,19 @@ def loss_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
         return []
     right = next(name for name, kind in wanted.items() if kind in kinds)
     return [mistakes.LossMismatch(reading.span("loss"), loss, " and ".join(sorted(kinds)), right)]
+
+
+def weight_list_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
+    """Weights of more classes or fewer than the net has, or classes that are balanced twice."""
+    weights, span = reading.value.class_weights, reading.span("class-weights")
+    if weights == "balanced" and reading.value.sampler == "balanced":
+        return [mistakes.BalancedTwice(span)]
+    if weights is None or isinstance(weights, str) or graph.heads[0].kind != "classes":
+        return []
+    (classes,) = graph.output
+    if len(weights) == classes:
+        return []
+    return [mistakes.WrongNumberOfWeights(span, len(weights), classes)]
 
 
 def freeze_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
