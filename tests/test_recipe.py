@@ -114,7 +114,7 @@ def test_what_a_block_leaves_out_keeps_its_default() -> None:
                 randaugment=RandAugment(2, 9),
             ),
         ),
-        ("resized-crop", Recipe(resized_crop=ResizedCrop((0.08, 1.0), (3 / 4, 4 / 3)))),
+        ("resized-crop", Recipe(resized_crop=ResizedCrop((0.08, 1.0), (0.75, 1.3333)))),
         (
             "colour-jitter brightness=40% hue=0.1; erasing 25% area=2%..10%",
             Recipe(

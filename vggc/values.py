@@ -121,7 +121,7 @@ class Several:
     least: int = 1
 
     def __str__(self) -> str:
-        count = f"{self.most}" if self.least == self.most else f"at most {self.most}"
+        count = f"{self.most:,}" if self.least == self.most else f"at most {self.most:,}"
         return f"{count} {self.what}, each {self.kind}"
 
 

@@ -35,7 +35,7 @@ class ResizedCrop:
         "the part's share of the image's area", Interval(SHARE), (0.08, 1.0)
     )
     ratio: tuple[float, float] = option(
-        "the part's width over its height, before it is resized", Interval(ASPECT), (3 / 4, 4 / 3)
+        "the part's width over its height, before it is resized", Interval(ASPECT), (0.75, 1.3333)
     )
 
 
