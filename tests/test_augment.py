@@ -99,6 +99,7 @@ def test_processes_together_vary_the_batch_of_one(recipe: Recipe) -> None:
     shares = [batches(recipe, Share(rank, 2))[2] for rank in range(2)]
     assert torch.equal(torch.cat([share.images for share in shares]), whole.images)
     inputs, targets = given(recipe, whole, 2)
+    assert inputs.is_contiguous(memory_format=torch.channels_last)
     parts = [given(recipe, share, 2) for share in shares]
     assert torch.equal(torch.cat([part for part, _ in parts]), inputs)
     logits = torch.randn(4, 3)
@@ -329,9 +330,10 @@ def test_it_is_erased_by_chance() -> None:
 
 
 def test_a_rectangle_gets_the_mean_and_the_rest_stays() -> None:
-    images = torch.rand(2, 3, 4, 5) + 1
+    images = (torch.rand(2, 3, 4, 5) + 1).to(memory_format=torch.channels_last)
     result = erased(images, torch.tensor([[1, 3, 2, 5], [0, 0, 0, 0]]))
     assert torch.equal(result[1], images[1])
+    assert result.stride() == images.stride()
     assert not result[0, :, 1:3, 2:5].any()
     assert int((result[0] == images[0]).sum()) == 3 * (20 - 6)
 

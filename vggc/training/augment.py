@@ -240,9 +240,12 @@ def erasures(
 
 
 def erased(images: Tensor, boxes: Tensor) -> Tensor:
-    """The normalised images (N, C, H, W), each with a rectangle (N, 4) of the mean colour."""
+    """The normalised images (N, C, H, W), each with a rectangle (N, 4) of the mean colour.
+
+    They lie in memory as before, on which it depends what dropout drops of them.
+    """
     inside = covered(boxes, *images.shape[2:])
-    return images.masked_fill(inside[:, None], 0.0)
+    return torch.where(inside[:, None], 0.0, images)
 
 
 # Mixtures of two
