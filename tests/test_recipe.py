@@ -672,6 +672,7 @@ train {
   ema off
   accumulate 1
   clip off
+  give-up
 }
 
 test {

@@ -64,6 +64,7 @@ def samples() -> list[Diagnostic]:
         mistakes.WorldEnded(None, "process 1: the disk is full"),
         mistakes.OutOfMemory(None, "cuda", 256, 128),
         mistakes.LossNotFinite(None, "training", float("nan"), 1, 7, 0.1, 0.01),
+        mistakes.Diverged(None, "the weight `conv1_1.norm.running_var`", 1, 7, 0.1, 0.01),
         mistakes.Contradiction(None, "--epochs 2"),
         mistakes.ImagesMoved(None, "runs/a", "/photos"),
         mistakes.ImagesDiffer(None, 2, "1,000 and 100", "999 and 100"),

@@ -140,7 +140,7 @@ def command(
     course, the weights and, until it has finished, a checkpoint to --resume from.
 
     Ctrl-C saves before it stops; the resumed run ends with the same weights.
-    Exit 1: the loss is not finite or never leaves that of guessing.
+    Exit 1: a loss or the weights are not finite, or nothing is learned.
     """
     from vggc.training.learner import device_of
     from vggc.training.parallel import joined
@@ -347,5 +347,8 @@ def report(training: Training, outcome: Outcome, as_json: bool) -> None:
             console.status(f"Next: vggc report {run.folder}, vggc compile {run.folder}")
         case Interrupted():
             console.status(f"Saved. Go on with: vggc train --resume {run.folder}")
+        case Stopped() if run.has_weights:
+            after = console.count(len(epochs), "whole epoch")
+            console.status(f"The weights saved last, after {after}, are kept in {run.folder}.")
         case Stopped():
-            console.status(f"What was saved after {len(epochs)} epochs is kept in {run.folder}.")
+            console.status(f"No weights are kept in {run.folder}: there were no sound ones yet.")

@@ -280,6 +280,10 @@ class Recipe:
         )
     )
 
+    give_up: bool = setting(
+        Switch("give-up off", "stop where the net has learned nothing in its first epochs"), True
+    )
+
     def num_steps(self, steps_per_epoch: int) -> int:
         """Steps of the whole training."""
         if self.steps is not None:

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -261,6 +261,31 @@ def tensors_of(learner: Learner, fresh: bool = False) -> dict[str, Tensor]:
             if momentum is not None or fresh:
                 tensors[MOMENTUM + name] = parameter if momentum is None else momentum
     return tensors
+
+
+@torch.no_grad()
+def unsound(learner: Learner) -> str | None:
+    """What of a learner's state nothing can come of, in words: the first tensor with a value that
+    is not finite, in any process, or a loss scale that has run out. None where all is sound.
+    """
+    tensors = tensors_of(learner)
+    found = ""
+    if tensors:
+        parts = (t.to_local() if isinstance(t, DTensor) else t for t in tensors.values())
+        sound = torch.stack([part.isfinite().all() for part in parts]).tolist()
+        found = next(
+            (told(name) for name, is_so in zip(tensors, sound, strict=True) if not is_so), ""
+        )
+    scale = loss_scale(learner)
+    if not found and scale and not 0 < scale.scale < inf:
+        found = "the loss scale"
+    return next(filter(None, learner.world.lists([found])), None)
+
+
+def told(name: str) -> str:
+    """A tensor of a checkpoint in words: `the momentum of conv1_1.weight`."""
+    kind, _, weight = name.partition("/")
+    return f"the weight `{weight}`" if kind + "/" == WEIGHT else f"the {kind} of `{weight}`"
 
 
 def read_tensors(path: Path, digest: str, wanted: dict[str, Tensor]) -> dict[str, Tensor]:

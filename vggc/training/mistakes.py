@@ -200,14 +200,31 @@ class LossNotFinite(Diagnostic):
     smaller: float
 
 
+class Diverged(Diagnostic):
+    title = "the training diverged: {what} holds values that are not finite after step {step}"
+    label = "that is in epoch {epoch}; the learning rate was {lr:.3g}, and the loss still finite"
+    help = (
+        "the steps were too large or the first weights unfit: "
+        "try `--lr {smaller:.3g}`, or `--set init=he`"
+    )
+
+    what: str
+    epoch: int
+    step: int
+    lr: float
+    smaller: float
+
+
 class LossFlat(Diagnostic):
     title = "the net has learned nothing in {epochs} epochs ({steps} steps)"
     label = (
-        "the training loss is {loss:.4f}; guessing among {num_classes} classes gives {guess:.4f}"
+        "the training loss is {loss:.4f}; guessing among {num_classes} classes gives {guess:.4f}, "
+        "and no held-out accuracy was beyond chance"
     )
     help = (
         "the signal dies on its way through the layers, or the steps are too small: "
-        "try `--set init=he`, or a larger `--lr` than {lr:.3g}"
+        "try `--set init=he`, or a larger `--lr` than {lr:.3g}; "
+        "`--set give-up=off` trains on all the same"
     )
 
     epochs: int

@@ -8,6 +8,16 @@ from math import isfinite
 from vggc.data.parts import Skipped
 from vggc.diagnostics import Diagnostic
 
+MOST = 1e30
+"""No loss, rate or time of a sound training is beyond it."""
+
+
+def is_sound(loss: float) -> bool:
+    """Whether a training can go on from a loss: one that is not finite, or beyond `MOST`, tells of
+    weights that nothing can come of.
+    """
+    return isfinite(loss) and abs(loss) <= MOST
+
 
 @dataclass(frozen=True)
 class Epoch:

@@ -331,7 +331,7 @@ def conclude(run: Run, outcome: Outcome) -> None:
     """Writes weights, curves and the record. A finished run needs no checkpoint any more.
 
     The weights are those of the last checkpoint: where a loss was not finite, of the last that
-    did not give it.
+    did not give it. A checkpoint is sound: what diverged was never written.
     """
     epochs = outcome.progress.epochs
     saved = checkpoints(run.checkpoint_path)
