@@ -309,17 +309,6 @@ def undecayed_weights(recipe: Recipe, graph: Graph) -> tuple[str, ...]:
     return tuple(name for node in norms for name in graph.weights(node))
 
 
-def frozen_statistics(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
-    """The mistake of freezing a normalisation, whose statistics would move all the same."""
-    frozen = frozen_layers(reading.value, graph)
-    moving = [n for n in graph.nodes if isinstance(n.op, BatchNorm) and n.layer.name in frozen]
-    if not moving:
-        return []
-    what = f"`freeze` of a batch normalisation such as `{moving[0].layer.name}`"
-    hint = "leave it out of `freeze`"
-    return [mistakes.NotTrainedYet(reading.span("freeze"), what, hint)]
-
-
 def fit_program(
     program: Program, images: Images, blocks: Sequence[Block], wishes: Wishes
 ) -> Program:
@@ -339,7 +328,6 @@ def fit_program(
     fitted = program.replace(parse(Source(f"{net.name}.vgg as fitted", format_net(net))))
     read_recipe(block_of(blocks, "train"), fitted.graph)
     read_protocol(block_of(blocks, "test"), reading.value, fitted.graph)
-    report(frozen_statistics(reading, fitted.graph))
     return fitted
 
 

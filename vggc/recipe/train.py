@@ -213,7 +213,7 @@ class Recipe:
         Plain(
             Maybe(Names("layers", ranges=True)),
             "freeze conv1_1..pool5",
-            "layers that keep their first weights",
+            "layers that keep their first weights and statistics",
         )
     )
     scale: tuple[int, int] | None = setting(

@@ -76,7 +76,7 @@ class Task:
     """What is to be trained: a net by name and as text, built, on these images.
 
     `module` maps images float32 (N, C, H, W) to class scores (N, classes); the names of
-    its parameters are those in the weights file. `frozen` are those of them that keep
+    its weights are those in the weights file. `frozen` are those of them that keep
     their first values, `undecayed` those that the L2 penalty leaves alone. `first` holds the
     weights by name that another training gave; the others are drawn by the seed.
     """
