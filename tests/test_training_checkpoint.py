@@ -395,12 +395,16 @@ def test_all_processes_must_have_the_same_images(monkeypatch: pytest.MonkeyPatch
 def test_a_finished_run_leaves_what_others_need(tmp_path: Path) -> None:
     outcome = train(tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "checkpoint",
         "curves.png",
         "metrics.csv",
         "net.vgg",
         "run.json",
+        "steps.csv",
+        "weights-best.safetensors",
         "weights.safetensors",
     ]
+    assert saved(tmp_path / "run") == ["step-12-tested"]
     run = Run.load(tmp_path / "run")
     assert run.record.state == "finished"
     assert run.record.metrics == outcome.progress.epochs[-1]
@@ -684,7 +688,7 @@ def test_the_newest_run_is_the_one_with_weights_that_started_last(tmp_path: Path
     (tmp_path / "d/run.json").write_text("not a run")
     assert refused(lambda: newest_run(tmp_path)) == (
         mistakes.NoWeights,
-        "they are written when a run ends or is interrupted; this one is `running`",
+        "they are written with each checkpoint that is sound; this one is `running`",
     )
     for name in ("a", "b", "c"):
         (tmp_path / name / "weights.safetensors").touch()

@@ -18,6 +18,7 @@ from vggc.cli.sheet import Sheet
 from vggc.diagnostics import CheckFailed, in_line, render
 from vggc.memory import keep_memory
 from vggc.train import Plan, Training, Wishes, again, anew
+from vggc.training.best import best_epoch, said
 from vggc.training.progress import (
     Epoch,
     EpochDone,
@@ -28,6 +29,7 @@ from vggc.training.progress import (
     NotSaved,
     Outcome,
     StepDone,
+    StepsNotWritten,
     Stopped,
 )
 
@@ -90,10 +92,10 @@ INTERRUPTED = 130
 )
 @click.option(
     "--keep",
-    type=click.IntRange(1),
+    type=click.IntRange(0),
     default=2,
     show_default=True,
-    help="How many checkpoints are kept, the newest.",
+    help="How many checkpoints are kept, the newest; when it has finished one, or with 0 none.",
 )
 @click.option(
     "--workers",
@@ -110,7 +112,18 @@ INTERRUPTED = 130
     metavar="PATH",
     help="Run or weights of the net that the recipe's `init-from` names.  [default: its last run]",
 )
-@click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in a folder.")
+@click.option(
+    "--weights",
+    type=click.Choice(["last", "best"]),
+    callback=lambda context, option, value: value and Path(value),
+    help="Which weights of that run.  [default: last]",
+)
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Go on with a run; with more --epochs for longer than it was to, finished or not.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of all randomness.  [default: 0]")
 @click.option(
     "--set",
@@ -283,6 +296,8 @@ class Watcher:
                     console.status(f"  left out {in_line(each.name)}: {in_line(each.reason)}")
             case NotSaved(reason):
                 console.status(f"A checkpoint was not saved; the training goes on. {reason}")
+            case StepsNotWritten(reason):
+                console.status(f"steps.csv waits to be written; the training goes on. {reason}.")
 
     def tell(self, epoch: Epoch) -> None:
         """Leaves the line of an epoch."""
@@ -320,6 +335,8 @@ def report(training: Training, outcome: Outcome, as_json: bool) -> None:
     run = training.run
     epochs = outcome.progress.epochs
     last = epochs[-1] if epochs else None
+    measure = training.task.recipe.best_by
+    best = best_epoch(epochs, measure)
     speed = harmonic_mean([epoch.images_per_second for epoch in epochs]) if epochs else None
     if as_json:
         result = {
@@ -327,15 +344,19 @@ def report(training: Training, outcome: Outcome, as_json: bool) -> None:
             "epochs": len(epochs),
             "val_top1": last.val_top1 if last else None,
             "val_top5": last.val_top5 if last else None,
+            "best_epoch": best.epoch if best else None,
+            "best_val_top1": best.val_top1 if best else None,
+            "best_val_loss": best.val_loss if best else None,
             "images_per_second": speed,
         }
         console.out(json.dumps(result))
-    elif last and speed:
+    elif last and best and speed:
         rows = (
             ("epochs", f"{last.epoch} of {training.task.num_epochs}"),
             ("held-out top-1", f"{last.val_top1:.2%}"),
             ("held-out top-5", f"{last.val_top5:.2%}"),
             ("held-out loss", f"{last.val_loss:.4f}"),
+            (f"best, epoch {best.epoch}", said(best, measure)),
             ("speed", f"{speed:,.1f} images/s"),
             ("time", f"{sum(epoch.seconds for epoch in epochs):,.0f} s"),
         )
@@ -343,7 +364,9 @@ def report(training: Training, outcome: Outcome, as_json: bool) -> None:
             Sheet(f"{run.record.net}, trained", ("run", str(run.folder)), rows, (False, True))
         )
     match outcome:
-        case Finished():
+        case Finished(reason=reason):
+            if reason:
+                console.status(f"{reason[0].upper()}{reason[1:]}.")
             console.status(f"Next: vggc report {run.folder}, vggc compile {run.folder}")
         case Interrupted():
             console.status(f"Saved. Go on with: vggc train --resume {run.folder}")

@@ -203,6 +203,14 @@ class LossMismatch(Diagnostic):
     right: str
 
 
+class RestartsOutOfOrder(Diagnostic):
+    title = "restarts come one after the other, and before the last epoch"
+    label = "with the number of epochs behind them these are {ends}"
+    help = "write them in order, each once, and none that is not below `epochs`"
+
+    ends: str
+
+
 class UnknownLayerName(Diagnostic):
     title = "the net has no layer called `{name}`"
     label = "unknown layer"

@@ -20,6 +20,7 @@ from vggc.data.prepare import Data
 from vggc.diagnostics import UserError
 from vggc.recipe.train import Recipe
 from vggc.training import mistakes
+from vggc.training.best import stopped_early
 from vggc.training.checkpoint import unsound
 from vggc.training.feed import fed
 from vggc.training.learner import Learner, Measured
@@ -32,6 +33,7 @@ from vggc.training.progress import (
     Interrupted,
     Outcome,
     Progress,
+    Step,
     StepDone,
     Stopped,
     is_sound,
@@ -108,6 +110,10 @@ def fit(
             feed = fed(batches, learner.device)
             loop = Loop(learner, data, recipe, order, saving, watching, workers)
             while progress.step < total or progress.sums.steps:
+                # Perhaps the one who wrote this progress was ended before it could conclude.
+                ended = None if progress.sums.steps else stopped_early(recipe, progress.epochs)
+                if ended:
+                    return Finished(progress, reason=ended)
                 outcome = loop.epoch(progress, feed)
                 if not isinstance(outcome, Progress):
                     return outcome
@@ -164,7 +170,8 @@ class Loop:
             seconds=sums.seconds + perf_counter() - start,
         )
         before, progress = progress, Progress((*progress.epochs, row))
-        if diverged := self.save(progress, last == self.num_steps):
+        ends = last == self.num_steps or stopped_early(self.recipe, progress.epochs) is not None
+        if diverged := self.save(progress, ends):
             return replace(diverged, progress=before)
         self.watching.on_event(EpochDone(row))
         flat = self.flat(progress) if self.recipe.give_up else None
@@ -205,8 +212,10 @@ class Loop:
                 self.bear(lost, self.order.num_images, begun.lost)
                 now = perf_counter()
                 sums = progress.sums.plus(done.images, done.loss, done.correct, now - started)
-                progress, started = replace(progress, sums=sums), now
-                self.watching.on_event(step_done(progress, self.num_steps))
+                seconds, started = now - started, now
+                progress = replace(progress, sums=sums)
+                row = self.row(begun, done, seconds)
+                self.watching.on_event(step_done(progress, self.num_steps, row))
                 asked = asked or done.stop or done.save
                 if done.stop and not pending:
                     return progress
@@ -215,6 +224,12 @@ class Loop:
                 if step < last and (diverged := self.save(progress, False)):
                     return diverged
         return progress
+
+    def row(self, begun: Begun, done: Done, seconds: float) -> Step:
+        """A step in the table of steps."""
+        epoch, images = self.order.place(begun.step)[0] + 1, max(1, done.images)
+        loss, top1 = done.loss / images, done.correct / images
+        return Step(begun.step + 1, epoch, begun.lr, loss, top1, images / max(1e-9, seconds))
 
     def told(self, begun: Begun, is_late: bool) -> Done:
         """What came of a step in all processes together, and whether to save or to stop then."""
@@ -260,7 +275,8 @@ class Loop:
 
     def rate(self, progress: Progress, step: int) -> float:
         past = tuple(row.val_top1 for row in progress.epochs)
-        return learning_rate(self.recipe, step, self.num_steps, past)
+        restarts = [epoch * self.order.num_batches for epoch in self.recipe.restarts or ()]
+        return learning_rate(self.recipe, step, self.num_steps, past, restarts)
 
     def flat(self, progress: Progress) -> mistakes.LossFlat | None:
         part = self.data.val.part
@@ -304,7 +320,7 @@ def readable(batches: Iterable[Batch], lost: list[Skipped]) -> Iterator[Batch]:
             yield batch
 
 
-def step_done(progress: Progress, total: int) -> StepDone:
+def step_done(progress: Progress, total: int, row: Step) -> StepDone:
     sums = progress.sums
     images = max(1, sums.images)
     return StepDone(
@@ -314,6 +330,7 @@ def step_done(progress: Progress, total: int) -> StepDone:
         sums.loss / images,
         sums.correct / images,
         sums.images / max(1e-9, sums.seconds),
+        row,
     )
 
 

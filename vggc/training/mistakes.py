@@ -264,25 +264,76 @@ class NoRuns(Diagnostic):
 
 class NoWeights(Diagnostic):
     title = "the run in `{path}` has no weights"
-    label = "they are written when a run ends or is interrupted; this one is `{state}`"
-    help = "go on with it: `vggc train --resume {path}`"
+    label = "they are written with each checkpoint that is sound; this one is `{state}`"
+    help = "{hint}"
 
     path: str
     state: str
+    hint: str
+
+
+class NoBestWeights(Diagnostic):
+    title = "the run in `{path}` has no best weights"
+    label = "they are kept from its first whole epoch on"
+    help = "leave `--weights best` out, or go on with the run: `vggc train --resume {path}`"
+
+    path: str
+
+
+class WeightsOfNoRun(Diagnostic):
+    title = "`--weights {which}` names weights of a run"
+    label = "`{spec}` is no run"
+    help = "give a run in its place; a file of that name is `--weights ./{which}`"
+
+    which: str
+    spec: str
 
 
 class RunFinished(Diagnostic):
     title = "the run in `{path}` has finished"
     label = "{epochs} epochs, held-out top-1 {val_top1:.1%}"
-    help = "compile it: `vggc compile {path}`; or train anew from `{path}/net.vgg`"
+    help = "compile it: `vggc compile {path}`; or train it for longer: add `--epochs {more}`"
 
     path: str
     epochs: int
     val_top1: float
+    more: int
+
+
+class EndsSooner(Diagnostic):
+    title = "the run in `{path}` cannot end sooner than it was to"
+    label = "that would be after {after:,} steps, and it was to end after {before:,}"
+    help = "give more epochs, or leave them out; Ctrl-C ends it at any time, with its weights saved"
+
+    path: str
+    after: int
+    before: int
+
+
+class EndsWithinEpoch(Diagnostic):
+    title = "the run in `{path}` cannot be trained for longer"
+    label = "it was to end within an epoch: after {steps:,} steps, of {batches:,} an epoch"
+    help = "start a new run from `{path}/net.vgg`, with more steps"
+
+    path: str
+    steps: int
+    batches: int
+
+
+class NothingToGoOnFrom(Diagnostic):
+    title = "the run in `{path}` has kept no checkpoint to go on from"
+    label = "it has finished, and momenta are nowhere but in a checkpoint"
+    help = (
+        "start a new run that begins with its weights: `vggc train {path}/net.vgg --init-from "
+        "{path} --set init-from={net} --set init-from.layers=FIRST..LAST`"
+    )
+
+    path: str
+    net: str
 
 
 class FixedByRun(Diagnostic):
-    title = "{flags} cannot change when a run is resumed"
+    title = "{flags} cannot change when a run goes on"
     label = "the run would no longer be the one in `{path}`"
     help = "leave {flags} out, or start a new run from `{path}/net.vgg`"
 

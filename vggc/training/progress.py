@@ -41,6 +41,23 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One row of the table of steps: that step alone.
+
+    `step` counts from 1, over the whole training. The rest is as in `Epoch`: of the images of the
+    step, with dropout and augmentation, by the weights before it; the speed from the end of the
+    step before to the end of this one.
+    """
+
+    step: int
+    epoch: int
+    lr: float
+    loss: float
+    top1: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
 class Sums:
     """The steps of an unfinished epoch: the sum of the loss over images, the images whose
     class was the first guess, and the seconds that the steps took.
@@ -94,7 +111,8 @@ class Progress:
 @dataclass(frozen=True)
 class StepDone:
     """A step is done. `epoch` counts from 1; `done` and `total` count steps of the whole
-    training; loss, accuracy and images/s are means over the epoch so far.
+    training; loss, accuracy and images/s are means over the epoch so far; `row` is of the step
+    alone.
     """
 
     epoch: int
@@ -103,6 +121,7 @@ class StepDone:
     loss: float
     top1: float
     images_per_second: float
+    row: Step
 
 
 @dataclass(frozen=True)
@@ -126,15 +145,25 @@ class NotSaved:
     reason: str
 
 
-Event = StepDone | EpochDone | ImagesLost | NotSaved
+@dataclass(frozen=True)
+class StepsNotWritten:
+    """The table of steps could not be written to; its rows wait, the training goes on."""
+
+    reason: str
+
+
+Event = StepDone | EpochDone | ImagesLost | NotSaved | StepsNotWritten
 
 
 @dataclass(frozen=True)
 class Finished:
-    """All epochs of the recipe are done; perhaps someone `interrupted` what was left to write."""
+    """All epochs of the recipe are done, or enough of them, for a `reason`; perhaps someone
+    `interrupted` what was left to write.
+    """
 
     progress: Progress
     interrupted: bool = False
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
