@@ -75,7 +75,7 @@ def layers(net: Net) -> Sheet:
         (False, False, True, True, True, True, True, True),
         tuple(notes),
         tuple(rules),
-        spare=("stride", "field", "activations", "kind", "MACs"),
+        spare=("stride", "field", costs[1], "kind", costs[0]),
     )
 
 
@@ -167,6 +167,7 @@ def _notes(report: Report) -> tuple[str, ...]:
 
 def totals(nets: Sequence[Net]) -> Sheet:
     """The zoo, a row each net."""
+    training = f"training, batch {nets[0].report.batch}"
     header = (
         "net",
         "input",
@@ -176,7 +177,7 @@ def totals(nets: Sequence[Net]) -> Sheet:
         "MACs",
         "GFLOPs",
         "activations",
-        f"training, batch {nets[0].report.batch}",
+        training,
         "field",
     )
     rows = tuple(
@@ -203,7 +204,7 @@ def totals(nets: Sequence[Net]) -> Sheet:
         "weights",
         "weight layers",
         "input",
-        "training",
+        training,
         "MACs",
     )
     return Sheet("the zoo", header, rows, numbers, _notes(nets[0].report), spare=spare)
