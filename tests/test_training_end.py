@@ -142,6 +142,56 @@ def test_a_run_that_was_killed_keeps_what_the_whole_run_keeps(tmp_path: Path, ev
     assert astuple(whole)[:8] == astuple(rest)[:8]
 
 
+def test_a_run_that_was_killed_is_used_by_what_it_saved_last(
+    folder: Path, vggc_here: Callable[..., tuple[object, str, str]]
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(found: Event) -> None:
+        if isinstance(found, StepDone) and found.done == 7:
+            raise Killed
+
+    with pytest.raises(Killed):
+        carried_out(folder, "run", die, batch=8)
+    run = folder / "run"
+    record = Run.load(run).record
+    assert record.state == "running"
+    assert record.best
+    assert record.metrics
+    assert record.metrics.epoch == 2
+    image = next((folder / "images/red").iterdir())
+    for command in (
+        ("eval", run),
+        ("eval", run, "--weights", "best"),
+        ("predict", run, image),
+        ("export", run, "--format", "torchvision", "-o", folder / "x.safetensors"),
+    ):
+        code, _, error = vggc_here(*command)
+        assert code == 0, error
+        assert f"{run} has not ended (it is still going, or was killed): its " in error
+        assert "weights are those after epoch " in error
+    code, _, error = vggc_here("report", run)
+    assert code == 0, error
+    assert "By the weights after epoch 2, step 6," in (run / "report.html").read_text()
+    code, _, error = vggc_here("eval", folder / "tiny.vgg", "--weights", "best")
+    assert code == 2
+
+
+def test_the_cost_of_a_run_is_told_for_its_batch(
+    folder: Path, vggc_here: Callable[..., tuple[object, str, str]]
+) -> None:
+    run = carried_out(folder, "run", epochs=1, batch=12, changes=("accumulate=2",))
+    code, out, _ = vggc_here("summary", run)
+    assert code == 0
+    assert "batch 6" in out
+    assert "training in batches of 6 about" in out
+    assert vggc_here("summary", run / "net.vgg", "--batch", "6")[1] == out
+    assert "batch 1," in vggc_here("summary", run, run / "net.vgg")[1]
+    assert vggc_here("report", run, "--no-errors")[0] == 0
+    assert "training in batches of 6 about" in (run / "report.html").read_text()
+
+
 def test_which_weights_of_a_run_are_meant(tmp_path: Path) -> None:
     train(tmp_path / "run", replace(RECIPE, epochs=1))
     run = Run.load(tmp_path / "run")

@@ -7,7 +7,7 @@ import json
 import platform
 import shutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -56,6 +56,7 @@ from vggc.training.loop import Saving, Watching, fit
 from vggc.training.metrics import write_metrics
 from vggc.training.parallel import ALONE, World
 from vggc.training.progress import (
+    Epoch,
     Event,
     Finished,
     Interrupted,
@@ -324,6 +325,14 @@ def follow(run: Run, taken: Snapshot, measure: Measure) -> None:
     keep_best(run, taken, measure)
     write_weights(run.weights_path, taken.tensors, Moment.of(progress))
     write_metrics(run.folder, progress.epochs)  # which tells that there is a checkpoint
+    if progress.epochs and not progress.sums.steps:
+        write_run(run.folder, with_figures(run.record, progress.epochs, measure))
+
+
+def with_figures(record: Record, epochs: Sequence[Epoch], measure: Measure) -> Record:
+    """The record with what the last epoch and the best have come to."""
+    last = epochs[-1] if epochs else None
+    return replace(record, metrics=last, best=best_epoch(epochs, measure))
 
 
 def keep_best(run: Run, taken: Snapshot, measure: Measure) -> None:
@@ -414,8 +423,7 @@ def conclude(run: Run, outcome: Outcome, measure: Measure, keeping: Keeping) -> 
     epochs = outcome.progress.epochs
     if isinstance(outcome, Stopped) and isinstance(outcome.reason, mistakes.LossNotFinite):
         take_back(run, outcome.progress)
-    metrics = epochs[-1] if epochs else None
-    record = replace(run.record, metrics=metrics, best=best_epoch(epochs, measure))
+    record = with_figures(run.record, epochs, measure)
     match outcome:
         case Finished(reason=reason):
             record = replace(record, state="finished", reason=reason)
