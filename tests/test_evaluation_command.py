@@ -462,7 +462,7 @@ OTHER = NET.replace("fc-6 | softmax", "fc-3 | softmax")
         (["eval", "solid"], "solid cannot be applied to whole images"),
         (["eval", "one", "--precision", "fp16", "--device", "cpu"], "fp16"),
         (["predict", "one", "none.png"], "cannot read the image `none.png`"),
-        (["predict", "one", "images"], "it is no file"),
+        (["predict", "one", "images"], "it is a folder"),
         (["predict", "images/red/0.png", "images/red/1.png"], "it is a file"),
     ],
 )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Probabilities: TypeAlias = NDArray[np.float32]
 
 FLAGS = {
+    "weights": "`--weights`",
     "scales": "`--scales`",
     "protocol": "`--protocol`",
     "grid": "`--grid`",
@@ -103,6 +104,8 @@ def by_run(model: Path, images: tuple[Path, ...], wishes: Wishes) -> Told:
     planned = plan([model], wishes, alone=True)
     entry = planned.entries[0]
     console.status(f"{model}: {ways(entry.views)}, {scales(entry)}")
+    for remark in entry.run.remarks(planned.weights):
+        console.status(remark)
     with progress("looking at images", True) as on_progress:
         found, lost = predict(planned, images, on_progress)
     return Told(entry.run.record.net, planned.classes, found, lost)
