@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import string
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TypeAlias
@@ -13,7 +13,7 @@ from vggc.diagnostics import Diagnostic, UserError, did_you_mean, nearest
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Conv2d, Linear
 from vggc.layers import mistakes
-from vggc.layers.elaborate import Vocabulary, elaborate, kind_of
+from vggc.layers.elaborate import Vocabulary, elaborate, idle_defaults, kind_of, split_word
 from vggc.layers.kinds import BY_WORD, KINDS, Boxes, Conv, Fc, Kind
 from vggc.layers.names import Names
 from vggc.source import Source, Span
@@ -38,6 +38,7 @@ from vggc.syntax.ast import (
     Selector,
     Set,
     Setting,
+    Statement,
     Trivia,
     Value,
     Word,
@@ -105,7 +106,7 @@ def with_classes(net: Net, num_classes: int) -> Net:
             return (_with_width(layer.layer, num_classes),)
         return None
 
-    return _rewritten(net, change)
+    return _changed(net, change)
 
 
 def with_width(net: Net, factor: float) -> Net:
@@ -137,7 +138,7 @@ def with_width(net: Net, factor: float) -> Net:
             changed = _with_options(changed, Conv, (Option("groups", groups, span=span),))
         return (changed,)
 
-    return _rewritten(net, change)
+    return _changed(net, change)
 
 
 def _owners(graph: Graph) -> list[str | None]:
@@ -328,6 +329,11 @@ def _rewritten(net: Net, change: Change) -> Net:
     return _Rewriter(change).net(net)
 
 
+def _changed(net: Net, change: Change) -> Net:
+    """A sound net rewritten, without the defaults that no layer goes by any more."""
+    return without_idle_defaults(_rewritten(net, change))
+
+
 def _occurrences(net: Net) -> list[_Occurrence]:
     found: list[_Occurrence] = []
 
@@ -504,7 +510,12 @@ def _with_options(layer: Layer, kind: type[Kind], options: tuple[Option, ...]) -
         word = re.sub(r"-[0-9]+$", "", word)
     if "size" in new and "size" in kind.params():
         word = re.sub(r"[0-9]+(?=-|$)", "", word, count=1) if word not in BY_WORD else word
-    kept = tuple(new.pop(option.key, option) for option in layer.options)
+    said = {option.key: str(option.value) for option in options}
+    kept = tuple(
+        new.pop(option.key, option)
+        for option in layer.options
+        if option.key in new or not kind.leaves_no_room(option.key, said)
+    )
     return replace(layer, word=word, options=(*kept, *new.values()))
 
 
@@ -512,7 +523,8 @@ def _selected(whole: Edited, selector: Selector) -> set[int]:
     """The indices of the layers that a selector means."""
     net, layers = whole.net, whole.layers
     if selector.every:
-        chosen = {layer.index for layer in layers if _matches(layer, selector.word)}
+        matches = _matcher(net, selector.word)
+        chosen = {layer.index for layer in layers if matches(layer)}
         if not chosen:
             raise UserError(_none_like(net, selector, layers))
         return chosen
@@ -533,14 +545,44 @@ def _selected(whole: Edited, selector: Selector) -> set[int]:
     return set(range(ends[0].index, ends[-1].last + 1))
 
 
-def _matches(layer: _Occurrence, word: str) -> bool:
-    """Whether a layer is of the kind `conv`, or `conv3`, or `conv3-512`, however it says so."""
-    kind, written = layer.kind, layer.layer
-    said = {option.key: str(option.value) for option in written.options}
-    stem, _, width = written.word.partition("-")
-    size = said.get("size", "" if stem in BY_WORD else stem.lstrip(string.ascii_letters))
-    sized = f"{kind.name}{size}"
-    return word in (kind.name, *kind.aliases, sized, f"{sized}-{said.get('width', width)}")
+def _matcher(net: Net, word: str) -> Callable[[_Occurrence], bool]:
+    """Tells layers of the kind `conv`, or `conv3`, or `conv3-512`, whoever says so: the layer in
+    its word or its options, `every`, or the kind's default.
+    """
+    parts = split_word(word)
+    kind = BY_WORD.get(parts[0]) if parts else None
+    if parts is None or kind is None:
+        return lambda _: False
+    wanted = {
+        key: number for key, number in zip(("size", "width"), parts[1:], strict=True) if number
+    }
+    general = {key: default for key, default in kind.defaults().items() if key in wanted}
+    said = {
+        key: option.value
+        for (of, key), option in defaults_in(net.statements).items()
+        if of == kind.name
+    }
+    general |= {key: str(value) for key, value in said.items()}
+
+    def matches(layer: _Occurrence) -> bool:
+        if layer.kind is not kind:
+            return False
+        found = {**general, **_said(layer.layer)}
+        return all(_same_number(found.get(key), number) for key, number in wanted.items())
+
+    return matches
+
+
+def _said(layer: Layer) -> dict[str, str]:
+    """What a layer says itself, in its word and in its options."""
+    _, size, width = split_word(layer.word) or ("", "", "")
+    in_word = {"size": size, "width": width}
+    options = {option.key: str(option.value) for option in layer.options}
+    return {key: number for key, number in in_word.items() if number} | options
+
+
+def _same_number(found: object, wanted: str) -> bool:
+    return str(found).lstrip("0") == wanted.lstrip("0")
 
 
 def _none_like(net: Net, selector: Selector, layers: list[_Occurrence]) -> mistakes.NothingSelected:
@@ -561,7 +603,7 @@ def _none_called(
 ) -> mistakes.NothingSelected:
     near = nearest(name, by_name)
     hint = f"did you mean `{near}`?" if near else "`vggc summary` shows the names of all layers"
-    if any(_matches(layer, name) for layer in by_name.values()):
+    if any(map(_matcher(net, name), by_name.values())):
         hint = f"for all layers of a kind write `every {name}`"
     reason = f"it has no layer called `{name}`"
     return mistakes.NothingSelected(selector.span, net.name, str(selector), reason, hint)
@@ -588,7 +630,7 @@ def with_defaults(net: Net) -> Net:
             trivia = said[kind][-1].trivia if kind in said else Trivia()
             options = tuple(defaults.values())
             lines.append(Every(kind.name, options, trivia, span=net.span))
-    return replace(net, statements=tuple(lines))
+    return without_idle_defaults(replace(net, statements=tuple(lines)))
 
 
 def _default_options(net: Net, kind: type[Kind]) -> Iterator[tuple[str, Option]]:
@@ -600,8 +642,55 @@ def _default_options(net: Net, kind: type[Kind]) -> Iterator[tuple[str, Option]]
             yield key, Option(key, parse_value(Source("<default>", text)), span=net.span)
 
 
-def without_idle_defaults(net: Net) -> Net:
-    """The net without what it says of `every` kind of which no layer is left."""
-    kinds = {None, *(layer.kind for layer in _occurrences(net))}
-    kept = tuple(s for s in net.statements if isinstance(s, Every) and kind_of(s.kind) in kinds)
-    return replace(net, statements=kept)
+Default: TypeAlias = tuple[str, str]
+"""A kind of layers, and an option that `every` says of them."""
+
+
+def defaults_in(statements: Iterable[Statement]) -> dict[Default, Option]:
+    """What is said of `every` layer of a kind, where there is such a kind."""
+    return {
+        (BY_WORD[statement.kind].name, option.key): option
+        for statement in statements
+        if isinstance(statement, Every) and statement.kind in BY_WORD
+        for option in statement.options
+    }
+
+
+def without_defaults(net: Net, unwanted: Collection[Default]) -> Net:
+    """The net without some of what it says of `every` layer of a kind."""
+    kept: list[Statement] = []
+    for statement in net.statements:
+        if isinstance(statement, Every) and statement.kind in BY_WORD:
+            name = BY_WORD[statement.kind].name
+            options = tuple(o for o in statement.options if (name, o.key) not in unwanted)
+            if options:
+                kept.append(replace(statement, options=options))
+        else:
+            kept.append(statement)
+    return replace(net, statements=tuple(kept))
+
+
+def with_own_defaults(net: Net, own: Sequence[Every]) -> Net:
+    """The net that also says `own` of every kind: what it said otherwise, it says no more, nor
+    what that leaves no room for.
+    """
+    new = defaults_in(own)
+    said: dict[str, dict[str, str]] = defaultdict(dict)
+    for (name, key), option in new.items():
+        said[name][key] = str(option.value)
+    unwanted = {
+        (name, key)
+        for name, key in defaults_in(net.statements)
+        if (name, key) in new or BY_WORD[name].leaves_no_room(key, said[name])
+    }
+    kept = without_defaults(net, unwanted)
+    return replace(kept, statements=(*kept.statements, *own))
+
+
+def without_idle_defaults(net: Net, own: Collection[Default] = ()) -> Net:
+    """The net without what it says of `every` layer of a kind and no layer goes by any more;
+    what is its `own` stays, as a mistake.
+    """
+    if not net.statements:
+        return net
+    return without_defaults(net, idle_defaults(net) - set(own))

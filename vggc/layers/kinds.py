@@ -8,6 +8,7 @@ that joins paths says instead with what op it joins them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import Any, ClassVar, TypeAlias, get_args
@@ -46,11 +47,15 @@ ACTIVATIONS = (*get_args(Function), "prelu")
 
 @dataclass(frozen=True)
 class Param:
-    """What may stand for one field of a kind. `default` says in words what stands for None."""
+    """What may stand for one field of a kind. `default` says in words what stands for None.
+
+    `needs` holds another field and its values: with any other, this field means nothing.
+    """
 
     doc: str
     kind: ValueKind
     default: str = ""
+    needs: tuple[str, tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,14 @@ class Clash:
     hint: str = ""
 
 
-def _param(doc: str, kind: ValueKind, default: Any = ..., words: str = "") -> Any:
-    metadata = {"param": Param(doc, kind, words)}
+def _param(
+    doc: str,
+    kind: ValueKind,
+    default: Any = ...,
+    words: str = "",
+    needs: tuple[str, tuple[str, ...]] | None = None,
+) -> Any:
+    metadata = {"param": Param(doc, kind, words, needs)}
     return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
 
 
@@ -96,7 +107,8 @@ def _act() -> Any:
 
 def _slope() -> Any:
     doc = "the slope of leaky below zero, the scale of elu"
-    return _param(doc, Real(0, 1000), None, "0.01 for leaky, 1 for elu")
+    needs = ("act", tuple(SLOPES))
+    return _param(doc, Real(0, 1000), None, "0.01 for leaky, 1 for elu", needs)
 
 
 def _activated(act: str | None, slope: float | None) -> Expansion:
@@ -144,6 +156,12 @@ class Kind:
     def params(cls) -> dict[str, Param]:
         """What each field takes, `size` and `width` included."""
         return {f.name: f.metadata["param"] for f in fields(cls)}  # type: ignore[arg-type]
+
+    @classmethod
+    def leaves_no_room(cls, key: str, said: Mapping[str, str]) -> bool:
+        """Whether a field means nothing beside what is said of others."""
+        needs = cls.params()[key].needs if key in cls.params() else None
+        return needs is not None and said.get(needs[0], needs[1][0]) not in needs[1]
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:

@@ -130,6 +130,14 @@ class NothingToDefault(Diagnostic):
     kind: str
 
 
+class NothingTakes(Diagnostic):
+    title = "`every {kind} {said}` has no effect"
+    label = "it holds for no `{kind}`: each says otherwise itself, or gives an output of the net"
+    help = "take it away, or let a layer say it itself: `{kind} … {said}`"
+    kind: str
+    said: str
+
+
 class BadInput(Diagnostic):
     title = "the input needs channels, height and width"
     label = "expected a size such as 3x224x224, each part from 1 to {limit}"
@@ -228,6 +236,14 @@ class DuplicateConstant(Diagnostic):
     label = "a parameter or a constant before this is called so"
     help = "give one of them another name"
     name: str
+
+
+class NoNameInSums(Diagnostic):
+    title = "no parameter and no constant may be called `{name}`"
+    label = "in a sum, `-` between two names is a minus, and `.` means nothing"
+    help = "such names are letters, digits and `_`: `{right}`"
+    name: str
+    right: str
 
 
 class UnusedName(Diagnostic):

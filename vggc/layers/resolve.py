@@ -6,11 +6,19 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from math import floor, isfinite
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from vggc.diagnostics import UserError, did_you_mean
 from vggc.layers import mistakes
-from vggc.layers.edit import apply, input_size, with_classes, with_width, without_idle_defaults
+from vggc.layers.edit import (
+    apply,
+    defaults_in,
+    input_size,
+    with_classes,
+    with_own_defaults,
+    with_width,
+    without_idle_defaults,
+)
 from vggc.layers.kinds import MAX_WIDTH
 from vggc.source import Span
 from vggc.syntax import ast
@@ -123,31 +131,50 @@ def _derived(
     arguments = tuple(replace(o, value=names.value(o.value)) for o in base.arguments)
     plain, earlier = _resolve(found, around, arguments, builders)
     plain = replace(plain, name=net.name, span=net.span, trivia=net.trivia, below=net.below)
-    edits = [names.edit(s) for s in net.statements if not isinstance(s, ast.Let | ast.Every)]
-    edited = apply(plain, edits, earlier)
-    plain = without_idle_defaults(edited.net)
     own = tuple(names.every(s) for s in net.statements if isinstance(s, ast.Every))
-    heads = {head.name: head for head in plain.heads}
-    heads |= {head.name: replace(head, body=names.body(head.body)) for head in net.heads}
-    blocks = {block.key: block for block in plain.blocks}
-    before, after = input_size(plain), input_size(net)
+    edits = [names.edit(s) for s in net.statements if not isinstance(s, ast.Let | ast.Every)]
+    edited = apply(with_own_defaults(plain, own), edits, earlier)
+    plain = edited.net
+    heads = tuple(replace(head, body=names.body(head.body)) for head in net.heads)
+    inherited, before, after = plain.blocks, input_size(plain), input_size(net)
     if before and after:
-        blocks = {key: around.resize(block, before, after) for key, block in blocks.items()}
-    for block in map(names.block, net.blocks):
-        old = blocks.get(block.key)
-        blocks[block.key] = around.merge(old, block) if old else block
-    written = {word.span for block in blocks.values() for word in _words(block)}
+        inherited = tuple(around.resize(block, before, after) for block in inherited)
+    blocks = _over(inherited, tuple(map(names.block, net.blocks)), lambda b: b.key, around.merge)
+    written = {word.span for block in blocks for word in _words(block)}
     lost = [problem for span, problem in edited.lost if span in written]
     if lost:
         raise UserError(lost[0])
     whole = replace(
         plain,
         input=net.input or plain.input,
-        statements=(*plain.statements, *own),
-        heads=tuple(heads.values()),
-        blocks=tuple(blocks.values()),
+        heads=_over(plain.heads, heads, lambda head: head.name, lambda _, head: head),
+        blocks=blocks,
     )
-    return whole, earlier + len(edits)
+    return without_idle_defaults(whole, defaults_in(own)), earlier + len(edits)
+
+
+Part = TypeVar("Part", bound=ast.Head | ast.Block)
+
+
+def _over(
+    base: tuple[Part, ...],
+    own: tuple[Part, ...],
+    called: Callable[[Part], str],
+    merged: Callable[[Part, Part], Part],
+) -> tuple[Part, ...]:
+    """The base's parts, those that a net says itself in the place of those called alike, and its
+    others. What stands twice in one file stays twice, as a mistake.
+    """
+    first: dict[str, Part] = {}
+    again: list[Part] = []
+    for part in own:
+        if first.setdefault(called(part), part) is not part:
+            again.append(part)
+    kept: list[Part] = []
+    for old in base:
+        new = first.pop(called(old), None)
+        kept.append(merged(old, new) if new else old)
+    return (*kept, *first.values(), *again)
 
 
 def _words(block: ast.Block) -> Iterator[ast.Word]:
@@ -211,6 +238,7 @@ class _Names:
         names = cls()
         for parameter in net.parameters:
             head = parameter.span.part(0, len(parameter.key))
+            _check_name(parameter.key, head)
             if parameter.key in names.values:
                 raise UserError(mistakes.DuplicateOption(head, parameter.key))
             given = arguments.get(parameter.key, parameter)
@@ -222,6 +250,7 @@ class _Names:
             if isinstance(statement, ast.Let):
                 offset = statement.span.text.index(statement.name, len("let"))
                 head = statement.span.part(offset, offset + len(statement.name))
+                _check_name(statement.name, head)
                 if statement.name in names.values:
                     raise UserError(mistakes.DuplicateConstant(head, statement.name))
                 names.values[statement.name] = names.sum(statement.value)
@@ -270,6 +299,8 @@ class _Names:
 
     def value(self, value: ast.Value) -> ast.Value:
         """A value, or what the name that stands for it means."""
+        if isinstance(value, ast.Many):
+            return replace(value, items=tuple(map(self.value, value.items)))  # type: ignore[arg-type]
         if not isinstance(value, ast.Word) or value.text not in self.values:
             return value
         found = self.get(value.text, value.span)
@@ -291,6 +322,7 @@ class _Names:
         return replace(statement, options=self.options(statement.options))
 
     def edit(self, edit: ast.Edit) -> ast.Edit:
+        edit = replace(edit, selector=self.selector(edit.selector))
         match edit:
             case ast.Set():
                 return replace(edit, options=self.options(edit.options))
@@ -298,6 +330,15 @@ class _Names:
                 return replace(edit, body=self.body(edit.body))
             case ast.Remove():
                 return edit
+
+    def selector(self, selector: ast.Selector) -> ast.Selector:
+        """`every conv3-wide` with the number that `wide` means."""
+        stem, _, name = selector.word.rpartition("-")
+        if not selector.every or name not in self.values:
+            return selector
+        end = len(selector.span.text)
+        width = self.whole(name, selector.span.part(end - len(name), end), low=0)
+        return replace(selector, word=f"{stem}-{width}")
 
     def body(self, body: ast.Body) -> ast.Body:
         """The chain with numbers in the place of names."""
@@ -343,6 +384,12 @@ class _Names:
                 span, hint = place, f"`{name}` is used for widths or repeats"
             raise UserError(mistakes.NotWhole(span, name, f"{value:g}", low, hint))
         return value
+
+
+def _check_name(name: str, span: Span) -> None:
+    """Refuses the name of a parameter or a constant that a sum would read as something else."""
+    if not re.fullmatch(r"\w+", name):
+        raise UserError(mistakes.NoNameInSums(span, name, re.sub(r"\W", "_", name)))
 
 
 def _plain(key: str, value: ast.Value) -> Value:
