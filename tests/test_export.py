@@ -93,6 +93,21 @@ def test_torch_export_gives_the_same(
         np.testing.assert_allclose(output.numpy(), wanted[head], rtol=1e-4, atol=1e-6)
 
 
+LIMITS = ("lrn alpha=1e-12", "lrn beta=1e-6 k=1", "leaky slope=0", "elu slope=0", "elu slope=1000")
+
+
+@pytest.mark.parametrize("layer", LIMITS)
+def test_onnxruntime_takes_values_as_small_as_they_may_be(
+    tmp_path: Path, noise: Noise, layer: str
+) -> None:
+    subject = from_spec(program(f"net a input 3x8x8 conv3-4 | {layer} | gap | fc-3"), None, 0)
+    export(subject, "onnx", tmp_path / "net.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    x = noise(2, 3, 8, 8)
+    (output,) = session.run(None, {"input": x})
+    np.testing.assert_allclose(output, expected(subject, x)["output"], rtol=1e-4, atol=1e-6)
+
+
 NAMES = (
     *("forward", "training", "modules", "parameters", "T_destination", "call_super_init", "train"),
     *("nodes", "heads", "outputs", "whole", "weight", "roles", "moved", "layer_a", "graph", "code"),
@@ -103,7 +118,8 @@ NAMES = (
 
 def test_layers_may_be_called_as_they_like(tmp_path: Path, noise: Noise) -> None:
     body = " | ".join(f"{name}: conv1-2" for name in NAMES)
-    text = f"net a input 3x4x4 {body} | conv1-2 norm=batch act=prelu | gap | fc-3\nhead forward2: @forward | gap"
+    body += " | conv1-2 norm=batch act=prelu | gap | fc-3\nhead forward2: @forward | gap"
+    text = f"net a input 3x4x4 {body}"
     subject = from_spec(program(text), None, seed=0)
     graph, x = subject.program.graph, noise(2, 3, 4, 4)
     net = build(graph, subject.weights).eval()

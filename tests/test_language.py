@@ -297,6 +297,29 @@ def test_width_scales_what_every_says_depthwise_groups_and_features() -> None:
     assert [n.op.groups for n in slim.nodes if isinstance(n.op, Conv2d)] == [1, 32, 1]
 
 
+def scaled(body: str, factor: float, input_: str = "3x8x8") -> list[tuple[int, int]]:
+    """The width and the groups of each convolution of a net that is `factor` times as wide."""
+    found = program(f"net a input {input_} {body} | gap | fc-5")
+    graph = found.replace(with_width(found.net, factor)).graph
+    return [(n.op.channels, n.op.groups) for n in graph.nodes if isinstance(n.op, Conv2d)]
+
+
+def test_a_group_for_each_channel_stays_one_whatever_the_width() -> None:
+    assert scaled("conv3-4 groups=4", 0.5, "4x8x8") == [(4, 4)]
+    assert scaled("conv3-8 groups=4", 3, "4x8x8") == [(8, 4)]
+    assert scaled("conv3-32 | conv3-64 groups=32 | conv1-8", 0.3) == [(10, 1), (20, 10), (2, 1)]
+    assert scaled("concat(conv3-3, conv1-3) | conv3-6 groups=6", 0.5) == [(2, 1), (2, 1), (4, 4)]
+
+
+def test_widths_are_multiples_of_the_groups_that_they_are_parted_into() -> None:
+    body = "conv3-512 | pool | conv3-1024 groups=2 | conv1-512"
+    assert scaled(body, 0.3) == [(154, 1), (308, 2), (154, 1)]
+    assert scaled(body, 0.15) == [(76, 1), (154, 2), (77, 1)]
+    residual = "a: conv3-64 | add(conv3-64 | conv3-64, skip) | add(skip, @a) | conv3-32 groups=32"
+    assert scaled(residual, 0.1) == [(32, 1), (6, 1), (32, 1), (32, 32)]
+    assert load("vgg16_gap(width=0.3)").graph.outputs == {"output": (1000,)}
+
+
 def test_classes_of_a_sum_are_not_changed_unseen() -> None:
     found = program("net a input 3x8x8 gap\nhead a: add(fc-9, fc-9) | softmax\nhead b: fc-9")
     with pytest.raises(UserError, match="no one layer gives the scores of its head `a`"):

@@ -7,11 +7,12 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from math import lcm
 from typing import TypeAlias
 
 from vggc.diagnostics import Diagnostic, UserError, did_you_mean, nearest
 from vggc.ir.graph import Graph
-from vggc.ir.ops import Conv2d, Linear
+from vggc.ir.ops import Add, Concat, Conv2d, Linear, Shape
 from vggc.layers import mistakes
 from vggc.layers.elaborate import Vocabulary, elaborate, idle_defaults, kind_of, split_word
 from vggc.layers.kinds import BY_WORD, KINDS, Boxes, Conv, Fc, Kind
@@ -111,34 +112,98 @@ def with_classes(net: Net, num_classes: int) -> Net:
 
 def with_width(net: Net, factor: float) -> Net:
     """The net with `factor` times as many channels and features in its hidden layers, rounded
-    to the nearest whole number and at least 1.
+    to the nearest whole number and at least 1, or to the nearest multiple of the groups that a
+    convolution parts them into.
 
-    Classes and boxes stay as many as they are; features that a head gives are hidden layers.
+    Classes and boxes stay as many as they are; features that a head gives are hidden layers. A
+    convolution with a group for each channel that it reads keeps one for each.
     """
     graph = elaborate(net)
-    owners, widths = _owners(graph), _widths(graph)
+    owners = _owners(graph)
     outputs = {owners[head.node] for head in graph.heads if head.kind != "features"}
-
-    depthwise = {
-        node.layer.name: node.op.groups
-        for node in graph.nodes
-        if isinstance(node.op, Conv2d) and 1 < node.op.groups == graph.source(node)[0]
-    }
-
-    def scaled(width: int) -> int:
-        return max(1, int(width * factor + 0.5))
+    widths, groups = _scaled(graph, factor, outputs)
 
     def change(layer: _Occurrence) -> Body | None:
         if layer.kind not in (Conv, Fc) or layer.name in outputs:
             return None
-        changed = _with_width(layer.layer, scaled(widths[layer.name]))
-        if layer.name in depthwise:
+        changed = _with_width(layer.layer, widths[layer.name])
+        if layer.name in groups:
             span = layer.layer.span
-            groups = Number(scaled(depthwise[layer.name]), span=span)
-            changed = _with_options(changed, Conv, (Option("groups", groups, span=span),))
+            number = Number(groups[layer.name], span=span)
+            changed = _with_options(changed, Conv, (Option("groups", number, span=span),))
         return (changed,)
 
     return _changed(net, change)
+
+
+def _scaled(
+    graph: Graph, factor: float, kept: Collection[str | None]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The widths of layers in a net `factor` times as wide but for those `kept`, and the groups
+    of those that have one for each channel they read.
+    """
+    multiples = _multiples(graph)
+    widths: dict[str, int] = {}
+    groups: dict[str, int] = {}
+    channels: list[int] = []
+    for node in graph.nodes:
+        reads = [channels[read] for read in node.inputs]
+        name = node.layer.name
+        match node.op:
+            case Conv2d() | Linear() if name in kept:
+                width = node.shape[0]
+            case Conv2d() as conv if _is_depthwise(conv, graph.source(node)):
+                groups[name] = reads[0]
+                width = conv.channels // conv.groups * reads[0]
+            case Conv2d() | Linear():
+                unit = multiples.get(name, 1)
+                width = unit * max(1, int(node.shape[0] * factor / unit + 0.5))
+            case Concat():
+                width = sum(reads)
+            case _:
+                width = reads[0] if reads else node.shape[0]
+        if isinstance(node.op, Conv2d | Linear):
+            widths[name] = width
+        channels.append(width)
+    return widths, groups
+
+
+def _is_depthwise(conv: Conv2d, source: Shape) -> bool:
+    return 1 < conv.groups == source[0]
+
+
+def _multiples(graph: Graph) -> dict[str, int]:
+    """Of what the width of a layer must be a multiple, as convolutions part it into groups; what
+    is added up is as wide as one another, so that what holds for one layer holds for all of it.
+    """
+    makers: list[frozenset[str]] = []
+    alike: list[frozenset[str]] = []
+    needs: list[tuple[frozenset[str], int]] = []
+    for node in graph.nodes:
+        made = frozenset[str]().union(*(makers[read] for read in node.inputs))
+        match node.op:
+            case Conv2d() as conv if _is_depthwise(conv, graph.source(node)):
+                pass
+            case Conv2d(groups=groups):
+                own = frozenset([node.layer.name])
+                if groups > 1:
+                    needs += [(made, groups), (own, groups)]
+                made = own
+            case Linear():
+                made = frozenset([node.layer.name])
+            case Add():
+                alike.append(made)
+            case _:
+                pass
+        makers.append(made)
+    found: dict[str, int] = {}
+    while True:
+        before = dict(found)
+        for layers, number in needs:
+            found |= {layer: lcm(found.get(layer, 1), number) for layer in layers}
+        needs = [(layers, lcm(*(found.get(layer, 1) for layer in layers))) for layers in alike]
+        if found == before:
+            return found
 
 
 def _owners(graph: Graph) -> list[str | None]:

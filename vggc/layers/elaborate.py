@@ -396,11 +396,11 @@ class _Reader:
             if self.linear and clash.key == "slope" and not self.says("act"):
                 reason = "the layer gives an output, and says no activation that has a slope"
                 clash = replace(clash, reason=reason, hint="say it: `act=leaky` or `act=elu`")
-            options = {option.key: option.value.span for option in self.layer.options}
-            options |= {key: option.value.span for key, option in self.inherited.items()}
-            value = getattr(kind, clash.key)
-            place = options.get(clash.key, self.word)
-            problem = mistakes.Clashing(place, clash.key, str(value), clash.reason, clash.hint)
+            said = {option.key: option.value for option in self.layer.options}
+            said |= {key: option.value for key, option in self.inherited.items()}
+            value = said.get(clash.key)
+            place, shown = (value.span, value) if value else (self.word, getattr(kind, clash.key))
+            problem = mistakes.Clashing(place, clash.key, str(shown), clash.reason, clash.hint)
             self.found.append(problem)
             return None
         return kind

@@ -42,6 +42,8 @@ MAX_WIDTH = 1 << 20
 MAX_WINDOW = 1 << 10
 SLOPES = {"leaky": 0.01, "elu": 1.0}
 """What torch takes for the slope of a leaky rectifier, and for the scale of elu."""
+LEAST_ALPHA, LEAST_BETA = 1e-12, 1e-6
+"""With less a local response normalisation does nothing; ONNX Runtime refuses 0, in float32."""
 ACTIVATIONS = (*get_args(Function), "prelu")
 
 
@@ -278,6 +280,13 @@ class Lrn(Kind):
     alpha: float = _param("weight of the sum of squares, not divided by size", Real(0, 1e6), 1e-4)
     beta: float = _param("exponent", Real(0, 100), 0.75)
     k: float = _param("constant beside the sum", Real(1e-6, 1e6), 2.0)
+
+    def clash(self) -> Clash | None:
+        for key, least in (("alpha", LEAST_ALPHA), ("beta", LEAST_BETA)):
+            if getattr(self, key) < least:
+                reason = f"below {least:g} every value is divided by one and the same number"
+                return Clash(key, reason, "leave the layer out")
+        return None
 
     def expand(self, x: Shape) -> Expansion:
         return (("", LocalResponseNorm(self.size, self.alpha, self.beta, self.k)),)
