@@ -88,6 +88,7 @@ def samples() -> list[Diagnostic]:
             None, "runs/tiny-20260102-030405", "process 7 on host, since 2026-01-02 03:04:05"
         ),
         mistakes.FixedByRun(None, "`--epochs`, `--lr`", "runs/tiny-20260102-030405"),
+        mistakes.NamedAsItsFile(None, "net"),
         mistakes.NothingToTrain(None),
         mistakes.DataChanged(None, "photos", "the classes, or their order, are others"),
         mistakes.OldRun(None, "runs/tiny"),

@@ -1,6 +1,7 @@
 """The folder that a training leaves, and what others may know of it. Imports no torch.
 
 net.vgg               the net and the recipe as trained
+NAME.vgg              other nets that it names, for the same images
 run.json              a `Record`
 metrics.csv           one row an epoch
 curves.png            the same as a picture
@@ -30,6 +31,7 @@ from vggc.training import mistakes
 from vggc.training.progress import Epoch
 from vggc.values import MAX_SIDE
 
+NET = "net.vgg"
 RUNS = Path("runs")
 """Where runs are made and looked for unless a folder is named."""
 
@@ -98,7 +100,7 @@ class Run:
 
     @property
     def net_path(self) -> Path:
-        return self.folder / "net.vgg"
+        return self.folder / NET
 
     @property
     def weights_path(self) -> Path:
