@@ -340,6 +340,15 @@ class TooManyEdits(Diagnostic):
     limit: int
 
 
+class TooLongWrittenOut(Diagnostic):
+    title = "`{net}` written out would have some {words:,} words and signs"
+    label = "at most {limit:,} fit into a file, which runs and artifacts keep of a net"
+    help = "repeats (`×`) of a layer or a group count once"
+    net: str
+    words: int
+    limit: int
+
+
 class NoClassifier(Diagnostic):
     title = "`{net}` has no classes to change"
     label = "{reason}"

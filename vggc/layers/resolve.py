@@ -22,10 +22,12 @@ from vggc.layers.edit import (
 from vggc.layers.kinds import MAX_WIDTH
 from vggc.source import Span
 from vggc.syntax import ast
-from vggc.syntax.parse import MAX_DIGITS, check_size
+from vggc.syntax.parse import MAX_DIGITS, MAX_TOKENS, check_size
 from vggc.values import Kind, Real, Whole, convert, items, misfit
 
 MAX_BASES = 20
+MAX_WORDS = MAX_TOKENS - 10_000
+"""In the layers of a net written out; blocks and `every` have the rest."""
 
 PARAMETERS: dict[str, Kind] = {
     "classes": Whole(1, MAX_WIDTH),
@@ -91,10 +93,29 @@ def _resolve(
     names.check_all_used()
     for body in plain.bodies:
         check_size(body)
+    _check_text(plain)
     plain = replace(plain, parameters=(), base=None)
     for key, value in general.items():
         plain = with_classes(plain, int(value)) if key == "classes" else with_width(plain, value)
     return plain, edits + len(general)
+
+
+def _check_text(net: ast.Net) -> None:
+    """Refuses what a file could not hold: runs and artifacts keep the net written out."""
+    words = sum(map(_num_words, net.bodies))
+    if words > MAX_WORDS:
+        raise UserError(mistakes.TooLongWrittenOut(net.span, net.name, words, MAX_WORDS))
+
+
+def _num_words(body: ast.Body) -> int:
+    """Words and signs of layers as written, and one more for every four characters of names."""
+    count = 0
+    for piece in ast.pieces(body):
+        count += 3  # with its bar, and its repetition or parentheses
+        if isinstance(piece, ast.Layer):
+            count += 3 * len(piece.options) + len(piece.paths)
+            count += 2 + len(piece.name.encode()) // 4 if piece.name else 0
+    return count
 
 
 def is_plain(net: ast.Net) -> bool:
