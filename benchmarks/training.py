@@ -307,11 +307,11 @@ def alike(graph: Graph, module: nn.Module, images: Tensor) -> nn.Sequential:
 
 def named_alike(module: nn.Module, plain: nn.Module) -> Iterator[Tensor]:
     """The module's tensors in the order of the plain one's, which counts batches as well."""
-    for layer, owner in zip(
-        [each for each in plain if [*each.state_dict()]], module.owners.values(), strict=True
-    ):
-        for name, tensor in layer.state_dict().items():
-            yield dict(owner.state_dict()).get(name, tensor)
+    ours = module.state_dict()
+    layers = [each for each in plain if [*each.state_dict()]]
+    for layer, names in zip(layers, filter(None, module.roles), strict=True):
+        for role, tensor in layer.state_dict().items():
+            yield ours[names[role]] if role in names else tensor
 
 
 def some_of(

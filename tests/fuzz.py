@@ -179,7 +179,10 @@ def outcome(text: str, limit: float) -> str:
         program = Program(net)
         program.check()
         program.report()
-        parse(Source("resolved", format_net(program.resolved)))
+        for plain in (program.net, program.resolved):
+            again = Program(parse(Source("fuzz.vgg", format_net(plain))))
+            again.check()
+            assert again.report().rows == program.report().rows
     except UserError as error:
         problems = error.diagnostics
         _ = str(error)

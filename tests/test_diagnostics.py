@@ -29,7 +29,11 @@ OF_FILES = {
     syntax_mistakes.FileBinary,
 }
 """Not of a text: tested below by themselves."""
-OF_SEVERAL_FILES = {layer_mistakes.BaseCycle, layer_mistakes.TooManyBases}
+OF_SEVERAL_FILES = {
+    layer_mistakes.BaseCycle,
+    layer_mistakes.TooManyBases,
+    layer_mistakes.TooLongWrittenOut,
+}
 OF_ARGUMENTS = {layer_mistakes.NoClassifier}
 
 
@@ -127,6 +131,21 @@ def test_a_hundred_levels_of_inheritance_are_too_many(tmp_path: Path) -> None:
         "  = help: write one of them out: `vggc check --resolved` does it"
     )
     assert load(str(tmp_path / "n90.vgg")).graph.output == (3,)
+
+
+def test_a_net_that_no_file_could_hold_is_refused(tmp_path: Path) -> None:
+    """Its run could not be read again."""
+    (tmp_path / "base.vgg").write_text(f"net base\ninput 3x8x8\n{'relu | ' * 10_000}fc-3\n")
+    longer = "after every relu insert lrn alpha=0.1 beta=0.7 k=1 size=3 |"
+    (tmp_path / "mine.vgg").write_text(f"net mine from base\n{longer} leaky slope=0.3\n")
+    assert mistakes_of(tmp_path / "mine.vgg") == (
+        "error: `mine` written out would have some 240,003 words and signs\n"
+        " --> mine.vgg:1:1\n"
+        "  |\n"
+        "1 | net mine from base\n"
+        "  | ^^^^^^^^^^^^^^^^^^ at most 150,000 fit into a file, which runs and artifacts "
+        "keep of a net\n  = help: repeats (`×`) of a layer or a group count once"
+    )
 
 
 def test_a_file_that_is_called_as_its_base_builds_on_the_zoos(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from conftest import program
 from safetensors.numpy import load_file
 
-from vggc.backends.torch import reference
+from vggc.backends.torch import build, reference
 from vggc.diagnostics import UserError
 from vggc.driver import Program
 from vggc.export import check_target, export
@@ -91,6 +91,51 @@ def test_torch_export_gives_the_same(
     assert outputs.keys() == wanted.keys()
     for head, output in outputs.items():
         np.testing.assert_allclose(output.numpy(), wanted[head], rtol=1e-4, atol=1e-6)
+
+
+LIMITS = ("lrn alpha=1e-12", "lrn beta=1e-6 k=1", "leaky slope=0", "elu slope=0", "elu slope=1000")
+
+
+@pytest.mark.parametrize("layer", LIMITS)
+def test_onnxruntime_takes_values_as_small_as_they_may_be(
+    tmp_path: Path, noise: Noise, layer: str
+) -> None:
+    subject = from_spec(program(f"net a input 3x8x8 conv3-4 | {layer} | gap | fc-3"), None, 0)
+    export(subject, "onnx", tmp_path / "net.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    x = noise(2, 3, 8, 8)
+    (output,) = session.run(None, {"input": x})
+    np.testing.assert_allclose(output, expected(subject, x)["output"], rtol=1e-4, atol=1e-6)
+
+
+NAMES = (
+    *("forward", "training", "modules", "parameters", "T_destination", "call_super_init", "train"),
+    *("nodes", "heads", "outputs", "whole", "weight", "roles", "moved", "layer_a", "graph", "code"),
+    *("keys", "pop", "x", "self", "main", "bias", "norm", "running_mean", "é-2"),
+)
+"""What PyTorch's modules, ours, and those that a program becomes call things of their own."""
+
+
+def test_layers_may_be_called_as_they_like(tmp_path: Path, noise: Noise) -> None:
+    body = " | ".join(f"{name}: conv1-2" for name in NAMES)
+    body += " | conv1-2 norm=batch act=prelu | gap | fc-3\nhead forward2: @forward | gap"
+    text = f"net a input 3x4x4 {body}"
+    subject = from_spec(program(text), None, seed=0)
+    graph, x = subject.program.graph, noise(2, 3, 4, 4)
+    net = build(graph, subject.weights).eval()
+    assert net.state_dict().keys() == graph.all_weights.keys()
+    assert {*dict(net.named_parameters()), *dict(net.named_buffers())} == graph.all_weights.keys()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        export(subject, "pt2", tmp_path / "net.pt2")
+        module = torch.export.load(tmp_path / "net.pt2").module()
+    export(subject, "onnx", tmp_path / "net.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    names = [output.name for output in session.get_outputs()]
+    wanted, found = expected(subject, x), module(torch.from_numpy(x))
+    for head, output in zip(names, session.run(names, {"input": x}), strict=True):
+        np.testing.assert_allclose(output, wanted[head], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found[head].detach(), wanted[head], rtol=1e-4, atol=1e-6)
 
 
 def test_torchvisions_names_come_back(subject: Subject, tmp_path: Path) -> None:

@@ -82,6 +82,26 @@ def test_constants_are_sums_of_what_stands_before_them() -> None:
     assert words(text) == "conv3-20 | conv3-40 | conv3-3"
 
 
+def test_a_constant_stands_for_a_value_in_a_list_too() -> None:
+    text = "net a(low=20, first=conv1_1) input 3x16x16 conv3-4 ×3 | gap | fc-3\n"
+    found = program(text + "train { freeze first,conv1_2 }\ntest { scales low,24 }")
+    assert found.recipe.freeze == ("conv1_1", "conv1_2")
+    assert found.protocol.scales == (20, 24)
+
+
+KEYWORDS = ("net", "from", "let", "set", "after", "insert", "replace", "with", "remove", "head")
+
+
+@pytest.mark.parametrize("name", ["x2", "x3-a", "x", "e5", "é", "on", "train", *KEYWORDS])
+def test_a_layer_may_be_called_as_other_words_are(base: Path, name: str) -> None:
+    base.with_name("base.vgg").write_text(
+        f"net base\ninput 3x8x8\nevery conv bias=off\n  {name}: conv3-4 | conv3-4 x2\n"
+        f"| add(@{name} | {name}-b: relu, skip) | gap | fc-3\ntrain {{ freeze {name}..{name} }}\n"
+    )
+    derived(base, f"set {name} act=tanh\nafter {name} insert {name}-c: relu\nremove {name}-b")
+    assert names(load(str(base)).graph)[:2] == [name, f"{name}-c"]
+
+
 def test_what_a_spec_gives_wins_over_the_default() -> None:
     path = resource("zoo", "vgg16.vgg")
     full, slim = load("vgg16").graph, load(f"{path}(classes=10, width=0.5)").graph
@@ -195,6 +215,21 @@ def test_a_kind_with_its_numbers_means_layers_however_they_say_them(base: Path) 
     assert derived(base, removed) == "conv size=3 width=4 | lrn | conv5-8 act=none | gap"
 
 
+def test_a_kind_with_its_numbers_means_layers_whoever_says_them(base: Path) -> None:
+    base.with_name("base.vgg").write_text(
+        "net base\ninput 3x8x8\nevery conv size=3\nconv-4 | conv3-8 | conv5-8 | pool | fc-5\n"
+    )
+    assert derived(base, "set every conv3 act=tanh") == (
+        "conv-4 act=tanh | conv3-8 act=tanh | conv5-8 | pool | fc-5"
+    )
+    assert derived(base, "let n = 4\nremove every conv3-n\nremove every maxpool2") == (
+        "conv3-8 | conv5-8 | fc-5"
+    )
+    assert derived(base, "every conv size=1\nset every conv1-4 act=tanh") == (
+        "conv-4 act=tanh | conv3-8 | conv5-8 | pool | fc-5"
+    )
+
+
 SET = {
     "set conv1_1 width=6": "conv3 width=6 | conv3-8",
     "set conv1_1 size=5": "conv-8 size=5 | conv3-8",
@@ -260,6 +295,29 @@ def test_width_scales_what_every_says_depthwise_groups_and_features() -> None:
     widths = [n.shape[0] for n in slim.nodes if isinstance(n.op, Conv2d | Linear)]
     assert widths == [32, 32, 16, 8, 10]
     assert [n.op.groups for n in slim.nodes if isinstance(n.op, Conv2d)] == [1, 32, 1]
+
+
+def scaled(body: str, factor: float, input_: str = "3x8x8") -> list[tuple[int, int]]:
+    """The width and the groups of each convolution of a net that is `factor` times as wide."""
+    found = program(f"net a input {input_} {body} | gap | fc-5")
+    graph = found.replace(with_width(found.net, factor)).graph
+    return [(n.op.channels, n.op.groups) for n in graph.nodes if isinstance(n.op, Conv2d)]
+
+
+def test_a_group_for_each_channel_stays_one_whatever_the_width() -> None:
+    assert scaled("conv3-4 groups=4", 0.5, "4x8x8") == [(4, 4)]
+    assert scaled("conv3-8 groups=4", 3, "4x8x8") == [(8, 4)]
+    assert scaled("conv3-32 | conv3-64 groups=32 | conv1-8", 0.3) == [(10, 1), (20, 10), (2, 1)]
+    assert scaled("concat(conv3-3, conv1-3) | conv3-6 groups=6", 0.5) == [(2, 1), (2, 1), (4, 4)]
+
+
+def test_widths_are_multiples_of_the_groups_that_they_are_parted_into() -> None:
+    body = "conv3-512 | pool | conv3-1024 groups=2 | conv1-512"
+    assert scaled(body, 0.3) == [(154, 1), (308, 2), (154, 1)]
+    assert scaled(body, 0.15) == [(76, 1), (154, 2), (77, 1)]
+    residual = "a: conv3-64 | add(conv3-64 | conv3-64, skip) | add(skip, @a) | conv3-32 groups=32"
+    assert scaled(residual, 0.1) == [(32, 1), (6, 1), (32, 1), (32, 32)]
+    assert load("vgg16_gap(width=0.3)").graph.outputs == {"output": (1000,)}
 
 
 def test_classes_of_a_sum_are_not_changed_unseen() -> None:
@@ -419,6 +477,53 @@ def test_what_a_layer_says_leaves_no_room_for_what_is_said_of_all() -> None:
 def test_an_output_that_says_its_activation_still_has_no_norm_unasked() -> None:
     found = graph_of("every fc norm=batch\nfc-8 | fc-3 act=none")
     assert [node.name for node in found.nodes if isinstance(node.op, BatchNorm)] == ["fc1.norm"]
+
+
+def test_every_takes_the_place_of_what_the_base_says(base: Path) -> None:
+    base.with_name("base.vgg").write_text(
+        BASE.replace("\n  conv", "\nevery conv norm=batch bias=off\nevery maxpool size=2\n  conv")
+    )
+    derived(base, "every conv norm=none\nevery pool size=3")
+    assert "every conv bias=off\nevery conv norm=none\nevery pool size=3\n\n" in format_net(
+        load(str(base)).net
+    )
+    assert not any(isinstance(node.op, BatchNorm) for node in load(str(base)).graph.nodes)
+
+
+def test_what_every_says_leaves_no_room_for_what_goes_with_the_bases(base: Path) -> None:
+    base.with_name("base.vgg").write_text(
+        BASE.replace("\n  conv", "\nevery conv act=leaky slope=0.3\n  conv5-3 slope=0.2 | conv")
+    )
+    derived(base, "every conv act=relu\nset conv1_1 act=tanh")
+    functions = [n.op for n in load(str(base)).graph.nodes if isinstance(n.op, Activation)]
+    assert functions[0] == Activation("tanh")
+    assert set(functions[1:]) == {RELU}
+
+
+def test_every_speaks_for_the_layers_of_new_heads_too(base: Path) -> None:
+    base.with_name("base.vgg").write_text("net base\ninput 3x8x8\nevery fc bias=off\ngap | fc-3\n")
+    derived(base, "remove fc1\nhead a: fc-4")
+    assert load(str(base)).graph.nodes[-1].op == Linear(4, bias=False)
+
+
+def test_what_every_says_and_no_layer_goes_by_any_more_is_left_out(base: Path) -> None:
+    base.with_name("base.vgg").write_text(
+        "net base\ninput 3x8x8\nevery conv width=8 act=tanh\nconv3 | conv1 | gap | fc-3\n"
+    )
+    derived(base, "set every conv act=silu")
+    assert "every conv width=8\n" in format_net(load(str(base)).net)
+    assert "every" not in format_net(load(f"{base}(width=0.5)").net)
+
+
+def test_what_stands_twice_in_a_derived_net_is_a_mistake(base: Path) -> None:
+    for twice, title in (
+        ("remove fc5..softmax1\nhead a: fc-3\nhead a: fc-4", "two layers are called `a`"),
+        ("train { batch 8 }\ntrain { batch 16 }", "a second `train` block"),
+        ("every conv norm=batch\nevery conv norm=none", "`norm` is given twice"),
+    ):
+        base.write_text(f"net mine from base\n{twice}\n")
+        with pytest.raises(UserError, match=title):
+            load(str(base)).check()
 
 
 def test_a_head_of_references_alone_leaves_the_chain_an_output() -> None:

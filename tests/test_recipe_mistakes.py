@@ -63,6 +63,7 @@ SAMPLES: dict[str, Callable[[], None]] = {
     "MalformedOverride": lambda: change("batch"),
     "MalformedValue": lambda: change("batch=٣٢"),
     "MissingOption": lambda: in_train("init-from vgg11"),
+    "DecayOfNothing": lambda: in_train("sgd weight-decay=0 decay-norms=on"),
     "NesterovWithoutMomentum": lambda: in_train("sgd momentum=0 nesterov=on"),
     "NothingTested": lambda: in_test("dense off"),
     "NothingToTrainLeft": lambda: in_train("freeze conv1_1..fc8"),

@@ -267,6 +267,11 @@ def test_comments_stay_with_what_they_stand_by() -> None:
     assert format_net(read(COMMENTED)) == COMMENTED
 
 
+def test_one_long_cell_does_not_make_all_rows_long() -> None:
+    rows = f"{'n' * 9000}: relu | relu\n" + "| relu | relu\n" * 900
+    assert len(format_net(read(f"net a input 3x8x8\n{rows}"))) < 30_000
+
+
 @given(FILES)
 def test_the_canonical_form_stays_as_it_is(text: str) -> None:
     canonical = format_net(read(text))

@@ -342,6 +342,45 @@ def test_a_deeper_net_begins_with_layers_of_a_file_under_torchvisions_names(
         started(tmp_path, DEEPER, init_from=file)
 
 
+OTHER = TINY.replace("net tiny", "net other").replace("conv3-4", "conv3-4 bias=off")
+
+
+def test_the_nets_that_a_run_names_lie_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fitted to the same images, so that the run's own net can be checked from anywhere."""
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "images", ("red", "green", "blue"), 10)
+    finish(started(tmp_path, TINY, out=tmp_path / "tiny-run"))
+    (tmp_path / "tiny.vgg").unlink()
+    (tmp_path / "other.vgg").write_text(OTHER.replace("fc-3", "fc-10"))
+    text = DEEPER.replace("fc-3", "fc-10") + "test { fuse other,tiny_vgg; scales off }\n"
+    run = started(tmp_path, text, init_from=tmp_path / "tiny-run", out=tmp_path / "run").run
+    monkeypatch.chdir("/")
+    assert {path.name for path in run.folder.glob("*.vgg")} == {
+        "net.vgg", "tiny.vgg", "other.vgg", "tiny_vgg.vgg"
+    }  # fmt: skip
+    driver.load(str(run.net_path)).check()
+    assert driver.load(str(run.folder / "other.vgg")).graph.output == (3,)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("test.fuse=nothere", "there is no net called `nothere`"),
+        ("test.fuse=vgg16_loc_pcr", "4000 outputs and this net 3"),
+        ("test.fuse=net", "a recipe cannot name a net called `net`"),
+    ],
+)
+def test_a_net_that_a_run_could_not_name_is_refused(
+    tmp_path: Path, change: str, words: str
+) -> None:
+    write_images(tmp_path / "images", ("red", "green", "blue"), 10)
+    with pytest.raises(UserError, match=words):
+        started(tmp_path, TINY, changes=(change,), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_weights_to_begin_with_that_do_not_fit_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def samples() -> list[Diagnostic]:
         mistakes.EndsWithinEpoch(None, "runs/tiny-20260102-030405", 1250, 400),
         mistakes.NothingToGoOnFrom(None, "runs/tiny-20260102-030405", "tiny"),
         mistakes.FixedByRun(None, "`--epochs`, `--lr`", "runs/tiny-20260102-030405"),
+        mistakes.NamedAsItsFile(None, "net"),
         mistakes.NothingToTrain(None),
         mistakes.DataChanged(None, "photos", "the classes, or their order, are others"),
         mistakes.OldRun(None, "runs/tiny"),

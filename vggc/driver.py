@@ -135,11 +135,15 @@ class Program:
         block = self.net.block("test")
         return read_protocol(block, self.recipe, self.graph, self.named, zoo())
 
+    def other(self, name: str) -> Program | None:
+        """Another net that this one's file names; None where there is none."""
+        source = self.find(name, self.written.span.source)
+        return None if source is None else Program(parse(source), find=self.find)
+
     def named(self, name: str) -> Graph | None:
         """The graph of another net that this one's file names; None where there is none."""
-        if (source := self.find(name, self.written.span.source)) is None:
-            return None
-        return Program(parse(source), find=self.find).graph
+        other = self.other(name)
+        return None if other is None else other.graph
 
     def check(self) -> None:
         """Raises: UserError with everything that is wrong with the file."""

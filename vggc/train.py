@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from vggc.diagnostics import Diagnostic, UserError
-from vggc.driver import Program, load, with_block, with_classes, with_input
+from vggc.driver import Program, load, with_block, with_classes, with_input, zoo
 from vggc.files import refuse_full, refuse_unwritable
 from vggc.ir.graph import Graph
-from vggc.ir.ops import BatchNorm, describe
+from vggc.ir.ops import BatchNorm, Shape, describe
 from vggc.recipe.blocks import Reading, report
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.layer_names import selected, with_weights
 from vggc.recipe.test import TEST, read_protocol
 from vggc.recipe.train import TRAIN, Recipe, default_recipe, read_recipe, without_end
 from vggc.source import Source
-from vggc.syntax.ast import Block, block_of
+from vggc.syntax.ast import Block, Net, block_of
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
 from vggc.training import mistakes
 from vggc.training.progress import Progress
-from vggc.training.run import RUNS, Run, refuse_moved
+from vggc.training.run import NET, RUNS, Run, refuse_moved
 from vggc.training.schedules import needs_its_end
 from vggc.transfer import Taken, taken_weights
 
@@ -96,6 +96,8 @@ class Plan:
     run: Run | None
     out: Path | None
     departures: Departures | None
+    beside: Mapping[str, str] = field(default_factory=dict)
+    """The texts of the nets that the net's file names."""
 
     def read(self, on_progress: Callable[[int, int], None]) -> Data:
         """Reads and checks all images; `on_progress` is told how many of how many are done.
@@ -138,6 +140,7 @@ class Plan:
             undecayed_weights(self.recipe, graph),
             self.first.weights,
             self.world,
+            self.beside,
         )
         agree(task)
         if self.run:
@@ -234,6 +237,15 @@ def anew(spec: str | None, wishes: Wishes) -> Plan:
     report(batch_mistakes(reading, len(images.train), world.size))
     fitted = fit_program(program, images, blocks, wishes)
     check_memory(fitted, images, recipe, machine)
+    span = reading.span("init-from")
+    other = other_graph(program, recipe)
+    first = taken_weights(
+        recipe.init_from, fitted.graph, other, wishes.init_from, span, wishes.weights
+    )
+
+    def fit(other: Program) -> Net:
+        return fit_net(other, program.graph.output, images, wishes)
+
     return Plan(
         fitted,
         fitted.logits_module(),
@@ -242,17 +254,11 @@ def anew(spec: str | None, wishes: Wishes) -> Plan:
         machine,
         world,
         seed,
-        taken_weights(
-            recipe.init_from,
-            fitted.graph,
-            other_graph(program, recipe),
-            wishes.init_from,
-            reading.span("init-from"),
-            wishes.weights,
-        ),
+        first,
         run=None,
         out=wishes.out,
         departures=departures(program, fitted, recipe),
+        beside=companions(program, fitted, reading, blocks, fit, first),
     )
 
 
@@ -371,11 +377,9 @@ def fit_program(
     Raises:
         UserError: the net cannot take them, or the recipe does not go with it.
     """
-    reading, size = read_train(program, blocks), input_size(wishes)
-    net = with_input(program.net, size) if size else program.net
-    net = with_block(replace(net, blocks=tuple(blocks)), TRAIN.to_block(reading.value))
-    if program.graph.output != (len(images.classes),):
-        net = with_classes(net, len(images.classes))
+    reading = read_train(program, blocks)
+    net = replace(fit_net(program, program.graph.output, images, wishes), blocks=tuple(blocks))
+    net = with_block(net, TRAIN.to_block(reading.value))
     fitted = program.replace(parse(Source(f"{net.name}.vgg as fitted", format_net(net))))
     read_recipe(block_of(blocks, "train"), fitted.graph)
     read_protocol(block_of(blocks, "test"), reading.value, fitted.graph)
@@ -392,6 +396,52 @@ def other_graph(program: Program, recipe: Recipe) -> Graph | None:
         return None
     name = recipe.init_from.net
     return program.graph if name == program.net.name else program.named(name)
+
+
+def fit_net(program: Program, output: Shape, images: Images, wishes: Wishes) -> Net:
+    """The plain net of a program for these images, if its scores are those of the net `output`."""
+    size, classes = input_size(wishes), len(images.classes)
+    net = with_input(program.net, size) if size else program.net
+    graph = program.graph
+    if graph.output != output or output == (classes,) or graph.heads[0].kind != "classes":
+        return net
+    return with_classes(net, classes)
+
+
+def companions(
+    program: Program,
+    fitted: Program,
+    reading: Reading[Recipe],
+    blocks: Sequence[Block],
+    fit: Callable[[Program], Net],
+    first: Taken,
+) -> dict[str, str]:
+    """The nets that a net's blocks name, fitted to the same images: the texts of the files that
+    lie beside its own in the folder of a run, where they are looked for. A net that there is no
+    file of is that of the run whose weights come `first`.
+
+    Raises:
+        UserError: there is no such net, or it does not go with this one, or its file would take
+            the place of the run's own net.
+    """
+    train, test = block_of(blocks, "train"), block_of(blocks, "test")
+    protocol, part = TEST.read(test), reading.value.init_from
+    named = [(part.net, "init-from", reading.span("init-from"))] if part else []
+    named += [(name, "fuse", protocol.span("fuse")) for name in protocol.value.fuse or ()]
+    found: dict[str, str] = {}
+    for name, key, span in named:
+        if f"{name}.vgg" == NET:
+            raise UserError(mistakes.NamedAsItsFile(span, name))
+        other = program if name == program.net.name else program.other(name)
+        if other is None and key == "init-from" and first.net:
+            other = load(str(first.net))
+        if other is not None:
+            found[name] = format_net(replace(fit(other), blocks=()))
+    sources = {name: Source(f"{name}.vgg", text) for name, text in found.items()}
+    run = Program(fitted.written, find=lambda name, _: sources.get(name))
+    read_recipe(train, run.graph, run.named, zoo())
+    read_protocol(test, reading.value, run.graph, run.named, zoo())
+    return found
 
 
 def departures(program: Program, fitted: Program, recipe: Recipe) -> Departures:

@@ -13,7 +13,7 @@ from vggc.recipe.layer_names import selected, with_weights
 from vggc.recipe.train import InitFrom
 from vggc.source import Span
 from vggc.training import mistakes
-from vggc.training.run import RUNS, Run, runs_in
+from vggc.training.run import NET, RUNS, Run, runs_in
 from vggc.weights import Weights, load_part, torchvision_names
 
 
@@ -23,6 +23,12 @@ class Taken:
 
     weights: Weights
     path: Path | None = None
+
+    @property
+    def net(self) -> Path | None:
+        """The file of the net that they are of, where they are a run's."""
+        path = self.path.with_name(NET) if self.path else None
+        return path if path and path.is_file() else None
 
 
 def taken_weights(

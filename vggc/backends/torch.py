@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeAlias, assert_never
+from typing import IO, Any, TypeAlias, assert_never
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vggc.ir.graph import Graph, Node
+from vggc.ir.graph import Graph
 from vggc.ir.ops import (
     Activation,
     Add,
@@ -33,7 +33,6 @@ from vggc.ir.ops import (
     PRelu,
     Scale,
     Softmax,
-    Weight,
 )
 from vggc.signals import held
 from vggc.weights import Weights
@@ -65,9 +64,9 @@ class Net(nn.Module):
     """A graph's nodes in order: `(N, C, H, W)` to what its heads give.
 
     That is the tensor of the only head, or, where there are several, a dict of tensors by the
-    heads' names, in order. The names in its `state_dict` are the graph's weight names; what is
-    not trained is a buffer. Weights begin at their `start`. Normalisations in `held`, by the names
-    of their nodes, keep their statistics while the module trains, and normalise by those.
+    heads' names, in order. Its parameters, and as buffers what is not trained, are called as the
+    graph's weights are, and begin at their `start`. Normalisations in `held`, by the names of their
+    nodes, keep their statistics while the module trains, and normalise by those.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -77,13 +76,29 @@ class Net(nn.Module):
         self.last_reads = _last_reads(graph)
         self.whole: Whole | None = None
         self.held: frozenset[str] = frozenset()
-        self.owners: dict[str, _Weights] = {}
-        for node in graph.nodes:
-            weights = graph.weights(node)
-            if weights:
-                owner = _submodule(self, node.name)
-                owner.add(weights.values())
-                self.owners[node.name] = owner
+        self.roles = tuple(
+            {name.rpartition(".")[2]: name for name in graph.weights(node)} for node in graph.nodes
+        )
+        self.moved: dict[str, tuple[nn.Module, str]] = {}
+        # By their full names, `conv1_1.weight`. No attribute of a module has a dot in its name, so
+        # that layers may be called as they like; `register_parameter` would refuse the dot.
+        for name, weight in graph.all_weights.items():
+            tensor = torch.full(weight.shape, weight.start)
+            if weight.trained:
+                self._parameters[name] = nn.Parameter(tensor)
+            else:
+                self._buffers[name] = tensor
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Takes the weights of these names. Raises: RuntimeError where `strict` and names differ.
+
+        PyTorch's own check takes a dot in a name for a module's.
+        """
+        if strict and (unlike := self.state_dict().keys() ^ state_dict.keys()):
+            raise RuntimeError(f"missing or unknown weights: {', '.join(sorted(unlike))}")
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
         wanted = {head.node for head in self.heads}
@@ -100,9 +115,8 @@ class Net(nn.Module):
         """Holds the normalisations whose weights, by their full names, are all `frozen`."""
         self.held = frozenset(
             node.name
-            for node in self.nodes
-            if isinstance(node.op, BatchNorm)
-            and all(f"{node.name}.{name}" in frozen for name in self._weights(node))
+            for node, weights in zip(self.nodes, self.roles, strict=True)
+            if isinstance(node.op, BatchNorm) and {*weights.values()} <= {*frozen}
         )
 
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
@@ -114,16 +128,17 @@ class Net(nn.Module):
                 del alive[done]
             training = self.training and node.name not in self.held
             whole = self.whole if training else None
-            alive[index] = _apply(node.op, reads, self._weights(node), training, whole)
+            weights = {role: self.weight(name) for role, name in self.roles[index].items()}
+            alive[index] = _apply(node.op, reads, weights, training, whole)
             del reads
             yield alive[index]
 
-    def _weights(self, node: Node) -> dict[str, Tensor]:
-        owner = self.owners.get(node.name)
-        if owner is None:
-            return {}
-        buffers = owner.named_buffers(recurse=False)
-        return {**dict(owner.named_parameters(recurse=False)), **dict(buffers)}
+    def weight(self, name: str) -> Tensor:
+        """A weight by its full name."""
+        owner, role = self.moved.get(name, (self, name))
+        found = owner._parameters[role] if role in owner._parameters else owner._buffers[role]
+        assert found is not None
+        return found
 
 
 def _last_reads(graph: Graph) -> tuple[tuple[int, ...], ...]:
@@ -135,25 +150,24 @@ def _last_reads(graph: Graph) -> tuple[tuple[int, ...], ...]:
     return tuple(map(tuple, found))
 
 
-class _Weights(nn.Module):
-    """The weights of one node."""
-
-    def add(self, weights: Iterable[Weight]) -> None:
-        for weight in weights:
-            tensor = torch.full(weight.shape, weight.start)
-            if weight.trained:
-                self.register_parameter(weight.role, nn.Parameter(tensor))
-            else:
-                self.register_buffer(weight.role, tensor)
-
-
-def _submodule(module: nn.Module, name: str) -> _Weights:
-    """The module in the place of a dotted name, made where there is none."""
-    for part in name.split("."):
-        # add_module refuses names such as `train`, which a user may well choose.
-        module = module._modules.setdefault(part, _Weights())  # type: ignore[assignment]
-    assert isinstance(module, _Weights)
-    return module
+def _in_modules(net: Net) -> Net:
+    """The net, its weights moved to modules inside one another, where torch.export looks for them
+    and whoever loads a program: `fc6.weight` is then `layer_fc6.weight`. No module has anything
+    else called `layer_…`.
+    """
+    for name, tensor in net.state_dict(keep_vars=True).items():
+        *owners, role = f"layer_{name}".split(".")
+        module: nn.Module = net
+        for part in owners:
+            module = module._modules.setdefault(part, nn.Module())  # type: ignore[assignment]
+        kept = net._parameters if name in net._parameters else net._buffers
+        del kept[name]
+        if isinstance(tensor, nn.Parameter):
+            module.register_parameter(role, tensor)
+        else:
+            module.register_buffer(role, tensor)
+        net.moved[name] = module, role
+    return net
 
 
 def _apply(
@@ -325,11 +339,12 @@ def observe(graph: Graph, weights: Weights, names: Collection[str]) -> Observer:
 def save_program(graph: Graph, weights: Weights, path: Path) -> None:
     """Writes the graph as a `torch.export` program `(N, C, H, W)`, N free.
 
-    It gives what `Net` does: a tensor, or a dict of several heads' by name.
+    It gives what `Net` does: a tensor, or a dict of several heads' by name. The weight
+    `fc6.weight` is called `layer_fc6.weight` in it.
     """
     example = torch.zeros(2, *graph.input)
     free = {"x": {0: torch.export.Dim("batch", min=1)}}
-    module = build(graph, weights).eval()
+    module = _in_modules(build(graph, weights)).eval()
     program = torch.export.export(module, (example,), dynamic_shapes=free)
     with path.open("wb") as file, held():
         kept = Kept(file)

@@ -45,6 +45,7 @@ from vggc.ir.graph import Graph
 from vggc.kernels.workloads import Choice, Kernel, Workload
 from vggc.passes.fold import fold
 from vggc.preprocessing import Preprocessing
+from vggc.recipe.edit import alone
 from vggc.records import write_record
 from vggc.syntax.ast import Net
 from vggc.syntax.format import format_net
@@ -181,7 +182,8 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
     with new_folder(folder) as inside:
         _export(code.module, job.target, inside / LIBRARY)
         save(inside / WEIGHTS, packed)
-        (inside / SPEC).write_text(format_net(job.net), "utf-8")
+        net = replace(job.net, blocks=alone(job.net.blocks))
+        (inside / SPEC).write_text(format_net(net), "utf-8")
         files = {name: entry(inside / name) for name in FILES}
         manifest = Manifest(
             format=FORMAT,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-import string
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from math import lcm
 from typing import TypeAlias
 
 from vggc.diagnostics import Diagnostic, UserError, did_you_mean, nearest
 from vggc.ir.graph import Graph
-from vggc.ir.ops import Conv2d, Linear
+from vggc.ir.ops import Add, Concat, Conv2d, Linear, Shape
 from vggc.layers import mistakes
-from vggc.layers.elaborate import Vocabulary, elaborate, kind_of
+from vggc.layers.elaborate import Vocabulary, elaborate, idle_defaults, kind_of, split_word
 from vggc.layers.kinds import BY_WORD, KINDS, Boxes, Conv, Fc, Kind
 from vggc.layers.names import Names
 from vggc.source import Source, Span
@@ -38,6 +39,7 @@ from vggc.syntax.ast import (
     Selector,
     Set,
     Setting,
+    Statement,
     Trivia,
     Value,
     Word,
@@ -105,39 +107,103 @@ def with_classes(net: Net, num_classes: int) -> Net:
             return (_with_width(layer.layer, num_classes),)
         return None
 
-    return _rewritten(net, change)
+    return _changed(net, change)
 
 
 def with_width(net: Net, factor: float) -> Net:
     """The net with `factor` times as many channels and features in its hidden layers, rounded
-    to the nearest whole number and at least 1.
+    to the nearest whole number and at least 1, or to the nearest multiple of the groups that a
+    convolution parts them into.
 
-    Classes and boxes stay as many as they are; features that a head gives are hidden layers.
+    Classes and boxes stay as many as they are; features that a head gives are hidden layers. A
+    convolution with a group for each channel that it reads keeps one for each.
     """
     graph = elaborate(net)
-    owners, widths = _owners(graph), _widths(graph)
+    owners = _owners(graph)
     outputs = {owners[head.node] for head in graph.heads if head.kind != "features"}
-
-    depthwise = {
-        node.layer.name: node.op.groups
-        for node in graph.nodes
-        if isinstance(node.op, Conv2d) and 1 < node.op.groups == graph.source(node)[0]
-    }
-
-    def scaled(width: int) -> int:
-        return max(1, int(width * factor + 0.5))
+    widths, groups = _scaled(graph, factor, outputs)
 
     def change(layer: _Occurrence) -> Body | None:
         if layer.kind not in (Conv, Fc) or layer.name in outputs:
             return None
-        changed = _with_width(layer.layer, scaled(widths[layer.name]))
-        if layer.name in depthwise:
+        changed = _with_width(layer.layer, widths[layer.name])
+        if layer.name in groups:
             span = layer.layer.span
-            groups = Number(scaled(depthwise[layer.name]), span=span)
-            changed = _with_options(changed, Conv, (Option("groups", groups, span=span),))
+            number = Number(groups[layer.name], span=span)
+            changed = _with_options(changed, Conv, (Option("groups", number, span=span),))
         return (changed,)
 
-    return _rewritten(net, change)
+    return _changed(net, change)
+
+
+def _scaled(
+    graph: Graph, factor: float, kept: Collection[str | None]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The widths of layers in a net `factor` times as wide but for those `kept`, and the groups
+    of those that have one for each channel they read.
+    """
+    multiples = _multiples(graph)
+    widths: dict[str, int] = {}
+    groups: dict[str, int] = {}
+    channels: list[int] = []
+    for node in graph.nodes:
+        reads = [channels[read] for read in node.inputs]
+        name = node.layer.name
+        match node.op:
+            case Conv2d() | Linear() if name in kept:
+                width = node.shape[0]
+            case Conv2d() as conv if _is_depthwise(conv, graph.source(node)):
+                groups[name] = reads[0]
+                width = conv.channels // conv.groups * reads[0]
+            case Conv2d() | Linear():
+                unit = multiples.get(name, 1)
+                width = unit * max(1, int(node.shape[0] * factor / unit + 0.5))
+            case Concat():
+                width = sum(reads)
+            case _:
+                width = reads[0] if reads else node.shape[0]
+        if isinstance(node.op, Conv2d | Linear):
+            widths[name] = width
+        channels.append(width)
+    return widths, groups
+
+
+def _is_depthwise(conv: Conv2d, source: Shape) -> bool:
+    return 1 < conv.groups == source[0]
+
+
+def _multiples(graph: Graph) -> dict[str, int]:
+    """Of what the width of a layer must be a multiple, as convolutions part it into groups; what
+    is added up is as wide as one another, so that what holds for one layer holds for all of it.
+    """
+    makers: list[frozenset[str]] = []
+    alike: list[frozenset[str]] = []
+    needs: list[tuple[frozenset[str], int]] = []
+    for node in graph.nodes:
+        made = frozenset[str]().union(*(makers[read] for read in node.inputs))
+        match node.op:
+            case Conv2d() as conv if _is_depthwise(conv, graph.source(node)):
+                pass
+            case Conv2d(groups=groups):
+                own = frozenset([node.layer.name])
+                if groups > 1:
+                    needs += [(made, groups), (own, groups)]
+                made = own
+            case Linear():
+                made = frozenset([node.layer.name])
+            case Add():
+                alike.append(made)
+            case _:
+                pass
+        makers.append(made)
+    found: dict[str, int] = {}
+    while True:
+        before = dict(found)
+        for layers, number in needs:
+            found |= {layer: lcm(found.get(layer, 1), number) for layer in layers}
+        needs = [(layers, lcm(*(found.get(layer, 1) for layer in layers))) for layers in alike]
+        if found == before:
+            return found
 
 
 def _owners(graph: Graph) -> list[str | None]:
@@ -328,6 +394,11 @@ def _rewritten(net: Net, change: Change) -> Net:
     return _Rewriter(change).net(net)
 
 
+def _changed(net: Net, change: Change) -> Net:
+    """A sound net rewritten, without the defaults that no layer goes by any more."""
+    return without_idle_defaults(_rewritten(net, change))
+
+
 def _occurrences(net: Net) -> list[_Occurrence]:
     found: list[_Occurrence] = []
 
@@ -504,7 +575,12 @@ def _with_options(layer: Layer, kind: type[Kind], options: tuple[Option, ...]) -
         word = re.sub(r"-[0-9]+$", "", word)
     if "size" in new and "size" in kind.params():
         word = re.sub(r"[0-9]+(?=-|$)", "", word, count=1) if word not in BY_WORD else word
-    kept = tuple(new.pop(option.key, option) for option in layer.options)
+    said = {option.key: str(option.value) for option in options}
+    kept = tuple(
+        new.pop(option.key, option)
+        for option in layer.options
+        if option.key in new or not kind.leaves_no_room(option.key, said)
+    )
     return replace(layer, word=word, options=(*kept, *new.values()))
 
 
@@ -512,7 +588,8 @@ def _selected(whole: Edited, selector: Selector) -> set[int]:
     """The indices of the layers that a selector means."""
     net, layers = whole.net, whole.layers
     if selector.every:
-        chosen = {layer.index for layer in layers if _matches(layer, selector.word)}
+        matches = _matcher(net, selector.word)
+        chosen = {layer.index for layer in layers if matches(layer)}
         if not chosen:
             raise UserError(_none_like(net, selector, layers))
         return chosen
@@ -533,14 +610,44 @@ def _selected(whole: Edited, selector: Selector) -> set[int]:
     return set(range(ends[0].index, ends[-1].last + 1))
 
 
-def _matches(layer: _Occurrence, word: str) -> bool:
-    """Whether a layer is of the kind `conv`, or `conv3`, or `conv3-512`, however it says so."""
-    kind, written = layer.kind, layer.layer
-    said = {option.key: str(option.value) for option in written.options}
-    stem, _, width = written.word.partition("-")
-    size = said.get("size", "" if stem in BY_WORD else stem.lstrip(string.ascii_letters))
-    sized = f"{kind.name}{size}"
-    return word in (kind.name, *kind.aliases, sized, f"{sized}-{said.get('width', width)}")
+def _matcher(net: Net, word: str) -> Callable[[_Occurrence], bool]:
+    """Tells layers of the kind `conv`, or `conv3`, or `conv3-512`, whoever says so: the layer in
+    its word or its options, `every`, or the kind's default.
+    """
+    parts = split_word(word)
+    kind = BY_WORD.get(parts[0]) if parts else None
+    if parts is None or kind is None:
+        return lambda _: False
+    wanted = {
+        key: number for key, number in zip(("size", "width"), parts[1:], strict=True) if number
+    }
+    general = {key: default for key, default in kind.defaults().items() if key in wanted}
+    said = {
+        key: option.value
+        for (of, key), option in defaults_in(net.statements).items()
+        if of == kind.name
+    }
+    general |= {key: str(value) for key, value in said.items()}
+
+    def matches(layer: _Occurrence) -> bool:
+        if layer.kind is not kind:
+            return False
+        found = {**general, **_said(layer.layer)}
+        return all(_same_number(found.get(key), number) for key, number in wanted.items())
+
+    return matches
+
+
+def _said(layer: Layer) -> dict[str, str]:
+    """What a layer says itself, in its word and in its options."""
+    _, size, width = split_word(layer.word) or ("", "", "")
+    in_word = {"size": size, "width": width}
+    options = {option.key: str(option.value) for option in layer.options}
+    return {key: number for key, number in in_word.items() if number} | options
+
+
+def _same_number(found: object, wanted: str) -> bool:
+    return str(found).lstrip("0") == wanted.lstrip("0")
 
 
 def _none_like(net: Net, selector: Selector, layers: list[_Occurrence]) -> mistakes.NothingSelected:
@@ -561,7 +668,7 @@ def _none_called(
 ) -> mistakes.NothingSelected:
     near = nearest(name, by_name)
     hint = f"did you mean `{near}`?" if near else "`vggc summary` shows the names of all layers"
-    if any(_matches(layer, name) for layer in by_name.values()):
+    if any(map(_matcher(net, name), by_name.values())):
         hint = f"for all layers of a kind write `every {name}`"
     reason = f"it has no layer called `{name}`"
     return mistakes.NothingSelected(selector.span, net.name, str(selector), reason, hint)
@@ -588,7 +695,7 @@ def with_defaults(net: Net) -> Net:
             trivia = said[kind][-1].trivia if kind in said else Trivia()
             options = tuple(defaults.values())
             lines.append(Every(kind.name, options, trivia, span=net.span))
-    return replace(net, statements=tuple(lines))
+    return without_idle_defaults(replace(net, statements=tuple(lines)))
 
 
 def _default_options(net: Net, kind: type[Kind]) -> Iterator[tuple[str, Option]]:
@@ -600,8 +707,55 @@ def _default_options(net: Net, kind: type[Kind]) -> Iterator[tuple[str, Option]]
             yield key, Option(key, parse_value(Source("<default>", text)), span=net.span)
 
 
-def without_idle_defaults(net: Net) -> Net:
-    """The net without what it says of `every` kind of which no layer is left."""
-    kinds = {None, *(layer.kind for layer in _occurrences(net))}
-    kept = tuple(s for s in net.statements if isinstance(s, Every) and kind_of(s.kind) in kinds)
-    return replace(net, statements=kept)
+Default: TypeAlias = tuple[str, str]
+"""A kind of layers, and an option that `every` says of them."""
+
+
+def defaults_in(statements: Iterable[Statement]) -> dict[Default, Option]:
+    """What is said of `every` layer of a kind, where there is such a kind."""
+    return {
+        (BY_WORD[statement.kind].name, option.key): option
+        for statement in statements
+        if isinstance(statement, Every) and statement.kind in BY_WORD
+        for option in statement.options
+    }
+
+
+def without_defaults(net: Net, unwanted: Collection[Default]) -> Net:
+    """The net without some of what it says of `every` layer of a kind."""
+    kept: list[Statement] = []
+    for statement in net.statements:
+        if isinstance(statement, Every) and statement.kind in BY_WORD:
+            name = BY_WORD[statement.kind].name
+            options = tuple(o for o in statement.options if (name, o.key) not in unwanted)
+            if options:
+                kept.append(replace(statement, options=options))
+        else:
+            kept.append(statement)
+    return replace(net, statements=tuple(kept))
+
+
+def with_own_defaults(net: Net, own: Sequence[Every]) -> Net:
+    """The net that also says `own` of every kind: what it said otherwise, it says no more, nor
+    what that leaves no room for.
+    """
+    new = defaults_in(own)
+    said: dict[str, dict[str, str]] = defaultdict(dict)
+    for (name, key), option in new.items():
+        said[name][key] = str(option.value)
+    unwanted = {
+        (name, key)
+        for name, key in defaults_in(net.statements)
+        if (name, key) in new or BY_WORD[name].leaves_no_room(key, said[name])
+    }
+    kept = without_defaults(net, unwanted)
+    return replace(kept, statements=(*kept.statements, *own))
+
+
+def without_idle_defaults(net: Net, own: Collection[Default] = ()) -> Net:
+    """The net without what it says of `every` layer of a kind and no layer goes by any more;
+    what is its `own` stays, as a mistake.
+    """
+    if not net.statements:
+        return net
+    return without_defaults(net, idle_defaults(net) - set(own))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, TypeAlias
 
@@ -24,21 +24,6 @@ MAX_NET_NAME = 64
 """Characters: folders and files are called after nets."""
 BLOCKS = ("train", "test")
 RESERVED_NAMES = ("input", "output")
-MODULE_NAMES = frozenset(
-    """
-    add_module apply bfloat16 buffers call_super_init children compile cpu cuda double
-    dump_patches eval extra_repr float forward get_buffer get_extra_state get_parameter
-    get_submodule half ipu load_state_dict modules mtia named_buffers named_children
-    named_modules named_parameters parameters register_backward_hook register_buffer
-    register_forward_hook register_forward_pre_hook register_full_backward_hook
-    register_full_backward_pre_hook register_load_state_dict_post_hook
-    register_load_state_dict_pre_hook register_module register_parameter
-    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ set_extra_state
-    set_submodule share_memory state_dict to to_empty train training type xpu zero_grad
-    T_destination
-    """.split()  # noqa: SIM905
-)
-"""What PyTorch calls things of every module, which none of its parts can be called then."""
 MAIN = "output"
 """The name of the head of a net that names none."""
 
@@ -60,10 +45,7 @@ def elaborate(net: ast.Net) -> Graph:
     for statement in net.statements:
         assert isinstance(statement, ast.Every)
         reader.read_every(statement)
-    for body in net.bodies:
-        for piece in ast.pieces(body):
-            if isinstance(piece, ast.Layer) and len(found) < MAX_REPORTED:
-                reader.read(piece)
+    reader.read_layers(net)
     reader.check_every_used()
     if found:
         raise UserError(*found)
@@ -128,9 +110,7 @@ def _check_names(net: ast.Net, found: list[Diagnostic]) -> None:
 def _check_name(name: str, span: Span, first: dict[str, Span], found: list[Diagnostic]) -> None:
     if name in RESERVED_NAMES:
         found.append(mistakes.ReservedName(span, name, f"the net's own {name}"))
-    elif name in MODULE_NAMES:
-        found.append(mistakes.ReservedName(span, name, "something of every PyTorch module"))
-    elif name in first and first[name].position == span.position:
+    elif name in first and first[name] == span:
         _add(found, mistakes.RepeatedName(span, name))  # an edit of `every` layer
     elif name in first:
         found.append(mistakes.DuplicateName(span, name, str(first[name])))
@@ -160,7 +140,68 @@ def _named(body: ast.Body, repeated: bool = False) -> Iterator[tuple[ast.Layer, 
                 pass
 
 
-Key: TypeAlias = tuple[str, tuple[str, ...], bool]
+# ---------------------------------------------------------------- which layers give outputs
+
+
+def layers_of(net: ast.Net) -> Iterator[tuple[ast.Layer, bool]]:
+    """Every layer of a plain net as written, and whether it gives an output, with no activation
+    unless it says one. One that is repeated may do both.
+    """
+    yield from _layers_in(net.body, is_output=not _continued(net))
+    for head in net.heads:
+        yield from _layers_in(head.body, is_output=True)
+
+
+def _layers_in(body: ast.Body, *, is_output: bool) -> Iterator[tuple[ast.Layer, bool]]:
+    last = _last_with_weights(body) if is_output else -1
+    for index, item in enumerate(body):
+        linear = index == last
+        match item:
+            case ast.Layer(paths=paths):
+                yield item, linear and not paths
+                for path in paths:
+                    yield from _layers_in(path, is_output=False)
+            case ast.Group(body=inner):
+                yield from _layers_in(inner, is_output=linear)
+            case ast.Repeat(item=inner_item, count=count):
+                if linear and count != 1:
+                    yield from _layers_in((inner_item,), is_output=False)
+                yield from _layers_in((inner_item,), is_output=linear)
+            case ast.Reference():
+                pass
+
+
+def _last_with_weights(body: ast.Body) -> int:
+    """The index of the last item that has layers with weights; -1 where none has."""
+    return next((i for i in range(len(body) - 1, -1, -1) if _has_weights(body[i])), -1)
+
+
+def _has_weights(item: ast.Item) -> bool:
+    """Whether an item has layers with weights; a join counts as having some."""
+    match item:
+        case ast.Layer():
+            kind = kind_of(item.word)
+            return kind is not None and (kind.trains or issubclass(kind, JoinKind))
+        case ast.Group(body=body):
+            return any(map(_has_weights, body))
+        case ast.Repeat(item=inner):
+            return _has_weights(inner)
+        case ast.Reference():
+            return False
+
+
+def _continued(net: ast.Net) -> list[ast.Head]:
+    """The heads that go on where the main chain ends, which is then no output."""
+    return [head for head in net.heads if not _begins_elsewhere(head.body)]
+
+
+# ---------------------------------------------------------------- words
+
+
+Key: TypeAlias = tuple[str, tuple[str, ...], bool, bool]
+
+BARE = ("act", "norm")
+"""What a layer that gives an output has only if it says so itself."""
 
 
 @dataclass
@@ -170,17 +211,20 @@ class Vocabulary:
     found: list[Diagnostic]
     called: frozenset[str] = frozenset()
     """The names that layers bear."""
-    kinds: dict[int, Kind] = field(default_factory=dict)
-    """The kind with its values of each layer of the tree, by the layer's identity."""
+    kinds: dict[tuple[int, bool], Kind] = field(default_factory=dict)
+    """The kind with its values of each layer of the tree, by the layer's identity and whether it
+    gives an output."""
     known: dict[Key, Kind] = field(default_factory=dict)
     defaults: dict[str, dict[str, ast.Option]] = field(default_factory=dict)
     """What `every` says of a kind of layers, by the option's key."""
     statements: dict[str, ast.Every] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    taken: set[tuple[str, str]] = field(default_factory=set)
+    """The kinds and keys of what `every` says and a layer goes by."""
 
     def read_every(self, statement: ast.Every) -> None:
-        offset = statement.span.text.index(statement.kind, len("every"))
-        span = statement.span.part(offset, offset + len(statement.kind))
+        start = statement.span.text.find(statement.kind, len("every"))
+        span = statement.span.part(start, start + len(statement.kind))
         if statement.kind not in BY_WORD:
             hint = _other_word(statement.kind, statement.kind)
             if meant := kind_of(statement.kind):
@@ -194,35 +238,46 @@ class Vocabulary:
             reader.option(option)
         of_kind = self.defaults.setdefault(kind.name, {})
         for option in statement.options:
-            # Another file may say otherwise than its base, a line not otherwise than another.
-            old = of_kind.get(option.key)
-            if old is not None and old.span.source is option.span.source:
+            if option.key in of_kind:
                 head = option.span.part(0, len(option.key))
                 self.found.append(mistakes.DuplicateOption(head, option.key))
         of_kind |= {option.key: option for option in statement.options}
         self.statements[kind.name] = statement
 
-    def read(self, layer: ast.Layer) -> None:
+    def read_layers(self, net: ast.Net) -> None:
+        """Takes in all layers of a net. One with a mistake is read once."""
+        wrong: set[int] = set()
+        for layer, linear in layers_of(net):
+            if len(self.found) < MAX_REPORTED and id(layer) not in wrong:
+                self.read(layer, linear=linear)
+                if (id(layer), linear) not in self.kinds:
+                    wrong.add(id(layer))
+
+    def read(self, layer: ast.Layer, *, linear: bool = False) -> None:
         """Takes in the kind of a layer, or what is wrong with it."""
-        key = (layer.word, tuple(map(str, layer.options)), bool(layer.paths))
-        kind = self.known.get(key) or self._read(layer)
+        key = (layer.word, tuple(map(str, layer.options)), bool(layer.paths), linear)
+        kind = self.known.get(key) or self._read(layer, linear)
         if kind is not None:
-            self.kinds[id(layer)] = self.known[key] = kind
+            self.kinds[id(layer), linear] = self.known[key] = kind
 
     def check_every_used(self) -> None:
+        """What is said of every layer of a kind is said of one at least."""
+        is_sound = not self.found
         for name, statement in self.statements.items():
             if name not in self.used:
                 self.found.append(mistakes.NothingToDefault(statement.span, name))
+                continue
+            for key, option in self.defaults[name].items():
+                if is_sound and (name, key) not in self.taken:
+                    self.found.append(mistakes.NothingTakes(option.span, name, str(option)))
 
-    def _read(self, layer: ast.Layer) -> Kind | None:
+    def _read(self, layer: ast.Layer, linear: bool) -> Kind | None:
         span = word_span(layer)
-        parts = re.fullmatch(r"([^\W\d]+)([0-9]*)(?:-([0-9]+))?", layer.word)
+        parts = split_word(layer.word)
         if parts is None:
             self.found.append(_malformed(layer.word, span))
             return None
-        word, size, width = parts.groups()
-        if word + size in BY_WORD:  # relu6
-            word, size = word + size, ""
+        word, size, width = parts
         if word not in BY_WORD:
             hint = _other_word(layer.word, word)
             if layer.word in self.called:
@@ -231,20 +286,19 @@ class Vocabulary:
             return None
         kind = BY_WORD[word]
         self.used.add(kind.name)
-        reader = _Reader(kind, layer, span, self.found)
+        reader = _Reader(kind, layer, span, self.found, linear)
         reader.number("size", size, span.part(len(word), len(word) + len(size)))
         length = len(layer.word)
-        reader.number("width", width or "", span.part(length - len(width or ""), length))
+        reader.number("width", width, span.part(length - len(width), length))
         for option in layer.options:
             if len(self.found) < MAX_REPORTED:
                 reader.option(option)
-        for key, option in self.defaults.get(kind.name, {}).items():
-            if key in kind.params() and key not in reader.values:
-                reader.values[key] = convert(kind.params()[key].kind, option.value)
-                reader.inherited[key] = option
+        reader.inherit(self.defaults.get(kind.name, {}))
         reader.check_paths()
         reader.check_missing()
-        return reader.kind_with_values()
+        whole = reader.kind_with_values()
+        self.taken |= {(kind.name, key) for key in reader.inherited}
+        return whole
 
 
 @dataclass
@@ -255,6 +309,8 @@ class _Reader:
     layer: ast.Layer
     word: Span
     found: list[Diagnostic]
+    linear: bool = False
+    """Whether the layer gives an output."""
     values: dict[str, Any] = field(default_factory=dict)
     inherited: dict[str, ast.Option] = field(default_factory=dict)
     """What comes from `every`, by its key."""
@@ -307,6 +363,20 @@ class _Reader:
             otherwise = f"leave it out for {param.default}" if param.default else ""
             self.found.append(misfit(key, param.kind, value, otherwise))
 
+    def inherit(self, defaults: dict[str, ast.Option]) -> None:
+        """Takes what `every` says and the layer does not; one that gives an output is bare."""
+        params = self.kind.params()
+        if self.linear and "act" in params and "act" not in self.values:
+            self.values["act"] = "none"
+        said = {key: str(value) for key, value in self.values.items()}
+        for key, option in defaults.items():
+            if key not in params or key in self.values or (self.linear and key in BARE):
+                continue
+            if self.kind.leaves_no_room(key, said):
+                continue
+            self.values[key] = convert(params[key].kind, option.value)
+            self.inherited[key] = option
+
     def check_paths(self) -> None:
         """Paths stand behind the kinds that join them, two at least."""
         if self.layer.paths and not issubclass(self.kind, JoinKind):
@@ -322,20 +392,21 @@ class _Reader:
         if len(self.found) > self.before:
             return None
         kind = self.kind(**self.values)
-        while self.layer.options and (clash := kind.clash()) and clash.key in self.inherited:
-            # What the layer says itself leaves no room for what is said of all.
-            del self.values[clash.key]
-            del self.inherited[clash.key]
-            kind = self.kind(**self.values)
         if clash := kind.clash():
-            options = {option.key: option.value.span for option in self.layer.options}
-            options |= {key: option.value.span for key, option in self.inherited.items()}
-            value = getattr(kind, clash.key)
-            place = options.get(clash.key, self.word)
-            problem = mistakes.Clashing(place, clash.key, str(value), clash.reason, clash.hint)
+            if self.linear and clash.key == "slope" and not self.says("act"):
+                reason = "the layer gives an output, and says no activation that has a slope"
+                clash = replace(clash, reason=reason, hint="say it: `act=leaky` or `act=elu`")
+            said = {option.key: option.value for option in self.layer.options}
+            said |= {key: option.value for key, option in self.inherited.items()}
+            value = said.get(clash.key)
+            place, shown = (value.span, value) if value else (self.word, getattr(kind, clash.key))
+            problem = mistakes.Clashing(place, clash.key, str(shown), clash.reason, clash.hint)
             self.found.append(problem)
             return None
         return kind
+
+    def says(self, key: str) -> bool:
+        return any(option.key == key for option in self.layer.options)
 
     def check_missing(self) -> None:
         if len(self.found) > self.before:
@@ -352,6 +423,26 @@ class _Reader:
             stem = word.rstrip("-")
             example = f"{stem}-{64 if self.kind is Conv else 4096}"
             self.found.append(mistakes.MissingWidth(self.word, word, self.kind.name, what, example))
+
+
+def idle_defaults(net: ast.Net) -> set[tuple[str, str]]:
+    """What a plain net says of `every` layer of a kind, by kind and key, and no layer goes by."""
+    vocabulary = Vocabulary([])
+    for statement in net.statements:
+        assert isinstance(statement, ast.Every)
+        vocabulary.read_every(statement)
+    vocabulary.read_layers(net)
+    said = {(name, key) for name, of_kind in vocabulary.defaults.items() for key in of_kind}
+    return said - vocabulary.taken
+
+
+def split_word(word: str) -> tuple[str, str, str] | None:
+    """Kind, size and width in a layer's word: `conv`, `3` and `64`; "" for what it leaves out."""
+    parts = re.fullmatch(r"([^\W\d]+)([0-9]*)(?:-([0-9]+))?", word)
+    if parts is None:
+        return None
+    kind, size, width = parts.groups("")
+    return (kind + size, "", width) if kind + size in BY_WORD else (kind, size, width)  # relu6
 
 
 def kind_of(word: str) -> type[Kind] | None:
@@ -409,7 +500,7 @@ class _Builder:
 
     net: ast.Net
     shape: Shape
-    kinds: dict[int, Kind]
+    kinds: dict[tuple[int, bool], Kind]
     nodes: list[Node] = field(default_factory=list)
     names: Names = field(default_factory=Names)
     places: dict[str, int] = field(default_factory=dict)
@@ -422,7 +513,7 @@ class _Builder:
         origin = Layer("input", "input", "input", self.net.input.span)
         self.nodes.append(Node("input", Input(self.shape), (), self.shape, origin))
         self.places["input"] = 0
-        continued = [head for head in self.net.heads if not _begins_elsewhere(head.body)]
+        continued = _continued(self.net)
         end = self.chain(self.net.body, 0, is_output=not continued)
         if continued and isinstance(self.nodes[end].op, Softmax):
             head, layer = continued[0], self.nodes[end].layer.name
@@ -443,12 +534,9 @@ class _Builder:
         The last layer with weights of an output has no activation unless it says so. Where
         `first`, nothing stands before the chain on its path.
         """
-        last_trained = -1
-        if is_output:
-            trained = (i for i in range(len(body) - 1, -1, -1) if self.trains(body[i]))
-            last_trained = next(trained, -1)
+        last = _last_with_weights(body) if is_output else -1
         for index, item in enumerate(body):
-            at = self.item(item, at, first=first and index == 0, linear=index == last_trained)
+            at = self.item(item, at, first=first and index == 0, linear=index == last)
         return at
 
     def item(self, item: ast.Item, at: int, *, first: bool, linear: bool) -> int:
@@ -468,9 +556,7 @@ class _Builder:
                 return self.refer(item, first=first)
 
     def layer(self, written: ast.Layer, at: int, *, linear: bool) -> int:
-        kind = self.kinds[id(written)]
-        if linear:
-            kind = _linear(written, kind)
+        kind = self.kinds[id(written), linear]
         layer = self.named(written, kind)
         for suffix, op in kind.expand(self.nodes[at].shape):
             at = self.emit(f"{layer.name}.{suffix}" if suffix else layer.name, op, (at,), layer)
@@ -478,7 +564,7 @@ class _Builder:
         return at
 
     def join(self, written: ast.Layer, at: int) -> int:
-        kind = self.kinds[id(written)]
+        kind = self.kinds[id(written), False]
         assert isinstance(kind, JoinKind)
         layer = self.named(written, kind)
         self.around = (*self.around, layer.name)
@@ -526,19 +612,6 @@ class _Builder:
         self.nodes.append(Node(name, op, reads, shape, layer))
         return len(self.nodes) - 1
 
-    def trains(self, item: ast.Item) -> bool:
-        """Whether an item has layers with weights; a join counts as having some."""
-        match item:
-            case ast.Layer():
-                kind = self.kinds[id(item)]
-                return kind.trains or isinstance(kind, JoinKind)
-            case ast.Group(body=body):
-                return any(map(self.trains, body))
-            case ast.Repeat(item=inner):
-                return self.trains(inner)
-            case ast.Reference():
-                return False
-
     def head_kind(self, body: ast.Body) -> HeadKind:
         """What a chain tells: its last layer says it."""
         match body[-1]:
@@ -546,8 +619,10 @@ class _Builder:
                 return self.head_kind((item,))
             case ast.Group(body=inner):
                 return self.head_kind(inner)
-            case ast.Layer() as layer:
-                return self.kinds[id(layer)].head
+            case ast.Layer(word=word):
+                kind = kind_of(word)
+                assert kind
+                return kind.head
             case ast.Reference():
                 return "features"
 
@@ -562,7 +637,7 @@ class _Builder:
 
     def check_scores(self, head: ast.Head) -> None:
         """Scores need a layer of their own: those of hidden layers end in an activation."""
-        if self.head_kind(head.body) == "classes" and not any(map(self.trains, head.body)):
+        if self.head_kind(head.body) == "classes" and not any(map(_has_weights, head.body)):
             raise UserError(mistakes.HeadWithoutScores(head.span, head.name))
 
     def check_dead_ends(self, heads: set[int]) -> None:
@@ -582,15 +657,6 @@ def _begins_elsewhere(body: ast.Body) -> bool:
             return _begins_elsewhere((item,))
         case ast.Layer(paths=paths):
             return bool(paths) and all(map(_begins_elsewhere, paths))
-
-
-def _linear(layer: ast.Layer, kind: Kind) -> Kind:
-    """The kind for the last layer of an output: only what the layer itself says follows it."""
-    said = {option.key for option in layer.options}
-    changes = {"norm": "none"} if "act" in said else {"act": "none", "slope": None, "norm": "none"}
-    present = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    wanted = {key: v for key, v in changes.items() if key in present and key not in said}
-    return replace(kind, **wanted) if wanted else kind  # type: ignore[type-var]
 
 
 def _word_in(layer: Layer) -> Span:

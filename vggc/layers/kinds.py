@@ -8,6 +8,7 @@ that joins paths says instead with what op it joins them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import Any, ClassVar, TypeAlias, get_args
@@ -41,16 +42,22 @@ MAX_WIDTH = 1 << 20
 MAX_WINDOW = 1 << 10
 SLOPES = {"leaky": 0.01, "elu": 1.0}
 """What torch takes for the slope of a leaky rectifier, and for the scale of elu."""
+LEAST_ALPHA, LEAST_BETA = 1e-12, 1e-6
+"""With less a local response normalisation does nothing; ONNX Runtime refuses 0, in float32."""
 ACTIVATIONS = (*get_args(Function), "prelu")
 
 
 @dataclass(frozen=True)
 class Param:
-    """What may stand for one field of a kind. `default` says in words what stands for None."""
+    """What may stand for one field of a kind. `default` says in words what stands for None.
+
+    `needs` holds another field and its values: with any other, this field means nothing.
+    """
 
     doc: str
     kind: ValueKind
     default: str = ""
+    needs: tuple[str, tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,14 @@ class Clash:
     hint: str = ""
 
 
-def _param(doc: str, kind: ValueKind, default: Any = ..., words: str = "") -> Any:
-    metadata = {"param": Param(doc, kind, words)}
+def _param(
+    doc: str,
+    kind: ValueKind,
+    default: Any = ...,
+    words: str = "",
+    needs: tuple[str, tuple[str, ...]] | None = None,
+) -> Any:
+    metadata = {"param": Param(doc, kind, words, needs)}
     return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
 
 
@@ -96,7 +109,8 @@ def _act() -> Any:
 
 def _slope() -> Any:
     doc = "the slope of leaky below zero, the scale of elu"
-    return _param(doc, Real(0, 1000), None, "0.01 for leaky, 1 for elu")
+    needs = ("act", tuple(SLOPES))
+    return _param(doc, Real(0, 1000), None, "0.01 for leaky, 1 for elu", needs)
 
 
 def _activated(act: str | None, slope: float | None) -> Expansion:
@@ -144,6 +158,12 @@ class Kind:
     def params(cls) -> dict[str, Param]:
         """What each field takes, `size` and `width` included."""
         return {f.name: f.metadata["param"] for f in fields(cls)}  # type: ignore[arg-type]
+
+    @classmethod
+    def leaves_no_room(cls, key: str, said: Mapping[str, str]) -> bool:
+        """Whether a field means nothing beside what is said of others."""
+        needs = cls.params()[key].needs if key in cls.params() else None
+        return needs is not None and said.get(needs[0], needs[1][0]) not in needs[1]
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -260,6 +280,13 @@ class Lrn(Kind):
     alpha: float = _param("weight of the sum of squares, not divided by size", Real(0, 1e6), 1e-4)
     beta: float = _param("exponent", Real(0, 100), 0.75)
     k: float = _param("constant beside the sum", Real(1e-6, 1e6), 2.0)
+
+    def clash(self) -> Clash | None:
+        for key, least in (("alpha", LEAST_ALPHA), ("beta", LEAST_BETA)):
+            if getattr(self, key) < least:
+                reason = f"below {least:g} every value is divided by one and the same number"
+                return Clash(key, reason, "leave the layer out")
+        return None
 
     def expand(self, x: Shape) -> Expansion:
         return (("", LocalResponseNorm(self.size, self.alpha, self.beta, self.k)),)

@@ -130,6 +130,14 @@ class NothingToDefault(Diagnostic):
     kind: str
 
 
+class NothingTakes(Diagnostic):
+    title = "`every {kind} {said}` has no effect"
+    label = "it holds for no `{kind}`: each says otherwise itself, or gives an output of the net"
+    help = "take it away, or let a layer say it itself: `{kind} … {said}`"
+    kind: str
+    said: str
+
+
 class BadInput(Diagnostic):
     title = "the input needs channels, height and width"
     label = "expected a size such as 3x224x224, each part from 1 to {limit}"
@@ -230,6 +238,14 @@ class DuplicateConstant(Diagnostic):
     name: str
 
 
+class NoNameInSums(Diagnostic):
+    title = "no parameter and no constant may be called `{name}`"
+    label = "in a sum, `-` between two names is a minus, and `.` means nothing"
+    help = "such names are letters, digits and `_`: `{right}`"
+    name: str
+    right: str
+
+
 class UnusedName(Diagnostic):
     title = "nothing uses `{name}`"
     label = "its value has no effect"
@@ -321,6 +337,15 @@ class TooManyEdits(Diagnostic):
     help = "`every` edits many layers at once; `vggc check --resolved` writes a base out"
     edits: int
     layers: int
+    limit: int
+
+
+class TooLongWrittenOut(Diagnostic):
+    title = "`{net}` written out would have some {words:,} words and signs"
+    label = "at most {limit:,} fit into a file, which runs and artifacts keep of a net"
+    help = "repeats (`×`) of a layer or a group count once"
+    net: str
+    words: int
     limit: int
 
 

@@ -6,18 +6,28 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from math import floor, isfinite
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from vggc.diagnostics import UserError, did_you_mean
 from vggc.layers import mistakes
-from vggc.layers.edit import apply, input_size, with_classes, with_width, without_idle_defaults
+from vggc.layers.edit import (
+    apply,
+    defaults_in,
+    input_size,
+    with_classes,
+    with_own_defaults,
+    with_width,
+    without_idle_defaults,
+)
 from vggc.layers.kinds import MAX_WIDTH
 from vggc.source import Span
 from vggc.syntax import ast
-from vggc.syntax.parse import MAX_DIGITS, check_size
+from vggc.syntax.parse import MAX_DIGITS, MAX_TOKENS, check_size
 from vggc.values import Kind, Real, Whole, convert, items, misfit
 
 MAX_BASES = 20
+MAX_WORDS = MAX_TOKENS - 10_000
+"""In the layers of a net written out; blocks and `every` have the rest."""
 
 PARAMETERS: dict[str, Kind] = {
     "classes": Whole(1, MAX_WIDTH),
@@ -83,10 +93,29 @@ def _resolve(
     names.check_all_used()
     for body in plain.bodies:
         check_size(body)
+    _check_text(plain)
     plain = replace(plain, parameters=(), base=None)
     for key, value in general.items():
         plain = with_classes(plain, int(value)) if key == "classes" else with_width(plain, value)
     return plain, edits + len(general)
+
+
+def _check_text(net: ast.Net) -> None:
+    """Refuses what a file could not hold: runs and artifacts keep the net written out."""
+    words = sum(map(_num_words, net.bodies))
+    if words > MAX_WORDS:
+        raise UserError(mistakes.TooLongWrittenOut(net.span, net.name, words, MAX_WORDS))
+
+
+def _num_words(body: ast.Body) -> int:
+    """Words and signs of layers as written, and one more for every four characters of names."""
+    count = 0
+    for piece in ast.pieces(body):
+        count += 3  # with its bar, and its repetition or parentheses
+        if isinstance(piece, ast.Layer):
+            count += 3 * len(piece.options) + len(piece.paths)
+            count += 2 + len(piece.name.encode()) // 4 if piece.name else 0
+    return count
 
 
 def is_plain(net: ast.Net) -> bool:
@@ -123,31 +152,50 @@ def _derived(
     arguments = tuple(replace(o, value=names.value(o.value)) for o in base.arguments)
     plain, earlier = _resolve(found, around, arguments, builders)
     plain = replace(plain, name=net.name, span=net.span, trivia=net.trivia, below=net.below)
-    edits = [names.edit(s) for s in net.statements if not isinstance(s, ast.Let | ast.Every)]
-    edited = apply(plain, edits, earlier)
-    plain = without_idle_defaults(edited.net)
     own = tuple(names.every(s) for s in net.statements if isinstance(s, ast.Every))
-    heads = {head.name: head for head in plain.heads}
-    heads |= {head.name: replace(head, body=names.body(head.body)) for head in net.heads}
-    blocks = {block.key: block for block in plain.blocks}
-    before, after = input_size(plain), input_size(net)
+    edits = [names.edit(s) for s in net.statements if not isinstance(s, ast.Let | ast.Every)]
+    edited = apply(with_own_defaults(plain, own), edits, earlier)
+    plain = edited.net
+    heads = tuple(replace(head, body=names.body(head.body)) for head in net.heads)
+    inherited, before, after = plain.blocks, input_size(plain), input_size(net)
     if before and after:
-        blocks = {key: around.resize(block, before, after) for key, block in blocks.items()}
-    for block in map(names.block, net.blocks):
-        old = blocks.get(block.key)
-        blocks[block.key] = around.merge(old, block) if old else block
-    written = {word.span for block in blocks.values() for word in _words(block)}
+        inherited = tuple(around.resize(block, before, after) for block in inherited)
+    blocks = _over(inherited, tuple(map(names.block, net.blocks)), lambda b: b.key, around.merge)
+    written = {word.span for block in blocks for word in _words(block)}
     lost = [problem for span, problem in edited.lost if span in written]
     if lost:
         raise UserError(lost[0])
     whole = replace(
         plain,
         input=net.input or plain.input,
-        statements=(*plain.statements, *own),
-        heads=tuple(heads.values()),
-        blocks=tuple(blocks.values()),
+        heads=_over(plain.heads, heads, lambda head: head.name, lambda _, head: head),
+        blocks=blocks,
     )
-    return whole, earlier + len(edits)
+    return without_idle_defaults(whole, defaults_in(own)), earlier + len(edits)
+
+
+Part = TypeVar("Part", bound=ast.Head | ast.Block)
+
+
+def _over(
+    base: tuple[Part, ...],
+    own: tuple[Part, ...],
+    called: Callable[[Part], str],
+    merged: Callable[[Part, Part], Part],
+) -> tuple[Part, ...]:
+    """The base's parts, those that a net says itself in the place of those called alike, and its
+    others. What stands twice in one file stays twice, as a mistake.
+    """
+    first: dict[str, Part] = {}
+    again: list[Part] = []
+    for part in own:
+        if first.setdefault(called(part), part) is not part:
+            again.append(part)
+    kept: list[Part] = []
+    for old in base:
+        new = first.pop(called(old), None)
+        kept.append(merged(old, new) if new else old)
+    return (*kept, *first.values(), *again)
 
 
 def _words(block: ast.Block) -> Iterator[ast.Word]:
@@ -211,6 +259,7 @@ class _Names:
         names = cls()
         for parameter in net.parameters:
             head = parameter.span.part(0, len(parameter.key))
+            _check_name(parameter.key, head)
             if parameter.key in names.values:
                 raise UserError(mistakes.DuplicateOption(head, parameter.key))
             given = arguments.get(parameter.key, parameter)
@@ -222,6 +271,7 @@ class _Names:
             if isinstance(statement, ast.Let):
                 offset = statement.span.text.index(statement.name, len("let"))
                 head = statement.span.part(offset, offset + len(statement.name))
+                _check_name(statement.name, head)
                 if statement.name in names.values:
                     raise UserError(mistakes.DuplicateConstant(head, statement.name))
                 names.values[statement.name] = names.sum(statement.value)
@@ -270,6 +320,8 @@ class _Names:
 
     def value(self, value: ast.Value) -> ast.Value:
         """A value, or what the name that stands for it means."""
+        if isinstance(value, ast.Many):
+            return replace(value, items=tuple(map(self.value, value.items)))  # type: ignore[arg-type]
         if not isinstance(value, ast.Word) or value.text not in self.values:
             return value
         found = self.get(value.text, value.span)
@@ -291,6 +343,7 @@ class _Names:
         return replace(statement, options=self.options(statement.options))
 
     def edit(self, edit: ast.Edit) -> ast.Edit:
+        edit = replace(edit, selector=self.selector(edit.selector))
         match edit:
             case ast.Set():
                 return replace(edit, options=self.options(edit.options))
@@ -298,6 +351,15 @@ class _Names:
                 return replace(edit, body=self.body(edit.body))
             case ast.Remove():
                 return edit
+
+    def selector(self, selector: ast.Selector) -> ast.Selector:
+        """`every conv3-wide` with the number that `wide` means."""
+        stem, _, name = selector.word.rpartition("-")
+        if not selector.every or name not in self.values:
+            return selector
+        end = len(selector.span.text)
+        width = self.whole(name, selector.span.part(end - len(name), end), low=0)
+        return replace(selector, word=f"{stem}-{width}")
 
     def body(self, body: ast.Body) -> ast.Body:
         """The chain with numbers in the place of names."""
@@ -343,6 +405,12 @@ class _Names:
                 span, hint = place, f"`{name}` is used for widths or repeats"
             raise UserError(mistakes.NotWhole(span, name, f"{value:g}", low, hint))
         return value
+
+
+def _check_name(name: str, span: Span) -> None:
+    """Refuses the name of a parameter or a constant that a sum would read as something else."""
+    if not re.fullmatch(r"\w+", name):
+        raise UserError(mistakes.NoNameInSums(span, name, re.sub(r"\W", "_", name)))
 
 
 def _plain(key: str, value: ast.Value) -> Value:

@@ -82,7 +82,9 @@ _PIECE = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _IN_SUM = re.compile(r"[^\W\d]\w*")
-_REPEAT = re.compile(r"[×*x][ \t]*\d+(?![\w.])|[×*][ \t]*(?P<name>[^\W\d]\w*)")
+_REPEAT = re.compile(
+    r"[×*][ \t]*\d+(?![\w.])|x[ \t]*\d+(?![\w.-]|[ \t]*[:=])|[×*][ \t]*(?P<name>[^\W\d]\w*)"
+)
 _NEXT = re.compile(r"[ \t]*(.)")
 
 

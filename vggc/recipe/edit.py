@@ -232,6 +232,18 @@ def chosen_variant(schema: Schema[Any], field: str, block: ast.Block | None) -> 
     return chosen
 
 
+def alone(blocks: Sequence[ast.Block]) -> tuple[ast.Block, ...]:
+    """The blocks without what names other nets, for a file that lies by itself."""
+
+    def names_a_net(block: ast.Block, line: ast.Setting) -> bool:
+        return (block.key, line.key) in (("train", "init-from"), ("test", "fuse"))
+
+    return tuple(
+        replace(block, settings=tuple(s for s in block.settings if not names_a_net(block, s)))
+        for block in blocks
+    )
+
+
 # Defaults filled in
 
 

@@ -192,6 +192,14 @@ class DropAfterTheEnd(Diagnostic):
     last: int
 
 
+class DecayOfNothing(Diagnostic):
+    title = "`decay-norms=on` penalises by a weight decay of 0"
+    label = "nothing: the steps are those of `decay-norms=off`"
+    help = "give `{optimiser}` a weight decay, 5e-4 for instance, or leave `decay-norms` out"
+
+    optimiser: str
+
+
 class CropMismatch(Diagnostic):
     title = "a crop of {crop} is not what the net reads"
     label = "the net's input is {input} pixels"

@@ -21,6 +21,7 @@ from vggc.recipe.blocks import (
     option,
     report,
     setting,
+    word_of,
 )
 from vggc.recipe.layer_names import MOST_LISTED, layer_names, selected, unfit, with_weights
 from vggc.source import Span
@@ -564,11 +565,13 @@ def accumulate_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
 
 
 def optimiser_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
-    match reading.value.optimiser:
-        case Sgd(nesterov=True, momentum=0):
-            return [mistakes.NesterovWithoutMomentum(reading.span("sgd.nesterov"))]
-        case _:
-            return []
+    optimiser, found = reading.value.optimiser, list[Diagnostic]()
+    if isinstance(optimiser, Sgd) and optimiser.nesterov and optimiser.momentum == 0:
+        found.append(mistakes.NesterovWithoutMomentum(reading.span("sgd.nesterov")))
+    if optimiser.decay_norms and optimiser.weight_decay == 0:
+        word = word_of(OPTIMISERS, optimiser)
+        found.append(mistakes.DecayOfNothing(reading.span(f"{word}.decay-norms"), word))
+    return found
 
 
 def schedule_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from vggc.syntax.ast import (
@@ -29,6 +29,8 @@ from vggc.syntax.ast import (
 from vggc.syntax.trivia import spread, tall
 
 INDENT = "  "
+MAX_ALIGNED = 100
+"""Characters of a cell that others are padded to."""
 
 
 def format_net(net: Net) -> str:
@@ -233,7 +235,12 @@ def _alike(rows: list[_Row]) -> Iterator[list[_Row]]:
 def _widths(rows: list[_Row]) -> list[tuple[int, int]]:
     """For each column the width of its heads and of its repeats."""
     columns = zip(*(row.cells for row in rows), strict=True)
-    return [(max(len(c.head) for c in col), max(len(c.times) for c in col)) for col in columns]
+    return [(_width(c.head for c in col), _width(c.times for c in col)) for col in columns]
+
+
+def _width(texts: Iterable[str]) -> int:
+    """The length of the longest text; those that are too long to line up with stick out."""
+    return max((len(text) for text in texts if len(text) <= MAX_ALIGNED), default=0)
 
 
 def _pad(cell: _Cell, column: int, row: _Row, widths: list[tuple[int, int]]) -> str:

@@ -350,6 +350,14 @@ class FixedByRun(Diagnostic):
     path: str
 
 
+class NamedAsItsFile(Diagnostic):
+    title = "a recipe cannot name a net called `{name}`"
+    label = "its file would lie beside the run's own net, which is called {name}.vgg as well"
+    help = "give that net and its file another name"
+
+    name: str
+
+
 class NothingToTrain(Diagnostic):
     title = "`vggc train` needs a net"
     help = "for example `vggc train vgg19`; or go on with a run: `--resume runs/…`"

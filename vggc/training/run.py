@@ -1,6 +1,7 @@
 """The folder that a training leaves, and what others may know of it. Imports no torch.
 
 net.vgg               the net and the recipe as trained
+NAME.vgg              other nets that it names, for the same images
 run.json              a `Record`
 metrics.csv           one row an epoch
 steps.csv             one row a step
@@ -34,6 +35,7 @@ from vggc.training.best import said
 from vggc.training.progress import Epoch, Progress
 from vggc.values import MAX_SIDE
 
+NET = "net.vgg"
 RUNS = Path("runs")
 """Where runs are made and looked for unless a folder is named."""
 
@@ -131,7 +133,7 @@ class Run:
 
     @property
     def net_path(self) -> Path:
-        return self.folder / "net.vgg"
+        return self.folder / NET
 
     @property
     def weights_path(self) -> Path:

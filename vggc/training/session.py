@@ -92,7 +92,8 @@ class Task:
     `module` maps images float32 (N, C, H, W) to class scores (N, classes); the names of
     its weights are those in the weights file. `frozen` are those of them that keep
     their first values, `undecayed` those that the L2 penalty leaves alone. `first` holds the
-    weights by name that another training gave; the others are drawn by the seed.
+    weights by name that another training gave; the others are drawn by the seed. `beside`
+    holds the texts of the nets that this one's names.
     """
 
     net: str
@@ -106,6 +107,7 @@ class Task:
     undecayed: tuple[str, ...] = ()
     first: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     world: World = ALONE
+    beside: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def order(self) -> Order:
@@ -190,6 +192,8 @@ def begun(task: Task, first: Snapshot | None, folder: Path, now: datetime) -> Ru
     with new_folder(run.folder) as part:
         inside = Run(part, run.record)
         write_text(inside.net_path, task.net_text)
+        for name, text in task.beside.items():
+            write_text(part / f"{name}.vgg", text)
         write_run(part, run.record)
         write_skipped(inside.skipped_path, task.data.skipped)
         if first:
