@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -470,6 +471,111 @@ def test_a_gpu_gets_larger_batches_of_small_images() -> None:
     assert [usual_batch(gpu, size) for size in sizes] == [32, 1024, 1024, 32]
 
 
+# Class by class
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tables_of_classes_follow_from_what_each_image_was_taken_for(
+    folder: Path, vggc_here: Here
+) -> None:
+    """And a class without images has no recall, which is not to say that it is 0."""
+    write_pictures(folder / "some", CLASSES[:4])
+    (folder / "some" / "red" / "broken.png").write_text("?")
+    files = ("--per-class", "c.csv", "--confusion", "m.csv", "--predictions", "p.csv")
+    code, out, error = vggc_here("eval", "one", "--data", "some", *files)
+    assert code == 0, error
+    assert "class by class" not in out
+    assert "Written: c.csv\nWritten: m.csv\nWritten: p.csv\n" in error
+    pairs = [(row["class"], row["guess"]) for row in rows_of(folder / "p.csv")]
+    assert len(pairs) == 24
+    (matrix, per_class) = rows_of(folder / "m.csv"), rows_of(folder / "c.csv")
+    for row in matrix:
+        assert [int(row[name]) for name in CLASSES] == [
+            pairs.count((row["class"], name)) for name in CLASSES
+        ]
+    assert [row["class"] for row in per_class] == [*CLASSES]
+    for row in per_class:
+        support = sum(label == row["class"] for label, _ in pairs)
+        taken = sum(guess == row["class"] for _, guess in pairs)
+        right = pairs.count((row["class"], row["class"]))
+        assert (int(row["support"]), int(row["predicted"]), int(row["correct"])) == (
+            support,
+            taken,
+            right,
+        )
+        assert row["recall"] == (str(right / support) if support else "")
+        assert row["precision"] == (str(right / taken) if taken else "")
+    assert [row["recall"] for row in per_class[4:]] == ["", ""]
+
+
+def test_tables_of_classes_as_json_and_on_the_screen(folder: Path, vggc_here: Here) -> None:
+    write_pictures(folder / "some", CLASSES[:4])
+    files = ("--per-class", "c.json", "--confusion", "m.json")
+    code, out, error = vggc_here("eval", "one", "two", "--data", "some", "--classes", *files)
+    assert code == 0, error
+    assert [line.strip() for line in out.splitlines() if "class by class" in line] == [
+        "one, class by class",
+        "two, class by class",
+        "all together, class by class",
+    ]
+    assert re.search(r"(?m)^ +black +– +\S+ +– +0 *$", out)
+    told, matrix = (json.loads((folder / name).read_text()) for name in ("c.json", "m.json"))
+    assert [run["run"] for run in told["runs"]] == ["one", "two", "all together"]
+    for run, other in zip(told["runs"], matrix["runs"], strict=True):
+        assert [each["recall"] for each in run["per_class"][4:]] == [None, None]
+        assert [sum(row) for row in other["confusion"]] == [6, 6, 6, 6, 0, 0]
+    _, out, _ = vggc_here("eval", "one", "two", "--data", "some", "--classes", "--json")
+    assert json.loads(out)["by_class"] == told["runs"]
+
+
+def test_of_several_runs_tables_tell_which_is_which(folder: Path, vggc_here: Here) -> None:
+    files = ("--per-class", "c.csv", "--confusion", "m.csv", "--predictions", "p.csv")
+    assert vggc_here("eval", "one", "two", *files)[0] == 0
+    for name in ("c.csv", "m.csv", "p.csv"):
+        runs = [row["run"] for row in rows_of(folder / name)]
+        assert runs == ["one"] * 6 + ["two"] * 6 + ["all together"] * 6
+
+
+def test_names_of_classes_and_images_survive_in_tables(folder: Path, vggc_here: Here) -> None:
+    """They may hold commas, quotes, line breaks and bytes that are no UTF-8."""
+    odd = ('a,"b"\n', os.fsdecode(b"\xff\xfe"), "=1+1", "猫", " ", "e")
+    write_pictures(folder / "odd", odd, 5)
+    (folder / "odd" / odd[1] / "0.png").rename(folder / "odd" / odd[1] / f"{odd[1]}.png")
+    make_run(folder / "run", folder / "odd", classes=odd)
+    files = ("--per-class", "c.csv", "--predictions", "p.csv", "--confusion", "m.json")
+    code, _, error = vggc_here("eval", "run", "--data", "odd", *files)
+    assert code == 0, error
+    with (folder / "c.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        assert [row["class"] for row in csv.DictReader(file)] == [*odd]
+    with (folder / "p.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        assert f"{odd[1]}/{odd[1]}.png" in [row["image"] for row in csv.DictReader(file)]
+    assert json.loads((folder / "m.json").read_text())["classes"] == [*odd]
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["--per-class", "c.txt"], "`c.txt` is no table that vggc writes"),
+        (["--predictions", "p.json"], "the end of its name tells the kind of table: .csv"),
+        (["--per-class", "there.csv"], "there.csv exists already"),
+        (["--confusion", "none/m.csv"], "there is no folder none to write m.csv to"),
+        (["--per-class", "c.csv", "--confusion", "c.csv"], "two tables cannot be written to one"),
+    ],
+)
+def test_a_table_that_cannot_be_written_is_refused_first(
+    folder: Path, files: list[str], words: str, vggc_here: Here
+) -> None:
+    (folder / "there.csv").touch()
+    code, out, error = vggc_here("eval", "one", *files)
+    assert (code, out) == (2, "")
+    assert words in error
+    assert "Testing on" not in error
+
+
 # Predicting
 
 
@@ -582,9 +688,12 @@ def test_two_processes_count_what_one_counts(folder: Path) -> None:
     root = str(Path(__file__).parents[1])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     results = []
+    tables = []
     for start in ((), torchrun):
+        files = [f"{len(results)}-{name}.csv" for name in ("c", "m", "p")]
+        named = ("--per-class", files[0], "--confusion", files[1], "--predictions", files[2])
         done = subprocess.run(
-            [sys.executable, *start, *arguments, "--json"],
+            [sys.executable, *start, *arguments, *named, "--json"],
             cwd=folder,
             env=environment,
             capture_output=True,
@@ -598,7 +707,9 @@ def test_two_processes_count_what_one_counts(folder: Path) -> None:
         result = json.loads(line)
         result.pop("images_per_second")
         results.append(result)
+        tables.append([(folder / name).read_text() for name in files])
     assert results[0] == results[1]
+    assert tables[0] == tables[1]
     assert (results[0]["images"], results[0]["skipped"]) == (36, 3)
 
 

@@ -17,7 +17,8 @@ from safetensors.numpy import load_file
 from vggc.backends.torch import reference
 from vggc.diagnostics import UserError
 from vggc.driver import Program
-from vggc.export import check_target, export
+from vggc.export import export
+from vggc.files import check_target
 from vggc.subject import Subject, from_spec
 from vggc.weights import load
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vggc.evaluation.counts import Errors
+    from vggc.evaluation.counts import Errors, Guesses
     from vggc.evaluation.judge import Verdict
     from vggc.evaluation.reading import Lost
     from vggc.evaluation.viewer import Viewer
@@ -92,6 +92,7 @@ class Entry:
 class Result:
     """What a test came to. `each` are the errors of each run, `centres` those by their centre
     crops, where these are looked at, and `fused` those of all runs together where they are several.
+    `guesses` are what the runs took every image for, by its place among those that were tested on.
     `skipped` are the first of `num_skipped` images that could not be read.
     """
 
@@ -99,6 +100,7 @@ class Result:
     each: tuple[Errors, ...]
     centres: tuple[Errors, ...]
     fused: Errors | None
+    guesses: Guesses
     skipped: tuple[Skipped, ...]
     num_skipped: int
     seconds: float
@@ -271,7 +273,7 @@ def measure(plan: Plan, images: Labelled, on_progress: Callable[[int, int], None
     Raises:
         UserError: none can be read, or another process has ended.
     """
-    from vggc.evaluation.counts import Counts
+    from vggc.evaluation.counts import Counts, Guesses
     from vggc.evaluation.judge import Verdict
     from vggc.training.learner import device_of
     from vggc.training.parallel import joined
@@ -281,18 +283,20 @@ def measure(plan: Plan, images: Labelled, on_progress: Callable[[int, int], None
     share = range(total)[world.share.rows(total)]
     count, lost = len(plan.entries), []
     counts = Counts(count + len(plan.centres), fused=count)
+    guesses = Guesses(count, total)
     with explained(), joined(world, device_of(plan.machine, world)):
         judged = judgements(plan, images.part, share)
         for done, found in enumerate(judged, start=1):
             match found:
                 case Verdict(index, probabilities):
                     counts.add(probabilities, int(images.part.labels[index]))
+                    guesses.add(index, probabilities[:count])
                 case _:
                     lost.append(found)
             on_progress(done, len(share))
         skipped = [*images.skipped] if world.is_first else []
         skipped += [each.skipped for each in sorted(lost, key=lambda each: each.index)]
-        counts = counts.summed(world)
+        counts, guesses = counts.summed(world), guesses.summed(world)
         (num_skipped,) = world.sums([len(skipped)])
         named = tuple(world.lists(skipped[:NAMED])[:NAMED])
     if counts.images == 0:
@@ -304,6 +308,7 @@ def measure(plan: Plan, images: Labelled, on_progress: Callable[[int, int], None
         tuple(errors.each[:count]),
         tuple(errors.each[count:]),
         errors.fused,
+        guesses,
         named,
         int(num_skipped),
         perf_counter() - start,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vggc.diagnostics import Diagnostic, UserError
-from vggc.files import refuse_taken, replacing
+from vggc.files import replacing
 from vggc.subject import Subject
 from vggc.weights import save, torchvision_names
 
@@ -26,20 +26,6 @@ class NoTorchvisionNames(Diagnostic):
     label = "it numbers the layers of a chain, and this net branches or has several heads"
     help = "`--format onnx` and `--format pt2` write any net"
     net: str
-
-
-class TargetFolderMissing(Diagnostic):
-    title = "there is no folder {folder} to write {name} to"
-    help = "make it first: mkdir -p {folder}"
-    folder: str
-    name: str
-
-
-def check_target(path: Path) -> None:
-    """Raises: UserError where a file cannot be written without taking another's place."""
-    refuse_taken(path)
-    if not path.parent.is_dir():
-        raise UserError(TargetFolderMissing(None, str(path.parent), path.name))
 
 
 def export(subject: Subject, style: str, path: Path) -> None:

@@ -50,7 +50,8 @@ def command(
     newest run under runs/ is taken.
     """
     from vggc.cli.subject import choose
-    from vggc.export import check_target, export
+    from vggc.export import export
+    from vggc.files import check_target
 
     check_target(out)
     subject = choose(spec, weights, seed, size)

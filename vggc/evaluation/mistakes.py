@@ -124,3 +124,13 @@ class ProcessEnded(Diagnostic):
     help = "start the test again"
 
     reason: str
+
+
+class NoTable(Diagnostic):
+    title = "`{path}` is no table that vggc writes"
+    label = "the end of its name tells the kind of table: {known}"
+    help = "did you mean `{suggestion}`?"
+
+    path: str
+    known: str
+    suggestion: str

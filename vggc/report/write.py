@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 from vggc.diagnostics import UserError
-from vggc.export import TargetFolderMissing
-from vggc.files import Taken, replacing
+from vggc.files import Taken, refuse_missing_folder, replacing
 from vggc.report.page import mark_of
 from vggc.training.run import Run
 
@@ -19,8 +18,7 @@ def refuse_others(path: Path, run: Run) -> None:
     """Raises: UserError where something is at `path`, unless that is a report of this run; or
     where there is no folder for it.
     """
-    if not path.parent.is_dir():
-        raise UserError(TargetFolderMissing(None, str(path.parent), path.name))
+    refuse_missing_folder(path)
     if os.path.lexists(path) and not is_report(path, run):
         raise UserError(Taken(None, str(path)))
 
