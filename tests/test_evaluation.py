@@ -404,6 +404,6 @@ def test_single_images_are_read_where_they_lie(tmp_path: Path) -> None:
 
     write_images(tmp_path, ("a",), 2)
     paths = [tmp_path / "a" / "0.png", tmp_path / "a" / "1.png"]
-    part = single(paths)
+    part = single([*map(str, paths)])
     assert part.fetch(np.arange(2)) == paths
     assert [part.name(index) for index in range(2)] == [str(path) for path in paths]

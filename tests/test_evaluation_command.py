@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -436,7 +437,15 @@ OTHER = NET.replace("fc-6 | softmax", "fc-3 | softmax")
         (["eval", "solid"], "solid cannot be applied to whole images"),
         (["eval", "one", "--precision", "fp16", "--device", "cpu"], "fp16"),
         (["predict", "one", "none.png"], "cannot read the image `none.png`"),
-        (["predict", "one", "images"], "it is no file"),
+        (["predict", "one", "hollow"], "there are no images in `hollow`"),
+        (["predict", "one", "images/*/*.gif"], "nothing matches that pattern"),
+        (["predict", "one", "one/net.*"], "there are no images in `one/net.*`"),
+        (["predict", "one", "pipe"], "it is no file"),
+        (["predict", "one", "images", "--csv", "one/net.vgg"], "one/net.vgg exists already"),
+        (["predict", "one", "images", "--null"], "give - for IMAGE"),
+        (["predict", "one", "-", "-"], "standard input can be read once"),
+        (["predict", "one", "images", "--csv", "-", "--json"], "standard output takes one of"),
+        (["predict", "one", "images", "--csv", "a", "--jsonl", "./a"], "written to one file"),
         (["predict", "images/red/0.png", "images/red/1.png"], "it is a file"),
     ],
 )
@@ -446,6 +455,7 @@ def test_a_mistake_is_explained_before_anything_is_computed(
     make_run(folder / "empty", folder / "images")
     (folder / "empty" / "weights.safetensors").unlink()
     (folder / "hollow").mkdir()
+    os.mkfifo(folder / "pipe")
     for name in ("red", "green"):
         (folder / "broken" / name).mkdir(parents=True)
         (folder / "broken" / name / "a.jpg").write_text("?")
@@ -621,6 +631,160 @@ def test_a_run_and_its_artifact_tell_the_same(folder: Path, vggc_here: Here) -> 
     _, first, _ = vggc_here("predict", "one", paths[0], "--protocol", "test", "--json")
     _, second, _ = vggc_here("predict", "one", paths[0], "--json")
     assert first != second
+
+
+def told(out: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(out, newline="")))
+
+
+def test_folders_and_patterns_are_looked_through(folder: Path, vggc_here: Here) -> None:
+    """As the shell would give them, but for what is hidden or no image by its name."""
+    (folder / "images" / "red" / ".hidden.png").write_text("?")
+    (folder / "images" / "red" / "notes.txt").write_text("?")
+    everything = sorted(f"images/{name}/{index}.png" for name in CLASSES for index in range(6))
+    for places, expected in (
+        (["images"], everything),
+        (["images/"], everything),
+        (["images/*"], everything),
+        (["images/**"], everything),
+        (["images/**/*.png"], everything),
+        (["images/red/[01].png", "images/blue"], [*everything[24:26], *everything[6:12]]),
+        (["images/red/5.png", "images/red/*"], [everything[29], *everything[24:30]]),
+    ):
+        code, out, error = vggc_here("predict", "one", *places, "--csv", "-")
+        assert code == 0, error
+        assert [row["path"] for row in told(out)] == expected, places
+
+
+def test_a_file_whose_name_is_a_pattern_is_that_file(folder: Path, vggc_here: Here) -> None:
+    shutil.copy(folder / "images" / "red" / "0.png", folder / "a[1].png")
+    shutil.copy(folder / "images" / "red" / "1.png", folder / "a1.png")
+    _, out, _ = vggc_here("predict", "one", "a[1].png", "--csv", "-")
+    assert [row["path"] for row in told(out)] == ["a[1].png"]
+
+
+@pytest.mark.parametrize(("options", "end"), [((), b"\n"), ((), b"\r\n"), (("--null",), b"\0")])
+def test_paths_come_in_on_standard_input(
+    folder: Path,
+    vggc_here: Here,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    end: bytes,
+) -> None:
+    """Among others that are named, in order; lines may be empty, and the last one has no end."""
+    monkeypatch.setattr("vggc.evaluate.AT_ONCE", 3)
+    paths = ["images/red/0.png", "gone.png", "images/blue", "images/red/*", "pipe"]
+    os.mkfifo(folder / "pipe")
+    listed = io.BytesIO(end + end.join(path.encode() for path in paths))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(listed))
+    places = ("images/grey/1.png", "-", "images/grey/2.png")
+    code, out, error = vggc_here("predict", "one", *places, "--csv", "-", *options)
+    assert code == 2
+    assert [row["path"] for row in told(out)] == [
+        "images/grey/1.png",
+        "images/red/0.png",
+        *(f"images/blue/{index}.png" for index in range(6)),
+        "images/grey/2.png",
+    ]
+    assert "cannot read the image `gone.png`\n  there is no such file" in error
+    assert "cannot read the image `images/red/*`\n  there is no such file" in error
+    assert "cannot read the image `pipe`\n  it is no file" in error
+
+
+def test_what_is_no_list_ends_soon(
+    folder: Path, vggc_here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Endless(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+            buffer[:] = b"?" * len(buffer)
+            return len(buffer)
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Endless())))
+    code, _, error = vggc_here("predict", "one", "-")
+    assert code == 2
+    assert "what comes in is no list of paths" in error
+
+
+def test_csv_and_json_lines_tell_what_is_printed(folder: Path, vggc_here: Here) -> None:
+    code, out, error = vggc_here("predict", "one", "images", "--top", 3, "--json")
+    record = json.loads(out)
+    files = ("--csv", "a.csv", "--jsonl", "a.jsonl")
+    code, out, error = vggc_here("predict", "one", "images", "--top", 3, *files)
+    assert (code, out) == (0, "")
+    assert "Written: a.csv\nWritten: a.jsonl\n" in error
+    lines = (folder / "a.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == record["images"]
+    rows = told((folder / "a.csv").read_text())
+    assert [*rows[0]] == ["path", "class1", "p1", "class2", "p2", "class3", "p3"]
+    for row, image in zip(rows, record["images"], strict=True):
+        assert row["path"] == image["image"]
+        for place, best in enumerate(image["best"], start=1):
+            assert row[f"class{place}"] == best["class"]
+            assert float(row[f"p{place}"]) == pytest.approx(best["probability"], abs=1e-6)
+
+
+def test_csv_has_as_many_columns_as_there_are_classes(folder: Path, vggc_here: Here) -> None:
+    _, out, _ = vggc_here("predict", "one", "images/red/0.png", "--top", 50, "--csv", "-")
+    (row,) = told(out)
+    assert len(row) == 1 + 2 * len(CLASSES)
+
+
+def test_paths_come_out_byte_for_byte(folder: Path, vggc_here: Here) -> None:
+    """Also those that are no UTF-8, and hold commas and line breaks."""
+    names = sorted([os.fsdecode(b"\xff.png"), 'a,"b\n.png', "\x1b[1m.png"])
+    (folder / "odd").mkdir()
+    for name in names:
+        shutil.copy(folder / "images" / "red" / "0.png", folder / "odd" / name)
+    code, _, error = vggc_here("predict", "one", "odd", "--csv", "a.csv", "--jsonl", "a.jsonl")
+    assert code == 0, error
+    text = (folder / "a.csv").read_bytes().decode("utf-8", "surrogateescape")
+    assert [row["path"] for row in told(text)] == [f"odd/{name}" for name in names]
+    lines = (folder / "a.jsonl").read_text().splitlines()
+    assert [json.loads(line)["image"] for line in lines] == [f"odd/{name}" for name in names]
+    done = subprocess.run(
+        [sys.executable, "-m", "vggc", "predict", "one", "odd", "--csv", "-"],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert done.stdout == (folder / "a.csv").read_bytes()
+
+
+def test_of_many_that_cannot_be_read_the_first_are_named(folder: Path, vggc_here: Here) -> None:
+    (folder / "broken").mkdir()
+    for index in range(60):
+        (folder / "broken" / f"{index:02}.png").write_text("?")
+    code, out, error = vggc_here("predict", "one", "broken", "images/red/0.png", "--csv", "a.csv")
+    assert (code, out) == (2, "")
+    assert "60 images could not be read. These are the first:\n" in error
+    assert error.count("cannot read the image") == 50
+    assert len(told((folder / "a.csv").read_text())) == 1
+
+
+@pytest.mark.slow
+def test_an_artifact_tells_of_folders_and_lists_in_order(
+    folder: Path,
+    tiny_artifact: Callable[..., Path],
+    vggc_here: Here,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tiny_artifact(4, str(folder / "artifact"))
+    (folder / "images" / "red" / "3.png").write_text("?")
+    monkeypatch.setattr(
+        sys, "stdin", io.TextIOWrapper(io.BytesIO(b"images/red\nimages/blue/0.png"))
+    )
+    code, out, error = vggc_here("predict", "artifact", "-", "--csv", "-", "--top", 2)
+    assert code == 2
+    expected = [*(f"images/red/{index}.png" for index in (0, 1, 2, 4, 5)), "images/blue/0.png"]
+    rows = told(out)
+    assert [row["path"] for row in rows] == expected
+    for row in rows:
+        _, out, _ = vggc_here("predict", "artifact", row["path"], "--json", "--top", 2)
+        (image,) = json.loads(out)["images"]
+        assert [row["class1"], row["class2"]] == [each["class"] for each in image["best"]]
+    assert "cannot read the image `images/red/3.png`" in error
 
 
 @pytest.mark.slow

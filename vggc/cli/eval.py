@@ -163,15 +163,20 @@ def announce(planned: Plan, images: Labelled, data: str | None) -> None:
 
 
 @contextmanager
-def progress(what: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, where that is a terminal; what moves it takes how many of how many."""
+def progress(what: str, shown: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on stderr, where that is a terminal; what moves it takes how many of how many, or None
+    where nobody knows.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
     drawn = console.stderr()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining()
     disable = not (shown and drawn.is_terminal)
-    with Progress(*columns, console=drawn, transient=True, disable=disable) as bar:
+    # What is written to stdout meanwhile would come out on stderr.
+    with Progress(
+        *columns, console=drawn, transient=True, disable=disable, redirect_stdout=False
+    ) as bar:
         row = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(row, completed=done, total=total)
 
