@@ -840,6 +840,38 @@ def test_every_command_of_the_page_on_testing_can_be_given() -> None:
         command.make_context(name, arguments.split())  # refuses what it does not know
 
 
+# Elsewhere
+
+GREY = NET.replace("3x8x8", "1x9x8").replace("  scale 10\n", "")
+
+
+@pytest.mark.parametrize("text", [NET, GREY], ids=["rgb", "grey"])
+def test_the_page_on_exporting_classifies_pictures_as_predict_does(
+    folder: Path, vggc_here: Here, text: str
+) -> None:
+    make_run(folder / "run", folder / "images", text.replace("scales 10,12", "scales off"))
+    code, out, error = vggc_here("export", "run", "-o", "net.onnx")
+    assert code == 0, error
+    colours, scale = (
+        ("RGB", "its shorter side has 10 pixels") if text == NET else ("grey", "it just covers 9×8")
+    )
+    assert f", {colours}\n  image    resized in proportion until {scale}" in out
+    assert "  classes  red, green, blue, grey, white and 1 more\n" in out
+    page = (Path(__file__).parents[1] / "docs" / "exporting.md").read_text("utf-8")
+    (program,) = re.findall(r"(?s)```python\n(import json, sys.*?)```", page)
+    (folder / "classify.py").write_text(program)
+    for path in ("images/red/0.png", "images/blue/5.png"):
+        command = [sys.executable, "classify.py", "net.onnx", path]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        _, out, _ = vggc_here("predict", "run", path, "--protocol", "centre", "--json")
+        (image,) = json.loads(out)["images"]
+        rows = [line.split(" ", 1) for line in told.splitlines()]
+        assert [name for _, name in rows] == [best["class"] for best in image["best"]]
+        assert [float(p) for p, _ in rows] == pytest.approx(
+            [best["probability"] for best in image["best"]], abs=1e-4
+        )
+
+
 # Several processes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, assert_never
@@ -309,8 +309,10 @@ def observe(graph: Graph, weights: Weights, names: Collection[str]) -> Observer:
     return run
 
 
-def save_program(graph: Graph, weights: Weights, path: Path) -> None:
-    """Writes the graph as a `torch.export` program `(N, C, H, W)`, N free.
+def save_program(
+    graph: Graph, weights: Weights, path: Path, extra_files: Mapping[str, str]
+) -> None:
+    """Writes the graph as a `torch.export` program `(N, C, H, W)`, N free, and texts beside it.
 
     It gives what `Net` does: a tensor, or a dict of several heads' by name.
     """
@@ -318,4 +320,4 @@ def save_program(graph: Graph, weights: Weights, path: Path) -> None:
     free = {"x": {0: torch.export.Dim("batch", min=1)}}
     module = build(graph, weights).eval()
     program = torch.export.export(module, (example,), dynamic_shapes=free)
-    torch.export.save(program, path)
+    torch.export.save(program, path, extra_files=dict(extra_files))
