@@ -23,6 +23,7 @@ COMMANDS = {
     "check": "Check spec files; print them with everything filled in.",
     "fmt": "Write spec files the canonical way.",
     "train": "Train a net.",
+    "find-lr": "Find a learning rate for a net and its images.",
     "report": "Show a run as a page: curves, errors, filters, recipe.",
     "eval": "Test trained nets: top-1 and top-5 error.",
     "predict": "Tell the classes of images.",
@@ -50,7 +51,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(f"vggc.cli.{cmd_name}").command
+        command = import_module(f"vggc.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 
