@@ -25,6 +25,7 @@ COMMANDS = {
     "train": "Train a net.",
     "find-lr": "Find a learning rate for a net and its images.",
     "report": "Show a run as a page: curves, errors, filters, recipe.",
+    "compare": "Show runs beside one another: curves, outcome, what differs.",
     "eval": "Test trained nets: top-1 and top-5 error.",
     "predict": "Tell the classes of images.",
     "reproduce": "Make the paper's tables of results anew.",
