@@ -15,6 +15,9 @@ from vggc.cli.sheet import Sheet
 if TYPE_CHECKING:
     from vggc.report.comparison import Comparison, Course
 
+BESIDE = 4
+"""Runs whose settings have room beside one another in a terminal."""
+
 
 @click.command("compare")
 @click.argument(
@@ -50,8 +53,10 @@ def command(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     for doubt in comparison.doubts:
         console.status(doubt)
     console.sheet(outcome(comparison))
+    if len(runs) > BESIDE:
+        console.status("What differs between so many runs stands on the page.")
     for title, rows in (("recipe", comparison.recipe), ("fact", comparison.facts)):
-        if rows:
+        if rows and len(runs) <= BESIDE:
             header = (title, *(course.name for course in comparison.courses))
             cells = tuple((row.key, *row.values) for row in rows)
             console.sheet(Sheet("", header, cells, (False,) * len(header)))
