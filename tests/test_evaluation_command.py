@@ -528,9 +528,9 @@ def test_tables_of_classes_as_json_and_on_the_screen(folder: Path, vggc_here: He
     code, out, error = vggc_here("eval", "one", "two", "--data", "some", "--classes", *files)
     assert code == 0, error
     assert [line.strip() for line in out.splitlines() if "class by class" in line] == [
-        "one, class by class",
-        "two, class by class",
-        "all together, class by class",
+        "one, class by class (dense, flips)",
+        "two, class by class (dense, flips)",
+        "all together, class by class (their mean)",
     ]
     assert re.search(r"(?m)^ +black +– +\S+ +– +0 *$", out)
     told, matrix = (json.loads((folder / name).read_text()) for name in ("c.json", "m.json"))

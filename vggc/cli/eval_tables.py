@@ -10,6 +10,7 @@ from typing import TypeAlias
 import click
 
 from vggc.cli import console
+from vggc.cli.eval import ways
 from vggc.cli.sheet import Sheet
 from vggc.evaluate import Plan, Result
 from vggc.evaluation.classes import ClassScores, class_scores
@@ -37,10 +38,13 @@ Names: TypeAlias = Sequence[tuple[str, str | None]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a run fares with each class, or all runs together, whose `net` is None."""
+    """How a run fares with each class, or all runs together, whose `net` is None; `way` says how
+    images were looked at.
+    """
 
     run: str
     net: str | None
+    way: str
     scores: ClassScores
 
 
@@ -51,10 +55,13 @@ def tested(planned: Plan, result: Result) -> Names:
 
 def verdicts(planned: Plan, images: Labelled, result: Result) -> list[Verdict]:
     """How each fares with each class."""
-    labels = images.part.labels
+    names, labels = tested(planned, result), images.part.labels
+    looked = [ways(entry.views) for entry in planned.entries]
+    together = ["their mean"] if result.fused else []
+    found = zip(names, (*looked, *together), result.guesses.classes, strict=True)
     return [
-        Verdict(run, net, class_scores(labels, guesses, planned.classes))
-        for (run, net), guesses in zip(tested(planned, result), result.guesses.classes, strict=True)
+        Verdict(run, net, way, class_scores(labels, guesses, planned.classes))
+        for (run, net), way, guesses in found
     ]
 
 
@@ -78,7 +85,7 @@ def class_sheet(verdict: Verdict) -> Sheet:
     )
     means = f"mean recall {percent(scores.mean_recall)} %, mean F1 {percent(scores.mean_f1)} %"
     return Sheet(
-        f"{verdict.run}, class by class",
+        f"{verdict.run}, class by class ({verdict.way})",
         ("class", "recall, %", "precision, %", "F1, %", "images", "mostly taken for"),
         rows,
         (False, True, True, True, True, False),

@@ -87,7 +87,11 @@ class UnknownCurve(Diagnostic):
     help="The rate of the last step, if the loss bears it.",
 )
 @click.option(
-    "--steps", type=click.IntRange(10, 10_000), default=100, show_default=True, help="Of training."
+    "--steps",
+    type=click.IntRange(10, 10_000),
+    default=100,
+    show_default=True,
+    help="Steps of training.",
 )
 @click.option("--csv", type=click.Path(path_type=Path), help="Write rates and losses: a new .csv.")
 @click.option(
