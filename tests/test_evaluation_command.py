@@ -860,7 +860,13 @@ def test_the_page_on_exporting_classifies_pictures_as_predict_does(
     page = (Path(__file__).parents[1] / "docs" / "exporting.md").read_text("utf-8")
     (program,) = re.findall(r"(?s)```python\n(import json, sys.*?)```", page)
     (folder / "classify.py").write_text(program)
-    for path in ("images/red/0.png", "images/blue/5.png"):
+    turned = Image.open("images/red/1.png")
+    turned.getexif()[0x0112] = 6
+    turned.save("turned.png", exif=turned.getexif())
+    clear = Image.open("images/red/2.png").convert("RGBA")
+    clear.putalpha(90)
+    clear.save("clear.png")
+    for path in ("images/red/0.png", "images/blue/5.png", "turned.png", "clear.png"):
         command = [sys.executable, "classify.py", "net.onnx", path]
         told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         _, out, _ = vggc_here("predict", "run", path, "--protocol", "centre", "--json")

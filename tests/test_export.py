@@ -139,7 +139,7 @@ def known(subject: Subject) -> dict[str, object]:
     assert (values["scale"], values["std"]) == (None, [0.2, 0.3, 0.1])
     assert values["outputs"] == {"output": "probabilities", "spot": "boxes"}
     assert values["classes"] == [*ODD]
-    assert "RGB, resized in proportion" in values["preprocessing"]
+    assert "RGB, upright, laid over white; resized in proportion" in values["preprocessing"]
     return values
 
 

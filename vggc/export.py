@@ -73,7 +73,8 @@ def in_words(subject: Subject) -> str:
     length = f"the shorter side has {how.scale} pixels" if how.scale else f"it just covers {size}"
     mean, std = (", ".join(f"{v:.6g}" for v in values) for values in (how.mean, how.std))
     return (
-        f"{colours}, resized in proportion (bilinear, antialiased) until {length}; the centre, "
+        f"{colours}, upright, laid over white; resized in proportion (bilinear, antialiased) until "
+        f"{length}; the centre, "
         f"{size} (height x width), cut out; values v from 0 to 255 become (v / 255 - mean) / std, "
         f"mean {mean}, std {std}; float32, NCHW"
     )
