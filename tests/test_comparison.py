@@ -143,7 +143,9 @@ def test_doubts_about_the_figures_are_told(
     folder: Path, values: dict[str, object], doubt: str, vggc_here: Here
 ) -> None:
     if "data" in values:
-        values = {"data": replace(Run.load(folder / "one").record.data, fingerprint="0")}
+        origin = Run.load(folder / "one").record.data
+        others = replace(origin.fingerprints, val=origin.fingerprints.train)
+        values = {"data": replace(origin, fingerprints=others)}
     changed(folder / "two", **values)
     _, _, error = vggc_here("compare", "one", "two")
     assert doubt in error

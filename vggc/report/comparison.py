@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TypeAlias
 
+from vggc.data.parts import Fingerprint
 from vggc.diagnostics import Diagnostic, UserError
 from vggc.driver import Program, load
 from vggc.ir.ops import describe
@@ -156,6 +157,7 @@ def facts_of(course: Course) -> Table:
     record = course.run.record
     how = record.preprocessing
     origin = {field.name: getattr(record.data, field.name) for field in fields(record.data)}
+    marks = origin.pop("fingerprints")
     return {
         "net": record.net,
         "input": describe(record.input),
@@ -167,8 +169,15 @@ def facts_of(course: Course) -> Table:
         "device": record.device,
         "precision": record.precision,
         **{f"images: {named(key)}": shown(value) for key, value in origin.items()},
+        "images: fingerprint of those trained on": mark(marks.train),
+        "images: fingerprint of those held out": mark(marks.val),
         **{f"version of {name}": version for name, version in record.versions.items()},
     }
+
+
+def mark(fingerprint: Fingerprint) -> str:
+    """The beginnings of what changes with names and classes, and of what does with the pixels."""
+    return f"{fingerprint.names[:10]} {fingerprint.content[:10]}"
 
 
 def shown(value: object) -> str:
@@ -195,7 +204,7 @@ def doubts(courses: Sequence[Course]) -> tuple[str, ...]:
     found = []
     if len({record.classes for record in records}) > 1:
         found.append("The runs do not know the same classes: their accuracies are of other tasks.")
-    elif len({record.data.fingerprint for record in records}) > 1:
+    elif len({record.data.fingerprints for record in records}) > 1:
         found.append(
             "The runs were not trained and tested on the same images: their accuracies may differ "
             "by that alone."
