@@ -33,9 +33,9 @@ import numpy as np
 from PIL import Image
 
 from vggc import __version__
-from vggc.deploy.processor import num_cores
 from vggc.diagnostics import UserError
 from vggc.files import replacing
+from vggc.processors import num_cores
 
 NETS = ("vgg11", "vgg13", "vgg16", "vgg16_1x1", "vgg19", "vgg16_bn")
 BATCHES = (1, 4, 16)

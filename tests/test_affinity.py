@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from vggc.deploy.affinity import apart
-from vggc.deploy.processor import first_of_each_core
+from vggc.processors import first_of_each_core
 
 T = TypeVar("T")
 CORES = first_of_each_core()

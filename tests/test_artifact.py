@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import compile_tiny, program
+from training_data import write_images
 
 from vggc.backends.torch import reference
 from vggc.cli import cli
@@ -31,7 +32,8 @@ from vggc.driver import Program
 from vggc.records import MalformedError, from_json
 from vggc.subject import from_spec
 from vggc.syntax.format import format_net
-from vggc.weights import read_tensors, save, seeded
+from vggc.tensors import read_all
+from vggc.weights import save, seeded
 
 Make = Callable[..., Path]
 Noise = Callable[..., np.ndarray]
@@ -62,6 +64,21 @@ def test_verify_compares_with_float64_on_noise_and_photographs(tiny_artifact: Ma
     assert [result.input for result in results] == ["random", "china.jpg", "flower.jpg"]
     assert all(result.passed and result.first_departure is None for result in results)
     assert all(0 < result.error < TOLERANCE for result in results)
+
+
+def test_images_that_cannot_be_used_do_not_end_verify(tiny_artifact: Make, tmp_path: Path) -> None:
+    """They are named, counted, and others take their place."""
+    write_images(tmp_path / "photos", ("cat", "dog"), 3)
+    (tmp_path / "photos/cat/._0.png").write_bytes(b"?")
+    (tmp_path / "photos/cat/0.png").write_bytes(b"?")
+    arguments = ["verify", str(tiny_artifact()), "--data", str(tmp_path / "photos")]
+    shown = CliRunner().invoke(cli, [*arguments, "--images", "5"])
+    assert shown.exit_code == 0, shown.output
+    assert "  skipped cat/0.png: not an image\n1 left out.\n" in shown.stderr
+    assert shown.stdout.startswith("5 images: ok")
+    told = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).stdout)
+    (result,) = told["inputs"]
+    assert (result["images"], [each["name"] for each in result["skipped"]]) == (5, ["cat/0.png"])
 
 
 def test_a_net_that_takes_no_images_is_verified_on_noise(tmp_path: Path) -> None:
@@ -413,7 +430,7 @@ def test_weights_that_do_not_fit_their_library_are_refused(tiny_artifact: Make) 
 
     folder = tiny_artifact()
     path = folder / "weights.safetensors"
-    tensors = read_tensors(path)
+    tensors = read_all(path)
     save(path, {**tensors, "fc5.bias": np.zeros(3, np.float32)})
     manifest = json.loads((folder / "manifest.json").read_text())
     now = entry(path)
@@ -424,7 +441,7 @@ def test_weights_that_do_not_fit_their_library_are_refused(tiny_artifact: Make) 
 
 def test_a_manifest_that_no_writer_ever_ends_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "manifest.json")
-    assert "manifest.json is not a file" in refusal(tmp_path)
+    assert "manifest.json: it is a named pipe, not a file" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -454,6 +471,33 @@ def test_a_number_of_cores_is_one_or_more(tiny_artifact: Make, cores: object) ->
     target = json.loads((folder / "manifest.json").read_text())["target"]
     edit_manifest(folder, target={**target, "attrs": {**target["attrs"], "num-cores": cores}})
     assert "num-cores is no number from 1 on" in refusal(folder)
+
+
+def test_an_artifact_may_lie_in_a_folder_whose_name_is_no_text(
+    tiny: Program, tmp_path: Path, noise: Noise
+) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9") / "artifact"
+    compile_tiny(folder)
+    x = noise(1, 3, 16, 16)
+    expected = reference(tiny.graph, seeded(tiny.graph, 0))(x)["softmax1"]
+    np.testing.assert_allclose(Session.load(folder).run(x), expected, rtol=1e-5, atol=1e-7)
+    assert all(result.passed for result in verify(folder))
+
+
+def test_two_artifacts_whose_paths_are_no_text_are_two(tmp_path: Path, noise: Noise) -> None:
+    """A loader takes what has the path of a library for that library."""
+    from vggc.driver import load
+
+    x, shapes = noise(1, 3, 16, 16), []
+    for classes in (3, 4):
+        (spec := tmp_path / "net.vgg").write_text(f"net n input 3x16x16 | fc-{classes}")
+        program = load(str(spec))
+        subject = from_spec(program, None, seed=0)
+        rest = subject.weights, "seed 0", subject.preprocessing, ()
+        folder = tmp_path / os.fsdecode(b"\xe9%d" % classes)
+        build_artifact(Job(program.net, program.graph, resolve("cpu"), 1, *rest), folder)
+        shapes.append(Session.load(folder).run(x).shape)
+    assert shapes == [(1, 3), (1, 4)]
 
 
 def test_a_folder_without_manifest_and_a_file_are_no_artifacts(tmp_path: Path) -> None:

@@ -145,6 +145,41 @@ def test_fmt_writes_the_canonical_form_and_check_only_shows_it(vggc: Vggc) -> No
     vggc("fmt", "--check", "a.vgg")
 
 
+def test_fmt_leaves_a_file_alone_that_somebody_saves_meanwhile(
+    vggc_here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vggc.syntax import format
+
+    (file := tmp_path / "a.vgg").write_text("net a input 3x8x8 fc-2")
+    saved, real = "net a input 3x8x8 fc-3", format.format_net
+
+    def while_somebody_saves(net: object) -> str:
+        file.write_text(saved)
+        return real(net)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(format, "format_net", while_somebody_saves)
+    code, _, stderr = vggc_here("fmt", file)
+    assert (code, file.read_text()) == (2, saved)
+    assert "it has been changed meanwhile" in stderr
+
+
+def test_of_two_drawings_of_one_name_the_second_is_refused(
+    vggc_here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vggc.pictures import svg
+
+    out, real = tmp_path / "a.svg", svg.as_svg
+
+    def while_another_draws(picture: object) -> str:
+        out.write_text("the other's")
+        return real(picture)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(svg, "as_svg", while_another_draws)
+    code, _, stderr = vggc_here("draw", "vgg11", "-o", out)
+    assert (code, out.read_text()) == (2, "the other's")
+    assert "exists already" in stderr
+
+
 def test_fmt_leaves_a_broken_file_alone(vggc: Vggc) -> None:
     path = vggc.folder / "a.vgg"
     path.write_text("net a input 3x8x8 conv3-8 pool")

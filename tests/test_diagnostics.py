@@ -154,6 +154,7 @@ ROOMS = (
     "vggc.cli.draw",
     "vggc.cli.layers",
     "vggc.cli.subject",
+    "vggc.cli.systems",
     "vggc.deploy.mistakes",
     "vggc.deploy.targets",
     "vggc.deploy.tuning.mistakes",

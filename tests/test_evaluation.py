@@ -245,7 +245,6 @@ def test_batches_change_nothing(folder: Path, batch: int) -> None:
         np.testing.assert_allclose(probabilities, expected[index], 0, 1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_worker_processes_change_nothing(folder: Path) -> None:
     part = part_of(folder)
     expected, found = (verdicts([made(BOTH)], part, workers) for workers in (0, 2))

@@ -204,6 +204,33 @@ def test_held_out_parts_come_first_in_a_folder(folder: Path, vggc_here: Here) ->
     assert json.loads(out)["images"] == 3
 
 
+@pytest.mark.parametrize("name", ["valid", "Validation", "dev", "val2017", "TEST"])
+def test_and_are_known_by_every_usual_name(folder: Path, vggc_here: Here, name: str) -> None:
+    write_pictures(folder / "parted" / "Training")
+    code, _, error = vggc_here("eval", "one", "--data", "parted")
+    assert code == 2
+    assert "`parted` holds no part to test on" in error
+    assert "name it: `--data parted/Training`" in error
+    write_pictures(folder / "parted" / name, CLASSES[1:3], 4)
+    write_pictures(folder / "parted" / "more", CLASSES[1:3], 4)
+    _, out, error = vggc_here("eval", "one", "--data", "parted", "--json")
+    assert json.loads(out)["images"] == 8
+    assert f"Of parted, {name}/ is tested on, and not Training/.\n" in error
+    assert "Left out, since no part is called so: more/.\n" in error
+
+
+def test_a_run_with_a_class_that_is_called_as_parts_are(folder: Path, vggc_here: Here) -> None:
+    """Where its classes are known, they are told from parts by their names alone."""
+    text = NET.replace("fc-6 | softmax", "fc-2 | softmax")
+    write_pictures(folder / "vehicles", ("boat", "train"), 5)
+    make_run(folder / "named", folder / "vehicles", text, classes=("boat", "train"))
+    write_pictures(folder / "trains/train", ("steam", "diesel"), 2)
+    for data, count in (("vehicles", 10), ("trains", 4)):
+        code, out, error = vggc_here("eval", "named", "--data", data, "--json")
+        assert code == 0, error
+        assert json.loads(out)["images"] == count
+
+
 def test_labels_go_by_the_names_of_the_runs_classes(folder: Path, vggc_here: Here) -> None:
     """The run's order is its own, a folder's by name."""
     reordered = tuple(reversed(CLASSES))
@@ -229,7 +256,7 @@ def test_broken_images_are_left_out_named_and_counted(folder: Path, vggc_here: H
     assert (json.loads(out)["images"], json.loads(out)["skipped"]) == (36, 25)
     assert "  skipped red/broken00.jpg: not an image\n" in error
     assert error.count("  skipped ") == 20
-    assert "  … and 5 more\n25 broken images left out.\n" in error
+    assert "  … and 5 more\n25 left out.\n" in error
 
 
 def test_that_some_were_broken_hides_no_exchange_of_the_others(
@@ -641,6 +668,8 @@ def test_folders_and_patterns_are_looked_through(folder: Path, vggc_here: Here) 
     """As the shell would give them, but for what is hidden or no image by its name."""
     (folder / "images" / "red" / ".hidden.png").write_text("?")
     (folder / "images" / "red" / "notes.txt").write_text("?")
+    (folder / "images" / "red" / ".thumbnails").mkdir()
+    shutil.copy(folder / "images" / "red" / "0.png", folder / "images" / "red" / ".thumbnails")
     everything = sorted(f"images/{name}/{index}.png" for name in CLASSES for index in range(6))
     for places, expected in (
         (["images"], everything),
@@ -916,7 +945,6 @@ def test_two_processes_count_what_one_counts(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_a_net_of_the_paper_gives_the_same_errors_however_it_is_batched(tmp_path: Path) -> None:
     text = format_net(from_zoo("vgg11(width=0.0625, classes=6)").net)
     random = np.random.default_rng(0)

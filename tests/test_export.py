@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -105,11 +106,33 @@ def test_torchvisions_names_come_back(subject: Subject, tmp_path: Path) -> None:
     assert all(np.array_equal(loaded[name], w) for name, w in subject.weights.items())
 
 
+def test_a_folder_that_takes_no_file_is_refused_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_target(tmp_path / "x.onnx")
+    monkeypatch.setattr("os.access", lambda path, how: False)  # which root may always
+    with pytest.raises(UserError, match="may not be written to"):
+        check_target(tmp_path / "x.onnx")
+
+
 def test_a_net_that_branches_has_no_torchvision_names(branched: Subject, tmp_path: Path) -> None:
     path = tmp_path / "branched.safetensors"
     with pytest.raises(UserError, match="torchvision has no names for the weights of branched"):
         export(branched, "torchvision", path)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("style", ["onnx", "pt2", "torchvision"])
+@pytest.mark.filterwarnings("ignore")  # torch's, of the end of a name
+def test_a_file_may_have_a_name_that_is_no_text(
+    subject: Subject, tmp_path: Path, style: str
+) -> None:
+    (folder := tmp_path / os.fsdecode(b"dossier\xe9")).mkdir()
+    for name in (b"net.pt2", b"caf\xe9.pt2"):
+        export(subject, style, folder / os.fsdecode(name))
+    sizes = [path.stat().st_size for path in folder.iterdir()]
+    assert len(sizes) == 2
+    assert min(sizes) > 1000
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -1,15 +1,22 @@
-"""Files from outside are opened without waiting for anybody."""
+"""Files from outside are opened without waiting for anybody; new files and folders appear whole or
+not at all, in nobody's place, under any name.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from vggc.files import open_file, sha256
+from vggc.diagnostics import UserError
+from vggc.files import Taken, new_file, new_folder, open_file, replacing, sha256, spelt
+
+Writing = Callable[[Path], AbstractContextManager[Path]]
 
 
 def test_a_file_is_opened_and_so_is_a_link_to_one(tmp_path: Path) -> None:
@@ -55,3 +62,121 @@ def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(
     monkeypatch.setattr("vggc.files.os.stat", lambda path: before)
     with pytest.raises(OSError, match="named pipe"):
         open_file(pipe)
+
+
+# New files and folders
+
+ODD = [b"caf\xe9", b"two\nlines", b"100%s", b"-o", b" ", b"n" * 255, "\N{SNOWMAN}".encode() * 85]
+"""Names that a file may have: bytes that are no UTF-8, and others that need care."""
+
+
+def odd(folder: Path, name: bytes) -> Path:
+    return folder / os.fsdecode(name)
+
+
+def refusal(work: Callable[[], object]) -> type:
+    with pytest.raises(UserError) as caught:
+        work()
+    return type(caught.value.diagnostics[0])
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("way", [new_file, replacing])
+@pytest.mark.parametrize("name", ODD)
+def test_a_file_of_any_name_is_written_by_a_path_that_is_text(
+    tmp_path: Path, way: Writing, name: bytes
+) -> None:
+    for folder in (tmp_path, odd(tmp_path, b"dossier\xe9")):
+        folder.mkdir(exist_ok=True)
+        with way(odd(folder, name)) as part:
+            str(part).encode()
+            part.write_text("whole")
+        assert odd(folder, name).read_text() == "whole"
+    assert len(listed(folder)) == 1
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_folder_of_any_name_is_made_by_a_path_that_is_text(tmp_path: Path, name: bytes) -> None:
+    with new_folder(odd(tmp_path, name)) as part:
+        str(part).encode()
+        (part / "inside").write_text("whole")
+    assert (odd(tmp_path, name) / "inside").read_text() == "whole"
+    assert len(listed(tmp_path)) == 1
+
+
+def test_a_place_of_any_name_has_a_path_that_is_text_for_other_processes_too(
+    tmp_path: Path,
+) -> None:
+    folder = odd(tmp_path, b"caf\xe9")
+    folder.mkdir()
+    (folder / "x").write_text("here")
+    with spelt(folder / "x") as path:
+        assert subprocess.run(["cat", path], capture_output=True).stdout == b"here"
+    with spelt(tmp_path / "plain") as path:
+        assert path == tmp_path / "plain"
+
+
+@pytest.mark.parametrize("way", [new_file, new_folder])
+def test_of_two_that_write_one_new_place_the_second_is_refused(
+    tmp_path: Path, way: Writing
+) -> None:
+    target = tmp_path / "new"
+
+    def fill(place: Path, text: str) -> None:
+        (place / "inside" if place.is_dir() else place).write_text(text)
+
+    def second() -> None:
+        with way(target) as part:
+            with way(target) as other:
+                fill(other, "first")
+            fill(part, "second")
+
+    assert refusal(second) is Taken
+    assert (target / "inside" if target.is_dir() else target).read_text() == "first"
+    assert listed(tmp_path) == ["new"]
+
+
+def test_of_two_that_fill_one_empty_folder_the_second_is_refused(tmp_path: Path) -> None:
+    target = tmp_path / "empty"
+    target.mkdir()
+
+    def second() -> None:
+        with new_folder(target) as part:
+            (part / "b").touch()
+            with new_folder(target) as other:
+                (other / "a").touch()
+
+    assert refusal(second) is Taken
+    assert listed(target) == ["a"]
+    assert listed(tmp_path) == ["empty"]
+
+
+def test_a_file_system_without_second_names_takes_new_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(source: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", link)
+    with new_file(tmp_path / "new") as part:
+        part.write_text("whole")
+    assert (tmp_path / "new").read_text() == "whole"
+
+    def second() -> None:
+        with new_file(tmp_path / "other") as part:
+            part.write_text("second")
+            (tmp_path / "other").write_text("first")
+
+    assert refusal(second) is Taken
+    assert (tmp_path / "other").read_text() == "first"
+    assert listed(tmp_path) == ["new", "other"]
+
+
+def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
+    for way in (new_file, new_folder, replacing):
+        with pytest.raises(KeyError), way(tmp_path / "new"):
+            raise KeyError
+    assert listed(tmp_path) == []

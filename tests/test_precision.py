@@ -22,8 +22,17 @@ from vggc.backends.precision import in_format, scale_name
 from vggc.cli import cli
 from vggc.deploy import processor
 from vggc.deploy.artifact import Precision, read_manifest
-from vggc.deploy.build import FORMATS, Job, build_artifact
-from vggc.deploy.calibrate import BINS, Histogram, calibrate, image_files, read_images, spread
+from vggc.deploy.build import Job, build_artifact
+from vggc.deploy.calibrate import (
+    BINS,
+    Chosen,
+    Histogram,
+    calibrate,
+    choose_images,
+    read_images,
+    spread,
+)
+from vggc.deploy.calls import FORMATS
 from vggc.deploy.quantize import (
     LARGEST,
     Range,
@@ -329,20 +338,58 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def test_images_are_taken_from_everywhere_in_a_folder(images: Path) -> None:
-    files = image_files(images)
+def chosen(folder: Path, tiny: Program, count: int = 99) -> Chosen:
+    return choose_images(folder, count, from_spec(tiny, None, 0).preprocessing)
+
+
+def test_images_are_taken_from_everywhere_in_a_folder(images: Path, tiny: Program) -> None:
+    files = chosen(images, tiny).files
     assert len(files) == 12
-    assert files == sorted(files)
-    assert {path.parent.name for path in spread(files, 3)} == {"class0", "class1", "class2"}
-    assert spread(files, 50) == tuple(files)
+    assert list(files) == sorted(files)
+    three = chosen(images, tiny, 3).files
+    assert {path.parent.name for path in three} == {"class0", "class1", "class2"}
+    assert spread("abc", 50) == ("a", "b", "c")
 
 
-def test_an_image_that_is_none_is_named(images: Path, tiny: Program) -> None:
+def test_images_that_cannot_be_used_are_named_and_others_take_their_place(
+    images: Path, tiny: Program
+) -> None:
+    whole = (images / "class0/0.png").read_bytes()
+    (images / "class0/0.png").write_bytes(whole[: len(whole) // 2])
+    (images / "class1/0.heic").touch()
+    for hidden in ("class0/._1.png", "class0/.thumbnails/1.png", "__MACOSX/1.png"):
+        (images / hidden).parent.mkdir(exist_ok=True)
+        (images / hidden).write_bytes(b"?")
+    found = chosen(images, tiny, 4)
+    assert len(found.files) == 4
+    assert [(each.name, each.reason) for each in found.skipped] == [
+        ("class1/0.heic", "HEIC is not read: save it as JPEG, PNG or WebP"),
+        ("class0/0.png", "image file is truncated"),
+    ]
+    assert len(chosen(images, tiny).files) == 11
+
+
+def test_a_folder_without_an_image_that_can_be_used_is_refused(
+    tmp_path: Path, tiny: Program
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"?")
+    (tmp_path / "b.heic").touch()
+    with pytest.raises(UserError) as caught:
+        chosen(tmp_path, tiny)
+    assert str(caught.value) == (
+        f"error: there are no images in {tmp_path} to use\n"
+        "  none of the 2 there can be used, such as b.heic: HEIC is not read: save it as JPEG, PNG "
+        "or WebP\n"
+        "  help: give a folder of images like those that the net will see, such as .jpg or .png "
+        "files"
+    )
+
+
+def test_an_image_that_breaks_meanwhile_is_named(images: Path, tiny: Program) -> None:
     broken = images / "class1" / "broken.png"
     broken.write_bytes(b"no image")
-    subject = from_spec(tiny, None, 0)
     with pytest.raises(UserError, match=r"broken\.png") as caught:
-        list(read_images(image_files(images), subject.preprocessing))
+        list(read_images([broken], from_spec(tiny, None, 0).preprocessing))
     assert "not an image" in str(caught.value)
 
 
@@ -452,7 +499,7 @@ def made(tmp_path: Path, images: Path) -> Callable[..., Path]:
     numbers: Iterator[int] = iter(range(100))
 
     def compile_it(text: str, precision: Precision, batch: int = 1) -> Path:
-        files = tuple(image_files(images)) if precision == "int8" else ()
+        files = tuple(sorted(images.rglob("*.png"))) if precision == "int8" else ()
         return make(program(text), tmp_path / f"artifact{next(numbers)}", precision, files, batch)
 
     return compile_it
@@ -489,7 +536,7 @@ def test_nets_of_the_zoo_at_a_small_size(
     found = load(net)
     if net != "vgg_tiny_cifar":
         found = found.replace(with_input(found.net, (96, 96)))
-    files = tuple(image_files(images)) if precision == "int8" else ()
+    files = tuple(sorted(images.rglob("*.png"))) if precision == "int8" else ()
     folder = make(found, tmp_path / "artifact", precision, files)
     (result,) = verify(folder, data=images, num_images=6)
     assert result.error < LIMITS[precision].error
@@ -626,11 +673,11 @@ def test_an_artifact_is_not_loaded_where_the_cpu_lacks_its_instructions(
 def test_weights_of_another_type_are_refused(made: Make) -> None:
     from vggc.deploy.artifact import entry
     from vggc.records import from_json, to_json, write_record
-    from vggc.weights import stored_tensors
+    from vggc.tensors import read_all
 
     folder = made(TINY, "int8")
     path = folder / "weights.safetensors"
-    tensors = stored_tensors(path)
+    tensors = read_all(path)
     assert {str(t.dtype) for t in tensors.values()} == {"int8", "float32"}
     weight = "conv1_2.weight"
     save(path, {**tensors, weight: tensors[weight].astype(np.float32)})

@@ -26,7 +26,7 @@ from vggc.diagnostics import UserError
 from vggc.driver import Program
 from vggc.ir.graph import Graph
 from vggc.passes.fold import fold
-from vggc.weights import stored_tensors
+from vggc.tensors import read_all
 
 Make = Callable[..., Path]
 
@@ -46,7 +46,7 @@ def test_every_call_is_timed_and_weighed(tiny: Program, tiny_artifact: Make) -> 
         2 * conv.real_macs / conv.seconds / found.limits.float32_flops
     )
     # fc3 reads 2×16×4×4 floats and its weights, and writes 2×24.
-    weights = stored_tensors(folder / "weights.safetensors")
+    weights = read_all(folder / "weights.safetensors")
     packed = weights["fc3.weight"].nbytes + weights["fc3.bias"].nbytes
     assert by_layer["fc3"].bytes == 4 * (2 * 16 * 4 * 4 + 2 * 24) + packed
 

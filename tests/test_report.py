@@ -237,6 +237,18 @@ def test_the_recipe_is_marked_where_it_departs_from_the_defaults(
     assert len(read(run / "report.html").with_class("departs")) == len(departing)
 
 
+def test_the_facts_say_how_many_images_were_left_out_and_where_they_are_named(
+    run: Path, vggc_here: Here
+) -> None:
+    data = Run.load(run).record.data
+    changed(run, data=replace(data, skipped=1234))
+    for text in ("1,234", "1,234; skipped.csv in the run's folder names them"):
+        assert vggc_here("report", run, "--no-errors")[0] == 0
+        page = (run / "report.html").read_text("utf-8")
+        assert f'<th scope="row">left out</th><td class="name">{text}</td>' in page
+        (run / "skipped.csv").write_text("part,name,reason\n")
+
+
 def test_without_errors_the_page_says_so(run: Path, vggc_here: Here) -> None:
     assert vggc_here("report", run, "--no-errors")[0] == 0
     page = read(run / "report.html")

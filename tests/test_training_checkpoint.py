@@ -25,7 +25,7 @@ from PIL import Image
 from training_data import RECIPE, found
 from training_data import task as task_of
 
-from vggc.data.parts import Part
+from vggc.data.parts import Part, Skipped
 from vggc.data.prepare import prepare
 from vggc.data.stores import Arrays
 from vggc.diagnostics import UserError
@@ -72,6 +72,21 @@ def train(
     learner = fresh(whole)
     run = begin(whole, None, folder, NOW)
     return proceed(run, learner, whole, Progress(), on_event, keeping)
+
+
+def test_the_names_of_images_that_are_left_out_are_kept(tmp_path: Path) -> None:
+    """From the start, and where a run from before there was such a table goes on."""
+    whole = task(RECIPE)
+    lost = Skipped("a/0.png", "not an image", "train")
+    whole = replace(whole, data=replace(whole.data, skipped=(lost,)))
+    run = begin(whole, None, tmp_path / "run", NOW)
+    table = "part,name,reason\ntrain,a/0.png,not an image\n"
+    assert run.skipped_path.read_text() == table
+    run.skipped_path.unlink()
+    resume(run, whole)
+    assert run.skipped_path.read_text() == table
+    other = begin(task(RECIPE), None, tmp_path / "other", NOW)
+    assert not other.skipped_path.exists()
 
 
 def go_on(
@@ -509,7 +524,7 @@ def test_tensors_of_another_net_are_refused(interrupted: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda state: state["progress"]["sums"].update(steps=10**30), "more steps"),
+        (lambda state: state["progress"]["sums"].update(steps=10**15), "more steps"),
         (lambda state: state["progress"]["sums"].update(steps=-1), "more steps"),
         (lambda state: state["progress"]["sums"].update(loss=-1.0), "sums are out of range"),
         (lambda state: state["progress"]["sums"].update(correct=10**9), "sums are out of range"),
@@ -550,6 +565,16 @@ def test_a_resumed_run_is_running_again(interrupted: Path) -> None:
     go_on(interrupted, on_event=lambda event: states.add(Run.load(interrupted).record.state))
     assert states == {"running"}
     assert Run.load(interrupted).record.state == "finished"
+
+
+def test_a_run_in_a_folder_whose_name_is_no_text_ends_and_goes_on_as_any(
+    whole: tuple[Path, Outcome], tmp_path: Path
+) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9") / "run"
+    assert isinstance(train(folder, on_event=interrupt_after(7)), Interrupted)
+    assert isinstance(go_on(folder), Finished)
+    assert weights_of(folder) == weights_of(whole[0])
+    assert Run.load(folder).has_weights
 
 
 def test_a_lost_checkpoint_is_no_reason_to_begin_again(interrupted: Path) -> None:
@@ -700,6 +725,24 @@ def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for name in ("n-20260102-030405", "n-20260102-030405-2", "n-20260102-030405-3"):
         assert place_for(None, "n", NOW) == Path("runs") / name
         (Path("runs") / name).mkdir(parents=True)
+
+
+def test_two_runs_that_start_in_the_same_second_both_have_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole, others = task(), [Path("runs/tiny-20260102-030405")]
+
+    def place(out: Path | None, net: str, now: datetime) -> Path:
+        found = place_for(out, net, now)
+        while others:  # begun as soon as this one has found its place
+            monkeypatch.setattr(session, "place_for", place_for)
+            assert begin(whole, None, None, NOW).folder == others.pop()
+        return found
+
+    monkeypatch.setattr(session, "place_for", place)
+    assert begin(whole, None, None, NOW).folder == Path("runs/tiny-20260102-030405-2")
+    assert refused(lambda: begin(whole, None, Path("runs/tiny-20260102-030405"), NOW))[0] is Taken
 
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -21,7 +23,7 @@ from training_data import TINY, write_images
 from vggc import driver
 from vggc.data.find import digits
 from vggc.diagnostics import UserError
-from vggc.driver import Program
+from vggc.driver import Program, load
 from vggc.recipe.test import read_protocol
 from vggc.recipe.train import He, OneCycle, Recipe, Sgd
 from vggc.source import Source
@@ -40,6 +42,7 @@ from vggc.train import (
 from vggc.training.learner import Machine
 from vggc.training.progress import Event, Finished, Progress
 from vggc.training.session import Keeping, proceed
+from vggc.weights import save, seeded, torchvision_names
 
 
 @pytest.fixture
@@ -66,6 +69,9 @@ def test_a_folder_of_images_is_trained_on(folder: Path) -> None:
     assert result["images_per_second"] > 0
     assert "skipped red/broken.jpg: not an image" in done.stderr
     assert "\n1 left out.\n" in done.stderr
+    assert "run/skipped.csv names the images that were left out" in done.stderr
+    table = (folder / "run/skipped.csv").read_text()
+    assert re.fullmatch("part,name,reason\n(train|val),red/broken.jpg,not an image\n", table)
     assert "epoch 3/3" in done.stderr
     assert "\x1b" not in done.stderr
 
@@ -223,6 +229,35 @@ def test_what_cannot_be_trained_with_yet_is_refused_before_it_begins(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_another_process_goes_on_with_is_left_alone(folder: Path) -> None:
+    """Also one that has just begun: it is held before its first checkpoint is written."""
+    arguments = ("--data", "images", "--epochs", "500", "--device", "cpu", "--out", "run")
+    command = [sys.executable, "-m", "vggc", "train", "tiny.vgg", *arguments]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as first:
+        assert first.stderr is not None
+        for line in first.stderr:
+            if line.startswith("Training tiny"):
+                break
+        second = vggc(folder, "--resume", "run")
+        first.send_signal(signal.SIGINT)
+        first.communicate()
+    assert second.returncode == 2
+    assert "error: the run in `run` is being trained by another process" in second.stderr
+    assert f"process {first.pid} on " in second.stderr
+    assert not (folder / "run" / "lock").exists()
+    assert first.returncode == 130
+
+
+def test_a_run_that_went_on_since_it_was_read_is_left_alone(folder: Path) -> None:
+    training = started(folder, TINY, out=folder / "run")
+    plan = again(None, folder / "run", Wishes(device="cpu"))
+    finish(training)
+    expected = pytest.raises(UserError, match="it has gone on since this command began")
+    with expected, plan.alone(training.run, print):
+        pass
+    assert not (folder / "run" / "lock").exists()
+
+
 DEEPER = """\
 net deeper
 input 3x8x8
@@ -282,6 +317,27 @@ def test_a_deeper_net_begins_with_the_layers_of_a_trained_one(
     shutil.rmtree(training.run.checkpoint_path)
     with pytest.raises(UserError, match="the weights can be had from nowhere else"):
         rest.start(resumed.task.data)
+
+
+def test_a_deeper_net_begins_with_layers_of_a_file_under_torchvisions_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are numbered in the net that the file is of, not in the one that begins with them."""
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "images", ("red", "green", "blue"), 10)
+    (tmp_path / "tiny.vgg").write_text(TINY)
+    graph = load(str(tmp_path / "tiny.vgg")).graph
+    weights, names = seeded(graph, 3), torchvision_names(graph)
+    assert names["fc2.weight"] == "classifier.0.weight"
+    file = tmp_path / "theirs.safetensors"
+    save(file, {names[name]: tensor for name, tensor in weights.items()})
+    for text in (DEEPER, TINY.replace("train {", "train { init-from tiny layers=conv1_1,fc2..fc3")):
+        begun = started(tmp_path, text, init_from=file).task.module.state_dict()
+        for name in ("conv1_1.weight", "conv1_1.bias", "fc2.weight", "fc3.bias"):
+            assert np.array_equal(begun[name].numpy(), weights[name])
+    save(file, {**weights, names["fc2.bias"]: weights["fc2.bias"]})
+    with pytest.raises(UserError, match=r"two tensors for the weight `fc2\.bias`"):
+        started(tmp_path, DEEPER, init_from=file)
 
 
 def test_weights_to_begin_with_that_do_not_fit_are_refused(

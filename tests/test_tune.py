@@ -28,9 +28,9 @@ from worker_tasks import behave
 
 from vggc.cli import cli
 from vggc.deploy.artifact import open_artifact
-from vggc.deploy.build import linker, planned
+from vggc.deploy.build import linker
+from vggc.deploy.calls import planned
 from vggc.deploy.error_budget import share_of_error
-from vggc.deploy.processor import num_cores
 from vggc.deploy.targets import resolve
 from vggc.deploy.tuning import database as databases
 from vggc.deploy.tuning import measure, remote, revision, space, tuner
@@ -66,6 +66,7 @@ from vggc.driver import load
 from vggc.ir.ops import RELU
 from vggc.kernels import cpu
 from vggc.kernels.workloads import Choice, Conv, Dense, Map, Workload
+from vggc.processors import num_cores
 
 CONV = Conv(Map(1, 9, 9, 8, 1), Map(1, 9, 9, 16), (3, 3), (1, 1), (1, 1), None)
 BF16 = Conv(
@@ -982,8 +983,14 @@ def test_measurements_for_another_number_of_threads_are_told(tmp_path: Path) -> 
 
 def test_a_database_that_no_writer_ever_ends_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / RECORDS)
-    with pytest.raises(UserError, match="it is not a file"):
+    with pytest.raises(UserError, match="it is a named pipe, not a file"):
         choices_for(resolve("cpu"), tmp_path, 1)
+
+
+def test_a_lock_that_no_reader_ever_opens_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / databases.LOCK)
+    with pytest.raises(UserError, match="cannot write"), opened(tmp_path):
+        pass
 
 
 def test_a_record_of_a_task_that_is_not_there_is_told_as_such(tmp_path: Path) -> None:

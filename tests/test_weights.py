@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from conftest import graph_of
 
 from vggc.diagnostics import UserError
 from vggc.driver import load as load_program
-from vggc.weights import load, save, seeded, torchvision_names
+from vggc.weights import load, load_part, save, seeded, torchvision_names
 
 # torchvision.models.vgg16().state_dict(), names and shapes, as torchvision prints them.
 TORCHVISION_VGG16 = {
@@ -235,3 +236,112 @@ def test_a_header_that_claims_too_much_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "huge.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text)
     assert "cannot read the weights" in refusal(path)
+
+
+# Types, names and sizes of what lies in a file
+
+
+def stored_as(path: Path, tensors: dict[str, np.ndarray], dtype: str) -> Path:
+    """A file of these tensors in a type that numpy may not have, written by PyTorch."""
+    import torch
+    from safetensors.torch import save_file
+
+    kind = getattr(torch, dtype)
+    save_file({name: torch.from_numpy(each).to(kind) for name, each in tensors.items()}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("dtype", "digits"), [("float64", 0), ("float32", 0), ("float16", 11), ("bfloat16", 8)]
+)
+def test_floats_of_any_width_are_read(tmp_path: Path, dtype: str, digits: int) -> None:
+    """Values are rounded to so many binary digits by the type; those read are the rounded ones."""
+    import torch
+
+    graph = graph_of(SMALL)
+    weights = seeded(graph, 0)
+    loaded = load(stored_as(tmp_path / "w.safetensors", weights, dtype), graph)
+    for name, tensor in weights.items():
+        rounded = torch.from_numpy(tensor).to(getattr(torch, dtype)).float().numpy()
+        assert loaded[name].dtype == np.float32
+        assert np.array_equal(loaded[name], rounded)
+        assert np.array_equal(loaded[name], tensor) == (digits == 0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [
+        ("float8_e4m3fn", "F8_E4M3"),
+        ("float8_e5m2", "F8_E5M2"),
+        ("int8", "I8"),
+        ("bool", "BOOL"),
+        ("complex64", "C64"),
+    ],
+)
+def test_other_types_are_refused_with_the_tensors_name(
+    tmp_path: Path, dtype: str, kind: str
+) -> None:
+    weights = {name: abs(each) for name, each in seeded(graph_of(SMALL), 0).items()}
+    text = refusal(stored_as(tmp_path / "w.safetensors", weights, dtype))
+    assert f"the tensor `conv1_1.weight` is of type {kind}, not of floats" in text
+
+
+def test_a_large_foreign_tensor_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """Of a file of 6 GiB, nearly all of it a hole, the header alone is read."""
+    import tracemalloc
+
+    size = 6 << 30
+    header = {"a": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}
+    text = json.dumps(header).encode()
+    path = tmp_path / "sparse.safetensors"
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + size)
+    tracemalloc.start()
+    assert "has no weight `conv1_1.weight`" in refusal(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 << 20
+
+
+def test_two_tensors_for_one_weight_are_refused_with_both_names(tmp_path: Path) -> None:
+    text = refusal(changed(tmp_path, **{"classifier.3.bias": np.zeros(6, np.float32)}))
+    assert "has two tensors for the weight `fc3.bias`" in text
+    assert "`fc3.bias`, and `classifier.3.bias` by torchvision's names" in text
+
+
+def test_a_header_that_names_a_tensor_twice_is_refused(tmp_path: Path) -> None:
+    entry = '"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}'
+    text = f"{{{entry}, {entry}}}".encode()
+    path = tmp_path / "twice.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
+    assert "its header has the key `a` twice in one object" in refusal(path)
+
+
+def test_a_part_of_a_file_is_read_under_either_names(tmp_path: Path) -> None:
+    graph = graph_of(SMALL)
+    weights, names = seeded(graph, 0), torchvision_names(graph)
+    broken = {**weights, "fc4.bias": np.full(3, np.nan, np.float32), "more": weights["fc4.bias"]}
+    save(tmp_path / "ours.safetensors", broken)
+    theirs = {names.get(name, name): each for name, each in broken.items()}
+    save(tmp_path / "theirs.safetensors", theirs)
+    for file in ("ours", "theirs"):
+        path = tmp_path / f"{file}.safetensors"
+        found = load_part(path, graph, ["conv1_1.weight"], names)
+        assert found.keys() == {"conv1_1.weight"}
+        assert np.array_equal(found["conv1_1.weight"], weights["conv1_1.weight"])
+        with pytest.raises(UserError, match="not finite"):
+            load_part(path, graph, ["fc4.bias"], names)
+
+
+@pytest.mark.parametrize("place", ["pipe", "device", "folder", "nowhere"])
+def test_weights_that_are_no_file_are_refused_at_once(tmp_path: Path, place: str) -> None:
+    path = tmp_path / place
+    match place:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "folder":
+            path.mkdir()
+    assert refusal(path).startswith(f"error: cannot read the weights in {path}")

@@ -15,7 +15,8 @@ import tvm_ffi
 from test_kernels_cpu import AVX2, CONVS, HOST, check, conv, library, pooled
 
 from vggc.backends.plan import Plan
-from vggc.deploy.build import lowered, planned
+from vggc.deploy.build import lowered
+from vggc.deploy.calls import planned
 from vggc.deploy.error_budget import allotment, share_of_error
 from vggc.deploy.targets import resolve, tvm_target
 from vggc.driver import load

@@ -137,6 +137,11 @@ def in_line(text: str) -> str:
     return printable(text.replace("\n", "�"))
 
 
+def first_line(error: Exception) -> str:
+    """What a foreign error says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word that `word` most likely meant, or nothing."""
     known = [*known]

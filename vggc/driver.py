@@ -16,6 +16,7 @@ from vggc.layers.elaborate import elaborate
 from vggc.layers.resolve import Surroundings, resolve
 from vggc.memory import memory
 from vggc.passes.inference import drop_final_softmax
+from vggc.paths import exists, is_file, is_folder
 from vggc.recipe.edit import merge, override_blocks, resolved_blocks
 from vggc.recipe.lengths import moved, with_input
 from vggc.recipe.test import Protocol, read_protocol
@@ -84,7 +85,7 @@ def beside(name: str, source: Source) -> Source | None:
     """The file of a net that another file names; never that file itself."""
     own = Path(source.name)
     path = own.parent / f"{name}.vgg"
-    if own.is_file() and path.is_file() and not path.samefile(own):
+    if is_file(own) and is_file(path) and not path.samefile(own):
         return read_source(path)
     return read_source(resource("zoo", f"{name}.vgg")) if name in zoo() else None
 
@@ -193,17 +194,9 @@ def load(spec: str) -> Program:
     Raises: UserError when there is no such file, or it is not well formed.
     """
     name, bracket, rest = spec.partition("(")
-    if not bracket or _is_there(spec):
+    if not bracket or exists(spec):
         return Program(parse(_find(spec)))
     return Program(parse(_find(name.strip())), parse_arguments(Source(spec, bracket + rest)))
-
-
-def _is_there(path: str) -> bool:
-    """Whether there is such a file; what no file can be called is none."""
-    try:
-        return Path(path).exists()
-    except OSError:
-        return False
 
 
 def zoo() -> list[str]:
@@ -225,9 +218,9 @@ def from_zoo(spec: str) -> Program:
 
 
 def _what_folder(path: Path) -> str:
-    if (path / "run.json").exists():
+    if exists(path / "run.json"):
         return f"it is a run: its spec is {path / 'net.vgg'}; `vggc train --resume {path}` goes on"
-    if (path / "manifest.json").exists():
+    if exists(path / "manifest.json"):
         return f"it is an artifact: its spec is {path / 'net.vgg'}"
     return f"name a .vgg file, or a net of the zoo; {LISTED}"
 
@@ -235,12 +228,12 @@ def _what_folder(path: Path) -> str:
 def _find(spec: str) -> Source:
     path = Path(spec)
     bare = path.suffix == "" and path.name == spec
-    if bare and spec in zoo() and not path.is_file():
+    if bare and spec in zoo() and not is_file(path):
         return read_source(resource("zoo", f"{spec}.vgg"))
-    if path.is_dir():
+    if is_folder(path):
         raise UserError(FolderForSpec(None, spec, _what_folder(path)))
     near = nearest(path.stem, zoo())
     hint = f"the zoo has `{near}`" if near else LISTED
-    if bare and Path(f"{spec}.vgg").is_file():
+    if bare and is_file(f"{spec}.vgg"):
         hint = f"did you mean `{spec}.vgg`?"
     return read_source(path, hint)

@@ -19,6 +19,7 @@ from vggc.evaluation.images import Labelled, check_classes, held_out, images_in,
 from vggc.evaluation.views import Views, views_of
 from vggc.passes.dense import dense
 from vggc.passes.inference import drop_final_softmax
+from vggc.paths import absence, exists, is_folder
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.test import Protocol, read_protocol
 from vggc.subject import Subject, from_run
@@ -195,7 +196,7 @@ def plan(folders: Sequence[Path], wishes: Wishes, *, alone: bool = False) -> Pla
 
 def load_run(folder: Path) -> Run:
     """Raises: UserError when a folder is no run; it says what else it is."""
-    if not (folder / "run.json").exists():
+    if not exists(folder / "run.json"):
         raise UserError(mistakes.NotARunToTest(None, str(folder), *what_is_there(folder)))
     return Run.load(folder)
 
@@ -203,12 +204,12 @@ def load_run(folder: Path) -> Run:
 def what_is_there(folder: Path) -> tuple[str, str]:
     """What is in the place of a run, and what to do about it."""
     hint = "give the folder that `vggc train` made, under `runs/`"
-    if not folder.exists():
-        return "there is no such folder", hint
-    if (folder / "manifest.json").exists():
+    if not exists(folder):
+        return absence(folder, "folder"), hint
+    if exists(folder / "manifest.json"):
         other = "`vggc verify ARTIFACT --data DIR` checks artifacts, `vggc predict` uses them"
         return "it is an artifact", other
-    return "it holds no run.json" if folder.is_dir() else "it is a file", hint
+    return "it holds no run.json" if is_folder(folder) else "it is a file", hint
 
 
 def protocol_of(run: Run, wishes: Wishes) -> Protocol:

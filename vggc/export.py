@@ -8,7 +8,7 @@ from typing import Any
 
 from vggc import __version__
 from vggc.diagnostics import Diagnostic, UserError
-from vggc.files import replacing
+from vggc.files import new_file
 from vggc.ir.graph import Graph, Head
 from vggc.ir.ops import Softmax
 from vggc.subject import Subject
@@ -97,7 +97,8 @@ def export(subject: Subject, style: str, path: Path) -> None:
             if not names and subject.weights:
                 raise UserError(NoTorchvisionNames(None, subject.program.net.name))
             weights = {names[ours]: tensor for ours, tensor in subject.weights.items()}
-            save(path, weights, as_texts(metadata(subject)))
+            with new_file(path) as temporary:
+                save(temporary, weights, as_texts(metadata(subject)))
         case _:
             raise AssertionError(style)
 
@@ -108,7 +109,7 @@ def _onnx(subject: Subject, path: Path) -> None:
     size = sum(tensor.nbytes for tensor in subject.weights.values())
     if size > MAX_ONNX_BYTES:
         raise UserError(TooLargeForOnnx(None, subject.program.net.name, size / 1e9))
-    with replacing(path) as temporary:
+    with new_file(path) as temporary:
         texts = as_texts(metadata(subject))
         save_onnx(subject.program.graph, subject.weights, temporary, texts)
 
@@ -116,6 +117,6 @@ def _onnx(subject: Subject, path: Path) -> None:
 def _pt2(subject: Subject, path: Path) -> None:
     from vggc.backends.torch import save_program
 
-    with replacing(path) as temporary:
+    with new_file(path) as temporary:
         text = json.dumps(metadata(subject))
         save_program(subject.program.graph, subject.weights, temporary, {METADATA: text})

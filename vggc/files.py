@@ -11,10 +11,11 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from io import BufferedReader
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
 
 from vggc.diagnostics import Diagnostic, UserError
+from vggc.paths import exists, is_folder
 
 
 class CannotWrite(Diagnostic):
@@ -54,14 +55,15 @@ def refuse_taken(path: Path) -> None:
 
 
 def check_target(path: Path) -> None:
-    """Raises: UserError where a file cannot be written without taking another's place."""
+    """Raises: UserError where a file cannot be written, or would take another's place."""
     refuse_taken(path)
     refuse_missing_folder(path)
+    refuse_unwritable(path.parent)
 
 
 def refuse_missing_folder(path: Path) -> None:
     """Raises: UserError where the folder that a file is to lie in is not there."""
-    if not path.parent.is_dir():
+    if not is_folder(path.parent):
         raise UserError(TargetFolderMissing(None, str(path.parent), path.name))
 
 
@@ -74,9 +76,9 @@ def refuse_full(folder: Path) -> None:
 
 def refuse_unwritable(folder: Path) -> None:
     """Raises: UserError where a folder cannot be made or written to, as far as that shows."""
-    near = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    near = next(path for path in (folder, *folder.absolute().parents) if exists(path))
     reason = None
-    if not near.is_dir():
+    if not is_folder(near):
         reason = f"{near} is no folder"
     elif not os.access(near, os.W_OK | os.X_OK):
         reason = f"the folder {near} may not be written to"
@@ -130,6 +132,21 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def open_lock(path: Path) -> BufferedRandom:
+    """A file to be locked, made where there is none.
+
+    Raises: OSError where there is none and none can be made, or it is no file.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+    file = open(os.open(path, flags, 0o666), "r+b")  # noqa: SIM115
+    try:
+        refuse_other(os.fstat(file.fileno()), path)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
 @contextmanager
 def locked(place: Path) -> Iterator[None]:
     """Within it, no other process is within it for the same place.
@@ -139,7 +156,7 @@ def locked(place: Path) -> Iterator[None]:
     """
     with ExitStack() as stack:
         with suppress(OSError):
-            file = stack.enter_context(place.with_suffix(".lock").open("w"))
+            file = stack.enter_context(open_lock(place.with_suffix(".lock")))
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -148,50 +165,163 @@ def locked(place: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file that takes the place of `path` in one step when the block ends well.
 
-    It lies beside the file that `path` leads to, has its suffix and keeps its permissions.
+    It lies beside the file that `path` leads to, has its suffix and keeps its permissions. Every
+    library can spell its path: that is text, whatever the bytes of `path` are.
 
     Raises: UserError when it cannot be written; what was at `path` is still there.
     """
     with _explained(path):
         target = path.resolve()
         mode = target.stat().st_mode if target.exists() else 0o666 & ~_umask()
-        handle, name = tempfile.mkstemp(target.suffix, f".{target.stem}.", target.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
+        with _temporary_file(target) as temporary:
             yield temporary
-            temporary.chmod(mode)
-            _sync(temporary)
+            _finish(temporary, mode)
             os.replace(temporary, target)
             _sync(target.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary file, as `replacing` has it, that becomes `path` when the block ends well.
+
+    Raises: UserError when it cannot be written or something is at `path`, also if that came there
+    meanwhile: of two processes that write one new file, one is told so.
+    """
+    refuse_taken(path)
+    with _explained(path):
+        target = path.parent.resolve() / path.name
+        with _temporary_file(target) as temporary:
+            yield temporary
+            _finish(temporary, 0o666 & ~_umask())
+            try:
+                _put(temporary, target)
+            except FileExistsError:
+                raise UserError(Taken(None, str(path))) from None
+            _sync(target.parent)
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `path` when the block ends well.
+    """A temporary folder that becomes `path` when the block ends well; its path is text.
 
-    Raises: UserError when `path` is taken or cannot be written.
+    Raises: UserError when `path` is taken, also if it is by then, or cannot be written.
     """
     refuse_full(path)
     with _explained(path):
         target = path.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        made = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
         try:
-            yield temporary
-            temporary.chmod(0o777 & ~_umask())
-            refuse_full(path)
-            # An empty folder may be somebody's working directory: it is filled, not exchanged.
-            if target.is_dir():
-                for inside in temporary.iterdir():
-                    os.replace(inside, target / inside.name)
-            else:
-                os.replace(temporary, target)
+            with spelt(made) as temporary:
+                yield temporary
+            made.chmod(0o777 & ~_umask())
+            try:
+                # An empty folder may be somebody's working directory: it is filled, not exchanged.
+                if target.is_dir():
+                    _fill(target, made)
+                else:
+                    os.rename(made, target)
+            except OSError as error:
+                if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                    raise UserError(Taken(None, str(path))) from None
+                raise
             _sync(target.parent)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(made, ignore_errors=True)
+
+
+@contextmanager
+def spelt(path: Path) -> Iterator[Path]:
+    """A path to the same place that is text, for libraries that take no other.
+
+    Names are bytes, and those from old archives and foreign shares are no UTF-8. Within it, such a
+    place has another path by its folder, which is kept open. The last name has to be text.
+    """
+    if _is_text(path) or not Path("/proc/self/fd").exists():
+        yield path
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # With the number of the process: compilers and linkers that it starts look there, too.
+        yield Path(f"/proc/{os.getpid()}/fd/{folder}", path.name)
+    finally:
+        os.close(folder)
+
+
+def lasting(path: Path) -> Path:
+    """A path to a file that is text, as `spelt` has it, and leads there as long as this process
+    lives: a loader may take what has the path of a library for that library.
+    """
+    path = path.resolve()
+    if _is_text(path):
+        return path
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    return Path(f"/proc/{os.getpid()}/fd/{folder}", path.name)
+
+
+@contextmanager
+def _temporary_file(target: Path) -> Iterator[Path]:
+    """An empty file beside another, removed at the end if it still lies there."""
+    suffix = target.suffix if _is_text(target.suffix) else ""
+    handle, name = tempfile.mkstemp(suffix, _prefix(target), target.parent)
+    os.close(handle)
+    made = Path(name)
+    try:
+        with spelt(made) as temporary:
+            yield temporary
+    finally:
+        made.unlink(missing_ok=True)
+
+
+def _finish(temporary: Path, mode: int) -> None:
+    """Lets others at a file that is whole, and waits until it has reached the disk."""
+    temporary.chmod(mode)
+    _sync(temporary)
+
+
+def _put(temporary: Path, target: Path) -> None:
+    """Gives a file its name.
+
+    Raises: FileExistsError when something bears that name.
+    """
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system on which no file has two names
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.replace(temporary, target)
+
+
+def _fill(target: Path, made: Path) -> None:
+    """Moves what is in a folder to an empty one, which no other process fills meanwhile.
+
+    Raises: OSError when it is not empty.
+    """
+    folder = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # where no lock can be had, as in `locked`
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        if any(target.iterdir()):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        for inside in made.iterdir():
+            os.rename(inside, target / inside.name)
+    finally:
+        os.close(folder)
+
+
+def _prefix(target: Path) -> str:
+    """How the name of what becomes `target` begins: text that leaves room within 255 bytes."""
+    return f".{target.stem[:40]}." if target.name.isascii() else ".vggc."
+
+
+def _is_text(path: Path | str) -> bool:
+    """Whether a path is UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager

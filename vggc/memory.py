@@ -6,17 +6,26 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from vggc.control_groups import ROOT, folders
+
+LIMITS = ("memory.max", "memory.limit_in_bytes")
+"""Where control groups of version 2 and 1 hold how many bytes they may have."""
+
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """What glibc's malloc.h calls the most free memory at the end of the heap, and the most blocks
 that lie outside of it.
 """
 
 
-def memory() -> int:
-    """The bytes of memory that this process may have: the machine's, or its container's."""
+def memory(root: Path = ROOT) -> int:
+    """The bytes of memory that this process may have: the machine's, or what its control groups
+    leave it.
+    """
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):
-        present = min(present, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    for folder in folders("memory", root):
+        for name in LIMITS:
+            with suppress(OSError, ValueError):
+                present = min(present, int((folder / name).read_text()))
     return present
 
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 from PIL.ExifTags import Base
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -35,19 +35,28 @@ IMAGE_CHANNELS = (1, 3)
 """Of a net that takes images: grey or RGB."""
 
 FORMATS = {
+    ".apng": "PNG",
     ".bmp": "BMP",
+    ".dib": "DIB",
     ".gif": "GIF",
+    ".jfif": "JPEG",
+    ".jpe": "JPEG",
     ".jpeg": "JPEG",
     ".jpg": "JPEG",
+    ".mpo": "JPEG",
+    ".pbm": "PPM",
     ".pgm": "PPM",
+    ".pjp": "JPEG",
+    ".pjpeg": "JPEG",
     ".png": "PNG",
+    ".pnm": "PPM",
     ".ppm": "PPM",
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".webp": "WEBP",
-}
-"""The file names that are images. Pillow's other formats are never tried: some of them
-start programs (EPS)."""
+} | ({".avif": "AVIF"} if features.check("avif") else {})
+"""The endings of file names that are images, and their formats for Pillow, of which some builds
+have no AVIF. Pillow's other formats are never tried: some of them start programs (EPS)."""
 
 MAX_PIXELS = 89_478_485
 """The most pixels in an image, Pillow's own limit."""

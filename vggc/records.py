@@ -10,10 +10,13 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from vggc.files import replacing
+from vggc.files import open_file, replacing
 
 MAX_BYTES = 64 * 2**20
 """The largest JSON file that is read: an ImageNet run's takes well under 1 MiB."""
+
+MOST = 2**63
+"""Whole numbers are below it: no count, size or seed is beyond it."""
 
 T = TypeVar("T")
 
@@ -39,7 +42,7 @@ def from_json(kind: type[T], value: Any) -> T:
     """The record of a dataclass `kind` that `to_json` gave as `value`.
 
     Understands dataclasses, tuples, dicts with string keys, unions with None, literals,
-    str, int, bool and finite floats. Every field must be there and no other.
+    str, int (of 64 bits), bool and finite floats. Every field must be there and no other.
 
     Raises:
         MalformedError: the value is anything else.
@@ -64,7 +67,11 @@ def checked(kind: Any, value: Any, place: str) -> Any:
             return checked_union(arguments, value, place)
         case float() | int() if kind is float and not isinstance(value, bool):
             return checked_float(value, place)
-        case _ if kind in (str, int, bool, type(None)) and type(value) is kind:
+        case int() if kind is int and type(value) is int:
+            if not -MOST <= value < MOST:
+                raise MalformedError(f"{place.lstrip('.') or 'the whole'} is out of range")
+            return value
+        case _ if kind in (str, bool, type(None)) and type(value) is kind:
             return value
     raise MalformedError(f"{place.lstrip('.') or 'the whole'} has a wrong value")
 
@@ -131,18 +138,43 @@ def read_json(path: Path) -> Any:
     Raises:
         MalformedError: there is no such file, it is too large, or not JSON.
     """
-    if path.exists() and not path.is_file():
-        raise MalformedError(f"{path.name} is not a file")
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise MalformedError(f"{path.name} is larger than {MAX_BYTES // 2**20} MiB")
-        return json.loads(content)
     except OSError as fault:
         raise MalformedError(f"{path.name}: {fault.strerror}") from None
+    if len(content) > MAX_BYTES:
+        raise MalformedError(f"{path.name} is larger than {MAX_BYTES // 2**20} MiB")
+    try:
+        return parsed_json(content)
+    except MalformedError as fault:
+        raise MalformedError(f"{path.name} {fault}") from None
+
+
+def parsed_json(content: bytes) -> Any:
+    """The value that a text in JSON says, if it says one: no key stands twice in one object, which
+    readers would understand otherwise than one another.
+
+    Raises:
+        MalformedError: it is no such text; the message goes on from a name.
+    """
+    try:
+        return json.loads(content, object_pairs_hook=_object, parse_constant=_no_number)
     except (ValueError, RecursionError, OverflowError):
-        raise MalformedError(f"{path.name} is not JSON") from None
+        raise MalformedError("is not JSON") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise MalformedError(f"has the key `{key[:100]}` twice in one object")
+        found[key] = value
+    return found
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
 
 
 def write_record(path: Path, record: Any) -> None:

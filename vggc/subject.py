@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vggc.driver import Program, load, with_input
 from vggc.ir.ops import Shape
+from vggc.paths import is_file
 from vggc.preprocessing import Preprocessing
 from vggc.recipe.lengths import in_proportion
 from vggc.training.run import Run
@@ -37,7 +38,7 @@ class Subject:
 
 
 def is_run(spec: str) -> bool:
-    return (Path(spec) / "run.json").is_file()
+    return is_file(Path(spec) / "run.json")
 
 
 def net_of(spec: str) -> Program:

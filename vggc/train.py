@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -157,6 +158,45 @@ class Plan:
             run = Run(Path(), record_of(task, now))  # of which only the first process writes
         return Training(run, task, learner, Progress())
 
+    @contextmanager
+    def alone(self, run: Run, say: Callable[[str], None]) -> Iterator[None]:
+        """Within it no other process trains into the folder of a run that has been read.
+
+        Raises:
+            UserError: another process does, or has done so since the run was read.
+        """
+        if not self.world.is_first:
+            yield
+            return
+
+        from vggc.training.hold import alone
+
+        with alone(run.folder) as is_locked:
+            if Run.load(run.folder).record != run.record:
+                holder = "it has gone on since this command began"
+                raise UserError(mistakes.RunInUse(None, str(run.folder), holder))
+            if not is_locked:
+                say(f"There are no locks where {run.folder} is: see that nobody else resumes it.")
+            yield
+
+
+@contextmanager
+def training(
+    plan: Plan, read: Callable[[], Data], say: Callable[[str], None]
+) -> Iterator[Training]:
+    """A training that is ready, into whose folder no other process trains within it.
+
+    Raises:
+        UserError: as `Plan.alone`, `Plan.read` and `Plan.start`.
+    """
+    with ExitStack() as stack:
+        if plan.run:
+            stack.enter_context(plan.alone(plan.run, say))
+        begun = plan.start(read())
+        if not plan.run:
+            stack.enter_context(plan.alone(begun.run, say))
+        yield begun
+
 
 @dataclass(frozen=True)
 class Training:
@@ -210,7 +250,13 @@ def anew(spec: str | None, wishes: Wishes, *, kept: bool = True) -> Plan:
         machine,
         world,
         seed,
-        taken_weights(recipe.init_from, fitted.graph, wishes.init_from, reading.span("init-from")),
+        taken_weights(
+            recipe.init_from,
+            fitted.graph,
+            other_graph(program, recipe),
+            wishes.init_from,
+            reading.span("init-from"),
+        ),
         run=None,
         out=wishes.out,
         departures=departures(program, fitted, recipe),
@@ -353,6 +399,18 @@ def fit_program(
     read_protocol(block_of(blocks, "test"), reading.value, fitted.graph)
     report(frozen_statistics(reading, fitted.graph))
     return fitted
+
+
+def other_graph(program: Program, recipe: Recipe) -> Graph | None:
+    """The graph of the net that `init-from` names; None where it is in no file that is known.
+
+    Raises:
+        UserError: the file of that net is not well formed.
+    """
+    if recipe.init_from is None:
+        return None
+    name = recipe.init_from.net
+    return program.graph if name == program.net.name else program.named(name)
 
 
 def departures(program: Program, fitted: Program, recipe: Recipe) -> Departures:

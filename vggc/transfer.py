@@ -7,12 +7,13 @@ from pathlib import Path
 
 from vggc.diagnostics import UserError
 from vggc.ir.graph import Graph
+from vggc.paths import is_folder
 from vggc.recipe.layer_names import selected, with_weights
 from vggc.recipe.train import InitFrom
 from vggc.source import Span
 from vggc.training import mistakes
 from vggc.training.run import RUNS, Run, runs_in
-from vggc.weights import Weights, check_weight, read_tensors
+from vggc.weights import Weights, load_part, torchvision_names
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,17 @@ class Taken:
 
 
 def taken_weights(
-    part: InitFrom | None, graph: Graph, source: Path | None, span: Span | None
+    part: InitFrom | None,
+    graph: Graph,
+    other: Graph | None,
+    source: Path | None,
+    span: Span | None,
 ) -> Taken:
     """The weights that layers of `graph` begin with.
 
     They come from `source`, a run or a safetensors file; without one, from the last run of the
-    net that is named. `span` is where it is named.
+    net that is named. `other` is its graph, where that is known: a file may name its weights as
+    torchvision does. `span` is where it is named.
 
     Raises:
         UserError: there are no such weights, or they do not fit.
@@ -39,12 +45,10 @@ def taken_weights(
             raise UserError(mistakes.InitFromInVain(None, str(source), graph.name))
         return Taken({})
     path = weights_path(part.net, source, span)
-    stored = read_tensors(path)
     layers = with_weights(graph)
     names = [name for layer in selected(part.layers, graph) for name in layers.get(layer, ())]
-    for name in names:
-        check_weight(path, graph.name, name, graph.all_weights[name], stored)
-    return Taken({name: stored[name] for name in names}, path)
+    foreign = torchvision_names(other) if other else {}
+    return Taken(load_part(path, graph, names, foreign), path)
 
 
 def weights_path(net: str, source: Path | None, span: Span | None) -> Path:
@@ -58,7 +62,7 @@ def weights_path(net: str, source: Path | None, span: Span | None) -> Path:
         if run is None:
             raise UserError(mistakes.NoTrainedNet(span, net, str(RUNS)))
         return run.weights_path
-    if not source.is_dir():
+    if not is_folder(source):
         return source
     run = Run.load(source)
     if run.record.net != net:

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from vggc.signals import Ended
+
 
 @contextmanager
 def _hidden(module: str) -> Iterator[None]:
@@ -36,7 +38,8 @@ with _hidden("torch"):
     if not tvm._RUNTIME_ONLY:
         from tvm import relax
 
-# Ctrl-C in what TVM calls would come out of it as a RuntimeError without a word.
+# Signals in what TVM calls would come out of it as a RuntimeError without a word.
 tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)
+tvm_ffi.register_error("Ended", Ended)
 
-__all__ = ["VirtualMachine", "relax", "tvm"]
+__all__ = ["VirtualMachine", "relax", "tvm", "tvm_ffi"]

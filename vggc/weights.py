@@ -5,7 +5,8 @@ Everything here is numpy; files are safetensors and hostile until checked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from math import prod, sqrt
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,6 +19,8 @@ from vggc.files import replacing
 from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import Conv2d, Dropout, Flatten, Linear, Weight
 from vggc.memory import memory
+from vggc.records import MalformedError
+from vggc.tensors import FLOATS, TensorFile, opened
 
 Weights: TypeAlias = dict[str, NDArray[np.float32]]
 
@@ -42,6 +45,17 @@ class WeightMissing(Diagnostic):
     net: str
     shape: str
     hint: str
+
+
+class WeightTwice(Diagnostic):
+    title = "{path} has two tensors for the weight `{name}` of the net {net}"
+    label = "`{native}`, and `{foreign}` by torchvision's names"
+    help = "which of them counts, nobody can know: leave one out of the file"
+    path: str
+    name: str
+    net: str
+    native: str
+    foreign: str
 
 
 class WeightUnknown(Diagnostic):
@@ -99,82 +113,125 @@ def load(path: Path, graph: Graph) -> Weights:
     """The weights of a graph from a safetensors file, named natively or as torchvision does.
 
     torchvision's files count the batches that a normalisation has seen, too; nothing depends on
-    that count, and it is left out.
+    that count, and it is left out. Names, types and shapes are compared before a tensor is read.
 
     Raises: UserError naming the first tensor that is missing, unknown, of another shape or
-    type, or holds a value that it cannot.
+    type, there twice, or holds a value that it cannot.
     """
     check_size(graph)
-    stored = read_tensors(path)
-    foreign = torchvision_names(graph)
-    if set(foreign.values()) & stored.keys():
-        native = {theirs: ours for ours, theirs in foreign.items()}
-        stored = {native.get(name, name): tensor for name, tensor in stored.items()}
-    for name, weight in graph.all_weights.items():
-        check_weight(path, graph.name, name, weight, stored)
-    for name in sorted(stored.keys() - graph.all_weights.keys()):
-        raise UserError(WeightUnknown(None, str(path), name, graph.name))
-    return {name: stored[name] for name in graph.all_weights}
+    with _opened(path) as file:
+        places = _places(path, graph, file, graph.all_weights, torchvision_names(graph))
+        _check(path, graph, file, places, graph.all_weights)
+        unknown = {name for name in file.tensors if not name.endswith(COUNTERS)}
+        for name in sorted(unknown - {*places.values()}):
+            raise UserError(WeightUnknown(None, str(path), name, graph.name))
+        return _read(path, file, places, graph.all_weights)
 
 
-def check_weight(path: Path, net: str, name: str, weight: Weight, stored: Weights) -> None:
-    """Raises: UserError unless one of these tensors can be a net's weight of this name."""
-    if name not in stored:
-        near = nearest(name, stored)
-        hint = f"the nearest name in the file is `{near}`" if near else "is it of another net?"
-        problem = WeightMissing(None, str(path), name, net, str(weight.shape), hint)
-        raise UserError(problem)
-    tensor = stored[name]
-    if tensor.shape != weight.shape:
-        wanted, found = str(weight.shape), str(tensor.shape)
-        raise UserError(WeightMisshapen(None, str(path), name, net, wanted, found))
-    if not np.isfinite(tensor).all():
-        raise UserError(WeightNotFinite(None, str(path), name))
-    if weight.role == "running_var" and (tensor < 0).any():
-        raise UserError(NegativeVariance(None, str(path), name))
+def load_part(
+    path: Path, graph: Graph, names: Iterable[str], foreign: Mapping[str, str]
+) -> Weights:
+    """Weights of a graph, as `load` reads them, from a file that may hold others besides.
 
+    `foreign` are the other names that they may have in the file, by their own.
 
-def read_tensors(path: Path) -> Weights:
-    """Every tensor of a safetensors file but `COUNTERS`, as float32.
-
-    Raises: UserError when the file is missing, broken, or holds anything but floats.
+    Raises: UserError, as `load` does.
     """
-    tensors = {name: t for name, t in stored_tensors(path).items() if not name.endswith(COUNTERS)}
-    for name, tensor in tensors.items():
-        if tensor.dtype.kind != "f":
-            reason = f"the tensor `{name}` is of type {tensor.dtype}, not of floats"
-            raise UserError(WeightsUnreadable(None, str(path), reason))
-    with np.errstate(over="ignore"):  # what is too large for float32 is found not finite
-        return {name: tensor.astype(np.float32, copy=False) for name, tensor in tensors.items()}
+    wanted = {name: graph.all_weights[name] for name in names}
+    with _opened(path) as file:
+        places = _places(path, graph, file, wanted, foreign)
+        _check(path, graph, file, places, wanted)
+        return _read(path, file, places, wanted)
 
 
-def stored_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """Every tensor of a safetensors file as it is stored.
-
-    Raises: UserError when the file is missing or broken.
-    """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
+@contextmanager
+def _opened(path: Path) -> Iterator[TensorFile]:
     try:
-        path.open("rb").close()  # whose reason is the true one; safetensors' is always the same
-        return load_file(path)
+        with opened(path) as file:
+            yield file
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(WeightsUnreadable(None, str(path), reason)) from None
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise UserError(WeightsUnreadable(None, str(path), str(error))) from None
+        raise UserError(WeightsUnreadable(None, str(path), error.strerror or str(error))) from None
+    except MalformedError as fault:
+        raise UserError(WeightsUnreadable(None, str(path), str(fault))) from None
+
+
+def _places(
+    path: Path,
+    graph: Graph,
+    file: TensorFile,
+    wanted: Iterable[str],
+    foreign: Mapping[str, str],
+) -> dict[str, str]:
+    """By the names of weights those that they have in a file, where it has such a tensor.
+
+    Raises: UserError where a file has a tensor for both names of a weight.
+    """
+    places: dict[str, str] = {}
+    for name in wanted:
+        found = [each for each in {name, foreign.get(name, name)} if each in file.tensors]
+        if len(found) > 1:
+            raise UserError(WeightTwice(None, str(path), name, graph.name, name, foreign[name]))
+        if found:
+            (places[name],) = found
+    return places
+
+
+def _check(
+    path: Path,
+    graph: Graph,
+    file: TensorFile,
+    places: Mapping[str, str],
+    wanted: Mapping[str, Weight],
+) -> None:
+    """Raises: UserError unless a file has each of these weights in its shape, of floats."""
+    net = graph.name
+    for name, weight in wanted.items():
+        if name not in places:
+            near = nearest(name, file.tensors)
+            hint = f"the nearest name in the file is `{near}`" if near else "is it of another net?"
+            shape = str(weight.shape)
+            raise UserError(WeightMissing(None, str(path), name, net, shape, hint))
+        place = places[name]
+        stored = file.tensors[place]
+        if stored.shape != weight.shape:
+            shapes = str(weight.shape), str(stored.shape)
+            raise UserError(WeightMisshapen(None, str(path), place, net, *shapes))
+        if stored.kind not in FLOATS:
+            known = ", ".join(FLOATS)
+            reason = f"the tensor `{place}` is of type {stored.kind}, not of floats ({known})"
+            raise UserError(WeightsUnreadable(None, str(path), reason))
+
+
+def _read(
+    path: Path, file: TensorFile, places: Mapping[str, str], wanted: Mapping[str, Weight]
+) -> Weights:
+    """Raises: UserError where a weight holds values that it cannot."""
+    found: Weights = {}
+    for name, weight in wanted.items():
+        found[name] = tensor = file.floats(places[name])
+        if not np.isfinite(tensor).all():
+            raise UserError(WeightNotFinite(None, str(path), places[name]))
+        if weight.role == "running_var" and (tensor < 0).any():
+            raise UserError(NegativeVariance(None, str(path), places[name]))
+    return found
 
 
 def save(
     path: Path, weights: Mapping[str, NDArray[Any]], metadata: dict[str, str] | None = None
 ) -> None:
-    """Writes a safetensors file, whole or not at all."""
+    """Writes a safetensors file, whole or not at all.
+
+    Raises: UserError when it cannot be written.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     with replacing(path) as temporary:
         arrays = {name: np.ascontiguousarray(tensor) for name, tensor in weights.items()}
-        save_file(arrays, temporary, metadata=metadata)
+        try:
+            save_file(arrays, temporary, metadata=metadata)
+        except SafetensorError as fault:  # a full disk, say, and nothing of ours
+            raise OSError(str(fault)) from None
 
 
 def seeded(graph: Graph, seed: int) -> Weights:

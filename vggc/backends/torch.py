@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, assert_never
+from typing import IO, TypeAlias, assert_never
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from vggc.ir.ops import (
     Softmax,
     Weight,
 )
+from vggc.signals import held
 from vggc.weights import Weights
 
 Reference: TypeAlias = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float64]]]
@@ -320,4 +321,30 @@ def save_program(
     free = {"x": {0: torch.export.Dim("batch", min=1)}}
     module = build(graph, weights).eval()
     program = torch.export.export(module, (example,), dynamic_shapes=free)
-    torch.export.save(program, path, extra_files=dict(extra_files))
+    with path.open("wb") as file, held():
+        kept = Kept(file)
+        texts = dict(extra_files)
+        torch.export.save(program, kept, extra_files=texts)  # type: ignore[arg-type]  # it only writes
+        if kept.fault:
+            raise kept.fault
+
+
+class Kept:
+    """A file for PyTorch's writer, which ends the process where a write fails or is interrupted:
+    the first `fault` is kept, and what comes after it is passed over.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.fault: OSError | None = None
+
+    def write(self, data: memoryview) -> int:
+        try:
+            if self.fault is None:
+                self.file.write(data)
+        except OSError as fault:
+            self.fault = fault
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing yet: the file is closed behind it."""

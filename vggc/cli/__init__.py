@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import gc
+import os
 import sys
 from importlib import import_module
 
+from vggc.cli.systems import refuse_command, refuse_system
+
+refuse_system()  # before anything is imported that such a system lacks
+
 import click
 
-from vggc import __version__
+from vggc import __version__, signals
 from vggc.cli.arguments import refuse_empty
 from vggc.diagnostics import CheckFailed, UserError
+from vggc.paths import exists
 
 INSTALLED_WITH_VGGC = ("torch", "tvm", "onnx", "sklearn", "matplotlib", "PIL", "safetensors")
+GONE = 141
+"""The exit code that shells give a program whose reader has gone."""
 COMMANDS = {
     "summary": "Show what nets cost: shapes, parameters, MACs, memory.",
     "draw": "Draw a net: blocks to scale, joins, heads.",
@@ -52,6 +59,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        refuse_command(cmd_name)
         command = import_module(f"vggc.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
@@ -71,41 +79,74 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Runs the command line. Exit 1: a check failed; 2: a mistake of the user's."""
+    """Runs the command line.
+
+    Exit 1: a check failed; 2: a mistake of the user's; 128 and the number of a signal that ended
+    it; 141: nobody read the result to its end.
+    """
     from vggc.cli import console
 
     console.prepare()
     # A tree of many small things that all stay is built; looking through them pays nothing.
     gc.set_threshold(100_000, 50, 100)
+    with signals.raising():
+        code = ended_with()
+    sys.exit(code)
+
+
+def ended_with() -> int:
+    """Runs the command line; its exit code."""
+    from vggc.cli import console
+    from vggc.processors import limit_threads
+
     try:
-        sys.exit(cli(standalone_mode=False) or 0)
+        limit_threads()
+        return cli(standalone_mode=False) or 0
     except UserError as error:
         console.diagnostics(error.diagnostics)
-        sys.exit(2)
+        return 2
     except CheckFailed as error:
         console.failure(str(error))
-        sys.exit(1)
+        return 1
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         console.failure("interrupted")
-        sys.exit(130)
-    except BrokenPipeError:
-        console.close_stdout()
-        sys.exit(141)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in INSTALLED_WITH_VGGC:
-            raise
-        console.failure(f"this command needs the package {error.name}, which is not installed")
-        sys.exit(2)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        console.failure(f"cannot write: {error.strerror}")
-        sys.exit(2)
-    except Exception:
+        return signals.exit_code()
+    except console.NotPrinted as error:
+        if error.is_gone:
+            return GONE
+        console.failure(f"cannot write the result: {error}")
+        return 2
+    except Exception as error:
+        if signals.any_received():
+            # Who was interrupted may have made another error of it.
+            console.failure("interrupted")
+            return signals.exit_code()
+        if reason := of_surroundings(error):
+            console.failure(reason)
+            return 2
         console.failure("internal error: this is a bug in vggc, not a mistake of yours")
         raise
+
+
+def of_surroundings(error: Exception) -> str | None:
+    """What an error that no command expects says of the machine; None where it is a bug."""
+    match error:
+        case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] in INSTALLED_WITH_VGGC:
+            return f"this command needs the package {name}, which is not installed"
+        case FileNotFoundError() if not error.filename and not exists(os.curdir):
+            return "the folder that you are in has been removed"
+        case OSError(strerror=str(reason)):
+            return f"{error.filename}: {reason}" if error.filename else reason
+        case RuntimeError() if "Symlink loop" in str(error):  # before Python 3.13
+            return str(error)
+        case MemoryError():
+            return "this machine has too little memory for that"
+        case RuntimeError() if "DefaultCPUAllocator" in str(error):  # PyTorch's
+            return "this machine has too little memory for that"
+        case _:
+            return None

@@ -12,6 +12,7 @@ import click
 from vggc.cli import console
 from vggc.cli.options import THREADS_HERE
 from vggc.cli.sheet import Sheet
+from vggc.cli.skipped import told
 
 if TYPE_CHECKING:
     from vggc.deploy.bench import Timing
@@ -82,6 +83,8 @@ def command(
     timing = bench(
         artifact, peers, threads, rounds, images=images, weights=weights, lenient=lenient
     )
+    for line in told(timing.skipped):
+        console.status(line)
     if as_json:
         result = {
             "median_ms": timing.medians,

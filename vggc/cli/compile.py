@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from vggc.cli import console
 from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS
+from vggc.cli.skipped import told
 from vggc.diagnostics import UserError
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def command(
         raise click.UsageError("--db and --no-db exclude each other")
     from vggc.cli.subject import choose
     from vggc.deploy.build import Job, build_artifact
-    from vggc.deploy.calibrate import chosen_images
+    from vggc.deploy.calibrate import NUM_IMAGES, Chosen, choose_images, require_images
     from vggc.deploy.error_budget import budget_for
     from vggc.deploy.mistakes import GivenInVain
     from vggc.deploy.runtime import obstacle
@@ -125,7 +126,7 @@ def command(
     machine = resolve(target, arch.split(",") if arch else (), mcpu)
     require_precision(machine, precision)
     budget = budget_for(machine, precision, max_error)
-    images = chosen_images(precision, calibrate, num_images)
+    require_images(precision, calibrate, num_images)
     subject = choose(spec, weights, seed, size)
     if machine.kind == "cuda" and threads is not None:
         reason = "kernels for GPUs are the same whatever the threads of a CPU"
@@ -136,6 +137,12 @@ def command(
     choice_of = choices_for(machine, db, number, ignore=no_db)
     net = subject.program.net
     folder = out or Path("artifacts") / f"{net.name}-{machine.name.replace('/', '-')}"
+    pictures = Chosen()
+    if calibrate is not None:
+        pictures = choose_images(calibrate, num_images or NUM_IMAGES, subject.preprocessing)
+    for line in told(pictures.skipped):
+        console.status(line)
+    images = pictures.files
     number_of_images = console.count(len(images), "image")
     if images:
         console.status(f"measuring the ranges of its values on {number_of_images}")
@@ -173,6 +180,7 @@ def command(
             "threads": number if machine.kind == "cpu" else None,
             "precision": precision,
             "images": len(images),
+            "skipped": len(pictures.skipped),
             "weights_from": subject.weights_from,
             "kernels": len(manifest.kernels),
             "tuned": tuned,

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -22,11 +22,64 @@ PIPED_WIDTH = 160
 """Columns for tables that go to a file or a pipe, where nobody can widen the window."""
 
 
+class NotPrinted(Exception):
+    """The result cannot be written to stdout."""
+
+    def __init__(self, fault: OSError) -> None:
+        self.is_gone = isinstance(fault, BrokenPipeError)
+        super().__init__(fault.strerror or str(fault))
+
+
 def prepare() -> None:
-    """Lets a terminal that lacks a character show another one in its place."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+    """Makes of stdin, stdout and stderr what commands can rely on.
+
+    A stream that is closed is /dev/null: otherwise the next file that is opened would be in its
+    place. A terminal that lacks a character shows another one. A result that cannot be written is
+    `NotPrinted`; what is said to stderr is lost where nobody can hear it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # it stays open
+    for name, kind in (("stdout", _Stdout), ("stderr", _Stderr)):
+        stream = getattr(sys, name)
+        if stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
+            setattr(sys, name, _around(kind(stream.fileno(), "wb", closefd=False), stream))
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+class _Stdout(io.FileIO):
+    """Says once that nothing can be written."""
+
+    failed = False
+
+    def write(self, data: Any) -> int:
+        try:
+            return len(data) if self.failed else super().write(data)
+        except OSError as fault:
+            self.failed = True
+            raise NotPrinted(fault) from None
+
+
+class _Stderr(io.FileIO):
+    """Passes over what cannot be written."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def _around(raw: io.FileIO, stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    """A text stream to `raw` that is otherwise as `stream` is."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        stream.encoding,
+        "replace",
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
@@ -103,22 +156,11 @@ def stderr() -> Console:
     return _console(sys.stderr.isatty(), stderr=True)
 
 
-def close_stdout() -> None:
-    """After the reader of a pipe has gone: nothing more is written, nor complained of."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _console(terminal: bool, *, stderr: bool) -> Console:
     from rich.console import Console
 
-    class Piped(Console):
-        """Leaves a broken pipe to the command line, which knows the exit code."""
-
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
-
     width = None if terminal else PIPED_WIDTH
-    return Piped(stderr=stderr, width=width, highlight=False, emoji=False, markup=False)
+    return Console(stderr=stderr, width=width, highlight=False, emoji=False, markup=False)
 
 
 def _coloured(text: str) -> str:

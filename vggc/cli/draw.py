@@ -39,7 +39,7 @@ def command(spec: str, size: tuple[int, int] | None, out: Path) -> None:
     that repeat are drawn once.
     """
     from vggc.analysis.outline import outline
-    from vggc.files import check_target, replacing
+    from vggc.files import check_target, new_file
     from vggc.pictures.layout import layout
 
     if out.suffix.lower() not in SUFFIXES:
@@ -58,6 +58,6 @@ def command(spec: str, size: tuple[int, int] | None, out: Path) -> None:
         from vggc.pictures.png import as_png
 
         data = as_png(picture)
-    with replacing(out) as temporary:
+    with new_file(out) as temporary:
         temporary.write_bytes(data)
     console.out(f"{out}: {program.net.name}, {picture.width:.0f} × {picture.height:.0f} pixels")

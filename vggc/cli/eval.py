@@ -12,6 +12,7 @@ import click
 
 from vggc.cli import console
 from vggc.cli.sheet import Sheet
+from vggc.cli.skipped import told
 from vggc.diagnostics import in_line
 from vggc.evaluate import BATCH, Entry, Plan, Result, Wishes, images_for, measure, plan
 from vggc.evaluation.views import Views
@@ -81,7 +82,8 @@ def protocol_options(command: Command) -> Command:
 @click.option(
     "--data",
     metavar="DIR|SHARDS",
-    help="Folder of class folders, or with such in val/ or test/; CIFAR; shards, here or elsewhere."
+    help="Folder of class folders, or with such in val/ or test/ (valid/, Validation/ … are known, "
+    "too); CIFAR; shards, here or elsewhere."
     "  [default: what the run held out of its images]",
 )
 @protocol_options
@@ -152,6 +154,8 @@ def announce(planned: Plan, images: Labelled, data: str | None) -> None:
         f"Testing on {console.count(len(images.part), f'{held_out}image')} of {images.shown}, "
         f"on {machine.device} in {machine.precision}{processes}."
     )
+    for note in images.notes:
+        console.status(in_line(note))
     for entry in planned.entries:
         console.status(f"  {entry.run.folder}: {ways(entry.views)}, {scales(entry)}")
         tested = {other.run.record.net for other in planned.entries}
@@ -190,12 +194,8 @@ def report(
     from vggc.cli.eval_tables import class_sheet
     from vggc.evaluation.tables import per_class_record
 
-    for skipped in result.skipped:
-        console.status(f"  skipped {in_line(skipped.name)}: {in_line(skipped.reason)}")
-    if result.num_skipped > len(result.skipped):
-        console.status(f"  … and {result.num_skipped - len(result.skipped):,} more")
-    if result.num_skipped:
-        console.status(f"{console.count(result.num_skipped, 'broken image')} left out.")
+    for line in told(result.skipped, result.num_skipped):
+        console.status(line)
     if as_json:
         record = as_record(planned, images, result)
         if classes:

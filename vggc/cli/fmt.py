@@ -19,7 +19,7 @@ def command(files: tuple[str, ...], check: bool) -> None:
 
     A file with a mistake is left as it is.
     """
-    from vggc.files import replacing
+    from vggc.files import CannotWrite, replacing
     from vggc.syntax.format import format_net
     from vggc.syntax.parse import parse, read_source
 
@@ -43,6 +43,8 @@ def command(files: tuple[str, ...], check: bool) -> None:
         else:
             with replacing(Path(name).resolve()) as temporary:
                 temporary.write_text(text, "utf-8", newline="\n")
+                if read_source(Path(name)).text != source.text:
+                    raise UserError(CannotWrite(None, name, "it has been changed meanwhile"))
             console.status(f"{name}: formatted")
     if found:
         raise UserError(*found)

@@ -25,8 +25,9 @@ from vggc.diagnostics import MAX_REPORTED, CheckFailed, UserError
 from vggc.evaluate import Seen, Wishes, grouped, plan, predict
 from vggc.evaluation import mistakes
 from vggc.evaluation.named import Named, Places, listed
-from vggc.files import check_target, replacing
+from vggc.files import check_target, new_file
 from vggc.ir.ops import Softmax
+from vggc.paths import exists
 from vggc.preprocessing import BrokenImageError
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def command(
         raise click.UsageError("--csv and --jsonl cannot be written to one file")
     for target in targets:
         check_target(target)
-    if (model / "manifest.json").exists() and not (model / "run.json").exists():
+    if exists(model / "manifest.json") and not exists(model / "run.json"):
         teller = artifact_teller(model, wishes)
     else:
         teller = run_teller(model, Wishes(**wishes))
@@ -260,7 +261,7 @@ def opened(target: str) -> Iterator[Written]:
         sys.stdout.flush()
         return
     with (
-        replacing(Path(target)) as part,
+        new_file(Path(target)) as part,
         part.open("w", encoding=CODEC, errors=ERRORS, newline="") as file,
     ):
         yield file

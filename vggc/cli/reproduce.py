@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import click
 from click.core import ParameterSource
 
+from vggc import signals
 from vggc.cli import console
 from vggc.cli.sheet import Sheet
 from vggc.diagnostics import UserError, did_you_mean
@@ -33,10 +34,9 @@ from vggc.reproduce.tables import (
 )
 
 if TYPE_CHECKING:
+    from vggc.data.prepare import Data
     from vggc.training.parallel import World
     from vggc.training.progress import Outcome
-
-INTERRUPTED = 130
 
 
 @click.command("reproduce")
@@ -97,7 +97,7 @@ def command(
     if dry_run:
         listed(opened(folder, record), lines)
     elif not make(table, lines, folder, record, Means(*places, device, precision), as_json):
-        raise click.exceptions.Exit(INTERRUPTED)
+        raise click.exceptions.Exit(signals.exit_code())
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def finished(study: Study, net: Trained) -> bool:
 def train(study: Study, net: Trained, means: Means, world: World) -> bool:
     """Trains a net to its end, from the beginning or on; whether nobody interrupted that."""
     from vggc.cli.train import read, silent, watch
-    from vggc.train import Wishes, again, anew
+    from vggc.train import Wishes, again, anew, training
     from vggc.training.progress import Finished, Interrupted
     from vggc.training.session import Keeping
 
@@ -248,11 +248,16 @@ def train(study: Study, net: Trained, means: Means, world: World) -> bool:
         )
         with enough_images():
             plan = anew(setting.spec(net.column), wishes)
-    data = read(plan, speak)
-    world.wait()
-    if world.is_first:
-        study.save()
-    outcome: Outcome = watch(plan.start(data), Keeping(), None, speak, tensorboard=False)
+
+    def images() -> Data:
+        data = read(plan, speak)
+        world.wait()
+        if world.is_first:
+            study.save()
+        return data
+
+    with training(plan, images, speak) as ready:
+        outcome: Outcome = watch(ready, Keeping(), None, speak, tensorboard=False)
     match outcome:
         case Interrupted() | Finished(interrupted=True):
             speak("Saved. The same command goes on.")

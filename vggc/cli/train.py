@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
+from vggc import signals
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
+from vggc.cli.skipped import told
+from vggc.data.mistakes import WorkerEnded
 from vggc.diagnostics import CheckFailed, in_line, render
 from vggc.memory import keep_memory
-from vggc.train import Plan, Training, Wishes, again, anew
+from vggc.train import Plan, Training, Wishes, again, anew, training
 from vggc.training.progress import (
     Epoch,
     EpochDone,
@@ -38,20 +41,15 @@ if TYPE_CHECKING:
     from vggc.data.prepare import Data
     from vggc.training.session import Keeping
 
-SKIPPED_SHOWN = 20
-"""Broken images that are named one by one; the others are only counted."""
-
-INTERRUPTED = 130
-"""The exit code that shells give a program that Ctrl-C ended."""
-
 
 @click.command("train")
 @click.argument("spec", required=False)
 @click.option(
     "--data",
     metavar="PLACE",
-    help="Folder of class folders, or with such in train/ and val/; CIFAR's binary files; shards, "
-    "as a folder or a pattern: s3://photos/train-{0000..0146}.tar  [default: scanned digits]",
+    help="Folder of class folders, or with such in train/ and val/ (or what parts are usually "
+    "called); CIFAR's binary files; shards, as a folder or a pattern: "
+    "s3://photos/train-{0000..0146}.tar  [default: scanned digits]",
 )
 @click.option(
     "--val",
@@ -154,18 +152,18 @@ def command(
     speak = console.status if plan.world.is_first else silent
     with joined(plan.world, device_of(plan.machine, plan.world)):
         announce(plan, speak)
-        training = plan.start(read(plan, speak))
-        if plan.run:
-            done, steps = len(training.progress.epochs), training.progress.sums.steps
-            speak(f"Going on with {resume} after {done} epochs and {steps} steps.")
-        outcome = watch(training, Keeping(save_steps, keep), workers, speak, tensorboard)
+        with training(plan, lambda: read(plan, speak), speak) as ready:
+            if plan.run:
+                done, steps = len(ready.progress.epochs), ready.progress.sums.steps
+                speak(f"Going on with {resume} after {done} epochs and {steps} steps.")
+            outcome = watch(ready, Keeping(save_steps, keep), workers, speak, tensorboard)
     if plan.world.is_first:
-        report(training, outcome, as_json)
+        report(ready, outcome, as_json)
     match outcome:
         case Finished():
             pass
         case Interrupted():
-            raise click.exceptions.Exit(INTERRUPTED)
+            raise click.exceptions.Exit(signals.exit_code())
         case Stopped(_, reason):
             raise CheckFailed(render(reason).removeprefix("error: "))
 
@@ -199,16 +197,14 @@ def announce(plan: Plan, speak: Speak) -> None:
 
 
 def read(plan: Plan, speak: Speak) -> Data:
-    """Reads and checks all images, and says which were left out."""
+    """Reads and checks all images, and says what is used of a place and what was left out."""
+    for note in plan.images.notes:
+        speak(in_line(note))
     with bar(plan.world.is_first) as progress:
         row = progress.add_task("reading images", total=None, detail="")
         data = plan.read(lambda done, total: progress.update(row, completed=done, total=total))
-    for skipped in data.skipped[:SKIPPED_SHOWN]:
-        speak(f"  skipped {in_line(skipped.name)}: {in_line(skipped.reason)}")
-    if len(data.skipped) > SKIPPED_SHOWN:
-        speak(f"  … and {len(data.skipped) - SKIPPED_SHOWN} more")
-    if data.skipped:
-        speak(f"{len(data.skipped):,} left out.")
+    for line in told(data.skipped):
+        speak(line)
     speak(
         f"{len(data.train):,} images to train on, {len(data.val):,} held out, "
         f"{len(data.classes)} classes."
@@ -237,6 +233,8 @@ def watch(
         f"Training {task.net} on {machine.device} in {machine.precision}{processes} into "
         f"{run.folder}/; Ctrl-C saves and stops."
     )
+    if task.data.skipped:
+        speak(f"{run.skipped_path} names the images that were left out, and why.")
     if machine.device == "cpu":
         keep_memory()
     with ExitStack() as stack:
@@ -346,6 +344,8 @@ def report(training: Training, outcome: Outcome, as_json: bool) -> None:
         case Finished():
             console.status(f"Next: vggc report {run.folder}, vggc compile {run.folder}")
         case Interrupted():
+            console.status(f"Saved. Go on with: vggc train --resume {run.folder}")
+        case Stopped(_, WorkerEnded()):
             console.status(f"Saved. Go on with: vggc train --resume {run.folder}")
         case Stopped():
             console.status(f"What was saved after {len(epochs)} epochs is kept in {run.folder}.")

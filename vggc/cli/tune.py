@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vggc import signals
 from vggc.cli import console
 from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS
 from vggc.cli.sheet import Sheet
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from vggc.deploy.tuning.measure import Server
     from vggc.deploy.tuning.tuner import Course, Layer, Watch
 
-INTERRUPTED = 130
-"""The exit code that shells give a program that Ctrl-C ended."""
 MAX_BUDGET = 7 * 24 * 3600
 
 
@@ -110,9 +109,9 @@ def command(
     """
     if (rpc is None) != (key is None):
         raise click.UsageError("--rpc HOST:PORT and --key KEY go together")
-    from vggc.deploy.build import linker, planned
+    from vggc.deploy.build import linker
+    from vggc.deploy.calls import planned
     from vggc.deploy.error_budget import budget_for, share_of_error
-    from vggc.deploy.processor import num_cores
     from vggc.deploy.targets import host, on_threads, require_precision, resolve
     from vggc.deploy.tuning.database import default_folder, opened
     from vggc.deploy.tuning.lookup import default_threads
@@ -121,6 +120,7 @@ def command(
     from vggc.deploy.tuning.space import require_tunable
     from vggc.deploy.tuning.tuner import layers_of, tune
     from vggc.driver import with_input
+    from vggc.processors import num_cores
     from vggc.subject import net_of
 
     machine = resolve(target, mcpu=mcpu)
@@ -168,7 +168,7 @@ def command(
             course = tune(layers, database, budget, linker(machine), servers, watch)
     report(program.net.name, folder, course, measured, as_json)
     if course.interrupted:
-        raise click.exceptions.Exit(INTERRUPTED)
+        raise click.exceptions.Exit(signals.exit_code())
 
 
 def report(net: str, folder: Path, course: Course, cpu: str | None, as_json: bool) -> None:

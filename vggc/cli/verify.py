@@ -11,6 +11,7 @@ import click
 from vggc.cli import console
 from vggc.cli.options import THREADS_HERE
 from vggc.cli.sheet import Sheet
+from vggc.cli.skipped import told
 from vggc.diagnostics import CheckFailed
 
 
@@ -56,6 +57,9 @@ def command(
     from vggc.deploy.verify import LIMITS, verify
 
     results = verify(artifact, threads, data=data, num_images=num_images, weights=weights)
+    for result in results:
+        for line in told(result.skipped):
+            console.status(line)
     if as_json:
         inputs = [
             {

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 
 from vggc.data import mistakes
 from vggc.data.cifar import read_cifar
-from vggc.data.parts import Images, Part, Pictures, Skipped
+from vggc.data.listing import Listing, folders_in, has_images, images_below
+from vggc.data.listing import images_in as images_in_folder
+from vggc.data.parts import Images, Part, Pictures, Skipped, of_part
 from vggc.data.shards import expanded, is_pattern, read_shards, shards_in
+from vggc.data.split import Piece, for_training, parts_of, shown, unwrapped
 from vggc.data.stores import Arrays, Files
 from vggc.data.strings import Strings
-from vggc.diagnostics import UserError
+from vggc.data.usual import roles_of
+from vggc.diagnostics import Diagnostic, UserError
 from vggc.preprocessing import FORMATS
 
 HELD_OUT = 5
 """One image in so many is held out of a folder that brings no held-out part."""
-HELD_OUT_NAMES = ("val", "test")
-"""What a held-out part is called, the first that is there."""
-
-NO_FILE = "not a file, or a link to none"
 
 
 def digits() -> Images:
@@ -46,8 +46,8 @@ def find_images(data: str | Path, seed: int, val: str | Path | None = None) -> I
     """The images in a place, and those in the place `val` to hold out.
 
     A place is a folder or, for shards, a pattern of paths or URLs: see docs/data.md. Without `val`
-    it brings a held-out part of its own (`val/` or `test/` beside `train/`, shards with such names,
-    CIFAR's test part), or a fifth of it is held out by the seed.
+    it brings a held-out part of its own (folders or shards with the usual names of parts, CIFAR's
+    test part), or a fifth of it is held out by the seed.
 
     Raises:
         UserError: there is no such place, or it is not of this form or cannot be read.
@@ -58,77 +58,93 @@ def find_images(data: str | Path, seed: int, val: str | Path | None = None) -> I
         path, reason = str(fault.filename or data), fault.strerror or str(fault)
         raise UserError(mistakes.UnreadableFolder(None, path, reason)) from None
     if len(found.classes) == 1:
-        raise UserError(mistakes.OnlyOneClass(None, str(data), found.classes[0]))
+        raise UserError(only_one(str(data), found.classes[0]))
     return found
+
+
+def only_one(data: str, name: str) -> Diagnostic:
+    """The mistake of images of one class. Its folder may be one around the classes."""
+    inside = Path(data, name)
+    around = not is_pattern(data) and inside.is_dir() and len(folders_in(inside)) > 1
+    hint = f"; if the classes are the folders in `{name}`: `--data {inside}`" if around else ""
+    return mistakes.OnlyOneClass(None, data, name, hint)
 
 
 def images_in(place: str, seed: int) -> Images:
     """The images in a place, some of them held out."""
     if not is_pattern(place) and (cifar := read_cifar(Path(place))) is not None:
         return cifar
-    parts = parts_in(place)
+    parts = parts_of(place)
     if parts is None:
         return hold_out(place, pictures_in(place), seed)
-    train = pictures_of(place, parts[0])
-    return joined(place, train, pictures_of(place, parts[1], train.classes), parts[1].name, None)
+    split = for_training(parts)
+    train = pictures_of(split.folder, split.train)
+    beside = strays(images_in_folder(Path(split.folder)), "it lies in no part")
+    if split.val is None:
+        found = hold_out(place, train, seed)
+    else:
+        val = pictures_of(split.folder, split.val, train.classes)
+        found = joined(place, train, val, split.val.shown, None)
+    return replace(found, skipped=(*found.skipped, *beside), notes=(*split.notes, *found.notes))
 
 
 def both(data: str, val: str) -> Images:
     """The images in one place, and those to hold out in another."""
-    if data == val or (Path(data).exists() and Path(data).resolve() == Path(val).resolve()):
+    if data == val or (os.path.exists(data) and os.path.realpath(data) == os.path.realpath(val)):
         raise UserError(mistakes.HeldOutToo(None, data))
-    for place in (data, val):
-        if is_pattern(place):
-            continue
-        parts = parts_in(place)
-        if parts is not None or read_cifar(Path(place)) is not None:
-            raise UserError(mistakes.HeldOutTwice(None, place))
-    train = pictures_in(data)
-    return joined(data, train, pictures_in(val, train.classes), val, val)
+    train = whole(data)
+    return joined(data, train, whole(val, train.classes), val, val)
 
 
-def joined(place: str, train: Pictures, val: Pictures, other: str, val_path: str | None) -> Images:
-    """A training part and one held out, which have to be of the same classes."""
-    if train.classes != val.classes:
-        difference = differing(train.classes, val.classes)
-        raise UserError(mistakes.ClassesDiffer(None, place, other, difference))
-    skipped = (*train.skipped, *val.skipped)
-    return Images(place, train.classes, train.part, val.part, val_path, skipped)
+def whole(place: str, known: Sequence[str] = ()) -> Pictures:
+    """All pictures of a place, which may bring one part and no other."""
+    if not is_pattern(place) and read_cifar(Path(place)) is not None:
+        raise UserError(mistakes.HeldOutTwice(None, place, "CIFAR's"))
+    parts = parts_of(place, known)
+    if parts is None:
+        return pictures_in(place, known)
+    if len(parts.named) > 1 or parts.others:
+        names = shown((*(each.piece.shown for each in parts.named), *parts.others))
+        raise UserError(mistakes.HeldOutTwice(None, place, names))
+    return pictures_of(parts.folder, parts.named[0].piece, known)
 
 
-@dataclass(frozen=True)
-class Piece:
-    """One of two parts in a folder: a folder in it, or the shards there whose names begin so."""
+def joined(
+    place: str,
+    train: Pictures,
+    val: Pictures,
+    other: str,
+    val_path: str | None,
+) -> Images:
+    """A training part and one held out, which may lack some of the classes."""
+    number_of = {name: number for number, name in enumerate(train.classes)}
+    used = {val.classes[label]: None for label in np.unique(val.part.labels)}
+    if unknown := [name for name in used if name not in number_of]:
+        known = shown(train.classes)
+        raise UserError(mistakes.ClassesDiffer(None, place, other, shown(unknown), known))
+    numbers = np.asarray([number_of.get(name, -1) for name in val.classes], np.int64)
+    part = replace(val.part, labels=numbers[val.part.labels])
+    missing = [name for name in train.classes if name not in used]
+    notes = (f"{other} has no images of {shown(missing)}.",) if missing else ()
+    return Images(
+        place,
+        train.classes,
+        train.part,
+        part,
+        val_path,
+        (*of_part(train.skipped, "train"), *of_part(val.skipped, "val")),
+        (*notes, *train.notes, *val.notes),
+    )
 
-    name: str
-    shards: tuple[str, ...] = ()
 
-
-def parts_in(place: str) -> tuple[Piece, Piece] | None:
-    """The training part and the held-out part that a folder brings, if it does."""
-    folder = Path(place)
-    if is_pattern(place) or not folder.is_dir():
-        return None
-    if (folder / "train").is_dir():
-        other = next((name for name in HELD_OUT_NAMES if (folder / name).is_dir()), None)
-        if other is None:
-            raise UserError(mistakes.NoHeldOutFolder(None, place))
-        return Piece("train"), Piece(other)
-    shards = {name: tuple(shards_in(folder, name)) for name in ("train", *HELD_OUT_NAMES)}
-    other = next((name for name in HELD_OUT_NAMES if shards[name]), None)
-    if other is None or not shards["train"]:
-        return None
-    return Piece("train", shards["train"]), Piece(other, shards[other])
-
-
-def pictures_of(place: str, piece: Piece, known: Sequence[str] | None = None) -> Pictures:
+def pictures_of(folder: str, piece: Piece, known: Sequence[str] = ()) -> Pictures:
     """The pictures of one part in a folder."""
     if piece.shards:
-        return read_shards(place, piece.shards, known)
-    return pictures_in(os.path.join(place, piece.name), known)
+        return read_shards(folder, piece.shards, known)
+    return pictures_in(str(unwrapped(Path(folder, piece.name), known)), known)
 
 
-def pictures_in(place: str, known: Sequence[str] | None = None) -> Pictures:
+def pictures_in(place: str, known: Sequence[str] = ()) -> Pictures:
     """All pictures of a place that is not parted. Shards may take their classes from those that
     are `known`.
     """
@@ -138,66 +154,87 @@ def pictures_in(place: str, known: Sequence[str] | None = None) -> Pictures:
     if not folder.is_dir():
         kind = mistakes.NotAFolder if folder.exists() else mistakes.NoSuchFolder
         raise UserError(kind(None, place))
-    shards = shards_in(folder)
-    if shards and not any(path.is_dir() and path.name[0] != "." for path in folder.iterdir()):
-        return read_shards(place, shards, known)
-    return class_folders(folder)
+    children = folders_in(folder)
+    if (shards := shards_in(folder)) and not any(map(has_images, children)):
+        found = read_shards(place, shards, known)
+        beside = strays(images_in_folder(folder), "it lies in no shard")
+        return replace(found, skipped=(*found.skipped, *beside))
+    return class_folders(folder, children)
 
 
-def class_folders(folder: Path) -> Pictures:
-    """The class folders that hold images, sorted by name, and all their images."""
+def class_folders(folder: Path, children: Sequence[Path]) -> Pictures:
+    """The class folders that hold images, sorted by name, and all their images. A class whose
+    images are all passed over is a class nevertheless.
+    """
+    beside = images_in_folder(folder)
+    skipped, others = strays(beside, "it lies in no class folder"), beside.others
     found: dict[str, list[str]] = {}
-    skipped: list[Skipped] = []
-    for child in sorted(folder.iterdir()):
-        if not child.is_dir() or child.name.startswith("."):
-            continue
-        files, others = image_files(child)
-        skipped += [
-            Skipped(f"{child.name}/{name}", "not a file, or a link to none") for name in others
-        ]
-        if files:
-            found[child.name] = files
+    for child in children:
+        listing = images_below(child)
+        others += listing.others
+        skipped += [replace(each, name=f"{child.name}/{each.name}") for each in listing.skipped]
+        if listing.files or listing.skipped:
+            found[child.name] = listing.files
         else:
             skipped.append(Skipped(f"{child.name}/", "a folder without images"))
-    if not found:
-        raise UserError(mistakes.NoClassFolders(None, str(folder), " ".join(sorted(FORMATS))))
+    if not any(found.values()):
+        raise UserError(nothing_in(folder, found, skipped, others))
+    shared = sorted(set.intersection(*map(folders_of, found.values())))
+    if len({*roles_of(shared).values()}) > 1:
+        raise UserError(
+            mistakes.PartsInClasses(None, str(folder), shown(shared), next(iter(found)))
+        )
     labels = np.repeat(np.arange(len(found)), [len(files) for files in found.values()])
     names = (f"{name}/{file}" for name, files in found.items() for file in files)
     part = Part.all(Files(folder, Strings.of(names)), labels.astype(np.int64))
-    return Pictures(tuple(found), part, tuple(skipped))
+    notes = remarks(folder, tuple(found), shared, others)
+    return Pictures(tuple(found), part, tuple(skipped), tuple(notes))
 
 
-def image_files(folder: Path) -> tuple[list[str], list[str]]:
-    """What is below a folder that is called as images are, by sorted paths from there: the files,
-    and what is none. Links to folders are not followed.
-    """
-    files: list[str] = []
-    others: list[str] = []
-    for parent, _, names in os.walk(folder, onerror=refuse):
-        for name in names:
-            if os.path.splitext(name)[1].lower() in FORMATS and not name.startswith("."):
-                path = os.path.join(parent, name)
-                (files if os.path.isfile(path) else others).append(os.path.relpath(path, folder))
-    return sorted(files), sorted(others)
+def folders_of(files: Iterable[str]) -> set[str]:
+    """The folders that the first steps of some paths lead to."""
+    return {path.partition("/")[0] for path in files if "/" in path}
 
 
-def refuse(fault: OSError) -> NoReturn:
-    # Left to itself, `os.walk` passes a folder over that it cannot read.
-    raise fault
+def strays(beside: Listing, reason: str) -> list[Skipped]:
+    """The images that lie beside what is looked at."""
+    return [*(Skipped(name, reason) for name in beside.files), *beside.skipped]
 
 
-def differing(train: Sequence[str], val: Sequence[str]) -> str:
-    """Which classes only one of two parts holds, in words."""
-    only = {
-        "to train on": sorted({*train} - {*val}),
-        "held out": sorted({*val} - {*train}),
-    }
-    told = (
-        f"only {part}: {', '.join(names[:5])}" + f" and {len(names) - 5} more" * (len(names) > 5)
-        for part, names in only.items()
-        if names
-    )
-    return "; ".join(told) or "they are the same in another order"
+def nothing_in(
+    folder: Path,
+    found: Mapping[str, list[str]],
+    skipped: Sequence[Skipped],
+    others: Counter[str],
+) -> Diagnostic:
+    """The mistake of a folder whose class folders hold no image that can be used."""
+    if found:
+        first = next(each for each in skipped if not each.name.endswith("/"))
+        told = f"{first.name}: {first.reason}"
+        return mistakes.NothingUsable(None, str(folder), len(skipped), told)
+    more = f"; there are others: {by_ending(others)}" if others else ""
+    return mistakes.NoClassFolders(None, str(folder), " ".join(sorted(FORMATS)), more)
+
+
+def remarks(
+    folder: Path, classes: Sequence[str], shared: Sequence[str], others: Counter[str]
+) -> Iterator[str]:
+    """What may be otherwise than it was meant. All classes have folders with the `shared` names."""
+    for name in roles_of(classes):
+        yield f"{name}/ in {folder} is taken for a class, though parts are called so."
+    if len(classes) > 1 < len(shared):
+        yield (
+            f"All folders in {folder} hold folders called {shown(shared)}. If those are the "
+            "classes, call the others as parts are: train/ and val/."
+        )
+    if others:
+        told = by_ending(others)
+        yield f"{folder} holds other files, too, that are no images by their names: {told}."
+
+
+def by_ending(others: Counter[str]) -> str:
+    """How many files end how, the most frequent first."""
+    return shown(f"{n:,} {ending or 'without an ending'}" for ending, n in others.most_common())
 
 
 def hold_out(path: str | None, found: Pictures, seed: int) -> Images:
@@ -212,4 +249,5 @@ def hold_out(path: str | None, found: Pictures, seed: int) -> Images:
     if len(val) == 0:
         raise UserError(mistakes.NothingHeldOut(None, str(path)))
     train = np.setdiff1d(np.arange(len(whole)), val)
-    return Images(path, found.classes, whole.take(train), whole.take(val), skipped=found.skipped)
+    parts = whole.take(train), whole.take(val)
+    return Images(path, found.classes, *parts, None, found.skipped, found.notes)

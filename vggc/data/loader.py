@@ -6,32 +6,25 @@ makes it and whenever.
 
 from __future__ import annotations
 
-import os
-import signal
-import warnings
-from collections.abc import Generator, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
-from threading import Timer
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch._C import _remove_worker_pids
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+from torch.utils.data import Dataset
 
 from vggc.data.crops import Framed
 from vggc.data.draws import Stream, generator
 from vggc.data.order import Order, Share
 from vggc.data.parts import Skipped
 from vggc.data.stores import Numbers
+from vggc.data.workers import made_ahead, never
 from vggc.preprocessing import BrokenImageError, Pixels
+from vggc.processors import num_processors
 
 MOST_WORKERS = 8
-GRACE = 3.0
-"""Seconds that a worker has to end by itself."""
 
 T = TypeVar("T")
 
@@ -113,63 +106,38 @@ def batch_of(
 
 
 def load(
-    batches: Dataset[T], steps: Sequence[int], workers: int, *, pin: bool = False
+    batches: Dataset[T],
+    steps: Sequence[int],
+    workers: int,
+    *,
+    pin: bool = False,
+    stop: Callable[[], bool] = never,
 ) -> Generator[T]:
     """The batches of these steps in order, made by so many processes, or by this one for 0.
 
-    With `pin` they lie in memory from which a GPU takes them by itself.
+    With `pin` they lie in memory from which a GPU takes them by itself. They end early where
+    `stop` says so while one is waited for.
+
+    Raises:
+        WorkerLost: a process was killed, or has crashed.
+        UserError: the system starts no process.
     """
-    with warnings.catch_warnings():
-        # More workers than processors were asked for, or suit a server that is far away.
-        warnings.filterwarnings("ignore", "This DataLoader will create")
-        loader = DataLoader(
-            batches,
-            batch_size=None,
-            sampler=Steps(steps),
-            num_workers=workers if steps else 0,
-            worker_init_fn=prepare_worker,
-            pin_memory=pin,
-        )
-    made = iter(loader)
-    try:
-        yield from made
-    finally:
-        end_workers(made)
+    make = batches.__getitem__
+    made = made_ahead(make, steps, workers, stop) if workers else map(make, steps)
+    for batch in made:
+        yield pinned(batch) if pin else batch
 
 
-def end_workers(made: Iterator[object]) -> None:
-    """Ends the workers of a loader, after `GRACE` seconds also those that a read holds up.
-
-    DataLoader waits ten seconds for each of those, sends it a SIGTERM, which it ignores, and
-    leaves it to Python, which waits for it for ever as it exits.
-    """
-    if not isinstance(made, _MultiProcessingDataLoaderIter) or not made._worker_pids_set:
-        return
-    # From now on a killed worker is no accident, of which DataLoader would make an error.
-    _remove_worker_pids(id(made))
-    made._worker_pids_set = False
-    killer = Timer(GRACE, kill, [made._workers])
-    killer.start()
-    made._shutdown_workers()
-    killer.cancel()
-
-
-def kill(workers: Sequence[BaseProcess]) -> None:
-    for worker in workers:
-        worker.kill()
-
-
-@dataclass(frozen=True)
-class Steps(Sized):
-    """A sampler that gives these steps."""
-
-    steps: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.steps)
+def pinned(thing: Any) -> Any:
+    """The tensors of a named tuple, and of those in it, in memory that a GPU reads by itself."""
+    match thing:
+        case Tensor():
+            return thing.pin_memory()
+        case tuple():
+            parts = map(pinned, thing)
+            return type(thing)(*parts) if hasattr(thing, "_fields") else tuple(parts)
+        case _:
+            return thing
 
 
 def num_workers(framed: Framed, processes: int = 1) -> int:
@@ -178,14 +146,4 @@ def num_workers(framed: Framed, processes: int = 1) -> int:
     """
     if framed.kept is not None and framed.framing.is_fixed:
         return 0
-    processors = len(os.sched_getaffinity(0))
-    return max(1, min(MOST_WORKERS, processors // processes))
-
-
-def prepare_worker(_: int) -> None:
-    """Leaves signals to the main process, which finishes its step and then ends its workers:
-    both a terminal and `torchrun` send theirs to all processes of a group.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    warnings.simplefilter("ignore")
+    return max(1, min(MOST_WORKERS, num_processors() // processes))

@@ -30,44 +30,142 @@ class UnreadableFolder(Diagnostic):
 
 class NoClassFolders(Diagnostic):
     title = "no folders with images in `{path}`"
-    label = "looked for files that end in {suffixes}"
+    label = "looked for files that end in {suffixes}{others}"
     help = "give each class a folder of its own: `{path}/cat/1.jpg`"
 
     path: str
     suffixes: str
+    others: str = ""
 
 
 class OnlyOneClass(Diagnostic):
     title = "`{path}` holds images of one class only: `{name}`"
-    help = "a classifier needs images of two classes or more"
+    help = "a classifier needs images of two classes or more{hint}"
 
     path: str
     name: str
+    hint: str = ""
 
 
-class NoHeldOutFolder(Diagnostic):
-    title = "`{path}` holds `train/` but neither `val/` nor `test/`"
-    help = "add one, or pass `--data {path}/train`: a fifth of it is then held out"
+class NothingUsable(Diagnostic):
+    title = "no image in `{path}` can be used"
+    label = "{skipped} passed over, the first of them {first}"
+    help = "give each class images that can be read"
 
     path: str
+    skipped: int
+    first: str
+
+
+class UnsortedParts(Diagnostic):
+    title = "the parts of `{path}` hold images and no class folders: {names}"
+    label = "as classes they would teach the net to tell one part from another"
+    help = (
+        "sort the images of each into class folders: `{path}/{first}/cat/1.jpg`; "
+        "if they are classes, give them names that parts do not have"
+    )
+
+    path: str
+    names: str
+    first: str
+
+
+class TwoForOne(Diagnostic):
+    title = "`{path}` holds two parts that may be the one {use}: {names}"
+    help = "name the parts by `--data` and `--val`, or take one of them away"
+
+    path: str
+    use: str
+    names: str
+
+
+class NoTrainingPart(Diagnostic):
+    title = "`{path}` holds no part to train on"
+    label = "{reason}"
+    help = (
+        "call the part to train on `train`, or give one part alone as `--data`: "
+        "a fifth of it is then held out"
+    )
+
+    path: str
+    reason: str
+
+
+class UselessPart(Diagnostic):
+    title = "`{path}/{name}` is called as a part to hold out and {reason}"
+    help = "give each class a folder with images in it, or take `{name}` away"
+
+    path: str
+    name: str
+    reason: str
+
+
+class PartOrClass(Diagnostic):
+    title = "`{path}/{name}` may be a part of the images or a class"
+    label = "it is called as a part is and holds folders, but beside it {others} hold images, too"
+    help = (
+        "to train on it alone: `--data {path}/{name}`; "
+        "if it is a class, put its images right into it or give it another name"
+    )
+
+    path: str
+    name: str
+    others: str
+
+
+class PartAmongClasses(Diagnostic):
+    title = (
+        "`{path}/{name}` lies beside class folders and holds folders of the same names: {shared}"
+    )
+    label = "it is called as a part is; as a class it would hold images of all the others"
+    help = "put the classes beside it into a part of their own: `{path}/train/cat/1.jpg`"
+
+    path: str
+    name: str
+    shared: str
+
+
+class PartsInClasses(Diagnostic):
+    title = "the folders in `{path}` hold parts: {names}"
+    label = "parts stand above classes; all images of a folder would be one class"
+    help = (
+        "put the parts above the classes: `{path}/train/{first}/1.jpg`; "
+        "if one folder is the set, name it: `--data {path}/{first}`"
+    )
+
+    path: str
+    names: str
+    first: str
+
+
+class NoPartToTest(Diagnostic):
+    title = "`{path}` holds no part to test on"
+    label = "{reason}"
+    help = "to measure on a part all the same, name it: `--data {part}`"
+
+    path: str
+    reason: str
+    part: str
 
 
 class ClassesDiffer(Diagnostic):
-    title = "`{other}`, held out of `{path}`, has other classes than what is trained on"
-    label = "{difference}"
-    help = "give both the same classes, with at least one image in each"
+    title = "`{other}`, held out of `{path}`, has classes that are not trained on: {names}"
+    label = "those that are: {known}"
+    help = "add images of them to train on, or take them out of what is held out"
 
     path: str
     other: str
-    difference: str
+    names: str
+    known: str
 
 
 class HeldOutTwice(Diagnostic):
-    title = "`{path}` holds both a training part and a held-out part"
-    label = "`--val` gives another part to hold out"
+    title = "`{path}` holds parts of its own: {names}"
+    label = "`--val` names another part to hold out"
     help = "leave out `--val`, or name one part with each: `--data PATH/train --val PATH/val`"
 
     path: str
+    names: str
 
 
 class HeldOutToo(Diagnostic):
@@ -210,4 +308,21 @@ class BadClassList(Diagnostic):
     help = "it holds the name of each class, one a line"
 
     path: str
+    reason: str
+
+
+class WorkerEnded(Diagnostic):
+    title = "a process that reads images has ended: {how}"
+    label = "{reason}"
+    help = "fewer of them take less memory (`--workers 1`), and so do smaller batches (`--batch`)"
+
+    how: str
+    reason: str
+
+
+class NoWorker(Diagnostic):
+    title = "the system starts no process to read images"
+    label = "{reason}"
+    help = "`--workers 0` reads them without other processes"
+
     reason: str

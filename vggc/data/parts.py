@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from vggc.data.stores import Numbers, Picture, Store, digest_of
 from vggc.data.strings import CODEC, ERRORS
 from vggc.preprocessing import BrokenImageError
+from vggc.processors import num_processors
 
 
 @dataclass(frozen=True)
@@ -43,30 +44,41 @@ class Part:
         return replace(self, numbers=self.numbers[indices], labels=self.labels[indices])
 
 
+PartName: TypeAlias = Literal["train", "val", ""]
+"""Of which part something is: trained on, held out, or of a place that brings no parts."""
+
+
 @dataclass(frozen=True)
 class Skipped:
-    """An image that was left out, and why."""
+    """An image that was left out, why, and of which part."""
 
     name: str
     reason: str
+    part: PartName = ""
+
+
+def of_part(skipped: Iterable[Skipped], part: PartName) -> tuple[Skipped, ...]:
+    """The same, said to be of this part."""
+    return tuple(replace(each, part=part) for each in skipped)
 
 
 @dataclass(frozen=True)
 class Pictures:
     """What was found in one place: classes, and a part with pictures of each. Some were `skipped`
-    before anybody looked into them.
+    before anybody looked into them. `notes` are whole sentences on what is used and what is not.
     """
 
     classes: tuple[str, ...]
     part: Part
     skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Images:
-    """A training part and a held-out part of the same classes. `path` says where they are
-    from, a path or a URL; None stands for the embedded digits. `val_path` says where the held-out
-    part is from, if it is not from there.
+    """A training part and a held-out part, whose classes are those that are trained on. `path` says
+    where they are from, a path or a URL; None stands for the embedded digits. `val_path` says where
+    the held-out part is from, if it is not from there. `notes` as in `Pictures`.
     """
 
     path: str | None
@@ -75,6 +87,7 @@ class Images:
     val: Part
     val_path: str | None = None
     skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 # By what they are known again
@@ -140,7 +153,7 @@ def content_of(part: Part) -> str:
 
 def digests_of(part: Part) -> Iterator[bytes]:
     """The digest of each picture of a part."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+    with ThreadPoolExecutor(min(8, num_processors())) as threads:
         for start in range(0, len(part), CHUNK):
             found = part.fetch(np.arange(start, min(start + CHUNK, len(part))))
             yield from threads.map(digest_of, refuse_lost(found))

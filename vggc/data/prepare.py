@@ -9,7 +9,7 @@ import numpy as np
 
 from vggc.data import mistakes
 from vggc.data.crops import Framed, Framing
-from vggc.data.parts import Fingerprint, Fingerprints, Images, Part, Skipped, names_of
+from vggc.data.parts import Fingerprint, Fingerprints, Images, Part, Skipped, names_of, of_part
 from vggc.data.survey import Doubles, Survey, colour_axes, moments, survey
 from vggc.diagnostics import UserError
 from vggc.greys import UNKNOWN, Greys, white_of_all
@@ -62,7 +62,8 @@ def prepare(
         # What is white in deep greys is known after a look at all of them.
         looked = look_at(both_framed(images, shape, scales, white), on_progress, room)
     found = looked[0].survey
-    skipped = (*images.skipped, *looked[0].skipped, *looked[1].skipped)
+    broken = *of_part(looked[0].skipped, "train"), *of_part(looked[1].skipped, "val")
+    skipped = (*images.skipped, *broken)
     train, val = (each.usable for each in looked)
     check_classes(images.classes, train, "train on", skipped)
     check_classes(images.classes, val, "measure accuracy on", skipped)
@@ -159,7 +160,8 @@ def check_classes(
     missing = [name for name, count in zip(classes, counts, strict=True) if count == 0]
     if missing and (use == "train on" or len(framed) == 0):
         reason = "there is none"
-        if skipped:
-            first, count = skipped[0], len(skipped)
+        of_class = [each for each in skipped if each.name.startswith(f"{missing[0]}/")]
+        if mine := of_class or skipped:
+            first, count = mine[0], len(mine)
             reason = f"{count} left out, the first of them {first.name}: {first.reason}"
         raise UserError(mistakes.NoReadableImages(None, missing[0], use, reason))

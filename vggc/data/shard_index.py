@@ -1,8 +1,10 @@
 """Where the samples lie in a shard, a tar in WebDataset's layout.
 
 A sample is the files beside one another that have one name up to its first dot: a picture
-(KEY.jpg, KEY.png …) and its class (KEY.cls, or the "label" in KEY.json). Headers and classes are
-read once; what was found is kept in the user's cache until the shard changes.
+(KEY.jpg, KEY.png …) and its class (KEY.cls, or the "label" in KEY.json). Where what follows the
+first dot is no such extension, the name goes on to its last dot: `cat.12.jpg` and `cat.12.cls` are
+a sample, too. Headers and classes are read once; what was found is kept in the user's cache until
+the shard changes.
 
 Source: the format of the WebDataset library, https://github.com/webdataset/webdataset
 """
@@ -25,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggc.data import mistakes
+from vggc.data.listing import UNREAD, is_hidden, why_unread
 from vggc.data.remote import cannot_open, filesystem, is_url, reason_of
 from vggc.data.stores import Numbers
 from vggc.data.strings import Strings
@@ -33,11 +36,11 @@ from vggc.diagnostics import UserError
 from vggc.files import cache_folder, locked, open_file, replacing
 from vggc.preprocessing import FORMATS
 
-FORMAT = "2"
+FORMAT = "3"
 """Of an index in the cache: another number for another meaning."""
 
 LABELS = {"cls", "json"}
-KINDS = LABELS | {suffix.removeprefix(".") for suffix in FORMATS}
+KINDS = LABELS | {ending.removeprefix(".") for ending in (*FORMATS, *UNREAD)}
 """The extensions that are looked at; a sample may have more of other kinds."""
 
 MAX_LABEL = 64 * 1024
@@ -195,19 +198,29 @@ class LostError(Exception):
 
 @dataclass
 class Sample:
-    """What the files of one name have told so far."""
+    """What the files of one name have told so far. `stem` is the name up to its first dot, which
+    most keys are.
+    """
 
     key: str
+    stem: str
     picture: Member | None = None
+    unread: str | None = None
     label: str | None = None
     described: str | None = None
     faults: list[str] = field(default_factory=list)
+
+    @property
+    def is_plain(self) -> bool:
+        return self.key == self.stem
 
     def take(self, source: Forwards, kind: str, member: Member) -> None:
         """Learns what a file of the sample has to tell."""
         is_picture = kind not in LABELS
         least, most = (1, MAX_PICTURE) if is_picture else (0, MAX_LABEL)
-        if member.fault:
+        if f".{kind}" in UNREAD:
+            self.unread = why_unread(UNREAD[f".{kind}"])
+        elif member.fault:
             self.faults.append(f"its .{kind} {member.fault}")
         elif not least <= member.size <= most:
             self.faults.append(f"its .{kind} is of {member.size:,} bytes")
@@ -230,14 +243,14 @@ class Sample:
         if self.faults:
             raise LostError(self.faults[0])
         if self.picture is None:
-            raise LostError("it has no picture")
+            raise LostError(self.unread or "it has no picture")
         if label is None:
             raise LostError("it has no label")
         return self.picture, label
 
 
-SAMPLE = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
-"""A file's key and its extension, which begins at the first dot of its name."""
+SAMPLE = re.compile(r"((?:.*/)?[^./][^/]*)\.([^./]+)", re.DOTALL)
+"""A file's name up to its last dot, and its extension."""
 
 
 def index_from(source: Forwards) -> Index:
@@ -250,14 +263,21 @@ def index_from(source: Forwards) -> Index:
     offsets, sizes, headers, label = array("q"), array("q"), array("q"), array("q")
     labels: dict[str, int] = {}
     seen: set[str] = set()
+    pictured: set[str] = set()
+    apart: list[tuple[str, str, str]] = []
     for sample in samples(source):
+        if sample.is_plain and (sample.picture or sample.unread):
+            pictured.add(sample.key)
         try:
             picture, said = sample.whole()
             if sample.key in seen:
                 raise LostError("another sample has the same name")
         except LostError as fault:
-            lost.append(sample.key)
-            reasons.append(str(fault))
+            if sample.is_plain:
+                lost.append(sample.key)
+                reasons.append(str(fault))
+            else:
+                apart.append((sample.stem, sample.key, str(fault)))
             continue
         seen.add(sample.key)
         names.append(picture.name.removeprefix("./"))
@@ -266,6 +286,11 @@ def index_from(source: Forwards) -> Index:
         headers.append(picture.header)
         label.append(labels.setdefault(said, len(labels)))
     source.end()
+    for stem, key, reason in apart:
+        # A sample may have more files, such as `0001.mask.png` beside `0001.jpg`.
+        if stem not in pictured:
+            lost.append(key)
+            reasons.append(reason)
     columns = [np.asarray(column, np.int64) for column in (offsets, sizes, headers, label)]
     return Index(
         Strings.of(names),
@@ -280,19 +305,40 @@ def index_from(source: Forwards) -> Index:
 
 
 def samples(source: Forwards) -> Iterator[Sample]:
-    """The samples in a tar, as far as they go."""
-    current: Sample | None = None
+    """The samples in a tar, as far as they go: of the files of one stem those that have no other
+    name, and those that have more of a name in common.
+    """
+    plain: Sample | None = None
+    longer: Sample | None = None
     for member in members(source):
-        match = SAMPLE.fullmatch(member.name)
-        if match is None or (kind := match[2].lower()) not in KINDS:
+        if (named := key_of(member.name)) is None:
             continue
-        if current is None or current.key != match[1]:
-            if current is not None:
-                yield current
-            current = Sample(match[1])
-        current.take(source, kind, member)
-    if current is not None:
-        yield current
+        key, kind = named
+        folder, slash, last = key.rpartition("/")
+        found = Sample(key, f"{folder}{slash}{last.partition('.')[0]}")
+        if longer and longer.key != key and (longer.stem != found.stem or not found.is_plain):
+            yield longer
+            longer = None
+        if plain and plain.stem != found.stem:
+            yield plain
+            plain = None
+        if found.is_plain:
+            plain = sample = plain or found
+        else:
+            longer = sample = longer or found
+        sample.take(source, kind, member)
+    yield from filter(None, (longer, plain))
+
+
+def key_of(name: str) -> tuple[str, str] | None:
+    """A file's name up to its last dot, and what kind of file of a sample it is; None where it
+    belongs to none.
+    """
+    match = SAMPLE.fullmatch(name.removeprefix("./"))
+    if match is None or any(is_hidden(part) for part in name.split("/") if part not in (".", "..")):
+        return None
+    kind = match[2].lower()
+    return (match[1], kind) if kind in KINDS else None
 
 
 def plain_label(content: bytes) -> str | None:

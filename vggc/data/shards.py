@@ -13,17 +13,18 @@ from pathlib import Path
 import numpy as np
 
 from vggc.data import mistakes
+from vggc.data.listing import folders_in, is_hidden
 from vggc.data.parts import Part, Pictures, Skipped
 from vggc.data.remote import cannot_open, filesystem, is_url, reason_of
 from vggc.data.shard_index import Index, Shard, index_of, shard_at
 from vggc.data.stores import Members, Numbers
 from vggc.data.strings import Strings
+from vggc.data.usual import usual_name
 from vggc.diagnostics import UserError
 from vggc.files import open_file
 
 ENDING = ".tar"
 COMPRESSED = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|tgz|tbz2?|txz)$", re.IGNORECASE)
-PARTS = ("train", "val", "test")
 MAX_SHARDS = 100_000
 MAX_CLASSES_FILE = 16 * 2**20
 """The most bytes of a classes.txt."""
@@ -73,20 +74,16 @@ def choices_of(pattern: str, braced: str) -> list[str]:
     return [f"{number:0{len(match[1])}}" for number in range(first, last + 1)]
 
 
-def shards_in(folder: Path, start: str = "") -> list[str]:
-    """The shards in a folder whose names begin so, sorted.
+def shards_in(folder: Path) -> list[str]:
+    """The shards in a folder, sorted.
 
     Raises:
         UserError: those that there are, are compressed.
     """
-    names = sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.name.startswith(start) and not path.name.startswith(".")
-    )
+    names = sorted(path.name for path in folder.iterdir() if not is_hidden(path.name))
     found = [str(folder / name) for name in names if name.endswith(ENDING)]
     compressed = [str(folder / name) for name in names if COMPRESSED.search(name)]
-    if compressed and not found and not any(path.is_dir() for path in folder.iterdir()):
+    if compressed and not found and not folders_in(folder):
         raise UserError(mistakes.CompressedShard(None, compressed[0]))
     return found
 
@@ -94,7 +91,7 @@ def shards_in(folder: Path, start: str = "") -> list[str]:
 # What is in them
 
 
-def read_shards(place: str, shards: Sequence[str], known: Sequence[str] | None = None) -> Pictures:
+def read_shards(place: str, shards: Sequence[str], known: Sequence[str] = ()) -> Pictures:
     """All samples of these shards, which the user calls `place`.
 
     Classes are those in `classes.txt` beside the shards, one a line; without such a file those
@@ -118,7 +115,18 @@ def read_shards(place: str, shards: Sequence[str], known: Sequence[str] | None =
         for key, reason in zip(index.lost, index.reasons, strict=True)
     )
     members, label = gathered(found, indices, numbers)
-    return Pictures(classes, Part.all(members, label), skipped)
+    return Pictures(classes, Part.all(members, label), skipped, dotted(place, members.names))
+
+
+def dotted(place: str, names: Sequence[str]) -> tuple[str, ...]:
+    """What is said of samples whose names go on behind their first dot, if there are any."""
+    found = [name for name in names if name.rpartition("/")[2].count(".") > 1]
+    if not found:
+        return ()
+    return (
+        f"In {place}, {len(found):,} of {len(names):,} samples have a dot in their names, which go "
+        f"to the last dot, then: {found[0]}.",
+    )
 
 
 def local(place: str) -> str:
@@ -143,11 +151,11 @@ def numbered(
     place: str,
     labels: Sequence[str],
     listed: Sequence[str] | None,
-    known: Sequence[str] | None,
+    known: Sequence[str],
 ) -> tuple[tuple[str, ...], dict[str, int]]:
     """The classes, and the number among them of each label."""
     are_numbers = are_all_numbers(labels)
-    classes = tuple(known or ()) if listed is None else tuple(listed)
+    classes = tuple(known) if listed is None else tuple(listed)
     if not classes:
         classes = tuple(sorted(labels, key=int if are_numbers else str))
     if are_numbers and (listed is not None or not are_all_numbers(classes)):
@@ -195,8 +203,8 @@ def gathered(
 
 
 def listed_classes(shard: str) -> tuple[str, ...] | None:
-    """The classes in the `classes.txt` beside a shard, or beside its folder where that is one of
-    `train/`, `val/` and `test/`; None without one.
+    """The classes in the `classes.txt` beside a shard, or beside its folder where that is called
+    as parts are; None without one.
 
     Raises:
         UserError: it cannot be read, or is not one name a line.
@@ -225,7 +233,7 @@ def class_lists(shard: str) -> Iterator[tuple[str, bytes]]:
     """The class lists that go with a shard, nearest first, and what they hold."""
     folder = (shard if is_url(shard) else os.path.abspath(shard)).rpartition("/")[0]
     above, _, name = folder.rpartition("/")
-    for base in (folder, above) if name in PARTS else (folder,):
+    for base in (folder, above) if usual_name(name) else (folder,):
         place = f"{base}/classes.txt"
         try:
             if not is_url(shard):

@@ -29,6 +29,7 @@ from vggc.diagnostics import UserError
 from vggc.files import cache_folder, locked
 from vggc.greys import UNKNOWN, Greys
 from vggc.preprocessing import BrokenImageError, Pixels, UnclearGreyError, pixels_of, resize
+from vggc.processors import num_processors
 from vggc.records import MalformedError, read_record, write_record
 
 MOST_PIXELS = 2**46
@@ -184,7 +185,7 @@ class Glance:
 def glances(framed: Framed, indices: Numbers) -> Iterator[Glance | BrokenImageError]:
     """Each of these pictures in order, opened by several threads."""
     each = partial(attempt, partial(glance, framed.framing))
-    with quiet_pillow(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
+    with quiet_pillow(), ThreadPoolExecutor(min(8, num_processors())) as threads:
         for start in range(0, len(indices), CHUNK):
             yield from threads.map(each, framed.fetch(indices[start : start + CHUNK]))
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vggc.deploy.processor import first_of_each_core
+from vggc.processors import first_of_each_core
 from vggc.tvm_alone import tvm
 
 ALL_BIG_CORES = 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -19,6 +20,8 @@ from vggc.diagnostics import UserError
 from vggc.files import sha256
 from vggc.ir.graph import Graph, HeadKind
 from vggc.layers.elaborate import elaborate
+from vggc.layers.resolve import is_plain
+from vggc.paths import absence, exists, is_file, is_folder
 from vggc.preprocessing import Preprocessing
 from vggc.records import MalformedError, from_json, read_json, to_json
 from vggc.syntax.parse import parse, read_source
@@ -26,6 +29,7 @@ from vggc.syntax.parse import parse, read_source
 FORMAT = "vggc-artifact"
 FORMAT_VERSION = 4
 MAX_BATCH = 1024
+MOST_CORES = 1 << 20
 
 MANIFEST = "manifest.json"
 LIBRARY = "lib.so"
@@ -65,6 +69,9 @@ class KernelEntry:
 
 
 Attr: TypeAlias = str | int | tuple[str, ...]
+
+CPU_ATTRS = ("mtriple", "mcpu", "mattr", "num-cores")
+"""What describes a CPU; TVM's other attributes follow from these."""
 
 Precision: TypeAlias = Literal["float32", "bf16", "int8"]
 """What convolutions and dense layers multiply in."""
@@ -132,8 +139,8 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """The hash of everything in the manifest but its own."""
-        text = json.dumps(to_json(replace(self, sha256="")), sort_keys=True)
+        """The hash of everything in the manifest but its own, its order included."""
+        text = json.dumps(to_json(replace(self, sha256="")))
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
@@ -161,10 +168,9 @@ def read_manifest(folder: Path) -> Manifest:
     Raises: UserError when it is missing, malformed or of another version.
     """
     path = str(folder)
-    if not folder.is_dir():
-        reason = "it is a file, not a folder" if folder.exists() else "there is no such folder"
-        raise UserError(mistakes.NoArtifact(None, path, reason))
-    if not (folder / MANIFEST).exists():
+    if not is_folder(folder):
+        raise UserError(mistakes.NoArtifact(None, path, absence(folder, "folder")))
+    if not exists(folder / MANIFEST):
         raise UserError(mistakes.NoArtifact(None, path, f"it has no {MANIFEST}"))
     try:
         value = read_json(folder / MANIFEST)
@@ -201,19 +207,36 @@ def _problem(manifest: Manifest) -> str | None:
         "classes are not as many as the outputs": len(manifest.classes)
         not in (0, *(n for output in manifest.outputs[:1] for n in output.shape[:1])),
         "target and attrs differ": target.attrs.get("kind") != kinds[target.kind],
+        "attrs say what no target says": not _are_attrs(target),
         "a GPU's code has no architecture": target.kind == "cuda" and not target.archs,
+        "an architecture is none": not all(re.fullmatch("sm_[0-9]{2,3}", a) for a in target.archs),
         "a kernel multiplies less than nothing": any(each.macs < 0 for each in manifest.kernels),
         "num-cores is no number from 1 on": not isinstance(cores, int) or cores < 1,
+        f"num-cores is over {MOST_CORES}": isinstance(cores, int) and cores > MOST_CORES,
     }
     found = next((text for text, is_so in problems.items() if is_so), None)
     return found or manifest.preprocessing.problem(manifest.input)
+
+
+def _are_attrs(target: Target) -> bool:
+    """Whether the attributes of a target are such as vggc writes, which TVM can read."""
+    words = [
+        word
+        for value in target.attrs.values()
+        for word in (value if isinstance(value, tuple) else [value])
+        if isinstance(word, str)
+    ]
+    known = CPU_ATTRS if target.kind == "cpu" else ()
+    return target.attrs.keys() <= {"kind", *known} and all(
+        re.fullmatch(r"[\w.+-]{1,64}", word) for word in words
+    )
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
     """Raises: UserError naming the first file that is missing, cut off or changed."""
     for name, expected in manifest.files.items():
         file = folder / name
-        if not file.is_file():
+        if not is_file(file):
             raise UserError(mistakes.FileGone(None, str(folder), name))
         size = file.stat().st_size
         if size != expected.bytes:
@@ -228,9 +251,13 @@ def check_files(folder: Path, manifest: Manifest) -> None:
 def graph_in(folder: Path) -> Graph:
     """The graph of the artifact's spec.
 
-    Raises: UserError when the spec is malformed.
+    Raises: UserError when the spec is malformed, or would need other files.
     """
-    return elaborate(parse(read_source(folder / SPEC)))
+    net = parse(read_source(folder / SPEC))
+    if net.input is None or not is_plain(net):
+        reason = f"{SPEC} builds on other nets or values, and compiled nets are kept filled in"
+        raise UserError(mistakes.NoArtifact(None, str(folder), reason))
+    return elaborate(net)
 
 
 def _check_spec(folder: Path, manifest: Manifest) -> None:

@@ -12,16 +12,17 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from vggc.data.parts import Skipped
 from vggc.deploy import peers
 from vggc.deploy.artifact import Manifest, graph_in
-from vggc.deploy.calibrate import NUM_IMAGES, image_files, read_images, spread
+from vggc.deploy.calibrate import NUM_IMAGES, Chosen, choose_images, read_images
 from vggc.deploy.peers import PEERS, Array, Engine, Setup, check_installed
-from vggc.deploy.processor import num_cores
 from vggc.deploy.runtime import Session
 from vggc.deploy.verify import original_weights, relative_error
 from vggc.diagnostics import CheckFailed, UserError
 from vggc.ir.ops import Softmax
 from vggc.passes.fold import fold
+from vggc.processors import num_cores
 
 WARM_UP = 3
 REST_SECONDS = 0.02
@@ -36,13 +37,15 @@ class Timing:
     """Milliseconds of each round of each engine, `vggc` first.
 
     `errors` are the relative L2 differences of the peers' scores from vggc's, `missing` the
-    engines that were asked for and not timed, with the reason.
+    engines that were asked for and not timed, with the reason; `skipped` are images that cannot
+    be used.
     """
 
     threads: int
     milliseconds: dict[str, tuple[float, ...]]
     errors: dict[str, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def medians(self) -> dict[str, float]:
@@ -83,10 +86,10 @@ def bench(
     manifest = session.manifest
     graph = fold(graph_in(folder)).graph
     original = original_weights(folder, graph, manifest, weights).weights
-    real = None
+    real, chosen = None, Chosen()
     if images is not None:
-        files = spread(image_files(images), NUM_IMAGES)
-        real = np.concatenate(list(read_images(files, manifest.preprocessing)))
+        chosen = choose_images(images, NUM_IMAGES, manifest.preprocessing)
+        real = np.concatenate(list(read_images(chosen.files, manifest.preprocessing)))
     x = _input(manifest, real)
     tensor = session.tensor(x)
     engines: dict[str, Engine] = {"vggc": lambda: session.invoke(tensor)}
@@ -106,7 +109,7 @@ def bench(
                 missing[name] = reason_of(problem)
     times = _interleaved(engines, rounds, missing, lenient=lenient)
     errors = {name: error for name, error in errors.items() if name in times}
-    return Timing(count, times, errors, missing)
+    return Timing(count, times, errors, missing, chosen.skipped)
 
 
 def _present(names: Sequence[str], missing: dict[str, str], *, lenient: bool) -> list[str]:

@@ -11,10 +11,11 @@ from math import inf
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from vggc import __version__
-from vggc.backends.plan import Plan, plan
-from vggc.backends.precision import in_format
-from vggc.backends.relax import PIPELINE, KernelOf, Lowered, lower
+from vggc.backends.plan import Plan
+from vggc.backends.relax import PIPELINE, KernelOf, Lowered, lower, weight_types
 from vggc.deploy import mistakes
 from vggc.deploy.artifact import (
     FILES,
@@ -33,23 +34,23 @@ from vggc.deploy.artifact import (
     outputs_of,
 )
 from vggc.deploy.calibrate import calibrate, read_images
+from vggc.deploy.calls import calls_of, planned
 from vggc.deploy.error_budget import MAX_ERROR, allotment
+from vggc.deploy.link import LinkError, export_library
 from vggc.deploy.quantize import Range, Tensors, digest, lowered_weights
 from vggc.deploy.targets import tvm_target
-from vggc.diagnostics import UserError
-from vggc.files import new_folder, refuse_full
+from vggc.diagnostics import UserError, first_line
+from vggc.files import new_folder, refuse_full, refuse_unwritable
 from vggc.ir.graph import Graph
-from vggc.kernels.workloads import Choice, Format, Kernel, Workload
+from vggc.kernels.workloads import Choice, Kernel, Workload
 from vggc.passes.fold import fold
 from vggc.preprocessing import Preprocessing
 from vggc.records import write_record
 from vggc.syntax.ast import Net
 from vggc.syntax.format import format_net
+from vggc.tensors import DTYPES, opened
 from vggc.tvm_alone import tvm
 from vggc.weights import Weights, save
-
-FORMATS: dict[Precision, Format] = {"float32": "float32", "bf16": "bfloat16", "int8": "uint8"}
-
 
 ChoiceOf: TypeAlias = Callable[[Workload, float], Choice | None]
 """The choice for a workload, of those that add so much relative error at most; None for that of
@@ -103,11 +104,6 @@ def kernels_for(target: Target, choice_of: Chosen) -> KernelOf:
             return cuda.kernel
 
 
-def planned(graph: Graph, batch: int, target: Target, precision: Precision) -> Plan:
-    """The calls of a compiled net, folded."""
-    return in_format(plan(graph, batch, fuse_pools=target.kind == "cpu"), FORMATS[precision])
-
-
 def lowered(
     graph: Graph,
     batch: int,
@@ -120,12 +116,12 @@ def lowered(
     return calls, lower(calls, kernels_for(target, allotment(calls, target, max_error).by_cost.get))
 
 
-def lowered_again(folder: Path, graph: Graph, manifest: Manifest) -> tuple[Plan, Lowered]:
+def lowered_again(folder: Path, manifest: Manifest) -> tuple[Plan, Lowered]:
     """The calls of an artifact and the very kernels that it was compiled with.
 
     Raises: UserError where the manifest's kernels are not those of its net.
     """
-    calls = planned(graph, manifest.batch, manifest.target, manifest.precision)
+    calls = calls_of(folder, manifest)
     try:
         pairs = zip(calls.steps, manifest.kernels, strict=True)
         choices = {step.workload: _choice(found) for step, found in pairs}
@@ -137,10 +133,24 @@ def lowered_again(folder: Path, graph: Graph, manifest: Manifest) -> tuple[Plan,
                 made.macs or 0,
             ):
                 raise ValueError(f"{told.step} is computed by {made.algorithm}")
+        _check_weights(folder, manifest, calls, code.kernels)
         return calls, code
-    except ValueError as error:
-        reason = f"{MANIFEST} tells other kernels than its net has: {error}"
+    except (ValueError, TypeError, RuntimeError) as error:  # the last two are TVM's of a target
+        reason = f"{MANIFEST} tells other kernels than its net has: {first_line(error)}"
         raise UserError(mistakes.NoArtifact(None, str(folder), reason)) from None
+
+
+def _check_weights(
+    folder: Path, manifest: Manifest, calls: Plan, kernels: tuple[Kernel, ...]
+) -> None:
+    """Raises: ValueError where weights are packed otherwise than kernels take them."""
+    with opened(folder / WEIGHTS) as file:
+        for step, kernel in zip(calls.steps, kernels, strict=True):
+            for name, (shape, dtype) in weight_types(step, kernel).items():
+                stored = file.tensors[name]
+                found = stored.shape, np.dtype(DTYPES[stored.kind])
+                if found != (shape, np.dtype(dtype)) or manifest.weights[name] != shape:
+                    raise ValueError(f"{name} is of type {dtype} and shape {shape} there")
 
 
 def _choice(found: KernelEntry) -> Choice | None:
@@ -155,6 +165,7 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
     Raises: UserError when the folder is taken, there is no linker, or an image is none.
     """
     refuse_full(folder)
+    refuse_unwritable(folder)
     folded = fold(job.graph)
     weights = folded.weights(job.weights)
     calls = planned(job.graph, job.batch, job.target, job.precision)
@@ -204,20 +215,27 @@ def compile_for(module: tvm.IRModule, target: Target) -> Any:
 def _export(module: tvm.IRModule, target: Target, path: Path) -> None:
     """Compiles a lowered net and writes its library."""
     compiler = linker(target)
-    match target.kind:
-        case "cpu":
-            compile_for(module, target).export_library(str(path), cc=compiler)
-        case "cuda":
-            from vggc.deploy.device_code import CompilerError, NoCompilerError, compile_device
+    try:
+        match target.kind:
+            case "cpu":
+                export_library(compile_for(module, target).mod, path, compiler)
+            case "cuda":
+                _export_device(module, target, path, compiler)
+    except LinkError as error:
+        raise UserError(mistakes.NotLinked(None, compiler, str(error))) from None
 
-            try:
-                compile_device(module, target.archs).export(path, compiler)
-            except NoCompilerError as error:
-                hint = "`pip install 'vggc[cuda]'` brings NVIDIA's compiler; no GPU is needed"
-                raise UserError(mistakes.NoDeviceCode(None, str(error), hint)) from None
-            except CompilerError as error:
-                hint = "name other architectures with `--arch`, such as sm_80,sm_90"
-                raise UserError(mistakes.NoDeviceCode(None, str(error), hint)) from None
+
+def _export_device(module: tvm.IRModule, target: Target, path: Path, compiler: str) -> None:
+    from vggc.deploy.device_code import CompilerError, NoCompilerError, compile_device
+
+    try:
+        compile_device(module, target.archs).export(path, compiler)
+    except NoCompilerError as error:
+        hint = "`pip install 'vggc[cuda]'` brings NVIDIA's compiler; no GPU is needed"
+        raise UserError(mistakes.NoDeviceCode(None, str(error), hint)) from None
+    except CompilerError as error:
+        hint = "name other architectures with `--arch`, such as sm_80,sm_90"
+        raise UserError(mistakes.NoDeviceCode(None, str(error), hint)) from None
 
 
 def linker(target: Target) -> str:

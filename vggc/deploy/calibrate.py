@@ -7,20 +7,26 @@ Source: Nagel et al. 2021, "A White Paper on Neural Network Quantization", secti
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vggc.backends.plan import Plan
+from vggc.data.listing import Listing, images_below
+from vggc.data.parts import Skipped
 from vggc.deploy import mistakes
 from vggc.deploy.artifact import Precision
 from vggc.deploy.quantize import LARGEST, Range, averaged, levels, scaled
 from vggc.diagnostics import UserError
 from vggc.ir.graph import Graph
-from vggc.preprocessing import FORMATS, BrokenImageError, Preprocessing
+from vggc.preprocessing import BrokenImageError, Preprocessing, decode
 from vggc.weights import Weights
 
 NUM_IMAGES = 300
@@ -29,41 +35,89 @@ NUM_IMAGES = 300
 BINS = 2048
 
 
-def chosen_images(precision: Precision, folder: Path | None, count: int | None) -> tuple[Path, ...]:
-    """The files to calibrate on; none where the precision has no ranges.
+def require_images(precision: Precision, folder: Path | None, count: int | None) -> None:
+    """Refuses images that are missing for a precision, or given in vain.
 
-    Raises: UserError where images are missing or given in vain.
+    Raises: UserError.
     """
     if precision == "int8":
         if folder is None:
             raise UserError(mistakes.NoCalibration(None))
-        return spread(image_files(folder), count or NUM_IMAGES)
+        listing_of(folder)
+        return
     for option, value in (("--calibrate", folder), ("--images", count)):
         if value is not None:
             raise UserError(mistakes.NothingToCalibrate(None, option, precision))
-    return ()
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The images anywhere in a folder, in the order of their names.
+@dataclass(frozen=True)
+class Chosen:
+    """Images anywhere in a folder: the `files` that are used, in the order of their names, and
+    what was `skipped` before or among them.
+    """
+
+    files: tuple[Path, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
+def choose_images(folder: Path, count: int, preprocessing: Preprocessing) -> Chosen:
+    """`count` of the images in a folder that can be read, or all: at even distances, so that
+    folders of classes all have their share, with others in the place of those that cannot.
+
+    Raises: UserError where there is no such folder, or no image in it that can be used.
+    """
+    listing = listing_of(folder)
+    first = spread(listing.files, count)
+    taken = {*first}
+    waiting = iter([*first, *(name for name in listing.files if name not in taken)])
+    used: list[str] = []
+    skipped = [*listing.skipped]
+    reason = partial(why_broken, folder, preprocessing)
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor() as threads:
+        while names := [*islice(waiting, count - len(used))]:
+            for name, problem in zip(names, threads.map(reason, names), strict=True):
+                if problem is None:
+                    used.append(name)
+                else:
+                    skipped.append(Skipped(name, problem))
+    if not used:
+        told = f"{skipped[0].name}: {skipped[0].reason}"
+        reason_why = f"none of the {len(skipped):,} there can be used, such as {told}"
+        raise UserError(mistakes.NoImages(None, str(folder), reason_why))
+    return Chosen(tuple(folder / name for name in sorted(used)), tuple(skipped))
+
+
+def why_broken(folder: Path, preprocessing: Preprocessing, name: str) -> str | None:
+    """Why an image cannot be used, if it cannot."""
+    try:
+        decode(folder / name, len(preprocessing.mean), (preprocessing.scale, preprocessing.size))
+    except BrokenImageError as fault:
+        return str(fault)
+    return None
+
+
+def listing_of(folder: Path) -> Listing:
+    """The images anywhere in a folder.
 
     Raises: UserError where there is no such folder, or no image in it.
     """
     if not folder.is_dir():
         reason = "it is a file" if folder.exists() else "there is no such folder"
         raise UserError(mistakes.NoImages(None, str(folder), reason))
-    found = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in FORMATS and path.is_file()
-    )
-    if not found:
+    try:
+        found = images_below(folder)
+    except OSError as fault:
+        reason = f"{fault.filename}: {fault.strerror}"
+        raise UserError(mistakes.NoImages(None, str(folder), reason)) from None
+    if not found.files and not found.skipped:
         raise UserError(mistakes.NoImages(None, str(folder), "no image lies in it"))
     return found
 
 
-def spread(files: Sequence[Path], count: int) -> tuple[Path, ...]:
-    """`count` of the files, or all, at even distances: folders of classes all have their share."""
-    count = min(count, len(files))
-    return tuple(files[index * len(files) // count] for index in range(count))
+def spread(names: Sequence[str], count: int) -> tuple[str, ...]:
+    """`count` of the names, or all, at even distances."""
+    count = min(count, len(names))
+    return tuple(names[index * len(names) // count] for index in range(count))
 
 
 def read_images(

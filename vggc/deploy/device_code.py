@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from vggc.backends.relax import PIPELINE
+from vggc.deploy.link import export_library
 from vggc.tvm_alone import tvm
 
 # Compute capability, major and minor.
@@ -79,9 +80,12 @@ class DeviceLibrary:
     fatbin: bytes
     archs: tuple[str, ...]
 
-    def export(self, path: Path, linker: str | None = None) -> None:
-        """Write the shared library `path`: host code and the fatbin, no CUDA source."""
-        self.executable.mod.export_library(str(path), cc=linker, fpack_imports=self._pack_imports)
+    def export(self, path: Path, linker: str = "g++") -> None:
+        """Write the shared library `path`: host code and the fatbin, no CUDA source.
+
+        Raises: as `export_library`.
+        """
+        export_library(self.executable.mod, path, linker, fpack_imports=self._pack_imports)
 
     def _pack_imports(self, module: Any, is_system_lib: bool, prefix: str, folder: str) -> str:
         """TVM's hook for what a library carries beside its own code: an object file."""

@@ -19,6 +19,7 @@ from vggc.deploy.artifact import Manifest
 from vggc.diagnostics import UserError
 from vggc.files import open_file
 from vggc.ir.ops import describe
+from vggc.paths import absence, is_file
 from vggc.preprocessing import IMAGE_CHANNELS, BrokenImageError, check_size
 
 MAX_BYTES = 1 << 30
@@ -29,10 +30,9 @@ def read_input(path: Path, manifest: Manifest) -> tuple[NDArray[np.float32], int
 
     Raises: UserError when the file is missing, broken, too large or of another shape.
     """
-    if not path.is_file():
+    if not is_file(path):
         hint = "give an image file or a .npy file"
-        reason = "it is not a file" if path.exists() else "there is no such file"
-        raise UserError(mistakes.BadInput(None, str(path), reason, hint))
+        raise UserError(mistakes.BadInput(None, str(path), absence(path), hint))
     read = _read_array if path.suffix.lower() == ".npy" else _read_image
     images = read(path, manifest)
     filler = np.zeros((manifest.batch - len(images), *manifest.input), np.float32)

@@ -65,6 +65,14 @@ class NoLinker(Diagnostic):
     package: str
 
 
+class NotLinked(Diagnostic):
+    title = "{linker} does not link the library"
+    label = "{reason}"
+    help = "nothing was written; the variable CXX can name another C++ compiler"
+    linker: str
+    reason: str
+
+
 class NoDeviceCode(Diagnostic):
     title = "no machine code could be made for the GPUs asked for"
     label = "{reason}"
@@ -120,7 +128,7 @@ class UnknownPeer(Diagnostic):
 
 
 class NoImages(Diagnostic):
-    title = "there are no images in {path}"
+    title = "there are no images in {path} to use"
     label = "{reason}"
     help = "give a folder of images like those that the net will see, such as .jpg or .png files"
     path: str

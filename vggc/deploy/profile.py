@@ -20,11 +20,11 @@ from vggc.deploy import mistakes
 from vggc.deploy.artifact import KernelEntry, Manifest, graph_in
 from vggc.deploy.bench import rest
 from vggc.deploy.peaks import arithmetic, bandwidth
-from vggc.deploy.processor import num_cores
 from vggc.deploy.runtime import Session
 from vggc.diagnostics import UserError
 from vggc.ir.graph import Graph
 from vggc.passes.fold import fold
+from vggc.processors import num_cores
 
 WARM_UP = 3
 HALF = 0.5

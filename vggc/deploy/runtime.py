@@ -17,14 +17,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vggc.backends.plan import Plan, buffer_shape
 from vggc.deploy import mistakes
 from vggc.deploy.affinity import apart
 from vggc.deploy.artifact import LIBRARY, WEIGHTS, Manifest, Target, open_artifact
+from vggc.deploy.calls import calls_of
+from vggc.deploy.library import unfit
 from vggc.deploy.pages import read_in_place
-from vggc.deploy.processor import instructions, num_cores, plain
-from vggc.diagnostics import UserError
+from vggc.deploy.processor import instructions, plain
+from vggc.diagnostics import UserError, first_line
+from vggc.files import lasting
+from vggc.processors import num_cores
 from vggc.records import MalformedError
-from vggc.tvm_alone import VirtualMachine, tvm
+from vggc.tvm_alone import VirtualMachine, tvm, tvm_ffi
 
 Array = NDArray[np.float32]
 
@@ -39,6 +44,7 @@ class Session:
     machine: Any
     weights: tuple[Any, ...]
     threads: int
+    calls: Plan
 
     @classmethod
     def load(cls, folder: Path, threads: int | None = None) -> Session:
@@ -58,9 +64,10 @@ class Session:
         # TVM would nail its workers to processors, allowed or not, and leave out their caller.
         os.environ.setdefault("TVM_BIND_THREADS", "0")
         device = _device(folder, manifest)
-        library = _load_library(folder)
+        calls = calls_of(folder, manifest)
+        machine = _machine(folder, device)
         weights = _read_weights(folder, manifest, device)
-        return cls(folder, manifest, device, VirtualMachine(library, device), weights, count)
+        return cls(folder, manifest, device, machine, weights, count, calls)
 
     def run(self, x: Array) -> Array:
         """The main output for an input of the manifest's batch and shape, `(N, C, H, W)`."""
@@ -87,26 +94,33 @@ class Session:
         Its machine calls `watch(function, name, before, result, *arguments)` before and after
         every call; 0 lets it go on.
         """
-        machine = VirtualMachine(_load_library(self.folder), self.device)
+        machine = _machine(self.folder, self.device)
         machine.set_instrument(watch)
         return replace(self, machine=machine)
 
     def layers(self, x: Array) -> list[Array]:
         """What each step gives, in the order of the manifest's kernels, in its own layout."""
-        return [value.numpy() for value in self._call("layers", self.tensor(x))]
+        wanted = [buffer_shape(step.output) for step in self.calls.steps]
+        return [value.numpy() for value in self._call("layers", self.tensor(x), wanted)]
 
     def _outputs(self, x: Any) -> Sequence[Any]:
-        result = self._call("main", x)
-        values: Sequence[Any] = result if len(self.manifest.outputs) > 1 else [result]
-        return values
+        batch = self.manifest.batch
+        return self._call("main", x, [(batch, *output.shape) for output in self.manifest.outputs])
 
-    def _call(self, function: str, x: Any) -> Any:
+    def _call(self, function: str, x: Any, wanted: Sequence[tuple[int, ...]]) -> Sequence[Any]:
+        """What a function of the library gives: as many values, of these shapes."""
         try:
             with apart(self.threads) if self.manifest.target.kind == "cpu" else nullcontext():
-                return self.machine[function](x, *self.weights)
-        except (RuntimeError, TypeError, ValueError) as error:
-            reason = f"its library refuses its input: {str(error).splitlines()[0]}"
-            raise UserError(mistakes.NoArtifact(None, str(self.folder), reason)) from None
+                result = self.machine[function](x, *self.weights)
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise self._misfit(f"refuses its input: {first_line(error)}") from None
+        values = [result] if isinstance(result, tvm.runtime.Tensor) else [*result]
+        if [tuple(value.shape) for value in values] != [*wanted]:
+            raise self._misfit("gives values of other shapes than its net")
+        return values
+
+    def _misfit(self, reason: str) -> UserError:
+        return UserError(mistakes.NoArtifact(None, str(self.folder), f"its library {reason}"))
 
 
 def _read_weights(folder: Path, manifest: Manifest, device: Any) -> tuple[Any, ...]:
@@ -117,7 +131,7 @@ def _read_weights(folder: Path, manifest: Manifest, device: Any) -> tuple[Any, .
     try:
         stored = read_in_place(folder / WEIGHTS, manifest.weights.keys())
     except (MalformedError, OSError) as error:
-        reason = f"its {WEIGHTS} cannot be read: {error}"
+        reason = f"its {WEIGHTS} cannot be read: {getattr(error, 'strerror', None) or error}"
         raise UserError(mistakes.NoArtifact(None, str(folder), reason)) from None
     for name, shape in manifest.weights.items():
         found = stored[name].shape if name in stored else None
@@ -165,9 +179,21 @@ def obstacle(target: Target) -> str | None:
     return None
 
 
-def _load_library(folder: Path) -> Any:
+def _machine(folder: Path, device: Any) -> Any:
+    """The library's net, ready to be called."""
+    library = _load_library(folder)
     try:
-        return tvm.runtime.load_module(str(folder / LIBRARY))
+        return VirtualMachine(library, device)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"there is no net in its {LIBRARY}: {first_line(error)}"
+        raise UserError(mistakes.NoArtifact(None, str(folder), reason)) from None
+
+
+def _load_library(folder: Path) -> Any:
+    if reason := unfit(folder / LIBRARY):
+        raise UserError(mistakes.NoArtifact(None, str(folder), f"{LIBRARY}: {reason}"))
+    try:
+        return tvm_ffi.load_module(lasting(folder / LIBRARY))
     except (OSError, RuntimeError, ValueError) as error:
         first = (str(error).splitlines() or [""])[-1]
         hint = "compile it on this machine with `--target cpu`"

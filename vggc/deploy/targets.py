@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from vggc.deploy.artifact import Attr, Precision, Target
+from vggc.deploy.artifact import CPU_ATTRS, Attr, Precision, Target
 from vggc.deploy.device_code import DEFAULT_ARCHS
-from vggc.deploy.processor import INSTRUCTIONS, instructions, num_cores, plain
+from vggc.deploy.processor import INSTRUCTIONS, instructions, plain
 from vggc.diagnostics import Diagnostic, UserError, nearest
+from vggc.processors import num_cores
 from vggc.tvm_alone import tvm
-
-CPU_ATTRS = ("mtriple", "mcpu", "mattr", "num-cores")
-"""What describes a CPU; TVM's other attributes follow from these."""
 
 
 class UnknownTarget(Diagnostic):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from vggc.backends.plan import Layout, Plan, Step
 from vggc.backends.precision import scale_name
 from vggc.backends.torch import Reference, reference
+from vggc.data.parts import Skipped
 from vggc.deploy import mistakes
 from vggc.deploy.artifact import WEIGHTS, Manifest, Precision, graph_in
 from vggc.deploy.build import lowered_again, unpack
-from vggc.deploy.calibrate import image_files, read_images, spread
+from vggc.deploy.calibrate import choose_images, read_images
 from vggc.deploy.pages import read_in_place
 from vggc.deploy.quantize import digest
 from vggc.deploy.runtime import Session
@@ -28,8 +29,10 @@ from vggc.ir.ops import Softmax
 from vggc.kernels.bfloat16 import from_bfloat16
 from vggc.kernels.workloads import Convert, Map
 from vggc.passes.fold import fold
+from vggc.paths import is_file
 from vggc.preprocessing import IMAGE_CHANNELS, Preprocessing
-from vggc.weights import Weights, load, read_tensors, seeded
+from vggc.tensors import read_all
+from vggc.weights import Weights, load, seeded
 
 NUM_IMAGES = 100
 """How many of the user's images are compared where they do not say."""
@@ -79,6 +82,8 @@ class Comparison:
     """Layer, step and relative L2 error, in order."""
     weights_from: str | None
     """Whose weights the reference has; None for those of the artifact itself, unpacked."""
+    skipped: tuple[Skipped, ...] = ()
+    """Of the user's images those that cannot be used."""
 
     @property
     def top1_agrees(self) -> bool:
@@ -139,11 +144,11 @@ def verify(
     run = reference(graph, found.weights)
     judge = _Judge(session, found.calls, graph, run, _scales(folder, found.calls), found.origin)
     if data is not None:
-        files = spread(image_files(data), num_images or NUM_IMAGES)
-        read = read_images(files, session.manifest.preprocessing)
-        batches = in_batches(read, session.manifest.batch)
-        images = f"{len(files)} image{'s' * (len(files) > 1)}"
-        return [judge.compare(images, batches, judged=True)]
+        preprocessing = session.manifest.preprocessing
+        chosen = choose_images(data, num_images or NUM_IMAGES, preprocessing)
+        batches = in_batches(read_images(chosen.files, preprocessing), session.manifest.batch)
+        images = f"{len(chosen.files)} image{'s' * (len(chosen.files) > 1)}"
+        return [replace(judge.compare(images, batches, judged=True), skipped=chosen.skipped)]
     own = session.manifest.precision == "float32"
     return [
         judge.compare(name, [(x, len(x))], judged=own)
@@ -172,13 +177,13 @@ def original_weights(
 
     Raises: UserError where they are not there, or are others.
     """
-    calls, code = lowered_again(folder, graph, manifest)
+    calls, code = lowered_again(folder, manifest)
     try:
         return Original(calls, *_recovered(folder, manifest, given))
     except UserError:
         if given is not None or manifest.precision != "float32":
             raise
-        own = read_tensors(folder / WEIGHTS)
+        own = read_all(folder / WEIGHTS)
         return Original(calls, unpack(calls, code.kernels, own), None)
 
 
@@ -194,8 +199,8 @@ def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[We
         trained, origin = seeded(graph, int(seed[1])), manifest.weights_from
     else:
         path = given or Path(manifest.weights_from)
-        path = path / "weights.safetensors" if (path / "run.json").is_file() else path
-        if given is None and not path.is_file():
+        path = path / "weights.safetensors" if is_file(path / "run.json") else path
+        if given is None and not is_file(path):
             raise refuse(f"{path}, which it was compiled from, is not there")
         trained, origin = load(path, graph), str(path)
     weights = fold(graph).weights(trained)

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from vggc.data.cifar import read_cifar
-from vggc.data.find import (
-    HELD_OUT_NAMES,
-    class_folders,
-    digits,
-    find_images,
-    parts_in,
-    pictures_in,
-    pictures_of,
-)
+from vggc.data.find import digits, find_images, pictures_in, pictures_of, whole
 from vggc.data.mistakes import UnreadableFolder
-from vggc.data.parts import Part, Pictures, Skipped, content_of, names_of
+from vggc.data.parts import Part, Pictures, Skipped, content_of, names_of, of_part
 from vggc.data.shards import is_pattern
+from vggc.data.split import for_testing, parts_of
 from vggc.data.stores import Files
 from vggc.data.strings import Strings
 from vggc.diagnostics import UserError
@@ -35,12 +28,13 @@ SHOWN = 5
 @dataclass(frozen=True)
 class Labelled:
     """Labelled images. `path` says where they are from; None stands for the embedded digits. Some
-    were `skipped` before anybody looked into them.
+    were `skipped` before anybody looked into them. `notes` say what is used and what is not.
     """
 
     path: str | None
     part: Part
     skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def shown(self) -> str:
@@ -73,7 +67,8 @@ def held_out_by(run: Run) -> Labelled:
     if change := changed(run, found):
         where = place or "scikit-learn"
         raise UserError(mistakes.HeldOutLost(None, str(run.folder), where, change))
-    return Labelled(place, known(run, place, found.classes, found.part))
+    part = known(run, place, found.classes, found.part)
+    return Labelled(place, part, of_part(found.skipped, ""))
 
 
 def found_again(run: Run) -> Pictures:
@@ -88,13 +83,15 @@ def found_again(run: Run) -> Pictures:
         return Pictures(images.classes, images.val)
     refuse_moved(run, origin.val_path or origin.path)
     if origin.val_path:
-        return pictures_in(origin.val_path, classes)
-    folder = Path(origin.path)
-    is_shards = is_pattern(origin.path)
-    if not (is_shards or read_cifar(folder)) and (parts := parts_in(origin.path)):
-        return pictures_of(origin.path, parts[1], classes)
+        return whole(origin.val_path, classes)
+    is_parted = not is_pattern(origin.path) and read_cifar(Path(origin.path)) is None
+    if is_parted and (parts := parts_of(origin.path, classes)):
+        piece = parts.one_for("val") or parts.one_for("test")
+        if piece and piece != parts.one_for("train"):
+            return pictures_of(parts.folder, piece, classes)
     images = find_images(origin.path, run.record.seed)
-    return Pictures(images.classes, images.val)
+    skipped = tuple(each for each in images.skipped if each.part == "val")
+    return Pictures(images.classes, images.val, skipped)
 
 
 def changed(run: Run, found: Pictures) -> str | None:
@@ -118,8 +115,7 @@ def changed(run: Run, found: Pictures) -> str | None:
 
 
 def images_in(place: str, run: Run) -> Labelled:
-    """All images in a place: of a folder those in `val/` or `test/`, if it has such; of CIFAR and
-    of shards the held-out part, if they bring one.
+    """All images in a place; of one that brings parts, those to hold out or else to test on.
 
     Raises:
         UserError: there are none, or some are of classes that the run does not know.
@@ -129,38 +125,31 @@ def images_in(place: str, run: Run) -> Labelled:
     except OSError as fault:
         path, reason = str(fault.filename or place), fault.strerror or str(fault)
         raise UserError(UnreadableFolder(None, path, reason)) from None
-    return Labelled(place, known(run, place, found.classes, found.part), found.skipped)
+    part = known(run, place, found.classes, found.part)
+    return Labelled(place, part, found.skipped, found.notes)
 
 
 def pictures(place: str, classes: Sequence[str]) -> Pictures:
     """All pictures in a place. Shards that only number their classes mean these."""
-    folder = Path(place)
-    if is_pattern(place):
-        return pictures_in(place, classes)
-    if (cifar := read_cifar(folder)) is not None:
+    if not is_pattern(place) and (cifar := read_cifar(Path(place))) is not None:
         return Pictures(cifar.classes, cifar.val)
-    inside = next((folder / name for name in HELD_OUT_NAMES if (folder / name).is_dir()), folder)
-    if has_folders(inside):
-        return class_folders(inside)
-    parts = parts_in(place) if inside == folder else None
-    return pictures_of(place, parts[1], classes) if parts else pictures_in(str(inside), classes)
-
-
-def has_folders(folder: Path) -> bool:
-    return folder.is_dir() and any(
-        child.is_dir() and not child.name.startswith(".") for child in folder.iterdir()
-    )
+    parts = parts_of(place, classes)
+    if parts is None:
+        return pictures_in(place, classes)
+    chosen, notes = for_testing(parts)
+    found = pictures_of(parts.folder, chosen, classes)
+    return replace(found, notes=(*notes, *found.notes))
 
 
 def known(run: Run, path: str | None, classes: Sequence[str], part: Part) -> Part:
     """The part with the labels that a run gives its classes.
 
     Raises:
-        UserError: some classes are none of the run's.
+        UserError: some images are of classes that are none of the run's.
     """
     numbers = {name: number for number, name in enumerate(run.record.classes)}
-    there = [classes[label] for label in np.unique(part.labels)]
-    unknown = [name for name in there if name not in numbers]
+    used = {classes[label] for label in np.unique(part.labels)}
+    unknown = [name for name in classes if name in used and name not in numbers]
     if unknown:
         shown = listed(unknown), listed(run.record.classes)
         raise UserError(mistakes.UnknownClasses(None, path or "", str(run.folder), *shown))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
@@ -19,6 +18,7 @@ from vggc.diagnostics import CheckFailed, UserError
 from vggc.evaluation import mistakes
 from vggc.evaluation.reading import CHUNK, Chunks, Group, Lost, gathered
 from vggc.evaluation.viewer import Viewer
+from vggc.processors import num_processors
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,7 @@ def num_workers(part: Part, count: int, processes: int) -> int:
     """
     if isinstance(part.store, Arrays) or count <= 4 * CHUNK:
         return 0
-    processors = len(os.sched_getaffinity(0))
-    return max(1, min(MOST_WORKERS, processors // processes))
+    return max(1, min(MOST_WORKERS, num_processors() // processes))
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class UnknownClasses(Diagnostic):
 
 class NothingToTest(Diagnostic):
     title = "none of the images in `{data}` can be read"
-    label = "{skipped} broken images were skipped, the first of them {first}"
+    label = "{skipped} were left out, the first of them {first}"
     help = "are they whole image files?"
 
     data: str

@@ -9,7 +9,7 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import TypeAlias
 
-from vggc.data.find import NO_FILE, image_files
+from vggc.data import listing
 from vggc.data.mistakes import UnreadableFolder
 from vggc.data.parts import Skipped
 from vggc.data.strings import Strings
@@ -73,7 +73,7 @@ def images_at(place: str) -> Iterable[Named]:
     for match in matches:
         if os.path.isdir(match):
             images |= dict.fromkeys(images_below(match))
-        elif is_image(match):
+        elif not listing.is_hidden(os.path.basename(match)) and listing.ending_of(match) in FORMATS:
             images[match] = None
     if not images:
         raise UserError(mistakes.NoImagesThere(None, place, endings()))
@@ -97,10 +97,6 @@ def plain(place: str) -> Iterable[Named]:
     return found
 
 
-def is_image(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in FORMATS
-
-
 def endings() -> str:
     return " ".join(sorted(FORMATS))
 
@@ -108,12 +104,12 @@ def endings() -> str:
 def images_below(folder: str) -> list[Named]:
     """Raises: UserError where a folder cannot be read."""
     try:
-        files, others = image_files(Path(folder))
+        found = listing.images_below(Path(folder))
     except OSError as fault:
         path, reason = str(fault.filename or folder), fault.strerror or str(fault)
         raise UserError(UnreadableFolder(None, path, reason)) from None
-    lost = (Skipped(os.path.join(folder, name), NO_FILE) for name in others)
-    return [*lost, *(os.path.join(folder, name) for name in files)]
+    lost = (Skipped(os.path.join(folder, each.name), each.reason) for each in found.skipped)
+    return [*lost, *(os.path.join(folder, name) for name in found.files)]
 
 
 def listed(stream: BufferedIOBase, *, null: bool) -> Iterator[Named]:

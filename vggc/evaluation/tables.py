@@ -16,7 +16,7 @@ from vggc.data.strings import CODEC, ERRORS
 from vggc.diagnostics import UserError
 from vggc.evaluation import mistakes
 from vggc.evaluation.classes import ClassScore, ClassScores
-from vggc.files import replacing
+from vggc.files import new_file
 
 Cell: TypeAlias = str | int | float | None
 Row: TypeAlias = Sequence[Cell]
@@ -87,7 +87,7 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Row], record: 
     if kind_of(path) == "csv":
         write_csv(path, header, rows)
         return
-    with replacing(path) as part, part.open("w", encoding=CODEC) as file:
+    with new_file(path) as part, part.open("w", encoding=CODEC) as file:
         json.dump(record, file, allow_nan=False)
         file.write("\n")
 
@@ -99,7 +99,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Row]) -> None:
         UserError: it cannot be written.
     """
     with (
-        replacing(path) as part,
+        new_file(path) as part,
         part.open("w", encoding=CODEC, errors=ERRORS, newline="") as file,
     ):
         table = csv.writer(file, lineterminator="\n")

@@ -67,7 +67,7 @@ def _resolve(
     builders: tuple[ast.Net, ...],
 ) -> tuple[ast.Net, int]:
     """The plain net, and how many edits it and its bases took."""
-    if _is_plain(net) and not arguments:
+    if is_plain(net) and not arguments:
         return net, 0
     edits = 0
     own, general = _sorted(net, arguments)
@@ -89,7 +89,8 @@ def _resolve(
     return plain, edits + len(general)
 
 
-def _is_plain(net: ast.Net) -> bool:
+def is_plain(net: ast.Net) -> bool:
+    """Whether a net names nothing that is still to be found or filled in."""
     return (
         not (net.parameters or net.base)
         and all(isinstance(statement, ast.Every) for statement in net.statements)

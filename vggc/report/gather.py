@@ -13,7 +13,9 @@ from vggc.diagnostics import UserError
 from vggc.driver import Program, load
 from vggc.passes.inference import drop_final_softmax
 from vggc.recipe.train import TRAIN, default_recipe
+from vggc.records import MalformedError
 from vggc.report.filters import Filters, drawn, first_filters
+from vggc.tensors import opened
 from vggc.training import mistakes
 from vggc.training.metrics import read_metrics
 from vggc.training.progress import Epoch
@@ -153,21 +155,21 @@ def checkpointed(run: Run, program: Program) -> tuple[Weights, str] | None:
     """The weights of the newest checkpoint that is whole: of a training that goes on, some may
     vanish while they are read.
     """
-    from safetensors import SafetensorError, safe_open
-
     from vggc.training.checkpoint import AVERAGE, TENSORS, WEIGHT, checkpoints
 
     wanted = {name: weight.shape for name, weight in program.graph.all_weights.items()}
     for folder in checkpoints(run.checkpoint_path):
         try:
-            with safe_open(folder / TENSORS, framework="np") as file:
-                names = set(file.keys())
-                kind = AVERAGE if any(name.startswith(AVERAGE) for name in names) else WEIGHT
-                weights = {name: file.get_tensor(kind + name) for name in wanted}
-        except (SafetensorError, OSError):
+            with opened(folder / TENSORS) as file:
+                average = any(name.startswith(AVERAGE) for name in file.tensors)
+                kind = AVERAGE if average else WEIGHT
+                found = {name: file.tensors.get(kind + name) for name in wanted}
+                if any(f is None or f.shape != wanted[name] for name, f in found.items()):
+                    continue
+                weights = {name: file.floats(kind + name) for name in wanted}
+        except (MalformedError, OSError):
             continue
-        fits = all(weights[name].shape == shape for name, shape in wanted.items())
-        if fits and all(w.dtype == np.float32 and np.isfinite(w).all() for w in weights.values()):
+        if all(np.isfinite(weight).all() for weight in weights.values()):
             return weights, f"the weights after {folder.name.split('-')[1]} steps"
     return None
 

@@ -425,7 +425,7 @@ def _facts(findings: Findings) -> list[Element]:
         "held-out images": data.val_path or "",
         "trained on": f"{data.train:,}",
         "held out": f"{data.val:,}",
-        "left out as broken": f"{data.skipped:,}" if data.skipped else "",
+        "left out": _left_out(run),
         "classes": f"{len(record.classes):,}",
         "input": describe(record.input),
         "pixels": _pixels(record),
@@ -452,6 +452,13 @@ def _facts(findings: Findings) -> list[Element]:
             element("p", f"… and {more:,} more") if more else None,
         ),
     ]
+
+
+def _left_out(run: Run) -> str:
+    """How many images the run left out, and where they are named."""
+    count = run.record.data.skipped
+    where = f"; {run.skipped_path.name} in the run's folder names them"
+    return f"{count:,}{where * run.skipped_path.is_file()}" if count else ""
 
 
 def _pixels(record: Record) -> str:

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from vggc.diagnostics import UserError
-from vggc.files import Taken, refuse_missing_folder, replacing
+from vggc.files import Taken, new_file, refuse_missing_folder, replacing
+from vggc.paths import is_file
 
 HEAD = 1024
 """Bytes at the beginning of a file, among which a report says what it is."""
@@ -23,7 +24,7 @@ def refuse_others(path: Path, made_by: str) -> None:
 
 def is_made_by(path: Path, made_by: str) -> bool:
     """Whether a file is a page that says so of itself."""
-    if not path.is_file():
+    if not is_file(path):
         return False
     try:
         with path.open("rb") as file:
@@ -41,6 +42,6 @@ def write(path: Path, made_by: str, page: str) -> int:
     """
     content = page.encode()
     refuse_others(path, made_by)
-    with replacing(path) as part:
+    with (replacing if path.exists() else new_file)(path) as part:
         part.write_bytes(content)
     return len(content)

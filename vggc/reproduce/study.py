@@ -13,6 +13,7 @@ from typing import Literal
 
 from vggc.diagnostics import UserError
 from vggc.files import refuse_full
+from vggc.paths import exists
 from vggc.records import MalformedError, read_record, write_record
 from vggc.reproduce import mistakes
 from vggc.reproduce.setting import PAPER, SMALL, Setting
@@ -66,7 +67,7 @@ class Study:
             UserError: it is none, or that of something else.
         """
         folder = self.run_folder(net)
-        if not (folder / "run.json").exists():
+        if not exists(folder / "run.json"):
             return None
         run = Run.load(folder)
         found, wanted = run.record, self.record
@@ -121,7 +122,7 @@ def opened(folder: Path, wanted: Record) -> Study:
         UserError: the folder holds something else.
     """
     path = folder / RECORD
-    if not path.exists():
+    if not exists(path):
         refuse_full(folder)
         return Study(folder, wanted)
     try:

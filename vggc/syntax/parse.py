@@ -16,6 +16,7 @@ from lark.exceptions import UnexpectedInput
 from lark.lark import PostLex
 
 from vggc.diagnostics import UserError
+from vggc.paths import exists, is_file, is_folder
 from vggc.source import Source, Span
 from vggc.syntax import mistakes
 from vggc.syntax.ast import (
@@ -70,7 +71,7 @@ def read_source(path: Path, hint: str = "") -> Source:
     `MAX_FILE_BYTES`, or not UTF-8 text.
     """
     name = str(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if exists(path) and not (is_file(path) or is_folder(path)):
         raise UserError(mistakes.FileUnreadable(None, name, "it is not a plain file"))
     try:
         with path.open("rb") as file:

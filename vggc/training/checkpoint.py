@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -27,6 +27,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from vggc.diagnostics import UserError
 from vggc.files import new_folder, replacing, sha256
 from vggc.records import MalformedError, from_json, read_record, to_json, write_record
+from vggc.tensors import opened
 from vggc.training import mistakes
 from vggc.training.learner import Learner
 from vggc.training.parallel import World
@@ -35,8 +36,8 @@ from vggc.training.progress import Progress
 WEIGHT, AVERAGE, MOMENTUM = "weight/", "average/", "momentum/"
 """What the names of tensors begin with in a checkpoint."""
 
-HEADER_BYTES = 16 * 2**20
-"""The most that a safetensors file may hold beyond its tensors."""
+KINDS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16}
+"""The types of tensors in a checkpoint by their names in a file."""
 
 STATE, TENSORS = "state.json", "tensors.safetensors"
 TESTED = "-tested"
@@ -207,14 +208,15 @@ def read_checkpoint(
         check(state, path, learner.augmentation.order.num_batches, num_steps)
         wanted = tensors_of(learner, fresh=state.progress.step > 0)
         tensors = read_tensors(path / TENSORS, state.sha256, wanted)
-    except (MalformedError, SafetensorError, OSError) as fault:
+    except (MalformedError, OSError) as fault:
+        reason = f"{TENSORS}: {fault.strerror}" if isinstance(fault, OSError) else str(fault)
         older = checkpoints(path.parent)[1:]
         hint = (
             f"to go on from an older one, `{older[0].name}`, remove the folder `{path}`"
             if older
             else "start a new run; nothing has been changed"
         )
-        raise UserError(mistakes.BadCheckpoint(None, str(path), str(fault), hint)) from None
+        raise UserError(mistakes.BadCheckpoint(None, str(path), reason, hint)) from None
     return Snapshot(state.progress, tensors, state.loss_scale)
 
 
@@ -236,12 +238,11 @@ def check(state: State, path: Path, num_batches: int, num_steps: int) -> None:
 
 def kept_weights(path: Path) -> dict[str, Tensor]:
     """The weights in a checkpoint that this process wrote: their average where there is one."""
-    with safe_open(path / TENSORS, framework="pt") as file:
-        names = [*file.keys()]
-        prefix = AVERAGE if any(name.startswith(AVERAGE) for name in names) else WEIGHT
+    with opened(path / TENSORS) as file:
+        prefix = AVERAGE if any(name.startswith(AVERAGE) for name in file.tensors) else WEIGHT
         return {
-            name.removeprefix(prefix): file.get_tensor(name)
-            for name in names
+            name.removeprefix(prefix): torch.from_numpy(file.read(name))
+            for name in file.tensors
             if name.startswith(prefix)
         }
 
@@ -267,23 +268,20 @@ def read_tensors(path: Path, digest: str, wanted: dict[str, Tensor]) -> dict[str
     """The tensors in a file with this sha256, all of them as wanted.
 
     Raises:
-        MalformedError, SafetensorError, OSError: the file is not what it should be.
+        MalformedError, OSError: the file is not what it should be.
     """
-    if not path.is_file():
-        raise MalformedError(f"{path.name} is missing")
-    if path.stat().st_size > HEADER_BYTES + sum(t.numel() * t.itemsize for t in wanted.values()):
-        raise MalformedError(f"{path.name} is larger than the net's weights")
-    if sha256(path) != digest:
-        raise MalformedError(f"{path.name} is damaged: its sha256 is not the one in {STATE}")
-    with safe_open(path, framework="pt") as file:
-        names = set(file.keys())
-        for name in sorted(names ^ wanted.keys()):
-            raise MalformedError(f"{name} is {'unknown' if name in names else 'missing'}")
-        tensors = {name: file.get_tensor(name) for name in sorted(names)}
+    with opened(path) as file:
+        for name in sorted(file.tensors.keys() ^ wanted.keys()):
+            raise MalformedError(f"{name} is {'unknown' if name in file.tensors else 'missing'}")
+        for name, like in wanted.items():
+            stored = file.tensors[name]
+            kind = KINDS.get(stored.kind, stored.kind)
+            if (stored.shape, kind) != (like.shape, like.dtype):
+                raise MalformedError(f"{name} is {kind} {list(stored.shape)}")
+        if file.sha256() != digest:
+            raise MalformedError(f"{path.name} is damaged: its sha256 is not the one in {STATE}")
+        tensors = {name: torch.from_numpy(file.read(name)) for name in wanted}
     for name, tensor in tensors.items():
-        like = wanted[name]
-        if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
-            raise MalformedError(f"{name} is {tensor.dtype} {list(tensor.shape)}")
         if not tensor.isfinite().all():
             raise MalformedError(f"{name} holds values that are not finite")
     return tensors

@@ -16,6 +16,7 @@ from vggc.data.loader import Batch, TrainBatches, ValBatches, load, num_workers
 from vggc.data.order import Order
 from vggc.data.parts import Skipped
 from vggc.data.prepare import Data
+from vggc.data.workers import WorkerLost, never
 from vggc.diagnostics import UserError
 from vggc.recipe.train import Recipe
 from vggc.training import mistakes
@@ -96,7 +97,9 @@ def fit(
     pin = learner.device.type == "cuda"
     steps = range(progress.step, total)
     try:
-        with closing(load(training, steps, workers, pin=pin)) as batches:
+        # Of several processes none may stop by itself: the others would wait for it.
+        stop = watching.interrupted if world.size == 1 else never
+        with closing(load(training, steps, workers, pin=pin, stop=stop)) as batches:
             feed = fed(batches, learner.device)
             loop = Loop(learner, data, recipe, order, saving, watching, workers)
             while progress.step < total or progress.sums.steps:
@@ -140,7 +143,12 @@ class Loop:
         if isinstance(course, Stopped):
             return course
         sums, lr, start = course.sums, self.rate(progress, last - 1), perf_counter()
-        measured = self.measure() if course.step == last else None
+        try:
+            measured = self.measure() if course.step == last else None
+        except WorkerLost as fault:
+            if self.learner.world.size > 1:
+                raise
+            return self.without_workers(course, fault)
         if measured is None:
             self.saving.write(course, True)
             return Interrupted(course)
@@ -169,13 +177,15 @@ class Loop:
         # A GPU has begun on the next step before anyone asks what came of the last.
         lag = 1 if self.learner.device.type == "cuda" else 0
         started, asked, every = perf_counter(), False, self.saving.every
-        for batch in batches:
-            lr = self.rate(progress, step)
-            measured = self.learner.step(batch, step, lr)
-            pending.append(Begun(step, lr, measured, tuple(batch.lost)))
-            step += 1
-            asked = asked or (every is not None and step % every == 0)
-            while len(pending) > (0 if asked or step == last else lag):
+        coming = Coming(batches, alone=self.learner.world.size == 1)
+        while pending or not coming.ended:
+            if (batch := coming.next()) is not None:
+                lr = self.rate(progress, step)
+                measured = self.learner.step(batch, step, lr)
+                pending.append(Begun(step, lr, measured, tuple(batch.lost)))
+                step += 1
+                asked = asked or (every is not None and step % every == 0)
+            while len(pending) > (0 if asked or step == last or coming.ended else lag):
                 begun = pending.popleft()
                 done = self.told(begun, perf_counter() - saved_at > self.saving.seconds)
                 if not isfinite(done.loss):
@@ -196,7 +206,14 @@ class Loop:
                 asked, saved_at = False, perf_counter()
                 if step < last:
                     self.saving.write(progress, False)
+        if coming.fault:
+            return self.without_workers(progress, coming.fault)
         return progress
+
+    def without_workers(self, progress: Progress, fault: WorkerLost) -> Stopped:
+        """Saves what there is when no more batches come."""
+        self.saving.write(progress, True)
+        return Stopped(progress, fault.problem)
 
     def told(self, begun: Begun, is_late: bool) -> Done:
         """What came of a step in all processes together, and whether to save or to stop then."""
@@ -247,6 +264,29 @@ class Loop:
     def not_finite(self, part: str, loss: float, step: int, lr: float) -> mistakes.LossNotFinite:
         epoch, _ = self.order.place(step)
         return mistakes.LossNotFinite(None, part, loss, epoch + 1, step + 1, lr, lr / 10)
+
+
+@dataclass
+class Coming:
+    """The batches of a training until they end, or a process that makes them does: the `fault`.
+
+    Not `alone`, the training ends with it, and the other processes hear of that.
+    """
+
+    batches: Iterator[Batch]
+    alone: bool
+    ended: bool = False
+    fault: WorkerLost | None = None
+
+    def next(self) -> Batch | None:
+        try:
+            batch = None if self.ended else next(self.batches, None)
+        except WorkerLost as fault:
+            if not self.alone:
+                raise
+            batch, self.fault = None, fault
+        self.ended = batch is None
+        return batch
 
 
 @dataclass(frozen=True)

@@ -264,6 +264,15 @@ class RunFinished(Diagnostic):
     val_top1: float
 
 
+class RunInUse(Diagnostic):
+    title = "the run in `{path}` is being trained by another process"
+    label = "{holder}"
+    help = "wait until it ends, or end it with Ctrl-C; then `vggc train --resume {path}` goes on"
+
+    path: str
+    holder: str
+
+
 class FixedByRun(Diagnostic):
     title = "{flags} cannot change when a run is resumed"
     label = "the run would no longer be the one in `{path}`"

@@ -20,12 +20,11 @@ import torch
 
 from vggc.data.loader import TrainBatches, load, num_workers
 from vggc.diagnostics import UserError
-from vggc.files import replacing
+from vggc.files import new_file
 from vggc.training import mistakes
 from vggc.training.curves import FAINT, INK, RATE, TRAIN
 from vggc.training.feed import fed
 from vggc.training.learner import Learner
-from vggc.training.run import write_text
 from vggc.training.session import Task
 
 EXPLODED = 4.0
@@ -181,7 +180,8 @@ def write_sweep(path: Path, curve: Curve) -> None:
     table.writerows(
         (*astuple(each), loss) for each, loss in zip(curve.tried, curve.losses, strict=True)
     )
-    write_text(path, text.getvalue())
+    with new_file(path) as part:
+        part.write_text(text.getvalue(), encoding="utf-8")
 
 
 def draw_sweep(path: Path, title: str, curve: Curve) -> None:
@@ -219,7 +219,7 @@ def draw_sweep(path: Path, title: str, curve: Curve) -> None:
     panel.spines["bottom"].set_color(FAINT)
     panel.tick_params(colors=INK, length=0, labelsize=9, which="both")
     figure.legend(frameon=False, labelcolor=INK, fontsize=9, loc="outside lower center", ncols=4)
-    with replacing(path) as part:
+    with new_file(path) as part:
         figure.savefig(part, format=path.suffix.lower().removeprefix("."))
 
 

@@ -4,6 +4,7 @@ net.vgg               the net and the recipe as trained
 run.json              a `Record`
 metrics.csv           one row an epoch
 curves.png            the same as a picture
+skipped.csv           the images that were left out, if some were, with their part and why
 weights.safetensors   the last weights, by the graph's names
 checkpoint/           only while there is something to go on with
 """
@@ -20,6 +21,7 @@ from vggc.data.parts import Fingerprints
 from vggc.diagnostics import UserError
 from vggc.files import refuse_full, replacing
 from vggc.ir.ops import Shape
+from vggc.paths import exists
 from vggc.preprocessing import IMAGE_CHANNELS, Preprocessing
 from vggc.recipe.edit import unflatten
 from vggc.recipe.train import Recipe
@@ -123,6 +125,10 @@ class Run:
             raise UserError(mistakes.NotARun(None, str(self.folder), reason))
 
     @property
+    def skipped_path(self) -> Path:
+        return self.folder / "skipped.csv"
+
+    @property
     def checkpoint_path(self) -> Path:
         return self.folder / "checkpoint"
 
@@ -163,7 +169,7 @@ def refuse_moved(run: Run, place: str | None) -> None:
     """Raises: UserError where a run's images were in a folder that is not there any more."""
     from vggc.data.shards import is_pattern
 
-    if place and not is_pattern(place) and not Path(place).exists():
+    if place and not is_pattern(place) and not exists(place):
         raise UserError(mistakes.ImagesMoved(None, str(run.folder), place))
 
 
@@ -204,7 +210,7 @@ def place_for(out: Path | None, net: str, now: datetime) -> Path:
 def unused(folder: Path) -> Path:
     """The folder, or the first of `folder-2`, `folder-3`, … that does not exist."""
     candidate, count = folder, 1
-    while candidate.exists():
+    while exists(candidate):
         count += 1
         candidate = folder.with_name(f"{folder.name}-{count}")
     return candidate

@@ -22,11 +22,12 @@ import torch
 from torch import nn
 
 import vggc
+from vggc import signals
 from vggc.data.order import Order
 from vggc.data.prepare import Data
 from vggc.data.remote import absolute
 from vggc.diagnostics import UserError
-from vggc.files import new_folder
+from vggc.files import Taken, new_folder
 from vggc.recipe.train import TRAIN, Recipe
 from vggc.training import mistakes
 from vggc.training.augment import Augmentation, Normaliser
@@ -66,6 +67,7 @@ from vggc.training.run import (
     write_run,
     write_text,
 )
+from vggc.training.skipped import write_skipped
 
 SAVE_SECONDS = 600.0
 """A long epoch is saved whenever this much time has passed."""
@@ -145,14 +147,26 @@ def begin(task: Task, first: Snapshot | None, out: Path | None, now: datetime) -
     Raises:
         UserError: `out` is there and not an empty folder, or a file cannot be written.
     """
-    run = Run(place_for(out, task.net, now), record_of(task, now))
+    while True:
+        try:
+            return begun(task, first, place_for(out, task.net, now), now)
+        except UserError as error:
+            # Another run that starts in this second has taken the place meanwhile.
+            if out is not None or not isinstance(error.diagnostics[0], Taken):
+                raise
+
+
+def begun(task: Task, first: Snapshot | None, folder: Path, now: datetime) -> Run:
+    """`begin`, in this very folder."""
+    run = Run(folder, record_of(task, now))
     with new_folder(run.folder) as part:
-        begun = Run(part, run.record)
-        write_text(begun.net_path, task.net_text)
+        inside = Run(part, run.record)
+        write_text(inside.net_path, task.net_text)
         write_run(part, run.record)
+        write_skipped(inside.skipped_path, task.data.skipped)
         if first:
             mark = task.data.fingerprints.whole
-            write_checkpoint(begun.checkpoint_path, first, mark, task.fingerprint)
+            write_checkpoint(inside.checkpoint_path, first, mark, task.fingerprint)
     return run
 
 
@@ -200,7 +214,7 @@ def proceed(
 ) -> Outcome:
     """Trains on from `progress`, and leaves in the run's folder what came of it.
 
-    Ctrl-C and SIGTERM let the step finish and save; a second one ends at once. Of several
+    Ctrl-C, SIGTERM and SIGHUP let the step finish and save; a second one ends at once. Of several
     processes the first writes.
 
     Raises:
@@ -276,6 +290,8 @@ def resume(run: Run, task: Task) -> tuple[Learner, Progress]:
     """
     learner = fresh(task)
     taken = taken_up(run, learner, task) if task.world.is_first else None
+    if task.world.is_first:
+        write_skipped(run.skipped_path, task.data.skipped)
     state = shared(taken, learner, task.world)
     if state is None:
         return learner, Progress()
@@ -356,9 +372,7 @@ def conclude(run: Run, outcome: Outcome) -> None:
 
 
 class Interrupts(AbstractContextManager["Interrupts"]):
-    """Within it, the first SIGINT or SIGTERM is noted only; the next one acts as ever."""
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    """Within it, the first signal that asks to end is noted only; the next one acts as ever."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -368,11 +382,15 @@ class Interrupts(AbstractContextManager["Interrupts"]):
         return self.received is not None
 
     def __enter__(self) -> Interrupts:
-        self.before = {number: signal.signal(number, self.note) for number in self.SIGNALS}
+        for number in signals.ENDING:
+            if (was := signal.getsignal(number)) != signal.SIG_IGN:  # as `nohup` has it
+                self.before[number] = was
+                signal.signal(number, self.note)
         return self
 
     def note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
+        signals.note(number)
         self.restore()
 
     def restore(self) -> None:

@@ -39,7 +39,7 @@ from vggc.deploy.tuning.space import (
     without_code,
 )
 from vggc.diagnostics import UserError
-from vggc.files import CannotWrite, cache_folder, replacing
+from vggc.files import CannotWrite, cache_folder, open_file, open_lock, replacing
 from vggc.kernels.workloads import Choice
 from vggc.tvm_alone import tvm
 
@@ -67,10 +67,8 @@ def default_folder() -> Path | None:
 
 def unreadable(folder: Path) -> str | None:
     """Why a database cannot be read, if the system forbids it."""
-    if (folder / RECORDS).exists() and not (folder / RECORDS).is_file():
-        return "it is not a file"
     try:
-        (folder / RECORDS).open("rb").close()
+        open_file(folder / RECORDS).close()
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -189,17 +187,13 @@ def _damage(path: Path, number: int, reason: str) -> UserError:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The whole lines of a file, from 1."""
-    if path.exists() and not path.is_file():
-        raise UserError(
-            mistakes.BadDatabase(None, str(path), "it is not a file", "give another one with --db")
-        )
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         return
     except OSError as error:
-        reason, hint = f"it cannot be read: {error.strerror}", "give another folder with --db"
+        reason, hint = f"it cannot be read: {error.strerror}", "give another one with --db"
         raise UserError(mistakes.BadDatabase(None, str(path), reason, hint)) from None
     if len(content) > MAX_BYTES:
         reason = f"it is larger than {MAX_BYTES >> 20} MiB"
@@ -355,7 +349,7 @@ def opened(folder: Path) -> Iterator[Database]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("a")
+        lock = open_lock(folder / LOCK)
     except OSError as error:
         raise UserError(CannotWrite(None, str(folder), error.strerror or str(error))) from None
     with lock:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vggc.deploy.artifact import Target
-from vggc.deploy.processor import num_cores
 from vggc.deploy.tuning import mistakes
 from vggc.deploy.tuning.database import (
     RECORDS,
@@ -21,6 +20,7 @@ from vggc.deploy.tuning.database import (
 from vggc.deploy.tuning.space import Task, canonical, choices, require_tunable
 from vggc.diagnostics import UserError
 from vggc.kernels.workloads import Choice, Workload
+from vggc.processors import num_cores
 
 
 def default_threads(target: Target) -> int:

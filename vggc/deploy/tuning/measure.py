@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from vggc.backends.plan import input_shapes
 from vggc.deploy.affinity import apart
+from vggc.deploy.link import export_library
 from vggc.deploy.pages import LARGE_PAGE, large_pages
 from vggc.deploy.targets import tvm_target
 from vggc.deploy.tuning.space import Task
@@ -107,7 +108,7 @@ def build(task: Task, choice: Choice, library: Path, linker: str, tell: Tell) ->
         raise
     except Exception as error:
         return reason(error)
-    module.export_library(str(library), cc=linker)
+    export_library(module, library, linker)
     return None
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
@@ -17,7 +16,6 @@ from typing import TypeAlias
 
 from vggc.backends.plan import Plan
 from vggc.deploy.artifact import Target
-from vggc.deploy.processor import num_cores
 from vggc.deploy.tuning.database import FAILED, Database, outdated
 from vggc.deploy.tuning.measure import (
     Built,
@@ -33,6 +31,8 @@ from vggc.deploy.tuning.search import proposals
 from vggc.deploy.tuning.space import Task, canonical
 from vggc.deploy.tuning.workers import Crew, Died, Failed, Worker
 from vggc.kernels.workloads import Choice
+from vggc.processors import num_cores
+from vggc.signals import held
 
 BATCH = 8
 """Choices of a kernel that are measured together, beside the yardstick."""
@@ -293,7 +293,7 @@ class _Tuner:
             seconds = time.monotonic() - started
             if not batch.lost:
                 self.pace[batch.layer.task.text] = seconds / max(1, len(batch.new))
-            with uninterrupted():
+            with held():  # what is on disk is what is told
                 self._keep(batch)
         return True
 
@@ -429,19 +429,6 @@ class _Tuner:
         kept = {(task.text, choice) for choice in (task.reference, task.choices[0], layer.best)}
         for key in [k for k in self.built if k[0] == task.text and k not in kept]:
             self.built.pop(key).library.unlink(missing_ok=True)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block: what is on disk is what is told."""
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
-        raise KeyboardInterrupt
 
 
 def is_free(server: Server) -> bool:

@@ -1,0 +1,138 @@
+"""What containers leave a process of a machine: trees of control groups as systems show them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vggc.memory import memory
+from vggc.processors import THREADS, limit_threads, num_cores, num_processors
+
+
+@pytest.fixture
+def eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that may run on processors 0 to 7."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+
+
+def tree(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+NESTED = {"proc/self/cgroup": "0::/system.slice/job.scope\n"}
+DOCKER = {"proc/self/cgroup": "0::/\n"}
+OLD = {"proc/self/cgroup": "12:cpu,cpuacct:/docker/1a2b\n6:memory:/docker/1a2b\n1:name=a:/\n0::/\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "count"),
+    [
+        ({}, 8),
+        ({**DOCKER, "sys/fs/cgroup/cpu.max": "max 100000\n"}, 8),
+        ({**DOCKER, "sys/fs/cgroup/cpu.max": "150000 100000\n"}, 2),
+        ({**DOCKER, "sys/fs/cgroup/cpu.max": "10000 100000\n"}, 1),
+        ({**DOCKER, "sys/fs/cgroup/cpu.max": "6400000 100000\n"}, 8),
+        ({**NESTED, "sys/fs/cgroup/system.slice/job.scope/cpu.max": "300000 100000"}, 3),
+        ({**NESTED, "sys/fs/cgroup/system.slice/cpu.max": "300000 100000"}, 3),
+        (
+            {
+                **NESTED,
+                "sys/fs/cgroup/system.slice/cpu.max": "200000 100000",
+                "sys/fs/cgroup/system.slice/job.scope/cpu.max": "400000 100000",
+            },
+            2,
+        ),
+        ({**NESTED, "sys/fs/cgroup/other.slice/cpu.max": "100000 100000"}, 8),
+        (
+            {
+                **OLD,
+                "sys/fs/cgroup/cpu,cpuacct/docker/1a2b/cpu.cfs_quota_us": "250000\n",
+                "sys/fs/cgroup/cpu,cpuacct/docker/1a2b/cpu.cfs_period_us": "100000\n",
+            },
+            3,
+        ),
+        (
+            {
+                **OLD,  # inside the container, the group is the mount itself
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "250000\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            3,
+        ),
+    ],
+)
+@pytest.mark.usefixtures("eight")
+def test_a_quota_counts_rounded_up(tmp_path: Path, files: dict[str, str], count: int) -> None:
+    root = tree(tmp_path, files)
+    assert num_processors(root) == num_cores(root) == count
+
+
+def test_of_a_quota_and_an_affinity_the_lesser_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tree(tmp_path, {**DOCKER, "sys/fs/cgroup/cpu.max": "400000 100000\n"})
+    for allowed, count in (({3}, 1), ({0, 1}, 2), (set(range(64)), 4)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, them=allowed: them, raising=False)
+        assert num_processors(root) == count
+
+
+def test_a_system_without_affinity_has_all_its_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert num_processors(tmp_path) == num_cores(tmp_path) == 6
+
+
+@pytest.mark.usefixtures("eight")
+def test_libraries_start_as_many_threads_as_the_quota_has_time_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tree(tmp_path, {**DOCKER, "sys/fs/cgroup/cpu.max": "300000 100000\n"})
+    monkeypatch.setenv(THREADS, "5")
+    limit_threads(root)
+    assert os.environ[THREADS] == "5"
+    monkeypatch.delenv(THREADS)
+    limit_threads(tmp_path / "no quota")
+    assert THREADS not in os.environ
+    limit_threads(root)
+    assert os.environ[THREADS] == "3"
+    monkeypatch.delenv(THREADS)
+
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({**DOCKER, "sys/fs/cgroup/memory.max": f"{64 * MIB}\n"}, 64),
+        ({**NESTED, "sys/fs/cgroup/system.slice/job.scope/memory.max": f"{64 * MIB}\n"}, 64),
+        (
+            {
+                **NESTED,
+                "sys/fs/cgroup/system.slice/job.scope/memory.max": "max\n",
+                "sys/fs/cgroup/system.slice/memory.max": f"{32 * MIB}\n",
+            },
+            32,
+        ),
+        ({**OLD, "sys/fs/cgroup/memory/docker/1a2b/memory.limit_in_bytes": f"{64 * MIB}\n"}, 64),
+        ({**OLD, "sys/fs/cgroup/memory/memory.limit_in_bytes": f"{64 * MIB}\n"}, 64),
+    ],
+)
+def test_memory_is_what_the_control_groups_leave(
+    tmp_path: Path, files: dict[str, str], limit: int
+) -> None:
+    assert memory(tree(tmp_path, files)) == limit * MIB
+
+
+def test_without_a_limit_memory_is_the_machines(tmp_path: Path) -> None:
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    unlimited = {**OLD, "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}
+    assert memory(tmp_path) == memory(tree(tmp_path / "old", unlimited)) == whole

@@ -1,0 +1,168 @@
+"""Tensors in files: what a safetensors file holds, known before any of it is read.
+
+A header is bounded, and hostile until it is checked, so that names, types and shapes can be
+looked at before a tensor takes memory. All is read through one open file: nothing can take its
+place in between, and its path may be any bytes.
+
+Source: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedReader
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggc.files import open_file
+from vggc.records import MalformedError, parsed_json
+
+MAX_HEADER = 16 << 20
+"""Bytes of the longest header that is read; that of a net of a thousand layers has a hundredth."""
+MAX_DIMENSIONS = 16
+
+BFLOAT16 = "BF16"
+DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    BFLOAT16: "<u2",
+    "I64": "<i8",
+    "U64": "<u8",
+    "I32": "<i4",
+    "U32": "<u4",
+    "I16": "<i2",
+    "U16": "<u2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
+}
+"""Types of elements by their names in a file; numpy has no bfloat16, so it is told by its bits.
+Other types, such as F8_E4M3, are known by their names alone, and never read."""
+FLOATS = ("F64", "F32", "F16", BFLOAT16)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a tensor lies in a file, in bytes from its beginning, and of what `kind` it is there:
+    a key of `DTYPES`, or the name of a type that is never read.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """An open safetensors file, and what it holds in the order in which that lies there."""
+
+    file: BufferedReader
+    tensors: Mapping[str, Stored]
+
+    def read(self, name: str, room: NDArray[np.uint8] | None = None) -> NDArray[Any]:
+        """A tensor as it is stored, read to `room` or to memory of its own.
+
+        Raises: MalformedError where it is of a type that is never read, or the file has become
+        shorter; OSError where it cannot be read.
+        """
+        stored = self.tensors[name]
+        if stored.kind not in DTYPES:
+            raise MalformedError(f"its tensor `{name}` is of type {stored.kind}")
+        if room is None:
+            room = np.empty(stored.bytes, np.uint8)
+        self.file.seek(stored.offset)
+        done = 0
+        while done < room.size:
+            count = self.file.readinto(room.data[done:])
+            if not count:
+                raise MalformedError("it ends in the middle of a tensor")
+            done += count
+        return room.view(DTYPES[stored.kind]).reshape(stored.shape)
+
+    def sha256(self) -> str:
+        """The hash of all bytes of the file, in hexadecimal."""
+        self.file.seek(0)
+        return hashlib.file_digest(self.file, "sha256").hexdigest()
+
+    def floats(self, name: str) -> NDArray[np.float32]:
+        """A tensor of floats as float32; what is too large for that becomes infinite.
+
+        Raises: as `read`.
+        """
+        kind, values = self.tensors[name].kind, self.read(name)
+        if kind == BFLOAT16:
+            return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        with np.errstate(over="ignore"):
+            return values.astype(np.float32, copy=False)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[TensorFile]:
+    """A safetensors file whose header has been read and checked.
+
+    Raises: MalformedError where it is none; OSError where it cannot be read.
+    """
+    with open_file(path) as file:
+        yield TensorFile(file, read_header(file))
+
+
+def read_all(path: Path) -> dict[str, NDArray[Any]]:
+    """Every tensor of a file as it is stored.
+
+    Raises: MalformedError where it is no safetensors file, or one is of a type that is never
+    read; OSError where it cannot be read.
+    """
+    with opened(path) as found:
+        return {name: found.read(name) for name in found.tensors}
+
+
+def read_header(file: BinaryIO) -> dict[str, Stored]:
+    """What a safetensors file holds, in the order in which it lies there.
+
+    Raises: MalformedError where it is none: two tensors of one name, or such as overlap, leave
+    gaps or end beyond the file.
+    """
+    size = file.seek(0, 2)
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= min(MAX_HEADER, size - 8):
+        raise MalformedError("it has no header of a safetensors file")
+    try:
+        header = parsed_json(file.read(length))
+    except MalformedError as fault:
+        raise MalformedError(f"its header {fault}") from None
+    if not isinstance(header, dict):
+        raise MalformedError("its header is not a table of tensors")
+    header.pop("__metadata__", None)
+    found = {name: _stored(name, value, 8 + length) for name, value in header.items()}
+    found = dict(sorted(found.items(), key=lambda item: (item[1].offset, item[1].bytes)))
+    end = 8 + length
+    for name, tensor in found.items():
+        if tensor.offset != end:
+            raise MalformedError(f"its tensor `{name}` does not begin where the one before ends")
+        end += tensor.bytes
+    if end != size:
+        raise MalformedError("its tensors do not end where the file does")
+    return found
+
+
+def _stored(name: str, value: Any, start: int) -> Stored:
+    match value:
+        case {"dtype": str(kind), "shape": list(shape), "data_offsets": [int(begin), int(end)]} if (
+            len(shape) <= MAX_DIMENSIONS
+            and all(type(n) is int and 0 <= n < 1 << 40 for n in shape)
+            and 0 <= begin <= end
+        ):
+            known = DTYPES.get(kind)
+            if known is None or np.dtype(known).itemsize * prod(shape) == end - begin:
+                return Stored(kind, tuple(shape), start + begin, end - begin)
+    raise MalformedError(f"its tensor `{name}` is described wrongly")
