@@ -29,6 +29,7 @@ from vggc.data.prepare import Data, prepare
 from vggc.data.strings import Strings
 from vggc.diagnostics import UserError
 from vggc.preprocessing import BrokenImageError, Preprocessing, decode, resize
+from vggc.recipe.augment import Cutmix, Mixup
 from vggc.recipe.train import Recipe
 from vggc.training.augment import flipped, mixed, shifted
 
@@ -332,7 +333,7 @@ def test_without_a_shift_nothing_else_changes() -> None:
 
 
 def test_neighbours_are_laid_over_each_other() -> None:
-    augmentation = task(replace(RECIPE, mixup=1.0)).learner().augmentation
+    augmentation = task(replace(RECIPE, mixup=Mixup(1.0))).learner().augmentation
     mixture = augmentation.mixture(5, step=0)
     x, labels = torch.arange(5.0).view(5, 1, 1, 1), torch.arange(5)
     result, targets = mixed(x, labels, np.arange(5), mixture)
@@ -350,7 +351,7 @@ def test_neighbours_are_laid_over_each_other() -> None:
 
 
 def test_a_rectangle_of_the_neighbour_is_pasted_in_and_its_area_counts() -> None:
-    augmentation = task(replace(RECIPE, cutmix=1.0)).learner().augmentation
+    augmentation = task(replace(RECIPE, cutmix=Cutmix(1.0))).learner().augmentation
     mixture = augmentation.mixture(40, step=0)
     x = (torch.arange(40) % 2).float().view(40, 1, 1, 1).expand(40, 1, 8, 8)
     result, targets = mixed(x, torch.arange(40) % 2, np.arange(40), mixture)

@@ -14,11 +14,13 @@ from vggc.diagnostics import UserError
 from vggc.driver import load
 from vggc.ir.graph import Graph
 from vggc.recipe import mistakes
+from vggc.recipe.augment import ColourJitter, Cutmix, Erasing, Mixup, RandAugment, ResizedCrop
 from vggc.recipe.edit import merge, override_blocks, resolved_blocks, unflatten
 from vggc.recipe.layer_names import layer_names, selected
 from vggc.recipe.test import TEST, Crops, Protocol, read_protocol
 from vggc.recipe.train import (
     TRAIN,
+    AdamW,
     Constant,
     Cosine,
     Glorot,
@@ -27,8 +29,10 @@ from vggc.recipe.train import (
     Normal,
     OneCycle,
     Plateau,
+    Poly,
     Recipe,
     Sgd,
+    Step,
     read_recipe,
 )
 from vggc.source import Source
@@ -89,7 +93,45 @@ def test_what_a_block_leaves_out_keeps_its_default() -> None:
         ("constant", Recipe(schedule=Constant())),
         ("one-cycle warm-up=0.1", Recipe(schedule=OneCycle(warm_up=0.1))),
         ("cosine warm-up=5%", Recipe(schedule=Cosine(warm_up=0.05))),
-        ("mixup 0.2; cutmix 1; ema 0.999", Recipe(mixup=0.2, cutmix=1.0, ema=0.999)),
+        (
+            "step epochs=30,60,65 factor=20% warm-up=5%",
+            Recipe(schedule=Step((30, 60, 65), 0.2, 0.05)),
+        ),
+        ("step epochs=30", Recipe(schedule=Step((30,)))),
+        ("poly power=0.9 warm-up=5% end=1%", Recipe(schedule=Poly(0.9, 0.05, 0.01))),
+        ("plateau warm-up=5%", Recipe(schedule=Plateau(warm_up=0.05))),
+        ("constant warm-up=5%", Recipe(schedule=Constant(warm_up=0.05))),
+        (
+            "adamw lr=3e-4 betas=0.9,0.95 eps=1e-6 weight-decay=0.05",
+            Recipe(optimiser=AdamW(3e-4, (0.9, 0.95), 1e-6, 0.05)),
+        ),
+        ("adamw decay-norms=on", Recipe(optimiser=AdamW(decay_norms=True))),
+        (
+            "resized-crop area=25% ratio=0.5..2; rotate 10; randaugment",
+            Recipe(
+                resized_crop=ResizedCrop((0.25, 0.25), (0.5, 2.0)),
+                rotate=10.0,
+                randaugment=RandAugment(2, 9),
+            ),
+        ),
+        ("resized-crop", Recipe(resized_crop=ResizedCrop((0.08, 1.0), (0.75, 1.3333)))),
+        (
+            "colour-jitter brightness=40% hue=0.1; erasing 25% area=2%..10%",
+            Recipe(
+                colour_jitter=ColourJitter(brightness=0.4, hue=0.1),
+                erasing=Erasing(0.25, area=(0.02, 0.1)),
+            ),
+        ),
+        ("resized-crop off; erasing off; colour-jitter off; mixup off", Recipe()),
+        (
+            "mixup 0.2 chance=50%; cutmix 1 chance=0.3",
+            Recipe(mixup=Mixup(0.2, 0.5), cutmix=Cutmix(1.0, 0.3)),
+        ),
+        ("class-weights balanced", Recipe(class_weights="balanced")),
+        ("class-weights 1,2.5", Recipe(class_weights=(1.0, 2.5))),
+        ("class-weights off; sampler shuffled", Recipe()),
+        ("sampler balanced", Recipe(sampler="balanced")),
+        ("mixup 0.2; cutmix 1; ema 0.999", Recipe(mixup=Mixup(0.2), cutmix=Cutmix(1.0), ema=0.999)),
         (
             "accumulate 4; clip 0.5; label-smoothing 0.1",
             Recipe(accumulate=4, clip=0.5, label_smoothing=0.1),
@@ -163,6 +205,26 @@ def test_one_setting(line: str, recipe: Recipe) -> None:
         ("crop 1..2", WrongValue, "1..2", ""),
         ("plateau drops=1000", WrongValue, "1000", ""),
         ("init-from vgg11 layers=3", WrongValue, "3", ""),
+        ("sgd; adamw", mistakes.RivalSettings, "adamw", "a recipe has one optimiser"),
+        ("adamw betas=0.9", WrongValue, "0.9", ""),
+        ("adamw betas=0.9,0.99,0.999", WrongValue, "0.9,0.99,0.999", ""),
+        ("adamw betas=0.9,1", WrongValue, "1", ""),
+        ("adamw momentum=0.9", mistakes.UnknownRecipeOption, "momentum", ""),
+        ("step epochs=0", WrongValue, "0", ""),
+        ("mixup", mistakes.WrongNumberOfValues, "mixup", "write it as `mixup 0.2`"),
+        ("mixup 0.2 chance=0", WrongValue, "0", ""),
+        ("mixup chance=0.5", mistakes.WrongNumberOfValues, "mixup chance=0.5", "`mixup 0.2`"),
+        ("erasing 150%", WrongValue, "150%", ""),
+        ("resized-crop area=100%..8%", WrongValue, "100%..8%", "first: `8%..100%`"),
+        ("resized-crop area=0..1", WrongValue, "0..1", ""),
+        ("resized-crop area=8px", WrongUnit, "8px", ""),
+        ("randaugment magnitude=31", WrongValue, "31", ""),
+        ("randaugment 9", WrongValue, "9", ""),
+        ("rand-augment", mistakes.UnknownSetting, "rand-augment", "did you mean `randaugment`?"),
+        ("color-jitter", mistakes.UnknownSetting, "color-jitter", "did you mean `colour-jitter`?"),
+        ("class-weights balance", WrongValue, "balance", "did you mean `balanced`?"),
+        ("class-weights 1,0", WrongValue, "0", ""),
+        ("sampler weighted", WrongValue, "weighted", "known: `shuffled`, `balanced`"),
     ],
 )
 def test_a_mistake_is_refused_at_its_place(
@@ -247,6 +309,8 @@ def test_a_mistake_in_a_protocol_is_refused_at_its_place(
 # ---------------------------------------------------------------- round trips
 
 fraction = st.floats(0, 1)
+share = st.floats(1e-12, 1)
+ends = st.tuples(share, share).map(sorted).map(tuple)
 side = st.integers(1, 16_384)
 name = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(
     lambda n: n not in ("off", "on")
@@ -258,10 +322,15 @@ recipes = st.builds(
     batch=st.integers(1, 65_536),
     epochs=st.integers(1, 100_000),
     loss=st.sampled_from(("cross-entropy", "euclidean")),
-    optimiser=st.builds(Sgd, st.floats(1e-12, 1000), fraction, fraction),
+    optimiser=st.one_of(
+        st.builds(Sgd, st.floats(1e-12, 1000), fraction, fraction),
+        st.builds(AdamW, st.floats(1e-12, 1000), st.tuples(*[st.floats(0, 0.999999)] * 2)),
+    ),
     schedule=st.one_of(
-        st.just(Constant()),
+        st.builds(Constant, fraction),
         st.builds(Plateau, st.floats(1e-12, 1), st.integers(0, 100), st.integers(1, 10_000)),
+        st.builds(Step, st.lists(st.integers(1, 100_000), min_size=1, max_size=9).map(tuple)),
+        st.builds(Poly, st.floats(1e-12, 100), fraction, fraction),
         st.builds(OneCycle, fraction, fraction, fraction),
     ),
     init=st.one_of(st.just(He()), st.just(Glorot()), st.builds(Normal, st.floats(1e-12, 1000))),
@@ -271,6 +340,16 @@ recipes = st.builds(
     crop=st.one_of(st.none(), st.tuples(side, side)),
     flip=st.booleans(),
     rgb_shift=st.one_of(st.none(), st.floats(1e-12, 10)),
+    resized_crop=st.one_of(st.none(), st.builds(ResizedCrop, ends, ends)),
+    colour_jitter=st.one_of(st.none(), st.builds(ColourJitter, fraction, fraction, fraction)),
+    randaugment=st.one_of(st.none(), st.builds(RandAugment, st.integers(1, 14))),
+    erasing=st.one_of(st.none(), st.builds(Erasing, share, ends)),
+    mixup=st.one_of(st.none(), st.builds(Mixup, st.floats(1e-12, 1000), share)),
+    cutmix=st.one_of(st.none(), st.builds(Cutmix, st.floats(1e-12, 1000), share)),
+    sampler=st.sampled_from(("shuffled", "balanced")),
+    class_weights=st.one_of(
+        st.none(), st.just("balanced"), st.lists(share, min_size=1, max_size=4).map(tuple)
+    ),
 )
 in_steps = st.builds(
     lambda recipe, steps: replace(recipe, epochs=None, steps=steps),
@@ -429,7 +508,7 @@ def test_set_wins_by_coming_last() -> None:
         ("batch=1,2", WrongValue),
         ("lr=nan", WrongValue),
         ("std=1", mistakes.UnusedOption),
-        ("warm-up=0.1", mistakes.UnusedOption),
+        ("power=0.9", mistakes.UnusedOption),
         ("cosine.end=0.1", mistakes.UnusedOption),
         ("layers=a", mistakes.WrongNumberOfValues),
     ],
@@ -442,7 +521,10 @@ def test_set_is_checked_like_a_file(change: str, mistake: type) -> None:
 
 
 def test_an_option_under_a_wrong_name_is_found_by_its_own() -> None:
-    hint = "did you mean `one-cycle.warm-up` or `cosine.warm-up`"
+    hint = "did you mean `one-cycle.start`"
+    with pytest.raises(UserError, match=hint):
+        override_blocks([], ["schedule.start=5%"])
+    hint = "did you mean `warm-up`"
     with pytest.raises(UserError, match=hint):
         changed(["schedule.warm-up=5%"])
 
@@ -615,6 +697,27 @@ def test_weights_of_another_shape_are_not_taken() -> None:
         read_recipe(block("init-from vgg11 layers=conv1_1"), small, find)
 
 
+@pytest.mark.parametrize(
+    ("settings", "mistake", "place"),
+    [
+        ("step epochs=60,30", mistakes.DropsOutOfOrder, "60,30"),
+        ("step epochs=30,30", mistakes.DropsOutOfOrder, "30,30"),
+        ("epochs 30; step epochs=10,30", mistakes.DropAfterTheEnd, "10,30"),
+        ("epochs 30; step", mistakes.DropAfterTheEnd, "step"),
+    ],
+)
+def test_a_rate_that_could_not_drop_as_told_is_refused(
+    settings: str, mistake: type, place: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        read_recipe(block(settings), VGG16)
+    (found,) = error.value.diagnostics
+    assert type(found) is mistake
+    assert found.span
+    assert found.span.text == place
+    assert read_recipe(block("steps 9; step epochs=10,30"), VGG16).steps == 9
+
+
 def test_a_net_without_colours_has_none_to_shift() -> None:
     grey = graph("net g input 1x8x8 fc-4")
     with pytest.raises(UserError, match="the net reads images of 1×8×8"):
@@ -658,14 +761,21 @@ train {
   scale 256..512
   epochs 74
   loss cross-entropy
+  class-weights off
+  sampler shuffled
   sgd lr=0.01 momentum=0.9 weight-decay=5e-4 decay-norms=off nesterov=off
-  plateau factor=0.1 drops=3 patience=5
+  plateau factor=0.1 drops=3 patience=5 warm-up=0.0
   init glorot
   init-from off
   freeze off
+  resized-crop off
   crop 224
   flip off
+  rotate off
+  colour-jitter off
+  randaugment off
   rgb-shift off
+  erasing off
   label-smoothing off
   mixup off
   cutmix off

@@ -54,6 +54,8 @@ SAMPLES: dict[str, Callable[[], None]] = {
     "AmbiguousOverride": lambda: change("flip=off"),
     "BackwardRange": lambda: in_train("freeze fc7..conv1_1"),
     "CropMismatch": lambda: in_train("scale 256; crop 192"),
+    "DropAfterTheEnd": lambda: in_train("epochs 50; step epochs=30,60"),
+    "DropsOutOfOrder": lambda: in_train("step epochs=60,30"),
     "FusedOutputs": lambda: in_test("fuse vgg11", graph("net x input 3x8x8 fc-10")),
     "LayerNotInOther": lambda: in_train("init-from vgg11 layers=conv1_1..conv2_2,fc6"),
     "LayersWithoutWeights": lambda: in_train("freeze pool1,pool2"),
@@ -71,6 +73,10 @@ SAMPLES: dict[str, Callable[[], None]] = {
     "RivalSettings_length": lambda: in_train("epochs 74; steps 370000"),
     "ScaleTooSmall": lambda: in_train("scale 192..512"),
     "ScaleTooSmall_test": lambda: in_test("scales 256,192"),
+    "BalancedTwice": lambda: in_train("class-weights balanced; sampler balanced"),
+    "JitterOfNothing": lambda: in_train("colour-jitter hue=0"),
+    "ScalesInVain": lambda: in_train("scale 256..512; resized-crop"),
+    "WrongNumberOfWeights": lambda: in_train("class-weights 1,2"),
     "ShiftWithoutColours": lambda: in_train("rgb-shift 0.1", graph("net x input 1x8x8 fc-10")),
     "MorePartsThanImages": lambda: in_train("batch 2; accumulate 4"),
     "TooManyCrops": lambda: in_test("scales 224,256; crops grid=5x5"),
@@ -81,7 +87,7 @@ SAMPLES: dict[str, Callable[[], None]] = {
     "UnknownRecipeOption": lambda: in_train("sgd lrr=1"),
     "UnknownSetting": lambda: in_train("ephocs 3"),
     "UnknownSetting_option": lambda: in_train("lr 0.01"),
-    "UnusedOption": lambda: change("warm-up=0.1"),
+    "UnusedOption": lambda: change("power=0.9"),
     "WeightsDiffer": lambda: in_train(
         "init-from vgg16 layers=conv1_1", graph("net x input 3x8x8 conv3-32 | fc-10")
     ),

@@ -30,7 +30,8 @@ from vggc.data.prepare import prepare
 from vggc.data.stores import Arrays
 from vggc.diagnostics import UserError
 from vggc.files import CannotWrite, Taken, sha256
-from vggc.recipe.train import Constant, Cosine, Normal, Recipe, Sgd
+from vggc.recipe.augment import ColourJitter, Cutmix, Erasing, Mixup, RandAugment, ResizedCrop
+from vggc.recipe.train import AdamW, Constant, Cosine, Normal, Recipe, Sgd, Step
 from vggc.records import MalformedError, from_json, read_record, write_record
 from vggc.training import mistakes, session
 from vggc.training.checkpoint import checkpoints, save_tensors
@@ -164,11 +165,31 @@ def test_a_resumed_run_ends_with_the_same_weights(
         (replace(RECIPE, epochs=2, rgb_shift=0.5), ()),
         (replace(RECIPE, epochs=2, freeze=("conv1_1",)), ("0.weight", "0.bias")),
         (replace(RECIPE, epochs=2, ema=0.9, clip=0.1), ()),
-        (replace(RECIPE, epochs=2, mixup=0.2, cutmix=1.0, label_smoothing=0.1), ()),
+        (replace(RECIPE, epochs=2, mixup=Mixup(0.2), cutmix=Cutmix(1.0), label_smoothing=0.1), ()),
         (replace(RECIPE, epochs=2, accumulate=2, optimiser=Sgd(nesterov=True)), ()),
         (replace(RECIPE, epochs=2, schedule=Cosine(0.3)), ()),
+        (
+            replace(
+                RECIPE,
+                epochs=2,
+                resized_crop=ResizedCrop(),
+                rotate=20.0,
+                colour_jitter=ColourJitter(0.4, 0.4, 0.4, 0.1),
+                randaugment=RandAugment(),
+                erasing=Erasing(0.5),
+                mixup=Mixup(0.2, 0.5),
+                class_weights="balanced",
+            ),
+            (),
+        ),
+        (replace(RECIPE, epochs=2, sampler="balanced", class_weights=(1.0, 2.0, 3.0)), ()),
+        (replace(RECIPE, epochs=2, optimiser=AdamW(lr=0.01), schedule=Step((1,))), ()),
+        (replace(RECIPE, epochs=2, optimiser=AdamW(), freeze=("conv1_1",)), ("0.weight", "0.bias")),
     ],
-    ids=["steps", "rgb-shift", "freeze", "ema", "mixtures", "accumulate", "cosine"],
+    ids=[
+        *("steps", "rgb-shift", "freeze", "ema", "mixtures", "accumulate", "cosine"),
+        *("varied", "balanced", "adamw", "adamw-freeze"),
+    ],
 )
 def test_whatever_the_recipe_a_resumed_run_ends_with_the_same_weights(
     tmp_path: Path, recipe: Recipe, frozen: tuple[str, ...]

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from training_data import TINY, write_images
 
 from vggc import driver
+from vggc.cli.train import weights_told
 from vggc.data.find import digits
 from vggc.diagnostics import UserError
 from vggc.driver import Program, load
@@ -521,3 +522,9 @@ def test_a_run_departs_from_what_the_file_says() -> None:
     assert departures(with_recipe, without, with_recipe.recipe).base == "the file of tiny"
     found = departures(without, without, Recipe(batch=4))
     assert (found.base, found.changes) == ("tiny's default recipe", (("batch", "256", "4"),))
+
+
+def test_the_weights_of_classes_are_told_by_name() -> None:
+    assert weights_told(["cat", "dog"], [2.0, 1 / 3]) == "cat counts 2, dog counts 0.333"
+    many = weights_told([f"c{index}" for index in range(30)], [1.0] * 30)
+    assert many.endswith("c19 counts 1; 10 more classes have weights, too")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf, log
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LinearLR, MultiStepLR, PolynomialLR
 from training_data import RECIPE, learner, module, task, write_images
 
 from vggc.data.find import find_images
@@ -17,6 +19,7 @@ from vggc.data.order import Share
 from vggc.data.prepare import prepare
 from vggc.diagnostics import UserError
 from vggc.recipe.train import (
+    AdamW,
     Constant,
     Cosine,
     Glorot,
@@ -25,12 +28,14 @@ from vggc.recipe.train import (
     Normal,
     OneCycle,
     Plateau,
+    Poly,
     Recipe,
     Sgd,
+    Step,
 )
 from vggc.training import loop, mistakes
 from vggc.training.initialise import initialise
-from vggc.training.learner import Machine, Measured, choose_machine
+from vggc.training.learner import Machine, Measured, choose_machine, optimiser
 from vggc.training.loop import Saving, Watching, fit
 from vggc.training.progress import (
     Epoch,
@@ -222,6 +227,96 @@ def test_a_cosine_falls_after_its_warm_up() -> None:
     assert rates[-1] == pytest.approx(0.02)
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert learning_rate(replace(recipe, schedule=Cosine()), 0, 1, []) == 2
+
+
+def rates(recipe: Recipe, num_steps: int, per_epoch: int) -> list[float]:
+    """The rates of a whole training of epochs with so many steps."""
+    return [
+        learning_rate(recipe, step, num_steps, [0.5] * (step // per_epoch))
+        for step in range(num_steps)
+    ]
+
+
+def torchs_rates(
+    make: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler], count: int
+) -> list[float]:
+    """The rates of one of PyTorch's schedulers, over a peak of 2."""
+    optimiser = torch.optim.SGD([torch.zeros(1)], lr=2.0)
+    scheduler = make(optimiser)
+    found = []
+    for _ in range(count):
+        found += [scheduler.get_last_lr()[0]]
+        optimiser.step()
+        scheduler.step()
+    return found
+
+
+def test_step_drops_after_the_epochs_it_names() -> None:
+    recipe = Recipe(optimiser=Sgd(lr=2.0), schedule=Step(epochs=(3, 5), factor=0.2))
+    theirs = torchs_rates(lambda o: MultiStepLR(o, [3, 5], gamma=0.2), 7)
+    assert rates(recipe, 7, per_epoch=1) == pytest.approx(theirs)
+    of_steps = [rate for rate in theirs for _ in range(4)]
+    assert rates(recipe, 28, per_epoch=4) == pytest.approx(of_steps)
+
+
+@pytest.mark.parametrize("power", [0.9, 1, 2])
+def test_poly_falls_as_a_power_of_what_is_left(power: float) -> None:
+    recipe = Recipe(optimiser=Sgd(lr=2.0), schedule=Poly(power=power))
+    theirs = torchs_rates(lambda o: PolynomialLR(o, 40, power), 40)
+    assert rates(recipe, 40, per_epoch=4) == pytest.approx(theirs)
+    with_end = replace(recipe, schedule=Poly(power, end=0.25))
+    assert rates(with_end, 40, 4) == pytest.approx([0.5 + 0.75 * rate for rate in theirs])
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [Constant(), Plateau(patience=2), Step((2, 3)), Cosine(), Poly(0.9)],
+    ids=lambda schedule: type(schedule).__name__,
+)
+def test_every_schedule_may_begin_with_a_rise(
+    schedule: Constant | Plateau | Step | Cosine | Poly,
+) -> None:
+    """Of 40 steps ten rise, as `LinearLR` does; then the rate is at its peak and falls."""
+    recipe = Recipe(optimiser=Sgd(lr=2.0), schedule=replace(schedule, warm_up=0.25))
+    found = rates(recipe, 40, per_epoch=10)
+    rising = torchs_rates(lambda o: LinearLR(o, 1 / 11, total_iters=10), 11)
+    assert found[:11] == pytest.approx(rising)
+    assert found[10:] == sorted(found[10:], reverse=True)
+    if isinstance(schedule, Cosine | Poly):
+        assert found[10:] == pytest.approx(rates(replace(recipe, schedule=schedule), 30, 10))
+    else:
+        assert found[10:] == rates(replace(recipe, schedule=schedule), 40, 10)[10:]
+
+
+def test_adamw_is_pytorchs_and_spares_what_sgd_spares() -> None:
+    net, theirs = (nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3)) for _ in range(2))
+    theirs.load_state_dict(net.state_dict())
+    chosen = AdamW(lr=0.02, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.5)
+    norms = ("0.weight", "0.bias")
+    trained = dict(net.named_parameters())
+    mine = optimiser(trained, Recipe(optimiser=chosen), undecayed=norms, fused=True)
+    groups = [
+        {"params": [*theirs[1].parameters()], "weight_decay": 0.5},
+        {"params": [*theirs[0].parameters()], "weight_decay": 0.0},
+    ]
+    other = torch.optim.AdamW(groups, lr=0.02, betas=(0.8, 0.9), eps=1e-6)
+    x = torch.randn(8, 4)
+    for _ in range(3):
+        for each, moved in ((net, mine), (theirs, other)):
+            moved.zero_grad()
+            (each(x) ** 3).sum().backward()
+            moved.step()
+    for (name, a), b in zip(net.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
+    assert mine.defaults["fused"]
+
+
+def test_a_net_learns_by_adamw() -> None:
+    net = module()
+    net[6] = nn.Identity()
+    initialise(net, He(), 0)
+    outcome, _ = run(replace(RECIPE, epochs=15, optimiser=AdamW(lr=0.01)), net)
+    assert outcome.progress.epochs[-1].val_top1 == 1
 
 
 def test_a_machine_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

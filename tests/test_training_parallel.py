@@ -37,8 +37,14 @@ train {
   scale 9..12
   flip
   rgb-shift 0.1
-  mixup 0.2
+  rotate 10
+  colour-jitter brightness=0.4 hue=0.1
+  randaugment ops=1 magnitude=5
+  erasing 50%
+  mixup 0.2 chance=80%
   cutmix 1
+  sampler balanced
+  class-weights 1,2,3
   label-smoothing 0.1
   ema 0.9
   clip 1

@@ -52,6 +52,7 @@ def value(text: str) -> ast.Value:
         (SHARE, "10%", 0.1),
         (SHARE, "0.1", 0.1),
         (SHARE, "7%", 0.07),
+        (Several(Real(0, 1), 2, least=2), "0.9,1", (0.9, 1.0)),
         (Choice(("he", "glorot")), "he", "he"),
         (Flag(), "on", True),
         (Flag(), "off", False),

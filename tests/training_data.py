@@ -12,6 +12,7 @@ from vggc.data.parts import Images, Part
 from vggc.data.prepare import Data, prepare
 from vggc.data.stores import Arrays
 from vggc.recipe.train import Constant, He, Recipe, Sgd
+from vggc.training.augment import window_of
 from vggc.training.learner import Learner, Machine
 from vggc.training.session import Task
 
@@ -73,7 +74,7 @@ def found(count: int = 5) -> Images:
 
 
 def data(recipe: Recipe = RECIPE, count: int = 5) -> Data:
-    return prepare(found(count), (3, 8, 8), recipe.scale)
+    return prepare(found(count), (3, 8, 8), recipe.scale, window=window_of(recipe))
 
 
 def task(

@@ -102,10 +102,12 @@ class Plan:
             UserError: they are not of the kind that the net takes, or too few can be read.
         """
         from vggc.data.prepare import prepare
+        from vggc.training.augment import window_of
 
         channels, height, width = self.program.graph.input
         shape = (channels, height, width)
-        data = prepare(self.images, shape, self.recipe.scale, on_progress)
+        scales, window = self.recipe.scale, window_of(self.recipe)
+        data = prepare(self.images, shape, scales, on_progress, window=window)
         if self.run:
             # Whoever uses the run later goes by its record, so the training does, too.
             data = replace(data, preprocessing=self.run.record.preprocessing)

@@ -82,6 +82,16 @@ class Pixels:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """A number or a range of them, `8%..100%`: least and greatest, both included."""
+
+    kind: Real
+
+    def __str__(self) -> str:
+        return f"{self.kind}, or a range of two such"
+
+
+@dataclass(frozen=True)
 class Size:
     """Height and width in pixels, written as one number where they are equal."""
 
@@ -103,14 +113,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class Several:
-    """One value or more of a kind, separated by commas: a tuple. `what` names them all."""
+    """From `least` to `most` values of a kind, separated by commas: a tuple. `what` names them."""
 
     kind: Whole | Real
     most: int
     what: str = "numbers"
+    least: int = 1
 
     def __str__(self) -> str:
-        return f"at most {self.most} {self.what}, each {self.kind}"
+        count = f"{self.most:,}" if self.least == self.most else f"at most {self.most:,}"
+        return f"{count} {self.what}, each {self.kind}"
 
 
 @dataclass(frozen=True)
@@ -140,17 +152,40 @@ class Names:
 
 
 @dataclass(frozen=True)
+class WordOr:
+    """A certain word, which stands for itself, or a list."""
+
+    word: str
+    kind: Several
+
+    def __str__(self) -> str:
+        return f"{self.word}, or {self.kind}"
+
+
+@dataclass(frozen=True)
 class Maybe:
     """A value of a kind, or `off`."""
 
-    kind: Whole | Real | Pixels | Size | Several | Name | Names
+    kind: Whole | Real | Pixels | Size | Several | WordOr | Name | Names
 
     def __str__(self) -> str:
         return f"{self.kind} or off"
 
 
 Kind: TypeAlias = (
-    Whole | Real | Choice | Flag | Pixels | Size | Grid | Several | Name | Names | Maybe
+    Whole
+    | Real
+    | Choice
+    | Flag
+    | Pixels
+    | Interval
+    | Size
+    | Grid
+    | Several
+    | WordOr
+    | Name
+    | Names
+    | Maybe
 )
 
 OFF: tuple[()] = ()
@@ -168,15 +203,21 @@ def convert(kind: Kind, value: ast.Value) -> Any:
             return {"on": True, "off": False}.get(str(value))
         case Pixels(high):
             return _pixels(high, value)
+        case Interval(each):
+            low, top = (_number(each, end) for end in _ends(value))
+            return None if low is None or top is None or low > top else (low, top)
         case Size(high):
             return _size(high, value)
         case Grid(high):
             square = isinstance(value, ast.Dims) and len(value.sizes) == 2
             side, other = value.sizes if square and isinstance(value, ast.Dims) else (0, 0)
             return side if side == other and 1 <= side <= high else None
-        case Several(each, most):
+        case Several(each, most, least=least):
             found = tuple(_number(each, item) for item in items(value))
-            return None if None in found or len(found) > most else found
+            return None if None in found or not least <= len(found) <= most else found
+        case WordOr(word, several):
+            is_word = isinstance(value, ast.Word) and value.text == word
+            return word if is_word else convert(several, value)
         case Name():
             return value.text if isinstance(value, ast.Word) and _is_name(value) else None
         case Names(_, ranges, most):
@@ -208,9 +249,13 @@ def _number(kind: Whole | Real, value: ast.Value) -> int | float | None:
     )
 
 
+def _ends(value: ast.Value) -> tuple[ast.Value, ast.Value]:
+    """The ends of a range; a single value is both."""
+    return (value.low, value.high) if isinstance(value, ast.Range) else (value, value)
+
+
 def _pixels(high: int, value: ast.Value) -> tuple[int, int] | None:
-    ends = (value.low, value.high) if isinstance(value, ast.Range) else (value, value)
-    low, top = (_number(Whole(1, high, unit="px"), end) for end in ends)
+    low, top = (_number(Whole(1, high, unit="px"), end) for end in _ends(value))
     if not isinstance(low, int) or not isinstance(top, int) or low > top:
         return None
     return low, top
@@ -238,9 +283,9 @@ def written(kind: Kind, value: Any) -> str:
             return "off"
         case Flag():
             return "on"
-        case Pixels() | Size() if value[0] == value[1]:
+        case Pixels() | Size() | Interval() if value[0] == value[1]:
             return str(value[0])
-        case Pixels():
+        case Pixels() | Interval():
             return f"{value[0]}..{value[1]}"
         case Size():
             return f"{value[0]}x{value[1]}"
@@ -248,6 +293,8 @@ def written(kind: Kind, value: Any) -> str:
             return f"{value}x{value}"
         case Several() | Names():
             return ",".join(map(str, value))
+        case WordOr(_, several):
+            return value if isinstance(value, str) else written(several, value)
         case Maybe(inner):
             return written(inner, value)
         case _:
@@ -307,6 +354,7 @@ UNITS: Mapping[Unit, str] = {
 def misfit(key: str, kind: Kind, value: ast.Value, otherwise: str = "") -> Diagnostic:
     """The mistake in a value that `convert` refused; `otherwise` helps where nothing is near."""
     inner = kind.kind if isinstance(kind, Maybe) else kind
+    inner = inner.kind if isinstance(inner, WordOr) else inner
     if isinstance(inner, Several):
         for item in items(value) if isinstance(value, ast.Many) else ():
             if convert(inner.kind, item) is None:
@@ -337,7 +385,7 @@ def _number_kind(kind: Kind) -> Whole | Real | None:
             return kind
         case Pixels(high) | Size(high):
             return Whole(1, high, unit="px")
-        case Several(inner) | Maybe(inner):
+        case Several(inner) | Maybe(inner) | Interval(inner) | WordOr(_, inner):
             return _number_kind(inner)
         case _:
             return None
@@ -359,6 +407,8 @@ def _suggestion(kind: Kind, value: ast.Value) -> str:
     match kind, value:
         case Choice(words), ast.Word(text):
             return did_you_mean(text, words)
+        case Maybe(WordOr(word)), ast.Word(text):
+            return did_you_mean(text, (word, "off"))
         case Flag(), ast.Word(text):
             near = {"true": "on", "yes": "on", "false": "off", "no": "off"}.get(text.lower())
             near = near or nearest(text, ("on", "off"))
@@ -367,7 +417,9 @@ def _suggestion(kind: Kind, value: ast.Value) -> str:
             whole.low <= even + 1 <= whole.high
         ):
             return f"the next ones are {even - 1} and {even + 1}" if even > whole.low else ""
-        case ((Pixels() | Maybe(Pixels())), ast.Range(low, high)) if low.value > high.value:
+        case ((Pixels() | Interval() | Maybe(Pixels())), ast.Range(low, high)) if (
+            low.value > high.value
+        ):
             return f"the lower end comes first: `{high}..{low}`"
         case Grid(), ast.Number(value=int(side)):
             return f"did you mean `{side}x{side}`?"

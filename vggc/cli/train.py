@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
     from vggc.data.prepare import Data
     from vggc.training.session import Keeping
+
+WEIGHTS_SHOWN = 20
+"""Classes whose weights are told one by one."""
 
 
 @click.command("train")
@@ -192,12 +195,17 @@ def announce(plan: Plan, speak: Speak) -> None:
     departures = plan.departures
     if departures and departures.changes:
         speak(f"This run departs from {departures.base}:")
+        width = max(18, *(len(key) for key, _, _ in departures.changes))
         for key, before, after in departures.changes:
-            speak(f"  {key:<18} {before} → {after}")
+            speak(f"  {key:<{width}} {before} → {after}")
 
 
 def read(plan: Plan, speak: Speak) -> Data:
-    """Reads and checks all images, and says what is used of a place and what was left out."""
+    """Reads and checks all images; says what is used of a place, which were left out, and how much
+    classes count.
+    """
+    from vggc.training.augment import Weighing
+
     for note in plan.images.notes:
         speak(in_line(note))
     with bar(plan.world.is_first) as progress:
@@ -213,7 +221,17 @@ def read(plan: Plan, speak: Speak) -> Data:
     for what, value in (("whole numbers", white.whole), ("fractions", white.real)):
         if value is not None:
             speak(f"White in greys of more than eight bits, in {what}, is {value:,.0f}.")
+    if weighing := Weighing.of(plan.recipe, data.train.part.labels, len(data.classes)):
+        speak(f"In the training loss {weights_told(data.classes, weighing.weights.tolist())}.")
     return data
+
+
+def weights_told(classes: Sequence[str], weights: Sequence[float]) -> str:
+    """Which class counts how much, the first of them where there are many."""
+    pairs = zip(classes[:WEIGHTS_SHOWN], weights, strict=False)
+    told = ", ".join(f"{in_line(name)} counts {weight:.3g}" for name, weight in pairs)
+    more = len(classes) - WEIGHTS_SHOWN
+    return f"{told}; {more:,} more classes have weights, too" if more > 0 else told
 
 
 # Watching

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch.nn.functional import interpolate
@@ -37,20 +38,66 @@ MANY_PIXELS = 100
 """Of so many in a row half a one more or less at either end does not show."""
 
 
+TRIES = 10
+"""How often a part of a picture is drawn that may not lie within it."""
+
+Draws: TypeAlias = npt.NDArray[np.float64]
+"""Numbers in [0, 1)."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a random crop shows of a whole picture: a share of its `area`, and its width over its
+    height as `ratio`, each from a least to a greatest: see `vggc.recipe.augment.ResizedCrop`.
+    """
+
+    area: tuple[float, float]
+    ratio: tuple[float, float]
+
+    def box(
+        self, whole: tuple[int, int], tries: Draws, top: float, left: float
+    ) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of a part of so large a picture (W, H), by draws in [0, 1):
+        the area and the ratio of each try (TRIES, 2), and where the part lies.
+        """
+        width, height = self.size(whole, tries)
+        x, y = int(left * (whole[0] - width + 1)), int(top * (whole[1] - height + 1))
+        return x, y, x + width, y + height
+
+    def size(self, whole: tuple[int, int], tries: Draws) -> tuple[int, int]:
+        """Width and height of the first part that lies within the picture; if none does, of the
+        largest whose ratio is allowed.
+        """
+        (least, most), (narrow, wide) = self.area, np.log(self.ratio)
+        areas = whole[0] * whole[1] * (least + tries[:, 0] * (most - least))
+        ratios = np.exp(narrow + tries[:, 1] * (wide - narrow))
+        widths, heights = np.rint(np.sqrt(areas * ratios)), np.rint(np.sqrt(areas / ratios))
+        sizes = np.stack([widths, heights], axis=1).astype(int)
+        fits = ((sizes >= 1) & (sizes <= whole)).all(axis=1)
+        if fits.any():
+            width, height = sizes[fits.argmax()].tolist()
+            return width, height
+        width, height = whole
+        ratio = min(max(width / height, self.ratio[0]), self.ratio[1])
+        return max(1, min(width, round(height * ratio))), max(1, min(height, round(width / ratio)))
+
+
 @dataclass(frozen=True)
 class Framing:
     """How pictures become inputs of a `shape` (C, H, W).
 
     A picture's shorter side is brought to a length between the two `scales`; with None it just
     covers the input. `draft` lets a JPEG be decoded at a fraction of its size where that is large
-    enough: several times faster, and pixels that differ a little from those of inference. In greys
-    of more than eight bits `white` is white.
+    enough: several times faster, and pixels that differ a little from those of inference. With a
+    `window` random crops are parts of whole pictures, whatever the scale, brought to the size of
+    the input. In greys of more than eight bits `white` is white.
     """
 
     shape: Shape
     scales: tuple[int, int] | None
     draft: bool
     white: Greys = UNKNOWN
+    window: Window | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -63,8 +110,8 @@ class Framing:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether all pictures get one scale."""
-        return self.scales is None or self.scales[0] == self.scales[1]
+        """Whether all pictures are looked at at one scale only."""
+        return self.window is None and (self.scales is None or self.scales[0] == self.scales[1])
 
     def scale(self, draw: float) -> int | None:
         """A length of the shorter side for a draw in [0, 1)."""
@@ -130,6 +177,14 @@ class Framing:
         )
         return resized_part(image, source, self.size)
 
+    def cut_part(self, picture: Picture, tries: Draws, top: float, left: float) -> Pixels:
+        """A part of the picture at the size of the input, uint8 (H, W, C): see `Window.box`."""
+        assert self.window
+        image = self.open(picture)
+        # Cut out first: what lies around it must not blend in.
+        part = image.crop(self.window.box(image.size, tries, top, left))
+        return resized_part(part, (0, 0, *part.size), self.size)
+
     def corner(self, whole: tuple[int, int], top: float, left: float) -> tuple[int, int]:
         """Column and row of the first pixel that is cut out of so large a picture (W, H)."""
         (width, height), (wanted_height, wanted_width) = whole, self.size
@@ -190,12 +245,19 @@ class Framed:
         return self.part.fetch(indices)
 
     def random_crops(
-        self, indices: Numbers, draws: np.ndarray[tuple[int, int], np.dtype[np.float64]]
+        self, indices: Numbers, draws: Draws, tries: Draws | tuple[()] = ()
     ) -> list[Pixels | BrokenImageError]:
         """A crop of each of these pictures by three draws in [0, 1), (N, 3): its scale, its top
-        and its left.
+        and its left; with a window by the draws of its tries, (N, TRIES, 2), instead of a scale.
         """
         framing = self.framing
+        if framing.window:
+            return [
+                attempt(partial(framing.cut_part, tries=each, top=top, left=left), picture)
+                for picture, each, (_, top, left) in zip(
+                    self.fetch(indices), tries, draws.tolist(), strict=True
+                )
+            ]
         return [
             attempt(partial(framing.cut, scale=framing.scale(scale), top=top, left=left), picture)
             for picture, (scale, top, left) in zip(self.fetch(indices), draws.tolist(), strict=True)

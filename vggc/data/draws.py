@@ -16,6 +16,12 @@ class Stream(IntEnum):
     INITIALISATION = 3
     COLOUR = 4
     MIXTURE = 5
+    WINDOW = 6
+    ROTATION = 7
+    JITTER = 8
+    RANDAUGMENT = 9
+    ERASING = 10
+    BALANCE = 11
 
 
 def generator(seed: int, stream: Stream, *index: int) -> np.random.Generator:

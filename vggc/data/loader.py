@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vggc.data.crops import Framed
+from vggc.data.crops import TRIES, Draws, Framed
 from vggc.data.draws import Stream, generator
 from vggc.data.order import Order, Share
 from vggc.data.parts import Skipped
 from vggc.data.stores import Numbers
+from vggc.data.vary import Change, changed
 from vggc.data.workers import made_ahead, never
 from vggc.preprocessing import BrokenImageError, Pixels
 from vggc.processors import num_processors
@@ -50,21 +51,47 @@ class TrainBatches(Dataset[Batch]):
     framed: Framed
     order: Order
     share: Share
+    changes: tuple[Change, ...] = ()
 
     def __getitem__(self, step: int) -> Batch:
         place = self.order.place(step)
         indices = self.order.indices(*place)
         rows = np.arange(len(indices))[self.share.rows(len(indices))]
         draws = crop_draws(self.order, step)[rows]
-        crops = self.framed.random_crops(indices[rows], draws[:, :3])
-        return batch_of(self.framed, crops, indices, rows)
+        if self.framed.framing.window:
+            tries = draws_of(self.order, Stream.WINDOW, step, TRIES, 2)[rows]
+            crops = self.framed.random_crops(indices[rows], draws[:, :3], tries)
+        else:
+            crops = self.framed.random_crops(indices[rows], draws[:, :3])
+        return batch_of(self.framed, self.changed(crops, step, rows), indices, rows)
+
+    def changed(
+        self, crops: Sequence[Pixels | BrokenImageError], step: int, rows: Numbers
+    ) -> Sequence[Pixels | BrokenImageError]:
+        """The crops of these rows of a step after the changes."""
+        if not self.changes:
+            return crops
+        columns = [
+            draws_of(self.order, change.stream, step, change.num_draws)[rows].tolist()
+            for change in self.changes
+        ]
+        return [
+            changed(crop, self.changes, draws) if isinstance(crop, np.ndarray) else crop
+            for crop, draws in zip(crops, zip(*columns, strict=True), strict=True)
+        ]
 
 
-def crop_draws(order: Order, step: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def crop_draws(order: Order, step: int) -> Draws:
     """The draws in [0, 1) for each image of a step, (N, 4): scale, top, left and flip."""
-    epoch, within = order.place(step)
-    count = len(order.indices(epoch, within))
-    return generator(order.seed, Stream.AUGMENTATION, epoch, within).random((count, 4))
+    return draws_of(order, Stream.AUGMENTATION, step, 4)
+
+
+def draws_of(order: Order, stream: Stream, step: int, *each: int) -> Draws:
+    """Draws in [0, 1) for each image of a step, so many `each`: (N, …)."""
+    draws: Draws = generator(order.seed, stream, *order.place(step)).random(
+        (order.size(step), *each)
+    )
+    return draws
 
 
 @dataclass(frozen=True)
@@ -140,10 +167,10 @@ def pinned(thing: Any) -> Any:
             return thing
 
 
-def num_workers(framed: Framed, processes: int = 1) -> int:
-    """The worker processes that suit pictures, where so many trainings share the machine: none
-    where making a batch is hardly any work.
+def num_workers(framed: Framed, processes: int = 1, changes: Sequence[Change] = ()) -> int:
+    """The worker processes that suit pictures which are changed so, where so many trainings share
+    the machine: none where making a batch is hardly any work.
     """
-    if framed.kept is not None and framed.framing.is_fixed:
+    if framed.kept is not None and framed.framing.is_fixed and not changes:
         return 0
     return max(1, min(MOST_WORKERS, num_processors() // processes))

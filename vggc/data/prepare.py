@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vggc.data import mistakes
-from vggc.data.crops import Framed, Framing
+from vggc.data.crops import Framed, Framing, Window
 from vggc.data.parts import Fingerprint, Fingerprints, Images, Part, Skipped, names_of, of_part
 from vggc.data.survey import Doubles, Survey, colour_axes, moments, survey
 from vggc.diagnostics import UserError
@@ -44,11 +44,13 @@ def prepare(
     scales: tuple[int, int] | None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     room: int = ROOM,
+    window: Window | None = None,
 ) -> Data:
     """Looks at every image: leaves out the broken ones, measures colours, fills memory.
 
     The net takes a `shape` (C, H, W), C being 1 or 3, and is trained at `scales`, as in
-    `Framing`; it is tested at their middle. `on_progress` is told how many images of how many
+    `Framing`, or on parts of whole pictures as the `window` says; it is tested at the middle of the
+    scales. `on_progress` is told how many images of how many
     are done. Images take `room` bytes of memory or less, or none.
 
     Raises:
@@ -56,11 +58,11 @@ def prepare(
     """
     if shape[0] not in IMAGE_CHANNELS:
         raise UserError(mistakes.UnsupportedChannels(None, *shape))
-    looked = look_at(both_framed(images, shape, scales), on_progress, room)
+    looked = look_at(both_framed(images, shape, scales, window), on_progress, room)
     white = white_of_all(looked[0].survey.brightest.largest(looked[1].survey.brightest))
     if white != UNKNOWN:
         # What is white in deep greys is known after a look at all of them.
-        looked = look_at(both_framed(images, shape, scales, white), on_progress, room)
+        looked = look_at(both_framed(images, shape, scales, window, white), on_progress, room)
     found = looked[0].survey
     broken = *of_part(looked[0].skipped, "train"), *of_part(looked[1].skipped, "val")
     skipped = (*images.skipped, *broken)
@@ -122,10 +124,12 @@ def both_framed(
     images: Images,
     shape: tuple[int, int, int],
     scales: tuple[int, int] | None,
+    window: Window | None,
     white: Greys = UNKNOWN,
 ) -> tuple[Framed, Framed]:
     """The training part as nets are trained on it, and the held-out part as they are tested."""
-    train = Framing(shape, scales, draft=True, white=white)
+    # What is enlarged again must not have been made small first.
+    train = Framing(shape, scales, draft=window is None, white=white, window=window)
     return Framed(images.train, train), for_testing(images.val, shape, scales, white)
 
 

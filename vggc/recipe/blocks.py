@@ -307,7 +307,7 @@ class Schema(Generic[T]):
                     table[key] = word
                     table |= _option_table(word, held, None)
                 case Part(_, inner) if held is not None:
-                    table[key] = "on" if inner is None else str(getattr(held, inner))
+                    table[key] = "on" if inner is None else _plain(*_value_of(form, held))
                     table |= _option_table(key, held, inner)
                 case _ if held is None and self.rivals_of(key) != (key,):
                     pass
@@ -434,8 +434,14 @@ def _value_kind(form: Part) -> Kind:
     if form.value is None:
         return Flag()
     (kind,) = (f.metadata["kind"] for f in fields(form.type) if f.name == form.value)  # type: ignore[arg-type]
-    assert isinstance(kind, Name)
+    assert isinstance(kind, Name | Real)
     return Maybe(kind)
+
+
+def _value_of(form: Part, held: object) -> tuple[Kind, Any]:
+    """What the value of a part's setting is, and which one a part has."""
+    assert form.value is not None
+    return _value_kind(form), getattr(held, form.value)
 
 
 def required(form: Part) -> list[str]:

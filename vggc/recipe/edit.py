@@ -19,6 +19,9 @@ from vggc.values import Choice, convert, misfit
 
 SCHEMAS: Mapping[str, Schema[Any]] = {"train": TRAIN, "test": TEST}
 
+MANY = 2
+"""The most whole keys that a suggestion lists."""
+
 
 # A net that builds on another
 
@@ -173,7 +176,9 @@ def meant(wanted: str, schemas: list[Schema[Any]]) -> str:
     """A suggestion for a key that there is not: options of that name, or names alike."""
     owner, _, option = wanted.rpartition(".")
     if owner and (keys := [key for schema in schemas for key in ends_in(schema, option)]):
-        return f"did you mean {' or '.join(f'`{key}`' for key in keys)}?"
+        # Where many have it, the option alone is that of the one that is chosen.
+        near = keys if len(keys) <= MANY else [option]
+        return f"did you mean {' or '.join(f'`{key}`' for key in near)}?"
     known = [key for schema in schemas for key in schema.kinds]
     return did_you_mean(wanted, [*known, *sorted({key.split(".")[-1] for key in known})])
 

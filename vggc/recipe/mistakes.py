@@ -175,6 +175,23 @@ class NesterovWithoutMomentum(Diagnostic):
     help = "give `sgd` a momentum, 0.9 for instance, or leave `nesterov` out"
 
 
+class DropsOutOfOrder(Diagnostic):
+    title = "the epochs of `step` do not rise"
+    label = "each must be later than the one before"
+    help = "write `epochs={right}`"
+
+    right: str
+
+
+class DropAfterTheEnd(Diagnostic):
+    title = "the rate would drop after epoch {epoch}, and the training has {last}"
+    label = "that drop would never come"
+    help = "leave it out, say when else the rate is to drop (`step epochs=…`), or train longer"
+
+    epoch: int
+    last: int
+
+
 class CropMismatch(Diagnostic):
     title = "a crop of {crop} is not what the net reads"
     label = "the net's input is {input} pixels"
@@ -186,11 +203,30 @@ class CropMismatch(Diagnostic):
 
 
 class ShiftWithoutColours(Diagnostic):
-    title = "`rgb-shift` needs images in colour"
+    title = "`{setting}` needs images in colour"
     label = "the net reads images of {input}"
     help = "leave it out, or give the net an input of three channels"
 
+    setting: str
     input: str
+
+
+class ScalesInVain(Diagnostic):
+    title = "with `resized-crop` images are not brought to scales of {scale}"
+    label = "crops are taken from images at their own size"
+    help = (
+        "leave it out, or give one scale, `scale {middle}`: that at which images are held out and "
+        "tested"
+    )
+
+    scale: str
+    middle: int
+
+
+class JitterOfNothing(Diagnostic):
+    title = "`colour-jitter` varies nothing"
+    label = "brightness, contrast, saturation and hue have strength 0"
+    help = "say what it varies: `colour-jitter brightness=0.4 contrast=0.4 saturation=0.4`"
 
 
 class LossMismatch(Diagnostic):
@@ -201,6 +237,21 @@ class LossMismatch(Diagnostic):
     loss: str
     gives: str
     right: str
+
+
+class WrongNumberOfWeights(Diagnostic):
+    title = "weights of {given} classes, and the net tells {classes} apart"
+    label = "a weight for each class is needed, in the order of their names"
+    help = "list {classes} weights, or write `class-weights balanced`"
+
+    given: int
+    classes: int
+
+
+class BalancedTwice(Diagnostic):
+    title = "`class-weights balanced` and `sampler balanced` both make up for rare classes"
+    label = "with both, rare classes would count more than the others"
+    help = "keep one of the two"
 
 
 class UnknownLayerName(Diagnostic):

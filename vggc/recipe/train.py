@@ -10,6 +10,7 @@ from vggc.diagnostics import Diagnostic, did_you_mean
 from vggc.ir.graph import Graph
 from vggc.ir.ops import describe
 from vggc.recipe import mistakes
+from vggc.recipe.augment import ColourJitter, Cutmix, Erasing, Mixup, RandAugment, ResizedCrop
 from vggc.recipe.blocks import (
     Part,
     Plain,
@@ -33,13 +34,19 @@ from vggc.values import (
     Names,
     Pixels,
     Real,
+    Several,
     Size,
     Whole,
+    WordOr,
     items,
     written,
 )
 
 Loss: TypeAlias = Literal["cross-entropy", "euclidean"]
+Sampler: TypeAlias = Literal["shuffled", "balanced"]
+
+MAX_CLASSES = 10_000
+"""The most classes whose weights can be listed."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,43 @@ class Sgd:
 
 
 @dataclass(frozen=True)
+class AdamW:
+    """Adam with weight decay of its own. Of step t, with g the gradient and β₁, β₂ the `betas`:
+
+    w ← w − lr·weight_decay·w;  m ← β₁·m + (1 − β₁)·g;  v ← β₂·v + (1 − β₂)·g²;
+    w ← w − lr·(m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + eps).
+
+    What `Sgd` spares of the penalty is spared of the decay, too.
+    Source: Loshchilov & Hutter (2019), algorithm 2, with the decay in units of the rate.
+    """
+
+    example: ClassVar[str] = "adamw lr=0.001 weight-decay=0.01"
+    doc: ClassVar[str] = "Adam, whose weight decay is apart from the gradient"
+
+    lr: float = option("the learning rate", Real(0, 1000, above=True), 1e-3)
+    betas: tuple[float, float] = option(
+        "the shares that the averages of gradients and of their squares keep in a step",
+        Several(Real(0, 0.999999), 2, least=2),
+        (0.9, 0.999),
+    )
+    eps: float = option("what is added to the divisor", Real(0, 1, above=True), 1e-8)
+    weight_decay: float = option(
+        "the share of a weight that a step takes off, in units of `lr`", Real(0, 1000), 0.01
+    )
+    decay_norms: bool = option(
+        "whether scales and shifts of normalisations decay, too", Flag(), False
+    )
+
+
+# Every schedule but the cycle may begin with a rise.
+WARM_UP = "the share of all steps in which the rate rises first"
+
+
+@dataclass(frozen=True)
 class Plateau:
     """Multiply the rate by `factor` after `patience` epochs without a better held-out top-1.
 
+    `warm_up` is as in `Cosine`, and epochs count from the first one on.
     Source: Simonyan & Zisserman (2015), section 3.1: factor 0.1, three drops. They leave
     the patience open.
     """
@@ -76,6 +117,29 @@ class Plateau:
     factor: float = option("what a drop leaves", Real(0, 1, above=True, unit="%"), 0.1)
     drops: int = option("how often the rate may drop", Whole(0, 100), 3)
     patience: int = option("epochs without improvement before a drop", Whole(1, 10_000), 5)
+    warm_up: float = option(WARM_UP, Real(0, 1, unit="%"), 0.0)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Multiply the rate by `factor` after each of these `epochs`.
+
+    In epoch e, counted from 0: lr·factor^n, n being how many of `epochs` are e or less.
+    `warm_up` is as in `Cosine`, and epochs count from the first one on.
+    Source: He et al. (2016), section 3.4; `torch.optim.lr_scheduler.MultiStepLR`.
+    """
+
+    example: ClassVar[str] = "step epochs=30,60 factor=0.1"
+
+    doc: ClassVar[str] = "the rate drops after given epochs"
+
+    epochs: tuple[int, ...] = option(
+        "after how many epochs the rate drops, each time",
+        Several(Whole(1, 100_000), 100),
+        (30, 60),
+    )
+    factor: float = option("what a drop leaves", Real(0, 1, above=True, unit="%"), 0.1)
+    warm_up: float = option(WARM_UP, Real(0, 1, unit="%"), 0.0)
 
 
 @dataclass(frozen=True)
@@ -98,6 +162,8 @@ class OneCycle:
 class Cosine:
     """Rise in a line to lr in the first `warm_up` of all steps, then fall to `end`·lr on a cosine.
 
+    Of T steps, counted from 0, w = round(warm_up·T) are the rise: lr·(t + 1) / (w + 1). Then
+    lr·(end + (1 − end)·(1 + cos(π·(t − w) / (T − 1 − w))) / 2), which is `end`·lr in the last.
     Source: Loshchilov & Hutter (2017), formula 5, without restarts; Goyal et al. (2017), section
     2.2, for the warm-up.
     """
@@ -106,16 +172,36 @@ class Cosine:
 
     doc: ClassVar[str] = "the rate falls on half a cosine, after a rise where one is asked for"
 
-    warm_up: float = option("the share of all steps in which it rises", Real(0, 1, unit="%"), 0.0)
+    warm_up: float = option(WARM_UP, Real(0, 1, unit="%"), 0.0)
     end: float = option("the last rate, as a share of `lr`", Real(0, 1, unit="%"), 0.0)
 
 
 @dataclass(frozen=True)
+class Poly:
+    """Rise as `Cosine` does in the first w steps, then fall as a power of what is left of T steps.
+
+    In step t, counted from 0: lr·(end + (1 − end)·(1 − (t − w) / (T − w))^power).
+    Source: Caffe's `lr_policy: "poly"`; Chen et al. (2018), "DeepLab", section 4.1;
+    `torch.optim.lr_scheduler.PolynomialLR`, which has neither `warm_up` nor `end`.
+    """
+
+    example: ClassVar[str] = "poly power=0.9 warm-up=5%"
+
+    doc: ClassVar[str] = "the rate falls as a power of the steps that are left, in a line for 1"
+
+    power: float = option("the power", Real(0, 100, above=True), 1.0)
+    warm_up: float = option(WARM_UP, Real(0, 1, unit="%"), 0.0)
+    end: float = option("what it falls to, as a share of `lr`", Real(0, 1, unit="%"), 0.0)
+
+
+@dataclass(frozen=True)
 class Constant:
-    """The same learning rate throughout."""
+    """The same learning rate throughout, after a `warm_up` as in `Cosine`."""
 
     example: ClassVar[str] = "constant"
     doc: ClassVar[str] = "the same rate throughout"
+
+    warm_up: float = option(WARM_UP, Real(0, 1, unit="%"), 0.0)
 
 
 @dataclass(frozen=True)
@@ -159,16 +245,25 @@ class InitFrom:
     layers: tuple[str, ...] = option("layers of both nets", Names("layers", ranges=True))
 
 
-Optimiser: TypeAlias = Sgd
-Schedule: TypeAlias = Plateau | OneCycle | Cosine | Constant
+Optimiser: TypeAlias = Sgd | AdamW
+Schedule: TypeAlias = Plateau | Step | OneCycle | Cosine | Poly | Constant
 Init: TypeAlias = Glorot | He | Normal
 
-OPTIMISERS = Variants({"sgd": Sgd}, bare=True)
+OPTIMISERS = Variants({"sgd": Sgd, "adamw": AdamW}, bare=True)
 SCHEDULES = Variants(
-    {"plateau": Plateau, "one-cycle": OneCycle, "cosine": Cosine, "constant": Constant}, bare=True
+    {
+        "plateau": Plateau,
+        "step": Step,
+        "one-cycle": OneCycle,
+        "cosine": Cosine,
+        "poly": Poly,
+        "constant": Constant,
+    },
+    bare=True,
 )
 INITS = Variants({"glorot": Glorot, "he": He, "normal": Normal}, bare=False)
 LOSSES: tuple[Loss, ...] = ("cross-entropy", "euclidean")
+SAMPLERS: tuple[Sampler, ...] = ("shuffled", "balanced")
 
 
 @dataclass(frozen=True)
@@ -182,12 +277,19 @@ class Recipe:
     `rgb_shift` is the standard deviation of the colour shift in units of the colours' own,
     along their principal axes. `freeze` names the layers that keep their first weights.
 
-    `mixup` and `cutmix` are the parameters α of the distribution Beta(α, α) that an image's share
-    in a mixture of two is drawn from; with both, each pair is mixed by one of them. `ema` is the
-    share that an average of the weights keeps of itself in a step. A step's images go through the
-    net in `accumulate` parts. `clip` is the greatest L2 norm of all gradients together.
-    Sources: Zhang et al. (2018); Yun et al. (2019); Szegedy et al. (2016), section 7, for
-    `label_smoothing`; Polyak & Juditsky (1992) for the average.
+    Images are cut out, by `scale` or by `resized_crop`; turned, jittered in colour and put through
+    `randaugment`, in this order; mirrored; shifted along the colours' axes; normalised; partly
+    erased; and mixed. With both `mixup` and `cutmix` a pair falls to either, one as often as the
+    other, which then mixes it by its own chance.
+
+    `sampler` says which images an epoch takes: each once, or each class equally often. With
+    `class_weights`, in the order of the classes' names or `balanced`, the loss is the weighted mean
+    over a step, as that of `torch.nn.CrossEntropyLoss`; that of held-out images never is.
+
+    `ema` is the share that an average of the weights keeps of itself in a step. A step's images go
+    through the net in `accumulate` parts. `clip` is the greatest L2 norm of all gradients together.
+    Sources: Szegedy et al. (2016), section 7, for `label_smoothing`; Polyak & Juditsky (1992) for
+    the average.
     """
 
     batch: int = setting(Plain(Whole(1, 65_536), "batch 256", "images in a step"), 256)
@@ -204,6 +306,23 @@ class Recipe:
             "what is made small: of the classes' soft-max, or of the boxes' distance",
         ),
         "cross-entropy",
+    )
+    class_weights: tuple[float, ...] | Literal["balanced"] | None = setting(
+        Plain(
+            Maybe(WordOr("balanced", Several(Real(0, 1e6, above=True), MAX_CLASSES))),
+            "class-weights balanced",
+            "how much the images of each class count in the loss, in the order of the classes' "
+            "names; balanced: by how few they are, so that all classes count the same",
+        )
+    )
+    sampler: Sampler = setting(
+        Plain(
+            Choice(SAMPLERS),
+            "sampler balanced",
+            "which images an epoch takes, as many as there are: shuffled, each once; balanced, "
+            "each class equally often",
+        ),
+        "shuffled",
     )
     optimiser: Optimiser = setting(OPTIMISERS, Sgd)
     schedule: Schedule = setting(SCHEDULES, Plateau)
@@ -224,10 +343,21 @@ class Recipe:
             "off: just enough to cover the input",
         )
     )
+    resized_crop: ResizedCrop | None = setting(Part(ResizedCrop))
     crop: tuple[int, int] | None = setting(
         Plain(Maybe(Size(MAX_SIDE)), "crop 224", "the size of the crop, which is the net's input")
     )
     flip: bool = setting(Switch("flip", "half of the images are mirrored"), False)
+    rotate: float | None = setting(
+        Plain(
+            Maybe(Real(0, 180, above=True)),
+            "rotate 10",
+            "each crop is turned by an angle of so many degrees at most either way; corners that "
+            "come from outside of it are black",
+        )
+    )
+    colour_jitter: ColourJitter | None = setting(Part(ColourJitter))
+    randaugment: RandAugment | None = setting(Part(RandAugment))
     rgb_shift: float | None = setting(
         Plain(
             Maybe(Real(0, 10, above=True)),
@@ -235,6 +365,7 @@ class Recipe:
             "the standard deviation of a random shift along the colours' principal axes",
         )
     )
+    erasing: Erasing | None = setting(Part(Erasing, value="chance"))
     label_smoothing: float | None = setting(
         Plain(
             Maybe(Real(0, 0.999, above=True)),
@@ -242,20 +373,8 @@ class Recipe:
             "the share of the target that is spread over all classes",
         )
     )
-    mixup: float | None = setting(
-        Plain(
-            Maybe(Real(0, 1000, above=True)),
-            "mixup 0.2",
-            "two images laid over each other, in shares drawn from Beta(α, α)",
-        )
-    )
-    cutmix: float | None = setting(
-        Plain(
-            Maybe(Real(0, 1000, above=True)),
-            "cutmix 1",
-            "a rectangle of one image pasted into another, in shares drawn from Beta(α, α)",
-        )
-    )
+    mixup: Mixup | None = setting(Part(Mixup, value="alpha"))
+    cutmix: Cutmix | None = setting(Part(Cutmix, value="alpha"))
     ema: float | None = setting(
         Plain(
             Maybe(Real(0, 0.999999, above=True)),
@@ -338,7 +457,9 @@ def against(
         *image_mistakes(reading, graph),
         *accumulate_mistakes(reading),
         *optimiser_mistakes(reading),
+        *schedule_mistakes(reading),
         *loss_mistakes(reading, graph),
+        *weight_list_mistakes(reading, graph),
         *freeze_mistakes(reading, graph),
         *init_from_mistakes(reading, graph, find, nets),
     ]
@@ -354,8 +475,34 @@ def image_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
         shown = describe(recipe.crop), describe(tuple(size))
         found.append(mistakes.CropMismatch(span, *shown, right))
     if recipe.rgb_shift is not None and channels != 3:
-        found.append(mistakes.ShiftWithoutColours(reading.span("rgb-shift"), describe(graph.input)))
-    return found
+        span = reading.span("rgb-shift")
+        found.append(mistakes.ShiftWithoutColours(span, "rgb-shift", describe(graph.input)))
+    return [*found, *resized_crop_mistakes(reading), *jitter_mistakes(reading, graph)]
+
+
+def resized_crop_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
+    """A range of scales where crops are taken from images at no scale."""
+    scale = reading.value.scale
+    if reading.value.resized_crop is None or scale is None or scale[0] == scale[1]:
+        return []
+    shown = written(Pixels(), scale)
+    return [mistakes.ScalesInVain(reading.span("scale"), shown, sum(scale) // 2)]
+
+
+def jitter_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
+    """A jitter of nothing, or of colours that the net does not see."""
+    jitter = reading.value.colour_jitter
+    if jitter is None:
+        return []
+    if jitter == ColourJitter():
+        return [mistakes.JitterOfNothing(reading.span("colour-jitter"))]
+    of_colours = [key for key in ("saturation", "hue") if getattr(jitter, key)]
+    return [
+        mistakes.ShiftWithoutColours(reading.span(f"colour-jitter.{key}"), key, shown)
+        for shown in [describe(graph.input)]
+        for key in of_colours
+        if graph.input[0] != 3
+    ]
 
 
 def accumulate_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
@@ -366,10 +513,25 @@ def accumulate_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
 
 
 def optimiser_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
-    sgd = reading.value.optimiser
-    if not sgd.nesterov or sgd.momentum > 0:
+    match reading.value.optimiser:
+        case Sgd(nesterov=True, momentum=0):
+            return [mistakes.NesterovWithoutMomentum(reading.span("sgd.nesterov"))]
+        case _:
+            return []
+
+
+def schedule_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
+    """Drops that do not follow one another, or come after the last epoch."""
+    recipe = reading.value
+    if not isinstance(recipe.schedule, Step):
         return []
-    return [mistakes.NesterovWithoutMomentum(reading.span("sgd.nesterov"))]
+    epochs, last = recipe.schedule.epochs, recipe.epochs
+    span = reading.span("step.epochs") or reading.span("schedule")
+    if list(epochs) != sorted({*epochs}):
+        return [mistakes.DropsOutOfOrder(span, ",".join(map(str, sorted({*epochs}))))]
+    if last is not None and epochs[-1] >= last:
+        return [mistakes.DropAfterTheEnd(span, epochs[-1], last)]
+    return []
 
 
 def scale_too_small(setting: str, span: Span | None, scale: int, graph: Graph) -> Diagnostic:
@@ -387,6 +549,19 @@ def loss_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
         return []
     right = next(name for name, kind in wanted.items() if kind in kinds)
     return [mistakes.LossMismatch(reading.span("loss"), loss, " and ".join(sorted(kinds)), right)]
+
+
+def weight_list_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
+    """Weights of more classes or fewer than the net has, or classes that are balanced twice."""
+    weights, span = reading.value.class_weights, reading.span("class-weights")
+    if weights == "balanced" and reading.value.sampler == "balanced":
+        return [mistakes.BalancedTwice(span)]
+    if weights is None or isinstance(weights, str) or graph.heads[0].kind != "classes":
+        return []
+    (classes,) = graph.output
+    if len(weights) == classes:
+        return []
+    return [mistakes.WrongNumberOfWeights(span, len(weights), classes)]
 
 
 def freeze_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:

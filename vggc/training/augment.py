@@ -1,4 +1,4 @@
-"""What happens to a batch on the device: mirrored, shifted in colour, normalised, mixed.
+"""What happens to a batch on the device: mirrored, shifted in colour, normalised, erased, mixed.
 
 All of it is drawn by the seed and the step for the images of all processes together, each of
 which takes the rows that are its own.
@@ -6,7 +6,8 @@ which takes the rows that are its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,43 +15,106 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vggc.data.crops import TRIES, Window
 from vggc.data.draws import Stream, generator
-from vggc.data.loader import Batch, crop_draws
+from vggc.data.loader import Batch, crop_draws, draws_of
 from vggc.data.order import Order
+from vggc.data.stores import Numbers
+from vggc.data.vary import Change, Jitter, RandomOps, Rotation
 from vggc.preprocessing import Preprocessing
+from vggc.recipe.augment import Erasing
 from vggc.recipe.train import Recipe
 
 GREATEST = 255.0
 
 
+def window_of(recipe: Recipe) -> Window | None:
+    """What of a picture the recipe's crops show, if they are parts of whole pictures."""
+    crop = recipe.resized_crop
+    return Window(crop.area, crop.ratio) if crop else None
+
+
+def changes_of(recipe: Recipe) -> tuple[Change, ...]:
+    """What the recipe does to each crop before it is put into a batch."""
+    rotate, jitter, ops = recipe.rotate, recipe.colour_jitter, recipe.randaugment
+    found: list[Change] = []
+    if rotate is not None:
+        found.append(Rotation(rotate))
+    if jitter:
+        strengths = jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue
+        found.append(Jitter(*strengths))
+    if ops:
+        found.append(RandomOps(ops.ops, ops.magnitude))
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class Targets:
-    """What the scores of N images are to say: the class `labels` (N,) with the weights `share`
-    (N,), and `others` (N,) with the rest. Without a mixture `others` is None.
+    """What the scores of N images are to say: the class `labels` (N,) with the shares `share`
+    (N,), and `others` (N,) with the rest. Without a mixture `others` is None. `weights` (classes,)
+    are how much each class counts.
     """
 
     labels: Tensor
     others: Tensor | None = None
     share: Tensor | None = None
+    weights: Tensor | None = None
 
     def loss(self, logits: Tensor, smoothing: float = 0.0) -> Tensor:
-        """The cross-entropy of each image in nats (N,), from its scores (N, classes)."""
-        losses = cross_entropy(logits, self.labels, smoothing)
+        """The cross-entropy of each image in nats (N,), from its scores (N, classes), times the
+        weight of its class.
+
+        With smoothing the loss of each class has the weight of that class: see
+        `torch.nn.CrossEntropyLoss`.
+        """
+        losses = self.cross_entropy(logits, self.labels, smoothing)
         if self.others is None or self.share is None:
             return losses
-        return self.share * losses + (1 - self.share) * cross_entropy(
-            logits, self.others, smoothing
+        other = self.cross_entropy(logits, self.others, smoothing)
+        return self.share * losses + (1 - self.share) * other
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+        return functional.cross_entropy(
+            logits, labels, self.weights, reduction="none", label_smoothing=smoothing
         )
 
     def part(self, rows: slice) -> Targets:
         """Those of some of the images."""
         if self.others is None or self.share is None:
-            return Targets(self.labels[rows])
-        return Targets(self.labels[rows], self.others[rows], self.share[rows])
+            return replace(self, labels=self.labels[rows])
+        return replace(
+            self, labels=self.labels[rows], others=self.others[rows], share=self.share[rows]
+        )
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    return functional.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+@dataclass(frozen=True)
+class Weighing:
+    """How much an image of each class counts, (classes,), and the `labels` (N,) of all images."""
+
+    weights: npt.NDArray[np.float64]
+    labels: Numbers
+
+    @classmethod
+    def of(cls, recipe: Recipe, labels: Numbers, num_classes: int) -> Weighing | None:
+        """As the recipe says; None if all count the same.
+
+        `balanced` weights are N / (classes · Nc), Nc being the images of a class c: those of each
+        class together count as much as those of any other.
+        Source: King & Zeng (2001), section 4.2; scikit-learn's `class_weight="balanced"`.
+        """
+        if recipe.class_weights is None:
+            return None
+        if not isinstance(recipe.class_weights, str):
+            return cls(np.array(recipe.class_weights), labels)
+        counts = np.bincount(labels, minlength=num_classes)
+        return cls(len(labels) / (num_classes * counts), labels)
+
+    def among(self, indices: Numbers) -> npt.NDArray[np.float64]:
+        """The weights of the classes over their mean among the images of a step, so that the sum
+        of its weighted losses over their number is the weighted mean.
+        """
+        mean: float = self.weights[self.labels[indices]].mean()
+        return self.weights / mean
 
 
 @dataclass(frozen=True)
@@ -89,6 +153,7 @@ class Augmentation:
     order: Order
     axes: npt.NDArray[np.float64]
     normalised: Normaliser
+    weighing: Weighing | None = None
 
     def __call__(self, batch: Batch, step: int) -> tuple[Tensor, Targets]:
         """The batch of a step, which is on the device: a net's input, and what it is to say."""
@@ -100,9 +165,17 @@ class Augmentation:
             shifts = self.shifts(batch.total, step)[rows]
             pixels = shifted(pixels, torch.from_numpy(shifts).float().to(pixels.device))
         images = self.normalised(pixels)
-        if self.recipe.mixup is None and self.recipe.cutmix is None:
-            return images, Targets(batch.labels)
-        return mixed(images, batch.labels, rows, self.mixture(batch.total, step))
+        if self.recipe.erasing:
+            boxes = erasures(self.recipe.erasing, self.order, step, images.shape[2:])[rows]
+            images = erased(images, torch.from_numpy(boxes).to(images.device))
+        targets = Targets(batch.labels)
+        if self.recipe.mixup is not None or self.recipe.cutmix is not None:
+            images, targets = mixed(images, batch.labels, rows, self.mixture(batch.total, step))
+        if self.weighing:
+            weights = self.weighing.among(self.order.indices(*self.order.place(step)))
+            there = torch.from_numpy(weights).to(images.device, torch.float32)
+            targets = replace(targets, weights=there)
+        return images, targets
 
     def shifts(self, total: int, step: int) -> npt.NDArray[np.float64]:
         """Grey levels for each channel of each image, (N, C)."""
@@ -119,12 +192,12 @@ class Augmentation:
         pairs = -(-total // 2)
         mixup, cutmix = self.recipe.mixup, self.recipe.cutmix
         cut = random.random(pairs) < (0.5 if mixup and cutmix else 1.0 if cutmix else 0.0)
-        share = np.where(
-            cut,
-            random.beta(cutmix or 1, cutmix or 1, pairs),
-            random.beta(mixup or 1, mixup or 1, pairs),
-        )
+        alphas = [each.alpha if each else 1.0 for each in (cutmix, mixup)]
+        share = np.where(cut, *(random.beta(alpha, alpha, pairs) for alpha in alphas))
         place = random.random((pairs, 2))
+        chances = [each.chance if each else 0.0 for each in (cutmix, mixup)]
+        alone = random.random(pairs) >= np.where(cut, *chances)
+        cut, share = cut & ~alone, np.where(alone, 1.0, share)
         return Mixture(*(np.repeat(each, 2, axis=0)[:total] for each in (cut, share, place)))
 
 
@@ -141,6 +214,38 @@ def flipped(pixels: Tensor, mirrored: Tensor) -> Tensor:
 def shifted(pixels: Tensor, shifts: Tensor) -> Tensor:
     """The images (N, C, H, W) with so many grey levels (N, C) added, kept from 0 to 255."""
     return (pixels.float() + shifts[:, :, None, None]).clamp_(0, GREATEST)
+
+
+# Erased
+
+
+def erasures(
+    erasing: Erasing, order: Order, step: int, size: Sequence[int]
+) -> npt.NDArray[np.int64]:
+    """Top, bottom, left and right (N, 4) of what is erased of each image of a step, of a `size`
+    (H, W); all 0 where nothing is.
+    """
+    tries = draws_of(order, Stream.ERASING, step, TRIES + 1, 3)
+    (least, most), (low, high) = erasing.area, np.log(erasing.ratio)
+    areas = size[0] * size[1] * (least + tries[:, 1:, 0] * (most - least))
+    ratios = np.exp(low + tries[:, 1:, 1] * (high - low))
+    sides = np.rint(np.sqrt(np.stack([areas * ratios, areas / ratios], axis=2)))
+    fits = ((sides >= 1) & (sides < np.asarray(size))).all(axis=2)
+    first = sides[np.arange(len(sides)), fits.argmax(axis=1)]
+    happens = fits.any(axis=1) & (tries[:, 0, 0] < erasing.chance)
+    places = (tries[:, 0, 1:] * (np.asarray(size) - first + 1)).astype(int)
+    (top, left), (height, width) = places.T, first.astype(int).T
+    boxes = np.stack([top, top + height, left, left + width], axis=1)
+    return np.where(happens[:, None], boxes, 0)
+
+
+def erased(images: Tensor, boxes: Tensor) -> Tensor:
+    """The normalised images (N, C, H, W), each with a rectangle (N, 4) of the mean colour.
+
+    They lie in memory as before, on which it depends what dropout drops of them.
+    """
+    inside = covered(boxes, *images.shape[2:])
+    return torch.where(inside[:, None], 0.0, images)
 
 
 # Mixtures of two

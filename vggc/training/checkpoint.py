@@ -1,8 +1,9 @@
 """The state of a training in files: all that going on bit for bit needs.
 
 A checkpoint is a folder `step-N`, or `step-N-tested` after an epoch, that appears whole or not at
-all. Nothing in it is pickled. It is complete by itself: weights, their average, momenta and the
-loss scale, and the progress they belong to; all randomness is a function of the seed and the step.
+all. Nothing in it is pickled. It is complete by itself: weights, their average, the optimiser's
+state and the loss scale, and the progress they belong to; all randomness is a function of the seed
+and the step.
 """
 
 from __future__ import annotations
@@ -29,12 +30,19 @@ from vggc.files import new_folder, replacing, sha256
 from vggc.records import MalformedError, from_json, read_record, to_json, write_record
 from vggc.tensors import opened
 from vggc.training import mistakes
-from vggc.training.learner import Learner
+from vggc.training.learner import Learner, first_state
 from vggc.training.parallel import World
 from vggc.training.progress import Progress
 
-WEIGHT, AVERAGE, MOMENTUM = "weight/", "average/", "momentum/"
-"""What the names of tensors begin with in a checkpoint."""
+WEIGHT, AVERAGE = "weight/", "average/"
+STATE_OF = {
+    "momentum_buffer": "momentum/",
+    "step": "count/",
+    "exp_avg": "mean/",
+    "exp_avg_sq": "square/",
+}
+"""What the names of tensors begin with in a checkpoint: of the net, and by PyTorch's names for it
+of what the optimiser keeps for each parameter."""
 
 KINDS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16}
 """The types of tensors in a checkpoint by their names in a file."""
@@ -248,19 +256,19 @@ def kept_weights(path: Path) -> dict[str, Tensor]:
 
 
 def tensors_of(learner: Learner, fresh: bool = False) -> dict[str, Tensor]:
-    """Weights, buffers, averages and momenta by name.
+    """Weights, buffers, averages and the optimiser's state by name.
 
-    Before the first step there are no momenta; of a `fresh` learner each is stood for by its
-    parameter, which has its shape and type.
+    Before the first step there may be none of the latter; of a `fresh` learner it is stood for by
+    zeros.
     """
     tensors = {WEIGHT + name: t for name, t in learner.module.state_dict().items()}
     if learner.average is not None:
         tensors |= {AVERAGE + name: t for name, t in learner.average.state_dict().items()}
-    if learner.optimiser.defaults["momentum"] > 0:
-        for name, parameter in learner.trained.items():
-            momentum = learner.optimiser.state[parameter].get("momentum_buffer")
-            if momentum is not None or fresh:
-                tensors[MOMENTUM + name] = parameter if momentum is None else momentum
+    for name, parameter in learner.trained.items():
+        state = learner.optimiser.state[parameter]
+        if fresh and not state:
+            state = first_state(learner.optimiser, parameter)
+        tensors |= {STATE_OF[key] + name: t for key, t in state.items() if t is not None}
     return tensors
 
 
@@ -296,10 +304,11 @@ def restore(learner: Learner, taken: Snapshot) -> None:
         for name, tensor in learner.average.state_dict().items():
             fill(tensor, taken.tensors[AVERAGE + name])
     for name, parameter in learner.trained.items():
-        if MOMENTUM + name in taken.tensors:
-            momentum = torch.empty_like(parameter)
-            fill(momentum, taken.tensors[MOMENTUM + name])
-            learner.optimiser.state[parameter]["momentum_buffer"] = momentum
+        state = first_state(learner.optimiser, parameter)
+        if all(STATE_OF[key] + name in taken.tensors for key in state):
+            for key, tensor in state.items():
+                fill(tensor, taken.tensors[STATE_OF[key] + name])
+            learner.optimiser.state[parameter] |= state
     if taken.loss_scale and learner.scaler.is_enabled():
         scaling = learner.scaler.state_dict()
         scale = taken.loss_scale

@@ -20,7 +20,7 @@ from vggc.data.draws import Stream, torch_seed
 from vggc.data.loader import Batch
 from vggc.data.order import part_of
 from vggc.diagnostics import UserError
-from vggc.recipe.train import Recipe
+from vggc.recipe.train import AdamW, Recipe, Sgd
 from vggc.training import mistakes
 from vggc.training.augment import Augmentation, Normaliser
 from vggc.training.parallel import ALONE, World
@@ -135,10 +135,10 @@ class Learner:
         self.augmentation = augmentation(self.device)
         self.optimiser = optimiser(self.trained, recipe, undecayed, fused=not self.is_sharded)
         self.scaler = torch.amp.GradScaler(machine.device, enabled=machine.precision == "fp16")
-        if self.scaler.is_enabled() and recipe.optimiser.momentum > 0:
+        if self.scaler.is_enabled() or isinstance(recipe.optimiser, AdamW):
             # A first step that overflows moves nothing, and would leave momenta of anything.
             for parameter in self.trained.values():
-                self.optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+                self.optimiser.state[parameter] |= first_state(self.optimiser, parameter)
         self.steps = 0
         if machine.compiled:
             torch.compiler.reset()  # it compiles a code only so often, and all nets share theirs
@@ -281,22 +281,31 @@ def device_of(machine: Machine, world: World) -> torch.device:
 
 def optimiser(
     trained: dict[str, nn.Parameter], recipe: Recipe, undecayed: Collection[str], fused: bool
-) -> torch.optim.SGD:
+) -> torch.optim.Optimizer:
     """The recipe's optimiser of the parameters."""
-    sgd = recipe.optimiser
+    chosen = recipe.optimiser
     decayed = [p for name, p in trained.items() if name not in undecayed]
     spared = [p for name, p in trained.items() if name in undecayed]
-    groups = [
-        {"params": decayed, "weight_decay": sgd.weight_decay},
+    both = [
+        {"params": decayed, "weight_decay": chosen.weight_decay},
         {"params": spared, "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=sgd.lr,
-        momentum=sgd.momentum,
-        nesterov=sgd.nesterov,
-        fused=fused,
-    )
+    groups = [group for group in both if group["params"]]
+    match chosen:
+        case Sgd(lr, momentum, nesterov=nesterov):
+            return torch.optim.SGD(groups, lr, momentum, nesterov=nesterov, fused=fused)
+        case AdamW(lr, betas, eps):
+            return torch.optim.AdamW(groups, lr, betas, eps, fused=fused)
+
+
+def first_state(optimiser: torch.optim.Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    """What an optimiser keeps of a parameter, before the first step."""
+    zeros = torch.zeros_like(parameter)
+    if isinstance(optimiser, torch.optim.AdamW):
+        place = parameter.device if optimiser.defaults["fused"] else "cpu"
+        count = torch.zeros((), dtype=torch.float32, device=place)
+        return {"step": count, "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
+    return {"momentum_buffer": zeros} if optimiser.defaults["momentum"] > 0 else {}
 
 
 def in_channels_last(module: nn.Module) -> nn.Module:

@@ -20,6 +20,7 @@ from vggc.data.workers import WorkerLost, never
 from vggc.diagnostics import UserError
 from vggc.recipe.train import Recipe
 from vggc.training import mistakes
+from vggc.training.augment import changes_of
 from vggc.training.feed import fed
 from vggc.training.learner import Learner, Measured
 from vggc.training.progress import (
@@ -91,9 +92,9 @@ def fit(
     """
     world = learner.world
     if workers is None:
-        workers = num_workers(data.train, world.local_size)
+        workers = num_workers(data.train, world.local_size, changes_of(recipe))
     total = recipe.num_steps(order.num_batches)
-    training = TrainBatches(data.train, order, world.share)
+    training = TrainBatches(data.train, order, world.share, changes_of(recipe))
     pin = learner.device.type == "cuda"
     steps = range(progress.step, total)
     try:

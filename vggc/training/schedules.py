@@ -6,21 +6,28 @@ from collections.abc import Sequence
 from math import cos, pi
 from typing import assert_never
 
-from vggc.recipe.train import Constant, Cosine, OneCycle, Plateau, Recipe
+from vggc.recipe.train import Constant, Cosine, OneCycle, Plateau, Poly, Recipe, Step
 
 
 def learning_rate(recipe: Recipe, step: int, num_steps: int, val_top1: Sequence[float]) -> float:
     """The rate for one step.
 
     `step` counts the steps before it, `num_steps` those of the whole training; `val_top1`
-    holds the held-out accuracy after each epoch so far.
+    holds the held-out accuracy after each epoch so far. The formulas stand with the schedules in
+    `vggc.recipe.train`.
     """
     peak = recipe.optimiser.lr
     match recipe.schedule:
-        case Constant():
-            return peak
+        case Constant(warm_up):
+            return peak * rise(warm_up, step, num_steps)
         case Plateau() as plateau:
-            return peak * plateau.factor ** drops(plateau, val_top1)
+            left = plateau.factor ** drops(plateau, val_top1)
+            return peak * left * rise(plateau.warm_up, step, num_steps)
+        case Step(epochs, factor, warm_up):
+            count = sum(epoch <= len(val_top1) for epoch in epochs)
+            return peak * factor**count * rise(warm_up, step, num_steps)
+        case Poly() as poly:
+            return peak * power_of_rest(poly, step, num_steps)
         case OneCycle() as cycle:
             return peak * one_cycle(cycle, step, num_steps)
         case Cosine() as cosine:
@@ -53,8 +60,26 @@ def half_cosine(cosine: Cosine, step: int, num_steps: int) -> float:
     """The fraction of the peak rate: from the first step on in a line to 1, and `end` last."""
     warm = round(cosine.warm_up * num_steps)
     if step < warm:
-        return (step + 1) / (warm + 1)
+        return rise(cosine.warm_up, step, num_steps)
     return ramp(1, cosine.end, (step - warm) / max(1, num_steps - 1 - warm))
+
+
+def power_of_rest(poly: Poly, step: int, num_steps: int) -> float:
+    """The fraction of the peak rate: from the first step on in a line to 1, then a power of the
+    share of steps that are left.
+    """
+    warm = round(poly.warm_up * num_steps)
+    if step < warm:
+        return rise(poly.warm_up, step, num_steps)
+    left = max(0.0, 1 - (step - warm) / max(1, num_steps - warm))
+    share: float = left**poly.power
+    return poly.end + (1 - poly.end) * share
+
+
+def rise(warm_up: float, step: int, num_steps: int) -> float:
+    """The fraction of the peak rate while it rises in a line; 1 from then on."""
+    warm = round(warm_up * num_steps)
+    return (step + 1) / (warm + 1) if step < warm else 1.0
 
 
 def ramp(first: float, last: float, progress: float) -> float:

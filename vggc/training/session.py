@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -23,14 +23,14 @@ from torch import nn
 
 import vggc
 from vggc import signals
-from vggc.data.order import Order
+from vggc.data.order import Classes, Order
 from vggc.data.prepare import Data
 from vggc.data.remote import absolute
 from vggc.diagnostics import UserError
 from vggc.files import Taken, new_folder
 from vggc.recipe.train import TRAIN, Recipe
 from vggc.training import mistakes
-from vggc.training.augment import Augmentation, Normaliser
+from vggc.training.augment import Augmentation, Normaliser, Weighing
 from vggc.training.checkpoint import (
     Snapshot,
     Writer,
@@ -95,10 +95,12 @@ class Task:
     first: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     world: World = ALONE
 
-    @property
+    @cached_property
     def order(self) -> Order:
         """In which order the images come."""
-        return Order(len(self.data.train), self.recipe.batch, self.seed)
+        labels = self.data.train.part.labels
+        classes = Classes.of(labels) if self.recipe.sampler == "balanced" else None
+        return Order(len(self.data.train), self.recipe.batch, self.seed, classes)
 
     @property
     def num_epochs(self) -> int:
@@ -116,7 +118,8 @@ class Task:
 
         def augmentation(device: torch.device) -> Augmentation:
             normaliser = Normaliser.of(data.preprocessing, device)
-            return Augmentation(self.recipe, self.order, data.colour_axes, normaliser)
+            weighing = Weighing.of(self.recipe, data.train.part.labels, len(data.classes))
+            return Augmentation(self.recipe, self.order, data.colour_axes, normaliser, weighing)
 
         return Learner(
             self.module,
