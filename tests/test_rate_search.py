@@ -138,6 +138,16 @@ def test_the_seed_decides(folder: Path, vggc_here: Here) -> None:
     assert tables[0] != tables[1]
 
 
+def test_images_are_varied_as_in_training(folder: Path, vggc_here: Here) -> None:
+    tables = []
+    for number, recipe in enumerate(("randaugment=off", "randaugment=on")):
+        options = ("--data", "images", "--batch", 12, "--steps", 10, "--set", recipe)
+        code, _, error = vggc_here("find-lr", "tiny.vgg", *options, "--csv", f"{number}.csv")
+        assert code in (0, 1), error
+        tables.append((folder / f"{number}.csv").read_text())
+    assert tables[0] != tables[1]
+
+
 def test_it_ends_where_the_loss_explodes(folder: Path, vggc_here: Here) -> None:
     options = ("--data", "images", "--batch", 12, "--from", "1e-3", "--to", "1e6", "--steps", 80)
     code, out, error = vggc_here("find-lr", "tiny.vgg", *options, "--json")

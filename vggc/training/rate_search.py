@@ -22,6 +22,7 @@ from vggc.data.loader import TrainBatches, load, num_workers
 from vggc.diagnostics import UserError
 from vggc.files import new_file
 from vggc.training import mistakes
+from vggc.training.augment import changes_of
 from vggc.training.curves import FAINT, INK, RATE, TRAIN
 from vggc.training.feed import fed
 from vggc.training.learner import Learner
@@ -91,9 +92,10 @@ def sweep(
         UserError: the device is out of memory.
     """
     world, device = learner.world, learner.device
+    changes = changes_of(task.recipe)
     if workers is None:
-        workers = num_workers(task.data.train, world.local_size)
-    batches = TrainBatches(task.data.train, task.order, world.share)
+        workers = num_workers(task.data.train, world.local_size, changes)
+    batches = TrainBatches(task.data.train, task.order, world.share, changes)
     tried: list[Tried] = []
     average, least = 0.0, float("inf")
     try:
