@@ -504,7 +504,7 @@ def test_a_folder_without_manifest_and_a_file_are_no_artifacts(tmp_path: Path) -
     assert "it has no manifest.json" in refusal(tmp_path)
     assert "there is no such folder" in refusal(tmp_path / "none")
     (tmp_path / "file").write_text("x")
-    assert "it is a file, not a folder" in refusal(tmp_path / "file")
+    assert "it is a file" in refusal(tmp_path / "file")
 
 
 def test_nothing_is_overwritten_and_nothing_left_half_written(tmp_path: Path) -> None:

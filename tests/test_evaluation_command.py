@@ -467,7 +467,7 @@ OTHER = NET.replace("fc-6 | softmax", "fc-3 | softmax")
         (["predict", "one", "hollow"], "there are no images in `hollow`"),
         (["predict", "one", "images/*/*.gif"], "nothing matches that pattern"),
         (["predict", "one", "one/net.*"], "there are no images in `one/net.*`"),
-        (["predict", "one", "pipe"], "it is no file"),
+        (["predict", "one", "pipe"], "it is not a file"),
         (["predict", "one", "images", "--csv", "one/net.vgg"], "one/net.vgg exists already"),
         (["predict", "one", "images", "--null"], "give - for IMAGE"),
         (["predict", "one", "-", "-"], "standard input can be read once"),
@@ -717,7 +717,7 @@ def test_paths_come_in_on_standard_input(
     ]
     assert "cannot read the image `gone.png`\n  there is no such file" in error
     assert "cannot read the image `images/red/*`\n  there is no such file" in error
-    assert "cannot read the image `pipe`\n  it is no file" in error
+    assert "cannot read the image `pipe`\n  it is not a file" in error
 
 
 def test_what_is_no_list_ends_soon(

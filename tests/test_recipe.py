@@ -782,6 +782,10 @@ train {
   ema off
   accumulate 1
   clip off
+  best-by top-1
+  early-stop off
+  restarts off
+  give-up
 }
 
 test {

@@ -69,6 +69,7 @@ SAMPLES: dict[str, Callable[[], None]] = {
     "OptionOfNothing": lambda: in_test("crops off grid=5x5"),
     "RepeatedRecipeOption": lambda: in_train("sgd lr=1 lr=2"),
     "RepeatedSetting": lambda: in_train("batch 1; batch 2"),
+    "RestartsOutOfOrder": lambda: in_train("epochs 20; restarts 10,30"),
     "RivalSettings": lambda: in_train("constant; plateau"),
     "RivalSettings_length": lambda: in_train("epochs 74; steps 370000"),
     "ScaleTooSmall": lambda: in_train("scale 192..512"),

@@ -41,12 +41,12 @@ from vggc.report.html import element
 from vggc.report.images import thumbnail
 from vggc.report.page import STYLE, _classes
 from vggc.report.words import duration, percent
-from vggc.training.checkpoint import snapshot, write_checkpoint
+from vggc.training.checkpoint import snapshot
 from vggc.training.judgement import Judgement, judge, worst
 from vggc.training.metrics import read_metrics
 from vggc.training.progress import Progress, Sums
-from vggc.training.run import Run, write_run
-from vggc.training.session import begin
+from vggc.training.run import BEST, Run, write_run
+from vggc.training.session import begin, follow
 from vggc.weights import save, seeded
 
 Here = Callable[..., tuple[object, str, str]]
@@ -327,25 +327,21 @@ def test_a_run_that_has_not_finished_says_why(
     assert words in page.text
 
 
-def test_a_run_that_goes_on_is_judged_by_its_newest_checkpoint(tmp_path: Path) -> None:
+def test_a_run_that_goes_on_is_judged_by_the_weights_that_it_saved_last(tmp_path: Path) -> None:
     (tmp_path / "tiny.vgg").write_text(TINY)
     program = load(str(tmp_path / "tiny.vgg"))
     moving = learner(net=program.logits_module())
     run = begin(task(), None, tmp_path / "run", datetime(2026, 1, 2, 3, 4, 5))
     assert gather(run.folder, Wishes(errors=False)).weights_from is None
     for steps in (3, 7):
-        taken = snapshot(moving, Progress(sums=Sums(steps=steps)))
-        write_checkpoint(run.checkpoint_path, taken, "data", "task")
-    save(run.weights_path, seeded(program.graph, 0))
-    findings = gather(run.folder, Wishes(errors=False))
-    assert findings.weights_from == "the weights after 7 steps"
+        follow(run, snapshot(moving, Progress(sums=Sums(steps=steps))), "top-1")
+        findings = gather(run.folder, Wishes(errors=False))
+        assert findings.weights_from == f"the weights after epoch 0, step {steps}"
     assert findings.filters is not None
     trained = moving.module.state_dict()["conv1_1.weight"].numpy()
     assert (findings.filters.tiles == drawn("conv1_1.weight", trained).tiles).all()
-
-    newest = run.checkpoint_path / "step-7" / "tensors.safetensors"
-    newest.write_bytes(newest.read_bytes()[:-1])
-    assert gather(run.folder, Wishes(errors=False)).weights_from == "the weights after 3 steps"
+    with pytest.raises(UserError, match="has no best weights"):
+        gather(run.folder, Wishes(errors=False, weights=BEST))
 
 
 def test_averaged_weights_are_those_that_are_shown(tmp_path: Path) -> None:
@@ -356,7 +352,7 @@ def test_averaged_weights_are_those_that_are_shown(tmp_path: Path) -> None:
     with torch.no_grad():
         moving.average.state_dict()["conv1_1.weight"][:] += torch.randn(4, 3, 3, 3)
     run = begin(task(), None, tmp_path / "run", datetime(2026, 1, 2, 3, 4, 5))
-    write_checkpoint(run.checkpoint_path, snapshot(moving, Progress()), "data", "task")
+    follow(run, snapshot(moving, Progress()), "top-1")
     findings = gather(run.folder, Wishes(errors=False))
     assert findings.filters is not None
     averaged = moving.average.state_dict()["conv1_1.weight"].numpy()

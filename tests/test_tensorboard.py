@@ -13,8 +13,7 @@ from vggc.diagnostics import UserError
 from vggc.recipe.train import TRAIN
 from vggc.training import tensorboard
 from vggc.training.metrics import read_metrics
-from vggc.training.progress import Epoch, EpochDone, Progress, StepDone, Sums
-from vggc.training.schedules import learning_rate
+from vggc.training.progress import Epoch, EpochDone, Progress, Step, StepDone, Sums
 from vggc.training.tensorboard import board
 
 Here = Callable[..., tuple[object, str, str]]
@@ -38,8 +37,9 @@ def scalars(found: Any, tag: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in found.Scalars(tag)]
 
 
-def step(done: int, total: int = 100, loss: float = 1.0) -> StepDone:
-    return StepDone(1, done, total, loss, 0.5, 200.0)
+def step(done: int, total: int = 100, loss: float = 1.0, lr: float = 0.05) -> StepDone:
+    row = Step(done, 1, lr, loss, 0.5, 200.0)
+    return StepDone(1, done, total, loss, 0.5, 200.0, row)
 
 
 def epoch(number: int, steps: int, top1: float = 0.5) -> Epoch:
@@ -117,27 +117,12 @@ def test_what_was_written_beyond_the_checkpoint_is_hidden_after_a_resume(
     assert len(found.Tensors("recipe/text_summary")) == 1
 
 
-def test_the_rate_of_a_step_is_that_of_the_schedule(
-    tmp_path: Path, read: Callable[[Path], Any]
-) -> None:
-    """A plateau: it drops in the epoch after the one that brought nothing new."""
-    recipe = TRAIN.type(batch=4, epochs=4)
-    patience = recipe.schedule.patience  # type: ignore[union-attr]
-    past = Progress((epoch(1, 10, 0.5), *(epoch(n, 10 * n, 0.4) for n in range(2, patience + 1))))
-    before = 10 * patience
-    with board(tmp_path, TINY, recipe, past, silence) as watcher:
-        watcher(step(before + 10, total=1000))
-        watcher(EpochDone(epoch(patience + 1, before + 10, 0.3)))
-        watcher(step(before + 20, total=1000))
+def test_the_rate_of_a_step_is_its_own(tmp_path: Path, read: Callable[[Path], Any]) -> None:
+    with board(tmp_path, TINY, TRAIN.type(batch=4), Progress(), silence) as watcher:
+        watcher(step(10, lr=0.01))
+        watcher(step(20, lr=0.001))
     rates = [value for _, value in scalars(read(tmp_path), "learning-rate/step")]
-    top1 = [0.5, *[0.4] * (patience - 1)]
-    assert rates == pytest.approx(
-        [
-            learning_rate(recipe, before + 9, 1000, top1),
-            learning_rate(recipe, before + 19, 1000, [*top1, 0.3]),
-        ]
-    )
-    assert rates[1] < rates[0]
+    assert rates == pytest.approx([0.01, 0.001])
 
 
 def test_a_full_disk_ends_the_writing_and_not_the_training(

@@ -13,7 +13,8 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from math import nan
+from itertools import count
+from math import inf, nan
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
@@ -36,6 +37,7 @@ from vggc.records import MalformedError, from_json, read_record, write_record
 from vggc.training import mistakes, session
 from vggc.training.checkpoint import checkpoints, save_tensors
 from vggc.training.curves import draw_curves, in_decimals
+from vggc.training.metrics import read_metrics
 from vggc.training.progress import (
     Epoch,
     Event,
@@ -394,6 +396,31 @@ def test_weights_whose_loss_is_not_finite_are_not_kept(
     assert not Run.load(tmp_path / "run").has_weights
 
 
+def test_a_run_that_diverges_is_stopped_with_its_last_sound_weights(tmp_path: Path) -> None:
+    """Weights become infinite in the last step of the second epoch, and the loss does not."""
+    whole, events = task(), count()
+
+    def spoil(event: Event) -> None:
+        if next(events) == 8:
+            with torch.no_grad():
+                whole.module[4].bias.fill_(-inf)
+
+    learner = fresh(whole)
+    run = begin(whole, None, tmp_path / "run", NOW)
+    outcome = proceed(run, learner, whole, Progress(), spoil, KEEPING)
+    assert isinstance(outcome, Stopped)
+    assert isinstance(outcome.reason, mistakes.Diverged)
+    after = Run.load(tmp_path / "run")
+    assert (after.record.state, after.record.metrics) == ("stopped", outcome.progress.epochs[0])
+    assert after.record.reason
+    assert "the weight `4.bias` holds values that are not finite" in after.record.reason
+    assert saved(tmp_path / "run") == ["step-4-tested"]
+    assert read_metrics(tmp_path / "run") == outcome.progress.epochs
+    train(tmp_path / "sound", replace(RECIPE, epochs=1))
+    assert weights_of(tmp_path / "run") == weights_of(tmp_path / "sound")
+    assert isinstance(go_on(tmp_path / "run"), Finished)  # this time nobody spoils it
+
+
 def test_all_processes_must_have_the_same_images(monkeypatch: pytest.MonkeyPatch) -> None:
     here = task()
     other = (here.data.fingerprints.whole, 16, 4), ("another", 15, 4)
@@ -404,12 +431,16 @@ def test_all_processes_must_have_the_same_images(monkeypatch: pytest.MonkeyPatch
 def test_a_finished_run_leaves_what_others_need(tmp_path: Path) -> None:
     outcome = train(tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "checkpoint",
         "curves.png",
         "metrics.csv",
         "net.vgg",
         "run.json",
+        "steps.csv",
+        "weights-best.safetensors",
         "weights.safetensors",
     ]
+    assert saved(tmp_path / "run") == ["step-12-tested"]
     run = Run.load(tmp_path / "run")
     assert run.record.state == "finished"
     assert run.record.metrics == outcome.progress.epochs[-1]
@@ -703,7 +734,7 @@ def test_the_newest_run_is_the_one_with_weights_that_started_last(tmp_path: Path
     (tmp_path / "d/run.json").write_text("not a run")
     assert refused(lambda: newest_run(tmp_path)) == (
         mistakes.NoWeights,
-        "they are written when a run ends or is interrupted; this one is `running`",
+        "they are written with each checkpoint that is sound; this one is `running`",
     )
     for name in ("a", "b", "c"):
         (tmp_path / name / "weights.safetensors").touch()

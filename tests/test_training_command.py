@@ -25,6 +25,7 @@ from vggc.cli.train import weights_told
 from vggc.data.find import digits
 from vggc.diagnostics import UserError
 from vggc.driver import Program, load
+from vggc.recipe.layer_names import layer_names, with_weights
 from vggc.recipe.test import read_protocol
 from vggc.recipe.train import He, OneCycle, Recipe, Sgd
 from vggc.source import Source
@@ -38,6 +39,7 @@ from vggc.train import (
     blocks_for,
     check_memory,
     departures,
+    frozen_weights,
     read_train,
 )
 from vggc.training.learner import Machine
@@ -205,7 +207,6 @@ def test_a_batch_is_never_larger_than_all_images(monkeypatch: pytest.MonkeyPatch
         check_memory(program, digits(), Recipe(batch=65_536), cpu)
 
 
-BATCH_NORM = "net b input 3x8x8 conv3-4 | bn | pool | fc-3 | softmax"
 BOXES = "net b input 3x8x8 conv3-4 | pool | boxes"
 TWO_HEADS = "net b input 3x8x8 conv3-4 | pool head what: fc-3 head place: boxes"
 
@@ -369,12 +370,85 @@ def test_steps_of_more_images_than_there_are_are_refused(tmp_path: Path) -> None
     assert started(tmp_path, TINY, batch=24, out=tmp_path / "run").task.order.num_batches == 1
 
 
-def test_frozen_statistics_cannot_be_trained_with_yet(tmp_path: Path) -> None:
-    (tmp_path / "net.vgg").write_text(BATCH_NORM)
-    changes = ("freeze=conv1_1..pool1",)
-    wishes = Wishes(size=(8, 8), device="cpu", changes=changes)
-    with pytest.raises(UserError, match="`freeze` of a batch normalisation such as `batchnorm1`"):
-        anew(str(tmp_path / "net.vgg"), wishes)
+NORMED = """\
+net normed
+input 3x8x8
+
+every conv norm=batch
+
+  conv3-4 | add(conv3-4 | conv3-4 act=none, skip) | pool | conv3-4 | gap | fc-3
+
+train {
+  batch 10
+  epochs 2
+  sgd lr=0.05
+  constant
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (),
+        ("accumulate=2",),
+        ("ema=0.5",),
+        ("batch=24", "decay-norms=on"),
+    ],
+    ids=["plain", "accumulate", "ema", "decay-norms"],
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, of itself
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["eager", "compiled"]
+)
+def test_a_net_with_normalisations_is_fine_tuned_in_part(
+    tmp_path: Path, changes: tuple[str, ...], compiled: bool
+) -> None:
+    """Frozen layers keep weights and statistics bit for bit; the others move both."""
+    write_images(tmp_path / "images", ("red", "green", "blue"), 10)
+    before = finish(started(tmp_path, NORMED, out=tmp_path / "before"))
+    layers = "conv1_1..add1"
+    after = finish(
+        started(
+            tmp_path,
+            NORMED,
+            out=tmp_path / "after",
+            init_from=tmp_path / "before",
+            compiled=compiled,
+            changes=(
+                *("init-from=normed", f"init-from.layers={layers},conv2_1", f"freeze={layers}"),
+                *changes,
+            ),
+        )
+    )
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name.split(".")[0] for name in moved} == {"conv2_1", "fc2"}
+    assert {"conv2_1.norm.running_mean", "conv2_1.norm.running_var"} <= moved
+
+
+def test_frozen_normalisations_normalise_by_their_statistics_while_others_train() -> None:
+    net = Program(parse(Source("normed.vgg", NORMED))).logits_module()
+    net.hold({name for name in net.state_dict() if name.startswith("conv1_1.")})
+    assert net.held == {"conv1_1.norm"}
+    net.hold({"conv1_1.norm.weight", "conv1_1.norm.bias"})
+    assert net.held == frozenset()
+    net.hold({name for name in net.state_dict() if "norm" in name})
+    images = torch.randn(4, 3, 8, 8)
+    assert torch.equal(net.train()(images), net.eval()(images))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg11_bn", "googlenet"])
+def test_the_zoos_nets_with_normalisations_can_be_frozen_in_part(tmp_path: Path, name: str) -> None:
+    write_images(tmp_path / "images", ("red", "green", "blue"), 10)
+    program = driver.load(name)
+    *_, before, last = with_weights(program.graph)
+    changes = (f"freeze={layer_names(program.graph)[0]}..{before}", "scale=off", "batch=8")
+    wishes = Wishes(tmp_path / "images", device="cpu", out=tmp_path / "run", changes=changes)
+    plan = anew(name, wishes)
+    frozen = frozen_weights(plan.recipe, plan.program.graph)
+    assert set(plan.program.graph.all_weights) - set(frozen) == {
+        name for name in plan.module.state_dict() if name.startswith(f"{last}.")
+    }
 
 
 def test_frozen_layers_of_a_file_keep_their_weights(tmp_path: Path) -> None:

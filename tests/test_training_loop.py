@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import inf, log
+from math import inf, isfinite, log, nan
 from pathlib import Path
 
 import pytest
@@ -34,8 +34,9 @@ from vggc.recipe.train import (
     Step,
 )
 from vggc.training import loop, mistakes
+from vggc.training.checkpoint import unsound
 from vggc.training.initialise import initialise
-from vggc.training.learner import Machine, Measured, choose_machine, optimiser
+from vggc.training.learner import Learner, Machine, Measured, choose_machine, optimiser
 from vggc.training.loop import Saving, Watching, fit
 from vggc.training.progress import (
     Epoch,
@@ -47,6 +48,7 @@ from vggc.training.progress import (
     Progress,
     StepDone,
     Stopped,
+    is_sound,
 )
 from vggc.training.schedules import drops, learning_rate
 from vggc.training.session import Task
@@ -57,15 +59,17 @@ def run(recipe: Recipe, net: nn.Module) -> tuple[Outcome, list[Event]]:
     return carry_out(task(recipe, net), events), events
 
 
-def carry_out(whole: Task, events: list[Event]) -> Outcome:
-    """The whole training, which tells of its `events`; this process makes the batches."""
+def carry_out(whole: Task, events: list[Event], saved: list[Progress] | None = None) -> Outcome:
+    """The whole training, which tells of its `events` and of what it would have `saved`; this
+    process makes the batches.
+    """
     return fit(
         whole.learner(),
         whole.data,
         whole.recipe,
         whole.order,
         progress=Progress(),
-        saving=Saving(lambda progress, wait: None),
+        saving=Saving(lambda progress, wait: None if saved is None else saved.append(progress)),
         watching=Watching(events.append, lambda: False),
         workers=0,
     )
@@ -177,10 +181,106 @@ def test_a_flat_loss_stops_after_enough_epochs_and_steps(monkeypatch: pytest.Mon
 def test_a_loss_that_is_high_by_smoothed_labels_alone_is_not_flat() -> None:
     row = Epoch(2, 400, 0.1, 2.28, 0.9, 2.28, 0.9, 1.0, 9.0, 1.0)
     progress = Progress((replace(row, epoch=1, step=200), row))
-    assert loop.flat_loss(progress, 10, 0.0)
+    assert loop.flat_loss(progress, 10, 0.0, 0.9)
     assert loop.least_loss(10, 0.9) == pytest.approx(2.2660, abs=1e-4)
-    assert not loop.flat_loss(progress, 10, 0.9)
+    assert not loop.flat_loss(progress, 10, 0.9, 0.9)
     assert loop.least_loss(10, 0.0) == 0
+
+
+def test_a_net_that_is_right_beyond_chance_has_learned_whatever_its_training_loss() -> None:
+    """Mixed and disguised images keep that near ln(10) = 2.3026; so few images prove little."""
+    row = Epoch(2, 400, 0.1, 2.30, 0.1, 2.29, 0.1, 0.5, 9.0, 1.0)
+
+    def learned(*accuracies: float, val_loss: float = 2.29) -> bool:
+        rows = [replace(row, val_top1=top1, val_loss=val_loss) for top1 in accuracies]
+        return not loop.flat_loss(Progress(tuple(rows)), 10, 0.0, loop.beyond_chance(100, 1000))
+
+    assert loop.beyond_chance(100, 1000) == pytest.approx(0.1 + 3 * (0.1 * 0.9 / 1000) ** 0.5)
+    assert loop.beyond_chance(1, 2) > 1
+    assert loop.beyond_chance(1000, 1000) == 1
+    assert learned(0.1, 0.28)
+    assert learned(0.28, 0.1)
+    assert not learned(0.1, 0.128)
+    assert learned(0.1, 0.1, val_loss=2.25)
+
+
+def test_a_recipe_may_say_that_nobody_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "FLAT_STEPS", 9)
+    net = module()
+    nn.init.zeros_(net[7].weight)
+    nn.init.zeros_(net[4].weight)
+    outcome, _ = run(replace(RECIPE, epochs=5, give_up=False), net)
+    assert isinstance(outcome, Finished)
+
+
+class Normed(nn.Module):
+    """A net whose running variances can overflow while its loss stays finite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv2d(3, 4, 8), nn.BatchNorm2d(4), nn.Linear(4, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.norm(self.conv(images)).flatten(1))
+
+
+def test_statistics_that_are_not_finite_stop_a_training_whose_loss_is() -> None:
+    net = Normed()
+    nn.init.normal_(net.conv.weight, std=1e19)
+    saved: list[Progress] = []
+    whole = task(replace(RECIPE, epochs=5), net)
+    outcome = carry_out(whole, [], saved)
+    assert isinstance(outcome, Stopped)
+    assert isinstance(outcome.reason, mistakes.Diverged)
+    assert outcome.reason.what == "the weight `norm.running_var`"
+    assert (outcome.reason.epoch, outcome.reason.step) == (1, 4)
+    assert (outcome.progress, saved) == (Progress(), [])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        (lambda taught: taught.module[4].weight.fill_(-inf), "the weight `4.weight`"),
+        (lambda taught: taught.average[0].bias.fill_(nan), "the average of `0.bias`"),
+        (
+            lambda taught: taught.optimiser.state[taught.module[7].bias]["momentum_buffer"].fill_(
+                inf
+            ),
+            "the momentum of `7.bias`",
+        ),
+    ],
+    ids=["weight", "average", "momentum"],
+)
+def test_whatever_a_checkpoint_holds_is_looked_at_before_it_is_written(
+    spoil: Callable[[Learner], object], what: str
+) -> None:
+    taught = task(replace(RECIPE, ema=0.9)).learner()
+    taught.step(batches()[0], 0, lr=0.1)
+    assert unsound(taught) is None
+    with torch.no_grad():
+        spoil(taught)
+    assert unsound(taught) == what
+
+
+def test_a_loss_scale_that_has_run_out_is_unsound() -> None:
+    taught = learner(machine=Machine("cpu", "fp16"))
+    taught.step(batches()[0], 0, lr=0.1)
+    assert unsound(taught) is None
+    taught.scaler.update(0.0)
+    assert unsound(taught) == "the loss scale"
+
+
+def test_a_loss_beyond_all_measure_stops_as_one_that_is_not_finite() -> None:
+    """What is larger than `MOST` could not be read back from metrics.csv."""
+    assert not any(map(is_sound, (nan, inf, 1.1e30)))
+    net = module()
+    initialise(net, He(), 0)
+    with torch.no_grad():
+        net[7].weight.mul_(1e34)
+    outcome, _ = run(RECIPE, net)
+    assert isinstance(outcome, Stopped)
+    assert isinstance(outcome.reason, mistakes.LossNotFinite)
+    assert isfinite(outcome.reason.loss)
 
 
 @pytest.mark.parametrize(

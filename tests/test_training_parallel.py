@@ -54,6 +54,7 @@ train {
 TOLERANCE = 1e-5
 """Sums of float32 in another order, over 24 steps; weights are of the order of 0.1."""
 
+WEIGHTS = "weights.safetensors"
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -179,6 +180,22 @@ def test_several_processes_begin_with_another_nets_weights(
     for processes, name in ((1, "one"), (2, "two")):
         done = run(folder, processes, *new(tmp_path / name, *changes), *more[: processes - 1])
         assert done.returncode == 0, done.stderr
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("--shard",)])
+def test_several_processes_leave_frozen_statistics_as_they_are(
+    folder: Path, alone: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    layers = ("--set", "init-from=small", "--set", "init-from.layers=conv1_1..fc2")
+    changes = (*layers, "--set", "freeze=conv1_1", "--init-from", str(alone))
+    for processes, name in ((1, "one"), (2, "two")):
+        done = run(folder, processes, *new(tmp_path / name, *changes), *more[: processes - 1])
+        assert done.returncode == 0, done.stderr
+        before, after = load_file(alone / WEIGHTS), load_file(tmp_path / name / WEIGHTS)
+        same = {name for name in before if np.array_equal(before[name], after[name])}
+        assert same == {name for name in before if name.startswith("conv1_1.")}
     assert_same_weights(tmp_path / "one", tmp_path / "two")
 
 

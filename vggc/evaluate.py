@@ -69,6 +69,7 @@ BATCH_PIXELS, LARGEST_BATCH = BATCH * 224 * 224, 1024
 class Wishes:
     """How the user wants images to be looked at; None where nothing is said."""
 
+    weights: Path | None = None
     scales: str | None = None
     protocol: Literal["test", "centre", "dense", "crops", "both"] | None = None
     grid: str | None = None
@@ -135,6 +136,7 @@ class Plan:
     world: World
     batch: int | None
     workers: int | None
+    weights: Path | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -189,9 +191,11 @@ def plan(folders: Sequence[Path], wishes: Wishes, *, alone: bool = False) -> Pla
 
     machine = choose_machine(wishes.device or "auto", wishes.precision or "fp32")
     world = ALONE if alone else World.here()
-    entries = tuple(entry(run, protocol) for run, protocol in zip(runs, protocols, strict=True))
+    entries = tuple(
+        entry(run, protocol, wishes.weights) for run, protocol in zip(runs, protocols, strict=True)
+    )
     centres = () if wishes.names_views else tuple(map(centre_of, entries))
-    return Plan(entries, centres, machine, world, wishes.batch, wishes.workers)
+    return Plan(entries, centres, machine, world, wishes.batch, wishes.workers, wishes.weights)
 
 
 def load_run(folder: Path) -> Run:
@@ -249,13 +253,13 @@ def switch(on: bool) -> str:
     return "on" if on else "off"
 
 
-def entry(run: Run, protocol: Protocol) -> Entry:
-    """A run with its weights, and the views of a protocol.
+def entry(run: Run, protocol: Protocol, weights: Path | None) -> Entry:
+    """A run with the weights that are meant, and the views of a protocol.
 
     Raises:
         UserError: the run has no weights, or its net cannot be applied so.
     """
-    subject = from_run(run, None, None)
+    subject = from_run(run, weights, None)
     views = views_of(protocol, run.record.preprocessing.scale)
     if protocol.dense:
         dense(drop_final_softmax(subject.program.graph))

@@ -6,7 +6,7 @@ import json
 import sys
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -42,7 +42,8 @@ def from_json(kind: type[T], value: Any) -> T:
     """The record of a dataclass `kind` that `to_json` gave as `value`.
 
     Understands dataclasses, tuples, dicts with string keys, unions with None, literals,
-    str, int (of 64 bits), bool and finite floats. Every field must be there and no other.
+    str, int (of 64 bits), bool and finite floats. Every field without a default must be there, and
+    no other.
 
     Raises:
         MalformedError: the value is anything else.
@@ -84,9 +85,10 @@ def _same(value: Any, wanted: Any) -> bool:
 def checked_fields(kind: type, value: Mapping[str, Any], place: str) -> Any:
     hints = get_type_hints(kind)
     names = {f.name for f in fields(kind)}
-    for name in sorted(names ^ value.keys()):
+    spared = {f.name for f in fields(kind) if f.default is not MISSING}
+    for name in sorted((names ^ value.keys()) - (spared - value.keys())):
         raise MalformedError(f"{place}.{name}".lstrip(".") + f" is {_fault(name in names)}")
-    return kind(**{name: checked(hints[name], value[name], f"{place}.{name}") for name in names})
+    return kind(**{n: checked(hints[n], value[n], f"{place}.{n}") for n in names & value.keys()})
 
 
 def _fault(known: bool) -> str:

@@ -61,20 +61,23 @@ def net_in(run: Run) -> Program:
     return program
 
 
-def from_run(run: Run, weights: Path | None, size: tuple[int, int] | None) -> Subject:
-    """The net of a run, with the run's weights unless others are given, at its own input
-    size unless another is.
+def part_at_once(run: Run) -> int:
+    """Images that a run has in memory at once: those of a step, or of a part of one."""
+    recipe = run.recipe
+    return -(-min(recipe.batch, run.record.data.train) // recipe.accumulate)
 
-    Raises: UserError when the run has no weights, or they do not fit.
+
+def from_run(run: Run, weights: Path | None, size: tuple[int, int] | None) -> Subject:
+    """The net of a run, with the weights that are meant (see `Run.file_of`), at its own input size
+    unless another is given.
+
+    Raises: UserError when the run has no such weights, or they do not fit.
     """
-    program = net_in(run)
-    if weights is None:
-        run.require_weights()
+    program, path = net_in(run), run.file_of(weights)
     preprocessing = run.record.preprocessing
     if size is not None:
         program = program.replace(with_input(program.net, size))
         preprocessing = for_input(preprocessing, size)
-    path = weights or run.weights_path
     return Subject(
         str(run.folder),
         program,

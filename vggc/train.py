@@ -18,7 +18,7 @@ from vggc.recipe.blocks import Reading, report
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.layer_names import selected, with_weights
 from vggc.recipe.test import TEST, read_protocol
-from vggc.recipe.train import TRAIN, Recipe, default_recipe, read_recipe
+from vggc.recipe.train import TRAIN, Recipe, default_recipe, read_recipe, without_end
 from vggc.source import Source
 from vggc.syntax.ast import Block, block_of
 from vggc.syntax.format import format_net
@@ -26,6 +26,7 @@ from vggc.syntax.parse import parse
 from vggc.training import mistakes
 from vggc.training.progress import Progress
 from vggc.training.run import RUNS, Run, refuse_moved
+from vggc.training.schedules import needs_its_end
 from vggc.transfer import Taken, taken_weights
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Wishes:
     sharded: bool = False
     out: Path | None = None
     init_from: Path | None = None
+    weights: Path | None = None
     seed: int | None = None
     changes: tuple[str, ...] = ()
 
@@ -258,6 +260,7 @@ def anew(spec: str | None, wishes: Wishes, *, kept: bool = True) -> Plan:
             other_graph(program, recipe),
             wishes.init_from,
             reading.span("init-from"),
+            wishes.weights,
         ),
         run=None,
         out=wishes.out,
@@ -369,17 +372,6 @@ def undecayed_weights(recipe: Recipe, graph: Graph) -> tuple[str, ...]:
     return tuple(name for node in norms for name in graph.weights(node))
 
 
-def frozen_statistics(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
-    """The mistake of freezing a normalisation, whose statistics would move all the same."""
-    frozen = frozen_layers(reading.value, graph)
-    moving = [n for n in graph.nodes if isinstance(n.op, BatchNorm) and n.layer.name in frozen]
-    if not moving:
-        return []
-    what = f"`freeze` of a batch normalisation such as `{moving[0].layer.name}`"
-    hint = "leave it out of `freeze`"
-    return [mistakes.NotTrainedYet(reading.span("freeze"), what, hint)]
-
-
 def fit_program(
     program: Program, images: Images, blocks: Sequence[Block], wishes: Wishes
 ) -> Program:
@@ -399,7 +391,6 @@ def fit_program(
     fitted = program.replace(parse(Source(f"{net.name}.vgg as fitted", format_net(net))))
     read_recipe(block_of(blocks, "train"), fitted.graph)
     read_protocol(block_of(blocks, "test"), reading.value, fitted.graph)
-    report(frozen_statistics(reading, fitted.graph))
     return fitted
 
 
@@ -442,19 +433,20 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
     from vggc.training.parallel import World
 
     run = Run.load(folder)
-    record, recipe = run.record, run.recipe
-    if record.state == "finished" and record.metrics:
-        last = record.metrics
-        raise UserError(mistakes.RunFinished(None, str(folder), last.epoch, last.val_top1))
+    record = run.record
     world = World.here()
     refuse_lone_shard(wishes, world)
     device = wishes.device or record.device
     machine = choose_machine(device, record.precision, wishes.compiled, wishes.sharded)
     program = load(str(run.net_path))
     run.require_fit(program.graph.input, program.graph.output)
-    if read_recipe(program.net.block("train"), program.graph) != recipe:
+    written = read_recipe(program.net.block("train"), program.graph)
+    if without_end(written) != without_end(run.recipe):
         reason = "net.vgg has not the recipe that run.json describes"
         raise UserError(mistakes.NotARun(None, str(folder), reason))
+    recipe = with_other_end(run, wishes)
+    refuse_finished(run, recipe)
+    program = program.replace(with_block(program.net, TRAIN.to_block(recipe)))
     refuse_unwritable(folder)
     if wishes.data is None:
         refuse_moved(run, record.data.path)
@@ -485,22 +477,66 @@ def refuse_lone_shard(wishes: Wishes, world: World) -> None:
 
 
 def refuse_changes(spec: str | None, folder: Path, wishes: Wishes) -> None:
-    """Only where the images are and what computes may change when a run goes on."""
+    """Only where the images are, what computes and when it ends may change when a run goes on."""
     given = {
         "SPEC": spec,
-        "`--epochs`": wishes.epochs,
         "`--batch`": wishes.batch,
         "`--lr`": wishes.lr,
         "`--input`": wishes.size,
         "`--precision`": wishes.precision,
         "`--out`": wishes.out,
         "`--init-from`": wishes.init_from,
+        "`--weights`": wishes.weights,
         "`--seed`": wishes.seed,
-        "`--set`": wishes.changes or None,
     }
     flags = [flag for flag, value in given.items() if value is not None]
     if flags:
         raise UserError(mistakes.FixedByRun(None, ", ".join(flags), str(folder)))
+
+
+def with_other_end(run: Run, wishes: Wishes) -> Recipe:
+    """The recipe of a run, with another end where one is wished.
+
+    A schedule that runs to an end runs to the one that it had, and then begins anew.
+
+    Raises:
+        UserError: something else than the end would change, or the end would come sooner.
+    """
+    old, folder = run.recipe, str(run.folder)
+    blocks = override_blocks((TRAIN.to_block(old),), wishes.changes, prefer="train")
+    if wishes.epochs is not None:
+        blocks = override_blocks(blocks, [f"train.epochs={wishes.epochs}"], "--epochs")
+    reading = TRAIN.read(block_of(blocks, "train"))
+    report(reading.found)
+    new = reading.value
+    others = [block.key for block in blocks if block.key != "train"]
+    if others or without_end(new) != without_end(old) or new.restarts != old.restarts:
+        raise UserError(mistakes.FixedByRun(None, "what `--set` names", folder))
+    batches = -(-run.record.data.train // old.batch)
+    before, after = old.num_steps(batches), new.num_steps(batches)
+    if after < before:
+        raise UserError(mistakes.EndsSooner(None, folder, after, before))
+    if after > before and before % batches:
+        raise UserError(mistakes.EndsWithinEpoch(None, folder, before, batches))
+    if after > before and needs_its_end(old):
+        new = replace(new, restarts=(*(old.restarts or ()), before // batches))
+    return new
+
+
+def refuse_finished(run: Run, recipe: Recipe) -> None:
+    """Raises: UserError where a run has finished and is to end no later, or kept nothing by which
+    it could.
+    """
+    record, folder = run.record, str(run.folder)
+    if record.state != "finished" or record.metrics is None:
+        return
+    last = record.metrics
+    batches = -(-record.data.train // recipe.batch)
+    if recipe == run.recipe or recipe.num_steps(batches) <= last.step:
+        done = last.epoch, last.val_top1
+        raise UserError(mistakes.RunFinished(None, folder, *done, 2 * last.epoch))
+    if not any(run.checkpoint_path.glob("step-*")):
+        raise UserError(mistakes.NothingToGoOnFrom(None, folder, record.net))
 
 
 # Both

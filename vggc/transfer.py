@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from vggc.diagnostics import UserError
@@ -30,28 +31,32 @@ def taken_weights(
     other: Graph | None,
     source: Path | None,
     span: Span | None,
+    which: Path | None = None,
 ) -> Taken:
     """The weights that layers of `graph` begin with.
 
     They come from `source`, a run or a safetensors file; without one, from the last run of the
     net that is named. `other` is its graph, where that is known: a file may name its weights as
-    torchvision does. `span` is where it is named.
+    torchvision does. `which` of a run's weights are meant is as in `Run.file_of`. `span` is where
+    the net is named.
 
     Raises:
         UserError: there are no such weights, or they do not fit.
     """
     if part is None:
-        if source is not None:
-            raise UserError(mistakes.InitFromInVain(None, str(source), graph.name))
+        if source is not None or which is not None:
+            raise UserError(mistakes.InitFromInVain(None, str(source or which), graph.name))
         return Taken({})
-    path = weights_path(part.net, source, span)
+    path = weights_path(part.net, source, span, which)
     layers = with_weights(graph)
     names = [name for layer in selected(part.layers, graph) for name in layers.get(layer, ())]
     foreign = torchvision_names(other) if other else {}
     return Taken(load_part(path, graph, names, foreign), path)
 
 
-def weights_path(net: str, source: Path | None, span: Span | None) -> Path:
+def weights_path(
+    net: str, source: Path | None, span: Span | None, which: Path | None = None
+) -> Path:
     """The file of the weights.
 
     Raises:
@@ -61,17 +66,19 @@ def weights_path(net: str, source: Path | None, span: Span | None) -> Path:
         run = last_run(net)
         if run is None:
             raise UserError(mistakes.NoTrainedNet(span, net, str(RUNS)))
-        return run.weights_path
+        return run.file_of(which)
     if not is_folder(source):
+        if which is not None:
+            raise UserError(mistakes.WeightsOfNoRun(None, str(which), str(source)))
         return source
     run = Run.load(source)
     if run.record.net != net:
         raise UserError(mistakes.RunOfAnotherNet(span, net, str(source), run.record.net))
-    run.require_weights()
-    return run.weights_path
+    return run.file_of(which)
 
 
 def last_run(net: str) -> Run | None:
-    """The run of a net that started last, of those that have weights."""
+    """The run of a net that started last, of those that have weights; rather one that has ended."""
     runs = [run for run in runs_in(RUNS) if run.record.net == net and run.has_weights]
-    return max(runs, key=lambda run: (run.record.started, run.folder.name), default=None)
+    order = attrgetter("ended", "record.started", "folder.name")
+    return max(runs, key=order, default=None)

@@ -66,7 +66,8 @@ class Net(nn.Module):
 
     That is the tensor of the only head, or, where there are several, a dict of tensors by the
     heads' names, in order. The names in its `state_dict` are the graph's weight names; what is
-    not trained is a buffer. Weights begin at their `start`.
+    not trained is a buffer. Weights begin at their `start`. Normalisations in `held`, by the names
+    of their nodes, keep their statistics while the module trains, and normalise by those.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -75,6 +76,7 @@ class Net(nn.Module):
         self.heads = graph.heads
         self.last_reads = _last_reads(graph)
         self.whole: Whole | None = None
+        self.held: frozenset[str] = frozenset()
         self.owners: dict[str, _Weights] = {}
         for node in graph.nodes:
             weights = graph.weights(node)
@@ -94,6 +96,15 @@ class Net(nn.Module):
             return found[self.heads[0].node]
         return {head.name: found[head.node] for head in self.heads}
 
+    def hold(self, frozen: Collection[str]) -> None:
+        """Holds the normalisations whose weights, by their full names, are all `frozen`."""
+        self.held = frozenset(
+            node.name
+            for node in self.nodes
+            if isinstance(node.op, BatchNorm)
+            and all(f"{node.name}.{name}" in frozen for name in self._weights(node))
+        )
+
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
         """What every node gives, in order; kept here only until its last reader has run."""
         alive: dict[int, Tensor] = {}
@@ -101,8 +112,9 @@ class Net(nn.Module):
             reads = [alive[read] for read in node.inputs] or [x]
             for done in self.last_reads[index]:
                 del alive[done]
-            whole = self.whole if self.training else None
-            alive[index] = _apply(node.op, reads, self._weights(node), self.training, whole)
+            training = self.training and node.name not in self.held
+            whole = self.whole if training else None
+            alive[index] = _apply(node.op, reads, self._weights(node), training, whole)
             del reads
             yield alive[index]
 

@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from vggc.cli import console
-from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS
+from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS, weights_option
 from vggc.cli.skipped import told
 from vggc.diagnostics import UserError
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Compile for another CPU than this machine's, by LLVM's name: haswell, znver4, …",
 )
-@click.option("--weights", type=click.Path(path_type=Path), help="A safetensors file.")
+@weights_option
 @click.option("--batch", type=BATCH, default=1, show_default=True)
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
 @click.option("--arch", help="GPU architectures to hold code for.  [default: sm_80,sm_90 for cuda]")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from vggc.cli import console
+from vggc.cli.options import weights_option
 from vggc.cli.sheet import Sheet
 from vggc.cli.skipped import told
 from vggc.diagnostics import in_line
@@ -35,6 +36,7 @@ TWO_WAYS = (
 def protocol_options(command: Command) -> Command:
     """The options that say how a net looks at images."""
     options = [
+        weights_option,
         click.option(
             "--scales",
             metavar="SIZES",
@@ -158,6 +160,8 @@ def announce(planned: Plan, images: Labelled, data: str | None) -> None:
         console.status(in_line(note))
     for entry in planned.entries:
         console.status(f"  {entry.run.folder}: {ways(entry.views)}, {scales(entry)}")
+        for remark in entry.run.remarks(planned.weights):
+            console.status(f"  {remark}")
         tested = {other.run.record.net for other in planned.entries}
         missing = [name for name in entry.protocol.fuse or () if name not in tested]
         if missing:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from vggc.cli import console
-from vggc.cli.options import IMAGE_SIZE
+from vggc.cli.options import IMAGE_SIZE, weights_option
 from vggc.diagnostics import in_line
 from vggc.ir.ops import describe
 
@@ -33,7 +33,7 @@ FORMATS = {
     show_default=True,
     help="; ".join(f"{name}: {what}" for name, what in FORMATS.items()) + ".",
 )
-@click.option("--weights", type=click.Path(path_type=Path), help="A safetensors file.")
+@weights_option
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
 @click.option("--seed", type=click.IntRange(0), help="For random weights.  [default: 0]")
 @click.option(

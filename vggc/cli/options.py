@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from math import nan
+from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -59,6 +62,20 @@ class ThreadsHere(click.ParamType[int]):
             few = console.count(processors, "processor")
             self.fail(f"{number} threads are too many: this machine has {few}", param, ctx)
         return number
+
+
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def weights_option(command: Command) -> Command:
+    """Which weights a command takes, of a run or of a net."""
+    option = click.option(
+        "--weights",
+        type=click.Path(path_type=Path),
+        metavar="last|best|FILE",
+        help="Of a run its last weights or its best; or a safetensors file.  [default: last]",
+    )
+    return option(command)
 
 
 IMAGE_SIZE = ImageSize()

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     Probabilities: TypeAlias = NDArray[np.float32]
 
 FLAGS = {
+    "weights": "`--weights`",
     "scales": "`--scales`",
     "protocol": "`--protocol`",
     "grid": "`--grid`",
@@ -285,6 +286,8 @@ def run_teller(model: Path, wishes: Wishes) -> Teller:
     planned = plan([model], wishes, alone=True)
     entry = planned.entries[0]
     console.status(f"{model}: {ways(entry.views)}, {scales(entry)}")
+    for remark in entry.run.remarks(planned.weights):
+        console.status(remark)
     return Teller(entry.run.record.net, planned.classes, partial(predict, planned))
 
 

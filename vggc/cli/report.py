@@ -10,6 +10,7 @@ from typing import Literal
 import click
 
 from vggc.cli import console
+from vggc.cli.options import weights_option
 
 
 @click.command("report")
@@ -20,6 +21,7 @@ from vggc.cli import console
     type=click.Path(path_type=Path),
     help="The page, a new file or an older report of this run.  [default: RUN/report.html]",
 )
+@weights_option
 @click.option("--errors/--no-errors", default=True, help="Whether to look for the worst errors.")
 @click.option(
     "--data", metavar="PLACE", help="Where the run's images are now.  [default: where they were]"
@@ -34,6 +36,7 @@ from vggc.cli import console
 def command(
     folder: Path,
     out: Path | None,
+    weights: Path | None,
     errors: bool,
     data: str | None,
     val: str | None,
@@ -54,6 +57,7 @@ def command(
     from vggc.report.gather import Judged, Wishes, gather
     from vggc.report.page import Table, generator, page
     from vggc.report.write import refuse_others, write
+    from vggc.subject import part_at_once
     from vggc.training.run import Run
 
     given = {"--data": data, "--val": val, "--device": device}
@@ -68,8 +72,8 @@ def command(
         def show(done: int, total: int) -> None:
             drawn.update(row, completed=done, total=total)
 
-        findings = gather(folder, Wishes(errors, data, val, device or "auto"), show)
-    report = findings.program.report()
+        findings = gather(folder, Wishes(errors, weights, data, val, device or "auto"), show)
+    report = findings.program.report(part_at_once(findings.run))
     sheet = layers(Net(report, outline(findings.program.graph, report)))
     table = Table(sheet.title, sheet.header, sheet.rows, sheet.numbers, sheet.notes)
     written = write(target, generator(findings.run), page(findings, table, datetime.now()))

@@ -9,7 +9,8 @@ from vggc.diagnostics import Diagnostic, UserError
 from vggc.driver import load, with_input
 from vggc.ir.ops import describe
 from vggc.subject import Subject, from_run, from_spec, is_run
-from vggc.training.run import Run, newest_run
+from vggc.training.mistakes import WeightsOfNoRun
+from vggc.training.run import BEST, LAST, Run, newest_run
 
 RUNS = Path("runs")
 
@@ -38,9 +39,13 @@ def choose(
         raise UserError(SeedOfRun(None, str(weights or (run and run.folder))))
     if run:
         subject = from_run(run, weights, size)
+        for remark in run.remarks(weights):
+            console.status(remark)
         tell_scale(run, subject)
         return subject
     assert spec is not None
+    if weights in (LAST, BEST):
+        raise UserError(WeightsOfNoRun(None, str(weights), spec))
     program = load(spec)
     if size is not None:
         program = program.replace(with_input(program.net, size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +11,7 @@ from vggc.analysis.report import ELEMENT_BYTES
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
-from vggc.driver import load, with_input, zoo
+from vggc.driver import Program, load, with_input, zoo
 
 if TYPE_CHECKING:
     from vggc.cli.summary_text import Net
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
 @click.command("summary")
 @click.argument("specs", nargs=-1, metavar="[SPEC…]")
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
-@click.option("--batch", type=click.IntRange(1, 1 << 20), default=1, show_default=True)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 1 << 20),
+    help="Images at once.  [default: 1; of a run as many as it trains on at once]",
+)
 @click.option(
     "--dtype",
     type=click.Choice(list(ELEMENT_BYTES)),
@@ -35,17 +40,24 @@ if TYPE_CHECKING:
     show_default=True,
 )
 def command(
-    specs: tuple[str, ...], size: tuple[int, int] | None, batch: int, dtype: str, style: str
+    specs: tuple[str, ...],
+    size: tuple[int, int] | None,
+    batch: int | None,
+    dtype: str,
+    style: str,
 ) -> None:
     """Show what nets cost: shapes, parameters, MACs, memory, receptive fields.
 
-    One SPEC: layer by layer. Several: side by side, as the paper's Table 1 lays them
-    out. None: every net of the zoo, one row each.
+    One SPEC, a net or a run: layer by layer. Several: side by side, as the paper's Table 1
+    lays them out. None: every net of the zoo, one row each.
     """
     from vggc.analysis.outline import outline
     from vggc.cli import summary_text
 
-    programs = [load(spec) for spec in specs or zoo()]
+    found = [found_by(spec) for spec in specs or zoo()]
+    programs = [program for program, _ in found]
+    batches = {usual for _, usual in found}
+    batch = batch or (batches.pop() if len(batches) == 1 else 1)
     if size is not None:
         programs = [program.replace(with_input(program.net, size)) for program in programs]
     nets = []
@@ -65,6 +77,17 @@ def command(
             console.sheet(summary_text.layers(nets[0]))
         case _:
             _side_by_side(nets)
+
+
+def found_by(spec: str) -> tuple[Program, int]:
+    """A net, and the batch that it is told for: of a run the one that it trains in, otherwise 1."""
+    if not (Path(spec) / "run.json").is_file():
+        return load(spec), 1
+    from vggc.subject import net_in, part_at_once  # which take numpy with them
+    from vggc.training.run import Run
+
+    run = Run.load(Path(spec))
+    return net_in(run), part_at_once(run)
 
 
 def _side_by_side(nets: list[Net]) -> None:

@@ -30,7 +30,9 @@ class Net:
 def layers(net: Net) -> Sheet:
     """A net layer by layer, paths of joins in brackets."""
     report = net.report
-    header = ("layer", "kind", "output", "parameters", "MACs", "activations", "field", "stride")
+    of = "" if report.batch == 1 else f", batch {report.batch}"
+    costs = f"MACs{of}", f"activations{of}"
+    header = ("layer", "kind", "output", "parameters", *costs, "field", "stride")
     rows: list[tuple[str, ...]] = []
     rules: list[int] = []
     for branch in net.outline.branches:
@@ -62,7 +64,10 @@ def layers(net: Net) -> Sheet:
             " running statistics, which are only kept"
         )
     if totals.training_bytes is not None:
-        notes.append(f"training about {_bytes(totals.training_bytes)}: {TRAINING_FORMULA}")
+        notes.append(
+            f"training in batches of {report.batch:,} about {_bytes(totals.training_bytes)}: "
+            f"{TRAINING_FORMULA}"
+        )
     return Sheet(
         f"{report.net}, input {describe(report.input)}, batch {report.batch}, {report.dtype}",
         header,
@@ -70,7 +75,7 @@ def layers(net: Net) -> Sheet:
         (False, False, True, True, True, True, True, True),
         tuple(notes),
         tuple(rules),
-        spare=("stride", "field", "activations", "kind", "MACs"),
+        spare=("stride", "field", costs[1], "kind", costs[0]),
     )
 
 
@@ -130,7 +135,7 @@ def totals_by_net(nets: Sequence[Net]) -> Sheet:
         "MACs": [f"{r.totals.macs:,}" for r in reports],
         "GFLOPs": [f"{r.totals.flops / 1e9:,.2f}" for r in reports],
         "activations": [_bytes(r.totals.activation_bytes) for r in reports],
-        "training": [_need(r) for r in reports],
+        f"training, batch {reports[0].batch}": [_need(r) for r in reports],
         "last map": [describe(end.output_shape) for end in ends],
         "its receptive field": [_pair(end.receptive_field) for end in ends],
         "its stride": [_pair(end.stride) for end in ends],
@@ -162,6 +167,7 @@ def _notes(report: Report) -> tuple[str, ...]:
 
 def totals(nets: Sequence[Net]) -> Sheet:
     """The zoo, a row each net."""
+    training = f"training, batch {nets[0].report.batch}"
     header = (
         "net",
         "input",
@@ -171,7 +177,7 @@ def totals(nets: Sequence[Net]) -> Sheet:
         "MACs",
         "GFLOPs",
         "activations",
-        "training",
+        training,
         "field",
     )
     rows = tuple(
@@ -198,7 +204,7 @@ def totals(nets: Sequence[Net]) -> Sheet:
         "weights",
         "weight layers",
         "input",
-        "training",
+        training,
         "MACs",
     )
     return Sheet("the zoo", header, rows, numbers, _notes(nets[0].report), spare=spare)

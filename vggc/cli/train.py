@@ -21,6 +21,7 @@ from vggc.data.mistakes import WorkerEnded
 from vggc.diagnostics import CheckFailed, in_line, render
 from vggc.memory import keep_memory
 from vggc.train import Plan, Training, Wishes, again, anew, training
+from vggc.training.best import best_epoch, said
 from vggc.training.progress import (
     Epoch,
     EpochDone,
@@ -31,6 +32,7 @@ from vggc.training.progress import (
     NotSaved,
     Outcome,
     StepDone,
+    StepsNotWritten,
     Stopped,
 )
 
@@ -91,10 +93,10 @@ WEIGHTS_SHOWN = 20
 )
 @click.option(
     "--keep",
-    type=click.IntRange(1),
+    type=click.IntRange(0),
     default=2,
     show_default=True,
-    help="How many checkpoints are kept, the newest.",
+    help="How many checkpoints are kept, the newest; when it has finished one, or with 0 none.",
 )
 @click.option(
     "--workers",
@@ -111,7 +113,18 @@ WEIGHTS_SHOWN = 20
     metavar="PATH",
     help="Run or weights of the net that the recipe's `init-from` names.  [default: its last run]",
 )
-@click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in a folder.")
+@click.option(
+    "--weights",
+    type=click.Choice(["last", "best"]),
+    callback=lambda context, option, value: value and Path(value),
+    help="Which weights of that run.  [default: last]",
+)
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Go on with a run; with more --epochs for longer than it was to, finished or not.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of all randomness.  [default: 0]")
 @click.option(
     "--set",
@@ -141,7 +154,7 @@ def command(
     course, the weights and, until it has finished, a checkpoint to --resume from.
 
     Ctrl-C saves before it stops; the resumed run ends with the same weights.
-    Exit 1: the loss is not finite or never leaves that of guessing.
+    Exit 1: a loss or the weights are not finite, or nothing is learned.
     """
     from vggc.training.learner import device_of
     from vggc.training.parallel import joined
@@ -299,6 +312,8 @@ class Watcher:
                     console.status(f"  left out {in_line(each.name)}: {in_line(each.reason)}")
             case NotSaved(reason):
                 console.status(f"A checkpoint was not saved; the training goes on. {reason}")
+            case StepsNotWritten(reason):
+                console.status(f"steps.csv waits to be written; the training goes on. {reason}.")
 
     def tell(self, epoch: Epoch) -> None:
         """Leaves the line of an epoch."""
@@ -336,6 +351,8 @@ def report(training: Training, outcome: Outcome, as_json: bool) -> None:
     run = training.run
     epochs = outcome.progress.epochs
     last = epochs[-1] if epochs else None
+    measure = training.task.recipe.best_by
+    best = best_epoch(epochs, measure)
     speed = harmonic_mean([epoch.images_per_second for epoch in epochs]) if epochs else None
     if as_json:
         result = {
@@ -343,15 +360,19 @@ def report(training: Training, outcome: Outcome, as_json: bool) -> None:
             "epochs": len(epochs),
             "val_top1": last.val_top1 if last else None,
             "val_top5": last.val_top5 if last else None,
+            "best_epoch": best.epoch if best else None,
+            "best_val_top1": best.val_top1 if best else None,
+            "best_val_loss": best.val_loss if best else None,
             "images_per_second": speed,
         }
         console.out(json.dumps(result))
-    elif last and speed:
+    elif last and best and speed:
         rows = (
             ("epochs", f"{last.epoch} of {training.task.num_epochs}"),
             ("held-out top-1", f"{last.val_top1:.2%}"),
             ("held-out top-5", f"{last.val_top5:.2%}"),
             ("held-out loss", f"{last.val_loss:.4f}"),
+            (f"best, epoch {best.epoch}", said(best, measure)),
             ("speed", f"{speed:,.1f} images/s"),
             ("time", f"{sum(epoch.seconds for epoch in epochs):,.0f} s"),
         )
@@ -359,11 +380,16 @@ def report(training: Training, outcome: Outcome, as_json: bool) -> None:
             Sheet(f"{run.record.net}, trained", ("run", str(run.folder)), rows, (False, True))
         )
     match outcome:
-        case Finished():
+        case Finished(reason=reason):
+            if reason:
+                console.status(f"{reason[0].upper()}{reason[1:]}.")
             console.status(f"Next: vggc report {run.folder}, vggc compile {run.folder}")
         case Interrupted():
             console.status(f"Saved. Go on with: vggc train --resume {run.folder}")
         case Stopped(_, WorkerEnded()):
             console.status(f"Saved. Go on with: vggc train --resume {run.folder}")
+        case Stopped() if run.has_weights:
+            after = console.count(len(epochs), "whole epoch")
+            console.status(f"The weights saved last, after {after}, are kept in {run.folder}.")
         case Stopped():
-            console.status(f"What was saved after {len(epochs)} epochs is kept in {run.folder}.")
+            console.status(f"No weights are kept in {run.folder}: there were no sound ones yet.")

@@ -15,6 +15,7 @@ from vggc.data.parts import Skipped
 from vggc.data.strings import Strings
 from vggc.diagnostics import Diagnostic, UserError
 from vggc.evaluation import mistakes
+from vggc.paths import absence
 from vggc.preprocessing import FORMATS
 
 LONGEST = 1 << 16
@@ -89,8 +90,7 @@ def plain(place: str) -> Iterable[Named]:
     if os.path.isfile(place):
         return [place]
     if not os.path.isdir(place):
-        reason = "it is no file" if os.path.lexists(place) else "there is no such file"
-        raise UserError(mistakes.UnreadableImage(None, place, reason, HOW_TO_NAME))
+        raise UserError(mistakes.UnreadableImage(None, place, absence(place), HOW_TO_NAME))
     found = images_below(place)
     if not found:
         raise UserError(mistakes.NoImagesThere(None, place, endings()))

@@ -254,6 +254,14 @@ class BalancedTwice(Diagnostic):
     help = "keep one of the two"
 
 
+class RestartsOutOfOrder(Diagnostic):
+    title = "restarts come one after the other, and before the last epoch"
+    label = "with the number of epochs behind them these are {ends}"
+    help = "write them in order, each once, and none that is not below `epochs`"
+
+    ends: str
+
+
 class UnknownLayerName(Diagnostic):
     title = "the net has no layer called `{name}`"
     label = "unknown layer"

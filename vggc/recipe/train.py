@@ -44,6 +44,8 @@ from vggc.values import (
 
 Loss: TypeAlias = Literal["cross-entropy", "euclidean"]
 Sampler: TypeAlias = Literal["shuffled", "balanced"]
+Measure: TypeAlias = Literal["top-1", "loss"]
+"""What of the held-out images tells the best epoch."""
 
 MAX_CLASSES = 10_000
 """The most classes whose weights can be listed."""
@@ -245,6 +247,19 @@ class InitFrom:
     layers: tuple[str, ...] = option("layers of both nets", Names("layers", ranges=True))
 
 
+@dataclass(frozen=True)
+class EarlyStop:
+    """End the training after `patience` epochs in a row that are not better than the best before
+    them by more than `min_delta`, in the units of `best-by`: shares of images, or nats.
+    """
+
+    example: ClassVar[str] = "early-stop patience=10"
+    doc: ClassVar[str] = "the training ends when it has stopped improving, by what `best-by` says"
+
+    patience: int = option("epochs that are waited for a better one", Whole(1, 100_000), 10)
+    min_delta: float = option("what a better epoch is better by", Real(0, 1000), 0.0)
+
+
 Optimiser: TypeAlias = Sgd | AdamW
 Schedule: TypeAlias = Plateau | Step | OneCycle | Cosine | Poly | Constant
 Init: TypeAlias = Glorot | He | Normal
@@ -264,6 +279,7 @@ SCHEDULES = Variants(
 INITS = Variants({"glorot": Glorot, "he": He, "normal": Normal}, bare=False)
 LOSSES: tuple[Loss, ...] = ("cross-entropy", "euclidean")
 SAMPLERS: tuple[Sampler, ...] = ("shuffled", "balanced")
+MEASURES: tuple[Measure, ...] = ("top-1", "loss")
 
 
 @dataclass(frozen=True)
@@ -332,7 +348,7 @@ class Recipe:
         Plain(
             Maybe(Names("layers", ranges=True)),
             "freeze conv1_1..pool5",
-            "layers that keep their first weights",
+            "layers that keep their first weights and statistics",
         )
     )
     scale: tuple[int, int] | None = setting(
@@ -399,6 +415,27 @@ class Recipe:
         )
     )
 
+    best_by: Measure = setting(
+        Plain(
+            Choice(MEASURES),
+            "best-by loss",
+            "what of the held-out images tells the best epoch, whose weights are kept, too",
+        ),
+        "top-1",
+    )
+    early_stop: EarlyStop | None = setting(Part(EarlyStop))
+    restarts: tuple[int, ...] | None = setting(
+        Plain(
+            Maybe(Several(Whole(1, 100_000), 100)),
+            "restarts 10,30",
+            "epochs after which a schedule that runs to an end begins anew, as it does where a "
+            "run is extended",
+        )
+    )
+    give_up: bool = setting(
+        Switch("give-up off", "stop where the net has learned nothing in its first epochs"), True
+    )
+
     def num_steps(self, steps_per_epoch: int) -> int:
         """Steps of the whole training."""
         if self.steps is not None:
@@ -409,6 +446,19 @@ class Recipe:
     def num_epochs(self, steps_per_epoch: int) -> int:
         """Epochs of the whole training; the last may be cut short."""
         return -(-self.num_steps(steps_per_epoch) // steps_per_epoch)
+
+
+def without_end(recipe: Recipe) -> Recipe:
+    """The recipe without what says only when its training ends: that may change on the way."""
+    whole = Recipe()
+    return replace(
+        recipe,
+        epochs=whole.epochs,
+        steps=whole.steps,
+        early_stop=whole.early_stop,
+        restarts=whole.restarts,
+        give_up=whole.give_up,
+    )
 
 
 TRAIN = Schema("train", Recipe, rivals=(("epochs", "steps"),))
@@ -458,6 +508,7 @@ def against(
         *accumulate_mistakes(reading),
         *optimiser_mistakes(reading),
         *schedule_mistakes(reading),
+        *restart_mistakes(reading),
         *loss_mistakes(reading, graph),
         *weight_list_mistakes(reading, graph),
         *freeze_mistakes(reading, graph),
@@ -532,6 +583,17 @@ def schedule_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
     if last is not None and epochs[-1] >= last:
         return [mistakes.DropAfterTheEnd(span, epochs[-1], last)]
     return []
+
+
+def restart_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
+    """Restarts that do not follow one another, or come after the last epoch."""
+    recipe = reading.value
+    if recipe.restarts is None:
+        return []
+    ends = (*recipe.restarts, *filter(None, [recipe.epochs]))
+    if list(ends) == sorted({*ends}):
+        return []
+    return [mistakes.RestartsOutOfOrder(reading.span("restarts"), ",".join(map(str, ends)))]
 
 
 def scale_too_small(setting: str, span: Span | None, scale: int, graph: Graph) -> Diagnostic:

@@ -13,13 +13,11 @@ from vggc.diagnostics import UserError
 from vggc.driver import Program, load
 from vggc.passes.inference import drop_final_softmax
 from vggc.recipe.train import TRAIN, default_recipe
-from vggc.records import MalformedError
 from vggc.report.filters import Filters, drawn, first_filters
-from vggc.tensors import opened
 from vggc.training import mistakes
 from vggc.training.metrics import read_metrics
 from vggc.training.progress import Epoch
-from vggc.training.run import Run
+from vggc.training.run import Run, moment_of
 from vggc.weights import Weights
 from vggc.weights import load as load_weights
 
@@ -39,11 +37,13 @@ OnProgress: TypeAlias = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Wishes:
-    """Whether to look for errors; where the run's images are now (None: where they were), and
-    those held out, if they are in another place; what computes.
+    """Which weights are shown (None: the last); whether to look for errors; where the run's images
+    are now (None: where they were), and those held out, if they are in another place; what
+    computes.
     """
 
     errors: bool = True
+    weights: Path | None = None
     data: str | None = None
     val: str | None = None
     device: Literal["cpu", "cuda", "auto"] = "auto"
@@ -120,7 +120,7 @@ def gather(
     settings = tuple(
         Setting(key, str(value), before.get(key)) for key, value in TRAIN.flatten(recipe).items()
     )
-    weights, weights_from = newest_weights(run, program)
+    weights, weights_from = shown_weights(run, program, wishes.weights)
     first = first_filters(program.graph)
     return Findings(
         run,
@@ -137,41 +137,28 @@ def gather(
 # Weights
 
 
-def newest_weights(run: Run, program: Program) -> tuple[Weights | None, str | None]:
-    """The weights of the newest checkpoint, or those that the run ended with; and in words
-    whose they are.
+def shown_weights(
+    run: Run, program: Program, which: Path | None
+) -> tuple[Weights | None, str | None]:
+    """The weights that are meant, and in words whose they are; None where the run has none yet.
 
     Raises:
-        UserError: those that the run ended with are damaged.
+        UserError: they are damaged, or there are none of those that were named.
     """
-    if (run.record.state != "finished") and (found := checkpointed(run, program)):
-        return found
-    if not run.has_weights:
+    if which is None and not run.has_weights:
         return None, None
-    return load_weights(run.weights_path, program.graph), "the run's last weights"
-
-
-def checkpointed(run: Run, program: Program) -> tuple[Weights, str] | None:
-    """The weights of the newest checkpoint that is whole: of a training that goes on, some may
-    vanish while they are read.
-    """
-    from vggc.training.checkpoint import AVERAGE, TENSORS, WEIGHT, checkpoints
-
-    wanted = {name: weight.shape for name, weight in program.graph.all_weights.items()}
-    for folder in checkpoints(run.checkpoint_path):
-        try:
-            with opened(folder / TENSORS) as file:
-                average = any(name.startswith(AVERAGE) for name in file.tensors)
-                kind = AVERAGE if average else WEIGHT
-                found = {name: file.tensors.get(kind + name) for name in wanted}
-                if any(f is None or f.shape != wanted[name] for name, f in found.items()):
-                    continue
-                weights = {name: file.floats(kind + name) for name in wanted}
-        except (MalformedError, OSError):
-            continue
-        if all(np.isfinite(weight).all() for weight in weights.values()):
-            return weights, f"the weights after {folder.name.split('-')[1]} steps"
-    return None
+    path = run.file_of(which)
+    weights, moment = load_weights(path, program.graph), moment_of(path)
+    match which:
+        case None if moment is None or run.ended:
+            told = "the run's last weights"
+        case None:
+            told = f"the weights {moment}"
+        case _ if path == run.best_path:
+            told = f"the run's best weights{f', those {moment}' if moment else ''}"
+        case _:
+            told = f"the weights in {path}"
+    return weights, told
 
 
 # Errors
@@ -188,6 +175,8 @@ def judged(
     if not wishes.errors:
         return "This page was made without looking for them (--no-errors)."
     if weights is None:
+        if run.record.state == "stopped":
+            return "The run has no weights: it was stopped before there were sound ones."
         return "The run has no weights yet: they come with its first checkpoint."
     try:
         images = held_out(run, wishes)

@@ -17,6 +17,7 @@ from vggc.report.filters import Filters
 from vggc.report.gather import ClassScore, Findings, Judged, Setting
 from vggc.report.html import Element, document, element
 from vggc.report.words import counted, duration, percent, rounded, spaced
+from vggc.training.best import best_epoch
 from vggc.training.progress import Epoch
 from vggc.training.run import Record, Run
 
@@ -169,17 +170,21 @@ def _notice(findings: Findings) -> str | None:
                 f"from outside, it goes on with: vggc train --resume {folder}"
             )
         case "finished":
-            return None
+            return record.reason and f"{record.reason[0].upper()}{record.reason[1:]}."
 
 
 def _tiles(findings: Findings) -> list[Element]:
     epochs = findings.epochs
-    last, best = epochs[-1], max(epochs, key=lambda row: row.val_top1)
+    last, measure = epochs[-1], findings.run.recipe.best_by
+    best = best_epoch(epochs, measure)
     speed = harmonic_mean([max(1e-9, row.images_per_second) for row in epochs])
     whole = percent(last.val_top1)
     tiles = [("held-out top-1", whole), ("held-out top-5", percent(last.val_top5))]
-    if best.epoch != last.epoch and percent(best.val_top1) != whole:
-        tiles.append((f"best top-1, epoch {best.epoch:,}", percent(best.val_top1)))
+    if best and best.epoch != last.epoch:
+        name, value = "top-1", percent(best.val_top1)
+        if measure == "loss":
+            name, value = "loss", f"{best.val_loss:.4g}"
+        tiles.append((f"best {name}, epoch {best.epoch:,}", value))
     tiles += [
         ("held-out loss", f"{last.val_loss:.4g}"),
         ("images/s", rounded(speed)),

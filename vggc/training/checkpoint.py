@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -63,7 +63,7 @@ class LossScale:
 @dataclass(frozen=True)
 class State:
     """What `state.json` holds. `data` is the fingerprint of the images, `task` that of the net,
-    the recipe and the seed.
+    the recipe so far and the seed.
     """
 
     format: Literal[2]
@@ -146,13 +146,18 @@ def checkpoints(folder: Path) -> list[Path]:
     return [found[step] for step in sorted(found, reverse=True)]
 
 
+def step_of(path: Path) -> int:
+    """The step that a checkpoint is of, by its name."""
+    return int(path.name.split("-")[1])
+
+
 class Writer:
     """Writes checkpoints in a thread of its own while the training goes on; keeps the newest.
 
     One at a time: whoever comes while one is written waits, as the disk cannot keep up.
     """
 
-    def __init__(self, folder: Path, keep: int, data: str, task: str) -> None:
+    def __init__(self, folder: Path, keep: int, data: str, task: Callable[[int], str]) -> None:
         self.folder, self.keep, self.data, self.task = folder, keep, data, task
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.pending: Future[None] | None = None
@@ -170,7 +175,7 @@ class Writer:
         # What a process that was killed left half written.
         for half in self.folder.glob(".step-*"):
             shutil.rmtree(half, ignore_errors=True)
-        write_checkpoint(self.folder, taken, self.data, self.task)
+        write_checkpoint(self.folder, taken, self.data, self.task(taken.progress.step))
         afterwards()
         for old in checkpoints(self.folder)[self.keep :]:
             shutil.rmtree(old, ignore_errors=True)
@@ -198,9 +203,15 @@ class Writer:
 
 
 def read_checkpoint(
-    path: Path, learner: Learner, data: str, data_name: str, task: str, num_steps: int
+    path: Path,
+    learner: Learner,
+    data: str,
+    data_name: str,
+    task: Callable[[int], str],
+    num_steps: int,
 ) -> Snapshot:
-    """The state of a training of so many steps that the learner can go on with.
+    """The state of a training of so many steps that the learner can go on with. `task` is the
+    fingerprint of the training up to a step.
 
     Raises:
         UserError: the checkpoint is damaged, or the net, the recipe, the seed or the images
@@ -211,7 +222,7 @@ def read_checkpoint(
         if state.data != data:
             reason = "its checkpoint was written with others"
             raise UserError(mistakes.DataChanged(None, data_name, reason))
-        if state.task != task:
+        if state.task != task(state.progress.step):
             raise UserError(mistakes.TaskChanged(None, str(path.parent.parent)))
         check(state, path, learner.augmentation.order.num_batches, num_steps)
         wanted = tensors_of(learner, fresh=state.progress.step > 0)
@@ -244,15 +255,20 @@ def check(state: State, path: Path, num_batches: int, num_steps: int) -> None:
         raise MalformedError(f"{STATE}: {fault}")
 
 
-def kept_weights(path: Path) -> dict[str, Tensor]:
-    """The weights in a checkpoint that this process wrote: their average where there is one."""
+def kept_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights to keep of a checkpoint's tensors: their average where there is one."""
+    prefix = AVERAGE if any(name.startswith(AVERAGE) for name in tensors) else WEIGHT
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def written_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint that this process wrote."""
     with opened(path / TENSORS) as file:
-        prefix = AVERAGE if any(name.startswith(AVERAGE) for name in file.tensors) else WEIGHT
-        return {
-            name.removeprefix(prefix): torch.from_numpy(file.read(name))
-            for name in file.tensors
-            if name.startswith(prefix)
-        }
+        return {name: torch.from_numpy(file.read(name)) for name in file.tensors}
 
 
 def tensors_of(learner: Learner, fresh: bool = False) -> dict[str, Tensor]:
@@ -270,6 +286,31 @@ def tensors_of(learner: Learner, fresh: bool = False) -> dict[str, Tensor]:
             state = first_state(learner.optimiser, parameter)
         tensors |= {STATE_OF[key] + name: t for key, t in state.items() if t is not None}
     return tensors
+
+
+@torch.no_grad()
+def unsound(learner: Learner) -> str | None:
+    """What of a learner's state nothing can come of, in words: the first tensor with a value that
+    is not finite, in any process, or a loss scale that has run out. None where all is sound.
+    """
+    tensors = tensors_of(learner)
+    found = ""
+    if tensors:
+        parts = (t.to_local() if isinstance(t, DTensor) else t for t in tensors.values())
+        sound = torch.stack([part.isfinite().all() for part in parts]).tolist()
+        found = next(
+            (told(name) for name, is_so in zip(tensors, sound, strict=True) if not is_so), ""
+        )
+    scale = loss_scale(learner)
+    if not found and scale and not 0 < scale.scale < inf:
+        found = "the loss scale"
+    return next(filter(None, learner.world.lists([found])), None)
+
+
+def told(name: str) -> str:
+    """A tensor of a checkpoint in words: `the momentum of conv1_1.weight`."""
+    kind, _, weight = name.partition("/")
+    return f"the weight `{weight}`" if kind + "/" == WEIGHT else f"the {kind} of `{weight}`"
 
 
 def read_tensors(path: Path, digest: str, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -342,7 +383,9 @@ def shared(taken: Snapshot | None, learner: Learner, world: World) -> Snapshot |
     return Snapshot(told.progress, tensors, told.loss_scale)
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def save_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
     """Writes tensors as safetensors, in one step.
 
     Raises:
@@ -352,6 +395,6 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
     with replacing(path) as part:
         try:
-            save_file(plain, part)
+            save_file(plain, part, metadata)
         except SafetensorError as fault:
             raise OSError(str(fault)) from None

@@ -119,8 +119,8 @@ class Learner:
         undecayed: Collection[str] = (),
         world: World = ALONE,
     ) -> None:
-        """`frozen` names the parameters that keep their values, `undecayed` those that the L2
-        penalty leaves alone.
+        """`frozen` names the weights that keep their values, statistics of normalisations among
+        them, `undecayed` those that the L2 penalty leaves alone.
         """
         self.recipe, self.machine, self.world = recipe, machine, world
         self.device = device_of(machine, world)
@@ -128,6 +128,8 @@ class Learner:
         self.average = copy.deepcopy(self.module).requires_grad_(False) if recipe.ema else None
         for name, parameter in self.module.named_parameters():
             parameter.requires_grad_(name not in frozen)
+        if isinstance(self.module, Net):
+            self.module.hold(frozen)
         self.parallel = parallel(self.module, machine, world, self.device)
         self.tested = self.module
         if self.average is not None:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
-from math import inf, isfinite, log
+from math import inf, log, sqrt
 from time import perf_counter
 
+import numpy as np
 import torch
 
 from vggc.data.loader import Batch, TrainBatches, ValBatches, load, num_workers
@@ -21,6 +22,8 @@ from vggc.diagnostics import UserError
 from vggc.recipe.train import Recipe
 from vggc.training import mistakes
 from vggc.training.augment import changes_of
+from vggc.training.best import stopped_early
+from vggc.training.checkpoint import unsound
 from vggc.training.feed import fed
 from vggc.training.learner import Learner, Measured
 from vggc.training.progress import (
@@ -32,15 +35,22 @@ from vggc.training.progress import (
     Interrupted,
     Outcome,
     Progress,
+    Step,
     StepDone,
     Stopped,
+    is_sound,
 )
 from vggc.training.schedules import learning_rate
 
 FLAT_EPOCHS, FLAT_STEPS, FLAT_SHARE = 2, 200, 0.98
-"""A training stops as flat after this many epochs and this many steps, if no epoch's
-training loss was below this share of the way from the least loss there can be to ln(classes),
-the loss of guessing."""
+"""A training stops as flat after this many epochs and this many steps, if in no epoch its net
+had learned anything: the training loss or the held-out loss was below this share of the way from
+the least loss there can be to ln(classes), the loss of guessing, or the held-out top-1 accuracy
+beyond chance."""
+
+CHANCE_DEVIATIONS = 3
+"""An accuracy is beyond chance by more than so many standard deviations of what comes of always
+guessing the most frequent class."""
 
 MOST_LOST = 0.01
 """The share of an epoch's images that may get lost before a training stops."""
@@ -79,9 +89,9 @@ def fit(
 ) -> Outcome:
     """Trains from `progress` to the end of the recipe.
 
-    Stops before that when interrupted, when a loss is not finite, or when it stays flat (see
-    FLAT_EPOCHS). What is saved after each epoch, on the way and on an interrupt is such that
-    whoever restores it and calls again ends with the same weights.
+    Stops before that when interrupted, when a loss or what would be saved is not finite, or when
+    nothing is learned (see FLAT_EPOCHS). What is saved after each epoch, on the way and on an
+    interrupt is such that whoever restores it and calls again ends with the same weights.
 
     The learner holds initial weights, or those that belong to `progress`. Whether to stop is
     asked after each step and while accuracy is measured. Batches are made by so many `workers`,
@@ -104,6 +114,10 @@ def fit(
             feed = fed(batches, learner.device)
             loop = Loop(learner, data, recipe, order, saving, watching, workers)
             while progress.step < total or progress.sums.steps:
+                # Perhaps the one who wrote this progress was ended before it could conclude.
+                ended = None if progress.sums.steps else stopped_early(recipe, progress.epochs)
+                if ended:
+                    return Finished(progress, reason=ended)
                 outcome = loop.epoch(progress, feed)
                 if not isinstance(outcome, Progress):
                     return outcome
@@ -151,9 +165,8 @@ class Loop:
                 raise
             return self.without_workers(course, fault)
         if measured is None:
-            self.saving.write(course, True)
-            return Interrupted(course)
-        if not isfinite(measured[0]):
+            return self.save(course, True) or Interrupted(course)
+        if not is_sound(measured[0]):
             return Stopped(progress, self.not_finite("held-out", measured[0], last - 1, lr))
         row = Epoch(
             len(progress.epochs) + 1,
@@ -165,11 +178,23 @@ class Loop:
             images_per_second=sums.images / max(1e-9, sums.seconds),
             seconds=sums.seconds + perf_counter() - start,
         )
-        progress = Progress((*progress.epochs, row))
-        self.saving.write(progress, last == self.num_steps)
+        before, progress = progress, Progress((*progress.epochs, row))
+        ends = last == self.num_steps or stopped_early(self.recipe, progress.epochs) is not None
+        if diverged := self.save(progress, ends):
+            return replace(diverged, progress=before)
         self.watching.on_event(EpochDone(row))
-        flat = flat_loss(progress, len(self.data.classes), self.recipe.label_smoothing or 0.0)
+        flat = self.flat(progress) if self.recipe.give_up else None
         return Stopped(progress, flat) if flat else progress
+
+    def save(self, progress: Progress, is_last: bool) -> Stopped | None:
+        """Has the state written, unless nothing can come of it: what was written before stays."""
+        what = unsound(self.learner)
+        if what is None:
+            self.saving.write(progress, is_last)
+            return None
+        step = progress.step
+        epoch, lr = self.order.place(step - 1)[0] + 1, self.rate(progress, step - 1)
+        return Stopped(progress, mistakes.Diverged(None, what, epoch, step, lr, lr / 10))
 
     def train(self, progress: Progress, batches: Iterator[Batch], last: int) -> Progress | Stopped:
         """The steps before `last`, or until someone asks to stop."""
@@ -189,8 +214,8 @@ class Loop:
             while len(pending) > (0 if asked or step == last or coming.ended else lag):
                 begun = pending.popleft()
                 done = self.told(begun, perf_counter() - saved_at > self.saving.seconds)
-                if not isfinite(done.loss):
-                    mean = done.loss / max(1, done.images)
+                mean = done.loss / max(1, done.images)
+                if not is_sound(mean):
                     return Stopped(
                         progress, self.not_finite("training", mean, begun.step, begun.lr)
                     )
@@ -198,23 +223,30 @@ class Loop:
                 self.bear(lost, self.order.num_images, begun.lost)
                 now = perf_counter()
                 sums = progress.sums.plus(done.images, done.loss, done.correct, now - started)
-                progress, started = replace(progress, sums=sums), now
-                self.watching.on_event(step_done(progress, self.num_steps))
+                seconds, started = now - started, now
+                progress = replace(progress, sums=sums)
+                row = self.row(begun, done, seconds)
+                self.watching.on_event(step_done(progress, self.num_steps, row))
                 asked = asked or done.stop or done.save
                 if done.stop and not pending:
                     return progress
             if asked:
                 asked, saved_at = False, perf_counter()
-                if step < last:
-                    self.saving.write(progress, False)
+                if step < last and (diverged := self.save(progress, False)):
+                    return diverged
         if coming.fault:
             return self.without_workers(progress, coming.fault)
         return progress
 
     def without_workers(self, progress: Progress, fault: WorkerLost) -> Stopped:
         """Saves what there is when no more batches come."""
-        self.saving.write(progress, True)
-        return Stopped(progress, fault.problem)
+        return self.save(progress, True) or Stopped(progress, fault.problem)
+
+    def row(self, begun: Begun, done: Done, seconds: float) -> Step:
+        """A step in the table of steps."""
+        epoch, images = self.order.place(begun.step)[0] + 1, max(1, done.images)
+        loss, top1 = done.loss / images, done.correct / images
+        return Step(begun.step + 1, epoch, begun.lr, loss, top1, images / max(1e-9, seconds))
 
     def told(self, begun: Begun, is_late: bool) -> Done:
         """What came of a step in all processes together, and whether to save or to stop then."""
@@ -260,7 +292,15 @@ class Loop:
 
     def rate(self, progress: Progress, step: int) -> float:
         past = tuple(row.val_top1 for row in progress.epochs)
-        return learning_rate(self.recipe, step, self.num_steps, past)
+        restarts = [epoch * self.order.num_batches for epoch in self.recipe.restarts or ()]
+        return learning_rate(self.recipe, step, self.num_steps, past, restarts)
+
+    def flat(self, progress: Progress) -> mistakes.LossFlat | None:
+        part = self.data.val.part
+        count = np.bincount(part.labels).max()
+        chance = beyond_chance(int(count), len(part.labels))
+        smoothing = self.recipe.label_smoothing or 0.0
+        return flat_loss(progress, len(self.data.classes), smoothing, chance)
 
     def not_finite(self, part: str, loss: float, step: int, lr: float) -> mistakes.LossNotFinite:
         epoch, _ = self.order.place(step)
@@ -320,7 +360,7 @@ def readable(batches: Iterable[Batch], lost: list[Skipped]) -> Iterator[Batch]:
             yield batch
 
 
-def step_done(progress: Progress, total: int) -> StepDone:
+def step_done(progress: Progress, total: int, row: Step) -> StepDone:
     sums = progress.sums
     images = max(1, sums.images)
     return StepDone(
@@ -330,18 +370,35 @@ def step_done(progress: Progress, total: int) -> StepDone:
         sums.loss / images,
         sums.correct / images,
         sums.images / max(1e-9, sums.seconds),
+        row,
     )
 
 
-def flat_loss(progress: Progress, num_classes: int, smoothing: float) -> mistakes.LossFlat | None:
-    """The reason to stop if the loss never left that of guessing (see FLAT_EPOCHS)."""
+def flat_loss(
+    progress: Progress, num_classes: int, smoothing: float, chance: float
+) -> mistakes.LossFlat | None:
+    """The reason to stop if the net has learned nothing (see FLAT_EPOCHS); held-out accuracies
+    up to `chance` are none.
+
+    Mixed and disguised images keep the training loss of a net that learns near that of guessing,
+    so the held-out images, which are neither, are asked as well.
+    """
     epochs, last, guess = len(progress.epochs), progress.epochs[-1], log(num_classes)
     least = least_loss(num_classes, smoothing)
     limit = least + FLAT_SHARE * (guess - least)
-    learned = any(row.train_loss < limit for row in progress.epochs)
+    learned = any(
+        row.train_loss < limit or row.val_loss < FLAT_SHARE * guess or row.val_top1 > chance
+        for row in progress.epochs
+    )
     if learned or epochs < FLAT_EPOCHS or last.step < FLAT_STEPS:
         return None
     return mistakes.LossFlat(None, epochs, last.step, last.train_loss, num_classes, guess, last.lr)
+
+
+def beyond_chance(most: int, images: int) -> float:
+    """The accuracy on so many images, `most` of them of one class, that no guessing is beyond."""
+    share = most / images
+    return share + CHANCE_DEVIATIONS * sqrt(share * (1 - share) / images)
 
 
 def least_loss(num_classes: int, smoothing: float) -> float:

@@ -11,12 +11,10 @@ from pathlib import Path
 from vggc.diagnostics import UserError
 from vggc.records import MAX_BYTES, MalformedError, from_json
 from vggc.training import mistakes
-from vggc.training.progress import Epoch
+from vggc.training.progress import MOST, Epoch
 from vggc.training.run import write_text
 
 NAME = "metrics.csv"
-MOST = 1e30
-"""No loss, rate or time is beyond it."""
 
 
 def write_metrics(folder: Path, epochs: Sequence[Epoch]) -> None:

@@ -200,14 +200,31 @@ class LossNotFinite(Diagnostic):
     smaller: float
 
 
+class Diverged(Diagnostic):
+    title = "the training diverged: {what} holds values that are not finite after step {step}"
+    label = "that is in epoch {epoch}; the learning rate was {lr:.3g}, and the loss still finite"
+    help = (
+        "the steps were too large or the first weights unfit: "
+        "try `--lr {smaller:.3g}`, or `--set init=he`"
+    )
+
+    what: str
+    epoch: int
+    step: int
+    lr: float
+    smaller: float
+
+
 class LossFlat(Diagnostic):
     title = "the net has learned nothing in {epochs} epochs ({steps} steps)"
     label = (
-        "the training loss is {loss:.4f}; guessing among {num_classes} classes gives {guess:.4f}"
+        "the training loss is {loss:.4f}; guessing among {num_classes} classes gives {guess:.4f}, "
+        "and no held-out accuracy was beyond chance"
     )
     help = (
         "the signal dies on its way through the layers, or the steps are too small: "
-        "try `--set init=he`, or a larger `--lr` than {lr:.3g}"
+        "try `--set init=he`, or a larger `--lr` than {lr:.3g}; "
+        "`--set give-up=off` trains on all the same"
     )
 
     epochs: int
@@ -247,21 +264,72 @@ class NoRuns(Diagnostic):
 
 class NoWeights(Diagnostic):
     title = "the run in `{path}` has no weights"
-    label = "they are written when a run ends or is interrupted; this one is `{state}`"
-    help = "go on with it: `vggc train --resume {path}`"
+    label = "they are written with each checkpoint that is sound; this one is `{state}`"
+    help = "{hint}"
 
     path: str
     state: str
+    hint: str
+
+
+class NoBestWeights(Diagnostic):
+    title = "the run in `{path}` has no best weights"
+    label = "they are kept from its first whole epoch on"
+    help = "leave `--weights best` out, or go on with the run: `vggc train --resume {path}`"
+
+    path: str
+
+
+class WeightsOfNoRun(Diagnostic):
+    title = "`--weights {which}` names weights of a run"
+    label = "`{spec}` is no run"
+    help = "give a run in its place; a file of that name is `--weights ./{which}`"
+
+    which: str
+    spec: str
 
 
 class RunFinished(Diagnostic):
     title = "the run in `{path}` has finished"
     label = "{epochs} epochs, held-out top-1 {val_top1:.1%}"
-    help = "compile it: `vggc compile {path}`; or train anew from `{path}/net.vgg`"
+    help = "compile it: `vggc compile {path}`; or train it for longer: add `--epochs {more}`"
 
     path: str
     epochs: int
     val_top1: float
+    more: int
+
+
+class EndsSooner(Diagnostic):
+    title = "the run in `{path}` cannot end sooner than it was to"
+    label = "that would be after {after:,} steps, and it was to end after {before:,}"
+    help = "give more epochs, or leave them out; Ctrl-C ends it at any time, with its weights saved"
+
+    path: str
+    after: int
+    before: int
+
+
+class EndsWithinEpoch(Diagnostic):
+    title = "the run in `{path}` cannot be trained for longer"
+    label = "it was to end within an epoch: after {steps:,} steps, of {batches:,} an epoch"
+    help = "start a new run from `{path}/net.vgg`, with more steps"
+
+    path: str
+    steps: int
+    batches: int
+
+
+class NothingToGoOnFrom(Diagnostic):
+    title = "the run in `{path}` has kept no checkpoint to go on from"
+    label = "it has finished, and momenta are nowhere but in a checkpoint"
+    help = (
+        "start a new run that begins with its weights: `vggc train {path}/net.vgg --init-from "
+        "{path} --set init-from={net} --set init-from.layers=FIRST..LAST`"
+    )
+
+    path: str
+    net: str
 
 
 class RunInUse(Diagnostic):
@@ -274,7 +342,7 @@ class RunInUse(Diagnostic):
 
 
 class FixedByRun(Diagnostic):
-    title = "{flags} cannot change when a run is resumed"
+    title = "{flags} cannot change when a run goes on"
     label = "the run would no longer be the one in `{path}`"
     help = "leave {flags} out, or start a new run from `{path}/net.vgg`"
 

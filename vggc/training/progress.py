@@ -8,6 +8,16 @@ from math import isfinite
 from vggc.data.parts import Skipped
 from vggc.diagnostics import Diagnostic
 
+MOST = 1e30
+"""No loss, rate or time of a sound training is beyond it."""
+
+
+def is_sound(loss: float) -> bool:
+    """Whether a training can go on from a loss: one that is not finite, or beyond `MOST`, tells of
+    weights that nothing can come of.
+    """
+    return isfinite(loss) and abs(loss) <= MOST
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -28,6 +38,23 @@ class Epoch:
     val_top5: float
     images_per_second: float
     seconds: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of the table of steps: that step alone.
+
+    `step` counts from 1, over the whole training. The rest is as in `Epoch`: of the images of the
+    step, with dropout and augmentation, by the weights before it; the speed from the end of the
+    step before to the end of this one.
+    """
+
+    step: int
+    epoch: int
+    lr: float
+    loss: float
+    top1: float
+    images_per_second: float
 
 
 @dataclass(frozen=True)
@@ -84,7 +111,8 @@ class Progress:
 @dataclass(frozen=True)
 class StepDone:
     """A step is done. `epoch` counts from 1; `done` and `total` count steps of the whole
-    training; loss, accuracy and images/s are means over the epoch so far.
+    training; loss, accuracy and images/s are means over the epoch so far; `row` is of the step
+    alone.
     """
 
     epoch: int
@@ -93,6 +121,7 @@ class StepDone:
     loss: float
     top1: float
     images_per_second: float
+    row: Step
 
 
 @dataclass(frozen=True)
@@ -116,15 +145,25 @@ class NotSaved:
     reason: str
 
 
-Event = StepDone | EpochDone | ImagesLost | NotSaved
+@dataclass(frozen=True)
+class StepsNotWritten:
+    """The table of steps could not be written to; its rows wait, the training goes on."""
+
+    reason: str
+
+
+Event = StepDone | EpochDone | ImagesLost | NotSaved | StepsNotWritten
 
 
 @dataclass(frozen=True)
 class Finished:
-    """All epochs of the recipe are done; perhaps someone `interrupted` what was left to write."""
+    """All epochs of the recipe are done, or enough of them, for a `reason`; perhaps someone
+    `interrupted` what was left to write.
+    """
 
     progress: Progress
     interrupted: bool = False
+    reason: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,17 @@
 net.vgg               the net and the recipe as trained
 run.json              a `Record`
 metrics.csv           one row an epoch
-curves.png            the same as a picture
+steps.csv             one row a step
+curves.png            the epochs as a picture
 skipped.csv           the images that were left out, if some were, with their part and why
-weights.safetensors   the last weights, by the graph's names
-checkpoint/           only while there is something to go on with
+weights.safetensors   the last weights that were saved, by the graph's names
+weights-best.safetensors   those after the best epoch
+checkpoint/           what a training goes on from
 """
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,11 +30,20 @@ from vggc.recipe.edit import unflatten
 from vggc.recipe.train import Recipe
 from vggc.records import MalformedError, read_json, read_record, write_record
 from vggc.training import mistakes
-from vggc.training.progress import Epoch
+from vggc.training.best import said
+from vggc.training.progress import Epoch, Progress
 from vggc.values import MAX_SIDE
 
 RUNS = Path("runs")
 """Where runs are made and looked for unless a folder is named."""
+
+MOMENT = "saved after"
+"""Where the metadata of a run's weights tell of their `Moment`: in one entry, since safetensors
+writes several in any order, and the same weights are to make the same file.
+"""
+
+LAST, BEST = Path("last"), Path("best")
+"""What names weights of a run, where a file of weights could be named, too."""
 
 RunState: TypeAlias = Literal["running", "finished", "interrupted", "stopped"]
 
@@ -54,7 +66,8 @@ class Origin:
 @dataclass(frozen=True)
 class Record:
     """What `run.json` holds. `input` is (C, H, W); `recipe` is `TRAIN.flatten`'s table;
-    `metrics` are those of the last epoch; `reason` says why a run was stopped.
+    `metrics` are those of the last epoch, `best` those of the best; `reason` says why a run was
+    stopped, or finished before the last epoch of its recipe.
     """
 
     format: Literal[2]
@@ -72,6 +85,26 @@ class Record:
     data: Origin
     versions: dict[str, str]
     metrics: Epoch | None
+    best: Epoch | None = None
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When weights were saved: after so many whole epochs and steps of a training."""
+
+    epochs: int
+    step: int
+
+    @classmethod
+    def of(cls, progress: Progress) -> Moment:
+        return cls(len(progress.epochs), progress.step)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        return {MOMENT: f"{self.epochs} epochs, {self.step} steps"}
+
+    def __str__(self) -> str:
+        return f"after epoch {self.epochs}, step {self.step}"
 
 
 @dataclass(frozen=True)
@@ -105,13 +138,58 @@ class Run:
         return self.folder / "weights.safetensors"
 
     @property
+    def best_path(self) -> Path:
+        return self.folder / "weights-best.safetensors"
+
+    @property
     def has_weights(self) -> bool:
         return self.weights_path.is_file()
 
     def require_weights(self) -> None:
         """Raises: UserError when the run was killed, or failed, before it wrote weights."""
         if not self.has_weights:
-            raise UserError(mistakes.NoWeights(None, str(self.folder), self.record.state))
+            hint = f"go on with it: `vggc train --resume {self.folder}`"
+            if self.record.state == "stopped":
+                hint = f"train anew, with other settings: {self.record.reason}"
+            raise UserError(mistakes.NoWeights(None, str(self.folder), self.record.state, hint))
+
+    def file_of(self, which: Path | None) -> Path:
+        """The file of weights that somebody means: LAST, which is meant where nothing is said,
+        BEST, or another file.
+
+        Raises: UserError when the run has no such weights.
+        """
+        if which == BEST:
+            if not self.best_path.is_file():
+                raise UserError(mistakes.NoBestWeights(None, str(self.folder)))
+            return self.best_path
+        if which not in (None, LAST):
+            return which
+        self.require_weights()
+        return self.weights_path
+
+    def remarks(self, which: Path | None) -> list[str]:
+        """What whoever takes these weights of the run should know of them."""
+        if which not in (None, LAST, BEST):
+            return []
+        moment = moment_of(self.file_of(which))
+        if self.record.state == "running" and moment:
+            return [
+                f"{self.folder} has not ended (it is still going, or was killed): "
+                f"its {which or LAST} weights are those {moment}."
+            ]
+        best, last = self.record.best, self.record.metrics
+        if which != BEST and best and last and best.epoch != last.epoch and self.best_path.exists():
+            measure = self.recipe.best_by
+            return [
+                f"These are the last weights of {self.folder}, of epoch {last.epoch}; the best "
+                f"are of epoch {best.epoch}, {said(best, measure)}: --weights best"
+            ]
+        return []
+
+    @property
+    def ended(self) -> bool:
+        return self.record.state != "running"
 
     @property
     def has_progress(self) -> bool:
@@ -147,6 +225,21 @@ def refuse_old(folder: Path) -> None:
     value = read_json(folder / "run.json")
     if isinstance(value, dict) and value.get("format") == 1:
         raise UserError(mistakes.OldRun(None, str(folder)))
+
+
+def moment_of(path: Path) -> Moment | None:
+    """When the weights in a file were saved; None where it does not say, or cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="np") as file:
+            told = (file.metadata() or {}).get(MOMENT, "")
+    except (OSError, SafetensorError):
+        return None
+    found = re.fullmatch(r"(\d{1,18}) epochs, (\d{1,18}) steps", told)
+    return Moment(int(found[1]), int(found[2])) if found else None
 
 
 def check(record: Record) -> None:
@@ -191,7 +284,7 @@ def newest_run(folder: Path) -> Run:
     runs = runs_in(folder)
     if not runs:
         raise UserError(mistakes.NoRuns(None, str(folder)))
-    newest = max(runs, key=lambda r: (r.has_weights, r.record.started, r.folder.name))
+    newest = max(runs, key=lambda r: (r.has_weights, r.ended, r.record.started, r.folder.name))
     newest.require_weights()
     return newest
 

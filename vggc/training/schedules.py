@@ -9,14 +9,25 @@ from typing import assert_never
 from vggc.recipe.train import Constant, Cosine, OneCycle, Plateau, Poly, Recipe, Step
 
 
-def learning_rate(recipe: Recipe, step: int, num_steps: int, val_top1: Sequence[float]) -> float:
+def learning_rate(
+    recipe: Recipe,
+    step: int,
+    num_steps: int,
+    val_top1: Sequence[float],
+    restarts: Sequence[int] = (),
+) -> float:
     """The rate for one step.
 
     `step` counts the steps before it, `num_steps` those of the whole training; `val_top1`
-    holds the held-out accuracy after each epoch so far. The formulas stand with the schedules in
-    `vggc.recipe.train`.
+    holds the held-out accuracy after each epoch so far. A schedule that runs to an end begins anew
+    after so many steps as `restarts` say. The formulas stand with the schedules in
+    `vggc.recipe.train`. Source: Loshchilov & Hutter (2017), section 3, for the restarts.
     """
     peak = recipe.optimiser.lr
+    if needs_its_end(recipe):
+        first = max((start for start in restarts if start <= step), default=0)
+        last = min((start for start in restarts if start > step), default=num_steps)
+        step, num_steps = step - first, last - first
     match recipe.schedule:
         case Constant(warm_up):
             return peak * rise(warm_up, step, num_steps)
@@ -32,6 +43,17 @@ def learning_rate(recipe: Recipe, step: int, num_steps: int, val_top1: Sequence[
             return peak * one_cycle(cycle, step, num_steps)
         case Cosine() as cosine:
             return peak * half_cosine(cosine, step, num_steps)
+        case _:
+            assert_never(recipe.schedule)
+
+
+def needs_its_end(recipe: Recipe) -> bool:
+    """Whether the rate depends on how many steps there will be."""
+    match recipe.schedule:
+        case Constant(warm_up) | Plateau(warm_up=warm_up) | Step(warm_up=warm_up):
+            return warm_up > 0
+        case OneCycle() | Cosine() | Poly():
+            return True
         case _:
             assert_never(recipe.schedule)
 

@@ -7,8 +7,8 @@ import json
 import platform
 import shutil
 import signal
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
@@ -28,9 +28,13 @@ from vggc.data.prepare import Data
 from vggc.data.remote import absolute
 from vggc.diagnostics import UserError
 from vggc.files import Taken, new_folder
-from vggc.recipe.train import TRAIN, Recipe
+from vggc.recipe.train import TRAIN, Measure, Recipe, without_end
+from vggc.source import Source
+from vggc.syntax.format import format_net
+from vggc.syntax.parse import parse
 from vggc.training import mistakes
 from vggc.training.augment import Augmentation, Normaliser, Weighing
+from vggc.training.best import best_epoch
 from vggc.training.checkpoint import (
     Snapshot,
     Writer,
@@ -41,8 +45,10 @@ from vggc.training.checkpoint import (
     save_tensors,
     shared,
     snapshot,
+    step_of,
     untested,
     write_checkpoint,
+    written_tensors,
 )
 from vggc.training.curves import draw_curves
 from vggc.training.initialise import initialise
@@ -51,15 +57,19 @@ from vggc.training.loop import Saving, Watching, fit
 from vggc.training.metrics import write_metrics
 from vggc.training.parallel import ALONE, World
 from vggc.training.progress import (
+    Epoch,
     Event,
     Finished,
     Interrupted,
     NotSaved,
     Outcome,
     Progress,
+    StepDone,
+    StepsNotWritten,
     Stopped,
 )
 from vggc.training.run import (
+    Moment,
     Origin,
     Record,
     Run,
@@ -67,7 +77,9 @@ from vggc.training.run import (
     write_run,
     write_text,
 )
+from vggc.training.schedules import needs_its_end
 from vggc.training.skipped import write_skipped
+from vggc.training.steps import StepTable
 
 SAVE_SECONDS = 600.0
 """A long epoch is saved whenever this much time has passed."""
@@ -78,7 +90,7 @@ class Task:
     """What is to be trained: a net by name and as text, built, on these images.
 
     `module` maps images float32 (N, C, H, W) to class scores (N, classes); the names of
-    its parameters are those in the weights file. `frozen` are those of them that keep
+    its weights are those in the weights file. `frozen` are those of them that keep
     their first values, `undecayed` those that the L2 penalty leaves alone. `first` holds the
     weights by name that another training gave; the others are drawn by the seed.
     """
@@ -107,11 +119,23 @@ class Task:
         """Epochs of the whole training, the last of which may be cut short."""
         return self.recipe.num_epochs(self.order.num_batches)
 
-    @property
-    def fingerprint(self) -> str:
-        """Changes with the net, the recipe or the seed."""
-        fixed = [self.net_text, TRAIN.flatten(self.recipe), self.seed]
+    def fingerprint(self, step: int) -> str:
+        """Changes with the net, the seed and all of the recipe that has decided the training up to
+        a step: what comes later may still be changed.
+        """
+        net = parse(Source("net.vgg", self.net_text))
+        text = format_net(replace(net, blocks=tuple(b for b in net.blocks if b.key != "train")))
+        fixed = [text, TRAIN.flatten(without_end(self.recipe)), self.seed, *self.ends(step)]
         return hashlib.sha256(json.dumps(fixed).encode()).hexdigest()
+
+    def ends(self, step: int) -> list[int]:
+        """Where the rounds of the schedule that have begun before a step end, if that matters."""
+        if not needs_its_end(self.recipe):
+            return []
+        batches = self.order.num_batches
+        starts = [0, *(epoch * batches for epoch in self.recipe.restarts or ())]
+        ends = [*starts[1:], self.recipe.num_steps(batches)]
+        return [end for start, end in zip(starts, ends, strict=True) if start < step]
 
     def learner(self) -> Learner:
         data = self.data
@@ -135,7 +159,8 @@ class Task:
 @dataclass(frozen=True)
 class Keeping:
     """Which checkpoints are written and kept: every so many steps, if at all, beside those after
-    each epoch and every ten minutes; the newest so many.
+    each epoch and every ten minutes; the newest so many. One of them is kept when the training has
+    finished, too, if any are.
     """
 
     every: int | None = None
@@ -169,7 +194,7 @@ def begun(task: Task, first: Snapshot | None, folder: Path, now: datetime) -> Ru
         write_skipped(inside.skipped_path, task.data.skipped)
         if first:
             mark = task.data.fingerprints.whole
-            write_checkpoint(inside.checkpoint_path, first, mark, task.fingerprint)
+            write_checkpoint(inside.checkpoint_path, first, mark, task.fingerprint(0))
     return run
 
 
@@ -223,16 +248,29 @@ def proceed(
     Raises:
         UserError: a file cannot be read or written.
     """
-    if task.world.is_first and run.record.state != "running":
-        run = replace(run, record=replace(run.record, state="running", reason=None))
-        write_run(run.folder, run.record)
-    with Interrupts() as interrupts, writer(run, task, keeping) as checkpoint_writer:
+    if task.world.is_first:
+        run = taken_up_again(run, task)
+    with (
+        Interrupts() as interrupts,
+        writer(run, task, keeping) as checkpoint_writer,
+        ExitStack() as stack,
+    ):
+        table: StepTable | None = None
+        if task.world.is_first:
+            say = partial(told, on_event)
+            table = stack.enter_context(StepTable(run.folder, progress.step, say))
+
+        def tell(event: Event) -> None:
+            if table and isinstance(event, StepDone):
+                table.add(event.row)
+            on_event(event)
 
         def write(progress: Progress, is_last: bool) -> None:
             if task.world.is_first or task.machine.sharded:
                 taken = snapshot(learner, progress)
-            if task.world.is_first:
-                save(run, taken, checkpoint_writer, is_last, on_event)
+            if table:
+                table.write(sync=True)  # no checkpoint is of steps that it does not have
+                save(run, taken, task.recipe.best_by, checkpoint_writer, is_last, on_event)
 
         outcome = fit(
             learner,
@@ -241,32 +279,49 @@ def proceed(
             task.order,
             progress=progress,
             saving=Saving(write, SAVE_SECONDS, keeping.every),
-            watching=Watching(on_event, interrupts.any),
+            watching=Watching(tell, interrupts.any),
             workers=workers,
         )
         with suppress(UserError):
             checkpoint_writer.wait()
         if task.world.is_first:
-            conclude(run, outcome)
+            conclude(run, outcome, task.recipe.best_by, keeping)
         task.world.wait()
         if isinstance(outcome, Finished):
             outcome = replace(outcome, interrupted=interrupts.any())
     return outcome
 
 
+def told(on_event: Callable[[Event], None], reason: str) -> None:
+    on_event(StepsNotWritten(reason))
+
+
+def taken_up_again(run: Run, task: Task) -> Run:
+    """The run whose files say that it is going, and by which recipe: its end may be another than
+    it was. `run.json` comes first, which is the one that counts.
+    """
+    record = replace(run.record, state="running", reason=None, recipe=TRAIN.flatten(task.recipe))
+    if record != run.record:
+        write_run(run.folder, record)
+    if run.net_path.read_text("utf-8") != task.net_text:
+        write_text(run.net_path, task.net_text)
+    return replace(run, record=record)
+
+
 def writer(run: Run, task: Task, keeping: Keeping) -> Writer:
-    mark = task.data.fingerprints.whole
-    return Writer(run.checkpoint_path, keeping.newest, mark, task.fingerprint)
+    mark, newest = task.data.fingerprints.whole, max(1, keeping.newest)
+    return Writer(run.checkpoint_path, newest, mark, task.fingerprint)
 
 
 def save(
     run: Run,
     taken: Snapshot,
+    measure: Measure,
     checkpoint_writer: Writer,
     is_last: bool,
     on_event: Callable[[Event], None],
 ) -> None:
-    """Writes a checkpoint and the table of epochs; the last one must not fail.
+    """Writes a checkpoint, its weights and the table of epochs; the last one must not fail.
 
     Raises:
         UserError: the last one cannot be written.
@@ -276,11 +331,39 @@ def save(
     except UserError as fault:
         # A full disk may have room again for this one; the one before that is still there.
         on_event(NotSaved(str(fault).removeprefix("error: ")))
-    # The table tells that there is a checkpoint.
-    table = partial(write_metrics, run.folder, taken.progress.epochs)
-    checkpoint_writer.write(taken, table)
+    checkpoint_writer.write(taken, partial(follow, run, taken, measure))
     if is_last:
         checkpoint_writer.wait()
+
+
+def follow(run: Run, taken: Snapshot, measure: Measure) -> None:
+    """Writes what follows from a checkpoint that is there now."""
+    progress = taken.progress
+    keep_best(run, taken, measure)
+    write_weights(run.weights_path, taken.tensors, Moment.of(progress))
+    write_metrics(run.folder, progress.epochs)  # which tells that there is a checkpoint
+    if progress.epochs and not progress.sums.steps:
+        write_run(run.folder, with_figures(run.record, progress.epochs, measure))
+
+
+def with_figures(record: Record, epochs: Sequence[Epoch], measure: Measure) -> Record:
+    """The record with what the last epoch and the best have come to."""
+    last = epochs[-1] if epochs else None
+    return replace(record, metrics=last, best=best_epoch(epochs, measure))
+
+
+def keep_best(run: Run, taken: Snapshot, measure: Measure) -> None:
+    """Writes the weights after the best epoch, if that is the one which has just ended."""
+    progress = taken.progress
+    if not progress.sums.steps and progress.epochs:
+        best = best_epoch(progress.epochs, measure)
+        if best is progress.epochs[-1]:
+            write_weights(run.best_path, taken.tensors, Moment.of(progress))
+
+
+def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], moment: Moment) -> None:
+    """Writes the weights of a checkpoint for others, with the moment that they are of."""
+    save_tensors(path, kept_weights(tensors), moment.metadata)
 
 
 def resume(run: Run, task: Task) -> tuple[Learner, Progress]:
@@ -298,6 +381,9 @@ def resume(run: Run, task: Task) -> tuple[Learner, Progress]:
     state = shared(taken, learner, task.world)
     if state is None:
         return learner, Progress()
+    if task.world.is_first:
+        # Whoever wrote this checkpoint may have been ended before what follows from it.
+        keep_best(run, state, task.recipe.best_by)
     restore(learner, state)
     return learner, state.progress
 
@@ -346,32 +432,47 @@ def taken_up(run: Run, learner: Learner, task: Task) -> Snapshot | None:
     return read_checkpoint(found[0], learner, mark, name, task.fingerprint, num_steps)
 
 
-def conclude(run: Run, outcome: Outcome) -> None:
-    """Writes weights, curves and the record. A finished run needs no checkpoint any more.
+def conclude(run: Run, outcome: Outcome, measure: Measure, keeping: Keeping) -> None:
+    """Writes curves and the record. Of a finished run the newest checkpoint is kept, by which it
+    can be extended, unless none is to be.
 
     The weights are those of the last checkpoint: where a loss was not finite, of the last that
-    did not give it.
+    did not give it. A checkpoint is sound: what diverged was never written.
     """
     epochs = outcome.progress.epochs
-    saved = checkpoints(run.checkpoint_path)
     if isinstance(outcome, Stopped) and isinstance(outcome.reason, mistakes.LossNotFinite):
-        saved = [path for path in saved if path.name != untested(outcome.progress.step)]
-    record = replace(run.record, metrics=epochs[-1] if epochs else None)
+        take_back(run, outcome.progress)
+    record = with_figures(run.record, epochs, measure)
     match outcome:
-        case Finished():
-            record = replace(record, state="finished", reason=None)
+        case Finished(reason=reason):
+            record = replace(record, state="finished", reason=reason)
         case Interrupted():
             record = replace(record, state="interrupted", reason=None)
         case Stopped(_, reason):
             record = replace(record, state="stopped", reason=reason.fill(reason.title))
-    if saved:
-        save_tensors(run.weights_path, kept_weights(saved[0]))
     if epochs:
         title = f"{run.record.net} · held-out top-1 {epochs[-1].val_top1:.1%}"
         draw_curves(run.folder / "curves.png", title, epochs)
     write_run(run.folder, record)
     if record.state == "finished":
-        shutil.rmtree(run.checkpoint_path, ignore_errors=True)
+        for old in checkpoints(run.checkpoint_path)[1:]:
+            shutil.rmtree(old, ignore_errors=True)
+        if keeping.newest == 0:
+            shutil.rmtree(run.checkpoint_path, ignore_errors=True)
+
+
+def take_back(run: Run, progress: Progress) -> None:
+    """Keeps the weights of the last checkpoint that did not give a loss which is not finite; where
+    there is none, there are no weights.
+    """
+    found = checkpoints(run.checkpoint_path)
+    sound = [path for path in found if path.name != untested(progress.step)]
+    if not sound:
+        run.weights_path.unlink(missing_ok=True)
+    elif sound[0] != found[0]:
+        step = step_of(sound[0])
+        epochs = sum(row.step <= step for row in progress.epochs)
+        write_weights(run.weights_path, written_tensors(sound[0]), Moment(epochs, step))
 
 
 class Interrupts(AbstractContextManager["Interrupts"]):

@@ -19,8 +19,16 @@ from vggc.diagnostics import UserError
 from vggc.files import CannotWrite
 from vggc.recipe.train import TRAIN, Recipe
 from vggc.training import mistakes
-from vggc.training.progress import Epoch, EpochDone, Event, ImagesLost, NotSaved, Progress, StepDone
-from vggc.training.schedules import learning_rate
+from vggc.training.progress import (
+    Epoch,
+    EpochDone,
+    Event,
+    ImagesLost,
+    NotSaved,
+    Progress,
+    StepDone,
+    StepsNotWritten,
+)
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event as Written
@@ -57,7 +65,7 @@ def board(
     except OSError as fault:
         raise UserError(CannotWrite(None, str(folder), fault.strerror or str(fault))) from None
     with closing(file):
-        written = Board(file, recipe, progress, say)
+        written = Board(file, say)
         if is_new:
             written.write(lambda: file.texts({"recipe": table_of(recipe), "net": code(net_text)}))
         yield written
@@ -69,22 +77,17 @@ class Board:
     A disk that is full ends the writing, of which `say` is told once, and not the training.
     """
 
-    def __init__(
-        self, file: EventFile, recipe: Recipe, progress: Progress, say: Callable[[str], None]
-    ) -> None:
-        self.file, self.recipe, self.say = file, recipe, say
-        self.val_top1 = [epoch.val_top1 for epoch in progress.epochs]
+    def __init__(self, file: EventFile, say: Callable[[str], None]) -> None:
+        self.file, self.say = file, say
         self.writes = True
 
     def __call__(self, event: Event) -> None:
         match event:
             case StepDone() if event.done % EVERY == 0 or event.done == event.total:
-                lr = learning_rate(self.recipe, event.done - 1, event.total, self.val_top1)
-                self.write(lambda: self.file.scalars(of_step(event, lr), event.done))
+                self.write(lambda: self.file.scalars(of_step(event), event.done))
             case EpochDone(epoch):
-                self.val_top1.append(epoch.val_top1)
                 self.write(lambda: self.file.scalars(of_epoch(epoch), epoch.step))
-            case StepDone() | ImagesLost() | NotSaved():
+            case StepDone() | ImagesLost() | NotSaved() | StepsNotWritten():
                 pass
 
     def write(self, how: Callable[[], None]) -> None:
@@ -99,12 +102,12 @@ class Board:
             self.say(f"Nothing more is written for TensorBoard; the training goes on. {reason}.")
 
 
-def of_step(event: StepDone, lr: float) -> dict[str, float]:
+def of_step(event: StepDone) -> dict[str, float]:
     """What is written of a step, by tag: those with the same first part share a picture."""
     return {
         "loss/step": event.loss,
         "accuracy/step-top-1": event.top1,
-        "learning-rate/step": lr,
+        "learning-rate/step": event.row.lr,
         "speed/step-images-per-second": event.images_per_second,
     }
 
