@@ -50,7 +50,7 @@ class WeightMissing(Diagnostic):
 class WeightTwice(Diagnostic):
     title = "{path} has two tensors for the weight `{name}` of the net {net}"
     label = "`{native}`, and `{foreign}` by torchvision's names"
-    help = "which of them counts, nobody can know: leave one out of the file"
+    help = "nobody can know which of them counts: leave one out of the file"
     path: str
     name: str
     net: str
