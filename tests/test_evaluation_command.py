@@ -956,7 +956,14 @@ def test_a_net_of_the_paper_gives_the_same_errors_however_it_is_batched(tmp_path
     make_run(tmp_path / "run", tmp_path / "images", text)
     found = []
     for batch, workers in ((1, 0), (30, 2)):
-        wishes = Wishes("256,288", "both", "2x2", batch=batch, workers=workers, device="cpu")
+        wishes = Wishes(
+            scales="256,288",
+            protocol="both",
+            grid="2x2",
+            batch=batch,
+            workers=workers,
+            device="cpu",
+        )
         planned = plan([tmp_path / "run"], wishes)
         images = images_for(planned, str(tmp_path / "images"))
         result = measure(planned, images, lambda done, total: None)
