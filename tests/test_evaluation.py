@@ -22,7 +22,8 @@ from vggc.data.strings import Strings
 from vggc.diagnostics import CheckFailed, UserError
 from vggc.driver import Program
 from vggc.evaluation import mistakes, viewer
-from vggc.evaluation.counts import AllErrors, Counts, Errors
+from vggc.evaluation.classes import ClassScore, class_scores
+from vggc.evaluation.counts import UNREAD, AllErrors, Counts, Errors, Guesses
 from vggc.evaluation.judge import Verdict, judge, num_workers
 from vggc.evaluation.reading import CHUNK, Chunk, Chunks, Group, Lost, gathered
 from vggc.evaluation.viewer import Viewer, cut
@@ -357,6 +358,36 @@ def test_what_is_looked_at_beside_is_not_fused() -> None:
     assert counts.errors().fused == Errors(top1=0, top5=0)
 
 
+# Classes
+
+
+def test_classes_are_scored_by_hand() -> None:
+    """Three of `a`, one of them taken for `b`; two of `b`, both for `d`; none of `c` and `d`."""
+    labels = np.asarray([0, 0, 0, 1, 1, 0])
+    found = class_scores(labels, np.asarray([0, 1, 0, 3, 3, UNREAD]), ("a", "b", "c", "d"))
+    assert found.confusion.tolist() == [[2, 1, 0, 0], [0, 0, 0, 2], [0] * 4, [0] * 4]
+    assert found.scores == (
+        ClassScore("a", 1.0, 2 / 3, 0.8, 3, 2, 2, "b"),
+        ClassScore("b", 0.0, 0.0, 0.0, 2, 1, 0, "d"),
+        ClassScore("c", None, None, None, 0, 0, 0, None),
+        ClassScore("d", 0.0, None, None, 0, 2, 0, None),
+    )
+    assert [score.name for score in found.worst_first] == ["b", "a", "c", "d"]
+    assert (found.mean_recall, found.mean_f1) == (pytest.approx(1 / 3), pytest.approx(0.4))
+
+
+def test_a_class_that_nothing_is_taken_for_has_no_precision() -> None:
+    first, _ = class_scores(np.asarray([0, 1]), np.asarray([1, 1]), ("a", "b")).scores
+    assert (first.precision, first.recall, first.f1) == (None, 0.0, 0.0)
+
+
+def test_what_images_were_taken_for_is_noted_of_each_net_and_of_all_together() -> None:
+    guesses = Guesses(2, 3)
+    guesses.add(2, torch.tensor([[0.0, 1.0, 0.0], [0.25, 0.25, 0.5]]))
+    assert guesses.classes.tolist() == [[UNREAD, UNREAD, label] for label in (1, 2, 1)]
+    assert guesses.probabilities[:, 2].tolist() == [1.0, 0.5, 0.625]
+
+
 # Data
 
 
@@ -372,6 +403,6 @@ def test_single_images_are_read_where_they_lie(tmp_path: Path) -> None:
 
     write_images(tmp_path, ("a",), 2)
     paths = [tmp_path / "a" / "0.png", tmp_path / "a" / "1.png"]
-    part = single(paths)
+    part = single([*map(str, paths)])
     assert part.fetch(np.arange(2)) == paths
     assert [part.name(index) for index in range(2)] == [str(path) for path in paths]

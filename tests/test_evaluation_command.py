@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
@@ -462,7 +464,15 @@ OTHER = NET.replace("fc-6 | softmax", "fc-3 | softmax")
         (["eval", "solid"], "solid cannot be applied to whole images"),
         (["eval", "one", "--precision", "fp16", "--device", "cpu"], "fp16"),
         (["predict", "one", "none.png"], "cannot read the image `none.png`"),
-        (["predict", "one", "images"], "it is a folder"),
+        (["predict", "one", "hollow"], "there are no images in `hollow`"),
+        (["predict", "one", "images/*/*.gif"], "nothing matches that pattern"),
+        (["predict", "one", "one/net.*"], "there are no images in `one/net.*`"),
+        (["predict", "one", "pipe"], "it is not a file"),
+        (["predict", "one", "images", "--csv", "one/net.vgg"], "one/net.vgg exists already"),
+        (["predict", "one", "images", "--null"], "give - for IMAGE"),
+        (["predict", "one", "-", "-"], "standard input can be read once"),
+        (["predict", "one", "images", "--csv", "-", "--json"], "standard output takes one of"),
+        (["predict", "one", "images", "--csv", "a", "--jsonl", "./a"], "written to one file"),
         (["predict", "images/red/0.png", "images/red/1.png"], "it is a file"),
     ],
 )
@@ -472,6 +482,7 @@ def test_a_mistake_is_explained_before_anything_is_computed(
     make_run(folder / "empty", folder / "images")
     (folder / "empty" / "weights.safetensors").unlink()
     (folder / "hollow").mkdir()
+    os.mkfifo(folder / "pipe")
     for name in ("red", "green"):
         (folder / "broken" / name).mkdir(parents=True)
         (folder / "broken" / name / "a.jpg").write_text("?")
@@ -495,6 +506,111 @@ def test_a_gpu_gets_larger_batches_of_small_images() -> None:
     sizes = ((224, 224), (32, 32), (8, 8), (512, 512))
     assert [usual_batch(cpu, size) for size in sizes] == [32, 32, 32, 32]
     assert [usual_batch(gpu, size) for size in sizes] == [32, 1024, 1024, 32]
+
+
+# Class by class
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tables_of_classes_follow_from_what_each_image_was_taken_for(
+    folder: Path, vggc_here: Here
+) -> None:
+    """And a class without images has no recall, which is not to say that it is 0."""
+    write_pictures(folder / "some", CLASSES[:4])
+    (folder / "some" / "red" / "broken.png").write_text("?")
+    files = ("--per-class", "c.csv", "--confusion", "m.csv", "--predictions", "p.csv")
+    code, out, error = vggc_here("eval", "one", "--data", "some", *files)
+    assert code == 0, error
+    assert "class by class" not in out
+    assert "Written: c.csv\nWritten: m.csv\nWritten: p.csv\n" in error
+    pairs = [(row["class"], row["guess"]) for row in rows_of(folder / "p.csv")]
+    assert len(pairs) == 24
+    (matrix, per_class) = rows_of(folder / "m.csv"), rows_of(folder / "c.csv")
+    for row in matrix:
+        assert [int(row[name]) for name in CLASSES] == [
+            pairs.count((row["class"], name)) for name in CLASSES
+        ]
+    assert [row["class"] for row in per_class] == [*CLASSES]
+    for row in per_class:
+        support = sum(label == row["class"] for label, _ in pairs)
+        taken = sum(guess == row["class"] for _, guess in pairs)
+        right = pairs.count((row["class"], row["class"]))
+        assert (int(row["support"]), int(row["predicted"]), int(row["correct"])) == (
+            support,
+            taken,
+            right,
+        )
+        assert row["recall"] == (str(right / support) if support else "")
+        assert row["precision"] == (str(right / taken) if taken else "")
+    assert [row["recall"] for row in per_class[4:]] == ["", ""]
+
+
+def test_tables_of_classes_as_json_and_on_the_screen(folder: Path, vggc_here: Here) -> None:
+    write_pictures(folder / "some", CLASSES[:4])
+    files = ("--per-class", "c.json", "--confusion", "m.json")
+    code, out, error = vggc_here("eval", "one", "two", "--data", "some", "--classes", *files)
+    assert code == 0, error
+    assert [line.strip() for line in out.splitlines() if "class by class" in line] == [
+        "one, class by class (dense, flips)",
+        "two, class by class (dense, flips)",
+        "all together, class by class (their mean)",
+    ]
+    assert re.search(r"(?m)^ +black +– +\S+ +– +0 *$", out)
+    told, matrix = (json.loads((folder / name).read_text()) for name in ("c.json", "m.json"))
+    assert [run["run"] for run in told["runs"]] == ["one", "two", "all together"]
+    for run, other in zip(told["runs"], matrix["runs"], strict=True):
+        assert [each["recall"] for each in run["per_class"][4:]] == [None, None]
+        assert [sum(row) for row in other["confusion"]] == [6, 6, 6, 6, 0, 0]
+    _, out, _ = vggc_here("eval", "one", "two", "--data", "some", "--classes", "--json")
+    assert json.loads(out)["by_class"] == told["runs"]
+
+
+def test_of_several_runs_tables_tell_which_is_which(folder: Path, vggc_here: Here) -> None:
+    files = ("--per-class", "c.csv", "--confusion", "m.csv", "--predictions", "p.csv")
+    assert vggc_here("eval", "one", "two", *files)[0] == 0
+    for name in ("c.csv", "m.csv", "p.csv"):
+        runs = [row["run"] for row in rows_of(folder / name)]
+        assert runs == ["one"] * 6 + ["two"] * 6 + ["all together"] * 6
+
+
+def test_names_of_classes_and_images_survive_in_tables(folder: Path, vggc_here: Here) -> None:
+    """They may hold commas, quotes, line breaks and bytes that are no UTF-8."""
+    odd = ('a,"b"\n', os.fsdecode(b"\xff\xfe"), "=1+1", "猫", " ", "e")
+    write_pictures(folder / "odd", odd, 5)
+    (folder / "odd" / odd[1] / "0.png").rename(folder / "odd" / odd[1] / f"{odd[1]}.png")
+    make_run(folder / "run", folder / "odd", classes=odd)
+    files = ("--per-class", "c.csv", "--predictions", "p.csv", "--confusion", "m.json")
+    code, _, error = vggc_here("eval", "run", "--data", "odd", *files)
+    assert code == 0, error
+    with (folder / "c.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        assert [row["class"] for row in csv.DictReader(file)] == [*odd]
+    with (folder / "p.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        assert f"{odd[1]}/{odd[1]}.png" in [row["image"] for row in csv.DictReader(file)]
+    assert json.loads((folder / "m.json").read_text())["classes"] == [*odd]
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["--per-class", "c.txt"], "`c.txt` is no table that vggc writes"),
+        (["--predictions", "p.json"], "the end of its name tells the kind of table: .csv"),
+        (["--per-class", "there.csv"], "there.csv exists already"),
+        (["--confusion", "none/m.csv"], "there is no folder none to write m.csv to"),
+        (["--per-class", "c.csv", "--confusion", "c.csv"], "two tables cannot be written to one"),
+    ],
+)
+def test_a_table_that_cannot_be_written_is_refused_first(
+    folder: Path, files: list[str], words: str, vggc_here: Here
+) -> None:
+    (folder / "there.csv").touch()
+    code, out, error = vggc_here("eval", "one", *files)
+    assert (code, out) == (2, "")
+    assert words in error
+    assert "Testing on" not in error
 
 
 # Predicting
@@ -542,6 +658,162 @@ def test_a_run_and_its_artifact_tell_the_same(folder: Path, vggc_here: Here) -> 
     _, first, _ = vggc_here("predict", "one", paths[0], "--protocol", "test", "--json")
     _, second, _ = vggc_here("predict", "one", paths[0], "--json")
     assert first != second
+
+
+def told(out: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(out, newline="")))
+
+
+def test_folders_and_patterns_are_looked_through(folder: Path, vggc_here: Here) -> None:
+    """As the shell would give them, but for what is hidden or no image by its name."""
+    (folder / "images" / "red" / ".hidden.png").write_text("?")
+    (folder / "images" / "red" / "notes.txt").write_text("?")
+    (folder / "images" / "red" / ".thumbnails").mkdir()
+    shutil.copy(folder / "images" / "red" / "0.png", folder / "images" / "red" / ".thumbnails")
+    everything = sorted(f"images/{name}/{index}.png" for name in CLASSES for index in range(6))
+    for places, expected in (
+        (["images"], everything),
+        (["images/"], everything),
+        (["images/*"], everything),
+        (["images/**"], everything),
+        (["images/**/*.png"], everything),
+        (["images/red/[01].png", "images/blue"], [*everything[24:26], *everything[6:12]]),
+        (["images/red/5.png", "images/red/*"], [everything[29], *everything[24:30]]),
+    ):
+        code, out, error = vggc_here("predict", "one", *places, "--csv", "-")
+        assert code == 0, error
+        assert [row["path"] for row in told(out)] == expected, places
+
+
+def test_a_file_whose_name_is_a_pattern_is_that_file(folder: Path, vggc_here: Here) -> None:
+    shutil.copy(folder / "images" / "red" / "0.png", folder / "a[1].png")
+    shutil.copy(folder / "images" / "red" / "1.png", folder / "a1.png")
+    _, out, _ = vggc_here("predict", "one", "a[1].png", "--csv", "-")
+    assert [row["path"] for row in told(out)] == ["a[1].png"]
+
+
+@pytest.mark.parametrize(("options", "end"), [((), b"\n"), ((), b"\r\n"), (("--null",), b"\0")])
+def test_paths_come_in_on_standard_input(
+    folder: Path,
+    vggc_here: Here,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    end: bytes,
+) -> None:
+    """Among others that are named, in order; lines may be empty, and the last one has no end."""
+    monkeypatch.setattr("vggc.evaluate.AT_ONCE", 3)
+    paths = ["images/red/0.png", "gone.png", "images/blue", "images/red/*", "pipe"]
+    os.mkfifo(folder / "pipe")
+    listed = io.BytesIO(end + end.join(path.encode() for path in paths))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(listed))
+    places = ("images/grey/1.png", "-", "images/grey/2.png")
+    code, out, error = vggc_here("predict", "one", *places, "--csv", "-", *options)
+    assert code == 2
+    assert [row["path"] for row in told(out)] == [
+        "images/grey/1.png",
+        "images/red/0.png",
+        *(f"images/blue/{index}.png" for index in range(6)),
+        "images/grey/2.png",
+    ]
+    assert "cannot read the image `gone.png`\n  there is no such file" in error
+    assert "cannot read the image `images/red/*`\n  there is no such file" in error
+    assert "cannot read the image `pipe`\n  it is not a file" in error
+
+
+def test_what_is_no_list_ends_soon(
+    folder: Path, vggc_here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Endless(io.RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+            buffer[:] = b"?" * len(buffer)
+            return len(buffer)
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Endless())))
+    code, _, error = vggc_here("predict", "one", "-")
+    assert code == 2
+    assert "what comes in is no list of paths" in error
+
+
+def test_csv_and_json_lines_tell_what_is_printed(folder: Path, vggc_here: Here) -> None:
+    code, out, error = vggc_here("predict", "one", "images", "--top", 3, "--json")
+    record = json.loads(out)
+    files = ("--csv", "a.csv", "--jsonl", "a.jsonl")
+    code, out, error = vggc_here("predict", "one", "images", "--top", 3, *files)
+    assert (code, out) == (0, "")
+    assert "Written: a.csv\nWritten: a.jsonl\n" in error
+    lines = (folder / "a.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == record["images"]
+    rows = told((folder / "a.csv").read_text())
+    assert [*rows[0]] == ["path", "class1", "p1", "class2", "p2", "class3", "p3"]
+    for row, image in zip(rows, record["images"], strict=True):
+        assert row["path"] == image["image"]
+        for place, best in enumerate(image["best"], start=1):
+            assert row[f"class{place}"] == best["class"]
+            assert float(row[f"p{place}"]) == pytest.approx(best["probability"], abs=1e-6)
+
+
+def test_csv_has_as_many_columns_as_there_are_classes(folder: Path, vggc_here: Here) -> None:
+    _, out, _ = vggc_here("predict", "one", "images/red/0.png", "--top", 50, "--csv", "-")
+    (row,) = told(out)
+    assert len(row) == 1 + 2 * len(CLASSES)
+
+
+def test_paths_come_out_byte_for_byte(folder: Path, vggc_here: Here) -> None:
+    """Also those that are no UTF-8, and hold commas and line breaks."""
+    names = sorted([os.fsdecode(b"\xff.png"), 'a,"b\n.png', "\x1b[1m.png"])
+    (folder / "odd").mkdir()
+    for name in names:
+        shutil.copy(folder / "images" / "red" / "0.png", folder / "odd" / name)
+    code, _, error = vggc_here("predict", "one", "odd", "--csv", "a.csv", "--jsonl", "a.jsonl")
+    assert code == 0, error
+    text = (folder / "a.csv").read_bytes().decode("utf-8", "surrogateescape")
+    assert [row["path"] for row in told(text)] == [f"odd/{name}" for name in names]
+    lines = (folder / "a.jsonl").read_text().splitlines()
+    assert [json.loads(line)["image"] for line in lines] == [f"odd/{name}" for name in names]
+    done = subprocess.run(
+        [sys.executable, "-m", "vggc", "predict", "one", "odd", "--csv", "-"],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert done.stdout == (folder / "a.csv").read_bytes()
+
+
+def test_of_many_that_cannot_be_read_the_first_are_named(folder: Path, vggc_here: Here) -> None:
+    (folder / "broken").mkdir()
+    for index in range(60):
+        (folder / "broken" / f"{index:02}.png").write_text("?")
+    code, out, error = vggc_here("predict", "one", "broken", "images/red/0.png", "--csv", "a.csv")
+    assert (code, out) == (2, "")
+    assert "60 images could not be read. These are the first:\n" in error
+    assert error.count("cannot read the image") == 50
+    assert len(told((folder / "a.csv").read_text())) == 1
+
+
+@pytest.mark.slow
+def test_an_artifact_tells_of_folders_and_lists_in_order(
+    folder: Path,
+    tiny_artifact: Callable[..., Path],
+    vggc_here: Here,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tiny_artifact(4, str(folder / "artifact"))
+    (folder / "images" / "red" / "3.png").write_text("?")
+    monkeypatch.setattr(
+        sys, "stdin", io.TextIOWrapper(io.BytesIO(b"images/red\nimages/blue/0.png"))
+    )
+    code, out, error = vggc_here("predict", "artifact", "-", "--csv", "-", "--top", 2)
+    assert code == 2
+    expected = [*(f"images/red/{index}.png" for index in (0, 1, 2, 4, 5)), "images/blue/0.png"]
+    rows = told(out)
+    assert [row["path"] for row in rows] == expected
+    for row in rows:
+        _, out, _ = vggc_here("predict", "artifact", row["path"], "--json", "--top", 2)
+        (image,) = json.loads(out)["images"]
+        assert [row["class1"], row["class2"]] == [each["class"] for each in image["best"]]
+    assert "cannot read the image `images/red/3.png`" in error
 
 
 @pytest.mark.slow
@@ -597,6 +869,44 @@ def test_every_command_of_the_page_on_testing_can_be_given() -> None:
         command.make_context(name, arguments.split())  # refuses what it does not know
 
 
+# Elsewhere
+
+GREY = NET.replace("3x8x8", "1x9x8").replace("  scale 10\n", "")
+
+
+@pytest.mark.parametrize("text", [NET, GREY], ids=["rgb", "grey"])
+def test_the_page_on_exporting_classifies_pictures_as_predict_does(
+    folder: Path, vggc_here: Here, text: str
+) -> None:
+    make_run(folder / "run", folder / "images", text.replace("scales 10,12", "scales off"))
+    code, out, error = vggc_here("export", "run", "-o", "net.onnx")
+    assert code == 0, error
+    colours, scale = (
+        ("RGB", "its shorter side has 10 pixels") if text == NET else ("grey", "it just covers 9×8")
+    )
+    assert f", {colours}\n  image    resized in proportion until {scale}" in out
+    assert "  classes  red, green, blue, grey, white and 1 more\n" in out
+    page = (Path(__file__).parents[1] / "docs" / "exporting.md").read_text("utf-8")
+    (program,) = re.findall(r"(?s)```python\n(import json, sys.*?)```", page)
+    (folder / "classify.py").write_text(program)
+    turned = Image.open("images/red/1.png")
+    turned.getexif()[0x0112] = 6
+    turned.save("turned.png", exif=turned.getexif())
+    clear = Image.open("images/red/2.png").convert("RGBA")
+    clear.putalpha(90)
+    clear.save("clear.png")
+    for path in ("images/red/0.png", "images/blue/5.png", "turned.png", "clear.png"):
+        command = [sys.executable, "classify.py", "net.onnx", path]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        _, out, _ = vggc_here("predict", "run", path, "--protocol", "centre", "--json")
+        (image,) = json.loads(out)["images"]
+        rows = [line.split(" ", 1) for line in told.splitlines()]
+        assert [name for _, name in rows] == [best["class"] for best in image["best"]]
+        assert [float(p) for p, _ in rows] == pytest.approx(
+            [best["probability"] for best in image["best"]], abs=1e-4
+        )
+
+
 # Several processes
 
 
@@ -609,9 +919,12 @@ def test_two_processes_count_what_one_counts(folder: Path) -> None:
     root = str(Path(__file__).parents[1])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     results = []
+    tables = []
     for start in ((), torchrun):
+        files = [f"{len(results)}-{name}.csv" for name in ("c", "m", "p")]
+        named = ("--per-class", files[0], "--confusion", files[1], "--predictions", files[2])
         done = subprocess.run(
-            [sys.executable, *start, *arguments, "--json"],
+            [sys.executable, *start, *arguments, *named, "--json"],
             cwd=folder,
             env=environment,
             capture_output=True,
@@ -625,7 +938,9 @@ def test_two_processes_count_what_one_counts(folder: Path) -> None:
         result = json.loads(line)
         result.pop("images_per_second")
         results.append(result)
+        tables.append([(folder / name).read_text() for name in files])
     assert results[0] == results[1]
+    assert tables[0] == tables[1]
     assert (results[0]["images"], results[0]["skipped"]) == (36, 3)
 
 
@@ -641,7 +956,14 @@ def test_a_net_of_the_paper_gives_the_same_errors_however_it_is_batched(tmp_path
     make_run(tmp_path / "run", tmp_path / "images", text)
     found = []
     for batch, workers in ((1, 0), (30, 2)):
-        wishes = Wishes("256,288", "both", "2x2", batch=batch, workers=workers, device="cpu")
+        wishes = Wishes(
+            scales="256,288",
+            protocol="both",
+            grid="2x2",
+            batch=batch,
+            workers=workers,
+            device="cpu",
+        )
         planned = plan([tmp_path / "run"], wishes)
         images = images_for(planned, str(tmp_path / "images"))
         result = measure(planned, images, lambda done, total: None)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,15 @@ import onnxruntime
 import pytest
 import torch
 from conftest import program
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from vggc.backends.torch import build, reference
 from vggc.diagnostics import UserError
 from vggc.driver import Program
-from vggc.export import check_target, export
+from vggc.export import export, metadata
+from vggc.files import check_target
+from vggc.preprocessing import Preprocessing
 from vggc.subject import Subject, from_spec
 from vggc.weights import load
 
@@ -181,3 +186,61 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
         check_target(tmp_path / "net.onnx")
     with pytest.raises(UserError, match="there is no folder"):
         check_target(tmp_path / "missing" / "net.onnx")
+
+
+# What travels with a net
+
+
+ODD = ('"a", b\n', "猫 \u202e", "\udcff", "", "e")
+
+
+@pytest.fixture
+def trained(branched: Subject) -> Subject:
+    how = Preprocessing((16, 16), None, (0.5, 0.25, 1 / 3), (0.2, 0.3, 0.1))
+    return replace(branched, preprocessing=how, classes=ODD)
+
+
+def known(subject: Subject) -> dict[str, object]:
+    """What every format has to tell, checked by hand once."""
+    values = metadata(subject)
+    assert values["input"] == [3, 16, 16]
+    assert (values["scale"], values["std"]) == (None, [0.2, 0.3, 0.1])
+    assert values["outputs"] == {"output": "probabilities", "spot": "boxes"}
+    assert values["classes"] == [*ODD]
+    assert "RGB, upright, laid over white; resized in proportion" in values["preprocessing"]
+    return values
+
+
+def test_onnx_says_what_it_must_be_fed(trained: Subject, tmp_path: Path) -> None:
+    """And names of classes survive, whatever their characters."""
+    path = tmp_path / "net.onnx"
+    export(trained, "onnx", path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    texts = session.get_modelmeta().custom_metadata_map
+    assert {key: json.loads(text) for key, text in texts.items()} == known(trained)
+
+
+def test_torch_export_says_what_it_must_be_fed(trained: Subject, tmp_path: Path) -> None:
+    path = tmp_path / "net.pt2"
+    files = {"metadata.json": ""}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of its own deprecations while it traces
+        export(trained, "pt2", path)
+        torch.export.load(path, extra_files=files)
+    assert json.loads(files["metadata.json"]) == known(trained)
+
+
+def test_safetensors_say_what_they_were_trained_on(subject: Subject, tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    named = replace(subject, classes=(*ODD, *"fghij"))
+    export(named, "torchvision", path)
+    with safe_open(path, framework="np") as file:
+        texts = file.metadata()
+    assert {key: json.loads(text) for key, text in texts.items()} == metadata(named)
+    assert load(path, subject.program.graph).keys() == subject.weights.keys()
+
+
+def test_what_has_no_soft_max_gives_scores(tmp_path: Path) -> None:
+    bare = from_spec(program("net bare input 1x8x8 fc-3"), None, seed=0)
+    assert metadata(bare)["outputs"] == {"output": "scores"}
+    assert metadata(bare)["classes"] == []

@@ -39,7 +39,8 @@ from vggc.report.filters import MOST, drawn, first_filters
 from vggc.report.gather import Wishes, gather, told
 from vggc.report.html import element
 from vggc.report.images import thumbnail
-from vggc.report.page import STYLE, _classes, _duration, _percent
+from vggc.report.page import STYLE, _classes
+from vggc.report.words import duration, percent
 from vggc.training.checkpoint import snapshot
 from vggc.training.judgement import Judgement, judge, worst
 from vggc.training.metrics import read_metrics
@@ -213,8 +214,8 @@ def test_a_finished_run_has_every_section(run: Path, vggc_here: Here) -> None:
     assert page.with_class("notice") == []
     assert len(page.with_class("chart")) == 4
     last = read_metrics(run)[-1]
-    assert _percent(last.val_top1) in page.texts
-    assert _percent(last.val_top5) in page.texts
+    assert percent(last.val_top1) in page.texts
+    assert percent(last.val_top5) in page.texts
     for fact in ("24", "6", "3×8×8", "fp32", str(run.parent / "run")):
         assert fact in page.texts, fact
     for layer in ("conv1_1", "pool1", "fc2", "dropout1", "fc3", "softmax1"):
@@ -736,7 +737,7 @@ def test_pictures_are_exact_where_small_and_small_where_large(
     [(1.0, "100.0%"), (0.99999, "> 99.9%"), (0.5, "50.0%"), (1e-9, "< 0.1%"), (0.0, "0.0%")],
 )
 def test_what_is_not_all_is_not_said_to_be(share: float, text: str) -> None:
-    assert _percent(share) == text
+    assert percent(share) == text
 
 
 @pytest.mark.parametrize(
@@ -745,4 +746,4 @@ def test_what_is_not_all_is_not_said_to_be(share: float, text: str) -> None:
      (273_600, "3 d 4 h")],
 )  # fmt: skip
 def test_times_are_told_in_their_largest_units(seconds: float, text: str) -> None:
-    assert _duration(seconds) == text
+    assert duration(seconds) == text

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from math import prod
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from vggc.data.parts import Part, Skipped
 from vggc.diagnostics import UserError
@@ -29,14 +30,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vggc.evaluation.counts import Errors
+    from vggc.evaluation.counts import Errors, Guesses
     from vggc.evaluation.judge import Verdict
+    from vggc.evaluation.named import Named
     from vggc.evaluation.reading import Lost
     from vggc.evaluation.viewer import Viewer
     from vggc.training.learner import Machine, Precision
     from vggc.training.parallel import World
 
     Probabilities: TypeAlias = NDArray[np.float32]
+
+T = TypeVar("T")
 
 NAMED = 20
 """Images that could not be read and are named one by one; the others are only counted."""
@@ -53,6 +57,9 @@ CENTRE = (
 )
 """The centre crop at the scale of the training, as a change of any `test` block: what a training
 looks at after each epoch, and an artifact always."""
+
+AT_ONCE = 4096
+"""Images of a row of any length that are looked at before what they show is told."""
 
 BATCH_PIXELS, LARGEST_BATCH = BATCH * 224 * 224, 1024
 """On a GPU small images make larger batches, of so many pixels and at most so many images."""
@@ -94,6 +101,7 @@ class Entry:
 class Result:
     """What a test came to. `each` are the errors of each run, `centres` those by their centre
     crops, where these are looked at, and `fused` those of all runs together where they are several.
+    `guesses` are what the runs took every image for, by its place among those that were tested on.
     `skipped` are the first of `num_skipped` images that could not be read.
     """
 
@@ -101,9 +109,18 @@ class Result:
     each: tuple[Errors, ...]
     centres: tuple[Errors, ...]
     fused: Errors | None
+    guesses: Guesses
     skipped: tuple[Skipped, ...]
     num_skipped: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The probabilities (classes,) that a net gives the image in a file."""
+
+    path: str
+    probabilities: Probabilities
 
 
 @dataclass(frozen=True)
@@ -276,7 +293,7 @@ def measure(plan: Plan, images: Labelled, on_progress: Callable[[int, int], None
     Raises:
         UserError: none can be read, or another process has ended.
     """
-    from vggc.evaluation.counts import Counts
+    from vggc.evaluation.counts import Counts, Guesses
     from vggc.evaluation.judge import Verdict
     from vggc.training.learner import device_of
     from vggc.training.parallel import joined
@@ -286,18 +303,20 @@ def measure(plan: Plan, images: Labelled, on_progress: Callable[[int, int], None
     share = range(total)[world.share.rows(total)]
     count, lost = len(plan.entries), []
     counts = Counts(count + len(plan.centres), fused=count)
+    guesses = Guesses(count, total)
     with explained(), joined(world, device_of(plan.machine, world)):
-        judged = judgements(plan, images.part, share)
+        judged = judgements(plan, plan.viewers(), images.part, share)
         for done, found in enumerate(judged, start=1):
             match found:
                 case Verdict(index, probabilities):
                     counts.add(probabilities, int(images.part.labels[index]))
+                    guesses.add(index, probabilities[:count])
                 case _:
                     lost.append(found)
             on_progress(done, len(share))
         skipped = [*images.skipped] if world.is_first else []
         skipped += [each.skipped for each in sorted(lost, key=lambda each: each.index)]
-        counts = counts.summed(world)
+        counts, guesses = counts.summed(world), guesses.summed(world)
         (num_skipped,) = world.sums([len(skipped)])
         named = tuple(world.lists(skipped[:NAMED])[:NAMED])
     if counts.images == 0:
@@ -309,13 +328,16 @@ def measure(plan: Plan, images: Labelled, on_progress: Callable[[int, int], None
         tuple(errors.each[:count]),
         tuple(errors.each[count:]),
         errors.fused,
+        guesses,
         named,
         int(num_skipped),
         perf_counter() - start,
     )
 
 
-def judgements(plan: Plan, part: Part, indices: Sequence[int]) -> Iterator[Verdict | Lost]:
+def judgements(
+    plan: Plan, viewers: Sequence[Viewer], part: Part, indices: Sequence[int]
+) -> Iterator[Verdict | Lost]:
     """What the nets say of the images at these places of a part."""
     import numpy as np
 
@@ -324,7 +346,7 @@ def judgements(plan: Plan, part: Part, indices: Sequence[int]) -> Iterator[Verdi
     workers = plan.workers
     if workers is None:
         workers = num_workers(part, len(indices), plan.world.local_size)
-    return judge(plan.viewers(), part, np.asarray(indices, np.int64), workers)
+    return judge(viewers, part, np.asarray(indices, np.int64), workers)
 
 
 @contextmanager
@@ -344,22 +366,47 @@ def explained() -> Iterator[None]:
 # Predicting
 
 
-def predict(
-    plan: Plan, paths: Sequence[Path], on_progress: Callable[[int, int], None]
-) -> tuple[list[tuple[Path, Probabilities]], list[Skipped]]:
-    """The probabilities of the classes for each image that can be read, and the other images, both
-    in order.
+def predict(plan: Plan, images: Iterable[Named]) -> Iterator[Seen | Skipped]:
+    """What the first net says of each image, in order, or why it says nothing.
+
+    They are asked for AT_ONCE together, so that memory does not depend on how many there are.
     """
+    viewers = plan.viewers()
+    for named in grouped(images, AT_ONCE):
+        paths = {place: each for place, each in enumerate(named) if isinstance(each, str)}
+        lost = ((place, each) for place, each in enumerate(named) if isinstance(each, Skipped))
+        yield from in_order(chain(lost, looked_at(plan, viewers, paths)))
+
+
+def looked_at(
+    plan: Plan, viewers: Sequence[Viewer], paths: Mapping[int, str]
+) -> Iterator[tuple[int, Seen | Skipped]]:
+    """What comes of each of the files, with its number, as it comes."""
     from vggc.evaluation.judge import Verdict
 
-    found: dict[int, Probabilities] = {}
-    lost: dict[int, Skipped] = {}
-    for each in judgements(plan, single(paths), range(len(paths))):
+    places = [*paths]
+    for each in judgements(plan, viewers, single([*paths.values()]), range(len(places))):
         match each:
             case Verdict(index, probabilities):
-                found[index] = probabilities.mean(0).numpy()
+                seen = Seen(paths[places[index]], probabilities.mean(0).numpy())
+                yield places[index], seen
             case _:
-                lost[each.index] = each.skipped
-        on_progress(len(found) + len(lost), len(paths))
-    told = [(paths[index], found[index]) for index in sorted(found)]
-    return told, [lost[index] for index in sorted(lost)]
+                yield places[each.index], each.skipped
+
+
+def in_order(numbered: Iterable[tuple[int, T]]) -> Iterator[T]:
+    """Things by their numbers from 0 on, each as soon as all before it are there."""
+    waiting: dict[int, T] = {}
+    turn = 0
+    for number, thing in numbered:
+        waiting[number] = thing
+        while turn in waiting:
+            yield waiting.pop(turn)
+            turn += 1
+
+
+def grouped(items: Iterable[T], count: int) -> Iterator[list[T]]:
+    """The items in order, `count` at a time, and at last those that are left."""
+    waiting = iter(items)
+    while group := [*islice(waiting, count)]:
+        yield group

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+from vggc import __version__
 from vggc.diagnostics import Diagnostic, UserError
-from vggc.files import new_file, refuse_taken, refuse_unwritable
-from vggc.paths import is_folder
+from vggc.files import new_file
+from vggc.ir.graph import Graph, Head
+from vggc.ir.ops import Softmax
 from vggc.subject import Subject
 from vggc.weights import save, torchvision_names
+
+METADATA = "metadata.json"
+"""The extra file of a torch.export program."""
 
 MAX_ONNX_BYTES = 2_000_000_000
 """A protobuf file ends at 2 GiB; the rest is room for the graph."""
@@ -29,23 +36,57 @@ class NoTorchvisionNames(Diagnostic):
     net: str
 
 
-class TargetFolderMissing(Diagnostic):
-    title = "there is no folder {folder} to write {name} to"
-    help = "make it first: mkdir -p {folder}"
-    folder: str
-    name: str
+OUTPUTS = {"classes": "scores", "boxes": "boxes", "features": "features"}
+"""What heads give, by their kind; those of classes that end in a soft-max give probabilities."""
 
 
-def check_target(path: Path) -> None:
-    """Raises: UserError where a file cannot be written, or would take another's place."""
-    refuse_taken(path)
-    if not is_folder(path.parent):
-        raise UserError(TargetFolderMissing(None, str(path.parent), path.name))
-    refuse_unwritable(path.parent)
+def metadata(subject: Subject) -> dict[str, Any]:
+    """What whoever runs the net must know, as plain values that JSON holds. Every format takes it
+    along; docs/exporting.md tells what stands for what.
+    """
+    graph, how = subject.program.graph, subject.preprocessing
+    return {
+        "vggc": __version__,
+        "net": subject.program.net.name,
+        "input": list(graph.input),
+        "preprocessing": in_words(subject),
+        "scale": how.scale,
+        "mean": list(how.mean),
+        "std": list(how.std),
+        "outputs": {head.name: gives(graph, head) for head in graph.heads},
+        "classes": list(subject.classes),
+    }
+
+
+def gives(graph: Graph, head: Head) -> str:
+    """What an output is: probabilities, scores, boxes or features."""
+    is_softmax = isinstance(graph.nodes[head.node].op, Softmax)
+    return "probabilities" if is_softmax else OUTPUTS[head.kind]
+
+
+def in_words(subject: Subject) -> str:
+    """How an image becomes the net's input."""
+    channels, height, width = subject.program.graph.input
+    how = subject.preprocessing
+    size = f"{height}x{width}"
+    colours = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
+    length = f"the shorter side has {how.scale} pixels" if how.scale else f"it just covers {size}"
+    mean, std = (", ".join(f"{v:.6g}" for v in values) for values in (how.mean, how.std))
+    return (
+        f"{colours}, upright, laid over white; resized in proportion (bilinear, antialiased) until "
+        f"{length}; the centre, "
+        f"{size} (height x width), cut out; values v from 0 to 255 become (v / 255 - mean) / std, "
+        f"mean {mean}, std {std}; float32, NCHW"
+    )
+
+
+def as_texts(values: dict[str, Any]) -> dict[str, str]:
+    """Each value as JSON, in ASCII: no name, whatever its characters, gets lost on the way."""
+    return {name: json.dumps(value) for name, value in values.items()}
 
 
 def export(subject: Subject, style: str, path: Path) -> None:
-    """Writes the file, whole or not at all."""
+    """Writes the file with its metadata, whole or not at all."""
     match style:
         case "onnx":
             _onnx(subject, path)
@@ -55,8 +96,9 @@ def export(subject: Subject, style: str, path: Path) -> None:
             names = torchvision_names(subject.program.graph)
             if not names and subject.weights:
                 raise UserError(NoTorchvisionNames(None, subject.program.net.name))
+            weights = {names[ours]: tensor for ours, tensor in subject.weights.items()}
             with new_file(path) as temporary:
-                save(temporary, {names[ours]: each for ours, each in subject.weights.items()})
+                save(temporary, weights, as_texts(metadata(subject)))
         case _:
             raise AssertionError(style)
 
@@ -68,11 +110,13 @@ def _onnx(subject: Subject, path: Path) -> None:
     if size > MAX_ONNX_BYTES:
         raise UserError(TooLargeForOnnx(None, subject.program.net.name, size / 1e9))
     with new_file(path) as temporary:
-        save_onnx(subject.program.graph, subject.weights, temporary)
+        texts = as_texts(metadata(subject))
+        save_onnx(subject.program.graph, subject.weights, temporary, texts)
 
 
 def _pt2(subject: Subject, path: Path) -> None:
     from vggc.backends.torch import save_program
 
     with new_file(path) as temporary:
-        save_program(subject.program.graph, subject.weights, temporary)
+        text = json.dumps(metadata(subject))
+        save_program(subject.program.graph, subject.weights, temporary, {METADATA: text})

@@ -32,6 +32,13 @@ class Taken(Diagnostic):
     path: str
 
 
+class TargetFolderMissing(Diagnostic):
+    title = "there is no folder {folder} to write {name} to"
+    help = "make it first: mkdir -p {folder}"
+    folder: str
+    name: str
+
+
 def cache_folder(*parts: str) -> Path | None:
     """A folder in `$XDG_CACHE_HOME/vggc`, by default `~/.cache/vggc`; None where nobody is at
     home.
@@ -45,6 +52,19 @@ def refuse_taken(path: Path) -> None:
     """Raises: UserError where something is at `path`."""
     if os.path.lexists(path):
         raise UserError(Taken(None, str(path)))
+
+
+def check_target(path: Path) -> None:
+    """Raises: UserError where a file cannot be written, or would take another's place."""
+    refuse_taken(path)
+    refuse_missing_folder(path)
+    refuse_unwritable(path.parent)
+
+
+def refuse_missing_folder(path: Path) -> None:
+    """Raises: UserError where the folder that a file is to lie in is not there."""
+    if not is_folder(path.parent):
+        raise UserError(TargetFolderMissing(None, str(path.parent), path.name))
 
 
 def refuse_full(folder: Path) -> None:

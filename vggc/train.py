@@ -117,15 +117,13 @@ class Plan:
             data = replace(data, preprocessing=self.run.record.preprocessing)
         return data
 
-    def start(self, data: Data) -> Training:
-        """Makes the folder of a new run, or takes up a run where it was left.
+    def task(self, data: Data) -> Task:
+        """What is to be trained on these images.
 
         Raises:
-            UserError: a file cannot be written, the run's checkpoint does not fit, or another
-                process has found other images.
+            UserError: another process has found other images.
         """
-        from vggc.training.checkpoint import snapshot
-        from vggc.training.session import Task, agree, begin, fresh, record_of, resume
+        from vggc.training.session import Task, agree
 
         net, graph = self.program.net, self.program.graph
         task = Task(
@@ -143,6 +141,19 @@ class Plan:
             self.beside,
         )
         agree(task)
+        return task
+
+    def start(self, data: Data) -> Training:
+        """Makes the folder of a new run, or takes up a run where it was left.
+
+        Raises:
+            UserError: a file cannot be written, the run's checkpoint does not fit, or another
+                process has found other images.
+        """
+        from vggc.training.checkpoint import snapshot
+        from vggc.training.session import begin, fresh, record_of, resume
+
+        task = self.task(data)
         if self.run:
             return Training(self.run, task, *resume(self.run, task))
         now = datetime.now()
@@ -207,8 +218,8 @@ class Training:
 # A new run
 
 
-def anew(spec: str | None, wishes: Wishes) -> Plan:
-    """The training of a net from the start.
+def anew(spec: str | None, wishes: Wishes, *, kept: bool = True) -> Plan:
+    """The training of a net from the start, of which a folder is made unless it is not `kept`.
 
     Raises:
         UserError: there is no such net, or something that was asked for does not fit.
@@ -231,7 +242,8 @@ def anew(spec: str | None, wishes: Wishes) -> Plan:
     machine = choose_machine(wishes.device or "auto", wishes.precision or "fp32", *how)
     if wishes.out is not None:
         refuse_full(wishes.out)
-    refuse_unwritable(wishes.out or RUNS)
+    if kept:
+        refuse_unwritable(wishes.out or RUNS)
     seed = wishes.seed or 0
     images = find(wishes.data, seed, wishes.val)
     report(batch_mistakes(reading, len(images.train), world.size))

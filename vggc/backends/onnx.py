@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 from pathlib import Path
@@ -74,9 +74,11 @@ def to_onnx(graph: Graph, weights: Weights) -> onnx.ModelProto:
     return model
 
 
-def save_onnx(graph: Graph, weights: Weights, path: Path) -> None:
-    """Writes `to_onnx` to a file."""
-    onnx.save(to_onnx(graph, weights), path)
+def save_onnx(graph: Graph, weights: Weights, path: Path, metadata: Mapping[str, str]) -> None:
+    """Writes `to_onnx` to a file, with these metadata."""
+    model = to_onnx(graph, weights)
+    helper.set_model_props(model, dict(metadata))
+    onnx.save(model, path)
 
 
 def _value(name: str, shape: Shape) -> onnx.ValueInfoProto:

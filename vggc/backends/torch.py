@@ -336,8 +336,10 @@ def observe(graph: Graph, weights: Weights, names: Collection[str]) -> Observer:
     return run
 
 
-def save_program(graph: Graph, weights: Weights, path: Path) -> None:
-    """Writes the graph as a `torch.export` program `(N, C, H, W)`, N free.
+def save_program(
+    graph: Graph, weights: Weights, path: Path, extra_files: Mapping[str, str]
+) -> None:
+    """Writes the graph as a `torch.export` program `(N, C, H, W)`, N free, and texts beside it.
 
     It gives what `Net` does: a tensor, or a dict of several heads' by name. The weight
     `fc6.weight` is called `layer_fc6.weight` in it.
@@ -348,7 +350,8 @@ def save_program(graph: Graph, weights: Weights, path: Path) -> None:
     program = torch.export.export(module, (example,), dynamic_shapes=free)
     with path.open("wb") as file, held():
         kept = Kept(file)
-        torch.export.save(program, kept)  # type: ignore[arg-type]  # of a file it only writes
+        texts = dict(extra_files)
+        torch.export.save(program, kept, extra_files=texts)  # type: ignore[arg-type]  # it only writes
         if kept.fault:
             raise kept.fault
 

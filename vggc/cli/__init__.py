@@ -30,7 +30,9 @@ COMMANDS = {
     "check": "Check spec files; print them with everything filled in.",
     "fmt": "Write spec files the canonical way.",
     "train": "Train a net.",
+    "find-lr": "Find a learning rate for a net and its images.",
     "report": "Show a run as a page: curves, errors, filters, recipe.",
+    "compare": "Show runs beside one another: curves, outcome, what differs.",
     "eval": "Test trained nets: top-1 and top-5 error.",
     "predict": "Tell the classes of images.",
     "reproduce": "Make the paper's tables of results anew.",
@@ -58,7 +60,7 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         refuse_command(cmd_name)
-        command = import_module(f"vggc.cli.{cmd_name}").command
+        command = import_module(f"vggc.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 

@@ -92,6 +92,20 @@ def out(text: str) -> None:
     click.echo(printable(text))
 
 
+class Data:
+    """Standard output for what another program reads: every byte as it is. A terminal is shown what
+    is printable, as ever. Whoever has written flushes.
+    """
+
+    def write(self, text: str) -> int:
+        if sys.stdout.isatty():
+            click.echo(printable(text), nl=False)
+        else:
+            # As text it would have the stream's own encoding, in which a file's name may have none.
+            sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+        return len(text)
+
+
 def status(text: str) -> None:
     """A line about what is being done."""
     click.echo(printable(text), err=True)

@@ -39,8 +39,7 @@ def command(spec: str, size: tuple[int, int] | None, out: Path) -> None:
     that repeat are drawn once.
     """
     from vggc.analysis.outline import outline
-    from vggc.export import check_target
-    from vggc.files import new_file
+    from vggc.files import check_target, new_file
     from vggc.pictures.layout import layout
 
     if out.suffix.lower() not in SUFFIXES:

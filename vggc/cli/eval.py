@@ -20,6 +20,7 @@ from vggc.evaluation.views import Views
 from vggc.ir.ops import describe
 
 if TYPE_CHECKING:
+    from vggc.cli.eval_tables import Verdict
     from vggc.evaluation.counts import Errors
     from vggc.evaluation.images import Labelled
 
@@ -88,25 +89,62 @@ def protocol_options(command: Command) -> Command:
     "  [default: what the run held out of its images]",
 )
 @protocol_options
+@click.option(
+    "--classes", is_flag=True, help="Tell of each class, too, that of least recall first."
+)
+@click.option(
+    "--per-class",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write precision, recall, F1 and support of each class: a new .csv or .json.",
+)
+@click.option(
+    "--confusion",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write how many images of each class were taken for each: a new .csv or .json.",
+)
+@click.option(
+    "--predictions",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write what each image was taken for: a new .csv.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
-def command(runs: tuple[Path, ...], data: str | None, as_json: bool, **rest: object) -> None:
-    """Test the nets of runs: their top-1 and top-5 error.
+def command(
+    runs: tuple[Path, ...],
+    data: str | None,
+    classes: bool,
+    per_class: Path | None,
+    confusion: Path | None,
+    predictions: Path | None,
+    as_json: bool,
+    **rest: object,
+) -> None:
+    """Test the nets of runs: their top-1 and top-5 error, and how they fare with each class.
 
     Each is looked at in two ways: by the centre crop of an image, as in training and in compiled
     nets, and as the `test` block of its file says, whose soft-max outputs of all scales, crops and
     mirror images are averaged. With options it is looked at as they say alone. Of several RUNs
     each is tested, and all together by the average of their outputs.
     """
+    from vggc.cli.eval_tables import Files, verdicts
+
     wishes = Wishes(**rest)  # type: ignore[arg-type]  # click has checked the types
+    files = Files(per_class, confusion, predictions)
     planned = plan(runs, wishes)
-    images = images_for(planned, data)
     first = planned.world.is_first
+    if first:
+        files.check()
+    images = images_for(planned, data)
     if first:
         announce(planned, images, data)
     with progress("testing", first) as on_progress:
         result = measure(planned, images, on_progress)
     if first:
-        report(planned, images, result, as_json)
+        found = verdicts(planned, images, result) if classes or files.of_classes else []
+        report(planned, images, result, found if classes else [], as_json)
+        files.write(planned, images, result, found)
 
 
 def announce(planned: Plan, images: Labelled, data: str | None) -> None:
@@ -133,27 +171,47 @@ def announce(planned: Plan, images: Labelled, data: str | None) -> None:
 
 
 @contextmanager
-def progress(what: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, where that is a terminal; what moves it takes how many of how many."""
+def progress(what: str, shown: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on stderr, where that is a terminal; what moves it takes how many of how many, or None
+    where nobody knows.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
     drawn = console.stderr()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining()
     disable = not (shown and drawn.is_terminal)
-    with Progress(*columns, console=drawn, transient=True, disable=disable) as bar:
+    # What is written to stdout meanwhile would come out on stderr.
+    with Progress(
+        *columns, console=drawn, transient=True, disable=disable, redirect_stdout=False
+    ) as bar:
         row = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(row, completed=done, total=total)
 
 
-def report(planned: Plan, images: Labelled, result: Result, as_json: bool) -> None:
-    """The errors on stdout, what was left out on stderr."""
+def report(
+    planned: Plan, images: Labelled, result: Result, classes: Sequence[Verdict], as_json: bool
+) -> None:
+    """The errors on stdout, and how it stands with each class where that is wished for; what was
+    left out on stderr.
+    """
+    from vggc.cli.eval_tables import class_sheet
+    from vggc.evaluation.tables import per_class_record
+
     for line in told(result.skipped, result.num_skipped):
         console.status(line)
     if as_json:
-        console.out(json.dumps(as_record(planned, images, result)))
-    else:
-        console.sheet(sheet(planned, images, result))
+        record = as_record(planned, images, result)
+        if classes:
+            record["by_class"] = [
+                {"run": each.run, "net": each.net, **per_class_record(each.scores)}
+                for each in classes
+            ]
+        console.out(json.dumps(record))
+        return
+    console.sheet(sheet(planned, images, result))
+    for each in classes:
+        console.sheet(class_sheet(each))
 
 
 def as_record(planned: Plan, images: Labelled, result: Result) -> dict[str, object]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE, weights_option
+from vggc.diagnostics import in_line
+from vggc.ir.ops import describe
+
+SHOWN = 5
+"""Classes that are named."""
 
 FORMATS = {
     "onnx": "ONNX, batch size free",
@@ -50,9 +57,32 @@ def command(
     newest run under runs/ is taken.
     """
     from vggc.cli.subject import choose
-    from vggc.export import check_target, export
+    from vggc.export import export, metadata
+    from vggc.files import check_target
 
     check_target(out)
     subject = choose(spec, weights, seed, size)
     export(subject, style, out)
     console.out(f"{out}: {subject.program.net.name}, {FORMATS[style]}")
+    for name, told in facts(metadata(subject)):
+        console.out(f"  {name:<8} {told}")
+
+
+def facts(known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What whoever uses the file must know, which stands in its metadata, too."""
+    colours = {1: ", grey", 3: ", RGB"}.get(known["input"][0], "")
+    yield "input", f"float32 N×{describe(tuple(known['input']))}{colours}"
+    size = describe(tuple(known["input"][1:]))
+    length = (
+        f"its shorter side has {known['scale']} pixels"
+        if known["scale"]
+        else f"it just covers {size}"
+    )
+    yield "image", f"resized in proportion until {length}, the centre {size} cut out"
+    mean, std = (", ".join(f"{v:.4g}" for v in known[name]) for name in ("mean", "std"))
+    yield "values", f"(v / 255 − mean) / std; mean {mean}; std {std}"
+    for name, kind in known["outputs"].items():
+        yield "output", f"{name}: {kind}"
+    names = [*map(in_line, known["classes"])]
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    yield "classes", ", ".join(names[:SHOWN]) + more if names else "without names"

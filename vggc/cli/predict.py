@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from io import BufferedIOBase
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import click
 
@@ -13,11 +20,15 @@ from vggc.cli import console
 from vggc.cli.best import best_classes, best_lines, session_of
 from vggc.cli.eval import progress, protocol_options, scales, ways
 from vggc.data.parts import Skipped
-from vggc.diagnostics import CheckFailed, UserError
-from vggc.evaluate import Wishes, plan, predict
+from vggc.data.strings import CODEC, ERRORS
+from vggc.diagnostics import MAX_REPORTED, CheckFailed, UserError
+from vggc.evaluate import Seen, Wishes, grouped, plan, predict
 from vggc.evaluation import mistakes
+from vggc.evaluation.named import Named, Places, listed
+from vggc.files import check_target, new_file
 from vggc.ir.ops import Softmax
-from vggc.paths import absence, exists, is_file
+from vggc.paths import exists
+from vggc.preprocessing import BrokenImageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +36,7 @@ if TYPE_CHECKING:
 
     from vggc.deploy.artifact import Manifest
 
+    Image: TypeAlias = NDArray[np.float32]
     Probabilities: TypeAlias = NDArray[np.float32]
 
 FLAGS = {
@@ -39,66 +51,236 @@ FLAGS = {
     "workers": "`--workers`",
 }
 
+STREAM = "-"
+"""What stands for standard input and output."""
+
+
+class Written(Protocol):
+    """What text is written to."""
+
+    def write(self, text: str, /) -> int: ...
+
+
+Best: TypeAlias = list[tuple[str, float]]
+
 
 @click.command("predict")
 @click.argument("model", metavar="RUN|ARTIFACT", type=click.Path(path_type=Path))
-@click.argument(
-    "images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path)
-)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("-0", "--null", is_flag=True, help="Paths on standard input end with NULs.")
 @click.option("--top", type=click.IntRange(1, 1000), default=5, show_default=True)
+@click.option(
+    "--csv",
+    "as_csv",
+    metavar="FILE",
+    help="Write a row an image, path,class1,p1,class2,p2…: a new file, or - for standard output.",
+)
+@click.option(
+    "--jsonl",
+    "as_lines",
+    metavar="FILE",
+    help="Write a line of JSON an image: a new file, or - for standard output.",
+)
 @protocol_options
-@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
-def command(model: Path, images: tuple[Path, ...], top: int, as_json: bool, **wishes: Any) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for all images.")
+def command(
+    model: Path,
+    images: tuple[str, ...],
+    null: bool,
+    top: int,
+    as_csv: str | None,
+    as_lines: str | None,
+    as_json: bool,
+    **wishes: Any,
+) -> None:
     """Tell the best classes of images, with their probabilities.
 
-    The net looks at the centre crop of each IMAGE, as in training. That of a RUN looks as the
+    IMAGE is a file; a folder, for all images below it but hidden ones; a pattern in quotes, such as
+    'photos/**/*.jpg'; or - for paths that come in on standard input, one a line.
+
+    The net looks at the centre crop of each image, as in training. That of a RUN looks as the
     options say instead, if there are any: `--protocol test` for the `test` block of its file.
 
     Exit 2 where an image cannot be read; the others are told all the same.
     """
-    refuse_missing(images)
+    named = named_images(images, null)
+    if [as_csv, as_lines, STREAM if as_json else None].count(STREAM) > 1:
+        raise click.UsageError("standard output takes one of --csv -, --jsonl - and --json")
+    targets = [Path(target) for target in (as_csv, as_lines) if target and target != STREAM]
+    if len({target.absolute() for target in targets}) < len(targets):
+        raise click.UsageError("--csv and --jsonl cannot be written to one file")
+    for target in targets:
+        check_target(target)
     if exists(model / "manifest.json") and not exists(model / "run.json"):
-        told = by_artifact(model, images, wishes)
+        teller = artifact_teller(model, wishes)
     else:
-        told = by_run(model, images, Wishes(**wishes))
-    name = told.classes.__getitem__
-    best = [(path, best_classes(values, name, top)) for path, values in told.found]
+        teller = run_teller(model, Wishes(**wishes))
+    lost = Lost()
+    with ExitStack() as stack:
+        tell: list[Callable[[str, Best], None]] = []
+        whole = Whole(teller.net)
+        if as_csv:
+            tell.append(Csv(stack.enter_context(opened(as_csv)), min(top, len(teller.classes))))
+        if as_lines:
+            tell.append(Lines(stack.enter_context(opened(as_lines))))
+        if as_json:
+            tell.append(whole)
+        if not tell:
+            tell.append(in_words)
+        # A bar and what is told as it comes would write into each other's lines.
+        spoken = in_words in tell or STREAM in (as_csv, as_lines)
+        bar = progress("looking at images", not (spoken and sys.stdout.isatty()))
+        shown = stack.enter_context(bar)
+        total = len(named) if isinstance(named, Places) else None
+        for done, found in enumerate(teller.tell(named), start=1):
+            shown(done, total)
+            match found:
+                case Seen(path, values):
+                    best = best_classes(values, teller.classes.__getitem__, top)
+                    for each in tell:
+                        each(path, best)
+                case _:
+                    lost.add(found)
     if as_json:
-        console.out(json.dumps(as_record(told.net, best)))
-    else:
-        for path, classes in best:
-            console.out(str(path))
-            for line in best_lines(classes):
-                console.out(f"  {line}")
-    if told.lost:
-        raise UserError(
-            *(mistakes.UnreadableImage(None, each.name, each.reason) for each in told.lost)
-        )
+        console.out(json.dumps(whole.record))
+    for target in targets:
+        console.status(f"Written: {target}")
+    lost.refuse()
+
+
+# Which images
+
+
+def named_images(images: Sequence[str], null: bool) -> Places | Iterator[Named]:
+    """The images at all these places; of standard input they are not counted before.
+
+    Raises:
+        UserError: there are none at some.
+    """
+    if STREAM not in images:
+        if null:
+            raise click.UsageError("--null is about paths on standard input: give - for IMAGE")
+        return Places(images)
+    if images.count(STREAM) > 1:
+        raise click.UsageError("standard input can be read once: give - once")
+    if sys.stdin is None:
+        raise click.UsageError("there is no standard input to read paths from")
+    before, after = (Places(part) for part in parted(images))
+    stream = cast("BufferedIOBase", sys.stdin.buffer)
+    return chain(before, listed(stream, null=null), after)
+
+
+def parted(images: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    place = images.index(STREAM)
+    return images[:place], images[place + 1 :]
+
+
+@dataclass
+class Lost:
+    """The images that could not be read: how many, and the first of them."""
+
+    count: int = 0
+    first: list[Skipped] = field(default_factory=list)
+
+    def add(self, skipped: Skipped) -> None:
+        self.count += 1
+        if len(self.first) < MAX_REPORTED:
+            self.first.append(skipped)
+
+    def refuse(self) -> None:
+        """Raises: UserError with the first of them, if there are any."""
+        if self.count > len(self.first):
+            console.status(f"{self.count:,} images could not be read. These are the first:")
+        if self.first:
+            raise UserError(
+                *(mistakes.UnreadableImage(None, each.name, each.reason) for each in self.first)
+            )
+
+
+# How they are told
+
+
+def in_words(path: str, best: Best) -> None:
+    console.out(path)
+    for line in best_lines(best):
+        console.out(f"  {line}")
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a net with these classes says of images, and which could not be read."""
+class Csv:
+    """A row an image, in which `top` classes stand with their probabilities."""
+
+    file: Written
+    top: int
+
+    def __post_init__(self) -> None:
+        columns = (f"{name}{place}" for place in range(1, self.top + 1) for name in ("class", "p"))
+        self.write(["path", *columns])
+
+    def __call__(self, path: str, best: Best) -> None:
+        self.write([path, *(cell for name, value in best for cell in (name, f"{value:.7g}"))])
+
+    def write(self, cells: Sequence[str]) -> None:
+        csv.writer(self.file, lineterminator="\n").writerow(cells)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A line of JSON an image."""
+
+    file: Written
+
+    def __call__(self, path: str, best: Best) -> None:
+        self.file.write(json.dumps(image_record(path, best)) + "\n")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """All images in one record."""
+
+    net: str
+    images: list[dict[str, object]] = field(default_factory=list)
+
+    def __call__(self, path: str, best: Best) -> None:
+        self.images.append(image_record(path, best))
+
+    @property
+    def record(self) -> dict[str, object]:
+        return {"net": self.net, "images": self.images}
+
+
+def image_record(path: str, best: Best) -> dict[str, object]:
+    classes = [{"class": name, "probability": value} for name, value in best]
+    return {"image": path, "best": classes}
+
+
+@contextmanager
+def opened(target: str) -> Iterator[Written]:
+    """A new file that is there when all is written, or standard output."""
+    if target == STREAM:
+        yield console.Data()
+        sys.stdout.flush()
+        return
+    with (
+        new_file(Path(target)) as part,
+        part.open("w", encoding=CODEC, errors=ERRORS, newline="") as file,
+    ):
+        yield file
+
+
+# Who tells
+
+
+@dataclass(frozen=True)
+class Teller:
+    """A net with these classes, and what it says of images, in order."""
 
     net: str
     classes: tuple[str, ...]
-    found: list[tuple[Path, Probabilities]]
-    lost: list[Skipped]
+    tell: Callable[[Iterable[Named]], Iterator[Seen | Skipped]]
 
 
-def refuse_missing(images: tuple[Path, ...]) -> None:
-    """Raises: UserError with every image that is no file, before anything is computed."""
-    gone = [path for path in images if not is_file(path)]
-    if gone:
-        hint = "images are given one by one, behind the run"
-        reasons = map(absence, gone)
-        pairs = zip(gone, reasons, strict=True)
-        raise UserError(
-            *(mistakes.UnreadableImage(None, str(path), reason, hint) for path, reason in pairs)
-        )
-
-
-def by_run(model: Path, images: tuple[Path, ...], wishes: Wishes) -> Told:
+def run_teller(model: Path, wishes: Wishes) -> Teller:
     if not wishes.names_views:
         wishes = replace(wishes, protocol="centre")
     planned = plan([model], wishes, alone=True)
@@ -106,21 +288,16 @@ def by_run(model: Path, images: tuple[Path, ...], wishes: Wishes) -> Told:
     console.status(f"{model}: {ways(entry.views)}, {scales(entry)}")
     for remark in entry.run.remarks(planned.weights):
         console.status(remark)
-    with progress("looking at images", True) as on_progress:
-        found, lost = predict(planned, images, on_progress)
-    return Told(entry.run.record.net, planned.classes, found, lost)
+    return Teller(entry.run.record.net, planned.classes, partial(predict, planned))
 
 
-def by_artifact(model: Path, images: tuple[Path, ...], wishes: dict[str, object]) -> Told:
-    """What an artifact says, as many images at once as it was compiled for.
+def artifact_teller(model: Path, wishes: dict[str, object]) -> Teller:
+    """The net of an artifact.
 
     Raises:
         UserError: it is asked for what it cannot do, or it is damaged, or tells no classes.
     """
-    import numpy as np
-
     from vggc.deploy.artifact import graph_in
-    from vggc.preprocessing import BrokenImageError
 
     flags = [
         flag
@@ -134,21 +311,38 @@ def by_artifact(model: Path, images: tuple[Path, ...], wishes: dict[str, object]
     is_softmax = isinstance(graph.nodes[graph.heads[0].node].op, Softmax)
     if manifest.main.kind != "classes":
         raise UserError(mistakes.NoClassesToTell(None, str(model), manifest.main.kind))
-    found: list[tuple[Path, Probabilities]] = []
-    lost: list[Skipped] = []
-    read: list[tuple[Path, NDArray[np.float32]]] = []
-    for number, path in enumerate(images, start=1):
-        try:
-            read.append((path, manifest.preprocessing.read(path)))
-        except BrokenImageError as fault:
-            lost.append(Skipped(str(path), str(fault)))
-        if len(read) == manifest.batch or (read and number == len(images)):
-            full = np.zeros((manifest.batch, *manifest.input), np.float32)
-            full[: len(read)] = np.concatenate([image for _, image in read])
-            for (each, _), values in zip(read, session.run(full), strict=False):
-                found.append((each, probabilities(model, values.ravel(), is_softmax)))
-            read.clear()
-    return Told(manifest.net, names_of(manifest), found, lost)
+
+    def tell(images: Iterable[Named]) -> Iterator[Seen | Skipped]:
+        """As many images at once as it was compiled for."""
+        for named in grouped(images, manifest.batch):
+            read = [image_of(each, manifest) for each in named]
+            values = iter(run([each for each in read if not isinstance(each, Skipped)]))
+            for path, each in zip(named, read, strict=True):
+                if isinstance(each, Skipped):
+                    yield each
+                else:
+                    yield Seen(str(path), probabilities(model, next(values), is_softmax))
+
+    def run(read: Sequence[Image]) -> Iterable[Probabilities]:
+        import numpy as np
+
+        if not read:
+            return ()
+        full = np.zeros((manifest.batch, *manifest.input), np.float32)
+        full[: len(read)] = np.concatenate(read)
+        return session.run(full).reshape(manifest.batch, -1)
+
+    return Teller(manifest.net, names_of(manifest), tell)
+
+
+def image_of(named: Named, manifest: Manifest) -> Image | Skipped:
+    """An image as an artifact takes it, or why it cannot be read."""
+    if isinstance(named, Skipped):
+        return named
+    try:
+        return manifest.preprocessing.read(Path(named))
+    except BrokenImageError as fault:
+        return Skipped(named, str(fault))
 
 
 def probabilities(model: Path, values: Probabilities, is_softmax: bool) -> Probabilities:
@@ -166,14 +360,3 @@ def probabilities(model: Path, values: Probabilities, is_softmax: bool) -> Proba
 
 def names_of(manifest: Manifest) -> tuple[str, ...]:
     return tuple(manifest.class_name(index) for index in range(manifest.main.shape[0]))
-
-
-def as_record(net: str, best: list[tuple[Path, list[tuple[str, float]]]]) -> dict[str, object]:
-    images = [
-        {
-            "image": str(path),
-            "best": [{"class": name, "probability": value} for name, value in classes],
-        }
-        for path, classes in best
-    ]
-    return {"net": net, "images": images}

@@ -55,7 +55,7 @@ def command(
     from vggc.cli.summary_text import Net, layers
     from vggc.cli.train import bar
     from vggc.report.gather import Judged, Wishes, gather
-    from vggc.report.page import Table, page
+    from vggc.report.page import Table, generator, page
     from vggc.report.write import refuse_others, write
     from vggc.subject import part_at_once
     from vggc.training.run import Run
@@ -65,7 +65,7 @@ def command(
     if idle and not errors:
         raise click.UsageError(f"{', '.join(idle)} is about errors, and --no-errors looks for none")
     target = out or folder / "report.html"
-    refuse_others(target, Run.load(folder))
+    refuse_others(target, generator(Run.load(folder)))
     with bar(shown=True) as drawn:
         row = drawn.add_task("looking for errors", total=None, detail="")
 
@@ -76,7 +76,7 @@ def command(
     report = findings.program.report(part_at_once(findings.run))
     sheet = layers(Net(report, outline(findings.program.graph, report)))
     table = Table(sheet.title, sheet.header, sheet.rows, sheet.numbers, sheet.notes)
-    written = write(target, findings.run, page(findings, table, datetime.now()))
+    written = write(target, generator(findings.run), page(findings, table, datetime.now()))
     judged = findings.judged
     shown = len(judged.worst) if isinstance(judged, Judged) else 0
     why_not = judged if isinstance(judged, str) else None

@@ -135,7 +135,7 @@ def _onnx_file(setup: Setup) -> Path:
 
     path = setup.folder / "net.onnx"
     if not path.exists():
-        save_onnx(setup.graph, setup.weights, path)
+        save_onnx(setup.graph, setup.weights, path, {})
     return path
 
 

@@ -182,7 +182,7 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def single(paths: Sequence[Path]) -> Part:
+def single(paths: Sequence[str]) -> Part:
     """Images that somebody named, without labels."""
-    names = Strings.of(map(str, paths))
+    names = Strings.of(paths)
     return Part.all(Files(Path(), names), np.zeros(len(paths), np.int64))

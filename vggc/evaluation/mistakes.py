@@ -80,6 +80,23 @@ class UnreadableImage(Diagnostic):
     hint: str = "is it a whole image file?"
 
 
+class NoImagesThere(Diagnostic):
+    title = "there are no images in `{place}`"
+    label = "images are files whose names end in {endings}"
+    help = "a file of another name is read where it is named itself"
+
+    place: str
+    endings: str
+
+
+class NoList(Diagnostic):
+    title = "what comes in is no list of paths"
+    label = "more than 65,536 bytes came without {ends} between them"
+    help = "give a path a line, or, with `--null`, paths that a NUL ends: find … -print0"
+
+    ends: str
+
+
 class NotForArtifact(Diagnostic):
     title = "{flags} cannot be had from an artifact"
     label = "`{path}` is compiled for the centre crop of one size, in one precision"
@@ -124,3 +141,13 @@ class ProcessEnded(Diagnostic):
     help = "start the test again"
 
     reason: str
+
+
+class NoTable(Diagnostic):
+    title = "`{path}` is no table that vggc writes"
+    label = "the end of its name tells the kind of table: {known}"
+    help = "did you mean `{suggestion}`?"
+
+    path: str
+    known: str
+    suggestion: str

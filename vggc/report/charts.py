@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from vggc.report.html import Element, element
 
-Look: TypeAlias = Literal["training", "held-out", "top-5", "plain"]
+Look: TypeAlias = str
+"""A class of the page's style: training, held-out, top-5 or plain, or, of several runs, that of a
+run."""
 
 WIDTH, HEIGHT = 480, 250
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 10, 34
@@ -37,7 +39,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves over the same epochs, the first of which is `first`.
+    """Curves over epochs, the first of which is `first`; some may end before others.
 
     `low` and `high` are values that the axis covers whatever the curves do; `written` writes a
     value out. An axis `by_decades` is logarithmic where the values span one or more.
@@ -91,7 +93,7 @@ def _entry(curve: Curve, chart: Chart) -> Element:
 
 def picture(chart: Chart) -> Element:
     """The axes and the curves."""
-    count = len(chart.curves[0].values)
+    count = max(len(curve.values) for curve in chart.curves)
     across = axis_of_epochs(chart.first, chart.first + count - 1)
     up = axis_of_values(chart)
     return element(
@@ -108,7 +110,7 @@ def picture(chart: Chart) -> Element:
 
 def in_words(chart: Chart) -> str:
     """What a reader who sees no pictures is told."""
-    count = len(chart.curves[0].values)
+    count = max(len(curve.values) for curve in chart.curves)
     courses = "; ".join(
         f"{c.label} from {chart.written(c.values[0])} to {chart.written(c.values[-1])}"
         for c in chart.curves

@@ -16,6 +16,7 @@ from vggc.report.charts import Chart, Curve, figure
 from vggc.report.filters import Filters
 from vggc.report.gather import ClassScore, Findings, Judged, Setting
 from vggc.report.html import Element, document, element
+from vggc.report.words import counted, duration, percent, rounded, spaced
 from vggc.training.best import best_epoch
 from vggc.training.progress import Epoch
 from vggc.training.run import Record, Run
@@ -54,31 +55,47 @@ def mark_of(run: Run) -> str:
 
 def page(findings: Findings, layers: Table, now: datetime) -> str:
     """The whole page. `layers` is the net's table, with its totals in the last row."""
-    net = findings.run.record.net
     sections = [section for section in _sections(findings, layers) if section is not None]
-    links = [
-        element("a", title, href=f"#{key}") for key, title, _ in sections
-    ]  # the only addresses on the page
+    title = f"{findings.run.record.net} · {_state(findings)}"
+    made = f"Made by vggc report at {now:%Y-%m-%d %H:%M}."
+    return framed(title, generator(findings.run), _heading(findings), sections, made)
+
+
+def generator(run: Run) -> str:
+    """What a report of this run says that it was made by."""
+    return f"vggc report {mark_of(run)}"
+
+
+def framed(
+    title: str,
+    made_by: str,
+    heading: Sequence[Element],
+    sections: Sequence[Section],
+    foot: str,
+) -> str:
+    """A page that needs no other file and no network, in its style."""
+    # The only addresses on the page are those of its sections.
+    links = [element("a", name, href=f"#{key}") for key, name, _ in sections]
     body = element(
         "body",
-        element("header", *_heading(findings), element("nav", *links)),
+        element("header", *heading, element("nav", *links)),
         element(
             "main",
             *(
-                element("section", element("h2", title), *inside, id=key)
-                for key, title, inside in sections
+                element("section", element("h2", name), *inside, id=key)
+                for key, name, inside in sections
             ),
         ),
-        element("footer", element("p", f"Made by vggc report at {now:%Y-%m-%d %H:%M}.")),
+        element("footer", element("p", foot)),
     )
     head = element(
         "head",
         element("meta", charset="utf-8"),
-        element("meta", name="generator", content=f"vggc report {mark_of(findings.run)}"),
+        element("meta", name="generator", content=made_by),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", http_equiv="Content-Security-Policy", content=POLICY),
         element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{net} · {_state(findings)}"),
+        element("title", title),
         element("style", STYLE.read_text("utf-8")),
     )
     return document(head, body)
@@ -113,7 +130,7 @@ def _heading(findings: Findings) -> list[Element]:
             "p",
             element("b", _state(findings)),
             ", ",
-            element("span", f"begun {_spaced(record.started)}"),
+            element("span", f"begun {spaced(record.started)}"),
             class_="state",
         ),
     ]
@@ -126,10 +143,10 @@ def _heading(findings: Findings) -> list[Element]:
 
 def _state(findings: Findings) -> str:
     record, done = findings.run.record, len(findings.epochs)
-    epochs = f"{done:,} of {_counted(findings.num_epochs, 'epoch')}"
+    epochs = f"{done:,} of {counted(findings.num_epochs, 'epoch')}"
     match record.state:
         case "finished":
-            return f"finished after {_counted(done, 'epoch')}"
+            return f"finished after {counted(done, 'epoch')}"
         case "running":
             return f"still going: {epochs}"
         case "interrupted":
@@ -161,17 +178,17 @@ def _tiles(findings: Findings) -> list[Element]:
     last, measure = epochs[-1], findings.run.recipe.best_by
     best = best_epoch(epochs, measure)
     speed = harmonic_mean([max(1e-9, row.images_per_second) for row in epochs])
-    whole = _percent(last.val_top1)
-    tiles = [("held-out top-1", whole), ("held-out top-5", _percent(last.val_top5))]
+    whole = percent(last.val_top1)
+    tiles = [("held-out top-1", whole), ("held-out top-5", percent(last.val_top5))]
     if best and best.epoch != last.epoch:
-        name, value = "top-1", _percent(best.val_top1)
+        name, value = "top-1", percent(best.val_top1)
         if measure == "loss":
             name, value = "loss", f"{best.val_loss:.4g}"
         tiles.append((f"best {name}, epoch {best.epoch:,}", value))
     tiles += [
         ("held-out loss", f"{last.val_loss:.4g}"),
-        ("images/s", _rounded(speed)),
-        ("time in epochs", _duration(sum(row.seconds for row in epochs))),
+        ("images/s", rounded(speed)),
+        ("time in epochs", duration(sum(row.seconds for row in epochs))),
     ]
     return [element("div", element("b", value), element("span", name)) for name, value in tiles]
 
@@ -181,7 +198,7 @@ def _tiles(findings: Findings) -> list[Element]:
 
 def _charts(epochs: Sequence[Epoch]) -> list[Element]:
     def curve(label: str, look: str, values: Iterable[float]) -> Curve:
-        return Curve(label, look, tuple(values))  # type: ignore[arg-type]
+        return Curve(label, look, tuple(values))
 
     first = epochs[0].epoch
     charts = (
@@ -218,7 +235,7 @@ def _charts(epochs: Sequence[Epoch]) -> list[Element]:
             "Throughput, images/s",
             first,
             (curve("training", "plain", (row.images_per_second for row in epochs)),),
-            _rounded,
+            rounded,
             low=0.0,
         ),
     )
@@ -235,11 +252,11 @@ def _errors(
         return [element("p", judged)]
     right = judged.images - judged.num_wrong
     told = (
-        f"By {weights_from}, {right:,} of {_counted(judged.images, 'held-out image')} are right at "
-        f"the first guess ({_percent(right / max(1, judged.images))})."
+        f"By {weights_from}, {right:,} of {counted(judged.images, 'held-out image')} are right at "
+        f"the first guess ({percent(right / max(1, judged.images))})."
     )
     if judged.unreadable:
-        told += f" {_counted(judged.unreadable, 'image')} could not be read."
+        told += f" {counted(judged.unreadable, 'image')} could not be read."
     if not judged.worst:
         return [element("p", told)]
     shown = len(judged.worst)
@@ -274,7 +291,7 @@ def _guess(before: str, name: str, probability: float) -> Element:
     """A class and how probable the net found it."""
     text = element("span", before, element("b", name, class_="name"), class_="clip", title=name)
     return element(
-        "p", text, element("span", _percent(probability), class_="number"), class_="guess"
+        "p", text, element("span", percent(probability), class_="number"), class_="guess"
     )
 
 
@@ -316,18 +333,18 @@ def _hardest(scores: Sequence[ClassScore]) -> list[Element]:
     chosen = sorted(judged, key=lambda score: score.accuracy)[:HARDEST]
     told = f"The {len(chosen)} of {len(scores):,} classes with the lowest top-1 accuracy."
     rows = tuple(
-        (score.name, _percent(score.accuracy), f"{score.images:,}", score.taken_for or "")
+        (score.name, percent(score.accuracy), f"{score.images:,}", score.taken_for or "")
         for score in chosen
     )
     header = ("class", "right", "images", "mostly taken for")
     return [
         element("p", told),
-        *_table(Table("", header, rows, (False, True, True, False)), "hardest"),
+        *drawn_table(Table("", header, rows, (False, True, True, False)), "hardest"),
     ]
 
 
 def _score(score: ClassScore) -> str:
-    return _percent(score.accuracy) if score.images else "–"
+    return percent(score.accuracy) if score.images else "–"
 
 
 # The net and its recipe
@@ -376,13 +393,13 @@ def _net(layers: Table, findings: Findings) -> list[Element]:
     text = element("pre", element("code", format_net(findings.program.net)))
     return [
         element("p", layers.title),
-        *_table(layers, "layers", total=True),
+        *drawn_table(layers, "layers", total=True),
         *(element("p", note, class_="faint") for note in layers.notes),
         element("details", element("summary", "The net and its recipe as text"), text),
     ]
 
 
-def _table(table: Table, kind: str, *, total: bool = False) -> list[Element]:
+def drawn_table(table: Table, kind: str, *, total: bool = False) -> list[Element]:
     looks = ["number" if number else None for number in table.numbers]
     header = [element("th", n, class_=c) for n, c in zip(table.header, looks, strict=True)]
     rows = [
@@ -406,8 +423,8 @@ def _facts(findings: Findings) -> list[Element]:
     last = findings.epochs[-1] if findings.epochs else None
     facts = {
         "run": str(run.folder.absolute()),
-        "begun": _spaced(record.started),
-        "time in epochs": _duration(sum(row.seconds for row in findings.epochs)) if last else "",
+        "begun": spaced(record.started),
+        "time in epochs": duration(sum(row.seconds for row in findings.epochs)) if last else "",
         "steps": f"{last.step:,}" if last else "",
         "images": data.path or "the scanned digits that come with scikit-learn",
         "held-out images": data.val_path or "",
@@ -454,41 +471,3 @@ def _pixels(record: Record) -> str:
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (how.mean, how.std))
     scale = f"shorter side {how.scale}" if how.scale else "just covering the input"
     return f"{scale}, centre {describe(how.size)}; (value / 255 − {mean}) / {std}"
-
-
-# Words
-
-
-def _percent(share: float) -> str:
-    """With one decimal; what is not all, or not nothing, is not said to be."""
-    text = f"{share:.1%}"
-    if text == "100.0%" and share < 1:
-        return "> 99.9%"
-    if text == "0.0%" and share > 0:
-        return "< 0.1%"
-    return text
-
-
-def _rounded(value: float) -> str:
-    """Three digits or more."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _counted(number: int, one: str) -> str:
-    return f"{number:,} {one if number == 1 else f'{one}s'}"
-
-
-def _spaced(moment: str) -> str:
-    return moment[:16].replace("T", " ")
-
-
-def _duration(seconds: float) -> str:
-    """In the two largest units."""
-    minutes, hours, days = seconds / 60, seconds / 3600, seconds / 86400
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    if hours < 1:
-        return f"{int(minutes)} min {int(seconds % 60)} s"
-    if days < 1:
-        return f"{int(hours)} h {int(minutes % 60)} min"
-    return f"{int(days)} d {int(hours % 24)} h"

@@ -6,28 +6,24 @@ import os
 from pathlib import Path
 
 from vggc.diagnostics import UserError
-from vggc.export import TargetFolderMissing
-from vggc.files import Taken, new_file, replacing
-from vggc.paths import is_file, is_folder
-from vggc.report.page import mark_of
-from vggc.training.run import Run
+from vggc.files import Taken, new_file, refuse_missing_folder, replacing
+from vggc.paths import is_file
 
 HEAD = 1024
 """Bytes at the beginning of a file, among which a report says what it is."""
 
 
-def refuse_others(path: Path, run: Run) -> None:
-    """Raises: UserError where something is at `path`, unless that is a report of this run; or
-    where there is no folder for it.
+def refuse_others(path: Path, made_by: str) -> None:
+    """Raises: UserError where something is at `path`, unless that is a page that says of itself
+    that it was made by that; or where there is no folder for it.
     """
-    if not is_folder(path.parent):
-        raise UserError(TargetFolderMissing(None, str(path.parent), path.name))
-    if os.path.lexists(path) and not is_report(path, run):
+    refuse_missing_folder(path)
+    if os.path.lexists(path) and not is_made_by(path, made_by):
         raise UserError(Taken(None, str(path)))
 
 
-def is_report(path: Path, run: Run) -> bool:
-    """Whether a file is a report of this run."""
+def is_made_by(path: Path, made_by: str) -> bool:
+    """Whether a file is a page that says so of itself."""
     if not is_file(path):
         return False
     try:
@@ -35,17 +31,17 @@ def is_report(path: Path, run: Run) -> bool:
             head = file.read(HEAD)
     except OSError:
         return False
-    return f'name="generator" content="vggc report {mark_of(run)}"'.encode() in head
+    return f'name="generator" content="{made_by}"'.encode() in head
 
 
-def write(path: Path, run: Run, page: str) -> int:
+def write(path: Path, made_by: str, page: str) -> int:
     """Writes a page, whole or not at all; its bytes.
 
     Raises:
         UserError: it cannot be written, or would take the place of something else.
     """
     content = page.encode()
-    refuse_others(path, run)
+    refuse_others(path, made_by)
     with (replacing if path.exists() else new_file)(path) as part:
         part.write_bytes(content)
     return len(content)

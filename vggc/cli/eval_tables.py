@@ -1,0 +1,159 @@
+"""What `vggc eval` tells beside errors: each class, and each image, as tables and files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import click
+
+from vggc.cli import console
+from vggc.cli.eval import ways
+from vggc.cli.sheet import Sheet
+from vggc.evaluate import Plan, Result
+from vggc.evaluation.classes import ClassScores, class_scores
+from vggc.evaluation.counts import UNREAD
+from vggc.evaluation.images import Labelled
+from vggc.evaluation.tables import (
+    PER_CLASS,
+    PREDICTIONS,
+    Row,
+    confusion_record,
+    confusion_rows,
+    kind_of,
+    per_class_record,
+    per_class_rows,
+    write_csv,
+    write_table,
+)
+from vggc.files import check_target
+
+TOGETHER = "all together"
+
+Names: TypeAlias = Sequence[tuple[str, str | None]]
+"""What was tested: a run and its net, and last, of several, all together."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a run fares with each class, or all runs together, whose `net` is None; `way` says how
+    images were looked at.
+    """
+
+    run: str
+    net: str | None
+    way: str
+    scores: ClassScores
+
+
+def tested(planned: Plan, result: Result) -> Names:
+    runs = [(str(entry.run.folder), entry.run.record.net) for entry in planned.entries]
+    return [*runs, (TOGETHER, None)] if result.fused else runs
+
+
+def verdicts(planned: Plan, images: Labelled, result: Result) -> list[Verdict]:
+    """How each fares with each class."""
+    names, labels = tested(planned, result), images.part.labels
+    looked = [ways(entry.views) for entry in planned.entries]
+    together = ["their mean"] if result.fused else []
+    found = zip(names, (*looked, *together), result.guesses.classes, strict=True)
+    return [
+        Verdict(run, net, way, class_scores(labels, guesses, planned.classes))
+        for (run, net), way, guesses in found
+    ]
+
+
+def class_sheet(verdict: Verdict) -> Sheet:
+    """A row a class, that of least recall first."""
+    scores = verdict.scores
+
+    def percent(share: float | None) -> str:
+        return "–" if share is None else f"{100 * share:.1f}"
+
+    rows = tuple(
+        (
+            score.name,
+            percent(score.recall),
+            percent(score.precision),
+            percent(score.f1),
+            f"{score.support:,}",
+            score.taken_for or "",
+        )
+        for score in scores.worst_first
+    )
+    means = f"mean recall {percent(scores.mean_recall)} %, mean F1 {percent(scores.mean_f1)} %"
+    return Sheet(
+        f"{verdict.run}, class by class ({verdict.way})",
+        ("class", "recall, %", "precision, %", "F1, %", "images", "mostly taken for"),
+        rows,
+        (False, True, True, True, True, False),
+        (f"{means}, over the classes that have images",),
+    )
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where tables go, if they are wished for."""
+
+    per_class: Path | None
+    confusion: Path | None
+    predictions: Path | None
+
+    @property
+    def named(self) -> list[Path]:
+        return [path for path in (self.per_class, self.confusion, self.predictions) if path]
+
+    @property
+    def of_classes(self) -> bool:
+        return bool(self.per_class or self.confusion)
+
+    def check(self) -> None:
+        """Raises: UserError, or UsageError, where one cannot be written."""
+        if len({path.absolute() for path in self.named}) < len(self.named):
+            raise click.UsageError("two tables cannot be written to one file")
+        for path in self.named:
+            kind_of(path, ("csv",) if path == self.predictions else ("csv", "json"))
+            check_target(path)
+
+    def write(
+        self, planned: Plan, images: Labelled, result: Result, found: Sequence[Verdict]
+    ) -> None:
+        """Writes those that are wished for. Of several runs a column tells which one it is.
+
+        Raises:
+            UserError: one cannot be written.
+        """
+        several = len(tested(planned, result)) > 1
+        run = ("run",) if several else ()
+
+        def rows(table: Callable[[ClassScores], Iterable[Row]]) -> Iterator[Row]:
+            for each in found:
+                before = (each.run,) if several else ()
+                yield from ((*before, *row) for row in table(each.scores))
+
+        def record(told: Callable[[ClassScores], dict[str, object]]) -> dict[str, object]:
+            runs = [{"run": each.run, "net": each.net, **told(each.scores)} for each in found]
+            return {"data": images.path, "classes": planned.classes, "runs": runs}
+
+        if path := self.per_class:
+            write_table(path, (*run, *PER_CLASS), rows(per_class_rows), record(per_class_record))
+        if path := self.confusion:
+            header = (*run, "class", *planned.classes)
+            write_table(path, header, rows(confusion_rows), record(confusion_record))
+        if path := self.predictions:
+            write_csv(path, (*run, *PREDICTIONS), guessed(planned, images, result))
+        for path in self.named:
+            console.status(f"Written: {path}")
+
+
+def guessed(planned: Plan, images: Labelled, result: Result) -> Iterator[Row]:
+    """What each image that could be read was taken for, and how probable that was."""
+    part, classes, names = images.part, planned.classes, tested(planned, result)
+    found = zip(names, result.guesses.classes, result.guesses.probabilities, strict=True)
+    for (run, _), guesses, sure in found:
+        before = (run,) if len(names) > 1 else ()
+        for index in (guesses != UNREAD).nonzero()[0].tolist():
+            label, guess = classes[part.labels[index]], classes[guesses[index]]
+            yield *before, part.name(index), label, guess, f"{sure[index]:.7g}"

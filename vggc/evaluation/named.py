@@ -1,0 +1,144 @@
+"""Images that somebody names: files, folders, patterns, and lists of them. Imports no torch."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from io import BufferedIOBase
+from pathlib import Path
+from typing import TypeAlias
+
+from vggc.data import listing
+from vggc.data.mistakes import UnreadableFolder
+from vggc.data.parts import Skipped
+from vggc.data.strings import Strings
+from vggc.diagnostics import Diagnostic, UserError
+from vggc.evaluation import mistakes
+from vggc.paths import absence
+from vggc.preprocessing import FORMATS
+
+LONGEST = 1 << 16
+"""Bytes that no path has."""
+
+HOW_TO_NAME = "name images, folders with images, or patterns in quotes, behind the run"
+
+Named: TypeAlias = str | Skipped
+"""The path of an image's file, or what is none."""
+
+
+class Places:
+    """The images at places that are given one by one: of a file that one, of a folder all below
+    it, of a pattern what it finds; in order, and of a place those sorted by their paths.
+    """
+
+    def __init__(self, places: Sequence[str]) -> None:
+        """Raises: UserError with every place at which there is no image."""
+        found: list[str] = []
+        self.lost: list[Skipped] = []
+        wrong: list[Diagnostic] = []
+        for place in places:
+            try:
+                for each in images_at(place):
+                    if isinstance(each, Skipped):
+                        self.lost.append(each)
+                    else:
+                        found.append(each)
+            except UserError as error:
+                wrong += error.diagnostics
+        if wrong:
+            raise UserError(*wrong)
+        self.names = Strings.of(found)
+
+    def __len__(self) -> int:
+        return len(self.names) + len(self.lost)
+
+    def __iter__(self) -> Iterator[Named]:
+        yield from self.lost
+        yield from self.names
+
+
+def images_at(place: str) -> Iterable[Named]:
+    """The images at a place, which may be a pattern unless there is something of that name.
+
+    Raises:
+        UserError: there are none.
+    """
+    if os.path.lexists(place) or not glob.has_magic(place):
+        return plain(place)
+    matches = sorted(glob.glob(place, recursive=True))
+    if not matches:
+        reason = "nothing matches that pattern"
+        raise UserError(mistakes.UnreadableImage(None, place, reason, HOW_TO_NAME))
+    images: dict[Named, None] = {}
+    for match in matches:
+        if os.path.isdir(match):
+            images |= dict.fromkeys(images_below(match))
+        elif not listing.is_hidden(os.path.basename(match)) and listing.ending_of(match) in FORMATS:
+            images[match] = None
+    if not images:
+        raise UserError(mistakes.NoImagesThere(None, place, endings()))
+    return images
+
+
+def plain(place: str) -> Iterable[Named]:
+    """The image in a file, or those below a folder.
+
+    Raises:
+        UserError: there are none.
+    """
+    if os.path.isfile(place):
+        return [place]
+    if not os.path.isdir(place):
+        raise UserError(mistakes.UnreadableImage(None, place, absence(place), HOW_TO_NAME))
+    found = images_below(place)
+    if not found:
+        raise UserError(mistakes.NoImagesThere(None, place, endings()))
+    return found
+
+
+def endings() -> str:
+    return " ".join(sorted(FORMATS))
+
+
+def images_below(folder: str) -> list[Named]:
+    """Raises: UserError where a folder cannot be read."""
+    try:
+        found = listing.images_below(Path(folder))
+    except OSError as fault:
+        path, reason = str(fault.filename or folder), fault.strerror or str(fault)
+        raise UserError(UnreadableFolder(None, path, reason)) from None
+    lost = (Skipped(os.path.join(folder, each.name), each.reason) for each in found.skipped)
+    return [*lost, *(os.path.join(folder, name) for name in found.files)]
+
+
+def listed(stream: BufferedIOBase, *, null: bool) -> Iterator[Named]:
+    """The images at the places that a list names, one a line, or each ended by a NUL; why there are
+    none shows in their place. What is in a list is no pattern: whoever made it has found the files.
+
+    The list is read as its images are asked for.
+    """
+    for path in split(stream, b"\0" if null else b"\n"):
+        place = os.fsdecode(path if null else path.rstrip(b"\r"))
+        if not place:
+            continue
+        try:
+            yield from plain(place)
+        except UserError as error:
+            fault = error.diagnostics[0]
+            yield Skipped(place, fault.fill(fault.label))
+
+
+def split(stream: BufferedIOBase, end: bytes) -> Iterator[bytes]:
+    """What comes before each `end`, and behind the last.
+
+    Raises:
+        UserError: something is longer than any path.
+    """
+    rest = b""
+    while piece := stream.read1(LONGEST):
+        *whole, rest = (rest + piece).split(end)
+        yield from whole
+        if len(rest) > LONGEST:
+            raise UserError(mistakes.NoList(None, "NULs" if end == b"\0" else "line breaks"))
+    yield rest

@@ -1,0 +1,205 @@
+"""The page of several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from vggc.report.charts import Chart, Curve, figure
+from vggc.report.comparison import ABSENT, Comparison, Course, Difference
+from vggc.report.html import Element, Node, element
+from vggc.report.page import Section, framed
+from vggc.report.words import counted, duration, percent
+from vggc.training.progress import Epoch
+
+MADE_BY = "vggc compare"
+COLOURS, STROKES = 8, ("", " dashed", " dotted")
+
+
+def look(number: int) -> str:
+    """How the curve of a run is drawn, the first with number 0."""
+    return f"run-{number % COLOURS + 1}{STROKES[number // COLOURS % len(STROKES)]}"
+
+
+def comparison_page(comparison: Comparison, now: datetime) -> str:
+    """The whole page."""
+    courses = comparison.courses
+    title = f"{len(courses)} runs compared: {', '.join(each.name for each in courses)}"
+    heading = [
+        element("h1", f"{len(courses)} runs compared"),
+        *(element("p", doubt, class_="notice", role="note") for doubt in comparison.doubts),
+    ]
+    sections = [*_sections(comparison)]
+    made = f"Made by {MADE_BY} at {now:%Y-%m-%d %H:%M}."
+    return framed(title, MADE_BY, heading, sections, made)
+
+
+def _sections(comparison: Comparison) -> Iterator[Section]:
+    courses = comparison.courses
+    yield "outcome", "Outcome", [_outcome(courses)]
+    if any(course.epochs for course in courses):
+        yield "course", "Course", [element("div", *_charts(courses), class_="charts")]
+    yield (
+        "recipe",
+        "Recipe",
+        _differences(courses, comparison.recipe, comparison.same_recipe, "setting"),
+    )
+    yield "net", "Net", _nets(comparison)
+    yield "facts", "Facts", _differences(courses, comparison.facts, comparison.same_facts, "fact")
+
+
+# What came of them
+
+
+def _outcome(courses: Sequence[Course]) -> Element:
+    """A row a run; the best of each column stands out."""
+    table = [_cells(course) for course in courses]
+    best = [greatest([cell.score for cell in column]) for column in zip(*table, strict=True)]
+    rows = [
+        element(
+            "tr",
+            element("th", *_name(courses, number)),
+            *(
+                element("td", _shown(cell, top), class_="number")
+                for cell, top in zip(cells, best, strict=True)
+            ),
+        )
+        for number, cells in enumerate(table)
+    ]
+    header = [element("th", cell.column, class_="number") for cell in table[0]]
+    drawn = element("table", element("tr", element("th", "run"), *header), *rows, class_="outcome")
+    return element("div", drawn, class_="wide", tabindex="0")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a column; the more `score`, the better, None where nothing is."""
+
+    column: str
+    text: str
+    score: float | None = None
+
+
+def _cells(course: Course) -> list[Cell]:
+    best, last = course.best, course.last
+    if best is None or last is None:
+        names = ("best top-1", "last top-1", "last top-5", "held-out loss", "training loss")
+        course_of = [Cell(name, ABSENT) for name in (*names, "time in epochs")]
+    else:
+        shown = f"{percent(best.val_top1)}, epoch {best.epoch:,}"
+        course_of = [
+            Cell("best top-1", shown, best.val_top1),
+            Cell("last top-1", percent(last.val_top1), last.val_top1),
+            Cell("last top-5", percent(last.val_top5), last.val_top5),
+            Cell("held-out loss", f"{last.val_loss:.4g}", -last.val_loss),
+            Cell("training loss", f"{last.train_loss:.4g}"),
+            Cell("time in epochs", duration(course.seconds)),
+        ]
+    return [
+        Cell("state", course.run.record.state),
+        Cell("epochs", f"{len(course.epochs):,}"),
+        *course_of,
+        Cell("parameters", f"{course.num_parameters:,}"),
+    ]
+
+
+def _shown(cell: Cell, best: float | None) -> Node:
+    is_best = best is not None and cell.score == best
+    return element("b", cell.text) if is_best else cell.text
+
+
+def _name(courses: Sequence[Course], number: int) -> tuple[Node, ...]:
+    """A run as the header of a row or a column: how its curve is drawn, and its name."""
+    line = element("line", x1=1, y1=5, x2=21, y2=5, class_=f"curve {look(number)}")
+    sample = element("svg", line, viewBox="0 0 22 10", class_="sample", aria_hidden="true")
+    return sample, element("span", courses[number].name, class_="name")
+
+
+def greatest(scores: Sequence[float | None]) -> float | None:
+    """The greatest, where there is one that is greater than another."""
+    there = {score for score in scores if score is not None}
+    return max(there) if len(there) > 1 else None
+
+
+def _charts(courses: Sequence[Course]) -> list[Element]:
+    def chart(
+        title: str,
+        value: Callable[[Epoch], float],
+        written: Callable[[float], str],
+        *,
+        low: float | None = None,
+        by_decades: bool = False,
+    ) -> Chart:
+        curves = tuple(
+            Curve(course.name, look(number), tuple(map(value, course.epochs)))
+            for number, course in enumerate(courses)
+            if course.epochs
+        )
+        return Chart(title, 1, curves, written, low=low, by_decades=by_decades)
+
+    def nats(value: float) -> str:
+        return f"{value:.4g}"
+
+    charts = (
+        chart("Held-out top-1, %", lambda row: 100 * row.val_top1, lambda value: f"{value:.1f}"),
+        chart("Held-out loss, nats", lambda row: row.val_loss, nats, low=0.0),
+        chart("Training loss, nats", lambda row: row.train_loss, nats, low=0.0),
+        chart(
+            "Learning rate at the end of the epoch",
+            lambda row: row.lr,
+            lambda value: f"{value:.3g}",
+            by_decades=True,
+        ),
+    )
+    return [figure(each) for each in charts]
+
+
+# In what they differ
+
+
+def _differences(
+    courses: Sequence[Course], rows: Sequence[Difference], same: int, what: str
+) -> list[Element]:
+    others = f"{counted(same, what)} {'is' if same == 1 else 'are'}"
+    if not rows:
+        return [element("p", f"No {what} differs: {others} the same in all runs.")]
+    header = element(
+        "tr",
+        element("th", what),
+        *(element("th", *_name(courses, number)) for number in range(len(courses))),
+    )
+    lines = [
+        element(
+            "tr",
+            element("td", element("code", row.key)),
+            *(element("td", value, class_="name") for value in row.values),
+        )
+        for row in rows
+    ]
+    table = element("table", header, *lines, class_="differences")
+    return [
+        element("p", f"What differs. {others} the same in all runs."),
+        element("div", table, class_="wide", tabindex="0"),
+    ]
+
+
+def _nets(comparison: Comparison) -> list[Element]:
+    first, *others = comparison.courses
+    told: list[Element] = []
+    same = [course.name for course in others if not comparison.net_differences(course)]
+    if same:
+        told.append(element("p", f"The same net as in {first.name}: {', '.join(same)}."))
+    for course in others:
+        if lines := comparison.net_differences(course):
+            told.append(element("p", f"From {first.name} (−) to {course.name} (+):"))
+            told.append(element("pre", *map(_line, lines), class_="diff"))
+    text = element("pre", element("code", "\n".join(first.net_text)))
+    return [*told, element("details", element("summary", f"The net of {first.name}"), text)]
+
+
+def _line(line: str) -> Element:
+    kinds = {"+": "added", "-": "taken", "@": "faint"}
+    # Where in the file it stands is of no use here.
+    text = "⋯" if line.startswith("@@") else line
+    return element("span", f"{text}\n", class_=kinds.get(line[:1]))
