@@ -117,7 +117,7 @@ def test_weights_beside_far_larger_ones_that_are_not_used_are_not_rounded_away(
 ) -> None:
     """Their inputs are zero whatever the image: each is behind a ReLU with a bias below zero."""
     spec = tmp_path / "net.vgg"
-    spec.write_text("net wide input 3x16x16 | fc-600 | fc-700 | fc-10")
+    spec.write_text("net wide input 3x16x16 | fc-2500 | fc-2500 | fc-10")
     program = load(str(spec))
     rng = np.random.default_rng(0)
     weights = {

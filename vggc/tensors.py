@@ -10,7 +10,8 @@ Source: https://github.com/huggingface/safetensors#format
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
@@ -27,6 +28,8 @@ from vggc.records import MalformedError, parsed_json
 MAX_HEADER = 16 << 20
 """Bytes of the longest header that is read; that of a net of a thousand layers has a hundredth."""
 MAX_DIMENSIONS = 16
+PIECE = 1 << 24
+"""Bytes of a tensor that are written at once."""
 
 BFLOAT16 = "BF16"
 DTYPES = {
@@ -46,6 +49,7 @@ DTYPES = {
 }
 """Types of elements by their names in a file; numpy has no bfloat16, so it is told by its bits.
 Other types, such as F8_E4M3, are known by their names alone, and never read."""
+KINDS = {dtype: kind for kind, dtype in DTYPES.items() if kind != BFLOAT16}
 FLOATS = ("F64", "F32", "F16", BFLOAT16)
 
 
@@ -123,6 +127,62 @@ def read_all(path: Path) -> dict[str, NDArray[Any]]:
     """
     with opened(path) as found:
         return {name: found.read(name) for name in found.tensors}
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A tensor that is made while it is written: pieces of it in row-major order, one at a time."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    make: Callable[[], Iterable[NDArray[Any]]]
+
+    @classmethod
+    def of(cls, tensor: NDArray[Any]) -> Pieces:
+        """A tensor that there is already."""
+        rows = np.atleast_1d(tensor)
+        step = max(1, PIECE * len(rows) // max(1, tensor.nbytes))
+
+        def make() -> Iterator[NDArray[Any]]:
+            for start in range(0, len(rows), step):
+                yield rows[start : start + step]
+
+        return cls(tensor.dtype, tensor.shape, make)
+
+    @property
+    def bytes(self) -> int:
+        return self.dtype.itemsize * prod(self.shape)
+
+    def whole(self) -> NDArray[Any]:
+        """The tensor in memory."""
+        made = [np.ascontiguousarray(piece).ravel() for piece in self.make()]
+        whole: NDArray[Any] = np.concatenate(made).astype(self.dtype, copy=False)
+        return whole.reshape(self.shape)
+
+
+def write(file: BinaryIO, tensors: Mapping[str, Pieces], metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file, of which no more than a piece is held in memory.
+
+    Raises: OSError where it cannot be written.
+    """
+    # As the library does: the widest elements first, so that all begin at a multiple of theirs.
+    names = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in names:
+        tensor = tensors[name]
+        start, end = end, end + tensor.bytes
+        kind = KINDS[tensor.dtype.newbyteorder("<").str.replace("|", "")]
+        header[name] = {"dtype": kind, "shape": tensor.shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in names:
+        tensor, written = tensors[name], 0
+        for piece in tensor.make():
+            values = np.ascontiguousarray(piece, tensor.dtype.newbyteorder("<"))
+            written += file.write(values.data.cast("B") if values.size else b"")
+        assert written == tensor.bytes, f"{name} is not of the size that it was told to be"
 
 
 def read_header(file: BinaryIO) -> dict[str, Stored]:

@@ -20,9 +20,11 @@ from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import Conv2d, Dropout, Flatten, Linear, Weight
 from vggc.memory import memory
 from vggc.records import MalformedError
-from vggc.tensors import FLOATS, TensorFile, opened
+from vggc.tensors import FLOATS, Pieces, TensorFile, opened, write
 
 Weights: TypeAlias = dict[str, NDArray[np.float32]]
+
+FINITE_AT_ONCE = 1 << 22
 
 COUNTERS = ".num_batches_tracked"
 """What torch's normalisations keep beside their weights ends in this."""
@@ -209,29 +211,35 @@ def _read(
     found: Weights = {}
     for name, weight in wanted.items():
         found[name] = tensor = file.floats(places[name])
-        if not np.isfinite(tensor).all():
+        if not all_finite(tensor):
             raise UserError(WeightNotFinite(None, str(path), places[name]))
         if weight.role == "running_var" and (tensor < 0).any():
             raise UserError(NegativeVariance(None, str(path), places[name]))
     return found
 
 
+def all_finite(tensor: NDArray[np.float32]) -> bool:
+    """Whether all values are; in little memory beside them."""
+    values = tensor.reshape(-1)
+    steps = range(0, len(values), FINITE_AT_ONCE)
+    return all(np.isfinite(values[start : start + FINITE_AT_ONCE]).all() for start in steps)
+
+
 def save(
-    path: Path, weights: Mapping[str, NDArray[Any]], metadata: dict[str, str] | None = None
+    path: Path,
+    weights: Mapping[str, NDArray[Any] | Pieces],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes a safetensors file, whole or not at all.
 
     Raises: UserError when it cannot be written.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
-    with replacing(path) as temporary:
-        arrays = {name: np.ascontiguousarray(tensor) for name, tensor in weights.items()}
-        try:
-            save_file(arrays, temporary, metadata=metadata)
-        except SafetensorError as fault:  # a full disk, say, and nothing of ours
-            raise OSError(str(fault)) from None
+    pieces = {
+        name: tensor if isinstance(tensor, Pieces) else Pieces.of(tensor)
+        for name, tensor in weights.items()
+    }
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        write(file, pieces, metadata or {})
 
 
 def seeded(graph: Graph, seed: int) -> Weights:
@@ -245,8 +253,9 @@ def seeded(graph: Graph, seed: int) -> Weights:
     weights: Weights = {}
     for name, weight in graph.all_weights.items():
         scale = sqrt(2 / weight.fan_in) if len(weight.shape) > 1 else weight.start / 10 or 0.01
-        drawn = generator.standard_normal(prod(weight.shape), dtype=np.float32)
-        values = drawn * np.float32(scale) + np.float32(weight.start)
+        values = generator.standard_normal(prod(weight.shape), dtype=np.float32)
+        values *= np.float32(scale)
+        values += np.float32(weight.start)
         weights[name] = values.reshape(weight.shape)
     return weights
 

@@ -7,6 +7,7 @@ import platform
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -49,7 +50,7 @@ from vggc.recipe.edit import alone
 from vggc.records import write_record
 from vggc.syntax.ast import Net
 from vggc.syntax.format import format_net
-from vggc.tensors import DTYPES, opened
+from vggc.tensors import DTYPES, Pieces, opened
 from vggc.tvm_alone import tvm
 from vggc.weights import Weights, save
 
@@ -178,9 +179,10 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
     if job.precision == "int8":
         images = read_images(job.images, job.preprocessing)
         ranges = calibrate(folded.graph, weights, calls, images, job.images)
-    packed = pack(calls, code.kernels, lowered_weights(calls, weights, ranges))
+    lowered = lowered_weights(calls, weights, ranges)
     with new_folder(folder) as inside:
         _export(code.module, job.target, inside / LIBRARY)
+        packed = pack(calls, code.kernels, lowered)
         save(inside / WEIGHTS, packed)
         net = replace(job.net, blocks=alone(job.net.blocks))
         (inside / SPEC).write_text(format_net(net), "utf-8")
@@ -253,14 +255,16 @@ def linker(target: Target) -> str:
     raise UserError(mistakes.NoLinker(None, " and ".join(tried), package))
 
 
-def pack(calls: Plan, kernels: tuple[Kernel, ...], weights: Tensors) -> Tensors:
-    """The weights of a plan as the kernels want them."""
-    packed: Tensors = {}
+def pack(calls: Plan, kernels: tuple[Kernel, ...], weights: Tensors) -> dict[str, Pieces]:
+    """The weights of a plan as the kernels want them, packed while they are written."""
+    packed: dict[str, Pieces] = {}
     for step, kernel in zip(calls.steps, kernels, strict=True):
-        packed |= {name: weights[name] for name in step.weights}
+        packed |= {name: Pieces.of(weights[name]) for name in step.weights}
         if kernel.packing is not None:
             first = step.weights[0]
-            packed[first] = kernel.packing.pack(weights[first])
+            shape, dtype = weight_types(step, kernel)[first]
+            make = partial(kernel.packing.pieces, weights[first])
+            packed[first] = Pieces(np.dtype(dtype), shape, make)
     return packed
 
 

@@ -20,6 +20,9 @@ Tensors: TypeAlias = dict[str, NDArray[Any]]
 LARGEST = 127
 """Of an int8 weight; -128 is not used, so that both signs are alike."""
 
+AT_ONCE = 1 << 21
+"""Weights that are rounded at once, in float64."""
+
 LEAST_SCALE = 1e-30
 """Of what is always zero: any scale serves it, and the reciprocal of this one is finite."""
 
@@ -98,16 +101,24 @@ def _int8(
     """
     weight_name, rescale_name, bias_name, *_ = step.weights
     (read,) = step.reads
-    weight = weights[weight_name].reshape(conv.weight_shape).astype(np.float64)
-    largest = np.abs(weight).max((1, 2, 3))
-    weight_scale = np.where(largest > 0, largest / LARGEST, 1.0)
-    whole = np.rint(weight / weight_scale[:, None, None, None])
+    weight = weights[weight_name].reshape(conv.weight_shape)
+    means = ranges[calls.steps[read].name].means
+    whole = np.empty(conv.weight_shape, np.int8)
+    weight_scale, sums, shift = (np.empty(len(weight)) for _ in range(3))
+    count = max(1, AT_ONCE // max(1, weight[:1].size))
+    for start in range(0, len(weight), count):
+        rows = slice(start, start + count)
+        exact = weight[rows].astype(np.float64)
+        largest = np.abs(exact).max((1, 2, 3))
+        weight_scale[rows] = np.where(largest > 0, largest / LARGEST, 1.0)
+        scale = weight_scale[rows, None, None, None]
+        numbers = np.rint(exact / scale)
+        whole[rows], sums[rows] = numbers, numbers.sum((1, 2, 3))
+        shift[rows] = (numbers * scale - exact).sum((2, 3)) @ means
     rescale = (float(scales[scale_name(calls, read)][0]) * weight_scale).astype(np.float32)
-    zero_sum = conv.input.zero * whole.sum((1, 2, 3)) * rescale
-    rounding = (whole * weight_scale[:, None, None, None] - weight).sum((2, 3))
-    shift = rounding @ ranges[calls.steps[read].name].means
+    zero_sum = conv.input.zero * sums * rescale
     return {
-        weight_name: whole.astype(np.int8),
+        weight_name: whole,
         rescale_name: rescale,
         bias_name: (weights[bias_name] - zero_sum - shift).astype(np.float32),
     }

@@ -15,8 +15,9 @@ Where nothing else is said, values are float32. Maps of fewer bits are known to 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
 from vggc.ir.ops import Activation
 
@@ -267,7 +268,27 @@ class Packing(Protocol):
 
     def pack(self, weight: np.ndarray) -> np.ndarray: ...
 
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        """What `pack` gives, a few of its first axis at a time."""
+        ...
+
     def unpack(self, packed: np.ndarray) -> np.ndarray: ...
+
+
+PIECE = 1 << 21
+"""Bytes of a weight that are packed at once; transformed in float64 they take 35 times as many."""
+
+
+def by_panels(packing: Packing, panel: int, weight: np.ndarray) -> Iterator[np.ndarray]:
+    """The pieces of a packed weight of which each `panel` output channels are packed by themselves.
+
+    The `packing` is a dataclass whose `shape` is that of the weight.
+    """
+    panels = max(1, PIECE // max(1, weight[:panel].nbytes))
+    for start in range(0, len(weight), panel * panels):
+        rows = weight[start : start + panel * panels]
+        some: Packing = replace(cast("Any", packing), shape=rows.shape)
+        yield some.pack(rows)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Folded:
             bias = trained.get(f"{node.name}.bias", bias)
         if not absorbed:
             return weight, bias
-        exact_weight, exact_bias = weight.astype(np.float64), bias.astype(np.float64)
+        scales, exact_bias = np.ones(len(bias)), bias.astype(np.float64)
         for norm in absorbed:
             assert isinstance(norm.op, BatchNorm)
             gamma, beta, mean, variance = (
@@ -60,9 +60,12 @@ class Folded:
                 for role in ("weight", "bias", "running_mean", "running_var")
             )
             scale = gamma / np.sqrt(variance + norm.op.eps)
-            exact_weight *= scale.reshape(-1, *(1,) * (len(shape) - 1))
+            scales *= scale
             exact_bias = (exact_bias - mean) * scale + beta
-        return exact_weight.astype(np.float32), exact_bias.astype(np.float32)
+        folded = np.empty(shape, np.float32)
+        for index, factor in enumerate(scales):
+            folded[index] = weight[index] * factor
+        return folded, exact_bias.astype(np.float32)
 
 
 def fold(graph: Graph) -> Folded:

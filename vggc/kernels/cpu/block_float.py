@@ -29,7 +29,7 @@ from vggc.kernels.cpu.columns import ColumnKnobs, Emitter, Product
 from vggc.kernels.cpu.loops import function, view
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.template import Cost, Template
-from vggc.kernels.workloads import Dense, Kernel
+from vggc.kernels.workloads import Dense, Kernel, by_panels
 
 
 @dataclass(frozen=True)
@@ -202,6 +202,9 @@ class BlockFloatColumns:
                 words[: len(rows)] = scale.view(np.int32)
                 words[self.panel :] = self._in_words(numbers)
         return packed
+
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        return by_panels(self, self.panel, weight)
 
     def unpack(self, packed: np.ndarray) -> np.ndarray:
         outputs, inputs = self.shape

@@ -39,7 +39,7 @@ from vggc.kernels.cpu.loops import (
 )
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.template import Cost, Template
-from vggc.kernels.workloads import Conv, Kernel
+from vggc.kernels.workloads import Conv, Kernel, by_panels
 
 # Independent multiply-adds that keep two units busy, five cycles deep on older CPUs.
 MULTIPLY_ADDS_IN_FLIGHT = 10
@@ -161,6 +161,11 @@ class BlockedWeight:
         padded[:, :group] = weight.reshape(self.groups, group, c, kh, kw)
         blocked = padded.reshape(blocks, self.block, c, kh, kw)
         return np.ascontiguousarray(blocked.transpose(0, 3, 4, 2, 1))
+
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        if self.groups > 1:
+            return iter([self.pack(weight)])
+        return by_panels(self, self.block, weight)
 
     def unpack(self, packed: np.ndarray) -> np.ndarray:
         _, c, kh, kw = self.shape

@@ -35,7 +35,7 @@ from vggc.kernels.cpu.loops import (
 )
 from vggc.kernels.cpu.machine import FLOAT, Machine
 from vggc.kernels.cpu.template import Cost, Template
-from vggc.kernels.workloads import Dense, Kernel
+from vggc.kernels.workloads import Dense, Kernel, by_panels
 
 MAX_ROWS = 16
 MAX_VECTORS = 8
@@ -116,6 +116,9 @@ class BlockedColumns:
             maps = rows.reshape(len(rows), self.channels, -1)
             block[:, : len(rows)] = maps.transpose(2, 1, 0).reshape(-1, len(rows))
         return packed
+
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        return by_panels(self, self.block, weight)
 
     def unpack(self, packed: np.ndarray) -> np.ndarray:
         outputs, inputs = self.shape

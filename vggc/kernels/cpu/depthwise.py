@@ -59,6 +59,9 @@ class TapsFirst:
     def pack(self, weight: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))
 
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        yield self.pack(weight)
+
     def unpack(self, packed: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(packed.transpose(2, 0, 1)[:, None])
 

@@ -8,7 +8,7 @@ which holds neighbouring channels of a pixel: two in bfloat16, multiplied by `vd
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import ceil, prod
@@ -33,7 +33,7 @@ from vggc.kernels.cpu.loops import (
 )
 from vggc.kernels.cpu.machine import FLOAT, Machine
 from vggc.kernels.cpu.template import Cost, Template
-from vggc.kernels.workloads import WORD, Conv, Format, Kernel
+from vggc.kernels.workloads import WORD, Conv, Format, Kernel, by_panels
 
 INSTRUCTIONS: dict[Format, str] = {"bfloat16": "avx512bf16", "uint8": "avx512vnni"}
 """What a CPU must have to multiply each format, in LLVM's words."""
@@ -80,6 +80,9 @@ class WordWeight:
         padded[:k, :c] = weight
         split = padded.reshape(blocks, block, words, word, kh, kw)
         return np.ascontiguousarray(split.transpose(0, 4, 5, 2, 1, 3))
+
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        return by_panels(self, self.block, weight)
 
     def unpack(self, packed: np.ndarray) -> np.ndarray:
         k, c, kh, kw = self.shape

@@ -45,7 +45,7 @@ from vggc.kernels.cpu.loops import (
 from vggc.kernels.cpu.machine import FLOAT, LINE, Machine
 from vggc.kernels.cpu.template import Cost, Template
 from vggc.kernels.toom_cook import POINTS, TAPS, Matrix, Transforms, transforms
-from vggc.kernels.workloads import Conv, Kernel
+from vggc.kernels.workloads import Conv, Kernel, by_panels
 
 ROUNDING = {2: 2.8e-8, 4: 8e-8, 6: 3.2e-7}
 """By m the relative L2 error of a layer of one channel behind a ReLU; it grows with their root
@@ -117,6 +117,9 @@ class TransformedWeight:
         padded[:k] = weight.reshape(k, c, TAPS * TAPS)
         moved = (padded @ self.matrix.T).reshape(panels, self.panel, c, size)
         return np.ascontiguousarray(moved.transpose(0, 3, 2, 1), np.float32)
+
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        return by_panels(self, self.panel, weight)
 
     def unpack(self, packed: NDArray[np.float32]) -> NDArray[np.float32]:
         k, c, _, _ = self.shape

@@ -11,6 +11,7 @@ vectors of transformed input become words without a permutation.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -35,7 +36,7 @@ from vggc.kernels.cpu.winograd import (
     template_in_words,
     to_input,
 )
-from vggc.kernels.workloads import WORD, Conv, Kernel
+from vggc.kernels.workloads import WORD, Conv, Kernel, by_panels
 
 M = 2
 PAIR = 2 * LANES
@@ -83,6 +84,9 @@ class PairedWeight:
         pairs = moved.reshape(panels, size, channels // PAIR, 2, LANES, panel)
         words = pairs.transpose(0, 1, 2, 4, 5, 3).reshape(self.packed_shape)
         return to_bfloat16(words)
+
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        return by_panels(self, self.panel, weight)
 
     def unpack(self, packed: NDArray[np.uint16]) -> NDArray[np.float32]:
         panels, size, words, panel, _ = packed.shape

@@ -15,6 +15,7 @@ are left to be done.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import ceil
@@ -37,7 +38,7 @@ from vggc.kernels.cpu.winograd import (
     transform_of_filters,
 )
 from vggc.kernels.toom_cook import TAPS, Transforms, transforms
-from vggc.kernels.workloads import Conv, Kernel
+from vggc.kernels.workloads import Conv, Kernel, by_panels
 
 M = 4
 POINTS = (0.0, 1.0, -1.0, 2.0, -2.0)
@@ -122,6 +123,9 @@ class Int16Weight:
             pairs = numbers.view(np.int32).transpose(0, 2, 1)
             words[:, self.header :, : len(filters)] = pairs
         return packed
+
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        return by_panels(self, self.panel, weight)
 
     def unpack(self, packed: NDArray[np.int32]) -> NDArray[np.int8]:
         k, c, _, _ = self.shape

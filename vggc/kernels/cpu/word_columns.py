@@ -25,7 +25,7 @@ from vggc.kernels.cpu.formats import read, rounded
 from vggc.kernels.cpu.loops import view
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.template import Cost, Template
-from vggc.kernels.workloads import WORD, Conv, Kernel
+from vggc.kernels.workloads import WORD, Conv, Kernel, by_panels
 
 READ = 0.75
 """The share of inputs that is counted as not zero: behind a ReLU half are, behind a pool more."""
@@ -99,6 +99,9 @@ class WordColumns:
         padded[: len(rows), : rows.shape[1]] = rows
         split = padded.reshape(panels, groups, word, lanes, inputs)
         return np.ascontiguousarray(split.transpose(0, 4, 1, 3, 2))
+
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        return by_panels(self, self.panel, weight)
 
     def unpack(self, packed: np.ndarray) -> np.ndarray:
         k, c, kh, kw = self.shape

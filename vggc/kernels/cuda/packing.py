@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +64,9 @@ class PanelPacking:
         packed[:, :in_channels, :out_channels] = taps.transpose(2, 1, 0)
         return packed
 
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        yield self.pack(weight)
+
     def unpack(self, packed: np.ndarray) -> np.ndarray:
         out_channels, in_channels, _, _ = self.weight_shape
         taps = packed[:, :in_channels, :out_channels]
@@ -83,6 +87,9 @@ class TapsFirst:
     def pack(self, weight: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
 
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        yield self.pack(weight)
+
     def unpack(self, packed: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(packed.transpose(3, 2, 0, 1))
 
@@ -101,6 +108,9 @@ class DensePanelPacking:
     def pack(self, weight: np.ndarray) -> np.ndarray:
         return self.panels.pack(self.order.pack(weight)[:, :, None, None])
 
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        yield self.pack(weight)
+
     def unpack(self, packed: np.ndarray) -> np.ndarray:
         return self.order.unpack(self.panels.unpack(packed)[:, :, 0, 0])
 
@@ -118,6 +128,9 @@ class RowPacking:
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(self.order.pack(weight))
+
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        yield self.pack(weight)
 
     def unpack(self, packed: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(self.order.unpack(packed))
