@@ -183,6 +183,7 @@ ROOMS = (
     "vggc.files",
     "vggc.passes.dense",
     "vggc.pictures.layout",
+    "vggc.report.comparison",
     "vggc.values",
     "vggc.weights",
 )

@@ -1148,7 +1148,6 @@ def test_a_database_that_is_named_must_be_there(tmp_path: Path) -> None:
 def test_kernels_that_a_net_does_not_have_are_refused(
     tiny_artifact: Callable[..., Path], change: str
 ) -> None:
-    from vggc.deploy.artifact import graph_in
     from vggc.deploy.build import lowered_again
 
     folder = tiny_artifact()
@@ -1163,7 +1162,7 @@ def test_kernels_that_a_net_does_not_have_are_refused(
             rest.insert(at, replace(first, knobs={"rows": 10**6}))
     broken = replace(manifest, kernels=tuple(rest))
     with pytest.raises(UserError, match="tells other kernels than its net has"):
-        lowered_again(folder, graph_in(folder), broken)
+        lowered_again(folder, broken)
 
 
 # ---------------------------------------------------------------- the command
