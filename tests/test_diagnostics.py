@@ -171,6 +171,7 @@ def test_a_net_without_classes_takes_no_number_of_them(tmp_path: Path) -> None:
 ROOMS = (
     "vggc.cli.arguments",
     "vggc.cli.draw",
+    "vggc.cli.find_lr",
     "vggc.cli.layers",
     "vggc.cli.subject",
     "vggc.cli.systems",

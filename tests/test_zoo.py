@@ -271,8 +271,8 @@ def test_the_list_has_every_net_with_its_figures() -> None:
     rows = {line.split()[0]: " ".join(line.split()) for line in lines if line.strip()}
     assert [name for name in rows if name in zoo()] == zoo()
     assert "3×224×224 138,357,544 15.47 G 256 74 epochs sgd 0.01 plateau 256" in rows["vgg16"]
-    assert "3×32×32 15,253,578 313.73 M batch" in rows["vgg16_bn_cifar"]
-    assert "sgd 0.001, plateau, scale 256, euclidean, from vgg16" in rows["vgg16_loc_scr"]
+    assert "3×32×32 15,253,578 313.73 M 128 60 epochs" in rows["vgg16_bn_cifar"]
+    assert "sgd 0.001 plateau 256 euclidean, from vgg16" in rows["vgg16_loc_scr"]
 
 
 def test_the_list_as_json_has_the_recipes() -> None:
