@@ -314,7 +314,7 @@ torch.set_num_threads(2)
 torch.ones(1 << 20).exp()
 moving = learner(net=nn.Conv2d(128, 128, 3))
 before = len(os.listdir("/proc/self/task"))
-with Writer(Path("checkpoint"), 2, "data", "task") as writer:
+with Writer(Path("checkpoint"), 2, "data", lambda step: "task") as writer:
     writer.write(snapshot(moving, Progress(sums=Sums(steps=1))), lambda: None)
     writer.wait()
     print(len(os.listdir("/proc/self/task")) - before)

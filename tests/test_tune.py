@@ -1161,7 +1161,7 @@ def test_kernels_that_a_net_does_not_have_are_refused(
         case "knobs":
             rest.insert(at, replace(first, knobs={"rows": 10**6}))
     broken = replace(manifest, kernels=tuple(rest))
-    with pytest.raises(UserError, match="tells (of )?other kernels than"):
+    with pytest.raises(UserError, match=r"tells (of )?other kernels than"):
         lowered_again(folder, broken)
 
 

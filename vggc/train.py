@@ -429,8 +429,8 @@ def companions(
     first: Taken,
 ) -> dict[str, str]:
     """The nets that a net's blocks name, fitted to the same images: the texts of the files that
-    lie beside its own in the folder of a run, where they are looked for. A net that there is no
-    file of is that of the run whose weights come `first`.
+    lie beside its own in the folder of a run, where they are looked for. Where the weights that
+    come `first` are a run's, the net that they are of is that run's.
 
     Raises:
         UserError: there is no such net, or it does not go with this one, or its file would take
@@ -445,9 +445,9 @@ def companions(
         if f"{name}.vgg" == NET:
             raise UserError(mistakes.NamedAsItsFile(span, name))
         other = program if name == program.net.name else program.other(name)
-        if other is None and key == "init-from" and first.net:
+        if key == "init-from" and first.net:
             other = load(str(first.net))
-        if other is not None:
+        if other is not None and name not in found:
             found[name] = format_net(replace(fit(other), blocks=()))
     sources = {name: Source(f"{name}.vgg", text) for name, text in found.items()}
     run = Program(fitted.written, find=lambda name, _: sources.get(name))
