@@ -34,7 +34,7 @@ from vggc.diagnostics import UserError
 from vggc.driver import load
 from vggc.preprocessing import Preprocessing
 from vggc.records import read_json
-from vggc.report.charts import Chart, Curve, axis_of_epochs, axis_of_values, figure, thinned
+from vggc.report.charts import Chart, Curve, axis_across, axis_of_values, figure, thinned
 from vggc.report.filters import MOST, drawn, first_filters
 from vggc.report.gather import Wishes, gather, told
 from vggc.report.html import element
@@ -44,9 +44,10 @@ from vggc.report.words import duration, percent
 from vggc.training.checkpoint import snapshot
 from vggc.training.judgement import Judgement, judge, worst
 from vggc.training.metrics import read_metrics
-from vggc.training.progress import Progress, Sums
+from vggc.training.progress import Progress, StepRow, Sums
 from vggc.training.run import BEST, Run, write_run
 from vggc.training.session import begin, follow
+from vggc.training.steps import StepTable
 from vggc.weights import save, seeded
 
 Here = Callable[..., tuple[object, str, str]]
@@ -453,7 +454,7 @@ def points(page: Page) -> list[int]:
     return [len(line["points"].split()) for line in lines]
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 41, 74, 300])
+@pytest.mark.parametrize("epochs", [2, 41, 74, 300])
 def test_each_curve_has_as_many_points_as_epochs(run: Path, vggc_here: Here, epochs: int) -> None:
     with_epochs(run, epochs)
     assert vggc_here("report", run, "--no-errors")[0] == 0
@@ -461,6 +462,19 @@ def test_each_curve_has_as_many_points_as_epochs(run: Path, vggc_here: Here, epo
     assert points(page) == [epochs] * 7
     assert len(page.with_class("dot")) == (7 * epochs if epochs <= 40 else 0)
     assert len(page.with_class("spot")) == (7 * epochs if 40 < epochs <= 250 else 0)
+
+
+def test_a_single_epoch_is_shown_by_its_steps(run: Path, vggc_here: Here) -> None:
+    with_epochs(run, 1)
+    with StepTable(run, 0, print) as table:
+        for number in range(1, 31):
+            table.add(StepRow(number, 1, 0.1, 2 - number / 20, number / 40, 10.0))
+    assert vggc_here("report", run, "--no-errors")[0] == 0
+    page = read(run / "report.html")
+    assert points(page) == [30] * 4
+    assert "Top-1 accuracy, % over 30 steps: training from 2.5 to 75.0" in (
+        run / "report.html"
+    ).read_text("utf-8")
 
 
 def test_the_page_of_a_very_long_run_is_of_bounded_size(run: Path, vggc_here: Here) -> None:
@@ -502,8 +516,8 @@ def test_an_axis_holds_all_values_between_round_ones(
 
 
 @given(st.integers(1, 100_000))
-def test_the_axis_of_epochs_names_the_last_and_few_others(count: int) -> None:
-    axis = axis_of_epochs(1, count)
+def test_the_axis_across_names_the_last_and_few_others(count: int) -> None:
+    axis = axis_across(1, count)
     assert axis.ticks[-1] == count
     assert len(axis.ticks) <= 10
     places = [axis.place(tick) for tick in axis.ticks]

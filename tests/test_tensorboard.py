@@ -13,7 +13,7 @@ from vggc.diagnostics import UserError
 from vggc.recipe.train import TRAIN
 from vggc.training import tensorboard
 from vggc.training.metrics import read_metrics
-from vggc.training.progress import Epoch, EpochDone, Progress, Step, StepDone, Sums
+from vggc.training.progress import Epoch, EpochDone, Progress, StepDone, StepRow, Sums
 from vggc.training.tensorboard import board
 
 Here = Callable[..., tuple[object, str, str]]
@@ -38,7 +38,7 @@ def scalars(found: Any, tag: str) -> list[tuple[int, float]]:
 
 
 def step(done: int, total: int = 100, loss: float = 1.0, lr: float = 0.05) -> StepDone:
-    row = Step(done, 1, lr, loss, 0.5, 200.0)
+    row = StepRow(done, 1, lr, loss, 0.5, 200.0)
     return StepDone(1, done, total, loss, 0.5, 200.0, row)
 
 

@@ -46,10 +46,12 @@ from vggc.training.progress import (
     NotSaved,
     Outcome,
     Progress,
+    StepRow,
     Stopped,
 )
 from vggc.training.run import Record, Run, newest_run, place_for
 from vggc.training.session import Keeping, Task, begin, fresh, proceed, resume
+from vggc.training.steps import StepTable, read_steps
 from vggc.values import WrongValue
 
 KEEPING, KEEP_ALL = Keeping(), Keeping(every=1)
@@ -456,6 +458,39 @@ def test_a_finished_run_leaves_what_others_need(tmp_path: Path) -> None:
 )
 def test_rates_are_written_in_decimals(value: float, text: str) -> None:
     assert in_decimals(value) == text
+
+
+def test_steps_are_read_back_as_the_means_of_stretches(tmp_path: Path) -> None:
+    rows = [StepRow(n, 1, 0.1, float(n), n / 10, 5.0) for n in range(1, 6)]
+    with StepTable(tmp_path, 0, print) as table:
+        for row in rows:
+            table.add(row)
+    assert read_steps(tmp_path, 10) == tuple(rows)
+    found = read_steps(tmp_path, 3)
+    assert [(row.step, row.loss) for row in found] == [(2, 1.5), (4, 3.5), (5, 5.0)]
+    with (tmp_path / "steps.csv").open("a") as file:
+        file.write("6,1,0.1,nan,0.6,5.0\n7,1,0.1,7.0,0.7,5.0\n")
+    assert read_steps(tmp_path, 10) == tuple(rows)
+    assert read_steps(tmp_path / "none", 10) == ()
+
+
+def test_a_single_epoch_is_drawn_by_its_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.axes import Axes
+
+    drawn: list[int] = []
+    plot = Axes.plot
+
+    def counted(panel: Axes, x: Any, *rest: Any, **more: Any) -> Any:
+        drawn.append(len(x))
+        return plot(panel, x, *rest, **more)
+
+    monkeypatch.setattr(Axes, "plot", counted)
+    row = Epoch(1, 20, 0.01, 1.0, 0.5, 1.1, 0.4, 0.9, 10.0, 1.0)
+    steps = [StepRow(n + 1, 1, 0.01 - n / 4000, 2 - n / 20, n / 40, 10.0) for n in range(20)]
+    draw_curves(tmp_path / "x.png", "x", [row], steps)
+    assert drawn.count(20) == 3
 
 
 @pytest.mark.parametrize("count", [1, 74])

@@ -19,7 +19,7 @@ from vggc.recipe.train import Constant, Cosine, EarlyStop, OneCycle, Plateau, Re
 from vggc.train import Wishes, again, anew
 from vggc.training import mistakes, steps
 from vggc.training.best import best_epoch, stopped_early
-from vggc.training.progress import Epoch, Event, Finished, Interrupted, Step, StepDone
+from vggc.training.progress import Epoch, Event, Finished, Interrupted, StepDone, StepRow
 from vggc.training.run import BEST, LAST, Moment, Run, moment_of
 from vggc.training.schedules import learning_rate
 from vggc.training.session import Keeping, proceed
@@ -378,7 +378,7 @@ def test_a_resumed_run_has_the_rows_of_one_that_was_not_interrupted(
 
 
 def test_rows_beyond_the_checkpoint_and_broken_ones_are_cut_off(tmp_path: Path) -> None:
-    rows = [Step(number, 1, 0.1, 1.5, 0.5, 10.0) for number in range(1, 6)]
+    rows = [StepRow(number, 1, 0.1, 1.5, 0.5, 10.0) for number in range(1, 6)]
     text = steps.HEADER + b"".join(map(line, rows))
     path = tmp_path / "steps.csv"
     for content, step, due in (
@@ -406,9 +406,9 @@ def test_a_full_disk_makes_rows_wait_and_is_told_once(
 
             patch.setattr(os, "pwrite", full)
             for number in (1, 2):
-                table.add(Step(number, 1, 0.1, 1.5, 0.5, 10.0))
+                table.add(StepRow(number, 1, 0.1, 1.5, 0.5, 10.0))
                 table.write()
-        table.add(Step(3, 1, 0.1, 1.5, 0.5, 10.0))
+        table.add(StepRow(3, 1, 0.1, 1.5, 0.5, 10.0))
     assert told == ["No space left on device"]
     assert [row.split(",")[0] for row in (tmp_path / "steps.csv").read_text().splitlines()] == [
         "step",

@@ -1,4 +1,4 @@
-"""Curves over the epochs as SVG that takes its colours from the page."""
+"""Curves over epochs or steps as SVG that takes its colours from the page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LEAST = 1e-30
 
 @dataclass(frozen=True)
 class Curve:
-    """One value an epoch."""
+    """One value an epoch, or a step."""
 
     label: str
     look: Look
@@ -39,7 +39,8 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves over epochs, the first of which is `first`; some may end before others.
+    """Curves over epochs, the first of which is `first`; some may end before others. With `steps`
+    they are over steps instead, each value at one of these.
 
     `low` and `high` are values that the axis covers whatever the curves do; `written` writes a
     value out. An axis `by_decades` is logarithmic where the values span one or more.
@@ -52,6 +53,21 @@ class Chart:
     low: float | None = None
     high: float | None = None
     by_decades: bool = False
+    steps: tuple[int, ...] = ()
+
+    @property
+    def what(self) -> str:
+        """What the axis counts."""
+        return "step" if self.steps else "epoch"
+
+    @property
+    def count(self) -> int:
+        """The values of the longest curve."""
+        return max(len(curve.values) for curve in self.curves)
+
+    def number(self, index: int) -> int:
+        """The epoch or the step that a value is of."""
+        return self.steps[index] if self.steps else self.first + index
 
 
 @dataclass(frozen=True)
@@ -93,13 +109,12 @@ def _entry(curve: Curve, chart: Chart) -> Element:
 
 def picture(chart: Chart) -> Element:
     """The axes and the curves."""
-    count = max(len(curve.values) for curve in chart.curves)
-    across = axis_of_epochs(chart.first, chart.first + count - 1)
+    across = axis_across(chart.number(0), chart.number(chart.count - 1))
     up = axis_of_values(chart)
     return element(
         "svg",
         *_rows(up),
-        *_columns(across),
+        *_columns(across, chart.what),
         *(mark for curve in chart.curves for mark in _marks(chart, curve, across, up)),
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
@@ -110,12 +125,13 @@ def picture(chart: Chart) -> Element:
 
 def in_words(chart: Chart) -> str:
     """What a reader who sees no pictures is told."""
-    count = max(len(curve.values) for curve in chart.curves)
+    last = chart.number(chart.count - 1)
+    length = f"{last} steps" if chart.steps else f"{chart.count} epochs"
     courses = "; ".join(
         f"{c.label} from {chart.written(c.values[0])} to {chart.written(c.values[-1])}"
         for c in chart.curves
     )
-    return f"{chart.title} over {count} epochs: {courses}"
+    return f"{chart.title} over {length}: {courses}"
 
 
 def _rows(up: Axis) -> list[Element]:
@@ -130,7 +146,7 @@ def _rows(up: Axis) -> list[Element]:
     return marks
 
 
-def _columns(across: Axis) -> list[Element]:
+def _columns(across: Axis, what: str) -> list[Element]:
     base = HEIGHT - BOTTOM
     marks = [element("line", x1=LEFT, y1=base, x2=WIDTH - RIGHT, y2=base, class_="axis")]
     for value in across.ticks:
@@ -140,13 +156,13 @@ def _columns(across: Axis) -> list[Element]:
             element("text", f"{value:.0f}", x=x, y=base + 16, text_anchor="middle"),
         ]
     middle = _number((across.start + across.end) / 2)
-    return [*marks, element("text", "epoch", x=middle, y=HEIGHT - 4, text_anchor="middle")]
+    return [*marks, element("text", what, x=middle, y=HEIGHT - 4, text_anchor="middle")]
 
 
 def _marks(chart: Chart, curve: Curve, across: Axis, up: Axis) -> list[Element]:
     """A curve's line, its dots and what they tell."""
     points = [
-        (_number(across.place(chart.first + index)), _number(up.place(curve.values[index])))
+        (_number(across.place(chart.number(index))), _number(up.place(curve.values[index])))
         for index in thinned(curve.values)
     ]
     text = " ".join(f"{x},{y}" for x, y in points)
@@ -155,7 +171,8 @@ def _marks(chart: Chart, curve: Curve, across: Axis, up: Axis) -> list[Element]:
         return marks
     kind = "dot" if len(curve.values) <= DOTS else "spot"
     for index, (x, y) in enumerate(points):
-        told = f"epoch {chart.first + index}, {curve.label}: {chart.written(curve.values[index])}"
+        value = chart.written(curve.values[index])
+        told = f"{chart.what} {chart.number(index)}, {curve.label}: {value}"
         tip = element("title", told)
         marks.append(element("circle", tip, cx=x, cy=y, r=3, class_=f"{kind} {curve.look}"))
     return marks
@@ -177,13 +194,13 @@ def thinned(values: Sequence[float]) -> list[int]:
 # Axes
 
 
-def axis_of_epochs(first: int, last: int) -> Axis:
-    """From the first epoch to the last; a single one lies in the middle."""
+def axis_across(first: int, last: int) -> Axis:
+    """From the first epoch or step to the last; a single one lies in the middle."""
     left, right = LEFT + 8, WIDTH - RIGHT - 8
     if first == last:
         return Axis(first - 1, last + 1, left, right, False, (first,))
     whole = [tick for tick in round_steps(first, last, 8, least=1) if first <= tick <= last]
-    # The last epoch is named unless that would run into another name.
+    # The last one is named unless that would run into another name.
     room = (last - first) / 16
     ticks = (*(tick for tick in whole if last - tick > room), last)
     return Axis(first, last, left, right, False, ticks)

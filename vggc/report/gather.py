@@ -16,8 +16,9 @@ from vggc.recipe.train import TRAIN, default_recipe
 from vggc.report.filters import Filters, drawn, first_filters
 from vggc.training import mistakes
 from vggc.training.metrics import read_metrics
-from vggc.training.progress import Epoch
+from vggc.training.progress import Epoch, StepRow
 from vggc.training.run import Run, moment_of
+from vggc.training.steps import read_steps
 from vggc.weights import Weights
 from vggc.weights import load as load_weights
 
@@ -88,13 +89,20 @@ class Judged:
     confusion: tuple[tuple[int, ...], ...] | None
 
 
+STEPS_SHOWN = 200
+"""Points of a curve over the steps of a single epoch."""
+
+
 @dataclass(frozen=True)
 class Findings:
-    """A run and all that is known of it. `judged` is text where that says why it is not."""
+    """A run and all that is known of it, of a single epoch its `steps`, too. `judged` is text where
+    that says why it is not.
+    """
 
     run: Run
     program: Program
     epochs: tuple[Epoch, ...]
+    steps: tuple[StepRow, ...]
     num_epochs: int
     settings: tuple[Setting, ...]
     weights_from: str | None
@@ -126,6 +134,7 @@ def gather(
         run,
         program,
         epochs,
+        read_steps(folder, STEPS_SHOWN) if len(epochs) == 1 else (),
         recipe.num_epochs(max(1, batches)),
         settings,
         weights_from,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import harmonic_mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vggc.ir.ops import describe
 from vggc.report import images
@@ -18,7 +18,7 @@ from vggc.report.gather import ClassScore, Findings, Judged, Setting
 from vggc.report.html import Element, document, element
 from vggc.report.words import counted, duration, percent, rounded, spaced
 from vggc.training.best import best_epoch
-from vggc.training.progress import Epoch
+from vggc.training.progress import Epoch, StepRow
 from vggc.training.run import Record, Run
 
 if TYPE_CHECKING:
@@ -108,7 +108,10 @@ def _sections(findings: Findings, layers: Table) -> Iterable[Section | None]:
     """Those that there is something for: address, title and what stands in them."""
     judged, record = findings.judged, findings.run.record
     if findings.epochs:
-        yield "course", "Course", [element("div", *_charts(findings.epochs), class_="charts")]
+        charts = _charts(findings.epochs)
+        if len(findings.epochs) == 1 and len(findings.steps) > 1:
+            charts = _charts_of_steps(findings.steps)
+        yield "course", "Course", [element("div", *charts, class_="charts")]
     yield "errors", "Worst errors", _errors(judged, record.classes, findings.weights_from)
     if isinstance(judged, Judged):
         yield "classes", "Classes", _classes(judged)
@@ -240,6 +243,26 @@ def _charts(epochs: Sequence[Epoch]) -> list[Element]:
         ),
     )
     return [figure(chart) for chart in charts]
+
+
+def _charts_of_steps(steps: Sequence[StepRow]) -> list[Element]:
+    """The course of a single epoch, of which each curve over epochs would be a dot."""
+    numbers = tuple(row.step for row in steps)
+
+    def chart(
+        title: str, look: str, values: Iterable[float], written: Callable[[float], str], **more: Any
+    ) -> Element:
+        curve = Curve("training", look, tuple(values))
+        return figure(Chart(title, 1, (curve,), written, steps=numbers, **more))
+
+    accuracy = (100 * row.top1 for row in steps)
+    rates, speed = (row.lr for row in steps), (row.images_per_second for row in steps)
+    return [
+        chart("Loss, nats", "training", (row.loss for row in steps), "{:.4g}".format, low=0.0),
+        chart("Top-1 accuracy, %", "training", accuracy, "{:.1f}".format, low=0.0, high=100.0),
+        chart("Learning rate", "plain", rates, "{:.3g}".format, by_decades=True),
+        chart("Throughput, images/s", "plain", speed, rounded, low=0.0),
+    ]
 
 
 # Errors and classes

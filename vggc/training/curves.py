@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vggc.files import replacing
-from vggc.training.progress import Epoch
+from vggc.training.progress import Epoch, StepRow
 
 TRAIN, VAL, VAL5, RATE, INK, FAINT = (
     "#3b6fb6",
@@ -18,8 +18,16 @@ TRAIN, VAL, VAL5, RATE, INK, FAINT = (
 )
 
 
-def draw_curves(path: Path, title: str, epochs: Sequence[Epoch]) -> None:
+FEW, POINTS = 5, 300
+"""A course of no more epochs shows its steps, too, by so many points."""
+
+
+def draw_curves(
+    path: Path, title: str, epochs: Sequence[Epoch], steps: Sequence[StepRow] = ()
+) -> None:
     """Writes loss, accuracy and learning rate over the epochs as a PNG.
+
+    A course of few epochs is drawn by its `steps`, too, which say more than a few dots.
 
     Raises:
         UserError: the file cannot be written.
@@ -41,6 +49,13 @@ def draw_curves(path: Path, title: str, epochs: Sequence[Epoch]) -> None:
         ],
         "Learning rate": [("at the epoch's end", RATE, [row.lr for row in epochs])],
     }
+    shown = steps if len(epochs) <= FEW else ()
+    places = [row.step / epochs[0].step for row in shown]
+    by_step: dict[str, list[tuple[Callable[[StepRow], float], str]]] = {
+        "Loss (nats)": [(lambda row: row.loss, TRAIN)],
+        "Accuracy": [(lambda row: row.top1, TRAIN)],
+        "Learning rate": [(lambda row: row.lr, RATE)],
+    }
     figure = Figure(figsize=(12, 4.2), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold", color=INK)
@@ -49,6 +64,9 @@ def draw_curves(path: Path, title: str, epochs: Sequence[Epoch]) -> None:
         for label, colour, values in curves:
             marker = "o" if len(epochs) <= 30 else ""
             panel.plot(numbers, values, color=colour, lw=2, marker=marker, ms=4, label=label)
+        for value_of, colour in by_step.get(name, ()):
+            values = [value_of(row) for row in shown]
+            panel.plot(places, values, color=colour, lw=1, alpha=0.6, zorder=1)
         panel.set_title(name, loc="left", fontsize=11, color=INK, pad=24)
         # Above the panel, where no curve runs.
         panel.legend(
@@ -75,7 +93,8 @@ def draw_curves(path: Path, title: str, epochs: Sequence[Epoch]) -> None:
     losses.set_ylim(bottom=0)
     accuracies.set_ylim(0, 1.02)
     accuracies.yaxis.set_major_formatter(PercentFormatter(1))
-    least, most = (pick(row.lr for row in epochs) for pick in (min, max))
+    drawn = [*(row.lr for row in epochs), *(row.lr for row in shown)]
+    least, most = min(drawn), max(drawn)
     if least > 0 and most >= 10 * least:
         rates.set_yscale("log")
         rates.yaxis.set_minor_formatter(NullFormatter())

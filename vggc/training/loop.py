@@ -35,8 +35,8 @@ from vggc.training.progress import (
     Interrupted,
     Outcome,
     Progress,
-    Step,
     StepDone,
+    StepRow,
     Stopped,
     is_sound,
 )
@@ -242,11 +242,11 @@ class Loop:
         """Saves what there is when no more batches come."""
         return self.save(progress, True) or Stopped(progress, fault.problem)
 
-    def row(self, begun: Begun, done: Done, seconds: float) -> Step:
+    def row(self, begun: Begun, done: Done, seconds: float) -> StepRow:
         """A step in the table of steps."""
         epoch, images = self.order.place(begun.step)[0] + 1, max(1, done.images)
         loss, top1 = done.loss / images, done.correct / images
-        return Step(begun.step + 1, epoch, begun.lr, loss, top1, images / max(1e-9, seconds))
+        return StepRow(begun.step + 1, epoch, begun.lr, loss, top1, images / max(1e-9, seconds))
 
     def told(self, begun: Begun, is_late: bool) -> Done:
         """What came of a step in all processes together, and whether to save or to stop then."""
@@ -360,7 +360,7 @@ def readable(batches: Iterable[Batch], lost: list[Skipped]) -> Iterator[Batch]:
             yield batch
 
 
-def step_done(progress: Progress, total: int, row: Step) -> StepDone:
+def step_done(progress: Progress, total: int, row: StepRow) -> StepDone:
     sums = progress.sums
     images = max(1, sums.images)
     return StepDone(

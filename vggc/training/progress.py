@@ -41,7 +41,7 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepRow:
     """One row of the table of steps: that step alone.
 
     `step` counts from 1, over the whole training. The rest is as in `Epoch`: of the images of the
@@ -121,7 +121,7 @@ class StepDone:
     loss: float
     top1: float
     images_per_second: float
-    row: Step
+    row: StepRow
 
 
 @dataclass(frozen=True)

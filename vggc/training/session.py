@@ -50,7 +50,7 @@ from vggc.training.checkpoint import (
     write_checkpoint,
     written_tensors,
 )
-from vggc.training.curves import draw_curves
+from vggc.training.curves import FEW, POINTS, draw_curves
 from vggc.training.initialise import initialise
 from vggc.training.learner import Learner, Machine
 from vggc.training.loop import Saving, Watching, fit
@@ -79,7 +79,7 @@ from vggc.training.run import (
 )
 from vggc.training.schedules import needs_its_end
 from vggc.training.skipped import write_skipped
-from vggc.training.steps import StepTable
+from vggc.training.steps import StepTable, read_steps
 
 SAVE_SECONDS = 600.0
 """A long epoch is saved whenever this much time has passed."""
@@ -456,7 +456,8 @@ def conclude(run: Run, outcome: Outcome, measure: Measure, keeping: Keeping) -> 
             record = replace(record, state="stopped", reason=reason.fill(reason.title))
     if epochs:
         title = f"{run.record.net} · held-out top-1 {epochs[-1].val_top1:.1%}"
-        draw_curves(run.folder / "curves.png", title, epochs)
+        steps = read_steps(run.folder, POINTS) if len(epochs) <= FEW else ()
+        draw_curves(run.folder / "curves.png", title, epochs, steps)
     write_run(run.folder, record)
     if record.state == "finished":
         for old in checkpoints(run.checkpoint_path)[1:]:

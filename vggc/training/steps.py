@@ -1,20 +1,24 @@
-"""The table of steps: written while a training goes on. Imports no torch."""
+"""The table of steps: written while a training goes on, and read back. Imports no torch."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import fields
+from math import isfinite
 from pathlib import Path
+from statistics import fmean
 from time import monotonic
 from types import TracebackType
+from typing import BinaryIO
 
 from vggc.diagnostics import UserError
-from vggc.files import CannotWrite
-from vggc.training.progress import Step
+from vggc.files import CannotWrite, open_file
+from vggc.training.progress import StepRow
 
 NAME = "steps.csv"
-HEADER = (",".join(field.name for field in fields(Step)) + "\n").encode()
+HEADER = (",".join(field.name for field in fields(StepRow)) + "\n").encode()
 LONGEST = 256
 """Bytes that no row is longer than."""
 SECONDS = 2.0
@@ -43,7 +47,7 @@ class StepTable:
         self.rows: list[bytes] = [] if self.size else [HEADER]
         self.written_at, self.told = monotonic(), False
 
-    def add(self, row: Step) -> None:
+    def add(self, row: StepRow) -> None:
         self.rows.append(line(row))
         if monotonic() - self.written_at > SECONDS:
             self.write()
@@ -80,7 +84,53 @@ class StepTable:
         os.close(self.file)
 
 
-def line(row: Step) -> bytes:
+MOST_BYTES = 256 * 2**20
+"""The largest table that is read: some four million steps."""
+
+
+def read_steps(folder: Path, most: int) -> tuple[StepRow, ...]:
+    """The steps of a run so far, of many the means of at most so many stretches; what is no row
+    ends the table. None where there is no table, or it is too large to be read.
+    """
+    with suppress(OSError), open_file(folder / NAME) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= MOST_BYTES and file.readline(LONGEST) == HEADER:
+            return thinned([*rows(file)], most)
+    return ()
+
+
+def rows(file: BinaryIO) -> Iterator[StepRow]:
+    """The rows of a table, up to the first that is none."""
+    while text := file.readline(LONGEST):
+        try:
+            step, epoch, *numbers = text.decode("ascii").split(",")
+            lr, loss, top1, speed = map(float, numbers)
+            row = StepRow(int(step), int(epoch), lr, loss, top1, speed)
+        except ValueError:
+            return
+        if not all(map(isfinite, (lr, loss, top1, speed))):
+            return
+        yield row
+
+
+def thinned(steps: Sequence[StepRow], most: int) -> tuple[StepRow, ...]:
+    """The means of at most so many stretches of steps, each said to be of its last step."""
+    size = max(1, -(-len(steps) // most))
+    stretches = (steps[start : start + size] for start in range(0, len(steps), size))
+    return tuple(
+        StepRow(
+            stretch[-1].step,
+            stretch[-1].epoch,
+            stretch[-1].lr,
+            fmean(row.loss for row in stretch),
+            fmean(row.top1 for row in stretch),
+            fmean(row.images_per_second for row in stretch),
+        )
+        for stretch in stretches
+    )
+
+
+def line(row: StepRow) -> bytes:
     """A row as it is written: losses, shares and rates exactly, the speed to a tenth."""
     exact = f"{row.step},{row.epoch},{row.lr!r},{row.loss!r},{row.top1!r}"
     return f"{exact},{row.images_per_second:.1f}\n".encode()
