@@ -16,7 +16,7 @@ from training_data import RECIPE, TINY, write_images
 from vggc.diagnostics import UserError
 from vggc.files import sha256
 from vggc.recipe.train import Constant, Cosine, EarlyStop, OneCycle, Plateau, Recipe, Sgd
-from vggc.train import Wishes, again, anew
+from vggc.train import NothingLeft, Wishes, again, anew
 from vggc.training import mistakes, steps
 from vggc.training.best import best_epoch, stopped_early
 from vggc.training.progress import Epoch, Event, Finished, Interrupted, StepDone, StepRow
@@ -300,14 +300,19 @@ def test_the_rate_after_a_restart_is_that_of_a_training_of_the_rest() -> None:
         assert learning_rate(Recipe(schedule=flat), 20, 30, [], [20]) == 0.01
 
 
+def test_of_a_finished_run_nothing_is_left_unless_it_is_to_end_later(folder: Path) -> None:
+    run = carried_out(folder, "run", epochs=2)
+    for wishes in (Wishes(), Wishes(epochs=2), Wishes(changes=("give-up=off",))):
+        with pytest.raises(NothingLeft):
+            again(None, run, wishes)
+    assert again(None, run, Wishes(epochs=3)).recipe.epochs == 3
+
+
 def test_what_a_run_cannot_do_any_more_is_refused(folder: Path) -> None:
     run = carried_out(folder, "run", epochs=2)
     before = (run / "run.json").read_bytes()
     for wishes, mistake in (
-        ({}, mistakes.RunFinished),
-        ({"epochs": 2}, mistakes.RunFinished),
         ({"epochs": 1}, mistakes.EndsSooner),
-        ({"changes": ("give-up=off",)}, mistakes.RunFinished),
         ({"changes": ("lr=1",), "epochs": 3}, mistakes.FixedByRun),
         ({"changes": ("test.flip=off",), "epochs": 3}, mistakes.FixedByRun),
         ({"changes": ("restarts=1",), "epochs": 3}, mistakes.FixedByRun),
@@ -324,7 +329,8 @@ def test_what_a_run_cannot_do_any_more_is_refused(folder: Path) -> None:
 def test_a_run_that_stopped_early_goes_on_where_that_is_taken_back(folder: Path) -> None:
     run = carried_out(folder, "run", epochs=5, lr=1e-9, changes=("early-stop.patience=1",))
     assert Run.load(run).record.metrics.epoch == 2  # type: ignore[union-attr]
-    assert mistake_of(lambda: again(None, run, Wishes())) is mistakes.RunFinished
+    with pytest.raises(NothingLeft):
+        again(None, run, Wishes())
     carried_out(folder, "run", changes=("early-stop=off",))
     record = Run.load(run).record
     assert (record.metrics.epoch, record.reason) == (5, None)  # type: ignore[union-attr]

@@ -86,7 +86,6 @@ def samples() -> list[Diagnostic]:
         mistakes.NoWeights(None, "runs/tiny-20260102-030405", "running", "go on with it"),
         mistakes.NoBestWeights(None, "runs/tiny-20260102-030405"),
         mistakes.WeightsOfNoRun(None, "best", "vgg16"),
-        mistakes.RunFinished(None, "runs/tiny-20260102-030405", 74, 0.985, 148),
         mistakes.RunInUse(
             None, "runs/tiny-20260102-030405", "process 7 on host, since 2026-01-02 03:04:05"
         ),

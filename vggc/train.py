@@ -471,11 +471,21 @@ def departures(program: Program, fitted: Program, recipe: Recipe) -> Departures:
 # A run to go on with
 
 
+class NothingLeft(Exception):
+    """The `run` has finished, and is to end no later than it did."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(str(run.folder))
+        self.run = run
+
+
 def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
-    """The rest of a run that was interrupted.
+    """The rest of a run.
 
     Raises:
-        UserError: there is no such run, it has finished, or something about it would change.
+        UserError: there is no such run, it kept nothing to go on from, or something about it would
+            change.
+        NothingLeft: it has finished, which is no mistake.
     """
     refuse_changes(spec, folder, wishes)
 
@@ -495,7 +505,11 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
         reason = "net.vgg has not the recipe that run.json describes"
         raise UserError(mistakes.NotARun(None, str(folder), reason))
     recipe = with_other_end(run, wishes)
-    refuse_finished(run, recipe)
+    if record.state == "finished" and record.metrics is not None:
+        if not ends_later(run, recipe):
+            raise NothingLeft(run)
+        if not any(run.checkpoint_path.glob("step-*")):
+            raise UserError(mistakes.NothingToGoOnFrom(None, str(folder), record.net))
     program = program.replace(with_block(program.net, TRAIN.to_block(recipe)))
     refuse_unwritable(folder)
     if wishes.data is None:
@@ -573,20 +587,12 @@ def with_other_end(run: Run, wishes: Wishes) -> Recipe:
     return new
 
 
-def refuse_finished(run: Run, recipe: Recipe) -> None:
-    """Raises: UserError where a run has finished and is to end no later, or kept nothing by which
-    it could.
-    """
-    record, folder = run.record, str(run.folder)
-    if record.state != "finished" or record.metrics is None:
-        return
-    last = record.metrics
-    batches = -(-record.data.train // recipe.batch)
-    if recipe == run.recipe or recipe.num_steps(batches) <= last.step:
-        done = last.epoch, last.val_top1
-        raise UserError(mistakes.RunFinished(None, folder, *done, 2 * last.epoch))
-    if not any(run.checkpoint_path.glob("step-*")):
-        raise UserError(mistakes.NothingToGoOnFrom(None, folder, record.net))
+def ends_later(run: Run, recipe: Recipe) -> bool:
+    """Whether a run that has finished goes on by this recipe."""
+    last = run.record.metrics
+    assert last is not None
+    batches = -(-run.record.data.train // recipe.batch)
+    return recipe != run.recipe and recipe.num_steps(batches) > last.step
 
 
 # Both

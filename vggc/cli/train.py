@@ -20,7 +20,7 @@ from vggc.cli.skipped import told
 from vggc.data.mistakes import WorkerEnded
 from vggc.diagnostics import CheckFailed, in_line, render
 from vggc.memory import keep_memory
-from vggc.train import Plan, Training, Wishes, again, anew, training
+from vggc.train import NothingLeft, Plan, Training, Wishes, again, anew, training
 from vggc.training.best import best_epoch, said
 from vggc.training.progress import (
     Epoch,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from vggc.data.prepare import Data
+    from vggc.training.run import Run
     from vggc.training.session import Keeping
 
 WEIGHTS_SHOWN = 20
@@ -157,14 +158,19 @@ def command(
     Exit 1: a loss or the weights are not finite, or nothing is learned.
     """
     from vggc.training.learner import device_of
-    from vggc.training.parallel import joined
+    from vggc.training.parallel import World, joined
     from vggc.training.session import Keeping
     from vggc.training.tensorboard import require_tensorboard
 
     if tensorboard:
         require_tensorboard()
     wishes = Wishes(**rest)  # type: ignore[arg-type]  # click has checked the types
-    plan = again(spec, resume, wishes) if resume else anew(spec, wishes)
+    try:
+        plan = again(spec, resume, wishes) if resume else anew(spec, wishes)
+    except NothingLeft as finished:
+        if World.here().is_first:
+            tell_finished(finished.run, as_json)
+        return
     speak = console.status if plan.world.is_first else silent
     with joined(plan.world, device_of(plan.machine, plan.world)):
         announce(plan, speak)
@@ -350,8 +356,40 @@ def report(training: Training, outcome: Outcome, as_json: bool) -> None:
     """The result on stdout; where it all lies and how to go on on stderr."""
     run = training.run
     epochs = outcome.progress.epochs
+    show(run, epochs, training.task.num_epochs, as_json)
+    match outcome:
+        case Finished(reason=reason):
+            if reason:
+                console.status(f"{reason[0].upper()}{reason[1:]}.")
+            console.status(f"Next: vggc report {run.folder}, vggc compile {run.folder}")
+        case Interrupted():
+            console.status(f"Saved. Go on with: vggc train --resume {run.folder}")
+        case Stopped(_, WorkerEnded()):
+            console.status(f"Saved. Go on with: vggc train --resume {run.folder}")
+        case Stopped() if run.has_weights:
+            after = console.count(len(epochs), "whole epoch")
+            console.status(f"The weights saved last, after {after}, are kept in {run.folder}.")
+        case Stopped():
+            console.status(f"No weights are kept in {run.folder}: there were no sound ones yet.")
+
+
+def tell_finished(run: Run, as_json: bool) -> None:
+    """The result of a run of which nothing is left to train."""
+    from vggc.training.metrics import read_metrics
+
+    epochs = read_metrics(run.folder)
+    num_epochs = run.recipe.num_epochs(-(-run.record.data.train // run.recipe.batch))
+    show(run, epochs, num_epochs, as_json)
+    console.status(
+        f"{run.folder} has finished; nothing is left to train. For longer: "
+        f"vggc train --resume {run.folder} --epochs {2 * num_epochs}"
+    )
+
+
+def show(run: Run, epochs: Sequence[Epoch], num_epochs: int, as_json: bool) -> None:
+    """The result of a run on stdout."""
     last = epochs[-1] if epochs else None
-    measure = training.task.recipe.best_by
+    measure = run.recipe.best_by
     best = best_epoch(epochs, measure)
     speed = harmonic_mean([epoch.images_per_second for epoch in epochs]) if epochs else None
     if as_json:
@@ -368,7 +406,7 @@ def report(training: Training, outcome: Outcome, as_json: bool) -> None:
         console.out(json.dumps(result))
     elif last and best and speed:
         rows = (
-            ("epochs", f"{last.epoch} of {training.task.num_epochs}"),
+            ("epochs", f"{last.epoch} of {num_epochs}"),
             ("held-out top-1", f"{last.val_top1:.2%}"),
             ("held-out top-5", f"{last.val_top5:.2%}"),
             ("held-out loss", f"{last.val_loss:.4f}"),
@@ -379,17 +417,3 @@ def report(training: Training, outcome: Outcome, as_json: bool) -> None:
         console.sheet(
             Sheet(f"{run.record.net}, trained", ("run", str(run.folder)), rows, (False, True))
         )
-    match outcome:
-        case Finished(reason=reason):
-            if reason:
-                console.status(f"{reason[0].upper()}{reason[1:]}.")
-            console.status(f"Next: vggc report {run.folder}, vggc compile {run.folder}")
-        case Interrupted():
-            console.status(f"Saved. Go on with: vggc train --resume {run.folder}")
-        case Stopped(_, WorkerEnded()):
-            console.status(f"Saved. Go on with: vggc train --resume {run.folder}")
-        case Stopped() if run.has_weights:
-            after = console.count(len(epochs), "whole epoch")
-            console.status(f"The weights saved last, after {after}, are kept in {run.folder}.")
-        case Stopped():
-            console.status(f"No weights are kept in {run.folder}: there were no sound ones yet.")

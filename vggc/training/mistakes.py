@@ -289,17 +289,6 @@ class WeightsOfNoRun(Diagnostic):
     spec: str
 
 
-class RunFinished(Diagnostic):
-    title = "the run in `{path}` has finished"
-    label = "{epochs} epochs, held-out top-1 {val_top1:.1%}"
-    help = "compile it: `vggc compile {path}`; or train it for longer: add `--epochs {more}`"
-
-    path: str
-    epochs: int
-    val_top1: float
-    more: int
-
-
 class EndsSooner(Diagnostic):
     title = "the run in `{path}` cannot end sooner than it was to"
     label = "that would be after {after:,} steps, and it was to end after {before:,}"
