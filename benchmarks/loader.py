@@ -21,7 +21,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -106,6 +106,7 @@ def main() -> None:
     for case in CASES:
         if arguments.cases and case.name not in arguments.cases.split(","):
             continue
+        case = replace(case, count=arguments.images or case.count)
         print(f"{case.name}, {told(case.scales)}", file=sys.stderr, flush=True)
         with TemporaryDirectory(prefix="vggc-loader-") as folder:
             write_photographs(Path(folder), case)
@@ -120,6 +121,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", default="", help="sizes as in the table, with commas")
+    parser.add_argument("--images", type=int, help="of each case  [default: 256 to 8,192]")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--threads", type=int, default=1, help="of the process that trains")

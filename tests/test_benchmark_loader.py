@@ -96,6 +96,7 @@ def test_photographs_are_of_about_the_size_that_is_told(loader: ModuleType, tmp_
 @pytest.mark.slow
 def test_it_runs_from_the_shell(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCHMARKS / "loader.py"), "--cases", "32×32", "--rounds", "1"]
+    command += ["--images", "512"]
     done = subprocess.run(
         [*command, "--workers", "1", "--out", str(tmp_path / "out")],
         env={**os.environ, "PYTHONPATH": str(BENCHMARKS.parent)},
