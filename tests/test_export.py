@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -117,8 +118,11 @@ NAMES = (
     *("forward", "training", "modules", "parameters", "T_destination", "call_super_init", "train"),
     *("nodes", "heads", "outputs", "whole", "weight", "roles", "moved", "layer_a", "graph", "code"),
     *("keys", "pop", "x", "self", "main", "bias", "norm", "running_mean", "é-2"),
+    *("fi", "\ufb01", "\u00b5", "\u03bc", "K", "\u212a"),
+    *("a-b", "a_b", "A-b", "a-", "None", "lambda"),
 )
-"""What PyTorch's modules, ours, and those that a program becomes call things of their own."""
+"""What PyTorch's modules, ours, and those that a program becomes call things of their own; names
+that Python reads as others, or not at all."""
 
 
 def test_layers_may_be_called_as_they_like(tmp_path: Path, noise: Noise) -> None:
@@ -141,6 +145,16 @@ def test_layers_may_be_called_as_they_like(tmp_path: Path, noise: Noise) -> None
     for head, output in zip(names, session.run(names, {"input": x}), strict=True):
         np.testing.assert_allclose(output, wanted[head], rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(found[head].detach(), wanted[head], rtol=1e-4, atol=1e-6)
+
+
+def test_torch_export_has_nothing_to_complain_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("torch", "torch.export", "torch.export.pt2_archive"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+    subject = from_spec(program("net a input 3x4x4 gap | fc-3"), None, seed=0)
+    export(subject, "pt2", tmp_path / "net.pt2")
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_torchvisions_names_come_back(subject: Subject, tmp_path: Path) -> None:

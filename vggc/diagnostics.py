@@ -156,5 +156,10 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     """A suggestion for a misspelt word: the nearest known one, or all of them."""
     if match := nearest(word, known):
         return f"did you mean `{match}`?"
-    more = ", …" if len(known) > MAX_LISTED else ""
-    return "known: " + ", ".join(f"`{name}`" for name in known[:MAX_LISTED]) + more
+    return f"known: {listed(known)}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """The first of some words, in quotes, with commas between them."""
+    more = ", …" if len(words) > MAX_LISTED else ""
+    return ", ".join(f"`{word}`" for word in words[:MAX_LISTED]) + more

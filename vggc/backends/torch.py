@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,10 +155,12 @@ def _last_reads(graph: Graph) -> tuple[tuple[int, ...], ...]:
 def _in_modules(net: Net) -> Net:
     """The net, its weights moved to modules inside one another, where torch.export looks for them
     and whoever loads a program: `fc6.weight` is then `layer_fc6.weight`. No module has anything
-    else called `layer_…`.
+    else called `layer_…`. Python reads some letters as others (`ﬁ` as `fi`), but not behind a
+    hyphen: `layer-ﬁ.weight`.
     """
     for name, tensor in net.state_dict(keep_vars=True).items():
-        *owners, role = f"layer_{name}".split(".")
+        start = "layer_" if unicodedata.is_normalized("NFKC", name) else "layer-"
+        *owners, role = f"{start}{name}".split(".")
         module: nn.Module = net
         for part in owners:
             module = module._modules.setdefault(part, nn.Module())  # type: ignore[assignment]
@@ -356,16 +360,28 @@ def save_program(
             raise kept.fault
 
 
-class Kept:
+class Kept(io.RawIOBase):
     """A file for PyTorch's writer, which ends the process where a write fails or is interrupted:
     the first `fault` is kept, and what comes after it is passed over.
+
+    It is a stream that goes back, as PyTorch warns of any other; nobody reads it, so it need not.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
         self.file = file
         self.fault: OSError | None = None
 
-    def write(self, data: memoryview) -> int:
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return 0
+
+    def write(self, data: Any) -> int:
         try:
             if self.fault is None:
                 self.file.write(data)

@@ -10,7 +10,7 @@ from itertools import groupby
 from math import lcm
 from typing import TypeAlias
 
-from vggc.diagnostics import Diagnostic, UserError, did_you_mean, nearest
+from vggc.diagnostics import Diagnostic, UserError, did_you_mean, listed, nearest
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Add, Concat, Conv2d, Linear, Shape
 from vggc.layers import mistakes
@@ -621,21 +621,28 @@ def _matcher(net: Net, word: str) -> Callable[[_Occurrence], bool]:
     wanted = {
         key: number for key, number in zip(("size", "width"), parts[1:], strict=True) if number
     }
-    general = {key: default for key, default in kind.defaults().items() if key in wanted}
-    said = {
-        key: option.value
-        for (of, key), option in defaults_in(net.statements).items()
-        if of == kind.name
-    }
-    general |= {key: str(value) for key, value in said.items()}
+    numbers = _numbers(net, kind)
 
     def matches(layer: _Occurrence) -> bool:
         if layer.kind is not kind:
             return False
-        found = {**general, **_said(layer.layer)}
+        found = numbers(layer.layer)
         return all(_same_number(found.get(key), number) for key, number in wanted.items())
 
     return matches
+
+
+def _numbers(net: Net, kind: type[Kind]) -> Callable[[Layer], dict[str, object]]:
+    """Tells what the size and the width of a layer of a kind are, whoever says so."""
+    general: dict[str, object] = {**kind.defaults()}
+    said = defaults_in(net.statements).items()
+    general |= {key: str(option.value) for (of, key), option in said if of == kind.name}
+
+    def numbers(layer: Layer) -> dict[str, object]:
+        found = {**general, **_said(layer)}
+        return {key: found[key] for key in ("size", "width") if key in found}
+
+    return numbers
 
 
 def _said(layer: Layer) -> dict[str, str]:
@@ -651,16 +658,26 @@ def _same_number(found: object, wanted: str) -> bool:
 
 
 def _none_like(net: Net, selector: Selector, layers: list[_Occurrence]) -> mistakes.NothingSelected:
-    words = list(dict.fromkeys(layer.kind.name for layer in layers))
-    called = any(layer.name == selector.word for layer in layers)
-    hint = f"without `every`, `{selector.word}` is a layer" if called else ""
-    return mistakes.NothingSelected(
-        selector.span,
-        net.name,
-        str(selector),
-        "it has no layer of this kind",
-        hint or did_you_mean(selector.word, words),
-    )
+    word = selector.word
+    reason = "it has no layer of this kind"
+    hint = did_you_mean(word, list(dict.fromkeys(layer.kind.name for layer in layers)))
+    kind = kind_of(word)
+    alike = [layer.layer for layer in layers if layer.kind is kind]
+    if any(layer.name == word for layer in layers):
+        hint = f"without `every`, `{word}` is a layer"
+    elif kind and alike:
+        reason = f"none of its `{kind.name}` layers has these numbers"
+        numbers = map(_numbers(net, kind), alike)
+        words = list(dict.fromkeys(_word(kind, found) for found in numbers))
+        hint = f"it has {listed(words)}"
+        if "-" in word and not re.search(r"-[0-9]+$", word):
+            reason = "behind `-` stands a number, a parameter or a constant of this net"
+    return mistakes.NothingSelected(selector.span, net.name, str(selector), reason, hint)
+
+
+def _word(kind: type[Kind], numbers: dict[str, object]) -> str:
+    width = f"-{numbers['width']}" if "width" in numbers else ""
+    return f"{kind.name}{numbers.get('size', '')}{width}"
 
 
 def _none_called(

@@ -118,7 +118,7 @@ def _check_name(name: str, span: Span, first: dict[str, Span], found: list[Diagn
 
 
 def _add(found: list[Diagnostic], problem: Diagnostic) -> None:
-    """What edits have copied is told once."""
+    """What edits have copied, or `every` says of many layers, is told once."""
     if problem not in found:
         found.append(problem)
 
@@ -401,7 +401,7 @@ class _Reader:
             value = said.get(clash.key)
             place, shown = (value.span, value) if value else (self.word, getattr(kind, clash.key))
             problem = mistakes.Clashing(place, clash.key, str(shown), clash.reason, clash.hint)
-            self.found.append(problem)
+            _add(self.found, problem)
             return None
         return kind
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
+from math import log10
 from typing import Any, ClassVar, TypeAlias, get_args
 
 from vggc.ir.graph import HeadKind
@@ -44,6 +45,8 @@ SLOPES = {"leaky": 0.01, "elu": 1.0}
 """What torch takes for the slope of a leaky rectifier, and for the scale of elu."""
 LEAST_ALPHA, LEAST_BETA = 1e-12, 1e-6
 """With less a local response normalisation does nothing; ONNX Runtime refuses 0, in float32."""
+MAX_MAGNITUDE = 37
+"""Powers of ten of what float32 holds."""
 ACTIVATIONS = (*get_args(Function), "prelu")
 
 
@@ -286,6 +289,9 @@ class Lrn(Kind):
             if getattr(self, key) < least:
                 reason = f"below {least:g} every value is divided by one and the same number"
                 return Clash(key, reason, "leave the layer out")
+        if abs(magnitude := self.beta * log10(self.k)) > MAX_MAGNITUDE:
+            reason = f"values would be divided by {self.k:g} to its power, about 1e{magnitude:+.0f}"
+            return Clash("beta", reason, f"float32 holds 1e-{MAX_MAGNITUDE} to 1e+{MAX_MAGNITUDE}")
         return None
 
     def expand(self, x: Shape) -> Expansion:

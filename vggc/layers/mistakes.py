@@ -246,6 +246,13 @@ class NoNameInSums(Diagnostic):
     right: str
 
 
+class SumElsewhere(Diagnostic):
+    title = "`{sum}` is a sum, and stands behind no `let`"
+    label = "a number or the name of one stands here"
+    help = "`let total = {sum}` gives it a name"
+    sum: str
+
+
 class UnusedName(Diagnostic):
     title = "nothing uses `{name}`"
     label = "its value has no effect"

@@ -332,6 +332,19 @@ class _Names:
     def options(self, options: tuple[ast.Option, ...]) -> tuple[ast.Option, ...]:
         return tuple(replace(option, value=self.value(option.value)) for option in options)
 
+    def of_layers(self, options: tuple[ast.Option, ...]) -> tuple[ast.Option, ...]:
+        """Options of layers, whose values are no names with hyphens."""
+        for option in options:
+            if isinstance(option.value, ast.Word):
+                self.refuse_sum(option.value.text, option.value.span)
+        return self.options(options)
+
+    def refuse_sum(self, text: str, span: Span) -> None:
+        """Refuses `a-b` where `a` or `b` is a name of this file."""
+        parts = re.split("-+", text)
+        if len(parts) > 1 and any(part in self.values for part in parts):
+            raise UserError(mistakes.SumElsewhere(span, text))
+
     def block(self, block: ast.Block) -> ast.Block:
         settings = tuple(
             replace(s, values=tuple(map(self.value, s.values)), options=self.options(s.options))
@@ -340,13 +353,13 @@ class _Names:
         return replace(block, settings=settings)
 
     def every(self, statement: ast.Every) -> ast.Every:
-        return replace(statement, options=self.options(statement.options))
+        return replace(statement, options=self.of_layers(statement.options))
 
     def edit(self, edit: ast.Edit) -> ast.Edit:
         edit = replace(edit, selector=self.selector(edit.selector))
         match edit:
             case ast.Set():
-                return replace(edit, options=self.options(edit.options))
+                return replace(edit, options=self.of_layers(edit.options))
             case ast.Insert() | ast.Replace():
                 return replace(edit, body=self.body(edit.body))
             case ast.Remove():
@@ -371,7 +384,7 @@ class _Names:
                 return replace(
                     item,
                     word=self.word(item),
-                    options=self.options(item.options),
+                    options=self.of_layers(item.options),
                     paths=tuple(map(self.body, item.paths)),
                 )
             case ast.Group():
@@ -388,12 +401,14 @@ class _Names:
 
     def word(self, layer: ast.Layer) -> str:
         """`conv3-wide` with the number that `wide` means."""
-        stem, hyphen, name = layer.word.rpartition("-")
-        if not hyphen or not re.fullmatch(r"[^\W\d]\w*", name):
-            return layer.word
+        stem, hyphen, name = layer.word.partition("-")
         after_name = 0 if layer.name is None else layer.span.text.index(":")
         start = layer.span.text.index(layer.word, after_name) + len(stem) + 1
-        return f"{stem}-{self.whole(name, layer.span.part(start, start + len(name)), low=0)}"
+        span = layer.span.part(start, start + len(name))
+        self.refuse_sum(name, span)
+        if not hyphen or not re.fullmatch(r"[^\W\d]\w*", name):
+            return layer.word
+        return f"{stem}-{self.whole(name, span, low=0)}"
 
     def whole(self, name: str, span: Span, low: int) -> int:
         value = self.get(name, span)

@@ -328,7 +328,7 @@ class LayerNotInOther(Diagnostic):
 class WeightsDiffer(Diagnostic):
     title = "`{weight}` is {theirs} in {net} and {mine} here"
     label = "weights can be taken only where their shapes are equal"
-    help = "leave `{layer}` out"
+    help = "leave `{layer}` out, or take none: `--set init-from=off`"
 
     weight: str
     net: str

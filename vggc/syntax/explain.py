@@ -72,6 +72,8 @@ _ELSEWHERE = {
     "@": "`@` takes the name of a layer: `@pool3`",
 }
 """Hints for characters that a spec does use, though not here."""
+_SUM = "sums and products stand behind `let`, and the constant's name here"
+_NAMED = "a name is letters, digits, `_` and `-`, a letter first"
 
 
 def explain(source: Source, error: UnexpectedInput) -> Diagnostic:
@@ -105,6 +107,11 @@ class _Place:
     @cached_property
     def before(self) -> str:
         return self.span.source.text[: self.span.start].rstrip()
+
+    @cached_property
+    def behind(self) -> str:
+        """The token and what follows it."""
+        return self.span.source.text[self.span.start :]
 
     @cached_property
     def previous(self) -> Span | None:
@@ -161,7 +168,8 @@ def _word_before_brace(place: _Place) -> Diagnostic | None:
         return problem
     if token == ":":
         expects = f"`=`, as in `{word}=…`"
-        return mistakes.Unexpected(place.span, "`:`", expects, "a name stands before its layer")
+        hint = f"behind a bar it would name a layer: `| {word}: …`"
+        return mistakes.Unexpected(place.span, "`:`", expects, hint)
     match place.keyword:
         case "input" if place.span.source.text[: previous.start].rstrip().endswith("input"):
             hint = "three sizes in one word: `input 3x224x224`"
@@ -258,6 +266,8 @@ def _anything(place: _Place) -> Diagnostic:
 
 def _hint(place: _Place) -> str:
     token, expected = place.token, place.expected
+    if hint := _of_sums(place) or _of_names(place):
+        return hint
     match token.type:
         case _ if "NET" in expected:
             return "a file begins with `net NAME`, then `input CHANNELSxHEIGHTxWIDTH`"
@@ -265,7 +275,7 @@ def _hint(place: _Place) -> str:
             return "a base is named alone: `from vgg16` is vgg16.vgg beside this file, or the zoo's"
         case _ if "INPUT" in expected:
             return "after its name a net says what it reads: `input 3x224x224`"
-        case "REPEAT" if place.keyword in ("net", "input") and "DIMS" in expected:
+        case "REPEAT" | "STAR" if place.keyword in ("net", "input") and "DIMS" in expected:
             return "a size is written with `x`: `3x32x32`"
         case _ if place.before.endswith("|") and place.takes_layer and token.type != "VBAR":
             return "a layer is missing behind `|`"
@@ -283,8 +293,6 @@ def _hint(place: _Place) -> str:
             return "no group is open here"
         case "SEMICOLON" if "COMMA" in expected:
             return "paths are separated by `,`"
-        case "MINUS" if place.span.source.text.startswith("->", place.span.start):
-            return "layers are separated by `|`"
     if expected == {"WITH"}:
         return "as in `replace fc8 with fc-10`; a run of layers is `fc6..fc7`"
     if expected == {"INSERT"}:
@@ -298,6 +306,32 @@ def _hint(place: _Place) -> str:
     if expected == {"KEY"}:
         return "as in `every conv norm=batch`, `set conv1_1 stride=2`"
     return _ELSEWHERE.get(str(token)) or _LOOKALIKES.get(str(token), "")
+
+
+def _of_sums(place: _Place) -> str:
+    """What to do about a sum where a number stands, if that is what it is."""
+    match place.token.type:
+        case "STAR" if "DIMS" not in place.expected and re.search(r"[\w.%]$", place.before):
+            return f"{_SUM}; a repeat stands behind a space: ` *2`"
+        case "MINUS" if place.behind.startswith("->"):
+            return "layers are separated by `|`"
+        case "PLUS" | "MINUS" | "SLASH" if re.search(r"(=|\w-)[ \t]*[\w.%]+$", place.before):
+            return _SUM
+        case "LPAR" if place.before.endswith("="):
+            return _SUM
+        case _:
+            return ""
+
+
+def _of_names(place: _Place) -> str:
+    """What to do about a name that no layer can have, if that is what it is."""
+    match place.token.type:
+        case "NUMBER" if re.match(r"[\w.-]+[ \t]*:", place.behind):
+            return _NAMED
+        case "COLON" if re.search(r"(^|[\s|(,])(\d|[\w-]*\.)[\w.-]*$", place.before):
+            return _NAMED
+        case _:
+            return ""
 
 
 def _text_before(span: Span) -> str:
