@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from conftest import program
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from vggc.backends.onnx import to_onnx
 from vggc.backends.torch import build, reference
 from vggc.diagnostics import UserError
 from vggc.driver import Program
@@ -26,7 +28,7 @@ from vggc.export import export, metadata
 from vggc.files import check_target
 from vggc.preprocessing import Preprocessing
 from vggc.subject import Subject, from_spec
-from vggc.weights import load
+from vggc.weights import load, seeded
 
 Noise = Callable[..., np.ndarray]
 
@@ -65,6 +67,38 @@ def test_onnxruntime_gives_the_same(
     x = noise(batch, 3, 16, 16)
     (output,) = session.run(None, {"input": x})
     np.testing.assert_allclose(output, expected(subject, x)["output"], rtol=1e-5, atol=1e-7)
+
+
+def test_onnx_holds_every_weight_as_it_is(branched: Subject, tmp_path: Path) -> None:
+    """Though the file is written apart from ONNX's own library, that reads what it would write."""
+    graph, weights = branched.program.graph, branched.weights
+    export(branched, "onnx", path := tmp_path / "branched.onnx")
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    found = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    assert found.keys() == graph.all_weights.keys()
+    for name, values in found.items():
+        np.testing.assert_array_equal(values.ravel(), weights[name].ravel())
+    assert [each.name for each in model.graph.input] == ["input"]
+    written = path.read_bytes()
+    assert len(written) == model.ByteSize()
+    again = onnx.load_from_string(model.SerializeToString())
+    assert again == model
+
+
+def test_onnx_copies_no_weight() -> None:
+    graph = program("net a input 1x1x1024 fc-512 | fc-3").graph
+    weights = seeded(graph, 0)
+    size = sum(values.nbytes for values in weights.values())
+    to_onnx(graph, weights)  # what libraries keep of their own is there now
+    tracemalloc.start()
+    try:
+        total = sum(len(piece) for piece in to_onnx(graph, weights).pieces())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert total > size
+    assert peak < size / 10
 
 
 def test_onnx_has_an_output_for_each_head(branched: Subject, tmp_path: Path, noise: Noise) -> None:

@@ -166,7 +166,7 @@ def test_as_onnx_it_agrees_with_float64(graph: Graph, noise: Noise, folded: bool
     expected = torch_outputs(graph, x)
     if folded:
         weights, graph = fold(graph).weights(weights), fold(graph).graph
-    model = to_onnx(graph, weights).SerializeToString()
+    model = b"".join(to_onnx(graph, weights).pieces())
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == list(expected)
     assert_agree(session.run(None, {"input": x}), expected)

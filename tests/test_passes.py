@@ -53,6 +53,18 @@ def test_folding_leaves_inference_ops_with_biases_and_folds_once(name: str) -> N
         assert np.array_equal(weight, weights[name])
 
 
+@pytest.mark.parametrize("name", SAMPLES)
+def test_folding_in_place_gives_the_same_and_takes_no_second_copy(name: str) -> None:
+    folded = fold(graph_of(SAMPLES[name]))
+    trained = weights_of(graph_of(SAMPLES[name]))
+    wanted = folded.weights(trained)
+    found = folded.weights(trained, in_place=True)
+    for key, values in found.items():
+        np.testing.assert_array_equal(values, wanted[key])
+        if issubclass(ops_of(folded.graph)[key.rpartition(".")[0]], Conv2d | Linear):
+            assert key.endswith(".bias") or values is trained[key]
+
+
 def test_a_normalisation_goes_into_the_layer_that_it_alone_reads() -> None:
     chain = fold(graph_of("conv3-4 norm=batch | batchnorm | fc-6 norm=batch act=none")).graph
     assert ops_of(chain)["conv1_1.relu"].__name__ == "Activation"

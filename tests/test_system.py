@@ -424,7 +424,7 @@ class Full:
 def test_pytorch_does_not_end_the_process_where_a_disk_is_full(
     place: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
-    from vggc.backends import torch as backend
+    from vggc.backends import program as backend
 
     kept = backend.Kept
     monkeypatch.setattr(backend, "Kept", lambda file: kept(Full(room)))  # type: ignore[arg-type]

@@ -244,7 +244,7 @@ def test_torch_builds_it_and_it_gives_numbers(name: str) -> None:
 @pytest.mark.parametrize("name", zoo())
 def test_as_onnx_it_agrees_with_float64(name: str) -> None:
     graph = narrow(name)
-    model = to_onnx(graph, weights_of(graph)).SerializeToString()
+    model = b"".join(to_onnx(graph, weights_of(graph)).pieces())
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     assert_agree(session.run(None, {"input": image(graph)}), graph)
 

@@ -115,7 +115,7 @@ def _onnx(subject: Subject, path: Path) -> None:
 
 
 def _pt2(subject: Subject, path: Path) -> None:
-    from vggc.backends.torch import save_program
+    from vggc.backends.program import save_program
 
     with new_file(path) as temporary:
         text = json.dumps(metadata(subject))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any, assert_never
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
 from vggc import __version__
 from vggc.ir.graph import Graph, Node
@@ -42,7 +43,63 @@ BATCH = "N"
 """The name of the batch's free dimension."""
 
 
-def to_onnx(graph: Graph, weights: Weights) -> onnx.ModelProto:
+@dataclass(frozen=True)
+class Model:
+    """An ONNX model. Its `constants` stand beside the `skeleton`, which has none: protobuf would
+    copy them, and its tools do so several times.
+    """
+
+    skeleton: onnx.ModelProto
+    constants: Mapping[str, NDArray[np.float32]]
+
+    def pieces(self) -> Iterator[bytes | memoryview]:
+        """The bytes of the file, `skeleton` with the constants as its initialisers; those are
+        never copied.
+
+        Source: https://protobuf.dev/programming-guides/encoding; a message may be split between
+        its fields, which may come in any order.
+        """
+        head = onnx.ModelProto()
+        head.CopyFrom(self.skeleton)
+        head.ClearField("graph")
+        graph = self.skeleton.graph.SerializeToString()
+        starts = [_tensor_start(name, values) for name, values in self.constants.items()]
+        starts = [
+            _field_start(onnx.GraphProto, "initializer", len(start) + values.nbytes) + start
+            for start, values in zip(starts, self.constants.values(), strict=True)
+        ]
+        size = len(graph) + sum(map(len, starts))
+        size += sum(values.nbytes for values in self.constants.values())
+        yield head.SerializeToString()
+        yield _field_start(onnx.ModelProto, "graph", size) + graph
+        for start, values in zip(starts, self.constants.values(), strict=True):
+            yield start
+            yield np.ascontiguousarray(values, "<f4").reshape(-1).view(np.uint8).data
+
+
+def _tensor_start(name: str, values: NDArray[np.float32]) -> bytes:
+    """The bytes of a tensor up to its values."""
+    tensor = TensorProto(name=name, dims=values.shape, data_type=TensorProto.FLOAT)
+    start: bytes = tensor.SerializeToString()
+    return start + _field_start(TensorProto, "raw_data", values.nbytes)
+
+
+def _field_start(message: Any, field: str, size: int) -> bytes:
+    """What stands before `size` bytes of a field: its number, that its length is told, and that."""
+    number: int = message.DESCRIPTOR.fields_by_name[field].number
+    return _varint(number << 3 | 2) + _varint(size)
+
+
+def _varint(number: int) -> bytes:
+    """A number as protobuf writes it: seven bits a byte, the lowest first."""
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*found, number])
+
+
+def to_onnx(graph: Graph, weights: Weights, metadata: Mapping[str, str] | None = None) -> Model:
     """The graph for inference: input `input` `(N, C, H, W)`, an output for each head, N free.
 
     Outputs have the names of their heads, `output` where the net names none.
@@ -56,12 +113,15 @@ def to_onnx(graph: Graph, weights: Weights) -> onnx.ModelProto:
     for head in graph.heads:
         if writer.names[head.node] != head.name:
             writer.emit("Identity", [writer.names[head.node]], head.name)
+    constants = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, values.shape)
+        for name, values in writer.constants.items()
+    ]
     body = helper.make_graph(
         writer.nodes,
         graph.name,
-        [_value("input", graph.input)],
+        [_value("input", graph.input), *constants],
         [_value(name, shape) for name, shape in graph.outputs.items()],
-        writer.constants,
     )
     model: onnx.ModelProto = helper.make_model(
         body,
@@ -70,15 +130,18 @@ def to_onnx(graph: Graph, weights: Weights) -> onnx.ModelProto:
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
+    helper.set_model_props(model, dict(metadata or {}))
+    # Constants are checked as inputs, by their shapes: the checker would copy their values.
     onnx.checker.check_model(model, full_check=True)
-    return model
+    del model.graph.input[1:]
+    return Model(model, writer.constants)
 
 
 def save_onnx(graph: Graph, weights: Weights, path: Path, metadata: Mapping[str, str]) -> None:
     """Writes `to_onnx` to a file, with these metadata."""
-    model = to_onnx(graph, weights)
-    helper.set_model_props(model, dict(metadata))
-    onnx.save(model, path)
+    with path.open("wb") as file:
+        for piece in to_onnx(graph, weights, metadata).pieces():
+            file.write(piece)
 
 
 def _value(name: str, shape: Shape) -> onnx.ValueInfoProto:
@@ -92,7 +155,7 @@ class _Writer:
     graph: Graph
     weights: Weights
     nodes: list[onnx.NodeProto] = field(default_factory=list)
-    constants: list[onnx.TensorProto] = field(default_factory=list)
+    constants: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # Weights are called `conv1.weight`, so no name of a user's can be that of a value.
@@ -106,8 +169,7 @@ class _Writer:
         return output
 
     def constant(self, name: str, value: Any) -> str:
-        array = np.asarray(value, np.float32)
-        self.constants.append(numpy_helper.from_array(array, name))
+        self.constants[name] = np.asarray(value, np.float32)
         return name
 
     def write(self, index: int) -> None:

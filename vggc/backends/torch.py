@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import math
-import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any, TypeAlias, assert_never
+from typing import Any, TypeAlias, assert_never
 
 import numpy as np
 import torch
@@ -36,7 +33,6 @@ from vggc.ir.ops import (
     Scale,
     Softmax,
 )
-from vggc.signals import held
 from vggc.weights import Weights
 
 Reference: TypeAlias = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float64]]]
@@ -67,11 +63,12 @@ class Net(nn.Module):
 
     That is the tensor of the only head, or, where there are several, a dict of tensors by the
     heads' names, in order. Its parameters, and as buffers what is not trained, are called as the
-    graph's weights are, and begin at their `start`. Normalisations in `held`, by the names of their
-    nodes, keep their statistics while the module trains, and normalise by those.
+    graph's weights are. They begin at their `start`, or are those that are given, in the memory
+    where these lie. Normalisations in `held`, by the names of their nodes, keep their statistics
+    while the module trains, and normalise by those.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, weights: Weights | None = None) -> None:
         super().__init__()
         self.nodes = graph.nodes
         self.heads = graph.heads
@@ -85,7 +82,11 @@ class Net(nn.Module):
         # By their full names, `conv1_1.weight`. No attribute of a module has a dot in its name, so
         # that layers may be called as they like; `register_parameter` would refuse the dot.
         for name, weight in graph.all_weights.items():
-            tensor = torch.full(weight.shape, weight.start)
+            if weights is None:
+                tensor = torch.full(weight.shape, weight.start)
+            else:
+                assert weights[name].shape == weight.shape, name
+                tensor = torch.from_numpy(weights[name])
             if weight.trained:
                 self._parameters[name] = nn.Parameter(tensor)
             else:
@@ -150,28 +151,6 @@ def _last_reads(graph: Graph) -> tuple[tuple[int, ...], ...]:
     for read, index in last.items():
         found[index].append(read)
     return tuple(map(tuple, found))
-
-
-def _in_modules(net: Net) -> Net:
-    """The net, its weights moved to modules inside one another, where torch.export looks for them
-    and whoever loads a program: `fc6.weight` is then `layer_fc6.weight`. No module has anything
-    else called `layer_…`. Python reads some letters as others (`ﬁ` as `fi`), but not behind a
-    hyphen: `layer-ﬁ.weight`.
-    """
-    for name, tensor in net.state_dict(keep_vars=True).items():
-        start = "layer_" if unicodedata.is_normalized("NFKC", name) else "layer-"
-        *owners, role = f"{start}{name}".split(".")
-        module: nn.Module = net
-        for part in owners:
-            module = module._modules.setdefault(part, nn.Module())  # type: ignore[assignment]
-        kept = net._parameters if name in net._parameters else net._buffers
-        del kept[name]
-        if isinstance(tensor, nn.Parameter):
-            module.register_parameter(role, tensor)
-        else:
-            module.register_buffer(role, tensor)
-        net.moved[name] = module, role
-    return net
 
 
 def _apply(
@@ -308,11 +287,10 @@ def _activated(op: Activation, x: Tensor) -> Tensor:
 
 
 def build(graph: Graph, weights: Weights | None = None) -> Net:
-    """The module of a graph; its weights are at their start where none are given."""
-    net = Net(graph)
-    if weights is not None:
-        net.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
-    return net
+    """The module of a graph; its weights are at their start where none are given, and take no
+    memory of their own where some are.
+    """
+    return Net(graph, weights)
 
 
 def reference(graph: Graph, weights: Weights) -> Reference:
@@ -338,56 +316,3 @@ def observe(graph: Graph, weights: Weights, names: Collection[str]) -> Observer:
                     yield node.name, value.numpy()
 
     return run
-
-
-def save_program(
-    graph: Graph, weights: Weights, path: Path, extra_files: Mapping[str, str]
-) -> None:
-    """Writes the graph as a `torch.export` program `(N, C, H, W)`, N free, and texts beside it.
-
-    It gives what `Net` does: a tensor, or a dict of several heads' by name. The weight
-    `fc6.weight` is called `layer_fc6.weight` in it.
-    """
-    example = torch.zeros(2, *graph.input)
-    free = {"x": {0: torch.export.Dim("batch", min=1)}}
-    module = _in_modules(build(graph, weights)).eval()
-    program = torch.export.export(module, (example,), dynamic_shapes=free)
-    with path.open("wb") as file, held():
-        kept = Kept(file)
-        texts = dict(extra_files)
-        torch.export.save(program, kept, extra_files=texts)  # type: ignore[arg-type]  # it only writes
-        if kept.fault:
-            raise kept.fault
-
-
-class Kept(io.RawIOBase):
-    """A file for PyTorch's writer, which ends the process where a write fails or is interrupted:
-    the first `fault` is kept, and what comes after it is passed over.
-
-    It is a stream that goes back, as PyTorch warns of any other; nobody reads it, so it need not.
-    """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__()
-        self.file = file
-        self.fault: OSError | None = None
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return 0
-
-    def write(self, data: Any) -> int:
-        try:
-            if self.fault is None:
-                self.file.write(data)
-        except OSError as fault:
-            self.fault = fault
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing yet: the file is closed behind it."""

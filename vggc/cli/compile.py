@@ -161,6 +161,7 @@ def command(
             images,
             choice_of,
             budget,
+            may_overwrite=True,
         ),
         folder,
     )

@@ -85,6 +85,8 @@ class Job:
     choice_of: ChoiceOf = by_cost
     max_error: float = MAX_ERROR
     """The relative L2 error that the net's arithmetic may make."""
+    may_overwrite: bool = False
+    """Whether normalisations are folded where the weights lie, which takes no second copy."""
 
 
 def _image_shape(graph: Graph) -> tuple[int, int, int]:
@@ -169,7 +171,7 @@ def build_artifact(job: Job, folder: Path) -> Manifest:
     refuse_full(folder)
     refuse_unwritable(folder)
     folded = fold(job.graph)
-    weights = folded.weights(job.weights)
+    weights = folded.weights(job.weights, in_place=job.may_overwrite)
     calls = planned(job.graph, job.batch, job.target, job.precision)
     may = allotment(calls, job.target, job.max_error, weights)
     wished = {each: job.choice_of(each, may.share) for each in may.offers}

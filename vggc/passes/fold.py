@@ -26,8 +26,9 @@ class Folded:
     absorbed: dict[str, tuple[Node, ...]]
     """By the name of a convolution, linear layer or scale, in order."""
 
-    def weights(self, trained: Weights) -> Weights:
-        """The weights of the folded graph from those of the one before.
+    def weights(self, trained: Weights, *, in_place: bool = False) -> Weights:
+        """The weights of the folded graph from those of the one before, which are overwritten where
+        they are to be folded `in_place`.
 
         Computed in float64 and rounded once.
         """
@@ -36,22 +37,32 @@ class Folded:
             shapes = {name: weight.shape for name, weight in self.graph.weights(node).items()}
             match node.op:
                 case Conv2d() | Linear() | Scale():
-                    arrays = self._folded(node, trained, *shapes.values())
-                    found |= dict(zip(shapes, arrays, strict=True))
+                    weight, bias, scales = self._folded(node, trained, *shapes.values())
+                    if scales is not None:
+                        into = weight if in_place else np.empty_like(weight)
+                        for index, factor in enumerate(scales):
+                            into[index] = weight[index] * factor
+                        weight = into
+                    found |= dict(zip(shapes, (weight, bias), strict=True))
                 case _:
                     found |= {name: trained[name] for name in shapes}
         return found
 
     def _folded(
         self, node: Node, trained: Weights, shape: tuple[int, ...], bias_shape: tuple[int, ...]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64] | None]:
+        """A node's weight, which is still to be multiplied by scales, one an output, where there
+        are some, and its bias.
+        """
         absorbed = self.absorbed.get(node.name, ())
-        weight, bias = np.ones(shape, np.float32), np.zeros(bias_shape, np.float32)
-        if not absorbed or absorbed[0].name != node.name:
+        bias = np.zeros(bias_shape, np.float32)
+        if absorbed and absorbed[0].name == node.name:
+            weight = np.ones(shape, np.float32)
+        else:
             weight = trained[f"{node.name}.weight"]
             bias = trained.get(f"{node.name}.bias", bias)
         if not absorbed:
-            return weight, bias
+            return weight, bias, None
         scales, exact_bias = np.ones(len(bias)), bias.astype(np.float64)
         for norm in absorbed:
             assert isinstance(norm.op, BatchNorm)
@@ -62,10 +73,7 @@ class Folded:
             scale = gamma / np.sqrt(variance + norm.op.eps)
             scales *= scale
             exact_bias = (exact_bias - mean) * scale + beta
-        folded = np.empty(shape, np.float32)
-        for index, factor in enumerate(scales):
-            folded[index] = weight[index] * factor
-        return folded, exact_bias.astype(np.float32)
+        return weight, exact_bias.astype(np.float32), scales
 
 
 def fold(graph: Graph) -> Folded:

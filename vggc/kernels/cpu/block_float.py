@@ -89,7 +89,8 @@ BITS_20 = Format(
 )
 FORMATS = (BITS_24, BITS_20)
 
-ROWS_AT_ONCE = 256
+BYTES_AT_ONCE = 1 << 22
+"""Of rows of a weight whose error is told at once, one at least."""
 SAMPLED = 64
 """Weights of a piece among which the usual size is looked for."""
 
@@ -131,8 +132,9 @@ def error_of(dense: Dense, form: Format, weight: NDArray[np.float32]) -> float:
     """
     size = product(dense, form).piece
     rounding, signal = 0.0, 0.0
-    for first in range(0, len(weight), ROWS_AT_ONCE):
-        rows = np.abs(weight[first : first + ROWS_AT_ONCE])
+    count = max(1, BYTES_AT_ONCE // weight[0].nbytes)
+    for first in range(0, len(weight), count):
+        rows = np.abs(weight[first : first + count])
         if dense.source:
             maps = rows.reshape(len(rows), dense.source.channels, -1)
             rows = maps.transpose(0, 2, 1).reshape(len(rows), -1)
@@ -188,12 +190,11 @@ class BlockFloatColumns:
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
         packed = np.zeros(self.packed_shape, np.int32)
+        order = np.arange(self.shape[1]).reshape(self.channels, -1).T.ravel()
         for index, pieces in enumerate(packed):
             rows = weight[index * self.panel : (index + 1) * self.panel]
-            maps = rows.reshape(len(rows), self.channels, -1)
-            columns = maps.transpose(2, 1, 0).reshape(-1, len(rows))
             for number, words in enumerate(pieces):
-                part = columns[number * self.piece : (number + 1) * self.piece]
+                part = rows[:, order[number * self.piece : (number + 1) * self.piece]].T
                 largest = np.abs(part).max(0).astype(np.float32)
                 # The next number up, so that none is beyond the largest, nor a scale zero.
                 scale = np.nextafter(largest / np.float32(self.form.largest), np.float32(np.inf))

@@ -92,13 +92,18 @@ class WordColumns:
         return (ceil(self.shape[0] / self.panel), self.inputs, groups, self.lanes, self.word)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
-        panels, inputs, groups, lanes, word = self.packed_shape
-        rows = weight.transpose(0, 2, 3, 1).reshape(self.shape[0], -1)
-        rows = to_bfloat16(rows) if word == WORD["bfloat16"] else rows
-        padded = np.zeros((panels * self.panel, inputs), rows.dtype)
-        padded[: len(rows), : rows.shape[1]] = rows
-        split = padded.reshape(panels, groups, word, lanes, inputs)
-        return np.ascontiguousarray(split.transpose(0, 4, 1, 3, 2))
+        panels, _, groups, lanes, word = self.packed_shape
+        is_bfloat16 = word == WORD["bfloat16"]
+        packed = np.zeros(self.packed_shape, np.uint16 if is_bfloat16 else weight.dtype)
+        # A few rows at a time: a panel of a wide layer is a quarter of it.
+        for number, (panel, group, place) in enumerate(np.ndindex(panels, groups, word)):
+            rows = weight[number * lanes : (number + 1) * lanes]
+            if not len(rows):
+                break
+            columns = rows.transpose(2, 3, 1, 0).reshape(-1, len(rows))
+            columns = to_bfloat16(columns) if is_bfloat16 else columns
+            packed[panel, : len(columns), group, : len(rows), place] = columns
+        return packed
 
     def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
         return by_panels(self, self.panel, weight)
