@@ -11,9 +11,10 @@ from test_ops import SAMPLES, weights_of
 
 from vggc.backends.torch import reference
 from vggc.ir.graph import Graph
-from vggc.ir.ops import BatchNorm, Conv2d, Dropout, Linear, Scale, Softmax
+from vggc.ir.ops import Add, BatchNorm, Concat, Conv2d, Dropout, Linear, Scale, Softmax
 from vggc.passes.fold import fold
 from vggc.passes.inference import drop_dropout, drop_final_softmax
+from vggc.passes.joins import MAX_READS, narrowed
 
 Noise = Callable[..., np.ndarray]
 
@@ -119,3 +120,50 @@ def test_only_the_soft_maxes_that_end_a_head_go() -> None:
 def test_a_soft_max_that_others_read_stays_though_it_is_a_head() -> None:
     graph = graph_of("fc-8 | a: softmax | fc-5 head scores: @a")
     assert drop_final_softmax(graph) == graph
+
+
+def joined(join: str, paths: int, path: str = "conv1-2") -> Graph:
+    """A net whose `paths` paths are joined."""
+    return graph_of(f"all: {join}({', '.join([path] * paths)}) | relu | fc-5")
+
+
+def reads(graph: Graph) -> dict[str, int]:
+    """How many values each join reads, by name."""
+    joins = (node for node in graph.nodes if isinstance(node.op, Add | Concat))
+    return {node.name: len(node.inputs) for node in joins}
+
+
+@pytest.mark.parametrize("join", ["concat", "add"])
+@pytest.mark.parametrize("paths", [MAX_READS + 1, 3 * MAX_READS + 5, MAX_READS**2 + 1])
+def test_a_wide_join_becomes_several_of_the_same_values_in_the_same_order(
+    join: str, paths: int, noise: Noise
+) -> None:
+    graph = joined(join, paths)
+    narrow = narrowed(graph)
+    narrow.verify()
+    assert max(reads(narrow).values()) <= MAX_READS
+    assert sum(reads(narrow).values()) - (len(reads(narrow)) - 1) == paths
+    x, weights = noise(2, *graph.input), weights_of(graph)
+    wanted, got = reference(graph, weights)(x), reference(narrow, weights)(x)
+    np.testing.assert_allclose(got["all"], wanted["all"], rtol=1e-12, atol=1e-13)
+    assert narrow.outputs == graph.outputs
+
+
+def test_the_joins_before_a_join_bear_its_name_and_a_number() -> None:
+    assert reads(narrowed(joined("add", 2 * MAX_READS + 1))) == {
+        "all.1": MAX_READS,
+        "all.2": MAX_READS,
+        "all": 3,
+    }
+
+
+@pytest.mark.parametrize("join", ["concat", "add"])
+@pytest.mark.parametrize("paths", [2, 8, MAX_READS])
+def test_a_join_of_few_paths_stays_as_it_is(join: str, paths: int) -> None:
+    graph = joined(join, paths)
+    assert narrowed(graph) == graph
+
+
+def test_narrow_joins_stay_narrow() -> None:
+    narrow = narrowed(joined("concat", MAX_READS**2 + 1))
+    assert narrowed(narrow) == narrow

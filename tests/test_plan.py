@@ -27,8 +27,10 @@ from vggc.ir.ops import (
     Op,
     PRelu,
 )
+from vggc.kernels import workloads
 from vggc.kernels.workloads import Conv, Dense, Map, Pointwise
 from vggc.passes.fold import fold
+from vggc.passes.joins import MAX_READS
 from vggc.source import Source, Span
 from vggc.tvm_alone import relax, tvm
 
@@ -172,12 +174,44 @@ def test_no_value_is_overwritten_before_its_last_reader_in_a_net_that_branches_a
     seed: int, noise: Noise
 ) -> None:
     graph = random_graph(seed)
-    x, target = noise(2, *graph.input), resolve("cpu")
-    planned, code = lowered(graph, 2, target)
+    x = noise(2, *graph.input)
+    run = compiled(graph, x)
+    for _ in range(2):
+        assert_agree(run(), torch_outputs(graph, x))
+
+
+def compiled(graph: Graph, x: np.ndarray) -> Callable[[], list[np.ndarray]]:
+    """A net of several heads compiled for the CPU, and run on `x`."""
+    target = resolve("cpu")
+    planned, code = lowered(graph, len(x), target)
     pieces = pack(planned, code.kernels, fold(graph).weights(weights_of(graph)))
     packed = {name: each.whole() for name, each in pieces.items()}
     machine = relax.VirtualMachine(compile_for(code.module, target), tvm.cpu())
     tensors = [tvm.runtime.tensor(array) for array in (x, *(packed[n] for n in planned.weights))]
-    for _ in range(2):
-        outputs = [output.numpy() for output in machine["main"](*tensors)]
-        assert_agree(outputs, torch_outputs(graph, x))
+    return lambda: [output.numpy() for output in machine["main"](*tensors)]
+
+
+PATHS = [MAX_READS + 1, pytest.param(500, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("paths", PATHS)
+def test_joins_of_many_paths_are_calls_of_few_inputs_with_the_right_values(
+    paths: int, noise: Noise
+) -> None:
+    """Path by path another value, some of them maps with a halo, one with an activation."""
+    path = ["conv1-2", "@halo", "@input", "pool3 stride=1 padding=1"]
+    many = ", ".join(path[i % 4] for i in range(paths))
+    sums = ", ".join(["conv1-2", "@halo | conv1-2"][i % 2] for i in range(paths))
+    body = f"halo: conv3-3 | conv3-3 | all: concat({many}) | conv3-3 | add({sums}) | relu | conv3-4"
+    graph = graph_of(f"{body} head joined: @all", "3x5x4")
+    joins = [
+        step.workload
+        for step in plan(graph, 2).steps
+        if isinstance(step.workload, workloads.Add | workloads.Concat)
+    ]
+    assert max(len(join.inputs) for join in joins) <= MAX_READS
+    *before, last = (join.act for join in joins if isinstance(join, workloads.Add))
+    assert last == RELU
+    assert not any(before)
+    x = noise(2, *graph.input)
+    assert_agree(compiled(graph, x)(), torch_outputs(graph, x))

@@ -493,6 +493,8 @@ def test_set_wins_by_coming_last() -> None:
     [
         ("lr", mistakes.MalformedOverride),
         ("lr=", mistakes.MalformedOverride),
+        ("=1", mistakes.MalformedOverride),
+        ("train=off", mistakes.UnknownOverride),
         ("lrr=1", mistakes.UnknownOverride),
         ("test.lr=1", mistakes.UnknownOverride),
         ("flip=on", mistakes.AmbiguousOverride),
@@ -527,6 +529,15 @@ def test_an_option_under_a_wrong_name_is_found_by_its_own() -> None:
     hint = "did you mean `warm-up`"
     with pytest.raises(UserError, match=hint):
         changed(["schedule.warm-up=5%"])
+
+
+def test_what_is_known_is_listed_once_and_a_block_is_no_setting() -> None:
+    with pytest.raises(UserError) as error:
+        changed(["test.foo=1"])
+    hint = "known: `scales`, `dense`, `crops`, `crops.grid`, `flip`, `fuse`, `grid`"
+    assert hint in str(error.value)
+    with pytest.raises(UserError, match=r"key by key: `test\.scales`"):
+        changed(["test=off"])
 
 
 def test_the_place_of_a_value_in_a_list_is_found_in_a_change() -> None:

@@ -45,6 +45,7 @@ from vggc.kernels.workloads import (
     Workload,
 )
 from vggc.passes.fold import fold
+from vggc.passes.joins import narrowed
 
 Layout: TypeAlias = Map | Shape
 """How a value lies in memory: a map, or rows of a plain shape, batch first."""
@@ -136,11 +137,11 @@ def input_shapes(workload: Workload) -> tuple[Shape, ...]:
 
 
 def plan(graph: Graph, batch: int, *, fuse_pools: bool = False) -> Plan:
-    """The calls that compute `graph`, folded, for a batch of images.
+    """The calls that compute `graph`, folded and with narrow joins, for a batch of images.
 
     `fuse_pools` lets convolutions pool what they compute, for kernels that can.
     """
-    planner = _Planner(fold(graph).graph, batch, fuse_pools)
+    planner = _Planner(narrowed(fold(graph).graph), batch, fuse_pools)
     return planner.run()
 
 

@@ -29,6 +29,7 @@ from vggc.ir.ops import Softmax
 from vggc.kernels.bfloat16 import from_bfloat16
 from vggc.kernels.workloads import Convert, Map
 from vggc.passes.fold import fold
+from vggc.passes.joins import narrowed
 from vggc.paths import is_file
 from vggc.preprocessing import IMAGE_CHANNELS, Preprocessing
 from vggc.tensors import read_all
@@ -139,7 +140,7 @@ def verify(
         reason, hint = "it counts the images of a folder", ", or name the folder with `--data`"
         raise UserError(mistakes.GivenInVain(None, "--images", reason, hint))
     session = Session.load(folder, threads)
-    graph = fold(graph_in(folder)).graph
+    graph = narrowed(fold(graph_in(folder)).graph)
     found = original_weights(folder, graph, session.manifest, weights)
     run = reference(graph, found.weights)
     judge = _Judge(session, found.calls, graph, run, _scales(folder, found.calls), found.origin)

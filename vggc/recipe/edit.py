@@ -109,7 +109,7 @@ def parse_change(text: str, name: str, prefer: str | None) -> Change:
     """Raises: UserError when it is not `key=value` with a key and a value that there are."""
     whole = Span(Source(name, text), 0, len(text))
     key, equals, value = text.partition("=")
-    if not equals or not value:
+    if not (key.strip() and equals and value):
         raise UserError(mistakes.MalformedOverride(whole, text))
     key_span, value_span = whole.part(0, len(key)), whole.part(len(key) + 1, len(text))
     schema, keys = resolve(key, key_span, prefer)
@@ -179,8 +179,13 @@ def meant(wanted: str, schemas: list[Schema[Any]]) -> str:
         # Where many have it, the option alone is that of the one that is chosen.
         near = keys if len(keys) <= MANY else [option]
         return f"did you mean {' or '.join(f'`{key}`' for key in near)}?"
+    if schema := SCHEMAS.get(wanted):
+        return (
+            f"`{wanted}` is a block, which is set key by key: `{wanted}.{next(iter(schema.kinds))}`"
+        )
     known = [key for schema in schemas for key in schema.kinds]
-    return did_you_mean(wanted, [*known, *sorted({key.split(".")[-1] for key in known})])
+    options = sorted({key.split(".")[-1] for key in known})
+    return did_you_mean(wanted, list(dict.fromkeys([*known, *options])))
 
 
 def ends_in(schema: Schema[Any], text: str) -> list[str]:
