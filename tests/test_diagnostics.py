@@ -182,6 +182,7 @@ ROOMS = (
     "vggc.evaluation.mistakes",
     "vggc.export",
     "vggc.files",
+    "vggc.needs",
     "vggc.passes.dense",
     "vggc.pictures.layout",
     "vggc.report.comparison",

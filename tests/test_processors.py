@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vggc.memory import memory
+from vggc.memory import free_memory, memory
 from vggc.processors import THREADS, limit_threads, num_cores, num_processors
 
 
@@ -130,6 +130,43 @@ def test_memory_is_what_the_control_groups_leave(
     tmp_path: Path, files: dict[str, str], limit: int
 ) -> None:
     assert memory(tree(tmp_path, files)) == limit * MIB
+
+
+GROUP = "sys/fs/cgroup/memory/docker/1a2b"
+STAT = f"active_anon {9 * MIB}\ninactive_file {3 * MIB}\nactive_file {2 * MIB}\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({"proc/meminfo": "MemTotal: 90000 kB\nMemAvailable:   2048 kB\nHugePages_Total: 0\n"}, 2),
+        (
+            {
+                **DOCKER,
+                "proc/meminfo": "MemAvailable: 90000 kB\n",
+                "sys/fs/cgroup/memory.max": f"{64 * MIB}\n",
+                "sys/fs/cgroup/memory.current": f"{20 * MIB}\n",
+                "sys/fs/cgroup/memory.stat": STAT,
+            },
+            64 - 20 + 5,
+        ),
+        (
+            {
+                **OLD,
+                f"{GROUP}/memory.limit_in_bytes": f"{64 * MIB}\n",
+                f"{GROUP}/memory.usage_in_bytes": f"{70 * MIB}\n",
+                f"{GROUP}/memory.stat": "inactive_file 7\ntotal_inactive_file 0\n",
+            },
+            0,
+        ),
+        ({**DOCKER, "sys/fs/cgroup/memory.max": f"{64 * MIB}\n"}, 64),
+    ],
+)
+def test_free_is_what_the_system_and_the_control_groups_have_left(
+    tmp_path: Path, files: dict[str, str], free: int
+) -> None:
+    """What they keep of files counts as free."""
+    assert free_memory(tree(tmp_path, files)) == free * MIB
 
 
 def test_without_a_limit_memory_is_the_machines(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from vggc.driver import load
 from vggc.evaluation import mistakes
 from vggc.evaluation.images import Labelled, check_classes, held_out, images_in, single
 from vggc.evaluation.views import Views, views_of
+from vggc.needs import TESTING
 from vggc.passes.dense import dense
 from vggc.passes.inference import drop_final_softmax
 from vggc.paths import absence, exists, is_folder
@@ -259,7 +260,7 @@ def entry(run: Run, protocol: Protocol, weights: Path | None) -> Entry:
     Raises:
         UserError: the run has no weights, or its net cannot be applied so.
     """
-    subject = from_run(run, weights, None)
+    subject = from_run(run, weights, None, TESTING)
     views = views_of(protocol, run.record.preprocessing.scale)
     if protocol.dense:
         dense(drop_final_softmax(subject.program.graph))

@@ -11,6 +11,7 @@ from vggc.diagnostics import Diagnostic, UserError
 from vggc.files import new_file
 from vggc.ir.graph import Graph, Head
 from vggc.ir.ops import Softmax
+from vggc.needs import weight_bytes
 from vggc.subject import Subject
 from vggc.weights import save, torchvision_names
 
@@ -85,8 +86,20 @@ def as_texts(values: dict[str, Any]) -> dict[str, str]:
     return {name: json.dumps(value) for name, value in values.items()}
 
 
+def refuse(graph: Graph, style: str) -> None:
+    """Raises: UserError where there is no file of this style for a net, whatever its weights."""
+    if style == "torchvision" and graph.all_weights and not torchvision_names(graph):
+        raise UserError(NoTorchvisionNames(None, graph.name))
+    if style == "onnx" and (size := weight_bytes(graph)) > MAX_ONNX_BYTES:
+        raise UserError(TooLargeForOnnx(None, graph.name, size / 1e9))
+
+
 def export(subject: Subject, style: str, path: Path) -> None:
-    """Writes the file with its metadata, whole or not at all."""
+    """Writes the file with its metadata, whole or not at all.
+
+    Raises: UserError where there is no such file for the net, or it cannot be written.
+    """
+    refuse(subject.program.graph, style)
     match style:
         case "onnx":
             _onnx(subject, path)
@@ -94,8 +107,6 @@ def export(subject: Subject, style: str, path: Path) -> None:
             _pt2(subject, path)
         case "torchvision":
             names = torchvision_names(subject.program.graph)
-            if not names and subject.weights:
-                raise UserError(NoTorchvisionNames(None, subject.program.net.name))
             weights = {names[ours]: tensor for ours, tensor in subject.weights.items()}
             with new_file(path) as temporary:
                 save(temporary, weights, as_texts(metadata(subject)))
@@ -106,9 +117,6 @@ def export(subject: Subject, style: str, path: Path) -> None:
 def _onnx(subject: Subject, path: Path) -> None:
     from vggc.backends.onnx import save_onnx
 
-    size = sum(tensor.nbytes for tensor in subject.weights.values())
-    if size > MAX_ONNX_BYTES:
-        raise UserError(TooLargeForOnnx(None, subject.program.net.name, size / 1e9))
     with new_file(path) as temporary:
         texts = as_texts(metadata(subject))
         save_onnx(subject.program.graph, subject.weights, temporary, texts)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 from vggc.control_groups import ROOT, folders
 
-LIMITS = ("memory.max", "memory.limit_in_bytes")
-"""Where control groups of version 2 and 1 hold how many bytes they may have."""
+GROUPS = (
+    ("memory.max", "memory.current", ("inactive_file", "active_file")),
+    (
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        ("total_inactive_file", "total_active_file"),
+    ),
+)
+"""Of control groups of version 2 and 1 where the limit stands, what is used of it, and which lines
+of memory.stat tell how much of that are pages of files, which the system takes back.
+"""
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """What glibc's malloc.h calls the most free memory at the end of the heap, and the most blocks
@@ -23,10 +33,33 @@ def memory(root: Path = ROOT) -> int:
     """
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for folder in folders("memory", root):
-        for name in LIMITS:
+        for limit, *_ in GROUPS:
             with suppress(OSError, ValueError):
-                present = min(present, int((folder / name).read_text()))
+                present = min(present, int((folder / limit).read_text()))
     return present
+
+
+def free_memory(root: Path = ROOT) -> int:
+    """The bytes of it that nobody uses, but for what the system keeps of files and takes back."""
+    free = min(memory(root), _lines(root / "proc/meminfo").get("MemAvailable:", sys.maxsize))
+    for folder in folders("memory", root):
+        for limit, usage, reclaimed in GROUPS:
+            with suppress(OSError, ValueError):
+                used = int((folder / usage).read_text())
+                lines = _lines(folder / "memory.stat")
+                used -= min(used, sum(lines.get(name, 0) for name in reclaimed))
+                free = min(free, max(0, int((folder / limit).read_text()) - used))
+    return free
+
+
+def _lines(path: Path) -> dict[str, int]:
+    """The numbers in a file that has a name and a number a line, by name, in bytes."""
+    found = {}
+    with suppress(OSError, ValueError):
+        for line in path.read_text().splitlines():
+            name, number, *unit = line.split()
+            found[name] = int(number) * (1024 if unit == ["kB"] else 1)
+    return found
 
 
 def keep_memory() -> None:

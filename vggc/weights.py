@@ -18,7 +18,7 @@ from vggc.diagnostics import Diagnostic, UserError, nearest
 from vggc.files import replacing
 from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import Conv2d, Dropout, Flatten, Linear, Weight
-from vggc.memory import memory
+from vggc.needs import LOADING
 from vggc.records import MalformedError
 from vggc.tensors import FLOATS, Pieces, TensorFile, opened, write
 
@@ -94,23 +94,6 @@ class NegativeVariance(Diagnostic):
     name: str
 
 
-class TooLarge(Diagnostic):
-    title = "the net {net} is too large for this machine"
-    label = "its weights alone take {needed:.1f} GB, and there are {present:.1f} GB of memory"
-    help = "`vggc summary` shows which layer the weights are in"
-    net: str
-    needed: float
-    present: float
-
-
-def check_size(graph: Graph) -> None:
-    """Raises: UserError when the weights of a graph do not fit into memory as float32."""
-    needed = 4 * sum(weight.size for weight in graph.all_weights.values())
-    present = memory()
-    if needed > present:
-        raise UserError(TooLarge(None, graph.name, needed / 1e9, present / 1e9))
-
-
 def load(path: Path, graph: Graph) -> Weights:
     """The weights of a graph from a safetensors file, named natively or as torchvision does.
 
@@ -120,7 +103,7 @@ def load(path: Path, graph: Graph) -> Weights:
     Raises: UserError naming the first tensor that is missing, unknown, of another shape or
     type, there twice, or holds a value that it cannot.
     """
-    check_size(graph)
+    LOADING.require(graph)
     with _opened(path) as file:
         places = _places(path, graph, file, graph.all_weights, torchvision_names(graph))
         _check(path, graph, file, places, graph.all_weights)
@@ -248,7 +231,7 @@ def seeded(graph: Graph, seed: int) -> Weights:
     Vectors that start at another value vary by a tenth of it. The same on every machine.
     Source: He et al. 2015, equation 10.
     """
-    check_size(graph)
+    LOADING.require(graph)
     generator = np.random.Generator(np.random.PCG64(seed))
     weights: Weights = {}
     for name, weight in graph.all_weights.items():

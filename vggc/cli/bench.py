@@ -71,8 +71,13 @@ def command(
             raise click.UsageError("--layers times no other engine: leave out the rest")
         _layers(artifact, threads, rounds, as_json=as_json)
         return
-    from vggc.deploy.artifact import read_manifest
+    from vggc.deploy.artifact import read_manifest, require_memory
+    from vggc.needs import TIMING, beside
+
+    require_memory(artifact, TIMING)
+
     from vggc.deploy.bench import bench, default_peers
+    from vggc.deploy.peers import PEERS, missing_module
 
     lenient = against is None
     peers = (
@@ -80,6 +85,8 @@ def command(
         if against is None
         else against.replace(" ", "").split(",")
     )
+    present = [peer for peer in peers if peer in PEERS and missing_module(peer) is None]
+    require_memory(artifact, beside(present))
     timing = bench(
         artifact, peers, threads, rounds, images=images, weights=weights, lenient=lenient
     )
@@ -104,6 +111,11 @@ def command(
 
 
 def _layers(artifact: Path, threads: int | None, rounds: int, *, as_json: bool) -> None:
+    from vggc.deploy.artifact import require_memory
+    from vggc.needs import PROFILING
+
+    require_memory(artifact, PROFILING)
+
     from vggc.deploy.profile import profile
 
     found = profile(artifact, threads, rounds)

@@ -34,8 +34,10 @@ def session_of(artifact: Path, threads: int | None = None) -> Session:
 
     Raises: UserError when it is damaged or not for this machine.
     """
-    from vggc.deploy.artifact import read_manifest
+    from vggc.deploy.artifact import read_manifest, require_memory
+    from vggc.needs import RUNNING
 
+    require_memory(artifact, RUNNING)
     if read_manifest(artifact).target.kind == "cpu":
         import vggc.tvm_runtime  # noqa: F401  (a GPU's driver is found by the whole TVM only)
     from vggc.deploy.runtime import Session

@@ -114,7 +114,12 @@ def command(
     """
     if db is not None and no_db:
         raise click.UsageError("--db and --no-db exclude each other")
-    from vggc.cli.subject import choose
+    from vggc.cli.subject import ask
+    from vggc.needs import COMPILING, COMPILING_INT8
+
+    # Before TVM is loaded, which takes two seconds.
+    asked = ask(spec, weights, seed, size, COMPILING_INT8 if precision == "int8" else COMPILING)
+
     from vggc.deploy.build import Job, build_artifact
     from vggc.deploy.calibrate import NUM_IMAGES, Chosen, choose_images, require_images
     from vggc.deploy.error_budget import budget_for
@@ -127,7 +132,7 @@ def command(
     require_precision(machine, precision)
     budget = budget_for(machine, precision, max_error)
     require_images(precision, calibrate, num_images)
-    subject = choose(spec, weights, seed, size)
+    subject = asked.subject()
     if machine.kind == "cuda" and threads is not None:
         reason = "kernels for GPUs are the same whatever the threads of a CPU"
         raise UserError(GivenInVain(None, "--threads", reason, ""))

@@ -56,12 +56,15 @@ def command(
     SPEC is a file or a zoo name, RUN a folder that `vggc train` made; with neither, the
     newest run under runs/ is taken.
     """
-    from vggc.cli.subject import choose
-    from vggc.export import export, metadata
+    from vggc.cli.subject import ask
+    from vggc.export import export, metadata, refuse
     from vggc.files import check_target
+    from vggc.needs import EXPORTS
 
     check_target(out)
-    subject = choose(spec, weights, seed, size)
+    asked = ask(spec, weights, seed, size, EXPORTS[style])
+    refuse(asked.program.graph, style)
+    subject = asked.subject()
     export(subject, style, out)
     console.out(f"{out}: {subject.program.net.name}, {FORMATS[style]}")
     for name, told in facts(metadata(subject)):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from vggc.cli import console
 from vggc.diagnostics import Diagnostic, UserError
-from vggc.driver import load, with_input
+from vggc.driver import Program, load
 from vggc.ir.ops import describe
-from vggc.subject import Subject, from_run, from_spec, is_run
+from vggc.needs import Need
+from vggc.subject import Subject, from_run, from_spec, is_run, net_in, resized
 from vggc.training.mistakes import WeightsOfNoRun
 from vggc.training.run import BEST, LAST, Run, newest_run
 
@@ -22,12 +24,50 @@ class SeedOfRun(Diagnostic):
     spec: str
 
 
-def choose(
-    spec: str | None, weights: Path | None, seed: int | None, size: tuple[int, int] | None
-) -> Subject:
-    """The net and weights that the arguments name; the newest run without a spec.
+@dataclass(frozen=True)
+class Asked:
+    """What a command was asked to work on, before any weight is read: a net, and the `run` that it
+    is of, if it is.
+    """
 
-    Raises: UserError when there is no such thing, or it is malformed.
+    program: Program
+    spec: str | None
+    run: Run | None
+    weights: Path | None
+    seed: int
+    size: tuple[int, int] | None
+
+    def subject(self) -> Subject:
+        """The net with its weights.
+
+        Raises: UserError when there are none such, or they do not fit.
+        """
+        if self.run:
+            subject = from_run(self.run, self.weights, self.size)
+            for remark in self.run.remarks(self.weights):
+                console.status(remark)
+            tell_scale(self.run, subject)
+            return subject
+        subject = from_spec(self.program, self.weights, self.seed, self.spec)
+        if self.weights is None:
+            console.status(
+                f"{self.program.net.name} has no weights yet: random ones of seed {self.seed} are"
+                " used. Give --weights FILE, or a run in place of the spec."
+            )
+        return subject
+
+
+def ask(
+    spec: str | None,
+    weights: Path | None,
+    seed: int | None,
+    size: tuple[int, int] | None,
+    need: Need,
+) -> Asked:
+    """The net that the arguments name; that of the newest run without a spec.
+
+    Raises: UserError when there is no such thing, or it is malformed, or there is not the memory
+    that is needed.
     """
     run = None
     if spec is None:
@@ -37,25 +77,11 @@ def choose(
         run = Run.load(Path(spec))
     if seed is not None and (run or weights):
         raise UserError(SeedOfRun(None, str(weights or (run and run.folder))))
-    if run:
-        subject = from_run(run, weights, size)
-        for remark in run.remarks(weights):
-            console.status(remark)
-        tell_scale(run, subject)
-        return subject
-    assert spec is not None
-    if weights in (LAST, BEST):
-        raise UserError(WeightsOfNoRun(None, str(weights), spec))
-    program = load(spec)
-    if size is not None:
-        program = program.replace(with_input(program.net, size))
-    subject = from_spec(program, weights, seed or 0, spec)
-    if weights is None:
-        console.status(
-            f"{program.net.name} has no weights yet: random ones of seed {seed or 0} are used."
-            " Give --weights FILE, or a run in place of the spec."
-        )
-    return subject
+    if not run and weights in (LAST, BEST):
+        raise UserError(WeightsOfNoRun(None, str(weights), str(spec)))
+    program = resized(net_in(run) if run else load(str(spec)), size)
+    need.require(program.graph)
+    return Asked(program, spec, run, weights, seed or 0, size)
 
 
 def tell_scale(run: Run, subject: Subject) -> None:

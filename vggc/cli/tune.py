@@ -109,6 +109,13 @@ def command(
     """
     if (rpc is None) != (key is None):
         raise click.UsageError("--rpc HOST:PORT and --key KEY go together")
+    from vggc.needs import TUNING
+    from vggc.subject import net_of, resized
+
+    # Before TVM is loaded, which takes two seconds.
+    program = resized(net_of(spec), size)
+    TUNING.require(program.graph)
+
     from vggc.deploy.build import linker
     from vggc.deploy.calls import planned
     from vggc.deploy.error_budget import budget_for, share_of_error
@@ -119,9 +126,7 @@ def command(
     from vggc.deploy.tuning.remote import find_servers, machine_of
     from vggc.deploy.tuning.space import require_tunable
     from vggc.deploy.tuning.tuner import layers_of, tune
-    from vggc.driver import with_input
     from vggc.processors import num_cores
-    from vggc.subject import net_of
 
     machine = resolve(target, mcpu=mcpu)
     require_tunable(machine, here=rpc is None)
@@ -130,9 +135,6 @@ def command(
     folder = db or default_folder()
     if folder is None:
         raise UserError(NoHome(None))
-    program = net_of(spec)
-    if size is not None:
-        program = program.replace(with_input(program.net, size))
     calls = planned(program.graph, batch, machine, precision)
     servers: list[Server | None]
     if rpc is not None and key is not None:

@@ -54,6 +54,11 @@ def command(
     --data, and must be so for 99 % and 97 % of them. Exit 1 when it fails, naming the first
     layer that departs.
     """
+    from vggc.deploy.artifact import require_memory
+    from vggc.needs import VERIFYING
+
+    require_memory(artifact, VERIFYING)
+
     from vggc.deploy.verify import LIMITS, verify
 
     results = verify(artifact, threads, data=data, num_images=num_images, weights=weights)

@@ -21,6 +21,7 @@ from vggc.files import sha256
 from vggc.ir.graph import Graph, HeadKind
 from vggc.layers.elaborate import elaborate
 from vggc.layers.resolve import is_plain
+from vggc.needs import Need
 from vggc.paths import absence, exists, is_file, is_folder
 from vggc.preprocessing import Preprocessing
 from vggc.records import MalformedError, from_json, read_json, to_json
@@ -258,6 +259,18 @@ def graph_in(folder: Path) -> Graph:
         reason = f"{SPEC} builds on other nets or values, and compiled nets are kept filled in"
         raise UserError(mistakes.NoArtifact(None, str(folder), reason))
     return elaborate(net)
+
+
+def require_memory(folder: Path, need: Need) -> None:
+    """Raises: UserError when there is less memory than is needed for an artifact. Nothing of it is
+    read but its manifest and its spec; what else is wrong with these is told when it is opened.
+    """
+    manifest = read_manifest(folder)
+    try:
+        graph = graph_in(folder)
+    except UserError:
+        return
+    need.require(graph, manifest.batch, manifest.files[WEIGHTS].bytes)
 
 
 def _check_spec(folder: Path, manifest: Manifest) -> None:

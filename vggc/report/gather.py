@@ -11,6 +11,7 @@ import numpy as np
 
 from vggc.diagnostics import UserError
 from vggc.driver import Program, load
+from vggc.needs import TESTING
 from vggc.passes.inference import drop_final_softmax
 from vggc.recipe.train import TRAIN, default_recipe
 from vggc.report.filters import Filters, drawn, first_filters
@@ -157,6 +158,7 @@ def shown_weights(
     if which is None and not run.has_weights:
         return None, None
     path = run.file_of(which)
+    TESTING.require(program.graph)
     weights, moment = load_weights(path, program.graph), moment_of(path)
     match which:
         case None if moment is None or run.ended:
