@@ -44,9 +44,10 @@ SLOW = {"torch-compile"}
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in PEERS]
+    ("name", "batch"),
+    [(name, batch) for name in PEERS for batch in (1, 3) if name not in SLOW]
+    + [pytest.param(name, 3, marks=pytest.mark.slow) for name in SLOW],
 )
-@pytest.mark.parametrize("batch", [1, 3])
 def test_a_peer_computes_the_same_net(
     name: str, batch: int, tmp_path: Path, noise: Noise, capfd: pytest.CaptureFixture[str]
 ) -> None:
