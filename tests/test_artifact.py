@@ -184,11 +184,15 @@ def branched() -> Program:
 @pytest.fixture(scope="module")
 def branched_artifact(branched: Program, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compiled once: nobody writes to it."""
-    subject = from_spec(branched, None, seed=0)
-    folder = tmp_path_factory.mktemp("branched") / "artifact"
+    return build(branched, tmp_path_factory.mktemp("branched") / "artifact")
+
+
+def build(net: Program, folder: Path) -> Path:
+    """The artifact of a net with random weights, for batches of two."""
+    subject = from_spec(net, None, seed=0)
     job = Job(
-        branched.net,
-        branched.graph,
+        net.net,
+        net.graph,
         resolve("cpu"),
         2,
         subject.weights,
@@ -224,6 +228,21 @@ def test_the_manifest_tells_every_output_and_holds_folded_weights(branched_artif
     ]
     assert {"first.weight", "first.bias"} <= manifest.weights.keys()
     assert not any("running" in name or ".norm" in name for name in manifest.weights)
+
+
+def test_verify_looks_at_each_of_the_calls_that_a_join_of_many_paths_is(tmp_path: Path) -> None:
+    paths = ", ".join(["conv1-2"] * 40)
+    net = program(f"net wide input 3x6x6 many: add({paths}) | concat({paths}) | gap | fc-10")
+    folder = build(net, tmp_path / "wide")
+    layers = [entry.layer for entry in open_artifact(folder).kernels]
+    assert layers.count("many") == layers.count("concat1") == 3
+    for result in verify(folder):
+        assert result.passed, result
+        assert [step for layer, step, _ in result.step_errors if layer == "many"] == [
+            "many.1",
+            "many.2",
+            "many",
+        ]
 
 
 def test_verify_compares_every_head(branched_artifact: Path) -> None:

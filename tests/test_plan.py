@@ -10,8 +10,9 @@ from conftest import graph_of
 from test_ops import assert_agree, torch_outputs, weights_of
 
 from vggc.backends.plan import INPUT, Plan, plan
+from vggc.backends.relax import lower
 from vggc.deploy.build import compile_for, lowered, pack
-from vggc.deploy.targets import resolve
+from vggc.deploy.targets import resolve, tvm_target
 from vggc.ir.graph import Graph, Head, Layer, Node
 from vggc.ir.ops import (
     RELU,
@@ -27,7 +28,7 @@ from vggc.ir.ops import (
     Op,
     PRelu,
 )
-from vggc.kernels import workloads
+from vggc.kernels import cpu, workloads
 from vggc.kernels.workloads import Conv, Dense, Map, Pointwise
 from vggc.passes.fold import fold
 from vggc.passes.joins import MAX_READS
@@ -189,6 +190,19 @@ def compiled(graph: Graph, x: np.ndarray) -> Callable[[], list[np.ndarray]]:
     machine = relax.VirtualMachine(compile_for(code.module, target), tvm.cpu())
     tensors = [tvm.runtime.tensor(array) for array in (x, *(packed[n] for n in planned.weights))]
     return lambda: [output.numpy() for output in machine["main"](*tensors)]
+
+
+def test_calls_of_equal_workloads_have_one_kernel_which_is_made_once() -> None:
+    calls = plan(graph_of("conv1-4 ×30 | concat(conv1-4, conv1-4) | conv1-4"), 1)
+    made: list[workloads.Workload] = []
+
+    def kernel_of(workload: workloads.Workload) -> workloads.Kernel:
+        made.append(workload)
+        return cpu.kernel(workload, cpu.Machine.of(tvm_target(resolve("cpu"))))
+
+    code = lower(calls, kernel_of)
+    assert len(code.kernels) == len(calls.steps)
+    assert made == [*dict.fromkeys(step.workload for step in calls.steps)]
 
 
 PATHS = [MAX_READS + 1, pytest.param(500, marks=pytest.mark.slow)]

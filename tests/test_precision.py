@@ -324,6 +324,15 @@ def test_scales_reach_the_limit_of_the_range() -> None:
     assert found["conv1_1.relu.scale"] == pytest.approx(3 / 255)
 
 
+def test_a_value_behind_any_number_of_pools_has_the_scale_of_the_one_before_them() -> None:
+    graph = graph_of("conv3-4 | pool3 stride=1 padding=1 ×1500 | conv3-4 | fc-2")
+    calls = plan_in(graph, "uint8")
+    last = next(
+        i for i in range(len(calls.steps) - 1, 0, -1) if calls.steps[i].name == "pool1_1500"
+    )
+    assert scale_name(calls, last) == "conv1_1.relu.scale"
+
+
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """A folder of 12 smooth random photographs in folders of classes."""

@@ -50,10 +50,9 @@ def in_format(calls: Plan, form: Format) -> Plan:
 
 def scale_name(calls: Plan, index: int) -> str:
     """The weight that holds the scale of a step's uint8 value."""
-    step = calls.steps[index]
-    if isinstance(step.workload, MaxPool):  # the largest of numbers of one scale has that scale
-        return scale_name(calls, step.reads[0])
-    return f"{step.name}.scale"
+    while isinstance(calls.steps[index].workload, MaxPool):  # the largest keeps its scale
+        index = calls.steps[index].reads[0]
+    return f"{calls.steps[index].name}.scale"
 
 
 @dataclass

@@ -47,7 +47,7 @@ class Lowered:
 
 def lower(plan: Plan, kernel_of: KernelOf) -> Lowered:
     """The Relax module of a plan. Equal workloads share one function."""
-    distinct = {step.workload: kernel_of(step.workload) for step in plan.steps}
+    distinct = {each: kernel_of(each) for each in dict.fromkeys(s.workload for s in plan.steps)}
     builder = relax.BlockBuilder()
     functions = {
         workload: builder.add_func(kernel.func, _function_name(workload, kernel))

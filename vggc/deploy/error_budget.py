@@ -85,13 +85,12 @@ class Allotment:
         give way that add most.
         """
         kept = dict(measured)
-        offers = self._least_costs(self.share) | {
-            workload: self._offer(workload, choice) for workload, choice in kept.items()
-        }
+        by_cost = self._least_costs(self.share)
+        offers = by_cost | {each: self._offer(each, choice) for each, choice in kept.items()}
         while kept and self._together(offers) > self.budget**2:
             largest = max(kept, key=lambda each: offers[each].error)
             del kept[largest]
-            offers[largest] = self._least_costs(self.share)[largest]
+            offers[largest] = by_cost[largest]
         return kept
 
     def _least_costs(self, share: float) -> dict[Workload, Offer]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 from vggc.ir.ops import Input, Op, Shape, Weight
@@ -83,8 +85,8 @@ class Graph:
         """The node's weights by their full names, `conv1_1.weight`."""
         return {f"{node.name}.{w.role}": w for w in node.op.weights(self.source(node))}
 
-    @property
-    def all_weights(self) -> dict[str, Weight]:
+    @cached_property
+    def all_weights(self) -> Mapping[str, Weight]:
         """Every weight of the net by its full name, in order."""
         return {name: w for node in self.nodes for name, w in self.weights(node).items()}
 
