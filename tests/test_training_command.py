@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ from safetensors.torch import load_file
 from training_data import TINY, write_images
 
 from vggc import driver
+from vggc.analysis.training import training_need
 from vggc.cli.train import weights_told
 from vggc.data.find import digits
+from vggc.data.prepare import expected_bytes
 from vggc.diagnostics import UserError
 from vggc.driver import Program, load
+from vggc.recipe.course import course_of, frozen_weights
 from vggc.recipe.layer_names import layer_names, with_weights
 from vggc.recipe.test import read_protocol
 from vggc.recipe.train import He, OneCycle, Recipe, Sgd
@@ -39,10 +43,10 @@ from vggc.train import (
     blocks_for,
     check_memory,
     departures,
-    frozen_weights,
     read_train,
 )
 from vggc.training.learner import Machine
+from vggc.training.parallel import ALONE
 from vggc.training.progress import Event, Finished, Progress
 from vggc.training.session import Keeping, proceed
 from vggc.weights import save, seeded, torchvision_names
@@ -197,14 +201,28 @@ def test_a_training_that_no_memory_holds_is_refused_before_it_begins(
 
 def test_a_batch_is_never_larger_than_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
     program, cpu = Program(parse(Source("tiny.vgg", TINY))), Machine("cpu", "fp32")
-    needed = program.report(1438).totals.training_bytes
-    assert needed
+    images, most = digits(), Recipe(batch=65_536)
+    course = course_of(most, program.graph, 1438)
+    pictures = expected_bytes(images, (3, 8, 8), most.scale)
+    needed = training_need(program.graph, replace(course, pictures=pictures)).on_cpu
     monkeypatch.setattr(driver, "memory", lambda: needed)
-    check_memory(program, digits(), Recipe(batch=65_536), cpu)
+    check_memory(program, images, most, cpu, ALONE)
     monkeypatch.setattr(driver, "memory", lambda: needed - 1)
-    check_memory(program, digits(), Recipe(batch=1000), cpu)
+    check_memory(program, images, Recipe(batch=1000), cpu, ALONE)
     with pytest.raises(UserError, match="batches of 1438 "):
-        check_memory(program, digits(), Recipe(batch=65_536), cpu)
+        check_memory(program, images, most, cpu, ALONE)
+
+
+def test_parts_of_a_step_need_the_memory_of_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    program, cpu = Program(parse(Source("tiny.vgg", TINY))), Machine("cpu", "fp32")
+    images, parts = digits(), Recipe(batch=1024, accumulate=64)
+    pictures = expected_bytes(images, (3, 8, 8), parts.scale)
+    course = replace(course_of(parts, program.graph, 16), pictures=pictures)
+    needed = training_need(program.graph, course).on_cpu
+    monkeypatch.setattr(driver, "memory", lambda: needed)
+    check_memory(program, images, parts, cpu, ALONE)
+    with pytest.raises(UserError, match="accumulate=64"):
+        check_memory(program, images, Recipe(batch=1024), cpu, ALONE)
 
 
 BOXES = "net b input 3x8x8 conv3-4 | pool | boxes"

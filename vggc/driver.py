@@ -8,7 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from vggc.analysis.report import Report, report
+from vggc.analysis.report import ELEMENT_BYTES, Report, report
+from vggc.analysis.training import Course, training_need
+from vggc.deploy.processor import instructions
 from vggc.diagnostics import Diagnostic, UserError, nearest
 from vggc.ir.graph import Graph
 from vggc.layers.edit import with_block, with_classes, with_defaults
@@ -17,6 +19,7 @@ from vggc.layers.resolve import Surroundings, resolve
 from vggc.memory import memory
 from vggc.passes.inference import drop_final_softmax
 from vggc.paths import exists, is_file, is_folder
+from vggc.recipe.course import course_in
 from vggc.recipe.edit import merge, override_blocks, resolved_blocks
 from vggc.recipe.lengths import moved, with_input
 from vggc.recipe.test import Protocol, read_protocol
@@ -63,11 +66,12 @@ class NoBase(Diagnostic):
 class TrainingTooLarge(Diagnostic):
     title = "training {net} does not fit into this machine's memory"
     label = "batches of {batch} take about {needed:.1f} GB, and there are {present:.1f} GB"
-    help = "a smaller --batch or --input takes less; `vggc summary` says where it goes"
+    help = "{hint}"
     net: str
     batch: int
     needed: float
     present: float
+    hint: str
 
 
 class FolderForSpec(Diagnostic):
@@ -170,15 +174,37 @@ class Program:
         blocks = resolved_blocks(self.net.blocks, self.graph, self.named, zoo())
         return with_defaults(replace(self.net, blocks=blocks))
 
-    def report(self, batch: int = 1, dtype: str = "float32") -> Report:
-        return report(self.graph, batch, dtype)
+    def report(
+        self, batch: int = 1, dtype: str = "float32", half: bool = False, pictures: int = 0
+    ) -> Report:
+        """What the net costs for so many images at once. Its training is by its recipe, in `half`
+        the precision or where `dtype` has 16 bits, with `pictures` bytes of images in memory.
+        """
+        half = half or ELEMENT_BYTES[dtype] == 2
+        course = replace(self.course(batch, half), pictures=pictures)
+        return report(self.graph, batch, dtype, course)
 
-    def check_memory(self, batch: int) -> None:
-        """Raises: UserError when training in batches of this size cannot fit into memory."""
-        needed, present = self.report(batch).totals.training_bytes, memory()
-        if needed is not None and needed > present:
-            sizes = needed / 1e9, present / 1e9
-            raise UserError(TrainingTooLarge(None, self.net.name, batch, *sizes))
+    def course(self, images: int, half: bool) -> Course:
+        """A training by the net's recipe on this machine, with so many images at once."""
+        course = course_in(self.net.block("train"), self.graph, images)
+        return replace(course, half=half, by_columns=half and lacks_half())
+
+    def check_memory(self, course: Course, processes: int = 1, fixed: bool = False) -> None:
+        """Raises: UserError when so many such trainings cannot fit into memory together. `fixed`
+        are those whose batches nobody can change any more.
+        """
+        present = memory()
+
+        def fits(course: Course) -> bool:
+            return processes * training_need(self.graph, course).on_cpu <= present
+
+        if fits(course):
+            return
+        needed = processes * training_need(self.graph, course).on_cpu
+        batch = processes * course.images * course.parts
+        hint = smaller(course, processes, fits, fixed)
+        name, sizes = self.net.name, (needed / 1e9, present / 1e9)
+        raise UserError(TrainingTooLarge(None, name, batch, *sizes, hint))
 
     def replace(self, net: Net) -> Program:
         """The program of a plain net in the place of this one's."""
@@ -241,3 +267,56 @@ def _find(spec: str) -> Source:
     if bare and is_file(f"{spec}.vgg"):
         hint = f"did you mean `{spec}.vgg`?"
     return read_source(path, hint)
+
+
+def smaller(course: Course, processes: int, fits: Callable[[Course], bool], fixed: bool) -> str:
+    """What would fit in the place of a training that does not, in words."""
+    least = replace(course, images=1)
+    if not fits(replace(least, parts=1)):
+        return "a batch of 1 does not fit either; a smaller --input or a narrower net takes less"
+    batch = largest(course, fits)
+    total = processes * course.parts * batch
+    hint = f"in batches of {total} it would fit: `--batch {total}`"
+    if batch == 0:
+        alone = replace(course, parts=1)
+        hint = f"`--batch {processes * largest(alone, fits)}` would fit, with `accumulate` 1"
+    if fixed:
+        return f"begin a new run, since this one keeps its batch: {hint}"
+    step = course.images * course.parts
+    parts = next((n for n in doubled(course.parts, step) if fits(divided(course, n))), None)
+    if parts is None:
+        return hint
+    return f"{hint}; the same batch fits in {parts} parts: `--set train.accumulate={parts}`"
+
+
+def largest(course: Course, fits: Callable[[Course], bool]) -> int:
+    """The most images at once with which a training fits, up to those of the course."""
+    low, high = 0, course.images
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(replace(course, images=middle)) else (low, middle - 1)
+    return low
+
+
+def doubled(parts: int, step: int) -> list[int]:
+    """Twice as many parts of a step, four times as many, up to one for each image."""
+    found = []
+    while (parts := min(2 * parts, step)) not in found:
+        found.append(parts)
+    return found
+
+
+def divided(course: Course, parts: int) -> Course:
+    """The training with the same images in so many parts of a step."""
+    return replace(course, images=-(-course.images * course.parts // parts), parts=parts)
+
+
+def lacks_half() -> bool:
+    """Whether PyTorch has no convolutions in bfloat16 for this processor, where it is known.
+
+    Source: PyTorch's `mkldnn_bf16_device_check`.
+    """
+    found = instructions()
+    if found is None:
+        return False
+    return "bf16" not in found and not {"avx512bw", "avx512vl", "avx512dq"} <= found

@@ -67,7 +67,8 @@ def keep_memory() -> None:
 
     glibc gives blocks of 32 MiB and more back to the system at once, which then clears each of
     their pages anew: of a training step on a processor that takes a quarter of the time. The
-    price is the gaps between blocks, some 15 % more memory. Other C libraries stay as they are.
+    price is the gaps between blocks: what a step takes, it takes 1.2 to 2.1 times (`GAPS` in
+    `analysis/training.py`). Other C libraries stay as they are.
     """
     import ctypes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vggc.analysis.report import Report
 from vggc.driver import Program, load, with_input
 from vggc.ir.ops import Shape
 from vggc.needs import LOADING, Need
@@ -71,6 +72,15 @@ def part_at_once(run: Run) -> int:
 def resized(program: Program, size: tuple[int, int] | None) -> Program:
     """The net with another input size (H, W), if one is given."""
     return program if size is None else program.replace(with_input(program.net, size))
+
+
+def cost_of(run: Run, program: Program, batch: int | None = None, dtype: str = "float32") -> Report:
+    """What the net of a run costs as it is trained: in its batches, unless others are meant, in
+    its precision and with the images that it keeps in memory.
+    """
+    record = run.record
+    half = record.precision != "fp32"
+    return program.report(batch or part_at_once(run), dtype, half, record.data.pictures)
 
 
 def from_run(

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from vggc.diagnostics import Diagnostic, UserError
-from vggc.driver import Program, load, with_block, with_classes, with_input, zoo
+from vggc.driver import Program, lacks_half, load, with_block, with_classes, with_input, zoo
 from vggc.files import refuse_full, refuse_unwritable
 from vggc.ir.graph import Graph
 from vggc.ir.ops import BatchNorm, Shape, describe
 from vggc.recipe.blocks import Reading, report
+from vggc.recipe.course import course_of, frozen_weights
 from vggc.recipe.edit import override_blocks
-from vggc.recipe.layer_names import selected, with_weights
 from vggc.recipe.test import TEST, read_protocol
 from vggc.recipe.train import TRAIN, Recipe, default_recipe, read_recipe, without_end
 from vggc.source import Source
@@ -248,7 +248,7 @@ def anew(spec: str | None, wishes: Wishes, *, kept: bool = True) -> Plan:
     images = find(wishes.data, seed, wishes.val)
     report(batch_mistakes(reading, len(images.train), world.size))
     fitted = fit_program(program, images, blocks, wishes)
-    check_memory(fitted, images, recipe, machine)
+    check_memory(fitted, images, recipe, machine, world)
     span = reading.span("init-from")
     other = other_graph(program, recipe)
     first = taken_weights(
@@ -357,17 +357,6 @@ def batch_mistakes(reading: Reading[Recipe], count: int, processes: int) -> list
     if processes > 1 and batch < 2 * processes:
         return [mistakes.BatchTooSmall(span, batch, processes, 16 * processes)]
     return []
-
-
-def frozen_layers(recipe: Recipe, graph: Graph) -> tuple[str, ...]:
-    """The layers that `freeze` names."""
-    return tuple(selected(recipe.freeze or (), graph))
-
-
-def frozen_weights(recipe: Recipe, graph: Graph) -> tuple[str, ...]:
-    """The weights that keep their first values, by their full names."""
-    weights = with_weights(graph)
-    return tuple(name for layer in frozen_layers(recipe, graph) for name in weights.get(layer, ()))
 
 
 def undecayed_weights(recipe: Recipe, graph: Graph) -> tuple[str, ...]:
@@ -518,7 +507,7 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
         refuse_moved(run, record.data.val_path)
     data, val = wishes.data or record.data.path, wishes.val or record.data.val_path
     images = find(data, record.seed, val)
-    check_memory(program, images, recipe, machine)
+    check_memory(program, images, recipe, machine, world, fixed=True)
     return Plan(
         program,
         program.logits_module(),
@@ -607,7 +596,31 @@ def find(data: str | Path | None, seed: int, val: str | Path | None = None) -> I
     return digits() if data is None else find_images(data, seed, val)
 
 
-def check_memory(program: Program, images: Images, recipe: Recipe, machine: Machine) -> None:
-    """Raises: UserError when the largest batch of these images does not fit into memory."""
-    if machine.device == "cpu":
-        program.check_memory(min(recipe.batch, len(images.train)))
+def check_memory(
+    program: Program,
+    images: Images,
+    recipe: Recipe,
+    machine: Machine,
+    world: World,
+    *,
+    fixed: bool = False,
+) -> None:
+    """Raises: UserError when the largest batch of these images does not fit into memory, for all
+    processes on this machine together. `fixed` are batches that nobody can change any more.
+    """
+    from vggc.data.prepare import expected_bytes
+
+    if machine.device != "cpu":
+        return
+    channels, height, width = program.graph.input
+    shape = (channels, height, width)
+    parts = world.size * recipe.accumulate
+    images_at_once = -(-min(recipe.batch, len(images.train)) // parts)
+    course = replace(
+        course_of(recipe, program.graph, images_at_once),
+        half=machine.precision != "fp32",
+        by_columns=machine.precision != "fp32" and lacks_half(),
+        compiled=machine.compiled,
+        pictures=expected_bytes(images, shape, recipe.scale),
+    )
+    program.check_memory(course, 1 if machine.sharded else world.local_size, fixed)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import NamedTuple
 
 from vggc.analysis.receptive import receptive_fields
+from vggc.analysis.training import Course, training_need
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Op, Shape
 
 ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
-TRAINING_FORMULA = (
-    "training memory = 4 bytes × 3 × parameters (float32 weights, gradients, momentum)"
-    " + batch × saved activations (what the backward pass reads: each layer's output once,"
-    " the places of pooled maxima, dropout masks)"
-)
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Totals:
-    """A whole net. `training_bytes` is None for dtypes that nobody trains in.
+    """A whole net. `training_bytes` are those of a process that trains it on a CPU,
+    `training_gpu_bytes` those on a GPU (`analysis/training.py`); None for dtypes that nobody
+    trains in.
 
     `params` are those that training changes; `weight_bytes` are those of everything that is
     stored, the statistics of normalisations included.
@@ -52,6 +50,7 @@ class Totals:
     flops: int
     activation_bytes: int
     training_bytes: int | None
+    training_gpu_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -66,18 +65,22 @@ class Report:
     totals: Totals
 
 
-def report(graph: Graph, batch: int = 1, dtype: str = "float32") -> Report:
-    """The cost of a graph.
+def report(
+    graph: Graph, batch: int = 1, dtype: str = "float32", course: Course | None = None
+) -> Report:
+    """The cost of a graph; its training takes the `course`, which is for batches of this size.
 
     MACs count convolutions and fully-connected layers without bias; one MAC is two
     FLOPs. Activation bytes count the input and the output of each convolution, pooling
     and fully-connected layer once; everything else works in place.
     """
     element = ELEMENT_BYTES[dtype]
-    rows, stored, saved = _rows(graph, batch, element)
+    rows, stored = _rows(graph, batch, element)
     params = sum(row.params for row in rows)
     macs = sum(row.macs for row in rows)
-    training = 4 * 3 * params + batch * saved
+    course = course or Course(batch, half=element == 2)
+    need = training_need(graph, course)
+    on_gpu = training_need(graph, replace(course, by_columns=False)) if course.by_columns else need
     return Report(
         graph.name,
         graph.input,
@@ -90,48 +93,44 @@ def report(graph: Graph, batch: int = 1, dtype: str = "float32") -> Report:
             macs=macs,
             flops=2 * macs,
             activation_bytes=sum(row.activation_bytes for row in rows),
-            training_bytes=None if dtype == "int8" else training,
+            training_bytes=None if dtype == "int8" else need.on_cpu,
+            training_gpu_bytes=None if dtype == "int8" else on_gpu.on_gpu,
         ),
     )
 
 
 class _Cost(NamedTuple):
-    """Of one node and one sample: numbers of weights, MACs, values stored, and bytes saved."""
+    """Of one node and one sample: numbers of weights, MACs and values stored."""
 
     params: int
     stored: int
     macs: int
     outputs: int
-    saved: int
 
 
-def _cost(op: Op, sources: tuple[Shape, ...], output: Shape, element: int) -> _Cost:
+def _cost(op: Op, sources: tuple[Shape, ...], output: Shape) -> _Cost:
     weights = op.weights(sources[0])
     return _Cost(
         params=sum(weight.size for weight in weights if weight.trained),
         stored=sum(weight.size for weight in weights),
         macs=op.macs(sources[0]),
         outputs=prod(output) if op.stored else 0,
-        saved=op.saved(element, *sources),
     )
 
 
-def _rows(graph: Graph, batch: int, element: int) -> tuple[tuple[Row, ...], int, int]:
-    """A row for each run of nodes of one layer; the number of all weights stored, and the
-    bytes that training keeps of one sample.
-    """
+def _rows(graph: Graph, batch: int, element: int) -> tuple[tuple[Row, ...], int]:
+    """A row for each run of nodes of one layer, and the number of all weights stored."""
     nodes, fields = graph.nodes, receptive_fields(graph)
     costs: dict[tuple[Op, tuple[Shape, ...]], _Cost] = {}  # deep nets repeat themselves
     rows: list[Row] = []
-    all_stored = all_saved = params = macs = outputs = 0
+    all_stored = params = macs = outputs = 0
     last = len(nodes) - 1
     for index, node in enumerate(nodes):
         sources = graph.sources(node)
         cost = costs.get((node.op, sources))
         if cost is None:
-            cost = costs[node.op, sources] = _cost(node.op, sources, node.shape, element)
+            cost = costs[node.op, sources] = _cost(node.op, sources, node.shape)
         all_stored += cost.stored
-        all_saved += cost.saved
         params += cost.params
         macs += cost.macs
         outputs += cost.outputs
@@ -153,4 +152,4 @@ def _rows(graph: Graph, batch: int, element: int) -> tuple[tuple[Row, ...], int,
                 )
             )
             params = macs = outputs = 0
-    return tuple(rows), all_stored, all_saved
+    return tuple(rows), all_stored

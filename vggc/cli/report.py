@@ -57,7 +57,7 @@ def command(
     from vggc.report.gather import Judged, Wishes, gather
     from vggc.report.page import Table, generator, page
     from vggc.report.write import refuse_others, write
-    from vggc.subject import part_at_once
+    from vggc.subject import cost_of
     from vggc.training.run import Run
 
     given = {"--data": data, "--val": val, "--device": device}
@@ -73,7 +73,7 @@ def command(
             drawn.update(row, completed=done, total=total)
 
         findings = gather(folder, Wishes(errors, weights, data, val, device or "auto"), show)
-    report = findings.program.report(part_at_once(findings.run))
+    report = cost_of(findings.run, findings.program)
     sheet = layers(Net(report, outline(findings.program.graph, report)))
     table = Table(sheet.title, sheet.header, sheet.rows, sheet.numbers, sheet.notes)
     written = write(target, generator(findings.run), page(findings, table, datetime.now()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ from vggc.cli.sheet import Sheet
 from vggc.driver import Program, load, with_input, zoo
 
 if TYPE_CHECKING:
+    from vggc.analysis.report import Report
     from vggc.cli.summary_text import Net
+    from vggc.training.run import Run
 
 
 @click.command("summary")
@@ -55,14 +58,14 @@ def command(
     from vggc.cli import summary_text
 
     found = [found_by(spec) for spec in specs or zoo()]
-    programs = [program for program, _ in found]
-    batches = {usual for _, usual in found}
+    batches = {each.batch for each in found}
     batch = batch or (batches.pop() if len(batches) == 1 else 1)
-    if size is not None:
-        programs = [program.replace(with_input(program.net, size)) for program in programs]
     nets = []
-    for program in programs:
-        report = program.report(batch, dtype)
+    for each in found:
+        program = each.program
+        if size is not None:
+            program = program.replace(with_input(program.net, size))
+        report = each.report(program, batch, dtype)
         nets.append(summary_text.Net(report, outline(program.graph, report)))
     match style:
         case "json":
@@ -79,15 +82,33 @@ def command(
             _side_by_side(nets)
 
 
-def found_by(spec: str) -> tuple[Program, int]:
-    """A net, and the batch that it is told for: of a run the one that it trains in, otherwise 1."""
+@dataclass(frozen=True)
+class Found:
+    """A net, and the batch that it is told for unless another is meant: of a `run` the one that it
+    trains in, otherwise 1.
+    """
+
+    program: Program
+    batch: int = 1
+    run: Run | None = None
+
+    def report(self, program: Program, batch: int, dtype: str) -> Report:
+        """What it costs, perhaps with another input."""
+        if self.run is None:
+            return program.report(batch, dtype)
+        from vggc.subject import cost_of
+
+        return cost_of(self.run, program, batch, dtype)
+
+
+def found_by(spec: str) -> Found:
     if not (Path(spec) / "run.json").is_file():
-        return load(spec), 1
+        return Found(load(spec))
     from vggc.subject import net_in, part_at_once  # which take numpy with them
     from vggc.training.run import Run
 
     run = Run.load(Path(spec))
-    return net_in(run), part_at_once(run)
+    return Found(net_in(run), part_at_once(run), run)
 
 
 def _side_by_side(nets: list[Net]) -> None:

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, assert_never
 
 from vggc.analysis.outline import Join, Outline, Path, Repeat, Step
-from vggc.analysis.report import ELEMENT_BYTES, TRAINING_FORMULA, Report, Row
+from vggc.analysis.report import ELEMENT_BYTES, Report, Row
+from vggc.analysis.training import FORMULA
 from vggc.cli.comparison import Cell, Comparison, compare, num_weight_layers
 from vggc.cli.sheet import Sheet
 from vggc.ir.ops import describe
@@ -63,10 +64,10 @@ def layers(net: Net) -> Sheet:
             f"the weights are {totals.params:,} parameters, which are trained, and {kept:,}"
             " running statistics, which are only kept"
         )
-    if totals.training_bytes is not None:
+    if totals.training_bytes is not None and totals.training_gpu_bytes is not None:
         notes.append(
-            f"training in batches of {report.batch:,} about {_bytes(totals.training_bytes)}: "
-            f"{TRAINING_FORMULA}"
+            f"training in batches of {report.batch:,} takes about {_bytes(totals.training_bytes)}"
+            f" on a CPU, {_bytes(totals.training_gpu_bytes)} of a GPU's: {FORMULA}"
         )
     return Sheet(
         f"{report.net}, input {describe(report.input)}, batch {report.batch}, {report.dtype}",
@@ -161,7 +162,7 @@ def _notes(report: Report) -> tuple[str, ...]:
     return (
         f"batch {report.batch}, {report.dtype}; 1 MB = 10⁶ bytes, 1 MAC = 2 FLOPs; receptive"
         " field: what one position of the last map sees, in pixels",
-        TRAINING_FORMULA,
+        FORMULA,
     )
 
 
@@ -251,7 +252,7 @@ def _object(net: Net) -> dict[str, Any]:
         ],
         "layers": [_layer_object(row) for row in report.rows],
         "totals": asdict(report.totals) | {"statistics": _num_kept(report)},
-        "training_formula": TRAINING_FORMULA,
+        "training_formula": FORMULA,
     }
 
 

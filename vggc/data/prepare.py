@@ -10,6 +10,7 @@ import numpy as np
 from vggc.data import mistakes
 from vggc.data.crops import Framed, Framing, Window
 from vggc.data.parts import Fingerprint, Fingerprints, Images, Part, Skipped, names_of, of_part
+from vggc.data.stores import Arrays
 from vggc.data.survey import Doubles, Survey, colour_axes, moments, survey
 from vggc.diagnostics import UserError
 from vggc.greys import UNKNOWN, Greys, white_of_all
@@ -36,6 +37,12 @@ class Data:
     skipped: tuple[Skipped, ...]
     fingerprints: Fingerprints
     val_path: str | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of pictures in memory: those that were read as arrays, and those that are kept."""
+        parts = self.train, self.val
+        return of_arrays(*(each.part for each in parts)) + sum(num_bytes(p.kept) for p in parts)
 
 
 def prepare(
@@ -149,6 +156,24 @@ def readable(
     """
     framed = for_testing(part, shape, scales, white)
     return part.take(survey(framed, 0, lambda done: None)[0].usable(framed))
+
+
+def expected_bytes(
+    images: Images, shape: tuple[int, int, int], scales: tuple[int, int] | None
+) -> int:
+    """`Data.num_bytes` before anything is read, as if all pictures were square."""
+    side = scales[1] if scales else max(shape[1:])
+    kept, each = 0, shape[0] * side**2
+    for part in (images.train, images.val):
+        size = len(part) * each
+        kept += size if kept + size <= ROOM else 0
+    return kept + of_arrays(images.train, images.val)
+
+
+def of_arrays(*parts: Part) -> int:
+    """Bytes of the arrays that parts have their pictures from, those that they share once."""
+    arrays = {id(p.store.pixels): p.store.pixels for p in parts if isinstance(p.store, Arrays)}
+    return sum(pixels.nbytes for pixels in arrays.values())
 
 
 def num_bytes(kept: Sequence[Pixels] | None) -> int:

@@ -88,6 +88,12 @@ class _Op:
         """Bytes that training keeps of one sample until the backward pass."""
         return prod(self.output(x, *others)) * element if self.stored else 0
 
+    def passing(self, element: int, x: Shape, *others: Shape) -> int:
+        """Bytes that its backward pass needs besides for one sample: the gradient that comes and
+        those that go.
+        """
+        return (prod(self.output(x, *others)) + sum(map(prod, (x, *others)))) * element
+
 
 @dataclass(frozen=True)
 class Input(_Op):
@@ -98,6 +104,9 @@ class Input(_Op):
 
     def output(self, x: Shape, *others: Shape) -> Shape:
         return self.shape
+
+    def passing(self, element: int, x: Shape, *others: Shape) -> int:
+        return 0
 
 
 @dataclass(frozen=True)
@@ -255,8 +264,12 @@ class LocalResponseNorm(_Op):
         return x
 
     def saved(self, element: int, x: Shape, *others: Shape) -> int:
-        kept = 4  # a, Σ a², (k + alpha·Σ a²)^beta and the quotient
+        kept = 4  # a², k + alpha·Σ a², that to the power of beta, and the quotient
         return kept * prod(x) * element
+
+    def passing(self, element: int, x: Shape, *others: Shape) -> int:
+        # The gradients of quotient, power, sum and input, and a product on the way to one.
+        return 5 * prod(x) * element
 
 
 Function: TypeAlias = Literal["relu", "relu6", "leaky", "elu", "gelu", "silu", "sigmoid", "tanh"]

@@ -54,7 +54,7 @@ RunState: TypeAlias = Literal["running", "finished", "interrupted", "stopped"]
 class Origin:
     """The images of a run: where they are from, a path or a URL, or None for the embedded digits,
     their counts, and by what they are known again. `val_path` says where those held out are from,
-    if it is another place.
+    if it is another place; `pictures` are the bytes of them that the training has in memory.
     """
 
     path: str | None
@@ -63,6 +63,7 @@ class Origin:
     skipped: int
     fingerprints: Fingerprints
     val_path: str | None = None
+    pictures: int = 0
 
 
 @dataclass(frozen=True)

@@ -225,6 +225,7 @@ def record_of(task: Task, now: datetime) -> Record:
             skipped=len(data.skipped),
             fingerprints=data.fingerprints,
             val_path=absolute(data.val_path) if data.val_path else None,
+            pictures=data.num_bytes,
         ),
         versions={
             "vggc": vggc.__version__,
