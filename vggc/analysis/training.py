@@ -63,7 +63,7 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Need:
+class TrainingMemory:
     """Bytes by who holds them: the `process` itself, `pictures` in memory, the `state` that a
     checkpoint holds, and what comes and goes in a `step` at its fullest.
     """
@@ -82,11 +82,11 @@ class Need:
         return self.state + self.step
 
 
-def training_need(graph: Graph, course: Course) -> Need:
+def training_need(graph: Graph, course: Course) -> TrainingMemory:
     """What a training of the graph needs."""
     layers = list(parts_of(graph, course))
     copies = 2 if course.averaged else 1
-    return Need(
+    return TrainingMemory(
         PROCESS + (COMPILER if course.compiled else 0),
         course.pictures,
         FLOAT * sum(copies * layer.stored + course.moments * layer.trained for layer in layers),
