@@ -317,6 +317,12 @@ def test_widths_are_multiples_of_the_groups_that_they_are_parted_into() -> None:
     assert scaled(body, 0.15) == [(76, 1), (154, 2), (77, 1)]
     residual = "a: conv3-64 | add(conv3-64 | conv3-64, skip) | add(skip, @a) | conv3-32 groups=32"
     assert scaled(residual, 0.1) == [(32, 1), (6, 1), (32, 1), (32, 32)]
+    parts = "concat(conv1-3, conv1-5) | conv1-8 groups=4"
+    assert scaled(parts, 1) == [(3, 1), (5, 1), (8, 4)]
+    assert scaled(parts, 0.5) == [(4, 1), (4, 1), (4, 4)]
+    scores = program("net a input 3x8x8 conv3-4 | conv1-12 groups=4 | gap | softmax")
+    slim = scores.replace(with_width(scores.net, 0.5)).graph
+    assert [n.op.channels for n in slim.nodes if isinstance(n.op, Conv2d)] == [4, 12]
     assert load("vgg16_gap(width=0.3)").graph.outputs == {"output": (1000,)}
 
 

@@ -39,7 +39,8 @@ def command(specs: tuple[str, ...], changes: tuple[str, ...], resolved: bool) ->
         except UserError as error:
             found += error.diagnostics
         else:
-            layers = {node.layer.name for node in program.graph.nodes[1:]}
-            console.out(f"{spec}: ok, net {program.net.name}, {len(layers)} layers")
+            count = len({node.layer.name for node in program.graph.nodes[1:]})
+            layers = "1 layer" if count == 1 else f"{count} layers"
+            console.out(f"{spec}: ok, net {program.net.name}, {layers}")
     if found:
         raise UserError(*found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from math import lcm
@@ -121,7 +121,7 @@ def with_width(net: Net, factor: float) -> Net:
     graph = elaborate(net)
     owners = _owners(graph)
     outputs = {owners[head.node] for head in graph.heads if head.kind != "features"}
-    widths, groups = _scaled(graph, factor, outputs)
+    widths, groups = _fitting(graph, factor, outputs)
 
     def change(layer: _Occurrence) -> Body | None:
         if layer.kind not in (Conv, Fc) or layer.name in outputs:
@@ -136,17 +136,39 @@ def with_width(net: Net, factor: float) -> Net:
     return _changed(net, change)
 
 
-def _scaled(
+@dataclass(frozen=True)
+class _Scaled:
+    """Widths of layers, the groups of those that have one for each channel they read, and the
+    nodes whose groups do not divide what comes in or goes out.
+    """
+
+    widths: dict[str, int]
+    groups: dict[str, int]
+    misfits: frozenset[int]
+
+
+def _fitting(
     graph: Graph, factor: float, kept: Collection[str | None]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """The widths of layers in a net `factor` times as wide but for those `kept`, and the groups
-    of those that have one for each channel they read.
+    """Widths and groups in a net `factor` times as wide but for the layers `kept`; rounded to
+    multiples of groups where those would not divide them otherwise.
     """
-    multiples = _multiples(graph)
+    unfit: frozenset[int] = frozenset()
+    while True:
+        scaled = _scaled(graph, factor, kept, _multiples(graph, kept, unfit))
+        if scaled.misfits <= unfit:
+            return scaled.widths, scaled.groups
+        unfit |= scaled.misfits
+
+
+def _scaled(
+    graph: Graph, factor: float, kept: Collection[str | None], multiples: Mapping[str, int]
+) -> _Scaled:
     widths: dict[str, int] = {}
     groups: dict[str, int] = {}
     channels: list[int] = []
-    for node in graph.nodes:
+    misfits: set[int] = set()
+    for index, node in enumerate(graph.nodes):
         reads = [channels[read] for read in node.inputs]
         name = node.layer.name
         match node.op:
@@ -164,33 +186,40 @@ def _scaled(
                 width = reads[0] if reads else node.shape[0]
         if isinstance(node.op, Conv2d | Linear):
             widths[name] = width
+        if isinstance(node.op, Conv2d) and name not in groups:
+            is_parted = reads[0] % node.op.groups == width % node.op.groups == 0
+            misfits |= set() if is_parted else {index}
         channels.append(width)
-    return widths, groups
+    return _Scaled(widths, groups, frozenset(misfits))
 
 
 def _is_depthwise(conv: Conv2d, source: Shape) -> bool:
     return 1 < conv.groups == source[0]
 
 
-def _multiples(graph: Graph) -> dict[str, int]:
-    """Of what the width of a layer must be a multiple, as convolutions part it into groups; what
-    is added up is as wide as one another, so that what holds for one layer holds for all of it.
+def _multiples(
+    graph: Graph, kept: Collection[str | None], unfit: Collection[int]
+) -> dict[str, int]:
+    """Of what the width of a layer must be a multiple, as the convolutions `unfit` part it into
+    groups; what is added up is as wide as one another, so that what holds for one layer holds for
+    all of it.
     """
     makers: list[frozenset[str]] = []
     alike: list[frozenset[str]] = []
     needs: list[tuple[frozenset[str], int]] = []
-    for node in graph.nodes:
+    for index, node in enumerate(graph.nodes):
         made = frozenset[str]().union(*(makers[read] for read in node.inputs))
+        name = node.layer.name
         match node.op:
-            case Conv2d() as conv if _is_depthwise(conv, graph.source(node)):
+            case Conv2d() as conv if _is_depthwise(conv, graph.source(node)) and name not in kept:
                 pass
             case Conv2d(groups=groups):
-                own = frozenset([node.layer.name])
-                if groups > 1:
+                own = frozenset([name])
+                if index in unfit:
                     needs += [(made, groups), (own, groups)]
                 made = own
             case Linear():
-                made = frozenset([node.layer.name])
+                made = frozenset([name])
             case Add():
                 alike.append(made)
             case _:
