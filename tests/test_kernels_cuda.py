@@ -27,6 +27,7 @@ from vggc.ir.ops import RELU, Activation
 from vggc.kernels.cuda import gemm, kernel
 from vggc.kernels.cuda.emit import function
 from vggc.kernels.workloads import (
+    PIECE,
     Conv,
     Dense,
     Lrn,
@@ -162,6 +163,11 @@ def test_packing_is_exact(workload: Conv | Dense) -> None:
     packed = packing.pack(weight)
     assert packed.shape == packing.packed_shape
     np.testing.assert_array_equal(packing.unpack(packed), weight)
+    for few in (4 * PIECE, 100):  # bytes at once: all, or a row
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("vggc.kernels.cuda.packing.PIECE", few)
+            pieces = [piece.ravel() for piece in packing.pieces(weight)]
+        np.testing.assert_array_equal(np.concatenate(pieces), packed.ravel())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vggc.kernels.workloads import Map
+from vggc.kernels.workloads import PIECE, Map
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,14 @@ class DensePanelPacking:
         return self.panels.pack(self.order.pack(weight)[:, :, None, None])
 
     def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
-        yield self.pack(weight)
+        _, inputs, outputs = self.packed_shape
+        columns = self.order.pack(np.arange(weight.shape[1])[None])[0]
+        count = max(1, PIECE // (outputs * weight.itemsize))
+        for start in range(0, inputs, count):
+            piece = np.zeros((min(count, inputs - start), outputs), weight.dtype)
+            some = weight[:, columns[start : start + count]].T
+            piece[: len(some), : len(weight)] = some
+            yield piece
 
     def unpack(self, packed: np.ndarray) -> np.ndarray:
         return self.order.unpack(self.panels.unpack(packed)[:, :, 0, 0])
@@ -130,7 +137,9 @@ class RowPacking:
         return np.ascontiguousarray(self.order.pack(weight))
 
     def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
-        yield self.pack(weight)
+        count = max(1, PIECE // weight[:1].nbytes)
+        for start in range(0, len(weight), count):
+            yield self.pack(weight[start : start + count])
 
     def unpack(self, packed: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(self.order.unpack(packed))
