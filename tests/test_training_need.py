@@ -16,7 +16,7 @@ from vggc.analysis.training import (
     GAPS,
     PROCESS,
     Course,
-    Need,
+    TrainingMemory,
     fullest,
     of_images,
     parts_of,
@@ -101,7 +101,7 @@ def test_a_response_normalisation_needs_more_than_its_gradients() -> None:
 
 
 def test_on_a_cpu_the_process_a_checkpoint_and_gaps_count_on_a_gpu_none_of_them() -> None:
-    need = Need(process=1000, pictures=200, state=30, step=10)
+    need = TrainingMemory(process=1000, pictures=200, state=30, step=10)
     assert need.on_cpu == 1000 + 200 + 2 * 30 + round(GAPS * 10)
     assert need.on_gpu == 30 + 10
     assert training_need(GRAPH, Course(compiled=True)).process == PROCESS + COMPILER
