@@ -66,8 +66,8 @@ def layers(net: Net) -> Sheet:
         )
     if totals.training_bytes is not None and totals.training_gpu_bytes is not None:
         notes.append(
-            f"training in batches of {report.batch:,} takes about {_bytes(totals.training_bytes)}"
-            f" on a CPU, {_bytes(totals.training_gpu_bytes)} of a GPU's: {FORMULA}"
+            f"training in batches of {report.batch:,} about {_bytes(totals.training_bytes)} on a"
+            f" CPU, {_bytes(totals.training_gpu_bytes)} of a GPU's: {FORMULA}"
         )
     return Sheet(
         f"{report.net}, input {describe(report.input)}, batch {report.batch}, {report.dtype}",
