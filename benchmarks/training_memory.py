@@ -83,7 +83,6 @@ CASES = (
     Case("googlenet", 224, 8),
     Case("alexnet", 227, 8),
     Case("nin", 64, 32),
-    Case("zfnet", 96, 32),
 )
 
 
