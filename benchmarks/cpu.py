@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -31,10 +31,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
+from saving import save
 
 from vggc import __version__
 from vggc.diagnostics import UserError
-from vggc.files import replacing
 from vggc.processors import num_cores
 
 NETS = ("vgg11", "vgg13", "vgg16", "vgg16_1x1", "vgg19", "vgg16_bn")
@@ -110,7 +110,7 @@ def main() -> None:
             chosen = [name for name in names if PEERS[name].precision == precision]
             print(f"{net}, batch {batch}, {precision}", file=sys.stderr, flush=True)
             rows.append(_in_own_process(case, chosen, arguments, Path(temporary)))
-            save(stem, about, rows)
+            save(stem, markdown(about, rows), about, rows)
     print(markdown(about, rows))
     print(f"saved as {stem}.md and {stem}.json", file=sys.stderr)
 
@@ -350,15 +350,6 @@ def _notes(rows: list[Row]) -> list[str]:
         for name, reason in row.missing.items()
     ]
     return [*lines, "", "Missing:", "", *missing] if missing else lines
-
-
-def save(stem: Path, about: dict[str, object], rows: list[Row]) -> None:
-    """Writes the tables and all numbers beside one another."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    numbers = json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=1)
-    for suffix, text in ((".md", markdown(about, rows)), (".json", numbers)):
-        with replacing(stem.parent / (stem.name + suffix)) as part:
-            part.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

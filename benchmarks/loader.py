@@ -14,14 +14,13 @@ with nothing kept in memory; `vggc, kept` with images kept there as far as a tra
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import random
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -31,6 +30,7 @@ import numpy as np
 import torch
 from cpu import cpu_name
 from PIL import Image
+from saving import save
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -39,7 +39,6 @@ from vggc.data.find import find_images
 from vggc.data.loader import TrainBatches, load, num_workers
 from vggc.data.order import Order, Share
 from vggc.data.prepare import ROOM, Data, prepare
-from vggc.files import replacing
 from vggc.memory import keep_memory
 from vggc.recipe.train import Recipe
 from vggc.training.augment import Augmentation, Normaliser
@@ -111,7 +110,7 @@ def main() -> None:
         with TemporaryDirectory(prefix="vggc-loader-") as folder:
             write_photographs(Path(folder), case)
             rows.append(timed(case, Path(folder), arguments))
-        save(stem, about, rows)
+        save(stem, markdown(about, rows), about, rows)
     print(markdown(about, rows))
     print(f"saved as {stem}.md and {stem}.json", file=sys.stderr)
 
@@ -290,15 +289,6 @@ def markdown(about: dict[str, object], rows: list[Row]) -> str:
             )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def save(stem: Path, about: dict[str, object], rows: list[Row]) -> None:
-    """Writes the table and all numbers beside one another."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    numbers = json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=1)
-    for suffix, text in ((".md", markdown(about, rows)), (".json", numbers)):
-        with replacing(stem.parent / (stem.name + suffix)) as part:
-            part.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

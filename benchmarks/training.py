@@ -13,13 +13,12 @@ backward, SGD with momentum and weight decay. `tuned` is the same in channels-la
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -28,6 +27,7 @@ from statistics import median
 import numpy as np
 import torch
 from cpu import cpu_name
+from saving import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -39,7 +39,6 @@ from vggc.data.prepare import Data, prepare
 from vggc.data.stores import Arrays
 from vggc.driver import Program
 from vggc.driver import load as load_net
-from vggc.files import replacing
 from vggc.ir.graph import Graph
 from vggc.ir.ops import (
     Activation,
@@ -119,7 +118,7 @@ def main() -> None:
         for precision in arguments.precision.split(","):
             print(f"{case.net}, {precision}", file=sys.stderr, flush=True)
             rows.append(timed(case, precision, device, arguments))
-            save(stem, about, rows)
+            save(stem, markdown(about, rows), about, rows)
     print(markdown(about, rows))
     print(f"saved as {stem}.md and {stem}.json", file=sys.stderr)
 
@@ -362,15 +361,6 @@ def markdown(about: dict[str, object], rows: list[Row]) -> str:
             cells.append(f"{utilisation(row, OURS, peak):.0%}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def save(stem: Path, about: dict[str, object], rows: list[Row]) -> None:
-    """Writes the table and all numbers beside one another."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    numbers = json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=1)
-    for suffix, text in ((".md", markdown(about, rows)), (".json", numbers)):
-        with replacing(stem.parent / (stem.name + suffix)) as part:
-            part.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

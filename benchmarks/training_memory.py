@@ -16,16 +16,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from cpu import cpu_name
 from PIL import Image
+from saving import save
 
 from vggc import __version__
-from vggc.files import replacing
 
 RESULTS = Path(__file__).parent / "results"
 LIMIT = 1.25
@@ -120,7 +120,7 @@ def main() -> int:
         row = measured(case)
         rows.append(row)
         print(line(row), file=sys.stderr, flush=True)
-        save(stem, about, rows)
+        save(stem, markdown(about, rows), about, rows)
     print(markdown(about, rows))
     print(f"saved as {stem}.md and {stem}.json", file=sys.stderr)
     return int(any(not 1 / LIMIT <= row.ratio <= LIMIT for row in rows))
@@ -194,15 +194,6 @@ def markdown(about: dict[str, object], rows: list[Row]) -> str:
         ratios = [row.ratio for row in rows]
         lines += ["", f"{len(rows)} cases, ratios from {min(ratios):.2f} to {max(ratios):.2f}."]
     return "\n".join(lines)
-
-
-def save(stem: Path, about: dict[str, object], rows: list[Row]) -> None:
-    """Writes the table and all numbers beside one another."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    numbers = json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=1)
-    for suffix, text in ((".md", markdown(about, rows)), (".json", numbers)):
-        with replacing(stem.parent / (stem.name + suffix)) as part:
-            part.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

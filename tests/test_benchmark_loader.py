@@ -26,7 +26,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def loader(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield import_module("loader")
-    for name in ("loader", "cpu"):
+    for name in ("loader", "cpu", "saving"):
         del sys.modules[name]
 
 

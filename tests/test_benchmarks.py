@@ -28,7 +28,9 @@ def cpu() -> ModuleType:
     assert spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPT.parent))
+        spec.loader.exec_module(module)
     return module
 
 
@@ -116,7 +118,7 @@ def test_an_engine_that_cannot_be_judged_does_not_lose_the_others(
 
 def test_it_saves_tables_and_numbers(cpu: ModuleType, tmp_path: Path) -> None:
     row = cpu.Row(cpu.Case("vgg11", 1, "float32"), {"vggc": [1.0, 3.0]})
-    cpu.save(tmp_path / "new" / "2026.01-cpu", ABOUT, [row])
+    cpu.save(tmp_path / "new" / "2026.01-cpu", cpu.markdown(ABOUT, [row]), ABOUT, [row])
     assert {path.name for path in (tmp_path / "new").iterdir()} == {
         "2026.01-cpu.md",
         "2026.01-cpu.json",

@@ -117,9 +117,9 @@ def parts_of(graph: Graph, course: Course) -> Iterator[Layer]:
         if layer is None:
             layer = known[node.op, sources] = layer_of(graph, node, course)
         if course.frozen:
-            moving = graph.weights(node).keys() - course.frozen
-            weights = graph.weights(node)
-            trained = sum(weights[name].size for name in moving if weights[name].trained)
+            weights = graph.weights(node).items()
+            moving = [w for name, w in weights if w.trained and name not in course.frozen]
+            trained = sum(weight.size for weight in moving)
             layer = layer._replace(trained=trained)
         begun = begun or layer.trained > 0
         yield layer if begun or not node.inputs else layer._replace(saved=0, passing=0)
