@@ -62,7 +62,9 @@ def cases(net: str, folder: Path, engines: Sequence[str]) -> Iterator[Case]:
         ("compile", net, *OTHER_CPU, "--precision", "int8", *images, "-o", str(folder / "int8")),
         needs.COMPILING_INT8,
     )
-    yield Case(("compile", net, "--target", "cuda", "-o", str(folder / "cuda")), needs.COMPILING)
+    yield Case(
+        ("compile", net, "--target", "cuda", "-o", str(folder / "cuda")), needs.COMPILING_CUDA
+    )
     artifact = folder / "float32"
     yield Case(("compile", net, "-o", str(artifact)), needs.COMPILING)
     image = str(PHOTOGRAPHS / "china.jpg")

@@ -20,7 +20,8 @@ from vggc.needs import Need
 
 ALL = (
     *needs.EXPORTS.values(),
-    *(needs.COMPILING, needs.COMPILING_INT8, needs.LOADING, needs.RUNNING, needs.VERIFYING),
+    *(needs.COMPILING, needs.COMPILING_CUDA, needs.COMPILING_INT8),
+    *(needs.LOADING, needs.RUNNING, needs.VERIFYING),
     *(needs.PROFILING, needs.TIMING, needs.TESTING, needs.beside(["torch", "onnxruntime"])),
 )
 

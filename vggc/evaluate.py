@@ -23,7 +23,7 @@ from vggc.passes.inference import drop_final_softmax
 from vggc.paths import absence, exists, is_folder
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.test import Protocol, read_protocol
-from vggc.subject import Subject, from_run
+from vggc.subject import Subject, from_run, net_in
 from vggc.syntax.ast import Block, block_of
 from vggc.training.run import Run
 
@@ -181,10 +181,13 @@ def plan(folders: Sequence[Path], wishes: Wishes, *, alone: bool = False) -> Pla
     """The test of runs, which `alone` one process makes.
 
     Raises:
-        UserError: one is no run, or cannot be tested so, or they do not go together.
+        UserError: one is no run, or cannot be tested so or for want of memory, or they do not go
+            together.
     """
     runs = [load_run(folder) for folder in folders]
     check_classes(runs)
+    for run in runs:
+        TESTING.require(net_in(run).graph)
     protocols = [protocol_of(run, wishes) for run in runs]
 
     from vggc.training.learner import choose_machine
@@ -260,7 +263,7 @@ def entry(run: Run, protocol: Protocol, weights: Path | None) -> Entry:
     Raises:
         UserError: the run has no weights, or its net cannot be applied so.
     """
-    subject = from_run(run, weights, None, TESTING)
+    subject = from_run(run, weights, None)
     views = views_of(protocol, run.record.preprocessing.scale)
     if protocol.dense:
         dense(drop_final_softmax(subject.program.graph))

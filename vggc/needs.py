@@ -86,7 +86,9 @@ EXPORTS = {
 }
 
 COMPILING = Need("compiling it", 0.265e9, weights=1.1, op=0.8e6)
+COMPILING_CUDA = replace(COMPILING, base=0.33e9)
 COMPILING_INT8 = replace(COMPILING, base=0.5e9, weights=1.3, value=4)
+"""Its images go through PyTorch."""
 TUNING = Need("tuning it", 0.26e9, weights=0)
 
 RUNNING = Need("running it", 0.135e9, weights=0, stored=1, value=2)
@@ -99,6 +101,13 @@ OTHER_ENGINES = 2.0
 PROFILING = Need("timing its layers", 0.98e9, weights=0, stored=1, value=4)
 
 TESTING = Need("testing it", 0.4e9)
+
+
+def compiling(target: str, precision: str) -> Need:
+    """What compiling for a target, as it is asked for, in a precision takes."""
+    if precision == "int8":
+        return COMPILING_INT8
+    return COMPILING if target == "cpu" else COMPILING_CUDA
 
 
 def beside(engines: Iterable[str]) -> Need:

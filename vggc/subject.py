@@ -8,7 +8,6 @@ from pathlib import Path
 from vggc.analysis.report import Report
 from vggc.driver import Program, load, with_input
 from vggc.ir.ops import Shape
-from vggc.needs import LOADING, Need
 from vggc.paths import is_file
 from vggc.preprocessing import Preprocessing
 from vggc.recipe.lengths import in_proportion
@@ -83,20 +82,16 @@ def cost_of(run: Run, program: Program, batch: int | None = None, dtype: str = "
     return program.report(batch or part_at_once(run), dtype, half, record.data.pictures)
 
 
-def from_run(
-    run: Run, weights: Path | None, size: tuple[int, int] | None, need: Need = LOADING
-) -> Subject:
+def from_run(run: Run, weights: Path | None, size: tuple[int, int] | None) -> Subject:
     """The net of a run, with the weights that are meant (see `Run.file_of`), at its own input size
     unless another is given.
 
-    Raises: UserError when the run has no such weights, or they do not fit, or there is not the
-    memory that is needed.
+    Raises: UserError when the run has no such weights, or they do not fit.
     """
     program, path = resized(net_in(run), size), run.file_of(weights)
     preprocessing = run.record.preprocessing
     if size is not None:
         preprocessing = for_input(preprocessing, size)
-    need.require(program.graph)
     return Subject(
         str(run.folder),
         program,

@@ -115,10 +115,10 @@ def command(
     if db is not None and no_db:
         raise click.UsageError("--db and --no-db exclude each other")
     from vggc.cli.subject import ask
-    from vggc.needs import COMPILING, COMPILING_INT8
+    from vggc.needs import compiling
 
     # Before TVM is loaded, which takes two seconds.
-    asked = ask(spec, weights, seed, size, COMPILING_INT8 if precision == "int8" else COMPILING)
+    asked = ask(spec, weights, seed, size, compiling(target, precision))
 
     from vggc.deploy.build import Job, build_artifact
     from vggc.deploy.calibrate import NUM_IMAGES, Chosen, choose_images, require_images
