@@ -33,6 +33,7 @@ from vggc.records import MalformedError, from_json
 from vggc.subject import from_spec
 from vggc.syntax.format import format_net
 from vggc.tensors import read_all
+from vggc.tvm_alone import tvm
 from vggc.weights import save, seeded
 
 Make = Callable[..., Path]
@@ -57,6 +58,19 @@ def test_its_manifest_tells_what_it_is(tiny: Program, tiny_artifact: Make) -> No
     assert layers["conv1_1"] == "direct"
     assert layers["fc3"] == "gemm"
     assert (folder / "net.vgg").read_text() == format_net(tiny.net)
+
+
+def test_a_library_refuses_what_it_was_not_compiled_for(tiny_artifact: Make, noise: Noise) -> None:
+    """Its kernels look at nothing: they are given what follows from what was looked at before."""
+    session = Session.load(tiny_artifact())
+    first, *others = session.weights
+    for other in (np.zeros((2, 2), np.float32), first.numpy().astype(np.int32)):
+        weights = (tvm.runtime.tensor(other), *others)
+        with pytest.raises(UserError, match="refuses its input"):
+            replace(session, weights=weights).run(noise(1, 3, 16, 16))
+    for wrong in [(1, 3, 8, 8), (2, 3, 16, 16), (3, 16, 16)]:
+        with pytest.raises(UserError, match="refuses its input"):
+            session.run(noise(*wrong))
 
 
 def test_verify_compares_with_float64_on_noise_and_photographs(tiny_artifact: Make) -> None:

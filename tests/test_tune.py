@@ -264,6 +264,38 @@ def test_a_task_that_was_changed_is_refused(filled: Path) -> None:
     assert "line 1 is no" in damaged(filled)
 
 
+@pytest.fixture
+def of_two_tasks(tmp_path: Path) -> Path:
+    with opened(tmp_path / "two") as database:
+        database.add(task(), task().choices[0], 0.5)
+        database.add(task(threads=2), task().choices[1], 0.25)
+    return tmp_path / "two"
+
+
+def test_tasks_in_another_order_are_told_by_the_records(of_two_tasks: Path) -> None:
+    """A record's task is the number of a line, and each of these lines is a task."""
+    path = of_two_tasks / WORKLOADS
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{second}\n{first}\n")
+    assert f"line 1 is of another task than line 1 of {WORKLOADS}" in damaged(of_two_tasks)
+
+
+def test_a_task_that_was_removed_is_told_by_the_records(of_two_tasks: Path) -> None:
+    path = of_two_tasks / WORKLOADS
+    path.write_text(path.read_text().splitlines()[1] + "\n")
+    assert "line 1 is of another task" in damaged(of_two_tasks)
+
+
+def test_a_record_of_before_they_named_their_tasks_is_read(of_two_tasks: Path) -> None:
+    path, known = of_two_tasks / RECORDS, read(of_two_tasks)
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for _, ((instructions, decisions), *_) in records:
+        assert instructions.pop(1)[2] == ["vggc.task"]
+        decisions[:] = [[number - 1, decision] for number, decision in decisions]
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    assert read(of_two_tasks) == known
+
+
 def test_a_file_that_is_too_large_is_refused_unread(filled: Path) -> None:
     with (filled / RECORDS).open("r+b") as file:
         file.truncate(80 * 2**20)
@@ -319,6 +351,9 @@ def test_records_of_another_tvm_are_no_damage(
     number, module = json.loads(path.read_text())
     raw = base64.b64decode(module).replace(b"0.27.0", b"0.26.0").replace(b"main", b"Main")
     path.write_text(json.dumps([number, base64.b64encode(raw).decode()]) + "\n")
+    text, records = task().text, filled / RECORDS
+    names = [space.digest(each) for each in (text, text.replace("0.27.0", "0.26.0"))]
+    records.write_text(records.read_text().replace(*names))
     known = read(filled)
     assert task().text not in known
     assert outdated(known, [task()]) == sum(len(each.seconds) for each in known.values()) == 3

@@ -2,8 +2,10 @@
 
 `database_workload.json` has a line a task: its hash and its placeholder. In
 `database_tuning_record.json` a line is a measurement: the number of the task, the trace that
-says the choice, the seconds, the target. A choice that failed has 1e10 seconds, as everywhere
-in MetaSchedule. The last word on a choice is the one that counts.
+says the choice and names the task, the seconds, the target. The number is that of a line, so a
+record whose task has another name belongs to a line that was moved or removed. A choice that
+failed has 1e10 seconds, as everywhere in MetaSchedule. The last word on a choice is the one that
+counts.
 
 A task of other code, or of another TVM, is another task: what is known of it stays in the files
 and decides nothing.
@@ -34,6 +36,7 @@ from vggc.deploy.tuning.space import (
     Space,
     Task,
     choice_in,
+    digest,
     is_of_this_tvm,
     placeholder,
     without_code,
@@ -153,9 +156,11 @@ def _tables(folder: Path) -> tuple[list[str], list[_Line]]:
     records = []
     for number, line in lines:
         try:
-            index, choice, seconds = _record(json.loads(line))
+            index, choice, seconds, name = _record(json.loads(line))
             if not 0 <= index < len(texts):
                 raise _Not(f"of the task {index}, and {WORKLOADS} has {len(texts)}")
+            if name not in (None, digest(texts[index])):
+                raise _Not(f"of another task than line {index + 1} of {WORKLOADS}")
             records.append(_Line(line, texts[index], choice, seconds))
         except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
             raise _damage(folder / RECORDS, number, _reason(error)) from None
@@ -241,8 +246,9 @@ def _dumped(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _record(value: Any) -> tuple[int, Choice, float]:
-    """The number of the task, the choice and the seconds of a measurement.
+def _record(value: Any) -> tuple[int, Choice, float, str | None]:
+    """The number of the task, the choice, the seconds of a measurement, and the name of the task;
+    None in a record from before they had it, which is taken at its word.
 
     Raises: ValueError and others for anything that `Database.add` does not write.
     """
@@ -254,7 +260,9 @@ def _record(value: Any) -> tuple[int, Choice, float]:
         raise _Not("a measurement without a time")
     if arguments is not None or not _is_target(target):
         raise _Not("a measurement for no CPU")
-    return index, _choice(*trace), float(second)
+    said = _annotations(*trace)
+    name = said.get(ATTRIBUTE)
+    return index, choice_in(said), float(second), None if name is None else str(name)
 
 
 def _is_target(value: Any) -> bool:
@@ -276,8 +284,8 @@ def _is_target(value: Any) -> bool:
     )
 
 
-def _choice(instructions: Any, decisions: Any) -> Choice:
-    """The choice that a trace says, which must be as `Space` makes it."""
+def _annotations(instructions: Any, decisions: Any) -> dict[str, str | int]:
+    """What a trace, which must be as `Space` makes it, says of the choice and the task."""
     decided = dict(decisions)
     (kind, inputs, attributes, outputs), *rest = instructions
     if (kind, inputs, attributes, outputs) != ("GetSBlock", [], [BLOCK, "main"], ["b0"]):
@@ -293,7 +301,7 @@ def _choice(instructions: Any, decisions: Any) -> Choice:
                 if not numbers or not shares or decision < 0 or len(candidates) != len(chances):
                     raise _Not("a trace of something else")
                 values[name] = candidates[decision]
-            case "Annotate", ["b0", str(quoted)], [str(key)], [] if key == ALGORITHM:
+            case "Annotate", ["b0", str(quoted)], [str(key)], [] if key in (ALGORITHM, ATTRIBUTE):
                 said[key] = str(json.loads(quoted))
             case "Annotate", ["b0", str(name)], [str(key)], [] if key.startswith(KNOB):
                 said[key] = values[name]
@@ -301,7 +309,7 @@ def _choice(instructions: Any, decisions: Any) -> Choice:
                 raise _Not("a trace of something else")
     if decided:
         raise _Not("a trace of something else")
-    return choice_in(said)
+    return said
 
 
 class Database:

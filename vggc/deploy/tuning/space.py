@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from hashlib import sha256
 from math import inf
 from typing import Any
 
@@ -91,6 +92,11 @@ def without_code(text: str) -> str:
     return json.dumps({k: v for k, v in said.items() if k not in ("code", "tvm")}, sort_keys=True)
 
 
+def digest(text: str) -> str:
+    """By what a record names its task, besides the number of a line."""
+    return sha256(text.encode()).hexdigest()[:16]
+
+
 def is_of_this_tvm(text: str) -> bool:
     """Whether the task was put into words by the TVM that is here."""
     return bool(json.loads(text).get("tvm") == tvm.__version__)
@@ -167,7 +173,7 @@ class Space:
     task: Task
 
     def schedule(self, choice: Choice) -> Schedule:
-        """The schedule whose trace says `choice`."""
+        """The schedule whose trace says `choice`, and of which task."""
         return self._walk(Schedule(placeholder(self.task.text)), (choice,))
 
     def draw(self, among: Collection[Choice], seed: int) -> Choice:
@@ -176,6 +182,7 @@ class Space:
 
     def _walk(self, schedule: Schedule, among: Collection[Choice]) -> Schedule:
         block = schedule.get_sblock(BLOCK)
+        schedule.annotate(block, ATTRIBUTE, digest(self.task.text))
         names = sorted({choice.algorithm for choice in self.task.choices})
         left = Counter(names.index(choice.algorithm) for choice in among)
         index = _sample(schedule, range(len(names)), left)
