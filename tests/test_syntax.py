@@ -268,7 +268,8 @@ def test_comments_stay_with_what_they_stand_by() -> None:
 
 
 def test_one_long_cell_does_not_make_all_rows_long() -> None:
-    rows = f"{'n' * 9000}: relu | relu\n" + "| relu | relu\n" * 900
+    options = " ".join(["slope=0.1"] * 900)
+    rows = f"leaky {options} | relu\n" + "| relu | relu\n" * 900
     assert len(format_net(read(f"net a input 3x8x8\n{rows}"))) < 30_000
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -107,10 +108,10 @@ def shortened(text: str, size: float, room: float, bold: bool = False) -> str:
     """The text, its middle left out where it is wider than `room`."""
     if text_width(text, size, bold) <= room:
         return text
-    keep = len(text)
-    while keep > 2:
-        keep -= 1
-        short = text[: (keep + 1) // 2] + "…" + text[len(text) - keep // 2 :]
-        if text_width(short, size, bold) <= room:
-            break
-    return short
+
+    def cut(keep: int) -> str:
+        return text[: (keep + 1) // 2] + "…" + text[len(text) - keep // 2 :]
+
+    kept = range(2, len(text))
+    fitting = bisect_right(kept, room, key=lambda keep: text_width(cut(keep), size, bold))
+    return cut(max(2, fitting + 1))
