@@ -116,6 +116,7 @@ def hostile() -> Iterator[tuple[str, str]]:
         head + " | ".join(f"n{i}: relu" for i in range(45000)) + (" | add(@x, skip)"),
     )
     yield "same name", head + repeated("a: relu | ") + "relu"
+    yield "long name", f"{head}{'a' * (full // 2)}: add(conv1-3 ×40000, skip)"
     yield "references", head + "a: relu | " + " | ".join(["add(@a, skip)"] * 16000)
     yield "heads", f"{head}relu\n" + "\n".join(f"head h{i}: fc-2" for i in range(20000))
     yield "terms", f"{head}let n = {repeated('1+')}1\nconv3-n"

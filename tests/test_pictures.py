@@ -325,6 +325,7 @@ def test_what_cannot_be_read_is_not_drawn() -> None:
 
 def test_names_too_long_for_their_place_lose_their_middle() -> None:
     assert shortened("conv1_1", 11, 100) == "conv1_1"
+    assert len(shortened("a" * 100_000, 11, 100)) < 20
     short = shortened("a_layer_of_a_very_long_name", 11, 100)
     assert short.startswith("a_l")
     assert short.endswith("ame")

@@ -58,7 +58,7 @@ def built(texts: Sequence[str], arguments: str = "") -> Program:
 
 # ---------------------------------------------------------------- drawn nets
 
-NAMES = ("a", "b", "x2", "off", "outputs", "let", "head", "every-one", "conv1_9", "relu")
+NAMES = ("a", "b", "x2", "offs", "outputs", "let", "head", "every-one", "conv1_9", "relu")
 VALUES = {
     "conv": {
         "act": ("relu", "leaky", "prelu", "none", "kind"),

@@ -267,8 +267,16 @@ def test_comments_stay_with_what_they_stand_by() -> None:
     assert format_net(read(COMMENTED)) == COMMENTED
 
 
+@pytest.mark.parametrize("start", ["head h:", "replace conv1_1 with", "after conv1_1 insert"])
+@pytest.mark.parametrize("last", ["relu ×2", "(relu | lrn) ×2", "relu", "add(skip, relu ×2)"])
+def test_a_comment_behind_a_chain_stays_with_its_last_layer(start: str, last: str) -> None:
+    text = f"net a from b\n\n{start}\n    conv3-4 | relu\n  | {last}  # why\n"
+    assert format_net(read(text)) == text
+
+
 def test_one_long_cell_does_not_make_all_rows_long() -> None:
-    rows = f"{'n' * 9000}: relu | relu\n" + "| relu | relu\n" * 900
+    options = " ".join(["slope=0.1"] * 900)
+    rows = f"leaky {options} | relu\n" + "| relu | relu\n" * 900
     assert len(format_net(read(f"net a input 3x8x8\n{rows}"))) < 30_000
 
 

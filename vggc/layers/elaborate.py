@@ -23,7 +23,11 @@ MAX_VALUES = 1 << 40
 MAX_NET_NAME = 64
 """Characters: folders and files are called after nets."""
 BLOCKS = ("train", "test")
-RESERVED_NAMES = ("input", "output")
+RESERVED_NAMES = {
+    **{name: f"the net's own {name} is called so" for name in ("input", "output")},
+    **dict.fromkeys(("on", "off"), "settings are `on` or `off`, as in `freeze off`"),
+    "every": "edits say `every` of all layers of a kind",
+}
 MAIN = "output"
 """The name of the head of a net that names none."""
 
@@ -109,7 +113,7 @@ def _check_names(net: ast.Net, found: list[Diagnostic]) -> None:
 
 def _check_name(name: str, span: Span, first: dict[str, Span], found: list[Diagnostic]) -> None:
     if name in RESERVED_NAMES:
-        found.append(mistakes.ReservedName(span, name, f"the net's own {name}"))
+        found.append(mistakes.ReservedName(span, name, RESERVED_NAMES[name]))
     elif name in first and first[name] == span:
         _add(found, mistakes.RepeatedName(span, name))  # an edit of `every` layer
     elif name in first:

@@ -177,10 +177,10 @@ class DuplicateName(Diagnostic):
 
 class ReservedName(Diagnostic):
     title = "no layer may be called `{name}`"
-    label = "{what} is called so"
+    label = "{reason}"
     help = "give the layer another name"
     name: str
-    what: str
+    reason: str
 
 
 class HeadOnSoftmax(Diagnostic):

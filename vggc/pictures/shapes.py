@@ -109,9 +109,9 @@ def shortened(text: str, size: float, room: float, bold: bool = False) -> str:
     if text_width(text, size, bold) <= room:
         return text
 
-    def of(keep: int) -> str:
+    def cut(keep: int) -> str:
         return text[: (keep + 1) // 2] + "…" + text[len(text) - keep // 2 :]
 
     kept = range(2, len(text))
-    fitting = bisect_right(kept, room, key=lambda keep: text_width(of(keep), size, bold))
-    return of(kept[max(0, fitting - 1)])
+    fitting = bisect_right(kept, room, key=lambda keep: text_width(cut(keep), size, bold))
+    return cut(max(2, fitting + 1))

@@ -128,6 +128,14 @@ class RepeatedZero(Diagnostic):
     help = "delete the layer, or repeat it once or more"
 
 
+class LongName(Diagnostic):
+    title = "a name of {length:,} characters"
+    label = "layers and heads have names of {limit} at most"
+    help = "every layer of a join, and of a head, bears its name, too"
+    length: int
+    limit: int
+
+
 class TooManyLayers(Diagnostic):
     title = "the net has more than {limit:,} layers"
     label = "with this, {count:,} layers"

@@ -60,6 +60,8 @@ MAX_TOKENS = 160_000
 MAX_LAYERS = 50_000
 MAX_DEPTH = 50
 MAX_DIGITS = 18
+MAX_NAME = 100
+"""Characters: all layers of a join bear its name."""
 MAX_OPERATORS = 100
 UNITS = ("px", "%")
 
@@ -282,7 +284,7 @@ class _TreeBuilder(Transformer[Token, Any]):
 
     def head(self, children: list[Any]) -> Head:
         head, name, _, body = children
-        return Head(str(name), body, span=self._span(head, body))
+        return Head(self._name(name), body, span=self._span(head, body))
 
     def binary(self, children: list[Any]) -> Binary:
         left, operator, right = children
@@ -316,10 +318,16 @@ class _TreeBuilder(Transformer[Token, Any]):
         return Layer(
             str(word),
             tuple(options),
-            None if name is None else str(name),
+            None if name is None else self._name(name),
             paths.bodies if paths else (),
             span=self._span(word if name is None else name, last),
         )
+
+    def _name(self, token: Token) -> str:
+        """What a layer or a head is called."""
+        if len(token) > MAX_NAME:
+            raise UserError(mistakes.LongName(self._span(token, token), len(token), MAX_NAME))
+        return str(token)
 
     def paths(self, children: list[Any]) -> _Paths:
         bodies = tuple(child for child in children if isinstance(child, tuple))

@@ -93,7 +93,7 @@ def _find(net: Net) -> _Found:
         line_start = text.rfind("\n", 0, place) + 1
         begun = anchors[after - 1] if after and starts[after - 1] >= line_start else None
         last = bisect_right(ends, place) - 1
-        while last > 0 and _is_above(ended[last], line_start) and ends[last - 1] == ends[last]:
+        while last > 0 and _is_above(ended[last], line_start) and ends[last - 1] > line_start:
             last -= 1  # a chain on rows of its own: its last layer is meant
         complete = ended[last] if last >= 0 and ends[last] > line_start else None
         if begun is None and complete is None and after and anchors[after - 1].span.end > place:
