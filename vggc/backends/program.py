@@ -92,8 +92,9 @@ def _write(program: ExportedProgram, file: Kept, extra_files: Mapping[str, str])
         for name, entry in config["config"].items():
             entry["path_name"] = places[name]
         for name, tensor in values.items():
-            place, size = f"{WEIGHTS_DIR}{places[name]}", tensor.nbytes
-            archive.archive_file.write_record(place, tensor.data_ptr(), size)
+            storage = (tensor.clone() if tensor.storage_offset() else tensor).untyped_storage()
+            place = f"{WEIGHTS_DIR}{places[name]}"
+            archive.archive_file.write_record(place, storage, tensor.nbytes)  # type: ignore[arg-type]  # its stub knows typed ones only
         archive.write_string(config_path, json.dumps(config))
         for name in read.get_file_names():
             if name.startswith((CONSTANTS_DIR, MODELS_DIR, SAMPLE_INPUTS_DIR)):
