@@ -40,9 +40,22 @@ def test_readme_names_every_command_and_every_net() -> None:
     assert all(f"`{name}`" in README for name in zoo())
 
 
-def test_files_that_readme_points_at_are_there() -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+def pages() -> list[Path]:
+    return [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("editors/*.md")]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_what_a_page_points_at_is_there(page: Path) -> None:
+    """A file, or a heading as GitHub names it: in lower case, words joined, without signs."""
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text("utf-8")):
+        name, _, heading = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        if heading:
+            headings = re.findall(r"(?m)^#+ (.+)$", file.read_text("utf-8"))
+            assert heading in [
+                re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings
+            ]
 
 
 @pytest.mark.slow
