@@ -4,6 +4,7 @@ not at all, in nobody's place, under any name.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -14,7 +15,18 @@ from pathlib import Path
 import pytest
 
 from vggc.diagnostics import UserError
-from vggc.files import Taken, new_file, new_folder, open_file, replacing, sha256, spelt
+from vggc.files import (
+    CannotWrite,
+    Taken,
+    all_or_none,
+    is_one_place,
+    new_file,
+    new_folder,
+    open_file,
+    replacing,
+    sha256,
+    spelt,
+)
 
 Writing = Callable[[Path], AbstractContextManager[Path]]
 
@@ -173,6 +185,56 @@ def test_a_file_system_without_second_names_takes_new_files(
     assert refusal(second) is Taken
     assert (tmp_path / "other").read_text() == "first"
     assert listed(tmp_path) == ["new", "other"]
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("way", [new_file, new_folder, replacing])
+def test_what_cannot_be_written_is_told_of_the_path_that_it_was_to_have(
+    tmp_path: Path, way: Writing, name: bytes
+) -> None:
+    place = odd(tmp_path, name)
+    with pytest.raises(UserError) as caught, way(place) as part:
+        raise UserError(CannotWrite(None, str(part), "No space left on device"))
+    assert caught.value.diagnostics == (CannotWrite(None, str(place), "No space left on device"),)
+    with (
+        pytest.raises(UserError) as caught,
+        new_folder(place) as part,
+        replacing(part / "in") as file,
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+    inside = str(place / "in")
+    assert caught.value.diagnostics == (CannotWrite(None, inside, "No space left on device"),)
+    with pytest.raises(UserError) as caught, way(place):
+        raise UserError(CannotWrite(None, str(tmp_path / "else"), "no reason"))
+    assert caught.value.diagnostics == (CannotWrite(None, str(tmp_path / "else"), "no reason"),)
+
+
+def test_of_files_that_belong_together_all_stay_or_none(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+
+    def fails(error: type[BaseException]) -> None:
+        with all_or_none() as made:
+            first.touch()
+            made.append(first)
+            second.write_text("another's")
+            raise error
+
+    for error in (KeyError, KeyboardInterrupt):
+        with pytest.raises(error):
+            fails(error)
+        assert listed(tmp_path) == ["second"]
+    with all_or_none() as made:
+        first.touch()
+        made.append(first)
+    assert listed(tmp_path) == ["first", "second"]
+
+
+def test_paths_to_one_place_are_known_as_such(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to("in")
+    assert is_one_place([tmp_path / "in" / "a", tmp_path / "link" / "a"])
+    assert is_one_place([tmp_path / "a", tmp_path / "b", tmp_path / "in" / ".." / "a"])
+    assert not is_one_place([tmp_path / "a", tmp_path / "in" / "a"])
 
 
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
