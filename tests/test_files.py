@@ -8,8 +8,8 @@ import errno
 import os
 import socket
 import subprocess
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from vggc.files import (
     new_file,
     new_folder,
     open_file,
+    refuse_irreplaceable,
     replacing,
     sha256,
     spelt,
@@ -235,6 +236,52 @@ def test_paths_to_one_place_are_known_as_such(tmp_path: Path) -> None:
     assert is_one_place([tmp_path / "in" / "a", tmp_path / "link" / "a"])
     assert is_one_place([tmp_path / "a", tmp_path / "b", tmp_path / "in" / ".." / "a"])
     assert not is_one_place([tmp_path / "a", tmp_path / "in" / "a"])
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (os.mkfifo, "it is a named pipe, not a file"),
+        (bound, "it is a socket, not a file"),
+        (Path.mkdir, "it is a folder, not a file"),
+        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+    ],
+)
+def test_nothing_but_a_file_is_replaced_also_where_a_link_leads_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the name of a socket may not be long
+    make(Path("it"))
+    before = os.lstat("it")
+    Path("link").symlink_to("it")
+    for name in ("it", "link"):
+        for way in (replacing(Path(name)), checked(Path(name))):
+            with pytest.raises(UserError, match=reason), way:
+                pass
+    assert os.path.samestat(os.lstat("it"), before)
+    assert listed(tmp_path) == ["it", "link"]
+
+
+@contextmanager
+def checked(path: Path) -> Iterator[None]:
+    refuse_irreplaceable(path)
+    yield
+
+
+def test_a_device_is_not_replaced() -> None:
+    with pytest.raises(UserError, match="it is a device, not a file"):
+        refuse_irreplaceable(Path("/dev/zero"))
+
+
+def test_a_file_that_a_link_leads_to_is_replaced_and_keeps_its_permissions(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("file")
+    for text in ("new", "again"):
+        with replacing(tmp_path / "link") as part:
+            part.write_text(text)
+        assert (tmp_path / "file").read_text() == text
+        (tmp_path / "file").chmod(0o640)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "link").is_symlink()
 
 
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -173,11 +173,12 @@ def replacing(path: Path) -> Iterator[Path]:
     It lies beside the file that `path` leads to, has its suffix and keeps its permissions. Every
     library can spell its path: that is text, whatever the bytes of `path` are.
 
-    Raises: UserError when it cannot be written; what was at `path` is still there.
+    Raises: UserError when it cannot be written, or `path` leads to anything but a file, as a device
+    is to all others who use it; what was there is still there.
     """
     with _explained(path):
-        target = path.resolve()
-        mode = target.stat().st_mode if target.exists() else 0o666 & ~_umask()
+        target = Path(os.path.realpath(path))
+        mode = _mode(target)
         with _temporary_file(target) as temporary:
             with _told_of(path, temporary):
                 yield temporary
@@ -292,6 +293,25 @@ def _temporary_file(target: Path) -> Iterator[Path]:
             yield temporary
     finally:
         made.unlink(missing_ok=True)
+
+
+def refuse_irreplaceable(path: Path) -> None:
+    """Raises: UserError where what is at `path` is nothing that `replacing` replaces."""
+    with _explained(path):
+        _mode(path)
+
+
+def _mode(target: Path) -> int:
+    """The permissions of a file, or of a new one where there is nothing.
+
+    Raises: OSError where there is anything else.
+    """
+    try:
+        found = os.stat(target)
+    except FileNotFoundError:
+        return 0o666 & ~_umask()
+    refuse_other(found, target)
+    return stat.S_IMODE(found.st_mode)
 
 
 def _finish(temporary: Path, mode: int) -> None:
