@@ -473,6 +473,7 @@ OTHER = NET.replace("fc-6 | softmax", "fc-3 | softmax")
         (["predict", "one", "-", "-"], "standard input can be read once"),
         (["predict", "one", "images", "--csv", "-", "--json"], "standard output takes one of"),
         (["predict", "one", "images", "--csv", "a", "--jsonl", "./a"], "written to one file"),
+        (["predict", "one", "images", "--csv", "a", "--jsonl", "one/../a"], "written to one file"),
         (["predict", "images/red/0.png", "images/red/1.png"], "it is a file"),
     ],
 )

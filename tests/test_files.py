@@ -4,17 +4,30 @@ not at all, in nobody's place, under any name.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from vggc.diagnostics import UserError
-from vggc.files import Taken, new_file, new_folder, open_file, replacing, sha256, spelt
+from vggc.files import (
+    CannotWrite,
+    Taken,
+    all_or_none,
+    is_one_place,
+    new_file,
+    new_folder,
+    open_file,
+    refuse_irreplaceable,
+    replacing,
+    sha256,
+    spelt,
+)
 
 Writing = Callable[[Path], AbstractContextManager[Path]]
 
@@ -173,6 +186,102 @@ def test_a_file_system_without_second_names_takes_new_files(
     assert refusal(second) is Taken
     assert (tmp_path / "other").read_text() == "first"
     assert listed(tmp_path) == ["new", "other"]
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("way", [new_file, new_folder, replacing])
+def test_what_cannot_be_written_is_told_of_the_path_that_it_was_to_have(
+    tmp_path: Path, way: Writing, name: bytes
+) -> None:
+    place = odd(tmp_path, name)
+    with pytest.raises(UserError) as caught, way(place) as part:
+        raise UserError(CannotWrite(None, str(part), "No space left on device"))
+    assert caught.value.diagnostics == (CannotWrite(None, str(place), "No space left on device"),)
+    with (
+        pytest.raises(UserError) as caught,
+        new_folder(place) as part,
+        replacing(part / "in") as file,
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+    inside = str(place / "in")
+    assert caught.value.diagnostics == (CannotWrite(None, inside, "No space left on device"),)
+    with pytest.raises(UserError) as caught, way(place):
+        raise UserError(CannotWrite(None, str(tmp_path / "else"), "no reason"))
+    assert caught.value.diagnostics == (CannotWrite(None, str(tmp_path / "else"), "no reason"),)
+
+
+def test_of_files_that_belong_together_all_stay_or_none(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+
+    def fails(error: type[BaseException]) -> None:
+        with all_or_none() as made:
+            first.touch()
+            made.append(first)
+            second.write_text("another's")
+            raise error
+
+    for error in (KeyError, KeyboardInterrupt):
+        with pytest.raises(error):
+            fails(error)
+        assert listed(tmp_path) == ["second"]
+    with all_or_none() as made:
+        first.touch()
+        made.append(first)
+    assert listed(tmp_path) == ["first", "second"]
+
+
+def test_paths_to_one_place_are_known_as_such(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to("in")
+    assert is_one_place([tmp_path / "in" / "a", tmp_path / "link" / "a"])
+    assert is_one_place([tmp_path / "a", tmp_path / "b", tmp_path / "in" / ".." / "a"])
+    assert not is_one_place([tmp_path / "a", tmp_path / "in" / "a"])
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (os.mkfifo, "it is a named pipe, not a file"),
+        (bound, "it is a socket, not a file"),
+        (Path.mkdir, "it is a folder, not a file"),
+        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+    ],
+)
+def test_nothing_but_a_file_is_replaced_also_where_a_link_leads_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the name of a socket may not be long
+    make(Path("it"))
+    before = os.lstat("it")
+    Path("link").symlink_to("it")
+    for name in ("it", "link"):
+        for way in (replacing(Path(name)), checked(Path(name))):
+            with pytest.raises(UserError, match=reason), way:
+                pass
+    assert os.path.samestat(os.lstat("it"), before)
+    assert listed(tmp_path) == ["it", "link"]
+
+
+@contextmanager
+def checked(path: Path) -> Iterator[None]:
+    refuse_irreplaceable(path)
+    yield
+
+
+def test_a_device_is_not_replaced() -> None:
+    with pytest.raises(UserError, match="it is a device, not a file"):
+        refuse_irreplaceable(Path("/dev/zero"))
+
+
+def test_a_file_that_a_link_leads_to_is_replaced_and_keeps_its_permissions(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("file")
+    for text in ("new", "again"):
+        with replacing(tmp_path / "link") as part:
+            part.write_text(text)
+        assert (tmp_path / "file").read_text() == text
+        (tmp_path / "file").chmod(0o640)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "link").is_symlink()
 
 
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:

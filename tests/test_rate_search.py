@@ -171,6 +171,7 @@ def test_where_nothing_is_learned_it_says_so(folder: Path, vggc_here: Here) -> N
         (["-o", "a.jpg"], "did you mean a.svg?"),
         (["-o", "tiny.vgg"], "tiny.vgg is no picture"),
         (["--csv", "tiny.vgg"], "tiny.vgg exists already"),
+        (["--csv", "a.png", "-o", "images/../a.png"], "--csv and --out cannot be written to one"),
         (["--data", "none"], "there is no folder `none`"),
     ],
 )

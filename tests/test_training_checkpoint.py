@@ -542,6 +542,21 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+@pytest.mark.parametrize(
+    "name", ["metrics.csv", "curves.png", "weights.safetensors", "weights-best.safetensors"]
+)
+def test_a_file_that_cannot_be_written_at_the_end_is_told_before_a_step(
+    interrupted: Path, name: str
+) -> None:
+    (interrupted / name).unlink(missing_ok=True)
+    os.mkfifo(interrupted / name)
+    before = checkpoints(interrupted / "checkpoint")
+    mistake, label = refused(lambda: go_on(interrupted))
+    assert (mistake, label) == (CannotWrite, "it is a named pipe, not a file")
+    assert checkpoints(interrupted / "checkpoint") == before
+    assert Run.load(interrupted).record.state == "interrupted"
+
+
 def newest(folder: Path) -> Path:
     """The newest checkpoint of a run."""
     return checkpoints(folder / "checkpoint")[0]

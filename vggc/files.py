@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from io import BufferedRandom, BufferedReader
 from pathlib import Path
@@ -59,6 +59,11 @@ def check_target(path: Path) -> None:
     refuse_taken(path)
     refuse_missing_folder(path)
     refuse_unwritable(path.parent)
+
+
+def is_one_place(paths: Sequence[Path]) -> bool:
+    """Whether two of these lead to one place."""
+    return len({path.parent.resolve() / path.name for path in paths}) < len(paths)
 
 
 def refuse_missing_folder(path: Path) -> None:
@@ -168,13 +173,15 @@ def replacing(path: Path) -> Iterator[Path]:
     It lies beside the file that `path` leads to, has its suffix and keeps its permissions. Every
     library can spell its path: that is text, whatever the bytes of `path` are.
 
-    Raises: UserError when it cannot be written; what was at `path` is still there.
+    Raises: UserError when it cannot be written, or `path` leads to anything but a file, as a device
+    is to all others who use it; what was there is still there.
     """
     with _explained(path):
-        target = path.resolve()
-        mode = target.stat().st_mode if target.exists() else 0o666 & ~_umask()
+        target = Path(os.path.realpath(path))
+        mode = _mode(target)
         with _temporary_file(target) as temporary:
-            yield temporary
+            with _told_of(path, temporary):
+                yield temporary
             _finish(temporary, mode)
             os.replace(temporary, target)
             _sync(target.parent)
@@ -191,13 +198,28 @@ def new_file(path: Path) -> Iterator[Path]:
     with _explained(path):
         target = path.parent.resolve() / path.name
         with _temporary_file(target) as temporary:
-            yield temporary
+            with _told_of(path, temporary):
+                yield temporary
             _finish(temporary, 0o666 & ~_umask())
             try:
                 _put(temporary, target)
             except FileExistsError:
                 raise UserError(Taken(None, str(path))) from None
             _sync(target.parent)
+
+
+@contextmanager
+def all_or_none() -> Iterator[list[Path]]:
+    """New files that belong together: the block adds each to the list when it is whole, and where
+    another one cannot be written, or a signal comes, none of them stays.
+    """
+    made: list[Path] = []
+    try:
+        yield made
+    except BaseException:
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
@@ -212,7 +234,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
         try:
-            with spelt(made) as temporary:
+            with spelt(made) as temporary, _told_of(path, temporary):
                 yield temporary
             made.chmod(0o777 & ~_umask())
             try:
@@ -273,6 +295,25 @@ def _temporary_file(target: Path) -> Iterator[Path]:
         made.unlink(missing_ok=True)
 
 
+def refuse_irreplaceable(path: Path) -> None:
+    """Raises: UserError where what is at `path` is nothing that `replacing` replaces."""
+    with _explained(path):
+        _mode(path)
+
+
+def _mode(target: Path) -> int:
+    """The permissions of a file, or of a new one where there is nothing.
+
+    Raises: OSError where there is anything else.
+    """
+    try:
+        found = os.stat(target)
+    except FileNotFoundError:
+        return 0o666 & ~_umask()
+    refuse_other(found, target)
+    return stat.S_IMODE(found.st_mode)
+
+
 def _finish(temporary: Path, mode: int) -> None:
     """Lets others at a file that is whole, and waits until it has reached the disk."""
     temporary.chmod(mode)
@@ -331,6 +372,24 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(CannotWrite(None, str(path), reason)) from None
+
+
+@contextmanager
+def _told_of(path: Path, temporary: Path) -> Iterator[None]:
+    """Within it, what cannot be written to a temporary place is told of the path that it stands
+    for: nobody has heard of the other, and it is gone.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UserError(*(_renamed(each, temporary, path) for each in error.diagnostics)) from None
+
+
+def _renamed(problem: Diagnostic, temporary: Path, path: Path) -> Diagnostic:
+    if isinstance(problem, CannotWrite) and Path(problem.path).is_relative_to(temporary):
+        place = path / Path(problem.path).relative_to(temporary)
+        return CannotWrite(None, str(place), problem.reason)
+    return problem
 
 
 def _sync(path: Path) -> None:

@@ -28,7 +28,7 @@ from vggc.evaluation.tables import (
     write_csv,
     write_table,
 )
-from vggc.files import check_target
+from vggc.files import all_or_none, check_target, is_one_place
 
 TOGETHER = "all together"
 
@@ -111,7 +111,7 @@ class Files:
 
     def check(self) -> None:
         """Raises: UserError, or UsageError, where one cannot be written."""
-        if len({path.absolute() for path in self.named}) < len(self.named):
+        if is_one_place(self.named):
             raise click.UsageError("two tables cannot be written to one file")
         for path in self.named:
             kind_of(path, ("csv",) if path == self.predictions else ("csv", "json"))
@@ -123,7 +123,7 @@ class Files:
         """Writes those that are wished for. Of several runs a column tells which one it is.
 
         Raises:
-            UserError: one cannot be written.
+            UserError: one cannot be written; then none is there.
         """
         several = len(tested(planned, result)) > 1
         run = ("run",) if several else ()
@@ -137,14 +137,19 @@ class Files:
             runs = [{"run": each.run, "net": each.net, **told(each.scores)} for each in found]
             return {"data": images.path, "classes": planned.classes, "runs": runs}
 
-        if path := self.per_class:
-            write_table(path, (*run, *PER_CLASS), rows(per_class_rows), record(per_class_record))
-        if path := self.confusion:
-            header = (*run, "class", *planned.classes)
-            write_table(path, header, rows(confusion_rows), record(confusion_record))
-        if path := self.predictions:
-            write_csv(path, (*run, *PREDICTIONS), guessed(planned, images, result))
-        for path in self.named:
+        with all_or_none() as made:
+            if path := self.per_class:
+                scores = rows(per_class_rows), record(per_class_record)
+                write_table(path, (*run, *PER_CLASS), *scores)
+                made.append(path)
+            if path := self.confusion:
+                header = (*run, "class", *planned.classes)
+                write_table(path, header, rows(confusion_rows), record(confusion_record))
+                made.append(path)
+            if path := self.predictions:
+                write_csv(path, (*run, *PREDICTIONS), guessed(planned, images, result))
+                made.append(path)
+        for path in made:
             console.status(f"Written: {path}")
 
 

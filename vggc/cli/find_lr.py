@@ -13,7 +13,7 @@ from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
 from vggc.cli.train import announce, bar, read, silent
 from vggc.diagnostics import CheckFailed, Diagnostic, UserError
-from vggc.files import check_target
+from vggc.files import all_or_none, check_target, is_one_place
 from vggc.memory import keep_memory
 from vggc.train import Wishes, anew
 
@@ -134,6 +134,8 @@ def command(
     world = plan.world
     speak = console.status if world.is_first else silent
     files = [path for path in (csv, out) if path] if world.is_first else []
+    if is_one_place(files):
+        raise click.UsageError("--csv and --out cannot be written to one file")
     for path in files:
         check_target(path)
     rates = Sweep(low, high, steps)
@@ -158,11 +160,14 @@ def command(
     if not world.is_first:
         return
     curve = Curve.of(tried, len(task.data.classes))
-    if csv:
-        write_sweep(csv, curve)
-    if out and tried:
-        draw_sweep(out, f"{task.net}: the loss over the learning rate", curve)
-    for path in files:
+    with all_or_none() as made:
+        if csv:
+            write_sweep(csv, curve)
+            made.append(csv)
+        if out and tried:
+            draw_sweep(out, f"{task.net}: the loss over the learning rate", curve)
+            made.append(out)
+    for path in made:
         speak(f"Written: {path}")
     report(task.net, curve, rates, as_json)
 

@@ -25,7 +25,7 @@ from vggc.diagnostics import MAX_REPORTED, CheckFailed, UserError
 from vggc.evaluate import Seen, Wishes, grouped, plan, predict
 from vggc.evaluation import mistakes
 from vggc.evaluation.named import Named, Places, listed
-from vggc.files import check_target, new_file
+from vggc.files import check_target, is_one_place, new_file
 from vggc.ir.ops import Softmax
 from vggc.paths import exists
 from vggc.preprocessing import BrokenImageError
@@ -107,7 +107,7 @@ def command(
     if [as_csv, as_lines, STREAM if as_json else None].count(STREAM) > 1:
         raise click.UsageError("standard output takes one of --csv -, --jsonl - and --json")
     targets = [Path(target) for target in (as_csv, as_lines) if target and target != STREAM]
-    if len({target.absolute() for target in targets}) < len(targets):
+    if is_one_place(targets):
         raise click.UsageError("--csv and --jsonl cannot be written to one file")
     for target in targets:
         check_target(target)

@@ -35,6 +35,8 @@ from vggc.data.tar import BLOCK, CompressedError, Forwards, Member, TarError, me
 from vggc.diagnostics import UserError
 from vggc.files import cache_folder, locked, open_file, replacing
 from vggc.preprocessing import FORMATS
+from vggc.records import MalformedError
+from vggc.tensors import Pieces, read_all, write
 
 FORMAT = "3"
 """Of an index in the cache: another number for another meaning."""
@@ -383,9 +385,6 @@ def place_of(shard: Shard) -> Path | None:
 
 def write_index(place: Path, index: Index) -> None:
     """Raises: UserError when it cannot be written."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
     columns: dict[str, npt.NDArray[Any]] = {}
     for name, value in ((f.name, getattr(index, f.name)) for f in fields(Index)):
         if isinstance(value, Strings):
@@ -393,11 +392,8 @@ def write_index(place: Path, index: Index) -> None:
             columns[f"{name}.ends"] = value.ends
         else:
             columns[name] = value
-    with replacing(place) as part:
-        try:
-            save_file(columns, part)
-        except SafetensorError as fault:  # as which it tells of a full disk, too
-            raise OSError(str(fault)) from None
+    with replacing(place) as part, part.open("wb") as file:
+        write(file, {name: Pieces.of(column) for name, column in columns.items()}, {})
 
 
 def read_index(place: Path, size: int) -> Index:
@@ -406,12 +402,9 @@ def read_index(place: Path, size: int) -> Index:
     Raises:
         ValueError: there is none, or it is not sound.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     try:
-        columns = load_file(place)
-    except (OSError, SafetensorError) as fault:
+        columns = read_all(place)
+    except (OSError, MalformedError) as fault:
         raise ValueError(str(fault)) from None
     texts = {f.name for f in fields(Index) if f.type == "Strings"}
     values: dict[str, Any] = {

@@ -20,13 +20,12 @@ from types import TracebackType
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from vggc import weights
 from vggc.diagnostics import UserError
-from vggc.files import new_folder, replacing, sha256
+from vggc.files import new_folder, sha256
 from vggc.records import MalformedError, from_json, read_record, to_json, write_record
 from vggc.tensors import opened
 from vggc.training import mistakes
@@ -391,10 +390,4 @@ def save_tensors(
     Raises:
         UserError: the file cannot be written.
     """
-    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-
-    with replacing(path) as part:
-        try:
-            save_file(plain, part, metadata)
-        except SafetensorError as fault:
-            raise OSError(str(fault)) from None
+    weights.save(path, {name: t.detach().cpu().numpy() for name, t in tensors.items()}, metadata)

@@ -17,6 +17,7 @@ TRAIN, VAL, VAL5, RATE, INK, FAINT = (
     "#d9dbe1",
 )
 
+NAME = "curves.png"
 
 FEW, POINTS = 5, 300
 """A course of no more epochs shows its steps, too, by so many points."""

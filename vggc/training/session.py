@@ -27,7 +27,7 @@ from vggc.data.order import Classes, Order
 from vggc.data.prepare import Data
 from vggc.data.remote import absolute
 from vggc.diagnostics import UserError
-from vggc.files import Taken, new_folder
+from vggc.files import Taken, new_folder, refuse_irreplaceable
 from vggc.recipe.train import TRAIN, Measure, Recipe, without_end
 from vggc.source import Source
 from vggc.syntax.format import format_net
@@ -51,9 +51,11 @@ from vggc.training.checkpoint import (
     written_tensors,
 )
 from vggc.training.curves import FEW, POINTS, draw_curves
+from vggc.training.curves import NAME as CURVES
 from vggc.training.initialise import initialise
 from vggc.training.learner import Learner, Machine
 from vggc.training.loop import Saving, Watching, fit
+from vggc.training.metrics import NAME as METRICS
 from vggc.training.metrics import write_metrics
 from vggc.training.parallel import ALONE, World
 from vggc.training.progress import (
@@ -304,7 +306,12 @@ def told(on_event: Callable[[Event], None], reason: str) -> None:
 def taken_up_again(run: Run, task: Task) -> Run:
     """The run whose files say that it is going, and by which recipe: its end may be another than
     it was. `run.json` comes first, which is the one that counts.
+
+    Raises:
+        UserError: in the place of a file that will be written lies what is none.
     """
+    for name in (METRICS, CURVES, run.weights_path.name, run.best_path.name):
+        refuse_irreplaceable(run.folder / name)
     record = replace(run.record, state="running", reason=None, recipe=TRAIN.flatten(task.recipe))
     if record != run.record:
         write_run(run.folder, record)
@@ -458,7 +465,7 @@ def conclude(run: Run, outcome: Outcome, measure: Measure, keeping: Keeping) -> 
     if epochs:
         title = f"{run.record.net} · held-out top-1 {epochs[-1].val_top1:.1%}"
         steps = read_steps(run.folder, POINTS) if len(epochs) <= FEW else ()
-        draw_curves(run.folder / "curves.png", title, epochs, steps)
+        draw_curves(run.folder / CURVES, title, epochs, steps)
     write_run(run.folder, record)
     if record.state == "finished":
         for old in checkpoints(run.checkpoint_path)[1:]:
