@@ -227,3 +227,19 @@ def test_no_room_is_left_out() -> None:
             held_by_goldens = ("syntax", "layers", "recipe", "data", "training", "reproduce")
             elsewhere = [f"vggc.{room}.mistakes" for room in held_by_goldens] + ["vggc.values"]
             assert name in (*ROOMS, *elsewhere), name
+
+
+class Movable(Diagnostic):
+    title = "the run in `{path}` stands"
+    help = "`vggc report {path}/net.vgg --out {path}` shows it; so does {path}"
+    path: str
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [("run", "run"), ("my run", "'my run'"), ("-run", "./-run"), ("a`b", "'a`b'")],
+)
+def test_a_command_in_a_message_can_be_copied_to_a_shell(path: str, shown: str) -> None:
+    told = render(Movable(None, path))
+    assert f"the run in `{path}` stands" in told
+    assert f"`vggc report {shown}/net.vgg --out {shown}` shows it; so does {path}" in told

@@ -291,6 +291,15 @@ def test_summary_of_several_nets_fits_a_narrow_terminal_and_is_bold_there() -> N
     assert "+ conv" not in found
 
 
+@pytest.mark.parametrize(("said", "width"), [("60", 60), ("100", 100), ("0", 160), ("wide", 160)])
+def test_columns_in_the_environment_tell_the_width_of_a_pipe(
+    said: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", said)
+    longest = max(len(line.rstrip()) for line in summary("vgg11", "vgg13", "vgg19").splitlines())
+    assert longest <= width
+
+
 def test_markdown_keeps_indents_and_puts_no_blank_beside_its_stars() -> None:
     nets = [net(load("vgg11")), net(program(RESIDUAL))]
     lines = summary_text.as_markdown(nets, named=True).splitlines()

@@ -9,8 +9,10 @@ line prints that and leaves with exit code 2.
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable, Sequence
 from inspect import get_annotations
+from itertools import cycle
 from typing import ClassVar, dataclass_transform
 
 from vggc.source import Span
@@ -72,8 +74,15 @@ class Diagnostic(_Frozen):
     span: Span | None
 
     def fill(self, template: str) -> str:
-        """The template with this diagnostic's fields in it."""
-        return printable(template.format(**self.__dict__)).strip()
+        """The template with this diagnostic's fields in it, which a command of ours holds as a
+        shell reads them.
+        """
+        words = {k: in_command(v) if isinstance(v, str) else v for k, v in self.__dict__.items()}
+        pieces = [
+            piece.format(**(words if is_quoted and piece.startswith("vggc ") else self.__dict__))
+            for is_quoted, piece in zip(cycle((False, True)), template.split("`"), strict=False)
+        ]
+        return printable("`".join(pieces)).strip()
 
 
 class UserError(Exception):
@@ -135,6 +144,12 @@ def printable(text: str) -> str:
 def in_line(text: str) -> str:
     """The text so that it stays in its line; names of files may hold anything."""
     return printable(text.replace("\n", "�"))
+
+
+def in_command(*words: object) -> str:
+    """Words, such as paths, so that a shell reads each as one, and no command as an option."""
+    texts = map(str, words)
+    return shlex.join(f"./{text}" if text.startswith("-") else text for text in texts)
 
 
 def first_line(error: Exception) -> str:

@@ -12,7 +12,7 @@ from vggc.analysis.report import ELEMENT_BYTES, Report, report
 from vggc.analysis.smaller import smaller
 from vggc.analysis.training import Course, training_need
 from vggc.deploy.processor import instructions
-from vggc.diagnostics import Diagnostic, UserError, nearest
+from vggc.diagnostics import Diagnostic, UserError, in_command, nearest
 from vggc.ir.graph import Graph
 from vggc.layers.edit import with_block, with_classes, with_defaults
 from vggc.layers.elaborate import elaborate
@@ -250,7 +250,8 @@ def from_zoo(spec: str) -> Program:
 
 def _what_folder(path: Path) -> str:
     if exists(path / "run.json"):
-        return f"it is a run: its spec is {path / 'net.vgg'}; `vggc train --resume {path}` goes on"
+        resume = f"`vggc train --resume {in_command(path)}` goes on"
+        return f"it is a run: its spec is {path / 'net.vgg'}; {resume}"
     if exists(path / "manifest.json"):
         return f"it is an artifact: its spec is {path / 'net.vgg'}"
     return f"name a .vgg file, or a net of the zoo; {LISTED}"

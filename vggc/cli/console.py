@@ -159,8 +159,14 @@ def stderr() -> Console:
 def _console(terminal: bool, *, stderr: bool) -> Console:
     from rich.console import Console
 
-    width = None if terminal else PIPED_WIDTH
+    width = _width_asked_for() or (None if terminal else PIPED_WIDTH)
     return Console(stderr=stderr, width=width, highlight=False, emoji=False, markup=False)
+
+
+def _width_asked_for() -> int | None:
+    """What the environment says of the width, as users of a pipe or a log may want it, too."""
+    said = os.environ.get("COLUMNS", "")
+    return int(said) or None if said.isascii() and said.isdigit() and len(said) < 6 else None
 
 
 def _coloured(text: str) -> str:

@@ -18,7 +18,7 @@ from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
 from vggc.cli.skipped import told
 from vggc.data.mistakes import WorkerEnded
-from vggc.diagnostics import CheckFailed, in_line, render
+from vggc.diagnostics import CheckFailed, in_command, in_line, render
 from vggc.memory import keep_memory
 from vggc.train import NothingLeft, Plan, Training, Wishes, again, anew, training
 from vggc.training.best import best_epoch, said
@@ -355,17 +355,17 @@ def bar(shown: bool) -> Bar:
 def report(training: Training, outcome: Outcome, as_json: bool) -> None:
     """The result on stdout; where it all lies and how to go on on stderr."""
     run = training.run
-    epochs = outcome.progress.epochs
+    epochs, named = outcome.progress.epochs, in_command(run.folder)
     show(run, epochs, training.task.num_epochs, as_json)
     match outcome:
         case Finished(reason=reason):
             if reason:
                 console.status(f"{reason[0].upper()}{reason[1:]}.")
-            console.status(f"Next: vggc report {run.folder}, vggc compile {run.folder}")
+            console.status(f"Next: vggc report {named}, vggc compile {named}")
         case Interrupted():
-            console.status(f"Saved. Go on with: vggc train --resume {run.folder}")
+            console.status(f"Saved. Go on with: vggc train --resume {named}")
         case Stopped(_, WorkerEnded()):
-            console.status(f"Saved. Go on with: vggc train --resume {run.folder}")
+            console.status(f"Saved. Go on with: vggc train --resume {named}")
         case Stopped() if run.has_weights:
             after = console.count(len(epochs), "whole epoch")
             console.status(f"The weights saved last, after {after}, are kept in {run.folder}.")
@@ -382,7 +382,7 @@ def tell_finished(run: Run, as_json: bool) -> None:
     show(run, epochs, num_epochs, as_json)
     console.status(
         f"{run.folder} has finished; nothing is left to train. For longer: "
-        f"vggc train --resume {run.folder} --epochs {2 * num_epochs}"
+        f"vggc train --resume {in_command(run.folder)} --epochs {2 * num_epochs}"
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ from vggc.data import mistakes
 from vggc.data.listing import Holds, folders_in, has_images, holds
 from vggc.data.shards import ENDING, expanded, is_pattern, shards_in
 from vggc.data.usual import USUAL, Role, roles_of, usual_name, words_of
-from vggc.diagnostics import UserError, in_line
+from vggc.diagnostics import UserError, in_command, in_line
 
 DEPTH = 8
 """Folders that hold nothing but another one are passed through, so many at most."""
@@ -252,7 +251,7 @@ def unused(folder: str, test: Named) -> str:
     place = piece.place(folder) or "PATTERN"
     return (
         f"{piece.shown} is not used in training: "
-        f"`vggc eval RUN --data {shlex.quote(place)}` measures on it."
+        f"`vggc eval RUN --data {in_command(place)}` measures on it."
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import harmonic_mean
 from typing import TYPE_CHECKING, Any
 
+from vggc.diagnostics import in_command
 from vggc.ir.ops import describe
 from vggc.report import images
 from vggc.report.charts import Chart, Curve, figure
@@ -159,7 +160,7 @@ def _state(findings: Findings) -> str:
 
 
 def _notice(findings: Findings) -> str | None:
-    record, folder = findings.run.record, findings.run.folder
+    record, folder = findings.run.record, in_command(findings.run.folder)
     match record.state:
         case "stopped":
             return f"The training stopped: {record.reason or 'it gave no reason'}."

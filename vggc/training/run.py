@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from vggc.data.parts import Fingerprints
-from vggc.diagnostics import UserError
+from vggc.diagnostics import UserError, in_command
 from vggc.files import refuse_full, replacing
 from vggc.ir.ops import Shape
 from vggc.paths import exists
@@ -151,7 +151,7 @@ class Run:
     def require_weights(self) -> None:
         """Raises: UserError when the run was killed, or failed, before it wrote weights."""
         if not self.has_weights:
-            hint = f"go on with it: `vggc train --resume {self.folder}`"
+            hint = f"go on with it: `vggc train --resume {in_command(self.folder)}`"
             if self.record.state == "stopped":
                 hint = f"train anew, with other settings: {self.record.reason}"
             raise UserError(mistakes.NoWeights(None, str(self.folder), self.record.state, hint))
