@@ -88,14 +88,17 @@ def widths_within(sheet: Sheet, room: int) -> tuple[int, ...] | None:
 
 
 def cut_widths(sheet: Sheet, room: int) -> tuple[int, ...]:
-    """The widths of columns whose texts are cut short, the longest first."""
+    """The widths of columns whose texts and headers are cut short, the longest first."""
     widths = [*least_widths(sheet)]
-    texts = [index for index, number in enumerate(sheet.numbers) if not number]
+    floors = [
+        max(LEAST_TEXT, longest(cells)) if number else LEAST_TEXT
+        for number, (_, *cells) in zip(sheet.numbers, columns_of(sheet), strict=True)
+    ]
     while sum(widths) + PADDING * len(widths) + 1 > room:
-        widest = max(texts, key=widths.__getitem__, default=None)
-        if widest is None or widths[widest] <= LEAST_TEXT:
+        long = [index for index, floor in enumerate(floors) if widths[index] > floor]
+        if not long:
             break
-        widths[widest] -= 1
+        widths[max(long, key=widths.__getitem__)] -= 1
     return tuple(widths)
 
 
