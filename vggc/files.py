@@ -168,11 +168,16 @@ def replacing(path: Path) -> Iterator[Path]:
     It lies beside the file that `path` leads to, has its suffix and keeps its permissions. Every
     library can spell its path: that is text, whatever the bytes of `path` are.
 
-    Raises: UserError when it cannot be written; what was at `path` is still there.
+    Raises: UserError when it cannot be written, or no file is at `path` but something else, which
+        is still there.
     """
     with _explained(path):
         target = path.resolve()
-        mode = target.stat().st_mode if target.exists() else 0o666 & ~_umask()
+        mode = 0o666 & ~_umask()
+        if target.exists():
+            found = target.stat()
+            refuse_other(found, path)  # a device would be gone for the whole machine
+            mode = found.st_mode
         with _temporary_file(target) as temporary:
             yield temporary
             _finish(temporary, mode)
