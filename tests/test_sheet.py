@@ -104,6 +104,14 @@ def test_headers_wrap_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_a_character_that_is_two_columns_wide_counts_as_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sheet = Sheet("", ("", "网"), (("层" * 10, "1"),), (False, True))
+    assert fitted(sheet, 60).widths == (20, 2)
+    assert "层" * 10 in drawn(sheet, 60, monkeypatch)
+
+
 CELL = st.text(st.sampled_from("ab 1,"), max_size=12)
 
 

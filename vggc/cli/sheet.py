@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from rich.cells import cell_len
+
 PADDING = 3
 """Columns of a terminal that a column of a table takes beside its text."""
 
@@ -123,4 +125,5 @@ def least_widths(sheet: Sheet) -> tuple[int, ...]:
 
 
 def longest(texts: Sequence[str]) -> int:
-    return max(map(len, texts), default=0)
+    """The columns of a terminal that the longest text takes; a Chinese character takes two."""
+    return max(map(cell_len, texts), default=0)
