@@ -337,6 +337,8 @@ def _of_sums(place: _Place) -> str:
             return f"{_SUM}; a repeat stands behind a space: ` *2`"
         case "MINUS" if place.behind.startswith("->"):
             return "layers are separated by `|`"
+        case "PLUS" | "MINUS" if "NAME" in place.expected:
+            return "a sum begins with a name or a number: `0 - wide`"
         case "PLUS" | "MINUS" | "SLASH" if re.search(r"(=|\w-)[ \t]*[\w.%]+$", place.before):
             return _SUM
         case "LPAR" if place.before.endswith("="):
