@@ -77,6 +77,19 @@ def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(
         open_file(pipe)
 
 
+@pytest.mark.parametrize("is_link", [False, True])
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, is_link: bool) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    path = tmp_path / "link" if is_link else pipe
+    if is_link:
+        path.symlink_to(pipe)
+    with pytest.raises(UserError, match="it is a named pipe, not a file"), replacing(path):
+        pass
+    assert pipe.is_fifo()
+    assert len(list(tmp_path.iterdir())) == 1 + is_link
+
+
 # New files and folders
 
 ODD = [b"caf\xe9", b"two\nlines", b"100%s", b"-o", b" ", b"n" * 255, "\N{SNOWMAN}".encode() * 85]

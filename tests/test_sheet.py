@@ -86,6 +86,32 @@ def test_a_name_without_room_is_cut_and_numbers_are_not() -> None:
     assert fitted(sheet, 10).widths == (6, 13)
 
 
+def test_a_long_name_above_numbers_leaves_room_for_those_of_rows() -> None:
+    rows = ("parameters", "1,094,120"), ("receptive field", "31")
+    sheet = Sheet("", ("", "n" * 64), rows, (False, True))
+    found = fitted(sheet, 60)
+    assert (found.width, found.widths[0]) == (60, len("receptive field"))
+    assert fitted(sheet, 10).widths == (6, len("1,094,120"))
+
+
+def test_headers_wrap_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    header = "net", "best top-1", "last top-1"
+    sheet = Sheet("", header, (("x" * 40, "100.00", "99.00"),), (False, True, True))
+    lines = drawn(sheet, 40, monkeypatch).splitlines()
+    assert [line.split() for line in lines if line.strip()][:2] == [
+        ["best", "last"],
+        ["net", "top-1", "top-1"],
+    ]
+
+
+def test_a_character_that_is_two_columns_wide_counts_as_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sheet = Sheet("", ("", "网"), (("层" * 10, "1"),), (False, True))
+    assert fitted(sheet, 60).widths == (20, 2)
+    assert "层" * 10 in drawn(sheet, 60, monkeypatch)
+
+
 CELL = st.text(st.sampled_from("ab 1,"), max_size=12)
 
 

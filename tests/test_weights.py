@@ -113,6 +113,16 @@ def test_an_activation_with_weights_is_numbered_as_any_other() -> None:
     }
 
 
+@pytest.mark.parametrize("layer", ["batchnorm", "prelu"])
+def test_what_is_trained_behind_a_global_average_is_of_the_classifier(layer: str) -> None:
+    graph = graph_of(f"conv3-4 | gap | dropout | {layer} | fc-5 | {layer}")
+    names = torchvision_names(graph)
+    assert names.keys() == graph.all_weights.keys()
+    assert names[f"{layer}1.weight"] == "classifier.0.weight"
+    assert names["fc1.weight"] == "classifier.1.weight"
+    assert names[f"{layer}2.weight"] == "classifier.2.weight"
+
+
 @pytest.mark.parametrize(
     "body", ["conv3-4 | concat(conv1-2, skip)", "a: conv3-4 | fc-5 head features: @a"]
 )

@@ -404,6 +404,10 @@ def _numbers(value: ast.Value) -> list[ast.Number]:
 
 
 def _suggestion(kind: Kind, value: ast.Value) -> str:
+    word = value.span.text
+    is_constant = isinstance(value, ast.Number) and word.isidentifier()
+    if is_constant and convert(kind, ast.Word(word, span=value.span)) is not None:
+        return f"`{word}` is a constant of this net: give that another name"
     match kind, value:
         case Choice(words), ast.Word(text):
             return did_you_mean(text, words)

@@ -267,6 +267,8 @@ def torchvision_names(graph: Graph) -> dict[str, str]:
                 part = "classifier"
             case Flatten():
                 continue  # torchvision flattens between the two
+            case _ if len(node.shape) == 1 and graph.weights(node):
+                part = "classifier"  # a normalisation of what a global average gives
             case _:
                 pass
         if len(node.shape) == 3 or part == "classifier":

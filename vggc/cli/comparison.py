@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import TypeAlias, assert_never
 
+from rich.cells import cell_len, set_cell_size
+
 from vggc.analysis.outline import Branch, Item, Join, Outline, Path, Repeat, Step, folded
 from vggc.analysis.report import Report
 from vggc.analysis.traits import Traits, one, steps_of
@@ -63,7 +65,8 @@ class Comparison:
     @property
     def widths(self) -> list[int]:
         """The longest line of each column."""
-        return [max(len(cell.text) for cell in cells) for cells in zip(*self._cells, strict=True)]
+        columns = zip(*self._cells, strict=True)
+        return [max(cell_len(cell.text) for cell in cells) for cells in columns]
 
     @property
     def _cells(self) -> list[tuple[Cell, ...]]:
@@ -190,14 +193,19 @@ def drawn(comparison: Comparison, room: int, *, marked: bool) -> Iterator[Words]
         if number == 0 or before.ends_block or before.spans != line.spans:
             yield _rule(widths, before, line, "┌┐" if number == 0 else "├┤")
         if line.spans:
-            text = _cut(line.cells[0].text, sum(widths) + BETWEEN * (len(widths) - 1))
-            yield [(f"│ {text.center(sum(widths) + BETWEEN * (len(widths) - 1))} │", False)]
+            room = sum(widths) + BETWEEN * (len(widths) - 1)
+            text = _cut(line.cells[0].text, room)
+            before_it = " " * ((room - cell_len(text)) // 2)
+            yield [(f"│ {set_cell_size(before_it + text, room)} │", False)]
         else:
             words: Words = [("│", False)]
             for cell, width in zip(line.cells, widths, strict=True):
                 sign = "+ " if cell.new and cell.text else "  "
                 text = _cut(sign[:mark] + cell.text, width)
-                words += [(f" {text.ljust(width)} ", cell.new or number == 0), ("│", False)]
+                words += [
+                    (f" {set_cell_size(text, width)} ", cell.new or number == 0),
+                    ("│", False),
+                ]
             yield words
         before = line
     yield _rule(widths, before, nothing, "└┘")
@@ -211,7 +219,7 @@ def _rule(widths: list[int], above: Line, below: Line, ends: str) -> Words:
 
 
 def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
 
 
 # ---------------------------------------------------------------- one net

@@ -123,6 +123,7 @@ def sheet(content: Sheet) -> None:
     """A table of the result, its notes below, as wide as there is room for."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     console = stdout()
     rows = tuple(tuple(map(printable, row)) for row in content.rows)
@@ -137,7 +138,8 @@ def sheet(content: Sheet) -> None:
     for index, (name, number, width) in enumerate(columns):
         side: Literal["left", "right"] = "right" if number else "left"
         whole = index == 0 or number
-        drawn.add_column(name, justify=side, width=width, overflow="ellipsis", no_wrap=whole)
+        header = Text(name, no_wrap=False)
+        drawn.add_column(header, justify=side, width=width, overflow="ellipsis", no_wrap=whole)
     for index, row in enumerate(table.sheet.rows):
         drawn.add_row(*row, end_section=index in content.rules)
     console.print(drawn, width=max(table.width, console.width), crop=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from rich.cells import cell_len
+
 PADDING = 3
 """Columns of a terminal that a column of a table takes beside its text."""
 
@@ -88,14 +90,17 @@ def widths_within(sheet: Sheet, room: int) -> tuple[int, ...] | None:
 
 
 def cut_widths(sheet: Sheet, room: int) -> tuple[int, ...]:
-    """The widths of columns whose texts are cut short, the longest first."""
+    """The widths of columns whose texts and headers are cut short, the longest first."""
     widths = [*least_widths(sheet)]
-    texts = [index for index, number in enumerate(sheet.numbers) if not number]
+    floors = [
+        max(LEAST_TEXT, longest(cells)) if number else LEAST_TEXT
+        for number, (_, *cells) in zip(sheet.numbers, columns_of(sheet), strict=True)
+    ]
     while sum(widths) + PADDING * len(widths) + 1 > room:
-        widest = max(texts, key=widths.__getitem__, default=None)
-        if widest is None or widths[widest] <= LEAST_TEXT:
+        long = [index for index, floor in enumerate(floors) if widths[index] > floor]
+        if not long:
             break
-        widths[widest] -= 1
+        widths[max(long, key=widths.__getitem__)] -= 1
     return tuple(widths)
 
 
@@ -120,4 +125,5 @@ def least_widths(sheet: Sheet) -> tuple[int, ...]:
 
 
 def longest(texts: Sequence[str]) -> int:
-    return max(map(len, texts), default=0)
+    """The columns of a terminal that the longest text takes; a Chinese character takes two."""
+    return max(map(cell_len, texts), default=0)

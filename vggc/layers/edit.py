@@ -478,6 +478,8 @@ def apply(net: Net, edits: list[Edit], earlier: int = 0) -> Edited:
 
 
 def _edited(before: Edited, edit: Edit) -> Edited:
+    if isinstance(edit, Set):
+        _refuse_twice(edit.options)
     chosen = _selected(before, edit.selector)
     first, every = min(chosen), edit.selector.every
 
@@ -594,6 +596,15 @@ def _depth(body: Body) -> int:
             case _:
                 pass
     return deepest
+
+
+def _refuse_twice(options: tuple[Option, ...]) -> None:
+    """Raises: UserError where one setting gives an option two values."""
+    keys = [option.key for option in options]
+    again = [option for index, option in enumerate(options) if option.key in keys[:index]]
+    heads = [option.span.part(0, len(option.key)) for option in again]
+    if heads:
+        raise UserError(*(mistakes.DuplicateOption(head, head.text) for head in heads))
 
 
 def _with_options(layer: Layer, kind: type[Kind], options: tuple[Option, ...]) -> Layer:
@@ -717,6 +728,9 @@ def _none_called(
     if any(map(_matcher(net, name), by_name.values())):
         hint = f"for all layers of a kind write `every {name}`"
     reason = f"it has no layer called `{name}`"
+    if name == "input":
+        reason = "what the net reads is no layer"
+        hint = "a line sets its size: `input 3x64x64`; insert layers `before` the first one"
     return mistakes.NothingSelected(selector.span, net.name, str(selector), reason, hint)
 
 

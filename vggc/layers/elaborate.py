@@ -113,7 +113,7 @@ def _check_names(net: ast.Net, found: list[Diagnostic]) -> None:
 
 def _check_name(name: str, span: Span, first: dict[str, Span], found: list[Diagnostic]) -> None:
     if name in RESERVED_NAMES:
-        found.append(mistakes.ReservedName(span, name, RESERVED_NAMES[name]))
+        _add(found, mistakes.ReservedName(span, name, RESERVED_NAMES[name]))
     elif name in first and first[name] == span:
         _add(found, mistakes.RepeatedName(span, name))  # an edit of `every` layer
     elif name in first:

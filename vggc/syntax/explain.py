@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -85,7 +86,7 @@ def explain(source: Source, error: UnexpectedInput) -> Diagnostic:
             span = Span(source, start, start + 1)
             if known := _ELSEWHERE.get(char):
                 return mistakes.Unexpected(span, f"`{char}`", _listed(error.allowed), known)
-            return mistakes.UnknownCharacter(span, char, _LOOKALIKES.get(char, ""))
+            return mistakes.UnknownCharacter(span, char, _instead_of(char))
         case UnexpectedToken():
             token = error.token
             end = len(source.text.rstrip())
@@ -94,6 +95,15 @@ def explain(source: Source, error: UnexpectedInput) -> Diagnostic:
             return _explain(_Place(span, token, set(error.accepts or error.expected)))
         case _:
             return mistakes.Unexpected(Span(source, 0, 0), "end of the file", "a net")
+
+
+def _instead_of(char: str) -> str:
+    """What to write for a character that means nothing."""
+    if char.isspace():
+        return "it looks like a space, and is none: write one"
+    if unicodedata.category(char) == "Cf":
+        return "it cannot be seen: delete it"
+    return _LOOKALIKES.get(char, "")
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,12 @@ class _Place:
         text = re.sub(r"#[^\n]*", "", self.before)
         return bool(re.match(r"\s*net\s+\S+\s*(\([^)]*\))?\s*from\b", text))
 
+    @cached_property
+    def in_brackets(self) -> bool:
+        """Whether a `(` before the token is not closed."""
+        text = re.sub(r"#[^\n]*", "", self.before)
+        return text.count("(") > text.count(")")
+
     @property
     def takes_layer(self) -> bool:
         return self.expected >= {"WORD", "LABEL", "LPAR"}
@@ -161,7 +177,9 @@ def _word_before_brace(place: _Place) -> Diagnostic | None:
         return None
     word, token = previous.text, place.token
     if token == "=":
-        return mistakes.MisplacedOption(previous, word)
+        is_behind_group = _text_before(previous).endswith(")")
+        mistake = mistakes.OptionBehindGroup if is_behind_group else mistakes.MisplacedOption
+        return mistake(previous, word)
     if word == "net":
         return mistakes.SecondNet(previous)
     if problem := _misplaced_keyword(place, previous):
@@ -289,8 +307,12 @@ def _hint(place: _Place) -> str:
             return "a block that was opened with `{` is not closed"
         case "RPAR" if place.before.endswith(","):
             return "behind `,` another path was expected; `skip` is a path without layers"
-        case "RPAR" if not expected & _OPERATORS:
+        case "RPAR" if place.before.endswith("(") and place.takes_layer:
+            return "a layer is missing between `(` and `)`; `skip` is a path without layers"
+        case "RPAR" if not place.in_brackets:
             return "no group is open here"
+        case "RPAR" if place.before.endswith("="):
+            return "a value is missing behind `=`"
         case "SEMICOLON" if "COMMA" in expected:
             return "paths are separated by `,`"
     if expected == {"WITH"}:
@@ -315,6 +337,8 @@ def _of_sums(place: _Place) -> str:
             return f"{_SUM}; a repeat stands behind a space: ` *2`"
         case "MINUS" if place.behind.startswith("->"):
             return "layers are separated by `|`"
+        case "PLUS" | "MINUS" if "NAME" in place.expected:
+            return "a sum begins with a name or a number: `0 - wide`"
         case "PLUS" | "MINUS" | "SLASH" if re.search(r"(=|\w-)[ \t]*[\w.%]+$", place.before):
             return _SUM
         case "LPAR" if place.before.endswith("="):

@@ -109,6 +109,13 @@ class MisplacedOption(Diagnostic):
     key: str
 
 
+class OptionBehindGroup(Diagnostic):
+    title = "an option behind `)`"
+    label = "`{key}=` belongs to a layer, and stands behind its word"
+    help = "give it to the layers that are meant: `conv3-64 {key}=…`"
+    key: str
+
+
 class BadNumber(Diagnostic):
     title = "`{text}` is not a number"
     label = "numbers look like 256, 0.01 or 5e-4"
