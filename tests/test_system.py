@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from vggc import signals
-from vggc.cli import COMMANDS
+from vggc.cli import COMMANDS, of_surroundings
 from vggc.cli.systems import LANGUAGE_COMMANDS
 from vggc.diagnostics import UserError
 from vggc.driver import load
@@ -45,6 +45,41 @@ def shell(place: Path, line: str, **environment: str) -> subprocess.CompletedPro
         check=False,
         timeout=300,
     )
+
+
+# ---------------------------------------------------------------- limits
+
+
+def test_a_limit_of_addresses_is_a_limit_of_memory(place: Path) -> None:
+    program = "from vggc.memory import free_memory, memory; print(memory(), free_memory())"
+    told = shell(place, f"ulimit -v 2000000; '{sys.executable}' -c '{program}'")
+    there, free = map(int, told.stdout.split())
+    assert there == 2_000_000 * 1024
+    assert 0 < free < there
+
+
+def test_what_does_not_fit_into_a_limit_of_addresses_is_refused(place: Path) -> None:
+    told = shell(place, "ulimit -v 300000; vggc export net.vgg --seed 1 --format pt2 -o net.pt2")
+    assert told.returncode == 2
+    assert "too large for this machine" in told.stderr
+    assert "Traceback" not in told.stderr
+    assert not (place / "net.pt2").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), "too little memory"),
+        (ImportError("libtorch_cpu.so: failed to map segment"), "too little memory"),
+        (ImportError("libX11.so.6: cannot open shared object file"), "cannot be loaded: libX11"),
+        (RuntimeError("can't start new thread"), "starts no more threads"),
+        (RuntimeError("anything else"), None),
+        (ImportError("cannot import name 'a' from 'b'"), None),
+    ],
+)
+def test_what_the_machine_lacks_is_no_bug(error: Exception, told: str | None) -> None:
+    reason = of_surroundings(error)
+    assert reason is None if told is None else told in str(reason)
 
 
 # ---------------------------------------------------------------- streams

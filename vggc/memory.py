@@ -29,9 +29,9 @@ that lie outside of it.
 
 def memory(root: Path = ROOT) -> int:
     """The bytes of memory that this process may have: the machine's, or what its control groups
-    leave it.
+    and limits (`ulimit -v`) leave it.
     """
-    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    present = min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), _addresses())
     for folder in folders("memory", root):
         for limit, *_ in GROUPS:
             with suppress(OSError, ValueError):
@@ -42,6 +42,7 @@ def memory(root: Path = ROOT) -> int:
 def free_memory(root: Path = ROOT) -> int:
     """The bytes of it that nobody uses, but for what the system keeps of files and takes back."""
     free = min(memory(root), _lines(root / "proc/meminfo").get("MemAvailable:", sys.maxsize))
+    free = min(free, max(0, _addresses() - _taken_addresses()))
     for folder in folders("memory", root):
         for limit, usage, reclaimed in GROUPS:
             with suppress(OSError, ValueError):
@@ -50,6 +51,22 @@ def free_memory(root: Path = ROOT) -> int:
                 used -= min(used, sum(lines.get(name, 0) for name in reclaimed))
                 free = min(free, max(0, int((folder / limit).read_text()) - used))
     return free
+
+
+def _addresses() -> int:
+    """The bytes that this process may have addresses for, used or not."""
+    try:
+        from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit
+    except ImportError:
+        return sys.maxsize
+    limit, _ = getrlimit(RLIMIT_AS)
+    return sys.maxsize if limit == RLIM_INFINITY else limit
+
+
+def _taken_addresses() -> int:
+    with suppress(OSError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * int(Path("/proc/self/statm").read_text().split()[0])
+    return 0
 
 
 def _lines(path: Path) -> dict[str, int]:

@@ -19,6 +19,7 @@ from vggc.diagnostics import CheckFailed, UserError
 from vggc.paths import exists
 
 INSTALLED_WITH_VGGC = ("torch", "tvm", "onnx", "sklearn", "matplotlib", "PIL", "safetensors")
+TOO_LITTLE = "this machine has too little memory for that"
 GONE = 141
 """The exit code that shells give a program whose reader has gone."""
 COMMANDS = {
@@ -145,8 +146,16 @@ def of_surroundings(error: Exception) -> str | None:
         case RuntimeError() if "Symlink loop" in str(error):  # before Python 3.13
             return str(error)
         case MemoryError():
-            return "this machine has too little memory for that"
+            return TOO_LITTLE
         case RuntimeError() if "DefaultCPUAllocator" in str(error):  # PyTorch's
-            return "this machine has too little memory for that"
+            return TOO_LITTLE
+        case ImportError() if "failed to map segment" in str(error):
+            return f"{TOO_LITTLE}: {error}"
+        case ImportError() if ".so" in str(error):
+            return f"a library that vggc needs cannot be loaded: {error}"
+        case RuntimeError() if "can't start new thread" in str(error):
+            return (
+                "the system starts no more threads: memory or their number is limited (ulimit -a)"
+            )
         case _:
             return None
