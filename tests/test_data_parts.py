@@ -214,7 +214,17 @@ def test_a_class_beside_one_that_is_deeper(tmp_path: Path) -> None:
             mistakes.PartsInClasses,
             "the folders in `D` hold parts: test, train",
         ),
+        (
+            ["cat/train*2", "cat/test*1", "dog/train*2", "dog/valid*1", "owl/train*1"],
+            mistakes.PartsInClasses,
+            "the folders in `D` hold parts: test, train, valid",
+        ),
         (["images/train*2", "images/val*1", "labels/"], mistakes.PartsInClasses, "--data D/images"),
+        (
+            ["learn/cat*2", "learn/dog*2", "test/cat*1", "test/dog*1"],
+            mistakes.PartOrClass,
+            "test` may be a part of the images or a class",
+        ),
         (
             ["cat*1", "dog*1", "validation/cat*1", "validation/dog*1"],
             mistakes.PartAmongClasses,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 from PIL.ExifTags import Base
 
 from vggc.data.find import find_images
@@ -387,6 +387,16 @@ def test_colours_of_printers_and_of_video_are_those_that_are_seen(tmp_path: Path
         image.convert(mode).save(tmp_path / name, quality=95)
         pixels = np.asarray(decode(tmp_path / name, 3))[8, 8::16]
         np.testing.assert_allclose(pixels, colours, atol=3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_so_are_colours_of_lab(tmp_path: Path, channels: int) -> None:
+    lab = ImageCms.createProfile("LAB")
+    image = Image.new("RGB", (8, 8), (90, 90, 90))
+    seen = ImageCms.profileToProfile(image, ImageCms.createProfile("sRGB"), lab, outputMode="LAB")
+    assert seen is not None
+    seen.save(tmp_path / "x.tif")
+    np.testing.assert_allclose(np.asarray(decode(tmp_path / "x.tif", channels)), 90, atol=3)
 
 
 def test_of_several_images_in_a_file_it_is_the_first(tmp_path: Path) -> None:

@@ -686,6 +686,20 @@ def test_folders_and_patterns_are_looked_through(folder: Path, vggc_here: Here) 
         assert [row["path"] for row in told(out)] == expected, places
 
 
+@pytest.mark.parametrize("pattern", ["images/**/*.png", "images/**/0.png"])
+def test_links_to_folders_tell_no_image_twice(folder: Path, vggc_here: Here, pattern: str) -> None:
+    """`**` goes through them, and would go round and round."""
+    _, before, _ = vggc_here("predict", "one", pattern, "--csv", "-")
+    (folder / "images" / "red" / "ring").symlink_to("..")
+    (folder / "images" / "a-red").symlink_to("red")
+    (folder / "images" / "more").mkdir()
+    (folder / "images" / "more" / "elsewhere").symlink_to(folder / "images" / "blue")
+    code, out, error = vggc_here("predict", "one", pattern, "--csv", "-")
+    assert code == 0, error
+    places = [[os.path.realpath(row["path"]) for row in told(text)] for text in (before, out)]
+    assert sorted(places[1]) == sorted(places[0])
+
+
 def test_a_file_whose_name_is_a_pattern_is_that_file(folder: Path, vggc_here: Here) -> None:
     shutil.copy(folder / "images" / "red" / "0.png", folder / "a[1].png")
     shutil.copy(folder / "images" / "red" / "1.png", folder / "a1.png")

@@ -69,6 +69,10 @@ def test_a_training_stops_after_so_many_epochs_that_are_no_better() -> None:
         "held-out top-1 50.00%"
     )
     assert stopped_early(coarse, course(0.5, 0.52, 0.56)) is None
+    extended = replace(recipe, early_stop=EarlyStop(2, after=3))
+    assert stopped_early(extended, course(0.5, 0.4, 0.4, 0.4)) is None
+    assert stopped_early(extended, course(0.5, 0.4, 0.4, 0.6, 0.6)) is None
+    assert stopped_early(extended, course(0.5, 0.4, 0.4, 0.4, 0.4)) is not None
 
 
 STOPS = replace(RECIPE, epochs=9, early_stop=EarlyStop(2), optimiser=Sgd(lr=1e-9))
@@ -341,6 +345,19 @@ def test_a_run_that_stopped_early_goes_on_where_that_is_taken_back(folder: Path)
     carried_out(folder, "run", changes=("early-stop=off",))
     record = Run.load(run).record
     assert (record.metrics.epoch, record.reason) == (5, None)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("epochs", [2, 5])
+def test_a_run_that_is_extended_waits_anew_for_a_better_epoch(folder: Path, epochs: int) -> None:
+    """Also one that would have stopped early after its last epoch."""
+    run = carried_out(folder, "run", epochs=epochs, lr=1e-9, changes=("early-stop.patience=1",))
+    carried_out(folder, "run", interrupt_after(2), epochs=9)
+    assert "early-stop patience=1 min-delta=0.0 after=2" in (run / "net.vgg").read_text()
+    carried_out(folder, "run")
+    record = Run.load(run).record
+    assert record.metrics.epoch == 3  # type: ignore[union-attr]
+    assert record.reason
+    assert "no epoch of the last 1 was better than epoch 1" in record.reason
 
 
 def test_an_end_that_was_written_to_one_of_two_files_only_does_no_harm(folder: Path) -> None:

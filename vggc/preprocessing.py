@@ -226,6 +226,8 @@ def opened(
             turn = TURNS.get(orientation(image))
             upright = found.image if turn is None else found.image.transpose(turn)
             wanted = "RGB" if channels == 3 else "L"
+            if upright.mode == "LAB":  # which Pillow makes grey by way of RGB alone
+                upright = upright.convert("RGB")
             usual = upright if upright.mode == wanted else upright.convert(wanted)
             return Opened(usual, found.brightest)
     except BrokenImageError:

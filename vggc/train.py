@@ -24,7 +24,9 @@ from vggc.syntax.ast import Block, Net, block_of
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
 from vggc.training import mistakes
-from vggc.training.progress import Progress
+from vggc.training.best import stopped_early
+from vggc.training.metrics import read_metrics
+from vggc.training.progress import Epoch, Progress
 from vggc.training.run import NET, RUNS, Run, refuse_moved
 from vggc.training.schedules import needs_its_end
 from vggc.transfer import Taken, taken_weights
@@ -550,7 +552,8 @@ def refuse_changes(spec: str | None, folder: Path, wishes: Wishes) -> None:
 def with_other_end(run: Run, wishes: Wishes) -> Recipe:
     """The recipe of a run, with another end where one is wished.
 
-    A schedule that runs to an end runs to the one that it had, and then begins anew.
+    A schedule that runs to an end runs to the one that it had, and then begins anew. A run that
+    stopped early waits anew for a better epoch.
 
     Raises:
         UserError: something else than the end would change, or the end would come sooner.
@@ -573,7 +576,14 @@ def with_other_end(run: Run, wishes: Wishes) -> Recipe:
         raise UserError(mistakes.EndsWithinEpoch(None, folder, before, batches))
     if after > before and needs_its_end(old):
         new = replace(new, restarts=(*(old.restarts or ()), before // batches))
-    return new
+    return waiting_anew(new, read_metrics(run.folder)) if after > before else new
+
+
+def waiting_anew(recipe: Recipe, epochs: Sequence[Epoch]) -> Recipe:
+    """A recipe by which a training goes on after these epochs, though it would stop early."""
+    if recipe.early_stop is None or stopped_early(recipe, epochs) is None:
+        return recipe
+    return replace(recipe, early_stop=replace(recipe.early_stop, after=len(epochs)))
 
 
 def ends_later(run: Run, recipe: Recipe) -> bool:

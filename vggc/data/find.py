@@ -179,11 +179,11 @@ def class_folders(folder: Path, children: Sequence[Path]) -> Pictures:
             skipped.append(Skipped(f"{child.name}/", "a folder without images"))
     if not any(found.values()):
         raise UserError(nothing_in(folder, found, skipped, others))
-    shared = sorted(set.intersection(*map(folders_of, found.values())))
-    if len({*roles_of(shared).values()}) > 1:
-        raise UserError(
-            mistakes.PartsInClasses(None, str(folder), shown(shared), next(iter(found)))
-        )
+    inner = [folders_of(files) for files in found.values() if files]
+    shared, parts = sorted(set.intersection(*inner)), roles_of(set.union(*inner))
+    if len({*parts.values()}) > 1 and all(each & {*parts} for each in inner):
+        first = next(iter(found))
+        raise UserError(mistakes.PartsInClasses(None, str(folder), shown(sorted(parts)), first))
     labels = np.repeat(np.arange(len(found)), [len(files) for files in found.values()])
     names = (f"{name}/{file}" for name, files in found.items() for file in files)
     part = Part.all(Files(folder, Strings.of(names)), labels.astype(np.int64))

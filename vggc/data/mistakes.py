@@ -104,8 +104,9 @@ class PartOrClass(Diagnostic):
     title = "`{path}/{name}` may be a part of the images or a class"
     label = "it is called as a part is and holds folders, but beside it {others} hold images, too"
     help = (
-        "to train on it alone: `--data {path}/{name}`; "
-        "if it is a class, put its images right into it or give it another name"
+        "to train on it alone: `--data {path}/{name}`; if they are parts of one set, call one "
+        "`train`, the other `val`; if it is a class, put its images right into it or give it "
+        "another name"
     )
 
     path: str

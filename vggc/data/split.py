@@ -176,7 +176,11 @@ def parts_of_folders(
     if shared := sorted({child.name for child in others} & inner):
         names = shown(shared)
         raise UserError(mistakes.PartAmongClasses(None, str(folder), name, names))
-    if not train or train[0].holds == "both":
+    if not train:
+        alike = [{each.name for each in folders_in(child)} >= inner for child in others]
+        if len(inner) == 1 or not all(alike):
+            return None
+    elif train[0].holds == "both":
         return None
     raise UserError(mistakes.PartOrClass(None, str(folder), name, shown(found.others)))
 

@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from io import BufferedIOBase
+from itertools import dropwhile
 from pathlib import Path
 from typing import TypeAlias
 
@@ -66,19 +67,56 @@ def images_at(place: str) -> Iterable[Named]:
     """
     if os.path.lexists(place) or not glob.has_magic(place):
         return plain(place)
-    matches = sorted(glob.glob(place, recursive=True))
+    matches = matches_of(place)
     if not matches:
         reason = "nothing matches that pattern"
         raise UserError(mistakes.UnreadableImage(None, place, reason, HOW_TO_NAME))
     images: dict[Named, None] = {}
     for match in matches:
-        if os.path.isdir(match):
+        if os.path.isdir(match or "."):
             images |= dict.fromkeys(images_below(match))
         elif not listing.is_hidden(os.path.basename(match)) and listing.ending_of(match) in FORMATS:
             images[match] = None
     if not images:
         raise UserError(mistakes.NoImagesThere(None, place, endings()))
     return images
+
+
+def matches_of(pattern: str) -> list[str]:
+    """The paths that a pattern stands for, sorted; "" for the folder that one is in.
+
+    `**` goes through no links to folders: they may form rings, of which there is no end.
+    """
+    before, star, after = parted(pattern)
+    if not star:
+        return sorted(glob.glob(pattern))
+    tops = glob.glob(before) if before else [""]
+    if not after:
+        return sorted(tops)
+    inside = {glob.escape(each) for top in tops for each in folders_below(top)}
+    found = {match for each in inside for match in matches_of(os.path.join(each, after))}
+    return sorted(each for each in found if not (os.path.islink(each) and os.path.isdir(each)))
+
+
+def parted(pattern: str) -> tuple[str, bool, str]:
+    """What stands before the first `**`, whether there is one, and what stands behind it."""
+    parts = pattern.split("/")
+    if "**" not in parts:
+        return pattern, False, ""
+    first = parts.index("**")
+    rest = dropwhile(lambda part: part in ("**", ""), parts[first:])
+    return "".join(f"{part}/" for part in parts[:first]), True, "/".join(rest)
+
+
+def folders_below(folder: str) -> Iterator[str]:
+    """A folder, and those below it at any depth but hidden ones and links."""
+    yield folder
+    for above, names, _ in os.walk(folder or "."):
+        names[:] = [name for name in names if not listing.is_hidden(name)]
+        for name in names:
+            path = os.path.join(above, name)
+            if not os.path.islink(path):
+                yield path if folder else os.path.relpath(path)
 
 
 def plain(place: str) -> Iterable[Named]:

@@ -251,7 +251,8 @@ class InitFrom:
 @dataclass(frozen=True)
 class EarlyStop:
     """End the training after `patience` epochs in a row that are not better than the best before
-    them by more than `min_delta`, in the units of `best-by`: shares of images, or nats.
+    them by more than `min_delta`, in the units of `best-by`: shares of images, or nats. None of
+    the first `after` epochs counts among them.
     """
 
     example: ClassVar[str] = "early-stop patience=10"
@@ -259,6 +260,11 @@ class EarlyStop:
 
     patience: int = option("epochs that are waited for a better one", Whole(1, 100_000), 10)
     min_delta: float = option("what a better epoch is better by", Real(0, 1000), 0.0)
+    after: int = option(
+        "epochs in which nothing is waited for; those before a run that stopped early is extended",
+        Whole(0, 100_000),
+        0,
+    )
 
 
 Optimiser: TypeAlias = Sgd | AdamW

@@ -39,7 +39,7 @@ def stopped_early(recipe: Recipe, epochs: Sequence[Epoch]) -> str | None:
     for row in epochs[1:]:
         if is_better(row, best, recipe.best_by, stop.min_delta):
             best = row
-    waited = len(epochs) - best.epoch
+    waited = len(epochs) - max(best.epoch, stop.after)
     if waited < stop.patience:
         return None
     by = f" by more than {stop.min_delta:g}" if stop.min_delta else ""
