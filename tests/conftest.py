@@ -46,11 +46,12 @@ def graph_of(body: str, input_: str = "3x13x11") -> Graph:
 
 
 @pytest.fixture(autouse=True)
-def no_database_of_the_user(
+def nothing_of_the_user(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What somebody tuned on this machine decides no test."""
+    """What somebody tuned on this machine decides no test, nor how wide their terminal is."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture
