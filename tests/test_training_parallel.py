@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -201,23 +202,39 @@ def test_several_processes_leave_frozen_statistics_as_they_are(
 
 @pytest.mark.slow
 def test_a_process_that_dies_ends_the_run_and_the_reason_is_told(
-    folder: Path, alone: Path, tmp_path: Path
+    folder: Path, tmp_path: Path
 ) -> None:
+    """Started one by one: torchrun, which is told of the death, too, would end the others."""
     out = tmp_path / "run"
-    started = subprocess.Popen(
-        command(2, *new(out, "--save-steps", "1", "--set", "steps=100000")),
-        cwd=folder,
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        text=True,
+    first, last = (
+        subprocess.Popen(
+            command(1, *new(out, "--save-steps", "1", "--set", "steps=100000")),
+            cwd=folder,
+            env={**ENVIRONMENT, **place},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for place in places(2)
     )
-    wait_for(lambda: any((out / "checkpoint").glob("step-*")), started)
-    last = next(pid for pid in children(started.pid) if rank_of(pid) == "1")
-    os.kill(last, signal.SIGKILL)
-    _, text = started.communicate(timeout=120)
-    assert started.returncode != 0
+    with first, last:
+        wait_for(lambda: any((out / "checkpoint").glob("step-*")), first)
+        last.kill()
+        last.communicate()
+        _, text = first.communicate(timeout=120)
+    assert first.returncode == 2
     assert "another process of this training has ended" in text
     assert "go on with `--resume`" in text
+
+
+def places(processes: int) -> list[dict[str, str]]:
+    """What torchrun tells each of several processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    count = str(processes)
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared |= {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
 
 
 def wait_for(condition: object, process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
@@ -227,18 +244,6 @@ def wait_for(condition: object, process: subprocess.Popen[str] | subprocess.Pope
         assert process.poll() is None, "it ended before"
         time.sleep(0.1)
     pytest.fail("nothing came")
-
-
-def children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
-
-
-def rank_of(pid: int) -> str | None:
-    """The RANK in a process's environment."""
-    pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    found = dict(pair.split(b"=", 1) for pair in pairs if b"=" in pair)
-    return found[b"RANK"].decode() if b"RANK" in found else None
 
 
 def test_one_process_has_nobody_to_share_with(tmp_path: Path) -> None:
