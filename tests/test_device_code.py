@@ -19,16 +19,15 @@ import tvm
 from numpy.lib.stride_tricks import sliding_window_view
 from tvm import relax
 
+from vggc.deploy import device as device_module
 from vggc.deploy import device_code
+from vggc.deploy.device import DeviceError, require_device, runs_on
 from vggc.deploy.device_code import (
     DEFAULT_ARCHS,
     CompilerError,
-    DeviceError,
     DeviceLibrary,
     compile_device,
     compile_fatbin,
-    require_device,
-    runs_on,
 )
 from vggc.ir.ops import RELU
 from vggc.kernels.cuda import kernel
@@ -173,7 +172,7 @@ class FakeDevice:
 
 
 def test_a_device_of_another_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_code, "_load_cuda_runtime", lambda: None)
+    monkeypatch.setattr(device_module, "_load_cuda_runtime", lambda: None)
     monkeypatch.setattr(tvm, "cuda", lambda index: FakeDevice(True, "12.0"))
     with pytest.raises(DeviceError) as error:
         require_device(["sm_80", "sm_86", "sm_90"])
@@ -184,7 +183,7 @@ def test_a_device_of_another_architecture(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_device_that_runs_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     device = FakeDevice(True, "8.9")
-    monkeypatch.setattr(device_code, "_load_cuda_runtime", lambda: None)
+    monkeypatch.setattr(device_module, "_load_cuda_runtime", lambda: None)
     monkeypatch.setattr(tvm, "cuda", lambda index: device)
     assert require_device(["sm_80"]) is device
 
@@ -201,7 +200,7 @@ def test_the_library_computes(compiled: DeviceLibrary, library: Path, tmp_path: 
     np.savez(tmp_path / "inputs.npz", image, packing.pack(weight), bias)
     script = f"""
 import numpy, tvm
-from vggc.deploy.device_code import require_device
+from vggc.deploy.device import require_device
 tvm.register_global_func("tvm_callback_cuda_compile", lambda code: 1 / 0, override=True)
 device = require_device(["sm_80", "sm_90"])
 inputs = numpy.load("inputs.npz").values()
@@ -224,7 +223,7 @@ def test_the_library_loads_where_there_is_a_driver(library: Path, tmp_path: Path
     build_driver_without_device(tmp_path)
     script = f"""
 import tvm
-from vggc.deploy.device_code import DeviceError, require_device
+from vggc.deploy.device import DeviceError, require_device
 try:
     require_device(["sm_80"])
 except DeviceError as error:

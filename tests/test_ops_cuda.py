@@ -28,7 +28,7 @@ GRAPHS = {name: graph_of(text) for name, text in SAMPLES.items()}
 
 SCRIPT = f"""
 import numpy, tvm
-from vggc.deploy.device_code import require_device
+from vggc.deploy.device import require_device
 tvm.register_global_func("tvm_callback_cuda_compile", lambda code: 1 / 0, override=True)
 device = require_device(["{ARCH}"])
 machine = tvm.relax.VirtualMachine(tvm.runtime.load_module("lib.so"), device)

@@ -8,27 +8,23 @@ the part for its device.
 
 from __future__ import annotations
 
-import ctypes
 import io
 import json
 import os
-import re
 import shutil
 import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from vggc.backends.relax import PIPELINE
+from vggc.deploy.device import capability, listed
 from vggc.deploy.link import export_library
 from vggc.tvm_alone import tvm
-
-# Compute capability, major and minor.
-Capability: TypeAlias = tuple[int, int]
 
 DEFAULT_ARCHS = ("sm_80", "sm_90")
 """Ampere and Hopper data-centre GPUs; code for sm_80 also runs on sm_86 and sm_89."""
@@ -67,10 +63,6 @@ class NoCompilerError(CompilerError):
     """Neither NVRTC nor nvcc is installed."""
 
 
-class DeviceError(Exception):
-    """The machine has no device that the code runs on."""
-
-
 @dataclass(frozen=True)
 class DeviceLibrary:
     """A compiled Relax module: its executable, and its kernels as source and as a fatbin."""
@@ -106,7 +98,10 @@ def compile_device(module: Any, archs: Sequence[str] = DEFAULT_ARCHS) -> DeviceL
     Raises:
         CompilerError: neither NVRTC nor nvcc is installed, or it does not know an architecture.
     """
-    ordered = tuple(sorted(set(archs), key=capability))
+    try:
+        ordered = tuple(sorted(set(archs), key=capability))
+    except ValueError as error:
+        raise CompilerError(str(error)) from None
     with _source_only():
         executable = tvm.compile(module, target=target(ordered[0]), relax_pipeline=PIPELINE)
     (device,) = (m for m in _import_tree(executable.mod) if m.kind == "cuda")
@@ -130,44 +125,6 @@ def compile_fatbin(source: str, archs: Sequence[str]) -> bytes:
     if shutil.which("nvcc"):
         return _fatbin_by_nvcc(source, archs)
     raise NoCompilerError("neither NVRTC nor nvcc is installed")
-
-
-def require_device(archs: Sequence[str], index: int = 0) -> Any:
-    """TVM's device for the GPU `index`, once it is sure that code for `archs` runs on it.
-
-    Call it before the library is loaded: without a CUDA runtime TVM cannot load one.
-
-    Raises:
-        DeviceError: there is no such GPU, or it is of another architecture.
-    """
-    held = f"this artifact holds code for {_listed(archs)} GPUs"
-    problem = _load_cuda_runtime()
-    device = tvm.cuda(index)
-    if problem or not device.exist:
-        detail = f" ({problem})" if problem else ""
-        raise DeviceError(f"{held}; no CUDA device was found on this machine{detail}")
-    major, minor = map(int, str(device.compute_version).split("."))
-    if not any(runs_on(arch, (major, minor)) for arch in archs):
-        raise DeviceError(f"{held}; {device.device_name} is sm_{major}{minor}")
-    return device
-
-
-def runs_on(arch: str, device: Capability) -> bool:
-    """Whether a device of this capability runs machine code for `arch`."""
-    major, minor = capability(arch)
-    return major == device[0] and minor <= device[1]
-
-
-def capability(arch: str) -> Capability:
-    """`(8, 0)` for "sm_80".
-
-    Raises:
-        CompilerError: `arch` is not the name of an architecture.
-    """
-    found = re.fullmatch(r"sm_(\d+)(\d)", arch)
-    if found is None:
-        raise CompilerError(f"{arch!r} is not a GPU architecture; they are named sm_80, sm_90, …")
-    return int(found[1]), int(found[2])
 
 
 @contextmanager
@@ -245,7 +202,7 @@ def _fatbin_by_nvcc(source: str, archs: Sequence[str]) -> bytes:
         command = ["nvcc", "--fatbin", "--no-compress", *codes, "-o", str(output), str(path)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
-            raise CompilerError(f"nvcc on {_listed(archs)}: {done.stderr.strip()}")
+            raise CompilerError(f"nvcc on {listed(archs)}: {done.stderr.strip()}")
         return output.read_bytes()
 
 
@@ -290,27 +247,3 @@ def _string(content: bytes) -> bytes:
 def _read_string(stream: io.BytesIO) -> bytes:
     (size,) = struct.unpack("<Q", stream.read(8))
     return stream.read(size)
-
-
-def _load_cuda_runtime() -> str | None:
-    """Load TVM's CUDA runtime if `import tvm` could not; what hinders it, if anything does.
-
-    It needs libcudart, which pip puts where the loader does not look.
-    """
-    if tvm.get_global_func("ffi.Module.load_from_bytes.cuda", allow_missing=True):
-        return None
-    runtime = Path(tvm.__file__).parent / "lib" / "libtvm_runtime_cuda.so"
-    try:
-        with suppress(ImportError, RuntimeError):
-            from cuda.pathfinder import load_nvidia_dynamic_lib
-
-            load_nvidia_dynamic_lib("cudart")
-        ctypes.CDLL(str(runtime))
-    except OSError as error:
-        return str(error)
-    return None
-
-
-def _listed(archs: Sequence[str]) -> str:
-    *most, last = archs
-    return f"{', '.join(most)} and {last}" if most else last

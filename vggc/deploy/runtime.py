@@ -146,7 +146,7 @@ def _read_weights(folder: Path, manifest: Manifest, device: Any) -> tuple[Any, .
 
 def _device(folder: Path, manifest: Manifest) -> Any:
     if manifest.target.kind == "cuda":
-        from vggc.deploy.device_code import DeviceError, require_device
+        from vggc.deploy.device import DeviceError, require_device
 
         try:
             return require_device(manifest.target.archs)
