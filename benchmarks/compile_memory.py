@@ -1,8 +1,8 @@
 """What commands take of memory, told and measured: `python benchmarks/compile_memory.py`.
 
 Each command runs in a process of its own, whose peak is what the system tells of it. Told is what
-the command refuses by (`vggc/needs.py`). bf16 and int8 are compiled for a CPU that has them, by its
-name; what is compiled for another CPU is not run.
+the command refuses by (`vggc/ir/needs.py`). bf16 and int8 are compiled for a CPU that has them, by
+its name; what is compiled for another CPU is not run.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from pathlib import Path
 
 import sklearn.datasets
 
-from vggc import __version__, needs
-from vggc.deploy.artifact import WEIGHTS, graph_in
-from vggc.driver import load
-from vggc.needs import Need
+from vggc import __version__
+from vggc.ir import needs
+from vggc.ir.needs import Need
+from vggc.program import load
+from vggc.runtime.artifact import WEIGHTS, graph_in
 
 PHOTOGRAPHS = Path(sklearn.datasets.__file__).parent / "images"
 OTHER_CPU = ("--mcpu", "znver4")

@@ -34,8 +34,8 @@ from PIL import Image
 from saving import save
 
 from vggc import __version__
-from vggc.diagnostics import UserError
-from vggc.processors import num_cores
+from vggc.support.diagnostics import UserError
+from vggc.support.processors import num_cores
 
 NETS = ("vgg11", "vgg13", "vgg16", "vgg16_1x1", "vgg19", "vgg16_bn")
 BATCHES = (1, 4, 16)
@@ -83,7 +83,7 @@ def main() -> None:
     if arguments.case:
         _time_case(arguments)
         return
-    from vggc.deploy.peers import PEERS, versions
+    from vggc.measure.engines import PEERS, versions
 
     names = _names(arguments.peers) or list(PEERS)
     cases = product(_names(arguments.precision), _names(arguments.nets), arguments.batches)
@@ -181,8 +181,8 @@ def _failure(command: list[str], environment: dict[str, str]) -> str | None:
 
 def _time_case(arguments: argparse.Namespace) -> None:
     """In the case's own process: times the engines and writes what was found."""
-    from vggc.deploy.bench import bench
-    from vggc.deploy.peers import missing_module
+    from vggc.measure.bench import bench
+    from vggc.measure.engines import missing_module
 
     told = arguments.case
     artifact, peers = Path(told["artifact"]), told["peers"]
@@ -216,12 +216,12 @@ def agreement(
 
     And why it is not known of some.
     """
-    from vggc.deploy.artifact import graph_in
-    from vggc.deploy.bench import reason_of
-    from vggc.deploy.peers import Setup, start
-    from vggc.deploy.runtime import Session
-    from vggc.deploy.verify import in_batches, original_weights
+    from vggc.measure.bench import reason_of
+    from vggc.measure.engines import Setup, start
+    from vggc.measure.verify import in_batches, original_weights
     from vggc.passes.fold import fold
+    from vggc.runtime.artifact import graph_in
+    from vggc.runtime.session import Session
 
     session = Session.load(artifact, threads)
     manifest = session.manifest

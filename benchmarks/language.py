@@ -12,8 +12,8 @@ from statistics import median
 from time import perf_counter
 
 from vggc.analysis.report import report
-from vggc.driver import Program
-from vggc.source import Source
+from vggc.program import Program
+from vggc.support.source import Source
 from vggc.syntax.parse import parse
 
 SIZES = (1_000, 10_000, 50_000)

@@ -39,8 +39,8 @@ from vggc.data.find import find_images
 from vggc.data.loader import TrainBatches, load, num_workers
 from vggc.data.order import Order, Share
 from vggc.data.prepare import ROOM, Data, prepare
-from vggc.memory import keep_memory
 from vggc.recipe.train import Recipe
+from vggc.support.memory import keep_memory
 from vggc.training.augment import Augmentation, Normaliser
 
 RESULTS = Path(__file__).parent / "results"

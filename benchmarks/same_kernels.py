@@ -21,12 +21,12 @@ from typing import Any
 
 import tvm
 
-from vggc.deploy.artifact import Precision
-from vggc.deploy.calls import planned
-from vggc.deploy.targets import resolve, tvm_target
-from vggc.driver import load, zoo
+from vggc.compiler.targets import resolve, tvm_target
 from vggc.kernels import cpu, cuda
 from vggc.kernels.workloads import Kernel, Workload
+from vggc.program import load, zoo
+from vggc.runtime.artifact import Precision
+from vggc.runtime.calls import planned
 
 MACHINES: tuple[tuple[str, str | None, tuple[Precision, ...]], ...] = (
     ("cpu", "znver4", ("float32", "bf16", "int8")),

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vggc.files import replacing
+from vggc.support.files import replacing
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

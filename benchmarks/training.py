@@ -37,8 +37,6 @@ from vggc.data.loader import TrainBatches, load
 from vggc.data.parts import Images, Part
 from vggc.data.prepare import Data, prepare
 from vggc.data.stores import Arrays
-from vggc.driver import Program
-from vggc.driver import load as load_net
 from vggc.ir.graph import Graph
 from vggc.ir.ops import (
     Activation,
@@ -51,9 +49,11 @@ from vggc.ir.ops import (
     MaxPool2d,
     Op,
 )
-from vggc.memory import keep_memory
 from vggc.passes.inference import drop_final_softmax
+from vggc.program import Program
+from vggc.program import load as load_net
 from vggc.recipe.train import Constant, Recipe, Sgd
+from vggc.support.memory import keep_memory
 from vggc.training.augment import Normaliser
 from vggc.training.feed import fed
 from vggc.training.learner import DTYPES, Precision, choose_machine

@@ -24,18 +24,18 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from vggc.deploy.build import Job, build_artifact
-from vggc.deploy.targets import resolve, tvm_target
-from vggc.deploy.verify import verify
-from vggc.driver import load
+from vggc.api.trained import from_spec
+from vggc.compiler.build import Job, build_artifact
+from vggc.compiler.targets import resolve, tvm_target
 from vggc.kernels import toom_cook
 from vggc.kernels.cpu import Machine, choices
 from vggc.kernels.cpu.conv import template as direct_template
 from vggc.kernels.cpu.template import Template
 from vggc.kernels.cpu.winograd import templates as winograd_templates
 from vggc.kernels.workloads import Choice, Conv, Map, Workload
-from vggc.subject import from_spec
-from vggc.tvm_alone import tvm
+from vggc.measure.verify import verify
+from vggc.program import load
+from vggc.support.tvm_alone import tvm
 
 CHANNELS = (64, 128, 256, 512)
 USUAL = {4: (0.0, 1.0, -1.0, 2.0, -2.0)}

@@ -12,7 +12,7 @@ from typing import Any
 
 from vggc.layers.kinds import BY_WORD, KINDS
 from vggc.recipe.edit import SCHEMAS
-from vggc.values import Choice
+from vggc.syntax.values import Choice
 
 FILE = Path(__file__).with_name("vgg.tmLanguage.json")
 

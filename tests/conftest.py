@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from vggc.cli import main
-from vggc.driver import Program
 from vggc.ir.graph import Graph
-from vggc.source import Source
+from vggc.program import Program
+from vggc.support.source import Source
 from vggc.syntax.parse import parse
 
 # A timing never decides a test.
@@ -68,9 +68,9 @@ def tiny_file(tmp_path: Path) -> Path:
 
 def compile_tiny(folder: Path, batch: int = 1) -> None:
     """Writes the artifact of the tiny net."""
-    from vggc.deploy.build import Job, build_artifact
-    from vggc.deploy.targets import resolve
-    from vggc.subject import from_spec
+    from vggc.api.trained import from_spec
+    from vggc.compiler.build import Job, build_artifact
+    from vggc.compiler.targets import resolve
 
     net = program(TINY)
     subject = from_spec(net, None, seed=0)

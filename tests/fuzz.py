@@ -20,9 +20,9 @@ from pathlib import Path
 from time import process_time
 from types import FrameType
 
-from vggc.diagnostics import UserError
-from vggc.driver import Program
-from vggc.source import Source
+from vggc.program import Program
+from vggc.support.diagnostics import UserError
+from vggc.support.source import Source
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import MAX_FILE_BYTES, parse
 

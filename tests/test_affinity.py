@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import pytest
 
-from vggc.deploy.affinity import apart
-from vggc.processors import first_of_each_core
+from vggc.runtime.affinity import apart
+from vggc.support.processors import first_of_each_core
 
 T = TypeVar("T")
 CORES = first_of_each_core()

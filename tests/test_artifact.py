@@ -19,22 +19,22 @@ from click.testing import CliRunner
 from conftest import compile_tiny, program
 from training_data import write_images
 
+from vggc.api.trained import from_spec
 from vggc.backends.torch import reference
 from vggc.cli import cli
-from vggc.deploy.artifact import FILES, Manifest, open_artifact
-from vggc.deploy.bench import bench
-from vggc.deploy.build import Job, build_artifact
-from vggc.deploy.runtime import Session
-from vggc.deploy.targets import resolve
-from vggc.deploy.verify import TOLERANCE, Comparison, verify
-from vggc.diagnostics import UserError
-from vggc.driver import Program
-from vggc.records import MalformedError, from_json
-from vggc.subject import from_spec
+from vggc.compiler.build import Job, build_artifact
+from vggc.compiler.targets import resolve
+from vggc.ir.weights import save, seeded
+from vggc.measure.bench import bench
+from vggc.measure.verify import TOLERANCE, Comparison, verify
+from vggc.program import Program
+from vggc.runtime.artifact import FILES, Manifest, open_artifact
+from vggc.runtime.session import Session
+from vggc.support.diagnostics import UserError
+from vggc.support.records import MalformedError, from_json
+from vggc.support.tensors import read_all
+from vggc.support.tvm_alone import tvm
 from vggc.syntax.format import format_net
-from vggc.tensors import read_all
-from vggc.tvm_alone import tvm
-from vggc.weights import save, seeded
 
 Make = Callable[..., Path]
 Noise = Callable[..., np.ndarray]
@@ -109,7 +109,7 @@ def test_a_net_that_takes_no_images_is_verified_on_noise(tmp_path: Path) -> None
 def test_verify_names_the_first_layer_that_departs(
     tiny_artifact: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import vggc.deploy.verify as module
+    import vggc.measure.verify as module
 
     original = module.original_weights
 
@@ -270,7 +270,7 @@ def test_the_error_of_a_soft_max_is_told_relative_to_its_scores(
     branched_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scores of some thousands leave no digit of a probability that float32 could get right."""
-    import vggc.deploy.verify as module
+    import vggc.measure.verify as module
 
     def scaled(*arguments: Any) -> Any:
         run = reference(*arguments)
@@ -459,7 +459,7 @@ def test_a_library_for_instructions_that_this_cpu_lacks_is_not_loaded(tiny_artif
 
 
 def test_weights_that_do_not_fit_their_library_are_refused(tiny_artifact: Make) -> None:
-    from vggc.deploy.artifact import entry
+    from vggc.runtime.artifact import entry
 
     folder = tiny_artifact()
     path = folder / "weights.safetensors"
@@ -519,7 +519,7 @@ def test_an_artifact_may_lie_in_a_folder_whose_name_is_no_text(
 
 def test_two_artifacts_whose_paths_are_no_text_are_two(tmp_path: Path, noise: Noise) -> None:
     """A loader takes what has the path of a library for that library."""
-    from vggc.driver import load
+    from vggc.program import load
 
     x, shapes = noise(1, 3, 16, 16), []
     for classes in (3, 4):

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from conftest import TINY
 
-from vggc.deploy.artifact import FILES, Manifest, entry
-from vggc.deploy.bench import bench
-from vggc.deploy.profile import profile
-from vggc.deploy.runtime import Session
-from vggc.deploy.verify import verify
-from vggc.diagnostics import CheckFailed, UserError
-from vggc.records import MalformedError, from_json
-from vggc.tensors import read_all
-from vggc.weights import save
+from vggc.ir.weights import save
+from vggc.measure.bench import bench
+from vggc.measure.profile import profile
+from vggc.measure.verify import verify
+from vggc.runtime.artifact import FILES, Manifest, entry
+from vggc.runtime.session import Session
+from vggc.support.diagnostics import CheckFailed, UserError
+from vggc.support.records import MalformedError, from_json
+from vggc.support.tensors import read_all
 
 Make = Callable[..., Path]
 Here = Callable[..., tuple[object, str, str]]
@@ -156,11 +156,11 @@ OTHER = TINY.replace("fc-10", "fc-12")
 
 def of_another_net(folder: Path) -> bytes:
     """The library of a net that takes the same input and as many weights."""
-    from vggc.deploy.build import Job, build_artifact
-    from vggc.deploy.targets import resolve
-    from vggc.driver import Program
-    from vggc.source import Source
-    from vggc.subject import from_spec
+    from vggc.api.trained import from_spec
+    from vggc.compiler.build import Job, build_artifact
+    from vggc.compiler.targets import resolve
+    from vggc.program import Program
+    from vggc.support.source import Source
     from vggc.syntax.parse import parse
 
     program = Program(parse(Source("other.vgg", OTHER)))

@@ -18,7 +18,7 @@ from vggc.data.loader import Batch, TrainBatches, load, num_workers
 from vggc.data.order import Classes, Order, Share
 from vggc.data.prepare import prepare
 from vggc.data.vary import OPS, Jitter, RandomOps, Rotation, changed
-from vggc.preprocessing import Pixels
+from vggc.images.preprocessing import Pixels
 from vggc.recipe.augment import ColourJitter, Cutmix, Erasing, Mixup, RandAugment, ResizedCrop
 from vggc.recipe.train import Recipe
 from vggc.training.augment import Targets, Weighing, changes_of, erased, erasures, window_of

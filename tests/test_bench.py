@@ -16,15 +16,15 @@ from PIL import Image
 from vggc.backends.torch import reference
 from vggc.cli import cli
 from vggc.cli.bench import ENGINES
-from vggc.deploy import bench as module
-from vggc.deploy import peers
-from vggc.deploy.artifact import read_manifest
-from vggc.deploy.bench import Timing, bench, default_peers
-from vggc.deploy.peers import PEERS, Peer, Setup
-from vggc.deploy.verify import relative_error
-from vggc.diagnostics import CheckFailed, UserError
+from vggc.ir.weights import seeded
+from vggc.measure import bench as module
+from vggc.measure import engines as peers
+from vggc.measure.bench import Timing, bench, default_peers
+from vggc.measure.engines import PEERS, Peer, Setup
+from vggc.measure.verify import relative_error
 from vggc.passes.fold import fold
-from vggc.weights import seeded
+from vggc.runtime.artifact import read_manifest
+from vggc.support.diagnostics import CheckFailed, UserError
 
 Make = Callable[..., Path]
 Noise = Callable[..., np.ndarray]

@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 from PIL import Image
 
-from vggc.deploy.peers import PEERS, Engine, Peer, Setup
+from vggc.measure.engines import PEERS, Engine, Peer, Setup
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "benchmarks" / "cpu.py"

@@ -14,15 +14,15 @@ from click.testing import CliRunner
 from test_kernels_cpu import AVX2, HOST, library
 
 from vggc.cli import cli
-from vggc.deploy.artifact import read_manifest
-from vggc.deploy.verify import verify
-from vggc.driver import load
 from vggc.ir.ops import RELU
+from vggc.ir.weights import save
 from vggc.kernels.cpu import Machine, block_float, choices, kernel
 from vggc.kernels.cpu.block_float import FORMATS, BlockFloatColumns, Format, error_of
 from vggc.kernels.cpu.columns import ColumnKnobs
 from vggc.kernels.workloads import Dense, Map
-from vggc.weights import save
+from vggc.measure.verify import verify
+from vggc.program import load
+from vggc.runtime.artifact import read_manifest
 
 SHAPES = {
     "one piece": ((70, 300), 300, 8, 8),

@@ -17,8 +17,8 @@ from PIL import Image
 from training_data import TINY, write_images
 
 from vggc.cli import COMMANDS, cli
-from vggc.driver import zoo
-from vggc.resources import resource
+from vggc.program import zoo
+from vggc.support.resources import resource
 
 Make = Callable[..., Path]
 Here = Callable[..., tuple[object, str, str]]
@@ -261,8 +261,8 @@ def test_verify_leaves_with_1_and_a_name_when_a_layer_departs(
 ) -> None:
     """An artifact whose library computes another net than its spec says."""
     folder = tiny_artifact()
-    from vggc.deploy.artifact import Manifest, entry
-    from vggc.records import from_json
+    from vggc.runtime.artifact import Manifest, entry
+    from vggc.support.records import from_json
 
     spec = folder / "net.vgg"
     spec.write_text(spec.read_text().replace("lrn", "lrn alpha=1"))

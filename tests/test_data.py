@@ -27,10 +27,10 @@ from vggc.data.order import Order, Share, part_of
 from vggc.data.parts import Fingerprints, Part, content_of, names_of
 from vggc.data.prepare import Data, prepare
 from vggc.data.strings import Strings
-from vggc.diagnostics import UserError
-from vggc.preprocessing import BrokenImageError, Preprocessing, decode, resize
+from vggc.images.preprocessing import BrokenImageError, Preprocessing, decode, resize
 from vggc.recipe.augment import Cutmix, Mixup
 from vggc.recipe.train import Recipe
+from vggc.support.diagnostics import UserError
 from vggc.training.augment import flipped, mixed, shifted
 
 CLASSES = ("cat", "dog")

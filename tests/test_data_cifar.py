@@ -16,7 +16,7 @@ import pytest
 from vggc.data import cifar, mistakes
 from vggc.data.cifar import CIFAR10, CIFAR100, Layout
 from vggc.data.find import find_images
-from vggc.diagnostics import UserError
+from vggc.support.diagnostics import UserError
 
 LAYOUTS = tuple(replace(layout, num_train=20, num_test=15) for layout in (CIFAR10, CIFAR100))
 """With fewer pictures than the real ones."""

@@ -15,7 +15,7 @@ from vggc.data.find import find_images
 from vggc.data.parts import Images, Part
 from vggc.data.split import pattern_of
 from vggc.data.usual import roles_of, usual_name
-from vggc.diagnostics import Diagnostic, UserError, render
+from vggc.support.diagnostics import Diagnostic, UserError, render
 
 
 def layout(folder: Path, *paths: str) -> Path:

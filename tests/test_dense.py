@@ -10,13 +10,13 @@ from conftest import graph_of, program
 from test_ops import weights_of
 
 from vggc.backends.torch import reference
-from vggc.diagnostics import UserError
-from vggc.driver import from_zoo, zoo
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Conv2d, GlobalAvgPool, Softmax
+from vggc.ir.weights import seeded
 from vggc.passes.dense import dense, peak, resized
 from vggc.passes.fold import fold
-from vggc.weights import seeded
+from vggc.program import from_zoo, zoo
+from vggc.support.diagnostics import UserError
 
 Noise = Callable[..., np.ndarray]
 

@@ -19,10 +19,8 @@ import tvm
 from numpy.lib.stride_tricks import sliding_window_view
 from tvm import relax
 
-from vggc.deploy import device as device_module
-from vggc.deploy import device_code
-from vggc.deploy.device import DeviceError, require_device, runs_on
-from vggc.deploy.device_code import (
+from vggc.compiler import device_code
+from vggc.compiler.device_code import (
     DEFAULT_ARCHS,
     CompilerError,
     DeviceLibrary,
@@ -32,6 +30,8 @@ from vggc.deploy.device_code import (
 from vggc.ir.ops import RELU
 from vggc.kernels.cuda import kernel
 from vggc.kernels.workloads import Conv, Map, ToNhwc
+from vggc.runtime import device as device_module
+from vggc.runtime.device import DeviceError, require_device, runs_on
 
 KERNEL = 'extern "C" __global__ void twice(float* x) { x[threadIdx.x] *= 2; }'
 EM_CUDA = 190
@@ -200,7 +200,7 @@ def test_the_library_computes(compiled: DeviceLibrary, library: Path, tmp_path: 
     np.savez(tmp_path / "inputs.npz", image, packing.pack(weight), bias)
     script = f"""
 import numpy, tvm
-from vggc.deploy.device import require_device
+from vggc.runtime.device import require_device
 tvm.register_global_func("tvm_callback_cuda_compile", lambda code: 1 / 0, override=True)
 device = require_device(["sm_80", "sm_90"])
 inputs = numpy.load("inputs.npz").values()
@@ -223,7 +223,7 @@ def test_the_library_loads_where_there_is_a_driver(library: Path, tmp_path: Path
     build_driver_without_device(tmp_path)
     script = f"""
 import tvm
-from vggc.deploy.device import DeviceError, require_device
+from vggc.runtime.device import DeviceError, require_device
 try:
     require_device(["sm_80"])
 except DeviceError as error:

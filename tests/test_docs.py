@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vggc.driver import load
-from vggc.source import Source
+from vggc.program import load
+from vggc.support.source import Source
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
 

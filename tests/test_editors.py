@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from vggc.driver import zoo
 from vggc.layers.kinds import BY_WORD, KINDS
 from vggc.lsp.words import Role, scan
+from vggc.program import zoo
 from vggc.recipe.edit import SCHEMAS
-from vggc.resources import resource
+from vggc.support.resources import resource
 
 ROOT = Path(__file__).parents[1]
 EDITORS = ROOT / "editors"

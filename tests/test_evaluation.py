@@ -19,8 +19,6 @@ from vggc.data.find import digits
 from vggc.data.parts import Part
 from vggc.data.stores import Arrays, Files
 from vggc.data.strings import Strings
-from vggc.diagnostics import CheckFailed, UserError
-from vggc.driver import Program
 from vggc.evaluation import mistakes, viewer
 from vggc.evaluation.classes import ClassScore, class_scores
 from vggc.evaluation.counts import UNREAD, AllErrors, Counts, Errors, Guesses
@@ -28,10 +26,12 @@ from vggc.evaluation.judge import Verdict, judge, num_workers
 from vggc.evaluation.reading import CHUNK, Chunk, Chunks, Group, Lost, gathered
 from vggc.evaluation.viewer import Viewer, cut
 from vggc.evaluation.views import View, Views, places, views_of
-from vggc.preprocessing import Preprocessing, centre, decode, resize
+from vggc.images.preprocessing import Preprocessing, centre, decode, resize
+from vggc.ir.weights import Weights, seeded
+from vggc.program import Program
 from vggc.recipe.test import Crops, Protocol
+from vggc.support.diagnostics import CheckFailed, UserError
 from vggc.training.learner import Machine
-from vggc.weights import Weights, seeded
 
 NET = "net small input 3x8x8 conv3-4 | pool | fc-6 norm=batch | dropout | fc-3 | softmax"
 PREPROCESSING = Preprocessing((8, 8), 10, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))

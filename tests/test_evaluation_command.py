@@ -22,21 +22,21 @@ import pytest
 from PIL import Image
 from training_data import picture
 
+from vggc.api.evaluate import Wishes, images_for, measure, plan, protocol_of, usual_batch
+from vggc.api.train import DIGITS_RECIPE, anew, find
+from vggc.api.train import Wishes as TrainWishes
 from vggc.cli import cli
 from vggc.data.parts import Fingerprint, Fingerprints, content_of, names_of
 from vggc.data.prepare import prepare
-from vggc.driver import Program, from_zoo
-from vggc.evaluate import Wishes, images_for, measure, plan, protocol_of, usual_batch
-from vggc.preprocessing import Preprocessing
+from vggc.images.preprocessing import Preprocessing
+from vggc.ir.weights import save, seeded
+from vggc.program import Program, from_zoo
 from vggc.recipe.train import TRAIN
-from vggc.source import Source
+from vggc.support.source import Source
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
-from vggc.train import DIGITS_RECIPE, anew, find
-from vggc.train import Wishes as TrainWishes
 from vggc.training.learner import Machine
 from vggc.training.run import Origin, Record, Run, write_run
-from vggc.weights import save, seeded
 
 Here = Callable[..., tuple[object, str, str]]
 
@@ -716,7 +716,7 @@ def test_paths_come_in_on_standard_input(
     end: bytes,
 ) -> None:
     """Among others that are named, in order; lines may be empty, and the last one has no end."""
-    monkeypatch.setattr("vggc.evaluate.AT_ONCE", 3)
+    monkeypatch.setattr("vggc.api.evaluate.AT_ONCE", 3)
     paths = ["images/red/0.png", "gone.png", "images/blue", "images/red/*", "pipe"]
     os.mkfifo(folder / "pipe")
     listed = io.BytesIO(end + end.join(path.encode() for path in paths))

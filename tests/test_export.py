@@ -20,15 +20,15 @@ from conftest import program
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from vggc.api.export import export, metadata
+from vggc.api.trained import Subject, from_spec
 from vggc.backends.onnx import to_onnx
 from vggc.backends.torch import build, reference
-from vggc.diagnostics import UserError
-from vggc.driver import Program
-from vggc.export import export, metadata
-from vggc.files import check_target
-from vggc.preprocessing import Preprocessing
-from vggc.subject import Subject, from_spec
-from vggc.weights import load, seeded
+from vggc.images.preprocessing import Preprocessing
+from vggc.ir.weights import load, seeded
+from vggc.program import Program
+from vggc.support.diagnostics import UserError
+from vggc.support.files import check_target
 
 Noise = Callable[..., np.ndarray]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from vggc.diagnostics import UserError
-from vggc.files import (
+from vggc.support.diagnostics import UserError
+from vggc.support.files import (
     CannotWrite,
     Taken,
     all_or_none,
@@ -72,7 +72,7 @@ def test_a_pipe_that_takes_the_place_of_a_file_is_not_waited_for(
     file.touch()
     os.mkfifo(pipe)
     before = os.stat(file)
-    monkeypatch.setattr("vggc.files.os.stat", lambda path: before)
+    monkeypatch.setattr("vggc.support.files.os.stat", lambda path: before)
     with pytest.raises(OSError, match="named pipe"):
         open_file(pipe)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vggc.cli import COMMANDS
-from vggc.driver import zoo
+from vggc.program import zoo
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

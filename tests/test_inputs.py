@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 from training_data import picture
 
-from vggc.deploy.inputs import MAX_HEADER, read_input
-from vggc.deploy.mistakes import BadInput
-from vggc.diagnostics import UserError, render
-from vggc.preprocessing import Preprocessing
+from vggc.images.preprocessing import Preprocessing
+from vggc.runtime.inputs import MAX_HEADER, read_input
+from vggc.runtime.mistakes import BadInput
+from vggc.support.diagnostics import UserError, render
 
 
 def manifest(channels: int = 3, batch: int = 4) -> Any:

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 from conftest import graph_of, program
 
-from vggc.diagnostics import UserError
-from vggc.driver import load
 from vggc.ir.graph import Graph
 from vggc.ir.ops import RELU, Activation, Add, BatchNorm, Concat, Conv2d, Linear
 from vggc.layers.edit import with_classes, with_width
 from vggc.layers.kinds import KINDS, Kind
 from vggc.layers.reference import entries, markdown
+from vggc.program import load
 from vggc.recipe import reference as settings_reference
-from vggc.resources import resource
-from vggc.source import Source
+from vggc.support.diagnostics import UserError
+from vggc.support.resources import resource
+from vggc.support.source import Source
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
 

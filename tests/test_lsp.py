@@ -18,14 +18,14 @@ from click.testing import CliRunner
 from lsprotocol import types
 
 from vggc.cli.lsp import command
-from vggc.driver import beside, zoo
 from vggc.layers.elaborate import kind_of, word_span
 from vggc.lsp import reference
 from vggc.lsp.completion import complete
 from vggc.lsp.document import Document
 from vggc.lsp.places import Lines
 from vggc.lsp.words import Role, Token, scan
-from vggc.resources import resource
+from vggc.program import beside, zoo
+from vggc.support.resources import resource
 from vggc.syntax import ast
 from vggc.syntax.parse import MAX_FILE_BYTES, parse, read_source
 

@@ -11,7 +11,7 @@ import pytest
 PROGRAM = """
 import resource, sys
 import numpy as np
-from vggc.memory import keep_memory
+from vggc.support.memory import keep_memory
 
 if sys.argv[1] == "keep":
     keep_memory()

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from conftest import program
 
-from vggc import needs
-from vggc.deploy.artifact import WEIGHTS, require_memory
-from vggc.diagnostics import UserError
-from vggc.driver import load
-from vggc.memory import free_memory
-from vggc.needs import Need
+from vggc.ir import needs
+from vggc.ir.needs import Need
+from vggc.program import load
+from vggc.runtime.artifact import WEIGHTS, require_memory
+from vggc.support.diagnostics import UserError
+from vggc.support.memory import free_memory
 
 ALL = (
     *needs.EXPORTS.values(),
@@ -82,7 +82,7 @@ def test_seventeen_gigabytes_of_weights_do_not_fit_into_sixteen(
         need.require(graph, stored=round(17e9))
 
 
-HEAVY = ("torch", "tvm", "onnx", "vggc.deploy.build")
+HEAVY = ("torch", "tvm", "onnx", "vggc.compiler.build")
 REFUSED = """
 import sys
 from vggc import needs

@@ -9,9 +9,9 @@ import torch
 from conftest import graph_of
 
 from vggc.backends.torch import build
+from vggc.ir.weights import load, save
 from vggc.recipe.train import He
 from vggc.training.initialise import initialise
-from vggc.weights import load, save
 
 BODY = "conv3-4 norm=batch act=prelu | gap | batchnorm | fc-5"
 

@@ -20,14 +20,14 @@ from vggc.analysis.training import Course, parts_of
 from vggc.backends import torch as torch_backend
 from vggc.backends.onnx import to_onnx
 from vggc.backends.torch import Whole, build, reference
-from vggc.deploy.build import compile_for, lowered, pack
-from vggc.deploy.error_budget import MAX_ERROR
-from vggc.deploy.targets import resolve
+from vggc.compiler.build import compile_for, lowered, pack
+from vggc.compiler.error_budget import MAX_ERROR
+from vggc.compiler.targets import resolve
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Function, Op
+from vggc.ir.weights import Weights, seeded
 from vggc.passes.fold import fold
-from vggc.tvm_alone import relax, tvm
-from vggc.weights import Weights, seeded
+from vggc.support.tvm_alone import relax, tvm
 
 Noise = Callable[..., np.ndarray]
 

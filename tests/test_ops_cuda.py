@@ -13,22 +13,22 @@ from conftest import graph_of
 from test_device_code import needs_compilers, run_python
 from test_ops import BATCH, SAMPLES, assert_agree, torch_outputs, weights_of
 
-from vggc.backends.plan import plan
-from vggc.backends.relax import lower
-from vggc.deploy.build import pack
-from vggc.deploy.device_code import compile_device
+from vggc.compiler.build import pack
+from vggc.compiler.device_code import compile_device
+from vggc.compiler.relax import lower
 from vggc.ir.graph import Graph
 from vggc.kernels import cuda
 from vggc.kernels.workloads import Kernel, Workload
 from vggc.passes.fold import fold
-from vggc.tvm_alone import tvm
+from vggc.plan.plan import plan
+from vggc.support.tvm_alone import tvm
 
 ARCH = "sm_80"
 GRAPHS = {name: graph_of(text) for name, text in SAMPLES.items()}
 
 SCRIPT = f"""
 import numpy, tvm
-from vggc.deploy.device import require_device
+from vggc.runtime.device import require_device
 tvm.register_global_func("tvm_callback_cuda_compile", lambda code: 1 / 0, override=True)
 device = require_device(["{ARCH}"])
 machine = tvm.relax.VirtualMachine(tvm.runtime.load_module("lib.so"), device)

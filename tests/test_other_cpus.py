@@ -20,14 +20,14 @@ import tvm
 from kernel_draws import Draw, case, compare, draws
 from test_kernels_cpu import AVX2, CONVS, DENSES, OTHERS, POOLS, conv
 
-from vggc.deploy.build import Job, build_artifact
-from vggc.deploy.targets import resolve
-from vggc.deploy.verify import verify
-from vggc.driver import load
+from vggc.api.trained import from_spec
+from vggc.compiler.build import Job, build_artifact
+from vggc.compiler.targets import resolve
 from vggc.kernels.cpu import Machine, columns, kernel, templates
 from vggc.kernels.cpu.block_float import FORMATS
 from vggc.kernels.workloads import Kernel, Workload
-from vggc.subject import from_spec
+from vggc.measure.verify import verify
+from vggc.program import load
 
 MAP = conv((2, 9, 7, 5), 13, halos=(1, 1))
 VARIANTS: dict[str, Workload] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from vggc.driver import load, zoo
+from vggc.program import load, zoo
 
 # net: weight layers (Table 1), parameters in millions (Table 2), parameters, MACs and
 # values kept by a forward pass at 224×224, receptive field of pool5 in pixels.

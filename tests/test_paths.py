@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from conftest import compile_tiny
 
-from vggc.paths import absence, exists, is_file, is_folder
+from vggc.support.paths import absence, exists, is_file, is_folder
 
 Here = Callable[..., tuple[object, str, str]]
 

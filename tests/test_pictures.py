@@ -14,8 +14,6 @@ from conftest import program
 
 from vggc.analysis.outline import Join, Repeat, Step, folded, outline
 from vggc.analysis.outline import Path as Chain
-from vggc.diagnostics import UserError
-from vggc.driver import Program, load
 from vggc.pictures.layout import MAX_BLOCKS, TooManyBlocks, layout
 from vggc.pictures.png import DENSITY, as_png
 from vggc.pictures.shapes import (
@@ -30,6 +28,8 @@ from vggc.pictures.shapes import (
     text_width,
 )
 from vggc.pictures.svg import as_svg
+from vggc.program import Program, load
+from vggc.support.diagnostics import UserError
 
 RESIDUAL = """
 net residual input 3x32x32

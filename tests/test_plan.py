@@ -9,10 +9,9 @@ import pytest
 from conftest import graph_of
 from test_ops import assert_agree, torch_outputs, weights_of
 
-from vggc.backends.plan import INPUT, Plan, plan
-from vggc.backends.relax import lower
-from vggc.deploy.build import compile_for, lowered, pack
-from vggc.deploy.targets import resolve, tvm_target
+from vggc.compiler.build import compile_for, lowered, pack
+from vggc.compiler.relax import lower
+from vggc.compiler.targets import resolve, tvm_target
 from vggc.ir.graph import Graph, Head, Layer, Node
 from vggc.ir.ops import (
     RELU,
@@ -32,8 +31,9 @@ from vggc.kernels import cpu, workloads
 from vggc.kernels.workloads import Conv, Dense, Map, Pointwise
 from vggc.passes.fold import fold
 from vggc.passes.joins import MAX_READS
-from vggc.source import Source, Span
-from vggc.tvm_alone import relax, tvm
+from vggc.plan.plan import INPUT, Plan, plan
+from vggc.support.source import Source, Span
+from vggc.support.tvm_alone import relax, tvm
 
 Noise = Callable[..., np.ndarray]
 

@@ -17,13 +17,10 @@ from click.testing import CliRunner
 from conftest import TINY, graph_of, program
 from PIL import Image
 
-from vggc.backends.plan import INPUT, Plan, buffer_shape, input_shapes, plan, storage
-from vggc.backends.precision import in_format, scale_name
+from vggc.api.trained import from_spec
 from vggc.cli import cli
-from vggc.deploy import processor
-from vggc.deploy.artifact import Precision, read_manifest
-from vggc.deploy.build import Job, build_artifact
-from vggc.deploy.calibrate import (
+from vggc.compiler.build import Job, build_artifact
+from vggc.compiler.calibrate import (
     BINS,
     Chosen,
     Histogram,
@@ -32,8 +29,7 @@ from vggc.deploy.calibrate import (
     read_images,
     spread,
 )
-from vggc.deploy.calls import FORMATS
-from vggc.deploy.quantize import (
+from vggc.compiler.quantize import (
     LARGEST,
     Range,
     averaged,
@@ -42,12 +38,9 @@ from vggc.deploy.quantize import (
     lowered_weights,
     scaled,
 )
-from vggc.deploy.runtime import Session
-from vggc.deploy.targets import PRECISION_NEEDS, require_precision, resolve
-from vggc.deploy.verify import LIMITS, verify
-from vggc.diagnostics import UserError
-from vggc.driver import Program, load, zoo
+from vggc.compiler.targets import PRECISION_NEEDS, require_precision, resolve
 from vggc.ir.graph import Graph
+from vggc.ir.weights import save, seeded
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.workloads import (
     MAX_INT8_TERMS,
@@ -63,9 +56,16 @@ from vggc.kernels.workloads import (
     Softmax,
     ToNhwc,
 )
+from vggc.measure.verify import LIMITS, verify
 from vggc.passes.fold import fold
-from vggc.subject import from_spec
-from vggc.weights import save, seeded
+from vggc.plan.low_precision import in_format, scale_name
+from vggc.plan.plan import INPUT, Plan, buffer_shape, input_shapes, plan, storage
+from vggc.program import Program, load, zoo
+from vggc.runtime import cpu_info as processor
+from vggc.runtime.artifact import Precision, read_manifest
+from vggc.runtime.calls import FORMATS
+from vggc.runtime.session import Session
+from vggc.support.diagnostics import UserError
 
 FEWER: tuple[Precision, ...] = ("bf16", "int8")
 LACKING = [name for name, *_ in PRECISION_NEEDS.values() if name not in resolve("cpu").instructions]
@@ -538,7 +538,7 @@ def test_a_net_computes_in_fewer_bits_what_it_does_in_float64(
 def test_nets_of_the_zoo_at_a_small_size(
     net: str, precision: Precision, tmp_path: Path, images: Path
 ) -> None:
-    from vggc.driver import with_input
+    from vggc.program import with_input
 
     found = load(net)
     if net != "vgg_tiny_cifar":
@@ -583,7 +583,7 @@ def test_verify_tells_agreement_and_error_layer_by_layer(made: Make, images: Pat
 
 @runs_here
 def test_verify_finds_a_wrong_weight(made: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    import vggc.deploy.verify as module
+    import vggc.measure.verify as module
 
     original = module.original_weights
 
@@ -671,16 +671,16 @@ def test_an_artifact_is_not_loaded_where_the_cpu_lacks_its_instructions(
     name = PRECISION_NEEDS[precision][0]
     present = processor.instructions()
     assert present is not None
-    monkeypatch.setattr("vggc.deploy.runtime.instructions", lambda: present - {name})
+    monkeypatch.setattr("vggc.runtime.session.instructions", lambda: present - {name})
     with pytest.raises(UserError, match=f"this CPU lacks .*{name}"):
         Session.load(folder)
 
 
 @runs_here
 def test_weights_of_another_type_are_refused(made: Make) -> None:
-    from vggc.deploy.artifact import entry
-    from vggc.records import from_json, to_json, write_record
-    from vggc.tensors import read_all
+    from vggc.runtime.artifact import entry
+    from vggc.support.records import from_json, to_json, write_record
+    from vggc.support.tensors import read_all
 
     folder = made(TINY, "int8")
     path = folder / "weights.safetensors"

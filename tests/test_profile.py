@@ -15,18 +15,18 @@ from conftest import graph_of
 
 from vggc.analysis.report import report
 from vggc.cli import cli
-from vggc.deploy import peaks
-from vggc.deploy import profile as module
-from vggc.deploy.artifact import KernelEntry, Precision, open_artifact
-from vggc.deploy.build import lowered
-from vggc.deploy.peaks import arithmetic, bandwidth
-from vggc.deploy.profile import Call, Limits, profile, useful_macs
-from vggc.deploy.targets import resolve
-from vggc.diagnostics import UserError
-from vggc.driver import Program
+from vggc.compiler.build import lowered
+from vggc.compiler.targets import resolve
 from vggc.ir.graph import Graph
+from vggc.measure import profile as module
+from vggc.measure import roofline as peaks
+from vggc.measure.profile import Call, Limits, profile, useful_macs
+from vggc.measure.roofline import arithmetic, bandwidth
 from vggc.passes.fold import fold
-from vggc.tensors import read_all
+from vggc.program import Program
+from vggc.runtime.artifact import KernelEntry, Precision, open_artifact
+from vggc.support.diagnostics import UserError
+from vggc.support.tensors import read_all
 
 Make = Callable[..., Path]
 

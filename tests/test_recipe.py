@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vggc.diagnostics import UserError
-from vggc.driver import load
 from vggc.ir.graph import Graph
+from vggc.program import load
 from vggc.recipe import mistakes
 from vggc.recipe.augment import ColourJitter, Cutmix, Erasing, Mixup, RandAugment, ResizedCrop
 from vggc.recipe.edit import merge, override_blocks, resolved_blocks, unflatten
@@ -35,11 +34,12 @@ from vggc.recipe.train import (
     Step,
     read_recipe,
 )
-from vggc.source import Source
+from vggc.support.diagnostics import UserError
+from vggc.support.source import Source
 from vggc.syntax.ast import Block
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
-from vggc.values import WrongUnit, WrongValue
+from vggc.syntax.values import WrongUnit, WrongValue
 
 PAPER = """
   batch 256
@@ -634,7 +634,7 @@ FIRST = "conv1_1,conv2_1,conv3_1,conv3_2,fc6,fc7,fc8"
 
 
 def graph(text: str) -> Graph:
-    from vggc.driver import Program
+    from vggc.program import Program
 
     return Program(parse(Source("x.vgg", text))).graph
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from vggc.driver import Program, load, with_input
-from vggc.preprocessing import Preprocessing
+from vggc.api.trained import for_input
+from vggc.images.preprocessing import Preprocessing
+from vggc.program import Program, load, with_input
 from vggc.recipe.lengths import in_proportion
-from vggc.source import Source
-from vggc.subject import for_input
+from vggc.support.source import Source
 from vggc.syntax.parse import parse
 
 BASE = """

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-import vggc.values
-from vggc.diagnostics import Diagnostic, UserError, render
-from vggc.driver import Program, load
+import vggc.syntax.values
 from vggc.ir.graph import Graph
+from vggc.program import Program, load
 from vggc.recipe import mistakes
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.test import read_protocol
 from vggc.recipe.train import Recipe, read_recipe
-from vggc.source import Source
+from vggc.support.diagnostics import Diagnostic, UserError, render
+from vggc.support.source import Source
 from vggc.syntax.parse import parse, parse_block
 
 FOLDER = Path(__file__).parent / "diagnostics" / "recipe"
@@ -122,7 +122,7 @@ def test_the_message_of_a_mistake_is_exactly_this(name: str) -> None:
 def test_no_mistake_is_without_a_golden() -> None:
     kinds = {
         kind.__name__
-        for module in (mistakes, vggc.values)
+        for module in (mistakes, vggc.syntax.values)
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Diagnostic) and kind is not Diagnostic
     }

@@ -30,10 +30,9 @@ from training_data import RECIPE, TINY, data, learner, module, task, write_image
 from vggc.cli import main
 from vggc.data.crops import Framed, Framing
 from vggc.data.find import find_images
-from vggc.diagnostics import UserError
-from vggc.driver import load
-from vggc.preprocessing import Preprocessing
-from vggc.records import read_json
+from vggc.images.preprocessing import Preprocessing
+from vggc.ir.weights import save, seeded
+from vggc.program import load
 from vggc.report.charts import Chart, Curve, axis_across, axis_of_values, figure, thinned
 from vggc.report.filters import MOST, drawn, first_filters
 from vggc.report.gather import Wishes, gather, told
@@ -41,6 +40,8 @@ from vggc.report.html import element
 from vggc.report.images import thumbnail
 from vggc.report.page import STYLE, _classes
 from vggc.report.words import duration, percent
+from vggc.support.diagnostics import UserError
+from vggc.support.records import read_json
 from vggc.training.checkpoint import snapshot
 from vggc.training.judgement import Judgement, judge, worst
 from vggc.training.metrics import read_metrics
@@ -48,7 +49,6 @@ from vggc.training.progress import Progress, StepRow, Sums
 from vggc.training.run import BEST, Run, write_run
 from vggc.training.session import begin, follow
 from vggc.training.steps import StepTable
-from vggc.weights import save, seeded
 
 Here = Callable[..., tuple[object, str, str]]
 

@@ -19,8 +19,7 @@ from training_data import picture, task
 
 from vggc.cli import cli
 from vggc.data.mistakes import NoSuchFolder
-from vggc.diagnostics import Diagnostic, UserError, render
-from vggc.driver import load
+from vggc.program import load
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.train import OneCycle, read_recipe
 from vggc.reproduce import mistakes
@@ -37,6 +36,7 @@ from vggc.reproduce.tables import (
     also_random,
     trainings,
 )
+from vggc.support.diagnostics import Diagnostic, UserError, render
 from vggc.training.session import begin
 
 FOLDER = Path(__file__).parent / "diagnostics" / "reproduce"

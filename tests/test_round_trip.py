@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from vggc.diagnostics import UserError
-from vggc.driver import Program
-from vggc.source import Source
+from vggc.program import Program
+from vggc.support.diagnostics import UserError
+from vggc.support.source import Source
 from vggc.syntax.ast import Net
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse, parse_arguments

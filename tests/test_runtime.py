@@ -16,17 +16,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vggc.deploy.build import Job, build_artifact
-from vggc.deploy.pages import ALIGNMENT, LARGE_PAGE, large_pages, read_in_place
-from vggc.deploy.processor import instructions, plain
-from vggc.deploy.targets import resolve, tvm_target
-from vggc.driver import load
+from vggc.api.trained import from_spec
+from vggc.compiler.build import Job, build_artifact
+from vggc.compiler.targets import resolve, tvm_target
+from vggc.ir.weights import save
 from vggc.kernels.cpu import Machine, winograd
 from vggc.kernels.workloads import Choice, Conv, Workload
-from vggc.processors import num_cores
-from vggc.records import MalformedError
-from vggc.subject import from_spec
-from vggc.weights import save
+from vggc.program import load
+from vggc.runtime.cpu_info import instructions, plain
+from vggc.runtime.huge_pages import ALIGNMENT, LARGE_PAGE, large_pages, read_in_place
+from vggc.support.processors import num_cores
+from vggc.support.records import MalformedError
 
 MB = 10**6
 
@@ -132,9 +132,9 @@ def test_any_bytes_are_tensors_or_refused(
 MEASURED = """
 import sys
 import numpy as np
-import vggc.tvm_runtime
+import vggc.support.tvm_runtime
 from pathlib import Path
-from vggc.deploy.runtime import Session
+from vggc.runtime.session import Session
 
 session = Session.load(Path(sys.argv[1]), int(sys.argv[2]))
 x = np.zeros((session.manifest.batch, *session.manifest.input), np.float32)

@@ -13,7 +13,7 @@ from vggc.analysis.outline import outline
 from vggc.cli import console, summary_text
 from vggc.cli import zoo as zoo_command
 from vggc.cli.sheet import PADDING, Sheet, fitted, longest
-from vggc.driver import from_zoo, load, zoo
+from vggc.program import from_zoo, load, zoo
 
 
 def drawn(sheet: Sheet, width: int, monkeypatch: pytest.MonkeyPatch) -> str:

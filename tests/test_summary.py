@@ -22,7 +22,7 @@ from vggc.analysis.outline import outline
 from vggc.cli import summary_text
 from vggc.cli.comparison import Cell, Comparison, compare, drawn, parts
 from vggc.cli.summary_text import Net
-from vggc.driver import Program, load
+from vggc.program import Program, load
 
 # Source: Simonyan & Zisserman (2015), table 1; new layers are marked as there. `fc` lines
 # hold the dropout of section 3.1 besides, which the table leaves out.

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lark import Lark
 
-from vggc.diagnostics import UserError
-from vggc.driver import Program
-from vggc.resources import resource
-from vggc.source import Source
+from vggc.program import Program
+from vggc.support.diagnostics import UserError
+from vggc.support.resources import resource
+from vggc.support.source import Source
 from vggc.syntax import tables
 from vggc.syntax.ast import Body, Group, Layer, Net, Repeat
 from vggc.syntax.format import format_net

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from vggc import signals
+from vggc.api.export import export
+from vggc.api.trained import from_spec
 from vggc.cli import COMMANDS, of_surroundings
 from vggc.cli.systems import LANGUAGE_COMMANDS
-from vggc.diagnostics import UserError
-from vggc.driver import load
-from vggc.export import export
-from vggc.subject import from_spec
+from vggc.program import load
+from vggc.support import signals
+from vggc.support.diagnostics import UserError
 
 NET = "net tiny\ninput 3x8x8\n  conv3-4 | gap | fc-3\n"
 VGGC = f'"{sys.executable}" -m vggc'
@@ -51,7 +51,7 @@ def shell(place: Path, line: str, **environment: str) -> subprocess.CompletedPro
 
 
 def test_a_limit_of_addresses_is_a_limit_of_memory(place: Path) -> None:
-    program = "from vggc.memory import free_memory, memory; print(memory(), free_memory())"
+    program = "from vggc.support.memory import free_memory, memory; print(memory(), free_memory())"
     told = shell(place, f"ulimit -v 2000000; '{sys.executable}' -c '{program}'")
     there, free = map(int, told.stdout.split())
     assert there == 2_000_000 * 1024
@@ -218,8 +218,8 @@ def test_those_commands_run_there(place: Path, arguments: list[str]) -> None:
 SLOW = """
 import sys, time
 from pathlib import Path
-import vggc.export, vggc.cli
-from vggc.files import replacing
+import vggc.api.export, vggc.cli
+from vggc.support.files import replacing
 
 def slow(subject, style, path):
     with replacing(path) as part:
@@ -227,7 +227,7 @@ def slow(subject, style, path):
         print("begun", flush=True)
         time.sleep(60)
 
-vggc.export.export = slow
+vggc.api.export.export = slow
 sys.argv = ["vggc", "export", "net.vgg", "-o", "net.onnx"]
 vggc.cli.main()
 """
@@ -291,7 +291,7 @@ def test_signals_wait_where_they_are_held() -> None:
     assert signals.exit_code() == 143
 
 
-@pytest.mark.parametrize("module", ["torch", "click", "vggc.driver", "numpy"])
+@pytest.mark.parametrize("module", ["torch", "click", "vggc.program", "numpy"])
 def test_ctrl_c_while_modules_are_imported_leaves_no_traceback(place: Path, module: str) -> None:
     code = (
         "import builtins, os, signal, sys\n"
@@ -432,7 +432,7 @@ def test_a_linker_that_fails_is_told_with_its_own_words(
 
 
 def test_a_linker_that_hangs_is_ended(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vggc.deploy import link
+    from vggc.compiler import link
 
     linker = place / "linker"
     linker.write_text("#!/bin/sh\nexec sleep 100\n")

@@ -10,11 +10,11 @@ import tvm
 from test_kernels_cpu import conv
 from test_other_cpus import newer_than_avx2
 
-from vggc.deploy import targets
-from vggc.deploy.processor import INSTRUCTIONS, plain
-from vggc.deploy.runtime import obstacle
-from vggc.deploy.targets import host, resolve, tvm_target
+from vggc.compiler import targets
+from vggc.compiler.targets import host, resolve, tvm_target
 from vggc.kernels.cpu import Machine, kernel
+from vggc.runtime.cpu_info import INSTRUCTIONS, plain
+from vggc.runtime.session import obstacle
 
 Become: TypeAlias = Callable[[str, frozenset[str] | None], None]
 
@@ -36,7 +36,7 @@ def cpu(monkeypatch: pytest.MonkeyPatch) -> Become:
 
         monkeypatch.setattr(targets.tvm, "get_global_func", found)
         monkeypatch.setattr(targets, "instructions", lambda: present)
-        monkeypatch.setattr("vggc.deploy.runtime.instructions", lambda: present)
+        monkeypatch.setattr("vggc.runtime.session.instructions", lambda: present)
 
     return become
 

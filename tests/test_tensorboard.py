@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from training_data import RECIPE, TINY, write_images
 
-from vggc.diagnostics import UserError
 from vggc.recipe.train import TRAIN
+from vggc.support.diagnostics import UserError
 from vggc.training import tensorboard
 from vggc.training.metrics import read_metrics
 from vggc.training.progress import Epoch, EpochDone, Progress, StepDone, StepRow, Sums

@@ -29,11 +29,12 @@ from training_data import task as task_of
 from vggc.data.parts import Part, Skipped
 from vggc.data.prepare import prepare
 from vggc.data.stores import Arrays
-from vggc.diagnostics import UserError
-from vggc.files import CannotWrite, Taken, sha256
 from vggc.recipe.augment import ColourJitter, Cutmix, Erasing, Mixup, RandAugment, ResizedCrop
 from vggc.recipe.train import AdamW, Constant, Cosine, Normal, Recipe, Sgd, Step
-from vggc.records import MalformedError, from_json, read_record, write_record
+from vggc.support.diagnostics import UserError
+from vggc.support.files import CannotWrite, Taken, sha256
+from vggc.support.records import MalformedError, from_json, read_record, write_record
+from vggc.syntax.values import WrongValue
 from vggc.training import mistakes, session
 from vggc.training.checkpoint import checkpoints, save_tensors
 from vggc.training.curves import draw_curves, in_decimals
@@ -52,7 +53,6 @@ from vggc.training.progress import (
 from vggc.training.run import Record, Run, newest_run, place_for
 from vggc.training.session import Keeping, Task, begin, fresh, proceed, resume
 from vggc.training.steps import StepTable, read_steps
-from vggc.values import WrongValue
 
 KEEPING, KEEP_ALL = Keeping(), Keeping(every=1)
 NOW = datetime(2026, 1, 2, 3, 4, 5)

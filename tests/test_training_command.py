@@ -21,21 +21,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from training_data import TINY, write_images
 
-from vggc import driver
+from vggc import program as driver
 from vggc.analysis.training import training_need
-from vggc.cli.train import weights_told
-from vggc.data.find import digits
-from vggc.data.prepare import expected_bytes
-from vggc.diagnostics import UserError
-from vggc.driver import Program, load
-from vggc.recipe.course import course_of, frozen_weights
-from vggc.recipe.layer_names import layer_names, with_weights
-from vggc.recipe.test import read_protocol
-from vggc.recipe.train import He, OneCycle, Recipe, Sgd
-from vggc.source import Source
-from vggc.syntax.ast import block_of
-from vggc.syntax.parse import parse
-from vggc.train import (
+from vggc.api.train import (
     Training,
     Wishes,
     again,
@@ -45,11 +33,23 @@ from vggc.train import (
     departures,
     read_train,
 )
+from vggc.cli.train import weights_told
+from vggc.data.find import digits
+from vggc.data.prepare import expected_bytes
+from vggc.ir.weights import save, seeded, torchvision_names
+from vggc.program import Program, load
+from vggc.recipe.course import course_of, frozen_weights
+from vggc.recipe.layer_names import layer_names, with_weights
+from vggc.recipe.test import read_protocol
+from vggc.recipe.train import He, OneCycle, Recipe, Sgd
+from vggc.support.diagnostics import UserError
+from vggc.support.source import Source
+from vggc.syntax.ast import block_of
+from vggc.syntax.parse import parse
 from vggc.training.learner import Machine
 from vggc.training.parallel import ALONE
 from vggc.training.progress import Event, Finished, Progress
 from vggc.training.session import Keeping, proceed
-from vggc.weights import save, seeded, torchvision_names
 
 
 @pytest.fixture

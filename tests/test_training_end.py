@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from test_training_checkpoint import KEEPING, go_on, interrupt_after, saved, train, weights_of
 from training_data import RECIPE, TINY, write_images
 
-from vggc.diagnostics import UserError
-from vggc.files import sha256
+from vggc.api.train import NothingLeft, Wishes, again, anew
 from vggc.recipe.train import Constant, Cosine, EarlyStop, OneCycle, Plateau, Recipe, Sgd
-from vggc.train import NothingLeft, Wishes, again, anew
+from vggc.support.diagnostics import UserError
+from vggc.support.files import sha256
 from vggc.training import mistakes, steps
 from vggc.training.best import best_epoch, stopped_early
 from vggc.training.progress import Epoch, Event, Finished, Interrupted, StepDone, StepRow

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from vggc.diagnostics import UserError
-from vggc.files import CannotWrite
+from vggc.support.diagnostics import UserError
+from vggc.support.files import CannotWrite
 from vggc.training import mistakes
 from vggc.training.hold import LOCK, alone
 

@@ -17,7 +17,6 @@ from vggc.data.find import find_images
 from vggc.data.loader import TrainBatches
 from vggc.data.order import Share
 from vggc.data.prepare import prepare
-from vggc.diagnostics import UserError
 from vggc.recipe.train import (
     AdamW,
     Constant,
@@ -33,6 +32,7 @@ from vggc.recipe.train import (
     Sgd,
     Step,
 )
+from vggc.support.diagnostics import UserError
 from vggc.training import loop, mistakes
 from vggc.training.checkpoint import unsound
 from vggc.training.initialise import initialise
@@ -523,7 +523,7 @@ def test_bfloat16_trains_with_float32_weights() -> None:
 
 
 def test_progress_is_exact_in_json() -> None:
-    from vggc.records import from_json, to_json
+    from vggc.support.records import from_json, to_json
 
     row = Epoch(1, 2, 0.1, 1 / 3, 0.5, 2 / 3, 0.25, 1.0, 1e3, 0.7)
     progress = Progress((row,))

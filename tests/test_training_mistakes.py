@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vggc.data import mistakes as data_mistakes
-from vggc.diagnostics import Diagnostic, render
+from vggc.support.diagnostics import Diagnostic, render
 from vggc.training import mistakes
 
 FOLDER = Path(__file__).parent / "diagnostics" / "training"

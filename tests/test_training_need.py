@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import graph_of, program
 
-from vggc import driver
+from vggc import program as driver
 from vggc.analysis.training import (
     COMPILER,
     GAPS,
@@ -22,11 +22,11 @@ from vggc.analysis.training import (
     parts_of,
     training_need,
 )
-from vggc.diagnostics import UserError
-from vggc.driver import Program
 from vggc.ir.ops import LocalResponseNorm
+from vggc.program import Program
 from vggc.recipe.course import course_in, course_of
 from vggc.recipe.train import AdamW, Recipe, Sgd
+from vggc.support.diagnostics import UserError
 from vggc.syntax.ast import block_of
 
 GRAPH = graph_of("conv3-4 act=none | pool | fc-10 act=none", "3x8x8")

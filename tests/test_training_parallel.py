@@ -17,8 +17,8 @@ import pytest
 from safetensors.numpy import load_file
 from training_data import write_images
 
-from vggc.diagnostics import UserError
-from vggc.train import Wishes, anew
+from vggc.api.train import Wishes, anew
+from vggc.support.diagnostics import UserError
 from vggc.training import mistakes
 from vggc.training.parallel import World
 from vggc.training.run import Run

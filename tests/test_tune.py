@@ -27,14 +27,21 @@ from conftest import TINY, program
 from worker_tasks import behave
 
 from vggc.cli import cli
-from vggc.deploy.artifact import open_artifact
-from vggc.deploy.build import linker
-from vggc.deploy.calls import planned
-from vggc.deploy.error_budget import share_of_error
-from vggc.deploy.targets import resolve
-from vggc.deploy.tuning import database as databases
-from vggc.deploy.tuning import measure, remote, revision, space, tuner
-from vggc.deploy.tuning.database import (
+from vggc.compiler.build import linker
+from vggc.compiler.error_budget import share_of_error
+from vggc.compiler.targets import resolve
+from vggc.ir.ops import RELU
+from vggc.kernels import cpu
+from vggc.kernels.workloads import Choice, Conv, Dense, Map, Workload
+from vggc.measure.verify import verify
+from vggc.program import load
+from vggc.runtime.artifact import open_artifact
+from vggc.runtime.calls import planned
+from vggc.support.diagnostics import UserError
+from vggc.support.processors import num_cores
+from vggc.tuning import database as databases
+from vggc.tuning import measure, remote, revision, space, tuner
+from vggc.tuning.database import (
     FAILED,
     RECORDS,
     WORKLOADS,
@@ -44,8 +51,8 @@ from vggc.deploy.tuning.database import (
     outdated,
     read,
 )
-from vggc.deploy.tuning.lookup import choices_for
-from vggc.deploy.tuning.measure import (
+from vggc.tuning.lookup import choices_for
+from vggc.tuning.measure import (
     Built,
     Failure,
     Machine,
@@ -56,17 +63,10 @@ from vggc.deploy.tuning.measure import (
     difference,
     weight_bytes,
 )
-from vggc.deploy.tuning.search import TRUSTED, neighbours, proposals
-from vggc.deploy.tuning.space import Space, Task, canonical, choice_of, choices, machine
-from vggc.deploy.tuning.tuner import Course, Layer, layers_of, tune
-from vggc.deploy.tuning.workers import Crew, Died, Failed
-from vggc.deploy.verify import verify
-from vggc.diagnostics import UserError
-from vggc.driver import load
-from vggc.ir.ops import RELU
-from vggc.kernels import cpu
-from vggc.kernels.workloads import Choice, Conv, Dense, Map, Workload
-from vggc.processors import num_cores
+from vggc.tuning.search import TRUSTED, neighbours, proposals
+from vggc.tuning.space import Space, Task, canonical, choice_of, choices, machine
+from vggc.tuning.tuner import Course, Layer, layers_of, tune
+from vggc.tuning.workers import Crew, Died, Failed
 
 CONV = Conv(Map(1, 9, 9, 8, 1), Map(1, 9, 9, 16), (3, 3), (1, 1), (1, 1), None)
 BF16 = Conv(
@@ -1183,7 +1183,7 @@ def test_a_database_that_is_named_must_be_there(tmp_path: Path) -> None:
 def test_kernels_that_a_net_does_not_have_are_refused(
     tiny_artifact: Callable[..., Path], change: str
 ) -> None:
-    from vggc.deploy.build import lowered_again
+    from vggc.compiler.build import lowered_again
 
     folder = tiny_artifact()
     manifest = open_artifact(folder)

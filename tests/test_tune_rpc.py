@@ -18,9 +18,9 @@ import pytest
 from click.testing import CliRunner
 
 from vggc.cli import cli
-from vggc.deploy.tuning.database import read
-from vggc.deploy.tuning.measure import Server
-from vggc.deploy.tuning.remote import free_servers
+from vggc.tuning.database import read
+from vggc.tuning.measure import Server
+from vggc.tuning.remote import free_servers
 
 pytestmark = pytest.mark.slow
 KEY = "box"

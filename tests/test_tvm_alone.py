@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vggc.tvm_alone import tvm
+from vggc.support.tvm_alone import tvm
 
 
 def test_ctrl_c_in_what_tvm_calls_stays_one() -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from vggc.diagnostics import Diagnostic, render
-from vggc.source import Source
+from vggc.support.diagnostics import Diagnostic, render
+from vggc.support.source import Source
 from vggc.syntax import ast
 from vggc.syntax.parse import parse_value
-from vggc.values import (
+from vggc.syntax.values import (
     OFF,
     Choice,
     Flag,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from conftest import graph_of
 
-from vggc.diagnostics import UserError
-from vggc.driver import load as load_program
-from vggc.weights import load, load_part, save, seeded, torchvision_names
+from vggc.ir.weights import load, load_part, save, seeded, torchvision_names
+from vggc.program import load as load_program
+from vggc.support.diagnostics import UserError
 
 # torchvision.models.vgg16().state_dict(), names and shapes, as torchvision prints them.
 TORCHVISION_VGG16 = {

@@ -14,16 +14,16 @@ import tvm
 import tvm_ffi
 from test_kernels_cpu import AVX2, CONVS, HOST, check, conv, library, pooled
 
-from vggc.backends.plan import Plan
-from vggc.deploy.build import lowered
-from vggc.deploy.calls import planned
-from vggc.deploy.error_budget import allotment, share_of_error
-from vggc.deploy.targets import resolve, tvm_target
-from vggc.driver import load
+from vggc.compiler.build import lowered
+from vggc.compiler.error_budget import allotment, share_of_error
+from vggc.compiler.targets import resolve, tvm_target
 from vggc.kernels.cpu import Machine, choices, kernel, templates, winograd
 from vggc.kernels.cpu.winograd import TransformedWeight
 from vggc.kernels.toom_cook import POINTS, TAPS, transforms
 from vggc.kernels.workloads import Choice, Conv, Workload
+from vggc.plan.plan import Plan
+from vggc.program import load
+from vggc.runtime.calls import planned
 
 MAPS = {
     "odd extents": conv((1, 13, 17, 5), 33, halos=(1, 2)),

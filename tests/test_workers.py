@@ -23,7 +23,7 @@ from PIL import Image
 
 from vggc.data import workers
 from vggc.data.workers import WorkerLost, made_ahead
-from vggc.diagnostics import UserError
+from vggc.support.diagnostics import UserError
 
 LARGE = 300_000
 

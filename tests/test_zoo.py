@@ -20,19 +20,19 @@ from vggc.analysis.report import Report
 from vggc.backends.onnx import to_onnx
 from vggc.backends.torch import build
 from vggc.cli.zoo import command
-from vggc.deploy.build import compile_for, lowered, pack
-from vggc.deploy.targets import resolve
-from vggc.diagnostics import UserError
-from vggc.driver import Program, from_zoo, load, zoo
+from vggc.compiler.build import compile_for, lowered, pack
+from vggc.compiler.targets import resolve
 from vggc.ir.graph import Graph
 from vggc.passes.fold import fold
 from vggc.passes.inference import drop_final_softmax
+from vggc.program import Program, from_zoo, load, zoo
 from vggc.recipe.train import InitFrom
-from vggc.resources import resource
-from vggc.source import Source
+from vggc.support.diagnostics import UserError
+from vggc.support.resources import resource
+from vggc.support.source import Source
+from vggc.support.tvm_alone import relax, tvm
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
-from vggc.tvm_alone import relax, tvm
 
 # ---------------------------------------------------------------- what was published
 

@@ -34,8 +34,8 @@ from vggc.ir.ops import (
     Shape,
     Softmax,
 )
+from vggc.ir.weights import Weights
 from vggc.passes.inference import drop_dropout
-from vggc.weights import Weights
 
 OPSET = 17
 IR_VERSION = 8

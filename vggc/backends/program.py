@@ -26,8 +26,8 @@ from torch.export.pt2_archive.constants import (
 
 from vggc.backends.torch import Net, build
 from vggc.ir.graph import Graph
-from vggc.signals import held
-from vggc.weights import Weights
+from vggc.ir.weights import Weights
+from vggc.support.signals import held
 
 MODEL = "model"
 """What PyTorch calls the only program of an archive."""

@@ -33,7 +33,7 @@ from vggc.ir.ops import (
     Scale,
     Softmax,
 )
-from vggc.weights import Weights
+from vggc.ir.weights import Weights
 
 Reference: TypeAlias = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float64]]]
 

@@ -13,10 +13,11 @@ refuse_system()  # before anything is imported that such a system lacks
 
 import click
 
-from vggc import __version__, signals
+from vggc import __version__
 from vggc.cli.arguments import refuse_empty
-from vggc.diagnostics import CheckFailed, UserError
-from vggc.paths import exists
+from vggc.support import signals
+from vggc.support.diagnostics import CheckFailed, UserError
+from vggc.support.paths import exists
 
 INSTALLED_WITH_VGGC = ("torch", "tvm", "onnx", "sklearn", "matplotlib", "PIL", "safetensors")
 TOO_LITTLE = "this machine has too little memory for that"
@@ -98,7 +99,7 @@ def main() -> None:
 def ended_with() -> int:
     """Runs the command line; its exit code."""
     from vggc.cli import console
-    from vggc.processors import limit_threads
+    from vggc.support.processors import limit_threads
 
     try:
         limit_threads()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from vggc.diagnostics import Diagnostic, UserError
+from vggc.support.diagnostics import Diagnostic, UserError
 
 
 class EmptyArgument(Diagnostic):

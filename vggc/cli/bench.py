@@ -15,7 +15,7 @@ from vggc.cli.sheet import Sheet
 from vggc.cli.skipped import told
 
 if TYPE_CHECKING:
-    from vggc.deploy.bench import Timing
+    from vggc.measure.bench import Timing
 
 ENGINES = (
     "torch, torch-compile, onnxruntime, openvino, mnn, mnn-small-tiles, ncnn, openvino-bf16, "
@@ -71,13 +71,13 @@ def command(
             raise click.UsageError("--layers times no other engine: leave out the rest")
         _layers(artifact, threads, rounds, as_json=as_json)
         return
-    from vggc.deploy.artifact import read_manifest, require_memory
-    from vggc.needs import TIMING, beside
+    from vggc.ir.needs import TIMING, beside
+    from vggc.runtime.artifact import read_manifest, require_memory
 
     require_memory(artifact, TIMING)
 
-    from vggc.deploy.bench import bench, default_peers
-    from vggc.deploy.peers import PEERS, missing_module
+    from vggc.measure.bench import bench, default_peers
+    from vggc.measure.engines import PEERS, missing_module
 
     lenient = against is None
     peers = (
@@ -111,12 +111,12 @@ def command(
 
 
 def _layers(artifact: Path, threads: int | None, rounds: int, *, as_json: bool) -> None:
-    from vggc.deploy.artifact import require_memory
-    from vggc.needs import PROFILING
+    from vggc.ir.needs import PROFILING
+    from vggc.runtime.artifact import require_memory
 
     require_memory(artifact, PROFILING)
 
-    from vggc.deploy.profile import profile
+    from vggc.measure.profile import profile
 
     found = profile(artifact, threads, rounds)
     limits = found.limits

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vggc.deploy.runtime import Session
+    from vggc.runtime.session import Session
 
     Array: TypeAlias = NDArray[np.float32]
 
@@ -34,12 +34,12 @@ def session_of(artifact: Path, threads: int | None = None) -> Session:
 
     Raises: UserError when it is damaged or not for this machine.
     """
-    from vggc.deploy.artifact import read_manifest, require_memory
-    from vggc.needs import RUNNING
+    from vggc.ir.needs import RUNNING
+    from vggc.runtime.artifact import read_manifest, require_memory
 
     require_memory(artifact, RUNNING)
     if read_manifest(artifact).target.kind == "cpu":
-        import vggc.tvm_runtime  # noqa: F401  (a GPU's driver is found by the whole TVM only)
-    from vggc.deploy.runtime import Session
+        import vggc.support.tvm_runtime  # noqa: F401  (a GPU's driver is found by the whole TVM only)
+    from vggc.runtime.session import Session
 
     return Session.load(artifact, threads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from vggc.cli import console
-from vggc.diagnostics import Diagnostic, UserError
+from vggc.support.diagnostics import Diagnostic, UserError
 
 
 @click.command("check")
@@ -23,7 +23,7 @@ def command(specs: tuple[str, ...], changes: tuple[str, ...], resolved: bool) ->
 
     Every spec is checked before the command leaves. Exit 2 when one has a mistake.
     """
-    from vggc.driver import load
+    from vggc.program import load
     from vggc.syntax.format import format_net
 
     found: list[Diagnostic] = []

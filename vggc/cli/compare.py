@@ -86,7 +86,7 @@ def outcome(comparison: Comparison) -> Sheet:
 
 
 def as_record(comparison: Comparison, out: Path, written: int) -> dict[str, object]:
-    from vggc.records import to_json
+    from vggc.support.records import to_json
 
     return {
         "page": str(out),

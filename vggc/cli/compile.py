@@ -16,10 +16,10 @@ from click.core import ParameterSource
 from vggc.cli import console
 from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS, weights_option
 from vggc.cli.skipped import told
-from vggc.diagnostics import UserError
+from vggc.support.diagnostics import UserError
 
 if TYPE_CHECKING:
-    from vggc.deploy.artifact import Precision
+    from vggc.runtime.artifact import Precision
 
 
 @click.command("compile")
@@ -115,18 +115,18 @@ def command(
     if db is not None and no_db:
         raise click.UsageError("--db and --no-db exclude each other")
     from vggc.cli.subject import ask
-    from vggc.needs import compiling
+    from vggc.ir.needs import compiling
 
     # Before TVM is loaded, which takes two seconds.
     asked = ask(spec, weights, seed, size, compiling(target, precision))
 
-    from vggc.deploy.build import Job, build_artifact
-    from vggc.deploy.calibrate import NUM_IMAGES, Chosen, choose_images, require_images
-    from vggc.deploy.error_budget import budget_for
-    from vggc.deploy.mistakes import GivenInVain
-    from vggc.deploy.runtime import obstacle
-    from vggc.deploy.targets import on_threads, require_precision, resolve
-    from vggc.deploy.tuning.lookup import choices_for, default_threads
+    from vggc.compiler.build import Job, build_artifact
+    from vggc.compiler.calibrate import NUM_IMAGES, Chosen, choose_images, require_images
+    from vggc.compiler.error_budget import budget_for
+    from vggc.compiler.targets import on_threads, require_precision, resolve
+    from vggc.runtime.mistakes import GivenInVain
+    from vggc.runtime.session import obstacle
+    from vggc.tuning.lookup import choices_for, default_threads
 
     machine = resolve(target, arch.split(",") if arch else (), mcpu)
     require_precision(machine, precision)

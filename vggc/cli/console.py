@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from vggc.cli.sheet import Sheet, fitted
-from vggc.diagnostics import Diagnostic, printable, render
+from vggc.support.diagnostics import Diagnostic, printable, render
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,8 +8,8 @@ import click
 
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
-from vggc.diagnostics import Diagnostic, UserError
-from vggc.driver import load, with_input
+from vggc.program import load, with_input
+from vggc.support.diagnostics import Diagnostic, UserError
 
 SUFFIXES = (".svg", ".png")
 
@@ -39,8 +39,8 @@ def command(spec: str, size: tuple[int, int] | None, out: Path) -> None:
     that repeat are drawn once.
     """
     from vggc.analysis.outline import outline
-    from vggc.files import check_target, new_file
     from vggc.pictures.layout import layout
+    from vggc.support.files import check_target, new_file
 
     if out.suffix.lower() not in SUFFIXES:
         raise UserError(UnknownPicture(None, str(out), str(out.with_suffix(".svg"))))

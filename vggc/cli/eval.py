@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from vggc.api.evaluate import BATCH, Entry, Plan, Result, Wishes, images_for, measure, plan
 from vggc.cli import console
 from vggc.cli.options import weights_option
 from vggc.cli.sheet import Sheet
 from vggc.cli.skipped import told
-from vggc.diagnostics import in_line
-from vggc.evaluate import BATCH, Entry, Plan, Result, Wishes, images_for, measure, plan
 from vggc.evaluation.views import Views
 from vggc.ir.ops import describe
+from vggc.support.diagnostics import in_line
 
 if TYPE_CHECKING:
     from vggc.cli.eval_tables import Verdict

@@ -9,10 +9,10 @@ from typing import TypeAlias
 
 import click
 
+from vggc.api.evaluate import Plan, Result
 from vggc.cli import console
 from vggc.cli.eval import ways
 from vggc.cli.sheet import Sheet
-from vggc.evaluate import Plan, Result
 from vggc.evaluation.classes import ClassScores, class_scores
 from vggc.evaluation.counts import UNREAD
 from vggc.evaluation.images import Labelled
@@ -28,7 +28,7 @@ from vggc.evaluation.tables import (
     write_csv,
     write_table,
 )
-from vggc.files import all_or_none, check_target, is_one_place
+from vggc.support.files import all_or_none, check_target, is_one_place
 
 TOGETHER = "all together"
 

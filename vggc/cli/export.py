@@ -10,8 +10,8 @@ import click
 
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE, weights_option
-from vggc.diagnostics import in_line
 from vggc.ir.ops import describe
+from vggc.support.diagnostics import in_line
 
 SHOWN = 5
 """Classes that are named."""
@@ -56,10 +56,10 @@ def command(
     SPEC is a file or a zoo name, RUN a folder that `vggc train` made; with neither, the
     newest run under runs/ is taken.
     """
+    from vggc.api.export import export, metadata, refuse
     from vggc.cli.subject import ask
-    from vggc.export import export, metadata, refuse
-    from vggc.files import check_target
-    from vggc.needs import EXPORTS
+    from vggc.ir.needs import EXPORTS
+    from vggc.support.files import check_target
 
     check_target(out)
     asked = ask(spec, weights, seed, size, EXPORTS[style])

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vggc.api.train import Wishes, anew
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
 from vggc.cli.train import announce, bar, read, silent
-from vggc.diagnostics import CheckFailed, Diagnostic, UserError
-from vggc.files import all_or_none, check_target, is_one_place
-from vggc.memory import keep_memory
-from vggc.train import Wishes, anew
+from vggc.support.diagnostics import CheckFailed, Diagnostic, UserError
+from vggc.support.files import all_or_none, check_target, is_one_place
+from vggc.support.memory import keep_memory
 
 if TYPE_CHECKING:
     from vggc.training.rate_search import Curve, Sweep, Tried

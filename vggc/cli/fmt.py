@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from vggc.cli import console
-from vggc.diagnostics import CheckFailed, Diagnostic, UserError
+from vggc.support.diagnostics import CheckFailed, Diagnostic, UserError
 
 
 @click.command("fmt")
@@ -19,7 +19,7 @@ def command(files: tuple[str, ...], check: bool) -> None:
 
     A file with a mistake is left as it is.
     """
-    from vggc.files import CannotWrite, replacing
+    from vggc.support.files import CannotWrite, replacing
     from vggc.syntax.format import format_net
     from vggc.syntax.parse import parse, read_source
 

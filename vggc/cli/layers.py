@@ -10,7 +10,7 @@ import click
 
 from vggc.cli import console
 from vggc.cli.sheet import Sheet
-from vggc.diagnostics import Diagnostic, UserError, did_you_mean
+from vggc.support.diagnostics import Diagnostic, UserError, did_you_mean
 
 if TYPE_CHECKING:
     from vggc.layers.reference import Entry

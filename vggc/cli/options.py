@@ -12,7 +12,7 @@ from typing import TypeVar
 import click
 
 from vggc.cli import console
-from vggc.values import MAX_SIDE
+from vggc.syntax.values import MAX_SIDE
 
 
 class ImageSize(click.ParamType[tuple[int, int]]):

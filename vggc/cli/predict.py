@@ -16,25 +16,25 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import click
 
+from vggc.api.evaluate import Seen, Wishes, grouped, plan, predict
 from vggc.cli import console
 from vggc.cli.best import best_classes, best_lines, session_of
 from vggc.cli.eval import progress, protocol_options, scales, ways
 from vggc.data.parts import Skipped
 from vggc.data.strings import CODEC, ERRORS
-from vggc.diagnostics import MAX_REPORTED, CheckFailed, UserError
-from vggc.evaluate import Seen, Wishes, grouped, plan, predict
 from vggc.evaluation import mistakes
 from vggc.evaluation.named import Named, Places, listed
-from vggc.files import check_target, is_one_place, new_file
+from vggc.images.preprocessing import BrokenImageError
 from vggc.ir.ops import Softmax
-from vggc.paths import exists
-from vggc.preprocessing import BrokenImageError
+from vggc.support.diagnostics import MAX_REPORTED, CheckFailed, UserError
+from vggc.support.files import check_target, is_one_place, new_file
+from vggc.support.paths import exists
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vggc.deploy.artifact import Manifest
+    from vggc.runtime.artifact import Manifest
 
     Image: TypeAlias = NDArray[np.float32]
     Probabilities: TypeAlias = NDArray[np.float32]
@@ -297,7 +297,7 @@ def artifact_teller(model: Path, wishes: dict[str, object]) -> Teller:
     Raises:
         UserError: it is asked for what it cannot do, or it is damaged, or tells no classes.
     """
-    from vggc.deploy.artifact import graph_in
+    from vggc.runtime.artifact import graph_in
 
     flags = [
         flag

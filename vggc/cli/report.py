@@ -52,12 +52,12 @@ def command(
     RUN is a folder that `vggc train` made; one that is still going, too.
     """
     from vggc.analysis.outline import outline
+    from vggc.api.trained import cost_of
     from vggc.cli.summary_text import Net, layers
     from vggc.cli.train import bar
     from vggc.report.gather import Judged, Wishes, gather
     from vggc.report.page import Table, generator, page
     from vggc.report.write import refuse_others, write
-    from vggc.subject import cost_of
     from vggc.training.run import Run
 
     given = {"--data": data, "--val": val, "--device": device}

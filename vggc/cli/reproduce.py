@@ -14,11 +14,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 import click
 from click.core import ParameterSource
 
-from vggc import signals
 from vggc.cli import console
 from vggc.cli.sheet import Sheet
-from vggc.diagnostics import UserError, did_you_mean
-from vggc.files import replacing
 from vggc.reproduce import mistakes
 from vggc.reproduce.layout import Laid, laid, parameters
 from vggc.reproduce.setting import PAPER, SMALL
@@ -32,6 +29,9 @@ from vggc.reproduce.tables import (
     also_random,
     trainings,
 )
+from vggc.support import signals
+from vggc.support.diagnostics import UserError, did_you_mean
+from vggc.support.files import replacing
 
 if TYPE_CHECKING:
     from vggc.data.prepare import Data
@@ -224,8 +224,8 @@ def finished(study: Study, net: Trained) -> bool:
 
 def train(study: Study, net: Trained, means: Means, world: World) -> bool:
     """Trains a net to its end, from the beginning or on; whether nobody interrupted that."""
+    from vggc.api.train import Wishes, again, anew, training
     from vggc.cli.train import read, silent, watch
-    from vggc.train import Wishes, again, anew, training
     from vggc.training.progress import Finished, Interrupted
     from vggc.training.session import Keeping
 
@@ -285,7 +285,7 @@ def enough_images() -> Iterator[None]:
 
 def measured(study: Study, line: Line, means: Means, world: World) -> Error:
     """The errors of a line, whose nets are trained."""
-    from vggc import evaluate
+    from vggc.api import evaluate
     from vggc.cli.eval import progress
 
     look = study.setting.looks[line.way]

@@ -13,14 +13,14 @@ import click
 from vggc.cli import console
 from vggc.cli.best import best_classes, best_lines, session_of
 from vggc.cli.options import THREADS_HERE
-from vggc.diagnostics import CheckFailed
 from vggc.ir.ops import describe
+from vggc.support.diagnostics import CheckFailed
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from vggc.deploy.artifact import Manifest, Output
+    from vggc.runtime.artifact import Manifest, Output
 
     Array: TypeAlias = NDArray[np.float32]
 
@@ -48,7 +48,7 @@ def command(artifact: Path, source: Path, top: int, threads: int | None, as_json
     """
     import numpy as np
 
-    from vggc.deploy.inputs import read_input
+    from vggc.runtime.inputs import read_input
 
     session = session_of(artifact, threads)
     manifest = session.manifest

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from vggc.api.trained import Subject, from_run, from_spec, is_run, net_in, resized
 from vggc.cli import console
-from vggc.diagnostics import Diagnostic, UserError
-from vggc.driver import Program, load
+from vggc.ir.needs import Need
 from vggc.ir.ops import describe
-from vggc.needs import Need
-from vggc.subject import Subject, from_run, from_spec, is_run, net_in, resized
+from vggc.program import Program, load
+from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.training.mistakes import WeightsOfNoRun
 from vggc.training.run import BEST, LAST, Run, newest_run
 

@@ -12,7 +12,7 @@ from vggc.analysis.report import ELEMENT_BYTES
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
-from vggc.driver import Program, load, with_input, zoo
+from vggc.program import Program, load, with_input, zoo
 
 if TYPE_CHECKING:
     from vggc.analysis.report import Report
@@ -96,7 +96,7 @@ class Found:
         """What it costs, perhaps with another input."""
         if self.run is None:
             return program.report(batch, dtype)
-        from vggc.subject import cost_of
+        from vggc.api.trained import cost_of
 
         return cost_of(self.run, program, batch, dtype)
 
@@ -104,7 +104,7 @@ class Found:
 def found_by(spec: str) -> Found:
     if not (Path(spec) / "run.json").is_file():
         return Found(load(spec))
-    from vggc.subject import net_in, part_at_once  # which take numpy with them
+    from vggc.api.trained import net_in, part_at_once  # which take numpy with them
     from vggc.training.run import Run
 
     run = Run.load(Path(spec))
@@ -117,7 +117,7 @@ def _side_by_side(nets: list[Net]) -> None:
 
     from vggc.cli.comparison import Comparison, compare, drawn, parts
     from vggc.cli.summary_text import totals_by_net
-    from vggc.diagnostics import printable
+    from vggc.support.diagnostics import printable
 
     stdout = console.stdout()
     marked = not stdout.is_terminal or stdout.is_dumb_terminal

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from vggc.diagnostics import Diagnostic, UserError, render
+from vggc.support.diagnostics import Diagnostic, UserError, render
 
 EVERYTHING, LANGUAGE = ("linux",), ("darwin",)
 """What Python calls the systems with all commands, and those with the commands of the language."""

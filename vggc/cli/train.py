@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
-from vggc import signals
+from vggc.api.train import NothingLeft, Plan, Training, Wishes, again, anew, training
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
 from vggc.cli.skipped import told
 from vggc.data.mistakes import WorkerEnded
-from vggc.diagnostics import CheckFailed, in_command, in_line, render
-from vggc.memory import keep_memory
-from vggc.train import NothingLeft, Plan, Training, Wishes, again, anew, training
+from vggc.support import signals
+from vggc.support.diagnostics import CheckFailed, in_command, in_line, render
+from vggc.support.memory import keep_memory
 from vggc.training.best import best_epoch, said
 from vggc.training.progress import (
     Epoch,

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vggc import signals
 from vggc.cli import console
 from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS
 from vggc.cli.sheet import Sheet
-from vggc.diagnostics import CheckFailed, UserError
+from vggc.support import signals
+from vggc.support.diagnostics import CheckFailed, UserError
 
 if TYPE_CHECKING:
-    from vggc.deploy.artifact import Precision
-    from vggc.deploy.tuning.measure import Server
-    from vggc.deploy.tuning.tuner import Course, Layer, Watch
+    from vggc.runtime.artifact import Precision
+    from vggc.tuning.measure import Server
+    from vggc.tuning.tuner import Course, Layer, Watch
 
 MAX_BUDGET = 7 * 24 * 3600
 
@@ -109,24 +109,24 @@ def command(
     """
     if (rpc is None) != (key is None):
         raise click.UsageError("--rpc HOST:PORT and --key KEY go together")
-    from vggc.needs import TUNING
-    from vggc.subject import net_of, resized
+    from vggc.api.trained import net_of, resized
+    from vggc.ir.needs import TUNING
 
     # Before TVM is loaded, which takes two seconds.
     program = resized(net_of(spec), size)
     TUNING.require(program.graph)
 
-    from vggc.deploy.build import linker
-    from vggc.deploy.calls import planned
-    from vggc.deploy.error_budget import budget_for, share_of_error
-    from vggc.deploy.targets import host, on_threads, require_precision, resolve
-    from vggc.deploy.tuning.database import default_folder, opened
-    from vggc.deploy.tuning.lookup import default_threads
-    from vggc.deploy.tuning.mistakes import NoHome, TooManyThreads
-    from vggc.deploy.tuning.remote import find_servers, machine_of
-    from vggc.deploy.tuning.space import require_tunable
-    from vggc.deploy.tuning.tuner import layers_of, tune
-    from vggc.processors import num_cores
+    from vggc.compiler.build import linker
+    from vggc.compiler.error_budget import budget_for, share_of_error
+    from vggc.compiler.targets import host, on_threads, require_precision, resolve
+    from vggc.runtime.calls import planned
+    from vggc.support.processors import num_cores
+    from vggc.tuning.database import default_folder, opened
+    from vggc.tuning.lookup import default_threads
+    from vggc.tuning.mistakes import NoHome, TooManyThreads
+    from vggc.tuning.remote import find_servers, machine_of
+    from vggc.tuning.space import require_tunable
+    from vggc.tuning.tuner import layers_of, tune
 
     machine = resolve(target, mcpu=mcpu)
     require_tunable(machine, here=rpc is None)

@@ -12,7 +12,7 @@ from vggc.cli import console
 from vggc.cli.options import THREADS_HERE
 from vggc.cli.sheet import Sheet
 from vggc.cli.skipped import told
-from vggc.diagnostics import CheckFailed
+from vggc.support.diagnostics import CheckFailed
 
 
 @click.command("verify")
@@ -54,12 +54,12 @@ def command(
     --data, and must be so for 99 % and 97 % of them. Exit 1 when it fails, naming the first
     layer that departs.
     """
-    from vggc.deploy.artifact import require_memory
-    from vggc.needs import VERIFYING
+    from vggc.ir.needs import VERIFYING
+    from vggc.runtime.artifact import require_memory
 
     require_memory(artifact, VERIFYING)
 
-    from vggc.deploy.verify import LIMITS, verify
+    from vggc.measure.verify import LIMITS, verify
 
     results = verify(artifact, threads, data=data, num_images=num_images, weights=weights)
     for result in results:

@@ -10,8 +10,8 @@ import click
 
 from vggc.cli import console
 from vggc.cli.sheet import Sheet
-from vggc.driver import ZOO, Program, from_zoo, zoo
 from vggc.ir.ops import describe
+from vggc.program import ZOO, Program, from_zoo, zoo
 from vggc.recipe.test import TEST
 from vggc.recipe.train import TRAIN, Recipe
 from vggc.syntax.format import format_net

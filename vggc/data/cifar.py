@@ -24,8 +24,8 @@ from vggc.data.parts import Images, Part
 from vggc.data.stores import Arrays
 from vggc.data.strings import Strings
 from vggc.data.tar import Forwards, TarError, members
-from vggc.diagnostics import UserError
-from vggc.files import open_file
+from vggc.support.diagnostics import UserError
+from vggc.support.files import open_file
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE

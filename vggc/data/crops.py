@@ -19,8 +19,8 @@ from torch.nn.functional import interpolate
 
 from vggc.data.parts import Part
 from vggc.data.stores import Numbers, Picture, UnreadableError
-from vggc.greys import UNKNOWN, Greys
-from vggc.preprocessing import (
+from vggc.images.greys import UNKNOWN, Greys
+from vggc.images.preprocessing import (
     BrokenImageError,
     Opened,
     Pixels,

@@ -20,8 +20,8 @@ from vggc.data.split import Piece, for_training, parts_of, shown, unwrapped
 from vggc.data.stores import Arrays, Files
 from vggc.data.strings import Strings
 from vggc.data.usual import roles_of
-from vggc.diagnostics import Diagnostic, UserError
-from vggc.preprocessing import FORMATS
+from vggc.images.preprocessing import FORMATS
+from vggc.support.diagnostics import Diagnostic, UserError
 
 HELD_OUT = 5
 """One image in so many is held out of a folder that brings no held-out part."""

@@ -22,8 +22,8 @@ from vggc.data.parts import Skipped
 from vggc.data.stores import Numbers
 from vggc.data.vary import Change, changed
 from vggc.data.workers import made_ahead, never
-from vggc.preprocessing import BrokenImageError, Pixels
-from vggc.processors import num_processors
+from vggc.images.preprocessing import BrokenImageError, Pixels
+from vggc.support.processors import num_processors
 
 MOST_WORKERS = 8
 

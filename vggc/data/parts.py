@@ -12,8 +12,8 @@ import numpy as np
 
 from vggc.data.stores import Numbers, Picture, Store, digest_of
 from vggc.data.strings import CODEC, ERRORS
-from vggc.preprocessing import BrokenImageError
-from vggc.processors import num_processors
+from vggc.images.preprocessing import BrokenImageError
+from vggc.support.processors import num_processors
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from vggc.data.crops import Framed, Framing, Window
 from vggc.data.parts import Fingerprint, Fingerprints, Images, Part, Skipped, names_of, of_part
 from vggc.data.stores import Arrays
 from vggc.data.survey import Doubles, Survey, colour_axes, moments, survey
-from vggc.diagnostics import UserError
-from vggc.greys import UNKNOWN, Greys, white_of_all
-from vggc.preprocessing import IMAGE_CHANNELS, Pixels, Preprocessing
+from vggc.images.greys import UNKNOWN, Greys, white_of_all
+from vggc.images.preprocessing import IMAGE_CHANNELS, Pixels, Preprocessing
+from vggc.support.diagnostics import UserError
 
 ROOM = 512 * 2**20
 """Images stay in memory while all of them together take no more bytes than this."""

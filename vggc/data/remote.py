@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from vggc.data import mistakes
-from vggc.diagnostics import UserError
+from vggc.support.diagnostics import UserError
 
 PAUSES = (0.5, 2.0, 8.0)
 """Seconds before a server that failed is asked again."""

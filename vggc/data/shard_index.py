@@ -32,11 +32,11 @@ from vggc.data.remote import cannot_open, filesystem, is_url, reason_of
 from vggc.data.stores import Numbers
 from vggc.data.strings import Strings
 from vggc.data.tar import BLOCK, CompressedError, Forwards, Member, TarError, members
-from vggc.diagnostics import UserError
-from vggc.files import cache_folder, locked, open_file, replacing
-from vggc.preprocessing import FORMATS
-from vggc.records import MalformedError
-from vggc.tensors import Pieces, read_all, write
+from vggc.images.preprocessing import FORMATS
+from vggc.support.diagnostics import UserError
+from vggc.support.files import cache_folder, locked, open_file, replacing
+from vggc.support.records import MalformedError
+from vggc.support.tensors import Pieces, read_all, write
 
 FORMAT = "3"
 """Of an index in the cache: another number for another meaning."""

@@ -20,8 +20,8 @@ from vggc.data.shard_index import Index, Shard, index_of, shard_at
 from vggc.data.stores import Members, Numbers
 from vggc.data.strings import Strings
 from vggc.data.usual import usual_name
-from vggc.diagnostics import UserError
-from vggc.files import open_file
+from vggc.support.diagnostics import UserError
+from vggc.support.files import open_file
 
 ENDING = ".tar"
 COMPRESSED = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|tgz|tbz2?|txz)$", re.IGNORECASE)

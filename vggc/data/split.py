@@ -19,7 +19,7 @@ from vggc.data import mistakes
 from vggc.data.listing import Holds, folders_in, has_images, holds
 from vggc.data.shards import ENDING, expanded, is_pattern, shards_in
 from vggc.data.usual import USUAL, Role, roles_of, usual_name, words_of
-from vggc.diagnostics import UserError, in_command, in_line
+from vggc.support.diagnostics import UserError, in_command, in_line
 
 DEPTH = 8
 """Folders that hold nothing but another one are passed through, so many at most."""

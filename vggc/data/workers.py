@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from vggc.data import mistakes
-from vggc.diagnostics import CheckFailed, UserError, render
+from vggc.support.diagnostics import CheckFailed, UserError, render
 
 T = TypeVar("T")
 

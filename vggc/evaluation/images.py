@@ -16,9 +16,9 @@ from vggc.data.shards import is_pattern
 from vggc.data.split import for_testing, parts_of
 from vggc.data.stores import Files
 from vggc.data.strings import Strings
-from vggc.diagnostics import UserError
 from vggc.evaluation import mistakes
-from vggc.preprocessing import BrokenImageError
+from vggc.images.preprocessing import BrokenImageError
+from vggc.support.diagnostics import UserError
 from vggc.training.run import Run, refuse_moved
 
 SHOWN = 5

@@ -14,11 +14,11 @@ from vggc.data.crops import Framing
 from vggc.data.loader import MOST_WORKERS, load
 from vggc.data.parts import Part
 from vggc.data.stores import Arrays, Numbers
-from vggc.diagnostics import CheckFailed, UserError
 from vggc.evaluation import mistakes
 from vggc.evaluation.reading import CHUNK, Chunks, Group, Lost, gathered
 from vggc.evaluation.viewer import Viewer
-from vggc.processors import num_processors
+from vggc.support.diagnostics import CheckFailed, UserError
+from vggc.support.processors import num_processors
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from vggc.data import listing
 from vggc.data.mistakes import UnreadableFolder
 from vggc.data.parts import Skipped
 from vggc.data.strings import Strings
-from vggc.diagnostics import Diagnostic, UserError
 from vggc.evaluation import mistakes
-from vggc.paths import absence
-from vggc.preprocessing import FORMATS
+from vggc.images.preprocessing import FORMATS
+from vggc.support.diagnostics import Diagnostic, UserError
+from vggc.support.paths import absence
 
 LONGEST = 1 << 16
 """Bytes that no path has."""

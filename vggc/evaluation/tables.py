@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from vggc.data.strings import CODEC, ERRORS
-from vggc.diagnostics import UserError
 from vggc.evaluation import mistakes
 from vggc.evaluation.classes import ClassScore, ClassScores
-from vggc.files import new_file
+from vggc.support.diagnostics import UserError
+from vggc.support.files import new_file
 
 Cell: TypeAlias = str | int | float | None
 Row: TypeAlias = Sequence[Cell]

@@ -10,18 +10,18 @@ from torch import Tensor
 
 from vggc.backends.torch import build
 from vggc.data.crops import Framing
-from vggc.diagnostics import UserError
 from vggc.evaluation import mistakes
 from vggc.evaluation.views import View, Views, places
+from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph
 from vggc.ir.ops import describe
-from vggc.memory import memory
+from vggc.ir.weights import Weights
 from vggc.passes.dense import dense, peak, resized
 from vggc.passes.inference import drop_dropout, drop_final_softmax
-from vggc.preprocessing import Preprocessing
+from vggc.support.diagnostics import UserError
+from vggc.support.memory import memory
 from vggc.training.augment import Normaliser
 from vggc.training.learner import DTYPES, Machine, in_channels_last
-from vggc.weights import Weights
 
 Scores = Callable[[Tensor], Tensor]
 

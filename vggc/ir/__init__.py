@@ -1,0 +1,1 @@
+"""Ops, graphs and their weights."""

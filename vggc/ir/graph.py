@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal, TypeAlias
 
 from vggc.ir.ops import Input, Op, Shape, Weight
-from vggc.source import Span
+from vggc.support.source import Span
 
 HeadKind: TypeAlias = Literal["classes", "boxes", "features"]
 

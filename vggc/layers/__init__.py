@@ -1,0 +1,1 @@
+"""The vocabulary of the language, and what of a tree it makes."""

@@ -10,14 +10,14 @@ from itertools import groupby
 from math import lcm
 from typing import TypeAlias
 
-from vggc.diagnostics import Diagnostic, UserError, did_you_mean, listed, nearest
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Add, Concat, Conv2d, Linear, Shape
 from vggc.layers import mistakes
 from vggc.layers.elaborate import Vocabulary, elaborate, idle_defaults, kind_of, split_word
 from vggc.layers.kinds import BY_WORD, KINDS, Boxes, Conv, Fc, Kind
 from vggc.layers.names import Names
-from vggc.source import Source, Span
+from vggc.support.diagnostics import Diagnostic, UserError, did_you_mean, listed, nearest
+from vggc.support.source import Source, Span
 from vggc.syntax.ast import (
     Block,
     Body,
@@ -47,7 +47,7 @@ from vggc.syntax.ast import (
 from vggc.syntax.mistakes import TooDeep
 from vggc.syntax.parse import MAX_DEPTH, check_size, parse_value
 from vggc.syntax.trivia import on_own_row
-from vggc.values import written
+from vggc.syntax.values import written
 
 MAX_EDITED = 50_000
 """Edits times layers, those of all bases together: what can be done in a second."""

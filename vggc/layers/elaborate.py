@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, TypeAlias
 
-from vggc.diagnostics import MAX_REPORTED, Diagnostic, UserError, did_you_mean, nearest
 from vggc.ir.graph import Graph, Head, HeadKind, Layer, Node
 from vggc.ir.ops import Input, Misfit, Op, Shape, Softmax, describe
 from vggc.layers import mistakes
 from vggc.layers.kinds import BY_WORD, ELSEWHERE, KINDS, Conv, JoinKind, Kind
 from vggc.layers.names import Names
-from vggc.source import Span
+from vggc.support.diagnostics import MAX_REPORTED, Diagnostic, UserError, did_you_mean, nearest
+from vggc.support.source import Span
 from vggc.syntax import ast
-from vggc.values import MAX_SIDE, Real, convert, misfit
+from vggc.syntax.values import MAX_SIDE, Real, convert, misfit
 
 MAX_VALUES = 1 << 40
 """In one value of a net, for one image; sums of them fit into any number."""

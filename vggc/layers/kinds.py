@@ -34,8 +34,8 @@ from vggc.ir.ops import (
     Shape,
     Softmax,
 )
-from vggc.values import Choice, Flag, Real, Whole
-from vggc.values import Kind as ValueKind
+from vggc.syntax.values import Choice, Flag, Real, Whole
+from vggc.syntax.values import Kind as ValueKind
 
 Expansion: TypeAlias = tuple[tuple[str, Op], ...]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vggc.diagnostics import Diagnostic
+from vggc.support.diagnostics import Diagnostic
 
 
 class UnknownLayer(Diagnostic):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vggc.layers.kinds import KINDS, JoinKind, Kind
-from vggc.values import OptionEntry, told
+from vggc.syntax.values import OptionEntry, told
 
 
 @dataclass(frozen=True)

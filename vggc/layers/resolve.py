@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from math import floor, isfinite
 from typing import TypeAlias, TypeVar
 
-from vggc.diagnostics import UserError, did_you_mean
 from vggc.layers import mistakes
 from vggc.layers.edit import (
     apply,
@@ -20,10 +19,11 @@ from vggc.layers.edit import (
     without_idle_defaults,
 )
 from vggc.layers.kinds import MAX_WIDTH
-from vggc.source import Span
+from vggc.support.diagnostics import UserError, did_you_mean
+from vggc.support.source import Span
 from vggc.syntax import ast
 from vggc.syntax.parse import MAX_DIGITS, MAX_TOKENS, check_size
-from vggc.values import Kind, Real, Whole, convert, items, misfit
+from vggc.syntax.values import Kind, Real, Whole, convert, items, misfit
 
 MAX_BASES = 20
 MAX_WORDS = MAX_TOKENS - 10_000

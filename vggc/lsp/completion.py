@@ -16,8 +16,8 @@ from vggc.lsp.document import Document
 from vggc.lsp.hover import layer_info
 from vggc.lsp.words import EDITS, Place, Role, in_comment
 from vggc.syntax import ast
-from vggc.values import Kind as ValueKind
-from vggc.values import Name, Names
+from vggc.syntax.values import Kind as ValueKind
+from vggc.syntax.values import Name, Names
 
 ItemKind = types.CompletionItemKind
 

@@ -9,13 +9,13 @@ from functools import cached_property
 from itertools import takewhile
 
 from vggc.analysis.report import Row
-from vggc.diagnostics import Diagnostic, UserError
-from vggc.driver import Find, Program
 from vggc.ir.graph import Layer
 from vggc.layers.resolve import Value, constants
 from vggc.lsp.places import Lines
 from vggc.lsp.words import Place, Token, scan, token_at
-from vggc.source import Source, Span
+from vggc.program import Find, Program
+from vggc.support.diagnostics import Diagnostic, UserError
+from vggc.support.source import Source, Span
 from vggc.syntax import ast
 from vggc.syntax.mistakes import FileTooLarge
 from vggc.syntax.parse import MAX_FILE_BYTES, parse

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from vggc.analysis.report import Row
-from vggc.diagnostics import UserError
 from vggc.ir.ops import describe
 from vggc.layers.elaborate import kind_of
 from vggc.layers.kinds import JoinKind
 from vggc.lsp import reference
 from vggc.lsp.document import Document, LayerInfo, Net
 from vggc.lsp.words import Role, Token
+from vggc.support.diagnostics import UserError
 
 
 def hover(document: Document, offset: int) -> tuple[str, Token] | None:

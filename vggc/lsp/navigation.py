@@ -12,7 +12,7 @@ from vggc.lsp.document import Document, LayerInfo, Net
 from vggc.lsp.hover import name_under
 from vggc.lsp.places import Lines
 from vggc.lsp.words import Role, Token
-from vggc.source import Span
+from vggc.support.source import Span
 from vggc.syntax import ast
 
 SymbolKind = types.SymbolKind

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from lsprotocol import types
 
-from vggc.source import Span
+from vggc.support.source import Span
 
 UNITS: dict[str, Callable[[str], int]] = {
     "utf-8": lambda char: len(char.encode("utf-8", "surrogatepass")),

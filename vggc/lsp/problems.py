@@ -7,11 +7,11 @@ from pathlib import Path
 
 from lsprotocol import types
 
-from vggc.diagnostics import Diagnostic
 from vggc.lsp.document import Document
 from vggc.lsp.places import Lines
 from vggc.lsp.words import Role
-from vggc.source import Span
+from vggc.support.diagnostics import Diagnostic
+from vggc.support.source import Span
 
 SOURCE = "vggc"
 

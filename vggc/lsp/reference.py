@@ -9,8 +9,8 @@ from vggc.recipe import reference as recipes
 from vggc.recipe.blocks import Part, Variants
 from vggc.recipe.blocks import options as options_of
 from vggc.recipe.edit import SCHEMAS
-from vggc.values import Choice, Flag, Maybe, OptionEntry
-from vggc.values import Kind as ValueKind
+from vggc.syntax.values import Choice, Flag, Maybe, OptionEntry
+from vggc.syntax.values import Kind as ValueKind
 
 KEYWORDS = {
     "net": ("A file holds one net. Its name, then what it takes.", "net vgg16"),

@@ -14,13 +14,13 @@ from pygls import uris
 from pygls.lsp.server import LanguageServer
 
 from vggc import __version__
-from vggc.driver import beside, zoo
 from vggc.lsp.completion import complete
 from vggc.lsp.document import Document
 from vggc.lsp.hover import hover
 from vggc.lsp.navigation import definition, symbols
 from vggc.lsp.problems import diagnostics
-from vggc.source import Source
+from vggc.program import beside, zoo
+from vggc.support.source import Source
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import read_source
 

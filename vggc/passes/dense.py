@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
-from vggc.diagnostics import Diagnostic, UserError
 from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import (
     Activation,
@@ -31,7 +30,8 @@ from vggc.ir.ops import (
     Softmax,
     describe,
 )
-from vggc.weights import Weights
+from vggc.ir.weights import Weights
+from vggc.support.diagnostics import Diagnostic, UserError
 
 
 class NotDense(Diagnostic):

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import BatchNorm, Conv2d, Linear, Scale
+from vggc.ir.weights import Weights
 from vggc.passes.inference import drop_dropout
 from vggc.passes.rewrite import without
-from vggc.weights import Weights
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from typing import Literal, TypeAlias, assert_never
 from vggc.analysis.outline import Branch, Item, Join, Outline, Path, Repeat, Step, folded
 from vggc.analysis.report import Report, Row
 from vggc.analysis.traits import Traits, steps_of
-from vggc.diagnostics import Diagnostic, UserError
 from vggc.ir.ops import Add, Shape
 from vggc.pictures.shapes import (
     Circle,
@@ -29,6 +28,7 @@ from vggc.pictures.shapes import (
     shortened,
     text_width,
 )
+from vggc.support.diagnostics import Diagnostic, UserError
 
 MARGIN = 32.0
 WIDEST_ROW, NARROWEST_ROW = 1136.0, 840.0

@@ -1,0 +1,1 @@
+"""The `train` and `test` blocks of a net."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vggc.recipe.blocks import option
-from vggc.values import Interval, Real, Whole
+from vggc.syntax.values import Interval, Real, Whole
 
 SHARE = Real(0, 1, above=True, unit="%")
 CHANCE = Real(0, 1, above=True, unit="%")

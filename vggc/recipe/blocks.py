@@ -13,12 +13,12 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
-from vggc.diagnostics import MAX_REPORTED, Diagnostic, UserError, did_you_mean
 from vggc.recipe import mistakes
-from vggc.source import Source, Span
+from vggc.support.diagnostics import MAX_REPORTED, Diagnostic, UserError, did_you_mean
+from vggc.support.source import Source, Span
 from vggc.syntax import ast
 from vggc.syntax.parse import parse_block
-from vggc.values import (
+from vggc.syntax.values import (
     OFF,
     Choice,
     Flag,

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vggc.diagnostics import Diagnostic, UserError, did_you_mean
 from vggc.ir.graph import Graph
 from vggc.recipe import mistakes
 from vggc.recipe.blocks import Schema, Variants, report, word_of
 from vggc.recipe.test import TEST, read_protocol
 from vggc.recipe.train import TRAIN, Find, Recipe, read_recipe
-from vggc.source import Source, Span
+from vggc.support.diagnostics import Diagnostic, UserError, did_you_mean
+from vggc.support.source import Source, Span
 from vggc.syntax import ast
 from vggc.syntax.parse import parse_value
-from vggc.values import Choice, convert, misfit
+from vggc.syntax.values import Choice, convert, misfit
 
 SCHEMAS: Mapping[str, Schema[Any]] = {"train": TRAIN, "test": TEST}
 

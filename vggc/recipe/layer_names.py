@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from vggc.diagnostics import Diagnostic, did_you_mean, nearest
 from vggc.ir.graph import Graph
 from vggc.recipe import mistakes
-from vggc.source import Span
+from vggc.support.diagnostics import Diagnostic, did_you_mean, nearest
+from vggc.support.source import Span
 from vggc.syntax import ast
-from vggc.values import items
+from vggc.syntax.values import items
 
 MOST_LISTED, MOST_COMPARED = 12, 300
 """Layers that a suggestion lists, and looks among for one that was meant."""

@@ -11,9 +11,9 @@ from typing import Any
 
 from vggc.layers import edit
 from vggc.layers.edit import input_size
-from vggc.source import Span
+from vggc.support.source import Span
 from vggc.syntax import ast
-from vggc.values import MAX_SIDE, Size, written
+from vggc.syntax.values import MAX_SIDE, Size, written
 
 SCALES = {"train": ("scale",), "test": ("scales",)}
 """The settings of a block that hold lengths of an image's shorter side."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from vggc.recipe.blocks import Described, Part, Plain, Schema, Switch, Variants, dashed
 from vggc.recipe.edit import SCHEMAS
-from vggc.values import OptionEntry, told
+from vggc.syntax.values import OptionEntry, told
 
 MEANINGS = {
     "train": "How a net is trained: the paper's section 3.1, and what else its readers use.",

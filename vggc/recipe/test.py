@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from vggc.diagnostics import Diagnostic
 from vggc.ir.graph import Graph
 from vggc.ir.ops import describe
 from vggc.recipe import mistakes
 from vggc.recipe.blocks import Part, Plain, Reading, Schema, Switch, option, report, setting
 from vggc.recipe.train import Find, Recipe, scale_too_small, unknown_net
+from vggc.support.diagnostics import Diagnostic
 from vggc.syntax import ast
-from vggc.values import MAX_SIDE, Grid, Maybe, Names, Several, Whole, items
+from vggc.syntax.values import MAX_SIDE, Grid, Maybe, Names, Several, Whole, items
 
 MAX_SCALES, MAX_GRID, MAX_NETS = 16, 20, 16
 

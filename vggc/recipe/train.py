@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeAlias
 
-from vggc.diagnostics import Diagnostic, did_you_mean
 from vggc.ir.graph import Graph
 from vggc.ir.ops import describe
 from vggc.recipe import mistakes
@@ -24,9 +23,10 @@ from vggc.recipe.blocks import (
     word_of,
 )
 from vggc.recipe.layer_names import MOST_LISTED, layer_names, selected, unfit, with_weights
-from vggc.source import Span
+from vggc.support.diagnostics import Diagnostic, did_you_mean
+from vggc.support.source import Span
 from vggc.syntax import ast
-from vggc.values import (
+from vggc.syntax.values import (
     MAX_SIDE,
     Choice,
     Flag,

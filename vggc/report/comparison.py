@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from vggc.data.parts import Fingerprint
-from vggc.diagnostics import Diagnostic, UserError
-from vggc.driver import Program, load
 from vggc.ir.ops import describe
+from vggc.program import Program, load
 from vggc.recipe.test import TEST
 from vggc.recipe.train import TRAIN
+from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.syntax.format import format_net
 from vggc.training.metrics import read_metrics
 from vggc.training.progress import Epoch

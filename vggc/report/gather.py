@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
-from vggc.diagnostics import UserError
-from vggc.driver import Program, load
-from vggc.needs import TESTING
+from vggc.ir.needs import TESTING
+from vggc.ir.weights import Weights
+from vggc.ir.weights import load as load_weights
 from vggc.passes.inference import drop_final_softmax
+from vggc.program import Program, load
 from vggc.recipe.train import TRAIN, default_recipe
 from vggc.report.filters import Filters, drawn, first_filters
+from vggc.support.diagnostics import UserError
 from vggc.training import mistakes
 from vggc.training.metrics import read_metrics
 from vggc.training.progress import Epoch, StepRow
 from vggc.training.run import Run, moment_of
 from vggc.training.steps import read_steps
-from vggc.weights import Weights
-from vggc.weights import load as load_weights
 
 if TYPE_CHECKING:
     from vggc.data.crops import Framed

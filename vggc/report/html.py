@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TypeAlias
 
-from vggc.diagnostics import printable
+from vggc.support.diagnostics import printable
 
 EMPTY = {"circle", "img", "line", "meta", "polyline", "rect"}
 """Elements that nothing stands in."""

@@ -7,7 +7,7 @@ import io
 
 from PIL import Image
 
-from vggc.preprocessing import Pixels
+from vggc.images.preprocessing import Pixels
 
 SMALL = 64
 """Pixels along the sides up to which nothing may be lost; above, a JPEG is as good, and smaller."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import harmonic_mean
 from typing import TYPE_CHECKING, Any
 
-from vggc.diagnostics import in_command
 from vggc.ir.ops import describe
 from vggc.report import images
 from vggc.report.charts import Chart, Curve, figure
@@ -18,6 +17,7 @@ from vggc.report.filters import Filters
 from vggc.report.gather import ClassScore, Findings, Judged, Setting
 from vggc.report.html import Element, document, element
 from vggc.report.words import counted, duration, percent, rounded, spaced
+from vggc.support.diagnostics import in_command
 from vggc.training.best import best_epoch
 from vggc.training.progress import Epoch, StepRow
 from vggc.training.run import Record, Run

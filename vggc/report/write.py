@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vggc.diagnostics import UserError
-from vggc.files import Taken, new_file, refuse_missing_folder, replacing
-from vggc.paths import is_file
+from vggc.support.diagnostics import UserError
+from vggc.support.files import Taken, new_file, refuse_missing_folder, replacing
+from vggc.support.paths import is_file
 
 HEAD = 1024
 """Bytes at the beginning of a file, among which a report says what it is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from vggc.driver import load
+from vggc.program import load
 from vggc.reproduce.setting import Setting
 from vggc.reproduce.study import Study
 from vggc.reproduce.tables import MILLIONS, NETS, TITLES, Line, TableName

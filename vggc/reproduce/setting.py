@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vggc.driver import load
+from vggc.program import load
 from vggc.recipe.layer_names import with_weights
 from vggc.reproduce.tables import LAYERS_OF_A, NETS, S256, Line, Scales, Trained, Way
 

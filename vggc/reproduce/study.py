@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from vggc.diagnostics import UserError
-from vggc.files import refuse_full
-from vggc.paths import exists
-from vggc.records import MalformedError, read_record, write_record
 from vggc.reproduce import mistakes
 from vggc.reproduce.setting import PAPER, SMALL, Setting
 from vggc.reproduce.tables import NETS, Line, Trained
+from vggc.support.diagnostics import UserError
+from vggc.support.files import refuse_full
+from vggc.support.paths import exists
+from vggc.support.records import MalformedError, read_record, write_record
 from vggc.training.run import Run
 
 RECORD = "reproduce.json"

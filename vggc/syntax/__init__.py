@@ -1,0 +1,1 @@
+"""The text of a net: tree, parser, formatter."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from vggc.source import Span
+from vggc.support.source import Span
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from functools import cached_property
 from lark import Token
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
-from vggc.diagnostics import Diagnostic
-from vggc.source import Source, Span
+from vggc.support.diagnostics import Diagnostic
+from vggc.support.source import Source, Span
 from vggc.syntax import mistakes
 
 _NAMES = {

@@ -15,9 +15,9 @@ from lark import Lark, Token, Transformer
 from lark.exceptions import UnexpectedInput
 from lark.lark import PostLex
 
-from vggc.diagnostics import UserError
-from vggc.paths import exists, is_file, is_folder
-from vggc.source import Source, Span
+from vggc.support.diagnostics import UserError
+from vggc.support.paths import exists, is_file, is_folder
+from vggc.support.source import Source, Span
 from vggc.syntax import mistakes
 from vggc.syntax.ast import (
     Base,

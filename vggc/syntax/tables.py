@@ -17,7 +17,7 @@ from lark.grammar import Rule
 from lark.lark import PostLex
 from lark.lexer import TerminalDef
 
-from vggc.resources import resource
+from vggc.support.resources import resource
 
 STARTS = ["start", "block", "value", "arguments"]
 TABLES = "vgg.tables.json"

@@ -1,0 +1,1 @@
+"""Training: steps, checkpoints, run folders, several processes."""

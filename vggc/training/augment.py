@@ -21,7 +21,7 @@ from vggc.data.loader import Batch, crop_draws, draws_of
 from vggc.data.order import Order
 from vggc.data.stores import Numbers
 from vggc.data.vary import Change, Jitter, RandomOps, Rotation
-from vggc.preprocessing import Preprocessing
+from vggc.images.preprocessing import Preprocessing
 from vggc.recipe.augment import Erasing
 from vggc.recipe.train import Recipe
 

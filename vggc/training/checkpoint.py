@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from vggc import weights
-from vggc.diagnostics import UserError
-from vggc.files import new_folder, sha256
-from vggc.records import MalformedError, from_json, read_record, to_json, write_record
-from vggc.tensors import opened
+from vggc.ir import weights
+from vggc.support.diagnostics import UserError
+from vggc.support.files import new_folder, sha256
+from vggc.support.records import MalformedError, from_json, read_record, to_json, write_record
+from vggc.support.tensors import opened
 from vggc.training import mistakes
 from vggc.training.learner import Learner, first_state
 from vggc.training.parallel import World

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vggc.files import replacing
+from vggc.support.files import replacing
 from vggc.training.progress import Epoch, StepRow
 
 TRAIN, VAL, VAL5, RATE, INK, FAINT = (

@@ -16,8 +16,8 @@ from datetime import datetime
 from io import BufferedRandom
 from pathlib import Path
 
-from vggc.diagnostics import UserError, in_line
-from vggc.files import CannotWrite, open_lock
+from vggc.support.diagnostics import UserError, in_line
+from vggc.support.files import CannotWrite, open_lock
 from vggc.training import mistakes
 
 LOCK = "lock"

@@ -15,7 +15,7 @@ from torch.nn import functional
 from vggc.data.crops import Framed
 from vggc.data.loader import ValBatches, load, num_workers
 from vggc.data.stores import Numbers
-from vggc.preprocessing import Pixels, Preprocessing
+from vggc.images.preprocessing import Pixels, Preprocessing
 from vggc.training.augment import Normaliser
 from vggc.training.feed import fed
 

@@ -19,8 +19,8 @@ from vggc.backends.torch import Net, Whole
 from vggc.data.draws import Stream, torch_seed
 from vggc.data.loader import Batch
 from vggc.data.order import part_of
-from vggc.diagnostics import UserError
 from vggc.recipe.train import AdamW, Recipe, Sgd
+from vggc.support.diagnostics import UserError
 from vggc.training import mistakes
 from vggc.training.augment import Augmentation, Normaliser
 from vggc.training.parallel import ALONE, World

@@ -18,8 +18,8 @@ from vggc.data.order import Order
 from vggc.data.parts import Skipped
 from vggc.data.prepare import Data
 from vggc.data.workers import WorkerLost, never
-from vggc.diagnostics import UserError
 from vggc.recipe.train import Recipe
+from vggc.support.diagnostics import UserError
 from vggc.training import mistakes
 from vggc.training.augment import changes_of
 from vggc.training.best import stopped_early

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
 
-from vggc.diagnostics import UserError
-from vggc.records import MAX_BYTES, MalformedError, from_json
+from vggc.support.diagnostics import UserError
+from vggc.support.records import MAX_BYTES, MalformedError, from_json
 from vggc.training import mistakes
 from vggc.training.progress import MOST, Epoch
 from vggc.training.run import write_text

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import Store
 
 from vggc.data.order import Share
-from vggc.diagnostics import UserError
+from vggc.support.diagnostics import UserError
 from vggc.training import mistakes
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass
 from math import isfinite
 
 from vggc.data.parts import Skipped
-from vggc.diagnostics import Diagnostic
+from vggc.support.diagnostics import Diagnostic
 
 MOST = 1e30
 """No loss, rate or time of a sound training is beyond it."""

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import torch
 
 from vggc.data.loader import TrainBatches, load, num_workers
-from vggc.diagnostics import UserError
-from vggc.files import new_file
+from vggc.support.diagnostics import UserError
+from vggc.support.files import new_file
 from vggc.training import mistakes
 from vggc.training.augment import changes_of
 from vggc.training.curves import FAINT, INK, RATE, TRAIN

@@ -22,18 +22,18 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from vggc.data.parts import Fingerprints
-from vggc.diagnostics import UserError, in_command
-from vggc.files import refuse_full, replacing
+from vggc.images.preprocessing import IMAGE_CHANNELS, Preprocessing
 from vggc.ir.ops import Shape
-from vggc.paths import exists
-from vggc.preprocessing import IMAGE_CHANNELS, Preprocessing
 from vggc.recipe.edit import unflatten
 from vggc.recipe.train import Recipe
-from vggc.records import MalformedError, read_json, read_record, write_record
+from vggc.support.diagnostics import UserError, in_command
+from vggc.support.files import refuse_full, replacing
+from vggc.support.paths import exists
+from vggc.support.records import MalformedError, read_json, read_record, write_record
+from vggc.syntax.values import MAX_SIDE
 from vggc.training import mistakes
 from vggc.training.best import said
 from vggc.training.progress import Epoch, Progress
-from vggc.values import MAX_SIDE
 
 NET = "net.vgg"
 RUNS = Path("runs")

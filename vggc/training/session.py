@@ -22,14 +22,14 @@ import torch
 from torch import nn
 
 import vggc
-from vggc import signals
 from vggc.data.order import Classes, Order
 from vggc.data.prepare import Data
 from vggc.data.remote import absolute
-from vggc.diagnostics import UserError
-from vggc.files import Taken, new_folder, refuse_irreplaceable
 from vggc.recipe.train import TRAIN, Measure, Recipe, without_end
-from vggc.source import Source
+from vggc.support import signals
+from vggc.support.diagnostics import UserError
+from vggc.support.files import Taken, new_folder, refuse_irreplaceable
+from vggc.support.source import Source
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
 from vggc.training import mistakes

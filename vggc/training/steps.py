@@ -13,8 +13,8 @@ from time import monotonic
 from types import TracebackType
 from typing import BinaryIO
 
-from vggc.diagnostics import UserError
-from vggc.files import CannotWrite, open_file
+from vggc.support.diagnostics import UserError
+from vggc.support.files import CannotWrite, open_file
 from vggc.training.progress import StepRow
 
 NAME = "steps.csv"

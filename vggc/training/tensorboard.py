@@ -15,9 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vggc.diagnostics import UserError
-from vggc.files import CannotWrite
 from vggc.recipe.train import TRAIN, Recipe
+from vggc.support.diagnostics import UserError
+from vggc.support.files import CannotWrite
 from vggc.training import mistakes
 from vggc.training.progress import (
     Epoch,

@@ -1,0 +1,416 @@
+"""What `eval` and `predict` work on: runs, how each looks at images, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from math import prod
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+
+from vggc.api.trained import Subject, from_run, net_in
+from vggc.data.parts import Part, Skipped
+from vggc.evaluation import mistakes
+from vggc.evaluation.images import Labelled, check_classes, held_out, images_in, single
+from vggc.evaluation.views import Views, views_of
+from vggc.ir.needs import TESTING
+from vggc.passes.dense import dense
+from vggc.passes.inference import drop_final_softmax
+from vggc.program import load
+from vggc.recipe.edit import override_blocks
+from vggc.recipe.test import Protocol, read_protocol
+from vggc.support.diagnostics import UserError
+from vggc.support.paths import absence, exists, is_folder
+from vggc.syntax.ast import Block, block_of
+from vggc.training.run import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vggc.evaluation.counts import Errors, Guesses
+    from vggc.evaluation.judge import Verdict
+    from vggc.evaluation.named import Named
+    from vggc.evaluation.reading import Lost
+    from vggc.evaluation.viewer import Viewer
+    from vggc.training.learner import Machine, Precision
+    from vggc.training.parallel import World
+
+    Probabilities: TypeAlias = NDArray[np.float32]
+
+T = TypeVar("T")
+
+NAMED = 20
+"""Images that could not be read and are named one by one; the others are only counted."""
+
+BATCH = 32
+"""Images that are computed at once where nobody says how many."""
+
+CENTRE = (
+    "test.scales=off",
+    "test.dense=off",
+    "test.crops=on",
+    "test.crops.grid=1x1",
+    "test.flip=off",
+)
+"""The centre crop at the scale of the training, as a change of any `test` block: what a training
+looks at after each epoch, and an artifact always."""
+
+AT_ONCE = 4096
+"""Images of a row of any length that are looked at before what they show is told."""
+
+BATCH_PIXELS, LARGEST_BATCH = BATCH * 224 * 224, 1024
+"""On a GPU small images make larger batches, of so many pixels and at most so many images."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How the user wants images to be looked at; None where nothing is said."""
+
+    weights: Path | None = None
+    scales: str | None = None
+    protocol: Literal["test", "centre", "dense", "crops", "both"] | None = None
+    grid: str | None = None
+    flip: bool | None = None
+    batch: int | None = None
+    device: Literal["cpu", "cuda", "auto"] | None = None
+    precision: Precision | None = None
+    workers: int | None = None
+
+    @property
+    def names_views(self) -> bool:
+        """Whether something is said about what is looked at of an image."""
+        return any(
+            value is not None for value in (self.scales, self.protocol, self.grid, self.flip)
+        )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run that is tested, the protocol by which, and the views that it makes."""
+
+    run: Run
+    subject: Subject
+    protocol: Protocol
+    views: Views
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a test came to. `each` are the errors of each run, `centres` those by their centre
+    crops, where these are looked at, and `fused` those of all runs together where they are several.
+    `guesses` are what the runs took every image for, by its place among those that were tested on.
+    `skipped` are the first of `num_skipped` images that could not be read.
+    """
+
+    images: int
+    each: tuple[Errors, ...]
+    centres: tuple[Errors, ...]
+    fused: Errors | None
+    guesses: Guesses
+    skipped: tuple[Skipped, ...]
+    num_skipped: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The probabilities (classes,) that a net gives the image in a file."""
+
+    path: str
+    probabilities: Probabilities
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A test before anything is computed. All its processes have the same.
+
+    `centres` are the runs by their centre crops, each beside its entry, or there are none.
+    """
+
+    entries: tuple[Entry, ...]
+    centres: tuple[Entry, ...]
+    machine: Machine
+    world: World
+    batch: int | None
+    workers: int | None
+    weights: Path | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.entries[0].run.record.classes
+
+    def viewers(self) -> list[Viewer]:
+        """The nets on this process's device.
+
+        Raises:
+            UserError: one cannot be applied densely, and is to be.
+        """
+        from vggc.evaluation.viewer import Viewer
+        from vggc.training.learner import device_of
+
+        device = device_of(self.machine, self.world)
+        return [
+            Viewer(
+                entry.subject.program.graph,
+                entry.subject.weights,
+                entry.subject.preprocessing,
+                entry.views,
+                self.machine,
+                device,
+                self.batch or usual_batch(self.machine, entry.run.record.input[1:]),
+            )
+            for entry in (*self.entries, *self.centres)
+        ]
+
+
+def usual_batch(machine: Machine, size: tuple[int, int]) -> int:
+    """How many images of a size (H, W) are computed at once where nobody says it."""
+    if machine.device == "cpu":
+        return BATCH
+    return max(BATCH, min(LARGEST_BATCH, BATCH_PIXELS // prod(size)))
+
+
+# Before
+
+
+def plan(folders: Sequence[Path], wishes: Wishes, *, alone: bool = False) -> Plan:
+    """The test of runs, which `alone` one process makes.
+
+    Raises:
+        UserError: one is no run, or cannot be tested so or for want of memory, or they do not go
+            together.
+    """
+    runs = [load_run(folder) for folder in folders]
+    check_classes(runs)
+    for run in runs:
+        TESTING.require(net_in(run).graph)
+    protocols = [protocol_of(run, wishes) for run in runs]
+
+    from vggc.training.learner import choose_machine
+    from vggc.training.parallel import ALONE, World
+
+    machine = choose_machine(wishes.device or "auto", wishes.precision or "fp32")
+    world = ALONE if alone else World.here()
+    entries = tuple(
+        entry(run, protocol, wishes.weights) for run, protocol in zip(runs, protocols, strict=True)
+    )
+    centres = () if wishes.names_views else tuple(map(centre_of, entries))
+    return Plan(entries, centres, machine, world, wishes.batch, wishes.workers, wishes.weights)
+
+
+def load_run(folder: Path) -> Run:
+    """Raises: UserError when a folder is no run; it says what else it is."""
+    if not exists(folder / "run.json"):
+        raise UserError(mistakes.NotARunToTest(None, str(folder), *what_is_there(folder)))
+    return Run.load(folder)
+
+
+def what_is_there(folder: Path) -> tuple[str, str]:
+    """What is in the place of a run, and what to do about it."""
+    hint = "give the folder that `vggc train` made, under `runs/`"
+    if not exists(folder):
+        return absence(folder, "folder"), hint
+    if exists(folder / "manifest.json"):
+        other = "`vggc verify ARTIFACT --data DIR` checks artifacts, `vggc predict` uses them"
+        return "it is an artifact", other
+    return "it holds no run.json" if is_folder(folder) else "it is a file", hint
+
+
+def protocol_of(run: Run, wishes: Wishes) -> Protocol:
+    """The protocol of a run's `test` block, as the wishes change it.
+
+    Raises:
+        UserError: with every mistake in either.
+    """
+    program, recipe = load(str(run.net_path)), run.recipe
+    run.require_fit(program.graph.input, program.graph.output)
+    blocks: tuple[Block, ...] = program.net.blocks
+
+    def has_crops() -> bool:
+        return read_protocol(block_of(blocks, "test"), recipe).crops is not None
+
+    if wishes.protocol == "centre":
+        if wishes.grid is not None:
+            raise UserError(mistakes.GridWithoutCrops(None))
+        blocks = override_blocks(blocks, CENTRE, "--protocol")
+    if wishes.scales is not None:
+        blocks = override_blocks(blocks, [f"test.scales={wishes.scales}"], "--scales")
+    if wishes.protocol in ("dense", "crops", "both"):
+        ways = [f"test.dense={switch(wishes.protocol != 'crops')}"]
+        if has_crops() != (wishes.protocol != "dense"):
+            ways.append(f"test.crops={switch(not has_crops())}")
+        blocks = override_blocks(blocks, ways, "--protocol")
+    if wishes.flip is not None:
+        blocks = override_blocks(blocks, [f"test.flip={switch(wishes.flip)}"], "--flip")
+    if wishes.grid is not None:
+        if not has_crops():
+            raise UserError(mistakes.GridWithoutCrops(None))
+        blocks = override_blocks(blocks, [f"test.crops.grid={wishes.grid}"], "--grid")
+    return read_protocol(block_of(blocks, "test"), recipe, program.graph)
+
+
+def switch(on: bool) -> str:
+    return "on" if on else "off"
+
+
+def entry(run: Run, protocol: Protocol, weights: Path | None) -> Entry:
+    """A run with the weights that are meant, and the views of a protocol.
+
+    Raises:
+        UserError: the run has no weights, or its net cannot be applied so.
+    """
+    subject = from_run(run, weights, None)
+    views = views_of(protocol, run.record.preprocessing.scale)
+    if protocol.dense:
+        dense(drop_final_softmax(subject.program.graph))
+    return Entry(run, subject, protocol, views)
+
+
+def centre_of(entry: Entry) -> Entry:
+    """The run of an entry, looked at by its centre crop."""
+    protocol = protocol_of(entry.run, Wishes(protocol="centre"))
+    views = views_of(protocol, entry.run.record.preprocessing.scale)
+    return replace(entry, protocol=protocol, views=views)
+
+
+def images_for(plan: Plan, data: str | None) -> Labelled:
+    """The images to test on: those in a place, or those that the runs held out.
+
+    Raises:
+        UserError: there are none, or they are not of the runs' classes.
+    """
+    runs = [entry.run for entry in plan.entries]
+    return held_out(runs) if data is None else images_in(data, runs[0])
+
+
+# Testing
+
+
+def measure(plan: Plan, images: Labelled, on_progress: Callable[[int, int], None]) -> Result:
+    """The errors of the runs on these images. `on_progress` is told how many of how many are done
+    of this process's share.
+
+    Raises:
+        UserError: none can be read, or another process has ended.
+    """
+    from vggc.evaluation.counts import Counts, Guesses
+    from vggc.evaluation.judge import Verdict
+    from vggc.training.learner import device_of
+    from vggc.training.parallel import joined
+
+    world, start = plan.world, perf_counter()
+    total = len(images.part)
+    share = range(total)[world.share.rows(total)]
+    count, lost = len(plan.entries), []
+    counts = Counts(count + len(plan.centres), fused=count)
+    guesses = Guesses(count, total)
+    with explained(), joined(world, device_of(plan.machine, world)):
+        judged = judgements(plan, plan.viewers(), images.part, share)
+        for done, found in enumerate(judged, start=1):
+            match found:
+                case Verdict(index, probabilities):
+                    counts.add(probabilities, int(images.part.labels[index]))
+                    guesses.add(index, probabilities[:count])
+                case _:
+                    lost.append(found)
+            on_progress(done, len(share))
+        skipped = [*images.skipped] if world.is_first else []
+        skipped += [each.skipped for each in sorted(lost, key=lambda each: each.index)]
+        counts, guesses = counts.summed(world), guesses.summed(world)
+        (num_skipped,) = world.sums([len(skipped)])
+        named = tuple(world.lists(skipped[:NAMED])[:NAMED])
+    if counts.images == 0:
+        first = f"{named[0].name}: {named[0].reason}"
+        raise UserError(mistakes.NothingToTest(None, images.shown, int(num_skipped), first))
+    errors = counts.errors()
+    return Result(
+        counts.images,
+        tuple(errors.each[:count]),
+        tuple(errors.each[count:]),
+        errors.fused,
+        guesses,
+        named,
+        int(num_skipped),
+        perf_counter() - start,
+    )
+
+
+def judgements(
+    plan: Plan, viewers: Sequence[Viewer], part: Part, indices: Sequence[int]
+) -> Iterator[Verdict | Lost]:
+    """What the nets say of the images at these places of a part."""
+    import numpy as np
+
+    from vggc.evaluation.judge import judge, num_workers
+
+    workers = plan.workers
+    if workers is None:
+        workers = num_workers(part, len(indices), plan.world.local_size)
+    return judge(viewers, part, np.asarray(indices, np.int64), workers)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Within it, what is said of other processes of a training is said of those of a test."""
+    from vggc.training.mistakes import WorldEnded
+
+    try:
+        yield
+    except UserError as error:
+        found = error.diagnostics[0]
+        if isinstance(found, WorldEnded):
+            raise UserError(mistakes.ProcessEnded(None, found.reason)) from None
+        raise
+
+
+# Predicting
+
+
+def predict(plan: Plan, images: Iterable[Named]) -> Iterator[Seen | Skipped]:
+    """What the first net says of each image, in order, or why it says nothing.
+
+    They are asked for AT_ONCE together, so that memory does not depend on how many there are.
+    """
+    viewers = plan.viewers()
+    for named in grouped(images, AT_ONCE):
+        paths = {place: each for place, each in enumerate(named) if isinstance(each, str)}
+        lost = ((place, each) for place, each in enumerate(named) if isinstance(each, Skipped))
+        yield from in_order(chain(lost, looked_at(plan, viewers, paths)))
+
+
+def looked_at(
+    plan: Plan, viewers: Sequence[Viewer], paths: Mapping[int, str]
+) -> Iterator[tuple[int, Seen | Skipped]]:
+    """What comes of each of the files, with its number, as it comes."""
+    from vggc.evaluation.judge import Verdict
+
+    places = [*paths]
+    for each in judgements(plan, viewers, single([*paths.values()]), range(len(places))):
+        match each:
+            case Verdict(index, probabilities):
+                seen = Seen(paths[places[index]], probabilities.mean(0).numpy())
+                yield places[index], seen
+            case _:
+                yield places[each.index], each.skipped
+
+
+def in_order(numbered: Iterable[tuple[int, T]]) -> Iterator[T]:
+    """Things by their numbers from 0 on, each as soon as all before it are there."""
+    waiting: dict[int, T] = {}
+    turn = 0
+    for number, thing in numbered:
+        waiting[number] = thing
+        while turn in waiting:
+            yield waiting.pop(turn)
+            turn += 1
+
+
+def grouped(items: Iterable[T], count: int) -> Iterator[list[T]]:
+    """The items in order, `count` at a time, and at last those that are left."""
+    waiting = iter(items)
+    while group := [*islice(waiting, count)]:
+        yield group

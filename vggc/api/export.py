@@ -1,0 +1,130 @@
+"""Nets written for other tools, each checked by the tool's own reader."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vggc import __version__
+from vggc.api.trained import Subject
+from vggc.ir.graph import Graph, Head
+from vggc.ir.needs import weight_bytes
+from vggc.ir.ops import Softmax
+from vggc.ir.weights import save, torchvision_names
+from vggc.support.diagnostics import Diagnostic, UserError
+from vggc.support.files import new_file
+
+METADATA = "metadata.json"
+"""The extra file of a torch.export program."""
+
+MAX_ONNX_BYTES = 2_000_000_000
+"""A protobuf file ends at 2 GiB; the rest is room for the graph."""
+
+
+class TooLargeForOnnx(Diagnostic):
+    title = "the net {net} is too large for one ONNX file"
+    label = "its weights take {size:.1f} GB, and a file holds 2 GB at most"
+    help = "`--format pt2` and `--format torchvision` have no such limit"
+    net: str
+    size: float
+
+
+class NoTorchvisionNames(Diagnostic):
+    title = "torchvision has no names for the weights of {net}"
+    label = "it numbers the layers of a chain, and this net branches or has several heads"
+    help = "`--format onnx` and `--format pt2` write any net"
+    net: str
+
+
+OUTPUTS = {"classes": "scores", "boxes": "boxes", "features": "features"}
+"""What heads give, by their kind; those of classes that end in a soft-max give probabilities."""
+
+
+def metadata(subject: Subject) -> dict[str, Any]:
+    """What whoever runs the net must know, as plain values that JSON holds. Every format takes it
+    along; docs/exporting.md tells what stands for what.
+    """
+    graph, how = subject.program.graph, subject.preprocessing
+    return {
+        "vggc": __version__,
+        "net": subject.program.net.name,
+        "input": list(graph.input),
+        "preprocessing": in_words(subject),
+        "scale": how.scale,
+        "mean": list(how.mean),
+        "std": list(how.std),
+        "outputs": {head.name: gives(graph, head) for head in graph.heads},
+        "classes": list(subject.classes),
+    }
+
+
+def gives(graph: Graph, head: Head) -> str:
+    """What an output is: probabilities, scores, boxes or features."""
+    is_softmax = isinstance(graph.nodes[head.node].op, Softmax)
+    return "probabilities" if is_softmax else OUTPUTS[head.kind]
+
+
+def in_words(subject: Subject) -> str:
+    """How an image becomes the net's input."""
+    channels, height, width = subject.program.graph.input
+    how = subject.preprocessing
+    size = f"{height}x{width}"
+    colours = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
+    length = f"the shorter side has {how.scale} pixels" if how.scale else f"it just covers {size}"
+    mean, std = (", ".join(f"{v:.6g}" for v in values) for values in (how.mean, how.std))
+    return (
+        f"{colours}, upright, laid over white; resized in proportion (bilinear, antialiased) until "
+        f"{length}; the centre, "
+        f"{size} (height x width), cut out; values v from 0 to 255 become (v / 255 - mean) / std, "
+        f"mean {mean}, std {std}; float32, NCHW"
+    )
+
+
+def as_texts(values: dict[str, Any]) -> dict[str, str]:
+    """Each value as JSON, in ASCII: no name, whatever its characters, gets lost on the way."""
+    return {name: json.dumps(value) for name, value in values.items()}
+
+
+def refuse(graph: Graph, style: str) -> None:
+    """Raises: UserError where there is no file of this style for a net, whatever its weights."""
+    if style == "torchvision" and graph.all_weights and not torchvision_names(graph):
+        raise UserError(NoTorchvisionNames(None, graph.name))
+    if style == "onnx" and (size := weight_bytes(graph)) > MAX_ONNX_BYTES:
+        raise UserError(TooLargeForOnnx(None, graph.name, size / 1e9))
+
+
+def export(subject: Subject, style: str, path: Path) -> None:
+    """Writes the file with its metadata, whole or not at all.
+
+    Raises: UserError where there is no such file for the net, or it cannot be written.
+    """
+    refuse(subject.program.graph, style)
+    match style:
+        case "onnx":
+            _onnx(subject, path)
+        case "pt2":
+            _pt2(subject, path)
+        case "torchvision":
+            names = torchvision_names(subject.program.graph)
+            weights = {names[ours]: tensor for ours, tensor in subject.weights.items()}
+            with new_file(path) as temporary:
+                save(temporary, weights, as_texts(metadata(subject)))
+        case _:
+            raise AssertionError(style)
+
+
+def _onnx(subject: Subject, path: Path) -> None:
+    from vggc.backends.onnx import save_onnx
+
+    with new_file(path) as temporary:
+        texts = as_texts(metadata(subject))
+        save_onnx(subject.program.graph, subject.weights, temporary, texts)
+
+
+def _pt2(subject: Subject, path: Path) -> None:
+    from vggc.backends.program import save_program
+
+    with new_file(path) as temporary:
+        text = json.dumps(metadata(subject))
+        save_program(subject.program.graph, subject.weights, temporary, {METADATA: text})

@@ -1,0 +1,90 @@
+"""First weights from another net's training: what `init-from` in a recipe asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+
+from vggc.ir.graph import Graph
+from vggc.ir.weights import Weights, load_part, torchvision_names
+from vggc.recipe.layer_names import selected, with_weights
+from vggc.recipe.train import InitFrom
+from vggc.support.diagnostics import UserError
+from vggc.support.paths import is_folder
+from vggc.support.source import Span
+from vggc.training import mistakes
+from vggc.training.run import NET, RUNS, Run, runs_in
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Weights that layers begin with, by their full names, and the file they are from."""
+
+    weights: Weights
+    path: Path | None = None
+
+    @property
+    def net(self) -> Path | None:
+        """The file of the net that they are of, where they are a run's."""
+        path = self.path.with_name(NET) if self.path else None
+        return path if path and path.is_file() else None
+
+
+def taken_weights(
+    part: InitFrom | None,
+    graph: Graph,
+    other: Graph | None,
+    source: Path | None,
+    span: Span | None,
+    which: Path | None = None,
+) -> Taken:
+    """The weights that layers of `graph` begin with.
+
+    They come from `source`, a run or a safetensors file; without one, from the last run of the
+    net that is named. `other` is its graph, where that is known: a file may name its weights as
+    torchvision does. `which` of a run's weights are meant is as in `Run.file_of`. `span` is where
+    the net is named.
+
+    Raises:
+        UserError: there are no such weights, or they do not fit.
+    """
+    if part is None:
+        if source is not None or which is not None:
+            raise UserError(mistakes.InitFromInVain(None, str(source or which), graph.name))
+        return Taken({})
+    path = weights_path(part.net, source, span, which)
+    layers = with_weights(graph)
+    names = [name for layer in selected(part.layers, graph) for name in layers.get(layer, ())]
+    foreign = torchvision_names(other) if other else {}
+    return Taken(load_part(path, graph, names, foreign), path)
+
+
+def weights_path(
+    net: str, source: Path | None, span: Span | None, which: Path | None = None
+) -> Path:
+    """The file of the weights.
+
+    Raises:
+        UserError: `source` is the run of another net or has no weights, or there is no run.
+    """
+    if source is None:
+        run = last_run(net)
+        if run is None:
+            raise UserError(mistakes.NoTrainedNet(span, net, str(RUNS)))
+        return run.file_of(which)
+    if not is_folder(source):
+        if which is not None:
+            raise UserError(mistakes.WeightsOfNoRun(None, str(which), str(source)))
+        return source
+    run = Run.load(source)
+    if run.record.net != net:
+        raise UserError(mistakes.RunOfAnotherNet(span, net, str(source), run.record.net))
+    return run.file_of(which)
+
+
+def last_run(net: str) -> Run | None:
+    """The run of a net that started last, of those that have weights; rather one that has ended."""
+    runs = [run for run in runs_in(RUNS) if run.record.net == net and run.has_weights]
+    order = attrgetter("ended", "record.started", "folder.name")
+    return max(runs, key=order, default=None)

@@ -1,0 +1,636 @@
+"""What `train` works on: a net fitted to images, or a run to go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from vggc.api.first_weights import Taken, taken_weights
+from vggc.ir.graph import Graph
+from vggc.ir.ops import BatchNorm, Shape, describe
+from vggc.program import Program, lacks_half, load, with_block, with_classes, with_input, zoo
+from vggc.recipe.blocks import Reading, report
+from vggc.recipe.course import course_of, frozen_weights
+from vggc.recipe.edit import override_blocks
+from vggc.recipe.test import TEST, read_protocol
+from vggc.recipe.train import TRAIN, Recipe, default_recipe, read_recipe, without_end
+from vggc.support.diagnostics import Diagnostic, UserError
+from vggc.support.files import refuse_full, refuse_unwritable
+from vggc.support.source import Source
+from vggc.syntax.ast import Block, Net, block_of
+from vggc.syntax.format import format_net
+from vggc.syntax.parse import parse
+from vggc.training import mistakes
+from vggc.training.best import stopped_early
+from vggc.training.metrics import read_metrics
+from vggc.training.progress import Epoch, Progress
+from vggc.training.run import NET, RUNS, Run, refuse_moved
+from vggc.training.schedules import needs_its_end
+
+if TYPE_CHECKING:
+    from vggc.backends.torch import Net as Module
+    from vggc.data.parts import Images
+    from vggc.data.prepare import Data
+    from vggc.training.learner import Learner, Machine, Precision
+    from vggc.training.parallel import World
+    from vggc.training.session import Task
+
+DIGITS_SIZE = (32, 32)
+DIGITS_RECIPE = (
+    "train.batch=32",
+    "train.epochs=9",
+    "train.schedule=one-cycle",
+    "train.init=he",
+    "train.scale=off",
+    "train.flip=off",
+    "train.rgb-shift=off",
+    "test.scales=off",
+    "test.flip=off",
+)
+"""What suits 1,438 small grey images better than what ImageNet asks for."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asks for; None where nothing is said."""
+
+    data: str | Path | None = None
+    val: str | Path | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    lr: float | None = None
+    size: tuple[int, int] | None = None
+    device: Literal["cpu", "cuda", "auto"] | None = None
+    precision: Precision | None = None
+    compiled: bool | None = None
+    sharded: bool = False
+    out: Path | None = None
+    init_from: Path | None = None
+    weights: Path | None = None
+    seed: int | None = None
+    changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Departures:
+    """What a new run does otherwise than `base` says: key, before, after."""
+
+    base: str
+    changes: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training before its images are read: a new one, or the rest of a `run`."""
+
+    program: Program
+    module: Module
+    images: Images
+    recipe: Recipe
+    machine: Machine
+    world: World
+    seed: int
+    first: Taken
+    run: Run | None
+    out: Path | None
+    departures: Departures | None
+    beside: Mapping[str, str] = field(default_factory=dict)
+    """The texts of the nets that the net's file names."""
+
+    def read(self, on_progress: Callable[[int, int], None]) -> Data:
+        """Reads and checks all images; `on_progress` is told how many of how many are done.
+
+        Raises:
+            UserError: they are not of the kind that the net takes, or too few can be read.
+        """
+        from vggc.data.prepare import prepare
+        from vggc.training.augment import window_of
+
+        channels, height, width = self.program.graph.input
+        shape = (channels, height, width)
+        scales, window = self.recipe.scale, window_of(self.recipe)
+        data = prepare(self.images, shape, scales, on_progress, window=window)
+        if self.run:
+            # Whoever uses the run later goes by its record, so the training does, too.
+            data = replace(data, preprocessing=self.run.record.preprocessing)
+        return data
+
+    def task(self, data: Data) -> Task:
+        """What is to be trained on these images.
+
+        Raises:
+            UserError: another process has found other images.
+        """
+        from vggc.training.session import Task, agree
+
+        net, graph = self.program.net, self.program.graph
+        task = Task(
+            net.name,
+            format_net(net),
+            self.module,
+            data,
+            self.recipe,
+            self.machine,
+            self.seed,
+            frozen_weights(self.recipe, graph),
+            undecayed_weights(self.recipe, graph),
+            self.first.weights,
+            self.world,
+            self.beside,
+        )
+        agree(task)
+        return task
+
+    def start(self, data: Data) -> Training:
+        """Makes the folder of a new run, or takes up a run where it was left.
+
+        Raises:
+            UserError: a file cannot be written, the run's checkpoint does not fit, or another
+                process has found other images.
+        """
+        from vggc.training.checkpoint import snapshot
+        from vggc.training.session import begin, fresh, record_of, resume
+
+        task = self.task(data)
+        if self.run:
+            return Training(self.run, task, *resume(self.run, task))
+        now = datetime.now()
+        learner = fresh(task)
+        first = snapshot(learner, Progress()) if task.first else None
+        if self.world.is_first:
+            run = begin(task, first, self.out, now)
+        else:
+            run = Run(Path(), record_of(task, now))  # of which only the first process writes
+        return Training(run, task, learner, Progress())
+
+    @contextmanager
+    def alone(self, run: Run, say: Callable[[str], None]) -> Iterator[None]:
+        """Within it no other process trains into the folder of a run that has been read.
+
+        Raises:
+            UserError: another process does, or has done so since the run was read.
+        """
+        if not self.world.is_first:
+            yield
+            return
+
+        from vggc.training.hold import alone
+
+        with alone(run.folder) as is_locked:
+            if Run.load(run.folder).record != run.record:
+                holder = "it has gone on since this command began"
+                raise UserError(mistakes.RunInUse(None, str(run.folder), holder))
+            if not is_locked:
+                say(f"There are no locks where {run.folder} is: see that nobody else resumes it.")
+            yield
+
+
+@contextmanager
+def training(
+    plan: Plan, read: Callable[[], Data], say: Callable[[str], None]
+) -> Iterator[Training]:
+    """A training that is ready, into whose folder no other process trains within it.
+
+    Raises:
+        UserError: as `Plan.alone`, `Plan.read` and `Plan.start`.
+    """
+    with ExitStack() as stack:
+        if plan.run:
+            stack.enter_context(plan.alone(plan.run, say))
+        begun = plan.start(read())
+        if not plan.run:
+            stack.enter_context(plan.alone(begun.run, say))
+        yield begun
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training that is ready to proceed from `progress`."""
+
+    run: Run
+    task: Task
+    learner: Learner
+    progress: Progress
+
+
+# A new run
+
+
+def anew(spec: str | None, wishes: Wishes, *, kept: bool = True) -> Plan:
+    """The training of a net from the start, of which a folder is made unless it is not `kept`.
+
+    Raises:
+        UserError: there is no such net, or something that was asked for does not fit.
+    """
+    if spec is None:
+        raise UserError(mistakes.NothingToTrain(None))
+    program = load(spec)
+    blocks = blocks_for(program, wishes)
+    reading = read_train(program, blocks)
+    report(untrainable(reading, program.graph))
+    recipe = reading.value
+    report(contradictions(recipe, wishes))
+
+    from vggc.training.learner import choose_machine
+    from vggc.training.parallel import World
+
+    world = World.here()
+    refuse_lone_shard(wishes, world)
+    how = wishes.compiled, wishes.sharded
+    machine = choose_machine(wishes.device or "auto", wishes.precision or "fp32", *how)
+    if wishes.out is not None:
+        refuse_full(wishes.out)
+    if kept:
+        refuse_unwritable(wishes.out or RUNS)
+    seed = wishes.seed or 0
+    images = find(wishes.data, seed, wishes.val)
+    report(batch_mistakes(reading, len(images.train), world.size))
+    fitted = fit_program(program, images, blocks, wishes)
+    check_memory(fitted, images, recipe, machine, world)
+    span = reading.span("init-from")
+    other = other_graph(program, recipe)
+    first = taken_weights(
+        recipe.init_from, fitted.graph, other, wishes.init_from, span, wishes.weights
+    )
+
+    def fit(other: Program) -> Net:
+        return fit_net(other, program.graph.output, images, wishes)
+
+    return Plan(
+        fitted,
+        fitted.logits_module(),
+        images,
+        recipe,
+        machine,
+        world,
+        seed,
+        first,
+        run=None,
+        out=wishes.out,
+        departures=departures(program, fitted, recipe),
+        beside=companions(program, fitted, reading, blocks, fit, first),
+    )
+
+
+def blocks_for(program: Program, wishes: Wishes) -> tuple[Block, ...]:
+    """The file's blocks; for the digits with a recipe of their own; as the wishes change them.
+
+    Raises:
+        UserError: a change is none.
+    """
+    size = input_size(wishes)
+    blocks = (with_input(program.net, size) if size else program.net).blocks
+    if wishes.data is None:
+        blocks = override_blocks(blocks, DIGITS_RECIPE)
+    if size and lacks_room(blocks, size):
+        blocks = override_blocks(blocks, ["test.crops=off", "test.dense=on"])
+    for key in ("epochs", "batch", "lr"):
+        value = getattr(wishes, key)
+        if value is not None:
+            blocks = override_blocks(blocks, [f"train.{key}={value}"], f"--{key}")
+    return override_blocks(blocks, wishes.changes, prefer="train")
+
+
+def lacks_room(blocks: Sequence[Block], size: tuple[int, int]) -> bool:
+    """Whether the images of a test have fewer places for crops of a size than its grid has."""
+    protocol = TEST.read(block_of(blocks, "test")).value
+    if protocol.crops is None:
+        return False
+    return min(protocol.scales or (min(size),)) - min(size) + 1 < protocol.crops.grid
+
+
+def input_size(wishes: Wishes) -> tuple[int, int] | None:
+    """Height and width of the input where they are not to be the file's."""
+    return wishes.size or (DIGITS_SIZE if wishes.data is None else None)
+
+
+def read_train(program: Program, blocks: Sequence[Block]) -> Reading[Recipe]:
+    """What the `train` block says, not held against the net yet.
+
+    Raises:
+        UserError: with every mistake in it.
+    """
+    reading = TRAIN.read(block_of(blocks, "train"), default_recipe(program.graph))
+    report(reading.found)
+    return reading
+
+
+def untrainable(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
+    """What the recipe or the net asks for and the loop cannot do."""
+    recipe = reading.value
+    found: list[Diagnostic] = []
+    if len(graph.heads) > 1:
+        hint = "train a net with one head, of classes"
+        found.append(mistakes.NotTrainedYet(None, "a net with several heads", hint))
+    elif graph.heads[0].kind != "classes":
+        kind, hint = graph.heads[0].kind, "train a net that ends in scores of classes"
+        found.append(mistakes.NotTrainedYet(None, f"a head of {kind}", hint))
+    if recipe.loss != "cross-entropy":
+        hint = "classes are trained with `loss cross-entropy`"
+        what = f"`loss {recipe.loss}`"
+        found.append(mistakes.NotTrainedYet(reading.span("loss"), what, hint))
+    return found
+
+
+def contradictions(recipe: Recipe, wishes: Wishes) -> list[Diagnostic]:
+    """Options that `--set` has overruled."""
+    pairs = (
+        ("epochs", wishes.epochs, recipe.epochs),
+        ("batch", wishes.batch, recipe.batch),
+        ("lr", wishes.lr, recipe.optimiser.lr),
+    )
+    return [
+        mistakes.Contradiction(None, f"--{name} {wish:g}")
+        for name, wish, found in pairs
+        if wish not in (None, found)
+    ]
+
+
+def batch_mistakes(reading: Reading[Recipe], count: int, processes: int) -> list[Diagnostic]:
+    """Steps of more images than there are, or of too few for all processes."""
+    batch, span = reading.value.batch, reading.span("batch")
+    if batch > count:
+        suggested = max(1, min(32, count // 5))
+        return [mistakes.BatchTooLarge(span, batch, count, suggested)]
+    if processes > 1 and batch < 2 * processes:
+        return [mistakes.BatchTooSmall(span, batch, processes, 16 * processes)]
+    return []
+
+
+def undecayed_weights(recipe: Recipe, graph: Graph) -> tuple[str, ...]:
+    """The weights of normalisations, by their full names, where the L2 penalty leaves them be."""
+    if recipe.optimiser.decay_norms:
+        return ()
+    norms = [node for node in graph.nodes if isinstance(node.op, BatchNorm)]
+    return tuple(name for node in norms for name in graph.weights(node))
+
+
+def fit_program(
+    program: Program, images: Images, blocks: Sequence[Block], wishes: Wishes
+) -> Program:
+    """The net for these images: their size, their classes, and the recipe as used.
+
+    It is read back from its own text, the one that the run's folder will hold, so that
+    whatever is wrong with it shows where it is wrong.
+
+    Raises:
+        UserError: the net cannot take them, or the recipe does not go with it.
+    """
+    reading = read_train(program, blocks)
+    net = replace(fit_net(program, program.graph.output, images, wishes), blocks=tuple(blocks))
+    net = with_block(net, TRAIN.to_block(reading.value))
+    fitted = program.replace(parse(Source(f"{net.name}.vgg as fitted", format_net(net))))
+    read_recipe(block_of(blocks, "train"), fitted.graph)
+    read_protocol(block_of(blocks, "test"), reading.value, fitted.graph)
+    return fitted
+
+
+def other_graph(program: Program, recipe: Recipe) -> Graph | None:
+    """The graph of the net that `init-from` names; None where it is in no file that is known.
+
+    Raises:
+        UserError: the file of that net is not well formed.
+    """
+    if recipe.init_from is None:
+        return None
+    name = recipe.init_from.net
+    return program.graph if name == program.net.name else program.named(name)
+
+
+def fit_net(program: Program, output: Shape, images: Images, wishes: Wishes) -> Net:
+    """The plain net of a program for these images, if its scores are those of the net `output`."""
+    size, classes = input_size(wishes), len(images.classes)
+    net = with_input(program.net, size) if size else program.net
+    graph = program.graph
+    if graph.output != output or output == (classes,) or graph.heads[0].kind != "classes":
+        return net
+    return with_classes(net, classes)
+
+
+def companions(
+    program: Program,
+    fitted: Program,
+    reading: Reading[Recipe],
+    blocks: Sequence[Block],
+    fit: Callable[[Program], Net],
+    first: Taken,
+) -> dict[str, str]:
+    """The nets that a net's blocks name, fitted to the same images: the texts of the files that
+    lie beside its own in the folder of a run, where they are looked for. Where the weights that
+    come `first` are a run's, the net that they are of is that run's.
+
+    Raises:
+        UserError: there is no such net, or it does not go with this one, or its file would take
+            the place of the run's own net.
+    """
+    train, test = block_of(blocks, "train"), block_of(blocks, "test")
+    protocol, part = TEST.read(test), reading.value.init_from
+    named = [(part.net, "init-from", reading.span("init-from"))] if part else []
+    named += [(name, "fuse", protocol.span("fuse")) for name in protocol.value.fuse or ()]
+    found: dict[str, str] = {}
+    for name, key, span in named:
+        if f"{name}.vgg" == NET:
+            raise UserError(mistakes.NamedAsItsFile(span, name))
+        other = program if name == program.net.name else program.other(name)
+        if key == "init-from" and first.net:
+            other = load(str(first.net))
+        if other is not None and name not in found:
+            found[name] = format_net(replace(fit(other), blocks=()))
+    sources = {name: Source(f"{name}.vgg", text) for name, text in found.items()}
+    run = Program(fitted.written, find=lambda name, _: sources.get(name))
+    read_recipe(train, run.graph, run.named, zoo())
+    read_protocol(test, reading.value, run.graph, run.named, zoo())
+    return found
+
+
+def departures(program: Program, fitted: Program, recipe: Recipe) -> Departures:
+    """Where the fitted net and its recipe are not those of the file."""
+    name, old, new = program.net.name, program.graph, fitted.graph
+    base = f"the file of {name}" if program.net.block("train") else f"{name}'s default recipe"
+    shapes = (("input", old.input, new.input), ("classes", old.output, new.output))
+    changed = [(key, describe(a), describe(b)) for key, a, b in shapes if a != b]
+    before = read_train(program, program.net.blocks).value
+    tests = [TEST.read(net.block("test")).value for net in (program.net, fitted.net)]
+    tested = [(f"test.{key}", was, now) for key, was, now in TEST.differences(*tests)]
+    return Departures(base, (*changed, *TRAIN.differences(before, recipe), *tested))
+
+
+# A run to go on with
+
+
+class NothingLeft(Exception):
+    """The `run` has finished, and is to end no later than it did."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(str(run.folder))
+        self.run = run
+
+
+def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
+    """The rest of a run.
+
+    Raises:
+        UserError: there is no such run, it kept nothing to go on from, or something about it would
+            change.
+        NothingLeft: it has finished, which is no mistake.
+    """
+    refuse_changes(spec, folder, wishes)
+
+    from vggc.training.learner import choose_machine
+    from vggc.training.parallel import World
+
+    run = Run.load(folder)
+    record = run.record
+    world = World.here()
+    refuse_lone_shard(wishes, world)
+    device = wishes.device or record.device
+    machine = choose_machine(device, record.precision, wishes.compiled, wishes.sharded)
+    program = load(str(run.net_path))
+    run.require_fit(program.graph.input, program.graph.output)
+    written = read_recipe(program.net.block("train"), program.graph)
+    if without_end(written) != without_end(run.recipe):
+        reason = "net.vgg has not the recipe that run.json describes"
+        raise UserError(mistakes.NotARun(None, str(folder), reason))
+    recipe = with_other_end(run, wishes)
+    if record.state == "finished" and record.metrics is not None:
+        if not ends_later(run, recipe):
+            raise NothingLeft(run)
+        if not any(run.checkpoint_path.glob("step-*")):
+            raise UserError(mistakes.NothingToGoOnFrom(None, str(folder), record.net))
+    program = program.replace(with_block(program.net, TRAIN.to_block(recipe)))
+    refuse_unwritable(folder)
+    if wishes.data is None:
+        refuse_moved(run, record.data.path)
+    if wishes.val is None:
+        refuse_moved(run, record.data.val_path)
+    data, val = wishes.data or record.data.path, wishes.val or record.data.val_path
+    images = find(data, record.seed, val)
+    check_memory(program, images, recipe, machine, world, fixed=True)
+    return Plan(
+        program,
+        program.logits_module(),
+        images,
+        recipe,
+        machine,
+        world,
+        record.seed,
+        Taken({}),  # they are in the first checkpoint
+        run=run,
+        out=None,
+        departures=None,
+    )
+
+
+def refuse_lone_shard(wishes: Wishes, world: World) -> None:
+    """Refuses to share weights with nobody."""
+    if wishes.sharded and world.size == 1:
+        raise UserError(mistakes.NothingToShard(None))
+
+
+def refuse_changes(spec: str | None, folder: Path, wishes: Wishes) -> None:
+    """Only where the images are, what computes and when it ends may change when a run goes on."""
+    given = {
+        "SPEC": spec,
+        "`--batch`": wishes.batch,
+        "`--lr`": wishes.lr,
+        "`--input`": wishes.size,
+        "`--precision`": wishes.precision,
+        "`--out`": wishes.out,
+        "`--init-from`": wishes.init_from,
+        "`--weights`": wishes.weights,
+        "`--seed`": wishes.seed,
+    }
+    flags = [flag for flag, value in given.items() if value is not None]
+    if flags:
+        raise UserError(mistakes.FixedByRun(None, ", ".join(flags), str(folder)))
+
+
+def with_other_end(run: Run, wishes: Wishes) -> Recipe:
+    """The recipe of a run, with another end where one is wished.
+
+    A schedule that runs to an end runs to the one that it had, and then begins anew. A run that
+    stopped early waits anew for a better epoch.
+
+    Raises:
+        UserError: something else than the end would change, or the end would come sooner.
+    """
+    old, folder = run.recipe, str(run.folder)
+    blocks = override_blocks((TRAIN.to_block(old),), wishes.changes, prefer="train")
+    if wishes.epochs is not None:
+        blocks = override_blocks(blocks, [f"train.epochs={wishes.epochs}"], "--epochs")
+    reading = TRAIN.read(block_of(blocks, "train"))
+    report(reading.found)
+    new = reading.value
+    others = [block.key for block in blocks if block.key != "train"]
+    if others or without_end(new) != without_end(old) or new.restarts != old.restarts:
+        raise UserError(mistakes.FixedByRun(None, "what `--set` names", folder))
+    batches = -(-run.record.data.train // old.batch)
+    before, after = old.num_steps(batches), new.num_steps(batches)
+    if after < before:
+        raise UserError(mistakes.EndsSooner(None, folder, after, before))
+    if after > before and before % batches:
+        raise UserError(mistakes.EndsWithinEpoch(None, folder, before, batches))
+    if after > before and needs_its_end(old):
+        new = replace(new, restarts=(*(old.restarts or ()), before // batches))
+    return waiting_anew(new, read_metrics(run.folder)) if after > before else new
+
+
+def waiting_anew(recipe: Recipe, epochs: Sequence[Epoch]) -> Recipe:
+    """A recipe by which a training goes on after these epochs, though it would stop early."""
+    if recipe.early_stop is None or stopped_early(recipe, epochs) is None:
+        return recipe
+    return replace(recipe, early_stop=replace(recipe.early_stop, after=len(epochs)))
+
+
+def ends_later(run: Run, recipe: Recipe) -> bool:
+    """Whether a run that has finished goes on by this recipe."""
+    last = run.record.metrics
+    assert last is not None
+    batches = -(-run.record.data.train // recipe.batch)
+    return recipe != run.recipe and recipe.num_steps(batches) > last.step
+
+
+# Both
+
+
+def find(data: str | Path | None, seed: int, val: str | Path | None = None) -> Images:
+    """The images in a place, and those in another to hold out; with None, the digits."""
+    from vggc.data.find import digits, find_images
+
+    if data is None and val is not None:
+        raise UserError(mistakes.ValWithoutData(None))
+    return digits() if data is None else find_images(data, seed, val)
+
+
+def check_memory(
+    program: Program,
+    images: Images,
+    recipe: Recipe,
+    machine: Machine,
+    world: World,
+    *,
+    fixed: bool = False,
+) -> None:
+    """Raises: UserError when the largest batch of these images does not fit into memory, for all
+    processes on this machine together. `fixed` are batches that nobody can change any more.
+    """
+    from vggc.data.prepare import expected_bytes
+
+    if machine.device != "cpu":
+        return
+    channels, height, width = program.graph.input
+    shape = (channels, height, width)
+    parts = world.size * recipe.accumulate
+    images_at_once = -(-min(recipe.batch, len(images.train)) // parts)
+    course = replace(
+        course_of(recipe, program.graph, images_at_once),
+        half=machine.precision != "fp32",
+        by_columns=machine.precision != "fp32" and lacks_half(),
+        compiled=machine.compiled,
+        pictures=expected_bytes(images, shape, recipe.scale),
+    )
+    program.check_memory(course, 1 if machine.sharded else world.local_size, fixed)

@@ -1,0 +1,133 @@
+"""What `compile` and `export` work on: a net, its weights, and what its inputs are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vggc.analysis.report import Report
+from vggc.images.preprocessing import Preprocessing
+from vggc.ir.ops import Shape
+from vggc.ir.weights import Weights, seeded
+from vggc.ir.weights import load as load_weights
+from vggc.program import Program, load, with_input
+from vggc.recipe.lengths import in_proportion
+from vggc.support.paths import is_file
+from vggc.training.run import Run
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Of ImageNet's pixels over 255; what torchvision's weights were trained with."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A net with weights. `named` is what commands call it, a spec or the folder of a run, and
+    `weights_from` says where its weights come from, in words.
+    """
+
+    named: str
+    program: Program
+    weights: Weights
+    weights_from: str
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+
+    @property
+    def seeded(self) -> bool:
+        return self.weights_from.startswith("seed ")
+
+
+def is_run(spec: str) -> bool:
+    return is_file(Path(spec) / "run.json")
+
+
+def net_of(spec: str) -> Program:
+    """The net of a run, of a file, or of that name in the zoo.
+
+    Raises: UserError when there is no such thing, or it is not well formed.
+    """
+    if not is_run(spec):
+        return load(spec)
+    return net_in(Run.load(Path(spec)))
+
+
+def net_in(run: Run) -> Program:
+    """The net of a run as trained.
+
+    Raises: UserError when it is not the one that the run's record describes.
+    """
+    program = load(str(run.net_path))
+    run.require_fit(program.graph.input, program.graph.output)
+    return program
+
+
+def part_at_once(run: Run) -> int:
+    """Images that a run has in memory at once: those of a step, or of a part of one."""
+    recipe = run.recipe
+    return -(-min(recipe.batch, run.record.data.train) // recipe.accumulate)
+
+
+def resized(program: Program, size: tuple[int, int] | None) -> Program:
+    """The net with another input size (H, W), if one is given."""
+    return program if size is None else program.replace(with_input(program.net, size))
+
+
+def cost_of(run: Run, program: Program, batch: int | None = None, dtype: str = "float32") -> Report:
+    """What the net of a run costs as it is trained: in its batches, unless others are meant, in
+    its precision and with the images that it keeps in memory.
+    """
+    record = run.record
+    half = record.precision != "fp32"
+    return program.report(batch or part_at_once(run), dtype, half, record.data.pictures)
+
+
+def from_run(run: Run, weights: Path | None, size: tuple[int, int] | None) -> Subject:
+    """The net of a run, with the weights that are meant (see `Run.file_of`), at its own input size
+    unless another is given.
+
+    Raises: UserError when the run has no such weights, or they do not fit.
+    """
+    program, path = resized(net_in(run), size), run.file_of(weights)
+    preprocessing = run.record.preprocessing
+    if size is not None:
+        preprocessing = for_input(preprocessing, size)
+    return Subject(
+        str(run.folder),
+        program,
+        load_weights(path, program.graph),
+        str(path),
+        preprocessing,
+        run.record.classes,
+    )
+
+
+def from_spec(
+    program: Program, weights: Path | None, seed: int, named: str | None = None
+) -> Subject:
+    """A net with weights from a file, or random ones; `named` is the spec that it was asked by."""
+    graph = program.graph
+    found = load_weights(weights, graph) if weights else seeded(graph, seed)
+    origin = str(weights) if weights else f"seed {seed}"
+    return Subject(
+        named or program.net.name, program, found, origin, imagenet_preprocessing(graph.input), ()
+    )
+
+
+def for_input(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocessing:
+    """What happens to images before a net of another input size (H, W): the same in proportion."""
+    scale = preprocessing.scale
+    if scale is not None:
+        scale = in_proportion(scale, preprocessing.size, size)
+    return replace(preprocessing, size=size, scale=scale)
+
+
+def imagenet_preprocessing(input_: Shape) -> Preprocessing:
+    """What fits weights that nothing is known of: torchvision's for three channels.
+
+    As there, an image's shorter side is 8/7 of the crop's longer one: 256 pixels for 224.
+    """
+    channels, height, width = input_
+    mean = IMAGENET_MEAN if channels == 3 else (0.5,) * channels
+    std = IMAGENET_STD if channels == 3 else (0.5,) * channels
+    return Preprocessing((height, width), round(max(height, width) * 8 / 7), mean, std)

@@ -1,0 +1,249 @@
+"""Machine code for NVIDIA GPUs inside an exported library.
+
+By itself TVM puts CUDA source into the library and compiles it, with Python and a compiler,
+where the library is loaded. Here it is compiled where the library is made: for every
+architecture asked for into one fatbin (a container of cubins), from which NVIDIA's driver takes
+the part for its device.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vggc.compiler.link import export_library
+from vggc.compiler.relax import PIPELINE
+from vggc.runtime.device import capability, listed
+from vggc.support.tvm_alone import tvm
+
+DEFAULT_ARCHS = ("sm_80", "sm_90")
+"""Ampere and Hopper data-centre GPUs; code for sm_80 also runs on sm_86 and sm_89."""
+
+HOST = {"kind": "llvm"}
+
+# TVM's source includes these two headers of CCCL for types that float32 kernels never use; the
+# real ones take a second to parse.
+HEADERS = {
+    "cuda/std/cstdint": """
+        namespace cuda { namespace std {
+        using uint8_t = unsigned char; using uint16_t = unsigned short;
+        using uint32_t = unsigned int; using uint64_t = unsigned long long;
+        using int8_t = signed char; using int16_t = short;
+        using int32_t = int; using int64_t = long long;
+        } }""",
+    "cuda/std/type_traits": """
+        namespace cuda { namespace std {
+        template <class, class> struct is_same;
+        template <class, class> inline constexpr bool is_same_v = false;
+        template <class> struct is_integral;
+        template <class> struct is_signed;
+        template <class> struct is_unsigned;
+        template <class> struct is_floating_point;
+        template <bool, class> struct enable_if;
+        template <bool, class, class> struct conditional;
+        } }""",
+}
+
+
+class CompilerError(Exception):
+    """No machine code: there is no compiler, or none for an architecture."""
+
+
+class NoCompilerError(CompilerError):
+    """Neither NVRTC nor nvcc is installed."""
+
+
+@dataclass(frozen=True)
+class DeviceLibrary:
+    """A compiled Relax module: its executable, and its kernels as source and as a fatbin."""
+
+    executable: Any
+    source: str
+    fatbin: bytes
+    archs: tuple[str, ...]
+
+    def export(self, path: Path, linker: str = "g++") -> None:
+        """Write the shared library `path`: host code and the fatbin, no CUDA source.
+
+        Raises: as `export_library`.
+        """
+        export_library(self.executable.mod, path, linker, fpack_imports=self._pack_imports)
+
+    def _pack_imports(self, module: Any, is_system_lib: bool, prefix: str, folder: str) -> str:
+        """TVM's hook for what a library carries beside its own code: an object file."""
+        packed = tvm.get_global_func("runtime.ModulePackImportsToTensor")(module)
+        blob = _put_machine_code(packed.numpy().tobytes(), self.source.encode(), self.fatbin)
+        to_object = tvm.get_global_func("codegen.codegen_blob")
+        path = str(Path(folder, "imports.o"))
+        to_object(blob, is_system_lib, json.dumps(HOST), prefix).write_to_file(path)
+        return path
+
+
+def compile_device(module: Any, archs: Sequence[str] = DEFAULT_ARCHS) -> DeviceLibrary:
+    """Compile a Relax module whose PrimFuncs are bound to CUDA threads.
+
+    `archs` are names such as "sm_80"; a device runs the code of one of the same major version
+    and a minor version no higher than its own.
+
+    Raises:
+        CompilerError: neither NVRTC nor nvcc is installed, or it does not know an architecture.
+    """
+    try:
+        ordered = tuple(sorted(set(archs), key=capability))
+    except ValueError as error:
+        raise CompilerError(str(error)) from None
+    with _source_only():
+        executable = tvm.compile(module, target=target(ordered[0]), relax_pipeline=PIPELINE)
+    (device,) = (m for m in _import_tree(executable.mod) if m.kind == "cuda")
+    source = str(device.inspect_source())
+    return DeviceLibrary(executable, source, compile_fatbin(source, ordered), ordered)
+
+
+def target(arch: str) -> Any:
+    """TVM's target for `arch`, with the host's code for any CPU of this kind."""
+    return tvm.target.Target({"kind": "cuda", "arch": arch, "host": HOST})
+
+
+def compile_fatbin(source: str, archs: Sequence[str]) -> bytes:
+    """CUDA C++ to machine code for `archs`: by NVRTC where it is installed, else by nvcc.
+
+    Raises:
+        CompilerError: as `compile_device`.
+    """
+    if _has_nvrtc():
+        return _fatbin_by_nvrtc(source, archs)
+    if shutil.which("nvcc"):
+        return _fatbin_by_nvcc(source, archs)
+    raise NoCompilerError("neither NVRTC nor nvcc is installed")
+
+
+@contextmanager
+def _source_only() -> Iterator[None]:
+    """Make TVM keep kernels as source, as it does where it finds no GPU, in every case."""
+    name = "TVM_COMPILE_FORCE_FALLBACK"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _import_tree(module: Any) -> Iterator[Any]:
+    yield module
+    for imported in module.imports:
+        yield from _import_tree(imported)
+
+
+def _has_nvrtc() -> bool:
+    try:
+        from cuda.bindings import nvfatbin, nvrtc
+
+        nvrtc.nvrtcVersion()
+        nvfatbin.version()
+    except (ImportError, RuntimeError):  # the bindings are not there, or the libraries are not
+        return False
+    return True
+
+
+def _fatbin_by_nvrtc(source: str, archs: Sequence[str]) -> bytes:
+    from cuda.bindings import nvfatbin
+
+    options = ["-64", "-compress=false"]
+    container = nvfatbin.create(options, len(options))
+    for arch in archs:
+        cubin = _cubin_by_nvrtc(source, arch)
+        nvfatbin.add_cubin(container, cubin, len(cubin), arch.removeprefix("sm_"), "vggc")
+    fatbin = bytearray(nvfatbin.size(container))
+    nvfatbin.get(container, fatbin)
+    nvfatbin.destroy(container)
+    return bytes(fatbin)
+
+
+def _cubin_by_nvrtc(source: str, arch: str) -> bytes:
+    from cuda.bindings import nvrtc
+
+    names = [name.encode() for name in HEADERS]
+    texts = [text.encode() for text in HEADERS.values()]
+    options = [f"--gpu-architecture={arch}".encode(), b"--device-as-default-execution-space"]
+    _, program = nvrtc.nvrtcCreateProgram(source.encode(), b"", len(names), texts, names)
+    (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        _, size = nvrtc.nvrtcGetProgramLogSize(program)
+        log = bytes(size)
+        nvrtc.nvrtcGetProgramLog(program, log)
+        raise CompilerError(f"NVRTC on {arch}: {log.decode().rstrip(chr(0)).strip()}")
+    _, size = nvrtc.nvrtcGetCUBINSize(program)
+    cubin = bytes(size)
+    nvrtc.nvrtcGetCUBIN(program, cubin)
+    nvrtc.nvrtcDestroyProgram(program)
+    return cubin
+
+
+def _fatbin_by_nvcc(source: str, archs: Sequence[str]) -> bytes:
+    numbers = [arch.removeprefix("sm_") for arch in archs]
+    codes = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in numbers]
+    with tempfile.TemporaryDirectory() as folder:
+        path, output = Path(folder, "kernels.cu"), Path(folder, "kernels.fatbin")
+        path.write_text(source)
+        command = ["nvcc", "--fatbin", "--no-compress", *codes, "-o", str(output), str(path)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise CompilerError(f"nvcc on {listed(archs)}: {done.stderr.strip()}")
+        return output.read_bytes()
+
+
+def _put_machine_code(blob: bytes, source: bytes, fatbin: bytes) -> bytes:
+    """What a library carries, with `fatbin` in place of the CUDA module's source.
+
+    The layout is TVM's (tvm_ffi, library_module.cc): its size, the tree of imports as two vectors,
+    then each module's kind and, but for the library's own code, its bytes.
+    """
+    stream = io.BytesIO(blob)
+    stream.seek(8)
+    (rows,) = struct.unpack("<Q", stream.read(8))
+    stream.seek(8 * rows, io.SEEK_CUR)
+    (children,) = struct.unpack("<Q", stream.read(8))
+    stream.seek(8 * children, io.SEEK_CUR)
+    parts = [blob[8 : stream.tell()]]
+    for _ in range(rows - 1):
+        kind = _read_string(stream)
+        parts.append(_string(kind))
+        if kind != b"_lib":
+            content = _read_string(stream)
+            if kind == b"cuda":
+                content = _cuda_module(content, source, fatbin)
+            parts.append(_string(content))
+    body = b"".join(parts)
+    return struct.pack("<Q", len(body)) + body
+
+
+def _cuda_module(content: bytes, source: bytes, fatbin: bytes) -> bytes:
+    """A CUDA module's bytes: the format of its code, the kernels' signatures, the code."""
+    form, code = _string(b"cuda"), _string(source)
+    if not (content.startswith(form) and content.endswith(code)):
+        raise AssertionError("TVM no longer saves a CUDA module as format, signatures, code")
+    signatures = content[len(form) : -len(code)]
+    return _string(b"fatbin") + signatures + _string(fatbin)
+
+
+def _string(content: bytes) -> bytes:
+    return struct.pack("<Q", len(content)) + content
+
+
+def _read_string(stream: io.BytesIO) -> bytes:
+    (size,) = struct.unpack("<Q", stream.read(8))
+    return stream.read(size)

@@ -1,0 +1,134 @@
+"""The weights of a float32 net as a plan in fewer bits takes them, not packed yet."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggc.ir.weights import Weights
+from vggc.kernels.workloads import Conv, Convert, Map
+from vggc.plan.low_precision import ZERO, scale_name
+from vggc.plan.plan import Plan, Step
+
+Tensors: TypeAlias = dict[str, NDArray[Any]]
+
+LARGEST = 127
+"""Of an int8 weight; -128 is not used, so that both signs are alike."""
+
+AT_ONCE = 1 << 21
+"""Weights that are rounded at once, in float64."""
+
+LEAST_SCALE = 1e-30
+"""Of what is always zero: any scale serves it, and the reciprocal of this one is finite."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """What calibration found of a value: the size at which to cut it off, its channels' means."""
+
+    limit: float
+    means: NDArray[np.float64]
+
+
+def levels(map_: Map) -> int:
+    """The steps of scale from zero to the largest value that a uint8 map holds."""
+    return LARGEST if map_.zero == ZERO else 255
+
+
+def scaled(calls: Plan) -> dict[str, Map]:
+    """The values that a plan writes as uint8, by the name of their node."""
+    return {
+        step.name: step.output
+        for step in calls.steps
+        if isinstance(step.workload, Conv | Convert)
+        and isinstance(step.output, Map)
+        and step.output.format == "uint8"
+    }
+
+
+def averaged(calls: Plan) -> set[str]:
+    """The values that are multiplied by int8 weights, by the name of their node."""
+    return {
+        calls.steps[step.reads[0]].name
+        for step in calls.steps
+        if isinstance(step.workload, Conv) and step.workload.input.format == "uint8"
+    }
+
+
+def lowered_weights(calls: Plan, weights: Weights, ranges: Mapping[str, Range]) -> Tensors:
+    """The weights that a plan takes, by name, from those of the folded net.
+
+    `ranges` are those of the values that `scaled` and `averaged` name.
+    """
+    found: Tensors = {}
+    for name, map_ in scaled(calls).items():
+        scale = max(ranges[name].limit / levels(map_), LEAST_SCALE)
+        found[f"{name}.scale"] = np.array([scale], np.float32)
+    for step in calls.steps:
+        match step.workload:
+            case Conv(input=Map(format="uint8")):
+                found |= _int8(calls, step, step.workload, weights, found, ranges)
+            case Conv(input=Map(format="bfloat16")):
+                # Packing rounds: what a kernel rounds may be transformed first.
+                weight, bias = step.weights
+                found[weight] = weights[weight].reshape(step.workload.weight_shape)
+                found[bias] = weights[bias]
+            case _:
+                found |= {name: weights[name] for name in step.weights if name not in found}
+    return found
+
+
+def _int8(
+    calls: Plan,
+    step: Step,
+    conv: Conv,
+    weights: Weights,
+    scales: Tensors,
+    ranges: Mapping[str, Range],
+) -> Tensors:
+    """Weight, scales of the sums and bias of a convolution in int8.
+
+    Each output channel has a scale of its own. The bias takes back what the zero of the input
+    adds to every sum, and what rounding the weights adds to the mean of the sums over the
+    images of the calibration.
+    Source: Nagel et al. 2021, "A White Paper on Neural Network Quantization", sections 2.2
+    and 3.3.
+    """
+    weight_name, rescale_name, bias_name, *_ = step.weights
+    (read,) = step.reads
+    weight = weights[weight_name].reshape(conv.weight_shape)
+    means = ranges[calls.steps[read].name].means
+    whole = np.empty(conv.weight_shape, np.int8)
+    weight_scale, sums, shift = (np.empty(len(weight)) for _ in range(3))
+    count = max(1, AT_ONCE // max(1, weight[:1].size))
+    for start in range(0, len(weight), count):
+        rows = slice(start, start + count)
+        exact = weight[rows].astype(np.float64)
+        largest = np.abs(exact).max((1, 2, 3))
+        weight_scale[rows] = np.where(largest > 0, largest / LARGEST, 1.0)
+        scale = weight_scale[rows, None, None, None]
+        numbers = np.rint(exact / scale)
+        whole[rows], sums[rows] = numbers, numbers.sum((1, 2, 3))
+        shift[rows] = (numbers * scale - exact).sum((2, 3)) @ means
+    rescale = (float(scales[scale_name(calls, read)][0]) * weight_scale).astype(np.float32)
+    zero_sum = conv.input.zero * sums * rescale
+    return {
+        weight_name: whole,
+        rescale_name: rescale,
+        bias_name: (weights[bias_name] - zero_sum - shift).astype(np.float32),
+    }
+
+
+def digest(weights: Weights) -> str:
+    """The SHA-256 of weights, their names and shapes."""
+    found = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = np.ascontiguousarray(weights[name], "<f4")
+        found.update(f"{name} {tensor.shape}\n".encode())
+        found.update(tensor.data)
+    return found.hexdigest()

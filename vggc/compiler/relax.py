@@ -1,0 +1,121 @@
+"""Plan to a Relax module: one call of one of our kernels a step.
+
+The module has two functions over the same kernels. `main` takes the input and the packed
+weights and gives the output, or a tuple of several heads' in order; `layers` gives a tuple of
+every step's value, for `vggc verify`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from vggc.kernels.workloads import Kernel, Workload
+from vggc.plan.plan import INPUT, Plan, Step, buffer_shape, input_shapes, storage
+from vggc.support.tvm_alone import relax, tvm
+
+KernelOf: TypeAlias = Callable[[Workload], Kernel]
+
+# From one call a kernel to code for the virtual machine, on every target. Our kernels come
+# scheduled and fused, so nothing here may touch a PrimFunc: TVM's own pipelines would, and
+# crash where they fuse a reshape with one.
+PIPELINE = tvm.transform.Sequential(
+    [
+        relax.transform.RewriteDataflowReshape(),
+        relax.transform.ToNonDataflow(),
+        relax.transform.RemovePurityChecking(),
+        relax.transform.CallTIRRewrite(),
+        relax.transform.StaticPlanBlockMemory(),
+        relax.transform.LowerAllocTensor(),
+        relax.transform.KillAfterLastUse(),
+        relax.transform.LowerRuntimeBuiltin(),
+        relax.transform.ComputePrimValue(),
+        relax.transform.VMShapeLower(),
+        relax.transform.AttachGlobalSymbol(),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A net ready for code generation, and the kernel behind each step."""
+
+    module: tvm.IRModule
+    kernels: tuple[Kernel, ...]
+
+
+def lower(plan: Plan, kernel_of: KernelOf) -> Lowered:
+    """The Relax module of a plan. Equal workloads share one function."""
+    distinct = {each: kernel_of(each) for each in dict.fromkeys(s.workload for s in plan.steps)}
+    builder = relax.BlockBuilder()
+    functions = {
+        workload: builder.add_func(kernel.func, _function_name(workload, kernel))
+        for workload, kernel in distinct.items()
+    }
+    _emit(builder, "main", plan, distinct, functions, every_step=False)
+    _emit(builder, "layers", plan, distinct, functions, every_step=True)
+    module = builder.finalize()
+    return Lowered(module, tuple(distinct[step.workload] for step in plan.steps))
+
+
+def _function_name(workload: Workload, kernel: Kernel) -> str:
+    return f"{type(workload).__name__}_{kernel.algorithm}".lower()
+
+
+def _emit(
+    builder: Any,
+    name: str,
+    plan: Plan,
+    kernels: dict[Workload, Kernel],
+    functions: dict[Workload, Any],
+    *,
+    every_step: bool,
+) -> None:
+    x = _variable("x", (plan.batch, *plan.input), "float32")
+    weights = {
+        full: _variable(full.replace(".", "_").replace("-", "_"), shape, dtype)
+        for step in plan.steps
+        for full, (shape, dtype) in weight_types(step, kernels[step.workload]).items()
+    }
+    with builder.function(name, [x, *weights.values()]):
+        with builder.dataflow():
+            values: list[Any] = []
+            for step in plan.steps:
+                sources = [
+                    _reshaped(builder, x if read == INPUT else values[read], shape)
+                    for read, shape in zip(step.reads, input_shapes(step.workload), strict=True)
+                ]
+                arguments = [*sources, *(weights[full] for full in step.weights)]
+                result = relax.TensorType(buffer_shape(step.output), storage(step.output))
+                call = relax.call_tir(functions[step.workload], arguments, result)
+                values.append(builder.emit(call))
+            if not every_step:
+                values = [
+                    _reshaped(builder, values[output.step], (plan.batch, *output.shape))
+                    for output in plan.outputs
+                ]
+            several = every_step or len(values) > 1
+            output = builder.emit_output(relax.Tuple(values) if several else values[0])
+        builder.emit_func_output(output)
+
+
+def weight_types(step: Step, kernel: Kernel) -> dict[str, tuple[tuple[int, ...], str]]:
+    """The packed shape and the type of the elements of each weight of a step."""
+    taken = kernel.func.params[len(step.reads) : -1]
+    buffers = [parameter.ty for parameter in taken]
+    return {
+        name: (tuple(int(extent) for extent in buffer.shape), str(buffer.dtype))
+        for name, buffer in zip(step.weights, buffers, strict=True)
+    }
+
+
+def _variable(name: str, shape: tuple[int, ...], dtype: str) -> Any:
+    return relax.Var(name, relax.TensorType(shape, dtype))
+
+
+def _reshaped(builder: Any, value: Any, shape: tuple[int, ...]) -> Any:
+    """The same memory under another shape; nothing where the shape is already right."""
+    if tuple(int(extent) for extent in value.ty.shape) == shape:
+        return value
+    return builder.emit(relax.op.reshape(value, shape))

@@ -1,0 +1,349 @@
+"""From an image file to what a net is given. Imports no torch: inference repeats it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError, features
+from PIL.ExifTags import Base
+from PIL.JpegImagePlugin import JpegImageFile
+
+from vggc.images.greys import (
+    KINDS,
+    OVER,
+    SIXTEEN_BITS,
+    UNKNOWN,
+    Greys,
+    are_lost,
+    has_deep_colours,
+    in_eight_bits,
+    is_negative,
+    white_by_the_file,
+    white_of_one,
+)
+from vggc.support.files import open_file
+
+Pixels = npt.NDArray[np.uint8]
+
+IMAGE_CHANNELS = (1, 3)
+"""Of a net that takes images: grey or RGB."""
+
+FORMATS = {
+    ".apng": "PNG",
+    ".bmp": "BMP",
+    ".dib": "DIB",
+    ".gif": "GIF",
+    ".jfif": "JPEG",
+    ".jpe": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpg": "JPEG",
+    ".mpo": "JPEG",
+    ".pbm": "PPM",
+    ".pgm": "PPM",
+    ".pjp": "JPEG",
+    ".pjpeg": "JPEG",
+    ".png": "PNG",
+    ".pnm": "PPM",
+    ".ppm": "PPM",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+} | ({".avif": "AVIF"} if features.check("avif") else {})
+"""The endings of file names that are images, and their formats for Pillow, of which some builds
+have no AVIF. Pillow's other formats are never tried: some of them start programs (EPS)."""
+
+MAX_PIXELS = 89_478_485
+"""The most pixels in an image, Pillow's own limit."""
+
+MAX_SIDE = 1 << 15
+"""The most pixels in a side that an image is resized to. A net's input has at most half of
+that; what it is cut from may be larger."""
+
+LEAST_STD, MOST = 1e-12, 1e12
+"""Means and deviations within these leave float32 finite."""
+
+BACKDROP = (255, 255, 255, 255)
+"""What transparent pictures are laid over: white, as browsers and viewers show them."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What sets a picture upright whose orientation has this number.
+Source: Exif 2.32, 4.6.4, tag 0x0112."""
+
+ON_THEIR_SIDE = (5, 6, 7, 8)
+"""The orientations that exchange width and height."""
+
+MAX_ASPECT = 32
+"""The longer side of an image over the shorter one."""
+
+
+class BrokenImageError(Exception):
+    """A file that is no usable image; the message says why."""
+
+
+class UnclearGreyError(BrokenImageError):
+    """Nothing says which value is white in a picture whose `brightest` value is this."""
+
+    def __init__(self, reason: str, brightest: Greys) -> None:
+        super().__init__(reason)
+        self.brightest = brightest
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A picture of 8 bits, and its largest value where that was of a deep grey whose file does not
+    say what is white.
+    """
+
+    image: Image.Image
+    brightest: Greys = UNKNOWN
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to an image before a net sees it, outside of augmentation.
+
+    1. It is opened as `decode` says; in greys of more than eight bits `white` is white.
+    2. It is resized in proportion (bilinear, antialiased) until its shorter side has
+       `scale` pixels; with `scale` None, until it just covers `size`.
+    3. The centre of `size` (H, W) is cut out.
+    4. Each channel's values v from 0 to 255 become (v / 255 − mean) / std.
+
+    `mean` and `std` hold one value a channel: three for RGB, one for grey. They are those
+    of all pixels of the training images.
+    Source: Simonyan & Zisserman (2015), section 2.1, for the subtraction of the mean.
+    """
+
+    size: tuple[int, int]
+    scale: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    white: Greys = UNKNOWN
+
+    def problem(self, input_shape: tuple[int, ...]) -> str | None:
+        """What keeps this from preparing images for a net's input (C, H, W), if anything."""
+        channels, *size = input_shape
+        sides = (*self.size, 1 if self.scale is None else self.scale)
+        problems = {
+            "size is not the height and width of the net's input": self.size != tuple(size),
+            f"size and scale are not from 1 to {MAX_SIDE}": not all(
+                1 <= side <= MAX_SIDE for side in sides
+            ),
+            "scale is less than a side of size, which images must cover": (
+                self.scale is not None and self.scale < max(self.size)
+            ),
+            "mean and std do not hold one value for each channel": not (
+                channels == len(self.mean) == len(self.std)
+            ),
+            "mean is out of range": not all(abs(value) <= MOST for value in self.mean),
+            "std is not above 0, or out of range": not all(
+                LEAST_STD <= value <= MOST for value in self.std
+            ),
+            "white is out of range": not all(
+                value is None or 1 <= value <= SIXTEEN_BITS
+                for value in (self.white.whole, self.white.real)
+            ),
+        }
+        found = next((text for text, is_so in problems.items() if is_so), None)
+        return found and f"preprocessing: {found}"
+
+    def read(self, path: Path) -> npt.NDArray[np.float32]:
+        """The image in a file as a net's input, float32 (1, C, H, W).
+
+        Raises:
+            BrokenImageError: the file is no usable image.
+        """
+        return self.of(decode(path, len(self.mean), white=self.white))
+
+    def of(self, image: Image.Image) -> npt.NDArray[np.float32]:
+        """An image that `decode` gave as a net's input, float32 (1, C, H, W)."""
+        return self.normalise(centre(resize(image, self.scale, self.size), self.size)[None])
+
+    def normalise(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        """Pixels (N, H, W, C) from 0 to 255 as a net's input, float32 (N, C, H, W)."""
+        mean, std = (np.asarray(values, dtype=np.float32) for values in (self.mean, self.std))
+        values = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+
+def decode(
+    file: Path | BinaryIO,
+    channels: int,
+    least: tuple[int | None, tuple[int, int]] | None = None,
+    white: Greys = UNKNOWN,
+) -> Image.Image:
+    """The image in a file as a viewer shows it, RGB for three channels and grey for one.
+
+    It is turned upright as its orientation says, and laid over white where it is transparent. Greys
+    of more than eight bits have `white` as white, unless their file says otherwise. Of several
+    images in a file it is the first.
+
+    With `least` = (scale, size) of `resize`, a JPEG may come at a half, a quarter or an eighth of
+    its size, as long as it need not be enlarged; that takes a fraction of the time.
+
+    Raises:
+        BrokenImageError: the file cannot be read, is too large or not an image, or the
+            net takes neither 1 nor 3 channels.
+    """
+    return opened(file, channels, least, white).image
+
+
+def opened(
+    file: Path | BinaryIO,
+    channels: int,
+    least: tuple[int | None, tuple[int, int]] | None,
+    white: Greys,
+) -> Opened:
+    """`decode`, which tells of deep greys, too.
+
+    Raises:
+        UnclearGreyError: nothing says which of their values is white.
+        BrokenImageError: as `decode`.
+    """
+    if channels not in IMAGE_CHANNELS:
+        raise BrokenImageError(f"images have 1 or 3 channels, this net takes {channels}")
+    try:
+        with ExitStack() as stack:
+            source = stack.enter_context(open_file(file)) if isinstance(file, Path) else file
+            image = stack.enter_context(Image.open(source, formats=tuple({*FORMATS.values()})))
+            check_size(*image.size)
+            if least is not None and isinstance(image, JpegImageFile):
+                draft(image, least)
+            found = flat(image, white)
+            turn = TURNS.get(orientation(image))
+            upright = found.image if turn is None else found.image.transpose(turn)
+            wanted = "RGB" if channels == 3 else "L"
+            if upright.mode == "LAB":  # which Pillow makes grey by way of RGB alone
+                upright = upright.convert("RGB")
+            usual = upright if upright.mode == wanted else upright.convert(wanted)
+            return Opened(usual, found.brightest)
+    except BrokenImageError:
+        raise
+    except Exception as fault:  # whatever a decoder does on hostile bytes
+        raise BrokenImageError(reason(fault)) from None
+
+
+def draft(image: JpegImageFile, least: tuple[int | None, tuple[int, int]]) -> None:
+    """Has a JPEG decoded at a fraction of its size, where it is still large enough."""
+    turned = orientation(image) in ON_THEIR_SIDE
+    size = target_size(image.size[::-1] if turned else image.size, *least)
+    image.draft(None, size[::-1] if turned else size)
+
+
+def orientation(image: Image.Image) -> int:
+    """How a picture lies, 1 being upright, also where what should say it is damaged."""
+    with suppress(Exception):
+        return int(image.getexif().get(Base.Orientation, 1))
+    return 1
+
+
+def flat(image: Image.Image, white: Greys) -> Opened:
+    """An image, not loaded yet, in 8 bits and without transparency.
+
+    Raises:
+        UnclearGreyError, BrokenImageError: as `opened`.
+    """
+    if image.mode in KINDS:
+        return deep_grey(image, white)
+    may_be_lost = has_deep_colours(image)
+    image.load()
+    if may_be_lost and are_lost(image):
+        raise BrokenImageError("its colours of 16 bits are below 4,096: save them in 8 bits")
+    if not image.has_transparency_data:
+        return Opened(image)
+    clear = image.convert("RGBA")
+    return Opened(Image.alpha_composite(Image.new("RGBA", clear.size, BACKDROP), clear))
+
+
+def deep_grey(image: Image.Image, white: Greys) -> Opened:
+    """A grey image of more than eight bits, not loaded yet, in 8 bits.
+
+    Raises:
+        UnclearGreyError: nothing says which value is white.
+        BrokenImageError: there are values that no grey has.
+    """
+    kind, declared, negative = KINDS[image.mode], white_by_the_file(image), is_negative(image)
+    image.load()
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    if not (isfinite(low) and isfinite(high)):
+        raise BrokenImageError("it holds values that are not finite")
+    found = white_of_one(kind, high, Greys.only(kind, declared) if declared else white)
+    if low < 0 and (kind == "whole" or -low > (OVER - 1) * max(high, 1)):
+        raise BrokenImageError(f"its values go down to {low:,.6g}, and black is 0")
+    brightest = UNKNOWN if declared else Greys.only(kind, high)
+    if isinstance(found, str):
+        raise UnclearGreyError(found, brightest)
+    grey = in_eight_bits(values, found, negative=negative)
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        grey.paste(BACKDROP[0], mask=Image.fromarray(values == key))
+    return Opened(grey, brightest)
+
+
+def check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BrokenImageError(f"{width}x{height} pixels are more than {MAX_PIXELS:,}")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise BrokenImageError(f"{width}x{height} pixels: too long and narrow")
+
+
+def reason(fault: Exception) -> str:
+    """A decoder's complaint in one short line, without the file's path."""
+    match fault:
+        case UnidentifiedImageError():
+            return "not an image"
+        case OSError(strerror=str(text)):
+            return text
+        case _:
+            return (str(fault).splitlines() or [type(fault).__name__])[0][:100]
+
+
+def resize(image: Image.Image, scale: int | None, size: tuple[int, int]) -> Pixels:
+    """The image resized in proportion, uint8 (H, W, C).
+
+    Its shorter side gets `scale` pixels; with None, it just covers `size` (H, W).
+    """
+    target = target_size(image.size, scale, size)
+    if target != image.size:
+        image = image.resize(target, Image.Resampling.BILINEAR)
+    return pixels_of(image)
+
+
+def target_size(
+    image: tuple[int, int], scale: int | None, size: tuple[int, int]
+) -> tuple[int, int]:
+    """Width and height that `resize` gives an image of a width and height."""
+    (width, height), (least_height, least_width) = image, size
+    cover = max(least_height / height, least_width / width)
+    factor = scale / min(width, height) if scale else cover
+    return max(least_width, round(width * factor)), max(least_height, round(height * factor))
+
+
+def pixels_of(image: Image.Image) -> Pixels:
+    """The values of an image, uint8 (H, W, C)."""
+    pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def centre(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """The middle `size` (H, W) of an image (H, W, C)."""
+    top, left = ((have - want) // 2 for have, want in zip(pixels.shape, size, strict=False))
+    return crop(pixels, top, left, size)
+
+
+def crop(pixels: Pixels, top: int, left: int, size: tuple[int, int]) -> Pixels:
+    return pixels[top : top + size[0], left : left + size[1]]

@@ -1,0 +1,116 @@
+"""What commands take of memory, told before they take it.
+
+Each is told as a sum whose largest part is the net's weights in float32, or what an artifact holds
+of them. The numbers are measured: `python benchmarks/compile_memory.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from math import prod
+
+from vggc.ir.graph import Graph
+from vggc.support.diagnostics import Diagnostic, UserError
+from vggc.support.memory import free_memory, memory
+
+GB = 1e9
+
+
+class TooLarge(Diagnostic):
+    title = "the net {net} is too large for this machine"
+    label = (
+        "{doing} takes about {needed:.1f} GB, and of {present:.1f} GB of memory {free:.1f} are free"
+    )
+    help = "that is {formula}; `vggc summary` shows which layer the weights are in"
+    net: str
+    doing: str
+    needed: float
+    present: float
+    free: float
+    formula: str
+
+
+@dataclass(frozen=True)
+class Need:
+    """The most memory that something takes, in bytes: `base` for the program and its libraries, and
+    for each byte of the net's weights in float32, for each byte of an artifact's weights, for each
+    op of the net (code, tables) and each value of a batch that its ops give.
+    """
+
+    doing: str
+    base: float
+    weights: float = 1.0
+    stored: float = 0.0
+    op: float = 0.0
+    value: float = 0.0
+
+    def bytes(self, graph: Graph, batch: int = 1, stored: int = 0) -> int:
+        """What it takes for a net; an artifact has `stored` bytes of weights."""
+        values = batch * sum(prod(node.shape) for node in graph.nodes)
+        total = self.base + self.weights * weight_bytes(graph) + self.stored * stored
+        return round(total + self.op * len(graph.nodes) + self.value * values)
+
+    def formula(self, graph: Graph, batch: int = 1, stored: int = 0) -> str:
+        """The same in words."""
+        size, whole = weight_bytes(graph), self.bytes(graph, batch, stored)
+        parts = []
+        if self.weights:
+            times = "" if self.weights == 1 else f"{self.weights:g} times "
+            parts.append(f"{times}the {size / GB:.1f} GB of weights in float32")
+        if self.stored:
+            parts.append(f"the {stored / GB:.1f} GB of weights in the artifact")
+        rest = whole - self.weights * size - self.stored * stored
+        return ", ".join([*parts, f"and {rest / GB:.1f} GB"])
+
+    def require(self, graph: Graph, batch: int = 1, stored: int = 0) -> None:
+        """Raises: UserError when there is not so much memory that nobody uses."""
+        needed, free = self.bytes(graph, batch, stored), free_memory()
+        if needed > free:
+            told = self.formula(graph, batch, stored)
+            sizes = needed / GB, memory() / GB, free / GB
+            raise UserError(TooLarge(None, graph.name, self.doing, *sizes, told))
+
+
+def weight_bytes(graph: Graph) -> int:
+    """The bytes of a net's weights in float32."""
+    return 4 * sum(weight.size for weight in graph.all_weights.values())
+
+
+LOADING = Need("reading its weights", 0.05e9)
+
+EXPORTS = {
+    "onnx": Need("exporting it to ONNX", 0.07e9),
+    "pt2": Need("exporting it to a torch.export program", 0.37e9, op=0.2e6),
+    "torchvision": Need("writing its weights", 0.055e9),
+}
+
+COMPILING = Need("compiling it", 0.265e9, weights=1.1, op=0.8e6)
+COMPILING_CUDA = replace(COMPILING, base=0.33e9)
+COMPILING_INT8 = replace(COMPILING, base=0.5e9, weights=1.3, value=4)
+"""Its images go through PyTorch."""
+TUNING = Need("tuning it", 0.26e9, weights=0)
+
+RUNNING = Need("running it", 0.135e9, weights=0, stored=1, value=2)
+VERIFYING = Need("verifying it", 0.5e9, weights=3, stored=1, value=20)
+TIMING = Need("timing it", 0.46e9, stored=1)
+ENGINES = {"torch": 0.1, "torch-compile": 0.1}
+"""How many times the weights other engines take beside those that all are given."""
+OTHER_ENGINES = 2.0
+"""The same for those that read a file, of which they keep what they make of it."""
+PROFILING = Need("timing its layers", 0.98e9, weights=0, stored=1, value=4)
+
+TESTING = Need("testing it", 0.4e9)
+
+
+def compiling(target: str, precision: str) -> Need:
+    """What compiling for a target, as it is asked for, in a precision takes."""
+    if precision == "int8":
+        return COMPILING_INT8
+    return COMPILING if target == "cpu" else COMPILING_CUDA
+
+
+def beside(engines: Iterable[str]) -> Need:
+    """What timing an artifact beside these engines takes."""
+    more = sum(ENGINES.get(name, OTHER_ENGINES) for name in engines)
+    return replace(TIMING, weights=TIMING.weights + more)

@@ -1,0 +1,1 @@
+"""Artifacts held to float64, timed beside other engines, and layer by layer."""

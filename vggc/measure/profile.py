@@ -1,0 +1,251 @@
+"""Where the time of a compiled net goes, kernel by kernel, and what bounds each.
+
+The net's machine tells the time before and after every call, which costs a few microseconds
+a call outside of what is timed. In the same rounds run the net without that clock and two
+kernels of our own that show what this machine can do at most.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from vggc.ir.graph import Graph
+from vggc.measure.bench import rest
+from vggc.measure.roofline import arithmetic, bandwidth
+from vggc.passes.fold import fold
+from vggc.runtime import mistakes
+from vggc.runtime.artifact import KernelEntry, Manifest, graph_in
+from vggc.runtime.session import Session
+from vggc.support.diagnostics import UserError
+from vggc.support.processors import num_cores
+
+WARM_UP = 3
+HALF = 0.5
+"""The share of a limit from which on that limit is what bounds a kernel."""
+
+Bound: TypeAlias = Literal["compute", "memory", "overhead"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What this machine can do at most, each the best of a run's rounds.
+
+    `flops` are those of multiply-adds in the artifact's precision, `float32_flops` those in
+    float32; `bandwidth` is bytes read a second from memory.
+    """
+
+    flops: float
+    float32_flops: float
+    bandwidth: float
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kernel call: its median time in seconds, its work, and the share of the limits.
+
+    `macs` are the multiply-adds that the op asks for, `real_macs` those that the code does.
+    `bytes` are those of inputs, weights and output, each counted once.
+    """
+
+    layer: str
+    step: str
+    kernel: str
+    seconds: float
+    macs: int
+    real_macs: int
+    bytes: int
+    compute_share: float
+    """Real FLOPs over those that the machine could do in the time."""
+    memory_share: float
+    """Bytes over those that memory could give in the time; over 1 where they come from caches
+    or need not be read."""
+
+    @property
+    def useful_flops(self) -> float:
+        """FLOPs a second, counting two for each multiply-add that the op asks for."""
+        return 2 * self.macs / self.seconds
+
+    @property
+    def real_flops(self) -> float:
+        """FLOPs a second, counting two for each multiply-add that the code does."""
+        return 2 * self.real_macs / self.seconds
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a second."""
+        return self.bytes / self.seconds
+
+    @property
+    def bound(self) -> Bound:
+        """The limit that the call is nearer to; overhead where it is far from both."""
+        if max(self.compute_share, self.memory_share) < HALF:
+            return "overhead"
+        return "compute" if self.compute_share >= self.memory_share else "memory"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Medians in seconds: each call, the whole net, and the whole net with the clock."""
+
+    threads: int
+    calls: tuple[Call, ...]
+    limits: Limits
+    whole: float
+    watched: float
+
+    @property
+    def sum(self) -> float:
+        """Seconds in kernels."""
+        return sum(call.seconds for call in self.calls)
+
+
+class _Clock:
+    """What a machine calls before and after each call: notes the seconds of each kernel.
+
+    While it is `weighing`, it notes the bytes of each kernel's buffers, too.
+    """
+
+    def __init__(self) -> None:
+        self.started = 0.0
+        self.seconds: list[float] = []
+        self.weighing = False
+        self.bytes: list[int] = []
+
+    def __call__(self, _: Any, name: str, before: bool, __: Any, *arguments: Any) -> int:
+        now = time.perf_counter()
+        if name.startswith("vm."):  # the machine's own, such as room for a value
+            return 0
+        if before:
+            if self.weighing:
+                self.bytes.append(sum(map(_size, arguments)))
+            self.started = time.perf_counter()
+        else:
+            self.seconds.append(now - self.started)
+        return 0
+
+    def pass_(self) -> list[float]:
+        """The seconds of the calls since the last pass."""
+        seconds, self.seconds = self.seconds, []
+        return seconds
+
+
+def profile(folder: Path, threads: int | None, rounds: int) -> Profile:
+    """Times every kernel call of an artifact on noise.
+
+    Raises: UserError when the artifact is damaged, not for this machine, or for a GPU.
+    """
+    count = threads or num_cores()
+    session = Session.load(folder, count)
+    manifest = session.manifest
+    if manifest.target.kind != "cpu":
+        raise UserError(mistakes.LayersOfGpu(None, str(folder)))
+    clock = _Clock()
+    watched = session.watched(clock)
+    shape = (manifest.batch, *manifest.input)
+    x = session.tensor(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
+    own = arithmetic(manifest.target, count, manifest.precision)
+    float32 = arithmetic(manifest.target, count, "float32")
+    memory = bandwidth(manifest.target, count)
+    clock.weighing = True
+    watched.invoke(x)
+    clock.weighing = False
+    for _ in range(WARM_UP):
+        session.invoke(x)
+        watched.invoke(x)
+        clock.pass_()
+    passes, whole, with_clock, limits = [], [], [], []
+    for _ in range(rounds):
+        rest()
+        whole.append(_seconds(session, x))
+        rest()
+        with_clock.append(_seconds(watched, x))
+        passes.append(clock.pass_())
+        limits.append((own.measure(), float32.measure(), memory.measure()))
+    best = Limits(*map(max, zip(*limits, strict=True)))
+    seconds = [median(times) for times in zip(*passes, strict=True)]
+    calls = _calls(manifest, fold(graph_in(folder)).graph, seconds, clock.bytes, best)
+    return Profile(count, calls, best, median(whole), median(with_clock))
+
+
+def _calls(
+    manifest: Manifest, graph: Graph, seconds: list[float], sizes: list[int], limits: Limits
+) -> tuple[Call, ...]:
+    calls = []
+    useful = useful_macs(manifest, graph)
+    rows = zip(manifest.kernels, useful, seconds, sizes, strict=True)
+    for entry, macs, time_, size in rows:
+        real = entry.macs or macs
+        peak = _peak(entry, limits)
+        calls.append(
+            Call(
+                entry.layer,
+                entry.step,
+                entry.algorithm,
+                time_,
+                macs,
+                real,
+                size,
+                2 * real / time_ / peak,
+                size / time_ / limits.bandwidth,
+            )
+        )
+    return tuple(calls)
+
+
+def _peak(entry: KernelEntry, limits: Limits) -> float:
+    """The arithmetic that is there for a kernel, by what it multiplies in."""
+    match entry.algorithm.rpartition("-"):
+        case ("columns", _, _):  # reads fewer bits, and multiplies floats
+            return limits.float32_flops
+        case (_, _, "bfloat16" | "uint8"):
+            return limits.flops
+        case (_, _, "int16"):  # half as many in an instruction as of eight bits
+            return limits.flops / 2
+        case _:
+            return limits.float32_flops
+
+
+def useful_macs(manifest: Manifest, graph: Graph) -> list[int]:
+    """Multiply-adds that the ops behind each kernel call ask for, for the whole batch.
+
+    A call stands for the node that it gives the value of, and for those before it that no
+    call gives the value of: they are fused into it.
+    """
+    index_of = {node.name: index for index, node in enumerate(graph.nodes)}
+    done: set[int] = set()
+    found = []
+    for entry in manifest.kernels:
+        macs = 0
+        waiting = [index_of[entry.step]] if entry.step in index_of else []
+        while waiting:
+            index = waiting.pop()
+            if index in done:
+                continue
+            done.add(index)
+            node = graph.nodes[index]
+            waiting += node.inputs
+            if node.inputs:
+                macs += node.op.macs(graph.nodes[node.inputs[0]].shape)
+        found.append(manifest.batch * macs)
+    return found
+
+
+def _size(argument: Any) -> int:
+    """Bytes of a tensor; none of anything else."""
+    shape = getattr(argument, "shape", None)
+    if shape is None:
+        return 0
+    return prod(int(extent) for extent in shape) * np.dtype(str(argument.dtype)).itemsize
+
+
+def _seconds(session: Session, x: Any) -> float:
+    started = time.perf_counter()
+    session.invoke(x)
+    return time.perf_counter() - started

@@ -1,0 +1,131 @@
+"""What this machine can do at most: multiply-adds a second, and bytes read a second.
+
+Both are measured with kernels of our own, compiled as nets are, on as many threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm.ir import Expr
+from tvm.tirx import Buffer, PrimFunc
+from tvm.tirx.script import builder as T
+
+from vggc.compiler.targets import tvm_target
+from vggc.kernels.cpu.dot import DOT_BFLOAT16
+from vggc.kernels.cpu.loops import function
+from vggc.kernels.cpu.machine import Machine
+from vggc.runtime.artifact import Precision, Target
+from vggc.runtime.huge_pages import large_pages
+from vggc.support.memory import memory
+from vggc.support.tvm_alone import tvm
+
+STEPS = 1 << 18
+"""Turns of the loop of multiply-adds: a millisecond or so."""
+STREAMS = 4
+"""Places that a thread reads from at once, so that more is on its way than from one."""
+MAX_BYTES = 512 << 20
+"""What is read, far more than caches hold."""
+FORMATS: dict[Precision, int] = {"float32": 1, "bf16": 2, "int8": 4}
+"""Multiply-adds of an instruction in a lane of 32 bits."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A kernel that does nothing but `amount` of one thing (FLOPs or bytes) a call."""
+
+    amount: int
+    run: Callable[[], None]
+
+    def measure(self) -> float:
+        """The amount a second, of one call."""
+        started = time.perf_counter()
+        self.run()
+        return self.amount / (time.perf_counter() - started)
+
+
+def arithmetic(target: Target, threads: int, precision: Precision) -> Peak:
+    """FLOPs of multiply-adds that stay in registers, two a multiply-add."""
+    machine = Machine.of(tvm_target(target))
+    lanes, size = machine.lanes, machine.lanes * machine.registers * 3 // 4
+    factor, sums = FORMATS[precision], "int32" if precision == "int8" else "float32"
+
+    def body(x: Buffer, y: Buffer) -> None:
+        bf16 = precision == "bf16"
+        imported = T.attr(0, "pragma_import_llvm", DOT_BFLOAT16) if bf16 else nullcontext()
+        with imported, T.parallel(threads) as thread:
+            held = T.alloc_buffer((size,), sums, scope="local")
+            with _vectors(size, lanes) as i:
+                T.buffer_store(held, T.Broadcast(T.Cast(sums, T.int32(0)), lanes), [i])
+            with T.serial(STEPS), _vectors(size, lanes) as i:
+                factors = (x[T.Ramp(first, 1, lanes)] for first in (0, lanes))
+                T.buffer_store(held, _multiply_add(precision, held[i], *factors), [i])
+            with _vectors(size, lanes) as i:
+                T.buffer_store(y, held[i], [thread, i])
+
+    word = "float32" if precision == "float32" else "int32"
+    func = function(body, {"x": word, "y": sums}, x=(2 * lanes,), y=(threads, size))
+    amount = 2 * factor * size * STEPS * threads
+    x = tvm.runtime.tensor(np.zeros(2 * lanes, word))
+    return _peak(func, target, amount, x, np.zeros((threads, size), sums))
+
+
+def _multiply_add(precision: Precision, sums: Expr, x: Expr, y: Expr) -> Expr:
+    """`sums + x·y`, where words of fewer bits hold several products' factors."""
+    match precision:
+        case "float32":
+            return sums * x + y  # what a compiler cannot foresee
+        case "bf16":
+            return T.call_pure_extern("float32x16", "vggc_dot_bfloat16", sums, x, y)
+        case "int8":
+            bytes_ = (T.reinterpret("int8x64", word) for word in (x, y))
+            return T.call_llvm_pure_intrin(
+                "int32x16", "llvm.x86.avx512.vpdpbusd.512", sums, *bytes_
+            )
+
+
+def bandwidth(target: Target, threads: int) -> Peak:
+    """Bytes read from a buffer far larger than the caches, in large pages."""
+    lanes = Machine.of(tvm_target(target)).lanes
+    turns = min(MAX_BYTES, memory() // 8) // (4 * threads * STREAMS * lanes)
+    total, size = turns * threads * STREAMS * lanes, STREAMS * lanes
+
+    def body(x: Buffer, y: Buffer) -> None:
+        with T.parallel(threads) as thread:
+            held = T.alloc_buffer((size,), "float32", scope="local")
+            with _vectors(size, lanes) as i:
+                T.buffer_store(held, T.Broadcast(T.float32(0), lanes), [i])
+            with T.serial(turns) as turn, T.unroll(STREAMS) as stream:
+                first = ((thread * STREAMS + stream) * turns + turn) * lanes
+                i = T.Ramp(stream * lanes, 1, lanes)
+                T.buffer_store(held, held[i] + x[T.Ramp(first, 1, lanes)], [i])
+            with _vectors(size, lanes) as i:
+                T.buffer_store(y, held[i], [thread, i])
+
+    func = function(body, x=(total,), y=(threads, size))
+    x = large_pages(4 * total).view(np.float32)
+    x.fill(1.0)  # a page that was never written is no memory yet
+    held_in_place = tvm.runtime.from_dlpack(x)
+    return _peak(func, target, x.nbytes, held_in_place, np.zeros((threads, size), np.float32))
+
+
+@contextmanager
+def _vectors(size: int, lanes: int) -> Iterator[Expr]:
+    """An unrolled loop over vectors; the index is that of their lanes."""
+    with T.unroll(size // lanes) as vector:
+        yield T.Ramp(vector * lanes, 1, lanes)
+
+
+def _peak(func: PrimFunc, target: Target, amount: int, x: Any, y: NDArray[Any]) -> Peak:
+    module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
+    main = tvm.compile(module, target=tvm_target(target))["main"]
+    result = tvm.runtime.tensor(y)
+    peak = Peak(amount, lambda: main(x, result))
+    peak.run()
+    return peak

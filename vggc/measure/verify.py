@@ -1,0 +1,381 @@
+"""An artifact's outputs against PyTorch in float64, layer by layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggc.backends.torch import Reference, reference
+from vggc.compiler.build import lowered_again, unpack
+from vggc.compiler.calibrate import choose_images, read_images
+from vggc.compiler.quantize import digest
+from vggc.data.parts import Skipped
+from vggc.images.preprocessing import IMAGE_CHANNELS, Preprocessing
+from vggc.ir.graph import Graph
+from vggc.ir.ops import Softmax
+from vggc.ir.weights import Weights, load, seeded
+from vggc.kernels.bfloat16 import from_bfloat16
+from vggc.kernels.workloads import Convert, Map
+from vggc.passes.fold import fold
+from vggc.passes.joins import narrowed
+from vggc.plan.low_precision import scale_name
+from vggc.plan.plan import Layout, Plan, Step
+from vggc.runtime import mistakes
+from vggc.runtime.artifact import WEIGHTS, Manifest, Precision, graph_in
+from vggc.runtime.huge_pages import read_in_place
+from vggc.runtime.session import Session
+from vggc.support.diagnostics import UserError
+from vggc.support.paths import is_file
+from vggc.support.tensors import read_all
+
+NUM_IMAGES = 100
+"""How many of the user's images are compared where they do not say."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a precision may cost over a whole net.
+
+    `error` is relative and in L2; `agreement` the least share of the user's images that have
+    the same top-1.
+    """
+
+    error: float
+    agreement: float
+
+
+LIMITS: dict[Precision, Limits] = {
+    "float32": Limits(1e-5, 1.0),
+    "bf16": Limits(0.03, 0.99),
+    "int8": Limits(0.15, 0.97),
+}
+TOLERANCE = LIMITS["float32"].error
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One kind of input: the relative L2 errors, and how many images have the same top-1.
+
+    `error` is the largest of the heads'. That of a soft-max is divided by the largest of its
+    scores where that is over one: so many times does it enlarge a rounding of them. An image
+    agrees where all heads of classes do.
+    """
+
+    input: str
+    precision: Precision
+    error: float
+    images: int
+    agreeing: int
+    judged: bool
+    """Whether top-1 decides, as it does in float32 and on the user's own images."""
+    head_errors: tuple[tuple[str, float], ...]
+    """Head and relative L2 error, in order."""
+    step_errors: tuple[tuple[str, str, float], ...]
+    """Layer, step and relative L2 error, in order."""
+    weights_from: str | None
+    """Whose weights the reference has; None for those of the artifact itself, unpacked."""
+    skipped: tuple[Skipped, ...] = ()
+    """Of the user's images those that cannot be used."""
+
+    @property
+    def top1_agrees(self) -> bool:
+        """Whether all images have the same top-1."""
+        return self.agreeing == self.images
+
+    @property
+    def passed(self) -> bool:
+        return self.fault is None
+
+    @property
+    def fault(self) -> str | None:
+        """What does not do, if something does not."""
+        limits = LIMITS[self.precision]
+        if not self.error < limits.error:
+            return f"its relative L2 error is {self.error:.2e}, and is to be under {limits.error:g}"
+        if not self.judged or self.agreeing >= limits.agreement * self.images:
+            return None
+        if self.images == 1:
+            return "the best class is another"
+        return (
+            f"the best class is the same on {self.agreeing} of the images "
+            f"({self.agreeing / self.images:.1%}), and is to be on {limits.agreement:.0%}"
+        )
+
+    @property
+    def first_departure(self) -> str | None:
+        """The first layer whose value is off by more than the tolerance."""
+        limit = LIMITS[self.precision].error
+        wrong = (layer for layer, _, error in self.step_errors if not error < limit)
+        return next(wrong, None)
+
+
+def verify(
+    folder: Path,
+    threads: int | None = None,
+    *,
+    data: Path | None = None,
+    num_images: int | None = None,
+    weights: Path | None = None,
+) -> list[Comparison]:
+    """Compares an artifact with PyTorch in float64: on images in the folder `data`, or on
+    random and real inputs of its own.
+
+    The reference is the folded net with the weights that the artifact was made of: `weights`, or
+    those that its manifest names. An artifact in float32 whose weights are gone is compared with
+    its own, unpacked; then what packing has rounded is not seen.
+
+    Raises: UserError when the artifact is damaged or not for this machine, or images or
+    weights are missing.
+    """
+    if num_images is not None and data is None:
+        reason, hint = "it counts the images of a folder", ", or name the folder with `--data`"
+        raise UserError(mistakes.GivenInVain(None, "--images", reason, hint))
+    session = Session.load(folder, threads)
+    graph = narrowed(fold(graph_in(folder)).graph)
+    found = original_weights(folder, graph, session.manifest, weights)
+    run = reference(graph, found.weights)
+    judge = _Judge(session, found.calls, graph, run, _scales(folder, found.calls), found.origin)
+    if data is not None:
+        preprocessing = session.manifest.preprocessing
+        chosen = choose_images(data, num_images or NUM_IMAGES, preprocessing)
+        batches = in_batches(read_images(chosen.files, preprocessing), session.manifest.batch)
+        images = f"{len(chosen.files)} image{'s' * (len(chosen.files) > 1)}"
+        return [replace(judge.compare(images, batches, judged=True), skipped=chosen.skipped)]
+    own = session.manifest.precision == "float32"
+    return [
+        judge.compare(name, [(x, len(x))], judged=own)
+        for name, x in inputs(session.manifest).items()
+    ]
+
+
+@dataclass(frozen=True)
+class Original:
+    """What an artifact was made of: its calls, and the folded graph's weights in float32."""
+
+    calls: Plan
+    weights: Weights
+    origin: str | None
+    """Where the weights are from; None for those of the artifact itself, unpacked."""
+
+
+def original_weights(
+    folder: Path, graph: Graph, manifest: Manifest, given: Path | None = None
+) -> Original:
+    """What an artifact was made of.
+
+    The weights come from where the manifest says, or from the file or run `given`, and are
+    checked against its hash. Where an artifact in float32 does not find them itself, they are
+    its own, up to rounding; those of fewer bits are not brought back.
+
+    Raises: UserError where they are not there, or are others.
+    """
+    calls, code = lowered_again(folder, manifest)
+    try:
+        return Original(calls, *_recovered(folder, manifest, given))
+    except UserError:
+        if given is not None or manifest.precision != "float32":
+            raise
+        own = read_all(folder / WEIGHTS)
+        return Original(calls, unpack(calls, code.kernels, own), None)
+
+
+def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[Weights, str]:
+    held = "packed" if manifest.precision == "float32" else f"in {manifest.precision} alone"
+
+    def refuse(reason: str) -> UserError:
+        return UserError(mistakes.WeightsElsewhere(None, str(folder), held, reason))
+
+    graph = graph_in(folder)
+    seed = re.fullmatch(r"seed (\d{1,18})", manifest.weights_from)
+    if given is None and seed:
+        trained, origin = seeded(graph, int(seed[1])), manifest.weights_from
+    else:
+        path = given or Path(manifest.weights_from)
+        path = path / "weights.safetensors" if is_file(path / "run.json") else path
+        if given is None and not is_file(path):
+            raise refuse(f"{path}, which it was compiled from, is not there")
+        trained, origin = load(path, graph), str(path)
+    weights = fold(graph).weights(trained)
+    if digest(weights) != manifest.float32_sha256:
+        raise refuse(f"those of {origin} are others")
+    return weights, origin
+
+
+def _scales(folder: Path, calls: Plan) -> dict[str, float]:
+    """The scales of the uint8 values of a plan, by name."""
+    names = {name for name in calls.weights if name.endswith(".scale")}
+    stored = read_in_place(folder / WEIGHTS, names) if names else {}
+    return {name: float(stored[name][0]) for name in names}
+
+
+def inputs(manifest: Manifest) -> dict[str, NDArray[np.float32]]:
+    """Batches to compare on: normal noise, and photographs that come with scikit-learn.
+
+    Noise is no input for int8: it is beyond the ranges that were found on images. Photographs
+    are none for nets that take other channels than an image has.
+    """
+    found = {}
+    if manifest.precision != "int8":
+        shape = (manifest.batch, *manifest.input)
+        found["random"] = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    if manifest.input[0] in IMAGE_CHANNELS:
+        for name, image in photographs(manifest.preprocessing).items():
+            found[name] = np.repeat(image, manifest.batch, axis=0)
+    return found
+
+
+def photographs(preprocessing: Preprocessing) -> dict[str, NDArray[np.float32]]:
+    """Two photographs as a net's input, `(1, C, H, W)`."""
+    import sklearn.datasets
+
+    folder = Path(sklearn.datasets.__file__).parent / "images"
+    return {name: preprocessing.read(folder / name) for name in ("china.jpg", "flower.jpg")}
+
+
+Batch = tuple[NDArray[np.float32], int]
+"""A full batch `(N, C, H, W)`, and how many images at its front count."""
+
+
+def in_batches(images: Iterable[NDArray[np.float32]], size: int) -> Iterator[Batch]:
+    """Images `(1, C, H, W)` in full batches, the last one filled up with its last image."""
+    remaining = iter(images)
+    while batch := list(islice(remaining, size)):
+        count = len(batch)
+        yield np.concatenate(batch + batch[-1:] * (size - count)), count
+
+
+@dataclass
+class _Difference:
+    """The squared L2 norms of a difference and of what was wanted, summed over batches."""
+
+    difference: float = 0.0
+    wanted: float = 0.0
+
+    def add(self, got: Array, wanted: Array) -> None:
+        got64, wanted64 = got.astype(np.float64).ravel(), wanted.astype(np.float64).ravel()
+        if np.isfinite(got64).all():
+            self.difference += float(np.sum((got64 - wanted64) ** 2))
+            self.wanted += float(np.sum(wanted64**2))
+        else:
+            self.difference = float("inf")
+
+    @property
+    def relative(self) -> float:
+        return float(np.sqrt(self.difference)) / (float(np.sqrt(self.wanted)) or 1.0)
+
+
+@dataclass(frozen=True)
+class _Judge:
+    session: Session
+    calls: Plan
+    graph: Graph
+    run: Reference
+    scales: Mapping[str, float]
+    weights_from: str | None
+
+    def compare(self, name: str, batches: Iterable[Batch], *, judged: bool) -> Comparison:
+        steps = [_Difference() for _ in self.calls.steps]
+        heads = [_Difference() for _ in self.graph.heads]
+        growth: dict[str, float] = {}
+        images = agreeing = 0
+        for x, count in batches:
+            expected = self.run(x)
+            for node, factor in _growth(self.graph, expected).items():
+                growth[node] = max(growth.get(node, 1.0), factor)
+            got = self.session.run_all(x)
+            for difference, head in zip(heads, self.graph.heads, strict=True):
+                wanted = expected[self.graph.nodes[head.node].name]
+                difference.add(got[head.name][:count], wanted[:count])
+            for index, value in enumerate(self.session.layers(x)):
+                step = self.calls.steps[index]
+                value = as_nchw(self.real(value, index), step.output)
+                steps[index].add(value[:count], expected[step.name][:count])
+            images += count
+            agreeing += int(self.same_top1(got, expected)[:count].sum())
+        head_errors = tuple(
+            (head.name, each.relative / growth.get(self.graph.nodes[head.node].name, 1.0))
+            for each, head in zip(heads, self.graph.heads, strict=True)
+        )
+        step_errors = tuple(
+            (step.layer, _label(step), each.relative / growth.get(step.name, 1.0))
+            for each, step in zip(steps, self.calls.steps, strict=True)
+        )
+        return Comparison(
+            name,
+            self.session.manifest.precision,
+            max(error for _, error in head_errors),
+            images,
+            agreeing,
+            judged,
+            head_errors,
+            step_errors,
+            self.weights_from,
+        )
+
+    def same_top1(
+        self, got: Mapping[str, Array], expected: Mapping[str, Array]
+    ) -> NDArray[np.bool_]:
+        """Whether the best score of each image is at the same place, in every head of classes."""
+        same = np.ones(self.session.manifest.batch, bool)
+        for head in self.graph.heads:
+            if head.kind == "classes":
+                wanted = expected[self.graph.nodes[head.node].name]
+                best = got[head.name].reshape(len(same), -1).argmax(1)
+                same &= best == wanted.reshape(len(same), -1).argmax(1)
+        return same
+
+    def real(self, value: NDArray[Any], index: int) -> Array:
+        """The numbers that a step's value stands for."""
+        match self.calls.steps[index].output:
+            case Map(format="bfloat16"):
+                return from_bfloat16(value)
+            case Map(format="uint8", zero=zero):
+                scale = self.scales[scale_name(self.calls, index)]
+                return scale * (value.astype(np.float64) - zero)
+            case _:
+                return value
+
+
+def _label(step: Step) -> str:
+    """A step's name; a conversion has that of what it converts."""
+    if isinstance(step.workload, Convert):
+        return f"{step.name} as {step.workload.output.format}"
+    return step.name
+
+
+def _growth(graph: Graph, expected: Mapping[str, Array]) -> dict[str, float]:
+    """By the name of a soft-max its largest score, one at least.
+
+    The derivative of its logarithm by a score is one at most, so an error relative to the
+    scores becomes one that is as many times larger as they are.
+    """
+    return {
+        node.name: max(1.0, float(np.abs(expected[graph.nodes[node.inputs[0]].name]).max()))
+        for node in graph.nodes
+        if isinstance(node.op, Softmax)
+    }
+
+
+def as_nchw(value: Array, layout: Layout) -> Array:
+    """A step's value without its halo and without what pads its channels, channels first."""
+    if not isinstance(layout, Map):
+        return value
+    rows = slice(layout.halo, layout.halo + layout.height)
+    columns = slice(layout.halo, layout.halo + layout.width)
+    return value[:, rows, columns, : layout.channels].transpose(0, 3, 1, 2)
+
+
+def relative_error(got: Array, wanted: Array) -> float:
+    """The L2 norm of the difference over that of `wanted`; infinity where one is not finite."""
+    difference = _Difference()
+    difference.add(got, wanted)
+    return difference.relative

@@ -1,0 +1,1 @@
+"""The kernel calls of an inference, as data."""

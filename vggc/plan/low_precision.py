@@ -1,0 +1,205 @@
+"""A plan in float32 to one that multiplies in fewer bits.
+
+Convolutions and dense layers are carried out in the format asked for, a dense layer as the
+convolution that covers its map. A value that only they read, or a largest-of pool between
+them, lies in memory in that format; any other stays float32, and is converted once for all
+who multiply it. All other workloads compute in float32, so every net has such a plan. What
+stays in float32: grouped convolutions and scales, and in int8 sums of more terms than an
+int32 holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from math import prod
+
+from vggc.ir.ops import Activation
+from vggc.kernels.workloads import (
+    MAX_INT8_TERMS,
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Convert,
+    Dense,
+    Format,
+    Lrn,
+    Map,
+    MaxPool,
+    Pointwise,
+    Softmax,
+    ToNchw,
+    Workload,
+)
+from vggc.plan.plan import INPUT, Plan, Step, as_map, output_layout
+
+ZERO = 128
+"""What stands for zero in a uint8 value that may be negative."""
+
+NOT_NEGATIVE = ("relu", "relu6", "sigmoid")
+
+
+def in_format(calls: Plan, form: Format) -> Plan:
+    """`calls`, a plan in float32, with what can be multiplied in `form`.
+
+    New weights are, in int8, `NAME.rescale` of a convolution `NAME`, the scales `(K,)` of its
+    sums, and `VALUE.scale`, the scale `(1,)` of a step's value in memory.
+    """
+    return calls if form == "float32" else _Rewriter(calls, form).run()
+
+
+def scale_name(calls: Plan, index: int) -> str:
+    """The weight that holds the scale of a step's uint8 value."""
+    while isinstance(calls.steps[index].workload, MaxPool):  # the largest keeps its scale
+        index = calls.steps[index].reads[0]
+    return f"{calls.steps[index].name}.scale"
+
+
+@dataclass
+class _Rewriter:
+    """Walks the steps in order and notes where the value of each lies."""
+
+    calls: Plan
+    form: Format
+    steps: list[Step] = field(default_factory=list)
+    values: dict[tuple[int, Format], int] = field(default_factory=dict)
+    """By the step of the old plan and the format the step of the new one."""
+
+    def __post_init__(self) -> None:
+        self.signed = _signed(self.calls)
+        self.kept = self._kept()
+
+    def run(self) -> Plan:
+        for index, step in enumerate(self.calls.steps):
+            self._rewrite(index, step)
+        outputs = tuple(
+            replace(output, step=self._value(output.step, "float32"))
+            for output in self.calls.outputs
+        )
+        return replace(self.calls, outputs=outputs, steps=tuple(self.steps))
+
+    def _multiplied(self, step: Step) -> bool:
+        """Whether a step is carried out in fewer bits."""
+        match step.workload:
+            case Conv(groups=1) | Dense():
+                terms = prod(step.workload.weight_shape[1:])
+                return self.form != "uint8" or terms <= MAX_INT8_TERMS
+            case _:
+                return False
+
+    def _kept(self) -> tuple[bool, ...]:
+        """Which values lie in memory in fewer bits alone."""
+        steps = self.calls.steps
+        readers: list[list[int]] = [[] for _ in steps]
+        for index, step in enumerate(steps):
+            for read in step.reads:
+                if read != INPUT:
+                    readers[read].append(index)
+        heads = {output.step for output in self.calls.outputs}
+        wanted = [False] * len(steps)
+        for index in reversed(range(len(steps))):
+            wanted[index] = (
+                bool(readers[index])
+                and index not in heads
+                and all(
+                    self._multiplied(steps[reader])
+                    or (isinstance(steps[reader].workload, MaxPool) and wanted[reader])
+                    for reader in readers[index]
+                )
+            )
+        kept: list[bool] = []
+        for index, step in enumerate(steps):
+            pools = isinstance(step.workload, MaxPool) and kept[step.reads[0]]
+            kept.append(wanted[index] and (self._multiplied(step) or pools))
+        return tuple(kept)
+
+    def _rewrite(self, index: int, step: Step) -> None:
+        workload = step.workload
+        if self._multiplied(step):
+            assert isinstance(workload, Conv | Dense)
+            read = self._value(step.reads[0], self.form)
+            self._emit(index, self._product(index, step, workload), (read,), self._weights(step))
+        elif self.kept[index]:
+            assert isinstance(workload, MaxPool)
+            read = self._value(step.reads[0], self.form)
+            source, out = self._low(index, workload.input), self._low(index, workload.output)
+            self._emit(index, replace(workload, input=source, output=out), (read,), ())
+        else:
+            reads = tuple(
+                read if read == INPUT else self._value(read, "float32") for read in step.reads
+            )
+            self._emit(index, workload, reads, step.weights)
+
+    def _product(self, index: int, step: Step, workload: Conv | Dense) -> Conv:
+        """A convolution or dense layer in fewer bits."""
+        conv = as_conv(workload) if isinstance(workload, Dense) else workload
+        source = self._low(step.reads[0], conv.input)
+        out = self._low(index, conv.output) if self.kept[index] else conv.output
+        return replace(conv, input=source, output=out)
+
+    def _weights(self, step: Step) -> tuple[str, ...]:
+        if self.form != "uint8":
+            return step.weights
+        weight, bias = step.weights
+        return (weight, f"{weight.rpartition('.')[0]}.rescale", bias)
+
+    def _emit(
+        self, index: int, workload: Workload, reads: tuple[int, ...], weights: tuple[str, ...]
+    ) -> None:
+        step = self.calls.steps[index]
+        form: Format = "float32"
+        layout = output_layout(workload)
+        if isinstance(layout, Map):
+            form = layout.format
+        if form == "uint8" and isinstance(workload, Conv | Convert):
+            weights = (*weights, f"{step.name}.scale")
+        self.values[index, form] = len(self.steps)
+        self.steps.append(replace(step, workload=workload, reads=reads, weights=weights))
+
+    def _value(self, index: int, form: Format) -> int:
+        """The step that gives a value in a format; converts it where none does yet."""
+        if (index, form) not in self.values:
+            read = self.values[index, "float32"]
+            source = as_map(self.steps[read].output)
+            self._emit(index, Convert(source, self._low(index, source)), (read,), ())
+        return self.values[index, form]
+
+    def _low(self, index: int, map_: Map) -> Map:
+        """The map of a step's value in fewer bits."""
+        zero = ZERO if self.form == "uint8" and self.signed[index] else 0
+        return replace(map_, format=self.form, zero=zero)
+
+
+def as_conv(dense: Dense) -> Conv:
+    """The convolution that computes `dense`: its kernel covers the map, its output is 1×1."""
+    source = dense.source or Map(dense.batch, 1, 1, dense.in_features)
+    output = Map(dense.batch, 1, 1, dense.out_features)
+    return Conv(source, output, (source.height, source.width), (1, 1), (0, 0), dense.act)
+
+
+def _signed(calls: Plan) -> tuple[bool, ...]:
+    """Which steps' values may be negative."""
+    found: list[bool] = []
+    for step in calls.steps:
+        reads = [read == INPUT or found[read] for read in step.reads]
+        found.append(_may_be_negative(step.workload, any(reads)))
+    return tuple(found)
+
+
+def _may_be_negative(workload: Workload, reads: bool) -> bool:
+    """Whether what a workload gives may be negative, `reads` being whether what it reads may."""
+
+    def after(act: Activation | None, before: bool) -> bool:
+        return before and not (act is not None and act.function in NOT_NEGATIVE)
+
+    match workload:
+        case Conv() | Dense():
+            return after(workload.act, True)
+        case Pointwise() | Add():
+            return after(workload.act, reads)
+        case MaxPool() | AvgPool() | Lrn() | Concat() | ToNchw():
+            return reads
+        case Softmax():
+            return False
+        case _:
+            return True

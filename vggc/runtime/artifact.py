@@ -1,0 +1,292 @@
+"""The artifact: a folder with a library, packed weights, the spec, and their manifest.
+
+Everything here works without TVM: an artifact is checked before anything of it is loaded.
+A manifest's hashes find damage and mix-ups; they are no signature. Load a library only
+from where you would run a program from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from vggc import __version__
+from vggc.images.preprocessing import Preprocessing
+from vggc.ir.graph import Graph, HeadKind
+from vggc.ir.needs import Need
+from vggc.layers.elaborate import elaborate
+from vggc.layers.resolve import is_plain
+from vggc.runtime import mistakes
+from vggc.support.diagnostics import UserError
+from vggc.support.files import sha256
+from vggc.support.paths import absence, exists, is_file, is_folder
+from vggc.support.records import MalformedError, from_json, read_json, to_json
+from vggc.syntax.parse import parse, read_source
+
+FORMAT = "vggc-artifact"
+FORMAT_VERSION = 4
+MAX_BATCH = 1024
+MOST_CORES = 1 << 20
+
+MANIFEST = "manifest.json"
+LIBRARY = "lib.so"
+WEIGHTS = "weights.safetensors"
+SPEC = "net.vgg"
+FILES = (LIBRARY, WEIGHTS, SPEC)
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file as it was when the artifact was made."""
+
+    sha256: str
+    bytes: int
+
+
+ChosenBy: TypeAlias = Literal["measurement", "cost model", "only"]
+"""How a kernel was chosen: the fastest that was measured, the first by stated cost, or there was
+nothing to choose."""
+
+
+@dataclass(frozen=True)
+class KernelEntry:
+    """The kernel chosen for one step of one layer.
+
+    `macs` are the multiply-adds that its code really does for the whole batch, which Winograd
+    makes fewer and padding more; 0 where they are as many as the op's own.
+    """
+
+    layer: str
+    step: str
+    workload: str
+    algorithm: str
+    knobs: dict[str, int]
+    chosen_by: ChosenBy
+    macs: int = 0
+
+
+Attr: TypeAlias = str | int | tuple[str, ...]
+
+CPU_ATTRS = ("mtriple", "mcpu", "mattr", "num-cores")
+"""What describes a CPU; TVM's other attributes follow from these."""
+
+Precision: TypeAlias = Literal["float32", "bf16", "int8"]
+"""What convolutions and dense layers multiply in."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The machine that a library is for.
+
+    `kind` decides on the kernels, `attrs` is TVM's description, `archs` are the
+    architectures of a GPU that there is code for, `instructions` the sets of them that code
+    for a CPU may use.
+    """
+
+    name: str
+    kind: Literal["cpu", "cuda"]
+    attrs: dict[str, Attr]
+    archs: tuple[str, ...] = ()
+    instructions: tuple[str, ...] = ()
+
+    @property
+    def triple(self) -> str | None:
+        """The platform of the code where it is not this machine's own."""
+        triple = self.attrs.get("mtriple")
+        return triple if isinstance(triple, str) else None
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a head of the net gives of each image."""
+
+    name: str
+    kind: HeadKind
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact holds.
+
+    `sha256` is its own `digest`. `weights` are the names and packed shapes in the order in
+    which the library takes them. The first of the `outputs` is the main one; its features
+    bear the names `classes`, where there are any. Packed weights cannot be brought back bit for
+    bit, so `float32_sha256` tells which ones they were made of.
+    """
+
+    format: str
+    format_version: int
+    vggc: str
+    tvm: str
+    net: str
+    target: Target
+    precision: Precision
+    batch: int
+    input: tuple[int, int, int]
+    outputs: tuple[Output, ...]
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    weights_from: str
+    float32_sha256: str
+    weights: dict[str, tuple[int, ...]]
+    kernels: tuple[KernelEntry, ...]
+    files: dict[str, FileEntry]
+    sha256: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The hash of everything in the manifest but its own, its order included."""
+        text = json.dumps(to_json(replace(self, sha256="")))
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @property
+    def main(self) -> Output:
+        return self.outputs[0]
+
+    def class_name(self, index: int) -> str:
+        return self.classes[index] if self.classes else f"class {index}"
+
+
+def outputs_of(graph: Graph) -> tuple[Output, ...]:
+    """What a manifest says of the heads of a graph."""
+    shapes = graph.outputs
+    return tuple(Output(head.name, head.kind, shapes[head.name]) for head in graph.heads)
+
+
+def entry(path: Path) -> FileEntry:
+    """A file's size in bytes and its hash."""
+    return FileEntry(sha256(path), path.stat().st_size)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of an artifact, the artifact itself not looked at.
+
+    Raises: UserError when it is missing, malformed or of another version.
+    """
+    path = str(folder)
+    if not is_folder(folder):
+        raise UserError(mistakes.NoArtifact(None, path, absence(folder, "folder")))
+    if not exists(folder / MANIFEST):
+        raise UserError(mistakes.NoArtifact(None, path, f"it has no {MANIFEST}"))
+    try:
+        value = read_json(folder / MANIFEST)
+        match value:
+            case {"format": str(name), "format_version": int(version)} if name == FORMAT:
+                if version != FORMAT_VERSION:
+                    found, expected = f"format {version}", f"format {FORMAT_VERSION}"
+                    raise UserError(mistakes.OtherVersion(None, path, found, expected))
+            case _:
+                raise MalformedError(f"{MANIFEST} is not that of an artifact")
+        manifest = from_json(Manifest, value)
+    except MalformedError as error:
+        raise UserError(mistakes.NoArtifact(None, path, str(error))) from None
+    if manifest.vggc != __version__:
+        found, expected = f"vggc {manifest.vggc}", f"vggc {__version__}"
+        raise UserError(mistakes.OtherVersion(None, path, found, expected))
+    if manifest.sha256 != manifest.digest:
+        reason = "its SHA-256 is not the one that it gives"
+        raise UserError(mistakes.FileChanged(None, path, MANIFEST, reason))
+    if problem := _problem(manifest):
+        raise UserError(mistakes.NoArtifact(None, path, f"{MANIFEST}: {problem}"))
+    return manifest
+
+
+def _problem(manifest: Manifest) -> str | None:
+    """What in a manifest cannot be, though each value by itself is of the right kind."""
+    kinds = {"cpu": "llvm", "cuda": "cuda"}
+    target = manifest.target
+    cores = target.attrs.get("num-cores", 1)
+    problems = {
+        f"it must list {', '.join(FILES)} and nothing else": set(manifest.files) != set(FILES),
+        f"batch is not from 1 to {MAX_BATCH}": not 1 <= manifest.batch <= MAX_BATCH,
+        "there is no output": not manifest.outputs,
+        "classes are not as many as the outputs": len(manifest.classes)
+        not in (0, *(n for output in manifest.outputs[:1] for n in output.shape[:1])),
+        "target and attrs differ": target.attrs.get("kind") != kinds[target.kind],
+        "attrs say what no target says": not _are_attrs(target),
+        "a GPU's code has no architecture": target.kind == "cuda" and not target.archs,
+        "an architecture is none": not all(re.fullmatch("sm_[0-9]{2,3}", a) for a in target.archs),
+        "a kernel multiplies less than nothing": any(each.macs < 0 for each in manifest.kernels),
+        "num-cores is no number from 1 on": not isinstance(cores, int) or cores < 1,
+        f"num-cores is over {MOST_CORES}": isinstance(cores, int) and cores > MOST_CORES,
+    }
+    found = next((text for text, is_so in problems.items() if is_so), None)
+    return found or manifest.preprocessing.problem(manifest.input)
+
+
+def _are_attrs(target: Target) -> bool:
+    """Whether the attributes of a target are such as vggc writes, which TVM can read."""
+    words = [
+        word
+        for value in target.attrs.values()
+        for word in (value if isinstance(value, tuple) else [value])
+        if isinstance(word, str)
+    ]
+    known = CPU_ATTRS if target.kind == "cpu" else ()
+    return target.attrs.keys() <= {"kind", *known} and all(
+        re.fullmatch(r"[\w.+-]{1,64}", word) for word in words
+    )
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Raises: UserError naming the first file that is missing, cut off or changed."""
+    for name, expected in manifest.files.items():
+        file = folder / name
+        if not is_file(file):
+            raise UserError(mistakes.FileGone(None, str(folder), name))
+        size = file.stat().st_size
+        if size != expected.bytes:
+            reason = f"it has {size:,} bytes in place of {expected.bytes:,}"
+            raise UserError(mistakes.FileChanged(None, str(folder), name, reason))
+    for name, expected in manifest.files.items():
+        if entry(folder / name).sha256 != expected.sha256:
+            reason = "its SHA-256 is not the one in the manifest"
+            raise UserError(mistakes.FileChanged(None, str(folder), name, reason))
+
+
+def graph_in(folder: Path) -> Graph:
+    """The graph of the artifact's spec.
+
+    Raises: UserError when the spec is malformed, or would need other files.
+    """
+    net = parse(read_source(folder / SPEC))
+    if net.input is None or not is_plain(net):
+        reason = f"{SPEC} builds on other nets or values, and compiled nets are kept filled in"
+        raise UserError(mistakes.NoArtifact(None, str(folder), reason))
+    return elaborate(net)
+
+
+def require_memory(folder: Path, need: Need) -> None:
+    """Raises: UserError when there is less memory than is needed for an artifact. Nothing of it is
+    read but its manifest and its spec; what else is wrong with these is told when it is opened.
+    """
+    manifest = read_manifest(folder)
+    try:
+        graph = graph_in(folder)
+    except UserError:
+        return
+    need.require(graph, manifest.batch, manifest.files[WEIGHTS].bytes)
+
+
+def _check_spec(folder: Path, manifest: Manifest) -> None:
+    """Raises: UserError where the spec is of another net than the manifest."""
+    graph = graph_in(folder)
+    if (graph.input, outputs_of(graph)) != (manifest.input, manifest.outputs):
+        reason = f"{MANIFEST} and {SPEC} are of nets of other shapes or heads"
+        raise UserError(mistakes.NoArtifact(None, str(folder), reason))
+
+
+def open_artifact(folder: Path) -> Manifest:
+    """The manifest of an artifact whose files are all as they were compiled.
+
+    Raises: UserError with what is missing, broken or changed.
+    """
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    _check_spec(folder, manifest)
+    return manifest

@@ -1,0 +1,50 @@
+"""The kernel calls of a compiled net, which follow from its graph alone.
+
+Whoever has an artifact's spec knows which weights its library takes in which order; a manifest
+that says otherwise is not that of the net.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vggc.ir.graph import Graph
+from vggc.kernels.workloads import Format
+from vggc.passes.fold import fold
+from vggc.plan.low_precision import in_format
+from vggc.plan.plan import Plan, plan
+from vggc.runtime import mistakes
+from vggc.runtime.artifact import MANIFEST, SPEC, Manifest, Precision, Target, graph_in
+from vggc.support.diagnostics import UserError
+
+FORMATS: dict[Precision, Format] = {"float32": "float32", "bf16": "bfloat16", "int8": "uint8"}
+
+
+def planned(graph: Graph, batch: int, target: Target, precision: Precision) -> Plan:
+    """The calls of a compiled net, folded."""
+    return in_format(plan(graph, batch, fuse_pools=target.kind == "cpu"), FORMATS[precision])
+
+
+def calls_of(folder: Path, manifest: Manifest) -> Plan:
+    """The calls of an artifact's net.
+
+    Raises: UserError where the manifest tells of other weights, another order of them, or other
+    calls.
+    """
+    graph = fold(graph_in(folder)).graph
+    calls = planned(graph, manifest.batch, manifest.target, manifest.precision)
+    told = [(entry.layer, entry.step, entry.workload) for entry in manifest.kernels]
+    made = [(step.layer, step.name, type(step.workload).__name__) for step in calls.steps]
+    # The first weight of a step is packed, as its kernel wants it; the others are as they were.
+    plain = {name for step in calls.steps for name in step.weights[1:]} & graph.all_weights.keys()
+    what = None
+    if told != made:
+        what = "kernels"
+    elif tuple(manifest.weights) != tuple(dict.fromkeys(calls.weights)):
+        what = "weights, or another order of them,"
+    elif any(manifest.weights[name] != graph.all_weights[name].shape for name in plain):
+        what = "shapes of weights"
+    if what:
+        reason = f"{MANIFEST} tells of other {what} than the net in {SPEC} has"
+        raise UserError(mistakes.NoArtifact(None, str(folder), reason))
+    return calls

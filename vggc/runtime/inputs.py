@@ -1,0 +1,168 @@
+"""From a user's file to the batch that an artifact takes."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
+from numpy.typing import NDArray
+from PIL import Image
+
+from vggc.images.preprocessing import IMAGE_CHANNELS, BrokenImageError, check_size
+from vggc.ir.ops import describe
+from vggc.runtime import mistakes
+from vggc.runtime.artifact import Manifest
+from vggc.support.diagnostics import UserError
+from vggc.support.files import open_file
+from vggc.support.paths import absence, is_file
+
+MAX_BYTES = 1 << 30
+
+
+def read_input(path: Path, manifest: Manifest) -> tuple[NDArray[np.float32], int]:
+    """A full batch `(N, C, H, W)`, and how many images at its front are the user's.
+
+    Raises: UserError when the file is missing, broken, too large or of another shape.
+    """
+    if not is_file(path):
+        hint = "give an image file or a .npy file"
+        raise UserError(mistakes.BadInput(None, str(path), absence(path), hint))
+    read = _read_array if path.suffix.lower() == ".npy" else _read_image
+    images = read(path, manifest)
+    filler = np.zeros((manifest.batch - len(images), *manifest.input), np.float32)
+    return np.concatenate([images, filler]), len(images)
+
+
+def _read_image(path: Path, manifest: Manifest) -> NDArray[np.float32]:
+    try:
+        return manifest.preprocessing.read(path)
+    except BrokenImageError as error:
+        raise UserError(
+            mistakes.BadInput(None, str(path), str(error), "is it a whole image file?")
+        ) from None
+
+
+def _read_array(path: Path, manifest: Manifest) -> NDArray[np.float32]:
+    try:
+        array = array_in(path)
+        return _pictures(array, manifest) if array.dtype == np.uint8 else _values(array, manifest)
+    except (NoInputError, BrokenImageError) as fault:
+        hint = getattr(fault, "hint", None) or (
+            f"numpy.save keeps normalised values as floats of shape {manifest.input}, "
+            "and pixels from 0 to 255 as uint8"
+        )
+        raise UserError(mistakes.BadInput(None, str(path), str(fault), hint)) from None
+
+
+# Arrays
+
+
+class NoInputError(Exception):
+    """An array cannot be a net's input; the message says why, and the `hint` what else to do."""
+
+    def __init__(self, reason: str, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.hint = hint
+
+
+MAX_HEADER = 4_096
+"""The most bytes of a header: that of an array of numbers takes 128."""
+
+HEADERS = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
+"""The versions of the format; the third differs in the names of columns only."""
+
+
+def array_in(path: Path) -> NDArray[Any]:
+    """The array in a .npy file. No memory is taken by what its header says of it.
+
+    Raises:
+        NoInputError: it cannot be read, is larger than a GiB or no array of numbers.
+    """
+    try:
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_BYTES:
+                raise NoInputError(f"it is larger than {MAX_BYTES >> 30} GiB")
+            head = io.BytesIO(file.read(MAX_HEADER))
+            shape, is_fortran, dtype = header_in(head)
+            found = size - head.tell()
+            if prod(shape) * dtype.itemsize != found:
+                raise NoInputError(f"{found:,} bytes behind its header are not what it tells of")
+            if found == 0:
+                raise NoInputError("it holds no image")
+            file.seek(head.tell())
+            array = np.frombuffer(file.read(found), dtype)
+    except OSError as fault:
+        raise NoInputError(fault.strerror or str(fault)) from None
+    return array.reshape(shape, order="F" if is_fortran else "C")
+
+
+def header_in(head: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and type of an array of numbers, by what a file begins with.
+
+    Raises:
+        NoInputError: it does not begin as a .npy file of numbers does.
+    """
+    try:
+        shape, is_fortran, dtype = HEADERS[read_magic(head)](head, max_header_size=MAX_HEADER)
+    except Exception:  # whatever numpy makes of hostile bytes
+        raise NoInputError("it is not a .npy file of numbers") from None
+    if dtype.hasobject or dtype.kind not in "biufc" or min(shape, default=0) < 0:
+        raise NoInputError("it is not a .npy file of numbers")
+    return shape, is_fortran, dtype
+
+
+def refuse_many(array: NDArray[Any], manifest: Manifest) -> None:
+    """Refuses more images than an artifact takes, before memory is taken for them."""
+    count = len(array) if array.ndim == 4 else 1
+    if count > manifest.batch:
+        reason = f"it holds {count:,} images, and the artifact takes {manifest.batch}"
+        raise NoInputError(reason, f"compile the net with `--batch {count}`")
+
+
+def _values(array: NDArray[Any], manifest: Manifest) -> NDArray[np.float32]:
+    """Normalised values as they are, float32 (N, C, H, W)."""
+    if array.dtype.kind != "f":
+        raise NoInputError(f"it holds {array.dtype}, which is neither pixels nor normalised values")
+    if array.shape[-3:] != manifest.input or array.ndim > 4:
+        shape = describe(manifest.input)
+        raise NoInputError(
+            f"it holds {array.dtype} of shape {array.shape}, and the net takes {shape}"
+        )
+    refuse_many(array, manifest)
+    with np.errstate(over="ignore"):
+        images: NDArray[np.float32] = np.array(array, np.float32).reshape(-1, *manifest.input)
+    if not np.isfinite(images).all():
+        raise NoInputError("it holds values that are not finite")
+    return images
+
+
+def _pictures(array: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.float32]:
+    """Pixels prepared as those of an image file, float32 (N, C, H, W)."""
+    channels = manifest.input[0]
+    if channels not in IMAGE_CHANNELS:
+        raise NoInputError(f"it holds pixels, which a net of {channels} channels does not take")
+    refuse_many(array, manifest)
+    prepare = manifest.preprocessing.of
+    return np.concatenate([prepare(image) for image in _images(array, channels)])
+
+
+def _images(array: NDArray[np.uint8], channels: int) -> Iterator[Image.Image]:
+    """The images of pixels (H, W), (H, W, C), (C, H, W), or several of the latter two."""
+    each = array if array.ndim == 4 else array[None]
+    sides = [axis for axis in (1, 3) if each.ndim == 4 and each.shape[axis] == channels]
+    if array.ndim != 2 and len(sides) != 1:
+        raise NoInputError(
+            f"it holds pixels of shape {array.shape}, and which of them are the {channels} "
+            f"{'channels' if channels > 1 else 'channel'} of each image cannot be told"
+        )
+    for pixels in each if sides in ([], [3]) else each.transpose(0, 2, 3, 1):
+        check_size(pixels.shape[1], pixels.shape[0])
+        plain = np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2:] == (1,) else pixels)
+        yield Image.fromarray(plain).convert("RGB" if channels == 3 else "L")

@@ -1,0 +1,201 @@
+"""Running an artifact. Needs TVM's runtime and numpy, neither its compiler nor PyTorch.
+
+A process takes little more memory than the weights if it imports `vggc.support.tvm_runtime` first.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggc.plan.plan import Plan, buffer_shape
+from vggc.runtime import mistakes
+from vggc.runtime.affinity import apart
+from vggc.runtime.artifact import LIBRARY, WEIGHTS, Manifest, Target, open_artifact
+from vggc.runtime.calls import calls_of
+from vggc.runtime.cpu_info import instructions, plain
+from vggc.runtime.huge_pages import read_in_place
+from vggc.runtime.library import unfit
+from vggc.support.diagnostics import UserError, first_line
+from vggc.support.files import lasting
+from vggc.support.processors import num_cores
+from vggc.support.records import MalformedError
+from vggc.support.tvm_alone import VirtualMachine, tvm, tvm_ffi
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A loaded artifact: the library, and the weights in the device's memory."""
+
+    folder: Path
+    manifest: Manifest
+    device: Any
+    machine: Any
+    weights: tuple[Any, ...]
+    threads: int
+    calls: Plan
+
+    @classmethod
+    def load(cls, folder: Path, threads: int | None = None) -> Session:
+        """A session for the artifact in `folder`, checked before anything is loaded.
+
+        `threads`, all physical cores unless told, counts for those threads of the caller that
+        have not run a net yet: TVM has a pool of workers for each, which stays as it is.
+
+        Raises: UserError when the artifact is damaged or not for this machine.
+        """
+        manifest = open_artifact(folder)
+        if manifest.tvm != tvm.__version__:
+            found, expected = f"TVM {manifest.tvm}", f"TVM {tvm.__version__}"
+            raise UserError(mistakes.OtherVersion(None, str(folder), found, expected))
+        count = threads or num_cores()
+        os.environ["TVM_NUM_THREADS"] = str(count)
+        # TVM would nail its workers to processors, allowed or not, and leave out their caller.
+        os.environ.setdefault("TVM_BIND_THREADS", "0")
+        device = _device(folder, manifest)
+        calls = calls_of(folder, manifest)
+        machine = _machine(folder, device)
+        weights = _read_weights(folder, manifest, device)
+        return cls(folder, manifest, device, machine, weights, count, calls)
+
+    def run(self, x: Array) -> Array:
+        """The main output for an input of the manifest's batch and shape, `(N, C, H, W)`."""
+        return self.invoke(self.tensor(x))
+
+    def run_all(self, x: Array) -> dict[str, Array]:
+        """Every output by the name of its head, the main one first."""
+        values = self._outputs(self.tensor(x))
+        names = (output.name for output in self.manifest.outputs)
+        return {name: value.numpy() for name, value in zip(names, values, strict=True)}
+
+    def tensor(self, x: Array) -> Any:
+        """An input where the library can read it."""
+        return tvm.runtime.tensor(np.ascontiguousarray(x, np.float32), self.device)
+
+    def invoke(self, x: Any) -> Array:
+        """The main output for a tensor that is there already."""
+        output: Array = self._outputs(x)[0].numpy()
+        return output
+
+    def watched(self, watch: Callable[..., int]) -> Session:
+        """The same net on the same weights, with its own room for activations.
+
+        Its machine calls `watch(function, name, before, result, *arguments)` before and after
+        every call; 0 lets it go on.
+        """
+        machine = _machine(self.folder, self.device)
+        machine.set_instrument(watch)
+        return replace(self, machine=machine)
+
+    def layers(self, x: Array) -> list[Array]:
+        """What each step gives, in the order of the manifest's kernels, in its own layout."""
+        wanted = [buffer_shape(step.output) for step in self.calls.steps]
+        return [value.numpy() for value in self._call("layers", self.tensor(x), wanted)]
+
+    def _outputs(self, x: Any) -> Sequence[Any]:
+        batch = self.manifest.batch
+        return self._call("main", x, [(batch, *output.shape) for output in self.manifest.outputs])
+
+    def _call(self, function: str, x: Any, wanted: Sequence[tuple[int, ...]]) -> Sequence[Any]:
+        """What a function of the library gives: as many values, of these shapes."""
+        try:
+            with apart(self.threads) if self.manifest.target.kind == "cpu" else nullcontext():
+                result = self.machine[function](x, *self.weights)
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise self._misfit(f"refuses its input: {first_line(error)}") from None
+        values = [result] if isinstance(result, tvm.runtime.Tensor) else [*result]
+        if [tuple(value.shape) for value in values] != [*wanted]:
+            raise self._misfit("gives values of other shapes than its net")
+        return values
+
+    def _misfit(self, reason: str) -> UserError:
+        return UserError(mistakes.NoArtifact(None, str(self.folder), f"its library {reason}"))
+
+
+def _read_weights(folder: Path, manifest: Manifest, device: Any) -> tuple[Any, ...]:
+    """The packed weights where the library reads them, of the shapes that it was compiled for.
+
+    On a CPU they stay where they were read to: there is never a second copy.
+    """
+    try:
+        stored = read_in_place(folder / WEIGHTS, manifest.weights.keys())
+    except (MalformedError, OSError) as error:
+        reason = f"its {WEIGHTS} cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise UserError(mistakes.NoArtifact(None, str(folder), reason)) from None
+    for name, shape in manifest.weights.items():
+        found = stored[name].shape if name in stored else None
+        if found != shape:
+            reason = f"its weight `{name}` has the shape {found}, and its library takes {shape}"
+            raise UserError(mistakes.NoArtifact(None, str(folder), reason))
+    place = partial(tvm.runtime.tensor, device=device)
+    if manifest.target.kind == "cpu":
+        place = tvm.runtime.from_dlpack
+    return tuple(place(stored[name]) for name in manifest.weights)
+
+
+def _device(folder: Path, manifest: Manifest) -> Any:
+    if manifest.target.kind == "cuda":
+        from vggc.runtime.device import DeviceError, require_device
+
+        try:
+            return require_device(manifest.target.archs)
+        except DeviceError as error:
+            hint = "run it where such a GPU is, or compile the net again with `--target cpu`"
+            raise UserError(mistakes.WrongMachine(None, str(folder), str(error), hint)) from None
+    _check_cpu(folder, manifest)
+    return tvm.cpu()
+
+
+def _check_cpu(folder: Path, manifest: Manifest) -> None:
+    """Code for a CPU with more instructions than this one would end the process."""
+    if reason := obstacle(manifest.target):
+        hint = "compile it on this machine with `--target cpu`"
+        raise UserError(mistakes.WrongMachine(None, str(folder), reason, hint))
+
+
+def obstacle(target: Target) -> str | None:
+    """Why code for a CPU does not run on this one, if it does not."""
+    triple = target.triple or platform.machine()
+    if not triple.startswith(platform.machine()):
+        return f"it is compiled for {triple}, and this is {platform.machine()}"
+    present = instructions()
+    if present is None:
+        return None
+    missing = [name for name in target.instructions if plain(name) not in present]
+    if missing:
+        model = target.attrs.get("mcpu", "a CPU")
+        return f"it is compiled for {model}, and this CPU lacks {', '.join(missing[:3])}"
+    return None
+
+
+def _machine(folder: Path, device: Any) -> Any:
+    """The library's net, ready to be called."""
+    library = _load_library(folder)
+    try:
+        return VirtualMachine(library, device)
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"there is no net in its {LIBRARY}: {first_line(error)}"
+        raise UserError(mistakes.NoArtifact(None, str(folder), reason)) from None
+
+
+def _load_library(folder: Path) -> Any:
+    if reason := unfit(folder / LIBRARY):
+        raise UserError(mistakes.NoArtifact(None, str(folder), f"{LIBRARY}: {reason}"))
+    try:
+        return tvm_ffi.load_module(lasting(folder / LIBRARY))
+    except (OSError, RuntimeError, ValueError) as error:
+        first = (str(error).splitlines() or [""])[-1]
+        hint = "compile it on this machine with `--target cpu`"
+        problem = mistakes.WrongMachine(None, str(folder), f"loading it failed: {first}", hint)
+        raise UserError(problem) from None

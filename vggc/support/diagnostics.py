@@ -1,0 +1,180 @@
+"""What a user did wrong: a place, a reason, a suggestion.
+
+Each kind of mistake is one class of frozen data. Its `title`, `label` and `help` are
+templates over the class's fields, so that all wording of a mistake stands
+together and can be read aloud. `render` turns any of them into text; the command
+line prints that and leaves with exit code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from collections.abc import Iterable, Sequence
+from inspect import get_annotations
+from itertools import cycle
+from typing import ClassVar, dataclass_transform
+
+from vggc.support.source import Span
+
+MAX_LINE_SHOWN = 100
+MAX_REPORTED = 50
+"""Mistakes in one report: nobody reads more at once, and what caused most is among them."""
+MAX_COMPARED = 64, 2000
+"""The longest word, and the most known ones, for which a likeness is looked for."""
+MAX_LISTED = 30
+
+
+@dataclass_transform(frozen_default=True)
+class _Frozen:
+    """What `dataclass(frozen=True)` makes, for classes that are rarely used.
+
+    There are some hundred and fifty kinds of mistakes, and `dataclass` takes half a
+    millisecond for each, which every start of the command would wait for.
+    """
+
+    field_types: ClassVar[dict[str, str]] = {}
+    """The fields in order, and what is annotated."""
+
+    def __init_subclass__(cls) -> None:
+        own = {
+            name: str(kind)
+            for name, kind in get_annotations(cls).items()
+            if not str(kind).startswith("ClassVar")
+        }
+        cls.field_types = {**cls.field_types, **own}
+
+    def __init__(self, *values: object, **named: object) -> None:
+        given = {**dict(zip(self.field_types, values, strict=False)), **named}
+        for name in self.field_types:
+            self.__dict__[name] = given.pop(name) if name in given else getattr(type(self), name)
+        if given or len(values) > len(self.field_types):
+            raise TypeError(f"{type(self).__name__} takes {', '.join(self.field_types)}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.__dict__.values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
+
+
+class Diagnostic(_Frozen):
+    """A user's mistake. `span` is None where no text of the user's is to blame."""
+
+    title: ClassVar[str]
+    label: ClassVar[str] = ""
+    help: ClassVar[str] = ""
+
+    span: Span | None
+
+    def fill(self, template: str) -> str:
+        """The template with this diagnostic's fields in it, which a command of ours holds as a
+        shell reads them.
+        """
+        words = {k: in_command(v) if isinstance(v, str) else v for k, v in self.__dict__.items()}
+        pieces = [
+            piece.format(**(words if is_quoted and piece.startswith("vggc ") else self.__dict__))
+            for is_quoted, piece in zip(cycle((False, True)), template.split("`"), strict=False)
+        ]
+        return printable("`".join(pieces)).strip()
+
+
+class UserError(Exception):
+    """Raised with every diagnostic found so far, the first `MAX_REPORTED` of them."""
+
+    def __init__(self, *diagnostics: Diagnostic) -> None:
+        self.diagnostics = diagnostics[:MAX_REPORTED]
+        super().__init__(*self.diagnostics)
+
+    def __str__(self) -> str:
+        return "\n".join(map(render, self.diagnostics))
+
+
+class CheckFailed(Exception):
+    """A check that the user asked for gave a no; the command line leaves with exit code 1."""
+
+
+def render(diagnostic: Diagnostic) -> str:
+    """The diagnostic as plain text: title, place, the line with carets, help."""
+    lines = [f"error: {diagnostic.fill(diagnostic.title)}"]
+    help_text = diagnostic.fill(diagnostic.help)
+    label = diagnostic.fill(diagnostic.label)
+    if diagnostic.span is None:
+        lines += [f"  {label}"] if label else []
+        lines += [f"  help: {help_text}"] if help_text else []
+        return "\n".join(lines)
+    number, _ = diagnostic.span.position
+    gutter = " " * len(str(number))
+    shown, carets = excerpt(diagnostic.span)
+    lines += [
+        f"{gutter}--> {printable(str(diagnostic.span))}",
+        f"{gutter} |",
+        f"{number} | {shown}".rstrip(),
+        f"{gutter} | {carets} {label}".rstrip(),
+    ]
+    lines += [f"{gutter} = help: {help_text}"] if help_text else []
+    return "\n".join(lines)
+
+
+def excerpt(span: Span) -> tuple[str, str]:
+    """The span's first line, cut to a readable width, and the carets below it."""
+    number, column = span.position
+    line = span.source.line(number)
+    start = column - 1
+    length = max(1, min(span.end - span.start, len(line) - start))
+    first = max(0, start - MAX_LINE_SHOWN // 2) if len(line) > MAX_LINE_SHOWN else 0
+    shown = line[first : first + MAX_LINE_SHOWN]
+    before, after = "…" * (first > 0), "…" * (first + MAX_LINE_SHOWN < len(line))
+    carets = "^" * min(length, MAX_LINE_SHOWN - (start - first))
+    return before + printable(shown) + after, " " * (len(before) + start - first) + carets
+
+
+def printable(text: str) -> str:
+    """The text with everything that could move a terminal's cursor shown as one `�`."""
+    text = text.replace("\t", " ")
+    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
+
+
+def in_line(text: str) -> str:
+    """The text so that it stays in its line; names of files may hold anything."""
+    return printable(text.replace("\n", "�"))
+
+
+def in_command(*words: object) -> str:
+    """Words, such as paths, so that a shell reads each as one, and no command as an option."""
+    texts = map(str, words)
+    return shlex.join(f"./{text}" if text.startswith("-") else text for text in texts)
+
+
+def first_line(error: Exception) -> str:
+    """What a foreign error says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that `word` most likely meant, or nothing."""
+    known = [*known]
+    if len(word) > MAX_COMPARED[0] or len(known) > MAX_COMPARED[1]:
+        return ""
+    by_lower = {name.lower(): name for name in sorted(known)}
+    matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.7)
+    return by_lower[matches[0]] if matches else ""
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """A suggestion for a misspelt word: the nearest known one, or all of them."""
+    if match := nearest(word, known):
+        return f"did you mean `{match}`?"
+    return f"known: {listed(known)}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """The first of some words, in quotes, with commas between them."""
+    more = ", …" if len(words) > MAX_LISTED else ""
+    return ", ".join(f"`{word}`" for word in words[:MAX_LISTED]) + more

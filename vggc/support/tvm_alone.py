@@ -1,0 +1,45 @@
+"""TVM without PyTorch.
+
+TVM imports PyTorch wherever it is installed, to exchange tensors with it. vggc never
+does, and a compiled net must start quickly and run where there is no PyTorch; so TVM is
+told that there is none. Whoever needs TVM imports it from here; the kernels, which need
+many of its submodules, import those behind it (see vggc/kernels/__init__.py).
+
+Whoever only runs what is compiled imports `vggc.support.tvm_runtime` first: it keeps TVM's compiler
+away, which takes 100 MB and two seconds. There is no `relax` then.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from vggc.support.signals import Ended
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+with _hidden("torch"):
+    import tvm
+    import tvm_ffi
+    from tvm.runtime.vm import VirtualMachine
+
+    if not tvm._RUNTIME_ONLY:
+        from tvm import relax
+
+# Signals in what TVM calls would come out of it as a RuntimeError without a word.
+tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)
+tvm_ffi.register_error("Ended", Ended)
+
+__all__ = ["VirtualMachine", "relax", "tvm", "tvm_ffi"]

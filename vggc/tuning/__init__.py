@@ -1,0 +1,1 @@
+"""Which kernels are the fastest, by measurement."""

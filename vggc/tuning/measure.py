@@ -1,0 +1,404 @@
+"""Building and timing choices. Runs in the processes of `workers`.
+
+A kernel is timed as it runs in a net: the map that it reads was just written and may lie in
+a cache, its weights and its output do not (TVM flushes them before each run); and some of what it
+reads is zero, as behind a ReLU, for there are kernels that leave that out. The choices of
+a round run in turn, so that a machine which is busy for a while is so for all of them, and
+what counts is the median of a choice's time over the yardstick's in the same round.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggc.compiler.link import export_library
+from vggc.compiler.targets import tvm_target
+from vggc.kernels import cpu
+from vggc.kernels.workloads import Choice, Conv, Dense, Kernel, Map
+from vggc.plan.plan import input_shapes
+from vggc.runtime.affinity import apart
+from vggc.runtime.huge_pages import LARGE_PAGE, large_pages
+from vggc.support.tvm_alone import tvm
+from vggc.tuning.space import Task
+from vggc.tuning.workers import Tell, reason
+
+Array: TypeAlias = NDArray[Any]
+
+TOLERANCE = 1e-4
+"""Relative L2 distance of two choices' outputs in float32. Rounding makes 1e-5 between Winograd's
+and direct ones, one wrong value among a million more than this."""
+TOLERANCE_OF_FEWER_BITS = 2e-2, 0.25
+"""The same where numbers are rounded to 8 bits, and the distance of any two values in units of
+their root mean square: there one wrong value is lost among the roundings."""
+ROUNDS = 3, 15
+"""The fewest rounds and the most."""
+SECONDS = 1.0
+"""After so long a batch has no further round."""
+TOO_SLOW = 1.3
+"""Over the fastest of the batch: who takes longer after two rounds leaves."""
+RESOLUTION = 1e-9
+"""Seconds: no clock tells less."""
+NOTHING = {"float32": np.nan, "uint16": 0x7FC0}
+"""What no kernel writes, by the type of its output; of bfloat16, too, it is no number."""
+ZEROS = 0.4
+"""The share of inputs that are zero: half behind a ReLU, 40 % in fc6 of VGG-16, behind a pool."""
+FLUSH = "cache_flush_cpu_non_first_arg"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A tracker of TVM's, and the key of the servers there that are meant."""
+
+    host: str
+    port: int
+    key: str
+
+
+@dataclass(frozen=True)
+class Built:
+    """A choice and the library with its code."""
+
+    choice: Choice
+    library: Path
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The median in seconds, and in yardsticks."""
+
+    seconds: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no time.
+
+    `own` where it lies with the choice and would be so again: its code is none, ends the process
+    or computes something else. A full disk, want of memory and a busy machine are not.
+    """
+
+    reason: str
+    own: bool
+
+
+Outcome: TypeAlias = Timing | Failure
+
+
+def build(task: Task, choice: Choice, library: Path, linker: str, tell: Tell) -> str | None:
+    """Writes the library of a choice. If there is no code for it, why.
+
+    Raises: what keeps code from being linked and written.
+    """
+    try:
+        func = kernel_of(task, choice).func.with_attr("global_symbol", "main")
+        module = tvm.compile(tvm.IRModule({"main": func}), target=tvm_target(task.target))
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:
+        return reason(error)
+    export_library(module, library, linker)
+    return None
+
+
+def kernel_of(task: Task, choice: Choice) -> Kernel:
+    return cpu.kernel(task.workload, task.machine, choice)
+
+
+def weight_bytes(task: Task, choice: Choice) -> int:
+    """The bytes of a choice's packed weight."""
+    kernel = kernel_of(task, choice)
+    if kernel.packing is None:
+        return 0
+    weight = _Buffer.of(kernel.func.params[len(input_shapes(task.workload))])
+    return prod(weight.shape) * np.dtype(weight.kind).itemsize
+
+
+class _Place:
+    """Where kernels run: this process, or a session on a server."""
+
+    def __init__(self, server: Server | None) -> None:
+        self.session: Any = None
+        if server is not None:
+            from tvm import rpc
+
+            tracker = rpc.connect_tracker(server.host, server.port)
+            self.session = tracker.request(server.key, max_retry=1)
+        self.device = self.session.cpu(0) if self.session else tvm.cpu()
+
+    def is_alive(self) -> bool:
+        """Whether the session still answers."""
+        try:
+            self.function("runtime.NumThreads")()
+        except Exception:
+            return False
+        return True
+
+    def load(self, library: Path) -> Any:
+        if self.session is None:
+            return tvm.runtime.load_module(str(library))
+        self.session.upload(str(library))
+        return self.session.load_module(library.name)
+
+    def forget(self, library: Path) -> None:
+        if self.session is not None:
+            self.session.remove(library.name)
+
+    def function(self, name: str) -> Callable[..., Any]:
+        found: Callable[..., Any] = (
+            self.session.get_function(name) if self.session else tvm.get_global_func(name)
+        )
+        return found
+
+    def tensor(self, array: Array) -> Any:
+        """The array where kernels read it; here, large ones as a running net holds its weights."""
+        if self.session is not None or array.nbytes < LARGE_PAGE:
+            return tvm.runtime.tensor(array, self.device)
+        held = large_pages(array.nbytes).view(array.dtype).reshape(array.shape)
+        held[...] = array
+        return tvm.runtime.from_dlpack(held)
+
+    def threads_apart(self, threads: int) -> AbstractContextManager[None]:
+        """Threads on cores of their own, as those of a running net; a server's are its own."""
+        return apart(threads) if self.session is None else nullcontext()
+
+
+_places: dict[Server | None, _Place] = {}
+
+
+def _place(server: Server | None) -> _Place:
+    """The place, kept for as long as this process lives."""
+    if server not in _places:
+        _places[server] = _Place(server)
+    return _places[server]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where kernels run: on how many threads, and on what CPU, where that is known."""
+
+    threads: int
+    cpu: str | None
+
+
+def machine_at(server: Server, tell: Tell) -> Machine:
+    """What a server says that it is."""
+    place = _place(server)
+    threads = int(place.function("runtime.NumThreads")())
+    try:
+        cpu = str(place.function("target.llvm_get_system_cpu")())
+    except Exception:
+        if not place.is_alive():
+            raise
+        return Machine(threads, None)
+    return Machine(threads, cpu if re.fullmatch(r"[\w.+-]{1,64}", cpu) else None)
+
+
+def measure(
+    task: Task, reference: Built, trials: Sequence[Built], server: Server | None, tell: Tell
+) -> list[Outcome | None]:
+    """Times the trials, the first of which is the yardstick; without it, none.
+
+    Each must give what the reference gives on random data. The index of a trial is told
+    before it runs for the first time, that of the reference is -1.
+
+    Raises: ValueError where the reference gives what is no number; RuntimeError where kernels
+        run on another number of threads; whatever ends a session.
+    """
+    place = _place(server)
+    arguments = _Arguments(task, place)
+    tell(-1)
+    expected = arguments.output_of(reference)
+    if not np.isfinite(_values(expected)).all():
+        raise ValueError("its output is not finite")
+    # Asked for sooner, this would make the threads before they are set apart.
+    if (threads := int(place.function("runtime.NumThreads")())) != task.threads:
+        raise RuntimeError(f"it runs on {threads} threads in place of {task.threads}")
+    fewer = isinstance(task.workload, Conv) and task.workload.input.format != "float32"
+    outcomes: list[Outcome | None] = [None] * len(trials)
+    runs: dict[int, Callable[[], float]] = {}
+    for index, trial in enumerate(trials):
+        tell(index)
+        try:
+            run, got = arguments.prepare(trial)
+        except Exception as error:
+            if not place.is_alive():
+                raise
+            outcomes[index] = Failure(reason(error), own=False)
+            continue
+        if problem := difference(got, expected, fewer_bits=fewer):
+            outcomes[index] = Failure(problem, own=True)
+        else:
+            runs[index] = run
+    if 0 in runs:
+        for index, timing in _rounds(runs, tell).items():
+            outcomes[index] = timing
+    for trial in trials:
+        place.forget(trial.library)
+    return outcomes
+
+
+def _rounds(runs: dict[int, Callable[[], float]], tell: Tell) -> dict[int, Timing]:
+    """Rounds until the time is up; the order is turned around each time."""
+    started = time.perf_counter()
+    times: dict[int, list[float]] = {index: [] for index in runs}
+    running = list(runs)
+    for number in range(ROUNDS[1]):
+        for index in running:
+            tell(index)
+            times[index].append(runs[index]())
+        if number == 1:
+            limit = TOO_SLOW * min(min(times[index]) for index in running)
+            running = [index for index in running if index == 0 or min(times[index]) <= limit]
+        running.reverse()
+        if number + 1 >= ROUNDS[0] and time.perf_counter() - started > SECONDS:
+            break
+    yardstick = times[0]
+    return {
+        index: Timing(median(mine), median(a / b for a, b in zip(mine, yardstick, strict=False)))
+        for index, mine in times.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Buffer:
+    """A parameter of a kernel."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+
+    @classmethod
+    def of(cls, parameter: Any) -> _Buffer:
+        return cls(parameter.name, tuple(map(int, parameter.shape)), str(parameter.dtype))
+
+
+class _Arguments:
+    """Random data for a task: the same for all of its choices, packed as each wants it."""
+
+    def __init__(self, task: Task, place: _Place) -> None:
+        self.task, self.place = task, place
+        self.random = np.random.default_rng(0)
+        self.weight: Array | None = None
+        self.shared: list[Any] = []
+        self.packed: tuple[Any, Any] | None = None
+
+    def prepare(self, trial: Built) -> tuple[Callable[[], float], Array]:
+        """A function that runs the trial once and gives the seconds, and what it writes."""
+        kernel = kernel_of(self.task, trial.choice)
+        tensors = self._tensors(kernel)
+        module = self.place.load(trial.library)
+        with self.place.threads_apart(self.task.threads):
+            module["main"](*tensors)
+        written: Array = tensors[-1].numpy()
+        timer = module.time_evaluator("main", self.place.device, 1, 1, f_preproc=FLUSH)
+
+        def run() -> float:
+            with self.place.threads_apart(self.task.threads):
+                return max(RESOLUTION, float(timer(*tensors).results[0]))
+
+        return run, written
+
+    def output_of(self, trial: Built) -> Array:
+        output = self.prepare(trial)[1]
+        self.place.forget(trial.library)
+        return output
+
+    def _tensors(self, kernel: Kernel) -> list[Any]:
+        """What the kernel takes; its output is full of what no kernel writes."""
+        workload = self.task.workload
+        *read, written = [_Buffer.of(parameter) for parameter in kernel.func.params]
+        weight_at = len(input_shapes(workload)) if kernel.packing else None
+        if not self.shared:
+            arrays = [self._filled(buffer) for i, buffer in enumerate(read) if i != weight_at]
+            zero = workload.input.zero if isinstance(workload, Conv) else 0
+            arrays[0][self.random.random(arrays[0].shape, np.float32) < ZEROS] = zero
+            if isinstance(workload, Conv):
+                _clear_halo(arrays[0], workload.input)
+            self.shared = [self.place.tensor(array) for array in arrays]
+        tensors = list(self.shared)
+        if weight_at is not None:
+            tensors.insert(weight_at, self._packed(kernel, read[weight_at].kind))
+        empty = np.full(written.shape, NOTHING.get(written.kind, 255), written.kind)
+        return [*tensors, self.place.tensor(empty)]
+
+    def _packed(self, kernel: Kernel, kind: str) -> Any:
+        """The weight as the kernel wants it; kept, for those that want it the same way."""
+        workload, packing = self.task.workload, kernel.packing
+        assert isinstance(workload, Conv | Dense)
+        assert packing is not None
+        if self.weight is None:
+            # Packed to bfloat16 it is float32 that is rounded.
+            self.weight = self._noise(
+                workload.weight_shape, "int8" if kind == "int8" else "float32"
+            )
+        if self.packed is None or self.packed[0] != packing:
+            self.packed = packing, self.place.tensor(packing.pack(self.weight))
+        return self.packed[1]
+
+    def _filled(self, buffer: _Buffer) -> Array:
+        """Noise; scales are such that the numbers that int8 is multiplied to fit their output."""
+        match buffer.name, self.task.workload:
+            case "scale", Conv() as conv:
+                spread = 74 * 73 * prod(conv.weight_shape[1:]) ** 0.5
+                return (self.random.random(buffer.shape, np.float32) + 0.5) / np.float32(spread)
+            case "out_scale", _:
+                return np.full(buffer.shape, 1 / 32, np.float32)
+            case _:
+                return self._noise(buffer.shape, buffer.kind)
+
+    def _noise(self, shape: tuple[int, ...], kind: str) -> Array:
+        """Numbers around zero; `uint16` holds bfloat16."""
+        match kind:
+            case "uint8" | "int8":
+                low, high = (0, 256) if kind == "uint8" else (-127, 128)
+                return self.random.integers(low, high, shape, np.dtype(kind))
+            case _:
+                noise = self.random.random(shape, np.float32) - np.float32(0.5)
+                return (
+                    (noise.view(np.uint32) >> 16).astype(np.uint16) if kind == "uint16" else noise
+                )
+
+
+def _clear_halo(data: Array, map_: Map) -> None:
+    """Writes what stands for zero around a map."""
+    inner = slice(map_.halo, -map_.halo or None)
+    kept = data[:, inner, inner].copy()
+    data[...] = map_.zero
+    data[:, inner, inner] = kept
+
+
+def difference(got: Array, expected: Array, *, fewer_bits: bool = False) -> str | None:
+    """What is wrong with an output, if it is not the reference's but for rounding."""
+    one, other = _values(got), _values(expected)
+    if not np.isfinite(one).all():
+        return "its output is not finite"
+    norm = float(np.linalg.norm(other)) or 1.0
+    apart = one - other
+    error = float(np.linalg.norm(apart)) / norm
+    if not fewer_bits:
+        return None if error <= TOLERANCE else f"its output is off by {error:.1e}"
+    largest = float(np.abs(apart).max()) * other.size**0.5 / norm
+    in_all, in_one = TOLERANCE_OF_FEWER_BITS
+    if error <= in_all and largest <= in_one:
+        return None
+    return f"its output is off by {error:.1e}, by {largest:.1e} in one place"
+
+
+def _values(stored: Array) -> NDArray[np.float32]:
+    """The numbers that an output holds."""
+    flat = stored.ravel()
+    if flat.dtype == np.uint16:
+        return (flat.astype(np.uint32) << 16).view(np.float32)
+    return flat.astype(np.float32, copy=False)
