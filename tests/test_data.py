@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from training_data import RECIPE, found, part, picture, task, write_images
 
-from vggc.data import mistakes, workers
+from vggc.data import diagnostics, workers
 from vggc.data.find import digits, find_images
 from vggc.data.loader import Batch, TrainBatches, ValBatches, load
 from vggc.data.order import Order, Share, part_of
@@ -82,15 +82,15 @@ def test_a_folder_without_parts_is_split_by_the_seed(tmp_path: Path) -> None:
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
-    assert refused(tmp_path / "none") is mistakes.NoSuchFolder
-    assert refused(tmp_path) is mistakes.NoClassFolders
+    assert refused(tmp_path / "none") is diagnostics.NoSuchFolder
+    assert refused(tmp_path) is diagnostics.NoClassFolders
     write_images(tmp_path / "one", ("cat",), 2)
-    assert refused(tmp_path / "one") is mistakes.OnlyOneClass
+    assert refused(tmp_path / "one") is diagnostics.OnlyOneClass
     write_images(tmp_path / "half" / "train", ("cat", "dog"), 1)
     write_images(tmp_path / "half" / "val", ("cat", "frog"), 1)
-    assert refused(tmp_path / "half") is mistakes.ClassesDiffer
+    assert refused(tmp_path / "half") is diagnostics.ClassesDiffer
     write_images(tmp_path / "few", ("cat", "dog"), 1)
-    assert refused(tmp_path / "few") is mistakes.NothingHeldOut
+    assert refused(tmp_path / "few") is diagnostics.NothingHeldOut
 
 
 @pytest.mark.parametrize("function", ["pathlib.Path.iterdir", "os.scandir"])
@@ -102,7 +102,7 @@ def test_a_folder_that_cannot_be_read(
 
     write_images(tmp_path, ("cat", "dog"), 2)
     monkeypatch.setattr(function, refuse)
-    assert refused(tmp_path) is mistakes.UnreadableFolder
+    assert refused(tmp_path) is diagnostics.UnreadableFolder
 
 
 def test_broken_images_are_named_and_left_out(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_what_is_trained_on_cannot_be_held_out_too(tmp_path: Path) -> None:
     for val in ("a", "b"):
         with pytest.raises(UserError) as error:
             find_images(tmp_path / "a", 0, tmp_path / val)
-        assert isinstance(error.value.diagnostics[0], mistakes.HeldOutToo)
+        assert isinstance(error.value.diagnostics[0], diagnostics.HeldOutToo)
 
 
 def test_what_only_looks_like_images_is_named_and_left_out(tmp_path: Path) -> None:
@@ -157,14 +157,14 @@ def test_a_class_of_broken_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         prepare(find_images(tmp_path, 0), (3, 8, 8), None)
     (mistake,) = error.value.diagnostics
-    assert isinstance(mistake, mistakes.NoReadableImages)
+    assert isinstance(mistake, diagnostics.NoReadableImages)
     assert mistake.reason == "1 left out, the first of them cat/0.png: not an image"
 
 
 def test_a_net_with_two_channels_gets_no_images() -> None:
     with pytest.raises(UserError) as error:
         prepare(digits(), (2, 8, 8), None)
-    assert isinstance(error.value.diagnostics[0], mistakes.UnsupportedChannels)
+    assert isinstance(error.value.diagnostics[0], diagnostics.UnsupportedChannels)
 
 
 def images(recipe: Recipe = RECIPE, seed: int = 3) -> TrainBatches:

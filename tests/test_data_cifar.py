@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vggc.data import cifar, mistakes
+from vggc.data import cifar, diagnostics
 from vggc.data.cifar import CIFAR10, CIFAR100, Layout
 from vggc.data.find import find_images
 from vggc.support.diagnostics import UserError
@@ -61,11 +61,11 @@ def inside(layout: Layout, files: dict[str, bytes]) -> dict[str, bytes]:
     return {f"{layout.folder}/{name}": content for name, content in files.items()}
 
 
-def refused(place: Path) -> mistakes.BadCifar | mistakes.PickledCifar:
+def refused(place: Path) -> diagnostics.BadCifar | diagnostics.PickledCifar:
     with pytest.raises(UserError) as error:
         find_images(place, 0)
     (found,) = error.value.diagnostics
-    assert isinstance(found, mistakes.BadCifar | mistakes.PickledCifar)
+    assert isinstance(found, diagnostics.BadCifar | diagnostics.PickledCifar)
     return found
 
 
@@ -132,7 +132,7 @@ def test_files_that_are_not_what_they_should_be(
     write_archive(tmp_path / "a.tar.gz", inside(TEN, files))
     for place in ("folder", "a.tar.gz"):
         found = refused(tmp_path / place)
-        assert isinstance(found, mistakes.BadCifar)
+        assert isinstance(found, diagnostics.BadCifar)
         assert words in found.reason
 
 
@@ -177,7 +177,7 @@ def test_another_archive_is_taken_for_a_compressed_shard(tmp_path: Path) -> None
     write_archive(tmp_path / "a.tar.gz", files_of(TEN))
     with pytest.raises(UserError) as error:
         find_images(tmp_path / "a.tar.gz", 0)
-    assert isinstance(error.value.diagnostics[0], mistakes.CompressedShard)
+    assert isinstance(error.value.diagnostics[0], diagnostics.CompressedShard)
 
 
 def test_an_archive_that_unpacks_to_too_much_is_refused(
@@ -208,7 +208,7 @@ def test_pickles_are_not_read(tmp_path: Path) -> None:
         ("other.tar.gz", "cifar-10-binary.tar.gz"),
     ):
         found = refused(tmp_path / place)
-        assert isinstance(found, mistakes.PickledCifar)
+        assert isinstance(found, diagnostics.PickledCifar)
         assert found.binary == binary
     # Whoever has both is given the one that can be read.
     write_folder(tmp_path / "10/cifar-10-batches-bin", files_of(TEN))
@@ -219,7 +219,7 @@ def test_a_held_out_part_comes_with_it(tmp_path: Path) -> None:
     write_folder(tmp_path / "bin", files_of(TEN))
     with pytest.raises(UserError) as error:
         find_images(tmp_path / "bin", 0, tmp_path)
-    assert isinstance(error.value.diagnostics[0], mistakes.HeldOutTwice)
+    assert isinstance(error.value.diagnostics[0], diagnostics.HeldOutTwice)
 
 
 @pytest.mark.slow

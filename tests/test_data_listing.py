@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, features
 from training_data import picture, write_images
 
-from vggc.data import mistakes
+from vggc.data import diagnostics
 from vggc.data.find import find_images
 from vggc.data.listing import UNREAD, holds, images_below, is_hidden
 from vggc.data.parts import Skipped
@@ -129,7 +129,7 @@ def test_a_class_whose_images_are_all_passed_over_is_refused_with_the_reason(
     with pytest.raises(UserError) as caught:
         prepare(images, (3, 8, 8), None)
     (mistake,) = caught.value.diagnostics
-    assert isinstance(mistake, mistakes.NoReadableImages)
+    assert isinstance(mistake, diagnostics.NoReadableImages)
     assert (mistake.name, mistake.reason) == (
         "fox",
         "3 left out, the first of them fox/0.heic: HEIC is not read: save it as JPEG, PNG or WebP",

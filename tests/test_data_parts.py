@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from training_data import picture
 
-from vggc.data import mistakes
+from vggc.data import diagnostics
 from vggc.data.find import find_images
 from vggc.data.parts import Images, Part
 from vggc.data.split import pattern_of
@@ -186,48 +186,60 @@ def test_a_class_beside_one_that_is_deeper(tmp_path: Path) -> None:
     [
         (
             ["train*3", "test*3"],
-            mistakes.UnsortedParts,
+            diagnostics.UnsortedParts,
             "D` hold images and no class folders: test/,",
         ),
-        (["train*3"], mistakes.UnsortedParts, "no class folders: train/"),
-        (["trainA*2", "trainB*2", "testA*2"], mistakes.UnsortedParts, "folders: testA/, trainA/"),
-        (["train/cat*2", "val*3"], mistakes.UselessPart, "val` is called as a part to hold out"),
-        (["train/cat*2", "valid/"], mistakes.UselessPart, "and holds no images"),
+        (["train*3"], diagnostics.UnsortedParts, "no class folders: train/"),
+        (
+            ["trainA*2", "trainB*2", "testA*2"],
+            diagnostics.UnsortedParts,
+            "folders: testA/, trainA/",
+        ),
+        (["train/cat*2", "val*3"], diagnostics.UselessPart, "val` is called as a part to hold out"),
+        (["train/cat*2", "valid/"], diagnostics.UselessPart, "and holds no images"),
         (
             ["train/cat*2", "val/cat*1", "valid/cat*1"],
-            mistakes.TwoForOne,
+            diagnostics.TwoForOne,
             "may be the one held out: val/, valid/",
         ),
         (
             ["train/a*1", "Training/a*1"],
-            mistakes.TwoForOne,
+            diagnostics.TwoForOne,
             "the one to train on: Training/, train/",
         ),
-        (["trainval/a*1", "val/a*1"], mistakes.TwoForOne, "held out: trainval/, val/"),
-        (["val/cat*1", "test/cat*1"], mistakes.NoTrainingPart, "there is test/, val/"),
-        (["train*2", "val/cat*1"], mistakes.NoTrainingPart, "train/ holds images and no class"),
-        (["train/", "val/cat*1"], mistakes.NoTrainingPart, "train/ holds no images"),
-        (["train/steam*1", "plane*1"], mistakes.PartOrClass, "beside it plane/ hold images, too"),
-        (["train/cat*1", "wersja/cat*1"], mistakes.PartOrClass, "train` may be a part"),
+        (["trainval/a*1", "val/a*1"], diagnostics.TwoForOne, "held out: trainval/, val/"),
+        (["val/cat*1", "test/cat*1"], diagnostics.NoTrainingPart, "there is test/, val/"),
+        (["train*2", "val/cat*1"], diagnostics.NoTrainingPart, "train/ holds images and no class"),
+        (["train/", "val/cat*1"], diagnostics.NoTrainingPart, "train/ holds no images"),
+        (
+            ["train/steam*1", "plane*1"],
+            diagnostics.PartOrClass,
+            "beside it plane/ hold images, too",
+        ),
+        (["train/cat*1", "wersja/cat*1"], diagnostics.PartOrClass, "train` may be a part"),
         (
             ["cat/train*2", "cat/test*1", "dog/train*2", "dog/test*1", "dog/more*1"],
-            mistakes.PartsInClasses,
+            diagnostics.PartsInClasses,
             "the folders in `D` hold parts: test, train",
         ),
         (
             ["cat/train*2", "cat/test*1", "dog/train*2", "dog/valid*1", "owl/train*1"],
-            mistakes.PartsInClasses,
+            diagnostics.PartsInClasses,
             "the folders in `D` hold parts: test, train, valid",
         ),
-        (["images/train*2", "images/val*1", "labels/"], mistakes.PartsInClasses, "--data D/images"),
+        (
+            ["images/train*2", "images/val*1", "labels/"],
+            diagnostics.PartsInClasses,
+            "--data D/images",
+        ),
         (
             ["learn/cat*2", "learn/dog*2", "test/cat*1", "test/dog*1"],
-            mistakes.PartOrClass,
+            diagnostics.PartOrClass,
             "test` may be a part of the images or a class",
         ),
         (
             ["cat*1", "dog*1", "validation/cat*1", "validation/dog*1"],
-            mistakes.PartAmongClasses,
+            diagnostics.PartAmongClasses,
             "validation` lies beside class folders and holds folders of the same names: cat, dog",
         ),
     ],
@@ -252,7 +264,7 @@ def test_folders_that_look_like_parts_of_other_names_are_pointed_out(tmp_path: P
 
 def test_a_folder_around_the_classes_is_pointed_out(tmp_path: Path) -> None:
     found = mistake(layout(tmp_path, "photos/cat*2", "photos/dog*2"))
-    assert isinstance(found, mistakes.OnlyOneClass)
+    assert isinstance(found, diagnostics.OnlyOneClass)
     assert f"`--data {tmp_path}/photos`" in render(found)
 
 
@@ -271,7 +283,7 @@ def test_a_held_out_part_may_lack_classes(tmp_path: Path) -> None:
 def test_a_class_that_is_only_held_out_is_refused(tmp_path: Path) -> None:
     layout(tmp_path, "train/cat*2", "train/dog*2", "train/fox/", "val/dog*1", "val/fox*1")
     found = mistake(tmp_path)
-    assert isinstance(found, mistakes.ClassesDiffer)
+    assert isinstance(found, diagnostics.ClassesDiffer)
     assert (found.other, found.names, found.known) == ("val/", "fox", "cat, dog")
 
 
@@ -325,9 +337,9 @@ def test_shards_that_are_not_used_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shards", "kind"),
     [
-        (["0", "1", "val-0"], mistakes.NoTrainingPart),
-        (["val-0", "test-0"], mistakes.NoTrainingPart),
-        (["train-0", "val-0", "valid-0"], mistakes.TwoForOne),
+        (["0", "1", "val-0"], diagnostics.NoTrainingPart),
+        (["val-0", "test-0"], diagnostics.NoTrainingPart),
+        (["train-0", "val-0", "valid-0"], diagnostics.TwoForOne),
     ],
 )
 def test_shards_of_which_nothing_can_be_told(
@@ -355,5 +367,5 @@ def test_a_place_with_one_part_only_goes_with_another_place(tmp_path: Path) -> N
     assert told(tmp_path, images) == ["D/b has no images of dog."]
     layout(tmp_path, "a/val/cat*1")
     found = mistake(tmp_path / "a", tmp_path / "b")
-    assert isinstance(found, mistakes.HeldOutTwice)
+    assert isinstance(found, diagnostics.HeldOutTwice)
     assert found.names == "train/, val/"

@@ -28,7 +28,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from training_data import TINY, picture, write_images
 
-from vggc.data import mistakes, remote, shard_index, tar
+from vggc.data import diagnostics, remote, shard_index, tar
 from vggc.data.find import find_images
 from vggc.data.loader import TrainBatches, load
 from vggc.data.order import Order, Share
@@ -161,11 +161,11 @@ def test_classes_are_numbers_or_names_or_have_their_names_in_a_file(tmp_path: Pa
     assert classes("listed", *["1", "0", "1", "0"], listed="dog\ncat\n") == ("dog", "cat")
     assert classes("by-name", *["cat", "dog", "cat", "dog"], listed="dog\ncat\n") == ("dog", "cat")
     unknown = mistake(lambda: classes("far", *["0", "2", "0", "2"], listed="dog\ncat\n"))
-    assert isinstance(unknown, mistakes.UnknownLabel)
+    assert isinstance(unknown, diagnostics.UnknownLabel)
     assert unknown.labels == "`2`"
     for text in ("", "cat\n\ndog", "cat\ncat"):
         bad = mistake(lambda text=text: classes(f"bad-{len(text)}", "0", "0", listed=text))
-        assert isinstance(bad, mistakes.BadClassList)
+        assert isinstance(bad, diagnostics.BadClassList)
 
 
 def test_a_json_file_may_hold_the_label(tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_pictures_in_shards_that_are_passed_over_are_counted_and_named(tmp_path:
     }
     write_shard(tmp_path / "0.tar", files[-7:-3])
     refused = mistake(lambda: find_images(tmp_path, 0))
-    assert isinstance(refused, mistakes.IncompleteSamples)
+    assert isinstance(refused, diagnostics.IncompleteSamples)
     assert "HEIC is not read" in refused.reason
 
 
@@ -290,10 +290,10 @@ def test_where_files_of_a_sample_lie_apart_the_order_is_to_blame(tmp_path: Path)
     files = shards(4, 1)[0]
     write_shard(tmp_path / "0.tar", sorted(files, key=lambda file: file[0][-3:]))
     found = mistake(lambda: find_images(tmp_path, 0))
-    assert isinstance(found, mistakes.IncompleteSamples)
+    assert isinstance(found, diagnostics.IncompleteSamples)
     assert (found.bad, found.total) == (24, 24)
     write_shard(tmp_path / "0.tar", [("README.txt", b"none")])
-    assert isinstance(mistake(lambda: find_images(tmp_path, 0)), mistakes.NoSamples)
+    assert isinstance(mistake(lambda: find_images(tmp_path, 0)), diagnostics.NoSamples)
 
 
 # Patterns and held-out parts by name
@@ -310,7 +310,7 @@ def test_braces_stand_for_numbers_and_words() -> None:
     ["{0..1", "0}.tar", "{}.tar", "{1..0}", "{a..b}", "{0..999999999}", "{0..999}{0..999}"],
 )
 def test_braces_that_stand_for_nothing(pattern: str) -> None:
-    assert isinstance(mistake(lambda: expanded(pattern)), mistakes.BadPattern)
+    assert isinstance(mistake(lambda: expanded(pattern)), diagnostics.BadPattern)
 
 
 def test_two_patterns_name_both_parts(tmp_path: Path) -> None:
@@ -329,7 +329,7 @@ def test_two_patterns_name_both_parts(tmp_path: Path) -> None:
 def test_shards_of_one_class_are_refused(tmp_path: Path) -> None:
     files = [file for index in range(8) for file in sample(0, index)]
     write_shard(tmp_path / "a.tar", files)
-    assert isinstance(mistake(lambda: find_images(tmp_path, 0)), mistakes.OnlyOneClass)
+    assert isinstance(mistake(lambda: find_images(tmp_path, 0)), diagnostics.OnlyOneClass)
 
 
 def test_a_folder_of_class_folders_may_have_its_held_out_part_anywhere(tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_a_folder_of_class_folders_may_have_its_held_out_part_anywhere(tmp_path:
         assert (images.classes, len(images.train), len(images.val)) == (CLASSES, 9, count)
     write_images(tmp_path / "d", ("cat", "bird"), 1)
     differ = mistake(lambda: find_images(tmp_path / "a", 0, tmp_path / "d"))
-    assert isinstance(differ, mistakes.ClassesDiffer)
+    assert isinstance(differ, diagnostics.ClassesDiffer)
     assert (differ.names, differ.known) == ("bird", "cat, dog, frog")
 
 
@@ -357,7 +357,7 @@ def test_numbers_are_the_places_of_classes_that_have_names(tmp_path: Path) -> No
     for number, name in enumerate(CLASSES):
         (tmp_path / "a" / name).rename(tmp_path / "a" / str(number + 1))
     unknown = mistake(lambda: find_images(tmp_path / "a", 0, tmp_path / "b"))
-    assert isinstance(unknown, mistakes.UnknownLabel)
+    assert isinstance(unknown, diagnostics.UnknownLabel)
     assert unknown.labels == "`0`"
 
 
@@ -367,7 +367,7 @@ def test_a_place_with_both_parts_takes_no_other(tmp_path: Path) -> None:
     write_images(tmp_path / "folders/val", CLASSES, 1)
     for data in ("shards", "folders"):
         found = mistake(lambda data=data: find_images(tmp_path / data, 0, tmp_path / "folders/val"))
-        assert isinstance(found, mistakes.HeldOutTwice)
+        assert isinstance(found, diagnostics.HeldOutTwice)
 
 
 # Hostile files
@@ -378,7 +378,7 @@ def test_a_tar_that_is_cut_off_is_refused(tmp_path: Path, length: int) -> None:
     whole = shard_bytes(shards(2, 1)[0])
     (tmp_path / "0.tar").write_bytes(whole[:length])
     found = mistake(lambda: find_images(tmp_path, 0))
-    assert isinstance(found, mistakes.BrokenShard)
+    assert isinstance(found, diagnostics.BrokenShard)
 
 
 def header(name: bytes = b"a.png", size: bytes = b"0" * 11, kind: bytes = b"0") -> bytes:
@@ -411,7 +411,7 @@ def header(name: bytes = b"a.png", size: bytes = b"0" * 11, kind: bytes = b"0") 
 def test_a_tar_that_lies_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "0.tar").write_bytes(content)
     found = mistake(lambda: find_images(tmp_path, 0))
-    assert isinstance(found, mistakes.BrokenShard)
+    assert isinstance(found, diagnostics.BrokenShard)
     assert re.search(words, found.reason), found.reason
 
 
@@ -442,38 +442,38 @@ def test_a_compressed_tar_is_refused_whatever_it_is_called(tmp_path: Path, magic
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain/0.tar").write_bytes(magic + bytes(2000))
     found = mistake(lambda: find_images(tmp_path / "plain", 0))
-    assert isinstance(found, mistakes.CompressedShard)
+    assert isinstance(found, diagnostics.CompressedShard)
     (tmp_path / "train-0.tar.zst").write_bytes(magic + bytes(2000))
     (tmp_path / "plain/0.tar").unlink()
     (tmp_path / "plain").rmdir()
-    assert isinstance(mistake(lambda: find_images(tmp_path, 0)), mistakes.CompressedShard)
+    assert isinstance(mistake(lambda: find_images(tmp_path, 0)), diagnostics.CompressedShard)
 
 
 def test_two_tars_behind_one_another_are_not_read_as_the_first(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(shard_bytes(shards(2, 1)[0]) * 2)
     found = mistake(lambda: find_images(tmp_path, 0))
-    assert isinstance(found, mistakes.BrokenShard)
+    assert isinstance(found, diagnostics.BrokenShard)
     assert found.reason == "something stands behind its end"
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "0.tar")
     found = mistake(lambda: find_images(tmp_path / "0.tar", 0))
-    assert isinstance(found, mistakes.CannotOpen)
+    assert isinstance(found, diagnostics.CannotOpen)
     assert found.reason == "it is a named pipe, not a file"
     (tmp_path / "0.tar").unlink()
     write_shard(tmp_path / "0.tar", shards(2, 1)[0])
     os.mkfifo(tmp_path / "classes.txt")
     found = mistake(lambda: find_images(tmp_path / "0.tar", 0))
-    assert isinstance(found, mistakes.CannotOpen)
+    assert isinstance(found, diagnostics.CannotOpen)
     assert found.path.endswith("classes.txt")
 
 
 def test_a_shard_that_is_no_file(tmp_path: Path) -> None:
     for place in (tmp_path / "none.tar", "/dev/zero.tar", tmp_path / "{0..1}.tar"):
-        assert isinstance(mistake(partial(find_images, place, 0)), mistakes.CannotOpen)
+        assert isinstance(mistake(partial(find_images, place, 0)), diagnostics.CannotOpen)
     (tmp_path / "text").write_text("hello")
-    assert isinstance(mistake(lambda: find_images(tmp_path / "text", 0)), mistakes.NotAFolder)
+    assert isinstance(mistake(lambda: find_images(tmp_path / "text", 0)), diagnostics.NotAFolder)
 
 
 NAMES = st.text(
@@ -703,7 +703,7 @@ def test_shards_elsewhere_are_found_and_read(memory: str) -> None:
     assert len(lost) == 4
     assert str(lost[0]) == "there is no such file"
     missing = mistake(lambda: find_images(f"{memory}/train-{{0..2}}.tar", 0))
-    assert isinstance(missing, mistakes.CannotOpen)
+    assert isinstance(missing, diagnostics.CannotOpen)
 
 
 class Server(BaseHTTPRequestHandler):
@@ -822,7 +822,7 @@ def test_what_a_network_lost_is_read_when_it_is_back(
     monkeypatch.setattr(files, "cat_file", cut_off)
     left[0] = 99
     everything_lost = mistake(lambda: prepare(images, (3, 8, 8), None, room=0))
-    assert isinstance(everything_lost, mistakes.NoReadableImages)
+    assert isinstance(everything_lost, diagnostics.NoReadableImages)
     for left[0] in (3, 0):
         assert prepare(images, (3, 8, 8), None, room=0).skipped == ()
 
@@ -856,9 +856,9 @@ def test_a_server_that_sends_all_when_asked_for_a_part(server: tuple[str, type[S
 @pytest.mark.parametrize(
     ("url", "kind"),
     [
-        ("http://127.0.0.1:1/0.tar", mistakes.CannotOpen),
-        ("gopher://x/0.tar", mistakes.CannotOpen),
-        ("memory://set/none.tar", mistakes.CannotOpen),
+        ("http://127.0.0.1:1/0.tar", diagnostics.CannotOpen),
+        ("gopher://x/0.tar", diagnostics.CannotOpen),
+        ("memory://set/none.tar", diagnostics.CannotOpen),
     ],
 )
 def test_an_address_that_leads_nowhere(url: str, kind: type[Diagnostic]) -> None:
@@ -893,7 +893,7 @@ def test_what_is_written_down_of_an_address_has_no_secrets(url: str, kept: str |
 def test_an_address_that_has_lost_its_secrets_has_to_be_given_again() -> None:
     """A whole one that does not open needs no such advice, nor does a path."""
     advice = {
-        place: mistakes.SAY_AGAIN in render(mistake(lambda place=place: find_images(place, 0)))
+        place: diagnostics.SAY_AGAIN in render(mistake(lambda place=place: find_images(place, 0)))
         for place in ("memory://set/0.tar", "memory://set/0.tar?sig=x", "none.tar")
     }
     assert [*advice.values()] == [True, False, False]
@@ -905,7 +905,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
     found = mistake(lambda: find_images("s3://bucket/0.tar", 0))
-    assert found == mistakes.MissingProtocol(None, "s3")
+    assert found == diagnostics.MissingProtocol(None, "s3")
 
 
 # In training

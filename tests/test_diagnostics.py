@@ -13,28 +13,28 @@ from pathlib import Path
 import pytest
 
 import vggc
-from vggc.layers import mistakes as layer_mistakes
+from vggc.layers import diagnostics as layer_diagnostics
 from vggc.program import Program, load
 from vggc.support.diagnostics import Diagnostic, UserError, render
 from vggc.support.source import Source
-from vggc.syntax import mistakes as syntax_mistakes
+from vggc.syntax import diagnostics as syntax_diagnostics
 from vggc.syntax.parse import MAX_FILE_BYTES, parse, read_source
 
 FOLDER = Path(__file__).parent / "diagnostics"
 SPECS = sorted(FOLDER.glob("*.vgg"))
 OF_FILES = {
-    syntax_mistakes.FileMissing,
-    syntax_mistakes.FileUnreadable,
-    syntax_mistakes.FileTooLarge,
-    syntax_mistakes.FileBinary,
+    syntax_diagnostics.FileMissing,
+    syntax_diagnostics.FileUnreadable,
+    syntax_diagnostics.FileTooLarge,
+    syntax_diagnostics.FileBinary,
 }
 """Not of a text: tested below by themselves."""
 OF_SEVERAL_FILES = {
-    layer_mistakes.BaseCycle,
-    layer_mistakes.TooManyBases,
-    layer_mistakes.TooLongWrittenOut,
+    layer_diagnostics.BaseCycle,
+    layer_diagnostics.TooManyBases,
+    layer_diagnostics.TooLongWrittenOut,
 }
-OF_ARGUMENTS = {layer_mistakes.NoClassifier}
+OF_ARGUMENTS = {layer_diagnostics.NoClassifier}
 
 
 def mistakes_in(path: Path) -> tuple[Diagnostic, ...]:
@@ -52,7 +52,7 @@ def test_the_message_of_a_mistake_is_exactly_this(path: Path) -> None:
     assert text == golden.read_text("utf-8")
 
 
-@pytest.mark.parametrize("module", [syntax_mistakes, layer_mistakes])
+@pytest.mark.parametrize("module", [syntax_diagnostics, layer_diagnostics])
 def test_no_mistake_is_without_a_golden(module: object) -> None:
     kinds = {
         kind
@@ -175,11 +175,11 @@ ROOMS = (
     "vggc.cli.layers",
     "vggc.cli.subject",
     "vggc.cli.systems",
-    "vggc.runtime.mistakes",
+    "vggc.runtime.diagnostics",
     "vggc.compiler.targets",
-    "vggc.tuning.mistakes",
+    "vggc.tuning.diagnostics",
     "vggc.program",
-    "vggc.evaluation.mistakes",
+    "vggc.evaluation.diagnostics",
     "vggc.api.export",
     "vggc.support.files",
     "vggc.ir.needs",
@@ -225,7 +225,7 @@ def test_no_room_is_left_out() -> None:
         )
         if "(Diagnostic):" in path.read_text("utf-8"):
             held_by_goldens = ("syntax", "layers", "recipe", "data", "training", "reproduce")
-            elsewhere = [f"vggc.{room}.mistakes" for room in held_by_goldens]
+            elsewhere = [f"vggc.{room}.diagnostics" for room in held_by_goldens]
             assert name in (*ROOMS, *elsewhere, "vggc.syntax.values"), name
 
 

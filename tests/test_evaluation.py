@@ -19,7 +19,7 @@ from vggc.data.find import digits
 from vggc.data.parts import Part
 from vggc.data.stores import Arrays, Files
 from vggc.data.strings import Strings
-from vggc.evaluation import mistakes, viewer
+from vggc.evaluation import diagnostics, viewer
 from vggc.evaluation.classes import ClassScore, class_scores
 from vggc.evaluation.counts import UNREAD, AllErrors, Counts, Errors, Guesses
 from vggc.evaluation.judge import Verdict, judge, num_workers
@@ -288,7 +288,7 @@ def test_what_memory_does_not_hold_is_refused(
     monkeypatch.setattr(viewer, "memory", lambda: 5_000)
     with pytest.raises(UserError) as error:
         verdicts([made(DENSE)], part_of(folder))
-    assert isinstance(error.value.diagnostics[0], mistakes.NoRoom)
+    assert isinstance(error.value.diagnostics[0], diagnostics.NoRoom)
 
 
 def test_a_net_leaves_the_device_with_its_viewer(folder: Path) -> None:

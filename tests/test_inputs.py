@@ -15,8 +15,8 @@ from PIL import Image
 from training_data import picture
 
 from vggc.images.preprocessing import Preprocessing
+from vggc.runtime.diagnostics import BadInput
 from vggc.runtime.inputs import MAX_HEADER, read_input
-from vggc.runtime.mistakes import BadInput
 from vggc.support.diagnostics import UserError, render
 
 

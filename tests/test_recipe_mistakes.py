@@ -16,7 +16,7 @@ import pytest
 import vggc.syntax.values
 from vggc.ir.graph import Graph
 from vggc.program import Program, load
-from vggc.recipe import mistakes
+from vggc.recipe import diagnostics
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.test import read_protocol
 from vggc.recipe.train import Recipe, read_recipe
@@ -122,7 +122,7 @@ def test_the_message_of_a_mistake_is_exactly_this(name: str) -> None:
 def test_no_mistake_is_without_a_golden() -> None:
     kinds = {
         kind.__name__
-        for module in (mistakes, vggc.syntax.values)
+        for module in (diagnostics, vggc.syntax.values)
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Diagnostic) and kind is not Diagnostic
     }

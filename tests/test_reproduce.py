@@ -18,11 +18,11 @@ from PIL import Image
 from training_data import picture, task
 
 from vggc.cli import cli
-from vggc.data.mistakes import NoSuchFolder
+from vggc.data.diagnostics import NoSuchFolder
 from vggc.program import load
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.train import OneCycle, read_recipe
-from vggc.reproduce import mistakes
+from vggc.reproduce import diagnostics
 from vggc.reproduce.layout import laid, parameters
 from vggc.reproduce.setting import PAPER, SMALL, Setting
 from vggc.reproduce.study import RECORD, Error, Record, opened
@@ -181,13 +181,13 @@ def test_nets_together_are_named_as_their_line(
 def samples() -> list[Diagnostic]:
     """One of each."""
     return [
-        mistakes.NotAStudy(None, "reproduced", "reproduce.json is not JSON"),
-        mistakes.BegunOtherwise(None, "reproduced", "seed", "0", "1"),
-        mistakes.NoData(None, "table3"),
-        mistakes.UnknownColumn(None, "table4", "F", "did you mean `E`?"),
-        mistakes.CountsOnly(None, "`--data`, `--small`"),
-        mistakes.TooFewImages(None, 128, 60),
-        mistakes.RunOfSomethingElse(None, "x/runs/vgg11-256-random", "net", "tiny", "vgg11"),
+        diagnostics.NotAStudy(None, "reproduced", "reproduce.json is not JSON"),
+        diagnostics.BegunOtherwise(None, "reproduced", "seed", "0", "1"),
+        diagnostics.NoData(None, "table3"),
+        diagnostics.UnknownColumn(None, "table4", "F", "did you mean `E`?"),
+        diagnostics.CountsOnly(None, "`--data`, `--small`"),
+        diagnostics.TooFewImages(None, 128, 60),
+        diagnostics.RunOfSomethingElse(None, "x/runs/vgg11-256-random", "net", "tiny", "vgg11"),
     ]
 
 
@@ -204,7 +204,7 @@ def test_the_message_of_a_mistake_is_exactly_this(mistake: Diagnostic) -> None:
 def test_no_mistake_is_without_a_golden() -> None:
     kinds = {
         kind
-        for kind in vars(mistakes).values()
+        for kind in vars(diagnostics).values()
         if isinstance(kind, type) and issubclass(kind, Diagnostic) and kind is not Diagnostic
     }
     assert kinds == {type(mistake) for mistake in samples()}
@@ -248,11 +248,11 @@ def test_a_run_of_something_else_is_not_taken_for_that_of_the_table(tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "mistake"),
     [
-        (["table3"], mistakes.NoData),
-        (["table3", "--data", "x", "--nets", "A,F"], mistakes.UnknownColumn),
-        (["table4", "--data", "x", "--nets", "A"], mistakes.UnknownColumn),
-        (["table2", "--nets", "A,F"], mistakes.UnknownColumn),
-        (["table2", "--data", "x"], mistakes.CountsOnly),
+        (["table3"], diagnostics.NoData),
+        (["table3", "--data", "x", "--nets", "A,F"], diagnostics.UnknownColumn),
+        (["table4", "--data", "x", "--nets", "A"], diagnostics.UnknownColumn),
+        (["table2", "--nets", "A,F"], diagnostics.UnknownColumn),
+        (["table2", "--data", "x"], diagnostics.CountsOnly),
         (["table3", "--data", "nosuch", "--small"], NoSuchFolder),
     ],
 )

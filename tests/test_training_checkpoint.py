@@ -35,7 +35,7 @@ from vggc.support.diagnostics import UserError
 from vggc.support.files import CannotWrite, Taken, sha256
 from vggc.support.records import MalformedError, from_json, read_record, write_record
 from vggc.syntax.values import WrongValue
-from vggc.training import mistakes, session
+from vggc.training import diagnostics, session
 from vggc.training.checkpoint import checkpoints, save_tensors
 from vggc.training.curves import draw_curves, in_decimals
 from vggc.training.metrics import read_metrics
@@ -393,7 +393,7 @@ def test_weights_whose_loss_is_not_finite_are_not_kept(
     recipe = Recipe(**{**vars(RECIPE), "optimiser": Sgd(1e30), "schedule": Constant()})
     outcome = train(tmp_path / "run", recipe, keeping=KEEP_ALL)
     assert isinstance(outcome, Stopped)
-    assert isinstance(outcome.reason, mistakes.LossNotFinite)
+    assert isinstance(outcome.reason, diagnostics.LossNotFinite)
     assert f"step-{outcome.progress.step}" in saved(tmp_path / "run")
     assert not Run.load(tmp_path / "run").has_weights
 
@@ -411,7 +411,7 @@ def test_a_run_that_diverges_is_stopped_with_its_last_sound_weights(tmp_path: Pa
     run = begin(whole, None, tmp_path / "run", NOW)
     outcome = proceed(run, learner, whole, Progress(), spoil, KEEPING)
     assert isinstance(outcome, Stopped)
-    assert isinstance(outcome.reason, mistakes.Diverged)
+    assert isinstance(outcome.reason, diagnostics.Diverged)
     after = Run.load(tmp_path / "run")
     assert (after.record.state, after.record.metrics) == ("stopped", outcome.progress.epochs[0])
     assert after.record.reason
@@ -427,7 +427,7 @@ def test_all_processes_must_have_the_same_images(monkeypatch: pytest.MonkeyPatch
     here = task()
     other = (here.data.fingerprints.whole, 16, 4), ("another", 15, 4)
     monkeypatch.setattr("vggc.training.parallel.World.lists", lambda world, values: [*other])
-    assert refused(lambda: session.agree(here))[0] is mistakes.ImagesDiffer
+    assert refused(lambda: session.agree(here))[0] is diagnostics.ImagesDiffer
 
 
 def test_a_finished_run_leaves_what_others_need(tmp_path: Path) -> None:
@@ -576,7 +576,7 @@ def test_a_tampered_state_is_refused(
 ) -> None:
     edit(newest(interrupted) / "state.json", **changes)
     mistake, label = refused(lambda: go_on(interrupted))
-    assert mistake is mistakes.BadCheckpoint
+    assert mistake is diagnostics.BadCheckpoint
     assert reason in label
 
 
@@ -597,10 +597,10 @@ def test_tampered_tensors_are_refused(interrupted: Path) -> None:
     whole = path.read_bytes()
     for content in (whole[:-4], whole + b"x" * 2**25, b"", whole[:-1] + b"\x01"):
         path.write_bytes(content)
-        assert refused(lambda: go_on(interrupted))[0] is mistakes.BadCheckpoint
+        assert refused(lambda: go_on(interrupted))[0] is diagnostics.BadCheckpoint
         edit(path.parent / "state.json", sha256=sha256(path))
         if content != whole[:-1] + b"\x01":
-            assert refused(lambda: go_on(interrupted))[0] is mistakes.BadCheckpoint
+            assert refused(lambda: go_on(interrupted))[0] is diagnostics.BadCheckpoint
 
 
 def test_tensors_of_another_net_are_refused(interrupted: Path) -> None:
@@ -619,7 +619,7 @@ def test_tensors_of_another_net_are_refused(interrupted: Path) -> None:
         save_file(changed, path)
         edit(path.parent / "state.json", sha256=sha256(path))
         mistake, label = refused(lambda: go_on(interrupted))
-        assert mistake is mistakes.BadCheckpoint
+        assert mistake is diagnostics.BadCheckpoint
         assert reason in label
 
 
@@ -645,7 +645,7 @@ def test_numbers_that_are_not_of_the_training_are_refused(
     change(state)
     path.write_text(json.dumps(state))
     mistake, label = refused(lambda: go_on(interrupted))
-    assert mistake is mistakes.BadCheckpoint
+    assert mistake is diagnostics.BadCheckpoint
     assert reason in label
 
 
@@ -657,7 +657,7 @@ def test_a_checkpoint_under_another_name_is_refused(interrupted: Path) -> None:
 
 def test_other_names_of_classes_are_refused(interrupted: Path) -> None:
     edit(interrupted / "run.json", classes=["x", "y", "z"])
-    assert refused(lambda: go_on(interrupted))[0] is mistakes.DataChanged
+    assert refused(lambda: go_on(interrupted))[0] is diagnostics.DataChanged
     edit(interrupted / "run.json", classes=["a", "b", "a"])
     assert "two classes have one name" in refused(lambda: Run.load(interrupted))[1]
 
@@ -683,19 +683,19 @@ def test_a_lost_checkpoint_is_no_reason_to_begin_again(interrupted: Path) -> Non
     shutil.rmtree(interrupted / "checkpoint")
     before = (interrupted / "weights.safetensors").read_bytes()
     mistake, label = refused(lambda: go_on(interrupted))
-    assert mistake is mistakes.BadCheckpoint
+    assert mistake is diagnostics.BadCheckpoint
     assert "it is missing" in label
     assert (interrupted / "weights.safetensors").read_bytes() == before
 
 
 def test_another_net_recipe_or_seed_is_refused(interrupted: Path) -> None:
     edit(newest(interrupted) / "state.json", task="0" * 64)
-    assert refused(lambda: go_on(interrupted))[0] is mistakes.TaskChanged
+    assert refused(lambda: go_on(interrupted))[0] is diagnostics.TaskChanged
 
 
 def test_other_images_are_refused(interrupted: Path) -> None:
     mistake, label = refused(lambda: go_on(interrupted, count=6))
-    assert mistake is mistakes.DataChanged
+    assert mistake is diagnostics.DataChanged
     assert label == "the images to train on that can be read have other names or classes"
 
 
@@ -714,13 +714,13 @@ def test_so_are_others_that_have_taken_their_names(interrupted: Path, part: str,
     rest = replace(task(run.recipe), data=prepare(images, (3, 8, 8), run.recipe.scale))
     assert rest.data.preprocessing == run.record.preprocessing
     mistake, label = refused(lambda: resume(run, rest))
-    assert mistake is mistakes.DataChanged
+    assert mistake is diagnostics.DataChanged
     assert label == f"{what} have kept their names, but not what is in their files"
 
 
 def test_a_run_of_before_there_was_a_fingerprint_of_each_part_says_so(interrupted: Path) -> None:
     edit(interrupted / "run.json", format=1)
-    assert refused(lambda: Run.load(interrupted))[0] is mistakes.OldRun
+    assert refused(lambda: Run.load(interrupted))[0] is diagnostics.OldRun
 
 
 PREPARED = {
@@ -756,7 +756,7 @@ PREPARED = {
 )
 def test_a_tampered_record_is_refused(interrupted: Path, changes: dict[str, Any]) -> None:
     edit(interrupted / "run.json", **changes)
-    assert refused(lambda: Run.load(interrupted))[0] is mistakes.NotARun
+    assert refused(lambda: Run.load(interrupted))[0] is diagnostics.NotARun
 
 
 def test_a_tampered_recipe_is_refused(interrupted: Path) -> None:
@@ -772,8 +772,8 @@ def test_a_file_that_is_no_record_is_refused(tmp_path: Path, content: bytes) -> 
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
-    assert refused(lambda: Run.load(tmp_path))[0] is mistakes.NotARun
-    assert refused(lambda: newest_run(tmp_path))[0] is mistakes.NoRuns
+    assert refused(lambda: Run.load(tmp_path))[0] is diagnostics.NotARun
+    assert refused(lambda: newest_run(tmp_path))[0] is diagnostics.NoRuns
 
 
 def test_the_newest_run_is_the_one_with_weights_that_started_last(tmp_path: Path) -> None:
@@ -783,21 +783,21 @@ def test_the_newest_run_is_the_one_with_weights_that_started_last(tmp_path: Path
     (tmp_path / "d").mkdir()
     (tmp_path / "d/run.json").write_text("not a run")
     assert refused(lambda: newest_run(tmp_path)) == (
-        mistakes.NoWeights,
+        diagnostics.NoWeights,
         "they are written with each checkpoint that is sound; this one is `running`",
     )
     for name in ("a", "b", "c"):
         (tmp_path / name / "weights.safetensors").touch()
     assert newest_run(tmp_path).folder.name == "a"
     newest_run(tmp_path).require_weights()
-    assert refused(Run.load(tmp_path / "killed").require_weights)[0] is mistakes.NoWeights
+    assert refused(Run.load(tmp_path / "killed").require_weights)[0] is diagnostics.NoWeights
 
 
 def test_a_run_of_another_net_is_refused(interrupted: Path) -> None:
     run = Run.load(interrupted)
     run.require_fit((3, 8, 8), (3,))
     for shapes in (((3, 8, 9), (3,)), ((3, 8, 8), (4,)), ((3, 8, 8), (3, 1, 1))):
-        assert refused(lambda shapes=shapes: run.require_fit(*shapes))[0] is mistakes.NotARun
+        assert refused(lambda shapes=shapes: run.require_fit(*shapes))[0] is diagnostics.NotARun
 
 
 def test_a_run_may_have_any_input_that_a_net_may_have(interrupted: Path) -> None:

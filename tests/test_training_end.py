@@ -18,7 +18,7 @@ from vggc.api.train import NothingLeft, Wishes, again, anew
 from vggc.recipe.train import Constant, Cosine, EarlyStop, OneCycle, Plateau, Recipe, Sgd
 from vggc.support.diagnostics import UserError
 from vggc.support.files import sha256
-from vggc.training import mistakes, steps
+from vggc.training import diagnostics, steps
 from vggc.training.best import best_epoch, stopped_early
 from vggc.training.progress import Epoch, Event, Finished, Interrupted, StepDone, StepRow
 from vggc.training.run import BEST, LAST, Moment, Run, moment_of
@@ -220,7 +220,7 @@ def test_which_weights_of_a_run_are_meant(tmp_path: Path) -> None:
     assert "--weights best" in other.remarks(None)[0]
     assert other.remarks(BEST) == []
     run.best_path.unlink()
-    assert mistake_of(lambda: run.file_of(BEST)) is mistakes.NoBestWeights
+    assert mistake_of(lambda: run.file_of(BEST)) is diagnostics.NoBestWeights
 
 
 def test_of_a_finished_run_one_checkpoint_is_kept_or_none(tmp_path: Path) -> None:
@@ -323,18 +323,18 @@ def test_what_a_run_cannot_do_any_more_is_refused(folder: Path) -> None:
     run = carried_out(folder, "run", epochs=2)
     before = (run / "run.json").read_bytes()
     for wishes, mistake in (
-        ({"epochs": 1}, mistakes.EndsSooner),
-        ({"changes": ("lr=1",), "epochs": 3}, mistakes.FixedByRun),
-        ({"changes": ("test.flip=off",), "epochs": 3}, mistakes.FixedByRun),
-        ({"changes": ("restarts=1",), "epochs": 3}, mistakes.FixedByRun),
-        ({"batch": 3, "epochs": 3}, mistakes.FixedByRun),
+        ({"epochs": 1}, diagnostics.EndsSooner),
+        ({"changes": ("lr=1",), "epochs": 3}, diagnostics.FixedByRun),
+        ({"changes": ("test.flip=off",), "epochs": 3}, diagnostics.FixedByRun),
+        ({"changes": ("restarts=1",), "epochs": 3}, diagnostics.FixedByRun),
+        ({"batch": 3, "epochs": 3}, diagnostics.FixedByRun),
     ):
         assert mistake_of(lambda w=wishes: again(None, run, Wishes(**w))) is mistake  # type: ignore[misc]
     assert (run / "run.json").read_bytes() == before
     bare = carried_out(folder, "bare", keeping=Keeping(newest=0), epochs=2)
-    assert mistake_of(lambda: again(None, bare, Wishes(epochs=3))) is mistakes.NothingToGoOnFrom
+    assert mistake_of(lambda: again(None, bare, Wishes(epochs=3))) is diagnostics.NothingToGoOnFrom
     cut = carried_out(folder, "cut", changes=("steps=8",))
-    assert mistake_of(lambda: again(None, cut, Wishes(epochs=3))) is mistakes.EndsWithinEpoch
+    assert mistake_of(lambda: again(None, cut, Wishes(epochs=3))) is diagnostics.EndsWithinEpoch
 
 
 def test_a_run_that_stopped_early_goes_on_where_that_is_taken_back(folder: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from vggc.support.diagnostics import UserError
 from vggc.support.files import CannotWrite
-from vggc.training import mistakes
+from vggc.training import diagnostics
 from vggc.training.hold import LOCK, alone
 
 HOLDER = """
@@ -50,7 +50,7 @@ def refusal(folder: Path) -> UserError:
 def test_a_folder_is_held_by_one_process_which_is_named(tmp_path: Path) -> None:
     with held_by_another(tmp_path) as other:
         (found,) = refusal(tmp_path).diagnostics
-        assert isinstance(found, mistakes.RunInUse)
+        assert isinstance(found, diagnostics.RunInUse)
         assert re.fullmatch(
             rf"process {other.pid} on \S+, since \d+-\d\d-\d\d \d\d:\d\d:\d\d", found.holder
         )

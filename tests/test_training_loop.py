@@ -33,7 +33,7 @@ from vggc.recipe.train import (
     Step,
 )
 from vggc.support.diagnostics import UserError
-from vggc.training import loop, mistakes
+from vggc.training import diagnostics, loop
 from vggc.training.checkpoint import unsound
 from vggc.training.initialise import initialise
 from vggc.training.learner import Learner, Machine, Measured, choose_machine, optimiser
@@ -162,7 +162,7 @@ def test_a_loss_that_is_not_finite_stops_at_once() -> None:
     initialise(net, Normal(1e30), 0)
     outcome, events = run(RECIPE, net)
     assert isinstance(outcome, Stopped)
-    assert isinstance(outcome.reason, mistakes.LossNotFinite)
+    assert isinstance(outcome.reason, diagnostics.LossNotFinite)
     assert (outcome.reason.epoch, outcome.reason.step, events) == (1, 1, [])
 
 
@@ -173,7 +173,7 @@ def test_a_flat_loss_stops_after_enough_epochs_and_steps(monkeypatch: pytest.Mon
     nn.init.zeros_(net[4].weight)
     outcome, _ = run(replace(RECIPE, epochs=9), net)
     assert isinstance(outcome, Stopped)
-    assert isinstance(outcome.reason, mistakes.LossFlat)
+    assert isinstance(outcome.reason, diagnostics.LossFlat)
     assert (outcome.reason.epochs, outcome.reason.steps) == (3, 12)
     assert outcome.reason.guess == log(3)
 
@@ -231,7 +231,7 @@ def test_statistics_that_are_not_finite_stop_a_training_whose_loss_is() -> None:
     whole = task(replace(RECIPE, epochs=5), net)
     outcome = carry_out(whole, [], saved)
     assert isinstance(outcome, Stopped)
-    assert isinstance(outcome.reason, mistakes.Diverged)
+    assert isinstance(outcome.reason, diagnostics.Diverged)
     assert outcome.reason.what == "the weight `norm.running_var`"
     assert (outcome.reason.epoch, outcome.reason.step) == (1, 4)
     assert (outcome.progress, saved) == (Progress(), [])
@@ -279,7 +279,7 @@ def test_a_loss_beyond_all_measure_stops_as_one_that_is_not_finite() -> None:
         net[7].weight.mul_(1e34)
     outcome, _ = run(RECIPE, net)
     assert isinstance(outcome, Stopped)
-    assert isinstance(outcome.reason, mistakes.LossNotFinite)
+    assert isinstance(outcome.reason, diagnostics.LossNotFinite)
     assert isfinite(outcome.reason.loss)
 
 
@@ -423,8 +423,8 @@ def test_a_machine_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_machine("auto", "bf16").device == "cpu"
     for device, precision, mistake in (
-        ("cuda", "fp32", mistakes.NoCuda),
-        ("cpu", "fp16", mistakes.UnsupportedPrecision),
+        ("cuda", "fp32", diagnostics.NoCuda),
+        ("cpu", "fp16", diagnostics.UnsupportedPrecision),
     ):
         with pytest.raises(UserError) as error:
             choose_machine(device, precision)  # type: ignore[arg-type]
@@ -442,7 +442,7 @@ def test_too_little_memory_is_explained() -> None:
 
     with pytest.raises(UserError) as error:
         run(RECIPE, Greedy())
-    assert isinstance(error.value.diagnostics[0], mistakes.OutOfMemory)
+    assert isinstance(error.value.diagnostics[0], diagnostics.OutOfMemory)
 
 
 def test_an_image_that_gets_lost_is_told_and_many_end_the_training(tmp_path: Path) -> None:

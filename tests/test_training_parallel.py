@@ -19,7 +19,7 @@ from training_data import write_images
 
 from vggc.api.train import Wishes, anew
 from vggc.support.diagnostics import UserError
-from vggc.training import mistakes
+from vggc.training import diagnostics
 from vggc.training.parallel import World
 from vggc.training.run import Run
 
@@ -249,7 +249,7 @@ def wait_for(condition: object, process: subprocess.Popen[str] | subprocess.Pope
 def test_one_process_has_nobody_to_share_with(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         anew("vgg11", Wishes(None, sharded=True, out=tmp_path / "run"))
-    assert isinstance(error.value.diagnostics[0], mistakes.NothingToShard)
+    assert isinstance(error.value.diagnostics[0], diagnostics.NothingToShard)
     assert not (tmp_path / "run").exists()
 
 
@@ -266,4 +266,4 @@ def test_torchrun_tells_a_process_its_place(monkeypatch: pytest.MonkeyPatch) -> 
             patch.setenv(name, value)
             with pytest.raises(UserError) as error:
                 World.here()
-        assert isinstance(error.value.diagnostics[0], mistakes.BadWorld)
+        assert isinstance(error.value.diagnostics[0], diagnostics.BadWorld)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from vggc.api.trained import Subject, from_run, net_in
 from vggc.data.parts import Part, Skipped
-from vggc.evaluation import mistakes
+from vggc.evaluation import diagnostics
 from vggc.evaluation.images import Labelled, check_classes, held_out, images_in, single
 from vggc.evaluation.views import Views, views_of
 from vggc.ir.needs import TESTING
@@ -205,7 +205,7 @@ def plan(folders: Sequence[Path], wishes: Wishes, *, alone: bool = False) -> Pla
 def load_run(folder: Path) -> Run:
     """Raises: UserError when a folder is no run; it says what else it is."""
     if not exists(folder / "run.json"):
-        raise UserError(mistakes.NotARunToTest(None, str(folder), *what_is_there(folder)))
+        raise UserError(diagnostics.NotARunToTest(None, str(folder), *what_is_there(folder)))
     return Run.load(folder)
 
 
@@ -235,7 +235,7 @@ def protocol_of(run: Run, wishes: Wishes) -> Protocol:
 
     if wishes.protocol == "centre":
         if wishes.grid is not None:
-            raise UserError(mistakes.GridWithoutCrops(None))
+            raise UserError(diagnostics.GridWithoutCrops(None))
         blocks = override_blocks(blocks, CENTRE, "--protocol")
     if wishes.scales is not None:
         blocks = override_blocks(blocks, [f"test.scales={wishes.scales}"], "--scales")
@@ -248,7 +248,7 @@ def protocol_of(run: Run, wishes: Wishes) -> Protocol:
         blocks = override_blocks(blocks, [f"test.flip={switch(wishes.flip)}"], "--flip")
     if wishes.grid is not None:
         if not has_crops():
-            raise UserError(mistakes.GridWithoutCrops(None))
+            raise UserError(diagnostics.GridWithoutCrops(None))
         blocks = override_blocks(blocks, [f"test.crops.grid={wishes.grid}"], "--grid")
     return read_protocol(block_of(blocks, "test"), recipe, program.graph)
 
@@ -325,7 +325,7 @@ def measure(plan: Plan, images: Labelled, on_progress: Callable[[int, int], None
         named = tuple(world.lists(skipped[:NAMED])[:NAMED])
     if counts.images == 0:
         first = f"{named[0].name}: {named[0].reason}"
-        raise UserError(mistakes.NothingToTest(None, images.shown, int(num_skipped), first))
+        raise UserError(diagnostics.NothingToTest(None, images.shown, int(num_skipped), first))
     errors = counts.errors()
     return Result(
         counts.images,
@@ -356,14 +356,14 @@ def judgements(
 @contextmanager
 def explained() -> Iterator[None]:
     """Within it, what is said of other processes of a training is said of those of a test."""
-    from vggc.training.mistakes import WorldEnded
+    from vggc.training.diagnostics import WorldEnded
 
     try:
         yield
     except UserError as error:
         found = error.diagnostics[0]
         if isinstance(found, WorldEnded):
-            raise UserError(mistakes.ProcessEnded(None, found.reason)) from None
+            raise UserError(diagnostics.ProcessEnded(None, found.reason)) from None
         raise
 
 

@@ -124,7 +124,7 @@ def command(
     from vggc.compiler.calibrate import NUM_IMAGES, Chosen, choose_images, require_images
     from vggc.compiler.error_budget import budget_for
     from vggc.compiler.targets import on_threads, require_precision, resolve
-    from vggc.runtime.mistakes import GivenInVain
+    from vggc.runtime.diagnostics import GivenInVain
     from vggc.runtime.session import obstacle
     from vggc.tuning.lookup import choices_for, default_threads
 

@@ -22,7 +22,7 @@ from vggc.cli.best import best_classes, best_lines, session_of
 from vggc.cli.eval import progress, protocol_options, scales, ways
 from vggc.data.parts import Skipped
 from vggc.data.strings import CODEC, ERRORS
-from vggc.evaluation import mistakes
+from vggc.evaluation import diagnostics
 from vggc.evaluation.named import Named, Places, listed
 from vggc.images.preprocessing import BrokenImageError
 from vggc.ir.ops import Softmax
@@ -193,7 +193,7 @@ class Lost:
             console.status(f"{self.count:,} images could not be read. These are the first:")
         if self.first:
             raise UserError(
-                *(mistakes.UnreadableImage(None, each.name, each.reason) for each in self.first)
+                *(diagnostics.UnreadableImage(None, each.name, each.reason) for each in self.first)
             )
 
 
@@ -305,12 +305,12 @@ def artifact_teller(model: Path, wishes: dict[str, object]) -> Teller:
         if wishes[name] is not None and (name, wishes[name]) != ("protocol", "centre")
     ]
     if flags:
-        raise UserError(mistakes.NotForArtifact(None, ", ".join(flags), str(model)))
+        raise UserError(diagnostics.NotForArtifact(None, ", ".join(flags), str(model)))
     session = session_of(model)
     manifest, graph = session.manifest, graph_in(model)
     is_softmax = isinstance(graph.nodes[graph.heads[0].node].op, Softmax)
     if manifest.main.kind != "classes":
-        raise UserError(mistakes.NoClassesToTell(None, str(model), manifest.main.kind))
+        raise UserError(diagnostics.NoClassesToTell(None, str(model), manifest.main.kind))
 
     def tell(images: Iterable[Named]) -> Iterator[Seen | Skipped]:
         """As many images at once as it was compiled for."""

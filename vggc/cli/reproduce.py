@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from vggc.cli import console
 from vggc.cli.sheet import Sheet
-from vggc.reproduce import mistakes
+from vggc.reproduce import diagnostics
 from vggc.reproduce.layout import Laid, laid, parameters
 from vggc.reproduce.setting import PAPER, SMALL
 from vggc.reproduce.study import Error, Record, Study, opened
@@ -82,7 +82,7 @@ def command(
         show(parameters(columns(table, NETS, nets)), as_json)
         return
     if data is None:
-        raise UserError(mistakes.NoData(None, table))
+        raise UserError(diagnostics.NoData(None, table))
     setting = SMALL if small else PAPER
     lines = TABLES[table]
     wanted = columns(table, dict.fromkeys(line.columns for line in lines), nets)
@@ -179,7 +179,7 @@ def refuse_options() -> None:
         and context.get_parameter_source(option.name or "") == ParameterSource.COMMANDLINE
     ]
     if given:
-        raise UserError(mistakes.CountsOnly(None, ", ".join(given)))
+        raise UserError(diagnostics.CountsOnly(None, ", ".join(given)))
 
 
 def columns(table: str, there: Collection[str], nets: str | None) -> tuple[str, ...]:
@@ -195,7 +195,7 @@ def columns(table: str, there: Collection[str], nets: str | None) -> tuple[str, 
     for name in nets.replace(" ", "").split(","):
         if name not in known:
             hint = did_you_mean(name, tuple(known))
-            raise UserError(mistakes.UnknownColumn(None, table, name, hint))
+            raise UserError(diagnostics.UnknownColumn(None, table, name, hint))
         wanted.append(known[name])
     return tuple(wanted)
 
@@ -269,14 +269,14 @@ def train(study: Study, net: Trained, means: Means, world: World) -> bool:
 @contextmanager
 def enough_images() -> Iterator[None]:
     """Within it, what is said of batches is said of tables, whose batches nobody can change."""
-    from vggc.training.mistakes import BatchTooLarge
+    from vggc.training.diagnostics import BatchTooLarge
 
     try:
         yield
     except UserError as error:
         found = error.diagnostics[0]
         if isinstance(found, BatchTooLarge):
-            raise UserError(mistakes.TooFewImages(None, found.batch, found.count)) from None
+            raise UserError(diagnostics.TooFewImages(None, found.batch, found.count)) from None
         raise
 
 

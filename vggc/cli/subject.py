@@ -11,7 +11,7 @@ from vggc.ir.needs import Need
 from vggc.ir.ops import describe
 from vggc.program import Program, load
 from vggc.support.diagnostics import Diagnostic, UserError
-from vggc.training.mistakes import WeightsOfNoRun
+from vggc.training.diagnostics import WeightsOfNoRun
 from vggc.training.run import BEST, LAST, Run, newest_run
 
 RUNS = Path("runs")

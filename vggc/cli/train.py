@@ -17,7 +17,7 @@ from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
 from vggc.cli.skipped import told
-from vggc.data.mistakes import WorkerEnded
+from vggc.data.diagnostics import WorkerEnded
 from vggc.support import signals
 from vggc.support.diagnostics import CheckFailed, in_command, in_line, render
 from vggc.support.memory import keep_memory

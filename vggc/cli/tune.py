@@ -122,8 +122,8 @@ def command(
     from vggc.runtime.calls import planned
     from vggc.support.processors import num_cores
     from vggc.tuning.database import default_folder, opened
+    from vggc.tuning.diagnostics import NoHome, TooManyThreads
     from vggc.tuning.lookup import default_threads
-    from vggc.tuning.mistakes import NoHome, TooManyThreads
     from vggc.tuning.remote import find_servers, machine_of
     from vggc.tuning.space import require_tunable
     from vggc.tuning.tuner import layers_of, tune

@@ -28,7 +28,7 @@ from vggc.kernels.workloads import Choice, Kernel, Workload
 from vggc.passes.fold import fold
 from vggc.plan.plan import Plan
 from vggc.recipe.edit import alone
-from vggc.runtime import mistakes
+from vggc.runtime import diagnostics
 from vggc.runtime.artifact import (
     FILES,
     FORMAT,
@@ -145,7 +145,7 @@ def lowered_again(folder: Path, manifest: Manifest) -> tuple[Plan, Lowered]:
         return calls, code
     except (ValueError, TypeError, RuntimeError) as error:  # the last two are TVM's of a target
         reason = f"{MANIFEST} tells other kernels than its net has: {first_line(error)}"
-        raise UserError(mistakes.NoArtifact(None, str(folder), reason)) from None
+        raise UserError(diagnostics.NoArtifact(None, str(folder), reason)) from None
 
 
 def _check_weights(
@@ -233,7 +233,7 @@ def _export(module: tvm.IRModule, target: Target, path: Path) -> None:
             case "cuda":
                 _export_device(module, target, path, compiler)
     except LinkError as error:
-        raise UserError(mistakes.NotLinked(None, compiler, str(error))) from None
+        raise UserError(diagnostics.NotLinked(None, compiler, str(error))) from None
 
 
 def _export_device(module: tvm.IRModule, target: Target, path: Path, compiler: str) -> None:
@@ -243,10 +243,10 @@ def _export_device(module: tvm.IRModule, target: Target, path: Path, compiler: s
         compile_device(module, target.archs).export(path, compiler)
     except NoCompilerError as error:
         hint = "`pip install 'vggc[cuda]'` brings NVIDIA's compiler; no GPU is needed"
-        raise UserError(mistakes.NoDeviceCode(None, str(error), hint)) from None
+        raise UserError(diagnostics.NoDeviceCode(None, str(error), hint)) from None
     except CompilerError as error:
         hint = "name other architectures with `--arch`, such as sm_80,sm_90"
-        raise UserError(mistakes.NoDeviceCode(None, str(error), hint)) from None
+        raise UserError(diagnostics.NoDeviceCode(None, str(error), hint)) from None
 
 
 def linker(target: Target) -> str:
@@ -259,7 +259,7 @@ def linker(target: Target) -> str:
     for name in tried:
         if found := shutil.which(name):
             return found
-    raise UserError(mistakes.NoLinker(None, " and ".join(tried), package))
+    raise UserError(diagnostics.NoLinker(None, " and ".join(tried), package))
 
 
 def pack(calls: Plan, kernels: tuple[Kernel, ...], weights: Tensors) -> dict[str, Pieces]:

@@ -25,7 +25,7 @@ from vggc.images.preprocessing import BrokenImageError, Preprocessing, decode
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights
 from vggc.plan.plan import Plan
-from vggc.runtime import mistakes
+from vggc.runtime import diagnostics
 from vggc.runtime.artifact import Precision
 from vggc.support.diagnostics import UserError
 
@@ -42,12 +42,12 @@ def require_images(precision: Precision, folder: Path | None, count: int | None)
     """
     if precision == "int8":
         if folder is None:
-            raise UserError(mistakes.NoCalibration(None))
+            raise UserError(diagnostics.NoCalibration(None))
         listing_of(folder)
         return
     for option, value in (("--calibrate", folder), ("--images", count)):
         if value is not None:
-            raise UserError(mistakes.NothingToCalibrate(None, option, precision))
+            raise UserError(diagnostics.NothingToCalibrate(None, option, precision))
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def choose_images(folder: Path, count: int, preprocessing: Preprocessing) -> Cho
     if not used:
         told = f"{skipped[0].name}: {skipped[0].reason}"
         reason_why = f"none of the {len(skipped):,} there can be used, such as {told}"
-        raise UserError(mistakes.NoImages(None, str(folder), reason_why))
+        raise UserError(diagnostics.NoImages(None, str(folder), reason_why))
     return Chosen(tuple(folder / name for name in sorted(used)), tuple(skipped))
 
 
@@ -103,14 +103,14 @@ def listing_of(folder: Path) -> Listing:
     """
     if not folder.is_dir():
         reason = "it is a file" if folder.exists() else "there is no such folder"
-        raise UserError(mistakes.NoImages(None, str(folder), reason))
+        raise UserError(diagnostics.NoImages(None, str(folder), reason))
     try:
         found = images_below(folder)
     except OSError as fault:
         reason = f"{fault.filename}: {fault.strerror}"
-        raise UserError(mistakes.NoImages(None, str(folder), reason)) from None
+        raise UserError(diagnostics.NoImages(None, str(folder), reason)) from None
     if not found.files and not found.skipped:
-        raise UserError(mistakes.NoImages(None, str(folder), "no image lies in it"))
+        raise UserError(diagnostics.NoImages(None, str(folder), "no image lies in it"))
     return found
 
 
@@ -132,7 +132,7 @@ def read_images(
             yield preprocessing.read(path)
         except BrokenImageError as error:
             hint = "take the file out of the folder, or replace it"
-            raise UserError(mistakes.BadInput(None, str(path), str(error), hint)) from None
+            raise UserError(diagnostics.BadInput(None, str(path), str(error), hint)) from None
 
 
 @dataclass
@@ -217,7 +217,7 @@ def calibrate(
         for name, value in run(image):
             if not np.isfinite(value).all():
                 told = str(files[number]) if files else f"image {number + 1}"
-                raise UserError(mistakes.NotFinite(None, name, told))
+                raise UserError(diagnostics.NotFinite(None, name, told))
             seen[name].add(value)
     return {
         name: Range(each.histogram.cut(steps.get(name, LARGEST)), each.sums / max(each.count, 1))

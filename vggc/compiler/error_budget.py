@@ -17,7 +17,7 @@ from vggc.compiler.targets import tvm_target
 from vggc.ir.weights import Weights
 from vggc.kernels.workloads import Choice, Dense, Workload
 from vggc.plan.plan import Plan
-from vggc.runtime import mistakes
+from vggc.runtime import diagnostics
 from vggc.runtime.artifact import Precision, Target
 from vggc.support.diagnostics import UserError
 
@@ -38,7 +38,7 @@ def budget_for(target: Target, precision: Precision, asked: float | None) -> flo
         reason = f"{precision} itself decides how exact the net is"
     else:
         return asked
-    raise UserError(mistakes.GivenInVain(None, "--max-error", reason, ""))
+    raise UserError(diagnostics.GivenInVain(None, "--max-error", reason, ""))
 
 
 @dataclass(frozen=True)

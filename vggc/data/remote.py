@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from vggc.data import mistakes
+from vggc.data import diagnostics
 from vggc.support.diagnostics import UserError
 
 PAUSES = (0.5, 2.0, 8.0)
@@ -68,8 +68,8 @@ def is_secret(parameter: str) -> bool:
 def cannot_open(place: str, reason: str) -> UserError:
     """What to tell where a place cannot be opened."""
     is_whole = not is_url(place) or without_secrets(place) != place
-    hints = (mistakes.SEE,) if is_whole else (mistakes.SEE, mistakes.SAY_AGAIN)
-    return UserError(mistakes.CannotOpen(None, place, reason, "; ".join(hints)))
+    hints = (diagnostics.SEE,) if is_whole else (diagnostics.SEE, diagnostics.SAY_AGAIN)
+    return UserError(diagnostics.CannotOpen(None, place, reason, "; ".join(hints)))
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -85,7 +85,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     try:
         found: tuple[Any, str] = url_to_fs(url)
     except ImportError:
-        raise UserError(mistakes.MissingProtocol(None, url.partition("://")[0])) from None
+        raise UserError(diagnostics.MissingProtocol(None, url.partition("://")[0])) from None
     except Exception as fault:  # whatever a file system says of a URL
         raise cannot_open(url, reason_of(fault)) from None
     return found

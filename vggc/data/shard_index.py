@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import numpy.typing as npt
 
-from vggc.data import mistakes
+from vggc.data import diagnostics
 from vggc.data.listing import UNREAD, is_hidden, why_unread
 from vggc.data.remote import cannot_open, filesystem, is_url, reason_of
 from vggc.data.stores import Numbers
@@ -168,9 +168,9 @@ def make_index(shard: Shard) -> Index:
         with opened(shard) as source:
             return index_from(source)
     except CompressedError:
-        raise UserError(mistakes.CompressedShard(None, shard.place)) from None
+        raise UserError(diagnostics.CompressedShard(None, shard.place)) from None
     except TarError as fault:
-        raise UserError(mistakes.BrokenShard(None, shard.place, str(fault))) from None
+        raise UserError(diagnostics.BrokenShard(None, shard.place, str(fault))) from None
     except UserError:
         raise
     except Exception as fault:  # a network has many ways to fail

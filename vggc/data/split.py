@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vggc.data import mistakes
+from vggc.data import diagnostics
 from vggc.data.listing import Holds, folders_in, has_images, holds
 from vggc.data.shards import ENDING, expanded, is_pattern, shards_in
 from vggc.data.usual import USUAL, Role, roles_of, usual_name, words_of
@@ -89,7 +89,7 @@ class Parts:
         ]
         if len(found) > 1:
             names = shown(piece.shown for piece in found)
-            raise UserError(mistakes.TwoForOne(None, self.folder, USES[role], names))
+            raise UserError(diagnostics.TwoForOne(None, self.folder, USES[role], names))
         return found[0] if found else None
 
 
@@ -164,7 +164,7 @@ def parts_of_folders(
     if not parts:
         if len({each.roles for each in flat}) > 1 or (flat and not others):
             names, first = shown(each.piece.shown for each in flat), flat[0].piece.name
-            raise UserError(mistakes.UnsortedParts(None, str(folder), names, first))
+            raise UserError(diagnostics.UnsortedParts(None, str(folder), names, first))
         return None
     if not others:
         return found
@@ -175,14 +175,14 @@ def parts_of_folders(
     inner = {child.name for child in folders_in(folder / name)}
     if shared := sorted({child.name for child in others} & inner):
         names = shown(shared)
-        raise UserError(mistakes.PartAmongClasses(None, str(folder), name, names))
+        raise UserError(diagnostics.PartAmongClasses(None, str(folder), name, names))
     if not train:
         alike = [{each.name for each in folders_in(child)} >= inner for child in others]
         if len(inner) == 1 or not all(alike):
             return None
     elif train[0].holds == "both":
         return None
-    raise UserError(mistakes.PartOrClass(None, str(folder), name, shown(found.others)))
+    raise UserError(diagnostics.PartOrClass(None, str(folder), name, shown(found.others)))
 
 
 def held(folder: Path) -> Holds:
@@ -202,13 +202,13 @@ def for_training(parts: Parts) -> Split:
     """
     train = parts.one_for("train")
     if train is None:
-        raise UserError(mistakes.NoTrainingPart(None, parts.folder, without_training(parts)))
+        raise UserError(diagnostics.NoTrainingPart(None, parts.folder, without_training(parts)))
     val, notes = parts.one_for("val"), []
     if val == train:  # a `trainval`
         val = None
     if val is None and (useless := [each for each in parts.all_for("val") if not each.is_sorted]):
         name, reason = useless[0].piece.name, NOT_SORTED[useless[0].holds]
-        raise UserError(mistakes.UselessPart(None, parts.folder, name, reason))
+        raise UserError(diagnostics.UselessPart(None, parts.folder, name, reason))
     tests = parts.all_for("test")
     if val is None and (test := parts.one_for("test")):
         val, tests = test, [each for each in tests if each.piece != test]
@@ -233,7 +233,7 @@ def for_testing(parts: Parts) -> tuple[Piece, tuple[str, ...]]:
     if chosen is None:
         there = (each.piece.place(parts.folder) for each in parts.named if each.is_sorted)
         name = next(filter(None, there), parts.folder)
-        raise UserError(mistakes.NoPartToTest(None, parts.folder, without_testing(parts), name))
+        raise UserError(diagnostics.NoPartToTest(None, parts.folder, without_testing(parts), name))
     rest = [each.piece.shown for each in parts.named if each.piece != chosen]
     notes = [f"Of {parts.folder}, {chosen.shown} is tested on."]
     if rest:

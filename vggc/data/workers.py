@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggc.data import mistakes
+from vggc.data import diagnostics
 from vggc.support.diagnostics import CheckFailed, UserError, render
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ _open: set[Connection] = set()
 class WorkerLost(CheckFailed):
     """A worker has ended that should not have."""
 
-    def __init__(self, problem: mistakes.WorkerEnded) -> None:
+    def __init__(self, problem: diagnostics.WorkerEnded) -> None:
         self.problem = problem
         super().__init__(render(problem).removeprefix("error: "))
 
@@ -150,22 +150,22 @@ class Worker:
 
 
 def no_worker(fault: OSError) -> UserError:
-    return UserError(mistakes.NoWorker(None, fault.strerror or str(fault)))
+    return UserError(diagnostics.NoWorker(None, fault.strerror or str(fault)))
 
 
-def ended(code: int | None) -> mistakes.WorkerEnded:
+def ended(code: int | None) -> diagnostics.WorkerEnded:
     """What is said of a worker that has ended with an exit code, or by a signal, -code."""
     if code is None or code >= 0:
-        return mistakes.WorkerEnded(None, f"it ended with exit code {code}", "")
+        return diagnostics.WorkerEnded(None, f"it ended with exit code {code}", "")
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
     if -code == signal.SIGKILL:
-        return mistakes.WorkerEnded(
+        return diagnostics.WorkerEnded(
             None, f"{name} killed it", "the system does so when memory runs out"
         )
-    return mistakes.WorkerEnded(None, f"{name} ended it", "what decodes images may have crashed")
+    return diagnostics.WorkerEnded(None, f"{name} ended it", "what decodes images may have crashed")
 
 
 def end(crew: Sequence[Worker]) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from vggc.data.cifar import read_cifar
+from vggc.data.diagnostics import UnreadableFolder
 from vggc.data.find import digits, find_images, pictures_in, pictures_of, whole
-from vggc.data.mistakes import UnreadableFolder
 from vggc.data.parts import Part, Pictures, Skipped, content_of, names_of, of_part
 from vggc.data.shards import is_pattern
 from vggc.data.split import for_testing, parts_of
 from vggc.data.stores import Files
 from vggc.data.strings import Strings
-from vggc.evaluation import mistakes
+from vggc.evaluation import diagnostics
 from vggc.images.preprocessing import BrokenImageError
 from vggc.support.diagnostics import UserError
 from vggc.training.run import Run, refuse_moved
@@ -50,7 +50,7 @@ def held_out(runs: Sequence[Run]) -> Labelled:
     first, marks = runs[0], runs[0].record.data.fingerprints
     for run in runs[1:]:
         if run.record.data.fingerprints.val != marks.val:
-            raise UserError(mistakes.OtherImages(None, str(first.folder), str(run.folder)))
+            raise UserError(diagnostics.OtherImages(None, str(first.folder), str(run.folder)))
     return held_out_by(first)
 
 
@@ -66,7 +66,7 @@ def held_out_by(run: Run) -> Labelled:
     place = origin.val_path or origin.path
     if change := changed(run, found):
         where = place or "scikit-learn"
-        raise UserError(mistakes.HeldOutLost(None, str(run.folder), where, change))
+        raise UserError(diagnostics.HeldOutLost(None, str(run.folder), where, change))
     part = known(run, place, found.classes, found.part)
     return Labelled(place, part, of_part(found.skipped, ""))
 
@@ -152,7 +152,7 @@ def known(run: Run, path: str | None, classes: Sequence[str], part: Part) -> Par
     unknown = [name for name in classes if name in used and name not in numbers]
     if unknown:
         shown = listed(unknown), listed(run.record.classes)
-        raise UserError(mistakes.UnknownClasses(None, path or "", str(run.folder), *shown))
+        raise UserError(diagnostics.UnknownClasses(None, path or "", str(run.folder), *shown))
     labels = np.asarray([numbers.get(name, -1) for name in classes], np.int64)
     return Part(part.store, part.numbers, labels[part.labels])
 
@@ -164,7 +164,7 @@ def check_classes(runs: Sequence[Run]) -> None:
         mine, other = first.record.classes, run.record.classes
         if mine != other:
             names = str(first.folder), str(run.folder)
-            raise UserError(mistakes.OtherClasses(None, *names, differing(mine, other)))
+            raise UserError(diagnostics.OtherClasses(None, *names, differing(mine, other)))
 
 
 def differing(first: Sequence[str], second: Sequence[str]) -> str:

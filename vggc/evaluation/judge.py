@@ -14,7 +14,7 @@ from vggc.data.crops import Framing
 from vggc.data.loader import MOST_WORKERS, load
 from vggc.data.parts import Part
 from vggc.data.stores import Arrays, Numbers
-from vggc.evaluation import mistakes
+from vggc.evaluation import diagnostics
 from vggc.evaluation.reading import CHUNK, Chunks, Group, Lost, gathered
 from vggc.evaluation.viewer import Viewer
 from vggc.support.diagnostics import CheckFailed, UserError
@@ -61,7 +61,7 @@ def judge(
                 yield from sums.add(begun.popleft())
     except torch.OutOfMemoryError:
         batch = max(viewer.batch for viewer in viewers)
-        raise UserError(mistakes.NoRoomOnGpu(None, batch, max(1, batch // 2))) from None
+        raise UserError(diagnostics.NoRoomOnGpu(None, batch, max(1, batch // 2))) from None
 
 
 def num_workers(part: Part, count: int, processes: int) -> int:

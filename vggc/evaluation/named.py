@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from vggc.data import listing
-from vggc.data.mistakes import UnreadableFolder
+from vggc.data.diagnostics import UnreadableFolder
 from vggc.data.parts import Skipped
 from vggc.data.strings import Strings
-from vggc.evaluation import mistakes
+from vggc.evaluation import diagnostics
 from vggc.images.preprocessing import FORMATS
 from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.support.paths import absence
@@ -70,7 +70,7 @@ def images_at(place: str) -> Iterable[Named]:
     matches = matches_of(place)
     if not matches:
         reason = "nothing matches that pattern"
-        raise UserError(mistakes.UnreadableImage(None, place, reason, HOW_TO_NAME))
+        raise UserError(diagnostics.UnreadableImage(None, place, reason, HOW_TO_NAME))
     images: dict[Named, None] = {}
     for match in matches:
         if os.path.isdir(match or "."):
@@ -78,7 +78,7 @@ def images_at(place: str) -> Iterable[Named]:
         elif not listing.is_hidden(os.path.basename(match)) and listing.ending_of(match) in FORMATS:
             images[match] = None
     if not images:
-        raise UserError(mistakes.NoImagesThere(None, place, endings()))
+        raise UserError(diagnostics.NoImagesThere(None, place, endings()))
     return images
 
 
@@ -128,10 +128,10 @@ def plain(place: str) -> Iterable[Named]:
     if os.path.isfile(place):
         return [place]
     if not os.path.isdir(place):
-        raise UserError(mistakes.UnreadableImage(None, place, absence(place), HOW_TO_NAME))
+        raise UserError(diagnostics.UnreadableImage(None, place, absence(place), HOW_TO_NAME))
     found = images_below(place)
     if not found:
-        raise UserError(mistakes.NoImagesThere(None, place, endings()))
+        raise UserError(diagnostics.NoImagesThere(None, place, endings()))
     return found
 
 
@@ -178,5 +178,5 @@ def split(stream: BufferedIOBase, end: bytes) -> Iterator[bytes]:
         *whole, rest = (rest + piece).split(end)
         yield from whole
         if len(rest) > LONGEST:
-            raise UserError(mistakes.NoList(None, "NULs" if end == b"\0" else "line breaks"))
+            raise UserError(diagnostics.NoList(None, "NULs" if end == b"\0" else "line breaks"))
     yield rest

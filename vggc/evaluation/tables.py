@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from vggc.data.strings import CODEC, ERRORS
-from vggc.evaluation import mistakes
+from vggc.evaluation import diagnostics
 from vggc.evaluation.classes import ClassScore, ClassScores
 from vggc.support.diagnostics import UserError
 from vggc.support.files import new_file
@@ -44,7 +44,7 @@ def kind_of(path: Path, kinds: Sequence[str] = ("csv", "json")) -> str:
     if kind not in kinds:
         known = " or ".join(f".{each}" for each in kinds)
         suggestion = str(path.with_suffix(f".{kinds[0]}"))
-        raise UserError(mistakes.NoTable(None, str(path), known, suggestion))
+        raise UserError(diagnostics.NoTable(None, str(path), known, suggestion))
     return kind
 
 

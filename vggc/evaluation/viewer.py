@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vggc.backends.torch import build
 from vggc.data.crops import Framing
-from vggc.evaluation import mistakes
+from vggc.evaluation import diagnostics
 from vggc.evaluation.views import View, Views, places
 from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph
@@ -134,7 +134,7 @@ class Viewer:
         if self.machine.device == "cpu" and needed > present:
             images = "1 image" if count == 1 else f"{count} images"
             shown = images, describe(size), needed / 1e9, present / 1e9
-            raise UserError(mistakes.NoRoom(None, graph.name, *shown))
+            raise UserError(diagnostics.NoRoom(None, graph.name, *shown))
         self.checked.add((size, count))
 
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Add, Concat, Conv2d, Linear, Shape
-from vggc.layers import mistakes
+from vggc.layers import diagnostics
 from vggc.layers.elaborate import Vocabulary, elaborate, idle_defaults, kind_of, split_word
 from vggc.layers.kinds import BY_WORD, KINDS, Boxes, Conv, Fc, Kind
 from vggc.layers.names import Names
@@ -44,7 +44,7 @@ from vggc.syntax.ast import (
     Value,
     Word,
 )
-from vggc.syntax.mistakes import TooDeep
+from vggc.syntax.diagnostics import TooDeep
 from vggc.syntax.parse import MAX_DEPTH, check_size, parse_value
 from vggc.syntax.trivia import on_own_row
 from vggc.syntax.values import written
@@ -95,11 +95,11 @@ def with_classes(net: Net, num_classes: int) -> Net:
             owner = owners[head.node]
             if owner is None:
                 reason = f"no one layer gives the scores of its head `{head.name}`"
-                raise UserError(mistakes.NoClassifier(net.span, net.name, reason))
+                raise UserError(diagnostics.NoClassifier(net.span, net.name, reason))
             scores.add(owner)
     if not scores:
         reason = "no layer with weights gives the scores of classes"
-        raise UserError(mistakes.NoClassifier(net.span, net.name, reason))
+        raise UserError(diagnostics.NoClassifier(net.span, net.name, reason))
 
     def change(layer: _Occurrence) -> Body | None:
         per_class = layer.kind is Boxes and widths[layer.name] > 4
@@ -463,14 +463,14 @@ def apply(net: Net, edits: list[Edit], earlier: int = 0) -> Edited:
     most = len(whole.layers)
     for number, edit in enumerate(edits, earlier + 1):
         if number * most > MAX_EDITED:
-            problem = mistakes.TooManyEdits(edit.span, number, most, MAX_EDITED)
+            problem = diagnostics.TooManyEdits(edit.span, number, most, MAX_EDITED)
             raise UserError(problem)
         whole = _edited(whole, edit)
         if not whole.net.body:
-            raise UserError(mistakes.NothingLeft(edit.span, net.name))
+            raise UserError(diagnostics.NothingLeft(edit.span, net.name))
         for head in whole.net.heads:
             if not head.body:
-                raise UserError(mistakes.NothingLeft(edit.span, f"the head `{head.name}`"))
+                raise UserError(diagnostics.NothingLeft(edit.span, f"the head `{head.name}`"))
         if any(_depth(body) > MAX_DEPTH for body in whole.net.bodies):
             raise UserError(TooDeep(edit.span, MAX_DEPTH))
         most = max(most, len(whole.layers))
@@ -568,7 +568,7 @@ class _Follower:
                 return value
 
     def problem(self, name: str, place: Span) -> Diagnostic:
-        return mistakes.NamedElsewhere(self.edit.span, name, str(place))
+        return diagnostics.NamedElsewhere(self.edit.span, name, str(place))
 
 
 def _refers(item: Item) -> bool:
@@ -604,7 +604,7 @@ def _refuse_twice(options: tuple[Option, ...]) -> None:
     again = [option for index, option in enumerate(options) if option.key in keys[:index]]
     heads = [option.span.part(0, len(option.key)) for option in again]
     if heads:
-        raise UserError(*(mistakes.DuplicateOption(head, head.text) for head in heads))
+        raise UserError(*(diagnostics.DuplicateOption(head, head.text) for head in heads))
 
 
 def _with_options(layer: Layer, kind: type[Kind], options: tuple[Option, ...]) -> Layer:
@@ -642,11 +642,11 @@ def _selected(whole: Edited, selector: Selector) -> set[int]:
         ends.append(by_name[name])
     if ends[0].index > ends[-1].index:
         reason, hint = f"`{last}` stands before `{first}`", f"write `{last}..{first}`"
-        raise UserError(mistakes.CrossingSelection(selector.span, str(selector), reason, hint))
+        raise UserError(diagnostics.CrossingSelection(selector.span, str(selector), reason, hint))
     if ends[0].around != ends[-1].around:
         reason = "its ends do not stand on the same path"
         hint = "name the whole join, or layers of one path"
-        raise UserError(mistakes.CrossingSelection(selector.span, str(selector), reason, hint))
+        raise UserError(diagnostics.CrossingSelection(selector.span, str(selector), reason, hint))
     return set(range(ends[0].index, ends[-1].last + 1))
 
 
@@ -697,7 +697,9 @@ def _same_number(found: object, wanted: str) -> bool:
     return str(found).lstrip("0") == wanted.lstrip("0")
 
 
-def _none_like(net: Net, selector: Selector, layers: list[_Occurrence]) -> mistakes.NothingSelected:
+def _none_like(
+    net: Net, selector: Selector, layers: list[_Occurrence]
+) -> diagnostics.NothingSelected:
     word = selector.word
     reason = "it has no layer of this kind"
     hint = did_you_mean(word, list(dict.fromkeys(layer.kind.name for layer in layers)))
@@ -712,7 +714,7 @@ def _none_like(net: Net, selector: Selector, layers: list[_Occurrence]) -> mista
         hint = f"it has {listed(words)}"
         if "-" in word and not re.search(r"-[0-9]+$", word):
             reason = "behind `-` stands a number, a parameter or a constant of this net"
-    return mistakes.NothingSelected(selector.span, net.name, str(selector), reason, hint)
+    return diagnostics.NothingSelected(selector.span, net.name, str(selector), reason, hint)
 
 
 def _word(kind: type[Kind], numbers: dict[str, object]) -> str:
@@ -722,7 +724,7 @@ def _word(kind: type[Kind], numbers: dict[str, object]) -> str:
 
 def _none_called(
     net: Net, selector: Selector, name: str, by_name: dict[str, _Occurrence]
-) -> mistakes.NothingSelected:
+) -> diagnostics.NothingSelected:
     near = nearest(name, by_name)
     hint = f"did you mean `{near}`?" if near else "`vggc summary` shows the names of all layers"
     if any(map(_matcher(net, name), by_name.values())):
@@ -731,7 +733,7 @@ def _none_called(
     if name == "input":
         reason = "what the net reads is no layer"
         hint = "a line sets its size: `input 3x64x64`; insert layers `before` the first one"
-    return mistakes.NothingSelected(selector.span, net.name, str(selector), reason, hint)
+    return diagnostics.NothingSelected(selector.span, net.name, str(selector), reason, hint)
 
 
 def with_defaults(net: Net) -> Net:

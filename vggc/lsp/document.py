@@ -17,7 +17,7 @@ from vggc.program import Find, Program
 from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.support.source import Source, Span
 from vggc.syntax import ast
-from vggc.syntax.mistakes import FileTooLarge
+from vggc.syntax.diagnostics import FileTooLarge
 from vggc.syntax.parse import MAX_FILE_BYTES, parse
 
 MAX_CUTS = 6

@@ -20,7 +20,7 @@ from vggc.ir.graph import Graph
 from vggc.measure.bench import rest
 from vggc.measure.roofline import arithmetic, bandwidth
 from vggc.passes.fold import fold
-from vggc.runtime import mistakes
+from vggc.runtime import diagnostics
 from vggc.runtime.artifact import KernelEntry, Manifest, graph_in
 from vggc.runtime.session import Session
 from vggc.support.diagnostics import UserError
@@ -145,7 +145,7 @@ def profile(folder: Path, threads: int | None, rounds: int) -> Profile:
     session = Session.load(folder, count)
     manifest = session.manifest
     if manifest.target.kind != "cpu":
-        raise UserError(mistakes.LayersOfGpu(None, str(folder)))
+        raise UserError(diagnostics.LayersOfGpu(None, str(folder)))
     clock = _Clock()
     watched = session.watched(clock)
     shape = (manifest.batch, *manifest.input)

@@ -27,7 +27,7 @@ from vggc.passes.fold import fold
 from vggc.passes.joins import narrowed
 from vggc.plan.low_precision import scale_name
 from vggc.plan.plan import Layout, Plan, Step
-from vggc.runtime import mistakes
+from vggc.runtime import diagnostics
 from vggc.runtime.artifact import WEIGHTS, Manifest, Precision, graph_in
 from vggc.runtime.huge_pages import read_in_place
 from vggc.runtime.session import Session
@@ -138,7 +138,7 @@ def verify(
     """
     if num_images is not None and data is None:
         reason, hint = "it counts the images of a folder", ", or name the folder with `--data`"
-        raise UserError(mistakes.GivenInVain(None, "--images", reason, hint))
+        raise UserError(diagnostics.GivenInVain(None, "--images", reason, hint))
     session = Session.load(folder, threads)
     graph = narrowed(fold(graph_in(folder)).graph)
     found = original_weights(folder, graph, session.manifest, weights)
@@ -192,7 +192,7 @@ def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[We
     held = "packed" if manifest.precision == "float32" else f"in {manifest.precision} alone"
 
     def refuse(reason: str) -> UserError:
-        return UserError(mistakes.WeightsElsewhere(None, str(folder), held, reason))
+        return UserError(diagnostics.WeightsElsewhere(None, str(folder), held, reason))
 
     graph = graph_in(folder)
     seed = re.fullmatch(r"seed (\d{1,18})", manifest.weights_from)

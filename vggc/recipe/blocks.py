@@ -13,7 +13,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
-from vggc.recipe import mistakes
+from vggc.recipe import diagnostics
 from vggc.support.diagnostics import MAX_REPORTED, Diagnostic, UserError, did_you_mean
 from vggc.support.source import Source, Span
 from vggc.syntax import ast
@@ -217,7 +217,7 @@ class Schema(Generic[T]):
             group = self.rivals_of(key or "")
             if key is None:
                 hint = self.hint(line.key)
-                found.append(mistakes.UnknownSetting(key_span(line), self.key, line.key, hint))
+                found.append(diagnostics.UnknownSetting(key_span(line), self.key, line.key, hint))
             elif group in setters:
                 found.append(self.repeated(key, setters[group], line))
             else:
@@ -249,7 +249,7 @@ class Schema(Generic[T]):
                 found += [_without_effect(o, line) for o in line.options if o.key in known]
                 return {key: value}, found
             found += [
-                mistakes.MissingOption(line.span, line.key, name, form.type.example)
+                diagnostics.MissingOption(line.span, line.key, name, form.type.example)
                 for name in required(form)
                 if f"{key}.{name}" not in said
             ]
@@ -258,9 +258,9 @@ class Schema(Generic[T]):
     def repeated(self, key: str, first: ast.Setting, second: ast.Setting) -> Diagnostic:
         if first.key == second.key:
             before = first.span.text.strip()
-            return mistakes.RepeatedSetting(key_span(second), second.key, before)
+            return diagnostics.RepeatedSetting(key_span(second), second.key, before)
         what = "length" if len(self.rivals_of(key)) > 1 else key
-        return mistakes.RivalSettings(key_span(second), what, first.key, second.key)
+        return diagnostics.RivalSettings(key_span(second), what, first.key, second.key)
 
     def hint(self, word: str) -> str:
         """A suggestion for a word that begins no setting."""
@@ -494,16 +494,16 @@ def option_entries(
         if given.key not in known:
             suggestion = did_you_mean(given.key, tuple(known)) if known else "it takes none"
             place = given.span.part(0, len(given.key))
-            found.append(mistakes.UnknownRecipeOption(place, owner, given.key, suggestion))
+            found.append(diagnostics.UnknownRecipeOption(place, owner, given.key, suggestion))
         elif key in table:
-            found.append(mistakes.RepeatedRecipeOption(given.span, given.key))
+            found.append(diagnostics.RepeatedRecipeOption(given.span, given.key))
         else:
             table[key] = given.value
     return table, found
 
 
 def _without_effect(given: ast.Option, line: ast.Setting) -> Diagnostic:
-    return mistakes.OptionOfNothing(given.span, given.key, line.key)
+    return diagnostics.OptionOfNothing(given.span, given.key, line.key)
 
 
 def key_span(line: ast.Setting) -> Span:
@@ -525,7 +525,7 @@ def wrong_number_of_values(line: ast.Setting, form: Form, least: int, most: int)
             example = types[line.key if form.bare else next(iter(types))].example
         case Part(owner):
             example = owner.example
-    return mistakes.WrongNumberOfValues(line.span, line.key, expected, given, example)
+    return diagnostics.WrongNumberOfValues(line.span, line.key, expected, given, example)
 
 
 def report(found: Iterable[Diagnostic]) -> None:

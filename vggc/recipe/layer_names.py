@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from vggc.ir.graph import Graph
-from vggc.recipe import mistakes
+from vggc.recipe import diagnostics
 from vggc.support.diagnostics import Diagnostic, did_you_mean, nearest
 from vggc.support.source import Span
 from vggc.syntax import ast
@@ -62,11 +62,11 @@ def unfit(value: ast.Value, order: Sequence[str]) -> list[Diagnostic]:
         ends = (first, last) if dots else (first,)
         unknown = [end for end in ends if end not in position]
         found += [
-            mistakes.UnknownLayerName(_end(item, end), end, suggestion(end, order))
+            diagnostics.UnknownLayerName(_end(item, end), end, suggestion(end, order))
             for end in unknown
         ]
         if dots and not unknown and position[first] > position[last]:
-            found.append(mistakes.BackwardRange(item.span, first, last))
+            found.append(diagnostics.BackwardRange(item.span, first, last))
     return found
 
 

@@ -17,7 +17,7 @@ from vggc.program import Program, load
 from vggc.recipe.train import TRAIN, default_recipe
 from vggc.report.filters import Filters, drawn, first_filters
 from vggc.support.diagnostics import UserError
-from vggc.training import mistakes
+from vggc.training import diagnostics
 from vggc.training.metrics import read_metrics
 from vggc.training.progress import Epoch, StepRow
 from vggc.training.run import Run, moment_of
@@ -227,7 +227,7 @@ def held_out(run: Run, wishes: Wishes) -> Framed:
     from vggc.evaluation.images import held_out_by
 
     if wishes.val is not None and wishes.data is None:
-        raise UserError(mistakes.ValWithoutData(None))
+        raise UserError(diagnostics.ValWithoutData(None))
     if wishes.data is not None:
         origin = replace(run.record.data, path=wishes.data, val_path=wishes.val)
         run = replace(run, record=replace(run.record, data=origin))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from vggc.reproduce import mistakes
+from vggc.reproduce import diagnostics
 from vggc.reproduce.setting import PAPER, SMALL, Setting
 from vggc.reproduce.tables import NETS, Line, Trained
 from vggc.support.diagnostics import UserError
@@ -79,7 +79,7 @@ class Study:
         for name, (there, due) in pairs.items():
             if there != due:
                 shown = str(folder), name, str(there), str(due)
-                raise UserError(mistakes.RunOfSomethingElse(None, *shown))
+                raise UserError(diagnostics.RunOfSomethingElse(None, *shown))
         return run
 
     def failure(self, net: Trained) -> str | None:
@@ -128,12 +128,12 @@ def opened(folder: Path, wanted: Record) -> Study:
     try:
         record = read_record(path, Record)
     except MalformedError as fault:
-        raise UserError(mistakes.NotAStudy(None, str(folder), str(fault))) from None
+        raise UserError(diagnostics.NotAStudy(None, str(folder), str(fault))) from None
     if not record.errors and not any((folder / "runs").glob("*/run.json")):
         return Study(folder, wanted)
     for name in ("setting", "data", "val", "epochs", "seed"):
         before, now = getattr(record, name), getattr(wanted, name)
         if before != now:
             shown = str(folder), name, str(before), str(now)
-            raise UserError(mistakes.BegunOtherwise(None, *shown))
+            raise UserError(diagnostics.BegunOtherwise(None, *shown))
     return Study(folder, record)

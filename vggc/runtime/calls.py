@@ -13,7 +13,7 @@ from vggc.kernels.workloads import Format
 from vggc.passes.fold import fold
 from vggc.plan.low_precision import in_format
 from vggc.plan.plan import Plan, plan
-from vggc.runtime import mistakes
+from vggc.runtime import diagnostics
 from vggc.runtime.artifact import MANIFEST, SPEC, Manifest, Precision, Target, graph_in
 from vggc.support.diagnostics import UserError
 
@@ -46,5 +46,5 @@ def calls_of(folder: Path, manifest: Manifest) -> Plan:
         what = "shapes of weights"
     if what:
         reason = f"{MANIFEST} tells of other {what} than the net in {SPEC} has"
-        raise UserError(mistakes.NoArtifact(None, str(folder), reason))
+        raise UserError(diagnostics.NoArtifact(None, str(folder), reason))
     return calls

@@ -13,7 +13,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 
 from vggc.support.diagnostics import Diagnostic
 from vggc.support.source import Source, Span
-from vggc.syntax import mistakes
+from vggc.syntax import diagnostics
 
 _NAMES = {
     "NET": "`net`",
@@ -85,8 +85,8 @@ def explain(source: Source, error: UnexpectedInput) -> Diagnostic:
             char = source.text[start]
             span = Span(source, start, start + 1)
             if known := _ELSEWHERE.get(char):
-                return mistakes.Unexpected(span, f"`{char}`", _listed(error.allowed), known)
-            return mistakes.UnknownCharacter(span, char, _instead_of(char))
+                return diagnostics.Unexpected(span, f"`{char}`", _listed(error.allowed), known)
+            return diagnostics.UnknownCharacter(span, char, _instead_of(char))
         case UnexpectedToken():
             token = error.token
             end = len(source.text.rstrip())
@@ -94,7 +94,7 @@ def explain(source: Source, error: UnexpectedInput) -> Diagnostic:
             span = Span(source, start, start + len(token))
             return _explain(_Place(span, token, set(error.accepts or error.expected)))
         case _:
-            return mistakes.Unexpected(Span(source, 0, 0), "end of the file", "a net")
+            return diagnostics.Unexpected(Span(source, 0, 0), "end of the file", "a net")
 
 
 def _instead_of(char: str) -> str:
@@ -178,55 +178,55 @@ def _word_before_brace(place: _Place) -> Diagnostic | None:
     word, token = previous.text, place.token
     if token == "=":
         is_behind_group = _text_before(previous).endswith(")")
-        mistake = mistakes.OptionBehindGroup if is_behind_group else mistakes.MisplacedOption
+        mistake = diagnostics.OptionBehindGroup if is_behind_group else diagnostics.MisplacedOption
         return mistake(previous, word)
     if word == "net":
-        return mistakes.SecondNet(previous)
+        return diagnostics.SecondNet(previous)
     if problem := _misplaced_keyword(place, previous):
         return problem
     if token == ":":
         expects = f"`=`, as in `{word}=…`"
         hint = f"behind a bar it would name a layer: `| {word}: …`"
-        return mistakes.Unexpected(place.span, "`:`", expects, hint)
+        return diagnostics.Unexpected(place.span, "`:`", expects, hint)
     match place.keyword:
         case "input" if place.span.source.text[: previous.start].rstrip().endswith("input"):
             hint = "three sizes in one word: `input 3x224x224`"
-            return mistakes.Unexpected(previous, f"`{word}`", "a size such as 3x224x224", hint)
+            return diagnostics.Unexpected(previous, f"`{word}`", "a size such as 3x224x224", hint)
         case "remove" | "set" | "every":
             hint = f"a line for each, or a run of layers: `{place.keyword} fc6..fc7`"
-            return mistakes.Unexpected(previous, f"`{word}`", "one word, then options", hint)
+            return diagnostics.Unexpected(previous, f"`{word}`", "one word, then options", hint)
         case "from" | "input" | "let" if place.is_derived:
-            return mistakes.LayersOfItsOwn(previous, word)
+            return diagnostics.LayersOfItsOwn(previous, word)
     alone = f"; a block is written `{word} {{ … }}`" if place.previous_begins_line else ""
     if counted := re.fullmatch(r"[xX](\w+)", word):
         alone += f"; to repeat the layer, `×{counted[1]}`"
-    return mistakes.MissingBar(previous, word, alone)
+    return diagnostics.MissingBar(previous, word, alone)
 
 
 def _misplaced_keyword(place: _Place, span: Span) -> Diagnostic | None:
     """A keyword where none of its kind can stand."""
     word = span.text
     if word in _EDITS and not place.is_derived:
-        return mistakes.EditWithoutBase(span, word)
+        return diagnostics.EditWithoutBase(span, word)
     match word:
         case "insert":
             hint = "as in `after conv1_1 insert lrn`"
-            return mistakes.Misplaced(span, word, "it stands behind `after` or `before`", hint)
+            return diagnostics.Misplaced(span, word, "it stands behind `after` or `before`", hint)
         case "set" | "after" | "before" | "replace" | "remove":
             hint = "move it up"
-            return mistakes.Misplaced(span, word, "edits stand before heads and blocks", hint)
+            return diagnostics.Misplaced(span, word, "edits stand before heads and blocks", hint)
         case "let" | "every":
             hint = "move it up, below `input`"
-            return mistakes.Misplaced(span, word, "it stands before the layers", hint)
+            return diagnostics.Misplaced(span, word, "it stands before the layers", hint)
         case "head":
             reason = "heads stand behind the layers and before the blocks"
-            return mistakes.Misplaced(span, word, reason, "as in `head boxes: fc-4`")
+            return diagnostics.Misplaced(span, word, reason, "as in `head boxes: fc-4`")
         case "from":
             reason = "a net has one base, named behind its own name"
-            return mistakes.Misplaced(span, word, reason, "as in `net a from vgg16`")
+            return diagnostics.Misplaced(span, word, reason, "as in `net a from vgg16`")
         case "input":
             reason = "it stands once, right behind the net's name"
-            return mistakes.Misplaced(span, word, reason, "move it up")
+            return diagnostics.Misplaced(span, word, reason, "move it up")
         case _:
             return None
 
@@ -238,7 +238,7 @@ def _no_layers(place: _Place) -> Diagnostic | None:
     if place.before.endswith("|"):
         return None
     if place.token.type == "$END":
-        return mistakes.NoLayers(place.span)
+        return diagnostics.NoLayers(place.span)
     if place.token.type in _STATEMENTS:
         return _misplaced_keyword(place, place.span)
     return None
@@ -256,7 +256,7 @@ def _bar_in_derived(place: _Place) -> Diagnostic | None:
     if place.token.type != "VBAR" or not place.is_derived or in_body:
         return None
     first = re.match(r"\|\s*([^\s|]*)", place.span.source.text[place.span.start :])
-    return mistakes.LayersOfItsOwn(place.span, first[1] if first and first[1] else "…")
+    return diagnostics.LayersOfItsOwn(place.span, first[1] if first and first[1] else "…")
 
 
 def _call(place: _Place) -> Diagnostic | None:
@@ -264,13 +264,13 @@ def _call(place: _Place) -> Diagnostic | None:
     if place.token.type not in ("NUMBER", "KEY", "DIMS") or not place.before.endswith("("):
         return None
     hint = "a layer is one word, options behind it: `conv3-64 stride=2`"
-    return mistakes.Unexpected(place.span, f"`{place.token}`", "a layer", hint)
+    return diagnostics.Unexpected(place.span, f"`{place.token}`", "a layer", hint)
 
 
 def _two_in_paths(place: _Place) -> Diagnostic | None:
     if place.token.type in ("WORD", "LABEL") and place.expected >= {"RPAR", "COMMA"}:
         word = str(place.token)
-        return mistakes.MissingBar(place.span, word, f", or `, {word}` for a path of its own")
+        return diagnostics.MissingBar(place.span, word, f", or `, {word}` for a path of its own")
     return None
 
 
@@ -279,7 +279,7 @@ def _anything(place: _Place) -> Diagnostic:
     expected = _listed(place.expected)
     if place.before.endswith("@"):
         expected = "the name of a layer"
-    return mistakes.Unexpected(place.span, found or f"`{place.token}`", expected, _hint(place))
+    return diagnostics.Unexpected(place.span, found or f"`{place.token}`", expected, _hint(place))
 
 
 def _hint(place: _Place) -> str:

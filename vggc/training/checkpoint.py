@@ -28,7 +28,7 @@ from vggc.support.diagnostics import UserError
 from vggc.support.files import new_folder, sha256
 from vggc.support.records import MalformedError, from_json, read_record, to_json, write_record
 from vggc.support.tensors import opened
-from vggc.training import mistakes
+from vggc.training import diagnostics
 from vggc.training.learner import Learner, first_state
 from vggc.training.parallel import World
 from vggc.training.progress import Progress
@@ -220,9 +220,9 @@ def read_checkpoint(
         state = read_record(path / STATE, State)
         if state.data != data:
             reason = "its checkpoint was written with others"
-            raise UserError(mistakes.DataChanged(None, data_name, reason))
+            raise UserError(diagnostics.DataChanged(None, data_name, reason))
         if state.task != task(state.progress.step):
-            raise UserError(mistakes.TaskChanged(None, str(path.parent.parent)))
+            raise UserError(diagnostics.TaskChanged(None, str(path.parent.parent)))
         check(state, path, learner.augmentation.order.num_batches, num_steps)
         wanted = tensors_of(learner, fresh=state.progress.step > 0)
         tensors = read_tensors(path / TENSORS, state.sha256, wanted)
@@ -234,7 +234,7 @@ def read_checkpoint(
             if older
             else "start a new run; nothing has been changed"
         )
-        raise UserError(mistakes.BadCheckpoint(None, str(path), reason, hint)) from None
+        raise UserError(diagnostics.BadCheckpoint(None, str(path), reason, hint)) from None
     return Snapshot(state.progress, tensors, state.loss_scale)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from vggc.support.diagnostics import UserError, in_line
 from vggc.support.files import CannotWrite, open_lock
-from vggc.training import mistakes
+from vggc.training import diagnostics
 
 LOCK = "lock"
 """The file in a run's folder that is locked; it says who has it, and is removed at the end."""
@@ -84,4 +84,4 @@ def _locked(descriptor: int, folder: Path) -> bool:
             return False
     said = os.pread(descriptor, MOST_SAID, 0).decode(errors="replace").strip()
     holder = in_line(said) or "another process"
-    raise UserError(mistakes.RunInUse(None, str(folder), holder))
+    raise UserError(diagnostics.RunInUse(None, str(folder), holder))

@@ -21,7 +21,7 @@ from vggc.data.loader import Batch
 from vggc.data.order import part_of
 from vggc.recipe.train import AdamW, Recipe, Sgd
 from vggc.support.diagnostics import UserError
-from vggc.training import mistakes
+from vggc.training import diagnostics
 from vggc.training.augment import Augmentation, Normaliser
 from vggc.training.parallel import ALONE, World
 
@@ -61,17 +61,17 @@ def choose_machine(
     name: DeviceName
     match device:
         case "cuda" if not cuda:
-            raise UserError(mistakes.NoCuda(None, torch.__version__))
+            raise UserError(diagnostics.NoCuda(None, torch.__version__))
         case "cuda" | "auto" if cuda:
             name = "cuda"
         case _:
             name = "cpu"
     if (name, precision) == ("cpu", "fp16"):
         suggestion = "use bf16 or fp32; fp16 needs `--device cuda`"
-        raise UserError(mistakes.UnsupportedPrecision(None, precision, "a CPU", suggestion))
+        raise UserError(diagnostics.UnsupportedPrecision(None, precision, "a CPU", suggestion))
     if (name, precision) == ("cuda", "bf16") and not torch.cuda.is_bf16_supported(False):
         suggestion = "use fp16 or fp32"
-        raise UserError(mistakes.UnsupportedPrecision(None, precision, "this GPU", suggestion))
+        raise UserError(diagnostics.UnsupportedPrecision(None, precision, "this GPU", suggestion))
     return Machine(name, precision, name == "cuda" if compiled is None else compiled, sharded)
 
 
@@ -276,7 +276,7 @@ def device_of(machine: Machine, world: World) -> torch.device:
         return torch.device("cpu")
     count = torch.cuda.device_count()
     if world.local_size > count:
-        raise UserError(mistakes.TooFewGpus(None, count, world.local_size))
+        raise UserError(diagnostics.TooFewGpus(None, count, world.local_size))
     torch.cuda.set_device(world.local_rank)
     return torch.device("cuda", world.local_rank)
 

@@ -20,7 +20,7 @@ from vggc.data.prepare import Data
 from vggc.data.workers import WorkerLost, never
 from vggc.recipe.train import Recipe
 from vggc.support.diagnostics import UserError
-from vggc.training import mistakes
+from vggc.training import diagnostics
 from vggc.training.augment import changes_of
 from vggc.training.best import stopped_early
 from vggc.training.checkpoint import unsound
@@ -124,7 +124,7 @@ def fit(
                 progress = outcome
     except torch.OutOfMemoryError:
         device, batch = learner.machine.device, min(recipe.batch, len(data.train))
-        raise UserError(mistakes.OutOfMemory(None, device, batch, max(1, batch // 2))) from None
+        raise UserError(diagnostics.OutOfMemory(None, device, batch, max(1, batch // 2))) from None
     return Finished(progress)
 
 
@@ -194,7 +194,7 @@ class Loop:
             return None
         step = progress.step
         epoch, lr = self.order.place(step - 1)[0] + 1, self.rate(progress, step - 1)
-        return Stopped(progress, mistakes.Diverged(None, what, epoch, step, lr, lr / 10))
+        return Stopped(progress, diagnostics.Diverged(None, what, epoch, step, lr, lr / 10))
 
     def train(self, progress: Progress, batches: Iterator[Batch], last: int) -> Progress | Stopped:
         """The steps before `last`, or until someone asks to stop."""
@@ -267,7 +267,7 @@ class Loop:
         if count > MOST_LOST * images:
             named = [f"{each.name}: {each.reason}" for each in newest[:1]]
             reason = named[0] if named else "another process could not read it"
-            raise UserError(mistakes.ImageLost(None, count, reason))
+            raise UserError(diagnostics.ImageLost(None, count, reason))
 
     def measure(self) -> tuple[float, float, float] | None:
         """Loss, top-1 and top-5 accuracy on the held-out images; None if it was interrupted.
@@ -295,16 +295,16 @@ class Loop:
         restarts = [epoch * self.order.num_batches for epoch in self.recipe.restarts or ()]
         return learning_rate(self.recipe, step, self.num_steps, past, restarts)
 
-    def flat(self, progress: Progress) -> mistakes.LossFlat | None:
+    def flat(self, progress: Progress) -> diagnostics.LossFlat | None:
         part = self.data.val.part
         count = np.bincount(part.labels).max()
         chance = beyond_chance(int(count), len(part.labels))
         smoothing = self.recipe.label_smoothing or 0.0
         return flat_loss(progress, len(self.data.classes), smoothing, chance)
 
-    def not_finite(self, part: str, loss: float, step: int, lr: float) -> mistakes.LossNotFinite:
+    def not_finite(self, part: str, loss: float, step: int, lr: float) -> diagnostics.LossNotFinite:
         epoch, _ = self.order.place(step)
-        return mistakes.LossNotFinite(None, part, loss, epoch + 1, step + 1, lr, lr / 10)
+        return diagnostics.LossNotFinite(None, part, loss, epoch + 1, step + 1, lr, lr / 10)
 
 
 @dataclass
@@ -376,7 +376,7 @@ def step_done(progress: Progress, total: int, row: StepRow) -> StepDone:
 
 def flat_loss(
     progress: Progress, num_classes: int, smoothing: float, chance: float
-) -> mistakes.LossFlat | None:
+) -> diagnostics.LossFlat | None:
     """The reason to stop if the net has learned nothing (see FLAT_EPOCHS); held-out accuracies
     up to `chance` are none.
 
@@ -392,7 +392,9 @@ def flat_loss(
     )
     if learned or epochs < FLAT_EPOCHS or last.step < FLAT_STEPS:
         return None
-    return mistakes.LossFlat(None, epochs, last.step, last.train_loss, num_classes, guess, last.lr)
+    return diagnostics.LossFlat(
+        None, epochs, last.step, last.train_loss, num_classes, guess, last.lr
+    )
 
 
 def beyond_chance(most: int, images: int) -> float:

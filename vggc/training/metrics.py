@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vggc.support.diagnostics import UserError
 from vggc.support.records import MAX_BYTES, MalformedError, from_json
-from vggc.training import mistakes
+from vggc.training import diagnostics
 from vggc.training.progress import MOST, Epoch
 from vggc.training.run import write_text
 
@@ -42,7 +42,7 @@ def read_metrics(folder: Path) -> tuple[Epoch, ...]:
     try:
         return parsed(text_of(path))
     except MalformedError as fault:
-        raise UserError(mistakes.NotARun(None, str(folder), f"{NAME}: {fault}")) from None
+        raise UserError(diagnostics.NotARun(None, str(folder), f"{NAME}: {fault}")) from None
 
 
 def text_of(path: Path) -> str:

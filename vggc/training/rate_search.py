@@ -21,7 +21,7 @@ import torch
 from vggc.data.loader import TrainBatches, load, num_workers
 from vggc.support.diagnostics import UserError
 from vggc.support.files import new_file
-from vggc.training import mistakes
+from vggc.training import diagnostics
 from vggc.training.augment import changes_of
 from vggc.training.curves import FAINT, INK, RATE, TRAIN
 from vggc.training.feed import fed
@@ -118,7 +118,7 @@ def sweep(
     except torch.OutOfMemoryError:
         count = min(task.recipe.batch, len(task.data.train))
         half = max(1, count // 2)
-        raise UserError(mistakes.OutOfMemory(None, device.type, count, half)) from None
+        raise UserError(diagnostics.OutOfMemory(None, device.type, count, half)) from None
     return tuple(tried)
 
 

@@ -32,7 +32,7 @@ from vggc.support.files import Taken, new_folder, refuse_irreplaceable
 from vggc.support.source import Source
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
-from vggc.training import mistakes
+from vggc.training import diagnostics
 from vggc.training.augment import Augmentation, Normaliser, Weighing
 from vggc.training.best import best_epoch
 from vggc.training.checkpoint import (
@@ -412,7 +412,7 @@ def agree(task: Task) -> None:
         if other != found[0]:
             counts = (found[0][1:], other[1:])
             first, here = (f"{train:,} and {val:,}" for train, val in counts)
-            raise UserError(mistakes.ImagesDiffer(None, rank, first, here))
+            raise UserError(diagnostics.ImagesDiffer(None, rank, first, here))
 
 
 def fresh(task: Task) -> Learner:
@@ -432,12 +432,12 @@ def taken_up(run: Run, learner: Learner, task: Task) -> Snapshot | None:
     if data.classes != record.classes:
         changed = "the classes, or their order, are others"
     if changed:
-        raise UserError(mistakes.DataChanged(None, name, changed))
+        raise UserError(diagnostics.DataChanged(None, name, changed))
     found = checkpoints(run.checkpoint_path)
     if not found:
         if run.has_progress or task.recipe.init_from:
             reason = "it is missing, and the weights can be had from nowhere else"
-            raise UserError(mistakes.BadCheckpoint(None, str(run.checkpoint_path), reason))
+            raise UserError(diagnostics.BadCheckpoint(None, str(run.checkpoint_path), reason))
         return None
     num_steps = task.recipe.num_steps(task.order.num_batches)
     mark = data.fingerprints.whole
@@ -452,7 +452,7 @@ def conclude(run: Run, outcome: Outcome, measure: Measure, keeping: Keeping) -> 
     did not give it. A checkpoint is sound: what diverged was never written.
     """
     epochs = outcome.progress.epochs
-    if isinstance(outcome, Stopped) and isinstance(outcome.reason, mistakes.LossNotFinite):
+    if isinstance(outcome, Stopped) and isinstance(outcome.reason, diagnostics.LossNotFinite):
         take_back(run, outcome.progress)
     record = with_figures(run.record, epochs, measure)
     match outcome:

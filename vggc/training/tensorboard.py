@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from vggc.recipe.train import TRAIN, Recipe
 from vggc.support.diagnostics import UserError
 from vggc.support.files import CannotWrite
-from vggc.training import mistakes
+from vggc.training import diagnostics
 from vggc.training.progress import (
     Epoch,
     EpochDone,
@@ -41,7 +41,7 @@ EVERY = 10
 def require_tensorboard() -> None:
     """Raises: UserError where the package is not installed."""
     if find_spec("tensorboard") is None:
-        raise UserError(mistakes.NoTensorBoard(None))
+        raise UserError(diagnostics.NoTensorBoard(None))
 
 
 @contextmanager

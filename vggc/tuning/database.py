@@ -31,7 +31,7 @@ from vggc.kernels.workloads import Choice
 from vggc.support.diagnostics import UserError
 from vggc.support.files import CannotWrite, cache_folder, open_file, open_lock, replacing
 from vggc.support.tvm_alone import tvm
-from vggc.tuning import mistakes
+from vggc.tuning import diagnostics
 from vggc.tuning.space import (
     ALGORITHM,
     ATTRIBUTE,
@@ -187,7 +187,7 @@ def _reason(error: Exception) -> str:
 
 def _damage(path: Path, number: int, reason: str) -> UserError:
     hint = f"remove line {number}, or the folder, or give another one with --db"
-    return UserError(mistakes.BadDatabase(None, str(path), f"line {number} is {reason}", hint))
+    return UserError(diagnostics.BadDatabase(None, str(path), f"line {number} is {reason}", hint))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -199,11 +199,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         return
     except OSError as error:
         reason, hint = f"it cannot be read: {error.strerror}", "give another one with --db"
-        raise UserError(mistakes.BadDatabase(None, str(path), reason, hint)) from None
+        raise UserError(diagnostics.BadDatabase(None, str(path), reason, hint)) from None
     if len(content) > MAX_BYTES:
         reason = f"it is larger than {MAX_BYTES >> 20} MiB"
         hint = "remove it, or give another folder with --db"
-        raise UserError(mistakes.BadDatabase(None, str(path), reason, hint))
+        raise UserError(diagnostics.BadDatabase(None, str(path), reason, hint))
     *whole, _cut = content.split(b"\n")
     for number, line in enumerate(whole, 1):
         try:
@@ -342,7 +342,7 @@ class Database:
         path, end = self.folder / name, f"{line}\n".encode()
         try:
             if path.exists() and path.stat().st_size + len(end) > MAX_BYTES:
-                raise UserError(mistakes.DatabaseFull(None, str(path), MAX_BYTES >> 20))
+                raise UserError(diagnostics.DatabaseFull(None, str(path), MAX_BYTES >> 20))
             with path.open("ab") as file:
                 file.write(end)
         except OSError as error:
@@ -364,7 +364,7 @@ def opened(folder: Path) -> Iterator[Database]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(mistakes.DatabaseInUse(None, str(folder))) from None
+            raise UserError(diagnostics.DatabaseInUse(None, str(folder))) from None
         for name in (WORKLOADS, RECORDS):
             _drop_cut_line(folder / name)
         texts, records = _tables(folder)

@@ -10,7 +10,7 @@ from vggc.kernels.workloads import Choice, Workload
 from vggc.runtime.artifact import Target
 from vggc.support.diagnostics import UserError
 from vggc.support.processors import num_cores
-from vggc.tuning import mistakes
+from vggc.tuning import diagnostics
 from vggc.tuning.database import (
     RECORDS,
     Measured,
@@ -90,7 +90,7 @@ def choices_for(
     if folder is not None:
         require_tunable(target, here=False)
         if not (folder / RECORDS).exists():
-            raise UserError(mistakes.NoDatabase(None, str(folder)))
+            raise UserError(diagnostics.NoDatabase(None, str(folder)))
     found = folder or default_folder()
     if ignore or found is None or target.kind != "cpu":
         return Lookup(target, threads)

@@ -29,7 +29,7 @@ from vggc.runtime.session import obstacle
 from vggc.support.diagnostics import UserError
 from vggc.support.records import to_json
 from vggc.support.tvm_alone import tvm
-from vggc.tuning import mistakes
+from vggc.tuning import diagnostics
 from vggc.tuning.revision import revision
 
 ATTRIBUTE = "vggc.task"
@@ -109,9 +109,9 @@ def require_tunable(target: Target, *, here: bool) -> None:
     if target.kind != "cpu":
         reason = "each kernel for GPUs is made by one rule, which leaves nothing to choose"
         hint = "tune for a CPU: leave --target out, or name a TVM tag of one"
-        raise UserError(mistakes.NotTunable(None, target.name, reason, hint))
+        raise UserError(diagnostics.NotTunable(None, target.name, reason, hint))
     if here and (reason_against := obstacle(target)):
-        raise UserError(mistakes.CannotMeasureHere(None, target.name, reason_against))
+        raise UserError(diagnostics.CannotMeasureHere(None, target.name, reason_against))
 
 
 def choices(
