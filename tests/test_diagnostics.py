@@ -176,6 +176,8 @@ ROOMS = (
     "vggc.cli.subject",
     "vggc.cli.systems",
     "vggc.runtime.diagnostics",
+    "vggc.compiler.diagnostics",
+    "vggc.measure.diagnostics",
     "vggc.compiler.targets",
     "vggc.tuning.diagnostics",
     "vggc.program",

@@ -122,9 +122,9 @@ def command(
 
     from vggc.compiler.build import Job, build_artifact
     from vggc.compiler.calibrate import NUM_IMAGES, Chosen, choose_images, require_images
+    from vggc.compiler.diagnostics import GivenInVain
     from vggc.compiler.error_budget import budget_for
     from vggc.compiler.targets import on_threads, require_precision, resolve
-    from vggc.runtime.diagnostics import GivenInVain
     from vggc.runtime.session import obstacle
     from vggc.tuning.lookup import choices_for, default_threads
 

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from vggc import __version__
+from vggc.compiler import diagnostics
 from vggc.compiler.calibrate import calibrate, read_images
 from vggc.compiler.error_budget import MAX_ERROR, allotment
 from vggc.compiler.link import LinkError, export_library
@@ -28,7 +29,6 @@ from vggc.kernels.workloads import Choice, Kernel, Workload
 from vggc.passes.fold import fold
 from vggc.plan.plan import Plan
 from vggc.recipe.edit import alone
-from vggc.runtime import diagnostics
 from vggc.runtime.artifact import (
     FILES,
     FORMAT,
@@ -46,6 +46,7 @@ from vggc.runtime.artifact import (
     outputs_of,
 )
 from vggc.runtime.calls import calls_of, planned
+from vggc.runtime.diagnostics import NoArtifact
 from vggc.support.diagnostics import UserError, first_line
 from vggc.support.files import new_folder, refuse_full, refuse_unwritable
 from vggc.support.records import write_record
@@ -145,7 +146,7 @@ def lowered_again(folder: Path, manifest: Manifest) -> tuple[Plan, Lowered]:
         return calls, code
     except (ValueError, TypeError, RuntimeError) as error:  # the last two are TVM's of a target
         reason = f"{MANIFEST} tells other kernels than its net has: {first_line(error)}"
-        raise UserError(diagnostics.NoArtifact(None, str(folder), reason)) from None
+        raise UserError(NoArtifact(None, str(folder), reason)) from None
 
 
 def _check_weights(

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vggc.compiler import diagnostics
 from vggc.compiler.quantize import LARGEST, Range, averaged, levels, scaled
 from vggc.data.listing import Listing, images_below
 from vggc.data.parts import Skipped
@@ -25,8 +26,8 @@ from vggc.images.preprocessing import BrokenImageError, Preprocessing, decode
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights
 from vggc.plan.plan import Plan
-from vggc.runtime import diagnostics
 from vggc.runtime.artifact import Precision
+from vggc.runtime.diagnostics import BadInput
 from vggc.support.diagnostics import UserError
 
 NUM_IMAGES = 300
@@ -132,7 +133,7 @@ def read_images(
             yield preprocessing.read(path)
         except BrokenImageError as error:
             hint = "take the file out of the folder, or replace it"
-            raise UserError(diagnostics.BadInput(None, str(path), str(error), hint)) from None
+            raise UserError(BadInput(None, str(path), str(error), hint)) from None
 
 
 @dataclass

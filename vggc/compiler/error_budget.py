@@ -13,11 +13,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from vggc.compiler import diagnostics
 from vggc.compiler.targets import tvm_target
 from vggc.ir.weights import Weights
 from vggc.kernels.workloads import Choice, Dense, Workload
 from vggc.plan.plan import Plan
-from vggc.runtime import diagnostics
 from vggc.runtime.artifact import Precision, Target
 from vggc.support.diagnostics import UserError
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights
-from vggc.runtime import diagnostics
+from vggc.measure import diagnostics
 from vggc.support.diagnostics import UserError, did_you_mean
 
 Array: TypeAlias = NDArray[np.float32]

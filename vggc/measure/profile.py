@@ -17,10 +17,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from vggc.ir.graph import Graph
+from vggc.measure import diagnostics
 from vggc.measure.bench import rest
 from vggc.measure.roofline import arithmetic, bandwidth
 from vggc.passes.fold import fold
-from vggc.runtime import diagnostics
 from vggc.runtime.artifact import KernelEntry, Manifest, graph_in
 from vggc.runtime.session import Session
 from vggc.support.diagnostics import UserError

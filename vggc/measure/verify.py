@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vggc.backends.torch import Reference, reference
 from vggc.compiler.build import lowered_again, unpack
 from vggc.compiler.calibrate import choose_images, read_images
+from vggc.compiler.diagnostics import GivenInVain
 from vggc.compiler.quantize import digest
 from vggc.data.parts import Skipped
 from vggc.images.preprocessing import IMAGE_CHANNELS, Preprocessing
@@ -23,11 +24,11 @@ from vggc.ir.ops import Softmax
 from vggc.ir.weights import Weights, load, seeded
 from vggc.kernels.bfloat16 import from_bfloat16
 from vggc.kernels.workloads import Convert, Map
+from vggc.measure import diagnostics
 from vggc.passes.fold import fold
 from vggc.passes.joins import narrowed
 from vggc.plan.low_precision import scale_name
 from vggc.plan.plan import Layout, Plan, Step
-from vggc.runtime import diagnostics
 from vggc.runtime.artifact import WEIGHTS, Manifest, Precision, graph_in
 from vggc.runtime.huge_pages import read_in_place
 from vggc.runtime.session import Session
@@ -138,7 +139,7 @@ def verify(
     """
     if num_images is not None and data is None:
         reason, hint = "it counts the images of a folder", ", or name the folder with `--data`"
-        raise UserError(diagnostics.GivenInVain(None, "--images", reason, hint))
+        raise UserError(GivenInVain(None, "--images", reason, hint))
     session = Session.load(folder, threads)
     graph = narrowed(fold(graph_in(folder)).graph)
     found = original_weights(folder, graph, session.manifest, weights)
