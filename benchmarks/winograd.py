@@ -25,7 +25,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from vggc.api.trained import from_spec
-from vggc.compiler.build import Job, build_artifact
+from vggc.compiler.pipeline import Job, build_artifact
 from vggc.compiler.targets import resolve, tvm_target
 from vggc.kernels import toom_cook
 from vggc.kernels.cpu import Machine, choices

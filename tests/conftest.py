@@ -69,7 +69,7 @@ def tiny_file(tmp_path: Path) -> Path:
 def compile_tiny(folder: Path, batch: int = 1) -> None:
     """Writes the artifact of the tiny net."""
     from vggc.api.trained import from_spec
-    from vggc.compiler.build import Job, build_artifact
+    from vggc.compiler.pipeline import Job, build_artifact
     from vggc.compiler.targets import resolve
 
     net = program(TINY)

@@ -22,7 +22,7 @@ from training_data import write_images
 from vggc.api.trained import from_spec
 from vggc.backends.torch import reference
 from vggc.cli import cli
-from vggc.compiler.build import Job, build_artifact
+from vggc.compiler.pipeline import Job, build_artifact
 from vggc.compiler.targets import resolve
 from vggc.ir.weights import save, seeded
 from vggc.measure.bench import bench

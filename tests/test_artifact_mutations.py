@@ -157,7 +157,7 @@ OTHER = TINY.replace("fc-10", "fc-12")
 def of_another_net(folder: Path) -> bytes:
     """The library of a net that takes the same input and as many weights."""
     from vggc.api.trained import from_spec
-    from vggc.compiler.build import Job, build_artifact
+    from vggc.compiler.pipeline import Job, build_artifact
     from vggc.compiler.targets import resolve
     from vggc.program import Program
     from vggc.support.source import Source

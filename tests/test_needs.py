@@ -82,7 +82,7 @@ def test_seventeen_gigabytes_of_weights_do_not_fit_into_sixteen(
         need.require(graph, stored=round(17e9))
 
 
-HEAVY = ("torch", "tvm", "onnx", "vggc.compiler.build")
+HEAVY = ("torch", "tvm", "onnx", "vggc.compiler.pipeline")
 REFUSED = """
 import sys
 from vggc import needs

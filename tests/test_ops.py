@@ -20,8 +20,10 @@ from vggc.analysis.training import Course, parts_of
 from vggc.backends import torch as torch_backend
 from vggc.backends.onnx import to_onnx
 from vggc.backends.torch import Whole, build, reference
-from vggc.compiler.build import compile_for, lowered, pack
+from vggc.compiler.choose import lowered
+from vggc.compiler.codegen import compile_for
 from vggc.compiler.error_budget import MAX_ERROR
+from vggc.compiler.packing import pack
 from vggc.compiler.targets import resolve
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Function, Op

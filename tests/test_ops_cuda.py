@@ -13,8 +13,8 @@ from conftest import graph_of
 from test_device_code import needs_compilers, run_python
 from test_ops import BATCH, SAMPLES, assert_agree, torch_outputs, weights_of
 
-from vggc.compiler.build import pack
 from vggc.compiler.device_code import compile_device
+from vggc.compiler.packing import pack
 from vggc.compiler.relax import lower
 from vggc.ir.graph import Graph
 from vggc.kernels import cuda

@@ -21,7 +21,7 @@ from kernel_draws import Draw, case, compare, draws
 from test_kernels_cpu import AVX2, CONVS, DENSES, OTHERS, POOLS, conv
 
 from vggc.api.trained import from_spec
-from vggc.compiler.build import Job, build_artifact
+from vggc.compiler.pipeline import Job, build_artifact
 from vggc.compiler.targets import resolve
 from vggc.kernels.cpu import Machine, columns, kernel, templates
 from vggc.kernels.cpu.block_float import FORMATS

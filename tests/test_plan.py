@@ -9,7 +9,9 @@ import pytest
 from conftest import graph_of
 from test_ops import assert_agree, torch_outputs, weights_of
 
-from vggc.compiler.build import compile_for, lowered, pack
+from vggc.compiler.choose import lowered
+from vggc.compiler.codegen import compile_for
+from vggc.compiler.packing import pack
 from vggc.compiler.relax import lower
 from vggc.compiler.targets import resolve, tvm_target
 from vggc.ir.graph import Graph, Head, Layer, Node

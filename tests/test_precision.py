@@ -19,7 +19,6 @@ from PIL import Image
 
 from vggc.api.trained import from_spec
 from vggc.cli import cli
-from vggc.compiler.build import Job, build_artifact
 from vggc.compiler.calibrate import (
     BINS,
     Chosen,
@@ -29,6 +28,7 @@ from vggc.compiler.calibrate import (
     read_images,
     spread,
 )
+from vggc.compiler.pipeline import Job, build_artifact
 from vggc.compiler.quantize import (
     LARGEST,
     Range,

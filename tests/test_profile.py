@@ -15,7 +15,7 @@ from conftest import graph_of
 
 from vggc.analysis.report import report
 from vggc.cli import cli
-from vggc.compiler.build import lowered
+from vggc.compiler.choose import lowered
 from vggc.compiler.targets import resolve
 from vggc.ir.graph import Graph
 from vggc.measure import profile as module

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vggc.api.trained import from_spec
-from vggc.compiler.build import Job, build_artifact
+from vggc.compiler.pipeline import Job, build_artifact
 from vggc.compiler.targets import resolve, tvm_target
 from vggc.ir.weights import save
 from vggc.kernels.cpu import Machine, winograd

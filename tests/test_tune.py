@@ -27,7 +27,7 @@ from conftest import TINY, program
 from worker_tasks import behave
 
 from vggc.cli import cli
-from vggc.compiler.build import linker
+from vggc.compiler.codegen import linker
 from vggc.compiler.error_budget import share_of_error
 from vggc.compiler.targets import resolve
 from vggc.ir.ops import RELU
@@ -1183,7 +1183,7 @@ def test_a_database_that_is_named_must_be_there(tmp_path: Path) -> None:
 def test_kernels_that_a_net_does_not_have_are_refused(
     tiny_artifact: Callable[..., Path], change: str
 ) -> None:
-    from vggc.compiler.build import lowered_again
+    from vggc.compiler.choose import lowered_again
 
     folder = tiny_artifact()
     manifest = open_artifact(folder)

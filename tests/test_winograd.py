@@ -14,7 +14,7 @@ import tvm
 import tvm_ffi
 from test_kernels_cpu import AVX2, CONVS, HOST, check, conv, library, pooled
 
-from vggc.compiler.build import lowered
+from vggc.compiler.choose import lowered
 from vggc.compiler.error_budget import allotment, share_of_error
 from vggc.compiler.targets import resolve, tvm_target
 from vggc.kernels.cpu import Machine, choices, kernel, templates, winograd

@@ -20,7 +20,9 @@ from vggc.analysis.report import Report
 from vggc.backends.onnx import to_onnx
 from vggc.backends.torch import build
 from vggc.cli.zoo import command
-from vggc.compiler.build import compile_for, lowered, pack
+from vggc.compiler.choose import lowered
+from vggc.compiler.codegen import compile_for
+from vggc.compiler.packing import pack
 from vggc.compiler.targets import resolve
 from vggc.ir.graph import Graph
 from vggc.passes.fold import fold

@@ -81,6 +81,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="A new folder.  [default: artifacts/NET-TARGET]",
 )
+@click.option(
+    "--dump",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write what each stage makes, and its seconds, to a new folder: plan, kernels, source …",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
 def command(
     spec: str | None,
@@ -99,6 +105,7 @@ def command(
     no_db: bool,
     threads: int | None,
     out: Path | None,
+    dump: Path | None,
     as_json: bool,
 ) -> None:
     """Compile a net to an artifact that runs without PyTorch.
@@ -120,10 +127,11 @@ def command(
     # Before TVM is loaded, which takes two seconds.
     asked = ask(spec, weights, seed, size, compiling(target, precision))
 
-    from vggc.compiler.build import Job, build_artifact
     from vggc.compiler.calibrate import NUM_IMAGES, Chosen, choose_images, require_images
     from vggc.compiler.diagnostics import GivenInVain
+    from vggc.compiler.dump import Dump
     from vggc.compiler.error_budget import budget_for
+    from vggc.compiler.pipeline import Job, build_artifact, unwatched
     from vggc.compiler.targets import on_threads, require_precision, resolve
     from vggc.runtime.session import obstacle
     from vggc.tuning.lookup import choices_for, default_threads
@@ -151,6 +159,9 @@ def command(
     number_of_images = console.count(len(images), "image")
     if images:
         console.status(f"measuring the ranges of its values on {number_of_images}")
+    watcher = Dump(dump) if dump else None
+    if watcher:
+        watcher.begin()
     started = time.perf_counter()
     manifest = build_artifact(
         Job(
@@ -169,7 +180,10 @@ def command(
             may_overwrite=True,
         ),
         folder,
+        watcher or unwatched,
     )
+    if watcher:
+        watcher.end()
     seconds = time.perf_counter() - started
     total = sum(file.bytes for file in manifest.files.values())
     chosen = Counter(kernel.chosen_by for kernel in manifest.kernels)

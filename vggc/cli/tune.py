@@ -116,7 +116,7 @@ def command(
     program = resized(net_of(spec), size)
     TUNING.require(program.graph)
 
-    from vggc.compiler.build import linker
+    from vggc.compiler.codegen import linker
     from vggc.compiler.error_budget import budget_for, share_of_error
     from vggc.compiler.targets import host, on_threads, require_precision, resolve
     from vggc.runtime.calls import planned

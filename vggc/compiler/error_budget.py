@@ -43,11 +43,14 @@ def budget_for(target: Target, precision: Precision, asked: float | None) -> flo
 
 @dataclass(frozen=True)
 class Offer:
-    """An algorithm for a workload: its least cost, by which choice, and what it adds."""
+    """An algorithm for a workload: its least cost, by which choice, and what it adds; how many
+    choices it has.
+    """
 
     cost: tuple[float, ...]
     error: float
     choice: Choice
+    choices: int = 1
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,10 @@ class Allotment:
     def by_cost(self) -> dict[Workload, Choice]:
         """The choices of least cost, each within the share."""
         return {each: offer.choice for each, offer in self._least_costs(self.share).items()}
+
+    def is_free(self, workload: Workload) -> bool:
+        """Whether there is anything to choose for a workload."""
+        return sum(offer.choices for offer in self.offers.get(workload, ())) > 1
 
     def kept(self, measured: Mapping[Workload, Choice]) -> dict[Workload, Choice]:
         """Those of the measured choices that the budget allows beside the others.
@@ -144,11 +151,8 @@ def _offers(
     from vggc.kernels import cpu
 
     for template in cpu.templates(workload, cpu.Machine.of(tvm_target(target))):
-        least = min(
-            ((template.cost(knobs), template.choice(knobs)) for knobs in template.knobs),
-            key=lambda each: each[0],
-            default=None,
-        )
-        if least:
+        costs = [(template.cost(knobs), template.choice(knobs)) for knobs in template.knobs]
+        if costs:
+            cost, choice = min(costs, key=lambda each: each[0])
             errors = [template.error_with(weight) for weight in weights]
-            yield Offer(least[0], max(errors, default=template.error), least[1])
+            yield Offer(cost, max(errors, default=template.error), choice, len(costs))

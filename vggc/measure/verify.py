@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggc.backends.torch import Reference, reference
-from vggc.compiler.build import lowered_again, unpack
 from vggc.compiler.calibrate import choose_images, read_images
+from vggc.compiler.choose import lowered_again
 from vggc.compiler.diagnostics import GivenInVain
+from vggc.compiler.packing import unpack
 from vggc.compiler.quantize import digest
 from vggc.data.parts import Skipped
 from vggc.images.preprocessing import IMAGE_CHANNELS, Preprocessing

@@ -141,8 +141,12 @@ def plan(graph: Graph, batch: int, *, fuse_pools: bool = False) -> Plan:
 
     `fuse_pools` lets convolutions pool what they compute, for kernels that can.
     """
-    planner = _Planner(narrowed(fold(graph).graph), batch, fuse_pools)
-    return planner.run()
+    return plan_folded(narrowed(fold(graph).graph), batch, fuse_pools=fuse_pools)
+
+
+def plan_folded(graph: Graph, batch: int, *, fuse_pools: bool = False) -> Plan:
+    """The same of a graph that is folded and whose joins are narrow."""
+    return _Planner(graph, batch, fuse_pools).run()
 
 
 @dataclass

@@ -21,8 +21,13 @@ FORMATS: dict[Precision, Format] = {"float32": "float32", "bf16": "bfloat16", "i
 
 
 def planned(graph: Graph, batch: int, target: Target, precision: Precision) -> Plan:
-    """The calls of a compiled net, folded."""
-    return in_format(plan(graph, batch, fuse_pools=target.kind == "cpu"), FORMATS[precision])
+    """The calls of a compiled net, whose graph may be folded or not."""
+    return in_format(plan(graph, batch, fuse_pools=pools(target)), FORMATS[precision])
+
+
+def pools(target: Target) -> bool:
+    """Whether the kernels of a target pool what a convolution computes."""
+    return target.kind == "cpu"
 
 
 def calls_of(folder: Path, manifest: Manifest) -> Plan:

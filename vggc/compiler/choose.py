@@ -1,0 +1,103 @@
+"""Which kernel carries out each call of a plan, and the very ones of an artifact again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from vggc.compiler.error_budget import MAX_ERROR, allotment
+from vggc.compiler.relax import KernelOf, Lowered, lower, weight_types
+from vggc.compiler.targets import tvm_target
+from vggc.ir.graph import Graph
+from vggc.kernels.workloads import Choice, Kernel, Workload
+from vggc.plan.plan import Plan
+from vggc.runtime.artifact import MANIFEST, WEIGHTS, KernelEntry, Manifest, Precision, Target
+from vggc.runtime.calls import calls_of, planned
+from vggc.runtime.diagnostics import NoArtifact
+from vggc.support.diagnostics import UserError, first_line
+from vggc.support.tensors import DTYPES, opened
+
+ChoiceOf: TypeAlias = Callable[[Workload, float], Choice | None]
+"""The choice for a workload, of those that add so much relative error at most; None for that of
+least stated cost."""
+
+Chosen: TypeAlias = Callable[[Workload], Choice | None]
+"""The same where it is known how much error that is."""
+
+
+def by_cost(workload: Workload, max_error: float = inf) -> Choice | None:
+    """What there is to say where nothing was measured."""
+    return None
+
+
+def kernels_for(target: Target, choice_of: Chosen) -> KernelOf:
+    """The kernels for a target; that of least cost where nothing is chosen."""
+    match target.kind:
+        case "cpu":
+            from vggc.kernels import cpu
+
+            machine = cpu.Machine.of(tvm_target(target))
+            return lambda workload: cpu.kernel(workload, machine, choice_of(workload))
+        case "cuda":
+            from vggc.kernels import cuda
+
+            return cuda.kernel
+
+
+def lowered(
+    graph: Graph,
+    batch: int,
+    target: Target,
+    precision: Precision = "float32",
+    max_error: float = MAX_ERROR,
+) -> tuple[Plan, Lowered]:
+    """The calls of a compiled net, folded, and the kernels behind them, by stated cost."""
+    calls = planned(graph, batch, target, precision)
+    return calls, lower(calls, kernels_for(target, allotment(calls, target, max_error).by_cost.get))
+
+
+def lowered_again(folder: Path, manifest: Manifest) -> tuple[Plan, Lowered]:
+    """The calls of an artifact and the very kernels that it was compiled with.
+
+    Raises: UserError where the manifest's kernels are not those of its net.
+    """
+    calls = calls_of(folder, manifest)
+    try:
+        pairs = zip(calls.steps, manifest.kernels, strict=True)
+        choices = {step.workload: _choice(found) for step, found in pairs}
+        code = lower(calls, kernels_for(manifest.target, choices.get))
+        for told, made in zip(manifest.kernels, code.kernels, strict=True):
+            if (told.algorithm, told.knobs, told.macs) != (
+                made.algorithm,
+                made.knobs,
+                made.macs or 0,
+            ):
+                raise ValueError(f"{told.step} is computed by {made.algorithm}")
+        _check_weights(folder, manifest, calls, code.kernels)
+        return calls, code
+    except (ValueError, TypeError, RuntimeError) as error:  # the last two are TVM's of a target
+        reason = f"{MANIFEST} tells other kernels than its net has: {first_line(error)}"
+        raise UserError(NoArtifact(None, str(folder), reason)) from None
+
+
+def _check_weights(
+    folder: Path, manifest: Manifest, calls: Plan, kernels: tuple[Kernel, ...]
+) -> None:
+    """Raises: ValueError where weights are packed otherwise than kernels take them."""
+    with opened(folder / WEIGHTS) as file:
+        for step, kernel in zip(calls.steps, kernels, strict=True):
+            for name, (shape, dtype) in weight_types(step, kernel).items():
+                stored = file.tensors[name]
+                found = stored.shape, np.dtype(DTYPES[stored.kind])
+                if found != (shape, np.dtype(dtype)) or manifest.weights[name] != shape:
+                    raise ValueError(f"{name} is of type {dtype} and shape {shape} there")
+
+
+def _choice(found: KernelEntry) -> Choice | None:
+    if found.chosen_by == "only":
+        return None
+    return Choice(found.algorithm, tuple(found.knobs.items()))

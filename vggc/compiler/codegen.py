@@ -1,0 +1,98 @@
+"""Machine code for a lowered net, by LLVM for CPUs and by NVIDIA's compiler for GPUs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vggc.compiler import diagnostics
+from vggc.compiler.link import LinkError, export_library
+from vggc.compiler.relax import PIPELINE
+from vggc.compiler.targets import tvm_target
+from vggc.runtime.artifact import Target
+from vggc.support.diagnostics import UserError
+from vggc.support.tvm_alone import tvm
+
+UNCHECKED = {"tirx.disable_assert": True}
+"""The virtual machine checks what the net is given. What kernels are given follows from that, and
+their own checks of each buffer would be four fifths of the code of a small kernel."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """Machine code that is not linked yet."""
+
+    source: Callable[[], Mapping[str, str]]
+    """What it was made from, by the name of a file: LLVM IR, or CUDA C++."""
+    link: Callable[[Path, str], None]
+    """Writes the shared library, by a C++ compiler."""
+
+
+def generate(module: tvm.IRModule, target: Target) -> Code:
+    """The machine code of a lowered net.
+
+    Raises: UserError where there is no compiler for the GPUs asked for.
+    """
+    match target.kind:
+        case "cpu":
+            executable = compile_for(module, target)
+            return Code(partial(_llvm, executable.mod), partial(export_library, executable.mod))
+        case "cuda":
+            return _device_code(module, target)
+
+
+def compile_for(module: tvm.IRModule, target: Target) -> Any:
+    """The executable of a lowered net. `target` is a CPU."""
+    with tvm.transform.PassContext(config=UNCHECKED):
+        return tvm.compile(module, target=tvm_target(target), relax_pipeline=PIPELINE)
+
+
+def export(code: Code, path: Path, compiler: str) -> None:
+    """Links machine code to the shared library `path`.
+
+    Raises: UserError where it cannot be linked.
+    """
+    try:
+        code.link(path, compiler)
+    except LinkError as error:
+        raise UserError(diagnostics.NotLinked(None, compiler, str(error))) from None
+
+
+def _llvm(module: Any) -> Mapping[str, str]:
+    return {
+        f"kernels{number or ''}.ll": str(each.inspect_source("ll"))
+        for number, each in enumerate(m for m in module.imports if m.kind == "llvm")
+    }
+
+
+def _device_code(module: tvm.IRModule, target: Target) -> Code:
+    from vggc.compiler.device_code import CompilerError, NoCompilerError, compile_device
+
+    try:
+        library = compile_device(module, target.archs)
+    except NoCompilerError as error:
+        hint = "`pip install 'vggc[cuda]'` brings NVIDIA's compiler; no GPU is needed"
+        raise UserError(diagnostics.NoDeviceCode(None, str(error), hint)) from None
+    except CompilerError as error:
+        hint = "name other architectures with `--arch`, such as sm_80,sm_90"
+        raise UserError(diagnostics.NoDeviceCode(None, str(error), hint)) from None
+    return Code(lambda: {"kernels.cu": library.source}, library.export)
+
+
+def linker(target: Target) -> str:
+    """The C++ compiler that links a library for the target."""
+    tried, package = ["g++", "clang++", "c++"], "g++"
+    if target.triple and not target.triple.startswith(platform.machine()):
+        tried, package = [f"{target.triple}-g++"], f"g++-{target.triple}"
+    if os.environ.get("CXX"):
+        tried = [os.environ["CXX"]]
+    for name in tried:
+        if found := shutil.which(name):
+            return found
+    raise UserError(diagnostics.NoLinker(None, " and ".join(tried), package))

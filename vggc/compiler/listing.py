@@ -1,0 +1,180 @@
+"""What the stages of compiling make, as text that a person reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from vggc.compiler.error_budget import Allotment
+from vggc.compiler.quantize import Range, Tensors
+from vggc.compiler.relax import Lowered
+from vggc.ir.graph import Graph, Node
+from vggc.ir.ops import Activation, Op, describe
+from vggc.kernels.workloads import Choice, Map, Workload
+from vggc.passes.fold import Folded
+from vggc.plan.plan import INPUT, Layout, Plan, output_layout
+from vggc.plan.verify import read_layouts
+from vggc.runtime.artifact import ChosenBy
+from vggc.support.tensors import Pieces
+
+LAYOUTS = ("input", "inputs", "output", "source", "batch")
+"""What a workload says of layouts; the plan shows it in columns of its own."""
+
+
+def folded(made: Folded) -> Mapping[str, str]:
+    """The graph, and which normalisations went into which of its nodes."""
+    rows = [(name, ", ".join(n.name for n in norms)) for name, norms in made.absorbed.items()]
+    table = aligned(("node", "normalisations in it"), rows)
+    return {"graph.txt": graph(made.graph)} | ({"absorbed.txt": table} if rows else {})
+
+
+def graph(shown: Graph) -> str:
+    """A row a node: what it computes, reads and gives, and its weights."""
+    rows = [
+        (
+            str(index),
+            node.name,
+            told(node.op),
+            " ".join(map(str, node.inputs)),
+            describe(node.shape),
+            _weights(shown, node),
+        )
+        for index, node in enumerate(shown.nodes)
+    ]
+    heads = ", ".join(f"{head.name} = {head.node}" for head in shown.heads)
+    table = aligned(("node", "name", "op", "reads", "gives", "weights"), rows)
+    return f"{shown.name}: {heads}\n\n{table}"
+
+
+def plan(shown: Plan) -> str:
+    """A row a kernel call: the workload, what it reads and writes and how that lies in memory."""
+    rows = [
+        (
+            str(index),
+            step.layer,
+            step.name,
+            told(step.workload),
+            " ".join("x" if read == INPUT else str(read) for read in step.reads),
+            layout(step.output),
+            " ".join(step.weights),
+        )
+        for index, step in enumerate(shown.steps)
+    ]
+    heads = ", ".join(f"{output.name} = {output.step}" for output in shown.outputs)
+    header = ("step", "layer", "gives", "workload", "reads", "writes", "weights")
+    return f"{shown.net}, batch {shown.batch}: {heads}\n\n{aligned(header, rows)}"
+
+
+def told(shown: Op | Workload) -> str:
+    """An op, or a workload without its layouts, as far as it is not as ever: `Conv kernel=3×3`."""
+    words = [type(shown).__name__]
+    for field in fields(shown):
+        value = getattr(shown, field.name)
+        if field.name not in LAYOUTS and value != field.default:
+            words.append(f"{field.name}={_value(value)}")
+    return " ".join(words)
+
+
+def layout(shown: Layout) -> str:
+    """How a value lies in memory: `map 1×56×56×256 halo 1`, rows, and the format."""
+    if not isinstance(shown, Map):
+        return f"rows {describe(shown)}"
+    size = describe((shown.batch, shown.height, shown.width, shown.channels))
+    halo = f" halo {shown.halo}" if shown.halo else ""
+    form = "" if shown.format == "float32" else f" {shown.format}"
+    zero = f" zero {shown.zero}" if shown.zero else ""
+    return f"map {size}{halo}{form}{zero}"
+
+
+def allotment(may: Allotment) -> Mapping[str, str]:
+    """What each algorithm would add to the error, and what a layer may add."""
+    rows = [
+        (
+            told(each),
+            " ".join(map(layout, read_layouts(each))),
+            layout(output_layout(each)),
+            offer.choice.algorithm,
+            f"{offer.cost[0]:.4g}",
+            f"{offer.error:.2g}",
+            "yes" if offer.error <= may.share else "no",
+            str(offer.choices),
+        )
+        for each, offers in may.offers.items()
+        for offer in offers
+    ]
+    header = (
+        *("workload", "reads", "writes", "algorithm"),
+        *("least cost", "adds", "within", "choices"),
+    )
+    budget = f"The net may add {may.budget:g}, and a layer {may.share:.3g}.\n\n"
+    return {"error.txt": budget + aligned(header, rows)}
+
+
+def choices(
+    calls: Plan, made: Mapping[Workload, Choice], by: Mapping[Workload, ChosenBy]
+) -> Mapping[str, str]:
+    """The algorithm and knobs of each step, and who chose them."""
+    rows = []
+    for index, step in enumerate(calls.steps):
+        choice = made.get(step.workload)
+        knobs = " ".join(f"{name}={value}" for name, value in choice.knobs) if choice else ""
+        algorithm = choice.algorithm if choice else ""
+        rows.append((str(index), step.name, algorithm, knobs, by[step.workload]))
+    return {"choices.txt": aligned(("step", "gives", "algorithm", "knobs", "chosen by"), rows)}
+
+
+def kernels(code: Lowered) -> Mapping[str, str]:
+    """Each kernel, and the functions that call them, as TVMScript."""
+    return {
+        f"{variable.name_hint}.py": str(function.script())
+        for variable, function in code.module.functions.items()
+    }
+
+
+def ranges(found: Mapping[str, Range]) -> Mapping[str, str]:
+    """Where each value that int8 rounds is cut off."""
+    rows = [(name, f"{each.limit:.6g}", f"{each.means.mean():.6g}") for name, each in found.items()]
+    return {"ranges.txt": aligned(("value", "limit", "mean"), rows)} if rows else {}
+
+
+def tensors(found: Tensors) -> Mapping[str, str]:
+    """The weights that the plan takes, before they are packed."""
+    rows = [(name, describe(each.shape), str(each.dtype)) for name, each in found.items()]
+    return {"weights.txt": aligned(("weight", "shape", "type"), rows)}
+
+
+def pieces(packed: Mapping[str, Pieces]) -> Mapping[str, str]:
+    """The weights as kernels read them."""
+    rows = [
+        (name, describe(each.shape), str(each.dtype), f"{each.bytes:,}")
+        for name, each in packed.items()
+    ]
+    return {"packed.txt": aligned(("weight", "shape", "type", "bytes"), rows)}
+
+
+def aligned(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of text, its columns as wide as they must be."""
+    table = [tuple(header), *map(tuple, rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]]) + "\n"
+
+
+def _weights(shown: Graph, node: Node) -> str:
+    return " ".join(
+        f"{weight.role} {describe(weight.shape)}" for weight in shown.weights(node).values()
+    )
+
+
+def _value(value: Any) -> str:
+    match value:
+        case tuple():
+            return describe(value)
+        case Activation():
+            return told(value).replace("Activation function=", "")
+        case _:
+            return str(value)

@@ -1,0 +1,291 @@
+"""From a net to an artifact: the stages of compiling, in order.
+
+`build_artifact` reads from top to bottom, a stage a line; each is a function of what those before
+it have made. What a stage made, and how long it took, is shown to a watcher when it ends: `vggc
+compile --dump DIR` writes it down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Literal, TypeAlias, TypeVar, get_args
+
+from vggc import __version__
+from vggc.compiler import listing
+from vggc.compiler.calibrate import calibrate, read_images
+from vggc.compiler.choose import ChoiceOf, by_cost, kernels_for
+from vggc.compiler.codegen import Code, export, generate, linker
+from vggc.compiler.error_budget import MAX_ERROR, Allotment, allotment
+from vggc.compiler.packing import pack
+from vggc.compiler.quantize import Range, Tensors, digest, lowered_weights
+from vggc.compiler.relax import Lowered, lower
+from vggc.images.preprocessing import Preprocessing
+from vggc.ir.graph import Graph
+from vggc.ir.weights import Weights, save
+from vggc.kernels.workloads import Choice, Workload
+from vggc.passes.fold import Folded, fold
+from vggc.passes.joins import narrowed
+from vggc.plan.low_precision import in_format
+from vggc.plan.plan import Plan, plan_folded
+from vggc.plan.verify import verify_plan
+from vggc.recipe.edit import alone
+from vggc.runtime.artifact import (
+    FILES,
+    FORMAT,
+    FORMAT_VERSION,
+    LIBRARY,
+    MANIFEST,
+    SPEC,
+    WEIGHTS,
+    ChosenBy,
+    KernelEntry,
+    Manifest,
+    Precision,
+    Target,
+    entry,
+    outputs_of,
+)
+from vggc.runtime.calls import FORMATS, pools
+from vggc.support.files import new_folder, refuse_full, refuse_unwritable
+from vggc.support.records import write_record
+from vggc.support.tensors import Pieces
+from vggc.support.tvm_alone import tvm
+from vggc.syntax.ast import Net
+from vggc.syntax.format import format_net
+
+StageName: TypeAlias = Literal[
+    "fold",
+    "narrow-joins",
+    "plan",
+    "lower-precision",
+    "allot-error",
+    "choose-kernels",
+    "lower",
+    "calibrate",
+    "lower-weights",
+    "generate",
+    "export",
+    "pack",
+]
+STAGES: tuple[StageName, ...] = get_args(StageName)
+
+Pages: TypeAlias = Mapping[str, str]
+"""What a stage made, as texts by the names of files."""
+
+Watcher: TypeAlias = Callable[[StageName, float, Callable[[], Pages]], None]
+"""Is called as each stage ends, with the seconds that it took and what it made."""
+
+T = TypeVar("T")
+
+
+def unwatched(stage: StageName, seconds: float, pages: Callable[[], Pages]) -> None:
+    """The watcher that looks away."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that goes into an artifact."""
+
+    net: Net
+    graph: Graph
+    target: Target
+    batch: int
+    weights: Weights
+    weights_from: str
+    preprocessing: Preprocessing
+    classes: tuple[str, ...]
+    precision: Precision = "float32"
+    images: tuple[Path, ...] = ()
+    """What int8 is calibrated on."""
+    choice_of: ChoiceOf = by_cost
+    max_error: float = MAX_ERROR
+    """The relative L2 error that the net's arithmetic may make."""
+    may_overwrite: bool = False
+    """Whether normalisations are folded where the weights lie, which takes no second copy."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The choice for each workload that leaves one, and those of them that were measured."""
+
+    made: Mapping[Workload, Choice]
+    measured: Mapping[Workload, Choice]
+
+    def by(self, workload: Workload, may: Allotment) -> ChosenBy:
+        """Who made the choice for a workload."""
+        if not may.is_free(workload):
+            return "only"
+        return "measurement" if workload in self.measured else "cost model"
+
+
+def build_artifact(job: Job, folder: Path, watcher: Watcher = unwatched) -> Manifest:
+    """Writes the artifact of a job to a new folder, whole or not at all.
+
+    Raises: UserError when the folder is taken, there is no linker, or an image is none.
+    """
+    refuse_full(folder)
+    refuse_unwritable(folder)
+    compiler, target = linker(job.target), job.target
+
+    def stage(name: StageName, show: Callable[[T], Pages], make: Callable[[], T]) -> T:
+        started = perf_counter()
+        made = make()
+        watcher(name, perf_counter() - started, partial(show, made))
+        return made
+
+    folded, weights = stage("fold", _show_folded, lambda: _folded(job))
+    graph = stage("narrow-joins", _show_graph, lambda: _verified(narrowed(folded.graph)))
+    plan = stage("plan", _show_plan, lambda: _planned(graph, job.batch, target))
+    plan = stage("lower-precision", _show_plan, lambda: _lowered(plan, job.precision))
+    may = stage(
+        "allot-error",
+        listing.allotment,
+        lambda: allotment(plan, target, job.max_error, weights),
+    )
+    choices = stage("choose-kernels", partial(_show_choices, plan, may), lambda: _choose(job, may))
+    code = stage(
+        "lower", listing.kernels, lambda: lower(plan, kernels_for(target, choices.made.get))
+    )
+    ranges = stage("calibrate", listing.ranges, lambda: _ranges(job, folded, weights, plan))
+    tensors = stage(
+        "lower-weights", listing.tensors, lambda: lowered_weights(plan, weights, ranges)
+    )
+    machine_code = stage("generate", _show_code, lambda: generate(code.module, target))
+    with new_folder(folder) as inside:
+        stage("export", _nothing, partial(export, machine_code, inside / LIBRARY, compiler))
+        del machine_code  # LLVM keeps it in memory, which packing wants
+        packed = stage("pack", listing.pieces, lambda: _pack(plan, code, tensors, inside / WEIGHTS))
+        _write_spec(job.net, inside / SPEC)
+        manifest = _manifest(job, plan, code, may, choices, packed, digest(weights))
+        files = {name: entry(inside / name) for name in FILES}
+        manifest = replace(manifest, files=files)
+        manifest = replace(manifest, sha256=manifest.digest)
+        write_record(inside / MANIFEST, manifest)
+    return manifest
+
+
+def _folded(job: Job) -> tuple[Folded, Weights]:
+    folded = fold(job.graph)
+    folded.graph.verify()
+    return folded, folded.weights(job.weights, in_place=job.may_overwrite)
+
+
+def _verified(graph: Graph) -> Graph:
+    graph.verify()
+    return graph
+
+
+def _planned(graph: Graph, batch: int, target: Target) -> Plan:
+    plan = plan_folded(graph, batch, fuse_pools=pools(target))
+    verify_plan(plan)
+    return plan
+
+
+def _lowered(plan: Plan, precision: Precision) -> Plan:
+    lowered = in_format(plan, FORMATS[precision])
+    verify_plan(lowered)
+    return lowered
+
+
+def _choose(job: Job, may: Allotment) -> Choices:
+    wished = {each: job.choice_of(each, may.share) for each in may.offers}
+    measured = may.kept({each: choice for each, choice in wished.items() if choice})
+    return Choices(may.by_cost | measured, measured)
+
+
+def _ranges(job: Job, folded: Folded, weights: Weights, plan: Plan) -> dict[str, Range]:
+    """The ranges of the values that int8 rounds; other precisions need none."""
+    if job.precision != "int8":
+        return {}
+    images = read_images(job.images, job.preprocessing)
+    return calibrate(folded.graph, weights, plan, images, job.images)
+
+
+def _pack(plan: Plan, code: Lowered, tensors: Tensors, path: Path) -> dict[str, Pieces]:
+    """Packs the weights while they are written."""
+    packed = pack(plan, code.kernels, tensors)
+    save(path, packed)
+    return packed
+
+
+def _write_spec(net: Net, path: Path) -> None:
+    path.write_text(format_net(replace(net, blocks=alone(net.blocks))), "utf-8")
+
+
+def _manifest(
+    job: Job,
+    plan: Plan,
+    code: Lowered,
+    may: Allotment,
+    choices: Choices,
+    packed: Mapping[str, Pieces],
+    float32_sha256: str,
+) -> Manifest:
+    """What the artifact says of itself, but for its files and its own hash."""
+    channels, height, width = job.graph.input
+    return Manifest(
+        format=FORMAT,
+        format_version=FORMAT_VERSION,
+        vggc=__version__,
+        tvm=tvm.__version__,
+        net=job.net.name,
+        target=job.target,
+        precision=job.precision,
+        batch=job.batch,
+        input=(channels, height, width),
+        outputs=outputs_of(job.graph),
+        preprocessing=job.preprocessing,
+        classes=job.classes,
+        weights_from=job.weights_from,
+        float32_sha256=float32_sha256,
+        weights={name: packed[name].shape for name in plan.weights},
+        kernels=_entries(plan, code, may, choices),
+        files={},
+    )
+
+
+def _entries(
+    plan: Plan, code: Lowered, may: Allotment, choices: Choices
+) -> tuple[KernelEntry, ...]:
+    return tuple(
+        KernelEntry(
+            step=step.name,
+            layer=step.layer,
+            workload=type(step.workload).__name__,
+            algorithm=kernel.algorithm,
+            knobs=kernel.knobs,
+            chosen_by=choices.by(step.workload, may),
+            macs=kernel.macs or 0,
+        )
+        for step, kernel in zip(plan.steps, code.kernels, strict=True)
+    )
+
+
+def _show_folded(made: tuple[Folded, Weights]) -> Pages:
+    return listing.folded(made[0])
+
+
+def _show_graph(graph: Graph) -> Pages:
+    return {"graph.txt": listing.graph(graph)}
+
+
+def _show_plan(plan: Plan) -> Pages:
+    return {"plan.txt": listing.plan(plan)}
+
+
+def _show_choices(plan: Plan, may: Allotment, choices: Choices) -> Pages:
+    return listing.choices(
+        plan, choices.made, {step.workload: choices.by(step.workload, may) for step in plan.steps}
+    )
+
+
+def _show_code(code: Code) -> Pages:
+    return code.source()
+
+
+def _nothing(made: None) -> Pages:
+    return {}

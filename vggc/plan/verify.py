@@ -1,0 +1,73 @@
+"""What holds of every plan, checked wherever one was made."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import assert_never
+
+from vggc.kernels.workloads import (
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Convert,
+    Dense,
+    Lrn,
+    Map,
+    MaxPool,
+    Pointwise,
+    PRelu,
+    Softmax,
+    ToNchw,
+    ToNhwc,
+    Workload,
+)
+from vggc.plan.plan import INPUT, Layout, Plan, Step, buffer_shape
+
+
+def verify_plan(plan: Plan) -> None:
+    """Raises: AssertionError where a step contradicts another; a bug in vggc, not a mistake."""
+    names = [step.name for step in plan.steps if not _is_copy(step)]
+    assert len(set(names)) == len(names)
+    for index, step in enumerate(plan.steps):
+        assert all(read == INPUT or 0 <= read < index for read in step.reads), step.name
+        wanted = read_layouts(step.workload)
+        assert len(wanted) == len(step.reads), step.name
+        for read, layout in zip(step.reads, wanted, strict=True):
+            if read == INPUT:
+                assert layout == (plan.batch, *plan.input), step.name
+            else:
+                assert _is_as(plan.steps[read].output, layout), step.name
+    for output in plan.outputs:
+        values = prod(buffer_shape(plan.steps[output.step].output))
+        assert values == plan.batch * prod(output.shape), output.name
+
+
+def _is_copy(step: Step) -> bool:
+    """Whether it gives a value of another step in another layout, and bears its name."""
+    return isinstance(step.workload, Convert | ToNchw)
+
+
+def _is_as(given: Layout, wanted: Layout) -> bool:
+    """Whether a value lies in memory as its reader takes it; rows are maps of one pixel."""
+    if isinstance(given, Map) and isinstance(wanted, Map):
+        return given == wanted
+    return prod(buffer_shape(given)) == prod(buffer_shape(wanted))
+
+
+def read_layouts(workload: Workload) -> tuple[Layout, ...]:
+    """How what a workload reads lies in memory, weights aside."""
+    match workload:
+        case Concat() | Add():
+            return workload.inputs
+        case Dense(source=Map() as source):
+            return (source,)
+        case Dense():
+            return ((workload.batch, workload.in_features),)
+        case Softmax():
+            return ((workload.batch, workload.features),)
+        case ToNhwc(output=map_):
+            return ((map_.batch, map_.channels, map_.height, map_.width),)
+        case Conv() | MaxPool() | AvgPool() | Lrn() | Pointwise() | PRelu() | Convert() | ToNchw():
+            return (workload.input,)
+    assert_never(workload)
