@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from click.testing import CliRunner
 from PIL import Image
 from training_data import TINY, write_images
 
+from vggc import __version__
 from vggc.cli import COMMANDS, cli
+from vggc.cli.version import everything
 from vggc.program import zoo
 from vggc.support.resources import resource
 
@@ -440,3 +443,26 @@ def test_a_net_that_no_memory_holds_is_a_mistake(vggc: Vggc, command: list[str])
     text = vggc(*command, "big.vgg", code=2).stderr
     assert "too large for this machine" in text
     assert [path.name for path in vggc.folder.iterdir()] == ["big.vgg"]
+
+
+def test_a_report_of_a_fault_begins_with_what_this_tells() -> None:
+    told = CliRunner().invoke(cli, ["--version", "--verbose"])
+    assert told.exit_code == 0
+    lines = dict(line.split(maxsplit=1) for line in told.output.splitlines())
+    assert lines["vggc"] == __version__
+    assert lines["torch"] == version("torch")
+    assert lines.keys() >= {"Python", "CPU", "instructions", "memory", "GPUs", "apache-tvm"}
+
+
+def test_gpus_are_told_as_their_driver_does(tmp_path: Path) -> None:
+    folder = tmp_path / "proc/driver/nvidia"
+    (folder / "gpus/0000:01:00.0").mkdir(parents=True)
+    (folder / "gpus/0000:01:00.0/information").write_text("Model: \t\t NVIDIA H200\nIRQ: 1\n")
+    (folder / "version").write_text("NVRM version: NVIDIA UNIX Kernel Module  570.86.15  Thu\n")
+    told = dict(everything(tmp_path))
+    assert told["GPUs"] == "NVIDIA H200, driver 570.86.15"
+    assert told["CPU"].startswith("unknown")
+
+
+def test_verbose_alone_is_a_mistake() -> None:
+    assert CliRunner().invoke(cli, ["--verbose", "zoo"]).exit_code == 2

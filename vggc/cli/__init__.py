@@ -71,13 +71,37 @@ class _Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="vggc")
-def cli() -> None:
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+    no_args_is_help=True,
+)
+@click.option("--version", is_flag=True, help="Show the version.")
+@click.option("--verbose", is_flag=True, help="With --version: packages, CPU, memory, GPUs, too.")
+@click.pass_context
+def cli(ctx: click.Context, version: bool, verbose: bool) -> None:
     """A compiler and a model zoo for VGG-like networks.
 
     SPEC is a .vgg file, or the name of a net in the zoo: vgg11, vgg16, vgg19 …
     """
+    if version:
+        show_version(verbose)
+        ctx.exit()
+    if verbose:
+        raise click.UsageError("--verbose is for --version")
+
+
+def show_version(verbose: bool) -> None:
+    from vggc.cli import console
+
+    if not verbose:
+        console.out(f"vggc, version {__version__}")
+        return
+    from vggc.cli.version import everything
+
+    for name, told in everything():
+        console.out(f"{name:<16}{told}")
 
 
 def main() -> None:
