@@ -55,8 +55,8 @@ from vggc.program import load as load_net
 from vggc.recipe.train import Constant, Recipe, Sgd
 from vggc.support.memory import keep_memory
 from vggc.training.augment import Normaliser
-from vggc.training.feed import fed
 from vggc.training.learner import DTYPES, Precision, choose_machine
+from vggc.training.prefetch import prefetched
 from vggc.training.session import Task
 
 RESULTS = Path(__file__).parent / "results"
@@ -255,7 +255,7 @@ def vggc_steps(
     learner = task.learner()
     training = TrainBatches(data.train, task.order, task.world.share)
     steps = range(10**6)
-    batches = fed(load(training, steps, 0, pin=machine.device == "cuda"), learner.device)
+    batches = prefetched(load(training, steps, 0, pin=machine.device == "cuda"), learner.device)
     coming = zip(steps, batches, strict=False)
 
     def some(count: int) -> None:

@@ -29,7 +29,7 @@ from vggc.evaluation.views import View, Views, places, views_of
 from vggc.images.preprocessing import Preprocessing, centre, decode, resize
 from vggc.ir.weights import Weights, seeded
 from vggc.program import Program
-from vggc.recipe.test import Crops, Protocol
+from vggc.recipe.protocol import Crops, Protocol
 from vggc.support.diagnostics import CheckFailed, UserError
 from vggc.training.learner import Machine
 

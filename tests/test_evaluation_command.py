@@ -22,9 +22,9 @@ import pytest
 from PIL import Image
 from training_data import picture
 
-from vggc.api.evaluate import Wishes, images_for, measure, plan, protocol_of, usual_batch
-from vggc.api.train import DIGITS_RECIPE, anew, find
-from vggc.api.train import Wishes as TrainWishes
+from vggc.api.evaluate import EvalOptions, images_for, measure, plan, protocol_of, usual_batch
+from vggc.api.train import DIGITS_RECIPE, find, new_run
+from vggc.api.train import TrainOptions as TrainWishes
 from vggc.cli import cli
 from vggc.data.parts import Fingerprint, Fingerprints, content_of, names_of
 from vggc.data.prepare import prepare
@@ -390,7 +390,7 @@ def test_what_a_test_block_fuses_is_told(folder: Path, vggc_here: Here) -> None:
 def test_options_change_the_protocol_of_the_run(
     folder: Path, options: dict[str, object], expected: tuple[object, ...]
 ) -> None:
-    found = protocol_of(Run.load(folder / "one"), Wishes(**options))  # type: ignore[arg-type]
+    found = protocol_of(Run.load(folder / "one"), EvalOptions(**options))  # type: ignore[arg-type]
     grid = found.crops.grid if found.crops else None
     assert (found.scales, found.dense, grid, found.flip) == expected
 
@@ -410,14 +410,14 @@ def test_crops_of_the_block_keep_their_grid(
 ) -> None:
     text = NET.replace("  dense\n", "  crops grid=3x3\n")
     run = Run.load(make_run(folder / "crops", folder / "images", text))
-    found = protocol_of(run, Wishes(**options))  # type: ignore[arg-type]
+    found = protocol_of(run, EvalOptions(**options))  # type: ignore[arg-type]
     assert (found.dense, found.crops.grid if found.crops else None) == expected
 
 
 def test_without_scales_a_run_is_tested_at_the_scale_of_its_training(folder: Path) -> None:
     text = NET.replace("  scales 10,12\n", "  scales off\n")
     make_run(folder / "trained", folder / "images", text)
-    (entry,) = plan([folder / "trained"], Wishes()).entries
+    (entry,) = plan([folder / "trained"], EvalOptions()).entries
     assert [view.scale for view in entry.views.views] == [10]
 
 
@@ -427,7 +427,7 @@ def test_a_net_trained_at_another_size_is_not_tested_at_the_scales_of_its_file()
         (replace(wishes, data=None), (None, False)),
         (replace(wishes, size=(48, 48)), (None, False)),
     ):
-        found = anew("vgg19(width=0.125)", wanted).program.protocol
+        found = new_run("vgg19(width=0.125)", wanted).program.protocol
         assert (found.scales, found.flip) == protocol
     assert "test.scales=off" in DIGITS_RECIPE
 
@@ -971,7 +971,7 @@ def test_a_net_of_the_paper_gives_the_same_errors_however_it_is_batched(tmp_path
     make_run(tmp_path / "run", tmp_path / "images", text)
     found = []
     for batch, workers in ((1, 0), (30, 2)):
-        wishes = Wishes(
+        wishes = EvalOptions(
             scales="256,288",
             protocol="both",
             grid="2x2",

@@ -16,7 +16,7 @@ from vggc.recipe import diagnostics
 from vggc.recipe.augment import ColourJitter, Cutmix, Erasing, Mixup, RandAugment, ResizedCrop
 from vggc.recipe.edit import merge, override_blocks, resolved_blocks, unflatten
 from vggc.recipe.layer_names import layer_names, selected
-from vggc.recipe.test import TEST, Crops, Protocol, read_protocol
+from vggc.recipe.protocol import TEST, Crops, Protocol, read_protocol
 from vggc.recipe.train import (
     TRAIN,
     AdamW,

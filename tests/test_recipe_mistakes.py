@@ -18,7 +18,7 @@ from vggc.ir.graph import Graph
 from vggc.program import Program, load
 from vggc.recipe import diagnostics
 from vggc.recipe.edit import override_blocks
-from vggc.recipe.test import read_protocol
+from vggc.recipe.protocol import read_protocol
 from vggc.recipe.train import Recipe, read_recipe
 from vggc.support.diagnostics import Diagnostic, UserError, render
 from vggc.support.source import Source

@@ -35,7 +35,7 @@ from vggc.ir.weights import save, seeded
 from vggc.program import load
 from vggc.report.charts import Chart, Curve, axis_across, axis_of_values, figure, thinned
 from vggc.report.filters import MOST, drawn, first_filters
-from vggc.report.gather import Wishes, gather, told
+from vggc.report.gather import ReportOptions, gather, told
 from vggc.report.html import element
 from vggc.report.images import thumbnail
 from vggc.report.page import STYLE, _classes
@@ -226,7 +226,7 @@ def test_a_finished_run_has_every_section(run: Path, vggc_here: Here) -> None:
 def test_the_recipe_is_marked_where_it_departs_from_the_defaults(
     run: Path, vggc_here: Here
 ) -> None:
-    findings = gather(run, Wishes(errors=False))
+    findings = gather(run, ReportOptions(errors=False))
     departing = {s.key: (s.default, s.value) for s in findings.settings if s.default is not None}
     assert departing["batch"] == ("256", "4")
     assert departing["epochs"] == ("74", "3")
@@ -333,16 +333,16 @@ def test_a_run_that_goes_on_is_judged_by_the_weights_that_it_saved_last(tmp_path
     program = load(str(tmp_path / "tiny.vgg"))
     moving = learner(net=program.logits_module())
     run = begin(task(), None, tmp_path / "run", datetime(2026, 1, 2, 3, 4, 5))
-    assert gather(run.folder, Wishes(errors=False)).weights_from is None
+    assert gather(run.folder, ReportOptions(errors=False)).weights_from is None
     for steps in (3, 7):
         follow(run, snapshot(moving, Progress(sums=Sums(steps=steps))), "top-1")
-        findings = gather(run.folder, Wishes(errors=False))
+        findings = gather(run.folder, ReportOptions(errors=False))
         assert findings.weights_from == f"the weights after epoch 0, step {steps}"
     assert findings.filters is not None
     trained = moving.module.state_dict()["conv1_1.weight"].numpy()
     assert (findings.filters.tiles == drawn("conv1_1.weight", trained).tiles).all()
     with pytest.raises(UserError, match="has no best weights"):
-        gather(run.folder, Wishes(errors=False, weights=BEST))
+        gather(run.folder, ReportOptions(errors=False, weights=BEST))
 
 
 def test_averaged_weights_are_those_that_are_shown(tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_averaged_weights_are_those_that_are_shown(tmp_path: Path) -> None:
         moving.average.state_dict()["conv1_1.weight"][:] += torch.randn(4, 3, 3, 3)
     run = begin(task(), None, tmp_path / "run", datetime(2026, 1, 2, 3, 4, 5))
     follow(run, snapshot(moving, Progress()), "top-1")
-    findings = gather(run.folder, Wishes(errors=False))
+    findings = gather(run.folder, ReportOptions(errors=False))
     assert findings.filters is not None
     averaged = moving.average.state_dict()["conv1_1.weight"].numpy()
     assert (findings.filters.tiles == drawn("conv1_1.weight", averaged).tiles).all()

@@ -25,13 +25,13 @@ from vggc import program as driver
 from vggc.analysis.training import training_need
 from vggc.api.train import (
     Training,
-    Wishes,
-    again,
-    anew,
+    TrainOptions,
     blocks_for,
     check_memory,
     departures,
+    new_run,
     read_train,
+    resume_run,
 )
 from vggc.cli.train import weights_told
 from vggc.data.find import digits
@@ -40,7 +40,7 @@ from vggc.ir.weights import save, seeded, torchvision_names
 from vggc.program import Program, load
 from vggc.recipe.course import course_of, frozen_weights
 from vggc.recipe.layer_names import layer_names, with_weights
-from vggc.recipe.test import read_protocol
+from vggc.recipe.protocol import read_protocol
 from vggc.recipe.train import He, OneCycle, Recipe, Sgd
 from vggc.support.diagnostics import UserError
 from vggc.support.source import Source
@@ -82,9 +82,9 @@ def test_a_folder_of_images_is_trained_on(folder: Path) -> None:
     assert "epoch 3/3" in done.stderr
     assert "\x1b" not in done.stderr
 
-    again = vggc(folder, "--resume", "run", "--json")
-    assert (again.returncode, again.stdout) == (0, done.stdout)
-    assert "has finished; nothing is left to train" in again.stderr
+    resume_run = vggc(folder, "--resume", "run", "--json")
+    assert (resume_run.returncode, resume_run.stdout) == (0, done.stdout)
+    assert "has finished; nothing is left to train" in resume_run.stderr
 
 
 @pytest.mark.slow
@@ -241,9 +241,9 @@ def test_what_cannot_be_trained_with_yet_is_refused_before_it_begins(
     tmp_path: Path, text: str, changes: tuple[str, ...], place: str | None, words: str
 ) -> None:
     (tmp_path / "net.vgg").write_text(text)
-    wishes = Wishes(device="cpu", out=tmp_path / "run", changes=changes)
+    options = TrainOptions(device="cpu", out=tmp_path / "run", changes=changes)
     with pytest.raises(UserError) as error:
-        anew(str(tmp_path / "net.vgg"), wishes)
+        new_run(str(tmp_path / "net.vgg"), options)
     found = [d for d in error.value.diagnostics if words in d.fill(d.title)]
     assert [d.span.text if d.span else None for d in found] == [place]
     assert not (tmp_path / "run").exists()
@@ -270,7 +270,7 @@ def test_a_run_that_another_process_goes_on_with_is_left_alone(folder: Path) -> 
 
 def test_a_run_that_went_on_since_it_was_read_is_left_alone(folder: Path) -> None:
     training = started(folder, TINY, out=folder / "run")
-    plan = again(None, folder / "run", Wishes(device="cpu"))
+    plan = resume_run(None, folder / "run", TrainOptions(device="cpu"))
     finish(training)
     expected = pytest.raises(UserError, match="it has gone on since this command began")
     with expected, plan.alone(training.run, print):
@@ -296,11 +296,11 @@ def ignore(event: Event) -> None:
     """Nobody looks on."""
 
 
-def started(folder: Path, text: str, **wishes: Any) -> Training:
+def started(folder: Path, text: str, **options: Any) -> Training:
     """The training of a net in a folder with images, ready to proceed."""
     spec = folder / f"{text.split()[1]}.vgg"
     spec.write_text(text)
-    plan = anew(str(spec), Wishes(folder / "images", device="cpu", **wishes))
+    plan = new_run(str(spec), TrainOptions(folder / "images", device="cpu", **options))
     return plan.start(plan.read(lambda done, total: None))
 
 
@@ -321,7 +321,7 @@ def test_a_deeper_net_begins_with_the_layers_of_a_trained_one(
     with pytest.raises(UserError, match="there are no trained weights of `tiny`"):
         started(tmp_path, DEEPER)
     trained = finish(started(tmp_path, TINY))
-    plan = anew(str(tmp_path / "deeper.vgg"), Wishes(tmp_path / "images", device="cpu"))
+    plan = new_run(str(tmp_path / "deeper.vgg"), TrainOptions(tmp_path / "images", device="cpu"))
     assert plan.first.path == next(Path("runs").glob("tiny-*")) / "weights.safetensors"
     training = started(tmp_path, DEEPER)
     first = {name: tensor.clone() for name, tensor in training.task.module.state_dict().items()}
@@ -330,7 +330,7 @@ def test_a_deeper_net_begins_with_the_layers_of_a_trained_one(
     assert not torch.equal(first["conv1_2.weight"][:, :3], trained["conv1_1.weight"])
     # What the run began with is its own, wherever it came from.
     shutil.rmtree(next(Path("runs").glob("tiny-*")))
-    rest = again(None, training.run.folder, Wishes())
+    rest = resume_run(None, training.run.folder, TrainOptions())
     resumed = rest.start(rest.read(lambda done, total: None))
     assert resumed.progress == Progress()
     assert all(torch.equal(t, first[n]) for n, t in resumed.task.module.state_dict().items())
@@ -500,8 +500,8 @@ def test_the_zoos_nets_with_normalisations_can_be_frozen_in_part(tmp_path: Path,
     program = driver.load(name)
     *_, before, last = with_weights(program.graph)
     changes = (f"freeze={layer_names(program.graph)[0]}..{before}", "scale=off", "batch=8")
-    wishes = Wishes(tmp_path / "images", device="cpu", out=tmp_path / "run", changes=changes)
-    plan = anew(name, wishes)
+    options = TrainOptions(tmp_path / "images", device="cpu", out=tmp_path / "run", changes=changes)
+    plan = new_run(name, options)
     frozen = frozen_weights(plan.recipe, plan.program.graph)
     assert set(plan.program.graph.all_weights) - set(frozen) == {
         name for name in plan.module.state_dict() if name.startswith(f"{last}.")
@@ -513,8 +513,8 @@ def test_frozen_layers_of_a_file_keep_their_weights(tmp_path: Path) -> None:
     changes = ("freeze=conv1_1..pool1", "rgb-shift=0.1", "steps=2")
     write_images(tmp_path / "images", ("red", "green", "blue"), 10)
     out = tmp_path / "run"
-    wishes = Wishes(tmp_path / "images", device="cpu", out=out, changes=changes)
-    plan = anew(str(tmp_path / "net.vgg"), wishes)
+    options = TrainOptions(tmp_path / "images", device="cpu", out=out, changes=changes)
+    plan = new_run(str(tmp_path / "net.vgg"), options)
     training = plan.start(plan.read(lambda done, total: None))
     first = {name: tensor.clone() for name, tensor in plan.module.state_dict().items()}
     outcome = proceed(
@@ -531,8 +531,8 @@ def test_frozen_layers_of_a_file_keep_their_weights(tmp_path: Path) -> None:
 
 def test_the_digits_bring_a_recipe_of_their_own_that_wishes_change() -> None:
     program = Program(parse(Source("tiny.vgg", TINY)))
-    wishes = Wishes(epochs=2, lr=0.5, device="cpu", changes=("flip=on", "lr=0.25"))
-    recipe = read_train(program, blocks_for(program, wishes)).value
+    options = TrainOptions(epochs=2, lr=0.5, device="cpu", changes=("flip=on", "lr=0.25"))
+    recipe = read_train(program, blocks_for(program, options)).value
     assert recipe == Recipe(
         batch=32, epochs=2, optimiser=Sgd(lr=0.25), schedule=OneCycle(), init=He(), flip=True
     )
@@ -541,7 +541,7 @@ def test_the_digits_bring_a_recipe_of_their_own_that_wishes_change() -> None:
 def test_lengths_move_with_another_input() -> None:
     text = TINY.replace("batch 4", "batch 4; crop 8; scale 10..12") + "\ntest { scales 10,12 }\n"
     program = Program(parse(Source("tiny.vgg", text)))
-    blocks = blocks_for(program, Wishes(Path("x"), size=(16, 16), device="cpu"))
+    blocks = blocks_for(program, TrainOptions(Path("x"), size=(16, 16), device="cpu"))
     recipe = read_train(program, blocks).value
     assert (recipe.crop, recipe.scale) == ((16, 16), (20, 24))
     assert read_protocol(block_of(blocks, "test"), recipe).scales == (20, 24)
@@ -549,8 +549,8 @@ def test_lengths_move_with_another_input() -> None:
 
 def test_a_length_that_is_asked_for_is_taken_as_it_is() -> None:
     program = Program(parse(Source("tiny.vgg", TINY.replace("batch 4", "batch 4; scale 10"))))
-    wishes = Wishes(Path("x"), size=(16, 16), device="cpu", changes=("scale=17",))
-    assert read_train(program, blocks_for(program, wishes)).value.scale == (17, 17)
+    options = TrainOptions(Path("x"), size=(16, 16), device="cpu", changes=("scale=17",))
+    assert read_train(program, blocks_for(program, options)).value.scale == (17, 17)
 
 
 @pytest.mark.parametrize(("size", "fit"), [((4, 4), False), ((16, 16), True)])
@@ -559,7 +559,7 @@ def test_a_grid_of_crops_is_given_up_where_another_input_leaves_it_no_room(
 ) -> None:
     text = TINY + "\ntest { scales 12; crops grid=4x4; dense off }\n"
     program = Program(parse(Source("tiny.vgg", text)))
-    blocks = blocks_for(program, Wishes(Path("x"), size=size, device="cpu"))
+    blocks = blocks_for(program, TrainOptions(Path("x"), size=size, device="cpu"))
     protocol = read_protocol(block_of(blocks, "test"), program.recipe)
     assert (protocol.crops is not None, protocol.dense) == (fit, not fit)
 
@@ -607,7 +607,7 @@ def test_pixels_that_changed_since_the_interrupt_are_noticed_whatever_their_file
     content, times = path.read_bytes(), path.stat()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    rest = again(None, run.folder, Wishes())
+    rest = resume_run(None, run.folder, TrainOptions())
     with pytest.raises(UserError, match="kept their names, but not what is in their files"):
         rest.start(rest.read(lambda done, total: None))
     path.write_bytes(content)
@@ -620,7 +620,7 @@ def test_a_run_goes_on_with_the_preprocessing_of_its_record(tmp_path: Path) -> N
     record = json.loads((run.folder / "run.json").read_text())
     record["preprocessing"]["mean"] = [0.1, 0.2, 0.3]
     (run.folder / "run.json").write_text(json.dumps(record))
-    rest = again(None, run.folder, Wishes())
+    rest = resume_run(None, run.folder, TrainOptions())
     resumed = rest.start(rest.read(lambda done, total: None))
     assert resumed.task.data.preprocessing.mean == (0.1, 0.2, 0.3)
 
@@ -630,8 +630,8 @@ def test_a_run_whose_images_have_moved_asks_where_they_are(tmp_path: Path) -> No
     run = started(tmp_path, TINY, out=tmp_path / "run").run
     (tmp_path / "images").rename(tmp_path / "moved")
     with pytest.raises(UserError, match="are not where they were"):
-        again(None, run.folder, Wishes())
-    assert again(None, run.folder, Wishes(tmp_path / "moved")).images.path == str(
+        resume_run(None, run.folder, TrainOptions())
+    assert resume_run(None, run.folder, TrainOptions(tmp_path / "moved")).images.path == str(
         tmp_path / "moved"
     )
 
@@ -643,7 +643,7 @@ def test_a_run_whose_files_tell_of_two_recipes_does_not_go_on(tmp_path: Path) ->
     record["recipe"]["freeze"] = "nosuch"
     (run.folder / "run.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match="not the folder of a training run"):
-        again(None, run.folder, Wishes())
+        resume_run(None, run.folder, TrainOptions())
 
 
 def test_a_run_departs_from_what_the_file_says() -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from test_training_checkpoint import KEEPING, go_on, interrupt_after, saved, train, weights_of
 from training_data import RECIPE, TINY, write_images
 
-from vggc.api.train import NothingLeft, Wishes, again, anew
+from vggc.api.train import NothingLeft, TrainOptions, new_run, resume_run
 from vggc.recipe.train import Constant, Cosine, EarlyStop, OneCycle, Plateau, Recipe, Sgd
 from vggc.support.diagnostics import UserError
 from vggc.support.files import sha256
@@ -251,15 +251,15 @@ def carried_out(
     name: str,
     on_event: Callable[[Event], None] = ignore,
     keeping: Keeping = KEEPING,
-    **wishes: object,
+    **options: object,
 ) -> Path:
     """The run of that name, begun or taken up, and as far as it came."""
     out = folder / name
     if out.exists():
-        plan = again(None, out, Wishes(**wishes))  # type: ignore[arg-type]
+        plan = resume_run(None, out, TrainOptions(**options))  # type: ignore[arg-type]
     else:
-        asked = Wishes(folder / "images", device="cpu", out=out, **wishes)  # type: ignore[arg-type]
-        plan = anew(str(folder / "tiny.vgg"), asked)
+        asked = TrainOptions(folder / "images", device="cpu", out=out, **options)  # type: ignore[arg-type]
+        plan = new_run(str(folder / "tiny.vgg"), asked)
     training = plan.start(plan.read(lambda done, total: None))
     proceed(training.run, training.learner, training.task, training.progress, on_event, keeping)
     return out
@@ -313,35 +313,41 @@ def test_the_rate_after_a_restart_is_that_of_a_training_of_the_rest() -> None:
 
 def test_of_a_finished_run_nothing_is_left_unless_it_is_to_end_later(folder: Path) -> None:
     run = carried_out(folder, "run", epochs=2)
-    for wishes in (Wishes(), Wishes(epochs=2), Wishes(changes=("give-up=off",))):
+    for options in (TrainOptions(), TrainOptions(epochs=2), TrainOptions(changes=("give-up=off",))):
         with pytest.raises(NothingLeft):
-            again(None, run, wishes)
-    assert again(None, run, Wishes(epochs=3)).recipe.epochs == 3
+            resume_run(None, run, options)
+    assert resume_run(None, run, TrainOptions(epochs=3)).recipe.epochs == 3
 
 
 def test_what_a_run_cannot_do_any_more_is_refused(folder: Path) -> None:
     run = carried_out(folder, "run", epochs=2)
     before = (run / "run.json").read_bytes()
-    for wishes, mistake in (
+    for options, mistake in (
         ({"epochs": 1}, diagnostics.EndsSooner),
         ({"changes": ("lr=1",), "epochs": 3}, diagnostics.FixedByRun),
         ({"changes": ("test.flip=off",), "epochs": 3}, diagnostics.FixedByRun),
         ({"changes": ("restarts=1",), "epochs": 3}, diagnostics.FixedByRun),
         ({"batch": 3, "epochs": 3}, diagnostics.FixedByRun),
     ):
-        assert mistake_of(lambda w=wishes: again(None, run, Wishes(**w))) is mistake  # type: ignore[misc]
+        assert mistake_of(lambda w=options: resume_run(None, run, TrainOptions(**w))) is mistake  # type: ignore[misc]
     assert (run / "run.json").read_bytes() == before
     bare = carried_out(folder, "bare", keeping=Keeping(newest=0), epochs=2)
-    assert mistake_of(lambda: again(None, bare, Wishes(epochs=3))) is diagnostics.NothingToGoOnFrom
+    assert (
+        mistake_of(lambda: resume_run(None, bare, TrainOptions(epochs=3)))
+        is diagnostics.NothingToGoOnFrom
+    )
     cut = carried_out(folder, "cut", changes=("steps=8",))
-    assert mistake_of(lambda: again(None, cut, Wishes(epochs=3))) is diagnostics.EndsWithinEpoch
+    assert (
+        mistake_of(lambda: resume_run(None, cut, TrainOptions(epochs=3)))
+        is diagnostics.EndsWithinEpoch
+    )
 
 
 def test_a_run_that_stopped_early_goes_on_where_that_is_taken_back(folder: Path) -> None:
     run = carried_out(folder, "run", epochs=5, lr=1e-9, changes=("early-stop.patience=1",))
     assert Run.load(run).record.metrics.epoch == 2  # type: ignore[union-attr]
     with pytest.raises(NothingLeft):
-        again(None, run, Wishes())
+        resume_run(None, run, TrainOptions())
     carried_out(folder, "run", changes=("early-stop=off",))
     record = Run.load(run).record
     assert (record.metrics.epoch, record.reason) == (5, None)  # type: ignore[union-attr]

@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import load_file
 from training_data import write_images
 
-from vggc.api.train import Wishes, anew
+from vggc.api.train import TrainOptions, new_run
 from vggc.support.diagnostics import UserError
 from vggc.training import diagnostics
 from vggc.training.parallel import World
@@ -248,7 +248,7 @@ def wait_for(condition: object, process: subprocess.Popen[str] | subprocess.Pope
 
 def test_one_process_has_nobody_to_share_with(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
-        anew("vgg11", Wishes(None, sharded=True, out=tmp_path / "run"))
+        new_run("vgg11", TrainOptions(None, sharded=True, out=tmp_path / "run"))
     assert isinstance(error.value.diagnostics[0], diagnostics.NothingToShard)
     assert not (tmp_path / "run").exists()
 

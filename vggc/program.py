@@ -19,7 +19,7 @@ from vggc.passes.inference import drop_final_softmax
 from vggc.recipe.course import course_in
 from vggc.recipe.edit import merge, override_blocks, resolved_blocks
 from vggc.recipe.lengths import moved, with_input
-from vggc.recipe.test import Protocol, read_protocol
+from vggc.recipe.protocol import Protocol, read_protocol
 from vggc.recipe.train import Recipe, read_recipe
 from vggc.runtime.cpu_info import instructions
 from vggc.support.diagnostics import Diagnostic, UserError, in_command, nearest

@@ -21,7 +21,7 @@ from vggc.passes.dense import dense
 from vggc.passes.inference import drop_final_softmax
 from vggc.program import load
 from vggc.recipe.edit import override_blocks
-from vggc.recipe.test import Protocol, read_protocol
+from vggc.recipe.protocol import Protocol, read_protocol
 from vggc.support.diagnostics import UserError
 from vggc.support.paths import absence, exists, is_folder
 from vggc.syntax.ast import Block, block_of
@@ -67,7 +67,7 @@ BATCH_PIXELS, LARGEST_BATCH = BATCH * 224 * 224, 1024
 
 
 @dataclass(frozen=True)
-class Wishes:
+class EvalOptions:
     """How the user wants images to be looked at; None where nothing is said."""
 
     weights: Path | None = None
@@ -125,7 +125,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvalPlan:
     """A test before anything is computed. All its processes have the same.
 
     `centres` are the runs by their centre crops, each beside its entry, or there are none.
@@ -177,7 +177,7 @@ def usual_batch(machine: Machine, size: tuple[int, int]) -> int:
 # Before
 
 
-def plan(folders: Sequence[Path], wishes: Wishes, *, alone: bool = False) -> Plan:
+def plan(folders: Sequence[Path], options: EvalOptions, *, alone: bool = False) -> EvalPlan:
     """The test of runs, which `alone` one process makes.
 
     Raises:
@@ -188,18 +188,20 @@ def plan(folders: Sequence[Path], wishes: Wishes, *, alone: bool = False) -> Pla
     check_classes(runs)
     for run in runs:
         TESTING.require(net_in(run).graph)
-    protocols = [protocol_of(run, wishes) for run in runs]
+    protocols = [protocol_of(run, options) for run in runs]
 
     from vggc.training.learner import choose_machine
     from vggc.training.parallel import ALONE, World
 
-    machine = choose_machine(wishes.device or "auto", wishes.precision or "fp32")
+    machine = choose_machine(options.device or "auto", options.precision or "fp32")
     world = ALONE if alone else World.here()
     entries = tuple(
-        entry(run, protocol, wishes.weights) for run, protocol in zip(runs, protocols, strict=True)
+        entry(run, protocol, options.weights) for run, protocol in zip(runs, protocols, strict=True)
     )
-    centres = () if wishes.names_views else tuple(map(centre_of, entries))
-    return Plan(entries, centres, machine, world, wishes.batch, wishes.workers, wishes.weights)
+    centres = () if options.names_views else tuple(map(centre_of, entries))
+    return EvalPlan(
+        entries, centres, machine, world, options.batch, options.workers, options.weights
+    )
 
 
 def load_run(folder: Path) -> Run:
@@ -220,8 +222,8 @@ def what_is_there(folder: Path) -> tuple[str, str]:
     return "it holds no run.json" if is_folder(folder) else "it is a file", hint
 
 
-def protocol_of(run: Run, wishes: Wishes) -> Protocol:
-    """The protocol of a run's `test` block, as the wishes change it.
+def protocol_of(run: Run, options: EvalOptions) -> Protocol:
+    """The protocol of a run's `test` block, as the options change it.
 
     Raises:
         UserError: with every mistake in either.
@@ -233,23 +235,23 @@ def protocol_of(run: Run, wishes: Wishes) -> Protocol:
     def has_crops() -> bool:
         return read_protocol(block_of(blocks, "test"), recipe).crops is not None
 
-    if wishes.protocol == "centre":
-        if wishes.grid is not None:
+    if options.protocol == "centre":
+        if options.grid is not None:
             raise UserError(diagnostics.GridWithoutCrops(None))
         blocks = override_blocks(blocks, CENTRE, "--protocol")
-    if wishes.scales is not None:
-        blocks = override_blocks(blocks, [f"test.scales={wishes.scales}"], "--scales")
-    if wishes.protocol in ("dense", "crops", "both"):
-        ways = [f"test.dense={switch(wishes.protocol != 'crops')}"]
-        if has_crops() != (wishes.protocol != "dense"):
+    if options.scales is not None:
+        blocks = override_blocks(blocks, [f"test.scales={options.scales}"], "--scales")
+    if options.protocol in ("dense", "crops", "both"):
+        ways = [f"test.dense={switch(options.protocol != 'crops')}"]
+        if has_crops() != (options.protocol != "dense"):
             ways.append(f"test.crops={switch(not has_crops())}")
         blocks = override_blocks(blocks, ways, "--protocol")
-    if wishes.flip is not None:
-        blocks = override_blocks(blocks, [f"test.flip={switch(wishes.flip)}"], "--flip")
-    if wishes.grid is not None:
+    if options.flip is not None:
+        blocks = override_blocks(blocks, [f"test.flip={switch(options.flip)}"], "--flip")
+    if options.grid is not None:
         if not has_crops():
             raise UserError(diagnostics.GridWithoutCrops(None))
-        blocks = override_blocks(blocks, [f"test.crops.grid={wishes.grid}"], "--grid")
+        blocks = override_blocks(blocks, [f"test.crops.grid={options.grid}"], "--grid")
     return read_protocol(block_of(blocks, "test"), recipe, program.graph)
 
 
@@ -272,12 +274,12 @@ def entry(run: Run, protocol: Protocol, weights: Path | None) -> Entry:
 
 def centre_of(entry: Entry) -> Entry:
     """The run of an entry, looked at by its centre crop."""
-    protocol = protocol_of(entry.run, Wishes(protocol="centre"))
+    protocol = protocol_of(entry.run, EvalOptions(protocol="centre"))
     views = views_of(protocol, entry.run.record.preprocessing.scale)
     return replace(entry, protocol=protocol, views=views)
 
 
-def images_for(plan: Plan, data: str | None) -> Labelled:
+def images_for(plan: EvalPlan, data: str | None) -> Labelled:
     """The images to test on: those in a place, or those that the runs held out.
 
     Raises:
@@ -290,7 +292,7 @@ def images_for(plan: Plan, data: str | None) -> Labelled:
 # Testing
 
 
-def measure(plan: Plan, images: Labelled, on_progress: Callable[[int, int], None]) -> Result:
+def measure(plan: EvalPlan, images: Labelled, on_progress: Callable[[int, int], None]) -> Result:
     """The errors of the runs on these images. `on_progress` is told how many of how many are done
     of this process's share.
 
@@ -340,7 +342,7 @@ def measure(plan: Plan, images: Labelled, on_progress: Callable[[int, int], None
 
 
 def judgements(
-    plan: Plan, viewers: Sequence[Viewer], part: Part, indices: Sequence[int]
+    plan: EvalPlan, viewers: Sequence[Viewer], part: Part, indices: Sequence[int]
 ) -> Iterator[Verdict | Lost]:
     """What the nets say of the images at these places of a part."""
     import numpy as np
@@ -370,7 +372,7 @@ def explained() -> Iterator[None]:
 # Predicting
 
 
-def predict(plan: Plan, images: Iterable[Named]) -> Iterator[Seen | Skipped]:
+def predict(plan: EvalPlan, images: Iterable[Named]) -> Iterator[Seen | Skipped]:
     """What the first net says of each image, in order, or why it says nothing.
 
     They are asked for AT_ONCE together, so that memory does not depend on how many there are.
@@ -383,7 +385,7 @@ def predict(plan: Plan, images: Iterable[Named]) -> Iterator[Seen | Skipped]:
 
 
 def looked_at(
-    plan: Plan, viewers: Sequence[Viewer], paths: Mapping[int, str]
+    plan: EvalPlan, viewers: Sequence[Viewer], paths: Mapping[int, str]
 ) -> Iterator[tuple[int, Seen | Skipped]]:
     """What comes of each of the files, with its number, as it comes."""
     from vggc.evaluation.judge import Verdict

@@ -16,7 +16,7 @@ from vggc.program import Program, lacks_half, load, with_block, with_classes, wi
 from vggc.recipe.blocks import Reading, report
 from vggc.recipe.course import course_of, frozen_weights
 from vggc.recipe.edit import override_blocks
-from vggc.recipe.test import TEST, read_protocol
+from vggc.recipe.protocol import TEST, read_protocol
 from vggc.recipe.train import TRAIN, Recipe, default_recipe, read_recipe, without_end
 from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.support.files import refuse_full, refuse_unwritable
@@ -55,7 +55,7 @@ DIGITS_RECIPE = (
 
 
 @dataclass(frozen=True)
-class Wishes:
+class TrainOptions:
     """What the user asks for; None where nothing is said."""
 
     data: str | Path | None = None
@@ -84,7 +84,7 @@ class Departures:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainPlan:
     """A training before its images are read: a new one, or the rest of a `run`."""
 
     program: Program
@@ -191,7 +191,7 @@ class Plan:
 
 @contextmanager
 def training(
-    plan: Plan, read: Callable[[], Data], say: Callable[[str], None]
+    plan: TrainPlan, read: Callable[[], Data], say: Callable[[str], None]
 ) -> Iterator[Training]:
     """A training that is ready, into whose folder no other process trains within it.
 
@@ -220,7 +220,7 @@ class Training:
 # A new run
 
 
-def anew(spec: str | None, wishes: Wishes, *, kept: bool = True) -> Plan:
+def new_run(spec: str | None, options: TrainOptions, *, kept: bool = True) -> TrainPlan:
     """The training of a net from the start, of which a folder is made unless it is not `kept`.
 
     Raises:
@@ -229,38 +229,38 @@ def anew(spec: str | None, wishes: Wishes, *, kept: bool = True) -> Plan:
     if spec is None:
         raise UserError(diagnostics.NothingToTrain(None))
     program = load(spec)
-    blocks = blocks_for(program, wishes)
+    blocks = blocks_for(program, options)
     reading = read_train(program, blocks)
     report(untrainable(reading, program.graph))
     recipe = reading.value
-    report(contradictions(recipe, wishes))
+    report(contradictions(recipe, options))
 
     from vggc.training.learner import choose_machine
     from vggc.training.parallel import World
 
     world = World.here()
-    refuse_lone_shard(wishes, world)
-    how = wishes.compiled, wishes.sharded
-    machine = choose_machine(wishes.device or "auto", wishes.precision or "fp32", *how)
-    if wishes.out is not None:
-        refuse_full(wishes.out)
+    refuse_lone_shard(options, world)
+    how = options.compiled, options.sharded
+    machine = choose_machine(options.device or "auto", options.precision or "fp32", *how)
+    if options.out is not None:
+        refuse_full(options.out)
     if kept:
-        refuse_unwritable(wishes.out or RUNS)
-    seed = wishes.seed or 0
-    images = find(wishes.data, seed, wishes.val)
+        refuse_unwritable(options.out or RUNS)
+    seed = options.seed or 0
+    images = find(options.data, seed, options.val)
     report(batch_mistakes(reading, len(images.train), world.size))
-    fitted = fit_program(program, images, blocks, wishes)
+    fitted = fit_program(program, images, blocks, options)
     check_memory(fitted, images, recipe, machine, world)
     span = reading.span("init-from")
     other = other_graph(program, recipe)
     first = taken_weights(
-        recipe.init_from, fitted.graph, other, wishes.init_from, span, wishes.weights
+        recipe.init_from, fitted.graph, other, options.init_from, span, options.weights
     )
 
     def fit(other: Program) -> Net:
-        return fit_net(other, program.graph.output, images, wishes)
+        return fit_net(other, program.graph.output, images, options)
 
-    return Plan(
+    return TrainPlan(
         fitted,
         fitted.logits_module(),
         images,
@@ -270,29 +270,29 @@ def anew(spec: str | None, wishes: Wishes, *, kept: bool = True) -> Plan:
         seed,
         first,
         run=None,
-        out=wishes.out,
+        out=options.out,
         departures=departures(program, fitted, recipe),
         beside=companions(program, fitted, reading, blocks, fit, first),
     )
 
 
-def blocks_for(program: Program, wishes: Wishes) -> tuple[Block, ...]:
-    """The file's blocks; for the digits with a recipe of their own; as the wishes change them.
+def blocks_for(program: Program, options: TrainOptions) -> tuple[Block, ...]:
+    """The file's blocks; for the digits with a recipe of their own; as the options change them.
 
     Raises:
         UserError: a change is none.
     """
-    size = input_size(wishes)
+    size = input_size(options)
     blocks = (with_input(program.net, size) if size else program.net).blocks
-    if wishes.data is None:
+    if options.data is None:
         blocks = override_blocks(blocks, DIGITS_RECIPE)
     if size and lacks_room(blocks, size):
         blocks = override_blocks(blocks, ["test.crops=off", "test.dense=on"])
     for key in ("epochs", "batch", "lr"):
-        value = getattr(wishes, key)
+        value = getattr(options, key)
         if value is not None:
             blocks = override_blocks(blocks, [f"train.{key}={value}"], f"--{key}")
-    return override_blocks(blocks, wishes.changes, prefer="train")
+    return override_blocks(blocks, options.changes, prefer="train")
 
 
 def lacks_room(blocks: Sequence[Block], size: tuple[int, int]) -> bool:
@@ -303,9 +303,9 @@ def lacks_room(blocks: Sequence[Block], size: tuple[int, int]) -> bool:
     return min(protocol.scales or (min(size),)) - min(size) + 1 < protocol.crops.grid
 
 
-def input_size(wishes: Wishes) -> tuple[int, int] | None:
+def input_size(options: TrainOptions) -> tuple[int, int] | None:
     """Height and width of the input where they are not to be the file's."""
-    return wishes.size or (DIGITS_SIZE if wishes.data is None else None)
+    return options.size or (DIGITS_SIZE if options.data is None else None)
 
 
 def read_train(program: Program, blocks: Sequence[Block]) -> Reading[Recipe]:
@@ -336,17 +336,17 @@ def untrainable(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
     return found
 
 
-def contradictions(recipe: Recipe, wishes: Wishes) -> list[Diagnostic]:
+def contradictions(recipe: Recipe, options: TrainOptions) -> list[Diagnostic]:
     """Options that `--set` has overruled."""
     pairs = (
-        ("epochs", wishes.epochs, recipe.epochs),
-        ("batch", wishes.batch, recipe.batch),
-        ("lr", wishes.lr, recipe.optimiser.lr),
+        ("epochs", options.epochs, recipe.epochs),
+        ("batch", options.batch, recipe.batch),
+        ("lr", options.lr, recipe.optimiser.lr),
     )
     return [
-        diagnostics.Contradiction(None, f"--{name} {wish:g}")
-        for name, wish, found in pairs
-        if wish not in (None, found)
+        diagnostics.Contradiction(None, f"--{name} {asked:g}")
+        for name, asked, found in pairs
+        if asked not in (None, found)
     ]
 
 
@@ -370,7 +370,7 @@ def undecayed_weights(recipe: Recipe, graph: Graph) -> tuple[str, ...]:
 
 
 def fit_program(
-    program: Program, images: Images, blocks: Sequence[Block], wishes: Wishes
+    program: Program, images: Images, blocks: Sequence[Block], options: TrainOptions
 ) -> Program:
     """The net for these images: their size, their classes, and the recipe as used.
 
@@ -381,7 +381,7 @@ def fit_program(
         UserError: the net cannot take them, or the recipe does not go with it.
     """
     reading = read_train(program, blocks)
-    net = replace(fit_net(program, program.graph.output, images, wishes), blocks=tuple(blocks))
+    net = replace(fit_net(program, program.graph.output, images, options), blocks=tuple(blocks))
     net = with_block(net, TRAIN.to_block(reading.value))
     fitted = program.replace(parse(Source(f"{net.name}.vgg as fitted", format_net(net))))
     read_recipe(block_of(blocks, "train"), fitted.graph)
@@ -401,9 +401,9 @@ def other_graph(program: Program, recipe: Recipe) -> Graph | None:
     return program.graph if name == program.net.name else program.named(name)
 
 
-def fit_net(program: Program, output: Shape, images: Images, wishes: Wishes) -> Net:
+def fit_net(program: Program, output: Shape, images: Images, options: TrainOptions) -> Net:
     """The plain net of a program for these images, if its scores are those of the net `output`."""
-    size, classes = input_size(wishes), len(images.classes)
+    size, classes = input_size(options), len(images.classes)
     net = with_input(program.net, size) if size else program.net
     graph = program.graph
     if graph.output != output or output == (classes,) or graph.heads[0].kind != "classes":
@@ -470,7 +470,7 @@ class NothingLeft(Exception):
         self.run = run
 
 
-def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
+def resume_run(spec: str | None, folder: Path, options: TrainOptions) -> TrainPlan:
     """The rest of a run.
 
     Raises:
@@ -478,7 +478,7 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
             change.
         NothingLeft: it has finished, which is no mistake.
     """
-    refuse_changes(spec, folder, wishes)
+    refuse_changes(spec, folder, options)
 
     from vggc.training.learner import choose_machine
     from vggc.training.parallel import World
@@ -486,16 +486,16 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
     run = Run.load(folder)
     record = run.record
     world = World.here()
-    refuse_lone_shard(wishes, world)
-    device = wishes.device or record.device
-    machine = choose_machine(device, record.precision, wishes.compiled, wishes.sharded)
+    refuse_lone_shard(options, world)
+    device = options.device or record.device
+    machine = choose_machine(device, record.precision, options.compiled, options.sharded)
     program = load(str(run.net_path))
     run.require_fit(program.graph.input, program.graph.output)
     written = read_recipe(program.net.block("train"), program.graph)
     if without_end(written) != without_end(run.recipe):
         reason = "net.vgg has not the recipe that run.json describes"
         raise UserError(diagnostics.NotARun(None, str(folder), reason))
-    recipe = with_other_end(run, wishes)
+    recipe = with_other_end(run, options)
     if record.state == "finished" and record.metrics is not None:
         if not ends_later(run, recipe):
             raise NothingLeft(run)
@@ -503,14 +503,14 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
             raise UserError(diagnostics.NothingToGoOnFrom(None, str(folder), record.net))
     program = program.replace(with_block(program.net, TRAIN.to_block(recipe)))
     refuse_unwritable(folder)
-    if wishes.data is None:
+    if options.data is None:
         refuse_moved(run, record.data.path)
-    if wishes.val is None:
+    if options.val is None:
         refuse_moved(run, record.data.val_path)
-    data, val = wishes.data or record.data.path, wishes.val or record.data.val_path
+    data, val = options.data or record.data.path, options.val or record.data.val_path
     images = find(data, record.seed, val)
     check_memory(program, images, recipe, machine, world, fixed=True)
-    return Plan(
+    return TrainPlan(
         program,
         program.logits_module(),
         images,
@@ -525,32 +525,32 @@ def again(spec: str | None, folder: Path, wishes: Wishes) -> Plan:
     )
 
 
-def refuse_lone_shard(wishes: Wishes, world: World) -> None:
+def refuse_lone_shard(options: TrainOptions, world: World) -> None:
     """Refuses to share weights with nobody."""
-    if wishes.sharded and world.size == 1:
+    if options.sharded and world.size == 1:
         raise UserError(diagnostics.NothingToShard(None))
 
 
-def refuse_changes(spec: str | None, folder: Path, wishes: Wishes) -> None:
+def refuse_changes(spec: str | None, folder: Path, options: TrainOptions) -> None:
     """Only where the images are, what computes and when it ends may change when a run goes on."""
     given = {
         "SPEC": spec,
-        "`--batch`": wishes.batch,
-        "`--lr`": wishes.lr,
-        "`--input`": wishes.size,
-        "`--precision`": wishes.precision,
-        "`--out`": wishes.out,
-        "`--init-from`": wishes.init_from,
-        "`--weights`": wishes.weights,
-        "`--seed`": wishes.seed,
+        "`--batch`": options.batch,
+        "`--lr`": options.lr,
+        "`--input`": options.size,
+        "`--precision`": options.precision,
+        "`--out`": options.out,
+        "`--init-from`": options.init_from,
+        "`--weights`": options.weights,
+        "`--seed`": options.seed,
     }
     flags = [flag for flag, value in given.items() if value is not None]
     if flags:
         raise UserError(diagnostics.FixedByRun(None, ", ".join(flags), str(folder)))
 
 
-def with_other_end(run: Run, wishes: Wishes) -> Recipe:
-    """The recipe of a run, with another end where one is wished.
+def with_other_end(run: Run, options: TrainOptions) -> Recipe:
+    """The recipe of a run, with another end where one is asked for.
 
     A schedule that runs to an end runs to the one that it had, and then begins anew. A run that
     stopped early waits anew for a better epoch.
@@ -559,9 +559,9 @@ def with_other_end(run: Run, wishes: Wishes) -> Recipe:
         UserError: something else than the end would change, or the end would come sooner.
     """
     old, folder = run.recipe, str(run.folder)
-    blocks = override_blocks((TRAIN.to_block(old),), wishes.changes, prefer="train")
-    if wishes.epochs is not None:
-        blocks = override_blocks(blocks, [f"train.epochs={wishes.epochs}"], "--epochs")
+    blocks = override_blocks((TRAIN.to_block(old),), options.changes, prefer="train")
+    if options.epochs is not None:
+        blocks = override_blocks(blocks, [f"train.epochs={options.epochs}"], "--epochs")
     reading = TRAIN.read(block_of(blocks, "train"))
     report(reading.found)
     new = reading.value

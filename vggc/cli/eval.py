@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from vggc.api.evaluate import BATCH, Entry, Plan, Result, Wishes, images_for, measure, plan
+from vggc.api.evaluate import BATCH, Entry, EvalOptions, EvalPlan, Result, images_for, measure, plan
 from vggc.cli import console
 from vggc.cli.options import weights_option
 from vggc.cli.sheet import Sheet
@@ -130,9 +130,9 @@ def command(
     """
     from vggc.cli.eval_tables import Files, verdicts
 
-    wishes = Wishes(**rest)  # type: ignore[arg-type]  # click has checked the types
+    options = EvalOptions(**rest)  # type: ignore[arg-type]  # click has checked the types
     files = Files(per_class, confusion, predictions)
-    planned = plan(runs, wishes)
+    planned = plan(runs, options)
     first = planned.world.is_first
     if first:
         files.check()
@@ -147,7 +147,7 @@ def command(
         files.write(planned, images, result, found)
 
 
-def announce(planned: Plan, images: Labelled, data: str | None) -> None:
+def announce(planned: EvalPlan, images: Labelled, data: str | None) -> None:
     """Says what is tested, on what and how."""
     world, machine = planned.world, planned.machine
     held_out = "held-out " if data is None else ""
@@ -190,9 +190,9 @@ def progress(what: str, shown: bool) -> Iterator[Callable[[int, int | None], Non
 
 
 def report(
-    planned: Plan, images: Labelled, result: Result, classes: Sequence[Verdict], as_json: bool
+    planned: EvalPlan, images: Labelled, result: Result, classes: Sequence[Verdict], as_json: bool
 ) -> None:
-    """The errors on stdout, and how it stands with each class where that is wished for; what was
+    """The errors on stdout, and how it stands with each class where that is asked for; what was
     left out on stderr.
     """
     from vggc.cli.eval_tables import class_sheet
@@ -214,7 +214,7 @@ def report(
         console.sheet(class_sheet(each))
 
 
-def as_record(planned: Plan, images: Labelled, result: Result) -> dict[str, object]:
+def as_record(planned: EvalPlan, images: Labelled, result: Result) -> dict[str, object]:
     """The result as JSON. Errors are shares from 0 to 1."""
     centres = {
         entry.run.folder: errors_record(errors)
@@ -250,7 +250,7 @@ def errors_record(errors: Errors) -> dict[str, float]:
     return {"top1_error": errors.top1, "top5_error": errors.top5}
 
 
-def sheet(planned: Plan, images: Labelled, result: Result) -> Sheet:
+def sheet(planned: EvalPlan, images: Labelled, result: Result) -> Sheet:
     """A row for each run and one for all together, as the paper's tables 3 to 6 have them."""
     entries = [*in_turn(planned.centres, planned.entries)]
     errors = [*in_turn(result.centres, result.each)]

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import click
 
-from vggc.api.evaluate import Plan, Result
+from vggc.api.evaluate import EvalPlan, Result
 from vggc.cli import console
 from vggc.cli.eval import ways
 from vggc.cli.sheet import Sheet
@@ -48,12 +48,12 @@ class Verdict:
     scores: ClassScores
 
 
-def tested(planned: Plan, result: Result) -> Names:
+def tested(planned: EvalPlan, result: Result) -> Names:
     runs = [(str(entry.run.folder), entry.run.record.net) for entry in planned.entries]
     return [*runs, (TOGETHER, None)] if result.fused else runs
 
 
-def verdicts(planned: Plan, images: Labelled, result: Result) -> list[Verdict]:
+def verdicts(planned: EvalPlan, images: Labelled, result: Result) -> list[Verdict]:
     """How each fares with each class."""
     names, labels = tested(planned, result), images.part.labels
     looked = [ways(entry.views) for entry in planned.entries]
@@ -95,7 +95,7 @@ def class_sheet(verdict: Verdict) -> Sheet:
 
 @dataclass(frozen=True)
 class Files:
-    """Where tables go, if they are wished for."""
+    """Where tables go, if they are asked for."""
 
     per_class: Path | None
     confusion: Path | None
@@ -118,9 +118,9 @@ class Files:
             check_target(path)
 
     def write(
-        self, planned: Plan, images: Labelled, result: Result, found: Sequence[Verdict]
+        self, planned: EvalPlan, images: Labelled, result: Result, found: Sequence[Verdict]
     ) -> None:
-        """Writes those that are wished for. Of several runs a column tells which one it is.
+        """Writes those that are asked for. Of several runs a column tells which one it is.
 
         Raises:
             UserError: one cannot be written; then none is there.
@@ -153,7 +153,7 @@ class Files:
             console.status(f"Written: {path}")
 
 
-def guessed(planned: Plan, images: Labelled, result: Result) -> Iterator[Row]:
+def guessed(planned: EvalPlan, images: Labelled, result: Result) -> Iterator[Row]:
     """What each image that could be read was taken for, and how probable that was."""
     part, classes, names = images.part, planned.classes, tested(planned, result)
     found = zip(names, result.guesses.classes, result.guesses.probabilities, strict=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vggc.api.train import Wishes, anew
+from vggc.api.train import TrainOptions, new_run
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
@@ -129,8 +129,8 @@ def command(
         raise click.UsageError("--from is not below --to")
     if out and out.suffix.lower() not in PICTURES:
         raise UserError(UnknownCurve(None, str(out), str(out.with_suffix(".svg"))))
-    wishes = Wishes(**rest)  # type: ignore[arg-type]  # click has checked the types
-    plan = anew(spec, wishes, kept=False)
+    options = TrainOptions(**rest)  # type: ignore[arg-type]  # click has checked the types
+    plan = new_run(spec, options, kept=False)
     world = plan.world
     speak = console.status if world.is_first else silent
     files = [path for path in (csv, out) if path] if world.is_first else []

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import click
 
-from vggc.api.evaluate import Seen, Wishes, grouped, plan, predict
+from vggc.api.evaluate import EvalOptions, Seen, grouped, plan, predict
 from vggc.cli import console
 from vggc.cli.best import best_classes, best_lines, session_of
 from vggc.cli.eval import progress, protocol_options, scales, ways
@@ -91,7 +91,7 @@ def command(
     as_csv: str | None,
     as_lines: str | None,
     as_json: bool,
-    **wishes: Any,
+    **options: Any,
 ) -> None:
     """Tell the best classes of images, with their probabilities.
 
@@ -112,9 +112,9 @@ def command(
     for target in targets:
         check_target(target)
     if exists(model / "manifest.json") and not exists(model / "run.json"):
-        teller = artifact_teller(model, wishes)
+        teller = artifact_teller(model, options)
     else:
-        teller = run_teller(model, Wishes(**wishes))
+        teller = run_teller(model, EvalOptions(**options))
     lost = Lost()
     with ExitStack() as stack:
         tell: list[Callable[[str, Best], None]] = []
@@ -280,10 +280,10 @@ class Teller:
     tell: Callable[[Iterable[Named]], Iterator[Seen | Skipped]]
 
 
-def run_teller(model: Path, wishes: Wishes) -> Teller:
-    if not wishes.names_views:
-        wishes = replace(wishes, protocol="centre")
-    planned = plan([model], wishes, alone=True)
+def run_teller(model: Path, options: EvalOptions) -> Teller:
+    if not options.names_views:
+        options = replace(options, protocol="centre")
+    planned = plan([model], options, alone=True)
     entry = planned.entries[0]
     console.status(f"{model}: {ways(entry.views)}, {scales(entry)}")
     for remark in entry.run.remarks(planned.weights):
@@ -291,7 +291,7 @@ def run_teller(model: Path, wishes: Wishes) -> Teller:
     return Teller(entry.run.record.net, planned.classes, partial(predict, planned))
 
 
-def artifact_teller(model: Path, wishes: dict[str, object]) -> Teller:
+def artifact_teller(model: Path, options: dict[str, object]) -> Teller:
     """The net of an artifact.
 
     Raises:
@@ -302,7 +302,7 @@ def artifact_teller(model: Path, wishes: dict[str, object]) -> Teller:
     flags = [
         flag
         for name, flag in FLAGS.items()
-        if wishes[name] is not None and (name, wishes[name]) != ("protocol", "centre")
+        if options[name] is not None and (name, options[name]) != ("protocol", "centre")
     ]
     if flags:
         raise UserError(diagnostics.NotForArtifact(None, ", ".join(flags), str(model)))

@@ -55,7 +55,7 @@ def command(
     from vggc.api.trained import cost_of
     from vggc.cli.summary_text import Net, layers
     from vggc.cli.train import bar
-    from vggc.report.gather import Judged, Wishes, gather
+    from vggc.report.gather import Judged, ReportOptions, gather
     from vggc.report.page import Table, generator, page
     from vggc.report.write import refuse_others, write
     from vggc.training.run import Run
@@ -72,7 +72,7 @@ def command(
         def show(done: int, total: int) -> None:
             drawn.update(row, completed=done, total=total)
 
-        findings = gather(folder, Wishes(errors, weights, data, val, device or "auto"), show)
+        findings = gather(folder, ReportOptions(errors, weights, data, val, device or "auto"), show)
     report = cost_of(findings.run, findings.program)
     sheet = layers(Net(report, outline(findings.program.graph, report)))
     table = Table(sheet.title, sheet.header, sheet.rows, sheet.numbers, sheet.notes)

@@ -102,7 +102,7 @@ def command(
 
 @dataclass(frozen=True)
 class Means:
-    """Where the images are, and what nets are trained and tested on, as it was wished."""
+    """Where the images are, and what nets are trained and tested on, as it was asked for."""
 
     data: str
     val: str | None
@@ -224,7 +224,7 @@ def finished(study: Study, net: Trained) -> bool:
 
 def train(study: Study, net: Trained, means: Means, world: World) -> bool:
     """Trains a net to its end, from the beginning or on; whether nobody interrupted that."""
-    from vggc.api.train import Wishes, again, anew, training
+    from vggc.api.train import TrainOptions, new_run, resume_run, training
     from vggc.cli.train import read, silent, watch
     from vggc.training.progress import Finished, Interrupted
     from vggc.training.session import Keeping
@@ -233,9 +233,11 @@ def train(study: Study, net: Trained, means: Means, world: World) -> bool:
     speak = console.status if world.is_first else silent
     speak(f"\n{net.name}")
     if study.run_of(net):
-        plan = again(None, folder, Wishes(means.data, val=means.val, device=means.device))
+        plan = resume_run(
+            None, folder, TrainOptions(means.data, val=means.val, device=means.device)
+        )
     else:
-        wishes = Wishes(
+        options = TrainOptions(
             means.data,
             val=means.val,
             size=setting.input,
@@ -247,7 +249,7 @@ def train(study: Study, net: Trained, means: Means, world: World) -> bool:
             changes=setting.recipe(net),
         )
         with enough_images():
-            plan = anew(setting.spec(net.column), wishes)
+            plan = new_run(setting.spec(net.column), options)
 
     def images() -> Data:
         data = read(plan, speak)
@@ -289,7 +291,7 @@ def measured(study: Study, line: Line, means: Means, world: World) -> Error:
     from vggc.cli.eval import progress
 
     look = study.setting.looks[line.way]
-    wishes = evaluate.Wishes(
+    options = evaluate.EvalOptions(
         scales=",".join(map(str, study.setting.tests(line))),
         protocol=look.protocol,
         grid=f"{look.grid}x{look.grid}" if look.grid else None,
@@ -297,7 +299,7 @@ def measured(study: Study, line: Line, means: Means, world: World) -> Error:
         device=means.device,
         precision=means.precision,
     )
-    plan = evaluate.plan([study.run_folder(net) for net in line.nets], wishes)
+    plan = evaluate.plan([study.run_folder(net) for net in line.nets], options)
     with progress(f"testing {line.columns}", world.is_first) as on_progress:
         result = evaluate.measure(plan, evaluate.images_for(plan, None), on_progress)
     errors = result.fused or result.each[0]

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
-from vggc.api.train import NothingLeft, Plan, Training, Wishes, again, anew, training
+from vggc.api.train import (
+    NothingLeft,
+    Training,
+    TrainOptions,
+    TrainPlan,
+    new_run,
+    resume_run,
+    training,
+)
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
 from vggc.cli.sheet import Sheet
@@ -164,9 +172,9 @@ def command(
 
     if tensorboard:
         require_tensorboard()
-    wishes = Wishes(**rest)  # type: ignore[arg-type]  # click has checked the types
+    options = TrainOptions(**rest)  # type: ignore[arg-type]  # click has checked the types
     try:
-        plan = again(spec, resume, wishes) if resume else anew(spec, wishes)
+        plan = resume_run(spec, resume, options) if resume else new_run(spec, options)
     except NothingLeft as finished:
         if World.here().is_first:
             tell_finished(finished.run, as_json)
@@ -200,7 +208,7 @@ def silent(text: str) -> None:
 # Before
 
 
-def announce(plan: Plan, speak: Speak) -> None:
+def announce(plan: TrainPlan, speak: Speak) -> None:
     """Says what is trained on by default, and where a new run departs from its file."""
     images = plan.images
     if plan.run is None and images.path is None:
@@ -219,7 +227,7 @@ def announce(plan: Plan, speak: Speak) -> None:
             speak(f"  {key:<{width}} {before} → {after}")
 
 
-def read(plan: Plan, speak: Speak) -> Data:
+def read(plan: TrainPlan, speak: Speak) -> Data:
     """Reads and checks all images; says what is used of a place, which were left out, and how much
     classes count.
     """
@@ -259,7 +267,7 @@ def weights_told(classes: Sequence[str], weights: Sequence[float]) -> str:
 def watch(
     training: Training, keeping: Keeping, workers: int | None, speak: Speak, tensorboard: bool
 ) -> Outcome:
-    """Trains on, showing how it goes, and to TensorBoard if that is wished."""
+    """Trains on, showing how it goes, and to TensorBoard if that is asked for."""
     from vggc.training.session import proceed
     from vggc.training.tensorboard import board
 

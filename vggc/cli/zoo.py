@@ -12,7 +12,7 @@ from vggc.cli import console
 from vggc.cli.sheet import Sheet
 from vggc.ir.ops import describe
 from vggc.program import ZOO, Program, from_zoo, zoo
-from vggc.recipe.test import TEST
+from vggc.recipe.protocol import TEST
 from vggc.recipe.train import TRAIN, Recipe
 from vggc.syntax.format import format_net
 

@@ -192,8 +192,8 @@ def _lowered(plan: Plan, precision: Precision) -> Plan:
 
 
 def _choose(job: Job, may: Allotment) -> Choices:
-    wished = {each: job.choice_of(each, may.share) for each in may.offers}
-    measured = may.kept({each: choice for each, choice in wished.items() if choice})
+    asked = {each: job.choice_of(each, may.share) for each in may.offers}
+    measured = may.kept({each: choice for each, choice in asked.items() if choice})
     return Choices(may.by_cost | measured, measured)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vggc.recipe.test import Protocol
+from vggc.recipe.protocol import Protocol
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from vggc.ir.graph import Graph
 from vggc.recipe import diagnostics
 from vggc.recipe.blocks import Schema, Variants, report, word_of
-from vggc.recipe.test import TEST, read_protocol
+from vggc.recipe.protocol import TEST, read_protocol
 from vggc.recipe.train import TRAIN, Find, Recipe, read_recipe
 from vggc.support.diagnostics import Diagnostic, UserError, did_you_mean
 from vggc.support.source import Source, Span

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from vggc.data.parts import Fingerprint
 from vggc.ir.ops import describe
 from vggc.program import Program, load
-from vggc.recipe.test import TEST
+from vggc.recipe.protocol import TEST
 from vggc.recipe.train import TRAIN
 from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.syntax.format import format_net

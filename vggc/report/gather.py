@@ -38,7 +38,7 @@ OnProgress: TypeAlias = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Wishes:
+class ReportOptions:
     """Which weights are shown (None: the last); whether to look for errors; where the run's images
     are now (None: where they were), and those held out, if they are in another place; what
     computes.
@@ -112,13 +112,13 @@ class Findings:
 
 
 def gather(
-    folder: Path, wishes: Wishes, on_progress: OnProgress = lambda done, total: None
+    folder: Path, options: ReportOptions, on_progress: OnProgress = lambda done, total: None
 ) -> Findings:
     """Reads a run, and lets its net judge the held-out images.
 
     Raises:
         UserError: the folder is no run, or something in it is not sound, or the images that
-            are wished for are not the run's.
+            are asked for are not the run's.
     """
     run = Run.load(folder)
     epochs = read_metrics(folder)
@@ -129,7 +129,7 @@ def gather(
     settings = tuple(
         Setting(key, str(value), before.get(key)) for key, value in TRAIN.flatten(recipe).items()
     )
-    weights, weights_from = shown_weights(run, program, wishes.weights)
+    weights, weights_from = shown_weights(run, program, options.weights)
     first = first_filters(program.graph)
     return Findings(
         run,
@@ -140,7 +140,7 @@ def gather(
         settings,
         weights_from,
         drawn(first, weights[first]) if weights and first else None,
-        judged(run, program, weights, wishes, on_progress),
+        judged(run, program, weights, options, on_progress),
     )
 
 
@@ -179,20 +179,20 @@ def judged(
     run: Run,
     program: Program,
     weights: Weights | None,
-    wishes: Wishes,
+    options: ReportOptions,
     on_progress: OnProgress,
 ) -> Judged | str:
     """The held-out images judged, or why they are not."""
-    if not wishes.errors:
+    if not options.errors:
         return "This page was made without looking for them (--no-errors)."
     if weights is None:
         if run.record.state == "stopped":
             return "The run has no weights: it was stopped before there were sound ones."
         return "The run has no weights yet: they come with its first checkpoint."
     try:
-        images = held_out(run, wishes)
+        images = held_out(run, options)
     except UserError as error:
-        if wishes.data is not None or wishes.val is not None:
+        if options.data is not None or options.val is not None:
             raise
         fault = error.diagnostics[0]
         where = run.record.data.path or "the scanned digits"
@@ -203,7 +203,7 @@ def judged(
     from vggc.training.learner import choose_machine, device_of
     from vggc.training.parallel import ALONE
 
-    device = device_of(choose_machine(wishes.device, "fp32", False), ALONE)
+    device = device_of(choose_machine(options.device, "fp32", False), ALONE)
     module = build(drop_final_softmax(program.graph), weights)
     judgement = judge(
         module,
@@ -217,7 +217,7 @@ def judged(
     return told(judgement, worst(judgement, images, WORST), run.record.classes, unreadable)
 
 
-def held_out(run: Run, wishes: Wishes) -> Framed:
+def held_out(run: Run, options: ReportOptions) -> Framed:
     """The images that the run was tested with, as it was.
 
     Raises:
@@ -226,10 +226,10 @@ def held_out(run: Run, wishes: Wishes) -> Framed:
     from vggc.data.crops import Framed, Framing
     from vggc.evaluation.images import held_out_by
 
-    if wishes.val is not None and wishes.data is None:
+    if options.val is not None and options.data is None:
         raise UserError(diagnostics.ValWithoutData(None))
-    if wishes.data is not None:
-        origin = replace(run.record.data, path=wishes.data, val_path=wishes.val)
+    if options.data is not None:
+        origin = replace(run.record.data, path=options.data, val_path=options.val)
         run = replace(run, record=replace(run.record, data=origin))
     preprocessing = run.record.preprocessing
     scales = None if preprocessing.scale is None else (preprocessing.scale,) * 2

@@ -17,7 +17,7 @@ from vggc.data.loader import ValBatches, load, num_workers
 from vggc.data.stores import Numbers
 from vggc.images.preprocessing import Pixels, Preprocessing
 from vggc.training.augment import Normaliser
-from vggc.training.feed import fed
+from vggc.training.prefetch import prefetched
 
 Floats = npt.NDArray[np.float64]
 
@@ -87,7 +87,7 @@ def judge(
     # Processes that are started for a few batches only would not pay.
     workers = min(num_workers(held_out), len(batches) // 8) if held_out.kept is None else 0
     with closing(load(batches, steps, workers, pin=device.type == "cuda")) as loaded:
-        for step, moved in enumerate(fed(loaded, device)):
+        for step, moved in enumerate(prefetched(loaded, device)):
             logits = module(normalised(moved.images)).double()
             logs = functional.log_softmax(logits, 1)
             guesses = logits.argmax(1)

@@ -52,7 +52,7 @@ def choose_machine(
 ) -> Machine:
     """The machine for `cpu`, `cuda` or `auto` (CUDA where there is one).
 
-    Without a wish nets are `compiled` for GPUs only.
+    Unless asked otherwise, nets are `compiled` for GPUs only.
 
     Raises:
         UserError: there is no CUDA device, or it lacks the precision.

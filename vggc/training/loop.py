@@ -24,8 +24,8 @@ from vggc.training import diagnostics
 from vggc.training.augment import changes_of
 from vggc.training.best import stopped_early
 from vggc.training.checkpoint import unsound
-from vggc.training.feed import fed
 from vggc.training.learner import Learner, Measured
+from vggc.training.prefetch import prefetched
 from vggc.training.progress import (
     Epoch,
     EpochDone,
@@ -111,7 +111,7 @@ def fit(
         # Of several processes none may stop by itself: the others would wait for it.
         stop = watching.interrupted if world.size == 1 else never
         with closing(load(training, steps, workers, pin=pin, stop=stop)) as batches:
-            feed = fed(batches, learner.device)
+            feed = prefetched(batches, learner.device)
             loop = Loop(learner, data, recipe, order, saving, watching, workers)
             while progress.step < total or progress.sums.steps:
                 # Perhaps the one who wrote this progress was ended before it could conclude.
@@ -283,7 +283,7 @@ class Loop:
         pin = learner.device.type == "cuda"
         lost: list[Skipped] = []
         with closing(load(batches, steps, workers, pin=pin)) as loaded:
-            there = readable(fed(loaded, learner.device), lost)
+            there = readable(prefetched(loaded, learner.device), lost)
             measured = learner.evaluate(there, self.watching.interrupted)
         if measured:
             (count,) = world.sums([len(lost)])

@@ -24,8 +24,8 @@ from vggc.support.files import new_file
 from vggc.training import diagnostics
 from vggc.training.augment import changes_of
 from vggc.training.curves import FAINT, INK, RATE, TRAIN
-from vggc.training.feed import fed
 from vggc.training.learner import Learner
+from vggc.training.prefetch import prefetched
 from vggc.training.session import Task
 
 EXPLODED = 4.0
@@ -102,7 +102,7 @@ def sweep(
         with closing(
             load(batches, range(rates.steps), workers, pin=device.type == "cuda")
         ) as loaded:
-            for step, batch in enumerate(fed(loaded, device)):
+            for step, batch in enumerate(prefetched(loaded, device)):
                 measured = learner.step(batch, step, rates.rate(step))
                 total, _, images = world.sums(measured.read())
                 loss = total / max(1, images)

@@ -10,7 +10,7 @@ from torch import Tensor
 from vggc.data.loader import Batch
 
 
-def fed(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+def prefetched(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
     """The batches on the device; on a GPU the next one is on its way already."""
     if device.type == "cpu":
         yield from batches
