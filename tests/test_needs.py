@@ -85,7 +85,7 @@ def test_seventeen_gigabytes_of_weights_do_not_fit_into_sixteen(
 HEAVY = ("torch", "tvm", "onnx", "vggc.compiler.pipeline")
 REFUSED = """
 import sys
-from vggc import needs
+from vggc.ir import needs
 needs.memory = needs.free_memory = lambda: 16_000_000_000
 try:
     from vggc.cli import main
