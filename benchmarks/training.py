@@ -57,7 +57,7 @@ from vggc.support.memory import keep_memory
 from vggc.training.augment import Normaliser
 from vggc.training.learner import DTYPES, Precision, choose_machine
 from vggc.training.prefetch import prefetched
-from vggc.training.session import Task
+from vggc.training.session import TrainTask
 
 RESULTS = Path(__file__).parent / "results"
 OURS, PLAIN, TUNED = "vggc", "plain", "tuned"
@@ -251,7 +251,7 @@ def vggc_steps(
 ) -> Callable[[int], None]:
     """Steps of the training as `vggc train` makes them."""
     machine, module = choose_machine(device, precision), program.logits_module()
-    task = Task("net", "", module, data, recipe, machine, seed=0)
+    task = TrainTask("net", "", module, data, recipe, machine, seed=0)
     learner = task.learner()
     training = TrainBatches(data.train, task.order, task.world.share)
     steps = range(10**6)

@@ -12,7 +12,7 @@ from typing import Any
 
 from vggc.layers.kinds import BY_WORD, KINDS
 from vggc.recipe.edit import SCHEMAS
-from vggc.syntax.values import Choice
+from vggc.syntax.values import OneOf
 
 FILE = Path(__file__).with_name("vgg.tmLanguage.json")
 
@@ -44,7 +44,7 @@ def block(key: str) -> dict[str, Any]:
     """The `train` or the `test` block, with its own settings and options."""
     schema = SCHEMAS[key]
     owners = {name.rpartition(".")[2] for name in schema.kinds if "." in name}
-    choices = {w for kind in schema.kinds.values() if isinstance(kind, Choice) for w in kind.words}
+    choices = {w for kind in schema.kinds.values() if isinstance(kind, OneOf) for w in kind.words}
     return {
         "name": f"meta.block.{key}.vgg",
         "begin": rf"\b({key})\s*(\{{)",
@@ -76,7 +76,7 @@ def grammar() -> dict[str, Any]:
         word
         for kind in KINDS
         for param in kind.params().values()
-        if isinstance(param.kind, Choice)
+        if isinstance(param.kind, OneOf)
         for word in param.kind.words
     }
     return {

@@ -26,7 +26,7 @@ from vggc.compiler.pipeline import Job, build_artifact
 from vggc.compiler.targets import resolve
 from vggc.ir.weights import save, seeded
 from vggc.measure.bench import bench
-from vggc.measure.verify import TOLERANCE, Comparison, verify
+from vggc.measure.verify import TOLERANCE, Verification, verify
 from vggc.program import Program
 from vggc.runtime.artifact import FILES, Manifest, open_artifact
 from vggc.runtime.session import Session
@@ -148,7 +148,7 @@ def test_verify_names_the_first_layer_that_departs(
     ids=str,
 )
 def test_a_comparison_says_what_does_not_do(changes: dict[str, Any], fault: str | None) -> None:
-    made = Comparison("40 images", "int8", 1e-3, 40, 40, True, (), (), "seed 0")
+    made = Verification("40 images", "int8", 1e-3, 40, 40, True, (), (), "seed 0")
     found = replace(made, **changes)
     assert (found.fault, found.passed) == (fault, fault is None)
 

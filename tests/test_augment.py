@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from training_data import RECIPE, found, module, picture, task
 
-from vggc.data.crops import TRIES, Framing, Window
+from vggc.data.crops import TRIES, CropWindow, Framing
 from vggc.data.draws import Stream, generator
 from vggc.data.loader import Batch, TrainBatches, load, num_workers
 from vggc.data.order import Classes, Order, Share
@@ -147,14 +147,14 @@ def test_pictures_in_memory_that_are_varied_are_work_for_processes() -> None:
 # ---------------------------------------------------------------- parts of whole pictures
 
 
-def sizes(window: Window, whole: tuple[int, int], count: int = 4000) -> np.ndarray:
+def sizes(window: CropWindow, whole: tuple[int, int], count: int = 4000) -> np.ndarray:
     tries = generator(0, Stream.WINDOW).random((count, TRIES, 2))
     return np.array([window.size(whole, each) for each in tries])
 
 
 def test_parts_have_the_areas_and_ratios_that_are_asked_for() -> None:
     """Of a picture that holds every such part both are drawn evenly, the ratio by its logarithm."""
-    width, height = sizes(Window((0.1, 0.4), (0.5, 2.0)), (1000, 1000)).T
+    width, height = sizes(CropWindow((0.1, 0.4), (0.5, 2.0)), (1000, 1000)).T
     areas, ratios = width * height / 1e6, np.log(width / height)
     assert (areas.min(), areas.max()) == pytest.approx((0.1, 0.4), abs=2e-3)
     assert (areas.mean(), areas.std()) == pytest.approx((0.25, 0.3 / sqrt(12)), abs=4e-3)
@@ -163,17 +163,17 @@ def test_parts_have_the_areas_and_ratios_that_are_asked_for() -> None:
 
 
 def test_a_part_that_no_try_gives_is_the_largest_whose_ratio_is_allowed() -> None:
-    square = Window((1.0, 1.0), (1.0, 1.0))
+    square = CropWindow((1.0, 1.0), (1.0, 1.0))
     tries = np.full((TRIES, 2), 0.5)
     assert square.box((300, 100), tries, 0.5, 0.5) == (100, 0, 200, 100)
     assert square.size((100, 300), tries) == (100, 100)
-    assert Window((1.0, 1.0), (2.0, 3.0)).size((100, 300), tries) == (100, 50)
+    assert CropWindow((1.0, 1.0), (2.0, 3.0)).size((100, 300), tries) == (100, 50)
     assert square.size((7, 7), tries) == (7, 7)
-    assert Window((1e-9, 1e-9), (1.0, 1.0)).size((9, 9), tries) == (9, 9)
+    assert CropWindow((1e-9, 1e-9), (1.0, 1.0)).size((9, 9), tries) == (9, 9)
 
 
 def test_every_place_of_a_part_is_as_likely() -> None:
-    quarter, tries = Window((0.25, 0.25), (1.0, 1.0)), np.full((TRIES, 2), 0.5)
+    quarter, tries = CropWindow((0.25, 0.25), (1.0, 1.0)), np.full((TRIES, 2), 0.5)
     places = [quarter.box((6, 4), tries, 0, place / 40)[0] for place in range(40)]
     width = quarter.size((6, 4), tries)[0]
     assert np.bincount(places).tolist() == [40 // (6 - width + 1)] * (6 - width + 1)
@@ -181,7 +181,7 @@ def test_every_place_of_a_part_is_as_likely() -> None:
 
 def test_a_part_is_cut_from_the_whole_picture_and_resized() -> None:
     """Whatever the scale, which images are held out at."""
-    window = Window((0.25, 0.25), (1.0, 1.0))
+    window = CropWindow((0.25, 0.25), (1.0, 1.0))
     framing = Framing((3, 8, 8), (200, 200), draft=False, window=window)
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[16:, 16:] = 200

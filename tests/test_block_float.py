@@ -17,7 +17,7 @@ from vggc.cli import cli
 from vggc.ir.ops import RELU
 from vggc.ir.weights import save
 from vggc.kernels.cpu import Machine, block_float, choices, kernel
-from vggc.kernels.cpu.block_float import FORMATS, BlockFloatColumns, Format, error_of
+from vggc.kernels.cpu.block_float import FORMATS, BlockFloatColumns, WordFormat, error_of
 from vggc.kernels.cpu.columns import ColumnKnobs
 from vggc.kernels.workloads import Dense, Map
 from vggc.measure.verify import verify
@@ -46,7 +46,7 @@ by_format = pytest.mark.parametrize("form", FORMATS, ids=lambda form: f"{form.bi
 
 
 @by_format
-def test_a_format_uses_each_bit_of_its_words_once(form: Format) -> None:
+def test_a_format_uses_each_bit_of_its_words_once(form: WordFormat) -> None:
     left = {(word, bit) for word in range(form.words) for bit in range(form.shift)}
     for number in form.rest:
         places = set()
@@ -63,7 +63,7 @@ def test_a_format_uses_each_bit_of_its_words_once(form: Format) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", WEIGHTS)
 def test_no_weight_is_off_by_more_than_half_a_step_of_its_piece(
-    shape: str, kind: str, form: Format
+    shape: str, kind: str, form: WordFormat
 ) -> None:
     """A step is what the largest number is a multiple of; of 24 bits, float32 rounds the largest
     weight by as much.
@@ -89,7 +89,7 @@ def test_no_weight_is_off_by_more_than_half_a_step_of_its_piece(
 
 
 @by_format
-def test_normal_weights_are_off_by_what_the_template_says(form: Format) -> None:
+def test_normal_weights_are_off_by_what_the_template_says(form: WordFormat) -> None:
     packing = BlockFloatColumns((256, 4096), 4096, 16, 16, form)
     weight = np.random.default_rng(0).standard_normal(packing.shape, np.float32)
     off = packing.unpack(packing.pack(weight)) - weight.astype(float)
@@ -98,7 +98,7 @@ def test_normal_weights_are_off_by_what_the_template_says(form: Format) -> None:
 
 
 @by_format
-def test_the_error_with_a_weight_is_told_beside_those_of_usual_size(form: Format) -> None:
+def test_the_error_with_a_weight_is_told_beside_those_of_usual_size(form: WordFormat) -> None:
     rng = np.random.default_rng(0)
     dense = Dense(1, 2048, 64, RELU, Map(1, 2, 2, 512))
     weight = rng.standard_normal(dense.weight_shape, np.float32)
@@ -145,7 +145,7 @@ def test_weights_beside_far_larger_ones_that_are_not_used_are_not_rounded_away(
 @pytest.mark.parametrize("target", [HOST, AVX2], ids=["host", "avx2"])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_columns_whose_inputs_are_zero_are_not_read(
-    rows: int, target: dict[str, str], form: Format
+    rows: int, target: dict[str, str], form: WordFormat
 ) -> None:
     """What stands for them in memory does not matter."""
     goal = tvm.target.Target(target)
@@ -174,7 +174,7 @@ def test_columns_whose_inputs_are_zero_are_not_read(
 
 
 @by_format
-def test_no_input_and_inputs_that_are_no_numbers(form: Format) -> None:
+def test_no_input_and_inputs_that_are_no_numbers(form: WordFormat) -> None:
     goal = tvm.target.Target(HOST)
     dense = Dense(1, 1000, 100, None)
     made = block_float.kernel(dense, form, Machine.of(goal), ColumnKnobs(1, 8))

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from vggc.data import cifar, diagnostics
-from vggc.data.cifar import CIFAR10, CIFAR100, Layout
+from vggc.data.cifar import CIFAR10, CIFAR100, CifarVersion
 from vggc.data.find import find_images
 from vggc.support.diagnostics import UserError
 
@@ -28,7 +28,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cifar, "LAYOUTS", LAYOUTS)
 
 
-def files_of(layout: Layout) -> dict[str, bytes]:
+def files_of(layout: CifarVersion) -> dict[str, bytes]:
     """Files whose pictures have the grey of their class, but for one red pixel at the top right."""
     files = {layout.names: "\n".join(f"class{i}" for i in range(layout.num_classes)).encode()}
     for name in (*layout.train, layout.test):
@@ -57,7 +57,7 @@ def write_archive(path: Path, files: dict[str, bytes], kind: bytes = tarfile.REG
             archive.addfile(member, io.BytesIO(content))
 
 
-def inside(layout: Layout, files: dict[str, bytes]) -> dict[str, bytes]:
+def inside(layout: CifarVersion, files: dict[str, bytes]) -> dict[str, bytes]:
     return {f"{layout.folder}/{name}": content for name, content in files.items()}
 
 
@@ -72,7 +72,7 @@ def refused(place: Path) -> diagnostics.BadCifar | diagnostics.PickledCifar:
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.title)
 @pytest.mark.parametrize("form", ["the folder itself", "the one around it", "the archive"])
 def test_its_pictures_are_read_from_where_they_came(
-    tmp_path: Path, layout: Layout, form: str
+    tmp_path: Path, layout: CifarVersion, form: str
 ) -> None:
     files = files_of(layout)
     match form:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from vggc.layers.kinds import BY_WORD, KINDS
-from vggc.lsp.words import Role, scan
+from vggc.lsp.words import WordRole, scan
 from vggc.program import zoo
 from vggc.recipe.edit import SCHEMAS
 from vggc.support.resources import resource
@@ -82,22 +82,22 @@ def test_words_that_are_no_layers_get_no_colour() -> None:
 # ---------------------------------------------------------------- as an editor sees it
 
 SCOPES = {
-    Role.KEYWORD: ("keyword.control", "support.function"),
-    Role.BLOCK: ("keyword.control",),
-    Role.NET: ("entity.name.type",),
-    Role.BASE: ("entity.other.inherited-class",),
-    Role.PARAMETER: ("variable.parameter",),
-    Role.CONSTANT: ("variable.other.constant",),
-    Role.SUM: ("variable.other.constant",),
-    Role.KIND: ("entity.name.function",),
-    Role.SELECTOR: ("variable.other",),
-    Role.LAYER: ("entity.name.function",),
-    Role.LABEL: ("entity.name.label",),
-    Role.HEAD: ("entity.name.label",),
-    Role.OPTION: ("variable.parameter",),
-    Role.REFERENCE: ("variable.other",),
-    Role.SETTING: ("support.type.property-name",),
-    Role.VALUE: (
+    WordRole.KEYWORD: ("keyword.control", "support.function"),
+    WordRole.BLOCK: ("keyword.control",),
+    WordRole.NET: ("entity.name.type",),
+    WordRole.BASE: ("entity.other.inherited-class",),
+    WordRole.PARAMETER: ("variable.parameter",),
+    WordRole.CONSTANT: ("variable.other.constant",),
+    WordRole.SUM: ("variable.other.constant",),
+    WordRole.KIND: ("entity.name.function",),
+    WordRole.SELECTOR: ("variable.other",),
+    WordRole.LAYER: ("entity.name.function",),
+    WordRole.LABEL: ("entity.name.label",),
+    WordRole.HEAD: ("entity.name.label",),
+    WordRole.OPTION: ("variable.parameter",),
+    WordRole.REFERENCE: ("variable.other",),
+    WordRole.SETTING: ("support.type.property-name",),
+    WordRole.VALUE: (
         *("constant.numeric", "constant.language", "variable.other", "variable.other.constant"),
     ),
 }

@@ -22,8 +22,8 @@ from vggc.data.strings import Strings
 from vggc.evaluation import diagnostics, viewer
 from vggc.evaluation.classes import ClassScore, class_scores
 from vggc.evaluation.counts import UNREAD, AllErrors, Counts, Errors, Guesses
-from vggc.evaluation.judge import Verdict, judge, num_workers
-from vggc.evaluation.reading import CHUNK, Chunk, Chunks, Group, Lost, gathered
+from vggc.evaluation.judge import ImageScores, judge, num_workers
+from vggc.evaluation.reading import CHUNK, Chunk, Chunks, ImageGroup, LostImage, gathered
 from vggc.evaluation.viewer import Viewer, cut
 from vggc.evaluation.views import View, Views, places, views_of
 from vggc.images.preprocessing import Preprocessing, centre, decode, resize
@@ -31,7 +31,7 @@ from vggc.ir.weights import Weights, seeded
 from vggc.program import Program
 from vggc.recipe.protocol import Crops, Protocol
 from vggc.support.diagnostics import CheckFailed, UserError
-from vggc.training.learner import Machine
+from vggc.training.learner import TrainMachine
 
 NET = "net small input 3x8x8 conv3-4 | pool | fc-6 norm=batch | dropout | fc-3 | softmax"
 PREPROCESSING = Preprocessing((8, 8), 10, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
@@ -62,7 +62,7 @@ def net(text: str = NET, seed: int = 0) -> tuple[Program, Weights]:
 
 
 def made(
-    views: Views, batch: int = 4, seed: int = 0, text: str = NET, machine: Machine = CPU
+    views: Views, batch: int = 4, seed: int = 0, text: str = NET, machine: TrainMachine = CPU
 ) -> Viewer:
     spec, weights = net(text, seed)
     preprocessing = PREPROCESSING
@@ -105,7 +105,7 @@ def by_hand(path: Path, views: Views, seed: int = 0) -> np.ndarray:
 
 def verdicts(viewers: list[Viewer], part: Part, workers: int = 0) -> dict[int, np.ndarray]:
     found = judge(viewers, part, np.arange(len(part)), workers)
-    return {v.index: v.probabilities.numpy() for v in found if isinstance(v, Verdict)}
+    return {v.index: v.probabilities.numpy() for v in found if isinstance(v, ImageScores)}
 
 
 # Views
@@ -183,8 +183,8 @@ def test_images_of_one_size_go_together_and_none_is_lost(folder: Path) -> None:
     read = [chunks[number] for number in range(len(chunks))]
     assert len(read) == -(-len(part) // CHUNK) > 1
     items = list(gathered(read, (500, 500)))
-    groups = [item for item in items if isinstance(item, Group)]
-    (lost,) = [item for item in items if isinstance(item, Lost)]
+    groups = [item for item in items if isinstance(item, ImageGroup)]
+    (lost,) = [item for item in items if isinstance(item, LostImage)]
     assert (part.name(lost.index), lost.skipped.reason) == ("07.jpg", "not an image")
     for number in range(len(framings)):
         seen = [i for g in groups if g.framing == number for i in g.indices.tolist()]
@@ -196,7 +196,7 @@ def test_images_of_one_size_go_together_and_none_is_lost(folder: Path) -> None:
 def test_what_waits_for_images_of_its_size_is_bounded() -> None:
     def chunk(number: int) -> Chunk:
         pixels = torch.zeros(1, 10, 10 + number, 3, dtype=torch.uint8)
-        return Chunk((Group(0, torch.tensor([number]), pixels),), ())
+        return Chunk((ImageGroup(0, torch.tensor([number]), pixels),), ())
 
     asked: list[int] = []
 
@@ -206,7 +206,7 @@ def test_what_waits_for_images_of_its_size_is_bounded() -> None:
             yield chunk(number)
 
     first = next(gathered(chunks(), (1000,)))  # type: ignore[arg-type]
-    assert isinstance(first, Group)
+    assert isinstance(first, ImageGroup)
     assert len(asked) < 70  # 8 batches of 1000 pixels hold no more
     assert first.indices.tolist() == [asked[-1]]
 
@@ -270,7 +270,7 @@ def test_nets_with_inputs_of_their_own_are_judged_side_by_side(folder: Path) -> 
 def test_layers_compute_in_the_precision_asked_for(folder: Path) -> None:
     part = part_of(folder)
     exact = verdicts([made(BOTH)], part)
-    rounded = verdicts([made(BOTH, machine=Machine("cpu", "bf16"))], part)
+    rounded = verdicts([made(BOTH, machine=TrainMachine("cpu", "bf16"))], part)
     differences = [np.abs(rounded[i] - exact[i]).max() for i in exact]
     assert 1e-5 < max(differences) < 0.05
 

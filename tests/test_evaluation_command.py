@@ -35,8 +35,8 @@ from vggc.recipe.train import TRAIN
 from vggc.support.source import Source
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
-from vggc.training.learner import Machine
-from vggc.training.run import Origin, Record, Run, write_run
+from vggc.training.learner import TrainMachine
+from vggc.training.run import Origin, Run, RunRecord, write_run
 
 Here = Callable[..., tuple[object, str, str]]
 
@@ -85,7 +85,7 @@ def make_run(
     images = find(str(data) if data else None, 0)
     channels, height, width = graph.input
     scale = sum(program.recipe.scale) // 2 if program.recipe.scale else None
-    record = Record(
+    record = RunRecord(
         format=2,
         net=program.net.name,
         state="finished",
@@ -503,7 +503,7 @@ def test_a_mistake_is_explained_before_anything_is_computed(
 
 
 def test_a_gpu_gets_larger_batches_of_small_images() -> None:
-    cpu, gpu = (Machine(device, "fp32") for device in ("cpu", "cuda"))
+    cpu, gpu = (TrainMachine(device, "fp32") for device in ("cpu", "cuda"))
     sizes = ((224, 224), (32, 32), (8, 8), (512, 512))
     assert [usual_batch(cpu, size) for size in sizes] == [32, 32, 32, 32]
     assert [usual_batch(gpu, size) for size in sizes] == [32, 1024, 1024, 32]

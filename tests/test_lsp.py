@@ -23,7 +23,7 @@ from vggc.lsp import reference
 from vggc.lsp.completion import complete
 from vggc.lsp.document import Document
 from vggc.lsp.places import Lines
-from vggc.lsp.words import Role, Token, scan
+from vggc.lsp.words import Token, WordRole, scan
 from vggc.program import beside, zoo
 from vggc.support.resources import resource
 from vggc.syntax import ast
@@ -514,19 +514,19 @@ def test_words_are_what_the_parser_takes_them_for(name: str) -> None:
     source = read_source(resource("zoo", f"{name}.vgg"))
     net, (tokens, _) = parse(source), scan(source.text)
 
-    def starts(role: Role) -> set[int]:
+    def starts(role: WordRole) -> set[int]:
         return {token.start for token in tokens if token.role is role}
 
     edits = [s.body for s in net.statements if isinstance(s, ast.Insert | ast.Replace)]
     bodies = [*net.bodies, *edits]
     layers = [p for body in bodies for p in ast.pieces(body) if isinstance(p, ast.Layer)]
-    assert starts(Role.LAYER) == {word_span(layer).start for layer in layers}
+    assert starts(WordRole.LAYER) == {word_span(layer).start for layer in layers}
     settings = [setting for block in net.blocks for setting in block.settings]
-    assert starts(Role.SETTING) == {setting.span.start for setting in settings}
-    assert starts(Role.BLOCK) == {block.span.start for block in net.blocks}
-    assert starts(Role.BASE) == ({net.base.span.start} if net.base else set())
+    assert starts(WordRole.SETTING) == {setting.span.start for setting in settings}
+    assert starts(WordRole.BLOCK) == {block.span.start for block in net.blocks}
+    assert starts(WordRole.BASE) == ({net.base.span.start} if net.base else set())
     references = [p for b in bodies for p in ast.pieces(b) if isinstance(p, ast.Reference)]
-    assert starts(Role.REFERENCE) == {piece.span.start + 1 for piece in references}
+    assert starts(WordRole.REFERENCE) == {piece.span.start + 1 for piece in references}
 
 
 # ---------------------------------------------------------------- completion
@@ -591,14 +591,20 @@ def test_what_fits_is_offered(editor: Client, text: str, some: list[str], none: 
 def expected_offer(token: Token) -> str | None:
     """What is to be offered where a word is about to be written; None where nothing can be."""
     match token.role:
-        case Role.LAYER | Role.KIND:
+        case WordRole.LAYER | WordRole.KIND:
             kind = kind_of(token.text)
             return kind.name if kind else None
-        case Role.OPTION:
+        case WordRole.OPTION:
             return f"{token.text}="
-        case Role.SELECTOR:
+        case WordRole.SELECTOR:
             return token.text.partition("..")[0]
-        case Role.KEYWORD | Role.BLOCK | Role.SETTING | Role.REFERENCE | Role.BASE:
+        case (
+            WordRole.KEYWORD
+            | WordRole.BLOCK
+            | WordRole.SETTING
+            | WordRole.REFERENCE
+            | WordRole.BASE
+        ):
             return token.text
         case _:
             return None

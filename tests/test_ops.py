@@ -16,10 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vggc.analysis.receptive import receptive_fields
 from vggc.analysis.report import report
-from vggc.analysis.training import Course, parts_of
+from vggc.analysis.training import TrainingSetup, parts_of
 from vggc.backends import torch as torch_backend
 from vggc.backends.onnx import to_onnx
-from vggc.backends.torch import Whole, build, reference
+from vggc.backends.torch import BatchRows, build, reference
 from vggc.compiler.choose import lowered
 from vggc.compiler.codegen import compile_for
 from vggc.compiler.error_budget import MAX_ERROR
@@ -278,7 +278,7 @@ def test_a_part_drops_what_it_would_within_the_whole() -> None:
         net.whole = None
         whole = net(images)
         torch.manual_seed(1)
-        net.whole = Whole(torch.tensor([1, 4, 5]), 6)
+        net.whole = BatchRows(torch.tensor([1, 4, 5]), 6)
         assert torch.equal(net(images[[1, 4, 5]].to(memory_format=layout)), whole[[1, 4, 5]])
 
 
@@ -316,7 +316,7 @@ def test_the_memory_of_training_is_what_autograd_keeps(name: str, noise: Noise) 
         output = net(torch.from_numpy(noise(8, *graph.input)))
     weights = {p.untyped_storage().data_ptr() for p in net.state_dict().values()}
     measured = sum(size for place, size in kept.items() if place not in weights)
-    estimate = sum(layer.saved for layer in parts_of(graph, Course(images=8)))
+    estimate = sum(layer.saved for layer in parts_of(graph, TrainingSetup(images=8)))
     assert output.requires_grad
     assert estimate == pytest.approx(measured, rel=0.05)
 

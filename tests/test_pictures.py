@@ -12,7 +12,7 @@ import matplotlib.image
 import pytest
 from conftest import program
 
-from vggc.analysis.outline import Join, Repeat, Step, folded, outline
+from vggc.analysis.outline import Join, OutlineRepeat, OutlineStep, folded, outline
 from vggc.analysis.outline import Path as Chain
 from vggc.pictures.layout import MAX_BLOCKS, TooManyBlocks, layout
 from vggc.pictures.png import DENSITY, as_png
@@ -138,7 +138,7 @@ def test_an_outline_finds_every_layer_once() -> None:
     def names(path: Chain) -> list[str]:
         found = []
         for item in path.items:
-            assert not isinstance(item, Repeat)
+            assert not isinstance(item, OutlineRepeat)
             found += [name for p in getattr(item, "paths", ()) for name in names(p)]
             found.append(item.row.name)
         return found
@@ -176,17 +176,17 @@ def test_a_path_that_refers_into_its_neighbour_begins_there() -> None:
 def test_what_repeats_is_folded_and_begins_with_its_join() -> None:
     net = program("net n input 3x8x8 conv3-4 | relu | (add(conv3-4, skip) | relu) ×7 | fc-2")
     items = folded(outline(net.graph, net.report()).trunk.path).items
-    (repeat,) = (item for item in items if isinstance(item, Repeat))
+    (repeat,) = (item for item in items if isinstance(item, OutlineRepeat))
     assert repeat.count == 7
     assert isinstance(repeat.first[0], Join)
-    assert isinstance(repeat.last[1], Step)
+    assert isinstance(repeat.last[1], OutlineStep)
     assert (repeat.first[0].row.name, repeat.last[1].row.name) == ("add1", "relu8")
 
 
 def test_layers_that_differ_in_an_option_are_not_folded() -> None:
     net = program("net n input 3x8x8 conv3-3 | conv3-3 act=tanh | conv3-3 | fc-2")
     items = folded(outline(net.graph, net.report()).trunk.path).items
-    assert not [item for item in items if isinstance(item, Repeat)]
+    assert not [item for item in items if isinstance(item, OutlineRepeat)]
 
 
 # ---------------------------------------------------------------- the picture

@@ -21,7 +21,7 @@ from vggc.api.trained import from_spec
 from vggc.cli import cli
 from vggc.compiler.calibrate import (
     BINS,
-    Chosen,
+    CalibrationImages,
     Histogram,
     calibrate,
     choose_images,
@@ -31,7 +31,7 @@ from vggc.compiler.calibrate import (
 from vggc.compiler.pipeline import Job, build_artifact
 from vggc.compiler.quantize import (
     LARGEST,
-    Range,
+    ValueRange,
     averaged,
     digest,
     levels,
@@ -178,10 +178,12 @@ def test_float32_leaves_a_plan_as_it_is() -> None:
 # Weights
 
 
-def ranges_of(calls: Plan, graph: Graph, limit: float = 2.0, mean: float = 0.0) -> dict[str, Range]:
+def ranges_of(
+    calls: Plan, graph: Graph, limit: float = 2.0, mean: float = 0.0
+) -> dict[str, ValueRange]:
     channels = {node.name: node.shape[0] for node in graph.nodes}
     names = scaled(calls).keys() | averaged(calls)
-    return {name: Range(limit, np.full(channels[name], mean)) for name in names}
+    return {name: ValueRange(limit, np.full(channels[name], mean)) for name in names}
 
 
 def test_int8_weights_are_the_float_ones_to_half_a_step_of_their_channel() -> None:
@@ -345,7 +347,7 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def chosen(folder: Path, tiny: Program, count: int = 99) -> Chosen:
+def chosen(folder: Path, tiny: Program, count: int = 99) -> CalibrationImages:
     return choose_images(folder, count, from_spec(tiny, None, 0).preprocessing)
 
 

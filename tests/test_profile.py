@@ -20,7 +20,7 @@ from vggc.compiler.targets import resolve
 from vggc.ir.graph import Graph
 from vggc.measure import profile as module
 from vggc.measure import roofline as peaks
-from vggc.measure.profile import Call, Limits, profile, useful_macs
+from vggc.measure.profile import Call, MachinePeaks, profile, useful_macs
 from vggc.measure.roofline import arithmetic, bandwidth
 from vggc.passes.fold import fold
 from vggc.program import Program
@@ -119,7 +119,7 @@ def test_a_kernel_stands_beside_the_peak_of_what_it_multiplies_in(
     algorithm: str, peak: float
 ) -> None:
     entry = KernelEntry("a", "a", "Conv", algorithm, {}, "cost model", 10)
-    assert module._peak(entry, Limits(400, 100, 1)) == peak
+    assert module._peak(entry, MachinePeaks(400, 100, 1)) == peak
 
 
 @pytest.mark.parametrize(

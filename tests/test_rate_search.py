@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from training_data import TINY, write_images
 
-from vggc.training.rate_search import Curve, Found, Sweep, Tried, rounded
+from vggc.training.rate_search import Sweep, SweepCurve, SweepResult, Tried, rounded
 
 Here = Callable[..., tuple[object, str, str]]
 
@@ -21,11 +21,11 @@ RATES = Sweep(1e-6, 10.0, 141)
 """Twenty steps a decade."""
 
 
-def curve(loss: Callable[[float], float], noise: float = 0.0) -> Curve:
+def curve(loss: Callable[[float], float], noise: float = 0.0) -> SweepCurve:
     """What a sweep over ten classes gives whose loss is a function of the rate's logarithm."""
     draws = np.random.default_rng(0).normal(0, 1, RATES.steps)
     rates = [RATES.rate(step) for step in range(RATES.steps)]
-    return Curve.of(
+    return SweepCurve.of(
         [
             Tried(step + 1, rate, loss(log10(rate)) + noise * draw)
             for step, (rate, draw) in enumerate(zip(rates, draws, strict=True))
@@ -68,7 +68,7 @@ def test_one_step_that_explodes_takes_no_others_with_it() -> None:
     plain = curve(learning)
     tried = [*plain.tried]
     tried[30] = Tried(31, tried[30].lr, 1e30)
-    found = Curve.of(tried, 10).found
+    found = SweepCurve.of(tried, 10).found
     assert found is not None
     assert log10(found.steepest) == pytest.approx(-2.5, abs=0.35)
 
@@ -79,13 +79,13 @@ def test_where_nothing_is_learned_nothing_is_found(loss: Callable[[float], float
 
 
 def test_few_steps_say_nothing() -> None:
-    assert Curve.of([], 10).found is None
-    assert Curve.of([Tried(1, 0.1, 2.0), Tried(2, 0.2, 1.0)], 10).found is None
+    assert SweepCurve.of([], 10).found is None
+    assert SweepCurve.of([Tried(1, 0.1, 2.0), Tried(2, 0.2, 1.0)], 10).found is None
 
 
 def test_rates_are_told_in_two_digits() -> None:
     assert [rounded(rate) for rate in (0.012345, 3.16e-5, 1.0)] == ["0.012", "3.2e-05", "1"]
-    assert Found(0.1, 0.5).tenth == 0.05
+    assert SweepResult(0.1, 0.5).tenth == 0.05
 
 
 # From the shell

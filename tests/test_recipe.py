@@ -31,7 +31,7 @@ from vggc.recipe.train import (
     Poly,
     Recipe,
     Sgd,
-    Step,
+    StepSchedule,
     read_recipe,
 )
 from vggc.support.diagnostics import UserError
@@ -95,9 +95,9 @@ def test_what_a_block_leaves_out_keeps_its_default() -> None:
         ("cosine warm-up=5%", Recipe(schedule=Cosine(warm_up=0.05))),
         (
             "step epochs=30,60,65 factor=20% warm-up=5%",
-            Recipe(schedule=Step((30, 60, 65), 0.2, 0.05)),
+            Recipe(schedule=StepSchedule((30, 60, 65), 0.2, 0.05)),
         ),
-        ("step epochs=30", Recipe(schedule=Step((30,)))),
+        ("step epochs=30", Recipe(schedule=StepSchedule((30,)))),
         ("poly power=0.9 warm-up=5% end=1%", Recipe(schedule=Poly(0.9, 0.05, 0.01))),
         ("plateau warm-up=5%", Recipe(schedule=Plateau(warm_up=0.05))),
         ("constant warm-up=5%", Recipe(schedule=Constant(warm_up=0.05))),
@@ -339,7 +339,9 @@ recipes = st.builds(
     schedule=st.one_of(
         st.builds(Constant, fraction),
         st.builds(Plateau, st.floats(1e-12, 1), st.integers(0, 100), st.integers(1, 10_000)),
-        st.builds(Step, st.lists(st.integers(1, 100_000), min_size=1, max_size=9).map(tuple)),
+        st.builds(
+            StepSchedule, st.lists(st.integers(1, 100_000), min_size=1, max_size=9).map(tuple)
+        ),
         st.builds(Poly, st.floats(1e-12, 100), fraction, fraction),
         st.builds(OneCycle, fraction, fraction, fraction),
     ),

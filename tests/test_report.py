@@ -45,7 +45,7 @@ from vggc.support.records import read_json
 from vggc.training.checkpoint import snapshot
 from vggc.training.judgement import Judgement, judge, worst
 from vggc.training.metrics import read_metrics
-from vggc.training.progress import Progress, StepRow, Sums
+from vggc.training.progress import EpochSums, Progress, StepRow
 from vggc.training.run import BEST, Run, write_run
 from vggc.training.session import begin, follow
 from vggc.training.steps import StepTable
@@ -335,7 +335,7 @@ def test_a_run_that_goes_on_is_judged_by_the_weights_that_it_saved_last(tmp_path
     run = begin(task(), None, tmp_path / "run", datetime(2026, 1, 2, 3, 4, 5))
     assert gather(run.folder, ReportOptions(errors=False)).weights_from is None
     for steps in (3, 7):
-        follow(run, snapshot(moving, Progress(sums=Sums(steps=steps))), "top-1")
+        follow(run, snapshot(moving, Progress(sums=EpochSums(steps=steps))), "top-1")
         findings = gather(run.folder, ReportOptions(errors=False))
         assert findings.weights_from == f"the weights after epoch 0, step {steps}"
     assert findings.filters is not None

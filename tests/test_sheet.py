@@ -30,7 +30,7 @@ def sheets() -> dict[str, Sheet]:
     for name in ("vgg16", "vgg16_bn", "googlenet_aux", "resnet18"):
         program = load(name)
         report = program.report()
-        net = summary_text.Net(report, outline(program.graph, report))
+        net = summary_text.SummarisedNet(report, outline(program.graph, report))
         found[name] = summary_text.layers(net)
     found["zoo"] = zoo_command._sheet([from_zoo(name) for name in zoo()])
     return found

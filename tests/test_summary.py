@@ -20,8 +20,8 @@ from conftest import program
 
 from vggc.analysis.outline import outline
 from vggc.cli import summary_text
-from vggc.cli.comparison import Cell, Comparison, compare, drawn, parts
-from vggc.cli.summary_text import Net
+from vggc.cli.comparison import LayerCell, NetComparison, compare, drawn, parts
+from vggc.cli.summary_text import SummarisedNet
 from vggc.program import Program, load
 
 # Source: Simonyan & Zisserman (2015), table 1; new layers are marked as there. `fc` lines
@@ -71,27 +71,27 @@ head features: @stem
 """
 
 
-def net(what: Program) -> Net:
+def net(what: Program) -> SummarisedNet:
     report = what.report()
-    return Net(report, outline(what.graph, report))
+    return SummarisedNet(report, outline(what.graph, report))
 
 
-def table(*nets: Net) -> Comparison:
+def table(*nets: SummarisedNet) -> NetComparison:
     return compare([(each.report, each.outline) for each in nets])
 
 
-def column(comparison: Comparison, index: int = 0) -> list[str]:
+def column(comparison: NetComparison, index: int = 0) -> list[str]:
     return [text for line in comparison.lines() if (text := line.cells[index].text)]
 
 
-def text(comparison: Comparison, room: int = 160) -> list[str]:
+def text(comparison: NetComparison, room: int = 160) -> list[str]:
     return ["".join(piece for piece, _ in line) for line in drawn(comparison, room, marked=True)]
 
 
 # ---------------------------------------------------------------- table 1
 
 
-def shown(cells: Sequence[Cell]) -> list[str]:
+def shown(cells: Sequence[LayerCell]) -> list[str]:
     return [("+" if cell.new else "") + cell.text or "-" for cell in cells]
 
 

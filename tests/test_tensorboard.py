@@ -13,7 +13,7 @@ from vggc.recipe.train import TRAIN
 from vggc.support.diagnostics import UserError
 from vggc.training import tensorboard
 from vggc.training.metrics import read_metrics
-from vggc.training.progress import Epoch, EpochDone, Progress, StepDone, StepRow, Sums
+from vggc.training.progress import Epoch, EpochDone, EpochSums, Progress, StepDone, StepRow
 from vggc.training.tensorboard import board
 
 Here = Callable[..., tuple[object, str, str]]
@@ -107,7 +107,7 @@ def test_what_was_written_beyond_the_checkpoint_is_hidden_after_a_resume(
         for done in range(1, 41):
             watcher(step(done, loss=1.0))
         watcher(EpochDone(epoch(1, 40)))
-    saved = Progress(sums=Sums(steps=20))
+    saved = Progress(sums=EpochSums(steps=20))
     with board(tmp_path, TINY, RECIPE, saved, silence) as watcher:
         for done in range(21, 31):
             watcher(step(done, loss=2.0))

@@ -30,7 +30,7 @@ from vggc.data.parts import Part, Skipped
 from vggc.data.prepare import prepare
 from vggc.data.stores import Arrays
 from vggc.recipe.augment import ColourJitter, Cutmix, Erasing, Mixup, RandAugment, ResizedCrop
-from vggc.recipe.train import AdamW, Constant, Cosine, Normal, Recipe, Sgd, Step
+from vggc.recipe.train import AdamW, Constant, Cosine, Normal, Recipe, Sgd, StepSchedule
 from vggc.support.diagnostics import UserError
 from vggc.support.files import CannotWrite, Taken, sha256
 from vggc.support.records import MalformedError, from_json, read_record, write_record
@@ -50,15 +50,15 @@ from vggc.training.progress import (
     StepRow,
     Stopped,
 )
-from vggc.training.run import Record, Run, newest_run, place_for
-from vggc.training.session import Keeping, Task, begin, fresh, proceed, resume
+from vggc.training.run import Run, RunRecord, newest_run, place_for
+from vggc.training.session import Keeping, TrainTask, begin, fresh, proceed, resume
 from vggc.training.steps import StepTable, read_steps
 
 KEEPING, KEEP_ALL = Keeping(), Keeping(every=1)
 NOW = datetime(2026, 1, 2, 3, 4, 5)
 
 
-def task(recipe: Recipe = RECIPE, count: int = 5, **more: tuple[str, ...]) -> Task:
+def task(recipe: Recipe = RECIPE, count: int = 5, **more: tuple[str, ...]) -> TrainTask:
     return task_of(recipe, count=count, seed=7, **more)
 
 
@@ -187,7 +187,7 @@ def test_a_resumed_run_ends_with_the_same_weights(
             (),
         ),
         (replace(RECIPE, epochs=2, sampler="balanced", class_weights=(1.0, 2.0, 3.0)), ()),
-        (replace(RECIPE, epochs=2, optimiser=AdamW(lr=0.01), schedule=Step((1,))), ()),
+        (replace(RECIPE, epochs=2, optimiser=AdamW(lr=0.01), schedule=StepSchedule((1,))), ()),
         (replace(RECIPE, epochs=2, optimiser=AdamW(), freeze=("conv1_1",)), ("0.weight", "0.bias")),
     ],
     ids=[
@@ -310,14 +310,14 @@ import torch
 from torch import nn
 from training_data import learner
 from vggc.training.checkpoint import Writer, snapshot
-from vggc.training.progress import Progress, Sums
+from vggc.training.progress import EpochSums, Progress
 
 torch.set_num_threads(2)
 torch.ones(1 << 20).exp()
 moving = learner(net=nn.Conv2d(128, 128, 3))
 before = len(os.listdir("/proc/self/task"))
 with Writer(Path("checkpoint"), 2, "data", lambda step: "task") as writer:
-    writer.write(snapshot(moving, Progress(sums=Sums(steps=1))), lambda: None)
+    writer.write(snapshot(moving, Progress(sums=EpochSums(steps=1))), lambda: None)
     writer.wait()
     print(len(os.listdir("/proc/self/task")) - before)
 """
@@ -768,7 +768,7 @@ def test_a_tampered_recipe_is_refused(interrupted: Path) -> None:
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(MalformedError):
-        read_record(tmp_path / "run.json", Record)
+        read_record(tmp_path / "run.json", RunRecord)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

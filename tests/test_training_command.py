@@ -46,7 +46,7 @@ from vggc.support.diagnostics import UserError
 from vggc.support.source import Source
 from vggc.syntax.ast import block_of
 from vggc.syntax.parse import parse
-from vggc.training.learner import Machine
+from vggc.training.learner import TrainMachine
 from vggc.training.parallel import ALONE
 from vggc.training.progress import Event, Finished, Progress
 from vggc.training.session import Keeping, proceed
@@ -200,7 +200,7 @@ def test_a_training_that_no_memory_holds_is_refused_before_it_begins(
 
 
 def test_a_batch_is_never_larger_than_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    program, cpu = Program(parse(Source("tiny.vgg", TINY))), Machine("cpu", "fp32")
+    program, cpu = Program(parse(Source("tiny.vgg", TINY))), TrainMachine("cpu", "fp32")
     images, most = digits(), Recipe(batch=65_536)
     course = course_of(most, program.graph, 1438)
     pictures = expected_bytes(images, (3, 8, 8), most.scale)
@@ -214,7 +214,7 @@ def test_a_batch_is_never_larger_than_all_images(monkeypatch: pytest.MonkeyPatch
 
 
 def test_parts_of_a_step_need_the_memory_of_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    program, cpu = Program(parse(Source("tiny.vgg", TINY))), Machine("cpu", "fp32")
+    program, cpu = Program(parse(Source("tiny.vgg", TINY))), TrainMachine("cpu", "fp32")
     images, parts = digits(), Recipe(batch=1024, accumulate=64)
     pictures = expected_bytes(images, (3, 8, 8), parts.scale)
     course = replace(course_of(parts, program.graph, 16), pictures=pictures)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from test_training_checkpoint import KEEPING, go_on, interrupt_after, saved, train, weights_of
 from training_data import RECIPE, TINY, write_images
 
-from vggc.api.train import NothingLeft, TrainOptions, new_run, resume_run
+from vggc.api.train import RunFinished, TrainOptions, new_run, resume_run
 from vggc.recipe.train import Constant, Cosine, EarlyStop, OneCycle, Plateau, Recipe, Sgd
 from vggc.support.diagnostics import UserError
 from vggc.support.files import sha256
@@ -314,7 +314,7 @@ def test_the_rate_after_a_restart_is_that_of_a_training_of_the_rest() -> None:
 def test_of_a_finished_run_nothing_is_left_unless_it_is_to_end_later(folder: Path) -> None:
     run = carried_out(folder, "run", epochs=2)
     for options in (TrainOptions(), TrainOptions(epochs=2), TrainOptions(changes=("give-up=off",))):
-        with pytest.raises(NothingLeft):
+        with pytest.raises(RunFinished):
             resume_run(None, run, options)
     assert resume_run(None, run, TrainOptions(epochs=3)).recipe.epochs == 3
 
@@ -346,7 +346,7 @@ def test_what_a_run_cannot_do_any_more_is_refused(folder: Path) -> None:
 def test_a_run_that_stopped_early_goes_on_where_that_is_taken_back(folder: Path) -> None:
     run = carried_out(folder, "run", epochs=5, lr=1e-9, changes=("early-stop.patience=1",))
     assert Run.load(run).record.metrics.epoch == 2  # type: ignore[union-attr]
-    with pytest.raises(NothingLeft):
+    with pytest.raises(RunFinished):
         resume_run(None, run, TrainOptions())
     carried_out(folder, "run", changes=("early-stop=off",))
     record = Run.load(run).record

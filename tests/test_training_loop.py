@@ -30,13 +30,13 @@ from vggc.recipe.train import (
     Poly,
     Recipe,
     Sgd,
-    Step,
+    StepSchedule,
 )
 from vggc.support.diagnostics import UserError
 from vggc.training import diagnostics, loop
 from vggc.training.checkpoint import unsound
 from vggc.training.initialise import initialise
-from vggc.training.learner import Learner, Machine, Measured, choose_machine, optimiser
+from vggc.training.learner import Learner, StepResult, TrainMachine, choose_machine, optimiser
 from vggc.training.loop import Saving, Watching, fit
 from vggc.training.progress import (
     Epoch,
@@ -51,7 +51,7 @@ from vggc.training.progress import (
     is_sound,
 )
 from vggc.training.schedules import drops, learning_rate
-from vggc.training.session import Task
+from vggc.training.session import TrainTask
 
 
 def run(recipe: Recipe, net: nn.Module) -> tuple[Outcome, list[Event]]:
@@ -59,7 +59,9 @@ def run(recipe: Recipe, net: nn.Module) -> tuple[Outcome, list[Event]]:
     return carry_out(task(recipe, net), events), events
 
 
-def carry_out(whole: Task, events: list[Event], saved: list[Progress] | None = None) -> Outcome:
+def carry_out(
+    whole: TrainTask, events: list[Event], saved: list[Progress] | None = None
+) -> Outcome:
     """The whole training, which tells of its `events` and of what it would have `saved`; this
     process makes the batches.
     """
@@ -80,7 +82,7 @@ def batches(recipe: Recipe = RECIPE, seed: int = 0) -> TrainBatches:
     return TrainBatches(whole.data.train, whole.order, Share())
 
 
-def mean_loss(measured: Measured) -> float:
+def mean_loss(measured: StepResult) -> float:
     loss, _, images = measured.read()
     return loss / images
 
@@ -263,7 +265,7 @@ def test_whatever_a_checkpoint_holds_is_looked_at_before_it_is_written(
 
 
 def test_a_loss_scale_that_has_run_out_is_unsound() -> None:
-    taught = learner(machine=Machine("cpu", "fp16"))
+    taught = learner(machine=TrainMachine("cpu", "fp16"))
     taught.step(batches()[0], 0, lr=0.1)
     assert unsound(taught) is None
     taught.scaler.update(0.0)
@@ -352,7 +354,7 @@ def torchs_rates(
 
 
 def test_step_drops_after_the_epochs_it_names() -> None:
-    recipe = Recipe(optimiser=Sgd(lr=2.0), schedule=Step(epochs=(3, 5), factor=0.2))
+    recipe = Recipe(optimiser=Sgd(lr=2.0), schedule=StepSchedule(epochs=(3, 5), factor=0.2))
     theirs = torchs_rates(lambda o: MultiStepLR(o, [3, 5], gamma=0.2), 7)
     assert rates(recipe, 7, per_epoch=1) == pytest.approx(theirs)
     of_steps = [rate for rate in theirs for _ in range(4)]
@@ -370,11 +372,11 @@ def test_poly_falls_as_a_power_of_what_is_left(power: float) -> None:
 
 @pytest.mark.parametrize(
     "schedule",
-    [Constant(), Plateau(patience=2), Step((2, 3)), Cosine(), Poly(0.9)],
+    [Constant(), Plateau(patience=2), StepSchedule((2, 3)), Cosine(), Poly(0.9)],
     ids=lambda schedule: type(schedule).__name__,
 )
 def test_every_schedule_may_begin_with_a_rise(
-    schedule: Constant | Plateau | Step | Cosine | Poly,
+    schedule: Constant | Plateau | StepSchedule | Cosine | Poly,
 ) -> None:
     """Of 40 steps ten rise, as `LinearLR` does; then the rate is at its peak and falls."""
     recipe = Recipe(optimiser=Sgd(lr=2.0), schedule=replace(schedule, warm_up=0.25))
@@ -505,7 +507,7 @@ def test_accuracy_is_measured_on_as_many_images_at_once_as_there_was_room_for(
 
 
 def test_a_first_step_that_overflows_in_fp16_leaves_no_trace() -> None:
-    taught = learner(net=module(), machine=Machine("cpu", "fp16"))
+    taught = learner(net=module(), machine=TrainMachine("cpu", "fp16"))
     before = {name: tensor.clone() for name, tensor in taught.trained.items()}
     batch = batches()[0]
     taught.step(batch._replace(images=torch.full_like(batch.images.float(), inf)), 0, lr=0.1)

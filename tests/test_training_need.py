@@ -15,8 +15,8 @@ from vggc.analysis.training import (
     COMPILER,
     GAPS,
     PROCESS,
-    Course,
     TrainingMemory,
+    TrainingSetup,
     fullest,
     of_images,
     parts_of,
@@ -36,7 +36,7 @@ CONV, DENSE = 3 * 3 * 3 * 4 + 4, 64 * 10 + 10
 
 def test_a_checkpoint_holds_weights_averages_and_moments() -> None:
     def state(**changes: object) -> int:
-        return training_need(GRAPH, replace(Course(), **changes)).state  # type: ignore[arg-type]
+        return training_need(GRAPH, replace(TrainingSetup(), **changes)).state  # type: ignore[arg-type]
 
     weights = 4 * (CONV + DENSE)
     assert state(moments=0) == weights
@@ -46,13 +46,13 @@ def test_a_checkpoint_holds_weights_averages_and_moments() -> None:
 
 def test_statistics_are_kept_and_averaged_but_have_no_moments() -> None:
     graph = graph_of("conv1-4 bias=off norm=batch | gap", "3x8x8")
-    need = training_need(graph, Course(averaged=True))
+    need = training_need(graph, TrainingSetup(averaged=True))
     assert need.state == 4 * (2 * (12 + 4 * 4) + 12 + 2 * 4)
 
 
 def test_frozen_layers_have_neither_moments_nor_gradients_and_save_nothing() -> None:
     names = frozenset(name for name in GRAPH.all_weights if name.startswith("conv"))
-    course = Course(images=2, frozen=names)
+    course = TrainingSetup(images=2, frozen=names)
     image, conv, pool, *rest = parts_of(GRAPH, course)
     assert (conv.stored, conv.trained, conv.saved, pool.saved) == (CONV, 0, 0, 0)
     assert image.saved == 2 * 4 * IMAGE
@@ -70,11 +70,11 @@ def test_a_step_is_at_its_fullest_somewhere_on_the_way_back() -> None:
         "pool": saved - batch * 4 * SCORES + batch * 4 * (MAP + POOLED) + 4 * DENSE,
         "conv": batch * 4 * (IMAGE + MAP) + batch * 4 * (IMAGE + MAP) + 4 * (DENSE + CONV),
     }
-    assert fullest([*parts_of(GRAPH, Course(images=batch))]) == max(places.values())
+    assert fullest([*parts_of(GRAPH, TrainingSetup(images=batch))]) == max(places.values())
 
 
 def test_a_step_holds_its_images_and_of_a_step_in_parts_one_part_goes_through_the_net() -> None:
-    whole, parts = Course(images=8), Course(images=2, parts=4)
+    whole, parts = TrainingSetup(images=8), TrainingSetup(images=2, parts=4)
     assert of_images(GRAPH, whole) == 8 * 2 * IMAGE
     assert of_images(GRAPH, parts) == 8 * 2 * IMAGE + 6 * 4 * IMAGE
     assert training_need(GRAPH, parts).step < training_need(GRAPH, whole).step
@@ -82,13 +82,13 @@ def test_a_step_holds_its_images_and_of_a_step_in_parts_one_part_goes_through_th
 
 def test_in_sixteen_bits_activations_halve_and_weights_are_cast() -> None:
     graph = graph_of("conv3-4", "3x8x8")
-    full, half = ([*parts_of(graph, Course(images=7, half=half))] for half in (False, True))
+    full, half = ([*parts_of(graph, TrainingSetup(images=7, half=half))] for half in (False, True))
     assert sum(layer.saved for layer in half) == sum(layer.saved for layer in full) // 2 + 2 * CONV
 
 
 def test_without_instructions_for_sixteen_bits_a_convolution_unfolds_its_input() -> None:
     def passing(text: str, by_columns: bool) -> int:
-        course = Course(images=7, half=True, by_columns=by_columns)
+        course = TrainingSetup(images=7, half=True, by_columns=by_columns)
         return [*parts_of(graph_of(text, "3x8x8"), course)][1].passing
 
     assert passing("conv3-4", True) - passing("conv3-4", False) == 7 * 2 * (3 * 9) * 64
@@ -104,8 +104,8 @@ def test_on_a_cpu_the_process_a_checkpoint_and_gaps_count_on_a_gpu_none_of_them(
     need = TrainingMemory(process=1000, pictures=200, state=30, step=10)
     assert need.on_cpu == 1000 + 200 + 2 * 30 + round(GAPS * 10)
     assert need.on_gpu == 30 + 10
-    assert training_need(GRAPH, Course(compiled=True)).process == PROCESS + COMPILER
-    assert training_need(GRAPH, Course(pictures=77)).pictures == 77
+    assert training_need(GRAPH, TrainingSetup(compiled=True)).process == PROCESS + COMPILER
+    assert training_need(GRAPH, TrainingSetup(pictures=77)).pictures == 77
 
 
 def test_the_recipe_says_what_is_kept_of_a_weight() -> None:
@@ -122,7 +122,7 @@ def test_the_recipe_says_what_is_kept_of_a_weight() -> None:
 def test_a_recipe_with_mistakes_still_has_a_cost() -> None:
     net = program("net n input 3x8x8 conv3-4 | fc-2 | softmax\ntrain { adamw; freeze nowhere }")
     course = course_in(block_of(net.net.blocks, "train"), net.graph, 3)
-    assert course == Course(3, moments=2)
+    assert course == TrainingSetup(3, moments=2)
     assert net.report(3).totals.training_bytes
 
 
@@ -132,7 +132,9 @@ LARGE = """net large input 3x64x64 conv3-64 ×2 | pool | fc-10 | softmax
 train { batch 64 }"""
 
 
-def refusal(net: Program, course: Course, present: int, monkeypatch: pytest.MonkeyPatch) -> str:
+def refusal(
+    net: Program, course: TrainingSetup, present: int, monkeypatch: pytest.MonkeyPatch
+) -> str:
     monkeypatch.setattr(driver, "memory", lambda: present)
     with pytest.raises(UserError) as caught:
         net.check_memory(course)
@@ -140,31 +142,31 @@ def refusal(net: Program, course: Course, present: int, monkeypatch: pytest.Monk
 
 
 def need(net: Program, **course: int) -> int:
-    return training_need(net.graph, Course(**course)).on_cpu
+    return training_need(net.graph, TrainingSetup(**course)).on_cpu
 
 
 def test_the_batch_that_is_suggested_fits_and_the_next_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     net = program(LARGE)
-    text = refusal(net, Course(64), need(net, images=37), monkeypatch)
+    text = refusal(net, TrainingSetup(64), need(net, images=37), monkeypatch)
     assert "batches of 64 take about" in text
     assert "`--batch 37`" in text
-    net.check_memory(Course(37))
+    net.check_memory(TrainingSetup(37))
     with pytest.raises(UserError):
-        net.check_memory(Course(38))
+        net.check_memory(TrainingSetup(38))
 
 
 def test_parts_are_suggested_in_which_the_same_batch_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     net = program(LARGE)
-    text = refusal(net, Course(64), need(net, images=16, parts=4), monkeypatch)
+    text = refusal(net, TrainingSetup(64), need(net, images=16, parts=4), monkeypatch)
     assert "in 4 parts: `--set train.accumulate=4`" in text
-    net.check_memory(Course(16, 4))
+    net.check_memory(TrainingSetup(16, 4))
 
 
 def test_nothing_is_suggested_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     net = program(LARGE)
-    text = refusal(net, Course(64), PROCESS, monkeypatch)
+    text = refusal(net, TrainingSetup(64), PROCESS, monkeypatch)
     assert "a batch of 1 does not fit either" in text
     assert "--batch" not in text
 
@@ -173,15 +175,15 @@ def test_a_run_that_goes_on_keeps_its_batch(monkeypatch: pytest.MonkeyPatch) -> 
     net = program(LARGE)
     monkeypatch.setattr(driver, "memory", lambda: need(net, images=37))
     with pytest.raises(UserError, match="begin a new run"):
-        net.check_memory(Course(64), fixed=True)
+        net.check_memory(TrainingSetup(64), fixed=True)
 
 
 def test_processes_on_one_machine_need_memory_each(monkeypatch: pytest.MonkeyPatch) -> None:
     net = program(LARGE)
     monkeypatch.setattr(driver, "memory", lambda: 2 * need(net, images=20) - 1)
-    net.check_memory(Course(20))
+    net.check_memory(TrainingSetup(20))
     with pytest.raises(UserError, match=r"batches of 40 [^\0]*--batch 38`"):
-        net.check_memory(Course(20), processes=2)
+        net.check_memory(TrainingSetup(20), processes=2)
 
 
 # What is measured

@@ -45,7 +45,7 @@ from vggc.tuning.database import (
     FAILED,
     RECORDS,
     WORKLOADS,
-    Measured,
+    KnownTimes,
     default_folder,
     opened,
     outdated,
@@ -55,17 +55,17 @@ from vggc.tuning.lookup import choices_for
 from vggc.tuning.measure import (
     Built,
     Failure,
-    Machine,
+    MeasuredTime,
+    MeasuringMachine,
     Outcome,
-    Server,
-    Timing,
+    TrackerAddress,
     _rounds,
     difference,
     weight_bytes,
 )
 from vggc.tuning.search import TRUSTED, neighbours, proposals
 from vggc.tuning.space import Space, Task, canonical, choice_of, choices, machine
-from vggc.tuning.tuner import Course, Layer, layers_of, tune
+from vggc.tuning.tuner import TunedLayer, TuningProgress, layers_of, tune
 from vggc.tuning.workers import Crew, Died, Failed
 
 CONV = Conv(Map(1, 9, 9, 8, 1), Map(1, 9, 9, 16), (3, 3), (1, 1), (1, 1), None)
@@ -132,7 +132,7 @@ def test_neighbours_differ_in_one_knob_the_nearest_first() -> None:
 def test_every_choice_is_proposed_once_the_default_first() -> None:
     choices = task().choices
     best = choices[-1]
-    measured = Measured({best: 1.0, choices[1]: 2.0, choices[2]: FAILED})
+    measured = KnownTimes({best: 1.0, choices[1]: 2.0, choices[2]: FAILED})
     order = list(proposals(task(), measured))
     assert order[0] == choices[0]
     assert {choice.algorithm for choice in choices} <= {c.algorithm for c in order[:4]} | {
@@ -158,7 +158,7 @@ def test_what_is_added_is_read_back(tmp_path: Path) -> None:
     with opened(tmp_path) as database:
         database.add(task(), first, 1e-6)
     measured = read(tmp_path)[task().text]
-    assert measured == Measured({first: 1e-6, second: 2e-6, third: FAILED})
+    assert measured == KnownTimes({first: 1e-6, second: 2e-6, third: FAILED})
     assert measured.best(task().choices) == first
     assert read(tmp_path)[task(threads=2).text].best(task().choices) == third
 
@@ -466,7 +466,7 @@ class Pretender:
                 return [None for _ in calls]
 
         class NoBench:
-            def __init__(self, server: Server | None) -> None:
+            def __init__(self, server: TrackerAddress | None) -> None:
                 self.server, self.at = server, -1
 
             def is_there(self) -> bool:
@@ -474,7 +474,7 @@ class Pretender:
 
             def stop(self) -> None: ...
 
-            def start(self, batch: tuner.Batch, built: dict[Choice, Built]) -> None:
+            def start(self, batch: tuner.TrialBatch, built: dict[Choice, Built]) -> None:
                 self.batch = batch
 
             def finish(self) -> dict[Choice, Outcome]:
@@ -485,11 +485,11 @@ class Pretender:
                 if isinstance(told_reference, Failure):
                     return {batch.reference: told_reference}
                 unit = told[batch.yardstick]
-                if not isinstance(unit, Timing):
+                if not isinstance(unit, MeasuredTime):
                     return {c: o for c, o in told.items() if isinstance(o, Failure)}
                 return {
                     choice: replace(o, ratio=o.seconds / unit.seconds)
-                    if isinstance(o, Timing)
+                    if isinstance(o, MeasuredTime)
                     else o
                     for choice, o in told.items()
                     if o is not None
@@ -499,22 +499,24 @@ class Pretender:
         monkeypatch.setattr(tuner, "Bench", NoBench)
 
 
-def by_place(task: Task, choice: Choice) -> Timing:
+def by_place(task: Task, choice: Choice) -> MeasuredTime:
     """The later by stated cost, the faster."""
-    return Timing((1 + len(task.choices) - task.choices.index(choice)) * 1e-6, 1.0)
+    return MeasuredTime((1 + len(task.choices) - task.choices.index(choice)) * 1e-6, 1.0)
 
 
-def two_layers() -> tuple[Layer, ...]:
+def two_layers() -> tuple[TunedLayer, ...]:
     graph = program("net a input 8x9x9\n conv3-16 | conv3-16 stride=2").graph
     return layers_of(planned(graph, 1, resolve("cpu"), "float32"), resolve("cpu"), 1)
 
 
-def deep_layers() -> tuple[Layer, ...]:
+def deep_layers() -> tuple[TunedLayer, ...]:
     graph = program("net a input 64x8x8\n conv3-64").graph
     return layers_of(planned(graph, 1, HOST, "float32"), HOST, 1)
 
 
-def run(folder: Path, budget: float = 60.0, layers: tuple[Layer, ...] | None = None) -> Course:
+def run(
+    folder: Path, budget: float = 60.0, layers: tuple[TunedLayer, ...] | None = None
+) -> TuningProgress:
     with opened(folder) as database:
         return tune(layers or two_layers(), database, budget, "cc", [None], lambda *_: None)
 
@@ -535,7 +537,7 @@ def test_all_is_measured_once_and_the_fastest_is_best(
 def test_a_second_run_goes_on_where_the_first_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(task: Task, choice: Choice) -> Timing:
+    def interrupted(task: Task, choice: Choice) -> MeasuredTime:
         if len(pretender.ran) > 20:
             raise KeyboardInterrupt
         return by_place(task, choice)
@@ -557,10 +559,10 @@ def test_times_of_several_runs_are_told_in_one_measure(
     """Where the machine is twice as slow, what is added is told as if it were not."""
     slowness = {"factor": 1.0}
 
-    def seconds(task: Task, choice: Choice) -> Timing:
+    def seconds(task: Task, choice: Choice) -> MeasuredTime:
         if len(pretender.ran) > 24:
             slowness["factor"] = 2.0
-        return Timing(slowness["factor"] * by_place(task, choice).seconds, 1.0)
+        return MeasuredTime(slowness["factor"] * by_place(task, choice).seconds, 1.0)
 
     pretender = Pretender(monkeypatch, seconds)
     course = run(tmp_path)
@@ -689,11 +691,11 @@ def test_who_was_fast_by_chance_has_to_be_so_again(
         runs[choice] += 1
         match choice:
             case _ if choice == lucky and runs[choice] == 1:
-                return Timing(1e-9, 1.0)
+                return MeasuredTime(1e-9, 1.0)
             case _ if choice == best:
-                return Timing(1e-6, 1.0)
+                return MeasuredTime(1e-6, 1.0)
             case _:
-                return Timing(2e-6, 1.0)
+                return MeasuredTime(2e-6, 1.0)
 
     Pretender(monkeypatch, seconds)
     course = run(tmp_path)
@@ -726,7 +728,7 @@ def test_weights_are_measured_together_as_memory_allows(
         return 7 if choice.algorithm == "winograd6" else 1
 
     batches: list[list[Choice]] = []
-    original = tuner.Batch
+    original = tuner.TrialBatch
 
     def noted(*arguments: Any) -> Any:
         made = original(*arguments)
@@ -758,11 +760,11 @@ def test_a_server_lost_before_anything_ran_is_no_batch_in_vain(
     monkeypatch.setattr(tuner.Bench, "finish", finish)
     worth: list[float] = []
 
-    def watch(course: Course, doing: str) -> None:
+    def watch(course: TuningProgress, doing: str) -> None:
         worth.append(course.layers[0].idle)
 
     with opened(tmp_path) as database:
-        server = Server("127.0.0.1", 9190, "box")
+        server = TrackerAddress("127.0.0.1", 9190, "box")
         course = tune(deep_layers(), database, 60.0, "cc", [server], watch)
     assert len(course.losses) == 5
     assert set(worth[:12]) == {0}
@@ -779,14 +781,14 @@ def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         now += seconds
 
     monkeypatch.setattr(tuner, "time", SimpleNamespace(monotonic=lambda: now))
-    monkeypatch.setattr(tuner, "Course", partial(Course, started=began))
+    monkeypatch.setattr(tuner, "Course", partial(TuningProgress, started=began))
     return pass_by
 
 
 def test_the_budget_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pass_time: Callable[[float], None]
 ) -> None:
-    def slow(task: Task, choice: Choice) -> Timing:
+    def slow(task: Task, choice: Choice) -> MeasuredTime:
         pass_time(1.0)
         return by_place(task, choice)
 
@@ -801,7 +803,7 @@ def test_most_of_the_budget_goes_where_most_is_to_be_gained(
     layers = two_layers()
     heavy = layers[0].task.text
 
-    def seconds(task: Task, choice: Choice) -> Timing:
+    def seconds(task: Task, choice: Choice) -> MeasuredTime:
         pass_time(1.0)
         return replace(by_place(task, choice), seconds=1e-3 if task.text == heavy else 1e-6)
 
@@ -859,7 +861,7 @@ def test_inputs_are_measured_with_as_many_zeros_as_behind_a_relu(workload: Workl
     """Some kernels leave out what is multiplied by zero."""
     of_task = task(workload)
     kernel = measure.kernel_of(of_task, of_task.reference)
-    arguments = measure._Arguments(of_task, measure._Place(None))
+    arguments = measure._TaskArguments(of_task, measure._MeasuringPlace(None))
     x = arguments._tensors(kernel)[0].numpy()
     if isinstance(workload, Conv):
         x = x[:, 1:-1, 1:-1]
@@ -871,17 +873,19 @@ def test_inputs_are_measured_with_as_many_zeros_as_behind_a_relu(workload: Workl
 def test_a_time_that_no_clock_tells_divides_nothing() -> None:
     tick = measure.RESOLUTION
     found = _rounds({0: lambda: tick, 1: lambda: 3 * tick}, lambda told: None)
-    assert found == {0: Timing(tick, 1.0), 1: Timing(3 * tick, pytest.approx(3.0))}
+    assert found == {0: MeasuredTime(tick, 1.0), 1: MeasuredTime(3 * tick, pytest.approx(3.0))}
 
 
 # ---------------------------------------------------------------- measuring in earnest
 
 
-def run_for_real(folder: Path, layers: tuple[Layer, ...], until: Callable[[Layer], bool]) -> Course:
+def run_for_real(
+    folder: Path, layers: tuple[TunedLayer, ...], until: Callable[[TunedLayer], bool]
+) -> TuningProgress:
     """Tunes on this machine until that is so for each layer."""
     target = resolve("cpu")
 
-    def watch(course: Course, doing: str) -> None:
+    def watch(course: TuningProgress, doing: str) -> None:
         if all(map(until, course.layers)):
             raise KeyboardInterrupt
 
@@ -910,7 +914,7 @@ def test_times_are_of_the_order_of_microseconds(tuned: Path) -> None:
 def test_a_wrong_kernel_is_kept_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A library that computes something else is found by its output."""
     layers = two_layers()[:1]
-    _, wrong, *_ = proposals(layers[0].task, Measured())
+    _, wrong, *_ = proposals(layers[0].task, KnownTimes())
     original = Crew.map
 
     def swapped(crew: Crew, function: Any, calls: Sequence[Any], patience: float) -> list[Any]:
@@ -1243,21 +1247,33 @@ def test_a_server_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(remote, "Worker", Silent)
     with pytest.raises(UserError, match="one was asked, and it took more than 30 s"):
-        remote.machine_of([Server("127.0.0.1", 9190, "box")], None)
+        remote.machine_of([TrackerAddress("127.0.0.1", 9190, "box")], None)
 
 
 @pytest.mark.parametrize(
     ("found", "asked", "message"),
     [
-        ([Machine(2, "znver5"), Machine(4, "znver5")], (None, None), "runs kernels on 4 threads"),
-        ([Machine(2, "znver5")], (3, None), "runs kernels on 2 threads, and 3 are asked for"),
-        ([Machine(2, "znver5"), Machine(2, "znver4")], (None, None), "a server is a znver4"),
-        ([Machine(2, "znver4")], (None, "znver5"), "counts for a znver5"),
+        (
+            [MeasuringMachine(2, "znver5"), MeasuringMachine(4, "znver5")],
+            (None, None),
+            "runs kernels on 4 threads",
+        ),
+        (
+            [MeasuringMachine(2, "znver5")],
+            (3, None),
+            "runs kernels on 2 threads, and 3 are asked for",
+        ),
+        (
+            [MeasuringMachine(2, "znver5"), MeasuringMachine(2, "znver4")],
+            (None, None),
+            "a server is a znver4",
+        ),
+        ([MeasuringMachine(2, "znver4")], (None, "znver5"), "counts for a znver5"),
     ],
 )
 def test_servers_that_are_not_alike_are_told(
     monkeypatch: pytest.MonkeyPatch,
-    found: list[Machine],
+    found: list[MeasuringMachine],
     asked: tuple[int | None, str | None],
     message: str,
 ) -> None:
@@ -1268,14 +1284,17 @@ def test_servers_that_are_not_alike_are_told(
 def test_what_is_measured_is_known_where_a_server_says_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    alike = [Machine(2, "znver5"), Machine(2, "znver5")]
-    assert among(alike, None, None, monkeypatch) == Machine(2, "znver5")
-    assert among([Machine(2, None)], 2, "znver5", monkeypatch) == Machine(2, None)
+    alike = [MeasuringMachine(2, "znver5"), MeasuringMachine(2, "znver5")]
+    assert among(alike, None, None, monkeypatch) == MeasuringMachine(2, "znver5")
+    assert among([MeasuringMachine(2, None)], 2, "znver5", monkeypatch) == MeasuringMachine(2, None)
 
 
 def among(
-    found: list[Machine], threads: int | None, cpu: str | None, monkeypatch: pytest.MonkeyPatch
-) -> Machine:
+    found: list[MeasuringMachine],
+    threads: int | None,
+    cpu: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> MeasuringMachine:
     """What comes of servers that say this of themselves."""
     answers = iter(found)
 
@@ -1283,11 +1302,11 @@ def among(
         def __init__(self, environment: dict[str, str]) -> None: ...
         def ask(self, *arguments: object, patience: float) -> None: ...
         def stop(self) -> None: ...
-        def result(self) -> Machine:
+        def result(self) -> MeasuringMachine:
             return next(answers)
 
     monkeypatch.setattr(remote, "Worker", Answering)
-    return remote.machine_of([Server("127.0.0.1", 9190, "box")] * len(found), threads, cpu)
+    return remote.machine_of([TrackerAddress("127.0.0.1", 9190, "box")] * len(found), threads, cpu)
 
 
 MAGIC = (0x2F271).to_bytes(4, "little")
@@ -1407,7 +1426,7 @@ def test_a_run_that_measures_nothing_says_why(
     assert code == 1
     assert "nothing could be measured: No space left on device" in text
     monkeypatch.setattr(tuner, "BATCH", 4)
-    monkeypatch.setattr(Course, "left", property(lambda course: float(course.measured < 4)))
+    monkeypatch.setattr(TuningProgress, "left", property(lambda course: float(course.measured < 4)))
     assert "4 choices measured." in invoked(None)[1]
     monkeypatch.undo()
     code, text = invoked(full)

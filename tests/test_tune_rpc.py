@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from vggc.cli import cli
 from vggc.tuning.database import read
-from vggc.tuning.measure import Server
+from vggc.tuning.measure import TrackerAddress
 from vggc.tuning.remote import free_servers
 
 pytestmark = pytest.mark.slow
@@ -84,7 +84,7 @@ def started(folder: Path) -> Iterator[Network]:
         *(start(folder, name, "tvm.exec.rpc_server", *arguments) for name in ("one", "two")),
     ]
     try:
-        wait_for(lambda: free_servers(Server("127.0.0.1", port, KEY)) == 2)
+        wait_for(lambda: free_servers(TrackerAddress("127.0.0.1", port, KEY)) == 2)
         yield Network(address, tuple(processes[1:]))
     finally:
         for machine in processes:

@@ -12,18 +12,18 @@ from vggc.syntax import ast
 from vggc.syntax.parse import parse_value
 from vggc.syntax.values import (
     OFF,
-    Choice,
     Flag,
     Grid,
-    Kind,
     Maybe,
-    Name,
-    Names,
+    NameList,
+    NameValue,
+    OneOf,
     Pixels,
     Real,
     Several,
     Size,
-    Whole,
+    ValueKind,
+    WholeNumber,
     WrongUnit,
     WrongValue,
     convert,
@@ -31,11 +31,11 @@ from vggc.syntax.values import (
     written,
 )
 
-ODD = Whole(1, 1023, odd=True)
-SIDE = Whole(1, 100, unit="px")
+ODD = WholeNumber(1, 1023, odd=True)
+SIDE = WholeNumber(1, 100, unit="px")
 SHARE = Real(0, 1, unit="%")
-SCALES = Several(Whole(1, 9000, unit="px"), 3, "sizes")
-LAYERS = Names("layers", ranges=True, most=3)
+SCALES = Several(WholeNumber(1, 9000, unit="px"), 3, "sizes")
+LAYERS = NameList("layers", ranges=True, most=3)
 
 
 def value(text: str) -> ast.Value:
@@ -53,7 +53,7 @@ def value(text: str) -> ast.Value:
         (SHARE, "0.1", 0.1),
         (SHARE, "7%", 0.07),
         (Several(Real(0, 1), 2, least=2), "0.9,1", (0.9, 1.0)),
-        (Choice(("he", "glorot")), "he", "he"),
+        (OneOf(("he", "glorot")), "he", "he"),
         (Flag(), "on", True),
         (Flag(), "off", False),
         (Pixels(), "256px", (256, 256)),
@@ -64,14 +64,14 @@ def value(text: str) -> ast.Value:
         (Grid(20), "5x5", 5),
         (SCALES, "224,256px,288", (224, 256, 288)),
         (SCALES, "224", (224,)),
-        (Name("net"), "vgg11", "vgg11"),
-        (Names("nets"), "vgg16,vgg19", ("vgg16", "vgg19")),
+        (NameValue("net"), "vgg11", "vgg11"),
+        (NameList("nets"), "vgg16,vgg19", ("vgg16", "vgg19")),
         (LAYERS, "conv1_1..fc7,fc8", ("conv1_1..fc7", "fc8")),
         (Maybe(Pixels()), "off", OFF),
         (Maybe(Pixels()), "256", (256, 256)),
     ],
 )
-def test_what_is_taken(kind: Kind, text: str, plain: Any) -> None:
+def test_what_is_taken(kind: ValueKind, text: str, plain: Any) -> None:
     assert convert(kind, value(text)) == plain
     if plain is not OFF:
         assert convert(kind, value(written(kind, plain))) == plain
@@ -86,12 +86,12 @@ def test_what_is_taken(kind: Kind, text: str, plain: Any) -> None:
             "expected an odd whole number from 1 to 1,023",
         ),
         (ODD, "1025", "expected an odd whole number from 1 to 1,023"),
-        (Whole(0, 9), "2.5", "expected a whole number from 0 to 9"),
+        (WholeNumber(0, 9), "2.5", "expected a whole number from 0 to 9"),
         (SIDE, "101px", "expected a whole number of pixels from 1 to 100"),
         (Real(0, 1000, above=True), "0", "expected a number above 0, at most 1,000"),
         (SHARE, "110%", "`key` cannot be `110%`"),
-        (Choice(("he", "glorot", "normal")), "hee", "did you mean `he`?"),
-        (Choice(("he", "glorot", "normal")), "x", "known: `he`, `glorot`, `normal`"),
+        (OneOf(("he", "glorot", "normal")), "hee", "did you mean `he`?"),
+        (OneOf(("he", "glorot", "normal")), "x", "known: `he`, `glorot`, `normal`"),
         (Flag(), "true", "did you mean `on`?"),
         (Flag(), "1", "expected on or off"),
         (Pixels(512), "600", "expected pixels up to 512 (256) or a range (256..512)"),
@@ -102,15 +102,15 @@ def test_what_is_taken(kind: Kind, text: str, plain: Any) -> None:
         (Grid(20), "21x21", "expected a square grid from 1x1 to 20x20"),
         (SCALES, "1,2,3,4", "expected at most 3 sizes, each a whole number of pixels from 1 to"),
         (Maybe(SCALES), "1,0", "expected a whole number of pixels from 1 to 9,000"),
-        (Name("net"), "3", "expected the name of a net"),
-        (Name("net"), "off", "expected the name of a net"),
-        (Names("nets"), "a..b", "expected at most 100 names of nets, separated by commas"),
+        (NameValue("net"), "3", "expected the name of a net"),
+        (NameValue("net"), "off", "expected the name of a net"),
+        (NameList("nets"), "a..b", "expected at most 100 names of nets, separated by commas"),
         (LAYERS, "a..b..c", "expected at most 3 names of layers or ranges of them"),
         (LAYERS, "a..", "names of layers"),
         (LAYERS, "a,b,c,d", "expected at most 3 names of layers"),
     ],
 )
-def test_what_is_refused(kind: Kind, text: str, words: str) -> None:
+def test_what_is_refused(kind: ValueKind, text: str, words: str) -> None:
     assert convert(kind, value(text)) is None
     found = misfit("key", kind, value(text))
     assert type(found) is WrongValue
@@ -120,9 +120,9 @@ def test_what_is_refused(kind: Kind, text: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "text", "place", "suggestion"),
     [
-        (Whole(1, 9), "7px", "7px", "write `7`"),
-        (Whole(1, 9), "7%", "7%", "write `7`"),
-        (Whole(1, 9), "70%", "70%", ""),
+        (WholeNumber(1, 9), "7px", "7px", "write `7`"),
+        (WholeNumber(1, 9), "7%", "7%", "write `7`"),
+        (WholeNumber(1, 9), "70%", "70%", ""),
         (SIDE, "7%", "7%", "write `7px`"),
         (SHARE, "1px", "1px", "write `1`"),
         (Maybe(Pixels()), "512%", "512%", "write `512px`"),
@@ -130,7 +130,7 @@ def test_what_is_refused(kind: Kind, text: str, words: str) -> None:
     ],
 )
 def test_a_wrong_unit_is_told_at_its_place(
-    kind: Kind, text: str, place: str, suggestion: str
+    kind: ValueKind, text: str, place: str, suggestion: str
 ) -> None:
     assert convert(kind, value(text)) is None
     found = misfit("key", kind, value(text))
@@ -160,7 +160,7 @@ error: `dropout.p` is not measured in `px`
   | ^^^ expected a share: a number from 0 to 1, or a percentage""",
     ),
     "none": (
-        misfit("batch", Whole(1, 1024), value("256px")),
+        misfit("batch", WholeNumber(1, 1024), value("256px")),
         """\
 error: `batch` is not measured in `px`
  --> x.vgg:1:1

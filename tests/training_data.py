@@ -13,10 +13,10 @@ from vggc.data.prepare import Data, prepare
 from vggc.data.stores import Arrays
 from vggc.recipe.train import Constant, He, Recipe, Sgd
 from vggc.training.augment import window_of
-from vggc.training.learner import Learner, Machine
-from vggc.training.session import Task
+from vggc.training.learner import Learner, TrainMachine
+from vggc.training.session import TrainTask
 
-CPU = Machine("cpu", "fp32")
+CPU = TrainMachine("cpu", "fp32")
 
 TINY = """\
 net tiny
@@ -80,18 +80,21 @@ def data(recipe: Recipe = RECIPE, count: int = 5) -> Data:
 def task(
     recipe: Recipe = RECIPE,
     net: nn.Module | None = None,
-    machine: Machine = CPU,
+    machine: TrainMachine = CPU,
     count: int = 5,
     seed: int = 0,
     **more: tuple[str, ...],
-) -> Task:
+) -> TrainTask:
     """The training of a net on such images."""
     net = net or module()
-    return Task("tiny", TINY, net, data(recipe, count), recipe, machine, seed, **more)
+    return TrainTask("tiny", TINY, net, data(recipe, count), recipe, machine, seed, **more)
 
 
 def learner(
-    recipe: Recipe = RECIPE, net: nn.Module | None = None, machine: Machine = CPU, seed: int = 0
+    recipe: Recipe = RECIPE,
+    net: nn.Module | None = None,
+    machine: TrainMachine = CPU,
+    seed: int = 0,
 ) -> Learner:
     return task(recipe, net, machine, seed=seed).learner()
 

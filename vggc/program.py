@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from vggc.analysis.report import ELEMENT_BYTES, Report, report
 from vggc.analysis.smaller import smaller
-from vggc.analysis.training import Course, training_need
+from vggc.analysis.training import TrainingSetup, training_need
 from vggc.ir.graph import Graph
 from vggc.layers.edit import with_block, with_classes, with_defaults
 from vggc.layers.elaborate import elaborate
@@ -31,7 +31,7 @@ from vggc.syntax.ast import Base, Net, Option
 from vggc.syntax.parse import parse, parse_arguments, read_source
 
 if TYPE_CHECKING:
-    from vggc.backends.torch import Net as Module
+    from vggc.backends.torch import TorchNet as Module
 
 __all__ = ["Program", "from_zoo", "load", "with_block", "with_classes", "with_input", "zoo"]
 
@@ -82,7 +82,7 @@ class FolderForSpec(Diagnostic):
     hint: str
 
 
-Find: TypeAlias = Callable[[str, Source], Source | None]
+FindSource: TypeAlias = Callable[[str, Source], Source | None]
 """The text of a net that another text names; None where there is none."""
 
 
@@ -102,7 +102,7 @@ class Program:
     written: Net
     arguments: tuple[Option, ...] = ()
     """Values for its parameters."""
-    find: Find = beside
+    find: FindSource = beside
     """Where the nets are that it names; an editor knows of some that are on no disk yet."""
 
     @cached_property
@@ -185,18 +185,18 @@ class Program:
         course = replace(self.course(batch, half), pictures=pictures)
         return report(self.graph, batch, dtype, course)
 
-    def course(self, images: int, half: bool) -> Course:
+    def course(self, images: int, half: bool) -> TrainingSetup:
         """A training by the net's recipe on this machine, with so many images at once."""
         course = course_in(self.net.block("train"), self.graph, images)
         return replace(course, half=half, by_columns=half and lacks_half())
 
-    def check_memory(self, course: Course, processes: int = 1, fixed: bool = False) -> None:
+    def check_memory(self, course: TrainingSetup, processes: int = 1, fixed: bool = False) -> None:
         """Raises: UserError when so many such trainings cannot fit into memory together. `fixed`
         are those whose batches nobody can change any more.
         """
         present = memory()
 
-        def fits(course: Course) -> bool:
+        def fits(course: TrainingSetup) -> bool:
             return processes * training_need(self.graph, course).on_cpu <= present
 
         if fits(course):

@@ -18,7 +18,7 @@ MAX_PERIOD = 12
 
 
 @dataclass(frozen=True)
-class Step:
+class OutlineStep:
     """One layer, and the ops that it stands for."""
 
     row: Row
@@ -35,11 +35,11 @@ class Join:
 
 
 @dataclass(frozen=True)
-class Repeat:
+class OutlineRepeat:
     """Items that stand several times behind one another, alike but for their names."""
 
-    first: tuple[Item, ...]
-    last: tuple[Item, ...]
+    first: tuple[OutlineItem, ...]
+    last: tuple[OutlineItem, ...]
     count: int
 
 
@@ -51,7 +51,7 @@ class Path:
     """
 
     source: str
-    items: tuple[Item, ...]
+    items: tuple[OutlineItem, ...]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Branch:
     path: Path
 
 
-Item: TypeAlias = Step | Join | Repeat
+OutlineItem: TypeAlias = OutlineStep | Join | OutlineRepeat
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Outline:
 
 def outline(graph: Graph, report: Report) -> Outline:
     """The chains, joins and heads of a graph whose report this is."""
-    reader = _Reader(graph, {row.name: row for row in report.rows}, set())
+    reader = _OutlineReader(graph, {row.name: row for row in report.rows}, set())
     longest = max(graph.heads, key=lambda head: reader.ancestors(head.node))
     branches = []
     for head in (longest, *(head for head in graph.heads if head is not longest)):
@@ -96,7 +96,7 @@ def outline(graph: Graph, report: Report) -> Outline:
 
 
 @dataclass(frozen=True)
-class _Reader:
+class _OutlineReader:
     graph: Graph
     rows: dict[str, Row]
     taken: set[int]
@@ -110,12 +110,14 @@ class _Reader:
                 needed.update(self.graph.nodes[index].inputs)
         return len(needed)
 
-    def chain(self, end: int, around: tuple[str, ...]) -> tuple[tuple[Item, ...], int | None]:
+    def chain(
+        self, end: int, around: tuple[str, ...]
+    ) -> tuple[tuple[OutlineItem, ...], int | None]:
         """The items up to a node, as far as they stand within the joins around them; and the
         node that the first of them reads, if any.
         """
         nodes = self.graph.nodes
-        items: list[Item] = []
+        items: list[OutlineItem] = []
         at: int | None = end
         while at is not None and at not in self.taken:
             layer = nodes[at].layer
@@ -131,7 +133,7 @@ class _Reader:
                 at = before[0]
                 self.taken.add(at)
                 ops.append(nodes[at].op)
-            items.append(Step(self.rows[layer.name], tuple(reversed(ops))))
+            items.append(OutlineStep(self.rows[layer.name], tuple(reversed(ops))))
             at = before[0] if before else None
         return tuple(reversed(items)), at
 
@@ -154,24 +156,24 @@ class _Reader:
 
 
 def folded(path: Path) -> Path:
-    """The path with items that repeat as one `Repeat`, in the paths of its joins, too."""
+    """The path with items that repeat as one `OutlineRepeat`, in the paths of its joins, too."""
     return Path(path.source, _folded(tuple(_inside_folded(item) for item in path.items)))
 
 
-def _inside_folded(item: Item) -> Item:
+def _inside_folded(item: OutlineItem) -> OutlineItem:
     match item:
         case Join(paths=paths):
             return Join(item.row, item.op, tuple(map(folded, paths)))
-        case Step() | Repeat():
+        case OutlineStep() | OutlineRepeat():
             return item
         case _:
             assert_never(item)
 
 
-def _folded(items: tuple[Item, ...]) -> tuple[Item, ...]:
+def _folded(items: tuple[OutlineItem, ...]) -> tuple[OutlineItem, ...]:
     numbers: dict[Any, int] = {}
     alike = [numbers.setdefault(_signature(item), len(numbers)) for item in items]
-    result: list[Item] = []
+    result: list[OutlineItem] = []
     at = 0
     while at < len(items):
         period, count = max(
@@ -189,7 +191,7 @@ def _folded(items: tuple[Item, ...]) -> tuple[Item, ...]:
                 at = later
                 break
         end = at + period * count
-        result.append(Repeat(items[at : at + period], items[end - period : end], count))
+        result.append(OutlineRepeat(items[at : at + period], items[end - period : end], count))
         at = end
     return tuple(result)
 
@@ -202,15 +204,15 @@ def _turns(alike: list[int], at: int, period: int) -> int:
     return max((end - at) // period, 1)
 
 
-def _signature(item: Item) -> Any:
+def _signature(item: OutlineItem) -> Any:
     """Equal for items that are alike but for their names and what they can see."""
     match item:
-        case Step(row, ops):
+        case OutlineStep(row, ops):
             return row.text, ops, row.output_shape, row.params
         case Join(row, op, paths):
             inside = [(path.source, *map(_signature, path.items)) for path in paths]
             return row.text, op, row.output_shape, tuple(inside)
-        case Repeat(first, _, count):
+        case OutlineRepeat(first, _, count):
             return count, tuple(map(_signature, first))
         case _:
             assert_never(item)

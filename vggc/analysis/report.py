@@ -7,7 +7,7 @@ from math import prod
 from typing import NamedTuple
 
 from vggc.analysis.receptive import receptive_fields
-from vggc.analysis.training import Course, training_need
+from vggc.analysis.training import TrainingSetup, training_need
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Op, Shape
 
@@ -66,7 +66,7 @@ class Report:
 
 
 def report(
-    graph: Graph, batch: int = 1, dtype: str = "float32", course: Course | None = None
+    graph: Graph, batch: int = 1, dtype: str = "float32", course: TrainingSetup | None = None
 ) -> Report:
     """The cost of a graph; its training takes the `course`, which is for batches of this size.
 
@@ -78,7 +78,7 @@ def report(
     rows, stored = _rows(graph, batch, element)
     params = sum(row.params for row in rows)
     macs = sum(row.macs for row in rows)
-    course = course or Course(batch, half=element == 2)
+    course = course or TrainingSetup(batch, half=element == 2)
     need = training_need(graph, course)
     on_gpu = training_need(graph, replace(course, by_columns=False)) if course.by_columns else need
     return Report(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from vggc.analysis.training import Course
+from vggc.analysis.training import TrainingSetup
 
 
-def smaller(course: Course, processes: int, fits: Callable[[Course], bool], fixed: bool) -> str:
+def smaller(
+    course: TrainingSetup, processes: int, fits: Callable[[TrainingSetup], bool], fixed: bool
+) -> str:
     """What would fit in the place of a training that does not, in words."""
     least = replace(course, images=1)
     if not fits(replace(least, parts=1)):
@@ -28,7 +30,7 @@ def smaller(course: Course, processes: int, fits: Callable[[Course], bool], fixe
     return f"{hint}; the same batch fits in {parts} parts: `--set train.accumulate={parts}`"
 
 
-def largest(course: Course, fits: Callable[[Course], bool]) -> int:
+def largest(course: TrainingSetup, fits: Callable[[TrainingSetup], bool]) -> int:
     """The most images at once with which a training fits, up to those of the course."""
     low, high = 0, course.images
     while low < high:
@@ -45,6 +47,6 @@ def doubled(parts: int, step: int) -> list[int]:
     return found
 
 
-def divided(course: Course, parts: int) -> Course:
+def divided(course: TrainingSetup, parts: int) -> TrainingSetup:
     """The training with the same images in so many parts of a step."""
     return replace(course, images=-(-course.images * course.parts // parts), parts=parts)

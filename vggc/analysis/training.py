@@ -41,7 +41,7 @@ FORMULA = (
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingSetup:
     """What of a training decides about its memory.
 
     `images` go through the net at once, `parts` times in a step; the optimiser keeps `moments`
@@ -82,7 +82,7 @@ class TrainingMemory:
         return self.state + self.step
 
 
-def training_need(graph: Graph, course: Course) -> TrainingMemory:
+def training_need(graph: Graph, course: TrainingSetup) -> TrainingMemory:
     """What a training of the graph needs."""
     layers = list(parts_of(graph, course))
     copies = 2 if course.averaged else 1
@@ -94,7 +94,7 @@ def training_need(graph: Graph, course: Course) -> TrainingMemory:
     )
 
 
-class Layer(NamedTuple):
+class NodeMemory(NamedTuple):
     """Of one node: numbers of weights and of those that move; bytes that a batch has it save for
     the backward pass, and that this needs for itself.
     """
@@ -105,11 +105,11 @@ class Layer(NamedTuple):
     passing: int
 
 
-def parts_of(graph: Graph, course: Course) -> Iterator[Layer]:
+def parts_of(graph: Graph, course: TrainingSetup) -> Iterator[NodeMemory]:
     """What each node takes. Nothing is saved in front of the first weight that moves, but the
     image.
     """
-    known: dict[tuple[Op, tuple[Shape, ...]], Layer] = {}  # deep nets repeat themselves
+    known: dict[tuple[Op, tuple[Shape, ...]], NodeMemory] = {}  # deep nets repeat themselves
     begun = False
     for node in graph.nodes:
         sources = graph.sources(node)
@@ -125,13 +125,13 @@ def parts_of(graph: Graph, course: Course) -> Iterator[Layer]:
         yield layer if begun or not node.inputs else layer._replace(saved=0, passing=0)
 
 
-def layer_of(graph: Graph, node: Node, course: Course) -> Layer:
+def layer_of(graph: Graph, node: Node, course: TrainingSetup) -> NodeMemory:
     """What a node takes if its weights move."""
     sources, element = graph.sources(node), HALF if course.half else FLOAT
     weights = node.op.weights(sources[0])
     trained = sum(weight.size for weight in weights if weight.trained)
     cast = HALF * trained if course.half and isinstance(node.op, Conv2d | Linear) else 0
-    return Layer(
+    return NodeMemory(
         sum(weight.size for weight in weights),
         trained,
         course.images * node.op.saved(element, *sources) + cast,
@@ -139,7 +139,7 @@ def layer_of(graph: Graph, node: Node, course: Course) -> Layer:
     )
 
 
-def of_images(graph: Graph, course: Course) -> int:
+def of_images(graph: Graph, course: TrainingSetup) -> int:
     """The images of a step: as bytes before and after some are mirrored, and as float32; those
     that the input's node saves as they are count there.
     """
@@ -148,7 +148,7 @@ def of_images(graph: Graph, course: Course) -> int:
     return numbers * (2 * step + FLOAT * apart)
 
 
-def fullest(layers: Sequence[Layer]) -> int:
+def fullest(layers: Sequence[NodeMemory]) -> int:
     """The most that is there at once on the way back through the net: what the layers up to one
     have saved, what its own backward pass needs, its gradients and those of the layers behind it.
     """
@@ -160,7 +160,7 @@ def fullest(layers: Sequence[Layer]) -> int:
     return most
 
 
-def columns(graph: Graph, node: Node, course: Course) -> int:
+def columns(graph: Graph, node: Node, course: TrainingSetup) -> int:
     """The unfolded input of a convolution in 16 bits where the CPU knows none: for each output
     position all that its window sees. Source: PyTorch's `slow_conv2d`.
     """

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import assert_never
 
-from vggc.analysis.outline import Item, Join, Outline, Repeat, Step
+from vggc.analysis.outline import Join, Outline, OutlineItem, OutlineRepeat, OutlineStep
 from vggc.ir.ops import (
     Activation,
     AvgPool2d,
@@ -50,7 +50,7 @@ class Traits:
     def everywhere(self) -> str:
         return " ".join(sorted(self.common, reverse=True))
 
-    def manner(self, step: Step) -> list[str]:
+    def manner(self, step: OutlineStep) -> list[str]:
         """Normalisation, bias and activation of a layer, where they are not those of the others."""
         said = manner(step.ops) - (self.common if step.row.kind == "conv" else set())
         if step.row.name in self.outputs:
@@ -89,15 +89,15 @@ def one(pair: Pair) -> str:
     return str(pair[0]) if pair[0] == pair[1] else describe(pair)
 
 
-def _steps(items: tuple[Item, ...]) -> Iterator[Step]:
+def _steps(items: tuple[OutlineItem, ...]) -> Iterator[OutlineStep]:
     for item in items:
         match item:
-            case Step():
+            case OutlineStep():
                 yield item
             case Join(paths=paths):
                 for path in paths:
                     yield from _steps(path.items)
-            case Repeat(first=first):
+            case OutlineRepeat(first=first):
                 yield from _steps(first)
             case _:
                 assert_never(item)

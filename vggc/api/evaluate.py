@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vggc.evaluation.counts import Errors, Guesses
-    from vggc.evaluation.judge import Verdict
-    from vggc.evaluation.named import Named
-    from vggc.evaluation.reading import Lost
+    from vggc.evaluation.judge import ImageScores
+    from vggc.evaluation.named import NamedImage
+    from vggc.evaluation.reading import LostImage
     from vggc.evaluation.viewer import Viewer
-    from vggc.training.learner import Machine, Precision
+    from vggc.training.learner import Precision, TrainMachine
     from vggc.training.parallel import World
 
     Probabilities: TypeAlias = NDArray[np.float32]
@@ -89,7 +89,7 @@ class EvalOptions:
 
 
 @dataclass(frozen=True)
-class Entry:
+class TestedRun:
     """A run that is tested, the protocol by which, and the views that it makes."""
 
     run: Run
@@ -99,7 +99,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Result:
+class EvalResult:
     """What a test came to. `each` are the errors of each run, `centres` those by their centre
     crops, where these are looked at, and `fused` those of all runs together where they are several.
     `guesses` are what the runs took every image for, by its place among those that were tested on.
@@ -131,9 +131,9 @@ class EvalPlan:
     `centres` are the runs by their centre crops, each beside its entry, or there are none.
     """
 
-    entries: tuple[Entry, ...]
-    centres: tuple[Entry, ...]
-    machine: Machine
+    entries: tuple[TestedRun, ...]
+    centres: tuple[TestedRun, ...]
+    machine: TrainMachine
     world: World
     batch: int | None
     workers: int | None
@@ -167,7 +167,7 @@ class EvalPlan:
         ]
 
 
-def usual_batch(machine: Machine, size: tuple[int, int]) -> int:
+def usual_batch(machine: TrainMachine, size: tuple[int, int]) -> int:
     """How many images of a size (H, W) are computed at once where nobody says it."""
     if machine.device == "cpu":
         return BATCH
@@ -259,7 +259,7 @@ def switch(on: bool) -> str:
     return "on" if on else "off"
 
 
-def entry(run: Run, protocol: Protocol, weights: Path | None) -> Entry:
+def entry(run: Run, protocol: Protocol, weights: Path | None) -> TestedRun:
     """A run with the weights that are meant, and the views of a protocol.
 
     Raises:
@@ -269,10 +269,10 @@ def entry(run: Run, protocol: Protocol, weights: Path | None) -> Entry:
     views = views_of(protocol, run.record.preprocessing.scale)
     if protocol.dense:
         dense(drop_final_softmax(subject.program.graph))
-    return Entry(run, subject, protocol, views)
+    return TestedRun(run, subject, protocol, views)
 
 
-def centre_of(entry: Entry) -> Entry:
+def centre_of(entry: TestedRun) -> TestedRun:
     """The run of an entry, looked at by its centre crop."""
     protocol = protocol_of(entry.run, EvalOptions(protocol="centre"))
     views = views_of(protocol, entry.run.record.preprocessing.scale)
@@ -292,7 +292,9 @@ def images_for(plan: EvalPlan, data: str | None) -> Labelled:
 # Testing
 
 
-def measure(plan: EvalPlan, images: Labelled, on_progress: Callable[[int, int], None]) -> Result:
+def measure(
+    plan: EvalPlan, images: Labelled, on_progress: Callable[[int, int], None]
+) -> EvalResult:
     """The errors of the runs on these images. `on_progress` is told how many of how many are done
     of this process's share.
 
@@ -300,7 +302,7 @@ def measure(plan: EvalPlan, images: Labelled, on_progress: Callable[[int, int], 
         UserError: none can be read, or another process has ended.
     """
     from vggc.evaluation.counts import Counts, Guesses
-    from vggc.evaluation.judge import Verdict
+    from vggc.evaluation.judge import ImageScores
     from vggc.training.learner import device_of
     from vggc.training.parallel import joined
 
@@ -314,7 +316,7 @@ def measure(plan: EvalPlan, images: Labelled, on_progress: Callable[[int, int], 
         judged = judgements(plan, plan.viewers(), images.part, share)
         for done, found in enumerate(judged, start=1):
             match found:
-                case Verdict(index, probabilities):
+                case ImageScores(index, probabilities):
                     counts.add(probabilities, int(images.part.labels[index]))
                     guesses.add(index, probabilities[:count])
                 case _:
@@ -329,7 +331,7 @@ def measure(plan: EvalPlan, images: Labelled, on_progress: Callable[[int, int], 
         first = f"{named[0].name}: {named[0].reason}"
         raise UserError(diagnostics.NothingToTest(None, images.shown, int(num_skipped), first))
     errors = counts.errors()
-    return Result(
+    return EvalResult(
         counts.images,
         tuple(errors.each[:count]),
         tuple(errors.each[count:]),
@@ -343,7 +345,7 @@ def measure(plan: EvalPlan, images: Labelled, on_progress: Callable[[int, int], 
 
 def judgements(
     plan: EvalPlan, viewers: Sequence[Viewer], part: Part, indices: Sequence[int]
-) -> Iterator[Verdict | Lost]:
+) -> Iterator[ImageScores | LostImage]:
     """What the nets say of the images at these places of a part."""
     import numpy as np
 
@@ -372,7 +374,7 @@ def explained() -> Iterator[None]:
 # Predicting
 
 
-def predict(plan: EvalPlan, images: Iterable[Named]) -> Iterator[Seen | Skipped]:
+def predict(plan: EvalPlan, images: Iterable[NamedImage]) -> Iterator[Seen | Skipped]:
     """What the first net says of each image, in order, or why it says nothing.
 
     They are asked for AT_ONCE together, so that memory does not depend on how many there are.
@@ -388,12 +390,12 @@ def looked_at(
     plan: EvalPlan, viewers: Sequence[Viewer], paths: Mapping[int, str]
 ) -> Iterator[tuple[int, Seen | Skipped]]:
     """What comes of each of the files, with its number, as it comes."""
-    from vggc.evaluation.judge import Verdict
+    from vggc.evaluation.judge import ImageScores
 
     places = [*paths]
     for each in judgements(plan, viewers, single([*paths.values()]), range(len(places))):
         match each:
-            case Verdict(index, probabilities):
+            case ImageScores(index, probabilities):
                 seen = Seen(paths[places[index]], probabilities.mean(0).numpy())
                 yield places[index], seen
             case _:

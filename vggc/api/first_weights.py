@@ -18,7 +18,7 @@ from vggc.training.run import NET, RUNS, Run, runs_in
 
 
 @dataclass(frozen=True)
-class Taken:
+class FirstWeights:
     """Weights that layers begin with, by their full names, and the file they are from."""
 
     weights: Weights
@@ -38,7 +38,7 @@ def taken_weights(
     source: Path | None,
     span: Span | None,
     which: Path | None = None,
-) -> Taken:
+) -> FirstWeights:
     """The weights that layers of `graph` begin with.
 
     They come from `source`, a run or a safetensors file; without one, from the last run of the
@@ -52,12 +52,12 @@ def taken_weights(
     if part is None:
         if source is not None or which is not None:
             raise UserError(diagnostics.InitFromInVain(None, str(source or which), graph.name))
-        return Taken({})
+        return FirstWeights({})
     path = weights_path(part.net, source, span, which)
     layers = with_weights(graph)
     names = [name for layer in selected(part.layers, graph) for name in layers.get(layer, ())]
     foreign = torchvision_names(other) if other else {}
-    return Taken(load_part(path, graph, names, foreign), path)
+    return FirstWeights(load_part(path, graph, names, foreign), path)
 
 
 def weights_path(

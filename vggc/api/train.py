@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vggc.api.first_weights import Taken, taken_weights
+from vggc.api.first_weights import FirstWeights, taken_weights
 from vggc.ir.graph import Graph
 from vggc.ir.ops import BatchNorm, Shape, describe
 from vggc.program import Program, lacks_half, load, with_block, with_classes, with_input, zoo
@@ -32,12 +32,12 @@ from vggc.training.run import NET, RUNS, Run, refuse_moved
 from vggc.training.schedules import needs_its_end
 
 if TYPE_CHECKING:
-    from vggc.backends.torch import Net as Module
+    from vggc.backends.torch import TorchNet as Module
     from vggc.data.parts import Images
     from vggc.data.prepare import Data
-    from vggc.training.learner import Learner, Machine, Precision
+    from vggc.training.learner import Learner, Precision, TrainMachine
     from vggc.training.parallel import World
-    from vggc.training.session import Task
+    from vggc.training.session import TrainTask
 
 DIGITS_SIZE = (32, 32)
 DIGITS_RECIPE = (
@@ -91,10 +91,10 @@ class TrainPlan:
     module: Module
     images: Images
     recipe: Recipe
-    machine: Machine
+    machine: TrainMachine
     world: World
     seed: int
-    first: Taken
+    first: FirstWeights
     run: Run | None
     out: Path | None
     departures: Departures | None
@@ -119,16 +119,16 @@ class TrainPlan:
             data = replace(data, preprocessing=self.run.record.preprocessing)
         return data
 
-    def task(self, data: Data) -> Task:
+    def task(self, data: Data) -> TrainTask:
         """What is to be trained on these images.
 
         Raises:
             UserError: another process has found other images.
         """
-        from vggc.training.session import Task, agree
+        from vggc.training.session import TrainTask, agree
 
         net, graph = self.program.net, self.program.graph
-        task = Task(
+        task = TrainTask(
             net.name,
             format_net(net),
             self.module,
@@ -212,7 +212,7 @@ class Training:
     """A training that is ready to proceed from `progress`."""
 
     run: Run
-    task: Task
+    task: TrainTask
     learner: Learner
     progress: Progress
 
@@ -417,7 +417,7 @@ def companions(
     reading: Reading[Recipe],
     blocks: Sequence[Block],
     fit: Callable[[Program], Net],
-    first: Taken,
+    first: FirstWeights,
 ) -> dict[str, str]:
     """The nets that a net's blocks name, fitted to the same images: the texts of the files that
     lie beside its own in the folder of a run, where they are looked for. Where the weights that
@@ -462,7 +462,7 @@ def departures(program: Program, fitted: Program, recipe: Recipe) -> Departures:
 # A run to go on with
 
 
-class NothingLeft(Exception):
+class RunFinished(Exception):
     """The `run` has finished, and is to end no later than it did."""
 
     def __init__(self, run: Run) -> None:
@@ -498,7 +498,7 @@ def resume_run(spec: str | None, folder: Path, options: TrainOptions) -> TrainPl
     recipe = with_other_end(run, options)
     if record.state == "finished" and record.metrics is not None:
         if not ends_later(run, recipe):
-            raise NothingLeft(run)
+            raise RunFinished(run)
         if not any(run.checkpoint_path.glob("step-*")):
             raise UserError(diagnostics.NothingToGoOnFrom(None, str(folder), record.net))
     program = program.replace(with_block(program.net, TRAIN.to_block(recipe)))
@@ -518,7 +518,7 @@ def resume_run(spec: str | None, folder: Path, options: TrainOptions) -> TrainPl
         machine,
         world,
         record.seed,
-        Taken({}),  # they are in the first checkpoint
+        FirstWeights({}),  # they are in the first checkpoint
         run=run,
         out=None,
         departures=None,
@@ -610,7 +610,7 @@ def check_memory(
     program: Program,
     images: Images,
     recipe: Recipe,
-    machine: Machine,
+    machine: TrainMachine,
     world: World,
     *,
     fixed: bool = False,

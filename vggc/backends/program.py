@@ -24,7 +24,7 @@ from torch.export.pt2_archive.constants import (
     WEIGHTS_DIR,
 )
 
-from vggc.backends.torch import Net, build
+from vggc.backends.torch import TorchNet, build
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights
 from vggc.support.signals import held
@@ -38,7 +38,7 @@ def save_program(
 ) -> None:
     """Writes the graph as a `torch.export` program `(N, C, H, W)`, N free, and texts beside it.
 
-    It gives what `Net` does: a tensor, or a dict of several heads' by name. The weight
+    It gives what `TorchNet` does: a tensor, or a dict of several heads' by name. The weight
     `fc6.weight` is called `layer_fc6.weight` in it.
     """
     example = torch.zeros(2, *graph.input)
@@ -52,7 +52,7 @@ def save_program(
             raise kept.fault
 
 
-def in_modules(net: Net) -> Net:
+def in_modules(net: TorchNet) -> TorchNet:
     """The net, its weights moved to modules inside one another, where torch.export looks for them
     and whoever loads a program: `fc6.weight` is then `layer_fc6.weight`. No module has anything
     else called `layer_…`. Python reads some letters as others (`ﬁ` as `fi`), but not behind a

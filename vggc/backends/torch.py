@@ -35,7 +35,7 @@ from vggc.ir.ops import (
 )
 from vggc.ir.weights import Weights
 
-Reference: TypeAlias = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float64]]]
+ReferenceNet: TypeAlias = Callable[[NDArray[np.float32]], dict[str, NDArray[np.float64]]]
 
 Observer: TypeAlias = Callable[[NDArray[np.float32]], Iterator[tuple[str, NDArray[np.float32]]]]
 
@@ -45,7 +45,7 @@ NUMBERS = 2**16
 
 
 @dataclass(frozen=True)
-class Whole:
+class BatchRows:
     """The batch of `total` images of which a module sees the `rows` (N,) only.
 
     Dropout is drawn for all of them, so that a part gives what it would give within the whole.
@@ -58,7 +58,7 @@ class Whole:
     sum_over: Callable[[Tensor], Tensor] | None = None
 
 
-class Net(nn.Module):
+class TorchNet(nn.Module):
     """A graph's nodes in order: `(N, C, H, W)` to what its heads give.
 
     That is the tensor of the only head, or, where there are several, a dict of tensors by the
@@ -73,7 +73,7 @@ class Net(nn.Module):
         self.nodes = graph.nodes
         self.heads = graph.heads
         self.last_reads = _last_reads(graph)
-        self.whole: Whole | None = None
+        self.whole: BatchRows | None = None
         self.held: frozenset[str] = frozenset()
         self.roles = tuple(
             {name.rpartition(".")[2]: name for name in graph.weights(node)} for node in graph.nodes
@@ -154,7 +154,7 @@ def _last_reads(graph: Graph) -> tuple[tuple[int, ...], ...]:
 
 
 def _apply(
-    op: Op, reads: list[Tensor], weights: dict[str, Tensor], training: bool, whole: Whole | None
+    op: Op, reads: list[Tensor], weights: dict[str, Tensor], training: bool, whole: BatchRows | None
 ) -> Tensor:
     x = reads[0]
     match op:
@@ -233,7 +233,7 @@ def _normalised_together(
     return (centred * scale.view(shape) + bias.view(shape)).to(x.dtype)
 
 
-def _dropped(x: Tensor, p: float, whole: Whole | None) -> Tensor:
+def _dropped(x: Tensor, p: float, whole: BatchRows | None) -> Tensor:
     """Dropout of a training: what is left is divided by its share, 1 - p.
 
     A processor drops a share of whole 65,536ths: it draws four 16-bit numbers at once, which takes
@@ -286,14 +286,14 @@ def _activated(op: Activation, x: Tensor) -> Tensor:
             assert_never(op.function)
 
 
-def build(graph: Graph, weights: Weights | None = None) -> Net:
+def build(graph: Graph, weights: Weights | None = None) -> TorchNet:
     """The module of a graph; its weights are at their start where none are given, and take no
     memory of their own where some are.
     """
-    return Net(graph, weights)
+    return TorchNet(graph, weights)
 
 
-def reference(graph: Graph, weights: Weights) -> Reference:
+def reference(graph: Graph, weights: Weights) -> ReferenceNet:
     """The graph in float64: a batch `(N, C, H, W)` to what every node gives, by name."""
     net = build(graph, weights).double().eval()
 

@@ -13,7 +13,7 @@ from vggc.cli import console
 from vggc.cli.sheet import Sheet
 
 if TYPE_CHECKING:
-    from vggc.report.comparison import Comparison, Course
+    from vggc.report.comparison import NamedRun, RunComparison
 
 BESIDE = 4
 """Runs whose settings have room beside one another in a terminal."""
@@ -63,10 +63,10 @@ def command(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     console.out(f"{out}: {len(runs)} runs, {written / 1e6:.2f} MB")
 
 
-def outcome(comparison: Comparison) -> Sheet:
+def outcome(comparison: RunComparison) -> Sheet:
     """A row a run: what has come of it."""
 
-    def row(course: Course) -> tuple[str, ...]:
+    def row(course: NamedRun) -> tuple[str, ...]:
         best, last = course.best, course.last
         return (
             course.name,
@@ -85,7 +85,7 @@ def outcome(comparison: Comparison) -> Sheet:
     )
 
 
-def as_record(comparison: Comparison, out: Path, written: int) -> dict[str, object]:
+def as_record(comparison: RunComparison, out: Path, written: int) -> dict[str, object]:
     from vggc.support.records import to_json
 
     return {

@@ -15,7 +15,16 @@ from typing import TypeAlias, assert_never
 
 from rich.cells import cell_len, set_cell_size
 
-from vggc.analysis.outline import Branch, Item, Join, Outline, Path, Repeat, Step, folded
+from vggc.analysis.outline import (
+    Branch,
+    Join,
+    Outline,
+    OutlineItem,
+    OutlineRepeat,
+    OutlineStep,
+    Path,
+    folded,
+)
 from vggc.analysis.report import Report
 from vggc.analysis.traits import Traits, one, steps_of
 from vggc.ir.ops import AvgPool2d, MaxPool2d, Pair, describe
@@ -25,7 +34,7 @@ MANY_ALIKE = 8
 
 
 @dataclass(frozen=True)
-class Cell:
+class LayerCell:
     """One line of one net; `new` where the net to the left has it not, or less often."""
 
     text: str = ""
@@ -33,10 +42,10 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
+class ComparisonLine:
     """One line of all nets. Where it `spans`, it is the same in each."""
 
-    cells: tuple[Cell, ...]
+    cells: tuple[LayerCell, ...]
     spans: bool = False
     ends_block: bool = False
 
@@ -50,14 +59,14 @@ class _Column:
     everywhere: str
     """What all its convolutions have in common, if anything."""
     input: str
-    blocks: dict[Pair, list[Cell]] = field(default_factory=dict)
-    pools: dict[Pair, Cell] = field(default_factory=dict)
-    vectors: list[Cell] = field(default_factory=list)
-    heads: list[list[Cell]] = field(default_factory=list)
+    blocks: dict[Pair, list[LayerCell]] = field(default_factory=dict)
+    pools: dict[Pair, LayerCell] = field(default_factory=dict)
+    vectors: list[LayerCell] = field(default_factory=list)
+    heads: list[list[LayerCell]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class NetComparison:
     """The columns of table 1."""
 
     columns: tuple[_Column, ...]
@@ -69,20 +78,24 @@ class Comparison:
         return [max(cell_len(cell.text) for cell in cells) for cells in columns]
 
     @property
-    def _cells(self) -> list[tuple[Cell, ...]]:
+    def _cells(self) -> list[tuple[LayerCell, ...]]:
         return [line.cells for line in self.lines()]
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[ComparisonLine]:
         """The rows of the table, its head first."""
         columns = self.columns
         head = [(column.name, column.depth, column.everywhere, column.input) for column in columns]
-        *notes, inputs = (Line(tuple(map(Cell, texts))) for texts in zip(*head, strict=True))
+        *notes, inputs = (
+            ComparisonLine(tuple(map(LayerCell, texts))) for texts in zip(*head, strict=True)
+        )
         lines = _closed([note for note in notes if any(cell.text for cell in note.cells)])
         lines += _shared([inputs])
         strides = {stride for c in columns for stride in (*c.blocks, *c.pools)}
         for stride in sorted(strides, key=lambda s: (s[0] * s[1], s)):
             lines += _closed(_aligned([column.blocks.get(stride, []) for column in columns]))
-            pool = Line(tuple(column.pools.get(stride, Cell()) for column in columns))
+            pool = ComparisonLine(
+                tuple(column.pools.get(stride, LayerCell()) for column in columns)
+            )
             if any(cell.text for cell in pool.cells):
                 lines += _shared([pool])
         lines += _shared(_aligned([column.vectors for column in columns], at_bottom=True))
@@ -91,10 +104,10 @@ class Comparison:
         return lines
 
 
-def compare(nets: Sequence[tuple[Report, Outline]]) -> Comparison:
+def compare(nets: Sequence[tuple[Report, Outline]]) -> NetComparison:
     """The table of several nets, in their order."""
     columns = [_column(report, outline) for report, outline in nets]
-    return Comparison(
+    return NetComparison(
         tuple(
             _marked(column, columns[index - 1]) if index else column
             for index, column in enumerate(columns)
@@ -110,18 +123,18 @@ def num_weight_layers(report: Report) -> int:
 # ---------------------------------------------------------------- lines
 
 
-def _aligned(blocks: Sequence[list[Cell]], *, at_bottom: bool = False) -> list[Line]:
+def _aligned(blocks: Sequence[list[LayerCell]], *, at_bottom: bool = False) -> list[ComparisonLine]:
     if at_bottom:
         most = max(map(len, blocks))
-        blocks = [[Cell()] * (most - len(block)) + block for block in blocks]
-    return [Line(cells) for cells in zip_longest(*blocks, fillvalue=Cell())]
+        blocks = [[LayerCell()] * (most - len(block)) + block for block in blocks]
+    return [ComparisonLine(cells) for cells in zip_longest(*blocks, fillvalue=LayerCell())]
 
 
-def _closed(lines: list[Line]) -> list[Line]:
+def _closed(lines: list[ComparisonLine]) -> list[ComparisonLine]:
     return [*lines[:-1], replace(lines[-1], ends_block=True)] if lines else []
 
 
-def _shared(lines: list[Line]) -> list[Line]:
+def _shared(lines: list[ComparisonLine]) -> list[ComparisonLine]:
     """The lines, those that are the same in every column across all of them."""
     for index, line in enumerate(lines):
         texts = {cell.text for cell in line.cells}
@@ -138,7 +151,7 @@ def _marked(column: _Column, left: _Column) -> _Column:
         column,
         blocks={stride: _new(cells, left.blocks.get(stride, [])) for stride, cells in blocks},
         pools={
-            stride: replace(pool, new=pool.text != left.pools.get(stride, Cell()).text)
+            stride: replace(pool, new=pool.text != left.pools.get(stride, LayerCell()).text)
             for stride, pool in pools
         },
         vectors=_new(column.vectors, left.vectors),
@@ -146,7 +159,7 @@ def _marked(column: _Column, left: _Column) -> _Column:
     )
 
 
-def _new(cells: list[Cell], before: list[Cell]) -> list[Cell]:
+def _new(cells: list[LayerCell], before: list[LayerCell]) -> list[LayerCell]:
     left = Counter(cell.text for cell in before)
     found = []
     for cell in cells:
@@ -157,7 +170,7 @@ def _new(cells: list[Cell], before: list[Cell]) -> list[Cell]:
 
 # ---------------------------------------------------------------- as text
 
-Words: TypeAlias = list[tuple[str, bool]]
+StyledText: TypeAlias = list[tuple[str, bool]]
 """A line of text in pieces, and whether each is bold."""
 BETWEEN = 3
 """Characters between two cells."""
@@ -178,7 +191,7 @@ def parts(widths: Sequence[int], room: int, *, label: int = 0) -> Iterator[slice
     yield slice(start, len(widths))
 
 
-def drawn(comparison: Comparison, room: int, *, marked: bool) -> Iterator[Words]:
+def drawn(comparison: NetComparison, room: int, *, marked: bool) -> Iterator[StyledText]:
     """The table in text, cut at the right where even one column has no room.
 
     What is new is bold and, where `marked`, has a `+` before it.
@@ -187,7 +200,7 @@ def drawn(comparison: Comparison, room: int, *, marked: bool) -> Iterator[Words]
     mark = 2 if marked else 0
     most = max(room - 4, 1)
     widths = [min(width + mark, most) for width in comparison.widths]
-    nothing = Line(tuple(Cell() for _ in widths), spans=True)
+    nothing = ComparisonLine(tuple(LayerCell() for _ in widths), spans=True)
     before = nothing
     for number, line in enumerate(lines):
         if number == 0 or before.ends_block or before.spans != line.spans:
@@ -198,7 +211,7 @@ def drawn(comparison: Comparison, room: int, *, marked: bool) -> Iterator[Words]
             before_it = " " * ((room - cell_len(text)) // 2)
             yield [(f"│ {set_cell_size(before_it + text, room)} │", False)]
         else:
-            words: Words = [("│", False)]
+            words: StyledText = [("│", False)]
             for cell, width in zip(line.cells, widths, strict=True):
                 sign = "+ " if cell.new and cell.text else "  "
                 text = _cut(sign[:mark] + cell.text, width)
@@ -211,7 +224,7 @@ def drawn(comparison: Comparison, room: int, *, marked: bool) -> Iterator[Words]
     yield _rule(widths, before, nothing, "└┘")
 
 
-def _rule(widths: list[int], above: Line, below: Line, ends: str) -> Words:
+def _rule(widths: list[int], above: ComparisonLine, below: ComparisonLine, ends: str) -> StyledText:
     crossing = {(False, False): "┼", (False, True): "┴", (True, False): "┬", (True, True): "─"}
     strokes = ("─" * (width + 2) for width in widths)
     inside = crossing[above.spans, below.spans].join(strokes)
@@ -236,35 +249,35 @@ def _column(report: Report, outline: Outline) -> _Column:
     trunk = outline.trunk
     stride: Pair = (1, 1)
     for item in folded(trunk.path).items[1:]:
-        cells = [Cell(text) for text in words.lines(item)]
+        cells = [LayerCell(text) for text in words.lines(item)]
         last = _last(item)
         if len(last.row.output_shape) != 3:
             column.vectors += cells
-        elif isinstance(item, Step) and _is_pool(item) and last.row.stride != stride:
+        elif isinstance(item, OutlineStep) and _is_pool(item) and last.row.stride != stride:
             column.pools[stride] = cells[0]
         else:
             column.blocks.setdefault(last.row.stride, []).extend(cells)
         stride = last.row.stride
     if not outline.is_plain:
-        end = Cell(f"→ {trunk.head}")
+        end = LayerCell(f"→ {trunk.head}")
         on_map = len(trunk.shape) == 3
         (column.blocks.setdefault(stride, []) if on_map else column.vectors).append(end)
     for branch in outline.branches[1:]:
-        column.heads.append([Cell(text) for text in words.head(branch)])
+        column.heads.append([LayerCell(text) for text in words.head(branch)])
     return column
 
 
-def _last(item: Item) -> Step | Join:
+def _last(item: OutlineItem) -> OutlineStep | Join:
     match item:
-        case Repeat(last=last):
+        case OutlineRepeat(last=last):
             return _last(last[-1])
-        case Step() | Join():
+        case OutlineStep() | Join():
             return item
         case _:
             assert_never(item)
 
 
-def _is_pool(step: Step) -> bool:
+def _is_pool(step: OutlineStep) -> bool:
     return isinstance(step.ops[0], MaxPool2d | AvgPool2d)
 
 
@@ -281,10 +294,10 @@ class _Words:
             found += self.lines(item)
         return [*found, f"→ {branch.head}"]
 
-    def lines(self, item: Item) -> list[str]:
+    def lines(self, item: OutlineItem) -> list[str]:
         """An item as the language has it, a line a path."""
         match item:
-            case Step():
+            case OutlineStep():
                 return [self.word(item)]
             case Join(row=row, paths=paths):
                 found = [f"{row.text}("]
@@ -293,7 +306,7 @@ class _Words:
                     inner[-1] += "," if index < len(paths) else ")"
                     found += [f"  {line}" for line in inner]
                 return found
-            case Repeat(first=first, count=count):
+            case OutlineRepeat(first=first, count=count):
                 unit = [line for each in first for line in self.lines(each)]
                 if _is_chain(item) and count * len(first) <= MANY_ALIKE:
                     return unit * count
@@ -324,7 +337,7 @@ class _Words:
             piece[-1] += " |"
         return [line for piece in pieces for line in piece] or ["skip"]
 
-    def word(self, step: Step) -> str:
+    def word(self, step: OutlineStep) -> str:
         """A layer, with what of it is out of the ordinary."""
         row, op = step.row, step.ops[0]
         said = " ".join([*steps_of(op), *self.traits.manner(step)])
@@ -339,12 +352,12 @@ class _Words:
                 return f"{row.text} {said}".rstrip()
 
 
-def _is_chain(item: Item) -> bool:
+def _is_chain(item: OutlineItem) -> bool:
     """Whether there is no join in an item."""
     match item:
-        case Repeat(first=first):
+        case OutlineRepeat(first=first):
             return all(map(_is_chain, first))
-        case Step():
+        case OutlineStep():
             return True
         case Join():
             return False

@@ -127,7 +127,7 @@ def command(
     # Before TVM is loaded, which takes two seconds.
     asked = ask(spec, weights, seed, size, compiling(target, precision))
 
-    from vggc.compiler.calibrate import NUM_IMAGES, Chosen, choose_images, require_images
+    from vggc.compiler.calibrate import NUM_IMAGES, CalibrationImages, choose_images, require_images
     from vggc.compiler.diagnostics import GivenInVain
     from vggc.compiler.dump import Dump
     from vggc.compiler.error_budget import budget_for
@@ -150,7 +150,7 @@ def command(
     choice_of = choices_for(machine, db, number, ignore=no_db)
     net = subject.program.net
     folder = out or Path("artifacts") / f"{net.name}-{machine.name.replace('/', '-')}"
-    pictures = Chosen()
+    pictures = CalibrationImages()
     if calibrate is not None:
         pictures = choose_images(calibrate, num_images or NUM_IMAGES, subject.preprocessing)
     for line in told(pictures.skipped):

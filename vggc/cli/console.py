@@ -92,7 +92,7 @@ def out(text: str) -> None:
     click.echo(printable(text))
 
 
-class Data:
+class RawOutput:
     """Standard output for what another program reads: every byte as it is. A terminal is shown what
     is printable, as ever. Whoever has written flushes.
     """

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from vggc.api.evaluate import BATCH, Entry, EvalOptions, EvalPlan, Result, images_for, measure, plan
+from vggc.api.evaluate import (
+    BATCH,
+    EvalOptions,
+    EvalPlan,
+    EvalResult,
+    TestedRun,
+    images_for,
+    measure,
+    plan,
+)
 from vggc.cli import console
 from vggc.cli.options import weights_option
 from vggc.cli.sheet import Sheet
@@ -20,7 +29,7 @@ from vggc.ir.ops import describe
 from vggc.support.diagnostics import in_line
 
 if TYPE_CHECKING:
-    from vggc.cli.eval_tables import Verdict
+    from vggc.cli.eval_tables import RunScores
     from vggc.evaluation.counts import Errors
     from vggc.evaluation.images import Labelled
 
@@ -128,10 +137,10 @@ def command(
     mirror images are averaged. With options it is looked at as they say alone. Of several RUNs
     each is tested, and all together by the average of their outputs.
     """
-    from vggc.cli.eval_tables import Files, verdicts
+    from vggc.cli.eval_tables import TableFiles, verdicts
 
     options = EvalOptions(**rest)  # type: ignore[arg-type]  # click has checked the types
-    files = Files(per_class, confusion, predictions)
+    files = TableFiles(per_class, confusion, predictions)
     planned = plan(runs, options)
     first = planned.world.is_first
     if first:
@@ -190,7 +199,11 @@ def progress(what: str, shown: bool) -> Iterator[Callable[[int, int | None], Non
 
 
 def report(
-    planned: EvalPlan, images: Labelled, result: Result, classes: Sequence[Verdict], as_json: bool
+    planned: EvalPlan,
+    images: Labelled,
+    result: EvalResult,
+    classes: Sequence[RunScores],
+    as_json: bool,
 ) -> None:
     """The errors on stdout, and how it stands with each class where that is asked for; what was
     left out on stderr.
@@ -214,7 +227,7 @@ def report(
         console.sheet(class_sheet(each))
 
 
-def as_record(planned: EvalPlan, images: Labelled, result: Result) -> dict[str, object]:
+def as_record(planned: EvalPlan, images: Labelled, result: EvalResult) -> dict[str, object]:
     """The result as JSON. Errors are shares from 0 to 1."""
     centres = {
         entry.run.folder: errors_record(errors)
@@ -250,7 +263,7 @@ def errors_record(errors: Errors) -> dict[str, float]:
     return {"top1_error": errors.top1, "top5_error": errors.top5}
 
 
-def sheet(planned: EvalPlan, images: Labelled, result: Result) -> Sheet:
+def sheet(planned: EvalPlan, images: Labelled, result: EvalResult) -> Sheet:
     """A row for each run and one for all together, as the paper's tables 3 to 6 have them."""
     entries = [*in_turn(planned.centres, planned.entries)]
     errors = [*in_turn(result.centres, result.each)]
@@ -299,7 +312,7 @@ def distinct_scales(views: Views) -> list[int | None]:
     return list(dict.fromkeys(view.scale for view in views.views))
 
 
-def scales(entry: Entry) -> str:
+def scales(entry: TestedRun) -> str:
     """The lengths of the shorter side, or what images just cover: `256, 384`."""
     size = describe(entry.run.record.input[1:])
     return ", ".join(str(s) if s else f"covering {size}" for s in distinct_scales(entry.views))

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import click
 
-from vggc.api.evaluate import EvalPlan, Result
+from vggc.api.evaluate import EvalPlan, EvalResult
 from vggc.cli import console
 from vggc.cli.eval import ways
 from vggc.cli.sheet import Sheet
@@ -19,7 +19,7 @@ from vggc.evaluation.images import Labelled
 from vggc.evaluation.tables import (
     PER_CLASS,
     PREDICTIONS,
-    Row,
+    TableRow,
     confusion_record,
     confusion_rows,
     kind_of,
@@ -32,12 +32,12 @@ from vggc.support.files import all_or_none, check_target, is_one_place
 
 TOGETHER = "all together"
 
-Names: TypeAlias = Sequence[tuple[str, str | None]]
+ColumnNames: TypeAlias = Sequence[tuple[str, str | None]]
 """What was tested: a run and its net, and last, of several, all together."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RunScores:
     """How a run fares with each class, or all runs together, whose `net` is None; `way` says how
     images were looked at.
     """
@@ -48,24 +48,24 @@ class Verdict:
     scores: ClassScores
 
 
-def tested(planned: EvalPlan, result: Result) -> Names:
+def tested(planned: EvalPlan, result: EvalResult) -> ColumnNames:
     runs = [(str(entry.run.folder), entry.run.record.net) for entry in planned.entries]
     return [*runs, (TOGETHER, None)] if result.fused else runs
 
 
-def verdicts(planned: EvalPlan, images: Labelled, result: Result) -> list[Verdict]:
+def verdicts(planned: EvalPlan, images: Labelled, result: EvalResult) -> list[RunScores]:
     """How each fares with each class."""
     names, labels = tested(planned, result), images.part.labels
     looked = [ways(entry.views) for entry in planned.entries]
     together = ["their mean"] if result.fused else []
     found = zip(names, (*looked, *together), result.guesses.classes, strict=True)
     return [
-        Verdict(run, net, way, class_scores(labels, guesses, planned.classes))
+        RunScores(run, net, way, class_scores(labels, guesses, planned.classes))
         for (run, net), way, guesses in found
     ]
 
 
-def class_sheet(verdict: Verdict) -> Sheet:
+def class_sheet(verdict: RunScores) -> Sheet:
     """A row a class, that of least recall first."""
     scores = verdict.scores
 
@@ -94,7 +94,7 @@ def class_sheet(verdict: Verdict) -> Sheet:
 
 
 @dataclass(frozen=True)
-class Files:
+class TableFiles:
     """Where tables go, if they are asked for."""
 
     per_class: Path | None
@@ -118,7 +118,7 @@ class Files:
             check_target(path)
 
     def write(
-        self, planned: EvalPlan, images: Labelled, result: Result, found: Sequence[Verdict]
+        self, planned: EvalPlan, images: Labelled, result: EvalResult, found: Sequence[RunScores]
     ) -> None:
         """Writes those that are asked for. Of several runs a column tells which one it is.
 
@@ -128,7 +128,7 @@ class Files:
         several = len(tested(planned, result)) > 1
         run = ("run",) if several else ()
 
-        def rows(table: Callable[[ClassScores], Iterable[Row]]) -> Iterator[Row]:
+        def rows(table: Callable[[ClassScores], Iterable[TableRow]]) -> Iterator[TableRow]:
             for each in found:
                 before = (each.run,) if several else ()
                 yield from ((*before, *row) for row in table(each.scores))
@@ -153,7 +153,7 @@ class Files:
             console.status(f"Written: {path}")
 
 
-def guessed(planned: EvalPlan, images: Labelled, result: Result) -> Iterator[Row]:
+def guessed(planned: EvalPlan, images: Labelled, result: EvalResult) -> Iterator[TableRow]:
     """What each image that could be read was taken for, and how probable that was."""
     part, classes, names = images.part, planned.classes, tested(planned, result)
     found = zip(names, result.guesses.classes, result.guesses.probabilities, strict=True)

@@ -18,7 +18,7 @@ from vggc.support.files import all_or_none, check_target, is_one_place
 from vggc.support.memory import keep_memory
 
 if TYPE_CHECKING:
-    from vggc.training.rate_search import Curve, Sweep, Tried
+    from vggc.training.rate_search import Sweep, SweepCurve, Tried
 
 PICTURES = (".svg", ".png")
 LEAST, MOST = 1e-12, 1e6
@@ -122,7 +122,7 @@ def command(
     """
     from vggc.training.learner import device_of
     from vggc.training.parallel import joined
-    from vggc.training.rate_search import Curve, Sweep, draw_sweep, sweep, write_sweep
+    from vggc.training.rate_search import Sweep, SweepCurve, draw_sweep, sweep, write_sweep
     from vggc.training.session import fresh
 
     if low >= high:
@@ -159,7 +159,7 @@ def command(
             tried = sweep(fresh(task), task, rates, show, workers)
     if not world.is_first:
         return
-    curve = Curve.of(tried, len(task.data.classes))
+    curve = SweepCurve.of(tried, len(task.data.classes))
     with all_or_none() as made:
         if csv:
             write_sweep(csv, curve)
@@ -172,7 +172,7 @@ def command(
     report(task.net, curve, rates, as_json)
 
 
-def report(net: str, curve: Curve, rates: Sweep, as_json: bool) -> None:
+def report(net: str, curve: SweepCurve, rates: Sweep, as_json: bool) -> None:
     """The rates that suggest themselves, on stdout, and how to take one.
 
     Raises:

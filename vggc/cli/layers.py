@@ -13,7 +13,7 @@ from vggc.cli.sheet import Sheet
 from vggc.support.diagnostics import Diagnostic, UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from vggc.layers.reference import Entry
+    from vggc.layers.reference import KindEntry
 
 
 class NoSuchKind(Diagnostic):
@@ -55,7 +55,7 @@ def command(kind: str | None, form: str) -> None:
             _show(chosen[0])
 
 
-def _show(entry: Entry) -> None:
+def _show(entry: KindEntry) -> None:
     console.out(f"{entry.form}\n  {entry.doc}")
     if entry.aliases:
         console.out(f"  Also written {' or '.join(entry.aliases)}.")

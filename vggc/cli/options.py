@@ -32,7 +32,7 @@ class ImageSize(click.ParamType[tuple[int, int]]):
         return height, width
 
 
-class Share(click.ParamType[float]):
+class ShareType(click.ParamType[float]):
     """A number from 0 to 1; what is not a number is none of them."""
 
     name = "0 to 1"
@@ -82,5 +82,5 @@ IMAGE_SIZE = ImageSize()
 BATCH = click.IntRange(1, 1024)
 THREADS = click.IntRange(1, 1024)
 THREADS_HERE = ThreadsHere()
-MAX_ERROR = Share()
+MAX_ERROR = ShareType()
 PRECISION = click.Choice(["float32", "bf16", "int8"])

@@ -23,7 +23,7 @@ from vggc.cli.eval import progress, protocol_options, scales, ways
 from vggc.data.parts import Skipped
 from vggc.data.strings import CODEC, ERRORS
 from vggc.evaluation import diagnostics
-from vggc.evaluation.named import Named, Places, listed
+from vggc.evaluation.named import NamedImage, Places, listed
 from vggc.images.preprocessing import BrokenImageError
 from vggc.ir.ops import Softmax
 from vggc.support.diagnostics import MAX_REPORTED, CheckFailed, UserError
@@ -115,14 +115,14 @@ def command(
         teller = artifact_teller(model, options)
     else:
         teller = run_teller(model, EvalOptions(**options))
-    lost = Lost()
+    lost = LostImages()
     with ExitStack() as stack:
         tell: list[Callable[[str, Best], None]] = []
-        whole = Whole(teller.net)
+        whole = JsonRecord(teller.net)
         if as_csv:
             tell.append(Csv(stack.enter_context(opened(as_csv)), min(top, len(teller.classes))))
         if as_lines:
-            tell.append(Lines(stack.enter_context(opened(as_lines))))
+            tell.append(JsonLines(stack.enter_context(opened(as_lines))))
         if as_json:
             tell.append(whole)
         if not tell:
@@ -151,7 +151,7 @@ def command(
 # Which images
 
 
-def named_images(images: Sequence[str], null: bool) -> Places | Iterator[Named]:
+def named_images(images: Sequence[str], null: bool) -> Places | Iterator[NamedImage]:
     """The images at all these places; of standard input they are not counted before.
 
     Raises:
@@ -176,7 +176,7 @@ def parted(images: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
 
 
 @dataclass
-class Lost:
+class LostImages:
     """The images that could not be read: how many, and the first of them."""
 
     count: int = 0
@@ -225,7 +225,7 @@ class Csv:
 
 
 @dataclass(frozen=True)
-class Lines:
+class JsonLines:
     """A line of JSON an image."""
 
     file: Written
@@ -235,7 +235,7 @@ class Lines:
 
 
 @dataclass(frozen=True)
-class Whole:
+class JsonRecord:
     """All images in one record."""
 
     net: str
@@ -258,7 +258,7 @@ def image_record(path: str, best: Best) -> dict[str, object]:
 def opened(target: str) -> Iterator[Written]:
     """A new file that is there when all is written, or standard output."""
     if target == STREAM:
-        yield console.Data()
+        yield console.RawOutput()
         sys.stdout.flush()
         return
     with (
@@ -277,7 +277,7 @@ class Teller:
 
     net: str
     classes: tuple[str, ...]
-    tell: Callable[[Iterable[Named]], Iterator[Seen | Skipped]]
+    tell: Callable[[Iterable[NamedImage]], Iterator[Seen | Skipped]]
 
 
 def run_teller(model: Path, options: EvalOptions) -> Teller:
@@ -312,7 +312,7 @@ def artifact_teller(model: Path, options: dict[str, object]) -> Teller:
     if manifest.main.kind != "classes":
         raise UserError(diagnostics.NoClassesToTell(None, str(model), manifest.main.kind))
 
-    def tell(images: Iterable[Named]) -> Iterator[Seen | Skipped]:
+    def tell(images: Iterable[NamedImage]) -> Iterator[Seen | Skipped]:
         """As many images at once as it was compiled for."""
         for named in grouped(images, manifest.batch):
             read = [image_of(each, manifest) for each in named]
@@ -335,7 +335,7 @@ def artifact_teller(model: Path, options: dict[str, object]) -> Teller:
     return Teller(manifest.net, names_of(manifest), tell)
 
 
-def image_of(named: Named, manifest: Manifest) -> Image | Skipped:
+def image_of(named: NamedImage, manifest: Manifest) -> Image | Skipped:
     """An image as an artifact takes it, or why it cannot be read."""
     if isinstance(named, Skipped):
         return named

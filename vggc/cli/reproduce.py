@@ -19,11 +19,11 @@ from vggc.cli.sheet import Sheet
 from vggc.reproduce import diagnostics
 from vggc.reproduce.layout import Laid, laid, parameters
 from vggc.reproduce.setting import PAPER, SMALL
-from vggc.reproduce.study import Error, Record, Study, opened
+from vggc.reproduce.study import Study, StudyRecord, TestError, opened
 from vggc.reproduce.tables import (
     NETS,
     TABLES,
-    Line,
+    TableLine,
     TableName,
     Trained,
     also_random,
@@ -93,7 +93,7 @@ def command(
     name: Literal["paper", "small"] = "small" if small else "paper"
     places = where(data), val and where(val)
     begun = noted(data), val and noted(val)
-    record = Record(1, name, *begun, epochs or setting.epochs, seed, {})
+    record = StudyRecord(1, name, *begun, epochs or setting.epochs, seed, {})
     if dry_run:
         listed(opened(folder, record), lines)
     elif not make(table, lines, folder, record, Means(*places, device, precision), as_json):
@@ -112,9 +112,9 @@ class Means:
 
 def make(
     table: TableName,
-    lines: tuple[Line, ...],
+    lines: tuple[TableLine, ...],
     folder: Path,
-    record: Record,
+    record: StudyRecord,
     means: Means,
     as_json: bool,
 ) -> bool:
@@ -200,7 +200,7 @@ def columns(table: str, there: Collection[str], nets: str | None) -> tuple[str, 
     return tuple(wanted)
 
 
-def listed(study: Study, lines: tuple[Line, ...]) -> None:
+def listed(study: Study, lines: tuple[TableLine, ...]) -> None:
     """What is to be trained, in order, and how far each has come."""
     rows = []
     for net in trainings(lines):
@@ -285,7 +285,7 @@ def enough_images() -> Iterator[None]:
 # Testing
 
 
-def measured(study: Study, line: Line, means: Means, world: World) -> Error:
+def measured(study: Study, line: TableLine, means: Means, world: World) -> TestError:
     """The errors of a line, whose nets are trained."""
     from vggc.api import evaluate
     from vggc.cli.eval import progress
@@ -303,13 +303,13 @@ def measured(study: Study, line: Line, means: Means, world: World) -> Error:
     with progress(f"testing {line.columns}", world.is_first) as on_progress:
         result = evaluate.measure(plan, evaluate.images_for(plan, None), on_progress)
     errors = result.fused or result.each[0]
-    return Error(100 * errors.top1, 100 * errors.top5, result.images)
+    return TestError(100 * errors.top1, 100 * errors.top5, result.images)
 
 
 # Showing
 
 
-def save(table: TableName, lines: tuple[Line, ...], study: Study) -> None:
+def save(table: TableName, lines: tuple[TableLine, ...], study: Study) -> None:
     """Writes the table as it is so far."""
     with replacing(study.folder / f"{table}.md") as part:
         part.write_text(laid(table, lines, study, told()).markdown(), encoding="utf-8")

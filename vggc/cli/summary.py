@@ -16,7 +16,7 @@ from vggc.program import Program, load, with_input, zoo
 
 if TYPE_CHECKING:
     from vggc.analysis.report import Report
-    from vggc.cli.summary_text import Net
+    from vggc.cli.summary_text import SummarisedNet
     from vggc.training.run import Run
 
 
@@ -66,7 +66,7 @@ def command(
         if size is not None:
             program = program.replace(with_input(program.net, size))
         report = each.report(program, batch, dtype)
-        nets.append(summary_text.Net(report, outline(program.graph, report)))
+        nets.append(summary_text.SummarisedNet(report, outline(program.graph, report)))
     match style:
         case "json":
             console.out(summary_text.as_json(nets, single=len(specs) == 1))
@@ -83,7 +83,7 @@ def command(
 
 
 @dataclass(frozen=True)
-class Found:
+class SummarySubject:
     """A net, and the batch that it is told for unless another is meant: of a `run` the one that it
     trains in, otherwise 1.
     """
@@ -101,21 +101,21 @@ class Found:
         return cost_of(self.run, program, batch, dtype)
 
 
-def found_by(spec: str) -> Found:
+def found_by(spec: str) -> SummarySubject:
     if not (Path(spec) / "run.json").is_file():
-        return Found(load(spec))
+        return SummarySubject(load(spec))
     from vggc.api.trained import net_in, part_at_once  # which take numpy with them
     from vggc.training.run import Run
 
     run = Run.load(Path(spec))
-    return Found(net_in(run), part_at_once(run), run)
+    return SummarySubject(net_in(run), part_at_once(run), run)
 
 
-def _side_by_side(nets: list[Net]) -> None:
+def _side_by_side(nets: list[SummarisedNet]) -> None:
     """Tables 1 and 2 of the paper; in parts where the terminal is too narrow for all nets."""
     from rich.text import Text
 
-    from vggc.cli.comparison import Comparison, compare, drawn, parts
+    from vggc.cli.comparison import NetComparison, compare, drawn, parts
     from vggc.cli.summary_text import totals_by_net
     from vggc.support.diagnostics import printable
 
@@ -124,7 +124,7 @@ def _side_by_side(nets: list[Net]) -> None:
     table = compare([(net.report, net.outline) for net in nets])
     widths = [width + 2 * marked for width in table.widths]
     for chosen in parts(widths, stdout.width):
-        part = Comparison(table.columns[chosen])
+        part = NetComparison(table.columns[chosen])
         for words in drawn(part, stdout.width, marked=marked):
             pieces = ((printable(text), "bold" if bold else "") for text, bold in words)
             stdout.print(Text.assemble(*pieces), no_wrap=True, crop=False, overflow="ignore")

@@ -9,16 +9,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, assert_never
 
-from vggc.analysis.outline import Join, Outline, Path, Repeat, Step
+from vggc.analysis.outline import Join, Outline, OutlineRepeat, OutlineStep, Path
 from vggc.analysis.report import ELEMENT_BYTES, Report, Row
 from vggc.analysis.training import FORMULA
-from vggc.cli.comparison import Cell, Comparison, compare, num_weight_layers
+from vggc.cli.comparison import LayerCell, NetComparison, compare, num_weight_layers
 from vggc.cli.sheet import Sheet
 from vggc.ir.ops import describe
 
 
 @dataclass(frozen=True)
-class Net:
+class SummarisedNet:
     """A net whose cost is to be told."""
 
     report: Report
@@ -28,7 +28,7 @@ class Net:
 # ---------------------------------------------------------------- one net
 
 
-def layers(net: Net) -> Sheet:
+def layers(net: SummarisedNet) -> Sheet:
     """A net layer by layer, paths of joins in brackets."""
     report = net.report
     of = "" if report.batch == 1 else f", batch {report.batch}"
@@ -84,7 +84,7 @@ def _drawn(path: Path) -> Iterator[tuple[str, Row | None]]:
     """The layers of a path; those beside one another in brackets that their join closes."""
     for item in path.items:
         match item:
-            case Step(row):
+            case OutlineStep(row):
                 yield row.name, row
             case Join(row, _, paths):
                 for index, inner in enumerate(paths):
@@ -95,7 +95,7 @@ def _drawn(path: Path) -> Iterator[tuple[str, Row | None]]:
                     for number, (name, inner_row) in enumerate(lines):
                         yield ("│ " if number else first) + name, inner_row
                 yield f"└ {row.name}", row
-            case Repeat():
+            case OutlineRepeat():
                 raise AssertionError("a table of layers shows each of them")
             case _:
                 assert_never(item)
@@ -123,7 +123,7 @@ def _words(*words: str) -> tuple[str, ...]:
 # ---------------------------------------------------------------- several nets
 
 
-def totals_by_net(nets: Sequence[Net]) -> Sheet:
+def totals_by_net(nets: Sequence[SummarisedNet]) -> Sheet:
     """What several nets cost, a column each: table 2 of the paper, and more."""
     reports = [net.report for net in nets]
     ends = [_last_map(net) for net in nets]
@@ -166,7 +166,7 @@ def _notes(report: Report) -> tuple[str, ...]:
     )
 
 
-def totals(nets: Sequence[Net]) -> Sheet:
+def totals(nets: Sequence[SummarisedNet]) -> Sheet:
     """The zoo, a row each net."""
     training = f"training, batch {nets[0].report.batch}"
     header = (
@@ -211,7 +211,7 @@ def totals(nets: Sequence[Net]) -> Sheet:
     return Sheet("the zoo", header, rows, numbers, _notes(nets[0].report), spare=spare)
 
 
-def _last_map(net: Net) -> Row:
+def _last_map(net: SummarisedNet) -> Row:
     """The last map on the way to the main output."""
     rows = [row for _, row in _drawn(net.outline.trunk.path) if row is not None]
     return next(row for row in reversed(rows) if len(row.output_shape) == 3)
@@ -233,13 +233,13 @@ def _pair(pair: tuple[int, int]) -> str:
 # ---------------------------------------------------------------- for programs
 
 
-def as_json(nets: Sequence[Net], *, single: bool) -> str:
+def as_json(nets: Sequence[SummarisedNet], *, single: bool) -> str:
     """One object, or a list of them."""
     objects = [_object(net) for net in nets]
     return json.dumps(objects[0] if single else objects, indent=2)
 
 
-def _object(net: Net) -> dict[str, Any]:
+def _object(net: SummarisedNet) -> dict[str, Any]:
     report = net.report
     return {
         "net": report.net,
@@ -265,7 +265,7 @@ def _layer_object(row: Row) -> dict[str, Any]:
     return {**asdict(row), **square}
 
 
-def as_csv(nets: Sequence[Net], *, by_net: bool) -> str:
+def as_csv(nets: Sequence[SummarisedNet], *, by_net: bool) -> str:
     """One row a layer; one row a net when there are several."""
     reports = [net.report for net in nets]
     rows: list[dict[str, Any]]
@@ -287,7 +287,7 @@ def as_csv(nets: Sequence[Net], *, by_net: bool) -> str:
     return text.getvalue().rstrip("\n")
 
 
-def as_markdown(nets: Sequence[Net], *, named: bool) -> str:
+def as_markdown(nets: Sequence[SummarisedNet], *, named: bool) -> str:
     """The tables of a terminal, for a page; `named` where the user chose the nets."""
     if not named:
         return _markdown(totals(nets))
@@ -297,7 +297,7 @@ def as_markdown(nets: Sequence[Net], *, named: bool) -> str:
     return f"{_compared(table)}\n\n{_markdown(totals_by_net(nets))}"
 
 
-def _compared(table: Comparison) -> str:
+def _compared(table: NetComparison) -> str:
     """Table 1; what is new is bold."""
     head, *lines = table.lines()
     rows = [_piped([cell.text for cell in head.cells]), _piped(["---"] * len(head.cells))]
@@ -308,7 +308,7 @@ def _compared(table: Comparison) -> str:
     return "\n".join(rows)
 
 
-def _indented(cell: Cell, *, bold: bool) -> str:
+def _indented(cell: LayerCell, *, bold: bool) -> str:
     """A cell whose leading blanks a page keeps."""
     text = cell.text.lstrip()
     mark = "**" if bold else ""

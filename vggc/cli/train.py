@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import click
 
 from vggc.api.train import (
-    NothingLeft,
+    RunFinished,
     Training,
     TrainOptions,
     TrainPlan,
@@ -175,7 +175,7 @@ def command(
     options = TrainOptions(**rest)  # type: ignore[arg-type]  # click has checked the types
     try:
         plan = resume_run(spec, resume, options) if resume else new_run(spec, options)
-    except NothingLeft as finished:
+    except RunFinished as finished:
         if World.here().is_first:
             tell_finished(finished.run, as_json)
         return
@@ -286,7 +286,7 @@ def watch(
         drawn = stack.enter_context(bar(world.is_first))
         row = drawn.add_task("training", total=None, detail="")
         watchers: list[Callable[[Event], None]] = [
-            Watcher(drawn, row, task.num_epochs, world.is_first)
+            ProgressView(drawn, row, task.num_epochs, world.is_first)
         ]
         if tensorboard and world.is_first:
             opened = board(run.folder, task.net_text, task.recipe, progress, speak)
@@ -300,7 +300,7 @@ def watch(
 
 
 @dataclass(frozen=True)
-class Watcher:
+class ProgressView:
     """Shows each step in the bar and leaves a line for each epoch."""
 
     bar: Bar

@@ -20,8 +20,8 @@ from vggc.support.diagnostics import CheckFailed, UserError
 
 if TYPE_CHECKING:
     from vggc.runtime.artifact import Precision
-    from vggc.tuning.measure import Server
-    from vggc.tuning.tuner import Course, Layer, Watch
+    from vggc.tuning.measure import TrackerAddress
+    from vggc.tuning.tuner import TunedLayer, TuningProgress, Watch
 
 MAX_BUDGET = 7 * 24 * 3600
 
@@ -136,7 +136,7 @@ def command(
     if folder is None:
         raise UserError(NoHome(None))
     calls = planned(program.graph, batch, machine, precision)
-    servers: list[Server | None]
+    servers: list[TrackerAddress | None]
     if rpc is not None and key is not None:
         found = find_servers(rpc, key)
         # Of this machine's CPU they must be unless another is named, whose code may run on them.
@@ -173,7 +173,7 @@ def command(
         raise click.exceptions.Exit(signals.exit_code())
 
 
-def report(net: str, folder: Path, course: Course, cpu: str | None, as_json: bool) -> None:
+def report(net: str, folder: Path, course: TuningProgress, cpu: str | None, as_json: bool) -> None:
     """The result on stdout, its circumstances on stderr.
 
     Raises: CheckFailed where nothing was measured, in this run or before.
@@ -208,14 +208,14 @@ def report(net: str, folder: Path, course: Course, cpu: str | None, as_json: boo
         raise CheckFailed("no server is left; what was measured is in the database")
 
 
-def in_vain(course: Course) -> str:
+def in_vain(course: TuningProgress) -> str:
     """Why a run measured nothing."""
     early = "it was interrupted" if course.interrupted else "the budget ended"
     reasons = (course.first_error, *course.losses, f"{early} before the first measurement")
     return next(filter(None, reasons))
 
 
-def as_record(net: str, folder: Path, course: Course, cpu: str | None) -> dict[str, Any]:
+def as_record(net: str, folder: Path, course: TuningProgress, cpu: str | None) -> dict[str, Any]:
     """What `--json` prints: times in milliseconds, of one run of each kernel."""
     before, after = milliseconds(course)
     return {
@@ -245,7 +245,7 @@ def as_record(net: str, folder: Path, course: Course, cpu: str | None) -> dict[s
     }
 
 
-def milliseconds(course: Course) -> tuple[float | None, float | None]:
+def milliseconds(course: TuningProgress) -> tuple[float | None, float | None]:
     """The net's tunable kernels together, by the cost model and at their best so far."""
     before, after = course.seconds or (None, None)
     return in_ms(before), in_ms(after)
@@ -255,7 +255,7 @@ def in_ms(seconds: float | None) -> float | None:
     return None if seconds is None else seconds * 1e3
 
 
-def sheet(net: str, course: Course) -> Sheet:
+def sheet(net: str, course: TuningProgress) -> Sheet:
     """The kernels as a table."""
     header = ("kernel", "runs", "tried", "cost model ms", "best ms", "gain", "best choice")
     before, after = milliseconds(course)
@@ -266,7 +266,7 @@ def sheet(net: str, course: Course) -> Sheet:
     return Sheet(title, header, rows, numbers, rules=(len(rows) - 2,))
 
 
-def row(layer: Layer) -> tuple[str, ...]:
+def row(layer: TunedLayer) -> tuple[str, ...]:
     before, after = in_ms(layer.default_seconds), in_ms(layer.best_seconds)
     best = layer.best
     knobs = " ".join(f"{key}={value}" for key, value in best.knobs) if best else ""
@@ -309,7 +309,7 @@ def shown(net: str) -> Iterator[Watch]:
     )
     row_of_bar = bar.add_task("", total=1.0, left="")
 
-    def watch(course: Course, doing: str) -> None:
+    def watch(course: TuningProgress, doing: str) -> None:
         content = sheet(net, course)
         table = Table(box=None)
         for name, is_number in zip(content.header, content.numbers, strict=True):

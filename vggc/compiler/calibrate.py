@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggc.compiler import diagnostics
-from vggc.compiler.quantize import LARGEST, Range, averaged, levels, scaled
+from vggc.compiler.quantize import LARGEST, ValueRange, averaged, levels, scaled
 from vggc.data.listing import Listing, images_below
 from vggc.data.parts import Skipped
 from vggc.images.preprocessing import BrokenImageError, Preprocessing, decode
@@ -52,7 +52,7 @@ def require_images(precision: Precision, folder: Path | None, count: int | None)
 
 
 @dataclass(frozen=True)
-class Chosen:
+class CalibrationImages:
     """Images anywhere in a folder: the `files` that are used, in the order of their names, and
     what was `skipped` before or among them.
     """
@@ -61,7 +61,7 @@ class Chosen:
     skipped: tuple[Skipped, ...] = ()
 
 
-def choose_images(folder: Path, count: int, preprocessing: Preprocessing) -> Chosen:
+def choose_images(folder: Path, count: int, preprocessing: Preprocessing) -> CalibrationImages:
     """`count` of the images in a folder that can be read, or all: at even distances, so that
     folders of classes all have their share, with others in the place of those that cannot.
 
@@ -85,7 +85,7 @@ def choose_images(folder: Path, count: int, preprocessing: Preprocessing) -> Cho
         told = f"{skipped[0].name}: {skipped[0].reason}"
         reason_why = f"none of the {len(skipped):,} there can be used, such as {told}"
         raise UserError(diagnostics.NoImages(None, str(folder), reason_why))
-    return Chosen(tuple(folder / name for name in sorted(used)), tuple(skipped))
+    return CalibrationImages(tuple(folder / name for name in sorted(used)), tuple(skipped))
 
 
 def why_broken(folder: Path, preprocessing: Preprocessing, name: str) -> str | None:
@@ -199,7 +199,7 @@ def calibrate(
     calls: Plan,
     images: Iterable[NDArray[np.float32]],
     files: Sequence[Path] = (),
-) -> dict[str, Range]:
+) -> dict[str, ValueRange]:
     """The ranges that a plan in int8 needs, by the names of the nodes of the folded graph.
 
     Its values are computed in float32, an image `(1, C, H, W)` after another; `files` are where
@@ -221,6 +221,8 @@ def calibrate(
                 raise UserError(diagnostics.NotFinite(None, name, told))
             seen[name].add(value)
     return {
-        name: Range(each.histogram.cut(steps.get(name, LARGEST)), each.sums / max(each.count, 1))
+        name: ValueRange(
+            each.histogram.cut(steps.get(name, LARGEST)), each.sums / max(each.count, 1)
+        )
         for name, each in seen.items()
     }

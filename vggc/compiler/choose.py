@@ -25,7 +25,7 @@ ChoiceOf: TypeAlias = Callable[[Workload, float], Choice | None]
 """The choice for a workload, of those that add so much relative error at most; None for that of
 least stated cost."""
 
-Chosen: TypeAlias = Callable[[Workload], Choice | None]
+ChoiceFor: TypeAlias = Callable[[Workload], Choice | None]
 """The same where it is known how much error that is."""
 
 
@@ -34,7 +34,7 @@ def by_cost(workload: Workload, max_error: float = inf) -> Choice | None:
     return None
 
 
-def kernels_for(target: Target, choice_of: Chosen) -> KernelOf:
+def kernels_for(target: Target, choice_of: ChoiceFor) -> KernelOf:
     """The kernels for a target; that of least cost where nothing is chosen."""
     match target.kind:
         case "cpu":

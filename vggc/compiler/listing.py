@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from vggc.compiler.error_budget import Allotment
-from vggc.compiler.quantize import Range, Tensors
+from vggc.compiler.quantize import Tensors, ValueRange
 from vggc.compiler.relax import Lowered
 from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import Activation, Op, describe
@@ -132,7 +132,7 @@ def kernels(code: Lowered) -> Mapping[str, str]:
     }
 
 
-def ranges(found: Mapping[str, Range]) -> Mapping[str, str]:
+def ranges(found: Mapping[str, ValueRange]) -> Mapping[str, str]:
     """Where each value that int8 rounds is cut off."""
     rows = [(name, f"{each.limit:.6g}", f"{each.means.mean():.6g}") for name, each in found.items()]
     return {"ranges.txt": aligned(("value", "limit", "mean"), rows)} if rows else {}

@@ -21,7 +21,7 @@ from vggc.compiler.choose import ChoiceOf, by_cost, kernels_for
 from vggc.compiler.codegen import Code, export, generate, linker
 from vggc.compiler.error_budget import MAX_ERROR, Allotment, allotment
 from vggc.compiler.packing import pack
-from vggc.compiler.quantize import Range, Tensors, digest, lowered_weights
+from vggc.compiler.quantize import Tensors, ValueRange, digest, lowered_weights
 from vggc.compiler.relax import Lowered, lower
 from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph
@@ -197,7 +197,7 @@ def _choose(job: Job, may: Allotment) -> Choices:
     return Choices(may.by_cost | measured, measured)
 
 
-def _ranges(job: Job, folded: Folded, weights: Weights, plan: Plan) -> dict[str, Range]:
+def _ranges(job: Job, folded: Folded, weights: Weights, plan: Plan) -> dict[str, ValueRange]:
     """The ranges of the values that int8 rounds; other precisions need none."""
     if job.precision != "int8":
         return {}

@@ -28,7 +28,7 @@ LEAST_SCALE = 1e-30
 
 
 @dataclass(frozen=True)
-class Range:
+class ValueRange:
     """What calibration found of a value: the size at which to cut it off, its channels' means."""
 
     limit: float
@@ -60,7 +60,7 @@ def averaged(calls: Plan) -> set[str]:
     }
 
 
-def lowered_weights(calls: Plan, weights: Weights, ranges: Mapping[str, Range]) -> Tensors:
+def lowered_weights(calls: Plan, weights: Weights, ranges: Mapping[str, ValueRange]) -> Tensors:
     """The weights that a plan takes, by name, from those of the folded net.
 
     `ranges` are those of the values that `scaled` and `averaged` name.
@@ -89,7 +89,7 @@ def _int8(
     conv: Conv,
     weights: Weights,
     scales: Tensors,
-    ranges: Mapping[str, Range],
+    ranges: Mapping[str, ValueRange],
 ) -> Tensors:
     """Weight, scales of the sums and bias of a convolution in int8.
 

@@ -36,7 +36,7 @@ MAX_ARCHIVE = 2**30
 
 
 @dataclass(frozen=True)
-class Layout:
+class CifarVersion:
     """A version of the data set: its files, and what is in them."""
 
     title: str
@@ -67,7 +67,7 @@ class Layout:
         return self.record * (self.num_test if file == self.test else self.num_train)
 
 
-CIFAR10 = Layout(
+CIFAR10 = CifarVersion(
     title="CIFAR-10",
     folder="cifar-10-batches-bin",
     train=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
@@ -78,7 +78,7 @@ CIFAR10 = Layout(
     num_train=10_000,
     num_test=10_000,
 )
-CIFAR100 = Layout(
+CIFAR100 = CifarVersion(
     title="CIFAR-100",
     folder="cifar-100-binary",
     train=("train.bin",),
@@ -128,7 +128,7 @@ def refuse_pickles(place: Path) -> None:
         raise UserError(diagnostics.PickledCifar(None, str(place), "cifar-10-binary.tar.gz"))
 
 
-def in_folder(folder: Path, layout: Layout) -> dict[str, bytes]:
+def in_folder(folder: Path, layout: CifarVersion) -> dict[str, bytes]:
     """The files of a layout by name."""
     return {name: content_of(folder / name, layout.most(name)) for name in layout.files}
 
@@ -143,7 +143,7 @@ def content_of(path: Path, most: int) -> bytes:
         raise UserError(diagnostics.BadCifar(None, str(path.parent), reason)) from None
 
 
-def unpacked(archive: Path) -> tuple[Layout, dict[str, bytes]]:
+def unpacked(archive: Path) -> tuple[CifarVersion, dict[str, bytes]]:
     """Which version an archive holds, and its files by name.
 
     Raises:
@@ -151,7 +151,7 @@ def unpacked(archive: Path) -> tuple[Layout, dict[str, bytes]]:
     """
     files: dict[str, bytes] = {}
     wanted = {f"{layout.folder}/{name}": layout for layout in LAYOUTS for name in layout.files}
-    found: Layout | None = None
+    found: CifarVersion | None = None
     with explained(archive), open_file(archive) as file, gzip.open(file) as stream:
         source = Forwards(stream, MAX_ARCHIVE, seeks=False)
         for member in members(source):
@@ -192,7 +192,7 @@ def explained(archive: Path) -> Iterator[None]:
         raise UserError(diagnostics.BadCifar(None, str(archive), reason)) from None
 
 
-def images_of(place: Path, layout: Layout, files: dict[str, bytes]) -> Images:
+def images_of(place: Path, layout: CifarVersion, files: dict[str, bytes]) -> Images:
     """The images in the files of a layout, checked."""
     for name in layout.files:
         content = files.get(name)
@@ -209,7 +209,7 @@ def images_of(place: Path, layout: Layout, files: dict[str, bytes]) -> Images:
     return Images(str(place), classes, train, val)
 
 
-def class_names(place: Path, layout: Layout, content: bytes) -> tuple[str, ...]:
+def class_names(place: Path, layout: CifarVersion, content: bytes) -> tuple[str, ...]:
     try:
         names = tuple(content.decode("utf-8").split())
     except ValueError:
@@ -220,7 +220,7 @@ def class_names(place: Path, layout: Layout, content: bytes) -> tuple[str, ...]:
     return names
 
 
-def part_of(place: Path, layout: Layout, files: dict[str, bytes]) -> Part:
+def part_of(place: Path, layout: CifarVersion, files: dict[str, bytes]) -> Part:
     """The pictures in some files, one after another."""
     records = np.frombuffer(b"".join(files.values()), np.uint8).reshape(-1, layout.record)
     labels = records[:, layout.num_labels - 1].astype(np.int64)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from vggc.data.parts import Part
-from vggc.data.stores import Numbers, Picture, UnreadableError
+from vggc.data.stores import Numbers, PictureSource, UnreadableError
 from vggc.images.greys import UNKNOWN, Greys
 from vggc.images.preprocessing import (
     BrokenImageError,
@@ -41,12 +41,12 @@ MANY_PIXELS = 100
 TRIES = 10
 """How often a part of a picture is drawn that may not lie within it."""
 
-Draws: TypeAlias = npt.NDArray[np.float64]
+CropDraws: TypeAlias = npt.NDArray[np.float64]
 """Numbers in [0, 1)."""
 
 
 @dataclass(frozen=True)
-class Window:
+class CropWindow:
     """What a random crop shows of a whole picture: a share of its `area`, and its width over its
     height as `ratio`, each from a least to a greatest: see `vggc.recipe.augment.ResizedCrop`.
     """
@@ -55,7 +55,7 @@ class Window:
     ratio: tuple[float, float]
 
     def box(
-        self, whole: tuple[int, int], tries: Draws, top: float, left: float
+        self, whole: tuple[int, int], tries: CropDraws, top: float, left: float
     ) -> tuple[int, int, int, int]:
         """Left, top, right and bottom of a part of so large a picture (W, H), by draws in [0, 1):
         the area and the ratio of each try (TRIES, 2), and where the part lies.
@@ -64,7 +64,7 @@ class Window:
         x, y = int(left * (whole[0] - width + 1)), int(top * (whole[1] - height + 1))
         return x, y, x + width, y + height
 
-    def size(self, whole: tuple[int, int], tries: Draws) -> tuple[int, int]:
+    def size(self, whole: tuple[int, int], tries: CropDraws) -> tuple[int, int]:
         """Width and height of the first part that lies within the picture; if none does, of the
         largest whose ratio is allowed.
         """
@@ -97,7 +97,7 @@ class Framing:
     scales: tuple[int, int] | None
     draft: bool
     white: Greys = UNKNOWN
-    window: Window | None = None
+    window: CropWindow | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -120,7 +120,7 @@ class Framing:
         low, high = self.scales
         return low + int(draw * (high - low + 1))
 
-    def open(self, picture: Picture, scale: int | None = None) -> Image.Image:
+    def open(self, picture: PictureSource, scale: int | None = None) -> Image.Image:
         """The picture as an image, large enough for a scale, by default the greatest.
 
         Raises:
@@ -129,7 +129,7 @@ class Framing:
         """
         return self.opened(picture, scale).image
 
-    def opened(self, picture: Picture, scale: int | None = None) -> Opened:
+    def opened(self, picture: PictureSource, scale: int | None = None) -> Opened:
         """`open`, which tells of deep greys, too.
 
         Raises:
@@ -148,11 +148,11 @@ class Framing:
                 pixels = picture[:, :, 0] if picture.shape[2:] == (1,) else picture
                 return Opened(Image.fromarray(pixels).convert("RGB" if channels == 3 else "L"))
 
-    def whole(self, picture: Picture) -> Pixels:
+    def whole(self, picture: PictureSource) -> Pixels:
         """All of the picture at the greatest scale, uint8 (H, W, C)."""
         return resize(self.open(picture), self.largest, self.size)
 
-    def cut(self, picture: Picture, scale: int | None, top: float, left: float) -> Pixels:
+    def cut(self, picture: PictureSource, scale: int | None, top: float, left: float) -> Pixels:
         """The part of the size of the input, uint8 (H, W, C), of the picture at a scale.
 
         `top` and `left` in [0, 1) say where it lies, from one edge to the other. Only what is cut
@@ -177,7 +177,7 @@ class Framing:
         )
         return resized_part(image, source, self.size)
 
-    def cut_part(self, picture: Picture, tries: Draws, top: float, left: float) -> Pixels:
+    def cut_part(self, picture: PictureSource, tries: CropDraws, top: float, left: float) -> Pixels:
         """A part of the picture at the size of the input, uint8 (H, W, C): see `Window.box`."""
         assert self.window
         image = self.open(picture)
@@ -239,13 +239,13 @@ class Framed:
     def __len__(self) -> int:
         return len(self.part)
 
-    def fetch(self, indices: Numbers) -> Sequence[Picture | BrokenImageError]:
+    def fetch(self, indices: Numbers) -> Sequence[PictureSource | BrokenImageError]:
         if self.kept is not None:
             return [self.kept[index] for index in indices.tolist()]
         return self.part.fetch(indices)
 
     def random_crops(
-        self, indices: Numbers, draws: Draws, tries: Draws | tuple[()] = ()
+        self, indices: Numbers, draws: CropDraws, tries: CropDraws | tuple[()] = ()
     ) -> list[Pixels | BrokenImageError]:
         """A crop of each of these pictures by three draws in [0, 1), (N, 3): its scale, its top
         and its left; with a window by the draws of its tries, (N, TRIES, 2), instead of a scale.
@@ -269,7 +269,7 @@ class Framed:
         return [attempt(partial(middle, framing), picture) for picture in self.fetch(indices)]
 
 
-def middle(framing: Framing, picture: Picture) -> Pixels:
+def middle(framing: Framing, picture: PictureSource) -> Pixels:
     return centre(framing.whole(picture), framing.size)
 
 
@@ -277,7 +277,7 @@ T = TypeVar("T")
 
 
 def attempt(
-    function: Callable[[Picture], T], picture: Picture | BrokenImageError
+    function: Callable[[PictureSource], T], picture: PictureSource | BrokenImageError
 ) -> T | BrokenImageError:
     """What the function makes of a picture, or why it has become none."""
     if isinstance(picture, BrokenImageError):

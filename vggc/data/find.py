@@ -16,7 +16,7 @@ from vggc.data.listing import Listing, folders_in, has_images, images_below
 from vggc.data.listing import images_in as images_in_folder
 from vggc.data.parts import Images, Part, Pictures, Skipped, of_part
 from vggc.data.shards import expanded, is_pattern, read_shards, shards_in
-from vggc.data.split import Piece, for_training, parts_of, shown, unwrapped
+from vggc.data.split import PartPlace, for_training, parts_of, shown, unwrapped
 from vggc.data.stores import Arrays, Files
 from vggc.data.strings import Strings
 from vggc.data.usual import roles_of
@@ -137,7 +137,7 @@ def joined(
     )
 
 
-def pictures_of(folder: str, piece: Piece, known: Sequence[str] = ()) -> Pictures:
+def pictures_of(folder: str, piece: PartPlace, known: Sequence[str] = ()) -> Pictures:
     """The pictures of one part in a folder."""
     if piece.shards:
         return read_shards(folder, piece.shards, known)

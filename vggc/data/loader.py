@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vggc.data.crops import TRIES, Draws, Framed
+from vggc.data.crops import TRIES, CropDraws, Framed
 from vggc.data.draws import Stream, generator
 from vggc.data.order import Order, Share
 from vggc.data.parts import Skipped
 from vggc.data.stores import Numbers
-from vggc.data.vary import Change, changed
+from vggc.data.vary import Variation, changed
 from vggc.data.workers import made_ahead, never
 from vggc.images.preprocessing import BrokenImageError, Pixels
 from vggc.support.processors import num_processors
@@ -51,7 +51,7 @@ class TrainBatches(Dataset[Batch]):
     framed: Framed
     order: Order
     share: Share
-    changes: tuple[Change, ...] = ()
+    changes: tuple[Variation, ...] = ()
 
     def __getitem__(self, step: int) -> Batch:
         place = self.order.place(step)
@@ -81,14 +81,14 @@ class TrainBatches(Dataset[Batch]):
         ]
 
 
-def crop_draws(order: Order, step: int) -> Draws:
+def crop_draws(order: Order, step: int) -> CropDraws:
     """The draws in [0, 1) for each image of a step, (N, 4): scale, top, left and flip."""
     return draws_of(order, Stream.AUGMENTATION, step, 4)
 
 
-def draws_of(order: Order, stream: Stream, step: int, *each: int) -> Draws:
+def draws_of(order: Order, stream: Stream, step: int, *each: int) -> CropDraws:
     """Draws in [0, 1) for each image of a step, so many `each`: (N, …)."""
-    draws: Draws = generator(order.seed, stream, *order.place(step)).random(
+    draws: CropDraws = generator(order.seed, stream, *order.place(step)).random(
         (order.size(step), *each)
     )
     return draws
@@ -167,7 +167,7 @@ def pinned(thing: Any) -> Any:
             return thing
 
 
-def num_workers(framed: Framed, processes: int = 1, changes: Sequence[Change] = ()) -> int:
+def num_workers(framed: Framed, processes: int = 1, changes: Sequence[Variation] = ()) -> int:
     """The worker processes that suit pictures which are changed so, where so many trainings share
     the machine: none where making a batch is hardly any work.
     """

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from vggc.data.stores import Numbers, Picture, Store, digest_of
+from vggc.data.stores import Numbers, PictureSource, Store, digest_of
 from vggc.data.strings import CODEC, ERRORS
 from vggc.images.preprocessing import BrokenImageError
 from vggc.support.processors import num_processors
@@ -35,7 +35,7 @@ class Part:
     def name(self, index: int) -> str:
         return self.store.names[int(self.numbers[index])]
 
-    def fetch(self, indices: Numbers) -> list[Picture | BrokenImageError]:
+    def fetch(self, indices: Numbers) -> list[PictureSource | BrokenImageError]:
         """The pictures at these places of the part."""
         return self.store.fetch(self.numbers[indices].tolist())
 
@@ -159,7 +159,7 @@ def digests_of(part: Part) -> Iterator[bytes]:
             yield from threads.map(digest_of, refuse_lost(found))
 
 
-def refuse_lost(pictures: Sequence[Picture | BrokenImageError]) -> list[Picture]:
+def refuse_lost(pictures: Sequence[PictureSource | BrokenImageError]) -> list[PictureSource]:
     for each in pictures:
         if isinstance(each, BrokenImageError):
             raise each

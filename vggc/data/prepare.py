@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vggc.data import diagnostics
-from vggc.data.crops import Framed, Framing, Window
+from vggc.data.crops import CropWindow, Framed, Framing
 from vggc.data.parts import Fingerprint, Fingerprints, Images, Part, Skipped, names_of, of_part
 from vggc.data.stores import Arrays
 from vggc.data.survey import Doubles, Survey, colour_axes, moments, survey
@@ -51,7 +51,7 @@ def prepare(
     scales: tuple[int, int] | None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     room: int = ROOM,
-    window: Window | None = None,
+    window: CropWindow | None = None,
 ) -> Data:
     """Looks at every image: leaves out the broken ones, measures colours, fills memory.
 
@@ -131,7 +131,7 @@ def both_framed(
     images: Images,
     shape: tuple[int, int, int],
     scales: tuple[int, int] | None,
-    window: Window | None,
+    window: CropWindow | None,
     white: Greys = UNKNOWN,
 ) -> tuple[Framed, Framed]:
     """The training part as nets are trained on it, and the held-out part as they are tested."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from vggc.data import diagnostics
 from vggc.data.listing import Holds, folders_in, has_images, holds
 from vggc.data.shards import ENDING, expanded, is_pattern, shards_in
-from vggc.data.usual import USUAL, Role, roles_of, usual_name, words_of
+from vggc.data.usual import USUAL, PartRole, roles_of, usual_name, words_of
 from vggc.support.diagnostics import UserError, in_command, in_line
 
 DEPTH = 8
@@ -31,7 +31,7 @@ LISTED = 5
 
 
 @dataclass(frozen=True)
-class Piece:
+class PartPlace:
     """A part in a folder: a folder in it, or the shards there that are called so."""
 
     name: str
@@ -52,11 +52,11 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedPart:
     """A part by its name, what it is for, and where images lie in it. Shards hold `folders`."""
 
-    piece: Piece
-    roles: frozenset[Role]
+    piece: PartPlace
+    roles: frozenset[PartRole]
     holds: Holds
 
     @property
@@ -70,13 +70,13 @@ class Parts:
     """The parts in a folder, and the names of what else there holds images."""
 
     folder: str
-    named: tuple[Named, ...]
+    named: tuple[NamedPart, ...]
     others: tuple[str, ...]
 
-    def all_for(self, role: Role) -> list[Named]:
+    def all_for(self, role: PartRole) -> list[NamedPart]:
         return [each for each in self.named if role in each.roles]
 
-    def one_for(self, role: Role, *, alone: bool = False) -> Piece | None:
+    def one_for(self, role: PartRole, *, alone: bool = False) -> PartPlace | None:
         """The part with sorted images for this use, and for it `alone`, if there is one.
 
         Raises:
@@ -98,12 +98,12 @@ class Split:
     """Which parts of a place are trained on and held out; `notes` tell that, and what is not."""
 
     folder: str
-    train: Piece
-    val: Piece | None
+    train: PartPlace
+    val: PartPlace | None
     notes: tuple[str, ...]
 
 
-USES: Mapping[Role, str] = {"train": "to train on", "val": "held out", "test": "to test on"}
+USES: Mapping[PartRole, str] = {"train": "to train on", "val": "held out", "test": "to test on"}
 
 
 def parts_of(place: str, known: Sequence[str] = ()) -> Parts | None:
@@ -144,19 +144,24 @@ def parts_of_shards(folder: Path, children: Sequence[Path]) -> Parts | None:
             named[found.pop()].append(shard)
         else:
             others.append(name)
-    pieces = (Piece(name, tuple(shards)) for name, shards in named.items())
-    parts = tuple(Named(piece, USUAL[piece.name], "folders") for piece in pieces)
+    pieces = (PartPlace(name, tuple(shards)) for name, shards in named.items())
+    parts = tuple(NamedPart(piece, USUAL[piece.name], "folders") for piece in pieces)
     others += [f"{child.name}/" for child in children if has_images(child)]
     return Parts(str(folder), parts, tuple(others)) if parts else None
 
 
 def parts_of_folders(
-    folder: Path, children: Sequence[Path], roles: dict[str, frozenset[Role]], known: Sequence[str]
+    folder: Path,
+    children: Sequence[Path],
+    roles: dict[str, frozenset[PartRole]],
+    known: Sequence[str],
 ) -> Parts | None:
     """The parts among the folders in a folder, some of which are called so; None where these are
     classes.
     """
-    named = [Named(Piece(c.name), roles[c.name], held(c)) for c in children if c.name in roles]
+    named = [
+        NamedPart(PartPlace(c.name), roles[c.name], held(c)) for c in children if c.name in roles
+    ]
     parts = [each for each in named if each.is_sorted]
     flat = [each for each in named if each.holds == "images" and each.piece.name not in known]
     others = [c for c in children if c.name not in roles and has_images(c)]
@@ -223,7 +228,7 @@ def for_training(parts: Parts) -> Split:
     return Split(parts.folder, train, val, (*notes, *left_out(parts)))
 
 
-def for_testing(parts: Parts) -> tuple[Piece, tuple[str, ...]]:
+def for_testing(parts: Parts) -> tuple[PartPlace, tuple[str, ...]]:
     """Which part is tested on, a `val` or else a `test`, and what there is to say of it.
 
     Raises:
@@ -247,7 +252,7 @@ NOT_SORTED: Mapping[Holds, str] = {
 }
 
 
-def unused(folder: str, test: Named) -> str:
+def unused(folder: str, test: NamedPart) -> str:
     """What becomes of a part to test on that is not held out."""
     piece = test.piece
     if not test.is_sorted:

@@ -22,7 +22,7 @@ from vggc.support.files import open_file
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 
-Picture: TypeAlias = Path | bytes | Pixels
+PictureSource: TypeAlias = Path | bytes | Pixels
 """A file's path, a file's bytes, or the pixels themselves: (H, W, C), or (H, W) where grey."""
 
 
@@ -30,7 +30,7 @@ class UnreadableError(BrokenImageError):
     """A picture could not be read, and may be sound: asked again, its store may give it."""
 
 
-def digest_of(picture: Picture) -> bytes:
+def digest_of(picture: PictureSource) -> bytes:
     """The sha256 of what a picture is made of: the bytes of its file, or its pixels.
 
     Raises:
@@ -59,7 +59,7 @@ class Store(Protocol):
     @property
     def names(self) -> Sequence[str]: ...
 
-    def fetch(self, numbers: Sequence[int]) -> list[Picture | BrokenImageError]:
+    def fetch(self, numbers: Sequence[int]) -> list[PictureSource | BrokenImageError]:
         """The pictures with these numbers; the reason in the place of one that is lost."""
         ...
 
@@ -75,7 +75,7 @@ class Files:
     root: Path
     names: Strings
 
-    def fetch(self, numbers: Sequence[int]) -> list[Picture | BrokenImageError]:
+    def fetch(self, numbers: Sequence[int]) -> list[PictureSource | BrokenImageError]:
         return [self.root / self.names[number] for number in numbers]
 
     def stamp(self) -> str:
@@ -115,7 +115,7 @@ class Members:
     sizes: Numbers
     headers: Numbers
 
-    def fetch(self, numbers: Sequence[int]) -> list[Picture | BrokenImageError]:
+    def fetch(self, numbers: Sequence[int]) -> list[PictureSource | BrokenImageError]:
         rows = list(numbers)
         starts, sizes = (self.offsets[rows] - BLOCK).tolist(), (self.sizes[rows] + BLOCK).tolist()
         headers = self.headers[rows].tolist()
@@ -170,7 +170,7 @@ class Arrays:
     names: Sequence[str]
     pixels: Pixels
 
-    def fetch(self, numbers: Sequence[int]) -> list[Picture | BrokenImageError]:
+    def fetch(self, numbers: Sequence[int]) -> list[PictureSource | BrokenImageError]:
         return [self.pixels[number] for number in numbers]
 
     def stamp(self) -> str:

@@ -24,7 +24,7 @@ import PIL
 
 from vggc.data.crops import Framed, Framing, attempt
 from vggc.data.parts import CHUNK, Skipped, of_all
-from vggc.data.stores import Numbers, Picture, UnreadableError, digest_of
+from vggc.data.stores import Numbers, PictureSource, UnreadableError, digest_of
 from vggc.images.greys import UNKNOWN, Greys
 from vggc.images.preprocessing import BrokenImageError, Pixels, UnclearGreyError, pixels_of, resize
 from vggc.support.diagnostics import UserError
@@ -190,7 +190,7 @@ def glances(framed: Framed, indices: Numbers) -> Iterator[Glance | BrokenImageEr
             yield from threads.map(each, framed.fetch(indices[start : start + CHUNK]))
 
 
-def glance(framing: Framing, picture: Picture) -> Glance:
+def glance(framing: Framing, picture: PictureSource) -> Glance:
     found = framing.opened(picture)
     pixels = resize(found.image, framing.largest, framing.size)
     kept = pixels if framing.is_fixed else pixels_of(found.image)

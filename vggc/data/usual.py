@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
-Role: TypeAlias = Literal["train", "val", "test"]
+PartRole: TypeAlias = Literal["train", "val", "test"]
 """What a part is for: training, being held out of it, testing when all is done."""
 
-CALLED: dict[str, tuple[Role, ...]] = {
+CALLED: dict[str, tuple[PartRole, ...]] = {
     "train training trn": ("train",),
     "val valid validate validation dev devel development eval evaluation heldout holdout": ("val",),
     "test testing tests tst": ("test",),
@@ -41,14 +41,14 @@ def words_of(name: str) -> list[str]:
     return re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
 
 
-def roles_of(names: Iterable[str]) -> dict[str, frozenset[Role]]:
+def roles_of(names: Iterable[str]) -> dict[str, frozenset[PartRole]]:
     """What those of some folders beside one another are for that are called as parts are.
 
     Another word in a name counts where a second folder has it, too, and is for something else:
     `seg_train` and `seg_test` are parts, a `bullet_train` is a train.
     """
-    found: dict[str, frozenset[Role]] = {}
-    alike: dict[tuple[str, ...], dict[str, frozenset[Role]]] = defaultdict(dict)
+    found: dict[str, frozenset[PartRole]] = {}
+    alike: dict[tuple[str, ...], dict[str, frozenset[PartRole]]] = defaultdict(dict)
     for name in names:
         if usual := usual_name(name):
             found[name] = USUAL[usual]

@@ -18,11 +18,11 @@ from PIL import Image, ImageEnhance, ImageOps
 from vggc.data.draws import Stream
 from vggc.images.preprocessing import Pixels, pixels_of
 
-Picture: TypeAlias = Image.Image
+PillowImage: TypeAlias = Image.Image
 Draws: TypeAlias = Sequence[float]
 
 
-class Change(Protocol):
+class Variation(Protocol):
     """Something that happens to a crop, as `num_draws` numbers in [0, 1) of a stream say."""
 
     stream: ClassVar[Stream]
@@ -30,10 +30,10 @@ class Change(Protocol):
     @property
     def num_draws(self) -> int: ...
 
-    def __call__(self, image: Picture, draws: Draws) -> Picture: ...
+    def __call__(self, image: PillowImage, draws: Draws) -> PillowImage: ...
 
 
-def changed(pixels: Pixels, changes: Sequence[Change], draws: Sequence[Draws]) -> Pixels:
+def changed(pixels: Pixels, changes: Sequence[Variation], draws: Sequence[Draws]) -> Pixels:
     """Pixels uint8 (H, W, C) after these changes, each with its own draws."""
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     for change, drawn in zip(changes, draws, strict=True):
@@ -58,7 +58,7 @@ class Rotation:
     stream: ClassVar[Stream] = Stream.ROTATION
     num_draws: ClassVar[int] = 1
 
-    def __call__(self, image: Picture, draws: Draws) -> Picture:
+    def __call__(self, image: PillowImage, draws: Draws) -> PillowImage:
         angle = within(draws[0], -self.degrees, self.degrees)
         return image.rotate(angle, Image.Resampling.BILINEAR)
 
@@ -81,7 +81,7 @@ class Jitter:
     stream: ClassVar[Stream] = Stream.JITTER
     num_draws: ClassVar[int] = 8
 
-    def __call__(self, image: Picture, draws: Draws) -> Picture:
+    def __call__(self, image: PillowImage, draws: Draws) -> PillowImage:
         """By four draws for the order and four for the strengths."""
         steps = (
             (self.brightness, brightened),
@@ -99,23 +99,23 @@ class Jitter:
         return image
 
 
-def brightened(image: Picture, factor: float) -> Picture:
+def brightened(image: PillowImage, factor: float) -> PillowImage:
     return ImageEnhance.Brightness(image).enhance(factor)
 
 
-def contrasted(image: Picture, factor: float) -> Picture:
+def contrasted(image: PillowImage, factor: float) -> PillowImage:
     return ImageEnhance.Contrast(image).enhance(factor)
 
 
-def saturated(image: Picture, factor: float) -> Picture:
+def saturated(image: PillowImage, factor: float) -> PillowImage:
     return ImageEnhance.Color(image).enhance(factor)
 
 
-def sharpened(image: Picture, factor: float) -> Picture:
+def sharpened(image: PillowImage, factor: float) -> PillowImage:
     return ImageEnhance.Sharpness(image).enhance(factor)
 
 
-def turned_hue(image: Picture, share: float) -> Picture:
+def turned_hue(image: PillowImage, share: float) -> PillowImage:
     """An RGB image whose hues are turned by a share of the circle."""
     hue, saturation, value = image.convert("HSV").split()
     turn = round(share * CIRCLE)
@@ -130,54 +130,56 @@ BINS = 31
 
 
 @dataclass(frozen=True)
-class Op:
+class ImageOp:
     """An operation on an image and how strong it is at the greatest magnitude; `is_signed` if it
     may go the other way.
     """
 
-    change: Callable[[Picture, float], Picture]
+    change: Callable[[PillowImage, float], PillowImage]
     strongest: float = 0.0
     is_signed: bool = False
 
 
-def as_it_is(image: Picture, strength: float) -> Picture:
+def as_it_is(image: PillowImage, strength: float) -> PillowImage:
     return image
 
 
-def sheared(image: Picture, along_x: float, along_y: float) -> Picture:
+def sheared(image: PillowImage, along_x: float, along_y: float) -> PillowImage:
     return moved(image, (1, along_x, 0, along_y, 1, 0))
 
 
-def shifted(image: Picture, along_x: float, along_y: float) -> Picture:
+def shifted(image: PillowImage, along_x: float, along_y: float) -> PillowImage:
     """By these shares of its width and height, in whole pixels towards 0."""
     x, y = (int(round(s * side, 6)) for s, side in zip((along_x, along_y), image.size, strict=True))
     return moved(image, (1, 0, x, 0, 1, y))
 
 
-def moved(image: Picture, matrix: tuple[float, float, float, float, float, float]) -> Picture:
+def moved(
+    image: PillowImage, matrix: tuple[float, float, float, float, float, float]
+) -> PillowImage:
     return image.transform(image.size, Image.Transform.AFFINE, matrix)
 
 
-def posterized(image: Picture, bits: float) -> Picture:
+def posterized(image: PillowImage, bits: float) -> PillowImage:
     """With so many bits of each value lost."""
     return ImageOps.posterize(image, 8 - round(bits))
 
 
 OPS = (
-    Op(as_it_is),
-    Op(lambda image, s: sheared(image, s, 0), 0.3, is_signed=True),
-    Op(lambda image, s: sheared(image, 0, s), 0.3, is_signed=True),
-    Op(lambda image, s: shifted(image, s, 0), 150 / 331, is_signed=True),
-    Op(lambda image, s: shifted(image, 0, s), 150 / 331, is_signed=True),
-    Op(lambda image, s: image.rotate(s), 30.0, is_signed=True),
-    Op(lambda image, s: brightened(image, 1 + s), 0.9, is_signed=True),
-    Op(lambda image, s: saturated(image, 1 + s), 0.9, is_signed=True),
-    Op(lambda image, s: contrasted(image, 1 + s), 0.9, is_signed=True),
-    Op(lambda image, s: sharpened(image, 1 + s), 0.9, is_signed=True),
-    Op(posterized, 4.0),
-    Op(lambda image, s: ImageOps.solarize(image, ceil(255 - s)), 255.0),
-    Op(lambda image, s: ImageOps.autocontrast(image)),
-    Op(lambda image, s: ImageOps.equalize(image)),
+    ImageOp(as_it_is),
+    ImageOp(lambda image, s: sheared(image, s, 0), 0.3, is_signed=True),
+    ImageOp(lambda image, s: sheared(image, 0, s), 0.3, is_signed=True),
+    ImageOp(lambda image, s: shifted(image, s, 0), 150 / 331, is_signed=True),
+    ImageOp(lambda image, s: shifted(image, 0, s), 150 / 331, is_signed=True),
+    ImageOp(lambda image, s: image.rotate(s), 30.0, is_signed=True),
+    ImageOp(lambda image, s: brightened(image, 1 + s), 0.9, is_signed=True),
+    ImageOp(lambda image, s: saturated(image, 1 + s), 0.9, is_signed=True),
+    ImageOp(lambda image, s: contrasted(image, 1 + s), 0.9, is_signed=True),
+    ImageOp(lambda image, s: sharpened(image, 1 + s), 0.9, is_signed=True),
+    ImageOp(posterized, 4.0),
+    ImageOp(lambda image, s: ImageOps.solarize(image, ceil(255 - s)), 255.0),
+    ImageOp(lambda image, s: ImageOps.autocontrast(image)),
+    ImageOp(lambda image, s: ImageOps.equalize(image)),
 )
 """Shear and shift along x and y, turn, brightness, saturation, contrast and sharpness, posterize,
 solarize, autocontrast, equalize; what comes from outside of an image is black. A grey image has no
@@ -200,7 +202,7 @@ class RandomOps:
     def num_draws(self) -> int:
         return 2 * self.count
 
-    def __call__(self, image: Picture, draws: Draws) -> Picture:
+    def __call__(self, image: PillowImage, draws: Draws) -> PillowImage:
         """By two draws an operation: which, and which way."""
         for which, sign in zip(draws[::2], draws[1::2], strict=True):
             op = OPS[int(which * len(OPS))]

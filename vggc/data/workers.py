@@ -222,10 +222,10 @@ def portable(fault: Exception) -> Exception:
 
 # On the way
 
-Place: TypeAlias = tuple[int, int]
+ByteRange: TypeAlias = tuple[int, int]
 """Where an array begins and ends in memory."""
 
-Head: TypeAlias = tuple[bytes, list[Place], list[bytes] | None]
+MessageHead: TypeAlias = tuple[bytes, list[ByteRange], list[bytes] | None]
 """A pickled thing, the places of its arrays in memory, and the arrays themselves where they are
 small.
 """
@@ -272,7 +272,7 @@ def send(connection: Connection, thing: object) -> None:
     os.close(memory)
 
 
-def filled(arrays: Sequence[memoryview], places: Sequence[Place]) -> int | None:
+def filled(arrays: Sequence[memoryview], places: Sequence[ByteRange]) -> int | None:
     """The descriptor of memory that holds the arrays; None where the system gives none."""
     if not hasattr(os, "memfd_create"):
         return None
@@ -292,7 +292,7 @@ def filled(arrays: Sequence[memoryview], places: Sequence[Place]) -> int | None:
 
 def received(connection: Connection) -> Any:
     """What `send` was given. Raises what it says was raised there."""
-    head: Head = connection.recv()
+    head: MessageHead = connection.recv()
     data, places, held = head
     if held is None:
         memory = recv_handle(connection)

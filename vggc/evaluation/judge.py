@@ -15,14 +15,14 @@ from vggc.data.loader import MOST_WORKERS, load
 from vggc.data.parts import Part
 from vggc.data.stores import Arrays, Numbers
 from vggc.evaluation import diagnostics
-from vggc.evaluation.reading import CHUNK, Chunks, Group, Lost, gathered
+from vggc.evaluation.reading import CHUNK, Chunks, ImageGroup, LostImage, gathered
 from vggc.evaluation.viewer import Viewer
 from vggc.support.diagnostics import CheckFailed, UserError
 from vggc.support.processors import num_processors
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ImageScores:
     """What each net says of the image at a place of its part: probabilities (nets, classes)."""
 
     index: int
@@ -31,7 +31,7 @@ class Verdict:
 
 def judge(
     viewers: Sequence[Viewer], part: Part, indices: Numbers, workers: int
-) -> Generator[Verdict | Lost]:
+) -> Generator[ImageScores | LostImage]:
     """What the nets say of the images at these places, in no particular order.
 
     Images are read by so many processes, or by this one for 0.
@@ -43,15 +43,15 @@ def judge(
     framings = tuple(dict.fromkeys(f for viewer in viewers for f in viewer.framings))
     areas = tuple(max(t.area for t in viewers if f in t.framings) for f in framings)
     device = viewers[0].device
-    chunks, sums = Chunks(part, indices, framings), Sums(len(viewers), len(framings))
+    chunks, sums = Chunks(part, indices, framings), ViewSums(len(viewers), len(framings))
     # A GPU has begun on the next images before anyone asks what came of the last.
-    begun: deque[Begun] = deque()
+    begun: deque[PendingGroup] = deque()
     lag = 1 if device.type == "cuda" else 0
     pin = device.type == "cuda"
     try:
         with closing(load(chunks, range(len(chunks)), workers, pin=pin)) as loaded:
             for found in gathered(loaded, areas):
-                if isinstance(found, Lost):
+                if isinstance(found, LostImage):
                     yield found
                     continue
                 begun.append(begin(viewers, framings[found.framing], found, device))
@@ -74,21 +74,25 @@ def num_workers(part: Part, count: int, processes: int) -> int:
 
 
 @dataclass(frozen=True)
-class Begun:
+class PendingGroup:
     """A group that the device computes on: what each net that looks at it adds (N, classes)."""
 
-    group: Group
+    group: ImageGroup
     found: tuple[tuple[int, Tensor], ...]
 
 
-def begin(viewers: Sequence[Viewer], framing: Framing, group: Group, device: torch.device) -> Begun:
+def begin(
+    viewers: Sequence[Viewer], framing: Framing, group: ImageGroup, device: torch.device
+) -> PendingGroup:
     pixels = group.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
     looking = [(number, v) for number, v in enumerate(viewers) if framing in v.framings]
-    return Begun(group, tuple((number, viewer(framing, pixels)) for number, viewer in looking))
+    return PendingGroup(
+        group, tuple((number, viewer(framing, pixels)) for number, viewer in looking)
+    )
 
 
 @dataclass(frozen=True)
-class Sums:
+class ViewSums:
     """What was found of images so far, until all framings have been looked at."""
 
     num_nets: int
@@ -96,7 +100,7 @@ class Sums:
     found: dict[int, Tensor] = field(default_factory=dict)
     seen: dict[int, int] = field(default_factory=dict)
 
-    def add(self, begun: Begun) -> Iterator[Verdict]:
+    def add(self, begun: PendingGroup) -> Iterator[ImageScores]:
         """Adds what was found of a group, and gives what is complete with that."""
         parts = [(number, tensor.cpu()) for number, tensor in begun.found]
         classes = parts[0][1].shape[1]
@@ -109,4 +113,4 @@ class Sums:
                 del self.found[index], self.seen[index]
                 if not found.isfinite().all():
                     raise CheckFailed("the net gives probabilities that are not finite")
-                yield Verdict(index, found)
+                yield ImageScores(index, found)

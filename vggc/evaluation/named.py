@@ -24,7 +24,7 @@ LONGEST = 1 << 16
 
 HOW_TO_NAME = "name images, folders with images, or patterns in quotes, behind the run"
 
-Named: TypeAlias = str | Skipped
+NamedImage: TypeAlias = str | Skipped
 """The path of an image's file, or what is none."""
 
 
@@ -54,12 +54,12 @@ class Places:
     def __len__(self) -> int:
         return len(self.names) + len(self.lost)
 
-    def __iter__(self) -> Iterator[Named]:
+    def __iter__(self) -> Iterator[NamedImage]:
         yield from self.lost
         yield from self.names
 
 
-def images_at(place: str) -> Iterable[Named]:
+def images_at(place: str) -> Iterable[NamedImage]:
     """The images at a place, which may be a pattern unless there is something of that name.
 
     Raises:
@@ -71,7 +71,7 @@ def images_at(place: str) -> Iterable[Named]:
     if not matches:
         reason = "nothing matches that pattern"
         raise UserError(diagnostics.UnreadableImage(None, place, reason, HOW_TO_NAME))
-    images: dict[Named, None] = {}
+    images: dict[NamedImage, None] = {}
     for match in matches:
         if os.path.isdir(match or "."):
             images |= dict.fromkeys(images_below(match))
@@ -119,7 +119,7 @@ def folders_below(folder: str) -> Iterator[str]:
                 yield path if folder else os.path.relpath(path)
 
 
-def plain(place: str) -> Iterable[Named]:
+def plain(place: str) -> Iterable[NamedImage]:
     """The image in a file, or those below a folder.
 
     Raises:
@@ -139,7 +139,7 @@ def endings() -> str:
     return " ".join(sorted(FORMATS))
 
 
-def images_below(folder: str) -> list[Named]:
+def images_below(folder: str) -> list[NamedImage]:
     """Raises: UserError where a folder cannot be read."""
     try:
         found = listing.images_below(Path(folder))
@@ -150,7 +150,7 @@ def images_below(folder: str) -> list[Named]:
     return [*lost, *(os.path.join(folder, name) for name in found.files)]
 
 
-def listed(stream: BufferedIOBase, *, null: bool) -> Iterator[Named]:
+def listed(stream: BufferedIOBase, *, null: bool) -> Iterator[NamedImage]:
     """The images at the places that a list names, one a line, or each ended by a NUL; why there are
     none shows in their place. What is in a list is no pattern: whoever made it has found the files.
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from vggc.data.crops import Framing, attempt
 from vggc.data.parts import Part, Skipped
-from vggc.data.stores import Numbers, Picture
+from vggc.data.stores import Numbers, PictureSource
 from vggc.images.preprocessing import BrokenImageError, Pixels, resize
 
 CHUNK = 8
@@ -24,7 +24,7 @@ HELD_BATCHES = 8
 """So many batches wait at most for images of their size."""
 
 
-class Group(NamedTuple):
+class ImageGroup(NamedTuple):
     """Images of one size in one framing: uint8 (N, H, W, C), and their places in their part (N,).
 
     `framing` is the number of the framing.
@@ -42,7 +42,7 @@ class Group(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Lost:
+class LostImage:
     """An image that could not be read, by its place in its part."""
 
     index: int
@@ -50,8 +50,8 @@ class Lost:
 
 
 class Chunk(NamedTuple):
-    groups: tuple[Group, ...]
-    lost: tuple[Lost, ...]
+    groups: tuple[ImageGroup, ...]
+    lost: tuple[LostImage, ...]
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,12 @@ class Chunks(Dataset[Chunk]):
         for index, picture in zip(indices.tolist(), self.part.fetch(indices), strict=True):
             match attempt(look, picture):
                 case BrokenImageError() as fault:
-                    lost.append(Lost(index, Skipped(self.part.name(index), str(fault))))
+                    lost.append(LostImage(index, Skipped(self.part.name(index), str(fault))))
                 case looks:
                     for framing, pixels in enumerate(looks):
                         together.setdefault((framing, pixels.shape), []).append((index, pixels))
         groups = (
-            Group(
+            ImageGroup(
                 framing,
                 torch.tensor([index for index, _ in members]),
                 torch.from_numpy(np.stack([pixels for _, pixels in members])),
@@ -88,7 +88,7 @@ class Chunks(Dataset[Chunk]):
         return Chunk(tuple(groups), tuple(lost))
 
 
-def framed(picture: Picture, framings: Iterable[Framing]) -> list[Pixels]:
+def framed(picture: PictureSource, framings: Iterable[Framing]) -> list[Pixels]:
     """A picture in each framing, uint8 (H, W, C); opened once for each number of channels and each
     white.
     """
@@ -97,13 +97,13 @@ def framed(picture: Picture, framings: Iterable[Framing]) -> list[Pixels]:
     return [resize(opened[f.shape[0], f.white], f.largest, f.size) for f in framings]
 
 
-def gathered(chunks: Iterable[Chunk], areas: tuple[int, ...]) -> Iterator[Group | Lost]:
+def gathered(chunks: Iterable[Chunk], areas: tuple[int, ...]) -> Iterator[ImageGroup | LostImage]:
     """What is in the chunks, groups of one framing and size put together.
 
     A group comes when it has `areas[framing]` pixels or more, the largest one when too many wait,
     and the others at the end.
     """
-    waiting: dict[tuple[int, torch.Size], Group] = {}
+    waiting: dict[tuple[int, torch.Size], ImageGroup] = {}
     for chunk in chunks:
         yield from chunk.lost
         for group in chunk.groups:
@@ -116,10 +116,10 @@ def gathered(chunks: Iterable[Chunk], areas: tuple[int, ...]) -> Iterator[Group 
     yield from waiting.values()
 
 
-def joined(first: Group | None, second: Group) -> Group:
+def joined(first: ImageGroup | None, second: ImageGroup) -> ImageGroup:
     if first is None:
         return second
-    return Group(
+    return ImageGroup(
         first.framing,
         torch.cat([first.indices, second.indices]),
         torch.cat([first.pixels, second.pixels]),

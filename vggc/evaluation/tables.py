@@ -19,7 +19,7 @@ from vggc.support.diagnostics import UserError
 from vggc.support.files import new_file
 
 Cell: TypeAlias = str | int | float | None
-Row: TypeAlias = Sequence[Cell]
+TableRow: TypeAlias = Sequence[Cell]
 
 PER_CLASS = (
     "class",
@@ -62,12 +62,12 @@ def per_class_record(found: ClassScores) -> dict[str, object]:
     }
 
 
-def per_class_rows(found: ClassScores) -> Iterable[Row]:
+def per_class_rows(found: ClassScores) -> Iterable[TableRow]:
     """A row a class, in the order of PER_CLASS; what is undefined stays empty."""
     return (tuple(score_record(score).values()) for score in found.scores)
 
 
-def confusion_rows(found: ClassScores) -> Iterable[Row]:
+def confusion_rows(found: ClassScores) -> Iterable[TableRow]:
     """A row a class: its name, and how many of its images were taken for each."""
     for score, counts in zip(found.scores, found.confusion, strict=True):
         yield score.name, *counts.tolist()
@@ -78,7 +78,9 @@ def confusion_record(found: ClassScores) -> dict[str, object]:
     return {"confusion": found.confusion.tolist()}
 
 
-def write_table(path: Path, header: Sequence[str], rows: Iterable[Row], record: object) -> None:
+def write_table(
+    path: Path, header: Sequence[str], rows: Iterable[TableRow], record: object
+) -> None:
     """Writes a new file, the rows as CSV or the record as JSON, as its name asks.
 
     Raises:
@@ -92,7 +94,7 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Row], record: 
         file.write("\n")
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Row]) -> None:
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[TableRow]) -> None:
     """Writes a new file, whole or not at all.
 
     Raises:

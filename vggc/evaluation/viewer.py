@@ -21,7 +21,7 @@ from vggc.passes.inference import drop_dropout, drop_final_softmax
 from vggc.support.diagnostics import UserError
 from vggc.support.memory import memory
 from vggc.training.augment import Normaliser
-from vggc.training.learner import DTYPES, Machine, in_channels_last
+from vggc.training.learner import DTYPES, TrainMachine, in_channels_last
 
 Scores = Callable[[Tensor], Tensor]
 
@@ -37,7 +37,7 @@ class Viewer:
         weights: Weights,
         preprocessing: Preprocessing,
         views: Views,
-        machine: Machine,
+        machine: TrainMachine,
         device: torch.device,
         batch: int,
     ) -> None:

@@ -18,10 +18,10 @@ from PIL.ImageFile import ImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-Kind: TypeAlias = Literal["whole", "real"]
+GreyKind: TypeAlias = Literal["whole", "real"]
 """Of the values of a deep grey: whole numbers or fractions."""
 
-KINDS: dict[str, Kind] = {
+KINDS: dict[str, GreyKind] = {
     "I": "whole",
     "I;16": "whole",
     "I;16L": "whole",
@@ -55,11 +55,11 @@ class Greys:
     whole: float | None = None
     real: float | None = None
 
-    def of(self, kind: Kind) -> float | None:
+    def of(self, kind: GreyKind) -> float | None:
         return self.whole if kind == "whole" else self.real
 
     @classmethod
-    def only(cls, kind: Kind, value: float) -> Greys:
+    def only(cls, kind: GreyKind, value: float) -> Greys:
         return cls(whole=value) if kind == "whole" else cls(real=value)
 
     def largest(self, other: Greys) -> Greys:
@@ -86,7 +86,7 @@ def covering(value: float, over: float, least: float = 0) -> float | None:
     return next((white for white in WHITES if least <= value <= white * over), None)
 
 
-def white_of_one(kind: Kind, brightest: float, known: Greys) -> float | str:
+def white_of_one(kind: GreyKind, brightest: float, known: Greys) -> float | str:
     """What is white in an image of this largest value: the `known`, or what is beyond doubt;
     otherwise why that cannot be told.
 

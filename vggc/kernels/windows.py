@@ -11,7 +11,7 @@ from vggc.kernels.workloads import AvgPool, MaxPool
 
 
 @dataclass(frozen=True)
-class Axis:
+class WindowAxis:
     """`positions` windows of `kernel` elements along an axis of `extent` elements.
 
     They start at `-padding`, and each overlaps the axis.
@@ -60,11 +60,11 @@ class Axis:
         return (self.positions - 1) * self.stride - self.padding + self.kernel
 
 
-def axes(pool: MaxPool | AvgPool) -> tuple[Axis, Axis]:
+def axes(pool: MaxPool | AvgPool) -> tuple[WindowAxis, WindowAxis]:
     """The rows and the columns of a pool."""
     source, out = pool.input, pool.output
     rows, columns = (
-        Axis(*each)
+        WindowAxis(*each)
         for each in zip(
             pool.kernel,
             pool.stride,

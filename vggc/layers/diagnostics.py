@@ -138,7 +138,7 @@ class NothingTakes(Diagnostic):
     said: str
 
 
-class BadInput(Diagnostic):
+class BadInputSize(Diagnostic):
     title = "the input needs channels, height and width"
     label = "expected a size such as 3x224x224, each part from 1 to {limit}"
     help = "for colour images of 224 rows and columns: `input 3x224x224`"

@@ -15,7 +15,7 @@ from vggc.ir.ops import Add, Concat, Conv2d, Linear, Shape
 from vggc.layers import diagnostics
 from vggc.layers.elaborate import Vocabulary, elaborate, idle_defaults, kind_of, split_word
 from vggc.layers.kinds import BY_WORD, KINDS, Boxes, Conv, Fc, Kind
-from vggc.layers.names import Names
+from vggc.layers.names import LayerNames
 from vggc.support.diagnostics import Diagnostic, UserError, did_you_mean, listed, nearest
 from vggc.support.source import Source, Span
 from vggc.syntax.ast import (
@@ -281,16 +281,16 @@ class _Occurrence:
     around: tuple[str, ...]
 
 
-Change: TypeAlias = Callable[[_Occurrence], Body | None]
+Rewrite: TypeAlias = Callable[[_Occurrence], Body | None]
 """What stands in the place of a layer; None to leave it."""
 
 
 @dataclass
-class _Rewriter:
+class _NetRewriter:
     """Walks a net as it is built and changes it. Repeats stay where all turns change alike."""
 
-    change: Change
-    names: Names = field(default_factory=Names)
+    change: Rewrite
+    names: LayerNames = field(default_factory=LayerNames)
     around: tuple[str, ...] = ()
     count: int = 0
     origins: list[str | None] = field(default_factory=list)
@@ -419,11 +419,11 @@ def _kind(layer: Layer) -> type[Kind]:
     return kind
 
 
-def _rewritten(net: Net, change: Change) -> Net:
-    return _Rewriter(change).net(net)
+def _rewritten(net: Net, change: Rewrite) -> Net:
+    return _NetRewriter(change).net(net)
 
 
-def _changed(net: Net, change: Change) -> Net:
+def _changed(net: Net, change: Rewrite) -> Net:
     """A sound net rewritten, without the defaults that no layer goes by any more."""
     return without_idle_defaults(_rewritten(net, change))
 
@@ -499,7 +499,7 @@ def _edited(before: Edited, edit: Edit) -> Edited:
             case Remove():
                 return ()
 
-    rewriter = _Rewriter(change)
+    rewriter = _NetRewriter(change)
     after = rewriter.net(before.net)
     for body in after.bodies:
         check_size(body)

@@ -12,7 +12,7 @@ from vggc.ir.graph import Graph, Head, HeadKind, Layer, Node
 from vggc.ir.ops import Input, Misfit, Op, Shape, Softmax, describe
 from vggc.layers import diagnostics
 from vggc.layers.kinds import BY_WORD, ELSEWHERE, KINDS, Conv, JoinKind, Kind
-from vggc.layers.names import Names
+from vggc.layers.names import LayerNames
 from vggc.support.diagnostics import MAX_REPORTED, Diagnostic, UserError, did_you_mean, nearest
 from vggc.support.source import Span
 from vggc.syntax import ast
@@ -79,7 +79,7 @@ def _read_input(setting: ast.Setting, found: list[Diagnostic]) -> Shape:
         case (ast.Dims(sizes=(_, _, _) as sizes),) if all(1 <= n <= MAX_SIDE for n in sizes):
             return sizes
         case _:
-            found.append(diagnostics.BadInput(setting.span, MAX_SIDE))
+            found.append(diagnostics.BadInputSize(setting.span, MAX_SIDE))
             return (1, 1, 1)
 
 
@@ -510,7 +510,7 @@ class _Builder:
     shape: Shape
     kinds: dict[tuple[int, bool], Kind]
     nodes: list[Node] = field(default_factory=list)
-    names: Names = field(default_factory=Names)
+    names: LayerNames = field(default_factory=LayerNames)
     places: dict[str, int] = field(default_factory=dict)
     """The node that gives the output of each layer, by the layer's name."""
     around: tuple[str, ...] = ()

@@ -34,8 +34,8 @@ from vggc.ir.ops import (
     Shape,
     Softmax,
 )
-from vggc.syntax.values import Choice, Flag, Real, Whole
-from vggc.syntax.values import Kind as ValueKind
+from vggc.syntax.values import Flag, OneOf, Real, WholeNumber
+from vggc.syntax.values import ValueKind as ValueKind
 
 Expansion: TypeAlias = tuple[tuple[str, Op], ...]
 
@@ -84,15 +84,15 @@ def _param(
 
 
 def _window(doc: str, default: Any = ..., *, odd: bool = False) -> Any:
-    return _param(doc, Whole(1, MAX_WINDOW - odd, odd=odd), default)
+    return _param(doc, WholeNumber(1, MAX_WINDOW - odd, odd=odd), default)
 
 
 def _padding(doc: str, default: int | None, words: str = "") -> Any:
-    return _param(doc, Whole(0, MAX_WINDOW), default, words)
+    return _param(doc, WholeNumber(0, MAX_WINDOW), default, words)
 
 
 def _width(doc: str, default: Any = ...) -> Any:
-    return _param(doc, Whole(1, MAX_WIDTH), default)
+    return _param(doc, WholeNumber(1, MAX_WIDTH), default)
 
 
 def _bias() -> Any:
@@ -101,13 +101,13 @@ def _bias() -> Any:
 
 def _norm() -> Any:
     doc = "batch normalisation before the activation"
-    return _param(doc, Choice(("none", "batch")), "none")
+    return _param(doc, OneOf(("none", "batch")), "none")
 
 
 def _act() -> Any:
     doc = "the activation that follows"
     words = "relu; none where the layer gives the output of the net"
-    return _param(doc, Choice(("none", *ACTIVATIONS)), None, words)
+    return _param(doc, OneOf(("none", *ACTIVATIONS)), None, words)
 
 
 def _slope() -> Any:
@@ -195,7 +195,9 @@ class Conv(Kind):
         "zeros on each side", None, "half the kernel, which keeps the resolution"
     )
     groups: int = _param(
-        "groups of channels; each output sees the inputs of its own group", Whole(1, MAX_WIDTH), 1
+        "groups of channels; each output sees the inputs of its own group",
+        WholeNumber(1, MAX_WIDTH),
+        1,
     )
     bias: bool = _bias()
     norm: str = _norm()
@@ -227,10 +229,10 @@ class _Pool(Kind):
     ends_block = True
 
     size: int = _window("rows and columns of the window", 2)
-    stride: int | None = _param("step of the window", Whole(1, MAX_WINDOW), None, "the size")
+    stride: int | None = _param("step of the window", WholeNumber(1, MAX_WINDOW), None, "the size")
     padding: int = _padding("how far windows reach beyond each side", 0)
     round: str = _param(
-        "up: a last window that reaches beyond the map counts", Choice(("down", "up")), "down"
+        "up: a last window that reaches beyond the map counts", OneOf(("down", "up")), "down"
     )
 
     def clash(self) -> Clash | None:

@@ -23,7 +23,7 @@ class _Scope:
 
 
 @dataclass
-class Names:
+class LayerNames:
     """Gives each layer its name, in the order in which a net is built."""
 
     scopes: list[_Scope] = field(default_factory=lambda: [_Scope()])

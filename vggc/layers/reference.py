@@ -10,7 +10,7 @@ from vggc.syntax.values import OptionEntry, told
 
 
 @dataclass(frozen=True)
-class Entry:
+class KindEntry:
     """One kind of layer. `form` shows where the numbers in its word stand."""
 
     name: str
@@ -21,18 +21,18 @@ class Entry:
     options: tuple[OptionEntry, ...]
 
 
-def entries() -> tuple[Entry, ...]:
+def entries() -> tuple[KindEntry, ...]:
     """Every kind, in the order of the vocabulary."""
     return tuple(map(entry, KINDS))
 
 
-def entry(kind: type[Kind]) -> Entry:
+def entry(kind: type[Kind]) -> KindEntry:
     defaults = kind.defaults()
     options = tuple(
         OptionEntry(key, str(param.kind), _default(kind, key, defaults), param.doc)
         for key, param in kind.params().items()
     )
-    return Entry(kind.name, kind.aliases, kind.doc, _form(kind), kind.example, options)
+    return KindEntry(kind.name, kind.aliases, kind.doc, _form(kind), kind.example, options)
 
 
 def _default(kind: type[Kind], key: str, defaults: dict[str, Any]) -> str:
@@ -70,7 +70,7 @@ def markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _section(entry: Entry) -> list[str]:
+def _section(entry: KindEntry) -> list[str]:
     also = f" Also written {' or '.join(f'`{alias}`' for alias in entry.aliases)}."
     lines = [
         f"## {entry.name}",

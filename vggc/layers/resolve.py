@@ -23,33 +23,33 @@ from vggc.support.diagnostics import UserError, did_you_mean
 from vggc.support.source import Span
 from vggc.syntax import ast
 from vggc.syntax.parse import MAX_DIGITS, MAX_TOKENS, check_size
-from vggc.syntax.values import Kind, Real, Whole, convert, items, misfit
+from vggc.syntax.values import Real, ValueKind, WholeNumber, convert, items, misfit
 
 MAX_BASES = 20
 MAX_WORDS = MAX_TOKENS - 10_000
 """In the layers of a net written out; blocks and `every` have the rest."""
 
-PARAMETERS: dict[str, Kind] = {
-    "classes": Whole(1, MAX_WIDTH),
+PARAMETERS: dict[str, ValueKind] = {
+    "classes": WholeNumber(1, MAX_WIDTH),
     "width": Real(0, 1000, above=True),
 }
 """What every net takes, whether it says so or not: the number of classes, and a factor for
 the channels and features of all hidden layers."""
 
-Find: TypeAlias = Callable[[ast.Base], ast.Net]
+FindBase: TypeAlias = Callable[[ast.Base], ast.Net]
 """The net that a file builds on. Raises: UserError when there is none."""
 Merge: TypeAlias = Callable[[ast.Block, ast.Block], ast.Block]
 """A block with the settings of another over its own."""
 Resize: TypeAlias = Callable[[ast.Block, tuple[int, int], tuple[int, int]], ast.Block]
 """A block for an input of another height and width than that which it was written for."""
-Value: TypeAlias = int | float | str
+ConstantValue: TypeAlias = int | float | str
 
 
 @dataclass(frozen=True)
 class Surroundings:
     """What a net cannot know by itself."""
 
-    find: Find
+    find: FindBase
     merge: Merge
     resize: Resize
 
@@ -62,7 +62,7 @@ def resolve(net: ast.Net, around: Surroundings, arguments: tuple[ast.Option, ...
     return _resolve(net, around, arguments, ())[0]
 
 
-def constants(net: ast.Net) -> dict[str, Value]:
+def constants(net: ast.Net) -> dict[str, ConstantValue]:
     """The values of a net's constants, and those of its parameters where none are given.
 
     Raises: UserError at the first mistake in them.
@@ -248,7 +248,7 @@ def _sorted(
 class _Names:
     """The values of a file's parameters and constants, and which of them were used."""
 
-    values: dict[str, Value] = field(default_factory=dict)
+    values: dict[str, ConstantValue] = field(default_factory=dict)
     places: dict[str, Span] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     given: dict[str, Span] = field(default_factory=dict)
@@ -283,7 +283,7 @@ class _Names:
             if name not in self.used:
                 raise UserError(diagnostics.UnusedName(span, name))
 
-    def get(self, name: str, span: Span) -> Value:
+    def get(self, name: str, span: Span) -> ConstantValue:
         if name not in self.values:
             hint = did_you_mean(name, [*self.values]) if self.values else ""
             raise UserError(diagnostics.UnknownName(span, name, hint))
@@ -428,7 +428,7 @@ def _check_name(name: str, span: Span) -> None:
         raise UserError(diagnostics.NoNameInSums(span, name, re.sub(r"\W", "_", name)))
 
 
-def _plain(key: str, value: ast.Value) -> Value:
+def _plain(key: str, value: ast.Value) -> ConstantValue:
     return _number(key, value) if isinstance(value, ast.Number) else str(value)
 
 

@@ -14,16 +14,16 @@ from vggc.layers.resolve import PARAMETERS
 from vggc.lsp import reference
 from vggc.lsp.document import Document
 from vggc.lsp.hover import layer_info
-from vggc.lsp.words import EDITS, Place, Role, in_comment
+from vggc.lsp.words import EDITS, WordContext, WordRole, in_comment
 from vggc.syntax import ast
-from vggc.syntax.values import Kind as ValueKind
-from vggc.syntax.values import Name, Names
+from vggc.syntax.values import NameList, NameValue
+from vggc.syntax.values import ValueKind as ValueKind
 
 ItemKind = types.CompletionItemKind
 
 
 @dataclass(frozen=True)
-class Offer:
+class CompletionOffer:
     """Something that could stand here: its text, and what it is."""
 
     text: str
@@ -54,17 +54,19 @@ def complete(
     ]
 
 
-_LAYERS = (Role.LAYER, Role.BEHIND_LAYER, Role.STATEMENT)
+_LAYERS = (WordRole.LAYER, WordRole.BEHIND_LAYER, WordRole.STATEMENT)
 
 
-def _settled(place: Place, prefix: str) -> int:
+def _settled(place: WordContext, prefix: str) -> int:
     """How much of a word is before what is being written: `conv3-` and `conv1_1..` are."""
     if place.expects in _LAYERS:
         return prefix.rfind("-") + 1
     return prefix.rfind("..") + 2 if ".." in prefix else 0
 
 
-def _item(offer: Offer, place: types.Range, rank: int, snippets: bool) -> types.CompletionItem:
+def _item(
+    offer: CompletionOffer, place: types.Range, rank: int, snippets: bool
+) -> types.CompletionItem:
     written = offer.snippet if snippets and offer.snippet else offer.text
     item = types.CompletionItem(
         offer.text,
@@ -81,13 +83,13 @@ def _item(offer: Offer, place: types.Range, rank: int, snippets: bool) -> types.
 
 def _offers(
     document: Document,
-    place: Place,
+    place: WordContext,
     start: int,
     prefix: str,
     nets: Sequence[str],
     *,
     at_line_start: bool,
-) -> Iterator[Offer]:
+) -> Iterator[CompletionOffer]:
     """What fits at a place, before what was typed of it."""
     in_layer = place.expects in _LAYERS
     if in_layer and (stem := prefix.rpartition("-")[0]):
@@ -95,57 +97,57 @@ def _offers(
             yield from _constants(document)
         return
     match place.expects:
-        case Role.START:
+        case WordRole.START:
             yield from _keywords("net")
-        case Role.HEADER:
+        case WordRole.HEADER:
             yield from _keywords("from", "input")
-        case Role.BASE:
+        case WordRole.BASE:
             yield from _nets(document, nets)
-        case Role.PARAMETER if place.derived:
+        case WordRole.PARAMETER if place.derived:
             yield from _parameters(document.other(place.owner))
-        case Role.STATEMENT:
+        case WordRole.STATEMENT:
             if place.derived:
                 yield from _keywords("input")
             yield from _statements(place)
             if not place.derived:
                 yield from _layers()
-        case Role.SUM:
+        case WordRole.SUM:
             yield from _constants(document)
             yield from _keywords("round")
-        case Role.KIND:
+        case WordRole.KIND:
             yield from _kinds()
-        case Role.SELECTOR:
+        case WordRole.SELECTOR:
             yield from _keywords("every")
             yield from _layer_names(document, start)
-        case Role.LINK:
+        case WordRole.LINK:
             yield from _keywords("with" if place.verb == "replace" else "insert")
-        case Role.LAYER:
+        case WordRole.LAYER:
             yield from _layers()
-        case Role.BEHIND_LAYER | Role.OPTION if not place.block:
+        case WordRole.BEHIND_LAYER | WordRole.OPTION if not place.block:
             yield from _options(document, place, start)
             if at_line_start:
                 yield from _statements(place)
-            if at_line_start and place.expects is Role.OPTION and not place.derived:
+            if at_line_start and place.expects is WordRole.OPTION and not place.derived:
                 yield from _layers()
-        case Role.REFERENCE:
+        case WordRole.REFERENCE:
             yield from _layer_names(document, start)
-        case Role.SETTING:
+        case WordRole.SETTING:
             for word in reference.settings(place.block):
-                yield Offer(word, ItemKind.Property, reference.setting(place.block, word))
-        case Role.BEHIND_SETTING:
+                yield CompletionOffer(word, ItemKind.Property, reference.setting(place.block, word))
+        case WordRole.BEHIND_SETTING:
             if not place.said:
                 kind = reference.value_kind(place.block, place.setting)
                 yield from _values(document, kind, nets)
             kinds = reference.setting_options(place.block, place.setting, place.said)
             for key in kinds:
                 doc = reference.setting_option(place.block, place.setting, place.said, key)
-                yield Offer(f"{key}=", ItemKind.Field, doc)
-        case Role.VALUE if place.block and not place.key:
+                yield CompletionOffer(f"{key}=", ItemKind.Field, doc)
+        case WordRole.VALUE if place.block and not place.key:
             yield from _values(document, reference.value_kind(place.block, place.setting), nets)
-        case Role.VALUE if place.block:
+        case WordRole.VALUE if place.block:
             kinds = reference.setting_options(place.block, place.setting, place.said)
             yield from _values(document, kinds.get(place.key), nets)
-        case Role.VALUE:
+        case WordRole.VALUE:
             kind_here = _kind_at(document, place, start)
             param = kind_here.params().get(place.key) if kind_here else None
             yield from _values(document, param.kind if param else None, nets)
@@ -154,21 +156,23 @@ def _offers(
             pass
 
 
-def _keywords(*words: str) -> Iterator[Offer]:
-    return (Offer(word, ItemKind.Keyword, reference.keyword(word)) for word in words)
+def _keywords(*words: str) -> Iterator[CompletionOffer]:
+    return (CompletionOffer(word, ItemKind.Keyword, reference.keyword(word)) for word in words)
 
 
-def _statements(place: Place) -> Iterator[Offer]:
+def _statements(place: WordContext) -> Iterator[CompletionOffer]:
     """What a line can begin with behind a net's head."""
     yield from _keywords("let", "every", *(EDITS if place.derived else ()), "head")
     for block in ("train", "test"):
         snippet = f"{block} {{\n  $0\n}}"
-        yield Offer(block, ItemKind.Module, reference.keyword(block), snippet)
+        yield CompletionOffer(block, ItemKind.Module, reference.keyword(block), snippet)
 
 
-def _layers() -> Iterator[Offer]:
+def _layers() -> Iterator[CompletionOffer]:
     for kind in KINDS:
-        yield Offer(kind.name, ItemKind.Function, reference.layer_kind(kind), _snippet(kind))
+        yield CompletionOffer(
+            kind.name, ItemKind.Function, reference.layer_kind(kind), _snippet(kind)
+        )
 
 
 def _snippet(kind: type[Kind]) -> str:
@@ -185,33 +189,33 @@ def _snippet(kind: type[Kind]) -> str:
     return text if needed else ""
 
 
-def _kinds() -> Iterator[Offer]:
+def _kinds() -> Iterator[CompletionOffer]:
     for kind in KINDS:
-        yield Offer(kind.name, ItemKind.Class, reference.layer_kind(kind))
+        yield CompletionOffer(kind.name, ItemKind.Class, reference.layer_kind(kind))
 
 
-def _nets(document: Document, nets: Iterable[str]) -> Iterator[Offer]:
+def _nets(document: Document, nets: Iterable[str]) -> Iterator[CompletionOffer]:
     for name in nets:
         other = document.other(name)
-        yield Offer(name, ItemKind.Module, other.remark if other else "")
+        yield CompletionOffer(name, ItemKind.Module, other.remark if other else "")
 
 
-def _parameters(base: Document | None) -> Iterator[Offer]:
+def _parameters(base: Document | None) -> Iterator[CompletionOffer]:
     own = base.tree.parameters if base and base.tree else ()
     for parameter in own:
         doc = f"`{parameter.key}`; default {parameter.value}"
-        yield Offer(f"{parameter.key}=", ItemKind.Field, doc)
+        yield CompletionOffer(f"{parameter.key}=", ItemKind.Field, doc)
     for key in PARAMETERS:
         if key not in {parameter.key for parameter in own}:
-            yield Offer(f"{key}=", ItemKind.Field, reference.parameter(key))
+            yield CompletionOffer(f"{key}=", ItemKind.Field, reference.parameter(key))
 
 
-def _constants(document: Document) -> Iterator[Offer]:
+def _constants(document: Document) -> Iterator[CompletionOffer]:
     for name, value in document.constants.items():
-        yield Offer(name, ItemKind.Constant, f"`{name}` = {value}")
+        yield CompletionOffer(name, ItemKind.Constant, f"`{name}` = {value}")
 
 
-def _layer_names(document: Document, start: int) -> Iterator[Offer]:
+def _layer_names(document: Document, start: int) -> Iterator[CompletionOffer]:
     """The layers that a name at an offset can mean."""
     net = document.net_before(start)
     if net is None:
@@ -221,10 +225,10 @@ def _layer_names(document: Document, start: int) -> Iterator[Offer]:
         later = layer.span.source.name == document.source.name and layer.span.start >= start
         info = net.named(name)
         if not later and info:
-            yield Offer(name, ItemKind.Variable, layer_info(info))
+            yield CompletionOffer(name, ItemKind.Variable, layer_info(info))
 
 
-def _kind_at(document: Document, place: Place, start: int) -> type[Kind] | None:
+def _kind_at(document: Document, place: WordContext, start: int) -> type[Kind] | None:
     """The kind of layer whose options stand at a place."""
     if kind := kind_of(place.owner):
         return kind
@@ -233,7 +237,7 @@ def _kind_at(document: Document, place: Place, start: int) -> type[Kind] | None:
     return kind_of(info.layers[0].kind) if info else None
 
 
-def _options(document: Document, place: Place, start: int) -> Iterator[Offer]:
+def _options(document: Document, place: WordContext, start: int) -> Iterator[CompletionOffer]:
     kind = _kind_at(document, place, start)
     if kind is None:
         return
@@ -241,7 +245,7 @@ def _options(document: Document, place: Place, start: int) -> Iterator[Offer]:
     given = _given(document.tree, place.anchor)
     for key in kind.params():
         if key not in given and key not in in_word:
-            yield Offer(f"{key}=", ItemKind.Field, reference.layer_option(kind, key))
+            yield CompletionOffer(f"{key}=", ItemKind.Field, reference.layer_option(kind, key))
 
 
 def _given(tree: ast.Net | None, anchor: int) -> set[str]:
@@ -252,16 +256,18 @@ def _given(tree: ast.Net | None, anchor: int) -> set[str]:
     return {option.key for layer in found for option in layer.options}
 
 
-def _values(document: Document, kind: ValueKind | None, nets: Sequence[str]) -> Iterator[Offer]:
+def _values(
+    document: Document, kind: ValueKind | None, nets: Sequence[str]
+) -> Iterator[CompletionOffer]:
     """What can stand for a value of a kind, as far as that can be listed."""
     if kind is None:
         return
     inner = getattr(kind, "kind", kind)
-    if isinstance(inner, Name | Names) and inner.what in ("net", "nets"):
+    if isinstance(inner, NameValue | NameList) and inner.what in ("net", "nets"):
         yield from _nets(document, nets)
-    elif isinstance(inner, Names) and document.net:
+    elif isinstance(inner, NameList) and document.net:
         for name in document.net.names:
             info = document.net.named(name)
-            yield Offer(name, ItemKind.Variable, layer_info(info) if info else "")
+            yield CompletionOffer(name, ItemKind.Variable, layer_info(info) if info else "")
     for word in reference.values(kind):
-        yield Offer(word, ItemKind.EnumMember)
+        yield CompletionOffer(word, ItemKind.EnumMember)

@@ -10,10 +10,10 @@ from itertools import takewhile
 
 from vggc.analysis.report import Row
 from vggc.ir.graph import Layer
-from vggc.layers.resolve import Value, constants
+from vggc.layers.resolve import ConstantValue, constants
 from vggc.lsp.places import Lines
-from vggc.lsp.words import Place, Token, scan, token_at
-from vggc.program import Find, Program
+from vggc.lsp.words import Token, WordContext, scan, token_at
+from vggc.program import FindSource, Program
 from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.support.source import Source, Span
 from vggc.syntax import ast
@@ -39,7 +39,7 @@ class LayerInfo:
 
 
 @dataclass(frozen=True)
-class Net:
+class BuiltNet:
     """A net as built, with its costs by place and by name."""
 
     program: Program
@@ -100,11 +100,11 @@ class Document:
     """One text. `find` gives the texts of the nets that it names."""
 
     source: Source
-    find: Find
+    find: FindSource
     encoding: str = "utf-16"
 
     @classmethod
-    def of(cls, name: str, text: str, find: Find, encoding: str = "utf-16") -> Document:
+    def of(cls, name: str, text: str, find: FindSource, encoding: str = "utf-16") -> Document:
         """A document as an editor has it: read as `read_source` reads a file, no place moved."""
         if text.startswith("\ufeff"):
             text = " " + text[1:]
@@ -133,7 +133,7 @@ class Document:
     def token_at(self, offset: int) -> Token | None:
         return token_at(self.tokens, offset)
 
-    def place_at(self, offset: int) -> Place:
+    def place_at(self, offset: int) -> WordContext:
         """What may stand at an offset, after all that stands before it."""
         return scan(self.source.text[:offset])[1]
 
@@ -211,11 +211,11 @@ class Document:
         return _with_rest(net, ()) if begun else None
 
     @cached_property
-    def net(self) -> Net | None:
+    def net(self) -> BuiltNet | None:
         """The net as built, without the parts of the text that are wrong; None where none is."""
         return self._sound(self.tree) if self.tree else None
 
-    def net_before(self, offset: int) -> Net | None:
+    def net_before(self, offset: int) -> BuiltNet | None:
         """The net as the edits before an offset leave it."""
         tree = self.tree
         if tree is None or tree.base is None:
@@ -225,7 +225,7 @@ class Document:
             return self.net
         return self._sound(replace(tree, statements=before, heads=(), blocks=()))
 
-    def _sound(self, net: ast.Net) -> Net | None:
+    def _sound(self, net: ast.Net) -> BuiltNet | None:
         """The net without what is wrong in it, as far as that can be told."""
         for _ in range(MAX_CUTS):
             program = self._whole if net is self.written else Program(net, find=self.find)
@@ -242,11 +242,11 @@ class Document:
                     return None
                 net = less
             else:
-                return Net(program)
+                return BuiltNet(program)
         return None
 
     @cached_property
-    def constants(self) -> dict[str, Value]:
+    def constants(self) -> dict[str, ConstantValue]:
         """The values of the text's constants, and of its parameters where none are given."""
         if self.tree is None:
             return {}

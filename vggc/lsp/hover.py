@@ -7,8 +7,8 @@ from vggc.ir.ops import describe
 from vggc.layers.elaborate import kind_of
 from vggc.layers.kinds import JoinKind
 from vggc.lsp import reference
-from vggc.lsp.document import Document, LayerInfo, Net
-from vggc.lsp.words import Role, Token
+from vggc.lsp.document import BuiltNet, Document, LayerInfo
+from vggc.lsp.words import Token, WordRole
 from vggc.support.diagnostics import UserError
 
 
@@ -24,41 +24,41 @@ def hover(document: Document, offset: int) -> tuple[str, Token] | None:
 def _text(document: Document, token: Token, offset: int) -> str:
     place = token.place
     match token.role:
-        case Role.KEYWORD | Role.BLOCK:
+        case WordRole.KEYWORD | WordRole.BLOCK:
             return reference.keyword(token.text)
-        case Role.LAYER if named := _constant(document, _suffix(token, offset)):
+        case WordRole.LAYER if named := _constant(document, _suffix(token, offset)):
             return named
-        case Role.LAYER | Role.LABEL:
+        case WordRole.LAYER | WordRole.LABEL:
             return _layer(document, token)
-        case Role.KIND:
+        case WordRole.KIND:
             kind = kind_of(token.text)
             return reference.layer_kind(kind) if kind else ""
-        case Role.SELECTOR:
+        case WordRole.SELECTOR:
             net = document.net_before(token.start)
             return _named(net, name_under(token, offset)[0])
-        case Role.REFERENCE:
+        case WordRole.REFERENCE:
             return _named(document.net, token.text)
-        case Role.OPTION if place.block:
+        case WordRole.OPTION if place.block:
             return reference.setting_option(place.block, place.setting, place.said, token.text)
-        case Role.OPTION:
+        case WordRole.OPTION:
             return _option(document, token)
-        case Role.VALUE if place.block:
+        case WordRole.VALUE if place.block:
             return _value_in_block(document, token, offset)
-        case Role.VALUE:
+        case WordRole.VALUE:
             known = _constant(document, token.text) or _option(document, token)
             return known or reference.parameter(place.key)
-        case Role.SETTING:
+        case WordRole.SETTING:
             return reference.setting(place.block, token.text)
-        case Role.SUM | Role.CONSTANT:
+        case WordRole.SUM | WordRole.CONSTANT:
             return _constant(document, token.text)
-        case Role.PARAMETER:
+        case WordRole.PARAMETER:
             own = "" if place.derived else _constant(document, token.text)
             return own or reference.parameter(token.text)
-        case Role.BASE:
+        case WordRole.BASE:
             return net_summary(document.other(token.text))
-        case Role.NET:
+        case WordRole.NET:
             return net_summary(document)
-        case Role.HEAD:
+        case WordRole.HEAD:
             return _head(document.net, token.text)
         case _:
             return ""
@@ -111,14 +111,14 @@ def _value_in_block(document: Document, token: Token, offset: int) -> str:
 
 
 def _layer(document: Document, token: Token) -> str:
-    kind = kind_of(token.text) if token.role is Role.LAYER else None
+    kind = kind_of(token.text) if token.role is WordRole.LAYER else None
     info = document.net.at(document.source, token.place.anchor) if document.net else None
     if info is None:
         return reference.layer_kind(kind) if kind else ""
     return layer_info(info)
 
 
-def _named(net: Net | None, name: str) -> str:
+def _named(net: BuiltNet | None, name: str) -> str:
     info = net.named(name) if net else None
     return layer_info(info) if info else ""
 
@@ -154,7 +154,7 @@ def _field(row: Row) -> str:
     return f"{describe(row.receptive_field)}, stride {describe(row.stride)}"
 
 
-def _head(net: Net | None, name: str) -> str:
+def _head(net: BuiltNet | None, name: str) -> str:
     heads = net.program.graph.heads if net else ()
     for head in heads:
         if net and head.name == name:

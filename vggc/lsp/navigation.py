@@ -8,10 +8,10 @@ from lsprotocol import types
 
 from vggc.ir.ops import describe
 from vggc.layers.elaborate import word_span
-from vggc.lsp.document import Document, LayerInfo, Net
+from vggc.lsp.document import BuiltNet, Document, LayerInfo
 from vggc.lsp.hover import name_under
 from vggc.lsp.places import Lines
-from vggc.lsp.words import Role, Token
+from vggc.lsp.words import Token, WordRole
 from vggc.support.source import Span
 from vggc.syntax import ast
 
@@ -32,20 +32,20 @@ def definition(
 
 def _defined(document: Document, token: Token, offset: int) -> Span | None:
     match token.role:
-        case Role.BASE:
+        case WordRole.BASE:
             return _net(document.other(token.text))
-        case Role.REFERENCE:
+        case WordRole.REFERENCE:
             return _layer(document.net, token.text)
-        case Role.SELECTOR:
+        case WordRole.SELECTOR:
             return _layer(document.net_before(token.start), name_under(token, offset)[0])
-        case Role.VALUE if token.place.block:
+        case WordRole.VALUE if token.place.block:
             name = name_under(token, offset)[0]
             return _layer(document.net, name) or _net(document.other(token.text))
-        case Role.VALUE | Role.SUM:
+        case WordRole.VALUE | WordRole.SUM:
             return _constant(document, token.text)
-        case Role.LAYER:
+        case WordRole.LAYER:
             return _constant(document, token.text.rpartition("-")[2])
-        case Role.PARAMETER if token.place.derived:
+        case WordRole.PARAMETER if token.place.derived:
             return _constant(document.other(token.place.owner), token.text)
         case _:
             return None
@@ -55,20 +55,20 @@ def _net(document: Document | None) -> Span | None:
     """The name of a net in its file."""
     if document is None:
         return None
-    names = (token for token in document.tokens if token.role is Role.NET)
+    names = (token for token in document.tokens if token.role is WordRole.NET)
     name = next(names, None)
     return Span(document.source, name.start, name.end) if name else Span(document.source, 0, 0)
 
 
-def _layer(net: Net | None, name: str) -> Span | None:
+def _layer(net: BuiltNet | None, name: str) -> Span | None:
     layer = net.layers.get(name) if net else None
     return layer.span if layer else None
 
 
 def _constant(document: Document | None, name: str) -> Span | None:
     for token in document.tokens if document else ():
-        declared = token.role is Role.CONSTANT or (
-            token.role is Role.PARAMETER and not token.place.derived
+        declared = token.role is WordRole.CONSTANT or (
+            token.role is WordRole.PARAMETER and not token.place.derived
         )
         if document and declared and token.text == name:
             return Span(document.source, token.start, token.end)

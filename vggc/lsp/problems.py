@@ -9,7 +9,7 @@ from lsprotocol import types
 
 from vggc.lsp.document import Document
 from vggc.lsp.places import Lines
-from vggc.lsp.words import Role
+from vggc.lsp.words import WordRole
 from vggc.support.diagnostics import Diagnostic
 from vggc.support.source import Span
 
@@ -58,6 +58,6 @@ def _place(span: Span | None, document: Document) -> tuple[int, int]:
 
 def _naming(document: Document, net: str) -> Iterator[tuple[int, int]]:
     """Where a text names another net: by its own name, or else as the one it is built on."""
-    tokens = [t for t in document.tokens if t.role in (Role.BASE, Role.VALUE)]
+    tokens = [t for t in document.tokens if t.role in (WordRole.BASE, WordRole.VALUE)]
     yield from ((token.start, token.end) for token in tokens if token.text == net)
-    yield from ((token.start, token.end) for token in tokens if token.role is Role.BASE)
+    yield from ((token.start, token.end) for token in tokens if token.role is WordRole.BASE)

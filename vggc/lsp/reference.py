@@ -6,11 +6,11 @@ from vggc.layers import reference as layers
 from vggc.layers.kinds import Kind
 from vggc.layers.resolve import PARAMETERS
 from vggc.recipe import reference as recipes
-from vggc.recipe.blocks import Part, Variants
+from vggc.recipe.blocks import OptionalPart, Variants
 from vggc.recipe.blocks import options as options_of
 from vggc.recipe.edit import SCHEMAS
-from vggc.syntax.values import Choice, Flag, Maybe, OptionEntry
-from vggc.syntax.values import Kind as ValueKind
+from vggc.syntax.values import Flag, Maybe, OneOf, OptionEntry
+from vggc.syntax.values import ValueKind as ValueKind
 
 KEYWORDS = {
     "net": ("A file holds one net. Its name, then what it takes.", "net vgg16"),
@@ -73,7 +73,7 @@ def _default(text: str) -> str:
 def values(kind: ValueKind) -> tuple[str, ...]:
     """The words that a value of a kind can be."""
     match kind:
-        case Choice(words):
+        case OneOf(words):
             return words
         case Flag():
             return ("on", "off")
@@ -117,11 +117,11 @@ def setting(block: str, word: str) -> str:
     return "\n\n".join(filter(None, [head, code(entry.example), options]))
 
 
-def _said(entry: recipes.Entry) -> str:
+def _said(entry: recipes.SettingEntry) -> str:
     return f"; {entry.default}" if entry.default else ""
 
 
-def _entries(block: str, word: str, said: str = "") -> list[recipes.Entry]:
+def _entries(block: str, word: str, said: str = "") -> list[recipes.SettingEntry]:
     """A setting as the reference has it; several where the word alone says too little."""
     if block not in SCHEMAS:
         return []
@@ -138,7 +138,7 @@ def _owner(block: str, word: str, said: str) -> tuple[type | None, str | None]:
     match schema.forms[key]:
         case Variants(types, bare):
             return types.get(word if bare else said), None
-        case Part(owner, value):
+        case OptionalPart(owner, value):
             return owner, value
         case _:
             return None, None

@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import NamedTuple
 
 
-class Role(Enum):
+class WordRole(Enum):
     """The part that a word plays, or that a word would play if one stood there."""
 
     START = auto()
@@ -41,7 +41,7 @@ class Role(Enum):
     BEHIND_SETTING = auto()
 
 
-class Place(NamedTuple):
+class WordContext(NamedTuple):
     """What may stand somewhere, and what stands around it.
 
     `owner` is what options would belong to: a layer's word, a kind, a selector, a net.
@@ -49,7 +49,7 @@ class Place(NamedTuple):
     line begins with and `said` the value behind it.
     """
 
-    expects: Role = Role.START
+    expects: WordRole = WordRole.START
     owner: str = ""
     key: str = ""
     verb: str = ""
@@ -64,11 +64,11 @@ class Place(NamedTuple):
 class Token(NamedTuple):
     """A word that plays a part."""
 
-    role: Role
+    role: WordRole
     text: str
     start: int
     end: int
-    place: Place
+    place: WordContext
 
 
 EDITS = ("set", "after", "before", "replace", "remove")
@@ -88,15 +88,15 @@ _REPEAT = re.compile(
 _NEXT = re.compile(r"[ \t]*(.)")
 
 
-def scan(text: str) -> tuple[list[Token], Place]:
+def scan(text: str) -> tuple[list[Token], WordContext]:
     """The words of a text, and what may stand behind the last of them."""
     scanner = _Scanner(text)
     at = 0
     while at < len(text):
         at = scanner.step(at)
     place = scanner.place
-    if place.expects is Role.SUM and scanner.operand:
-        place = place._replace(expects=Role.STATEMENT)
+    if place.expects is WordRole.SUM and scanner.operand:
+        place = place._replace(expects=WordRole.STATEMENT)
     return scanner.tokens, place
 
 
@@ -113,9 +113,9 @@ def token_at(tokens: list[Token], offset: int) -> Token | None:
 @dataclass
 class _Scanner:
     text: str
-    place: Place = field(default_factory=Place)
+    place: WordContext = field(default_factory=WordContext)
     tokens: list[Token] = field(default_factory=list)
-    brackets: list[Role] = field(default_factory=list)
+    brackets: list[WordRole] = field(default_factory=list)
     """What each open bracket holds: layers, the arguments of a net, or part of a sum."""
     label: int = -1
     """Where the label begins that stands before a layer to come."""
@@ -125,13 +125,13 @@ class _Scanner:
     def step(self, at: int) -> int:
         """Takes in what stands at `at`; where the next piece begins."""
         expects = self.place.expects
-        if expects is Role.BEHIND_LAYER and (repeat := _REPEAT.match(self.text, at)):
+        if expects is WordRole.BEHIND_LAYER and (repeat := _REPEAT.match(self.text, at)):
             if repeat["name"]:
-                self.emit(Role.SUM, *repeat.span("name"))
+                self.emit(WordRole.SUM, *repeat.span("name"))
             return repeat.end()
-        if expects is Role.SUM and not self.operand and (name := _IN_SUM.match(self.text, at)):
+        if expects is WordRole.SUM and not self.operand and (name := _IN_SUM.match(self.text, at)):
             rounded = name.group() == "round" and self.follows(name.end()) == "("
-            self.emit(Role.KEYWORD if rounded else Role.SUM, *name.span())
+            self.emit(WordRole.KEYWORD if rounded else WordRole.SUM, *name.span())
             self.operand = not rounded
             return name.end()
         piece = _PIECE.match(self.text, at)
@@ -142,7 +142,7 @@ class _Scanner:
             case "number":
                 self.number(*piece.span())
             case "line" if self.place.block:
-                self.expect(Role.SETTING, block=self.place.block)
+                self.expect(WordRole.SETTING, block=self.place.block)
             case "sign":
                 self.sign(piece.group())
             case _:
@@ -152,13 +152,15 @@ class _Scanner:
     # ---------------------------------------------------------------- what comes next
 
     def expect(
-        self, role: Role, owner: str = "", verb: str = "", block: str = "", anchor: int = -1
+        self, role: WordRole, owner: str = "", verb: str = "", block: str = "", anchor: int = -1
     ) -> None:
         """Only what is given stands around what comes next."""
         derived = self.place.derived
-        self.place = Place(role, owner, verb=verb, block=block, derived=derived, anchor=anchor)
+        self.place = WordContext(
+            role, owner, verb=verb, block=block, derived=derived, anchor=anchor
+        )
 
-    def emit(self, role: Role, start: int, end: int) -> None:
+    def emit(self, role: WordRole, start: int, end: int) -> None:
         self.tokens.append(Token(role, self.text[start:end], start, end, self.place))
 
     def follows(self, end: int) -> str:
@@ -170,7 +172,7 @@ class _Scanner:
         following = self.follows(end)
         if following == "{":
             return True
-        if word == "every" and self.place.expects is Role.SELECTOR:
+        if word == "every" and self.place.expects is WordRole.SELECTOR:
             return False
         return word in _STATEMENTS and following not in tuple("=:|(")
 
@@ -181,56 +183,56 @@ class _Scanner:
         if place.block:
             self.word_in_block(word, start, end, following)
             return
-        if place.expects not in (Role.NET, Role.START) and self.begins_statement(word, end):
+        if place.expects not in (WordRole.NET, WordRole.START) and self.begins_statement(word, end):
             self.keyword(word, start, end, following)
             return
         match place.expects:
-            case Role.START:
-                self.emit(Role.KEYWORD, start, end)
-                self.expect(Role.NET)
-            case Role.NET:
-                self.emit(Role.NET, start, end)
-                self.expect(Role.HEADER, owner=word)
-            case Role.HEADER if word == "from":
-                self.emit(Role.KEYWORD, start, end)
+            case WordRole.START:
+                self.emit(WordRole.KEYWORD, start, end)
+                self.expect(WordRole.NET)
+            case WordRole.NET:
+                self.emit(WordRole.NET, start, end)
+                self.expect(WordRole.HEADER, owner=word)
+            case WordRole.HEADER if word == "from":
+                self.emit(WordRole.KEYWORD, start, end)
                 self.place = self.place._replace(derived=True)
-                self.expect(Role.BASE)
-            case Role.BASE:
-                self.emit(Role.BASE, start, end)
-                self.expect(Role.STATEMENT, owner=word)
-            case Role.PARAMETER:
-                self.emit(Role.PARAMETER, start, end)
-            case Role.CONSTANT:
-                self.emit(Role.CONSTANT, start, end)
-                self.expect(Role.SUM)
+                self.expect(WordRole.BASE)
+            case WordRole.BASE:
+                self.emit(WordRole.BASE, start, end)
+                self.expect(WordRole.STATEMENT, owner=word)
+            case WordRole.PARAMETER:
+                self.emit(WordRole.PARAMETER, start, end)
+            case WordRole.CONSTANT:
+                self.emit(WordRole.CONSTANT, start, end)
+                self.expect(WordRole.SUM)
                 self.operand = False
-            case Role.KIND:
-                self.emit(Role.KIND, start, end)
+            case WordRole.KIND:
+                self.emit(WordRole.KIND, start, end)
                 self.behind_selector(word, place.verb)
-            case Role.SELECTOR if word == "every":
-                self.emit(Role.KEYWORD, start, end)
-                self.place = place._replace(expects=Role.KIND)
-            case Role.SELECTOR:
-                self.emit(Role.SELECTOR, start, end)
+            case WordRole.SELECTOR if word == "every":
+                self.emit(WordRole.KEYWORD, start, end)
+                self.place = place._replace(expects=WordRole.KIND)
+            case WordRole.SELECTOR:
+                self.emit(WordRole.SELECTOR, start, end)
                 self.behind_selector(word, place.verb)
-            case Role.LINK if word in ("insert", "with"):
-                self.emit(Role.KEYWORD, start, end)
-                self.expect(Role.LAYER)
-            case Role.HEAD:
-                self.emit(Role.HEAD, start, end)
-            case Role.REFERENCE:
-                self.emit(Role.REFERENCE, start, end)
-                self.expect(Role.BEHIND_LAYER)
-            case Role.VALUE:
-                self.emit(Role.VALUE, start, end)
+            case WordRole.LINK if word in ("insert", "with"):
+                self.emit(WordRole.KEYWORD, start, end)
+                self.expect(WordRole.LAYER)
+            case WordRole.HEAD:
+                self.emit(WordRole.HEAD, start, end)
+            case WordRole.REFERENCE:
+                self.emit(WordRole.REFERENCE, start, end)
+                self.expect(WordRole.BEHIND_LAYER)
+            case WordRole.VALUE:
+                self.emit(WordRole.VALUE, start, end)
                 self.behind_value()
-            case Role.BEHIND_LAYER | Role.OPTION if following == "=":
+            case WordRole.BEHIND_LAYER | WordRole.OPTION if following == "=":
                 self.place = place._replace(key=word)
-                self.emit(Role.OPTION, start, end)
+                self.emit(WordRole.OPTION, start, end)
             case _ if following == ":":
                 self.label = start
                 self.place = place._replace(anchor=start)
-                self.emit(Role.LABEL, start, end)
+                self.emit(WordRole.LABEL, start, end)
             case _:
                 self.layer(word, start, end)
 
@@ -238,130 +240,132 @@ class _Scanner:
         anchor = start if self.label < 0 else self.label
         self.label = -1
         self.place = self.place._replace(anchor=anchor)
-        self.emit(Role.LAYER, start, end)
-        self.expect(Role.BEHIND_LAYER, owner=word, anchor=anchor)
+        self.emit(WordRole.LAYER, start, end)
+        self.expect(WordRole.BEHIND_LAYER, owner=word, anchor=anchor)
 
     def behind_selector(self, word: str, verb: str) -> None:
         if verb in ("every", "set"):
-            self.expect(Role.OPTION, owner=word, verb=verb)
+            self.expect(WordRole.OPTION, owner=word, verb=verb)
         elif verb == "remove":
-            self.expect(Role.STATEMENT)
+            self.expect(WordRole.STATEMENT)
         else:
-            self.expect(Role.LINK, verb=verb)
+            self.expect(WordRole.LINK, verb=verb)
 
     def behind_value(self) -> None:
         place = self.place
-        if self.brackets[-1:] == [Role.PARAMETER]:
-            role = Role.PARAMETER
+        if self.brackets[-1:] == [WordRole.PARAMETER]:
+            role = WordRole.PARAMETER
         else:
-            role = Role.OPTION if place.verb else Role.BEHIND_LAYER
+            role = WordRole.OPTION if place.verb else WordRole.BEHIND_LAYER
         self.place = place._replace(expects=role, key="")
 
     def keyword(self, word: str, start: int, end: int, following: str) -> None:
         self.brackets.clear()
         if following == "{":
-            self.expect(Role.BLOCK)
-            self.emit(Role.BLOCK, start, end)
-            self.expect(Role.SETTING, block=word)
+            self.expect(WordRole.BLOCK)
+            self.emit(WordRole.BLOCK, start, end)
+            self.expect(WordRole.SETTING, block=word)
             return
         self.expect(self.place.expects)
-        self.emit(Role.KEYWORD, start, end)
+        self.emit(WordRole.KEYWORD, start, end)
         match word:
             case "let":
-                self.expect(Role.CONSTANT)
+                self.expect(WordRole.CONSTANT)
             case "every":
-                self.expect(Role.KIND, verb=word)
+                self.expect(WordRole.KIND, verb=word)
             case "head":
-                self.expect(Role.HEAD)
+                self.expect(WordRole.HEAD)
             case "input":
-                self.expect(Role.SIZE)
+                self.expect(WordRole.SIZE)
             case _:
-                self.expect(Role.SELECTOR, verb=word)
+                self.expect(WordRole.SELECTOR, verb=word)
 
     def word_in_block(self, word: str, start: int, end: int, following: str) -> None:
         place = self.place
-        if place.expects is Role.SETTING:
+        if place.expects is WordRole.SETTING:
             self.place = place._replace(setting=word)
-            self.emit(Role.SETTING, start, end)
-            self.place = self.place._replace(expects=Role.BEHIND_SETTING)
+            self.emit(WordRole.SETTING, start, end)
+            self.place = self.place._replace(expects=WordRole.BEHIND_SETTING)
         elif following == "=":
-            self.place = place._replace(key=word, expects=Role.OPTION)
-            self.emit(Role.OPTION, start, end)
+            self.place = place._replace(key=word, expects=WordRole.OPTION)
+            self.emit(WordRole.OPTION, start, end)
         else:
-            self.emit(Role.VALUE, start, end)
+            self.emit(WordRole.VALUE, start, end)
             self.value_in_block(word)
 
     def value_in_block(self, word: str) -> None:
         place = self.place
         said = place.said if place.key else word
-        self.place = place._replace(expects=Role.BEHIND_SETTING, said=said)
+        self.place = place._replace(expects=WordRole.BEHIND_SETTING, said=said)
 
     # ---------------------------------------------------------------- numbers and signs
 
     def number(self, start: int, end: int) -> None:
         place = self.place
         if place.block:
-            self.emit(Role.VALUE, start, end)
+            self.emit(WordRole.VALUE, start, end)
             self.value_in_block(self.text[start:end])
-        elif place.expects is Role.VALUE:
-            self.emit(Role.VALUE, start, end)
+        elif place.expects is WordRole.VALUE:
+            self.emit(WordRole.VALUE, start, end)
             self.behind_value()
-        elif place.expects is Role.SIZE:
-            self.expect(Role.STATEMENT)
-        elif place.expects is Role.SUM:
+        elif place.expects is WordRole.SIZE:
+            self.expect(WordRole.STATEMENT)
+        elif place.expects is WordRole.SUM:
             self.operand = True
 
     def sign(self, sign: str) -> None:
         place = self.place
         match sign:
             case "{":
-                self.expect(Role.SETTING, block=place.block or "train")
+                self.expect(WordRole.SETTING, block=place.block or "train")
             case "}":
-                self.expect(Role.STATEMENT)
+                self.expect(WordRole.STATEMENT)
             case ";" if place.block:
-                self.expect(Role.SETTING, block=place.block)
+                self.expect(WordRole.SETTING, block=place.block)
             case "," if place.block:
-                self.place = place._replace(expects=Role.VALUE)
-            case "=" if place.expects is Role.PARAMETER:
-                self.place = place._replace(expects=Role.VALUE, key=self.tokens[-1].text)
+                self.place = place._replace(expects=WordRole.VALUE)
+            case "=" if place.expects is WordRole.PARAMETER:
+                self.place = place._replace(expects=WordRole.VALUE, key=self.tokens[-1].text)
             case "=" if place.key:
-                self.place = place._replace(expects=Role.VALUE)
+                self.place = place._replace(expects=WordRole.VALUE)
             case _ if place.block:
                 pass
-            case "+" | "-" | "*" | "/" | "=" if place.expects is Role.SUM:
+            case "+" | "-" | "*" | "/" | "=" if place.expects is WordRole.SUM:
                 self.operand = False
             case "@":
-                self.expect(Role.REFERENCE)
+                self.expect(WordRole.REFERENCE)
             case "|":
-                self.expect(Role.LAYER)
+                self.expect(WordRole.LAYER)
             case "(":
                 self.open(place)
             case "," if self.brackets:
                 self.expect(self.brackets[-1], owner=place.owner)
             case ")" if self.brackets:
                 self.close(self.brackets.pop())
-            case ":" if place.expects is Role.HEAD:
-                self.expect(Role.LAYER)
+            case ":" if place.expects is WordRole.HEAD:
+                self.expect(WordRole.LAYER)
             case _:
                 pass
 
-    def open(self, place: Place) -> None:
-        if place.expects is Role.HEADER or (place.expects is Role.STATEMENT and place.owner):
-            self.brackets.append(Role.PARAMETER)
-            self.expect(Role.PARAMETER, owner=place.owner)
-        elif place.expects is Role.SUM:
-            self.brackets.append(Role.SUM)
+    def open(self, place: WordContext) -> None:
+        if place.expects is WordRole.HEADER or (
+            place.expects is WordRole.STATEMENT and place.owner
+        ):
+            self.brackets.append(WordRole.PARAMETER)
+            self.expect(WordRole.PARAMETER, owner=place.owner)
+        elif place.expects is WordRole.SUM:
+            self.brackets.append(WordRole.SUM)
         else:
-            self.brackets.append(Role.LAYER)
-            self.expect(Role.LAYER)
+            self.brackets.append(WordRole.LAYER)
+            self.expect(WordRole.LAYER)
 
-    def close(self, held: Role) -> None:
+    def close(self, held: WordRole) -> None:
         match held:
-            case Role.PARAMETER if self.place.derived:
-                self.expect(Role.STATEMENT)
-            case Role.PARAMETER:
-                self.expect(Role.HEADER)
-            case Role.SUM:
+            case WordRole.PARAMETER if self.place.derived:
+                self.expect(WordRole.STATEMENT)
+            case WordRole.PARAMETER:
+                self.expect(WordRole.HEADER)
+            case WordRole.SUM:
                 self.operand = True
             case _:
-                self.expect(Role.BEHIND_LAYER)
+                self.expect(WordRole.BEHIND_LAYER)

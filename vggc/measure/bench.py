@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from vggc.compiler.calibrate import NUM_IMAGES, Chosen, choose_images, read_images
+from vggc.compiler.calibrate import NUM_IMAGES, CalibrationImages, choose_images, read_images
 from vggc.data.parts import Skipped
 from vggc.ir.ops import Softmax
 from vggc.measure import engines as peers
@@ -86,7 +86,7 @@ def bench(
     manifest = session.manifest
     graph = fold(graph_in(folder)).graph
     original = original_weights(folder, graph, manifest, weights).weights
-    real, chosen = None, Chosen()
+    real, chosen = None, CalibrationImages()
     if images is not None:
         chosen = choose_images(images, NUM_IMAGES, manifest.preprocessing)
         real = np.concatenate(list(read_images(chosen.files, manifest.preprocessing)))

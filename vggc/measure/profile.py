@@ -34,7 +34,7 @@ Bound: TypeAlias = Literal["compute", "memory", "overhead"]
 
 
 @dataclass(frozen=True)
-class Limits:
+class MachinePeaks:
     """What this machine can do at most, each the best of a run's rounds.
 
     `flops` are those of multiply-adds in the artifact's precision, `float32_flops` those in
@@ -96,7 +96,7 @@ class Profile:
 
     threads: int
     calls: tuple[Call, ...]
-    limits: Limits
+    limits: MachinePeaks
     whole: float
     watched: float
 
@@ -168,14 +168,14 @@ def profile(folder: Path, threads: int | None, rounds: int) -> Profile:
         with_clock.append(_seconds(watched, x))
         passes.append(clock.pass_())
         limits.append((own.measure(), float32.measure(), memory.measure()))
-    best = Limits(*map(max, zip(*limits, strict=True)))
+    best = MachinePeaks(*map(max, zip(*limits, strict=True)))
     seconds = [median(times) for times in zip(*passes, strict=True)]
     calls = _calls(manifest, fold(graph_in(folder)).graph, seconds, clock.bytes, best)
     return Profile(count, calls, best, median(whole), median(with_clock))
 
 
 def _calls(
-    manifest: Manifest, graph: Graph, seconds: list[float], sizes: list[int], limits: Limits
+    manifest: Manifest, graph: Graph, seconds: list[float], sizes: list[int], limits: MachinePeaks
 ) -> tuple[Call, ...]:
     calls = []
     useful = useful_macs(manifest, graph)
@@ -199,7 +199,7 @@ def _calls(
     return tuple(calls)
 
 
-def _peak(entry: KernelEntry, limits: Limits) -> float:
+def _peak(entry: KernelEntry, limits: MachinePeaks) -> float:
     """The arithmetic that is there for a kernel, by what it multiplies in."""
     match entry.algorithm.rpartition("-"):
         case ("columns", _, _):  # reads fewer bits, and multiplies floats

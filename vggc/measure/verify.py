@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vggc.backends.torch import Reference, reference
+from vggc.backends.torch import ReferenceNet, reference
 from vggc.compiler.calibrate import choose_images, read_images
 from vggc.compiler.choose import lowered_again
 from vggc.compiler.diagnostics import GivenInVain
@@ -42,7 +42,7 @@ NUM_IMAGES = 100
 
 
 @dataclass(frozen=True)
-class Limits:
+class PrecisionLimits:
     """What a precision may cost over a whole net.
 
     `error` is relative and in L2; `agreement` the least share of the user's images that have
@@ -53,10 +53,10 @@ class Limits:
     agreement: float
 
 
-LIMITS: dict[Precision, Limits] = {
-    "float32": Limits(1e-5, 1.0),
-    "bf16": Limits(0.03, 0.99),
-    "int8": Limits(0.15, 0.97),
+LIMITS: dict[Precision, PrecisionLimits] = {
+    "float32": PrecisionLimits(1e-5, 1.0),
+    "bf16": PrecisionLimits(0.03, 0.99),
+    "int8": PrecisionLimits(0.15, 0.97),
 }
 TOLERANCE = LIMITS["float32"].error
 
@@ -64,7 +64,7 @@ Array = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Verification:
     """One kind of input: the relative L2 errors, and how many images have the same top-1.
 
     `error` is the largest of the heads'. That of a soft-max is divided by the largest of its
@@ -127,7 +127,7 @@ def verify(
     data: Path | None = None,
     num_images: int | None = None,
     weights: Path | None = None,
-) -> list[Comparison]:
+) -> list[Verification]:
     """Compares an artifact with PyTorch in float64: on images in the folder `data`, or on
     random and real inputs of its own.
 
@@ -280,11 +280,11 @@ class _Judge:
     session: Session
     calls: Plan
     graph: Graph
-    run: Reference
+    run: ReferenceNet
     scales: Mapping[str, float]
     weights_from: str | None
 
-    def compare(self, name: str, batches: Iterable[Batch], *, judged: bool) -> Comparison:
+    def compare(self, name: str, batches: Iterable[Batch], *, judged: bool) -> Verification:
         steps = [_Difference() for _ in self.calls.steps]
         heads = [_Difference() for _ in self.graph.heads]
         growth: dict[str, float] = {}
@@ -311,7 +311,7 @@ class _Judge:
             (step.layer, _label(step), each.relative / growth.get(step.name, 1.0))
             for each, step in zip(steps, self.calls.steps, strict=True)
         )
-        return Comparison(
+        return Verification(
             name,
             self.session.manifest.precision,
             max(error for _, error in head_errors),

@@ -52,7 +52,7 @@ class NotDenseAt(Diagnostic):
 
 
 @dataclass(frozen=True)
-class Dense:
+class DenseGraph:
     """A graph that takes images of its own input size or larger, and the weights that have
     another shape there.
     """
@@ -81,7 +81,7 @@ class _Value:
     grid: int = -1
 
 
-def dense(graph: Graph) -> Dense:
+def dense(graph: Graph) -> DenseGraph:
     """The graph applied densely.
 
     Raises:
@@ -100,14 +100,14 @@ class _Spreading:
         self.means: dict[int, _Value] = {}
         self.reshaped: dict[str, Shape] = {}
 
-    def result(self) -> Dense:
+    def result(self) -> DenseGraph:
         for node in self.graph.nodes:
             self.values.append(self.value(node, [self.values[read] for read in node.inputs]))
         heads = tuple(
             replace(head, node=self.averaged(self.graph.nodes[head.node], self.values[head.node]))
             for head in self.graph.heads
         )
-        return Dense(replace(self.graph, nodes=tuple(self.nodes), heads=heads), self.reshaped)
+        return DenseGraph(replace(self.graph, nodes=tuple(self.nodes), heads=heads), self.reshaped)
 
     def value(self, node: Node, reads: list[_Value]) -> _Value:
         """What stands for a node that reads these."""

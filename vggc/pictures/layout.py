@@ -13,7 +13,16 @@ from itertools import groupby, pairwise
 from math import sqrt
 from typing import Literal, TypeAlias, assert_never
 
-from vggc.analysis.outline import Branch, Item, Join, Outline, Path, Repeat, Step, folded
+from vggc.analysis.outline import (
+    Branch,
+    Join,
+    Outline,
+    OutlineItem,
+    OutlineRepeat,
+    OutlineStep,
+    Path,
+    folded,
+)
 from vggc.analysis.report import Report, Row
 from vggc.analysis.traits import Traits, steps_of
 from vggc.ir.ops import Add, Shape
@@ -53,8 +62,8 @@ ROW_GAP = 26.0
 NEARLY_FULL = 0.7
 
 INK, FAINT, WIRE, BAND, ACCENT = "#1f2933", "#67727e", "#8a949e", "#f4f5f7", "#6b4fa0"
-Look: TypeAlias = Literal["input", "conv", "pool", "fc", "join", "plain"]
-COLOURS: dict[Look, str] = {
+BoxLook: TypeAlias = Literal["input", "conv", "pool", "fc", "join", "plain"]
+COLOURS: dict[BoxLook, str] = {
     "input": "#d5d9de",
     "conv": "#8db0d6",
     "pool": "#e0a182",
@@ -62,7 +71,7 @@ COLOURS: dict[Look, str] = {
     "join": "#b9a8d4",
     "plain": "#b8bec5",
 }
-MEANINGS: dict[Look, str] = {
+MEANINGS: dict[BoxLook, str] = {
     "input": "input",
     "conv": "convolution",
     "pool": "pooling",
@@ -70,7 +79,7 @@ MEANINGS: dict[Look, str] = {
     "join": "join",
     "plain": "shape unchanged, in place",
 }
-LOOKS: dict[str, Look] = {
+LOOKS: dict[str, BoxLook] = {
     "input": "input",
     "conv": "conv",
     "pool": "pool",
@@ -133,7 +142,7 @@ class _Band:
 class _Part:
     """What is never torn apart: an item, or words."""
 
-    item: Item | str
+    item: OutlineItem | str
     width: float
     shape: Shape
 
@@ -158,13 +167,13 @@ def _count(path: Path) -> int:
     return sum(map(_count_of, path.items))
 
 
-def _count_of(item: Item) -> int:
+def _count_of(item: OutlineItem) -> int:
     match item:
-        case Step():
+        case OutlineStep():
             return 1
         case Join(paths=paths):
             return 1 + sum(map(_count, paths))
-        case Repeat(first=first):
+        case OutlineRepeat(first=first):
             return sum(map(_count_of, first))
         case _:
             assert_never(item)
@@ -175,13 +184,13 @@ def _rows(path: Path) -> list[Row]:
     return [row for item in path.items for row in _rows_of(item)]
 
 
-def _rows_of(item: Item) -> list[Row]:
+def _rows_of(item: OutlineItem) -> list[Row]:
     match item:
-        case Step(row):
+        case OutlineStep(row):
             return [row]
         case Join(row, _, paths):
             return [row, *(inner for path in paths for inner in _rows(path))]
-        case Repeat(first=first):
+        case OutlineRepeat(first=first):
             return [row for inner in first for row in _rows_of(inner)]
         case _:
             assert_never(item)
@@ -191,7 +200,7 @@ def _references(path: Path, reader: str) -> list[tuple[str, str]]:
     """Each layer that is referred to, and who does."""
     found = [(path.source, reader)] if path.source else []
     for item in path.items:
-        for inner in item.first if isinstance(item, Repeat) else (item,):
+        for inner in item.first if isinstance(item, OutlineRepeat) else (item,):
             if isinstance(inner, Join):
                 for each in inner.paths:
                     found += _references(each, inner.row.name)
@@ -206,7 +215,7 @@ class _Layout:
     most_channels: int
     readers: dict[str, list[str]]
     """For each layer that something refers to, the names of what does."""
-    looks: set[Look]
+    looks: set[BoxLook]
     traits: Traits
     repeats: bool = False
     marks: list[Mark] = field(default_factory=list)
@@ -383,44 +392,46 @@ class _Layout:
 
     # ------------------------------------------------------------ items
 
-    def floor(self, items: list[Item | str]) -> float:
+    def floor(self, items: list[OutlineItem | str]) -> float:
         """Where the labels of neighbours begin, below the lowest of their blocks."""
         lows = [0.0]
         for item in items:
             match item:
                 case str():
                     pass
-                case Step(row) | Join(row):
+                case OutlineStep(row) | Join(row):
                     lows.append(self.height(row.output_shape, item) / 2)
-                case Repeat(first=first):
+                case OutlineRepeat(first=first):
                     lows.append(self.floor([*first]))
                 case _:
                     assert_never(item)
         return max(lows)
 
-    def height(self, shape: Shape, item: Step | Join) -> float:
+    def height(self, shape: Shape, item: OutlineStep | Join) -> float:
         if isinstance(item, Join) and isinstance(item.op, Add):
             return 2 * SUM_RADIUS
         return self.side(shape[1] if len(shape) == 3 else 1)
 
-    def draw(self, first: Item, last: Item, floor: float) -> _Drawn:
+    def draw(self, first: OutlineItem, last: OutlineItem, floor: float) -> _Drawn:
         """An item; `last` is the same on the last turn of a repeat around it."""
         match first, last:
-            case Step(), Step():
+            case OutlineStep(), OutlineStep():
                 return self.block(first, last, floor)
             case Join(), Join():
                 paths = self.paths(first, last)
                 return _beside([paths, self.block(first, last, floor)])
-            case Repeat(), Repeat():
-                return self.repeat(Repeat(first.first, last.last, first.count), floor)
+            case OutlineRepeat(), OutlineRepeat():
+                return self.repeat(OutlineRepeat(first.first, last.last, first.count), floor)
             case _:
                 raise AssertionError("items of unequal turns")
 
-    def sequence(self, first: tuple[Item, ...], last: tuple[Item, ...]) -> list[_Drawn]:
+    def sequence(
+        self, first: tuple[OutlineItem, ...], last: tuple[OutlineItem, ...]
+    ) -> list[_Drawn]:
         floor = self.floor([*first])
         return [self.draw(a, b, floor) for a, b in zip(first, last, strict=True)]
 
-    def repeat(self, item: Repeat, floor: float) -> _Drawn:
+    def repeat(self, item: OutlineRepeat, floor: float) -> _Drawn:
         self.repeats = True
         pairs = zip(item.first, item.last, strict=True)
         inside = _beside([self.draw(a, b, floor) for a, b in pairs])
@@ -494,7 +505,7 @@ class _Layout:
 
     # ------------------------------------------------------------ blocks
 
-    def block(self, first: Step | Join, last: Step | Join, floor: float) -> _Drawn:
+    def block(self, first: OutlineStep | Join, last: OutlineStep | Join, floor: float) -> _Drawn:
         """One layer and its labels."""
         row, shape = first.row, first.row.output_shape
         look = LOOKS.get(row.kind, "plain")
@@ -522,7 +533,7 @@ class _Layout:
             marks.append(replace(label, x=width / 2, y=top + number * LEADING - 3))
         return _Drawn(width, height / 2 + up, top + len(labels) * LEADING, tuple(marks))
 
-    def options(self, item: Step | Join) -> list[str]:
+    def options(self, item: OutlineStep | Join) -> list[str]:
         """What of a layer neither its word nor the heading says, in lines that have room."""
         if isinstance(item, Join):
             return []
@@ -535,7 +546,7 @@ class _Layout:
                 lines.append(option)
         return lines
 
-    def labels(self, row: Row, last: Row, look: Look, options: list[str]) -> list[Text]:
+    def labels(self, row: Row, last: Row, look: BoxLook, options: list[str]) -> list[Text]:
         """The lines under a block, their places still open."""
         names = [row.name] if row is last else [f"{row.name} …", last.name]
         if text_width(" ".join(names), NAME_SIZE, bold=True) <= LABEL_ROOM:
@@ -568,11 +579,11 @@ def _tip(row: Row) -> str:
     return "\n".join(lines)
 
 
-def _shape(item: Item) -> Shape:
+def _shape(item: OutlineItem) -> Shape:
     match item:
-        case Step(row) | Join(row):
+        case OutlineStep(row) | Join(row):
             return row.output_shape
-        case Repeat(last=last):
+        case OutlineRepeat(last=last):
             return _shape(last[-1])
         case _:
             assert_never(item)

@@ -73,7 +73,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Output:
+class PlanOutput:
     """What a head gives: the value of a step, `(N, *shape)`."""
 
     name: str
@@ -88,7 +88,7 @@ class Plan:
     net: str
     batch: int
     input: Shape
-    outputs: tuple[Output, ...]
+    outputs: tuple[PlanOutput, ...]
     steps: tuple[Step, ...]
 
     @property
@@ -167,7 +167,7 @@ class _Planner:
             if index not in self.values and index not in self.within:
                 self.visit(index, node)
         outputs = tuple(
-            Output(head.name, self.rows(head.node), self.graph.nodes[head.node].shape)
+            PlanOutput(head.name, self.rows(head.node), self.graph.nodes[head.node].shape)
             for head in self.graph.heads
         )
         return Plan(self.graph.name, self.batch, self.graph.input, outputs, tuple(self.steps))

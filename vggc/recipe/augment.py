@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vggc.recipe.blocks import option
-from vggc.syntax.values import Interval, Real, Whole
+from vggc.syntax.values import Interval, Real, WholeNumber
 
 SHARE = Real(0, 1, above=True, unit="%")
 CHANCE = Real(0, 1, above=True, unit="%")
@@ -71,8 +71,8 @@ class RandAugment:
     example: ClassVar[str] = "randaugment ops=2 magnitude=9"
     doc: ClassVar[str] = "random operations out of 14 that turn, shear, shift and recolour"
 
-    ops: int = option("how many operations, one after the other", Whole(1, 14), 2)
-    magnitude: int = option("how strong they are", Whole(0, 30), 9)
+    ops: int = option("how many operations, one after the other", WholeNumber(1, 14), 2)
+    magnitude: int = option("how strong they are", WholeNumber(0, 30), 9)
 
 
 @dataclass(frozen=True)

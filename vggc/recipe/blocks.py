@@ -20,15 +20,15 @@ from vggc.syntax import ast
 from vggc.syntax.parse import parse_block
 from vggc.syntax.values import (
     OFF,
-    Choice,
     Flag,
-    Kind,
     Maybe,
-    Name,
-    Names,
+    NameList,
+    NameValue,
+    OneOf,
     Real,
     Several,
-    Whole,
+    ValueKind,
+    WholeNumber,
     convert,
     misfit,
     written,
@@ -48,7 +48,7 @@ class Described(Protocol):
 class Plain:
     """`batch 256`: one value."""
 
-    kind: Kind
+    kind: ValueKind
     example: str
     doc: str
 
@@ -74,7 +74,7 @@ class Variants:
 
 
 @dataclass(frozen=True)
-class Part:
+class OptionalPart:
     """A dataclass that may be there, its fields as options: `crops grid=5x5`, `crops off`.
 
     With `value` the field of that name is the value of the setting, not an option:
@@ -85,7 +85,7 @@ class Part:
     value: str | None = None
 
 
-Form: TypeAlias = Plain | Switch | Variants | Part
+Form: TypeAlias = Plain | Switch | Variants | OptionalPart
 
 
 def setting(form: Form, default: Any = None) -> Any:
@@ -95,7 +95,7 @@ def setting(form: Form, default: Any = None) -> Any:
     return field(default=default, metadata={"form": form})
 
 
-def option(doc: str, kind: Kind, default: Any = MISSING) -> Any:
+def option(doc: str, kind: ValueKind, default: Any = MISSING) -> Any:
     """A field of a variant or a part, with the values it takes; without default it is a must."""
     return field(default=default, metadata={"kind": kind, "doc": doc})
 
@@ -104,7 +104,7 @@ def dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
-def options(owner: type, value: str | None = None) -> dict[str, Kind]:
+def options(owner: type, value: str | None = None) -> dict[str, ValueKind]:
     """The options of a variant or a part, as written, but for the field that is its value."""
     found = fields(owner)
     return {dashed(f.name): f.metadata["kind"] for f in found if f.name != value}
@@ -113,7 +113,7 @@ def options(owner: type, value: str | None = None) -> dict[str, Kind]:
 # What a block can say
 
 T = TypeVar("T")
-Table: TypeAlias = dict[str, ast.Value]
+SettingTable: TypeAlias = dict[str, ast.Value]
 """Each key with its value as written; what keeps its default is missing."""
 
 
@@ -122,7 +122,7 @@ class Reading(Generic[T]):
     """What a block says, where it says so, and what is wrong with it."""
 
     value: T
-    table: Table
+    table: SettingTable
     found: tuple[Diagnostic, ...]
 
     def span(self, key: str) -> Span | None:
@@ -157,9 +157,9 @@ class Schema(Generic[T]):
         }
 
     @cached_property
-    def kinds(self) -> dict[str, Kind]:
+    def kinds(self) -> dict[str, ValueKind]:
         """Every key of the flat table and the values it takes."""
-        table: dict[str, Kind] = {}
+        table: dict[str, ValueKind] = {}
         for key, form in self.forms.items():
             match form:
                 case Plain(kind):
@@ -167,10 +167,10 @@ class Schema(Generic[T]):
                 case Switch():
                     table[key] = Flag()
                 case Variants(types):
-                    table[key] = Choice(tuple(types))
+                    table[key] = OneOf(tuple(types))
                     for word, owner in types.items():
                         table |= {f"{word}.{k}": kind for k, kind in options(owner).items()}
-                case Part(owner, value):
+                case OptionalPart(owner, value):
                     table[key] = _value_kind(form)
                     table |= {f"{key}.{k}": kind for k, kind in options(owner, value).items()}
         return table
@@ -205,9 +205,9 @@ class Schema(Generic[T]):
         result = self.assemble(values, self.type() if default is None else default)
         return Reading(result, table, tuple(found))
 
-    def entries(self, settings: Iterable[ast.Setting]) -> tuple[Table, list[Diagnostic]]:
+    def entries(self, settings: Iterable[ast.Setting]) -> tuple[SettingTable, list[Diagnostic]]:
         """What the settings say about the table, and the mistakes in their form."""
-        table: Table = {}
+        table: SettingTable = {}
         found: list[Diagnostic] = []
         setters: dict[tuple[str, ...], ast.Setting] = {}
         for line in settings:
@@ -227,7 +227,7 @@ class Schema(Generic[T]):
                 found += more
         return table, found
 
-    def line_entries(self, key: str, line: ast.Setting) -> tuple[Table, list[Diagnostic]]:
+    def line_entries(self, key: str, line: ast.Setting) -> tuple[SettingTable, list[Diagnostic]]:
         """What one setting says about its field and the field's options."""
         form = self.forms[key]
         least, most = _number_of_values(form)
@@ -239,12 +239,12 @@ class Schema(Generic[T]):
                 return {key: value}, []  # the word itself is the mistake
             case Variants(types):
                 owner, known = str(value), options(types[str(value)])
-            case Part(part, inner):
+            case OptionalPart(part, inner):
                 owner, known = key, options(part, inner)
             case _:
                 owner, known = key, {}
         said, found = option_entries(line, owner, known)
-        if isinstance(form, Part):
+        if isinstance(form, OptionalPart):
             if str(value) == "off":
                 found += [_without_effect(o, line) for o in line.options if o.key in known]
                 return {key: value}, found
@@ -282,7 +282,7 @@ class Schema(Generic[T]):
                 case Variants(types):
                     word = given or word_of(form, getattr(default, f.name))
                     top[f.name] = _instance(types[word], word, values)
-                case Part() if given is not None:
+                case OptionalPart() if given is not None:
                     is_off = given is False or given == OFF
                     top[f.name] = None if is_off else _part(form, key, given, values)
                 case _ if given is not None:
@@ -306,7 +306,7 @@ class Schema(Generic[T]):
                     word = word_of(form, held)
                     table[key] = word
                     table |= _option_table(word, held, None)
-                case Part(_, inner) if held is not None:
+                case OptionalPart(_, inner) if held is not None:
                     table[key] = "on" if inner is None else _plain(*_value_of(form, held))
                     table |= _option_table(key, held, inner)
                 case _ if held is None and self.rivals_of(key) != (key,):
@@ -390,9 +390,9 @@ class Schema(Generic[T]):
                 return over
             case Variants() if over.values and base.values and over.values != base.values:
                 return over
-            case Variants() | Part(value=str()):
+            case Variants() | OptionalPart(value=str()):
                 values = over.values or base.values
-            case Part():
+            case OptionalPart():
                 pass
         if [str(value) for value in over.values] == ["off"]:
             return over
@@ -411,7 +411,7 @@ def _is_bare(form: Form) -> bool:
 
 def _is_list(form: Form) -> bool:
     kind = form.kind if isinstance(form, Plain) else None
-    return isinstance(kind.kind if isinstance(kind, Maybe) else kind, Several | Names)
+    return isinstance(kind.kind if isinstance(kind, Maybe) else kind, Several | NameList)
 
 
 def _number_of_values(form: Form) -> tuple[int, int]:
@@ -419,7 +419,7 @@ def _number_of_values(form: Form) -> tuple[int, int]:
     match form:
         case Variants(bare=True):
             return 0, 0
-        case Switch() | Part(value=None):
+        case Switch() | OptionalPart(value=None):
             return 0, 1
         case _:
             return 1, 1
@@ -430,21 +430,21 @@ def _said(form: Form, line: ast.Setting) -> str:
     return line.key if isinstance(form, Variants) else "on"
 
 
-def _value_kind(form: Part) -> Kind:
+def _value_kind(form: OptionalPart) -> ValueKind:
     if form.value is None:
         return Flag()
     (kind,) = (f.metadata["kind"] for f in fields(form.type) if f.name == form.value)  # type: ignore[arg-type]
-    assert isinstance(kind, Name | Real)
+    assert isinstance(kind, NameValue | Real)
     return Maybe(kind)
 
 
-def _value_of(form: Part, held: object) -> tuple[Kind, Any]:
+def _value_of(form: OptionalPart, held: object) -> tuple[ValueKind, Any]:
     """What the value of a part's setting is, and which one a part has."""
     assert form.value is not None
     return _value_kind(form), getattr(held, form.value)
 
 
-def required(form: Part) -> list[str]:
+def required(form: OptionalPart) -> list[str]:
     """The options that have no default."""
     found = fields(form.type)  # type: ignore[arg-type]
     return [dashed(f.name) for f in found if f.default is MISSING and f.name != form.value]
@@ -460,7 +460,7 @@ def _instance(owner: type, prefix: str, values: Mapping[str, Any], **more: Any) 
     return owner(**more, **{name: values[key] for name, key in keys.items() if key in values})
 
 
-def _part(form: Part, key: str, given: Any, values: Mapping[str, Any]) -> Any:
+def _part(form: OptionalPart, key: str, given: Any, values: Mapping[str, Any]) -> Any:
     """The part as given; None where a required option is missing, which is a mistake."""
     if any(f"{key}.{name}" not in values for name in required(form)):
         return None
@@ -475,19 +475,19 @@ def _option_table(prefix: str, value: object, inner: str | None) -> dict[str, st
     }
 
 
-def _plain(kind: Kind, value: Any) -> str | int | float:
+def _plain(kind: ValueKind, value: Any) -> str | int | float:
     """A value for the flat table: a number where it is one, the text that says it otherwise."""
-    if isinstance(value, int | float) and isinstance(kind, Whole | Real | Maybe):
+    if isinstance(value, int | float) and isinstance(kind, WholeNumber | Real | Maybe):
         return value
     text = written(kind, value)
     return int(text) if text.isdecimal() else text
 
 
 def option_entries(
-    line: ast.Setting, owner: str, known: Mapping[str, Kind]
-) -> tuple[Table, list[Diagnostic]]:
+    line: ast.Setting, owner: str, known: Mapping[str, ValueKind]
+) -> tuple[SettingTable, list[Diagnostic]]:
     """The table's entries for the `key=value` options behind a setting."""
-    table: Table = {}
+    table: SettingTable = {}
     found: list[Diagnostic] = []
     for given in line.options:
         key = f"{owner}.{given.key}"
@@ -523,7 +523,7 @@ def wrong_number_of_values(line: ast.Setting, form: Form, least: int, most: int)
             pass
         case Variants(types):
             example = types[line.key if form.bare else next(iter(types))].example
-        case Part(owner):
+        case OptionalPart(owner):
             example = owner.example
     return diagnostics.WrongNumberOfValues(line.span, line.key, expected, given, example)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from vggc.analysis.training import Course
+from vggc.analysis.training import TrainingSetup
 from vggc.ir.graph import Graph
 from vggc.recipe.layer_names import layer_names, selected, unfit, with_weights
 from vggc.recipe.train import TRAIN, AdamW, Recipe, Sgd, default_recipe
 from vggc.syntax import ast
 
 
-def course_of(recipe: Recipe, graph: Graph, images: int) -> Course:
+def course_of(recipe: Recipe, graph: Graph, images: int) -> TrainingSetup:
     """A training by the recipe with so many images at once: those of a part of a step."""
     match recipe.optimiser:
         case AdamW():
@@ -20,10 +20,10 @@ def course_of(recipe: Recipe, graph: Graph, images: int) -> Course:
             moments = 1 if momentum else 0
     frozen = frozenset(frozen_weights(recipe, graph))
     averaged = recipe.ema is not None
-    return Course(images, recipe.accumulate, moments, averaged, frozen)
+    return TrainingSetup(images, recipe.accumulate, moments, averaged, frozen)
 
 
-def course_in(block: ast.Block | None, graph: Graph, images: int) -> Course:
+def course_in(block: ast.Block | None, graph: Graph, images: int) -> TrainingSetup:
     """`course_of` what a block says, as far as it can be understood."""
     reading = TRAIN.read(block, default_recipe(graph))
     recipe, freeze = reading.value, reading.table.get("freeze")

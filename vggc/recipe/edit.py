@@ -10,12 +10,12 @@ from vggc.ir.graph import Graph
 from vggc.recipe import diagnostics
 from vggc.recipe.blocks import Schema, Variants, report, word_of
 from vggc.recipe.protocol import TEST, read_protocol
-from vggc.recipe.train import TRAIN, Find, Recipe, read_recipe
+from vggc.recipe.train import TRAIN, FindGraph, Recipe, read_recipe
 from vggc.support.diagnostics import Diagnostic, UserError, did_you_mean
 from vggc.support.source import Source, Span
 from vggc.syntax import ast
 from vggc.syntax.parse import parse_value
-from vggc.syntax.values import Choice, convert, misfit
+from vggc.syntax.values import OneOf, convert, misfit
 
 SCHEMAS: Mapping[str, Schema[Any]] = {"train": TRAIN, "test": TEST}
 
@@ -43,7 +43,7 @@ def merge(base: ast.Block, over: ast.Block) -> ast.Block:
 
 
 @dataclass(frozen=True)
-class Change:
+class SettingChange:
     """One `key=value`: the block, the key in its table, and where each stands.
 
     `keys` holds several where more than one variant of a field has such an option: `warm-up`
@@ -82,7 +82,7 @@ def override_blocks(
         UserError: with every change that is malformed, unknown or without effect.
     """
     found: list[Diagnostic] = []
-    parsed: list[Change] = []
+    parsed: list[SettingChange] = []
     for text in changes:
         try:
             parsed.append(parse_change(text, name, prefer))
@@ -105,7 +105,7 @@ def override_blocks(
     return tuple(blocks)
 
 
-def parse_change(text: str, name: str, prefer: str | None) -> Change:
+def parse_change(text: str, name: str, prefer: str | None) -> SettingChange:
     """Raises: UserError when it is not `key=value` with a key and a value that there are."""
     whole = Span(Source(name, text), 0, len(text))
     key, equals, value = text.partition("=")
@@ -124,9 +124,9 @@ def parse_change(text: str, name: str, prefer: str | None) -> Change:
             )
         ) from None
     kind = schema.kinds[full]
-    if isinstance(kind, Choice) and convert(kind, read) is None:
+    if isinstance(kind, OneOf) and convert(kind, read) is None:
         raise UserError(misfit(full, kind, read))
-    return Change(schema, keys, key_span, read)
+    return SettingChange(schema, keys, key_span, read)
 
 
 def at(span: Span, value: ast.Value) -> ast.Value:
@@ -192,7 +192,7 @@ def ends_in(schema: Schema[Any], text: str) -> list[str]:
     return [key for key in schema.kinds if key.endswith(f".{text}")]
 
 
-def setting_of(change: Change) -> ast.Setting:
+def setting_of(change: SettingChange) -> ast.Setting:
     """The change as a line of its block."""
     schema, key, span = change.schema, change.key, change.key_span
     form = schema.forms[schema.owners[change.owner] if change.owner else key]
@@ -207,7 +207,7 @@ def setting_of(change: Change) -> ast.Setting:
     return ast.Setting(change.owner, (), (option,), span=span)
 
 
-def without_effect(change: Change, block: ast.Block | None) -> Diagnostic | None:
+def without_effect(change: SettingChange, block: ast.Block | None) -> Diagnostic | None:
     """The mistake in an option of a variant that the block does not choose."""
     schema = change.schema
     field = schema.owners.get(change.owner, "")
@@ -217,7 +217,7 @@ def without_effect(change: Change, block: ast.Block | None) -> Diagnostic | None
     return diagnostics.UnusedOption(change.key_span, change.key, field, change.owner, chosen)
 
 
-def of_the_chosen(change: Change, block: ast.Block | None) -> Change:
+def of_the_chosen(change: SettingChange, block: ast.Block | None) -> SettingChange:
     """The change of the variant that the block chooses, if that is among those meant."""
     field = change.schema.owners.get(change.owner, "")
     chosen = chosen_variant(change.schema, field, block)
@@ -255,7 +255,7 @@ def alone(blocks: Sequence[ast.Block]) -> tuple[ast.Block, ...]:
 def resolved_blocks(
     blocks: Sequence[ast.Block],
     graph: Graph,
-    find: Find | None = None,
+    find: FindGraph | None = None,
     nets: Sequence[str] = (),
 ) -> tuple[ast.Block, ...]:
     """A `train` and a `test` block that say everything, defaults included.

@@ -9,11 +9,11 @@ from typing import ClassVar
 from vggc.ir.graph import Graph
 from vggc.ir.ops import describe
 from vggc.recipe import diagnostics
-from vggc.recipe.blocks import Part, Plain, Reading, Schema, Switch, option, report, setting
-from vggc.recipe.train import Find, Recipe, scale_too_small, unknown_net
+from vggc.recipe.blocks import OptionalPart, Plain, Reading, Schema, Switch, option, report, setting
+from vggc.recipe.train import FindGraph, Recipe, scale_too_small, unknown_net
 from vggc.support.diagnostics import Diagnostic
 from vggc.syntax import ast
-from vggc.syntax.values import MAX_SIDE, Grid, Maybe, Names, Several, Whole, items
+from vggc.syntax.values import MAX_SIDE, Grid, Maybe, NameList, Several, WholeNumber, items
 
 MAX_SCALES, MAX_GRID, MAX_NETS = 16, 20, 16
 
@@ -42,7 +42,7 @@ class Protocol:
 
     scales: tuple[int, ...] | None = setting(
         Plain(
-            Maybe(Several(Whole(1, MAX_SIDE, unit="px"), MAX_SCALES, "sizes")),
+            Maybe(Several(WholeNumber(1, MAX_SIDE, unit="px"), MAX_SCALES, "sizes")),
             "scales 224,256,288",
             "the shorter side of an image, one after the other; off: that of the training",
         )
@@ -51,11 +51,11 @@ class Protocol:
         Switch("dense", "the net over the whole image, its fully-connected layers as convolutions"),
         True,
     )
-    crops: Crops | None = setting(Part(Crops))
+    crops: Crops | None = setting(OptionalPart(Crops))
     flip: bool = setting(Switch("flip", "the mirrored image, too"), True)
     fuse: tuple[str, ...] | None = setting(
         Plain(
-            Maybe(Names("nets", most=MAX_NETS)),
+            Maybe(NameList("nets", most=MAX_NETS)),
             "fuse vgg16,vgg19",
             "other nets whose soft-max outputs are averaged with this one's",
         )
@@ -69,7 +69,7 @@ def read_protocol(
     block: ast.Block | None,
     recipe: Recipe,
     graph: Graph | None = None,
-    find: Find | None = None,
+    find: FindGraph | None = None,
     nets: Sequence[str] = (),
 ) -> Protocol:
     """The protocol that a `test` block describes.
@@ -123,7 +123,7 @@ def crop_mistakes(reading: Reading[Protocol], protocol: Protocol, graph: Graph) 
 
 
 def fuse_mistakes(
-    reading: Reading[Protocol], graph: Graph, find: Find | None, nets: Sequence[str]
+    reading: Reading[Protocol], graph: Graph, find: FindGraph | None, nets: Sequence[str]
 ) -> list[Diagnostic]:
     """Nets that there are not, or whose outputs are not this net's."""
     if reading.value.fuse is None or "fuse" not in reading.table or find is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from vggc.recipe.blocks import Described, Part, Plain, Schema, Switch, Variants, dashed
+from vggc.recipe.blocks import Described, OptionalPart, Plain, Schema, Switch, Variants, dashed
 from vggc.recipe.edit import SCHEMAS
 from vggc.syntax.values import OptionEntry, told
 
@@ -17,7 +17,7 @@ MEANINGS = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class SettingEntry:
     """One setting of a block. `takes` is "" for those that are words alone."""
 
     word: str
@@ -28,33 +28,35 @@ class Entry:
     options: tuple[OptionEntry, ...] = ()
 
 
-def entries(block: str) -> tuple[Entry, ...]:
+def entries(block: str) -> tuple[SettingEntry, ...]:
     """Every setting of a block, in order."""
     return tuple(_entries(SCHEMAS[block]))
 
 
-def _entries(schema: Schema[Any]) -> Iterator[Entry]:
+def _entries(schema: Schema[Any]) -> Iterator[SettingEntry]:
     defaults = {k: str(v) for k, v in schema.flatten(schema.type()).items()}
     for key, form in schema.forms.items():
         default = defaults.get(key, "off")
         match form:
             case Plain(kind, example, doc):
-                yield Entry(key, str(kind), default, doc, example)
+                yield SettingEntry(key, str(kind), default, doc, example)
             case Switch(example, doc):
-                yield Entry(key, "on, which may be left out, or off", default, doc, example)
+                yield SettingEntry(key, "on, which may be left out, or off", default, doc, example)
             case Variants(types, bare=True):
                 yield from (_variant(word, owner, word == default) for word, owner in types.items())
             case Variants(types):
                 for word, owner in types.items():
                     yield _variant(f"{key} {word}", owner, word == default)
-            case Part(owner, value):
+            case OptionalPart(owner, value):
                 takes = str(schema.kinds[key]) if value else ""
-                yield Entry(key, takes, default, owner.doc, owner.example, _options(owner, value))
+                yield SettingEntry(
+                    key, takes, default, owner.doc, owner.example, _options(owner, value)
+                )
 
 
-def _variant(word: str, owner: type[Described], is_default: bool) -> Entry:
+def _variant(word: str, owner: type[Described], is_default: bool) -> SettingEntry:
     said = "the default" if is_default else ""
-    return Entry(word, "", said, owner.doc, owner.example, _options(owner))
+    return SettingEntry(word, "", said, owner.doc, owner.example, _options(owner))
 
 
 def _options(owner: type[Described], value: str | None = None) -> tuple[OptionEntry, ...]:

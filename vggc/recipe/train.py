@@ -11,7 +11,7 @@ from vggc.ir.ops import describe
 from vggc.recipe import diagnostics
 from vggc.recipe.augment import ColourJitter, Cutmix, Erasing, Mixup, RandAugment, ResizedCrop
 from vggc.recipe.blocks import (
-    Part,
+    OptionalPart,
     Plain,
     Reading,
     Schema,
@@ -28,16 +28,16 @@ from vggc.support.source import Span
 from vggc.syntax import ast
 from vggc.syntax.values import (
     MAX_SIDE,
-    Choice,
     Flag,
     Maybe,
-    Name,
-    Names,
+    NameList,
+    NameValue,
+    OneOf,
     Pixels,
     Real,
     Several,
     Size,
-    Whole,
+    WholeNumber,
     WordOr,
     items,
     written,
@@ -118,13 +118,13 @@ class Plateau:
     doc: ClassVar[str] = "the rate drops when the held-out accuracy stops improving"
 
     factor: float = option("what a drop leaves", Real(0, 1, above=True, unit="%"), 0.1)
-    drops: int = option("how often the rate may drop", Whole(0, 100), 3)
-    patience: int = option("epochs without improvement before a drop", Whole(1, 10_000), 5)
+    drops: int = option("how often the rate may drop", WholeNumber(0, 100), 3)
+    patience: int = option("epochs without improvement before a drop", WholeNumber(1, 10_000), 5)
     warm_up: float = option(WARM_UP, Real(0, 1, unit="%"), 0.0)
 
 
 @dataclass(frozen=True)
-class Step:
+class StepSchedule:
     """Multiply the rate by `factor` after each of these `epochs`.
 
     In epoch e, counted from 0: lr·factor^n, n being how many of `epochs` are e or less.
@@ -138,7 +138,7 @@ class Step:
 
     epochs: tuple[int, ...] = option(
         "after how many epochs the rate drops, each time",
-        Several(Whole(1, 100_000), 100),
+        Several(WholeNumber(1, 100_000), 100),
         (30, 60),
     )
     factor: float = option("what a drop leaves", Real(0, 1, above=True, unit="%"), 0.1)
@@ -244,8 +244,8 @@ class InitFrom:
     example: ClassVar[str] = "init-from vgg11 layers=conv1_1,conv2_1,fc6..fc8"
     doc: ClassVar[str] = "layers that begin with the weights which another trained net has in them"
 
-    net: str = option("the other net", Name("net"))
-    layers: tuple[str, ...] = option("layers of both nets", Names("layers", ranges=True))
+    net: str = option("the other net", NameValue("net"))
+    layers: tuple[str, ...] = option("layers of both nets", NameList("layers", ranges=True))
 
 
 @dataclass(frozen=True)
@@ -258,24 +258,24 @@ class EarlyStop:
     example: ClassVar[str] = "early-stop patience=10"
     doc: ClassVar[str] = "the training ends when it has stopped improving, by what `best-by` says"
 
-    patience: int = option("epochs that are waited for a better one", Whole(1, 100_000), 10)
+    patience: int = option("epochs that are waited for a better one", WholeNumber(1, 100_000), 10)
     min_delta: float = option("what a better epoch is better by", Real(0, 1000), 0.0)
     after: int = option(
         "epochs in which nothing is waited for; those before a run that stopped early is extended",
-        Whole(0, 100_000),
+        WholeNumber(0, 100_000),
         0,
     )
 
 
 Optimiser: TypeAlias = Sgd | AdamW
-Schedule: TypeAlias = Plateau | Step | OneCycle | Cosine | Poly | Constant
+Schedule: TypeAlias = Plateau | StepSchedule | OneCycle | Cosine | Poly | Constant
 Init: TypeAlias = Glorot | He | Normal
 
 OPTIMISERS = Variants({"sgd": Sgd, "adamw": AdamW}, bare=True)
 SCHEDULES = Variants(
     {
         "plateau": Plateau,
-        "step": Step,
+        "step": StepSchedule,
         "one-cycle": OneCycle,
         "cosine": Cosine,
         "poly": Poly,
@@ -315,16 +315,16 @@ class Recipe:
     the average.
     """
 
-    batch: int = setting(Plain(Whole(1, 65_536), "batch 256", "images in a step"), 256)
+    batch: int = setting(Plain(WholeNumber(1, 65_536), "batch 256", "images in a step"), 256)
     epochs: int | None = setting(
-        Plain(Whole(1, 100_000), "epochs 74", "passes over all images"), 74
+        Plain(WholeNumber(1, 100_000), "epochs 74", "passes over all images"), 74
     )
     steps: int | None = setting(
-        Plain(Whole(1, 1_000_000_000), "steps 370000", "batches, in the place of `epochs`")
+        Plain(WholeNumber(1, 1_000_000_000), "steps 370000", "batches, in the place of `epochs`")
     )
     loss: Loss = setting(
         Plain(
-            Choice(LOSSES),
+            OneOf(LOSSES),
             "loss cross-entropy",
             "what is made small: of the classes' soft-max, or of the boxes' distance",
         ),
@@ -340,7 +340,7 @@ class Recipe:
     )
     sampler: Sampler = setting(
         Plain(
-            Choice(SAMPLERS),
+            OneOf(SAMPLERS),
             "sampler balanced",
             "which images an epoch takes, as many as there are: shuffled, each once; balanced, "
             "each class equally often",
@@ -350,10 +350,10 @@ class Recipe:
     optimiser: Optimiser = setting(OPTIMISERS, Sgd)
     schedule: Schedule = setting(SCHEDULES, Plateau)
     init: Init = setting(INITS, Glorot)
-    init_from: InitFrom | None = setting(Part(InitFrom, value="net"))
+    init_from: InitFrom | None = setting(OptionalPart(InitFrom, value="net"))
     freeze: tuple[str, ...] | None = setting(
         Plain(
-            Maybe(Names("layers", ranges=True)),
+            Maybe(NameList("layers", ranges=True)),
             "freeze conv1_1..pool5",
             "layers that keep their first weights and statistics",
         )
@@ -366,7 +366,7 @@ class Recipe:
             "off: just enough to cover the input",
         )
     )
-    resized_crop: ResizedCrop | None = setting(Part(ResizedCrop))
+    resized_crop: ResizedCrop | None = setting(OptionalPart(ResizedCrop))
     crop: tuple[int, int] | None = setting(
         Plain(Maybe(Size(MAX_SIDE)), "crop 224", "the size of the crop, which is the net's input")
     )
@@ -379,8 +379,8 @@ class Recipe:
             "come from outside of it are black",
         )
     )
-    colour_jitter: ColourJitter | None = setting(Part(ColourJitter))
-    randaugment: RandAugment | None = setting(Part(RandAugment))
+    colour_jitter: ColourJitter | None = setting(OptionalPart(ColourJitter))
+    randaugment: RandAugment | None = setting(OptionalPart(RandAugment))
     rgb_shift: float | None = setting(
         Plain(
             Maybe(Real(0, 10, above=True)),
@@ -388,7 +388,7 @@ class Recipe:
             "the standard deviation of a random shift along the colours' principal axes",
         )
     )
-    erasing: Erasing | None = setting(Part(Erasing, value="chance"))
+    erasing: Erasing | None = setting(OptionalPart(Erasing, value="chance"))
     label_smoothing: float | None = setting(
         Plain(
             Maybe(Real(0, 0.999, above=True)),
@@ -396,8 +396,8 @@ class Recipe:
             "the share of the target that is spread over all classes",
         )
     )
-    mixup: Mixup | None = setting(Part(Mixup, value="alpha"))
-    cutmix: Cutmix | None = setting(Part(Cutmix, value="alpha"))
+    mixup: Mixup | None = setting(OptionalPart(Mixup, value="alpha"))
+    cutmix: Cutmix | None = setting(OptionalPart(Cutmix, value="alpha"))
     ema: float | None = setting(
         Plain(
             Maybe(Real(0, 0.999999, above=True)),
@@ -408,7 +408,7 @@ class Recipe:
     )
     accumulate: int = setting(
         Plain(
-            Whole(1, 4096),
+            WholeNumber(1, 4096),
             "accumulate 4",
             "parts in which the images of a step go through the net, to need less memory",
         ),
@@ -424,16 +424,16 @@ class Recipe:
 
     best_by: Measure = setting(
         Plain(
-            Choice(MEASURES),
+            OneOf(MEASURES),
             "best-by loss",
             "what of the held-out images tells the best epoch, whose weights are kept, too",
         ),
         "top-1",
     )
-    early_stop: EarlyStop | None = setting(Part(EarlyStop))
+    early_stop: EarlyStop | None = setting(OptionalPart(EarlyStop))
     restarts: tuple[int, ...] | None = setting(
         Plain(
-            Maybe(Several(Whole(1, 100_000), 100)),
+            Maybe(Several(WholeNumber(1, 100_000), 100)),
             "restarts 10,30",
             "epochs after which a schedule that runs to an end begins anew, as it does where a "
             "run is extended",
@@ -477,14 +477,14 @@ def default_recipe(graph: Graph | None) -> Recipe:
     return replace(Recipe(), loss="euclidean") if boxes else Recipe()
 
 
-Find: TypeAlias = Callable[[str], Graph | None]
+FindGraph: TypeAlias = Callable[[str], Graph | None]
 """The net of a name; None where there is none."""
 
 
 def read_recipe(
     block: ast.Block | None,
     graph: Graph | None = None,
-    find: Find | None = None,
+    find: FindGraph | None = None,
     nets: Sequence[str] = (),
 ) -> Recipe:
     """The recipe that a `train` block describes; what it leaves out keeps its default.
@@ -507,7 +507,7 @@ def read_recipe(
 
 
 def against(
-    reading: Reading[Recipe], graph: Graph, find: Find | None, nets: Sequence[str]
+    reading: Reading[Recipe], graph: Graph, find: FindGraph | None, nets: Sequence[str]
 ) -> list[Diagnostic]:
     """Every setting that the net cannot do anything with."""
     return [
@@ -583,7 +583,7 @@ def optimiser_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
 def schedule_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
     """Drops that do not follow one another, or come after the last epoch."""
     recipe = reading.value
-    if not isinstance(recipe.schedule, Step):
+    if not isinstance(recipe.schedule, StepSchedule):
         return []
     epochs, last = recipe.schedule.epochs, recipe.epochs
     span = reading.span("step.epochs") or reading.span("schedule")
@@ -662,7 +662,7 @@ def some(names: Iterable[str]) -> str:
 
 
 def init_from_mistakes(
-    reading: Reading[Recipe], graph: Graph, find: Find | None, nets: Sequence[str]
+    reading: Reading[Recipe], graph: Graph, find: FindGraph | None, nets: Sequence[str]
 ) -> list[Diagnostic]:
     part, value = reading.value.init_from, reading.table.get("init-from.layers")
     if part is None or value is None:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from vggc.report.html import Element, element
 
-Look: TypeAlias = str
+CurveLook: TypeAlias = str
 """A class of the page's style: training, held-out, top-5 or plain, or, of several runs, that of a
 run."""
 
@@ -33,7 +33,7 @@ class Curve:
     """One value an epoch, or a step."""
 
     label: str
-    look: Look
+    look: CurveLook
     values: tuple[float, ...]
 
 
@@ -71,7 +71,7 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class Axis:
+class ChartAxis:
     """What lies between two values, from `start` to `end` in pixels."""
 
     low: float
@@ -134,7 +134,7 @@ def in_words(chart: Chart) -> str:
     return f"{chart.title} over {length}: {courses}"
 
 
-def _rows(up: Axis) -> list[Element]:
+def _rows(up: ChartAxis) -> list[Element]:
     marks = []
     names = tick_names(up.ticks, up.by_decades)
     for value, name in zip(up.ticks, names, strict=True):
@@ -146,7 +146,7 @@ def _rows(up: Axis) -> list[Element]:
     return marks
 
 
-def _columns(across: Axis, what: str) -> list[Element]:
+def _columns(across: ChartAxis, what: str) -> list[Element]:
     base = HEIGHT - BOTTOM
     marks = [element("line", x1=LEFT, y1=base, x2=WIDTH - RIGHT, y2=base, class_="axis")]
     for value in across.ticks:
@@ -159,7 +159,7 @@ def _columns(across: Axis, what: str) -> list[Element]:
     return [*marks, element("text", what, x=middle, y=HEIGHT - 4, text_anchor="middle")]
 
 
-def _marks(chart: Chart, curve: Curve, across: Axis, up: Axis) -> list[Element]:
+def _marks(chart: Chart, curve: Curve, across: ChartAxis, up: ChartAxis) -> list[Element]:
     """A curve's line, its dots and what they tell."""
     points = [
         (_number(across.place(chart.number(index))), _number(up.place(curve.values[index])))
@@ -194,19 +194,19 @@ def thinned(values: Sequence[float]) -> list[int]:
 # Axes
 
 
-def axis_across(first: int, last: int) -> Axis:
+def axis_across(first: int, last: int) -> ChartAxis:
     """From the first epoch or step to the last; a single one lies in the middle."""
     left, right = LEFT + 8, WIDTH - RIGHT - 8
     if first == last:
-        return Axis(first - 1, last + 1, left, right, False, (first,))
+        return ChartAxis(first - 1, last + 1, left, right, False, (first,))
     whole = [tick for tick in round_steps(first, last, 8, least=1) if first <= tick <= last]
     # The last one is named unless that would run into another name.
     room = (last - first) / 16
     ticks = (*(tick for tick in whole if last - tick > room), last)
-    return Axis(first, last, left, right, False, ticks)
+    return ChartAxis(first, last, left, right, False, ticks)
 
 
-def axis_of_values(chart: Chart) -> Axis:
+def axis_of_values(chart: Chart) -> ChartAxis:
     """An axis that holds all values, and ends at round ones."""
     values = [value for curve in chart.curves for value in curve.values]
     bounds = [bound for bound in (chart.low, chart.high) if bound is not None]
@@ -215,14 +215,14 @@ def axis_of_values(chart: Chart) -> Axis:
         first, last = floor(log10(low)), ceil(log10(high))
         step = ceil((last - first) / TICKS)
         ticks = tuple(10.0**power for power in range(first, last + 1, step))
-        return Axis(10.0**first, max(10.0**last, ticks[-1]), HEIGHT - BOTTOM, TOP, True, ticks)
+        return ChartAxis(10.0**first, max(10.0**last, ticks[-1]), HEIGHT - BOTTOM, TOP, True, ticks)
     largest = max(abs(low), abs(high))
     if largest <= LEAST:
         low, high = 0.0, 1.0
     elif high - low <= ALIKE * largest:
         low, high = min(0.0, 2 * low), max(0.0, 2 * high)
     ticks = round_steps(low, high, TICKS)
-    return Axis(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP, False, ticks)
+    return ChartAxis(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP, False, ticks)
 
 
 def round_steps(low: float, high: float, most: int, least: float = 0.0) -> tuple[float, ...]:

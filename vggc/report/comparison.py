@@ -43,7 +43,7 @@ class TooManyRuns(Diagnostic):
 
 
 @dataclass(frozen=True)
-class Course:
+class NamedRun:
     """A run under a name that no other on the page has, and its epochs so far."""
 
     name: str
@@ -83,12 +83,12 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """Runs, in the order in which they were named. `recipe` and `facts` hold what differs in how
     they were trained and tested, and in everything else; the others say how much is the same.
     """
 
-    courses: tuple[Course, ...]
+    courses: tuple[NamedRun, ...]
     recipe: tuple[Difference, ...]
     same_recipe: int
     facts: tuple[Difference, ...]
@@ -96,7 +96,7 @@ class Comparison:
     doubts: tuple[str, ...]
     """Why figures may not be comparable, in whole sentences."""
 
-    def net_differences(self, course: Course) -> list[str]:
+    def net_differences(self, course: NamedRun) -> list[str]:
         """The lines in which a net differs from the first run's, with some around them; each begins
         with a plus, a minus or a blank. None where the nets are the same.
         """
@@ -106,7 +106,7 @@ class Comparison:
         return [*lines][2:]
 
 
-def compare(folders: Sequence[Path]) -> Comparison:
+def compare(folders: Sequence[Path]) -> RunComparison:
     """Reads runs.
 
     Raises:
@@ -125,7 +125,7 @@ def compare(folders: Sequence[Path]) -> Comparison:
     recipes, facts = [recipe_of(each) for each in courses], [facts_of(each) for each in courses]
     recipe, same_recipe = differences(recipes)
     differing, same_facts = differences(facts)
-    return Comparison(courses, recipe, same_recipe, differing, same_facts, doubts(courses))
+    return RunComparison(courses, recipe, same_recipe, differing, same_facts, doubts(courses))
 
 
 def names(folders: Sequence[Path]) -> list[str]:
@@ -134,17 +134,17 @@ def names(folders: Sequence[Path]) -> list[str]:
     return short if len({*short}) == len(short) else [str(folder) for folder in folders]
 
 
-def course(name: str, folder: Path) -> Course:
+def course(name: str, folder: Path) -> NamedRun:
     run = Run.load(folder)
     program = load(str(run.net_path))
     run.require_fit(program.graph.input, program.graph.output)
-    return Course(name, run, program, read_metrics(folder))
+    return NamedRun(name, run, program, read_metrics(folder))
 
 
-Table: TypeAlias = Mapping[str, str]
+FactTable: TypeAlias = Mapping[str, str]
 
 
-def recipe_of(course: Course) -> Table:
+def recipe_of(course: NamedRun) -> FactTable:
     """How a run was trained, and how its file says that it is tested."""
     trained = TRAIN.flatten(course.run.recipe)
     tested = TEST.flatten(TEST.read(course.program.net.block("test")).value)
@@ -152,7 +152,7 @@ def recipe_of(course: Course) -> Table:
     return {key: str(value) for key, value in {**trained, **test}.items()}
 
 
-def facts_of(course: Course) -> Table:
+def facts_of(course: NamedRun) -> FactTable:
     """What else a run is of."""
     record = course.run.record
     how = record.preprocessing
@@ -190,7 +190,7 @@ def named(key: str) -> str:
     return words.get(key, key.replace("_", " "))
 
 
-def differences(tables: Sequence[Table]) -> tuple[tuple[Difference, ...], int]:
+def differences(tables: Sequence[FactTable]) -> tuple[tuple[Difference, ...], int]:
     """What not all tables have alike, and how many keys they have alike."""
     keys = [*dict.fromkeys(key for table in tables for key in table)]
     rows = [Difference(key, tuple(table.get(key, ABSENT) for table in tables)) for key in keys]
@@ -198,7 +198,7 @@ def differences(tables: Sequence[Table]) -> tuple[tuple[Difference, ...], int]:
     return differing, len(rows) - len(differing)
 
 
-def doubts(courses: Sequence[Course]) -> tuple[str, ...]:
+def doubts(courses: Sequence[NamedRun]) -> tuple[str, ...]:
     """Why the figures of runs may not be comparable."""
     records = [course.run.record for course in courses]
     found = []

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from vggc.report.charts import Chart, Curve, figure
-from vggc.report.comparison import ABSENT, Comparison, Course, Difference
-from vggc.report.html import Element, Node, element
+from vggc.report.comparison import ABSENT, Difference, NamedRun, RunComparison
+from vggc.report.html import Element, HtmlNode, element
 from vggc.report.page import Section, framed
 from vggc.report.words import counted, duration, percent
 from vggc.training.progress import Epoch
@@ -22,7 +22,7 @@ def look(number: int) -> str:
     return f"run-{number % COLOURS + 1}{STROKES[number // COLOURS % len(STROKES)]}"
 
 
-def comparison_page(comparison: Comparison, now: datetime) -> str:
+def comparison_page(comparison: RunComparison, now: datetime) -> str:
     """The whole page."""
     courses = comparison.courses
     title = f"{len(courses)} runs compared: {', '.join(each.name for each in courses)}"
@@ -35,7 +35,7 @@ def comparison_page(comparison: Comparison, now: datetime) -> str:
     return framed(title, MADE_BY, heading, sections, made)
 
 
-def _sections(comparison: Comparison) -> Iterator[Section]:
+def _sections(comparison: RunComparison) -> Iterator[Section]:
     courses = comparison.courses
     yield "outcome", "Outcome", [_outcome(courses)]
     if any(course.epochs for course in courses):
@@ -52,7 +52,7 @@ def _sections(comparison: Comparison) -> Iterator[Section]:
 # What came of them
 
 
-def _outcome(courses: Sequence[Course]) -> Element:
+def _outcome(courses: Sequence[NamedRun]) -> Element:
     """A row a run; the best of each column stands out."""
     table = [_cells(course) for course in courses]
     best = [greatest([cell.score for cell in column]) for column in zip(*table, strict=True)]
@@ -73,7 +73,7 @@ def _outcome(courses: Sequence[Course]) -> Element:
 
 
 @dataclass(frozen=True)
-class Cell:
+class ScoredCell:
     """What stands in a column; the more `score`, the better, None where nothing is."""
 
     column: str
@@ -81,35 +81,35 @@ class Cell:
     score: float | None = None
 
 
-def _cells(course: Course) -> list[Cell]:
+def _cells(course: NamedRun) -> list[ScoredCell]:
     best, last = course.best, course.last
     if best is None or last is None:
         names = ("best top-1", "last top-1", "last top-5", "held-out loss", "training loss")
-        course_of = [Cell(name, ABSENT) for name in (*names, "time in epochs")]
+        course_of = [ScoredCell(name, ABSENT) for name in (*names, "time in epochs")]
     else:
         shown = f"{percent(best.val_top1)}, epoch {best.epoch:,}"
         course_of = [
-            Cell("best top-1", shown, best.val_top1),
-            Cell("last top-1", percent(last.val_top1), last.val_top1),
-            Cell("last top-5", percent(last.val_top5), last.val_top5),
-            Cell("held-out loss", f"{last.val_loss:.4g}", -last.val_loss),
-            Cell("training loss", f"{last.train_loss:.4g}"),
-            Cell("time in epochs", duration(course.seconds)),
+            ScoredCell("best top-1", shown, best.val_top1),
+            ScoredCell("last top-1", percent(last.val_top1), last.val_top1),
+            ScoredCell("last top-5", percent(last.val_top5), last.val_top5),
+            ScoredCell("held-out loss", f"{last.val_loss:.4g}", -last.val_loss),
+            ScoredCell("training loss", f"{last.train_loss:.4g}"),
+            ScoredCell("time in epochs", duration(course.seconds)),
         ]
     return [
-        Cell("state", course.run.record.state),
-        Cell("epochs", f"{len(course.epochs):,}"),
+        ScoredCell("state", course.run.record.state),
+        ScoredCell("epochs", f"{len(course.epochs):,}"),
         *course_of,
-        Cell("parameters", f"{course.num_parameters:,}"),
+        ScoredCell("parameters", f"{course.num_parameters:,}"),
     ]
 
 
-def _shown(cell: Cell, best: float | None) -> Node:
+def _shown(cell: ScoredCell, best: float | None) -> HtmlNode:
     is_best = best is not None and cell.score == best
     return element("b", cell.text) if is_best else cell.text
 
 
-def _name(courses: Sequence[Course], number: int) -> tuple[Node, ...]:
+def _name(courses: Sequence[NamedRun], number: int) -> tuple[HtmlNode, ...]:
     """A run as the header of a row or a column: how its curve is drawn, and its name."""
     line = element("line", x1=1, y1=5, x2=21, y2=5, class_=f"curve {look(number)}")
     sample = element("svg", line, viewBox="0 0 22 10", class_="sample", aria_hidden="true")
@@ -122,7 +122,7 @@ def greatest(scores: Sequence[float | None]) -> float | None:
     return max(there) if len(there) > 1 else None
 
 
-def _charts(courses: Sequence[Course]) -> list[Element]:
+def _charts(courses: Sequence[NamedRun]) -> list[Element]:
     def chart(
         title: str,
         value: Callable[[Epoch], float],
@@ -159,7 +159,7 @@ def _charts(courses: Sequence[Course]) -> list[Element]:
 
 
 def _differences(
-    courses: Sequence[Course], rows: Sequence[Difference], same: int, what: str
+    courses: Sequence[NamedRun], rows: Sequence[Difference], same: int, what: str
 ) -> list[Element]:
     others = f"{counted(same, what)} {'is' if same == 1 else 'are'}"
     if not rows:
@@ -184,7 +184,7 @@ def _differences(
     ]
 
 
-def _nets(comparison: Comparison) -> list[Element]:
+def _nets(comparison: RunComparison) -> list[Element]:
     first, *others = comparison.courses
     told: list[Element] = []
     same = [course.name for course in others if not comparison.net_differences(course)]

@@ -26,7 +26,7 @@ from vggc.training.steps import read_steps
 if TYPE_CHECKING:
     from vggc.data.crops import Framed
     from vggc.data.stores import Numbers
-    from vggc.training.judgement import Error, Judgement
+    from vggc.training.judgement import Judgement, WrongGuess
 
 WORST = 24
 """Errors that are shown as pictures."""
@@ -52,7 +52,7 @@ class ReportOptions:
 
 
 @dataclass(frozen=True)
-class Setting:
+class UsedSetting:
     """A setting of the recipe as used; `default` is None where that is the same."""
 
     key: str
@@ -61,7 +61,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class ClassScore:
+class ClassRow:
     """How a class fares: its held-out images, how many of them were right at the first guess,
     and for which class most of the others were taken.
     """
@@ -85,8 +85,8 @@ class Judged:
     images: int
     unreadable: int
     num_wrong: int
-    worst: tuple[Error, ...]
-    scores: tuple[ClassScore, ...]
+    worst: tuple[WrongGuess, ...]
+    scores: tuple[ClassRow, ...]
     confusion: tuple[tuple[int, ...], ...] | None
 
 
@@ -105,7 +105,7 @@ class Findings:
     epochs: tuple[Epoch, ...]
     steps: tuple[StepRow, ...]
     num_epochs: int
-    settings: tuple[Setting, ...]
+    settings: tuple[UsedSetting, ...]
     weights_from: str | None
     filters: Filters | None
     judged: Judged | str
@@ -127,7 +127,8 @@ def gather(
     recipe, batches = run.recipe, -(-run.record.data.train // run.recipe.batch)
     before = {k: old for k, old, _ in TRAIN.differences(default_recipe(program.graph), recipe)}
     settings = tuple(
-        Setting(key, str(value), before.get(key)) for key, value in TRAIN.flatten(recipe).items()
+        UsedSetting(key, str(value), before.get(key))
+        for key, value in TRAIN.flatten(recipe).items()
     )
     weights, weights_from = shown_weights(run, program, options.weights)
     first = first_filters(program.graph)
@@ -238,7 +239,7 @@ def held_out(run: Run, options: ReportOptions) -> Framed:
 
 
 def told(
-    judgement: Judgement, errors: tuple[Error, ...], names: Sequence[str], unreadable: int
+    judgement: Judgement, errors: tuple[WrongGuess, ...], names: Sequence[str], unreadable: int
 ) -> Judged:
     """A judgement in counts and names."""
     count = len(names)
@@ -248,7 +249,7 @@ def told(
     right = np.bincount(labels[labels == guesses], minlength=count)
     taken = mostly_taken_for(labels, guesses, count)
     scores = tuple(
-        ClassScore(names[c], int(images[c]), int(right[c]), names[taken[c]] if c in taken else None)
+        ClassRow(names[c], int(images[c]), int(right[c]), names[taken[c]] if c in taken else None)
         for c in range(count)
     )
     return Judged(

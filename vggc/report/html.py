@@ -26,7 +26,7 @@ class Element:
 
     tag: str
     attributes: tuple[tuple[str, str], ...]
-    inside: tuple[Node, ...]
+    inside: tuple[HtmlNode, ...]
 
     def __str__(self) -> str:
         named = "".join(f' {name}="{escape(printable(value))}"' for name, value in self.attributes)
@@ -38,10 +38,10 @@ class Element:
         return f"{begin}>{inside}</{self.tag}>"
 
 
-Node: TypeAlias = Element | str
+HtmlNode: TypeAlias = Element | str
 
 
-def element(tag: str, *inside: Node | None, **attributes: str | float | None) -> Element:
+def element(tag: str, *inside: HtmlNode | None, **attributes: str | float | None) -> Element:
     """An element. What is None is left out; `class_` is `class`, `font_size` is `font-size`."""
     named = (
         (name.rstrip("_").replace("_", "-"), value if isinstance(value, str) else f"{value:g}")
@@ -56,5 +56,5 @@ def document(head: Element, body: Element) -> str:
     return f"<!doctype html>{element('html', head, body, lang='en')}\n"
 
 
-def _node(node: Node) -> str:
+def _node(node: HtmlNode) -> str:
     return escape(printable(node), quote=False) if isinstance(node, str) else str(node)

@@ -14,16 +14,16 @@ from vggc.ir.ops import describe
 from vggc.report import images
 from vggc.report.charts import Chart, Curve, figure
 from vggc.report.filters import Filters
-from vggc.report.gather import ClassScore, Findings, Judged, Setting
+from vggc.report.gather import ClassRow, Findings, Judged, UsedSetting
 from vggc.report.html import Element, document, element
 from vggc.report.words import counted, duration, percent, rounded, spaced
 from vggc.support.diagnostics import in_command
 from vggc.training.best import best_epoch
 from vggc.training.progress import Epoch, StepRow
-from vggc.training.run import Record, Run
+from vggc.training.run import Run, RunRecord
 
 if TYPE_CHECKING:
-    from vggc.training.judgement import Error
+    from vggc.training.judgement import WrongGuess
 
 NAMES_LISTED = 2000
 """Classes that are named; there may be more than anyone reads."""
@@ -37,7 +37,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True)
-class Table:
+class PageTable:
     """Cells in rows; `numbers` tells which columns align to the right."""
 
     title: str
@@ -54,7 +54,7 @@ def mark_of(run: Run) -> str:
     return hashlib.sha256("\0".join(told).encode(errors="replace")).hexdigest()[:16]
 
 
-def page(findings: Findings, layers: Table, now: datetime) -> str:
+def page(findings: Findings, layers: PageTable, now: datetime) -> str:
     """The whole page. `layers` is the net's table, with its totals in the last row."""
     sections = [section for section in _sections(findings, layers) if section is not None]
     title = f"{findings.run.record.net} · {_state(findings)}"
@@ -105,7 +105,7 @@ def framed(
 Section = tuple[str, str, Sequence[Element]]
 
 
-def _sections(findings: Findings, layers: Table) -> Iterable[Section | None]:
+def _sections(findings: Findings, layers: PageTable) -> Iterable[Section | None]:
     """Those that there is something for: address, title and what stands in them."""
     judged, record = findings.judged, findings.run.record
     if findings.epochs:
@@ -294,7 +294,7 @@ def _errors(
     return [element("p", told), element("div", *pictures, class_="errors")]
 
 
-def _error(error: Error, classes: Sequence[str]) -> Element:
+def _error(error: WrongGuess, classes: Sequence[str]) -> Element:
     label, guess = classes[error.label], classes[error.guess]
     small = max(error.pixels.shape[:2]) <= images.SMALL
     return element(
@@ -352,7 +352,7 @@ def _classes(judged: Judged) -> list[Element]:
     return [element("p", told), element("div", table, class_="wide", tabindex="0")]
 
 
-def _hardest(scores: Sequence[ClassScore]) -> list[Element]:
+def _hardest(scores: Sequence[ClassRow]) -> list[Element]:
     judged = [score for score in scores if score.images]
     chosen = sorted(judged, key=lambda score: score.accuracy)[:HARDEST]
     told = f"The {len(chosen)} of {len(scores):,} classes with the lowest top-1 accuracy."
@@ -363,11 +363,11 @@ def _hardest(scores: Sequence[ClassScore]) -> list[Element]:
     header = ("class", "right", "images", "mostly taken for")
     return [
         element("p", told),
-        *drawn_table(Table("", header, rows, (False, True, True, False)), "hardest"),
+        *drawn_table(PageTable("", header, rows, (False, True, True, False)), "hardest"),
     ]
 
 
-def _score(score: ClassScore) -> str:
+def _score(score: ClassRow) -> str:
     return percent(score.accuracy) if score.images else "–"
 
 
@@ -392,7 +392,7 @@ def _filters(filters: Filters) -> list[Element]:
     return [element("p", told), picture]
 
 
-def _recipe(settings: Sequence[Setting]) -> list[Element]:
+def _recipe(settings: Sequence[UsedSetting]) -> list[Element]:
     rows = [
         element(
             "tr",
@@ -411,7 +411,7 @@ def _recipe(settings: Sequence[Setting]) -> list[Element]:
     return [element("p", told), element("div", table, class_="wide", tabindex="0")]
 
 
-def _net(layers: Table, findings: Findings) -> list[Element]:
+def _net(layers: PageTable, findings: Findings) -> list[Element]:
     from vggc.syntax.format import format_net
 
     text = element("pre", element("code", format_net(findings.program.net)))
@@ -423,7 +423,7 @@ def _net(layers: Table, findings: Findings) -> list[Element]:
     ]
 
 
-def drawn_table(table: Table, kind: str, *, total: bool = False) -> list[Element]:
+def drawn_table(table: PageTable, kind: str, *, total: bool = False) -> list[Element]:
     looks = ["number" if number else None for number in table.numbers]
     header = [element("th", n, class_=c) for n, c in zip(table.header, looks, strict=True)]
     rows = [
@@ -490,7 +490,7 @@ def _left_out(run: Run) -> str:
     return f"{count:,}{where * run.skipped_path.is_file()}" if count else ""
 
 
-def _pixels(record: Record) -> str:
+def _pixels(record: RunRecord) -> str:
     how = record.preprocessing
     mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (how.mean, how.std))
     scale = f"shorter side {how.scale}" if how.scale else "just covering the input"

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from vggc.program import load
-from vggc.reproduce.setting import Setting
+from vggc.reproduce.setting import StudySetting
 from vggc.reproduce.study import Study
-from vggc.reproduce.tables import MILLIONS, NETS, TITLES, Line, TableName
+from vggc.reproduce.tables import MILLIONS, NETS, TITLES, TableLine, TableName
 
 HEADER = (
     "net",
@@ -44,7 +44,7 @@ class Laid:
         return f"# {self.title}\n\n{table}\n{notes}"
 
 
-def laid(table: TableName, lines: Sequence[Line], study: Study, command: str) -> Laid:
+def laid(table: TableName, lines: Sequence[TableLine], study: Study, command: str) -> Laid:
     """A table of errors as far as it has been measured."""
     setting = study.setting
     failures = dict.fromkeys(
@@ -57,7 +57,7 @@ def laid(table: TableName, lines: Sequence[Line], study: Study, command: str) ->
     return Laid(TITLES[table], HEADER, rows, NUMBERS, tuple(notes))
 
 
-def row(line: Line, study: Study, setting: Setting) -> tuple[str, ...]:
+def row(line: TableLine, study: Study, setting: StudySetting) -> tuple[str, ...]:
     low, high = setting.scales(line.nets[0].scales)
     error = study.error(line)
     ours = (f"{error.top1:.2f}", f"{error.top5:.2f}") if error else NOTHING
@@ -73,7 +73,7 @@ def row(line: Line, study: Study, setting: Setting) -> tuple[str, ...]:
     )
 
 
-def about(setting: Setting, images: set[int]) -> str:
+def about(setting: StudySetting, images: set[int]) -> str:
     count = f"Errors on {', '.join(f'{n:,}' for n in sorted(images))} images. " if images else ""
     if setting.name == "paper":
         return f"{count}The paper's are on the validation images of ILSVRC-2012."

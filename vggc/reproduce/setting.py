@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vggc.program import load
 from vggc.recipe.layer_names import with_weights
-from vggc.reproduce.tables import LAYERS_OF_A, NETS, S256, Line, Scales, Trained, Way
+from vggc.reproduce.tables import LAYERS_OF_A, NETS, S256, Scales, TableLine, Trained, Way
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Setting:
+class StudySetting:
     """How large everything is, beside the paper.
 
     Lengths are the paper's over `shrink`, the nets `width` times as wide. `changes` are those of
@@ -48,7 +48,7 @@ class Setting:
         low, high = map(self.length, scales)
         return low, high
 
-    def tests(self, line: Line) -> tuple[int, ...]:
+    def tests(self, line: TableLine) -> tuple[int, ...]:
         """The test scales of a line, no smaller than its crops have room in."""
         room = self.input[0] + (self.looks[line.way].grid or 1) - 1
         return tuple(max(self.length(test), room) for test in line.tests)
@@ -83,7 +83,7 @@ def all_layers(column: str) -> str:
     return f"{first}..{last}"
 
 
-PAPER = Setting(
+PAPER = StudySetting(
     "paper",
     shrink=1,
     width=1,
@@ -97,7 +97,7 @@ PAPER = Setting(
         "both": Look("multi-crop & dense", "both", 5),
     },
 )
-SMALL = Setting(
+SMALL = StudySetting(
     "small",
     shrink=7,
     width=0.25,

@@ -1,6 +1,6 @@
 """A table of the paper as a grid of runs in a folder: what is done, and what is left to do.
 
-reproduce.json     a `Record`: how the runs were made, and the errors measured so far
+reproduce.json     a `StudyRecord`: how the runs were made, and the errors measured so far
 runs/NAME          the runs of the trainings, shared by all tables
 table3.md          the tables, as they are so far
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from vggc.reproduce import diagnostics
-from vggc.reproduce.setting import PAPER, SMALL, Setting
-from vggc.reproduce.tables import NETS, Line, Trained
+from vggc.reproduce.setting import PAPER, SMALL, StudySetting
+from vggc.reproduce.tables import NETS, TableLine, Trained
 from vggc.support.diagnostics import UserError
 from vggc.support.files import refuse_full
 from vggc.support.paths import exists
@@ -25,7 +25,7 @@ SETTINGS = {setting.name: setting for setting in (PAPER, SMALL)}
 
 
 @dataclass(frozen=True)
-class Error:
+class TestError:
     """Top-1 and top-5 error in % of so many images."""
 
     top1: float
@@ -34,7 +34,7 @@ class Error:
 
 
 @dataclass(frozen=True)
-class Record:
+class StudyRecord:
     """What `reproduce.json` holds. `errors` are those of lines by `Study.key`."""
 
     format: Literal[1]
@@ -43,7 +43,7 @@ class Record:
     val: str | None
     epochs: int
     seed: int
-    errors: dict[str, Error]
+    errors: dict[str, TestError]
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Study:
     """Runs and results in a folder."""
 
     folder: Path
-    record: Record
+    record: StudyRecord
 
     @property
-    def setting(self) -> Setting:
+    def setting(self) -> StudySetting:
         return replace(SETTINGS[self.record.setting], epochs=self.record.epochs)
 
     def run_folder(self, net: Trained) -> Path:
@@ -89,16 +89,16 @@ class Study:
             return f"{net.name}: {run.record.reason}"
         return self.failure(net.before) if net.before else None
 
-    def error(self, line: Line) -> Error | None:
+    def error(self, line: TableLine) -> TestError | None:
         """What was measured of a line."""
         return self.record.errors.get(self.key(line))
 
-    def with_error(self, line: Line, error: Error) -> Study:
+    def with_error(self, line: TableLine, error: TestError) -> Study:
         """The study that knows the errors of a line."""
         errors = {**self.record.errors, self.key(line): error}
         return replace(self, record=replace(self.record, errors=errors))
 
-    def key(self, line: Line) -> str:
+    def key(self, line: TableLine) -> str:
         """Names what a line is measured of."""
         tests = ",".join(map(str, self.setting.tests(line)))
         way = self.setting.looks[line.way].name
@@ -114,7 +114,7 @@ class Study:
         write_record(self.folder / RECORD, self.record)
 
 
-def opened(folder: Path, wanted: Record) -> Study:
+def opened(folder: Path, wanted: StudyRecord) -> Study:
     """The study in a folder: that which was begun there the same way, or a new one, of which
     nothing is written yet.
 
@@ -126,7 +126,7 @@ def opened(folder: Path, wanted: Record) -> Study:
         refuse_full(folder)
         return Study(folder, wanted)
     try:
-        record = read_record(path, Record)
+        record = read_record(path, StudyRecord)
     except MalformedError as fault:
         raise UserError(diagnostics.NotAStudy(None, str(folder), str(fault))) from None
     if not record.errors and not any((folder / "runs").glob("*/run.json")):

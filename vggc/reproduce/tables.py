@@ -66,7 +66,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Line:
+class TableLine:
     """A line of a table: nets whose soft-max outputs are averaged, tested at some scales in one
     way; the paper's top-1 and top-5 error in %, if it has them.
     """
@@ -88,8 +88,8 @@ def start_of(column: str) -> Start:
 
 def line(
     column: str, scales: Scales, tests: tuple[int, ...], way: Way, top1: float, top5: float
-) -> Line:
-    return Line((Trained(column, scales, start_of(column)),), tests, way, (top1, top5))
+) -> TableLine:
+    return TableLine((Trained(column, scales, start_of(column)),), tests, way, (top1, top5))
 
 
 TABLE3 = (
@@ -134,12 +134,12 @@ TABLE5 = (
 D_AND_E = (Trained("D", JITTER, "from A"), Trained("E", JITTER, "from A"))
 
 TABLE6 = (
-    Line(D_AND_E, QJITTER, "dense", (24.0, 7.1)),
-    Line(D_AND_E, QJITTER, "crops", (23.9, 7.2)),
-    Line(D_AND_E, QJITTER, "both", (23.7, 6.8)),
+    TableLine(D_AND_E, QJITTER, "dense", (24.0, 7.1)),
+    TableLine(D_AND_E, QJITTER, "crops", (23.9, 7.2)),
+    TableLine(D_AND_E, QJITTER, "both", (23.7, 6.8)),
 )
 
-TABLES: dict[TableName, tuple[Line, ...]] = {
+TABLES: dict[TableName, tuple[TableLine, ...]] = {
     "table3": TABLE3,
     "table4": TABLE4,
     "table5": TABLE5,
@@ -155,21 +155,21 @@ TITLES: dict[TableName, str] = {
 }
 
 
-def also_random(lines: tuple[Line, ...]) -> tuple[Line, ...]:
+def also_random(lines: tuple[TableLine, ...]) -> tuple[TableLine, ...]:
     """The lines, and each at scale 256 that begins with A's layers from random weights as well,
     of which the paper has no numbers.
     """
-    found: list[Line] = []
+    found: list[TableLine] = []
     for each in lines:
         (net, *others) = each.nets
         found.append(each)
         if not others and net.start == "from A" and net.scales == S256:
             random = Trained(net.column, S256, "random")
-            found.append(Line((random,), each.tests, each.way, None))
+            found.append(TableLine((random,), each.tests, each.way, None))
     return tuple(found)
 
 
-def trainings(lines: tuple[Line, ...]) -> tuple[Trained, ...]:
+def trainings(lines: tuple[TableLine, ...]) -> tuple[Trained, ...]:
     """All that must be trained for these lines, each after what it begins with."""
     found: dict[Trained, None] = {}
 

@@ -92,7 +92,7 @@ def explain(source: Source, error: UnexpectedInput) -> Diagnostic:
             end = len(source.text.rstrip())
             start = end if token.type == "$END" else token.start_pos or 0
             span = Span(source, start, start + len(token))
-            return _explain(_Place(span, token, set(error.accepts or error.expected)))
+            return _explain(_ParserStop(span, token, set(error.accepts or error.expected)))
         case _:
             return diagnostics.Unexpected(Span(source, 0, 0), "end of the file", "a net")
 
@@ -107,7 +107,7 @@ def _instead_of(char: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _ParserStop:
     """Where the parser stopped: at which token, and what it would have taken."""
 
     span: Span
@@ -166,11 +166,11 @@ class _Place:
         return self.expected >= {"WORD", "LABEL", "LPAR"}
 
 
-def _explain(place: _Place) -> Diagnostic:
+def _explain(place: _ParserStop) -> Diagnostic:
     return next(found for rule in _RULES if (found := rule(place)) is not None)
 
 
-def _word_before_brace(place: _Place) -> Diagnostic | None:
+def _word_before_brace(place: _ParserStop) -> Diagnostic | None:
     """A word that was taken for that of a block, as nothing else begins so at its place."""
     previous = place.previous
     if place.expected != {"LBRACE"} or previous is None:
@@ -203,7 +203,7 @@ def _word_before_brace(place: _Place) -> Diagnostic | None:
     return diagnostics.MissingBar(previous, word, alone)
 
 
-def _misplaced_keyword(place: _Place, span: Span) -> Diagnostic | None:
+def _misplaced_keyword(place: _ParserStop, span: Span) -> Diagnostic | None:
     """A keyword where none of its kind can stand."""
     word = span.text
     if word in _EDITS and not place.is_derived:
@@ -231,7 +231,7 @@ def _misplaced_keyword(place: _Place, span: Span) -> Diagnostic | None:
             return None
 
 
-def _no_layers(place: _Place) -> Diagnostic | None:
+def _no_layers(place: _ParserStop) -> Diagnostic | None:
     """Something else where the first layer of a net was expected."""
     if not place.takes_layer or place.keyword in ("insert", "with", "head"):
         return None
@@ -244,13 +244,13 @@ def _no_layers(place: _Place) -> Diagnostic | None:
     return None
 
 
-def _statement_after_layers(place: _Place) -> Diagnostic | None:
+def _statement_after_layers(place: _ParserStop) -> Diagnostic | None:
     if place.token.type in _STATEMENTS:
         return _misplaced_keyword(place, place.span)
     return None
 
 
-def _bar_in_derived(place: _Place) -> Diagnostic | None:
+def _bar_in_derived(place: _ParserStop) -> Diagnostic | None:
     """A row of layers where only edits can stand."""
     in_body = place.keyword in ("insert", "with", "head", "{", "}")
     if place.token.type != "VBAR" or not place.is_derived or in_body:
@@ -259,7 +259,7 @@ def _bar_in_derived(place: _Place) -> Diagnostic | None:
     return diagnostics.LayersOfItsOwn(place.span, first[1] if first and first[1] else "…")
 
 
-def _call(place: _Place) -> Diagnostic | None:
+def _call(place: _ParserStop) -> Diagnostic | None:
     """`conv(3, 64)`, as other languages have it."""
     if place.token.type not in ("NUMBER", "KEY", "DIMS") or not place.before.endswith("("):
         return None
@@ -267,14 +267,14 @@ def _call(place: _Place) -> Diagnostic | None:
     return diagnostics.Unexpected(place.span, f"`{place.token}`", "a layer", hint)
 
 
-def _two_in_paths(place: _Place) -> Diagnostic | None:
+def _two_in_paths(place: _ParserStop) -> Diagnostic | None:
     if place.token.type in ("WORD", "LABEL") and place.expected >= {"RPAR", "COMMA"}:
         word = str(place.token)
         return diagnostics.MissingBar(place.span, word, f", or `, {word}` for a path of its own")
     return None
 
 
-def _anything(place: _Place) -> Diagnostic:
+def _anything(place: _ParserStop) -> Diagnostic:
     found = {"$END": "end of the file", "_LINE_BREAK": "end of the line"}.get(place.token.type)
     expected = _listed(place.expected)
     if place.before.endswith("@"):
@@ -282,7 +282,7 @@ def _anything(place: _Place) -> Diagnostic:
     return diagnostics.Unexpected(place.span, found or f"`{place.token}`", expected, _hint(place))
 
 
-def _hint(place: _Place) -> str:
+def _hint(place: _ParserStop) -> str:
     token, expected = place.token, place.expected
     if hint := _of_sums(place) or _of_names(place):
         return hint
@@ -330,7 +330,7 @@ def _hint(place: _Place) -> str:
     return _ELSEWHERE.get(str(token)) or _LOOKALIKES.get(str(token), "")
 
 
-def _of_sums(place: _Place) -> str:
+def _of_sums(place: _ParserStop) -> str:
     """What to do about a sum where a number stands, if that is what it is."""
     match place.token.type:
         case "STAR" if "DIMS" not in place.expected and re.search(r"[\w.%]$", place.before):
@@ -347,7 +347,7 @@ def _of_sums(place: _Place) -> str:
             return ""
 
 
-def _of_names(place: _Place) -> str:
+def _of_names(place: _ParserStop) -> str:
     """What to do about a name that no layer can have, if that is what it is."""
     match place.token.type:
         case "NUMBER" if re.match(r"[\w.-]+[ \t]*:", place.behind):
@@ -372,7 +372,7 @@ def _listed(terminals: set[str] | None) -> str:
     return ", ".join(names[:-1]) + " or " * (len(names) > 1) + names[-1]
 
 
-_RULES: tuple[Callable[[_Place], Diagnostic | None], ...] = (
+_RULES: tuple[Callable[[_ParserStop], Diagnostic | None], ...] = (
     _word_before_brace,
     _no_layers,
     _statement_after_layers,

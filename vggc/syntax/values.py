@@ -20,7 +20,7 @@ Unit: TypeAlias = Literal["", "px", "%"]
 
 
 @dataclass(frozen=True)
-class Whole:
+class WholeNumber:
     """A whole number, both bounds included. `unit` may stand behind it."""
 
     low: int
@@ -54,7 +54,7 @@ class Real:
 
 
 @dataclass(frozen=True)
-class Choice:
+class OneOf:
     """One of a few words."""
 
     words: tuple[str, ...]
@@ -115,7 +115,7 @@ class Grid:
 class Several:
     """From `least` to `most` values of a kind, separated by commas: a tuple. `what` names them."""
 
-    kind: Whole | Real
+    kind: WholeNumber | Real
     most: int
     what: str = "numbers"
     least: int = 1
@@ -126,7 +126,7 @@ class Several:
 
 
 @dataclass(frozen=True)
-class Name:
+class NameValue:
     """The name of something, as of a net: any word but `off`."""
 
     what: str
@@ -136,7 +136,7 @@ class Name:
 
 
 @dataclass(frozen=True)
-class Names:
+class NameList:
     """Names separated by commas, and with `ranges` ranges of them (`conv1_1..fc7`).
 
     A tuple of names as written. `most` is how many may be listed.
@@ -166,16 +166,16 @@ class WordOr:
 class Maybe:
     """A value of a kind, or `off`."""
 
-    kind: Whole | Real | Pixels | Size | Several | WordOr | Name | Names
+    kind: WholeNumber | Real | Pixels | Size | Several | WordOr | NameValue | NameList
 
     def __str__(self) -> str:
         return f"{self.kind} or off"
 
 
-Kind: TypeAlias = (
-    Whole
+ValueKind: TypeAlias = (
+    WholeNumber
     | Real
-    | Choice
+    | OneOf
     | Flag
     | Pixels
     | Interval
@@ -183,8 +183,8 @@ Kind: TypeAlias = (
     | Grid
     | Several
     | WordOr
-    | Name
-    | Names
+    | NameValue
+    | NameList
     | Maybe
 )
 
@@ -192,12 +192,12 @@ OFF: tuple[()] = ()
 """What `off` is where something else could be: told from None, which is no value at all."""
 
 
-def convert(kind: Kind, value: ast.Value) -> Any:
+def convert(kind: ValueKind, value: ast.Value) -> Any:
     """The plain value that was written, or None if it is not of this kind."""
     match kind:
-        case Whole() | Real():
+        case WholeNumber() | Real():
             return _number(kind, value)
-        case Choice(words):
+        case OneOf(words):
             return value.text if isinstance(value, ast.Word) and value.text in words else None
         case Flag():
             return {"on": True, "off": False}.get(str(value))
@@ -218,9 +218,9 @@ def convert(kind: Kind, value: ast.Value) -> Any:
         case WordOr(word, several):
             is_word = isinstance(value, ast.Word) and value.text == word
             return word if is_word else convert(several, value)
-        case Name():
+        case NameValue():
             return value.text if isinstance(value, ast.Word) and _is_name(value) else None
-        case Names(_, ranges, most):
+        case NameList(_, ranges, most):
             names = tuple(map(str, items(value)))
             fits = all(_is_name(item, ranges) for item in items(value))
             return names if fits and len(names) <= most else None
@@ -236,10 +236,10 @@ def items(value: ast.Value) -> tuple[ast.Value, ...]:
     return value.items if isinstance(value, ast.Many) else (value,)
 
 
-def _number(kind: Whole | Real, value: ast.Value) -> int | float | None:
+def _number(kind: WholeNumber | Real, value: ast.Value) -> int | float | None:
     if not isinstance(value, ast.Number) or value.unit not in ("", kind.unit):
         return None
-    if isinstance(kind, Whole):
+    if isinstance(kind, WholeNumber):
         number = value.value
         fits = isinstance(number, int) and kind.low <= number <= kind.high
         return number if fits and not (kind.odd and number % 2 == 0) else None
@@ -255,7 +255,7 @@ def _ends(value: ast.Value) -> tuple[ast.Value, ast.Value]:
 
 
 def _pixels(high: int, value: ast.Value) -> tuple[int, int] | None:
-    low, top = (_number(Whole(1, high, unit="px"), end) for end in _ends(value))
+    low, top = (_number(WholeNumber(1, high, unit="px"), end) for end in _ends(value))
     if not isinstance(low, int) or not isinstance(top, int) or low > top:
         return None
     return low, top
@@ -265,7 +265,7 @@ def _size(high: int, value: ast.Value) -> tuple[int, int] | None:
     if isinstance(value, ast.Dims):
         fits = len(value.sizes) == 2 and all(1 <= side <= high for side in value.sizes)
         return (value.sizes[0], value.sizes[1]) if fits else None
-    side = _number(Whole(1, high, unit="px"), value)
+    side = _number(WholeNumber(1, high, unit="px"), value)
     return (side, side) if isinstance(side, int) else None
 
 
@@ -276,7 +276,7 @@ def _is_name(value: ast.Value, ranges: bool = False) -> bool:
     return not dots or (ranges and bool(first and last) and ".." not in last)
 
 
-def written(kind: Kind, value: Any) -> str:
+def written(kind: ValueKind, value: Any) -> str:
     """The text of a plain value of this kind: `convert` is the inverse. None is `off`."""
     match kind:
         case _ if value is None or value is False:
@@ -291,7 +291,7 @@ def written(kind: Kind, value: Any) -> str:
             return f"{value[0]}x{value[1]}"
         case Grid():
             return f"{value}x{value}"
-        case Several() | Names():
+        case Several() | NameList():
             return ",".join(map(str, value))
         case WordOr(_, several):
             return value if isinstance(value, str) else written(several, value)
@@ -314,7 +314,7 @@ class OptionEntry:
     doc: str
 
 
-def told(kind: Kind, default: Any) -> str:
+def told(kind: ValueKind, default: Any) -> str:
     """A default as people write it."""
     return f"{default:g}" if isinstance(default, float) else written(kind, default)
 
@@ -351,7 +351,7 @@ UNITS: Mapping[Unit, str] = {
 }
 
 
-def misfit(key: str, kind: Kind, value: ast.Value, otherwise: str = "") -> Diagnostic:
+def misfit(key: str, kind: ValueKind, value: ast.Value, otherwise: str = "") -> Diagnostic:
     """The mistake in a value that `convert` refused; `otherwise` helps where nothing is near."""
     inner = kind.kind if isinstance(kind, Maybe) else kind
     inner = inner.kind if isinstance(inner, WordOr) else inner
@@ -378,13 +378,13 @@ def _short(text: str, most: int = 60) -> str:
     return text if len(text) <= most else text[:most] + "…"
 
 
-def _number_kind(kind: Kind) -> Whole | Real | None:
+def _number_kind(kind: ValueKind) -> WholeNumber | Real | None:
     """What single numbers in a value of this kind are, if there are any."""
     match kind:
-        case Whole() | Real():
+        case WholeNumber() | Real():
             return kind
         case Pixels(high) | Size(high):
-            return Whole(1, high, unit="px")
+            return WholeNumber(1, high, unit="px")
         case Several(inner) | Maybe(inner) | Interval(inner) | WordOr(_, inner):
             return _number_kind(inner)
         case _:
@@ -403,13 +403,13 @@ def _numbers(value: ast.Value) -> list[ast.Number]:
             return []
 
 
-def _suggestion(kind: Kind, value: ast.Value) -> str:
+def _suggestion(kind: ValueKind, value: ast.Value) -> str:
     word = value.span.text
     is_constant = isinstance(value, ast.Number) and word.isidentifier()
     if is_constant and convert(kind, ast.Word(word, span=value.span)) is not None:
         return f"`{word}` is a constant of this net: give that another name"
     match kind, value:
-        case Choice(words), ast.Word(text):
+        case OneOf(words), ast.Word(text):
             return did_you_mean(text, words)
         case Maybe(WordOr(word)), ast.Word(text):
             return did_you_mean(text, (word, "off"))
@@ -417,7 +417,7 @@ def _suggestion(kind: Kind, value: ast.Value) -> str:
             near = {"true": "on", "yes": "on", "false": "off", "no": "off"}.get(text.lower())
             near = near or nearest(text, ("on", "off"))
             return f"did you mean `{near}`?" if near else ""
-        case Whole(odd=True) as whole, ast.Number(value=int(even)) if (
+        case WholeNumber(odd=True) as whole, ast.Number(value=int(even)) if (
             whole.low <= even + 1 <= whole.high
         ):
             return f"the next ones are {even - 1} and {even + 1}" if even > whole.low else ""

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vggc.data.crops import TRIES, Window
+from vggc.data.crops import TRIES, CropWindow
 from vggc.data.draws import Stream, generator
 from vggc.data.loader import Batch, crop_draws, draws_of
 from vggc.data.order import Order
 from vggc.data.stores import Numbers
-from vggc.data.vary import Change, Jitter, RandomOps, Rotation
+from vggc.data.vary import Jitter, RandomOps, Rotation, Variation
 from vggc.images.preprocessing import Preprocessing
 from vggc.recipe.augment import Erasing
 from vggc.recipe.train import Recipe
@@ -28,16 +28,16 @@ from vggc.recipe.train import Recipe
 GREATEST = 255.0
 
 
-def window_of(recipe: Recipe) -> Window | None:
+def window_of(recipe: Recipe) -> CropWindow | None:
     """What of a picture the recipe's crops show, if they are parts of whole pictures."""
     crop = recipe.resized_crop
-    return Window(crop.area, crop.ratio) if crop else None
+    return CropWindow(crop.area, crop.ratio) if crop else None
 
 
-def changes_of(recipe: Recipe) -> tuple[Change, ...]:
+def changes_of(recipe: Recipe) -> tuple[Variation, ...]:
     """What the recipe does to each crop before it is put into a batch."""
     rotate, jitter, ops = recipe.rotate, recipe.colour_jitter, recipe.randaugment
-    found: list[Change] = []
+    found: list[Variation] = []
     if rotate is not None:
         found.append(Rotation(rotate))
     if jitter:

@@ -52,7 +52,7 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class Error:
+class WrongGuess:
     """An image that was taken for another class, as the net saw it: (H, W, C)."""
 
     name: str
@@ -102,12 +102,12 @@ def judge(
     return Judgement(*columns, *np.concatenate(values, axis=1))
 
 
-def worst(judgement: Judgement, held_out: Framed, most: int) -> tuple[Error, ...]:
+def worst(judgement: Judgement, held_out: Framed, most: int) -> tuple[WrongGuess, ...]:
     """The wrong guesses with the greatest losses, at most so many."""
     rows = judgement.errors[:most]
     crops = held_out.centres(judgement.indices[rows])
     return tuple(
-        Error(
+        WrongGuess(
             held_out.part.name(int(judgement.indices[row])),
             pixels,
             int(judgement.labels[row]),

@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from vggc.backends.torch import Net, Whole
+from vggc.backends.torch import BatchRows, TorchNet
 from vggc.data.draws import Stream, torch_seed
 from vggc.data.loader import Batch
 from vggc.data.order import part_of
@@ -36,7 +36,7 @@ first weights are soon forgotten."""
 
 
 @dataclass(frozen=True)
-class Machine:
+class TrainMachine:
     """Where and in what precision to compute, whether by `torch.compile`, and whether several
     processes are to share the weights instead of having all of them each.
     """
@@ -49,7 +49,7 @@ class Machine:
 
 def choose_machine(
     device: str, precision: Precision, compiled: bool | None = None, sharded: bool = False
-) -> Machine:
+) -> TrainMachine:
     """The machine for `cpu`, `cuda` or `auto` (CUDA where there is one).
 
     Unless asked otherwise, nets are `compiled` for GPUs only.
@@ -72,11 +72,11 @@ def choose_machine(
     if (name, precision) == ("cuda", "bf16") and not torch.cuda.is_bf16_supported(False):
         suggestion = "use fp16 or fp32"
         raise UserError(diagnostics.UnsupportedPrecision(None, precision, "this GPU", suggestion))
-    return Machine(name, precision, name == "cuda" if compiled is None else compiled, sharded)
+    return TrainMachine(name, precision, name == "cuda" if compiled is None else compiled, sharded)
 
 
 @dataclass(frozen=True)
-class Measured:
+class StepResult:
     """What a step came to: `sums` (2,) of its images' losses, and of those that were right at the
     first guess, of how many `images`. On a GPU the sums are there when `copied` is over.
     """
@@ -86,7 +86,7 @@ class Measured:
     copied: torch.cuda.Event | None = None
 
     @classmethod
-    def of(cls, sums: Tensor, images: int) -> Measured:
+    def of(cls, sums: Tensor, images: int) -> StepResult:
         """What is on its way from the device; whoever reads it does not wait for later steps."""
         if not sums.is_cuda:
             return cls(sums, images)
@@ -113,7 +113,7 @@ class Learner:
         self,
         module: nn.Module,
         recipe: Recipe,
-        machine: Machine,
+        machine: TrainMachine,
         augmentation: Callable[[torch.device], Augmentation],
         frozen: Collection[str] = (),
         undecayed: Collection[str] = (),
@@ -128,7 +128,7 @@ class Learner:
         self.average = copy.deepcopy(self.module).requires_grad_(False) if recipe.ema else None
         for name, parameter in self.module.named_parameters():
             parameter.requires_grad_(name not in frozen)
-        if isinstance(self.module, Net):
+        if isinstance(self.module, TorchNet):
             self.module.hold(frozen)
         self.parallel = parallel(self.module, machine, world, self.device)
         self.tested = self.module
@@ -161,7 +161,7 @@ class Learner:
     def normalised(self) -> Normaliser:
         return self.augmentation.normalised
 
-    def step(self, batch: Batch, step: int, lr: float) -> Measured:
+    def step(self, batch: Batch, step: int, lr: float) -> StepResult:
         """One step down the gradient of the mean loss over the images of all processes.
 
         `batch` is on the device. A gradient that is not finite is the caller's to find, by the
@@ -194,7 +194,7 @@ class Learner:
         self.scaler.update()
         self.steps = step + 1
         self.update_average()
-        return Measured.of(torch.stack([loss.double(), correct.double()]), len(images))
+        return StepResult.of(torch.stack([loss.double(), correct.double()]), len(images))
 
     def parts(self, count: int) -> Iterator[tuple[slice, AbstractContextManager[None]]]:
         """The rows of each part of a step, with what holds back the exchange of gradients until
@@ -212,9 +212,11 @@ class Learner:
 
     def tell(self, batch: Batch, rows: slice) -> None:
         """Tells a module that sees a part of a step's images which they are."""
-        if isinstance(self.module, Net) and (self.world.size > 1 or self.recipe.accumulate > 1):
+        if isinstance(self.module, TorchNet) and (
+            self.world.size > 1 or self.recipe.accumulate > 1
+        ):
             sum_over = self.world.sum_over if self.world.size > 1 else None
-            self.module.whole = Whole(batch.rows[rows], batch.total, sum_over)
+            self.module.whole = BatchRows(batch.rows[rows], batch.total, sum_over)
 
     @torch.no_grad()
     def update_average(self) -> None:
@@ -266,7 +268,7 @@ class Learner:
         return scores.float()
 
 
-def device_of(machine: Machine, world: World) -> torch.device:
+def device_of(machine: TrainMachine, world: World) -> torch.device:
     """The device of this process: on a machine with several GPUs each takes its own.
 
     Raises:
@@ -318,7 +320,9 @@ def in_channels_last(module: nn.Module) -> nn.Module:
     return module
 
 
-def parallel(module: nn.Module, machine: Machine, world: World, device: torch.device) -> nn.Module:
+def parallel(
+    module: nn.Module, machine: TrainMachine, world: World, device: torch.device
+) -> nn.Module:
     """The module as all processes together train it: its gradients are the average over them.
 
     Windows of convolutions come to lie in channels-last memory, in place, but where processes

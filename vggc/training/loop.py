@@ -24,7 +24,7 @@ from vggc.training import diagnostics
 from vggc.training.augment import changes_of
 from vggc.training.best import stopped_early
 from vggc.training.checkpoint import unsound
-from vggc.training.learner import Learner, Measured
+from vggc.training.learner import Learner, StepResult
 from vggc.training.prefetch import prefetched
 from vggc.training.progress import (
     Epoch,
@@ -199,7 +199,7 @@ class Loop:
     def train(self, progress: Progress, batches: Iterator[Batch], last: int) -> Progress | Stopped:
         """The steps before `last`, or until someone asks to stop."""
         step, lost, saved_at = progress.step, 0, perf_counter()
-        pending: deque[Begun] = deque()
+        pending: deque[PendingStep] = deque()
         # A GPU has begun on the next step before anyone asks what came of the last.
         lag = 1 if self.learner.device.type == "cuda" else 0
         started, asked, every = perf_counter(), False, self.saving.every
@@ -208,7 +208,7 @@ class Loop:
             if (batch := coming.next()) is not None:
                 lr = self.rate(progress, step)
                 measured = self.learner.step(batch, step, lr)
-                pending.append(Begun(step, lr, measured, tuple(batch.lost)))
+                pending.append(PendingStep(step, lr, measured, tuple(batch.lost)))
                 step += 1
                 asked = asked or (every is not None and step % every == 0)
             while len(pending) > (0 if asked or step == last or coming.ended else lag):
@@ -242,13 +242,13 @@ class Loop:
         """Saves what there is when no more batches come."""
         return self.save(progress, True) or Stopped(progress, fault.problem)
 
-    def row(self, begun: Begun, done: Done, seconds: float) -> StepRow:
+    def row(self, begun: PendingStep, done: Done, seconds: float) -> StepRow:
         """A step in the table of steps."""
         epoch, images = self.order.place(begun.step)[0] + 1, max(1, done.images)
         loss, top1 = done.loss / images, done.correct / images
         return StepRow(begun.step + 1, epoch, begun.lr, loss, top1, images / max(1e-9, seconds))
 
-    def told(self, begun: Begun, is_late: bool) -> Done:
+    def told(self, begun: PendingStep, is_late: bool) -> Done:
         """What came of a step in all processes together, and whether to save or to stop then."""
         world = self.learner.world
         stop, late = self.watching.interrupted(), is_late and world.is_first
@@ -331,12 +331,12 @@ class Coming:
 
 
 @dataclass(frozen=True)
-class Begun:
+class PendingStep:
     """A step whose outcome nobody has asked for yet."""
 
     step: int
     lr: float
-    measured: Measured
+    measured: StepResult
     lost: tuple[Skipped, ...]
 
 

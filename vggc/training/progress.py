@@ -58,7 +58,7 @@ class StepRow:
 
 
 @dataclass(frozen=True)
-class Sums:
+class EpochSums:
     """The steps of an unfinished epoch: the sum of the loss over images, the images whose
     class was the first guess, and the seconds that the steps took.
     """
@@ -69,9 +69,9 @@ class Sums:
     correct: int = 0
     seconds: float = 0.0
 
-    def plus(self, images: int, loss: float, correct: int, seconds: float) -> Sums:
+    def plus(self, images: int, loss: float, correct: int, seconds: float) -> EpochSums:
         """These and one more step, whose `loss` is a sum over its images."""
-        return Sums(
+        return EpochSums(
             self.steps + 1,
             self.images + images,
             self.loss + loss,
@@ -85,7 +85,7 @@ class Progress:
     """All finished epochs, and what was done of the next one."""
 
     epochs: tuple[Epoch, ...] = ()
-    sums: Sums = Sums()
+    sums: EpochSums = EpochSums()
 
     @property
     def step(self) -> int:

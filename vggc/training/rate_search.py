@@ -26,7 +26,7 @@ from vggc.training.augment import changes_of
 from vggc.training.curves import FAINT, INK, RATE, TRAIN
 from vggc.training.learner import Learner
 from vggc.training.prefetch import prefetched
-from vggc.training.session import Task
+from vggc.training.session import TrainTask
 
 EXPLODED = 4.0
 """A sweep ends where the loss, averaged over the last steps, is so many times the least that it has
@@ -64,7 +64,7 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Found:
+class SweepResult:
     """What a sweep says: the loss falls most steeply at the rate `steepest`, and is least at
     `least`, from where on training is unstable.
     """
@@ -80,7 +80,7 @@ class Found:
 
 def sweep(
     learner: Learner,
-    task: Task,
+    task: TrainTask,
     rates: Sweep,
     on_step: Callable[[Tried], None],
     workers: int | None = None,
@@ -123,7 +123,7 @@ def sweep(
 
 
 @dataclass(frozen=True)
-class Curve:
+class SweepCurve:
     """The steps of a sweep over a number of classes, and their losses with those of their
     neighbours: the mean of these, and how much it rises a decade of the rate.
     """
@@ -134,7 +134,7 @@ class Curve:
     guessing: float
 
     @classmethod
-    def of(cls, tried: Sequence[Tried], num_classes: int) -> Curve:
+    def of(cls, tried: Sequence[Tried], num_classes: int) -> SweepCurve:
         """A line through each step and its neighbours, the nearer the more (local regression)."""
         guessing = log(num_classes)
         rates = np.log10([each.lr for each in tried])
@@ -154,7 +154,7 @@ class Curve:
         return cls(tuple(tried), means, slopes, guessing)
 
     @property
-    def found(self) -> Found | None:
+    def found(self) -> SweepResult | None:
         """What it says; None where the loss has fallen at no rate.
 
         What it falls by while it is above that of guessing is not learned: first weights that are
@@ -167,10 +167,10 @@ class Curve:
         if self.losses[least] > (1 - FALLEN) * min(self.losses[0], self.guessing):
             return None
         steepest = learning[self.slopes[learning].argmin()]
-        return Found(self.tried[steepest].lr, self.tried[least].lr)
+        return SweepResult(self.tried[steepest].lr, self.tried[least].lr)
 
 
-def write_sweep(path: Path, curve: Curve) -> None:
+def write_sweep(path: Path, curve: SweepCurve) -> None:
     """Writes the steps as CSV, with the loss as smoothed.
 
     Raises:
@@ -186,7 +186,7 @@ def write_sweep(path: Path, curve: Curve) -> None:
         part.write_text(text.getvalue(), encoding="utf-8")
 
 
-def draw_sweep(path: Path, title: str, curve: Curve) -> None:
+def draw_sweep(path: Path, title: str, curve: SweepCurve) -> None:
     """Draws the loss over the rate, as SVG or PNG, and what was found in it.
 
     Raises:

@@ -2,7 +2,7 @@
 
 net.vgg               the net and the recipe as trained
 NAME.vgg              other nets that it names, for the same images
-run.json              a `Record`
+run.json              a `RunRecord`
 metrics.csv           one row an epoch
 steps.csv             one row a step
 curves.png            the epochs as a picture
@@ -67,7 +67,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Record:
+class RunRecord:
     """What `run.json` holds. `input` is (C, H, W); `recipe` is `TRAIN.flatten`'s table;
     `metrics` are those of the last epoch, `best` those of the best; `reason` says why a run was
     stopped, or finished before the last epoch of its recipe.
@@ -115,7 +115,7 @@ class Run:
     """A run folder whose record has been read and checked."""
 
     folder: Path
-    record: Record
+    record: RunRecord
 
     @classmethod
     def load(cls, folder: Path) -> Run:
@@ -126,7 +126,7 @@ class Run:
         """
         try:
             refuse_old(folder)
-            record = read_record(folder / "run.json", Record)
+            record = read_record(folder / "run.json", RunRecord)
             check(record)
         except MalformedError as fault:
             raise UserError(diagnostics.NotARun(None, str(folder), str(fault))) from None
@@ -245,7 +245,7 @@ def moment_of(path: Path) -> Moment | None:
     return Moment(int(found[1]), int(found[2])) if found else None
 
 
-def check(record: Record) -> None:
+def check(record: RunRecord) -> None:
     """Refuses numbers that nothing could come of."""
     channels, *size = record.input
     problems = {
@@ -322,7 +322,7 @@ def write_text(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def write_run(folder: Path, record: Record) -> None:
+def write_run(folder: Path, record: RunRecord) -> None:
     """Writes `run.json`.
 
     Raises:

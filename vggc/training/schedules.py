@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import cos, pi
 from typing import assert_never
 
-from vggc.recipe.train import Constant, Cosine, OneCycle, Plateau, Poly, Recipe, Step
+from vggc.recipe.train import Constant, Cosine, OneCycle, Plateau, Poly, Recipe, StepSchedule
 
 
 def learning_rate(
@@ -34,7 +34,7 @@ def learning_rate(
         case Plateau() as plateau:
             left = plateau.factor ** drops(plateau, val_top1)
             return peak * left * rise(plateau.warm_up, step, num_steps)
-        case Step(epochs, factor, warm_up):
+        case StepSchedule(epochs, factor, warm_up):
             count = sum(epoch <= len(val_top1) for epoch in epochs)
             return peak * factor**count * rise(warm_up, step, num_steps)
         case Poly() as poly:
@@ -50,7 +50,7 @@ def learning_rate(
 def needs_its_end(recipe: Recipe) -> bool:
     """Whether the rate depends on how many steps there will be."""
     match recipe.schedule:
-        case Constant(warm_up) | Plateau(warm_up=warm_up) | Step(warm_up=warm_up):
+        case Constant(warm_up) | Plateau(warm_up=warm_up) | StepSchedule(warm_up=warm_up):
             return warm_up > 0
         case OneCycle() | Cosine() | Poly():
             return True

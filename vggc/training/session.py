@@ -53,7 +53,7 @@ from vggc.training.checkpoint import (
 from vggc.training.curves import FEW, POINTS, draw_curves
 from vggc.training.curves import NAME as CURVES
 from vggc.training.initialise import initialise
-from vggc.training.learner import Learner, Machine
+from vggc.training.learner import Learner, TrainMachine
 from vggc.training.loop import Saving, Watching, fit
 from vggc.training.metrics import NAME as METRICS
 from vggc.training.metrics import write_metrics
@@ -73,8 +73,8 @@ from vggc.training.progress import (
 from vggc.training.run import (
     Moment,
     Origin,
-    Record,
     Run,
+    RunRecord,
     place_for,
     write_run,
     write_text,
@@ -88,7 +88,7 @@ SAVE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainTask:
     """What is to be trained: a net by name and as text, built, on these images.
 
     `module` maps images float32 (N, C, H, W) to class scores (N, classes); the names of
@@ -103,7 +103,7 @@ class Task:
     module: nn.Module
     data: Data
     recipe: Recipe
-    machine: Machine
+    machine: TrainMachine
     seed: int
     frozen: tuple[str, ...] = ()
     undecayed: tuple[str, ...] = ()
@@ -171,7 +171,7 @@ class Keeping:
     newest: int = 2
 
 
-def begin(task: Task, first: Snapshot | None, out: Path | None, now: datetime) -> Run:
+def begin(task: TrainTask, first: Snapshot | None, out: Path | None, now: datetime) -> Run:
     """Makes the folder of a new run; it is there whole or not at all.
 
     Its `first` state, if the seed does not give it, is its first checkpoint.
@@ -188,7 +188,7 @@ def begin(task: Task, first: Snapshot | None, out: Path | None, now: datetime) -
                 raise
 
 
-def begun(task: Task, first: Snapshot | None, folder: Path, now: datetime) -> Run:
+def begun(task: TrainTask, first: Snapshot | None, folder: Path, now: datetime) -> Run:
     """`begin`, in this very folder."""
     run = Run(folder, record_of(task, now))
     with new_folder(run.folder) as part:
@@ -204,10 +204,10 @@ def begun(task: Task, first: Snapshot | None, folder: Path, now: datetime) -> Ru
     return run
 
 
-def record_of(task: Task, now: datetime) -> Record:
+def record_of(task: TrainTask, now: datetime) -> RunRecord:
     data = task.data
     channels, size = len(data.preprocessing.mean), data.preprocessing.size
-    return Record(
+    return RunRecord(
         format=2,
         net=task.net,
         state="running",
@@ -241,7 +241,7 @@ def record_of(task: Task, now: datetime) -> Record:
 def proceed(
     run: Run,
     learner: Learner,
-    task: Task,
+    task: TrainTask,
     progress: Progress,
     on_event: Callable[[Event], None],
     keeping: Keeping,
@@ -303,7 +303,7 @@ def told(on_event: Callable[[Event], None], reason: str) -> None:
     on_event(StepsNotWritten(reason))
 
 
-def taken_up_again(run: Run, task: Task) -> Run:
+def taken_up_again(run: Run, task: TrainTask) -> Run:
     """The run whose files say that it is going, and by which recipe: its end may be another than
     it was. `run.json` comes first, which is the one that counts.
 
@@ -320,7 +320,7 @@ def taken_up_again(run: Run, task: Task) -> Run:
     return replace(run, record=record)
 
 
-def writer(run: Run, task: Task, keeping: Keeping) -> Writer:
+def writer(run: Run, task: TrainTask, keeping: Keeping) -> Writer:
     mark, newest = task.data.fingerprints.whole, max(1, keeping.newest)
     return Writer(run.checkpoint_path, newest, mark, task.fingerprint)
 
@@ -358,7 +358,7 @@ def follow(run: Run, taken: Snapshot, measure: Measure) -> None:
         write_run(run.folder, with_figures(run.record, progress.epochs, measure))
 
 
-def with_figures(record: Record, epochs: Sequence[Epoch], measure: Measure) -> Record:
+def with_figures(record: RunRecord, epochs: Sequence[Epoch], measure: Measure) -> RunRecord:
     """The record with what the last epoch and the best have come to."""
     last = epochs[-1] if epochs else None
     return replace(record, metrics=last, best=best_epoch(epochs, measure))
@@ -378,7 +378,7 @@ def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], moment: Momen
     save_tensors(path, kept_weights(tensors), moment.metadata)
 
 
-def resume(run: Run, task: Task) -> tuple[Learner, Progress]:
+def resume(run: Run, task: TrainTask) -> tuple[Learner, Progress]:
     """The learner and the progress of a run's newest checkpoint.
 
     Before the first checkpoint a run starts over, with the same weights.
@@ -400,7 +400,7 @@ def resume(run: Run, task: Task) -> tuple[Learner, Progress]:
     return learner, state.progress
 
 
-def agree(task: Task) -> None:
+def agree(task: TrainTask) -> None:
     """Makes sure that all processes have the same images.
 
     Raises:
@@ -415,7 +415,7 @@ def agree(task: Task) -> None:
             raise UserError(diagnostics.ImagesDiffer(None, rank, first, here))
 
 
-def fresh(task: Task) -> Learner:
+def fresh(task: TrainTask) -> Learner:
     """A learner with first weights."""
     initialise(task.module, task.recipe.init, task.seed)
     with torch.no_grad():
@@ -425,7 +425,7 @@ def fresh(task: Task) -> Learner:
     return task.learner()
 
 
-def taken_up(run: Run, learner: Learner, task: Task) -> Snapshot | None:
+def taken_up(run: Run, learner: Learner, task: TrainTask) -> Snapshot | None:
     """The state in the newest checkpoint; None before there is one."""
     name, data, record = task.data.path or "scikit-learn", task.data, run.record
     changed = record.data.fingerprints.change(data.fingerprints)

@@ -80,7 +80,7 @@ def unreadable(folder: Path) -> str | None:
 
 
 @dataclass(frozen=True)
-class Measured:
+class KnownTimes:
     """What is known of one task: seconds by choice, `FAILED` for those that do not work."""
 
     seconds: Mapping[Choice, float] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Measured:
         return {choice for choice, seconds in self.seconds.items() if seconds >= FAILED}
 
 
-def outdated(known: Mapping[str, Measured], tasks: Iterable[Task]) -> int:
+def outdated(known: Mapping[str, KnownTimes], tasks: Iterable[Task]) -> int:
     """How many measurements there are of these tasks in other code or with another TVM."""
     wanted = {without_code(task.text): task.text for task in tasks}
     return sum(
@@ -106,7 +106,7 @@ def outdated(known: Mapping[str, Measured], tasks: Iterable[Task]) -> int:
     )
 
 
-def other_threads(known: Mapping[str, Measured], tasks: Iterable[Task]) -> tuple[int, ...]:
+def other_threads(known: Mapping[str, KnownTimes], tasks: Iterable[Task]) -> tuple[int, ...]:
     """The numbers of threads with which these tasks were measured, where with theirs none was."""
     wanted = {(task.threads, _without_threads(task.text)) for task in tasks}
     texts = {text for _, text in wanted}
@@ -126,7 +126,7 @@ def _without_threads(text: str) -> str:
     return json.dumps({key: value for key, value in said.items() if key != "threads"})
 
 
-def read(folder: Path) -> dict[str, Measured]:
+def read(folder: Path) -> dict[str, KnownTimes]:
     """What a database knows, by the text of the task; nothing where there is none yet.
 
     A last line without its end is one that is being written, or was when its writer died:
@@ -167,11 +167,11 @@ def _tables(folder: Path) -> tuple[list[str], list[_Line]]:
     return texts, records
 
 
-def _known(texts: Iterable[str], records: Iterable[_Line]) -> dict[str, Measured]:
+def _known(texts: Iterable[str], records: Iterable[_Line]) -> dict[str, KnownTimes]:
     found: dict[str, dict[Choice, float]] = {text: {} for text in texts}
     for record in records:
         found[record.text][record.choice] = record.seconds
-    return {text: Measured(seconds) for text, seconds in found.items()}
+    return {text: KnownTimes(seconds) for text, seconds in found.items()}
 
 
 def _compact(records: list[_Line]) -> list[_Line]:
@@ -320,8 +320,8 @@ class Database:
         self.folder, self.texts = folder, texts
         self.known = _known(texts, records)
 
-    def measured(self, task: Task) -> Measured:
-        return self.known.get(task.text, Measured())
+    def measured(self, task: Task) -> KnownTimes:
+        return self.known.get(task.text, KnownTimes())
 
     def add(self, task: Task, choice: Choice, seconds: float) -> None:
         """Keeps a measurement, on disk at once.
@@ -336,7 +336,7 @@ class Database:
         trace = Space(task).schedule(choice).trace
         record = TuningRecord(trace, workload, [seconds], target, None).as_json()
         self._append(RECORDS, _dumped([self.texts.index(task.text), record]))
-        self.known[task.text] = Measured({**self.measured(task).seconds, choice: seconds})
+        self.known[task.text] = KnownTimes({**self.measured(task).seconds, choice: seconds})
 
     def _append(self, name: str, line: str) -> None:
         path, end = self.folder / name, f"{line}\n".encode()

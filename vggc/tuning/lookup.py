@@ -13,7 +13,7 @@ from vggc.support.processors import num_cores
 from vggc.tuning import diagnostics
 from vggc.tuning.database import (
     RECORDS,
-    Measured,
+    KnownTimes,
     default_folder,
     other_threads,
     outdated,
@@ -35,7 +35,7 @@ class Lookup:
 
     target: Target
     threads: int
-    known: Mapping[str, Measured] = field(default_factory=dict)
+    known: Mapping[str, KnownTimes] = field(default_factory=dict)
     unread: str | None = None
     """Why nothing is known."""
     asked: list[Task] = field(default_factory=list)

@@ -57,7 +57,7 @@ FLUSH = "cache_flush_cpu_non_first_arg"
 
 
 @dataclass(frozen=True)
-class Server:
+class TrackerAddress:
     """A tracker of TVM's, and the key of the servers there that are meant."""
 
     host: str
@@ -74,7 +74,7 @@ class Built:
 
 
 @dataclass(frozen=True)
-class Timing:
+class MeasuredTime:
     """The median in seconds, and in yardsticks."""
 
     seconds: float
@@ -93,7 +93,7 @@ class Failure:
     own: bool
 
 
-Outcome: TypeAlias = Timing | Failure
+Outcome: TypeAlias = MeasuredTime | Failure
 
 
 def build(task: Task, choice: Choice, library: Path, linker: str, tell: Tell) -> str | None:
@@ -125,10 +125,10 @@ def weight_bytes(task: Task, choice: Choice) -> int:
     return prod(weight.shape) * np.dtype(weight.kind).itemsize
 
 
-class _Place:
+class _MeasuringPlace:
     """Where kernels run: this process, or a session on a server."""
 
-    def __init__(self, server: Server | None) -> None:
+    def __init__(self, server: TrackerAddress | None) -> None:
         self.session: Any = None
         if server is not None:
             from tvm import rpc
@@ -174,25 +174,25 @@ class _Place:
         return apart(threads) if self.session is None else nullcontext()
 
 
-_places: dict[Server | None, _Place] = {}
+_places: dict[TrackerAddress | None, _MeasuringPlace] = {}
 
 
-def _place(server: Server | None) -> _Place:
+def _place(server: TrackerAddress | None) -> _MeasuringPlace:
     """The place, kept for as long as this process lives."""
     if server not in _places:
-        _places[server] = _Place(server)
+        _places[server] = _MeasuringPlace(server)
     return _places[server]
 
 
 @dataclass(frozen=True)
-class Machine:
+class MeasuringMachine:
     """Where kernels run: on how many threads, and on what CPU, where that is known."""
 
     threads: int
     cpu: str | None
 
 
-def machine_at(server: Server, tell: Tell) -> Machine:
+def machine_at(server: TrackerAddress, tell: Tell) -> MeasuringMachine:
     """What a server says that it is."""
     place = _place(server)
     threads = int(place.function("runtime.NumThreads")())
@@ -201,12 +201,12 @@ def machine_at(server: Server, tell: Tell) -> Machine:
     except Exception:
         if not place.is_alive():
             raise
-        return Machine(threads, None)
-    return Machine(threads, cpu if re.fullmatch(r"[\w.+-]{1,64}", cpu) else None)
+        return MeasuringMachine(threads, None)
+    return MeasuringMachine(threads, cpu if re.fullmatch(r"[\w.+-]{1,64}", cpu) else None)
 
 
 def measure(
-    task: Task, reference: Built, trials: Sequence[Built], server: Server | None, tell: Tell
+    task: Task, reference: Built, trials: Sequence[Built], server: TrackerAddress | None, tell: Tell
 ) -> list[Outcome | None]:
     """Times the trials, the first of which is the yardstick; without it, none.
 
@@ -217,7 +217,7 @@ def measure(
         run on another number of threads; whatever ends a session.
     """
     place = _place(server)
-    arguments = _Arguments(task, place)
+    arguments = _TaskArguments(task, place)
     tell(-1)
     expected = arguments.output_of(reference)
     if not np.isfinite(_values(expected)).all():
@@ -249,7 +249,7 @@ def measure(
     return outcomes
 
 
-def _rounds(runs: dict[int, Callable[[], float]], tell: Tell) -> dict[int, Timing]:
+def _rounds(runs: dict[int, Callable[[], float]], tell: Tell) -> dict[int, MeasuredTime]:
     """Rounds until the time is up; the order is turned around each time."""
     started = time.perf_counter()
     times: dict[int, list[float]] = {index: [] for index in runs}
@@ -266,7 +266,9 @@ def _rounds(runs: dict[int, Callable[[], float]], tell: Tell) -> dict[int, Timin
             break
     yardstick = times[0]
     return {
-        index: Timing(median(mine), median(a / b for a, b in zip(mine, yardstick, strict=False)))
+        index: MeasuredTime(
+            median(mine), median(a / b for a, b in zip(mine, yardstick, strict=False))
+        )
         for index, mine in times.items()
     }
 
@@ -284,10 +286,10 @@ class _Buffer:
         return cls(parameter.name, tuple(map(int, parameter.shape)), str(parameter.dtype))
 
 
-class _Arguments:
+class _TaskArguments:
     """Random data for a task: the same for all of its choices, packed as each wants it."""
 
-    def __init__(self, task: Task, place: _Place) -> None:
+    def __init__(self, task: Task, place: _MeasuringPlace) -> None:
         self.task, self.place = task, place
         self.random = np.random.default_rng(0)
         self.weight: Array | None = None

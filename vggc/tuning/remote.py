@@ -13,8 +13,8 @@ from typing import Any
 
 from vggc.support.diagnostics import UserError
 from vggc.tuning import diagnostics
-from vggc.tuning.measure import Machine, Server, machine_at
-from vggc.tuning.workers import Failed, Worker
+from vggc.tuning.measure import MeasuringMachine, TrackerAddress, machine_at
+from vggc.tuning.workers import Failed, MeasuringWorker
 
 CONNECT = 5.0
 """Seconds for a tracker to answer, or for a server to come back to it."""
@@ -39,13 +39,13 @@ def parse_address(text: str) -> tuple[str, int]:
     return match[1] or match[2], int(match[3])
 
 
-def find_servers(address: str, key: str) -> list[Server]:
+def find_servers(address: str, key: str) -> list[TrackerAddress]:
     """Every server with this key that the tracker at `address` knows, one entry for each.
 
     Raises: UserError when nobody listens there, or there is no such server.
     """
     host, port = parse_address(address)
-    server = Server(host, port, key)
+    server = TrackerAddress(host, port, key)
     try:
         servers = _summary(server).servers
     except OSError as error:
@@ -65,7 +65,7 @@ def find_servers(address: str, key: str) -> list[Server]:
     return [server] * number
 
 
-def free_servers(server: Server) -> int:
+def free_servers(server: TrackerAddress) -> int:
     """How many such servers are free now, or in a moment: one that lost a session comes back."""
     until = time.monotonic() + CONNECT
     while True:
@@ -78,17 +78,19 @@ def free_servers(server: Server) -> int:
         time.sleep(0.2)
 
 
-def machine_of(servers: Sequence[Server], threads: int | None, cpu: str | None = None) -> Machine:
+def machine_of(
+    servers: Sequence[TrackerAddress], threads: int | None, cpu: str | None = None
+) -> MeasuringMachine:
     """What the servers are, all alike: the threads that they run kernels on, their CPU.
 
     Raises: UserError where one has other threads or another CPU than the others, or than is
         asked for, or does not answer.
     """
-    workers = [Worker({}) for _ in servers]
+    workers = [MeasuringWorker({}) for _ in servers]
     try:
         for worker, server in zip(workers, servers, strict=True):
             worker.ask(machine_at, server, patience=PATIENCE)
-        found: list[Machine] = [worker.result() for worker in workers]
+        found: list[MeasuringMachine] = [worker.result() for worker in workers]
     except Failed as failure:
         address = f"{servers[0].host}:{servers[0].port}"
         reason = f"that is free: one was asked, and {failure}"
@@ -96,14 +98,14 @@ def machine_of(servers: Sequence[Server], threads: int | None, cpu: str | None =
     finally:
         for worker in workers:
             worker.stop()
-    wanted = Machine(threads or found[0].threads, cpu or found[0].cpu)
+    wanted = MeasuringMachine(threads or found[0].threads, cpu or found[0].cpu)
     for machine in found:
         if machine.threads != wanted.threads:
             raise UserError(diagnostics.OtherThreads(None, machine.threads, wanted.threads))
         # One with TVM's runtime alone does not say what it is.
         if None not in (machine.cpu, wanted.cpu) and machine.cpu != wanted.cpu:
             raise UserError(diagnostics.OtherCpu(None, str(machine.cpu), str(wanted.cpu)))
-    return Machine(wanted.threads, found[0].cpu)
+    return MeasuringMachine(wanted.threads, found[0].cpu)
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class _Summary:
     free: Counter[str]
 
 
-def _summary(server: Server) -> _Summary:
+def _summary(server: TrackerAddress) -> _Summary:
     """What the tracker knows, within `CONNECT` seconds.
 
     TVM's own client tries for a minute, waits without end where nothing is said, and takes

@@ -6,14 +6,14 @@ from collections.abc import Collection, Iterator
 from itertools import zip_longest
 
 from vggc.kernels.workloads import Choice
-from vggc.tuning.database import Measured
+from vggc.tuning.database import KnownTimes
 from vggc.tuning.space import Space, Task
 
 TRUSTED = 16
 """So many of least stated cost are measured before what was measured leads the search."""
 
 
-def proposals(task: Task, measured: Measured, taken: Collection[Choice] = ()) -> Iterator[Choice]:
+def proposals(task: Task, measured: KnownTimes, taken: Collection[Choice] = ()) -> Iterator[Choice]:
     """Every choice that is not measured yet, in the order in which it is worth it.
 
     First the default and the best of each other algorithm, by stated cost; then others of
@@ -31,7 +31,7 @@ def proposals(task: Task, measured: Measured, taken: Collection[Choice] = ()) ->
         yield choice
 
 
-def _in_order(task: Task, measured: Measured) -> Iterator[Choice]:
+def _in_order(task: Task, measured: KnownTimes) -> Iterator[Choice]:
     firsts: dict[str, Choice] = {}
     for choice in task.choices:
         firsts.setdefault(choice.algorithm, choice)

@@ -23,16 +23,16 @@ from vggc.tuning.database import FAILED, Database, outdated
 from vggc.tuning.measure import (
     Built,
     Failure,
+    MeasuredTime,
     Outcome,
-    Server,
-    Timing,
+    TrackerAddress,
     build,
     measure,
     weight_bytes,
 )
 from vggc.tuning.search import proposals
 from vggc.tuning.space import Task, canonical
-from vggc.tuning.workers import Crew, Died, Failed, Worker
+from vggc.tuning.workers import Crew, Died, Failed, MeasuringWorker
 
 BATCH = 8
 """Choices of a kernel that are measured together, beside the yardstick."""
@@ -51,7 +51,7 @@ WORTH_TELLING = 0.99
 
 
 @dataclass
-class Layer:
+class TunedLayer:
     """A kernel of the net: its task, the layers that it serves, and what came of it."""
 
     task: Task
@@ -76,10 +76,10 @@ class Layer:
 
 
 @dataclass
-class Course:
+class TuningProgress:
     """How tuning a net goes."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[TunedLayer, ...]
     budget: float
     measured: int = 0
     """Choices timed in this run."""
@@ -111,13 +111,13 @@ class Course:
         return (sum(one for one, _ in both), sum(two for _, two in both)) if both else None
 
 
-Watch: TypeAlias = Callable[[Course, str], None]
+Watch: TypeAlias = Callable[[TuningProgress, str], None]
 """Told how it goes, and what comes next in words."""
 
 
 def layers_of(
     plan: Plan, target: Target, threads: int, max_error: float = inf
-) -> tuple[Layer, ...]:
+) -> tuple[TunedLayer, ...]:
     """The kernels of a plan that leave something to choose, in order.
 
     A choice adds a relative L2 error of at most `max_error`.
@@ -129,23 +129,25 @@ def layers_of(
         tasks.setdefault(task.text, task)
         names.setdefault(task.text, []).append(step.layer)
     return tuple(
-        Layer(task, tuple(names[text])) for text, task in tasks.items() if len(task.choices) > 1
+        TunedLayer(task, tuple(names[text]))
+        for text, task in tasks.items()
+        if len(task.choices) > 1
     )
 
 
 def tune(
-    layers: tuple[Layer, ...],
+    layers: tuple[TunedLayer, ...],
     database: Database,
     budget: float,
     linker: str,
-    servers: Sequence[Server | None],
+    servers: Sequence[TrackerAddress | None],
     watch: Watch,
-) -> Course:
+) -> TuningProgress:
     """Measures for `budget` seconds, on this machine (None) or on servers.
 
     Everything measured is in the database at once; Ctrl-C ends it early.
     """
-    course = Course(layers, budget)
+    course = TuningProgress(layers, budget)
     course.outdated = outdated(database.known, [layer.task for layer in layers])
     for layer in layers:
         _note(layer, database)
@@ -164,7 +166,7 @@ def tune(
     return course
 
 
-def _note(layer: Layer, database: Database) -> None:
+def _note(layer: TunedLayer, database: Database) -> None:
     """Brings what is said of a layer up to date."""
     measured, choices = database.measured(layer.task), layer.task.choices
     default = measured.seconds.get(choices[0], FAILED)
@@ -175,10 +177,10 @@ def _note(layer: Layer, database: Database) -> None:
 
 
 @dataclass
-class Batch:
+class TrialBatch:
     """Choices of one layer that are measured together."""
 
-    layer: Layer
+    layer: TunedLayer
     reference: Choice
     yardstick: Choice
     new: list[Choice]
@@ -202,9 +204,9 @@ class Batch:
 class Bench:
     """A process that measures, here or through a server."""
 
-    def __init__(self, server: Server | None) -> None:
+    def __init__(self, server: TrackerAddress | None) -> None:
         self.server = server
-        self.worker: Worker | None = None
+        self.worker: MeasuringWorker | None = None
 
     def is_there(self) -> bool:
         """Whether it has a session, or the tracker has a server to give. Waits for one that
@@ -212,11 +214,11 @@ class Bench:
         """
         return self.worker is not None or self.server is None or is_free(self.server)
 
-    def start(self, batch: Batch, built: dict[Choice, Built]) -> None:
+    def start(self, batch: TrialBatch, built: dict[Choice, Built]) -> None:
         trials = [built[choice] for choice in batch.timed if choice in built]
         threads = {"TVM_NUM_THREADS": str(batch.layer.task.threads), "TVM_BIND_THREADS": "0"}
         self.trials, self.at = trials, NOWHERE
-        self.worker = self.worker or Worker(threads)
+        self.worker = self.worker or MeasuringWorker(threads)
         arguments = batch.layer.task, built[batch.reference], trials, self.server
         self.worker.ask(measure, *arguments, patience=PATIENCE, first=FIRST_WORD)
 
@@ -246,7 +248,7 @@ class Bench:
 class _Tuner:
     def __init__(
         self,
-        course: Course,
+        course: TuningProgress,
         database: Database,
         linker: str,
         folder: Path,
@@ -281,7 +283,7 @@ class _Tuner:
         watch(self.course, f"compiling {names}")
         self._build(batches)
         watch(self.course, f"measuring {names}")
-        at_work: list[tuple[Bench, Batch]] = []
+        at_work: list[tuple[Bench, TrialBatch]] = []
         for bench, batch in zip(list(self.benches), batches, strict=False):
             built = {c: b for (text, c), b in self.built.items() if text == batch.layer.task.text}
             if batch.reference in built and batch.yardstick in built:
@@ -297,9 +299,9 @@ class _Tuner:
                 self._keep(batch)
         return True
 
-    def _batches(self, number: int) -> list[Batch]:
+    def _batches(self, number: int) -> list[TrialBatch]:
         """What to measure next, the layers that are worth most first."""
-        found: list[Batch] = []
+        found: list[TrialBatch] = []
         taken: dict[str, set[Choice]] = {}
         open_layers = [layer for layer in self.course.layers if layer.error is None]
         order = sorted(open_layers, key=lambda layer: -layer.worth)
@@ -315,7 +317,7 @@ class _Tuner:
                 found.append(batch)
         return found
 
-    def _batch(self, layer: Layer, taken: set[Choice]) -> Batch | None:
+    def _batch(self, layer: TunedLayer, taken: set[Choice]) -> TrialBatch | None:
         task, measured = layer.task, self.database.measured(layer.task)
         failed = measured.failed.union(self.failed[task.text])
         if task.reference in failed:
@@ -334,7 +336,7 @@ class _Tuner:
             if new and total > MAX_WEIGHTS:
                 break
             new.append(choice)
-        return Batch(layer, task.reference, yardstick, new, again) if new else None
+        return TrialBatch(layer, task.reference, yardstick, new, again) if new else None
 
     def _weight_bytes(self, task: Task, choice: Choice) -> int:
         """What the weight of a choice takes, or about that."""
@@ -351,7 +353,7 @@ class _Tuner:
             size = min(size, int(self.course.left / pace))
         return max(1, size)
 
-    def _build(self, batches: Iterable[Batch]) -> None:
+    def _build(self, batches: Iterable[TrialBatch]) -> None:
         """Compiles what is not there yet."""
         wanted = dict.fromkeys(
             (batch.layer.task.text, choice) for batch in batches for choice in batch.choices
@@ -373,7 +375,7 @@ class _Tuner:
                 if batch.layer.task.text == text and choice in batch.choices:
                     batch.outcomes[choice] = failure
 
-    def _finish(self, bench: Bench, batch: Batch) -> None:
+    def _finish(self, bench: Bench, batch: TrialBatch) -> None:
         try:
             batch.outcomes |= bench.finish()
         except Failed as failure:
@@ -391,11 +393,11 @@ class _Tuner:
                 own = crashed or not (bench.server is None or isinstance(failure, Died))
                 batch.outcomes[choice] = Failure(str(failure), own=own and bench.at >= 0)
 
-    def _give_up(self, layer: Layer, error: str) -> None:
+    def _give_up(self, layer: TunedLayer, error: str) -> None:
         layer.error = error
         self.course.first_error = self.course.first_error or error
 
-    def _keep(self, batch: Batch) -> None:
+    def _keep(self, batch: TrialBatch) -> None:
         """Puts what came of a batch into the database.
 
         Of failures those that are the choice's own, and only where something else works: then it
@@ -403,10 +405,10 @@ class _Tuner:
         """
         layer, task, before = batch.layer, batch.layer.task, batch.layer.best_seconds
         yardstick = batch.outcomes.get(batch.yardstick)
-        if isinstance(yardstick, Timing):
+        if isinstance(yardstick, MeasuredTime):
             unit = self.database.measured(task).seconds.get(batch.yardstick, yardstick.seconds)
             for choice in (*batch.again, *batch.new):
-                if isinstance(timing := batch.outcomes.get(choice), Timing):
+                if isinstance(timing := batch.outcomes.get(choice), MeasuredTime):
                     self.database.add(task, choice, timing.ratio * unit)
                     self.course.measured += choice in batch.new
         failed = self.failed[task.text]
@@ -431,7 +433,7 @@ class _Tuner:
             self.built.pop(key).library.unlink(missing_ok=True)
 
 
-def is_free(server: Server) -> bool:
+def is_free(server: TrackerAddress) -> bool:
     """Whether the tracker has such a server to give."""
     from vggc.tuning.remote import free_servers
 

@@ -43,7 +43,7 @@ CRASHES = {signal.SIGSEGV, signal.SIGILL, signal.SIGFPE}
 or a SIGABRT."""
 
 
-class Worker:
+class MeasuringWorker:
     """A process that answers one question at a time."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -140,7 +140,7 @@ class Crew:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.workers: dict[int, Worker] = {}
+        self.workers: dict[int, MeasuringWorker] = {}
 
     def map(
         self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], patience: float
@@ -175,10 +175,10 @@ class Crew:
                         result = failed
                     yield busy.pop(slot), result
 
-    def _worker(self, slot: int) -> Worker:
+    def _worker(self, slot: int) -> MeasuringWorker:
         """The worker of a slot, started when it is first needed."""
         if slot not in self.workers:
-            self.workers[slot] = Worker({})
+            self.workers[slot] = MeasuringWorker({})
         return self.workers[slot]
 
     def stop(self) -> None:

@@ -43,7 +43,7 @@ class Bits:
 
 
 @dataclass(frozen=True)
-class Format:
+class WordFormat:
     """How numbers of so many bits lie in words.
 
     A number is read in the upper bits of a word. Those of each of the `words` are one, and the
@@ -77,8 +77,8 @@ class Format:
         return 3.2 / self.largest / sqrt(12)
 
 
-BITS_24 = Format(24, 3, ((Bits(0, 0, 8, 8), Bits(1, 0, 8, 16), Bits(2, 0, 8, 24)),))
-BITS_20 = Format(
+BITS_24 = WordFormat(24, 3, ((Bits(0, 0, 8, 8), Bits(1, 0, 8, 16), Bits(2, 0, 8, 24)),))
+BITS_20 = WordFormat(
     20,
     5,
     (
@@ -95,7 +95,7 @@ SAMPLED = 64
 """Weights of a piece among which the usual size is looked for."""
 
 
-def product(dense: Dense, form: Format) -> Product:
+def product(dense: Dense, form: WordFormat) -> Product:
     return Product(dense.batch, dense.in_features, dense.out_features, form.group, form.words)
 
 
@@ -103,7 +103,7 @@ def applies(dense: Dense) -> bool:
     return all(columns.applies(product(dense, form)) for form in FORMATS)
 
 
-def tiles(dense: Dense, form: Format, machine: Machine) -> Iterator[ColumnKnobs]:
+def tiles(dense: Dense, form: WordFormat, machine: Machine) -> Iterator[ColumnKnobs]:
     """The tiles that there is code for."""
     return columns.tiles(product(dense, form), machine)
 
@@ -123,7 +123,7 @@ def templates(dense: Dense, machine: Machine) -> tuple[Template, ...]:
     )
 
 
-def error_of(dense: Dense, form: Format, weight: NDArray[np.float32]) -> float:
+def error_of(dense: Dense, form: WordFormat, weight: NDArray[np.float32]) -> float:
     """The relative L2 error of a weight `(O, C·H·W)`.
 
     The weights of a piece are rounded alike, as the largest asks for, which may be far beyond the
@@ -149,11 +149,11 @@ def error_of(dense: Dense, form: Format, weight: NDArray[np.float32]) -> float:
     return sqrt(rounding / signal) if signal > 0 else inf
 
 
-def algorithm(dense: Dense, form: Format) -> str:
+def algorithm(dense: Dense, form: WordFormat) -> str:
     return f"{in_float32.algorithm(dense)}-bfp{form.bits}"
 
 
-def cost(dense: Dense, form: Format, machine: Machine, knobs: ColumnKnobs) -> Cost:
+def cost(dense: Dense, form: WordFormat, machine: Machine, knobs: ColumnKnobs) -> Cost:
     """As if no input were zero."""
     return columns.cost(product(dense, form), machine, 1.0, knobs)
 
@@ -170,7 +170,7 @@ class BlockFloatColumns:
     channels: int
     lanes: int
     vectors: int
-    form: Format
+    form: WordFormat
 
     @property
     def panel(self) -> int:
@@ -242,7 +242,7 @@ class BlockFloatColumns:
         return found.reshape(*words.shape[:-1], self.piece, self.panel)
 
 
-def kernel(dense: Dense, form: Format, machine: Machine, knobs: ColumnKnobs) -> Kernel:
+def kernel(dense: Dense, form: WordFormat, machine: Machine, knobs: ColumnKnobs) -> Kernel:
     """Code for `dense` with these knobs, one of `tiles`."""
     channels = dense.source.channels if dense.source else dense.in_features
     packing = BlockFloatColumns(
@@ -270,7 +270,7 @@ class BlockFloat:
     """Weights with a scale a piece."""
 
     dense: Dense
-    form: Format
+    form: WordFormat
     x: Buffer
     bias: Buffer
     y: Buffer

@@ -114,7 +114,7 @@ class Columns:
     """`(groups, pieces + 1)`: how many are listed before each piece, and in all."""
 
 
-class Numbers(Protocol):
+class NumberFormat(Protocol):
     """How the numbers of a kernel are written: its inputs, weights and outputs."""
 
     @property
@@ -145,7 +145,7 @@ class Emitter:
     product: Product
     machine: Machine
     knobs: ColumnKnobs
-    numbers: Numbers
+    numbers: NumberFormat
 
     @property
     def num_groups(self) -> int:

@@ -46,7 +46,7 @@ class DepthwiseKnobs:
 
 
 @dataclass(frozen=True)
-class TapsFirst:
+class DepthwiseTapsFirst:
     """`(K, 1, kh, kw)` as `(kh, kw, K)`."""
 
     shape: tuple[int, ...]
@@ -118,7 +118,7 @@ def macs(conv: Conv, machine: Machine, knobs: DepthwiseKnobs) -> int:
 
 def kernel(conv: Conv, machine: Machine, knobs: DepthwiseKnobs) -> Kernel:
     """Code for `conv` with these knobs, one of `tiles`."""
-    packing = TapsFirst(conv.weight_shape)
+    packing = DepthwiseTapsFirst(conv.weight_shape)
     func = function(
         partial(emit, conv, machine, knobs),
         x=conv.input.shape,

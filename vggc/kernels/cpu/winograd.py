@@ -260,7 +260,7 @@ def kernel(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Kernel
     return Kernel(f"winograd{m}", asdict(knobs), func, packing, emitter.macs)
 
 
-Result: TypeAlias = Callable[[Expr, Expr], Expr]
+PixelValue: TypeAlias = Callable[[Expr, Expr], Expr]
 """What is written for a sum of a channel."""
 
 
@@ -363,7 +363,7 @@ class Emitter:
         """The memory of a block's transformed input."""
         return scratch(*self.kept_shape)
 
-    def emit(self, x: Buffer, weight: Buffer, y: Buffer, result: Result) -> None:
+    def emit(self, x: Buffer, weight: Buffer, y: Buffer, result: PixelValue) -> None:
         block = self.knobs.block
         num_blocks = ceil(self.num_tiles / block)
         clear_halo(y, self.conv.output)
@@ -559,7 +559,7 @@ class Emitter:
                 fetch()
 
     def finish(
-        self, products: Buffer, at: Expr, tile: Expr, panel: Expr, result: Result, y: Buffer
+        self, products: Buffer, at: Expr, tile: Expr, panel: Expr, result: PixelValue, y: Buffer
     ) -> None:
         """Transform the products of a tile to its output, a panel of channels."""
         out, lanes = self.conv.output, self.machine.lanes
@@ -584,7 +584,7 @@ class Emitter:
         tile: Expr,
         vector: Expr,
         first: Expr,
-        result: Result,
+        result: PixelValue,
         y: Buffer,
         width: int,
     ) -> None:

@@ -28,7 +28,7 @@ from vggc.kernels.cpu.loops import function
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.template import Template
 from vggc.kernels.cpu.winograd import (
-    Result,
+    PixelValue,
     TransformedWeight,
     WinogradKnobs,
     biased,
@@ -125,7 +125,7 @@ class Emitter(winograd.Emitter):
         moved = super().kept()
         return _words(moved, moved.shape)
 
-    def emit(self, x: Buffer, weight: Buffer, y: Buffer, result: Result) -> None:
+    def emit(self, x: Buffer, weight: Buffer, y: Buffer, result: PixelValue) -> None:
         words = _words(weight, (self.num_panels, self.n**2, self.steps, self.panel))
         with T.attr(0, "pragma_import_llvm", DOT_BFLOAT16):
             super().emit(x, words, y, result)

@@ -35,7 +35,7 @@ from vggc.kernels.workloads import (
     Workload,
 )
 
-Body: TypeAlias = Callable[..., None]
+EmitBody: TypeAlias = Callable[..., None]
 
 
 def kernel(workload: Workload) -> Kernel:
@@ -131,7 +131,7 @@ def _dense_vector(layer: Dense) -> Kernel:
     return Kernel("gemv", dense.KNOBS, func, packing)
 
 
-def _dense_function(body: Body, layer: Dense, weight_shape: tuple[int, ...]) -> PrimFunc:
+def _dense_function(body: EmitBody, layer: Dense, weight_shape: tuple[int, ...]) -> PrimFunc:
     source = layer.source
     return function(
         body,
@@ -147,11 +147,11 @@ def _covers_map(pool: AvgPool) -> bool:
     return pool.kernel == (pool.input.height, pool.input.width) and pool.padding == (0, 0)
 
 
-def _small(algorithm: str, body: Body, layer: MaxPool | AvgPool | Lrn | Pointwise) -> Kernel:
+def _small(algorithm: str, body: EmitBody, layer: MaxPool | AvgPool | Lrn | Pointwise) -> Kernel:
     return Kernel(algorithm, {}, function(body, x=layer.input.shape, y=layer.output.shape))
 
 
-def _join(algorithm: str, body: Body, layer: Concat | Add) -> Kernel:
+def _join(algorithm: str, body: EmitBody, layer: Concat | Add) -> Kernel:
     inputs = {f"x{index}": map.shape for index, map in enumerate(layer.inputs)}
     return Kernel(algorithm, {}, function(body, **inputs, y=layer.output.shape))
 

@@ -33,7 +33,7 @@ from vggc.kernels.cuda.packing import PanelPacking
 from vggc.kernels.workloads import Conv
 
 # Stores results `[first, first + width)` of a thread: columns `col`, `col + 1`, … of row `row`.
-Store: TypeAlias = Callable[[Buffer, int, int, Expr, Expr], None]
+StoreValue: TypeAlias = Callable[[Buffer, int, int, Expr, Expr], None]
 
 THREADS = 128
 # Blocks that keep a large GPU (108 to 132 multiprocessors) busy, and the most parts that a
@@ -191,7 +191,7 @@ def _multiply(
     share: _Share,
     thread: Expr,
     lanes: int,
-    store: Store,
+    store: StoreValue,
 ) -> None:
     """Compute a block's share and hand each thread's results to `store`, `lanes` at a time."""
     first_row, first_col = share.row_block * tile.rows, share.col_block * tile.cols
