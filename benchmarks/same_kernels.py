@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import tvm
+import tvm_ffi
 
 from vggc.compiler.targets import resolve, tvm_target
 from vggc.kernels import cpu, cuda
@@ -88,7 +89,7 @@ def main() -> None:
             differing.append(f"new: {name}")
         else:
             before = tvm.ir.load_json(gzip.decompress(path.read_bytes()).decode())
-            if not tvm.ir.structural_equal(before, kernel.func):
+            if not tvm_ffi.structural_equal(before, kernel.func):
                 differing.append(f"other code: {name}")
     gone = len(set(given.folder.glob("*.json.gz")) - files) if given.what == "compare" else 0
     print(f"{count} kernels {'kept' if given.what == 'keep' else 'compared'}")

@@ -19,14 +19,14 @@ from math import ceil, inf, sqrt
 import numpy as np
 from numpy.typing import NDArray
 from tvm.ir import Expr
-from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
+from vggc.kernels.array import Array
 from vggc.kernels.cpu import columns
 from vggc.kernels.cpu import dense as in_float32
 from vggc.kernels.cpu.columns import ColumnKnobs, Emitter, Product
-from vggc.kernels.cpu.loops import function, view
+from vggc.kernels.cpu.loops import function
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.template import Cost, Template
 from vggc.kernels.workloads import Dense, Kernel, by_panels
@@ -249,8 +249,8 @@ def kernel(dense: Dense, form: WordFormat, machine: Machine, knobs: ColumnKnobs)
         (dense.out_features, dense.in_features), channels, machine.lanes, knobs.vectors, form
     )
 
-    def body(x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
-        images = view(x, (dense.batch, dense.in_features))
+    def body(x: Array, weight: Array, bias: Array, y: Array) -> None:
+        images = x.view("images", dense.batch, dense.in_features)
         numbers = BlockFloat(dense, form, images, bias, y)
         Emitter(product(dense, form), machine, knobs, numbers).emit(weight)
 
@@ -271,9 +271,9 @@ class BlockFloat:
 
     dense: Dense
     form: WordFormat
-    x: Buffer
-    bias: Buffer
-    y: Buffer
+    x: Array
+    bias: Array
+    y: Array
     total_type: str = "float32"
     header: int = 1
 
@@ -293,7 +293,7 @@ class BlockFloat:
 
     def store(self, image: Expr, channel: Expr, total: Expr) -> None:
         value = activate(self.dense.act, total + self.bias[channel])
-        T.buffer_store(self.y, value, [image, channel])
+        self.y[image, channel] = value
 
 
 def part_of(word: Expr, bits: Bits) -> Expr:

@@ -17,11 +17,11 @@ from math import ceil
 from typing import Protocol
 
 from tvm.ir import Expr
-from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
+from vggc.kernels.array import Array, allocated, parallel, serial, vectorized
 from vggc.kernels.cpu.conv import PIECE
-from vggc.kernels.cpu.loops import each_vector, in_block, prefetch, tile_origin
+from vggc.kernels.cpu.loops import each_vector, in_block, prefetch, scratch, tile_origin
 from vggc.kernels.cpu.machine import FLOAT, LINE, Machine
 from vggc.kernels.cpu.template import Cost
 
@@ -106,11 +106,11 @@ def cost(product: Product, machine: Machine, read: float, knobs: ColumnKnobs) ->
 class Columns:
     """The columns to be read, by groups of images: those where an image's input is not zero."""
 
-    places: Buffer
+    places: Array
     """`(groups, inputs)`: the line of a panel at which the column begins."""
-    values: Buffer
+    values: Array
     """`(groups, rows, inputs)`."""
-    ends: Buffer
+    ends: Array
     """`(groups, pieces + 1)`: how many are listed before each piece, and in all."""
 
 
@@ -171,31 +171,31 @@ class Emitter:
         """How many columns ahead of its use one is asked for."""
         return ceil(AHEAD_BYTES / (self.column * self.machine.lanes * FLOAT))
 
-    def emit(self, weight: Buffer) -> None:
+    def emit(self, weight: Array) -> None:
         product = self.product
         panels = ceil(product.outputs / self.panel)
         listed = product.inputs + self.ahead
         columns = Columns(
-            T.alloc_buffer((self.num_groups, listed), "int32"),
-            T.alloc_buffer((self.num_groups, self.knobs.rows, listed), "float32"),
-            T.alloc_buffer((self.num_groups, product.num_pieces + 1), "int32"),
+            allocated("places", self.num_groups, listed, dtype="int32"),
+            allocated("values", self.num_groups, self.knobs.rows, listed),
+            allocated("ends", self.num_groups, product.num_pieces + 1, dtype="int32"),
         )
-        with T.parallel(self.num_groups) as group:
+        with parallel("group", self.num_groups) as group:
             self.list_columns(columns, group)
 
         total_lines = panels * product.num_pieces * self.lines
-        lines = T.decl_buffer((total_lines, self.machine.lanes), "int32", data=weight.data)
-        with T.parallel(panels * self.num_groups) as task:
+        lines = weight.view("lines", total_lines, self.machine.lanes, dtype="int32")
+        with parallel("task", panels * self.num_groups) as task:
             panel, group = task // self.num_groups, task % self.num_groups
             first = panel * product.num_pieces * self.lines
             totals, sums = self.zeros(self.numbers.total_type), self.zeros("float32")
-            with T.serial(product.num_pieces) as piece:
+            with serial("piece", product.num_pieces) as piece:
                 begin, end = columns.ends[group, piece], columns.ends[group, piece + 1]
                 whole = (end - begin) // COLUMNS_AT_ONCE * COLUMNS_AT_ONCE
-                with T.serial(whole // COLUMNS_AT_ONCE) as block:
+                with serial("block", whole // COLUMNS_AT_ONCE) as block:
                     at = begin + block * COLUMNS_AT_ONCE
                     self.add(sums, lines, first, columns, group, at, COLUMNS_AT_ONCE)
-                with T.serial(end - begin - whole) as rest:
+                with serial("rest", end - begin - whole) as rest:
                     self.add(sums, lines, first, columns, group, begin + whole + rest, 1)
                 self.add_up(totals, sums, lines, first + piece * self.lines)
             self.store(totals, panel, group)
@@ -204,38 +204,38 @@ class Emitter:
         """List the columns of a group of images."""
         product, rows = self.product, self.knobs.rows
         n0 = tile_origin(group, rows, product.batch)
-        count = T.alloc_buffer((1,), "int32", scope="local")
-        T.buffer_store(count, T.int32(0), [0])
-        with T.serial(product.num_pieces) as piece:
-            T.buffer_store(columns.ends, count[0], [group, piece])
+        count = scratch("count", 1, dtype="int32")
+        count[0] = 0
+        with serial("piece", product.num_pieces) as piece:
+            columns.ends[group, piece] = count[0]
             start = piece * product.piece
             left = product.inputs - start
             cut = product.inputs % product.piece != 0
-            with T.serial(T.min(product.piece, left) if cut else product.piece) as t:
+            with serial("t", T.min(product.piece, left) if cut else product.piece) as t:
                 header = self.numbers.header * self.knobs.vectors
                 line = piece * self.lines + header + t * self.column
-                T.buffer_store(columns.places, line, [group, count[0]])
+                columns.places[group, count[0]] = line
                 inputs = [self.numbers.input(n0 + row, start + t) for row in range(rows)]
                 for row, value in enumerate(inputs):
-                    T.buffer_store(columns.values, value, [group, row, count[0]])
+                    columns.values[group, row, count[0]] = value
                 some = reduce(T.Or, [not_zero(value) for value in inputs])
-                T.buffer_store(count, count[0] + T.Cast("int32", some), [0])
-        T.buffer_store(columns.ends, count[0], [group, product.num_pieces])
-        with T.serial(self.ahead) as t:
-            T.buffer_store(columns.places, T.int32(0), [group, count[0] + t])
+                count[0] += T.Cast("int32", some)
+        columns.ends[group, product.num_pieces] = count[0]
+        with serial("t", self.ahead) as t:
+            columns.places[group, count[0] + t] = 0
 
-    def zeros(self, dtype: str) -> list[Buffer]:
+    def zeros(self, dtype: str) -> list[Array]:
         """A panel of sums for each image, in the cache."""
-        sums = [T.alloc_buffer((self.panel,), dtype, scope="local") for _ in range(self.knobs.rows)]
+        sums = [scratch("sums", self.panel, dtype=dtype) for _ in range(self.knobs.rows)]
         for buffer in sums:
             for c in each_vector(self.panel, self.machine.lanes):
-                T.buffer_store(buffer, T.Cast(dtype, T.int32(0)), [c])
+                buffer[c] = T.Cast(dtype, T.int32(0))
         return sums
 
     def add(
         self,
-        sums: list[Buffer],
-        lines: Buffer,
+        sums: list[Array],
+        lines: Array,
         first: Expr,
         columns: Columns,
         group: Expr,
@@ -244,13 +244,13 @@ class Emitter:
     ) -> None:
         """Add the products of `count` columns from the one listed at `at`."""
         lanes, size, words = self.machine.lanes, self.product.group, self.product.words
-        with T.serial(self.knobs.vectors // size) as index:
+        with serial("index", self.knobs.vectors // size) as index:
             for k in range(count):
                 later = first + columns.places[group, at + k + self.ahead] + words * index
                 for line in range(0, words * lanes * FLOAT, LINE):
-                    prefetch(T.address_of(lines[later + line // (lanes * FLOAT), 0]))
+                    prefetch(lines.address(later + line // (lanes * FLOAT), 0))
             for part in range(size):
-                with T.vectorized(lanes) as lane:
+                with vectorized("lane", lanes) as lane:
                     c = (size * index + part) * lanes + lane
                     for row, buffer in enumerate(sums):
                         total = buffer[c]
@@ -259,18 +259,18 @@ class Emitter:
                             held = [lines[line + i, lane] for i in range(words)]
                             number = self.numbers.number(held, part)
                             total = total + columns.values[group, row, at + k] * number
-                        T.buffer_store(buffer, total, [c])
+                        buffer[c] = total
 
-    def add_up(self, totals: list[Buffer], sums: list[Buffer], lines: Buffer, header: Expr) -> None:
+    def add_up(self, totals: list[Array], sums: list[Array], lines: Array, header: Expr) -> None:
         """Add the sums of a piece to the totals, and begin the next."""
         lanes = self.machine.lanes
         for total, part in zip(totals, sums, strict=True):
             for c in each_vector(self.panel, lanes):
                 more = self.numbers.piece_sum(part[c], lines[header + c // lanes, c % lanes])
-                T.buffer_store(total, total[c] + more, [c])
-                T.buffer_store(part, T.float32(0), [c])
+                total[c] += more
+                part[c] = 0
 
-    def store(self, totals: list[Buffer], panel: Expr, group: Expr) -> None:
+    def store(self, totals: list[Array], panel: Expr, group: Expr) -> None:
         """Write the outputs of a task."""
         n0 = tile_origin(group, self.knobs.rows, self.product.batch)
         for count in in_block(panel, self.panel, self.product.outputs):

@@ -23,10 +23,10 @@ from math import ceil, prod
 
 import numpy as np
 from tvm.ir import Expr
-from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
+from vggc.kernels.array import Array, parallel, serial
 from vggc.kernels.cpu.loops import (
     clear_halo,
     elements,
@@ -34,8 +34,8 @@ from vggc.kernels.cpu.loops import (
     function,
     in_block,
     inside,
+    scratch,
     tile_origin,
-    view,
 )
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.template import Cost, Template
@@ -196,10 +196,10 @@ def runs(conv: Conv) -> Iterator[tuple[Expr, Expr, Expr | int]]:
     """
     kh, kw = conv.kernel
     if conv.groups == 1:
-        with T.serial(kh) as dy:
+        with serial("dy", kh) as dy:
             yield dy, dy, 0
     else:
-        with T.serial(kh) as dy, T.serial(kw) as dx:
+        with serial("dy", kh) as dy, serial("dx", kw) as dx:
             yield dy * kw + dx, dy, dx
 
 
@@ -214,10 +214,10 @@ def each_tile(
     height, width = conv.grid
     num_rows, num_columns = ceil(height / knobs.rows), ceil(width / knobs.columns)
     num_images = ceil(conv.output.batch / knobs.images)
-    with T.parallel(num_blocks * num_images * num_rows) as task:
+    with parallel("task", num_blocks * num_images * num_rows) as task:
         n0 = tile_origin(task // num_rows % num_images, knobs.images, conv.output.batch)
         y0 = tile_origin(task % num_rows, knobs.rows, height)
-        with T.serial(num_columns) as column:
+        with serial("column", num_columns) as column:
             x0 = tile_origin(column, knobs.columns, width)
             yield task // (num_images * num_rows), (n0, y0, x0)
 
@@ -226,7 +226,7 @@ def results(
     conv: Conv,
     knobs: ConvKnobs,
     origin: tuple[Expr, Expr, Expr],
-    sums: Buffer,
+    sums: Array,
     channels: int,
     lanes: int,
 ) -> Iterator[tuple[Expr, Expr, tuple[Expr, Expr, Expr]]]:
@@ -251,10 +251,10 @@ def emit(
     conv: Conv,
     machine: Machine,
     knobs: ConvKnobs,
-    x: Buffer,
-    weight: Buffer,
-    bias: Buffer,
-    y: Buffer,
+    x: Array,
+    weight: Array,
+    bias: Array,
+    y: Array,
 ) -> None:
     """Write the body of a kernel. `x` and `y` may have any shape of the maps' sizes."""
     source, out = conv.input, conv.output
@@ -268,32 +268,32 @@ def emit(
 
     batch, height, width, channels = source.shape
     num_runs, num_steps = (kh, kw * channels) if conv.groups == 1 else (kh * kw, group_in)
-    x_rows = view(x, (batch, height, width * channels))
-    weight_runs = view(weight, (num_blocks, num_runs, num_steps, block))
-    y_map = view(y, out.shape)
+    x_rows = x.view("x_rows", batch, height, width * channels)
+    weight_runs = weight.view("weight_runs", num_blocks, num_runs, num_steps, block)
+    y_map = y.view("y_map", *out.shape)
 
     clear_halo(y, out)
     with each_tile(conv, knobs, num_blocks) as (k, origin):
         n0, y0, x0 = origin
         group, group_block = k // group_blocks, k % group_blocks
         first_channel = group * group_out + group_block * block
-        sums = T.alloc_buffer((*pixels, block), "float32", scope="local")
+        sums = scratch("sums", *pixels, block)
 
-        def fill_with_zeros(target: Buffer) -> None:
+        def fill_with_zeros(target: Array) -> None:
             for index in elements(pixels, block, machine.lanes):
-                T.buffer_store(target, T.float32(0), index)
+                target[index] = 0
 
         def accumulate(
             run: tuple[Expr, Expr, Expr | int], first_step: Expr | int, steps: Expr | int
         ) -> None:
             index, dy, dx = run
-            with T.serial(steps) as t:
+            with serial("t", steps) as t:
                 for n, i, j, c in elements(pixels, block, machine.lanes):
                     row = (y0 + i) * stride_y + dy + top
                     first = ((x0 + j) * stride_x + left + dx) * channels + group * group_in
                     factor = x_rows[n0 + n, row, first + first_step + t]
                     product = factor * weight_runs[k, index, first_step + t, c]
-                    T.buffer_store(sums, sums[n, i, j, c] + product, [n, i, j, c])
+                    sums[n, i, j, c] += product
 
         if num_runs * num_steps <= 2 * PIECE:
             totals = sums
@@ -301,21 +301,21 @@ def emit(
             with runs(conv) as run:
                 accumulate(run, 0, num_steps)
         else:
-            totals = T.alloc_buffer((*pixels, block), "float32", scope="local")
+            totals = scratch("totals", *pixels, block)
             fill_with_zeros(totals)
             num_pieces = ceil(num_steps / PIECE)
             piece = ceil(num_steps / num_pieces)
-            with runs(conv) as run, T.serial(num_pieces) as index:
+            with runs(conv) as run, serial("index", num_pieces) as index:
                 start = index * piece
                 cut = num_steps % piece != 0
                 fill_with_zeros(sums)
                 accumulate(run, start, T.min(piece, num_steps - start) if cut else piece)
                 for at in elements(pixels, block, machine.lanes):
-                    T.buffer_store(totals, totals[at] + sums[at], at)
+                    totals[at] += sums[at]
 
         for num_channels in in_block(group_block, block, group_out):
             for total, c, pixel in results(
                 conv, knobs, origin, totals, num_channels, machine.lanes
             ):
                 value = activate(conv.act, total + bias[first_channel + c])
-                T.buffer_store(y_map, value, inside(out, *pixel, first_channel + c))
+                y_map[inside(out, *pixel, first_channel + c)] = value

@@ -18,10 +18,10 @@ from math import ceil, prod
 
 import numpy as np
 from tvm.ir import Expr
-from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
+from vggc.kernels.array import Array, parallel, serial
 from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT, PIECE
 from vggc.kernels.cpu.loops import (
     elements,
@@ -31,7 +31,6 @@ from vggc.kernels.cpu.loops import (
     prefetch,
     registers,
     tile_origin,
-    view,
 )
 from vggc.kernels.cpu.machine import FLOAT, Machine
 from vggc.kernels.cpu.template import Cost, Template
@@ -148,56 +147,56 @@ def emit(
     dense: Dense,
     machine: Machine,
     knobs: DenseKnobs,
-    x: Buffer,
-    weight: Buffer,
-    bias: Buffer,
-    y: Buffer,
+    x: Array,
+    weight: Array,
+    bias: Array,
+    y: Array,
 ) -> None:
     """Write the body of a kernel."""
     rows, streams, lanes = knobs.rows, knobs.streams, machine.lanes
     panel = knobs.vectors * lanes
     panels = ceil(dense.out_features / panel)
-    images = view(x, (dense.batch, dense.in_features))
-    lines = view(weight, (panels * dense.in_features * knobs.vectors, lanes))
+    images = x.view("images", dense.batch, dense.in_features)
+    lines = weight.view("lines", panels * dense.in_features * knobs.vectors, lanes)
     length = dense.in_features // streams
     num_pieces = ceil(length / PIECE)
     piece = ceil(length / num_pieces)
     num_groups = ceil(dense.batch / rows)
 
-    with T.parallel(panels * num_groups) as task:
+    with parallel("task", panels * num_groups) as task:
         k, n0 = task // num_groups, tile_origin(task % num_groups, rows, dense.batch)
-        totals = [registers(panel) for _ in range(rows)]
-        sums = [[registers(panel) for _ in range(rows)] for _ in range(streams)]
+        totals = [registers("totals", panel) for _ in range(rows)]
+        sums = [[registers("sums", panel) for _ in range(rows)] for _ in range(streams)]
 
-        def fill_with_zeros(buffers: list[Buffer]) -> None:
+        def fill_with_zeros(buffers: list[Array]) -> None:
             for buffer in buffers:
                 for at in elements((), panel, lanes):
-                    T.buffer_store(buffer, T.float32(0), at)
+                    buffer[at] = 0
 
-        def accumulate(target: list[Buffer], at: Expr) -> None:
+        def accumulate(target: list[Array], at: Expr) -> None:
             for row, buffer in enumerate(target):
                 for (c,) in elements((), panel, lanes):
                     product = images[n0 + row, at] * weight[k, at, c]
-                    T.buffer_store(buffer, buffer[c] + product, [c])
+                    buffer[c] += product
 
         fill_with_zeros(totals)
-        with T.serial(num_pieces) as index:
+        with serial("index", num_pieces) as index:
             start = index * piece
             for stream in sums:
                 fill_with_zeros(stream)
             cut = length % piece != 0
-            with T.serial(T.min(piece, length - start) if cut else piece) as t:
+            with serial("t", T.min(piece, length - start) if cut else piece) as t:
                 for number, stream in enumerate(sums):
                     at = number * length + start + t
                     first = (k * dense.in_features + at) * knobs.vectors
                     for vector in range(knobs.vectors):
                         ahead = first + AHEAD_BYTES // (FLOAT * lanes) + vector
-                        prefetch(T.address_of(lines[ahead, 0]))
+                        prefetch(lines.address(ahead, 0))
                     accumulate(stream, at)
             for stream in sums:
                 for total, part in zip(totals, stream, strict=True):
                     for (c,) in elements((), panel, lanes):
-                        T.buffer_store(total, total[c] + part[c], [c])
+                        total[c] += part[c]
         for rest in range(streams * length, dense.in_features):
             accumulate(totals, rest)
 
@@ -205,4 +204,4 @@ def emit(
             for row, total in enumerate(totals):
                 for value, (c,) in finished(dense.act, total.__getitem__, (), count, lanes):
                     result = activate(dense.act, value + bias[k * panel + c])
-                    T.buffer_store(y, result, [n0 + row, k * panel + c])
+                    y[n0 + row, k * panel + c] = result

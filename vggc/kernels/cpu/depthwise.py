@@ -15,10 +15,9 @@ from math import ceil, prod
 
 import numpy as np
 from tvm.ir import Expr
-from tvm.tirx import Buffer
-from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
+from vggc.kernels.array import Array, parallel, serial
 from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT
 from vggc.kernels.cpu.loops import (
     MAX_TERMS,
@@ -27,6 +26,7 @@ from vggc.kernels.cpu.loops import (
     finished,
     function,
     inside,
+    scratch,
     tile_origin,
 )
 from vggc.kernels.cpu.machine import Machine
@@ -133,10 +133,10 @@ def emit(
     conv: Conv,
     machine: Machine,
     knobs: DepthwiseKnobs,
-    x: Buffer,
-    weight: Buffer,
-    bias: Buffer,
-    y: Buffer,
+    x: Array,
+    weight: Array,
+    bias: Array,
+    y: Array,
 ) -> None:
     """Write the body of a kernel."""
     source, out = conv.input, conv.output
@@ -152,27 +152,27 @@ def emit(
         if kw <= MAX_TERMS:
             yield iter(range(kw))
         else:
-            with T.serial(kw) as dx:
+            with serial("dx", kw) as dx:
                 yield iter([dx])
 
     clear_halo(y, out)
-    with T.parallel(out.batch * out.height * num_columns) as task:
+    with parallel("task", out.batch * out.height * num_columns) as task:
         n, i = task // (out.height * num_columns), task // num_columns % out.height
         x0 = tile_origin(task % num_columns, knobs.columns, out.width)
-        with T.serial(ceil(out.channels / block)) as index:
+        with serial("index", ceil(out.channels / block)) as index:
             c0 = tile_origin(index, block, out.channels)
-            sums = T.alloc_buffer((*pixels, block), "float32", scope="local")
+            sums = scratch("sums", *pixels, block)
             for at in elements(pixels, block, machine.lanes):
-                T.buffer_store(sums, T.float32(0), at)
-            with T.serial(kh) as dy, taps_of_row() as taps:
+                sums[at] = 0
+            with serial("dy", kh) as dy, taps_of_row() as taps:
                 for dx in taps:
                     for j, c in elements(pixels, block, machine.lanes):
                         column = (x0 + j) * stride_x + left + dx
                         factor = x[n, i * stride_y + top + dy, column, (c0 + c) // multiplier]
                         product = factor * weight[dy, dx, c0 + c]
-                        T.buffer_store(sums, sums[j, c] + product, [j, c])
+                        sums[j, c] += product
             for value, (j, c) in finished(
                 conv.act, lambda *at: sums[at], pixels, block, machine.lanes
             ):
                 result = activate(conv.act, value + bias[c0 + c])
-                T.buffer_store(y, result, inside(out, n, i, x0 + j, c0 + c))
+                y[inside(out, n, i, x0 + j, c0 + c)] = result

@@ -15,22 +15,16 @@ from math import ceil, prod
 
 import numpy as np
 from tvm.ir import Expr
-from tvm.tirx import Buffer, PrimFunc
+from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
+from vggc.kernels.array import Array, serial, unrolled, when
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.cpu import conv as direct
 from vggc.kernels.cpu.conv import ConvKnobs
 from vggc.kernels.cpu.formats import clear_padding, rounded
-from vggc.kernels.cpu.loops import (
-    clear_halo,
-    elements,
-    function,
-    in_block,
-    inside,
-    unrolled,
-)
+from vggc.kernels.cpu.loops import clear_halo, elements, function, in_block, inside, scratch
 from vggc.kernels.cpu.machine import FLOAT, Machine
 from vggc.kernels.cpu.template import Cost, Template
 from vggc.kernels.workloads import WORD, Conv, Format, Kernel, by_panels
@@ -132,7 +126,7 @@ def kernel(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Kernel:
 def function_of(
     conv: Conv,
     weight: tuple[int, ...],
-    body: Callable[[dict[str, Buffer]], None],
+    body: Callable[[dict[str, Array]], None],
     weight_type: str | None = None,
 ) -> PrimFunc:
     """The function for `conv` with a packed weight of this shape; `body` writes it.
@@ -171,7 +165,7 @@ def add_products(form: Format, sums: Expr, word: Expr, weights: Expr) -> Expr:
     )
 
 
-def result(conv: Conv, buffers: dict[str, Buffer], total: Expr, channel: Expr) -> Expr:
+def result(conv: Conv, buffers: dict[str, Array], total: Expr, channel: Expr) -> Expr:
     """What a sum gives, as a float that is to be rounded to the format of the output."""
     scale, bias = T.float32(1), buffers["bias"][channel]
     if conv.input.format == "uint8":
@@ -185,7 +179,7 @@ def result(conv: Conv, buffers: dict[str, Buffer], total: Expr, channel: Expr) -
     return activate(conv.act, total * scale + bias) * steps
 
 
-def emit(conv: Conv, knobs: ConvKnobs, buffers: dict[str, Buffer]) -> None:
+def emit(conv: Conv, knobs: ConvKnobs, buffers: dict[str, Array]) -> None:
     """Write the body of a kernel."""
     source, out = conv.input, conv.output
     (kh, kw), (stride_y, stride_x) = conv.kernel, conv.stride
@@ -196,10 +190,8 @@ def emit(conv: Conv, knobs: ConvKnobs, buffers: dict[str, Buffer]) -> None:
 
     batch, height, width, stored = source.shape
     words = stored // WORD[source.format]
-    x = T.decl_buffer((batch, height, width * words), "int32", data=buffers["x"].data)
-    weight = T.decl_buffer(
-        (num_blocks, kh, kw * words, block), "int32", data=buffers["weight"].data
-    )
+    x = buffers["x"].view("x", batch, height, width * words, dtype="int32")
+    weight = buffers["weight"].view("weight", num_blocks, kh, kw * words, block, dtype="int32")
     y = buffers["y"]
     sum_type = "int32" if source.format == "uint8" else "float32"
 
@@ -209,29 +201,36 @@ def emit(conv: Conv, knobs: ConvKnobs, buffers: dict[str, Buffer]) -> None:
         direct.each_tile(conv, knobs, num_blocks) as (k, origin),
     ):
         n0, y0, x0 = origin
-        sums = T.alloc_buffer((*pixels, block), sum_type, scope="local")
+        sums = scratch("sums", *pixels, block, dtype=sum_type)
         for at in elements(pixels, block, LANES):
-            T.buffer_store(sums, T.Cast(sum_type, T.int32(0)), at)
+            sums[at] = T.Cast(sum_type, T.int32(0))
         with (
-            T.serial(kh) as dy,
-            T.serial(kw * words) as t,
-            unrolled(*pixels, knobs.vectors) as (n, i, j, vector),
+            serial("dy", kh) as dy,
+            serial("t", kw * words) as t,
+            unrolled(
+                "n i j vector",
+                *pixels,
+                knobs.vectors,
+            ) as (n, i, j, vector),
         ):
             row = (y0 + i) * stride_y + dy + top
             first = ((x0 + j) * stride_x + left) * words
             lanes = T.Ramp(vector * LANES, 1, LANES)
             word = x[n0 + n, row, first + t]
             value = add_products(source.format, sums[n, i, j, lanes], word, weight[k, dy, t, lanes])
-            T.buffer_store(sums, value, [n, i, j, lanes])
+            sums[n, i, j, lanes] = value
 
         for num_channels in in_block(k, block, out.channels):
             for total, c, pixel in direct.results(conv, knobs, origin, sums, num_channels, LANES):
                 value = result(conv, buffers, total, k * block + c)
                 place = inside(out, *pixel, k * block + c)
-                T.buffer_store(y, rounded(value, out.format, out.zero), place)
+                y[place] = rounded(value, out.format, out.zero)
 
         if out.shape[-1] > out.channels:
             side = 2 if conv.pool else 1
             kept = (knobs.images, knobs.rows // side, knobs.columns // side)
-            with T.If(k == num_blocks - 1), T.Then(), unrolled(*kept) as (n, i, j):
+            with (
+                when(k == num_blocks - 1),
+                unrolled("n i j", *kept) as (n, i, j),
+            ):
                 clear_padding(y, out, n0 + n, y0 // side + i, x0 // side + j)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from functools import reduce
 from operator import add as plus
 
-from tvm.tirx import Buffer
-from tvm.tirx.script import builder as T
-
 from vggc.kernels.activation import activate, leaky
+from vggc.kernels.array import Array, serial
 from vggc.kernels.cpu.loops import clear_halo, function, inside, parallel_rows
 from vggc.kernels.workloads import Add, Concat, Kernel, Map, Pointwise, PRelu
 
@@ -16,11 +14,15 @@ from vggc.kernels.workloads import Add, Concat, Kernel, Map, Pointwise, PRelu
 def pointwise(layer: Pointwise) -> Kernel:
     source, out = layer.input, layer.output
 
-    def body(x: Buffer, y: Buffer) -> None:
+    def body(x: Array, y: Array) -> None:
         clear_halo(y, out)
-        with parallel_rows(out) as (n, i), T.serial(out.width) as j, T.serial(out.channels) as c:
-            value = x[*inside(source, n, i, j, c)]
-            T.buffer_store(y, activate(layer.act, value), inside(out, n, i, j, c))
+        with (
+            parallel_rows(out) as (n, i),
+            serial("j", out.width) as j,
+            serial("c", out.channels) as c,
+        ):
+            value = x[inside(source, n, i, j, c)]
+            y[inside(out, n, i, j, c)] = activate(layer.act, value)
 
     return Kernel("loop", {}, function(body, x=source.shape, y=out.shape))
 
@@ -28,11 +30,15 @@ def pointwise(layer: Pointwise) -> Kernel:
 def prelu(layer: PRelu) -> Kernel:
     source, out = layer.input, layer.output
 
-    def body(x: Buffer, slopes: Buffer, y: Buffer) -> None:
+    def body(x: Array, slopes: Array, y: Array) -> None:
         clear_halo(y, out)
-        with parallel_rows(out) as (n, i), T.serial(out.width) as j, T.serial(out.channels) as c:
-            value = leaky(x[*inside(source, n, i, j, c)], slopes[c])
-            T.buffer_store(y, value, inside(out, n, i, j, c))
+        with (
+            parallel_rows(out) as (n, i),
+            serial("j", out.width) as j,
+            serial("c", out.channels) as c,
+        ):
+            value = leaky(x[inside(source, n, i, j, c)], slopes[c])
+            y[inside(out, n, i, j, c)] = value
 
     func = function(body, x=source.shape, slopes=(out.channels,), y=out.shape)
     return Kernel("loop", {}, func)
@@ -41,13 +47,17 @@ def prelu(layer: PRelu) -> Kernel:
 def add(layer: Add) -> Kernel:
     out = layer.output
 
-    def body(*buffers: Buffer) -> None:
+    def body(*buffers: Array) -> None:
         *summands, y = buffers
         clear_halo(y, out)
-        with parallel_rows(out) as (n, i), T.serial(out.width) as j, T.serial(out.channels) as c:
+        with (
+            parallel_rows(out) as (n, i),
+            serial("j", out.width) as j,
+            serial("c", out.channels) as c,
+        ):
             maps = zip(summands, layer.inputs, strict=True)
-            value = reduce(plus, (x[*inside(source, n, i, j, c)] for x, source in maps))
-            T.buffer_store(y, activate(layer.act, value), inside(out, n, i, j, c))
+            value = reduce(plus, (x[inside(source, n, i, j, c)] for x, source in maps))
+            y[inside(out, n, i, j, c)] = activate(layer.act, value)
 
     return Kernel("loop", {}, function(body, **inputs(layer.inputs), y=out.shape))
 
@@ -55,15 +65,15 @@ def add(layer: Add) -> Kernel:
 def concat(layer: Concat) -> Kernel:
     out = layer.output
 
-    def body(*buffers: Buffer) -> None:
+    def body(*buffers: Array) -> None:
         *parts, y = buffers
         clear_halo(y, out)
-        with parallel_rows(out) as (n, i), T.serial(out.width) as j:
+        with parallel_rows(out) as (n, i), serial("j", out.width) as j:
             first = 0
             for x, source in zip(parts, layer.inputs, strict=True):
-                with T.serial(source.channels) as c:
-                    value = x[*inside(source, n, i, j, c)]
-                    T.buffer_store(y, value, inside(out, n, i, j, first + c))
+                with serial("c", source.channels) as c:
+                    value = x[inside(source, n, i, j, c)]
+                    y[inside(out, n, i, j, first + c)] = value
                 first += source.channels
 
     return Kernel("copy", {}, function(body, **inputs(layer.inputs), y=out.shape))

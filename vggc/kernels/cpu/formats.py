@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tvm.ir import Expr
-from tvm.tirx import Buffer, Let, Var, const
+from tvm.tirx import Let, Var, const
 from tvm.tirx.script import builder as T
 
+from vggc.kernels.array import Array, serial
 from vggc.kernels.cpu.loops import clear_halo, function, inside, parallel_rows
 from vggc.kernels.workloads import Convert, Format, Kernel, Map
 
@@ -55,11 +56,11 @@ def write_ordered(value: Expr, format: Format) -> Expr:
     return value if format == "uint8" else rounded(value, format)
 
 
-def clear_padding(buffer: Buffer, map: Map, image: Expr, y: Expr, x: Expr) -> None:
+def clear_padding(buffer: Array, map: Map, image: Expr, y: Expr, x: Expr) -> None:
     """Write the zeros that pad the channels of a pixel."""
     for channel in range(map.channels, map.shape[-1]):
         zero = const(map.zero, map.storage)
-        T.buffer_store(buffer, zero, inside(map, image, y, x, channel))
+        buffer[inside(map, image, y, x, channel)] = zero
 
 
 def convert(conversion: Convert) -> Kernel:
@@ -67,18 +68,18 @@ def convert(conversion: Convert) -> Kernel:
     source, out = conversion.input, conversion.output
     scaled = "uint8" in (source.format, out.format)
 
-    def body(x: Buffer, *others: Buffer) -> None:
+    def body(x: Array, *others: Array) -> None:
         *scale, y = others
         clear_halo(y, out)
-        with parallel_rows(out) as (n, i), T.serial(out.width) as j:
-            with T.serial(out.channels) as c:
-                value = read(x[*inside(source, n, i, j, c)], source.format, source.zero)
+        with parallel_rows(out) as (n, i), serial("j", out.width) as j:
+            with serial("c", out.channels) as c:
+                value = read(x[inside(source, n, i, j, c)], source.format, source.zero)
                 if out.format == "uint8":
                     value = value / scale[0][0]
                 elif source.format == "uint8":
                     value = value * scale[0][0]
                 stored = rounded(value, out.format, out.zero)
-                T.buffer_store(y, stored, inside(out, n, i, j, c))
+                y[inside(out, n, i, j, c)] = stored
             clear_padding(y, out, n, i, j)
 
     shapes = {"x": source.shape} | ({"scale": (1,)} if scaled else {}) | {"y": out.shape}

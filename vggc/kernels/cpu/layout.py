@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from tvm.tirx import Buffer
-from tvm.tirx.script import builder as T
-
+from vggc.kernels.array import Array, parallel, serial
 from vggc.kernels.cpu.loops import clear_halo, function, inside, parallel_rows
 from vggc.kernels.workloads import Kernel, ToNchw, ToNhwc
 
@@ -13,10 +11,14 @@ def to_nhwc(layout: ToNhwc) -> Kernel:
     out = layout.output
     planes = (out.batch, out.channels, out.height, out.width)
 
-    def body(x: Buffer, y: Buffer) -> None:
+    def body(x: Array, y: Array) -> None:
         clear_halo(y, out)
-        with parallel_rows(out) as (n, i), T.serial(out.width) as j, T.serial(out.channels) as c:
-            T.buffer_store(y, x[n, c, i, j], inside(out, n, i, j, c))
+        with (
+            parallel_rows(out) as (n, i),
+            serial("j", out.width) as j,
+            serial("c", out.channels) as c,
+        ):
+            y[inside(out, n, i, j, c)] = x[n, c, i, j]
 
     return Kernel("transpose", {}, function(body, x=planes, y=out.shape))
 
@@ -25,10 +27,10 @@ def to_nchw(layout: ToNchw) -> Kernel:
     source = layout.input
     planes = (source.batch, source.channels, source.height, source.width)
 
-    def body(x: Buffer, y: Buffer) -> None:
-        with T.parallel(source.batch * source.channels) as plane:
+    def body(x: Array, y: Array) -> None:
+        with parallel("plane", source.batch * source.channels) as plane:
             n, c = plane // source.channels, plane % source.channels
-            with T.serial(source.height) as i, T.serial(source.width) as j:
-                T.buffer_store(y, x[*inside(source, n, i, j, c)], [n, c, i, j])
+            with serial("i", source.height) as i, serial("j", source.width) as j:
+                y[n, c, i, j] = x[inside(source, n, i, j, c)]
 
     return Kernel("transpose", {}, function(body, x=source.shape, y=planes))

@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from tvm.ir import Expr
-from tvm.script.ir_builder import IRBuilder
-from tvm.tirx import Buffer, PrimFunc, const
+from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
 
 from vggc.ir.ops import Activation
+from vggc.kernels import array
 from vggc.kernels.activation import is_long
+from vggc.kernels.array import Array, allocated, parallel, serial, unrolled, vectorized
 from vggc.kernels.workloads import Map
 
 # Terms of a window written out as one expression; of many more the compiler's stack overflows.
 MAX_TERMS = 16
+# Names of loops over the images, rows and columns of a tile.
+PIXEL = ("n", "i", "j")
 
 
 def function(
@@ -24,67 +27,48 @@ def function(
     /,
     **shapes: tuple[int, ...],
 ) -> PrimFunc:
-    """The function of buffers with these names and shapes that `body` writes.
+    """The function of arrays with these names and shapes that `body` writes.
 
     They hold float32 where `types` does not say otherwise.
     """
-    types = types or {}
-    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
-        T.func_attr({"tirx.noalias": True})
-        buffers = [
-            T.arg(name, T.buffer(shape, types.get(name, "float32")))
-            for name, shape in shapes.items()
-        ]
-        with T.sblock("root"):
-            body(*buffers)
-    return builder.get()
+    return array.function(body, {}, types or {}, shapes)
 
 
-def view(buffer: Buffer, shape: tuple[int, ...]) -> Buffer:
-    """The same memory under another shape."""
-    return T.decl_buffer(shape, buffer.dtype, data=buffer.data)
-
-
-def registers(size: int, dtype: str = "float32") -> Buffer:
+def registers(name: str, size: int, dtype: str = "float32") -> Array:
     """A few vectors that LLVM keeps in registers.
 
     TVM takes small buffers of the global scope from the stack, whose every element LLVM sees;
     others from a pool, to which each store would be carried out. Under 1 KiB, that is.
     """
-    return T.alloc_buffer((size,), dtype)
+    return allocated(name, size, dtype=dtype)
 
 
-def scratch(*shape: int, dtype: str = "float32") -> Buffer:
-    """A buffer of a task's own. Of another scope than `registers`, or TVM would merge the two."""
-    return T.alloc_buffer(shape, dtype, scope="local")
-
-
-@contextmanager
-def unrolled(*extents: int) -> Iterator[tuple[Expr, ...]]:
-    """Nested loops, unrolled completely."""
-    with ExitStack() as stack:
-        yield tuple(stack.enter_context(T.unroll(extent)) for extent in extents)
+def scratch(name: str, *shape: int, dtype: str = "float32") -> Array:
+    """An array of a task's own. Of another scope than `registers`, or TVM would merge the two."""
+    return allocated(name, *shape, dtype=dtype, scope="local")
 
 
 def elements(pixels: tuple[int, ...], channels: int, lanes: int) -> Iterator[tuple[Expr, ...]]:
     """Unrolled loops over the pixels and the channels of a tile in registers."""
+    names = " ".join(PIXEL[len(PIXEL) - len(pixels) :])
     full, rest = divmod(channels, lanes)
     if full:
-        with unrolled(*pixels, full) as (*pixel, vector), T.vectorized(lanes) as lane:
+        with unrolled(f"{names} vector", *pixels, full) as at, vectorized("lane", lanes) as lane:
+            *pixel, vector = at
             yield *pixel, vector * lanes + lane
     if rest:
-        with unrolled(*pixels) as pixel, T.vectorized(rest) as lane:
-            yield *pixel, full * lanes + lane
+        with unrolled(names, *pixels) as at, vectorized("lane", rest) as lane:
+            yield *at, full * lanes + lane
 
 
 def each_vector(size: int, lanes: int) -> Iterator[Expr]:
     """A loop over the elements of a buffer in memory, a vector at a time."""
     full, rest = divmod(size, lanes)
     if full:
-        with T.serial(full) as vector, T.vectorized(lanes) as lane:
+        with serial("vector", full) as vector, vectorized("lane", lanes) as lane:
             yield vector * lanes + lane
     if rest:
-        with T.vectorized(rest) as lane:
+        with vectorized("lane", rest) as lane:
             yield full * lanes + lane
 
 
@@ -104,11 +88,13 @@ def finished(
         for at in elements(pixels, channels, lanes):
             yield sum_at(*at), at
         return
-    held = scratch(*pixels, channels, dtype=dtype)
+    held = scratch("held", *pixels, channels, dtype=dtype)
     for at in elements(pixels, channels, lanes):
-        T.buffer_store(held, sum_at(*at), at)
+        held[at] = sum_at(*at)
     with ExitStack() as stack:
-        pixel = tuple(stack.enter_context(T.serial(extent)) for extent in pixels)
+        names = PIXEL[len(PIXEL) - len(pixels) :]
+        loops = (serial(name, extent) for name, extent in zip(names, pixels, strict=True))
+        pixel = tuple(stack.enter_context(loop) for loop in loops)
         for c in each_vector(channels, lanes):
             yield held[*pixel, c], (*pixel, c)
 
@@ -129,13 +115,20 @@ def in_block(block: Expr, size: int, total: int) -> Iterator[int]:
 @contextmanager
 def parallel_rows(map: Map) -> Iterator[tuple[Expr, Expr]]:
     """A task for every row of pixels: the image and the row in it."""
-    with T.parallel(map.batch * map.height) as row:
+    with parallel("row", map.batch * map.height) as row:
         yield row // map.height, row % map.height
 
 
-def inside(map: Map, image: Expr, y: Expr, x: Expr, channel: Expr) -> list[Expr]:
+@contextmanager
+def each_element(map: Map) -> Iterator[tuple[Expr, Expr, Expr, Expr]]:
+    """A task for every row of pixels, and loops over its pixels and their channels."""
+    with parallel_rows(map) as (n, i), serial("j", map.width) as j, serial("c", map.channels) as c:
+        yield n, i, j, c
+
+
+def inside(map: Map, image: Expr, y: Expr, x: Expr, channel: Expr) -> tuple[Expr, Expr, Expr, Expr]:
     """The indices of an element of the map, past its halo."""
-    return [image, y + map.halo, x + map.halo, channel]
+    return image, y + map.halo, x + map.halo, channel
 
 
 def tile_origin(index: Expr, tile: int, extent: int) -> Expr:
@@ -147,22 +140,21 @@ def tile_origin(index: Expr, tile: int, extent: int) -> Expr:
     return index * tile if extent % tile == 0 else T.min(index * tile, extent - tile)
 
 
-def clear_halo(output: Buffer, map: Map) -> None:
+def clear_halo(output: Array, map: Map) -> None:
     """Write the zeros around `map`."""
     if map.halo == 0:
         return
     batch, height, width, channels = map.shape
     side = map.halo * channels
-    zero = const(map.zero, map.storage)
-    rows = view(output, (batch, height, width * channels))
-    with T.parallel(batch * height) as row:
+    rows = output.view("rows", batch, height, width * channels)
+    with parallel("row", batch * height) as row:
         image, y = row // height, row % height
         with T.If(T.And(map.halo <= y, y < map.halo + map.height)):
-            with T.Then(), T.serial(side) as i:
-                T.buffer_store(rows, zero, [image, y, i])
-                T.buffer_store(rows, zero, [image, y, width * channels - side + i])
-            with T.Else(), T.serial(width * channels) as i:
-                T.buffer_store(rows, zero, [image, y, i])
+            with T.Then(), serial("i", side) as i:
+                rows[image, y, i] = map.zero
+                rows[image, y, width * channels - side + i] = map.zero
+            with T.Else(), serial("i", width * channels) as i:
+                rows[image, y, i] = map.zero
 
 
 def prefetch(address: Expr, *, write: bool = False) -> None:

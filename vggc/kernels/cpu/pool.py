@@ -13,9 +13,9 @@ from math import ceil, prod
 from operator import add
 
 from tvm.ir import Expr
-from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
+from vggc.kernels.array import Array, parallel, serial
 from vggc.kernels.cpu import formats
 from vggc.kernels.cpu.loops import (
     MAX_TERMS,
@@ -24,6 +24,7 @@ from vggc.kernels.cpu.loops import (
     function,
     inside,
     parallel_rows,
+    scratch,
     tile_origin,
 )
 from vggc.kernels.cpu.machine import Machine
@@ -45,7 +46,7 @@ def kernel(pool: MaxPool | AvgPool, machine: Machine) -> Kernel:
     return Kernel(algorithm, {}, func)
 
 
-def emit_small(pool: MaxPool | AvgPool, x: Buffer, y: Buffer) -> None:
+def emit_small(pool: MaxPool | AvgPool, x: Array, y: Array) -> None:
     """Write the body of a kernel, the elements of a window written out."""
     source, out = pool.input, pool.output
     rows, columns = axes(pool)
@@ -54,10 +55,10 @@ def emit_small(pool: MaxPool | AvgPool, x: Buffer, y: Buffer) -> None:
     channels = out.shape[-1]
 
     clear_halo(y, out)
-    with parallel_rows(out) as (n, i), T.serial(out.width) as j, T.serial(channels) as c:
+    with parallel_rows(out) as (n, i), serial("j", out.width) as j, serial("c", channels) as c:
 
         def read(dy: int, dx: int) -> Expr:
-            stored = x[*inside(source, n, rows.clamped(i, dy), columns.clamped(j, dx), c)]
+            stored = x[inside(source, n, rows.clamped(i, dy), columns.clamped(j, dx), c)]
             return formats.read_ordered(stored, source.format)
 
         def summand(dy: int, dx: int) -> Expr:
@@ -71,10 +72,10 @@ def emit_small(pool: MaxPool | AvgPool, x: Buffer, y: Buffer) -> None:
         else:
             count = rows.span(i)[1] * columns.span(j)[1]
             value = reduce(add, (summand(*offset) for offset in offsets)) / to_float(count)
-        T.buffer_store(y, formats.write_ordered(value, out.format), inside(out, n, i, j, c))
+        y[inside(out, n, i, j, c)] = formats.write_ordered(value, out.format)
 
 
-def emit_large(pool: MaxPool | AvgPool, machine: Machine, x: Buffer, y: Buffer) -> None:
+def emit_large(pool: MaxPool | AvgPool, machine: Machine, x: Array, y: Array) -> None:
     """Write the body of a kernel that walks each window.
 
     A mean sums row by row first: the rounding error of a sum grows with the square root of
@@ -93,41 +94,41 @@ def emit_large(pool: MaxPool | AvgPool, machine: Machine, x: Buffer, y: Buffer) 
             yield c, start + c
 
     clear_halo(y, out)
-    with T.parallel(out.batch * out.height * num_blocks) as task:
+    with parallel("task", out.batch * out.height * num_blocks) as task:
         n, i = task // (out.height * num_blocks), task // num_blocks % out.height
         c0 = tile_origin(task % num_blocks, block, num_channels)
-        with T.serial(out.width) as j:
+        with serial("j", out.width) as j:
             (top, height), (left, width) = rows.span(i), columns.span(j)
-            result = T.alloc_buffer((block,), number, scope="local")
+            result = scratch("result", block, dtype=number)
 
             def read(dy: Expr | int, dx: Expr | int, c: Expr) -> Expr:
-                stored = x[*inside(source, n, top + dy, left + dx, c)]
+                stored = x[inside(source, n, top + dy, left + dx, c)]
                 return formats.read_ordered(stored, source.format)
 
             if isinstance(pool, MaxPool):
                 for at, c in channels(c0):
-                    T.buffer_store(result, read(0, 0, c), [at])
-                with T.serial(height) as dy, T.serial(width) as dx:
+                    result[at] = read(0, 0, c)
+                with serial("dy", height) as dy, serial("dx", width) as dx:
                     for at, c in channels(c0):
-                        T.buffer_store(result, T.max(result[at], read(dy, dx, c)), [at])
+                        result[at] = T.max(result[at], read(dy, dx, c))
             else:
-                row = T.alloc_buffer((block,), "float32", scope="local")
+                row = scratch("row", block)
                 for at, _ in channels(c0):
-                    T.buffer_store(result, T.float32(0), [at])
-                with T.serial(height) as dy:
+                    result[at] = 0
+                with serial("dy", height) as dy:
                     for at, _ in channels(c0):
-                        T.buffer_store(row, T.float32(0), [at])
-                    with T.serial(width) as dx:
+                        row[at] = 0
+                    with serial("dx", width) as dx:
                         for at, c in channels(c0):
-                            T.buffer_store(row, row[at] + read(dy, dx, c), [at])
+                            row[at] += read(dy, dx, c)
                     for at, _ in channels(c0):
-                        T.buffer_store(result, result[at] + row[at], [at])
+                        result[at] += row[at]
             for at, c in channels(c0):
                 value = result[at]
                 if isinstance(pool, AvgPool):
                     value = value / to_float(height * width)
                 stored = formats.write_ordered(value, out.format)
-                T.buffer_store(y, stored, inside(out, n, i, j, c))
+                y[inside(out, n, i, j, c)] = stored
 
 
 def to_float(count: Expr | int) -> Expr:

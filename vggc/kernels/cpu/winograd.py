@@ -25,11 +25,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from tvm.ir import Expr
-from tvm.tirx import Buffer, const
+from tvm.tirx import const
 from tvm.tirx.script import builder as T
 
 from vggc.ir.ops import Activation
 from vggc.kernels.activation import activate, is_long
+from vggc.kernels.array import Array, parallel, serial, vectorized, when
 from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT
 from vggc.kernels.cpu.formats import read, rounded
 from vggc.kernels.cpu.loops import (
@@ -40,7 +41,6 @@ from vggc.kernels.cpu.loops import (
     prefetch,
     registers,
     scratch,
-    view,
 )
 from vggc.kernels.cpu.machine import FLOAT, LINE, Machine
 from vggc.kernels.cpu.template import Cost, Template
@@ -247,7 +247,7 @@ def kernel(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Kernel
     emitter = Emitter(conv, machine, m, knobs)
     packing = TransformedWeight(conv.weight_shape, m, emitter.panel)
 
-    def body(x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
+    def body(x: Array, weight: Array, bias: Array, y: Array) -> None:
         emitter.emit(x, weight, y, partial(biased, conv, bias))
 
     func = function(
@@ -264,7 +264,7 @@ PixelValue: TypeAlias = Callable[[Expr, Expr], Expr]
 """What is written for a sum of a channel."""
 
 
-def biased(conv: Conv, bias: Buffer, total: Expr, channel: Expr) -> Expr:
+def biased(conv: Conv, bias: Array, total: Expr, channel: Expr) -> Expr:
     """A sum with bias and activation."""
     return activate(conv.act, total + bias[channel])
 
@@ -359,37 +359,37 @@ class Emitter:
         threads = self.machine.cores
         return (kept if self.knobs.shared else threads * kept) + threads * products
 
-    def kept(self) -> Buffer:
+    def kept(self) -> Array:
         """The memory of a block's transformed input."""
-        return scratch(*self.kept_shape)
+        return scratch("moved", *self.kept_shape)
 
-    def emit(self, x: Buffer, weight: Buffer, y: Buffer, result: PixelValue) -> None:
+    def emit(self, x: Array, weight: Array, y: Array, result: PixelValue) -> None:
         block = self.knobs.block
         num_blocks = ceil(self.num_tiles / block)
         clear_halo(y, self.conv.output)
 
-        def panels(first: Expr | int, moved: Buffer, index: Expr) -> None:
-            products = scratch(*self.products_shape)
+        def panels(first: Expr | int, moved: Array, index: Expr) -> None:
+            products = scratch("products", *self.products_shape)
             fetch = partial(self.fetch_pixels, x, y, first, index)
             self.multiply(moved, weight, index, products, self.strips(first), fetch)
-            with T.serial(self.count(first)) as tile:
+            with serial("tile", self.count(first)) as tile:
                 self.finish(products, tile, first + tile, index, result, y)
 
         if self.knobs.shared:
             moved = self.kept()
-            with T.serial(num_blocks) as number:
+            with serial("number", num_blocks) as number:
                 first = number * block
-                with T.parallel(self.count(first)) as tile:
+                with parallel("tile", self.count(first)) as tile:
                     self.begin(x, first + tile, moved, tile)
-                with T.parallel(self.num_panels) as index:
+                with parallel("index", self.num_panels) as index:
                     panels(first, moved, index)
         else:
-            with T.parallel(num_blocks) as number:
+            with parallel("number", num_blocks) as number:
                 first = number * block
                 moved = self.kept()
-                with T.serial(self.count(first)) as tile:
+                with serial("tile", self.count(first)) as tile:
                     self.begin(x, first + tile, moved, tile)
-                with T.serial(self.num_panels) as index:
+                with serial("index", self.num_panels) as index:
                     panels(first, moved, index)
 
     def count(self, first: Expr | int) -> Expr | int:
@@ -408,7 +408,7 @@ class Emitter:
         rows, columns = self.tiles
         return tile // (rows * columns), tile // columns % rows * self.m, tile % columns * self.m
 
-    def begin(self, x: Buffer, tile: Expr, moved: Buffer, at: Expr) -> None:
+    def begin(self, x: Array, tile: Expr, moved: Array, at: Expr) -> None:
         """Transform the input of a tile.
 
         What lies beyond the map is needed by no pixel that is kept; the map's last row and
@@ -427,12 +427,16 @@ class Emitter:
             return T.min(x0 + left + j, width - 1) if across else x0 + left + j
 
         for first, size, step in _chunks(source.channels, lanes):
-            half = scratch(n, n, size, dtype=self.element)
-            with T.serial(n) as j, T.serial(size // step) as vector, T.vectorized(step) as lane:
+            half = scratch("half", n, n, size, dtype=self.element)
+            with (
+                serial("j", n) as j,
+                serial("vector", size // step) as vector,
+                vectorized("lane", step) as lane,
+            ):
                 c = vector * step + lane
                 values = [self.input(x[image, row, column(j), first + c]) for row in rows]
                 for i, value in enumerate(to_input(self.by, values, self.element)):
-                    T.buffer_store(half, value, [i, j, c])
+                    half[i, j, c] = value
             self.keep(half, size, step, moved, at * self.row, first)
 
     def input(self, stored: Expr) -> Expr:
@@ -440,23 +444,23 @@ class Emitter:
         return read(stored, self.conv.input.format)
 
     def keep(
-        self, half: Buffer, size: int, step: int, moved: Buffer, row: Expr, first: Expr | int
+        self, half: Array, size: int, step: int, moved: Array, row: Expr, first: Expr | int
     ) -> None:
         """Transform `size` channels from `first` on in the other dimension."""
         n = self.n
-        with T.serial(size // step) as vector, T.vectorized(step) as lane:
+        with serial("vector", size // step) as vector, vectorized("lane", step) as lane:
             c = vector * step + lane
             for i in range(n):
                 values = to_input(self.by, [half[i, j, c] for j in range(n)])
                 for j, value in enumerate(values):
-                    T.buffer_store(moved, value, [i * n + j, row + first + c])
+                    moved[i * n + j, row + first + c] = value
 
     def multiply(
         self,
-        moved: Buffer,
-        weight: Buffer,
+        moved: Array,
+        weight: Array,
         panel: Expr,
-        products: Buffer,
+        products: Array,
         strips: Expr | int,
         fetch: Callable[[Expr, Expr], None],
     ) -> None:
@@ -467,17 +471,17 @@ class Emitter:
         rows, lanes = self.knobs.rows, self.machine.lanes
         steps = STEPS_BETWEEN if self.steps % STEPS_BETWEEN == 0 else self.steps
         at_once = ceil(rows * steps / self.steps)
-        with T.serial(self.n**2) as e, T.serial(strips) as strip:
-            sums = [registers(self.panel, self.sum_type) for _ in range(rows)]
+        with serial("e", self.n**2) as e, serial("strip", strips) as strip:
+            sums = [registers("sums", self.panel, self.sum_type) for _ in range(rows)]
             for row in sums:
                 for k in elements((), self.panel, lanes):
-                    T.buffer_store(row, const(0, self.sum_type), k)
-            with T.serial(self.steps // steps) as part:
-                with T.serial(at_once) as index:
+                    row[k] = const(0, self.sum_type)
+            with serial("part", self.steps // steps) as part:
+                with serial("index", at_once) as index:
                     tile = part * at_once + index
-                    with T.If(tile < rows), T.Then():
+                    with when(tile < rows):
                         fetch(e, strip * rows + tile)
-                with T.serial(steps) as step:
+                with serial("step", steps) as step:
                     c = part * steps + step
                     self.fetch_next(weight, panel, e, strip, c)
                     for i, row in enumerate(sums):
@@ -487,22 +491,22 @@ class Emitter:
             for i, row in enumerate(sums):
                 for (k,) in elements((), self.panel, lanes):
                     value = self.product(row[k], weight, (panel, e), k)
-                    T.buffer_store(products, value, [e, strip * rows + i, k])
+                    products[e, strip * rows + i, k] = value
 
     def add(
-        self, sums: Buffer, first: int, factor: Expr, weight: Buffer, place: tuple[Expr, ...]
+        self, sums: Array, first: int, factor: Expr, weight: Array, place: tuple[Expr, ...]
     ) -> None:
         """Add a vector of products to the sums from `first` on."""
-        with T.vectorized(self.machine.lanes) as lane:
+        with vectorized("lane", self.machine.lanes) as lane:
             k = first + lane
-            T.buffer_store(sums, sums[k] + factor * weight[*place, k], [k])
+            sums[k] += factor * weight[*place, k]
 
-    def product(self, total: Expr, weight: Buffer, place: tuple[Expr, ...], k: Expr) -> Expr:
+    def product(self, total: Expr, weight: Array, place: tuple[Expr, ...], k: Expr) -> Expr:
         """What a sum of products stands for, as a float32."""
         return total
 
     def fetch_pixels(
-        self, x: Buffer, y: Buffer, first: Expr | int, panel: Expr, e: Expr, at: Expr
+        self, x: Array, y: Array, first: Expr | int, panel: Expr, e: Expr, at: Expr
     ) -> None:
         """Ask for the pixel that element e of a tile is of: where its output goes, and what the
         same tile of the next block reads.
@@ -514,19 +518,19 @@ class Emitter:
         side = 2 if conv.pool else 1
         i, j = e // n, e % n
 
-        with T.If(T.And(i < m // side, j < m // side)), T.Then():
+        with when(T.And(i < m // side, j < m // side)):
             image, y0, x0 = self.origin(first + at)
             row, column = y0 // side + i, x0 // side + j
             self.fetch_pixel(y, inside(conv.output, image, row, column, 0), panel, write=True)
         if not self.knobs.shared:  # or another core may have that tile
             top, left = (conv.input.halo - padding for padding in conv.padding)
             # The other columns are those of the tile beside.
-            with T.If(j < m), T.Then():
+            with when(j < m):
                 image, y0, x0 = self.origin(first + self.knobs.block + at)
                 self.fetch_pixel(x, [image, y0 + top + i, x0 + left + j, 0], panel)
 
     def fetch_pixel(
-        self, map: Buffer, pixel: list[Expr], panel: Expr, *, write: bool = False
+        self, map: Array, pixel: Sequence[Expr], panel: Expr, *, write: bool = False
     ) -> None:
         """Ask for a panel's part of the channels of a pixel."""
         *place, first = pixel
@@ -534,9 +538,9 @@ class Emitter:
         lines = ceil(int(map.shape[-1]) / in_line / self.num_panels)
         for line in range(lines):
             channel = first + (panel * lines + line) * in_line
-            prefetch(T.address_of(map[*place, channel]), write=write)
+            prefetch(map.address(*place, channel), write=write)
 
-    def fetch_next(self, weight: Buffer, panel: Expr, e: Expr, strip: Expr, c: Expr) -> None:
+    def fetch_next(self, weight: Array, panel: Expr, e: Expr, strip: Expr, c: Expr) -> None:
         """Ask for a step's share of the weights of the next element.
 
         They would come from memory otherwise, and its first strip wait for them.
@@ -544,72 +548,72 @@ class Emitter:
         vectors, lanes = self.knobs.vectors, self.machine.lanes
         lines = ceil(vectors / self.knobs.strips)
         stored = self.header + self.steps
-        line = view(weight, (self.num_panels * self.n**2 * stored * vectors, lanes))
+        line = weight.view("line", self.num_panels * self.n**2 * stored * vectors, lanes)
         start = ((panel * self.n**2 + e + 1) * stored + self.header) * vectors
 
         def fetch() -> None:
             for index in range(lines):
                 at = start + (strip * self.steps + c) * lines + index
-                prefetch(T.address_of(line[at, 0]))
+                prefetch(line.address(at, 0))
 
         if lines * self.knobs.strips == vectors:
             fetch()
         else:
-            with T.If(strip * lines < vectors), T.Then():
+            with when(strip * lines < vectors):
                 fetch()
 
     def finish(
-        self, products: Buffer, at: Expr, tile: Expr, panel: Expr, result: PixelValue, y: Buffer
+        self, products: Array, at: Expr, tile: Expr, panel: Expr, result: PixelValue, y: Array
     ) -> None:
         """Transform the products of a tile to its output, a panel of channels."""
         out, lanes = self.conv.output, self.machine.lanes
         full, rest = divmod(out.channels, lanes)
-        with T.serial(self.knobs.vectors) as vector:
+        with serial("vector", self.knobs.vectors) as vector:
             number = panel * self.knobs.vectors + vector
             store = partial(self.store, products, at, tile, vector, number * lanes, result, y)
             if out.channels % self.panel == 0:
                 store(lanes)
             else:
                 if full:
-                    with T.If(number < full), T.Then():
+                    with when(number < full):
                         store(lanes)
                 if rest:
-                    with T.If(number == full), T.Then():
+                    with when(number == full):
                         store(rest)
 
     def store(
         self,
-        products: Buffer,
+        products: Array,
         at: Expr,
         tile: Expr,
         vector: Expr,
         first: Expr,
         result: PixelValue,
-        y: Buffer,
+        y: Array,
         width: int,
     ) -> None:
         """One vector of `finish`: `width` channels from `first` on."""
         m, n, lanes, out = self.m, self.n, self.machine.lanes, self.conv.output
         image, y0, x0 = self.origin(tile)
         side = 2 if self.conv.pool else 1
-        half = scratch(m, n, width)
-        whole = scratch(m, m, width)
-        with T.vectorized(width) as lane:
+        half = scratch("half", m, n, width)
+        whole = scratch("whole", m, m, width)
+        with vectorized("lane", width) as lane:
             for j in range(n):
                 values = [products[i * n + j, at, vector * lanes + lane] for i in range(n)]
                 for i, value in enumerate(_to_output(self.by, values)):
-                    T.buffer_store(half, value, [i, j, lane])
+                    half[i, j, lane] = value
             for i in range(m):
                 values = [half[i, j, lane] for j in range(n)]
                 for j, value in enumerate(_to_output(self.by, values)):
-                    T.buffer_store(whole, value, [i, j, lane])
+                    whole[i, j, lane] = value
         with _pixels(m // side, self.conv.act) as pixels:
             for i, j in pixels:
                 row, column = y0 // side + i, x0 // side + j
                 with (
                     _guard(row, i, m // side, out.height),
                     _guard(column, j, m // side, out.width),
-                    T.vectorized(width) as lane,
+                    vectorized("lane", width) as lane,
                 ):
                     window = [
                         whole[side * i + di, side * j + dj, lane]
@@ -617,14 +621,14 @@ class Emitter:
                     ]
                     value = result(reduce(T.max, window), first + lane)
                     stored = rounded(value, out.format, out.zero)
-                    T.buffer_store(y, stored, inside(out, image, row, column, first + lane))
+                    y[inside(out, image, row, column, first + lane)] = stored
 
 
 @contextmanager
 def _pixels(side: int, act: Activation | None) -> Iterator[list[tuple[Expr | int, Expr | int]]]:
     """The pixels of a tile, written out unless the activation is long."""
     if is_long(act):
-        with T.serial(side) as i, T.serial(side) as j:
+        with serial("i", side) as i, serial("j", side) as j:
             yield [(i, j)]
     else:
         yield [(i, j) for i, j in product(range(side), repeat=2)]
@@ -636,7 +640,7 @@ def _guard(index: Expr, offset: Expr | int, tile: int, extent: int) -> Iterator[
     if extent % tile == 0 or (isinstance(offset, int) and offset < extent % tile):
         yield
     else:
-        with T.If(index < extent), T.Then():
+        with when(index < extent):
             yield
 
 
@@ -646,7 +650,7 @@ def _chunks(channels: int, lanes: int) -> Iterator[tuple[Expr | int, int, int]]:
     sizes = (size for size in range(1, CHUNK + 1) if full % size == 0 and size % 2 == full % 2)
     chunk = max(sizes, default=full)
     if full:
-        with T.serial(full // chunk) as index:
+        with serial("index", full // chunk) as index:
             yield index * chunk * lanes, chunk * lanes, lanes
     if rest:
         yield full * lanes, rest, rest

@@ -18,9 +18,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 from tvm.ir import Expr
-from tvm.tirx import Buffer, Let, Var
+from tvm.tirx import Let, Var
 from tvm.tirx.script import builder as T
 
+from vggc.kernels.array import Array, serial, vectorized
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.cpu import winograd
 from vggc.kernels.cpu.dot import DOT_BFLOAT16, LANES, add_products
@@ -100,7 +101,7 @@ def kernel(conv: Conv, machine: Machine, knobs: WinogradKnobs) -> Kernel:
     emitter = Emitter(conv, machine, M, knobs)
     packing = PairedWeight(conv.weight_shape, emitter.panel)
 
-    def body(x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
+    def body(x: Array, weight: Array, bias: Array, y: Array) -> None:
         emitter.emit(x, weight, y, partial(biased, conv, bias))
 
     func = function(
@@ -121,20 +122,21 @@ class Emitter(winograd.Emitter):
     def steps(self) -> int:
         return self.conv.input.channels // 2
 
-    def kept(self) -> Buffer:
+    def kept(self) -> Array:
         moved = super().kept()
-        return _words(moved, moved.shape)
+        return moved.view("words", *self.kept_shape, dtype="int32")
 
-    def emit(self, x: Buffer, weight: Buffer, y: Buffer, result: PixelValue) -> None:
-        words = _words(weight, (self.num_panels, self.n**2, self.steps, self.panel))
+    def emit(self, x: Array, weight: Array, y: Array, result: PixelValue) -> None:
+        shape = (self.num_panels, self.n**2, self.steps, self.panel)
+        words = weight.view("words", *shape, dtype="int32")
         with T.attr(0, "pragma_import_llvm", DOT_BFLOAT16):
             super().emit(x, words, y, result)
 
     def keep(
-        self, half: Buffer, size: int, step: int, moved: Buffer, row: Expr, first: Expr | int
+        self, half: Array, size: int, step: int, moved: Array, row: Expr, first: Expr | int
     ) -> None:
         n = self.n
-        with T.serial(size // PAIR) as pair, T.vectorized(LANES) as lane:
+        with serial("pair", size // PAIR) as pair, vectorized("lane", LANES) as lane:
             for i in range(n):
                 low, high = (
                     to_input(self.by, [half[i, j, pair * PAIR + part + lane] for j in range(n)])
@@ -142,19 +144,14 @@ class Emitter(winograd.Emitter):
                 )
                 for j in range(n):
                     at = row + first // 2 + pair * LANES + lane
-                    T.buffer_store(moved, _word(low[j], high[j]), [i * n + j, at])
+                    moved[i * n + j, at] = _word(low[j], high[j])
 
     def add(
-        self, sums: Buffer, first: int, factor: Expr, weight: Buffer, place: tuple[Expr, ...]
+        self, sums: Array, first: int, factor: Expr, weight: Array, place: tuple[Expr, ...]
     ) -> None:
         lanes = T.Ramp(first, 1, LANES)
         value = add_products("bfloat16", sums[lanes], factor, weight[*place, lanes])
-        T.buffer_store(sums, value, [lanes])
-
-
-def _words(buffer: Buffer, shape: tuple[int, ...]) -> Buffer:
-    """The same memory as words."""
-    return T.decl_buffer(shape, "int32", data=buffer.data)
+        sums[lanes] = value
 
 
 def _word(low: Expr, high: Expr) -> Expr:

@@ -23,9 +23,9 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 from tvm.ir import Expr
-from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
+from vggc.kernels.array import Array, serial, vectorized
 from vggc.kernels.cpu import winograd
 from vggc.kernels.cpu.dot import LANES, function_of, result
 from vggc.kernels.cpu.machine import Machine
@@ -156,7 +156,7 @@ def kernel(conv: Conv, machine: Machine, knobs: WinogradKnobs) -> Kernel:
     emitter = Emitter(conv, machine, M, knobs)
     packing = Int16Weight(conv.weight_shape, emitter.panel, conv.input.zero)
 
-    def body(buffers: dict[str, Buffer]) -> None:
+    def body(buffers: dict[str, Array]) -> None:
         of_sum = partial(result, conv, buffers)
         emitter.emit(buffers["x"], buffers["weight"], buffers["y"], of_sum)
 
@@ -187,27 +187,26 @@ class Emitter(winograd.Emitter):
     def steps(self) -> int:
         return self.conv.input.channels // WORD
 
-    def kept(self) -> Buffer:
-        moved = super().kept()
-        return T.decl_buffer(moved.shape, "int32", data=moved.data)
+    def kept(self) -> Array:
+        return super().kept().view("words", *self.kept_shape, dtype="int32")
 
     def input(self, stored: Expr) -> Expr:
         return T.Cast("int16", stored) - T.int16(self.conv.input.zero)
 
     def keep(
-        self, half: Buffer, size: int, step: int, moved: Buffer, row: Expr, first: Expr | int
+        self, half: Array, size: int, step: int, moved: Array, row: Expr, first: Expr | int
     ) -> None:
         n, (elements, words) = self.n, self.kept_shape
-        numbers = T.decl_buffer((elements, words * WORD), "int16", data=moved.data)
-        with T.serial(size // step) as vector, T.vectorized(step) as lane:
+        numbers = moved.view("numbers", elements, words * WORD, dtype="int16")
+        with serial("vector", size // step) as vector, vectorized("lane", step) as lane:
             c = vector * step + lane
             for i in range(n):
                 values = to_input(self.by, [half[i, j, c] for j in range(n)], self.element)
                 for j, value in enumerate(values):
-                    T.buffer_store(numbers, value, [i * n + j, row * WORD + first + c])
+                    numbers[i * n + j, row * WORD + first + c] = value
 
     def add(
-        self, sums: Buffer, first: int, factor: Expr, weight: Buffer, place: tuple[Expr, ...]
+        self, sums: Array, first: int, factor: Expr, weight: Array, place: tuple[Expr, ...]
     ) -> None:
         panel, e, step = place
         lanes = T.Ramp(first, 1, LANES)
@@ -218,8 +217,8 @@ class Emitter(winograd.Emitter):
             sums[lanes],
             *(T.reinterpret("int16x32", pair) for pair in pairs),
         )
-        T.buffer_store(sums, value, [lanes])
+        sums[lanes] = value
 
-    def product(self, total: Expr, weight: Buffer, place: tuple[Expr, ...], k: Expr) -> Expr:
+    def product(self, total: Expr, weight: Array, place: tuple[Expr, ...], k: Expr) -> Expr:
         value = T.Cast("float32", total) * T.reinterpret("float32", weight[*place, 0, k])
         return value + T.reinterpret("float32", weight[*place, 1, k]) if self.header > 1 else value

@@ -14,15 +14,14 @@ from math import ceil, prod
 
 import numpy as np
 from tvm.ir import Expr
-from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
+from vggc.kernels.array import Array
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.cpu import columns, dot
 from vggc.kernels.cpu.columns import ColumnKnobs, Emitter, Product
 from vggc.kernels.cpu.conv import PIECE
 from vggc.kernels.cpu.formats import read, rounded
-from vggc.kernels.cpu.loops import view
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.cpu.template import Cost, Template
 from vggc.kernels.workloads import WORD, Conv, Kernel, by_panels
@@ -121,9 +120,9 @@ def kernel(conv: Conv, machine: Machine, knobs: ColumnKnobs) -> Kernel:
     word = WORD[conv.input.format]
     packing = WordColumns(conv.weight_shape, panel, machine.lanes, word)
 
-    def body(buffers: dict[str, Buffer]) -> None:
-        images = view(buffers["x"], (conv.input.batch, product(conv).inputs))
-        results = view(buffers["y"], (conv.output.batch, conv.output.channels))
+    def body(buffers: dict[str, Array]) -> None:
+        images = buffers["x"].view("images", conv.input.batch, product(conv).inputs)
+        results = buffers["y"].view("results", conv.output.batch, conv.output.channels)
         numbers = Words(conv, images, results, buffers)
         Emitter(product(conv), machine, knobs, numbers).emit(buffers["weight"])
 
@@ -136,9 +135,9 @@ class Words:
     """Weights of which a word holds several."""
 
     conv: Conv
-    x: Buffer
-    y: Buffer
-    buffers: dict[str, Buffer]
+    x: Array
+    y: Array
+    buffers: dict[str, Array]
     header: int = 0
 
     @property
@@ -162,4 +161,4 @@ class Words:
     def store(self, image: Expr, channel: Expr, total: Expr) -> None:
         out = self.conv.output
         value = dot.result(self.conv, self.buffers, total, channel)
-        T.buffer_store(self.y, rounded(value, out.format, out.zero), [image, channel])
+        self.y[image, channel] = rounded(value, out.format, out.zero)

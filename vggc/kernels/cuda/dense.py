@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from tvm.tirx import Buffer
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
+from vggc.kernels.array import Array, serial, unrolled, when
 from vggc.kernels.cuda.emit import fetch, flat, launch, registers, shared, tree_reduce
 from vggc.kernels.workloads import Dense
 
@@ -19,7 +19,7 @@ VECTORS = 4
 KNOBS = {"warps": WARPS, "rows": ROWS, "vectors": VECTORS}
 
 
-def multiply_vector(dense: Dense, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer) -> None:
+def multiply_vector(dense: Dense, x: Array, weight: Array, bias: Array, output: Array) -> None:
     """Emit the kernel of `dense` (batch 1): a warp reads `ROWS` rows of the weight."""
     length = dense.in_features
     lanes = 4 if length % 4 == 0 else 1
@@ -30,13 +30,13 @@ def multiply_vector(dense: Dense, x: Buffer, weight: Buffer, bias: Buffer, outpu
     with launch((math.ceil(dense.out_features / rows_per_block),), WARP * WARPS) as (block, thread):
         warp, lane = thread // WARP, thread % WARP
         first_row = block * rows_per_block + warp * ROWS
-        inputs = registers(VECTORS * lanes)
-        weights = registers(ROWS * VECTORS * lanes)
-        sums = registers(ROWS)
-        with T.unroll(ROWS) as r:
-            T.buffer_store(sums, T.float32(0), [r])
+        inputs = registers("inputs", VECTORS * lanes)
+        weights = registers("weights", ROWS * VECTORS * lanes)
+        sums = registers("sums", ROWS)
+        with unrolled("r", ROWS) as (r,):
+            sums[r] = 0
 
-        with T.serial(math.ceil(length / chunk)) as step:
+        with serial("step", math.ceil(length / chunk)) as step:
             for vector in range(VECTORS):
                 col = step * chunk + (vector * WARP + lane) * lanes
                 fetch(inputs, vector * lanes, x, col, lanes, col < length)
@@ -44,17 +44,17 @@ def multiply_vector(dense: Dense, x: Buffer, weight: Buffer, bias: Buffer, outpu
                     row = T.min(first_row + r, dense.out_features - 1)
                     at = (r * VECTORS + vector) * lanes
                     fetch(weights, at, rows, row * length + col, lanes, col < length)
-            with T.unroll(ROWS) as r, T.unroll(VECTORS * lanes) as i:
+            with unrolled("r", ROWS) as (r,), unrolled("i", VECTORS * lanes) as (i,):
                 product = weights[r * VECTORS * lanes + i] * inputs[i]
-                T.buffer_store(sums, sums[r] + product, [r])
+                sums[r] += product
 
-        parts = shared(rows_per_block, WARP)
+        parts = shared("parts", rows_per_block, WARP)
         for r in range(ROWS):
-            T.buffer_store(parts, sums[r], [warp * ROWS + r, lane])
+            parts[warp * ROWS + r, lane] = sums[r]
         for r in range(ROWS):
             tree_reduce(parts, warp * ROWS + r, lane, lambda a, b: a + b)
         for r in range(ROWS):
             row = first_row + r
-            with T.If(T.And(lane == 0, row < dense.out_features)), T.Then():
+            with when(T.And(lane == 0, row < dense.out_features)):
                 total = parts[warp * ROWS + r, 0] + bias[row]
-                T.buffer_store(y, activate(dense.act, total), [row])
+                y[row] = activate(dense.act, total)

@@ -6,23 +6,19 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from tvm.script.ir_builder import IRBuilder
-from tvm.tirx import Buffer, Expr, PrimFunc
+from tvm.tirx import Expr, PrimFunc
 from tvm.tirx.script import builder as T
 
+from vggc.kernels import array
+from vggc.kernels.array import Array, allocated, serial, vectorized, when
 from vggc.kernels.workloads import Map
 
 BLOCK = 256
 
 
 def function(body: Callable[..., None], **shapes: tuple[int, ...]) -> PrimFunc:
-    """The function of float32 buffers with these names and shapes that `body` writes."""
-    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
-        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-        buffers = [T.arg(name, T.buffer(shape, "float32")) for name, shape in shapes.items()]
-        with T.sblock("root"):
-            body(*buffers)
-    return builder.get()
+    """The function of float32 arrays with these names and shapes that `body` writes."""
+    return array.function(body, {"tirx.is_scheduled": True}, {}, shapes)
 
 
 @contextmanager
@@ -36,43 +32,41 @@ def launch(grid: tuple[int, ...], threads: int) -> Iterator[tuple[Expr, ...]]:
         yield *blocks, stack.enter_context(T.thread_binding(threads, thread="threadIdx.x"))
 
 
-def flat(buffer: Buffer) -> Buffer:
+def flat(buffer: Array) -> Array:
     """The same memory in one dimension."""
-    size = math.prod(map(int, buffer.shape))
-    view = T.decl_buffer((size,), "float32", data=buffer.data)
-    return IRBuilder.name(str(buffer.name), view)
+    return buffer.view(buffer.name, math.prod(buffer.shape))
 
 
-def workspace(name: str, *shape: int) -> Buffer:
+def workspace(name: str, *shape: int) -> Array:
     """Device memory that lives for one call of the function."""
-    return IRBuilder.name(name, T.alloc_buffer(shape, "float32"))
+    return allocated(name, *shape)
 
 
-def shared(*shape: int) -> Buffer:
-    return T.alloc_buffer(shape, "float32", scope="shared")
+def shared(name: str, *shape: int) -> Array:
+    """Memory that the threads of a block share."""
+    return allocated(name, *shape, scope="shared")
 
 
-def registers(*shape: int, dtype: str = "float32") -> Buffer:
-    return T.alloc_buffer(shape, dtype, scope="local")
+def registers(name: str, *shape: int, dtype: str = "float32") -> Array:
+    """Memory of a thread's own."""
+    return allocated(name, *shape, dtype=dtype, scope="local")
 
 
 def synchronise() -> None:
     T.evaluate(T.tvm_storage_sync("shared"))
 
 
-def fetch(
-    target: Buffer, at: int, source: Buffer, index: Expr, lanes: int, condition: Expr
-) -> None:
+def fetch(target: Array, at: int, source: Array, index: Expr, lanes: int, condition: Expr) -> None:
     """Load `lanes` floats of `source` into registers from `at` on; zeros unless `condition`."""
     with T.If(condition):
-        with T.Then(), T.vectorized(lanes) as v:
-            T.buffer_store(target, source[index + v], [at + v])
-        with T.Else(), T.vectorized(lanes) as v:
-            T.buffer_store(target, T.float32(0), [at + v])
+        with T.Then(), vectorized("v", lanes) as v:
+            target[at + v] = source[index + v]
+        with T.Else(), vectorized("v", lanes) as v:
+            target[at + v] = 0
 
 
 def tree_reduce(
-    values: Buffer,
+    values: Array,
     row: Expr | int,
     lane: Expr,
     combine: Callable[[Expr, Expr], Expr],
@@ -81,14 +75,14 @@ def tree_reduce(
     stride = int(values.shape[1]) // 2
     while stride > 0:
         synchronise()
-        with T.If(lane < stride), T.Then():
+        with when(lane < stride):
             both = combine(values[row, lane], values[row, lane + stride])
-            T.buffer_store(values, both, [row, lane])
+            values[row, lane] = both
         stride //= 2
     synchronise()
 
 
-def write_map(output: Buffer, map: Map, value: Callable[[Expr, Expr, Expr, Expr], Expr]) -> None:
+def write_map(output: Array, map: Map, value: Callable[[Expr, Expr, Expr, Expr], Expr]) -> None:
     """A kernel with a thread per element: `value(n, y, x, c)` inside the map, zero in its halo.
 
     Whatever `value` emits runs inside the map only.
@@ -102,18 +96,18 @@ def write_map(output: Buffer, map: Map, value: Callable[[Expr, Expr, Expr, Expr]
         x = index // channels % width - map.halo
         y = index // (channels * width) % height - map.halo
         n = index // (channels * width * height)
-        with T.If(index < size), T.Then():
+        with when(index < size):
             if map.halo == 0:
-                T.buffer_store(values, value(n, y, x, c), [index])
+                values[index] = value(n, y, x, c)
             else:
                 with T.If(_inside(map, y, x)):
                     with T.Then():
-                        T.buffer_store(values, value(n, y, x, c), [index])
+                        values[index] = value(n, y, x, c)
                     with T.Else():
-                        T.buffer_store(values, T.float32(0), [index])
+                        values[index] = 0
 
 
-def clear_halo(output: Buffer, map: Map, thread: Expr, num_threads: int) -> None:
+def clear_halo(output: Array, map: Map, thread: Expr, num_threads: int) -> None:
     """Thread `thread` of `num_threads` writes its share of the zeros around `map`."""
     if map.halo == 0:
         return
@@ -122,7 +116,7 @@ def clear_halo(output: Buffer, map: Map, thread: Expr, num_threads: int) -> None
     rows = 2 * map.halo * width
     size = batch * border * channels
     values = flat(output)
-    with T.serial(math.ceil(size / num_threads)) as share:
+    with serial("share", math.ceil(size / num_threads)) as share:
         index = share * num_threads + thread
         c, pixel, n = index % channels, index // channels % border, index // (channels * border)
         row, side = pixel // width, pixel - rows
@@ -132,9 +126,9 @@ def clear_halo(output: Buffer, map: Map, thread: Expr, num_threads: int) -> None
         x = T.Select(
             in_rows, pixel % width, T.Select(across < map.halo, across, across + map.width)
         )
-        with T.If(index < size), T.Then():
+        with when(index < size):
             at = ((n * height + y) * width + x) * channels + c
-            T.buffer_store(values, T.float32(0), [at])
+            values[at] = 0
 
 
 def _inside(map: Map, y: Expr, x: Expr) -> Expr:

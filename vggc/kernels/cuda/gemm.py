@@ -14,10 +14,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TypeAlias
 
-from tvm.tirx import Buffer, Expr
+from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
+from vggc.kernels.array import Array, serial, unrolled, vectorized, when
 from vggc.kernels.cuda.emit import (
     clear_halo,
     fetch,
@@ -33,7 +34,7 @@ from vggc.kernels.cuda.packing import PanelPacking
 from vggc.kernels.workloads import Conv
 
 # Stores results `[first, first + width)` of a thread: columns `col`, `col + 1`, … of row `row`.
-StoreValue: TypeAlias = Callable[[Buffer, int, int, Expr, Expr], None]
+StoreValue: TypeAlias = Callable[[Array, int, int, Expr, Expr], None]
 
 THREADS = 128
 # Blocks that keep a large GPU (108 to 132 multiprocessors) busy, and the most parts that a
@@ -100,7 +101,7 @@ def packing(conv: Conv, tile: Tile) -> PanelPacking:
 
 
 def convolve(
-    conv: Conv, tiling: Tiling, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer
+    conv: Conv, tiling: Tiling, x: Array, weight: Array, bias: Array, output: Array
 ) -> None:
     """Emit the kernel of `conv`, or the two kernels where the reduction is split."""
     if tiling.splits == 1:
@@ -126,7 +127,7 @@ def _grid(conv: Conv, tile: Tile) -> tuple[int, int]:
 
 
 def _convolve_at_once(
-    conv: Conv, tile: Tile, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer
+    conv: Conv, tile: Tile, x: Array, weight: Array, bias: Array, output: Array
 ) -> None:
     target = conv.output
     _, height, width, channels = target.shape
@@ -136,13 +137,13 @@ def _convolve_at_once(
         clear_halo(output, target, block * THREADS + thread, math.prod(grid) * THREADS)
         y = flat(output)
 
-        def store(results: Buffer, first: int, lanes: int, row: Expr, col: Expr) -> None:
+        def store(results: Array, first: int, lanes: int, row: Expr, col: Expr) -> None:
             n, i, j = _pixel(conv, row)
             place = (n * height + i + target.halo) * width + j + target.halo
             inside = T.And(row < num_rows(conv), col < channels)
-            with T.If(inside), T.Then(), T.vectorized(lanes) as v:
+            with when(inside), vectorized("v", lanes) as v:
                 value = activate(conv.act, results[first + v] + bias[col + v])
-                T.buffer_store(y, value, [place * channels + col + v])
+                y[place * channels + col + v] = value
 
         lanes = GROUP if channels % GROUP == 0 else 1
         share = _Share(row_block, col_block, 0, num_steps(conv, tile))
@@ -150,7 +151,7 @@ def _convolve_at_once(
 
 
 def _convolve_in_parts(
-    conv: Conv, tiling: Tiling, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer
+    conv: Conv, tiling: Tiling, x: Array, weight: Array, bias: Array, output: Array
 ) -> None:
     rows, cols = num_rows(conv), int(weight.shape[-1])
     parts = workspace("parts", tiling.splits * rows, cols)
@@ -158,9 +159,9 @@ def _convolve_in_parts(
     grid = (*_grid(conv, tiling.tile), tiling.splits)
     with launch(grid, THREADS) as (row_block, col_block, part, thread):
 
-        def store(results: Buffer, first: int, lanes: int, row: Expr, col: Expr) -> None:
-            with T.If(row < rows), T.Then(), T.vectorized(lanes) as v:
-                T.buffer_store(parts, results[first + v], [part * rows + row, col + v])
+        def store(results: Array, first: int, lanes: int, row: Expr, col: Expr) -> None:
+            with when(row < rows), vectorized("v", lanes) as v:
+                parts[part * rows + row, col + v] = results[first + v]
 
         share = _Share(row_block, col_block, part * steps, steps)
         _multiply(conv, tiling.tile, x, weight, share, thread, GROUP, store)
@@ -186,8 +187,8 @@ class _Share:
 def _multiply(
     conv: Conv,
     tile: Tile,
-    x: Buffer,
-    weight: Buffer,
+    x: Array,
+    weight: Array,
     share: _Share,
     thread: Expr,
     lanes: int,
@@ -200,18 +201,18 @@ def _multiply(
 
     pixels = _PixelSlice(conv, tile, x, first_row, thread)
     panel = _PanelSlice(tile, weight, first_col, thread)
-    results = registers(tile.thread_rows * tile.thread_cols)
-    with T.unroll(tile.thread_rows * tile.thread_cols) as i:
-        T.buffer_store(results, T.float32(0), [i])
+    results = registers("results", tile.thread_rows * tile.thread_cols)
+    with unrolled("i", tile.thread_rows * tile.thread_cols) as (i,):
+        results[i] = 0
 
     pixels.fetch(share.first_step)
     panel.fetch(share.first_step)
-    with T.serial(share.num_steps) as step:
+    with serial("step", share.num_steps) as step:
         synchronise()
         pixels.deposit()
         panel.deposit()
         synchronise()
-        with T.If(step + 1 < share.num_steps), T.Then():
+        with when(step + 1 < share.num_steps):
             pixels.fetch(share.first_step + step + 1)
             panel.fetch(share.first_step + step + 1)
         _accumulate(tile, pixels.slice, panel.slice, thread_row, thread_col, results)
@@ -223,37 +224,37 @@ def _multiply(
 
 
 def _accumulate(
-    tile: Tile, pixels: Buffer, panel: Buffer, row: Expr, col: Expr, results: Buffer
+    tile: Tile, pixels: Array, panel: Array, row: Expr, col: Expr, results: Array
 ) -> None:
     """Add the outer products of one step's slices to the thread's results."""
-    lefts, rights = registers(tile.thread_rows), registers(tile.thread_cols)
-    with T.serial(tile.depth, unroll=True) as k:
+    lefts, rights = registers("lefts", tile.thread_rows), registers("rights", tile.thread_cols)
+    with serial("k", tile.depth, unroll=True) as k:
         row_lanes = min(GROUP, tile.thread_rows)
         for i in range(0, tile.thread_rows, row_lanes):
-            with T.vectorized(row_lanes) as v:
-                T.buffer_store(lefts, pixels[k * (tile.rows + SKEW) + row + i + v], [i + v])
+            with vectorized("v", row_lanes) as v:
+                lefts[i + v] = pixels[k * (tile.rows + SKEW) + row + i + v]
         for j in range(0, tile.thread_cols, GROUP):
-            with T.vectorized(GROUP) as v:
-                T.buffer_store(rights, panel[k, col + _col_offset(tile, j) + v], [j + v])
-        with T.unroll(tile.thread_rows) as i, T.unroll(tile.thread_cols) as j:
+            with vectorized("v", GROUP) as v:
+                rights[j + v] = panel[k, col + _col_offset(tile, j) + v]
+        with unrolled("i", tile.thread_rows) as (i,), unrolled("j", tile.thread_cols) as (j,):
             at = i * tile.thread_cols + j
-            T.buffer_store(results, results[at] + lefts[i] * rights[j], [at])
+            results[at] += lefts[i] * rights[j]
 
 
 class _PixelSlice:
     """The map's part in a step, `(depth, rows)`, on its way through registers to shared memory."""
 
-    def __init__(self, conv: Conv, tile: Tile, x: Buffer, first_row: Expr, thread: Expr) -> None:
+    def __init__(self, conv: Conv, tile: Tile, x: Array, first_row: Expr, thread: Expr) -> None:
         self._conv, self._tile, self._x, self._thread = conv, tile, flat(x), thread
         self._lanes = _widest_load(tile.depth * tile.rows, conv.input.channels)
         self._loads = tile.depth * tile.rows // (THREADS * self._lanes)
         # In one dimension, or TVM would take the skew out as unused.
-        self.slice = shared(tile.depth * (tile.rows + SKEW))
-        self._fetched = registers(self._loads * self._lanes)
-        self._corners = registers(self._loads, dtype="int32")
+        self.slice = shared("slice", tile.depth * (tile.rows + SKEW))
+        self._fetched = registers("fetched", self._loads * self._lanes)
+        self._corners = registers("corners", self._loads, dtype="int32")
         for load in range(self._loads):
             row, _ = self._place(load)
-            T.buffer_store(self._corners, self._corner(first_row + row), [load])
+            self._corners[load] = self._corner(first_row + row)
 
     def fetch(self, step: Expr | int) -> None:
         tile, source = self._tile, self._conv.input
@@ -275,7 +276,7 @@ class _PixelSlice:
             for lane in range(self._lanes):
                 value = self._fetched[load * self._lanes + lane]
                 line = (k + lane) * (self._tile.rows + SKEW)
-                T.buffer_store(self.slice, value, [line + row])
+                self.slice[line + row] = value
 
     def _place(self, load: int) -> tuple[Expr, Expr]:
         """Row and depth, within the slice, of the thread's `load`-th vector of channels."""
@@ -299,27 +300,27 @@ class _PixelSlice:
 class _PanelSlice:
     """The packed weight's part in a step, `(depth, cols)`; as `_PixelSlice`."""
 
-    def __init__(self, tile: Tile, weight: Buffer, first_col: Expr, thread: Expr) -> None:
+    def __init__(self, tile: Tile, weight: Array, first_col: Expr, thread: Expr) -> None:
         self._tile, self._first_col, self._thread = tile, first_col, thread
         _, _, self._stride = map(int, weight.shape)
         self._weight = flat(weight)
         self._lanes = _widest_load(tile.depth * tile.cols, tile.cols)
         self._loads = tile.depth * tile.cols // (THREADS * self._lanes)
-        self.slice = shared(tile.depth, tile.cols)
-        self._fetched = registers(self._loads * self._lanes)
+        self.slice = shared("slice", tile.depth, tile.cols)
+        self._fetched = registers("fetched", self._loads * self._lanes)
 
     def fetch(self, step: Expr | int) -> None:
         for load in range(self._loads):
             k, col = self._place(load)
             start = (step * self._tile.depth + k) * self._stride + self._first_col + col
-            with T.vectorized(self._lanes) as v:
-                T.buffer_store(self._fetched, self._weight[start + v], [load * self._lanes + v])
+            with vectorized("v", self._lanes) as v:
+                self._fetched[load * self._lanes + v] = self._weight[start + v]
 
     def deposit(self) -> None:
         for load in range(self._loads):
             k, col = self._place(load)
-            with T.vectorized(self._lanes) as v:
-                T.buffer_store(self.slice, self._fetched[load * self._lanes + v], [k, col + v])
+            with vectorized("v", self._lanes) as v:
+                self.slice[k, col + v] = self._fetched[load * self._lanes + v]
 
     def _place(self, load: int) -> tuple[Expr, Expr]:
         vectors = self._tile.cols // self._lanes

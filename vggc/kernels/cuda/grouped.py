@@ -6,15 +6,15 @@ one input or, where groups are single channels, neighbouring ones.
 
 from __future__ import annotations
 
-from tvm.tirx import Buffer, Expr
-from tvm.tirx.script import builder as T
+from tvm.tirx import Expr
 
 from vggc.kernels.activation import activate
+from vggc.kernels.array import Array, serial
 from vggc.kernels.cuda.emit import registers, write_map
 from vggc.kernels.workloads import Conv
 
 
-def convolve(conv: Conv, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer) -> None:
+def convolve(conv: Conv, x: Array, weight: Array, bias: Array, output: Array) -> None:
     """Emit the kernel of `conv`. Each tap is summed by itself, so that no sum is long."""
     _, group_in, kh, kw = conv.weight_shape
     group_out = conv.output.channels // conv.groups
@@ -22,15 +22,15 @@ def convolve(conv: Conv, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer
 
     def element(n: Expr, i: Expr, j: Expr, c: Expr) -> Expr:
         first = c // group_out * group_in
-        total, tap = registers(1), registers(1)
-        T.buffer_store(total, T.float32(0), [0])
-        with T.serial(kh) as dy, T.serial(kw) as dx:
+        total, tap = registers("total", 1), registers("tap", 1)
+        total[0] = 0
+        with serial("dy", kh) as dy, serial("dx", kw) as dx:
             row, column = i * conv.stride[0] + top + dy, j * conv.stride[1] + left + dx
-            T.buffer_store(tap, T.float32(0), [0])
-            with T.serial(group_in) as d:
+            tap[0] = 0
+            with serial("d", group_in) as d:
                 product = x[n, row, column, first + d] * weight[dy, dx, d, c]
-                T.buffer_store(tap, tap[0] + product, [0])
-            T.buffer_store(total, total[0] + tap[0], [0])
+                tap[0] += product
+            total[0] += tap[0]
         return activate(conv.act, total[0] + bias[c])
 
     write_map(output, conv.output, element)

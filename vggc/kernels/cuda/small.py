@@ -9,10 +9,11 @@ import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tvm.tirx import Buffer, Expr
+from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate, leaky
+from vggc.kernels.array import Array, serial, when
 from vggc.kernels.cuda.emit import (
     BLOCK,
     clear_halo,
@@ -45,7 +46,7 @@ WARP = 32
 LOWEST = -3.4028234663852886e38
 
 
-def pool(layer: MaxPool | AvgPool, source: Buffer, output: Buffer) -> None:
+def pool(layer: MaxPool | AvgPool, source: Array, output: Array) -> None:
     """A thread per element walks its window; a mean sums row by row."""
     halo = layer.input.halo
     (kh, kw), (rows, columns) = layer.kernel, axes(layer)
@@ -57,28 +58,28 @@ def pool(layer: MaxPool | AvgPool, source: Buffer, output: Buffer) -> None:
         if kh * kw <= MAX_TERMS:
             window = itertools.product(range(kh), range(kw))
             return functools.reduce(T.max, itertools.starmap(read, window))
-        largest = registers(1)
-        T.buffer_store(largest, read(0, 0), [0])
-        with T.serial(kh) as dy, T.serial(kw) as dx:
-            T.buffer_store(largest, T.max(largest[0], read(dy, dx)), [0])
+        largest = registers("largest", 1)
+        largest[0] = read(0, 0)
+        with serial("dy", kh) as dy, serial("dx", kw) as dx:
+            largest[0] = T.max(largest[0], read(dy, dx))
         return largest[0]
 
     def mean(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
         (top, height), (left, width) = rows.span(y), columns.span(x)
-        total, row = registers(1), registers(1)
-        T.buffer_store(total, T.float32(0), [0])
-        with T.serial(height) as dy:
-            T.buffer_store(row, T.float32(0), [0])
-            with T.serial(width) as dx:
+        total, row = registers("total", 1), registers("row", 1)
+        total[0] = 0
+        with serial("dy", height) as dy:
+            row[0] = 0
+            with serial("dx", width) as dx:
                 value = source[n, top + dy + halo, left + dx + halo, c]
-                T.buffer_store(row, row[0] + value, [0])
-            T.buffer_store(total, total[0] + row[0], [0])
+                row[0] += value
+            total[0] += row[0]
         return total[0] / T.Cast("float32", height * width)
 
     write_map(output, layer.output, maximum if isinstance(layer, MaxPool) else mean)
 
 
-def global_mean(layer: AvgPool, source: Buffer, output: Buffer) -> None:
+def global_mean(layer: AvgPool, source: Array, output: Array) -> None:
     """The mean of whole channels: a block takes 32 of them, a warp every eighth row."""
     halo, height, width = layer.input.halo, layer.input.height, layer.input.width
     channels, side, warps = layer.input.channels, layer.output.shape[1], BLOCK // WARP
@@ -89,25 +90,25 @@ def global_mean(layer: AvgPool, source: Buffer, output: Buffer) -> None:
         clear_halo(
             output, layer.output, (n * grid[1] + chunk) * BLOCK + thread, math.prod(grid) * BLOCK
         )
-        parts, total, row = shared(warps, WARP), registers(1), registers(1)
-        T.buffer_store(total, T.float32(0), [0])
-        with T.If(c < channels), T.Then(), T.serial(math.ceil(height / warps)) as step:
+        parts, total, row = shared("parts", warps, WARP), registers("total", 1), registers("row", 1)
+        total[0] = 0
+        with when(c < channels), serial("step", math.ceil(height / warps)) as step:
             y = step * warps + warp
-            with T.If(y < height), T.Then():
-                T.buffer_store(row, T.float32(0), [0])
-                with T.serial(width) as x:
-                    T.buffer_store(row, row[0] + source[n, y + halo, x + halo, c], [0])
-                T.buffer_store(total, total[0] + row[0], [0])
-        T.buffer_store(parts, total[0], [warp, lane])
+            with when(y < height):
+                row[0] = 0
+                with serial("x", width) as x:
+                    row[0] += source[n, y + halo, x + halo, c]
+                total[0] += row[0]
+        parts[warp, lane] = total[0]
         synchronise()
-        with T.If(T.And(warp == 0, c < channels)), T.Then():
+        with when(T.And(warp == 0, c < channels)):
             sums = functools.reduce(operator.add, (parts[part, lane] for part in range(warps)))
             pixel = (n * side + layer.output.halo) * side + layer.output.halo
             value = sums / T.float32(height * width)
-            T.buffer_store(flat(output), value, [pixel * channels + c])
+            flat(output)[pixel * channels + c] = value
 
 
-def lrn(layer: Lrn, source: Buffer, output: Buffer) -> None:
+def lrn(layer: Lrn, source: Array, output: Array) -> None:
     halo, channels = layer.input.halo, layer.input.channels
     before, after = layer.size // 2, (layer.size - 1) // 2
 
@@ -119,10 +120,10 @@ def lrn(layer: Lrn, source: Buffer, output: Buffer) -> None:
         if layer.size <= MAX_TERMS:
             squares = sum((square(c + d) for d in range(-before, after + 1)), T.float32(0))
         else:
-            total = registers(1)
-            T.buffer_store(total, T.float32(0), [0])
-            with T.serial(layer.size) as d:
-                T.buffer_store(total, total[0] + square(c - before + d), [0])
+            total = registers("total", 1)
+            total[0] = 0
+            with serial("d", layer.size) as d:
+                total[0] += square(c - before + d)
             squares = total[0]
         scale = T.float32(layer.k) + T.float32(layer.alpha) * squares
         return source[n, y + halo, x + halo, c] / T.pow(scale, T.float32(layer.beta))
@@ -130,17 +131,17 @@ def lrn(layer: Lrn, source: Buffer, output: Buffer) -> None:
     write_map(output, layer.output, normalise)
 
 
-def pointwise(layer: Pointwise, source: Buffer, output: Buffer) -> None:
+def pointwise(layer: Pointwise, source: Array, output: Array) -> None:
     read = _reader(source, layer.input)
     write_map(output, layer.output, lambda *at: activate(layer.act, read(*at)))
 
 
-def prelu(layer: PRelu, source: Buffer, slopes: Buffer, output: Buffer) -> None:
+def prelu(layer: PRelu, source: Array, slopes: Array, output: Array) -> None:
     read = _reader(source, layer.input)
     write_map(output, layer.output, lambda n, y, x, c: leaky(read(n, y, x, c), slopes[c]))
 
 
-def add(layer: Add, *buffers: Buffer) -> None:
+def add(layer: Add, *buffers: Array) -> None:
     *sources, output = buffers
     readers = list(map(_reader, sources, layer.inputs))
 
@@ -151,7 +152,7 @@ def add(layer: Add, *buffers: Buffer) -> None:
     write_map(output, layer.output, total)
 
 
-def concat(layer: Concat, *buffers: Buffer) -> None:
+def concat(layer: Concat, *buffers: Array) -> None:
     *sources, output = buffers
 
     def element(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
@@ -165,31 +166,31 @@ def concat(layer: Concat, *buffers: Buffer) -> None:
     write_map(output, layer.output, element)
 
 
-def _reader(source: Buffer, map: Map) -> Callable[[Expr, Expr, Expr, Expr], Expr]:
+def _reader(source: Array, map: Map) -> Callable[[Expr, Expr, Expr, Expr], Expr]:
     return lambda n, y, x, c: source[n, y + map.halo, x + map.halo, c]
 
 
-def to_nhwc(layer: ToNhwc, source: Buffer, output: Buffer) -> None:
+def to_nhwc(layer: ToNhwc, source: Array, output: Array) -> None:
     write_map(output, layer.output, lambda n, y, x, c: source[n, c, y, x])
 
 
-def to_nchw(layer: ToNchw, source: Buffer, output: Buffer) -> None:
+def to_nchw(layer: ToNchw, source: Array, output: Array) -> None:
     """The output is written as a map whose rows, columns and channels are C, H and W."""
     halo, target = layer.input.halo, layer.input
     turned = Map(target.batch, target.channels, target.height, target.width)
     write_map(output, turned, lambda n, c, y, x: source[n, y + halo, x + halo, c])
 
 
-def softmax(layer: Softmax, source: Buffer, output: Buffer) -> None:
+def softmax(layer: Softmax, source: Array, output: Array) -> None:
     """A block per row: its maximum, the sum of its exponentials, then the quotients."""
     with launch((layer.batch,), BLOCK) as (row, thread):
-        parts, peak, own = shared(1, BLOCK), registers(1), registers(1)
+        parts, peak, own = shared("parts", 1, BLOCK), registers("peak", 1), registers("own", 1)
 
         @contextmanager
         def own_columns() -> Iterator[Expr]:
-            with T.serial(math.ceil(layer.features / BLOCK)) as chunk:
+            with serial("chunk", math.ceil(layer.features / BLOCK)) as chunk:
                 col = chunk * BLOCK + thread
-                with T.If(col < layer.features), T.Then():
+                with when(col < layer.features):
                     yield col
 
         def exponential(col: Expr) -> Expr:
@@ -198,15 +199,15 @@ def softmax(layer: Softmax, source: Buffer, output: Buffer) -> None:
         def reduce_row(
             start: float, value: Callable[[Expr], Expr], combine: Callable[[Expr, Expr], Expr]
         ) -> None:
-            T.buffer_store(own, T.float32(start), [0])
+            own[0] = T.float32(start)
             with own_columns() as col:
-                T.buffer_store(own, combine(own[0], value(col)), [0])
-            T.buffer_store(parts, own[0], [0, thread])
+                own[0] = combine(own[0], value(col))
+            parts[0, thread] = own[0]
             tree_reduce(parts, 0, thread, combine)
 
         reduce_row(LOWEST, lambda col: source[row, col], T.max)
-        T.buffer_store(peak, parts[0, 0], [0])
+        peak[0] = parts[0, 0]
         synchronise()
         reduce_row(0.0, exponential, operator.add)
         with own_columns() as col:
-            T.buffer_store(output, exponential(col) / parts[0, 0], [row, col])
+            output[row, col] = exponential(col) / parts[0, 0]

@@ -1,0 +1,123 @@
+"""What kernels are written with: arrays, named loops, and the frame of a function.
+
+TVM's builder notes what is done to an `Array` while Python runs: `sums[k] += x[k] * w[k]` writes a
+store into the kernel. Names are for those who read the TVMScript of `vggc compile --dump`; the
+code that is made of it does not depend on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TypeAlias
+
+from tvm.ir import Expr
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx import Buffer, PrimFunc, const
+from tvm.tirx.script import builder as T
+
+Index: TypeAlias = "Expr | int | tuple[Expr | int, ...]"
+
+
+class Array:
+    """A buffer of a kernel, read and written by index.
+
+    An index is one number a dimension. In the last dimension a `T.Ramp` takes a vector.
+    """
+
+    __slots__ = ("buffer",)
+
+    def __init__(self, buffer: Buffer) -> None:
+        self.buffer = buffer
+
+    @property
+    def name(self) -> str:
+        return str(self.buffer.name)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(int(extent) for extent in self.buffer.shape)
+
+    @property
+    def dtype(self) -> str:
+        return str(self.buffer.dtype)
+
+    def __getitem__(self, at: Index) -> Expr:
+        return self.buffer[at]
+
+    def __setitem__(self, at: Index, value: Expr | float) -> None:
+        stored = const(value, self.dtype) if isinstance(value, int | float) else value
+        T.buffer_store(self.buffer, stored, [*at] if isinstance(at, tuple) else [at])
+
+    def view(self, name: str, *shape: int, dtype: str | None = None) -> Array:
+        """The same memory under another shape, or as elements of another type."""
+        other = T.decl_buffer(shape, dtype or self.dtype, data=self.buffer.data)
+        return Array(IRBuilder.name(name, other))
+
+    def address(self, *at: Expr | int) -> Expr:
+        """Where an element lies in memory."""
+        return T.address_of(self.buffer[at])
+
+
+def allocated(name: str, *shape: int, dtype: str = "float32", scope: str = "global") -> Array:
+    """A new array of the scope; what it holds at first is left open."""
+    return Array(IRBuilder.name(name, T.alloc_buffer(shape, dtype, scope=scope)))
+
+
+def function(
+    body: Callable[..., None],
+    attributes: Mapping[str, bool],
+    types: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> PrimFunc:
+    """The function of arrays with these names and shapes, in this order, that `body` writes.
+
+    They hold float32 where `types` does not say otherwise. No two share memory.
+    """
+    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
+        T.func_attr({"tirx.noalias": True, **attributes})
+        arrays = [
+            Array(T.arg(name, T.buffer(shape, types.get(name, "float32"))))
+            for name, shape in shapes.items()
+        ]
+        with T.sblock("root"):
+            body(*arrays)
+    return builder.get()
+
+
+@contextmanager
+def serial(name: str, extent: Expr | int, *, unroll: bool = False) -> Iterator[Expr]:
+    """A loop; with `unroll` the compiler of machine code is asked to write it out."""
+    with T.serial(extent, unroll=True) if unroll else T.serial(extent) as index:
+        yield IRBuilder.name(name, index)
+
+
+@contextmanager
+def parallel(name: str, extent: Expr | int) -> Iterator[Expr]:
+    """A loop whose turns the threads of a CPU share."""
+    with T.parallel(extent) as index:
+        yield IRBuilder.name(name, index)
+
+
+@contextmanager
+def vectorized(name: str, lanes: int) -> Iterator[Expr]:
+    """The lanes of a vector, all at once."""
+    with T.vectorized(lanes) as lane:
+        yield IRBuilder.name(name, lane)
+
+
+@contextmanager
+def unrolled(names: str, *extents: int) -> Iterator[tuple[Expr, ...]]:
+    """Nested loops, written out; `names` holds that of each, between spaces."""
+    with ExitStack() as stack:
+        yield tuple(
+            IRBuilder.name(name, stack.enter_context(T.unroll(extent)))
+            for name, extent in zip(names.split(), extents, strict=True)
+        )
+
+
+@contextmanager
+def when(condition: Expr) -> Iterator[None]:
+    """What runs only where `condition` holds."""
+    with T.If(condition), T.Then():
+        yield
