@@ -55,11 +55,13 @@ from vggc.kernels.workloads import (
     MaxPool,
     Softmax,
     ToNhwc,
+    buffer_shape,
+    storage,
 )
 from vggc.measure.verify import LIMITS, verify
 from vggc.passes.fold import fold
 from vggc.plan.low_precision import in_format, scale_name
-from vggc.plan.plan import INPUT, Plan, buffer_shape, input_shapes, plan, storage
+from vggc.plan.plan import INPUT, Plan, plan
 from vggc.program import Program, load, zoo
 from vggc.runtime import cpu_info as processor
 from vggc.runtime.artifact import Precision, read_manifest
@@ -155,7 +157,7 @@ def test_every_net_of_the_zoo_has_a_plan_whose_buffers_fit(
     graph = load(net).graph
     calls = plan_in(graph, form, fuse_pools=fuse_pools)
     for step in calls.steps:
-        shapes = input_shapes(step.workload)
+        shapes = [buffer_shape(each) for each in step.workload.inputs]
         maps = getattr(step.workload, "inputs", (getattr(step.workload, "input", None),))
         for read, shape, map_ in zip(step.reads, shapes, maps, strict=True):
             if read == INPUT:

@@ -11,10 +11,9 @@ from vggc.compiler.quantize import Tensors, ValueRange
 from vggc.compiler.relax import Lowered
 from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import Activation, Op, describe
-from vggc.kernels.workloads import Choice, Map, Workload
+from vggc.kernels.workloads import Choice, Layout, Map, Workload
 from vggc.passes.fold import Folded
-from vggc.plan.plan import INPUT, Layout, Plan, output_layout
-from vggc.plan.verify import read_layouts
+from vggc.plan.plan import INPUT, Plan
 from vggc.runtime.artifact import ChosenBy
 from vggc.support.tensors import Pieces
 
@@ -92,8 +91,8 @@ def allotment(may: Allotment) -> Mapping[str, str]:
     rows = [
         (
             told(each),
-            " ".join(map(layout, read_layouts(each))),
-            layout(output_layout(each)),
+            " ".join(map(layout, each.inputs)),
+            layout(each.output),
             offer.choice.algorithm,
             f"{offer.cost[0]:.4g}",
             f"{offer.error:.2g}",

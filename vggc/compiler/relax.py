@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from vggc.kernels.workloads import Kernel, Workload
-from vggc.plan.plan import INPUT, Plan, Step, buffer_shape, input_shapes, storage
+from vggc.kernels.workloads import Kernel, Workload, buffer_shape, storage
+from vggc.plan.plan import INPUT, Plan, Step
 from vggc.support.tvm_alone import relax, tvm
 
 KernelOf: TypeAlias = Callable[[Workload], Kernel]
@@ -83,8 +83,8 @@ def _emit(
             values: list[Any] = []
             for step in plan.steps:
                 sources = [
-                    _reshaped(builder, x if read == INPUT else values[read], shape)
-                    for read, shape in zip(step.reads, input_shapes(step.workload), strict=True)
+                    _reshaped(builder, x if read == INPUT else values[read], buffer_shape(layout))
+                    for read, layout in zip(step.reads, step.workload.inputs, strict=True)
                 ]
                 arguments = [*sources, *(weights[full] for full in step.weights)]
                 result = relax.TensorType(buffer_shape(step.output), storage(step.output))

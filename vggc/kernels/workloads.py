@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tvm.tirx import PrimFunc
 
 Pair: TypeAlias = tuple[int, int]
+Shape: TypeAlias = tuple[int, ...]
 
 Format: TypeAlias = Literal["float32", "bfloat16", "uint8"]
 """How the values of a map are written. A uint8 `q` stands for `scale·(q - zero)`; the scale
@@ -66,13 +67,56 @@ class Map:
         return (self.batch, self.height + border, self.width + border, stored)
 
     @property
+    def planes(self) -> Shape:
+        """Its values as callers have them, `(N, C, H, W)`."""
+        return (self.batch, self.channels, self.height, self.width)
+
+    @property
     def storage(self) -> str:
         """The type of its buffer's elements."""
         return STORAGE[self.format]
 
 
+Layout: TypeAlias = Map | Shape
+"""How a value lies in memory: a map, or rows of a plain shape, batch first."""
+
+
+def buffer_shape(layout: Layout) -> Shape:
+    """The extents of a value's buffer."""
+    return layout.shape if isinstance(layout, Map) else layout
+
+
+def storage(layout: Layout) -> str:
+    """The type of the elements of a value's buffer."""
+    return layout.storage if isinstance(layout, Map) else "float32"
+
+
+class _OneInput:
+    """A workload that reads one map and has no weights."""
+
+    input: Map
+
+    @property
+    def inputs(self) -> tuple[Layout, ...]:
+        """How each value that it reads lies in memory, in the order of the kernel's arguments."""
+        return (self.input,)
+
+    @property
+    def weights(self) -> dict[str, Shape]:
+        """Each weight by its name, with its shape before it is packed, in that order too."""
+        return {}
+
+
+class _NoWeights:
+    """A workload without weights."""
+
+    @property
+    def weights(self) -> dict[str, Shape]:
+        return {}
+
+
 @dataclass(frozen=True)
-class Conv:
+class Conv(_OneInput):
     """Cross-correlation in `groups` groups of channels, bias, an activation, a max pool.
 
     Reads the input map, the packed weight and the bias `(K,)`; writes the output map. With
@@ -104,9 +148,16 @@ class Conv:
         return scale * self.output.height, scale * self.output.width
 
     @property
-    def weight_shape(self) -> tuple[int, ...]:
+    def weight_shape(self) -> Shape:
         """The unpacked weight, `(K, C/groups, kh, kw)`."""
         return (self.output.channels, self.input.channels // self.groups, *self.kernel)
+
+    @property
+    def weights(self) -> dict[str, Shape]:
+        channels = (self.output.channels,)
+        rescale = {"scale": channels} if self.input.format == "uint8" else {}
+        out_scale: dict[str, Shape] = {"out_scale": (1,)} if self.output.format == "uint8" else {}
+        return {"weight": self.weight_shape, **rescale, "bias": channels, **out_scale}
 
 
 @dataclass(frozen=True)
@@ -128,12 +179,24 @@ class Dense:
         assert self.source is None or self.source.halo == 0
 
     @property
-    def weight_shape(self) -> tuple[int, ...]:
+    def inputs(self) -> tuple[Layout, ...]:
+        return (self.source or (self.batch, self.in_features),)
+
+    @property
+    def output(self) -> Layout:
+        return (self.batch, self.out_features)
+
+    @property
+    def weight_shape(self) -> Shape:
         return (self.out_features, self.in_features)
+
+    @property
+    def weights(self) -> dict[str, Shape]:
+        return {"weight": self.weight_shape, "bias": (self.out_features,)}
 
 
 @dataclass(frozen=True)
-class MaxPool:
+class MaxPool(_OneInput):
     """Maximum over windows; what lies beyond the map's border is no candidate.
 
     Windows start at `-padding`. Each overlaps the map; the last may end beyond it by more
@@ -148,7 +211,7 @@ class MaxPool:
 
 
 @dataclass(frozen=True)
-class AvgPool:
+class AvgPool(_OneInput):
     """Mean over windows; what lies beyond the map's border is neither summed nor counted.
 
     Windows are placed as in `MaxPool`. A global pool is a window as large as the map.
@@ -162,7 +225,7 @@ class AvgPool:
 
 
 @dataclass(frozen=True)
-class Lrn:
+class Lrn(_OneInput):
     """`b_i = a_i / (k + alpha·Σ a_j²)^beta`, j over the `size` channels around i.
 
     `alpha` is not divided by `size`. Source: Krizhevsky et al. 2012, section 3.3.
@@ -177,7 +240,7 @@ class Lrn:
 
 
 @dataclass(frozen=True)
-class Pointwise:
+class Pointwise(_OneInput):
     """An activation where no producer could take it in."""
 
     input: Map
@@ -186,15 +249,19 @@ class Pointwise:
 
 
 @dataclass(frozen=True)
-class PRelu:
+class PRelu(_OneInput):
     """x or, below zero, slope·x, with the slopes `(C,)` as its one weight, not packed."""
 
     input: Map
     output: Map
 
+    @property
+    def weights(self) -> dict[str, Shape]:
+        return {"slopes": (self.output.channels,)}
+
 
 @dataclass(frozen=True)
-class Concat:
+class Concat(_NoWeights):
     """The channels of several maps behind one another; each input may have its own halo."""
 
     inputs: tuple[Map, ...]
@@ -202,7 +269,7 @@ class Concat:
 
 
 @dataclass(frozen=True)
-class Add:
+class Add(_NoWeights):
     """The sum of maps of one size, then an activation; each input may have its own halo."""
 
     inputs: tuple[Map, ...]
@@ -211,33 +278,53 @@ class Add:
 
 
 @dataclass(frozen=True)
-class Softmax:
+class Softmax(_NoWeights):
     """Soft-max along the features of `(N, features)`, shifted by the row's maximum."""
 
     batch: int
     features: int
 
+    @property
+    def inputs(self) -> tuple[Layout, ...]:
+        return ((self.batch, self.features),)
+
+    @property
+    def output(self) -> Layout:
+        return (self.batch, self.features)
+
 
 @dataclass(frozen=True)
-class Convert:
+class Convert(_OneInput):
     """A map in another format, one of the two float32; a uint8 one's scale is the weight `(1,)`."""
 
     input: Map
     output: Map
 
+    @property
+    def weights(self) -> dict[str, Shape]:
+        return {"scale": (1,)} if "uint8" in (self.input.format, self.output.format) else {}
+
 
 @dataclass(frozen=True)
-class ToNhwc:
+class ToNhwc(_NoWeights):
     """`(N, C, H, W)` without halo to the map `output`."""
 
     output: Map
 
+    @property
+    def inputs(self) -> tuple[Layout, ...]:
+        return (self.output.planes,)
+
 
 @dataclass(frozen=True)
-class ToNchw:
+class ToNchw(_OneInput):
     """The map `input` to `(N, C, H, W)` without halo."""
 
     input: Map
+
+    @property
+    def output(self) -> Layout:
+        return self.input.planes
 
 
 Workload: TypeAlias = (
@@ -265,6 +352,11 @@ class Packing(Protocol):
 
     @property
     def packed_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def packed_type(self) -> str:
+        """That of the packed elements."""
+        ...
 
     def pack(self, weight: np.ndarray) -> np.ndarray: ...
 

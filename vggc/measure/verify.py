@@ -24,12 +24,12 @@ from vggc.ir.graph import Graph
 from vggc.ir.ops import Softmax
 from vggc.ir.weights import Weights, load, seeded
 from vggc.kernels.bfloat16 import from_bfloat16
-from vggc.kernels.workloads import Convert, Map
+from vggc.kernels.workloads import Convert, Layout, Map
 from vggc.measure import diagnostics
 from vggc.passes.fold import fold
 from vggc.passes.joins import narrowed
 from vggc.plan.low_precision import scale_name
-from vggc.plan.plan import Layout, Plan, Step
+from vggc.plan.plan import Plan, Step
 from vggc.runtime.artifact import WEIGHTS, Manifest, Precision, graph_in
 from vggc.runtime.huge_pages import read_in_place
 from vggc.runtime.session import Session

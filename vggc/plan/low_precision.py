@@ -31,7 +31,7 @@ from vggc.kernels.workloads import (
     ToNchw,
     Workload,
 )
-from vggc.plan.plan import INPUT, Plan, Step, as_map, output_layout
+from vggc.plan.plan import INPUT, Plan, Step, as_map
 
 ZERO = 128
 """What stands for zero in a uint8 value that may be negative."""
@@ -148,7 +148,7 @@ class _Rewriter:
     ) -> None:
         step = self.calls.steps[index]
         form: Format = "float32"
-        layout = output_layout(workload)
+        layout = workload.output
         if isinstance(layout, Map):
             form = layout.format
         if form == "uint8" and isinstance(workload, Conv | Convert):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import TypeAlias, assert_never
+from typing import assert_never
 
 from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import (
@@ -36,6 +36,7 @@ from vggc.kernels.workloads import (
     AvgPool,
     Conv,
     Dense,
+    Layout,
     Lrn,
     Map,
     MaxPool,
@@ -46,9 +47,6 @@ from vggc.kernels.workloads import (
 )
 from vggc.passes.fold import fold
 from vggc.passes.joins import narrowed
-
-Layout: TypeAlias = Map | Shape
-"""How a value lies in memory: a map, or rows of a plain shape, batch first."""
 
 RISING = ("relu", "relu6", "sigmoid", "tanh")
 """Activations that never fall: the largest input gives the largest output."""
@@ -69,7 +67,7 @@ class Step:
 
     @property
     def output(self) -> Layout:
-        return output_layout(self.workload)
+        return self.workload.output
 
 
 @dataclass(frozen=True)
@@ -95,45 +93,6 @@ class Plan:
     def weights(self) -> tuple[str, ...]:
         """The names of all weights in the order in which the compiled net takes them."""
         return tuple(name for step in self.steps for name in step.weights)
-
-
-def buffer_shape(layout: Layout) -> Shape:
-    return layout.shape if isinstance(layout, Map) else layout
-
-
-def storage(layout: Layout) -> str:
-    """The type of the elements of a value's buffer."""
-    return layout.storage if isinstance(layout, Map) else "float32"
-
-
-def output_layout(workload: Workload) -> Layout:
-    """What a workload writes."""
-    match workload:
-        case Dense():
-            return (workload.batch, workload.out_features)
-        case workloads.Softmax():
-            return (workload.batch, workload.features)
-        case ToNchw(input=map_):
-            return (map_.batch, map_.channels, map_.height, map_.width)
-        case _:
-            return workload.output
-
-
-def input_shapes(workload: Workload) -> tuple[Shape, ...]:
-    """The shapes of the buffers that a workload reads, weights aside."""
-    match workload:
-        case workloads.Concat() | workloads.Add():
-            return tuple(map_.shape for map_ in workload.inputs)
-        case Dense(source=Map() as source):
-            return (source.shape,)
-        case Dense():
-            return ((workload.batch, workload.in_features),)
-        case workloads.Softmax():
-            return ((workload.batch, workload.features),)
-        case ToNhwc(output=map_):
-            return ((map_.batch, map_.channels, map_.height, map_.width),)
-        case _:
-            return (workload.input.shape,)
 
 
 def plan(graph: Graph, batch: int, *, fuse_pools: bool = False) -> Plan:

@@ -3,26 +3,9 @@
 from __future__ import annotations
 
 from math import prod
-from typing import assert_never
 
-from vggc.kernels.workloads import (
-    Add,
-    AvgPool,
-    Concat,
-    Conv,
-    Convert,
-    Dense,
-    Lrn,
-    Map,
-    MaxPool,
-    Pointwise,
-    PRelu,
-    Softmax,
-    ToNchw,
-    ToNhwc,
-    Workload,
-)
-from vggc.plan.plan import INPUT, Layout, Plan, Step, buffer_shape
+from vggc.kernels.workloads import Convert, Layout, Map, ToNchw, buffer_shape
+from vggc.plan.plan import INPUT, Plan, Step
 
 
 def verify_plan(plan: Plan) -> None:
@@ -31,7 +14,7 @@ def verify_plan(plan: Plan) -> None:
     assert len(set(names)) == len(names)
     for index, step in enumerate(plan.steps):
         assert all(read == INPUT or 0 <= read < index for read in step.reads), step.name
-        wanted = read_layouts(step.workload)
+        wanted = step.workload.inputs
         assert len(wanted) == len(step.reads), step.name
         for read, layout in zip(step.reads, wanted, strict=True):
             if read == INPUT:
@@ -53,21 +36,3 @@ def _is_as(given: Layout, wanted: Layout) -> bool:
     if isinstance(given, Map) and isinstance(wanted, Map):
         return given == wanted
     return prod(buffer_shape(given)) == prod(buffer_shape(wanted))
-
-
-def read_layouts(workload: Workload) -> tuple[Layout, ...]:
-    """How what a workload reads lies in memory, weights aside."""
-    match workload:
-        case Concat() | Add():
-            return workload.inputs
-        case Dense(source=Map() as source):
-            return (source,)
-        case Dense():
-            return ((workload.batch, workload.in_features),)
-        case Softmax():
-            return ((workload.batch, workload.features),)
-        case ToNhwc(output=map_):
-            return ((map_.batch, map_.channels, map_.height, map_.width),)
-        case Conv() | MaxPool() | AvgPool() | Lrn() | Pointwise() | PRelu() | Convert() | ToNchw():
-            return (workload.input,)
-    assert_never(workload)

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vggc.plan.plan import Plan, buffer_shape
+from vggc.kernels.workloads import buffer_shape
+from vggc.plan.plan import Plan
 from vggc.runtime import diagnostics
 from vggc.runtime.affinity import apart
 from vggc.runtime.artifact import LIBRARY, WEIGHTS, Manifest, Target, open_artifact

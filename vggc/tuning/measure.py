@@ -26,7 +26,6 @@ from vggc.compiler.link import export_library
 from vggc.compiler.targets import tvm_target
 from vggc.kernels import cpu
 from vggc.kernels.workloads import Choice, Conv, Dense, Kernel, Map
-from vggc.plan.plan import input_shapes
 from vggc.runtime.affinity import apart
 from vggc.runtime.huge_pages import LARGE_PAGE, large_pages
 from vggc.support.tvm_alone import tvm
@@ -121,7 +120,7 @@ def weight_bytes(task: Task, choice: Choice) -> int:
     kernel = kernel_of(task, choice)
     if kernel.packing is None:
         return 0
-    weight = _Buffer.of(kernel.func.params[len(input_shapes(task.workload))])
+    weight = _Buffer.of(kernel.func.params[len(task.workload.inputs)])
     return prod(weight.shape) * np.dtype(weight.kind).itemsize
 
 
@@ -321,7 +320,7 @@ class _TaskArguments:
         """What the kernel takes; its output is full of what no kernel writes."""
         workload = self.task.workload
         *read, written = [_Buffer.of(parameter) for parameter in kernel.func.params]
-        weight_at = len(input_shapes(workload)) if kernel.packing else None
+        weight_at = len(workload.inputs) if kernel.packing else None
         if not self.shared:
             arrays = [self._filled(buffer) for i, buffer in enumerate(read) if i != weight_at]
             zero = workload.input.zero if isinstance(workload, Conv) else 0

@@ -182,6 +182,8 @@ class BlockFloatColumns:
         outputs, inputs = self.shape
         return Product(1, inputs, outputs, self.form.group, self.form.words).piece
 
+    packed_type = "int32"
+
     @property
     def packed_shape(self) -> tuple[int, ...]:
         outputs, inputs = self.shape

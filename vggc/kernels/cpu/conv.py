@@ -147,6 +147,8 @@ class BlockedWeight:
     block: int
     groups: int = 1
 
+    packed_type = "float32"
+
     @property
     def packed_shape(self) -> tuple[int, ...]:
         k, c, kh, kw = self.shape

@@ -103,6 +103,8 @@ class BlockedColumns:
     channels: int
     block: int
 
+    packed_type = "float32"
+
     @property
     def packed_shape(self) -> tuple[int, ...]:
         outputs, inputs = self.shape

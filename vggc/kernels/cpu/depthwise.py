@@ -51,6 +51,8 @@ class DepthwiseTapsFirst:
 
     shape: tuple[int, ...]
 
+    packed_type = "float32"
+
     @property
     def packed_shape(self) -> tuple[int, ...]:
         k, _, kh, kw = self.shape

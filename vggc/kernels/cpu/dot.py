@@ -62,6 +62,10 @@ class WordWeight:
     word: int
 
     @property
+    def packed_type(self) -> str:
+        return "uint16" if self.word == WORD["bfloat16"] else "int8"
+
+    @property
     def packed_shape(self) -> tuple[int, ...]:
         k, c, kh, kw = self.shape
         return (ceil(k / self.block), kh, kw, ceil(c / self.word), self.block, self.word)

@@ -105,6 +105,8 @@ class TransformedWeight:
     m: int
     panel: int
 
+    packed_type = "float32"
+
     @property
     def packed_shape(self) -> tuple[int, ...]:
         k, c, _, _ = self.shape

@@ -74,6 +74,8 @@ class PairedWeight:
     def transformed(self) -> TransformedWeight:
         return TransformedWeight(self.shape, M, self.panel)
 
+    packed_type = "uint16"
+
     @property
     def packed_shape(self) -> tuple[int, ...]:
         panels, size, channels, panel = self.transformed.packed_shape

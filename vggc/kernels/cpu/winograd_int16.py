@@ -103,6 +103,8 @@ class Int16Weight:
     def header(self) -> int:
         return 2 if self.zero else 1
 
+    packed_type = "int32"
+
     @property
     def packed_shape(self) -> tuple[int, ...]:
         k, c, _, _ = self.shape

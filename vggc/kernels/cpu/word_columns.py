@@ -86,6 +86,10 @@ class WordColumns:
         return real.num_pieces * real.piece
 
     @property
+    def packed_type(self) -> str:
+        return "uint16" if self.word == WORD["bfloat16"] else "int8"
+
+    @property
     def packed_shape(self) -> tuple[int, ...]:
         groups = self.panel // (self.lanes * self.word)
         return (ceil(self.shape[0] / self.panel), self.inputs, groups, self.lanes, self.word)

@@ -48,6 +48,8 @@ class PanelPacking:
     depth: int
     cols: int
 
+    packed_type = "float32"
+
     @property
     def packed_shape(self) -> tuple[int, int, int]:
         out_channels, in_channels, kernel_h, kernel_w = self.weight_shape
@@ -79,6 +81,8 @@ class TapsFirst:
 
     weight_shape: tuple[int, ...]
 
+    packed_type = "float32"
+
     @property
     def packed_shape(self) -> tuple[int, ...]:
         out_channels, in_channels, kernel_h, kernel_w = self.weight_shape
@@ -100,6 +104,8 @@ class DensePanelPacking:
 
     panels: PanelPacking
     order: ChannelOrder
+
+    packed_type = "float32"
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
@@ -128,6 +134,8 @@ class RowPacking:
 
     weight_shape: tuple[int, ...]
     order: ChannelOrder
+
+    packed_type = "float32"
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
