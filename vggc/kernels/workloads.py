@@ -19,14 +19,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
-from vggc.ir.ops import Activation
+from vggc.ir.ops import Activation, Shape
 
 if TYPE_CHECKING:
     import numpy as np
     from tvm.tirx import PrimFunc
 
 Pair: TypeAlias = tuple[int, int]
-Shape: TypeAlias = tuple[int, ...]
 
 Format: TypeAlias = Literal["float32", "bfloat16", "uint8"]
 """How the values of a map are written. A uint8 `q` stands for `scale·(q - zero)`; the scale

@@ -22,7 +22,7 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
-from vggc.kernels.array import Array
+from vggc.kernels.builder import Buffer
 from vggc.kernels.cpu import columns
 from vggc.kernels.cpu import dense as in_float32
 from vggc.kernels.cpu.columns import ColumnKnobs, Emitter, Product
@@ -251,7 +251,7 @@ def kernel(dense: Dense, form: WordFormat, machine: Machine, knobs: ColumnKnobs)
         (dense.out_features, dense.in_features), channels, machine.lanes, knobs.vectors, form
     )
 
-    def body(x: Array, weight: Array, bias: Array, y: Array) -> None:
+    def body(x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
         images = x.view("images", dense.batch, dense.in_features)
         numbers = BlockFloat(dense, form, images, bias, y)
         Emitter(product(dense, form), machine, knobs, numbers).emit(weight)
@@ -273,9 +273,9 @@ class BlockFloat:
 
     dense: Dense
     form: WordFormat
-    x: Array
-    bias: Array
-    y: Array
+    x: Buffer
+    bias: Buffer
+    y: Buffer
     total_type: str = "float32"
     header: int = 1
 

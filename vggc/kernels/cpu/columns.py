@@ -19,7 +19,7 @@ from typing import Protocol
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from vggc.kernels.array import Array, allocated, parallel, serial, vectorized
+from vggc.kernels.builder import Buffer, allocated, parallel, serial, vectorized
 from vggc.kernels.cpu.conv import PIECE
 from vggc.kernels.cpu.loops import each_vector, in_block, prefetch, scratch, tile_origin
 from vggc.kernels.cpu.machine import FLOAT, LINE, Machine
@@ -106,11 +106,11 @@ def cost(product: Product, machine: Machine, read: float, knobs: ColumnKnobs) ->
 class Columns:
     """The columns to be read, by groups of images: those where an image's input is not zero."""
 
-    places: Array
+    places: Buffer
     """`(groups, inputs)`: the line of a panel at which the column begins."""
-    values: Array
+    values: Buffer
     """`(groups, rows, inputs)`."""
-    ends: Array
+    ends: Buffer
     """`(groups, pieces + 1)`: how many are listed before each piece, and in all."""
 
 
@@ -171,7 +171,7 @@ class Emitter:
         """How many columns ahead of its use one is asked for."""
         return ceil(AHEAD_BYTES / (self.column * self.machine.lanes * FLOAT))
 
-    def emit(self, weight: Array) -> None:
+    def emit(self, weight: Buffer) -> None:
         product = self.product
         panels = ceil(product.outputs / self.panel)
         listed = product.inputs + self.ahead
@@ -224,7 +224,7 @@ class Emitter:
         with serial("t", self.ahead) as t:
             columns.places[group, count[0] + t] = 0
 
-    def zeros(self, dtype: str) -> list[Array]:
+    def zeros(self, dtype: str) -> list[Buffer]:
         """A panel of sums for each image, in the cache."""
         sums = [scratch("sums", self.panel, dtype=dtype) for _ in range(self.knobs.rows)]
         for buffer in sums:
@@ -234,8 +234,8 @@ class Emitter:
 
     def add(
         self,
-        sums: list[Array],
-        lines: Array,
+        sums: list[Buffer],
+        lines: Buffer,
         first: Expr,
         columns: Columns,
         group: Expr,
@@ -261,7 +261,7 @@ class Emitter:
                             total = total + columns.values[group, row, at + k] * number
                         buffer[c] = total
 
-    def add_up(self, totals: list[Array], sums: list[Array], lines: Array, header: Expr) -> None:
+    def add_up(self, totals: list[Buffer], sums: list[Buffer], lines: Buffer, header: Expr) -> None:
         """Add the sums of a piece to the totals, and begin the next."""
         lanes = self.machine.lanes
         for total, part in zip(totals, sums, strict=True):
@@ -270,7 +270,7 @@ class Emitter:
                 total[c] += more
                 part[c] = 0
 
-    def store(self, totals: list[Array], panel: Expr, group: Expr) -> None:
+    def store(self, totals: list[Buffer], panel: Expr, group: Expr) -> None:
         """Write the outputs of a task."""
         n0 = tile_origin(group, self.knobs.rows, self.product.batch)
         for count in in_block(panel, self.panel, self.product.outputs):

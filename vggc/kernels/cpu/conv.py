@@ -26,7 +26,7 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
-from vggc.kernels.array import Array, parallel, serial
+from vggc.kernels.builder import Buffer, parallel, serial
 from vggc.kernels.cpu.loops import (
     clear_halo,
     elements,
@@ -228,7 +228,7 @@ def results(
     conv: Conv,
     knobs: ConvKnobs,
     origin: tuple[Expr, Expr, Expr],
-    sums: Array,
+    sums: Buffer,
     channels: int,
     lanes: int,
 ) -> Iterator[tuple[Expr, Expr, tuple[Expr, Expr, Expr]]]:
@@ -253,10 +253,10 @@ def emit(
     conv: Conv,
     machine: Machine,
     knobs: ConvKnobs,
-    x: Array,
-    weight: Array,
-    bias: Array,
-    y: Array,
+    x: Buffer,
+    weight: Buffer,
+    bias: Buffer,
+    y: Buffer,
 ) -> None:
     """Write the body of a kernel. `x` and `y` may have any shape of the maps' sizes."""
     source, out = conv.input, conv.output
@@ -281,7 +281,7 @@ def emit(
         first_channel = group * group_out + group_block * block
         sums = scratch("sums", *pixels, block)
 
-        def fill_with_zeros(target: Array) -> None:
+        def fill_with_zeros(target: Buffer) -> None:
             for index in elements(pixels, block, machine.lanes):
                 target[index] = 0
 

@@ -21,7 +21,7 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
-from vggc.kernels.array import Array, parallel, serial
+from vggc.kernels.builder import Buffer, parallel, serial
 from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT, PIECE
 from vggc.kernels.cpu.loops import (
     elements,
@@ -149,10 +149,10 @@ def emit(
     dense: Dense,
     machine: Machine,
     knobs: DenseKnobs,
-    x: Array,
-    weight: Array,
-    bias: Array,
-    y: Array,
+    x: Buffer,
+    weight: Buffer,
+    bias: Buffer,
+    y: Buffer,
 ) -> None:
     """Write the body of a kernel."""
     rows, streams, lanes = knobs.rows, knobs.streams, machine.lanes
@@ -170,12 +170,12 @@ def emit(
         totals = [registers("totals", panel) for _ in range(rows)]
         sums = [[registers("sums", panel) for _ in range(rows)] for _ in range(streams)]
 
-        def fill_with_zeros(buffers: list[Array]) -> None:
+        def fill_with_zeros(buffers: list[Buffer]) -> None:
             for buffer in buffers:
                 for at in elements((), panel, lanes):
                     buffer[at] = 0
 
-        def accumulate(target: list[Array], at: Expr) -> None:
+        def accumulate(target: list[Buffer], at: Expr) -> None:
             for row, buffer in enumerate(target):
                 for (c,) in elements((), panel, lanes):
                     product = images[n0 + row, at] * weight[k, at, c]

@@ -17,7 +17,7 @@ import numpy as np
 from tvm.ir import Expr
 
 from vggc.kernels.activation import activate
-from vggc.kernels.array import Array, parallel, serial
+from vggc.kernels.builder import Buffer, parallel, serial
 from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT
 from vggc.kernels.cpu.loops import (
     MAX_TERMS,
@@ -135,10 +135,10 @@ def emit(
     conv: Conv,
     machine: Machine,
     knobs: DepthwiseKnobs,
-    x: Array,
-    weight: Array,
-    bias: Array,
-    y: Array,
+    x: Buffer,
+    weight: Buffer,
+    bias: Buffer,
+    y: Buffer,
 ) -> None:
     """Write the body of a kernel."""
     source, out = conv.input, conv.output

@@ -19,8 +19,8 @@ from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
-from vggc.kernels.array import Array, serial, unrolled, when
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
+from vggc.kernels.builder import Buffer, serial, unrolled, when
 from vggc.kernels.cpu import conv as direct
 from vggc.kernels.cpu.conv import ConvKnobs
 from vggc.kernels.cpu.formats import clear_padding, rounded
@@ -130,7 +130,7 @@ def kernel(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Kernel:
 def function_of(
     conv: Conv,
     weight: tuple[int, ...],
-    body: Callable[[dict[str, Array]], None],
+    body: Callable[[dict[str, Buffer]], None],
     weight_type: str | None = None,
 ) -> PrimFunc:
     """The function for `conv` with a packed weight of this shape; `body` writes it.
@@ -169,7 +169,7 @@ def add_products(form: Format, sums: Expr, word: Expr, weights: Expr) -> Expr:
     )
 
 
-def result(conv: Conv, buffers: dict[str, Array], total: Expr, channel: Expr) -> Expr:
+def result(conv: Conv, buffers: dict[str, Buffer], total: Expr, channel: Expr) -> Expr:
     """What a sum gives, as a float that is to be rounded to the format of the output."""
     scale, bias = T.float32(1), buffers["bias"][channel]
     if conv.input.format == "uint8":
@@ -183,7 +183,7 @@ def result(conv: Conv, buffers: dict[str, Array], total: Expr, channel: Expr) ->
     return activate(conv.act, total * scale + bias) * steps
 
 
-def emit(conv: Conv, knobs: ConvKnobs, buffers: dict[str, Array]) -> None:
+def emit(conv: Conv, knobs: ConvKnobs, buffers: dict[str, Buffer]) -> None:
     """Write the body of a kernel."""
     source, out = conv.input, conv.output
     (kh, kw), (stride_y, stride_x) = conv.kernel, conv.stride

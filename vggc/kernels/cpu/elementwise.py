@@ -6,7 +6,7 @@ from functools import reduce
 from operator import add as plus
 
 from vggc.kernels.activation import activate, leaky
-from vggc.kernels.array import Array, serial
+from vggc.kernels.builder import Buffer, serial
 from vggc.kernels.cpu.loops import clear_halo, function, inside, parallel_rows
 from vggc.kernels.workloads import Add, Concat, Kernel, Map, Pointwise, PRelu
 
@@ -14,7 +14,7 @@ from vggc.kernels.workloads import Add, Concat, Kernel, Map, Pointwise, PRelu
 def pointwise(layer: Pointwise) -> Kernel:
     source, out = layer.input, layer.output
 
-    def body(x: Array, y: Array) -> None:
+    def body(x: Buffer, y: Buffer) -> None:
         clear_halo(y, out)
         with (
             parallel_rows(out) as (n, i),
@@ -30,7 +30,7 @@ def pointwise(layer: Pointwise) -> Kernel:
 def prelu(layer: PRelu) -> Kernel:
     source, out = layer.input, layer.output
 
-    def body(x: Array, slopes: Array, y: Array) -> None:
+    def body(x: Buffer, slopes: Buffer, y: Buffer) -> None:
         clear_halo(y, out)
         with (
             parallel_rows(out) as (n, i),
@@ -47,7 +47,7 @@ def prelu(layer: PRelu) -> Kernel:
 def add(layer: Add) -> Kernel:
     out = layer.output
 
-    def body(*buffers: Array) -> None:
+    def body(*buffers: Buffer) -> None:
         *summands, y = buffers
         clear_halo(y, out)
         with (
@@ -65,7 +65,7 @@ def add(layer: Add) -> Kernel:
 def concat(layer: Concat) -> Kernel:
     out = layer.output
 
-    def body(*buffers: Array) -> None:
+    def body(*buffers: Buffer) -> None:
         *parts, y = buffers
         clear_halo(y, out)
         with parallel_rows(out) as (n, i), serial("j", out.width) as j:

@@ -6,7 +6,7 @@ from tvm.ir import Expr
 from tvm.tirx import Let, Var, const
 from tvm.tirx.script import builder as T
 
-from vggc.kernels.array import Array, serial
+from vggc.kernels.builder import Buffer, serial
 from vggc.kernels.cpu.loops import clear_halo, function, inside, parallel_rows
 from vggc.kernels.workloads import Convert, Format, Kernel, Map
 
@@ -56,7 +56,7 @@ def write_ordered(value: Expr, format: Format) -> Expr:
     return value if format == "uint8" else rounded(value, format)
 
 
-def clear_padding(buffer: Array, map: Map, image: Expr, y: Expr, x: Expr) -> None:
+def clear_padding(buffer: Buffer, map: Map, image: Expr, y: Expr, x: Expr) -> None:
     """Write the zeros that pad the channels of a pixel."""
     for channel in range(map.channels, map.shape[-1]):
         zero = const(map.zero, map.storage)
@@ -68,7 +68,7 @@ def convert(conversion: Convert) -> Kernel:
     source, out = conversion.input, conversion.output
     scaled = "uint8" in (source.format, out.format)
 
-    def body(x: Array, *others: Array) -> None:
+    def body(x: Buffer, *others: Buffer) -> None:
         *scale, y = others
         clear_halo(y, out)
         with parallel_rows(out) as (n, i), serial("j", out.width) as j:

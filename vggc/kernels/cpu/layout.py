@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vggc.kernels.array import Array, parallel, serial
+from vggc.kernels.builder import Buffer, parallel, serial
 from vggc.kernels.cpu.loops import clear_halo, function, inside, parallel_rows
 from vggc.kernels.workloads import Kernel, ToNchw, ToNhwc
 
@@ -11,7 +11,7 @@ def to_nhwc(layout: ToNhwc) -> Kernel:
     out = layout.output
     planes = (out.batch, out.channels, out.height, out.width)
 
-    def body(x: Array, y: Array) -> None:
+    def body(x: Buffer, y: Buffer) -> None:
         clear_halo(y, out)
         with (
             parallel_rows(out) as (n, i),
@@ -27,7 +27,7 @@ def to_nchw(layout: ToNchw) -> Kernel:
     source = layout.input
     planes = (source.batch, source.channels, source.height, source.width)
 
-    def body(x: Array, y: Array) -> None:
+    def body(x: Buffer, y: Buffer) -> None:
         with parallel("plane", source.batch * source.channels) as plane:
             n, c = plane // source.channels, plane % source.channels
             with serial("i", source.height) as i, serial("j", source.width) as j:

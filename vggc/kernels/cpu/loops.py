@@ -10,9 +10,9 @@ from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
 
 from vggc.ir.ops import Activation
-from vggc.kernels import array
+from vggc.kernels import builder
 from vggc.kernels.activation import is_long
-from vggc.kernels.array import Array, allocated, parallel, serial, unrolled, vectorized
+from vggc.kernels.builder import Buffer, allocated, parallel, serial, unrolled, vectorized
 from vggc.kernels.workloads import Map
 
 # Terms of a window written out as one expression; of many more the compiler's stack overflows.
@@ -31,10 +31,10 @@ def function(
 
     They hold float32 where `types` does not say otherwise.
     """
-    return array.function(body, {}, types or {}, shapes)
+    return builder.function(body, {}, types or {}, shapes)
 
 
-def registers(name: str, size: int, dtype: str = "float32") -> Array:
+def registers(name: str, size: int, dtype: str = "float32") -> Buffer:
     """A few vectors that LLVM keeps in registers.
 
     TVM takes small buffers of the global scope from the stack, whose every element LLVM sees;
@@ -43,7 +43,7 @@ def registers(name: str, size: int, dtype: str = "float32") -> Array:
     return allocated(name, size, dtype=dtype)
 
 
-def scratch(name: str, *shape: int, dtype: str = "float32") -> Array:
+def scratch(name: str, *shape: int, dtype: str = "float32") -> Buffer:
     """An array of a task's own. Of another scope than `registers`, or TVM would merge the two."""
     return allocated(name, *shape, dtype=dtype, scope="local")
 
@@ -140,7 +140,7 @@ def tile_origin(index: Expr, tile: int, extent: int) -> Expr:
     return index * tile if extent % tile == 0 else T.min(index * tile, extent - tile)
 
 
-def clear_halo(output: Array, map: Map) -> None:
+def clear_halo(output: Buffer, map: Map) -> None:
     """Write the zeros around `map`."""
     if map.halo == 0:
         return

@@ -9,7 +9,7 @@ from operator import add
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from vggc.kernels.array import Array, serial
+from vggc.kernels.builder import Buffer, serial
 from vggc.kernels.cpu.loops import MAX_TERMS, clear_halo, function, inside, parallel_rows, registers
 from vggc.kernels.workloads import Kernel, Lrn
 
@@ -27,7 +27,7 @@ def inverse_power(base: Expr, exponent: float) -> Expr:
             return T.pow(base, T.float32(-exponent))
 
 
-def window_sums(values: Array, size: int, channels: int) -> Callable[[Expr], Expr]:
+def window_sums(values: Buffer, size: int, channels: int) -> Callable[[Expr], Expr]:
     """The sum of `values[c : c + size]` for each of the channels `c`."""
     if size <= MAX_TERMS:
         return lambda c: reduce(add, (values[c + d] for d in range(size)))
@@ -45,7 +45,7 @@ def kernel(lrn: Lrn) -> Kernel:
     before = lrn.size // 2
     padded = channels + lrn.size - 1
 
-    def body(x: Array, y: Array) -> None:
+    def body(x: Buffer, y: Buffer) -> None:
         clear_halo(y, out)
         with parallel_rows(out) as (n, i):
             # The squares between zeros, so that no channel's window leaves the array.

@@ -15,7 +15,7 @@ from operator import add
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from vggc.kernels.array import Array, parallel, serial
+from vggc.kernels.builder import Buffer, parallel, serial
 from vggc.kernels.cpu import formats
 from vggc.kernels.cpu.loops import (
     MAX_TERMS,
@@ -46,7 +46,7 @@ def kernel(pool: MaxPool | AvgPool, machine: Machine) -> Kernel:
     return Kernel(algorithm, {}, func)
 
 
-def emit_small(pool: MaxPool | AvgPool, x: Array, y: Array) -> None:
+def emit_small(pool: MaxPool | AvgPool, x: Buffer, y: Buffer) -> None:
     """Write the body of a kernel, the elements of a window written out."""
     source, out = pool.input, pool.output
     rows, columns = axes(pool)
@@ -75,7 +75,7 @@ def emit_small(pool: MaxPool | AvgPool, x: Array, y: Array) -> None:
         y[inside(out, n, i, j, c)] = formats.write_ordered(value, out.format)
 
 
-def emit_large(pool: MaxPool | AvgPool, machine: Machine, x: Array, y: Array) -> None:
+def emit_large(pool: MaxPool | AvgPool, machine: Machine, x: Buffer, y: Buffer) -> None:
     """Write the body of a kernel that walks each window.
 
     A mean sums row by row first: the rounding error of a sum grows with the square root of

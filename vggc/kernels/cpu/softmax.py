@@ -6,7 +6,7 @@ from math import ceil
 
 from tvm.tirx.script import builder as T
 
-from vggc.kernels.array import Array, parallel, serial
+from vggc.kernels.builder import Buffer, parallel, serial
 from vggc.kernels.cpu.loops import function, scratch
 from vggc.kernels.workloads import Kernel, Softmax
 
@@ -17,7 +17,7 @@ PIECE = 32
 def kernel(softmax: Softmax) -> Kernel:
     shape = (softmax.batch, softmax.features)
 
-    def body(x: Array, y: Array) -> None:
+    def body(x: Buffer, y: Buffer) -> None:
         with parallel("n", softmax.batch) as n:
             largest = scratch("largest", 1)
             total = scratch("total", 1)

@@ -30,7 +30,7 @@ from tvm.tirx.script import builder as T
 
 from vggc.ir.ops import Activation
 from vggc.kernels.activation import activate, is_long
-from vggc.kernels.array import Array, parallel, serial, vectorized, when
+from vggc.kernels.builder import Buffer, parallel, serial, vectorized, when
 from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT
 from vggc.kernels.cpu.formats import read, rounded
 from vggc.kernels.cpu.loops import (
@@ -249,7 +249,7 @@ def kernel(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Kernel
     emitter = Emitter(conv, machine, m, knobs)
     packing = TransformedWeight(conv.weight_shape, m, emitter.panel)
 
-    def body(x: Array, weight: Array, bias: Array, y: Array) -> None:
+    def body(x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
         emitter.emit(x, weight, y, partial(biased, conv, bias))
 
     func = function(
@@ -266,7 +266,7 @@ PixelValue: TypeAlias = Callable[[Expr, Expr], Expr]
 """What is written for a sum of a channel."""
 
 
-def biased(conv: Conv, bias: Array, total: Expr, channel: Expr) -> Expr:
+def biased(conv: Conv, bias: Buffer, total: Expr, channel: Expr) -> Expr:
     """A sum with bias and activation."""
     return activate(conv.act, total + bias[channel])
 
@@ -361,16 +361,16 @@ class Emitter:
         threads = self.machine.cores
         return (kept if self.knobs.shared else threads * kept) + threads * products
 
-    def kept(self) -> Array:
+    def kept(self) -> Buffer:
         """The memory of a block's transformed input."""
         return scratch("moved", *self.kept_shape)
 
-    def emit(self, x: Array, weight: Array, y: Array, result: PixelValue) -> None:
+    def emit(self, x: Buffer, weight: Buffer, y: Buffer, result: PixelValue) -> None:
         block = self.knobs.block
         num_blocks = ceil(self.num_tiles / block)
         clear_halo(y, self.conv.output)
 
-        def panels(first: Expr | int, moved: Array, index: Expr) -> None:
+        def panels(first: Expr | int, moved: Buffer, index: Expr) -> None:
             products = scratch("products", *self.products_shape)
             fetch = partial(self.fetch_pixels, x, y, first, index)
             self.multiply(moved, weight, index, products, self.strips(first), fetch)
@@ -410,7 +410,7 @@ class Emitter:
         rows, columns = self.tiles
         return tile // (rows * columns), tile // columns % rows * self.m, tile % columns * self.m
 
-    def begin(self, x: Array, tile: Expr, moved: Array, at: Expr) -> None:
+    def begin(self, x: Buffer, tile: Expr, moved: Buffer, at: Expr) -> None:
         """Transform the input of a tile.
 
         What lies beyond the map is needed by no pixel that is kept; the map's last row and
@@ -446,7 +446,7 @@ class Emitter:
         return read(stored, self.conv.input.format)
 
     def keep(
-        self, half: Array, size: int, step: int, moved: Array, row: Expr, first: Expr | int
+        self, half: Buffer, size: int, step: int, moved: Buffer, row: Expr, first: Expr | int
     ) -> None:
         """Transform `size` channels from `first` on in the other dimension."""
         n = self.n
@@ -459,10 +459,10 @@ class Emitter:
 
     def multiply(
         self,
-        moved: Array,
-        weight: Array,
+        moved: Buffer,
+        weight: Buffer,
         panel: Expr,
-        products: Array,
+        products: Buffer,
         strips: Expr | int,
         fetch: Callable[[Expr, Expr], None],
     ) -> None:
@@ -496,19 +496,19 @@ class Emitter:
                     products[e, strip * rows + i, k] = value
 
     def add(
-        self, sums: Array, first: int, factor: Expr, weight: Array, place: tuple[Expr, ...]
+        self, sums: Buffer, first: int, factor: Expr, weight: Buffer, place: tuple[Expr, ...]
     ) -> None:
         """Add a vector of products to the sums from `first` on."""
         with vectorized("lane", self.machine.lanes) as lane:
             k = first + lane
             sums[k] += factor * weight[*place, k]
 
-    def product(self, total: Expr, weight: Array, place: tuple[Expr, ...], k: Expr) -> Expr:
+    def product(self, total: Expr, weight: Buffer, place: tuple[Expr, ...], k: Expr) -> Expr:
         """What a sum of products stands for, as a float32."""
         return total
 
     def fetch_pixels(
-        self, x: Array, y: Array, first: Expr | int, panel: Expr, e: Expr, at: Expr
+        self, x: Buffer, y: Buffer, first: Expr | int, panel: Expr, e: Expr, at: Expr
     ) -> None:
         """Ask for the pixel that element e of a tile is of: where its output goes, and what the
         same tile of the next block reads.
@@ -532,7 +532,7 @@ class Emitter:
                 self.fetch_pixel(x, [image, y0 + top + i, x0 + left + j, 0], panel)
 
     def fetch_pixel(
-        self, map: Array, pixel: Sequence[Expr], panel: Expr, *, write: bool = False
+        self, map: Buffer, pixel: Sequence[Expr], panel: Expr, *, write: bool = False
     ) -> None:
         """Ask for a panel's part of the channels of a pixel."""
         *place, first = pixel
@@ -542,7 +542,7 @@ class Emitter:
             channel = first + (panel * lines + line) * in_line
             prefetch(map.address(*place, channel), write=write)
 
-    def fetch_next(self, weight: Array, panel: Expr, e: Expr, strip: Expr, c: Expr) -> None:
+    def fetch_next(self, weight: Buffer, panel: Expr, e: Expr, strip: Expr, c: Expr) -> None:
         """Ask for a step's share of the weights of the next element.
 
         They would come from memory otherwise, and its first strip wait for them.
@@ -565,7 +565,7 @@ class Emitter:
                 fetch()
 
     def finish(
-        self, products: Array, at: Expr, tile: Expr, panel: Expr, result: PixelValue, y: Array
+        self, products: Buffer, at: Expr, tile: Expr, panel: Expr, result: PixelValue, y: Buffer
     ) -> None:
         """Transform the products of a tile to its output, a panel of channels."""
         out, lanes = self.conv.output, self.machine.lanes
@@ -585,13 +585,13 @@ class Emitter:
 
     def store(
         self,
-        products: Array,
+        products: Buffer,
         at: Expr,
         tile: Expr,
         vector: Expr,
         first: Expr,
         result: PixelValue,
-        y: Array,
+        y: Buffer,
         width: int,
     ) -> None:
         """One vector of `finish`: `width` channels from `first` on."""

@@ -21,8 +21,8 @@ from tvm.ir import Expr
 from tvm.tirx import Let, Var
 from tvm.tirx.script import builder as T
 
-from vggc.kernels.array import Array, serial, vectorized
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
+from vggc.kernels.builder import Buffer, serial, vectorized
 from vggc.kernels.cpu import winograd
 from vggc.kernels.cpu.dot import DOT_BFLOAT16, LANES, add_products
 from vggc.kernels.cpu.loops import function
@@ -103,7 +103,7 @@ def kernel(conv: Conv, machine: Machine, knobs: WinogradKnobs) -> Kernel:
     emitter = Emitter(conv, machine, M, knobs)
     packing = PairedWeight(conv.weight_shape, emitter.panel)
 
-    def body(x: Array, weight: Array, bias: Array, y: Array) -> None:
+    def body(x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
         emitter.emit(x, weight, y, partial(biased, conv, bias))
 
     func = function(
@@ -124,18 +124,18 @@ class Emitter(winograd.Emitter):
     def steps(self) -> int:
         return self.conv.input.channels // 2
 
-    def kept(self) -> Array:
+    def kept(self) -> Buffer:
         moved = super().kept()
         return moved.view("words", *self.kept_shape, dtype="int32")
 
-    def emit(self, x: Array, weight: Array, y: Array, result: PixelValue) -> None:
+    def emit(self, x: Buffer, weight: Buffer, y: Buffer, result: PixelValue) -> None:
         shape = (self.num_panels, self.n**2, self.steps, self.panel)
         words = weight.view("words", *shape, dtype="int32")
         with T.attr(0, "pragma_import_llvm", DOT_BFLOAT16):
             super().emit(x, words, y, result)
 
     def keep(
-        self, half: Array, size: int, step: int, moved: Array, row: Expr, first: Expr | int
+        self, half: Buffer, size: int, step: int, moved: Buffer, row: Expr, first: Expr | int
     ) -> None:
         n = self.n
         with serial("pair", size // PAIR) as pair, vectorized("lane", LANES) as lane:
@@ -149,7 +149,7 @@ class Emitter(winograd.Emitter):
                     moved[i * n + j, at] = _word(low[j], high[j])
 
     def add(
-        self, sums: Array, first: int, factor: Expr, weight: Array, place: tuple[Expr, ...]
+        self, sums: Buffer, first: int, factor: Expr, weight: Buffer, place: tuple[Expr, ...]
     ) -> None:
         lanes = T.Ramp(first, 1, LANES)
         value = add_products("bfloat16", sums[lanes], factor, weight[*place, lanes])

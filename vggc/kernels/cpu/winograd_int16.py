@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from vggc.kernels.array import Array, serial, vectorized
+from vggc.kernels.builder import Buffer, serial, vectorized
 from vggc.kernels.cpu import winograd
 from vggc.kernels.cpu.dot import LANES, function_of, result
 from vggc.kernels.cpu.machine import Machine
@@ -158,7 +158,7 @@ def kernel(conv: Conv, machine: Machine, knobs: WinogradKnobs) -> Kernel:
     emitter = Emitter(conv, machine, M, knobs)
     packing = Int16Weight(conv.weight_shape, emitter.panel, conv.input.zero)
 
-    def body(buffers: dict[str, Array]) -> None:
+    def body(buffers: dict[str, Buffer]) -> None:
         of_sum = partial(result, conv, buffers)
         emitter.emit(buffers["x"], buffers["weight"], buffers["y"], of_sum)
 
@@ -189,14 +189,14 @@ class Emitter(winograd.Emitter):
     def steps(self) -> int:
         return self.conv.input.channels // WORD
 
-    def kept(self) -> Array:
+    def kept(self) -> Buffer:
         return super().kept().view("words", *self.kept_shape, dtype="int32")
 
     def input(self, stored: Expr) -> Expr:
         return T.Cast("int16", stored) - T.int16(self.conv.input.zero)
 
     def keep(
-        self, half: Array, size: int, step: int, moved: Array, row: Expr, first: Expr | int
+        self, half: Buffer, size: int, step: int, moved: Buffer, row: Expr, first: Expr | int
     ) -> None:
         n, (elements, words) = self.n, self.kept_shape
         numbers = moved.view("numbers", elements, words * WORD, dtype="int16")
@@ -208,7 +208,7 @@ class Emitter(winograd.Emitter):
                     numbers[i * n + j, row * WORD + first + c] = value
 
     def add(
-        self, sums: Array, first: int, factor: Expr, weight: Array, place: tuple[Expr, ...]
+        self, sums: Buffer, first: int, factor: Expr, weight: Buffer, place: tuple[Expr, ...]
     ) -> None:
         panel, e, step = place
         lanes = T.Ramp(first, 1, LANES)
@@ -221,6 +221,6 @@ class Emitter(winograd.Emitter):
         )
         sums[lanes] = value
 
-    def product(self, total: Expr, weight: Array, place: tuple[Expr, ...], k: Expr) -> Expr:
+    def product(self, total: Expr, weight: Buffer, place: tuple[Expr, ...], k: Expr) -> Expr:
         value = T.Cast("float32", total) * T.reinterpret("float32", weight[*place, 0, k])
         return value + T.reinterpret("float32", weight[*place, 1, k]) if self.header > 1 else value

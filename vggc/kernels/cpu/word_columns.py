@@ -16,8 +16,8 @@ import numpy as np
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from vggc.kernels.array import Array
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
+from vggc.kernels.builder import Buffer
 from vggc.kernels.cpu import columns, dot
 from vggc.kernels.cpu.columns import ColumnKnobs, Emitter, Product
 from vggc.kernels.cpu.conv import PIECE
@@ -124,7 +124,7 @@ def kernel(conv: Conv, machine: Machine, knobs: ColumnKnobs) -> Kernel:
     word = WORD[conv.input.format]
     packing = WordColumns(conv.weight_shape, panel, machine.lanes, word)
 
-    def body(buffers: dict[str, Array]) -> None:
+    def body(buffers: dict[str, Buffer]) -> None:
         images = buffers["x"].view("images", conv.input.batch, product(conv).inputs)
         results = buffers["y"].view("results", conv.output.batch, conv.output.channels)
         numbers = Words(conv, images, results, buffers)
@@ -139,9 +139,9 @@ class Words:
     """Weights of which a word holds several."""
 
     conv: Conv
-    x: Array
-    y: Array
-    buffers: dict[str, Array]
+    x: Buffer
+    y: Buffer
+    buffers: dict[str, Buffer]
     header: int = 0
 
     @property

@@ -7,7 +7,7 @@ import math
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
-from vggc.kernels.array import Array, serial, unrolled, when
+from vggc.kernels.builder import Buffer, serial, unrolled, when
 from vggc.kernels.cuda.emit import fetch, flat, launch, registers, shared, tree_reduce
 from vggc.kernels.workloads import Dense
 
@@ -19,7 +19,7 @@ VECTORS = 4
 KNOBS = {"warps": WARPS, "rows": ROWS, "vectors": VECTORS}
 
 
-def multiply_vector(dense: Dense, x: Array, weight: Array, bias: Array, output: Array) -> None:
+def multiply_vector(dense: Dense, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer) -> None:
     """Emit the kernel of `dense` (batch 1): a warp reads `ROWS` rows of the weight."""
     length = dense.in_features
     lanes = 4 if length % 4 == 0 else 1

@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from tvm.tirx import Expr, PrimFunc
 from tvm.tirx.script import builder as T
 
-from vggc.kernels import array
-from vggc.kernels.array import Array, allocated, serial, vectorized, when
+from vggc.kernels import builder
+from vggc.kernels.builder import Buffer, allocated, serial, vectorized, when
 from vggc.kernels.workloads import Map
 
 BLOCK = 256
@@ -18,7 +18,7 @@ BLOCK = 256
 
 def function(body: Callable[..., None], **shapes: tuple[int, ...]) -> PrimFunc:
     """The function of float32 arrays with these names and shapes that `body` writes."""
-    return array.function(body, {"tirx.is_scheduled": True}, {}, shapes)
+    return builder.function(body, {"tirx.is_scheduled": True}, {}, shapes)
 
 
 @contextmanager
@@ -32,22 +32,22 @@ def launch(grid: tuple[int, ...], threads: int) -> Iterator[tuple[Expr, ...]]:
         yield *blocks, stack.enter_context(T.thread_binding(threads, thread="threadIdx.x"))
 
 
-def flat(buffer: Array) -> Array:
+def flat(buffer: Buffer) -> Buffer:
     """The same memory in one dimension."""
     return buffer.view(buffer.name, math.prod(buffer.shape))
 
 
-def workspace(name: str, *shape: int) -> Array:
+def workspace(name: str, *shape: int) -> Buffer:
     """Device memory that lives for one call of the function."""
     return allocated(name, *shape)
 
 
-def shared(name: str, *shape: int) -> Array:
+def shared(name: str, *shape: int) -> Buffer:
     """Memory that the threads of a block share."""
     return allocated(name, *shape, scope="shared")
 
 
-def registers(name: str, *shape: int, dtype: str = "float32") -> Array:
+def registers(name: str, *shape: int, dtype: str = "float32") -> Buffer:
     """Memory of a thread's own."""
     return allocated(name, *shape, dtype=dtype, scope="local")
 
@@ -56,7 +56,9 @@ def synchronise() -> None:
     T.evaluate(T.tvm_storage_sync("shared"))
 
 
-def fetch(target: Array, at: int, source: Array, index: Expr, lanes: int, condition: Expr) -> None:
+def fetch(
+    target: Buffer, at: int, source: Buffer, index: Expr, lanes: int, condition: Expr
+) -> None:
     """Load `lanes` floats of `source` into registers from `at` on; zeros unless `condition`."""
     with T.If(condition):
         with T.Then(), vectorized("v", lanes) as v:
@@ -66,7 +68,7 @@ def fetch(target: Array, at: int, source: Array, index: Expr, lanes: int, condit
 
 
 def tree_reduce(
-    values: Array,
+    values: Buffer,
     row: Expr | int,
     lane: Expr,
     combine: Callable[[Expr, Expr], Expr],
@@ -82,7 +84,7 @@ def tree_reduce(
     synchronise()
 
 
-def write_map(output: Array, map: Map, value: Callable[[Expr, Expr, Expr, Expr], Expr]) -> None:
+def write_map(output: Buffer, map: Map, value: Callable[[Expr, Expr, Expr, Expr], Expr]) -> None:
     """A kernel with a thread per element: `value(n, y, x, c)` inside the map, zero in its halo.
 
     Whatever `value` emits runs inside the map only.
@@ -107,7 +109,7 @@ def write_map(output: Array, map: Map, value: Callable[[Expr, Expr, Expr, Expr],
                         values[index] = 0
 
 
-def clear_halo(output: Array, map: Map, thread: Expr, num_threads: int) -> None:
+def clear_halo(output: Buffer, map: Map, thread: Expr, num_threads: int) -> None:
     """Thread `thread` of `num_threads` writes its share of the zeros around `map`."""
     if map.halo == 0:
         return

@@ -18,7 +18,7 @@ from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
-from vggc.kernels.array import Array, serial, unrolled, vectorized, when
+from vggc.kernels.builder import Buffer, serial, unrolled, vectorized, when
 from vggc.kernels.cuda.emit import (
     clear_halo,
     fetch,
@@ -34,7 +34,7 @@ from vggc.kernels.cuda.packing import PanelPacking
 from vggc.kernels.workloads import Conv
 
 # Stores results `[first, first + width)` of a thread: columns `col`, `col + 1`, … of row `row`.
-StoreValue: TypeAlias = Callable[[Array, int, int, Expr, Expr], None]
+StoreValue: TypeAlias = Callable[[Buffer, int, int, Expr, Expr], None]
 
 THREADS = 128
 # Blocks that keep a large GPU (108 to 132 multiprocessors) busy, and the most parts that a
@@ -101,7 +101,7 @@ def packing(conv: Conv, tile: Tile) -> PanelPacking:
 
 
 def convolve(
-    conv: Conv, tiling: Tiling, x: Array, weight: Array, bias: Array, output: Array
+    conv: Conv, tiling: Tiling, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer
 ) -> None:
     """Emit the kernel of `conv`, or the two kernels where the reduction is split."""
     if tiling.splits == 1:
@@ -127,7 +127,7 @@ def _grid(conv: Conv, tile: Tile) -> tuple[int, int]:
 
 
 def _convolve_at_once(
-    conv: Conv, tile: Tile, x: Array, weight: Array, bias: Array, output: Array
+    conv: Conv, tile: Tile, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer
 ) -> None:
     target = conv.output
     _, height, width, channels = target.shape
@@ -137,7 +137,7 @@ def _convolve_at_once(
         clear_halo(output, target, block * THREADS + thread, math.prod(grid) * THREADS)
         y = flat(output)
 
-        def store(results: Array, first: int, lanes: int, row: Expr, col: Expr) -> None:
+        def store(results: Buffer, first: int, lanes: int, row: Expr, col: Expr) -> None:
             n, i, j = _pixel(conv, row)
             place = (n * height + i + target.halo) * width + j + target.halo
             inside = T.And(row < num_rows(conv), col < channels)
@@ -151,7 +151,7 @@ def _convolve_at_once(
 
 
 def _convolve_in_parts(
-    conv: Conv, tiling: Tiling, x: Array, weight: Array, bias: Array, output: Array
+    conv: Conv, tiling: Tiling, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer
 ) -> None:
     rows, cols = num_rows(conv), int(weight.shape[-1])
     parts = workspace("parts", tiling.splits * rows, cols)
@@ -159,7 +159,7 @@ def _convolve_in_parts(
     grid = (*_grid(conv, tiling.tile), tiling.splits)
     with launch(grid, THREADS) as (row_block, col_block, part, thread):
 
-        def store(results: Array, first: int, lanes: int, row: Expr, col: Expr) -> None:
+        def store(results: Buffer, first: int, lanes: int, row: Expr, col: Expr) -> None:
             with when(row < rows), vectorized("v", lanes) as v:
                 parts[part * rows + row, col + v] = results[first + v]
 
@@ -187,8 +187,8 @@ class _Share:
 def _multiply(
     conv: Conv,
     tile: Tile,
-    x: Array,
-    weight: Array,
+    x: Buffer,
+    weight: Buffer,
     share: _Share,
     thread: Expr,
     lanes: int,
@@ -224,7 +224,7 @@ def _multiply(
 
 
 def _accumulate(
-    tile: Tile, pixels: Array, panel: Array, row: Expr, col: Expr, results: Array
+    tile: Tile, pixels: Buffer, panel: Buffer, row: Expr, col: Expr, results: Buffer
 ) -> None:
     """Add the outer products of one step's slices to the thread's results."""
     lefts, rights = registers("lefts", tile.thread_rows), registers("rights", tile.thread_cols)
@@ -244,7 +244,7 @@ def _accumulate(
 class _PixelSlice:
     """The map's part in a step, `(depth, rows)`, on its way through registers to shared memory."""
 
-    def __init__(self, conv: Conv, tile: Tile, x: Array, first_row: Expr, thread: Expr) -> None:
+    def __init__(self, conv: Conv, tile: Tile, x: Buffer, first_row: Expr, thread: Expr) -> None:
         self._conv, self._tile, self._x, self._thread = conv, tile, flat(x), thread
         self._lanes = _widest_load(tile.depth * tile.rows, conv.input.channels)
         self._loads = tile.depth * tile.rows // (THREADS * self._lanes)
@@ -300,7 +300,7 @@ class _PixelSlice:
 class _PanelSlice:
     """The packed weight's part in a step, `(depth, cols)`; as `_PixelSlice`."""
 
-    def __init__(self, tile: Tile, weight: Array, first_col: Expr, thread: Expr) -> None:
+    def __init__(self, tile: Tile, weight: Buffer, first_col: Expr, thread: Expr) -> None:
         self._tile, self._first_col, self._thread = tile, first_col, thread
         _, _, self._stride = map(int, weight.shape)
         self._weight = flat(weight)

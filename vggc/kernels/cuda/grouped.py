@@ -9,12 +9,12 @@ from __future__ import annotations
 from tvm.tirx import Expr
 
 from vggc.kernels.activation import activate
-from vggc.kernels.array import Array, serial
+from vggc.kernels.builder import Buffer, serial
 from vggc.kernels.cuda.emit import registers, write_map
 from vggc.kernels.workloads import Conv
 
 
-def convolve(conv: Conv, x: Array, weight: Array, bias: Array, output: Array) -> None:
+def convolve(conv: Conv, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer) -> None:
     """Emit the kernel of `conv`. Each tap is summed by itself, so that no sum is long."""
     _, group_in, kh, kw = conv.weight_shape
     group_out = conv.output.channels // conv.groups

@@ -13,7 +13,7 @@ from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate, leaky
-from vggc.kernels.array import Array, serial, when
+from vggc.kernels.builder import Buffer, serial, when
 from vggc.kernels.cuda.emit import (
     BLOCK,
     clear_halo,
@@ -46,7 +46,7 @@ WARP = 32
 LOWEST = -3.4028234663852886e38
 
 
-def pool(layer: MaxPool | AvgPool, source: Array, output: Array) -> None:
+def pool(layer: MaxPool | AvgPool, source: Buffer, output: Buffer) -> None:
     """A thread per element walks its window; a mean sums row by row."""
     halo = layer.input.halo
     (kh, kw), (rows, columns) = layer.kernel, axes(layer)
@@ -79,7 +79,7 @@ def pool(layer: MaxPool | AvgPool, source: Array, output: Array) -> None:
     write_map(output, layer.output, maximum if isinstance(layer, MaxPool) else mean)
 
 
-def global_mean(layer: AvgPool, source: Array, output: Array) -> None:
+def global_mean(layer: AvgPool, source: Buffer, output: Buffer) -> None:
     """The mean of whole channels: a block takes 32 of them, a warp every eighth row."""
     halo, height, width = layer.input.halo, layer.input.height, layer.input.width
     channels, side, warps = layer.input.channels, layer.output.shape[1], BLOCK // WARP
@@ -108,7 +108,7 @@ def global_mean(layer: AvgPool, source: Array, output: Array) -> None:
             flat(output)[pixel * channels + c] = value
 
 
-def lrn(layer: Lrn, source: Array, output: Array) -> None:
+def lrn(layer: Lrn, source: Buffer, output: Buffer) -> None:
     halo, channels = layer.input.halo, layer.input.channels
     before, after = layer.size // 2, (layer.size - 1) // 2
 
@@ -131,17 +131,17 @@ def lrn(layer: Lrn, source: Array, output: Array) -> None:
     write_map(output, layer.output, normalise)
 
 
-def pointwise(layer: Pointwise, source: Array, output: Array) -> None:
+def pointwise(layer: Pointwise, source: Buffer, output: Buffer) -> None:
     read = _reader(source, layer.input)
     write_map(output, layer.output, lambda *at: activate(layer.act, read(*at)))
 
 
-def prelu(layer: PRelu, source: Array, slopes: Array, output: Array) -> None:
+def prelu(layer: PRelu, source: Buffer, slopes: Buffer, output: Buffer) -> None:
     read = _reader(source, layer.input)
     write_map(output, layer.output, lambda n, y, x, c: leaky(read(n, y, x, c), slopes[c]))
 
 
-def add(layer: Add, *buffers: Array) -> None:
+def add(layer: Add, *buffers: Buffer) -> None:
     *sources, output = buffers
     readers = list(map(_reader, sources, layer.inputs))
 
@@ -152,7 +152,7 @@ def add(layer: Add, *buffers: Array) -> None:
     write_map(output, layer.output, total)
 
 
-def concat(layer: Concat, *buffers: Array) -> None:
+def concat(layer: Concat, *buffers: Buffer) -> None:
     *sources, output = buffers
 
     def element(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
@@ -166,22 +166,22 @@ def concat(layer: Concat, *buffers: Array) -> None:
     write_map(output, layer.output, element)
 
 
-def _reader(source: Array, map: Map) -> Callable[[Expr, Expr, Expr, Expr], Expr]:
+def _reader(source: Buffer, map: Map) -> Callable[[Expr, Expr, Expr, Expr], Expr]:
     return lambda n, y, x, c: source[n, y + map.halo, x + map.halo, c]
 
 
-def to_nhwc(layer: ToNhwc, source: Array, output: Array) -> None:
+def to_nhwc(layer: ToNhwc, source: Buffer, output: Buffer) -> None:
     write_map(output, layer.output, lambda n, y, x, c: source[n, c, y, x])
 
 
-def to_nchw(layer: ToNchw, source: Array, output: Array) -> None:
+def to_nchw(layer: ToNchw, source: Buffer, output: Buffer) -> None:
     """The output is written as a map whose rows, columns and channels are C, H and W."""
     halo, target = layer.input.halo, layer.input
     turned = Map(target.batch, target.channels, target.height, target.width)
     write_map(output, turned, lambda n, c, y, x: source[n, y + halo, x + halo, c])
 
 
-def softmax(layer: Softmax, source: Array, output: Array) -> None:
+def softmax(layer: Softmax, source: Buffer, output: Buffer) -> None:
     """A block per row: its maximum, the sum of its exponentials, then the quotients."""
     with launch((layer.batch,), BLOCK) as (row, thread):
         parts, peak, own = shared("parts", 1, BLOCK), registers("peak", 1), registers("own", 1)

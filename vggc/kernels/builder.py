@@ -1,6 +1,6 @@
-"""What kernels are written with: arrays, named loops, and the frame of a function.
+"""What kernels are written with: buffers, named loops, and the frame of a function.
 
-TVM's builder notes what is done to an `Array` while Python runs: `sums[k] += x[k] * w[k]` writes a
+TVM's builder notes what is done to a `Buffer` while Python runs: `sums[k] += x[k] * w[k]` writes a
 store into the kernel. Names are for those who read the TVMScript of `vggc compile --dump`; the
 code that is made of it does not depend on them.
 """
@@ -11,23 +11,24 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TypeAlias
 
+from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import IRBuilder
-from tvm.tirx import Buffer, PrimFunc, const
+from tvm.tirx import PrimFunc, const
 from tvm.tirx.script import builder as T
 
-Index: TypeAlias = "Expr | int | tuple[Expr | int, ...]"
+BufferIndex: TypeAlias = "Expr | int | tuple[Expr | int, ...]"
 
 
-class Array:
-    """A buffer of a kernel, read and written by index.
+class Buffer:
+    """Memory of a kernel, read and written by index: one of TVM's buffers.
 
     An index is one number a dimension. In the last dimension a `T.Ramp` takes a vector.
     """
 
     __slots__ = ("buffer",)
 
-    def __init__(self, buffer: Buffer) -> None:
+    def __init__(self, buffer: tirx.Buffer) -> None:
         self.buffer = buffer
 
     @property
@@ -42,26 +43,26 @@ class Array:
     def dtype(self) -> str:
         return str(self.buffer.dtype)
 
-    def __getitem__(self, at: Index) -> Expr:
+    def __getitem__(self, at: BufferIndex) -> Expr:
         return self.buffer[at]
 
-    def __setitem__(self, at: Index, value: Expr | float) -> None:
+    def __setitem__(self, at: BufferIndex, value: Expr | float) -> None:
         stored = const(value, self.dtype) if isinstance(value, int | float) else value
         T.buffer_store(self.buffer, stored, [*at] if isinstance(at, tuple) else [at])
 
-    def view(self, name: str, *shape: int, dtype: str | None = None) -> Array:
+    def view(self, name: str, *shape: int, dtype: str | None = None) -> Buffer:
         """The same memory under another shape, or as elements of another type."""
         other = T.decl_buffer(shape, dtype or self.dtype, data=self.buffer.data)
-        return Array(IRBuilder.name(name, other))
+        return Buffer(IRBuilder.name(name, other))
 
     def address(self, *at: Expr | int) -> Expr:
         """Where an element lies in memory."""
         return T.address_of(self.buffer[at])
 
 
-def allocated(name: str, *shape: int, dtype: str = "float32", scope: str = "global") -> Array:
-    """A new array of the scope; what it holds at first is left open."""
-    return Array(IRBuilder.name(name, T.alloc_buffer(shape, dtype, scope=scope)))
+def allocated(name: str, *shape: int, dtype: str = "float32", scope: str = "global") -> Buffer:
+    """A new buffer of the scope; what it holds at first is left open."""
+    return Buffer(IRBuilder.name(name, T.alloc_buffer(shape, dtype, scope=scope)))
 
 
 def function(
@@ -70,18 +71,18 @@ def function(
     types: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> PrimFunc:
-    """The function of arrays with these names and shapes, in this order, that `body` writes.
+    """The function of buffers with these names and shapes, in this order, that `body` writes.
 
     They hold float32 where `types` does not say otherwise. No two share memory.
     """
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr({"tirx.noalias": True, **attributes})
-        arrays = [
-            Array(T.arg(name, T.buffer(shape, types.get(name, "float32"))))
+        buffers = [
+            Buffer(T.arg(name, T.buffer(shape, types.get(name, "float32"))))
             for name, shape in shapes.items()
         ]
         with T.sblock("root"):
-            body(*arrays)
+            body(*buffers)
     return builder.get()
 
 
