@@ -25,7 +25,8 @@ from vggc.recipe.train import OneCycle, read_recipe
 from vggc.reproduce import diagnostics
 from vggc.reproduce.layout import laid, parameters
 from vggc.reproduce.setting import PAPER, SMALL, StudySetting
-from vggc.reproduce.study import RECORD, StudyRecord, TestError, opened
+from vggc.reproduce.study import RECORD, StudyRecord, opened
+from vggc.reproduce.study import TestError as ErrorFound
 from vggc.reproduce.tables import (
     JITTER,
     NETS,
@@ -119,7 +120,7 @@ def test_errors_are_those_of_the_way_that_was_taken(tmp_path: Path) -> None:
     small = opened(tmp_path / "x", FRESH)
     dense, crops = TABLES["table5"][:2]
     assert small.key(dense) == "vgg16-256-512-from-A 3×3 crops 36,54,73"
-    assert small.with_error(crops, TestError(20, 3, 400)).error(dense) is None
+    assert small.with_error(crops, ErrorFound(20, 3, 400)).error(dense) is None
     paper = opened(tmp_path / "y", replace(FRESH, setting="paper"))
     assert paper.key(dense) == "vgg16-256-512-from-A dense 256,384,512"
 
@@ -129,9 +130,9 @@ def test_a_table_has_our_numbers_beside_the_papers(tmp_path: Path) -> None:
     study = opened(tmp_path / "x", FRESH)
     assert not (tmp_path / "x").exists()
     assert study.error(lines[0]) is None
-    study = study.with_error(lines[0], TestError(20.04, 3.0, 400))
+    study = study.with_error(lines[0], ErrorFound(20.04, 3.0, 400))
     study.save()
-    assert opened(tmp_path / "x", FRESH).error(lines[0]) == TestError(20.04, 3.0, 400)
+    assert opened(tmp_path / "x", FRESH).error(lines[0]) == ErrorFound(20.04, 3.0, 400)
     text = laid("table6", lines, study, "vggc reproduce table6").markdown()
     assert (
         "| D + E | [36;73] | 36, 54, 73 | from A | 3×3 crops | 20.04 | 3.00 | 24.0 | 7.1 |" in text
@@ -217,7 +218,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exists already"):
         opened(tmp_path / "full", FRESH)
     study = opened(tmp_path / "x", FRESH)
-    study.with_error(TABLES["table6"][0], TestError(1.0, 1.0, 1)).save()
+    study.with_error(TABLES["table6"][0], ErrorFound(1.0, 1.0, 1)).save()
     for changed in (
         StudyRecord(1, "paper", "/images", None, 10, 0, {}),
         StudyRecord(1, "small", "/b", None, 10, 0, {}),
