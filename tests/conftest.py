@@ -1,4 +1,4 @@
-"""Nets small enough for every test."""
+"""Nets small enough for every test, and a machine on which nothing is the user's."""
 
 from __future__ import annotations
 
@@ -13,36 +13,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest.register_assert_rewrite("tests.support")
+
+from tests.support.nets import TINY, compile_tiny, program
 from vggc.cli import main
-from vggc.ir.graph import Graph
 from vggc.program import Program
-from vggc.support.source import Source
-from vggc.syntax.parse import parse
 
 # A timing never decides a test.
 settings.register_profile("vggc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("vggc")
-
-TINY = """
-net tiny
-input 3x16x16
-
-  conv3-8 ×2 | pool
-| conv3-16 | lrn | pool
-| (fc-24 | dropout) ×2
-| fc-10 | softmax
-"""
-
-
-def program(text: str) -> Program:
-    return Program(parse(Source("test.vgg", text)))
-
-
-def graph_of(body: str, input_: str = "3x13x11") -> Graph:
-    """The graph of a chain of layers."""
-    graph = program(f"net sample input {input_}\n{body}").graph
-    graph.verify()
-    return graph
 
 
 @pytest.fixture(autouse=True)
@@ -64,27 +43,6 @@ def tiny_file(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.vgg"
     path.write_text(TINY)
     return path
-
-
-def compile_tiny(folder: Path, batch: int = 1) -> None:
-    """Writes the artifact of the tiny net."""
-    from vggc.api.trained import from_spec
-    from vggc.compiler.pipeline import Job, build_artifact
-    from vggc.compiler.targets import resolve
-
-    net = program(TINY)
-    subject = from_spec(net, None, seed=0)
-    job = Job(
-        net.net,
-        net.graph,
-        resolve("cpu"),
-        batch,
-        subject.weights,
-        subject.weights_from,
-        subject.preprocessing,
-        tuple("abcdefghij"),
-    )
-    build_artifact(job, folder)
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.support import ROOT
 from vggc.data.find import find_images
 from vggc.data.prepare import Data, prepare
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from types import ModuleType
 import pytest
 from PIL import Image
 
+from tests.support import ROOT
 from vggc.measure.engines import PEERS, Engine, Peer, Setup
 
-ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "benchmarks" / "cpu.py"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import vggc
+from tests.support import GOLDENS
 from vggc.layers import diagnostics as layer_diagnostics
 from vggc.program import Program, load
 from vggc.support.diagnostics import Diagnostic, UserError, render
@@ -20,7 +21,7 @@ from vggc.support.source import Source
 from vggc.syntax import diagnostics as syntax_diagnostics
 from vggc.syntax.parse import MAX_FILE_BYTES, parse, read_source
 
-FOLDER = Path(__file__).parent / "diagnostics"
+FOLDER = GOLDENS
 SPECS = sorted(FOLDER.glob("*.vgg"))
 OF_FILES = {
     syntax_diagnostics.FileMissing,

@@ -6,32 +6,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.support.documents import DOCS, Example, examples
 from vggc.program import load
 from vggc.support.source import Source
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
-
-DOCS = Path(__file__).parent.parent / "docs"
-FENCE = re.compile(r"^```(\w+) ?(\S*)\n(.*?)^```$", re.M | re.S)
-
-
-@dataclass(frozen=True)
-class Example:
-    """A box of a page: a file with its name, or commands with what they print."""
-
-    language: str
-    name: str
-    text: str
-
-
-def examples(page: str) -> Iterator[Example]:
-    for match in FENCE.finditer((DOCS / page).read_text("utf-8")):
-        yield Example(*match.groups())
 
 
 def run(command: str, folder: Path) -> str:

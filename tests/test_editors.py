@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
+from tests.support import ROOT
 from vggc.layers.kinds import BY_WORD, KINDS
 from vggc.lsp.words import WordRole, scan
 from vggc.program import zoo
 from vggc.recipe.edit import SCHEMAS
 from vggc.support.resources import resource
 
-ROOT = Path(__file__).parents[1]
 EDITORS = ROOT / "editors"
 GRAMMAR = json.loads((EDITORS / "vgg.tmLanguage.json").read_text("utf-8"))
 
@@ -147,7 +147,7 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tokens(modules: Path, *files: Path) -> dict[str, dict[int, tuple[str, str]]]:
     """The text and the innermost scope of each token, by file and offset."""
-    script = Path(__file__).with_name("tokenise.js")
+    script = ROOT / "tests" / "support" / "tokenise.js"
     grammar = EDITORS / "vgg.tmLanguage.json"
     command = ["node", str(script), str(modules), str(grammar), *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

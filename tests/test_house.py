@@ -1,4 +1,4 @@
-"""The checkout: README keeps its word, the wheel holds what it needs."""
+"""The checkout: README keeps its word, the wheel holds all it needs, tests stand by their rooms."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT
 from vggc.cli import COMMANDS
 from vggc.program import zoo
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 TRAIN = "pip install -e . && vggc train zoo/vgg19.vgg"
 TEST = "pip install -e '.[test]' && pytest"
@@ -56,6 +56,20 @@ def test_what_a_page_points_at_is_there(page: Path) -> None:
             assert heading in [
                 re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings
             ]
+
+
+def test_each_folder_of_tests_is_named_like_a_room() -> None:
+    rooms = {path.parent.name for path in (ROOT / "vggc").glob("*/__init__.py")}
+    folders = {path.parent for path in (ROOT / "tests").rglob("test_*.py")} - {ROOT / "tests"}
+    assert {folder.parent for folder in folders} == {ROOT / "tests"}
+    assert {folder.name for folder in folders} <= rooms
+
+
+def test_no_test_imports_another() -> None:
+    """What two of them need stands in tests/support."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        imported = re.findall(r"(?m)^\s*(?:from|import) .*\btest_\w+", path.read_text("utf-8"))
+        assert imported == [], path
 
 
 @pytest.mark.slow

@@ -14,8 +14,8 @@ import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
-from test_ops import torch_outputs, weights_of
 
+from tests.support.op_samples import torch_outputs, weights_of
 from vggc.analysis.report import Report
 from vggc.backends.onnx import to_onnx
 from vggc.backends.torch import build

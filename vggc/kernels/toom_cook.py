@@ -24,8 +24,8 @@ POINTS = {
 }
 """By m the finite points of interpolation; the last is infinity.
 
-They decide the rounding error (`tests/test_winograd.py`): a pair of ±√½ and ±√2 halves that of
-the usual ±1 and ±2. Points ±p share their even and odd parts.
+They decide the rounding error (`tests/kernels/test_winograd.py`): a pair of ±√½ and ±√2 halves
+that of the usual ±1 and ±2. Points ±p share their even and odd parts.
 """
 
 

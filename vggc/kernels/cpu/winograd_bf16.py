@@ -2,7 +2,7 @@
 
 The stages are those of `winograd`. Transforms are computed in float32; their results, of the
 input as of the weights, are rounded to bfloat16, which costs as much as rounding the layer's
-input and weight does (`tests/test_kernels_low_precision.py`). Larger tiles would cost thrice as
+input and weight does (`tests/kernels/test_low_precision.py`). Larger tiles would cost thrice as
 much and more.
 
 A word pairs a channel with the one a vector's width behind it, not with its neighbour: two

@@ -4,7 +4,7 @@ The stages are those of `winograd`, by the points 0, ±1, ±2 and infinity. Of t
 the input has whole coefficients, that of a uint8 fits 16 bits, and is exact. Transformed weights
 are rounded: each output channel has a scale for each of the 36 elements, such that no input
 whatever makes a sum overflow. That leaves normal weights 14 bits with 64 channels and 11 with 512,
-which costs less than the eight bits did that they come in (`tests/test_winograd_int16.py`).
+which costs less than the eight bits did that they come in (`tests/kernels/test_winograd_int16.py`).
 
 Inputs are taken as they differ from what stands for zero, or what is rounded off the weights would
 be multiplied with that. The bias expects it to be in the sum: all of it is in one element.

@@ -1,0 +1,81 @@
+"""The op matrix for GPUs: every sample as device code, run by TVM's CUDA runtime on the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import gpu_on_cpu
+from tests.support.device import needs_compilers, run_python
+from tests.support.nets import graph_of
+from tests.support.op_samples import BATCH, SAMPLES, assert_agree, torch_outputs, weights_of
+from vggc.compiler.device_code import compile_device
+from vggc.compiler.packing import pack
+from vggc.compiler.relax import lower
+from vggc.ir.graph import Graph
+from vggc.kernels import cuda
+from vggc.kernels.workloads import Kernel, Workload
+from vggc.passes.fold import fold
+from vggc.plan.plan import plan
+from vggc.support.tvm_alone import tvm
+
+ARCH = "sm_80"
+GRAPHS = {name: graph_of(text) for name, text in SAMPLES.items()}
+
+SCRIPT = f"""
+import numpy, tvm
+from vggc.runtime.device import require_device
+tvm.register_global_func("tvm_callback_cuda_compile", lambda code: 1 / 0, override=True)
+device = require_device(["{ARCH}"])
+machine = tvm.relax.VirtualMachine(tvm.runtime.load_module("lib.so"), device)
+for name in {list(SAMPLES)}:
+    inputs = numpy.load(name + ".npz").values()
+    result = machine[name](*(tvm.runtime.tensor(array, device) for array in inputs))
+    outputs = [result] if isinstance(result, tvm.runtime.Tensor) else result
+    numpy.savez(name + ".outputs.npz", *(output.numpy() for output in outputs))
+"""
+
+
+def kernel(sample: str, workload: Workload) -> Kernel:
+    """A kernel whose name is taken in no other sample."""
+    chosen = cuda.kernel(workload)
+    return replace(chosen, algorithm=f"{chosen.algorithm}_{sample}")
+
+
+def image(graph: Graph) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((BATCH, *graph.input), np.float32)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the outputs of every sample: one library, one process, for all of them."""
+    folder = tmp_path_factory.mktemp("samples")
+    module = tvm.IRModule()
+    for name, graph in GRAPHS.items():
+        calls = plan(graph, BATCH)
+        code = lower(calls, partial(kernel, name))
+        pieces = pack(calls, code.kernels, fold(graph).weights(weights_of(graph)))
+        packed = {name: each.whole() for name, each in pieces.items()}
+        weights = [packed[weight] for weight in calls.weights]
+        np.savez(folder / f"{name}.npz", image(graph), *weights)
+        for var, function in code.module.functions_items():
+            if isinstance(function, tvm.tirx.PrimFunc):
+                module[var] = function
+        module[name] = code.module["main"].with_attr("global_symbol", name)
+    library = compile_device(module, [ARCH])
+    library.export(folder / "lib.so")
+    run_python(SCRIPT, folder, gpu_on_cpu.environment(library.source, folder))
+    return folder
+
+
+@pytest.mark.slow
+@needs_compilers
+@pytest.mark.parametrize("name", SAMPLES)
+def test_compiled_for_a_gpu_it_agrees_with_float64(name: str, outputs: Path) -> None:
+    graph = GRAPHS[name]
+    got = np.load(outputs / f"{name}.outputs.npz").values()
+    assert_agree(got, torch_outputs(graph, image(graph)))

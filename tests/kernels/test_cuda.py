@@ -1,0 +1,242 @@
+"""The CUDA kernels, run on the CPU, against references in float64."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.cuda_on_cpu import generate, run
+from tests.support.workload_reference import (
+    ACTIVATIONS,
+    ELEMENTWISE,
+    GROUPED,
+    POOLS,
+    activate,
+    draws,
+    reference,
+    sides,
+    weight_shapes,
+)
+from vggc.ir.ops import RELU, Activation
+from vggc.kernels.cuda import gemm, kernel
+from vggc.kernels.cuda.emit import function
+from vggc.kernels.workloads import (
+    PIECE,
+    Conv,
+    Dense,
+    Lrn,
+    Map,
+    Packing,
+    Pointwise,
+    Softmax,
+    ToNchw,
+    ToNhwc,
+    Workload,
+)
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+TOLERANCE = 2e-6
+
+
+def conv(
+    shape: tuple[int, int, int, int],
+    channels: int,
+    kernel: tuple[int, int] = (3, 3),
+    stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (1, 1),
+    halos: tuple[int, int] = (1, 1),
+    act: Activation | None = RELU,
+) -> Conv:
+    batch, height, width, in_channels = shape
+    out = [
+        (extent + 2 * pad - size) // step + 1
+        for extent, pad, size, step in zip((height, width), padding, kernel, stride, strict=True)
+    ]
+    source = Map(batch, height, width, in_channels, halos[0])
+    return Conv(source, Map(batch, *out, channels, halos[1]), kernel, stride, padding, act)
+
+
+CONVS = {
+    "image": conv((1, 13, 11, 3), 8),
+    "image-with-alpha": conv((2, 9, 9, 4), 5, halos=(1, 0)),
+    "odd": conv((1, 9, 7, 5), 6),
+    "deep": conv((1, 6, 6, 70), 20),
+    "wide": conv((1, 5, 5, 16), 130, halos=(2, 1)),
+    "batch": conv((3, 6, 5, 12), 7, halos=(1, 2)),
+    "strided": conv((1, 23, 19, 3), 9, (11, 11), (4, 4), (2, 2), halos=(2, 2)),
+    "rectangular": conv((2, 8, 9, 6), 4, (1, 5), (1, 2), (0, 2), halos=(3, 0), act=None),
+    "pointwise": conv((2, 4, 3, 40), 33, (1, 1), (1, 1), (0, 0), halos=(0, 0)),
+    "silu": conv((1, 6, 5, 12), 8, act=Activation("silu")),
+    "gelu": conv((1, 6, 5, 5), 7, act=Activation("gelu")),
+    "one-pixel": conv((1, 4, 4, 8), 10, (4, 4), (1, 1), (0, 0), halos=(0, 1)),
+}
+
+DENSES = {
+    "vector": Dense(1, 300, 21, act=None),
+    "vector-odd": Dense(1, 77, 5, act=RELU),
+    "vector-of-map": Dense(1, 5 * 3 * 12, 19, act=RELU, source=Map(1, 5, 3, 12)),
+    "batch": Dense(5, 50, 70, act=RELU),
+    "batch-of-map": Dense(3, 2 * 3 * 7, 12, act=None, source=Map(3, 2, 3, 7)),
+    "vector-elu": Dense(1, 33, 9, Activation("elu", 1.5)),
+    "batch-tanh": Dense(3, 33, 8, Activation("tanh")),
+    "large-batch": Dense(40, 24, 9, act=None),
+}
+
+OTHERS: dict[str, Workload] = {
+    "lrn": Lrn(Map(1, 4, 3, 7, 1), Map(1, 4, 3, 7, 2), 5, 1e-2, 0.75, 2.0),
+    "lrn-even": Lrn(Map(1, 2, 3, 6), Map(1, 2, 3, 6), 4, 1.0, 0.5, 1.0),
+    "lrn-large": Lrn(Map(1, 3, 2, 128, 1), Map(1, 3, 2, 128, 1), 101, 1e-2, 0.75, 2.0),
+    "lrn-all": Lrn(Map(1, 2, 2, 3), Map(1, 2, 2, 3, 1), 1023, 1.0, 0.75, 1.0),
+    "softmax": Softmax(3, 10),
+    "softmax-long": Softmax(2, 1000),
+    "to-nhwc": ToNhwc(Map(2, 4, 6, 3, 1)),
+    "to-nchw": ToNchw(Map(2, 4, 6, 3, 1)),
+}
+
+
+WORKLOADS: dict[str, Workload] = {
+    **CONVS,
+    **GROUPED,
+    **DENSES,
+    **POOLS,
+    **ELEMENTWISE,
+    **OTHERS,
+    **{f"draw {index}": workload for index, workload in enumerate(draws(1, 12))},
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_kernel_computes_its_workload(name: str, tmp_path: Path) -> None:
+    code = kernel(WORKLOADS[name])
+    check(WORKLOADS[name], code.func, code.packing, tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("tile", [gemm.LARGE, gemm.MEDIUM, gemm.FLAT])
+@pytest.mark.parametrize("splits", [1, 3])
+def test_conv_with_every_tile(tile: gemm.Tile, splits: int, tmp_path: Path) -> None:
+    workload = conv((1, 13, 12, 20), 70, halos=(1, 1))
+    func = convolution(workload, gemm.Tiling(tile, splits))
+    check(workload, func, gemm.packing(workload, tile), tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_an_activation_at_its_ends(name: str, tmp_path: Path) -> None:
+    """Large values neither overflow nor turn up as NaN."""
+    x = np.float32([-1e30, -200, -89, -1e-30, -0.0, 0.0, 1e-30, 89, 200, 1e30])
+    layout = Map(1, 1, 1, x.size)
+    y = undefined(layout.shape)
+    func = kernel(Pointwise(layout, layout, ACTIVATIONS[name])).func
+    run(generate(func), tmp_path, x.reshape(layout.shape), y)
+    expected = activate(ACTIVATIONS[name], x.astype(float))
+    np.testing.assert_allclose(y.ravel(), expected, rtol=TOLERANCE, atol=1e-30)
+
+
+@pytest.mark.parametrize(
+    ("name", "algorithm"),
+    [
+        ("odd", "implicit_gemm"),
+        ("two groups", "grouped"),
+        ("depthwise", "depthwise"),
+        ("mean 3×3, every pixel", "avg_pool"),
+        ("mean of the whole map", "global_mean"),
+        ("mean 13×13 of a smaller map", "avg_pool"),
+    ],
+)
+def test_the_algorithm_suits_the_workload(name: str, algorithm: str) -> None:
+    assert kernel(WORKLOADS[name]).algorithm == algorithm
+
+
+@pytest.mark.parametrize("workload", [*CONVS.values(), *GROUPED.values(), *DENSES.values()])
+def test_packing_is_exact(workload: Conv | Dense) -> None:
+    packing = kernel(workload).packing
+    assert packing is not None
+    weight = normal(np.random.default_rng(1), workload.weight_shape)
+    packed = packing.pack(weight)
+    assert packed.shape == packing.packed_shape
+    np.testing.assert_array_equal(packing.unpack(packed), weight)
+    for few in (4 * PIECE, 100):  # bytes at once: all, or a row
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("vggc.kernels.cuda.packing.PIECE", few)
+            pieces = [piece.ravel() for piece in packing.pieces(weight)]
+        np.testing.assert_array_equal(np.concatenate(pieces), packed.ravel())
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "splits"), [(224, 64, 1), (56, 256, 2), (28, 512, 3), (14, 512, 8)]
+)
+def test_a_reduction_is_split_where_tiles_are_few(size: int, channels: int, splits: int) -> None:
+    assert kernel(conv((1, size, size, channels), channels)).knobs["splits"] == splits
+
+
+@pytest.mark.parametrize("tile", [gemm.LARGE, gemm.MEDIUM, gemm.FLAT])
+def test_shared_memory_is_within_48_kib(tile: gemm.Tile) -> None:
+    workload = conv((1, 13, 12, 20), 70)
+    source = generate(convolution(workload, gemm.Tiling(tile, 1))).source
+    sizes = re.findall(r"__shared__ alignas\(64\) (float4?) \w+\[(\d+)\]", source)
+    assert len(sizes) == 2
+    assert sum({"float": 4, "float4": 16}[kind] * int(count) for kind, count in sizes) <= 48 << 10
+
+
+@needs_compiler
+def test_the_emulator_sees_a_missing_barrier(tmp_path: Path) -> None:
+    code = generate(kernel(Softmax(1, 1000)).func)
+    broken = replace(code, source=code.source.replace("__syncthreads();", ""))
+    x = normal(np.random.default_rng(0), (1, 1000)) * 30
+    y = undefined(x.shape)
+    run(broken, tmp_path, x, y)
+    with pytest.raises(AssertionError):
+        assert_close(y, reference(Softmax(1, 1000), [x], []))
+
+
+def check(workload: Workload, func: Any, packing: Packing | None, folder: Path) -> None:
+    """The content is right and the halo zero."""
+    random = np.random.default_rng(0)
+    sources, out = sides(workload)
+    # Only a convolution may read what is around a map.
+    around = 0.0 if isinstance(workload, Conv) else np.nan
+    inputs = [np.full(source.shape, around, np.float32) for source in sources]
+    contents = [source.content(x) for source, x in zip(sources, inputs, strict=True)]
+    for content in contents:
+        content[...] = normal(random, content.shape)
+    weights = [normal(random, shape) for shape in weight_shapes(workload)]
+    packed = [packing.pack(weights[0]), *weights[1:]] if packing else weights
+    y = undefined(out.shape)
+    run(generate(func), folder, *inputs, *packed, y)
+    expected = np.zeros(out.shape)
+    out.content(expected)[...] = reference(workload, contents, weights)
+    assert_close(y, expected)
+
+
+def convolution(workload: Conv, tiling: gemm.Tiling) -> Any:
+    packing = gemm.packing(workload, tiling.tile)
+    return function(
+        lambda *buffers: gemm.convolve(workload, tiling, *buffers),
+        x=workload.input.shape,
+        weight=packing.packed_shape,
+        bias=(workload.output.channels,),
+        y=workload.output.shape,
+    )
+
+
+def normal(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return random.standard_normal(shape, np.float32)
+
+
+def undefined(shape: tuple[int, ...]) -> np.ndarray:
+    return np.full(shape, np.nan, np.float32)
+
+
+def assert_close(actual: np.ndarray, expected: np.ndarray) -> None:
+    """Within `TOLERANCE` of the largest value expected; zeros of a halo are exact."""
+    assert np.isfinite(actual).all()
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE * scale)

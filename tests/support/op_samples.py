@@ -1,0 +1,94 @@
+"""A sample of every op, and how outputs are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from vggc.backends.torch import reference
+from vggc.ir.graph import Graph
+from vggc.ir.weights import Weights, seeded
+
+FUNCTIONS = ("relu", "relu6", "leaky", "elu", "gelu", "silu", "sigmoid", "tanh")
+
+SAMPLES = {
+    "conv": "conv3-5",
+    "conv_then_relu": "conv3-5 | relu",
+    "conv_strided": "conv5-4 stride=2",
+    "conv_strided_less_padded": "conv5-4 stride=2 padding=1",
+    "conv_unpadded": "conv3-4 padding=0 act=none | conv1-6",
+    "conv_wide": "conv3-33 ×2",
+    "conv_grouped": "conv3-12 groups=3 | conv3-8 groups=4 stride=2",
+    "conv_depthwise": "conv3-24 groups=3 | conv3-24 groups=24 act=none",
+    "conv_without_bias": "conv3-4 bias=off | conv3-4 bias=off act=leaky slope=0.2",
+    "conv_normalised": "conv3-4 bias=off norm=batch | conv3-6 norm=batch act=none",
+    "pool": "conv3-4 | pool",
+    "pool_overlapping": "conv3-4 | pool3 stride=2 | conv3-2",
+    "pool_padded": "pool3 stride=2 padding=1 | conv3-2",
+    "pool_rounded_up": "conv3-4 | pool3 stride=2 round=up | pool2 round=up | conv3-2",
+    "pool_padded_and_rounded_up": "pool3 stride=2 padding=1 round=up | pool2 stride=3 round=up",
+    "avgpool": "avgpool3 stride=2 | conv3-2",
+    "avgpool_padded": "conv3-4 | avgpool3 stride=1 padding=1 | conv3-2",
+    "avgpool_rounded_up": "avgpool3 stride=2 padding=1 round=up | avgpool2 round=up",
+    "gap": "conv3-4 | gap",
+    "gap_then_fc": "conv3-9 | gap | fc-6 | fc-5 | softmax",
+    "lrn": "conv3-9 | lrn",
+    "lrn_strong": "lrn size=3 alpha=0.5 beta=0.5 k=1 | conv3-4",
+    "batchnorm": "batchnorm | relu | conv3-4",
+    "batchnorm_of_relu": "conv3-4 | batchnorm | batchnorm | conv3-4",
+    "batchnorm_of_vector": "conv3-2 | flatten | batchnorm | fc-6 norm=batch | batchnorm | fc-5",
+    **{f"act_{word}": f"{word} | conv3-5 act={word} | conv1-3 | {word}" for word in FUNCTIONS},
+    **{f"act_{word}_of_vector": f"fc-7 act={word} | fc-5 | {word}" for word in FUNCTIONS},
+    "prelu": "prelu | conv3-5 act=none | prelu | conv3-3",
+    "prelu_of_vector": "fc-7 act=none | prelu | fc-5",
+    "relu_of_vector": "fc-7 | softmax | relu",
+    "fc": "fc-7",
+    "fc_without_bias": "fc-7 bias=off | fc-5 bias=off",
+    "fc_of_map": "conv3-4 | pool | fc-40 | fc-5",
+    "dropout": "fc-40 | dropout p=0.3 | fc-5",
+    "flatten": "conv3-2 | flatten",
+    "flatten_then_softmax": "pool3 | flatten | softmax",
+    "flatten_then_relu": "conv3-2 act=none | flatten | relu | fc-5",
+    "softmax": "fc-7 | softmax",
+    "nothing": "dropout",
+    "concat": "concat(conv1-4, conv3-4 | conv3-6, skip) | conv5-3",
+    "concat_of_pools": "concat(pool3 stride=1 padding=1, avgpool3 stride=1 padding=1) | gap",
+    "concat_of_vectors": "concat(fc-4, gap | fc-3, flatten) | fc-5",
+    "concat_at_the_end": "conv3-4 | concat(conv1-2, skip)",
+    "add": "conv3-4 | add(conv3-4 | conv3-4 act=none, skip) | relu | conv3-2",
+    "add_projected": "conv3-4 | add(conv3-6 stride=2 act=none, conv1-6 stride=2 act=none) | fc-5",
+    "add_of_vectors": "add(fc-4, gap | fc-4, fc-4 act=none) | tanh | fc-5",
+    "add_normalised": "conv3-4 | add(conv3-4 norm=batch act=none, skip | batchnorm) | batchnorm",
+    "nested": "conv3-4 | add(concat(conv1-2, conv3-2 | add(conv3-2, skip)), skip) | elu | fc-5",
+    "map_for_fc_and_conv": "a: conv3-4 | concat(flatten | fc-4, @a | fc-3, conv3-2 | fc-2) | fc-5",
+    "map_for_two_fcs": "conv3-4 | add(fc-6, fc-6) | softmax",
+    "heads": "trunk: conv3-4 | fc-6 | softmax head spot: @trunk | gap | boxes head map: @trunk",
+    "heads_of_one_node": "conv3-4 | a: conv3-3 | relu | fc-5 head b: @a head c: @a | gap",
+    "head_inside": "a: conv3-4 | conv3-4 | fc-5 head first: @a | batchnorm | relu",
+}
+
+BATCH = 2
+
+
+def weights_of(graph: Graph) -> Weights:
+    """Seeded weights whose vectors are far from where they start."""
+    weights = seeded(graph, 0)
+    random = np.random.default_rng(1)
+    for name, weight in graph.all_weights.items():
+        if len(weight.shape) == 1:
+            noise = random.standard_normal(weight.shape, np.float32) / 2
+            weights[name] = np.exp(noise) if weight.role == "running_var" else weights[name] + noise
+    return weights
+
+
+def torch_outputs(graph: Graph, x: np.ndarray) -> dict[str, np.ndarray]:
+    """What the heads give in float64, before anything is folded."""
+    values = reference(graph, weights_of(graph))(x)
+    return {head.name: values[graph.nodes[head.node].name] for head in graph.heads}
+
+
+def assert_agree(outputs: Iterable[np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    for output, (name, wanted) in zip(outputs, expected.items(), strict=True):
+        scale = np.abs(wanted).max()
+        np.testing.assert_allclose(output, wanted, 1e-5, 1e-6 * max(1, scale), err_msg=name)

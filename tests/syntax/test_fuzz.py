@@ -1,0 +1,40 @@
+"""No text gives anything but a net or a diagnostic, soon and within little memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.support import ROOT
+
+FUZZ = ROOT / "tests" / "support" / "fuzz.py"
+MOST_MB = 500
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, str(FUZZ), *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert result["peak_mb"] < MOST_MB
+    return result
+
+
+def test_a_few_hundred_mutated_specs_give_nets_or_diagnostics() -> None:
+    outcomes = run("300")["outcomes"]
+    assert sum(outcomes.values()) == 300
+    assert outcomes["net"] > 0
+    assert len(outcomes) > 10
+
+
+@pytest.mark.slow
+def test_ten_thousand_and_those_that_are_meant_to_blow_up_do_so_too() -> None:
+    outcomes = run("10000", "--hostile")["outcomes"]
+    assert sum(outcomes.values()) > 10000
+    assert outcomes["net"] > 300
+    assert len(outcomes) > 50
