@@ -59,13 +59,9 @@ def made(kind: str, workload: Workload, target: Any) -> Iterator[Kernel]:
     if kind == "cuda":
         yield cuda.kernel(workload)
         return
-    machine = cpu.Machine.of(tvm_target(target))
-    found = cpu.templates(workload, machine)
-    if not found:
-        yield cpu.kernel(workload, machine)
-    for template in found:
-        if template.knobs:
-            yield template.kernel(min(template.knobs, key=template.cost))
+    for algorithm in cpu.algorithms(workload, cpu.Machine.of(tvm_target(target))):
+        if knobs := tuple(algorithm.knobs()):
+            yield algorithm.kernel(min(knobs, key=algorithm.cost))
 
 
 def file_of(folder: Path, name: str) -> Path:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -29,9 +30,9 @@ from vggc.compiler.pipeline import Job, build_artifact
 from vggc.compiler.targets import resolve, tvm_target
 from vggc.kernels import toom_cook
 from vggc.kernels.cpu import Machine, choices
-from vggc.kernels.cpu.conv import template as direct_template
-from vggc.kernels.cpu.template import Template
-from vggc.kernels.cpu.winograd import templates as winograd_templates
+from vggc.kernels.cpu.algorithm import CpuAlgorithm
+from vggc.kernels.cpu.conv import Direct
+from vggc.kernels.cpu.winograd import BY_TILE
 from vggc.kernels.workloads import Choice, Conv, Map, Workload
 from vggc.measure.verify import verify
 from vggc.program import load
@@ -65,19 +66,19 @@ def layer_errors(inputs: NDArray[np.float32]) -> dict[str, float]:
     windows = sliding_window_view(x.astype(float), (3, 3), axis=(1, 2))
     expected = np.einsum("nyxcij,kcij->nyxk", windows, weight.astype(float), optimize=True)
     found = {}
-    for name, template in algorithms(conv):
-        got = computed(template, x, weight, expected.shape)
+    for name, algorithm in algorithms(conv):
+        got = computed(algorithm, x, weight, expected.shape)
         found[name] = float(np.linalg.norm(got - expected) / np.linalg.norm(expected))
     return found
 
 
-def algorithms(conv: Conv) -> Iterator[tuple[str, Template]]:
-    yield "direct", direct_template(conv, MACHINE)
-    for index, m in enumerate(toom_cook.POINTS):
-        yield f"F({m}×{m})", winograd_templates(conv, MACHINE)[index]
+def algorithms(conv: Conv) -> Iterator[tuple[str, CpuAlgorithm[Any, Any]]]:
+    yield "direct", Direct(conv, MACHINE)
+    for m, winograd in BY_TILE.items():
+        yield f"F({m}×{m})", winograd(conv, MACHINE)
         if m in USUAL:
             with points(m):
-                yield f"F({m}×{m}), points ±1, ±2", winograd_templates(conv, MACHINE)[index]
+                yield f"F({m}×{m}), points ±1, ±2", winograd(conv, MACHINE)
 
 
 @contextmanager
@@ -88,12 +89,12 @@ def points(m: int) -> Iterator[None]:
 
 
 def computed(
-    template: Template,
+    algorithm: CpuAlgorithm[Any, Any],
     x: NDArray[np.float32],
     weight: NDArray[np.float32],
     shape: tuple[int, ...],
 ) -> NDArray[np.float32]:
-    kernel = template.kernel(min(template.knobs, key=template.cost))
+    kernel = algorithm.kernel(min(algorithm.knobs(), key=algorithm.cost))
     assert kernel.packing is not None
     module = tvm.IRModule({"f": kernel.func.with_attr("global_symbol", "f")})
     run = tvm.compile(module, target=tvm_target(CPU))["f"]

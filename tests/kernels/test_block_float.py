@@ -16,8 +16,17 @@ from tests.support.cpu_kernels import AVX2, HOST, library
 from vggc.cli import cli
 from vggc.ir.ops import RELU
 from vggc.ir.weights import save
-from vggc.kernels.cpu import Machine, block_float, choices, kernel
-from vggc.kernels.cpu.block_float import FORMATS, BlockFloatColumns, WordFormat, error_of
+from vggc.kernels.cpu import Machine, choices, kernel
+from vggc.kernels.cpu.block_float import (
+    BITS_20,
+    BITS_24,
+    FORMATS,
+    BlockFloatColumns,
+    DenseBlockFloat20,
+    DenseBlockFloat24,
+    WordFormat,
+    error_of,
+)
 from vggc.kernels.cpu.columns import ColumnKnobs
 from vggc.kernels.workloads import Dense, Map
 from vggc.measure.verify import verify
@@ -41,6 +50,8 @@ WEIGHTS: dict[str, Callable[[np.random.Generator, tuple[int, int]], Any]] = {
     "zero": lambda rng, shape: np.zeros(shape),
 }
 
+
+BY_FORMAT = {BITS_24: DenseBlockFloat24, BITS_20: DenseBlockFloat20}
 
 by_format = pytest.mark.parametrize("form", FORMATS, ids=lambda form: f"{form.bits} bits")
 
@@ -89,7 +100,7 @@ def test_no_weight_is_off_by_more_than_half_a_step_of_its_piece(
 
 
 @by_format
-def test_normal_weights_are_off_by_what_the_template_says(form: WordFormat) -> None:
+def test_normal_weights_are_off_by_what_the_algorithm_says(form: WordFormat) -> None:
     packing = BlockFloatColumns((256, 4096), 4096, 16, 16, form)
     weight = np.random.default_rng(0).standard_normal(packing.shape, np.float32)
     off = packing.unpack(packing.pack(weight)) - weight.astype(float)
@@ -150,7 +161,7 @@ def test_columns_whose_inputs_are_zero_are_not_read(
     """What stands for them in memory does not matter."""
     goal = tvm.target.Target(target)
     dense = Dense(rows, 2 * 700, 100, RELU, Map(rows, 1, 2, 700))
-    made = block_float.kernel(dense, form, Machine.of(goal), ColumnKnobs(rows, 8))
+    made = BY_FORMAT[form](dense, Machine.of(goal)).kernel(ColumnKnobs(rows, 8))
     run = library([made.func], goal)(0)
     rng = np.random.default_rng(0)
     zero = rng.random(2 * 700) < 0.5
@@ -177,7 +188,7 @@ def test_columns_whose_inputs_are_zero_are_not_read(
 def test_no_input_and_inputs_that_are_no_numbers(form: WordFormat) -> None:
     goal = tvm.target.Target(HOST)
     dense = Dense(1, 1000, 100, None)
-    made = block_float.kernel(dense, form, Machine.of(goal), ColumnKnobs(1, 8))
+    made = BY_FORMAT[form](dense, Machine.of(goal)).kernel(ColumnKnobs(1, 8))
     assert made.packing is not None
     run = library([made.func], goal)(0)
     rng = np.random.default_rng(0)

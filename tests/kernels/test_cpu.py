@@ -36,10 +36,10 @@ from tests.support.workload_reference import (
     pool,
 )
 from vggc.ir.ops import Activation
-from vggc.kernels.cpu import Machine, choices, kernel, templates
-from vggc.kernels.cpu import conv as conv_template
-from vggc.kernels.cpu import depthwise as depthwise_template
-from vggc.kernels.cpu import dot as dot_template
+from vggc.kernels.cpu import Machine, algorithms, choices, kernel
+from vggc.kernels.cpu.conv import ConvKnobs, Direct
+from vggc.kernels.cpu.depthwise import Depthwise, DepthwiseKnobs
+from vggc.kernels.cpu.dot import DirectBfloat16, DirectUint8
 from vggc.kernels.workloads import (
     AvgPool,
     Choice,
@@ -108,12 +108,11 @@ def test_a_kernel_computes_its_workload(
 )
 def test_every_tile_computes_the_same(workload: Any, algorithm: str) -> None:
     target = tvm.target.Target(AVX2)
-    (template,) = (
-        each for each in templates(workload, Machine.of(target)) if each.algorithm == algorithm
-    )
-    tiles = list(template.knobs)
+    found = algorithms(workload, Machine.of(target))
+    (chosen,) = (each for each in found if each.name == algorithm)
+    tiles = list(chosen.knobs())
     sample = np.random.default_rng(0).choice(len(tiles), min(8, len(tiles)), replace=False)
-    kernels = [template.kernel(tiles[index]) for index in sample]
+    kernels = [chosen.kernel(tiles[index]) for index in sample]
     run = library([each.func for each in kernels], target)
     for index, each in enumerate(kernels):
         check(run(index), workload, each.packing)
@@ -284,20 +283,20 @@ def test_a_kernel_says_how_many_multiplications_it_really_does() -> None:
     """A 5×7 map in tiles of 2×3 is 6×9 pixels; a depthwise one has rows of its own."""
     machine = Machine(lanes=16, registers=32)
     work = conv((2, 5, 7, 6), 40)
-    direct = conv_template.kernel(work, machine, conv_template.ConvKnobs(1, 2, 3, 2))
+    direct = Direct(work, machine).kernel(ConvKnobs(1, 2, 3, 2))
     assert direct.macs == 2 * (6 * 9) * 64 * (3 * 3 * 6)
     own = replace(work, input=replace(work.input, channels=40), groups=40)
-    depthwise = depthwise_template.kernel(own, machine, depthwise_template.DepthwiseKnobs(3, 2))
+    depthwise = Depthwise(own, machine).kernel(DepthwiseKnobs(3, 2))
     assert depthwise.macs == 2 * (5 * 9) * 64 * (3 * 3)
 
 
 def test_words_are_multiplied_whole() -> None:
     """6 channels are 3 words of bfloat16 and 2 of uint8, which hold 8."""
-    machine, knobs = Machine(lanes=16, registers=32), conv_template.ConvKnobs(1, 2, 3, 2)
-    for form, channels in (("bfloat16", 6), ("uint8", 8)):
+    machine, knobs = Machine(lanes=16, registers=32), ConvKnobs(1, 2, 3, 2)
+    for algorithm, channels in ((DirectBfloat16, 6), (DirectUint8, 8)):
         work = conv((2, 5, 7, 6), 40)
-        work = replace(work, input=replace(work.input, format=form))
-        made = dot_template.kernel(work, machine, knobs)
+        work = replace(work, input=replace(work.input, format=algorithm.format))
+        made = algorithm(work, machine).kernel(knobs)
         assert made.macs == 2 * (6 * 9) * 64 * (3 * 3 * channels)
 
 

@@ -25,7 +25,6 @@ from tests.support.workload_reference import (
 )
 from vggc.ir.ops import RELU, Activation
 from vggc.kernels.cuda import gemm, kernel
-from vggc.kernels.cuda.emit import function
 from vggc.kernels.workloads import (
     PIECE,
     Conv,
@@ -217,14 +216,7 @@ def check(workload: Workload, func: Any, packing: Packing | None, folder: Path) 
 
 
 def convolution(workload: Conv, tiling: gemm.Tiling) -> Any:
-    packing = gemm.packing(workload, tiling.tile)
-    return function(
-        lambda *buffers: gemm.convolve(workload, tiling, *buffers),
-        x=workload.input.shape,
-        weight=packing.packed_shape,
-        bias=(workload.output.channels,),
-        y=workload.output.shape,
-    )
+    return gemm.ImplicitGemm(workload).kernel(tiling).func
 
 
 def normal(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -9,7 +9,6 @@ os.environ.setdefault("TVM_NUM_THREADS", "2")
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,16 +27,13 @@ from tests.support.low_precision_kernels import (
 from tests.support.workload_reference import ACTIVATIONS, pool
 from vggc.ir.ops import RELU, Activation
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
-from vggc.kernels.cpu import (
-    Machine,
-    choices,
-    dot,
-    kernel,
-    winograd_bf16,
-    winograd_int16,
-    word_columns,
-)
+from vggc.kernels.cpu import Machine, choices, kernel
+from vggc.kernels.cpu.algorithm import CpuAlgorithm
 from vggc.kernels.cpu.columns import ColumnKnobs
+from vggc.kernels.cpu.dot import DirectBfloat16, DirectUint8
+from vggc.kernels.cpu.winograd_bf16 import Winograd2Bfloat16
+from vggc.kernels.cpu.winograd_int16 import Winograd4Int16
+from vggc.kernels.cpu.word_columns import ColumnsBfloat16, ColumnsUint8
 from vggc.kernels.workloads import (
     MAX_INT8_TERMS,
     Conv,
@@ -161,10 +157,10 @@ WORKLOADS: dict[str, Few] = {
 def made_of(work: Few) -> Kernel:
     """The kernel of a workload; Winograd wherever it applies."""
     machine = Machine.of(HOST)
-    for algorithm in (winograd_bf16, winograd_int16):
+    for algorithm in (Winograd2Bfloat16, Winograd4Int16):
         if isinstance(work, Conv) and algorithm.applies(work):
-            template = algorithm.template(work, machine)
-            return template.kernel(min(template.knobs, key=template.cost))
+            chosen = algorithm(work, machine)
+            return chosen.kernel(min(chosen.knobs(), key=chosen.cost))
     return kernel(work, machine)
 
 
@@ -197,24 +193,23 @@ def test_random_shapes_and_options(form: Format) -> None:
 @pytest.mark.parametrize(
     ("name", "algorithm"),
     [
-        ("batch of odd maps, bfloat16", dot),
-        ("pooled, int8", dot),
-        ("F(2×2), to float32, bfloat16", winograd_bf16),
-        ("F(2×2), pooled, bfloat16", winograd_bf16),
-        ("F(4×4), to float32, int8", winograd_int16),
-        ("F(4×4), odd extents, int8", winograd_int16),
-        ("F(4×4), pooled, int8", winograd_int16),
+        ("batch of odd maps, bfloat16", DirectBfloat16),
+        ("pooled, int8", DirectUint8),
+        ("F(2×2), to float32, bfloat16", Winograd2Bfloat16),
+        ("F(2×2), pooled, bfloat16", Winograd2Bfloat16),
+        ("F(4×4), to float32, int8", Winograd4Int16),
+        ("F(4×4), odd extents, int8", Winograd4Int16),
+        ("F(4×4), pooled, int8", Winograd4Int16),
     ],
 )
-def test_every_tile_computes_the_same(name: str, algorithm: ModuleType) -> None:
-    work = WORKLOADS[name]
-    template = algorithm.template(work, Machine.of(HOST))
-    knobs = list(template.knobs)
+def test_every_tile_computes_the_same(name: str, algorithm: type[CpuAlgorithm[Any, Any]]) -> None:
+    chosen = algorithm(WORKLOADS[name], Machine.of(HOST))
+    knobs = list(chosen.knobs())
     sample = np.random.default_rng(0).choice(len(knobs), 8, replace=False)
-    kernels = [template.kernel(knobs[index]) for index in sample]
+    kernels = [chosen.kernel(knobs[index]) for index in sample]
     run = library(kernels)
     for index, made in enumerate(kernels):
-        check(run(index), work, made)
+        check(run(index), WORKLOADS[name], made)
 
 
 def test_the_largest_sum_of_integers_is_exact() -> None:
@@ -295,6 +290,9 @@ def test_large_maps_of_many_channels_are_for_winograd_and_others_are_not() -> No
 # Columns
 
 
+LISTED = {"bfloat16": ColumnsBfloat16, "uint8": ColumnsUint8}
+
+
 def listed(form: Format) -> list[Conv]:
     """Dense layers that may leave out what is multiplied by zero."""
     low = (0, form, 0)
@@ -312,9 +310,10 @@ def test_every_tile_of_listed_columns_computes_the_same(form: Format) -> None:
     machine = Machine.of(HOST)
     works = listed(form)
     made = [
-        (work, word_columns.kernel(work, machine, knobs))
+        (work, listing.kernel(knobs))
         for work in works
-        for knobs in word_columns.tiles(work, machine)
+        for listing in [LISTED[form](work, machine)]
+        for knobs in listing.knobs()
     ]
     assert len(made) > 20
     run = library([each for _, each in made])
@@ -326,10 +325,10 @@ def test_what_cannot_leave_out_zeros_does_not() -> None:
     """Another number that stands for zero, padded channels, or a kernel that moves."""
     machine = Machine.of(HOST)
     dense = Map(1, 1, 1, 76, 0, "uint8")
-    assert word_columns.applies(conv(dense, 132, (1, 1), padding=(0, 0)))
+    assert ColumnsUint8.applies(conv(dense, 132, (1, 1), padding=(0, 0)))
     for source in (replace(dense, zero=128), replace(dense, channels=77), replace(dense, width=2)):
         work = conv(source, 132, (1, 1), padding=(0, 0))
-        assert not word_columns.applies(work)
+        assert not ColumnsUint8.applies(work)
         assert all(each.algorithm == "direct-uint8" for each in choices(work, machine))
 
 
@@ -346,7 +345,7 @@ def test_words_of_columns_are_unpacked(form: Format) -> None:
     for work in listed(form):
         weight = rng.integers(-127, 128, work.weight_shape)
         weight = weight.astype(np.float32 if form == "bfloat16" else np.int8)
-        made = word_columns.kernel(work, Machine.of(HOST), ColumnKnobs(1, 4))
+        made = LISTED[form](work, Machine.of(HOST)).kernel(ColumnKnobs(1, 4))
         assert made.packing is not None
         packed = made.packing.pack(weight)
         assert packed.shape == made.packing.packed_shape

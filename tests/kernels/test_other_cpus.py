@@ -1,4 +1,4 @@
-"""The same templates on the CPUs that this machine is not: AVX2 runs here, aarch64 under qemu."""
+"""The same algorithms on the CPUs that this machine is not: AVX2 runs here, aarch64 under qemu."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.workload_reference import POOLS
 from vggc.api.trained import from_spec
 from vggc.compiler.pipeline import Job, build_artifact
 from vggc.compiler.targets import resolve
-from vggc.kernels.cpu import Machine, columns, kernel, templates
+from vggc.kernels.cpu import Machine, algorithms, columns, kernel
 from vggc.kernels.cpu.block_float import FORMATS
 from vggc.kernels.workloads import Kernel, Workload
 from vggc.measure.verify import verify
@@ -49,10 +49,8 @@ VARIANTS: dict[str, Workload] = {
 
 def cheapest(workload: Workload, machine: Machine) -> Iterator[Kernel]:
     """The workload by each of its algorithms."""
-    for template in templates(workload, machine):
-        yield template.kernel(min(template.knobs, key=template.cost))
-    if not templates(workload, machine):
-        yield kernel(workload, machine)
+    for algorithm in algorithms(workload, machine):
+        yield algorithm.kernel(min(algorithm.knobs(), key=algorithm.cost))
 
 
 def artifact(folder: Path, target: Any) -> Path:
@@ -89,9 +87,9 @@ def test_code_for_avx2_multiplies_in_its_registers_and_uses_nothing_newer(name: 
     work: Workload = conv((1, 28, 28, 64), 64, halos=(1, 1))
     if name.startswith("gem"):
         work = replace(DENSES["odd features"], batch=1 if name.startswith("gemv") else 5)
-    (template,) = (each for each in templates(work, machine) if each.algorithm == name)
-    knobs = min(template.knobs, key=template.cost)
-    module = tvm.IRModule({"f": template.kernel(knobs).func.with_attr("global_symbol", "f")})
+    (algorithm,) = (each for each in algorithms(work, machine) if each.name == name)
+    knobs = min(algorithm.knobs(), key=algorithm.cost)
+    module = tvm.IRModule({"f": algorithm.kernel(knobs).func.with_attr("global_symbol", "f")})
     code = tvm.compile(module, target=target).mod.inspect_source("asm")
     tile = ("images", "rows", "columns", "vectors", "streams")
     sums = prod(getattr(knobs, each, 1) for each in tile)
@@ -142,9 +140,9 @@ def test_every_algorithm_runs_on_aarch64_and_multiplies_in_vectors(tmp_path: Pat
     machine = Machine.of(tvm.target.Target(aarch64.TARGET))
     assert machine.lanes == 4
     error = {
-        template.algorithm: template.error
+        algorithm.name: algorithm.error
         for work in VARIANTS.values()
-        for template in templates(work, machine)
+        for algorithm in algorithms(work, machine)
     }
     found = [
         Draw(work, made, error.get(made.algorithm, 0.0), seed)

@@ -17,8 +17,8 @@ from tests.support.cpu_kernels import AVX2, CONVS, HOST, check, conv, library, p
 from vggc.compiler.choose import lowered
 from vggc.compiler.error_budget import allotment, share_of_error
 from vggc.compiler.targets import resolve, tvm_target
-from vggc.kernels.cpu import Machine, choices, kernel, templates, winograd
-from vggc.kernels.cpu.winograd import TransformedWeight
+from vggc.kernels.cpu import Machine, alternatives, choices, kernel, winograd
+from vggc.kernels.cpu.winograd import BY_TILE, TransformedWeight, Winograd4
 from vggc.kernels.toom_cook import POINTS, TAPS, transforms
 from vggc.kernels.workloads import Choice, Conv, Workload
 from vggc.plan.plan import Plan
@@ -71,7 +71,7 @@ def test_every_tile_convolves_every_map(m: int, target: dict[str, str]) -> None:
         for shared in (0, 1):
             of_kind = [each for each in knobs if each.shared == shared]
             cases.append((workload, of_kind[rng.integers(len(of_kind))]))
-    kernels = [winograd.kernel(workload, machine, m, knobs) for workload, knobs in cases]
+    kernels = [BY_TILE[m](workload, machine).kernel(knobs) for workload, knobs in cases]
     run = library([each.func for each in kernels], tvm.target.Target(target))
     for index, ((workload, _), each) in enumerate(zip(cases, kernels, strict=True)):
         check(run(index), workload, each.packing)
@@ -116,7 +116,7 @@ def here() -> Machine:
 
 def errors(workload: Workload) -> dict[str, float]:
     """By algorithm."""
-    return {each.algorithm: each.error for each in templates(workload, here())}
+    return {each.name: each.error for each in alternatives(workload, here())}
 
 
 def together(calls: Plan, chosen: Mapping[Workload, Choice]) -> float:
@@ -183,7 +183,7 @@ def test_a_kernel_says_how_many_multiplications_it_really_does() -> None:
     work = conv((1, 8, 8, 32), 64, halos=(1, 1))
     for strips in (1, 3):
         knobs = winograd.WinogradKnobs(rows=3, vectors=2, strips=strips, shared=0)
-        assert winograd.kernel(work, machine, 4, knobs).macs == 6 * 36 * 32 * 64
+        assert Winograd4(work, machine).kernel(knobs).macs == 6 * 36 * 32 * 64
 
 
 # Machine code
@@ -205,7 +205,7 @@ def spilled(rows: int, vectors: int) -> bool:
     target = tvm.target.Target({"kind": "llvm", "mcpu": "znver5"})
     work = conv((16, 14, 14, 512), 512, halos=(1, 1))
     knobs = winograd.WinogradKnobs(rows, vectors, strips=8, shared=0)
-    func = winograd.kernel(work, Machine.of(target), 4, knobs).func
+    func = Winograd4(work, Machine.of(target)).kernel(knobs).func
     module = tvm.IRModule({"f": func.with_attr("global_symbol", "f")})
     found = spills(tvm.compile(module, target=target).mod.inspect_source("asm"), rows, vectors)
     assert found, "no loop of the GEMM was found"
@@ -267,7 +267,7 @@ def test_whatever_is_chosen_a_net_keeps_to_its_memory(batch: int, cores: int) ->
     assert max(emitter.scratch_bytes for emitter in emitters) < 60e6
     assert len({emitter.conv for emitter in emitters}) == 12
     for emitter in np.random.default_rng(batch).choice(np.array(emitters, object), 6):
-        func = winograd.kernel(emitter.conv, emitter.machine, emitter.m, emitter.knobs).func
+        func = BY_TILE[emitter.m](emitter.conv, emitter.machine).kernel(emitter.knobs).func
         inside = sum(map(allocated, bodies_of_tasks(func)))
         beside = allocated(func.body) - inside
         # Registers and the halves of a transform are a few vectors more.

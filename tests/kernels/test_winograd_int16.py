@@ -8,12 +8,13 @@ import tvm
 from numpy.typing import NDArray
 
 from tests.support.low_precision_kernels import HOST, LACKS, conv, exact_conv, library, winograds
-from vggc.kernels.cpu import Machine, winograd_int16
+from vggc.kernels.cpu import Machine
 from vggc.kernels.cpu.winograd_int16 import (
     LARGEST,
     LARGEST_SUM,
     POINTS,
     Int16Weight,
+    Winograd4Int16,
     largest_inputs,
 )
 from vggc.kernels.toom_cook import transforms
@@ -125,8 +126,8 @@ def test_what_stands_for_zero_is_not_rounded(spread: int) -> None:
 
 def computed(work: Conv, x: NDArray[np.uint8], weight: NDArray[np.int8]) -> tuple[float, float]:
     """The sizes of the error and of the exact output, in L2."""
-    template = winograd_int16.template(work, Machine.of(HOST))
-    made = template.kernel(min(template.knobs, key=template.cost))
+    algorithm = Winograd4Int16(work, Machine.of(HOST))
+    made = algorithm.kernel(min(algorithm.knobs(), key=algorithm.cost))
     assert made.packing is not None
     one = np.ones(work.output.channels, np.float32)
     zero = work.input.zero
@@ -143,8 +144,8 @@ def computed(work: Conv, x: NDArray[np.uint8], weight: NDArray[np.int8]) -> tupl
 
 @on_this_cpu
 def test_the_machine_code_holds_the_instruction() -> None:
-    made = winograd_int16.template(winograds("uint8")["even"], Machine.of(HOST))
-    chosen = made.kernel(min(made.knobs, key=made.cost))
+    algorithm = Winograd4Int16(winograds("uint8")["even"], Machine.of(HOST))
+    chosen = algorithm.kernel(min(algorithm.knobs(), key=algorithm.cost))
     module = tvm.IRModule({"f": chosen.func.with_attr("global_symbol", "f")})
     code = tvm.compile(module, target=HOST).mod.inspect_source("asm")
     assert code.count("\tvpdpwssd\t") >= chosen.knobs["rows"] * chosen.knobs["vectors"]

@@ -165,7 +165,7 @@ def memory_of(folder: Path, threads: int) -> tuple[int, int, int]:
 
 def largest(workload: Workload, machine: Machine) -> Choice | None:
     """Of the choices by Winograd, that which takes the most memory."""
-    if not (isinstance(workload, Conv) and winograd.applies(workload)):
+    if not (isinstance(workload, Conv) and winograd.Winograd2.applies(workload)):
         return None
     emitters = [
         winograd.Emitter(workload, machine, m, knobs)

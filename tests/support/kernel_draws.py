@@ -32,7 +32,7 @@ from tests.support.workload_reference import (
     weight_shapes,
 )
 from vggc.ir.ops import RELU, Activation
-from vggc.kernels.cpu import Machine, kernel, templates
+from vggc.kernels.cpu import Machine, alternatives, kernel
 from vggc.kernels.workloads import (
     AvgPool,
     Choice,
@@ -80,13 +80,13 @@ def draws(seed: int, count: int, machine: Machine) -> Iterator[Draw]:
     rng = random.Random(seed)
     for index in range(count):
         workload = draw_workload(rng, machine.lanes)
-        found = templates(workload, machine)
+        found = alternatives(workload, machine)
         if not found:
             yield Draw(workload, kernel(workload, machine), 0.0, index)
             continue
-        template = rng.choice(found)
-        choice = template.choice(rng.choice(list(template.knobs)))
-        yield Draw(workload, kernel(workload, machine, choice), template.error, index)
+        algorithm = rng.choice(found)
+        choice = algorithm.choice(rng.choice(list(algorithm.knobs())))
+        yield Draw(workload, kernel(workload, machine, choice), algorithm.error, index)
 
 
 def draws_of_fewer_bits(seed: int, count: int, machine: Machine, form: Format) -> Iterator[Draw]:
@@ -103,9 +103,9 @@ def draws_of_fewer_bits(seed: int, count: int, machine: Machine, form: Format) -
         if rng.random() < 0.6:
             out = replace(out, format=form, zero=zeros[1])
         work = replace(conv, input=source, output=out)
-        template = rng.choice(templates(work, machine))
-        choice = template.choice(rng.choice(list(template.knobs)))
-        yield Draw(work, kernel(work, machine, choice), template.error, drawn)
+        algorithm = rng.choice(alternatives(work, machine))
+        choice = algorithm.choice(rng.choice(list(algorithm.knobs())))
+        yield Draw(work, kernel(work, machine, choice), algorithm.error, drawn)
         drawn += 1
 
 

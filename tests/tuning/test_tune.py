@@ -313,8 +313,8 @@ def test_a_last_line_that_was_cut_off_is_dropped(filled: Path) -> None:
 
 
 def renamed(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """From here on the templates are of other code."""
-    monkeypatch.setattr(space, "revision", lambda templates: code)
+    """From here on the kernels are of other code."""
+    monkeypatch.setattr(space, "revision", lambda algorithms: code)
 
 
 def test_seconds_of_other_code_count_no_more(
@@ -364,13 +364,13 @@ def test_records_of_another_tvm_are_no_damage(
     assert outdated(read(filled), [task()]) == 3
 
 
-def test_the_code_of_a_template_is_all_that_it_imports_and_no_comment() -> None:
+def test_the_code_of_an_algorithm_is_all_that_it_imports_and_no_comment() -> None:
     winograds = {f"vggc.kernels.cpu.{name}" for name in ("conv", "winograd", "loops", "formats")}
     found = set(revision.closure(("vggc.kernels.cpu.winograd",)))
     assert found >= winograds | {"vggc.kernels.toom_cook"}
     assert "vggc.kernels.cpu.winograd" not in revision.closure(("vggc.kernels.cpu.dense",))
     of_conv, of_dense, of_depthwise = (
-        revision.revision(cpu.templates(work, machine(HOST, 1)))
+        revision.revision(cpu.algorithms(work, machine(HOST, 1)))
         for work in (CONV, Dense(1, 8, 9), replace(CONV, groups=8))
     )
     assert len({of_conv, of_dense, of_depthwise}) == 3
@@ -1054,10 +1054,10 @@ def test_a_record_counts_for_every_error_that_its_choice_keeps_to(tmp_path: Path
             database.add(loose, of(algorithm)[0], (2 * place + 2) * 1e-6)
             database.add(loose, of(algorithm)[1], (2 * place + 1) * 1e-6)
     choice_of = choices_for(loose.target, tmp_path, 1)
-    found = cpu.templates(DEEP, machine(HOST, 1))
-    assert len({template.error for template in found}) == 4
-    for template in found:
-        assert choice_of(DEEP, template.error) == of(template.algorithm)[1]
+    found = cpu.algorithms(DEEP, machine(HOST, 1))
+    assert len({each.error for each in found}) == 4
+    for each in found:
+        assert choice_of(DEEP, each.error) == of(each.name)[1]
 
 
 def test_what_was_never_compared_with_the_default_is_not_taken(tmp_path: Path) -> None:

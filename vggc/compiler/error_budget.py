@@ -150,9 +150,9 @@ def _offers(
 ) -> Iterator[Offer]:
     from vggc.kernels import cpu
 
-    for template in cpu.templates(workload, cpu.Machine.of(tvm_target(target))):
-        costs = [(template.cost(knobs), template.choice(knobs)) for knobs in template.knobs]
+    for algorithm in cpu.alternatives(workload, cpu.Machine.of(tvm_target(target))):
+        costs = [(algorithm.cost(knobs), algorithm.choice(knobs)) for knobs in algorithm.knobs()]
         if costs:
             cost, choice = min(costs, key=lambda each: each[0])
-            errors = [template.error_with(weight) for weight in weights]
-            yield Offer(cost, max(errors, default=template.error), choice, len(costs))
+            errors = [algorithm.error_with(weight) for weight in weights]
+            yield Offer(cost, max(errors, default=algorithm.error), choice, len(costs))

@@ -7,8 +7,9 @@ code that is made of it does not depend on them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from tvm import tirx
@@ -65,21 +66,27 @@ def allocated(name: str, *shape: int, dtype: str = "float32", scope: str = "glob
     return Buffer(IRBuilder.name(name, T.alloc_buffer(shape, dtype, scope=scope)))
 
 
-def function(
-    body: Callable[..., None],
-    attributes: Mapping[str, bool],
-    types: Mapping[str, str],
-    shapes: Mapping[str, tuple[int, ...]],
-) -> PrimFunc:
-    """The function of buffers with these names and shapes, in this order, that `body` writes.
+@dataclass(frozen=True)
+class Argument:
+    """A buffer that a function is called with."""
 
-    They hold float32 where `types` does not say otherwise. No two share memory.
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+def function(
+    body: Callable[..., None], arguments: Iterable[Argument], attributes: Mapping[str, bool]
+) -> PrimFunc:
+    """The function that `body` writes; it is given a buffer for each of the arguments.
+
+    No two of them share memory.
     """
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr({"tirx.noalias": True, **attributes})
         buffers = [
-            Buffer(T.arg(name, T.buffer(shape, types.get(name, "float32"))))
-            for name, shape in shapes.items()
+            Buffer(T.arg(argument.name, T.buffer(argument.shape, argument.dtype)))
+            for argument in arguments
         ]
         with T.sblock("root"):
             body(*buffers)

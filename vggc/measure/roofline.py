@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from tvm.ir import Expr
-from tvm.tirx import Buffer, PrimFunc
+from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
 
 from vggc.compiler.targets import tvm_target
-from vggc.kernels.cpu.dot import DOT_BFLOAT16
-from vggc.kernels.cpu.loops import function
+from vggc.kernels.builder import Argument, Buffer, function, parallel, serial, unrolled
+from vggc.kernels.cpu.intrinsics import DOT_BFLOAT16, dot_bfloat16, dot_uint8_int8
+from vggc.kernels.cpu.loops import scratch
 from vggc.kernels.cpu.machine import Machine
 from vggc.runtime.artifact import Precision, Target
 from vggc.runtime.huge_pages import large_pages
@@ -59,18 +60,19 @@ def arithmetic(target: Target, threads: int, precision: Precision) -> Peak:
     def body(x: Buffer, y: Buffer) -> None:
         bf16 = precision == "bf16"
         imported = T.attr(0, "pragma_import_llvm", DOT_BFLOAT16) if bf16 else nullcontext()
-        with imported, T.parallel(threads) as thread:
-            held = T.alloc_buffer((size,), sums, scope="local")
+        with imported, parallel("thread", threads) as thread:
+            held = scratch("held", size, dtype=sums)
             with _vectors(size, lanes) as i:
-                T.buffer_store(held, T.Broadcast(T.Cast(sums, T.int32(0)), lanes), [i])
-            with T.serial(STEPS), _vectors(size, lanes) as i:
+                held[i] = T.Broadcast(T.Cast(sums, T.int32(0)), lanes)
+            with serial("step", STEPS), _vectors(size, lanes) as i:
                 factors = (x[T.Ramp(first, 1, lanes)] for first in (0, lanes))
-                T.buffer_store(held, _multiply_add(precision, held[i], *factors), [i])
+                held[i] = _multiply_add(precision, held[i], *factors)
             with _vectors(size, lanes) as i:
-                T.buffer_store(y, held[i], [thread, i])
+                y[thread, i] = held[i]
 
     word = "float32" if precision == "float32" else "int32"
-    func = function(body, {"x": word, "y": sums}, x=(2 * lanes,), y=(threads, size))
+    arguments = (Argument("x", (2 * lanes,), word), Argument("y", (threads, size), sums))
+    func = function(body, arguments, {})
     amount = 2 * factor * size * STEPS * threads
     x = tvm.runtime.tensor(np.zeros(2 * lanes, word))
     return _peak(func, target, amount, x, np.zeros((threads, size), sums))
@@ -82,12 +84,9 @@ def _multiply_add(precision: Precision, sums: Expr, x: Expr, y: Expr) -> Expr:
         case "float32":
             return sums * x + y  # what a compiler cannot foresee
         case "bf16":
-            return T.call_pure_extern("float32x16", "vggc_dot_bfloat16", sums, x, y)
+            return dot_bfloat16(sums, x, y)
         case "int8":
-            bytes_ = (T.reinterpret("int8x64", word) for word in (x, y))
-            return T.call_llvm_pure_intrin(
-                "int32x16", "llvm.x86.avx512.vpdpbusd.512", sums, *bytes_
-            )
+            return dot_uint8_int8(sums, x, y)
 
 
 def bandwidth(target: Target, threads: int) -> Peak:
@@ -97,18 +96,17 @@ def bandwidth(target: Target, threads: int) -> Peak:
     total, size = turns * threads * STREAMS * lanes, STREAMS * lanes
 
     def body(x: Buffer, y: Buffer) -> None:
-        with T.parallel(threads) as thread:
-            held = T.alloc_buffer((size,), "float32", scope="local")
+        with parallel("thread", threads) as thread:
+            held = scratch("held", size)
             with _vectors(size, lanes) as i:
-                T.buffer_store(held, T.Broadcast(T.float32(0), lanes), [i])
-            with T.serial(turns) as turn, T.unroll(STREAMS) as stream:
+                held[i] = T.Broadcast(T.float32(0), lanes)
+            with serial("turn", turns) as turn, unrolled("stream", STREAMS) as (stream,):
                 first = ((thread * STREAMS + stream) * turns + turn) * lanes
-                i = T.Ramp(stream * lanes, 1, lanes)
-                T.buffer_store(held, held[i] + x[T.Ramp(first, 1, lanes)], [i])
+                held[T.Ramp(stream * lanes, 1, lanes)] += x[T.Ramp(first, 1, lanes)]
             with _vectors(size, lanes) as i:
-                T.buffer_store(y, held[i], [thread, i])
+                y[thread, i] = held[i]
 
-    func = function(body, x=(total,), y=(threads, size))
+    func = function(body, (Argument("x", (total,)), Argument("y", (threads, size))), {})
     x = large_pages(4 * total).view(np.float32)
     x.fill(1.0)  # a page that was never written is no memory yet
     held_in_place = tvm.runtime.from_dlpack(x)

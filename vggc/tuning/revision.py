@@ -1,33 +1,29 @@
-"""Which code a measurement is of: a hash that changes when the templates' code does."""
+"""Which code a measurement is of: a hash that changes when the algorithms' code does."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Callable, Iterator
-from functools import cache, partial
+from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from vggc.kernels.cpu.template import Template
+from vggc.kernels.algorithm import Algorithm
 
 MEASURING = 2
 """To be raised when seconds are measured in another way and do not compare with those before."""
 ROOM = "vggc.kernels"
 
 
-def revision(templates: tuple[Template, ...]) -> str:
-    """What tells the code of templates, and of all that it is made with, from other code.
+def revision(algorithms: Sequence[Algorithm[Any, Any]]) -> str:
+    """What tells the code of algorithms, and of all that it is made with, from other code.
 
-    Comments, docstrings and layout make no difference; that of one template to another's does,
+    Comments, docstrings and layout make no difference; that of one algorithm to another's does,
     where they share code.
     """
-    return _revision(tuple(sorted({_module(template.kernel) for template in templates})))
-
-
-def _module(function: Callable[..., Any]) -> str:
-    return function.func.__module__ if isinstance(function, partial) else function.__module__
+    return _revision(tuple(sorted({type(algorithm).__module__ for algorithm in algorithms})))
 
 
 @cache

@@ -60,7 +60,7 @@ class Task:
             "workload": {type(self.workload).__name__: to_json(self.workload)},
             "target": of_cpu,
             "threads": self.threads,
-            "code": revision(cpu.templates(self.workload, self.machine)),
+            "code": revision(cpu.algorithms(self.workload, self.machine)),
             "tvm": tvm.__version__,
         }
         return json.dumps(said, sort_keys=True)
@@ -77,7 +77,7 @@ class Task:
     @cached_property
     def reference(self) -> Choice:
         """The choice of least stated cost of the simplest algorithm, with which all must agree."""
-        simplest = cpu.templates(self.workload, self.machine)[0].algorithm
+        simplest = cpu.algorithms(self.workload, self.machine)[0].name
         return next(choice for choice in self.choices if choice.algorithm == simplest)
 
 

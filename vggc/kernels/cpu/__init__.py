@@ -3,47 +3,76 @@
 from __future__ import annotations
 
 from math import inf
-from typing import assert_never
+from typing import Any, TypeAlias
 
-from vggc.kernels.cpu import (
-    block_float,
-    conv,
-    dense,
-    depthwise,
-    dot,
-    elementwise,
-    formats,
-    layout,
-    lrn,
-    pool,
-    softmax,
-    winograd,
-    winograd_bf16,
-    winograd_int16,
-    word_columns,
-)
+from vggc.kernels.algorithm import Fixed
+from vggc.kernels.cpu.algorithm import CpuAlgorithm
+from vggc.kernels.cpu.block_float import DenseBlockFloat20, DenseBlockFloat24
+from vggc.kernels.cpu.conv import Direct, Grouped
+from vggc.kernels.cpu.convert import ConvertRows
+from vggc.kernels.cpu.dense import DenseStreams
+from vggc.kernels.cpu.depthwise import Depthwise
+from vggc.kernels.cpu.dot import DirectBfloat16, DirectUint8
+from vggc.kernels.cpu.elementwise import AddRows, ConcatRows, PointwiseRows, PReluRows
+from vggc.kernels.cpu.layout import ToNchwPlanes, ToNhwcRows
+from vggc.kernels.cpu.lrn import LrnRows
 from vggc.kernels.cpu.machine import Machine
-from vggc.kernels.cpu.template import Template
-from vggc.kernels.workloads import (
-    Add,
-    AvgPool,
-    Choice,
-    Concat,
-    Conv,
-    Convert,
-    Dense,
-    Kernel,
-    Lrn,
-    MaxPool,
-    Pointwise,
-    PRelu,
-    Softmax,
-    ToNchw,
-    ToNhwc,
-    Workload,
-)
+from vggc.kernels.cpu.pool import LargeWindow, SmallWindow
+from vggc.kernels.cpu.softmax import SoftmaxRows
+from vggc.kernels.cpu.winograd import Winograd2, Winograd4, Winograd6
+from vggc.kernels.cpu.winograd_bf16 import Winograd2Bfloat16
+from vggc.kernels.cpu.winograd_int16 import Winograd4Int16
+from vggc.kernels.cpu.word_columns import ColumnsBfloat16, ColumnsUint8
+from vggc.kernels.workloads import Choice, Kernel, Workload
 
-__all__ = ["Machine", "choices", "kernel", "templates"]
+__all__ = ["ALGORITHMS", "Machine", "algorithms", "alternatives", "choices", "kernel"]
+
+AnyAlgorithm: TypeAlias = CpuAlgorithm[Any, Any]
+
+ALGORITHMS: tuple[type[AnyAlgorithm], ...] = (
+    Direct,
+    Grouped,
+    Depthwise,
+    Winograd2,
+    Winograd4,
+    Winograd6,
+    DirectBfloat16,
+    DirectUint8,
+    Winograd2Bfloat16,
+    Winograd4Int16,
+    DenseStreams,
+    DenseBlockFloat24,
+    DenseBlockFloat20,
+    ColumnsBfloat16,
+    ColumnsUint8,
+    SmallWindow,
+    LargeWindow,
+    LrnRows,
+    PointwiseRows,
+    PReluRows,
+    AddRows,
+    ConcatRows,
+    SoftmaxRows,
+    ConvertRows,
+    ToNhwcRows,
+    ToNchwPlanes,
+)
+"""Every algorithm; of those for one workload the simplest first, with which others must agree."""
+
+
+def algorithms(workload: Workload, machine: Machine) -> tuple[AnyAlgorithm, ...]:
+    """The algorithms that apply to `workload`, the simplest first; at least one."""
+    return tuple(
+        algorithm(workload, machine)
+        for algorithm in ALGORITHMS
+        if isinstance(workload, algorithm.computes) and algorithm.applies(workload)
+    )
+
+
+def alternatives(workload: Workload, machine: Machine) -> tuple[AnyAlgorithm, ...]:
+    """The same; none where there is nothing to choose."""
+    found = algorithms(workload, machine)
+    return () if isinstance(found[0], Fixed) else found
 
 
 def choices(workload: Workload, machine: Machine, max_error: float = inf) -> tuple[Choice, ...]:
@@ -53,10 +82,10 @@ def choices(workload: Workload, machine: Machine, max_error: float = inf) -> tup
     Empty where there is nothing to choose.
     """
     found = [
-        (template.cost(knobs), template.choice(knobs))
-        for template in templates(workload, machine)
-        for knobs in template.knobs
-        if template.error <= max_error
+        (algorithm.cost(knobs), algorithm.choice(knobs))
+        for algorithm in alternatives(workload, machine)
+        for knobs in algorithm.knobs()
+        if algorithm.error <= max_error
     ]
     return tuple(choice for _, choice in sorted(found, key=lambda pair: pair[0]))
 
@@ -73,76 +102,15 @@ def kernel(
 
     Raises: ValueError for a choice that is none.
     """
-    if found := templates(workload, machine):
-        return _chosen(found, choice, max_error)
-    if choice is not None:
+    found = algorithms(workload, machine)
+    if choice is not None and isinstance(found[0], Fixed):
         raise ValueError(f"{type(workload).__name__} leaves nothing to choose")
-    return _only(workload, machine)
-
-
-def templates(workload: Workload, machine: Machine) -> tuple[Template, ...]:
-    """The algorithms there are for `workload`, the simplest first."""
-    match workload:
-        case Conv() if winograd_bf16.applies(workload):
-            return (dot.template(workload, machine), winograd_bf16.template(workload, machine))
-        case Conv() if winograd_int16.applies(workload):
-            return (dot.template(workload, machine), winograd_int16.template(workload, machine))
-        case Conv() if word_columns.applies(workload):
-            listed = word_columns.template(workload, machine)
-            return (dot.template(workload, machine), listed)
-        case Conv() if workload.input.format != "float32":
-            return (dot.template(workload, machine),)
-        case Conv() if depthwise.applies(workload):
-            return (depthwise.template(workload, machine),)
-        case Conv() if winograd.applies(workload):
-            direct = conv.template(workload, machine)
-            return (direct, *winograd.templates(workload, machine))
-        case Conv():
-            return (conv.template(workload, machine),)
-        case Dense() if block_float.applies(workload):
-            exact = dense.template(workload, machine)
-            return (exact, *block_float.templates(workload, machine))
-        case Dense():
-            return (dense.template(workload, machine),)
-        case _:
-            return ()
-
-
-def _chosen(found: tuple[Template, ...], choice: Choice | None, max_error: float) -> Kernel:
-    offers = ((template, knobs) for template in found for knobs in template.knobs)
+    offers = ((algorithm, knobs) for algorithm in found for knobs in algorithm.knobs())
     if choice is None:
         within = (offer for offer in offers if offer[0].error <= max_error)
-        template, knobs = min(within, key=lambda offer: offer[0].cost(offer[1]))
-        return template.kernel(knobs)
-    for template, knobs in offers:
-        if template.algorithm == choice.algorithm and template.choice(knobs) == choice:
-            return template.kernel(knobs)
+        algorithm, knobs = min(within, key=lambda offer: offer[0].cost(offer[1]))
+        return algorithm.kernel(knobs)
+    for algorithm, knobs in offers:
+        if algorithm.name == choice.algorithm and algorithm.choice(knobs) == choice:
+            return algorithm.kernel(knobs)
     raise ValueError(f"there is no {choice}")
-
-
-def _only(workload: Workload, machine: Machine) -> Kernel:
-    """Code for a workload that leaves nothing to choose."""
-    match workload:
-        case Conv() | Dense():
-            raise AssertionError("chosen among templates")
-        case MaxPool() | AvgPool():
-            return pool.kernel(workload, machine)
-        case Lrn():
-            return lrn.kernel(workload)
-        case Pointwise():
-            return elementwise.pointwise(workload)
-        case PRelu():
-            return elementwise.prelu(workload)
-        case Concat():
-            return elementwise.concat(workload)
-        case Add():
-            return elementwise.add(workload)
-        case Softmax():
-            return softmax.kernel(workload)
-        case Convert():
-            return formats.convert(workload)
-        case ToNhwc():
-            return layout.to_nhwc(workload)
-        case ToNchw():
-            return layout.to_nchw(workload)
-    assert_never(workload)

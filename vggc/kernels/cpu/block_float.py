@@ -12,9 +12,10 @@ four numbers of 24 bits lie in three words, eight of 20 in five.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import partial, reduce
+from dataclasses import dataclass
+from functools import reduce
 from math import ceil, inf, sqrt
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +23,13 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
+from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Buffer
 from vggc.kernels.cpu import columns
-from vggc.kernels.cpu import dense as in_float32
+from vggc.kernels.cpu.algorithm import CpuAlgorithm
 from vggc.kernels.cpu.columns import ColumnKnobs, Emitter, Product
-from vggc.kernels.cpu.loops import function
-from vggc.kernels.cpu.machine import Machine
-from vggc.kernels.cpu.template import Cost, Template
-from vggc.kernels.workloads import Dense, Kernel, by_panels
+from vggc.kernels.cpu.dense import name_of
+from vggc.kernels.workloads import Dense, by_panels
 
 
 @dataclass(frozen=True)
@@ -99,30 +99,6 @@ def product(dense: Dense, form: WordFormat) -> Product:
     return Product(dense.batch, dense.in_features, dense.out_features, form.group, form.words)
 
 
-def applies(dense: Dense) -> bool:
-    return all(columns.applies(product(dense, form)) for form in FORMATS)
-
-
-def tiles(dense: Dense, form: WordFormat, machine: Machine) -> Iterator[ColumnKnobs]:
-    """The tiles that there is code for."""
-    return columns.tiles(product(dense, form), machine)
-
-
-def templates(dense: Dense, machine: Machine) -> tuple[Template, ...]:
-    """A GEMV for one image, a GEMM of few rows for several; by format."""
-    return tuple(
-        Template(
-            algorithm(dense, form),
-            tiles(dense, form, machine),
-            partial(cost, dense, form, machine),
-            partial(kernel, dense, form, machine),
-            form.error,
-            partial(error_of, dense, form),
-        )
-        for form in FORMATS
-    )
-
-
 def error_of(dense: Dense, form: WordFormat, weight: NDArray[np.float32]) -> float:
     """The relative L2 error of a weight `(O, C·H·W)`.
 
@@ -147,15 +123,6 @@ def error_of(dense: Dense, form: WordFormat, weight: NDArray[np.float32]) -> flo
     if rounding == 0:
         return 0.0
     return sqrt(rounding / signal) if signal > 0 else inf
-
-
-def algorithm(dense: Dense, form: WordFormat) -> str:
-    return f"{in_float32.algorithm(dense)}-bfp{form.bits}"
-
-
-def cost(dense: Dense, form: WordFormat, machine: Machine, knobs: ColumnKnobs) -> Cost:
-    """As if no input were zero."""
-    return columns.cost(product(dense, form), machine, 1.0, knobs)
 
 
 @dataclass(frozen=True)
@@ -244,29 +211,6 @@ class BlockFloatColumns:
         return found.reshape(*words.shape[:-1], self.piece, self.panel)
 
 
-def kernel(dense: Dense, form: WordFormat, machine: Machine, knobs: ColumnKnobs) -> Kernel:
-    """Code for `dense` with these knobs, one of `tiles`."""
-    channels = dense.source.channels if dense.source else dense.in_features
-    packing = BlockFloatColumns(
-        (dense.out_features, dense.in_features), channels, machine.lanes, knobs.vectors, form
-    )
-
-    def body(x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
-        images = x.view("images", dense.batch, dense.in_features)
-        numbers = BlockFloat(dense, form, images, bias, y)
-        Emitter(product(dense, form), machine, knobs, numbers).emit(weight)
-
-    func = function(
-        body,
-        {"weight": "int32"},
-        x=dense.source.shape if dense.source else (dense.batch, dense.in_features),
-        weight=packing.packed_shape,
-        bias=(dense.out_features,),
-        y=(dense.batch, dense.out_features),
-    )
-    return Kernel(algorithm(dense, form), asdict(knobs), func, packing)
-
-
 @dataclass(frozen=True)
 class BlockFloat:
     """Weights with a scale a piece."""
@@ -302,3 +246,59 @@ def part_of(word: Expr, bits: Bits) -> Expr:
     """Those bits of a word, where they stand in their number."""
     mask = (1 << bits.size) - 1 << bits.low
     return T.shift_left(T.bitwise_and(word, T.int32(mask)), T.int32(bits.place - bits.low))
+
+
+@dataclass(frozen=True)
+class DenseBlockFloat24(CpuAlgorithm[Dense, ColumnKnobs]):
+    """Only the columns of inputs other than zero are read, in block floating point of 24 bits."""
+
+    names = ("gemv-bfp24", "gemm-bfp24")
+    computes = Dense
+    form: ClassVar[WordFormat] = BITS_24
+
+    @classmethod
+    def applies(cls, workload: Dense) -> bool:
+        """Dense layers, of one image and of several."""
+        return all(columns.applies(product(workload, form)) for form in FORMATS)
+
+    @property
+    def name(self) -> str:
+        return f"{name_of(self.workload)}-bfp{self.form.bits}"
+
+    @property
+    def product(self) -> Product:
+        return product(self.workload, self.form)
+
+    def knobs(self) -> Iterator[ColumnKnobs]:
+        return columns.tiles(self.product, self.machine)
+
+    def cost(self, knobs: ColumnKnobs) -> Cost:
+        """As if no input were zero."""
+        return columns.cost(self.product, self.machine, 1.0, knobs)
+
+    @property
+    def error(self) -> float:
+        return self.form.error
+
+    def error_with(self, weight: NDArray[np.float32]) -> float:
+        return max(self.error, error_of(self.workload, self.form, weight))
+
+    def packing(self, knobs: ColumnKnobs) -> BlockFloatColumns:
+        dense, lanes = self.workload, self.machine.lanes
+        channels = dense.source.channels if dense.source else dense.in_features
+        shape = (dense.out_features, dense.in_features)
+        return BlockFloatColumns(shape, channels, lanes, knobs.vectors, self.form)
+
+    def emit(self, knobs: ColumnKnobs, buffers: Buffers) -> None:
+        dense = self.workload
+        x, weight, bias, y = buffers.values()
+        images = x.view("images", dense.batch, dense.in_features)
+        numbers = BlockFloat(dense, self.form, images, bias, y)
+        Emitter(self.product, self.machine, knobs, numbers).emit(weight)
+
+
+class DenseBlockFloat20(DenseBlockFloat24):
+    """The same of 20 bits."""
+
+    names = ("gemv-bfp20", "gemm-bfp20")
+    form = BITS_20

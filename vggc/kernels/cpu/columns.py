@@ -19,11 +19,11 @@ from typing import Protocol
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from vggc.kernels.algorithm import Cost
 from vggc.kernels.builder import Buffer, allocated, parallel, serial, vectorized
 from vggc.kernels.cpu.conv import PIECE
 from vggc.kernels.cpu.loops import each_vector, in_block, prefetch, scratch, tile_origin
 from vggc.kernels.cpu.machine import FLOAT, LINE, Machine
-from vggc.kernels.cpu.template import Cost
 
 MAX_ROWS = 4
 MAX_SUMS = 64

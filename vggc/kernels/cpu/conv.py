@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial, reduce
+from dataclasses import dataclass
+from functools import reduce
 from itertools import product
 from math import ceil, prod
 
@@ -26,20 +26,20 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
+from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Buffer, parallel, serial
+from vggc.kernels.cpu.algorithm import CpuAlgorithm
 from vggc.kernels.cpu.loops import (
     clear_halo,
     elements,
     finished,
-    function,
     in_block,
     inside,
     scratch,
     tile_origin,
 )
 from vggc.kernels.cpu.machine import Machine
-from vggc.kernels.cpu.template import Cost, Template
-from vggc.kernels.workloads import Conv, Kernel, by_panels
+from vggc.kernels.workloads import Conv, by_panels
 
 # Independent multiply-adds that keep two units busy, five cycles deep on older CPUs.
 MULTIPLY_ADDS_IN_FLIGHT = 10
@@ -80,14 +80,9 @@ def tiles(conv: Conv, machine: Machine) -> Iterator[ConvKnobs]:
                     yield ConvKnobs(images, rows, columns, vectors)
 
 
-def template(conv: Conv, machine: Machine) -> Template:
-    """Direct convolution, in groups or not."""
-    return Template(
-        "direct" if conv.groups == 1 else "grouped",
-        tiles(conv, machine),
-        partial(cost, conv, machine),
-        partial(kernel, conv, machine),
-    )
+def is_depthwise(conv: Conv) -> bool:
+    """Whether each group of `conv` is one input channel."""
+    return conv.groups == conv.input.channels > 1
 
 
 def num_tasks(conv: Conv, machine: Machine, knobs: ConvKnobs) -> int:
@@ -176,20 +171,6 @@ class BlockedWeight:
         return padded[:, : self.shape[0] // self.groups].reshape(self.shape)
 
 
-def kernel(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Kernel:
-    """Code for `conv` with these knobs, one of `tiles`."""
-    packing = BlockedWeight(conv.weight_shape, knobs.vectors * machine.lanes, conv.groups)
-    func = function(
-        partial(emit, conv, machine, knobs),
-        x=conv.input.shape,
-        weight=packing.packed_shape,
-        bias=(conv.output.channels,),
-        y=conv.output.shape,
-    )
-    algorithm = "direct" if conv.groups == 1 else "grouped"
-    return Kernel(algorithm, asdict(knobs), func, packing, macs(conv, machine, knobs))
-
-
 @contextmanager
 def runs(conv: Conv) -> Iterator[tuple[Expr, Expr, Expr | int]]:
     """Over what lies side by side in the window, in input and weight: index, row, column.
@@ -249,75 +230,104 @@ def results(
         yield value, c, (n0 + n, y0 // side + i, x0 // side + j)
 
 
-def emit(
-    conv: Conv,
-    machine: Machine,
-    knobs: ConvKnobs,
-    x: Buffer,
-    weight: Buffer,
-    bias: Buffer,
-    y: Buffer,
-) -> None:
-    """Write the body of a kernel. `x` and `y` may have any shape of the maps' sizes."""
-    source, out = conv.input, conv.output
-    (kh, kw), (stride_y, stride_x) = conv.kernel, conv.stride
-    top, left = (source.halo - padding for padding in conv.padding)
-    block = knobs.vectors * machine.lanes
-    group_in, group_out = source.channels // conv.groups, out.channels // conv.groups
-    group_blocks = ceil(group_out / block)
-    num_blocks = conv.groups * group_blocks
-    pixels = (knobs.images, knobs.rows, knobs.columns)
+@dataclass(frozen=True)
+class Direct(CpuAlgorithm[Conv, ConvKnobs]):
+    """A tile of pixels by channels stays in vector registers for the whole reduction."""
 
-    batch, height, width, channels = source.shape
-    num_runs, num_steps = (kh, kw * channels) if conv.groups == 1 else (kh * kw, group_in)
-    x_rows = x.view("x_rows", batch, height, width * channels)
-    weight_runs = weight.view("weight_runs", num_blocks, num_runs, num_steps, block)
-    y_map = y.view("y_map", *out.shape)
+    names = ("direct",)
+    computes = Conv
 
-    clear_halo(y, out)
-    with each_tile(conv, knobs, num_blocks) as (k, origin):
-        n0, y0, x0 = origin
-        group, group_block = k // group_blocks, k % group_blocks
-        first_channel = group * group_out + group_block * block
-        sums = scratch("sums", *pixels, block)
+    @classmethod
+    def applies(cls, workload: Conv) -> bool:
+        """Any convolution in float32."""
+        return workload.groups == 1 and workload.input.format == "float32"
 
-        def fill_with_zeros(target: Buffer) -> None:
-            for index in elements(pixels, block, machine.lanes):
-                target[index] = 0
+    def knobs(self) -> Iterator[ConvKnobs]:
+        return tiles(self.workload, self.machine)
 
-        def accumulate(
-            run: tuple[Expr, Expr, Expr | int], first_step: Expr | int, steps: Expr | int
-        ) -> None:
-            index, dy, dx = run
-            with serial("t", steps) as t:
-                for n, i, j, c in elements(pixels, block, machine.lanes):
-                    row = (y0 + i) * stride_y + dy + top
-                    first = ((x0 + j) * stride_x + left + dx) * channels + group * group_in
-                    factor = x_rows[n0 + n, row, first + first_step + t]
-                    product = factor * weight_runs[k, index, first_step + t, c]
-                    sums[n, i, j, c] += product
+    def cost(self, knobs: ConvKnobs) -> Cost:
+        return cost(self.workload, self.machine, knobs)
 
-        if num_runs * num_steps <= 2 * PIECE:
-            totals = sums
-            fill_with_zeros(sums)
-            with runs(conv) as run:
-                accumulate(run, 0, num_steps)
-        else:
-            totals = scratch("totals", *pixels, block)
-            fill_with_zeros(totals)
-            num_pieces = ceil(num_steps / PIECE)
-            piece = ceil(num_steps / num_pieces)
-            with runs(conv) as run, serial("index", num_pieces) as index:
-                start = index * piece
-                cut = num_steps % piece != 0
+    def packing(self, knobs: ConvKnobs) -> BlockedWeight:
+        conv = self.workload
+        return BlockedWeight(conv.weight_shape, knobs.vectors * self.machine.lanes, conv.groups)
+
+    def macs(self, knobs: ConvKnobs) -> int:
+        return macs(self.workload, self.machine, knobs)
+
+    def emit(self, knobs: ConvKnobs, buffers: Buffers) -> None:
+        conv, machine = self.workload, self.machine
+        x, weight, bias, y = buffers.values()
+        source, out = conv.input, conv.output
+        (kh, kw), (stride_y, stride_x) = conv.kernel, conv.stride
+        top, left = (source.halo - padding for padding in conv.padding)
+        block = knobs.vectors * machine.lanes
+        group_in, group_out = source.channels // conv.groups, out.channels // conv.groups
+        group_blocks = ceil(group_out / block)
+        num_blocks = conv.groups * group_blocks
+        pixels = (knobs.images, knobs.rows, knobs.columns)
+
+        batch, height, width, channels = source.shape
+        num_runs, num_steps = (kh, kw * channels) if conv.groups == 1 else (kh * kw, group_in)
+        x_rows = x.view("x_rows", batch, height, width * channels)
+        weight_runs = weight.view("weight_runs", num_blocks, num_runs, num_steps, block)
+        y_map = y.view("y_map", *out.shape)
+
+        clear_halo(y, out)
+        with each_tile(conv, knobs, num_blocks) as (k, origin):
+            n0, y0, x0 = origin
+            group, group_block = k // group_blocks, k % group_blocks
+            first_channel = group * group_out + group_block * block
+            sums = scratch("sums", *pixels, block)
+
+            def fill_with_zeros(target: Buffer) -> None:
+                for index in elements(pixels, block, machine.lanes):
+                    target[index] = 0
+
+            def accumulate(
+                run: tuple[Expr, Expr, Expr | int], first_step: Expr | int, steps: Expr | int
+            ) -> None:
+                index, dy, dx = run
+                with serial("t", steps) as t:
+                    for n, i, j, c in elements(pixels, block, machine.lanes):
+                        row = (y0 + i) * stride_y + dy + top
+                        first = ((x0 + j) * stride_x + left + dx) * channels + group * group_in
+                        factor = x_rows[n0 + n, row, first + first_step + t]
+                        product = factor * weight_runs[k, index, first_step + t, c]
+                        sums[n, i, j, c] += product
+
+            if num_runs * num_steps <= 2 * PIECE:
+                totals = sums
                 fill_with_zeros(sums)
-                accumulate(run, start, T.min(piece, num_steps - start) if cut else piece)
-                for at in elements(pixels, block, machine.lanes):
-                    totals[at] += sums[at]
+                with runs(conv) as run:
+                    accumulate(run, 0, num_steps)
+            else:
+                totals = scratch("totals", *pixels, block)
+                fill_with_zeros(totals)
+                num_pieces = ceil(num_steps / PIECE)
+                piece = ceil(num_steps / num_pieces)
+                with runs(conv) as run, serial("index", num_pieces) as index:
+                    start = index * piece
+                    cut = num_steps % piece != 0
+                    fill_with_zeros(sums)
+                    accumulate(run, start, T.min(piece, num_steps - start) if cut else piece)
+                    for at in elements(pixels, block, machine.lanes):
+                        totals[at] += sums[at]
 
-        for num_channels in in_block(group_block, block, group_out):
-            for total, c, pixel in results(
-                conv, knobs, origin, totals, num_channels, machine.lanes
-            ):
-                value = activate(conv.act, total + bias[first_channel + c])
-                y_map[inside(out, *pixel, first_channel + c)] = value
+            for num_channels in in_block(group_block, block, group_out):
+                for total, c, pixel in results(
+                    conv, knobs, origin, totals, num_channels, machine.lanes
+                ):
+                    value = activate(conv.act, total + bias[first_channel + c])
+                    y_map[inside(out, *pixel, first_channel + c)] = value
+
+
+class Grouped(Direct):
+    """The same where a tile lies in one of several groups of channels."""
+
+    names = ("grouped",)
+
+    @classmethod
+    def applies(cls, workload: Conv) -> bool:
+        """A convolution in groups of several channels."""
+        return workload.groups > 1 and not is_depthwise(workload)

@@ -12,8 +12,7 @@ flattened map is read where it is. Long sums are summed in pieces, as those of `
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from math import ceil, prod
 
 import numpy as np
@@ -21,20 +20,20 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
+from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Buffer, parallel, serial
+from vggc.kernels.cpu.algorithm import CpuAlgorithm
 from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT, PIECE
 from vggc.kernels.cpu.loops import (
     elements,
     finished,
-    function,
     in_block,
     prefetch,
     registers,
     tile_origin,
 )
 from vggc.kernels.cpu.machine import FLOAT, Machine
-from vggc.kernels.cpu.template import Cost, Template
-from vggc.kernels.workloads import Dense, Kernel, by_panels
+from vggc.kernels.workloads import Dense, by_panels
 
 MAX_ROWS = 16
 MAX_VECTORS = 8
@@ -60,20 +59,6 @@ def tiles(dense: Dense, machine: Machine) -> Iterator[DenseKnobs]:
             for rows in range(1, min(dense.batch, most, MAX_ROWS) + 1):
                 if streams <= dense.in_features:
                     yield DenseKnobs(rows, vectors, streams)
-
-
-def template(dense: Dense, machine: Machine) -> Template:
-    """A GEMV for one image, a GEMM for several."""
-    return Template(
-        algorithm(dense),
-        tiles(dense, machine),
-        partial(cost, dense, machine),
-        partial(kernel, dense, machine),
-    )
-
-
-def algorithm(dense: Dense) -> str:
-    return "gemv" if dense.batch == 1 else "gemm"
 
 
 def cost(dense: Dense, machine: Machine, knobs: DenseKnobs) -> Cost:
@@ -128,82 +113,95 @@ class BlockedColumns:
         return np.ascontiguousarray(maps).reshape(self.shape)
 
 
-def kernel(dense: Dense, machine: Machine, knobs: DenseKnobs) -> Kernel:
-    """Code for `dense` with these knobs, one of `tiles`."""
-    channels = dense.source.channels if dense.source else dense.in_features
-    packing = BlockedColumns(
-        (dense.out_features, dense.in_features), channels, knobs.vectors * machine.lanes
-    )
-    func = function(
-        partial(emit, dense, machine, knobs),
-        x=dense.source.shape if dense.source else (dense.batch, dense.in_features),
-        weight=packing.packed_shape,
-        bias=(dense.out_features,),
-        y=(dense.batch, dense.out_features),
-    )
-    rows = ceil(dense.batch / knobs.rows) * knobs.rows
-    return Kernel(algorithm(dense), asdict(knobs), func, packing, rows * prod(packing.packed_shape))
+def name_of(dense: Dense) -> str:
+    """A GEMV for one image, a GEMM for several."""
+    return "gemv" if dense.batch == 1 else "gemm"
 
 
-def emit(
-    dense: Dense,
-    machine: Machine,
-    knobs: DenseKnobs,
-    x: Buffer,
-    weight: Buffer,
-    bias: Buffer,
-    y: Buffer,
-) -> None:
-    """Write the body of a kernel."""
-    rows, streams, lanes = knobs.rows, knobs.streams, machine.lanes
-    panel = knobs.vectors * lanes
-    panels = ceil(dense.out_features / panel)
-    images = x.view("images", dense.batch, dense.in_features)
-    lines = weight.view("lines", panels * dense.in_features * knobs.vectors, lanes)
-    length = dense.in_features // streams
-    num_pieces = ceil(length / PIECE)
-    piece = ceil(length / num_pieces)
-    num_groups = ceil(dense.batch / rows)
+@dataclass(frozen=True)
+class DenseStreams(CpuAlgorithm[Dense, DenseKnobs]):
+    """Several parts of the weights are read side by side, each with sums in registers."""
 
-    with parallel("task", panels * num_groups) as task:
-        k, n0 = task // num_groups, tile_origin(task % num_groups, rows, dense.batch)
-        totals = [registers("totals", panel) for _ in range(rows)]
-        sums = [[registers("sums", panel) for _ in range(rows)] for _ in range(streams)]
+    names = ("gemv", "gemm")
+    computes = Dense
 
-        def fill_with_zeros(buffers: list[Buffer]) -> None:
-            for buffer in buffers:
-                for at in elements((), panel, lanes):
-                    buffer[at] = 0
+    @classmethod
+    def applies(cls, workload: Dense) -> bool:
+        """Dense layers, of one image and of several."""
+        return True
 
-        def accumulate(target: list[Buffer], at: Expr) -> None:
-            for row, buffer in enumerate(target):
-                for (c,) in elements((), panel, lanes):
-                    product = images[n0 + row, at] * weight[k, at, c]
-                    buffer[c] += product
+    @property
+    def name(self) -> str:
+        return name_of(self.workload)
 
-        fill_with_zeros(totals)
-        with serial("index", num_pieces) as index:
-            start = index * piece
-            for stream in sums:
-                fill_with_zeros(stream)
-            cut = length % piece != 0
-            with serial("t", T.min(piece, length - start) if cut else piece) as t:
-                for number, stream in enumerate(sums):
-                    at = number * length + start + t
-                    first = (k * dense.in_features + at) * knobs.vectors
-                    for vector in range(knobs.vectors):
-                        ahead = first + AHEAD_BYTES // (FLOAT * lanes) + vector
-                        prefetch(lines.address(ahead, 0))
-                    accumulate(stream, at)
-            for stream in sums:
-                for total, part in zip(totals, stream, strict=True):
+    def knobs(self) -> Iterator[DenseKnobs]:
+        return tiles(self.workload, self.machine)
+
+    def cost(self, knobs: DenseKnobs) -> Cost:
+        return cost(self.workload, self.machine, knobs)
+
+    def packing(self, knobs: DenseKnobs) -> BlockedColumns:
+        dense = self.workload
+        channels = dense.source.channels if dense.source else dense.in_features
+        block = knobs.vectors * self.machine.lanes
+        return BlockedColumns((dense.out_features, dense.in_features), channels, block)
+
+    def macs(self, knobs: DenseKnobs) -> int:
+        rows = ceil(self.workload.batch / knobs.rows) * knobs.rows
+        return rows * prod(self.packing(knobs).packed_shape)
+
+    def emit(self, knobs: DenseKnobs, buffers: Buffers) -> None:
+        dense, machine = self.workload, self.machine
+        x, weight, bias, y = buffers.values()
+        rows, streams, lanes = knobs.rows, knobs.streams, machine.lanes
+        panel = knobs.vectors * lanes
+        panels = ceil(dense.out_features / panel)
+        images = x.view("images", dense.batch, dense.in_features)
+        lines = weight.view("lines", panels * dense.in_features * knobs.vectors, lanes)
+        length = dense.in_features // streams
+        num_pieces = ceil(length / PIECE)
+        piece = ceil(length / num_pieces)
+        num_groups = ceil(dense.batch / rows)
+
+        with parallel("task", panels * num_groups) as task:
+            k, n0 = task // num_groups, tile_origin(task % num_groups, rows, dense.batch)
+            totals = [registers("totals", panel) for _ in range(rows)]
+            sums = [[registers("sums", panel) for _ in range(rows)] for _ in range(streams)]
+
+            def fill_with_zeros(buffers: list[Buffer]) -> None:
+                for buffer in buffers:
+                    for at in elements((), panel, lanes):
+                        buffer[at] = 0
+
+            def accumulate(target: list[Buffer], at: Expr) -> None:
+                for row, buffer in enumerate(target):
                     for (c,) in elements((), panel, lanes):
-                        total[c] += part[c]
-        for rest in range(streams * length, dense.in_features):
-            accumulate(totals, rest)
+                        product = images[n0 + row, at] * weight[k, at, c]
+                        buffer[c] += product
 
-        for count in in_block(k, panel, dense.out_features):
-            for row, total in enumerate(totals):
-                for value, (c,) in finished(dense.act, total.__getitem__, (), count, lanes):
-                    result = activate(dense.act, value + bias[k * panel + c])
-                    y[n0 + row, k * panel + c] = result
+            fill_with_zeros(totals)
+            with serial("index", num_pieces) as index:
+                start = index * piece
+                for stream in sums:
+                    fill_with_zeros(stream)
+                cut = length % piece != 0
+                with serial("t", T.min(piece, length - start) if cut else piece) as t:
+                    for number, stream in enumerate(sums):
+                        at = number * length + start + t
+                        first = (k * dense.in_features + at) * knobs.vectors
+                        for vector in range(knobs.vectors):
+                            ahead = first + AHEAD_BYTES // (FLOAT * lanes) + vector
+                            prefetch(lines.address(ahead, 0))
+                        accumulate(stream, at)
+                for stream in sums:
+                    for total, part in zip(totals, stream, strict=True):
+                        for (c,) in elements((), panel, lanes):
+                            total[c] += part[c]
+            for rest in range(streams * length, dense.in_features):
+                accumulate(totals, rest)
+
+            for count in in_block(k, panel, dense.out_features):
+                for row, total in enumerate(totals):
+                    for value, (c,) in finished(dense.act, total.__getitem__, (), count, lanes):
+                        result = activate(dense.act, value + bias[k * panel + c])
+                        y[n0 + row, k * panel + c] = result

@@ -9,29 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from math import ceil, prod
 
 import numpy as np
 from tvm.ir import Expr
 
 from vggc.kernels.activation import activate
-from vggc.kernels.builder import Buffer, parallel, serial
-from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT
+from vggc.kernels.algorithm import Buffers, Cost
+from vggc.kernels.builder import parallel, serial
+from vggc.kernels.cpu.algorithm import CpuAlgorithm
+from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT, is_depthwise
 from vggc.kernels.cpu.loops import (
     MAX_TERMS,
     clear_halo,
     elements,
     finished,
-    function,
     inside,
     scratch,
     tile_origin,
 )
 from vggc.kernels.cpu.machine import Machine
-from vggc.kernels.cpu.template import Cost, Template
-from vggc.kernels.workloads import Conv, Kernel
+from vggc.kernels.workloads import Conv
 
 # More vectors a tile would leave too few pixels to share their windows.
 MAX_VECTORS = 4
@@ -68,11 +67,6 @@ class DepthwiseTapsFirst:
         return np.ascontiguousarray(packed.transpose(2, 0, 1)[:, None])
 
 
-def applies(conv: Conv) -> bool:
-    """Whether each group of `conv` is one input channel."""
-    return conv.groups == conv.input.channels > 1
-
-
 def tiles(conv: Conv, machine: Machine) -> Iterator[DepthwiseKnobs]:
     """Tiles that fit the map and leave registers for a row's weights and one input."""
     out = conv.output
@@ -80,16 +74,6 @@ def tiles(conv: Conv, machine: Machine) -> Iterator[DepthwiseKnobs]:
         columns = (machine.registers - 1) // vectors - 1
         for count in range(1, min(out.width, columns) + 1):
             yield DepthwiseKnobs(count, vectors)
-
-
-def template(conv: Conv, machine: Machine) -> Template:
-    """Depthwise convolution."""
-    return Template(
-        "depthwise",
-        tiles(conv, machine),
-        partial(cost, conv, machine),
-        partial(kernel, conv, machine),
-    )
 
 
 def cost(conv: Conv, machine: Machine, knobs: DepthwiseKnobs) -> Cost:
@@ -118,63 +102,67 @@ def macs(conv: Conv, machine: Machine, knobs: DepthwiseKnobs) -> int:
     return out.batch * out.height * columns * channels * prod(conv.kernel)
 
 
-def kernel(conv: Conv, machine: Machine, knobs: DepthwiseKnobs) -> Kernel:
-    """Code for `conv` with these knobs, one of `tiles`."""
-    packing = DepthwiseTapsFirst(conv.weight_shape)
-    func = function(
-        partial(emit, conv, machine, knobs),
-        x=conv.input.shape,
-        weight=packing.packed_shape,
-        bias=(conv.output.channels,),
-        y=conv.output.shape,
-    )
-    return Kernel("depthwise", asdict(knobs), func, packing, macs(conv, machine, knobs))
+@dataclass(frozen=True)
+class Depthwise(CpuAlgorithm[Conv, DepthwiseKnobs]):
+    """A tile of pixels by channels, tap by tap; nothing is broadcast."""
 
+    names = ("depthwise",)
+    computes = Conv
 
-def emit(
-    conv: Conv,
-    machine: Machine,
-    knobs: DepthwiseKnobs,
-    x: Buffer,
-    weight: Buffer,
-    bias: Buffer,
-    y: Buffer,
-) -> None:
-    """Write the body of a kernel."""
-    source, out = conv.input, conv.output
-    (kh, kw), (stride_y, stride_x) = conv.kernel, conv.stride
-    top, left = (source.halo - padding for padding in conv.padding)
-    multiplier = out.channels // source.channels
-    block = min(knobs.vectors * machine.lanes, out.channels)
-    num_columns = ceil(out.width / knobs.columns)
-    pixels = (knobs.columns,)
+    @classmethod
+    def applies(cls, workload: Conv) -> bool:
+        """A convolution whose groups are single channels."""
+        return is_depthwise(workload)
 
-    @contextmanager
-    def taps_of_row() -> Iterator[Iterator[Expr | int]]:
-        if kw <= MAX_TERMS:
-            yield iter(range(kw))
-        else:
-            with serial("dx", kw) as dx:
-                yield iter([dx])
+    def knobs(self) -> Iterator[DepthwiseKnobs]:
+        return tiles(self.workload, self.machine)
 
-    clear_halo(y, out)
-    with parallel("task", out.batch * out.height * num_columns) as task:
-        n, i = task // (out.height * num_columns), task // num_columns % out.height
-        x0 = tile_origin(task % num_columns, knobs.columns, out.width)
-        with serial("index", ceil(out.channels / block)) as index:
-            c0 = tile_origin(index, block, out.channels)
-            sums = scratch("sums", *pixels, block)
-            for at in elements(pixels, block, machine.lanes):
-                sums[at] = 0
-            with serial("dy", kh) as dy, taps_of_row() as taps:
-                for dx in taps:
-                    for j, c in elements(pixels, block, machine.lanes):
-                        column = (x0 + j) * stride_x + left + dx
-                        factor = x[n, i * stride_y + top + dy, column, (c0 + c) // multiplier]
-                        product = factor * weight[dy, dx, c0 + c]
-                        sums[j, c] += product
-            for value, (j, c) in finished(
-                conv.act, lambda *at: sums[at], pixels, block, machine.lanes
-            ):
-                result = activate(conv.act, value + bias[c0 + c])
-                y[inside(out, n, i, x0 + j, c0 + c)] = result
+    def cost(self, knobs: DepthwiseKnobs) -> Cost:
+        return cost(self.workload, self.machine, knobs)
+
+    def packing(self, knobs: DepthwiseKnobs) -> DepthwiseTapsFirst:
+        return DepthwiseTapsFirst(self.workload.weight_shape)
+
+    def macs(self, knobs: DepthwiseKnobs) -> int:
+        return macs(self.workload, self.machine, knobs)
+
+    def emit(self, knobs: DepthwiseKnobs, buffers: Buffers) -> None:
+        conv, machine = self.workload, self.machine
+        x, weight, bias, y = buffers.values()
+        source, out = conv.input, conv.output
+        (kh, kw), (stride_y, stride_x) = conv.kernel, conv.stride
+        top, left = (source.halo - padding for padding in conv.padding)
+        multiplier = out.channels // source.channels
+        block = min(knobs.vectors * machine.lanes, out.channels)
+        num_columns = ceil(out.width / knobs.columns)
+        pixels = (knobs.columns,)
+
+        @contextmanager
+        def taps_of_row() -> Iterator[Iterator[Expr | int]]:
+            if kw <= MAX_TERMS:
+                yield iter(range(kw))
+            else:
+                with serial("dx", kw) as dx:
+                    yield iter([dx])
+
+        clear_halo(y, out)
+        with parallel("task", out.batch * out.height * num_columns) as task:
+            n, i = task // (out.height * num_columns), task // num_columns % out.height
+            x0 = tile_origin(task % num_columns, knobs.columns, out.width)
+            with serial("index", ceil(out.channels / block)) as index:
+                c0 = tile_origin(index, block, out.channels)
+                sums = scratch("sums", *pixels, block)
+                for at in elements(pixels, block, machine.lanes):
+                    sums[at] = 0
+                with serial("dy", kh) as dy, taps_of_row() as taps:
+                    for dx in taps:
+                        for j, c in elements(pixels, block, machine.lanes):
+                            column = (x0 + j) * stride_x + left + dx
+                            factor = x[n, i * stride_y + top + dy, column, (c0 + c) // multiplier]
+                            product = factor * weight[dy, dx, c0 + c]
+                            sums[j, c] += product
+                for value, (j, c) in finished(
+                    conv.act, lambda *at: sums[at], pixels, block, machine.lanes
+                ):
+                    result = activate(conv.act, value + bias[c0 + c])
+                    y[inside(out, n, i, x0 + j, c0 + c)] = result

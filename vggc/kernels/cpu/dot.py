@@ -8,46 +8,33 @@ which holds neighbouring channels of a pixel: two in bfloat16, multiplied by `vd
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from math import ceil, prod
+from typing import ClassVar
 
 import numpy as np
 from tvm.ir import Expr
-from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
+from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
-from vggc.kernels.builder import Buffer, serial, unrolled, when
+from vggc.kernels.builder import serial, unrolled, when
 from vggc.kernels.cpu import conv as direct
+from vggc.kernels.cpu.algorithm import CpuAlgorithm
 from vggc.kernels.cpu.conv import ConvKnobs
 from vggc.kernels.cpu.formats import clear_padding, rounded
-from vggc.kernels.cpu.loops import clear_halo, elements, function, in_block, inside, scratch
+from vggc.kernels.cpu.intrinsics import DOT_BFLOAT16, LANES, dot_bfloat16, dot_uint8_int8
+from vggc.kernels.cpu.loops import clear_halo, elements, in_block, inside, scratch
 from vggc.kernels.cpu.machine import FLOAT, Machine
-from vggc.kernels.cpu.template import Cost, Template
-from vggc.kernels.workloads import WORD, Conv, Format, Kernel, by_panels
+from vggc.kernels.workloads import WORD, Conv, Format, by_panels
 
 INSTRUCTIONS: dict[Format, str] = {"bfloat16": "avx512bf16", "uint8": "avx512vnni"}
 """What a CPU must have to multiply each format, in LLVM's words."""
 
-LANES = 16
 HOMOGENEOUS = ("relu", "leaky")
 """Activations that multiply with what is multiplied by a positive number."""
-
-# TVM would compute bfloat16 in float32, so it is shown words, and LLVM what they hold.
-DOT_BFLOAT16 = """
-declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
-
-define <16 x float> @vggc_dot_bfloat16(<16 x float> %sums, <16 x i32> %a, <16 x i32> %b) {
-  %x = bitcast <16 x i32> %a to <32 x bfloat>
-  %y = bitcast <16 x i32> %b to <32 x bfloat>
-  %result = call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(
-    <16 x float> %sums, <32 x bfloat> %x, <32 x bfloat> %y)
-  ret <16 x float> %result
-}
-"""
 
 
 @dataclass(frozen=True)
@@ -98,16 +85,6 @@ def in_words(conv: Conv) -> Conv:
     return replace(conv, input=as_floats)
 
 
-def template(conv: Conv, machine: Machine) -> Template:
-    """Products of words; `conv` reads a map of fewer bits than float32."""
-    return Template(
-        f"direct-{conv.input.format}",
-        direct.tiles(conv, machine),
-        partial(cost, conv, machine),
-        partial(kernel, conv, machine),
-    )
-
-
 def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Cost:
     """That of `conv` in float32, or the half cycles in which all weights come, where that is more.
 
@@ -118,40 +95,6 @@ def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Cost:
     return (max(computing, size / machine.delivery(size)), *rest)
 
 
-def kernel(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Kernel:
-    """Code for `conv` with these knobs, one of `tiles`."""
-    word = WORD[conv.input.format]
-    packing = WordWeight(conv.weight_shape, knobs.vectors * LANES, word)
-    func = function_of(conv, packing.packed_shape, partial(emit, conv, knobs))
-    macs = word * direct.macs(in_words(conv), machine, knobs)
-    return Kernel(f"direct-{conv.input.format}", asdict(knobs), func, packing, macs)
-
-
-def function_of(
-    conv: Conv,
-    weight: tuple[int, ...],
-    body: Callable[[dict[str, Buffer]], None],
-    weight_type: str | None = None,
-) -> PrimFunc:
-    """The function for `conv` with a packed weight of this shape; `body` writes it.
-
-    It is given the buffers by name: x, weight, scale (of int8), bias, out_scale (to uint8), y.
-    The weight is of int8 or of bfloat16 unless `weight_type` says otherwise.
-    """
-    source, out = conv.input, conv.output
-    integer = source.format == "uint8"
-    shapes: dict[str, tuple[int, ...]] = {"x": source.shape, "weight": weight}
-    if integer:
-        shapes["scale"] = (out.channels,)
-    shapes["bias"] = (out.channels,)
-    if out.format == "uint8":
-        shapes["out_scale"] = (1,)
-    shapes["y"] = out.shape
-    weight_type = weight_type or ("int8" if integer else "uint16")
-    types = {"x": source.storage, "weight": weight_type, "y": out.storage}
-    return function(lambda *buffers: body(dict(zip(shapes, buffers, strict=True))), types, **shapes)
-
-
 def add_products(form: Format, sums: Expr, word: Expr, weights: Expr) -> Expr:
     """The lanes of `sums`, each with the products of `word` and its word of `weights` added.
 
@@ -159,17 +102,11 @@ def add_products(form: Format, sums: Expr, word: Expr, weights: Expr) -> Expr:
     """
     broadcast = T.Broadcast(word, LANES)
     if form == "bfloat16":
-        return T.call_pure_extern("float32x16", "vggc_dot_bfloat16", sums, broadcast, weights)
-    return T.call_llvm_pure_intrin(
-        "int32x16",
-        "llvm.x86.avx512.vpdpbusd.512",
-        sums,
-        T.reinterpret("int8x64", broadcast),
-        T.reinterpret("int8x64", weights),
-    )
+        return dot_bfloat16(sums, broadcast, weights)
+    return dot_uint8_int8(sums, broadcast, weights)
 
 
-def result(conv: Conv, buffers: dict[str, Buffer], total: Expr, channel: Expr) -> Expr:
+def result(conv: Conv, buffers: Buffers, total: Expr, channel: Expr) -> Expr:
     """What a sum gives, as a float that is to be rounded to the format of the output."""
     scale, bias = T.float32(1), buffers["bias"][channel]
     if conv.input.format == "uint8":
@@ -183,58 +120,95 @@ def result(conv: Conv, buffers: dict[str, Buffer], total: Expr, channel: Expr) -
     return activate(conv.act, total * scale + bias) * steps
 
 
-def emit(conv: Conv, knobs: ConvKnobs, buffers: dict[str, Buffer]) -> None:
-    """Write the body of a kernel."""
-    source, out = conv.input, conv.output
-    (kh, kw), (stride_y, stride_x) = conv.kernel, conv.stride
-    top, left = (source.halo - padding for padding in conv.padding)
-    block = knobs.vectors * LANES
-    num_blocks = ceil(out.channels / block)
-    pixels = (knobs.images, knobs.rows, knobs.columns)
+@dataclass(frozen=True)
+class DirectBfloat16(CpuAlgorithm[Conv, ConvKnobs]):
+    """The tiles of `direct`, whose multiply-adds are of words of two bfloat16."""
 
-    batch, height, width, stored = source.shape
-    words = stored // WORD[source.format]
-    x = buffers["x"].view("x", batch, height, width * words, dtype="int32")
-    weight = buffers["weight"].view("weight", num_blocks, kh, kw * words, block, dtype="int32")
-    y = buffers["y"]
-    sum_type = "int32" if source.format == "uint8" else "float32"
+    names = ("direct-bfloat16",)
+    computes = Conv
+    format: ClassVar[Format] = "bfloat16"
 
-    clear_halo(y, out)
-    with (
-        T.attr(0, "pragma_import_llvm", DOT_BFLOAT16),
-        direct.each_tile(conv, knobs, num_blocks) as (k, origin),
-    ):
-        n0, y0, x0 = origin
-        sums = scratch("sums", *pixels, block, dtype=sum_type)
-        for at in elements(pixels, block, LANES):
-            sums[at] = T.Cast(sum_type, T.int32(0))
+    @classmethod
+    def applies(cls, workload: Conv) -> bool:
+        """Any convolution of a map of its format, and dense layers as such."""
+        return workload.input.format == cls.format
+
+    def knobs(self) -> Iterator[ConvKnobs]:
+        return direct.tiles(self.workload, self.machine)
+
+    def cost(self, knobs: ConvKnobs) -> Cost:
+        return cost(self.workload, self.machine, knobs)
+
+    def packing(self, knobs: ConvKnobs) -> WordWeight:
+        return WordWeight(self.workload.weight_shape, knobs.vectors * LANES, WORD[self.format])
+
+    def macs(self, knobs: ConvKnobs) -> int:
+        words = direct.macs(in_words(self.workload), self.machine, knobs)
+        return WORD[self.format] * words
+
+    def emit(self, knobs: ConvKnobs, buffers: Buffers) -> None:
+        conv = self.workload
+        source, out = conv.input, conv.output
+        (kh, kw), (stride_y, stride_x) = conv.kernel, conv.stride
+        top, left = (source.halo - padding for padding in conv.padding)
+        block = knobs.vectors * LANES
+        num_blocks = ceil(out.channels / block)
+        pixels = (knobs.images, knobs.rows, knobs.columns)
+
+        batch, height, width, stored = source.shape
+        words = stored // WORD[source.format]
+        x = buffers["x"].view("x", batch, height, width * words, dtype="int32")
+        weight = buffers["weight"].view("weight", num_blocks, kh, kw * words, block, dtype="int32")
+        y = buffers["y"]
+        sum_type = "int32" if source.format == "uint8" else "float32"
+
+        clear_halo(y, out)
         with (
-            serial("dy", kh) as dy,
-            serial("t", kw * words) as t,
-            unrolled(
-                "n i j vector",
-                *pixels,
-                knobs.vectors,
-            ) as (n, i, j, vector),
+            T.attr(0, "pragma_import_llvm", DOT_BFLOAT16),
+            direct.each_tile(conv, knobs, num_blocks) as (k, origin),
         ):
-            row = (y0 + i) * stride_y + dy + top
-            first = ((x0 + j) * stride_x + left) * words
-            lanes = T.Ramp(vector * LANES, 1, LANES)
-            word = x[n0 + n, row, first + t]
-            value = add_products(source.format, sums[n, i, j, lanes], word, weight[k, dy, t, lanes])
-            sums[n, i, j, lanes] = value
-
-        for num_channels in in_block(k, block, out.channels):
-            for total, c, pixel in direct.results(conv, knobs, origin, sums, num_channels, LANES):
-                value = result(conv, buffers, total, k * block + c)
-                place = inside(out, *pixel, k * block + c)
-                y[place] = rounded(value, out.format, out.zero)
-
-        if out.shape[-1] > out.channels:
-            side = 2 if conv.pool else 1
-            kept = (knobs.images, knobs.rows // side, knobs.columns // side)
+            n0, y0, x0 = origin
+            sums = scratch("sums", *pixels, block, dtype=sum_type)
+            for at in elements(pixels, block, LANES):
+                sums[at] = T.Cast(sum_type, T.int32(0))
             with (
-                when(k == num_blocks - 1),
-                unrolled("n i j", *kept) as (n, i, j),
+                serial("dy", kh) as dy,
+                serial("t", kw * words) as t,
+                unrolled(
+                    "n i j vector",
+                    *pixels,
+                    knobs.vectors,
+                ) as (n, i, j, vector),
             ):
-                clear_padding(y, out, n0 + n, y0 // side + i, x0 // side + j)
+                row = (y0 + i) * stride_y + dy + top
+                first = ((x0 + j) * stride_x + left) * words
+                lanes = T.Ramp(vector * LANES, 1, LANES)
+                word = x[n0 + n, row, first + t]
+                value = add_products(
+                    source.format, sums[n, i, j, lanes], word, weight[k, dy, t, lanes]
+                )
+                sums[n, i, j, lanes] = value
+
+            for num_channels in in_block(k, block, out.channels):
+                for total, c, pixel in direct.results(
+                    conv, knobs, origin, sums, num_channels, LANES
+                ):
+                    value = result(conv, buffers, total, k * block + c)
+                    place = inside(out, *pixel, k * block + c)
+                    y[place] = rounded(value, out.format, out.zero)
+
+            if out.shape[-1] > out.channels:
+                side = 2 if conv.pool else 1
+                kept = (knobs.images, knobs.rows // side, knobs.columns // side)
+                with (
+                    when(k == num_blocks - 1),
+                    unrolled("n i j", *kept) as (n, i, j),
+                ):
+                    clear_padding(y, out, n0 + n, y0 // side + i, x0 // side + j)
+
+
+class DirectUint8(DirectBfloat16):
+    """The same of words of four uint8, with int8 weights."""
+
+    names = ("direct-uint8",)
+    format = "uint8"

@@ -6,79 +6,71 @@ from functools import reduce
 from operator import add as plus
 
 from vggc.kernels.activation import activate, leaky
-from vggc.kernels.builder import Buffer, serial
-from vggc.kernels.cpu.loops import clear_halo, function, inside, parallel_rows
-from vggc.kernels.workloads import Add, Concat, Kernel, Map, Pointwise, PRelu
+from vggc.kernels.algorithm import Buffers, NoKnobs
+from vggc.kernels.builder import serial
+from vggc.kernels.cpu.algorithm import FixedCpuAlgorithm
+from vggc.kernels.cpu.loops import clear_halo, each_element, inside, parallel_rows
+from vggc.kernels.workloads import Add, Concat, Pointwise, PRelu
 
 
-def pointwise(layer: Pointwise) -> Kernel:
-    source, out = layer.input, layer.output
+class PointwiseRows(FixedCpuAlgorithm[Pointwise]):
+    """An activation of each element."""
 
-    def body(x: Buffer, y: Buffer) -> None:
+    names = ("loop",)
+    computes = Pointwise
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        source, out = self.workload.input, self.workload.output
+        x, y = buffers.values()
         clear_halo(y, out)
-        with (
-            parallel_rows(out) as (n, i),
-            serial("j", out.width) as j,
-            serial("c", out.channels) as c,
-        ):
+        with each_element(out) as (n, i, j, c):
             value = x[inside(source, n, i, j, c)]
-            y[inside(out, n, i, j, c)] = activate(layer.act, value)
-
-    return Kernel("loop", {}, function(body, x=source.shape, y=out.shape))
+            y[inside(out, n, i, j, c)] = activate(self.workload.act, value)
 
 
-def prelu(layer: PRelu) -> Kernel:
-    source, out = layer.input, layer.output
+class PReluRows(FixedCpuAlgorithm[PRelu]):
+    """A rectifier of each element, with the slope of its channel."""
 
-    def body(x: Buffer, slopes: Buffer, y: Buffer) -> None:
+    names = ("loop",)
+    computes = PRelu
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        source, out = self.workload.input, self.workload.output
+        x, slopes, y = buffers.values()
         clear_halo(y, out)
-        with (
-            parallel_rows(out) as (n, i),
-            serial("j", out.width) as j,
-            serial("c", out.channels) as c,
-        ):
-            value = leaky(x[inside(source, n, i, j, c)], slopes[c])
-            y[inside(out, n, i, j, c)] = value
-
-    func = function(body, x=source.shape, slopes=(out.channels,), y=out.shape)
-    return Kernel("loop", {}, func)
+        with each_element(out) as (n, i, j, c):
+            y[inside(out, n, i, j, c)] = leaky(x[inside(source, n, i, j, c)], slopes[c])
 
 
-def add(layer: Add) -> Kernel:
-    out = layer.output
+class AddRows(FixedCpuAlgorithm[Add]):
+    """The sum of elements, then an activation."""
 
-    def body(*buffers: Buffer) -> None:
-        *summands, y = buffers
+    names = ("loop",)
+    computes = Add
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        out = self.workload.output
+        *summands, y = buffers.values()
         clear_halo(y, out)
-        with (
-            parallel_rows(out) as (n, i),
-            serial("j", out.width) as j,
-            serial("c", out.channels) as c,
-        ):
-            maps = zip(summands, layer.inputs, strict=True)
+        with each_element(out) as (n, i, j, c):
+            maps = zip(summands, self.workload.inputs, strict=True)
             value = reduce(plus, (x[inside(source, n, i, j, c)] for x, source in maps))
-            y[inside(out, n, i, j, c)] = activate(layer.act, value)
-
-    return Kernel("loop", {}, function(body, **inputs(layer.inputs), y=out.shape))
+            y[inside(out, n, i, j, c)] = activate(self.workload.act, value)
 
 
-def concat(layer: Concat) -> Kernel:
-    out = layer.output
+class ConcatRows(FixedCpuAlgorithm[Concat]):
+    """The channels of each input copied behind those of the one before."""
 
-    def body(*buffers: Buffer) -> None:
-        *parts, y = buffers
+    names = ("copy",)
+    computes = Concat
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        out = self.workload.output
+        *parts, y = buffers.values()
         clear_halo(y, out)
         with parallel_rows(out) as (n, i), serial("j", out.width) as j:
             first = 0
-            for x, source in zip(parts, layer.inputs, strict=True):
+            for x, source in zip(parts, self.workload.inputs, strict=True):
                 with serial("c", source.channels) as c:
-                    value = x[inside(source, n, i, j, c)]
-                    y[inside(out, n, i, j, first + c)] = value
+                    y[inside(out, n, i, j, first + c)] = x[inside(source, n, i, j, c)]
                 first += source.channels
-
-    return Kernel("copy", {}, function(body, **inputs(layer.inputs), y=out.shape))
-
-
-def inputs(maps: tuple[Map, ...]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of several inputs."""
-    return {f"x{index}": map.shape for index, map in enumerate(maps)}

@@ -6,9 +6,9 @@ from tvm.ir import Expr
 from tvm.tirx import Let, Var, const
 from tvm.tirx.script import builder as T
 
-from vggc.kernels.builder import Buffer, serial
-from vggc.kernels.cpu.loops import clear_halo, function, inside, parallel_rows
-from vggc.kernels.workloads import Convert, Format, Kernel, Map
+from vggc.kernels.builder import Buffer
+from vggc.kernels.cpu.loops import inside
+from vggc.kernels.workloads import Format, Map
 
 # Added to a float of at most 255 it rounds it, ties to even, and its low byte is the number.
 SHIFTER = 1.5 * 2**23
@@ -61,27 +61,3 @@ def clear_padding(buffer: Buffer, map: Map, image: Expr, y: Expr, x: Expr) -> No
     for channel in range(map.channels, map.shape[-1]):
         zero = const(map.zero, map.storage)
         buffer[inside(map, image, y, x, channel)] = zero
-
-
-def convert(conversion: Convert) -> Kernel:
-    """Code for `conversion`."""
-    source, out = conversion.input, conversion.output
-    scaled = "uint8" in (source.format, out.format)
-
-    def body(x: Buffer, *others: Buffer) -> None:
-        *scale, y = others
-        clear_halo(y, out)
-        with parallel_rows(out) as (n, i), serial("j", out.width) as j:
-            with serial("c", out.channels) as c:
-                value = read(x[inside(source, n, i, j, c)], source.format, source.zero)
-                if out.format == "uint8":
-                    value = value / scale[0][0]
-                elif source.format == "uint8":
-                    value = value * scale[0][0]
-                stored = rounded(value, out.format, out.zero)
-                y[inside(out, n, i, j, c)] = stored
-            clear_padding(y, out, n, i, j)
-
-    shapes = {"x": source.shape} | ({"scale": (1,)} if scaled else {}) | {"y": out.shape}
-    types = {"x": source.storage, "y": out.storage}
-    return Kernel("convert", {}, function(body, types, **shapes))

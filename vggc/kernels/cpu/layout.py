@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-from vggc.kernels.builder import Buffer, parallel, serial
-from vggc.kernels.cpu.loops import clear_halo, function, inside, parallel_rows
-from vggc.kernels.workloads import Kernel, ToNchw, ToNhwc
+from vggc.kernels.algorithm import Buffers, NoKnobs
+from vggc.kernels.builder import parallel, serial
+from vggc.kernels.cpu.algorithm import FixedCpuAlgorithm
+from vggc.kernels.cpu.loops import clear_halo, each_element, inside
+from vggc.kernels.workloads import ToNchw, ToNhwc
 
 
-def to_nhwc(layout: ToNhwc) -> Kernel:
-    out = layout.output
-    planes = (out.batch, out.channels, out.height, out.width)
+class ToNhwcRows(FixedCpuAlgorithm[ToNhwc]):
+    """Planes to pixels, a row per task."""
 
-    def body(x: Buffer, y: Buffer) -> None:
+    names = ("transpose",)
+    computes = ToNhwc
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        out = self.workload.output
+        x, y = buffers.values()
         clear_halo(y, out)
-        with (
-            parallel_rows(out) as (n, i),
-            serial("j", out.width) as j,
-            serial("c", out.channels) as c,
-        ):
+        with each_element(out) as (n, i, j, c):
             y[inside(out, n, i, j, c)] = x[n, c, i, j]
 
-    return Kernel("transpose", {}, function(body, x=planes, y=out.shape))
 
+class ToNchwPlanes(FixedCpuAlgorithm[ToNchw]):
+    """Pixels to planes, a plane per task."""
 
-def to_nchw(layout: ToNchw) -> Kernel:
-    source = layout.input
-    planes = (source.batch, source.channels, source.height, source.width)
+    names = ("transpose",)
+    computes = ToNchw
 
-    def body(x: Buffer, y: Buffer) -> None:
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        source = self.workload.input
+        x, y = buffers.values()
         with parallel("plane", source.batch * source.channels) as plane:
             n, c = plane // source.channels, plane % source.channels
             with serial("i", source.height) as i, serial("j", source.width) as j:
                 y[n, c, i, j] = x[inside(source, n, i, j, c)]
-
-    return Kernel("transpose", {}, function(body, x=source.shape, y=planes))

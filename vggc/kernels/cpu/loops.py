@@ -1,16 +1,14 @@
-"""What the templates share: the frame of a function and the halo of a map."""
+"""What the kernels share: loops over tiles and maps, and the halo of a map."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from tvm.ir import Expr
-from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
 
 from vggc.ir.ops import Activation
-from vggc.kernels import builder
 from vggc.kernels.activation import is_long
 from vggc.kernels.builder import Buffer, allocated, parallel, serial, unrolled, vectorized
 from vggc.kernels.workloads import Map
@@ -19,19 +17,6 @@ from vggc.kernels.workloads import Map
 MAX_TERMS = 16
 # Names of loops over the images, rows and columns of a tile.
 PIXEL = ("n", "i", "j")
-
-
-def function(
-    body: Callable[..., None],
-    types: Mapping[str, str] | None = None,
-    /,
-    **shapes: tuple[int, ...],
-) -> PrimFunc:
-    """The function of arrays with these names and shapes that `body` writes.
-
-    They hold float32 where `types` does not say otherwise.
-    """
-    return builder.function(body, {}, types or {}, shapes)
 
 
 def registers(name: str, size: int, dtype: str = "float32") -> Buffer:

@@ -9,9 +9,11 @@ from operator import add
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from vggc.kernels.algorithm import Buffers, NoKnobs
 from vggc.kernels.builder import Buffer, serial
-from vggc.kernels.cpu.loops import MAX_TERMS, clear_halo, function, inside, parallel_rows, registers
-from vggc.kernels.workloads import Kernel, Lrn
+from vggc.kernels.cpu.algorithm import FixedCpuAlgorithm
+from vggc.kernels.cpu.loops import MAX_TERMS, clear_halo, inside, parallel_rows, registers
+from vggc.kernels.workloads import Lrn
 
 
 def inverse_power(base: Expr, exponent: float) -> Expr:
@@ -39,13 +41,20 @@ def window_sums(values: Buffer, size: int, channels: int) -> Callable[[Expr], Ex
     return lambda c: sums[c]
 
 
-def kernel(lrn: Lrn) -> Kernel:
-    source, out = lrn.input, lrn.output
-    channels = out.channels
-    before = lrn.size // 2
-    padded = channels + lrn.size - 1
+class LrnRows(FixedCpuAlgorithm[Lrn]):
+    """The squares of a pixel's channels are summed window by window; a row of pixels per task."""
 
-    def body(x: Buffer, y: Buffer) -> None:
+    names = ("window",)
+    computes = Lrn
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        lrn = self.workload
+        x, y = buffers.values()
+        source, out = lrn.input, lrn.output
+        channels = out.channels
+        before = lrn.size // 2
+        padded = channels + lrn.size - 1
+
         clear_halo(y, out)
         with parallel_rows(out) as (n, i):
             # The squares between zeros, so that no channel's window leaves the array.
@@ -61,5 +70,3 @@ def kernel(lrn: Lrn) -> Kernel:
                     scale = T.float32(lrn.k) + T.float32(lrn.alpha) * total(c)
                     value = x[inside(source, n, i, j, c)] * inverse_power(scale, lrn.beta)
                     y[inside(out, n, i, j, c)] = value
-
-    return Kernel("window", {}, function(body, x=source.shape, y=out.shape))

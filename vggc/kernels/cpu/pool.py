@@ -7,7 +7,7 @@ whole map, is walked with a block of channels in registers, a row and a block pe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial, reduce
+from functools import reduce
 from itertools import product
 from math import ceil, prod
 from operator import add
@@ -15,121 +15,134 @@ from operator import add
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from vggc.kernels.builder import Buffer, parallel, serial
+from vggc.kernels.algorithm import Buffers, NoKnobs
+from vggc.kernels.builder import parallel, serial
 from vggc.kernels.cpu import formats
+from vggc.kernels.cpu.algorithm import FixedCpuAlgorithm
 from vggc.kernels.cpu.loops import (
     MAX_TERMS,
     clear_halo,
     elements,
-    function,
     inside,
     parallel_rows,
     scratch,
     tile_origin,
 )
-from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.windows import axes
-from vggc.kernels.workloads import AvgPool, Kernel, MaxPool
+from vggc.kernels.workloads import AvgPool, MaxPool
 
 # Vector registers of a block of channels; a mean needs them twice.
 MAX_VECTORS = 4
 
 
-def kernel(pool: MaxPool | AvgPool, machine: Machine) -> Kernel:
-    """Code for `pool`."""
-    if prod(pool.kernel) <= MAX_TERMS:
-        algorithm, body = "window", partial(emit_small, pool)
-    else:
-        algorithm, body = "walk", partial(emit_large, pool, machine)
-    types = {"x": pool.input.storage, "y": pool.output.storage}
-    func = function(body, types, x=pool.input.shape, y=pool.output.shape)
-    return Kernel(algorithm, {}, func)
-
-
-def emit_small(pool: MaxPool | AvgPool, x: Buffer, y: Buffer) -> None:
-    """Write the body of a kernel, the elements of a window written out."""
-    source, out = pool.input, pool.output
-    rows, columns = axes(pool)
-    offsets = list(product(range(rows.kernel), range(columns.kernel)))
-    # What pads the channels goes through the pool as they do.
-    channels = out.shape[-1]
-
-    clear_halo(y, out)
-    with parallel_rows(out) as (n, i), serial("j", out.width) as j, serial("c", channels) as c:
-
-        def read(dy: int, dx: int) -> Expr:
-            stored = x[inside(source, n, rows.clamped(i, dy), columns.clamped(j, dx), c)]
-            return formats.read_ordered(stored, source.format)
-
-        def summand(dy: int, dx: int) -> Expr:
-            if not (rows.overhangs or columns.overhangs):
-                return read(dy, dx)
-            on_map = T.And(rows.holds(i, dy), columns.holds(j, dx))
-            return T.Select(on_map, read(dy, dx), T.float32(0))
-
-        if isinstance(pool, MaxPool):
-            value = reduce(T.max, (read(*offset) for offset in offsets))
-        else:
-            count = rows.span(i)[1] * columns.span(j)[1]
-            value = reduce(add, (summand(*offset) for offset in offsets)) / to_float(count)
-        y[inside(out, n, i, j, c)] = formats.write_ordered(value, out.format)
-
-
-def emit_large(pool: MaxPool | AvgPool, machine: Machine, x: Buffer, y: Buffer) -> None:
-    """Write the body of a kernel that walks each window.
-
-    A mean sums row by row first: the rounding error of a sum grows with the square root of
-    its length.
-    """
-    source, out = pool.input, pool.output
-    rows, columns = axes(pool)
-    num_channels = out.shape[-1]
-    block = min(MAX_VECTORS * machine.lanes, num_channels)
-    num_blocks = ceil(num_channels / block)
-    number = "uint8" if out.format == "uint8" else "float32"
-
-    def channels(start: Expr) -> Iterator[tuple[Expr, Expr]]:
-        """Those of a block: their index in it and in the map."""
-        for (c,) in elements((), block, machine.lanes):
-            yield c, start + c
-
-    clear_halo(y, out)
-    with parallel("task", out.batch * out.height * num_blocks) as task:
-        n, i = task // (out.height * num_blocks), task // num_blocks % out.height
-        c0 = tile_origin(task % num_blocks, block, num_channels)
-        with serial("j", out.width) as j:
-            (top, height), (left, width) = rows.span(i), columns.span(j)
-            result = scratch("result", block, dtype=number)
-
-            def read(dy: Expr | int, dx: Expr | int, c: Expr) -> Expr:
-                stored = x[inside(source, n, top + dy, left + dx, c)]
-                return formats.read_ordered(stored, source.format)
-
-            if isinstance(pool, MaxPool):
-                for at, c in channels(c0):
-                    result[at] = read(0, 0, c)
-                with serial("dy", height) as dy, serial("dx", width) as dx:
-                    for at, c in channels(c0):
-                        result[at] = T.max(result[at], read(dy, dx, c))
-            else:
-                row = scratch("row", block)
-                for at, _ in channels(c0):
-                    result[at] = 0
-                with serial("dy", height) as dy:
-                    for at, _ in channels(c0):
-                        row[at] = 0
-                    with serial("dx", width) as dx:
-                        for at, c in channels(c0):
-                            row[at] += read(dy, dx, c)
-                    for at, _ in channels(c0):
-                        result[at] += row[at]
-            for at, c in channels(c0):
-                value = result[at]
-                if isinstance(pool, AvgPool):
-                    value = value / to_float(height * width)
-                stored = formats.write_ordered(value, out.format)
-                y[inside(out, n, i, j, c)] = stored
-
-
 def to_float(count: Expr | int) -> Expr:
     return T.float32(count) if isinstance(count, int) else T.Cast("float32", count)
+
+
+class SmallWindow(FixedCpuAlgorithm[MaxPool | AvgPool]):
+    """The elements of a window are written out; a row of output pixels per task."""
+
+    names = ("window",)
+    computes = (MaxPool, AvgPool)
+
+    @classmethod
+    def applies(cls, workload: MaxPool | AvgPool) -> bool:
+        """Pools by windows of at most 16 elements."""
+        return prod(workload.kernel) <= MAX_TERMS
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        pool = self.workload
+        x, y = buffers.values()
+        source, out = pool.input, pool.output
+        rows, columns = axes(pool)
+        offsets = list(product(range(rows.kernel), range(columns.kernel)))
+        # What pads the channels goes through the pool as they do.
+        channels = out.shape[-1]
+
+        clear_halo(y, out)
+        with parallel_rows(out) as (n, i), serial("j", out.width) as j, serial("c", channels) as c:
+
+            def read(dy: int, dx: int) -> Expr:
+                stored = x[inside(source, n, rows.clamped(i, dy), columns.clamped(j, dx), c)]
+                return formats.read_ordered(stored, source.format)
+
+            def summand(dy: int, dx: int) -> Expr:
+                if not (rows.overhangs or columns.overhangs):
+                    return read(dy, dx)
+                on_map = T.And(rows.holds(i, dy), columns.holds(j, dx))
+                return T.Select(on_map, read(dy, dx), T.float32(0))
+
+            if isinstance(pool, MaxPool):
+                value = reduce(T.max, (read(*offset) for offset in offsets))
+            else:
+                count = rows.span(i)[1] * columns.span(j)[1]
+                value = reduce(add, (summand(*offset) for offset in offsets)) / to_float(count)
+            y[inside(out, n, i, j, c)] = formats.write_ordered(value, out.format)
+
+
+class LargeWindow(FixedCpuAlgorithm[MaxPool | AvgPool]):
+    """Each window is walked with a block of channels in registers.
+
+    A mean sums row by row first: the rounding error of a sum grows with the square root of its
+    length.
+    """
+
+    names = ("walk",)
+    computes = (MaxPool, AvgPool)
+
+    @classmethod
+    def applies(cls, workload: MaxPool | AvgPool) -> bool:
+        """Pools by larger windows, such as a whole map."""
+        return prod(workload.kernel) > MAX_TERMS
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        pool, machine = self.workload, self.machine
+        x, y = buffers.values()
+        source, out = pool.input, pool.output
+        rows, columns = axes(pool)
+        num_channels = out.shape[-1]
+        block = min(MAX_VECTORS * machine.lanes, num_channels)
+        num_blocks = ceil(num_channels / block)
+        number = "uint8" if out.format == "uint8" else "float32"
+
+        def channels(start: Expr) -> Iterator[tuple[Expr, Expr]]:
+            """Those of a block: their index in it and in the map."""
+            for (c,) in elements((), block, machine.lanes):
+                yield c, start + c
+
+        clear_halo(y, out)
+        with parallel("task", out.batch * out.height * num_blocks) as task:
+            n, i = task // (out.height * num_blocks), task // num_blocks % out.height
+            c0 = tile_origin(task % num_blocks, block, num_channels)
+            with serial("j", out.width) as j:
+                (top, height), (left, width) = rows.span(i), columns.span(j)
+                result = scratch("result", block, dtype=number)
+
+                def read(dy: Expr | int, dx: Expr | int, c: Expr) -> Expr:
+                    stored = x[inside(source, n, top + dy, left + dx, c)]
+                    return formats.read_ordered(stored, source.format)
+
+                if isinstance(pool, MaxPool):
+                    for at, c in channels(c0):
+                        result[at] = read(0, 0, c)
+                    with serial("dy", height) as dy, serial("dx", width) as dx:
+                        for at, c in channels(c0):
+                            result[at] = T.max(result[at], read(dy, dx, c))
+                else:
+                    row = scratch("row", block)
+                    for at, _ in channels(c0):
+                        result[at] = 0
+                    with serial("dy", height) as dy:
+                        for at, _ in channels(c0):
+                            row[at] = 0
+                        with serial("dx", width) as dx:
+                            for at, c in channels(c0):
+                                row[at] += read(dy, dx, c)
+                        for at, _ in channels(c0):
+                            result[at] += row[at]
+                for at, c in channels(c0):
+                    value = result[at]
+                    if isinstance(pool, AvgPool):
+                        value = value / to_float(height * width)
+                    stored = formats.write_ordered(value, out.format)
+                    y[inside(out, n, i, j, c)] = stored

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from itertools import product
 from math import ceil, prod, sqrt
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,22 +30,22 @@ from tvm.tirx.script import builder as T
 
 from vggc.ir.ops import Activation
 from vggc.kernels.activation import activate, is_long
+from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Buffer, parallel, serial, vectorized, when
+from vggc.kernels.cpu.algorithm import CpuAlgorithm
 from vggc.kernels.cpu.conv import MULTIPLY_ADDS_IN_FLIGHT
 from vggc.kernels.cpu.formats import read, rounded
 from vggc.kernels.cpu.loops import (
     clear_halo,
     elements,
-    function,
     inside,
     prefetch,
     registers,
     scratch,
 )
 from vggc.kernels.cpu.machine import FLOAT, LINE, Machine
-from vggc.kernels.cpu.template import Cost, Template
 from vggc.kernels.toom_cook import POINTS, TAPS, Matrix, Transforms, transforms
-from vggc.kernels.workloads import Conv, Kernel, by_panels
+from vggc.kernels.workloads import Conv, Packing, by_panels
 
 ROUNDING = {2: 2.8e-8, 4: 8e-8, 6: 3.2e-7}
 """By m the relative L2 error of a layer of one channel behind a ReLU; it grows with their root
@@ -140,28 +140,13 @@ def transform_of_filters(by: Transforms) -> Matrix:
     return np.kron(by.filter, by.filter).astype(np.float64)
 
 
-def applies(conv: Conv) -> bool:
+def has_tiles(conv: Conv) -> bool:
+    """Whether `conv` is of the kind that Winograd's algorithm computes, in whatever format."""
     return (
         conv.kernel == (TAPS, TAPS)
         and conv.stride == (1, 1)
         and conv.groups == 1
-        and conv.input.format == conv.output.format == "float32"
         and min(conv.grid) > 1
-    )
-
-
-def templates(conv: Conv, machine: Machine) -> tuple[Template, ...]:
-    """F(2×2), F(4×4) and F(6×6) for `conv`, to which Winograd `applies`."""
-    return tuple(
-        Template(
-            f"winograd{m}",
-            blocks(conv, machine, m),
-            partial(cost, conv, machine, m),
-            partial(kernel, conv, machine, m),
-            ROUNDING[m] * sqrt(conv.input.channels),
-        )
-        for m in ROUNDING
-        if m == min(ROUNDING) or m < max(conv.grid)
     )
 
 
@@ -189,19 +174,6 @@ def in_words(conv: Conv, word: int) -> Conv:
     """The float32 convolution that has a channel for each word of so many numbers."""
     source = replace(conv.input, channels=conv.input.channels // word, format="float32", zero=0)
     return replace(conv, input=source, output=replace(conv.output, format="float32", zero=0))
-
-
-def template_in_words(
-    algorithm: str,
-    words: Conv,
-    machine: Machine,
-    m: int,
-    kernel: Callable[[WinogradKnobs], Kernel],
-) -> Template:
-    """F(m×m) whose products are of words, for a convolution told in those."""
-    knobs = (each for each in blocks(words, machine, m) if each.vectors <= MAX_VECTORS_OF_WORDS)
-    stated = partial(cost, words, machine, m, transform=TRANSFORM_FEWER_BITS)
-    return Template(algorithm, knobs, stated, kernel)
 
 
 def num_tiles(conv: Conv, m: int) -> int:
@@ -244,31 +216,8 @@ def cost(
     return (cores * half_cycles, products, knobs.block)
 
 
-def kernel(conv: Conv, machine: Machine, m: int, knobs: WinogradKnobs) -> Kernel:
-    """Code for `conv`, for which Winograd `applies`, by F(m×m, 3×3) with these knobs."""
-    emitter = Emitter(conv, machine, m, knobs)
-    packing = TransformedWeight(conv.weight_shape, m, emitter.panel)
-
-    def body(x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
-        emitter.emit(x, weight, y, partial(biased, conv, bias))
-
-    func = function(
-        body,
-        x=conv.input.shape,
-        weight=packing.packed_shape,
-        bias=(conv.output.channels,),
-        y=conv.output.shape,
-    )
-    return Kernel(f"winograd{m}", asdict(knobs), func, packing, emitter.macs)
-
-
 PixelValue: TypeAlias = Callable[[Expr, Expr], Expr]
 """What is written for a sum of a channel."""
-
-
-def biased(conv: Conv, bias: Buffer, total: Expr, channel: Expr) -> Expr:
-    """A sum with bias and activation."""
-    return activate(conv.act, total + bias[channel])
 
 
 @dataclass(frozen=True)
@@ -624,6 +573,93 @@ class Emitter:
                     value = result(reduce(T.max, window), first + lane)
                     stored = rounded(value, out.format, out.zero)
                     y[inside(out, image, row, column, first + lane)] = stored
+
+
+@dataclass(frozen=True)
+class Winograd(CpuAlgorithm[Conv, WinogradKnobs]):
+    """F(m×m, 3×3): tiles are transformed, multiplied element by element, and transformed back."""
+
+    computes = Conv
+    m: ClassVar[int]
+
+    @classmethod
+    def applies(cls, workload: Conv) -> bool:
+        """A convolution 3×3 with stride 1, of a map larger than a smaller tile."""
+        in_float32 = workload.input.format == workload.output.format == "float32"
+        larger = cls.m == min(ROUNDING) or cls.m < max(workload.grid)
+        return in_float32 and has_tiles(workload) and larger
+
+    def knobs(self) -> Iterator[WinogradKnobs]:
+        return blocks(self.workload, self.machine, self.m)
+
+    def cost(self, knobs: WinogradKnobs) -> Cost:
+        return cost(self.workload, self.machine, self.m, knobs)
+
+    @property
+    def error(self) -> float:
+        return ROUNDING[self.m] * sqrt(self.workload.input.channels)
+
+    def emitter(self, knobs: WinogradKnobs) -> Emitter:
+        """What writes the body of the kernel."""
+        return Emitter(self.workload, self.machine, self.m, knobs)
+
+    def packing(self, knobs: WinogradKnobs) -> Packing:
+        return TransformedWeight(self.workload.weight_shape, self.m, self.emitter(knobs).panel)
+
+    def macs(self, knobs: WinogradKnobs) -> int:
+        return self.emitter(knobs).macs
+
+    def value(self, buffers: Buffers, total: Expr, channel: Expr) -> Expr:
+        """What is written for a sum of a channel: with bias and activation."""
+        return activate(self.workload.act, total + buffers["bias"][channel])
+
+    def emit(self, knobs: WinogradKnobs, buffers: Buffers) -> None:
+        x, weight, y = (buffers[name] for name in ("x", "weight", "y"))
+        self.emitter(knobs).emit(x, weight, y, partial(self.value, buffers))
+
+
+class Winograd2(Winograd):
+    """By tiles of 2×2 pixels: 2.25 times fewer products."""
+
+    names = ("winograd2",)
+    m = 2
+
+
+class Winograd4(Winograd):
+    """By tiles of 4×4 pixels: four times fewer products."""
+
+    names = ("winograd4",)
+    m = 4
+
+
+class Winograd6(Winograd):
+    """By tiles of 6×6 pixels: 5.06 times fewer products."""
+
+    names = ("winograd6",)
+    m = 6
+
+
+BY_TILE: dict[int, type[Winograd]] = {each.m: each for each in (Winograd2, Winograd4, Winograd6)}
+
+
+class WinogradInWords(Winograd):
+    """The same whose products are of words of two numbers or more of fewer bits."""
+
+    @property
+    def words(self) -> Conv:
+        """The float32 convolution that has a channel for each word."""
+        return in_words(self.workload, 2)
+
+    def knobs(self) -> Iterator[WinogradKnobs]:
+        found = blocks(self.words, self.machine, self.m)
+        return (each for each in found if each.vectors <= MAX_VECTORS_OF_WORDS)
+
+    def cost(self, knobs: WinogradKnobs) -> Cost:
+        return cost(self.words, self.machine, self.m, knobs, transform=TRANSFORM_FEWER_BITS)
+
+    @property
+    def error(self) -> float:
+        return 0.0
 
 
 @contextmanager

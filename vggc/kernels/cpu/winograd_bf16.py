@@ -12,8 +12,7 @@ vectors of transformed input become words without a permutation.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,40 +23,21 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.builder import Buffer, serial, vectorized
 from vggc.kernels.cpu import winograd
-from vggc.kernels.cpu.dot import DOT_BFLOAT16, LANES, add_products
-from vggc.kernels.cpu.loops import function
-from vggc.kernels.cpu.machine import Machine
-from vggc.kernels.cpu.template import Template
+from vggc.kernels.cpu.dot import add_products
+from vggc.kernels.cpu.intrinsics import DOT_BFLOAT16, LANES
 from vggc.kernels.cpu.winograd import (
     PixelValue,
     TransformedWeight,
+    WinogradInWords,
     WinogradKnobs,
-    biased,
-    in_words,
-    template_in_words,
+    has_tiles,
     to_input,
 )
-from vggc.kernels.workloads import WORD, Conv, Kernel, by_panels
+from vggc.kernels.workloads import Conv, by_panels
 
 M = 2
 PAIR = 2 * LANES
 """The channels of a vector of words."""
-
-
-def applies(conv: Conv) -> bool:
-    source, out = conv.input, conv.output
-    return (
-        source.format == "bfloat16"
-        and source.channels % PAIR == 0
-        and out.shape[-1] == out.channels
-        and winograd.applies(in_words(conv, WORD[source.format]))
-    )
-
-
-def template(conv: Conv, machine: Machine) -> Template:
-    """F(2×2) for `conv`, to which it `applies`."""
-    words, of = in_words(conv, WORD[conv.input.format]), partial(kernel, conv, machine)
-    return template_in_words("winograd2-bfloat16", words, machine, M, of)
 
 
 @dataclass(frozen=True)
@@ -98,25 +78,6 @@ class PairedWeight:
         return self.transformed.unpack(np.ascontiguousarray(moved))
 
 
-def kernel(conv: Conv, machine: Machine, knobs: WinogradKnobs) -> Kernel:
-    """Code for `conv`, to which F(2×2) `applies`, with these knobs."""
-    emitter = Emitter(conv, machine, M, knobs)
-    packing = PairedWeight(conv.weight_shape, emitter.panel)
-
-    def body(x: Buffer, weight: Buffer, bias: Buffer, y: Buffer) -> None:
-        emitter.emit(x, weight, y, partial(biased, conv, bias))
-
-    func = function(
-        body,
-        {"x": "uint16", "weight": "uint16", "y": conv.output.storage},
-        x=conv.input.shape,
-        weight=packing.packed_shape,
-        bias=(conv.output.channels,),
-        y=conv.output.shape,
-    )
-    return Kernel("winograd2-bfloat16", asdict(knobs), func, packing, emitter.macs)
-
-
 class Emitter(winograd.Emitter):
     """Writes the body of a kernel that keeps words of two channels."""
 
@@ -152,8 +113,27 @@ class Emitter(winograd.Emitter):
         self, sums: Buffer, first: int, factor: Expr, weight: Buffer, place: tuple[Expr, ...]
     ) -> None:
         lanes = T.Ramp(first, 1, LANES)
-        value = add_products("bfloat16", sums[lanes], factor, weight[*place, lanes])
-        sums[lanes] = value
+        sums[lanes] = add_products("bfloat16", sums[lanes], factor, weight[*place, lanes])
+
+
+class Winograd2Bfloat16(WinogradInWords):
+    """By tiles of 2×2 pixels, whose products are of bfloat16."""
+
+    names = ("winograd2-bfloat16",)
+    m = M
+
+    @classmethod
+    def applies(cls, workload: Conv) -> bool:
+        """A convolution 3×3 with stride 1 of a bfloat16 map, of whole vectors of words."""
+        source, out = workload.input, workload.output
+        whole = source.channels % PAIR == 0 and out.shape[-1] == out.channels
+        return source.format == "bfloat16" and whole and has_tiles(workload)
+
+    def emitter(self, knobs: WinogradKnobs) -> Emitter:
+        return Emitter(self.workload, self.machine, M, knobs)
+
+    def packing(self, knobs: WinogradKnobs) -> PairedWeight:
+        return PairedWeight(self.workload.weight_shape, self.emitter(knobs).panel)
 
 
 def _word(low: Expr, high: Expr) -> Expr:

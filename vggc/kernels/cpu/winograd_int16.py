@@ -16,8 +16,7 @@ are left to be done.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
@@ -25,20 +24,20 @@ from numpy.typing import NDArray
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from vggc.kernels.algorithm import Buffers
 from vggc.kernels.builder import Buffer, serial, vectorized
 from vggc.kernels.cpu import winograd
-from vggc.kernels.cpu.dot import LANES, function_of, result
-from vggc.kernels.cpu.machine import Machine
-from vggc.kernels.cpu.template import Template
+from vggc.kernels.cpu.dot import result
+from vggc.kernels.cpu.intrinsics import LANES, dot_int16
 from vggc.kernels.cpu.winograd import (
+    WinogradInWords,
     WinogradKnobs,
-    in_words,
-    template_in_words,
+    has_tiles,
     to_input,
     transform_of_filters,
 )
 from vggc.kernels.toom_cook import TAPS, Transforms, transforms
-from vggc.kernels.workloads import Conv, Kernel, by_panels
+from vggc.kernels.workloads import Conv, by_panels
 
 M = 4
 POINTS = (0.0, 1.0, -1.0, 2.0, -2.0)
@@ -48,25 +47,6 @@ WORD = 2
 MAX_CHANNELS = 512
 """The more are summed, the coarser the weights: with so many it costs what their eight bits do."""
 LARGEST_SUM, LARGEST = 2**31 - 1, 2**15 - 1
-
-
-def applies(conv: Conv) -> bool:
-    """Where whole vectors of 16 bits cover the channels, which are not too many."""
-    source, out = conv.input, conv.output
-    return (
-        source.format == "uint8"
-        and source.channels % (WORD * LANES) == 0
-        and source.channels <= MAX_CHANNELS
-        and out.shape[-1] == out.channels
-        and max(conv.grid) > M
-        and winograd.applies(in_words(conv, WORD))
-    )
-
-
-def template(conv: Conv, machine: Machine) -> Template:
-    """F(4×4) for `conv`, to which it `applies`."""
-    of = partial(kernel, conv, machine)
-    return template_in_words("winograd4-int16", in_words(conv, WORD), machine, M, of)
 
 
 def largest_inputs(zero: int) -> NDArray[np.float64]:
@@ -153,19 +133,6 @@ class Int16Weight:
         return np.asarray(np.where(least > 0, scale, 1), np.float32)
 
 
-def kernel(conv: Conv, machine: Machine, knobs: WinogradKnobs) -> Kernel:
-    """Code for `conv`, to which F(4×4) `applies`, with these knobs."""
-    emitter = Emitter(conv, machine, M, knobs)
-    packing = Int16Weight(conv.weight_shape, emitter.panel, conv.input.zero)
-
-    def body(buffers: dict[str, Buffer]) -> None:
-        of_sum = partial(result, conv, buffers)
-        emitter.emit(buffers["x"], buffers["weight"], buffers["y"], of_sum)
-
-    func = function_of(conv, packing.packed_shape, body, "int32")
-    return Kernel("winograd4-int16", asdict(knobs), func, packing, emitter.macs)
-
-
 class Emitter(winograd.Emitter):
     """Writes the body of a kernel that keeps words of two channels."""
 
@@ -212,15 +179,41 @@ class Emitter(winograd.Emitter):
     ) -> None:
         panel, e, step = place
         lanes = T.Ramp(first, 1, LANES)
-        pairs = (T.Broadcast(factor, LANES), weight[panel, e, self.header + step, lanes])
-        value = T.call_llvm_pure_intrin(
-            "int32x16",
-            "llvm.x86.avx512.vpdpwssd.512",
-            sums[lanes],
-            *(T.reinterpret("int16x32", pair) for pair in pairs),
-        )
-        sums[lanes] = value
+        pairs = weight[panel, e, self.header + step, lanes]
+        sums[lanes] = dot_int16(sums[lanes], T.Broadcast(factor, LANES), pairs)
 
     def product(self, total: Expr, weight: Buffer, place: tuple[Expr, ...], k: Expr) -> Expr:
         value = T.Cast("float32", total) * T.reinterpret("float32", weight[*place, 0, k])
         return value + T.reinterpret("float32", weight[*place, 1, k]) if self.header > 1 else value
+
+
+class Winograd4Int16(WinogradInWords):
+    """By tiles of 4×4 pixels of a uint8 map, whose products are of int16."""
+
+    names = ("winograd4-int16",)
+    m = M
+
+    @classmethod
+    def applies(cls, workload: Conv) -> bool:
+        """A convolution 3×3 with stride 1 of a uint8 map, of whole vectors of at most 512
+        channels.
+        """
+        source, out = workload.input, workload.output
+        return (
+            source.format == "uint8"
+            and source.channels % (WORD * LANES) == 0
+            and source.channels <= MAX_CHANNELS
+            and out.shape[-1] == out.channels
+            and max(workload.grid) > M
+            and has_tiles(workload)
+        )
+
+    def emitter(self, knobs: WinogradKnobs) -> Emitter:
+        return Emitter(self.workload, self.machine, M, knobs)
+
+    def packing(self, knobs: WinogradKnobs) -> Int16Weight:
+        zero = self.workload.input.zero
+        return Int16Weight(self.workload.weight_shape, self.emitter(knobs).panel, zero)
+
+    def value(self, buffers: Buffers, total: Expr, channel: Expr) -> Expr:
+        return result(self.workload, buffers, total, channel)

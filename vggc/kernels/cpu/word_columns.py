@@ -8,23 +8,23 @@ which holds the sums of a piece of int8 exactly; those of pieces are added up in
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from math import ceil, prod
+from typing import ClassVar
 
 import numpy as np
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.builder import Buffer
 from vggc.kernels.cpu import columns, dot
+from vggc.kernels.cpu.algorithm import CpuAlgorithm
 from vggc.kernels.cpu.columns import ColumnKnobs, Emitter, Product
 from vggc.kernels.cpu.conv import PIECE
 from vggc.kernels.cpu.formats import read, rounded
-from vggc.kernels.cpu.machine import Machine
-from vggc.kernels.cpu.template import Cost, Template
-from vggc.kernels.workloads import WORD, Conv, Kernel, by_panels
+from vggc.kernels.workloads import WORD, Conv, Format, by_panels
 
 READ = 0.75
 """The share of inputs that is counted as not zero: behind a ReLU half are, behind a pool more."""
@@ -35,36 +35,6 @@ assert PIECE * 255 * 127 < 2**24, "float32 counts no further"
 def product(conv: Conv) -> Product:
     inputs = prod(conv.weight_shape[1:])
     return Product(conv.output.batch, inputs, conv.output.channels, WORD[conv.input.format], 1)
-
-
-def applies(conv: Conv) -> bool:
-    """Where the kernel covers the map, zero is stored as such, and nothing is padded."""
-    source, out = conv.input, conv.output
-    covers = conv.kernel == (source.height, source.width) and conv.padding == (0, 0)
-    bare = source.halo == out.halo == 0 and out.height == out.width == 1 and not conv.pool
-    whole = all(map_.shape[-1] == map_.channels for map_ in (source, out))
-    fewer = source.format != "float32" and source.zero == 0 and conv.groups == 1
-    return covers and bare and whole and fewer and columns.applies(product(conv))
-
-
-def tiles(conv: Conv, machine: Machine) -> Iterator[ColumnKnobs]:
-    """The tiles that there is code for."""
-    return columns.tiles(product(conv), machine)
-
-
-def template(conv: Conv, machine: Machine) -> Template:
-    """Products with the columns of inputs other than zero; `conv` is one that `applies`."""
-    return Template(
-        f"columns-{conv.input.format}",
-        tiles(conv, machine),
-        partial(cost, conv, machine),
-        partial(kernel, conv, machine),
-    )
-
-
-def cost(conv: Conv, machine: Machine, knobs: ColumnKnobs) -> Cost:
-    """As if `READ` of the inputs were not zero."""
-    return columns.cost(product(conv), machine, READ, knobs)
 
 
 @dataclass(frozen=True)
@@ -118,22 +88,6 @@ class WordColumns:
         return from_bfloat16(weight) if self.word == WORD["bfloat16"] else weight
 
 
-def kernel(conv: Conv, machine: Machine, knobs: ColumnKnobs) -> Kernel:
-    """Code for `conv` with these knobs, one of `tiles`."""
-    panel = knobs.vectors * machine.lanes
-    word = WORD[conv.input.format]
-    packing = WordColumns(conv.weight_shape, panel, machine.lanes, word)
-
-    def body(buffers: dict[str, Buffer]) -> None:
-        images = buffers["x"].view("images", conv.input.batch, product(conv).inputs)
-        results = buffers["y"].view("results", conv.output.batch, conv.output.channels)
-        numbers = Words(conv, images, results, buffers)
-        Emitter(product(conv), machine, knobs, numbers).emit(buffers["weight"])
-
-    func = dot.function_of(conv, packing.packed_shape, body)
-    return Kernel(f"columns-{conv.input.format}", asdict(knobs), func, packing)
-
-
 @dataclass(frozen=True)
 class Words:
     """Weights of which a word holds several."""
@@ -141,7 +95,7 @@ class Words:
     conv: Conv
     x: Buffer
     y: Buffer
-    buffers: dict[str, Buffer]
+    buffers: Buffers
     header: int = 0
 
     @property
@@ -166,3 +120,48 @@ class Words:
         out = self.conv.output
         value = dot.result(self.conv, self.buffers, total, channel)
         self.y[image, channel] = rounded(value, out.format, out.zero)
+
+
+@dataclass(frozen=True)
+class ColumnsBfloat16(CpuAlgorithm[Conv, ColumnKnobs]):
+    """Only the columns of inputs other than zero are read, of bfloat16."""
+
+    names = ("columns-bfloat16",)
+    computes = Conv
+    format: ClassVar[Format] = "bfloat16"
+
+    @classmethod
+    def applies(cls, workload: Conv) -> bool:
+        """A dense layer in its format, where zero is stored as such and nothing is padded."""
+        source, out = workload.input, workload.output
+        covers = workload.kernel == (source.height, source.width) and workload.padding == (0, 0)
+        bare = source.halo == out.halo == 0 and out.height == out.width == 1 and not workload.pool
+        whole = all(map_.shape[-1] == map_.channels for map_ in (source, out))
+        fewer = source.format == cls.format and source.zero == 0 and workload.groups == 1
+        return covers and bare and whole and fewer and columns.applies(product(workload))
+
+    def knobs(self) -> Iterator[ColumnKnobs]:
+        return columns.tiles(product(self.workload), self.machine)
+
+    def cost(self, knobs: ColumnKnobs) -> Cost:
+        """As if `READ` of the inputs were not zero."""
+        return columns.cost(product(self.workload), self.machine, READ, knobs)
+
+    def packing(self, knobs: ColumnKnobs) -> WordColumns:
+        lanes = self.machine.lanes
+        shape, word = self.workload.weight_shape, WORD[self.format]
+        return WordColumns(shape, knobs.vectors * lanes, lanes, word)
+
+    def emit(self, knobs: ColumnKnobs, buffers: Buffers) -> None:
+        conv = self.workload
+        images = buffers["x"].view("images", conv.input.batch, product(conv).inputs)
+        results = buffers["y"].view("results", conv.output.batch, conv.output.channels)
+        numbers = Words(conv, images, results, buffers)
+        Emitter(product(conv), self.machine, knobs, numbers).emit(buffers["weight"])
+
+
+class ColumnsUint8(ColumnsBfloat16):
+    """The same of int8."""
+
+    names = ("columns-uint8",)
+    format = "uint8"

@@ -1,4 +1,4 @@
-"""What the CUDA kernels share: the frame of a function, launches, and the walk over a map."""
+"""What the CUDA kernels share: launches, memory, and the walk over a map."""
 
 from __future__ import annotations
 
@@ -6,19 +6,13 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from tvm.tirx import Expr, PrimFunc
+from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
-from vggc.kernels import builder
 from vggc.kernels.builder import Buffer, allocated, serial, vectorized, when
 from vggc.kernels.workloads import Map
 
 BLOCK = 256
-
-
-def function(body: Callable[..., None], **shapes: tuple[int, ...]) -> PrimFunc:
-    """The function of float32 arrays with these names and shapes that `body` writes."""
-    return builder.function(body, {"tirx.is_scheduled": True}, {}, shapes)
 
 
 @contextmanager

@@ -18,7 +18,9 @@ from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
+from vggc.kernels.algorithm import Buffers
 from vggc.kernels.builder import Buffer, serial, unrolled, vectorized, when
+from vggc.kernels.cuda.algorithm import CudaAlgorithm
 from vggc.kernels.cuda.emit import (
     clear_halo,
     fetch,
@@ -30,8 +32,8 @@ from vggc.kernels.cuda.emit import (
     workspace,
     write_map,
 )
-from vggc.kernels.cuda.packing import PanelPacking
-from vggc.kernels.workloads import Conv
+from vggc.kernels.cuda.packing import ChannelOrder, DensePanelPacking, PanelPacking
+from vggc.kernels.workloads import Conv, Dense, Map
 
 # Stores results `[first, first + width)` of a thread: columns `col`, `col + 1`, … of row `row`.
 StoreValue: TypeAlias = Callable[[Buffer, int, int, Expr, Expr], None]
@@ -345,3 +347,67 @@ def _col_threads(tile: Tile) -> int:
 def _col_offset(tile: Tile, j: int) -> int:
     """How far a thread's `j`-th column lies from its first: groups are dealt out in turn."""
     return j // GROUP * GROUP * _col_threads(tile) + j % GROUP
+
+
+@dataclass(frozen=True)
+class ImplicitGemm(CudaAlgorithm[Conv, Tiling]):
+    """Rows are output pixels, columns output channels; slices go through shared memory."""
+
+    names = ("implicit_gemm",)
+    computes = Conv
+
+    @classmethod
+    def applies(cls, workload: Conv) -> bool:
+        """Any convolution."""
+        return workload.groups == 1
+
+    def knobs(self) -> tuple[Tiling]:
+        return (tiling(self.workload),)
+
+    def shown(self, knobs: Tiling) -> dict[str, int]:
+        return knobs.knobs
+
+    def packing(self, knobs: Tiling) -> PanelPacking:
+        return packing(self.workload, knobs.tile)
+
+    def emit(self, knobs: Tiling, buffers: Buffers) -> None:
+        convolve(self.workload, knobs, *buffers.values())
+
+
+@dataclass(frozen=True)
+class Gemm(CudaAlgorithm[Dense, Tiling]):
+    """A 1×1 convolution over a map of one pixel an image."""
+
+    names = ("gemm",)
+    computes = Dense
+
+    @classmethod
+    def applies(cls, workload: Dense) -> bool:
+        """Dense layers of several images."""
+        return workload.batch > 1
+
+    @property
+    def conv(self) -> Conv:
+        """The convolution that computes the layer."""
+        dense = self.workload
+        return Conv(
+            input=Map(dense.batch, 1, 1, dense.in_features),
+            output=Map(dense.batch, 1, 1, dense.out_features),
+            kernel=(1, 1),
+            stride=(1, 1),
+            padding=(0, 0),
+            act=dense.act,
+        )
+
+    def knobs(self) -> tuple[Tiling]:
+        return (tiling(self.conv),)
+
+    def shown(self, knobs: Tiling) -> dict[str, int]:
+        return knobs.knobs
+
+    def packing(self, knobs: Tiling) -> DensePanelPacking:
+        panels = packing(self.conv, knobs.tile)
+        return DensePanelPacking(panels, ChannelOrder(self.workload.source))
+
+    def emit(self, knobs: Tiling, buffers: Buffers) -> None:
+        convolve(self.conv, knobs, *buffers.values())

@@ -9,28 +9,50 @@ from __future__ import annotations
 from tvm.tirx import Expr
 
 from vggc.kernels.activation import activate
-from vggc.kernels.builder import Buffer, serial
+from vggc.kernels.algorithm import Buffers, NoKnobs
+from vggc.kernels.builder import serial
+from vggc.kernels.cuda.algorithm import FixedCudaAlgorithm
 from vggc.kernels.cuda.emit import registers, write_map
+from vggc.kernels.cuda.packing import TapsFirst
 from vggc.kernels.workloads import Conv
 
 
-def convolve(conv: Conv, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer) -> None:
-    """Emit the kernel of `conv`. Each tap is summed by itself, so that no sum is long."""
-    _, group_in, kh, kw = conv.weight_shape
-    group_out = conv.output.channels // conv.groups
-    top, left = (conv.input.halo - padding for padding in conv.padding)
+class GroupedThreads(FixedCudaAlgorithm[Conv]):
+    """A thread per output element; each tap is summed by itself, so that no sum is long."""
 
-    def element(n: Expr, i: Expr, j: Expr, c: Expr) -> Expr:
-        first = c // group_out * group_in
-        total, tap = registers("total", 1), registers("tap", 1)
-        total[0] = 0
-        with serial("dy", kh) as dy, serial("dx", kw) as dx:
-            row, column = i * conv.stride[0] + top + dy, j * conv.stride[1] + left + dx
-            tap[0] = 0
-            with serial("d", group_in) as d:
-                product = x[n, row, column, first + d] * weight[dy, dx, d, c]
-                tap[0] += product
-            total[0] += tap[0]
-        return activate(conv.act, total[0] + bias[c])
+    names = ("grouped", "depthwise")
+    computes = Conv
 
-    write_map(output, conv.output, element)
+    @classmethod
+    def applies(cls, workload: Conv) -> bool:
+        """A convolution in groups, of one channel or several."""
+        return workload.groups > 1
+
+    @property
+    def name(self) -> str:
+        return self.names[self.workload.groups == self.workload.input.channels]
+
+    def packing(self, knobs: NoKnobs) -> TapsFirst:
+        return TapsFirst(self.workload.weight_shape)
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        conv = self.workload
+        x, weight, bias, y = buffers.values()
+        _, group_in, kh, kw = conv.weight_shape
+        group_out = conv.output.channels // conv.groups
+        top, left = (conv.input.halo - padding for padding in conv.padding)
+
+        def element(n: Expr, i: Expr, j: Expr, c: Expr) -> Expr:
+            first = c // group_out * group_in
+            total, tap = registers("total", 1), registers("tap", 1)
+            total[0] = 0
+            with serial("dy", kh) as dy, serial("dx", kw) as dx:
+                row, column = i * conv.stride[0] + top + dy, j * conv.stride[1] + left + dx
+                tap[0] = 0
+                with serial("d", group_in) as d:
+                    product = x[n, row, column, first + d] * weight[dy, dx, d, c]
+                    tap[0] += product
+                total[0] += tap[0]
+            return activate(conv.act, total[0] + bias[c])
+
+        write_map(y, conv.output, element)

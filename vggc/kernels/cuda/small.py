@@ -13,7 +13,9 @@ from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate, leaky
+from vggc.kernels.algorithm import Buffers, NoKnobs
 from vggc.kernels.builder import Buffer, serial, when
+from vggc.kernels.cuda.algorithm import FixedCudaAlgorithm
 from vggc.kernels.cuda.emit import (
     BLOCK,
     clear_halo,
@@ -46,168 +48,272 @@ WARP = 32
 LOWEST = -3.4028234663852886e38
 
 
-def pool(layer: MaxPool | AvgPool, source: Buffer, output: Buffer) -> None:
-    """A thread per element walks its window; a mean sums row by row."""
-    halo = layer.input.halo
-    (kh, kw), (rows, columns) = layer.kernel, axes(layer)
-
-    def maximum(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
-        def read(dy: Expr | int, dx: Expr | int) -> Expr:
-            return source[n, rows.clamped(y, dy) + halo, columns.clamped(x, dx) + halo, c]
-
-        if kh * kw <= MAX_TERMS:
-            window = itertools.product(range(kh), range(kw))
-            return functools.reduce(T.max, itertools.starmap(read, window))
-        largest = registers("largest", 1)
-        largest[0] = read(0, 0)
-        with serial("dy", kh) as dy, serial("dx", kw) as dx:
-            largest[0] = T.max(largest[0], read(dy, dx))
-        return largest[0]
-
-    def mean(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
-        (top, height), (left, width) = rows.span(y), columns.span(x)
-        total, row = registers("total", 1), registers("row", 1)
-        total[0] = 0
-        with serial("dy", height) as dy:
-            row[0] = 0
-            with serial("dx", width) as dx:
-                value = source[n, top + dy + halo, left + dx + halo, c]
-                row[0] += value
-            total[0] += row[0]
-        return total[0] / T.Cast("float32", height * width)
-
-    write_map(output, layer.output, maximum if isinstance(layer, MaxPool) else mean)
-
-
-def global_mean(layer: AvgPool, source: Buffer, output: Buffer) -> None:
-    """The mean of whole channels: a block takes 32 of them, a warp every eighth row."""
-    halo, height, width = layer.input.halo, layer.input.height, layer.input.width
-    channels, side, warps = layer.input.channels, layer.output.shape[1], BLOCK // WARP
-    grid = (layer.input.batch, math.ceil(channels / WARP))
-    with launch(grid, BLOCK) as (n, chunk, thread):
-        warp, lane = thread // WARP, thread % WARP
-        c = chunk * WARP + lane
-        clear_halo(
-            output, layer.output, (n * grid[1] + chunk) * BLOCK + thread, math.prod(grid) * BLOCK
-        )
-        parts, total, row = shared("parts", warps, WARP), registers("total", 1), registers("row", 1)
-        total[0] = 0
-        with when(c < channels), serial("step", math.ceil(height / warps)) as step:
-            y = step * warps + warp
-            with when(y < height):
-                row[0] = 0
-                with serial("x", width) as x:
-                    row[0] += source[n, y + halo, x + halo, c]
-                total[0] += row[0]
-        parts[warp, lane] = total[0]
-        synchronise()
-        with when(T.And(warp == 0, c < channels)):
-            sums = functools.reduce(operator.add, (parts[part, lane] for part in range(warps)))
-            pixel = (n * side + layer.output.halo) * side + layer.output.halo
-            value = sums / T.float32(height * width)
-            flat(output)[pixel * channels + c] = value
-
-
-def lrn(layer: Lrn, source: Buffer, output: Buffer) -> None:
-    halo, channels = layer.input.halo, layer.input.channels
-    before, after = layer.size // 2, (layer.size - 1) // 2
-
-    def normalise(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
-        def square(at: Expr) -> Expr:
-            value = source[n, y + halo, x + halo, at]
-            return T.if_then_else(T.And(at >= 0, at < channels), value * value, T.float32(0))
-
-        if layer.size <= MAX_TERMS:
-            squares = sum((square(c + d) for d in range(-before, after + 1)), T.float32(0))
-        else:
-            total = registers("total", 1)
-            total[0] = 0
-            with serial("d", layer.size) as d:
-                total[0] += square(c - before + d)
-            squares = total[0]
-        scale = T.float32(layer.k) + T.float32(layer.alpha) * squares
-        return source[n, y + halo, x + halo, c] / T.pow(scale, T.float32(layer.beta))
-
-    write_map(output, layer.output, normalise)
-
-
-def pointwise(layer: Pointwise, source: Buffer, output: Buffer) -> None:
-    read = _reader(source, layer.input)
-    write_map(output, layer.output, lambda *at: activate(layer.act, read(*at)))
-
-
-def prelu(layer: PRelu, source: Buffer, slopes: Buffer, output: Buffer) -> None:
-    read = _reader(source, layer.input)
-    write_map(output, layer.output, lambda n, y, x, c: leaky(read(n, y, x, c), slopes[c]))
-
-
-def add(layer: Add, *buffers: Buffer) -> None:
-    *sources, output = buffers
-    readers = list(map(_reader, sources, layer.inputs))
-
-    def total(*at: Expr) -> Expr:
-        summands = (read(*at) for read in readers)
-        return activate(layer.act, functools.reduce(operator.add, summands))
-
-    write_map(output, layer.output, total)
-
-
-def concat(layer: Concat, *buffers: Buffer) -> None:
-    *sources, output = buffers
-
-    def element(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
-        ends = itertools.accumulate(map.channels for map in layer.inputs)
-        value: Expr | None = None
-        for source, map, end in reversed(list(zip(sources, layer.inputs, ends, strict=True))):
-            part = _reader(source, map)(n, y, x, c - (end - map.channels))
-            value = part if value is None else T.if_then_else(c < end, part, value)
-        return value
-
-    write_map(output, layer.output, element)
-
-
 def _reader(source: Buffer, map: Map) -> Callable[[Expr, Expr, Expr, Expr], Expr]:
     return lambda n, y, x, c: source[n, y + map.halo, x + map.halo, c]
 
 
-def to_nhwc(layer: ToNhwc, source: Buffer, output: Buffer) -> None:
-    write_map(output, layer.output, lambda n, y, x, c: source[n, c, y, x])
+def covers_map(pool: AvgPool) -> bool:
+    """Whether the one window is the map."""
+    return pool.kernel == (pool.input.height, pool.input.width) and pool.padding == (0, 0)
 
 
-def to_nchw(layer: ToNchw, source: Buffer, output: Buffer) -> None:
-    """The output is written as a map whose rows, columns and channels are C, H and W."""
-    halo, target = layer.input.halo, layer.input
-    turned = Map(target.batch, target.channels, target.height, target.width)
-    write_map(output, turned, lambda n, c, y, x: source[n, y + halo, x + halo, c])
+class PoolThreads(FixedCudaAlgorithm[MaxPool | AvgPool]):
+    """A thread per element walks its window; a mean sums row by row."""
+
+    names = (
+        "max_pool",
+        "avg_pool",
+    )
+    computes = (MaxPool, AvgPool)
+
+    @classmethod
+    def applies(cls, workload: MaxPool | AvgPool) -> bool:
+        """Pools by windows that are not the whole map."""
+        return isinstance(workload, MaxPool) or not covers_map(workload)
+
+    @property
+    def name(self) -> str:
+        return self.names[isinstance(self.workload, AvgPool)]
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        layer = self.workload
+        source, output = buffers.values()
+        halo = layer.input.halo
+        (kh, kw), (rows, columns) = layer.kernel, axes(layer)
+
+        def maximum(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
+            def read(dy: Expr | int, dx: Expr | int) -> Expr:
+                return source[n, rows.clamped(y, dy) + halo, columns.clamped(x, dx) + halo, c]
+
+            if kh * kw <= MAX_TERMS:
+                window = itertools.product(range(kh), range(kw))
+                return functools.reduce(T.max, itertools.starmap(read, window))
+            largest = registers("largest", 1)
+            largest[0] = read(0, 0)
+            with serial("dy", kh) as dy, serial("dx", kw) as dx:
+                largest[0] = T.max(largest[0], read(dy, dx))
+            return largest[0]
+
+        def mean(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
+            (top, height), (left, width) = rows.span(y), columns.span(x)
+            total, row = registers("total", 1), registers("row", 1)
+            total[0] = 0
+            with serial("dy", height) as dy:
+                row[0] = 0
+                with serial("dx", width) as dx:
+                    value = source[n, top + dy + halo, left + dx + halo, c]
+                    row[0] += value
+                total[0] += row[0]
+            return total[0] / T.Cast("float32", height * width)
+
+        write_map(output, layer.output, maximum if isinstance(layer, MaxPool) else mean)
 
 
-def softmax(layer: Softmax, source: Buffer, output: Buffer) -> None:
+class GlobalMean(FixedCudaAlgorithm[AvgPool]):
+    """A block takes 32 channels, a warp every eighth row."""
+
+    names = ("global_mean",)
+    computes = AvgPool
+
+    @classmethod
+    def applies(cls, workload: AvgPool) -> bool:
+        """The mean of whole channels."""
+        return covers_map(workload)
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        layer = self.workload
+        source, output = buffers.values()
+        halo, height, width = layer.input.halo, layer.input.height, layer.input.width
+        channels, side, warps = layer.input.channels, layer.output.shape[1], BLOCK // WARP
+        grid = (layer.input.batch, math.ceil(channels / WARP))
+        with launch(grid, BLOCK) as (n, chunk, thread):
+            warp, lane = thread // WARP, thread % WARP
+            c = chunk * WARP + lane
+            clear_halo(
+                output,
+                layer.output,
+                (n * grid[1] + chunk) * BLOCK + thread,
+                math.prod(grid) * BLOCK,
+            )
+            parts, total, row = (
+                shared("parts", warps, WARP),
+                registers("total", 1),
+                registers("row", 1),
+            )
+            total[0] = 0
+            with when(c < channels), serial("step", math.ceil(height / warps)) as step:
+                y = step * warps + warp
+                with when(y < height):
+                    row[0] = 0
+                    with serial("x", width) as x:
+                        row[0] += source[n, y + halo, x + halo, c]
+                    total[0] += row[0]
+            parts[warp, lane] = total[0]
+            synchronise()
+            with when(T.And(warp == 0, c < channels)):
+                sums = functools.reduce(operator.add, (parts[part, lane] for part in range(warps)))
+                pixel = (n * side + layer.output.halo) * side + layer.output.halo
+                value = sums / T.float32(height * width)
+                flat(output)[pixel * channels + c] = value
+
+
+class LrnThreads(FixedCudaAlgorithm[Lrn]):
+    """A thread per element sums the squares of its window."""
+
+    names = ("lrn",)
+    computes = Lrn
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        layer = self.workload
+        source, output = buffers.values()
+        halo, channels = layer.input.halo, layer.input.channels
+        before, after = layer.size // 2, (layer.size - 1) // 2
+
+        def normalise(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
+            def square(at: Expr) -> Expr:
+                value = source[n, y + halo, x + halo, at]
+                return T.if_then_else(T.And(at >= 0, at < channels), value * value, T.float32(0))
+
+            if layer.size <= MAX_TERMS:
+                squares = sum((square(c + d) for d in range(-before, after + 1)), T.float32(0))
+            else:
+                total = registers("total", 1)
+                total[0] = 0
+                with serial("d", layer.size) as d:
+                    total[0] += square(c - before + d)
+                squares = total[0]
+            scale = T.float32(layer.k) + T.float32(layer.alpha) * squares
+            return source[n, y + halo, x + halo, c] / T.pow(scale, T.float32(layer.beta))
+
+        write_map(output, layer.output, normalise)
+
+
+class PointwiseThreads(FixedCudaAlgorithm[Pointwise]):
+    """A thread per element."""
+
+    names = ("pointwise",)
+    computes = Pointwise
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        layer = self.workload
+        source, output = buffers.values()
+        read = _reader(source, layer.input)
+        write_map(output, layer.output, lambda *at: activate(layer.act, read(*at)))
+
+
+class PReluThreads(FixedCudaAlgorithm[PRelu]):
+    """A thread per element."""
+
+    names = ("prelu",)
+    computes = PRelu
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        layer = self.workload
+        source, slopes, output = buffers.values()
+        read = _reader(source, layer.input)
+        write_map(output, layer.output, lambda n, y, x, c: leaky(read(n, y, x, c), slopes[c]))
+
+
+class AddThreads(FixedCudaAlgorithm[Add]):
+    """A thread per element."""
+
+    names = ("add",)
+    computes = Add
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        layer = self.workload
+        *sources, output = buffers.values()
+        readers = list(map(_reader, sources, layer.inputs))
+
+        def total(*at: Expr) -> Expr:
+            summands = (read(*at) for read in readers)
+            return activate(layer.act, functools.reduce(operator.add, summands))
+
+        write_map(output, layer.output, total)
+
+
+class ConcatThreads(FixedCudaAlgorithm[Concat]):
+    """A thread per element looks for the input that its channel is of."""
+
+    names = ("concat",)
+    computes = Concat
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        layer = self.workload
+        *sources, output = buffers.values()
+
+        def element(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
+            ends = itertools.accumulate(map.channels for map in layer.inputs)
+            value: Expr | None = None
+            for source, map, end in reversed(list(zip(sources, layer.inputs, ends, strict=True))):
+                part = _reader(source, map)(n, y, x, c - (end - map.channels))
+                value = part if value is None else T.if_then_else(c < end, part, value)
+            return value
+
+        write_map(output, layer.output, element)
+
+
+class SoftmaxBlocks(FixedCudaAlgorithm[Softmax]):
     """A block per row: its maximum, the sum of its exponentials, then the quotients."""
-    with launch((layer.batch,), BLOCK) as (row, thread):
-        parts, peak, own = shared("parts", 1, BLOCK), registers("peak", 1), registers("own", 1)
 
-        @contextmanager
-        def own_columns() -> Iterator[Expr]:
-            with serial("chunk", math.ceil(layer.features / BLOCK)) as chunk:
-                col = chunk * BLOCK + thread
-                with when(col < layer.features):
-                    yield col
+    names = ("softmax",)
+    computes = Softmax
 
-        def exponential(col: Expr) -> Expr:
-            return T.exp(source[row, col] - peak[0])
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        layer = self.workload
+        source, output = buffers.values()
+        with launch((layer.batch,), BLOCK) as (row, thread):
+            parts, peak, own = shared("parts", 1, BLOCK), registers("peak", 1), registers("own", 1)
 
-        def reduce_row(
-            start: float, value: Callable[[Expr], Expr], combine: Callable[[Expr, Expr], Expr]
-        ) -> None:
-            own[0] = T.float32(start)
+            @contextmanager
+            def own_columns() -> Iterator[Expr]:
+                with serial("chunk", math.ceil(layer.features / BLOCK)) as chunk:
+                    col = chunk * BLOCK + thread
+                    with when(col < layer.features):
+                        yield col
+
+            def exponential(col: Expr) -> Expr:
+                return T.exp(source[row, col] - peak[0])
+
+            def reduce_row(
+                start: float, value: Callable[[Expr], Expr], combine: Callable[[Expr, Expr], Expr]
+            ) -> None:
+                own[0] = T.float32(start)
+                with own_columns() as col:
+                    own[0] = combine(own[0], value(col))
+                parts[0, thread] = own[0]
+                tree_reduce(parts, 0, thread, combine)
+
+            reduce_row(LOWEST, lambda col: source[row, col], T.max)
+            peak[0] = parts[0, 0]
+            synchronise()
+            reduce_row(0.0, exponential, operator.add)
             with own_columns() as col:
-                own[0] = combine(own[0], value(col))
-            parts[0, thread] = own[0]
-            tree_reduce(parts, 0, thread, combine)
+                output[row, col] = exponential(col) / parts[0, 0]
 
-        reduce_row(LOWEST, lambda col: source[row, col], T.max)
-        peak[0] = parts[0, 0]
-        synchronise()
-        reduce_row(0.0, exponential, operator.add)
-        with own_columns() as col:
-            output[row, col] = exponential(col) / parts[0, 0]
+
+class ToNhwcThreads(FixedCudaAlgorithm[ToNhwc]):
+    """A thread per element."""
+
+    names = ("to_nhwc",)
+    computes = ToNhwc
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        source, output = buffers.values()
+        write_map(output, self.workload.output, lambda n, y, x, c: source[n, c, y, x])
+
+
+class ToNchwThreads(FixedCudaAlgorithm[ToNchw]):
+    """A thread per element.
+
+    The output is written as a map whose rows, columns and channels are C, H and W.
+    """
+
+    names = ("to_nchw",)
+    computes = ToNchw
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        source, output = buffers.values()
+        halo, target = self.workload.input.halo, self.workload.input
+        turned = Map(target.batch, target.channels, target.height, target.width)
+        write_map(output, turned, lambda n, c, y, x: source[n, y + halo, x + halo, c])

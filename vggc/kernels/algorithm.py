@@ -1,0 +1,138 @@
+"""What an algorithm is: one way to compute the workloads of a kind, with all that is asked of it.
+
+`vggc.kernels.cpu.ALGORITHMS` and `vggc.kernels.cuda.ALGORITHMS` list them. To add one is to write
+a class in a file of its own, and a row there.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vggc.kernels.builder import Argument, Buffer, function
+from vggc.kernels.workloads import (
+    Choice,
+    Kernel,
+    Packing,
+    Workload,
+    buffer_shape,
+    storage,
+)
+
+W = TypeVar("W", bound=Workload)
+K = TypeVar("K")
+
+Cost: TypeAlias = tuple[float, ...]
+"""The order of preference, least first: half cycles of all cores, then what breaks ties."""
+
+Buffers: TypeAlias = dict[str, Buffer]
+"""The arguments of a kernel by name, in order: the inputs `x`, or `x0`, `x1` and so on; the
+workload's weights by their names; the output `y`."""
+
+
+@dataclass(frozen=True)
+class Algorithm(ABC, Generic[W, K]):
+    """One way to compute a workload.
+
+    Its knobs, a frozen dataclass of integers, are the sizes that it leaves open.
+    """
+
+    workload: W
+
+    names: ClassVar[tuple[str, ...]]
+    """What manifests and tuning databases call it; several where sizes decide the name."""
+    computes: ClassVar[type[Workload] | tuple[type[Workload], ...]]
+    """The kinds of workloads that it may apply to."""
+    attributes: ClassVar[Mapping[str, bool]] = {}
+    """What TVM is told of its functions."""
+
+    @classmethod
+    def applies(cls, workload: W) -> bool:
+        """Whether it computes this workload, one of those of its kind."""
+        return True
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    @abstractmethod
+    def knobs(self) -> Iterable[K]:
+        """All that there is code for."""
+
+    @abstractmethod
+    def cost(self, knobs: K) -> Cost:
+        """What carrying it out with these knobs is thought to cost."""
+
+    @property
+    def error(self) -> float:
+        """The relative L2 error that its arithmetic adds, beyond that of plain sums."""
+        return 0.0
+
+    def error_with(self, weight: NDArray[np.float32]) -> float:
+        """The error that it adds with a weight, at least that with usual ones."""
+        return self.error
+
+    def packing(self, knobs: K) -> Packing | None:
+        """How the weight called `weight` is laid out, where there is one."""
+        return None
+
+    def macs(self, knobs: K) -> int | None:
+        """The multiply-adds that it really does, where that is not what the workload asks for."""
+        return None
+
+    @abstractmethod
+    def emit(self, knobs: K, buffers: Buffers) -> None:
+        """Write the body of the kernel."""
+
+    def shown(self, knobs: K) -> dict[str, int]:
+        """The knobs as manifests and tuning databases hold them."""
+        return asdict(cast("Any", knobs))
+
+    def choice(self, knobs: K) -> Choice:
+        return Choice(self.name, tuple(self.shown(knobs).items()))
+
+    def kernel(self, knobs: K) -> Kernel:
+        """The code with these knobs, one of `knobs`."""
+        packing = self.packing(knobs)
+        arguments = {argument.name: argument for argument in _arguments(self.workload, packing)}
+
+        def body(*buffers: Buffer) -> None:
+            self.emit(knobs, dict(zip(arguments, buffers, strict=True)))
+
+        func = function(body, arguments.values(), self.attributes)
+        return Kernel(self.name, self.shown(knobs), func, packing, self.macs(knobs))
+
+
+@dataclass(frozen=True)
+class NoKnobs:
+    """Of an algorithm that leaves nothing open."""
+
+
+class Fixed(Algorithm[W, NoKnobs]):
+    """An algorithm that leaves nothing to choose; no other applies where it does."""
+
+    def knobs(self) -> Iterable[NoKnobs]:
+        return (NoKnobs(),)
+
+    def cost(self, knobs: NoKnobs) -> Cost:
+        return (0.0,)
+
+
+def _arguments(workload: Workload, packing: Packing | None) -> list[Argument]:
+    inputs = workload.inputs
+    names = ["x"] if len(inputs) == 1 else [f"x{index}" for index in range(len(inputs))]
+    found = [
+        Argument(name, buffer_shape(layout), storage(layout))
+        for name, layout in zip(names, inputs, strict=True)
+    ]
+    for name, shape in workload.weights.items():
+        if name == "weight" and packing is not None:
+            found.append(Argument(name, packing.packed_shape, packing.packed_type))
+        else:
+            found.append(Argument(name, shape, "float32"))
+    return [*found, Argument("y", buffer_shape(workload.output), storage(workload.output))]

@@ -1,0 +1,23 @@
+"""An algorithm for a GPU. Its knobs follow from the workload by a rule; nothing is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vggc.kernels.algorithm import Algorithm, Cost, Fixed, K, NoKnobs, W
+
+
+@dataclass(frozen=True)
+class CudaAlgorithm(Algorithm[W, K]):
+    """One way to compute a workload on a GPU; it may launch more than one CUDA kernel."""
+
+    attributes = {"tirx.is_scheduled": True}  # noqa: RUF012  (nobody writes to it)
+
+    def cost(self, knobs: Any) -> Cost:
+        return (0.0,)
+
+
+@dataclass(frozen=True)
+class FixedCudaAlgorithm(CudaAlgorithm[W, NoKnobs], Fixed[W]):
+    """One that has no knobs."""
