@@ -250,7 +250,7 @@ def part_of(word: Expr, bits: Bits) -> Expr:
 
 @dataclass(frozen=True)
 class DenseBlockFloat24(CpuAlgorithm[Dense, ColumnKnobs]):
-    """Only the columns of inputs other than zero are read, in block floating point of 24 bits."""
+    """Only the weights, in block floating point of 24 bits, of inputs other than zero are read."""
 
     names = ("gemv-bfp24", "gemm-bfp24")
     computes = Dense
@@ -258,7 +258,7 @@ class DenseBlockFloat24(CpuAlgorithm[Dense, ColumnKnobs]):
 
     @classmethod
     def applies(cls, workload: Dense) -> bool:
-        """Dense layers, of one image and of several."""
+        """Dense layers of up to four images at a time."""
         return all(columns.applies(product(workload, form)) for form in FORMATS)
 
     @property
@@ -298,7 +298,7 @@ class DenseBlockFloat24(CpuAlgorithm[Dense, ColumnKnobs]):
 
 
 class DenseBlockFloat20(DenseBlockFloat24):
-    """The same of 20 bits."""
+    """Only the weights, in block floating point of 20 bits, of inputs other than zero are read."""
 
     names = ("gemv-bfp20", "gemm-bfp20")
     form = BITS_20

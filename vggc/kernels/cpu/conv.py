@@ -323,7 +323,7 @@ class Direct(CpuAlgorithm[Conv, ConvKnobs]):
 
 
 class Grouped(Direct):
-    """The same where a tile lies in one of several groups of channels."""
+    """A tile of pixels by channels of one group stays in vector registers."""
 
     names = ("grouped",)
 

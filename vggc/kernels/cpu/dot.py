@@ -122,7 +122,7 @@ def result(conv: Conv, buffers: Buffers, total: Expr, channel: Expr) -> Expr:
 
 @dataclass(frozen=True)
 class DirectBfloat16(CpuAlgorithm[Conv, ConvKnobs]):
-    """The tiles of `direct`, whose multiply-adds are of words of two bfloat16."""
+    """A tile stays in registers; each multiply-add is of words of two bfloat16."""
 
     names = ("direct-bfloat16",)
     computes = Conv
@@ -130,7 +130,7 @@ class DirectBfloat16(CpuAlgorithm[Conv, ConvKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Any convolution of a map of its format, and dense layers as such."""
+        """Any convolution of a map in fewer bits, and dense layers in the form of one."""
         return workload.input.format == cls.format
 
     def knobs(self) -> Iterator[ConvKnobs]:
@@ -208,7 +208,7 @@ class DirectBfloat16(CpuAlgorithm[Conv, ConvKnobs]):
 
 
 class DirectUint8(DirectBfloat16):
-    """The same of words of four uint8, with int8 weights."""
+    """A tile stays in registers; each multiply-add is of words of four uint8 and int8."""
 
     names = ("direct-uint8",)
     format = "uint8"

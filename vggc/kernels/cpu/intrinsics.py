@@ -1,7 +1,7 @@
 """Instructions that TVM has no words for, each beside its meaning in plain Python.
 
 All are of AVX-512: a register holds 16 lanes of 32 bits, and each lane is treated by itself.
-`tests/test_kernels_low_precision.py` compares machine code and meaning where a processor has them.
+`tests/kernels/test_intrinsics.py` compares machine code and meaning where a processor has them.
 """
 
 from __future__ import annotations

@@ -643,7 +643,7 @@ BY_TILE: dict[int, type[Winograd]] = {each.m: each for each in (Winograd2, Winog
 
 
 class WinogradInWords(Winograd):
-    """The same whose products are of words of two numbers or more of fewer bits."""
+    """F(m×m, 3×3) whose products are of words of two numbers of fewer bits."""
 
     @property
     def words(self) -> Conv:

@@ -124,7 +124,7 @@ class Words:
 
 @dataclass(frozen=True)
 class ColumnsBfloat16(CpuAlgorithm[Conv, ColumnKnobs]):
-    """Only the columns of inputs other than zero are read, of bfloat16."""
+    """Only the weights, in bfloat16, of inputs other than zero are read."""
 
     names = ("columns-bfloat16",)
     computes = Conv
@@ -132,7 +132,7 @@ class ColumnsBfloat16(CpuAlgorithm[Conv, ColumnKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """A dense layer in its format, where zero is stored as such and nothing is padded."""
+        """Dense layers in fewer bits, where zero is stored as such and nothing is padded."""
         source, out = workload.input, workload.output
         covers = workload.kernel == (source.height, source.width) and workload.padding == (0, 0)
         bare = source.halo == out.halo == 0 and out.height == out.width == 1 and not workload.pool
@@ -161,7 +161,7 @@ class ColumnsBfloat16(CpuAlgorithm[Conv, ColumnKnobs]):
 
 
 class ColumnsUint8(ColumnsBfloat16):
-    """The same of int8."""
+    """Only the weights, in int8, of inputs other than zero are read."""
 
     names = ("columns-uint8",)
     format = "uint8"
