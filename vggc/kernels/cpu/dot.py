@@ -33,8 +33,6 @@ INSTRUCTIONS: dict[Format, str] = {"bfloat16": "avx512bf16", "uint8": "avx512vnn
 """What a CPU must have to multiply each format, in LLVM's words."""
 
 LANES = 16
-HOMOGENEOUS = ("relu", "leaky")
-"""Activations that multiply with what is multiplied by a positive number."""
 
 # TVM would compute bfloat16 in float32, so it is shown words, and LLVM what they hold.
 DOT_BFLOAT16 = """
@@ -177,7 +175,7 @@ def result(conv: Conv, buffers: dict[str, Array], total: Expr, channel: Expr) ->
     if conv.output.format != "uint8":
         return activate(conv.act, total * scale + bias)
     steps = T.float32(1) / buffers["out_scale"][0]
-    if conv.act is None or conv.act.function in HOMOGENEOUS:
+    if conv.act is None or conv.act.homogeneous:
         # Then scale and bias are multiplied once for all pixels of a tile.
         return activate(conv.act, total * (scale * steps) + bias * steps)
     return activate(conv.act, total * scale + bias) * steps
