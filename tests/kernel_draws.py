@@ -26,13 +26,13 @@ from workload_reference import (
     ACTIVATIONS,
     grouped,
     pool,
-    reference,
     sides,
     weight_shapes,
 )
 
 from vggc.ir.ops import RELU, Activation
 from vggc.kernels.cpu import Machine, kernel, templates
+from vggc.kernels.reference import reference
 from vggc.kernels.workloads import (
     AvgPool,
     Choice,

@@ -20,10 +20,8 @@ from workload_reference import (
     ELEMENTWISE,
     GROUPED,
     POOLS,
-    activate,
     draws,
     pool,
-    reference,
     sides,
     weight_shapes,
 )
@@ -33,6 +31,7 @@ from vggc.kernels.cpu import Machine, choices, kernel, templates
 from vggc.kernels.cpu import conv as conv_template
 from vggc.kernels.cpu import depthwise as depthwise_template
 from vggc.kernels.cpu import dot as dot_template
+from vggc.kernels.reference import activate, reference
 from vggc.kernels.workloads import (
     AvgPool,
     Choice,

@@ -16,9 +16,7 @@ from workload_reference import (
     ELEMENTWISE,
     GROUPED,
     POOLS,
-    activate,
     draws,
-    reference,
     sides,
     weight_shapes,
 )
@@ -26,6 +24,7 @@ from workload_reference import (
 from vggc.ir.ops import RELU, Activation
 from vggc.kernels.cuda import gemm, kernel
 from vggc.kernels.cuda.emit import function
+from vggc.kernels.reference import activate, reference
 from vggc.kernels.workloads import (
     PIECE,
     Conv,

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import tvm
 from numpy.typing import NDArray
-from workload_reference import ACTIVATIONS, activate, halved, pool, reference, windows
+from workload_reference import ACTIVATIONS, pool
 
 from vggc.ir.ops import RELU, Activation
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
@@ -31,6 +31,7 @@ from vggc.kernels.cpu import (
     word_columns,
 )
 from vggc.kernels.cpu.columns import ColumnKnobs
+from vggc.kernels.reference import activate, halved, reference, windows
 from vggc.kernels.workloads import (
     MAX_INT8_TERMS,
     Conv,
@@ -146,7 +147,7 @@ def draws(form: Format, seed: int, count: int) -> Iterator[Conv]:
         target = rng.choice(formats)
         out = (size(0, 2), target, rng.choice([0, 128]) if target == "uint8" else 0)
         grid = conv(source, 1, kernel, stride, padding).output
-        rises = act is None or act.function in ("relu", "relu6", "sigmoid", "tanh")
+        rises = act is None or act.rises
         pools = min(grid.height, grid.width) > 1 and rises and rng.random() < 0.3
         yield conv(source, size(1, 90), kernel, stride, padding, act, out, pools)
 

@@ -16,7 +16,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import Buffer, PrimFunc, const
 from tvm.tirx.script import builder as T
 
-Index: TypeAlias = "Expr | int | tuple[Expr | int, ...]"
+ArrayIndex: TypeAlias = "Expr | int | tuple[Expr | int, ...]"
 
 
 class Array:
@@ -42,10 +42,10 @@ class Array:
     def dtype(self) -> str:
         return str(self.buffer.dtype)
 
-    def __getitem__(self, at: Index) -> Expr:
+    def __getitem__(self, at: ArrayIndex) -> Expr:
         return self.buffer[at]
 
-    def __setitem__(self, at: Index, value: Expr | float) -> None:
+    def __setitem__(self, at: ArrayIndex, value: Expr | float) -> None:
         stored = const(value, self.dtype) if isinstance(value, int | float) else value
         T.buffer_store(self.buffer, stored, [*at] if isinstance(at, tuple) else [at])
 

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, assert_neve
 
 from vggc.ir import ops
 from vggc.ir.ops import Activation, Op
+from vggc.ir.ops import Shape as Shape
 
 if TYPE_CHECKING:
     import numpy as np
     from tvm.tirx import PrimFunc
 
 Pair: TypeAlias = tuple[int, int]
-Shape: TypeAlias = tuple[int, ...]
 
 Format: TypeAlias = Literal["float32", "bfloat16", "uint8"]
 """How the values of a map are written. A uint8 `q` stands for `scale·(q - zero)`; the scale
