@@ -31,7 +31,7 @@ Array: TypeAlias = NDArray[np.floating[Any]]
 Shape: TypeAlias = tuple[int, int, int, int]
 
 SLOPES = {"leaky": 0.1, "elu": 1.5}
-ACTIVATIONS = {name: Activation(name, SLOPES.get(name, 1.0)) for name in activations.ACTIVATIONS}
+ACTIVATIONS = {name: Activation(name, SLOPES.get(name, 0.0)) for name in activations.ACTIVATIONS}
 
 
 # Samples
