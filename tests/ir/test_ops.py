@@ -16,7 +16,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.support.nets import graph_of
 from tests.support.op_samples import (
     BATCH,
-    FUNCTIONS,
     SAMPLES,
     assert_agree,
     torch_outputs,
@@ -34,7 +33,7 @@ from vggc.compiler.error_budget import MAX_ERROR
 from vggc.compiler.packing import pack
 from vggc.compiler.targets import resolve
 from vggc.ir.graph import Graph
-from vggc.ir.ops import Function, Op
+from vggc.ir.ops import Op
 from vggc.passes.fold import fold
 from vggc.support.tvm_alone import relax, tvm
 
@@ -50,10 +49,6 @@ def test_every_op_has_a_sample() -> None:
     graphs = [graph_of(text) for text in SAMPLES.values()]
     graphs += [fold(graph).graph for graph in graphs]
     assert {type(node.op) for graph in graphs for node in graph.nodes} == set(get_args(Op))
-
-
-def test_every_activation_has_a_sample() -> None:
-    assert set(FUNCTIONS) == set(get_args(Function))
 
 
 def test_shapes_and_weights_are_what_torch_makes_of_them(graph: Graph, noise: Noise) -> None:

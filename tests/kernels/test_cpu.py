@@ -31,7 +31,6 @@ from tests.support.workload_reference import (
     ELEMENTWISE,
     GROUPED,
     POOLS,
-    activate,
     draws,
     pool,
 )
@@ -40,6 +39,7 @@ from vggc.kernels.cpu import Machine, algorithms, choices, kernel
 from vggc.kernels.cpu.conv import ConvKnobs, Direct
 from vggc.kernels.cpu.depthwise import Depthwise, DepthwiseKnobs
 from vggc.kernels.cpu.dot import DirectBfloat16, DirectUint8
+from vggc.kernels.reference import activate
 from vggc.kernels.workloads import (
     AvgPool,
     Choice,

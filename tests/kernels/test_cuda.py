@@ -17,14 +17,13 @@ from tests.support.workload_reference import (
     ELEMENTWISE,
     GROUPED,
     POOLS,
-    activate,
     draws,
-    reference,
     sides,
     weight_shapes,
 )
 from vggc.ir.ops import RELU, Activation
 from vggc.kernels.cuda import gemm, kernel
+from vggc.kernels.reference import activate, reference
 from vggc.kernels.workloads import (
     PIECE,
     Conv,

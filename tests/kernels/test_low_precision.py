@@ -101,7 +101,7 @@ def draws(form: Format, seed: int, count: int) -> Iterator[Conv]:
         target = rng.choice(formats)
         out = (size(0, 2), target, rng.choice([0, 128]) if target == "uint8" else 0)
         grid = conv(source, 1, kernel, stride, padding).output
-        rises = act is None or act.function in ("relu", "relu6", "sigmoid", "tanh")
+        rises = act is None or act.rises
         pools = min(grid.height, grid.width) > 1 and rises and rng.random() < 0.3
         yield conv(source, size(1, 90), kernel, stride, padding, act, out, pools)
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import tvm
 
-from tests.support.workload_reference import reference, sides, weight_shapes
+from tests.support.workload_reference import sides, weight_shapes
 from vggc.ir.ops import RELU, Activation
+from vggc.kernels.reference import reference
 from vggc.kernels.workloads import (
     Conv,
     Dense,

@@ -27,12 +27,12 @@ from tests.support.workload_reference import (
     ACTIVATIONS,
     grouped,
     pool,
-    reference,
     sides,
     weight_shapes,
 )
 from vggc.ir.ops import RELU, Activation
 from vggc.kernels.cpu import Machine, alternatives, kernel
+from vggc.kernels.reference import reference
 from vggc.kernels.workloads import (
     AvgPool,
     Choice,

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from vggc.backends.torch import reference
+from vggc.ir.activations import ACTIVATIONS
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights, seeded
-
-FUNCTIONS = ("relu", "relu6", "leaky", "elu", "gelu", "silu", "sigmoid", "tanh")
 
 SAMPLES = {
     "conv": "conv3-5",
@@ -38,8 +37,8 @@ SAMPLES = {
     "batchnorm": "batchnorm | relu | conv3-4",
     "batchnorm_of_relu": "conv3-4 | batchnorm | batchnorm | conv3-4",
     "batchnorm_of_vector": "conv3-2 | flatten | batchnorm | fc-6 norm=batch | batchnorm | fc-5",
-    **{f"act_{word}": f"{word} | conv3-5 act={word} | conv1-3 | {word}" for word in FUNCTIONS},
-    **{f"act_{word}_of_vector": f"fc-7 act={word} | fc-5 | {word}" for word in FUNCTIONS},
+    **{f"act_{word}": f"{word} | conv3-5 act={word} | conv1-3 | {word}" for word in ACTIVATIONS},
+    **{f"act_{word}_of_vector": f"fc-7 act={word} | fc-5 | {word}" for word in ACTIVATIONS},
     "prelu": "prelu | conv3-5 act=none | prelu | conv3-3",
     "prelu_of_vector": "fc-7 act=none | prelu | fc-5",
     "relu_of_vector": "fc-7 | softmax | relu",

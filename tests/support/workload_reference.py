@@ -1,4 +1,4 @@
-"""What the workloads mean, in float64 numpy, and samples of them that no tile divides."""
+"""Samples of the workloads that no tile divides, and what their buffers hold."""
 
 from __future__ import annotations
 
@@ -6,44 +6,32 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias, assert_never
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from vggc.ir import activations
 from vggc.ir.ops import RELU, Activation, AvgPool2d, Conv2d, MaxPool2d
 from vggc.kernels.workloads import (
     Add,
     AvgPool,
     Concat,
     Conv,
-    Dense,
-    Lrn,
+    Layout,
     Map,
     MaxPool,
     Pair,
     Pointwise,
     PRelu,
-    Softmax,
-    ToNchw,
-    ToNhwc,
     Workload,
 )
 
 Array: TypeAlias = NDArray[np.floating[Any]]
 Shape: TypeAlias = tuple[int, int, int, int]
 
-ACTIVATIONS = {
-    "relu": RELU,
-    "relu6": Activation("relu6"),
-    "leaky": Activation("leaky", 0.1),
-    "elu": Activation("elu", 1.5),
-    "gelu": Activation("gelu"),
-    "silu": Activation("silu"),
-    "sigmoid": Activation("sigmoid"),
-    "tanh": Activation("tanh"),
-}
+SLOPES = {"leaky": 0.1, "elu": 1.5}
+ACTIVATIONS = {name: Activation(name, SLOPES.get(name, 0.0)) for name in activations.ACTIVATIONS}
 
 
 # Samples
@@ -180,113 +168,6 @@ def draws(seed: int, count: int) -> Iterator[Workload]:
             yield pool(kind, whole, kernel, stride, padding, size(0, 1) == 1, (size(0, 2), halo))
 
 
-# Their meaning
-
-
-def activate(act: Activation | None, x: Array) -> Array:
-    """The activation of `x` in float64."""
-    if act is None:
-        return x
-    low = np.minimum(x, 0)
-    match act.function:
-        case "relu":
-            return np.maximum(x, 0)
-        case "relu6":
-            return np.clip(x, 0, 6)
-        case "leaky":
-            return np.where(x < 0, act.slope * x, x)
-        case "elu":
-            return np.where(x < 0, act.slope * np.expm1(low), x)
-        case "gelu":
-            return x * np.vectorize(math.erfc, otypes=[float])(-x / math.sqrt(2)) / 2
-        case "silu":
-            return x * _sigmoid(x)
-        case "sigmoid":
-            return _sigmoid(x)
-        case "tanh":
-            return np.tanh(x)
-    assert_never(act.function)
-
-
-def _sigmoid(x: Array) -> Array:
-    power = np.exp(-np.abs(x))
-    return np.where(x < 0, power, 1) / (1 + power)
-
-
-def windows(x: Array, kernel: Pair, stride: Pair) -> Array:
-    """`(N, H, W, C)` to `(N, H', W', C, kh, kw)`."""
-    return sliding_window_view(x, kernel, axis=(1, 2))[:, :: stride[0], :: stride[1]]
-
-
-def halved(y: Array, out: Map) -> Array:
-    """The largest of each 2×2 pixels of `(N, H, W, C)`."""
-    whole = y[:, : 2 * out.height, : 2 * out.width]
-    blocks = whole.reshape(out.batch, out.height, 2, out.width, 2, out.channels)
-    return blocks.max((2, 4))
-
-
-def reference(workload: Workload, inputs: list[Array], weights: list[Array]) -> Array:
-    """The result in float64; inputs and result without halo, the weight not packed."""
-    x, *others = (each.astype(float) for each in inputs)
-    y: Array
-    match workload:
-        case Conv(padding=(top, left), groups=groups):
-            weight, bias = weights
-            padded = np.pad(x, ((0, 0), (top, top), (left, left), (0, 0)))
-            y = np.concatenate(
-                [
-                    np.einsum(
-                        "nyxcij,kcij->nyxk",
-                        windows(part, workload.kernel, workload.stride),
-                        w,
-                        optimize=True,
-                    )
-                    for part, w in zip(
-                        np.split(padded, groups, axis=3), np.split(weight, groups), strict=True
-                    )
-                ],
-                axis=3,
-            )
-            y = activate(workload.act, y + bias)
-            return halved(y, workload.output) if workload.pool else y
-        case Dense(source=source):
-            weight, bias = weights
-            rows = x if source is None else x.transpose(0, 3, 1, 2).reshape(source.batch, -1)
-            return activate(workload.act, rows @ weight.T + bias)
-        case MaxPool(output=out) | AvgPool(output=out):
-            combine = np.max if isinstance(workload, MaxPool) else np.mean
-            y = np.empty((out.batch, out.height, out.width, out.channels))
-            for i, j in np.ndindex(out.height, out.width):
-                top = i * workload.stride[0] - workload.padding[0]
-                left = j * workload.stride[1] - workload.padding[1]
-                bottom, right = top + workload.kernel[0], left + workload.kernel[1]
-                y[:, i, j] = combine(x[:, max(top, 0) : bottom, max(left, 0) : right], axis=(1, 2))
-            return y
-        case Lrn(size=size):
-            before = size // 2
-            squares = np.pad(x**2, ((0, 0), (0, 0), (0, 0), (before, size - 1 - before)))
-            total = sliding_window_view(squares, size, axis=3).sum(-1)
-            y = x / (workload.k + workload.alpha * total) ** workload.beta
-            return y
-        case Pointwise():
-            return activate(workload.act, x)
-        case PRelu():
-            return np.where(x < 0, weights[0] * x, x)
-        case Concat():
-            return np.concatenate([x, *others], axis=3)
-        case Add():
-            return activate(workload.act, sum(others, x))
-        case Softmax():
-            exponentials = np.exp(x - x.max(1, keepdims=True))
-            y = exponentials / exponentials.sum(1, keepdims=True)
-            return y
-        case ToNhwc():
-            return x.transpose(0, 2, 3, 1)
-        case ToNchw():
-            return x.transpose(0, 3, 1, 2)
-    assert_never(workload)
-
-
 # Their buffers
 
 
@@ -298,8 +179,8 @@ class Side:
     halo: int = 0
 
     @classmethod
-    def of(cls, map: Map) -> Side:
-        return cls(map.shape, map.halo)
+    def of(cls, layout: Layout) -> Side:
+        return cls(layout.shape, layout.halo) if isinstance(layout, Map) else cls(layout)
 
     def content(self, buffer: Array) -> Array:
         if self.halo == 0:
@@ -310,29 +191,9 @@ class Side:
 
 def sides(workload: Workload) -> tuple[list[Side], Side]:
     """The inputs and the output."""
-    match workload:
-        case Dense(batch=batch, source=source):
-            flat = Side((batch, workload.in_features))
-            return [Side.of(source) if source else flat], Side((batch, workload.out_features))
-        case Softmax(batch=batch, features=features):
-            return [Side((batch, features))], Side((batch, features))
-        case ToNhwc(output=out):
-            return [Side((out.batch, out.channels, out.height, out.width))], Side.of(out)
-        case ToNchw(input=source):
-            planes = (source.batch, source.channels, source.height, source.width)
-            return [Side.of(source)], Side(planes)
-        case Concat() | Add():
-            return [Side.of(each) for each in workload.inputs], Side.of(workload.output)
-        case _:
-            return [Side.of(workload.input)], Side.of(workload.output)
+    return [Side.of(each) for each in workload.inputs], Side.of(workload.output)
 
 
 def weight_shapes(workload: Workload) -> list[tuple[int, ...]]:
-    """The weights that `workload` takes behind its inputs, the first not packed."""
-    match workload:
-        case Conv() | Dense():
-            return [workload.weight_shape, workload.weight_shape[:1]]
-        case PRelu():
-            return [(workload.input.channels,)]
-        case _:
-            return []
+    """The weights that `workload` takes behind its inputs, none packed."""
+    return list(workload.weights.values())

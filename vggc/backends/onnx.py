@@ -233,26 +233,19 @@ class _Writer:
             return self.emit(kind, inputs, f"{node.name}.{name}")
 
         match op.function:
-            case "relu":
-                self.emit("Relu", reads, output)
+            case _ if op.facts.onnx is not None:
+                alpha = {"alpha": op.slope} if op.facts.slope else {}
+                self.emit(op.facts.onnx, reads, output, **alpha)
             case "relu6":
                 self.emit("Clip", [*reads, constant("low", 0), constant("high", 6)], output)
-            case "leaky":
-                self.emit("LeakyRelu", reads, output, alpha=op.slope)
-            case "elu":
-                self.emit("Elu", reads, output, alpha=op.slope)
             case "gelu":
                 erf = step("Erf", "erf", step("Mul", "scaled", *reads, constant("root", sqrt(0.5))))
                 twice = step("Mul", "twice", *reads, step("Add", "risen", erf, constant("one", 1)))
                 self.emit("Mul", [twice, constant("half", 0.5)], output)
             case "silu":
                 self.emit("Mul", [*reads, step("Sigmoid", "gate", *reads)], output)
-            case "sigmoid":
-                self.emit("Sigmoid", reads, output)
-            case "tanh":
-                self.emit("Tanh", reads, output)
             case _:
-                assert_never(op.function)
+                raise AssertionError(f"no ONNX nodes are known for {op.function}")
 
     def placed(self, node: Node, op: MaxPool2d | AvgPool2d) -> dict[str, Any]:
         """Where the windows of a pool lie, the last one's overhang written out."""

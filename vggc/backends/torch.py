@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, TypeAlias, assert_never
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vggc.ir.activations import ACTIVATIONS
 from vggc.ir.graph import Graph
 from vggc.ir.ops import (
     Activation,
@@ -39,6 +41,11 @@ ReferenceNet: TypeAlias = Callable[[NDArray[np.float32]], dict[str, NDArray[np.f
 
 Observer: TypeAlias = Callable[[NDArray[np.float32]], Iterator[tuple[str, NDArray[np.float32]]]]
 
+
+ACTIVATED: dict[str, Callable[..., Tensor]] = {
+    name: attrgetter(row.torch)(torch) for name, row in ACTIVATIONS.items()
+}
+"""What computes each activation, of the input and, where it has one, its slope."""
 
 NUMBERS = 2**16
 """As many as 16 bits can tell apart."""
@@ -265,25 +272,9 @@ def _uniform(count: int) -> Tensor:
 
 
 def _activated(op: Activation, x: Tensor) -> Tensor:
-    match op.function:
-        case "relu":
-            return F.relu(x)
-        case "relu6":
-            return F.relu6(x)
-        case "leaky":
-            return F.leaky_relu(x, op.slope)
-        case "elu":
-            return F.elu(x, op.slope)
-        case "gelu":
-            return F.gelu(x)
-        case "silu":
-            return F.silu(x)
-        case "sigmoid":
-            return torch.sigmoid(x)
-        case "tanh":
-            return torch.tanh(x)
-        case _:
-            assert_never(op.function)
+    function = ACTIVATED[op.function]
+    result: Tensor = function(x, op.slope) if op.facts.slope else function(x)
+    return result
 
 
 def build(graph: Graph, weights: Weights | None = None) -> TorchNet:

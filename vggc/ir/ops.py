@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, TypeAlias
+from typing import TypeAlias
+
+from vggc.ir.activations import ACTIVATIONS, ActivationFunction
 
 MAX_TOLD = 6
 """Shapes in one message."""
@@ -61,7 +63,7 @@ class Window:
 
 
 class _Op:
-    """The defaults: an element-wise op without weights that works in place.
+    """The defaults: an op without weights that works in place.
 
     Shapes come in the order in which a node reads; `others` are what stands behind the
     first, in the two ops that read several.
@@ -69,6 +71,11 @@ class _Op:
 
     stored = False
     """Whether an inference keeps the output beside the input."""
+    elementwise = False
+    """Whether a value of the output follows from those alone that the inputs have at its place, and
+    from the weights of its channel or feature."""
+    joins_in_parts = False
+    """Whether joining what was joined in parts is joining all of it at once."""
 
     def output(self, x: Shape, *others: Shape) -> Shape:
         """The output's shape. Raises: Misfit."""
@@ -222,6 +229,7 @@ class BatchNorm(_Op):
 
     eps: float = 1e-5
     momentum: float = 0.1
+    elementwise = True
 
     def weights(self, x: Shape) -> tuple[Weight, ...]:
         return (
@@ -242,6 +250,8 @@ class Scale(_Op):
     What a normalisation is once its statistics are fixed: a depthwise 1×1 convolution, weight
     `(C, 1, 1, 1)` and bias `(C,)`. No word of the language stands for it.
     """
+
+    elementwise = True
 
     def weights(self, x: Shape) -> tuple[Weight, ...]:
         return (Weight("weight", (x[0], 1, 1, 1)), Weight("bias", x[:1]))
@@ -272,26 +282,38 @@ class LocalResponseNorm(_Op):
         return 5 * prod(x) * element
 
 
-Function: TypeAlias = Literal["relu", "relu6", "leaky", "elu", "gelu", "silu", "sigmoid", "tanh"]
-
-
 @dataclass(frozen=True)
 class Activation(_Op):
-    """A function of each value by itself.
+    """A function of each value by itself: one of `ACTIVATIONS`, by its name.
 
-    relu max(x, 0); relu6 min(max(x, 0), 6); leaky x or, below zero, slope·x; elu x or, below
-    zero, slope·(eˣ - 1); gelu x·Φ(x), Φ the normal distribution (with erf, not its tanh
-    approximation); silu x·sigmoid(x); sigmoid 1/(1 + e⁻ˣ); tanh. Only leaky and elu have a
-    slope.
+    The slope means something to those only that have one.
     """
 
-    function: Function
+    function: str
     slope: float = 0.0
+    elementwise = True
+
+    @property
+    def facts(self) -> ActivationFunction:
+        """What is known of the function."""
+        return ACTIVATIONS[self.function]
+
+    @property
+    def rises(self) -> bool:
+        """Whether it never falls: the largest input gives the largest output."""
+        return self.facts.rises
+
+    @property
+    def never_negative(self) -> bool:
+        return self.facts.never_negative
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether it multiplies with what is multiplied by a positive number."""
+        return self.facts.homogeneous
 
     def saved(self, element: int, x: Shape, *others: Shape) -> int:
-        # Those whose gradient follows from the output keep that in the place of the input.
-        by_output = self.function in ("relu", "sigmoid", "tanh")
-        return 0 if by_output else prod(x) * element
+        return 0 if self.facts.gradient_by_output else prod(x) * element
 
 
 RELU = Activation("relu")
@@ -300,6 +322,8 @@ RELU = Activation("relu")
 @dataclass(frozen=True)
 class PRelu(_Op):
     """x or, below zero, weight·x, the weight `(C,)` trained. Source: He et al. 2015, 2.1."""
+
+    elementwise = True
 
     def weights(self, x: Shape) -> tuple[Weight, ...]:
         return (Weight("weight", x[:1], start=0.25),)
@@ -313,6 +337,7 @@ class Dropout(_Op):
     """While training, zero each value with probability `p` and scale the others by 1/(1-p)."""
 
     p: float
+    elementwise = True
 
     def saved(self, element: int, x: Shape, *others: Shape) -> int:
         kept = 2  # the mask and the output
@@ -351,6 +376,7 @@ class Concat(_Op):
     """Maps of one resolution, channels behind channels; or vectors behind one another."""
 
     stored = True
+    joins_in_parts = True
 
     def output(self, x: Shape, *others: Shape) -> Shape:
         for other in others:
@@ -371,6 +397,9 @@ class Concat(_Op):
 @dataclass(frozen=True)
 class Add(_Op):
     """The sum of values of one shape, into the first of them."""
+
+    elementwise = True
+    joins_in_parts = True
 
     def output(self, x: Shape, *others: Shape) -> Shape:
         if any(other != x for other in others):

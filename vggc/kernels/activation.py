@@ -9,8 +9,8 @@ become zero. A NaN stays one, except in relu and relu6, which make a zero of it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import reduce
-from typing import assert_never
 
 from tvm.ir import Expr
 from tvm.tirx import Let, Var
@@ -46,41 +46,54 @@ TAIL = (
 
 
 def is_long(act: Activation | None) -> bool:
-    """Whether it takes so many instructions that they are not to be written out for each pixel.
-
-    LLVM would take seconds for a kernel.
-    """
-    return act is not None and act.function not in ("relu", "relu6", "leaky")
+    """Whether it takes so many instructions that they are not to be written out for each pixel."""
+    return act is not None and EMITTERS[act.function].is_long
 
 
 def activate(act: Activation | None, value: Expr) -> Expr:
     """The activation of `value`."""
-    if act is None:
-        return value
-    zero = T.float32(0)
-    match act.function:
-        case "relu":
-            return T.max(value, zero)
-        case "relu6":
-            return T.min(T.max(value, zero), T.float32(6))
-        case "leaky":
-            return leaky(value, T.float32(act.slope))
-        case "elu":
-            slope = T.float32(act.slope)
-            return _let(value, lambda x: T.Select(x < zero, slope * _expm1(_negative(x)), x))
-        case "gelu":
-            return _let(value, lambda x: x * _normal(x))
-        case "silu":
-            return _let(value, lambda x: x * _sigmoid(x))
-        case "sigmoid":
-            return _let(value, _sigmoid)
-        case "tanh":
-            return _let(value, _tanh)
-    assert_never(act.function)
+    return value if act is None else EMITTERS[act.function].emit(value, act.slope)
+
+
+@dataclass(frozen=True)
+class ActivationCode:
+    """Writes the code of an activation: `emit(value, slope)`.
+
+    It `is_long` where written out for each pixel it would take LLVM seconds a kernel.
+    """
+
+    emit: Callable[[Expr, float], Expr]
+    is_long: bool = True
+
+
+def _relu(value: Expr, _: float) -> Expr:
+    return T.max(value, T.float32(0))
+
+
+def _relu6(value: Expr, _: float) -> Expr:
+    return T.min(T.max(value, T.float32(0)), T.float32(6))
 
 
 def leaky(value: Expr, slope: Expr) -> Expr:
     return _let(value, lambda x: T.Select(x < T.float32(0), slope * x, x))
+
+
+def _elu(value: Expr, slope: float) -> Expr:
+    below = T.float32(slope)
+    return _let(value, lambda x: T.Select(x < T.float32(0), below * _expm1(_negative(x)), x))
+
+
+EMITTERS: dict[str, ActivationCode] = {
+    "relu": ActivationCode(_relu, is_long=False),
+    "relu6": ActivationCode(_relu6, is_long=False),
+    "leaky": ActivationCode(lambda value, slope: leaky(value, T.float32(slope)), is_long=False),
+    "elu": ActivationCode(_elu),
+    "gelu": ActivationCode(lambda value, _: _let(value, lambda x: x * _normal(x))),
+    "silu": ActivationCode(lambda value, _: _let(value, lambda x: x * _sigmoid(x))),
+    "sigmoid": ActivationCode(lambda value, _: _let(value, _sigmoid)),
+    "tanh": ActivationCode(lambda value, _: _let(value, _tanh)),
+}
+"""The code of each activation, by its name in `vggc/ir/activations.py`."""
 
 
 def _let(value: Expr, use: Callable[[Expr], Expr]) -> Expr:

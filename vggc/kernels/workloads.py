@@ -17,9 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, assert_never, cast
 
-from vggc.ir.ops import Activation, Shape
+from vggc.ir import ops
+from vggc.ir.ops import Activation, Op, Shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,8 +91,31 @@ def storage(layout: Layout) -> str:
     return layout.storage if isinstance(layout, Map) else "float32"
 
 
-class _OneInput:
-    """A workload that reads one map and has no weights."""
+class _Workload:
+    """The defaults: no weights, no activation, and values of any sign."""
+
+    act: Activation | None = None
+    """What it does last."""
+    keeps_sign = False
+    """Whether, but for the activation, it gives nothing negative where it reads nothing negative;
+    no activation makes a negative value of another."""
+
+    @property
+    def weights(self) -> dict[str, Shape]:
+        """Each weight by its name, with its shape before it is packed, in the order of the kernel's
+        arguments.
+        """
+        return {}
+
+    def may_be_negative(self, reads: bool) -> bool:
+        """Whether what it gives may be negative, `reads` being whether what it reads may."""
+        if self.act is not None and self.act.never_negative:
+            return False
+        return reads or not self.keeps_sign
+
+
+class _OneInput(_Workload):
+    """A workload that reads one map."""
 
     input: Map
 
@@ -99,19 +123,6 @@ class _OneInput:
     def inputs(self) -> tuple[Layout, ...]:
         """How each value that it reads lies in memory, in the order of the kernel's arguments."""
         return (self.input,)
-
-    @property
-    def weights(self) -> dict[str, Shape]:
-        """Each weight by its name, with its shape before it is packed, in that order too."""
-        return {}
-
-
-class _NoWeights:
-    """A workload without weights."""
-
-    @property
-    def weights(self) -> dict[str, Shape]:
-        return {}
 
 
 @dataclass(frozen=True)
@@ -160,7 +171,7 @@ class Conv(_OneInput):
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(_Workload):
     """`y = x·Wᵀ + b`, and an activation.
 
     Reads `(N, in_features)`, or the map `source` (halo 0) that the unpacked weight
@@ -202,6 +213,7 @@ class MaxPool(_OneInput):
     than `padding`. The input's halo holds zeros, which are no part of the map.
     """
 
+    keeps_sign = True
     input: Map
     output: Map
     kernel: Pair
@@ -216,6 +228,7 @@ class AvgPool(_OneInput):
     Windows are placed as in `MaxPool`. A global pool is a window as large as the map.
     """
 
+    keeps_sign = True
     input: Map
     output: Map
     kernel: Pair
@@ -230,6 +243,7 @@ class Lrn(_OneInput):
     `alpha` is not divided by `size`. Source: Krizhevsky et al. 2012, section 3.3.
     """
 
+    keeps_sign = True
     input: Map
     output: Map
     size: int
@@ -242,6 +256,7 @@ class Lrn(_OneInput):
 class Pointwise(_OneInput):
     """An activation where no producer could take it in."""
 
+    keeps_sign = True
     input: Map
     output: Map
     act: Activation
@@ -260,24 +275,26 @@ class PRelu(_OneInput):
 
 
 @dataclass(frozen=True)
-class Concat(_NoWeights):
+class Concat(_Workload):
     """The channels of several maps behind one another; each input may have its own halo."""
 
+    keeps_sign = True
     inputs: tuple[Map, ...]
     output: Map
 
 
 @dataclass(frozen=True)
-class Add(_NoWeights):
+class Add(_Workload):
     """The sum of maps of one size, then an activation; each input may have its own halo."""
 
+    keeps_sign = True
     inputs: tuple[Map, ...]
     output: Map
     act: Activation | None = None
 
 
 @dataclass(frozen=True)
-class Softmax(_NoWeights):
+class Softmax(_Workload):
     """Soft-max along the features of `(N, features)`, shifted by the row's maximum."""
 
     batch: int
@@ -290,6 +307,9 @@ class Softmax(_NoWeights):
     @property
     def output(self) -> Layout:
         return (self.batch, self.features)
+
+    def may_be_negative(self, reads: bool) -> bool:
+        return False
 
 
 @dataclass(frozen=True)
@@ -305,7 +325,7 @@ class Convert(_OneInput):
 
 
 @dataclass(frozen=True)
-class ToNhwc(_NoWeights):
+class ToNhwc(_Workload):
     """`(N, C, H, W)` without halo to the map `output`."""
 
     output: Map
@@ -319,6 +339,7 @@ class ToNhwc(_NoWeights):
 class ToNchw(_OneInput):
     """The map `input` to `(N, C, H, W)` without halo."""
 
+    keeps_sign = True
     input: Map
 
     @property
@@ -341,6 +362,37 @@ Workload: TypeAlias = (
     | ToNhwc
     | ToNchw
 )
+
+
+def workload_of(op: Op, inputs: tuple[Map, ...], output: Map) -> Workload:
+    """The workload of an op by itself, which reads maps and writes one.
+
+    Those that the planner fuses, or whose values lie otherwise, are not for here.
+    """
+    source = inputs[0]
+    match op:
+        case ops.MaxPool2d(kernel=kernel, stride=stride, padding=padding):
+            return MaxPool(source, output, kernel, stride, padding)
+        case ops.AvgPool2d(kernel=kernel, stride=stride, padding=padding):
+            return AvgPool(source, output, kernel, stride, padding)
+        case ops.GlobalAvgPool():
+            return AvgPool(source, output, (source.height, source.width), (1, 1))
+        case ops.LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k):
+            return Lrn(source, output, size, alpha, beta, k)
+        case Activation():
+            return Pointwise(source, output, op)
+        case ops.PRelu():
+            return PRelu(source, output)
+        case ops.Concat():
+            return Concat(inputs, output)
+        case ops.Input() | ops.Conv2d() | ops.Scale() | ops.Linear() | ops.Flatten():
+            raise AssertionError(f"{op} is the planner's own")
+        case ops.Add() | ops.Softmax():
+            raise AssertionError(f"{op} is the planner's own")
+        case ops.BatchNorm() | ops.Dropout():
+            raise AssertionError(f"{op} has no place in a folded graph")
+        case _:
+            assert_never(op)
 
 
 class Packing(Protocol):

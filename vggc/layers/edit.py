@@ -11,7 +11,7 @@ from math import lcm
 from typing import TypeAlias
 
 from vggc.ir.graph import Graph
-from vggc.ir.ops import Add, Concat, Conv2d, Linear, Shape
+from vggc.ir.ops import Concat, Conv2d, Linear, Shape
 from vggc.layers import diagnostics
 from vggc.layers.elaborate import Vocabulary, elaborate, idle_defaults, kind_of, split_word
 from vggc.layers.kinds import BY_WORD, KINDS, Boxes, Conv, Fc, Kind
@@ -220,7 +220,7 @@ def _multiples(
                 made = own
             case Linear():
                 made = frozenset([name])
-            case Add():
+            case op if op.elementwise and len(node.inputs) > 1:
                 alike.append(made)
             case _:
                 pass

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from vggc.ir.graph import Graph, Head, HeadKind, Layer, Node
 from vggc.ir.ops import Input, Misfit, Op, Shape, Softmax, describe
 from vggc.layers import diagnostics
-from vggc.layers.kinds import BY_WORD, ELSEWHERE, KINDS, Conv, JoinKind, Kind
+from vggc.layers.kinds import BY_WORD, ELSEWHERE, KINDS, SLOPES, Conv, JoinKind, Kind
 from vggc.layers.names import LayerNames
 from vggc.support.diagnostics import MAX_REPORTED, Diagnostic, UserError, did_you_mean, nearest
 from vggc.support.source import Span
@@ -399,7 +399,8 @@ class _Reader:
         if clash := kind.clash():
             if self.linear and clash.key == "slope" and not self.says("act"):
                 reason = "the layer gives an output, and says no activation that has a slope"
-                clash = replace(clash, reason=reason, hint="say it: `act=leaky` or `act=elu`")
+                hint = "say it: " + " or ".join(f"`act={name}`" for name in SLOPES)
+                clash = replace(clash, reason=reason, hint=hint)
             said = {option.key: option.value for option in self.layer.options}
             said |= {key: option.value for key, option in self.inherited.items()}
             value = said.get(clash.key)

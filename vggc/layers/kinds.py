@@ -8,12 +8,13 @@ that joins paths says instead with what op it joins them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from functools import cache
 from math import log10
-from typing import Any, ClassVar, TypeAlias, get_args
+from typing import Any, ClassVar, TypeAlias
 
+from vggc.ir.activations import ACTIVATIONS, ActivationFunction
 from vggc.ir.graph import HeadKind
 from vggc.ir.ops import (
     Activation,
@@ -24,7 +25,6 @@ from vggc.ir.ops import (
     Conv2d,
     Dropout,
     Flatten,
-    Function,
     GlobalAvgPool,
     Linear,
     LocalResponseNorm,
@@ -41,13 +41,15 @@ Expansion: TypeAlias = tuple[tuple[str, Op], ...]
 
 MAX_WIDTH = 1 << 20
 MAX_WINDOW = 1 << 10
-SLOPES = {"leaky": 0.01, "elu": 1.0}
-"""What torch takes for the slope of a leaky rectifier, and for the scale of elu."""
+SLOPES = {name: row.slope for name, row in ACTIVATIONS.items() if row.slope}
+"""The slopes of the activations that have one."""
+SLOPE = Real(0, 1000)
 LEAST_ALPHA, LEAST_BETA = 1e-12, 1e-6
 """With less a local response normalisation does nothing; ONNX Runtime refuses 0, in float32."""
 MAX_MAGNITUDE = 37
 """Powers of ten of what float32 holds."""
-ACTIVATIONS = (*get_args(Function), "prelu")
+ACTS = ("none", *ACTIVATIONS, "prelu")
+"""What `act=` takes."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +109,13 @@ def _norm() -> Any:
 def _act() -> Any:
     doc = "the activation that follows"
     words = "relu; none where the layer gives the output of the net"
-    return _param(doc, OneOf(("none", *ACTIVATIONS)), None, words)
+    return _param(doc, OneOf(ACTS), None, words)
 
 
 def _slope() -> Any:
-    doc = "the slope of leaky below zero, the scale of elu"
-    needs = ("act", tuple(SLOPES))
-    return _param(doc, Real(0, 1000), None, "0.01 for leaky, 1 for elu", needs)
+    doc = ", ".join(slope.doc_of_act for slope in SLOPES.values())
+    words = ", ".join(f"{slope.default:g} for {name}" for name, slope in SLOPES.items())
+    return _param(doc, SLOPE, None, words, ("act", tuple(SLOPES)))
 
 
 def _activated(act: str | None, slope: float | None) -> Expansion:
@@ -123,13 +125,15 @@ def _activated(act: str | None, slope: float | None) -> Expansion:
         case "prelu":
             return (("prelu", PRelu()),)
         case _:
-            name: Any = act or "relu"
+            name = act or "relu"
             return ((name, _activation(name, slope)),)
 
 
 @cache
-def _activation(function: Function, slope: float | None = None) -> Activation:
-    return Activation(function, float(SLOPES.get(function, 0.0) if slope is None else slope))
+def _activation(function: str, slope: float | None) -> Activation:
+    if slope is None:
+        slope = SLOPES[function].default if function in SLOPES else 0.0
+    return Activation(function, float(slope))
 
 
 class Kind:
@@ -176,7 +180,8 @@ class Kind:
 
 def _slope_clash(act: str | None, slope: float | None) -> Clash | None:
     if slope is not None and act not in SLOPES:
-        return Clash("slope", f"`act={act or 'relu'}` has no slope", "only leaky and elu have one")
+        reason = f"`act={act or 'relu'}` has no slope"
+        return Clash("slope", reason, f"only {' and '.join(SLOPES)} have one")
     return None
 
 
@@ -361,37 +366,25 @@ class Boxes(Kind):
         return (*_flattened(x), ("", Linear(4 * self.width)))
 
 
-@dataclass(frozen=True)
-class Relu(Kind):
-    name = "relu"
-    doc = "Rectifier, max(x, 0), where a layer's own activation is not enough."
-    example = "relu"
+class ActivationWord(Kind):
+    """What the activations have in common that are a layer by themselves."""
 
     def expand(self, x: Shape) -> Expansion:
-        return (("", _activation("relu")),)
+        return (("", _activation(self.name, getattr(self, "slope", None))),)
 
 
-@dataclass(frozen=True)
-class Relu6(Kind):
-    name = "relu6"
-    doc = "Rectifier that ends at 6."
-    example = "relu6"
-
-    def expand(self, x: Shape) -> Expansion:
-        return (("", _activation("relu6")),)
-
-
-@dataclass(frozen=True)
-class Leaky(Kind):
-    name = "leaky"
-    aliases = ("lrelu",)
-    doc = "Leaky rectifier: x or, below zero, slope·x."
-    example = "leaky slope=0.1"
-
-    slope: float = _param("the slope below zero", Real(0, 1000), SLOPES["leaky"])
-
-    def expand(self, x: Shape) -> Expansion:
-        return (("", _activation("leaky", self.slope)),)
+def _word(function: ActivationFunction) -> type[Kind]:
+    """The word for an activation; its slope, if it has one, is an option."""
+    slope = function.slope
+    told = [("slope", float, _param(slope.doc, SLOPE, slope.default))] if slope else []
+    said = {"doc": function.doc, "example": function.example or function.name}
+    return make_dataclass(
+        function.name.title(),
+        told,
+        bases=(ActivationWord,),
+        namespace={"name": function.name, "aliases": function.aliases, **said},
+        frozen=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -404,57 +397,12 @@ class Prelu(Kind):
         return (("", PRelu()),)
 
 
-@dataclass(frozen=True)
-class Elu(Kind):
-    name = "elu"
-    doc = "Exponential linear unit: x or, below zero, slope·(eˣ - 1)."
-    example = "elu"
-
-    slope: float = _param("the scale below zero", Real(0, 1000), SLOPES["elu"])
-
-    def expand(self, x: Shape) -> Expansion:
-        return (("", _activation("elu", self.slope)),)
-
-
-@dataclass(frozen=True)
-class Gelu(Kind):
-    name = "gelu"
-    doc = "Gaussian error linear unit, x·Φ(x)."
-    example = "gelu"
-
-    def expand(self, x: Shape) -> Expansion:
-        return (("", _activation("gelu")),)
-
-
-@dataclass(frozen=True)
-class Silu(Kind):
-    name = "silu"
-    aliases = ("swish",)
-    doc = "Sigmoid linear unit, x·sigmoid(x)."
-    example = "silu"
-
-    def expand(self, x: Shape) -> Expansion:
-        return (("", _activation("silu")),)
-
-
-@dataclass(frozen=True)
-class Sigmoid(Kind):
-    name = "sigmoid"
-    doc = "1/(1 + e⁻ˣ)."
-    example = "sigmoid"
-
-    def expand(self, x: Shape) -> Expansion:
-        return (("", _activation("sigmoid")),)
-
-
-@dataclass(frozen=True)
-class Tanh(Kind):
-    name = "tanh"
-    doc = "Hyperbolic tangent."
-    example = "tanh"
-
-    def expand(self, x: Shape) -> Expansion:
-        return (("", _activation("tanh")),)
+def _activation_words() -> Iterator[type[Kind]]:
+    """The words for activations, as they are told: the trained rectifier behind the other."""
+    for function in ACTIVATIONS.values():
+        yield _word(function)
+        if function.name == "leaky":
+            yield Prelu
 
 
 @dataclass(frozen=True)
@@ -531,15 +479,7 @@ KINDS: tuple[type[Kind], ...] = (
     Boxes,
     BatchNormKind,
     Lrn,
-    Relu,
-    Relu6,
-    Leaky,
-    Prelu,
-    Elu,
-    Gelu,
-    Silu,
-    Sigmoid,
-    Tanh,
+    *_activation_words(),
     DropoutKind,
     FlattenKind,
     SoftmaxKind,

@@ -13,21 +13,13 @@ from math import prod
 
 from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import (
-    Activation,
-    Add,
-    BatchNorm,
-    Concat,
     Conv2d,
-    Dropout,
     Flatten,
     GlobalAvgPool,
     Input,
     Linear,
     Misfit,
-    PRelu,
-    Scale,
     Shape,
-    Softmax,
     describe,
 )
 from vggc.ir.weights import Weights
@@ -120,18 +112,14 @@ class _Spreading:
                 return first
             case Linear() if first.spread is not None:
                 return self.convolution(node, node.op, first.node, first.spread, first.grid)
-            case Activation() | Dropout():
-                return replace(first, node=self.add(node, first.node))
-            case BatchNorm() | Scale() | PRelu():
-                if first.spread and first.spread[1:] != (1, 1):
+            case _ if len(reads) > 1 and any(read.spread for read in reads):
+                return self.joined(node, reads)
+            case op if op.elementwise and first.spread is not None:
+                if first.spread[1:] != (1, 1) and self.graph.weights(node):
                     raise self.refused(node, "it has weights of its own for each place of a map")
                 return replace(first, node=self.add(node, first.node))
-            case Concat() | Add() if any(read.spread for read in reads):
-                return self.joined(node, reads)
-            case Softmax():
-                return _Value(self.add(node, self.averaged(node, first)))
             case _:
-                return _Value(self.add(node, *(read.node for read in reads)))
+                return self.apart(node, reads)
 
     def convolution(self, node: Node, op: Linear, read: int, spread: Shape, grid: int) -> _Value:
         """A fully-connected layer whose window is what it saw of the net's own input."""
@@ -147,10 +135,14 @@ class _Spreading:
         first = reads[0]
         together = {read.grid for read in reads} == {first.grid} and all(r.spread for r in reads)
         points = all(read.spread is None or read.spread[1:] == (1, 1) for read in reads)
-        if together and (points or isinstance(node.op, Add)):
+        if together and (points or node.op.elementwise):
             place = self.add(node, *(read.node for read in reads))
             spread = node.op.output(*(read.spread for read in reads if read.spread))
             return _Value(place, spread, first.grid)
+        return self.apart(node, reads)
+
+    def apart(self, node: Node, reads: list[_Value]) -> _Value:
+        """A node that reads maps as maps, and vectors as vectors."""
         return _Value(self.add(node, *(self.averaged(node, read) for read in reads)))
 
     def averaged(self, reader: Node, value: _Value) -> int:

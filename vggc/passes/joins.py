@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vggc.ir.graph import Graph, Node
-from vggc.ir.ops import Add, Concat
 
 MAX_READS = 32
 """The most values that a join reads at once. LLVM's time and memory for a kernel grow with the
@@ -24,7 +23,7 @@ def narrowed(graph: Graph) -> Graph:
     place: list[int] = []
     for node in graph.nodes:
         reads = tuple(place[read] for read in node.inputs)
-        if isinstance(node.op, Concat | Add):
+        if node.op.joins_in_parts:
             reads = _joined(node, reads, nodes)
         place.append(len(nodes))
         nodes.append(replace(node, inputs=reads))

@@ -13,30 +13,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from vggc.ir.ops import Activation
 from vggc.kernels.workloads import (
     MAX_INT8_TERMS,
-    Add,
-    AvgPool,
-    Concat,
     Conv,
     Convert,
     Dense,
     Format,
-    Lrn,
     Map,
     MaxPool,
-    Pointwise,
-    Softmax,
-    ToNchw,
     Workload,
 )
 from vggc.plan.plan import INPUT, Plan, Step, as_map
 
 ZERO = 128
 """What stands for zero in a uint8 value that may be negative."""
-
-NOT_NEGATIVE = ("relu", "relu6", "sigmoid")
 
 
 def in_format(calls: Plan, form: Format) -> Plan:
@@ -182,24 +172,5 @@ def _signed(calls: Plan) -> tuple[bool, ...]:
     found: list[bool] = []
     for step in calls.steps:
         reads = [read == INPUT or found[read] for read in step.reads]
-        found.append(_may_be_negative(step.workload, any(reads)))
+        found.append(step.workload.may_be_negative(any(reads)))
     return tuple(found)
-
-
-def _may_be_negative(workload: Workload, reads: bool) -> bool:
-    """Whether what a workload gives may be negative, `reads` being whether what it reads may."""
-
-    def after(act: Activation | None, before: bool) -> bool:
-        return before and not (act is not None and act.function in NOT_NEGATIVE)
-
-    match workload:
-        case Conv() | Dense():
-            return after(workload.act, True)
-        case Pointwise() | Add():
-            return after(workload.act, reads)
-        case MaxPool() | AvgPool() | Lrn() | Concat() | ToNchw():
-            return reads
-        case Softmax():
-            return False
-        case _:
-            return True

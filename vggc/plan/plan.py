@@ -9,47 +9,33 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import assert_never
 
 from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import (
     Activation,
     Add,
-    AvgPool2d,
-    BatchNorm,
-    Concat,
     Conv2d,
-    Dropout,
     Flatten,
-    GlobalAvgPool,
     Input,
     Linear,
-    LocalResponseNorm,
     MaxPool2d,
-    PRelu,
     Scale,
     Shape,
     Softmax,
 )
 from vggc.kernels import workloads
 from vggc.kernels.workloads import (
-    AvgPool,
     Conv,
     Dense,
     Layout,
-    Lrn,
     Map,
-    MaxPool,
-    Pointwise,
     ToNchw,
     ToNhwc,
     Workload,
+    workload_of,
 )
 from vggc.passes.fold import fold
 from vggc.passes.joins import narrowed
-
-RISING = ("relu", "relu6", "sigmoid", "tanh")
-"""Activations that never fall: the largest input gives the largest output."""
 
 INPUT = -1
 """In `Step.reads`: the input of the net, `(N, C, H, W)`."""
@@ -160,32 +146,6 @@ class _Planner:
                 in_features = self.graph.source(node)[0]
                 dense = Dense(self.batch, in_features, features, act, map_)
                 self.emit(last, dense, (read,), node)
-            case MaxPool2d(kernel=kernel, stride=stride, padding=padding):
-                (source,) = self.maps(node)
-                maximum = MaxPool(source, self.map(index), kernel, stride, padding)
-                self.emit(index, maximum, self.reads(node))
-            case AvgPool2d(kernel=kernel, stride=stride, padding=padding):
-                (source,) = self.maps(node)
-                mean = AvgPool(source, self.map(index), kernel, stride, padding)
-                self.emit(index, mean, self.reads(node))
-            case GlobalAvgPool():
-                (source,) = self.maps(node)
-                mean = AvgPool(source, self.map(index), (source.height, source.width), (1, 1))
-                self.emit(index, mean, self.reads(node))
-            case LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k):
-                (source,) = self.maps(node)
-                lrn = Lrn(source, self.map(index), size, alpha, beta, k)
-                self.emit(index, lrn, self.reads(node))
-            case Activation():
-                (source,) = self.maps(node)
-                self.emit(index, Pointwise(source, self.map(index), node.op), self.reads(node))
-            case PRelu():
-                (source,) = self.maps(node)
-                prelu = workloads.PRelu(source, self.map(index))
-                self.emit(index, prelu, self.reads(node), node)
-            case Concat():
-                concat = workloads.Concat(self.maps(node), self.map(index))
-                self.emit(index, concat, self.reads(node))
             case Add():
                 last, act = self.fused(index)
                 add = workloads.Add(self.maps(node), self.map(last), act)
@@ -195,10 +155,9 @@ class _Planner:
             case Softmax():
                 softmax = workloads.Softmax(self.batch, node.shape[0])
                 self.emit(index, softmax, self.reads(node))
-            case BatchNorm() | Dropout():
-                raise AssertionError(f"{node.name} has no place in a folded graph")
-            case _:
-                assert_never(node.op)
+            case op:
+                alone = workload_of(op, self.maps(node), self.map(index))
+                self.emit(index, alone, self.reads(node), node)
 
     def emit(
         self, index: int, workload: Workload, reads: tuple[int, ...], weighted: Node | None = None
@@ -269,7 +228,7 @@ class _Planner:
     def pooled(self, index: int, act: Activation | None) -> int | None:
         """The pool that a convolution whose value is that of node `index` can take in."""
         reader = self.only_reader(index) if self.fuse_pools else None
-        if reader is None or not (act is None or act.function in RISING):
+        if reader is None or not (act is None or act.rises):
             return None
         node = self.graph.nodes[reader]
         halves = tuple(extent // 2 for extent in self.graph.nodes[index].shape[1:])

@@ -33,9 +33,6 @@ from vggc.kernels.workloads import WORD, Conv, Format, by_panels
 INSTRUCTIONS: dict[Format, str] = {"bfloat16": "avx512bf16", "uint8": "avx512vnni"}
 """What a CPU must have to multiply each format, in LLVM's words."""
 
-HOMOGENEOUS = ("relu", "leaky")
-"""Activations that multiply with what is multiplied by a positive number."""
-
 
 @dataclass(frozen=True)
 class WordWeight:
@@ -114,7 +111,7 @@ def result(conv: Conv, buffers: Buffers, total: Expr, channel: Expr) -> Expr:
     if conv.output.format != "uint8":
         return activate(conv.act, total * scale + bias)
     steps = T.float32(1) / buffers["out_scale"][0]
-    if conv.act is None or conv.act.function in HOMOGENEOUS:
+    if conv.act is None or conv.act.homogeneous:
         # Then scale and bias are multiplied once for all pixels of a tile.
         return activate(conv.act, total * (scale * steps) + bias * steps)
     return activate(conv.act, total * scale + bias) * steps

@@ -1,0 +1,130 @@
+"""What each workload means, in float64 numpy: what its kernels are held to.
+
+No command needs it. It is written to be read, not to be fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias, assert_never
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from vggc.ir.ops import Activation
+from vggc.kernels.workloads import (
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Convert,
+    Dense,
+    Lrn,
+    Map,
+    MaxPool,
+    Pair,
+    Pointwise,
+    PRelu,
+    Softmax,
+    ToNchw,
+    ToNhwc,
+    Workload,
+)
+
+Exact: TypeAlias = NDArray[np.float64]
+
+
+def reference(
+    workload: Workload, inputs: Sequence[NDArray[Any]], weights: Sequence[NDArray[Any]]
+) -> Exact:
+    """What `workload` gives of these inputs and of weights that are not packed.
+
+    Maps are `(N, H, W, C)` without halo, and hold the numbers that are meant where a format of
+    fewer bits stands for them.
+    """
+    x, *others = (each.astype(float) for each in inputs)
+    match workload:
+        case Conv():
+            weight, bias = weights
+            y = activate(workload.act, _products(workload, x, weight) + bias)
+            return halved(y, workload.output) if workload.pool else y
+        case Dense(source=source):
+            weight, bias = weights
+            rows = x if source is None else x.transpose(0, 3, 1, 2).reshape(source.batch, -1)
+            return activate(workload.act, rows @ weight.T + bias)
+        case MaxPool() | AvgPool():
+            return _pooled(workload, x)
+        case Lrn(size=size, alpha=alpha, beta=beta, k=k):
+            before = size // 2
+            squares = np.pad(x**2, ((0, 0), (0, 0), (0, 0), (before, size - 1 - before)))
+            total = sliding_window_view(squares, size, axis=3).sum(-1)
+            return _exact(x / (k + alpha * total) ** beta)
+        case Pointwise():
+            return activate(workload.act, x)
+        case PRelu():
+            return np.where(x < 0, weights[0] * x, x)
+        case Concat():
+            return np.concatenate([x, *others], axis=3)
+        case Add():
+            return activate(workload.act, sum(others, x))
+        case Softmax():
+            exponentials = np.exp(x - x.max(1, keepdims=True))
+            return _exact(exponentials / exponentials.sum(1, keepdims=True))
+        case Convert():
+            return x
+        case ToNhwc():
+            return x.transpose(0, 2, 3, 1)
+        case ToNchw():
+            return x.transpose(0, 3, 1, 2)
+        case _:
+            assert_never(workload)
+
+
+def activate(act: Activation | None, x: Exact) -> Exact:
+    """The activation of each of `x`."""
+    if act is None or not x.size:
+        return x
+    meaning, slope = act.facts.meaning, act.slope
+    return np.array([meaning(each, slope) for each in x.ravel().tolist()]).reshape(x.shape)
+
+
+def windows(x: Exact, kernel: Pair, stride: Pair) -> Exact:
+    """`(N, H, W, C)` to `(N, H', W', C, kh, kw)`."""
+    return sliding_window_view(x, kernel, axis=(1, 2))[:, :: stride[0], :: stride[1]]
+
+
+def halved(y: Exact, out: Map) -> Exact:
+    """The largest of each 2×2 pixels of `(N, H, W, C)`."""
+    whole = y[:, : 2 * out.height, : 2 * out.width]
+    blocks = whole.reshape(out.batch, out.height, 2, out.width, 2, out.channels)
+    return _exact(blocks.max((2, 4)))
+
+
+def _products(conv: Conv, x: Exact, weight: NDArray[Any]) -> Exact:
+    """The sums of a convolution, each group of channels by itself."""
+    (top, left), groups = conv.padding, conv.groups
+    padded = np.pad(x, ((0, 0), (top, top), (left, left), (0, 0)))
+    pairs = zip(np.split(padded, groups, axis=3), np.split(weight, groups), strict=True)
+    sums = [
+        np.einsum("nyxcij,kcij->nyxk", windows(part, conv.kernel, conv.stride), own, optimize=True)
+        for part, own in pairs
+    ]
+    return np.concatenate(sums, axis=3)
+
+
+def _pooled(pool: MaxPool | AvgPool, x: Exact) -> Exact:
+    out = pool.output
+    combine = np.max if isinstance(pool, MaxPool) else np.mean
+    y = np.empty((out.batch, out.height, out.width, out.channels))
+    for i, j in np.ndindex(out.height, out.width):
+        top = i * pool.stride[0] - pool.padding[0]
+        left = j * pool.stride[1] - pool.padding[1]
+        bottom, right = top + pool.kernel[0], left + pool.kernel[1]
+        y[:, i, j] = combine(x[:, max(top, 0) : bottom, max(left, 0) : right], axis=(1, 2))
+    return y
+
+
+def _exact(values: Any) -> Exact:
+    """What numpy's types call anything."""
+    return np.asarray(values, np.float64)
