@@ -1,3 +1,3 @@
 """vggc: a declarative graph compiler and model zoo for VGG-like networks."""
 
-__version__ = "0.1.0"
+from vggc.support.version import __version__ as __version__

@@ -11,8 +11,8 @@ import click
 
 from vggc.cli import console
 from vggc.cli.options import THREADS_HERE
-from vggc.cli.sheet import Sheet
 from vggc.cli.skipped import told
+from vggc.support.sheet import Sheet
 
 if TYPE_CHECKING:
     from vggc.measure.bench import Timing

@@ -22,11 +22,11 @@ from vggc.api.evaluate import (
 )
 from vggc.cli import console
 from vggc.cli.options import weights_option
-from vggc.cli.sheet import Sheet
 from vggc.cli.skipped import told
 from vggc.evaluation.views import Views
 from vggc.ir.ops import describe
 from vggc.support.diagnostics import in_line
+from vggc.support.sheet import Sheet
 
 if TYPE_CHECKING:
     from vggc.cli.eval_tables import RunScores

@@ -14,9 +14,9 @@ import click
 
 from vggc.cli import console
 from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS
-from vggc.cli.sheet import Sheet
 from vggc.support import signals
 from vggc.support.diagnostics import CheckFailed, UserError
+from vggc.support.sheet import Sheet
 
 if TYPE_CHECKING:
     from vggc.runtime.artifact import Precision

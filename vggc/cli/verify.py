@@ -10,9 +10,9 @@ import click
 
 from vggc.cli import console
 from vggc.cli.options import THREADS_HERE
-from vggc.cli.sheet import Sheet
 from vggc.cli.skipped import told
 from vggc.support.diagnostics import CheckFailed
+from vggc.support.sheet import Sheet
 
 
 @click.command("verify")

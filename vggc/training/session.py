@@ -21,7 +21,6 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-import vggc
 from vggc.data.order import Classes, Order
 from vggc.data.prepare import Data
 from vggc.data.remote import absolute
@@ -30,6 +29,7 @@ from vggc.support import signals
 from vggc.support.diagnostics import UserError
 from vggc.support.files import Taken, new_folder, refuse_irreplaceable
 from vggc.support.source import Source
+from vggc.support.version import __version__
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
 from vggc.training import diagnostics
@@ -230,7 +230,7 @@ def record_of(task: TrainTask, now: datetime) -> RunRecord:
             pictures=data.num_bytes,
         ),
         versions={
-            "vggc": vggc.__version__,
+            "vggc": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
         },
