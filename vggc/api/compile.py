@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from vggc.api.subject import ask
 from vggc.api.trained import Subject
 from vggc.ir.needs import compiling
+from vggc.program import Program
 from vggc.support.diagnostics import UserError
 
 if TYPE_CHECKING:
@@ -114,7 +115,9 @@ class Compiled:
         return sum(file.bytes for file in self.manifest.files.values())
 
 
-def plan(spec: str | None, options: CompileOptions, say: Callable[[str], None]) -> CompilePlan:
+def plan(
+    spec: str | Program | None, options: CompileOptions, say: Callable[[str], None]
+) -> CompilePlan:
     """What is to be compiled: a net, a run, or the newest run under `runs/`.
 
     Raises:

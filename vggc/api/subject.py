@@ -59,14 +59,15 @@ class Asked:
 
 
 def ask(
-    spec: str | None,
+    spec: str | Program | None,
     weights: Path | None,
     seed: int | None,
     size: tuple[int, int] | None,
     need: Need,
     say: Callable[[str], None],
 ) -> Asked:
-    """The net that the arguments name; that of the newest run without a spec.
+    """The net that the arguments name, or one that is there already; that of the newest run
+    without a spec.
 
     Raises: UserError when there is no such thing, or it is malformed, or there is not the memory
     that is needed.
@@ -75,15 +76,18 @@ def ask(
     if spec is None:
         run = newest_run(RUNS)
         say(f"taking the newest run, {run.folder}")
-    elif is_run(spec):
+    elif isinstance(spec, str) and is_run(spec):
         run = Run.load(Path(spec))
     if seed is not None and (run or weights):
         raise UserError(SeedOfRun(None, str(weights or (run and run.folder))))
     if not run and weights in (LAST, BEST):
-        raise UserError(WeightsOfNoRun(None, str(weights), str(spec)))
-    program = resized(net_in(run) if run else load(str(spec)), size)
+        of = spec.net.name if isinstance(spec, Program) else str(spec)
+        raise UserError(WeightsOfNoRun(None, str(weights), of))
+    found = spec if isinstance(spec, Program) else net_in(run) if run else load(str(spec))
+    program = resized(found, size)
     need.require(program.graph)
-    return Asked(program, spec, run, weights, seed or 0, size, say)
+    named = None if isinstance(spec, Program) else spec
+    return Asked(program, named, run, weights, seed or 0, size, say)
 
 
 def tell_scale(run: Run, subject: Subject, say: Callable[[str], None]) -> None:

@@ -18,9 +18,10 @@ import click
 from vggc.api.evaluate import EvalOptions, EvalPlan, Seen
 from vggc.api.predict import predictor_of
 from vggc.api.run import best_classes
+from vggc.api.score_table import scales, ways
 from vggc.cli import console
 from vggc.cli.best import best_lines
-from vggc.cli.eval import progress, protocol_options, scales, ways
+from vggc.cli.eval import progress, protocol_options
 from vggc.data.parts import Skipped
 from vggc.data.strings import CODEC, ERRORS
 from vggc.evaluation import diagnostics

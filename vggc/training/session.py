@@ -7,6 +7,7 @@ import json
 import platform
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -499,6 +500,8 @@ class Interrupts(AbstractContextManager["Interrupts"]):
         return self.received is not None
 
     def __enter__(self) -> Interrupts:
+        if threading.current_thread() is not threading.main_thread():
+            return self  # which no signal reaches
         for number in signals.ENDING:
             if (was := signal.getsignal(number)) != signal.SIG_IGN:  # as `nohup` has it
                 self.before[number] = was
