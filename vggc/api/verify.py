@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vggc.ir.needs import VERIFYING
+from vggc.support.sheet import Sheet, as_html, as_text
 
 if TYPE_CHECKING:
     from vggc.measure.verify import PrecisionLimits, Verification
@@ -26,9 +27,11 @@ class VerifyOptions:
     weights: Path | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
-    """The comparisons of an artifact, one a kind of input, and what its precision may cost."""
+    """The comparisons of an artifact, one a kind of input, and what its precision may cost. A
+    notebook shows the table.
+    """
 
     artifact: Path
     results: tuple[Verification, ...]
@@ -49,6 +52,27 @@ class Verdict:
                 what = f"{self.artifact} does not compute its net on {result.input}"
                 return f"{what}: {result.fault}{tail}"
         return None
+
+    @property
+    def table(self) -> Sheet:
+        """The same in words."""
+        header = ("input", "verdict", "relative L2 error", "same top-1")
+        rows = tuple(
+            (
+                each.input,
+                "ok" if each.passed else "FAILED",
+                f"{each.error:.2e}",
+                f"{each.agreeing} of {each.images}",
+            )
+            for each in self.results
+        )
+        return Sheet(str(self.artifact), header, rows, (False, False, True, True))
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table)
+
+    def __repr__(self) -> str:
+        return as_text(self.table)
 
 
 def verify(artifact: Path, options: VerifyOptions) -> Verdict:

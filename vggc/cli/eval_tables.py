@@ -10,8 +10,8 @@ from typing import TypeAlias
 import click
 
 from vggc.api.evaluate import EvalPlan, EvalResult
+from vggc.api.score_table import ways
 from vggc.cli import console
-from vggc.cli.eval import ways
 from vggc.evaluation.classes import ClassScores, class_scores
 from vggc.evaluation.counts import UNREAD
 from vggc.evaluation.images import Labelled
