@@ -86,6 +86,15 @@ def test_a_net_is_loaded_without_what_only_runs_or_trains() -> None:
     assert done.stdout == "[]\n", done.stderr
 
 
+def test_use_cases_load_their_libraries_when_they_are_carried_out() -> None:
+    folder = Path(vggc.__file__).with_name("api")
+    modules = ", ".join(f"vggc.api.{path.stem}" for path in sorted(folder.glob("[a-z]*.py")))
+    heavy = ("torch", "tvm", "onnx", "click", "rich")
+    code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
 def test_what_it_offers_is_listed_and_what_it_lacks_is_told() -> None:
     assert dir(vggc) == sorted(vggc.__all__)
     with pytest.raises(AttributeError, match="no attribute 'laod'"):

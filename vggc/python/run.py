@@ -22,6 +22,7 @@ from vggc.program import Program
 from vggc.python.net import Network, load
 from vggc.python.prediction import Prediction, predicted
 from vggc.support.diagnostics import UserError
+from vggc.support.processors import limit_threads
 from vggc.support.sheet import Sheet, as_html, as_text
 from vggc.training.metrics import read_metrics
 from vggc.training.progress import Epoch, EpochDone, Event, Interrupted, Outcome, Stopped
@@ -234,6 +235,7 @@ def train(
             saved until then is kept.
         KeyboardInterrupt: all is saved.
     """
+    limit_threads()
     options = TrainOptions(
         data=optional(text_of, data),
         val=optional(text_of, val),
@@ -329,6 +331,7 @@ def evaluate(
     Raises:
         UserError: one is no run, there are no images, or the net cannot look so.
     """
+    limit_threads()
     given = [runs] if isinstance(runs, TrainingRun | str | os.PathLike) else [*runs]
     folders = [each.path if isinstance(each, TrainingRun) else Path(each) for each in given]
     options = EvalOptions(
