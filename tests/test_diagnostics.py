@@ -174,7 +174,7 @@ ROOMS = (
     "vggc.cli.draw",
     "vggc.cli.find_lr",
     "vggc.cli.layers",
-    "vggc.cli.subject",
+    "vggc.api.subject",
     "vggc.cli.systems",
     "vggc.runtime.diagnostics",
     "vggc.compiler.diagnostics",

@@ -78,7 +78,7 @@ def test_the_wheel_holds_the_grammar_and_the_zoo(tmp_path: Path) -> None:
     subprocess.run(command, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert "vggc/_data/grammars/vgg.lark" in names
+    assert {"vggc/_data/grammars/vgg.lark", "vggc/py.typed"} <= names
     assert {f"vggc/_data/zoo/{name}.vgg" for name in zoo()} <= names
     away = tmp_path / "away"
     zipfile.ZipFile(wheel).extractall(away)

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vggc import __version__
 from vggc.api.trained import Subject
 from vggc.ir.graph import Graph, Head
 from vggc.ir.needs import weight_bytes
@@ -14,6 +13,7 @@ from vggc.ir.ops import Softmax
 from vggc.ir.weights import save, torchvision_names
 from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.support.files import new_file
+from vggc.support.version import __version__
 
 METADATA = "metadata.json"
 """The extra file of a torch.export program."""

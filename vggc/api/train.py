@@ -220,7 +220,7 @@ class Training:
 # A new run
 
 
-def new_run(spec: str | None, options: TrainOptions, *, kept: bool = True) -> TrainPlan:
+def new_run(spec: str | Program | None, options: TrainOptions, *, kept: bool = True) -> TrainPlan:
     """The training of a net from the start, of which a folder is made unless it is not `kept`.
 
     Raises:
@@ -228,7 +228,7 @@ def new_run(spec: str | None, options: TrainOptions, *, kept: bool = True) -> Tr
     """
     if spec is None:
         raise UserError(diagnostics.NothingToTrain(None))
-    program = load(spec)
+    program = spec if isinstance(spec, Program) else load(spec)
     blocks = blocks_for(program, options)
     reading = read_train(program, blocks)
     report(untrainable(reading, program.graph))

@@ -13,7 +13,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from vggc import __version__
 from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import (
     Activation,
@@ -36,6 +35,7 @@ from vggc.ir.ops import (
 )
 from vggc.ir.weights import Weights
 from vggc.passes.inference import drop_dropout
+from vggc.support.version import __version__
 
 OPSET = 17
 IR_VERSION = 8

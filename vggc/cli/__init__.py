@@ -13,11 +13,11 @@ refuse_system()  # before anything is imported that such a system lacks
 
 import click
 
-from vggc import __version__
 from vggc.cli.arguments import refuse_empty
 from vggc.support import signals
 from vggc.support.diagnostics import CheckFailed, UserError
 from vggc.support.paths import exists
+from vggc.support.version import __version__
 
 INSTALLED_WITH_VGGC = ("torch", "tvm", "onnx", "sklearn", "matplotlib", "PIL", "safetensors")
 TOO_LITTLE = "this machine has too little memory for that"

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vggc.api.bench import BenchOptions, bench, profile
 from vggc.cli import console
 from vggc.cli.options import THREADS_HERE
-from vggc.cli.sheet import Sheet
 from vggc.cli.skipped import told
+from vggc.support.sheet import Sheet
 
 if TYPE_CHECKING:
     from vggc.measure.bench import Timing
@@ -71,25 +72,14 @@ def command(
             raise click.UsageError("--layers times no other engine: leave out the rest")
         _layers(artifact, threads, rounds, as_json=as_json)
         return
-    from vggc.ir.needs import TIMING, beside
-    from vggc.runtime.artifact import read_manifest, require_memory
-
-    require_memory(artifact, TIMING)
-
-    from vggc.measure.bench import bench, default_peers
-    from vggc.measure.engines import PEERS, missing_module
-
-    lenient = against is None
-    peers = (
-        default_peers(read_manifest(artifact))
-        if against is None
-        else against.replace(" ", "").split(",")
+    options = BenchOptions(
+        against=None if against is None else against.replace(" ", "").split(","),
+        threads=threads,
+        rounds=rounds,
+        images=images,
+        weights=weights,
     )
-    present = [peer for peer in peers if peer in PEERS and missing_module(peer) is None]
-    require_memory(artifact, beside(present))
-    timing = bench(
-        artifact, peers, threads, rounds, images=images, weights=weights, lenient=lenient
-    )
+    timing = bench(artifact, options)
     for line in told(timing.skipped):
         console.status(line)
     if as_json:
@@ -111,13 +101,6 @@ def command(
 
 
 def _layers(artifact: Path, threads: int | None, rounds: int, *, as_json: bool) -> None:
-    from vggc.ir.needs import PROFILING
-    from vggc.runtime.artifact import require_memory
-
-    require_memory(artifact, PROFILING)
-
-    from vggc.measure.profile import profile
-
     found = profile(artifact, threads, rounds)
     limits = found.limits
     if as_json:

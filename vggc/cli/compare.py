@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vggc.cli import console
-from vggc.cli.sheet import Sheet
+from vggc.support.sheet import Sheet
 
 if TYPE_CHECKING:
     from vggc.report.comparison import NamedRun, RunComparison

@@ -15,6 +15,7 @@ from typing import TypeAlias, assert_never
 
 from rich.cells import cell_len, set_cell_size
 
+from vggc.analysis.layer_table import num_weight_layers
 from vggc.analysis.outline import (
     Branch,
     Join,
@@ -113,11 +114,6 @@ def compare(nets: Sequence[tuple[Report, Outline]]) -> NetComparison:
             for index, column in enumerate(columns)
         )
     )
-
-
-def num_weight_layers(report: Report) -> int:
-    """Convolutions and fully-connected layers, those in paths and heads included."""
-    return sum(row.macs > 0 for row in report.rows)
 
 
 # ---------------------------------------------------------------- lines

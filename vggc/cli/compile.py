@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +15,9 @@ from click.core import ParameterSource
 from vggc.cli import console
 from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS, weights_option
 from vggc.cli.skipped import told
-from vggc.support.diagnostics import UserError
 
 if TYPE_CHECKING:
+    from vggc.api.compile import Compiled
     from vggc.runtime.artifact import Precision
 
 
@@ -121,113 +120,86 @@ def command(
     """
     if db is not None and no_db:
         raise click.UsageError("--db and --no-db exclude each other")
-    from vggc.cli.subject import ask
-    from vggc.ir.needs import compiling
+    from vggc.api.compile import CompileOptions, plan
 
-    # Before TVM is loaded, which takes two seconds.
-    asked = ask(spec, weights, seed, size, compiling(target, precision))
-
-    from vggc.compiler.calibrate import NUM_IMAGES, CalibrationImages, choose_images, require_images
-    from vggc.compiler.diagnostics import GivenInVain
-    from vggc.compiler.dump import Dump
-    from vggc.compiler.error_budget import budget_for
-    from vggc.compiler.pipeline import Job, build_artifact, unwatched
-    from vggc.compiler.targets import on_threads, require_precision, resolve
-    from vggc.runtime.session import obstacle
-    from vggc.tuning.lookup import choices_for, default_threads
-
-    machine = resolve(target, arch.split(",") if arch else (), mcpu)
-    require_precision(machine, precision)
-    budget = budget_for(machine, precision, max_error)
-    require_images(precision, calibrate, num_images)
-    subject = asked.subject()
-    if machine.kind == "cuda" and threads is not None:
-        reason = "kernels for GPUs are the same whatever the threads of a CPU"
-        raise UserError(GivenInVain(None, "--threads", reason, ""))
-    number = threads or default_threads(machine)
-    if machine.kind == "cpu":
-        machine = on_threads(machine, number)
-    choice_of = choices_for(machine, db, number, ignore=no_db)
-    net = subject.program.net
-    folder = out or Path("artifacts") / f"{net.name}-{machine.name.replace('/', '-')}"
-    pictures = CalibrationImages()
-    if calibrate is not None:
-        pictures = choose_images(calibrate, num_images or NUM_IMAGES, subject.preprocessing)
-    for line in told(pictures.skipped):
+    options = CompileOptions(
+        target=target,
+        mcpu=mcpu,
+        archs=tuple(arch.split(",")) if arch else (),
+        weights=weights,
+        seed=seed,
+        batch=batch,
+        size=size,
+        precision=precision,
+        max_error=max_error,
+        calibrate=calibrate,
+        num_images=num_images,
+        tuned=not no_db,
+        db=db,
+        threads=threads,
+        out=out,
+        dump=dump,
+    )
+    planned = plan(spec, options, console.status)
+    for line in told(planned.pictures.skipped):
         console.status(line)
-    images = pictures.files
+    images = planned.pictures.files
     number_of_images = console.count(len(images), "image")
     if images:
         console.status(f"measuring the ranges of its values on {number_of_images}")
-    watcher = Dump(dump) if dump else None
-    if watcher:
-        watcher.begin()
-    started = time.perf_counter()
-    manifest = build_artifact(
-        Job(
-            net,
-            subject.program.graph,
-            machine,
-            batch,
-            subject.weights,
-            subject.weights_from,
-            subject.preprocessing,
-            subject.classes,
-            precision,
-            images,
-            choice_of,
-            budget,
-            may_overwrite=True,
-        ),
-        folder,
-        watcher or unwatched,
-    )
-    if watcher:
-        watcher.end()
-    seconds = time.perf_counter() - started
-    total = sum(file.bytes for file in manifest.files.values())
+    made = planned.build()
+    for note in made.notes:
+        console.status(note)
+    report(made, as_json, may_tune=not no_db)
+
+
+def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
+    """What was made on stdout; its circumstances, and what comes next, on stderr."""
+    planned, manifest = made.plan, made.manifest
+    machine, subject, folder = planned.machine, planned.subject, planned.folder
+    images, precision = planned.pictures.files, planned.precision
     chosen = Counter(kernel.chosen_by for kernel in manifest.kernels)
     tuned, by_cost = chosen["measurement"], chosen["cost model"]
-    for note in choice_of.notes:
-        console.status(note)
     if as_json:
-        made = {
+        record = {
             "artifact": str(folder),
-            "net": net.name,
+            "net": manifest.net,
             "target": machine.name,
             "archs": machine.archs,
-            "batch": batch,
-            "threads": number if machine.kind == "cpu" else None,
+            "batch": planned.batch,
+            "threads": planned.threads if machine.kind == "cpu" else None,
             "precision": precision,
             "images": len(images),
-            "skipped": len(pictures.skipped),
+            "skipped": len(planned.pictures.skipped),
             "weights_from": subject.weights_from,
             "kernels": len(manifest.kernels),
             "tuned": tuned,
             "by_cost_model": by_cost,
-            "bytes": total,
-            "seconds": round(seconds, 2),
+            "bytes": made.bytes,
+            "seconds": round(made.seconds, 2),
         }
-        console.out(json.dumps(made))
+        console.out(json.dumps(record))
         return
     code = f" for {', '.join(machine.archs)}" if machine.archs else f" for {_cpu(machine.attrs)}"
     if machine.kind == "cpu":
-        code += f" with {console.count(number, 'thread')}"
+        code += f" with {console.count(planned.threads, 'thread')}"
     how = "" if precision == "float32" else f" in {precision}"
     if images:
-        how += f", calibrated on {number_of_images}"
-    console.out(f"{folder}: {net.name}, {len(manifest.kernels)} kernel calls{code}{how}")
+        how += f", calibrated on {console.count(len(images), 'image')}"
+    console.out(f"{folder}: {manifest.net}, {len(manifest.kernels)} kernel calls{code}{how}")
     if tuned + by_cost:
         again = shlex.join(["vggc", "tune", subject.named, *_same_options()])
-        hint = f"; `{again}` measures" if not (tuned or no_db) else ""
+        hint = f"; `{again}` measures" if not tuned and may_tune else ""
         console.status(
             f"{tuned} of {tuned + by_cost} kernels tuned by measurement, "
             f"{by_cost} by the cost model{hint}"
         )
+    from vggc.runtime.session import obstacle
+
     elsewhere = machine.kind == "cpu" and obstacle(machine) is not None
     where = " where such a GPU is" if machine.archs else " on such a machine" * elsewhere
     console.status(
-        f"{total / 1e6:,.1f} MB in {seconds:.1f} s; next{where}: "
+        f"{made.bytes / 1e6:,.1f} MB in {made.seconds:.1f} s; next{where}: "
         + shlex.join(["vggc", "verify", str(folder)])
     )
 

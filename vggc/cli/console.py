@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from vggc.cli.sheet import Sheet, fitted
+from vggc.cli.sheet import fitted
 from vggc.support.diagnostics import Diagnostic, printable, render
+from vggc.support.sheet import Sheet
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,17 +15,14 @@ from vggc.api.evaluate import (
     EvalOptions,
     EvalPlan,
     EvalResult,
-    TestedRun,
     images_for,
     measure,
     plan,
 )
+from vggc.api.score_table import distinct_scales, scales, score_table, ways
 from vggc.cli import console
 from vggc.cli.options import weights_option
-from vggc.cli.sheet import Sheet
 from vggc.cli.skipped import told
-from vggc.evaluation.views import Views
-from vggc.ir.ops import describe
 from vggc.support.diagnostics import in_line
 
 if TYPE_CHECKING:
@@ -34,12 +31,6 @@ if TYPE_CHECKING:
     from vggc.evaluation.images import Labelled
 
 Command = TypeVar("Command", bound=Callable[..., None])
-Each = TypeVar("Each")
-
-TWO_WAYS = (
-    "The centre crop is what training, `vggc predict` and compiled nets look at; the other line is "
-    "by the net's `test` block."
-)
 
 
 def protocol_options(command: Command) -> Command:
@@ -222,7 +213,7 @@ def report(
             ]
         console.out(json.dumps(record))
         return
-    console.sheet(sheet(planned, images, result))
+    console.sheet(score_table(planned, images, result))
     for each in classes:
         console.sheet(class_sheet(each))
 
@@ -261,58 +252,3 @@ def as_record(planned: EvalPlan, images: Labelled, result: EvalResult) -> dict[s
 
 def errors_record(errors: Errors) -> dict[str, float]:
     return {"top1_error": errors.top1, "top5_error": errors.top5}
-
-
-def sheet(planned: EvalPlan, images: Labelled, result: EvalResult) -> Sheet:
-    """A row for each run and one for all together, as the paper's tables 3 to 6 have them."""
-    entries = [*in_turn(planned.centres, planned.entries)]
-    errors = [*in_turn(result.centres, result.each)]
-    rows = [
-        (str(entry.run.folder), entry.run.record.net, ways(entry.views), scales(entry))
-        for entry in entries
-    ]
-    if result.fused:
-        rows.append(("all together", "", "", ""))
-        errors.append(result.fused)
-    shown = [
-        (*row, f"{100 * each.top1:.2f}", f"{100 * each.top5:.2f}")
-        for row, each in zip(rows, errors, strict=True)
-    ]
-    speed = result.images / result.seconds
-    why = (TWO_WAYS,) if result.centres else ()
-    return Sheet(
-        f"error on {console.count(result.images, 'image')} of {images.shown}",
-        ("run", "net", "protocol", "scales Q", "top-1 error, %", "top-5 error, %"),
-        tuple(shown),
-        (False, False, False, False, True, True),
-        (*why, f"{result.seconds:,.1f} s, {speed:,.1f} images/s"),
-        (len(entries) - 1,) if result.fused else (),
-        spare=("net",),
-    )
-
-
-def in_turn(centres: Sequence[Each], others: Sequence[Each]) -> Iterator[Each]:
-    """What is of the centre crop of each run, where that was looked at, before the other."""
-    if not centres:
-        yield from others
-    for centre, other in zip(centres, others, strict=False):
-        yield centre
-        yield other
-
-
-def ways(views: Views) -> str:
-    """How images are looked at, in words: `dense & 5×5 crops, flips`."""
-    grids = dict.fromkeys(view.grid for view in views.views)
-    names = {None: "dense", 1: "centre crop"}
-    words = [names.get(grid, f"{grid}×{grid} crops") for grid in grids]
-    return " & ".join(words) + (", flips" if views.flip else "")
-
-
-def distinct_scales(views: Views) -> list[int | None]:
-    return list(dict.fromkeys(view.scale for view in views.views))
-
-
-def scales(entry: TestedRun) -> str:
-    """The lengths of the shorter side, or what images just cover: `256, 384`."""
-    size = describe(entry.run.record.input[1:])
-    return ", ".join(str(s) if s else f"covering {size}" for s in distinct_scales(entry.views))

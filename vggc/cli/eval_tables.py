@@ -10,9 +10,8 @@ from typing import TypeAlias
 import click
 
 from vggc.api.evaluate import EvalPlan, EvalResult
+from vggc.api.score_table import ways
 from vggc.cli import console
-from vggc.cli.eval import ways
-from vggc.cli.sheet import Sheet
 from vggc.evaluation.classes import ClassScores, class_scores
 from vggc.evaluation.counts import UNREAD
 from vggc.evaluation.images import Labelled
@@ -29,6 +28,7 @@ from vggc.evaluation.tables import (
     write_table,
 )
 from vggc.support.files import all_or_none, check_target, is_one_place
+from vggc.support.sheet import Sheet
 
 TOGETHER = "all together"
 

@@ -57,12 +57,12 @@ def command(
     newest run under runs/ is taken.
     """
     from vggc.api.export import export, metadata, refuse
-    from vggc.cli.subject import ask
+    from vggc.api.subject import ask
     from vggc.ir.needs import EXPORTS
     from vggc.support.files import check_target
 
     check_target(out)
-    asked = ask(spec, weights, seed, size, EXPORTS[style])
+    asked = ask(spec, weights, seed, size, EXPORTS[style], console.status)
     refuse(asked.program.graph, style)
     subject = asked.subject()
     export(subject, style, out)

@@ -11,11 +11,11 @@ import click
 from vggc.api.train import TrainOptions, new_run
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
-from vggc.cli.sheet import Sheet
 from vggc.cli.train import announce, bar, read, silent
 from vggc.support.diagnostics import CheckFailed, Diagnostic, UserError
 from vggc.support.files import all_or_none, check_target, is_one_place
 from vggc.support.memory import keep_memory
+from vggc.support.sheet import Sheet
 
 if TYPE_CHECKING:
     from vggc.training.rate_search import Sweep, SweepCurve, Tried

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from vggc.cli import console
-from vggc.cli.sheet import Sheet
 from vggc.support.diagnostics import Diagnostic, UserError, did_you_mean
+from vggc.support.sheet import Sheet
 
 if TYPE_CHECKING:
     from vggc.layers.reference import KindEntry

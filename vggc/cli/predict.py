@@ -5,51 +5,29 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from io import BufferedIOBase
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import click
 
-from vggc.api.evaluate import EvalOptions, Seen, grouped, plan, predict
+from vggc.api.evaluate import EvalOptions, EvalPlan, Seen
+from vggc.api.predict import predictor_of
+from vggc.api.run import best_classes
+from vggc.api.score_table import scales, ways
 from vggc.cli import console
-from vggc.cli.best import best_classes, best_lines, session_of
-from vggc.cli.eval import progress, protocol_options, scales, ways
+from vggc.cli.best import best_lines
+from vggc.cli.eval import progress, protocol_options
 from vggc.data.parts import Skipped
 from vggc.data.strings import CODEC, ERRORS
 from vggc.evaluation import diagnostics
 from vggc.evaluation.named import NamedImage, Places, listed
-from vggc.images.preprocessing import BrokenImageError
-from vggc.ir.ops import Softmax
-from vggc.support.diagnostics import MAX_REPORTED, CheckFailed, UserError
+from vggc.support.diagnostics import MAX_REPORTED, UserError
 from vggc.support.files import check_target, is_one_place, new_file
-from vggc.support.paths import exists
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from vggc.runtime.artifact import Manifest
-
-    Image: TypeAlias = NDArray[np.float32]
-    Probabilities: TypeAlias = NDArray[np.float32]
-
-FLAGS = {
-    "weights": "`--weights`",
-    "scales": "`--scales`",
-    "protocol": "`--protocol`",
-    "grid": "`--grid`",
-    "flip": "`--flip`",
-    "batch": "`--batch`",
-    "device": "`--device`",
-    "precision": "`--precision`",
-    "workers": "`--workers`",
-}
 
 STREAM = "-"
 """What stands for standard input and output."""
@@ -111,16 +89,15 @@ def command(
         raise click.UsageError("--csv and --jsonl cannot be written to one file")
     for target in targets:
         check_target(target)
-    if exists(model / "manifest.json") and not exists(model / "run.json"):
-        teller = artifact_teller(model, options)
-    else:
-        teller = run_teller(model, EvalOptions(**options))
+    predictor = predictor_of(model, EvalOptions(**options))
+    if predictor.planned:
+        announce(model, predictor.planned)
     lost = LostImages()
     with ExitStack() as stack:
         tell: list[Callable[[str, Best], None]] = []
-        whole = JsonRecord(teller.net)
+        whole = JsonRecord(predictor.net)
         if as_csv:
-            tell.append(Csv(stack.enter_context(opened(as_csv)), min(top, len(teller.classes))))
+            tell.append(Csv(stack.enter_context(opened(as_csv)), min(top, len(predictor.classes))))
         if as_lines:
             tell.append(JsonLines(stack.enter_context(opened(as_lines))))
         if as_json:
@@ -132,11 +109,11 @@ def command(
         bar = progress("looking at images", not (spoken and sys.stdout.isatty()))
         shown = stack.enter_context(bar)
         total = len(named) if isinstance(named, Places) else None
-        for done, found in enumerate(teller.tell(named), start=1):
+        for done, found in enumerate(predictor.tell(named), start=1):
             shown(done, total)
             match found:
                 case Seen(path, values):
-                    best = best_classes(values, teller.classes.__getitem__, top)
+                    best = best_classes(values, predictor.classes.__getitem__, top)
                     for each in tell:
                         each(path, best)
                 case _:
@@ -146,6 +123,14 @@ def command(
     for target in targets:
         console.status(f"Written: {target}")
     lost.refuse()
+
+
+def announce(model: Path, planned: EvalPlan) -> None:
+    """Says how a run looks at images, and what there is to know of its weights."""
+    entry = planned.entries[0]
+    console.status(f"{model}: {ways(entry.views)}, {scales(entry)}")
+    for remark in entry.run.remarks(planned.weights):
+        console.status(remark)
 
 
 # Which images
@@ -266,97 +251,3 @@ def opened(target: str) -> Iterator[Written]:
         part.open("w", encoding=CODEC, errors=ERRORS, newline="") as file,
     ):
         yield file
-
-
-# Who tells
-
-
-@dataclass(frozen=True)
-class Teller:
-    """A net with these classes, and what it says of images, in order."""
-
-    net: str
-    classes: tuple[str, ...]
-    tell: Callable[[Iterable[NamedImage]], Iterator[Seen | Skipped]]
-
-
-def run_teller(model: Path, options: EvalOptions) -> Teller:
-    if not options.names_views:
-        options = replace(options, protocol="centre")
-    planned = plan([model], options, alone=True)
-    entry = planned.entries[0]
-    console.status(f"{model}: {ways(entry.views)}, {scales(entry)}")
-    for remark in entry.run.remarks(planned.weights):
-        console.status(remark)
-    return Teller(entry.run.record.net, planned.classes, partial(predict, planned))
-
-
-def artifact_teller(model: Path, options: dict[str, object]) -> Teller:
-    """The net of an artifact.
-
-    Raises:
-        UserError: it is asked for what it cannot do, or it is damaged, or tells no classes.
-    """
-    from vggc.runtime.artifact import graph_in
-
-    flags = [
-        flag
-        for name, flag in FLAGS.items()
-        if options[name] is not None and (name, options[name]) != ("protocol", "centre")
-    ]
-    if flags:
-        raise UserError(diagnostics.NotForArtifact(None, ", ".join(flags), str(model)))
-    session = session_of(model)
-    manifest, graph = session.manifest, graph_in(model)
-    is_softmax = isinstance(graph.nodes[graph.heads[0].node].op, Softmax)
-    if manifest.main.kind != "classes":
-        raise UserError(diagnostics.NoClassesToTell(None, str(model), manifest.main.kind))
-
-    def tell(images: Iterable[NamedImage]) -> Iterator[Seen | Skipped]:
-        """As many images at once as it was compiled for."""
-        for named in grouped(images, manifest.batch):
-            read = [image_of(each, manifest) for each in named]
-            values = iter(run([each for each in read if not isinstance(each, Skipped)]))
-            for path, each in zip(named, read, strict=True):
-                if isinstance(each, Skipped):
-                    yield each
-                else:
-                    yield Seen(str(path), probabilities(model, next(values), is_softmax))
-
-    def run(read: Sequence[Image]) -> Iterable[Probabilities]:
-        import numpy as np
-
-        if not read:
-            return ()
-        full = np.zeros((manifest.batch, *manifest.input), np.float32)
-        full[: len(read)] = np.concatenate(read)
-        return session.run(full).reshape(manifest.batch, -1)
-
-    return Teller(manifest.net, names_of(manifest), tell)
-
-
-def image_of(named: NamedImage, manifest: Manifest) -> Image | Skipped:
-    """An image as an artifact takes it, or why it cannot be read."""
-    if isinstance(named, Skipped):
-        return named
-    try:
-        return manifest.preprocessing.read(Path(named))
-    except BrokenImageError as fault:
-        return Skipped(named, str(fault))
-
-
-def probabilities(model: Path, values: Probabilities, is_softmax: bool) -> Probabilities:
-    """What an artifact gives of an image, with a soft-max where its net has none."""
-    import numpy as np
-
-    if not np.isfinite(values).all():
-        raise CheckFailed(f"{model} gives values that are not finite; are its weights?")
-    if is_softmax:
-        return values
-    powers = np.exp(values - values.max())
-    result: Probabilities = powers / powers.sum()
-    return result
-
-
-def names_of(manifest: Manifest) -> tuple[str, ...]:
-    return tuple(manifest.class_name(index) for index in range(manifest.main.shape[0]))

@@ -15,7 +15,6 @@ import click
 from click.core import ParameterSource
 
 from vggc.cli import console
-from vggc.cli.sheet import Sheet
 from vggc.reproduce import diagnostics
 from vggc.reproduce.layout import Laid, laid, parameters
 from vggc.reproduce.setting import PAPER, SMALL
@@ -32,6 +31,7 @@ from vggc.reproduce.tables import (
 from vggc.support import signals
 from vggc.support.diagnostics import UserError, did_you_mean
 from vggc.support.files import replacing
+from vggc.support.sheet import Sheet
 
 if TYPE_CHECKING:
     from vggc.data.prepare import Data

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 import click
 
+from vggc.api.run import best_classes, run
 from vggc.cli import console
-from vggc.cli.best import best_classes, best_lines, session_of
+from vggc.cli.best import best_lines
 from vggc.cli.options import THREADS_HERE
 from vggc.ir.ops import describe
-from vggc.support.diagnostics import CheckFailed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,24 +46,13 @@ def command(artifact: Path, source: Path, top: int, threads: int | None, as_json
     An image is resized, cut and normalised as in training, and so are pixels, uint8 (H, W),
     (H, W, C), (C, H, W) or several, in a .npy file. Floats in one are taken as they are.
     """
-    import numpy as np
-
-    from vggc.runtime.inputs import read_input
-
-    session = session_of(artifact, threads)
-    manifest = session.manifest
-    batch, count = read_input(source, manifest)
-    values = {name: value[:count] for name, value in session.run_all(batch).items()}
-    for name, value in values.items():
-        if not np.isfinite(value).all():
-            raise CheckFailed(
-                f"{artifact} gives {name} values that are not finite; are its weights?"
-            )
+    result = run(artifact, source, threads)
+    manifest, values = result.manifest, result.values
     if as_json:
         console.out(json.dumps(_json(manifest, values)))
         return
-    for number in range(count):
-        if count > 1:
+    for number in range(result.images):
+        if result.images > 1:
             console.out(f"image {number}")
         for output in manifest.outputs:
             if len(manifest.outputs) > 1:

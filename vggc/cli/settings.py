@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from vggc.cli import console
-from vggc.cli.sheet import Sheet
+from vggc.support.sheet import Sheet
 
 
 @click.command("settings")

@@ -11,8 +11,8 @@ import click
 from vggc.analysis.report import ELEMENT_BYTES
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
-from vggc.cli.sheet import Sheet
 from vggc.program import Program, load, with_input, zoo
+from vggc.support.sheet import Sheet
 
 if TYPE_CHECKING:
     from vggc.analysis.report import Report

@@ -5,16 +5,24 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, assert_never
+from typing import Any
 
-from vggc.analysis.outline import Join, Outline, OutlineRepeat, OutlineStep, Path
-from vggc.analysis.report import ELEMENT_BYTES, Report, Row
+from vggc.analysis.layer_table import (
+    bytes_told,
+    layer_table,
+    num_kept,
+    num_weight_layers,
+    pair_told,
+    rows_of,
+)
+from vggc.analysis.outline import Outline
+from vggc.analysis.report import Report, Row
 from vggc.analysis.training import FORMULA
-from vggc.cli.comparison import LayerCell, NetComparison, compare, num_weight_layers
-from vggc.cli.sheet import Sheet
+from vggc.cli.comparison import LayerCell, NetComparison, compare
 from vggc.ir.ops import describe
+from vggc.support.sheet import Sheet
 
 
 @dataclass(frozen=True)
@@ -30,94 +38,7 @@ class SummarisedNet:
 
 def layers(net: SummarisedNet) -> Sheet:
     """A net layer by layer, paths of joins in brackets."""
-    report = net.report
-    of = "" if report.batch == 1 else f", batch {report.batch}"
-    costs = f"MACs{of}", f"activations{of}"
-    header = ("layer", "kind", "output", "parameters", *costs, "field", "stride")
-    rows: list[tuple[str, ...]] = []
-    rules: list[int] = []
-    for branch in net.outline.branches:
-        if branch is not net.outline.trunk:
-            rows.append(_words(f"@{branch.path.source}", f"head {branch.head}"))
-        rows += [_cells(name, row) for name, row in _drawn(branch.path)]
-        if not net.outline.is_plain:
-            rows.append(_words(f"→ {branch.head}", branch.kind, describe(branch.shape)))
-        rules.append(len(rows) - 1)
-    totals = report.totals
-    last = (
-        "total",
-        f"{num_weight_layers(report)} weight layers",
-        "",
-        f"{totals.params:,}",
-        f"{totals.macs:,}",
-        _bytes(totals.activation_bytes),
-        "",
-        "",
-    )
-    notes = [
-        f"weights {_bytes(totals.weight_bytes)}, {totals.flops / 1e9:,.2f} GFLOPs"
-        f" ({totals.macs:,} MACs × 2), forward activations"
-        f" {_bytes(totals.activation_bytes)}; 1 MB = 10⁶ bytes"
-    ]
-    if kept := _num_kept(report):
-        notes.append(
-            f"the weights are {totals.params:,} parameters, which are trained, and {kept:,}"
-            " running statistics, which are only kept"
-        )
-    if totals.training_bytes is not None and totals.training_gpu_bytes is not None:
-        notes.append(
-            f"training in batches of {report.batch:,} about {_bytes(totals.training_bytes)} on a"
-            f" CPU, {_bytes(totals.training_gpu_bytes)} of a GPU's: {FORMULA}"
-        )
-    return Sheet(
-        f"{report.net}, input {describe(report.input)}, batch {report.batch}, {report.dtype}",
-        header,
-        (*rows, last),
-        (False, False, True, True, True, True, True, True),
-        tuple(notes),
-        tuple(rules),
-        spare=("stride", "field", costs[1], "kind", costs[0]),
-    )
-
-
-def _drawn(path: Path) -> Iterator[tuple[str, Row | None]]:
-    """The layers of a path; those beside one another in brackets that their join closes."""
-    for item in path.items:
-        match item:
-            case OutlineStep(row):
-                yield row.name, row
-            case Join(row, _, paths):
-                for index, inner in enumerate(paths):
-                    first = "├ " if index else "┌ "
-                    lines = list(_drawn(inner))
-                    if inner.source or not lines:
-                        lines.insert(0, (f"@{inner.source}" if inner.source else "skip", None))
-                    for number, (name, inner_row) in enumerate(lines):
-                        yield ("│ " if number else first) + name, inner_row
-                yield f"└ {row.name}", row
-            case OutlineRepeat():
-                raise AssertionError("a table of layers shows each of them")
-            case _:
-                assert_never(item)
-
-
-def _cells(name: str, row: Row | None) -> tuple[str, ...]:
-    if row is None:
-        return _words(name)
-    return (
-        name,
-        row.text,
-        describe(row.output_shape),
-        f"{row.params:,}" if row.params else "",
-        f"{row.macs:,}" if row.macs else "",
-        _bytes(row.activation_bytes) if row.activation_bytes else "",
-        _pair(row.receptive_field),
-        _pair(row.stride),
-    )
-
-
-def _words(*words: str) -> tuple[str, ...]:
-    return (*words, *("",) * (8 - len(words)))
+    return layer_table(net.report, net.outline)
 
 
 # ---------------------------------------------------------------- several nets
@@ -127,19 +48,19 @@ def totals_by_net(nets: Sequence[SummarisedNet]) -> Sheet:
     """What several nets cost, a column each: table 2 of the paper, and more."""
     reports = [net.report for net in nets]
     ends = [_last_map(net) for net in nets]
-    kept = [_num_kept(report) for report in reports]
+    kept = [num_kept(report) for report in reports]
     rows = {
         "parameters, millions": [_millions(r.totals.params) for r in reports],
         "parameters": [f"{r.totals.params:,}" for r in reports],
         "statistics, not trained": [f"{n:,}" if n else "" for n in kept] if any(kept) else [],
-        "weights": [_bytes(r.totals.weight_bytes) for r in reports],
+        "weights": [bytes_told(r.totals.weight_bytes) for r in reports],
         "MACs": [f"{r.totals.macs:,}" for r in reports],
         "GFLOPs": [f"{r.totals.flops / 1e9:,.2f}" for r in reports],
-        "activations": [_bytes(r.totals.activation_bytes) for r in reports],
+        "activations": [bytes_told(r.totals.activation_bytes) for r in reports],
         f"training, batch {reports[0].batch}": [_need(r) for r in reports],
         "last map": [describe(end.output_shape) for end in ends],
-        "its receptive field": [_pair(end.receptive_field) for end in ends],
-        "its stride": [_pair(end.stride) for end in ends],
+        "its receptive field": [pair_told(end.receptive_field) for end in ends],
+        "its stride": [pair_told(end.stride) for end in ends],
     }
     return Sheet(
         "totals",
@@ -155,7 +76,7 @@ def _millions(count: int) -> str:
 
 
 def _need(report: Report) -> str:
-    return "" if (need := report.totals.training_bytes) is None else _bytes(need)
+    return "" if (need := report.totals.training_bytes) is None else bytes_told(need)
 
 
 def _notes(report: Report) -> tuple[str, ...]:
@@ -187,12 +108,12 @@ def totals(nets: Sequence[SummarisedNet]) -> Sheet:
             describe(report.input),
             str(num_weight_layers(report)),
             f"{report.totals.params:,}",
-            _bytes(report.totals.weight_bytes),
+            bytes_told(report.totals.weight_bytes),
             f"{report.totals.macs:,}",
             f"{report.totals.flops / 1e9:,.2f}",
-            _bytes(report.totals.activation_bytes),
+            bytes_told(report.totals.activation_bytes),
             _need(report),
-            _pair(_last_map(net).receptive_field),
+            pair_told(_last_map(net).receptive_field),
         )
         for net in nets
         for report in (net.report,)
@@ -213,21 +134,8 @@ def totals(nets: Sequence[SummarisedNet]) -> Sheet:
 
 def _last_map(net: SummarisedNet) -> Row:
     """The last map on the way to the main output."""
-    rows = [row for _, row in _drawn(net.outline.trunk.path) if row is not None]
+    rows = [row for _, row in rows_of(net.outline.trunk.path) if row is not None]
     return next(row for row in reversed(rows) if len(row.output_shape) == 3)
-
-
-def _num_kept(report: Report) -> int:
-    """Numbers that are stored and not trained."""
-    return report.totals.weight_bytes // ELEMENT_BYTES[report.dtype] - report.totals.params
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e6:,.2f} MB" if count >= 1e5 else f"{count / 1e3:,.2f} kB"
-
-
-def _pair(pair: tuple[int, int]) -> str:
-    return str(pair[0]) if pair[0] == pair[1] else describe(pair)
 
 
 # ---------------------------------------------------------------- for programs
@@ -251,7 +159,7 @@ def _object(net: SummarisedNet) -> dict[str, Any]:
             for branch in net.outline.branches
         ],
         "layers": [_layer_object(row) for row in report.rows],
-        "totals": asdict(report.totals) | {"statistics": _num_kept(report)},
+        "totals": asdict(report.totals) | {"statistics": num_kept(report)},
         "training_formula": FORMULA,
     }
 

@@ -23,12 +23,12 @@ from vggc.api.train import (
 )
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE
-from vggc.cli.sheet import Sheet
 from vggc.cli.skipped import told
 from vggc.data.diagnostics import WorkerEnded
 from vggc.support import signals
 from vggc.support.diagnostics import CheckFailed, in_command, in_line, render
 from vggc.support.memory import keep_memory
+from vggc.support.sheet import Sheet
 from vggc.training.best import best_epoch, said
 from vggc.training.progress import (
     Epoch,

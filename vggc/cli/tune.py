@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +13,14 @@ import click
 
 from vggc.cli import console
 from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS
-from vggc.cli.sheet import Sheet
 from vggc.support import signals
-from vggc.support.diagnostics import CheckFailed, UserError
+from vggc.support.diagnostics import CheckFailed
+from vggc.support.processors import num_cores
+from vggc.support.sheet import Sheet
 
 if TYPE_CHECKING:
+    from vggc.api.tune import TuningPlan
     from vggc.runtime.artifact import Precision
-    from vggc.tuning.measure import TrackerAddress
     from vggc.tuning.tuner import TunedLayer, TuningProgress, Watch
 
 MAX_BUDGET = 7 * 24 * 3600
@@ -109,68 +109,44 @@ def command(
     """
     if (rpc is None) != (key is None):
         raise click.UsageError("--rpc HOST:PORT and --key KEY go together")
-    from vggc.api.trained import net_of, resized
-    from vggc.ir.needs import TUNING
+    from vggc.api.tune import TuneOptions, plan, tuning
 
-    # Before TVM is loaded, which takes two seconds.
-    program = resized(net_of(spec), size)
-    TUNING.require(program.graph)
-
-    from vggc.compiler.codegen import linker
-    from vggc.compiler.error_budget import budget_for, share_of_error
-    from vggc.compiler.targets import host, on_threads, require_precision, resolve
-    from vggc.runtime.calls import planned
-    from vggc.support.processors import num_cores
-    from vggc.tuning.database import default_folder, opened
-    from vggc.tuning.diagnostics import NoHome, TooManyThreads
-    from vggc.tuning.lookup import default_threads
-    from vggc.tuning.remote import find_servers, machine_of
-    from vggc.tuning.space import require_tunable
-    from vggc.tuning.tuner import layers_of, tune
-
-    machine = resolve(target, mcpu=mcpu)
-    require_tunable(machine, here=rpc is None)
-    require_precision(machine, precision)
-    error = budget_for(machine, precision, max_error)
-    folder = db or default_folder()
-    if folder is None:
-        raise UserError(NoHome(None))
-    calls = planned(program.graph, batch, machine, precision)
-    servers: list[TrackerAddress | None]
-    if rpc is not None and key is not None:
-        found = find_servers(rpc, key)
-        # Of this machine's CPU they must be unless another is named, whose code may run on them.
-        is_host = target == "cpu" and mcpu is None
-        there = machine_of(found, threads, str(machine.attrs["mcpu"]) if is_host else None)
-        servers, number, measured = [*found], there.threads, there.cpu
-        where = f"{len(found)} servers `{key}`" if len(found) > 1 else f"the server `{key}`"
-    else:
-        servers, number, where = [None], threads or default_threads(machine), "this machine"
-        measured = str(host()["mcpu"])
-        if number > (processors := os.cpu_count() or 1):
-            raise UserError(TooManyThreads(None, processors, number))
-    machine = on_threads(machine, number)
-    layers = layers_of(calls, machine, number, share_of_error(calls, machine, error))
-    if not layers:
-        raise CheckFailed(f"nothing to tune: no kernel of {program.net.name} leaves a choice")
-    with opened(folder) as database:
-        console.status(
-            f"Tuning {len(layers)} kernels of {program.net.name} on {where} with "
-            f"{console.count(number, 'thread')} into {folder}; Ctrl-C stops, and nothing is lost."
-        )
-        if rpc is None and number > num_cores():
-            console.status(f"{number} threads share {num_cores()} of this machine's cores.")
-        meant = machine.attrs.get("mcpu")
-        if measured != meant:
-            console.status(
-                f"Measured is {measured or 'a CPU that does not say what it is'}, and it counts "
-                f"for {meant or machine.name}."
-            )
-        with shown(program.net.name) as watch:
-            course = tune(layers, database, budget, linker(machine), servers, watch)
-    report(program.net.name, folder, course, measured, as_json)
+    options = TuneOptions(
+        target=target,
+        mcpu=mcpu,
+        budget=budget,
+        batch=batch,
+        size=size,
+        precision=precision,
+        max_error=max_error,
+        threads=threads,
+        db=db,
+        rpc=rpc,
+        key=key,
+    )
+    planned = plan(spec, options)
+    net = planned.program.net.name
+    with tuning(planned) as run:
+        announce(planned)
+        with shown(net) as watch:
+            course = run(watch)
+    report(net, planned.folder, course, planned.measured, as_json)
     if course.interrupted:
         raise click.exceptions.Exit(signals.exit_code())
+
+
+def announce(planned: TuningPlan) -> None:
+    """Says what is measured where, and what it counts for."""
+    threads = console.count(planned.threads, "thread")
+    console.status(
+        f"Tuning {len(planned.layers)} kernels of {planned.program.net.name} on {planned.where} "
+        f"with {threads} into {planned.folder}; Ctrl-C stops, and nothing is lost."
+    )
+    if planned.crowded:
+        console.status(f"{planned.threads} threads share {num_cores()} of this machine's cores.")
+    if planned.counts_for:
+        measured = planned.measured or "a CPU that does not say what it is"
+        console.status(f"Measured is {measured}, and it counts for {planned.counts_for}.")
 
 
 def report(net: str, folder: Path, course: TuningProgress, cpu: str | None, as_json: bool) -> None:

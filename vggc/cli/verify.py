@@ -8,11 +8,12 @@ from pathlib import Path
 
 import click
 
+from vggc.api.verify import VerifyOptions, verify
 from vggc.cli import console
 from vggc.cli.options import THREADS_HERE
-from vggc.cli.sheet import Sheet
 from vggc.cli.skipped import told
 from vggc.support.diagnostics import CheckFailed
+from vggc.support.sheet import Sheet
 
 
 @click.command("verify")
@@ -54,14 +55,9 @@ def command(
     --data, and must be so for 99 % and 97 % of them. Exit 1 when it fails, naming the first
     layer that departs.
     """
-    from vggc.ir.needs import VERIFYING
-    from vggc.runtime.artifact import require_memory
-
-    require_memory(artifact, VERIFYING)
-
-    from vggc.measure.verify import LIMITS, verify
-
-    results = verify(artifact, threads, data=data, num_images=num_images, weights=weights)
+    options = VerifyOptions(threads=threads, data=data, num_images=num_images, weights=weights)
+    verdict = verify(artifact, options)
+    results = verdict.results
     for result in results:
         for line in told(result.skipped):
             console.status(line)
@@ -76,22 +72,21 @@ def command(
             }
             for result in results
         ]
-        limits = LIMITS[results[0].precision]
         report = {
-            "passed": all(result.passed for result in results),
-            "tolerance": limits.error,
-            "agreement": limits.agreement,
+            "passed": verdict.passed,
+            "tolerance": verdict.limits.error,
+            "agreement": verdict.limits.agreement,
             "inputs": inputs,
         }
         console.out(json.dumps(report))
     else:
         for result in results:
-            verdict = "ok" if result.passed else "FAILED"
+            word = "ok" if result.passed else "FAILED"
             top1 = "same top-1" if result.top1_agrees else "another top-1"
             if data is not None:
                 share = result.agreeing / result.images
                 top1 = f"same top-1 on {result.agreeing} of them ({share:.1%})"
-            console.out(f"{result.input}: {verdict}, relative L2 error {result.error:.2e}, {top1}")
+            console.out(f"{result.input}: {word}, relative L2 error {result.error:.2e}, {top1}")
             if len(result.head_errors) > 1:
                 for head, error in result.head_errors:
                     console.out(f"  {head}: {error:.2e}")
@@ -108,10 +103,5 @@ def command(
             )
             numbers = (False, False, *(True for _ in results))
             console.sheet(Sheet("relative L2 error by layer", header, rows, numbers))
-    for result in results:
-        if not result.passed:
-            where = result.first_departure
-            tail = f"; the first layer that departs is {where}" if where else ""
-            raise CheckFailed(
-                f"{artifact} does not compute its net on {result.input}: {result.fault}{tail}"
-            )
+    if verdict.fault:
+        raise CheckFailed(verdict.fault)

@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from vggc.cli import console
-from vggc.cli.sheet import Sheet
 from vggc.ir.ops import describe
 from vggc.program import ZOO, Program, from_zoo, zoo
 from vggc.recipe.protocol import TEST
 from vggc.recipe.train import TRAIN, Recipe
+from vggc.support.sheet import Sheet
 from vggc.syntax.format import format_net
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Literal, TypeAlias, TypeVar, get_args
 
-from vggc import __version__
 from vggc.compiler import listing
 from vggc.compiler.calibrate import calibrate, read_images
 from vggc.compiler.choose import ChoiceOf, by_cost, kernels_for
@@ -54,6 +53,7 @@ from vggc.support.files import new_folder, refuse_full, refuse_unwritable
 from vggc.support.records import write_record
 from vggc.support.tensors import Pieces
 from vggc.support.tvm_alone import tvm
+from vggc.support.version import __version__
 from vggc.syntax.ast import Net
 from vggc.syntax.format import format_net
 

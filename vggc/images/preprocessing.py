@@ -168,6 +168,22 @@ class Preprocessing:
         """
         return self.of(decode(path, len(self.mean), white=self.white))
 
+    def of_picture(self, image: Image.Image) -> npt.NDArray[np.float32]:
+        """An image that the caller has opened as a net's input, float32 (1, C, H, W): the same as
+        of its file.
+
+        Raises:
+            BrokenImageError: it is no usable image.
+        """
+        channels = len(self.mean)
+        require_channels(channels)
+        try:
+            return self.of(viewed(image, channels, self.white).image)
+        except BrokenImageError:
+            raise
+        except Exception as fault:  # whatever a decoder does on hostile bytes
+            raise BrokenImageError(reason(fault)) from None
+
     def of(self, image: Image.Image) -> npt.NDArray[np.float32]:
         """An image that `decode` gave as a net's input, float32 (1, C, H, W)."""
         return self.normalise(centre(resize(image, self.scale, self.size), self.size)[None])
@@ -213,27 +229,40 @@ def opened(
         UnclearGreyError: nothing says which of their values is white.
         BrokenImageError: as `decode`.
     """
-    if channels not in IMAGE_CHANNELS:
-        raise BrokenImageError(f"images have 1 or 3 channels, this net takes {channels}")
+    require_channels(channels)
     try:
         with ExitStack() as stack:
             source = stack.enter_context(open_file(file)) if isinstance(file, Path) else file
             image = stack.enter_context(Image.open(source, formats=tuple({*FORMATS.values()})))
-            check_size(*image.size)
-            if least is not None and isinstance(image, JpegImageFile):
-                draft(image, least)
-            found = flat(image, white)
-            turn = TURNS.get(orientation(image))
-            upright = found.image if turn is None else found.image.transpose(turn)
-            wanted = "RGB" if channels == 3 else "L"
-            if upright.mode == "LAB":  # which Pillow makes grey by way of RGB alone
-                upright = upright.convert("RGB")
-            usual = upright if upright.mode == wanted else upright.convert(wanted)
-            return Opened(usual, found.brightest)
+            return viewed(image, channels, white, least)
     except BrokenImageError:
         raise
     except Exception as fault:  # whatever a decoder does on hostile bytes
         raise BrokenImageError(reason(fault)) from None
+
+
+def viewed(
+    image: Image.Image,
+    channels: int,
+    white: Greys,
+    least: tuple[int | None, tuple[int, int]] | None = None,
+) -> Opened:
+    """An image, opened and perhaps not loaded yet, as `decode` gives it.
+
+    Raises:
+        UnclearGreyError, BrokenImageError: as `opened`; a decoder may raise anything else.
+    """
+    check_size(*image.size)
+    if least is not None and isinstance(image, JpegImageFile):
+        draft(image, least)
+    found = flat(image, white)
+    turn = TURNS.get(orientation(image))
+    upright = found.image if turn is None else found.image.transpose(turn)
+    wanted = "RGB" if channels == 3 else "L"
+    if upright.mode == "LAB":  # which Pillow makes grey by way of RGB alone
+        upright = upright.convert("RGB")
+    usual = upright if upright.mode == wanted else upright.convert(wanted)
+    return Opened(usual, found.brightest)
 
 
 def draft(image: JpegImageFile, least: tuple[int | None, tuple[int, int]]) -> None:
@@ -292,6 +321,12 @@ def deep_grey(image: Image.Image, white: Greys) -> Opened:
     if isinstance(key, int):
         grey.paste(BACKDROP[0], mask=Image.fromarray(values == key))
     return Opened(grey, brightest)
+
+
+def require_channels(channels: int) -> None:
+    """Raises: BrokenImageError where a net does not take images."""
+    if channels not in IMAGE_CHANNELS:
+        raise BrokenImageError(f"images have 1 or 3 channels, this net takes {channels}")
 
 
 def check_size(width: int, height: int) -> None:

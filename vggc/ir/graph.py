@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias
 
-from vggc.ir.ops import Input, Op, Shape, Weight
+from vggc.ir.ops import Input, Op, Shape, Weight, describe
+from vggc.support.sheet import Sheet, as_html
 from vggc.support.source import Span
 
 HeadKind: TypeAlias = Literal["classes", "boxes", "features"]
@@ -97,6 +98,25 @@ class Graph:
             for read in node.inputs:
                 found[read].append(index)
         return tuple(map(tuple, found))
+
+    @property
+    def table(self) -> Sheet:
+        """Its nodes in words."""
+        rows = tuple(
+            (
+                node.name,
+                str(node.op),
+                ", ".join(self.nodes[read].name for read in node.inputs),
+                describe(node.shape),
+                ", ".join(self.weights(node)),
+            )
+            for node in self.nodes
+        )
+        header = ("node", "op", "reads", "gives", "weights")
+        return Sheet(self.name, header, rows, (False,) * len(header))
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table)
 
     def verify(self) -> None:
         """Raises: AssertionError where a node contradicts its op; a bug in vggc, not a mistake."""

@@ -13,7 +13,6 @@ from lsprotocol import types
 from pygls import uris
 from pygls.lsp.server import LanguageServer
 
-from vggc import __version__
 from vggc.lsp.completion import complete
 from vggc.lsp.document import Document
 from vggc.lsp.hover import hover
@@ -21,6 +20,7 @@ from vggc.lsp.navigation import definition, symbols
 from vggc.lsp.problems import diagnostics
 from vggc.program import beside, zoo
 from vggc.support.source import Source
+from vggc.support.version import __version__
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import read_source
 

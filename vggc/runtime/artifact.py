@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from vggc import __version__
 from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph, HeadKind
 from vggc.ir.needs import Need
@@ -25,6 +24,7 @@ from vggc.support.diagnostics import UserError
 from vggc.support.files import sha256
 from vggc.support.paths import absence, exists, is_file, is_folder
 from vggc.support.records import MalformedError, from_json, read_json, to_json
+from vggc.support.version import __version__
 from vggc.syntax.parse import parse, read_source
 
 FORMAT = "vggc-artifact"

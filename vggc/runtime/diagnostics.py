@@ -55,3 +55,13 @@ class BadInput(Diagnostic):
     path: str
     reason: str
     hint: str
+
+
+class BadArray(Diagnostic):
+    title = "the net {net} cannot take this array"
+    label = "it is {given}, and the net takes {expected}"
+    help = "{hint}"
+    net: str
+    given: str
+    expected: str
+    hint: str

@@ -34,6 +34,9 @@ from vggc.support.tvm_alone import VirtualMachine, tvm, tvm_ffi
 
 Array = NDArray[np.float32]
 
+ALIGNMENT = 64
+"""Bytes at whose multiples TVM's code expects an array to begin."""
+
 
 @dataclass(frozen=True)
 class Session:
@@ -76,13 +79,27 @@ class Session:
 
     def run_all(self, x: Array) -> dict[str, Array]:
         """Every output by the name of its head, the main one first."""
-        values = self._outputs(self.tensor(x))
-        names = (output.name for output in self.manifest.outputs)
-        return {name: value.numpy() for name, value in zip(names, values, strict=True)}
+        return self.named(self.tensor(x))
 
     def tensor(self, x: Array) -> Any:
         """An input where the library can read it."""
         return tvm.runtime.tensor(np.ascontiguousarray(x, np.float32), self.device)
+
+    def lent(self, x: Any) -> Any:
+        """An input where it lies, for as long as it is used, where the library can read it there;
+        otherwise a copy. `x` is an array of the manifest's batch and shape in float32, of numpy or
+        of whoever speaks DLPack and lies on the session's device or, in numpy's reach, a CPU.
+        """
+        try:
+            return tvm_ffi.from_dlpack(x, require_alignment=ALIGNMENT, require_contiguous=True)
+        except (BufferError, RuntimeError, TypeError, ValueError):
+            copied: Any = x if isinstance(x, np.ndarray) else np.from_dlpack(x)
+            return self.tensor(copied)
+
+    def named(self, x: Any) -> dict[str, Array]:
+        """Every output by the name of its head, the main one first, for a tensor that is there."""
+        names = (output.name for output in self.manifest.outputs)
+        return {name: value.numpy() for name, value in zip(names, self._outputs(x), strict=True)}
 
     def invoke(self, x: Any) -> Array:
         """The main output for a tensor that is there already."""

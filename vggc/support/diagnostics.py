@@ -92,7 +92,13 @@ class UserError(Exception):
         self.diagnostics = diagnostics[:MAX_REPORTED]
         super().__init__(*self.diagnostics)
 
+    @property
+    def diagnostic(self) -> Diagnostic:
+        """The first of them; what is wrong with one thing is one."""
+        return self.diagnostics[0]
+
     def __str__(self) -> str:
+        """All of them in words, without colours."""
         return "\n".join(map(render, self.diagnostics))
 
 

@@ -7,6 +7,7 @@ import json
 import platform
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,6 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-import vggc
 from vggc.data.order import Classes, Order
 from vggc.data.prepare import Data
 from vggc.data.remote import absolute
@@ -30,6 +30,7 @@ from vggc.support import signals
 from vggc.support.diagnostics import UserError
 from vggc.support.files import Taken, new_folder, refuse_irreplaceable
 from vggc.support.source import Source
+from vggc.support.version import __version__
 from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
 from vggc.training import diagnostics
@@ -230,7 +231,7 @@ def record_of(task: TrainTask, now: datetime) -> RunRecord:
             pictures=data.num_bytes,
         ),
         versions={
-            "vggc": vggc.__version__,
+            "vggc": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
         },
@@ -499,6 +500,8 @@ class Interrupts(AbstractContextManager["Interrupts"]):
         return self.received is not None
 
     def __enter__(self) -> Interrupts:
+        if threading.current_thread() is not threading.main_thread():
+            return self  # which no signal reaches
         for number in signals.ENDING:
             if (was := signal.getsignal(number)) != signal.SIG_IGN:  # as `nohup` has it
                 self.before[number] = was

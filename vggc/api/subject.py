@@ -1,12 +1,12 @@
-"""Which net and weights a command was asked to work on, and telling the user so."""
+"""Which net and weights somebody asked to work on, and telling them so."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from vggc.api.trained import Subject, from_run, from_spec, is_run, net_in, resized
-from vggc.cli import console
 from vggc.ir.needs import Need
 from vggc.ir.ops import describe
 from vggc.program import Program, load
@@ -26,8 +26,8 @@ class SeedOfRun(Diagnostic):
 
 @dataclass(frozen=True)
 class Asked:
-    """What a command was asked to work on, before any weight is read: a net, and the `run` that it
-    is of, if it is.
+    """What is to be worked on, before any weight is read: a net, and the `run` that it is of, if it
+    is. `say` takes a line that the user should know.
     """
 
     program: Program
@@ -36,6 +36,7 @@ class Asked:
     weights: Path | None
     seed: int
     size: tuple[int, int] | None
+    say: Callable[[str], None]
 
     def subject(self) -> Subject:
         """The net with its weights.
@@ -45,12 +46,12 @@ class Asked:
         if self.run:
             subject = from_run(self.run, self.weights, self.size)
             for remark in self.run.remarks(self.weights):
-                console.status(remark)
-            tell_scale(self.run, subject)
+                self.say(remark)
+            tell_scale(self.run, subject, self.say)
             return subject
         subject = from_spec(self.program, self.weights, self.seed, self.spec)
         if self.weights is None:
-            console.status(
+            self.say(
                 f"{self.program.net.name} has no weights yet: random ones of seed {self.seed} are"
                 " used. Give --weights FILE, or a run in place of the spec."
             )
@@ -58,13 +59,15 @@ class Asked:
 
 
 def ask(
-    spec: str | None,
+    spec: str | Program | None,
     weights: Path | None,
     seed: int | None,
     size: tuple[int, int] | None,
     need: Need,
+    say: Callable[[str], None],
 ) -> Asked:
-    """The net that the arguments name; that of the newest run without a spec.
+    """The net that the arguments name, or one that is there already; that of the newest run
+    without a spec.
 
     Raises: UserError when there is no such thing, or it is malformed, or there is not the memory
     that is needed.
@@ -72,23 +75,26 @@ def ask(
     run = None
     if spec is None:
         run = newest_run(RUNS)
-        console.status(f"taking the newest run, {run.folder}")
-    elif is_run(spec):
+        say(f"taking the newest run, {run.folder}")
+    elif isinstance(spec, str) and is_run(spec):
         run = Run.load(Path(spec))
     if seed is not None and (run or weights):
         raise UserError(SeedOfRun(None, str(weights or (run and run.folder))))
     if not run and weights in (LAST, BEST):
-        raise UserError(WeightsOfNoRun(None, str(weights), str(spec)))
-    program = resized(net_in(run) if run else load(str(spec)), size)
+        of = spec.net.name if isinstance(spec, Program) else str(spec)
+        raise UserError(WeightsOfNoRun(None, str(weights), of))
+    found = spec if isinstance(spec, Program) else net_in(run) if run else load(str(spec))
+    program = resized(found, size)
     need.require(program.graph)
-    return Asked(program, spec, run, weights, seed or 0, size)
+    named = None if isinstance(spec, Program) else spec
+    return Asked(program, named, run, weights, seed or 0, size, say)
 
 
-def tell_scale(run: Run, subject: Subject) -> None:
+def tell_scale(run: Run, subject: Subject, say: Callable[[str], None]) -> None:
     """Says so where another input takes another scale of the images with it."""
     before, after = run.record.preprocessing, subject.preprocessing
     if before.scale != after.scale:
-        console.status(
+        say(
             f"Images keep their proportion to the input: for {describe(after.size)} their shorter "
             f"side is brought to {after.scale} pixels, as to {before.scale} for "
             f"{describe(before.size)}."

@@ -1,0 +1,75 @@
+"""What `bench` works on: an artifact, timed beside other engines or kernel by kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vggc.ir.needs import PROFILING, TIMING, beside
+
+if TYPE_CHECKING:
+    from vggc.measure.bench import Timing
+    from vggc.measure.profile import Profile
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """What the user asks for; None where nothing is said.
+
+    `against` names engines: those that are installed where it is None. `images` is a folder for
+    engines that quantise; `weights` what the artifact was compiled from.
+    """
+
+    against: Sequence[str] | None = None
+    threads: int | None = None
+    rounds: int = 15
+    images: Path | None = None
+    weights: Path | None = None
+
+
+def bench(artifact: Path, options: BenchOptions) -> Timing:
+    """Times an artifact beside other engines, one call each a round, in turn.
+
+    Raises:
+        UserError: it is damaged or not for this machine, or an engine is unknown, missing or
+            cannot compute its net.
+        CheckFailed: an engine computes something else.
+    """
+    from vggc.runtime.artifact import read_manifest, require_memory
+
+    require_memory(artifact, TIMING)
+
+    from vggc.measure.bench import bench, default_peers
+    from vggc.measure.engines import PEERS, missing_module
+
+    lenient = options.against is None
+    asked = options.against
+    peers = default_peers(read_manifest(artifact)) if asked is None else asked
+    present = [peer for peer in peers if peer in PEERS and missing_module(peer) is None]
+    require_memory(artifact, beside(present))
+    return bench(
+        artifact,
+        peers,
+        options.threads,
+        options.rounds,
+        images=options.images,
+        weights=options.weights,
+        lenient=lenient,
+    )
+
+
+def profile(artifact: Path, threads: int | None, rounds: int) -> Profile:
+    """Times each kernel of an artifact.
+
+    Raises:
+        UserError: it is damaged or not for this machine.
+    """
+    from vggc.runtime.artifact import require_memory
+
+    require_memory(artifact, PROFILING)
+
+    from vggc.measure.profile import profile
+
+    return profile(artifact, threads, rounds)

@@ -1,0 +1,165 @@
+"""What `compile` works on: a net with its weights, made into an artifact."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vggc.api.subject import ask
+from vggc.api.trained import Subject
+from vggc.ir.needs import compiling
+from vggc.program import Program
+from vggc.support.diagnostics import UserError
+
+if TYPE_CHECKING:
+    from vggc.compiler.calibrate import CalibrationImages
+    from vggc.runtime.artifact import Manifest, Precision, Target
+    from vggc.tuning.lookup import Lookup
+
+ARTIFACTS = Path("artifacts")
+"""Where artifacts are made unless a folder is named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileOptions:
+    """What the user asks for; None where nothing is said.
+
+    `size` is (H, W), `max_error` a relative L2 error, `num_images` how many of the images in
+    `calibrate` are read. Where not `tuned`, no database of measurements is asked.
+    """
+
+    target: str = "cpu"
+    mcpu: str | None = None
+    archs: tuple[str, ...] = ()
+    weights: Path | None = None
+    seed: int | None = None
+    batch: int = 1
+    size: tuple[int, int] | None = None
+    precision: Precision = "float32"
+    max_error: float | None = None
+    calibrate: Path | None = None
+    num_images: int | None = None
+    tuned: bool = True
+    db: Path | None = None
+    threads: int | None = None
+    out: Path | None = None
+    dump: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompilePlan:
+    """An artifact before it is made in `folder`. int8 is calibrated on `pictures`."""
+
+    subject: Subject
+    machine: Target
+    threads: int
+    batch: int
+    precision: Precision
+    max_error: float
+    choice_of: Lookup
+    pictures: CalibrationImages
+    folder: Path
+    dump: Path | None
+
+    def build(self) -> Compiled:
+        """Makes the artifact, whole or not at all.
+
+        Raises:
+            UserError: a folder is taken, there is no linker, or an image is none.
+        """
+        from vggc.compiler.dump import Dump
+        from vggc.compiler.pipeline import Job, build_artifact, unwatched
+
+        watcher = Dump(self.dump) if self.dump else None
+        if watcher:
+            watcher.begin()
+        started = time.perf_counter()
+        subject = self.subject
+        job = Job(
+            subject.program.net,
+            subject.program.graph,
+            self.machine,
+            self.batch,
+            subject.weights,
+            subject.weights_from,
+            subject.preprocessing,
+            subject.classes,
+            self.precision,
+            self.pictures.files,
+            self.choice_of,
+            self.max_error,
+            may_overwrite=True,
+        )
+        manifest = build_artifact(job, self.folder, watcher or unwatched)
+        if watcher:
+            watcher.end()
+        seconds = time.perf_counter() - started
+        return Compiled(self, manifest, seconds, tuple(self.choice_of.notes))
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An artifact that is there. `notes` tell what was made of measurements, a line each."""
+
+    plan: CompilePlan
+    manifest: Manifest
+    seconds: float
+    notes: tuple[str, ...]
+
+    @property
+    def bytes(self) -> int:
+        """The size of all its files."""
+        return sum(file.bytes for file in self.manifest.files.values())
+
+
+def plan(
+    spec: str | Program | None, options: CompileOptions, say: Callable[[str], None]
+) -> CompilePlan:
+    """What is to be compiled: a net, a run, or the newest run under `runs/`.
+
+    Raises:
+        UserError: there is no such thing, it does not fit into memory, or something that was asked
+            for does not go together.
+    """
+    # Before TVM is loaded, which takes two seconds.
+    need = compiling(options.target, options.precision)
+    asked = ask(spec, options.weights, options.seed, options.size, need, say)
+
+    from vggc.compiler.calibrate import NUM_IMAGES, CalibrationImages, choose_images, require_images
+    from vggc.compiler.diagnostics import GivenInVain
+    from vggc.compiler.error_budget import budget_for
+    from vggc.compiler.targets import on_threads, require_precision, resolve
+    from vggc.tuning.lookup import choices_for, default_threads
+
+    machine = resolve(options.target, options.archs, options.mcpu)
+    require_precision(machine, options.precision)
+    budget = budget_for(machine, options.precision, options.max_error)
+    require_images(options.precision, options.calibrate, options.num_images)
+    subject = asked.subject()
+    if machine.kind == "cuda" and options.threads is not None:
+        reason = "kernels for GPUs are the same whatever the threads of a CPU"
+        raise UserError(GivenInVain(None, "--threads", reason, ""))
+    threads = options.threads or default_threads(machine)
+    if machine.kind == "cpu":
+        machine = on_threads(machine, threads)
+    choice_of = choices_for(machine, options.db, threads, ignore=not options.tuned)
+    pictures = CalibrationImages()
+    if options.calibrate is not None:
+        count = options.num_images or NUM_IMAGES
+        pictures = choose_images(options.calibrate, count, subject.preprocessing)
+    named = f"{subject.program.net.name}-{machine.name.replace('/', '-')}"
+    return CompilePlan(
+        subject=subject,
+        machine=machine,
+        threads=threads,
+        batch=options.batch,
+        precision=options.precision,
+        max_error=budget,
+        choice_of=choice_of,
+        pictures=pictures,
+        folder=options.out or ARTIFACTS / named,
+        dump=options.dump,
+    )

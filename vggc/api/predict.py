@@ -1,0 +1,169 @@
+"""What `predict` works on: a run or an artifact, and what it takes images for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from vggc.api.evaluate import EvalOptions, EvalPlan, Seen, grouped, plan, predict
+from vggc.api.run import session_of
+from vggc.data.parts import Skipped
+from vggc.evaluation import diagnostics
+from vggc.evaluation.named import NamedImage
+from vggc.images.preprocessing import BrokenImageError
+from vggc.ir.ops import Softmax
+from vggc.support.diagnostics import CheckFailed, UserError
+from vggc.support.paths import exists
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vggc.runtime.artifact import Manifest
+    from vggc.runtime.session import Session
+
+    Image: TypeAlias = NDArray[np.float32]
+    Probabilities: TypeAlias = NDArray[np.float32]
+
+FLAGS = {
+    "weights": "`--weights`",
+    "scales": "`--scales`",
+    "protocol": "`--protocol`",
+    "grid": "`--grid`",
+    "flip": "`--flip`",
+    "batch": "`--batch`",
+    "device": "`--device`",
+    "precision": "`--precision`",
+    "workers": "`--workers`",
+}
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A net with these classes, and what it says of images, in order. `planned` is how the net of a
+    run looks at them; an artifact looks at the centre crop.
+    """
+
+    net: str
+    classes: tuple[str, ...]
+    tell: Callable[[Iterable[NamedImage]], Iterator[Seen | Skipped]]
+    planned: EvalPlan | None = None
+
+
+def predictor_of(model: Path, options: EvalOptions) -> Predictor:
+    """The net of a run or an artifact.
+
+    Raises:
+        UserError: it is neither, or cannot do what it is asked for.
+    """
+    if exists(model / "manifest.json") and not exists(model / "run.json"):
+        return artifact_predictor(model, options)
+    return run_predictor(model, options)
+
+
+def run_predictor(model: Path, options: EvalOptions) -> Predictor:
+    """The net of a run, which looks at the centre crop unless the options name other views.
+
+    Raises:
+        UserError: it is no run, or has no such weights, or cannot look so.
+    """
+    if not options.names_views:
+        options = replace(options, protocol="centre")
+    planned = plan([model], options, alone=True)
+    net = planned.entries[0].run.record.net
+    return Predictor(net, planned.classes, partial(predict, planned), planned)
+
+
+def artifact_predictor(model: Path, options: EvalOptions) -> Predictor:
+    """The net of an artifact.
+
+    Raises:
+        UserError: it is asked for what it cannot do, or it is damaged, or tells no classes.
+    """
+    flags = [
+        flag
+        for name, flag in FLAGS.items()
+        if (value := getattr(options, name)) is not None and (name, value) != ("protocol", "centre")
+    ]
+    if flags:
+        raise UserError(diagnostics.NotForArtifact(None, ", ".join(flags), str(model)))
+    return predictor_in(session_of(model), is_softmax=ends_in_softmax(model))
+
+
+def ends_in_softmax(artifact: Path) -> bool:
+    """Whether the main output of an artifact is probabilities already."""
+    from vggc.runtime.artifact import graph_in
+
+    graph = graph_in(artifact)
+    return isinstance(graph.nodes[graph.heads[0].node].op, Softmax)
+
+
+def predictor_in(session: Session, *, is_softmax: bool) -> Predictor:
+    """The net of an artifact that is loaded.
+
+    Raises:
+        UserError: it tells no classes.
+    """
+    model, manifest = session.folder, session.manifest
+    if manifest.main.kind != "classes":
+        raise UserError(diagnostics.NoClassesToTell(None, str(model), manifest.main.kind))
+
+    def tell(images: Iterable[NamedImage]) -> Iterator[Seen | Skipped]:
+        """As many images at once as it was compiled for."""
+        for named in grouped(images, manifest.batch):
+            read = [image_of(each, manifest) for each in named]
+            kept = [each for each in read if not isinstance(each, Skipped)]
+            values = probabilities_of(session, kept, is_softmax=is_softmax)
+            for path, each in zip(named, read, strict=True):
+                yield each if isinstance(each, Skipped) else Seen(str(path), next(values))
+
+    return Predictor(manifest.net, names_of(manifest), tell)
+
+
+def probabilities_of(
+    session: Session, images: Sequence[Image], *, is_softmax: bool
+) -> Iterator[Probabilities]:
+    """Those (classes,) of each of the images (1, C, H, W), of which there are no more than a batch.
+
+    Raises:
+        CheckFailed: values are not finite.
+    """
+    import numpy as np
+
+    if not images:
+        return
+    manifest = session.manifest
+    full = np.zeros((manifest.batch, *manifest.input), np.float32)
+    full[: len(images)] = np.concatenate(images)
+    for values in session.run(full).reshape(manifest.batch, -1)[: len(images)]:
+        yield probabilities(session.folder, values, is_softmax)
+
+
+def image_of(named: NamedImage, manifest: Manifest) -> Image | Skipped:
+    """An image as an artifact takes it, or why it cannot be read."""
+    if isinstance(named, Skipped):
+        return named
+    try:
+        return manifest.preprocessing.read(Path(named))
+    except BrokenImageError as fault:
+        return Skipped(named, str(fault))
+
+
+def probabilities(model: Path, values: Probabilities, is_softmax: bool) -> Probabilities:
+    """What an artifact gives of an image, with a soft-max where its net has none."""
+    import numpy as np
+
+    if not np.isfinite(values).all():
+        raise CheckFailed(f"{model} gives values that are not finite; are its weights?")
+    if is_softmax:
+        return values
+    powers = np.exp(values - values.max())
+    result: Probabilities = powers / powers.sum()
+    return result
+
+
+def names_of(manifest: Manifest) -> tuple[str, ...]:
+    return tuple(manifest.class_name(index) for index in range(manifest.main.shape[0]))

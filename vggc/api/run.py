@@ -1,0 +1,80 @@
+"""What `run` works on: an artifact, and what each of its outputs gives for images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from vggc.support.diagnostics import CheckFailed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from vggc.runtime.artifact import Manifest
+    from vggc.runtime.session import Session
+
+    Array: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What an artifact gives for `images` images: an array (images, …) an output, by its name."""
+
+    manifest: Manifest
+    images: int
+    values: Mapping[str, Array]
+
+
+def run(artifact: Path, source: Path, threads: int | None = None) -> RunResult:
+    """What an artifact gives for an image, or for what is in a .npy file.
+
+    Raises:
+        UserError: the artifact is damaged or not for this machine, or the file is no input for it.
+        CheckFailed: values are not finite.
+    """
+    from vggc.runtime.inputs import read_input
+
+    session = session_of(artifact, threads)
+    batch, count = read_input(source, session.manifest)
+    values = {name: value[:count] for name, value in session.run_all(batch).items()}
+    require_finite(artifact, values)
+    return RunResult(session.manifest, count, values)
+
+
+def require_finite(artifact: Path, values: Mapping[str, Array]) -> None:
+    """Raises: CheckFailed naming the first output that holds what is not finite."""
+    import numpy as np
+
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            raise CheckFailed(
+                f"{artifact} gives {name} values that are not finite; are its weights?"
+            )
+
+
+def session_of(artifact: Path, threads: int | None = None, *, whole: bool = False) -> Session:
+    """An artifact ready to run, with no more of TVM than that takes; or with the `whole` of it, for
+    a process that compiles, too.
+
+    Raises: UserError when it is damaged or not for this machine.
+    """
+    from vggc.ir.needs import RUNNING
+    from vggc.runtime.artifact import read_manifest, require_memory
+
+    require_memory(artifact, RUNNING)
+    if not whole and read_manifest(artifact).target.kind == "cpu":
+        import vggc.support.tvm_runtime  # noqa: F401  (a GPU's driver is found by the whole TVM only)
+    from vggc.runtime.session import Session
+
+    return Session.load(artifact, threads)
+
+
+def best_classes(
+    values: Array, class_name: Callable[[int], str], top: int
+) -> list[tuple[str, float]]:
+    """The names of the classes with the greatest values, and those, greatest first."""
+    best = values.ravel().argsort()[::-1][:top]
+    return [(class_name(int(index)), float(values.ravel()[index])) for index in best]

@@ -1,0 +1,98 @@
+"""What `verify` works on: an artifact, beside its net in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vggc.ir.needs import VERIFYING
+from vggc.support.sheet import Sheet, as_html, as_text
+
+if TYPE_CHECKING:
+    from vggc.measure.verify import PrecisionLimits, Verification
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """What the user asks for; None where nothing is said.
+
+    `data` is a folder with images, of which `num_images` are compared; `weights` what the artifact
+    was compiled from.
+    """
+
+    threads: int | None = None
+    data: Path | None = None
+    num_images: int | None = None
+    weights: Path | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Verdict:
+    """The comparisons of an artifact, one a kind of input, and what its precision may cost. A
+    notebook shows the table.
+    """
+
+    artifact: Path
+    results: tuple[Verification, ...]
+    limits: PrecisionLimits
+
+    @property
+    def passed(self) -> bool:
+        """Whether the artifact computes its net on every input."""
+        return self.fault is None
+
+    @property
+    def fault(self) -> str | None:
+        """What does not do, in words, if something does not."""
+        for result in self.results:
+            if not result.passed:
+                where = result.first_departure
+                tail = f"; the first layer that departs is {where}" if where else ""
+                what = f"{self.artifact} does not compute its net on {result.input}"
+                return f"{what}: {result.fault}{tail}"
+        return None
+
+    @property
+    def table(self) -> Sheet:
+        """The same in words."""
+        header = ("input", "verdict", "relative L2 error", "same top-1")
+        rows = tuple(
+            (
+                each.input,
+                "ok" if each.passed else "FAILED",
+                f"{each.error:.2e}",
+                f"{each.agreeing} of {each.images}",
+            )
+            for each in self.results
+        )
+        return Sheet(str(self.artifact), header, rows, (False, False, True, True))
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table)
+
+    def __repr__(self) -> str:
+        return as_text(self.table)
+
+
+def verify(artifact: Path, options: VerifyOptions) -> Verdict:
+    """Compares an artifact with its net in float64.
+
+    Raises:
+        UserError: it is damaged or not for this machine, does not fit into memory, or images or
+            weights are missing.
+    """
+    from vggc.runtime.artifact import require_memory
+
+    require_memory(artifact, VERIFYING)
+
+    from vggc.measure.verify import LIMITS, verify
+
+    results = verify(
+        artifact,
+        options.threads,
+        data=options.data,
+        num_images=options.num_images,
+        weights=options.weights,
+    )
+    return Verdict(artifact, tuple(results), LIMITS[results[0].precision])

@@ -1,0 +1,1 @@
+"""The door for Python, over `api/`: what `import vggc` gives."""

@@ -1,0 +1,120 @@
+"""Arrays that an artifact is called with: numpy's, and those of whoever speaks DLPack."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
+
+from vggc.runtime.diagnostics import BadArray
+from vggc.support.diagnostics import UserError, first_line
+
+if TYPE_CHECKING:
+    from vggc.runtime.artifact import Manifest
+    from vggc.runtime.session import Session
+
+Array: TypeAlias = NDArray[np.float32]
+
+CPU, CUDA, PINNED = 1, 2, 3
+"""Devices by their numbers in DLPack."""
+
+
+def called(session: Session, x: Any) -> dict[str, Array]:
+    """Every output (N, …) by its name for images (N, C, H, W), as many at once as the artifact was
+    compiled for.
+
+    Raises:
+        UserError: `x` is no array of that shape in float32.
+    """
+    manifest = session.manifest
+    if is_elsewhere(x):
+        require_here(x, manifest)
+        return copied(session.named(session.lent(x)))
+    values = values_of(x, manifest)
+    if len(values) == manifest.batch:
+        # The very array, since numpy may see another's as one that must not be written.
+        return copied(session.named(session.lent(x)))
+    parts = [part_of(session, values[i:]) for i in range(0, len(values), manifest.batch)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def part_of(session: Session, values: Array) -> dict[str, Array]:
+    """The outputs for the first of these images, a batch of them at most."""
+    batch = session.manifest.batch
+    first = values[:batch]
+    if len(first) < batch:
+        first = np.zeros((batch, *values.shape[1:]), np.float32)
+        first[: len(values)] = values
+    return {name: each[: len(values)].copy() for name, each in session.run_all(first).items()}
+
+
+def copied(values: dict[str, Array]) -> dict[str, Array]:
+    """The same in memory that the caller owns."""
+    return {name: np.array(value) for name, value in values.items()}
+
+
+def values_of(x: Any, manifest: Manifest) -> Array:
+    """An array as numpy sees it, where it lies.
+
+    Raises:
+        UserError: it is none of images for this net.
+    """
+    if not isinstance(x, np.ndarray) and not hasattr(x, "__dlpack__"):
+        hint = "`numpy.asarray(x, numpy.float32)` makes an array of numbers in lists"
+        if isinstance(x, str | os.PathLike | Image):
+            hint = "`predict` takes images and the paths of images"
+        raise refusal(manifest, f"a {type(x).__name__}", hint)
+    try:
+        values = x if isinstance(x, np.ndarray) else np.from_dlpack(x)
+    except (BufferError, RuntimeError, TypeError, ValueError) as fault:
+        hint = "`x.detach().float().cpu()` is a tensor of PyTorch that can be"
+        given = f"a {type(x).__name__} that cannot be handed over: {first_line(fault)}"
+        raise refusal(manifest, given, hint) from None
+    if values.dtype != np.float32 or values.shape[1:] != manifest.input or not len(values):
+        hint = hint_for(values.dtype, values.shape, manifest)
+        raise refusal(manifest, f"{values.dtype} of shape {values.shape}", hint)
+    return cast("Array", values)
+
+
+def hint_for(dtype: np.dtype[Any], shape: tuple[int, ...], manifest: Manifest) -> str:
+    """What makes of an array one that the net takes."""
+    channels, height, width = manifest.input
+    if shape == manifest.input:
+        return "an image is a batch of one: `x[None]`"
+    if shape[1:] == (height, width, channels):
+        return "channels come first: `x.transpose(0, 3, 1, 2)`; of PyTorch `x.permute(0, 3, 1, 2)`"
+    if shape[1:] != manifest.input:
+        return (
+            "N images, channels first; `vggc.compile(…, size=(H, W))` is for those of another size"
+        )
+    if not shape[0]:
+        return "there is no image in it"
+    if dtype == np.uint8:
+        return "pixels are normalised first: `predict` takes images and does so"
+    return "`x.astype(numpy.float32)` is such an array; of PyTorch `x.float()`"
+
+
+def is_elsewhere(x: Any) -> bool:
+    """Whether an array lies in no memory that numpy sees."""
+    return hasattr(x, "__dlpack_device__") and x.__dlpack_device__()[0] not in (CPU, PINNED)
+
+
+def require_here(x: Any, manifest: Manifest) -> None:
+    """Raises: UserError unless an array on a GPU is a batch for an artifact that runs there."""
+    kind, number = x.__dlpack_device__()
+    shape, dtype = tuple(x.shape), str(x.dtype).removeprefix("torch.")
+    given = f"{dtype} of shape {shape} on {'CUDA' if kind == CUDA else 'another'} device {number}"
+    if kind != CUDA or manifest.target.kind != "cuda":
+        raise refusal(manifest, given, "bring it to the CPU: `x.cpu()` for a tensor of PyTorch")
+    if dtype != "float32" or shape != (manifest.batch, *manifest.input):
+        hint = f"on a GPU an array holds a whole batch of {manifest.batch}"
+        raise refusal(manifest, given, hint)
+
+
+def refusal(manifest: Manifest, given: str, hint: str) -> UserError:
+    """The mistake of giving something else than images."""
+    expected = f"float32 of shape (N, {', '.join(map(str, manifest.input))})"
+    return UserError(BadArray(None, manifest.net, given, expected, hint))

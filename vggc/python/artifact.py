@@ -1,0 +1,298 @@
+"""Compiled nets in Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
+
+from vggc.api import bench as benches
+from vggc.api import compile as compiles
+from vggc.api import verify as verifications
+from vggc.api.compile import CompileOptions
+from vggc.api.evaluate import grouped
+from vggc.api.predict import ends_in_softmax, probabilities_of
+from vggc.api.run import session_of
+from vggc.evaluation.diagnostics import NoClassesToTell, UnreadableImage
+from vggc.images.preprocessing import BrokenImageError
+from vggc.ir.ops import describe
+from vggc.python.arrays import called
+from vggc.python.net import Network
+from vggc.python.prediction import Prediction, predicted
+from vggc.python.run import Place, TrainingRun, log, optional
+from vggc.runtime.artifact import Manifest, read_manifest
+from vggc.support.diagnostics import Diagnostic, UserError
+from vggc.support.sheet import Sheet, as_html
+
+if TYPE_CHECKING:
+    from vggc.api.verify import Verdict
+    from vggc.measure.bench import Timing
+    from vggc.runtime.session import Session
+
+ImageLike: TypeAlias = str | os.PathLike[str] | Image
+"""The path of an image's file, or an image of Pillow."""
+
+
+@dataclass(frozen=True, repr=False)
+class Artifact:
+    """A compiled net. A notebook shows what it is.
+
+    It is loaded when it is first called: one for another machine can be looked at all the same.
+    `threads` are all physical cores where they are None.
+    """
+
+    path: Path
+    manifest: Manifest
+    threads: int | None = None
+
+    @cached_property
+    def session(self) -> Session:
+        """The loaded net, its weights in memory.
+
+        Raises:
+            UserError: it is damaged, or not for this machine.
+        """
+        return session_of(self.path, self.threads, whole=True)
+
+    @property
+    def net(self) -> str:
+        """What the net is called."""
+        return self.manifest.net
+
+    @property
+    def batch(self) -> int:
+        """How many images it computes at once."""
+        return self.manifest.batch
+
+    @property
+    def input(self) -> tuple[int, int, int]:
+        """The shape (C, H, W) of an image."""
+        return self.manifest.input
+
+    @property
+    def outputs(self) -> dict[str, tuple[int, ...]]:
+        """The shape of what it gives of an image, by the name of the head, the main one first."""
+        return {output.name: output.shape for output in self.manifest.outputs}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of its classes, in the order of its scores; of a net that has none `class 0` …
+
+        Raises:
+            UserError: it tells no classes.
+        """
+        if self.manifest.main.kind != "classes":
+            kind = self.manifest.main.kind
+            raise UserError(NoClassesToTell(None, str(self.path), kind))
+        return tuple(map(self.manifest.class_name, range(self.manifest.main.shape[0])))
+
+    def __call__(self, x: Any) -> NDArray[np.float32]:
+        """The main output (N, …) for images (N, C, H, W), float32 and normalised.
+
+        `x` is an array of numpy or of whoever speaks DLPack, a tensor of PyTorch for one. A whole
+        batch that lies contiguous is read where it lies; N may be any number: they are computed
+        `batch` at a time.
+
+        Raises:
+            UserError: it is no such array, or the artifact is damaged or not for this machine.
+        """
+        return next(iter(self.run_all(x).values()))
+
+    def run_all(self, x: Any) -> dict[str, NDArray[np.float32]]:
+        """Every output by the name of its head, the main one first, of the same images.
+
+        Raises:
+            UserError: as when it is called.
+        """
+        return called(self.session, x)
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a text is several texts, too
+        self, images: ImageLike, top: int = 5
+    ) -> Prediction: ...
+
+    @overload
+    def predict(self, images: Iterable[ImageLike], top: int = 5) -> list[Prediction]: ...
+
+    def predict(
+        self, images: ImageLike | Iterable[ImageLike], top: int = 5
+    ) -> Prediction | list[Prediction]:
+        """The `top` classes of an image, or of each of several, with their probabilities.
+
+        Images are the paths of files, or Pillow's. Each is resized, cut and normalised as in
+        training, as `vggc predict` does.
+
+        Raises:
+            UserError: with every image that cannot be read; the net tells no classes.
+            CheckFailed: the net gives values that are not finite.
+        """
+        if isinstance(images, str | os.PathLike | Image):
+            return self._predictions([images], top)[0]
+        return self._predictions([*images], top)
+
+    def _predictions(self, images: Sequence[ImageLike], top: int) -> list[Prediction]:
+        classes, session = self.classes, self.session
+        is_softmax = ends_in_softmax(self.path)
+        read = [self._read(image) for image in images]
+        if lost := [each for each in read if isinstance(each, Diagnostic)]:
+            raise UserError(*lost)
+        prepared = [each for each in read if not isinstance(each, Diagnostic)]
+        values = (
+            each
+            for group in grouped(prepared, self.batch)
+            for each in probabilities_of(session, group, is_softmax=is_softmax)
+        )
+        pairs = zip(images, values, strict=True)
+        return [predicted(called_image(image), each, classes, top) for image, each in pairs]
+
+    def _read(self, image: ImageLike) -> NDArray[np.float32] | Diagnostic:
+        """An image as the net takes it, or why it cannot be read."""
+        try:
+            if isinstance(image, Image):
+                return self.manifest.preprocessing.of_picture(image)
+            return self.manifest.preprocessing.read(Path(image))
+        except BrokenImageError as fault:
+            return UnreadableImage(None, called_image(image), str(fault))
+
+    def verify(
+        self,
+        data: Place | None = None,
+        *,
+        num_images: int | None = None,
+        weights: Place | None = None,
+    ) -> Verdict:
+        """Compares it with its net in float64, on images in the folder `data` or on random and
+        real inputs; `passed` and `fault` of what comes of it tell whether it computes its net.
+
+        Raises:
+            UserError: the artifact is damaged or not for this machine, or images or weights are
+                missing.
+        """
+        options = verifications.VerifyOptions(
+            threads=self.threads,
+            data=optional(Path, data),
+            num_images=num_images,
+            weights=optional(Path, weights),
+        )
+        return verifications.verify(self.path, options)
+
+    def bench(self, against: Sequence[str] = (), *, rounds: int = 15) -> Timing:
+        """Its milliseconds of a batch, beside those of other engines: `["torch", "onnxruntime"]`.
+
+        Raises:
+            UserError: an engine is unknown, not installed or cannot compute the net.
+            CheckFailed: one computes something else.
+        """
+        options = benches.BenchOptions(against=against, threads=self.threads, rounds=rounds)
+        return benches.bench(self.path, options)
+
+    @property
+    def table(self) -> Sheet:
+        """What it is, in words."""
+        manifest = self.manifest
+        given = ", ".join(f"{name} {describe(shape)}" for name, shape in self.outputs.items())
+        rows = (
+            ("net", manifest.net),
+            ("target", manifest.target.name),
+            ("precision", manifest.precision),
+            ("input", f"{manifest.batch}×{describe(manifest.input)}"),
+            ("outputs", given),
+            ("weights from", manifest.weights_from),
+            ("kernel calls", str(len(manifest.kernels))),
+            ("bytes", f"{sum(file.bytes for file in manifest.files.values()):,}"),
+        )
+        return Sheet(str(self.path), ("artifact", ""), rows, (False, False))
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table)
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        how = f"{manifest.target.name}, {manifest.precision}, batch {manifest.batch}"
+        return f"<Artifact {self.path}: {manifest.net} for {how}>"
+
+
+def called_image(image: ImageLike) -> str:
+    """What an image is called: by its path, or by what it is."""
+    if not isinstance(image, Image):
+        return os.fspath(image)
+    name = getattr(image, "filename", "")
+    return os.fspath(name) or f"{image.mode} image of {image.width}×{image.height}"
+
+
+def open_artifact(path: Place, *, threads: int | None = None) -> Artifact:
+    """The artifact in a folder, loaded and ready to be called.
+
+    Raises:
+        UserError: there is none, or it is damaged or not for this machine.
+    """
+    artifact = Artifact(Path(path), read_manifest(Path(path)), threads)
+    _ = artifact.session
+    return artifact
+
+
+def compile(
+    net: Network | TrainingRun | Place,
+    *,
+    out: Place | None = None,
+    target: str = "cpu",
+    mcpu: str | None = None,
+    archs: Sequence[str] = (),
+    weights: Place | None = None,
+    seed: int | None = None,
+    batch: int = 1,
+    size: tuple[int, int] | None = None,
+    precision: Literal["float32", "bf16", "int8"] = "float32",
+    max_error: float | None = None,
+    calibrate: Place | None = None,
+    num_images: int | None = None,
+    tuned: bool = True,
+    db: Place | None = None,
+    threads: int | None = None,
+    dump: Place | None = None,
+) -> Artifact:
+    """Compiles a net or a run to an artifact in the new folder `out`, `artifacts/NET-TARGET` where
+    none is named.
+
+    Each option is that of `vggc compile`: `weights` is a file, or `"best"` of a run; a net without
+    weights gets random ones of `seed`; `calibrate` is the folder of images that int8 needs.
+
+    Raises:
+        UserError: there is no such net, target or folder, or what is asked for does not go
+            together; nothing is written.
+    """
+    options = CompileOptions(
+        target=target,
+        mcpu=mcpu,
+        archs=tuple(archs),
+        weights=optional(Path, weights),
+        seed=seed,
+        batch=batch,
+        size=size,
+        precision=precision,
+        max_error=max_error,
+        calibrate=optional(Path, calibrate),
+        num_images=num_images,
+        tuned=tuned,
+        db=optional(Path, db),
+        threads=threads,
+        out=optional(Path, out),
+        dump=optional(Path, dump),
+    )
+    match net:
+        case Network(program):
+            made = compiles.plan(program, options, log.info).build()
+        case TrainingRun(run):
+            made = compiles.plan(os.fspath(run.folder), options, log.info).build()
+        case _:
+            made = compiles.plan(os.fspath(net), options, log.info).build()
+    for line in made.notes:
+        log.info(line)
+    return Artifact(made.plan.folder, made.manifest, threads)

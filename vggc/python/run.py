@@ -1,0 +1,372 @@
+"""Training and testing in Python."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+
+from vggc.api import evaluate as tests
+from vggc.api import train as trainings
+from vggc.api.evaluate import EvalOptions, EvalPlan, EvalResult, Seen
+from vggc.api.predict import run_predictor
+from vggc.api.score_table import score_table
+from vggc.api.train import RunFinished, TrainOptions
+from vggc.api.trained import from_run, net_in
+from vggc.evaluation.diagnostics import UnreadableImage
+from vggc.program import Program
+from vggc.python.net import Network, load
+from vggc.python.prediction import Prediction, predicted
+from vggc.support.diagnostics import UserError
+from vggc.support.processors import limit_threads
+from vggc.support.sheet import Sheet, as_html, as_text
+from vggc.training.metrics import read_metrics
+from vggc.training.progress import Epoch, EpochDone, Event, Interrupted, Outcome, Stopped
+from vggc.training.run import Run, RunRecord
+
+if TYPE_CHECKING:
+    from vggc.backends.torch import TorchNet
+    from vggc.data.prepare import Data
+    from vggc.evaluation.counts import Errors
+    from vggc.evaluation.images import Labelled
+
+Place: TypeAlias = str | os.PathLike[str]
+"""Where images or weights are."""
+
+T = TypeVar("T")
+
+log = logging.getLogger("vggc")
+"""What the command line says beside its results, such as where weights are from."""
+
+
+@dataclass(frozen=True, repr=False)
+class TrainingRun:
+    """A run: a net that is trained, or as far as it got. A notebook shows its epochs."""
+
+    run: Run
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self.run.folder
+
+    @property
+    def record(self) -> RunRecord:
+        """What its `run.json` holds."""
+        return self.run.record
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of its classes, in the order of its scores."""
+        return self.record.classes
+
+    @cached_property
+    def net(self) -> Network:
+        """The net as trained, fitted to the run's images.
+
+        Raises:
+            UserError: its file is not that of the run.
+        """
+        return Network(net_in(self.run))
+
+    @cached_property
+    def history(self) -> tuple[Epoch, ...]:
+        """Its epochs in order: losses, accuracies, rate, speed."""
+        return tuple(read_metrics(self.path))
+
+    @property
+    def best(self) -> Epoch | None:
+        """The best epoch by the recipe's `best-by`; None before the first has ended."""
+        return self.record.best
+
+    def module(self, weights: Place | None = None) -> TorchNet:
+        """The net as a torch module in eval mode, with the run's last weights, with its `"best"`,
+        or with those in a file.
+
+        Raises:
+            UserError: there are no such weights.
+        """
+        from vggc.backends.torch import build
+
+        subject = from_run(self.run, optional(Path, weights), None)
+        return build(subject.program.graph, subject.weights).eval()
+
+    def predict(
+        self, paths: Iterable[Place], top: int = 5, *, weights: Place | None = None
+    ) -> list[Prediction]:
+        """What the net takes the images in these files for, by their centre crops.
+
+        Raises:
+            UserError: with every image that cannot be read; the run has no such weights.
+        """
+        options = EvalOptions(weights=optional(Path, weights))
+        predictor = run_predictor(self.path, options)
+        found = [*predictor.tell([os.fspath(path) for path in paths])]
+        seen = [each for each in found if isinstance(each, Seen)]
+        lost = [each for each in found if not isinstance(each, Seen)]
+        if lost:
+            raise UserError(*(UnreadableImage(None, each.name, each.reason) for each in lost))
+        return [predicted(each.path, each.probabilities, predictor.classes, top) for each in seen]
+
+    @property
+    def table(self) -> Sheet:
+        """Its epochs in words."""
+        names = ("epoch", "loss", "top-1", "held-out loss", "held-out top-1", "top-5", "seconds")
+        rows = tuple(
+            (
+                str(epoch.epoch),
+                f"{epoch.train_loss:.4f}",
+                f"{epoch.train_top1:.1%}",
+                f"{epoch.val_loss:.4f}",
+                f"{epoch.val_top1:.1%}",
+                f"{epoch.val_top5:.1%}",
+                f"{epoch.seconds:.1f}",
+            )
+            for epoch in self.history
+        )
+        title = f"{self.record.net}, {self.record.state}: {self.path}"
+        return Sheet(title, names, rows, (True,) * len(names))
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table)
+
+    def __repr__(self) -> str:
+        best = f", best top-1 {self.best.val_top1:.1%}" if self.best else ""
+        epochs = f"{len(self.history)} epoch{'s' * (len(self.history) != 1)}"
+        return f"<TrainingRun {self.path}: {self.record.net}, {self.record.state}, {epochs}{best}>"
+
+
+@dataclass(frozen=True, repr=False)
+class EvalScores:
+    """The errors of runs on images, as shares from 0 to 1. A notebook shows the table."""
+
+    planned: EvalPlan
+    images: Labelled
+    result: EvalResult
+
+    @property
+    def num_images(self) -> int:
+        """How many were looked at."""
+        return self.result.images
+
+    @property
+    def each(self) -> tuple[Errors, ...]:
+        """The errors of each run by its protocol."""
+        return self.result.each
+
+    @property
+    def centre(self) -> tuple[Errors, ...]:
+        """Those by the centre crop, where no protocol was asked for."""
+        return self.result.centres
+
+    @property
+    def fused(self) -> Errors | None:
+        """Those of all runs together, where they are several."""
+        return self.result.fused
+
+    @property
+    def top1_error(self) -> float:
+        """The share of images whose class was not the first guess, of all runs together."""
+        return (self.fused or self.each[0]).top1
+
+    @property
+    def top5_error(self) -> float:
+        """The share of images whose class was not among the first five guesses."""
+        return (self.fused or self.each[0]).top5
+
+    @property
+    def table(self) -> Sheet:
+        """The same in words."""
+        return score_table(self.planned, self.images, self.result)
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table)
+
+    def __repr__(self) -> str:
+        return as_text(self.table)
+
+
+def open_run(path: Place) -> TrainingRun:
+    """The run in a folder that a training made.
+
+    Raises:
+        UserError: it is none, or its record is not sound.
+    """
+    return TrainingRun(Run.load(Path(path)))
+
+
+def train(
+    net: Network | Place | None = None,
+    *,
+    data: Place | None = None,
+    val: Place | None = None,
+    epochs: int | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+    size: tuple[int, int] | None = None,
+    device: Literal["cpu", "cuda", "auto"] | None = None,
+    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    compiled: bool | None = None,
+    out: Place | None = None,
+    init_from: Place | None = None,
+    weights: Literal["last", "best"] | None = None,
+    seed: int | None = None,
+    changes: Iterable[str] = (),
+    resume: TrainingRun | Place | None = None,
+    save_steps: int | None = None,
+    keep: int = 2,
+    workers: int | None = None,
+    watch: Callable[[Event], None] | None = None,
+) -> TrainingRun:
+    """Trains a net by its recipe, or goes on with the run `resume`; the run that it ends as.
+
+    Each option is that of `vggc train`: without `data` it trains on scikit-learn's digits, `size`
+    is (H, W), and `changes` are those of `--set`: `["schedule=one-cycle", "flip=off"]`. `watch` is
+    told every step and epoch as it ends.
+
+    Ctrl-C saves before it is raised; `resume` goes on from there.
+
+    Raises:
+        UserError: something does not fit or cannot be read, or a loss is not finite; what was
+            saved until then is kept.
+        KeyboardInterrupt: all is saved.
+    """
+    limit_threads()
+    options = TrainOptions(
+        data=optional(text_of, data),
+        val=optional(text_of, val),
+        epochs=epochs,
+        batch=batch,
+        lr=lr,
+        size=size,
+        device=device,
+        precision=precision,
+        compiled=compiled,
+        out=optional(Path, out),
+        init_from=optional(Path, init_from),
+        weights=optional(Path, weights),
+        seed=seed,
+        changes=(changes,) if isinstance(changes, str) else tuple(changes),
+    )
+    try:
+        if resume is None:
+            plan = trainings.new_run(spec_of(net), options)
+        else:
+            folder = resume.path if isinstance(resume, TrainingRun) else Path(resume)
+            named = spec_of(net)
+            plan = trainings.resume_run(
+                named.net.name if isinstance(named, Program) else named, folder, options
+            )
+    except RunFinished as finished:
+        return TrainingRun(finished.run)
+    run, outcome = trained(plan, save_steps, keep, workers, watch or note)
+    match outcome:
+        case Interrupted():
+            raise KeyboardInterrupt
+        case Stopped(_, reason):
+            raise UserError(reason)
+        case _:
+            return open_run(run.folder)
+
+
+def trained(
+    plan: trainings.TrainPlan,
+    save_steps: int | None,
+    keep: int,
+    workers: int | None,
+    watch: Callable[[Event], None],
+) -> tuple[Run, Outcome]:
+    """Carries out a training; its run, and how it ended."""
+    from vggc.training.learner import device_of
+    from vggc.training.parallel import joined
+    from vggc.training.session import Keeping, proceed
+
+    def read() -> Data:
+        return plan.read(lambda done, total: None)
+
+    with (
+        joined(plan.world, device_of(plan.machine, plan.world)),
+        trainings.training(plan, read, log.info) as ready,
+    ):
+        log.info("training into %s", ready.run.folder)
+        keeping = Keeping(save_steps, keep)
+        run, task, progress = ready.run, ready.task, ready.progress
+        return run, proceed(run, ready.learner, task, progress, watch, keeping, workers)
+
+
+def note(event: Event) -> None:
+    """Tells the log of each epoch."""
+    if isinstance(event, EpochDone):
+        epoch = event.epoch
+        figures = epoch.train_loss, epoch.val_loss, epoch.val_top1
+        log.info("epoch %d: loss %.4f, held-out %.4f, top-1 %.3f", epoch.epoch, *figures)
+
+
+def evaluate(
+    runs: TrainingRun | Place | Sequence[TrainingRun | Place],
+    data: Place | None = None,
+    *,
+    weights: Place | None = None,
+    scales: str | None = None,
+    protocol: Literal["test", "centre", "dense", "crops", "both"] | None = None,
+    grid: str | None = None,
+    flip: bool | None = None,
+    batch: int | None = None,
+    device: Literal["cpu", "cuda", "auto"] | None = None,
+    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> EvalScores:
+    """The errors of a run, or of several and of all together: on images in a place, or on those
+    that they held out.
+
+    Each option is that of `vggc eval`: `scales="256,384"`, `grid="5x5"`. Without any, each is
+    looked at by the centre crop and by the `test` block of its file. `on_progress` is told how
+    many images of how many are done.
+
+    Raises:
+        UserError: one is no run, there are no images, or the net cannot look so.
+    """
+    limit_threads()
+    given = [runs] if isinstance(runs, TrainingRun | str | os.PathLike) else [*runs]
+    folders = [each.path if isinstance(each, TrainingRun) else Path(each) for each in given]
+    options = EvalOptions(
+        weights=optional(Path, weights),
+        scales=scales,
+        protocol=protocol,
+        grid=grid,
+        flip=flip,
+        batch=batch,
+        device=device,
+        precision=precision,
+        workers=workers,
+    )
+    planned = tests.plan(folders, options)
+    images = tests.images_for(planned, optional(text_of, data))
+    watch = on_progress or (lambda done, total: None)
+    return EvalScores(planned, images, tests.measure(planned, images, watch))
+
+
+def spec_of(net: Network | Place | None) -> str | Program | None:
+    """A net as the api takes it. A name is read first, so that its mistakes are all found."""
+    match net:
+        case None:
+            return None
+        case Network(program):
+            return program
+        case _:
+            return load(net).program
+
+
+def text_of(place: Place) -> str:
+    """A place as a text: it may be a pattern, or on a server."""
+    return os.fspath(place)
+
+
+def optional(make: Callable[[Place], T], value: Place | None) -> T | None:
+    """What is made of a value, if there is one."""
+    return None if value is None else make(value)
