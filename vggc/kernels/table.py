@@ -12,12 +12,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import vggc
 from vggc.kernels import cpu, cuda
 from vggc.kernels.algorithm import Algorithm
 
 BEGIN, END = "<!-- made by vggc/kernels/table.py -->", "<!-- to here -->"
-PACKAGE = Path(vggc.__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 
 def markdown(algorithms: tuple[type[Algorithm[Any, Any]], ...]) -> str:
