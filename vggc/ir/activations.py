@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Slope:
-    """The number that an activation takes: what it is called there, and where several words can
-    be meant, and what it is where nobody says.
+    """The number that an activation takes, what it is of the word itself and of `act=`, where
+    several may be meant, and its value where none is given.
     """
 
     doc: str
