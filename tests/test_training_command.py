@@ -245,7 +245,7 @@ def test_what_cannot_be_trained_with_yet_is_refused_before_it_begins(
     with pytest.raises(UserError) as error:
         new_run(str(tmp_path / "net.vgg"), options)
     found = [d for d in error.value.diagnostics if words in d.fill(d.title)]
-    assert [d.span.text if d.span else None for d in found] == [place]
+    assert [d.place.text if d.place else None for d in found] == [place]
     assert not (tmp_path / "run").exists()
 
 

@@ -123,7 +123,7 @@ class Program:
             if base.name.endswith(".vgg"):
                 hint = f"a base is named without its ending: `from {base.name[:-4]}`"
             span = base.span.part(0, len(base.name))
-            raise UserError(NoBase(span, base.name, str(path), hint))
+            raise UserError(NoBase(base.name, str(path), hint, place=span))
         return parse(source)
 
     @cached_property
@@ -205,7 +205,7 @@ class Program:
         batch = processes * course.images * course.parts
         hint = smaller(course, processes, fits, fixed)
         name, sizes = self.net.name, (needed / 1e9, present / 1e9)
-        raise UserError(TrainingTooLarge(None, name, batch, *sizes, hint))
+        raise UserError(TrainingTooLarge(name, batch, *sizes, hint))
 
     def replace(self, net: Net) -> Program:
         """The program of a plain net in the place of this one's."""
@@ -243,7 +243,7 @@ def from_zoo(spec: str) -> Program:
     name, bracket, rest = spec.partition("(")
     if (name := name.strip()) not in zoo():
         near = nearest(name, zoo())
-        raise UserError(NotInZoo(None, name, f"did you mean `{near}`?" if near else LISTED))
+        raise UserError(NotInZoo(name, f"did you mean `{near}`?" if near else LISTED))
     arguments = parse_arguments(Source(spec, bracket + rest)) if bracket else ()
     return Program(parse(read_source(resource("zoo", f"{name}.vgg"))), arguments)
 
@@ -263,7 +263,7 @@ def _find(spec: str) -> Source:
     if bare and spec in zoo() and not is_file(path):
         return read_source(resource("zoo", f"{spec}.vgg"))
     if is_folder(path):
-        raise UserError(FolderForSpec(None, spec, _what_folder(path)))
+        raise UserError(FolderForSpec(spec, _what_folder(path)))
     near = nearest(path.stem, zoo())
     hint = f"the zoo has `{near}`" if near else LISTED
     if bare and is_file(f"{spec}.vgg"):

@@ -207,7 +207,7 @@ def plan(folders: Sequence[Path], options: EvalOptions, *, alone: bool = False) 
 def load_run(folder: Path) -> Run:
     """Raises: UserError when a folder is no run; it says what else it is."""
     if not exists(folder / "run.json"):
-        raise UserError(diagnostics.NotARunToTest(None, str(folder), *what_is_there(folder)))
+        raise UserError(diagnostics.NotARunToTest(str(folder), *what_is_there(folder)))
     return Run.load(folder)
 
 
@@ -237,7 +237,7 @@ def protocol_of(run: Run, options: EvalOptions) -> Protocol:
 
     if options.protocol == "centre":
         if options.grid is not None:
-            raise UserError(diagnostics.GridWithoutCrops(None))
+            raise UserError(diagnostics.GridWithoutCrops())
         blocks = override_blocks(blocks, CENTRE, "--protocol")
     if options.scales is not None:
         blocks = override_blocks(blocks, [f"test.scales={options.scales}"], "--scales")
@@ -250,7 +250,7 @@ def protocol_of(run: Run, options: EvalOptions) -> Protocol:
         blocks = override_blocks(blocks, [f"test.flip={switch(options.flip)}"], "--flip")
     if options.grid is not None:
         if not has_crops():
-            raise UserError(diagnostics.GridWithoutCrops(None))
+            raise UserError(diagnostics.GridWithoutCrops())
         blocks = override_blocks(blocks, [f"test.crops.grid={options.grid}"], "--grid")
     return read_protocol(block_of(blocks, "test"), recipe, program.graph)
 
@@ -329,7 +329,7 @@ def measure(
         named = tuple(world.lists(skipped[:NAMED])[:NAMED])
     if counts.images == 0:
         first = f"{named[0].name}: {named[0].reason}"
-        raise UserError(diagnostics.NothingToTest(None, images.shown, int(num_skipped), first))
+        raise UserError(diagnostics.NothingToTest(images.shown, int(num_skipped), first))
     errors = counts.errors()
     return EvalResult(
         counts.images,
@@ -367,7 +367,7 @@ def explained() -> Iterator[None]:
     except UserError as error:
         found = error.diagnostics[0]
         if isinstance(found, WorldEnded):
-            raise UserError(diagnostics.ProcessEnded(None, found.reason)) from None
+            raise UserError(diagnostics.ProcessEnded(found.reason)) from None
         raise
 
 

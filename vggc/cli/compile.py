@@ -143,7 +143,7 @@ def command(
     subject = asked.subject()
     if machine.kind == "cuda" and threads is not None:
         reason = "kernels for GPUs are the same whatever the threads of a CPU"
-        raise UserError(GivenInVain(None, "--threads", reason, ""))
+        raise UserError(GivenInVain("--threads", reason, ""))
     number = threads or default_threads(machine)
     if machine.kind == "cpu":
         machine = on_threads(machine, number)

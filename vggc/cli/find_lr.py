@@ -128,7 +128,7 @@ def command(
     if low >= high:
         raise click.UsageError("--from is not below --to")
     if out and out.suffix.lower() not in PICTURES:
-        raise UserError(UnknownCurve(None, str(out), str(out.with_suffix(".svg"))))
+        raise UserError(UnknownCurve(str(out), str(out.with_suffix(".svg"))))
     options = TrainOptions(**rest)  # type: ignore[arg-type]  # click has checked the types
     plan = new_run(spec, options, kept=False)
     world = plan.world

@@ -193,7 +193,7 @@ class LostImages:
             console.status(f"{self.count:,} images could not be read. These are the first:")
         if self.first:
             raise UserError(
-                *(diagnostics.UnreadableImage(None, each.name, each.reason) for each in self.first)
+                *(diagnostics.UnreadableImage(each.name, each.reason) for each in self.first)
             )
 
 
@@ -305,12 +305,12 @@ def artifact_teller(model: Path, options: dict[str, object]) -> Teller:
         if options[name] is not None and (name, options[name]) != ("protocol", "centre")
     ]
     if flags:
-        raise UserError(diagnostics.NotForArtifact(None, ", ".join(flags), str(model)))
+        raise UserError(diagnostics.NotForArtifact(", ".join(flags), str(model)))
     session = session_of(model)
     manifest, graph = session.manifest, graph_in(model)
     is_softmax = isinstance(graph.nodes[graph.heads[0].node].op, Softmax)
     if manifest.main.kind != "classes":
-        raise UserError(diagnostics.NoClassesToTell(None, str(model), manifest.main.kind))
+        raise UserError(diagnostics.NoClassesToTell(str(model), manifest.main.kind))
 
     def tell(images: Iterable[NamedImage]) -> Iterator[Seen | Skipped]:
         """As many images at once as it was compiled for."""

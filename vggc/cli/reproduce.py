@@ -82,7 +82,7 @@ def command(
         show(parameters(columns(table, NETS, nets)), as_json)
         return
     if data is None:
-        raise UserError(diagnostics.NoData(None, table))
+        raise UserError(diagnostics.NoData(table))
     setting = SMALL if small else PAPER
     lines = TABLES[table]
     wanted = columns(table, dict.fromkeys(line.columns for line in lines), nets)
@@ -179,7 +179,7 @@ def refuse_options() -> None:
         and context.get_parameter_source(option.name or "") == ParameterSource.COMMANDLINE
     ]
     if given:
-        raise UserError(diagnostics.CountsOnly(None, ", ".join(given)))
+        raise UserError(diagnostics.CountsOnly(", ".join(given)))
 
 
 def columns(table: str, there: Collection[str], nets: str | None) -> tuple[str, ...]:
@@ -195,7 +195,7 @@ def columns(table: str, there: Collection[str], nets: str | None) -> tuple[str, 
     for name in nets.replace(" ", "").split(","):
         if name not in known:
             hint = did_you_mean(name, tuple(known))
-            raise UserError(diagnostics.UnknownColumn(None, table, name, hint))
+            raise UserError(diagnostics.UnknownColumn(table, name, hint))
         wanted.append(known[name])
     return tuple(wanted)
 
@@ -278,7 +278,7 @@ def enough_images() -> Iterator[None]:
     except UserError as error:
         found = error.diagnostics[0]
         if isinstance(found, BatchTooLarge):
-            raise UserError(diagnostics.TooFewImages(None, found.batch, found.count)) from None
+            raise UserError(diagnostics.TooFewImages(found.batch, found.count)) from None
         raise
 
 

@@ -76,9 +76,9 @@ def ask(
     elif is_run(spec):
         run = Run.load(Path(spec))
     if seed is not None and (run or weights):
-        raise UserError(SeedOfRun(None, str(weights or (run and run.folder))))
+        raise UserError(SeedOfRun(str(weights or (run and run.folder))))
     if not run and weights in (LAST, BEST):
-        raise UserError(WeightsOfNoRun(None, str(weights), str(spec)))
+        raise UserError(WeightsOfNoRun(str(weights), str(spec)))
     program = resized(net_in(run) if run else load(str(spec)), size)
     need.require(program.graph)
     return Asked(program, spec, run, weights, seed or 0, size)

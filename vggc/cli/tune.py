@@ -134,7 +134,7 @@ def command(
     error = budget_for(machine, precision, max_error)
     folder = db or default_folder()
     if folder is None:
-        raise UserError(NoHome(None))
+        raise UserError(NoHome())
     calls = planned(program.graph, batch, machine, precision)
     servers: list[TrackerAddress | None]
     if rpc is not None and key is not None:
@@ -148,7 +148,7 @@ def command(
         servers, number, where = [None], threads or default_threads(machine), "this machine"
         measured = str(host()["mcpu"])
         if number > (processors := os.cpu_count() or 1):
-            raise UserError(TooManyThreads(None, processors, number))
+            raise UserError(TooManyThreads(processors, number))
     machine = on_threads(machine, number)
     layers = layers_of(calls, machine, number, share_of_error(calls, machine, error))
     if not layers:

@@ -81,7 +81,7 @@ def lowered_again(folder: Path, manifest: Manifest) -> tuple[Plan, Lowered]:
         return calls, code
     except (ValueError, TypeError, RuntimeError) as error:  # the last two are TVM's of a target
         reason = f"{MANIFEST} tells other kernels than its net has: {first_line(error)}"
-        raise UserError(NoArtifact(None, str(folder), reason)) from None
+        raise UserError(NoArtifact(str(folder), reason)) from None
 
 
 def _check_weights(

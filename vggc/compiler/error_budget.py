@@ -38,7 +38,7 @@ def budget_for(target: Target, precision: Precision, asked: float | None) -> flo
         reason = f"{precision} itself decides how exact the net is"
     else:
         return asked
-    raise UserError(diagnostics.GivenInVain(None, "--max-error", reason, ""))
+    raise UserError(diagnostics.GivenInVain("--max-error", reason, ""))
 
 
 @dataclass(frozen=True)

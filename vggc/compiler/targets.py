@@ -86,7 +86,7 @@ def require_precision(target: Target, precision: Precision) -> None:
         hint = f"leave `--precision` out, or compile for a CPU that has them: {who}"
     else:
         return
-    raise UserError(PrecisionNotThere(None, precision, target.name, reason, hint))
+    raise UserError(PrecisionNotThere(precision, target.name, reason, hint))
 
 
 def tvm_target(target: Target) -> Any:
@@ -102,14 +102,14 @@ def resolve(name: str, archs: Sequence[str] = (), mcpu: str | None = None) -> Ta
     Raises: UserError for a name that is none, or a machine that vggc has no kernels for.
     """
     if archs and name == "cpu":
-        raise UserError(ArchForCpu(None))
+        raise UserError(ArchForCpu())
     if mcpu is not None:
         if name != "cpu":
-            raise UserError(McpuElsewhere(None, name, mcpu))
+            raise UserError(McpuElsewhere(name, mcpu))
         known = _cpus()
         if mcpu not in known:
             hint = f"`{nearest(mcpu, known) or host()['mcpu']}`"
-            raise UserError(UnknownCpu(None, mcpu, hint))
+            raise UserError(UnknownCpu(mcpu, hint))
         return _cpu(mcpu, _named(mcpu))
     match name:
         case "cpu":
@@ -127,20 +127,20 @@ def _tagged(name: str, archs: Sequence[str]) -> Target:
     except ValueError:
         tags = [tag for tag in tvm.target.list_tags() if "qcom" not in tag]
         hint = f"`{nearest(name, ['cpu', 'cuda', *tags]) or 'nvidia/nvidia-h100'}`"
-        raise UserError(UnknownTarget(None, name, "TVM has no tag of this name", hint)) from None
+        raise UserError(UnknownTarget(name, "TVM has no tag of this name", hint)) from None
     match found.kind.name:
         case "cuda":
             arch = str(found.attrs["arch"]).rstrip("a")
             return Target(name, "cuda", {"kind": "cuda"}, _archs(archs or (arch,)))
         case "llvm" if archs:
-            raise UserError(ArchForCpu(None))
+            raise UserError(ArchForCpu())
         case "llvm":
             attrs = {key: found.attrs[key] for key in CPU_ATTRS if key in found.attrs}
             plain = {key: _plain(value) for key, value in attrs.items()}
             return _cpu(name, {"kind": "llvm", **plain})
         case kind:
             reason = f"it is a {kind} machine, and vggc has kernels for CPUs and CUDA GPUs only"
-            raise UserError(UnknownTarget(None, name, reason, "`nvidia/nvidia-h100`"))
+            raise UserError(UnknownTarget(name, reason, "`nvidia/nvidia-h100`"))
 
 
 def on_threads(target: Target, threads: int) -> Target:
@@ -218,5 +218,5 @@ def _plain(value: Any) -> Attr:
 def _archs(archs: Sequence[str]) -> tuple[str, ...]:
     for arch in archs:
         if not re.fullmatch(r"sm_[0-9]{2,3}", arch):
-            raise UserError(BadArch(None, arch))
+            raise UserError(BadArch(arch))
     return tuple(sorted(set(archs), key=lambda arch: int(arch[3:])))

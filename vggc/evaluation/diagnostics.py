@@ -81,11 +81,11 @@ class UnreadableImage(Diagnostic):
 
 
 class NoImagesThere(Diagnostic):
-    title = "there are no images in `{place}`"
+    title = "there are no images in `{path}`"
     label = "images are files whose names end in {endings}"
     help = "a file of another name is read where it is named itself"
 
-    place: str
+    path: str
     endings: str
 
 

@@ -50,7 +50,7 @@ def held_out(runs: Sequence[Run]) -> Labelled:
     first, marks = runs[0], runs[0].record.data.fingerprints
     for run in runs[1:]:
         if run.record.data.fingerprints.val != marks.val:
-            raise UserError(diagnostics.OtherImages(None, str(first.folder), str(run.folder)))
+            raise UserError(diagnostics.OtherImages(str(first.folder), str(run.folder)))
     return held_out_by(first)
 
 
@@ -66,7 +66,7 @@ def held_out_by(run: Run) -> Labelled:
     place = origin.val_path or origin.path
     if change := changed(run, found):
         where = place or "scikit-learn"
-        raise UserError(diagnostics.HeldOutLost(None, str(run.folder), where, change))
+        raise UserError(diagnostics.HeldOutLost(str(run.folder), where, change))
     part = known(run, place, found.classes, found.part)
     return Labelled(place, part, of_part(found.skipped, ""))
 
@@ -124,7 +124,7 @@ def images_in(place: str, run: Run) -> Labelled:
         found = pictures(place, run.record.classes)
     except OSError as fault:
         path, reason = str(fault.filename or place), fault.strerror or str(fault)
-        raise UserError(UnreadableFolder(None, path, reason)) from None
+        raise UserError(UnreadableFolder(path, reason)) from None
     part = known(run, place, found.classes, found.part)
     return Labelled(place, part, found.skipped, found.notes)
 
@@ -152,7 +152,7 @@ def known(run: Run, path: str | None, classes: Sequence[str], part: Part) -> Par
     unknown = [name for name in classes if name in used and name not in numbers]
     if unknown:
         shown = listed(unknown), listed(run.record.classes)
-        raise UserError(diagnostics.UnknownClasses(None, path or "", str(run.folder), *shown))
+        raise UserError(diagnostics.UnknownClasses(path or "", str(run.folder), *shown))
     labels = np.asarray([numbers.get(name, -1) for name in classes], np.int64)
     return Part(part.store, part.numbers, labels[part.labels])
 
@@ -164,7 +164,7 @@ def check_classes(runs: Sequence[Run]) -> None:
         mine, other = first.record.classes, run.record.classes
         if mine != other:
             names = str(first.folder), str(run.folder)
-            raise UserError(diagnostics.OtherClasses(None, *names, differing(mine, other)))
+            raise UserError(diagnostics.OtherClasses(*names, differing(mine, other)))
 
 
 def differing(first: Sequence[str], second: Sequence[str]) -> str:

@@ -325,10 +325,10 @@ class CrossingSelection(Diagnostic):
 
 class NamedElsewhere(Diagnostic):
     title = "`{name}` is taken away, and is named elsewhere"
-    label = "{place} names it"
+    label = "{reader} names it"
     help = "say there what it should name from now on, or leave the layer"
     name: str
-    place: str
+    reader: str
 
 
 class NothingLeft(Diagnostic):

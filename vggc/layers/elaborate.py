@@ -63,23 +63,23 @@ def _check_net_name(net: ast.Net, found: list[Diagnostic]) -> None:
     if len(net.name) > MAX_NET_NAME:
         start = net.span.text.index(net.name)
         head = net.span.part(start, start + len(net.name))
-        found.append(diagnostics.LongNetName(head, len(net.name), MAX_NET_NAME))
+        found.append(diagnostics.LongNetName(len(net.name), MAX_NET_NAME, place=head))
 
 
 def _read_input(setting: ast.Setting, found: list[Diagnostic]) -> Shape:
     line, _ = setting.span.position
     strays = [p for p in (*setting.values[1:], *setting.options) if p.span.position[0] != line]
     if strays:
-        found.append(diagnostics.NotALayer(strays[0].span, strays[0].span.text))
+        found.append(diagnostics.NotALayer(strays[0].span.text, place=strays[0].span))
         return (1, 1, 1)
     for option in setting.options:
         hint = "`input` takes a size only, such as 3x224x224"
-        found.append(diagnostics.UnknownOption(option.span, "input", option.key, hint))
+        found.append(diagnostics.UnknownOption("input", option.key, hint, place=option.span))
     match setting.values:
         case (ast.Dims(sizes=(_, _, _) as sizes),) if all(1 <= n <= MAX_SIDE for n in sizes):
             return sizes
         case _:
-            found.append(diagnostics.BadInputSize(setting.span, MAX_SIDE))
+            found.append(diagnostics.BadInputSize(MAX_SIDE, place=setting.span))
             return (1, 1, 1)
 
 
@@ -89,10 +89,10 @@ def _check_blocks(blocks: tuple[ast.Block, ...], found: list[Diagnostic]) -> Non
         head = block.span.part(0, len(block.key))
         if block.key not in BLOCKS:
             hint = did_you_mean(block.key, BLOCKS)
-            found.append(diagnostics.UnknownBlock(head, block.key, hint))
+            found.append(diagnostics.UnknownBlock(block.key, hint, place=head))
         elif block.key in first:
             other = str(first[block.key].span)
-            found.append(diagnostics.DuplicateBlock(head, block.key, other))
+            found.append(diagnostics.DuplicateBlock(block.key, other, place=head))
         first.setdefault(block.key, block)
 
 
@@ -106,18 +106,18 @@ def _check_names(net: ast.Net, found: list[Diagnostic]) -> None:
             assert layer.name is not None
             span = layer.span.part(0, len(layer.name))
             if repeated:
-                _add(found, diagnostics.RepeatedName(span, layer.name))
+                _add(found, diagnostics.RepeatedName(layer.name, place=span))
             else:
                 _check_name(layer.name, span, first, found)
 
 
 def _check_name(name: str, span: Span, first: dict[str, Span], found: list[Diagnostic]) -> None:
     if name in RESERVED_NAMES:
-        _add(found, diagnostics.ReservedName(span, name, RESERVED_NAMES[name]))
+        _add(found, diagnostics.ReservedName(name, RESERVED_NAMES[name], place=span))
     elif name in first and first[name] == span:
-        _add(found, diagnostics.RepeatedName(span, name))  # an edit of `every` layer
+        _add(found, diagnostics.RepeatedName(name, place=span))  # an edit of `every` layer
     elif name in first:
-        found.append(diagnostics.DuplicateName(span, name, str(first[name])))
+        found.append(diagnostics.DuplicateName(name, str(first[name]), place=span))
     first.setdefault(name, span)
 
 
@@ -234,7 +234,7 @@ class Vocabulary:
             if meant := kind_of(statement.kind):
                 hint = f"`every` takes a kind alone: `every {meant.name}`"
             word = statement.kind
-            self.found.append(diagnostics.UnknownLayer(span, word, word, hint))
+            self.found.append(diagnostics.UnknownLayer(word, word, hint, place=span))
             return
         kind = BY_WORD[statement.kind]
         reader = _Reader(kind, ast.Layer(statement.kind, span=span), span, self.found)
@@ -244,7 +244,7 @@ class Vocabulary:
         for option in statement.options:
             if option.key in of_kind:
                 head = option.span.part(0, len(option.key))
-                self.found.append(diagnostics.DuplicateOption(head, option.key))
+                self.found.append(diagnostics.DuplicateOption(option.key, place=head))
         of_kind |= {option.key: option for option in statement.options}
         self.statements[kind.name] = statement
 
@@ -269,11 +269,13 @@ class Vocabulary:
         is_sound = not self.found
         for name, statement in self.statements.items():
             if name not in self.used:
-                self.found.append(diagnostics.NothingToDefault(statement.span, name))
+                self.found.append(diagnostics.NothingToDefault(name, place=statement.span))
                 continue
             for key, option in self.defaults[name].items():
                 if is_sound and (name, key) not in self.taken:
-                    self.found.append(diagnostics.NothingTakes(option.span, name, str(option)))
+                    self.found.append(
+                        diagnostics.NothingTakes(name, str(option), place=option.span)
+                    )
 
     def _read(self, layer: ast.Layer, linear: bool) -> Kind | None:
         span = word_span(layer)
@@ -286,7 +288,7 @@ class Vocabulary:
             hint = _other_word(layer.word, word)
             if layer.word in self.called:
                 hint = f"for what that layer gives write `@{layer.word}`"
-            self.found.append(diagnostics.UnknownLayer(span, layer.word, word, hint))
+            self.found.append(diagnostics.UnknownLayer(layer.word, word, hint, place=span))
             return None
         kind = BY_WORD[word]
         self.used.add(kind.name)
@@ -329,7 +331,7 @@ class _Reader:
         if key not in self.kind.params():
             self.found.append(
                 diagnostics.UnwantedNumber(
-                    span, self.kind.name, key, span.text, self._meant(key, digits)
+                    self.kind.name, key, span.text, self._meant(key, digits), place=span
                 )
             )
             return
@@ -353,10 +355,10 @@ class _Reader:
         head = option.span.part(0, len(option.key))
         if option.key not in params:
             hint = _other_option(self.kind, option.key)
-            problem = diagnostics.UnknownOption(head, self.kind.name, option.key, hint)
+            problem = diagnostics.UnknownOption(self.kind.name, option.key, hint, place=head)
             self.found.append(problem)
         elif option.key in self.values:
-            self.found.append(diagnostics.DuplicateOption(head, option.key))
+            self.found.append(diagnostics.DuplicateOption(option.key, place=head))
         else:
             self._take(option.key, option.value)
 
@@ -386,10 +388,10 @@ class _Reader:
         if self.layer.paths and not issubclass(self.kind, JoinKind):
             first = self.layer.span.text.find("(", self.word.end - self.layer.span.start)
             bracket = self.layer.span.part(first, first + 1)
-            self.found.append(diagnostics.NotAJoin(bracket, self.layer.word))
+            self.found.append(diagnostics.NotAJoin(self.layer.word, place=bracket))
         elif issubclass(self.kind, JoinKind) and len(self.layer.paths) < 2:
             number = "one path" if self.layer.paths else "no paths"
-            self.found.append(diagnostics.TooFewPaths(self.word, self.kind.name, number))
+            self.found.append(diagnostics.TooFewPaths(self.kind.name, number, place=self.word))
 
     def kind_with_values(self) -> Kind | None:
         """The kind; None where something was wrong with its values."""
@@ -404,7 +406,9 @@ class _Reader:
             said |= {key: option.value for key, option in self.inherited.items()}
             value = said.get(clash.key)
             place, shown = (value.span, value) if value else (self.word, getattr(kind, clash.key))
-            problem = diagnostics.Clashing(place, clash.key, str(shown), clash.reason, clash.hint)
+            problem = diagnostics.Clashing(
+                clash.key, str(shown), clash.reason, clash.hint, place=place
+            )
             _add(self.found, problem)
             return None
         return kind
@@ -422,14 +426,14 @@ class _Reader:
             width = self.values.get("width") or 64
             what, example = "kernel size", f"{self.kind.name}3-{width}"
             self.found.append(
-                diagnostics.MissingSize(self.word, word, self.kind.name, what, example)
+                diagnostics.MissingSize(word, self.kind.name, what, example, place=self.word)
             )
         elif "width" in missing:
             what = "output channels" if self.kind is Conv else "output features"
             stem = word.rstrip("-")
             example = f"{stem}-{64 if self.kind is Conv else 4096}"
             self.found.append(
-                diagnostics.MissingWidth(self.word, word, self.kind.name, what, example)
+                diagnostics.MissingWidth(word, self.kind.name, what, example, place=self.word)
             )
 
 
@@ -489,7 +493,7 @@ def _malformed(word: str, span: Span) -> Diagnostic:
     if glued := re.fullmatch(r"[^\W\d]+?([0-9]*\.[0-9]+)", word):
         shares = [key for key, param in kind.params().items() if isinstance(param.kind, Real)]
         hint = f"did you mean `{kind.name} {shares[0]}={glued[1]}`?" if shares else hint
-    return diagnostics.MalformedLayer(span, word, kind.example.split()[0], hint)
+    return diagnostics.MalformedLayer(word, kind.example.split()[0], hint, place=span)
 
 
 def _other_word(word: str, kind: str) -> str:
@@ -525,7 +529,7 @@ class _Builder:
         end = self.chain(self.net.body, 0, is_output=not continued)
         if continued and isinstance(self.nodes[end].op, Softmax):
             head, layer = continued[0], self.nodes[end].layer.name
-            raise UserError(diagnostics.HeadOnSoftmax(head.span, head.name, layer))
+            raise UserError(diagnostics.HeadOnSoftmax(head.name, layer, place=head.span))
         heads = [] if continued else [Head(MAIN, self.head_kind(self.net.body), end)]
         for head in self.net.heads:
             self.check_scores(head)
@@ -585,11 +589,11 @@ class _Builder:
     def refer(self, reference: ast.Reference, *, first: bool) -> int:
         name = reference.name
         if not first or self.names.on_main_chain:
-            raise UserError(diagnostics.MisplacedReference(reference.span, name))
+            raise UserError(diagnostics.MisplacedReference(name, place=reference.span))
         if name not in self.places:
             later = any(name == layer.name for layer, _ in _named(self.net.body))
             hint = "it stands further down" if later else did_you_mean(name, [*self.places])
-            raise UserError(diagnostics.UnknownReference(reference.span, name, hint))
+            raise UserError(diagnostics.UnknownReference(name, hint, place=reference.span))
         return self.places[name]
 
     def named(self, written: ast.Layer, kind: Kind) -> Layer:
@@ -604,19 +608,19 @@ class _Builder:
         other = next((layer.span for layer in layers if layer.name == name), written.span)
         given, counted = (written.span, other) if written.name == name else (other, written.span)
         where = f"the layer at {counted}, which counts up to it"
-        raise UserError(diagnostics.DuplicateName(given.part(0, len(name)), name, where))
+        raise UserError(diagnostics.DuplicateName(name, where, place=given.part(0, len(name))))
 
     def emit(self, name: str, op: Op, reads: tuple[int, ...], layer: Layer) -> int:
         try:
             shape = op.output(*(self.nodes[read].shape for read in reads))
         except Misfit as wrong:
             word = _word_in(layer)
-            problem = diagnostics.DoesNotFit(word, layer.text, wrong.reason, wrong.hint)
+            problem = diagnostics.DoesNotFit(layer.text, wrong.reason, wrong.hint, place=word)
             raise UserError(problem) from None
         if prod(shape) > MAX_VALUES:
             reason = f"it would give {describe(shape)} values for one image"
             hint = f"{MAX_VALUES:,} are allowed"
-            raise UserError(diagnostics.DoesNotFit(_word_in(layer), layer.text, reason, hint))
+            raise UserError(diagnostics.DoesNotFit(layer.text, reason, hint, place=_word_in(layer)))
         self.nodes.append(Node(name, op, reads, shape, layer))
         return len(self.nodes) - 1
 
@@ -641,18 +645,18 @@ class _Builder:
             name = head.span.part(start, start + len(head.name))
             layer = next(node.layer for node in self.nodes if node.layer.name == head.name)
             where = f"the layer at {layer.span}"
-            raise UserError(diagnostics.DuplicateName(name, head.name, where))
+            raise UserError(diagnostics.DuplicateName(head.name, where, place=name))
 
     def check_scores(self, head: ast.Head) -> None:
         """Scores need a layer of their own: those of hidden layers end in an activation."""
         if self.head_kind(head.body) == "classes" and not any(map(_has_weights, head.body)):
-            raise UserError(diagnostics.HeadWithoutScores(head.span, head.name))
+            raise UserError(diagnostics.HeadWithoutScores(head.name, place=head.span))
 
     def check_dead_ends(self, heads: set[int]) -> None:
         read = heads | {read for node in self.nodes for read in node.inputs}
         for index, node in enumerate(self.nodes):
             if index not in read:
-                raise UserError(diagnostics.DeadEnd(_word_in(node.layer), node.layer.name))
+                raise UserError(diagnostics.DeadEnd(node.layer.name, place=_word_in(node.layer)))
 
 
 def _begins_elsewhere(body: ast.Body) -> bool:

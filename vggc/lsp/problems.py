@@ -32,14 +32,14 @@ def _shown(
     reason, hint = problem.fill(problem.label), problem.fill(problem.help)
     message = "\n".join(filter(None, [title, reason, f"help: {hint}" if hint else ""]))
     shown = types.Diagnostic(
-        document.lines.range(*_place(problem.span, document)),
+        document.lines.range(*_place(problem.place, document)),
         message,
         severity=types.DiagnosticSeverity.Error,
         source=SOURCE,
     )
-    if problem.span and problem.span.source.name != document.source.name:
-        there = Lines(problem.span.source.text, document.encoding).range_of(problem.span)
-        place = types.Location(uri_of(problem.span.source.name), there)
+    if problem.place and problem.place.source.name != document.source.name:
+        there = Lines(problem.place.source.text, document.encoding).range_of(problem.place)
+        place = types.Location(uri_of(problem.place.source.name), there)
         shown.related_information = [types.DiagnosticRelatedInformation(place, title)]
     return shown
 

@@ -111,7 +111,7 @@ def _torch_engine(
     from vggc.backends.torch import build
 
     if setup.device == "cuda" and not torch.cuda.is_available():
-        raise UserError(diagnostics.PeerWithoutDevice(None, "torch", setup.device))
+        raise UserError(diagnostics.PeerWithoutDevice("torch", setup.device))
     torch.set_num_threads(setup.threads)
     net: Any = build(setup.graph, setup.weights).eval().to(setup.device)
     net = compiled(net.to(memory_format=memory_format))
@@ -144,7 +144,7 @@ def _onnxruntime(setup: Setup) -> Engine:
 
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[setup.device]
     if provider not in onnxruntime.get_available_providers():
-        raise UserError(diagnostics.PeerWithoutDevice(None, "onnxruntime", setup.device))
+        raise UserError(diagnostics.PeerWithoutDevice("onnxruntime", setup.device))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = setup.threads
     session = onnxruntime.InferenceSession(_onnx_file(setup), options, providers=[provider])
@@ -186,7 +186,7 @@ def _quantised(model: Any, setup: Setup) -> Any:
     """The model in int8, by OpenVINO's own post-training quantisation."""
     images = setup.images
     if images is None:
-        raise UserError(diagnostics.PeerWithoutImages(None, "openvino-int8"))
+        raise UserError(diagnostics.PeerWithoutImages("openvino-int8"))
     # It reports every use to its makers, unless it runs in continuous integration.
     with _environment("NNCF_CI", "1"):
         import nncf
@@ -335,9 +335,9 @@ def check_installed(peers: Sequence[str]) -> None:
     """Raises: UserError for a peer that is unknown or not installed."""
     for peer in peers:
         if peer not in PEERS:
-            raise UserError(diagnostics.UnknownPeer(None, peer, did_you_mean(peer, list(PEERS))))
+            raise UserError(diagnostics.UnknownPeer(peer, did_you_mean(peer, list(PEERS))))
         if module := missing_module(peer):
-            raise UserError(diagnostics.PeerMissing(None, peer, module))
+            raise UserError(diagnostics.PeerMissing(peer, module))
 
 
 def missing_module(peer: str) -> str | None:
@@ -358,7 +358,7 @@ def start(peer: str, setup: Setup) -> Engine:
     compute this net.
     """
     if setup.device not in PEERS[peer].devices:
-        raise UserError(diagnostics.PeerWithoutDevice(None, peer, setup.device))
+        raise UserError(diagnostics.PeerWithoutDevice(peer, setup.device))
     with _failures(peer), _quiet():
         engine = PEERS[peer].start(setup)
         engine()
@@ -380,7 +380,7 @@ def _failures(peer: str) -> Iterator[None]:
     except Exception as error:  # what another engine raises can be anything
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
-        raise UserError(diagnostics.PeerFailed(None, peer, reason[:200])) from error
+        raise UserError(diagnostics.PeerFailed(peer, reason[:200])) from error
 
 
 # ---------------------------------------------------------------- help

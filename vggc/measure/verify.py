@@ -140,7 +140,7 @@ def verify(
     """
     if num_images is not None and data is None:
         reason, hint = "it counts the images of a folder", ", or name the folder with `--data`"
-        raise UserError(GivenInVain(None, "--images", reason, hint))
+        raise UserError(GivenInVain("--images", reason, hint))
     session = Session.load(folder, threads)
     graph = narrowed(fold(graph_in(folder)).graph)
     found = original_weights(folder, graph, session.manifest, weights)
@@ -194,7 +194,7 @@ def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[We
     held = "packed" if manifest.precision == "float32" else f"in {manifest.precision} alone"
 
     def refuse(reason: str) -> UserError:
-        return UserError(diagnostics.WeightsElsewhere(None, str(folder), held, reason))
+        return UserError(diagnostics.WeightsElsewhere(str(folder), held, reason))
 
     graph = graph_in(folder)
     seed = re.fullmatch(r"seed (\d{1,18})", manifest.weights_from)

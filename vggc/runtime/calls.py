@@ -51,5 +51,5 @@ def calls_of(folder: Path, manifest: Manifest) -> Plan:
         what = "shapes of weights"
     if what:
         reason = f"{MANIFEST} tells of other {what} than the net in {SPEC} has"
-        raise UserError(diagnostics.NoArtifact(None, str(folder), reason))
+        raise UserError(diagnostics.NoArtifact(str(folder), reason))
     return calls

@@ -61,17 +61,17 @@ def choose_machine(
     name: DeviceName
     match device:
         case "cuda" if not cuda:
-            raise UserError(diagnostics.NoCuda(None, torch.__version__))
+            raise UserError(diagnostics.NoCuda(torch.__version__))
         case "cuda" | "auto" if cuda:
             name = "cuda"
         case _:
             name = "cpu"
     if (name, precision) == ("cpu", "fp16"):
         suggestion = "use bf16 or fp32; fp16 needs `--device cuda`"
-        raise UserError(diagnostics.UnsupportedPrecision(None, precision, "a CPU", suggestion))
+        raise UserError(diagnostics.UnsupportedPrecision(precision, "a CPU", suggestion))
     if (name, precision) == ("cuda", "bf16") and not torch.cuda.is_bf16_supported(False):
         suggestion = "use fp16 or fp32"
-        raise UserError(diagnostics.UnsupportedPrecision(None, precision, "this GPU", suggestion))
+        raise UserError(diagnostics.UnsupportedPrecision(precision, "this GPU", suggestion))
     return TrainMachine(name, precision, name == "cuda" if compiled is None else compiled, sharded)
 
 
@@ -278,7 +278,7 @@ def device_of(machine: TrainMachine, world: World) -> torch.device:
         return torch.device("cpu")
     count = torch.cuda.device_count()
     if world.local_size > count:
-        raise UserError(diagnostics.TooFewGpus(None, count, world.local_size))
+        raise UserError(diagnostics.TooFewGpus(count, world.local_size))
     torch.cuda.set_device(world.local_rank)
     return torch.device("cuda", world.local_rank)
 
