@@ -568,7 +568,7 @@ class _Follower:
                 return value
 
     def problem(self, name: str, place: Span) -> Diagnostic:
-        return diagnostics.NamedElsewhere(name, str(place), place=self.edit.span)
+        return diagnostics.NamedElsewhere(name, place=self.edit.span, second_place=place)
 
 
 def _refers(item: Item) -> bool:
@@ -600,11 +600,16 @@ def _depth(body: Body) -> int:
 
 def _refuse_twice(options: tuple[Option, ...]) -> None:
     """Raises: UserError where one setting gives an option two values."""
-    keys = [option.key for option in options]
-    again = [option for index, option in enumerate(options) if option.key in keys[:index]]
-    heads = [option.span.part(0, len(option.key)) for option in again]
-    if heads:
-        raise UserError(*(diagnostics.DuplicateOption(head.text, place=head) for head in heads))
+    first: dict[str, Option] = {}
+    found = [
+        diagnostics.DuplicateOption(
+            option.key, place=option.key_span, second_place=first[option.key].key_span
+        )
+        for option in options
+        if first.setdefault(option.key, option) is not option
+    ]
+    if found:
+        raise UserError(*found)
 
 
 def _with_options(layer: Layer, kind: type[Kind], options: tuple[Option, ...]) -> Layer:

@@ -91,24 +91,28 @@ def _check_blocks(blocks: tuple[ast.Block, ...], found: list[Diagnostic]) -> Non
             hint = did_you_mean(block.key, BLOCKS)
             found.append(diagnostics.UnknownBlock(block.key, hint, place=head))
         elif block.key in first:
-            other = str(first[block.key].span)
-            found.append(diagnostics.DuplicateBlock(block.key, other, place=head))
+            other = first[block.key].span.part(0, len(block.key))
+            found.append(diagnostics.DuplicateBlock(block.key, place=head, second_place=other))
         first.setdefault(block.key, block)
 
 
 def _check_names(net: ast.Net, found: list[Diagnostic]) -> None:
     first: dict[str, Span] = {}
+    _check_body_names(net.body, first, found)
     for head in net.heads:
         start = head.span.text.index(head.name, len("head"))
         _check_name(head.name, head.span.part(start, start + len(head.name)), first, found)
-    for body in net.bodies:
-        for layer, repeated in _named(body):
-            assert layer.name is not None
-            span = layer.span.part(0, len(layer.name))
-            if repeated:
-                _add(found, diagnostics.RepeatedName(layer.name, place=span))
-            else:
-                _check_name(layer.name, span, first, found)
+        _check_body_names(head.body, first, found)
+
+
+def _check_body_names(body: ast.Body, first: dict[str, Span], found: list[Diagnostic]) -> None:
+    for layer, repeated in _named(body):
+        assert layer.name is not None
+        span = layer.span.part(0, len(layer.name))
+        if repeated:
+            _add(found, diagnostics.RepeatedName(layer.name, place=span))
+        else:
+            _check_name(layer.name, span, first, found)
 
 
 def _check_name(name: str, span: Span, first: dict[str, Span], found: list[Diagnostic]) -> None:
@@ -117,7 +121,8 @@ def _check_name(name: str, span: Span, first: dict[str, Span], found: list[Diagn
     elif name in first and first[name] == span:
         _add(found, diagnostics.RepeatedName(name, place=span))  # an edit of `every` layer
     elif name in first:
-        found.append(diagnostics.DuplicateName(name, str(first[name]), place=span))
+        other = f"`{name}` is first named here"
+        found.append(diagnostics.DuplicateName(name, other, place=span, second_place=first[name]))
     first.setdefault(name, span)
 
 
@@ -243,8 +248,7 @@ class Vocabulary:
         of_kind = self.defaults.setdefault(kind.name, {})
         for option in statement.options:
             if option.key in of_kind:
-                head = option.span.part(0, len(option.key))
-                self.found.append(diagnostics.DuplicateOption(option.key, place=head))
+                self.found.append(_given_twice(option, of_kind[option.key].key_span))
         of_kind |= {option.key: option for option in statement.options}
         self.statements[kind.name] = statement
 
@@ -318,6 +322,8 @@ class _Reader:
     linear: bool = False
     """Whether the layer gives an output."""
     values: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, Span] = field(default_factory=dict)
+    """Where each value is given."""
     inherited: dict[str, ast.Option] = field(default_factory=dict)
     """What comes from `every`, by its key."""
 
@@ -336,7 +342,7 @@ class _Reader:
             )
             return
         # Nineteen digits are out of every range; thousands would stop int() itself.
-        self._take(key, ast.Number(int(digits[:19]), span=span))
+        self._take(key, ast.Number(int(digits[:19]), span=span), span)
 
     def _meant(self, key: str, digits: str) -> str:
         """The word with its number where the kind does take one: `fc-10` for `fc10`."""
@@ -352,18 +358,19 @@ class _Reader:
 
     def option(self, option: ast.Option) -> None:
         params = self.kind.params()
-        head = option.span.part(0, len(option.key))
+        head = option.key_span
         if option.key not in params:
             hint = _other_option(self.kind, option.key)
             problem = diagnostics.UnknownOption(self.kind.name, option.key, hint, place=head)
             self.found.append(problem)
         elif option.key in self.values:
-            self.found.append(diagnostics.DuplicateOption(option.key, place=head))
+            self.found.append(_given_twice(option, self.places[option.key]))
         else:
-            self._take(option.key, option.value)
+            self._take(option.key, option.value, head)
 
-    def _take(self, key: str, value: ast.Value) -> None:
+    def _take(self, key: str, value: ast.Value, place: Span) -> None:
         param = self.kind.params()[key]
+        self.places[key] = place
         self.values[key] = convert(param.kind, value)
         if self.values[key] is None:
             otherwise = f"leave it out for {param.default}" if param.default else ""
@@ -528,8 +535,12 @@ class _Builder:
         continued = _continued(self.net)
         end = self.chain(self.net.body, 0, is_output=not continued)
         if continued and isinstance(self.nodes[end].op, Softmax):
-            head, layer = continued[0], self.nodes[end].layer.name
-            raise UserError(diagnostics.HeadOnSoftmax(head.name, layer, place=head.span))
+            head, layer = continued[0], self.nodes[end].layer
+            raise UserError(
+                diagnostics.HeadOnSoftmax(
+                    head.name, layer.name, place=head.span, second_place=_word_in(layer)
+                )
+            )
         heads = [] if continued else [Head(MAIN, self.head_kind(self.net.body), end)]
         for head in self.net.heads:
             self.check_scores(head)
@@ -583,7 +594,7 @@ class _Builder:
         with self.names.inside(layer.name):
             ends = tuple(self.chain(path, at, is_output=False) for path in written.paths)
         self.around = self.around[:-1]
-        self.places[layer.name] = self.emit(layer.name, kind.combine, ends, layer)
+        self.places[layer.name] = self.emit(layer.name, kind.combine, ends, layer, written.paths)
         return self.places[layer.name]
 
     def refer(self, reference: ast.Reference, *, first: bool) -> int:
@@ -591,9 +602,12 @@ class _Builder:
         if not first or self.names.on_main_chain:
             raise UserError(diagnostics.MisplacedReference(name, place=reference.span))
         if name not in self.places:
-            later = any(name == layer.name for layer, _ in _named(self.net.body))
+            called = (layer.span for layer, _ in _named(self.net.body) if layer.name == name)
+            later = next((span.part(0, len(name)) for span in called), None)
             hint = "it stands further down" if later else did_you_mean(name, [*self.places])
-            raise UserError(diagnostics.UnknownReference(name, hint, place=reference.span))
+            raise UserError(
+                diagnostics.UnknownReference(name, hint, place=reference.span, second_place=later)
+            )
         return self.places[name]
 
     def named(self, written: ast.Layer, kind: Kind) -> Layer:
@@ -607,15 +621,32 @@ class _Builder:
         layers = (node.layer for node in self.nodes)
         other = next((layer.span for layer in layers if layer.name == name), written.span)
         given, counted = (written.span, other) if written.name == name else (other, written.span)
-        where = f"the layer at {counted}, which counts up to it"
-        raise UserError(diagnostics.DuplicateName(name, where, place=given.part(0, len(name))))
+        said = "this layer gets the same name by counting"
+        place = given.part(0, len(name))
+        raise UserError(diagnostics.DuplicateName(name, said, place=place, second_place=counted))
 
-    def emit(self, name: str, op: Op, reads: tuple[int, ...], layer: Layer) -> int:
+    def emit(
+        self,
+        name: str,
+        op: Op,
+        reads: tuple[int, ...],
+        layer: Layer,
+        paths: tuple[ast.Body, ...] = (),
+    ) -> int:
+        """Adds a node; its index. `paths` are those that a join reads."""
+        shapes = [self.nodes[read].shape for read in reads]
         try:
-            shape = op.output(*(self.nodes[read].shape for read in reads))
+            shape = op.output(*shapes)
         except Misfit as wrong:
-            word = _word_in(layer)
-            problem = diagnostics.DoesNotFit(layer.text, wrong.reason, wrong.hint, place=word)
+            odd = next((i for i, other in enumerate(shapes) if not _fit(op, shapes[0], other)), 0)
+            problem = diagnostics.DoesNotFit(
+                layer.text,
+                wrong.reason,
+                wrong.hint,
+                describe(shapes[odd]),
+                place=_word_in(layer),
+                second_place=paths[odd][-1].span if paths and odd else None,
+            )
             raise UserError(problem) from None
         if prod(shape) > MAX_VALUES:
             reason = f"it would give {describe(shape)} values for one image"
@@ -644,8 +675,12 @@ class _Builder:
             start = head.span.text.index(head.name, len("head"))
             name = head.span.part(start, start + len(head.name))
             layer = next(node.layer for node in self.nodes if node.layer.name == head.name)
-            where = f"the layer at {layer.span}"
-            raise UserError(diagnostics.DuplicateName(head.name, where, place=name))
+            other = "this layer is called so"
+            raise UserError(
+                diagnostics.DuplicateName(
+                    head.name, other, place=name, second_place=_word_in(layer)
+                )
+            )
 
     def check_scores(self, head: ast.Head) -> None:
         """Scores need a layer of their own: those of hidden layers end in an activation."""
@@ -669,6 +704,18 @@ def _begins_elsewhere(body: ast.Body) -> bool:
             return _begins_elsewhere((item,))
         case ast.Layer(paths=paths):
             return bool(paths) and all(map(_begins_elsewhere, paths))
+
+
+def _fit(op: Op, *shapes: Shape) -> bool:
+    try:
+        op.output(*shapes)
+    except Misfit:
+        return False
+    return True
+
+
+def _given_twice(option: ast.Option, first: Span) -> Diagnostic:
+    return diagnostics.DuplicateOption(option.key, place=option.key_span, second_place=first)
 
 
 def _word_in(layer: Layer) -> Span:

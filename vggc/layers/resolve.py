@@ -227,9 +227,12 @@ def _sorted(
     general: dict[str, float] = {}
     declared = {parameter.key for parameter in net.parameters}
     for argument in arguments:
-        head = argument.span.part(0, len(argument.key))
+        head = argument.key_span
         if argument.key in own or argument.key in general:
-            raise UserError(diagnostics.DuplicateOption(argument.key, place=head))
+            first = next(a for a in arguments if a.key == argument.key).key_span
+            raise UserError(
+                diagnostics.DuplicateOption(argument.key, place=head, second_place=first)
+            )
         if argument.key in declared:
             own[argument.key] = argument
         elif (kind := PARAMETERS.get(argument.key)) is not None:
@@ -258,10 +261,13 @@ class _Names:
     def of(cls, net: ast.Net, arguments: dict[str, ast.Option]) -> _Names:
         names = cls()
         for parameter in net.parameters:
-            head = parameter.span.part(0, len(parameter.key))
+            head = parameter.key_span
             _check_name(parameter.key, head)
             if parameter.key in names.values:
-                raise UserError(diagnostics.DuplicateOption(parameter.key, place=head))
+                first = names.places[parameter.key]
+                raise UserError(
+                    diagnostics.DuplicateOption(parameter.key, place=head, second_place=first)
+                )
             given = arguments.get(parameter.key, parameter)
             names.places[parameter.key] = head
             names.values[parameter.key] = _plain(parameter.key, given.value)
@@ -273,7 +279,12 @@ class _Names:
                 head = statement.span.part(offset, offset + len(statement.name))
                 _check_name(statement.name, head)
                 if statement.name in names.values:
-                    raise UserError(diagnostics.DuplicateConstant(statement.name, place=head))
+                    first = names.places[statement.name]
+                    raise UserError(
+                        diagnostics.DuplicateConstant(
+                            statement.name, place=head, second_place=first
+                        )
+                    )
                 names.values[statement.name] = names.sum(statement.value)
                 names.places[statement.name] = head
         return names

@@ -258,11 +258,11 @@ class Schema(Generic[T]):
         return {key: value, **said}, found
 
     def repeated(self, key: str, first: ast.Setting, second: ast.Setting) -> Diagnostic:
+        places = {"place": key_span(second), "second_place": key_span(first)}
         if first.key == second.key:
-            before = first.span.text.strip()
-            return diagnostics.RepeatedSetting(second.key, before, place=key_span(second))
+            return diagnostics.RepeatedSetting(second.key, **places)
         what = "length" if len(self.rivals_of(key)) > 1 else key
-        return diagnostics.RivalSettings(what, first.key, second.key, place=key_span(second))
+        return diagnostics.RivalSettings(what, first.key, second.key, **places)
 
     def hint(self, word: str) -> str:
         """A suggestion for a word that begins no setting."""
@@ -495,10 +495,16 @@ def option_entries(
         key = f"{owner}.{given.key}"
         if given.key not in known:
             suggestion = did_you_mean(given.key, tuple(known)) if known else "it takes none"
-            place = given.span.part(0, len(given.key))
-            found.append(diagnostics.UnknownRecipeOption(owner, given.key, suggestion, place=place))
+            found.append(
+                diagnostics.UnknownRecipeOption(owner, given.key, suggestion, place=given.key_span)
+            )
         elif key in table:
-            found.append(diagnostics.RepeatedRecipeOption(given.key, place=given.span))
+            first = next(option for option in line.options if option.key == given.key)
+            found.append(
+                diagnostics.RepeatedRecipeOption(
+                    given.key, place=given.span, second_place=first.span
+                )
+            )
         else:
             table[key] = given.value
     return table, found

@@ -634,7 +634,8 @@ def weight_list_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnos
     """Weights of more classes or fewer than the net has, or classes that are balanced twice."""
     weights, span = reading.value.class_weights, reading.span("class-weights")
     if weights == "balanced" and reading.value.sampler == "balanced":
-        return [diagnostics.BalancedTwice(place=span)]
+        other = reading.span("sampler")
+        return [diagnostics.BalancedTwice(place=span, second_place=other)]
     if weights is None or isinstance(weights, str) or graph.heads[0].kind != "classes":
         return []
     (classes,) = graph.output

@@ -119,7 +119,10 @@ class CheckFailed(Exception):
 
 
 def render(diagnostic: Diagnostic) -> str:
-    """The diagnostic as plain text: title, each place as its line with carets, help."""
+    """The diagnostic as plain text: title, each place as its line with marks below it, help.
+
+    `^` marks the first place and `-` the second, below one line where both stand on it.
+    """
     lines = [f"error: {diagnostic.fill(diagnostic.title)}"]
     help_text = diagnostic.fill(diagnostic.help)
     label = diagnostic.fill(diagnostic.label)
@@ -132,14 +135,22 @@ def render(diagnostic: Diagnostic) -> str:
     gutter = " " * max(len(str(each.position[0])) for each in places)
     lines += _shown_place(place, label, gutter)
     if second:
-        lines += _shown_place(second, diagnostic.fill(diagnostic.second_label), gutter)
+        shown = _shown_place(second, diagnostic.fill(diagnostic.second_label), gutter, "-")
+        lines += shown[-1:] if _share_a_line(place, second) else shown
     lines += [f"{gutter} = help: {help_text}"] if help_text else []
     return "\n".join(lines)
 
 
-def _shown_place(place: Span, label: str, gutter: str) -> list[str]:
+def _share_a_line(place: Span, second: Span) -> bool:
+    """Whether one excerpt shows both."""
     number, _ = place.position
-    shown, carets = excerpt(place)
+    same = place.source.name == second.source.name and number == second.position[0]
+    return same and len(place.source.line(number)) <= MAX_LINE_SHOWN
+
+
+def _shown_place(place: Span, label: str, gutter: str, mark: str = "^") -> list[str]:
+    number, _ = place.position
+    shown, carets = excerpt(place, mark)
     return [
         f"{gutter}--> {printable(str(place))}",
         f"{gutter} |",
@@ -148,8 +159,8 @@ def _shown_place(place: Span, label: str, gutter: str) -> list[str]:
     ]
 
 
-def excerpt(span: Span) -> tuple[str, str]:
-    """The span's first line, cut to a readable width, and the carets below it."""
+def excerpt(span: Span, mark: str = "^") -> tuple[str, str]:
+    """The span's first line, cut to a readable width, and the marks below it."""
     number, column = span.position
     line = span.source.line(number)
     start = column - 1
@@ -157,8 +168,8 @@ def excerpt(span: Span) -> tuple[str, str]:
     first = max(0, start - MAX_LINE_SHOWN // 2) if len(line) > MAX_LINE_SHOWN else 0
     shown = line[first : first + MAX_LINE_SHOWN]
     before, after = "…" * (first > 0), "…" * (first + MAX_LINE_SHOWN < len(line))
-    carets = "^" * min(length, MAX_LINE_SHOWN - (start - first))
-    return before + printable(shown) + after, " " * (len(before) + start - first) + carets
+    marks = mark * min(length, MAX_LINE_SHOWN - (start - first))
+    return before + printable(shown) + after, " " * (len(before) + start - first) + marks
 
 
 def printable(text: str) -> str:

@@ -152,6 +152,13 @@ class _ParserStop:
         )
         return words[-1] if words else ""
 
+    def first(self, keyword: str) -> Span | None:
+        """Where a keyword stands first, if that is before the previous word."""
+        text = re.sub(r"#[^\n]*", lambda said: " " * len(said[0]), self.before)
+        end = self.previous.start if self.previous else len(text)
+        found = re.compile(rf"(?<![@\w]){keyword}(?=\s)").search(text, 0, end)
+        return Span(self.span.source, *found.span()) if found else None
+
     @cached_property
     def is_derived(self) -> bool:
         text = re.sub(r"#[^\n]*", "", self.before)
@@ -183,7 +190,7 @@ def _word_before_brace(place: _ParserStop) -> Diagnostic | None:
         mistake = diagnostics.OptionBehindGroup if is_behind_group else diagnostics.MisplacedOption
         return mistake(word, place=previous)
     if word == "net":
-        return diagnostics.SecondNet(place=previous)
+        return diagnostics.SecondNet(place=previous, second_place=place.first("net"))
     if problem := _misplaced_keyword(place, previous):
         return problem
     if token == ":":
@@ -233,10 +240,13 @@ def _misplaced_keyword(place: _ParserStop, span: Span) -> Diagnostic | None:
             return diagnostics.Misplaced(word, reason, "as in `head boxes: fc-4`", place=span)
         case "from":
             reason = "a net has one base, named behind its own name"
-            return diagnostics.Misplaced(word, reason, "as in `net a from vgg16`", place=span)
+            hint, first = "as in `net a from vgg16`", place.first(word)
+            return diagnostics.Misplaced(word, reason, hint, place=span, second_place=first)
         case "input":
             reason = "it stands once, right behind the net's name"
-            return diagnostics.Misplaced(word, reason, "move it up", place=span)
+            first = place.first(word)
+            hint = "keep one of the two" if first else "move it up"
+            return diagnostics.Misplaced(word, reason, hint, place=span, second_place=first)
         case _:
             return None
 
