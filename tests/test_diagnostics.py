@@ -186,6 +186,7 @@ ROOMS = (
     "vggc.evaluation.diagnostics",
     "vggc.api.export",
     "vggc.support.files",
+    "vggc.support.precision",
     "vggc.ir.needs",
     "vggc.passes.dense",
     "vggc.pictures.layout",

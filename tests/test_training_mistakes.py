@@ -68,7 +68,7 @@ def samples() -> list[Diagnostic]:
         data_diagnostics.UnsupportedChannels(2, 224, 224),
         diagnostics.NoCuda("2.13.0"),
         diagnostics.NoTensorBoard(),
-        diagnostics.UnsupportedPrecision("fp16", "a CPU", "fp16 needs `--device cuda`"),
+        diagnostics.UnsupportedPrecision("float16", "a CPU", "float16 needs `--device cuda`"),
         diagnostics.TooFewGpus(1, 4),
         diagnostics.NothingToShard(),
         diagnostics.BadWorld("RANK=7 WORLD_SIZE=4"),

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from vggc.analysis.report import ELEMENT_BYTES, Report, report
+from vggc.analysis.report import Report, report
 from vggc.analysis.smaller import smaller
 from vggc.analysis.training import TrainingSetup, training_need
 from vggc.ir.graph import Graph
@@ -25,6 +25,7 @@ from vggc.runtime.cpu_info import instructions
 from vggc.support.diagnostics import Diagnostic, UserError, in_command, nearest
 from vggc.support.memory import memory
 from vggc.support.paths import exists, is_file, is_folder
+from vggc.support.precision import NUMBER_BYTES, Precision
 from vggc.support.resources import resource
 from vggc.support.source import Source
 from vggc.syntax.ast import Base, Net, Option
@@ -176,12 +177,12 @@ class Program:
         return with_defaults(replace(self.net, blocks=blocks))
 
     def report(
-        self, batch: int = 1, dtype: str = "float32", half: bool = False, pictures: int = 0
+        self, batch: int = 1, dtype: Precision = "float32", half: bool = False, pictures: int = 0
     ) -> Report:
         """What the net costs for so many images at once. Its training is by its recipe, in `half`
         the precision or where `dtype` has 16 bits, with `pictures` bytes of images in memory.
         """
-        half = half or ELEMENT_BYTES[dtype] == 2
+        half = half or NUMBER_BYTES[dtype] == 2
         course = replace(self.course(batch, half), pictures=pictures)
         return report(self.graph, batch, dtype, course)
 

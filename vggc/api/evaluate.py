@@ -24,6 +24,7 @@ from vggc.recipe.edit import override_blocks
 from vggc.recipe.protocol import Protocol, read_protocol
 from vggc.support.diagnostics import UserError
 from vggc.support.paths import absence, exists, is_folder
+from vggc.support.precision import TrainPrecision
 from vggc.syntax.ast import Block, block_of
 from vggc.training.run import Run
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from vggc.evaluation.named import NamedImage
     from vggc.evaluation.reading import LostImage
     from vggc.evaluation.viewer import Viewer
-    from vggc.training.learner import Precision, TrainMachine
+    from vggc.training.learner import TrainMachine
     from vggc.training.parallel import World
 
     Probabilities: TypeAlias = NDArray[np.float32]
@@ -77,7 +78,7 @@ class EvalOptions:
     flip: bool | None = None
     batch: int | None = None
     device: Literal["cpu", "cuda", "auto"] | None = None
-    precision: Precision | None = None
+    precision: TrainPrecision | None = None
     workers: int | None = None
 
     @property
@@ -193,7 +194,7 @@ def plan(folders: Sequence[Path], options: EvalOptions, *, alone: bool = False) 
     from vggc.training.learner import choose_machine
     from vggc.training.parallel import ALONE, World
 
-    machine = choose_machine(options.device or "auto", options.precision or "fp32")
+    machine = choose_machine(options.device or "auto", options.precision or "float32")
     world = ALONE if alone else World.here()
     entries = tuple(
         entry(run, protocol, options.weights) for run, protocol in zip(runs, protocols, strict=True)

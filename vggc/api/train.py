@@ -20,6 +20,7 @@ from vggc.recipe.protocol import TEST, read_protocol
 from vggc.recipe.train import TRAIN, Recipe, default_recipe, read_recipe, without_end
 from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.support.files import refuse_full, refuse_unwritable
+from vggc.support.precision import TrainPrecision
 from vggc.support.source import Source
 from vggc.syntax.ast import Block, Net, block_of
 from vggc.syntax.format import format_net
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from vggc.backends.torch import TorchNet as Module
     from vggc.data.parts import Images
     from vggc.data.prepare import Data
-    from vggc.training.learner import Learner, Precision, TrainMachine
+    from vggc.training.learner import Learner, TrainMachine
     from vggc.training.parallel import World
     from vggc.training.session import TrainTask
 
@@ -65,7 +66,7 @@ class TrainOptions:
     lr: float | None = None
     size: tuple[int, int] | None = None
     device: Literal["cpu", "cuda", "auto"] | None = None
-    precision: Precision | None = None
+    precision: TrainPrecision | None = None
     compiled: bool | None = None
     sharded: bool = False
     out: Path | None = None
@@ -241,7 +242,7 @@ def new_run(spec: str | None, options: TrainOptions, *, kept: bool = True) -> Tr
     world = World.here()
     refuse_lone_shard(options, world)
     how = options.compiled, options.sharded
-    machine = choose_machine(options.device or "auto", options.precision or "fp32", *how)
+    machine = choose_machine(options.device or "auto", options.precision or "float32", *how)
     if options.out is not None:
         refuse_full(options.out)
     if kept:
@@ -628,8 +629,8 @@ def check_memory(
     images_at_once = -(-min(recipe.batch, len(images.train)) // parts)
     course = replace(
         course_of(recipe, program.graph, images_at_once),
-        half=machine.precision != "fp32",
-        by_columns=machine.precision != "fp32" and lacks_half(),
+        half=machine.precision != "float32",
+        by_columns=machine.precision != "float32" and lacks_half(),
         compiled=machine.compiled,
         pictures=expected_bytes(images, shape, recipe.scale),
     )

@@ -10,7 +10,7 @@ import click
 
 from vggc.api.train import TrainOptions, new_run
 from vggc.cli import console
-from vggc.cli.options import IMAGE_SIZE
+from vggc.cli.options import IMAGE_SIZE, TRAIN_PRECISION
 from vggc.cli.sheet import Sheet
 from vggc.cli.train import announce, bar, read, silent
 from vggc.support.diagnostics import CheckFailed, Diagnostic, UserError
@@ -47,8 +47,8 @@ class UnknownCurve(Diagnostic):
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    help="Type that layers compute in.  [default: fp32]",
+    type=TRAIN_PRECISION,
+    help="Type that layers compute in.  [default: float32]",
 )
 @click.option(
     "--workers",

@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from vggc.cli import console
+from vggc.cli.options import TRAIN_PRECISION
 from vggc.cli.sheet import Sheet
 from vggc.reproduce import diagnostics
 from vggc.reproduce.layout import Laid, laid, parameters
@@ -32,6 +33,7 @@ from vggc.reproduce.tables import (
 from vggc.support import signals
 from vggc.support.diagnostics import UserError, did_you_mean
 from vggc.support.files import replacing
+from vggc.support.precision import TrainPrecision
 
 if TYPE_CHECKING:
     from vggc.data.prepare import Data
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
     "--out", type=click.Path(path_type=Path), help="Folder.  [default: reproduced, or -small]"
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda", "auto"]), default="auto")
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32")
+@click.option("--precision", type=TRAIN_PRECISION, default="float32")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
 @click.option("--dry-run", is_flag=True, help="Only list the trainings and how far each has come.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
@@ -67,7 +69,7 @@ def command(
     epochs: int | None,
     out: Path | None,
     device: Literal["cpu", "cuda", "auto"],
-    precision: Literal["fp32", "bf16", "fp16"],
+    precision: TrainPrecision,
     seed: int,
     dry_run: bool,
     as_json: bool,
@@ -107,7 +109,7 @@ class Means:
     data: str
     val: str | None
     device: Literal["cpu", "cuda", "auto"]
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: TrainPrecision
 
 
 def make(

@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, assert_never
 
 from vggc.analysis.outline import Join, Outline, OutlineRepeat, OutlineStep, Path
-from vggc.analysis.report import ELEMENT_BYTES, Report, Row
+from vggc.analysis.report import Report, Row
 from vggc.analysis.training import FORMULA
 from vggc.cli.comparison import LayerCell, NetComparison, compare, num_weight_layers
 from vggc.cli.sheet import Sheet
 from vggc.ir.ops import describe
+from vggc.support.precision import NUMBER_BYTES
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def _last_map(net: SummarisedNet) -> Row:
 
 def _num_kept(report: Report) -> int:
     """Numbers that are stored and not trained."""
-    return report.totals.weight_bytes // ELEMENT_BYTES[report.dtype] - report.totals.params
+    return report.totals.weight_bytes // NUMBER_BYTES[report.dtype] - report.totals.params
 
 
 def _bytes(count: int) -> str:

@@ -17,9 +17,9 @@ from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS
 from vggc.cli.sheet import Sheet
 from vggc.support import signals
 from vggc.support.diagnostics import CheckFailed, UserError
+from vggc.support.precision import ArtifactPrecision
 
 if TYPE_CHECKING:
-    from vggc.runtime.artifact import Precision
     from vggc.tuning.measure import TrackerAddress
     from vggc.tuning.tuner import TunedLayer, TuningProgress, Watch
 
@@ -91,7 +91,7 @@ def command(
     budget: float,
     batch: int,
     size: tuple[int, int] | None,
-    precision: Precision,
+    precision: ArtifactPrecision,
     max_error: float | None,
     threads: int | None,
     db: Path | None,

@@ -26,9 +26,9 @@ from vggc.images.preprocessing import BrokenImageError, Preprocessing, decode
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights
 from vggc.plan.plan import Plan
-from vggc.runtime.artifact import Precision
 from vggc.runtime.diagnostics import BadInput
 from vggc.support.diagnostics import UserError
+from vggc.support.precision import ArtifactPrecision
 
 NUM_IMAGES = 300
 """How many images are read where the user does not say."""
@@ -36,7 +36,7 @@ NUM_IMAGES = 300
 BINS = 2048
 
 
-def require_images(precision: Precision, folder: Path | None, count: int | None) -> None:
+def require_images(precision: ArtifactPrecision, folder: Path | None, count: int | None) -> None:
     """Refuses images that are missing for a precision, or given in vain.
 
     Raises: UserError.

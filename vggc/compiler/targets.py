@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from vggc.compiler.device_code import DEFAULT_ARCHS
-from vggc.runtime.artifact import CPU_ATTRS, Attr, Precision, Target
+from vggc.runtime.artifact import CPU_ATTRS, Attr, Target
 from vggc.runtime.cpu_info import INSTRUCTIONS, instructions, plain
 from vggc.support.diagnostics import Diagnostic, UserError, nearest
+from vggc.support.precision import ArtifactPrecision
 from vggc.support.processors import num_cores
 from vggc.support.tvm_alone import tvm
 
@@ -62,8 +63,8 @@ class PrecisionNotThere(Diagnostic):
     hint: str
 
 
-PRECISION_NEEDS: dict[Precision, tuple[str, str, str]] = {
-    "bf16": (
+PRECISION_NEEDS: dict[ArtifactPrecision, tuple[str, str, str]] = {
+    "bfloat16": (
         "avx512bf16",
         "AVX512-BF16",
         "AMD since Zen 4 and Xeons since Sapphire Rapids have it",
@@ -73,7 +74,7 @@ PRECISION_NEEDS: dict[Precision, tuple[str, str, str]] = {
 """The instructions that a precision is made of: LLVM's name, the usual one, and who has them."""
 
 
-def require_precision(target: Target, precision: Precision) -> None:
+def require_precision(target: Target, precision: ArtifactPrecision) -> None:
     """Raises: UserError where the target cannot multiply in that precision."""
     if precision not in PRECISION_NEEDS:
         return

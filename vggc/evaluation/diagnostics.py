@@ -129,7 +129,7 @@ class NoRoom(Diagnostic):
 
 class NoRoomOnGpu(Diagnostic):
     title = "the GPU has too little memory for batches of {batch} images"
-    help = "try `--batch {smaller}`, smaller `--scales` or `--precision bf16`"
+    help = "try `--batch {smaller}`, smaller `--scales` or `--precision bfloat16`"
 
     batch: int
     smaller: int

@@ -29,11 +29,11 @@ from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights
 from vggc.measure import diagnostics
 from vggc.support.diagnostics import UserError, did_you_mean
+from vggc.support.precision import ArtifactPrecision
 
 Array: TypeAlias = NDArray[np.float32]
 Engine: TypeAlias = Callable[[], Array]
 """Computes the net once on an input that it holds already, and gives the main output."""
-Precision: TypeAlias = Literal["float32", "bf16", "int8"]
 Device: TypeAlias = Literal["cpu", "cuda"]
 
 TRIALS = 3
@@ -74,7 +74,7 @@ class Peer:
     modules: tuple[str, ...]
     start: Callable[[Setup], Engine]
     about: str
-    precision: Precision = "float32"
+    precision: ArtifactPrecision = "float32"
     devices: tuple[Device, ...] = ("cpu",)
     tolerance: float = 1e-4
     by_default: bool = True
@@ -157,7 +157,7 @@ def _onnxruntime(setup: Setup) -> Engine:
     return run
 
 
-def _openvino(setup: Setup, precision: Precision) -> Engine:
+def _openvino(setup: Setup, precision: ArtifactPrecision) -> Engine:
     import openvino
 
     core = openvino.Core()
@@ -306,9 +306,9 @@ PEERS = {
     ),
     "openvino-bf16": Peer(
         ("openvino",),
-        partial(_openvino, precision="bf16"),
+        partial(_openvino, precision="bfloat16"),
         "latency mode, bfloat16",
-        precision="bf16",
+        precision="bfloat16",
         tolerance=0.05,
         by_default=False,
     ),
@@ -316,7 +316,7 @@ PEERS = {
         ("ncnn", "pnnx"),
         partial(_ncnn, bf16=True),
         "bfloat16; image by image, as it knows no batch",
-        precision="bf16",
+        precision="bfloat16",
         tolerance=0.05,
         by_default=False,
     ),

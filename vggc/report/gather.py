@@ -204,7 +204,7 @@ def judged(
     from vggc.training.learner import choose_machine, device_of
     from vggc.training.parallel import ALONE
 
-    device = device_of(choose_machine(options.device, "fp32", False), ALONE)
+    device = device_of(choose_machine(options.device, "float32", False), ALONE)
     module = build(drop_final_softmax(program.graph), weights)
     judgement = judge(
         module,

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from vggc import __version__
 from vggc.images.preprocessing import Preprocessing
@@ -24,6 +24,7 @@ from vggc.runtime import diagnostics
 from vggc.support.diagnostics import UserError
 from vggc.support.files import sha256
 from vggc.support.paths import absence, exists, is_file, is_folder
+from vggc.support.precision import ArtifactPrecision
 from vggc.support.records import MalformedError, from_json, read_json, to_json
 from vggc.syntax.parse import parse, read_source
 
@@ -74,9 +75,6 @@ Attr: TypeAlias = str | int | tuple[str, ...]
 CPU_ATTRS = ("mtriple", "mcpu", "mattr", "num-cores")
 """What describes a CPU; TVM's other attributes follow from these."""
 
-Precision: TypeAlias = Literal["float32", "bf16", "int8"]
-"""What convolutions and dense layers multiply in."""
-
 
 @dataclass(frozen=True)
 class Target:
@@ -125,7 +123,7 @@ class Manifest:
     tvm: str
     net: str
     target: Target
-    precision: Precision
+    precision: ArtifactPrecision
     batch: int
     input: tuple[int, int, int]
     outputs: tuple[Output, ...]
@@ -141,8 +139,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """The hash of everything in the manifest but its own, its order included."""
-        text = json.dumps(to_json(replace(self, sha256="")))
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        return _digest(to_json(self))
 
     @property
     def main(self) -> Output:
@@ -150,6 +147,12 @@ class Manifest:
 
     def class_name(self, index: int) -> str:
         return self.classes[index] if self.classes else f"class {index}"
+
+
+def _digest(written: dict[str, Any]) -> str:
+    """The hash of a manifest as it is written, which may be in older words."""
+    text = json.dumps(written | {"sha256": ""})
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def outputs_of(graph: Graph) -> tuple[Output, ...]:
@@ -188,7 +191,7 @@ def read_manifest(folder: Path) -> Manifest:
     if manifest.vggc != __version__:
         found, expected = f"vggc {manifest.vggc}", f"vggc {__version__}"
         raise UserError(diagnostics.OtherVersion(path, found, expected))
-    if manifest.sha256 != manifest.digest:
+    if manifest.sha256 not in (manifest.digest, _digest(value)):
         reason = "its SHA-256 is not the one that it gives"
         raise UserError(diagnostics.FileChanged(path, MANIFEST, reason))
     if problem := _problem(manifest):

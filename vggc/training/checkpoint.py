@@ -53,7 +53,7 @@ TESTED = "-tested"
 
 @dataclass(frozen=True)
 class LossScale:
-    """The state of fp16's loss scaler."""
+    """The state of float16's loss scaler."""
 
     scale: float
     growth: int

@@ -174,7 +174,7 @@ class WorldEnded(Diagnostic):
 
 class OutOfMemory(Diagnostic):
     title = "{device} has too little memory for batches of {batch} images"
-    help = "try `--batch {smaller}`, a smaller `--input` or `--precision bf16`"
+    help = "try `--batch {smaller}`, a smaller `--input` or `--precision bfloat16`"
 
     device: str
     batch: int

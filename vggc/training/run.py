@@ -29,6 +29,7 @@ from vggc.recipe.train import Recipe
 from vggc.support.diagnostics import UserError, in_command
 from vggc.support.files import refuse_full, replacing
 from vggc.support.paths import exists
+from vggc.support.precision import TrainPrecision
 from vggc.support.records import MalformedError, read_json, read_record, write_record
 from vggc.syntax.values import MAX_SIDE
 from vggc.training import diagnostics
@@ -80,7 +81,7 @@ class RunRecord:
     started: str
     seed: int
     device: Literal["cpu", "cuda"]
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: TrainPrecision
     input: tuple[int, int, int]
     classes: tuple[str, ...]
     preprocessing: Preprocessing
