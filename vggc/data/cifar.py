@@ -100,20 +100,42 @@ PICKLED = {
 """What the pickled versions are called, and their binary counterparts."""
 
 
-def read_cifar(place: Path) -> Images | None:
-    """The images of CIFAR in a folder or an archive; None where neither is there.
+@dataclass(frozen=True)
+class CifarFiles:
+    """Where CIFAR lies: at `place`, as an archive or, of a known `version`, in a `folder`."""
+
+    place: Path
+    version: CifarVersion | None = None
+    folder: Path | None = None
+
+
+def cifar_at(place: Path) -> CifarFiles | None:
+    """The files of CIFAR in a folder, or an archive, which is not opened; None where neither is.
 
     Raises:
-        UserError: it is the pickled version, or not what it should be.
+        UserError: it is the pickled version.
     """
     for layout in LAYOUTS:
         for folder in (place, place / layout.folder):
             if all(os.path.lexists(folder / name) for name in (layout.train[0], layout.names)):
-                return images_of(place, layout, in_folder(folder, layout))
+                return CifarFiles(place, layout, folder)
     refuse_pickles(place)
     if place.name.endswith(ARCHIVES) and os.path.lexists(place) and not place.is_dir():
-        return images_of(place, *unpacked(place))
+        return CifarFiles(place)
     return None
+
+
+def read_cifar(found: CifarFiles) -> Images:
+    """The images of CIFAR, its test part held out.
+
+    Raises:
+        UserError: it is not what it should be.
+    """
+    match found:
+        case CifarFiles(place, CifarVersion() as layout, Path() as folder):
+            return images_of(place, layout, in_folder(folder, layout))
+        case _:
+            return images_of(found.place, *unpacked(found.place))
 
 
 def refuse_pickles(place: Path) -> None:

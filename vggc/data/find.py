@@ -15,8 +15,9 @@ from vggc.data.cifar import read_cifar
 from vggc.data.listing import Listing, folders_in, has_images, images_below
 from vggc.data.listing import images_in as images_in_folder
 from vggc.data.parts import Images, Part, Pictures, Skipped, of_part
-from vggc.data.shards import expanded, is_pattern, read_shards, shards_in
-from vggc.data.split import PartPlace, for_training, parts_of, shown, unwrapped
+from vggc.data.place import CifarPlace, PartedFolder, PlainFolder, ShardPattern, parse_place
+from vggc.data.shards import expanded, read_shards, shards_in
+from vggc.data.split import PartPlace, Parts, for_training, shown, unwrapped
 from vggc.data.stores import Arrays, Files
 from vggc.data.strings import Strings
 from vggc.data.usual import roles_of
@@ -65,18 +66,24 @@ def find_images(data: str | Path, seed: int, val: str | Path | None = None) -> I
 def only_one(data: str, name: str) -> Diagnostic:
     """The mistake of images of one class. Its folder may be one around the classes."""
     inside = Path(data, name)
-    around = not is_pattern(data) and inside.is_dir() and len(folders_in(inside)) > 1
+    around = inside.is_dir() and len(folders_in(inside)) > 1
     hint = f"; if the classes are the folders in `{name}`: `--data {inside}`" if around else ""
     return diagnostics.OnlyOneClass(data, name, hint)
 
 
 def images_in(place: str, seed: int) -> Images:
     """The images in a place, some of them held out."""
-    if not is_pattern(place) and (cifar := read_cifar(Path(place))) is not None:
-        return cifar
-    parts = parts_of(place)
-    if parts is None:
-        return hold_out(place, pictures_in(place), seed)
+    match parse_place(place):
+        case CifarPlace(files=files):
+            return read_cifar(files)
+        case PartedFolder(parts=parts):
+            return images_in_parts(place, parts, seed)
+        case ShardPattern() | PlainFolder() as unparted:
+            return hold_out(place, pictures_in(unparted), seed)
+
+
+def images_in_parts(place: str, parts: Parts, seed: int) -> Images:
+    """The images of a place that brings parts: its own part held out, or some by the seed."""
     split = for_training(parts)
     train = pictures_of(split.folder, split.train)
     beside = strays(images_in_folder(Path(split.folder)), "it lies in no part")
@@ -98,15 +105,17 @@ def both(data: str, val: str) -> Images:
 
 def whole(place: str, known: Sequence[str] = ()) -> Pictures:
     """All pictures of a place, which may bring one part and no other."""
-    if not is_pattern(place) and read_cifar(Path(place)) is not None:
-        raise UserError(diagnostics.HeldOutTwice(place, "CIFAR's"))
-    parts = parts_of(place, known)
-    if parts is None:
-        return pictures_in(place, known)
-    if len(parts.named) > 1 or parts.others:
-        names = shown((*(each.piece.shown for each in parts.named), *parts.others))
-        raise UserError(diagnostics.HeldOutTwice(place, names))
-    return pictures_of(parts.folder, parts.named[0].piece, known)
+    match parse_place(place, known):
+        case CifarPlace(files=files):
+            read_cifar(files)  # an archive of something else is a mistake of its own
+            raise UserError(diagnostics.HeldOutTwice(place, "CIFAR's"))
+        case PartedFolder(parts=parts) if len(parts.named) > 1 or parts.others:
+            names = shown((*(each.piece.shown for each in parts.named), *parts.others))
+            raise UserError(diagnostics.HeldOutTwice(place, names))
+        case PartedFolder(parts=parts):
+            return pictures_of(parts.folder, parts.named[0].piece, known)
+        case ShardPattern() | PlainFolder() as unparted:
+            return pictures_in(unparted, known)
 
 
 def joined(
@@ -141,15 +150,26 @@ def pictures_of(folder: str, piece: PartPlace, known: Sequence[str] = ()) -> Pic
     """The pictures of one part in a folder."""
     if piece.shards:
         return read_shards(folder, piece.shards, known)
-    return pictures_in(str(unwrapped(Path(folder, piece.name), known)), known)
+    return pictures_in(PlainFolder(str(unwrapped(Path(folder, piece.name), known))), known)
 
 
-def pictures_in(place: str, known: Sequence[str] = ()) -> Pictures:
+def pictures_in(place: ShardPattern | PlainFolder, known: Sequence[str] = ()) -> Pictures:
     """All pictures of a place that is not parted. Shards may take their classes from those that
     are `known`.
+
+    Raises:
+        UserError: there is no such place, or no pictures are in it.
+        OSError: a folder cannot be read.
     """
-    if is_pattern(place):
-        return read_shards(place, expanded(place), known)
+    match place:
+        case ShardPattern(text):
+            return read_shards(text, expanded(text), known)
+        case PlainFolder(text):
+            return pictures_in_folder(text, known)
+
+
+def pictures_in_folder(place: str, known: Sequence[str]) -> Pictures:
+    """All pictures of a folder: those of its shards, or else of its class folders."""
     folder = Path(place)
     if not folder.is_dir():
         kind = diagnostics.NotAFolder if folder.exists() else diagnostics.NoSuchFolder

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vggc.data import diagnostics
 from vggc.data.listing import Holds, folders_in, has_images, holds
-from vggc.data.shards import ENDING, expanded, is_pattern, shards_in
+from vggc.data.shards import ENDING, expanded, shards_in
 from vggc.data.usual import USUAL, PartRole, roles_of, usual_name, words_of
 from vggc.support.diagnostics import UserError, in_command, in_line
 
@@ -106,16 +106,15 @@ class Split:
 USES: Mapping[PartRole, str] = {"train": "to train on", "val": "held out", "test": "to test on"}
 
 
-def parts_of(place: str, known: Sequence[str] = ()) -> Parts | None:
-    """The parts that a place brings; None where its folders are classes, or its shards are of one
+def parts_of(folder: Path, known: Sequence[str] = ()) -> Parts | None:
+    """The parts that a folder brings; None where its folders are classes, or its shards are of one
     kind. Where classes are `known`, folders that all have their names are those.
 
     Raises:
         UserError: it cannot be told what the folders are.
         OSError: a folder cannot be read.
     """
-    folder = Path(place)
-    if is_pattern(place) or not folder.is_dir():
+    if not folder.is_dir():
         return None
     for _ in range(DEPTH):
         children = folders_in(folder)

@@ -12,8 +12,8 @@ from vggc.data.cifar import read_cifar
 from vggc.data.diagnostics import UnreadableFolder
 from vggc.data.find import digits, find_images, pictures_in, pictures_of, whole
 from vggc.data.parts import Part, Pictures, Skipped, content_of, names_of, of_part
-from vggc.data.shards import is_pattern
-from vggc.data.split import for_testing, parts_of
+from vggc.data.place import CifarPlace, PartedFolder, PlainFolder, ShardPattern, parse_place
+from vggc.data.split import for_testing
 from vggc.data.stores import Files
 from vggc.data.strings import Strings
 from vggc.evaluation import diagnostics
@@ -84,11 +84,13 @@ def found_again(run: Run) -> Pictures:
     refuse_moved(run, origin.val_path or origin.path)
     if origin.val_path:
         return whole(origin.val_path, classes)
-    is_parted = not is_pattern(origin.path) and read_cifar(Path(origin.path)) is None
-    if is_parted and (parts := parts_of(origin.path, classes)):
-        piece = parts.one_for("val") or parts.one_for("test")
-        if piece and piece != parts.one_for("train"):
-            return pictures_of(parts.folder, piece, classes)
+    match parse_place(origin.path, classes):
+        case PartedFolder(parts=parts):
+            piece = parts.one_for("val") or parts.one_for("test")
+            if piece and piece != parts.one_for("train"):
+                return pictures_of(parts.folder, piece, classes)
+        case ShardPattern() | CifarPlace() | PlainFolder():
+            pass
     images = find_images(origin.path, run.record.seed)
     skipped = tuple(each for each in images.skipped if each.part == "val")
     return Pictures(images.classes, images.val, skipped)
@@ -131,14 +133,16 @@ def images_in(place: str, run: Run) -> Labelled:
 
 def pictures(place: str, classes: Sequence[str]) -> Pictures:
     """All pictures in a place. Shards that only number their classes mean these."""
-    if not is_pattern(place) and (cifar := read_cifar(Path(place))) is not None:
-        return Pictures(cifar.classes, cifar.val)
-    parts = parts_of(place, classes)
-    if parts is None:
-        return pictures_in(place, classes)
-    chosen, notes = for_testing(parts)
-    found = pictures_of(parts.folder, chosen, classes)
-    return replace(found, notes=(*notes, *found.notes))
+    match parse_place(place, classes):
+        case CifarPlace(files=files):
+            cifar = read_cifar(files)
+            return Pictures(cifar.classes, cifar.val)
+        case PartedFolder(parts=parts):
+            chosen, notes = for_testing(parts)
+            found = pictures_of(parts.folder, chosen, classes)
+            return replace(found, notes=(*notes, *found.notes))
+        case ShardPattern() | PlainFolder() as unparted:
+            return pictures_in(unparted, classes)
 
 
 def known(run: Run, path: str | None, classes: Sequence[str], part: Part) -> Part:

@@ -264,9 +264,9 @@ def check(record: RunRecord) -> None:
 
 def refuse_moved(run: Run, place: str | None) -> None:
     """Raises: UserError where a run's images were in a folder that is not there any more."""
-    from vggc.data.shards import is_pattern
+    from vggc.data.place import is_gone
 
-    if place and not is_pattern(place) and not exists(place):
+    if place and is_gone(place):
         raise UserError(diagnostics.ImagesMoved(str(run.folder), place))
 
 
