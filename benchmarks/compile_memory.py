@@ -55,7 +55,7 @@ def cases(net: str, folder: Path, engines: Sequence[str]) -> Iterator[Case]:
     for style, need in needs.EXPORTS.items():
         yield Case(("export", net, "--format", style, "-o", str(folder / f"net.{style}")), need)
     yield Case(
-        ("compile", net, *OTHER_CPU, "--precision", "bf16", "-o", str(folder / "bf16")),
+        ("compile", net, *OTHER_CPU, "--precision", "bfloat16", "-o", str(folder / "bfloat16")),
         needs.COMPILING,
     )
     images = ("--calibrate", str(PHOTOGRAPHS))

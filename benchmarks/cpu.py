@@ -39,7 +39,7 @@ from vggc.support.processors import num_cores
 
 NETS = ("vgg11", "vgg13", "vgg16", "vgg16_1x1", "vgg19", "vgg16_bn")
 BATCHES = (1, 4, 16)
-PRECISIONS = ("float32", "bf16", "int8")
+PRECISIONS = ("float32", "bfloat16", "int8")
 RESULTS = Path(__file__).parent / "results"
 CALIBRATED, JUDGED = 100, 50
 """Pieces of photographs that ranges are taken from, and others that top-1 is compared on."""

@@ -26,11 +26,11 @@ from vggc.compiler.targets import resolve, tvm_target
 from vggc.kernels import cpu, cuda
 from vggc.kernels.workloads import Kernel, Workload
 from vggc.program import load, zoo
-from vggc.runtime.artifact import Precision
 from vggc.runtime.calls import planned
+from vggc.support.precision import ArtifactPrecision
 
-MACHINES: tuple[tuple[str, str | None, tuple[Precision, ...]], ...] = (
-    ("cpu", "znver4", ("float32", "bf16", "int8")),
+MACHINES: tuple[tuple[str, str | None, tuple[ArtifactPrecision, ...]], ...] = (
+    ("cpu", "znver4", ("float32", "bfloat16", "int8")),
     ("cpu", "haswell", ("float32",)),
     ("cpu", "x86-64", ("float32",)),
     ("cuda", None, ("float32",)),

@@ -93,7 +93,7 @@ class Row:
 def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    device = choose_machine(arguments.device, "fp32").device
+    device = choose_machine(arguments.device, "float32").device
     if device == "cpu":
         keep_memory()  # as `vggc train` does; the plain loops, in the same process, have it, too
     about = {
@@ -128,7 +128,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--nets", default="", help="zoo names, with commas")
-    parser.add_argument("--precision", default="fp32,bf16")
+    parser.add_argument("--precision", default="float32,bfloat16")
     parser.add_argument("--device", default="auto", choices=("cpu", "cuda", "auto"))
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=9)

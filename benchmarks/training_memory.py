@@ -56,7 +56,7 @@ class Case:
 
 
 ADAMW, EMA = ("--set", "optimiser=adamw"), ("--set", "ema=0.99")
-IN_PARTS, BF16 = ("--set", "accumulate=4"), ("--precision", "bf16")
+IN_PARTS, BF16 = ("--set", "accumulate=4"), ("--precision", "bfloat16")
 CASES = (
     Case("tiny_vgg", 32, 1),
     Case("tiny_vgg", 32, 256),

@@ -18,7 +18,6 @@ ONE_CONCEPT = {
     "Array",  # of numpy
     "Emitter",  # writes the body of a kernel; those of fewer bits are kinds of one
     "Pair",  # rows and columns
-    "Precision",  # in training, too, whose words are PyTorch's
 }
 
 

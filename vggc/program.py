@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from vggc.analysis.report import ELEMENT_BYTES, Report, report
+from vggc.analysis.report import Report, report
 from vggc.analysis.smaller import smaller
 from vggc.analysis.training import TrainingSetup, training_need
 from vggc.ir.graph import Graph
@@ -25,6 +25,7 @@ from vggc.runtime.cpu_info import instructions
 from vggc.support.diagnostics import Diagnostic, UserError, in_command, nearest
 from vggc.support.memory import memory
 from vggc.support.paths import exists, is_file, is_folder
+from vggc.support.precision import NUMBER_BYTES, Precision
 from vggc.support.resources import resource
 from vggc.support.source import Source
 from vggc.syntax.ast import Base, Net, Option
@@ -123,7 +124,7 @@ class Program:
             if base.name.endswith(".vgg"):
                 hint = f"a base is named without its ending: `from {base.name[:-4]}`"
             span = base.span.part(0, len(base.name))
-            raise UserError(NoBase(span, base.name, str(path), hint))
+            raise UserError(NoBase(base.name, str(path), hint, place=span))
         return parse(source)
 
     @cached_property
@@ -176,12 +177,12 @@ class Program:
         return with_defaults(replace(self.net, blocks=blocks))
 
     def report(
-        self, batch: int = 1, dtype: str = "float32", half: bool = False, pictures: int = 0
+        self, batch: int = 1, dtype: Precision = "float32", half: bool = False, pictures: int = 0
     ) -> Report:
         """What the net costs for so many images at once. Its training is by its recipe, in `half`
         the precision or where `dtype` has 16 bits, with `pictures` bytes of images in memory.
         """
-        half = half or ELEMENT_BYTES[dtype] == 2
+        half = half or NUMBER_BYTES[dtype] == 2
         course = replace(self.course(batch, half), pictures=pictures)
         return report(self.graph, batch, dtype, course)
 
@@ -205,7 +206,7 @@ class Program:
         batch = processes * course.images * course.parts
         hint = smaller(course, processes, fits, fixed)
         name, sizes = self.net.name, (needed / 1e9, present / 1e9)
-        raise UserError(TrainingTooLarge(None, name, batch, *sizes, hint))
+        raise UserError(TrainingTooLarge(name, batch, *sizes, hint))
 
     def replace(self, net: Net) -> Program:
         """The program of a plain net in the place of this one's."""
@@ -243,7 +244,7 @@ def from_zoo(spec: str) -> Program:
     name, bracket, rest = spec.partition("(")
     if (name := name.strip()) not in zoo():
         near = nearest(name, zoo())
-        raise UserError(NotInZoo(None, name, f"did you mean `{near}`?" if near else LISTED))
+        raise UserError(NotInZoo(name, f"did you mean `{near}`?" if near else LISTED))
     arguments = parse_arguments(Source(spec, bracket + rest)) if bracket else ()
     return Program(parse(read_source(resource("zoo", f"{name}.vgg"))), arguments)
 
@@ -263,7 +264,7 @@ def _find(spec: str) -> Source:
     if bare and spec in zoo() and not is_file(path):
         return read_source(resource("zoo", f"{spec}.vgg"))
     if is_folder(path):
-        raise UserError(FolderForSpec(None, spec, _what_folder(path)))
+        raise UserError(FolderForSpec(spec, _what_folder(path)))
     near = nearest(path.stem, zoo())
     hint = f"the zoo has `{near}`" if near else LISTED
     if bare and is_file(f"{spec}.vgg"):

@@ -393,8 +393,8 @@ def test_a_run_is_tuned_as_compile_recommends(
 
 @pytest.mark.parametrize(
     "options",
-    [("--target", "cuda"), ("--precision", "bf16", "--mcpu", "znver4")],
-    ids=["cuda", "bf16"],
+    [("--target", "cuda"), ("--precision", "bfloat16", "--mcpu", "znver4")],
+    ids=["cuda", "bfloat16"],
 )
 def test_an_error_that_decides_nothing_is_a_mistake(
     vggc_here: Here, tmp_path: Path, options: tuple[str, ...]

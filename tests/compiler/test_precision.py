@@ -64,12 +64,13 @@ from vggc.plan.low_precision import in_format, scale_name
 from vggc.plan.plan import INPUT, Plan, plan
 from vggc.program import Program, load, zoo
 from vggc.runtime import cpu_info as processor
-from vggc.runtime.artifact import Precision, read_manifest
+from vggc.runtime.artifact import read_manifest
 from vggc.runtime.calls import FORMATS
 from vggc.runtime.session import Session
 from vggc.support.diagnostics import UserError
+from vggc.support.precision import ArtifactPrecision
 
-FEWER: tuple[Precision, ...] = ("bf16", "int8")
+FEWER: tuple[ArtifactPrecision, ...] = ("bfloat16", "int8")
 LACKING = [name for name, *_ in PRECISION_NEEDS.values() if name not in resolve("cpu").instructions]
 runs_here = pytest.mark.skipif(bool(LACKING), reason=f"this CPU lacks {', '.join(LACKING)}")
 
@@ -414,7 +415,7 @@ def refusal(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize("precision", FEWER)
-def test_a_cpu_without_the_instructions_is_refused(precision: Precision) -> None:
+def test_a_cpu_without_the_instructions_is_refused(precision: ArtifactPrecision) -> None:
     target = resolve("cpu")
     present = ("avx2", "avx512f", "avx512bf16", "avx512vnni")
     lacking = tuple(n for n in present if n != PRECISION_NEEDS[precision][0])
@@ -424,7 +425,7 @@ def test_a_cpu_without_the_instructions_is_refused(precision: Precision) -> None
     with pytest.raises(UserError) as caught:
         require_precision(replace(old, instructions=lacking), precision)
     name, who = {
-        "bf16": ("AVX512-BF16", "Xeons since Sapphire Rapids"),
+        "bfloat16": ("AVX512-BF16", "Xeons since Sapphire Rapids"),
         "int8": ("AVX512-VNNI", "Xeons since Cascade Lake"),
     }[precision]
     assert str(caught.value) == (
@@ -483,7 +484,11 @@ head boxes: @trunk | fc-8 | boxes
 
 
 def make(
-    net: Program, folder: Path, precision: Precision, files: tuple[Path, ...], batch: int = 1
+    net: Program,
+    folder: Path,
+    precision: ArtifactPrecision,
+    files: tuple[Path, ...],
+    batch: int = 1,
 ) -> Path:
     subject = from_spec(net, None, seed=0)
     build_artifact(
@@ -509,7 +514,7 @@ def made(tmp_path: Path, images: Path) -> Callable[..., Path]:
     """Makes an artifact of a spec in a precision, calibrated on the images."""
     numbers: Iterator[int] = iter(range(100))
 
-    def compile_it(text: str, precision: Precision, batch: int = 1) -> Path:
+    def compile_it(text: str, precision: ArtifactPrecision, batch: int = 1) -> Path:
         files = tuple(sorted(images.rglob("*.png"))) if precision == "int8" else ()
         return make(program(text), tmp_path / f"artifact{next(numbers)}", precision, files, batch)
 
@@ -523,7 +528,7 @@ Make = Callable[..., Path]
 @pytest.mark.parametrize("text", [TINY, MIXED], ids=["chain", "mixed"])
 @pytest.mark.parametrize("precision", FEWER)
 def test_a_net_computes_in_fewer_bits_what_it_does_in_float64(
-    precision: Precision, text: str, made: Make, images: Path
+    precision: ArtifactPrecision, text: str, made: Make, images: Path
 ) -> None:
     folder = made(text, precision, batch=2)
     (result,) = verify(folder, data=images, num_images=5)
@@ -540,7 +545,7 @@ def test_a_net_computes_in_fewer_bits_what_it_does_in_float64(
 @pytest.mark.parametrize("precision", FEWER)
 @pytest.mark.parametrize("net", ["vgg_tiny_cifar", "resnet18", "googlenet", "vgg16_1x1", "zfnet"])
 def test_nets_of_the_zoo_at_a_small_size(
-    net: str, precision: Precision, tmp_path: Path, images: Path
+    net: str, precision: ArtifactPrecision, tmp_path: Path, images: Path
 ) -> None:
     from vggc.program import with_input
 
@@ -557,9 +562,9 @@ def test_nets_of_the_zoo_at_a_small_size(
 def test_an_artifact_has_no_second_copy_of_its_weights(made: Make) -> None:
     sizes = {
         precision: read_manifest(made(TINY, precision)).files["weights.safetensors"].bytes
-        for precision in ("float32", "bf16", "int8")
+        for precision in ("float32", "bfloat16", "int8")
     }
-    assert sizes["bf16"] < 0.7 * sizes["float32"]
+    assert sizes["bfloat16"] < 0.7 * sizes["float32"]
     assert sizes["int8"] < 0.6 * sizes["float32"]
 
 
@@ -597,7 +602,7 @@ def test_verify_finds_a_wrong_weight(made: Make, monkeypatch: pytest.MonkeyPatch
         return replace(made_of, weights={**made_of.weights, "conv1_2.weight": wrong})
 
     monkeypatch.setattr(module, "original_weights", with_a_wrong_weight)
-    result = verify(made(TINY, "bf16"))[0]
+    result = verify(made(TINY, "bfloat16"))[0]
     assert not result.passed
     assert result.first_departure == "conv1_2"
 
@@ -606,7 +611,7 @@ def test_verify_finds_a_wrong_weight(made: Make, monkeypatch: pytest.MonkeyPatch
 def test_verify_takes_the_float32_weights_from_where_they_are(
     made: Make, tiny: Program, tmp_path: Path
 ) -> None:
-    folder, weights = made(TINY, "bf16"), seeded(tiny.graph, 0)
+    folder, weights = made(TINY, "bfloat16"), seeded(tiny.graph, 0)
     given, others = tmp_path / "given.safetensors", tmp_path / "others.safetensors"
     save(given, weights)
     save(others, seeded(tiny.graph, 1))
@@ -624,7 +629,7 @@ def test_verify_takes_the_float32_weights_from_where_they_are(
 def test_verify_says_which_weights_are_gone(tmp_path: Path, tiny_file: Path, tiny: Program) -> None:
     weights, folder = tmp_path / "w.safetensors", tmp_path / "artifact"
     save(weights, seeded(tiny.graph, 5))
-    arguments = ["compile", str(tiny_file), "--weights", str(weights), "--precision", "bf16"]
+    arguments = ["compile", str(tiny_file), "--weights", str(weights), "--precision", "bfloat16"]
     assert CliRunner().invoke(cli, [*arguments, "-o", str(folder)]).exit_code == 0
     assert CliRunner().invoke(cli, ["verify", str(folder)]).exit_code == 0
     moved = tmp_path / "moved.safetensors"
@@ -669,7 +674,7 @@ def test_options_of_verify_that_have_nothing_to_say_are_refused(made: Make, imag
 @runs_here
 @pytest.mark.parametrize("precision", FEWER)
 def test_an_artifact_is_not_loaded_where_the_cpu_lacks_its_instructions(
-    precision: Precision, made: Make, monkeypatch: pytest.MonkeyPatch
+    precision: ArtifactPrecision, made: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = made(TINY, precision)
     name = PRECISION_NEEDS[precision][0]

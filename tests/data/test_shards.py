@@ -905,7 +905,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
     found = mistake(lambda: find_images("s3://bucket/0.tar", 0))
-    assert found == diagnostics.MissingProtocol(None, "s3")
+    assert found == diagnostics.MissingProtocol("s3")
 
 
 # In training

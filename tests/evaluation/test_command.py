@@ -94,7 +94,7 @@ def make_run(
         started="2026-01-02T03:04:05",
         seed=0,
         device="cpu",
-        precision="fp32",
+        precision="float32",
         input=(channels, height, width),
         classes=classes,
         preprocessing=Preprocessing((height, width), scale, (0.45,) * channels, (0.25,) * channels),
@@ -463,7 +463,7 @@ OTHER = NET.replace("fc-6 | softmax", "fc-3 | softmax")
             "4×4 crops do not fit into images of scale 8",
         ),
         (["eval", "solid"], "solid cannot be applied to whole images"),
-        (["eval", "one", "--precision", "fp16", "--device", "cpu"], "fp16"),
+        (["eval", "one", "--precision", "float16", "--device", "cpu"], "float16"),
         (["predict", "one", "none.png"], "cannot read the image `none.png`"),
         (["predict", "one", "hollow"], "there are no images in `hollow`"),
         (["predict", "one", "images/*/*.gif"], "nothing matches that pattern"),
@@ -504,7 +504,7 @@ def test_a_mistake_is_explained_before_anything_is_computed(
 
 
 def test_a_gpu_gets_larger_batches_of_small_images() -> None:
-    cpu, gpu = (TrainMachine(device, "fp32") for device in ("cpu", "cuda"))
+    cpu, gpu = (TrainMachine(device, "float32") for device in ("cpu", "cuda"))
     sizes = ((224, 224), (32, 32), (8, 8), (512, 512))
     assert [usual_batch(cpu, size) for size in sizes] == [32, 32, 32, 32]
     assert [usual_batch(gpu, size) for size in sizes] == [32, 1024, 1024, 32]
@@ -858,7 +858,7 @@ def test_an_artifact_tells_what_its_centre_crop_gives(
         ["--no-flip"],
         ["--batch", "4"],
         ["--device", "cpu"],
-        ["--precision", "fp32"],
+        ["--precision", "float32"],
         ["--workers", "0"],
     ],
 )

@@ -270,7 +270,7 @@ def test_nets_with_inputs_of_their_own_are_judged_side_by_side(folder: Path) -> 
 def test_layers_compute_in_the_precision_asked_for(folder: Path) -> None:
     part = part_of(folder)
     exact = verdicts([made(BOTH)], part)
-    rounded = verdicts([made(BOTH, machine=TrainMachine("cpu", "bf16"))], part)
+    rounded = verdicts([made(BOTH, machine=TrainMachine("cpu", "bfloat16"))], part)
     differences = [np.abs(rounded[i] - exact[i]).max() for i in exact]
     assert 1e-5 < max(differences) < 0.05
 

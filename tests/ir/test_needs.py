@@ -99,7 +99,7 @@ finally:
     "arguments",
     [
         ["compile", "-o", "out"],
-        ["compile", "--precision", "bf16", "--mcpu", "znver4", "-o", "out"],
+        ["compile", "--precision", "bfloat16", "--mcpu", "znver4", "-o", "out"],
         *(["export", "--format", style, "-o", "out"] for style in needs.EXPORTS),
     ],
     ids=" ".join,

@@ -358,6 +358,15 @@ def test_a_mistake_in_a_base_is_shown_where_the_base_is_named(editor: Client) ->
     assert numbers(related["location"]["range"]) == [1, 12, 1, 15]
 
 
+def test_a_mistake_refers_to_its_second_place(editor: Client) -> None:
+    text = "net a input 3x8x8\n  stem: conv3-8 | stem: pool | fc-10\n"
+    (problem,) = editor.open("twice.vgg", text)
+    (related,) = problem["relatedInformation"]
+    assert related["message"] == "`stem` is first named here"
+    assert related["location"]["uri"] == editor.uri("twice.vgg")
+    assert numbers(related["location"]["range"]) == [1, 2, 1, 6]
+
+
 def test_a_file_that_is_too_large_is_said_to_be(editor: Client) -> None:
     (problem,) = editor.open("large.vgg", "# " + "x" * MAX_FILE_BYTES + "\n")
     assert f"at most {MAX_FILE_BYTES:,} bytes" in problem["message"]

@@ -25,6 +25,7 @@ from vggc.measure.verify import relative_error
 from vggc.passes.fold import fold
 from vggc.runtime.artifact import read_manifest
 from vggc.support.diagnostics import CheckFailed, UserError
+from vggc.support.precision import ArtifactPrecision
 
 Make = Callable[..., Path]
 Noise = Callable[..., np.ndarray]
@@ -66,7 +67,7 @@ def test_a_peer_computes_the_same_net(
     first = run()
     assert first.shape == expected.shape
     assert first.dtype == np.float32
-    bound = {"float32": 1e-5, "bf16": 0.05, "int8": 0.5}[peer.precision]
+    bound = {"float32": 1e-5, "bfloat16": 0.05, "int8": 0.5}[peer.precision]
     assert relative_error(first, expected) < bound
     kept = first.copy()
     first[:] = np.nan
@@ -190,19 +191,19 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("precision", ["float32", "bf16", "int8"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize(
     ("change", "timed"),
     [
         *(pytest.param(change, (), id=name) for name, change in WRONG.items()),
         pytest.param(shifted_scores(0.5), (), id="half off"),
         pytest.param(shifted_scores(0.1), ("int8",), id="as far off as int8"),
-        pytest.param(shifted_scores(0.02), ("bf16", "int8"), id="as far off as bfloat16"),
-        pytest.param(shifted_scores(1e-6), ("float32", "bf16", "int8"), id="rounded"),
+        pytest.param(shifted_scores(0.02), ("bfloat16", "int8"), id="as far off as bfloat16"),
+        pytest.param(shifted_scores(1e-6), ("float32", "bfloat16", "int8"), id="rounded"),
     ],
 )
 def test_whoever_computes_something_else_is_not_timed_in_any_precision(
-    precision: peers.Precision, change: Change, timed: tuple[str, ...]
+    precision: ArtifactPrecision, change: Change, timed: tuple[str, ...]
 ) -> None:
     """What is compared is in the precision of both, so the tolerance is of the artifact's."""
     manifest = SimpleNamespace(precision=precision)

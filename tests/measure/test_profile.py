@@ -24,8 +24,9 @@ from vggc.measure.profile import Call, MachinePeaks, profile, useful_macs
 from vggc.measure.roofline import arithmetic, bandwidth
 from vggc.passes.fold import fold
 from vggc.program import Program
-from vggc.runtime.artifact import KernelEntry, Precision, open_artifact
+from vggc.runtime.artifact import KernelEntry, open_artifact
 from vggc.support.diagnostics import UserError
+from vggc.support.precision import ArtifactPrecision
 from vggc.support.tensors import read_all
 
 Make = Callable[..., Path]
@@ -172,14 +173,14 @@ def listings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ("mcpu", "precision", "needed", "instruction", "register", "products"),
     [
         ("znver4", "float32", "avx512f", "vfmadd", "zmm", 16),
-        ("znver4", "bf16", "avx512bf16", "vdpbf16ps", "zmm", 16 * 2),
+        ("znver4", "bfloat16", "avx512bf16", "vdpbf16ps", "zmm", 16 * 2),
         ("znver4", "int8", "avx512vnni", "vpdpbusd", "zmm", 16 * 4),
         ("haswell", "float32", "avx2", "vfmadd", "ymm", 8),
     ],
 )
 def test_a_turn_multiplies_in_many_registers_at_once_and_does_nothing_else(
     mcpu: str,
-    precision: Precision,
+    precision: ArtifactPrecision,
     needed: str,
     instruction: str,
     register: str,

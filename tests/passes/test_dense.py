@@ -156,8 +156,8 @@ def test_what_tells_places_apart_is_refused_where_it_stands(
     with pytest.raises(UserError) as error:
         dense(graph_of(body))
     (found,) = error.value.diagnostics
-    assert found.span is not None
-    assert place in found.span.text
+    assert found.place is not None
+    assert place in found.place.text
     assert words in str(error.value)
     assert "--protocol crops" in str(error.value)
 

@@ -239,8 +239,8 @@ def test_a_mistake_is_refused_at_its_place(
         read_recipe(block(lines))
     (found,) = error.value.diagnostics
     assert type(found) is mistake
-    assert found.span
-    assert found.span.text == place
+    assert found.place
+    assert found.place.text == place
     assert help_text in found.fill(found.help)
 
 
@@ -311,8 +311,8 @@ def test_a_mistake_in_a_protocol_is_refused_at_its_place(
         protocol(settings)
     (found,) = error.value.diagnostics
     assert type(found) is mistake
-    assert found.span
-    assert found.span.text == place
+    assert found.place
+    assert found.place.text == place
     assert help_text in found.fill(found.help)
 
 
@@ -531,7 +531,7 @@ def test_set_is_checked_like_a_file(change: str, mistake: type) -> None:
     with pytest.raises(UserError) as error:
         changed([change])
     assert [type(d) for d in error.value.diagnostics] == [mistake]
-    assert all(d.span and d.span.source.name == "--set" for d in error.value.diagnostics)
+    assert all(d.place and d.place.source.name == "--set" for d in error.value.diagnostics)
 
 
 def test_an_option_under_a_wrong_name_is_found_by_its_own() -> None:
@@ -557,8 +557,8 @@ def test_the_place_of_a_value_in_a_list_is_found_in_a_change() -> None:
     with pytest.raises(UserError) as error:
         read_protocol(changed, Recipe())
     (found,) = error.value.diagnostics
-    assert found.span
-    assert (found.span.text, found.span.start) == ("256%", 16)
+    assert found.place
+    assert (found.place.text, found.place.start) == ("256%", 16)
 
 
 def test_a_command_may_prefer_a_block() -> None:
@@ -720,15 +720,15 @@ def test_what_the_net_cannot_do_is_refused(
         read_recipe(block(settings), VGG16, find, ["vgg11", "vgg16"])
     (found,) = error.value.diagnostics
     assert type(found) is mistake
-    assert found.span
-    assert found.span.text == place
+    assert found.place
+    assert found.place.text == place
     assert help_text in found.fill(found.help)
 
 
 def test_a_range_that_another_net_does_not_have_is_told_once() -> None:
     with pytest.raises(UserError) as error:
         read_recipe(block("init-from vgg11 layers=conv1_1..conv3_2,fc6,conv3_3"), VGG16, find)
-    places = [d.span.text for d in error.value.diagnostics if d.span]
+    places = [d.place.text for d in error.value.diagnostics if d.place]
     assert places == ["conv1_1..conv3_2", "conv3_3"]
 
 
@@ -756,8 +756,8 @@ def test_a_rate_that_could_not_drop_as_told_is_refused(
         read_recipe(block(settings), VGG16)
     (found,) = error.value.diagnostics
     assert type(found) is mistake
-    assert found.span
-    assert found.span.text == place
+    assert found.place
+    assert found.place.text == place
     assert read_recipe(block("steps 9; step epochs=10,30"), VGG16).steps == 9
 
 
@@ -781,8 +781,8 @@ def test_a_protocol_that_the_net_cannot_follow_is_refused(
         read_protocol(block(settings, "test"), Recipe(), VGG16, find)
     (found,) = error.value.diagnostics
     assert type(found) is mistake
-    assert found.span
-    assert found.span.text == place
+    assert found.place
+    assert found.place.text == place
 
 
 def test_only_the_same_classes_can_be_fused() -> None:

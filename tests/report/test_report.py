@@ -162,7 +162,7 @@ def test_a_finished_run_has_every_section(run: Path, vggc_here: Here) -> None:
     last = read_metrics(run)[-1]
     assert percent(last.val_top1) in page.texts
     assert percent(last.val_top5) in page.texts
-    for fact in ("24", "6", "3×8×8", "fp32", str(run.parent / "run")):
+    for fact in ("24", "6", "3×8×8", "float32", str(run.parent / "run")):
         assert fact in page.texts, fact
     for layer in ("conv1_1", "pool1", "fc2", "dropout1", "fc3", "softmax1"):
         assert layer in page.texts

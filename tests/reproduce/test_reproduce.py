@@ -183,13 +183,13 @@ def test_nets_together_are_named_as_their_line(
 def samples() -> list[Diagnostic]:
     """One of each."""
     return [
-        diagnostics.NotAStudy(None, "reproduced", "reproduce.json is not JSON"),
-        diagnostics.BegunOtherwise(None, "reproduced", "seed", "0", "1"),
-        diagnostics.NoData(None, "table3"),
-        diagnostics.UnknownColumn(None, "table4", "F", "did you mean `E`?"),
-        diagnostics.CountsOnly(None, "`--data`, `--small`"),
-        diagnostics.TooFewImages(None, 128, 60),
-        diagnostics.RunOfSomethingElse(None, "x/runs/vgg11-256-random", "net", "tiny", "vgg11"),
+        diagnostics.NotAStudy("reproduced", "reproduce.json is not JSON"),
+        diagnostics.BegunOtherwise("reproduced", "seed", "0", "1"),
+        diagnostics.NoData("table3"),
+        diagnostics.UnknownColumn("table4", "F", "did you mean `E`?"),
+        diagnostics.CountsOnly("`--data`, `--small`"),
+        diagnostics.TooFewImages(128, 60),
+        diagnostics.RunOfSomethingElse("x/runs/vgg11-256-random", "net", "tiny", "vgg11"),
     ]
 
 

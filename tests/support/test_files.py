@@ -208,8 +208,8 @@ def test_what_cannot_be_written_is_told_of_the_path_that_it_was_to_have(
 ) -> None:
     place = odd(tmp_path, name)
     with pytest.raises(UserError) as caught, way(place) as part:
-        raise UserError(CannotWrite(None, str(part), "No space left on device"))
-    assert caught.value.diagnostics == (CannotWrite(None, str(place), "No space left on device"),)
+        raise UserError(CannotWrite(str(part), "No space left on device"))
+    assert caught.value.diagnostics == (CannotWrite(str(place), "No space left on device"),)
     with (
         pytest.raises(UserError) as caught,
         new_folder(place) as part,
@@ -217,10 +217,10 @@ def test_what_cannot_be_written_is_told_of_the_path_that_it_was_to_have(
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
     inside = str(place / "in")
-    assert caught.value.diagnostics == (CannotWrite(None, inside, "No space left on device"),)
+    assert caught.value.diagnostics == (CannotWrite(inside, "No space left on device"),)
     with pytest.raises(UserError) as caught, way(place):
-        raise UserError(CannotWrite(None, str(tmp_path / "else"), "no reason"))
-    assert caught.value.diagnostics == (CannotWrite(None, str(tmp_path / "else"), "no reason"),)
+        raise UserError(CannotWrite(str(tmp_path / "else"), "no reason"))
+    assert caught.value.diagnostics == (CannotWrite(str(tmp_path / "else"), "no reason"),)
 
 
 def test_of_files_that_belong_together_all_stay_or_none(tmp_path: Path) -> None:

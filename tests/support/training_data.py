@@ -16,7 +16,7 @@ from vggc.training.augment import window_of
 from vggc.training.learner import Learner, TrainMachine
 from vggc.training.session import TrainTask
 
-CPU = TrainMachine("cpu", "fp32")
+CPU = TrainMachine("cpu", "float32")
 
 TINY = """\
 net tiny

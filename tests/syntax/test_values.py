@@ -135,8 +135,8 @@ def test_a_wrong_unit_is_told_at_its_place(
     assert convert(kind, value(text)) is None
     found = misfit("key", kind, value(text))
     assert isinstance(found, WrongUnit)
-    assert found.span
-    assert (found.span.text, found.suggestion) == (place, suggestion)
+    assert found.place
+    assert (found.place.text, found.suggestion) == (place, suggestion)
 
 
 EXAMPLES: dict[str, tuple[Diagnostic, str]] = {

@@ -300,7 +300,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     def write(path: Path, tensors: dict[str, torch.Tensor]) -> None:
         if left[0]:
             left[0] -= 1
-            raise UserError(CannotWrite(None, str(path), "No space left on device"))
+            raise UserError(CannotWrite(str(path), "No space left on device"))
         save_tensors(path, tensors)
 
     monkeypatch.setattr("vggc.training.checkpoint.save_tensors", write)

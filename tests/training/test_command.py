@@ -144,7 +144,10 @@ def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path) -> None:
         (["tiny.vgg", "--lr", "nan"], "expected a number above 0"),
         (["tiny.vgg", "--set", "lrr=1"], "did you mean `lr`?"),
         (["tiny.vgg", "--set", "batch=٣٢"], "--set:1:7"),
-        (["tiny.vgg", "--precision", "fp16", "--device", "cpu"], "fp16 needs `--device cuda`"),
+        (
+            ["tiny.vgg", "--precision", "float16", "--device", "cpu"],
+            "float16 needs `--device cuda`",
+        ),
         (["tiny.vgg", "--set", "scale=16"], "a scale of 16 is smaller than the net's input"),
         (["tiny.vgg", "--input", "1"], "pool"),
         (["tiny.vgg", "--out", "images"], "images exists already"),
@@ -200,7 +203,7 @@ def test_a_training_that_no_memory_holds_is_refused_before_it_begins(
 
 
 def test_a_batch_is_never_larger_than_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    program, cpu = Program(parse(Source("tiny.vgg", TINY))), TrainMachine("cpu", "fp32")
+    program, cpu = Program(parse(Source("tiny.vgg", TINY))), TrainMachine("cpu", "float32")
     images, most = digits(), Recipe(batch=65_536)
     course = course_of(most, program.graph, 1438)
     pictures = expected_bytes(images, (3, 8, 8), most.scale)
@@ -214,7 +217,7 @@ def test_a_batch_is_never_larger_than_all_images(monkeypatch: pytest.MonkeyPatch
 
 
 def test_parts_of_a_step_need_the_memory_of_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    program, cpu = Program(parse(Source("tiny.vgg", TINY))), TrainMachine("cpu", "fp32")
+    program, cpu = Program(parse(Source("tiny.vgg", TINY))), TrainMachine("cpu", "float32")
     images, parts = digits(), Recipe(batch=1024, accumulate=64)
     pictures = expected_bytes(images, (3, 8, 8), parts.scale)
     course = replace(course_of(parts, program.graph, 16), pictures=pictures)
@@ -245,7 +248,7 @@ def test_what_cannot_be_trained_with_yet_is_refused_before_it_begins(
     with pytest.raises(UserError) as error:
         new_run(str(tmp_path / "net.vgg"), options)
     found = [d for d in error.value.diagnostics if words in d.fill(d.title)]
-    assert [d.span.text if d.span else None for d in found] == [place]
+    assert [d.place.text if d.place else None for d in found] == [place]
     assert not (tmp_path / "run").exists()
 
 

@@ -265,7 +265,7 @@ def test_whatever_a_checkpoint_holds_is_looked_at_before_it_is_written(
 
 
 def test_a_loss_scale_that_has_run_out_is_unsound() -> None:
-    taught = learner(machine=TrainMachine("cpu", "fp16"))
+    taught = learner(machine=TrainMachine("cpu", "float16"))
     taught.step(batches()[0], 0, lr=0.1)
     assert unsound(taught) is None
     taught.scaler.update(0.0)
@@ -423,10 +423,10 @@ def test_a_net_learns_by_adamw() -> None:
 
 def test_a_machine_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_machine("auto", "bf16").device == "cpu"
+    assert choose_machine("auto", "bfloat16").device == "cpu"
     for device, precision, mistake in (
-        ("cuda", "fp32", diagnostics.NoCuda),
-        ("cpu", "fp16", diagnostics.UnsupportedPrecision),
+        ("cuda", "float32", diagnostics.NoCuda),
+        ("cpu", "float16", diagnostics.UnsupportedPrecision),
     ):
         with pytest.raises(UserError) as error:
             choose_machine(device, precision)  # type: ignore[arg-type]
@@ -507,7 +507,7 @@ def test_accuracy_is_measured_on_as_many_images_at_once_as_there_was_room_for(
 
 
 def test_a_first_step_that_overflows_in_fp16_leaves_no_trace() -> None:
-    taught = learner(net=module(), machine=TrainMachine("cpu", "fp16"))
+    taught = learner(net=module(), machine=TrainMachine("cpu", "float16"))
     before = {name: tensor.clone() for name, tensor in taught.trained.items()}
     batch = batches()[0]
     taught.step(batch._replace(images=torch.full_like(batch.images.float(), inf)), 0, lr=0.1)
@@ -519,7 +519,7 @@ def test_a_first_step_that_overflows_in_fp16_leaves_no_trace() -> None:
 def test_bfloat16_trains_with_float32_weights() -> None:
     net = module()
     initialise(net, He(), 0)
-    taught = learner(net=net, machine=choose_machine("cpu", "bf16"))
+    taught = learner(net=net, machine=choose_machine("cpu", "bfloat16"))
     assert 0 < mean_loss(taught.step(batches()[0], 0, lr=0.01)) < 10
     assert {p.dtype for p in net.parameters()} == {torch.float32}
 

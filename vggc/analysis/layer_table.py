@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from vggc.analysis.outline import Join, Outline, OutlineRepeat, OutlineStep, Path
-from vggc.analysis.report import ELEMENT_BYTES, Report, Row
+from vggc.analysis.report import Report, Row
 from vggc.analysis.training import FORMULA
 from vggc.ir.ops import describe
+from vggc.support.precision import NUMBER_BYTES
 from vggc.support.sheet import Sheet
 
 
@@ -110,7 +111,7 @@ def num_weight_layers(report: Report) -> int:
 
 def num_kept(report: Report) -> int:
     """Numbers that are stored and not trained."""
-    return report.totals.weight_bytes // ELEMENT_BYTES[report.dtype] - report.totals.params
+    return report.totals.weight_bytes // NUMBER_BYTES[report.dtype] - report.totals.params
 
 
 def bytes_told(count: int) -> str:

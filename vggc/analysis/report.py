@@ -10,8 +10,7 @@ from vggc.analysis.receptive import receptive_fields
 from vggc.analysis.training import TrainingSetup, training_need
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Op, Shape
-
-ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
+from vggc.support.precision import NUMBER_BYTES, Precision
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,13 @@ class Report:
     net: str
     input: Shape
     batch: int
-    dtype: str
+    dtype: Precision
     rows: tuple[Row, ...]
     totals: Totals
 
 
 def report(
-    graph: Graph, batch: int = 1, dtype: str = "float32", course: TrainingSetup | None = None
+    graph: Graph, batch: int = 1, dtype: Precision = "float32", course: TrainingSetup | None = None
 ) -> Report:
     """The cost of a graph; its training takes the `course`, which is for batches of this size.
 
@@ -74,7 +73,7 @@ def report(
     FLOPs. Activation bytes count the input and the output of each convolution, pooling
     and fully-connected layer once; everything else works in place.
     """
-    element = ELEMENT_BYTES[dtype]
+    element = NUMBER_BYTES[dtype]
     rows, stored = _rows(graph, batch, element)
     params = sum(row.params for row in rows)
     macs = sum(row.macs for row in rows)

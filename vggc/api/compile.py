@@ -16,7 +16,8 @@ from vggc.support.diagnostics import UserError
 
 if TYPE_CHECKING:
     from vggc.compiler.calibrate import CalibrationImages
-    from vggc.runtime.artifact import Manifest, Precision, Target
+    from vggc.runtime.artifact import Manifest, Target
+    from vggc.support.precision import ArtifactPrecision
     from vggc.tuning.lookup import Lookup
 
 ARTIFACTS = Path("artifacts")
@@ -38,7 +39,7 @@ class CompileOptions:
     seed: int | None = None
     batch: int = 1
     size: tuple[int, int] | None = None
-    precision: Precision = "float32"
+    precision: ArtifactPrecision = "float32"
     max_error: float | None = None
     calibrate: Path | None = None
     num_images: int | None = None
@@ -57,7 +58,7 @@ class CompilePlan:
     machine: Target
     threads: int
     batch: int
-    precision: Precision
+    precision: ArtifactPrecision
     max_error: float
     choice_of: Lookup
     pictures: CalibrationImages
@@ -141,7 +142,7 @@ def plan(
     subject = asked.subject()
     if machine.kind == "cuda" and options.threads is not None:
         reason = "kernels for GPUs are the same whatever the threads of a CPU"
-        raise UserError(GivenInVain(None, "--threads", reason, ""))
+        raise UserError(GivenInVain("--threads", reason, ""))
     threads = options.threads or default_threads(machine)
     if machine.kind == "cpu":
         machine = on_threads(machine, threads)

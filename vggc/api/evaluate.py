@@ -24,6 +24,7 @@ from vggc.recipe.edit import override_blocks
 from vggc.recipe.protocol import Protocol, read_protocol
 from vggc.support.diagnostics import UserError
 from vggc.support.paths import absence, exists, is_folder
+from vggc.support.precision import TrainPrecision
 from vggc.syntax.ast import Block, block_of
 from vggc.training.run import Run
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from vggc.evaluation.named import NamedImage
     from vggc.evaluation.reading import LostImage
     from vggc.evaluation.viewer import Viewer
-    from vggc.training.learner import Precision, TrainMachine
+    from vggc.training.learner import TrainMachine
     from vggc.training.parallel import World
 
     Probabilities: TypeAlias = NDArray[np.float32]
@@ -77,7 +78,7 @@ class EvalOptions:
     flip: bool | None = None
     batch: int | None = None
     device: Literal["cpu", "cuda", "auto"] | None = None
-    precision: Precision | None = None
+    precision: TrainPrecision | None = None
     workers: int | None = None
 
     @property
@@ -193,7 +194,7 @@ def plan(folders: Sequence[Path], options: EvalOptions, *, alone: bool = False) 
     from vggc.training.learner import choose_machine
     from vggc.training.parallel import ALONE, World
 
-    machine = choose_machine(options.device or "auto", options.precision or "fp32")
+    machine = choose_machine(options.device or "auto", options.precision or "float32")
     world = ALONE if alone else World.here()
     entries = tuple(
         entry(run, protocol, options.weights) for run, protocol in zip(runs, protocols, strict=True)
@@ -207,7 +208,7 @@ def plan(folders: Sequence[Path], options: EvalOptions, *, alone: bool = False) 
 def load_run(folder: Path) -> Run:
     """Raises: UserError when a folder is no run; it says what else it is."""
     if not exists(folder / "run.json"):
-        raise UserError(diagnostics.NotARunToTest(None, str(folder), *what_is_there(folder)))
+        raise UserError(diagnostics.NotARunToTest(str(folder), *what_is_there(folder)))
     return Run.load(folder)
 
 
@@ -237,7 +238,7 @@ def protocol_of(run: Run, options: EvalOptions) -> Protocol:
 
     if options.protocol == "centre":
         if options.grid is not None:
-            raise UserError(diagnostics.GridWithoutCrops(None))
+            raise UserError(diagnostics.GridWithoutCrops())
         blocks = override_blocks(blocks, CENTRE, "--protocol")
     if options.scales is not None:
         blocks = override_blocks(blocks, [f"test.scales={options.scales}"], "--scales")
@@ -250,7 +251,7 @@ def protocol_of(run: Run, options: EvalOptions) -> Protocol:
         blocks = override_blocks(blocks, [f"test.flip={switch(options.flip)}"], "--flip")
     if options.grid is not None:
         if not has_crops():
-            raise UserError(diagnostics.GridWithoutCrops(None))
+            raise UserError(diagnostics.GridWithoutCrops())
         blocks = override_blocks(blocks, [f"test.crops.grid={options.grid}"], "--grid")
     return read_protocol(block_of(blocks, "test"), recipe, program.graph)
 
@@ -329,7 +330,7 @@ def measure(
         named = tuple(world.lists(skipped[:NAMED])[:NAMED])
     if counts.images == 0:
         first = f"{named[0].name}: {named[0].reason}"
-        raise UserError(diagnostics.NothingToTest(None, images.shown, int(num_skipped), first))
+        raise UserError(diagnostics.NothingToTest(images.shown, int(num_skipped), first))
     errors = counts.errors()
     return EvalResult(
         counts.images,
@@ -367,7 +368,7 @@ def explained() -> Iterator[None]:
     except UserError as error:
         found = error.diagnostics[0]
         if isinstance(found, WorldEnded):
-            raise UserError(diagnostics.ProcessEnded(None, found.reason)) from None
+            raise UserError(diagnostics.ProcessEnded(found.reason)) from None
         raise
 
 

@@ -89,9 +89,9 @@ def as_texts(values: dict[str, Any]) -> dict[str, str]:
 def refuse(graph: Graph, style: str) -> None:
     """Raises: UserError where there is no file of this style for a net, whatever its weights."""
     if style == "torchvision" and graph.all_weights and not torchvision_names(graph):
-        raise UserError(NoTorchvisionNames(None, graph.name))
+        raise UserError(NoTorchvisionNames(graph.name))
     if style == "onnx" and (size := weight_bytes(graph)) > MAX_ONNX_BYTES:
-        raise UserError(TooLargeForOnnx(None, graph.name, size / 1e9))
+        raise UserError(TooLargeForOnnx(graph.name, size / 1e9))
 
 
 def export(subject: Subject, style: str, path: Path) -> None:

@@ -51,7 +51,7 @@ def taken_weights(
     """
     if part is None:
         if source is not None or which is not None:
-            raise UserError(diagnostics.InitFromInVain(None, str(source or which), graph.name))
+            raise UserError(diagnostics.InitFromInVain(str(source or which), graph.name))
         return FirstWeights({})
     path = weights_path(part.net, source, span, which)
     layers = with_weights(graph)
@@ -71,15 +71,15 @@ def weights_path(
     if source is None:
         run = last_run(net)
         if run is None:
-            raise UserError(diagnostics.NoTrainedNet(span, net, str(RUNS)))
+            raise UserError(diagnostics.NoTrainedNet(net, str(RUNS), place=span))
         return run.file_of(which)
     if not is_folder(source):
         if which is not None:
-            raise UserError(diagnostics.WeightsOfNoRun(None, str(which), str(source)))
+            raise UserError(diagnostics.WeightsOfNoRun(str(which), str(source)))
         return source
     run = Run.load(source)
     if run.record.net != net:
-        raise UserError(diagnostics.RunOfAnotherNet(span, net, str(source), run.record.net))
+        raise UserError(diagnostics.RunOfAnotherNet(net, str(source), run.record.net, place=span))
     return run.file_of(which)
 
 

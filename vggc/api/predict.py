@@ -89,7 +89,7 @@ def artifact_predictor(model: Path, options: EvalOptions) -> Predictor:
         if (value := getattr(options, name)) is not None and (name, value) != ("protocol", "centre")
     ]
     if flags:
-        raise UserError(diagnostics.NotForArtifact(None, ", ".join(flags), str(model)))
+        raise UserError(diagnostics.NotForArtifact(", ".join(flags), str(model)))
     return predictor_in(session_of(model), is_softmax=ends_in_softmax(model))
 
 
@@ -109,7 +109,7 @@ def predictor_in(session: Session, *, is_softmax: bool) -> Predictor:
     """
     model, manifest = session.folder, session.manifest
     if manifest.main.kind != "classes":
-        raise UserError(diagnostics.NoClassesToTell(None, str(model), manifest.main.kind))
+        raise UserError(diagnostics.NoClassesToTell(str(model), manifest.main.kind))
 
     def tell(images: Iterable[NamedImage]) -> Iterator[Seen | Skipped]:
         """As many images at once as it was compiled for."""

@@ -79,10 +79,10 @@ def ask(
     elif isinstance(spec, str) and is_run(spec):
         run = Run.load(Path(spec))
     if seed is not None and (run or weights):
-        raise UserError(SeedOfRun(None, str(weights or (run and run.folder))))
+        raise UserError(SeedOfRun(str(weights or (run and run.folder))))
     if not run and weights in (LAST, BEST):
         of = spec.net.name if isinstance(spec, Program) else str(spec)
-        raise UserError(WeightsOfNoRun(None, str(weights), of))
+        raise UserError(WeightsOfNoRun(str(weights), of))
     found = spec if isinstance(spec, Program) else net_in(run) if run else load(str(spec))
     program = resized(found, size)
     need.require(program.graph)

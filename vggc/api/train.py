@@ -20,6 +20,7 @@ from vggc.recipe.protocol import TEST, read_protocol
 from vggc.recipe.train import TRAIN, Recipe, default_recipe, read_recipe, without_end
 from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.support.files import refuse_full, refuse_unwritable
+from vggc.support.precision import TrainPrecision
 from vggc.support.source import Source
 from vggc.syntax.ast import Block, Net, block_of
 from vggc.syntax.format import format_net
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from vggc.backends.torch import TorchNet as Module
     from vggc.data.parts import Images
     from vggc.data.prepare import Data
-    from vggc.training.learner import Learner, Precision, TrainMachine
+    from vggc.training.learner import Learner, TrainMachine
     from vggc.training.parallel import World
     from vggc.training.session import TrainTask
 
@@ -65,7 +66,7 @@ class TrainOptions:
     lr: float | None = None
     size: tuple[int, int] | None = None
     device: Literal["cpu", "cuda", "auto"] | None = None
-    precision: Precision | None = None
+    precision: TrainPrecision | None = None
     compiled: bool | None = None
     sharded: bool = False
     out: Path | None = None
@@ -183,7 +184,7 @@ class TrainPlan:
         with alone(run.folder) as is_locked:
             if Run.load(run.folder).record != run.record:
                 holder = "it has gone on since this command began"
-                raise UserError(diagnostics.RunInUse(None, str(run.folder), holder))
+                raise UserError(diagnostics.RunInUse(str(run.folder), holder))
             if not is_locked:
                 say(f"There are no locks where {run.folder} is: see that nobody else resumes it.")
             yield
@@ -227,7 +228,7 @@ def new_run(spec: str | Program | None, options: TrainOptions, *, kept: bool = T
         UserError: there is no such net, or something that was asked for does not fit.
     """
     if spec is None:
-        raise UserError(diagnostics.NothingToTrain(None))
+        raise UserError(diagnostics.NothingToTrain())
     program = spec if isinstance(spec, Program) else load(spec)
     blocks = blocks_for(program, options)
     reading = read_train(program, blocks)
@@ -241,7 +242,7 @@ def new_run(spec: str | Program | None, options: TrainOptions, *, kept: bool = T
     world = World.here()
     refuse_lone_shard(options, world)
     how = options.compiled, options.sharded
-    machine = choose_machine(options.device or "auto", options.precision or "fp32", *how)
+    machine = choose_machine(options.device or "auto", options.precision or "float32", *how)
     if options.out is not None:
         refuse_full(options.out)
     if kept:
@@ -325,14 +326,14 @@ def untrainable(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
     found: list[Diagnostic] = []
     if len(graph.heads) > 1:
         hint = "train a net with one head, of classes"
-        found.append(diagnostics.NotTrainedYet(None, "a net with several heads", hint))
+        found.append(diagnostics.NotTrainedYet("a net with several heads", hint))
     elif graph.heads[0].kind != "classes":
         kind, hint = graph.heads[0].kind, "train a net that ends in scores of classes"
-        found.append(diagnostics.NotTrainedYet(None, f"a head of {kind}", hint))
+        found.append(diagnostics.NotTrainedYet(f"a head of {kind}", hint))
     if recipe.loss != "cross-entropy":
         hint = "classes are trained with `loss cross-entropy`"
         what = f"`loss {recipe.loss}`"
-        found.append(diagnostics.NotTrainedYet(reading.span("loss"), what, hint))
+        found.append(diagnostics.NotTrainedYet(what, hint, place=reading.span("loss")))
     return found
 
 
@@ -344,7 +345,7 @@ def contradictions(recipe: Recipe, options: TrainOptions) -> list[Diagnostic]:
         ("lr", options.lr, recipe.optimiser.lr),
     )
     return [
-        diagnostics.Contradiction(None, f"--{name} {asked:g}")
+        diagnostics.Contradiction(f"--{name} {asked:g}")
         for name, asked, found in pairs
         if asked not in (None, found)
     ]
@@ -355,9 +356,9 @@ def batch_mistakes(reading: Reading[Recipe], count: int, processes: int) -> list
     batch, span = reading.value.batch, reading.span("batch")
     if batch > count:
         suggested = max(1, min(32, count // 5))
-        return [diagnostics.BatchTooLarge(span, batch, count, suggested)]
+        return [diagnostics.BatchTooLarge(batch, count, suggested, place=span)]
     if processes > 1 and batch < 2 * processes:
-        return [diagnostics.BatchTooSmall(span, batch, processes, 16 * processes)]
+        return [diagnostics.BatchTooSmall(batch, processes, 16 * processes, place=span)]
     return []
 
 
@@ -434,7 +435,7 @@ def companions(
     found: dict[str, str] = {}
     for name, key, span in named:
         if f"{name}.vgg" == NET:
-            raise UserError(diagnostics.NamedAsItsFile(span, name))
+            raise UserError(diagnostics.NamedAsItsFile(name, place=span))
         other = program if name == program.net.name else program.other(name)
         if key == "init-from" and first.net:
             other = load(str(first.net))
@@ -494,13 +495,13 @@ def resume_run(spec: str | None, folder: Path, options: TrainOptions) -> TrainPl
     written = read_recipe(program.net.block("train"), program.graph)
     if without_end(written) != without_end(run.recipe):
         reason = "net.vgg has not the recipe that run.json describes"
-        raise UserError(diagnostics.NotARun(None, str(folder), reason))
+        raise UserError(diagnostics.NotARun(str(folder), reason))
     recipe = with_other_end(run, options)
     if record.state == "finished" and record.metrics is not None:
         if not ends_later(run, recipe):
             raise RunFinished(run)
         if not any(run.checkpoint_path.glob("step-*")):
-            raise UserError(diagnostics.NothingToGoOnFrom(None, str(folder), record.net))
+            raise UserError(diagnostics.NothingToGoOnFrom(str(folder), record.net))
     program = program.replace(with_block(program.net, TRAIN.to_block(recipe)))
     refuse_unwritable(folder)
     if options.data is None:
@@ -528,7 +529,7 @@ def resume_run(spec: str | None, folder: Path, options: TrainOptions) -> TrainPl
 def refuse_lone_shard(options: TrainOptions, world: World) -> None:
     """Refuses to share weights with nobody."""
     if options.sharded and world.size == 1:
-        raise UserError(diagnostics.NothingToShard(None))
+        raise UserError(diagnostics.NothingToShard())
 
 
 def refuse_changes(spec: str | None, folder: Path, options: TrainOptions) -> None:
@@ -546,7 +547,7 @@ def refuse_changes(spec: str | None, folder: Path, options: TrainOptions) -> Non
     }
     flags = [flag for flag, value in given.items() if value is not None]
     if flags:
-        raise UserError(diagnostics.FixedByRun(None, ", ".join(flags), str(folder)))
+        raise UserError(diagnostics.FixedByRun(", ".join(flags), str(folder)))
 
 
 def with_other_end(run: Run, options: TrainOptions) -> Recipe:
@@ -567,13 +568,13 @@ def with_other_end(run: Run, options: TrainOptions) -> Recipe:
     new = reading.value
     others = [block.key for block in blocks if block.key != "train"]
     if others or without_end(new) != without_end(old) or new.restarts != old.restarts:
-        raise UserError(diagnostics.FixedByRun(None, "what `--set` names", folder))
+        raise UserError(diagnostics.FixedByRun("what `--set` names", folder))
     batches = -(-run.record.data.train // old.batch)
     before, after = old.num_steps(batches), new.num_steps(batches)
     if after < before:
-        raise UserError(diagnostics.EndsSooner(None, folder, after, before))
+        raise UserError(diagnostics.EndsSooner(folder, after, before))
     if after > before and before % batches:
-        raise UserError(diagnostics.EndsWithinEpoch(None, folder, before, batches))
+        raise UserError(diagnostics.EndsWithinEpoch(folder, before, batches))
     if after > before and needs_its_end(old):
         new = replace(new, restarts=(*(old.restarts or ()), before // batches))
     return waiting_anew(new, read_metrics(run.folder)) if after > before else new
@@ -602,7 +603,7 @@ def find(data: str | Path | None, seed: int, val: str | Path | None = None) -> I
     from vggc.data.find import digits, find_images
 
     if data is None and val is not None:
-        raise UserError(diagnostics.ValWithoutData(None))
+        raise UserError(diagnostics.ValWithoutData())
     return digits() if data is None else find_images(data, seed, val)
 
 
@@ -628,8 +629,8 @@ def check_memory(
     images_at_once = -(-min(recipe.batch, len(images.train)) // parts)
     course = replace(
         course_of(recipe, program.graph, images_at_once),
-        half=machine.precision != "fp32",
-        by_columns=machine.precision != "fp32" and lacks_half(),
+        half=machine.precision != "float32",
+        by_columns=machine.precision != "float32" and lacks_half(),
         compiled=machine.compiled,
         pictures=expected_bytes(images, shape, recipe.scale),
     )

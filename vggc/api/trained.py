@@ -13,6 +13,7 @@ from vggc.ir.weights import load as load_weights
 from vggc.program import Program, load, with_input
 from vggc.recipe.lengths import in_proportion
 from vggc.support.paths import is_file
+from vggc.support.precision import Precision
 from vggc.training.run import Run
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -73,12 +74,14 @@ def resized(program: Program, size: tuple[int, int] | None) -> Program:
     return program if size is None else program.replace(with_input(program.net, size))
 
 
-def cost_of(run: Run, program: Program, batch: int | None = None, dtype: str = "float32") -> Report:
+def cost_of(
+    run: Run, program: Program, batch: int | None = None, dtype: Precision = "float32"
+) -> Report:
     """What the net of a run costs as it is trained: in its batches, unless others are meant, in
     its precision and with the images that it keeps in memory.
     """
     record = run.record
-    half = record.precision != "fp32"
+    half = record.precision != "float32"
     return program.report(batch or part_at_once(run), dtype, half, record.data.pictures)
 
 

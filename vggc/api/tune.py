@@ -16,7 +16,8 @@ from vggc.support.diagnostics import CheckFailed, UserError
 from vggc.support.processors import num_cores
 
 if TYPE_CHECKING:
-    from vggc.runtime.artifact import Precision, Target
+    from vggc.runtime.artifact import Target
+    from vggc.support.precision import ArtifactPrecision
     from vggc.tuning.measure import TrackerAddress
     from vggc.tuning.tuner import TunedLayer, TuningProgress, Watch
 
@@ -34,7 +35,7 @@ class TuneOptions:
     budget: float = 600.0
     batch: int = 1
     size: tuple[int, int] | None = None
-    precision: Precision = "float32"
+    precision: ArtifactPrecision = "float32"
     max_error: float | None = None
     threads: int | None = None
     db: Path | None = None
@@ -99,7 +100,7 @@ def plan(spec: str, options: TuneOptions) -> TuningPlan:
     error = budget_for(machine, options.precision, options.max_error)
     folder = options.db or default_folder()
     if folder is None:
-        raise UserError(NoHome(None))
+        raise UserError(NoHome())
     calls = planned(program.graph, options.batch, machine, options.precision)
     servers: list[TrackerAddress | None]
     if rpc is not None and key is not None:
@@ -114,7 +115,7 @@ def plan(spec: str, options: TuneOptions) -> TuningPlan:
         servers, where = [None], "this machine"
         threads, measured = options.threads or default_threads(machine), str(host()["mcpu"])
         if threads > (processors := os.cpu_count() or 1):
-            raise UserError(TooManyThreads(None, processors, threads))
+            raise UserError(TooManyThreads(processors, threads))
     machine = on_threads(machine, threads)
     layers = layers_of(calls, machine, threads, share_of_error(calls, machine, error))
     if not layers:

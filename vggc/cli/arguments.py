@@ -24,4 +24,4 @@ def refuse_empty(args: Sequence[str]) -> None:
     """
     for before, arg in pairwise(("vggc", *args)):
         if arg == "" or re.fullmatch(r"--[a-z-]+=", arg):
-            raise UserError(EmptyArgument(None, arg.rstrip("=") or before))
+            raise UserError(EmptyArgument(arg.rstrip("=") or before))

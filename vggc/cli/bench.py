@@ -43,7 +43,7 @@ ENGINES = (
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),
-    help="What an artifact in bf16 or int8 was compiled from, where that has moved.",
+    help="What an artifact in bfloat16 or int8 was compiled from, where that has moved.",
 )
 @click.option("--layers", is_flag=True, help="Time each kernel in place of other engines.")
 @click.option("--json", "as_json", is_flag=True, help="Print medians and ratios as JSON.")

@@ -15,10 +15,10 @@ from click.core import ParameterSource
 from vggc.cli import console
 from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS, weights_option
 from vggc.cli.skipped import told
+from vggc.support.precision import ArtifactPrecision
 
 if TYPE_CHECKING:
     from vggc.api.compile import Compiled
-    from vggc.runtime.artifact import Precision
 
 
 @click.command("compile")
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     type=PRECISION,
     default="float32",
     show_default=True,
-    help="What to multiply in; bf16 and int8 are for CPUs with AVX512-BF16 and AVX512-VNNI.",
+    help="What to multiply in; bfloat16 and int8 are for CPUs with AVX512-BF16 and AVX512-VNNI.",
 )
 @click.option(
     "--max-error",
@@ -95,7 +95,7 @@ def command(
     batch: int,
     size: tuple[int, int] | None,
     arch: str | None,
-    precision: Precision,
+    precision: ArtifactPrecision,
     max_error: float | None,
     calibrate: Path | None,
     num_images: int | None,
@@ -112,7 +112,7 @@ def command(
     SPEC is a file or a zoo name, RUN a folder that `vggc train` made; with neither, the
     newest run under runs/ is taken. A spec without weights gets random ones.
 
-    In bf16 and int8, convolutions and dense layers multiply in that precision; all else
+    In bfloat16 and int8, convolutions and dense layers multiply in that precision; all else
     computes in float32.
 
     Kernels are those that `vggc tune` has measured to be the fastest, others those of least

@@ -43,7 +43,7 @@ def command(spec: str, size: tuple[int, int] | None, out: Path) -> None:
     from vggc.support.files import check_target, new_file
 
     if out.suffix.lower() not in SUFFIXES:
-        raise UserError(UnknownPicture(None, str(out), str(out.with_suffix(".svg"))))
+        raise UserError(UnknownPicture(str(out), str(out.with_suffix(".svg"))))
     check_target(out)
     program = load(spec)
     if size is not None:

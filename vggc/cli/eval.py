@@ -21,7 +21,7 @@ from vggc.api.evaluate import (
 )
 from vggc.api.score_table import distinct_scales, scales, score_table, ways
 from vggc.cli import console
-from vggc.cli.options import weights_option
+from vggc.cli.options import TRAIN_PRECISION, weights_option
 from vggc.cli.skipped import told
 from vggc.support.diagnostics import in_line
 
@@ -64,8 +64,8 @@ def protocol_options(command: Command) -> Command:
         ),
         click.option(
             "--precision",
-            type=click.Choice(["fp32", "bf16", "fp16"]),
-            help="Type that layers compute in.  [default: fp32]",
+            type=TRAIN_PRECISION,
+            help="Type that layers compute in.  [default: float32]",
         ),
         click.option(
             "--workers",

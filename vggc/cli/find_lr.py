@@ -10,7 +10,7 @@ import click
 
 from vggc.api.train import TrainOptions, new_run
 from vggc.cli import console
-from vggc.cli.options import IMAGE_SIZE
+from vggc.cli.options import IMAGE_SIZE, TRAIN_PRECISION
 from vggc.cli.train import announce, bar, read, silent
 from vggc.support.diagnostics import CheckFailed, Diagnostic, UserError
 from vggc.support.files import all_or_none, check_target, is_one_place
@@ -47,8 +47,8 @@ class UnknownCurve(Diagnostic):
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    help="Type that layers compute in.  [default: fp32]",
+    type=TRAIN_PRECISION,
+    help="Type that layers compute in.  [default: float32]",
 )
 @click.option(
     "--workers",
@@ -128,7 +128,7 @@ def command(
     if low >= high:
         raise click.UsageError("--from is not below --to")
     if out and out.suffix.lower() not in PICTURES:
-        raise UserError(UnknownCurve(None, str(out), str(out.with_suffix(".svg"))))
+        raise UserError(UnknownCurve(str(out), str(out.with_suffix(".svg"))))
     options = TrainOptions(**rest)  # type: ignore[arg-type]  # click has checked the types
     plan = new_run(spec, options, kept=False)
     world = plan.world

@@ -44,7 +44,7 @@ def command(files: tuple[str, ...], check: bool) -> None:
             with replacing(Path(name).resolve()) as temporary:
                 temporary.write_text(text, "utf-8", newline="\n")
                 if read_source(Path(name)).text != source.text:
-                    raise UserError(CannotWrite(None, name, "it has been changed meanwhile"))
+                    raise UserError(CannotWrite(name, "it has been changed meanwhile"))
             console.status(f"{name}: formatted")
     if found:
         raise UserError(*found)

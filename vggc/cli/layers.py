@@ -40,7 +40,7 @@ def command(kind: str | None, form: str) -> None:
     if kind is not None and kind not in BY_WORD:
         meant = ELSEWHERE.get(kind.lower())
         hint = f"did you mean `{meant}`?" if meant in BY_WORD else did_you_mean(kind, [*BY_WORD])
-        raise UserError(NoSuchKind(None, kind, hint))
+        raise UserError(NoSuchKind(kind, hint))
     chosen = entries() if kind is None else (entry(BY_WORD[kind]),)
     match form:
         case "json":

@@ -12,6 +12,12 @@ from typing import TypeVar
 import click
 
 from vggc.cli import console
+from vggc.support.precision import (
+    ARTIFACT_PRECISIONS,
+    NUMBER_BYTES,
+    TRAIN_PRECISIONS,
+    parse_precision,
+)
 from vggc.syntax.values import MAX_SIDE
 
 
@@ -64,6 +70,15 @@ class ThreadsHere(click.ParamType[int]):
         return number
 
 
+class PrecisionType(click.Choice[str]):
+    """One of some precisions, by its name or by another word for it."""
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        return parse_precision(str(value), [*self.choices])
+
+
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
@@ -83,4 +98,6 @@ BATCH = click.IntRange(1, 1024)
 THREADS = click.IntRange(1, 1024)
 THREADS_HERE = ThreadsHere()
 MAX_ERROR = ShareType()
-PRECISION = click.Choice(["float32", "bf16", "int8"])
+PRECISION = PrecisionType(ARTIFACT_PRECISIONS)
+TRAIN_PRECISION = PrecisionType(TRAIN_PRECISIONS)
+DTYPE = PrecisionType(tuple(NUMBER_BYTES))

@@ -178,7 +178,7 @@ class LostImages:
             console.status(f"{self.count:,} images could not be read. These are the first:")
         if self.first:
             raise UserError(
-                *(diagnostics.UnreadableImage(None, each.name, each.reason) for each in self.first)
+                *(diagnostics.UnreadableImage(each.name, each.reason) for each in self.first)
             )
 
 

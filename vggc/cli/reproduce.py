@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from vggc.cli import console
+from vggc.cli.options import TRAIN_PRECISION
 from vggc.reproduce import diagnostics
 from vggc.reproduce.layout import Laid, laid, parameters
 from vggc.reproduce.setting import PAPER, SMALL
@@ -31,6 +32,7 @@ from vggc.reproduce.tables import (
 from vggc.support import signals
 from vggc.support.diagnostics import UserError, did_you_mean
 from vggc.support.files import replacing
+from vggc.support.precision import TrainPrecision
 from vggc.support.sheet import Sheet
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
     "--out", type=click.Path(path_type=Path), help="Folder.  [default: reproduced, or -small]"
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda", "auto"]), default="auto")
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32")
+@click.option("--precision", type=TRAIN_PRECISION, default="float32")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True)
 @click.option("--dry-run", is_flag=True, help="Only list the trainings and how far each has come.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
@@ -67,7 +69,7 @@ def command(
     epochs: int | None,
     out: Path | None,
     device: Literal["cpu", "cuda", "auto"],
-    precision: Literal["fp32", "bf16", "fp16"],
+    precision: TrainPrecision,
     seed: int,
     dry_run: bool,
     as_json: bool,
@@ -82,7 +84,7 @@ def command(
         show(parameters(columns(table, NETS, nets)), as_json)
         return
     if data is None:
-        raise UserError(diagnostics.NoData(None, table))
+        raise UserError(diagnostics.NoData(table))
     setting = SMALL if small else PAPER
     lines = TABLES[table]
     wanted = columns(table, dict.fromkeys(line.columns for line in lines), nets)
@@ -107,7 +109,7 @@ class Means:
     data: str
     val: str | None
     device: Literal["cpu", "cuda", "auto"]
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: TrainPrecision
 
 
 def make(
@@ -179,7 +181,7 @@ def refuse_options() -> None:
         and context.get_parameter_source(option.name or "") == ParameterSource.COMMANDLINE
     ]
     if given:
-        raise UserError(diagnostics.CountsOnly(None, ", ".join(given)))
+        raise UserError(diagnostics.CountsOnly(", ".join(given)))
 
 
 def columns(table: str, there: Collection[str], nets: str | None) -> tuple[str, ...]:
@@ -195,7 +197,7 @@ def columns(table: str, there: Collection[str], nets: str | None) -> tuple[str, 
     for name in nets.replace(" ", "").split(","):
         if name not in known:
             hint = did_you_mean(name, tuple(known))
-            raise UserError(diagnostics.UnknownColumn(None, table, name, hint))
+            raise UserError(diagnostics.UnknownColumn(table, name, hint))
         wanted.append(known[name])
     return tuple(wanted)
 
@@ -278,7 +280,7 @@ def enough_images() -> Iterator[None]:
     except UserError as error:
         found = error.diagnostics[0]
         if isinstance(found, BatchTooLarge):
-            raise UserError(diagnostics.TooFewImages(None, found.batch, found.count)) from None
+            raise UserError(diagnostics.TooFewImages(found.batch, found.count)) from None
         raise
 
 

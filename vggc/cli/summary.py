@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vggc.analysis.report import ELEMENT_BYTES
 from vggc.cli import console
-from vggc.cli.options import IMAGE_SIZE
+from vggc.cli.options import DTYPE, IMAGE_SIZE
 from vggc.program import Program, load, with_input, zoo
+from vggc.support.precision import Precision
 from vggc.support.sheet import Sheet
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--dtype",
-    type=click.Choice(list(ELEMENT_BYTES)),
+    type=DTYPE,
     default="float32",
     show_default=True,
     help="Type of weights and activations.",
@@ -46,7 +46,7 @@ def command(
     specs: tuple[str, ...],
     size: tuple[int, int] | None,
     batch: int | None,
-    dtype: str,
+    dtype: Precision,
     style: str,
 ) -> None:
     """Show what nets cost: shapes, parameters, MACs, memory, receptive fields.
@@ -92,7 +92,7 @@ class SummarySubject:
     batch: int = 1
     run: Run | None = None
 
-    def report(self, program: Program, batch: int, dtype: str) -> Report:
+    def report(self, program: Program, batch: int, dtype: Precision) -> Report:
         """What it costs, perhaps with another input."""
         if self.run is None:
             return program.report(batch, dtype)

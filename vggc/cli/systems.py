@@ -26,7 +26,7 @@ def refuse_system() -> None:
     """Ends the process with a message on systems that no command runs on."""
     if sys.platform not in (*EVERYTHING, *LANGUAGE):
         hint = "on Windows, Windows Subsystem for Linux has one" * (sys.platform == "win32")
-        leave(OtherSystem(None, "vggc", named(), hint))
+        leave(OtherSystem("vggc", named(), hint))
 
 
 def leave(problem: Diagnostic) -> NoReturn:
@@ -39,7 +39,7 @@ def refuse_command(name: str) -> None:
     """Raises: UserError on systems that this command does not run on."""
     if name not in LANGUAGE_COMMANDS and sys.platform not in EVERYTHING:
         hint = f"these do: {', '.join(f'`vggc {each}`' for each in LANGUAGE_COMMANDS)}"
-        raise UserError(OtherSystem(None, f"`vggc {name}`", named(), hint))
+        raise UserError(OtherSystem(f"`vggc {name}`", named(), hint))
 
 
 def named() -> str:

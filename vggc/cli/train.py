@@ -22,7 +22,7 @@ from vggc.api.train import (
     training,
 )
 from vggc.cli import console
-from vggc.cli.options import IMAGE_SIZE
+from vggc.cli.options import IMAGE_SIZE, TRAIN_PRECISION
 from vggc.cli.skipped import told
 from vggc.data.diagnostics import WorkerEnded
 from vggc.support import signals
@@ -79,8 +79,8 @@ WEIGHTS_SHOWN = 20
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    help="Type that layers compute in; weights stay float32.  [default: fp32]",
+    type=TRAIN_PRECISION,
+    help="Type that layers compute in; weights stay float32.  [default: float32]",
 )
 @click.option(
     "--compile/--no-compile",

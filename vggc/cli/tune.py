@@ -15,12 +15,12 @@ from vggc.cli import console
 from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS
 from vggc.support import signals
 from vggc.support.diagnostics import CheckFailed
+from vggc.support.precision import ArtifactPrecision
 from vggc.support.processors import num_cores
 from vggc.support.sheet import Sheet
 
 if TYPE_CHECKING:
     from vggc.api.tune import TuningPlan
-    from vggc.runtime.artifact import Precision
     from vggc.tuning.tuner import TunedLayer, TuningProgress, Watch
 
 MAX_BUDGET = 7 * 24 * 3600
@@ -91,7 +91,7 @@ def command(
     budget: float,
     batch: int,
     size: tuple[int, int] | None,
-    precision: Precision,
+    precision: ArtifactPrecision,
     max_error: float | None,
     threads: int | None,
     db: Path | None,

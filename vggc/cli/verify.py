@@ -50,8 +50,8 @@ def command(
 ) -> None:
     """Check an artifact against PyTorch in float64, on random and real inputs.
 
-    Passes where the relative L2 error of every output is under 1e-5 (in bf16 0.03, in int8
-    0.15) and the best class is the same; in bf16 and int8 that is judged on images given with
+    Passes where the relative L2 error of every output is under 1e-5 (in bfloat16 0.03, in int8
+    0.15) and the best class is the same; in bfloat16 and int8 that is judged on images given with
     --data, and must be so for 99 % and 97 % of them. Exit 1 when it fails, naming the first
     layer that departs.
     """

@@ -26,9 +26,9 @@ from vggc.images.preprocessing import BrokenImageError, Preprocessing, decode
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights
 from vggc.plan.plan import Plan
-from vggc.runtime.artifact import Precision
 from vggc.runtime.diagnostics import BadInput
 from vggc.support.diagnostics import UserError
+from vggc.support.precision import ArtifactPrecision
 
 NUM_IMAGES = 300
 """How many images are read where the user does not say."""
@@ -36,19 +36,19 @@ NUM_IMAGES = 300
 BINS = 2048
 
 
-def require_images(precision: Precision, folder: Path | None, count: int | None) -> None:
+def require_images(precision: ArtifactPrecision, folder: Path | None, count: int | None) -> None:
     """Refuses images that are missing for a precision, or given in vain.
 
     Raises: UserError.
     """
     if precision == "int8":
         if folder is None:
-            raise UserError(diagnostics.NoCalibration(None))
+            raise UserError(diagnostics.NoCalibration())
         listing_of(folder)
         return
     for option, value in (("--calibrate", folder), ("--images", count)):
         if value is not None:
-            raise UserError(diagnostics.NothingToCalibrate(None, option, precision))
+            raise UserError(diagnostics.NothingToCalibrate(option, precision))
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def choose_images(folder: Path, count: int, preprocessing: Preprocessing) -> Cal
     if not used:
         told = f"{skipped[0].name}: {skipped[0].reason}"
         reason_why = f"none of the {len(skipped):,} there can be used, such as {told}"
-        raise UserError(diagnostics.NoImages(None, str(folder), reason_why))
+        raise UserError(diagnostics.NoImages(str(folder), reason_why))
     return CalibrationImages(tuple(folder / name for name in sorted(used)), tuple(skipped))
 
 
@@ -104,14 +104,14 @@ def listing_of(folder: Path) -> Listing:
     """
     if not folder.is_dir():
         reason = "it is a file" if folder.exists() else "there is no such folder"
-        raise UserError(diagnostics.NoImages(None, str(folder), reason))
+        raise UserError(diagnostics.NoImages(str(folder), reason))
     try:
         found = images_below(folder)
     except OSError as fault:
         reason = f"{fault.filename}: {fault.strerror}"
-        raise UserError(diagnostics.NoImages(None, str(folder), reason)) from None
+        raise UserError(diagnostics.NoImages(str(folder), reason)) from None
     if not found.files and not found.skipped:
-        raise UserError(diagnostics.NoImages(None, str(folder), "no image lies in it"))
+        raise UserError(diagnostics.NoImages(str(folder), "no image lies in it"))
     return found
 
 
@@ -133,7 +133,7 @@ def read_images(
             yield preprocessing.read(path)
         except BrokenImageError as error:
             hint = "take the file out of the folder, or replace it"
-            raise UserError(BadInput(None, str(path), str(error), hint)) from None
+            raise UserError(BadInput(str(path), str(error), hint)) from None
 
 
 @dataclass
@@ -218,7 +218,7 @@ def calibrate(
         for name, value in run(image):
             if not np.isfinite(value).all():
                 told = str(files[number]) if files else f"image {number + 1}"
-                raise UserError(diagnostics.NotFinite(None, name, told))
+                raise UserError(diagnostics.NotFinite(name, told))
             seen[name].add(value)
     return {
         name: ValueRange(

@@ -15,10 +15,11 @@ from vggc.compiler.targets import tvm_target
 from vggc.ir.graph import Graph
 from vggc.kernels.workloads import Choice, Kernel, Workload
 from vggc.plan.plan import Plan
-from vggc.runtime.artifact import MANIFEST, WEIGHTS, KernelEntry, Manifest, Precision, Target
+from vggc.runtime.artifact import MANIFEST, WEIGHTS, KernelEntry, Manifest, Target
 from vggc.runtime.calls import calls_of, planned
 from vggc.runtime.diagnostics import NoArtifact
 from vggc.support.diagnostics import UserError, first_line
+from vggc.support.precision import ArtifactPrecision
 from vggc.support.tensors import DTYPES, opened
 
 ChoiceOf: TypeAlias = Callable[[Workload, float], Choice | None]
@@ -52,7 +53,7 @@ def lowered(
     graph: Graph,
     batch: int,
     target: Target,
-    precision: Precision = "float32",
+    precision: ArtifactPrecision = "float32",
     max_error: float = MAX_ERROR,
 ) -> tuple[Plan, Lowered]:
     """The calls of a compiled net, folded, and the kernels behind them, by stated cost."""
@@ -81,7 +82,7 @@ def lowered_again(folder: Path, manifest: Manifest) -> tuple[Plan, Lowered]:
         return calls, code
     except (ValueError, TypeError, RuntimeError) as error:  # the last two are TVM's of a target
         reason = f"{MANIFEST} tells other kernels than its net has: {first_line(error)}"
-        raise UserError(NoArtifact(None, str(folder), reason)) from None
+        raise UserError(NoArtifact(str(folder), reason)) from None
 
 
 def _check_weights(

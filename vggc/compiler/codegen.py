@@ -61,7 +61,7 @@ def export(code: Code, path: Path, compiler: str) -> None:
     try:
         code.link(path, compiler)
     except LinkError as error:
-        raise UserError(diagnostics.NotLinked(None, compiler, str(error))) from None
+        raise UserError(diagnostics.NotLinked(compiler, str(error))) from None
 
 
 def _llvm(module: Any) -> Mapping[str, str]:
@@ -78,10 +78,10 @@ def _device_code(module: tvm.IRModule, target: Target) -> Code:
         library = compile_device(module, target.archs)
     except NoCompilerError as error:
         hint = "`pip install 'vggc[cuda]'` brings NVIDIA's compiler; no GPU is needed"
-        raise UserError(diagnostics.NoDeviceCode(None, str(error), hint)) from None
+        raise UserError(diagnostics.NoDeviceCode(str(error), hint)) from None
     except CompilerError as error:
         hint = "name other architectures with `--arch`, such as sm_80,sm_90"
-        raise UserError(diagnostics.NoDeviceCode(None, str(error), hint)) from None
+        raise UserError(diagnostics.NoDeviceCode(str(error), hint)) from None
     return Code(lambda: {"kernels.cu": library.source}, library.export)
 
 
@@ -95,4 +95,4 @@ def linker(target: Target) -> str:
     for name in tried:
         if found := shutil.which(name):
             return found
-    raise UserError(diagnostics.NoLinker(None, " and ".join(tried), package))
+    raise UserError(diagnostics.NoLinker(" and ".join(tried), package))

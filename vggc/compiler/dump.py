@@ -50,4 +50,4 @@ class Dump:
         try:
             folder.mkdir(parents=True)
         except OSError as fault:
-            raise UserError(CannotWrite(None, str(folder), str(fault.strerror))) from None
+            raise UserError(CannotWrite(str(folder), str(fault.strerror))) from None

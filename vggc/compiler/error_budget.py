@@ -18,14 +18,15 @@ from vggc.compiler.targets import tvm_target
 from vggc.ir.weights import Weights
 from vggc.kernels.workloads import Choice, Dense, Workload
 from vggc.plan.plan import Plan
-from vggc.runtime.artifact import Precision, Target
+from vggc.runtime.artifact import Target
 from vggc.support.diagnostics import UserError
+from vggc.support.precision import ArtifactPrecision
 
 MAX_ERROR = 1e-5
 """The relative L2 error that the arithmetic of a whole net may make in float32."""
 
 
-def budget_for(target: Target, precision: Precision, asked: float | None) -> float:
+def budget_for(target: Target, precision: ArtifactPrecision, asked: float | None) -> float:
     """The error that the arithmetic of a net may make.
 
     Raises: UserError for one `asked` for where no choice is a matter of error.
@@ -38,7 +39,7 @@ def budget_for(target: Target, precision: Precision, asked: float | None) -> flo
         reason = f"{precision} itself decides how exact the net is"
     else:
         return asked
-    raise UserError(diagnostics.GivenInVain(None, "--max-error", reason, ""))
+    raise UserError(diagnostics.GivenInVain("--max-error", reason, ""))
 
 
 @dataclass(frozen=True)

@@ -43,13 +43,13 @@ from vggc.runtime.artifact import (
     ChosenBy,
     KernelEntry,
     Manifest,
-    Precision,
     Target,
     entry,
     outputs_of,
 )
 from vggc.runtime.calls import FORMATS, pools
 from vggc.support.files import new_folder, refuse_full, refuse_unwritable
+from vggc.support.precision import ArtifactPrecision
 from vggc.support.records import write_record
 from vggc.support.tensors import Pieces
 from vggc.support.tvm_alone import tvm
@@ -98,7 +98,7 @@ class Job:
     weights_from: str
     preprocessing: Preprocessing
     classes: tuple[str, ...]
-    precision: Precision = "float32"
+    precision: ArtifactPrecision = "float32"
     images: tuple[Path, ...] = ()
     """What int8 is calibrated on."""
     choice_of: ChoiceOf = by_cost
@@ -185,7 +185,7 @@ def _planned(graph: Graph, batch: int, target: Target) -> Plan:
     return plan
 
 
-def _lowered(plan: Plan, precision: Precision) -> Plan:
+def _lowered(plan: Plan, precision: ArtifactPrecision) -> Plan:
     lowered = in_format(plan, FORMATS[precision])
     verify_plan(lowered)
     return lowered

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from vggc.compiler.device_code import DEFAULT_ARCHS
-from vggc.runtime.artifact import CPU_ATTRS, Attr, Precision, Target
+from vggc.runtime.artifact import CPU_ATTRS, Attr, Target
 from vggc.runtime.cpu_info import INSTRUCTIONS, instructions, plain
 from vggc.support.diagnostics import Diagnostic, UserError, nearest
+from vggc.support.precision import ArtifactPrecision
 from vggc.support.processors import num_cores
 from vggc.support.tvm_alone import tvm
 
@@ -62,8 +63,8 @@ class PrecisionNotThere(Diagnostic):
     hint: str
 
 
-PRECISION_NEEDS: dict[Precision, tuple[str, str, str]] = {
-    "bf16": (
+PRECISION_NEEDS: dict[ArtifactPrecision, tuple[str, str, str]] = {
+    "bfloat16": (
         "avx512bf16",
         "AVX512-BF16",
         "AMD since Zen 4 and Xeons since Sapphire Rapids have it",
@@ -73,7 +74,7 @@ PRECISION_NEEDS: dict[Precision, tuple[str, str, str]] = {
 """The instructions that a precision is made of: LLVM's name, the usual one, and who has them."""
 
 
-def require_precision(target: Target, precision: Precision) -> None:
+def require_precision(target: Target, precision: ArtifactPrecision) -> None:
     """Raises: UserError where the target cannot multiply in that precision."""
     if precision not in PRECISION_NEEDS:
         return
@@ -86,7 +87,7 @@ def require_precision(target: Target, precision: Precision) -> None:
         hint = f"leave `--precision` out, or compile for a CPU that has them: {who}"
     else:
         return
-    raise UserError(PrecisionNotThere(None, precision, target.name, reason, hint))
+    raise UserError(PrecisionNotThere(precision, target.name, reason, hint))
 
 
 def tvm_target(target: Target) -> Any:
@@ -102,14 +103,14 @@ def resolve(name: str, archs: Sequence[str] = (), mcpu: str | None = None) -> Ta
     Raises: UserError for a name that is none, or a machine that vggc has no kernels for.
     """
     if archs and name == "cpu":
-        raise UserError(ArchForCpu(None))
+        raise UserError(ArchForCpu())
     if mcpu is not None:
         if name != "cpu":
-            raise UserError(McpuElsewhere(None, name, mcpu))
+            raise UserError(McpuElsewhere(name, mcpu))
         known = _cpus()
         if mcpu not in known:
             hint = f"`{nearest(mcpu, known) or host()['mcpu']}`"
-            raise UserError(UnknownCpu(None, mcpu, hint))
+            raise UserError(UnknownCpu(mcpu, hint))
         return _cpu(mcpu, _named(mcpu))
     match name:
         case "cpu":
@@ -127,20 +128,20 @@ def _tagged(name: str, archs: Sequence[str]) -> Target:
     except ValueError:
         tags = [tag for tag in tvm.target.list_tags() if "qcom" not in tag]
         hint = f"`{nearest(name, ['cpu', 'cuda', *tags]) or 'nvidia/nvidia-h100'}`"
-        raise UserError(UnknownTarget(None, name, "TVM has no tag of this name", hint)) from None
+        raise UserError(UnknownTarget(name, "TVM has no tag of this name", hint)) from None
     match found.kind.name:
         case "cuda":
             arch = str(found.attrs["arch"]).rstrip("a")
             return Target(name, "cuda", {"kind": "cuda"}, _archs(archs or (arch,)))
         case "llvm" if archs:
-            raise UserError(ArchForCpu(None))
+            raise UserError(ArchForCpu())
         case "llvm":
             attrs = {key: found.attrs[key] for key in CPU_ATTRS if key in found.attrs}
             plain = {key: _plain(value) for key, value in attrs.items()}
             return _cpu(name, {"kind": "llvm", **plain})
         case kind:
             reason = f"it is a {kind} machine, and vggc has kernels for CPUs and CUDA GPUs only"
-            raise UserError(UnknownTarget(None, name, reason, "`nvidia/nvidia-h100`"))
+            raise UserError(UnknownTarget(name, reason, "`nvidia/nvidia-h100`"))
 
 
 def on_threads(target: Target, threads: int) -> Target:
@@ -218,5 +219,5 @@ def _plain(value: Any) -> Attr:
 def _archs(archs: Sequence[str]) -> tuple[str, ...]:
     for arch in archs:
         if not re.fullmatch(r"sm_[0-9]{2,3}", arch):
-            raise UserError(BadArch(None, arch))
+            raise UserError(BadArch(arch))
     return tuple(sorted(set(archs), key=lambda arch: int(arch[3:])))

@@ -100,20 +100,42 @@ PICKLED = {
 """What the pickled versions are called, and their binary counterparts."""
 
 
-def read_cifar(place: Path) -> Images | None:
-    """The images of CIFAR in a folder or an archive; None where neither is there.
+@dataclass(frozen=True)
+class CifarFiles:
+    """Where CIFAR lies: at `place`, as an archive or, of a known `version`, in a `folder`."""
+
+    place: Path
+    version: CifarVersion | None = None
+    folder: Path | None = None
+
+
+def cifar_at(place: Path) -> CifarFiles | None:
+    """The files of CIFAR in a folder, or an archive, which is not opened; None where neither is.
 
     Raises:
-        UserError: it is the pickled version, or not what it should be.
+        UserError: it is the pickled version.
     """
     for layout in LAYOUTS:
         for folder in (place, place / layout.folder):
             if all(os.path.lexists(folder / name) for name in (layout.train[0], layout.names)):
-                return images_of(place, layout, in_folder(folder, layout))
+                return CifarFiles(place, layout, folder)
     refuse_pickles(place)
     if place.name.endswith(ARCHIVES) and os.path.lexists(place) and not place.is_dir():
-        return images_of(place, *unpacked(place))
+        return CifarFiles(place)
     return None
+
+
+def read_cifar(found: CifarFiles) -> Images:
+    """The images of CIFAR, its test part held out.
+
+    Raises:
+        UserError: it is not what it should be.
+    """
+    match found:
+        case CifarFiles(place, CifarVersion() as layout, Path() as folder):
+            return images_of(place, layout, in_folder(folder, layout))
+        case _:
+            return images_of(found.place, *unpacked(found.place))
 
 
 def refuse_pickles(place: Path) -> None:
@@ -123,9 +145,9 @@ def refuse_pickles(place: Path) -> None:
         for ending in ARCHIVES:
             stem = stem.removesuffix(ending)
         if stem in PICKLED and path.exists():
-            raise UserError(diagnostics.PickledCifar(None, str(path), PICKLED[stem]))
+            raise UserError(diagnostics.PickledCifar(str(path), PICKLED[stem]))
     if (place / "data_batch_1").is_file() and (place / "batches.meta").is_file():
-        raise UserError(diagnostics.PickledCifar(None, str(place), "cifar-10-binary.tar.gz"))
+        raise UserError(diagnostics.PickledCifar(str(place), "cifar-10-binary.tar.gz"))
 
 
 def in_folder(folder: Path, layout: CifarVersion) -> dict[str, bytes]:
@@ -140,7 +162,7 @@ def content_of(path: Path, most: int) -> bytes:
             return file.read(most + 1)
     except OSError as fault:
         reason = f"{path.name}: {fault.strerror}"
-        raise UserError(diagnostics.BadCifar(None, str(path.parent), reason)) from None
+        raise UserError(diagnostics.BadCifar(str(path.parent), reason)) from None
 
 
 def unpacked(archive: Path) -> tuple[CifarVersion, dict[str, bytes]]:
@@ -158,7 +180,7 @@ def unpacked(archive: Path) -> tuple[CifarVersion, dict[str, bytes]]:
             path = member.name.removeprefix("./")
             if "-batches-py/" in path or "cifar-100-python/" in path:
                 binary = "cifar-100-binary" if "100" in path else "cifar-10-binary"
-                raise UserError(diagnostics.PickledCifar(None, str(archive), f"{binary}.tar.gz"))
+                raise UserError(diagnostics.PickledCifar(str(archive), f"{binary}.tar.gz"))
             layout, name = wanted.get(path), path.rpartition("/")[2]
             if layout is None:
                 continue
@@ -167,12 +189,12 @@ def unpacked(archive: Path) -> tuple[CifarVersion, dict[str, bytes]]:
             if fault is None and member.size > layout.most(name):
                 fault = f"should have {layout.most(name):,} bytes at most"
             if fault:
-                raise UserError(diagnostics.BadCifar(None, str(archive), f"{name} {fault}"))
+                raise UserError(diagnostics.BadCifar(str(archive), f"{name} {fault}"))
             files[name] = source.read(member.size)
         # The checksum of all that was read stands at the end.
         source.end()
     if found is None:
-        raise UserError(diagnostics.CompressedShard(None, str(archive)))
+        raise UserError(diagnostics.CompressedShard(str(archive)))
     return found, files
 
 
@@ -189,7 +211,7 @@ def explained(archive: Path) -> Iterator[None]:
                 reason = text
             case _:
                 reason = f"the archive is damaged: {fault}"
-        raise UserError(diagnostics.BadCifar(None, str(archive), reason)) from None
+        raise UserError(diagnostics.BadCifar(str(archive), reason)) from None
 
 
 def images_of(place: Path, layout: CifarVersion, files: dict[str, bytes]) -> Images:
@@ -197,10 +219,10 @@ def images_of(place: Path, layout: CifarVersion, files: dict[str, bytes]) -> Ima
     for name in layout.files:
         content = files.get(name)
         if content is None:
-            raise UserError(diagnostics.BadCifar(None, str(place), f"{name} is missing"))
+            raise UserError(diagnostics.BadCifar(str(place), f"{name} is missing"))
         if name != layout.names and len(content) != layout.most(name):
             told = f"{name} should have {layout.most(name):,} bytes"
-            raise UserError(diagnostics.BadCifar(None, str(place), told))
+            raise UserError(diagnostics.BadCifar(str(place), told))
     classes = class_names(place, layout, files[layout.names])
     train, val = (
         part_of(place, layout, {name: files[name] for name in names})
@@ -216,7 +238,7 @@ def class_names(place: Path, layout: CifarVersion, content: bytes) -> tuple[str,
         names = ()
     if not len(names) == len({*names}) == layout.num_classes:
         reason = f"{layout.names} should hold {layout.num_classes} names"
-        raise UserError(diagnostics.BadCifar(None, str(place), reason))
+        raise UserError(diagnostics.BadCifar(str(place), reason))
     return names
 
 
@@ -226,7 +248,7 @@ def part_of(place: Path, layout: CifarVersion, files: dict[str, bytes]) -> Part:
     labels = records[:, layout.num_labels - 1].astype(np.int64)
     if labels.max() >= layout.num_classes:
         reason = f"a label is {labels.max()}, and there are {layout.num_classes} classes"
-        raise UserError(diagnostics.BadCifar(None, str(place), reason))
+        raise UserError(diagnostics.BadCifar(str(place), reason))
     planes = records[:, layout.num_labels :].reshape(-1, 3, SIDE, SIDE)
     names = Strings.of(
         f"{name}, picture {index}"

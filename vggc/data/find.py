@@ -15,8 +15,9 @@ from vggc.data.cifar import read_cifar
 from vggc.data.listing import Listing, folders_in, has_images, images_below
 from vggc.data.listing import images_in as images_in_folder
 from vggc.data.parts import Images, Part, Pictures, Skipped, of_part
-from vggc.data.shards import expanded, is_pattern, read_shards, shards_in
-from vggc.data.split import PartPlace, for_training, parts_of, shown, unwrapped
+from vggc.data.place import CifarPlace, PartedFolder, PlainFolder, ShardPattern, parse_place
+from vggc.data.shards import expanded, read_shards, shards_in
+from vggc.data.split import PartPlace, Parts, for_training, shown, unwrapped
 from vggc.data.stores import Arrays, Files
 from vggc.data.strings import Strings
 from vggc.data.usual import roles_of
@@ -56,7 +57,7 @@ def find_images(data: str | Path, seed: int, val: str | Path | None = None) -> I
         found = images_in(str(data), seed) if val is None else both(str(data), str(val))
     except OSError as fault:
         path, reason = str(fault.filename or data), fault.strerror or str(fault)
-        raise UserError(diagnostics.UnreadableFolder(None, path, reason)) from None
+        raise UserError(diagnostics.UnreadableFolder(path, reason)) from None
     if len(found.classes) == 1:
         raise UserError(only_one(str(data), found.classes[0]))
     return found
@@ -65,18 +66,24 @@ def find_images(data: str | Path, seed: int, val: str | Path | None = None) -> I
 def only_one(data: str, name: str) -> Diagnostic:
     """The mistake of images of one class. Its folder may be one around the classes."""
     inside = Path(data, name)
-    around = not is_pattern(data) and inside.is_dir() and len(folders_in(inside)) > 1
+    around = inside.is_dir() and len(folders_in(inside)) > 1
     hint = f"; if the classes are the folders in `{name}`: `--data {inside}`" if around else ""
-    return diagnostics.OnlyOneClass(None, data, name, hint)
+    return diagnostics.OnlyOneClass(data, name, hint)
 
 
 def images_in(place: str, seed: int) -> Images:
     """The images in a place, some of them held out."""
-    if not is_pattern(place) and (cifar := read_cifar(Path(place))) is not None:
-        return cifar
-    parts = parts_of(place)
-    if parts is None:
-        return hold_out(place, pictures_in(place), seed)
+    match parse_place(place):
+        case CifarPlace(files=files):
+            return read_cifar(files)
+        case PartedFolder(parts=parts):
+            return images_in_parts(place, parts, seed)
+        case ShardPattern() | PlainFolder() as unparted:
+            return hold_out(place, pictures_in(unparted), seed)
+
+
+def images_in_parts(place: str, parts: Parts, seed: int) -> Images:
+    """The images of a place that brings parts: its own part held out, or some by the seed."""
     split = for_training(parts)
     train = pictures_of(split.folder, split.train)
     beside = strays(images_in_folder(Path(split.folder)), "it lies in no part")
@@ -91,22 +98,24 @@ def images_in(place: str, seed: int) -> Images:
 def both(data: str, val: str) -> Images:
     """The images in one place, and those to hold out in another."""
     if data == val or (os.path.exists(data) and os.path.realpath(data) == os.path.realpath(val)):
-        raise UserError(diagnostics.HeldOutToo(None, data))
+        raise UserError(diagnostics.HeldOutToo(data))
     train = whole(data)
     return joined(data, train, whole(val, train.classes), val, val)
 
 
 def whole(place: str, known: Sequence[str] = ()) -> Pictures:
     """All pictures of a place, which may bring one part and no other."""
-    if not is_pattern(place) and read_cifar(Path(place)) is not None:
-        raise UserError(diagnostics.HeldOutTwice(None, place, "CIFAR's"))
-    parts = parts_of(place, known)
-    if parts is None:
-        return pictures_in(place, known)
-    if len(parts.named) > 1 or parts.others:
-        names = shown((*(each.piece.shown for each in parts.named), *parts.others))
-        raise UserError(diagnostics.HeldOutTwice(None, place, names))
-    return pictures_of(parts.folder, parts.named[0].piece, known)
+    match parse_place(place, known):
+        case CifarPlace(files=files):
+            read_cifar(files)  # an archive of something else is a mistake of its own
+            raise UserError(diagnostics.HeldOutTwice(place, "CIFAR's"))
+        case PartedFolder(parts=parts) if len(parts.named) > 1 or parts.others:
+            names = shown((*(each.piece.shown for each in parts.named), *parts.others))
+            raise UserError(diagnostics.HeldOutTwice(place, names))
+        case PartedFolder(parts=parts):
+            return pictures_of(parts.folder, parts.named[0].piece, known)
+        case ShardPattern() | PlainFolder() as unparted:
+            return pictures_in(unparted, known)
 
 
 def joined(
@@ -121,7 +130,7 @@ def joined(
     used = {val.classes[label]: None for label in np.unique(val.part.labels)}
     if unknown := [name for name in used if name not in number_of]:
         known = shown(train.classes)
-        raise UserError(diagnostics.ClassesDiffer(None, place, other, shown(unknown), known))
+        raise UserError(diagnostics.ClassesDiffer(place, other, shown(unknown), known))
     numbers = np.asarray([number_of.get(name, -1) for name in val.classes], np.int64)
     part = replace(val.part, labels=numbers[val.part.labels])
     missing = [name for name in train.classes if name not in used]
@@ -141,19 +150,30 @@ def pictures_of(folder: str, piece: PartPlace, known: Sequence[str] = ()) -> Pic
     """The pictures of one part in a folder."""
     if piece.shards:
         return read_shards(folder, piece.shards, known)
-    return pictures_in(str(unwrapped(Path(folder, piece.name), known)), known)
+    return pictures_in(PlainFolder(str(unwrapped(Path(folder, piece.name), known))), known)
 
 
-def pictures_in(place: str, known: Sequence[str] = ()) -> Pictures:
+def pictures_in(place: ShardPattern | PlainFolder, known: Sequence[str] = ()) -> Pictures:
     """All pictures of a place that is not parted. Shards may take their classes from those that
     are `known`.
+
+    Raises:
+        UserError: there is no such place, or no pictures are in it.
+        OSError: a folder cannot be read.
     """
-    if is_pattern(place):
-        return read_shards(place, expanded(place), known)
+    match place:
+        case ShardPattern(text):
+            return read_shards(text, expanded(text), known)
+        case PlainFolder(text):
+            return pictures_in_folder(text, known)
+
+
+def pictures_in_folder(place: str, known: Sequence[str]) -> Pictures:
+    """All pictures of a folder: those of its shards, or else of its class folders."""
     folder = Path(place)
     if not folder.is_dir():
         kind = diagnostics.NotAFolder if folder.exists() else diagnostics.NoSuchFolder
-        raise UserError(kind(None, place))
+        raise UserError(kind(place))
     children = folders_in(folder)
     if (shards := shards_in(folder)) and not any(map(has_images, children)):
         found = read_shards(place, shards, known)
@@ -183,7 +203,7 @@ def class_folders(folder: Path, children: Sequence[Path]) -> Pictures:
     shared, parts = sorted(set.intersection(*inner)), roles_of(set.union(*inner))
     if len({*parts.values()}) > 1 and all(each & {*parts} for each in inner):
         first = next(iter(found))
-        raise UserError(diagnostics.PartsInClasses(None, str(folder), shown(sorted(parts)), first))
+        raise UserError(diagnostics.PartsInClasses(str(folder), shown(sorted(parts)), first))
     labels = np.repeat(np.arange(len(found)), [len(files) for files in found.values()])
     names = (f"{name}/{file}" for name, files in found.items() for file in files)
     part = Part.all(Files(folder, Strings.of(names)), labels.astype(np.int64))
@@ -211,9 +231,9 @@ def nothing_in(
     if found:
         first = next(each for each in skipped if not each.name.endswith("/"))
         told = f"{first.name}: {first.reason}"
-        return diagnostics.NothingUsable(None, str(folder), len(skipped), told)
+        return diagnostics.NothingUsable(str(folder), len(skipped), told)
     more = f"; there are others: {by_ending(others)}" if others else ""
-    return diagnostics.NoClassFolders(None, str(folder), " ".join(sorted(FORMATS)), more)
+    return diagnostics.NoClassFolders(str(folder), " ".join(sorted(FORMATS)), more)
 
 
 def remarks(
@@ -247,7 +267,7 @@ def hold_out(path: str | None, found: Pictures, seed: int) -> Images:
         chosen.append(generator.permutation(members)[:count])
     val = np.sort(np.concatenate(chosen))
     if len(val) == 0:
-        raise UserError(diagnostics.NothingHeldOut(None, str(path)))
+        raise UserError(diagnostics.NothingHeldOut(str(path)))
     train = np.setdiff1d(np.arange(len(whole)), val)
     parts = whole.take(train), whole.take(val)
     return Images(path, found.classes, *parts, None, found.skipped, found.notes)

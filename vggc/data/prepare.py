@@ -64,7 +64,7 @@ def prepare(
         UserError: the channels are neither 1 nor 3, or a class has no image left.
     """
     if shape[0] not in IMAGE_CHANNELS:
-        raise UserError(diagnostics.UnsupportedChannels(None, *shape))
+        raise UserError(diagnostics.UnsupportedChannels(*shape))
     looked = look_at(both_framed(images, shape, scales, window), on_progress, room)
     white = white_of_all(looked[0].survey.brightest.largest(looked[1].survey.brightest))
     if white != UNKNOWN:
@@ -193,4 +193,4 @@ def check_classes(
         if mine := of_class or skipped:
             first, count = mine[0], len(mine)
             reason = f"{count} left out, the first of them {first.name}: {first.reason}"
-        raise UserError(diagnostics.NoReadableImages(None, missing[0], use, reason))
+        raise UserError(diagnostics.NoReadableImages(missing[0], use, reason))

@@ -69,7 +69,7 @@ def cannot_open(place: str, reason: str) -> UserError:
     """What to tell where a place cannot be opened."""
     is_whole = not is_url(place) or without_secrets(place) != place
     hints = (diagnostics.SEE,) if is_whole else (diagnostics.SEE, diagnostics.SAY_AGAIN)
-    return UserError(diagnostics.CannotOpen(None, place, reason, "; ".join(hints)))
+    return UserError(diagnostics.CannotOpen(place, reason, "; ".join(hints)))
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -85,7 +85,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     try:
         found: tuple[Any, str] = url_to_fs(url)
     except ImportError:
-        raise UserError(diagnostics.MissingProtocol(None, url.partition("://")[0])) from None
+        raise UserError(diagnostics.MissingProtocol(url.partition("://")[0])) from None
     except Exception as fault:  # whatever a file system says of a URL
         raise cannot_open(url, reason_of(fault)) from None
     return found

@@ -168,9 +168,9 @@ def make_index(shard: Shard) -> Index:
         with opened(shard) as source:
             return index_from(source)
     except CompressedError:
-        raise UserError(diagnostics.CompressedShard(None, shard.place)) from None
+        raise UserError(diagnostics.CompressedShard(shard.place)) from None
     except TarError as fault:
-        raise UserError(diagnostics.BrokenShard(None, shard.place, str(fault))) from None
+        raise UserError(diagnostics.BrokenShard(shard.place, str(fault))) from None
     except UserError:
         raise
     except Exception as fault:  # a network has many ways to fail

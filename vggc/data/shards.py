@@ -51,12 +51,12 @@ def expanded(pattern: str) -> list[str]:
     """
     pieces = re.split(r"\{([^{}]*)\}", pattern)
     if any(brace in piece for piece in pieces[::2] for brace in "{}"):
-        raise UserError(diagnostics.BadPattern(None, pattern, "a brace has no partner"))
+        raise UserError(diagnostics.BadPattern(pattern, "a brace has no partner"))
     choices = [
         choices_of(pattern, piece) if index % 2 else [piece] for index, piece in enumerate(pieces)
     ]
     if np.prod([float(len(each)) for each in choices]) > MAX_SHARDS:
-        raise UserError(diagnostics.BadPattern(None, pattern, f"more than {MAX_SHARDS:,} shards"))
+        raise UserError(diagnostics.BadPattern(pattern, f"more than {MAX_SHARDS:,} shards"))
     return ["".join(combination) for combination in product(*choices)]
 
 
@@ -67,10 +67,10 @@ def choices_of(pattern: str, braced: str) -> list[str]:
     match = re.fullmatch(r"([0-9]{1,9})\.\.([0-9]{1,9})", braced)
     if match is None or int(match[1]) > int(match[2]):
         reason = f"`{{{braced}}}` is no range"
-        raise UserError(diagnostics.BadPattern(None, pattern, reason))
+        raise UserError(diagnostics.BadPattern(pattern, reason))
     first, last = int(match[1]), int(match[2])
     if last - first >= MAX_SHARDS:
-        raise UserError(diagnostics.BadPattern(None, pattern, f"more than {MAX_SHARDS:,} shards"))
+        raise UserError(diagnostics.BadPattern(pattern, f"more than {MAX_SHARDS:,} shards"))
     return [f"{number:0{len(match[1])}}" for number in range(first, last + 1)]
 
 
@@ -84,7 +84,7 @@ def shards_in(folder: Path) -> list[str]:
     found = [str(folder / name) for name in names if name.endswith(ENDING)]
     compressed = [str(folder / name) for name in names if COMPRESSED.search(name)]
     if compressed and not found and not folders_in(folder):
-        raise UserError(diagnostics.CompressedShard(None, compressed[0]))
+        raise UserError(diagnostics.CompressedShard(compressed[0]))
     return found
 
 
@@ -141,10 +141,10 @@ def check_samples(place: str, shards: Sequence[Shard], indices: Sequence[Index])
         shard, index = next(pair for pair in zip(shards, indices, strict=True) if pair[1].lost)
         example = f"{shard.name}/{index.lost[0]}"
         raise UserError(
-            diagnostics.IncompleteSamples(None, place, bad, good + bad, example, index.reasons[0])
+            diagnostics.IncompleteSamples(place, bad, good + bad, example, index.reasons[0])
         )
     if good == 0:
-        raise UserError(diagnostics.NoSamples(None, place))
+        raise UserError(diagnostics.NoSamples(place))
 
 
 def numbered(
@@ -166,7 +166,7 @@ def numbered(
     unknown = [label for label in labels if numbers[label] >= len(classes)]
     if unknown:
         shown = ", ".join(f"`{label}`" for label in unknown[:LISTED])
-        raise UserError(diagnostics.UnknownLabel(None, place, shown, len(classes)))
+        raise UserError(diagnostics.UnknownLabel(place, shown, len(classes)))
     return classes, numbers
 
 
@@ -211,20 +211,20 @@ def listed_classes(shard: str) -> tuple[str, ...] | None:
     """
     for place, content in class_lists(shard):
         if len(content) > MAX_CLASSES_FILE:
-            raise UserError(diagnostics.BadClassList(None, place, "it is larger than 16 MiB"))
+            raise UserError(diagnostics.BadClassList(place, "it is larger than 16 MiB"))
         try:
             lines = content.decode("utf-8-sig").rstrip().splitlines()
         except ValueError:
-            raise UserError(diagnostics.BadClassList(None, place, "it is no UTF-8 text")) from None
+            raise UserError(diagnostics.BadClassList(place, "it is no UTF-8 text")) from None
         names = tuple(line.strip() for line in lines)
         if not names:
-            raise UserError(diagnostics.BadClassList(None, place, "it is empty"))
+            raise UserError(diagnostics.BadClassList(place, "it is empty"))
         if "" in names:
             reason = f"line {names.index('') + 1} is empty"
-            raise UserError(diagnostics.BadClassList(None, place, reason))
+            raise UserError(diagnostics.BadClassList(place, reason))
         if len({*names}) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(diagnostics.BadClassList(None, place, f"`{twice}` is there twice"))
+            raise UserError(diagnostics.BadClassList(place, f"`{twice}` is there twice"))
         return names
     return None
 

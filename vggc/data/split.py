@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vggc.data import diagnostics
 from vggc.data.listing import Holds, folders_in, has_images, holds
-from vggc.data.shards import ENDING, expanded, is_pattern, shards_in
+from vggc.data.shards import ENDING, expanded, shards_in
 from vggc.data.usual import USUAL, PartRole, roles_of, usual_name, words_of
 from vggc.support.diagnostics import UserError, in_command, in_line
 
@@ -89,7 +89,7 @@ class Parts:
         ]
         if len(found) > 1:
             names = shown(piece.shown for piece in found)
-            raise UserError(diagnostics.TwoForOne(None, self.folder, USES[role], names))
+            raise UserError(diagnostics.TwoForOne(self.folder, USES[role], names))
         return found[0] if found else None
 
 
@@ -106,16 +106,15 @@ class Split:
 USES: Mapping[PartRole, str] = {"train": "to train on", "val": "held out", "test": "to test on"}
 
 
-def parts_of(place: str, known: Sequence[str] = ()) -> Parts | None:
-    """The parts that a place brings; None where its folders are classes, or its shards are of one
+def parts_of(folder: Path, known: Sequence[str] = ()) -> Parts | None:
+    """The parts that a folder brings; None where its folders are classes, or its shards are of one
     kind. Where classes are `known`, folders that all have their names are those.
 
     Raises:
         UserError: it cannot be told what the folders are.
         OSError: a folder cannot be read.
     """
-    folder = Path(place)
-    if is_pattern(place) or not folder.is_dir():
+    if not folder.is_dir():
         return None
     for _ in range(DEPTH):
         children = folders_in(folder)
@@ -169,7 +168,7 @@ def parts_of_folders(
     if not parts:
         if len({each.roles for each in flat}) > 1 or (flat and not others):
             names, first = shown(each.piece.shown for each in flat), flat[0].piece.name
-            raise UserError(diagnostics.UnsortedParts(None, str(folder), names, first))
+            raise UserError(diagnostics.UnsortedParts(str(folder), names, first))
         return None
     if not others:
         return found
@@ -180,14 +179,14 @@ def parts_of_folders(
     inner = {child.name for child in folders_in(folder / name)}
     if shared := sorted({child.name for child in others} & inner):
         names = shown(shared)
-        raise UserError(diagnostics.PartAmongClasses(None, str(folder), name, names))
+        raise UserError(diagnostics.PartAmongClasses(str(folder), name, names))
     if not train:
         alike = [{each.name for each in folders_in(child)} >= inner for child in others]
         if len(inner) == 1 or not all(alike):
             return None
     elif train[0].holds == "both":
         return None
-    raise UserError(diagnostics.PartOrClass(None, str(folder), name, shown(found.others)))
+    raise UserError(diagnostics.PartOrClass(str(folder), name, shown(found.others)))
 
 
 def held(folder: Path) -> Holds:
@@ -207,13 +206,13 @@ def for_training(parts: Parts) -> Split:
     """
     train = parts.one_for("train")
     if train is None:
-        raise UserError(diagnostics.NoTrainingPart(None, parts.folder, without_training(parts)))
+        raise UserError(diagnostics.NoTrainingPart(parts.folder, without_training(parts)))
     val, notes = parts.one_for("val"), []
     if val == train:  # a `trainval`
         val = None
     if val is None and (useless := [each for each in parts.all_for("val") if not each.is_sorted]):
         name, reason = useless[0].piece.name, NOT_SORTED[useless[0].holds]
-        raise UserError(diagnostics.UselessPart(None, parts.folder, name, reason))
+        raise UserError(diagnostics.UselessPart(parts.folder, name, reason))
     tests = parts.all_for("test")
     if val is None and (test := parts.one_for("test")):
         val, tests = test, [each for each in tests if each.piece != test]
@@ -238,7 +237,7 @@ def for_testing(parts: Parts) -> tuple[PartPlace, tuple[str, ...]]:
     if chosen is None:
         there = (each.piece.place(parts.folder) for each in parts.named if each.is_sorted)
         name = next(filter(None, there), parts.folder)
-        raise UserError(diagnostics.NoPartToTest(None, parts.folder, without_testing(parts), name))
+        raise UserError(diagnostics.NoPartToTest(parts.folder, without_testing(parts), name))
     rest = [each.piece.shown for each in parts.named if each.piece != chosen]
     notes = [f"Of {parts.folder}, {chosen.shown} is tested on."]
     if rest:

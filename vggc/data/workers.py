@@ -150,22 +150,22 @@ class Worker:
 
 
 def no_worker(fault: OSError) -> UserError:
-    return UserError(diagnostics.NoWorker(None, fault.strerror or str(fault)))
+    return UserError(diagnostics.NoWorker(fault.strerror or str(fault)))
 
 
 def ended(code: int | None) -> diagnostics.WorkerEnded:
     """What is said of a worker that has ended with an exit code, or by a signal, -code."""
     if code is None or code >= 0:
-        return diagnostics.WorkerEnded(None, f"it ended with exit code {code}", "")
+        return diagnostics.WorkerEnded(f"it ended with exit code {code}", "")
     try:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
     if -code == signal.SIGKILL:
         return diagnostics.WorkerEnded(
-            None, f"{name} killed it", "the system does so when memory runs out"
+            f"{name} killed it", "the system does so when memory runs out"
         )
-    return diagnostics.WorkerEnded(None, f"{name} ended it", "what decodes images may have crashed")
+    return diagnostics.WorkerEnded(f"{name} ended it", "what decodes images may have crashed")
 
 
 def end(crew: Sequence[Worker]) -> None:

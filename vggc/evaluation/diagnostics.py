@@ -81,11 +81,11 @@ class UnreadableImage(Diagnostic):
 
 
 class NoImagesThere(Diagnostic):
-    title = "there are no images in `{place}`"
+    title = "there are no images in `{path}`"
     label = "images are files whose names end in {endings}"
     help = "a file of another name is read where it is named itself"
 
-    place: str
+    path: str
     endings: str
 
 
@@ -129,7 +129,7 @@ class NoRoom(Diagnostic):
 
 class NoRoomOnGpu(Diagnostic):
     title = "the GPU has too little memory for batches of {batch} images"
-    help = "try `--batch {smaller}`, smaller `--scales` or `--precision bf16`"
+    help = "try `--batch {smaller}`, smaller `--scales` or `--precision bfloat16`"
 
     batch: int
     smaller: int

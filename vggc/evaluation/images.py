@@ -12,8 +12,8 @@ from vggc.data.cifar import read_cifar
 from vggc.data.diagnostics import UnreadableFolder
 from vggc.data.find import digits, find_images, pictures_in, pictures_of, whole
 from vggc.data.parts import Part, Pictures, Skipped, content_of, names_of, of_part
-from vggc.data.shards import is_pattern
-from vggc.data.split import for_testing, parts_of
+from vggc.data.place import CifarPlace, PartedFolder, PlainFolder, ShardPattern, parse_place
+from vggc.data.split import for_testing
 from vggc.data.stores import Files
 from vggc.data.strings import Strings
 from vggc.evaluation import diagnostics
@@ -50,7 +50,7 @@ def held_out(runs: Sequence[Run]) -> Labelled:
     first, marks = runs[0], runs[0].record.data.fingerprints
     for run in runs[1:]:
         if run.record.data.fingerprints.val != marks.val:
-            raise UserError(diagnostics.OtherImages(None, str(first.folder), str(run.folder)))
+            raise UserError(diagnostics.OtherImages(str(first.folder), str(run.folder)))
     return held_out_by(first)
 
 
@@ -66,7 +66,7 @@ def held_out_by(run: Run) -> Labelled:
     place = origin.val_path or origin.path
     if change := changed(run, found):
         where = place or "scikit-learn"
-        raise UserError(diagnostics.HeldOutLost(None, str(run.folder), where, change))
+        raise UserError(diagnostics.HeldOutLost(str(run.folder), where, change))
     part = known(run, place, found.classes, found.part)
     return Labelled(place, part, of_part(found.skipped, ""))
 
@@ -84,11 +84,13 @@ def found_again(run: Run) -> Pictures:
     refuse_moved(run, origin.val_path or origin.path)
     if origin.val_path:
         return whole(origin.val_path, classes)
-    is_parted = not is_pattern(origin.path) and read_cifar(Path(origin.path)) is None
-    if is_parted and (parts := parts_of(origin.path, classes)):
-        piece = parts.one_for("val") or parts.one_for("test")
-        if piece and piece != parts.one_for("train"):
-            return pictures_of(parts.folder, piece, classes)
+    match parse_place(origin.path, classes):
+        case PartedFolder(parts=parts):
+            piece = parts.one_for("val") or parts.one_for("test")
+            if piece and piece != parts.one_for("train"):
+                return pictures_of(parts.folder, piece, classes)
+        case ShardPattern() | CifarPlace() | PlainFolder():
+            pass
     images = find_images(origin.path, run.record.seed)
     skipped = tuple(each for each in images.skipped if each.part == "val")
     return Pictures(images.classes, images.val, skipped)
@@ -124,21 +126,23 @@ def images_in(place: str, run: Run) -> Labelled:
         found = pictures(place, run.record.classes)
     except OSError as fault:
         path, reason = str(fault.filename or place), fault.strerror or str(fault)
-        raise UserError(UnreadableFolder(None, path, reason)) from None
+        raise UserError(UnreadableFolder(path, reason)) from None
     part = known(run, place, found.classes, found.part)
     return Labelled(place, part, found.skipped, found.notes)
 
 
 def pictures(place: str, classes: Sequence[str]) -> Pictures:
     """All pictures in a place. Shards that only number their classes mean these."""
-    if not is_pattern(place) and (cifar := read_cifar(Path(place))) is not None:
-        return Pictures(cifar.classes, cifar.val)
-    parts = parts_of(place, classes)
-    if parts is None:
-        return pictures_in(place, classes)
-    chosen, notes = for_testing(parts)
-    found = pictures_of(parts.folder, chosen, classes)
-    return replace(found, notes=(*notes, *found.notes))
+    match parse_place(place, classes):
+        case CifarPlace(files=files):
+            cifar = read_cifar(files)
+            return Pictures(cifar.classes, cifar.val)
+        case PartedFolder(parts=parts):
+            chosen, notes = for_testing(parts)
+            found = pictures_of(parts.folder, chosen, classes)
+            return replace(found, notes=(*notes, *found.notes))
+        case ShardPattern() | PlainFolder() as unparted:
+            return pictures_in(unparted, classes)
 
 
 def known(run: Run, path: str | None, classes: Sequence[str], part: Part) -> Part:
@@ -152,7 +156,7 @@ def known(run: Run, path: str | None, classes: Sequence[str], part: Part) -> Par
     unknown = [name for name in classes if name in used and name not in numbers]
     if unknown:
         shown = listed(unknown), listed(run.record.classes)
-        raise UserError(diagnostics.UnknownClasses(None, path or "", str(run.folder), *shown))
+        raise UserError(diagnostics.UnknownClasses(path or "", str(run.folder), *shown))
     labels = np.asarray([numbers.get(name, -1) for name in classes], np.int64)
     return Part(part.store, part.numbers, labels[part.labels])
 
@@ -164,7 +168,7 @@ def check_classes(runs: Sequence[Run]) -> None:
         mine, other = first.record.classes, run.record.classes
         if mine != other:
             names = str(first.folder), str(run.folder)
-            raise UserError(diagnostics.OtherClasses(None, *names, differing(mine, other)))
+            raise UserError(diagnostics.OtherClasses(*names, differing(mine, other)))
 
 
 def differing(first: Sequence[str], second: Sequence[str]) -> str:

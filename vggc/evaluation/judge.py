@@ -61,7 +61,7 @@ def judge(
                 yield from sums.add(begun.popleft())
     except torch.OutOfMemoryError:
         batch = max(viewer.batch for viewer in viewers)
-        raise UserError(diagnostics.NoRoomOnGpu(None, batch, max(1, batch // 2))) from None
+        raise UserError(diagnostics.NoRoomOnGpu(batch, max(1, batch // 2))) from None
 
 
 def num_workers(part: Part, count: int, processes: int) -> int:

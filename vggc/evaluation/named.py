@@ -70,7 +70,7 @@ def images_at(place: str) -> Iterable[NamedImage]:
     matches = matches_of(place)
     if not matches:
         reason = "nothing matches that pattern"
-        raise UserError(diagnostics.UnreadableImage(None, place, reason, HOW_TO_NAME))
+        raise UserError(diagnostics.UnreadableImage(place, reason, HOW_TO_NAME))
     images: dict[NamedImage, None] = {}
     for match in matches:
         if os.path.isdir(match or "."):
@@ -78,7 +78,7 @@ def images_at(place: str) -> Iterable[NamedImage]:
         elif not listing.is_hidden(os.path.basename(match)) and listing.ending_of(match) in FORMATS:
             images[match] = None
     if not images:
-        raise UserError(diagnostics.NoImagesThere(None, place, endings()))
+        raise UserError(diagnostics.NoImagesThere(place, endings()))
     return images
 
 
@@ -128,10 +128,10 @@ def plain(place: str) -> Iterable[NamedImage]:
     if os.path.isfile(place):
         return [place]
     if not os.path.isdir(place):
-        raise UserError(diagnostics.UnreadableImage(None, place, absence(place), HOW_TO_NAME))
+        raise UserError(diagnostics.UnreadableImage(place, absence(place), HOW_TO_NAME))
     found = images_below(place)
     if not found:
-        raise UserError(diagnostics.NoImagesThere(None, place, endings()))
+        raise UserError(diagnostics.NoImagesThere(place, endings()))
     return found
 
 
@@ -145,7 +145,7 @@ def images_below(folder: str) -> list[NamedImage]:
         found = listing.images_below(Path(folder))
     except OSError as fault:
         path, reason = str(fault.filename or folder), fault.strerror or str(fault)
-        raise UserError(UnreadableFolder(None, path, reason)) from None
+        raise UserError(UnreadableFolder(path, reason)) from None
     lost = (Skipped(os.path.join(folder, each.name), each.reason) for each in found.skipped)
     return [*lost, *(os.path.join(folder, name) for name in found.files)]
 
@@ -178,5 +178,5 @@ def split(stream: BufferedIOBase, end: bytes) -> Iterator[bytes]:
         *whole, rest = (rest + piece).split(end)
         yield from whole
         if len(rest) > LONGEST:
-            raise UserError(diagnostics.NoList(None, "NULs" if end == b"\0" else "line breaks"))
+            raise UserError(diagnostics.NoList("NULs" if end == b"\0" else "line breaks"))
     yield rest

@@ -44,7 +44,7 @@ def kind_of(path: Path, kinds: Sequence[str] = ("csv", "json")) -> str:
     if kind not in kinds:
         known = " or ".join(f".{each}" for each in kinds)
         suggestion = str(path.with_suffix(f".{kinds[0]}"))
-        raise UserError(diagnostics.NoTable(None, str(path), known, suggestion))
+        raise UserError(diagnostics.NoTable(str(path), known, suggestion))
     return kind
 
 

@@ -134,7 +134,7 @@ class Viewer:
         if self.machine.device == "cpu" and needed > present:
             images = "1 image" if count == 1 else f"{count} images"
             shown = images, describe(size), needed / 1e9, present / 1e9
-            raise UserError(diagnostics.NoRoom(None, graph.name, *shown))
+            raise UserError(diagnostics.NoRoom(graph.name, *shown))
         self.checked.add((size, count))
 
 

@@ -69,7 +69,7 @@ class Need:
         if needed > free:
             told = self.formula(graph, batch, stored)
             sizes = needed / GB, memory() / GB, free / GB
-            raise UserError(TooLarge(None, graph.name, self.doing, *sizes, told))
+            raise UserError(TooLarge(graph.name, self.doing, *sizes, told))
 
 
 def weight_bytes(graph: Graph) -> int:

@@ -109,7 +109,7 @@ def load(path: Path, graph: Graph) -> Weights:
         _check(path, graph, file, places, graph.all_weights)
         unknown = {name for name in file.tensors if not name.endswith(COUNTERS)}
         for name in sorted(unknown - {*places.values()}):
-            raise UserError(WeightUnknown(None, str(path), name, graph.name))
+            raise UserError(WeightUnknown(str(path), name, graph.name))
         return _read(path, file, places, graph.all_weights)
 
 
@@ -135,9 +135,9 @@ def _opened(path: Path) -> Iterator[TensorFile]:
         with opened(path) as file:
             yield file
     except OSError as error:
-        raise UserError(WeightsUnreadable(None, str(path), error.strerror or str(error))) from None
+        raise UserError(WeightsUnreadable(str(path), error.strerror or str(error))) from None
     except MalformedError as fault:
-        raise UserError(WeightsUnreadable(None, str(path), str(fault))) from None
+        raise UserError(WeightsUnreadable(str(path), str(fault))) from None
 
 
 def _places(
@@ -155,7 +155,7 @@ def _places(
     for name in wanted:
         found = [each for each in {name, foreign.get(name, name)} if each in file.tensors]
         if len(found) > 1:
-            raise UserError(WeightTwice(None, str(path), name, graph.name, name, foreign[name]))
+            raise UserError(WeightTwice(str(path), name, graph.name, name, foreign[name]))
         if found:
             (places[name],) = found
     return places
@@ -175,16 +175,16 @@ def _check(
             near = nearest(name, file.tensors)
             hint = f"the nearest name in the file is `{near}`" if near else "is it of another net?"
             shape = str(weight.shape)
-            raise UserError(WeightMissing(None, str(path), name, net, shape, hint))
+            raise UserError(WeightMissing(str(path), name, net, shape, hint))
         place = places[name]
         stored = file.tensors[place]
         if stored.shape != weight.shape:
             shapes = str(weight.shape), str(stored.shape)
-            raise UserError(WeightMisshapen(None, str(path), place, net, *shapes))
+            raise UserError(WeightMisshapen(str(path), place, net, *shapes))
         if stored.kind not in FLOATS:
             known = ", ".join(FLOATS)
             reason = f"the tensor `{place}` is of type {stored.kind}, not of floats ({known})"
-            raise UserError(WeightsUnreadable(None, str(path), reason))
+            raise UserError(WeightsUnreadable(str(path), reason))
 
 
 def _read(
@@ -195,9 +195,9 @@ def _read(
     for name, weight in wanted.items():
         found[name] = tensor = file.floats(places[name])
         if not all_finite(tensor):
-            raise UserError(WeightNotFinite(None, str(path), places[name]))
+            raise UserError(WeightNotFinite(str(path), places[name]))
         if weight.role == "running_var" and (tensor < 0).any():
-            raise UserError(NegativeVariance(None, str(path), places[name]))
+            raise UserError(NegativeVariance(str(path), places[name]))
     return found
 
 

@@ -65,6 +65,7 @@ class UnknownOption(Diagnostic):
 class DuplicateOption(Diagnostic):
     title = "`{key}` is given twice"
     label = "it already has a value"
+    second_label = "`{key}` is first given here"
     help = "keep one of the two"
     key: str
 
@@ -97,6 +98,7 @@ class TooFewPaths(Diagnostic):
 class UnknownReference(Diagnostic):
     title = "no layer `{name}` stands before this"
     label = "`@` takes the name of an earlier layer"
+    second_label = "the layer `{name}` stands here"
     help = "{hint}"
     name: str
     hint: str
@@ -161,15 +163,18 @@ class LongNetName(Diagnostic):
 class DoesNotFit(Diagnostic):
     title = "`{word}` does not fit here"
     label = "{reason}"
+    second_label = "this path ends in {shape}"
     help = "{hint}"
     word: str
     reason: str
     hint: str
+    shape: str = ""
 
 
 class DuplicateName(Diagnostic):
     title = "two layers are called `{name}`"
-    label = "the name is already taken, by {other}"
+    label = "the name is already taken"
+    second_label = "{other}"
     help = "give one of them another name"
     name: str
     other: str
@@ -185,7 +190,8 @@ class ReservedName(Diagnostic):
 
 class HeadOnSoftmax(Diagnostic):
     title = "the head `{name}` would read probabilities"
-    label = "it goes on where the main chain ends, in {layer}"
+    label = "it goes on where the main chain ends"
+    second_label = "the chain ends here, in {layer}"
     help = "let it begin with `@`, as in `head {name}: @fc7 | …`, or take the chain's end away"
     name: str
     layer: str
@@ -208,10 +214,10 @@ class UnknownBlock(Diagnostic):
 
 class DuplicateBlock(Diagnostic):
     title = "a second `{key}` block"
-    label = "the first is at {other}"
+    label = "a net has one such block"
+    second_label = "the first is here"
     help = "move its settings into one block"
     key: str
-    other: str
 
 
 class UnknownParameter(Diagnostic):
@@ -234,6 +240,7 @@ class UnknownName(Diagnostic):
 class DuplicateConstant(Diagnostic):
     title = "`{name}` has a value already"
     label = "a parameter or a constant before this is called so"
+    second_label = "`{name}` is first given a value here"
     help = "give one of them another name"
     name: str
 
@@ -325,10 +332,10 @@ class CrossingSelection(Diagnostic):
 
 class NamedElsewhere(Diagnostic):
     title = "`{name}` is taken away, and is named elsewhere"
-    label = "{place} names it"
+    label = "this takes it away"
+    second_label = "`{name}` is named here"
     help = "say there what it should name from now on, or leave the layer"
     name: str
-    place: str
 
 
 class NothingLeft(Diagnostic):

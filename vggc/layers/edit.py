@@ -95,11 +95,11 @@ def with_classes(net: Net, num_classes: int) -> Net:
             owner = owners[head.node]
             if owner is None:
                 reason = f"no one layer gives the scores of its head `{head.name}`"
-                raise UserError(diagnostics.NoClassifier(net.span, net.name, reason))
+                raise UserError(diagnostics.NoClassifier(net.name, reason, place=net.span))
             scores.add(owner)
     if not scores:
         reason = "no layer with weights gives the scores of classes"
-        raise UserError(diagnostics.NoClassifier(net.span, net.name, reason))
+        raise UserError(diagnostics.NoClassifier(net.name, reason, place=net.span))
 
     def change(layer: _Occurrence) -> Body | None:
         per_class = layer.kind is Boxes and widths[layer.name] > 4
@@ -463,16 +463,16 @@ def apply(net: Net, edits: list[Edit], earlier: int = 0) -> Edited:
     most = len(whole.layers)
     for number, edit in enumerate(edits, earlier + 1):
         if number * most > MAX_EDITED:
-            problem = diagnostics.TooManyEdits(edit.span, number, most, MAX_EDITED)
+            problem = diagnostics.TooManyEdits(number, most, MAX_EDITED, place=edit.span)
             raise UserError(problem)
         whole = _edited(whole, edit)
         if not whole.net.body:
-            raise UserError(diagnostics.NothingLeft(edit.span, net.name))
+            raise UserError(diagnostics.NothingLeft(net.name, place=edit.span))
         for head in whole.net.heads:
             if not head.body:
-                raise UserError(diagnostics.NothingLeft(edit.span, f"the head `{head.name}`"))
+                raise UserError(diagnostics.NothingLeft(f"the head `{head.name}`", place=edit.span))
         if any(_depth(body) > MAX_DEPTH for body in whole.net.bodies):
-            raise UserError(TooDeep(edit.span, MAX_DEPTH))
+            raise UserError(TooDeep(MAX_DEPTH, place=edit.span))
         most = max(most, len(whole.layers))
     return whole
 
@@ -568,7 +568,7 @@ class _Follower:
                 return value
 
     def problem(self, name: str, place: Span) -> Diagnostic:
-        return diagnostics.NamedElsewhere(self.edit.span, name, str(place))
+        return diagnostics.NamedElsewhere(name, place=self.edit.span, second_place=place)
 
 
 def _refers(item: Item) -> bool:
@@ -600,11 +600,16 @@ def _depth(body: Body) -> int:
 
 def _refuse_twice(options: tuple[Option, ...]) -> None:
     """Raises: UserError where one setting gives an option two values."""
-    keys = [option.key for option in options]
-    again = [option for index, option in enumerate(options) if option.key in keys[:index]]
-    heads = [option.span.part(0, len(option.key)) for option in again]
-    if heads:
-        raise UserError(*(diagnostics.DuplicateOption(head, head.text) for head in heads))
+    first: dict[str, Option] = {}
+    found = [
+        diagnostics.DuplicateOption(
+            option.key, place=option.key_span, second_place=first[option.key].key_span
+        )
+        for option in options
+        if first.setdefault(option.key, option) is not option
+    ]
+    if found:
+        raise UserError(*found)
 
 
 def _with_options(layer: Layer, kind: type[Kind], options: tuple[Option, ...]) -> Layer:
@@ -642,11 +647,15 @@ def _selected(whole: Edited, selector: Selector) -> set[int]:
         ends.append(by_name[name])
     if ends[0].index > ends[-1].index:
         reason, hint = f"`{last}` stands before `{first}`", f"write `{last}..{first}`"
-        raise UserError(diagnostics.CrossingSelection(selector.span, str(selector), reason, hint))
+        raise UserError(
+            diagnostics.CrossingSelection(str(selector), reason, hint, place=selector.span)
+        )
     if ends[0].around != ends[-1].around:
         reason = "its ends do not stand on the same path"
         hint = "name the whole join, or layers of one path"
-        raise UserError(diagnostics.CrossingSelection(selector.span, str(selector), reason, hint))
+        raise UserError(
+            diagnostics.CrossingSelection(str(selector), reason, hint, place=selector.span)
+        )
     return set(range(ends[0].index, ends[-1].last + 1))
 
 
@@ -714,7 +723,7 @@ def _none_like(
         hint = f"it has {listed(words)}"
         if "-" in word and not re.search(r"-[0-9]+$", word):
             reason = "behind `-` stands a number, a parameter or a constant of this net"
-    return diagnostics.NothingSelected(selector.span, net.name, str(selector), reason, hint)
+    return diagnostics.NothingSelected(net.name, str(selector), reason, hint, place=selector.span)
 
 
 def _word(kind: type[Kind], numbers: dict[str, object]) -> str:
@@ -733,7 +742,7 @@ def _none_called(
     if name == "input":
         reason = "what the net reads is no layer"
         hint = "a line sets its size: `input 3x64x64`; insert layers `before` the first one"
-    return diagnostics.NothingSelected(selector.span, net.name, str(selector), reason, hint)
+    return diagnostics.NothingSelected(net.name, str(selector), reason, hint, place=selector.span)
 
 
 def with_defaults(net: Net) -> Net:

@@ -63,23 +63,23 @@ def _check_net_name(net: ast.Net, found: list[Diagnostic]) -> None:
     if len(net.name) > MAX_NET_NAME:
         start = net.span.text.index(net.name)
         head = net.span.part(start, start + len(net.name))
-        found.append(diagnostics.LongNetName(head, len(net.name), MAX_NET_NAME))
+        found.append(diagnostics.LongNetName(len(net.name), MAX_NET_NAME, place=head))
 
 
 def _read_input(setting: ast.Setting, found: list[Diagnostic]) -> Shape:
     line, _ = setting.span.position
     strays = [p for p in (*setting.values[1:], *setting.options) if p.span.position[0] != line]
     if strays:
-        found.append(diagnostics.NotALayer(strays[0].span, strays[0].span.text))
+        found.append(diagnostics.NotALayer(strays[0].span.text, place=strays[0].span))
         return (1, 1, 1)
     for option in setting.options:
         hint = "`input` takes a size only, such as 3x224x224"
-        found.append(diagnostics.UnknownOption(option.span, "input", option.key, hint))
+        found.append(diagnostics.UnknownOption("input", option.key, hint, place=option.span))
     match setting.values:
         case (ast.Dims(sizes=(_, _, _) as sizes),) if all(1 <= n <= MAX_SIDE for n in sizes):
             return sizes
         case _:
-            found.append(diagnostics.BadInputSize(setting.span, MAX_SIDE))
+            found.append(diagnostics.BadInputSize(MAX_SIDE, place=setting.span))
             return (1, 1, 1)
 
 
@@ -89,35 +89,40 @@ def _check_blocks(blocks: tuple[ast.Block, ...], found: list[Diagnostic]) -> Non
         head = block.span.part(0, len(block.key))
         if block.key not in BLOCKS:
             hint = did_you_mean(block.key, BLOCKS)
-            found.append(diagnostics.UnknownBlock(head, block.key, hint))
+            found.append(diagnostics.UnknownBlock(block.key, hint, place=head))
         elif block.key in first:
-            other = str(first[block.key].span)
-            found.append(diagnostics.DuplicateBlock(head, block.key, other))
+            other = first[block.key].span.part(0, len(block.key))
+            found.append(diagnostics.DuplicateBlock(block.key, place=head, second_place=other))
         first.setdefault(block.key, block)
 
 
 def _check_names(net: ast.Net, found: list[Diagnostic]) -> None:
     first: dict[str, Span] = {}
+    _check_body_names(net.body, first, found)
     for head in net.heads:
         start = head.span.text.index(head.name, len("head"))
         _check_name(head.name, head.span.part(start, start + len(head.name)), first, found)
-    for body in net.bodies:
-        for layer, repeated in _named(body):
-            assert layer.name is not None
-            span = layer.span.part(0, len(layer.name))
-            if repeated:
-                _add(found, diagnostics.RepeatedName(span, layer.name))
-            else:
-                _check_name(layer.name, span, first, found)
+        _check_body_names(head.body, first, found)
+
+
+def _check_body_names(body: ast.Body, first: dict[str, Span], found: list[Diagnostic]) -> None:
+    for layer, repeated in _named(body):
+        assert layer.name is not None
+        span = layer.span.part(0, len(layer.name))
+        if repeated:
+            _add(found, diagnostics.RepeatedName(layer.name, place=span))
+        else:
+            _check_name(layer.name, span, first, found)
 
 
 def _check_name(name: str, span: Span, first: dict[str, Span], found: list[Diagnostic]) -> None:
     if name in RESERVED_NAMES:
-        _add(found, diagnostics.ReservedName(span, name, RESERVED_NAMES[name]))
+        _add(found, diagnostics.ReservedName(name, RESERVED_NAMES[name], place=span))
     elif name in first and first[name] == span:
-        _add(found, diagnostics.RepeatedName(span, name))  # an edit of `every` layer
+        _add(found, diagnostics.RepeatedName(name, place=span))  # an edit of `every` layer
     elif name in first:
-        found.append(diagnostics.DuplicateName(span, name, str(first[name])))
+        other = f"`{name}` is first named here"
+        found.append(diagnostics.DuplicateName(name, other, place=span, second_place=first[name]))
     first.setdefault(name, span)
 
 
@@ -234,7 +239,7 @@ class Vocabulary:
             if meant := kind_of(statement.kind):
                 hint = f"`every` takes a kind alone: `every {meant.name}`"
             word = statement.kind
-            self.found.append(diagnostics.UnknownLayer(span, word, word, hint))
+            self.found.append(diagnostics.UnknownLayer(word, word, hint, place=span))
             return
         kind = BY_WORD[statement.kind]
         reader = _Reader(kind, ast.Layer(statement.kind, span=span), span, self.found)
@@ -243,8 +248,7 @@ class Vocabulary:
         of_kind = self.defaults.setdefault(kind.name, {})
         for option in statement.options:
             if option.key in of_kind:
-                head = option.span.part(0, len(option.key))
-                self.found.append(diagnostics.DuplicateOption(head, option.key))
+                self.found.append(_given_twice(option, of_kind[option.key].key_span))
         of_kind |= {option.key: option for option in statement.options}
         self.statements[kind.name] = statement
 
@@ -269,11 +273,13 @@ class Vocabulary:
         is_sound = not self.found
         for name, statement in self.statements.items():
             if name not in self.used:
-                self.found.append(diagnostics.NothingToDefault(statement.span, name))
+                self.found.append(diagnostics.NothingToDefault(name, place=statement.span))
                 continue
             for key, option in self.defaults[name].items():
                 if is_sound and (name, key) not in self.taken:
-                    self.found.append(diagnostics.NothingTakes(option.span, name, str(option)))
+                    self.found.append(
+                        diagnostics.NothingTakes(name, str(option), place=option.span)
+                    )
 
     def _read(self, layer: ast.Layer, linear: bool) -> Kind | None:
         span = word_span(layer)
@@ -286,7 +292,7 @@ class Vocabulary:
             hint = _other_word(layer.word, word)
             if layer.word in self.called:
                 hint = f"for what that layer gives write `@{layer.word}`"
-            self.found.append(diagnostics.UnknownLayer(span, layer.word, word, hint))
+            self.found.append(diagnostics.UnknownLayer(layer.word, word, hint, place=span))
             return None
         kind = BY_WORD[word]
         self.used.add(kind.name)
@@ -316,6 +322,8 @@ class _Reader:
     linear: bool = False
     """Whether the layer gives an output."""
     values: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, Span] = field(default_factory=dict)
+    """Where each value is given."""
     inherited: dict[str, ast.Option] = field(default_factory=dict)
     """What comes from `every`, by its key."""
 
@@ -329,12 +337,12 @@ class _Reader:
         if key not in self.kind.params():
             self.found.append(
                 diagnostics.UnwantedNumber(
-                    span, self.kind.name, key, span.text, self._meant(key, digits)
+                    self.kind.name, key, span.text, self._meant(key, digits), place=span
                 )
             )
             return
         # Nineteen digits are out of every range; thousands would stop int() itself.
-        self._take(key, ast.Number(int(digits[:19]), span=span))
+        self._take(key, ast.Number(int(digits[:19]), span=span), span)
 
     def _meant(self, key: str, digits: str) -> str:
         """The word with its number where the kind does take one: `fc-10` for `fc10`."""
@@ -350,18 +358,19 @@ class _Reader:
 
     def option(self, option: ast.Option) -> None:
         params = self.kind.params()
-        head = option.span.part(0, len(option.key))
+        head = option.key_span
         if option.key not in params:
             hint = _other_option(self.kind, option.key)
-            problem = diagnostics.UnknownOption(head, self.kind.name, option.key, hint)
+            problem = diagnostics.UnknownOption(self.kind.name, option.key, hint, place=head)
             self.found.append(problem)
         elif option.key in self.values:
-            self.found.append(diagnostics.DuplicateOption(head, option.key))
+            self.found.append(_given_twice(option, self.places[option.key]))
         else:
-            self._take(option.key, option.value)
+            self._take(option.key, option.value, head)
 
-    def _take(self, key: str, value: ast.Value) -> None:
+    def _take(self, key: str, value: ast.Value, place: Span) -> None:
         param = self.kind.params()[key]
+        self.places[key] = place
         self.values[key] = convert(param.kind, value)
         if self.values[key] is None:
             otherwise = f"leave it out for {param.default}" if param.default else ""
@@ -386,10 +395,10 @@ class _Reader:
         if self.layer.paths and not issubclass(self.kind, JoinKind):
             first = self.layer.span.text.find("(", self.word.end - self.layer.span.start)
             bracket = self.layer.span.part(first, first + 1)
-            self.found.append(diagnostics.NotAJoin(bracket, self.layer.word))
+            self.found.append(diagnostics.NotAJoin(self.layer.word, place=bracket))
         elif issubclass(self.kind, JoinKind) and len(self.layer.paths) < 2:
             number = "one path" if self.layer.paths else "no paths"
-            self.found.append(diagnostics.TooFewPaths(self.word, self.kind.name, number))
+            self.found.append(diagnostics.TooFewPaths(self.kind.name, number, place=self.word))
 
     def kind_with_values(self) -> Kind | None:
         """The kind; None where something was wrong with its values."""
@@ -405,7 +414,9 @@ class _Reader:
             said |= {key: option.value for key, option in self.inherited.items()}
             value = said.get(clash.key)
             place, shown = (value.span, value) if value else (self.word, getattr(kind, clash.key))
-            problem = diagnostics.Clashing(place, clash.key, str(shown), clash.reason, clash.hint)
+            problem = diagnostics.Clashing(
+                clash.key, str(shown), clash.reason, clash.hint, place=place
+            )
             _add(self.found, problem)
             return None
         return kind
@@ -423,14 +434,14 @@ class _Reader:
             width = self.values.get("width") or 64
             what, example = "kernel size", f"{self.kind.name}3-{width}"
             self.found.append(
-                diagnostics.MissingSize(self.word, word, self.kind.name, what, example)
+                diagnostics.MissingSize(word, self.kind.name, what, example, place=self.word)
             )
         elif "width" in missing:
             what = "output channels" if self.kind is Conv else "output features"
             stem = word.rstrip("-")
             example = f"{stem}-{64 if self.kind is Conv else 4096}"
             self.found.append(
-                diagnostics.MissingWidth(self.word, word, self.kind.name, what, example)
+                diagnostics.MissingWidth(word, self.kind.name, what, example, place=self.word)
             )
 
 
@@ -490,7 +501,7 @@ def _malformed(word: str, span: Span) -> Diagnostic:
     if glued := re.fullmatch(r"[^\W\d]+?([0-9]*\.[0-9]+)", word):
         shares = [key for key, param in kind.params().items() if isinstance(param.kind, Real)]
         hint = f"did you mean `{kind.name} {shares[0]}={glued[1]}`?" if shares else hint
-    return diagnostics.MalformedLayer(span, word, kind.example.split()[0], hint)
+    return diagnostics.MalformedLayer(word, kind.example.split()[0], hint, place=span)
 
 
 def _other_word(word: str, kind: str) -> str:
@@ -525,8 +536,12 @@ class _Builder:
         continued = _continued(self.net)
         end = self.chain(self.net.body, 0, is_output=not continued)
         if continued and isinstance(self.nodes[end].op, Softmax):
-            head, layer = continued[0], self.nodes[end].layer.name
-            raise UserError(diagnostics.HeadOnSoftmax(head.span, head.name, layer))
+            head, layer = continued[0], self.nodes[end].layer
+            raise UserError(
+                diagnostics.HeadOnSoftmax(
+                    head.name, layer.name, place=head.span, second_place=_word_in(layer)
+                )
+            )
         heads = [] if continued else [Head(MAIN, self.head_kind(self.net.body), end)]
         for head in self.net.heads:
             self.check_scores(head)
@@ -580,17 +595,20 @@ class _Builder:
         with self.names.inside(layer.name):
             ends = tuple(self.chain(path, at, is_output=False) for path in written.paths)
         self.around = self.around[:-1]
-        self.places[layer.name] = self.emit(layer.name, kind.combine, ends, layer)
+        self.places[layer.name] = self.emit(layer.name, kind.combine, ends, layer, written.paths)
         return self.places[layer.name]
 
     def refer(self, reference: ast.Reference, *, first: bool) -> int:
         name = reference.name
         if not first or self.names.on_main_chain:
-            raise UserError(diagnostics.MisplacedReference(reference.span, name))
+            raise UserError(diagnostics.MisplacedReference(name, place=reference.span))
         if name not in self.places:
-            later = any(name == layer.name for layer, _ in _named(self.net.body))
+            called = (layer.span for layer, _ in _named(self.net.body) if layer.name == name)
+            later = next((span.part(0, len(name)) for span in called), None)
             hint = "it stands further down" if later else did_you_mean(name, [*self.places])
-            raise UserError(diagnostics.UnknownReference(reference.span, name, hint))
+            raise UserError(
+                diagnostics.UnknownReference(name, hint, place=reference.span, second_place=later)
+            )
         return self.places[name]
 
     def named(self, written: ast.Layer, kind: Kind) -> Layer:
@@ -604,20 +622,37 @@ class _Builder:
         layers = (node.layer for node in self.nodes)
         other = next((layer.span for layer in layers if layer.name == name), written.span)
         given, counted = (written.span, other) if written.name == name else (other, written.span)
-        where = f"the layer at {counted}, which counts up to it"
-        raise UserError(diagnostics.DuplicateName(given.part(0, len(name)), name, where))
+        said = "this layer gets the same name by counting"
+        place = given.part(0, len(name))
+        raise UserError(diagnostics.DuplicateName(name, said, place=place, second_place=counted))
 
-    def emit(self, name: str, op: Op, reads: tuple[int, ...], layer: Layer) -> int:
+    def emit(
+        self,
+        name: str,
+        op: Op,
+        reads: tuple[int, ...],
+        layer: Layer,
+        paths: tuple[ast.Body, ...] = (),
+    ) -> int:
+        """Adds a node; its index. `paths` are those that a join reads."""
+        shapes = [self.nodes[read].shape for read in reads]
         try:
-            shape = op.output(*(self.nodes[read].shape for read in reads))
+            shape = op.output(*shapes)
         except Misfit as wrong:
-            word = _word_in(layer)
-            problem = diagnostics.DoesNotFit(word, layer.text, wrong.reason, wrong.hint)
+            odd = next((i for i, other in enumerate(shapes) if not _fit(op, shapes[0], other)), 0)
+            problem = diagnostics.DoesNotFit(
+                layer.text,
+                wrong.reason,
+                wrong.hint,
+                describe(shapes[odd]),
+                place=_word_in(layer),
+                second_place=paths[odd][-1].span if paths and odd else None,
+            )
             raise UserError(problem) from None
         if prod(shape) > MAX_VALUES:
             reason = f"it would give {describe(shape)} values for one image"
             hint = f"{MAX_VALUES:,} are allowed"
-            raise UserError(diagnostics.DoesNotFit(_word_in(layer), layer.text, reason, hint))
+            raise UserError(diagnostics.DoesNotFit(layer.text, reason, hint, place=_word_in(layer)))
         self.nodes.append(Node(name, op, reads, shape, layer))
         return len(self.nodes) - 1
 
@@ -641,19 +676,23 @@ class _Builder:
             start = head.span.text.index(head.name, len("head"))
             name = head.span.part(start, start + len(head.name))
             layer = next(node.layer for node in self.nodes if node.layer.name == head.name)
-            where = f"the layer at {layer.span}"
-            raise UserError(diagnostics.DuplicateName(name, head.name, where))
+            other = "this layer is called so"
+            raise UserError(
+                diagnostics.DuplicateName(
+                    head.name, other, place=name, second_place=_word_in(layer)
+                )
+            )
 
     def check_scores(self, head: ast.Head) -> None:
         """Scores need a layer of their own: those of hidden layers end in an activation."""
         if self.head_kind(head.body) == "classes" and not any(map(_has_weights, head.body)):
-            raise UserError(diagnostics.HeadWithoutScores(head.span, head.name))
+            raise UserError(diagnostics.HeadWithoutScores(head.name, place=head.span))
 
     def check_dead_ends(self, heads: set[int]) -> None:
         read = heads | {read for node in self.nodes for read in node.inputs}
         for index, node in enumerate(self.nodes):
             if index not in read:
-                raise UserError(diagnostics.DeadEnd(_word_in(node.layer), node.layer.name))
+                raise UserError(diagnostics.DeadEnd(node.layer.name, place=_word_in(node.layer)))
 
 
 def _begins_elsewhere(body: ast.Body) -> bool:
@@ -666,6 +705,18 @@ def _begins_elsewhere(body: ast.Body) -> bool:
             return _begins_elsewhere((item,))
         case ast.Layer(paths=paths):
             return bool(paths) and all(map(_begins_elsewhere, paths))
+
+
+def _fit(op: Op, *shapes: Shape) -> bool:
+    try:
+        op.output(*shapes)
+    except Misfit:
+        return False
+    return True
+
+
+def _given_twice(option: ast.Option, first: Span) -> Diagnostic:
+    return diagnostics.DuplicateOption(option.key, place=option.key_span, second_place=first)
 
 
 def _word_in(layer: Layer) -> Span:

@@ -104,7 +104,7 @@ def _check_text(net: ast.Net) -> None:
     """Refuses what a file could not hold: runs and artifacts keep the net written out."""
     words = sum(map(_num_words, net.bodies))
     if words > MAX_WORDS:
-        raise UserError(diagnostics.TooLongWrittenOut(net.span, net.name, words, MAX_WORDS))
+        raise UserError(diagnostics.TooLongWrittenOut(net.name, words, MAX_WORDS, place=net.span))
 
 
 def _num_words(body: ast.Body) -> int:
@@ -210,10 +210,10 @@ def _check_chain(found: ast.Net, base: ast.Base, builders: tuple[ast.Net, ...]) 
     chain = " → ".join(builder.name for builder in (*builders, found))
     files = [builder.span.source.name for builder in builders]
     if found.span.source.name in files:
-        raise UserError(diagnostics.BaseCycle(base.span, base.name, chain))
+        raise UserError(diagnostics.BaseCycle(base.name, chain, place=base.span))
     if len(builders) >= MAX_BASES:
         start = " → ".join(builder.name for builder in builders[:4])
-        raise UserError(diagnostics.TooManyBases(base.span, MAX_BASES, f"{start} → …"))
+        raise UserError(diagnostics.TooManyBases(MAX_BASES, f"{start} → …", place=base.span))
 
 
 # ---------------------------------------------------------------- parameters and constants
@@ -227,9 +227,12 @@ def _sorted(
     general: dict[str, float] = {}
     declared = {parameter.key for parameter in net.parameters}
     for argument in arguments:
-        head = argument.span.part(0, len(argument.key))
+        head = argument.key_span
         if argument.key in own or argument.key in general:
-            raise UserError(diagnostics.DuplicateOption(head, argument.key))
+            first = next(a for a in arguments if a.key == argument.key).key_span
+            raise UserError(
+                diagnostics.DuplicateOption(argument.key, place=head, second_place=first)
+            )
         if argument.key in declared:
             own[argument.key] = argument
         elif (kind := PARAMETERS.get(argument.key)) is not None:
@@ -240,7 +243,7 @@ def _sorted(
         else:
             known = [*dict.fromkeys((*declared, *PARAMETERS))]
             hint = did_you_mean(argument.key, known)
-            raise UserError(diagnostics.UnknownParameter(head, net.name, argument.key, hint))
+            raise UserError(diagnostics.UnknownParameter(net.name, argument.key, hint, place=head))
     return own, general
 
 
@@ -258,10 +261,13 @@ class _Names:
     def of(cls, net: ast.Net, arguments: dict[str, ast.Option]) -> _Names:
         names = cls()
         for parameter in net.parameters:
-            head = parameter.span.part(0, len(parameter.key))
+            head = parameter.key_span
             _check_name(parameter.key, head)
             if parameter.key in names.values:
-                raise UserError(diagnostics.DuplicateOption(head, parameter.key))
+                first = names.places[parameter.key]
+                raise UserError(
+                    diagnostics.DuplicateOption(parameter.key, place=head, second_place=first)
+                )
             given = arguments.get(parameter.key, parameter)
             names.places[parameter.key] = head
             names.values[parameter.key] = _plain(parameter.key, given.value)
@@ -273,7 +279,12 @@ class _Names:
                 head = statement.span.part(offset, offset + len(statement.name))
                 _check_name(statement.name, head)
                 if statement.name in names.values:
-                    raise UserError(diagnostics.DuplicateConstant(head, statement.name))
+                    first = names.places[statement.name]
+                    raise UserError(
+                        diagnostics.DuplicateConstant(
+                            statement.name, place=head, second_place=first
+                        )
+                    )
                 names.values[statement.name] = names.sum(statement.value)
                 names.places[statement.name] = head
         return names
@@ -281,12 +292,12 @@ class _Names:
     def check_all_used(self) -> None:
         for name, span in self.places.items():
             if name not in self.used:
-                raise UserError(diagnostics.UnusedName(span, name))
+                raise UserError(diagnostics.UnusedName(name, place=span))
 
     def get(self, name: str, span: Span) -> ConstantValue:
         if name not in self.values:
             hint = did_you_mean(name, [*self.values]) if self.values else ""
-            raise UserError(diagnostics.UnknownName(span, name, hint))
+            raise UserError(diagnostics.UnknownName(name, hint, place=span))
         self.used.add(name)
         return self.values[name]
 
@@ -298,7 +309,7 @@ class _Names:
             case ast.Name(text=name):
                 found = self.get(name, sum_.span)
                 if isinstance(found, str):
-                    raise UserError(diagnostics.NotANumber(sum_.span, name, found))
+                    raise UserError(diagnostics.NotANumber(name, found, place=sum_.span))
                 return found
             case ast.Rounded(sum=inner):
                 return floor(self.sum(inner) + 0.5)
@@ -314,7 +325,7 @@ class _Names:
             case "*":
                 return _neat(left * right, sum_.span)
             case _ if right == 0:
-                raise UserError(diagnostics.DivisionByZero(sum_.right.span))
+                raise UserError(diagnostics.DivisionByZero(place=sum_.right.span))
             case _:
                 return _neat(left / right, sum_.span)
 
@@ -343,7 +354,7 @@ class _Names:
         """Refuses `a-b` where `a` or `b` is a name of this file."""
         parts = re.split("-+", text)
         if len(parts) > 1 and any(part in self.values for part in parts):
-            raise UserError(diagnostics.SumElsewhere(span, text))
+            raise UserError(diagnostics.SumElsewhere(text, place=span))
 
     def block(self, block: ast.Block) -> ast.Block:
         settings = tuple(
@@ -413,19 +424,19 @@ class _Names:
     def whole(self, name: str, span: Span, low: int) -> int:
         value = self.get(name, span)
         if isinstance(value, str):
-            raise UserError(diagnostics.NotANumber(span, name, value))
+            raise UserError(diagnostics.NotANumber(name, value, place=span))
         if not isinstance(value, int) or value < low:
             hint = f"`let` can round it: `let whole = round({name})`" if value >= low else ""
             if place := self.given.get(name):
                 span, hint = place, f"`{name}` is used for widths or repeats"
-            raise UserError(diagnostics.NotWhole(span, name, f"{value:g}", low, hint))
+            raise UserError(diagnostics.NotWhole(name, f"{value:g}", low, hint, place=span))
         return value
 
 
 def _check_name(name: str, span: Span) -> None:
     """Refuses the name of a parameter or a constant that a sum would read as something else."""
     if not re.fullmatch(r"\w+", name):
-        raise UserError(diagnostics.NoNameInSums(span, name, re.sub(r"\W", "_", name)))
+        raise UserError(diagnostics.NoNameInSums(name, re.sub(r"\W", "_", name), place=span))
 
 
 def _plain(key: str, value: ast.Value) -> ConstantValue:
@@ -442,5 +453,5 @@ def _number(key: str, number: ast.Number) -> int | float:
 def _neat(value: int | float, span: Span) -> int | float:
     """A whole number where the value is one. Raises: UserError when it is too large."""
     if not isfinite(value) or abs(value) >= 10**MAX_DIGITS:
-        raise UserError(diagnostics.ValueTooLarge(span, MAX_DIGITS))
+        raise UserError(diagnostics.ValueTooLarge(MAX_DIGITS, place=span))
     return int(value) if float(value).is_integer() else value

@@ -143,7 +143,7 @@ class Document:
     def _parsed(self) -> ast.Net | UserError:
         try:
             if self._size > MAX_FILE_BYTES:
-                raise UserError(FileTooLarge(None, self.source.name, self._size, MAX_FILE_BYTES))
+                raise UserError(FileTooLarge(self.source.name, self._size, MAX_FILE_BYTES))
             return parse(self.source)
         except UserError as error:
             return error
@@ -175,7 +175,7 @@ class Document:
         """The tree, or that of the longest beginning of the text that is well formed."""
         if not isinstance(self._parsed, UserError):
             return self._parsed
-        spans = [problem.span for problem in self._parsed.diagnostics if problem.span]
+        spans = [problem.place for problem in self._parsed.diagnostics if problem.place]
         return self._beginning(spans[0].start) if spans else None
 
     def _beginning(self, end: int) -> ast.Net | None:
@@ -233,9 +233,9 @@ class Document:
                 _ = program.graph
             except UserError as error:
                 places = [
-                    problem.span.start
+                    problem.place.start
                     for problem in error.diagnostics
-                    if problem.span and problem.span.source.name == self.source.name
+                    if problem.place and problem.place.source.name == self.source.name
                 ]
                 less = _without(net, places)
                 if less is None:

@@ -20,7 +20,7 @@ def diagnostics(document: Document, uri_of: Callable[[str], str]) -> list[types.
     """All that is wrong with a text. `uri_of` gives the address of a source by its name.
 
     A mistake in another file that this one names is shown where it is named, and refers to
-    its own place; one without a place is shown on the first line.
+    its own place; one without a place is shown on the first line. Each refers to its second place.
     """
     return [_shown(problem, document, uri_of) for problem in document.problems]
 
@@ -32,16 +32,27 @@ def _shown(
     reason, hint = problem.fill(problem.label), problem.fill(problem.help)
     message = "\n".join(filter(None, [title, reason, f"help: {hint}" if hint else ""]))
     shown = types.Diagnostic(
-        document.lines.range(*_place(problem.span, document)),
+        document.lines.range(*_place(problem.place, document)),
         message,
         severity=types.DiagnosticSeverity.Error,
         source=SOURCE,
     )
-    if problem.span and problem.span.source.name != document.source.name:
-        there = Lines(problem.span.source.text, document.encoding).range_of(problem.span)
-        place = types.Location(uri_of(problem.span.source.name), there)
-        shown.related_information = [types.DiagnosticRelatedInformation(place, title)]
+    related = []
+    if problem.place and problem.place.source.name != document.source.name:
+        related.append((problem.place, title))
+    if problem.second_place:
+        related.append((problem.second_place, problem.fill(problem.second_label)))
+    if related:
+        shown.related_information = [
+            types.DiagnosticRelatedInformation(_location(span, document, uri_of), said)
+            for span, said in related
+        ]
     return shown
+
+
+def _location(span: Span, document: Document, uri_of: Callable[[str], str]) -> types.Location:
+    lines = Lines(span.source.text, document.encoding)
+    return types.Location(uri_of(span.source.name), lines.range_of(span))
 
 
 def _place(span: Span | None, document: Document) -> tuple[int, int]:

@@ -29,11 +29,11 @@ from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights
 from vggc.measure import diagnostics
 from vggc.support.diagnostics import UserError, did_you_mean
+from vggc.support.precision import ArtifactPrecision
 
 Array: TypeAlias = NDArray[np.float32]
 Engine: TypeAlias = Callable[[], Array]
 """Computes the net once on an input that it holds already, and gives the main output."""
-Precision: TypeAlias = Literal["float32", "bf16", "int8"]
 Device: TypeAlias = Literal["cpu", "cuda"]
 
 TRIALS = 3
@@ -74,7 +74,7 @@ class Peer:
     modules: tuple[str, ...]
     start: Callable[[Setup], Engine]
     about: str
-    precision: Precision = "float32"
+    precision: ArtifactPrecision = "float32"
     devices: tuple[Device, ...] = ("cpu",)
     tolerance: float = 1e-4
     by_default: bool = True
@@ -111,7 +111,7 @@ def _torch_engine(
     from vggc.backends.torch import build
 
     if setup.device == "cuda" and not torch.cuda.is_available():
-        raise UserError(diagnostics.PeerWithoutDevice(None, "torch", setup.device))
+        raise UserError(diagnostics.PeerWithoutDevice("torch", setup.device))
     torch.set_num_threads(setup.threads)
     net: Any = build(setup.graph, setup.weights).eval().to(setup.device)
     net = compiled(net.to(memory_format=memory_format))
@@ -144,7 +144,7 @@ def _onnxruntime(setup: Setup) -> Engine:
 
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[setup.device]
     if provider not in onnxruntime.get_available_providers():
-        raise UserError(diagnostics.PeerWithoutDevice(None, "onnxruntime", setup.device))
+        raise UserError(diagnostics.PeerWithoutDevice("onnxruntime", setup.device))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = setup.threads
     session = onnxruntime.InferenceSession(_onnx_file(setup), options, providers=[provider])
@@ -157,7 +157,7 @@ def _onnxruntime(setup: Setup) -> Engine:
     return run
 
 
-def _openvino(setup: Setup, precision: Precision) -> Engine:
+def _openvino(setup: Setup, precision: ArtifactPrecision) -> Engine:
     import openvino
 
     core = openvino.Core()
@@ -186,7 +186,7 @@ def _quantised(model: Any, setup: Setup) -> Any:
     """The model in int8, by OpenVINO's own post-training quantisation."""
     images = setup.images
     if images is None:
-        raise UserError(diagnostics.PeerWithoutImages(None, "openvino-int8"))
+        raise UserError(diagnostics.PeerWithoutImages("openvino-int8"))
     # It reports every use to its makers, unless it runs in continuous integration.
     with _environment("NNCF_CI", "1"):
         import nncf
@@ -306,9 +306,9 @@ PEERS = {
     ),
     "openvino-bf16": Peer(
         ("openvino",),
-        partial(_openvino, precision="bf16"),
+        partial(_openvino, precision="bfloat16"),
         "latency mode, bfloat16",
-        precision="bf16",
+        precision="bfloat16",
         tolerance=0.05,
         by_default=False,
     ),
@@ -316,7 +316,7 @@ PEERS = {
         ("ncnn", "pnnx"),
         partial(_ncnn, bf16=True),
         "bfloat16; image by image, as it knows no batch",
-        precision="bf16",
+        precision="bfloat16",
         tolerance=0.05,
         by_default=False,
     ),
@@ -335,9 +335,9 @@ def check_installed(peers: Sequence[str]) -> None:
     """Raises: UserError for a peer that is unknown or not installed."""
     for peer in peers:
         if peer not in PEERS:
-            raise UserError(diagnostics.UnknownPeer(None, peer, did_you_mean(peer, list(PEERS))))
+            raise UserError(diagnostics.UnknownPeer(peer, did_you_mean(peer, list(PEERS))))
         if module := missing_module(peer):
-            raise UserError(diagnostics.PeerMissing(None, peer, module))
+            raise UserError(diagnostics.PeerMissing(peer, module))
 
 
 def missing_module(peer: str) -> str | None:
@@ -358,7 +358,7 @@ def start(peer: str, setup: Setup) -> Engine:
     compute this net.
     """
     if setup.device not in PEERS[peer].devices:
-        raise UserError(diagnostics.PeerWithoutDevice(None, peer, setup.device))
+        raise UserError(diagnostics.PeerWithoutDevice(peer, setup.device))
     with _failures(peer), _quiet():
         engine = PEERS[peer].start(setup)
         engine()
@@ -380,7 +380,7 @@ def _failures(peer: str) -> Iterator[None]:
     except Exception as error:  # what another engine raises can be anything
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
-        raise UserError(diagnostics.PeerFailed(None, peer, reason[:200])) from error
+        raise UserError(diagnostics.PeerFailed(peer, reason[:200])) from error
 
 
 # ---------------------------------------------------------------- help

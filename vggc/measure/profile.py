@@ -145,7 +145,7 @@ def profile(folder: Path, threads: int | None, rounds: int) -> Profile:
     session = Session.load(folder, count)
     manifest = session.manifest
     if manifest.target.kind != "cpu":
-        raise UserError(diagnostics.LayersOfGpu(None, str(folder)))
+        raise UserError(diagnostics.LayersOfGpu(str(folder)))
     clock = _Clock()
     watched = session.watched(clock)
     shape = (manifest.batch, *manifest.input)

@@ -22,9 +22,10 @@ from vggc.kernels.builder import Argument, Buffer, function, parallel, serial, u
 from vggc.kernels.cpu.intrinsics import DOT_BFLOAT16, dot_bfloat16, dot_uint8_int8
 from vggc.kernels.cpu.loops import scratch
 from vggc.kernels.cpu.machine import Machine
-from vggc.runtime.artifact import Precision, Target
+from vggc.runtime.artifact import Target
 from vggc.runtime.huge_pages import large_pages
 from vggc.support.memory import memory
+from vggc.support.precision import ArtifactPrecision
 from vggc.support.tvm_alone import tvm
 
 STEPS = 1 << 18
@@ -33,7 +34,7 @@ STREAMS = 4
 """Places that a thread reads from at once, so that more is on its way than from one."""
 MAX_BYTES = 512 << 20
 """What is read, far more than caches hold."""
-FORMATS: dict[Precision, int] = {"float32": 1, "bf16": 2, "int8": 4}
+FORMATS: dict[ArtifactPrecision, int] = {"float32": 1, "bfloat16": 2, "int8": 4}
 """Multiply-adds of an instruction in a lane of 32 bits."""
 
 
@@ -51,14 +52,14 @@ class Peak:
         return self.amount / (time.perf_counter() - started)
 
 
-def arithmetic(target: Target, threads: int, precision: Precision) -> Peak:
+def arithmetic(target: Target, threads: int, precision: ArtifactPrecision) -> Peak:
     """FLOPs of multiply-adds that stay in registers, two a multiply-add."""
     machine = Machine.of(tvm_target(target))
     lanes, size = machine.lanes, machine.lanes * machine.registers * 3 // 4
     factor, sums = FORMATS[precision], "int32" if precision == "int8" else "float32"
 
     def body(x: Buffer, y: Buffer) -> None:
-        bf16 = precision == "bf16"
+        bf16 = precision == "bfloat16"
         imported = T.attr(0, "pragma_import_llvm", DOT_BFLOAT16) if bf16 else nullcontext()
         with imported, parallel("thread", threads) as thread:
             held = scratch("held", size, dtype=sums)
@@ -78,12 +79,12 @@ def arithmetic(target: Target, threads: int, precision: Precision) -> Peak:
     return _peak(func, target, amount, x, np.zeros((threads, size), sums))
 
 
-def _multiply_add(precision: Precision, sums: Expr, x: Expr, y: Expr) -> Expr:
+def _multiply_add(precision: ArtifactPrecision, sums: Expr, x: Expr, y: Expr) -> Expr:
     """`sums + x·y`, where words of fewer bits hold several products' factors."""
     match precision:
         case "float32":
             return sums * x + y  # what a compiler cannot foresee
-        case "bf16":
+        case "bfloat16":
             return dot_bfloat16(sums, x, y)
         case "int8":
             return dot_uint8_int8(sums, x, y)

@@ -30,11 +30,12 @@ from vggc.passes.fold import fold
 from vggc.passes.joins import narrowed
 from vggc.plan.low_precision import scale_name
 from vggc.plan.plan import Plan, Step
-from vggc.runtime.artifact import WEIGHTS, Manifest, Precision, graph_in
+from vggc.runtime.artifact import WEIGHTS, Manifest, graph_in
 from vggc.runtime.huge_pages import read_in_place
 from vggc.runtime.session import Session
 from vggc.support.diagnostics import UserError
 from vggc.support.paths import is_file
+from vggc.support.precision import ArtifactPrecision
 from vggc.support.tensors import read_all
 
 NUM_IMAGES = 100
@@ -53,9 +54,9 @@ class PrecisionLimits:
     agreement: float
 
 
-LIMITS: dict[Precision, PrecisionLimits] = {
+LIMITS: dict[ArtifactPrecision, PrecisionLimits] = {
     "float32": PrecisionLimits(1e-5, 1.0),
-    "bf16": PrecisionLimits(0.03, 0.99),
+    "bfloat16": PrecisionLimits(0.03, 0.99),
     "int8": PrecisionLimits(0.15, 0.97),
 }
 TOLERANCE = LIMITS["float32"].error
@@ -73,7 +74,7 @@ class Verification:
     """
 
     input: str
-    precision: Precision
+    precision: ArtifactPrecision
     error: float
     images: int
     agreeing: int
@@ -140,7 +141,7 @@ def verify(
     """
     if num_images is not None and data is None:
         reason, hint = "it counts the images of a folder", ", or name the folder with `--data`"
-        raise UserError(GivenInVain(None, "--images", reason, hint))
+        raise UserError(GivenInVain("--images", reason, hint))
     session = Session.load(folder, threads)
     graph = narrowed(fold(graph_in(folder)).graph)
     found = original_weights(folder, graph, session.manifest, weights)
@@ -194,7 +195,7 @@ def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[We
     held = "packed" if manifest.precision == "float32" else f"in {manifest.precision} alone"
 
     def refuse(reason: str) -> UserError:
-        return UserError(diagnostics.WeightsElsewhere(None, str(folder), held, reason))
+        return UserError(diagnostics.WeightsElsewhere(str(folder), held, reason))
 
     graph = graph_in(folder)
     seed = re.fullmatch(r"seed (\d{1,18})", manifest.weights_from)

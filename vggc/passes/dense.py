@@ -164,7 +164,7 @@ class _Spreading:
         return len(self.nodes) - 1
 
     def refused(self, node: Node, reason: str) -> UserError:
-        return UserError(NotDense(node.layer.span, self.graph.name, reason))
+        return UserError(NotDense(self.graph.name, reason, place=node.layer.span))
 
 
 def resized(graph: Graph, size: tuple[int, int]) -> Graph:
@@ -185,7 +185,7 @@ def resized(graph: Graph, size: tuple[int, int]) -> Graph:
             nodes.append(replace(node, op=op, shape=op.output(*shapes)))
         except Misfit as misfit:
             name, span = graph.name, node.layer.span
-            raise UserError(NotDenseAt(span, name, describe(size), misfit.reason)) from None
+            raise UserError(NotDenseAt(name, describe(size), misfit.reason, place=span)) from None
     return replace(graph, nodes=tuple(nodes))
 
 

@@ -158,7 +158,7 @@ def layout(outline: Outline, report: Report) -> Picture:
         outline = Outline(branches)
         blocks = sum(_count(branch.path) for branch in branches)
     if blocks > MAX_BLOCKS:
-        raise UserError(TooManyBlocks(None, report.net, blocks, MAX_BLOCKS))
+        raise UserError(TooManyBlocks(report.net, blocks, MAX_BLOCKS))
     return _Layout.of(outline, report).picture()
 
 

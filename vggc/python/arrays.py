@@ -117,4 +117,4 @@ def require_here(x: Any, manifest: Manifest) -> None:
 def refusal(manifest: Manifest, given: str, hint: str) -> UserError:
     """The mistake of giving something else than images."""
     expected = f"float32 of shape (N, {', '.join(map(str, manifest.input))})"
-    return UserError(BadArray(None, manifest.net, given, expected, hint))
+    return UserError(BadArray(manifest.net, given, expected, hint))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from vggc.python.prediction import Prediction, predicted
 from vggc.python.run import Place, TrainingRun, log, optional
 from vggc.runtime.artifact import Manifest, read_manifest
 from vggc.support.diagnostics import Diagnostic, UserError
+from vggc.support.precision import ARTIFACT_PRECISIONS, ArtifactPrecision, parse_precision
 from vggc.support.sheet import Sheet, as_html
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Artifact:
         """
         if self.manifest.main.kind != "classes":
             kind = self.manifest.main.kind
-            raise UserError(NoClassesToTell(None, str(self.path), kind))
+            raise UserError(NoClassesToTell(str(self.path), kind))
         return tuple(map(self.manifest.class_name, range(self.manifest.main.shape[0])))
 
     def __call__(self, x: Any) -> NDArray[np.float32]:
@@ -159,7 +160,7 @@ class Artifact:
                 return self.manifest.preprocessing.of_picture(image)
             return self.manifest.preprocessing.read(Path(image))
         except BrokenImageError as fault:
-            return UnreadableImage(None, called_image(image), str(fault))
+            return UnreadableImage(called_image(image), str(fault))
 
     def verify(
         self,
@@ -249,7 +250,7 @@ def compile(
     seed: int | None = None,
     batch: int = 1,
     size: tuple[int, int] | None = None,
-    precision: Literal["float32", "bf16", "int8"] = "float32",
+    precision: ArtifactPrecision = "float32",
     max_error: float | None = None,
     calibrate: Place | None = None,
     num_images: int | None = None,
@@ -276,7 +277,7 @@ def compile(
         seed=seed,
         batch=batch,
         size=size,
-        precision=precision,
+        precision=parse_precision(precision, ARTIFACT_PRECISIONS),
         max_error=max_error,
         calibrate=optional(Path, calibrate),
         num_images=num_images,

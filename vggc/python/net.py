@@ -16,6 +16,7 @@ from vggc.analysis.report import Report, Row, Totals
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Shape, describe
 from vggc.program import Program, with_input
+from vggc.support.precision import NUMBER_BYTES, Precision, parse_precision
 from vggc.support.sheet import Sheet, as_html, as_text
 from vggc.support.source import Source
 from vggc.syntax.format import format_net
@@ -115,9 +116,9 @@ class Network:
         """
         return checked(self.program.overridden(changes))
 
-    def report(self, batch: int = 1, dtype: str = "float32") -> NetSummary:
+    def report(self, batch: int = 1, dtype: Precision = "float32") -> NetSummary:
         """What it costs for so many images at once, in float32, bfloat16, float16 or int8."""
-        found = self.program.report(batch, dtype)
+        found = self.program.report(batch, parse_precision(dtype, tuple(NUMBER_BYTES)))
         return NetSummary(found, outline(self.graph, found))
 
     def picture(self) -> NetPicture:
@@ -150,7 +151,7 @@ class Network:
         from vggc.support.diagnostics import UserError
 
         if weights is not None and seed is not None:
-            raise UserError(SeedOfRun(None, str(weights)))
+            raise UserError(SeedOfRun(str(weights)))
         path = None if weights is None else Path(weights)
         subject = from_spec(self.program, path, seed or 0)
         return build(self.graph, subject.weights).eval()

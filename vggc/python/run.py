@@ -22,6 +22,7 @@ from vggc.program import Program
 from vggc.python.net import Network, load
 from vggc.python.prediction import Prediction, predicted
 from vggc.support.diagnostics import UserError
+from vggc.support.precision import TRAIN_PRECISIONS, TrainPrecision, parse_precision
 from vggc.support.processors import limit_threads
 from vggc.support.sheet import Sheet, as_html, as_text
 from vggc.training.metrics import read_metrics
@@ -109,7 +110,7 @@ class TrainingRun:
         seen = [each for each in found if isinstance(each, Seen)]
         lost = [each for each in found if not isinstance(each, Seen)]
         if lost:
-            raise UserError(*(UnreadableImage(None, each.name, each.reason) for each in lost))
+            raise UserError(*(UnreadableImage(each.name, each.reason) for each in lost))
         return [predicted(each.path, each.probabilities, predictor.classes, top) for each in seen]
 
     @property
@@ -209,7 +210,7 @@ def train(
     lr: float | None = None,
     size: tuple[int, int] | None = None,
     device: Literal["cpu", "cuda", "auto"] | None = None,
-    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    precision: TrainPrecision | None = None,
     compiled: bool | None = None,
     out: Place | None = None,
     init_from: Place | None = None,
@@ -244,7 +245,7 @@ def train(
         lr=lr,
         size=size,
         device=device,
-        precision=precision,
+        precision=precision and parse_precision(precision, TRAIN_PRECISIONS),
         compiled=compiled,
         out=optional(Path, out),
         init_from=optional(Path, init_from),
@@ -317,7 +318,7 @@ def evaluate(
     flip: bool | None = None,
     batch: int | None = None,
     device: Literal["cpu", "cuda", "auto"] | None = None,
-    precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    precision: TrainPrecision | None = None,
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EvalScores:
@@ -342,7 +343,7 @@ def evaluate(
         flip=flip,
         batch=batch,
         device=device,
-        precision=precision,
+        precision=precision and parse_precision(precision, TRAIN_PRECISIONS),
         workers=workers,
     )
     planned = tests.plan(folders, options)

@@ -217,7 +217,9 @@ class Schema(Generic[T]):
             group = self.rivals_of(key or "")
             if key is None:
                 hint = self.hint(line.key)
-                found.append(diagnostics.UnknownSetting(key_span(line), self.key, line.key, hint))
+                found.append(
+                    diagnostics.UnknownSetting(self.key, line.key, hint, place=key_span(line))
+                )
             elif group in setters:
                 found.append(self.repeated(key, setters[group], line))
             else:
@@ -249,18 +251,18 @@ class Schema(Generic[T]):
                 found += [_without_effect(o, line) for o in line.options if o.key in known]
                 return {key: value}, found
             found += [
-                diagnostics.MissingOption(line.span, line.key, name, form.type.example)
+                diagnostics.MissingOption(line.key, name, form.type.example, place=line.span)
                 for name in required(form)
                 if f"{key}.{name}" not in said
             ]
         return {key: value, **said}, found
 
     def repeated(self, key: str, first: ast.Setting, second: ast.Setting) -> Diagnostic:
+        places = {"place": key_span(second), "second_place": key_span(first)}
         if first.key == second.key:
-            before = first.span.text.strip()
-            return diagnostics.RepeatedSetting(key_span(second), second.key, before)
+            return diagnostics.RepeatedSetting(second.key, **places)
         what = "length" if len(self.rivals_of(key)) > 1 else key
-        return diagnostics.RivalSettings(key_span(second), what, first.key, second.key)
+        return diagnostics.RivalSettings(what, first.key, second.key, **places)
 
     def hint(self, word: str) -> str:
         """A suggestion for a word that begins no setting."""
@@ -493,17 +495,23 @@ def option_entries(
         key = f"{owner}.{given.key}"
         if given.key not in known:
             suggestion = did_you_mean(given.key, tuple(known)) if known else "it takes none"
-            place = given.span.part(0, len(given.key))
-            found.append(diagnostics.UnknownRecipeOption(place, owner, given.key, suggestion))
+            found.append(
+                diagnostics.UnknownRecipeOption(owner, given.key, suggestion, place=given.key_span)
+            )
         elif key in table:
-            found.append(diagnostics.RepeatedRecipeOption(given.span, given.key))
+            first = next(option for option in line.options if option.key == given.key)
+            found.append(
+                diagnostics.RepeatedRecipeOption(
+                    given.key, place=given.span, second_place=first.span
+                )
+            )
         else:
             table[key] = given.value
     return table, found
 
 
 def _without_effect(given: ast.Option, line: ast.Setting) -> Diagnostic:
-    return diagnostics.OptionOfNothing(given.span, given.key, line.key)
+    return diagnostics.OptionOfNothing(given.key, line.key, place=given.span)
 
 
 def key_span(line: ast.Setting) -> Span:
@@ -525,7 +533,7 @@ def wrong_number_of_values(line: ast.Setting, form: Form, least: int, most: int)
             example = types[line.key if form.bare else next(iter(types))].example
         case OptionalPart(owner):
             example = owner.example
-    return diagnostics.WrongNumberOfValues(line.span, line.key, expected, given, example)
+    return diagnostics.WrongNumberOfValues(line.key, expected, given, example, place=line.span)
 
 
 def report(found: Iterable[Diagnostic]) -> None:
@@ -536,4 +544,4 @@ def report(found: Iterable[Diagnostic]) -> None:
 
 def place(mistake: Diagnostic) -> tuple[str, int]:
     """Where a mistake is, to sort by."""
-    return (mistake.span.source.name, mistake.span.start) if mistake.span else ("", 0)
+    return (mistake.place.source.name, mistake.place.start) if mistake.place else ("", 0)

@@ -19,16 +19,17 @@ class UnknownSetting(Diagnostic):
 
 class RepeatedSetting(Diagnostic):
     title = "`{key}` is set twice"
-    label = "set before as `{first}`"
+    label = "it already has a value"
+    second_label = "`{key}` is first set here"
     help = "keep one of the two"
 
     key: str
-    first: str
 
 
 class RivalSettings(Diagnostic):
     title = "two settings for the {field}: `{first}` and `{second}`"
-    label = "the {field} is set by `{first}` already"
+    label = "the {field} is already set"
+    second_label = "`{first}` sets it here"
     help = "a recipe has one {field}; keep one of the two"
 
     field: str
@@ -48,7 +49,8 @@ class UnknownRecipeOption(Diagnostic):
 
 class RepeatedRecipeOption(Diagnostic):
     title = "`{key}` stands twice in one setting"
-    label = "second time here"
+    label = "it already has a value"
+    second_label = "`{key}` is first given here"
     help = "keep one of the two"
 
     key: str
@@ -259,6 +261,7 @@ class WrongNumberOfWeights(Diagnostic):
 class BalancedTwice(Diagnostic):
     title = "`class-weights balanced` and `sampler balanced` both make up for rare classes"
     label = "with both, rare classes would count more than the others"
+    second_label = "the other is here"
     help = "keep one of the two"
 
 

@@ -110,7 +110,7 @@ def parse_change(text: str, name: str, prefer: str | None) -> SettingChange:
     whole = Span(Source(name, text), 0, len(text))
     key, equals, value = text.partition("=")
     if not (key.strip() and equals and value):
-        raise UserError(diagnostics.MalformedOverride(whole, text))
+        raise UserError(diagnostics.MalformedOverride(text, place=whole))
     key_span, value_span = whole.part(0, len(key)), whole.part(len(key) + 1, len(text))
     schema, keys = resolve(key, key_span, prefer)
     full = keys[0]
@@ -119,7 +119,7 @@ def parse_change(text: str, name: str, prefer: str | None) -> SettingChange:
     except UserError as error:
         raise UserError(
             *(
-                diagnostics.MalformedValue(value_span, full, value, fault.fill(fault.title))
+                diagnostics.MalformedValue(full, value, fault.fill(fault.title), place=value_span)
                 for fault in error.diagnostics
             )
         ) from None
@@ -164,11 +164,11 @@ def resolve(text: str, span: Span, prefer: str | None) -> tuple[Schema[Any], tup
     if preferred:
         found = preferred
     if not found:
-        raise UserError(diagnostics.UnknownOverride(span, text, meant(wanted, schemas)))
+        raise UserError(diagnostics.UnknownOverride(text, meant(wanted, schemas), place=span))
     fields = {(schema.key, schema.owners.get(key.rpartition(".")[0])) for schema, key in found}
     if len(fields) > 1:
         shown = " or ".join(f"`{schema.key}.{key}`" for schema, key in found)
-        raise UserError(diagnostics.AmbiguousOverride(span, text, shown))
+        raise UserError(diagnostics.AmbiguousOverride(text, shown, place=span))
     return found[0][0], tuple(key for _, key in found)
 
 
@@ -214,7 +214,7 @@ def without_effect(change: SettingChange, block: ast.Block | None) -> Diagnostic
     chosen = chosen_variant(schema, field, block)
     if chosen in (None, change.owner):
         return None
-    return diagnostics.UnusedOption(change.key_span, change.key, field, change.owner, chosen)
+    return diagnostics.UnusedOption(change.key, field, change.owner, chosen, place=change.key_span)
 
 
 def of_the_chosen(change: SettingChange, block: ast.Block | None) -> SettingChange:

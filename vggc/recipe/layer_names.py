@@ -62,11 +62,11 @@ def unfit(value: ast.Value, order: Sequence[str]) -> list[Diagnostic]:
         ends = (first, last) if dots else (first,)
         unknown = [end for end in ends if end not in position]
         found += [
-            diagnostics.UnknownLayerName(_end(item, end), end, suggestion(end, order))
+            diagnostics.UnknownLayerName(end, suggestion(end, order), place=_end(item, end))
             for end in unknown
         ]
         if dots and not unknown and position[first] > position[last]:
-            found.append(diagnostics.BackwardRange(item.span, first, last))
+            found.append(diagnostics.BackwardRange(first, last, place=item.span))
     return found
 
 

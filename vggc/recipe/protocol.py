@@ -89,7 +89,7 @@ def read_protocol(
         protocol = replace(protocol, dense=protocol.crops is None)
     found = list(reading.found)
     if not protocol.dense and protocol.crops is None:
-        found.append(diagnostics.NothingTested(reading.span("dense")))
+        found.append(diagnostics.NothingTested(place=reading.span("dense")))
     if graph is not None:
         found += scale_mistakes(reading, graph) + crop_mistakes(reading, protocol, graph)
         found += fuse_mistakes(reading, graph, find, nets)
@@ -119,7 +119,7 @@ def crop_mistakes(reading: Reading[Protocol], protocol: Protocol, graph: Graph) 
     if not 0 < places < grid:
         return []
     span, shown = reading.span("crops.grid") or reading.span("crops"), describe(graph.input[1:])
-    return [diagnostics.TooManyCrops(span, grid, scale, shown, places, side + grid - 1)]
+    return [diagnostics.TooManyCrops(grid, scale, shown, places, side + grid - 1, place=span)]
 
 
 def fuse_mistakes(
@@ -135,5 +135,5 @@ def fuse_mistakes(
             found.append(unknown_net(item.span, str(item), "fuse", nets))
         elif other.output != graph.output:
             shown = describe(other.output), describe(graph.output)
-            found.append(diagnostics.FusedOutputs(item.span, str(item), *shown))
+            found.append(diagnostics.FusedOutputs(str(item), *shown, place=item.span))
     return found

@@ -531,10 +531,12 @@ def image_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
     if recipe.crop and recipe.crop != tuple(size):
         span, right = reading.span("crop"), written(Size(), tuple(size))
         shown = describe(recipe.crop), describe(tuple(size))
-        found.append(diagnostics.CropMismatch(span, *shown, right))
+        found.append(diagnostics.CropMismatch(*shown, right, place=span))
     if recipe.rgb_shift is not None and channels != 3:
         span = reading.span("rgb-shift")
-        found.append(diagnostics.ShiftWithoutColours(span, "rgb-shift", describe(graph.input)))
+        found.append(
+            diagnostics.ShiftWithoutColours("rgb-shift", describe(graph.input), place=span)
+        )
     return [*found, *resized_crop_mistakes(reading), *jitter_mistakes(reading, graph)]
 
 
@@ -544,7 +546,7 @@ def resized_crop_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
     if reading.value.resized_crop is None or scale is None or scale[0] == scale[1]:
         return []
     shown = written(Pixels(), scale)
-    return [diagnostics.ScalesInVain(reading.span("scale"), shown, sum(scale) // 2)]
+    return [diagnostics.ScalesInVain(shown, sum(scale) // 2, place=reading.span("scale"))]
 
 
 def jitter_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
@@ -553,10 +555,10 @@ def jitter_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
     if jitter is None:
         return []
     if jitter == ColourJitter():
-        return [diagnostics.JitterOfNothing(reading.span("colour-jitter"))]
+        return [diagnostics.JitterOfNothing(place=reading.span("colour-jitter"))]
     of_colours = [key for key in ("saturation", "hue") if getattr(jitter, key)]
     return [
-        diagnostics.ShiftWithoutColours(reading.span(f"colour-jitter.{key}"), key, shown)
+        diagnostics.ShiftWithoutColours(key, shown, place=reading.span(f"colour-jitter.{key}"))
         for shown in [describe(graph.input)]
         for key in of_colours
         if graph.input[0] != 3
@@ -567,16 +569,16 @@ def accumulate_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
     parts, batch = reading.value.accumulate, reading.value.batch
     if parts <= batch:
         return []
-    return [diagnostics.MorePartsThanImages(reading.span("accumulate"), parts, batch)]
+    return [diagnostics.MorePartsThanImages(parts, batch, place=reading.span("accumulate"))]
 
 
 def optimiser_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
     optimiser, found = reading.value.optimiser, list[Diagnostic]()
     if isinstance(optimiser, Sgd) and optimiser.nesterov and optimiser.momentum == 0:
-        found.append(diagnostics.NesterovWithoutMomentum(reading.span("sgd.nesterov")))
+        found.append(diagnostics.NesterovWithoutMomentum(place=reading.span("sgd.nesterov")))
     if optimiser.decay_norms and optimiser.weight_decay == 0:
         word = word_of(OPTIMISERS, optimiser)
-        found.append(diagnostics.DecayOfNothing(reading.span(f"{word}.decay-norms"), word))
+        found.append(diagnostics.DecayOfNothing(word, place=reading.span(f"{word}.decay-norms")))
     return found
 
 
@@ -588,9 +590,9 @@ def schedule_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
     epochs, last = recipe.schedule.epochs, recipe.epochs
     span = reading.span("step.epochs") or reading.span("schedule")
     if list(epochs) != sorted({*epochs}):
-        return [diagnostics.DropsOutOfOrder(span, ",".join(map(str, sorted({*epochs}))))]
+        return [diagnostics.DropsOutOfOrder(",".join(map(str, sorted({*epochs}))), place=span)]
     if last is not None and epochs[-1] >= last:
-        return [diagnostics.DropAfterTheEnd(span, epochs[-1], last)]
+        return [diagnostics.DropAfterTheEnd(epochs[-1], last, place=span)]
     return []
 
 
@@ -602,13 +604,15 @@ def restart_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
     ends = (*recipe.restarts, *filter(None, [recipe.epochs]))
     if list(ends) == sorted({*ends}):
         return []
-    return [diagnostics.RestartsOutOfOrder(reading.span("restarts"), ",".join(map(str, ends)))]
+    return [
+        diagnostics.RestartsOutOfOrder(",".join(map(str, ends)), place=reading.span("restarts"))
+    ]
 
 
 def scale_too_small(setting: str, span: Span | None, scale: int, graph: Graph) -> Diagnostic:
     """The mistake of images whose shorter side is less than the net's input."""
     size = graph.input[1:]
-    return diagnostics.ScaleTooSmall(span, setting, str(scale), describe(size), max(size))
+    return diagnostics.ScaleTooSmall(setting, str(scale), describe(size), max(size), place=span)
 
 
 def loss_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
@@ -620,7 +624,9 @@ def loss_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
         return []
     right = next(name for name, kind in wanted.items() if kind in kinds)
     return [
-        diagnostics.LossMismatch(reading.span("loss"), loss, " and ".join(sorted(kinds)), right)
+        diagnostics.LossMismatch(
+            loss, " and ".join(sorted(kinds)), right, place=reading.span("loss")
+        )
     ]
 
 
@@ -628,13 +634,14 @@ def weight_list_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnos
     """Weights of more classes or fewer than the net has, or classes that are balanced twice."""
     weights, span = reading.value.class_weights, reading.span("class-weights")
     if weights == "balanced" and reading.value.sampler == "balanced":
-        return [diagnostics.BalancedTwice(span)]
+        other = reading.span("sampler")
+        return [diagnostics.BalancedTwice(place=span, second_place=other)]
     if weights is None or isinstance(weights, str) or graph.heads[0].kind != "classes":
         return []
     (classes,) = graph.output
     if len(weights) == classes:
         return []
-    return [diagnostics.WrongNumberOfWeights(span, len(weights), classes)]
+    return [diagnostics.WrongNumberOfWeights(len(weights), classes, place=span)]
 
 
 def freeze_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
@@ -647,12 +654,12 @@ def freeze_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
     if not weighted.keys() & set(frozen):
         return [without_weights("`freeze`", value, weighted)]
     if weighted.keys() <= set(frozen):
-        return [diagnostics.NothingToTrainLeft(value.span, list(weighted)[-1])]
+        return [diagnostics.NothingToTrainLeft(list(weighted)[-1], place=value.span)]
     return []
 
 
 def without_weights(setting: str, value: ast.Value, weighted: Iterable[str]) -> Diagnostic:
-    return diagnostics.LayersWithoutWeights(value.span, setting, some(weighted))
+    return diagnostics.LayersWithoutWeights(setting, some(weighted), place=value.span)
 
 
 def some(names: Iterable[str]) -> str:
@@ -686,7 +693,7 @@ def init_from_mistakes(
 
 def unknown_net(span: Span | None, name: str, setting: str, nets: Sequence[str]) -> Diagnostic:
     hint = did_you_mean(name, nets) if nets else "`vggc zoo` lists the nets that there are"
-    return diagnostics.UnknownNetName(span, name, setting, hint)
+    return diagnostics.UnknownNetName(name, setting, hint, place=span)
 
 
 def weight_mistakes(
@@ -709,13 +716,13 @@ def weight_mistakes(
         unlike = next((name for name in names if shapes.get(name) != mine[name]), None)
         if layer not in theirs:
             hint = f"it has {some(theirs)}"
-            found.append(diagnostics.LayerNotInOther(span, net, layer, hint))
+            found.append(diagnostics.LayerNotInOther(net, layer, hint, place=span))
         elif missing:
             hint = f"`{layer}` has other weights there"
-            found.append(diagnostics.LayerNotInOther(span, net, missing, hint))
+            found.append(diagnostics.LayerNotInOther(net, missing, hint, place=span))
         elif unlike:
             shown = describe(shapes[unlike]), describe(mine[unlike])
-            found.append(diagnostics.WeightsDiffer(span, unlike, net, *shown, layer))
+            found.append(diagnostics.WeightsDiffer(unlike, net, *shown, layer, place=span))
         if len(found) > len(told):
             told.add(span)
     return found

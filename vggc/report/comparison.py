@@ -113,11 +113,11 @@ def compare(folders: Sequence[Path]) -> RunComparison:
         UserError: a folder is no run, or not sound; one is named twice, or there are too many.
     """
     if len(folders) > MOST:
-        raise UserError(TooManyRuns(None, len(folders), MOST))
+        raise UserError(TooManyRuns(len(folders), MOST))
     seen: set[Path] = set()
     for folder in folders:
         if folder.resolve() in seen:
-            raise UserError(SameRun(None, str(folder)))
+            raise UserError(SameRun(str(folder)))
         seen.add(folder.resolve())
     courses = tuple(
         course(name, folder) for name, folder in zip(names(folders), folders, strict=True)

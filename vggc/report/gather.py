@@ -204,7 +204,7 @@ def judged(
     from vggc.training.learner import choose_machine, device_of
     from vggc.training.parallel import ALONE
 
-    device = device_of(choose_machine(options.device, "fp32", False), ALONE)
+    device = device_of(choose_machine(options.device, "float32", False), ALONE)
     module = build(drop_final_softmax(program.graph), weights)
     judgement = judge(
         module,
@@ -228,7 +228,7 @@ def held_out(run: Run, options: ReportOptions) -> Framed:
     from vggc.evaluation.images import held_out_by
 
     if options.val is not None and options.data is None:
-        raise UserError(diagnostics.ValWithoutData(None))
+        raise UserError(diagnostics.ValWithoutData())
     if options.data is not None:
         origin = replace(run.record.data, path=options.data, val_path=options.val)
         run = replace(run, record=replace(run.record, data=origin))

@@ -19,7 +19,7 @@ def refuse_others(path: Path, made_by: str) -> None:
     """
     refuse_missing_folder(path)
     if os.path.lexists(path) and not is_made_by(path, made_by):
-        raise UserError(Taken(None, str(path)))
+        raise UserError(Taken(str(path)))
 
 
 def is_made_by(path: Path, made_by: str) -> bool:

@@ -79,7 +79,7 @@ class Study:
         for name, (there, due) in pairs.items():
             if there != due:
                 shown = str(folder), name, str(there), str(due)
-                raise UserError(diagnostics.RunOfSomethingElse(None, *shown))
+                raise UserError(diagnostics.RunOfSomethingElse(*shown))
         return run
 
     def failure(self, net: Trained) -> str | None:
@@ -128,12 +128,12 @@ def opened(folder: Path, wanted: StudyRecord) -> Study:
     try:
         record = read_record(path, StudyRecord)
     except MalformedError as fault:
-        raise UserError(diagnostics.NotAStudy(None, str(folder), str(fault))) from None
+        raise UserError(diagnostics.NotAStudy(str(folder), str(fault))) from None
     if not record.errors and not any((folder / "runs").glob("*/run.json")):
         return Study(folder, wanted)
     for name in ("setting", "data", "val", "epochs", "seed"):
         before, now = getattr(record, name), getattr(wanted, name)
         if before != now:
             shown = str(folder), name, str(before), str(now)
-            raise UserError(diagnostics.BegunOtherwise(None, *shown))
+            raise UserError(diagnostics.BegunOtherwise(*shown))
     return Study(folder, record)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph, HeadKind
@@ -23,6 +23,7 @@ from vggc.runtime import diagnostics
 from vggc.support.diagnostics import UserError
 from vggc.support.files import sha256
 from vggc.support.paths import absence, exists, is_file, is_folder
+from vggc.support.precision import ArtifactPrecision
 from vggc.support.records import MalformedError, from_json, read_json, to_json
 from vggc.support.version import __version__
 from vggc.syntax.parse import parse, read_source
@@ -74,9 +75,6 @@ Attr: TypeAlias = str | int | tuple[str, ...]
 CPU_ATTRS = ("mtriple", "mcpu", "mattr", "num-cores")
 """What describes a CPU; TVM's other attributes follow from these."""
 
-Precision: TypeAlias = Literal["float32", "bf16", "int8"]
-"""What convolutions and dense layers multiply in."""
-
 
 @dataclass(frozen=True)
 class Target:
@@ -125,7 +123,7 @@ class Manifest:
     tvm: str
     net: str
     target: Target
-    precision: Precision
+    precision: ArtifactPrecision
     batch: int
     input: tuple[int, int, int]
     outputs: tuple[Output, ...]
@@ -141,8 +139,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """The hash of everything in the manifest but its own, its order included."""
-        text = json.dumps(to_json(replace(self, sha256="")))
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        return _digest(to_json(self))
 
     @property
     def main(self) -> Output:
@@ -150,6 +147,12 @@ class Manifest:
 
     def class_name(self, index: int) -> str:
         return self.classes[index] if self.classes else f"class {index}"
+
+
+def _digest(written: dict[str, Any]) -> str:
+    """The hash of a manifest as it is written, which may be in older words."""
+    text = json.dumps(written | {"sha256": ""})
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def outputs_of(graph: Graph) -> tuple[Output, ...]:
@@ -170,29 +173,29 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = str(folder)
     if not is_folder(folder):
-        raise UserError(diagnostics.NoArtifact(None, path, absence(folder, "folder")))
+        raise UserError(diagnostics.NoArtifact(path, absence(folder, "folder")))
     if not exists(folder / MANIFEST):
-        raise UserError(diagnostics.NoArtifact(None, path, f"it has no {MANIFEST}"))
+        raise UserError(diagnostics.NoArtifact(path, f"it has no {MANIFEST}"))
     try:
         value = read_json(folder / MANIFEST)
         match value:
             case {"format": str(name), "format_version": int(version)} if name == FORMAT:
                 if version != FORMAT_VERSION:
                     found, expected = f"format {version}", f"format {FORMAT_VERSION}"
-                    raise UserError(diagnostics.OtherVersion(None, path, found, expected))
+                    raise UserError(diagnostics.OtherVersion(path, found, expected))
             case _:
                 raise MalformedError(f"{MANIFEST} is not that of an artifact")
         manifest = from_json(Manifest, value)
     except MalformedError as error:
-        raise UserError(diagnostics.NoArtifact(None, path, str(error))) from None
+        raise UserError(diagnostics.NoArtifact(path, str(error))) from None
     if manifest.vggc != __version__:
         found, expected = f"vggc {manifest.vggc}", f"vggc {__version__}"
-        raise UserError(diagnostics.OtherVersion(None, path, found, expected))
-    if manifest.sha256 != manifest.digest:
+        raise UserError(diagnostics.OtherVersion(path, found, expected))
+    if manifest.sha256 not in (manifest.digest, _digest(value)):
         reason = "its SHA-256 is not the one that it gives"
-        raise UserError(diagnostics.FileChanged(None, path, MANIFEST, reason))
+        raise UserError(diagnostics.FileChanged(path, MANIFEST, reason))
     if problem := _problem(manifest):
-        raise UserError(diagnostics.NoArtifact(None, path, f"{MANIFEST}: {problem}"))
+        raise UserError(diagnostics.NoArtifact(path, f"{MANIFEST}: {problem}"))
     return manifest
 
 
@@ -238,15 +241,15 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     for name, expected in manifest.files.items():
         file = folder / name
         if not is_file(file):
-            raise UserError(diagnostics.FileGone(None, str(folder), name))
+            raise UserError(diagnostics.FileGone(str(folder), name))
         size = file.stat().st_size
         if size != expected.bytes:
             reason = f"it has {size:,} bytes in place of {expected.bytes:,}"
-            raise UserError(diagnostics.FileChanged(None, str(folder), name, reason))
+            raise UserError(diagnostics.FileChanged(str(folder), name, reason))
     for name, expected in manifest.files.items():
         if entry(folder / name).sha256 != expected.sha256:
             reason = "its SHA-256 is not the one in the manifest"
-            raise UserError(diagnostics.FileChanged(None, str(folder), name, reason))
+            raise UserError(diagnostics.FileChanged(str(folder), name, reason))
 
 
 def graph_in(folder: Path) -> Graph:
@@ -257,7 +260,7 @@ def graph_in(folder: Path) -> Graph:
     net = parse(read_source(folder / SPEC))
     if net.input is None or not is_plain(net):
         reason = f"{SPEC} builds on other nets or values, and compiled nets are kept filled in"
-        raise UserError(diagnostics.NoArtifact(None, str(folder), reason))
+        raise UserError(diagnostics.NoArtifact(str(folder), reason))
     return elaborate(net)
 
 
@@ -278,7 +281,7 @@ def _check_spec(folder: Path, manifest: Manifest) -> None:
     graph = graph_in(folder)
     if (graph.input, outputs_of(graph)) != (manifest.input, manifest.outputs):
         reason = f"{MANIFEST} and {SPEC} are of nets of other shapes or heads"
-        raise UserError(diagnostics.NoArtifact(None, str(folder), reason))
+        raise UserError(diagnostics.NoArtifact(str(folder), reason))
 
 
 def open_artifact(folder: Path) -> Manifest:

@@ -14,13 +14,18 @@ from vggc.passes.fold import fold
 from vggc.plan.low_precision import in_format
 from vggc.plan.plan import Plan, plan
 from vggc.runtime import diagnostics
-from vggc.runtime.artifact import MANIFEST, SPEC, Manifest, Precision, Target, graph_in
+from vggc.runtime.artifact import MANIFEST, SPEC, Manifest, Target, graph_in
 from vggc.support.diagnostics import UserError
+from vggc.support.precision import ArtifactPrecision
 
-FORMATS: dict[Precision, Format] = {"float32": "float32", "bf16": "bfloat16", "int8": "uint8"}
+FORMATS: dict[ArtifactPrecision, Format] = {
+    "float32": "float32",
+    "bfloat16": "bfloat16",
+    "int8": "uint8",
+}
 
 
-def planned(graph: Graph, batch: int, target: Target, precision: Precision) -> Plan:
+def planned(graph: Graph, batch: int, target: Target, precision: ArtifactPrecision) -> Plan:
     """The calls of a compiled net, whose graph may be folded or not."""
     return in_format(plan(graph, batch, fuse_pools=pools(target)), FORMATS[precision])
 
@@ -51,5 +56,5 @@ def calls_of(folder: Path, manifest: Manifest) -> Plan:
         what = "shapes of weights"
     if what:
         reason = f"{MANIFEST} tells of other {what} than the net in {SPEC} has"
-        raise UserError(diagnostics.NoArtifact(None, str(folder), reason))
+        raise UserError(diagnostics.NoArtifact(str(folder), reason))
     return calls

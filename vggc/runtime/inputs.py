@@ -32,7 +32,7 @@ def read_input(path: Path, manifest: Manifest) -> tuple[NDArray[np.float32], int
     """
     if not is_file(path):
         hint = "give an image file or a .npy file"
-        raise UserError(diagnostics.BadInput(None, str(path), absence(path), hint))
+        raise UserError(diagnostics.BadInput(str(path), absence(path), hint))
     read = _read_array if path.suffix.lower() == ".npy" else _read_image
     images = read(path, manifest)
     filler = np.zeros((manifest.batch - len(images), *manifest.input), np.float32)
@@ -44,7 +44,7 @@ def _read_image(path: Path, manifest: Manifest) -> NDArray[np.float32]:
         return manifest.preprocessing.read(path)
     except BrokenImageError as error:
         raise UserError(
-            diagnostics.BadInput(None, str(path), str(error), "is it a whole image file?")
+            diagnostics.BadInput(str(path), str(error), "is it a whole image file?")
         ) from None
 
 
@@ -57,7 +57,7 @@ def _read_array(path: Path, manifest: Manifest) -> NDArray[np.float32]:
             f"numpy.save keeps normalised values as floats of shape {manifest.input}, "
             "and pixels from 0 to 255 as uint8"
         )
-        raise UserError(diagnostics.BadInput(None, str(path), str(fault), hint)) from None
+        raise UserError(diagnostics.BadInput(str(path), str(fault), hint)) from None
 
 
 # Arrays

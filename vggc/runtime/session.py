@@ -62,7 +62,7 @@ class Session:
         manifest = open_artifact(folder)
         if manifest.tvm != tvm.__version__:
             found, expected = f"TVM {manifest.tvm}", f"TVM {tvm.__version__}"
-            raise UserError(diagnostics.OtherVersion(None, str(folder), found, expected))
+            raise UserError(diagnostics.OtherVersion(str(folder), found, expected))
         count = threads or num_cores()
         os.environ["TVM_NUM_THREADS"] = str(count)
         # TVM would nail its workers to processors, allowed or not, and leave out their caller.
@@ -138,7 +138,7 @@ class Session:
         return values
 
     def _misfit(self, reason: str) -> UserError:
-        return UserError(diagnostics.NoArtifact(None, str(self.folder), f"its library {reason}"))
+        return UserError(diagnostics.NoArtifact(str(self.folder), f"its library {reason}"))
 
 
 def _read_weights(folder: Path, manifest: Manifest, device: Any) -> tuple[Any, ...]:
@@ -150,12 +150,12 @@ def _read_weights(folder: Path, manifest: Manifest, device: Any) -> tuple[Any, .
         stored = read_in_place(folder / WEIGHTS, manifest.weights.keys())
     except (MalformedError, OSError) as error:
         reason = f"its {WEIGHTS} cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise UserError(diagnostics.NoArtifact(None, str(folder), reason)) from None
+        raise UserError(diagnostics.NoArtifact(str(folder), reason)) from None
     for name, shape in manifest.weights.items():
         found = stored[name].shape if name in stored else None
         if found != shape:
             reason = f"its weight `{name}` has the shape {found}, and its library takes {shape}"
-            raise UserError(diagnostics.NoArtifact(None, str(folder), reason))
+            raise UserError(diagnostics.NoArtifact(str(folder), reason))
     place = partial(tvm.runtime.tensor, device=device)
     if manifest.target.kind == "cpu":
         place = tvm.runtime.from_dlpack
@@ -170,7 +170,7 @@ def _device(folder: Path, manifest: Manifest) -> Any:
             return require_device(manifest.target.archs)
         except DeviceError as error:
             hint = "run it where such a GPU is, or compile the net again with `--target cpu`"
-            raise UserError(diagnostics.WrongMachine(None, str(folder), str(error), hint)) from None
+            raise UserError(diagnostics.WrongMachine(str(folder), str(error), hint)) from None
     _check_cpu(folder, manifest)
     return tvm.cpu()
 
@@ -179,7 +179,7 @@ def _check_cpu(folder: Path, manifest: Manifest) -> None:
     """Code for a CPU with more instructions than this one would end the process."""
     if reason := obstacle(manifest.target):
         hint = "compile it on this machine with `--target cpu`"
-        raise UserError(diagnostics.WrongMachine(None, str(folder), reason, hint))
+        raise UserError(diagnostics.WrongMachine(str(folder), reason, hint))
 
 
 def obstacle(target: Target) -> str | None:
@@ -204,16 +204,16 @@ def _machine(folder: Path, device: Any) -> Any:
         return VirtualMachine(library, device)
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         reason = f"there is no net in its {LIBRARY}: {first_line(error)}"
-        raise UserError(diagnostics.NoArtifact(None, str(folder), reason)) from None
+        raise UserError(diagnostics.NoArtifact(str(folder), reason)) from None
 
 
 def _load_library(folder: Path) -> Any:
     if reason := unfit(folder / LIBRARY):
-        raise UserError(diagnostics.NoArtifact(None, str(folder), f"{LIBRARY}: {reason}"))
+        raise UserError(diagnostics.NoArtifact(str(folder), f"{LIBRARY}: {reason}"))
     try:
         return tvm_ffi.load_module(lasting(folder / LIBRARY))
     except (OSError, RuntimeError, ValueError) as error:
         first = (str(error).splitlines() or [""])[-1]
         hint = "compile it on this machine with `--target cpu`"
-        problem = diagnostics.WrongMachine(None, str(folder), f"loading it failed: {first}", hint)
+        problem = diagnostics.WrongMachine(str(folder), f"loading it failed: {first}", hint)
         raise UserError(problem) from None

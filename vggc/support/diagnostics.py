@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from inspect import get_annotations
 from itertools import cycle
-from typing import ClassVar, dataclass_transform
+from typing import Any, ClassVar, Literal, dataclass_transform
 
 from vggc.support.source import Span
 
@@ -25,16 +25,24 @@ MAX_COMPARED = 64, 2000
 MAX_LISTED = 30
 
 
-@dataclass_transform(frozen_default=True)
+def _field(*, default: Any, kw_only: Literal[True]) -> Any:
+    """A field that is given by its name only, as `dataclasses.field` makes one."""
+    return default
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(_field,))
 class _Frozen:
     """What `dataclass(frozen=True)` makes, for classes that are rarely used.
 
-    There are some hundred and fifty kinds of mistakes, and `dataclass` takes half a
-    millisecond for each, which every start of the command would wait for.
+    There are some two hundred and seventy kinds of mistakes, and `dataclass` takes half a
+    millisecond for each, which every start of the command would wait for. Fields of this class's
+    direct heirs are given by name only, those of the heirs' heirs in order or by name.
     """
 
     field_types: ClassVar[dict[str, str]] = {}
-    """The fields in order, and what is annotated."""
+    """The fields that may be given in order, and what is annotated."""
+    keyword_types: ClassVar[dict[str, str]] = {}
+    """The fields that are given by name only, and what is annotated."""
 
     def __init_subclass__(cls) -> None:
         own = {
@@ -42,14 +50,18 @@ class _Frozen:
             for name, kind in get_annotations(cls).items()
             if not str(kind).startswith("ClassVar")
         }
-        cls.field_types = {**cls.field_types, **own}
+        if _Frozen in cls.__bases__:
+            cls.keyword_types = own
+        else:
+            cls.field_types = {**cls.field_types, **own}
 
     def __init__(self, *values: object, **named: object) -> None:
         given = {**dict(zip(self.field_types, values, strict=False)), **named}
-        for name in self.field_types:
+        names = (*self.field_types, *self.keyword_types)
+        for name in names:
             self.__dict__[name] = given.pop(name) if name in given else getattr(type(self), name)
         if given or len(values) > len(self.field_types):
-            raise TypeError(f"{type(self).__name__} takes {', '.join(self.field_types)}")
+            raise TypeError(f"{type(self).__name__} takes {', '.join(names)}")
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is frozen")
@@ -65,13 +77,19 @@ class _Frozen:
 
 
 class Diagnostic(_Frozen):
-    """A user's mistake. `span` is None where no text of the user's is to blame."""
+    """A user's mistake, and where it is.
+
+    `place` is what is to blame of the user's text, None where none is. `second_place` is other
+    text that it speaks of, such as where a name was given first; `second_label` says what that is.
+    """
 
     title: ClassVar[str]
     label: ClassVar[str] = ""
+    second_label: ClassVar[str] = ""
     help: ClassVar[str] = ""
 
-    span: Span | None
+    place: Span | None = _field(default=None, kw_only=True)
+    second_place: Span | None = _field(default=None, kw_only=True)
 
     def fill(self, template: str) -> str:
         """The template with this diagnostic's fields in it, which a command of ours holds as a
@@ -107,29 +125,48 @@ class CheckFailed(Exception):
 
 
 def render(diagnostic: Diagnostic) -> str:
-    """The diagnostic as plain text: title, place, the line with carets, help."""
+    """The diagnostic as plain text: title, each place as its line with marks below it, help.
+
+    `^` marks the first place and `-` the second, below one line where both stand on it.
+    """
     lines = [f"error: {diagnostic.fill(diagnostic.title)}"]
     help_text = diagnostic.fill(diagnostic.help)
     label = diagnostic.fill(diagnostic.label)
-    if diagnostic.span is None:
+    place, second = diagnostic.place, diagnostic.second_place
+    if place is None:
         lines += [f"  {label}"] if label else []
         lines += [f"  help: {help_text}"] if help_text else []
         return "\n".join(lines)
-    number, _ = diagnostic.span.position
-    gutter = " " * len(str(number))
-    shown, carets = excerpt(diagnostic.span)
-    lines += [
-        f"{gutter}--> {printable(str(diagnostic.span))}",
-        f"{gutter} |",
-        f"{number} | {shown}".rstrip(),
-        f"{gutter} | {carets} {label}".rstrip(),
-    ]
+    places = [place, second] if second else [place]
+    gutter = " " * max(len(str(each.position[0])) for each in places)
+    lines += _shown_place(place, label, gutter)
+    if second:
+        shown = _shown_place(second, diagnostic.fill(diagnostic.second_label), gutter, "-")
+        lines += shown[-1:] if _share_a_line(place, second) else shown
     lines += [f"{gutter} = help: {help_text}"] if help_text else []
     return "\n".join(lines)
 
 
-def excerpt(span: Span) -> tuple[str, str]:
-    """The span's first line, cut to a readable width, and the carets below it."""
+def _share_a_line(place: Span, second: Span) -> bool:
+    """Whether one excerpt shows both."""
+    number, _ = place.position
+    same = place.source.name == second.source.name and number == second.position[0]
+    return same and len(place.source.line(number)) <= MAX_LINE_SHOWN
+
+
+def _shown_place(place: Span, label: str, gutter: str, mark: str = "^") -> list[str]:
+    number, _ = place.position
+    shown, carets = excerpt(place, mark)
+    return [
+        f"{gutter}--> {printable(str(place))}",
+        f"{gutter} |",
+        f"{number:>{len(gutter)}} | {shown}".rstrip(),
+        f"{gutter} | {carets} {label}".rstrip(),
+    ]
+
+
+def excerpt(span: Span, mark: str = "^") -> tuple[str, str]:
+    """The span's first line, cut to a readable width, and the marks below it."""
     number, column = span.position
     line = span.source.line(number)
     start = column - 1
@@ -137,8 +174,8 @@ def excerpt(span: Span) -> tuple[str, str]:
     first = max(0, start - MAX_LINE_SHOWN // 2) if len(line) > MAX_LINE_SHOWN else 0
     shown = line[first : first + MAX_LINE_SHOWN]
     before, after = "…" * (first > 0), "…" * (first + MAX_LINE_SHOWN < len(line))
-    carets = "^" * min(length, MAX_LINE_SHOWN - (start - first))
-    return before + printable(shown) + after, " " * (len(before) + start - first) + carets
+    marks = mark * min(length, MAX_LINE_SHOWN - (start - first))
+    return before + printable(shown) + after, " " * (len(before) + start - first) + marks
 
 
 def printable(text: str) -> str:

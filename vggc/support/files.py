@@ -51,7 +51,7 @@ def cache_folder(*parts: str) -> Path | None:
 def refuse_taken(path: Path) -> None:
     """Raises: UserError where something is at `path`."""
     if os.path.lexists(path):
-        raise UserError(Taken(None, str(path)))
+        raise UserError(Taken(str(path)))
 
 
 def check_target(path: Path) -> None:
@@ -69,7 +69,7 @@ def is_one_place(paths: Sequence[Path]) -> bool:
 def refuse_missing_folder(path: Path) -> None:
     """Raises: UserError where the folder that a file is to lie in is not there."""
     if not is_folder(path.parent):
-        raise UserError(TargetFolderMissing(None, str(path.parent), path.name))
+        raise UserError(TargetFolderMissing(str(path.parent), path.name))
 
 
 def refuse_full(folder: Path) -> None:
@@ -88,7 +88,7 @@ def refuse_unwritable(folder: Path) -> None:
     elif not os.access(near, os.W_OK | os.X_OK):
         reason = f"the folder {near} may not be written to"
     if reason:
-        raise UserError(CannotWrite(None, str(folder), reason))
+        raise UserError(CannotWrite(str(folder), reason))
 
 
 NO_FILES = {
@@ -204,7 +204,7 @@ def new_file(path: Path) -> Iterator[Path]:
             try:
                 _put(temporary, target)
             except FileExistsError:
-                raise UserError(Taken(None, str(path))) from None
+                raise UserError(Taken(str(path))) from None
             _sync(target.parent)
 
 
@@ -245,7 +245,7 @@ def new_folder(path: Path) -> Iterator[Path]:
                     os.rename(made, target)
             except OSError as error:
                 if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                    raise UserError(Taken(None, str(path))) from None
+                    raise UserError(Taken(str(path))) from None
                 raise
             _sync(target.parent)
         finally:
@@ -371,7 +371,7 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(CannotWrite(None, str(path), reason)) from None
+        raise UserError(CannotWrite(str(path), reason)) from None
 
 
 @contextmanager
@@ -388,7 +388,7 @@ def _told_of(path: Path, temporary: Path) -> Iterator[None]:
 def _renamed(problem: Diagnostic, temporary: Path, path: Path) -> Diagnostic:
     if isinstance(problem, CannotWrite) and Path(problem.path).is_relative_to(temporary):
         place = path / Path(problem.path).relative_to(temporary)
-        return CannotWrite(None, str(place), problem.reason)
+        return CannotWrite(str(place), problem.reason)
     return problem
 
 

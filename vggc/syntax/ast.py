@@ -91,6 +91,11 @@ class Option(Piece):
     key: str
     value: Value
 
+    @property
+    def key_span(self) -> Span:
+        """Where the key stands."""
+        return self.span.part(0, len(self.key))
+
     def __str__(self) -> str:
         return f"{self.key}={self.value}"
 

@@ -90,6 +90,7 @@ class EditWithoutBase(Diagnostic):
 class Misplaced(Diagnostic):
     title = "`{keyword}` stands in the wrong place"
     label = "{reason}"
+    second_label = "the first is here"
     help = "{hint}"
     keyword: str
     reason: str
@@ -99,6 +100,7 @@ class Misplaced(Diagnostic):
 class SecondNet(Diagnostic):
     title = "a second net in one file"
     label = "a file holds one net"
+    second_label = "the first is here"
     help = "put it into a file of its own"
 
 

@@ -85,8 +85,10 @@ def explain(source: Source, error: UnexpectedInput) -> Diagnostic:
             char = source.text[start]
             span = Span(source, start, start + 1)
             if known := _ELSEWHERE.get(char):
-                return diagnostics.Unexpected(span, f"`{char}`", _listed(error.allowed), known)
-            return diagnostics.UnknownCharacter(span, char, _instead_of(char))
+                return diagnostics.Unexpected(
+                    f"`{char}`", _listed(error.allowed), known, place=span
+                )
+            return diagnostics.UnknownCharacter(char, _instead_of(char), place=span)
         case UnexpectedToken():
             token = error.token
             end = len(source.text.rstrip())
@@ -94,7 +96,7 @@ def explain(source: Source, error: UnexpectedInput) -> Diagnostic:
             span = Span(source, start, start + len(token))
             return _explain(_ParserStop(span, token, set(error.accepts or error.expected)))
         case _:
-            return diagnostics.Unexpected(Span(source, 0, 0), "end of the file", "a net")
+            return diagnostics.Unexpected("end of the file", "a net", place=Span(source, 0, 0))
 
 
 def _instead_of(char: str) -> str:
@@ -150,6 +152,13 @@ class _ParserStop:
         )
         return words[-1] if words else ""
 
+    def first(self, keyword: str) -> Span | None:
+        """Where a keyword stands first, if that is before the previous word."""
+        text = re.sub(r"#[^\n]*", lambda said: " " * len(said[0]), self.before)
+        end = self.previous.start if self.previous else len(text)
+        found = re.compile(rf"(?<![@\w]){keyword}(?=\s)").search(text, 0, end)
+        return Span(self.span.source, *found.span()) if found else None
+
     @cached_property
     def is_derived(self) -> bool:
         text = re.sub(r"#[^\n]*", "", self.before)
@@ -179,54 +188,65 @@ def _word_before_brace(place: _ParserStop) -> Diagnostic | None:
     if token == "=":
         is_behind_group = _text_before(previous).endswith(")")
         mistake = diagnostics.OptionBehindGroup if is_behind_group else diagnostics.MisplacedOption
-        return mistake(previous, word)
+        return mistake(word, place=previous)
     if word == "net":
-        return diagnostics.SecondNet(previous)
+        return diagnostics.SecondNet(place=previous, second_place=place.first("net"))
     if problem := _misplaced_keyword(place, previous):
         return problem
     if token == ":":
         expects = f"`=`, as in `{word}=…`"
         hint = f"behind a bar it would name a layer: `| {word}: …`"
-        return diagnostics.Unexpected(place.span, "`:`", expects, hint)
+        return diagnostics.Unexpected("`:`", expects, hint, place=place.span)
     match place.keyword:
         case "input" if place.span.source.text[: previous.start].rstrip().endswith("input"):
             hint = "three sizes in one word: `input 3x224x224`"
-            return diagnostics.Unexpected(previous, f"`{word}`", "a size such as 3x224x224", hint)
+            return diagnostics.Unexpected(
+                f"`{word}`", "a size such as 3x224x224", hint, place=previous
+            )
         case "remove" | "set" | "every":
             hint = f"a line for each, or a run of layers: `{place.keyword} fc6..fc7`"
-            return diagnostics.Unexpected(previous, f"`{word}`", "one word, then options", hint)
+            return diagnostics.Unexpected(
+                f"`{word}`", "one word, then options", hint, place=previous
+            )
         case "from" | "input" | "let" if place.is_derived:
-            return diagnostics.LayersOfItsOwn(previous, word)
+            return diagnostics.LayersOfItsOwn(word, place=previous)
     alone = f"; a block is written `{word} {{ … }}`" if place.previous_begins_line else ""
     if counted := re.fullmatch(r"[xX](\w+)", word):
         alone += f"; to repeat the layer, `×{counted[1]}`"
-    return diagnostics.MissingBar(previous, word, alone)
+    return diagnostics.MissingBar(word, alone, place=previous)
 
 
 def _misplaced_keyword(place: _ParserStop, span: Span) -> Diagnostic | None:
     """A keyword where none of its kind can stand."""
     word = span.text
     if word in _EDITS and not place.is_derived:
-        return diagnostics.EditWithoutBase(span, word)
+        return diagnostics.EditWithoutBase(word, place=span)
     match word:
         case "insert":
             hint = "as in `after conv1_1 insert lrn`"
-            return diagnostics.Misplaced(span, word, "it stands behind `after` or `before`", hint)
+            return diagnostics.Misplaced(
+                word, "it stands behind `after` or `before`", hint, place=span
+            )
         case "set" | "after" | "before" | "replace" | "remove":
             hint = "move it up"
-            return diagnostics.Misplaced(span, word, "edits stand before heads and blocks", hint)
+            return diagnostics.Misplaced(
+                word, "edits stand before heads and blocks", hint, place=span
+            )
         case "let" | "every":
             hint = "move it up, below `input`"
-            return diagnostics.Misplaced(span, word, "it stands before the layers", hint)
+            return diagnostics.Misplaced(word, "it stands before the layers", hint, place=span)
         case "head":
             reason = "heads stand behind the layers and before the blocks"
-            return diagnostics.Misplaced(span, word, reason, "as in `head boxes: fc-4`")
+            return diagnostics.Misplaced(word, reason, "as in `head boxes: fc-4`", place=span)
         case "from":
             reason = "a net has one base, named behind its own name"
-            return diagnostics.Misplaced(span, word, reason, "as in `net a from vgg16`")
+            hint, first = "as in `net a from vgg16`", place.first(word)
+            return diagnostics.Misplaced(word, reason, hint, place=span, second_place=first)
         case "input":
             reason = "it stands once, right behind the net's name"
-            return diagnostics.Misplaced(span, word, reason, "move it up")
+            first = place.first(word)
+            hint = "keep one of the two" if first else "move it up"
+            return diagnostics.Misplaced(word, reason, hint, place=span, second_place=first)
         case _:
             return None
 
@@ -238,7 +258,7 @@ def _no_layers(place: _ParserStop) -> Diagnostic | None:
     if place.before.endswith("|"):
         return None
     if place.token.type == "$END":
-        return diagnostics.NoLayers(place.span)
+        return diagnostics.NoLayers(place=place.span)
     if place.token.type in _STATEMENTS:
         return _misplaced_keyword(place, place.span)
     return None
@@ -256,7 +276,7 @@ def _bar_in_derived(place: _ParserStop) -> Diagnostic | None:
     if place.token.type != "VBAR" or not place.is_derived or in_body:
         return None
     first = re.match(r"\|\s*([^\s|]*)", place.span.source.text[place.span.start :])
-    return diagnostics.LayersOfItsOwn(place.span, first[1] if first and first[1] else "…")
+    return diagnostics.LayersOfItsOwn(first[1] if first and first[1] else "…", place=place.span)
 
 
 def _call(place: _ParserStop) -> Diagnostic | None:
@@ -264,13 +284,15 @@ def _call(place: _ParserStop) -> Diagnostic | None:
     if place.token.type not in ("NUMBER", "KEY", "DIMS") or not place.before.endswith("("):
         return None
     hint = "a layer is one word, options behind it: `conv3-64 stride=2`"
-    return diagnostics.Unexpected(place.span, f"`{place.token}`", "a layer", hint)
+    return diagnostics.Unexpected(f"`{place.token}`", "a layer", hint, place=place.span)
 
 
 def _two_in_paths(place: _ParserStop) -> Diagnostic | None:
     if place.token.type in ("WORD", "LABEL") and place.expected >= {"RPAR", "COMMA"}:
         word = str(place.token)
-        return diagnostics.MissingBar(place.span, word, f", or `, {word}` for a path of its own")
+        return diagnostics.MissingBar(
+            word, f", or `, {word}` for a path of its own", place=place.span
+        )
     return None
 
 
@@ -279,7 +301,9 @@ def _anything(place: _ParserStop) -> Diagnostic:
     expected = _listed(place.expected)
     if place.before.endswith("@"):
         expected = "the name of a layer"
-    return diagnostics.Unexpected(place.span, found or f"`{place.token}`", expected, _hint(place))
+    return diagnostics.Unexpected(
+        found or f"`{place.token}`", expected, _hint(place), place=place.span
+    )
 
 
 def _hint(place: _ParserStop) -> str:

@@ -74,25 +74,25 @@ def read_source(path: Path, hint: str = "") -> Source:
     """
     name = str(path)
     if exists(path) and not (is_file(path) or is_folder(path)):
-        raise UserError(diagnostics.FileUnreadable(None, name, "it is not a plain file"))
+        raise UserError(diagnostics.FileUnreadable(name, "it is not a plain file"))
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             data = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        raise UserError(diagnostics.FileMissing(None, name, hint)) from None
+        raise UserError(diagnostics.FileMissing(name, hint)) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(diagnostics.FileUnreadable(None, name, reason)) from None
+        raise UserError(diagnostics.FileUnreadable(name, reason)) from None
     if len(data) > MAX_FILE_BYTES:
         size = max(size, len(data))
-        raise UserError(diagnostics.FileTooLarge(None, name, size, MAX_FILE_BYTES))
+        raise UserError(diagnostics.FileTooLarge(name, size, MAX_FILE_BYTES))
     if (zero := data.find(0)) >= 0:
-        raise UserError(diagnostics.FileBinary(None, name, zero))
+        raise UserError(diagnostics.FileBinary(name, zero))
     try:
         return Source(name, re.sub("\r(?!\n)", "\n", data.decode("utf-8-sig")))
     except UnicodeDecodeError as error:
-        raise UserError(diagnostics.FileBinary(None, name, error.start)) from None
+        raise UserError(diagnostics.FileBinary(name, error.start)) from None
 
 
 def parse(source: Source) -> Net:
@@ -101,7 +101,7 @@ def parse(source: Source) -> Net:
     Raises: UserError with the first mistake of form.
     """
     if not source.text.strip():
-        raise UserError(diagnostics.FileEmpty(Span(source, 0, 0)))
+        raise UserError(diagnostics.FileEmpty(place=Span(source, 0, 0)))
     _check_depth(source)
     net = _parse(source, "start")
     assert isinstance(net, Net)
@@ -147,7 +147,7 @@ def _parse(source: Source, start: str) -> Any:
         raise UserError(explain(source, error)) from None
     except _TooManyTokens as error:
         span = Span(source, error.place, error.place + 1)
-        raise UserError(diagnostics.TooManyTokens(span, MAX_TOKENS)) from None
+        raise UserError(diagnostics.TooManyTokens(MAX_TOKENS, place=span)) from None
 
 
 @cache
@@ -255,7 +255,7 @@ class _TreeBuilder(Transformer[Token, Any]):
         head, name, _, value = children
         span = self._span(head, value)
         if _num_operators(value) > MAX_OPERATORS:
-            raise UserError(diagnostics.SumTooLong(span, MAX_OPERATORS))
+            raise UserError(diagnostics.SumTooLong(MAX_OPERATORS, place=span))
         return Let(str(name), value, span=span)
 
     def every(self, children: list[Any]) -> Every:
@@ -326,7 +326,9 @@ class _TreeBuilder(Transformer[Token, Any]):
     def _name(self, token: Token) -> str:
         """What a layer or a head is called."""
         if len(token) > MAX_NAME:
-            raise UserError(diagnostics.LongName(self._span(token, token), len(token), MAX_NAME))
+            raise UserError(
+                diagnostics.LongName(len(token), MAX_NAME, place=self._span(token, token))
+            )
         return str(token)
 
     def paths(self, children: list[Any]) -> _Paths:
@@ -349,7 +351,7 @@ class _TreeBuilder(Transformer[Token, Any]):
             return Repeat(item, text, span=span)
         count = _integer(text, self._span(times, times))
         if count == 0:
-            raise UserError(diagnostics.RepeatedZero(self._span(times, times)))
+            raise UserError(diagnostics.RepeatedZero(place=self._span(times, times)))
         return Repeat(item, count, span=span)
 
     def block(self, children: list[Any]) -> Block:
@@ -407,9 +409,9 @@ def _num_operators(sum_: Sum) -> int:
 def _integer(digits: str, span: Span) -> int:
     # int() takes any script's digits; a spec reads the same to everyone.
     if not (digits.isascii() and digits.isdecimal()):
-        raise UserError(diagnostics.BadNumber(span, digits))
+        raise UserError(diagnostics.BadNumber(digits, place=span))
     if len(digits) > MAX_DIGITS:
-        raise UserError(diagnostics.NumberTooLong(span, len(digits), MAX_DIGITS))
+        raise UserError(diagnostics.NumberTooLong(len(digits), MAX_DIGITS, place=span))
     return int(digits)
 
 
@@ -419,13 +421,13 @@ def _number(text: str, span: Span) -> Number:
     if re.fullmatch(r"[0-9]+", digits):
         return Number(_integer(digits, span), unit, span=span)
     if len(digits) > 2 * MAX_DIGITS:
-        raise UserError(diagnostics.NumberTooLong(span, len(digits), 2 * MAX_DIGITS))
+        raise UserError(diagnostics.NumberTooLong(len(digits), 2 * MAX_DIGITS, place=span))
     if not re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?", digits):
-        raise UserError(diagnostics.BadNumber(span, text))
+        raise UserError(diagnostics.BadNumber(text, place=span))
     if re.fullmatch(r"[-+]?[0-9]+", digits):
         return Number(int(digits), unit, span=span)
     if not isfinite(float(digits)):
-        raise UserError(diagnostics.BadNumber(span, text))
+        raise UserError(diagnostics.BadNumber(text, place=span))
     return Number(float(digits), unit, span=span)
 
 
@@ -435,7 +437,7 @@ def _check_depth(source: Source) -> None:
     for match in re.finditer(r"[()]|#[^\n]*", source.text):
         depth += {"(": 1, ")": -1}.get(match.group(), 0)
         if depth > MAX_DEPTH:
-            raise UserError(diagnostics.TooDeep(Span(source, *match.span()), MAX_DEPTH))
+            raise UserError(diagnostics.TooDeep(MAX_DEPTH, place=Span(source, *match.span())))
 
 
 def check_size(body: Body, times: int = 1, total: int = 0) -> int:
@@ -458,5 +460,5 @@ def check_size(body: Body, times: int = 1, total: int = 0) -> int:
             case Reference():
                 pass
         if total > MAX_LAYERS:
-            raise UserError(diagnostics.TooManyLayers(item.span, total, MAX_LAYERS))
+            raise UserError(diagnostics.TooManyLayers(total, MAX_LAYERS, place=item.span))
     return total

@@ -369,9 +369,9 @@ def misfit(key: str, kind: ValueKind, value: ast.Value, otherwise: str = "") -> 
             right = replace(number, value=int(share) if share == int(share) else share, unit=unit)
             fits = _number(number_kind, right) is not None
             hint = f"write `{right}`" if fits else ""
-            return WrongUnit(number.span, key, number.unit, UNITS[number_kind.unit], hint)
+            return WrongUnit(key, number.unit, UNITS[number_kind.unit], hint, place=number.span)
     hint = _suggestion(kind, value) or otherwise
-    return WrongValue(value.span, key, str(kind), _short(str(value)), hint)
+    return WrongValue(key, str(kind), _short(str(value)), hint, place=value.span)
 
 
 def _short(text: str, most: int = 60) -> str:

@@ -53,7 +53,7 @@ TESTED = "-tested"
 
 @dataclass(frozen=True)
 class LossScale:
-    """The state of fp16's loss scaler."""
+    """The state of float16's loss scaler."""
 
     scale: float
     growth: int
@@ -220,9 +220,9 @@ def read_checkpoint(
         state = read_record(path / STATE, State)
         if state.data != data:
             reason = "its checkpoint was written with others"
-            raise UserError(diagnostics.DataChanged(None, data_name, reason))
+            raise UserError(diagnostics.DataChanged(data_name, reason))
         if state.task != task(state.progress.step):
-            raise UserError(diagnostics.TaskChanged(None, str(path.parent.parent)))
+            raise UserError(diagnostics.TaskChanged(str(path.parent.parent)))
         check(state, path, learner.augmentation.order.num_batches, num_steps)
         wanted = tensors_of(learner, fresh=state.progress.step > 0)
         tensors = read_tensors(path / TENSORS, state.sha256, wanted)
@@ -234,7 +234,7 @@ def read_checkpoint(
             if older
             else "start a new run; nothing has been changed"
         )
-        raise UserError(diagnostics.BadCheckpoint(None, str(path), reason, hint)) from None
+        raise UserError(diagnostics.BadCheckpoint(str(path), reason, hint)) from None
     return Snapshot(state.progress, tensors, state.loss_scale)
 
 

@@ -147,16 +147,16 @@ class NoWorld(Diagnostic):
 
 class ImagesMoved(Diagnostic):
     title = "the images of the run in `{run}` are not where they were"
-    label = "there is no `{place}` any more"
+    label = "there is no `{path}` any more"
     help = "say where they are now: `--data`, and `--val` if they are apart"
 
     run: str
-    place: str
+    path: str
 
 
 class ImagesDiffer(Diagnostic):
     title = "process {rank} has not found the images that the first process has"
-    note = "the first has {first} to train on and to hold out, process {rank} {here}"
+    label = "the first has {first} to train on and to hold out, process {rank} {here}"
     help = "give all machines the same images; `--data` names them"
 
     rank: int
@@ -174,7 +174,7 @@ class WorldEnded(Diagnostic):
 
 class OutOfMemory(Diagnostic):
     title = "{device} has too little memory for batches of {batch} images"
-    help = "try `--batch {smaller}`, a smaller `--input` or `--precision bf16`"
+    help = "try `--batch {smaller}`, a smaller `--input` or `--precision bfloat16`"
 
     device: str
     batch: int

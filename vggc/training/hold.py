@@ -60,7 +60,7 @@ def _taken(path: Path) -> tuple[BufferedRandom, bool]:
             file = open_lock(path)
         except OSError as fault:
             reason = fault.strerror or str(fault)
-            raise UserError(CannotWrite(None, str(path), reason)) from None
+            raise UserError(CannotWrite(str(path), reason)) from None
         try:
             locked = _locked(file.fileno(), path.parent)
             # Who had it before may have removed it meanwhile, and a third one made it anew.
@@ -84,4 +84,4 @@ def _locked(descriptor: int, folder: Path) -> bool:
             return False
     said = os.pread(descriptor, MOST_SAID, 0).decode(errors="replace").strip()
     holder = in_line(said) or "another process"
-    raise UserError(diagnostics.RunInUse(None, str(folder), holder))
+    raise UserError(diagnostics.RunInUse(str(folder), holder))

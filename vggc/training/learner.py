@@ -21,14 +21,14 @@ from vggc.data.loader import Batch
 from vggc.data.order import part_of
 from vggc.recipe.train import AdamW, Recipe, Sgd
 from vggc.support.diagnostics import UserError
+from vggc.support.precision import TrainPrecision
 from vggc.training import diagnostics
 from vggc.training.augment import Augmentation, Normaliser
 from vggc.training.parallel import ALONE, World
 
 DeviceName: TypeAlias = Literal["cpu", "cuda"]
-Precision: TypeAlias = Literal["fp32", "bf16", "fp16"]
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 EMA_PREFIX = 10
 """An average of weights keeps at most (1 + steps) / (EMA_PREFIX + steps) of itself, so that the
@@ -42,13 +42,13 @@ class TrainMachine:
     """
 
     device: DeviceName
-    precision: Precision
+    precision: TrainPrecision
     compiled: bool = False
     sharded: bool = False
 
 
 def choose_machine(
-    device: str, precision: Precision, compiled: bool | None = None, sharded: bool = False
+    device: str, precision: TrainPrecision, compiled: bool | None = None, sharded: bool = False
 ) -> TrainMachine:
     """The machine for `cpu`, `cuda` or `auto` (CUDA where there is one).
 
@@ -61,17 +61,17 @@ def choose_machine(
     name: DeviceName
     match device:
         case "cuda" if not cuda:
-            raise UserError(diagnostics.NoCuda(None, torch.__version__))
+            raise UserError(diagnostics.NoCuda(torch.__version__))
         case "cuda" | "auto" if cuda:
             name = "cuda"
         case _:
             name = "cpu"
-    if (name, precision) == ("cpu", "fp16"):
-        suggestion = "use bf16 or fp32; fp16 needs `--device cuda`"
-        raise UserError(diagnostics.UnsupportedPrecision(None, precision, "a CPU", suggestion))
-    if (name, precision) == ("cuda", "bf16") and not torch.cuda.is_bf16_supported(False):
-        suggestion = "use fp16 or fp32"
-        raise UserError(diagnostics.UnsupportedPrecision(None, precision, "this GPU", suggestion))
+    if (name, precision) == ("cpu", "float16"):
+        suggestion = "use bfloat16 or float32; float16 needs `--device cuda`"
+        raise UserError(diagnostics.UnsupportedPrecision(precision, "a CPU", suggestion))
+    if (name, precision) == ("cuda", "bfloat16") and not torch.cuda.is_bf16_supported(False):
+        suggestion = "use float16 or float32"
+        raise UserError(diagnostics.UnsupportedPrecision(precision, "this GPU", suggestion))
     return TrainMachine(name, precision, name == "cuda" if compiled is None else compiled, sharded)
 
 
@@ -136,7 +136,7 @@ class Learner:
             self.tested = parallel(self.average, machine, world, self.device)
         self.augmentation = augmentation(self.device)
         self.optimiser = optimiser(self.trained, recipe, undecayed, fused=not self.is_sharded)
-        self.scaler = torch.amp.GradScaler(machine.device, enabled=machine.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(machine.device, enabled=machine.precision == "float16")
         if self.scaler.is_enabled() or isinstance(recipe.optimiser, AdamW):
             # A first step that overflows moves nothing, and would leave momenta of anything.
             for parameter in self.trained.values():
@@ -165,7 +165,7 @@ class Learner:
         """One step down the gradient of the mean loss over the images of all processes.
 
         `batch` is on the device. A gradient that is not finite is the caller's to find, by the
-        loss; in fp16 it moves nothing.
+        loss; in float16 it moves nothing.
         """
         seed = torch_seed(self.augmentation.order.seed, Stream.STEP, step)
         self.module.train()
@@ -278,7 +278,7 @@ def device_of(machine: TrainMachine, world: World) -> torch.device:
         return torch.device("cpu")
     count = torch.cuda.device_count()
     if world.local_size > count:
-        raise UserError(diagnostics.TooFewGpus(None, count, world.local_size))
+        raise UserError(diagnostics.TooFewGpus(count, world.local_size))
     torch.cuda.set_device(world.local_rank)
     return torch.device("cuda", world.local_rank)
 

@@ -124,7 +124,7 @@ def fit(
                 progress = outcome
     except torch.OutOfMemoryError:
         device, batch = learner.machine.device, min(recipe.batch, len(data.train))
-        raise UserError(diagnostics.OutOfMemory(None, device, batch, max(1, batch // 2))) from None
+        raise UserError(diagnostics.OutOfMemory(device, batch, max(1, batch // 2))) from None
     return Finished(progress)
 
 
@@ -194,7 +194,7 @@ class Loop:
             return None
         step = progress.step
         epoch, lr = self.order.place(step - 1)[0] + 1, self.rate(progress, step - 1)
-        return Stopped(progress, diagnostics.Diverged(None, what, epoch, step, lr, lr / 10))
+        return Stopped(progress, diagnostics.Diverged(what, epoch, step, lr, lr / 10))
 
     def train(self, progress: Progress, batches: Iterator[Batch], last: int) -> Progress | Stopped:
         """The steps before `last`, or until someone asks to stop."""
@@ -267,7 +267,7 @@ class Loop:
         if count > MOST_LOST * images:
             named = [f"{each.name}: {each.reason}" for each in newest[:1]]
             reason = named[0] if named else "another process could not read it"
-            raise UserError(diagnostics.ImageLost(None, count, reason))
+            raise UserError(diagnostics.ImageLost(count, reason))
 
     def measure(self) -> tuple[float, float, float] | None:
         """Loss, top-1 and top-5 accuracy on the held-out images; None if it was interrupted.
@@ -304,7 +304,7 @@ class Loop:
 
     def not_finite(self, part: str, loss: float, step: int, lr: float) -> diagnostics.LossNotFinite:
         epoch, _ = self.order.place(step)
-        return diagnostics.LossNotFinite(None, part, loss, epoch + 1, step + 1, lr, lr / 10)
+        return diagnostics.LossNotFinite(part, loss, epoch + 1, step + 1, lr, lr / 10)
 
 
 @dataclass
@@ -392,9 +392,7 @@ def flat_loss(
     )
     if learned or epochs < FLAT_EPOCHS or last.step < FLAT_STEPS:
         return None
-    return diagnostics.LossFlat(
-        None, epochs, last.step, last.train_loss, num_classes, guess, last.lr
-    )
+    return diagnostics.LossFlat(epochs, last.step, last.train_loss, num_classes, guess, last.lr)
 
 
 def beyond_chance(most: int, images: int) -> float:

@@ -42,7 +42,7 @@ def read_metrics(folder: Path) -> tuple[Epoch, ...]:
     try:
         return parsed(text_of(path))
     except MalformedError as fault:
-        raise UserError(diagnostics.NotARun(None, str(folder), f"{NAME}: {fault}")) from None
+        raise UserError(diagnostics.NotARun(str(folder), f"{NAME}: {fault}")) from None
 
 
 def text_of(path: Path) -> str:

@@ -62,7 +62,7 @@ class World:
             rank, size, local_rank, local_size = -1, 0, 0, 0
         if not (0 <= rank < size and 0 <= local_rank < local_size <= size):
             shown = " ".join(f"{name}={value}" for name, value in given.items())
-            raise UserError(diagnostics.BadWorld(None, shown))
+            raise UserError(diagnostics.BadWorld(shown))
         return cls(rank, size, local_rank, local_size)
 
     @property
@@ -138,7 +138,7 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
     try:
         dist.init_process_group(backend, timeout=PATIENCE)
     except (RuntimeError, ValueError) as fault:
-        raise UserError(diagnostics.NoWorld(None, world.size, first_line(fault))) from None
+        raise UserError(diagnostics.NoWorld(world.size, first_line(fault))) from None
     atexit.register(leave)
     store = the_store()
     try:
@@ -149,7 +149,7 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
             atexit.unregister(leave)
             atexit.register(abandon)
         if is_of_network(fault):
-            raise UserError(diagnostics.WorldEnded(None, reason_in(store, fault))) from None
+            raise UserError(diagnostics.WorldEnded(reason_in(store, fault))) from None
         tell(store, world, fault)
         raise
 

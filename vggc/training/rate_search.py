@@ -118,7 +118,7 @@ def sweep(
     except torch.OutOfMemoryError:
         count = min(task.recipe.batch, len(task.data.train))
         half = max(1, count // 2)
-        raise UserError(diagnostics.OutOfMemory(None, device.type, count, half)) from None
+        raise UserError(diagnostics.OutOfMemory(device.type, count, half)) from None
     return tuple(tried)
 
 

@@ -29,6 +29,7 @@ from vggc.recipe.train import Recipe
 from vggc.support.diagnostics import UserError, in_command
 from vggc.support.files import refuse_full, replacing
 from vggc.support.paths import exists
+from vggc.support.precision import TrainPrecision
 from vggc.support.records import MalformedError, read_json, read_record, write_record
 from vggc.syntax.values import MAX_SIDE
 from vggc.training import diagnostics
@@ -80,7 +81,7 @@ class RunRecord:
     started: str
     seed: int
     device: Literal["cpu", "cuda"]
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: TrainPrecision
     input: tuple[int, int, int]
     classes: tuple[str, ...]
     preprocessing: Preprocessing
@@ -129,7 +130,7 @@ class Run:
             record = read_record(folder / "run.json", RunRecord)
             check(record)
         except MalformedError as fault:
-            raise UserError(diagnostics.NotARun(None, str(folder), str(fault))) from None
+            raise UserError(diagnostics.NotARun(str(folder), str(fault))) from None
         return cls(folder, record)
 
     @property
@@ -154,7 +155,7 @@ class Run:
             hint = f"go on with it: `vggc train --resume {in_command(self.folder)}`"
             if self.record.state == "stopped":
                 hint = f"train anew, with other settings: {self.record.reason}"
-            raise UserError(diagnostics.NoWeights(None, str(self.folder), self.record.state, hint))
+            raise UserError(diagnostics.NoWeights(str(self.folder), self.record.state, hint))
 
     def file_of(self, which: Path | None) -> Path:
         """The file of weights that somebody means: LAST, which is meant where nothing is said,
@@ -164,7 +165,7 @@ class Run:
         """
         if which == BEST:
             if not self.best_path.is_file():
-                raise UserError(diagnostics.NoBestWeights(None, str(self.folder)))
+                raise UserError(diagnostics.NoBestWeights(str(self.folder)))
             return self.best_path
         if which not in (None, LAST):
             return which
@@ -203,7 +204,7 @@ class Run:
         """Raises: UserError unless a graph of this input and output is the run's net."""
         if (input_, output) != (self.record.input, (len(self.record.classes),)):
             reason = "net.vgg is not the net that run.json describes"
-            raise UserError(diagnostics.NotARun(None, str(self.folder), reason))
+            raise UserError(diagnostics.NotARun(str(self.folder), reason))
 
     @property
     def skipped_path(self) -> Path:
@@ -227,7 +228,7 @@ def refuse_old(folder: Path) -> None:
     """Raises: UserError when a run is of before there was a fingerprint of each part."""
     value = read_json(folder / "run.json")
     if isinstance(value, dict) and value.get("format") == 1:
-        raise UserError(diagnostics.OldRun(None, str(folder)))
+        raise UserError(diagnostics.OldRun(str(folder)))
 
 
 def moment_of(path: Path) -> Moment | None:
@@ -263,10 +264,10 @@ def check(record: RunRecord) -> None:
 
 def refuse_moved(run: Run, place: str | None) -> None:
     """Raises: UserError where a run's images were in a folder that is not there any more."""
-    from vggc.data.shards import is_pattern
+    from vggc.data.place import is_gone
 
-    if place and not is_pattern(place) and not exists(place):
-        raise UserError(diagnostics.ImagesMoved(None, str(run.folder), place))
+    if place and is_gone(place):
+        raise UserError(diagnostics.ImagesMoved(str(run.folder), place))
 
 
 def runs_in(folder: Path) -> list[Run]:
@@ -286,7 +287,7 @@ def newest_run(folder: Path) -> Run:
     """
     runs = runs_in(folder)
     if not runs:
-        raise UserError(diagnostics.NoRuns(None, str(folder)))
+        raise UserError(diagnostics.NoRuns(str(folder)))
     newest = max(runs, key=lambda r: (r.has_weights, r.ended, r.record.started, r.folder.name))
     newest.require_weights()
     return newest

@@ -413,7 +413,7 @@ def agree(task: TrainTask) -> None:
         if other != found[0]:
             counts = (found[0][1:], other[1:])
             first, here = (f"{train:,} and {val:,}" for train, val in counts)
-            raise UserError(diagnostics.ImagesDiffer(None, rank, first, here))
+            raise UserError(diagnostics.ImagesDiffer(rank, first, here))
 
 
 def fresh(task: TrainTask) -> Learner:
@@ -433,12 +433,12 @@ def taken_up(run: Run, learner: Learner, task: TrainTask) -> Snapshot | None:
     if data.classes != record.classes:
         changed = "the classes, or their order, are others"
     if changed:
-        raise UserError(diagnostics.DataChanged(None, name, changed))
+        raise UserError(diagnostics.DataChanged(name, changed))
     found = checkpoints(run.checkpoint_path)
     if not found:
         if run.has_progress or task.recipe.init_from:
             reason = "it is missing, and the weights can be had from nowhere else"
-            raise UserError(diagnostics.BadCheckpoint(None, str(run.checkpoint_path), reason))
+            raise UserError(diagnostics.BadCheckpoint(str(run.checkpoint_path), reason))
         return None
     num_steps = task.recipe.num_steps(task.order.num_batches)
     mark = data.fingerprints.whole

@@ -38,12 +38,12 @@ class StepTable:
     def __init__(self, folder: Path, step: int, say: Callable[[str], None]) -> None:
         path, self.say = folder / NAME, say
         if path.exists() and not path.is_file():
-            raise UserError(CannotWrite(None, str(path), "it is no file"))
+            raise UserError(CannotWrite(str(path), "it is no file"))
         try:
             self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             self.size = kept(path, step)
         except OSError as fault:
-            raise UserError(CannotWrite(None, str(path), fault.strerror or str(fault))) from None
+            raise UserError(CannotWrite(str(path), fault.strerror or str(fault))) from None
         self.rows: list[bytes] = [] if self.size else [HEADER]
         self.written_at, self.told = monotonic(), False
 

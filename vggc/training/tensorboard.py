@@ -41,7 +41,7 @@ EVERY = 10
 def require_tensorboard() -> None:
     """Raises: UserError where the package is not installed."""
     if find_spec("tensorboard") is None:
-        raise UserError(diagnostics.NoTensorBoard(None))
+        raise UserError(diagnostics.NoTensorBoard())
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def board(
         folder.mkdir(exist_ok=True)
         file = EventFile(folder, None if is_new else progress.step + 1)
     except OSError as fault:
-        raise UserError(CannotWrite(None, str(folder), fault.strerror or str(fault))) from None
+        raise UserError(CannotWrite(str(folder), fault.strerror or str(fault))) from None
     with closing(file):
         written = Board(file, say)
         if is_new:

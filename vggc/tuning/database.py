@@ -187,7 +187,7 @@ def _reason(error: Exception) -> str:
 
 def _damage(path: Path, number: int, reason: str) -> UserError:
     hint = f"remove line {number}, or the folder, or give another one with --db"
-    return UserError(diagnostics.BadDatabase(None, str(path), f"line {number} is {reason}", hint))
+    return UserError(diagnostics.BadDatabase(str(path), f"line {number} is {reason}", hint))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -199,11 +199,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         return
     except OSError as error:
         reason, hint = f"it cannot be read: {error.strerror}", "give another one with --db"
-        raise UserError(diagnostics.BadDatabase(None, str(path), reason, hint)) from None
+        raise UserError(diagnostics.BadDatabase(str(path), reason, hint)) from None
     if len(content) > MAX_BYTES:
         reason = f"it is larger than {MAX_BYTES >> 20} MiB"
         hint = "remove it, or give another folder with --db"
-        raise UserError(diagnostics.BadDatabase(None, str(path), reason, hint))
+        raise UserError(diagnostics.BadDatabase(str(path), reason, hint))
     *whole, _cut = content.split(b"\n")
     for number, line in enumerate(whole, 1):
         try:
@@ -342,11 +342,11 @@ class Database:
         path, end = self.folder / name, f"{line}\n".encode()
         try:
             if path.exists() and path.stat().st_size + len(end) > MAX_BYTES:
-                raise UserError(diagnostics.DatabaseFull(None, str(path), MAX_BYTES >> 20))
+                raise UserError(diagnostics.DatabaseFull(str(path), MAX_BYTES >> 20))
             with path.open("ab") as file:
                 file.write(end)
         except OSError as error:
-            raise UserError(CannotWrite(None, str(path), error.strerror or str(error))) from None
+            raise UserError(CannotWrite(str(path), error.strerror or str(error))) from None
 
 
 @contextmanager
@@ -359,12 +359,12 @@ def opened(folder: Path) -> Iterator[Database]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = open_lock(folder / LOCK)
     except OSError as error:
-        raise UserError(CannotWrite(None, str(folder), error.strerror or str(error))) from None
+        raise UserError(CannotWrite(str(folder), error.strerror or str(error))) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(diagnostics.DatabaseInUse(None, str(folder))) from None
+            raise UserError(diagnostics.DatabaseInUse(str(folder))) from None
         for name in (WORKLOADS, RECORDS):
             _drop_cut_line(folder / name)
         texts, records = _tables(folder)

@@ -90,7 +90,7 @@ def choices_for(
     if folder is not None:
         require_tunable(target, here=False)
         if not (folder / RECORDS).exists():
-            raise UserError(diagnostics.NoDatabase(None, str(folder)))
+            raise UserError(diagnostics.NoDatabase(str(folder)))
     found = folder or default_folder()
     if ignore or found is None or target.kind != "cpu":
         return Lookup(target, threads)

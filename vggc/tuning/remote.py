@@ -35,7 +35,7 @@ def parse_address(text: str) -> tuple[str, int]:
     if match is None or not 0 < int(match[3]) < 2**16:
         reason = "expected a host and a port from 1 to 65535"
         hint = "write it as in --rpc 192.168.0.7:9190 or --rpc [::1]:9190"
-        raise UserError(diagnostics.BadAddress(None, text, reason, hint))
+        raise UserError(diagnostics.BadAddress(text, reason, hint))
     return match[1] or match[2], int(match[3])
 
 
@@ -50,18 +50,18 @@ def find_servers(address: str, key: str) -> list[TrackerAddress]:
         servers = _summary(server).servers
     except OSError as error:
         reason = error.strerror or str(error) or "no answer"
-        raise UserError(diagnostics.NoTracker(None, address, reason)) from None
+        raise UserError(diagnostics.NoTracker(address, reason)) from None
     except (ValueError, RecursionError):
         reason = "what listens there is no tracker of TVM's"
-        raise UserError(diagnostics.NoTracker(None, address, reason)) from None
+        raise UserError(diagnostics.NoTracker(address, reason)) from None
     number = servers[key]
     if not number:
         names = [name[:40] for name in sorted(servers) if name.isprintable()][:10]
         reason = f"it knows {', '.join(names)}" if names else "it knows none at all"
-        raise UserError(diagnostics.NoServer(None, address, key, reason))
+        raise UserError(diagnostics.NoServer(address, key, reason))
     if number > MAX_SERVERS:
         reason = f"but {number:,} of them, and {MAX_SERVERS} at most measure side by side"
-        raise UserError(diagnostics.NoServer(None, address, key, reason))
+        raise UserError(diagnostics.NoServer(address, key, reason))
     return [server] * number
 
 
@@ -94,17 +94,17 @@ def machine_of(
     except Failed as failure:
         address = f"{servers[0].host}:{servers[0].port}"
         reason = f"that is free: one was asked, and {failure}"
-        raise UserError(diagnostics.NoServer(None, address, servers[0].key, reason)) from None
+        raise UserError(diagnostics.NoServer(address, servers[0].key, reason)) from None
     finally:
         for worker in workers:
             worker.stop()
     wanted = MeasuringMachine(threads or found[0].threads, cpu or found[0].cpu)
     for machine in found:
         if machine.threads != wanted.threads:
-            raise UserError(diagnostics.OtherThreads(None, machine.threads, wanted.threads))
+            raise UserError(diagnostics.OtherThreads(machine.threads, wanted.threads))
         # One with TVM's runtime alone does not say what it is.
         if None not in (machine.cpu, wanted.cpu) and machine.cpu != wanted.cpu:
-            raise UserError(diagnostics.OtherCpu(None, str(machine.cpu), str(wanted.cpu)))
+            raise UserError(diagnostics.OtherCpu(str(machine.cpu), str(wanted.cpu)))
     return MeasuringMachine(wanted.threads, found[0].cpu)
 
 

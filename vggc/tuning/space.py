@@ -109,9 +109,9 @@ def require_tunable(target: Target, *, here: bool) -> None:
     if target.kind != "cpu":
         reason = "each kernel for GPUs is made by one rule, which leaves nothing to choose"
         hint = "tune for a CPU: leave --target out, or name a TVM tag of one"
-        raise UserError(diagnostics.NotTunable(None, target.name, reason, hint))
+        raise UserError(diagnostics.NotTunable(target.name, reason, hint))
     if here and (reason_against := obstacle(target)):
-        raise UserError(diagnostics.CannotMeasureHere(None, target.name, reason_against))
+        raise UserError(diagnostics.CannotMeasureHere(target.name, reason_against))
 
 
 def choices(
