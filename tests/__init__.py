@@ -1,1 +1,1 @@
-"""Tests: a folder for each room of vggc, and here those of the checkout as a whole."""
+"""Tests: a folder for each package of vggc, and here those of the checkout as a whole."""

@@ -171,7 +171,7 @@ def test_a_net_without_classes_takes_no_number_of_them(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- mistakes not of a text
 
-ROOMS = (
+PACKAGES = (
     "vggc.cli.arguments",
     "vggc.cli.draw",
     "vggc.cli.find_lr",
@@ -197,10 +197,10 @@ ROOMS = (
 )
 
 
-def kinds_in(room: str) -> list[type[Diagnostic]]:
+def kinds_in(package: str) -> list[type[Diagnostic]]:
     """The mistakes that a module defines."""
-    members = vars(import_module(room)).values()
-    kinds = [kind for kind in members if isinstance(kind, type) and kind.__module__ == room]
+    members = vars(import_module(package)).values()
+    kinds = [kind for kind in members if isinstance(kind, type) and kind.__module__ == package]
     return [kind for kind in kinds if issubclass(kind, Diagnostic)]
 
 
@@ -211,7 +211,9 @@ def sample(kind: type[Diagnostic]) -> Diagnostic:
 
 
 @pytest.mark.parametrize(
-    "kind", [kind for room in ROOMS for kind in kinds_in(room)], ids=lambda kind: kind.__name__
+    "kind",
+    [kind for package in PACKAGES for kind in kinds_in(package)],
+    ids=lambda kind: kind.__name__,
 )
 def test_the_wording_of_a_mistake_is_exactly_this(kind: type[Diagnostic]) -> None:
     golden = FOLDER / "wording" / f"{kind.__name__}.err"
@@ -223,15 +225,15 @@ def test_the_wording_of_a_mistake_is_exactly_this(kind: type[Diagnostic]) -> Non
 
 
 def test_no_room_is_left_out() -> None:
-    """Every mistake of the program is in a room that is held to its wording."""
+    """Every mistake of the program is in a package that is held to its wording."""
     for path in Path(vggc.__file__).parent.rglob("*.py"):
         name = ".".join(
             ["vggc", *path.relative_to(Path(vggc.__file__).parent).with_suffix("").parts]
         )
         if "(Diagnostic):" in path.read_text("utf-8"):
             held_by_goldens = ("syntax", "layers", "recipe", "data", "training", "reproduce")
-            elsewhere = [f"vggc.{room}.diagnostics" for room in held_by_goldens]
-            assert name in (*ROOMS, *elsewhere, "vggc.syntax.values"), name
+            elsewhere = [f"vggc.{package}.diagnostics" for package in held_by_goldens]
+            assert name in (*PACKAGES, *elsewhere, "vggc.syntax.values"), name
 
 
 def test_all_that_a_mistake_says_is_shown() -> None:

@@ -1,4 +1,4 @@
-"""The door: `vggc COMMAND`. One module a command, imported when it is called."""
+"""The entry point `vggc COMMAND`. One module a command, imported when it is called."""
 
 from __future__ import annotations
 

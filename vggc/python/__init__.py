@@ -1,1 +1,1 @@
-"""The door for Python, over `api/`: what `import vggc` gives."""
+"""The entry point for Python, over `api/`: what `import vggc` gives."""

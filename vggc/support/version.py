@@ -1,3 +1,3 @@
-"""The version of vggc, for those of its rooms that write it down."""
+"""The version of vggc, for the packages that write it down."""
 
 __version__ = "0.1.0"

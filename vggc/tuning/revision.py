@@ -14,7 +14,7 @@ from vggc.kernels.algorithm import Algorithm
 
 MEASURING = 2
 """To be raised when seconds are measured in another way and do not compare with those before."""
-ROOM = "vggc.kernels"
+PACKAGE = "vggc.kernels"
 
 
 def revision(algorithms: Sequence[Algorithm[Any, Any]]) -> str:
@@ -46,7 +46,7 @@ def closure(modules: tuple[str, ...]) -> list[str]:
 
 def _imported(name: str) -> Iterator[str]:
     for node in ast.walk(_tree(name)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(ROOM):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE):
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
                 yield inner if _is_module(inner) else str(node.module)

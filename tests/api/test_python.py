@@ -119,7 +119,7 @@ def test_types_and_table_name_the_same_things() -> None:
 
 
 def public() -> Iterator[tuple[str, object]]:
-    """Every name of the door, and the methods and properties of its classes."""
+    """Every name that `import vggc` gives, and the methods and properties of its classes."""
     for name in vggc._PLACES:
         value = getattr(vggc, name)
         yield name, value

@@ -1,4 +1,4 @@
-"""The checkout: README keeps its word, the wheel holds all it needs, tests stand by their rooms."""
+"""The checkout: README keeps its word, the wheel is complete, tests stand by their packages."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def test_what_a_page_points_at_is_there(page: Path) -> None:
 
 
 def test_each_folder_of_tests_is_named_like_a_room() -> None:
-    rooms = {path.parent.name for path in (ROOT / "vggc").glob("*/__init__.py")}
+    packages = {path.parent.name for path in (ROOT / "vggc").glob("*/__init__.py")}
     folders = {path.parent for path in (ROOT / "tests").rglob("test_*.py")} - {ROOT / "tests"}
     assert {folder.parent for folder in folders} == {ROOT / "tests"}
-    assert {folder.name for folder in folders} <= rooms
+    assert {folder.name for folder in folders} <= packages
 
 
 def test_no_test_imports_another() -> None:
