@@ -54,12 +54,12 @@ def layer_table(report: Report, outline: Outline) -> Sheet:
             f" on a CPU, {bytes_told(totals.training_gpu_bytes)} of a GPU's: {FORMULA}"
         )
     return Sheet(
-        f"{report.net}, input {describe(report.input)}, batch {report.batch}, {report.dtype}",
-        header,
-        (*rows, last),
-        (False, False, True, True, True, True, True, True),
-        tuple(notes),
-        tuple(rules),
+        title=f"{report.net}, input {describe(report.input)}, batch {report.batch}, {report.dtype}",
+        header=header,
+        rows=(*rows, last),
+        numbers=(False, False, True, True, True, True, True, True),
+        notes=tuple(notes),
+        rules=tuple(rules),
         spare=("stride", "field", costs[1], "kind", costs[0]),
     )
 

@@ -80,18 +80,18 @@ class CompilePlan:
         started = time.perf_counter()
         subject = self.subject
         job = Job(
-            subject.program.net,
-            subject.program.graph,
-            self.machine,
-            self.batch,
-            subject.weights,
-            subject.weights_from,
-            subject.preprocessing,
-            subject.classes,
-            self.precision,
-            self.pictures.files,
-            self.choice_of,
-            self.max_error,
+            net=subject.program.net,
+            graph=subject.program.graph,
+            target=self.machine,
+            batch=self.batch,
+            weights=subject.weights,
+            weights_from=subject.weights_from,
+            preprocessing=subject.preprocessing,
+            classes=subject.classes,
+            precision=self.precision,
+            images=self.pictures.files,
+            choice_of=self.choice_of,
+            max_error=self.max_error,
             may_overwrite=True,
         )
         manifest = build_artifact(job, self.folder, watcher or unwatched)

@@ -87,7 +87,9 @@ def ask(
     program = resized(found, size)
     need.require(program.graph)
     named = None if isinstance(spec, Program) else spec
-    return Asked(program, named, run, weights, seed or 0, size, say)
+    return Asked(
+        program=program, spec=named, run=run, weights=weights, seed=seed or 0, size=size, say=say
+    )
 
 
 def tell_scale(run: Run, subject: Subject, say: Callable[[str], None]) -> None:

@@ -66,7 +66,9 @@ class Verdict:
             )
             for each in self.results
         )
-        return Sheet(str(self.artifact), header, rows, (False, False, True, True))
+        return Sheet(
+            title=str(self.artifact), header=header, rows=rows, numbers=(False, False, True, True)
+        )
 
     def _repr_html_(self) -> str:
         return as_html(self.table)

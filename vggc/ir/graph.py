@@ -113,7 +113,7 @@ class Graph:
             for node in self.nodes
         )
         header = ("node", "op", "reads", "gives", "weights")
-        return Sheet(self.name, header, rows, (False,) * len(header))
+        return Sheet(title=self.name, header=header, rows=rows, numbers=(False,) * len(header))
 
     def _repr_html_(self) -> str:
         return as_html(self.table)

@@ -378,7 +378,7 @@ def workload_of(op: Op, inputs: tuple[Map, ...], output: Map) -> Workload:
         case ops.GlobalAvgPool():
             return AvgPool(source, output, (source.height, source.width), (1, 1))
         case ops.LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k):
-            return Lrn(source, output, size, alpha, beta, k)
+            return Lrn(input=source, output=output, size=size, alpha=alpha, beta=beta, k=k)
         case Activation():
             return Pointwise(source, output, op)
         case ops.PRelu():

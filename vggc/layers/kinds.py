@@ -212,7 +212,14 @@ class Conv(Kind):
     def expand(self, x: Shape) -> Expansion:
         padding = self.size // 2 if self.padding is None else self.padding
         kernel, stride = (self.size, self.size), (self.stride, self.stride)
-        conv = Conv2d(self.width, kernel, stride, (padding, padding), self.groups, self.bias)
+        conv = Conv2d(
+            channels=self.width,
+            kernel=kernel,
+            stride=stride,
+            padding=(padding, padding),
+            groups=self.groups,
+            bias=self.bias,
+        )
         return (("", conv), *_normalised(self.norm), *_activated(self.act, self.slope))
 
     def clash(self) -> Clash | None:

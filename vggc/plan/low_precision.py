@@ -162,9 +162,16 @@ class _Rewriter:
 
 def as_conv(dense: Dense) -> Conv:
     """The convolution that computes `dense`: its kernel covers the map, its output is 1×1."""
-    source = dense.source or Map(dense.batch, 1, 1, dense.in_features)
-    output = Map(dense.batch, 1, 1, dense.out_features)
-    return Conv(source, output, (source.height, source.width), (1, 1), (0, 0), dense.act)
+    source = dense.source or Map(batch=dense.batch, height=1, width=1, channels=dense.in_features)
+    output = Map(batch=dense.batch, height=1, width=1, channels=dense.out_features)
+    return Conv(
+        input=source,
+        output=output,
+        kernel=(source.height, source.width),
+        stride=(1, 1),
+        padding=(0, 0),
+        act=dense.act,
+    )
 
 
 def _signed(calls: Plan) -> tuple[bool, ...]:

@@ -91,7 +91,7 @@ def plan(graph: Graph, batch: int, *, fuse_pools: bool = False) -> Plan:
 
 def plan_folded(graph: Graph, batch: int, *, fuse_pools: bool = False) -> Plan:
     """The same of a graph that is folded and whose joins are narrow."""
-    return _Planner(graph, batch, fuse_pools).run()
+    return _Planner(graph=graph, batch=batch, fuse_pools=fuse_pools).run()
 
 
 @dataclass
@@ -129,14 +129,29 @@ class _Planner:
                     last = pool
                 (source,) = self.maps(node)
                 conv = Conv(
-                    source, self.map(last), kernel, stride, padding, act, groups, pool is not None
+                    input=source,
+                    output=self.map(last),
+                    kernel=kernel,
+                    stride=stride,
+                    padding=padding,
+                    act=act,
+                    groups=groups,
+                    pool=pool is not None,
                 )
                 self.emit(last, conv, self.reads(node), node)
             case Scale():
                 last, act = self.fused(index)
                 (source,) = self.maps(node)
                 groups = source.channels
-                conv = Conv(source, self.map(last), (1, 1), (1, 1), (0, 0), act, groups)
+                conv = Conv(
+                    input=source,
+                    output=self.map(last),
+                    kernel=(1, 1),
+                    stride=(1, 1),
+                    padding=(0, 0),
+                    act=act,
+                    groups=groups,
+                )
                 self.emit(last, conv, self.reads(node), node)
             case Linear(features=features):
                 last, act = self.fused(index)
@@ -199,10 +214,10 @@ class _Planner:
         """The map that a node's value is written to, with the halo that its readers need."""
         node = self.graph.nodes[index]
         if len(node.shape) == 1:
-            return Map(self.batch, 1, 1, node.shape[0])
+            return Map(batch=self.batch, height=1, width=1, channels=node.shape[0])
         channels, height, width = node.shape
         halo = max((self.halo(reader) for reader in self.readers[index]), default=0)
-        return Map(self.batch, height, width, channels, halo)
+        return Map(batch=self.batch, height=height, width=width, channels=channels, halo=halo)
 
     def halo(self, reader: int) -> int:
         op = self.graph.nodes[reader].op
@@ -262,4 +277,4 @@ def as_map(layout: Layout) -> Map:
     if isinstance(layout, Map):
         return layout
     batch, *features = layout
-    return Map(batch, 1, 1, prod(features))
+    return Map(batch=batch, height=1, width=1, channels=prod(features))

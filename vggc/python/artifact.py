@@ -209,7 +209,9 @@ class Artifact:
             ("kernel calls", str(len(manifest.kernels))),
             ("bytes", f"{sum(file.bytes for file in manifest.files.values()):,}"),
         )
-        return Sheet(str(self.path), ("artifact", ""), rows, (False, False))
+        return Sheet(
+            title=str(self.path), header=("artifact", ""), rows=rows, numbers=(False, False)
+        )
 
     def _repr_html_(self) -> str:
         return as_html(self.table)

@@ -39,7 +39,9 @@ class Prediction:
     def table(self) -> Sheet:
         """The same in words."""
         rows = tuple((name, f"{value:.4f}") for name, value in self.best)
-        return Sheet(self.image, ("class", "probability"), rows, (False, True))
+        return Sheet(
+            title=self.image, header=("class", "probability"), rows=rows, numbers=(False, True)
+        )
 
     def _repr_html_(self) -> str:
         return as_html(self.table)

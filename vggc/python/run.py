@@ -130,7 +130,7 @@ class TrainingRun:
             for epoch in self.history
         )
         title = f"{self.record.net}, {self.record.state}: {self.path}"
-        return Sheet(title, names, rows, (True,) * len(names))
+        return Sheet(title=title, header=names, rows=rows, numbers=(True,) * len(names))
 
     def _repr_html_(self) -> str:
         return as_html(self.table)

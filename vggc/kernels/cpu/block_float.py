@@ -293,7 +293,7 @@ class DenseBlockFloat24(CpuAlgorithm[Dense, ColumnKnobs]):
         dense = self.workload
         x, weight, bias, y = buffers.values()
         images = x.view("images", dense.batch, dense.in_features)
-        numbers = BlockFloat(dense, self.form, images, bias, y)
+        numbers = BlockFloat(dense=dense, form=self.form, x=images, bias=bias, y=y)
         Emitter(self.product, self.machine, knobs, numbers).emit(weight)
 
 

@@ -391,8 +391,8 @@ class Gemm(CudaAlgorithm[Dense, Tiling]):
         """The convolution that computes the layer."""
         dense = self.workload
         return Conv(
-            input=Map(dense.batch, 1, 1, dense.in_features),
-            output=Map(dense.batch, 1, 1, dense.out_features),
+            input=Map(batch=dense.batch, height=1, width=1, channels=dense.in_features),
+            output=Map(batch=dense.batch, height=1, width=1, channels=dense.out_features),
             kernel=(1, 1),
             stride=(1, 1),
             padding=(0, 0),

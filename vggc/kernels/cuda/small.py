@@ -315,5 +315,7 @@ class ToNchwThreads(FixedCudaAlgorithm[ToNchw]):
     def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
         source, output = buffers.values()
         halo, target = self.workload.input.halo, self.workload.input
-        turned = Map(target.batch, target.channels, target.height, target.width)
+        turned = Map(
+            batch=target.batch, height=target.channels, width=target.height, channels=target.width
+        )
         write_map(output, turned, lambda n, c, y, x: source[n, y + halo, x + halo, c])
