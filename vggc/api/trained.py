@@ -18,7 +18,9 @@ from vggc.training.run import Run
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of ImageNet's pixels over 255; what torchvision's weights were trained with."""
+"""The mean and deviation of ImageNet's pixels over 255; what torchvision's weights were
+trained with.
+"""
 
 
 @dataclass(frozen=True)

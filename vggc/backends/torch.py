@@ -48,7 +48,7 @@ ACTIVATED: dict[str, Callable[..., Tensor]] = {
 """What computes each activation, of the input and, where it has one, its slope."""
 
 NUMBERS = 2**16
-"""As many as 16 bits can tell apart."""
+"""How many numbers 16 bits can tell apart."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ ChoiceOf: TypeAlias = Callable[[Workload, float], Choice | None]
 least stated cost."""
 
 ChoiceFor: TypeAlias = Callable[[Workload], Choice | None]
-"""The same where it is known how much error that is."""
+"""The choice for a workload, None for the one of least stated cost, where its error is settled."""
 
 
 def by_cost(workload: Workload, max_error: float = inf) -> Choice | None:

@@ -18,13 +18,13 @@ from vggc.plan.plan import Plan, Step
 Tensors: TypeAlias = dict[str, NDArray[Any]]
 
 LARGEST = 127
-"""Of an int8 weight; -128 is not used, so that both signs are alike."""
+"""The largest int8 weight; -128 is not used, so that both signs are alike."""
 
 AT_ONCE = 1 << 21
 """Weights that are rounded at once, in float64."""
 
 LEAST_SCALE = 1e-30
-"""Of what is always zero: any scale serves it, and the reciprocal of this one is finite."""
+"""The scale of what is always zero: any serves it, and the reciprocal of this one is finite."""
 
 
 @dataclass(frozen=True)

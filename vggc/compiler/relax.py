@@ -17,9 +17,6 @@ from vggc.support.tvm_alone import relax, tvm
 
 KernelOf: TypeAlias = Callable[[Workload], Kernel]
 
-# From one call a kernel to code for the virtual machine, on every target. Our kernels come
-# scheduled and fused, so nothing here may touch a PrimFunc: TVM's own pipelines would, and
-# crash where they fuse a reshape with one.
 PIPELINE = tvm.transform.Sequential(
     [
         relax.transform.RewriteDataflowReshape(),
@@ -35,6 +32,11 @@ PIPELINE = tvm.transform.Sequential(
         relax.transform.AttachGlobalSymbol(),
     ]
 )
+"""From one call a kernel to code for the virtual machine, on every target.
+
+Our kernels come scheduled and fused, so nothing here may touch a PrimFunc: TVM's own pipelines
+would, and crash where they fuse a reshape with one.
+"""
 
 
 @dataclass(frozen=True)

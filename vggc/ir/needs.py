@@ -88,7 +88,7 @@ EXPORTS = {
 COMPILING = Need(doing="compiling it", base=0.265e9, weights=1.1, op=0.8e6)
 COMPILING_CUDA = replace(COMPILING, base=0.33e9)
 COMPILING_INT8 = replace(COMPILING, base=0.5e9, weights=1.3, value=4)
-"""Its images go through PyTorch."""
+"""What compiling for int8 takes, whose images go through PyTorch."""
 TUNING = Need(doing="tuning it", base=0.26e9, weights=0)
 
 RUNNING = Need(doing="running it", base=0.135e9, weights=0, stored=1, value=2)
@@ -97,7 +97,7 @@ TIMING = Need(doing="timing it", base=0.46e9, stored=1)
 ENGINES = {"torch": 0.1, "torch-compile": 0.1}
 """How many times the weights other engines take beside those that all are given."""
 OTHER_ENGINES = 2.0
-"""The same for those that read a file, of which they keep what they make of it."""
+"""How many times the weights engines take that read a file, of which they keep what they make."""
 PROFILING = Need(doing="timing its layers", base=0.98e9, weights=0, stored=1, value=4)
 
 TESTING = Need(doing="testing it", base=0.4e9)

@@ -54,7 +54,7 @@ FAILED = 1e10
 MAX_BYTES = 64 * 2**20
 """The largest file that is read or written; a thorough run over VGG-16 writes about 5 MiB."""
 COMPACT_BYTES = MAX_BYTES // 2
-"""Of a larger file what counts no more is left out before a run."""
+"""A larger file loses what counts no more before a run."""
 MAX_TEXT = 4096
 """The longest text of a task."""
 TARGET_KEYS = {"kind", "tag", "keys", "mtriple", "mcpu", "mattr", "num-cores", "host", "device"}

@@ -38,7 +38,7 @@ TOLERANCE = 1e-4
 """Relative L2 distance of two choices' outputs in float32. Rounding makes 1e-5 between Winograd's
 and direct ones, one wrong value among a million more than this."""
 TOLERANCE_OF_FEWER_BITS = 2e-2, 0.25
-"""The same where numbers are rounded to 8 bits, and the distance of any two values in units of
+"""Relative L2 distance where numbers are rounded to 8 bits, and that of any two values in units of
 their root mean square: there one wrong value is lost among the roundings."""
 ROUNDS = 3, 15
 """The fewest rounds and the most."""
