@@ -117,7 +117,7 @@ def _variable(name: str, shape: tuple[int, ...], dtype: str) -> Any:
 
 
 def _reshaped(builder: Any, value: Any, shape: tuple[int, ...]) -> Any:
-    """The same memory under another shape; nothing where the shape is already right."""
+    """The memory of `value` under another shape; nothing to do where the shape is already right."""
     if tuple(int(extent) for extent in value.ty.shape) == shape:
         return value
     return builder.emit(relax.op.reshape(value, shape))

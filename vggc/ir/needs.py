@@ -33,7 +33,7 @@ class TooLarge(Diagnostic):
 
 @dataclass(frozen=True)
 class Need:
-    """The most memory that something takes, in bytes: `base` for the program and its libraries, and
+    """The most memory that a command takes, in bytes: `base` for the program and its libraries, and
     for each byte of the net's weights in float32, for each byte of an artifact's weights, for each
     op of the net (code, tables) and each value of a batch that its ops give.
     """
@@ -46,13 +46,15 @@ class Need:
     value: float = 0.0
 
     def bytes(self, graph: Graph, batch: int = 1, stored: int = 0) -> int:
-        """What it takes for a net; an artifact has `stored` bytes of weights."""
+        """The bytes that the command takes for a net and a batch; `stored` are those of an
+        artifact's weights.
+        """
         values = batch * sum(prod(node.shape) for node in graph.nodes)
         total = self.base + self.weights * weight_bytes(graph) + self.stored * stored
         return round(total + self.op * len(graph.nodes) + self.value * values)
 
     def formula(self, graph: Graph, batch: int = 1, stored: int = 0) -> str:
-        """The same in words."""
+        """How the bytes that `bytes` gives come about, in words."""
         size, whole = weight_bytes(graph), self.bytes(graph, batch, stored)
         parts = []
         if self.weights:

@@ -127,13 +127,13 @@ def _check_name(name: str, span: Span, first: dict[str, Span], found: list[Diagn
 
 
 def _add(found: list[Diagnostic], problem: Diagnostic) -> None:
-    """What edits have copied, or `every` says of many layers, is told once."""
+    """Adds a problem once, though edits have copied it, or `every` says it of many layers."""
     if problem not in found:
         found.append(problem)
 
 
 def _named(body: ast.Body, repeated: bool = False) -> Iterator[tuple[ast.Layer, bool]]:
-    """The layers with names of their own, and whether they stand in a repeat."""
+    """The layers that have names of their own, and whether they stand in a repeat."""
     for item in body:
         match item:
             case ast.Repeat(item=inner, count=count):
@@ -153,8 +153,8 @@ def _named(body: ast.Body, repeated: bool = False) -> Iterator[tuple[ast.Layer, 
 
 
 def layers_of(net: ast.Net) -> Iterator[tuple[ast.Layer, bool]]:
-    """Every layer of a plain net as written, and whether it gives an output, with no activation
-    unless it says one. One that is repeated may do both.
+    """Every layer of a plain net as written, and whether it gives an output, and so has no
+    activation unless it says one; a repeated layer may come as both.
     """
     yield from _layers_in(net.body, is_output=not _continued(net))
     for head in net.heads:
@@ -215,7 +215,7 @@ BARE = ("act", "norm")
 
 @dataclass
 class Vocabulary:
-    """Reads words as layers. Equal layers are read once."""
+    """Reads the words of a net as layers; equal layers are read once."""
 
     found: list[Diagnostic]
     called: frozenset[str] = frozenset()
@@ -232,6 +232,7 @@ class Vocabulary:
     """The kinds and keys of what `every` says and a layer goes by."""
 
     def read_every(self, statement: ast.Every) -> None:
+        """Takes in an `every` statement as defaults of its kind, or what is wrong with it."""
         start = statement.span.text.find(statement.kind, len("every"))
         span = statement.span.part(start, start + len(statement.kind))
         if statement.kind not in BY_WORD:
@@ -255,7 +256,7 @@ class Vocabulary:
         self.statements[kind.name] = statement
 
     def read_layers(self, net: ast.Net) -> None:
-        """Takes in all layers of a net. One with a mistake is read once."""
+        """Takes in all layers of a net; a layer with a mistake is read once."""
         wrong: set[int] = set()
         for layer, linear in layers_of(net):
             if len(self.found) < MAX_REPORTED and id(layer) not in wrong:
@@ -271,7 +272,7 @@ class Vocabulary:
             self.kinds[id(layer), linear] = self.known[key] = kind
 
     def check_every_used(self) -> None:
-        """What is said of every layer of a kind is said of one at least."""
+        """Notes as mistakes what `every` says of kinds or options that no layer goes by."""
         is_sound = not self.found
         for name, statement in self.statements.items():
             if name not in self.used:
@@ -459,7 +460,9 @@ def idle_defaults(net: ast.Net) -> set[tuple[str, str]]:
 
 
 def split_word(word: str) -> tuple[str, str, str] | None:
-    """Kind, size and width in a layer's word: `conv`, `3` and `64`; "" for what it leaves out."""
+    """Kind, size and width in a layer's word, `conv`, `3` and `64` of `conv3-64`; "" for what it
+    leaves out.
+    """
     parts = re.fullmatch(r"([^\W\d]+)([0-9]*)(?:-([0-9]+))?", word)
     if parts is None:
         return None
@@ -483,7 +486,9 @@ def _other_option(kind: type[Kind], key: str) -> str:
 
 
 def word_span(layer: ast.Layer) -> Span:
-    """The layer's word; all of its text where an edit has given it another word since."""
+    """The place of a layer's word; of all of its text where an edit has given it another word
+    since.
+    """
     after_name = 0 if layer.name is None else layer.span.text.index(":")
     start = layer.span.text.find(layer.word, after_name)
     return layer.span if start < 0 else layer.span.part(start, start + len(layer.word))

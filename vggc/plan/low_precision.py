@@ -47,7 +47,7 @@ def scale_name(calls: Plan, index: int) -> str:
 
 @dataclass
 class _Rewriter:
-    """Walks the steps in order and notes where the value of each lies."""
+    """Walks the steps of a plan in order and notes where the value of each lies."""
 
     calls: Plan
     form: Format

@@ -43,7 +43,7 @@ INPUT = -1
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel call: it gives the value of the node `name`, of the layer `layer`."""
+    """One kernel call of a plan: it gives the value of the node `name`, of the layer `layer`."""
 
     name: str
     layer: str
@@ -53,12 +53,13 @@ class Step:
 
     @property
     def output(self) -> Layout:
+        """How the call's value lies in memory."""
         return self.workload.output
 
 
 @dataclass(frozen=True)
 class PlanOutput:
-    """What a head gives: the value of a step, `(N, *shape)`."""
+    """What a head of the net gives: the value of a step, `(N, *shape)`."""
 
     name: str
     step: int
@@ -67,7 +68,7 @@ class PlanOutput:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every call in order, and what the heads give of it, the main one first."""
+    """Every kernel call in order, and what the net's heads give of it, the main one first."""
 
     net: str
     batch: int
@@ -90,7 +91,11 @@ def plan(graph: Graph, batch: int, *, fuse_pools: bool = False) -> Plan:
 
 
 def plan_folded(graph: Graph, batch: int, *, fuse_pools: bool = False) -> Plan:
-    """The same of a graph that is folded and whose joins are narrow."""
+    """The calls that compute `graph`, which is folded and whose joins are narrow, for a batch of
+    images.
+
+    `fuse_pools` lets convolutions pool what they compute, for kernels that can.
+    """
     return _Planner(graph=graph, batch=batch, fuse_pools=fuse_pools).run()
 
 
@@ -232,8 +237,8 @@ class _Planner:
         return frozenset(head.node for head in self.graph.heads)
 
     def fused(self, index: int) -> tuple[int, Activation | None]:
-        """The node whose value a kernel gives, and the activation that makes it: that of the
-        only one who reads the kernel's node, if it is an activation.
+        """The node whose value a kernel gives, and the activation that makes it: the only reader of
+        the kernel's node, if that is an activation.
         """
         reader = self.only_reader(index)
         if reader is not None and isinstance(op := self.graph.nodes[reader].op, Activation):
