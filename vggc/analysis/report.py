@@ -15,7 +15,7 @@ from vggc.support.precision import NUMBER_BYTES, Precision
 
 @dataclass(frozen=True)
 class Row:
-    """One layer as the user wrote it. Bytes and MACs are for the whole batch.
+    """One layer of a report, as the user wrote it; bytes and MACs are for the whole batch.
 
     A join has a row of its own behind those of its paths; `path` names the joins around a
     layer, the outermost first.
@@ -35,9 +35,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Totals:
-    """A whole net. `training_bytes` are those of a process that trains it on a CPU,
-    `training_gpu_bytes` those on a GPU (`analysis/training.py`); None for dtypes that nobody
-    trains in.
+    """The cost of a whole net.
+
+    `training_bytes` are those of a process that trains it on a CPU, `training_gpu_bytes` those on a
+    GPU (`analysis/training.py`); None for dtypes that nobody trains in.
 
     `params` are those that training changes; `weight_bytes` are those of everything that is
     stored, the statistics of normalisations included.
@@ -99,7 +100,7 @@ def report(
 
 
 class _Cost(NamedTuple):
-    """Of one node and one sample: numbers of weights, MACs and values stored."""
+    """The cost of one node and one sample: numbers of weights, MACs and values stored."""
 
     params: int
     stored: int

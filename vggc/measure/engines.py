@@ -42,7 +42,7 @@ TRIALS = 3
 
 @dataclass(frozen=True)
 class Setup:
-    """What every engine is given. `threads` count on the CPU only.
+    """The net and the settings that every engine is given; `threads` count on the CPU only.
 
     `images` `(N, C, H, W)` are what an engine may take the range of activations from.
     `folder` is for files, and gone once all engines have started.
@@ -65,7 +65,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Peer:
-    """An engine: the modules that it needs, and how it is started.
+    """An engine to time beside an artifact: the modules that it needs, and how it is started.
 
     `tolerance` is the relative L2 difference of scores from the same net's in float64 beyond
     which it would be computing something else. `by_default` says whether it is timed unasked.
@@ -360,7 +360,7 @@ def versions(peers: Sequence[str]) -> dict[str, str]:
 
 
 def start(peer: str, setup: Setup) -> Engine:
-    """An engine that has computed the net once.
+    """An engine, ready to be timed: it has computed the net once.
 
     Raises: UserError, as the engine itself does later, where it cannot use the device or cannot
     compute this net.
@@ -380,7 +380,7 @@ def start(peer: str, setup: Setup) -> Engine:
 
 @contextmanager
 def _failures(peer: str) -> Iterator[None]:
-    """Whatever an engine raises as a mistake that names it."""
+    """Within it, whatever an engine raises becomes a mistake that names the engine."""
     try:
         yield
     except UserError:
@@ -395,7 +395,7 @@ def _failures(peer: str) -> Iterator[None]:
 
 
 def _converted(command: list[str], folder: Path) -> None:
-    """Runs a converter.
+    """Runs a converter of models.
 
     Raises: RuntimeError with the last that it said where it fails.
     """
@@ -426,7 +426,9 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing that a library prints or warns of gets through, be it from Python or from C."""
+    """Within it, nothing that a library prints or warns of gets through, be it from Python or from
+    C.
+    """
     flush_c = ctypes.CDLL(None).fflush
     kept = [os.dup(number) for number in (1, 2)]
     nowhere = os.open(os.devnull, os.O_WRONLY)
