@@ -25,8 +25,10 @@ trained with.
 
 @dataclass(frozen=True)
 class Subject:
-    """A net with weights. `named` is what commands call it, a spec or the folder of a run, and
-    `weights_from` says where its weights come from, in words.
+    """A net with weights, as `compile` and `export` take it.
+
+    `named` is what commands call it, a spec or the folder of a run, and `weights_from` says where
+    its weights come from, in words.
     """
 
     named: str
@@ -38,10 +40,12 @@ class Subject:
 
     @property
     def seeded(self) -> bool:
+        """Whether the weights are random ones of a seed."""
         return self.weights_from.startswith("seed ")
 
 
 def is_run(spec: str) -> bool:
+    """Whether a spec names the folder of a run."""
     return is_file(Path(spec) / "run.json")
 
 
@@ -66,13 +70,13 @@ def net_in(run: Run) -> Program:
 
 
 def part_at_once(run: Run) -> int:
-    """Images that a run has in memory at once: those of a step, or of a part of one."""
+    """The images that a run has in memory at once: those of a step, or of a part of one."""
     recipe = run.recipe
     return -(-min(recipe.batch, run.record.data.train) // recipe.accumulate)
 
 
 def resized(program: Program, size: tuple[int, int] | None) -> Program:
-    """The net with another input size (H, W), if one is given."""
+    """The program of the net with another input size (H, W), if one is given."""
     return program if size is None else program.replace(with_input(program.net, size))
 
 
@@ -125,7 +129,7 @@ def from_spec(
 
 
 def for_input(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocessing:
-    """What happens to images before a net of another input size (H, W): the same in proportion."""
+    """The preprocessing for a net of another input size (H, W): the same in proportion."""
     scale = preprocessing.scale
     if scale is not None:
         scale = in_proportion(scale, preprocessing.size, size)
@@ -133,9 +137,9 @@ def for_input(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocess
 
 
 def imagenet_preprocessing(input_: Shape) -> Preprocessing:
-    """What fits weights that nothing is known of: torchvision's for three channels.
+    """The preprocessing for weights of which nothing is known: torchvision's for three channels.
 
-    As there, an image's shorter side is 8/7 of the crop's longer one: 256 pixels for 224.
+    An image's shorter side is then 8/7 of the crop's longer one: 256 pixels for 224.
     """
     channels, height, width = input_
     mean = IMAGENET_MEAN if channels == 3 else (0.5,) * channels

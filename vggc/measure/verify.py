@@ -88,7 +88,7 @@ class Verification:
     weights_from: str | None
     """Whose weights the reference has; None for those of the artifact itself, unpacked."""
     skipped: tuple[Skipped, ...] = ()
-    """Of the user's images those that cannot be used."""
+    """The images of the user's that cannot be used."""
 
     @property
     def top1_agrees(self) -> bool:

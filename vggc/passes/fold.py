@@ -24,7 +24,7 @@ class Folded:
 
     graph: Graph
     absorbed: dict[str, tuple[Node, ...]]
-    """By the name of a convolution, linear layer or scale, in order."""
+    """The normalisations in a convolution, linear layer or scale, in order, by its name."""
 
     def weights(self, trained: Weights, *, in_place: bool = False) -> Weights:
         """The weights of the folded graph from the trained ones, which are overwritten where they

@@ -53,7 +53,7 @@ class _Rewriter:
     form: Format
     steps: list[Step] = field(default_factory=list)
     values: dict[tuple[int, Format], int] = field(default_factory=dict)
-    """By the step of the old plan and the format the step of the new one."""
+    """The step of the new plan, by the step of the old one and the format."""
 
     def __post_init__(self) -> None:
         self.signed = _signed(self.calls)

@@ -45,7 +45,7 @@ ROUNDS = 3, 15
 SECONDS = 1.0
 """After so long a batch has no further round."""
 TOO_SLOW = 1.3
-"""Over the fastest of the batch: who takes longer after two rounds leaves."""
+"""How many times the fastest of a batch a kernel may take: a slower one leaves after two rounds."""
 RESOLUTION = 1e-9
 """Seconds: no clock tells less."""
 NOTHING = {"float32": np.nan, "uint16": 0x7FC0}

@@ -264,9 +264,9 @@ class _Tuner:
         self.built: dict[tuple[str, Choice], Built] = {}
         self.blamed: Counter[tuple[str, Choice]] = Counter()
         self.failed: dict[str, dict[Choice, Failure]] = defaultdict(dict)
-        """By task what failed in this run."""
+        """What failed in this run, by task."""
         self.weight_bytes: dict[tuple[str, str], int] = {}
-        """Of a task's choices of an algorithm."""
+        """Bytes of a packed weight, by task and algorithm."""
         self.pace: dict[str, float] = {}
         """Seconds that a choice of a task took lately."""
         self.num_libraries = 0
