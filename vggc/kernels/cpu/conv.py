@@ -218,10 +218,8 @@ def results(
     channels: int,
     lanes: int,
 ) -> Iterator[tuple[Expr, Expr, tuple[Expr, Expr, Expr]]]:
-    """The sums of a tile's first `channels` vectors of channels, after its pool: each with its
-    channel in the tile and its pixel.
-
-    They are of the first `channels` of a tile.
+    """The sums of a tile's first `channels` channels, after its pool: each with its channel in the
+    tile and its pixel.
     """
     n0, y0, x0 = origin
     side = 2 if conv.pool else 1
