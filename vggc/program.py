@@ -88,7 +88,9 @@ FindSource: TypeAlias = Callable[[str, Source], Source | None]
 
 
 def beside(name: str, source: Source) -> Source | None:
-    """The file of a net that another file names; never that file itself."""
+    """The file of a net that another file names, in that file's folder or in the zoo; never that
+    file itself.
+    """
     own = Path(source.name)
     path = own.parent / f"{name}.vgg"
     if is_file(own) and is_file(path) and not path.samefile(own):
@@ -98,7 +100,9 @@ def beside(name: str, source: Source) -> Source | None:
 
 @dataclass(frozen=True)
 class Program:
-    """One net on its way through the compiler. Every property may raise UserError."""
+    """One net on its way through the compiler, a cached property a stage; every property may raise
+    UserError.
+    """
 
     written: Net
     arguments: tuple[Option, ...] = ()
@@ -112,7 +116,7 @@ class Program:
         return resolve(self.written, Surroundings(self.base, merge, moved), self.arguments)
 
     def base(self, base: Base) -> Net:
-        """The net that this one, or a net below it, builds on.
+        """The net that this net, or a net below it, builds on.
 
         Raises: UserError when there is none, or it is not well formed.
         """
@@ -129,10 +133,12 @@ class Program:
 
     @cached_property
     def graph(self) -> Graph:
+        """The plain net as a graph."""
         return elaborate(self.net)
 
     @cached_property
     def recipe(self) -> Recipe:
+        """How the net is trained."""
         return read_recipe(self.net.block("train"), self.graph, self.named, zoo())
 
     @cached_property
@@ -209,7 +215,7 @@ class Program:
         raise UserError(TrainingTooLarge(name, batch, *sizes, hint))
 
     def replace(self, net: Net) -> Program:
-        """The program of a plain net in the place of this one's."""
+        """The program of a plain net in the place of this program's net."""
         return Program(net, find=self.find)
 
     def logits_module(self) -> Module:

@@ -730,8 +730,8 @@ def test_weights_are_measured_together_as_memory_allows(
     batches: list[list[Choice]] = []
     original = tuner.TrialBatch
 
-    def noted(*arguments: Any) -> Any:
-        made = original(*arguments)
+    def noted(**fields: Any) -> Any:
+        made = original(**fields)
         batches.append(made.timed)
         return made
 

@@ -14,7 +14,7 @@ from vggc.support.sheet import Sheet
 
 
 def layer_table(report: Report, outline: Outline) -> Sheet:
-    """A net layer by layer, paths of joins in brackets."""
+    """A net as a table, layer by layer, paths of joins in brackets."""
     of = "" if report.batch == 1 else f", batch {report.batch}"
     costs = f"MACs{of}", f"activations{of}"
     header = ("layer", "kind", "output", "parameters", *costs, "field", "stride")
@@ -54,18 +54,20 @@ def layer_table(report: Report, outline: Outline) -> Sheet:
             f" on a CPU, {bytes_told(totals.training_gpu_bytes)} of a GPU's: {FORMULA}"
         )
     return Sheet(
-        f"{report.net}, input {describe(report.input)}, batch {report.batch}, {report.dtype}",
-        header,
-        (*rows, last),
-        (False, False, True, True, True, True, True, True),
-        tuple(notes),
-        tuple(rules),
+        title=f"{report.net}, input {describe(report.input)}, batch {report.batch}, {report.dtype}",
+        header=header,
+        rows=(*rows, last),
+        numbers=(False, False, True, True, True, True, True, True),
+        notes=tuple(notes),
+        rules=tuple(rules),
         spare=("stride", "field", costs[1], "kind", costs[0]),
     )
 
 
 def rows_of(path: Path) -> Iterator[tuple[str, Row | None]]:
-    """The layers of a path; those beside one another in brackets that their join closes."""
+    """The layers of a path; layers of paths beside one another stand in brackets that their join
+    closes.
+    """
     for item in path.items:
         match item:
             case OutlineStep(row):
@@ -105,18 +107,20 @@ def _words(*words: str) -> tuple[str, ...]:
 
 
 def num_weight_layers(report: Report) -> int:
-    """Convolutions and fully-connected layers, those in paths and heads included."""
+    """The number of convolutions and fully-connected layers, those in paths and heads included."""
     return sum(row.macs > 0 for row in report.rows)
 
 
 def num_kept(report: Report) -> int:
-    """Numbers that are stored and not trained."""
+    """How many numbers are stored and not trained."""
     return report.totals.weight_bytes // NUMBER_BYTES[report.dtype] - report.totals.params
 
 
 def bytes_told(count: int) -> str:
+    """A number of bytes as megabytes, a small one as kilobytes: `12.35 MB`."""
     return f"{count / 1e6:,.2f} MB" if count >= 1e5 else f"{count / 1e3:,.2f} kB"
 
 
 def pair_told(pair: tuple[int, int]) -> str:
+    """A pair as `7×5`, or as one number where both are the same."""
     return str(pair[0]) if pair[0] == pair[1] else describe(pair)

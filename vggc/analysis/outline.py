@@ -19,7 +19,7 @@ MAX_PERIOD = 12
 
 @dataclass(frozen=True)
 class OutlineStep:
-    """One layer, and the ops that it stands for."""
+    """One layer of a net, and the ops that it stands for."""
 
     row: Row
     ops: tuple[Op, ...]
@@ -27,7 +27,7 @@ class OutlineStep:
 
 @dataclass(frozen=True)
 class Join:
-    """Paths beside one another, and the layer that joins them."""
+    """The paths beside one another in a net, and the layer that joins them."""
 
     row: Row
     op: Op
@@ -36,7 +36,7 @@ class Join:
 
 @dataclass(frozen=True)
 class OutlineRepeat:
-    """Items that stand several times behind one another, alike but for their names."""
+    """Items of a path that stand several times behind one another, alike but for their names."""
 
     first: tuple[OutlineItem, ...]
     last: tuple[OutlineItem, ...]
@@ -45,7 +45,8 @@ class OutlineRepeat:
 
 @dataclass(frozen=True)
 class Path:
-    """A chain. `source` names the layer that it begins at; empty where that stands before it.
+    """A chain of layers; `source` names the layer that it begins at, and is empty where that stands
+    before it.
 
     Without items it gives on what it reads.
     """
@@ -56,7 +57,7 @@ class Path:
 
 @dataclass(frozen=True)
 class Branch:
-    """A path that ends in a head of the net."""
+    """A path of a net that ends in one of its heads."""
 
     head: str
     kind: HeadKind
@@ -69,12 +70,13 @@ OutlineItem: TypeAlias = OutlineStep | Join | OutlineRepeat
 
 @dataclass(frozen=True)
 class Outline:
-    """A whole net: the longest of its branches first; the others begin somewhere on it."""
+    """A whole net as branches: the longest first; the others begin somewhere on it."""
 
     branches: tuple[Branch, ...]
 
     @property
     def trunk(self) -> Branch:
+        """The longest branch, which the others begin on."""
         return self.branches[0]
 
     @property
@@ -103,7 +105,7 @@ class _OutlineReader:
     """The nodes that stand in the outline."""
 
     def ancestors(self, node: int) -> int:
-        """How many nodes this one needs."""
+        """The number of nodes that a node needs."""
         needed = {node}
         for index in range(node, -1, -1):
             if index in needed:
@@ -156,7 +158,7 @@ class _OutlineReader:
 
 
 def folded(path: Path) -> Path:
-    """The path with items that repeat as one `OutlineRepeat`, in the paths of its joins, too."""
+    """A path with items that repeat as one `OutlineRepeat`, in the paths of its joins, too."""
     return Path(path.source, _folded(tuple(_inside_folded(item) for item in path.items)))
 
 
@@ -197,7 +199,7 @@ def _folded(items: tuple[OutlineItem, ...]) -> tuple[OutlineItem, ...]:
 
 
 def _turns(alike: list[int], at: int, period: int) -> int:
-    """How often the items from `at` on stand there."""
+    """How often the items from `at` on stand behind one another."""
     end = at + period
     while end < len(alike) and alike[end] == alike[end - period]:
         end += 1
@@ -205,7 +207,7 @@ def _turns(alike: list[int], at: int, period: int) -> int:
 
 
 def _signature(item: OutlineItem) -> Any:
-    """Equal for items that are alike but for their names and what they can see."""
+    """A value that is equal for items that are alike but for their names and what they can see."""
     match item:
         case OutlineStep(row, ops):
             return row.text, ops, row.output_shape, row.params

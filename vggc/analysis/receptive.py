@@ -15,7 +15,7 @@ from vggc.ir.ops import Pair
 
 @dataclass(frozen=True)
 class Field:
-    """Receptive field and stride in input pixels, `(rows, columns)`.
+    """Receptive field and stride of a layer's values in input pixels, `(rows, columns)`.
 
     Position `i` of a map sees the `size` pixels from `start + i·stride` on. Pixels count from
     the image's corner; those beyond its border, the first of which is -1, count, too.
@@ -31,7 +31,7 @@ FAR = 1 << 40
 
 
 def receptive_fields(graph: Graph) -> tuple[Field, ...]:
-    """The field of each node.
+    """The receptive field of each node of a graph.
 
     What joins several paths sees whatever one of them sees, and all between. Paths whose
     strides differ are joined by what their first positions see, under the largest stride.

@@ -15,7 +15,7 @@ from vggc.support.precision import NUMBER_BYTES, Precision
 
 @dataclass(frozen=True)
 class Row:
-    """One layer as the user wrote it. Bytes and MACs are for the whole batch.
+    """One layer of a report, as the user wrote it; bytes and MACs are for the whole batch.
 
     A join has a row of its own behind those of its paths; `path` names the joins around a
     layer, the outermost first.
@@ -35,9 +35,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Totals:
-    """A whole net. `training_bytes` are those of a process that trains it on a CPU,
-    `training_gpu_bytes` those on a GPU (`analysis/training.py`); None for dtypes that nobody
-    trains in.
+    """The cost of a whole net.
+
+    `training_bytes` are those of a process that trains it on a CPU, `training_gpu_bytes` those on a
+    GPU (`analysis/training.py`); None for dtypes that nobody trains in.
 
     `params` are those that training changes; `weight_bytes` are those of everything that is
     stored, the statistics of normalisations included.
@@ -77,16 +78,16 @@ def report(
     rows, stored = _rows(graph, batch, element)
     params = sum(row.params for row in rows)
     macs = sum(row.macs for row in rows)
-    course = course or TrainingSetup(batch, half=element == 2)
+    course = course or TrainingSetup(images=batch, half=element == 2)
     need = training_need(graph, course)
     on_gpu = training_need(graph, replace(course, by_columns=False)) if course.by_columns else need
     return Report(
-        graph.name,
-        graph.input,
-        batch,
-        dtype,
-        rows,
-        Totals(
+        net=graph.name,
+        input=graph.input,
+        batch=batch,
+        dtype=dtype,
+        rows=rows,
+        totals=Totals(
             params=params,
             weight_bytes=stored * element,
             macs=macs,
@@ -99,7 +100,7 @@ def report(
 
 
 class _Cost(NamedTuple):
-    """Of one node and one sample: numbers of weights, MACs and values stored."""
+    """The cost of one node and one sample: numbers of weights, MACs and values stored."""
 
     params: int
     stored: int
@@ -138,16 +139,16 @@ def _rows(graph: Graph, batch: int, element: int) -> tuple[tuple[Row, ...], int]
             field = fields[index]
             rows.append(
                 Row(
-                    layer.name,
-                    layer.kind,
-                    layer.text,
-                    layer.path,
-                    node.shape,
-                    params,
-                    batch * macs,
-                    batch * element * outputs,
-                    field.size,
-                    field.stride,
+                    name=layer.name,
+                    kind=layer.kind,
+                    text=layer.text,
+                    path=layer.path,
+                    output_shape=node.shape,
+                    params=params,
+                    macs=batch * macs,
+                    activation_bytes=batch * element * outputs,
+                    receptive_field=field.size,
+                    stride=field.stride,
                 )
             )
             params = macs = outputs = 0

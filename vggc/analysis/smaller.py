@@ -40,7 +40,9 @@ def largest(course: TrainingSetup, fits: Callable[[TrainingSetup], bool]) -> int
 
 
 def doubled(parts: int, step: int) -> list[int]:
-    """Twice as many parts of a step, four times as many, up to one for each image."""
+    """Numbers of parts to cut a step into: twice as many as `parts`, four times as many, up to one
+    for each image.
+    """
     found = []
     while (parts := min(2 * parts, step)) not in found:
         found.append(parts)
@@ -48,5 +50,5 @@ def doubled(parts: int, step: int) -> list[int]:
 
 
 def divided(course: TrainingSetup, parts: int) -> TrainingSetup:
-    """The training with the same images in so many parts of a step."""
+    """The training with the same images of a step, in so many parts."""
     return replace(course, images=-(-course.images * course.parts // parts), parts=parts)

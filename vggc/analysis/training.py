@@ -42,7 +42,7 @@ FORMULA = (
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What of a training decides about its memory.
+    """The facts about a training that decide about its memory.
 
     `images` go through the net at once, `parts` times in a step; the optimiser keeps `moments`
     numbers for each parameter, `averaged` weights are kept beside the others, and those that are
@@ -75,15 +75,17 @@ class TrainingMemory:
 
     @property
     def on_cpu(self) -> int:
+        """The bytes that the process takes when it trains on a CPU."""
         return self.process + self.pictures + 2 * self.state + round(GAPS * self.step)
 
     @property
     def on_gpu(self) -> int:
+        """The bytes that lie on the device when it trains on a GPU."""
         return self.state + self.step
 
 
 def training_need(graph: Graph, course: TrainingSetup) -> TrainingMemory:
-    """What a training of the graph needs."""
+    """How much memory a training of the graph needs."""
     layers = list(parts_of(graph, course))
     copies = 2 if course.averaged else 1
     return TrainingMemory(
@@ -95,8 +97,8 @@ def training_need(graph: Graph, course: TrainingSetup) -> TrainingMemory:
 
 
 class NodeMemory(NamedTuple):
-    """Of one node: numbers of weights and of those that move; bytes that a batch has it save for
-    the backward pass, and that this needs for itself.
+    """What one node takes: numbers of weights and of trained ones; bytes that a batch has it save
+    for the backward pass, and that its backward pass needs for itself.
     """
 
     stored: int
@@ -106,7 +108,7 @@ class NodeMemory(NamedTuple):
 
 
 def parts_of(graph: Graph, course: TrainingSetup) -> Iterator[NodeMemory]:
-    """What each node takes. Nothing is saved in front of the first weight that moves, but the
+    """What each node takes; nothing is saved in front of the first weight that moves, but the
     image.
     """
     known: dict[tuple[Op, tuple[Shape, ...]], NodeMemory] = {}  # deep nets repeat themselves
@@ -126,7 +128,7 @@ def parts_of(graph: Graph, course: TrainingSetup) -> Iterator[NodeMemory]:
 
 
 def layer_of(graph: Graph, node: Node, course: TrainingSetup) -> NodeMemory:
-    """What a node takes if its weights move."""
+    """What a node takes if its weights are trained."""
     sources, element = graph.sources(node), HALF if course.half else FLOAT
     weights = node.op.weights(sources[0])
     trained = sum(weight.size for weight in weights if weight.trained)
@@ -140,8 +142,8 @@ def layer_of(graph: Graph, node: Node, course: TrainingSetup) -> NodeMemory:
 
 
 def of_images(graph: Graph, course: TrainingSetup) -> int:
-    """The images of a step: as bytes before and after some are mirrored, and as float32; those
-    that the input's node saves as they are count there.
+    """The bytes of the images of a step: as bytes before and after some are mirrored, and as
+    float32; what the input's node saves counts there.
     """
     numbers, step = prod(graph.input), course.images * course.parts
     apart = step if course.half else step - course.images
@@ -149,8 +151,9 @@ def of_images(graph: Graph, course: TrainingSetup) -> int:
 
 
 def fullest(layers: Sequence[NodeMemory]) -> int:
-    """The most that is there at once on the way back through the net: what the layers up to one
-    have saved, what its own backward pass needs, its gradients and those of the layers behind it.
+    """The most bytes that are there at once on the way back through the net: what the layers up to
+    one have saved, what its own backward pass needs, its gradients and those of the layers behind
+    it.
     """
     most, before, gradients = 0, sum(layer.saved for layer in layers), 0
     for layer in reversed(layers):
@@ -161,8 +164,8 @@ def fullest(layers: Sequence[NodeMemory]) -> int:
 
 
 def columns(graph: Graph, node: Node, course: TrainingSetup) -> int:
-    """The unfolded input of a convolution in 16 bits where the CPU knows none: for each output
-    position all that its window sees. Source: PyTorch's `slow_conv2d`.
+    """The bytes of the unfolded input of a convolution in 16 bits where the CPU knows none: for
+    each output position all that its window sees. Source: PyTorch's `slow_conv2d`.
     """
     if not (course.half and course.by_columns and isinstance(node.op, Conv2d)):
         return 0

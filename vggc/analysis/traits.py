@@ -32,6 +32,7 @@ class Traits:
 
     @classmethod
     def of(cls, outline: Outline) -> Traits:
+        """The traits of a net, by its outline."""
         steps = [list(_steps(branch.path.items)) for branch in outline.branches]
         outputs = set()
         for branch in steps:
@@ -48,10 +49,13 @@ class Traits:
 
     @property
     def everywhere(self) -> str:
+        """What the convolutions have in common, as words: `norm=batch bias=no`."""
         return " ".join(sorted(self.common, reverse=True))
 
     def manner(self, step: OutlineStep) -> list[str]:
-        """Normalisation, bias and activation of a layer, where they are not those of the others."""
+        """Words for normalisation, bias and activation of a layer, where they are not those of the
+        others.
+        """
         said = manner(step.ops) - (self.common if step.row.kind == "conv" else set())
         if step.row.name in self.outputs:
             said -= {"act=none"}
@@ -59,7 +63,9 @@ class Traits:
 
 
 def manner(ops: tuple[Op, ...]) -> set[str]:
-    """Normalisation, bias and activation of a layer with weights; relu goes unsaid."""
+    """Words for normalisation, bias and activation of a layer with weights, given by its ops; relu
+    goes unsaid.
+    """
     if not any(isinstance(op, Conv2d | Linear) for op in ops):
         return set()
     found = {"norm=batch"} if any(isinstance(op, BatchNorm) for op in ops) else set()
@@ -73,7 +79,7 @@ def manner(ops: tuple[Op, ...]) -> set[str]:
 
 
 def steps_of(op: Op) -> list[str]:
-    """The stride and the groups of a window, where they are not the usual ones."""
+    """Words for the stride and the groups of an op's window, where they are not the usual ones."""
     match op:
         case Conv2d(stride=stride, groups=groups):
             words = [f"stride={one(stride)}"] if stride != (1, 1) else []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """What the user asks for; None where nothing is said.
+    """What the user asks `bench` for; None where nothing is said.
 
     `against` names engines: those that are installed where it is None. `images` is a folder for
     engines that quantise; `weights` what the artifact was compiled from.

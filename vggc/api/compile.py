@@ -26,7 +26,7 @@ ARTIFACTS = Path("artifacts")
 
 @dataclass(frozen=True, kw_only=True)
 class CompileOptions:
-    """What the user asks for; None where nothing is said.
+    """What the user asks `compile` for; None where nothing is said.
 
     `size` is (H, W), `max_error` a relative L2 error, `num_images` how many of the images in
     `calibrate` are read. Where not `tuned`, no database of measurements is asked.
@@ -52,7 +52,7 @@ class CompileOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CompilePlan:
-    """An artifact before it is made in `folder`. int8 is calibrated on `pictures`."""
+    """An artifact that is to be made in `folder`; int8 is calibrated on `pictures`."""
 
     subject: Subject
     machine: Target
@@ -80,18 +80,18 @@ class CompilePlan:
         started = time.perf_counter()
         subject = self.subject
         job = Job(
-            subject.program.net,
-            subject.program.graph,
-            self.machine,
-            self.batch,
-            subject.weights,
-            subject.weights_from,
-            subject.preprocessing,
-            subject.classes,
-            self.precision,
-            self.pictures.files,
-            self.choice_of,
-            self.max_error,
+            net=subject.program.net,
+            graph=subject.program.graph,
+            target=self.machine,
+            batch=self.batch,
+            weights=subject.weights,
+            weights_from=subject.weights_from,
+            preprocessing=subject.preprocessing,
+            classes=subject.classes,
+            precision=self.precision,
+            images=self.pictures.files,
+            choice_of=self.choice_of,
+            max_error=self.max_error,
             may_overwrite=True,
         )
         manifest = build_artifact(job, self.folder, watcher or unwatched)
@@ -103,7 +103,7 @@ class CompilePlan:
 
 @dataclass(frozen=True)
 class Compiled:
-    """An artifact that is there. `notes` tell what was made of measurements, a line each."""
+    """An artifact that was made; `notes` tell what was made of measurements, a line each."""
 
     plan: CompilePlan
     manifest: Manifest
@@ -112,7 +112,7 @@ class Compiled:
 
     @property
     def bytes(self) -> int:
-        """The size of all its files."""
+        """The size of all files of the artifact."""
         return sum(file.bytes for file in self.manifest.files.values())
 
 

@@ -69,7 +69,7 @@ BATCH_PIXELS, LARGEST_BATCH = BATCH * 224 * 224, 1024
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """How the user wants images to be looked at; None where nothing is said."""
+    """How the user wants `eval` and `predict` to look at images; None where nothing is said."""
 
     weights: Path | None = None
     scales: str | None = None
@@ -83,7 +83,7 @@ class EvalOptions:
 
     @property
     def names_views(self) -> bool:
-        """Whether something is said about what is looked at of an image."""
+        """Whether the options say anything about what is looked at of an image."""
         return any(
             value is not None for value in (self.scales, self.protocol, self.grid, self.flip)
         )
@@ -91,7 +91,7 @@ class EvalOptions:
 
 @dataclass(frozen=True)
 class TestedRun:
-    """A run that is tested, the protocol by which, and the views that it makes."""
+    """A run that is tested, the protocol that it is tested by, and the views that this makes."""
 
     run: Run
     subject: Subject
@@ -127,7 +127,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class EvalPlan:
-    """A test before anything is computed. All its processes have the same.
+    """A test of runs before anything is computed; all its processes have the same.
 
     `centres` are the runs by their centre crops, each beside its entry, or there are none.
     """
@@ -142,10 +142,11 @@ class EvalPlan:
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the runs' scores."""
         return self.entries[0].run.record.classes
 
     def viewers(self) -> list[Viewer]:
-        """The nets on this process's device.
+        """The nets, each ready to look at images on this process's device.
 
         Raises:
             UserError: one cannot be applied densely, and is to be.
@@ -169,7 +170,7 @@ class EvalPlan:
 
 
 def usual_batch(machine: TrainMachine, size: tuple[int, int]) -> int:
-    """How many images of a size (H, W) are computed at once where nobody says it."""
+    """How many images of a size (H, W) are computed at once where nobody says how many."""
     if machine.device == "cpu":
         return BATCH
     return max(BATCH, min(LARGEST_BATCH, BATCH_PIXELS // prod(size)))
@@ -179,7 +180,7 @@ def usual_batch(machine: TrainMachine, size: tuple[int, int]) -> int:
 
 
 def plan(folders: Sequence[Path], options: EvalOptions, *, alone: bool = False) -> EvalPlan:
-    """The test of runs, which `alone` one process makes.
+    """The test of runs; `alone` says whether one process makes it.
 
     Raises:
         UserError: one is no run, or cannot be tested so or for want of memory, or they do not go
@@ -201,12 +202,22 @@ def plan(folders: Sequence[Path], options: EvalOptions, *, alone: bool = False) 
     )
     centres = () if options.names_views else tuple(map(centre_of, entries))
     return EvalPlan(
-        entries, centres, machine, world, options.batch, options.workers, options.weights
+        entries=entries,
+        centres=centres,
+        machine=machine,
+        world=world,
+        batch=options.batch,
+        workers=options.workers,
+        weights=options.weights,
     )
 
 
 def load_run(folder: Path) -> Run:
-    """Raises: UserError when a folder is no run; it says what else it is."""
+    """The run in a folder.
+
+    Raises:
+        UserError: the folder is no run; the message says what else it is.
+    """
     if not exists(folder / "run.json"):
         raise UserError(diagnostics.NotARunToTest(str(folder), *what_is_there(folder)))
     return Run.load(folder)
@@ -257,11 +268,12 @@ def protocol_of(run: Run, options: EvalOptions) -> Protocol:
 
 
 def switch(on: bool) -> str:
+    """A choice as a setting spells it: `on` or `off`."""
     return "on" if on else "off"
 
 
 def entry(run: Run, protocol: Protocol, weights: Path | None) -> TestedRun:
-    """A run with the weights that are meant, and the views of a protocol.
+    """A run as it is to be tested: with the weights that are meant, and the views of a protocol.
 
     Raises:
         UserError: the run has no weights, or its net cannot be applied so.
@@ -274,7 +286,7 @@ def entry(run: Run, protocol: Protocol, weights: Path | None) -> TestedRun:
 
 
 def centre_of(entry: TestedRun) -> TestedRun:
-    """The run of an entry, looked at by its centre crop."""
+    """The run of an entry, to be looked at by its centre crop."""
     protocol = protocol_of(entry.run, EvalOptions(protocol="centre"))
     views = views_of(protocol, entry.run.record.preprocessing.scale)
     return replace(entry, protocol=protocol, views=views)
@@ -333,14 +345,14 @@ def measure(
         raise UserError(diagnostics.NothingToTest(images.shown, int(num_skipped), first))
     errors = counts.errors()
     return EvalResult(
-        counts.images,
-        tuple(errors.each[:count]),
-        tuple(errors.each[count:]),
-        errors.fused,
-        guesses,
-        named,
-        int(num_skipped),
-        perf_counter() - start,
+        images=counts.images,
+        each=tuple(errors.each[:count]),
+        centres=tuple(errors.each[count:]),
+        fused=errors.fused,
+        guesses=guesses,
+        skipped=named,
+        num_skipped=int(num_skipped),
+        seconds=perf_counter() - start,
     )
 
 
@@ -360,7 +372,7 @@ def judgements(
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Within it, what is said of other processes of a training is said of those of a test."""
+    """Within it, errors that speak of other processes of a training speak of those of a test."""
     from vggc.training.diagnostics import WorldEnded
 
     try:
@@ -378,7 +390,7 @@ def explained() -> Iterator[None]:
 def predict(plan: EvalPlan, images: Iterable[NamedImage]) -> Iterator[Seen | Skipped]:
     """What the first net says of each image, in order, or why it says nothing.
 
-    They are asked for AT_ONCE together, so that memory does not depend on how many there are.
+    Images are asked for AT_ONCE together, so that memory does not depend on how many there are.
     """
     viewers = plan.viewers()
     for named in grouped(images, AT_ONCE):
@@ -390,7 +402,7 @@ def predict(plan: EvalPlan, images: Iterable[NamedImage]) -> Iterator[Seen | Ski
 def looked_at(
     plan: EvalPlan, viewers: Sequence[Viewer], paths: Mapping[int, str]
 ) -> Iterator[tuple[int, Seen | Skipped]]:
-    """What comes of each of the files, with its number, as it comes."""
+    """What the nets say of the file at each number, or why it cannot be read, as it comes."""
     from vggc.evaluation.judge import ImageScores
 
     places = [*paths]
@@ -404,7 +416,9 @@ def looked_at(
 
 
 def in_order(numbered: Iterable[tuple[int, T]]) -> Iterator[T]:
-    """Things by their numbers from 0 on, each as soon as all before it are there."""
+    """Things in the order of their numbers, which begin at 0, each as soon as all before it are
+    there.
+    """
     waiting: dict[int, T] = {}
     turn = 0
     for number, thing in numbered:

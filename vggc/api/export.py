@@ -42,8 +42,10 @@ OUTPUTS = {"classes": "scores", "boxes": "boxes", "features": "features"}
 
 
 def metadata(subject: Subject) -> dict[str, Any]:
-    """What whoever runs the net must know, as plain values that JSON holds. Every format takes it
-    along; docs/exporting.md tells what stands for what.
+    """The facts that whoever runs the net must know, as plain values that JSON holds; every format
+    takes them along.
+
+    docs/exporting.md tells what stands for what.
     """
     graph, how = subject.program.graph, subject.preprocessing
     return {
@@ -60,13 +62,13 @@ def metadata(subject: Subject) -> dict[str, Any]:
 
 
 def gives(graph: Graph, head: Head) -> str:
-    """What an output is: probabilities, scores, boxes or features."""
+    """What an output holds: probabilities, scores, boxes or features."""
     is_softmax = isinstance(graph.nodes[head.node].op, Softmax)
     return "probabilities" if is_softmax else OUTPUTS[head.kind]
 
 
 def in_words(subject: Subject) -> str:
-    """How an image becomes the net's input."""
+    """How an image becomes the net's input, in words."""
     channels, height, width = subject.program.graph.input
     how = subject.preprocessing
     size = f"{height}x{width}"
@@ -95,7 +97,7 @@ def refuse(graph: Graph, style: str) -> None:
 
 
 def export(subject: Subject, style: str, path: Path) -> None:
-    """Writes the file with its metadata, whole or not at all.
+    """Writes the file that `style` names, with its metadata, whole or not at all.
 
     Raises: UserError where there is no such file for the net, or it cannot be written.
     """

@@ -26,7 +26,7 @@ class FirstWeights:
 
     @property
     def net(self) -> Path | None:
-        """The file of the net that they are of, where they are a run's."""
+        """The file of the net that the weights are of, where they are a run's; else None."""
         path = self.path.with_name(NET) if self.path else None
         return path if path and path.is_file() else None
 
@@ -63,7 +63,7 @@ def taken_weights(
 def weights_path(
     net: str, source: Path | None, span: Span | None, which: Path | None = None
 ) -> Path:
-    """The file of the weights.
+    """The file of the first weights.
 
     Raises:
         UserError: `source` is the run of another net or has no weights, or there is no run.

@@ -43,8 +43,9 @@ FLAGS = {
 
 @dataclass(frozen=True)
 class Predictor:
-    """A net with these classes, and what it says of images, in order. `planned` is how the net of a
-    run looks at them; an artifact looks at the centre crop.
+    """A net with these classes, and what it says of images, in order.
+
+    `planned` is how the net of a run looks at them; an artifact looks at the centre crop.
     """
 
     net: str
@@ -112,7 +113,7 @@ def predictor_in(session: Session, *, is_softmax: bool) -> Predictor:
         raise UserError(diagnostics.NoClassesToTell(str(model), manifest.main.kind))
 
     def tell(images: Iterable[NamedImage]) -> Iterator[Seen | Skipped]:
-        """As many images at once as it was compiled for."""
+        """What the net says of each image, as many at once as it was compiled for."""
         for named in grouped(images, manifest.batch):
             read = [image_of(each, manifest) for each in named]
             kept = [each for each in read if not isinstance(each, Skipped)]
@@ -126,7 +127,8 @@ def predictor_in(session: Session, *, is_softmax: bool) -> Predictor:
 def probabilities_of(
     session: Session, images: Sequence[Image], *, is_softmax: bool
 ) -> Iterator[Probabilities]:
-    """Those (classes,) of each of the images (1, C, H, W), of which there are no more than a batch.
+    """The probabilities (classes,) of each of the images (1, C, H, W), of which there are no more
+    than a batch.
 
     Raises:
         CheckFailed: values are not finite.
@@ -153,7 +155,9 @@ def image_of(named: NamedImage, manifest: Manifest) -> Image | Skipped:
 
 
 def probabilities(model: Path, values: Probabilities, is_softmax: bool) -> Probabilities:
-    """What an artifact gives of an image, with a soft-max where its net has none."""
+    """The probabilities of an image by the values that an artifact gives, by a soft-max where its
+    net has none.
+    """
     import numpy as np
 
     if not np.isfinite(values).all():
@@ -166,4 +170,5 @@ def probabilities(model: Path, values: Probabilities, is_softmax: bool) -> Proba
 
 
 def names_of(manifest: Manifest) -> tuple[str, ...]:
+    """The names of the classes of an artifact, in the order of its scores."""
     return tuple(manifest.class_name(index) for index in range(manifest.main.shape[0]))

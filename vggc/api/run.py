@@ -75,6 +75,6 @@ def session_of(artifact: Path, threads: int | None = None, *, whole: bool = Fals
 def best_classes(
     values: Array, class_name: Callable[[int], str], top: int
 ) -> list[tuple[str, float]]:
-    """The names of the classes with the greatest values, and those, greatest first."""
+    """The names of the `top` classes with the greatest values, and the values, greatest first."""
     best = values.ravel().argsort()[::-1][:top]
     return [(class_name(int(index)), float(values.ravel()[index])) for index in best]

@@ -22,7 +22,9 @@ TWO_WAYS = (
 
 
 def score_table(planned: EvalPlan, images: Labelled, result: EvalResult) -> Sheet:
-    """A row for each run and one for all together, as the paper's tables 3 to 6 have them."""
+    """What a test came to, as a table: a row for each run and one for all together, as the paper's
+    tables 3 to 6 have them.
+    """
     entries = [*in_turn(planned.centres, planned.entries)]
     errors = [*in_turn(result.centres, result.each)]
     rows = [
@@ -39,18 +41,20 @@ def score_table(planned: EvalPlan, images: Labelled, result: EvalResult) -> Shee
     speed = result.images / result.seconds
     why = (TWO_WAYS,) if result.centres else ()
     return Sheet(
-        f"error on {result.images:,} image{'s' * (result.images != 1)} of {images.shown}",
-        ("run", "net", "protocol", "scales Q", "top-1 error, %", "top-5 error, %"),
-        tuple(shown),
-        (False, False, False, False, True, True),
-        (*why, f"{result.seconds:,.1f} s, {speed:,.1f} images/s"),
-        (len(entries) - 1,) if result.fused else (),
+        title=f"error on {result.images:,} image{'s' * (result.images != 1)} of {images.shown}",
+        header=("run", "net", "protocol", "scales Q", "top-1 error, %", "top-5 error, %"),
+        rows=tuple(shown),
+        numbers=(False, False, False, False, True, True),
+        notes=(*why, f"{result.seconds:,.1f} s, {speed:,.1f} images/s"),
+        rules=(len(entries) - 1,) if result.fused else (),
         spare=("net",),
     )
 
 
 def in_turn(centres: Sequence[Each], others: Sequence[Each]) -> Iterator[Each]:
-    """What is of the centre crop of each run, where that was looked at, before the other."""
+    """What is of each run, in turn: by its centre crop, where that was looked at, then by its
+    protocol.
+    """
     if not centres:
         yield from others
     for centre, other in zip(centres, others, strict=False):
@@ -67,10 +71,13 @@ def ways(views: Views) -> str:
 
 
 def distinct_scales(views: Views) -> list[int | None]:
+    """The scales of the views, each once, in order; None for images that just cover the input."""
     return list(dict.fromkeys(view.scale for view in views.views))
 
 
 def scales(entry: TestedRun) -> str:
-    """The lengths of the shorter side, or what images just cover: `256, 384`."""
+    """The scales of a tested run in words: lengths of the shorter side, or what images just cover:
+    `256, 384`.
+    """
     size = describe(entry.run.record.input[1:])
     return ", ".join(str(s) if s else f"covering {size}" for s in distinct_scales(entry.views))

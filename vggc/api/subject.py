@@ -26,8 +26,9 @@ class SeedOfRun(Diagnostic):
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to be worked on, before any weight is read: a net, and the `run` that it is of, if it
-    is. `say` takes a line that the user should know.
+    """The net to work on, before any weight is read, and the `run` that it is of, if it is of one.
+
+    `say` takes a line that the user should know.
     """
 
     program: Program
@@ -39,7 +40,7 @@ class Asked:
     say: Callable[[str], None]
 
     def subject(self) -> Subject:
-        """The net with its weights.
+        """The net together with its weights.
 
         Raises: UserError when there are none such, or they do not fit.
         """
@@ -87,11 +88,13 @@ def ask(
     program = resized(found, size)
     need.require(program.graph)
     named = None if isinstance(spec, Program) else spec
-    return Asked(program, named, run, weights, seed or 0, size, say)
+    return Asked(
+        program=program, spec=named, run=run, weights=weights, seed=seed or 0, size=size, say=say
+    )
 
 
 def tell_scale(run: Run, subject: Subject, say: Callable[[str], None]) -> None:
-    """Says so where another input takes another scale of the images with it."""
+    """Tells the user where another input size takes another scale of the images with it."""
     before, after = run.record.preprocessing, subject.preprocessing
     if before.scale != after.scale:
         say(

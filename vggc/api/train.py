@@ -57,7 +57,7 @@ DIGITS_RECIPE = (
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What the user asks for; None where nothing is said."""
+    """What the user asks `train` for; None where nothing is said."""
 
     data: str | Path | None = None
     val: str | Path | None = None
@@ -78,7 +78,7 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class Departures:
-    """What a new run does otherwise than `base` says: key, before, after."""
+    """The settings of a new run that differ from what `base` says: key, before, after."""
 
     base: str
     changes: tuple[tuple[str, str, str], ...]
@@ -121,7 +121,7 @@ class TrainPlan:
         return data
 
     def task(self, data: Data) -> TrainTask:
-        """What is to be trained on these images.
+        """The training of the net on these images.
 
         Raises:
             UserError: another process has found other images.
@@ -130,18 +130,18 @@ class TrainPlan:
 
         net, graph = self.program.net, self.program.graph
         task = TrainTask(
-            net.name,
-            format_net(net),
-            self.module,
-            data,
-            self.recipe,
-            self.machine,
-            self.seed,
-            frozen_weights(self.recipe, graph),
-            undecayed_weights(self.recipe, graph),
-            self.first.weights,
-            self.world,
-            self.beside,
+            net=net.name,
+            net_text=format_net(net),
+            module=self.module,
+            data=data,
+            recipe=self.recipe,
+            machine=self.machine,
+            seed=self.seed,
+            frozen=frozen_weights(self.recipe, graph),
+            undecayed=undecayed_weights(self.recipe, graph),
+            first=self.first.weights,
+            world=self.world,
+            beside=self.beside,
         )
         agree(task)
         return task
@@ -194,10 +194,10 @@ class TrainPlan:
 def training(
     plan: TrainPlan, read: Callable[[], Data], say: Callable[[str], None]
 ) -> Iterator[Training]:
-    """A training that is ready, into whose folder no other process trains within it.
+    """Within it, a training is ready, and no other process trains into its folder.
 
     Raises:
-        UserError: as `Plan.alone`, `Plan.read` and `Plan.start`.
+        UserError: as `TrainPlan.alone`, `TrainPlan.read` and `TrainPlan.start`.
     """
     with ExitStack() as stack:
         if plan.run:
@@ -262,14 +262,14 @@ def new_run(spec: str | Program | None, options: TrainOptions, *, kept: bool = T
         return fit_net(other, program.graph.output, images, options)
 
     return TrainPlan(
-        fitted,
-        fitted.logits_module(),
-        images,
-        recipe,
-        machine,
-        world,
-        seed,
-        first,
+        program=fitted,
+        module=fitted.logits_module(),
+        images=images,
+        recipe=recipe,
+        machine=machine,
+        world=world,
+        seed=seed,
+        first=first,
         run=None,
         out=options.out,
         departures=departures(program, fitted, recipe),
@@ -278,7 +278,7 @@ def new_run(spec: str | Program | None, options: TrainOptions, *, kept: bool = T
 
 
 def blocks_for(program: Program, options: TrainOptions) -> tuple[Block, ...]:
-    """The file's blocks; for the digits with a recipe of their own; as the options change them.
+    """The file's blocks as the options change them; for the digits with a recipe of their own.
 
     Raises:
         UserError: a change is none.
@@ -305,7 +305,7 @@ def lacks_room(blocks: Sequence[Block], size: tuple[int, int]) -> bool:
 
 
 def input_size(options: TrainOptions) -> tuple[int, int] | None:
-    """Height and width of the input where they are not to be the file's."""
+    """Height and width of the input; None where they are to be the file's."""
     return options.size or (DIGITS_SIZE if options.data is None else None)
 
 
@@ -321,7 +321,7 @@ def read_train(program: Program, blocks: Sequence[Block]) -> Reading[Recipe]:
 
 
 def untrainable(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
-    """What the recipe or the net asks for and the loop cannot do."""
+    """The mistakes where the recipe or the net asks for what the loop cannot do."""
     recipe = reading.value
     found: list[Diagnostic] = []
     if len(graph.heads) > 1:
@@ -338,7 +338,7 @@ def untrainable(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
 
 
 def contradictions(recipe: Recipe, options: TrainOptions) -> list[Diagnostic]:
-    """Options that `--set` has overruled."""
+    """The mistakes where `--set` has overruled an option."""
     pairs = (
         ("epochs", options.epochs, recipe.epochs),
         ("batch", options.batch, recipe.batch),
@@ -352,7 +352,7 @@ def contradictions(recipe: Recipe, options: TrainOptions) -> list[Diagnostic]:
 
 
 def batch_mistakes(reading: Reading[Recipe], count: int, processes: int) -> list[Diagnostic]:
-    """Steps of more images than there are, or of too few for all processes."""
+    """The mistakes where steps have more images than there are, or too few for all processes."""
     batch, span = reading.value.batch, reading.span("batch")
     if batch > count:
         suggested = max(1, min(32, count // 5))
@@ -403,7 +403,9 @@ def other_graph(program: Program, recipe: Recipe) -> Graph | None:
 
 
 def fit_net(program: Program, output: Shape, images: Images, options: TrainOptions) -> Net:
-    """The plain net of a program for these images, if its scores are those of the net `output`."""
+    """The plain net of a program for these images, with their classes where its output has the
+    shape `output`.
+    """
     size, classes = input_size(options), len(images.classes)
     net = with_input(program.net, size) if size else program.net
     graph = program.graph
@@ -449,7 +451,7 @@ def companions(
 
 
 def departures(program: Program, fitted: Program, recipe: Recipe) -> Departures:
-    """Where the fitted net and its recipe are not those of the file."""
+    """Where the fitted net and its recipe differ from the file's."""
     name, old, new = program.net.name, program.graph, fitted.graph
     base = f"the file of {name}" if program.net.block("train") else f"{name}'s default recipe"
     shapes = (("input", old.input, new.input), ("classes", old.output, new.output))
@@ -464,7 +466,7 @@ def departures(program: Program, fitted: Program, recipe: Recipe) -> Departures:
 
 
 class RunFinished(Exception):
-    """The `run` has finished, and is to end no later than it did."""
+    """The run `run` has finished, and is to end no later than it did."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(str(run.folder))
@@ -472,12 +474,12 @@ class RunFinished(Exception):
 
 
 def resume_run(spec: str | None, folder: Path, options: TrainOptions) -> TrainPlan:
-    """The rest of a run.
+    """The rest of a run: the plan to go on with it.
 
     Raises:
         UserError: there is no such run, it kept nothing to go on from, or something about it would
             change.
-        NothingLeft: it has finished, which is no mistake.
+        RunFinished: it has finished, which is no mistake.
     """
     refuse_changes(spec, folder, options)
 
@@ -512,14 +514,14 @@ def resume_run(spec: str | None, folder: Path, options: TrainOptions) -> TrainPl
     images = find(data, record.seed, val)
     check_memory(program, images, recipe, machine, world, fixed=True)
     return TrainPlan(
-        program,
-        program.logits_module(),
-        images,
-        recipe,
-        machine,
-        world,
-        record.seed,
-        FirstWeights({}),  # they are in the first checkpoint
+        program=program,
+        module=program.logits_module(),
+        images=images,
+        recipe=recipe,
+        machine=machine,
+        world=world,
+        seed=record.seed,
+        first=FirstWeights({}),  # they are in the first checkpoint
         run=run,
         out=None,
         departures=None,
@@ -527,13 +529,15 @@ def resume_run(spec: str | None, folder: Path, options: TrainOptions) -> TrainPl
 
 
 def refuse_lone_shard(options: TrainOptions, world: World) -> None:
-    """Refuses to share weights with nobody."""
+    """Refuses to share weights where there is only one process."""
     if options.sharded and world.size == 1:
         raise UserError(diagnostics.NothingToShard())
 
 
 def refuse_changes(spec: str | None, folder: Path, options: TrainOptions) -> None:
-    """Only where the images are, what computes and when it ends may change when a run goes on."""
+    """Refuses what may not change when a run goes on: only where the images are, what computes and
+    when it ends may.
+    """
     given = {
         "SPEC": spec,
         "`--batch`": options.batch,
@@ -599,7 +603,9 @@ def ends_later(run: Run, recipe: Recipe) -> bool:
 
 
 def find(data: str | Path | None, seed: int, val: str | Path | None = None) -> Images:
-    """The images in a place, and those in another to hold out; with None, the digits."""
+    """The images in a place, and those in another place to hold out; without a place, the
+    digits.
+    """
     from vggc.data.find import digits, find_images
 
     if data is None and val is not None:

@@ -18,13 +18,17 @@ from vggc.training.run import Run
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of ImageNet's pixels over 255; what torchvision's weights were trained with."""
+"""The mean and deviation of ImageNet's pixels over 255; what torchvision's weights were
+trained with.
+"""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A net with weights. `named` is what commands call it, a spec or the folder of a run, and
-    `weights_from` says where its weights come from, in words.
+    """A net with weights, as `compile` and `export` take it.
+
+    `named` is what commands call it, a spec or the folder of a run, and `weights_from` says where
+    its weights come from, in words.
     """
 
     named: str
@@ -36,10 +40,12 @@ class Subject:
 
     @property
     def seeded(self) -> bool:
+        """Whether the weights are random ones of a seed."""
         return self.weights_from.startswith("seed ")
 
 
 def is_run(spec: str) -> bool:
+    """Whether a spec names the folder of a run."""
     return is_file(Path(spec) / "run.json")
 
 
@@ -64,13 +70,13 @@ def net_in(run: Run) -> Program:
 
 
 def part_at_once(run: Run) -> int:
-    """Images that a run has in memory at once: those of a step, or of a part of one."""
+    """The images that a run has in memory at once: those of a step, or of a part of one."""
     recipe = run.recipe
     return -(-min(recipe.batch, run.record.data.train) // recipe.accumulate)
 
 
 def resized(program: Program, size: tuple[int, int] | None) -> Program:
-    """The net with another input size (H, W), if one is given."""
+    """The program of the net with another input size (H, W), if one is given."""
     return program if size is None else program.replace(with_input(program.net, size))
 
 
@@ -96,12 +102,12 @@ def from_run(run: Run, weights: Path | None, size: tuple[int, int] | None) -> Su
     if size is not None:
         preprocessing = for_input(preprocessing, size)
     return Subject(
-        str(run.folder),
-        program,
-        load_weights(path, program.graph),
-        str(path),
-        preprocessing,
-        run.record.classes,
+        named=str(run.folder),
+        program=program,
+        weights=load_weights(path, program.graph),
+        weights_from=str(path),
+        preprocessing=preprocessing,
+        classes=run.record.classes,
     )
 
 
@@ -113,12 +119,17 @@ def from_spec(
     found = load_weights(weights, graph) if weights else seeded(graph, seed)
     origin = str(weights) if weights else f"seed {seed}"
     return Subject(
-        named or program.net.name, program, found, origin, imagenet_preprocessing(graph.input), ()
+        named=named or program.net.name,
+        program=program,
+        weights=found,
+        weights_from=origin,
+        preprocessing=imagenet_preprocessing(graph.input),
+        classes=(),
     )
 
 
 def for_input(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocessing:
-    """What happens to images before a net of another input size (H, W): the same in proportion."""
+    """The preprocessing for a net of another input size (H, W): the same in proportion."""
     scale = preprocessing.scale
     if scale is not None:
         scale = in_proportion(scale, preprocessing.size, size)
@@ -126,9 +137,9 @@ def for_input(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocess
 
 
 def imagenet_preprocessing(input_: Shape) -> Preprocessing:
-    """What fits weights that nothing is known of: torchvision's for three channels.
+    """The preprocessing for weights of which nothing is known: torchvision's for three channels.
 
-    As there, an image's shorter side is 8/7 of the crop's longer one: 256 pixels for 224.
+    An image's shorter side is then 8/7 of the crop's longer one: 256 pixels for 224.
     """
     channels, height, width = input_
     mean = IMAGENET_MEAN if channels == 3 else (0.5,) * channels

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TuneOptions:
-    """What the user asks for; None where nothing is said.
+    """What the user asks `tune` for; None where nothing is said.
 
     `budget` is in seconds, `size` (H, W). `rpc` is HOST:PORT of a tracker, and `key` that of its
     servers; they go together.
@@ -45,8 +45,10 @@ class TuneOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TuningPlan:
-    """A search before anything is measured, on `servers`, which `where` names: None is this
-    machine. What is `measured` there is the CPU of this name, or one that does not say.
+    """A search of a net's fastest kernels before anything is measured, on `servers`, which `where`
+    names: None is this machine.
+
+    The CPU that is `measured` there is of this name; None where the servers do not say.
     """
 
     program: Program
@@ -61,12 +63,14 @@ class TuningPlan:
 
     @property
     def crowded(self) -> bool:
-        """Whether there are more threads than this machine's cores, and these measure."""
+        """Whether kernels are measured on this machine, with more threads than it has cores."""
         return self.servers == (None,) and self.threads > num_cores()
 
     @property
     def counts_for(self) -> str | None:
-        """What the measurements count for, in words, where that is not the CPU that is measured."""
+        """The CPU that the measurements count for, in words; None where it is the one that is
+        measured.
+        """
         meant = self.machine.attrs.get("mcpu")
         return None if self.measured == meant else str(meant or self.machine.name)
 
@@ -135,8 +139,8 @@ def plan(spec: str, options: TuneOptions) -> TuningPlan:
 
 @contextmanager
 def tuning(plan: TuningPlan) -> Iterator[Callable[[Watch], TuningProgress]]:
-    """What measures for the budget of a plan, and is told whom to show it to. Within it nobody else
-    writes into its database.
+    """Within it, what is given measures for the budget of a plan, and nobody else writes into its
+    database; it is called with whom to show its progress to.
 
     Raises:
         UserError: the database is damaged, in use, or cannot be written.

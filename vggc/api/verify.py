@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions:
-    """What the user asks for; None where nothing is said.
+    """What the user asks `verify` for; None where nothing is said.
 
     `data` is a folder with images, of which `num_images` are compared; `weights` what the artifact
     was compiled from.
@@ -29,8 +29,10 @@ class VerifyOptions:
 
 @dataclass(frozen=True, repr=False)
 class Verdict:
-    """The comparisons of an artifact, one a kind of input, and what its precision may cost. A
-    notebook shows the table.
+    """The comparisons of an artifact with its net, one for each kind of input, and what its
+    precision may cost.
+
+    A notebook shows the table.
     """
 
     artifact: Path
@@ -44,7 +46,7 @@ class Verdict:
 
     @property
     def fault(self) -> str | None:
-        """What does not do, in words, if something does not."""
+        """What is wrong with the artifact's outputs, in words; None where nothing is."""
         for result in self.results:
             if not result.passed:
                 where = result.first_departure
@@ -55,7 +57,7 @@ class Verdict:
 
     @property
     def table(self) -> Sheet:
-        """The same in words."""
+        """The comparisons as a table, a row for each kind of input."""
         header = ("input", "verdict", "relative L2 error", "same top-1")
         rows = tuple(
             (
@@ -66,7 +68,9 @@ class Verdict:
             )
             for each in self.results
         )
-        return Sheet(str(self.artifact), header, rows, (False, False, True, True))
+        return Sheet(
+            title=str(self.artifact), header=header, rows=rows, numbers=(False, False, True, True)
+        )
 
     def _repr_html_(self) -> str:
         return as_html(self.table)

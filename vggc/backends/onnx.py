@@ -45,15 +45,15 @@ BATCH = "N"
 
 @dataclass(frozen=True)
 class Model:
-    """An ONNX model. Its `constants` stand beside the `skeleton`, which has none: protobuf would
-    copy them, and its tools do so several times.
+    """An ONNX model, whose `constants` stand beside the `skeleton`: within it protobuf would copy
+    them, and its tools do so several times.
     """
 
     skeleton: onnx.ModelProto
     constants: Mapping[str, NDArray[np.float32]]
 
     def pieces(self) -> Iterator[bytes | memoryview]:
-        """The bytes of the file, `skeleton` with the constants as its initialisers; those are
+        """The bytes of the file, `skeleton` with the constants as its initialisers; constants are
         never copied.
 
         Source: https://protobuf.dev/programming-guides/encoding; a message may be split between
@@ -78,14 +78,16 @@ class Model:
 
 
 def _tensor_start(name: str, values: NDArray[np.float32]) -> bytes:
-    """The bytes of a tensor up to its values."""
+    """The bytes of a serialised tensor up to its values."""
     tensor = TensorProto(name=name, dims=values.shape, data_type=TensorProto.FLOAT)
     start: bytes = tensor.SerializeToString()
     return start + _field_start(TensorProto, "raw_data", values.nbytes)
 
 
 def _field_start(message: Any, field: str, size: int) -> bytes:
-    """What stands before `size` bytes of a field: its number, that its length is told, and that."""
+    """The bytes that stand before the `size` bytes of a field: its number, that its length is told,
+    and the length.
+    """
     number: int = message.DESCRIPTOR.fields_by_name[field].number
     return _varint(number << 3 | 2) + _varint(size)
 
@@ -100,7 +102,8 @@ def _varint(number: int) -> bytes:
 
 
 def to_onnx(graph: Graph, weights: Weights, metadata: Mapping[str, str] | None = None) -> Model:
-    """The graph for inference: input `input` `(N, C, H, W)`, an output for each head, N free.
+    """The graph for inference as an ONNX model: input `input` `(N, C, H, W)`, an output for each
+    head, N free.
 
     Outputs have the names of their heads, `output` where the net names none.
 
@@ -138,7 +141,7 @@ def to_onnx(graph: Graph, weights: Weights, metadata: Mapping[str, str] | None =
 
 
 def save_onnx(graph: Graph, weights: Weights, path: Path, metadata: Mapping[str, str]) -> None:
-    """Writes `to_onnx` to a file, with these metadata."""
+    """Writes the model that `to_onnx` makes to a file, with these metadata."""
     with path.open("wb") as file:
         for piece in to_onnx(graph, weights, metadata).pieces():
             file.write(piece)
@@ -248,7 +251,9 @@ class _Writer:
                 raise AssertionError(f"no ONNX nodes are known for {op.function}")
 
     def placed(self, node: Node, op: MaxPool2d | AvgPool2d) -> dict[str, Any]:
-        """Where the windows of a pool lie, the last one's overhang written out."""
+        """The attributes that say where the windows of a pool lie, the last one's overhang written
+        out.
+        """
         sizes, counts = self.graph.source(node)[1:], node.shape[1:]
         ends = [
             max(0, (count - 1) * stride + kernel - size - padding)
@@ -259,5 +264,5 @@ class _Writer:
         return {"kernel_shape": op.kernel, "strides": op.stride, "pads": [*op.padding, *ends]}
 
     def along(self, node: Node, values: np.ndarray) -> np.ndarray:
-        """A number a channel, in a shape that spreads over what the node gives."""
+        """One number for each channel, in a shape that spreads over what the node gives."""
         return values.reshape(-1, *(1,) * (len(node.shape) - 1))

@@ -75,9 +75,10 @@ def in_modules(net: TorchNet) -> TorchNet:
 
 
 def _write(program: ExportedProgram, file: Kept, extra_files: Mapping[str, str]) -> None:
-    """What `torch.export.save` writes, which copies each weight twice.
+    """Writes what `torch.export.save` would, which copies each weight twice.
 
-    So it is given weights without values, and theirs are put in the place of the empty records.
+    PyTorch is given weights without values, and the values are put in the place of the empty
+    records.
     """
     values: dict[str, Tensor] = dict(program.state_dict)
     fake = FakeTensorMode()
@@ -116,15 +117,19 @@ class Kept(io.RawIOBase):
         self.fault: OSError | None = None
 
     def writable(self) -> bool:
+        """Whether it can be written to: always."""
         return True
 
     def seekable(self) -> bool:
+        """Whether it goes back: PyTorch asks for it."""
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        """Stays where it is and says that it is at 0, as nobody reads it."""
         return 0
 
     def write(self, data: Any) -> int:
+        """Writes `data` unless a write has failed; gives its length in any case."""
         try:
             if self.fault is None:
                 self.file.write(data)
@@ -133,4 +138,4 @@ class Kept(io.RawIOBase):
         return len(data)
 
     def flush(self) -> None:
-        """Nothing yet: the file is closed behind it."""
+        """Does nothing yet: the file is closed behind it."""

@@ -48,12 +48,12 @@ ACTIVATED: dict[str, Callable[..., Tensor]] = {
 """What computes each activation, of the input and, where it has one, its slope."""
 
 NUMBERS = 2**16
-"""As many as 16 bits can tell apart."""
+"""How many numbers 16 bits can tell apart."""
 
 
 @dataclass(frozen=True)
 class BatchRows:
-    """The batch of `total` images of which a module sees the `rows` (N,) only.
+    """The batch of `total` images of which a module sees the rows `rows` (N,) only.
 
     Dropout is drawn for all of them, so that a part gives what it would give within the whole.
     `sum_over` adds up a tensor over everyone who sees a part, with its gradient: batch
@@ -66,7 +66,7 @@ class BatchRows:
 
 
 class TorchNet(nn.Module):
-    """A graph's nodes in order: `(N, C, H, W)` to what its heads give.
+    """A graph as a PyTorch module: images `(N, C, H, W)` to what its heads give.
 
     That is the tensor of the only head, or, where there are several, a dict of tensors by the
     heads' names, in order. Its parameters, and as buffers what is not trained, are called as the
@@ -111,6 +111,9 @@ class TorchNet(nn.Module):
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        """What the heads give of images `(N, C, H, W)`: a tensor, or where there are several a dict
+        by name.
+        """
         wanted = {head.node for head in self.heads}
         found: dict[int, Tensor] = {}
         for index, output in enumerate(self.outputs(x)):
@@ -122,7 +125,9 @@ class TorchNet(nn.Module):
         return {head.name: found[head.node] for head in self.heads}
 
     def hold(self, frozen: Collection[str]) -> None:
-        """Holds the normalisations whose weights, by their full names, are all `frozen`."""
+        """Keeps fixed the statistics of the normalisations whose weights, by their full names, are
+        all `frozen`.
+        """
         self.held = frozenset(
             node.name
             for node, weights in zip(self.nodes, self.roles, strict=True)
@@ -130,7 +135,9 @@ class TorchNet(nn.Module):
         )
 
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
-        """What every node gives, in order; kept here only until its last reader has run."""
+        """What every node gives of images `(N, C, H, W)`, in order; kept here only until its last
+        reader has run.
+        """
         alive: dict[int, Tensor] = {}
         for index, node in enumerate(self.nodes):
             reads = [alive[read] for read in node.inputs] or [x]
@@ -241,7 +248,7 @@ def _normalised_together(
 
 
 def _dropped(x: Tensor, p: float, whole: BatchRows | None) -> Tensor:
-    """Dropout of a training: what is left is divided by its share, 1 - p.
+    """Dropout while training: what is left is divided by its share, 1 - p.
 
     A processor drops a share of whole 65,536ths: it draws four 16-bit numbers at once, which takes
     a sixth of the time of `F.dropout`. torch.compile has a way of its own.
@@ -266,7 +273,7 @@ def _dropped(x: Tensor, p: float, whole: BatchRows | None) -> Tensor:
 
 
 def _uniform(count: int) -> Tensor:
-    """So many numbers int16, each as likely as the others."""
+    """`count` random numbers of int16, each as likely as the others."""
     drawn = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
     return drawn.view(torch.int16)[:count]
 

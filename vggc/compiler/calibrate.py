@@ -53,8 +53,8 @@ def require_images(precision: ArtifactPrecision, folder: Path | None, count: int
 
 @dataclass(frozen=True)
 class CalibrationImages:
-    """Images anywhere in a folder: the `files` that are used, in the order of their names, and
-    what was `skipped` before or among them.
+    """The images to calibrate on, anywhere in a folder: the `files` that are used, in the order of
+    their names, and what was `skipped` before or among them.
     """
 
     files: tuple[Path, ...] = ()
@@ -62,8 +62,10 @@ class CalibrationImages:
 
 
 def choose_images(folder: Path, count: int, preprocessing: Preprocessing) -> CalibrationImages:
-    """`count` of the images in a folder that can be read, or all: at even distances, so that
-    folders of classes all have their share, with others in the place of those that cannot.
+    """`count` of the images in a folder that can be read, or all of them.
+
+    They are taken at even distances, so that folders of classes all have their share, with others
+    in the place of those that cannot be read.
 
     Raises: UserError where there is no such folder, or no image in it that can be used.
     """
@@ -147,6 +149,7 @@ class Histogram:
     counts: NDArray[np.int64] | None = None
 
     def add(self, values: NDArray[np.float32]) -> None:
+        """Count the finite elements of a value, of any shape, by their size."""
         sizes = np.abs(values[values != 0])
         if sizes.size == 0:
             return
@@ -162,7 +165,9 @@ class Histogram:
         self.counts += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
 
     def cut(self, levels: int) -> float:
-        """Where to cut off so that `levels` steps up to there err least; 0 without elements."""
+        """The size at which to cut off so that `levels` steps up to there err least; 0 without
+        elements.
+        """
         if self.counts is None:
             return 0.0
         width = self.limit / BINS

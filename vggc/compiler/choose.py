@@ -27,16 +27,18 @@ ChoiceOf: TypeAlias = Callable[[Workload, float], Choice | None]
 least stated cost."""
 
 ChoiceFor: TypeAlias = Callable[[Workload], Choice | None]
-"""The same where it is known how much error that is."""
+"""The choice for a workload, None for the one of least stated cost, where its error is settled."""
 
 
 def by_cost(workload: Workload, max_error: float = inf) -> Choice | None:
-    """What there is to say where nothing was measured."""
+    """No choice for any workload, so that the kernel of least stated cost is taken: a `ChoiceOf`
+    for where nothing was measured.
+    """
     return None
 
 
 def kernels_for(target: Target, choice_of: ChoiceFor) -> KernelOf:
-    """The kernels for a target; that of least cost where nothing is chosen."""
+    """The kernels for a target; the one of least cost where `choice_of` chooses nothing."""
     match target.kind:
         case "cpu":
             from vggc.kernels import cpu
@@ -56,13 +58,13 @@ def lowered(
     precision: ArtifactPrecision = "float32",
     max_error: float = MAX_ERROR,
 ) -> tuple[Plan, Lowered]:
-    """The calls of a compiled net, folded, and the kernels behind them, by stated cost."""
+    """The calls of a compiled net, folded, and the kernels behind them, chosen by stated cost."""
     calls = planned(graph, batch, target, precision)
     return calls, lower(calls, kernels_for(target, allotment(calls, target, max_error).by_cost.get))
 
 
 def lowered_again(folder: Path, manifest: Manifest) -> tuple[Plan, Lowered]:
-    """The calls of an artifact and the very kernels that it was compiled with.
+    """The calls of an artifact, and the very kernels that it was compiled with, lowered again.
 
     Raises: UserError where the manifest's kernels are not those of its net.
     """

@@ -48,7 +48,7 @@ def generate(module: tvm.IRModule, target: Target) -> Code:
 
 
 def compile_for(module: tvm.IRModule, target: Target) -> Any:
-    """The executable of a lowered net. `target` is a CPU."""
+    """The executable of a lowered net, in this process; `target` is a CPU."""
     with tvm.transform.PassContext(config=UNCHECKED):
         return tvm.compile(module, target=tvm_target(target), relax_pipeline=PIPELINE)
 

@@ -31,8 +31,6 @@ DEFAULT_ARCHS = ("sm_80", "sm_90")
 
 HOST = {"kind": "llvm"}
 
-# TVM's source includes these two headers of CCCL for types that float32 kernels never use; the
-# real ones take a second to parse.
 HEADERS = {
     "cuda/std/cstdint": """
         namespace cuda { namespace std {
@@ -53,6 +51,9 @@ HEADERS = {
         template <bool, class, class> struct conditional;
         } }""",
 }
+"""What stands in for two headers of CCCL, which TVM's source includes for types that float32
+kernels never use: the real ones take a second to parse.
+"""
 
 
 class CompilerError(Exception):

@@ -16,7 +16,8 @@ SECONDS = "seconds.txt"
 
 @dataclass
 class Dump:
-    """A watcher that writes a folder a stage, `03-plan`, and the seconds of all of them.
+    """Watches a compilation and writes a folder for each stage, such as `03-plan`, and the seconds
+    of all of them.
 
     Where compiling ends in an error, what was made until then is there.
     """
@@ -25,7 +26,10 @@ class Dump:
     seconds: dict[StageName, float] = field(default_factory=dict)
 
     def begin(self) -> None:
-        """Raises: UserError where there is something already, or no folder can be made."""
+        """Makes the folder to write to.
+
+        Raises: UserError where there is something already, or no folder can be made.
+        """
         refuse_taken(self.folder)
         self._make(self.folder)
 

@@ -44,8 +44,8 @@ def budget_for(target: Target, precision: ArtifactPrecision, asked: float | None
 
 @dataclass(frozen=True)
 class Offer:
-    """An algorithm for a workload: its least cost, by which choice, and what it adds; how many
-    choices it has.
+    """An algorithm that a workload may take: its least cost, by which choice, and the error it
+    adds; how many choices it has.
     """
 
     cost: tuple[float, ...]
@@ -56,7 +56,7 @@ class Offer:
 
 @dataclass(frozen=True)
 class Allotment:
-    """The algorithms that a net may take within an error.
+    """The algorithms that the layers of a net may take within a budget of error.
 
     `workloads` are those of its calls, each as often as it is called.
     """
@@ -79,7 +79,7 @@ class Allotment:
 
     @property
     def by_cost(self) -> dict[Workload, Choice]:
-        """The choices of least cost, each within the share."""
+        """The choice of least cost for each workload, each within the share."""
         return {each: offer.choice for each, offer in self._least_costs(self.share).items()}
 
     def is_free(self, workload: Workload) -> bool:
@@ -87,10 +87,10 @@ class Allotment:
         return sum(offer.choices for offer in self.offers.get(workload, ())) > 1
 
     def kept(self, measured: Mapping[Workload, Choice]) -> dict[Workload, Choice]:
-        """Those of the measured choices that the budget allows beside the others.
+        """The part of the measured choices that the budget allows beside the other layers' choices.
 
-        They may add more than those of least cost, from which the share is told: then those
-        give way that add most.
+        Measured choices may add more error than those of least cost, from which the share is told:
+        then those give way that add most.
         """
         kept = dict(measured)
         by_cost = self._least_costs(self.share)
@@ -110,12 +110,12 @@ class Allotment:
         }
 
     def _offer(self, workload: Workload, choice: Choice) -> Offer:
-        """That of a choice's algorithm."""
+        """The offer of a choice's algorithm."""
         found = self.offers[workload]
         return next(each for each in found if each.choice.algorithm == choice.algorithm)
 
     def _together(self, offers: Mapping[Workload, Offer]) -> float:
-        """The square of what all layers add."""
+        """The square of the error that all layers add."""
         return sum(offers[each].error ** 2 for each in self.workloads if each in offers)
 
 
@@ -142,7 +142,7 @@ def allotment(
 
 
 def share_of_error(calls: Plan, target: Target, budget: float) -> float:
-    """The most that a layer may add, with usual weights."""
+    """The most error that a layer may add within a budget for the net, with usual weights."""
     return allotment(calls, target, budget).share
 
 

@@ -60,7 +60,7 @@ def workspace(beside: Path) -> Iterator[tuple[Path, Sequence[int]]]:
 def linked(
     library: str, files: Sequence[str], *, linker: str, folder: Path, objects: Sequence[int]
 ) -> str:
-    """Links object files to a library.
+    """Links object files to a library, and gives its path.
 
     Raises:
         LinkError: it cannot be.

@@ -22,14 +22,14 @@ LAYOUTS = ("input", "inputs", "output", "source", "batch")
 
 
 def folded(made: Folded) -> Mapping[str, str]:
-    """The graph, and which normalisations went into which of its nodes."""
+    """Files that show the folded graph, and which normalisations went into which of its nodes."""
     rows = [(name, ", ".join(n.name for n in norms)) for name, norms in made.absorbed.items()]
     table = aligned(("node", "normalisations in it"), rows)
     return {"graph.txt": graph(made.graph)} | ({"absorbed.txt": table} if rows else {})
 
 
 def graph(shown: Graph) -> str:
-    """A row a node: what it computes, reads and gives, and its weights."""
+    """A graph as a table, a row a node: what it computes, reads and gives, and its weights."""
     rows = [
         (
             str(index),
@@ -47,7 +47,9 @@ def graph(shown: Graph) -> str:
 
 
 def plan(shown: Plan) -> str:
-    """A row a kernel call: the workload, what it reads and writes and how that lies in memory."""
+    """A plan as a table, a row a kernel call: the workload, what it reads and writes and how that
+    lies in memory.
+    """
     rows = [
         (
             str(index),
@@ -66,7 +68,9 @@ def plan(shown: Plan) -> str:
 
 
 def told(shown: Op | Workload) -> str:
-    """An op, or a workload without its layouts, as far as it is not as ever: `Conv kernel=3×3`."""
+    """An op or a workload in a few words, without layouts and without fields at their defaults:
+    `Conv kernel=3×3`.
+    """
     words = [type(shown).__name__]
     for field in fields(shown):
         value = getattr(shown, field.name)
@@ -87,7 +91,7 @@ def layout(shown: Layout) -> str:
 
 
 def allotment(may: Allotment) -> Mapping[str, str]:
-    """What each algorithm would add to the error, and what a layer may add."""
+    """Files that show what each algorithm would add to the error, and what a layer may add."""
     rows = [
         (
             told(each),
@@ -113,7 +117,7 @@ def allotment(may: Allotment) -> Mapping[str, str]:
 def choices(
     calls: Plan, made: Mapping[Workload, Choice], by: Mapping[Workload, ChosenBy]
 ) -> Mapping[str, str]:
-    """The algorithm and knobs of each step, and who chose them."""
+    """Files that show the algorithm and knobs of each step, and who chose them."""
     rows = []
     for index, step in enumerate(calls.steps):
         choice = made.get(step.workload)
@@ -124,7 +128,7 @@ def choices(
 
 
 def kernels(code: Lowered) -> Mapping[str, str]:
-    """Each kernel, and the functions that call them, as TVMScript."""
+    """Files that show each kernel, and the functions that call them, as TVMScript."""
     return {
         f"{variable.name_hint}.py": str(function.script())
         for variable, function in code.module.functions.items()
@@ -132,19 +136,19 @@ def kernels(code: Lowered) -> Mapping[str, str]:
 
 
 def ranges(found: Mapping[str, ValueRange]) -> Mapping[str, str]:
-    """Where each value that int8 rounds is cut off."""
+    """Files that show where each value that int8 rounds is cut off."""
     rows = [(name, f"{each.limit:.6g}", f"{each.means.mean():.6g}") for name, each in found.items()]
     return {"ranges.txt": aligned(("value", "limit", "mean"), rows)} if rows else {}
 
 
 def tensors(found: Tensors) -> Mapping[str, str]:
-    """The weights that the plan takes, before they are packed."""
+    """Files that show the weights that the plan takes, before they are packed."""
     rows = [(name, describe(each.shape), str(each.dtype)) for name, each in found.items()]
     return {"weights.txt": aligned(("weight", "shape", "type"), rows)}
 
 
 def pieces(packed: Mapping[str, Pieces]) -> Mapping[str, str]:
-    """The weights as kernels read them."""
+    """Files that show the weights as kernels read them, packed."""
     rows = [
         (name, describe(each.shape), str(each.dtype), f"{each.bytes:,}")
         for name, each in packed.items()

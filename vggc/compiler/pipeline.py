@@ -83,12 +83,12 @@ T = TypeVar("T")
 
 
 def unwatched(stage: StageName, seconds: float, pages: Callable[[], Pages]) -> None:
-    """The watcher that looks away."""
+    """Watches a compilation without doing anything."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that goes into an artifact."""
+    """Everything that an artifact is made from."""
 
     net: Net
     graph: Graph
@@ -110,7 +110,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Choices:
-    """The choice for each workload that leaves one, and those of them that were measured."""
+    """The choice for each workload that leaves one, and the choices among them that were
+    measured.
+    """
 
     made: Mapping[Workload, Choice]
     measured: Mapping[Workload, Choice]

@@ -18,13 +18,13 @@ from vggc.plan.plan import Plan, Step
 Tensors: TypeAlias = dict[str, NDArray[Any]]
 
 LARGEST = 127
-"""Of an int8 weight; -128 is not used, so that both signs are alike."""
+"""The largest int8 weight; -128 is not used, so that both signs are alike."""
 
 AT_ONCE = 1 << 21
 """Weights that are rounded at once, in float64."""
 
 LEAST_SCALE = 1e-30
-"""Of what is always zero: any scale serves it, and the reciprocal of this one is finite."""
+"""The scale of what is always zero: any serves it, and the reciprocal of this one is finite."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def levels(map_: Map) -> int:
 
 
 def scaled(calls: Plan) -> dict[str, Map]:
-    """The values that a plan writes as uint8, by the name of their node."""
+    """The maps that a plan writes as uint8, by the name of their node."""
     return {
         step.name: step.output
         for step in calls.steps
@@ -52,7 +52,9 @@ def scaled(calls: Plan) -> dict[str, Map]:
 
 
 def averaged(calls: Plan) -> set[str]:
-    """The values that are multiplied by int8 weights, by the name of their node."""
+    """The names of the nodes whose values are multiplied by int8 weights, and whose means
+    calibration finds.
+    """
     return {
         calls.steps[step.reads[0]].name
         for step in calls.steps
@@ -63,7 +65,7 @@ def averaged(calls: Plan) -> set[str]:
 def lowered_weights(calls: Plan, weights: Weights, ranges: Mapping[str, ValueRange]) -> Tensors:
     """The weights that a plan takes, by name, from those of the folded net.
 
-    `ranges` are those of the values that `scaled` and `averaged` name.
+    `ranges` hold the range of each value that `scaled` or `averaged` names.
     """
     found: Tensors = {}
     for name, map_ in scaled(calls).items():
@@ -125,7 +127,7 @@ def _int8(
 
 
 def digest(weights: Weights) -> str:
-    """The SHA-256 of weights, their names and shapes."""
+    """The SHA-256 of weights, of their names, shapes and values."""
     found = hashlib.sha256()
     for name in sorted(weights):
         tensor = np.ascontiguousarray(weights[name], "<f4")

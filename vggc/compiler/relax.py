@@ -17,9 +17,6 @@ from vggc.support.tvm_alone import relax, tvm
 
 KernelOf: TypeAlias = Callable[[Workload], Kernel]
 
-# From one call a kernel to code for the virtual machine, on every target. Our kernels come
-# scheduled and fused, so nothing here may touch a PrimFunc: TVM's own pipelines would, and
-# crash where they fuse a reshape with one.
 PIPELINE = tvm.transform.Sequential(
     [
         relax.transform.RewriteDataflowReshape(),
@@ -35,6 +32,11 @@ PIPELINE = tvm.transform.Sequential(
         relax.transform.AttachGlobalSymbol(),
     ]
 )
+"""From one call a kernel to code for the virtual machine, on every target.
+
+Our kernels come scheduled and fused, so nothing here may touch a PrimFunc: TVM's own pipelines
+would, and crash where they fuse a reshape with one.
+"""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def _variable(name: str, shape: tuple[int, ...], dtype: str) -> Any:
 
 
 def _reshaped(builder: Any, value: Any, shape: tuple[int, ...]) -> Any:
-    """The same memory under another shape; nothing where the shape is already right."""
+    """The memory of `value` under another shape; nothing to do where the shape is already right."""
     if tuple(int(extent) for extent in value.ty.shape) == shape:
         return value
     return builder.emit(relax.op.reshape(value, shape))

@@ -91,7 +91,7 @@ def require_precision(target: Target, precision: ArtifactPrecision) -> None:
 
 
 def tvm_target(target: Target) -> Any:
-    """The machine as TVM describes it."""
+    """The machine that a target stands for, as TVM describes it."""
     return tvm.target.Target(target.attrs)
 
 
@@ -145,7 +145,9 @@ def _tagged(name: str, archs: Sequence[str]) -> Target:
 
 
 def on_threads(target: Target, threads: int) -> Target:
-    """The CPU with as many cores as kernels shall run threads: what they are chosen for."""
+    """The target with as many cores as kernels shall run threads, since kernels are chosen by
+    cores.
+    """
     return replace(target, attrs={**target.attrs, "num-cores": threads})
 
 
@@ -180,7 +182,7 @@ def _differences(attrs: dict[str, Attr], present: frozenset[str]) -> tuple[str, 
 
 
 def _instruction_sets(attrs: dict[str, Attr]) -> list[str]:
-    """Those that code for a CPU may use, by LLVM's names."""
+    """The instruction sets that code for a CPU may use, by LLVM's names."""
     features = tvm.get_global_func("target.llvm_get_cpu_features")(tvm.target.Target(attrs))
     return sorted(name for name in map(str, features) if INSTRUCTIONS.fullmatch(name))
 

@@ -15,9 +15,11 @@ from vggc.evaluation.counts import UNREAD
 
 @dataclass(frozen=True)
 class ClassScore:
-    """A class: `support` counts its images, `predicted` those that were taken for it, `correct`
-    those that are among both. What is a share of nothing is None: `precision` where none were
-    taken for it, `recall` and `f1` where it has no images.
+    """How a net fares with one class: `support` counts its images, `predicted` the images that were
+    taken for it, `correct` those that are among both.
+
+    What is a share of nothing is None: `precision` where none were taken for it, `recall` and `f1`
+    where it has no images.
 
     `taken_for` is the class that most of its other images were taken for, the first of several.
     """
@@ -34,8 +36,8 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """All classes in their order. `confusion[i, j]` counts the images of class i that were taken
-    for class j.
+    """How a net fares with each class, in their order; `confusion[i, j]` counts the images of class
+    i that were taken for class j.
     """
 
     scores: tuple[ClassScore, ...]
@@ -43,25 +45,29 @@ class ClassScores:
 
     @property
     def mean_recall(self) -> float:
-        """Over the classes that have images; accuracy as it would be with as many of each."""
+        """The mean recall over the classes that have images: accuracy as it would be with as many
+        of each.
+        """
         return mean([score.recall for score in self.scores])
 
     @property
     def mean_f1(self) -> float:
-        """Over the classes that have images."""
+        """The mean F1 score over the classes that have images."""
         return mean([score.f1 for score in self.scores])
 
     @property
     def worst_first(self) -> list[ClassScore]:
-        """By recall; of as much recall the one with more images first, those without any last."""
+        """The classes by recall; of those with as much the one with more images first, those
+        without any last.
+        """
         return sorted(
             self.scores, key=lambda score: (score.recall is None, score.recall, -score.support)
         )
 
 
 def class_scores(labels: Numbers, guesses: Numbers, names: Sequence[str]) -> ClassScores:
-    """What came of images (N,), by the numbers of their classes and of what they were taken for;
-    those that could not be read do not count, but there are others.
+    """How a net fares with each class, of images (N,) by the numbers of their classes and of what
+    they were taken for; images that could not be read are left out.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -78,14 +84,14 @@ def class_scores(labels: Numbers, guesses: Numbers, names: Sequence[str]) -> Cla
     supports, predictions = confusion.sum(1).tolist(), confusion.sum(0).tolist()
     scores = tuple(
         ClassScore(
-            name,
-            defined(shares[0][index]),
-            defined(shares[1][index]),
-            defined(shares[2][index]) if supports[index] else None,
-            supports[index],
-            predictions[index],
-            int(confusion[index, index]),
-            names[taken[index]] if others[index].any() else None,
+            name=name,
+            precision=defined(shares[0][index]),
+            recall=defined(shares[1][index]),
+            f1=defined(shares[2][index]) if supports[index] else None,
+            support=supports[index],
+            predicted=predictions[index],
+            correct=int(confusion[index, index]),
+            taken_for=names[taken[index]] if others[index].any() else None,
         )
         for index, name in enumerate(names)
     )
@@ -93,9 +99,11 @@ def class_scores(labels: Numbers, guesses: Numbers, names: Sequence[str]) -> Cla
 
 
 def defined(share: float) -> float | None:
+    """A share as a float; None where it is NaN, a share of nothing."""
     return None if isnan(share) else float(share)
 
 
 def mean(shares: Sequence[float | None]) -> float:
+    """The mean of the shares that are defined."""
     there = [share for share in shares if share is not None]
     return sum(there) / len(there)

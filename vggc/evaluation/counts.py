@@ -34,8 +34,9 @@ class AllErrors:
 
 
 class Counts:
-    """Images, and how often the first guess and one of the first five was right: of each net,
-    and, where several are `fused`, the first so many, of the mean of their probabilities.
+    """How many images there were, and how often the first guess and one of the first five was
+    right: for each net, and, where the first `fused` are fused, for the mean of their
+    probabilities.
     """
 
     def __init__(self, num_nets: int, fused: int) -> None:
@@ -84,7 +85,7 @@ class Guesses:
         self.probabilities[:, index] = values[np.arange(len(best)), best]
 
     def summed(self, world: World) -> Guesses:
-        """Those of all processes, no two of which have looked at the same image."""
+        """The guesses of all processes, no two of which have looked at the same image."""
         guesses = Guesses(0, 0)
         shape = self.classes.shape
         found = world.sums((self.classes - UNREAD).ravel().tolist())
@@ -96,7 +97,7 @@ class Guesses:
 
 def together(probabilities: Tensor, fused: int) -> Tensor:
     """The probabilities of each net (nets, classes), and behind them, where the first `fused` are
-    several, the mean of those.
+    several, their mean.
     """
     if fused == 1:
         return probabilities
@@ -104,7 +105,9 @@ def together(probabilities: Tensor, fused: int) -> Tensor:
 
 
 def num_before(probabilities: Tensor, label: int) -> Tensor:
-    """How many classes come before one, (nets,); of equally probable ones the first first."""
+    """How many classes come before class `label`, for each net, (nets,); of equally probable ones
+    the first comes first.
+    """
     own = probabilities[:, label, None]
     above = (probabilities > own).sum(1)
     return above + (probabilities[:, :label] == own).sum(1)

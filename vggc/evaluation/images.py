@@ -27,8 +27,10 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Labelled:
-    """Labelled images. `path` says where they are from; None stands for the embedded digits. Some
-    were `skipped` before anybody looked into them. `notes` say what is used and what is not.
+    """Labelled images to test on; `path` says where they are from, and is None for the embedded
+    digits.
+
+    Some were `skipped` before anybody looked into them. `notes` say what is used and what is not.
     """
 
     path: str | None
@@ -38,6 +40,7 @@ class Labelled:
 
     @property
     def shown(self) -> str:
+        """Where the images are from, in words."""
         return self.path or "scikit-learn's scanned digits"
 
 
@@ -55,8 +58,8 @@ def held_out(runs: Sequence[Run]) -> Labelled:
 
 
 def held_out_by(run: Run) -> Labelled:
-    """The images that a run held out, with its labels. Of a part of their own nothing else needs to
-    be as it was.
+    """The images that a run held out, with its labels; of those in a place of their own nothing
+    else needs to be as it was.
 
     Raises:
         UserError: they are gone, or others now.
@@ -72,7 +75,7 @@ def held_out_by(run: Run) -> Labelled:
 
 
 def found_again(run: Run) -> Pictures:
-    """What is now where a run's held-out images were.
+    """The images that are now where a run's held-out images were.
 
     Raises:
         UserError: nothing is there, or it cannot be used.
@@ -97,8 +100,10 @@ def found_again(run: Run) -> Pictures:
 
 
 def changed(run: Run, found: Pictures) -> str | None:
-    """What about images is otherwise than when a run held them out, those aside that it skipped.
-    Where only a look into them tells which those were, it is taken.
+    """How the images found now differ from those that a run held out; None where they do not.
+
+    Images that the run skipped do not count. Where only a look into the images tells which those
+    were, it is taken.
     """
     origin, part = run.record.data, found.part
     mark = origin.fingerprints.val
@@ -117,7 +122,7 @@ def changed(run: Run, found: Pictures) -> str | None:
 
 
 def images_in(place: str, run: Run) -> Labelled:
-    """All images in a place; of one that brings parts, those to hold out or else to test on.
+    """All images in a place; in one that brings parts, the part to hold out or else to test on.
 
     Raises:
         UserError: there are none, or some are of classes that the run does not know.
@@ -182,6 +187,7 @@ def differing(first: Sequence[str], second: Sequence[str]) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
+    """Names in a row, the first few and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 

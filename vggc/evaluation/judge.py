@@ -32,7 +32,7 @@ class ImageScores:
 def judge(
     viewers: Sequence[Viewer], part: Part, indices: Numbers, workers: int
 ) -> Generator[ImageScores | LostImage]:
-    """What the nets say of the images at these places, in no particular order.
+    """What the nets say of the images at these places of a part, in no particular order.
 
     Images are read by so many processes, or by this one for 0.
 
@@ -75,7 +75,9 @@ def num_workers(part: Part, count: int, processes: int) -> int:
 
 @dataclass(frozen=True)
 class PendingGroup:
-    """A group that the device computes on: what each net that looks at it adds (N, classes)."""
+    """A group of images that the device computes on: what each net that looks at it adds (N,
+    classes).
+    """
 
     group: ImageGroup
     found: tuple[tuple[int, Tensor], ...]
@@ -84,6 +86,9 @@ class PendingGroup:
 def begin(
     viewers: Sequence[Viewer], framing: Framing, group: ImageGroup, device: torch.device
 ) -> PendingGroup:
+    """Starts computing what the nets whose views have this framing say of a group, on the
+    device.
+    """
     pixels = group.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
     looking = [(number, v) for number, v in enumerate(viewers) if framing in v.framings]
     return PendingGroup(
@@ -93,7 +98,7 @@ def begin(
 
 @dataclass(frozen=True)
 class ViewSums:
-    """What was found of images so far, until all framings have been looked at."""
+    """The sums of what was found of images so far, until all framings have been looked at."""
 
     num_nets: int
     num_framings: int
@@ -101,7 +106,7 @@ class ViewSums:
     seen: dict[int, int] = field(default_factory=dict)
 
     def add(self, begun: PendingGroup) -> Iterator[ImageScores]:
-        """Adds what was found of a group, and gives what is complete with that."""
+        """Adds what was found of a group, and gives the images that are complete with that."""
         parts = [(number, tensor.cpu()) for number, tensor in begun.found]
         classes = parts[0][1].shape[1]
         for row, index in enumerate(begun.group.indices.tolist()):

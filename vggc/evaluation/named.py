@@ -29,8 +29,8 @@ NamedImage: TypeAlias = str | Skipped
 
 
 class Places:
-    """The images at places that are given one by one: of a file that one, of a folder all below
-    it, of a pattern what it finds; in order, and of a place those sorted by their paths.
+    """The images at places that are given one by one, in order: files, all images below folders,
+    what patterns find; of a place, sorted by path.
     """
 
     def __init__(self, places: Sequence[str]) -> None:
@@ -99,7 +99,9 @@ def matches_of(pattern: str) -> list[str]:
 
 
 def parted(pattern: str) -> tuple[str, bool, str]:
-    """What stands before the first `**`, whether there is one, and what stands behind it."""
+    """The parts of a pattern: what stands before the first `**`, whether there is one, and what
+    stands behind it.
+    """
     parts = pattern.split("/")
     if "**" not in parts:
         return pattern, False, ""
@@ -109,7 +111,7 @@ def parted(pattern: str) -> tuple[str, bool, str]:
 
 
 def folders_below(folder: str) -> Iterator[str]:
-    """A folder, and those below it at any depth but hidden ones and links."""
+    """A folder, and the folders below it at any depth but hidden ones and links."""
     yield folder
     for above, names, _ in os.walk(folder or "."):
         names[:] = [name for name in names if not listing.is_hidden(name)]
@@ -136,11 +138,16 @@ def plain(place: str) -> Iterable[NamedImage]:
 
 
 def endings() -> str:
+    """The endings of files that are images, in a row."""
     return " ".join(sorted(FORMATS))
 
 
 def images_below(folder: str) -> list[NamedImage]:
-    """Raises: UserError where a folder cannot be read."""
+    """The images below a folder, those that are none first.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
     try:
         found = listing.images_below(Path(folder))
     except OSError as fault:
@@ -168,7 +175,7 @@ def listed(stream: BufferedIOBase, *, null: bool) -> Iterator[NamedImage]:
 
 
 def split(stream: BufferedIOBase, end: bytes) -> Iterator[bytes]:
-    """What comes before each `end`, and behind the last.
+    """The pieces of a stream: what comes before each `end`, and behind the last.
 
     Raises:
         UserError: something is longer than any path.

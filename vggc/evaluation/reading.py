@@ -36,20 +36,24 @@ class ImageGroup(NamedTuple):
 
     @property
     def area(self) -> int:
-        """Pixels in all its images."""
+        """The number of pixels in all images of the group."""
         count, height, width, _ = self.pixels.shape
         return count * height * width
 
 
 @dataclass(frozen=True)
 class LostImage:
-    """An image that could not be read, by its place in its part."""
+    """An image that could not be read, by its place in its part, with the reason."""
 
     index: int
     skipped: Skipped
 
 
 class Chunk(NamedTuple):
+    """A few images as they are read: in groups of one size and framing, and those that could not
+    be.
+    """
+
     groups: tuple[ImageGroup, ...]
     lost: tuple[LostImage, ...]
 
@@ -117,6 +121,7 @@ def gathered(chunks: Iterable[Chunk], areas: tuple[int, ...]) -> Iterator[ImageG
 
 
 def joined(first: ImageGroup | None, second: ImageGroup) -> ImageGroup:
+    """Two groups of one framing and size as one."""
     if first is None:
         return second
     return ImageGroup(

@@ -35,7 +35,7 @@ PREDICTIONS = "image", "class", "guess", "probability"
 
 
 def kind_of(path: Path, kinds: Sequence[str] = ("csv", "json")) -> str:
-    """The kind of table that a file's name asks for.
+    """The kind of table, one of `kinds`, that a file's name asks for.
 
     Raises:
         UserError: none of these.
@@ -49,12 +49,12 @@ def kind_of(path: Path, kinds: Sequence[str] = ("csv", "json")) -> str:
 
 
 def score_record(score: ClassScore) -> dict[str, Cell]:
-    """A class by the names of PER_CLASS."""
+    """What a class came to, by the names of PER_CLASS."""
     return dict(zip(PER_CLASS, asdict(score).values(), strict=True))
 
 
 def per_class_record(found: ClassScores) -> dict[str, object]:
-    """All classes as JSON; what is undefined is null."""
+    """What each class came to, as JSON; what is undefined is null."""
     return {
         "mean_recall": found.mean_recall,
         "mean_f1": found.mean_f1,
@@ -63,18 +63,24 @@ def per_class_record(found: ClassScores) -> dict[str, object]:
 
 
 def per_class_rows(found: ClassScores) -> Iterable[TableRow]:
-    """A row a class, in the order of PER_CLASS; what is undefined stays empty."""
+    """What each class came to, as a row in the order of PER_CLASS; what is undefined stays
+    empty.
+    """
     return (tuple(score_record(score).values()) for score in found.scores)
 
 
 def confusion_rows(found: ClassScores) -> Iterable[TableRow]:
-    """A row a class: its name, and how many of its images were taken for each."""
+    """The confusion matrix, a row a class: its name, and how many of its images were taken for
+    each.
+    """
     for score, counts in zip(found.scores, found.confusion, strict=True):
         yield score.name, *counts.tolist()
 
 
 def confusion_record(found: ClassScores) -> dict[str, object]:
-    """Row i, column j: how many images of class i were taken for class j."""
+    """The confusion matrix as JSON; row i, column j: how many images of class i were taken for
+    class j.
+    """
     return {"confusion": found.confusion.tolist()}
 
 

@@ -27,8 +27,8 @@ Scores = Callable[[Tensor], Tensor]
 
 
 class Viewer:
-    """A net on a device. `batch` images of its input's size are computed at once, or fewer larger
-    ones with as many pixels.
+    """A net on a device that looks at images; `batch` images of its input's size are computed at
+    once, or fewer larger ones with as many pixels.
     """
 
     def __init__(
@@ -62,6 +62,9 @@ class Viewer:
         self.checked: set[tuple[tuple[int, int], int]] = set()
 
     def placed(self, graph: Graph, weights: Weights) -> Scores:
+        """A graph as a module on the device, in eval mode: images to scores float32 (N, classes,
+        …).
+        """
         module = in_channels_last(build(graph, weights).to(self.device)).eval()
         dtype, kind = DTYPES[self.machine.precision], self.machine.device
 
@@ -75,7 +78,7 @@ class Viewer:
 
     @property
     def area(self) -> int:
-        """Pixels in a batch."""
+        """The number of pixels in a batch."""
         return self.batch * self.shape[1] * self.shape[2]
 
     def framing(self, view: View) -> Framing:
@@ -85,6 +88,7 @@ class Viewer:
 
     @property
     def framings(self) -> tuple[Framing, ...]:
+        """The framings that the views need, each once."""
         return tuple(dict.fromkeys(self.framing(view) for view in self.views.views))
 
     @torch.inference_mode()
@@ -109,7 +113,9 @@ class Viewer:
         return found.view(*crops.shape[:2], -1).mean(1)
 
     def in_batches(self, scores: Scores, pixels: Tensor) -> Tensor:
-        """The probabilities of images (N, classes), as many at once as may be."""
+        """The probabilities of images (N, classes), of which no more are computed at once than may
+        be.
+        """
         height, width = pixels.shape[2:]
         most = max(1, self.area // (height * width))
         self.check_room((height, width), min(most, len(pixels)))

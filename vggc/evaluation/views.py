@@ -9,10 +9,10 @@ from vggc.recipe.protocol import Protocol
 
 @dataclass(frozen=True)
 class View:
-    """A net applied to an image whose shorter side has `scale` pixels, or that just covers the
-    net's input for None: to all of it, or to a regular grid of `grid` × `grid` crops.
+    """A way to look at an image: resized until its shorter side has `scale` pixels, or until it
+    just covers the net's input for None; all of it, or a regular grid of `grid` × `grid` crops.
 
-    Its soft-max output, the mean over its crops, has the weight `share` in that of all views.
+    The net's soft-max output, the mean over the crops, has the weight `share` in that of all views.
     """
 
     scale: int | None
@@ -22,7 +22,7 @@ class View:
 
 @dataclass(frozen=True)
 class Views:
-    """All views of an image. With `flip` each is that of the image and of its mirror image."""
+    """All views of an image; with `flip` each is of the image and of its mirror image."""
 
     views: tuple[View, ...]
     flip: bool

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Slope:
-    """The number that an activation takes, what it is of the word itself and of `act=`, where
-    several may be meant, and its value where none is given.
+    """The number that an activation takes, and its value where none is given.
+
+    `doc` says what it is for the activation's own word; `doc_of_act` for `act=`, where several may
+    be meant.
     """
 
     doc: str
@@ -24,14 +26,14 @@ class Slope:
 
 @dataclass(frozen=True)
 class ActivationFunction:
-    """A function of each value by itself.
+    """An activation, a function of each value by itself, and what is known of it.
 
     `meaning(x, slope)` is its value in float64. The facts hold whatever the slope: a function
     `rises` that never falls, so that the largest input gives the largest output; it is
     `homogeneous` where `f(c·x) = c·f(x)` for every positive `c`. `gradient_by_output` says that
-    PyTorch's gradient follows from the output, which training then keeps in the place of the
-    input. `torch` is its place in that package; `onnx` the operator of opset 17, if there is one,
-    whose attribute `alpha` is the slope.
+    PyTorch's gradient follows from the output, which training then keeps in the place of the input.
+    `torch` is its place in that package; `onnx` the operator of opset 17, if there is one, whose
+    attribute `alpha` is the slope.
     """
 
     name: str

@@ -16,7 +16,7 @@ HeadKind: TypeAlias = Literal["classes", "boxes", "features"]
 
 @dataclass(frozen=True)
 class Layer:
-    """What the user wrote: the nodes that came of it point here.
+    """A layer as the user wrote it: the nodes that came of it point here.
 
     `path` holds the names of the joins around it, the outermost first.
     """
@@ -30,7 +30,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class Node:
-    """One op, the indices of the nodes that it reads, and the shape it gives a sample."""
+    """One op of a graph, the indices of the nodes that it reads, and the shape it gives a
+    sample.
+    """
 
     name: str
     op: Op
@@ -41,7 +43,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Head:
-    """One of the things that a net tells of an image: the value of a node.
+    """An output of a net, one of the things that it tells of an image: the value of a node.
 
     Scores or probabilities of classes; boxes, four numbers (centre x, centre y, width,
     height) for each class or for all of them; or features.
@@ -54,7 +56,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Graph:
-    """A whole net. The first node is its input; the first head its main output."""
+    """A whole net, as nodes; the first node is its input, the first head its main output."""
 
     name: str
     nodes: tuple[Node, ...]
@@ -62,28 +64,29 @@ class Graph:
 
     @property
     def input(self) -> Shape:
+        """The shape of the input of one sample, `(C, H, W)`."""
         return self.nodes[0].shape
 
     @property
     def output(self) -> Shape:
-        """The shape of the main output."""
+        """The shape of the main output of one sample."""
         return self.nodes[self.heads[0].node].shape
 
     @property
     def outputs(self) -> dict[str, Shape]:
-        """The shape of each head's output by its name, in order."""
+        """The shape of each head's output of one sample, by its name, in order."""
         return {head.name: self.nodes[head.node].shape for head in self.heads}
 
     def source(self, node: Node) -> Shape:
-        """The shape that the node reads, the first of several; its own for the input."""
+        """The shape that a node reads, the first of several; for the input node its own."""
         return self.nodes[node.inputs[0]].shape if node.inputs else node.shape
 
     def sources(self, node: Node) -> tuple[Shape, ...]:
-        """The shapes that the node reads; its own for the input."""
+        """The shapes that a node reads; for the input node its own."""
         return tuple(self.nodes[i].shape for i in node.inputs) or (node.shape,)
 
     def weights(self, node: Node) -> dict[str, Weight]:
-        """The node's weights by their full names, `conv1_1.weight`."""
+        """A node's weights by their full names, such as `conv1_1.weight`."""
         return {f"{node.name}.{w.role}": w for w in node.op.weights(self.source(node))}
 
     @cached_property
@@ -92,7 +95,7 @@ class Graph:
         return {name: w for node in self.nodes for name, w in self.weights(node).items()}
 
     def readers(self) -> tuple[tuple[int, ...], ...]:
-        """For each node the indices of those that read it."""
+        """For each node the indices of the nodes that read it."""
         found: list[list[int]] = [[] for _ in self.nodes]
         for index, node in enumerate(self.nodes):
             for read in node.inputs:
@@ -101,7 +104,7 @@ class Graph:
 
     @property
     def table(self) -> Sheet:
-        """Its nodes in words."""
+        """The nodes as a table, a row each."""
         rows = tuple(
             (
                 node.name,
@@ -113,7 +116,7 @@ class Graph:
             for node in self.nodes
         )
         header = ("node", "op", "reads", "gives", "weights")
-        return Sheet(self.name, header, rows, (False,) * len(header))
+        return Sheet(title=self.name, header=header, rows=rows, numbers=(False,) * len(header))
 
     def _repr_html_(self) -> str:
         return as_html(self.table)

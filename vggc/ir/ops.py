@@ -32,7 +32,9 @@ class Misfit(Exception):
 
 @dataclass(frozen=True)
 class Weight:
-    """One tensor of an op. `fan_in` is the number of inputs to one output.
+    """One tensor of an op: what it is for, its shape and how it begins.
+
+    `fan_in` is the number of inputs to one output.
 
     What is not `trained` is gathered while training, as the statistics of a normalisation
     are: it is kept with the others and counted as no parameter. `start` is the value around
@@ -46,16 +48,18 @@ class Weight:
 
     @property
     def size(self) -> int:
+        """The number of values."""
         return prod(self.shape)
 
     @property
     def fan_in(self) -> int:
+        """The number of inputs to one output."""
         return prod(self.shape[1:])
 
 
 @dataclass(frozen=True)
 class Window:
-    """What one output position sees of the input, in input positions, per axis."""
+    """The part of the input that one output position sees, in input positions, per axis."""
 
     kernel: Pair = (1, 1)
     stride: Pair = (1, 1)
@@ -63,7 +67,7 @@ class Window:
 
 
 class _Op:
-    """The defaults: an op without weights that works in place.
+    """The defaults of an op: without weights, and working in place.
 
     Shapes come in the order in which a node reads; `others` are what stands behind the
     first, in the two ops that read several.
@@ -78,13 +82,15 @@ class _Op:
     """Whether joining what was joined in parts is joining all of it at once."""
 
     def output(self, x: Shape, *others: Shape) -> Shape:
-        """The output's shape. Raises: Misfit."""
+        """The shape of the op's output. Raises: Misfit."""
         return x
 
     def weights(self, x: Shape) -> tuple[Weight, ...]:
+        """The op's weights in order, for an input of shape `x`."""
         return ()
 
     def window(self, x: Shape) -> Window:
+        """The part of the input that one output position sees, for an input of shape `x`."""
         return Window()
 
     def macs(self, x: Shape) -> int:
@@ -92,19 +98,19 @@ class _Op:
         return 0
 
     def saved(self, element: int, x: Shape, *others: Shape) -> int:
-        """Bytes that training keeps of one sample until the backward pass."""
+        """Bytes that training keeps of one sample for the op until the backward pass."""
         return prod(self.output(x, *others)) * element if self.stored else 0
 
     def passing(self, element: int, x: Shape, *others: Shape) -> int:
-        """Bytes that its backward pass needs besides for one sample: the gradient that comes and
-        those that go.
+        """Bytes that the op's backward pass needs besides for one sample: the gradient that comes
+        and those that go.
         """
         return (prod(self.output(x, *others)) + sum(map(prod, (x, *others)))) * element
 
 
 @dataclass(frozen=True)
 class Input(_Op):
-    """The image."""
+    """The image that a net reads."""
 
     shape: Shape
     stored = True
@@ -151,7 +157,9 @@ class Conv2d(_Op):
 
 @dataclass(frozen=True)
 class Linear(_Op):
-    """`y = x·Wᵀ + b`: weight `(features, in_features)` and, with `bias`, bias `(features,)`."""
+    """A fully-connected layer, `y = x·Wᵀ + b`: weight `(features, in_features)` and, with `bias`,
+    bias `(features,)`.
+    """
 
     features: int
     bias: bool = True
@@ -172,7 +180,7 @@ class Linear(_Op):
 
 @dataclass(frozen=True)
 class _Pool2d(_Op):
-    """Windows over each channel.
+    """A pool: windows over each channel.
 
     With `ceil` a last window that begins inside the map, or its padding on the left, and
     ends beyond it counts as one; without, it is left out.
@@ -221,7 +229,8 @@ class GlobalAvgPool(_Op):
 
 @dataclass(frozen=True)
 class BatchNorm(_Op):
-    """`(x - mean) / √(var + eps) · weight + bias`, each a number per channel `(C,)`.
+    """Batch normalisation, `(x - mean) / √(var + eps) · weight + bias`, each a number per channel
+    `(C,)`.
 
     While training, mean and variance are the batch's own, and the running ones move by
     `momentum` towards them. Source: Ioffe & Szegedy 2015, algorithms 1 and 2.
@@ -259,7 +268,8 @@ class Scale(_Op):
 
 @dataclass(frozen=True)
 class LocalResponseNorm(_Op):
-    """`b_i = a_i / (k + alpha·Σ a_j²)^beta`, j over the `size` channels around i.
+    """Local response normalisation, `b_i = a_i / (k + alpha·Σ a_j²)^beta`, j over the `size`
+    channels around i.
 
     `alpha` is not divided by `size`. Source: Krizhevsky et al. 2012, section 3.3.
     """
@@ -284,7 +294,7 @@ class LocalResponseNorm(_Op):
 
 @dataclass(frozen=True)
 class Activation(_Op):
-    """A function of each value by itself: one of `ACTIVATIONS`, by its name.
+    """An activation, a function of each value by itself: one of `ACTIVATIONS`, by its name.
 
     The slope means something to those only that have one.
     """
@@ -295,21 +305,22 @@ class Activation(_Op):
 
     @property
     def facts(self) -> ActivationFunction:
-        """What is known of the function."""
+        """What is known of the activation's function, whatever the slope."""
         return ACTIVATIONS[self.function]
 
     @property
     def rises(self) -> bool:
-        """Whether it never falls: the largest input gives the largest output."""
+        """Whether the function never falls: the largest input gives the largest output."""
         return self.facts.rises
 
     @property
     def never_negative(self) -> bool:
+        """Whether the function gives nothing below zero."""
         return self.facts.never_negative
 
     @property
     def homogeneous(self) -> bool:
-        """Whether it multiplies with what is multiplied by a positive number."""
+        """Whether `f(c·x) = c·f(x)` for every positive `c`."""
         return self.facts.homogeneous
 
     def saved(self, element: int, x: Shape, *others: Shape) -> int:
@@ -321,7 +332,9 @@ RELU = Activation("relu")
 
 @dataclass(frozen=True)
 class PRelu(_Op):
-    """x or, below zero, weight·x, the weight `(C,)` trained. Source: He et al. 2015, 2.1."""
+    """A trained rectifier: x or, below zero, weight·x, the weight `(C,)`. Source: He et al. 2015,
+    2.1.
+    """
 
     elementwise = True
 
@@ -334,7 +347,9 @@ class PRelu(_Op):
 
 @dataclass(frozen=True)
 class Dropout(_Op):
-    """While training, zero each value with probability `p` and scale the others by 1/(1-p)."""
+    """Dropout: while training, zero each value with probability `p` and scale the others by
+    1/(1-p).
+    """
 
     p: float
     elementwise = True
@@ -431,7 +446,7 @@ Op: TypeAlias = (
 
 
 def describe(shape: Shape) -> str:
-    """`64×112×112`, as a person writes it."""
+    """A shape as a person writes it: `64×112×112`."""
     return "×".join(map(str, shape))
 
 

@@ -147,7 +147,8 @@ def _places(
     wanted: Iterable[str],
     foreign: Mapping[str, str],
 ) -> dict[str, str]:
-    """By the names of weights those that they have in a file, where it has such a tensor.
+    """The name that each of these weights has in a file, by its own, where the file has such a
+    tensor.
 
     Raises: UserError where a file has a tensor for both names of a weight.
     """
@@ -202,7 +203,7 @@ def _read(
 
 
 def all_finite(tensor: NDArray[np.float32]) -> bool:
-    """Whether all values are; in little memory beside them."""
+    """Whether all values of a tensor are finite, found in little memory beside it."""
     values = tensor.reshape(-1)
     steps = range(0, len(values), FINITE_AT_ONCE)
     return all(np.isfinite(values[start : start + FINITE_AT_ONCE]).all() for start in steps)
@@ -244,7 +245,7 @@ def seeded(graph: Graph, seed: int) -> Weights:
 
 
 def torchvision_names(graph: Graph) -> dict[str, str]:
-    """Our name to torchvision's for each weight of a chain of layers; none for other nets.
+    """For each weight of a chain of layers torchvision's name, by ours; empty for other nets.
 
     torchvision numbers the modules of `features` (convolution, normalisation, activation and
     pooling each count one) and of `classifier` (fully-connected, activation and dropout). Nets
@@ -280,6 +281,6 @@ def torchvision_names(graph: Graph) -> dict[str, str]:
 
 
 def _classifies(following: tuple[Node, ...]) -> bool:
-    """Whether a dropout before these layers is one of the classifier's: AlexNet's first is."""
+    """Whether a dropout before these layers is one of the classifier's, as AlexNet's first is."""
     rest = (node.op for node in following if not isinstance(node.op, Dropout | Flatten))
     return isinstance(next(rest, None), Linear)

@@ -19,18 +19,19 @@ from tvm.tirx.script import builder as T
 from vggc.ir.ops import Activation
 
 LOG2_E = 1.4426950408889634
-# ln 2 in two parts. The first has few bits, so that its product with an exponent is exact.
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
-# Added to a whole float below 2²² it leaves the whole number in the low bits.
+"""ln 2 in two parts; the first has few bits, so that its product with an exponent is exact."""
 SHIFTER = 1.5 * 2**23
+"""Added to a whole float below 2²² it leaves the whole number in the low bits."""
 EXPONENT_BITS, EXPONENT_BIAS = 23, 127
-# The exponential of less is no normal float32.
 LOWEST_POWER = -87.33654
-# (eʳ - 1 - r) / r², |r| <= ln 2 / 2, lowest power first; eʳ - 1 then errs by 1.3e-8 of itself.
+"""The exponential of any smaller number is no normal float32."""
 EXPM1 = (0.49999998, 0.16666544, 0.041667200, 0.0083665206, 0.0013882523)
-# Q(t)·exp(t²/2) / k for k = 1/(1 + TAIL_SCALE·t) in powers of 1 - k, 0 <= t <= TAIL_END,
-# lowest power first; it errs by 3.2e-8 of itself. Beyond, Q is no float32.
+"""Polynomial for (eʳ - 1 - r) / r², |r| <= ln 2 / 2, lowest power first; eʳ - 1 then errs by 1.3e-8
+of itself.
+"""
 TAIL_END = 14.0
+"""The argument beyond which the tail Q of a standard normal is no float32."""
 TAIL_SCALE = 0.35
 TAIL = (
     0.499999984054,
@@ -43,10 +44,16 @@ TAIL = (
     0.0891956333863,
     -0.0291458963603,
 )
+"""Polynomial for Q(t)·exp(t²/2) / k in powers of 1 - k, k = 1/(1 + TAIL_SCALE·t), lowest power
+first, for 0 <= t <= TAIL_END, where Q is the tail of a standard normal; it errs by 3.2e-8 of
+itself.
+"""
 
 
 def is_long(act: Activation | None) -> bool:
-    """Whether it takes so many instructions that they are not to be written out for each pixel."""
+    """Whether an activation takes so many instructions that they are not to be written out for each
+    pixel.
+    """
     return act is not None and EMITTERS[act.function].is_long
 
 
@@ -57,7 +64,7 @@ def activate(act: Activation | None, value: Expr) -> Expr:
 
 @dataclass(frozen=True)
 class ActivationCode:
-    """Writes the code of an activation: `emit(value, slope)`.
+    """Writes the code of an activation: `emit(value, slope)` gives the expression of its result.
 
     It `is_long` where written out for each pixel it would take LLVM seconds a kernel.
     """
@@ -75,6 +82,7 @@ def _relu6(value: Expr, _: float) -> Expr:
 
 
 def leaky(value: Expr, slope: Expr) -> Expr:
+    """`x` or, below zero, `slope·x`, as an expression."""
     return _let(value, lambda x: T.Select(x < T.float32(0), slope * x, x))
 
 

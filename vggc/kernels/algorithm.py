@@ -53,51 +53,63 @@ class Algorithm(ABC, Generic[W, K]):
 
     @classmethod
     def applies(cls, workload: W) -> bool:
-        """Whether it computes this workload, one of those of its kind."""
+        """Whether the algorithm computes `workload`, which is one of the kinds in `computes`."""
         return True
 
     @property
     def name(self) -> str:
+        """What manifests and tuning databases call the algorithm for its workload, one of
+        `names`.
+        """
         return self.names[0]
 
     @abstractmethod
     def knobs(self) -> Iterable[K]:
-        """All that there is code for."""
+        """Every setting of the knobs that there is code for."""
 
     @abstractmethod
     def cost(self, knobs: K) -> Cost:
-        """What carrying it out with these knobs is thought to cost."""
+        """What the workload is thought to cost with these knobs; lists compare, the least
+        is best.
+        """
 
     @property
     def error(self) -> float:
-        """The relative L2 error that its arithmetic adds, beyond that of plain sums."""
+        """The relative L2 error that the algorithm's arithmetic adds, beyond that of plain sums."""
         return 0.0
 
     def error_with(self, weight: NDArray[np.float32]) -> float:
-        """The error that it adds with a weight, at least that with usual ones."""
+        """The relative L2 error that the algorithm adds with `weight`, at least `error`, which is
+        for usual ones.
+        """
         return self.error
 
     def packing(self, knobs: K) -> Packing | None:
-        """How the weight called `weight` is laid out, where there is one."""
+        """How the kernel wants the weight called `weight` laid out; None where it takes none, or as
+        it is.
+        """
         return None
 
     def macs(self, knobs: K) -> int | None:
-        """The multiply-adds that it really does, where that is not what the workload asks for."""
+        """The multiply-adds that the kernel really does; None where they are what the workload asks
+        for.
+        """
         return None
 
     @abstractmethod
     def emit(self, knobs: K, buffers: Buffers) -> None:
-        """Write the body of the kernel."""
+        """Write the body of the kernel, whose `buffers` are its arguments by name, in order."""
 
     def shown(self, knobs: K) -> dict[str, int]:
         """The knobs as manifests and tuning databases hold them."""
         return asdict(cast("Any", knobs))
 
     def choice(self, knobs: K) -> Choice:
+        """What manifests and tuning databases say of the algorithm with these knobs."""
         return Choice(self.name, tuple(self.shown(knobs).items()))
 
     def kernel(self, knobs: K) -> Kernel:
-        """The code with these knobs, one of `knobs`."""
+        """The kernel with these knobs, one of the settings that `knobs()` gives."""
         packing = self.packing(knobs)
         arguments = {argument.name: argument for argument in _arguments(self.workload, packing)}
 
@@ -110,7 +122,7 @@ class Algorithm(ABC, Generic[W, K]):
 
 @dataclass(frozen=True)
 class NoKnobs:
-    """Of an algorithm that leaves nothing open."""
+    """The knobs of an algorithm that leaves nothing open."""
 
 
 class Fixed(Algorithm[W, NoKnobs]):

@@ -14,5 +14,5 @@ def to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 def from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """The floats that bits stand for."""
+    """The float32 values that the bits of bfloat16 stand for."""
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)

@@ -34,14 +34,17 @@ class Buffer:
 
     @property
     def name(self) -> str:
+        """The buffer's name in TVMScript."""
         return str(self.buffer.name)
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The extent of each dimension, in elements."""
         return tuple(int(extent) for extent in self.buffer.shape)
 
     @property
     def dtype(self) -> str:
+        """The type of the elements, `float32` for one."""
         return str(self.buffer.dtype)
 
     def __getitem__(self, at: BufferIndex) -> Expr:
@@ -52,12 +55,12 @@ class Buffer:
         T.buffer_store(self.buffer, stored, [*at] if isinstance(at, tuple) else [at])
 
     def view(self, name: str, *shape: int, dtype: str | None = None) -> Buffer:
-        """The same memory under another shape, or as elements of another type."""
+        """The buffer's memory under another shape, or as elements of another type."""
         other = T.decl_buffer(shape, dtype or self.dtype, data=self.buffer.data)
         return Buffer(IRBuilder.name(name, other))
 
     def address(self, *at: Expr | int) -> Expr:
-        """Where an element lies in memory."""
+        """Where the element at an index lies in memory."""
         return T.address_of(self.buffer[at])
 
 
@@ -68,7 +71,7 @@ def allocated(name: str, *shape: int, dtype: str = "float32", scope: str = "glob
 
 @dataclass(frozen=True)
 class Argument:
-    """A buffer that a function is called with."""
+    """A buffer that a kernel's function is called with: its name, shape and type."""
 
     name: str
     shape: tuple[int, ...]
@@ -116,7 +119,7 @@ def vectorized(name: str, lanes: int) -> Iterator[Expr]:
 
 @contextmanager
 def unrolled(names: str, *extents: int) -> Iterator[tuple[Expr, ...]]:
-    """Nested loops, written out; `names` holds that of each, between spaces."""
+    """Nested loops, written out; `names` holds the name of each, between spaces."""
     with ExitStack() as stack:
         yield tuple(
             IRBuilder.name(name, stack.enter_context(T.unroll(extent)))

@@ -38,7 +38,7 @@ Exact: TypeAlias = NDArray[np.float64]
 def reference(
     workload: Workload, inputs: Sequence[NDArray[Any]], weights: Sequence[NDArray[Any]]
 ) -> Exact:
-    """What `workload` gives of these inputs and of weights that are not packed.
+    """What `workload` gives of these inputs and of weights that are not packed, in float64.
 
     Maps are `(N, H, W, C)` without halo, and hold the numbers that are meant where a format of
     fewer bits stands for them.
@@ -82,7 +82,7 @@ def reference(
 
 
 def activate(act: Activation | None, x: Exact) -> Exact:
-    """The activation of each of `x`."""
+    """The activation of each of the values `x`, in float64."""
     if act is None or not x.size:
         return x
     meaning, slope = act.facts.meaning, act.slope
@@ -90,12 +90,12 @@ def activate(act: Activation | None, x: Exact) -> Exact:
 
 
 def windows(x: Exact, kernel: Pair, stride: Pair) -> Exact:
-    """`(N, H, W, C)` to `(N, H', W', C, kh, kw)`."""
+    """The windows of a map `(N, H, W, C)` as `(N, H', W', C, kh, kw)`."""
     return sliding_window_view(x, kernel, axis=(1, 2))[:, :: stride[0], :: stride[1]]
 
 
 def halved(y: Exact, out: Map) -> Exact:
-    """The largest of each 2×2 pixels of `(N, H, W, C)`."""
+    """The largest of each 2×2 pixels of `(N, H, W, C)`; a last odd row or column is left out."""
     whole = y[:, : 2 * out.height, : 2 * out.width]
     blocks = whole.reshape(out.batch, out.height, 2, out.width, 2, out.channels)
     return _exact(blocks.max((2, 4)))
@@ -126,5 +126,5 @@ def _pooled(pool: MaxPool | AvgPool, x: Exact) -> Exact:
 
 
 def _exact(values: Any) -> Exact:
-    """What numpy's types call anything."""
+    """Any numbers as a float64 array: numpy's types call them anything."""
     return np.asarray(values, np.float64)

@@ -20,7 +20,9 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def markdown(algorithms: tuple[type[Algorithm[Any, Any]], ...]) -> str:
-    """A row for each algorithm: its names, what it applies to, how, its knobs and its file."""
+    """A Markdown table, a row for each algorithm: its names, what it applies to, how, its knobs and
+    its file.
+    """
     lines = ["| algorithm | applies to | how | knobs | file |", "| --- | --- | --- | --- | --- |"]
     for algorithm in algorithms:
         names = ", ".join(f"`{name}`" for name in algorithm.names)
@@ -34,7 +36,7 @@ def markdown(algorithms: tuple[type[Algorithm[Any, Any]], ...]) -> str:
 
 
 def applies_to(algorithm: type[Algorithm[Any, Any]]) -> str:
-    """What `applies` says, or else the kinds of workloads."""
+    """What an algorithm's `applies` says it applies to, or else the kinds of workloads."""
     told = first(algorithm.applies)
     if told != first(Algorithm.applies):
         return told
@@ -49,7 +51,7 @@ def first(documented: object) -> str:
 
 
 def knobs_of(algorithm: type[Algorithm[Any, Any]]) -> Iterator[str]:
-    """The names of its knobs."""
+    """The names of an algorithm's knobs."""
     for base in algorithm.__mro__:
         for generic in getattr(base, "__orig_bases__", ()):
             found = get_args(generic)[1:] if get_origin(generic) else ()
@@ -59,7 +61,7 @@ def knobs_of(algorithm: type[Algorithm[Any, Any]]) -> Iterator[str]:
 
 
 def written(text: str) -> str:
-    """The text of docs/kernels.md with the tables of today."""
+    """The text of docs/kernels.md with the tables of today in the place of its own."""
     for algorithms in (cpu.ALGORITHMS, cuda.ALGORITHMS):
         kind = algorithms[0].__module__.split(".")[2]
         begin = BEGIN.replace(" -->", f", {kind} -->")

@@ -22,7 +22,7 @@ POINTS = {
     4: (0.0, sqrt(0.5), -sqrt(0.5), sqrt(2.0), -sqrt(2.0)),
     6: (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5),
 }
-"""By m the finite points of interpolation; the last is infinity.
+"""The finite points of interpolation, by m; the last is infinity.
 
 They decide the rounding error (`tests/kernels/test_winograd.py`): a pair of ±√½ and ±√2 halves
 that of the usual ±1 and ±2. Points ±p share their even and odd parts.
@@ -31,7 +31,7 @@ that of the usual ±1 and ±2. Points ±p share their even and odd parts.
 
 @dataclass(frozen=True)
 class Transforms:
-    """Aᵀ `(m, n)`, G `(n, r)` and Bᵀ `(n, n)`, n = m + r - 1."""
+    """The matrices of F(m, r): Aᵀ `(m, n)`, G `(n, r)` and Bᵀ `(n, n)`, n = m + r - 1."""
 
     output: Matrix
     filter: Matrix
@@ -40,7 +40,7 @@ class Transforms:
 
 @cache
 def transforms(points: tuple[float, ...]) -> Transforms:
-    """Those of F(m, 3) by m + 1 finite points."""
+    """The matrices of F(m, 3) by m + 1 finite points of interpolation."""
     m = len(points) - 1
     n = m + TAPS - 1
     output, filter_, input_ = np.zeros((m, n)), np.zeros((n, TAPS)), np.zeros((n, n))

@@ -25,15 +25,16 @@ class WindowAxis:
 
     @property
     def overhangs(self) -> bool:
-        """Whether a window reaches beyond either end."""
+        """Whether a window reaches beyond either end of the axis."""
         return self.padding > 0 or self._last_end > self.extent
 
     def start(self, position: Expr) -> Expr:
-        """Where the window begins, which may be before the axis."""
+        """Where window `position` begins, which may be before the axis."""
         return position * self.stride - self.padding
 
     def clamped(self, position: Expr, offset: Expr | int) -> Expr:
-        """Element `offset` of the window or, where that is beyond an end, the one at the end.
+        """Element `offset` of window `position` or, where that is beyond an end of the axis, the
+        one at the end.
 
         What stands there is in the window, because the window overlaps the axis.
         """
@@ -43,12 +44,12 @@ class WindowAxis:
         return T.min(at, self.extent - 1) if self._last_end > self.extent else at
 
     def holds(self, position: Expr, offset: Expr | int) -> Expr:
-        """Whether element `offset` of the window is on the axis."""
+        """Whether element `offset` of window `position` is on the axis."""
         at = self.start(position) + offset
         return T.And(at >= 0, at < self.extent)
 
     def span(self, position: Expr) -> tuple[Expr, Expr | int]:
-        """The window's part on the axis: its first element and their number."""
+        """The part of window `position` that is on the axis: its first element and their number."""
         start = self.start(position)
         if not self.overhangs:
             return start, self.kernel
@@ -61,7 +62,7 @@ class WindowAxis:
 
 
 def axes(pool: MaxPool | AvgPool) -> tuple[WindowAxis, WindowAxis]:
-    """The rows and the columns of a pool."""
+    """Where the windows of a pool lie along rows and along columns."""
     source, out = pool.input, pool.output
     rows, columns = (
         WindowAxis(*each)

@@ -61,6 +61,9 @@ class Map:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
+        """The extents in memory, halo and padding of channels included: `(N, H + 2·halo, W +
+        2·halo, C)`.
+        """
         border = 2 * self.halo
         word = WORD[self.format]
         stored = -(-self.channels // word) * word
@@ -68,12 +71,12 @@ class Map:
 
     @property
     def planes(self) -> Shape:
-        """Its values as callers have them, `(N, C, H, W)`."""
+        """The shape of the map's values as callers have them, `(N, C, H, W)`."""
         return (self.batch, self.channels, self.height, self.width)
 
     @property
     def storage(self) -> str:
-        """The type of its buffer's elements."""
+        """The type of the elements of the map's buffer."""
         return STORAGE[self.format]
 
 
@@ -92,7 +95,7 @@ def storage(layout: Layout) -> str:
 
 
 class _Workload:
-    """The defaults: no weights, no activation, and values of any sign."""
+    """The defaults of a workload: no weights, no activation, and values of any sign."""
 
     act: Activation | None = None
     """What it does last."""
@@ -108,7 +111,7 @@ class _Workload:
         return {}
 
     def may_be_negative(self, reads: bool) -> bool:
-        """Whether what it gives may be negative, `reads` being whether what it reads may."""
+        """Whether the workload may give negative values; `reads` is whether it may read some."""
         if self.act is not None and self.act.never_negative:
             return False
         return reads or not self.keeps_sign
@@ -121,7 +124,9 @@ class _OneInput(_Workload):
 
     @property
     def inputs(self) -> tuple[Layout, ...]:
-        """How each value that it reads lies in memory, in the order of the kernel's arguments."""
+        """How each value that the workload reads lies in memory, in the order of the kernel's
+        arguments.
+        """
         return (self.input,)
 
 
@@ -153,13 +158,13 @@ class Conv(_OneInput):
 
     @property
     def grid(self) -> Pair:
-        """The rows and columns of pixels that it computes, before it pools."""
+        """The rows and columns of pixels that the convolution computes, before it pools."""
         scale = 2 if self.pool else 1
         return scale * self.output.height, scale * self.output.width
 
     @property
     def weight_shape(self) -> Shape:
-        """The unpacked weight, `(K, C/groups, kh, kw)`."""
+        """The shape of the unpacked weight, `(K, C/groups, kh, kw)`."""
         return (self.output.channels, self.input.channels // self.groups, *self.kernel)
 
     @property
@@ -172,7 +177,7 @@ class Conv(_OneInput):
 
 @dataclass(frozen=True)
 class Dense(_Workload):
-    """`y = x·Wᵀ + b`, and an activation.
+    """A dense layer, `y = x·Wᵀ + b`, and an activation.
 
     Reads `(N, in_features)`, or the map `source` (halo 0) that the unpacked weight
     `(out_features, C·H·W)` expects flattened in C, H, W order; the packed weight; the
@@ -190,14 +195,17 @@ class Dense(_Workload):
 
     @property
     def inputs(self) -> tuple[Layout, ...]:
+        """How the one input lies in memory: the map `source`, or rows `(N, in_features)`."""
         return (self.source or (self.batch, self.in_features),)
 
     @property
     def output(self) -> Layout:
+        """How the output lies in memory: rows `(N, out_features)`."""
         return (self.batch, self.out_features)
 
     @property
     def weight_shape(self) -> Shape:
+        """The shape of the unpacked weight, `(out_features, in_features)`."""
         return (self.out_features, self.in_features)
 
     @property
@@ -238,7 +246,8 @@ class AvgPool(_OneInput):
 
 @dataclass(frozen=True)
 class Lrn(_OneInput):
-    """`b_i = a_i / (k + alpha·Σ a_j²)^beta`, j over the `size` channels around i.
+    """Local response normalisation, `b_i = a_i / (k + alpha·Σ a_j²)^beta`, j over the `size`
+    channels around i.
 
     `alpha` is not divided by `size`. Source: Krizhevsky et al. 2012, section 3.3.
     """
@@ -264,7 +273,9 @@ class Pointwise(_OneInput):
 
 @dataclass(frozen=True)
 class PRelu(_OneInput):
-    """x or, below zero, slope·x, with the slopes `(C,)` as its one weight, not packed."""
+    """A rectifier, x or, below zero, slope·x, with the slopes `(C,)` as its one weight,
+    not packed.
+    """
 
     input: Map
     output: Map
@@ -302,10 +313,12 @@ class Softmax(_Workload):
 
     @property
     def inputs(self) -> tuple[Layout, ...]:
+        """How the one input lies in memory: rows `(N, features)`."""
         return ((self.batch, self.features),)
 
     @property
     def output(self) -> Layout:
+        """How the output lies in memory: rows `(N, features)`."""
         return (self.batch, self.features)
 
     def may_be_negative(self, reads: bool) -> bool:
@@ -314,7 +327,9 @@ class Softmax(_Workload):
 
 @dataclass(frozen=True)
 class Convert(_OneInput):
-    """A map in another format, one of the two float32; a uint8 one's scale is the weight `(1,)`."""
+    """A map in another format, one of the two float32; the scale of a uint8 map is the weight
+    `(1,)`.
+    """
 
     input: Map
     output: Map
@@ -326,12 +341,13 @@ class Convert(_OneInput):
 
 @dataclass(frozen=True)
 class ToNhwc(_Workload):
-    """`(N, C, H, W)` without halo to the map `output`."""
+    """Planes `(N, C, H, W)` without halo to the map `output`."""
 
     output: Map
 
     @property
     def inputs(self) -> tuple[Layout, ...]:
+        """How the one input lies in memory: planes `(N, C, H, W)`."""
         return (self.output.planes,)
 
 
@@ -344,6 +360,7 @@ class ToNchw(_OneInput):
 
     @property
     def output(self) -> Layout:
+        """How the output lies in memory: planes `(N, C, H, W)`."""
         return self.input.planes
 
 
@@ -365,9 +382,9 @@ Workload: TypeAlias = (
 
 
 def workload_of(op: Op, inputs: tuple[Map, ...], output: Map) -> Workload:
-    """The workload of an op by itself, which reads maps and writes one.
+    """The workload of an op by itself, which reads maps and writes a map.
 
-    Those that the planner fuses, or whose values lie otherwise, are not for here.
+    Ops that the planner fuses, or whose values lie otherwise, are not for here.
     """
     source = inputs[0]
     match op:
@@ -378,7 +395,7 @@ def workload_of(op: Op, inputs: tuple[Map, ...], output: Map) -> Workload:
         case ops.GlobalAvgPool():
             return AvgPool(source, output, (source.height, source.width), (1, 1))
         case ops.LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k):
-            return Lrn(source, output, size, alpha, beta, k)
+            return Lrn(input=source, output=output, size=size, alpha=alpha, beta=beta, k=k)
         case Activation():
             return Pointwise(source, output, op)
         case ops.PRelu():
@@ -402,20 +419,26 @@ class Packing(Protocol):
     """
 
     @property
-    def packed_shape(self) -> tuple[int, ...]: ...
+    def packed_shape(self) -> tuple[int, ...]:
+        """The extents of the packed weight."""
+        ...
 
     @property
     def packed_type(self) -> str:
-        """That of the packed elements."""
+        """The type of the packed weight's elements."""
         ...
 
-    def pack(self, weight: np.ndarray) -> np.ndarray: ...
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        """The packed weight, of an unpacked one."""
+        ...
 
     def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
-        """What `pack` gives, in its order, a few rows at a time."""
+        """What `pack` gives, in its order, a few rows at a time, so that little memory is taken."""
         ...
 
-    def unpack(self, packed: np.ndarray) -> np.ndarray: ...
+    def unpack(self, packed: np.ndarray) -> np.ndarray:
+        """The unpacked weight, of a packed one."""
+        ...
 
 
 PIECE = 1 << 21
@@ -436,7 +459,7 @@ def by_panels(packing: Packing, panel: int, weight: np.ndarray) -> Iterator[np.n
 
 @dataclass(frozen=True)
 class Choice:
-    """A way to carry out a workload: an algorithm, and the sizes that it leaves open."""
+    """A way to carry out a workload: an algorithm, and values for the knobs that it leaves open."""
 
     algorithm: str
     knobs: tuple[tuple[str, int], ...] = ()

@@ -138,7 +138,7 @@ def with_width(net: Net, factor: float) -> Net:
 
 @dataclass(frozen=True)
 class _Scaled:
-    """Widths of layers, the groups of those that have one for each channel they read, and the
+    """Widths of layers, the groups of layers that have one for each channel they read, and the
     nodes whose groups do not divide what comes in or goes out.
     """
 
@@ -200,9 +200,9 @@ def _is_depthwise(conv: Conv2d, source: Shape) -> bool:
 def _multiples(
     graph: Graph, kept: Collection[str | None], unfit: Collection[int]
 ) -> dict[str, int]:
-    """Of what the width of a layer must be a multiple, as the convolutions `unfit` part it into
-    groups; what is added up is as wide as one another, so that what holds for one layer holds for
-    all of it.
+    """The number that the width of each layer must be a multiple of, as the convolutions `unfit`
+    part it into groups; layers that are added up are as wide as one another, so that what holds for
+    one holds for all.
     """
     makers: list[frozenset[str]] = []
     alike: list[frozenset[str]] = []
@@ -313,7 +313,7 @@ class _NetRewriter:
         if found := self.body(body):
             return found
         self.origins.append(None)
-        return (Layer("skip", span=span),)
+        return (Layer(word="skip", span=span),)
 
     def body(self, body: Body) -> Body:
         items = tuple(new for item in body for new in self.item(item))
@@ -348,7 +348,9 @@ class _NetRewriter:
         mark = len(self.origins)
         self.origins.append(name)
         inside = self.with_paths(layer, name)
-        found = _Occurrence(index, self.count - 1, name, inside, kind, self.around)
+        found = _Occurrence(
+            index=index, last=self.count - 1, name=name, layer=inside, kind=kind, around=self.around
+        )
         changed = self.change(found)
         if changed is None:
             return (inside,)
@@ -413,7 +415,7 @@ def _kind(layer: Layer) -> type[Kind]:
     """The kind of a layer. Raises: UserError when its word is no layer."""
     kind = kind_of(layer.word)
     if kind is None:
-        vocabulary = Vocabulary([])
+        vocabulary = Vocabulary(found=[])
         vocabulary.read(layer)
         raise UserError(*vocabulary.found)
     return kind
@@ -746,7 +748,8 @@ def _none_called(
 
 
 def with_defaults(net: Net) -> Net:
-    """The net that says of every kind of layer it has what it would leave unsaid.
+    """The net that says in an `every` statement, for each kind of layer it has, what it would leave
+    unsaid.
 
     Defaults that depend on the layer, as padding does, stay unsaid.
     """
@@ -783,7 +786,7 @@ Default: TypeAlias = tuple[str, str]
 
 
 def defaults_in(statements: Iterable[Statement]) -> dict[Default, Option]:
-    """What is said of `every` layer of a kind, where there is such a kind."""
+    """What the statements say of `every` layer of a kind, for the kinds that there are."""
     return {
         (BY_WORD[statement.kind].name, option.key): option
         for statement in statements

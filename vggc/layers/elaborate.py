@@ -45,7 +45,7 @@ def elaborate(net: ast.Net) -> Graph:
     _check_blocks(net.blocks, found)
     _check_names(net, found)
     called = {layer.name for body in net.bodies for layer, _ in _named(body) if layer.name}
-    reader = Vocabulary(found, frozenset(called))
+    reader = Vocabulary(found=found, called=frozenset(called))
     for statement in net.statements:
         assert isinstance(statement, ast.Every)
         reader.read_every(statement)
@@ -53,7 +53,7 @@ def elaborate(net: ast.Net) -> Graph:
     reader.check_every_used()
     if found:
         raise UserError(*found)
-    return _Builder(net, shape, reader.kinds).graph()
+    return _Builder(net=net, shape=shape, kinds=reader.kinds).graph()
 
 
 # ---------------------------------------------------------------- words and values
@@ -127,13 +127,13 @@ def _check_name(name: str, span: Span, first: dict[str, Span], found: list[Diagn
 
 
 def _add(found: list[Diagnostic], problem: Diagnostic) -> None:
-    """What edits have copied, or `every` says of many layers, is told once."""
+    """Adds a problem once, though edits have copied it, or `every` says it of many layers."""
     if problem not in found:
         found.append(problem)
 
 
 def _named(body: ast.Body, repeated: bool = False) -> Iterator[tuple[ast.Layer, bool]]:
-    """The layers with names of their own, and whether they stand in a repeat."""
+    """The layers that have names of their own, and whether they stand in a repeat."""
     for item in body:
         match item:
             case ast.Repeat(item=inner, count=count):
@@ -153,8 +153,8 @@ def _named(body: ast.Body, repeated: bool = False) -> Iterator[tuple[ast.Layer, 
 
 
 def layers_of(net: ast.Net) -> Iterator[tuple[ast.Layer, bool]]:
-    """Every layer of a plain net as written, and whether it gives an output, with no activation
-    unless it says one. One that is repeated may do both.
+    """Every layer of a plain net as written, and whether it gives an output, and so has no
+    activation unless it says one; a repeated layer may come as both.
     """
     yield from _layers_in(net.body, is_output=not _continued(net))
     for head in net.heads:
@@ -215,7 +215,7 @@ BARE = ("act", "norm")
 
 @dataclass
 class Vocabulary:
-    """Reads words as layers. Equal layers are read once."""
+    """Reads the words of a net as layers; equal layers are read once."""
 
     found: list[Diagnostic]
     called: frozenset[str] = frozenset()
@@ -232,6 +232,7 @@ class Vocabulary:
     """The kinds and keys of what `every` says and a layer goes by."""
 
     def read_every(self, statement: ast.Every) -> None:
+        """Takes in an `every` statement as defaults of its kind, or what is wrong with it."""
         start = statement.span.text.find(statement.kind, len("every"))
         span = statement.span.part(start, start + len(statement.kind))
         if statement.kind not in BY_WORD:
@@ -242,7 +243,9 @@ class Vocabulary:
             self.found.append(diagnostics.UnknownLayer(word, word, hint, place=span))
             return
         kind = BY_WORD[statement.kind]
-        reader = _Reader(kind, ast.Layer(statement.kind, span=span), span, self.found)
+        reader = _Reader(
+            kind=kind, layer=ast.Layer(word=statement.kind, span=span), word=span, found=self.found
+        )
         for option in statement.options:
             reader.option(option)
         of_kind = self.defaults.setdefault(kind.name, {})
@@ -253,7 +256,7 @@ class Vocabulary:
         self.statements[kind.name] = statement
 
     def read_layers(self, net: ast.Net) -> None:
-        """Takes in all layers of a net. One with a mistake is read once."""
+        """Takes in all layers of a net; a layer with a mistake is read once."""
         wrong: set[int] = set()
         for layer, linear in layers_of(net):
             if len(self.found) < MAX_REPORTED and id(layer) not in wrong:
@@ -269,7 +272,7 @@ class Vocabulary:
             self.kinds[id(layer), linear] = self.known[key] = kind
 
     def check_every_used(self) -> None:
-        """What is said of every layer of a kind is said of one at least."""
+        """Notes as mistakes what `every` says of kinds or options that no layer goes by."""
         is_sound = not self.found
         for name, statement in self.statements.items():
             if name not in self.used:
@@ -296,7 +299,7 @@ class Vocabulary:
             return None
         kind = BY_WORD[word]
         self.used.add(kind.name)
-        reader = _Reader(kind, layer, span, self.found, linear)
+        reader = _Reader(kind=kind, layer=layer, word=span, found=self.found, linear=linear)
         reader.number("size", size, span.part(len(word), len(word) + len(size)))
         length = len(layer.word)
         reader.number("width", width, span.part(length - len(width), length))
@@ -447,7 +450,7 @@ class _Reader:
 
 def idle_defaults(net: ast.Net) -> set[tuple[str, str]]:
     """What a plain net says of `every` layer of a kind, by kind and key, and no layer goes by."""
-    vocabulary = Vocabulary([])
+    vocabulary = Vocabulary(found=[])
     for statement in net.statements:
         assert isinstance(statement, ast.Every)
         vocabulary.read_every(statement)
@@ -457,7 +460,9 @@ def idle_defaults(net: ast.Net) -> set[tuple[str, str]]:
 
 
 def split_word(word: str) -> tuple[str, str, str] | None:
-    """Kind, size and width in a layer's word: `conv`, `3` and `64`; "" for what it leaves out."""
+    """Kind, size and width in a layer's word, `conv`, `3` and `64` of `conv3-64`; "" for what it
+    leaves out.
+    """
     parts = re.fullmatch(r"([^\W\d]+)([0-9]*)(?:-([0-9]+))?", word)
     if parts is None:
         return None
@@ -481,7 +486,9 @@ def _other_option(kind: type[Kind], key: str) -> str:
 
 
 def word_span(layer: ast.Layer) -> Span:
-    """The layer's word; all of its text where an edit has given it another word since."""
+    """The place of a layer's word; of all of its text where an edit has given it another word
+    since.
+    """
     after_name = 0 if layer.name is None else layer.span.text.index(":")
     start = layer.span.text.find(layer.word, after_name)
     return layer.span if start < 0 else layer.span.part(start, start + len(layer.word))

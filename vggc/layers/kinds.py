@@ -54,7 +54,7 @@ ACTS = ("none", *ACTIVATIONS, "prelu")
 
 @dataclass(frozen=True)
 class Param:
-    """What may stand for one field of a kind. `default` says in words what stands for None.
+    """What may stand for one field of a kind; `default` says in words what stands for None.
 
     `needs` holds another field and its values: with any other, this field means nothing.
     """
@@ -137,7 +137,7 @@ def _activation(function: str, slope: float | None) -> Activation:
 
 
 class Kind:
-    """What all kinds share."""
+    """A kind of layer: its fields are what its word and options may say."""
 
     name: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
@@ -153,28 +153,28 @@ class Kind:
     """What a chain tells that ends in this layer."""
 
     def expand(self, x: Shape) -> Expansion:
-        """The core ops for an input of this shape."""
+        """The core ops that the layer stands for, for an input of this shape."""
         raise NotImplementedError
 
     def clash(self) -> Clash | None:
-        """What is wrong with the values together, if anything."""
+        """What is wrong with the layer's values together, if anything."""
         return None
 
     @classmethod
     @cache
     def params(cls) -> dict[str, Param]:
-        """What each field takes, `size` and `width` included."""
+        """What each field of the kind takes, `size` and `width` included."""
         return {f.name: f.metadata["param"] for f in fields(cls)}  # type: ignore[arg-type]
 
     @classmethod
     def leaves_no_room(cls, key: str, said: Mapping[str, str]) -> bool:
-        """Whether a field means nothing beside what is said of others."""
+        """Whether a field means nothing beside what is said of the other fields."""
         needs = cls.params()[key].needs if key in cls.params() else None
         return needs is not None and said.get(needs[0], needs[1][0]) not in needs[1]
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """The default of each field that has one."""
+        """The default of each field of the kind that has one."""
         return {f.name: f.default for f in fields(cls) if f.default is not MISSING}  # type: ignore[arg-type]
 
 
@@ -212,7 +212,14 @@ class Conv(Kind):
     def expand(self, x: Shape) -> Expansion:
         padding = self.size // 2 if self.padding is None else self.padding
         kernel, stride = (self.size, self.size), (self.stride, self.stride)
-        conv = Conv2d(self.width, kernel, stride, (padding, padding), self.groups, self.bias)
+        conv = Conv2d(
+            channels=self.width,
+            kernel=kernel,
+            stride=stride,
+            padding=(padding, padding),
+            groups=self.groups,
+            bias=self.bias,
+        )
         return (("", conv), *_normalised(self.norm), *_activated(self.act, self.slope))
 
     def clash(self) -> Clash | None:
@@ -367,7 +374,7 @@ class Boxes(Kind):
 
 
 class ActivationWord(Kind):
-    """What the activations have in common that are a layer by themselves."""
+    """A layer that is an activation by itself."""
 
     def expand(self, x: Shape) -> Expansion:
         return (("", _activation(self.name, getattr(self, "slope", None))),)

@@ -47,12 +47,12 @@ class LayerNames:
 
     @property
     def on_main_chain(self) -> bool:
-        """Whether what comes next stands in no join and in no head."""
+        """Whether the next layer stands in no join and in no head."""
         return len(self.scopes) == 1
 
     @contextmanager
     def inside(self, prefix: str) -> Iterator[None]:
-        """The layers of a join, or of a head."""
+        """Within it, layers are named as in a join or a head called `prefix`."""
         self.scopes.append(_Scope(prefix))
         yield
         self.scopes.pop()

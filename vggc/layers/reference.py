@@ -11,7 +11,7 @@ from vggc.syntax.values import OptionEntry, told
 
 @dataclass(frozen=True)
 class KindEntry:
-    """One kind of layer. `form` shows where the numbers in its word stand."""
+    """One kind of layer in the reference; `form` shows where the numbers in its word stand."""
 
     name: str
     aliases: tuple[str, ...]
@@ -22,17 +22,25 @@ class KindEntry:
 
 
 def entries() -> tuple[KindEntry, ...]:
-    """Every kind, in the order of the vocabulary."""
+    """Every kind of layer, in the order of the vocabulary."""
     return tuple(map(entry, KINDS))
 
 
 def entry(kind: type[Kind]) -> KindEntry:
+    """A kind of layer as the reference tells it, its options included."""
     defaults = kind.defaults()
     options = tuple(
         OptionEntry(key, str(param.kind), _default(kind, key, defaults), param.doc)
         for key, param in kind.params().items()
     )
-    return KindEntry(kind.name, kind.aliases, kind.doc, _form(kind), kind.example, options)
+    return KindEntry(
+        name=kind.name,
+        aliases=kind.aliases,
+        doc=kind.doc,
+        form=_form(kind),
+        example=kind.example,
+        options=options,
+    )
 
 
 def _default(kind: type[Kind], key: str, defaults: dict[str, Any]) -> str:
@@ -43,7 +51,9 @@ def _default(kind: type[Kind], key: str, defaults: dict[str, Any]) -> str:
 
 
 def _form(kind: type[Kind]) -> str:
-    """`convSIZE-WIDTH`: the word, with brackets around what may be left out."""
+    """A kind's word with its numbers, `convSIZE-WIDTH`, with brackets around what may be left
+    out.
+    """
     params, defaults = kind.params(), kind.defaults()
     form = kind.name
     if "size" in params and kind.name != "lrn":

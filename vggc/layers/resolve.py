@@ -47,7 +47,9 @@ ConstantValue: TypeAlias = int | float | str
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a net cannot know by itself."""
+    """What a net needs from outside to become plain: how to find its bases, and what blocks mean
+    merged or resized.
+    """
 
     find: FindBase
     merge: Merge
@@ -183,8 +185,8 @@ def _over(
     called: Callable[[Part], str],
     merged: Callable[[Part, Part], Part],
 ) -> tuple[Part, ...]:
-    """The base's parts, those that a net says itself in the place of those called alike, and its
-    others. What stands twice in one file stays twice, as a mistake.
+    """The base's parts with a net's own in the place of those called alike, and the net's others
+    behind them. What stands twice in one file stays twice, as a mistake.
     """
     first: dict[str, Part] = {}
     again: list[Part] = []

@@ -34,7 +34,7 @@ precision of the artifact. Those of two photographs differ by 0.4 and more."""
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of each round of each engine, `vggc` first.
+    """The times of an artifact and other engines: milliseconds of each round of each, `vggc` first.
 
     `errors` are the relative L2 differences of the peers' scores from vggc's, `missing` the
     engines that were asked for and not timed, with the reason; `skipped` are images that cannot
@@ -49,11 +49,12 @@ class Timing:
 
     @property
     def medians(self) -> dict[str, float]:
+        """The median in milliseconds of each engine."""
         return {name: median(times) for name, times in self.milliseconds.items()}
 
     @property
     def ratios(self) -> dict[str, float]:
-        """Vggc's median over each peer's: under 1 where vggc is faster."""
+        """Vggc's median over that of each peer: under 1 where vggc is faster."""
         medians = self.medians
         return {peer: medians["vggc"] / time for peer, time in medians.items() if peer != "vggc"}
 
@@ -97,7 +98,15 @@ def bench(
     of_softmax = isinstance(graph.nodes[graph.heads[0].node].op, Softmax)
     errors: dict[str, float] = {}
     with TemporaryDirectory(prefix="vggc-bench-") as temporary:
-        setup = Setup(graph, original, x, count, manifest.target.kind, Path(temporary), real)
+        setup = Setup(
+            graph=graph,
+            weights=original,
+            x=x,
+            threads=count,
+            device=manifest.target.kind,
+            folder=Path(temporary),
+            images=real,
+        )
         for name in names:
             try:
                 run = peers.start(name, setup)
@@ -124,7 +133,7 @@ def _present(names: Sequence[str], missing: dict[str, str], *, lenient: bool) ->
 
 
 def reason_of(problem: UserError | CheckFailed) -> str:
-    """What was wrong, in one line."""
+    """What was wrong with a peer, in one line."""
     match problem:
         case UserError():
             diagnostic = problem.diagnostics[0]
@@ -197,7 +206,7 @@ def rest() -> None:
 
 
 def _scores(probabilities: Array) -> Array:
-    """What a soft-max `(N, K)` was computed from, with a mean of zero.
+    """The scores that a soft-max `(N, K)` was computed from, with a mean of zero.
 
     It enlarges a difference between scores as many times as they are large, and hides all but
     the largest.

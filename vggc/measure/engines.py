@@ -42,7 +42,7 @@ TRIALS = 3
 
 @dataclass(frozen=True)
 class Setup:
-    """What every engine is given. `threads` count on the CPU only.
+    """The net and the settings that every engine is given; `threads` count on the CPU only.
 
     `images` `(N, C, H, W)` are what an engine may take the range of activations from.
     `folder` is for files, and gone once all engines have started.
@@ -65,7 +65,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Peer:
-    """An engine: the modules that it needs, and how it is started.
+    """An engine to time beside an artifact: the modules that it needs, and how it is started.
 
     `tolerance` is the relative L2 difference of scores from the same net's in float64 beyond
     which it would be computing something else. `by_default` says whether it is timed unasked.
@@ -272,58 +272,66 @@ def _ncnn(setup: Setup, *, bf16: bool) -> Engine:
 
 PEERS = {
     "torch": Peer(
-        ("torch",), _torch, "eager, in its faster memory format", devices=("cpu", "cuda")
+        modules=("torch",),
+        start=_torch,
+        about="eager, in its faster memory format",
+        devices=("cpu", "cuda"),
     ),
     "torch-compile": Peer(
-        ("torch",),
-        _torch_compile,
-        "torch.compile, channels_last",
+        modules=("torch",),
+        start=_torch_compile,
+        about="torch.compile, channels_last",
         devices=("cpu", "cuda"),
         by_default=False,
     ),
     "onnxruntime": Peer(
-        ("onnxruntime",), _onnxruntime, "its CPU or CUDA provider", devices=("cpu", "cuda")
+        modules=("onnxruntime",),
+        start=_onnxruntime,
+        about="its CPU or CUDA provider",
+        devices=("cpu", "cuda"),
     ),
     "openvino": Peer(
-        ("openvino",), partial(_openvino, precision="float32"), "latency mode, float32"
+        modules=("openvino",),
+        start=partial(_openvino, precision="float32"),
+        about="latency mode, float32",
     ),
     "mnn": Peer(
-        ("MNN",),
-        partial(_mnn, winograd_level=None),
-        "high precision; large Winograd tiles, its default",
+        modules=("MNN",),
+        start=partial(_mnn, winograd_level=None),
+        about="high precision; large Winograd tiles, its default",
         tolerance=1e-3,
     ),
     "mnn-small-tiles": Peer(
-        ("MNN",),
-        partial(_mnn, winograd_level=1),
-        "high precision; small Winograd tiles, more accurate",
+        modules=("MNN",),
+        start=partial(_mnn, winograd_level=1),
+        about="high precision; small Winograd tiles, more accurate",
         by_default=False,
     ),
     "ncnn": Peer(
-        ("ncnn", "pnnx"),
-        partial(_ncnn, bf16=False),
-        "float32 throughout; image by image, as it knows no batch",
+        modules=("ncnn", "pnnx"),
+        start=partial(_ncnn, bf16=False),
+        about="float32 throughout; image by image, as it knows no batch",
     ),
     "openvino-bf16": Peer(
-        ("openvino",),
-        partial(_openvino, precision="bfloat16"),
-        "latency mode, bfloat16",
+        modules=("openvino",),
+        start=partial(_openvino, precision="bfloat16"),
+        about="latency mode, bfloat16",
         precision="bfloat16",
         tolerance=0.05,
         by_default=False,
     ),
     "ncnn-bf16": Peer(
-        ("ncnn", "pnnx"),
-        partial(_ncnn, bf16=True),
-        "bfloat16; image by image, as it knows no batch",
+        modules=("ncnn", "pnnx"),
+        start=partial(_ncnn, bf16=True),
+        about="bfloat16; image by image, as it knows no batch",
         precision="bfloat16",
         tolerance=0.05,
         by_default=False,
     ),
     "openvino-int8": Peer(
-        ("openvino", "nncf"),
-        partial(_openvino, precision="int8"),
-        "latency mode, quantised after training by nncf",
+        modules=("openvino", "nncf"),
+        start=partial(_openvino, precision="int8"),
+        about="latency mode, quantised after training by nncf",
         precision="int8",
         tolerance=0.25,
         by_default=False,
@@ -352,7 +360,7 @@ def versions(peers: Sequence[str]) -> dict[str, str]:
 
 
 def start(peer: str, setup: Setup) -> Engine:
-    """An engine that has computed the net once.
+    """An engine, ready to be timed: it has computed the net once.
 
     Raises: UserError, as the engine itself does later, where it cannot use the device or cannot
     compute this net.
@@ -372,7 +380,7 @@ def start(peer: str, setup: Setup) -> Engine:
 
 @contextmanager
 def _failures(peer: str) -> Iterator[None]:
-    """Whatever an engine raises as a mistake that names it."""
+    """Within it, whatever an engine raises becomes a mistake that names the engine."""
     try:
         yield
     except UserError:
@@ -387,7 +395,7 @@ def _failures(peer: str) -> Iterator[None]:
 
 
 def _converted(command: list[str], folder: Path) -> None:
-    """Runs a converter.
+    """Runs a converter of models.
 
     Raises: RuntimeError with the last that it said where it fails.
     """
@@ -418,7 +426,9 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing that a library prints or warns of gets through, be it from Python or from C."""
+    """Within it, nothing that a library prints or warns of gets through, be it from Python or from
+    C.
+    """
     flush_c = ctypes.CDLL(None).fflush
     kept = [os.dup(number) for number in (1, 2)]
     nowhere = os.open(os.devnull, os.O_WRONLY)

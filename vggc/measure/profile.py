@@ -35,7 +35,7 @@ Bound: TypeAlias = Literal["compute", "memory", "overhead"]
 
 @dataclass(frozen=True)
 class MachinePeaks:
-    """What this machine can do at most, each the best of a run's rounds.
+    """What a machine can do at most, each the best of a run's rounds.
 
     `flops` are those of multiply-adds in the artifact's precision, `float32_flops` those in
     float32; `bandwidth` is bytes read a second from memory.
@@ -48,7 +48,8 @@ class MachinePeaks:
 
 @dataclass(frozen=True)
 class Call:
-    """One kernel call: its median time in seconds, its work, and the share of the limits.
+    """One kernel call of a profile: its median time in seconds, its work, and the share of the
+    limits.
 
     `macs` are the multiply-adds that the op asks for, `real_macs` those that the code does.
     `bytes` are those of inputs, weights and output, each counted once.
@@ -79,7 +80,7 @@ class Call:
 
     @property
     def bandwidth(self) -> float:
-        """Bytes a second."""
+        """The bytes a second that the call reads and writes."""
         return self.bytes / self.seconds
 
     @property
@@ -92,7 +93,9 @@ class Call:
 
 @dataclass(frozen=True)
 class Profile:
-    """Medians in seconds: each call, the whole net, and the whole net with the clock."""
+    """A profile in medians of seconds: each call, the whole net, and the whole net with the
+    clock.
+    """
 
     threads: int
     calls: tuple[Call, ...]
@@ -102,7 +105,7 @@ class Profile:
 
     @property
     def sum(self) -> float:
-        """Seconds in kernels."""
+        """The seconds in kernels, all together."""
         return sum(call.seconds for call in self.calls)
 
 
@@ -131,7 +134,7 @@ class _Clock:
         return 0
 
     def pass_(self) -> list[float]:
-        """The seconds of the calls since the last pass."""
+        """The seconds of each call since the last pass."""
         seconds, self.seconds = self.seconds, []
         return seconds
 
@@ -185,22 +188,22 @@ def _calls(
         peak = _peak(entry, limits)
         calls.append(
             Call(
-                entry.layer,
-                entry.step,
-                entry.algorithm,
-                time_,
-                macs,
-                real,
-                size,
-                2 * real / time_ / peak,
-                size / time_ / limits.bandwidth,
+                layer=entry.layer,
+                step=entry.step,
+                kernel=entry.algorithm,
+                seconds=time_,
+                macs=macs,
+                real_macs=real,
+                bytes=size,
+                compute_share=2 * real / time_ / peak,
+                memory_share=size / time_ / limits.bandwidth,
             )
         )
     return tuple(calls)
 
 
 def _peak(entry: KernelEntry, limits: MachinePeaks) -> float:
-    """The arithmetic that is there for a kernel, by what it multiplies in."""
+    """The arithmetic that is there for a kernel, in FLOPs a second, by what it multiplies in."""
     match entry.algorithm.rpartition("-"):
         case ("columns", _, _):  # reads fewer bits, and multiplies floats
             return limits.float32_flops
@@ -213,7 +216,7 @@ def _peak(entry: KernelEntry, limits: MachinePeaks) -> float:
 
 
 def useful_macs(manifest: Manifest, graph: Graph) -> list[int]:
-    """Multiply-adds that the ops behind each kernel call ask for, for the whole batch.
+    """The multiply-adds that the ops behind each kernel call ask for, for the whole batch.
 
     A call stands for the node that it gives the value of, and for those before it that no
     call gives the value of: they are fused into it.
@@ -238,7 +241,7 @@ def useful_macs(manifest: Manifest, graph: Graph) -> list[int]:
 
 
 def _size(argument: Any) -> int:
-    """Bytes of a tensor; none of anything else."""
+    """The bytes of a tensor; none for anything else."""
     shape = getattr(argument, "shape", None)
     if shape is None:
         return 0

@@ -46,14 +46,14 @@ class Peak:
     run: Callable[[], None]
 
     def measure(self) -> float:
-        """The amount a second, of one call."""
+        """The amount a second that one call reaches."""
         started = time.perf_counter()
         self.run()
         return self.amount / (time.perf_counter() - started)
 
 
 def arithmetic(target: Target, threads: int, precision: ArtifactPrecision) -> Peak:
-    """FLOPs of multiply-adds that stay in registers, two a multiply-add."""
+    """A kernel that counts FLOPs: multiply-adds that stay in registers, two a multiply-add."""
     machine = Machine.of(tvm_target(target))
     lanes, size = machine.lanes, machine.lanes * machine.registers * 3 // 4
     factor, sums = FORMATS[precision], "int32" if precision == "int8" else "float32"
@@ -91,7 +91,7 @@ def _multiply_add(precision: ArtifactPrecision, sums: Expr, x: Expr, y: Expr) ->
 
 
 def bandwidth(target: Target, threads: int) -> Peak:
-    """Bytes read from a buffer far larger than the caches, in large pages."""
+    """A kernel that counts bytes: read from a buffer far larger than the caches, in large pages."""
     lanes = Machine.of(tvm_target(target)).lanes
     turns = min(MAX_BYTES, memory() // 8) // (4 * threads * STREAMS * lanes)
     total, size = turns * threads * STREAMS * lanes, STREAMS * lanes
@@ -116,7 +116,7 @@ def bandwidth(target: Target, threads: int) -> Peak:
 
 @contextmanager
 def _vectors(size: int, lanes: int) -> Iterator[Expr]:
-    """An unrolled loop over vectors; the index is that of their lanes."""
+    """An unrolled loop over vectors; the index is the vector of its lanes' indices."""
     with T.unroll(size // lanes) as vector:
         yield T.Ramp(vector * lanes, 1, lanes)
 

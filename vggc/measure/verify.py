@@ -66,7 +66,8 @@ Array = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Verification:
-    """One kind of input: the relative L2 errors, and how many images have the same top-1.
+    """The comparison of an artifact with its net on one kind of input: the relative L2 errors, and
+    how many images have the same top-1.
 
     `error` is the largest of the heads'. That of a soft-max is divided by the largest of its
     scores where that is over one: so many times does it enlarge a rounding of them. An image
@@ -87,20 +88,21 @@ class Verification:
     weights_from: str | None
     """Whose weights the reference has; None for those of the artifact itself, unpacked."""
     skipped: tuple[Skipped, ...] = ()
-    """Of the user's images those that cannot be used."""
+    """The images of the user's that cannot be used."""
 
     @property
     def top1_agrees(self) -> bool:
-        """Whether all images have the same top-1."""
+        """Whether all images have the same top-1 in both."""
         return self.agreeing == self.images
 
     @property
     def passed(self) -> bool:
+        """Whether the artifact computes its net on this input: `fault` is None."""
         return self.fault is None
 
     @property
     def fault(self) -> str | None:
-        """What does not do, if something does not."""
+        """What is wrong with the artifact's outputs, in words; None where nothing is."""
         limits = LIMITS[self.precision]
         if not self.error < limits.error:
             return f"its relative L2 error is {self.error:.2e}, and is to be under {limits.error:g}"
@@ -115,7 +117,7 @@ class Verification:
 
     @property
     def first_departure(self) -> str | None:
-        """The first layer whose value is off by more than the tolerance."""
+        """The first layer whose value is off by more than the tolerance; None where none is."""
         limit = LIMITS[self.precision].error
         wrong = (layer for layer, _, error in self.step_errors if not error < limit)
         return next(wrong, None)
@@ -146,7 +148,14 @@ def verify(
     graph = narrowed(fold(graph_in(folder)).graph)
     found = original_weights(folder, graph, session.manifest, weights)
     run = reference(graph, found.weights)
-    judge = _Judge(session, found.calls, graph, run, _scales(folder, found.calls), found.origin)
+    judge = _Judge(
+        session=session,
+        calls=found.calls,
+        graph=graph,
+        run=run,
+        scales=_scales(folder, found.calls),
+        weights_from=found.origin,
+    )
     if data is not None:
         preprocessing = session.manifest.preprocessing
         chosen = choose_images(data, num_images or NUM_IMAGES, preprocessing)
@@ -221,7 +230,7 @@ def _scales(folder: Path, calls: Plan) -> dict[str, float]:
 
 
 def inputs(manifest: Manifest) -> dict[str, NDArray[np.float32]]:
-    """Batches to compare on: normal noise, and photographs that come with scikit-learn.
+    """Batches to compare an artifact on: normal noise, and photographs that come with scikit-learn.
 
     Noise is no input for int8: it is beyond the ranges that were found on images. Photographs
     are none for nets that take other channels than an image has.
@@ -313,15 +322,15 @@ class _Judge:
             for each, step in zip(steps, self.calls.steps, strict=True)
         )
         return Verification(
-            name,
-            self.session.manifest.precision,
-            max(error for _, error in head_errors),
-            images,
-            agreeing,
-            judged,
-            head_errors,
-            step_errors,
-            self.weights_from,
+            input=name,
+            precision=self.session.manifest.precision,
+            error=max(error for _, error in head_errors),
+            images=images,
+            agreeing=agreeing,
+            judged=judged,
+            head_errors=head_errors,
+            step_errors=step_errors,
+            weights_from=self.weights_from,
         )
 
     def same_top1(
@@ -349,14 +358,14 @@ class _Judge:
 
 
 def _label(step: Step) -> str:
-    """A step's name; a conversion has that of what it converts."""
+    """The name of a step; a conversion is called as what it converts."""
     if isinstance(step.workload, Convert):
         return f"{step.name} as {step.workload.output.format}"
     return step.name
 
 
 def _growth(graph: Graph, expected: Mapping[str, Array]) -> dict[str, float]:
-    """By the name of a soft-max its largest score, one at least.
+    """The largest score of each soft-max by its name, one at least.
 
     The derivative of its logarithm by a score is one at most, so an error relative to the
     scores becomes one that is as many times larger as they are.

@@ -45,8 +45,8 @@ class NotDenseAt(Diagnostic):
 
 @dataclass(frozen=True)
 class DenseGraph:
-    """A graph that takes images of its own input size or larger, and the weights that have
-    another shape there.
+    """A net applied densely: a graph that takes images of its own input size or larger, and the
+    weights that have another shape there.
     """
 
     graph: Graph
@@ -74,7 +74,7 @@ class _Value:
 
 
 def dense(graph: Graph) -> DenseGraph:
-    """The graph applied densely.
+    """A net's graph applied densely, to images of its own input size or larger.
 
     Raises:
         UserError: something in it tells the places of a map apart.
@@ -102,7 +102,7 @@ class _Spreading:
         return DenseGraph(replace(self.graph, nodes=tuple(self.nodes), heads=heads), self.reshaped)
 
     def value(self, node: Node, reads: list[_Value]) -> _Value:
-        """What stands for a node that reads these."""
+        """The value of the dense graph that stands for a node that reads these."""
         first = next(iter(reads), _Value(-1))
         match node.op:
             case Flatten() if first.spread is None:
@@ -126,7 +126,7 @@ class _Spreading:
         kernel = spread[1], spread[2]
         weight = next(iter(op.weights(self.graph.source(node))))
         self.reshaped[f"{node.name}.{weight.role}"] = (op.features, *spread)
-        conv = replace(node, op=Conv2d(op.features, kernel, bias=op.bias))
+        conv = replace(node, op=Conv2d(channels=op.features, kernel=kernel, bias=op.bias))
         place = self.add(conv, read)
         return _Value(place, (op.features, 1, 1), grid if kernel == (1, 1) else place)
 

@@ -20,15 +20,15 @@ from vggc.passes.rewrite import without
 
 @dataclass(frozen=True)
 class Folded:
-    """A graph for inference, and which normalisations went into which of its nodes."""
+    """A folded graph, for inference, and which normalisations went into which of its nodes."""
 
     graph: Graph
     absorbed: dict[str, tuple[Node, ...]]
-    """By the name of a convolution, linear layer or scale, in order."""
+    """The normalisations in a convolution, linear layer or scale, in order, by its name."""
 
     def weights(self, trained: Weights, *, in_place: bool = False) -> Weights:
-        """The weights of the folded graph from those of the one before, which are overwritten where
-        they are to be folded `in_place`.
+        """The weights of the folded graph from the trained ones, which are overwritten where they
+        are to be folded `in_place`.
 
         Computed in float64 and rounded once.
         """
@@ -104,7 +104,7 @@ def fold(graph: Graph) -> Folded:
 
 
 def _ready(node: Node) -> Node:
-    """The node with a bias, or as the scale that a normalisation is."""
+    """A node with a bias, or as the scale that a normalisation is."""
     match node.op:
         case Conv2d() | Linear():
             return replace(node, op=replace(node.op, bias=True))

@@ -47,13 +47,13 @@ def scale_name(calls: Plan, index: int) -> str:
 
 @dataclass
 class _Rewriter:
-    """Walks the steps in order and notes where the value of each lies."""
+    """Walks the steps of a plan in order and notes where the value of each lies."""
 
     calls: Plan
     form: Format
     steps: list[Step] = field(default_factory=list)
     values: dict[tuple[int, Format], int] = field(default_factory=dict)
-    """By the step of the old plan and the format the step of the new one."""
+    """The step of the new plan, by the step of the old one and the format."""
 
     def __post_init__(self) -> None:
         self.signed = _signed(self.calls)
@@ -162,9 +162,16 @@ class _Rewriter:
 
 def as_conv(dense: Dense) -> Conv:
     """The convolution that computes `dense`: its kernel covers the map, its output is 1×1."""
-    source = dense.source or Map(dense.batch, 1, 1, dense.in_features)
-    output = Map(dense.batch, 1, 1, dense.out_features)
-    return Conv(source, output, (source.height, source.width), (1, 1), (0, 0), dense.act)
+    source = dense.source or Map(batch=dense.batch, height=1, width=1, channels=dense.in_features)
+    output = Map(batch=dense.batch, height=1, width=1, channels=dense.out_features)
+    return Conv(
+        input=source,
+        output=output,
+        kernel=(source.height, source.width),
+        stride=(1, 1),
+        padding=(0, 0),
+        act=dense.act,
+    )
 
 
 def _signed(calls: Plan) -> tuple[bool, ...]:

@@ -43,7 +43,7 @@ INPUT = -1
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel call: it gives the value of the node `name`, of the layer `layer`."""
+    """One kernel call of a plan: it gives the value of the node `name`, of the layer `layer`."""
 
     name: str
     layer: str
@@ -53,12 +53,13 @@ class Step:
 
     @property
     def output(self) -> Layout:
+        """How the call's value lies in memory."""
         return self.workload.output
 
 
 @dataclass(frozen=True)
 class PlanOutput:
-    """What a head gives: the value of a step, `(N, *shape)`."""
+    """What a head of the net gives: the value of a step, `(N, *shape)`."""
 
     name: str
     step: int
@@ -67,7 +68,7 @@ class PlanOutput:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every call in order, and what the heads give of it, the main one first."""
+    """Every kernel call in order, and what the net's heads give of it, the main one first."""
 
     net: str
     batch: int
@@ -90,8 +91,12 @@ def plan(graph: Graph, batch: int, *, fuse_pools: bool = False) -> Plan:
 
 
 def plan_folded(graph: Graph, batch: int, *, fuse_pools: bool = False) -> Plan:
-    """The same of a graph that is folded and whose joins are narrow."""
-    return _Planner(graph, batch, fuse_pools).run()
+    """The calls that compute `graph`, which is folded and whose joins are narrow, for a batch of
+    images.
+
+    `fuse_pools` lets convolutions pool what they compute, for kernels that can.
+    """
+    return _Planner(graph=graph, batch=batch, fuse_pools=fuse_pools).run()
 
 
 @dataclass
@@ -129,14 +134,29 @@ class _Planner:
                     last = pool
                 (source,) = self.maps(node)
                 conv = Conv(
-                    source, self.map(last), kernel, stride, padding, act, groups, pool is not None
+                    input=source,
+                    output=self.map(last),
+                    kernel=kernel,
+                    stride=stride,
+                    padding=padding,
+                    act=act,
+                    groups=groups,
+                    pool=pool is not None,
                 )
                 self.emit(last, conv, self.reads(node), node)
             case Scale():
                 last, act = self.fused(index)
                 (source,) = self.maps(node)
                 groups = source.channels
-                conv = Conv(source, self.map(last), (1, 1), (1, 1), (0, 0), act, groups)
+                conv = Conv(
+                    input=source,
+                    output=self.map(last),
+                    kernel=(1, 1),
+                    stride=(1, 1),
+                    padding=(0, 0),
+                    act=act,
+                    groups=groups,
+                )
                 self.emit(last, conv, self.reads(node), node)
             case Linear(features=features):
                 last, act = self.fused(index)
@@ -199,10 +219,10 @@ class _Planner:
         """The map that a node's value is written to, with the halo that its readers need."""
         node = self.graph.nodes[index]
         if len(node.shape) == 1:
-            return Map(self.batch, 1, 1, node.shape[0])
+            return Map(batch=self.batch, height=1, width=1, channels=node.shape[0])
         channels, height, width = node.shape
         halo = max((self.halo(reader) for reader in self.readers[index]), default=0)
-        return Map(self.batch, height, width, channels, halo)
+        return Map(batch=self.batch, height=height, width=width, channels=channels, halo=halo)
 
     def halo(self, reader: int) -> int:
         op = self.graph.nodes[reader].op
@@ -217,8 +237,8 @@ class _Planner:
         return frozenset(head.node for head in self.graph.heads)
 
     def fused(self, index: int) -> tuple[int, Activation | None]:
-        """The node whose value a kernel gives, and the activation that makes it: that of the
-        only one who reads the kernel's node, if it is an activation.
+        """The node whose value a kernel gives, and the activation that makes it: the only reader of
+        the kernel's node, if that is an activation.
         """
         reader = self.only_reader(index)
         if reader is not None and isinstance(op := self.graph.nodes[reader].op, Activation):
@@ -262,4 +282,4 @@ def as_map(layout: Layout) -> Map:
     if isinstance(layout, Map):
         return layout
     batch, *features = layout
-    return Map(batch, 1, 1, prod(features))
+    return Map(batch=batch, height=1, width=1, channels=prod(features))

@@ -27,7 +27,7 @@ def verify_plan(plan: Plan) -> None:
 
 
 def _is_copy(step: Step) -> bool:
-    """Whether it gives a value of another step in another layout, and bears its name."""
+    """Whether a step gives a value of another step in another layout, and bears its name."""
     return isinstance(step.workload, Convert | ToNchw)
 
 

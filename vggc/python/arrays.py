@@ -42,7 +42,7 @@ def called(session: Session, x: Any) -> dict[str, Array]:
 
 
 def part_of(session: Session, values: Array) -> dict[str, Array]:
-    """The outputs for the first of these images, a batch of them at most."""
+    """The outputs for the first of these images (N, C, H, W), a batch of them at most."""
     batch = session.manifest.batch
     first = values[:batch]
     if len(first) < batch:
@@ -52,7 +52,7 @@ def part_of(session: Session, values: Array) -> dict[str, Array]:
 
 
 def copied(values: dict[str, Array]) -> dict[str, Array]:
-    """The same in memory that the caller owns."""
+    """Outputs copied to memory that the caller owns."""
     return {name: np.array(value) for name, value in values.items()}
 
 
@@ -80,7 +80,7 @@ def values_of(x: Any, manifest: Manifest) -> Array:
 
 
 def hint_for(dtype: np.dtype[Any], shape: tuple[int, ...], manifest: Manifest) -> str:
-    """What makes of an array one that the net takes."""
+    """What to do to an array of this type and shape so that the net takes it, in words."""
     channels, height, width = manifest.input
     if shape == manifest.input:
         return "an image is a batch of one: `x[None]`"
@@ -115,6 +115,6 @@ def require_here(x: Any, manifest: Manifest) -> None:
 
 
 def refusal(manifest: Manifest, given: str, hint: str) -> UserError:
-    """The mistake of giving something else than images."""
+    """The error of giving something else than images for this net."""
     expected = f"float32 of shape (N, {', '.join(map(str, manifest.input))})"
     return UserError(BadArray(manifest.net, given, expected, hint))

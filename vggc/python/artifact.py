@@ -43,7 +43,7 @@ ImageLike: TypeAlias = str | os.PathLike[str] | Image
 
 @dataclass(frozen=True, repr=False)
 class Artifact:
-    """A compiled net. A notebook shows what it is.
+    """A compiled net, to be called with images. A notebook shows what it is.
 
     It is loaded when it is first called: one for another machine can be looked at all the same.
     `threads` are all physical cores where they are None.
@@ -55,7 +55,7 @@ class Artifact:
 
     @cached_property
     def session(self) -> Session:
-        """The loaded net, its weights in memory.
+        """The loaded net, with its weights in memory.
 
         Raises:
             UserError: it is damaged, or not for this machine.
@@ -64,27 +64,29 @@ class Artifact:
 
     @property
     def net(self) -> str:
-        """What the net is called."""
+        """The name of the net."""
         return self.manifest.net
 
     @property
     def batch(self) -> int:
-        """How many images it computes at once."""
+        """How many images the artifact computes at once."""
         return self.manifest.batch
 
     @property
     def input(self) -> tuple[int, int, int]:
-        """The shape (C, H, W) of an image."""
+        """The shape (C, H, W) of an image that the artifact takes."""
         return self.manifest.input
 
     @property
     def outputs(self) -> dict[str, tuple[int, ...]]:
-        """The shape of what it gives of an image, by the name of the head, the main one first."""
+        """The shape of what the artifact gives of an image, by the name of the head, the main one
+        first.
+        """
         return {output.name: output.shape for output in self.manifest.outputs}
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of its classes, in the order of its scores; of a net that has none `class 0` …
+        """The names of the classes, in the order of the scores; of a net that has none `class 0` …
 
         Raises:
             UserError: it tells no classes.
@@ -107,7 +109,7 @@ class Artifact:
         return next(iter(self.run_all(x).values()))
 
     def run_all(self, x: Any) -> dict[str, NDArray[np.float32]]:
-        """Every output by the name of its head, the main one first, of the same images.
+        """Every output for images (N, C, H, W), by the name of its head, the main one first.
 
         Raises:
             UserError: as when it is called.
@@ -169,8 +171,9 @@ class Artifact:
         num_images: int | None = None,
         weights: Place | None = None,
     ) -> Verdict:
-        """Compares it with its net in float64, on images in the folder `data` or on random and
-        real inputs; `passed` and `fault` of what comes of it tell whether it computes its net.
+        """Compares the artifact with its net in float64, on images in the folder `data` or on
+        random and real inputs; `passed` and `fault` of what comes of it tell whether it computes
+        its net.
 
         Raises:
             UserError: the artifact is damaged or not for this machine, or images or weights are
@@ -185,7 +188,8 @@ class Artifact:
         return verifications.verify(self.path, options)
 
     def bench(self, against: Sequence[str] = (), *, rounds: int = 15) -> Timing:
-        """Its milliseconds of a batch, beside those of other engines: `["torch", "onnxruntime"]`.
+        """The artifact's milliseconds of a batch, beside those of other engines, such as `["torch",
+        "onnxruntime"]`.
 
         Raises:
             UserError: an engine is unknown, not installed or cannot compute the net.
@@ -196,7 +200,7 @@ class Artifact:
 
     @property
     def table(self) -> Sheet:
-        """What it is, in words."""
+        """The artifact as a table: its net, target, precision, shapes and size."""
         manifest = self.manifest
         given = ", ".join(f"{name} {describe(shape)}" for name, shape in self.outputs.items())
         rows = (
@@ -209,7 +213,9 @@ class Artifact:
             ("kernel calls", str(len(manifest.kernels))),
             ("bytes", f"{sum(file.bytes for file in manifest.files.values()):,}"),
         )
-        return Sheet(str(self.path), ("artifact", ""), rows, (False, False))
+        return Sheet(
+            title=str(self.path), header=("artifact", ""), rows=rows, numbers=(False, False)
+        )
 
     def _repr_html_(self) -> str:
         return as_html(self.table)
@@ -221,7 +227,7 @@ class Artifact:
 
 
 def called_image(image: ImageLike) -> str:
-    """What an image is called: by its path, or by what it is."""
+    """A name for an image: its path, or what it is."""
     if not isinstance(image, Image):
         return os.fspath(image)
     name = getattr(image, "filename", "")

@@ -54,12 +54,12 @@ class NetSummary:
 
     @property
     def totals(self) -> Totals:
-        """The whole net."""
+        """The sums over the whole net."""
         return self.report.totals
 
     @property
     def table(self) -> Sheet:
-        """The same in words."""
+        """The summary as a table, a row a layer."""
         return layer_table(self.report, self.outline)
 
     def _repr_html_(self) -> str:
@@ -77,17 +77,17 @@ class Network:
 
     @property
     def name(self) -> str:
-        """What it is called in its file."""
+        """The net's name in its file."""
         return self.program.net.name
 
     @property
     def graph(self) -> Graph:
-        """Its ops in topological order."""
+        """The net's ops in topological order."""
         return self.program.graph
 
     @property
     def input(self) -> Shape:
-        """The shape (C, H, W) of an image."""
+        """The shape (C, H, W) of an image that the net takes."""
         return self.graph.input
 
     @property
@@ -117,12 +117,12 @@ class Network:
         return checked(self.program.overridden(changes))
 
     def report(self, batch: int = 1, dtype: Precision = "float32") -> NetSummary:
-        """What it costs for so many images at once, in float32, bfloat16, float16 or int8."""
+        """What the net costs for so many images at once, in float32, bfloat16, float16 or int8."""
         found = self.program.report(batch, parse_precision(dtype, tuple(NUMBER_BYTES)))
         return NetSummary(found, outline(self.graph, found))
 
     def picture(self) -> NetPicture:
-        """Its layers as blocks to scale.
+        """A picture of the net's layers as blocks to scale.
 
         Raises:
             UserError: it has too many layers to be drawn.
@@ -136,8 +136,8 @@ class Network:
     def module(
         self, weights: str | os.PathLike[str] | None = None, *, seed: int | None = None
     ) -> TorchNet:
-        """A torch module in eval mode: images (N, C, H, W) to the tensor of the only head, or to a
-        dict of tensors by the heads' names.
+        """The net as a torch module in eval mode: images (N, C, H, W) to the tensor of the only
+        head, or to a dict of tensors by the heads' names.
 
         The weights are those in a safetensors file, or random ones, of seed 0 unless another is
         given.
@@ -208,7 +208,7 @@ def zoo() -> tuple[str, ...]:
 
 
 def checked(program: Program) -> Network:
-    """A net without mistakes.
+    """The net of a program, held to have no mistakes.
 
     Raises:
         UserError: with every mistake in it.

@@ -32,14 +32,16 @@ class Prediction:
 
     @property
     def probability(self) -> float:
-        """How probable that is, from 0 to 1."""
+        """The probability of the most probable class, from 0 to 1."""
         return self.best[0][1]
 
     @property
     def table(self) -> Sheet:
-        """The same in words."""
+        """The classes and their probabilities as a table."""
         rows = tuple((name, f"{value:.4f}") for name, value in self.best)
-        return Sheet(self.image, ("class", "probability"), rows, (False, True))
+        return Sheet(
+            title=self.image, header=("class", "probability"), rows=rows, numbers=(False, True)
+        )
 
     def _repr_html_(self) -> str:
         return as_html(self.table)

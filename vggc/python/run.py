@@ -52,17 +52,17 @@ class TrainingRun:
 
     @property
     def path(self) -> Path:
-        """Its folder."""
+        """The run's folder."""
         return self.run.folder
 
     @property
     def record(self) -> RunRecord:
-        """What its `run.json` holds."""
+        """What the run's `run.json` holds."""
         return self.run.record
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of its classes, in the order of its scores."""
+        """The names of the run's classes, in the order of its scores."""
         return self.record.classes
 
     @cached_property
@@ -76,7 +76,7 @@ class TrainingRun:
 
     @cached_property
     def history(self) -> tuple[Epoch, ...]:
-        """Its epochs in order: losses, accuracies, rate, speed."""
+        """The run's epochs in order: losses, accuracies, rate, speed."""
         return tuple(read_metrics(self.path))
 
     @property
@@ -115,7 +115,7 @@ class TrainingRun:
 
     @property
     def table(self) -> Sheet:
-        """Its epochs in words."""
+        """The run's epochs as a table."""
         names = ("epoch", "loss", "top-1", "held-out loss", "held-out top-1", "top-5", "seconds")
         rows = tuple(
             (
@@ -130,7 +130,7 @@ class TrainingRun:
             for epoch in self.history
         )
         title = f"{self.record.net}, {self.record.state}: {self.path}"
-        return Sheet(title, names, rows, (True,) * len(names))
+        return Sheet(title=title, header=names, rows=rows, numbers=(True,) * len(names))
 
     def _repr_html_(self) -> str:
         return as_html(self.table)
@@ -151,7 +151,7 @@ class EvalScores:
 
     @property
     def num_images(self) -> int:
-        """How many were looked at."""
+        """How many images were looked at."""
         return self.result.images
 
     @property
@@ -161,12 +161,12 @@ class EvalScores:
 
     @property
     def centre(self) -> tuple[Errors, ...]:
-        """Those by the centre crop, where no protocol was asked for."""
+        """The errors of each run by the centre crop, where no protocol was asked for."""
         return self.result.centres
 
     @property
     def fused(self) -> Errors | None:
-        """Those of all runs together, where they are several."""
+        """The errors of all runs together; None where there is one only."""
         return self.result.fused
 
     @property
@@ -181,7 +181,7 @@ class EvalScores:
 
     @property
     def table(self) -> Sheet:
-        """The same in words."""
+        """The errors as a table, a row for each run and one for all together."""
         return score_table(self.planned, self.images, self.result)
 
     def _repr_html_(self) -> str:
@@ -281,7 +281,7 @@ def trained(
     workers: int | None,
     watch: Callable[[Event], None],
 ) -> tuple[Run, Outcome]:
-    """Carries out a training; its run, and how it ended."""
+    """Carries out a training, and gives its run and how it ended."""
     from vggc.training.learner import device_of
     from vggc.training.parallel import joined
     from vggc.training.session import Keeping, proceed
@@ -353,7 +353,9 @@ def evaluate(
 
 
 def spec_of(net: Network | Place | None) -> str | Program | None:
-    """A net as the api takes it. A name is read first, so that its mistakes are all found."""
+    """A net as functions of `api/` take it; a name is read first, so that its mistakes are all
+    found.
+    """
     match net:
         case None:
             return None
@@ -364,10 +366,10 @@ def spec_of(net: Network | Place | None) -> str | Program | None:
 
 
 def text_of(place: Place) -> str:
-    """A place as a text: it may be a pattern, or on a server."""
+    """A place as a text, since it may be a pattern, or on a server."""
     return os.fspath(place)
 
 
 def optional(make: Callable[[Place], T], value: Place | None) -> T | None:
-    """What is made of a value, if there is one."""
+    """What `make` makes of a value; None where there is none."""
     return None if value is None else make(value)

@@ -54,14 +54,15 @@ FAILED = 1e10
 MAX_BYTES = 64 * 2**20
 """The largest file that is read or written; a thorough run over VGG-16 writes about 5 MiB."""
 COMPACT_BYTES = MAX_BYTES // 2
-"""Of a larger file what counts no more is left out before a run."""
+"""A larger file loses what counts no more before a run."""
 MAX_TEXT = 4096
 """The longest text of a task."""
 TARGET_KEYS = {"kind", "tag", "keys", "mtriple", "mcpu", "mattr", "num-cores", "host", "device"}
 
 
 def default_folder() -> Path | None:
-    """`vggc/tuning/tvm-VERSION` in `$XDG_CACHE_HOME`, by default in `~/.cache`.
+    """The default place of the database: `vggc/tuning/tvm-VERSION` in `$XDG_CACHE_HOME`, by default
+    in `~/.cache`.
 
     None where nobody is at home. Another TVM might write what this one cannot read.
     """
@@ -81,12 +82,12 @@ def unreadable(folder: Path) -> str | None:
 
 @dataclass(frozen=True)
 class KnownTimes:
-    """What is known of one task: seconds by choice, `FAILED` for those that do not work."""
+    """What is known of one task: seconds by choice, `FAILED` for choices that do not work."""
 
     seconds: Mapping[Choice, float] = field(default_factory=dict)
 
     def best(self, among: tuple[Choice, ...]) -> Choice | None:
-        """The fastest of the choices that there are; None where none was measured."""
+        """The fastest of the choices `among`; None where none of them was measured."""
         valid = [choice for choice in among if self.seconds.get(choice, FAILED) < FAILED]
         return min(valid, key=self.seconds.__getitem__, default=None)
 
@@ -107,7 +108,9 @@ def outdated(known: Mapping[str, KnownTimes], tasks: Iterable[Task]) -> int:
 
 
 def other_threads(known: Mapping[str, KnownTimes], tasks: Iterable[Task]) -> tuple[int, ...]:
-    """The numbers of threads with which these tasks were measured, where with theirs none was."""
+    """The numbers of threads with which these tasks were measured, where with their own number none
+    was.
+    """
     wanted = {(task.threads, _without_threads(task.text)) for task in tasks}
     texts = {text for _, text in wanted}
     measured = [(_threads(text), _without_threads(text)) for text in known if known[text].seconds]
@@ -127,7 +130,7 @@ def _without_threads(text: str) -> str:
 
 
 def read(folder: Path) -> dict[str, KnownTimes]:
-    """What a database knows, by the text of the task; nothing where there is none yet.
+    """What a database knows, by the text of the task; nothing where there is no database yet.
 
     A last line without its end is one that is being written, or was when its writer died:
     it is left out.
@@ -191,7 +194,7 @@ def _damage(path: Path, number: int, reason: str) -> UserError:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The whole lines of a file, from 1."""
+    """The whole lines of a file, with their numbers from 1."""
     try:
         with open_file(path) as file:
             content = file.read(MAX_BYTES + 1)
@@ -266,7 +269,7 @@ def _record(value: Any) -> tuple[int, Choice, float, str | None]:
 
 
 def _is_target(value: Any) -> bool:
-    """Whether TVM may read `value` as a target: words and numbers under names that we write."""
+    """Whether TVM may read `value` as a target: words and numbers under names that vggc writes."""
 
     def plain(item: Any) -> bool:
         if isinstance(item, str):
@@ -313,18 +316,19 @@ def _annotations(instructions: Any, decisions: Any) -> dict[str, str | int]:
 
 
 class Database:
-    """A database that this process alone adds to."""
+    """A tuning database that this process alone adds to."""
 
     def __init__(self, folder: Path, texts: list[str], records: list[_Line]) -> None:
-        """Made by `opened`: this is what the files hold."""
+        """Is called by `opened` with what the files hold."""
         self.folder, self.texts = folder, texts
         self.known = _known(texts, records)
 
     def measured(self, task: Task) -> KnownTimes:
+        """What is known of a task."""
         return self.known.get(task.text, KnownTimes())
 
     def add(self, task: Task, choice: Choice, seconds: float) -> None:
-        """Keeps a measurement, on disk at once.
+        """Keeps a measurement, in seconds, on disk at once.
 
         Raises: UserError where it cannot be written, or the file is full.
         """
@@ -351,7 +355,8 @@ class Database:
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Database]:
-    """The database in a folder, made where there is none, closed to other writers.
+    """Within it, the database in a folder, made where there is none, is open and closed to other
+    writers.
 
     Raises: UserError where it is damaged, in use, or cannot be written.
     """

@@ -24,14 +24,16 @@ from vggc.tuning.space import Task, canonical, choices, require_tunable
 
 
 def default_threads(target: Target) -> int:
-    """The cores of a CPU: of this machine where the target does not say."""
+    """The threads to tune for: the cores of a CPU, of this machine where the target does not
+    say.
+    """
     cores = target.attrs.get("num-cores")
     return cores if isinstance(cores, int) and cores > 0 else num_cores()
 
 
 @dataclass
 class Lookup:
-    """The fastest choices that were measured for a target, with so many threads."""
+    """The fastest choices that were measured for a target, on `threads` threads."""
 
     target: Target
     threads: int
@@ -58,7 +60,7 @@ class Lookup:
 
     @property
     def notes(self) -> list[str]:
-        """What is to be told when all choices are made, a line each."""
+        """What is to be told the user when all choices are made, a line each."""
         found = []
         if self.unread:
             found.append(f"no measurement is known: {self.unread}")

@@ -38,14 +38,14 @@ TOLERANCE = 1e-4
 """Relative L2 distance of two choices' outputs in float32. Rounding makes 1e-5 between Winograd's
 and direct ones, one wrong value among a million more than this."""
 TOLERANCE_OF_FEWER_BITS = 2e-2, 0.25
-"""The same where numbers are rounded to 8 bits, and the distance of any two values in units of
+"""Relative L2 distance where numbers are rounded to 8 bits, and that of any two values in units of
 their root mean square: there one wrong value is lost among the roundings."""
 ROUNDS = 3, 15
 """The fewest rounds and the most."""
 SECONDS = 1.0
 """After so long a batch has no further round."""
 TOO_SLOW = 1.3
-"""Over the fastest of the batch: who takes longer after two rounds leaves."""
+"""How many times the fastest of a batch a kernel may take: a slower one leaves after two rounds."""
 RESOLUTION = 1e-9
 """Seconds: no clock tells less."""
 NOTHING = {"float32": np.nan, "uint16": 0x7FC0}
@@ -57,7 +57,7 @@ FLUSH = "cache_flush_cpu_non_first_arg"
 
 @dataclass(frozen=True)
 class TrackerAddress:
-    """A tracker of TVM's, and the key of the servers there that are meant."""
+    """The address of a TVM tracker, and the key of the servers there that are meant."""
 
     host: str
     port: int
@@ -74,7 +74,7 @@ class Built:
 
 @dataclass(frozen=True)
 class MeasuredTime:
-    """The median in seconds, and in yardsticks."""
+    """The median time of a kernel in seconds, and in units of the yardstick's."""
 
     seconds: float
     ratio: float
@@ -82,7 +82,7 @@ class MeasuredTime:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why there is no time.
+    """The reason why there is no time for a choice.
 
     `own` where it lies with the choice and would be so again: its code is none, ends the process
     or computes something else. A full disk, want of memory and a busy machine are not.
@@ -96,7 +96,7 @@ Outcome: TypeAlias = MeasuredTime | Failure
 
 
 def build(task: Task, choice: Choice, library: Path, linker: str, tell: Tell) -> str | None:
-    """Writes the library of a choice. If there is no code for it, why.
+    """Writes the library of a choice; the reason if there is no code for it, else None.
 
     Raises: what keeps code from being linked and written.
     """
@@ -112,11 +112,12 @@ def build(task: Task, choice: Choice, library: Path, linker: str, tell: Tell) ->
 
 
 def kernel_of(task: Task, choice: Choice) -> Kernel:
+    """The kernel of a task with a choice, for the task's machine."""
     return cpu.kernel(task.workload, task.machine, choice)
 
 
 def weight_bytes(task: Task, choice: Choice) -> int:
-    """The bytes of a choice's packed weight."""
+    """The bytes of the packed weight of a task with a choice."""
     kernel = kernel_of(task, choice)
     if kernel.packing is None:
         return 0
@@ -169,7 +170,9 @@ class _MeasuringPlace:
         return tvm.runtime.from_dlpack(held)
 
     def threads_apart(self, threads: int) -> AbstractContextManager[None]:
-        """Threads on cores of their own, as those of a running net; a server's are its own."""
+        """Within it, kernels run on threads on cores of their own, as in a running net; a server's
+        always do.
+        """
         return apart(threads) if self.session is None else nullcontext()
 
 
@@ -177,7 +180,7 @@ _places: dict[TrackerAddress | None, _MeasuringPlace] = {}
 
 
 def _place(server: TrackerAddress | None) -> _MeasuringPlace:
-    """The place, kept for as long as this process lives."""
+    """The place where kernels run, kept for as long as this process lives."""
     if server not in _places:
         _places[server] = _MeasuringPlace(server)
     return _places[server]
@@ -185,14 +188,16 @@ def _place(server: TrackerAddress | None) -> _MeasuringPlace:
 
 @dataclass(frozen=True)
 class MeasuringMachine:
-    """Where kernels run: on how many threads, and on what CPU, where that is known."""
+    """The machine that kernels are timed on: with how many threads, and with what CPU, where that
+    is known.
+    """
 
     threads: int
     cpu: str | None
 
 
 def machine_at(server: TrackerAddress, tell: Tell) -> MeasuringMachine:
-    """What a server says that it is."""
+    """The machine that a server says that it is."""
     place = _place(server)
     threads = int(place.function("runtime.NumThreads")())
     try:
@@ -207,7 +212,7 @@ def machine_at(server: TrackerAddress, tell: Tell) -> MeasuringMachine:
 def measure(
     task: Task, reference: Built, trials: Sequence[Built], server: TrackerAddress | None, tell: Tell
 ) -> list[Outcome | None]:
-    """Times the trials, the first of which is the yardstick; without it, none.
+    """Times the trials of a task, the first of which is the yardstick; without it, none.
 
     Each must give what the reference gives on random data. The index of a trial is told
     before it runs for the first time, that of the reference is -1.
@@ -249,7 +254,7 @@ def measure(
 
 
 def _rounds(runs: dict[int, Callable[[], float]], tell: Tell) -> dict[int, MeasuredTime]:
-    """Rounds until the time is up; the order is turned around each time."""
+    """The times of kernels in rounds until the time is up; the order is turned around each time."""
     started = time.perf_counter()
     times: dict[int, list[float]] = {index: [] for index in runs}
     running = list(runs)
@@ -274,7 +279,7 @@ def _rounds(runs: dict[int, Callable[[], float]], tell: Tell) -> dict[int, Measu
 
 @dataclass(frozen=True)
 class _Buffer:
-    """A parameter of a kernel."""
+    """A parameter of a kernel: its shape and the type of its elements."""
 
     name: str
     shape: tuple[int, ...]
@@ -381,7 +386,9 @@ def _clear_halo(data: Array, map_: Map) -> None:
 
 
 def difference(got: Array, expected: Array, *, fewer_bits: bool = False) -> str | None:
-    """What is wrong with an output, if it is not the reference's but for rounding."""
+    """What is wrong with an output, if it is not the reference's but for rounding; None where
+    nothing is.
+    """
     one, other = _values(got), _values(expected)
     if not np.isfinite(one).all():
         return "its output is not finite"

@@ -27,7 +27,7 @@ PATIENCE = 30.0
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """`HOST:PORT`.
+    """The host and the port of `HOST:PORT`.
 
     Raises: UserError where it is none.
     """
@@ -66,7 +66,9 @@ def find_servers(address: str, key: str) -> list[TrackerAddress]:
 
 
 def free_servers(server: TrackerAddress) -> int:
-    """How many such servers are free now, or in a moment: one that lost a session comes back."""
+    """How many of a tracker's servers with this key are free now, or in a moment: one that lost a
+    session comes back.
+    """
     until = time.monotonic() + CONNECT
     while True:
         try:
@@ -81,7 +83,7 @@ def free_servers(server: TrackerAddress) -> int:
 def machine_of(
     servers: Sequence[TrackerAddress], threads: int | None, cpu: str | None = None
 ) -> MeasuringMachine:
-    """What the servers are, all alike: the threads that they run kernels on, their CPU.
+    """What the servers are, all alike: the threads that they run kernels on, and their CPU.
 
     Raises: UserError where one has other threads or another CPU than the others, or than is
         asked for, or does not answer.
@@ -110,7 +112,7 @@ def machine_of(
 
 @dataclass(frozen=True)
 class _Summary:
-    """What a tracker knows: of each key how many servers there are, and how many are free."""
+    """What a tracker knows: for each key how many servers there are, and how many are free."""
 
     servers: Counter[str]
     free: Counter[str]
@@ -164,7 +166,7 @@ def _free(queue: Any) -> int:
 
 
 def _received(connection: socket.socket, size: int, until: float) -> bytes:
-    """So many bytes.
+    """The next `size` bytes that come in.
 
     Raises: OSError where they have not come by then.
     """

@@ -18,7 +18,8 @@ PACKAGE = "vggc.kernels"
 
 
 def revision(algorithms: Sequence[Algorithm[Any, Any]]) -> str:
-    """What tells the code of algorithms, and of all that it is made with, from other code.
+    """A hash that tells the code of algorithms, and of everything that it is made with, from other
+    code.
 
     Comments, docstrings and layout make no difference; that of one algorithm to another's does,
     where they share code.

@@ -14,7 +14,7 @@ TRUSTED = 16
 
 
 def proposals(task: Task, measured: KnownTimes, taken: Collection[Choice] = ()) -> Iterator[Choice]:
-    """Every choice that is not measured yet, in the order in which it is worth it.
+    """Every choice of a task that is not measured yet, in the order in which it is worth it.
 
     First the default and the best of each other algorithm, by stated cost; then others of
     small cost; then the neighbours of the fastest; then the rest, as MetaSchedule samples it.
@@ -42,7 +42,9 @@ def _in_order(task: Task, measured: KnownTimes) -> Iterator[Choice]:
 
 
 def neighbours(choice: Choice, among: Collection[Choice]) -> list[Choice]:
-    """The choices of the same algorithm that differ in one knob, of each the nearest first."""
+    """The choices of the same algorithm that differ in one knob, for each knob the nearest
+    first.
+    """
     near: dict[str, list[tuple[int, Choice]]] = {}
     for other in among:
         if other.algorithm == choice.algorithm:

@@ -40,7 +40,7 @@ KNOB = "vggc.knob."
 
 @dataclass(frozen=True)
 class Task:
-    """A workload on a CPU with a number of threads: what is measured once and for all.
+    """A workload on a CPU with a number of threads: the unit of tuning, measured once and for all.
 
     `workload` is `canonical`. `max_error`, the relative L2 error that a choice may add, decides
     which choices there are, and nothing about what is known of them.
@@ -53,7 +53,7 @@ class Task:
 
     @cached_property
     def text(self) -> str:
-        """What tells this task from others, and from itself in other code: a line of JSON."""
+        """A line of JSON that tells this task from others, and from itself in other code."""
         attrs = {key: self.target.attrs.get(key) for key in ("mtriple", "mcpu", "mattr")}
         of_cpu = {key: to_json(value) for key, value in attrs.items() if value is not None}
         said = {
@@ -67,11 +67,12 @@ class Task:
 
     @cached_property
     def machine(self) -> cpu.Machine:
+        """The CPU, of which kernels have as many cores as there are threads."""
         return machine(self.target, self.threads)
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:
-        """Every way to carry it out, the one of least stated cost first."""
+        """Every way to carry out the task, the one of least stated cost first."""
         return choices(self.workload, self.target, self.threads, self.max_error)
 
     @cached_property
@@ -82,7 +83,7 @@ class Task:
 
 
 def without_code(text: str) -> str:
-    """What a task's text says whatever its code.
+    """What a task's text says whatever its code is.
 
     Raises: ValueError where it is no task's.
     """
@@ -93,12 +94,12 @@ def without_code(text: str) -> str:
 
 
 def digest(text: str) -> str:
-    """By what a record names its task, besides the number of a line."""
+    """The hash by which a record names its task, besides the number of a line."""
     return sha256(text.encode()).hexdigest()[:16]
 
 
 def is_of_this_tvm(text: str) -> bool:
-    """Whether the task was put into words by the TVM that is here."""
+    """Whether a task was put into words by the TVM that is here."""
     return bool(json.loads(text).get("tvm") == tvm.__version__)
 
 
@@ -124,12 +125,12 @@ def choices(
 
 
 def machine(target: Target, threads: int) -> cpu.Machine:
-    """The CPU, of which a kernel has so many cores."""
+    """The CPU of a target, of which a kernel has as many cores as it has threads."""
     return cpu.Machine.of(tvm_target(on_threads(target, threads)))
 
 
 def canonical(workload: Workload) -> Workload:
-    """The workload without what does not decide between choices.
+    """A workload without what does not decide between choices.
 
     That is the activation, which all choices compute on as many values, and the halos beyond
     what the padding needs, which move addresses only.
@@ -173,11 +174,11 @@ class Space:
     task: Task
 
     def schedule(self, choice: Choice) -> Schedule:
-        """The schedule whose trace says `choice`, and of which task."""
+        """The schedule whose trace says `choice`, and which task it is of."""
         return self._walk(Schedule(placeholder(self.task.text)), (choice,))
 
     def draw(self, among: Collection[Choice], seed: int) -> Choice:
-        """One of these choices, each as likely as the others, sampled by MetaSchedule."""
+        """One of the choices `among`, each as likely as the others, sampled by MetaSchedule."""
         return choice_of(self._walk(Schedule(placeholder(self.task.text), seed=seed), among))
 
     def _walk(self, schedule: Schedule, among: Collection[Choice]) -> Schedule:

@@ -52,7 +52,9 @@ WORTH_TELLING = 0.99
 
 @dataclass
 class TunedLayer:
-    """A kernel of the net: its task, the layers that it serves, and what came of it."""
+    """A kernel of the net that is tuned: its task, the layers that it serves, and what came
+    of it.
+    """
 
     task: Task
     layers: tuple[str, ...]
@@ -69,7 +71,7 @@ class TunedLayer:
 
     @property
     def worth(self) -> float:
-        """The seconds of the net that it still stands for, halved for each batch in vain."""
+        """The seconds of the net that the layer still stands for, halved for each batch in vain."""
         if self.best_seconds is None:
             return float("inf")
         return len(self.layers) * self.best_seconds / 2.0**self.idle
@@ -77,7 +79,7 @@ class TunedLayer:
 
 @dataclass
 class TuningProgress:
-    """How tuning a net goes."""
+    """How tuning a net goes: what was measured, failed or lost, and what time is left."""
 
     layers: tuple[TunedLayer, ...]
     budget: float
@@ -97,7 +99,7 @@ class TuningProgress:
 
     @property
     def left(self) -> float:
-        """Seconds of the budget."""
+        """The seconds of the budget that are left."""
         return max(0.0, self.started + self.budget - time.monotonic())
 
     @property
@@ -129,7 +131,7 @@ def layers_of(
         tasks.setdefault(task.text, task)
         names.setdefault(task.text, []).append(step.layer)
     return tuple(
-        TunedLayer(task, tuple(names[text]))
+        TunedLayer(task=task, layers=tuple(names[text]))
         for text, task in tasks.items()
         if len(task.choices) > 1
     )
@@ -143,11 +145,11 @@ def tune(
     servers: Sequence[TrackerAddress | None],
     watch: Watch,
 ) -> TuningProgress:
-    """Measures for `budget` seconds, on this machine (None) or on servers.
+    """Measures the kernels of layers for `budget` seconds, on this machine (None) or on servers.
 
     Everything measured is in the database at once; Ctrl-C ends it early.
     """
-    course = TuningProgress(layers, budget)
+    course = TuningProgress(layers=layers, budget=budget)
     course.outdated = outdated(database.known, [layer.task for layer in layers])
     for layer in layers:
         _note(layer, database)
@@ -192,12 +194,12 @@ class TrialBatch:
 
     @property
     def choices(self) -> list[Choice]:
-        """All of them, once."""
+        """All choices of the batch, the reference included, each once."""
         return list(dict.fromkeys([self.reference, *self.timed]))
 
     @property
     def timed(self) -> list[Choice]:
-        """Those that are timed, the yardstick first."""
+        """The choices that are timed, the yardstick first."""
         return list(dict.fromkeys([self.yardstick, *self.again, *self.new]))
 
 
@@ -209,12 +211,13 @@ class Bench:
         self.worker: MeasuringWorker | None = None
 
     def is_there(self) -> bool:
-        """Whether it has a session, or the tracker has a server to give. Waits for one that
-        comes back.
+        """Whether the bench has a session, or the tracker has a server to give; waits for a server
+        that comes back.
         """
         return self.worker is not None or self.server is None or is_free(self.server)
 
     def start(self, batch: TrialBatch, built: dict[Choice, Built]) -> None:
+        """Starts measuring a batch, of whose choices the libraries in `built` are there."""
         trials = [built[choice] for choice in batch.timed if choice in built]
         threads = {"TVM_NUM_THREADS": str(batch.layer.task.threads), "TVM_BIND_THREADS": "0"}
         self.trials, self.at = trials, NOWHERE
@@ -223,7 +226,7 @@ class Bench:
         self.worker.ask(measure, *arguments, patience=PATIENCE, first=FIRST_WORD)
 
     def finish(self) -> dict[Choice, Outcome]:
-        """What came of the trials.
+        """What came of the batch's choices that were measured.
 
         Raises: Failed when the process or the server is gone; `at` is the trial that ran then,
             -1 for the reference, `NOWHERE` before that.
@@ -240,6 +243,7 @@ class Bench:
             raise
 
     def stop(self) -> None:
+        """Ends the process that measures, if there is one."""
         if self.worker is not None:
             self.worker.stop()
             self.worker = None
@@ -260,9 +264,9 @@ class _Tuner:
         self.built: dict[tuple[str, Choice], Built] = {}
         self.blamed: Counter[tuple[str, Choice]] = Counter()
         self.failed: dict[str, dict[Choice, Failure]] = defaultdict(dict)
-        """By task what failed in this run."""
+        """What failed in this run, by task."""
         self.weight_bytes: dict[tuple[str, str], int] = {}
-        """Of a task's choices of an algorithm."""
+        """Bytes of a packed weight, by task and algorithm."""
         self.pace: dict[str, float] = {}
         """Seconds that a choice of a task took lately."""
         self.num_libraries = 0
@@ -273,7 +277,7 @@ class _Tuner:
             bench.stop()
 
     def turn(self, watch: Watch) -> bool:
-        """One batch on each bench; False where nothing is left to measure."""
+        """Measures one batch on each bench; False where nothing is left to measure."""
         started = time.monotonic()
         self.benches = [bench for bench in self.benches if bench.is_there()]
         batches = self._batches(len(self.benches))
@@ -300,7 +304,7 @@ class _Tuner:
         return True
 
     def _batches(self, number: int) -> list[TrialBatch]:
-        """What to measure next, the layers that are worth most first."""
+        """The batches to measure next, of the layers that are worth most first."""
         found: list[TrialBatch] = []
         taken: dict[str, set[Choice]] = {}
         open_layers = [layer for layer in self.course.layers if layer.error is None]
@@ -336,10 +340,16 @@ class _Tuner:
             if new and total > MAX_WEIGHTS:
                 break
             new.append(choice)
-        return TrialBatch(layer, task.reference, yardstick, new, again) if new else None
+        return (
+            TrialBatch(
+                layer=layer, reference=task.reference, yardstick=yardstick, new=new, again=again
+            )
+            if new
+            else None
+        )
 
     def _weight_bytes(self, task: Task, choice: Choice) -> int:
-        """What the weight of a choice takes, or about that."""
+        """The bytes that the weight of a choice takes, or about that."""
         key = task.text, choice.algorithm
         if key not in self.weight_bytes:
             self.weight_bytes[key] = weight_bytes(task, choice)
@@ -354,7 +364,7 @@ class _Tuner:
         return max(1, size)
 
     def _build(self, batches: Iterable[TrialBatch]) -> None:
-        """Compiles what is not there yet."""
+        """Compiles the choices of batches that are not compiled yet."""
         wanted = dict.fromkeys(
             (batch.layer.task.text, choice) for batch in batches for choice in batch.choices
         )
@@ -434,7 +444,7 @@ class _Tuner:
 
 
 def is_free(server: TrackerAddress) -> bool:
-    """Whether the tracker has such a server to give."""
+    """Whether the tracker has a server of this address to give, now."""
     from vggc.tuning.remote import free_servers
 
     return free_servers(server) > 0

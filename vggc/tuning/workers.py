@@ -24,11 +24,11 @@ _CONTEXT.set_forkserver_preload(["vggc.tuning.measure"])
 
 
 class Failed(Exception):
-    """What was asked for could not be done; the message says why."""
+    """What a worker was asked for could not be done; the message says why."""
 
 
 class Died(Failed):
-    """The process has ended or was ended over it.
+    """The worker's process has ended, or was ended because it took too long.
 
     `crashed` where what it ran did what no program may, rather than took too long or too much.
     """
@@ -66,8 +66,8 @@ class MeasuringWorker:
         patience: float,
         first: float | None = None,
     ) -> None:
-        """Starts `function(*arguments, tell)` there. It is ended where no word of it comes for
-        `patience` seconds, or no first word for so many.
+        """Starts `function(*arguments, tell)` in the process, which is ended where no word of it
+        comes for `patience` seconds, or no first word for `first`.
         """
         self.patience = patience
         self._wait(first or patience)
@@ -78,7 +78,7 @@ class MeasuringWorker:
         self.deadline = time.monotonic() + seconds
 
     def receive(self) -> tuple[bool, Any]:
-        """Whether it is the result, and what was sent.
+        """Whether what the process has sent is the result, and what it has sent.
 
         Raises: Failed when the function raised; Died when the process did not come to its end.
         """
@@ -130,13 +130,13 @@ def _serve(connection: Connection, environment: Mapping[str, str]) -> None:
 
 
 def reason(error: Exception) -> str:
-    """The last line of a message: TVM puts its own stack before it."""
+    """The last line of an error's message: TVM puts its own stack before it."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__
 
 
 class Crew:
-    """Workers that share out the calls of one function."""
+    """Worker processes that share out the calls of one function."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -145,7 +145,9 @@ class Crew:
     def map(
         self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], patience: float
     ) -> list[Any]:
-        """The function's results in order, a `Failed` in the place of each that there is not."""
+        """The function's results in order, a `Failed` in the place of each result that there is
+        not.
+        """
         results: list[Any] = [Failed("not done")] * len(calls)
         for index, result in self._results(function, calls, patience):
             results[index] = result
@@ -182,6 +184,7 @@ class Crew:
         return self.workers[slot]
 
     def stop(self) -> None:
+        """Ends all workers."""
         for worker in self.workers.values():
             worker.stop()
         self.workers = {}

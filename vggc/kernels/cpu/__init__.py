@@ -70,14 +70,14 @@ def algorithms(workload: Workload, machine: Machine) -> tuple[AnyAlgorithm, ...]
 
 
 def alternatives(workload: Workload, machine: Machine) -> tuple[AnyAlgorithm, ...]:
-    """The same; none where there is nothing to choose."""
+    """The algorithms for `workload`, the simplest first; none where there is nothing to choose."""
     found = algorithms(workload, machine)
     return () if isinstance(found[0], Fixed) else found
 
 
 def choices(workload: Workload, machine: Machine, max_error: float = inf) -> tuple[Choice, ...]:
-    """Every way to carry out `workload` that adds a relative L2 error of at most `max_error`,
-    that of least stated cost first.
+    """Every way to carry out `workload` that adds a relative L2 error of at most `max_error`, the
+    one of least stated cost first.
 
     Empty where there is nothing to choose.
     """

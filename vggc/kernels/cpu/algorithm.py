@@ -17,4 +17,4 @@ class CpuAlgorithm(Algorithm[W, K]):
 
 @dataclass(frozen=True)
 class FixedCpuAlgorithm(CpuAlgorithm[W, NoKnobs], Fixed[W]):
-    """One that leaves nothing to choose."""
+    """An algorithm for a CPU that leaves nothing to choose."""

@@ -44,10 +44,10 @@ class Bits:
 
 @dataclass(frozen=True)
 class WordFormat:
-    """How numbers of so many bits lie in words.
+    """How signed numbers of `bits` bits lie in words of 32 bits.
 
-    A number is read in the upper bits of a word. Those of each of the `words` are one, and the
-    `rest` are put together.
+    A number is read in the upper bits of a word. The upper bits of each of the `words` are a
+    number, and the `rest` are put together.
     """
 
     bits: int
@@ -56,7 +56,7 @@ class WordFormat:
 
     @property
     def group(self) -> int:
-        """The numbers that so many words hold."""
+        """The numbers that `words` words hold."""
         return self.words + len(self.rest)
 
     @property
@@ -66,11 +66,13 @@ class WordFormat:
 
     @property
     def largest(self) -> int:
+        """The largest number of `bits` bits with their sign."""
         return (1 << self.bits - 1) - 1
 
     @property
     def error(self) -> float:
-        """The relative L2 error of normal weights, whose largest of a piece is 3.2 deviations.
+        """The relative L2 error of rounding normal weights, the largest of which in a piece is 3.2
+        deviations.
 
         Source: rounding to multiples of `s` is off by `s/√12` in the mean square.
         """
@@ -90,17 +92,18 @@ BITS_20 = WordFormat(
 FORMATS = (BITS_24, BITS_20)
 
 BYTES_AT_ONCE = 1 << 22
-"""Of rows of a weight whose error is told at once, one at least."""
+"""Bytes of the rows of a weight whose error is told at once, one row at least."""
 SAMPLED = 64
 """Weights of a piece among which the usual size is looked for."""
 
 
 def product(dense: Dense, form: WordFormat) -> Product:
+    """The product of images with a matrix that a dense layer with weights in `form` is."""
     return Product(dense.batch, dense.in_features, dense.out_features, form.group, form.words)
 
 
 def error_of(dense: Dense, form: WordFormat, weight: NDArray[np.float32]) -> float:
-    """The relative L2 error of a weight `(O, C·H·W)`.
+    """The relative L2 error that `form` adds to a dense layer with the weight `(O, C·H·W)`.
 
     The weights of a piece are rounded alike, as the largest asks for, which may be far beyond the
     others, and its input zero. So the error is told beside those of usual size, of which half are
@@ -127,7 +130,8 @@ def error_of(dense: Dense, form: WordFormat, weight: NDArray[np.float32]) -> flo
 
 @dataclass(frozen=True)
 class BlockFloatColumns:
-    """`(O, C·H·W)` as `(O/panel, pieces, words)` of int32, filled up with zeros.
+    """Packs a dense weight `(O, C·H·W)` as `(O/panel, pieces, words)` of int32, filled up with
+    zeros.
 
     The words of a piece are a panel of scales, in float32, and the piece's columns, in the order
     H, W, C, each `panel` numbers.
@@ -141,11 +145,12 @@ class BlockFloatColumns:
 
     @property
     def panel(self) -> int:
+        """The output channels of a panel: as many as `vectors` vectors have lanes."""
         return self.lanes * self.vectors
 
     @property
     def piece(self) -> int:
-        """The columns of a piece."""
+        """The columns of a piece, which share a scale for each output."""
         outputs, inputs = self.shape
         return Product(1, inputs, outputs, self.form.group, self.form.words).piece
 
@@ -186,7 +191,7 @@ class BlockFloatColumns:
         return np.ascontiguousarray(maps).reshape(self.shape)
 
     def _in_words(self, numbers: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Columns of numbers as words, one after another."""
+        """Columns of numbers as 32-bit words, one after another."""
         form = self.form
         groups = numbers.view(np.uint32).reshape(self.piece, -1, form.group, self.lanes)
         upper = groups << form.shift
@@ -213,7 +218,9 @@ class BlockFloatColumns:
 
 @dataclass(frozen=True)
 class BlockFloat:
-    """Weights with a scale a piece."""
+    """A kernel's numbers in float32, its weights in `form` with a scale for each output
+    and piece.
+    """
 
     dense: Dense
     form: WordFormat
@@ -227,7 +234,7 @@ class BlockFloat:
         return self.x[image, index]
 
     def number(self, words: list[Expr], part: int) -> Expr:
-        """`2**shift` times as large."""
+        """Number `part` of a group, `2**shift` times as large, as float32."""
         form = self.form
         if part < form.words:
             return T.Cast("float32", T.bitwise_and(words[part], T.int32(-1 << form.shift)))
@@ -243,7 +250,7 @@ class BlockFloat:
 
 
 def part_of(word: Expr, bits: Bits) -> Expr:
-    """Those bits of a word, where they stand in their number."""
+    """The bits of a word that `bits` names, moved to where they stand in their number."""
     mask = (1 << bits.size) - 1 << bits.low
     return T.shift_left(T.bitwise_and(word, T.int32(mask)), T.int32(bits.place - bits.low))
 
@@ -267,13 +274,14 @@ class DenseBlockFloat24(CpuAlgorithm[Dense, ColumnKnobs]):
 
     @property
     def product(self) -> Product:
+        """The layer as a product of images with a matrix of numbers in `form`."""
         return product(self.workload, self.form)
 
     def knobs(self) -> Iterator[ColumnKnobs]:
         return columns.tiles(self.product, self.machine)
 
     def cost(self, knobs: ColumnKnobs) -> Cost:
-        """As if no input were zero."""
+        """The cost as if no input were zero: how many are is not known beforehand."""
         return columns.cost(self.product, self.machine, 1.0, knobs)
 
     @property
@@ -293,7 +301,7 @@ class DenseBlockFloat24(CpuAlgorithm[Dense, ColumnKnobs]):
         dense = self.workload
         x, weight, bias, y = buffers.values()
         images = x.view("images", dense.batch, dense.in_features)
-        numbers = BlockFloat(dense, self.form, images, bias, y)
+        numbers = BlockFloat(dense=dense, form=self.form, x=images, bias=bias, y=y)
         Emitter(self.product, self.machine, knobs, numbers).emit(weight)
 
 

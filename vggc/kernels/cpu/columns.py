@@ -35,7 +35,8 @@ AHEAD_BYTES = 12 << 10
 
 @dataclass(frozen=True)
 class Product:
-    """`batch` images of so many inputs times `(outputs, inputs)`, in a way to write numbers.
+    """`batch` images of `inputs` values times a matrix `(outputs, inputs)`, whose numbers lie in
+    words.
 
     `group` vectors of numbers lie in `words` vectors of words of 32 bits, that many lanes each.
     """
@@ -48,35 +49,37 @@ class Product:
 
     @property
     def bytes(self) -> int:
-        """What all weights take."""
+        """The bytes of all packed weights, headers not counted."""
         return self.inputs * self.outputs * FLOAT * self.words // self.group
 
     @property
     def num_pieces(self) -> int:
-        """Of each output's sum: long sums are summed in pieces, as those of `conv`."""
+        """The pieces that each output's sum is cut into, of up to `PIECE` terms, so that its
+        rounding error stays small.
+        """
         return ceil(self.inputs / PIECE)
 
     @property
     def piece(self) -> int:
-        """The columns of a piece; those of the last need not be full."""
+        """The columns of a piece; the last one need not be full."""
         return ceil(self.inputs / self.num_pieces)
 
 
 @dataclass(frozen=True)
 class ColumnKnobs:
-    """The sums of a task: `rows` images by `vectors` of outputs."""
+    """The sums of a task: `rows` images by `vectors` vectors of outputs."""
 
     rows: int
     vectors: int
 
 
 def applies(product: Product) -> bool:
-    """Where an index of 32 bits counts the weights."""
+    """Whether an index of 32 bits counts the weights, as the kernel needs it."""
     return product.inputs * product.outputs < 2**31
 
 
 def tiles(product: Product, machine: Machine) -> Iterator[ColumnKnobs]:
-    """Vectors in powers of two, no more than hold the outputs."""
+    """The knobs that there is code for: vectors in powers of two, no more than hold the outputs."""
     number = product.group
     while number <= MAX_SUMS:
         for rows in range(1, min(product.batch, MAX_ROWS, MAX_SUMS // number) + 1):
@@ -87,8 +90,8 @@ def tiles(product: Product, machine: Machine) -> Iterator[ColumnKnobs]:
 
 
 def cost(product: Product, machine: Machine, read: float, knobs: ColumnKnobs) -> Cost:
-    """The half cycles that all cores spend until the last is done, were `read` of the inputs
-    not zero.
+    """The half cycles that all cores spend until the last is done, were the share `read` of the
+    inputs not zero.
 
     A step takes a group of vectors of a column apart, some three instructions a vector and three
     more a vector of words, and multiplies it; or it waits for it. Then the longest columns.
@@ -104,7 +107,9 @@ def cost(product: Product, machine: Machine, read: float, knobs: ColumnKnobs) ->
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns to be read, by groups of images: those where an image's input is not zero."""
+    """The columns to be read, listed by groups of images: where an input of one of the group is not
+    zero.
+    """
 
     places: Buffer
     """`(groups, inputs)`: the line of a panel at which the column begins."""
@@ -119,28 +124,30 @@ class NumberFormat(Protocol):
 
     @property
     def total_type(self) -> str:
-        """What sums of pieces are added up in."""
+        """The type in which the sums of pieces are added up."""
 
     @property
     def header(self) -> int:
-        """The words of each output before the columns of a piece."""
+        """The words of each output that stand before the columns of a piece."""
 
     def input(self, image: Expr, index: Expr) -> Expr:
-        """An input as float32."""
+        """Input `index` of an image, as float32."""
 
     def number(self, words: list[Expr], part: int) -> Expr:
-        """Number `part` of a group in its words, as float32."""
+        """Number `part` of a group that lies in `words`, as float32."""
 
     def piece_sum(self, total: Expr, header: Expr) -> Expr:
-        """What the sum of a piece adds to a total; `header` is the channel's word of those."""
+        """What the sum of a piece adds to an output's total; `header` is the output's word before
+        the piece.
+        """
 
     def store(self, image: Expr, channel: Expr, total: Expr) -> None:
-        """Write an output."""
+        """Write the output `channel` of an image, whose sum is `total`."""
 
 
 @dataclass(frozen=True)
 class Emitter:
-    """Writes the body of a kernel. A *line* is a vector of words."""
+    """Writes the body of a kernel that reads listed columns. A *line* is a vector of words."""
 
     product: Product
     machine: Machine
@@ -149,11 +156,12 @@ class Emitter:
 
     @property
     def num_groups(self) -> int:
-        """Of images."""
+        """The groups of `rows` images that the batch is cut into."""
         return ceil(self.product.batch / self.knobs.rows)
 
     @property
     def panel(self) -> int:
+        """The output channels of a panel: as many as `vectors` vectors have lanes."""
         return self.knobs.vectors * self.machine.lanes
 
     @property
@@ -163,15 +171,18 @@ class Emitter:
 
     @property
     def lines(self) -> int:
-        """Those of a piece."""
+        """The lines of a piece, its header included."""
         return self.numbers.header * self.knobs.vectors + self.product.piece * self.column
 
     @property
     def ahead(self) -> int:
-        """How many columns ahead of its use one is asked for."""
+        """How many columns ahead of its use a column is asked for."""
         return ceil(AHEAD_BYTES / (self.column * self.machine.lanes * FLOAT))
 
     def emit(self, weight: Buffer) -> None:
+        """Write the kernel: list the columns of every group, then a task for each panel
+        and group.
+        """
         product = self.product
         panels = ceil(product.outputs / self.panel)
         listed = product.inputs + self.ahead
@@ -225,7 +236,7 @@ class Emitter:
             columns.places[group, count[0] + t] = 0
 
     def zeros(self, dtype: str) -> list[Buffer]:
-        """A panel of sums for each image, in the cache."""
+        """A panel of sums for each image, zero at first, in the cache."""
         sums = [scratch("sums", self.panel, dtype=dtype) for _ in range(self.knobs.rows)]
         for buffer in sums:
             for c in each_vector(self.panel, self.machine.lanes):

@@ -41,14 +41,16 @@ from vggc.kernels.cpu.loops import (
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.workloads import Conv, by_panels
 
-# Independent multiply-adds that keep two units busy, five cycles deep on older CPUs.
 MULTIPLY_ADDS_IN_FLIGHT = 10
-# Wider blocks would pad common numbers of channels for no gain.
+"""Independent multiply-adds that keep two units busy, five cycles deep on older CPUs."""
 MAX_VECTORS = 8
-# Terms of a partial sum: the error of 4608 terms becomes that of 520.
+"""Vectors of channels of a tile at most; wider ones would pad common widths for no gain."""
 PIECE = 512
-# Rows are often a multiple of 4 KiB apart and then share one set of an eight-way L1 cache.
+"""Terms of a partial sum: the error of 4608 terms becomes that of 520."""
 MAX_ROWS = 8
+"""Rows of a tile at most: they are often a multiple of 4 KiB apart and then share one set of an
+eight-way L1 cache.
+"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class ConvKnobs:
 
     @property
     def pixels(self) -> int:
+        """The output pixels of a tile."""
         return self.images * self.rows * self.columns
 
 
@@ -86,7 +89,7 @@ def is_depthwise(conv: Conv) -> bool:
 
 
 def num_tasks(conv: Conv, machine: Machine, knobs: ConvKnobs) -> int:
-    """The rows of tiles that cover the output, in all groups: what cores divide."""
+    """The rows of tiles that cover the output, in all groups: what cores divide among them."""
     out = conv.output
     return (
         conv.groups
@@ -133,7 +136,7 @@ def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Cost:
 
 @dataclass(frozen=True)
 class BlockedWeight:
-    """`(K, C, kh, kw)` as `(K/block, kh, kw, C, block)`, group by group.
+    """Packs a weight `(K, C, kh, kw)` as `(K/block, kh, kw, C, block)`, group by group.
 
     The last block of each group is padded with zeros; C counts the channels of one group.
     """
@@ -173,7 +176,8 @@ class BlockedWeight:
 
 @contextmanager
 def runs(conv: Conv) -> Iterator[tuple[Expr, Expr, Expr | int]]:
-    """Over what lies side by side in the window, in input and weight: index, row, column.
+    """Loops over the runs of input and weight that lie side by side in a window: index in it, row,
+    column.
 
     That is a kernel row or, where the channels of a group are a part of all, one pixel.
     """
@@ -190,7 +194,8 @@ def runs(conv: Conv) -> Iterator[tuple[Expr, Expr, Expr | int]]:
 def each_tile(
     conv: Conv, knobs: ConvKnobs, num_blocks: int
 ) -> Iterator[tuple[Expr, tuple[Expr, Expr, Expr]]]:
-    """A task for each row of tiles, loops over the tiles in it.
+    """A task for each row of tiles, loops over the tiles in it: block of channels, and first image,
+    row, column.
 
     Of each the block of channels, and the image, row and column of pixels where it begins.
     """
@@ -213,16 +218,15 @@ def results(
     channels: int,
     lanes: int,
 ) -> Iterator[tuple[Expr, Expr, tuple[Expr, Expr, Expr]]]:
-    """The sums that a tile gives, after its pool: each with its channel in the tile and its pixel.
-
-    They are of the first `channels` of a tile.
+    """The sums of a tile's first `channels` channels, after its pool: each with its channel in the
+    tile and its pixel.
     """
     n0, y0, x0 = origin
     side = 2 if conv.pool else 1
     kept = (knobs.images, knobs.rows // side, knobs.columns // side)
 
     def largest(n: Expr, i: Expr, j: Expr, c: Expr) -> Expr:
-        """Of the pixels that become one."""
+        """The largest of the pixels that become one by the pool."""
         window = product(range(side), repeat=2)
         return reduce(T.max, [sums[n, side * i + di, side * j + dj, c] for di, dj in window])
 

@@ -11,7 +11,7 @@ from vggc.kernels.workloads import Convert
 
 
 class ConvertRows(FixedCpuAlgorithm[Convert]):
-    """Each value is read and rounded."""
+    """Each value is read and rounded to the other format, a row of pixels per task."""
 
     names = ("convert",)
     computes = Convert

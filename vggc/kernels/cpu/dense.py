@@ -38,8 +38,8 @@ from vggc.kernels.workloads import Dense, by_panels
 MAX_ROWS = 16
 MAX_VECTORS = 8
 STREAMS = (1, 2, 4)
-# How far ahead of its use a line is asked for.
 AHEAD_BYTES = 4096
+"""How far ahead of its use a cache line of the weights is asked for."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def tiles(dense: Dense, machine: Machine) -> Iterator[DenseKnobs]:
 
 
 def cost(dense: Dense, machine: Machine, knobs: DenseKnobs) -> Cost:
-    """The half cycles that all cores spend until the last is done.
+    """The half cycles that all cores spend until the last is done, then what decides between
+    equals.
 
     A step starts a multiply-add or a load a half cycle, unless its weights take longer to come.
     Then the fewest rounds; then as many streams as possible.
@@ -82,7 +83,9 @@ def cost(dense: Dense, machine: Machine, knobs: DenseKnobs) -> Cost:
 
 @dataclass(frozen=True)
 class BlockedColumns:
-    """`(O, C·H·W)` as `(O/block, H·W·C, block)`, the last block padded with zeros."""
+    """Packs a dense weight `(O, C·H·W)` as `(O/block, H·W·C, block)`, the last block padded with
+    zeros.
+    """
 
     shape: tuple[int, int]
     channels: int
@@ -114,7 +117,7 @@ class BlockedColumns:
 
 
 def name_of(dense: Dense) -> str:
-    """A GEMV for one image, a GEMM for several."""
+    """`gemv` for a dense layer of one image, `gemm` for one of several."""
     return "gemv" if dense.batch == 1 else "gemm"
 
 

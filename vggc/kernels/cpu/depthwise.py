@@ -32,8 +32,8 @@ from vggc.kernels.cpu.loops import (
 from vggc.kernels.cpu.machine import Machine
 from vggc.kernels.workloads import Conv
 
-# More vectors a tile would leave too few pixels to share their windows.
 MAX_VECTORS = 4
+"""Vectors of channels of a tile at most; more would leave too few pixels to share their windows."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class DepthwiseKnobs:
 
 @dataclass(frozen=True)
 class DepthwiseTapsFirst:
-    """`(K, 1, kh, kw)` as `(kh, kw, K)`."""
+    """Packs a depthwise weight `(K, 1, kh, kw)` as `(kh, kw, K)`."""
 
     shape: tuple[int, ...]
 
@@ -68,7 +68,7 @@ class DepthwiseTapsFirst:
 
 
 def tiles(conv: Conv, machine: Machine) -> Iterator[DepthwiseKnobs]:
-    """Tiles that fit the map and leave registers for a row's weights and one input."""
+    """Register tiles that fit the map and leave registers for a row's weights and one input."""
     out = conv.output
     for vectors in range(1, min(ceil(out.channels / machine.lanes), MAX_VECTORS) + 1):
         columns = (machine.registers - 1) // vectors - 1

@@ -36,7 +36,8 @@ INSTRUCTIONS: dict[Format, str] = {"bfloat16": "avx512bf16", "uint8": "avx512vnn
 
 @dataclass(frozen=True)
 class WordWeight:
-    """`(K, C, kh, kw)` as `(K/block, kh, kw, C/word, block, word)`, padded with zeros.
+    """Packs a weight `(K, C, kh, kw)` as `(K/block, kh, kw, C/word, block, word)`, padded with
+    zeros.
 
     Words of four take int8, words of two float32, which is rounded to bfloat16.
     """
@@ -83,7 +84,8 @@ def in_words(conv: Conv) -> Conv:
 
 
 def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Cost:
-    """That of `conv` in float32, or the half cycles in which all weights come, where that is more.
+    """The cost of `conv` in float32 over words, or the half cycles in which all weights come, where
+    these are more.
 
     They come once: what reads them again gets them from a cache.
     """
@@ -93,9 +95,9 @@ def cost(conv: Conv, machine: Machine, knobs: ConvKnobs) -> Cost:
 
 
 def add_products(form: Format, sums: Expr, word: Expr, weights: Expr) -> Expr:
-    """The lanes of `sums`, each with the products of `word` and its word of `weights` added.
+    """The lanes of `sums`, each with the products of `word` and its own word of `weights` added.
 
-    What holds it must have the pragma `import_llvm` of `DOT_BFLOAT16`.
+    A function that holds this must have the pragma `import_llvm` of `DOT_BFLOAT16`.
     """
     broadcast = T.Broadcast(word, LANES)
     if form == "bfloat16":
@@ -104,7 +106,9 @@ def add_products(form: Format, sums: Expr, word: Expr, weights: Expr) -> Expr:
 
 
 def result(conv: Conv, buffers: Buffers, total: Expr, channel: Expr) -> Expr:
-    """What a sum gives, as a float that is to be rounded to the format of the output."""
+    """What a channel's sum gives with scale, bias and activation, as a float to be rounded to the
+    output's format.
+    """
     scale, bias = T.float32(1), buffers["bias"][channel]
     if conv.input.format == "uint8":
         total, scale = T.Cast("float32", total), buffers["scale"][channel]

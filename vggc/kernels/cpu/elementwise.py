@@ -14,7 +14,7 @@ from vggc.kernels.workloads import Add, Concat, Pointwise, PRelu
 
 
 class PointwiseRows(FixedCpuAlgorithm[Pointwise]):
-    """An activation of each element."""
+    """An activation of each element, a row of pixels per task."""
 
     names = ("loop",)
     computes = Pointwise
@@ -29,7 +29,7 @@ class PointwiseRows(FixedCpuAlgorithm[Pointwise]):
 
 
 class PReluRows(FixedCpuAlgorithm[PRelu]):
-    """A rectifier of each element, with the slope of its channel."""
+    """A rectifier of each element with the slope of its channel, a row of pixels per task."""
 
     names = ("loop",)
     computes = PRelu
@@ -43,7 +43,7 @@ class PReluRows(FixedCpuAlgorithm[PRelu]):
 
 
 class AddRows(FixedCpuAlgorithm[Add]):
-    """The sum of elements, then an activation."""
+    """The sum of elements, then an activation, a row of pixels per task."""
 
     names = ("loop",)
     computes = Add
@@ -59,7 +59,9 @@ class AddRows(FixedCpuAlgorithm[Add]):
 
 
 class ConcatRows(FixedCpuAlgorithm[Concat]):
-    """The channels of each input copied behind those of the one before."""
+    """The channels of each input copied behind those of the one before, a row of pixels
+    per task.
+    """
 
     names = ("copy",)
     computes = Concat

@@ -10,15 +10,16 @@ from vggc.kernels.builder import Buffer
 from vggc.kernels.cpu.loops import inside
 from vggc.kernels.workloads import Format, Map
 
-# Added to a float of at most 255 it rounds it, ties to even, and its low byte is the number.
 SHIFTER = 1.5 * 2**23
-# The bits of these values: in float32 the first, in bfloat16 the second.
+"""Added to a float of at most 255 it rounds it, ties to even, and its low byte is the number."""
 INFINITY = 0x7F800000
+"""The bits of infinity in float32."""
 BFLOAT16_NAN = 0x7FC0
+"""The bits of NaN in bfloat16."""
 
 
 def read(value: Expr, format: Format, zero: int = 0) -> Expr:
-    """A stored value as a float32; of a uint8 its distance to `zero`."""
+    """A stored value as a float32; for a uint8, its distance to `zero`."""
     match format:
         case "float32":
             return value
@@ -29,7 +30,9 @@ def read(value: Expr, format: Format, zero: int = 0) -> Expr:
 
 
 def rounded(value: Expr, format: Format, zero: int = 0) -> Expr:
-    """A float32 as it is stored, ties to even; to a uint8 its distance to `zero`, cut off."""
+    """A float32 as it is stored in `format`, rounded ties to even; for a uint8, plus `zero` and cut
+    off at its range.
+    """
     match format:
         case "float32":
             return value

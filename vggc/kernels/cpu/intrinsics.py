@@ -15,7 +15,6 @@ from vggc.kernels.bfloat16 import from_bfloat16
 
 LANES = 16
 
-# TVM would compute bfloat16 in float32, so it is shown words, and LLVM what they hold.
 DOT_BFLOAT16 = """
 declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
 
@@ -27,18 +26,24 @@ define <16 x float> @vggc_dot_bfloat16(<16 x float> %sums, <16 x i32> %a, <16 x 
   ret <16 x float> %result
 }
 """
-"""What code that uses `dot_bfloat16` must bring along, in a pragma `import_llvm`."""
+"""What code that uses `dot_bfloat16` must bring along, in a pragma `import_llvm`.
+
+TVM would compute bfloat16 in float32, so it is shown words, and LLVM what they hold.
+"""
 
 
 def dot_bfloat16(sums: Expr, a: Expr, b: Expr) -> Expr:
-    """`vdpbf16ps` (AVX512-BF16); a, b are 16 words of int32."""
+    """`vdpbf16ps` (AVX512-BF16): adds products of bfloat16 to 16 sums; a and b are 16 words of
+    int32.
+    """
     return T.call_pure_extern("float32x16", "vggc_dot_bfloat16", sums, a, b)
 
 
 def dot_bfloat16_means(
     sums: NDArray[np.float32], a: NDArray[np.uint16], b: NDArray[np.uint16]
 ) -> NDArray[np.float32]:
-    """The sums `(16,)`, each with the products of two bfloat16; a and b are `(16, 2)`.
+    """What `vdpbf16ps` gives: the sums `(16,)`, each with the products of two bfloat16; a and b are
+    `(16, 2)`.
 
     The products are exact, and each addition is rounded to float32. Denormals count as zero.
     """
@@ -49,7 +54,9 @@ def dot_bfloat16_means(
 
 
 def dot_uint8_int8(sums: Expr, a: Expr, b: Expr) -> Expr:
-    """`vpdpbusd` (AVX512-VNNI); a, b are 16 words of int32."""
+    """`vpdpbusd` (AVX512-VNNI): adds products of uint8 and int8 to 16 sums; a and b are 16 words of
+    int32.
+    """
     words = (T.reinterpret("int8x64", word) for word in (a, b))
     return T.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.vpdpbusd.512", sums, *words)
 
@@ -57,7 +64,8 @@ def dot_uint8_int8(sums: Expr, a: Expr, b: Expr) -> Expr:
 def dot_uint8_int8_means(
     sums: NDArray[np.int32], a: NDArray[np.uint8], b: NDArray[np.int8]
 ) -> NDArray[np.int32]:
-    """The sums `(16,)`, each with the products of four uint8 and int8; a and b are `(16, 4)`.
+    """What `vpdpbusd` gives: the sums `(16,)`, each with the products of four uint8 and int8; a and
+    b are `(16, 4)`.
 
     Exact but for what goes beyond an int32, which wraps around.
     """
@@ -66,7 +74,9 @@ def dot_uint8_int8_means(
 
 
 def dot_int16(sums: Expr, a: Expr, b: Expr) -> Expr:
-    """`vpdpwssd` (AVX512-VNNI); a, b are 16 words of int32."""
+    """`vpdpwssd` (AVX512-VNNI): adds products of int16 to 16 sums; a and b are 16 words of
+    int32.
+    """
     words = (T.reinterpret("int16x32", word) for word in (a, b))
     return T.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.vpdpwssd.512", sums, *words)
 
@@ -74,7 +84,8 @@ def dot_int16(sums: Expr, a: Expr, b: Expr) -> Expr:
 def dot_int16_means(
     sums: NDArray[np.int32], a: NDArray[np.int16], b: NDArray[np.int16]
 ) -> NDArray[np.int32]:
-    """The sums `(16,)`, each with the products of two int16; a and b are `(16, 2)`.
+    """What `vpdpwssd` gives: the sums `(16,)`, each with the products of two int16; a and b are
+    `(16, 2)`.
 
     Exact but for what goes beyond an int32, which wraps around.
     """

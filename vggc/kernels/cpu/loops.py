@@ -13,10 +13,10 @@ from vggc.kernels.activation import is_long
 from vggc.kernels.builder import Buffer, allocated, parallel, serial, unrolled, vectorized
 from vggc.kernels.workloads import Map
 
-# Terms of a window written out as one expression; of many more the compiler's stack overflows.
 MAX_TERMS = 16
-# Names of loops over the images, rows and columns of a tile.
+"""Terms of a window written out as one expression; of many more the compiler's stack overflows."""
 PIXEL = ("n", "i", "j")
+"""The names of the loops over the images, rows and columns of a tile."""
 
 
 def registers(name: str, size: int, dtype: str = "float32") -> Buffer:
@@ -29,7 +29,7 @@ def registers(name: str, size: int, dtype: str = "float32") -> Buffer:
 
 
 def scratch(name: str, *shape: int, dtype: str = "float32") -> Buffer:
-    """An array of a task's own. Of another scope than `registers`, or TVM would merge the two."""
+    """An array of a task's own, in another scope than `registers`, or TVM would merge the two."""
     return allocated(name, *shape, dtype=dtype, scope="local")
 
 
@@ -85,7 +85,9 @@ def finished(
 
 
 def in_block(block: Expr, size: int, total: int) -> Iterator[int]:
-    """How many of `total` lie in a block of `size`: code for whole blocks, and for the last one."""
+    """How many of `total` channels lie in block `block` of `size`: the code is written for whole
+    blocks, and for a last one that is not.
+    """
     last, rest = divmod(total, size)
     if last and rest:
         with T.If(block < last):
@@ -117,7 +119,7 @@ def inside(map: Map, image: Expr, y: Expr, x: Expr, channel: Expr) -> tuple[Expr
 
 
 def tile_origin(index: Expr, tile: int, extent: int) -> Expr:
-    """Where tile `index` begins.
+    """Where tile `index` of `tile` elements begins along an axis of `extent` elements.
 
     The last tile is moved back to end where the extent ends: it computes some elements
     twice, to the same bits, and no tile is ever cut.
@@ -143,6 +145,6 @@ def clear_halo(output: Buffer, map: Map) -> None:
 
 
 def prefetch(address: Expr, *, write: bool = False) -> None:
-    """Ask for a line of memory that is read soon, or written. Any address will do."""
+    """Ask for the cache line at an address that is read soon, or written; any address will do."""
     purpose, soon, data = T.int32(int(write)), T.int32(3), T.int32(1)
     T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch.p0", address, purpose, soon, data))

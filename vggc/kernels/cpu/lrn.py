@@ -17,7 +17,7 @@ from vggc.kernels.workloads import Lrn
 
 
 def inverse_power(base: Expr, exponent: float) -> Expr:
-    """`base` to the power `-exponent`; square roots, which are vector code, where they do."""
+    """`base` to the power `-exponent`; by square roots, which are vector code, where they do."""
     match exponent:
         case 0.5:
             return 1 / T.sqrt(base)

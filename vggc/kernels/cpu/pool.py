@@ -31,11 +31,12 @@ from vggc.kernels.cpu.loops import (
 from vggc.kernels.windows import axes
 from vggc.kernels.workloads import AvgPool, MaxPool
 
-# Vector registers of a block of channels; a mean needs them twice.
 MAX_VECTORS = 4
+"""Vector registers of a block of channels at most; a mean needs them twice."""
 
 
 def to_float(count: Expr | int) -> Expr:
+    """A count of elements as an expression of type float32."""
     return T.float32(count) if isinstance(count, int) else T.Cast("float32", count)
 
 
@@ -106,7 +107,7 @@ class LargeWindow(FixedCpuAlgorithm[MaxPool | AvgPool]):
         number = "uint8" if out.format == "uint8" else "float32"
 
         def channels(start: Expr) -> Iterator[tuple[Expr, Expr]]:
-            """Those of a block: their index in it and in the map."""
+            """The channels of a block: each one's index in the block and in the map."""
             for (c,) in elements((), block, machine.lanes):
                 yield c, start + c
 

@@ -12,12 +12,12 @@ from vggc.kernels.cpu.algorithm import FixedCpuAlgorithm
 from vggc.kernels.cpu.loops import scratch
 from vggc.kernels.workloads import Softmax
 
-# Terms of a partial sum: the error of a thousand terms becomes that of some sixty.
 PIECE = 32
+"""Terms of a partial sum: the error of a thousand terms becomes that of some sixty."""
 
 
 class SoftmaxRows(FixedCpuAlgorithm[Softmax]):
-    """Shifted by the row's maximum, a row per task."""
+    """The exponentials of a row, shifted by its maximum, over their sum; a row per task."""
 
     names = ("row",)
     computes = Softmax

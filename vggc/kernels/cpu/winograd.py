@@ -48,37 +48,43 @@ from vggc.kernels.toom_cook import POINTS, TAPS, Matrix, Transforms, transforms
 from vggc.kernels.workloads import Conv, Packing, by_panels
 
 ROUNDING = {2: 2.8e-8, 4: 8e-8, 6: 3.2e-7}
-"""By m the relative L2 error of a layer of one channel behind a ReLU; it grows with their root
+"""The relative L2 error of a layer of one channel behind a ReLU, by m; it grows with their root
 (`benchmarks/winograd.py`).
 """
-
-# More would leave too few rows to read the weights for; a step of words multiplies twice as much.
 MAX_VECTORS, MAX_VECTORS_OF_WORDS = 4, 2
-# Rows and vectors whose sums LLVM 22 keeps in memory where blocks divide the map (Zen 5): that
-# takes 1.8 times the time.
+"""Vectors of the GEMM's register tile at most, of float32 and of words of two numbers: more would
+leave too few rows to read the weights for, and a step of words multiplies twice as much.
+"""
 SPILLED = (8, 3)
+"""Rows and vectors whose sums LLVM 22 keeps in memory where blocks divide the map (Zen 5): that
+takes 1.8 times the time.
+"""
 STRIPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-# Of the blocks of all threads, where each core has one: a net promises to take little memory
-# beside its weights, and more would lie in no cache anyway.
 MAX_SCRATCH_BYTES = 48 << 20
-# What was measured, in half cycles: an element of a transformed vector, in or out, a vector of
-# weights from the cache, what a strip costs beside its products for each of its sums, a parallel
-# loop.
+"""Bytes of the blocks of all threads together at most, where each core has one: a net promises to
+take little memory beside its weights, and more would lie in no cache anyway.
+"""
 TRANSFORM, WEIGHTS, OVERHEAD, BARRIER = 18, 6, 4, 20_000
-# The first where maps are of fewer bits.
+"""What was measured, in half cycles: an element of a transformed vector, in or out, a vector of
+weights from the cache, what a strip costs beside its products for each of its sums, a parallel
+loop.
+"""
 TRANSFORM_FEWER_BITS = 10
+"""Half cycles for an element of a transformed vector where maps are of fewer bits."""
 
-# Vectors of channels transformed together: one dimension for all, then the other, through a
-# buffer in the L1 cache. All at once would be more values than there are registers.
 CHUNK = 8
+"""Vectors of channels transformed together: one dimension for all, then the other, through a buffer
+in the L1 cache. All at once would be more values than there are registers.
+"""
 
-# Steps of the GEMM between what it asks for: more at once than a core can await would stall it.
 STEPS_BETWEEN = 16
+"""Steps of the GEMM between prefetches: more at once than a core can await would stall it."""
 
 
 @dataclass(frozen=True)
 class WinogradKnobs:
-    """`rows·vectors` is the register tile of the GEMM, `strips` such tiles make a block.
+    """The sizes of a Winograd kernel: `rows·vectors` is the register tile of the GEMM, `strips`
+    such tiles make a block.
 
     `shared` is 1 where threads share a block and divide its panels.
     """
@@ -96,7 +102,7 @@ class WinogradKnobs:
 
 @dataclass(frozen=True)
 class TransformedWeight:
-    """`(K, C, 3, 3)` as `(K/panel, (m+2)², C, panel)`, each filter g as `G·g·Gᵀ`.
+    """Packs a weight `(K, C, 3, 3)` as `(K/panel, (m+2)², C, panel)`, each filter g as `G·g·Gᵀ`.
 
     The last panel is padded with zeros. Computed in float64 and rounded once.
     """
@@ -131,12 +137,12 @@ class TransformedWeight:
 
     @property
     def matrix(self) -> Matrix:
-        """From the elements of a filter to those of `G·g·Gᵀ`, row by row."""
+        """The matrix that takes the elements of a filter to those of `G·g·Gᵀ`, row by row."""
         return transform_of_filters(transforms(POINTS[self.m]))
 
 
 def transform_of_filters(by: Transforms) -> Matrix:
-    """From the elements of a filter g to those of `G·g·Gᵀ`, row by row."""
+    """The matrix that takes the elements of a filter g to those of `G·g·Gᵀ`, row by row."""
     return np.kron(by.filter, by.filter).astype(np.float64)
 
 
@@ -151,7 +157,8 @@ def has_tiles(conv: Conv) -> bool:
 
 
 def blocks(conv: Conv, machine: Machine, m: int) -> Iterator[WinogradKnobs]:
-    """Register tiles that use most of the registers, and blocks that end where the map does.
+    """Register tiles that use most of the registers, and blocks of them that end where the map
+    does.
 
     There may be none within `MAX_SCRATCH_BYTES`.
     """
@@ -177,6 +184,7 @@ def in_words(conv: Conv, word: int) -> Conv:
 
 
 def num_tiles(conv: Conv, m: int) -> int:
+    """The tiles of m×m pixels that cover the output, of all images."""
     height, width = conv.grid
     return conv.output.batch * ceil(height / m) * ceil(width / m)
 
@@ -222,7 +230,7 @@ PixelValue: TypeAlias = Callable[[Expr, Expr], Expr]
 
 @dataclass(frozen=True)
 class Emitter:
-    """Writes the body of a kernel.
+    """Writes the body of a Winograd kernel.
 
     What is transformed is kept as floats, one a channel; `winograd_bf16` and `winograd_int16` keep
     it in other formats.
@@ -235,6 +243,7 @@ class Emitter:
 
     @property
     def by(self) -> Transforms:
+        """The matrices of the transforms."""
         return transforms(POINTS[self.m])
 
     @property
@@ -244,29 +253,32 @@ class Emitter:
 
     @property
     def sum_type(self) -> str:
-        """That in which products are summed; they are transformed as float32."""
+        """The type in which products are summed; they are transformed as float32."""
         return "float32"
 
     @property
     def header(self) -> int:
-        """The rows of an element's packed weights before those that are multiplied."""
+        """The rows of an element's packed weights that stand before those that are multiplied."""
         return 0
 
     @property
     def n(self) -> int:
+        """The rows and columns of a transformed tile."""
         return self.m + TAPS - 1
 
     @property
     def steps(self) -> int:
-        """What is kept of the channels of a tile, and the steps of the GEMM."""
+        """The steps of the GEMM, each for what one element of a row keeps of a tile's channels."""
         return self.conv.input.channels
 
     @property
     def panel(self) -> int:
+        """The output channels of a panel: as many as `vectors` vectors have lanes."""
         return self.knobs.vectors * self.machine.lanes
 
     @property
     def num_panels(self) -> int:
+        """The panels that cover the output channels."""
         return ceil(self.conv.output.channels / self.panel)
 
     @property
@@ -277,6 +289,7 @@ class Emitter:
 
     @property
     def num_tiles(self) -> int:
+        """The Winograd tiles that cover the output, of all images."""
         return num_tiles(self.conv, self.m)
 
     @property
@@ -287,7 +300,7 @@ class Emitter:
 
     @property
     def row(self) -> int:
-        """What is kept from one tile's channels to the next's.
+        """The elements from one tile's kept channels to those of the next.
 
         With a power of two the lines of all rows would meet in one set of a cache.
         """
@@ -295,17 +308,19 @@ class Emitter:
 
     @property
     def kept_shape(self) -> tuple[int, int]:
-        """A block's transformed input."""
+        """The shape of a block's transformed input."""
         return self.n**2, self.knobs.block * self.row + self.machine.lanes
 
     @property
     def products_shape(self) -> tuple[int, int, int]:
-        """The products of a block with one panel."""
+        """The shape of the products of a block with one panel."""
         return self.n**2, self.knobs.block, self.panel
 
     @property
     def scratch_bytes(self) -> int:
-        """The bytes of both, of all threads together where there are as many as cores."""
+        """The bytes of transformed input and products together, of all threads, where there are as
+        many as cores.
+        """
         kept, products = (FLOAT * prod(shape) for shape in (self.kept_shape, self.products_shape))
         threads = self.machine.cores
         return (kept if self.knobs.shared else threads * kept) + threads * products
@@ -315,6 +330,7 @@ class Emitter:
         return scratch("moved", *self.kept_shape)
 
     def emit(self, x: Buffer, weight: Buffer, y: Buffer, result: PixelValue) -> None:
+        """Write the kernel: `result` makes a value of the output of a sum and its channel."""
         block = self.knobs.block
         num_blocks = ceil(self.num_tiles / block)
         clear_halo(y, self.conv.output)
@@ -397,7 +413,7 @@ class Emitter:
     def keep(
         self, half: Buffer, size: int, step: int, moved: Buffer, row: Expr, first: Expr | int
     ) -> None:
-        """Transform `size` channels from `first` on in the other dimension."""
+        """Transform `size` channels from `first` on in the other dimension, and keep them."""
         n = self.n
         with serial("vector", size // step) as vector, vectorized("lane", step) as lane:
             c = vector * step + lane
@@ -600,7 +616,7 @@ class Winograd(CpuAlgorithm[Conv, WinogradKnobs]):
         return ROUNDING[self.m] * sqrt(self.workload.input.channels)
 
     def emitter(self, knobs: WinogradKnobs) -> Emitter:
-        """What writes the body of the kernel."""
+        """The object that writes the body of the kernel."""
         return Emitter(self.workload, self.machine, self.m, knobs)
 
     def packing(self, knobs: WinogradKnobs) -> Packing:
@@ -610,7 +626,7 @@ class Winograd(CpuAlgorithm[Conv, WinogradKnobs]):
         return self.emitter(knobs).macs
 
     def value(self, buffers: Buffers, total: Expr, channel: Expr) -> Expr:
-        """What is written for a sum of a channel: with bias and activation."""
+        """What is written for a channel's sum: with bias and activation."""
         return activate(self.workload.act, total + buffers["bias"][channel])
 
     def emit(self, knobs: WinogradKnobs, buffers: Buffers) -> None:
@@ -619,21 +635,21 @@ class Winograd(CpuAlgorithm[Conv, WinogradKnobs]):
 
 
 class Winograd2(Winograd):
-    """By tiles of 2×2 pixels: 2.25 times fewer products."""
+    """Winograd's algorithm by tiles of 2×2 pixels: 2.25 times fewer products."""
 
     names = ("winograd2",)
     m = 2
 
 
 class Winograd4(Winograd):
-    """By tiles of 4×4 pixels: four times fewer products."""
+    """Winograd's algorithm by tiles of 4×4 pixels: four times fewer products."""
 
     names = ("winograd4",)
     m = 4
 
 
 class Winograd6(Winograd):
-    """By tiles of 6×6 pixels: 5.06 times fewer products."""
+    """Winograd's algorithm by tiles of 6×6 pixels: 5.06 times fewer products."""
 
     names = ("winograd6",)
     m = 6
@@ -695,7 +711,7 @@ def _chunks(channels: int, lanes: int) -> Iterator[tuple[Expr | int, int, int]]:
 
 
 def to_input(by: Transforms, values: Sequence[Expr], dtype: str = "float32") -> list[Expr]:
-    """Bᵀ times a vector. Rows of points ±p differ in the sign of their odd elements."""
+    """Bᵀ times a vector; rows of the points ±p differ in the sign of their odd elements."""
     matrix = by.input
     found = [_dot(row, values, dtype) for row in matrix]
     for j in range(1, len(matrix) - 1, 2):
@@ -705,7 +721,7 @@ def to_input(by: Transforms, values: Sequence[Expr], dtype: str = "float32") -> 
 
 
 def _to_output(by: Transforms, values: Sequence[Expr]) -> list[Expr]:
-    """Aᵀ times a vector. Columns of points ±p differ in the sign of their odd elements."""
+    """Aᵀ times a vector; columns of the points ±p differ in the sign of their odd elements."""
     matrix = by.output
     pairs = range(1, matrix.shape[1] - 1, 2)
     summed = [values[0], *(values[j] + values[j + 1] for j in pairs), values[-1]]

@@ -42,9 +42,9 @@ PAIR = 2 * LANES
 
 @dataclass(frozen=True)
 class PairedWeight:
-    """`(K, C, 3, 3)`, a multiple of 32 channels, as words `(K/panel, 16, C/2, panel, 2)`.
+    """Packs a weight `(K, C, 3, 3)`, C a multiple of 32, as words `(K/panel, 16, C/2, panel, 2)`.
 
-    Takes float32, transformed in float64 and rounded once to bfloat16.
+    Takes float32, transforms in float64 and rounds once to bfloat16.
     """
 
     shape: tuple[int, ...]
@@ -52,6 +52,7 @@ class PairedWeight:
 
     @property
     def transformed(self) -> TransformedWeight:
+        """The packing in float32 whose numbers are rounded and paired."""
         return TransformedWeight(self.shape, M, self.panel)
 
     packed_type = "uint16"
@@ -79,7 +80,7 @@ class PairedWeight:
 
 
 class Emitter(winograd.Emitter):
-    """Writes the body of a kernel that keeps words of two channels."""
+    """Writes the body of a Winograd kernel that keeps words of two channels in bfloat16."""
 
     @property
     def steps(self) -> int:
@@ -117,7 +118,7 @@ class Emitter(winograd.Emitter):
 
 
 class Winograd2Bfloat16(WinogradInWords):
-    """By tiles of 2×2 pixels, whose products are of bfloat16."""
+    """Winograd's algorithm by tiles of 2×2 pixels, whose products are of bfloat16."""
 
     names = ("winograd2-bfloat16",)
     m = M

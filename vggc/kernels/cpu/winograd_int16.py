@@ -50,8 +50,8 @@ LARGEST_SUM, LARGEST = 2**31 - 1, 2**15 - 1
 
 
 def largest_inputs(zero: int) -> NDArray[np.float64]:
-    """How large each element of the transformed input may be, of values from 0 to 255 less
-    `zero`.
+    """How large each element of the transformed input may be, for values from 0 to 255
+    less `zero`.
     """
     matrix = transforms(POINTS).input
     both = np.kron(matrix, matrix)
@@ -68,7 +68,8 @@ def constant_part() -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Int16Weight:
-    """`(K, C, 3, 3)` of int8 as words `(K/panel, 36, header + C/2, panel)`, padded with zeros.
+    """Packs a weight `(K, C, 3, 3)` of int8 as words `(K/panel, 36, header + C/2, panel)`, padded
+    with zeros.
 
     The first word of each output channel is its scale, a float32; where the input's `zero` is
     not 0 the second is what that adds to the products, a float32; the others hold two channels
@@ -81,6 +82,7 @@ class Int16Weight:
 
     @property
     def header(self) -> int:
+        """The words of each output channel that stand before those of its channels."""
         return 2 if self.zero else 1
 
     packed_type = "int32"
@@ -120,6 +122,7 @@ class Int16Weight:
 
     @property
     def by(self) -> Transforms:
+        """The matrices of the transforms."""
         return transforms(POINTS)
 
     def _scales(self, moved: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -134,7 +137,7 @@ class Int16Weight:
 
 
 class Emitter(winograd.Emitter):
-    """Writes the body of a kernel that keeps words of two channels."""
+    """Writes the body of a Winograd kernel that keeps words of two channels in int16."""
 
     @property
     def by(self) -> Transforms:
@@ -188,7 +191,7 @@ class Emitter(winograd.Emitter):
 
 
 class Winograd4Int16(WinogradInWords):
-    """By tiles of 4×4 pixels of a uint8 map, whose products are of int16."""
+    """Winograd's algorithm by tiles of 4×4 pixels of a uint8 map, whose products are of int16."""
 
     names = ("winograd4-int16",)
     m = M

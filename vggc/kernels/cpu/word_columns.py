@@ -33,13 +33,17 @@ assert PIECE * 255 * 127 < 2**24, "float32 counts no further"
 
 
 def product(conv: Conv) -> Product:
+    """The product of images with a matrix that a dense layer is, given as a convolution that covers
+    its map.
+    """
     inputs = prod(conv.weight_shape[1:])
     return Product(conv.output.batch, inputs, conv.output.channels, WORD[conv.input.format], 1)
 
 
 @dataclass(frozen=True)
 class WordColumns:
-    """`(K, C, kh, kw)` as `(K/panel, kh·kw·C, panel/(lanes·word), lanes, word)`, padded with zeros.
+    """Packs a weight `(K, C, kh, kw)` as `(K/panel, kh·kw·C, panel/(lanes·word), lanes, word)`,
+    padded with zeros.
 
     Words of four take int8, words of two float32, which is rounded to bfloat16.
     """
@@ -51,7 +55,7 @@ class WordColumns:
 
     @property
     def inputs(self) -> int:
-        """Those that there is room for: the pieces of a sum are equally long."""
+        """The inputs that there is room for: the pieces of a sum are equally long."""
         real = Product(1, prod(self.shape[1:]), self.shape[0], self.word, 1)
         return real.num_pieces * real.piece
 
@@ -90,7 +94,7 @@ class WordColumns:
 
 @dataclass(frozen=True)
 class Words:
-    """Weights of which a word holds several."""
+    """A kernel's numbers in fewer bits, of whose weights a word holds several."""
 
     conv: Conv
     x: Buffer
@@ -144,7 +148,7 @@ class ColumnsBfloat16(CpuAlgorithm[Conv, ColumnKnobs]):
         return columns.tiles(product(self.workload), self.machine)
 
     def cost(self, knobs: ColumnKnobs) -> Cost:
-        """As if `READ` of the inputs were not zero."""
+        """The cost as if the share `READ` of the inputs were not zero."""
         return columns.cost(product(self.workload), self.machine, READ, knobs)
 
     def packing(self, knobs: ColumnKnobs) -> WordColumns:

@@ -44,7 +44,7 @@ ALGORITHMS: tuple[type[CudaAlgorithm[Any, Any]], ...] = (
 
 
 def kernel(workload: Workload) -> Kernel:
-    """The thread-bound code of `workload`, of a plan in float32."""
+    """The thread-bound code of `workload`, which is of a plan in float32."""
     (algorithm,) = (
         algorithm(workload)
         for algorithm in ALGORITHMS

@@ -20,4 +20,4 @@ class CudaAlgorithm(Algorithm[W, K]):
 
 @dataclass(frozen=True)
 class FixedCudaAlgorithm(CudaAlgorithm[W, NoKnobs], Fixed[W]):
-    """One that has no knobs."""
+    """An algorithm for a GPU that has no knobs."""

@@ -17,14 +17,17 @@ from vggc.kernels.workloads import Dense
 
 WARP = 32
 WARPS = 4
-# Rows a warp reads at once, and vectors of each that are in flight.
 ROWS = 2
+"""Rows of the weight that a warp reads at once."""
 VECTORS = 4
+"""Vectors of each row that are in flight."""
 
 
 @dataclass(frozen=True)
 class GemvKnobs:
-    """Warps of a block, rows that a warp reads at once, vectors of each that are in flight."""
+    """The warps of a block, the rows that a warp reads at once, the vectors of each that are in
+    flight.
+    """
 
     warps: int = WARPS
     rows: int = ROWS

@@ -17,7 +17,7 @@ BLOCK = 256
 
 @contextmanager
 def launch(grid: tuple[int, ...], threads: int) -> Iterator[tuple[Expr, ...]]:
-    """One kernel: the block's index along each dimension of `grid`, then the thread's."""
+    """One CUDA kernel: the block's index along each dimension of `grid`, then the thread's."""
     with ExitStack() as stack:
         blocks = [
             stack.enter_context(T.thread_binding(extent, thread=f"blockIdx.{axis}"))
@@ -27,7 +27,7 @@ def launch(grid: tuple[int, ...], threads: int) -> Iterator[tuple[Expr, ...]]:
 
 
 def flat(buffer: Buffer) -> Buffer:
-    """The same memory in one dimension."""
+    """A buffer's memory in one dimension."""
     return buffer.view(buffer.name, math.prod(buffer.shape))
 
 
@@ -42,11 +42,14 @@ def shared(name: str, *shape: int) -> Buffer:
 
 
 def registers(name: str, *shape: int, dtype: str = "float32") -> Buffer:
-    """Memory of a thread's own."""
+    """Memory of a thread's own, in registers."""
     return allocated(name, *shape, dtype=dtype, scope="local")
 
 
 def synchronise() -> None:
+    """Wait until all threads of the block have come here and see each other's writes to shared
+    memory.
+    """
     T.evaluate(T.tvm_storage_sync("shared"))
 
 

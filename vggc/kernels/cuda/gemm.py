@@ -35,23 +35,23 @@ from vggc.kernels.cuda.emit import (
 from vggc.kernels.cuda.packing import ChannelOrder, DensePanelPacking, PanelPacking
 from vggc.kernels.workloads import Conv, Dense, Map
 
-# Stores results `[first, first + width)` of a thread: columns `col`, `col + 1`, … of row `row`.
 StoreValue: TypeAlias = Callable[[Buffer, int, int, Expr, Expr], None]
+"""Stores results `[first, first + width)` of a thread: columns `col`, `col + 1`, … of row `row`."""
 
 THREADS = 128
-# Blocks that keep a large GPU (108 to 132 multiprocessors) busy, and the most parts that a
-# reduction is worth cutting into.
 FULL_GRID = 256
+"""Blocks that keep a large GPU (108 to 132 multiprocessors) busy."""
 MAX_SPLITS = 16
-# Threads read columns in groups of four: one float4, and no two on one bank.
+"""The most parts that a reduction is worth cutting into."""
 GROUP = 4
-# Added to a line of the map's slice: keeps its transposed stores off each other's banks.
+"""Columns that a thread reads together: one float4, and no two groups on one bank."""
 SKEW = 4
+"""Floats added to a line of the map's slice: keeps its transposed stores off each other's banks."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """What a block computes (`rows × cols`), how deep a step is, and a thread's share."""
+    """What a thread block computes (`rows × cols`), how deep a step is, and a thread's share."""
 
     rows: int
     cols: int
@@ -63,8 +63,8 @@ class Tile:
 LARGE = Tile(rows=128, cols=64, depth=16, thread_rows=8, thread_cols=8)
 MEDIUM = Tile(rows=64, cols=64, depth=16, thread_rows=4, thread_cols=8)
 FLAT = Tile(rows=16, cols=64, depth=32, thread_rows=2, thread_cols=4)
-# Depth for maps of a few channels, such as an image.
 SHALLOW = 4
+"""The depth of a step for maps of a few channels, such as an image."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,14 @@ class Tiling:
 
     @property
     def knobs(self) -> dict[str, int]:
+        """The sizes by name, as manifests hold them."""
         return {**asdict(self.tile), "splits": self.splits}
 
 
 def tiling(conv: Conv) -> Tiling:
-    """The large tile where it fills a GPU; else a smaller one and as many splits as do."""
+    """The large tile where its blocks fill a GPU; else a smaller one, and as many splits of the
+    reduction as do.
+    """
     shallow = conv.input.channels <= SHALLOW
     if num_blocks(conv, LARGE) >= FULL_GRID:
         tile = LARGE
@@ -97,6 +100,7 @@ def tiling(conv: Conv) -> Tiling:
 
 
 def packing(conv: Conv, tile: Tile) -> PanelPacking:
+    """How the convolution with this tile wants its weight laid out."""
     return PanelPacking(
         (conv.output.channels, conv.input.channels, *conv.kernel), tile.depth, tile.cols
     )
@@ -113,14 +117,17 @@ def convolve(
 
 
 def num_rows(conv: Conv) -> int:
+    """The rows of the matrix product: the output pixels of all images."""
     return conv.output.batch * conv.output.height * conv.output.width
 
 
 def num_blocks(conv: Conv, tile: Tile) -> int:
+    """The thread blocks that cover the matrix product."""
     return math.prod(_grid(conv, tile))
 
 
 def num_steps(conv: Conv, tile: Tile) -> int:
+    """The steps of the reduction, each `depth` channels of one tap."""
     return math.prod(conv.kernel) * math.ceil(conv.input.channels / tile.depth)
 
 
@@ -300,7 +307,9 @@ class _PixelSlice:
 
 
 class _PanelSlice:
-    """The packed weight's part in a step, `(depth, cols)`; as `_PixelSlice`."""
+    """The packed weight's part in a step, `(depth, cols)`, on its way through registers to shared
+    memory.
+    """
 
     def __init__(self, tile: Tile, weight: Buffer, first_col: Expr, thread: Expr) -> None:
         self._tile, self._first_col, self._thread = tile, first_col, thread
@@ -336,7 +345,9 @@ def _pixel(conv: Conv, row: Expr) -> tuple[Expr, Expr, Expr]:
 
 
 def _widest_load(size: int, extent: int) -> int:
-    """Floats a load: a vector never crosses `extent` and every thread has as many loads."""
+    """How many floats a load takes: a vector never crosses `extent` and every thread has as many
+    loads.
+    """
     return max(lanes for lanes in (1, 2, 4) if extent % lanes == size % (lanes * THREADS) == 0)
 
 
@@ -376,7 +387,7 @@ class ImplicitGemm(CudaAlgorithm[Conv, Tiling]):
 
 @dataclass(frozen=True)
 class Gemm(CudaAlgorithm[Dense, Tiling]):
-    """A 1×1 convolution over a map of one pixel an image."""
+    """The layer as a 1×1 convolution over a map of one pixel an image."""
 
     names = ("gemm",)
     computes = Dense
@@ -391,8 +402,8 @@ class Gemm(CudaAlgorithm[Dense, Tiling]):
         """The convolution that computes the layer."""
         dense = self.workload
         return Conv(
-            input=Map(dense.batch, 1, 1, dense.in_features),
-            output=Map(dense.batch, 1, 1, dense.out_features),
+            input=Map(batch=dense.batch, height=1, width=1, channels=dense.in_features),
+            output=Map(batch=dense.batch, height=1, width=1, channels=dense.out_features),
             kernel=(1, 1),
             stride=(1, 1),
             padding=(0, 0),

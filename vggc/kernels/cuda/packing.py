@@ -21,9 +21,11 @@ class ChannelOrder:
     source: Map | None
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
+        """The weight `(O, C·H·W)` with its columns in the order H, W, C."""
         return self._transpose(weight, (0, 2, 3, 1), channels_first=True)
 
     def unpack(self, weight: np.ndarray) -> np.ndarray:
+        """The weight `(O, H·W·C)` with its columns back in the order C, H, W."""
         return self._transpose(weight, (0, 3, 1, 2), channels_first=False)
 
     def _transpose(
@@ -39,7 +41,7 @@ class ChannelOrder:
 
 @dataclass(frozen=True)
 class PanelPacking:
-    """A convolution's weight `(K, C, kh, kw)` as `(kh·kw, C′, K′)`.
+    """Packs a convolution's weight `(K, C, kh, kw)` as `(kh·kw, C′, K′)`.
 
     C′ and K′ are C and K rounded up to whole tiles; the padding is zeros.
     """
@@ -77,7 +79,9 @@ class PanelPacking:
 
 @dataclass(frozen=True)
 class TapsFirst:
-    """The weight of a grouped convolution, `(K, C/groups, kh, kw)`, as `(kh, kw, C/groups, K)`."""
+    """Packs the weight of a grouped convolution, `(K, C/groups, kh, kw)`, as `(kh, kw, C/groups,
+    K)`.
+    """
 
     weight_shape: tuple[int, ...]
 
@@ -100,7 +104,7 @@ class TapsFirst:
 
 @dataclass(frozen=True)
 class DensePanelPacking:
-    """A dense layer's weight as the panels of the 1×1 convolution that computes it."""
+    """Packs a dense layer's weight as the panels of the 1×1 convolution that computes it."""
 
     panels: PanelPacking
     order: ChannelOrder
@@ -130,7 +134,7 @@ class DensePanelPacking:
 
 @dataclass(frozen=True)
 class RowPacking:
-    """A dense layer's weight row by row, `(out_features, in_features)`."""
+    """Packs a dense layer's weight row by row, `(out_features, in_features)`."""
 
     weight_shape: tuple[int, ...]
     order: ChannelOrder
@@ -154,4 +158,5 @@ class RowPacking:
 
 
 def round_up(value: int, multiple: int) -> int:
+    """`value` rounded up to a multiple of `multiple`."""
     return math.ceil(value / multiple) * multiple

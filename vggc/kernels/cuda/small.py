@@ -42,8 +42,8 @@ from vggc.kernels.workloads import (
     ToNhwc,
 )
 
-# Terms of a window written out as one expression; of many more the compiler's stack overflows.
 MAX_TERMS = 16
+"""Terms of a window written out as one expression; of many more the compiler's stack overflows."""
 WARP = 32
 LOWEST = -3.4028234663852886e38
 
@@ -53,7 +53,7 @@ def _reader(source: Buffer, map: Map) -> Callable[[Expr, Expr, Expr, Expr], Expr
 
 
 def covers_map(pool: AvgPool) -> bool:
-    """Whether the one window is the map."""
+    """Whether the pool has one window only, which is the map."""
     return pool.kernel == (pool.input.height, pool.input.width) and pool.padding == (0, 0)
 
 
@@ -189,7 +189,7 @@ class LrnThreads(FixedCudaAlgorithm[Lrn]):
 
 
 class PointwiseThreads(FixedCudaAlgorithm[Pointwise]):
-    """A thread per element."""
+    """A thread per element applies the activation."""
 
     names = ("pointwise",)
     computes = Pointwise
@@ -202,7 +202,7 @@ class PointwiseThreads(FixedCudaAlgorithm[Pointwise]):
 
 
 class PReluThreads(FixedCudaAlgorithm[PRelu]):
-    """A thread per element."""
+    """A thread per element applies the slope of its channel."""
 
     names = ("prelu",)
     computes = PRelu
@@ -215,7 +215,7 @@ class PReluThreads(FixedCudaAlgorithm[PRelu]):
 
 
 class AddThreads(FixedCudaAlgorithm[Add]):
-    """A thread per element."""
+    """A thread per element sums the inputs and applies the activation."""
 
     names = ("add",)
     computes = Add
@@ -293,7 +293,7 @@ class SoftmaxBlocks(FixedCudaAlgorithm[Softmax]):
 
 
 class ToNhwcThreads(FixedCudaAlgorithm[ToNhwc]):
-    """A thread per element."""
+    """A thread per element of the map reads it from the planes."""
 
     names = ("to_nhwc",)
     computes = ToNhwc
@@ -304,7 +304,7 @@ class ToNhwcThreads(FixedCudaAlgorithm[ToNhwc]):
 
 
 class ToNchwThreads(FixedCudaAlgorithm[ToNchw]):
-    """A thread per element.
+    """A thread per element of the planes reads it from the map.
 
     The output is written as a map whose rows, columns and channels are C, H and W.
     """
@@ -315,5 +315,7 @@ class ToNchwThreads(FixedCudaAlgorithm[ToNchw]):
     def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
         source, output = buffers.values()
         halo, target = self.workload.input.halo, self.workload.input
-        turned = Map(target.batch, target.channels, target.height, target.width)
+        turned = Map(
+            batch=target.batch, height=target.channels, width=target.height, channels=target.width
+        )
         write_map(output, turned, lambda n, c, y, x: source[n, y + halo, x + halo, c])

@@ -1,0 +1,196 @@
+"""Words of the code: docstrings stand by themselves, and large dataclasses name their fields."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import vggc
+
+PACKAGE = Path(vggc.__file__).parent
+
+ROOMS = (
+    *("kernels", "plan", "compiler", "ir", "passes", "layers", "backends", "analysis", "tuning"),
+    *("measure", "evaluation", "api", "python", "program"),
+)
+LEANING = (
+    *("Those", "The same", "That", "As", "Of", "Its", "Their", "These", "Also", "It", "They"),
+    *("Them", "By", "Over", "Others", "The others", "Else", "Otherwise", "And", "Or", "But"),
+)
+"""Openers of a text that means something only beside another."""
+MOST_WITHOUT_NAMES = 5
+"""Fields of a dataclass that is built without naming them."""
+
+
+@dataclass(frozen=True)
+class Class:
+    """A class of the package and the module that defines it."""
+
+    module: str
+    node: ast.ClassDef
+
+    def bases(self) -> Iterator[Class | None]:
+        """None stands for a base of another package."""
+        for base in self.node.bases:
+            yield class_of(self.module, base.value if isinstance(base, ast.Subscript) else base)
+
+    def ancestors(self) -> Iterator[Class | None]:
+        for base in self.bases():
+            yield base
+            if base is not None:
+                yield from base.ancestors()
+
+    def names(self) -> set[str]:
+        return {self.node.name} | {each.node.name for each in self.ancestors() if each}
+
+    def members(self) -> Iterator[ast.FunctionDef]:
+        return (node for node in self.node.body if isinstance(node, ast.FunctionDef))
+
+    def documents(self, member: str) -> bool:
+        return any(each.name == member and ast.get_docstring(each) for each in self.members())
+
+    def is_dataclass(self) -> bool:
+        return any("dataclass" in ast.unparse(each) for each in self.node.decorator_list)
+
+    def fields(self) -> dict[str, None]:
+        found: dict[str, None] = {}
+        for base in self.bases():
+            found |= base.fields() if base else {}
+        if self.is_dataclass():
+            for node in self.node.body:
+                match node:
+                    case ast.AnnAssign(target=ast.Name(id=name), annotation=kind):
+                        found |= {} if "ClassVar" in ast.unparse(kind) else {name: None}
+        return found
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = ast.parse(path.read_text("utf-8"))
+    return found
+
+
+@cache
+def names_in(module: str) -> dict[str, str]:
+    """What the names of a module's classes and imports stand for: `module` or `module.name`."""
+    found = {}
+    for node in ast.walk(modules()[module]):
+        match node:
+            case ast.ImportFrom(module=str(source), names=names):
+                found |= {each.asname or each.name: f"{source}.{each.name}" for each in names}
+            case ast.Import(names=names):
+                found |= {each.asname or each.name: each.name for each in names}
+            case ast.ClassDef(name=name):
+                found[name] = f"{module}.{name}"
+    return found
+
+
+def class_of(module: str, expression: ast.expr) -> Class | None:
+    """The class of the package that an expression in a module stands for, if it is one."""
+    first, *rest = ast.unparse(expression).split(".")
+    full = ".".join([names_in(module).get(first, ""), *rest])
+    place, _, name = full.rpartition(".")
+    if place not in modules():
+        return None
+    for node in modules()[place].body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return Class(place, node)
+    again = names_in(place).get(name, full)
+    return None if again == full else class_of(place, ast.Name(name))
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def in_rooms() -> Iterator[tuple[str, ast.Module]]:
+    return ((name, tree) for name, tree in modules().items() if room_of(name) in ROOMS)
+
+
+@cache
+def said_by_protocols(room: str) -> set[str]:
+    """The members that protocols of a room document, for all classes that have their shape."""
+    found = set()
+    for name, tree in in_rooms():
+        for node in tree.body:
+            if room_of(name) == room and isinstance(node, ast.ClassDef):
+                protocol = Class(name, node)
+                if "Protocol" in map(ast.unparse, node.bases):
+                    found |= {each.name for each in protocol.members() if ast.get_docstring(each)}
+    return found
+
+
+def is_said_elsewhere(owner: Class, member: ast.FunctionDef) -> bool:
+    """Whether a base or a protocol tells what a member does, or another overload of it."""
+    without_words = {"ABC", "Exception", "Generic", "NamedTuple", "Protocol"}
+    bases = [ast.unparse(each).split("[")[0] for each in owner.node.bases]
+    return (
+        any(each.documents(member.name) for each in owner.ancestors() if each)
+        or (None in owner.ancestors() and not set(bases) <= without_words | owner.names())
+        or member.name in said_by_protocols(room_of(owner.module))
+        or any("overload" in ast.unparse(each) for each in member.decorator_list)
+    )
+
+
+def without_docstring(module: str, tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        match node:
+            case ast.FunctionDef(name=name) if not name.startswith("_"):
+                if not ast.get_docstring(node):
+                    yield f"{module}.{name}"
+            case ast.ClassDef(name=name) if not name.startswith("_"):
+                owner = Class(module, node)
+                if "Diagnostic" in owner.names():  # its text is its documentation
+                    continue
+                if not ast.get_docstring(node) and "Kind" not in owner.names():  # as is its `doc`
+                    yield f"{module}.{name}"
+                for each in owner.members():
+                    is_told = ast.get_docstring(each) or is_said_elsewhere(owner, each)
+                    if not each.name.startswith("_") and not is_told:
+                        yield f"{module}.{name}.{each.name}"
+
+
+def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Every text that stands alone in a module, with its line: docstrings, and those of fields."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text)), lineno=line):
+                yield line, text
+
+
+def test_what_is_public_has_a_docstring() -> None:
+    missing = [name for module, tree in in_rooms() for name in without_docstring(module, tree)]
+    assert not missing
+
+
+def test_docstrings_stand_by_themselves() -> None:
+    leaning = re.compile(rf"\s*({'|'.join(LEANING)})\b")
+    found = {
+        f"{module}:{line}": text
+        for module, tree in in_rooms()
+        for line, text in texts(tree)
+        if leaning.match(text)
+    }
+    assert not found
+
+
+def test_large_dataclasses_are_built_with_keywords() -> None:
+    found = []
+    for module, tree in in_rooms():
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and call.args:
+                built = class_of(module, call.func)
+                if built and built.is_dataclass() and len(built.fields()) > MOST_WITHOUT_NAMES:
+                    found.append(f"{module}:{call.lineno} {ast.unparse(call.func)}")
+    assert not found
+
+
+def test_rooms_are_there() -> None:
+    assert set(ROOMS) <= {room_of(module) for module in modules()}
