@@ -77,16 +77,16 @@ def report(
     rows, stored = _rows(graph, batch, element)
     params = sum(row.params for row in rows)
     macs = sum(row.macs for row in rows)
-    course = course or TrainingSetup(batch, half=element == 2)
+    course = course or TrainingSetup(images=batch, half=element == 2)
     need = training_need(graph, course)
     on_gpu = training_need(graph, replace(course, by_columns=False)) if course.by_columns else need
     return Report(
-        graph.name,
-        graph.input,
-        batch,
-        dtype,
-        rows,
-        Totals(
+        net=graph.name,
+        input=graph.input,
+        batch=batch,
+        dtype=dtype,
+        rows=rows,
+        totals=Totals(
             params=params,
             weight_bytes=stored * element,
             macs=macs,
@@ -138,16 +138,16 @@ def _rows(graph: Graph, batch: int, element: int) -> tuple[tuple[Row, ...], int]
             field = fields[index]
             rows.append(
                 Row(
-                    layer.name,
-                    layer.kind,
-                    layer.text,
-                    layer.path,
-                    node.shape,
-                    params,
-                    batch * macs,
-                    batch * element * outputs,
-                    field.size,
-                    field.stride,
+                    name=layer.name,
+                    kind=layer.kind,
+                    text=layer.text,
+                    path=layer.path,
+                    output_shape=node.shape,
+                    params=params,
+                    macs=batch * macs,
+                    activation_bytes=batch * element * outputs,
+                    receptive_field=field.size,
+                    stride=field.stride,
                 )
             )
             params = macs = outputs = 0

@@ -201,7 +201,13 @@ def plan(folders: Sequence[Path], options: EvalOptions, *, alone: bool = False) 
     )
     centres = () if options.names_views else tuple(map(centre_of, entries))
     return EvalPlan(
-        entries, centres, machine, world, options.batch, options.workers, options.weights
+        entries=entries,
+        centres=centres,
+        machine=machine,
+        world=world,
+        batch=options.batch,
+        workers=options.workers,
+        weights=options.weights,
     )
 
 
@@ -333,14 +339,14 @@ def measure(
         raise UserError(diagnostics.NothingToTest(images.shown, int(num_skipped), first))
     errors = counts.errors()
     return EvalResult(
-        counts.images,
-        tuple(errors.each[:count]),
-        tuple(errors.each[count:]),
-        errors.fused,
-        guesses,
-        named,
-        int(num_skipped),
-        perf_counter() - start,
+        images=counts.images,
+        each=tuple(errors.each[:count]),
+        centres=tuple(errors.each[count:]),
+        fused=errors.fused,
+        guesses=guesses,
+        skipped=named,
+        num_skipped=int(num_skipped),
+        seconds=perf_counter() - start,
     )
 
 

@@ -130,18 +130,18 @@ class TrainPlan:
 
         net, graph = self.program.net, self.program.graph
         task = TrainTask(
-            net.name,
-            format_net(net),
-            self.module,
-            data,
-            self.recipe,
-            self.machine,
-            self.seed,
-            frozen_weights(self.recipe, graph),
-            undecayed_weights(self.recipe, graph),
-            self.first.weights,
-            self.world,
-            self.beside,
+            net=net.name,
+            net_text=format_net(net),
+            module=self.module,
+            data=data,
+            recipe=self.recipe,
+            machine=self.machine,
+            seed=self.seed,
+            frozen=frozen_weights(self.recipe, graph),
+            undecayed=undecayed_weights(self.recipe, graph),
+            first=self.first.weights,
+            world=self.world,
+            beside=self.beside,
         )
         agree(task)
         return task
@@ -262,14 +262,14 @@ def new_run(spec: str | None, options: TrainOptions, *, kept: bool = True) -> Tr
         return fit_net(other, program.graph.output, images, options)
 
     return TrainPlan(
-        fitted,
-        fitted.logits_module(),
-        images,
-        recipe,
-        machine,
-        world,
-        seed,
-        first,
+        program=fitted,
+        module=fitted.logits_module(),
+        images=images,
+        recipe=recipe,
+        machine=machine,
+        world=world,
+        seed=seed,
+        first=first,
         run=None,
         out=options.out,
         departures=departures(program, fitted, recipe),
@@ -512,14 +512,14 @@ def resume_run(spec: str | None, folder: Path, options: TrainOptions) -> TrainPl
     images = find(data, record.seed, val)
     check_memory(program, images, recipe, machine, world, fixed=True)
     return TrainPlan(
-        program,
-        program.logits_module(),
-        images,
-        recipe,
-        machine,
-        world,
-        record.seed,
-        FirstWeights({}),  # they are in the first checkpoint
+        program=program,
+        module=program.logits_module(),
+        images=images,
+        recipe=recipe,
+        machine=machine,
+        world=world,
+        seed=record.seed,
+        first=FirstWeights({}),  # they are in the first checkpoint
         run=run,
         out=None,
         departures=None,

@@ -96,12 +96,12 @@ def from_run(run: Run, weights: Path | None, size: tuple[int, int] | None) -> Su
     if size is not None:
         preprocessing = for_input(preprocessing, size)
     return Subject(
-        str(run.folder),
-        program,
-        load_weights(path, program.graph),
-        str(path),
-        preprocessing,
-        run.record.classes,
+        named=str(run.folder),
+        program=program,
+        weights=load_weights(path, program.graph),
+        weights_from=str(path),
+        preprocessing=preprocessing,
+        classes=run.record.classes,
     )
 
 
@@ -113,7 +113,12 @@ def from_spec(
     found = load_weights(weights, graph) if weights else seeded(graph, seed)
     origin = str(weights) if weights else f"seed {seed}"
     return Subject(
-        named or program.net.name, program, found, origin, imagenet_preprocessing(graph.input), ()
+        named=named or program.net.name,
+        program=program,
+        weights=found,
+        weights_from=origin,
+        preprocessing=imagenet_preprocessing(graph.input),
+        classes=(),
     )
 
 

@@ -281,12 +281,12 @@ def sheet(planned: EvalPlan, images: Labelled, result: EvalResult) -> Sheet:
     speed = result.images / result.seconds
     why = (TWO_WAYS,) if result.centres else ()
     return Sheet(
-        f"error on {console.count(result.images, 'image')} of {images.shown}",
-        ("run", "net", "protocol", "scales Q", "top-1 error, %", "top-5 error, %"),
-        tuple(shown),
-        (False, False, False, False, True, True),
-        (*why, f"{result.seconds:,.1f} s, {speed:,.1f} images/s"),
-        (len(entries) - 1,) if result.fused else (),
+        title=f"error on {console.count(result.images, 'image')} of {images.shown}",
+        header=("run", "net", "protocol", "scales Q", "top-1 error, %", "top-5 error, %"),
+        rows=tuple(shown),
+        numbers=(False, False, False, False, True, True),
+        notes=(*why, f"{result.seconds:,.1f} s, {speed:,.1f} images/s"),
+        rules=(len(entries) - 1,) if result.fused else (),
         spare=("net",),
     )
 

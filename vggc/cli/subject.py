@@ -81,7 +81,7 @@ def ask(
         raise UserError(WeightsOfNoRun(str(weights), str(spec)))
     program = resized(net_in(run) if run else load(str(spec)), size)
     need.require(program.graph)
-    return Asked(program, spec, run, weights, seed or 0, size)
+    return Asked(program=program, spec=spec, run=run, weights=weights, seed=seed or 0, size=size)
 
 
 def tell_scale(run: Run, subject: Subject) -> None:

@@ -71,12 +71,12 @@ def layers(net: SummarisedNet) -> Sheet:
             f" CPU, {_bytes(totals.training_gpu_bytes)} of a GPU's: {FORMULA}"
         )
     return Sheet(
-        f"{report.net}, input {describe(report.input)}, batch {report.batch}, {report.dtype}",
-        header,
-        (*rows, last),
-        (False, False, True, True, True, True, True, True),
-        tuple(notes),
-        tuple(rules),
+        title=f"{report.net}, input {describe(report.input)}, batch {report.batch}, {report.dtype}",
+        header=header,
+        rows=(*rows, last),
+        numbers=(False, False, True, True, True, True, True, True),
+        notes=tuple(notes),
+        rules=tuple(rules),
         spare=("stride", "field", costs[1], "kind", costs[0]),
     )
 
@@ -143,11 +143,11 @@ def totals_by_net(nets: Sequence[SummarisedNet]) -> Sheet:
         "its stride": [_pair(end.stride) for end in ends],
     }
     return Sheet(
-        "totals",
-        ("", *(report.net for report in reports)),
-        tuple((label, *cells) for label, cells in rows.items() if any(cells)),
-        (False, *(True,) * len(reports)),
-        _notes(reports[0]),
+        title="totals",
+        header=("", *(report.net for report in reports)),
+        rows=tuple((label, *cells) for label, cells in rows.items() if any(cells)),
+        numbers=(False, *(True,) * len(reports)),
+        notes=_notes(reports[0]),
     )
 
 
@@ -209,7 +209,14 @@ def totals(nets: Sequence[SummarisedNet]) -> Sheet:
         training,
         "MACs",
     )
-    return Sheet("the zoo", header, rows, numbers, _notes(nets[0].report), spare=spare)
+    return Sheet(
+        title="the zoo",
+        header=header,
+        rows=rows,
+        numbers=numbers,
+        notes=_notes(nets[0].report),
+        spare=spare,
+    )
 
 
 def _last_map(net: SummarisedNet) -> Row:

@@ -107,7 +107,9 @@ def command(
                 for i, (layer, step, _) in enumerate(results[0].step_errors)
             )
             numbers = (False, False, *(True for _ in results))
-            console.sheet(Sheet("relative L2 error by layer", header, rows, numbers))
+            console.sheet(
+                Sheet(title="relative L2 error by layer", header=header, rows=rows, numbers=numbers)
+            )
     for result in results:
         if not result.passed:
             where = result.first_departure

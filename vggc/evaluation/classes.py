@@ -78,14 +78,14 @@ def class_scores(labels: Numbers, guesses: Numbers, names: Sequence[str]) -> Cla
     supports, predictions = confusion.sum(1).tolist(), confusion.sum(0).tolist()
     scores = tuple(
         ClassScore(
-            name,
-            defined(shares[0][index]),
-            defined(shares[1][index]),
-            defined(shares[2][index]) if supports[index] else None,
-            supports[index],
-            predictions[index],
-            int(confusion[index, index]),
-            names[taken[index]] if others[index].any() else None,
+            name=name,
+            precision=defined(shares[0][index]),
+            recall=defined(shares[1][index]),
+            f1=defined(shares[2][index]) if supports[index] else None,
+            support=supports[index],
+            predicted=predictions[index],
+            correct=int(confusion[index, index]),
+            taken_for=names[taken[index]] if others[index].any() else None,
         )
         for index, name in enumerate(names)
     )

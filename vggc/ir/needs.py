@@ -77,30 +77,30 @@ def weight_bytes(graph: Graph) -> int:
     return 4 * sum(weight.size for weight in graph.all_weights.values())
 
 
-LOADING = Need("reading its weights", 0.05e9)
+LOADING = Need(doing="reading its weights", base=0.05e9)
 
 EXPORTS = {
-    "onnx": Need("exporting it to ONNX", 0.07e9),
-    "pt2": Need("exporting it to a torch.export program", 0.37e9, op=0.2e6),
-    "torchvision": Need("writing its weights", 0.055e9),
+    "onnx": Need(doing="exporting it to ONNX", base=0.07e9),
+    "pt2": Need(doing="exporting it to a torch.export program", base=0.37e9, op=0.2e6),
+    "torchvision": Need(doing="writing its weights", base=0.055e9),
 }
 
-COMPILING = Need("compiling it", 0.265e9, weights=1.1, op=0.8e6)
+COMPILING = Need(doing="compiling it", base=0.265e9, weights=1.1, op=0.8e6)
 COMPILING_CUDA = replace(COMPILING, base=0.33e9)
 COMPILING_INT8 = replace(COMPILING, base=0.5e9, weights=1.3, value=4)
 """Its images go through PyTorch."""
-TUNING = Need("tuning it", 0.26e9, weights=0)
+TUNING = Need(doing="tuning it", base=0.26e9, weights=0)
 
-RUNNING = Need("running it", 0.135e9, weights=0, stored=1, value=2)
-VERIFYING = Need("verifying it", 0.5e9, weights=3, stored=1, value=20)
-TIMING = Need("timing it", 0.46e9, stored=1)
+RUNNING = Need(doing="running it", base=0.135e9, weights=0, stored=1, value=2)
+VERIFYING = Need(doing="verifying it", base=0.5e9, weights=3, stored=1, value=20)
+TIMING = Need(doing="timing it", base=0.46e9, stored=1)
 ENGINES = {"torch": 0.1, "torch-compile": 0.1}
 """How many times the weights other engines take beside those that all are given."""
 OTHER_ENGINES = 2.0
 """The same for those that read a file, of which they keep what they make of it."""
-PROFILING = Need("timing its layers", 0.98e9, weights=0, stored=1, value=4)
+PROFILING = Need(doing="timing its layers", base=0.98e9, weights=0, stored=1, value=4)
 
-TESTING = Need("testing it", 0.4e9)
+TESTING = Need(doing="testing it", base=0.4e9)
 
 
 def compiling(target: str, precision: str) -> Need:

@@ -313,7 +313,7 @@ class _NetRewriter:
         if found := self.body(body):
             return found
         self.origins.append(None)
-        return (Layer("skip", span=span),)
+        return (Layer(word="skip", span=span),)
 
     def body(self, body: Body) -> Body:
         items = tuple(new for item in body for new in self.item(item))
@@ -348,7 +348,9 @@ class _NetRewriter:
         mark = len(self.origins)
         self.origins.append(name)
         inside = self.with_paths(layer, name)
-        found = _Occurrence(index, self.count - 1, name, inside, kind, self.around)
+        found = _Occurrence(
+            index=index, last=self.count - 1, name=name, layer=inside, kind=kind, around=self.around
+        )
         changed = self.change(found)
         if changed is None:
             return (inside,)
@@ -413,7 +415,7 @@ def _kind(layer: Layer) -> type[Kind]:
     """The kind of a layer. Raises: UserError when its word is no layer."""
     kind = kind_of(layer.word)
     if kind is None:
-        vocabulary = Vocabulary([])
+        vocabulary = Vocabulary(found=[])
         vocabulary.read(layer)
         raise UserError(*vocabulary.found)
     return kind

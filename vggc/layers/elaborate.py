@@ -45,7 +45,7 @@ def elaborate(net: ast.Net) -> Graph:
     _check_blocks(net.blocks, found)
     _check_names(net, found)
     called = {layer.name for body in net.bodies for layer, _ in _named(body) if layer.name}
-    reader = Vocabulary(found, frozenset(called))
+    reader = Vocabulary(found=found, called=frozenset(called))
     for statement in net.statements:
         assert isinstance(statement, ast.Every)
         reader.read_every(statement)
@@ -53,7 +53,7 @@ def elaborate(net: ast.Net) -> Graph:
     reader.check_every_used()
     if found:
         raise UserError(*found)
-    return _Builder(net, shape, reader.kinds).graph()
+    return _Builder(net=net, shape=shape, kinds=reader.kinds).graph()
 
 
 # ---------------------------------------------------------------- words and values
@@ -242,7 +242,9 @@ class Vocabulary:
             self.found.append(diagnostics.UnknownLayer(word, word, hint, place=span))
             return
         kind = BY_WORD[statement.kind]
-        reader = _Reader(kind, ast.Layer(statement.kind, span=span), span, self.found)
+        reader = _Reader(
+            kind=kind, layer=ast.Layer(word=statement.kind, span=span), word=span, found=self.found
+        )
         for option in statement.options:
             reader.option(option)
         of_kind = self.defaults.setdefault(kind.name, {})
@@ -296,7 +298,7 @@ class Vocabulary:
             return None
         kind = BY_WORD[word]
         self.used.add(kind.name)
-        reader = _Reader(kind, layer, span, self.found, linear)
+        reader = _Reader(kind=kind, layer=layer, word=span, found=self.found, linear=linear)
         reader.number("size", size, span.part(len(word), len(word) + len(size)))
         length = len(layer.word)
         reader.number("width", width, span.part(length - len(width), length))
@@ -446,7 +448,7 @@ class _Reader:
 
 def idle_defaults(net: ast.Net) -> set[tuple[str, str]]:
     """What a plain net says of `every` layer of a kind, by kind and key, and no layer goes by."""
-    vocabulary = Vocabulary([])
+    vocabulary = Vocabulary(found=[])
     for statement in net.statements:
         assert isinstance(statement, ast.Every)
         vocabulary.read_every(statement)

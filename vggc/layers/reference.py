@@ -32,7 +32,14 @@ def entry(kind: type[Kind]) -> KindEntry:
         OptionEntry(key, str(param.kind), _default(kind, key, defaults), param.doc)
         for key, param in kind.params().items()
     )
-    return KindEntry(kind.name, kind.aliases, kind.doc, _form(kind), kind.example, options)
+    return KindEntry(
+        name=kind.name,
+        aliases=kind.aliases,
+        doc=kind.doc,
+        form=_form(kind),
+        example=kind.example,
+        options=options,
+    )
 
 
 def _default(kind: type[Kind], key: str, defaults: dict[str, Any]) -> str:

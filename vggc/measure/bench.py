@@ -97,7 +97,15 @@ def bench(
     of_softmax = isinstance(graph.nodes[graph.heads[0].node].op, Softmax)
     errors: dict[str, float] = {}
     with TemporaryDirectory(prefix="vggc-bench-") as temporary:
-        setup = Setup(graph, original, x, count, manifest.target.kind, Path(temporary), real)
+        setup = Setup(
+            graph=graph,
+            weights=original,
+            x=x,
+            threads=count,
+            device=manifest.target.kind,
+            folder=Path(temporary),
+            images=real,
+        )
         for name in names:
             try:
                 run = peers.start(name, setup)

@@ -185,15 +185,15 @@ def _calls(
         peak = _peak(entry, limits)
         calls.append(
             Call(
-                entry.layer,
-                entry.step,
-                entry.algorithm,
-                time_,
-                macs,
-                real,
-                size,
-                2 * real / time_ / peak,
-                size / time_ / limits.bandwidth,
+                layer=entry.layer,
+                step=entry.step,
+                kernel=entry.algorithm,
+                seconds=time_,
+                macs=macs,
+                real_macs=real,
+                bytes=size,
+                compute_share=2 * real / time_ / peak,
+                memory_share=size / time_ / limits.bandwidth,
             )
         )
     return tuple(calls)

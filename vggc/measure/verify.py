@@ -146,7 +146,14 @@ def verify(
     graph = narrowed(fold(graph_in(folder)).graph)
     found = original_weights(folder, graph, session.manifest, weights)
     run = reference(graph, found.weights)
-    judge = _Judge(session, found.calls, graph, run, _scales(folder, found.calls), found.origin)
+    judge = _Judge(
+        session=session,
+        calls=found.calls,
+        graph=graph,
+        run=run,
+        scales=_scales(folder, found.calls),
+        weights_from=found.origin,
+    )
     if data is not None:
         preprocessing = session.manifest.preprocessing
         chosen = choose_images(data, num_images or NUM_IMAGES, preprocessing)
@@ -313,15 +320,15 @@ class _Judge:
             for each, step in zip(steps, self.calls.steps, strict=True)
         )
         return Verification(
-            name,
-            self.session.manifest.precision,
-            max(error for _, error in head_errors),
-            images,
-            agreeing,
-            judged,
-            head_errors,
-            step_errors,
-            self.weights_from,
+            input=name,
+            precision=self.session.manifest.precision,
+            error=max(error for _, error in head_errors),
+            images=images,
+            agreeing=agreeing,
+            judged=judged,
+            head_errors=head_errors,
+            step_errors=step_errors,
+            weights_from=self.weights_from,
         )
 
     def same_top1(

@@ -138,7 +138,7 @@ class _Spreading:
         kernel = spread[1], spread[2]
         weight = next(iter(op.weights(self.graph.source(node))))
         self.reshaped[f"{node.name}.{weight.role}"] = (op.features, *spread)
-        conv = replace(node, op=Conv2d(op.features, kernel, bias=op.bias))
+        conv = replace(node, op=Conv2d(channels=op.features, kernel=kernel, bias=op.bias))
         place = self.add(conv, read)
         return _Value(place, (op.features, 1, 1), grid if kernel == (1, 1) else place)
 

@@ -129,7 +129,7 @@ def layers_of(
         tasks.setdefault(task.text, task)
         names.setdefault(task.text, []).append(step.layer)
     return tuple(
-        TunedLayer(task, tuple(names[text]))
+        TunedLayer(task=task, layers=tuple(names[text]))
         for text, task in tasks.items()
         if len(task.choices) > 1
     )
@@ -147,7 +147,7 @@ def tune(
 
     Everything measured is in the database at once; Ctrl-C ends it early.
     """
-    course = TuningProgress(layers, budget)
+    course = TuningProgress(layers=layers, budget=budget)
     course.outdated = outdated(database.known, [layer.task for layer in layers])
     for layer in layers:
         _note(layer, database)
@@ -336,7 +336,13 @@ class _Tuner:
             if new and total > MAX_WEIGHTS:
                 break
             new.append(choice)
-        return TrialBatch(layer, task.reference, yardstick, new, again) if new else None
+        return (
+            TrialBatch(
+                layer=layer, reference=task.reference, yardstick=yardstick, new=new, again=again
+            )
+            if new
+            else None
+        )
 
     def _weight_bytes(self, task: Task, choice: Choice) -> int:
         """What the weight of a choice takes, or about that."""
