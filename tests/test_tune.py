@@ -730,12 +730,12 @@ def test_weights_are_measured_together_as_memory_allows(
     batches: list[list[Choice]] = []
     original = tuner.TrialBatch
 
-    def noted(*arguments: Any) -> Any:
-        made = original(*arguments)
+    def noted(**arguments: Any) -> Any:
+        made = original(**arguments)
         batches.append(made.timed)
         return made
 
-    monkeypatch.setattr(tuner, "Batch", noted)
+    monkeypatch.setattr(tuner, "TrialBatch", noted)
     monkeypatch.setattr(tuner, "weight_bytes", size)
     monkeypatch.setattr(tuner, "MAX_WEIGHTS", 3 * 7)
     Pretender(monkeypatch, by_place)
@@ -781,7 +781,7 @@ def pass_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
         now += seconds
 
     monkeypatch.setattr(tuner, "time", SimpleNamespace(monotonic=lambda: now))
-    monkeypatch.setattr(tuner, "Course", partial(TuningProgress, started=began))
+    monkeypatch.setattr(tuner, "TuningProgress", partial(TuningProgress, started=began))
     return pass_by
 
 
@@ -1245,7 +1245,7 @@ def test_a_server_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) 
         def result(self) -> object:
             raise Died("it took more than 30 s")
 
-    monkeypatch.setattr(remote, "Worker", Silent)
+    monkeypatch.setattr(remote, "MeasuringWorker", Silent)
     with pytest.raises(UserError, match="one was asked, and it took more than 30 s"):
         remote.machine_of([TrackerAddress("127.0.0.1", 9190, "box")], None)
 
@@ -1305,7 +1305,7 @@ def among(
         def result(self) -> MeasuringMachine:
             return next(answers)
 
-    monkeypatch.setattr(remote, "Worker", Answering)
+    monkeypatch.setattr(remote, "MeasuringWorker", Answering)
     return remote.machine_of([TrackerAddress("127.0.0.1", 9190, "box")] * len(found), threads, cpu)
 
 
