@@ -1,4 +1,4 @@
-"""Words of the code: docstrings stand by themselves, and large dataclasses name their fields."""
+"""Words of the code: what is public has a docstring, and docstrings stand by themselves."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ LEANING = (
     *("Them", "By", "Over", "Others", "The others", "Else", "Otherwise", "And", "Or", "But"),
 )
 """Openers of a text that means something only beside another."""
-MOST_WITHOUT_NAMES = 5
-"""Fields of a dataclass that is built without naming them."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +50,6 @@ class Class:
 
     def documents(self, member: str) -> bool:
         return any(each.name == member and ast.get_docstring(each) for each in self.members())
-
-    def is_dataclass(self) -> bool:
-        return any("dataclass" in ast.unparse(each) for each in self.node.decorator_list)
-
-    def fields(self) -> dict[str, None]:
-        found: dict[str, None] = {}
-        for base in self.bases():
-            found |= base.fields() if base else {}
-        if self.is_dataclass():
-            for node in self.node.body:
-                match node:
-                    case ast.AnnAssign(target=ast.Name(id=name), annotation=kind):
-                        found |= {} if "ClassVar" in ast.unparse(kind) else {name: None}
-        return found
 
 
 @cache
@@ -178,17 +162,6 @@ def test_docstrings_stand_by_themselves() -> None:
         for line, text in texts(tree)
         if leaning.match(text)
     }
-    assert not found
-
-
-def test_large_dataclasses_are_built_with_keywords() -> None:
-    found = []
-    for module, tree in in_rooms():
-        for call in ast.walk(tree):
-            if isinstance(call, ast.Call) and call.args:
-                built = class_of(module, call.func)
-                if built and built.is_dataclass() and len(built.fields()) > MOST_WITHOUT_NAMES:
-                    found.append(f"{module}:{call.lineno} {ast.unparse(call.func)}")
     assert not found
 
 

@@ -159,7 +159,9 @@ def _layers(artifact: Path, threads: int | None, rounds: int, *, as_json: bool) 
     workers = console.count(found.threads, "thread")
     title = f"{artifact}: medians of {passes}, {workers}"
     spare = ("MB", "of sum", "of bandwidth", "of peak", "useful GFLOP/s", "kernel")
-    console.sheet(Sheet(title, header, rows, numbers, notes, spare=spare))
+    console.sheet(
+        Sheet(title=title, header=header, rows=rows, numbers=numbers, notes=notes, spare=spare)
+    )
 
 
 def _sheet(artifact: Path, timing: Timing, rounds: int) -> Sheet:
@@ -176,4 +178,10 @@ def _sheet(artifact: Path, timing: Timing, rounds: int) -> Sheet:
     header = ("engine", "median ms", "range ms", "vggc / engine", "scores differ by")
     turns = console.count(rounds, "interleaved round")
     title = f"{artifact}: {turns}, {console.count(timing.threads, 'thread')}"
-    return Sheet(title, header, rows, (False, True, True, True, True), spare=("range ms",))
+    return Sheet(
+        title=title,
+        header=header,
+        rows=rows,
+        numbers=(False, True, True, True, True),
+        spare=("range ms",),
+    )

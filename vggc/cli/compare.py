@@ -59,7 +59,9 @@ def command(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
         if rows and len(runs) <= BESIDE:
             header = (title, *(course.name for course in comparison.courses))
             cells = tuple((row.key, *row.values) for row in rows)
-            console.sheet(Sheet("", header, cells, (False,) * len(header)))
+            console.sheet(
+                Sheet(title="", header=header, rows=cells, numbers=(False,) * len(header))
+            )
     console.out(f"{out}: {len(runs)} runs, {written / 1e6:.2f} MB")
 
 
@@ -78,10 +80,10 @@ def outcome(comparison: RunComparison) -> Sheet:
         )
 
     return Sheet(
-        "",
-        ("run", "state", "epochs", "best top-1, %", "last top-1, %", "held-out loss"),
-        tuple(map(row, comparison.courses)),
-        (False, False, True, True, True, True),
+        title="",
+        header=("run", "state", "epochs", "best top-1, %", "last top-1, %", "held-out loss"),
+        rows=tuple(map(row, comparison.courses)),
+        numbers=(False, False, True, True, True, True),
     )
 
 

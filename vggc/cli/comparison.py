@@ -237,10 +237,10 @@ def _cut(text: str, width: int) -> str:
 def _column(report: Report, outline: Outline) -> _Column:
     words = _Words(Traits.of(outline))
     column = _Column(
-        report.net,
-        f"{num_weight_layers(report)} weight layers",
-        f"every conv {everywhere}" if (everywhere := words.traits.everywhere) else "",
-        f"input {describe(report.input)}",
+        name=report.net,
+        depth=f"{num_weight_layers(report)} weight layers",
+        everywhere=f"every conv {everywhere}" if (everywhere := words.traits.everywhere) else "",
+        input=f"input {describe(report.input)}",
     )
     trunk = outline.trunk
     stride: Pair = (1, 1)

@@ -85,11 +85,11 @@ def class_sheet(verdict: RunScores) -> Sheet:
     )
     means = f"mean recall {percent(scores.mean_recall)} %, mean F1 {percent(scores.mean_f1)} %"
     return Sheet(
-        f"{verdict.run}, class by class ({verdict.way})",
-        ("class", "recall, %", "precision, %", "F1, %", "images", "mostly taken for"),
-        rows,
-        (False, True, True, True, True, False),
-        (f"{means}, over the classes that have images",),
+        title=f"{verdict.run}, class by class ({verdict.way})",
+        header=("class", "recall, %", "precision, %", "F1, %", "images", "mostly taken for"),
+        rows=rows,
+        numbers=(False, True, True, True, True, False),
+        notes=(f"{means}, over the classes that have images",),
     )
 
 

@@ -208,6 +208,8 @@ def report(net: str, curve: SweepCurve, rates: Sweep, as_json: bool) -> None:
         ("where it explodes", rounded(rates.rate(len(tried))) if exploded else "–", ""),
     )
     header, numbers = ("", "rate", "to take it"), (False, True, False)
-    console.sheet(Sheet(f"{net}, after {len(tried)} steps", header, rows, numbers))
+    console.sheet(
+        Sheet(title=f"{net}, after {len(tried)} steps", header=header, rows=rows, numbers=numbers)
+    )
     if not exploded and result.least >= rates.rate(rates.steps - 2):
         console.status("The loss still fell at the greatest rate: a greater `--to` tells more.")

@@ -50,7 +50,15 @@ def command(kind: str | None, form: str) -> None:
         case _ if kind is None:
             rows = tuple((each.form, each.doc) for each in chosen)
             note = "`vggc layers KIND` shows options, defaults and an example"
-            console.sheet(Sheet("", ("layer", "what it is"), rows, (False, False), (note,)))
+            console.sheet(
+                Sheet(
+                    title="",
+                    header=("layer", "what it is"),
+                    rows=rows,
+                    numbers=(False, False),
+                    notes=(note,),
+                )
+            )
         case _:
             _show(chosen[0])
 
@@ -63,5 +71,10 @@ def _show(entry: KindEntry) -> None:
     if entry.options:
         rows = tuple((o.key, o.takes, o.default or "must be given", o.doc) for o in entry.options)
         console.sheet(
-            Sheet("", ("option", "takes", "unless given", "what it is"), rows, (False,) * 4)
+            Sheet(
+                title="",
+                header=("option", "takes", "unless given", "what it is"),
+                rows=rows,
+                numbers=(False,) * 4,
+            )
         )

@@ -94,8 +94,15 @@ def command(
     folder = out or Path("reproduced-small" if small else "reproduced")
     name: Literal["paper", "small"] = "small" if small else "paper"
     places = where(data), val and where(val)
-    begun = noted(data), val and noted(val)
-    record = StudyRecord(1, name, *begun, epochs or setting.epochs, seed, {})
+    record = StudyRecord(
+        format=1,
+        setting=name,
+        data=noted(data),
+        val=val and noted(val),
+        epochs=epochs or setting.epochs,
+        seed=seed,
+        errors={},
+    )
     if dry_run:
         listed(opened(folder, record), lines)
     elif not make(table, lines, folder, record, Means(*places, device, precision), as_json):
@@ -213,7 +220,14 @@ def listed(study: Study, lines: tuple[TableLine, ...]) -> None:
         rows.append((net.name, NETS[net.column], begins, state, str(epochs)))
     header = ("training", "net", "begins with", "state", "epochs")
     numbers = (False, False, False, False, True)
-    console.sheet(Sheet(f"trainings in {study.folder}/runs", header, tuple(rows), numbers))
+    console.sheet(
+        Sheet(
+            title=f"trainings in {study.folder}/runs",
+            header=header,
+            rows=tuple(rows),
+            numbers=numbers,
+        )
+    )
 
 
 # Training
@@ -236,11 +250,11 @@ def train(study: Study, net: Trained, means: Means, world: World) -> bool:
     speak(f"\n{net.name}")
     if study.run_of(net):
         plan = resume_run(
-            None, folder, TrainOptions(means.data, val=means.val, device=means.device)
+            None, folder, TrainOptions(data=means.data, val=means.val, device=means.device)
         )
     else:
         options = TrainOptions(
-            means.data,
+            data=means.data,
             val=means.val,
             size=setting.input,
             device=means.device,
@@ -323,4 +337,12 @@ def show(table: Laid, as_json: bool) -> None:
         console.out(json.dumps({"title": table.title, "rows": rows}, ensure_ascii=False))
     else:
         notes = tuple(note.replace("`", "") for note in table.notes)
-        console.sheet(Sheet(table.title, table.header, table.rows, table.numbers, notes))
+        console.sheet(
+            Sheet(
+                title=table.title,
+                header=table.header,
+                rows=table.rows,
+                numbers=table.numbers,
+                notes=notes,
+            )
+        )

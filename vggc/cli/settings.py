@@ -47,4 +47,8 @@ def command(block: str | None, form: str) -> None:
                     )
                 ]
                 title = f"{block}: {MEANINGS[block]}"
-                console.sheet(Sheet(title, header, tuple(rows), (False,) * len(header)))
+                console.sheet(
+                    Sheet(
+                        title=title, header=header, rows=tuple(rows), numbers=(False,) * len(header)
+                    )
+                )

@@ -138,4 +138,6 @@ def _side_by_side(nets: list[SummarisedNet]) -> None:
         header, *rows = zip(columns[0], *columns[1:][chosen], strict=True)
         numbers = (False, *sheet.numbers[1:][chosen])
         notes = sheet.notes if chosen is chunks[-1] else ()
-        console.sheet(Sheet(sheet.title, header, tuple(rows), numbers, notes))
+        console.sheet(
+            Sheet(title=sheet.title, header=header, rows=tuple(rows), numbers=numbers, notes=notes)
+        )

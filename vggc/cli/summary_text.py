@@ -63,11 +63,11 @@ def totals_by_net(nets: Sequence[SummarisedNet]) -> Sheet:
         "its stride": [pair_told(end.stride) for end in ends],
     }
     return Sheet(
-        "totals",
-        ("", *(report.net for report in reports)),
-        tuple((label, *cells) for label, cells in rows.items() if any(cells)),
-        (False, *(True,) * len(reports)),
-        _notes(reports[0]),
+        title="totals",
+        header=("", *(report.net for report in reports)),
+        rows=tuple((label, *cells) for label, cells in rows.items() if any(cells)),
+        numbers=(False, *(True,) * len(reports)),
+        notes=_notes(reports[0]),
     )
 
 
@@ -129,7 +129,14 @@ def totals(nets: Sequence[SummarisedNet]) -> Sheet:
         training,
         "MACs",
     )
-    return Sheet("the zoo", header, rows, numbers, _notes(nets[0].report), spare=spare)
+    return Sheet(
+        title="the zoo",
+        header=header,
+        rows=rows,
+        numbers=numbers,
+        notes=_notes(nets[0].report),
+        spare=spare,
+    )
 
 
 def _last_map(net: SummarisedNet) -> Row:

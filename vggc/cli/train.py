@@ -423,5 +423,10 @@ def show(run: Run, epochs: Sequence[Epoch], num_epochs: int, as_json: bool) -> N
             ("time", f"{sum(epoch.seconds for epoch in epochs):,.0f} s"),
         )
         console.sheet(
-            Sheet(f"{run.record.net}, trained", ("run", str(run.folder)), rows, (False, True))
+            Sheet(
+                title=f"{run.record.net}, trained",
+                header=("run", str(run.folder)),
+                rows=rows,
+                numbers=(False, True),
+            )
         )

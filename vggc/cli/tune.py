@@ -239,7 +239,7 @@ def sheet(net: str, course: TuningProgress) -> Sheet:
     rows = (*(row(layer) for layer in course.layers), total)
     title = f"{net}: kernels by measurement"
     numbers = (False, True, True, True, True, True, False)
-    return Sheet(title, header, rows, numbers, rules=(len(rows) - 2,))
+    return Sheet(title=title, header=header, rows=rows, numbers=numbers, rules=(len(rows) - 2,))
 
 
 def row(layer: TunedLayer) -> tuple[str, ...]:

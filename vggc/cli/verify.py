@@ -102,6 +102,7 @@ def command(
                 for i, (layer, step, _) in enumerate(results[0].step_errors)
             )
             numbers = (False, False, *(True for _ in results))
-            console.sheet(Sheet("relative L2 error by layer", header, rows, numbers))
+            title = "relative L2 error by layer"
+            console.sheet(Sheet(title=title, header=header, rows=rows, numbers=numbers))
     if verdict.fault:
         raise CheckFailed(verdict.fault)

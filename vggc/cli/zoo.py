@@ -51,11 +51,11 @@ def show(name: str, resolved: bool) -> None:
 
 def _sheet(programs: list[Program]) -> Sheet:
     return Sheet(
-        "the zoo",
-        ("net", "input", "parameters", "MACs", *RECIPE),
-        tuple(map(_row, programs)),
-        (False, False, True, True, True, *(False,) * (len(RECIPE) - 1)),
-        (
+        title="the zoo",
+        header=("net", "input", "parameters", "MACs", *RECIPE),
+        rows=tuple(map(_row, programs)),
+        numbers=(False, False, True, True, True, *(False,) * (len(RECIPE) - 1)),
+        notes=(
             "MACs for one input; `vggc zoo show NAME` prints a file, `vggc summary NAME` what it"
             " costs layer by layer",
         ),

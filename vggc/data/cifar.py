@@ -228,7 +228,7 @@ def images_of(place: Path, layout: CifarVersion, files: dict[str, bytes]) -> Ima
         part_of(place, layout, {name: files[name] for name in names})
         for names in (layout.train, (layout.test,))
     )
-    return Images(str(place), classes, train, val)
+    return Images(path=str(place), classes=classes, train=train, val=val)
 
 
 def class_names(place: Path, layout: CifarVersion, content: bytes) -> tuple[str, ...]:

@@ -136,13 +136,13 @@ def joined(
     missing = [name for name in train.classes if name not in used]
     notes = (f"{other} has no images of {shown(missing)}.",) if missing else ()
     return Images(
-        place,
-        train.classes,
-        train.part,
-        part,
-        val_path,
-        (*of_part(train.skipped, "train"), *of_part(val.skipped, "val")),
-        (*notes, *train.notes, *val.notes),
+        path=place,
+        classes=train.classes,
+        train=train.part,
+        val=part,
+        val_path=val_path,
+        skipped=(*of_part(train.skipped, "train"), *of_part(val.skipped, "val")),
+        notes=(*notes, *train.notes, *val.notes),
     )
 
 
@@ -269,5 +269,11 @@ def hold_out(path: str | None, found: Pictures, seed: int) -> Images:
     if len(val) == 0:
         raise UserError(diagnostics.NothingHeldOut(str(path)))
     train = np.setdiff1d(np.arange(len(whole)), val)
-    parts = whole.take(train), whole.take(val)
-    return Images(path, found.classes, *parts, None, found.skipped, found.notes)
+    return Images(
+        path=path,
+        classes=found.classes,
+        train=whole.take(train),
+        val=whole.take(val),
+        skipped=found.skipped,
+        notes=found.notes,
+    )

@@ -79,15 +79,15 @@ def prepare(
     counts = np.asarray(found.counts, np.int64)
     mean, std = moments(counts)
     return Data(
-        images.path,
-        images.classes,
-        train,
-        val,
-        Preprocessing(shape[1:], val.framing.largest, mean, std, white),
-        colour_axes(counts, np.asarray(found.products)),
-        skipped,
-        Fingerprints(*(each.fingerprint(images.classes) for each in looked)),
-        images.val_path,
+        path=images.path,
+        classes=images.classes,
+        train=train,
+        val=val,
+        preprocessing=Preprocessing(shape[1:], val.framing.largest, mean, std, white),
+        colour_axes=colour_axes(counts, np.asarray(found.products)),
+        skipped=skipped,
+        fingerprints=Fingerprints(*(each.fingerprint(images.classes) for each in looked)),
+        val_path=images.val_path,
     )
 
 

@@ -295,14 +295,14 @@ def index_from(source: Forwards) -> Index:
             reasons.append(reason)
     columns = [np.asarray(column, np.int64) for column in (offsets, sizes, headers, label)]
     return Index(
-        Strings.of(names),
-        columns[0],
-        columns[1],
-        columns[2],
-        Strings.of(labels),
-        columns[3],
-        Strings.of(lost),
-        Strings.of(reasons),
+        names=Strings.of(names),
+        offsets=columns[0],
+        sizes=columns[1],
+        headers=columns[2],
+        labels=Strings.of(labels),
+        label=columns[3],
+        lost=Strings.of(lost),
+        reasons=Strings.of(reasons),
     )
 
 
@@ -317,7 +317,7 @@ def samples(source: Forwards) -> Iterator[Sample]:
             continue
         key, kind = named
         folder, slash, last = key.rpartition("/")
-        found = Sample(key, f"{folder}{slash}{last.partition('.')[0]}")
+        found = Sample(key=key, stem=f"{folder}{slash}{last.partition('.')[0]}")
         if longer and longer.key != key and (longer.stem != found.stem or not found.is_plain):
             yield longer
             longer = None

@@ -157,13 +157,15 @@ class Tally:
 
     def result(self) -> tuple[Survey, tuple[Pixels, ...] | None]:
         found = Survey(
-            3,
-            tuple(map(tuple, self.counts.tolist())),
-            tuple(map(tuple, self.products.tolist())),
-            tuple(Broken(*each) for each in sorted((self.broken | self.unread).items())),
-            self.num_bytes,
-            self.brightest,
-            of_all([np.delete(self.digests, [*self.broken, *self.unread], axis=0).tobytes()]),
+            format=3,
+            counts=tuple(map(tuple, self.counts.tolist())),
+            products=tuple(map(tuple, self.products.tolist())),
+            broken=tuple(Broken(*each) for each in sorted((self.broken | self.unread).items())),
+            num_bytes=self.num_bytes,
+            brightest=self.brightest,
+            content=of_all(
+                [np.delete(self.digests, [*self.broken, *self.unread], axis=0).tobytes()]
+            ),
         )
         fits = self.num_bytes <= self.room
         return found, tuple(self.kept[i] for i in sorted(self.kept)) if fits else None

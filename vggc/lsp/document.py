@@ -298,6 +298,6 @@ def _with_rest(net: ast.Net, body: ast.Body) -> ast.Net:
     Heads that go on from the chain's end are left out.
     """
     span = Span(_REST, 0, len(_REST.text))
-    rest = ast.Layer("fc-1", name=_REST.text[:1], span=span)
+    rest = ast.Layer(word="fc-1", name=_REST.text[:1], span=span)
     heads = tuple(head for head in net.heads if isinstance(head.body[0], ast.Reference))
     return replace(net, body=(*body, rest), heads=heads)

@@ -90,7 +90,7 @@ _NEXT = re.compile(r"[ \t]*(.)")
 
 def scan(text: str) -> tuple[list[Token], WordContext]:
     """The words of a text, and what may stand behind the last of them."""
-    scanner = _Scanner(text)
+    scanner = _Scanner(text=text)
     at = 0
     while at < len(text):
         at = scanner.step(at)

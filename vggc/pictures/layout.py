@@ -258,7 +258,9 @@ class _Layout:
             if branch is not self.outline.trunk:
                 y += 26
                 title = f"head {branch.head}, from {branch.path.source}"
-                self.marks.append(Text(MARGIN, y, title, NAME_SIZE, INK, bold=True))
+                self.marks.append(
+                    Text(x=MARGIN, y=y, text=title, size=NAME_SIZE, colour=INK, bold=True)
+                )
                 y += 8
             y = self.rows(its_parts, room, y)
         y = self.legend(y)
@@ -275,8 +277,8 @@ class _Layout:
             *([f"every conv {self.traits.everywhere}"] if self.traits.everywhere else []),
         ]
         name = shortened(self.report.net, 20, room, bold=True)
-        self.marks.append(Text(MARGIN, 38, name, 20, INK, bold=True))
-        self.marks.append(Text(MARGIN, 58, "  ·  ".join(words), 12, FAINT))
+        self.marks.append(Text(x=MARGIN, y=38, text=name, size=20, colour=INK, bold=True))
+        self.marks.append(Text(x=MARGIN, y=58, text="  ·  ".join(words), size=12, colour=FAINT))
         return 74
 
     def parts(self, branch: Branch) -> list[_Part]:
@@ -309,8 +311,19 @@ class _Layout:
             bands: list[Mark] = []
             inside: list[Mark] = []
             for band, each in zip(row, drawn, strict=True):
-                bands.append(Rectangle(x, y, band.width, height, BAND, BAND, 5))
-                title = Text(x + BAND_PAD, y + 15, band.title, LABEL_SIZE, FAINT, bold=True)
+                bands.append(
+                    Rectangle(
+                        x=x, y=y, width=band.width, height=height, fill=BAND, stroke=BAND, radius=5
+                    )
+                )
+                title = Text(
+                    x=x + BAND_PAD,
+                    y=y + 15,
+                    text=band.title,
+                    size=LABEL_SIZE,
+                    colour=FAINT,
+                    bold=True,
+                )
                 bands.append(title)
                 inside += _moved(each.marks, x + band.margin, axis)
                 x += band.width + BAND_GAP
@@ -353,8 +366,20 @@ class _Layout:
         for look in COLOURS:
             if look in self.looks:
                 colour = COLOURS[look]
-                self.marks.append(Rectangle(x, y - 9, 11, 11, colour, _mixed(colour, INK, 0.4), 2))
-                self.marks.append(Text(x + 17, y, MEANINGS[look], LABEL_SIZE, INK))
+                self.marks.append(
+                    Rectangle(
+                        x=x,
+                        y=y - 9,
+                        width=11,
+                        height=11,
+                        fill=colour,
+                        stroke=_mixed(colour, INK, 0.4),
+                        radius=2,
+                    )
+                )
+                self.marks.append(
+                    Text(x=x + 17, y=y, text=MEANINGS[look], size=LABEL_SIZE, colour=INK)
+                )
                 x += 17 + text_width(MEANINGS[look], LABEL_SIZE) + 18
         y += 20
         x = MARGIN
@@ -371,9 +396,11 @@ class _Layout:
                     bar = length(count)
                     ends = ((x, y - 7), (x, y - 1), (x, y - 4), (x + bar, y - 4))
                     self.marks.append(Line((*ends, (x + bar, y - 7), (x + bar, y - 1)), INK))
-                    self.marks.append(Text(x + bar + 6, y, f"{count:,}", LABEL_SIZE, INK))
+                    self.marks.append(
+                        Text(x=x + bar + 6, y=y, text=f"{count:,}", size=LABEL_SIZE, colour=INK)
+                    )
                     x += bar + 6 + text_width(f"{count:,}", LABEL_SIZE) + 12
-            self.marks.append(Text(x - 6, y, what, LABEL_SIZE, FAINT))
+            self.marks.append(Text(x=x - 6, y=y, text=what, size=LABEL_SIZE, colour=FAINT))
             x += text_width(what, LABEL_SIZE) + 24
         y += 18
         notes = [
@@ -386,7 +413,7 @@ class _Layout:
         if self.repeats:
             notes.append("A dashed frame with ×n stands n times; parameters are those of each.")
         for note in notes:
-            self.marks.append(Text(MARGIN, y, note, LABEL_SIZE, FAINT))
+            self.marks.append(Text(x=MARGIN, y=y, text=note, size=LABEL_SIZE, colour=FAINT))
             y += 15
         return y
 
@@ -438,22 +465,22 @@ class _Layout:
         pad, head = 6.0, 16.0
         width = inside.width + 2 * pad
         frame = Rectangle(
-            pad / 2,
-            -inside.above - head,
-            width - pad,
-            inside.above + inside.below + head + pad,
-            "none",
-            ACCENT,
-            5,
+            x=pad / 2,
+            y=-inside.above - head,
+            width=width - pad,
+            height=inside.above + inside.below + head + pad,
+            fill="none",
+            stroke=ACCENT,
+            radius=5,
             dashed=True,
         )
         badge = Text(
-            width - pad - 4,
-            -inside.above - head + 13,
-            f"×{item.count}",
-            NAME_SIZE + 1,
-            ACCENT,
-            "end",
+            x=width - pad - 4,
+            y=-inside.above - head + 13,
+            text=f"×{item.count}",
+            size=NAME_SIZE + 1,
+            colour=ACCENT,
+            anchor="end",
             bold=True,
         )
         marks = (*_moved(inside.marks, pad, 0), frame, badge)
@@ -486,7 +513,7 @@ class _Layout:
                 wires.append(Line(((begin, axis), (right, axis)), WIRE))
             blocks += _moved(each.marks, FORK, axis)
         # The row's own line runs through here: it is covered between fork and join.
-        cover = Rectangle(left, -1, right - left, 2, BAND, BAND)
+        cover = Rectangle(x=left, y=-1, width=right - left, height=2, fill=BAND, stroke=BAND)
         return _Drawn(
             width,
             drawn[0].above - axes[0],
@@ -498,7 +525,7 @@ class _Layout:
         tags = [_tag(f"@{first.source}")] if first.source else []
         if not first.items:
             words = "" if first.source else "skip"
-            label = Text(CELL_GAP / 2, -4, words, LABEL_SIZE, FAINT)
+            label = Text(x=CELL_GAP / 2, y=-4, text=words, size=LABEL_SIZE, colour=FAINT)
             size = text_width(words, LABEL_SIZE) + CELL_GAP
             return _beside([*tags, _Drawn(size, 12, 6, (label,) if words else ())])
         return _lines([*tags, *self.sequence(first.items, last.items)])
@@ -525,7 +552,9 @@ class _Layout:
             colour = COLOURS[look]
             edge = _mixed(colour, INK, 0.4)
             marks.append(Circle(width / 2, 0, SUM_RADIUS, colour, edge))
-            marks.append(Text(width / 2, 4.6, "+", 14, INK, "middle", bold=True))
+            marks.append(
+                Text(x=width / 2, y=4.6, text="+", size=14, colour=INK, anchor="middle", bold=True)
+            )
         else:
             marks += _cuboid(left, -height / 2, thick, height, across, up, COLOURS[look], tip)
         top = floor + 6
@@ -566,7 +595,15 @@ class _Layout:
         for reader in self.readers.get(row.name, ()):
             lines.append((f"→ {reader}", LABEL_SIZE, ACCENT, False))
         return [
-            Text(0, 0, shortened(text, size, LABEL_ROOM, bold), size, colour, "middle", bold)
+            Text(
+                x=0,
+                y=0,
+                text=shortened(text, size, LABEL_ROOM, bold),
+                size=size,
+                colour=colour,
+                anchor="middle",
+                bold=bold,
+            )
             for text, size, colour, bold in lines
         ]
 
@@ -692,8 +729,18 @@ def _tag(words: str) -> _Drawn:
     """Words in a frame on the line: where data comes from, or what it is in the end."""
     words = shortened(words, LABEL_SIZE, LABEL_ROOM, bold=True)
     inner = text_width(words, LABEL_SIZE, bold=True) + 12
-    frame = Rectangle(CELL_GAP / 2, -9, inner, 18, "#ffffff", ACCENT, 9)
-    label = Text(CELL_GAP / 2 + inner / 2, 3.5, words, LABEL_SIZE, ACCENT, "middle", bold=True)
+    frame = Rectangle(
+        x=CELL_GAP / 2, y=-9, width=inner, height=18, fill="#ffffff", stroke=ACCENT, radius=9
+    )
+    label = Text(
+        x=CELL_GAP / 2 + inner / 2,
+        y=3.5,
+        text=words,
+        size=LABEL_SIZE,
+        colour=ACCENT,
+        anchor="middle",
+        bold=True,
+    )
     return _Drawn(inner + CELL_GAP, 9, 9, (frame, label))
 
 

@@ -20,7 +20,9 @@ def course_of(recipe: Recipe, graph: Graph, images: int) -> TrainingSetup:
             moments = 1 if momentum else 0
     frozen = frozenset(frozen_weights(recipe, graph))
     averaged = recipe.ema is not None
-    return TrainingSetup(images, recipe.accumulate, moments, averaged, frozen)
+    return TrainingSetup(
+        images=images, parts=recipe.accumulate, moments=moments, averaged=averaged, frozen=frozen
+    )
 
 
 def course_in(block: ast.Block | None, graph: Graph, images: int) -> TrainingSetup:

@@ -39,9 +39,17 @@ def _entries(schema: Schema[Any]) -> Iterator[SettingEntry]:
         default = defaults.get(key, "off")
         match form:
             case Plain(kind, example, doc):
-                yield SettingEntry(key, str(kind), default, doc, example)
+                yield SettingEntry(
+                    word=key, takes=str(kind), default=default, doc=doc, example=example
+                )
             case Switch(example, doc):
-                yield SettingEntry(key, "on, which may be left out, or off", default, doc, example)
+                yield SettingEntry(
+                    word=key,
+                    takes="on, which may be left out, or off",
+                    default=default,
+                    doc=doc,
+                    example=example,
+                )
             case Variants(types, bare=True):
                 yield from (_variant(word, owner, word == default) for word, owner in types.items())
             case Variants(types):
@@ -50,13 +58,25 @@ def _entries(schema: Schema[Any]) -> Iterator[SettingEntry]:
             case OptionalPart(owner, value):
                 takes = str(schema.kinds[key]) if value else ""
                 yield SettingEntry(
-                    key, takes, default, owner.doc, owner.example, _options(owner, value)
+                    word=key,
+                    takes=takes,
+                    default=default,
+                    doc=owner.doc,
+                    example=owner.example,
+                    options=_options(owner, value),
                 )
 
 
 def _variant(word: str, owner: type[Described], is_default: bool) -> SettingEntry:
     said = "the default" if is_default else ""
-    return SettingEntry(word, "", said, owner.doc, owner.example, _options(owner))
+    return SettingEntry(
+        word=word,
+        takes="",
+        default=said,
+        doc=owner.doc,
+        example=owner.example,
+        options=_options(owner),
+    )
 
 
 def _options(owner: type[Described], value: str | None = None) -> tuple[OptionEntry, ...]:

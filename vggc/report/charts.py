@@ -198,12 +198,14 @@ def axis_across(first: int, last: int) -> ChartAxis:
     """From the first epoch or step to the last; a single one lies in the middle."""
     left, right = LEFT + 8, WIDTH - RIGHT - 8
     if first == last:
-        return ChartAxis(first - 1, last + 1, left, right, False, (first,))
+        return ChartAxis(
+            low=first - 1, high=last + 1, start=left, end=right, by_decades=False, ticks=(first,)
+        )
     whole = [tick for tick in round_steps(first, last, 8, least=1) if first <= tick <= last]
     # The last one is named unless that would run into another name.
     room = (last - first) / 16
     ticks = (*(tick for tick in whole if last - tick > room), last)
-    return ChartAxis(first, last, left, right, False, ticks)
+    return ChartAxis(low=first, high=last, start=left, end=right, by_decades=False, ticks=ticks)
 
 
 def axis_of_values(chart: Chart) -> ChartAxis:
@@ -215,14 +217,23 @@ def axis_of_values(chart: Chart) -> ChartAxis:
         first, last = floor(log10(low)), ceil(log10(high))
         step = ceil((last - first) / TICKS)
         ticks = tuple(10.0**power for power in range(first, last + 1, step))
-        return ChartAxis(10.0**first, max(10.0**last, ticks[-1]), HEIGHT - BOTTOM, TOP, True, ticks)
+        return ChartAxis(
+            low=10.0**first,
+            high=max(10.0**last, ticks[-1]),
+            start=HEIGHT - BOTTOM,
+            end=TOP,
+            by_decades=True,
+            ticks=ticks,
+        )
     largest = max(abs(low), abs(high))
     if largest <= LEAST:
         low, high = 0.0, 1.0
     elif high - low <= ALIKE * largest:
         low, high = min(0.0, 2 * low), max(0.0, 2 * high)
     ticks = round_steps(low, high, TICKS)
-    return ChartAxis(ticks[0], ticks[-1], HEIGHT - BOTTOM, TOP, False, ticks)
+    return ChartAxis(
+        low=ticks[0], high=ticks[-1], start=HEIGHT - BOTTOM, end=TOP, by_decades=False, ticks=ticks
+    )
 
 
 def round_steps(low: float, high: float, most: int, least: float = 0.0) -> tuple[float, ...]:

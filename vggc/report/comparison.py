@@ -125,7 +125,14 @@ def compare(folders: Sequence[Path]) -> RunComparison:
     recipes, facts = [recipe_of(each) for each in courses], [facts_of(each) for each in courses]
     recipe, same_recipe = differences(recipes)
     differing, same_facts = differences(facts)
-    return RunComparison(courses, recipe, same_recipe, differing, same_facts, doubts(courses))
+    return RunComparison(
+        courses=courses,
+        recipe=recipe,
+        same_recipe=same_recipe,
+        facts=differing,
+        same_facts=same_facts,
+        doubts=doubts(courses),
+    )
 
 
 def names(folders: Sequence[Path]) -> list[str]:

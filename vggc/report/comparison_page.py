@@ -136,7 +136,9 @@ def _charts(courses: Sequence[NamedRun]) -> list[Element]:
             for number, course in enumerate(courses)
             if course.epochs
         )
-        return Chart(title, 1, curves, written, low=low, by_decades=by_decades)
+        return Chart(
+            title=title, first=1, curves=curves, written=written, low=low, by_decades=by_decades
+        )
 
     def nats(value: float) -> str:
         return f"{value:.4g}"

@@ -133,15 +133,15 @@ def gather(
     weights, weights_from = shown_weights(run, program, options.weights)
     first = first_filters(program.graph)
     return Findings(
-        run,
-        program,
-        epochs,
-        read_steps(folder, STEPS_SHOWN) if len(epochs) == 1 else (),
-        recipe.num_epochs(max(1, batches)),
-        settings,
-        weights_from,
-        drawn(first, weights[first]) if weights and first else None,
-        judged(run, program, weights, options, on_progress),
+        run=run,
+        program=program,
+        epochs=epochs,
+        steps=read_steps(folder, STEPS_SHOWN) if len(epochs) == 1 else (),
+        num_epochs=recipe.num_epochs(max(1, batches)),
+        settings=settings,
+        weights_from=weights_from,
+        filters=drawn(first, weights[first]) if weights and first else None,
+        judged=judged(run, program, weights, options, on_progress),
     )
 
 
@@ -253,12 +253,12 @@ def told(
         for c in range(count)
     )
     return Judged(
-        len(labels),
-        unreadable,
-        int((labels != guesses).sum()),
-        errors,
-        scores,
-        None if confusion is None else tuple(map(tuple, confusion.tolist())),
+        images=len(labels),
+        unreadable=unreadable,
+        num_wrong=int((labels != guesses).sum()),
+        worst=errors,
+        scores=scores,
+        confusion=None if confusion is None else tuple(map(tuple, confusion.tolist())),
     )
 
 

@@ -207,39 +207,39 @@ def _charts(epochs: Sequence[Epoch]) -> list[Element]:
     first = epochs[0].epoch
     charts = (
         Chart(
-            "Loss, nats",
-            first,
-            (
+            title="Loss, nats",
+            first=first,
+            curves=(
                 curve("training", "training", (row.train_loss for row in epochs)),
                 curve("held-out", "held-out", (row.val_loss for row in epochs)),
             ),
-            lambda value: f"{value:.4g}",
+            written=lambda value: f"{value:.4g}",
             low=0.0,
         ),
         Chart(
-            "Accuracy, %",
-            first,
-            (
+            title="Accuracy, %",
+            first=first,
+            curves=(
                 curve("training top-1", "training", (100 * row.train_top1 for row in epochs)),
                 curve("held-out top-5", "top-5", (100 * row.val_top5 for row in epochs)),
                 curve("held-out top-1", "held-out", (100 * row.val_top1 for row in epochs)),
             ),
-            lambda value: f"{value:.1f}",
+            written=lambda value: f"{value:.1f}",
             low=0.0,
             high=100.0,
         ),
         Chart(
-            "Learning rate at the end of the epoch",
-            first,
-            (curve("learning rate", "plain", (row.lr for row in epochs)),),
-            lambda value: f"{value:.3g}",
+            title="Learning rate at the end of the epoch",
+            first=first,
+            curves=(curve("learning rate", "plain", (row.lr for row in epochs)),),
+            written=lambda value: f"{value:.3g}",
             by_decades=True,
         ),
         Chart(
-            "Throughput, images/s",
-            first,
-            (curve("training", "plain", (row.images_per_second for row in epochs)),),
-            rounded,
+            title="Throughput, images/s",
+            first=first,
+            curves=(curve("training", "plain", (row.images_per_second for row in epochs)),),
+            written=rounded,
             low=0.0,
         ),
     )
@@ -254,7 +254,9 @@ def _charts_of_steps(steps: Sequence[StepRow]) -> list[Element]:
         title: str, look: str, values: Iterable[float], written: Callable[[float], str], **more: Any
     ) -> Element:
         curve = Curve("training", look, tuple(values))
-        return figure(Chart(title, 1, (curve,), written, steps=numbers, **more))
+        return figure(
+            Chart(title=title, first=1, curves=(curve,), written=written, steps=numbers, **more)
+        )
 
     accuracy = (100 * row.top1 for row in steps)
     rates, speed = (row.lr for row in steps), (row.images_per_second for row in steps)

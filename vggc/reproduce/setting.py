@@ -84,7 +84,7 @@ def all_layers(column: str) -> str:
 
 
 PAPER = StudySetting(
-    "paper",
+    name="paper",
     shrink=1,
     width=1,
     epochs=74,
@@ -98,7 +98,7 @@ PAPER = StudySetting(
     },
 )
 SMALL = StudySetting(
-    "small",
+    name="small",
     shrink=7,
     width=0.25,
     epochs=10,

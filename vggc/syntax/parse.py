@@ -231,14 +231,14 @@ class _TreeBuilder(Transformer[Token, Any]):
                 case _:
                     pieces.append(child)
         return Net(
-            str(name),
-            input_,
-            body,
-            tuple(piece for piece in pieces if isinstance(piece, Block)),
-            parameters.options if parameters else (),
-            base,
-            tuple(piece for piece in pieces if not isinstance(piece, Block | Head)),
-            tuple(piece for piece in pieces if isinstance(piece, Head)),
+            name=str(name),
+            input=input_,
+            body=body,
+            blocks=tuple(piece for piece in pieces if isinstance(piece, Block)),
+            parameters=parameters.options if parameters else (),
+            base=base,
+            statements=tuple(piece for piece in pieces if not isinstance(piece, Block | Head)),
+            heads=tuple(piece for piece in pieces if isinstance(piece, Head)),
             span=self._span(head, next(child for child in reversed(rest) if child is not None)),
         )
 
@@ -316,10 +316,10 @@ class _TreeBuilder(Transformer[Token, Any]):
         name, word, *options, paths = children
         last = paths or (options[-1] if options else word)
         return Layer(
-            str(word),
-            tuple(options),
-            None if name is None else self._name(name),
-            paths.bodies if paths else (),
+            word=str(word),
+            options=tuple(options),
+            name=None if name is None else self._name(name),
+            paths=paths.bodies if paths else (),
             span=self._span(word if name is None else name, last),
         )
 

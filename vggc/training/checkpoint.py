@@ -131,7 +131,14 @@ def write_checkpoint(folder: Path, taken: Snapshot, data: str, task: str) -> Non
     with new_folder(path) as part:
         save_tensors(part / TENSORS, taken.tensors)
         digest = sha256(part / TENSORS)
-        state = State(2, taken.progress, data, task, digest, taken.loss_scale)
+        state = State(
+            format=2,
+            progress=taken.progress,
+            data=data,
+            task=task,
+            sha256=digest,
+            loss_scale=taken.loss_scale,
+        )
         write_record(part / STATE, state)
 
 

@@ -98,8 +98,11 @@ def judge(
             rows = step * batch + moved.rows.cpu().numpy()
             found.append((rows, moved.labels.cpu().numpy(), guesses.cpu().numpy()))
             on_progress(min((step + 1) * batch, len(held_out)), len(held_out))
-    columns = (np.concatenate(column) for column in zip(*found, strict=True))
-    return Judgement(*columns, *np.concatenate(values, axis=1))
+    indices, labels, guesses = (np.concatenate(column) for column in zip(*found, strict=True))
+    losses, sure, right = np.concatenate(values, axis=1)
+    return Judgement(
+        indices=indices, labels=labels, guesses=guesses, losses=losses, sure=sure, right=right
+    )
 
 
 def worst(judgement: Judgement, held_out: Framed, most: int) -> tuple[WrongGuess, ...]:
@@ -108,13 +111,13 @@ def worst(judgement: Judgement, held_out: Framed, most: int) -> tuple[WrongGuess
     crops = held_out.centres(judgement.indices[rows])
     return tuple(
         WrongGuess(
-            held_out.part.name(int(judgement.indices[row])),
-            pixels,
-            int(judgement.labels[row]),
-            int(judgement.guesses[row]),
-            float(judgement.losses[row]),
-            float(judgement.sure[row]),
-            float(judgement.right[row]),
+            name=held_out.part.name(int(judgement.indices[row])),
+            pixels=pixels,
+            label=int(judgement.labels[row]),
+            guess=int(judgement.guesses[row]),
+            loss=float(judgement.losses[row]),
+            sure=float(judgement.sure[row]),
+            right=float(judgement.right[row]),
         )
         for row, pixels in zip(rows.tolist(), crops, strict=True)
         if isinstance(pixels, np.ndarray)

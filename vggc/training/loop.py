@@ -112,7 +112,15 @@ def fit(
         stop = watching.interrupted if world.size == 1 else never
         with closing(load(training, steps, workers, pin=pin, stop=stop)) as batches:
             feed = prefetched(batches, learner.device)
-            loop = Loop(learner, data, recipe, order, saving, watching, workers)
+            loop = Loop(
+                learner=learner,
+                data=data,
+                recipe=recipe,
+                order=order,
+                saving=saving,
+                watching=watching,
+                workers=workers,
+            )
             while progress.step < total or progress.sums.steps:
                 # Perhaps the one who wrote this progress was ended before it could conclude.
                 ended = None if progress.sums.steps else stopped_early(recipe, progress.epochs)
@@ -168,13 +176,16 @@ class Loop:
             return self.save(course, True) or Interrupted(course)
         if not is_sound(measured[0]):
             return Stopped(progress, self.not_finite("held-out", measured[0], last - 1, lr))
+        val_loss, val_top1, val_top5 = measured
         row = Epoch(
-            len(progress.epochs) + 1,
-            last,
-            lr,
-            sums.loss / max(1, sums.images),
-            sums.correct / max(1, sums.images),
-            *measured,
+            epoch=len(progress.epochs) + 1,
+            step=last,
+            lr=lr,
+            train_loss=sums.loss / max(1, sums.images),
+            train_top1=sums.correct / max(1, sums.images),
+            val_loss=val_loss,
+            val_top1=val_top1,
+            val_top5=val_top5,
             images_per_second=sums.images / max(1e-9, sums.seconds),
             seconds=sums.seconds + perf_counter() - start,
         )
@@ -246,7 +257,14 @@ class Loop:
         """A step in the table of steps."""
         epoch, images = self.order.place(begun.step)[0] + 1, max(1, done.images)
         loss, top1 = done.loss / images, done.correct / images
-        return StepRow(begun.step + 1, epoch, begun.lr, loss, top1, images / max(1e-9, seconds))
+        return StepRow(
+            step=begun.step + 1,
+            epoch=epoch,
+            lr=begun.lr,
+            loss=loss,
+            top1=top1,
+            images_per_second=images / max(1e-9, seconds),
+        )
 
     def told(self, begun: PendingStep, is_late: bool) -> Done:
         """What came of a step in all processes together, and whether to save or to stop then."""
@@ -254,7 +272,14 @@ class Loop:
         stop, late = self.watching.interrupted(), is_late and world.is_first
         sums = world.sums([*begun.measured.read(), len(begun.lost), stop, late])
         loss, correct, images, lost, stops, saves = sums
-        return Done(loss, int(correct), int(images), int(lost), bool(saves), bool(stops))
+        return Done(
+            loss=loss,
+            correct=int(correct),
+            images=int(images),
+            lost=int(lost),
+            save=bool(saves),
+            stop=bool(stops),
+        )
 
     def bear(self, count: int, images: int, newest: tuple[Skipped, ...]) -> None:
         """Tells of the newest lost images; `count` of so many are lost in this epoch so far.
@@ -364,13 +389,13 @@ def step_done(progress: Progress, total: int, row: StepRow) -> StepDone:
     sums = progress.sums
     images = max(1, sums.images)
     return StepDone(
-        len(progress.epochs) + 1,
-        progress.step,
-        total,
-        sums.loss / images,
-        sums.correct / images,
-        sums.images / max(1e-9, sums.seconds),
-        row,
+        epoch=len(progress.epochs) + 1,
+        done=progress.step,
+        total=total,
+        loss=sums.loss / images,
+        top1=sums.correct / images,
+        images_per_second=sums.images / max(1e-9, sums.seconds),
+        row=row,
     )
 
 

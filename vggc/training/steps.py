@@ -105,7 +105,14 @@ def rows(file: BinaryIO) -> Iterator[StepRow]:
         try:
             step, epoch, *numbers = text.decode("ascii").split(",")
             lr, loss, top1, speed = map(float, numbers)
-            row = StepRow(int(step), int(epoch), lr, loss, top1, speed)
+            row = StepRow(
+                step=int(step),
+                epoch=int(epoch),
+                lr=lr,
+                loss=loss,
+                top1=top1,
+                images_per_second=speed,
+            )
         except ValueError:
             return
         if not all(map(isfinite, (lr, loss, top1, speed))):
@@ -119,12 +126,12 @@ def thinned(steps: Sequence[StepRow], most: int) -> tuple[StepRow, ...]:
     stretches = (steps[start : start + size] for start in range(0, len(steps), size))
     return tuple(
         StepRow(
-            stretch[-1].step,
-            stretch[-1].epoch,
-            stretch[-1].lr,
-            fmean(row.loss for row in stretch),
-            fmean(row.top1 for row in stretch),
-            fmean(row.images_per_second for row in stretch),
+            step=stretch[-1].step,
+            epoch=stretch[-1].epoch,
+            lr=stretch[-1].lr,
+            loss=fmean(row.loss for row in stretch),
+            top1=fmean(row.top1 for row in stretch),
+            images_per_second=fmean(row.images_per_second for row in stretch),
         )
         for stretch in stretches
     )
