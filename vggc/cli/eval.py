@@ -260,6 +260,7 @@ def as_record(planned: EvalPlan, images: Labelled, result: EvalResult) -> dict[s
 
 
 def errors_record(errors: Errors) -> dict[str, float]:
+    """What `--json` prints of errors, as shares from 0 to 1."""
     return {"top1_error": errors.top1, "top5_error": errors.top5}
 
 
@@ -309,6 +310,7 @@ def ways(views: Views) -> str:
 
 
 def distinct_scales(views: Views) -> list[int | None]:
+    """The scales at which images are looked at, each once, in pixels; None for their own size."""
     return list(dict.fromkeys(view.scale for view in views.views))
 
 

@@ -171,6 +171,7 @@ def named_images(images: Sequence[str], null: bool) -> Places | Iterator[NamedIm
 
 
 def parted(images: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The images that are named before `-`, which stands among them, and those named behind it."""
     place = images.index(STREAM)
     return images[:place], images[place + 1 :]
 
@@ -201,6 +202,7 @@ class LostImages:
 
 
 def in_words(path: str, best: Best) -> None:
+    """Prints an image's path and its best classes."""
     console.out(path)
     for line in best_lines(best):
         console.out(f"  {line}")
@@ -250,6 +252,7 @@ class JsonRecord:
 
 
 def image_record(path: str, best: Best) -> dict[str, object]:
+    """What `--json` prints of an image: its path and its best classes."""
     classes = [{"class": name, "probability": value} for name, value in best]
     return {"image": path, "best": classes}
 
@@ -281,6 +284,7 @@ class Teller:
 
 
 def run_teller(model: Path, options: EvalOptions) -> Teller:
+    """What tells images' classes by a run, at the centre crop unless `options` say otherwise."""
     if not options.names_views:
         options = replace(options, protocol="centre")
     planned = plan([model], options, alone=True)
@@ -359,4 +363,5 @@ def probabilities(model: Path, values: Probabilities, is_softmax: bool) -> Proba
 
 
 def names_of(manifest: Manifest) -> tuple[str, ...]:
+    """The names of an artifact's classes, in the order of its main output."""
     return tuple(manifest.class_name(index) for index in range(manifest.main.shape[0]))

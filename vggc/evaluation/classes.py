@@ -93,9 +93,11 @@ def class_scores(labels: Numbers, guesses: Numbers, names: Sequence[str]) -> Cla
 
 
 def defined(share: float) -> float | None:
+    """A share, or None where it is not a number."""
     return None if isnan(share) else float(share)
 
 
 def mean(shares: Sequence[float | None]) -> float:
+    """The mean of the shares that are defined, of which there must be one."""
     there = [share for share in shares if share is not None]
     return sum(there) / len(there)

@@ -84,7 +84,7 @@ class Guesses:
         self.probabilities[:, index] = values[np.arange(len(best)), best]
 
     def summed(self, world: World) -> Guesses:
-        """Those of all processes, no two of which have looked at the same image."""
+        """The guesses of all processes, no two of which have looked at the same image."""
         guesses = Guesses(0, 0)
         shape = self.classes.shape
         found = world.sums((self.classes - UNREAD).ravel().tolist())

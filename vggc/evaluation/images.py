@@ -182,6 +182,7 @@ def differing(first: Sequence[str], second: Sequence[str]) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 

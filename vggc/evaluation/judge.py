@@ -84,6 +84,7 @@ class PendingGroup:
 def begin(
     viewers: Sequence[Viewer], framing: Framing, group: ImageGroup, device: torch.device
 ) -> PendingGroup:
+    """Starts the viewers that look at such images on the device, without waiting for them."""
     pixels = group.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
     looking = [(number, v) for number, v in enumerate(viewers) if framing in v.framings]
     return PendingGroup(

@@ -136,6 +136,7 @@ def plain(place: str) -> Iterable[NamedImage]:
 
 
 def endings() -> str:
+    """The endings of file names that are images, in one text."""
     return " ".join(sorted(FORMATS))
 
 

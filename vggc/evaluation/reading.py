@@ -50,6 +50,8 @@ class LostImage:
 
 
 class Chunk(NamedTuple):
+    """Images that were read together: in groups of one framing, and those that cannot be read."""
+
     groups: tuple[ImageGroup, ...]
     lost: tuple[LostImage, ...]
 
@@ -117,6 +119,7 @@ def gathered(chunks: Iterable[Chunk], areas: tuple[int, ...]) -> Iterator[ImageG
 
 
 def joined(first: ImageGroup | None, second: ImageGroup) -> ImageGroup:
+    """The images of both groups, which have one framing, as one group."""
     if first is None:
         return second
     return ImageGroup(

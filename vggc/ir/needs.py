@@ -46,13 +46,13 @@ class Need:
     value: float = 0.0
 
     def bytes(self, graph: Graph, batch: int = 1, stored: int = 0) -> int:
-        """What it takes for a net; an artifact has `stored` bytes of weights."""
+        """How many bytes the command takes for a net; an artifact has `stored` bytes of weights."""
         values = batch * sum(prod(node.shape) for node in graph.nodes)
         total = self.base + self.weights * weight_bytes(graph) + self.stored * stored
         return round(total + self.op * len(graph.nodes) + self.value * values)
 
     def formula(self, graph: Graph, batch: int = 1, stored: int = 0) -> str:
-        """The same in words."""
+        """How `bytes` comes about, in words and GB."""
         size, whole = weight_bytes(graph), self.bytes(graph, batch, stored)
         parts = []
         if self.weights:

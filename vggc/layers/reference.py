@@ -27,6 +27,7 @@ def entries() -> tuple[KindEntry, ...]:
 
 
 def entry(kind: type[Kind]) -> KindEntry:
+    """What the reference says of a kind of layer."""
     defaults = kind.defaults()
     options = tuple(
         OptionEntry(key, str(param.kind), _default(kind, key, defaults), param.doc)

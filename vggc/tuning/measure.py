@@ -113,6 +113,7 @@ def build(task: Task, choice: Choice, library: Path, linker: str, tell: Tell) ->
 
 
 def kernel_of(task: Task, choice: Choice) -> Kernel:
+    """The kernel that a choice makes of a task."""
     return cpu.kernel(task.workload, task.machine, choice)
 
 

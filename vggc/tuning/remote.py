@@ -164,9 +164,9 @@ def _free(queue: Any) -> int:
 
 
 def _received(connection: socket.socket, size: int, until: float) -> bytes:
-    """So many bytes.
+    """The next `size` bytes of a connection.
 
-    Raises: OSError where they have not come by then.
+    Raises: OSError where they have not come at the moment `until`, of the monotonic clock.
     """
     content = b""
     while len(content) < size:

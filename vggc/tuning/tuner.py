@@ -192,12 +192,12 @@ class TrialBatch:
 
     @property
     def choices(self) -> list[Choice]:
-        """All of them, once."""
+        """All choices of the batch, each once, the reference first."""
         return list(dict.fromkeys([self.reference, *self.timed]))
 
     @property
     def timed(self) -> list[Choice]:
-        """Those that are timed, the yardstick first."""
+        """The choices that are timed, each once, the yardstick first."""
         return list(dict.fromkeys([self.yardstick, *self.again, *self.new]))
 
 
