@@ -148,7 +148,7 @@ class Program:
         return read_protocol(block, self.recipe, self.graph, self.named, zoo())
 
     def other(self, name: str) -> Program | None:
-        """Another net that this one's file names; None where there is none."""
+        """The program of another net that this one's file names; None where there is none."""
         source = self.find(name, self.written.span.source)
         return None if source is None else Program(parse(source), find=self.find)
 

@@ -93,6 +93,7 @@ def cli(ctx: click.Context, version: bool, verbose: bool) -> None:
 
 
 def show_version(verbose: bool) -> None:
+    """Prints the version of vggc; `verbose`, that of all it builds on and what the machine is."""
     from vggc.cli import console
 
     if not verbose:

@@ -88,6 +88,7 @@ def outcome(comparison: RunComparison) -> Sheet:
 
 
 def as_record(comparison: RunComparison, out: Path, written: int) -> dict[str, object]:
+    """What `--json` prints of a comparison: the page, its bytes, and a record for each run."""
     from vggc.support.records import to_json
 
     return {

@@ -113,10 +113,12 @@ def status(text: str) -> None:
 
 
 def failure(text: str) -> None:
+    """Prints a mistake that has no diagnostic to stderr."""
     click.echo(_coloured(printable(f"error: {text}")), err=True)
 
 
 def diagnostics(problems: Iterable[Diagnostic]) -> None:
+    """Prints mistakes to stderr, an empty line between each two."""
     click.echo("\n\n".join(_coloured(render(problem)) for problem in problems), err=True)
 
 
@@ -152,10 +154,12 @@ def sheet(content: Sheet) -> None:
 
 
 def stdout() -> Console:
+    """The console of standard output, with colours where that is a terminal."""
     return _console(sys.stdout.isatty(), stderr=False)
 
 
 def stderr() -> Console:
+    """The console of standard error, with colours where that is a terminal."""
     return _console(sys.stderr.isatty(), stderr=True)
 
 

@@ -234,6 +234,7 @@ def listed(study: Study, lines: tuple[TableLine, ...]) -> None:
 
 
 def finished(study: Study, net: Trained) -> bool:
+    """Whether the training of a net of the study has come to its end."""
     run = study.run_of(net)
     return run is not None and run.record.state == "finished"
 
@@ -332,6 +333,7 @@ def save(table: TableName, lines: tuple[TableLine, ...], study: Study) -> None:
 
 
 def show(table: Laid, as_json: bool) -> None:
+    """Prints a table, as one object of JSON or for people."""
     if as_json:
         rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
         console.out(json.dumps({"title": table.title, "rows": rows}, ensure_ascii=False))

@@ -93,7 +93,7 @@ class SummarySubject:
     run: Run | None = None
 
     def report(self, program: Program, batch: int, dtype: Precision) -> Report:
-        """What it costs, perhaps with another input."""
+        """What the net costs, as the run trains it; `program` may have another input."""
         if self.run is None:
             return program.report(batch, dtype)
         from vggc.api.trained import cost_of
@@ -102,6 +102,7 @@ class SummarySubject:
 
 
 def found_by(spec: str) -> SummarySubject:
+    """What a summary tells of: the run in a folder, or else the net that `spec` names."""
     if not (Path(spec) / "run.json").is_file():
         return SummarySubject(load(spec))
     from vggc.api.trained import net_in, part_at_once  # which take numpy with them

@@ -149,7 +149,7 @@ def _last_map(net: SummarisedNet) -> Row:
 
 
 def as_json(nets: Sequence[SummarisedNet], *, single: bool) -> str:
-    """One object, or a list of them."""
+    """The summaries as JSON: one object where there is a `single` net, or else a list."""
     objects = [_object(net) for net in nets]
     return json.dumps(objects[0] if single else objects, indent=2)
 
@@ -181,7 +181,7 @@ def _layer_object(row: Row) -> dict[str, Any]:
 
 
 def as_csv(nets: Sequence[SummarisedNet], *, by_net: bool) -> str:
-    """One row a layer; one row a net when there are several."""
+    """The summaries as CSV: a row a layer, or, where they are `by_net`, a row a net."""
     reports = [net.report for net in nets]
     rows: list[dict[str, Any]]
     if by_net:

@@ -30,6 +30,7 @@ def refuse_system() -> None:
 
 
 def leave(problem: Diagnostic) -> NoReturn:
+    """Prints a mistake and ends the process with exit code 2."""
     if sys.stderr is not None:
         sys.stderr.write(f"{render(problem)}\n")
     sys.exit(2)
@@ -43,5 +44,5 @@ def refuse_command(name: str) -> None:
 
 
 def named() -> str:
-    """This system as people call it."""
+    """What people call the system that this runs on."""
     return {"darwin": "macOS", "win32": "Windows"}.get(sys.platform, sys.platform)

@@ -228,6 +228,7 @@ def milliseconds(course: TuningProgress) -> tuple[float | None, float | None]:
 
 
 def in_ms(seconds: float | None) -> float | None:
+    """Seconds in milliseconds; None where nothing was measured."""
     return None if seconds is None else seconds * 1e3
 
 
@@ -243,6 +244,7 @@ def sheet(net: str, course: TuningProgress) -> Sheet:
 
 
 def row(layer: TunedLayer) -> tuple[str, ...]:
+    """The line of a layer in the table of what tuning has found."""
     before, after = in_ms(layer.default_seconds), in_ms(layer.best_seconds)
     best = layer.best
     knobs = " ".join(f"{key}={value}" for key, value in best.knobs) if best else ""
@@ -258,10 +260,12 @@ def row(layer: TunedLayer) -> tuple[str, ...]:
 
 
 def number(milliseconds: float | None) -> str:
+    """A time in milliseconds as the table shows it; empty where there is none."""
     return "" if milliseconds is None else f"{milliseconds:.3f}"
 
 
 def gain(before: float | None, after: float | None) -> str:
+    """How many times faster `after` is than `before`; empty where one was not measured."""
     return f"{before / after:.2f}×" if before and after else ""
 
 
@@ -309,5 +313,6 @@ def shown(net: str) -> Iterator[Watch]:
 
 
 def clock(seconds: float) -> str:
+    """Seconds as minutes and seconds: `1:05`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"

@@ -39,6 +39,7 @@ def everything(root: Path = ROOT) -> Iterator[tuple[str, str]]:
 
 
 def installed(package: str) -> str:
+    """The version of a package, or that it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -51,6 +52,7 @@ def system(root: Path) -> str:
 
 
 def cpu(root: Path) -> str:
+    """What Linux calls the processor."""
     return _found(root / "proc/cpuinfo", r"(?m)^(?:model name|Model)\s*:\s*(.*)$") or "unknown"
 
 

@@ -232,6 +232,11 @@ def images_of(place: Path, layout: CifarVersion, files: dict[str, bytes]) -> Ima
 
 
 def class_names(place: Path, layout: CifarVersion, content: bytes) -> tuple[str, ...]:
+    """The names of the classes, from the `content` of the file that lists them.
+
+    Raises:
+        UserError: they are not as many different ones as the version has.
+    """
     try:
         names = tuple(content.decode("utf-8").split())
     except ValueError:

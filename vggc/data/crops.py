@@ -270,6 +270,7 @@ class Framed:
 
 
 def middle(framing: Framing, picture: PictureSource) -> Pixels:
+    """The centre of a picture, cut to the framing's size."""
     return centre(framing.whole(picture), framing.size)
 
 

@@ -25,6 +25,7 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: Stream, *index: int) -> np.random.Generator:
+    """The random numbers of a seed for one purpose, `stream`, at one place, `index`."""
     return np.random.default_rng([seed, stream, *index])
 
 

@@ -208,4 +208,9 @@ def holds(folder: Path) -> Holds:
 
 
 def has_images(folder: Path) -> bool:
+    """Whether an image lies anywhere below a folder, by the names of files.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
     return any(is_image(entry.name) for entry, _ in walk(folder))

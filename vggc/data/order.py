@@ -36,7 +36,7 @@ class Classes:
 
     @classmethod
     def of(cls, labels: Numbers) -> Classes:
-        """Those of images with these classes (N,); a class without images is none."""
+        """The classes of images with these `labels` (N,); one without images is left out."""
         return cls(tuple(np.flatnonzero(labels == label) for label in np.unique(labels)))
 
 
@@ -88,6 +88,7 @@ def part_of(total: int, index: int, parts: int) -> slice:
 
 @lru_cache(2)
 def shuffled(count: int, seed: int, epoch: int) -> Numbers:
+    """The numbers below `count` in the random order of an epoch."""
     return generator(seed, Stream.ORDER, epoch).permutation(count)
 
 

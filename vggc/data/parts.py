@@ -58,7 +58,7 @@ class Skipped:
 
 
 def of_part(skipped: Iterable[Skipped], part: PartName) -> tuple[Skipped, ...]:
-    """The same, said to be of this part."""
+    """What was skipped, each with the part that it was found in."""
     return tuple(replace(each, part=part) for each in skipped)
 
 
@@ -105,14 +105,14 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """Those of both parts, each by itself: who needs one part only is not held up by the other."""
+    """The fingerprints of both parts, each by itself: who needs one is not held up by the other."""
 
     train: Fingerprint
     val: Fingerprint
 
     @property
     def whole(self) -> str:
-        """Changes with either part."""
+        """The hash of both fingerprints: it changes with either part."""
         told = [self.train.names, self.train.content, self.val.names, self.val.content]
         return hashlib.sha256(" ".join(told).encode()).hexdigest()
 
@@ -160,6 +160,11 @@ def digests_of(part: Part) -> Iterator[bytes]:
 
 
 def refuse_lost(pictures: Sequence[PictureSource | BrokenImageError]) -> list[PictureSource]:
+    """The pictures, none of which may be broken.
+
+    Raises:
+        BrokenImageError: the first that is.
+    """
     for each in pictures:
         if isinstance(each, BrokenImageError):
             raise each

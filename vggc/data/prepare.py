@@ -143,6 +143,7 @@ def both_framed(
 def for_testing(
     part: Part, shape: tuple[int, int, int], scales: tuple[int, int] | None, white: Greys
 ) -> Framed:
+    """A part as it is held out and tested on: at the middle of the `scales`, decoded in full."""
     middle = sum(scales) // 2 if scales else None
     scale = (middle, middle) if middle else None
     return Framed(part, Framing(shape, scale, draft=False, white=white))

@@ -19,6 +19,7 @@ PATIENCE, SLOWEST = 60.0, 2**17
 
 
 def is_url(place: str) -> bool:
+    """Whether a place is a URL, and no path of this machine."""
     return "://" in place
 
 
@@ -94,7 +95,7 @@ def filesystem(url: str) -> tuple[Any, str]:
 def read_ranges(
     urls: Sequence[str], starts: Sequence[int], sizes: Sequence[int]
 ) -> list[bytes | Exception]:
-    """So many bytes from each start on in each of these files, all asked for at once; or why
+    """Of each file, the bytes from its start on, as many as its size, all asked for at once; or why
     there are none, after the network has had some time to recover.
     """
     found: list[bytes | Exception] = [b""] * len(urls)

@@ -418,6 +418,11 @@ def read_index(place: Path, size: int) -> Index:
 
 
 def numbers_in(columns: dict[str, npt.NDArray[Any]], name: str) -> Numbers:
+    """The column of numbers of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
     column = columns.get(name)
     if column is None or column.dtype != np.int64 or column.ndim != 1:
         raise ValueError(f"no column {name}")
@@ -425,6 +430,11 @@ def numbers_in(columns: dict[str, npt.NDArray[Any]], name: str) -> Numbers:
 
 
 def texts_in(columns: dict[str, npt.NDArray[Any]], name: str) -> Strings:
+    """The column of texts of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
     text, ends = columns.get(f"{name}.text"), numbers_in(columns, f"{name}.ends")
     if text is None or text.dtype != np.uint8 or text.ndim != 1:
         raise ValueError(f"no column {name}")

@@ -171,6 +171,7 @@ def numbered(
 
 
 def are_all_numbers(names: Sequence[str]) -> bool:
+    """Whether every name consists of the digits 0 to 9."""
     return all(name.isascii() and name.isdecimal() for name in names)
 
 

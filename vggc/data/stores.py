@@ -134,7 +134,7 @@ class Members:
 def read_parts(
     paths: Sequence[str], starts: Sequence[int], sizes: Sequence[int]
 ) -> list[bytes | Exception]:
-    """So many bytes from each start on in each of these files, or why there are none."""
+    """Of each file, the bytes from its start on, as many as its size, or why there are none."""
     found: list[bytes | Exception] = [b""] * len(paths)
     # One file after the other, each from its beginning to its end.
     order = sorted(range(len(paths)), key=lambda index: (paths[index], starts[index]))

@@ -21,7 +21,7 @@ class Strings(Sequence[str]):
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Strings:
-        """These texts. File names that are no UTF-8 come back as they were."""
+        """Some texts in one row. File names that are no UTF-8 come back as they were."""
         parts = [text.encode(CODEC, ERRORS) for text in texts]
         ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
         return cls(b"".join(parts), ends)

@@ -193,6 +193,7 @@ def glances(framed: Framed, indices: Numbers) -> Iterator[Glance | BrokenImageEr
 
 
 def glance(framing: Framing, picture: PictureSource) -> Glance:
+    """Decodes one picture, and tells its colours and the digest of its file."""
     found = framing.opened(picture)
     pixels = resize(found.image, framing.largest, framing.size)
     kept = pixels if framing.is_fixed else pixels_of(found.image)

@@ -63,6 +63,8 @@ class Member:
 
 
 class File(Protocol):
+    """What a tar is read from, as Python's binary files are."""
+
     def read(self, size: int, /) -> bytes: ...
 
     def seek(self, position: int, whence: int = 0, /) -> int: ...
@@ -78,7 +80,7 @@ class Forwards:
         self.position = 0
 
     def read(self, count: int) -> bytes:
-        """So many bytes.
+        """The next `count` bytes.
 
         Raises:
             TarError: the file ends before.
@@ -195,18 +197,25 @@ def number(field: bytes) -> int:
 
 
 def decimal(digits: str) -> int:
+    """The number that a text in an extended header says.
+
+    Raises:
+        TarError: it says none.
+    """
     if not re.fullmatch(r"[0-9]{1,18}", digits):
         raise TarError("an extended header holds no number where one should be")
     return int(digits)
 
 
 def name_of(header: bytes) -> str:
+    """The name in a header of 512 bytes, with the prefix that POSIX tars keep apart."""
     name = text(header[:100])
     prefix = text(header[345:500]) if header[257:263] == b"ustar\0" else ""
     return f"{prefix}/{name}" if prefix else name
 
 
 def text(field: bytes) -> str:
+    """The text in a field, up to the NUL that ends it."""
     return field.partition(b"\0")[0].decode(CODEC, ERRORS)
 
 
@@ -231,4 +240,5 @@ def pass_over_sparse_map(source: Forwards, header: bytes) -> None:
 
 
 def padded(size: int) -> int:
+    """How many bytes a content of `size` bytes takes, in whole blocks."""
     return -(-size // BLOCK) * BLOCK

@@ -100,18 +100,22 @@ class Jitter:
 
 
 def brightened(image: PillowImage, factor: float) -> PillowImage:
+    """The image with its brightness times `factor`."""
     return ImageEnhance.Brightness(image).enhance(factor)
 
 
 def contrasted(image: PillowImage, factor: float) -> PillowImage:
+    """The image with its contrast times `factor`."""
     return ImageEnhance.Contrast(image).enhance(factor)
 
 
 def saturated(image: PillowImage, factor: float) -> PillowImage:
+    """The image with its saturation times `factor`."""
     return ImageEnhance.Color(image).enhance(factor)
 
 
 def sharpened(image: PillowImage, factor: float) -> PillowImage:
+    """The image with its sharpness times `factor`."""
     return ImageEnhance.Sharpness(image).enhance(factor)
 
 
@@ -141,10 +145,12 @@ class ImageOp:
 
 
 def as_it_is(image: PillowImage, strength: float) -> PillowImage:
+    """The image itself, whatever the `strength`."""
     return image
 
 
 def sheared(image: PillowImage, along_x: float, along_y: float) -> PillowImage:
+    """The image with each row `along_x` pixels beside the one above, columns likewise `along_y`."""
     return moved(image, (1, along_x, 0, along_y, 1, 0))
 
 
@@ -157,6 +163,9 @@ def shifted(image: PillowImage, along_x: float, along_y: float) -> PillowImage:
 def moved(
     image: PillowImage, matrix: tuple[float, float, float, float, float, float]
 ) -> PillowImage:
+    """The image under an affine map, whose `matrix` (2, 3), row by row, takes places of the
+    result to places of the image.
+    """
     return image.transform(image.size, Image.Transform.AFFINE, matrix)
 
 

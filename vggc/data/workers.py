@@ -47,8 +47,8 @@ ALIGNED = 64
 """What the places of arrays in memory are multiples of."""
 
 _CONTEXT = get_context("fork")
+# This process's ends of its workers' pipes, which later workers inherit and must let go of.
 _open: set[Connection] = set()
-"""This process's ends of its workers' pipes, which later workers inherit and must let go of."""
 
 
 class WorkerLost(CheckFailed):
@@ -60,7 +60,7 @@ class WorkerLost(CheckFailed):
 
 
 def never() -> bool:
-    """That nobody wants to stop."""
+    """False: the answer, whether to stop, of who never wants to."""
     return False
 
 
@@ -150,6 +150,7 @@ class Worker:
 
 
 def no_worker(fault: OSError) -> UserError:
+    """The mistake of a system that starts no process."""
     return UserError(diagnostics.NoWorker(fault.strerror or str(fault)))
 
 

@@ -83,6 +83,9 @@ def white_of_all(brightest: Greys) -> Greys:
 
 
 def covering(value: float, over: float, least: float = 0) -> float | None:
+    """The smallest value of white that explains a grey `value`, which may be `over` times as large;
+    None where none does, or the value is below `least`.
+    """
     return next((white for white in WHITES if least <= value <= white * over), None)
 
 

@@ -330,6 +330,7 @@ def require_channels(channels: int) -> None:
 
 
 def check_size(width: int, height: int) -> None:
+    """Raises: BrokenImageError where an image has too many pixels, or is too long and narrow."""
     if width * height > MAX_PIXELS:
         raise BrokenImageError(f"{width}x{height} pixels are more than {MAX_PIXELS:,}")
     if max(width, height) > MAX_ASPECT * min(width, height):
@@ -381,4 +382,5 @@ def centre(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def crop(pixels: Pixels, top: int, left: int, size: tuple[int, int]) -> Pixels:
+    """The part of pixels (H, W, C), of a `size` (height, width), from a row and a column on."""
     return pixels[top : top + size[0], left : left + size[1]]

@@ -36,6 +36,7 @@ KEYWORDS = {
 
 
 def keyword(word: str) -> str:
+    """What a keyword means, with an example, as Markdown; empty for another word."""
     if word not in KEYWORDS:
         return ""
     meaning, example = KEYWORDS[word]
@@ -43,6 +44,7 @@ def keyword(word: str) -> str:
 
 
 def code(text: str) -> str:
+    """A text in vggc's language as a block of Markdown."""
     return f"```vgg\n{text}\n```"
 
 

@@ -34,7 +34,7 @@ Question: TypeAlias = types.HoverParams | types.CompletionParams | types.Definit
 
 
 def safely(answer: Callable[P, T]) -> Callable[P, T | None]:
-    """The same function, whose failures are logged and answered with nothing."""
+    """A function that answers as `answer` does, and with None where that fails, which is logged."""
 
     @wraps(answer)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T | None:

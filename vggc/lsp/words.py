@@ -101,6 +101,7 @@ def scan(text: str) -> tuple[list[Token], WordContext]:
 
 
 def in_comment(text: str, offset: int) -> bool:
+    """Whether an offset of a text is behind a `#` in its line."""
     return "#" in text[text.rfind("\n", 0, offset) + 1 : offset]
 
 

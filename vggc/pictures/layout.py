@@ -533,7 +533,7 @@ class _Layout:
     # ------------------------------------------------------------ blocks
 
     def block(self, first: OutlineStep | Join, last: OutlineStep | Join, floor: float) -> _Drawn:
-        """One layer and its labels."""
+        """The rectangle of one layer, and its labels."""
         row, shape = first.row, first.row.output_shape
         look = LOOKS.get(row.kind, "plain")
         labels = self.labels(row, last.row, look, self.options(first))

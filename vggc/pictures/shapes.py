@@ -37,6 +37,8 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class Circle:
+    """A circle about a point, in pixels, and the colours of its inside and its line."""
+
     x: float
     y: float
     radius: float
@@ -46,6 +48,8 @@ class Circle:
 
 @dataclass(frozen=True)
 class Line:
+    """Straight lines from point to point, in one colour."""
+
     points: tuple[Point, ...]
     stroke: str
 

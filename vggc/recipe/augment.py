@@ -62,7 +62,7 @@ class ColourJitter:
 
 @dataclass(frozen=True)
 class RandAugment:
-    """So many operations one after the other, each drawn from 14, at one `magnitude`.
+    """Operations one after the other, each drawn from 14, at one `magnitude`.
 
     Source: Cubuk et al. (2020), "RandAugment"; operations and magnitudes are those of torchvision's
     `RandAugment` with 31 bins: see `vggc.data.vary`.

@@ -101,6 +101,7 @@ def option(doc: str, kind: ValueKind, default: Any = MISSING) -> Any:
 
 
 def dashed(name: str) -> str:
+    """The name of a field as a setting is spelt."""
     return name.replace("_", "-")
 
 
@@ -521,6 +522,7 @@ def key_span(line: ast.Setting) -> Span:
 
 
 def wrong_number_of_values(line: ast.Setting, form: Form, least: int, most: int) -> Diagnostic:
+    """The mistake of a setting that has not from `least` to `most` values."""
     expected = {(0, 0): "no value", (0, 1): "`on`, `off` or no value"}.get(
         (least, most), "a list with commas" if _is_list(form) else "one value"
     )

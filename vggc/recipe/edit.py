@@ -189,6 +189,7 @@ def meant(wanted: str, schemas: list[Schema[Any]]) -> str:
 
 
 def ends_in(schema: Schema[Any], text: str) -> list[str]:
+    """The keys of a block's table that are an option called `text`."""
     return [key for key in schema.kinds if key.endswith(f".{text}")]
 
 

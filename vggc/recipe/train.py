@@ -100,8 +100,8 @@ class AdamW:
     )
 
 
-# Every schedule but the cycle may begin with a rise.
 WARM_UP = "the share of all steps in which the rate rises first"
+"""What `warm-up` is, with which every schedule but the cycle may begin."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class Poly:
 
 @dataclass(frozen=True)
 class Constant:
-    """The same learning rate throughout, after a `warm_up` as in `Cosine`."""
+    """A learning rate that stays as it is, after it has risen for `warm_up` of the training."""
 
     example: ClassVar[str] = "constant"
     doc: ClassVar[str] = "the same rate throughout"
@@ -235,7 +235,7 @@ class Normal:
 
 @dataclass(frozen=True)
 class InitFrom:
-    """These layers begin with the weights that layers of the same names have in another net.
+    """Which layers begin with the weights that layers of the same names have in another net.
 
     `layers` are names and ranges of names as written.
     Source: Simonyan & Zisserman (2015), section 3.1.
@@ -524,6 +524,7 @@ def against(
 
 
 def image_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
+    """What of the settings for images does not go with the net's input."""
     recipe, (channels, *size) = reading.value, graph.input
     found: list[Diagnostic] = []
     if recipe.scale and recipe.scale[0] < max(size):
@@ -566,6 +567,7 @@ def jitter_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
 
 
 def accumulate_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
+    """A step of more parts than it has images."""
     parts, batch = reading.value.accumulate, reading.value.batch
     if parts <= batch:
         return []
@@ -573,6 +575,7 @@ def accumulate_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
 
 
 def optimiser_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
+    """Options of the optimiser that change nothing as others stand."""
     optimiser, found = reading.value.optimiser, list[Diagnostic]()
     if isinstance(optimiser, Sgd) and optimiser.nesterov and optimiser.momentum == 0:
         found.append(diagnostics.NesterovWithoutMomentum(place=reading.span("sgd.nesterov")))
@@ -645,6 +648,7 @@ def weight_list_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnos
 
 
 def freeze_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
+    """What `freeze` names that the net has not, or that leaves nothing to train."""
     value, names = reading.table.get("freeze"), reading.value.freeze
     if value is None or names is None:
         return []
@@ -659,6 +663,7 @@ def freeze_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
 
 
 def without_weights(setting: str, value: ast.Value, weighted: Iterable[str]) -> Diagnostic:
+    """The mistake of a setting that names layers of which none has weights."""
     return diagnostics.LayersWithoutWeights(setting, some(weighted), place=value.span)
 
 
@@ -671,6 +676,7 @@ def some(names: Iterable[str]) -> str:
 def init_from_mistakes(
     reading: Reading[Recipe], graph: Graph, find: FindGraph | None, nets: Sequence[str]
 ) -> list[Diagnostic]:
+    """What `init-from` asks of another net that this one or the other cannot give."""
     part, value = reading.value.init_from, reading.table.get("init-from.layers")
     if part is None or value is None:
         return []
@@ -692,6 +698,7 @@ def init_from_mistakes(
 
 
 def unknown_net(span: Span | None, name: str, setting: str, nets: Sequence[str]) -> Diagnostic:
+    """The mistake of a `setting` that names a net which is none of `nets`."""
     hint = did_you_mean(name, nets) if nets else "`vggc zoo` lists the nets that there are"
     return diagnostics.UnknownNetName(name, setting, hint, place=span)
 

@@ -142,6 +142,11 @@ def names(folders: Sequence[Path]) -> list[str]:
 
 
 def course(name: str, folder: Path) -> NamedRun:
+    """A run with what a comparison shows of it, called `name`.
+
+    Raises:
+        UserError: the folder is no run, or its files do not fit one another.
+    """
     run = Run.load(folder)
     program = load(str(run.net_path))
     run.require_fit(program.graph.input, program.graph.output)
@@ -188,6 +193,7 @@ def mark(fingerprint: Fingerprint) -> str:
 
 
 def shown(value: object) -> str:
+    """A value in a table's cell; what stands for none where it is None."""
     return ABSENT if value is None else str(value)
 
 

@@ -31,6 +31,7 @@ def thumbnail(pixels: Pixels) -> str:
 
 
 def image_of(pixels: Pixels) -> Image.Image:
+    """Pixels (H, W, C) as an image, a grey one where C is 1."""
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 

@@ -106,7 +106,7 @@ Section = tuple[str, str, Sequence[Element]]
 
 
 def _sections(findings: Findings, layers: PageTable) -> Iterable[Section | None]:
-    """Those that there is something for: address, title and what stands in them."""
+    """The sections that there is something for: address, title and what stands in them."""
     judged, record = findings.judged, findings.run.record
     if findings.epochs:
         charts = _charts(findings.epochs)
@@ -426,6 +426,7 @@ def _net(layers: PageTable, findings: Findings) -> list[Element]:
 
 
 def drawn_table(table: PageTable, kind: str, *, total: bool = False) -> list[Element]:
+    """A table as HTML, of the class `kind`; the last row is a sum where there is a `total`."""
     looks = ["number" if number else None for number in table.numbers]
     header = [element("th", n, class_=c) for n, c in zip(table.header, looks, strict=True)]
     rows = [

@@ -19,10 +19,12 @@ def rounded(value: float) -> str:
 
 
 def counted(number: int, one: str) -> str:
+    """A number and what it counts: `1 image`, `1,200 images`."""
     return f"{number:,} {one if number == 1 else f'{one}s'}"
 
 
 def spaced(moment: str) -> str:
+    """A moment of ISO 8601 up to its minute, a space between day and hour."""
     return moment[:16].replace("T", " ")
 
 

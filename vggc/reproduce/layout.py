@@ -58,6 +58,7 @@ def laid(table: TableName, lines: Sequence[TableLine], study: Study, command: st
 
 
 def row(line: TableLine, study: Study, setting: StudySetting) -> tuple[str, ...]:
+    """A line of a table: the paper's errors beside those that were measured."""
     low, high = setting.scales(line.nets[0].scales)
     error = study.error(line)
     ours = (f"{error.top1:.2f}", f"{error.top5:.2f}") if error else NOTHING
@@ -74,6 +75,7 @@ def row(line: TableLine, study: Study, setting: StudySetting) -> tuple[str, ...]
 
 
 def about(setting: StudySetting, images: set[int]) -> str:
+    """The note below a table: on which images it was measured, how it differs from the paper."""
     count = f"Errors on {', '.join(f'{n:,}' for n in sorted(images))} images. " if images else ""
     if setting.name == "paper":
         return f"{count}The paper's are on the validation images of ILSVRC-2012."

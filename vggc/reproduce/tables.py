@@ -89,6 +89,7 @@ def start_of(column: str) -> Start:
 def line(
     column: str, scales: Scales, tests: tuple[int, ...], way: Way, top1: float, top5: float
 ) -> TableLine:
+    """A line of the paper's for one net."""
     return TableLine((Trained(column, scales, start_of(column)),), tests, way, (top1, top5))
 
 

@@ -18,8 +18,8 @@ from vggc.support.tvm_alone import tvm
 ALL_BIG_CORES = 1
 """TVM's word for threads on the fastest cores; it binds none while TVM_BIND_THREADS is 0."""
 
+# TVM has a pool of workers for each thread that calls it.
 _OF_THREAD = threading.local()
-"""TVM has a pool of workers for each thread that calls it."""
 
 
 @contextmanager

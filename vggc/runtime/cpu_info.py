@@ -10,12 +10,12 @@ from pathlib import Path
 
 from vggc.support.control_groups import ROOT
 
-# LLVM's names for instruction sets that it may use in our kernels. Ciphers, and sets that are
-# only names for groups of others, are not among them.
 INSTRUCTIONS = re.compile(
     r"(sse|ssse|avx(?!10)|fma|bmi|f16c|lzcnt|popcnt|movbe|gfni"
     r"|neon|sve(?!.*(aes|sha|sm4))|dotprod|fullfp16|i8mm|bf16).*"
 )
+"""LLVM's names for instruction sets that it may use in our kernels. Ciphers, and sets that are only
+names for groups of others, are not among them."""
 KERNEL_NAMES = {
     "pni": "sse3",
     "abm": "lzcnt",

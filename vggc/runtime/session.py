@@ -107,7 +107,7 @@ class Session:
         return output
 
     def watched(self, watch: Callable[..., int]) -> Session:
-        """The same net on the same weights, with its own room for activations.
+        """Another session of this net on the same weights, with its own room for activations.
 
         Its machine calls `watch(function, name, before, result, *arguments)` before and after
         every call; 0 lets it go on.

@@ -119,6 +119,7 @@ def open_file(path: str | Path) -> BufferedReader:
 
 
 def without_waiting(path: str, flags: int) -> int:
+    """`os.open` that returns at once where a pipe has no other end; an `opener` of `open`."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 

@@ -87,6 +87,11 @@ def _same(value: Any, wanted: Any) -> bool:
 
 
 def checked_fields(kind: type, value: Mapping[str, Any], place: str) -> Any:
+    """The record of a dataclass whose fields an object's values are.
+
+    Raises:
+        MalformedError: a field is missing, unknown or wrong; `place` says where.
+    """
     hints = get_type_hints(kind)
     names = {f.name for f in fields(kind)}
     spared = {f.name for f in fields(kind) if f.default is not MISSING}
@@ -100,6 +105,11 @@ def _fault(known: bool) -> str:
 
 
 def checked_tuple(arguments: tuple[Any, ...], value: list[Any], place: str) -> tuple[Any, ...]:
+    """The items of a list as the types in `arguments`, of which one may stand for all (`...`).
+
+    Raises:
+        MalformedError: they are not as many, or one is wrong.
+    """
     kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
     if len(kinds) != len(value):
         raise MalformedError(f"{place.lstrip('.')} has {len(value)} items, not {len(kinds)}")
@@ -110,6 +120,11 @@ def checked_tuple(arguments: tuple[Any, ...], value: list[Any], place: str) -> t
 
 
 def checked_union(arguments: tuple[Any, ...], value: Any, place: str) -> Any:
+    """The value as the first of the types in `arguments` that it is of.
+
+    Raises:
+        MalformedError: it is of none; the last one's reason.
+    """
     for kind in arguments:
         try:
             return checked(kind, value, place)
@@ -119,6 +134,11 @@ def checked_union(arguments: tuple[Any, ...], value: Any, place: str) -> Any:
 
 
 def checked_float(value: float, place: str) -> float:
+    """A finite number as a float.
+
+    Raises:
+        MalformedError: it is infinite, or too large to be one.
+    """
     # An int too large for a float is compared exactly.
     if not abs(value) <= sys.float_info.max:
         raise MalformedError(f"{place.lstrip('.')} is not finite")

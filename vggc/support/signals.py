@@ -29,6 +29,7 @@ def note(number: int) -> None:
 
 
 def any_received() -> bool:
+    """Whether a signal to end has come."""
     return bool(_received)
 
 

@@ -60,6 +60,7 @@ _LOOKALIKES = {
     "'": "words stand without quotes",
     "│": "layers are separated by `|`",
 }
+# Hints for characters that a spec does use, though not here.
 _ELSEWHERE = {
     "=": "an option is a word, `=` and a value: `stride=2`",
     ":": "a name stands before its layer: `fc6: fc-4096`",
@@ -72,7 +73,6 @@ _ELSEWHERE = {
     ";": "`;` ends a setting in a block; layers are separated by `|`",
     "@": "`@` takes the name of a layer: `@pool3`",
 }
-"""Hints for characters that a spec does use, though not here."""
 _SUM = "sums and products stand behind `let`, and the constant's name here"
 _NAMED = "a name is letters, digits, `_` and `-`, a letter first"
 

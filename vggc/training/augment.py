@@ -79,7 +79,7 @@ class Targets:
         )
 
     def part(self, rows: slice) -> Targets:
-        """Those of some of the images."""
+        """The targets of some of the images."""
         if self.others is None or self.share is None:
             return replace(self, labels=self.labels[rows])
         return replace(

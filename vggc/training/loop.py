@@ -386,6 +386,7 @@ def readable(batches: Iterable[Batch], lost: list[Skipped]) -> Iterator[Batch]:
 
 
 def step_done(progress: Progress, total: int, row: StepRow) -> StepDone:
+    """The event of a step: the means of its epoch so far, and how many steps of all are done."""
     sums = progress.sums
     images = max(1, sums.images)
     return StepDone(

@@ -202,4 +202,5 @@ def is_of_network(fault: Exception) -> bool:
 
 
 def first_line(fault: Exception) -> str:
+    """What a foreign error says, in one line of 200 characters at most."""
     return (str(fault).strip().splitlines() or [type(fault).__name__])[0][:200]

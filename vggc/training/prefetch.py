@@ -28,6 +28,7 @@ def prefetched(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its images and labels on a device, for which nobody waits."""
     # The rows are read by the processor as well, which would wait for the device.
     images, labels = (part.to(device, non_blocking=True) for part in (batch.images, batch.labels))
     return batch._replace(images=images, labels=labels)

@@ -70,7 +70,7 @@ class EpochSums:
     seconds: float = 0.0
 
     def plus(self, images: int, loss: float, correct: int, seconds: float) -> EpochSums:
-        """These and one more step, whose `loss` is a sum over its images."""
+        """The sums with one more step, whose `loss` is a sum over its images."""
         return EpochSums(
             self.steps + 1,
             self.images + images,

@@ -44,7 +44,7 @@ TENTH = 10.0
 
 @dataclass(frozen=True)
 class Sweep:
-    """So many steps at rates from `low` to `high`, each the same multiple of the one before."""
+    """Steps at rates from `low` to `high`, each the same multiple of the one before."""
 
     low: float = 1e-6
     high: float = 10.0
@@ -155,7 +155,7 @@ class SweepCurve:
 
     @property
     def found(self) -> SweepResult | None:
-        """What it says; None where the loss has fallen at no rate.
+        """The rates that the curve suggests; None where the loss has fallen at no rate.
 
         What it falls by while it is above that of guessing is not learned: first weights that are
         far from balance come to rest at any rate.

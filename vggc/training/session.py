@@ -206,6 +206,7 @@ def begun(task: TrainTask, first: Snapshot | None, folder: Path, now: datetime) 
 
 
 def record_of(task: TrainTask, now: datetime) -> RunRecord:
+    """The record of a run that begins at the moment `now`."""
     data = task.data
     channels, size = len(data.preprocessing.mean), data.preprocessing.size
     return RunRecord(
@@ -301,6 +302,7 @@ def proceed(
 
 
 def told(on_event: Callable[[Event], None], reason: str) -> None:
+    """Tells that steps are not written any more, and why."""
     on_event(StepsNotWritten(reason))
 
 
@@ -322,6 +324,7 @@ def taken_up_again(run: Run, task: TrainTask) -> Run:
 
 
 def writer(run: Run, task: TrainTask, keeping: Keeping) -> Writer:
+    """What writes the checkpoints of a run, marked with its images and its task."""
     mark, newest = task.data.fingerprints.whole, max(1, keeping.newest)
     return Writer(run.checkpoint_path, newest, mark, task.fingerprint)
 
