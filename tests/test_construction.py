@@ -15,7 +15,7 @@ PACKAGE = Path(vggc.__file__).parent
 FEW = 5
 """So many fields may be given in order."""
 
-ROOMS = sorted({path.relative_to(PACKAGE).parts[0] for path in PACKAGE.rglob("*.py")})
+PACKAGES = sorted({path.relative_to(PACKAGE).parts[0] for path in PACKAGE.rglob("*.py")})
 
 
 @cache
@@ -94,19 +94,19 @@ def counted(module: str) -> Iterator[tuple[ast.Call, tuple[str, ...]]]:
                 yield node, tuple(name for name, free in fields.items() if free)
 
 
-def modules(room: str) -> list[str]:
-    """The modules of a room, which may be one itself."""
-    inside = PACKAGE / room
+def modules(package: str) -> list[str]:
+    """The modules of a package, which may be one itself."""
+    inside = PACKAGE / package
     paths = sorted(inside.rglob("*.py")) if inside.is_dir() else [inside]
     parts = (path.relative_to(PACKAGE.parent).with_suffix("").parts for path in paths)
     return [".".join(each).removesuffix(".__init__") for each in parts]
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_many_fields_are_given_by_name(room: str) -> None:
+@pytest.mark.parametrize("package", PACKAGES)
+def test_many_fields_are_given_by_name(package: str) -> None:
     wrong = [
         f"{module}:{call.lineno} {ast.unparse(call.func)}"
-        for module in modules(room)
+        for module in modules(package)
         for call, _ in counted(module)
     ]
     assert not wrong

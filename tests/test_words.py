@@ -13,10 +13,6 @@ import vggc
 
 PACKAGE = Path(vggc.__file__).parent
 
-ROOMS = (
-    *("kernels", "plan", "compiler", "ir", "passes", "layers", "backends", "analysis", "tuning"),
-    *("measure", "evaluation", "api", "python", "program"),
-)
 LEANING = (
     *("Those", "The same", "That", "As", "Of", "Its", "Their", "These", "Also", "It", "They"),
     *("Them", "By", "Over", "Others", "The others", "Else", "Otherwise", "And", "Or", "But"),
@@ -90,21 +86,17 @@ def class_of(module: str, expression: ast.expr) -> Class | None:
     return None if again == full else class_of(place, ast.Name(name))
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
-def in_rooms() -> Iterator[tuple[str, ast.Module]]:
-    return ((name, tree) for name, tree in modules().items() if room_of(name) in ROOMS)
-
-
 @cache
-def said_by_protocols(room: str) -> set[str]:
+def said_by_protocols(package: str) -> set[str]:
     """The members that protocols of a room document, for all classes that have their shape."""
     found = set()
-    for name, tree in in_rooms():
+    for name, tree in modules().items():
         for node in tree.body:
-            if room_of(name) == room and isinstance(node, ast.ClassDef):
+            if package_of(name) == package and isinstance(node, ast.ClassDef):
                 protocol = Class(name, node)
                 if "Protocol" in map(ast.unparse, node.bases):
                     found |= {each.name for each in protocol.members() if ast.get_docstring(each)}
@@ -118,7 +110,7 @@ def is_said_elsewhere(owner: Class, member: ast.FunctionDef) -> bool:
     return (
         any(each.documents(member.name) for each in owner.ancestors() if each)
         or (None in owner.ancestors() and not set(bases) <= without_words | owner.names())
-        or member.name in said_by_protocols(room_of(owner.module))
+        or member.name in said_by_protocols(package_of(owner.module))
         or any("overload" in ast.unparse(each) for each in member.decorator_list)
     )
 
@@ -150,7 +142,9 @@ def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def test_what_is_public_has_a_docstring() -> None:
-    missing = [name for module, tree in in_rooms() for name in without_docstring(module, tree)]
+    missing = [
+        name for module, tree in modules().items() for name in without_docstring(module, tree)
+    ]
     assert not missing
 
 
@@ -158,12 +152,8 @@ def test_docstrings_stand_by_themselves() -> None:
     leaning = re.compile(rf"\s*({'|'.join(LEANING)})\b")
     found = {
         f"{module}:{line}": text
-        for module, tree in in_rooms()
+        for module, tree in modules().items()
         for line, text in texts(tree)
         if leaning.match(text)
     }
     assert not found
-
-
-def test_rooms_are_there() -> None:
-    assert set(ROOMS) <= {room_of(module) for module in modules()}

@@ -99,6 +99,7 @@ class RawOutput:
     """
 
     def write(self, text: str) -> int:
+        """Writes text to stdout: in a terminal what can be shown, else its bytes as they are."""
         if sys.stdout.isatty():
             click.echo(printable(text), nl=False)
         else:

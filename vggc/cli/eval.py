@@ -251,4 +251,5 @@ def as_record(planned: EvalPlan, images: Labelled, result: EvalResult) -> dict[s
 
 
 def errors_record(errors: Errors) -> dict[str, float]:
+    """The errors, shares from 0 to 1, as JSON holds them."""
     return {"top1_error": errors.top1, "top5_error": errors.top5}

@@ -104,10 +104,12 @@ class TableFiles:
 
     @property
     def named(self) -> list[Path]:
+        """The files that were asked for."""
         return [path for path in (self.per_class, self.confusion, self.predictions) if path]
 
     @property
     def of_classes(self) -> bool:
+        """Whether a table is asked for that needs the class of every image."""
         return bool(self.per_class or self.confusion)
 
     def check(self) -> None:

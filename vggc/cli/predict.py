@@ -36,7 +36,8 @@ STREAM = "-"
 class Written(Protocol):
     """What text is written to."""
 
-    def write(self, text: str, /) -> int: ...
+    def write(self, text: str, /) -> int:
+        """Takes the text; gives how many characters."""
 
 
 Best: TypeAlias = list[tuple[str, float]]
@@ -156,6 +157,7 @@ def named_images(images: Sequence[str], null: bool) -> Places | Iterator[NamedIm
 
 
 def parted(images: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """The arguments before the `-` that stands for stdin, and those behind it."""
     place = images.index(STREAM)
     return images[:place], images[place + 1 :]
 
@@ -168,6 +170,7 @@ class LostImages:
     first: list[Skipped] = field(default_factory=list)
 
     def add(self, skipped: Skipped) -> None:
+        """Counts an image that was skipped, and keeps it if it is among the first."""
         self.count += 1
         if len(self.first) < MAX_REPORTED:
             self.first.append(skipped)
@@ -186,6 +189,7 @@ class LostImages:
 
 
 def in_words(path: str, best: Best) -> None:
+    """Prints an image's path and its best classes, a line each."""
     console.out(path)
     for line in best_lines(best):
         console.out(f"  {line}")
@@ -206,6 +210,7 @@ class Csv:
         self.write([path, *(cell for name, value in best for cell in (name, f"{value:.7g}"))])
 
     def write(self, cells: Sequence[str]) -> None:
+        """Writes a row."""
         csv.writer(self.file, lineterminator="\n").writerow(cells)
 
 
@@ -231,10 +236,12 @@ class JsonRecord:
 
     @property
     def record(self) -> dict[str, object]:
+        """The net and every image, as JSON holds them."""
         return {"net": self.net, "images": self.images}
 
 
 def image_record(path: str, best: Best) -> dict[str, object]:
+    """An image's path and best classes, as JSON holds them."""
     classes = [{"class": name, "probability": value} for name, value in best]
     return {"image": path, "best": classes}
 

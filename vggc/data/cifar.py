@@ -54,10 +54,12 @@ class CifarVersion:
 
     @property
     def record(self) -> int:
+        """The bytes of an image and its labels."""
         return self.num_labels + PIXELS
 
     @property
     def files(self) -> tuple[str, ...]:
+        """The names of all files of an archive."""
         return (self.names, *self.train, self.test)
 
     def most(self, file: str) -> int:

@@ -35,7 +35,7 @@ from vggc.images.preprocessing import (
 Shape = tuple[int, int, int]
 
 MANY_PIXELS = 100
-"""Of so many in a row half a one more or less at either end does not show."""
+"""The pixels of a row of which half a pixel more or less at either end does not show."""
 
 
 TRIES = 10
@@ -101,6 +101,7 @@ class Framing:
 
     @property
     def size(self) -> tuple[int, int]:
+        """The height and width of what is cut out."""
         return self.shape[1:]
 
     @property

@@ -23,7 +23,7 @@ class Share:
     size: int = 1
 
     def rows(self, total: int) -> slice:
-        """Its part of so many things in a row: nearly as many as everyone's, and whole pairs."""
+        """The process's part of things in a row: whole pairs, nearly as many as every other has."""
         pairs = part_of(-(-total // 2), self.rank, self.size)
         return slice(2 * pairs.start, min(2 * pairs.stop, total))
 

@@ -33,6 +33,7 @@ class Part:
         return len(self.numbers)
 
     def name(self, index: int) -> str:
+        """What the store calls the image `index` of the part."""
         return self.store.names[int(self.numbers[index])]
 
     def fetch(self, indices: Numbers) -> list[PictureSource | BrokenImageError]:
@@ -45,7 +46,7 @@ class Part:
 
 
 PartName: TypeAlias = Literal["train", "val", ""]
-"""Of which part something is: trained on, held out, or of a place that brings no parts."""
+"""The part of images: trained on, held out, or that of a place that brings no parts."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """By which a part is known again: sha256 of what its pictures are called and of which class
+    """What a part is known again by: sha256 of what its pictures are called and of which class
     each is, and of their `content`, the bytes of their files.
     """
 

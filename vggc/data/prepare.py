@@ -101,6 +101,7 @@ class Looked:
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
+        """The images that cannot be used, each with the reason."""
         return self.survey.skipped(self.framed)
 
     @property
@@ -110,7 +111,7 @@ class Looked:
         return replace(self.framed, part=part, kept=self.kept)
 
     def fingerprint(self, classes: Sequence[str]) -> Fingerprint:
-        """By which the usable pictures are known again."""
+        """What the usable pictures are known again by."""
         return Fingerprint(names_of(classes, self.usable.part), self.survey.content)
 
 

@@ -38,7 +38,7 @@ SECRET = re.compile(
 """A word in the name of a parameter whose value is nobody else's business."""
 
 URL = re.compile(r"([^/?#]*://)(?:([^/?#]*)@)?([^?#]*)(?:\?([^#]*))?(#.*)?", re.DOTALL)
-"""Its scheme, who asks, host and path, query, fragment."""
+"""The parts of a URL: scheme, who asks, host and path, query, fragment."""
 
 
 def without_secrets(url: str) -> str:
@@ -95,8 +95,8 @@ def filesystem(url: str) -> tuple[Any, str]:
 def read_ranges(
     urls: Sequence[str], starts: Sequence[int], sizes: Sequence[int]
 ) -> list[bytes | Exception]:
-    """Of each file, the bytes from its start on, as many as its size, all asked for at once; or why
-    there are none, after the network has had some time to recover.
+    """The bytes of each file, `sizes` from `starts` on, all asked for at once; or why there are
+    none, after the network has had some time to recover.
     """
     found: list[bytes | Exception] = [b""] * len(urls)
     wanted = [*range(len(urls))]

@@ -39,7 +39,7 @@ from vggc.support.records import MalformedError
 from vggc.support.tensors import Pieces, read_all, write
 
 FORMAT = "3"
-"""Of an index in the cache: another number for another meaning."""
+"""The version of an index in the cache, raised when its meaning changes."""
 
 LABELS = {"cls", "json"}
 KINDS = LABELS | {ending.removeprefix(".") for ending in (*FORMATS, *UNREAD)}
@@ -68,6 +68,7 @@ class Shard:
 
     @property
     def name(self) -> str:
+        """The last part of its path or URL."""
         return os.path.basename(urlsplit(self.place).path if is_url(self.place) else self.place)
 
     @property
@@ -214,6 +215,7 @@ class Sample:
 
     @property
     def is_plain(self) -> bool:
+        """Whether its key is the whole stem of its files' names."""
         return self.key == self.stem
 
     def take(self, source: Forwards, kind: str, member: Member) -> None:

@@ -39,6 +39,7 @@ class PartPlace:
 
     @property
     def shown(self) -> str:
+        """What a person calls the place: `train/`, or the first shard `to` the last."""
         if not self.shards:
             return f"{self.name}/"
         ends = dict.fromkeys(os.path.basename(self.shards[i]) for i in (0, -1))
@@ -74,6 +75,7 @@ class Parts:
     others: tuple[str, ...]
 
     def all_for(self, role: PartRole) -> list[NamedPart]:
+        """The parts that may have the role, in the order of the folder."""
         return [each for each in self.named if role in each.roles]
 
     def one_for(self, role: PartRole, *, alone: bool = False) -> PartPlace | None:

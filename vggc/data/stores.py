@@ -57,7 +57,8 @@ class Store(Protocol):
     """
 
     @property
-    def names(self) -> Sequence[str]: ...
+    def names(self) -> Sequence[str]:
+        """What each picture is called, by its number."""
 
     def fetch(self, numbers: Sequence[int]) -> list[PictureSource | BrokenImageError]:
         """The pictures with these numbers; the reason in the place of one that is lost."""
@@ -134,7 +135,7 @@ class Members:
 def read_parts(
     paths: Sequence[str], starts: Sequence[int], sizes: Sequence[int]
 ) -> list[bytes | Exception]:
-    """Of each file, the bytes from its start on, as many as its size, or why there are none."""
+    """The bytes of each file, `sizes` from `starts` on, or why there are none."""
     found: list[bytes | Exception] = [b""] * len(paths)
     # One file after the other, each from its beginning to its end.
     order = sorted(range(len(paths)), key=lambda index: (paths[index], starts[index]))

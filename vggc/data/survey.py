@@ -156,6 +156,7 @@ class Tally:
             self.kept.clear()
 
     def result(self) -> tuple[Survey, tuple[Pixels, ...] | None]:
+        """What was found, and the usable pictures themselves if all of them fitted into memory."""
         found = Survey(
             format=3,
             counts=tuple(map(tuple, self.counts.tolist())),

@@ -65,9 +65,11 @@ class Member:
 class File(Protocol):
     """What a tar is read from, as Python's binary files are."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """Reads at most `size` bytes."""
 
-    def seek(self, position: int, whence: int = 0, /) -> int: ...
+    def seek(self, position: int, whence: int = 0, /) -> int:
+        """Moves to a byte; gives where that is from the file's start."""
 
 
 class Forwards:
@@ -163,7 +165,7 @@ def members(source: Forwards) -> Iterator[Member]:
 
 
 def checksum(header: bytes) -> int:
-    """Of a header, by which it is known again where it should be: a CRC-32."""
+    """The CRC-32 of a header, by which it is known again where it should be."""
     return zlib.crc32(header)
 
 

@@ -28,7 +28,8 @@ class Variation(Protocol):
     stream: ClassVar[Stream]
 
     @property
-    def num_draws(self) -> int: ...
+    def num_draws(self) -> int:
+        """How many random numbers from 0 to 1 an image takes."""
 
     def __call__(self, image: PillowImage, draws: Draws) -> PillowImage: ...
 
@@ -82,7 +83,7 @@ class Jitter:
     num_draws: ClassVar[int] = 8
 
     def __call__(self, image: PillowImage, draws: Draws) -> PillowImage:
-        """By four draws for the order and four for the strengths."""
+        """The image in other colours: four draws decide the order of steps, four their strengths."""
         steps = (
             (self.brightness, brightened),
             (self.contrast, contrasted),
@@ -155,7 +156,7 @@ def sheared(image: PillowImage, along_x: float, along_y: float) -> PillowImage:
 
 
 def shifted(image: PillowImage, along_x: float, along_y: float) -> PillowImage:
-    """By these shares of its width and height, in whole pixels towards 0."""
+    """The image moved by shares of its width and height, in whole pixels rounded towards 0."""
     x, y = (int(round(s * side, 6)) for s, side in zip((along_x, along_y), image.size, strict=True))
     return moved(image, (1, 0, x, 0, 1, y))
 
@@ -212,7 +213,7 @@ class RandomOps:
         return 2 * self.count
 
     def __call__(self, image: PillowImage, draws: Draws) -> PillowImage:
-        """By two draws an operation: which, and which way."""
+        """The image after the operations: two draws decide which each is, and its direction."""
         for which, sign in zip(draws[::2], draws[1::2], strict=True):
             op = OPS[int(which * len(OPS))]
             strength = op.strongest * self.magnitude / (BINS - 1)

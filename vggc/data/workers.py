@@ -129,9 +129,11 @@ class Worker:
         return worker
 
     def kill(self) -> None:
+        """Ends the process at once."""
         self.process.kill()
 
     def ask(self, step: int) -> None:
+        """Asks for the batch of a step. Raises: WorkerLost."""
         try:
             self.connection.send(step)
         except ConnectionError:
@@ -145,6 +147,7 @@ class Worker:
             raise self.lost() from None
 
     def lost(self) -> WorkerLost:
+        """The error that says how the process ended; waits for its end."""
         self.process.join(GRACE)
         return WorkerLost(ended(self.process.exitcode))
 

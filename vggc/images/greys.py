@@ -19,7 +19,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 GreyKind: TypeAlias = Literal["whole", "real"]
-"""Of the values of a deep grey: whole numbers or fractions."""
+"""How the values of a deep grey are written: as whole numbers or as fractions."""
 
 KINDS: dict[str, GreyKind] = {
     "I": "whole",
@@ -56,10 +56,12 @@ class Greys:
     real: float | None = None
 
     def of(self, kind: GreyKind) -> float | None:
+        """The largest value of such greys, None where none was seen."""
         return self.whole if kind == "whole" else self.real
 
     @classmethod
     def only(cls, kind: GreyKind, value: float) -> Greys:
+        """The largest value of one kind of greys, the other not seen."""
         return cls(whole=value) if kind == "whole" else cls(real=value)
 
     def largest(self, other: Greys) -> Greys:

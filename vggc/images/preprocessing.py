@@ -32,7 +32,7 @@ from vggc.support.files import open_file
 Pixels = npt.NDArray[np.uint8]
 
 IMAGE_CHANNELS = (1, 3)
-"""Of a net that takes images: grey or RGB."""
+"""The channels that a net of images may take: grey or RGB."""
 
 FORMATS = {
     ".apng": "PNG",

@@ -58,6 +58,7 @@ class BuiltNet:
 
     @property
     def names(self) -> list[str]:
+        """The names of the net's layers in order."""
         return [name for name in self.layers if name != "input"]
 
     @cached_property
@@ -82,6 +83,7 @@ class BuiltNet:
         return self._info(self._names_by_place.get((source.name, start), []))
 
     def named(self, name: str) -> LayerInfo | None:
+        """What is known of the layer of this name, if there is one."""
         return self._info([name] if name in self.layers else [])
 
     def _info(self, names: list[str]) -> LayerInfo | None:
@@ -112,6 +114,7 @@ class Document:
 
     @cached_property
     def lines(self) -> Lines:
+        """The text as lines, in the units in which the editor counts characters."""
         return Lines(self.source.text, self.encoding)
 
     @cached_property
@@ -128,9 +131,11 @@ class Document:
 
     @cached_property
     def tokens(self) -> list[Token]:
+        """The tokens of the text; none of one that is too long."""
         return scan(self.source.text)[0] if self._size <= MAX_FILE_BYTES else []
 
     def token_at(self, offset: int) -> Token | None:
+        """The token at a character of the text."""
         return token_at(self.tokens, offset)
 
     def place_at(self, offset: int) -> WordContext:

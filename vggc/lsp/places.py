@@ -58,11 +58,14 @@ class Lines:
         return start + len(line)
 
     def range(self, start: int, end: int) -> types.Range:
+        """The text from one character to another, in the editor's lines and columns."""
         return types.Range(self.position(start), self.position(end))
 
     def range_of(self, span: Span) -> types.Range:
+        """A span of the text, in the editor's lines and columns."""
         return self.range(span.start, span.end)
 
     @property
     def whole(self) -> types.Range:
+        """The whole text, in the editor's lines and columns."""
         return self.range(0, len(self.text))

@@ -93,6 +93,7 @@ class Server:
             self.check_soon(name)
 
     def check_soon(self, name: str) -> None:
+        """Checks a text once its writer pauses."""
         if name in self.waiting:
             self.waiting.pop(name).cancel()
         loop = asyncio.get_running_loop()
@@ -106,10 +107,12 @@ class Server:
             self.publish(name, found)
 
     def publish(self, name: str, found: list[types.Diagnostic]) -> None:
+        """Shows the mistakes of a text in the editor."""
         params = types.PublishDiagnosticsParams(self.uris[name], found, self.versions[name])
         self.protocol.text_document_publish_diagnostics(params)
 
     def close(self, uri: str) -> None:
+        """Forgets a text, and takes its mistakes from the editor."""
         name = _name(uri)
         if self.documents.pop(name, None) is None:
             return
@@ -138,10 +141,12 @@ class Server:
     # ---------------------------------------------------------------- answers
 
     def at(self, params: Question) -> tuple[Document, int] | None:
+        """The text and the character that the editor asks about, if the text is open."""
         document = self.documents.get(_name(params.text_document.uri))
         return (document, document.lines.offset(params.position)) if document else None
 
     def hover(self, params: types.HoverParams) -> types.Hover | None:
+        """What is shown of the word under the pointer."""
         if (place := self.at(params)) is None or (found := hover(*place)) is None:
             return None
         text, token = found
@@ -149,21 +154,25 @@ class Server:
         return types.Hover(content, place[0].lines.range(token.start, token.end))
 
     def completion(self, params: types.CompletionParams) -> list[types.CompletionItem] | None:
+        """What may be written at the cursor."""
         if (place := self.at(params)) is None:
             return None
         return complete(*place, self.nets(place[0].source.name), snippets=self.knows_snippets)
 
     @property
     def knows_snippets(self) -> bool:
+        """Whether the editor fills in places to be typed over."""
         texts = self.protocol.client_capabilities.text_document
         item = texts.completion.completion_item if texts and texts.completion else None
         return bool(item and item.snippet_support)
 
     def definition(self, params: types.DefinitionParams) -> types.Location | None:
+        """Where the name under the cursor is defined."""
         place = self.at(params)
         return definition(*place, self.uri_of) if place else None
 
     def symbols(self, params: types.DocumentSymbolParams) -> list[types.DocumentSymbol] | None:
+        """The nets and layers of a text, as an outline."""
         document = self.documents.get(_name(params.text_document.uri))
         return symbols(document) if document else None
 

@@ -77,7 +77,7 @@ class RandAugment:
 
 @dataclass(frozen=True)
 class Erasing:
-    """By `chance` a rectangle of the input is made to say nothing: the mean colour, 0 for the net.
+    """A rectangle of the input that by `chance` becomes the mean colour, which is 0 for the net.
 
     Its share of the input's area is drawn evenly from `area`, the logarithm of its height over its
     width from that of `ratio`, its place evenly. Of ten draws the first counts that is less high

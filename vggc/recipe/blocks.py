@@ -259,6 +259,7 @@ class Schema(Generic[T]):
         return {key: value, **said}, found
 
     def repeated(self, key: str, first: ast.Setting, second: ast.Setting) -> Diagnostic:
+        """The mistake of a key that a block holds twice, or with one that excludes it."""
         places = {"place": key_span(second), "second_place": key_span(first)}
         if first.key == second.key:
             return diagnostics.RepeatedSetting(second.key, **places)
@@ -382,6 +383,7 @@ class Schema(Generic[T]):
         return self.rivals_of(self.settings.get(line.key, line.key))
 
     def merge_setting(self, base: ast.Setting, over: ast.Setting) -> ast.Setting:
+        """The setting `over` on top of the base's, whose options it keeps unless it names them."""
         if base.key != over.key:
             return over
         trivia = base.trivia if over.trivia == ast.Trivia() else over.trivia

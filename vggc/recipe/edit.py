@@ -57,6 +57,7 @@ class SettingChange:
 
     @property
     def key(self) -> str:
+        """The key as the user wrote it."""
         return self.keys[0]
 
     @property

@@ -53,6 +53,7 @@ class NamedRun:
 
     @property
     def last(self) -> Epoch | None:
+        """The last whole epoch, if there is one."""
         return self.epochs[-1] if self.epochs else None
 
     @property
@@ -62,10 +63,12 @@ class NamedRun:
 
     @property
     def seconds(self) -> float:
+        """The seconds that all epochs took."""
         return sum(row.seconds for row in self.epochs)
 
     @property
     def num_parameters(self) -> int:
+        """The trained numbers of its net."""
         return self.program.report().totals.params
 
     @property

@@ -73,6 +73,7 @@ class ClassRow:
 
     @property
     def accuracy(self) -> float:
+        """The share of the class's images that are classified rightly, from 0 to 1."""
         return self.right / max(1, self.images)
 
 

@@ -45,6 +45,7 @@ class StudySetting:
         return pixels // self.shrink
 
     def scales(self, scales: Scales) -> Scales:
+        """The scales S in this setting for those of the paper."""
         low, high = map(self.length, scales)
         return low, high
 
@@ -55,6 +56,7 @@ class StudySetting:
 
     @property
     def input(self) -> tuple[int, int]:
+        """The height and width of the input that stand for the paper's 224×224."""
         return self.length(224), self.length(224)
 
     def spec(self, column: str) -> str:

@@ -55,9 +55,11 @@ class Study:
 
     @property
     def setting(self) -> StudySetting:
+        """The setting that the study was begun with."""
         return replace(SETTINGS[self.record.setting], epochs=self.record.epochs)
 
     def run_folder(self, net: Trained) -> Path:
+        """The folder of a net's run."""
         return self.folder / "runs" / net.name
 
     def run_of(self, net: Trained) -> Run | None:

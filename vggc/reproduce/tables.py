@@ -25,7 +25,7 @@ NETS = {
 """The columns of table 1, and their names in the zoo."""
 
 DEEPER = ("B", "C", "D", "E")
-"""Those that began with layers of A."""
+"""The nets whose training began with layers of A."""
 
 LAYERS_OF_A = "conv1_1,conv2_1,conv3_1..conv3_2,fc6..fc8"
 """The first four convolutions of A and its fully-connected layers (section 3.1)."""
@@ -78,6 +78,7 @@ class TableLine:
 
     @property
     def columns(self) -> str:
+        """The nets of the line by the columns of Table 1: `D + E`."""
         return " + ".join(net.column for net in self.nets)
 
 

@@ -143,9 +143,11 @@ class Manifest:
 
     @property
     def main(self) -> Output:
+        """The first output, which `run` and `predict` show."""
         return self.outputs[0]
 
     def class_name(self, index: int) -> str:
+        """The name of a class; `class 7` where the net was compiled without names."""
         return self.classes[index] if self.classes else f"class {index}"
 
 

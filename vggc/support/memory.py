@@ -17,8 +17,8 @@ GROUPS = (
         ("total_inactive_file", "total_active_file"),
     ),
 )
-"""Of control groups of version 2 and 1 where the limit stands, what is used of it, and which lines
-of memory.stat tell how much of that are pages of files, which the system takes back.
+"""For control groups of version 2 and 1: where the limit stands, what is used of it, and which
+lines of memory.stat tell how much of that are pages of files, which the system takes back.
 """
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4

@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 exists, is_file, is_folder = os.path.exists, os.path.isfile, os.path.isdir
-"""As the methods of `Path`, which raise for some of these paths."""
+"""What is at a path; unlike the methods of `Path` these raise for none."""
 
 REASONS = {
     errno.ENOENT: "there is no such {kind}",

@@ -151,6 +151,7 @@ class Pieces:
 
     @property
     def bytes(self) -> int:
+        """The bytes of the whole tensor."""
         return self.dtype.itemsize * prod(self.shape)
 
     def whole(self) -> NDArray[Any]:

@@ -336,6 +336,7 @@ class Net(Piece):
     below: tuple[str, ...] = ()
 
     def block(self, key: str) -> Block | None:
+        """The block that begins with a word, such as `train`, if the net has it."""
         return block_of(self.blocks, key)
 
     @property

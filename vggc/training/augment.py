@@ -74,6 +74,7 @@ class Targets:
         return self.share * losses + (1 - self.share) * other
 
     def cross_entropy(self, logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+        """The loss of each image (N,), weighted by class where the recipe does."""
         return functional.cross_entropy(
             logits, labels, self.weights, reduction="none", label_smoothing=smoothing
         )
@@ -96,7 +97,7 @@ class Weighing:
 
     @classmethod
     def of(cls, recipe: Recipe, labels: Numbers, num_classes: int) -> Weighing | None:
-        """As the recipe says; None if all count the same.
+        """The weighing that the recipe asks for; None if all classes count the same.
 
         `balanced` weights are N / (classes · Nc), Nc being the images of a class c: those of each
         class together count as much as those of any other.
@@ -126,6 +127,7 @@ class Normaliser:
 
     @classmethod
     def of(cls, preprocessing: Preprocessing, device: torch.device) -> Normaliser:
+        """The normaliser of a run's mean and deviation, which are shares of the greatest value."""
         mean, std = (
             torch.tensor(values, device=device).view(1, -1, 1, 1) * GREATEST
             for values in (preprocessing.mean, preprocessing.std)

@@ -159,6 +159,7 @@ class Learner:
 
     @property
     def normalised(self) -> Normaliser:
+        """What makes inputs of images that are not varied."""
         return self.augmentation.normalised
 
     def step(self, batch: Batch, step: int, lr: float) -> StepResult:

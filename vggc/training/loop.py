@@ -316,11 +316,13 @@ class Loop:
         return measured
 
     def rate(self, progress: Progress, step: int) -> float:
+        """The learning rate of a step."""
         past = tuple(row.val_top1 for row in progress.epochs)
         restarts = [epoch * self.order.num_batches for epoch in self.recipe.restarts or ()]
         return learning_rate(self.recipe, step, self.num_steps, past, restarts)
 
     def flat(self, progress: Progress) -> diagnostics.LossFlat | None:
+        """The warning that the loss stays at what guessing gives, where it does."""
         part = self.data.val.part
         count = np.bincount(part.labels).max()
         chance = beyond_chance(int(count), len(part.labels))
@@ -328,6 +330,7 @@ class Loop:
         return flat_loss(progress, len(self.data.classes), smoothing, chance)
 
     def not_finite(self, part: str, loss: float, step: int, lr: float) -> diagnostics.LossNotFinite:
+        """The mistake of a loss that is no finite number, at a step with its learning rate."""
         epoch, _ = self.order.place(step)
         return diagnostics.LossNotFinite(part, loss, epoch + 1, step + 1, lr, lr / 10)
 
@@ -345,6 +348,7 @@ class Coming:
     fault: WorkerLost | None = None
 
     def next(self) -> Batch | None:
+        """The next batch; None at the end."""
         try:
             batch = None if self.ended else next(self.batches, None)
         except WorkerLost as fault:

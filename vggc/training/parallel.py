@@ -44,7 +44,7 @@ class World:
 
     @classmethod
     def here(cls) -> World:
-        """As `torchrun` says.
+        """The processes that `torchrun` says that there are, and which of them this one is.
 
         Raises:
             UserError: its variables are no numbers, or do not go together.
@@ -72,6 +72,7 @@ class World:
 
     @property
     def share(self) -> Share:
+        """The part of each batch that falls to this process."""
         return Share(self.rank, self.size)
 
     def sums(self, values: Sequence[float]) -> list[float]:

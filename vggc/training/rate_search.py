@@ -51,6 +51,7 @@ class Sweep:
     steps: int = 100
 
     def rate(self, step: int) -> float:
+        """The learning rate of a step, from the lowest to the highest in equal factors."""
         return float(self.low * (self.high / self.low) ** (step / (self.steps - 1)))
 
 

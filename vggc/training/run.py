@@ -101,10 +101,12 @@ class Moment:
 
     @classmethod
     def of(cls, progress: Progress) -> Moment:
+        """The moment that a training has come to."""
         return cls(len(progress.epochs), progress.step)
 
     @property
     def metadata(self) -> dict[str, str]:
+        """The moment in the words that weights' files hold."""
         return {MOMENT: f"{self.epochs} epochs, {self.step} steps"}
 
     def __str__(self) -> str:
@@ -135,18 +137,22 @@ class Run:
 
     @property
     def net_path(self) -> Path:
+        """The file of the net."""
         return self.folder / NET
 
     @property
     def weights_path(self) -> Path:
+        """The file of the last weights."""
         return self.folder / "weights.safetensors"
 
     @property
     def best_path(self) -> Path:
+        """The file of the best weights."""
         return self.folder / "weights-best.safetensors"
 
     @property
     def has_weights(self) -> bool:
+        """Whether weights were saved."""
         return self.weights_path.is_file()
 
     def require_weights(self) -> None:
@@ -193,6 +199,7 @@ class Run:
 
     @property
     def ended(self) -> bool:
+        """Whether training has ended, well or not."""
         return self.record.state != "running"
 
     @property
@@ -208,10 +215,12 @@ class Run:
 
     @property
     def skipped_path(self) -> Path:
+        """The table of images that were left out."""
         return self.folder / "skipped.csv"
 
     @property
     def checkpoint_path(self) -> Path:
+        """The folder of what `--resume` goes on from."""
         return self.folder / "checkpoint"
 
     @property

@@ -143,6 +143,7 @@ class TrainTask:
         return [end for start, end in zip(starts, ends, strict=True) if start < step]
 
     def learner(self) -> Learner:
+        """The learner of the task, on the device and with the weights that it begins with."""
         data = self.data
 
         def augmentation(device: torch.device) -> Augmentation:

@@ -48,6 +48,7 @@ class StepTable:
         self.written_at, self.told = monotonic(), False
 
     def add(self, row: StepRow) -> None:
+        """Adds a step; writes the table every few seconds."""
         self.rows.append(line(row))
         if monotonic() - self.written_at > SECONDS:
             self.write()

@@ -158,6 +158,7 @@ class EventFile:
             self.add(Written(step=purge_step, session_log=start))
 
     def add(self, event: Written) -> None:
+        """Writes an event with the time of now."""
         event.wall_time = time.time()
         self.records.write(event.SerializeToString())
         self.file.flush()
@@ -179,6 +180,7 @@ class EventFile:
             self.add(Written(summary=text(tag, value)))  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
+        """Closes the file."""
         # What a full disk has not taken has been told of.
         with suppress(OSError):
             self.file.close()
