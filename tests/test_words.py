@@ -92,7 +92,7 @@ def package_of(module: str) -> str:
 
 @cache
 def said_by_protocols(package: str) -> set[str]:
-    """The members that protocols of a room document, for all classes that have their shape."""
+    """The members that protocols of a package document, for all classes that have their shape."""
     found = set()
     for name, tree in modules().items():
         for node in tree.body:

@@ -83,7 +83,7 @@ class Jitter:
     num_draws: ClassVar[int] = 8
 
     def __call__(self, image: PillowImage, draws: Draws) -> PillowImage:
-        """The image in other colours: four draws decide the order of steps, four their strengths."""
+        """The image in other colours: four draws decide the order of steps, four the strengths."""
         steps = (
             (self.brightness, brightened),
             (self.contrast, contrasted),
