@@ -16,8 +16,8 @@ from vggc.cli import COMMANDS
 from vggc.program import zoo
 
 README = (ROOT / "README.md").read_text("utf-8")
-TRAIN = "pip install -e . && vggc train zoo/vgg19.vgg"
-TEST = "pip install -e '.[test]' && pytest"
+TRAIN = "pip install -c constraints.txt -e . && vggc train zoo/vgg19.vgg"
+TEST = "pip install -c constraints.txt -e '.[test]' && pytest"
 
 
 def test_readme_begins_with_two_commands_that_do_all_their_own_setup() -> None:

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 from tests.support.training_data import RECIPE, found, part, picture, task, write_images
 from vggc.data import diagnostics, workers
+from vggc.data.crops import attempt
 from vggc.data.find import digits, find_images
 from vggc.data.loader import Batch, TrainBatches, ValBatches, load
 from vggc.data.order import Order, Share, part_of
@@ -617,3 +618,14 @@ SOUND = Preprocessing((8, 9), 12, (0.5, 0.4), (0.2, 0.3))
 def test_preprocessing_that_fits_no_net(changes: dict[str, Any], words: str | None) -> None:
     problem = replace(SOUND, **changes).problem((2, 8, 9))
     assert words in problem if words and problem else problem is words
+
+
+def test_why_a_picture_is_none_keeps_nothing_else_alive() -> None:
+    """No frame of those who asked for it, and so no net that they hold on a device."""
+
+    def opened(picture: object) -> None:
+        raise BrokenImageError("empty") from ValueError()
+
+    fault = attempt(opened, b"")
+    assert isinstance(fault, BrokenImageError)
+    assert fault.__traceback__ is fault.__context__ is None

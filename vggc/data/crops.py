@@ -287,4 +287,6 @@ def attempt(
     try:
         return function(picture)
     except BrokenImageError as fault:
-        return fault
+        # As a value it needs no frames, which would keep alive all that its callers hold.
+        fault.__context__ = None
+        return fault.with_traceback(None)
