@@ -149,9 +149,11 @@ def test_a_file_that_is_written_is_never_in_the_place_of_a_closed_stream(place: 
 PRETEND = """
 import os, sys, urllib.request
 sys.platform = sys.argv[1]
-for name in ("sched_getaffinity", "sched_setaffinity", "memfd_create", "process_cpu_count"):
+for name in ("sched_getaffinity", "sched_setaffinity", "memfd_create"):
     if hasattr(os, name):
         delattr(os, name)
+if hasattr(os, "process_cpu_count"):
+    os.process_cpu_count = os.cpu_count
 if sys.platform == "win32":
     del os.sysconf, os.fork
     for name in ("fcntl", "resource", "pwd", "grp", "termios"):

@@ -27,7 +27,8 @@ ARCH = "sm_80"
 GRAPHS = {name: graph_of(text) for name, text in SAMPLES.items()}
 
 SCRIPT = f"""
-import numpy, tvm
+import numpy
+from vggc.support.tvm_alone import tvm
 from vggc.runtime.device import require_device
 tvm.register_global_func("tvm_callback_cuda_compile", lambda code: 1 / 0, override=True)
 device = require_device(["{ARCH}"])
