@@ -26,7 +26,7 @@ from vggc.compiler.targets import resolve, tvm_target
 from vggc.kernels import cpu, cuda
 from vggc.kernels.workloads import Kernel, Workload
 from vggc.program import load, zoo
-from vggc.runtime.calls import planned
+from vggc.runtime.plans import plan_for
 from vggc.support.precision import ArtifactPrecision
 
 MACHINES: tuple[tuple[str, str | None, tuple[ArtifactPrecision, ...]], ...] = (
@@ -46,7 +46,7 @@ def kernels() -> Iterator[tuple[str, Kernel]]:
             graph = load(net).graph
             for precision in precisions:
                 for batch in (1, 4):
-                    calls = planned(graph, batch, target, precision)
+                    calls = plan_for(graph, batch, target, precision)
                     for workload in dict.fromkeys(step.workload for step in calls.steps):
                         if workload in seen:
                             continue

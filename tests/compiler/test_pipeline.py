@@ -62,7 +62,7 @@ def test_folders_are_numbered_as_the_stages_are(dumped: Path) -> None:
         ("06-choose-kernels/choices.txt", "cost model"),
         ("07-lower/main.py", "R.call_tir"),
         ("07-lower/softmax_row.py", "def main("),
-        ("09-lower-weights/weights.txt", "fc2.weight         5×8      float32"),
+        ("09-convert-weights/weights.txt", "fc2.weight         5×8      float32"),
         ("10-generate/kernels.ll", "define"),
         ("12-pack/packed.txt", "fc2.weight"),
     ],

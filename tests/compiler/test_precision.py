@@ -33,9 +33,9 @@ from vggc.compiler.quantize import (
     LARGEST,
     ValueRange,
     averaged,
+    converted_weights,
     digest,
     levels,
-    lowered_weights,
     scaled,
 )
 from vggc.compiler.targets import PRECISION_NEEDS, require_precision, resolve
@@ -65,7 +65,7 @@ from vggc.plan.plan import INPUT, Plan, plan
 from vggc.program import Program, load, zoo
 from vggc.runtime import cpu_info as processor
 from vggc.runtime.artifact import read_manifest
-from vggc.runtime.calls import FORMATS
+from vggc.runtime.plans import FORMATS
 from vggc.runtime.session import Session
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import ArtifactPrecision
@@ -194,7 +194,7 @@ def test_int8_weights_are_the_float_ones_to_half_a_step_of_their_channel() -> No
     weights = seeded(graph, 0)
     weights["conv1_1.weight"][3] = 0.0
     calls = plan_in(graph, "uint8")
-    found = lowered_weights(calls, weights, ranges_of(calls, graph))
+    found = converted_weights(calls, weights, ranges_of(calls, graph))
     for step in calls.steps:
         if isinstance(step.workload, Conv):
             name = step.weights[0]
@@ -211,7 +211,7 @@ def test_the_bias_takes_back_what_the_zero_of_the_input_adds() -> None:
     graph = fold(graph_of("conv1-4 act=none", "2x3x3")).graph
     weights = seeded(graph, 1)
     calls = plan_in(graph, "uint8")
-    found = lowered_weights(calls, weights, ranges_of(calls, graph))
+    found = converted_weights(calls, weights, ranges_of(calls, graph))
     sums = 128 * found["conv1_1.weight"].astype(float).sum((1, 2, 3))
     constant = sums * found["conv1_1.rescale"] + found["conv1_1.bias"]
     np.testing.assert_allclose(constant, weights["conv1_1.bias"], atol=1e-6)
@@ -222,7 +222,7 @@ def test_the_bias_takes_back_what_rounding_weights_adds_to_the_mean() -> None:
     weights = seeded(graph, 1)
     calls = plan_in(graph, "uint8")
     plain, shifted = (
-        lowered_weights(calls, weights, ranges_of(calls, graph, mean=mean)) for mean in (0.0, 3.0)
+        converted_weights(calls, weights, ranges_of(calls, graph, mean=mean)) for mean in (0.0, 3.0)
     )
     scale = float(plain["input.scale"][0])
     rounded = plain["conv1_1.weight"] * (plain["conv1_1.rescale"] / scale)[:, None, None, None]
@@ -298,7 +298,7 @@ def test_a_value_that_is_always_zero_has_a_scale(tmp_path: Path) -> None:
     weights = {name: np.zeros_like(w) for name, w in seeded(graph, 0).items()}
     calls = plan_in(graph, "uint8")
     ranges = calibrate(graph, weights, calls, [np.zeros((1, 3, 13, 11), np.float32)])
-    found = lowered_weights(calls, weights, ranges)
+    found = converted_weights(calls, weights, ranges)
     assert all(np.isfinite(tensor).all() for tensor in found.values())
     assert all(tensor > 0 for name, tensor in found.items() if name.endswith(".scale"))
 
@@ -319,7 +319,7 @@ def test_ranges_and_means_are_those_of_the_net_on_the_images() -> None:
 def test_scales_reach_the_limit_of_the_range() -> None:
     graph = fold(graph_of("conv3-4 | conv3-4 | fc-2")).graph
     calls = plan_in(graph, "uint8")
-    found = lowered_weights(calls, seeded(graph, 0), ranges_of(calls, graph, limit=3.0))
+    found = converted_weights(calls, seeded(graph, 0), ranges_of(calls, graph, limit=3.0))
     assert {name: levels(map_) for name, map_ in scaled(calls).items()} == {
         "input": 127,
         "conv1_1.relu": 255,

@@ -23,7 +23,7 @@ from vggc.kernels.toom_cook import POINTS, TAPS, transforms
 from vggc.kernels.workloads import Choice, Conv, Workload
 from vggc.plan.plan import Plan
 from vggc.program import load
-from vggc.runtime.calls import planned
+from vggc.runtime.plans import plan_for
 
 MAPS = {
     "odd extents": conv((1, 13, 17, 5), 33, halos=(1, 2)),
@@ -128,7 +128,7 @@ def together(calls: Plan, chosen: Mapping[Workload, Choice]) -> float:
 @pytest.mark.parametrize("budget", [0, 1e-7, 1e-6, 1e-5, 1e-4])
 def test_layers_share_the_error_of_a_net_in_squares(budget: float) -> None:
     """What VGG-16's layers add is within the budget; with more for each it would be beyond."""
-    calls = planned(load("vgg16").graph, 1, resolve("cpu"), "float32")
+    calls = plan_for(load("vgg16").graph, 1, resolve("cpu"), "float32")
 
     def of_least_cost(share: float) -> dict[Workload, Choice]:
         found = {step.workload: choices(step.workload, here(), share) for step in calls.steps}
@@ -146,7 +146,7 @@ def test_layers_share_the_error_of_a_net_in_squares(budget: float) -> None:
 def test_measured_choices_that_are_beyond_the_error_of_a_net_give_way() -> None:
     """Those that add most, to the choices of least cost."""
     target = resolve("cpu")
-    calls = planned(load("vgg16").graph, 1, target, "float32")
+    calls = plan_for(load("vgg16").graph, 1, target, "float32")
     measured = {
         step.workload: choice
         for step in calls.steps
@@ -252,7 +252,7 @@ def bodies_of_tasks(func: Any) -> list[Any]:
 def offers(batch: int, cores: int) -> Iterator[tuple[Conv, Machine, int, winograd.WinogradKnobs]]:
     """Everything that there is to choose for the layers of VGG-16 that Winograd is for."""
     machine = Machine(lanes=16, registers=32, cache=1 << 20, cores=cores)
-    calls = planned(load("vgg16").graph, batch, resolve("cpu"), "float32")
+    calls = plan_for(load("vgg16").graph, batch, resolve("cpu"), "float32")
     for work in {step.workload for step in calls.steps if isinstance(step.workload, Conv)}:
         for m in POINTS:
             for knobs in winograd.blocks(work, machine, m):

@@ -36,7 +36,7 @@ from vggc.kernels.workloads import Choice, Conv, Dense, Map, Workload
 from vggc.measure.verify import verify
 from vggc.program import load
 from vggc.runtime.artifact import open_artifact
-from vggc.runtime.calls import planned
+from vggc.runtime.plans import plan_for
 from vggc.support.diagnostics import UserError
 from vggc.support.processors import num_cores
 from vggc.tuning import database as databases
@@ -102,7 +102,7 @@ def test_halos_and_activations_do_not_tell_tasks_apart() -> None:
 
 def test_equal_shapes_of_a_net_are_one_task() -> None:
     graph = program("net a input 8x16x16\n conv3-8 ×3 | conv3-9\n | fc-5").graph
-    layers = layers_of(planned(graph, 1, resolve("cpu"), "float32"), resolve("cpu"), 1)
+    layers = layers_of(plan_for(graph, 1, resolve("cpu"), "float32"), resolve("cpu"), 1)
     assert layers[0].layers == ("conv1_1", "conv1_2", "conv1_3")
     assert [len(layer.layers) for layer in layers] == [3, 1, 1]
 
@@ -506,12 +506,12 @@ def by_place(task: Task, choice: Choice) -> MeasuredTime:
 
 def two_layers() -> tuple[TunedLayer, ...]:
     graph = program("net a input 8x9x9\n conv3-16 | conv3-16 stride=2").graph
-    return layers_of(planned(graph, 1, resolve("cpu"), "float32"), resolve("cpu"), 1)
+    return layers_of(plan_for(graph, 1, resolve("cpu"), "float32"), resolve("cpu"), 1)
 
 
 def deep_layers() -> tuple[TunedLayer, ...]:
     graph = program("net a input 64x8x8\n conv3-64").graph
-    return layers_of(planned(graph, 1, HOST, "float32"), HOST, 1)
+    return layers_of(plan_for(graph, 1, HOST, "float32"), HOST, 1)
 
 
 def run(
@@ -899,7 +899,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tuned")
     graph = program(TINY).graph
     target = resolve("cpu")
-    layers = layers_of(planned(graph, 1, target, "float32"), target, 1)[:2]
+    layers = layers_of(plan_for(graph, 1, target, "float32"), target, 1)[:2]
     course = run_for_real(folder, layers, until=lambda layer: layer.best is not None)
     assert course.first_error is None
     assert course.measured > 8
@@ -957,7 +957,7 @@ def test_an_artifact_keeps_choices_of_which_no_database_knows(
 ) -> None:
     database, folder = tmp_path / "db", tmp_path / "artifact"
     target = resolve("cpu")
-    calls = planned(program(TINY).graph, 1, target, "float32")
+    calls = plan_for(program(TINY).graph, 1, target, "float32")
     unusual: dict[str, Choice] = {}
     with opened(database) as store:
         for layer in layers_of(calls, target, 3):
@@ -1078,7 +1078,7 @@ def test_what_was_never_compared_with_the_default_is_not_taken(tmp_path: Path) -
 def test_tune_measures_what_compile_chooses_among(tmp_path: Path, tiny_file: Path) -> None:
     """At any error: each of the kernels that compile asks for is tuned, with the same choices."""
     target, graph = resolve("cpu"), program(TINY.replace("3x16x16", "32x16x16")).graph
-    calls = planned(graph, 1, target, "float32")
+    calls = plan_for(graph, 1, target, "float32")
     offered = []
     for budget in (1.0, 1e-5, 1e-6, 0.0):
         share = share_of_error(calls, target, budget)
@@ -1110,7 +1110,7 @@ def test_the_cost_model_counts_the_threads_that_are_asked_for(tmp_path: Path) ->
         assert manifest.target.attrs["num-cores"] == threads
         _, entry = [kernel for kernel in manifest.kernels if kernel.workload == "Conv"]
         chosen[threads] = Choice(entry.algorithm, tuple(entry.knobs.items()))
-        calls = planned(load(str(spec)).graph, 1, HOST, "float32")
+        calls = plan_for(load(str(spec)).graph, 1, HOST, "float32")
         share = share_of_error(calls, HOST, 1e-5)
         assert chosen[threads] == replace(task(work, threads), max_error=share).choices[0]
         assert all(result.passed for result in verify(folder))
@@ -1187,7 +1187,7 @@ def test_a_database_that_is_named_must_be_there(tmp_path: Path) -> None:
 def test_kernels_that_a_net_does_not_have_are_refused(
     tiny_artifact: Callable[..., Path], change: str
 ) -> None:
-    from vggc.compiler.choose import lowered_again
+    from vggc.compiler.choose import rebuilt
 
     folder = tiny_artifact()
     manifest = open_artifact(folder)
@@ -1201,7 +1201,7 @@ def test_kernels_that_a_net_does_not_have_are_refused(
             rest.insert(at, replace(first, knobs={"rows": 10**6}))
     broken = replace(manifest, kernels=tuple(rest))
     with pytest.raises(UserError, match=r"tells (of )?other kernels than"):
-        lowered_again(folder, broken)
+        rebuilt(folder, broken)
 
 
 # ---------------------------------------------------------------- the command

@@ -89,7 +89,7 @@ def plan(spec: str, options: TuneOptions) -> TuningPlan:
 
     from vggc.compiler.error_budget import budget_for, share_of_error
     from vggc.compiler.targets import host, on_threads, require_precision, resolve
-    from vggc.runtime.calls import planned
+    from vggc.runtime.plans import plan_for
     from vggc.tuning.database import default_folder
     from vggc.tuning.diagnostics import NoHome, TooManyThreads
     from vggc.tuning.lookup import default_threads
@@ -105,7 +105,7 @@ def plan(spec: str, options: TuneOptions) -> TuningPlan:
     folder = options.db or default_folder()
     if folder is None:
         raise UserError(NoHome())
-    calls = planned(program.graph, options.batch, machine, options.precision)
+    plan = plan_for(program.graph, options.batch, machine, options.precision)
     servers: list[TrackerAddress | None]
     if rpc is not None and key is not None:
         found = find_servers(rpc, key)
@@ -121,7 +121,7 @@ def plan(spec: str, options: TuneOptions) -> TuningPlan:
         if threads > (processors := os.cpu_count() or 1):
             raise UserError(TooManyThreads(processors, threads))
     machine = on_threads(machine, threads)
-    layers = layers_of(calls, machine, threads, share_of_error(calls, machine, error))
+    layers = layers_of(plan, machine, threads, share_of_error(plan, machine, error))
     if not layers:
         raise CheckFailed(f"nothing to tune: no kernel of {program.net.name} leaves a choice")
     return TuningPlan(

@@ -201,7 +201,7 @@ class _Observed:
 def calibrate(
     graph: Graph,
     weights: Weights,
-    calls: Plan,
+    plan: Plan,
     images: Iterable[NDArray[np.float32]],
     files: Sequence[Path] = (),
 ) -> dict[str, ValueRange]:
@@ -214,9 +214,9 @@ def calibrate(
     """
     from vggc.backends.torch import observe
 
-    steps = {name: levels(map_) for name, map_ in scaled(calls).items()}
+    steps = {name: levels(map_) for name, map_ in scaled(plan).items()}
     channels = {node.name: node.shape[0] for node in graph.nodes}
-    names = steps.keys() | averaged(calls)
+    names = steps.keys() | averaged(plan)
     seen = {name: _Observed(np.zeros(channels[name])) for name in names}
     run = observe(graph, weights, names)
     for number, image in enumerate(images):

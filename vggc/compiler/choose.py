@@ -16,8 +16,8 @@ from vggc.ir.graph import Graph
 from vggc.kernels.workloads import Choice, Kernel, Workload
 from vggc.plan.plan import Plan
 from vggc.runtime.artifact import MANIFEST, WEIGHTS, KernelEntry, Manifest, Target
-from vggc.runtime.calls import calls_of, planned
 from vggc.runtime.diagnostics import NoArtifact
+from vggc.runtime.plans import plan_for, plan_in
 from vggc.support.diagnostics import UserError, first_line
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.tensors import DTYPES, opened
@@ -59,20 +59,20 @@ def lowered(
     max_error: float = MAX_ERROR,
 ) -> tuple[Plan, Lowered]:
     """The calls of a compiled net, folded, and the kernels behind them, chosen by stated cost."""
-    calls = planned(graph, batch, target, precision)
-    return calls, lower(calls, kernels_for(target, allotment(calls, target, max_error).by_cost.get))
+    plan = plan_for(graph, batch, target, precision)
+    return plan, lower(plan, kernels_for(target, allotment(plan, target, max_error).by_cost.get))
 
 
-def lowered_again(folder: Path, manifest: Manifest) -> tuple[Plan, Lowered]:
+def rebuilt(folder: Path, manifest: Manifest) -> tuple[Plan, Lowered]:
     """The calls of an artifact, and the very kernels that it was compiled with, lowered again.
 
     Raises: UserError where the manifest's kernels are not those of its net.
     """
-    calls = calls_of(folder, manifest)
+    plan = plan_in(folder, manifest)
     try:
-        pairs = zip(calls.steps, manifest.kernels, strict=True)
+        pairs = zip(plan.steps, manifest.kernels, strict=True)
         choices = {step.workload: _choice(found) for step, found in pairs}
-        code = lower(calls, kernels_for(manifest.target, choices.get))
+        code = lower(plan, kernels_for(manifest.target, choices.get))
         for told, made in zip(manifest.kernels, code.kernels, strict=True):
             if (told.algorithm, told.knobs, told.macs) != (
                 made.algorithm,
@@ -80,19 +80,19 @@ def lowered_again(folder: Path, manifest: Manifest) -> tuple[Plan, Lowered]:
                 made.macs or 0,
             ):
                 raise ValueError(f"{told.step} is computed by {made.algorithm}")
-        _check_weights(folder, manifest, calls, code.kernels)
-        return calls, code
+        _check_weights(folder, manifest, plan, code.kernels)
+        return plan, code
     except (ValueError, TypeError, RuntimeError) as error:  # the last two are TVM's of a target
         reason = f"{MANIFEST} tells other kernels than its net has: {first_line(error)}"
         raise UserError(NoArtifact(str(folder), reason)) from None
 
 
 def _check_weights(
-    folder: Path, manifest: Manifest, calls: Plan, kernels: tuple[Kernel, ...]
+    folder: Path, manifest: Manifest, plan: Plan, kernels: tuple[Kernel, ...]
 ) -> None:
     """Raises: ValueError where weights are packed otherwise than kernels take them."""
     with opened(folder / WEIGHTS) as file:
-        for step, kernel in zip(calls.steps, kernels, strict=True):
+        for step, kernel in zip(plan.steps, kernels, strict=True):
             for name, (shape, dtype) in weight_types(step, kernel).items():
                 stored = file.tensors[name]
                 found = stored.shape, np.dtype(DTYPES[stored.kind])

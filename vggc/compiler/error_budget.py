@@ -120,7 +120,7 @@ class Allotment:
 
 
 def allotment(
-    calls: Plan, target: Target, budget: float, weights: Weights | None = None
+    plan: Plan, target: Target, budget: float, weights: Weights | None = None
 ) -> Allotment:
     """What the calls of a plan may choose within a budget; on GPUs there is nothing to choose.
 
@@ -128,7 +128,7 @@ def allotment(
     of the folded net.
     """
     found: dict[Workload, list[str]] = {}
-    for step in calls.steps:
+    for step in plan.steps:
         found.setdefault(step.workload, []).extend(step.weights[:1])
     offers = {}
     if target.kind == "cpu":
@@ -138,12 +138,12 @@ def allotment(
             of = [known[name] for name in names if name in known]
             if some := tuple(_offers(workload, target, of)):
                 offers[workload] = some
-    return Allotment(tuple(step.workload for step in calls.steps), offers, budget)
+    return Allotment(tuple(step.workload for step in plan.steps), offers, budget)
 
 
-def share_of_error(calls: Plan, target: Target, budget: float) -> float:
+def share_of_error(plan: Plan, target: Target, budget: float) -> float:
     """The most error that a layer may add within a budget for the net, with usual weights."""
-    return allotment(calls, target, budget).share
+    return allotment(plan, target, budget).share
 
 
 def _offers(

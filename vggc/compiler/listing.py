@@ -115,11 +115,11 @@ def allotment(may: Allotment) -> Mapping[str, str]:
 
 
 def choices(
-    calls: Plan, made: Mapping[Workload, Choice], by: Mapping[Workload, ChosenBy]
+    plan: Plan, made: Mapping[Workload, Choice], by: Mapping[Workload, ChosenBy]
 ) -> Mapping[str, str]:
     """Files that show the algorithm and knobs of each step, and who chose them."""
     rows = []
-    for index, step in enumerate(calls.steps):
+    for index, step in enumerate(plan.steps):
         choice = made.get(step.workload)
         knobs = " ".join(f"{name}={value}" for name, value in choice.knobs) if choice else ""
         algorithm = choice.algorithm if choice else ""

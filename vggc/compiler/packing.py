@@ -14,10 +14,10 @@ from vggc.plan.plan import Plan
 from vggc.support.tensors import Pieces
 
 
-def pack(calls: Plan, kernels: tuple[Kernel, ...], weights: Tensors) -> dict[str, Pieces]:
+def pack(plan: Plan, kernels: tuple[Kernel, ...], weights: Tensors) -> dict[str, Pieces]:
     """The weights of a plan as the kernels want them, packed while they are written."""
     packed: dict[str, Pieces] = {}
-    for step, kernel in zip(calls.steps, kernels, strict=True):
+    for step, kernel in zip(plan.steps, kernels, strict=True):
         packed |= {name: Pieces.of(weights[name]) for name in step.weights}
         if kernel.packing is not None:
             first = step.weights[0]
@@ -27,10 +27,10 @@ def pack(calls: Plan, kernels: tuple[Kernel, ...], weights: Tensors) -> dict[str
     return packed
 
 
-def unpack(calls: Plan, kernels: tuple[Kernel, ...], packed: Weights) -> Weights:
+def unpack(plan: Plan, kernels: tuple[Kernel, ...], packed: Weights) -> Weights:
     """The weights as they were before `pack`, up to rounding."""
     weights: Weights = {}
-    for step, kernel in zip(calls.steps, kernels, strict=True):
+    for step, kernel in zip(plan.steps, kernels, strict=True):
         weights |= {name: packed[name] for name in step.weights}
         if kernel.packing is not None:
             first = step.weights[0]

@@ -20,7 +20,7 @@ from vggc.compiler.choose import ChoiceOf, by_cost, kernels_for
 from vggc.compiler.codegen import Code, export, generate, linker
 from vggc.compiler.error_budget import MAX_ERROR, Allotment, allotment
 from vggc.compiler.packing import pack
-from vggc.compiler.quantize import Tensors, ValueRange, digest, lowered_weights
+from vggc.compiler.quantize import Tensors, ValueRange, converted_weights, digest
 from vggc.compiler.relax import Lowered, lower
 from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph
@@ -47,7 +47,7 @@ from vggc.runtime.artifact import (
     entry,
     outputs_of,
 )
-from vggc.runtime.calls import FORMATS, pools
+from vggc.runtime.plans import FORMATS, pools
 from vggc.support.files import new_folder, refuse_full, refuse_unwritable
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.records import write_record
@@ -61,12 +61,12 @@ StageName: TypeAlias = Literal[
     "fold",
     "narrow-joins",
     "plan",
-    "lower-precision",
+    "reduce-precision",
     "allot-error",
     "choose-kernels",
     "lower",
     "calibrate",
-    "lower-weights",
+    "convert-weights",
     "generate",
     "export",
     "pack",
@@ -142,7 +142,7 @@ def build_artifact(job: Job, folder: Path, watcher: Watcher = unwatched) -> Mani
     folded, weights = stage("fold", _show_folded, lambda: _folded(job))
     graph = stage("narrow-joins", _show_graph, lambda: _verified(narrowed(folded.graph)))
     plan = stage("plan", _show_plan, lambda: _planned(graph, job.batch, target))
-    plan = stage("lower-precision", _show_plan, lambda: _lowered(plan, job.precision))
+    plan = stage("reduce-precision", _show_plan, lambda: _reduced(plan, job.precision))
     may = stage(
         "allot-error",
         listing.allotment,
@@ -154,7 +154,7 @@ def build_artifact(job: Job, folder: Path, watcher: Watcher = unwatched) -> Mani
     )
     ranges = stage("calibrate", listing.ranges, lambda: _ranges(job, folded, weights, plan))
     tensors = stage(
-        "lower-weights", listing.tensors, lambda: lowered_weights(plan, weights, ranges)
+        "convert-weights", listing.tensors, lambda: converted_weights(plan, weights, ranges)
     )
     machine_code = stage("generate", _show_code, lambda: generate(code.module, target))
     with new_folder(folder) as inside:
@@ -187,10 +187,10 @@ def _planned(graph: Graph, batch: int, target: Target) -> Plan:
     return plan
 
 
-def _lowered(plan: Plan, precision: ArtifactPrecision) -> Plan:
-    lowered = in_format(plan, FORMATS[precision])
-    verify_plan(lowered)
-    return lowered
+def _reduced(plan: Plan, precision: ArtifactPrecision) -> Plan:
+    reduced = in_format(plan, FORMATS[precision])
+    verify_plan(reduced)
+    return reduced
 
 
 def _choose(job: Job, may: Allotment) -> Choices:

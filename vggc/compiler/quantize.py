@@ -40,41 +40,41 @@ def levels(map_: Map) -> int:
     return LARGEST if map_.zero == ZERO else 255
 
 
-def scaled(calls: Plan) -> dict[str, Map]:
+def scaled(plan: Plan) -> dict[str, Map]:
     """The maps that a plan writes as uint8, by the name of their node."""
     return {
         step.name: step.output
-        for step in calls.steps
+        for step in plan.steps
         if isinstance(step.workload, Conv | Convert)
         and isinstance(step.output, Map)
         and step.output.format == "uint8"
     }
 
 
-def averaged(calls: Plan) -> set[str]:
+def averaged(plan: Plan) -> set[str]:
     """The names of the nodes whose values are multiplied by int8 weights, and whose means
     calibration finds.
     """
     return {
-        calls.steps[step.reads[0]].name
-        for step in calls.steps
+        plan.steps[step.reads[0]].name
+        for step in plan.steps
         if isinstance(step.workload, Conv) and step.workload.input.format == "uint8"
     }
 
 
-def lowered_weights(calls: Plan, weights: Weights, ranges: Mapping[str, ValueRange]) -> Tensors:
+def converted_weights(plan: Plan, weights: Weights, ranges: Mapping[str, ValueRange]) -> Tensors:
     """The weights that a plan takes, by name, from those of the folded net.
 
     `ranges` hold the range of each value that `scaled` or `averaged` names.
     """
     found: Tensors = {}
-    for name, map_ in scaled(calls).items():
+    for name, map_ in scaled(plan).items():
         scale = max(ranges[name].limit / levels(map_), LEAST_SCALE)
         found[f"{name}.scale"] = np.array([scale], np.float32)
-    for step in calls.steps:
+    for step in plan.steps:
         match step.workload:
             case Conv(input=Map(format="uint8")):
-                found |= _int8(calls, step, step.workload, weights, found, ranges)
+                found |= _int8(plan, step, step.workload, weights, found, ranges)
             case Conv(input=Map(format="bfloat16")):
                 # Packing rounds: what a kernel rounds may be transformed first.
                 weight, bias = step.weights
@@ -86,7 +86,7 @@ def lowered_weights(calls: Plan, weights: Weights, ranges: Mapping[str, ValueRan
 
 
 def _int8(
-    calls: Plan,
+    plan: Plan,
     step: Step,
     conv: Conv,
     weights: Weights,
@@ -104,7 +104,7 @@ def _int8(
     weight_name, rescale_name, bias_name, *_ = step.weights
     (read,) = step.reads
     weight = weights[weight_name].reshape(conv.weight_shape)
-    means = ranges[calls.steps[read].name].means
+    means = ranges[plan.steps[read].name].means
     whole = np.empty(conv.weight_shape, np.int8)
     weight_scale, sums, shift = (np.empty(len(weight)) for _ in range(3))
     count = max(1, AT_ONCE // max(1, weight[:1].size))
@@ -117,7 +117,7 @@ def _int8(
         numbers = np.rint(exact / scale)
         whole[rows], sums[rows] = numbers, numbers.sum((1, 2, 3))
         shift[rows] = (numbers * scale - exact).sum((2, 3)) @ means
-    rescale = (float(scales[scale_name(calls, read)][0]) * weight_scale).astype(np.float32)
+    rescale = (float(scales[scale_name(plan, read)][0]) * weight_scale).astype(np.float32)
     zero_sum = conv.input.zero * sums * rescale
     return {
         weight_name: whole,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vggc.backends.torch import ReferenceNet, reference
 from vggc.compiler.calibrate import choose_images, read_images
-from vggc.compiler.choose import lowered_again
+from vggc.compiler.choose import rebuilt
 from vggc.compiler.diagnostics import GivenInVain
 from vggc.compiler.packing import unpack
 from vggc.compiler.quantize import digest
@@ -27,7 +27,7 @@ from vggc.kernels.bfloat16 import from_bfloat16
 from vggc.kernels.workloads import Convert, Layout, Map
 from vggc.measure import diagnostics
 from vggc.passes.fold import fold
-from vggc.passes.joins import narrowed
+from vggc.passes.prepare import prepared
 from vggc.plan.low_precision import scale_name
 from vggc.plan.plan import Plan, Step
 from vggc.runtime.artifact import WEIGHTS, Manifest, graph_in
@@ -145,15 +145,15 @@ def verify(
         reason, hint = "it counts the images of a folder", ", or name the folder with `--data`"
         raise UserError(GivenInVain("--images", reason, hint))
     session = Session.load(folder, threads)
-    graph = narrowed(fold(graph_in(folder)).graph)
+    graph = prepared(graph_in(folder))
     found = original_weights(folder, graph, session.manifest, weights)
     run = reference(graph, found.weights)
     judge = _Judge(
         session=session,
-        calls=found.calls,
+        plan=found.plan,
         graph=graph,
         run=run,
-        scales=_scales(folder, found.calls),
+        scales=_scales(folder, found.plan),
         weights_from=found.origin,
     )
     if data is not None:
@@ -173,7 +173,7 @@ def verify(
 class Original:
     """What an artifact was made of: its calls, and the folded graph's weights in float32."""
 
-    calls: Plan
+    plan: Plan
     weights: Weights
     origin: str | None
     """Where the weights are from; None for those of the artifact itself, unpacked."""
@@ -190,14 +190,14 @@ def original_weights(
 
     Raises: UserError where they are not there, or are others.
     """
-    calls, code = lowered_again(folder, manifest)
+    plan, code = rebuilt(folder, manifest)
     try:
-        return Original(calls, *_recovered(folder, manifest, given))
+        return Original(plan, *_recovered(folder, manifest, given))
     except UserError:
         if given is not None or manifest.precision != "float32":
             raise
         own = read_all(folder / WEIGHTS)
-        return Original(calls, unpack(calls, code.kernels, own), None)
+        return Original(plan, unpack(plan, code.kernels, own), None)
 
 
 def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[Weights, str]:
@@ -222,9 +222,9 @@ def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[We
     return weights, origin
 
 
-def _scales(folder: Path, calls: Plan) -> dict[str, float]:
+def _scales(folder: Path, plan: Plan) -> dict[str, float]:
     """The scales of the uint8 values of a plan, by name."""
-    names = {name for name in calls.weights if name.endswith(".scale")}
+    names = {name for name in plan.weights if name.endswith(".scale")}
     stored = read_in_place(folder / WEIGHTS, names) if names else {}
     return {name: float(stored[name][0]) for name in names}
 
@@ -288,14 +288,14 @@ class _Difference:
 @dataclass(frozen=True)
 class _Judge:
     session: Session
-    calls: Plan
+    plan: Plan
     graph: Graph
     run: ReferenceNet
     scales: Mapping[str, float]
     weights_from: str | None
 
     def compare(self, name: str, batches: Iterable[Batch], *, judged: bool) -> Verification:
-        steps = [_Difference() for _ in self.calls.steps]
+        steps = [_Difference() for _ in self.plan.steps]
         heads = [_Difference() for _ in self.graph.heads]
         growth: dict[str, float] = {}
         images = agreeing = 0
@@ -308,7 +308,7 @@ class _Judge:
                 wanted = expected[self.graph.nodes[head.node].name]
                 difference.add(got[head.name][:count], wanted[:count])
             for index, value in enumerate(self.session.layers(x)):
-                step = self.calls.steps[index]
+                step = self.plan.steps[index]
                 value = as_nchw(self.real(value, index), step.output)
                 steps[index].add(value[:count], expected[step.name][:count])
             images += count
@@ -319,7 +319,7 @@ class _Judge:
         )
         step_errors = tuple(
             (step.layer, _label(step), each.relative / growth.get(step.name, 1.0))
-            for each, step in zip(steps, self.calls.steps, strict=True)
+            for each, step in zip(steps, self.plan.steps, strict=True)
         )
         return Verification(
             input=name,
@@ -347,11 +347,11 @@ class _Judge:
 
     def real(self, value: NDArray[Any], index: int) -> Array:
         """The numbers that a step's value stands for."""
-        match self.calls.steps[index].output:
+        match self.plan.steps[index].output:
             case Map(format="bfloat16"):
                 return from_bfloat16(value)
             case Map(format="uint8", zero=zero):
-                scale = self.scales[scale_name(self.calls, index)]
+                scale = self.scales[scale_name(self.plan, index)]
                 return scale * (value.astype(np.float64) - zero)
             case _:
                 return value

@@ -29,44 +29,44 @@ ZERO = 128
 """What stands for zero in a uint8 value that may be negative."""
 
 
-def in_format(calls: Plan, form: Format) -> Plan:
+def in_format(plan: Plan, form: Format) -> Plan:
     """`calls`, a plan in float32, with what can be multiplied in `form`.
 
     New weights are, in int8, `NAME.rescale` of a convolution `NAME`, the scales `(K,)` of its
     sums, and `VALUE.scale`, the scale `(1,)` of a step's value in memory.
     """
-    return calls if form == "float32" else _Rewriter(calls, form).run()
+    return plan if form == "float32" else _Rewriter(plan, form).run()
 
 
-def scale_name(calls: Plan, index: int) -> str:
+def scale_name(plan: Plan, index: int) -> str:
     """The weight that holds the scale of a step's uint8 value."""
-    while isinstance(calls.steps[index].workload, MaxPool):  # the largest keeps its scale
-        index = calls.steps[index].reads[0]
-    return f"{calls.steps[index].name}.scale"
+    while isinstance(plan.steps[index].workload, MaxPool):  # the largest keeps its scale
+        index = plan.steps[index].reads[0]
+    return f"{plan.steps[index].name}.scale"
 
 
 @dataclass
 class _Rewriter:
     """Walks the steps of a plan in order and notes where the value of each lies."""
 
-    calls: Plan
+    plan: Plan
     form: Format
     steps: list[Step] = field(default_factory=list)
     values: dict[tuple[int, Format], int] = field(default_factory=dict)
     """The step of the new plan, by the step of the old one and the format."""
 
     def __post_init__(self) -> None:
-        self.signed = _signed(self.calls)
+        self.signed = _signed(self.plan)
         self.kept = self._kept()
 
     def run(self) -> Plan:
-        for index, step in enumerate(self.calls.steps):
+        for index, step in enumerate(self.plan.steps):
             self._rewrite(index, step)
         outputs = tuple(
             replace(output, step=self._value(output.step, "float32"))
-            for output in self.calls.outputs
+            for output in self.plan.outputs
         )
-        return replace(self.calls, outputs=outputs, steps=tuple(self.steps))
+        return replace(self.plan, outputs=outputs, steps=tuple(self.steps))
 
     def _multiplied(self, step: Step) -> bool:
         """Whether a step is carried out in fewer bits."""
@@ -79,13 +79,13 @@ class _Rewriter:
 
     def _kept(self) -> tuple[bool, ...]:
         """Which values lie in memory in fewer bits alone."""
-        steps = self.calls.steps
+        steps = self.plan.steps
         readers: list[list[int]] = [[] for _ in steps]
         for index, step in enumerate(steps):
             for read in step.reads:
                 if read != INPUT:
                     readers[read].append(index)
-        heads = {output.step for output in self.calls.outputs}
+        heads = {output.step for output in self.plan.outputs}
         wanted = [False] * len(steps)
         for index in reversed(range(len(steps))):
             wanted[index] = (
@@ -136,7 +136,7 @@ class _Rewriter:
     def _emit(
         self, index: int, workload: Workload, reads: tuple[int, ...], weights: tuple[str, ...]
     ) -> None:
-        step = self.calls.steps[index]
+        step = self.plan.steps[index]
         form: Format = "float32"
         layout = workload.output
         if isinstance(layout, Map):
@@ -174,10 +174,10 @@ def as_conv(dense: Dense) -> Conv:
     )
 
 
-def _signed(calls: Plan) -> tuple[bool, ...]:
+def _signed(plan: Plan) -> tuple[bool, ...]:
     """Which steps' values may be negative."""
     found: list[bool] = []
-    for step in calls.steps:
+    for step in plan.steps:
         reads = [read == INPUT or found[read] for read in step.reads]
         found.append(step.workload.may_be_negative(any(reads)))
     return tuple(found)

@@ -34,8 +34,7 @@ from vggc.kernels.workloads import (
     Workload,
     workload_of,
 )
-from vggc.passes.fold import fold
-from vggc.passes.joins import narrowed
+from vggc.passes.prepare import prepared
 
 INPUT = -1
 """In `Step.reads`: the input of the net, `(N, C, H, W)`."""
@@ -87,7 +86,7 @@ def plan(graph: Graph, batch: int, *, fuse_pools: bool = False) -> Plan:
 
     `fuse_pools` lets convolutions pool what they compute, for kernels that can.
     """
-    return plan_folded(narrowed(fold(graph).graph), batch, fuse_pools=fuse_pools)
+    return plan_folded(prepared(graph), batch, fuse_pools=fuse_pools)
 
 
 def plan_folded(graph: Graph, batch: int, *, fuse_pools: bool = False) -> Plan:

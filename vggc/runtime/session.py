@@ -22,10 +22,10 @@ from vggc.plan.plan import Plan
 from vggc.runtime import diagnostics
 from vggc.runtime.affinity import apart
 from vggc.runtime.artifact import LIBRARY, WEIGHTS, Manifest, Target, open_artifact
-from vggc.runtime.calls import calls_of
 from vggc.runtime.cpu_info import instructions, plain
 from vggc.runtime.huge_pages import read_in_place
 from vggc.runtime.library import unfit
+from vggc.runtime.plans import plan_in
 from vggc.support.diagnostics import UserError, first_line
 from vggc.support.files import lasting
 from vggc.support.processors import num_cores
@@ -48,7 +48,7 @@ class Session:
     machine: Any
     weights: tuple[Any, ...]
     threads: int
-    calls: Plan
+    plan: Plan
 
     @classmethod
     def load(cls, folder: Path, threads: int | None = None) -> Session:
@@ -68,10 +68,10 @@ class Session:
         # TVM would nail its workers to processors, allowed or not, and leave out their caller.
         os.environ.setdefault("TVM_BIND_THREADS", "0")
         device = _device(folder, manifest)
-        calls = calls_of(folder, manifest)
+        plan = plan_in(folder, manifest)
         machine = _machine(folder, device)
         weights = _read_weights(folder, manifest, device)
-        return cls(folder, manifest, device, machine, weights, count, calls)
+        return cls(folder, manifest, device, machine, weights, count, plan)
 
     def run(self, x: Array) -> Array:
         """The main output for an input of the manifest's batch and shape, `(N, C, H, W)`."""
@@ -118,7 +118,7 @@ class Session:
 
     def layers(self, x: Array) -> list[Array]:
         """What each step gives, in the order of the manifest's kernels, in its own layout."""
-        wanted = [buffer_shape(step.output) for step in self.calls.steps]
+        wanted = [buffer_shape(step.output) for step in self.plan.steps]
         return [value.numpy() for value in self._call("layers", self.tensor(x), wanted)]
 
     def _outputs(self, x: Any) -> Sequence[Any]:

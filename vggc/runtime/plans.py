@@ -10,9 +10,9 @@ from pathlib import Path
 
 from vggc.ir.graph import Graph
 from vggc.kernels.workloads import Format
-from vggc.passes.fold import fold
+from vggc.passes.prepare import prepared
 from vggc.plan.low_precision import in_format
-from vggc.plan.plan import Plan, plan
+from vggc.plan.plan import Plan, plan_folded
 from vggc.runtime import diagnostics
 from vggc.runtime.artifact import MANIFEST, SPEC, Manifest, Target, graph_in
 from vggc.support.diagnostics import UserError
@@ -25,9 +25,14 @@ FORMATS: dict[ArtifactPrecision, Format] = {
 }
 
 
-def planned(graph: Graph, batch: int, target: Target, precision: ArtifactPrecision) -> Plan:
-    """The calls of a compiled net, whose graph may be folded or not."""
-    return in_format(plan(graph, batch, fuse_pools=pools(target)), FORMATS[precision])
+def plan_for(graph: Graph, batch: int, target: Target, precision: ArtifactPrecision) -> Plan:
+    """The kernel calls of a net compiled for a target, whose graph may be folded or not."""
+    return _plan_folded(prepared(graph), batch, target, precision)
+
+
+def _plan_folded(graph: Graph, batch: int, target: Target, precision: ArtifactPrecision) -> Plan:
+    plan = plan_folded(graph, batch, fuse_pools=pools(target))
+    return in_format(plan, FORMATS[precision])
 
 
 def pools(target: Target) -> bool:
@@ -35,26 +40,26 @@ def pools(target: Target) -> bool:
     return target.kind == "cpu"
 
 
-def calls_of(folder: Path, manifest: Manifest) -> Plan:
+def plan_in(folder: Path, manifest: Manifest) -> Plan:
     """The calls of an artifact's net.
 
     Raises: UserError where the manifest tells of other weights, another order of them, or other
     calls.
     """
-    graph = fold(graph_in(folder)).graph
-    calls = planned(graph, manifest.batch, manifest.target, manifest.precision)
+    graph = prepared(graph_in(folder))
+    plan = _plan_folded(graph, manifest.batch, manifest.target, manifest.precision)
     told = [(entry.layer, entry.step, entry.workload) for entry in manifest.kernels]
-    made = [(step.layer, step.name, type(step.workload).__name__) for step in calls.steps]
+    made = [(step.layer, step.name, type(step.workload).__name__) for step in plan.steps]
     # The first weight of a step is packed, as its kernel wants it; the others are as they were.
-    plain = {name for step in calls.steps for name in step.weights[1:]} & graph.all_weights.keys()
+    plain = {name for step in plan.steps for name in step.weights[1:]} & graph.all_weights.keys()
     what = None
     if told != made:
         what = "kernels"
-    elif tuple(manifest.weights) != tuple(dict.fromkeys(calls.weights)):
+    elif tuple(manifest.weights) != tuple(dict.fromkeys(plan.weights)):
         what = "weights, or another order of them,"
     elif any(manifest.weights[name] != graph.all_weights[name].shape for name in plain):
         what = "shapes of weights"
     if what:
         reason = f"{MANIFEST} tells of other {what} than the net in {SPEC} has"
         raise UserError(diagnostics.NoArtifact(str(folder), reason))
-    return calls
+    return plan
