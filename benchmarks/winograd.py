@@ -32,11 +32,13 @@ from vggc.kernels import toom_cook
 from vggc.kernels.cpu import Machine, choices
 from vggc.kernels.cpu.algorithm import CpuAlgorithm
 from vggc.kernels.cpu.conv import Direct
-from vggc.kernels.cpu.winograd import BY_TILE
+from vggc.kernels.cpu.winograd import Winograd2, Winograd4, Winograd6
 from vggc.kernels.workloads import Choice, Conv, Map, Workload
 from vggc.measure.verify import verify
 from vggc.program import load
 from vggc.support.tvm_alone import tvm
+
+BY_TILE = {each.m: each for each in (Winograd2, Winograd4, Winograd6)}
 
 CHANNELS = (64, 128, 256, 512)
 USUAL = {4: (0.0, 1.0, -1.0, 2.0, -2.0)}

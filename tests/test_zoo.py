@@ -15,12 +15,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from tests.support.lowering import lowered
 from tests.support.op_samples import torch_outputs, weights_of
 from vggc.analysis.report import Report
 from vggc.backends.onnx import to_onnx
 from vggc.backends.torch import build
 from vggc.cli.zoo import command
-from vggc.compiler.choose import lowered
 from vggc.compiler.codegen import compile_for
 from vggc.compiler.packing import pack
 from vggc.compiler.targets import resolve

@@ -13,6 +13,7 @@ import torch
 from numpy.linalg import norm
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.support.lowering import lowered
 from tests.support.nets import graph_of
 from tests.support.op_samples import (
     BATCH,
@@ -27,7 +28,6 @@ from vggc.analysis.training import TrainingSetup, parts_of
 from vggc.backends import torch as torch_backend
 from vggc.backends.onnx import to_onnx
 from vggc.backends.torch import BatchRows, build
-from vggc.compiler.choose import lowered
 from vggc.compiler.codegen import compile_for
 from vggc.compiler.error_budget import MAX_ERROR
 from vggc.compiler.packing import pack

@@ -14,16 +14,18 @@ import tvm
 import tvm_ffi
 
 from tests.support.cpu_kernels import AVX2, CONVS, HOST, check, conv, library, pooled
-from vggc.compiler.choose import lowered
+from tests.support.lowering import lowered
 from vggc.compiler.error_budget import allotment, share_of_error
 from vggc.compiler.targets import resolve, tvm_target
 from vggc.kernels.cpu import Machine, alternatives, choices, kernel, winograd
-from vggc.kernels.cpu.winograd import BY_TILE, TransformedWeight, Winograd4
+from vggc.kernels.cpu.winograd import TransformedWeight, Winograd2, Winograd4, Winograd6
 from vggc.kernels.toom_cook import POINTS, TAPS, transforms
 from vggc.kernels.workloads import Choice, Conv, Workload
 from vggc.plan.plan import Plan
 from vggc.program import load
 from vggc.runtime.plans import plan_for
+
+BY_TILE = {each.m: each for each in (Winograd2, Winograd4, Winograd6)}
 
 MAPS = {
     "odd extents": conv((1, 13, 17, 5), 33, halos=(1, 2)),

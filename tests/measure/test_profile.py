@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tests.support.lowering import lowered
 from tests.support.nets import graph_of
 from vggc.analysis.report import report
 from vggc.cli import cli
-from vggc.compiler.choose import lowered
 from vggc.compiler.targets import resolve
 from vggc.ir.graph import Graph
 from vggc.measure import profile as module

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from tests.support.lowering import lowered
 from tests.support.nets import graph_of
 from tests.support.op_samples import assert_agree, torch_outputs, weights_of
-from vggc.compiler.choose import lowered
 from vggc.compiler.codegen import compile_for
 from vggc.compiler.packing import pack
 from vggc.compiler.relax import lower

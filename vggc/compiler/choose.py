@@ -9,17 +9,14 @@ from typing import TypeAlias
 
 import numpy as np
 
-from vggc.compiler.error_budget import MAX_ERROR, allotment
 from vggc.compiler.relax import KernelOf, Lowered, lower, weight_types
 from vggc.compiler.targets import tvm_target
-from vggc.ir.graph import Graph
 from vggc.kernels.workloads import Choice, Kernel, Workload
 from vggc.plan.plan import Plan
 from vggc.runtime.artifact import MANIFEST, WEIGHTS, KernelEntry, Manifest, Target
 from vggc.runtime.diagnostics import NoArtifact
-from vggc.runtime.plans import plan_for, plan_in
+from vggc.runtime.plans import plan_in
 from vggc.support.diagnostics import UserError, first_line
-from vggc.support.precision import ArtifactPrecision
 from vggc.support.tensors import DTYPES, opened
 
 ChoiceOf: TypeAlias = Callable[[Workload, float], Choice | None]
@@ -49,18 +46,6 @@ def kernels_for(target: Target, choice_of: ChoiceFor) -> KernelOf:
             from vggc.kernels import cuda
 
             return cuda.kernel
-
-
-def lowered(
-    graph: Graph,
-    batch: int,
-    target: Target,
-    precision: ArtifactPrecision = "float32",
-    max_error: float = MAX_ERROR,
-) -> tuple[Plan, Lowered]:
-    """The calls of a compiled net, folded, and the kernels behind them, chosen by stated cost."""
-    plan = plan_for(graph, batch, target, precision)
-    return plan, lower(plan, kernels_for(target, allotment(plan, target, max_error).by_cost.get))
 
 
 def rebuilt(folder: Path, manifest: Manifest) -> tuple[Plan, Lowered]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from vggc.plan.plan import Plan
 from vggc.runtime.artifact import Target
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import ArtifactPrecision
+
+if TYPE_CHECKING:
+    from vggc.kernels.cpu import Machine
 
 MAX_ERROR = 1e-5
 """The relative L2 error that the arithmetic of a whole net may make in float32."""
@@ -132,11 +136,14 @@ def allotment(
         found.setdefault(step.workload, []).extend(step.weights[:1])
     offers = {}
     if target.kind == "cpu":
+        from vggc.kernels import cpu
+
+        machine = cpu.Machine.of(tvm_target(target))
         for workload, names in found.items():
             # Those of other workloads lie in memory in other shapes, and nothing asks for them.
             known = weights if isinstance(workload, Dense) and weights else {}
             of = [known[name] for name in names if name in known]
-            if some := tuple(_offers(workload, target, of)):
+            if some := tuple(_offers(workload, machine, of)):
                 offers[workload] = some
     return Allotment(tuple(step.workload for step in plan.steps), offers, budget)
 
@@ -147,11 +154,11 @@ def share_of_error(plan: Plan, target: Target, budget: float) -> float:
 
 
 def _offers(
-    workload: Workload, target: Target, weights: Sequence[NDArray[np.float32]]
+    workload: Workload, machine: Machine, weights: Sequence[NDArray[np.float32]]
 ) -> Iterator[Offer]:
     from vggc.kernels import cpu
 
-    for algorithm in cpu.alternatives(workload, cpu.Machine.of(tvm_target(target))):
+    for algorithm in cpu.alternatives(workload, machine):
         costs = [(algorithm.cost(knobs), algorithm.choice(knobs)) for knobs in algorithm.knobs()]
         if costs:
             cost, choice = min(costs, key=lambda each: each[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,11 @@ from vggc.kernels.workloads import (
     storage,
 )
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 W = TypeVar("W", bound=Workload)
-K = TypeVar("K")
+K = TypeVar("K", bound="DataclassInstance")
 
 Cost: TypeAlias = tuple[float, ...]
 """The order of preference, least first: half cycles of all cores, then what breaks ties."""
@@ -102,7 +105,7 @@ class Algorithm(ABC, Generic[W, K]):
 
     def shown(self, knobs: K) -> dict[str, int]:
         """The knobs as manifests and tuning databases hold them."""
-        return asdict(cast("Any", knobs))
+        return asdict(knobs)
 
     def choice(self, knobs: K) -> Choice:
         """What manifests and tuning databases say of the algorithm with these knobs."""

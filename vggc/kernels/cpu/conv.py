@@ -243,7 +243,7 @@ class Direct(CpuAlgorithm[Conv, ConvKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Any convolution in float32."""
+        """Any convolution in float32 without groups."""
         return workload.groups == 1 and workload.input.format == "float32"
 
     def knobs(self) -> Iterator[ConvKnobs]:
@@ -333,5 +333,5 @@ class Grouped(Direct):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """A convolution in groups of several channels."""
+        """Convolutions in float32 in groups of several channels."""
         return workload.groups > 1 and not is_depthwise(workload)

@@ -131,7 +131,7 @@ class DirectBfloat16(CpuAlgorithm[Conv, ConvKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Any convolution of a map in fewer bits, and dense layers in the form of one."""
+        """Any convolution of a bfloat16 map, and dense layers in the form of one."""
         return workload.input.format == cls.format
 
     def knobs(self) -> Iterator[ConvKnobs]:
@@ -213,3 +213,8 @@ class DirectUint8(DirectBfloat16):
 
     names = ("direct-uint8",)
     format = "uint8"
+
+    @classmethod
+    def applies(cls, workload: Conv) -> bool:
+        """Any convolution of a uint8 map, and dense layers in the form of one."""
+        return super().applies(workload)

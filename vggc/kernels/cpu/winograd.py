@@ -600,7 +600,7 @@ class Winograd(CpuAlgorithm[Conv, WinogradKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """A convolution 3×3 with stride 1, of a map larger than a smaller tile."""
+        """Convolutions 3×3 with stride 1, of maps that a smaller tile does not cover."""
         in_float32 = workload.input.format == workload.output.format == "float32"
         larger = cls.m == min(ROUNDING) or cls.m < max(workload.grid)
         return in_float32 and has_tiles(workload) and larger
@@ -653,9 +653,6 @@ class Winograd6(Winograd):
 
     names = ("winograd6",)
     m = 6
-
-
-BY_TILE: dict[int, type[Winograd]] = {each.m: each for each in (Winograd2, Winograd4, Winograd6)}
 
 
 class WinogradInWords(Winograd):

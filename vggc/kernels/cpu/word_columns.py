@@ -136,7 +136,7 @@ class ColumnsBfloat16(CpuAlgorithm[Conv, ColumnKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Dense layers in fewer bits, where zero is stored as such and nothing is padded."""
+        """Dense layers in bfloat16, where zero is stored as such and nothing is padded."""
         source, out = workload.input, workload.output
         covers = workload.kernel == (source.height, source.width) and workload.padding == (0, 0)
         bare = source.halo == out.halo == 0 and out.height == out.width == 1 and not workload.pool
@@ -169,3 +169,8 @@ class ColumnsUint8(ColumnsBfloat16):
 
     names = ("columns-uint8",)
     format = "uint8"
+
+    @classmethod
+    def applies(cls, workload: Conv) -> bool:
+        """Dense layers in uint8, where zero is stored as such and nothing is padded."""
+        return super().applies(workload)

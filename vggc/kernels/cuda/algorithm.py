@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from vggc.kernels.algorithm import Algorithm, Cost, Fixed, K, NoKnobs, W
 
@@ -14,7 +13,7 @@ class CudaAlgorithm(Algorithm[W, K]):
 
     attributes = {"tirx.is_scheduled": True}  # noqa: RUF012  (nobody writes to it)
 
-    def cost(self, knobs: Any) -> Cost:
+    def cost(self, knobs: K) -> Cost:
         return (0.0,)
 
 
