@@ -73,16 +73,31 @@ def test_no_test_imports_another() -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_grammar_and_the_zoo(tmp_path: Path) -> None:
+def test_the_wheel_holds_the_package_the_grammar_and_the_zoo_and_works(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, ROOT]
     subprocess.run(command, check=True)
     (wheel,) = tmp_path.glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"vggc/_data/grammars/vgg.lark", "vggc/py.typed"} <= names
-    assert {f"vggc/_data/zoo/{name}.vgg" for name in zoo()} <= names
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    sources = {"vggc": "vggc", "grammars": "vggc/_data/grammars", "zoo": "vggc/_data/zoo"}
+    assert names == {
+        f"{place}/{path.relative_to(ROOT / source).as_posix()}"
+        for source, place in sources.items()
+        for path in (ROOT / source).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
     away = tmp_path / "away"
     zipfile.ZipFile(wheel).extractall(away)
-    command = [sys.executable, "-m", "vggc", "summary", "vgg19", "--format", "csv"]
-    environment = {**os.environ, "PYTHONPATH": str(away)}
-    done = subprocess.run(command, cwd=away, env=environment, capture_output=True, text=True)
-    assert "conv5_4" in done.stdout
+    for arguments, printed in (
+        (["zoo"], "vgg16"),
+        (["summary", "vgg19", "--format", "csv"], "conv5_4"),
+        (["check", "vgg16"], "vgg16: ok"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "vggc", *arguments],
+            cwd=away,
+            env={**os.environ, "PYTHONPATH": str(away)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert printed in done.stdout
