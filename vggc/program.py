@@ -32,7 +32,7 @@ from vggc.syntax.ast import Base, Net, Option
 from vggc.syntax.parse import parse, parse_arguments, read_source
 
 if TYPE_CHECKING:
-    from vggc.backends.torch import TorchNet as Module
+    from vggc.backends.torch import TorchNet
 
 __all__ = ["Program", "from_zoo", "load", "with_block", "with_classes", "with_input", "zoo"]
 
@@ -218,7 +218,7 @@ class Program:
         """The program of a plain net in the place of this program's net."""
         return Program(net, find=self.find)
 
-    def logits_module(self) -> Module:
+    def logits_module(self) -> TorchNet:
         """The net as a torch module that ends before its soft-max."""
         from vggc.backends.torch import build
 

@@ -33,7 +33,7 @@ from vggc.training.run import NET, RUNS, Run, refuse_moved
 from vggc.training.schedules import needs_its_end
 
 if TYPE_CHECKING:
-    from vggc.backends.torch import TorchNet as Module
+    from vggc.backends.torch import TorchNet
     from vggc.data.parts import Images
     from vggc.data.prepare import Data
     from vggc.training.learner import Learner, TrainMachine
@@ -89,7 +89,7 @@ class TrainPlan:
     """A training before its images are read: a new one, or the rest of a `run`."""
 
     program: Program
-    module: Module
+    module: TorchNet
     images: Images
     recipe: Recipe
     machine: TrainMachine

@@ -23,15 +23,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights
 from vggc.measure import diagnostics
+from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError, did_you_mean
 from vggc.support.precision import ArtifactPrecision
 
-Array: TypeAlias = NDArray[np.float32]
 Engine: TypeAlias = Callable[[], Array]
 """Computes the net once on an input that it holds already, and gives the main output."""
 Device: TypeAlias = Literal["cpu", "cuda"]
