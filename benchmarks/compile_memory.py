@@ -1,8 +1,8 @@
 """What commands take of memory, told and measured: `python benchmarks/compile_memory.py`.
 
 Each command runs in a process of its own, whose peak is what the system tells of it. Told is what
-the command refuses by (`vggc/ir/needs.py`). bf16 and int8 are compiled for a CPU that has them, by
-its name; what is compiled for another CPU is not run.
+the command refuses by (`vggc/ir/needs.py`). bfloat16 and int8 are compiled for a CPU that has
+them, by its name; what is compiled for another CPU is not run.
 """
 
 from __future__ import annotations

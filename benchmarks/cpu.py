@@ -65,7 +65,7 @@ class Row:
     errors: dict[str, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     top1: dict[str, float] = field(default_factory=dict)
-    """Share of the judged pieces with the same top-1 as in float32, of int8 and bf16."""
+    """Share of the judged pieces with the same top-1 as in float32, of int8 and bfloat16."""
 
     @property
     def medians(self) -> dict[str, float]:
@@ -83,9 +83,9 @@ def main() -> None:
     if arguments.case:
         _time_case(arguments)
         return
-    from vggc.measure.engines import PEERS, versions
+    from vggc.measure.engines import PEERS, peer_name, versions
 
-    names = _names(arguments.peers) or list(PEERS)
+    names = [peer_name(text) for text in _names(arguments.peers)] or list(PEERS)
     cases = product(_names(arguments.precision), _names(arguments.nets), arguments.batches)
     about = {
         "date": time.strftime("%Y-%m-%d %H:%M"),

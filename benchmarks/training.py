@@ -7,7 +7,7 @@ turns; what counts is the ratio of the medians.
 
 `plain` is the loop of PyTorch's tutorials: `DataLoader` with shuffling, forward, cross-entropy,
 backward, SGD with momentum and weight decay. `tuned` is the same in channels-last memory with
-`fused` SGD; with `--device cuda` also by `torch.compile`. In bf16 all use autocast.
+`fused` SGD; with `--device cuda` also by `torch.compile`. In bfloat16 all use autocast.
 """
 
 from __future__ import annotations

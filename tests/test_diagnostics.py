@@ -224,7 +224,7 @@ def test_the_wording_of_a_mistake_is_exactly_this(kind: type[Diagnostic]) -> Non
     assert text == golden.read_text("utf-8")
 
 
-def test_no_room_is_left_out() -> None:
+def test_no_package_is_left_out() -> None:
     """Every mistake of the program is in a package that is held to its wording."""
     for path in Path(vggc.__file__).parent.rglob("*.py"):
         name = ".".join(

@@ -21,7 +21,7 @@ from vggc.recipe.edit import merge, override_blocks, resolved_blocks
 from vggc.recipe.lengths import moved, with_input
 from vggc.recipe.protocol import Protocol, read_protocol
 from vggc.recipe.train import Recipe, read_recipe
-from vggc.runtime.cpu_info import instructions
+from vggc.runtime.cpu_info import lacks_half
 from vggc.support.diagnostics import Diagnostic, UserError, in_command, nearest
 from vggc.support.memory import memory
 from vggc.support.paths import exists, is_file, is_folder
@@ -32,7 +32,7 @@ from vggc.syntax.ast import Base, Net, Option
 from vggc.syntax.parse import parse, parse_arguments, read_source
 
 if TYPE_CHECKING:
-    from vggc.backends.torch import TorchNet as Module
+    from vggc.backends.torch import TorchNet
 
 __all__ = ["Program", "from_zoo", "load", "with_block", "with_classes", "with_input", "zoo"]
 
@@ -218,7 +218,7 @@ class Program:
         """The program of a plain net in the place of this program's net."""
         return Program(net, find=self.find)
 
-    def logits_module(self) -> Module:
+    def logits_module(self) -> TorchNet:
         """The net as a torch module that ends before its soft-max."""
         from vggc.backends.torch import build
 
@@ -276,14 +276,3 @@ def _find(spec: str) -> Source:
     if bare and is_file(f"{spec}.vgg"):
         hint = f"did you mean `{spec}.vgg`?"
     return read_source(path, hint)
-
-
-def lacks_half() -> bool:
-    """Whether PyTorch has no convolutions in bfloat16 for this processor, where it is known.
-
-    Source: PyTorch's `mkldnn_bf16_device_check`.
-    """
-    found = instructions()
-    if found is None:
-        return False
-    return "bf16" not in found and not {"avx512bw", "avx512vl", "avx512dq"} <= found

@@ -20,7 +20,7 @@ from vggc.ir.weights import seeded
 from vggc.measure import bench as module
 from vggc.measure import engines as peers
 from vggc.measure.bench import Timing, bench, default_peers
-from vggc.measure.engines import PEERS, Peer, Setup
+from vggc.measure.engines import PEERS, Peer, Setup, peer_name
 from vggc.measure.verify import relative_error
 from vggc.passes.fold import fold
 from vggc.runtime.artifact import read_manifest
@@ -277,6 +277,30 @@ def test_the_command_tells_whom_it_leaves_out(
 
 def test_help_names_every_engine() -> None:
     assert ENGINES.split(", ") == list(PEERS)
+
+
+def test_the_precision_of_an_engine_may_be_told_in_another_word(
+    tiny_artifact: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PEERS, "torch-bfloat16", PEERS["torch"])
+    arguments = ["bench", str(tiny_artifact()), "--rounds", "1", "--threads", "1"]
+    arguments += ["--against", "torch-bf16"]
+    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert "torch-bfloat16" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("ncnn-bf16", "ncnn-bfloat16"),
+        ("openvino-bf16", "openvino-bfloat16"),
+        ("openvino-bfloat16", "openvino-bfloat16"),
+        ("mnn-small-tiles", "mnn-small-tiles"),
+        ("mnn-bf16", "mnn-bf16"),  # there is none: it is named as it was asked for
+    ],
+)
+def test_what_an_engine_is_called(text: str, name: str) -> None:
+    assert peer_name(text) == name
 
 
 def test_unasked_an_artifact_meets_the_engines_of_its_kind(tiny_artifact: Make) -> None:

@@ -1,4 +1,4 @@
-"""What tests share; beside it stand the tests of `vggc.support`."""
+"""What tests share; the tests of `vggc.support` are in `tests/support_package`."""
 
 from pathlib import Path
 

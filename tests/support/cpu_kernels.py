@@ -14,7 +14,7 @@ import numpy as np
 import tvm
 
 from tests.support.workload_reference import sides, weight_shapes
-from vggc.ir.ops import RELU, Activation
+from vggc.ir.ops import RELU, Activation, Pair
 from vggc.kernels.reference import reference
 from vggc.kernels.workloads import (
     Conv,
@@ -22,7 +22,6 @@ from vggc.kernels.workloads import (
     Lrn,
     Map,
     Packing,
-    Pair,
     Softmax,
     ToNchw,
     ToNhwc,

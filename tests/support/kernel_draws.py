@@ -30,7 +30,7 @@ from tests.support.workload_reference import (
     sides,
     weight_shapes,
 )
-from vggc.ir.ops import RELU, Activation
+from vggc.ir.ops import RELU, Activation, Pair
 from vggc.kernels.cpu import Machine, alternatives, kernel
 from vggc.kernels.reference import reference
 from vggc.kernels.workloads import (
@@ -43,7 +43,6 @@ from vggc.kernels.workloads import (
     Lrn,
     Map,
     MaxPool,
-    Pair,
     Workload,
 )
 

@@ -14,11 +14,11 @@ import numpy as np
 import tvm
 from numpy.typing import NDArray
 
-from vggc.ir.ops import RELU, Activation
+from vggc.ir.ops import RELU, Activation, Pair
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.cpu import dot
 from vggc.kernels.reference import activate, halved, reference, windows
-from vggc.kernels.workloads import Conv, Convert, Format, Kernel, Map, MaxPool, Pair
+from vggc.kernels.workloads import Conv, Convert, Format, Kernel, Map, MaxPool
 
 Array: TypeAlias = NDArray[Any]
 

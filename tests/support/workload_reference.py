@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggc.ir import activations
-from vggc.ir.ops import RELU, Activation, AvgPool2d, Conv2d, MaxPool2d
+from vggc.ir.ops import RELU, Activation, AvgPool2d, Conv2d, MaxPool2d, Pair
 from vggc.kernels.workloads import (
     Add,
     AvgPool,
@@ -21,7 +21,6 @@ from vggc.kernels.workloads import (
     Layout,
     Map,
     MaxPool,
-    Pair,
     Pointwise,
     PRelu,
     Workload,

@@ -18,7 +18,7 @@ from vggc.syntax.values import (
     NameList,
     NameValue,
     OneOf,
-    Pixels,
+    PixelRange,
     Real,
     Several,
     Size,
@@ -56,9 +56,9 @@ def value(text: str) -> ast.Value:
         (OneOf(("he", "glorot")), "he", "he"),
         (Flag(), "on", True),
         (Flag(), "off", False),
-        (Pixels(), "256px", (256, 256)),
-        (Pixels(), "256..512", (256, 512)),
-        (Pixels(), "256px..512px", (256, 512)),
+        (PixelRange(), "256px", (256, 256)),
+        (PixelRange(), "256..512", (256, 512)),
+        (PixelRange(), "256px..512px", (256, 512)),
         (Size(), "224px", (224, 224)),
         (Size(), "224x160", (224, 160)),
         (Grid(20), "5x5", 5),
@@ -67,8 +67,8 @@ def value(text: str) -> ast.Value:
         (NameValue("net"), "vgg11", "vgg11"),
         (NameList("nets"), "vgg16,vgg19", ("vgg16", "vgg19")),
         (LAYERS, "conv1_1..fc7,fc8", ("conv1_1..fc7", "fc8")),
-        (Maybe(Pixels()), "off", OFF),
-        (Maybe(Pixels()), "256", (256, 256)),
+        (Maybe(PixelRange()), "off", OFF),
+        (Maybe(PixelRange()), "256", (256, 256)),
     ],
 )
 def test_what_is_taken(kind: ValueKind, text: str, plain: Any) -> None:
@@ -94,8 +94,8 @@ def test_what_is_taken(kind: ValueKind, text: str, plain: Any) -> None:
         (OneOf(("he", "glorot", "normal")), "x", "known: `he`, `glorot`, `normal`"),
         (Flag(), "true", "did you mean `on`?"),
         (Flag(), "1", "expected on or off"),
-        (Pixels(512), "600", "expected pixels up to 512 (256) or a range (256..512)"),
-        (Maybe(Pixels()), "512..256", "the lower end comes first: `256..512`"),
+        (PixelRange(512), "600", "expected pixels up to 512 (256) or a range (256..512)"),
+        (Maybe(PixelRange()), "512..256", "the lower end comes first: `256..512`"),
         (Size(512), "224x160x3", "expected pixels up to 512 (224), or height and width"),
         (Grid(20), "5", "did you mean `5x5`?"),
         (Grid(20), "5x4", "expected a square grid from 1x1 to 20x20"),
@@ -125,7 +125,7 @@ def test_what_is_refused(kind: ValueKind, text: str, words: str) -> None:
         (WholeNumber(1, 9), "70%", "70%", ""),
         (SIDE, "7%", "7%", "write `7px`"),
         (SHARE, "1px", "1px", "write `1`"),
-        (Maybe(Pixels()), "512%", "512%", "write `512px`"),
+        (Maybe(PixelRange()), "512%", "512%", "write `512px`"),
         (SCALES, "224,256%", "256%", "write `256px`"),
     ],
 )
@@ -141,7 +141,7 @@ def test_a_wrong_unit_is_told_at_its_place(
 
 EXAMPLES: dict[str, tuple[Diagnostic, str]] = {
     "pixels": (
-        misfit("scale", Pixels(), value("256%")),
+        misfit("scale", PixelRange(), value("256%")),
         """\
 error: `scale` is not measured in `%`
  --> x.vgg:1:1

@@ -57,8 +57,8 @@ from vggc.tuning.measure import (
     Failure,
     MeasuredTime,
     MeasuringMachine,
-    Outcome,
     TrackerAddress,
+    TrialOutcome,
     _rounds,
     difference,
     weight_bytes,
@@ -449,7 +449,7 @@ def test_two_do_not_write_at_once(filled: Path) -> None:
 
 # ---------------------------------------------------------------- measuring, pretended
 
-Seconds = Callable[[Task, Choice], Outcome | None]
+Seconds = Callable[[Task, Choice], TrialOutcome | None]
 
 
 class Pretender:
@@ -477,7 +477,7 @@ class Pretender:
             def start(self, batch: tuner.TrialBatch, built: dict[Choice, Built]) -> None:
                 self.batch = batch
 
-            def finish(self) -> dict[Choice, Outcome]:
+            def finish(self) -> dict[Choice, TrialOutcome]:
                 batch, task = self.batch, self.batch.layer.task
                 pretender.ran += [(task.text, choice) for choice in batch.new]
                 told = {choice: pretender.seconds(task, choice) for choice in batch.timed}
@@ -593,7 +593,7 @@ def test_ctrl_c_waits_until_a_batch_is_kept(
 def test_a_failure_is_kept_and_never_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def seconds(task: Task, choice: Choice) -> Outcome:
+    def seconds(task: Task, choice: Choice) -> TrialOutcome:
         wrong = choice == task.choices[-1]
         off = Failure("its output is off by 1.0e-01", own=True)
         return off if wrong else by_place(task, choice)
@@ -626,7 +626,7 @@ def test_what_need_not_fail_again_is_not_kept(
     """A disk that was full for a while costs no choice its place."""
     full = {"disk": True}
 
-    def seconds(task: Task, choice: Choice) -> Outcome:
+    def seconds(task: Task, choice: Choice) -> TrialOutcome:
         if full["disk"] and choice in task.choices[-5:]:
             return Failure("OSError: No space left on device", own=False)
         return by_place(task, choice)
@@ -646,7 +646,7 @@ def test_what_need_not_fail_again_is_not_kept(
 def test_where_the_default_fails_the_others_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
 ) -> None:
-    def seconds(task: Task, choice: Choice) -> Outcome:
+    def seconds(task: Task, choice: Choice) -> TrialOutcome:
         wrong = choice == task.choices[0] != task.reference
         return Failure("its process ended", own) if wrong else by_place(task, choice)
 
@@ -667,7 +667,7 @@ def test_a_record_that_fails_today_is_no_yardstick(
     with opened(tmp_path) as database:
         database.add(layer.task, layer.task.choices[7], 1e-9)
 
-    def seconds(task: Task, choice: Choice) -> Outcome:
+    def seconds(task: Task, choice: Choice) -> TrialOutcome:
         broken = choice == task.choices[7] and task.text == layer.task.text
         return Failure("it took more than 60 s", own=False) if broken else by_place(task, choice)
 
@@ -685,7 +685,7 @@ def test_who_was_fast_by_chance_has_to_be_so_again(
     *_, lucky, best = layer.task.choices
     runs: Counter[Choice] = Counter()
 
-    def seconds(task: Task, choice: Choice) -> Outcome:
+    def seconds(task: Task, choice: Choice) -> TrialOutcome:
         if task.text != layer.task.text:
             return by_place(task, choice)
         runs[choice] += 1
@@ -751,7 +751,7 @@ def test_a_server_lost_before_anything_ran_is_no_batch_in_vain(
     losses = iter([Failed("no session")] * 5)
     original = tuner.Bench.finish
 
-    def finish(bench: tuner.Bench) -> dict[Choice, Outcome]:
+    def finish(bench: tuner.Bench) -> dict[Choice, TrialOutcome]:
         if loss := next(losses, None):
             bench.at = tuner.NOWHERE
             raise loss
@@ -1416,7 +1416,7 @@ def test_a_run_that_measures_nothing_says_why(
     spec.write_text("net one input 8x4x4\n conv1-16")
     command = ["tune", str(spec), "--threads", "1", "--db", str(folder)]
 
-    def invoked(outcome: Outcome | None, *more: str) -> tuple[int, str]:
+    def invoked(outcome: TrialOutcome | None, *more: str) -> tuple[int, str]:
         Pretender(monkeypatch, lambda task, choice: outcome or by_place(task, choice))
         done = CliRunner().invoke(cli, [*command, *more])
         return done.exit_code, f"{done.stderr}{done.exception or ''}"

@@ -42,11 +42,13 @@ def bench(artifact: Path, options: BenchOptions) -> Timing:
     require_memory(artifact, TIMING)
 
     from vggc.measure.bench import bench, default_peers
-    from vggc.measure.engines import PEERS, missing_module
+    from vggc.measure.engines import PEERS, missing_module, peer_name
 
     lenient = options.against is None
-    asked = options.against
-    peers = default_peers(read_manifest(artifact)) if asked is None else asked
+    if options.against is None:
+        peers = default_peers(read_manifest(artifact))
+    else:
+        peers = [peer_name(text) for text in options.against]
     present = [peer for peer in peers if peer in PEERS and missing_module(peer) is None]
     require_memory(artifact, beside(present))
     return bench(

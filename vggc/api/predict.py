@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from vggc.api.evaluate import Probabilities
     from vggc.runtime.artifact import Manifest
     from vggc.runtime.session import Session
 
     Image: TypeAlias = NDArray[np.float32]
-    Probabilities: TypeAlias = NDArray[np.float32]
 
 FLAGS = {
     "weights": "`--weights`",

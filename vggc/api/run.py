@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from vggc.support.diagnostics import CheckFailed
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from vggc.runtime.artifact import Manifest
     from vggc.runtime.session import Session
-
-    Array: TypeAlias = NDArray[np.float32]
+    from vggc.support.arrays import Array
 
 
 @dataclass(frozen=True)

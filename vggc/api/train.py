@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Literal
 from vggc.api.first_weights import FirstWeights, taken_weights
 from vggc.ir.graph import Graph
 from vggc.ir.ops import BatchNorm, Shape, describe
-from vggc.program import Program, lacks_half, load, with_block, with_classes, with_input, zoo
+from vggc.program import Program, load, with_block, with_classes, with_input, zoo
 from vggc.recipe.blocks import Reading, report
 from vggc.recipe.course import course_of, frozen_weights
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.protocol import TEST, read_protocol
 from vggc.recipe.train import TRAIN, Recipe, default_recipe, read_recipe, without_end
+from vggc.runtime.cpu_info import lacks_half
 from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.support.files import refuse_full, refuse_unwritable
 from vggc.support.precision import TrainPrecision
@@ -33,7 +34,7 @@ from vggc.training.run import NET, RUNS, Run, refuse_moved
 from vggc.training.schedules import needs_its_end
 
 if TYPE_CHECKING:
-    from vggc.backends.torch import TorchNet as Module
+    from vggc.backends.torch import TorchNet
     from vggc.data.parts import Images
     from vggc.data.prepare import Data
     from vggc.training.learner import Learner, TrainMachine
@@ -89,7 +90,7 @@ class TrainPlan:
     """A training before its images are read: a new one, or the rest of a `run`."""
 
     program: Program
-    module: Module
+    module: TorchNet
     images: Images
     recipe: Recipe
     machine: TrainMachine

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from vggc.measure.bench import Timing
 
 ENGINES = (
-    "torch, torch-compile, onnxruntime, openvino, mnn, mnn-small-tiles, ncnn, openvino-bf16, "
-    "ncnn-bf16, openvino-int8"
+    "torch, torch-compile, onnxruntime, openvino, mnn, mnn-small-tiles, ncnn, "
+    "openvino-bfloat16, ncnn-bfloat16, openvino-int8"
 )
 
 

@@ -181,9 +181,10 @@ def _coloured(text: str) -> str:
     if os.environ.get("NO_COLOR"):
         return text
     text = re.sub(r"^error:", click.style("error:", fg="red", bold=True), text)
-    text = re.sub(r"(?m)^( *\| +)(\^+.*)$", _styled_carets, text)
+    text = re.sub(r"(?m)^( *\| +)((\^+|-+)(?: .*)?)$", _styled_marks, text)
     return re.sub(r"(?m)^( *(?:= )?)help:", r"\1" + click.style("help:", fg="cyan"), text)
 
 
-def _styled_carets(match: re.Match[str]) -> str:
-    return match[1] + click.style(match[2], fg="red")
+def _styled_marks(match: re.Match[str]) -> str:
+    """The marks below a place and what is said of it: `^` below the first, `-` below the second."""
+    return match[1] + click.style(match[2], fg="red" if match[3][0] == "^" else "blue")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,7 +21,7 @@ from vggc.api.evaluate import (
 )
 from vggc.api.score_table import distinct_scales, scales, score_table, ways
 from vggc.cli import console
-from vggc.cli.options import TRAIN_PRECISION, weights_option
+from vggc.cli.options import TRAIN_PRECISION, Command, weights_option
 from vggc.cli.skipped import told
 from vggc.support.diagnostics import in_line
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from vggc.cli.eval_tables import RunScores
     from vggc.evaluation.counts import Errors
     from vggc.evaluation.images import Labelled
-
-Command = TypeVar("Command", bound=Callable[..., None])
 
 
 def protocol_options(command: Command) -> Command:

@@ -56,7 +56,7 @@ def command(
     from vggc.cli.summary_text import SummarisedNet, layers
     from vggc.cli.train import bar
     from vggc.report.gather import Judged, ReportOptions, gather
-    from vggc.report.page import PageTable, generator, page
+    from vggc.report.page import generator, page
     from vggc.report.write import refuse_others, write
     from vggc.training.run import Run
 
@@ -75,8 +75,7 @@ def command(
         findings = gather(folder, ReportOptions(errors, weights, data, val, device or "auto"), show)
     report = cost_of(findings.run, findings.program)
     sheet = layers(SummarisedNet(report, outline(findings.program.graph, report)))
-    table = PageTable(sheet.title, sheet.header, sheet.rows, sheet.numbers, sheet.notes)
-    written = write(target, generator(findings.run), page(findings, table, datetime.now()))
+    written = write(target, generator(findings.run), page(findings, sheet, datetime.now()))
     judged = findings.judged
     shown = len(judged.worst) if isinstance(judged, Judged) else 0
     why_not = judged if isinstance(judged, str) else None

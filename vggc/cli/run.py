@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 import click
 
@@ -17,12 +17,8 @@ from vggc.cli.options import THREADS_HERE
 from vggc.ir.ops import describe
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from vggc.runtime.artifact import Manifest, Output
-
-    Array: TypeAlias = NDArray[np.float32]
+    from vggc.support.arrays import Array
 
 
 @click.command("run")

@@ -32,8 +32,6 @@ from vggc.images.preprocessing import (
     target_size,
 )
 
-Shape = tuple[int, int, int]
-
 MANY_PIXELS = 100
 """The pixels of a row of which half a pixel more or less at either end does not show."""
 
@@ -93,7 +91,7 @@ class Framing:
     the input. In greys of more than eight bits `white` is white.
     """
 
-    shape: Shape
+    shape: tuple[int, int, int]
     scales: tuple[int, int] | None
     draft: bool
     white: Greys = UNKNOWN

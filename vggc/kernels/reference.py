@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from vggc.ir.ops import Activation
+from vggc.ir.ops import Activation, Pair
 from vggc.kernels.workloads import (
     Add,
     AvgPool,
@@ -23,7 +23,6 @@ from vggc.kernels.workloads import (
     Lrn,
     Map,
     MaxPool,
-    Pair,
     Pointwise,
     PRelu,
     Softmax,

@@ -20,13 +20,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, assert_never, cast
 
 from vggc.ir import ops
-from vggc.ir.ops import Activation, Op, Shape
+from vggc.ir.ops import Activation, Op, Pair, Shape
 
 if TYPE_CHECKING:
     import numpy as np
     from tvm.tirx import PrimFunc
 
-Pair: TypeAlias = tuple[int, int]
 
 Format: TypeAlias = Literal["float32", "bfloat16", "uint8"]
 """How the values of a map are written. A uint8 `q` stands for `scale·(q - zero)`; the scale

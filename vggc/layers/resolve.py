@@ -176,24 +176,24 @@ def _derived(
     return without_idle_defaults(whole, defaults_in(own)), earlier + len(edits)
 
 
-Part = TypeVar("Part", bound=ast.Head | ast.Block)
+NetPart = TypeVar("NetPart", bound=ast.Head | ast.Block)
 
 
 def _over(
-    base: tuple[Part, ...],
-    own: tuple[Part, ...],
-    called: Callable[[Part], str],
-    merged: Callable[[Part, Part], Part],
-) -> tuple[Part, ...]:
+    base: tuple[NetPart, ...],
+    own: tuple[NetPart, ...],
+    called: Callable[[NetPart], str],
+    merged: Callable[[NetPart, NetPart], NetPart],
+) -> tuple[NetPart, ...]:
     """The base's parts with a net's own in the place of those called alike, and the net's others
     behind them. What stands twice in one file stays twice, as a mistake.
     """
-    first: dict[str, Part] = {}
-    again: list[Part] = []
+    first: dict[str, NetPart] = {}
+    again: list[NetPart] = []
     for part in own:
         if first.setdefault(called(part), part) is not part:
             again.append(part)
-    kept: list[Part] = []
+    kept: list[NetPart] = []
     for old in base:
         new = first.pop(called(old), None)
         kept.append(merged(old, new) if new else old)

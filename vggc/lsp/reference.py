@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vggc.layers import reference as layers
+from vggc.layers import reference as layers_reference
 from vggc.layers.kinds import Kind
 from vggc.layers.resolve import PARAMETERS
-from vggc.recipe import reference as recipes
+from vggc.recipe import reference as recipe_reference
 from vggc.recipe.blocks import OptionalPart, Variants
 from vggc.recipe.blocks import options as options_of
 from vggc.recipe.edit import SCHEMAS
@@ -53,7 +53,7 @@ def code(text: str) -> str:
 
 def layer_kind(kind: type[Kind]) -> str:
     """What a kind of layer is, with an example and all options."""
-    found = layers.entry(kind)
+    found = layers_reference.entry(kind)
     options = "\n".join(f"- {_option(option)}" for option in found.options)
     head = f"**{found.name}**: {found.doc}"
     return "\n\n".join(filter(None, [head, code(found.example), options]))
@@ -61,7 +61,9 @@ def layer_kind(kind: type[Kind]) -> str:
 
 def layer_option(kind: type[Kind], key: str) -> str:
     """What one option of a kind is and takes, and its default."""
-    return next(_option(option) for option in layers.entry(kind).options if option.key == key)
+    return next(
+        _option(option) for option in layers_reference.entry(kind).options if option.key == key
+    )
 
 
 def _option(option: OptionEntry) -> str:
@@ -119,16 +121,16 @@ def setting(block: str, word: str) -> str:
     return "\n\n".join(filter(None, [head, code(entry.example), options]))
 
 
-def _said(entry: recipes.SettingEntry) -> str:
+def _said(entry: recipe_reference.SettingEntry) -> str:
     return f"; {entry.default}" if entry.default else ""
 
 
-def _entries(block: str, word: str, said: str = "") -> list[recipes.SettingEntry]:
+def _entries(block: str, word: str, said: str = "") -> list[recipe_reference.SettingEntry]:
     """A setting as the reference has it; several where the word alone says too little."""
     if block not in SCHEMAS:
         return []
-    exact = [e for e in recipes.entries(block) if e.word in (word, f"{word} {said}")]
-    return exact or [e for e in recipes.entries(block) if e.word.startswith(f"{word} ")]
+    exact = [e for e in recipe_reference.entries(block) if e.word in (word, f"{word} {said}")]
+    return exact or [e for e in recipe_reference.entries(block) if e.word.startswith(f"{word} ")]
 
 
 def _owner(block: str, word: str, said: str) -> tuple[type | None, str | None]:

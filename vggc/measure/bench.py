@@ -16,11 +16,12 @@ from vggc.compiler.calibrate import NUM_IMAGES, CalibrationImages, choose_images
 from vggc.data.parts import Skipped
 from vggc.ir.ops import Softmax
 from vggc.measure import engines as peers
-from vggc.measure.engines import PEERS, Array, Engine, Setup, check_installed
+from vggc.measure.engines import PEERS, Engine, Setup, check_installed
 from vggc.measure.verify import original_weights, relative_error
 from vggc.passes.fold import fold
 from vggc.runtime.artifact import Manifest, graph_in
 from vggc.runtime.session import Session
+from vggc.support.arrays import Array
 from vggc.support.diagnostics import CheckFailed, UserError
 from vggc.support.processors import num_cores
 

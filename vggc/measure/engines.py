@@ -23,15 +23,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights
 from vggc.measure import diagnostics
+from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError, did_you_mean
-from vggc.support.precision import ArtifactPrecision
+from vggc.support.precision import ArtifactPrecision, precision_name
 
-Array: TypeAlias = NDArray[np.float32]
 Engine: TypeAlias = Callable[[], Array]
 """Computes the net once on an input that it holds already, and gives the main output."""
 Device: TypeAlias = Literal["cpu", "cuda"]
@@ -312,7 +311,7 @@ PEERS = {
         start=partial(_ncnn, bf16=False),
         about="float32 throughout; image by image, as it knows no batch",
     ),
-    "openvino-bf16": Peer(
+    "openvino-bfloat16": Peer(
         modules=("openvino",),
         start=partial(_openvino, precision="bfloat16"),
         about="latency mode, bfloat16",
@@ -320,7 +319,7 @@ PEERS = {
         tolerance=0.05,
         by_default=False,
     ),
-    "ncnn-bf16": Peer(
+    "ncnn-bfloat16": Peer(
         modules=("ncnn", "pnnx"),
         start=partial(_ncnn, bf16=True),
         about="bfloat16; image by image, as it knows no batch",
@@ -337,6 +336,15 @@ PEERS = {
         by_default=False,
     ),
 }
+
+
+def peer_name(text: str) -> str:
+    """The name of a peer whose precision may be told in another word, as in `ncnn-bf16`; any other
+    text as it is.
+    """
+    engine, dash, precision = text.rpartition("-")
+    name = f"{engine}{dash}{precision_name(precision)}"
+    return name if name in PEERS else text
 
 
 def check_installed(peers: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ from vggc.plan.plan import Plan, Step
 from vggc.runtime.artifact import WEIGHTS, Manifest, graph_in
 from vggc.runtime.huge_pages import read_in_place
 from vggc.runtime.session import Session
+from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError
 from vggc.support.paths import is_file
 from vggc.support.precision import ArtifactPrecision
@@ -61,7 +62,8 @@ LIMITS: dict[ArtifactPrecision, PrecisionLimits] = {
 }
 TOLERANCE = LIMITS["float32"].error
 
-Array = NDArray[np.floating]
+RealArray: TypeAlias = NDArray[np.floating]
+"""Values to compare: of a reference in float64, of an artifact in float32."""
 
 
 @dataclass(frozen=True)
@@ -253,11 +255,11 @@ def photographs(preprocessing: Preprocessing) -> dict[str, NDArray[np.float32]]:
     return {name: preprocessing.read(folder / name) for name in ("china.jpg", "flower.jpg")}
 
 
-Batch = tuple[NDArray[np.float32], int]
+PaddedBatch: TypeAlias = tuple[Array, int]
 """A full batch `(N, C, H, W)`, and how many images at its front count."""
 
 
-def in_batches(images: Iterable[NDArray[np.float32]], size: int) -> Iterator[Batch]:
+def in_batches(images: Iterable[NDArray[np.float32]], size: int) -> Iterator[PaddedBatch]:
     """Images `(1, C, H, W)` in full batches, the last one filled up with its last image."""
     remaining = iter(images)
     while batch := list(islice(remaining, size)):
@@ -272,7 +274,7 @@ class _Difference:
     difference: float = 0.0
     wanted: float = 0.0
 
-    def add(self, got: Array, wanted: Array) -> None:
+    def add(self, got: RealArray, wanted: RealArray) -> None:
         got64, wanted64 = got.astype(np.float64).ravel(), wanted.astype(np.float64).ravel()
         if np.isfinite(got64).all():
             self.difference += float(np.sum((got64 - wanted64) ** 2))
@@ -294,7 +296,7 @@ class _Judge:
     scales: Mapping[str, float]
     weights_from: str | None
 
-    def compare(self, name: str, batches: Iterable[Batch], *, judged: bool) -> Verification:
+    def compare(self, name: str, batches: Iterable[PaddedBatch], *, judged: bool) -> Verification:
         steps = [_Difference() for _ in self.plan.steps]
         heads = [_Difference() for _ in self.graph.heads]
         growth: dict[str, float] = {}
@@ -334,7 +336,7 @@ class _Judge:
         )
 
     def same_top1(
-        self, got: Mapping[str, Array], expected: Mapping[str, Array]
+        self, got: Mapping[str, RealArray], expected: Mapping[str, RealArray]
     ) -> NDArray[np.bool_]:
         """Whether the best score of each image is at the same place, in every head of classes."""
         same = np.ones(self.session.manifest.batch, bool)
@@ -345,7 +347,7 @@ class _Judge:
                 same &= best == wanted.reshape(len(same), -1).argmax(1)
         return same
 
-    def real(self, value: NDArray[Any], index: int) -> Array:
+    def real(self, value: NDArray[Any], index: int) -> RealArray:
         """The numbers that a step's value stands for."""
         match self.plan.steps[index].output:
             case Map(format="bfloat16"):
@@ -364,7 +366,7 @@ def _label(step: Step) -> str:
     return step.name
 
 
-def _growth(graph: Graph, expected: Mapping[str, Array]) -> dict[str, float]:
+def _growth(graph: Graph, expected: Mapping[str, RealArray]) -> dict[str, float]:
     """The largest score of each soft-max by its name, one at least.
 
     The derivative of its logarithm by a score is one at most, so an error relative to the
@@ -377,7 +379,7 @@ def _growth(graph: Graph, expected: Mapping[str, Array]) -> dict[str, float]:
     }
 
 
-def as_nchw(value: Array, layout: Layout) -> Array:
+def as_nchw(value: RealArray, layout: Layout) -> RealArray:
     """A step's value without its halo and without what pads its channels, channels first."""
     if not isinstance(layout, Map):
         return value
@@ -386,7 +388,7 @@ def as_nchw(value: Array, layout: Layout) -> Array:
     return value[:, rows, columns, : layout.channels].transpose(0, 3, 1, 2)
 
 
-def relative_error(got: Array, wanted: Array) -> float:
+def relative_error(got: RealArray, wanted: RealArray) -> float:
     """The L2 norm of the difference over that of `wanted`; infinity where one is not finite."""
     difference = _Difference()
     difference.add(got, wanted)

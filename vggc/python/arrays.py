@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL.Image import Image
 
 from vggc.runtime.diagnostics import BadArray
+from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError, first_line
 
 if TYPE_CHECKING:
     from vggc.runtime.artifact import Manifest
     from vggc.runtime.session import Session
-
-Array: TypeAlias = NDArray[np.float32]
 
 CPU, CUDA, PINNED = 1, 2, 3
 """Devices by their numbers in DLPack."""

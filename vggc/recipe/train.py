@@ -33,7 +33,7 @@ from vggc.syntax.values import (
     NameList,
     NameValue,
     OneOf,
-    Pixels,
+    PixelRange,
     Real,
     Several,
     Size,
@@ -360,7 +360,7 @@ class Recipe:
     )
     scale: tuple[int, int] | None = setting(
         Plain(
-            Maybe(Pixels(MAX_SIDE)),
+            Maybe(PixelRange(MAX_SIDE)),
             "scale 256..512",
             "the shorter side of an image before the random crop, fixed or drawn anew each time; "
             "off: just enough to cover the input",
@@ -546,7 +546,7 @@ def resized_crop_mistakes(reading: Reading[Recipe]) -> list[Diagnostic]:
     scale = reading.value.scale
     if reading.value.resized_crop is None or scale is None or scale[0] == scale[1]:
         return []
-    shown = written(Pixels(), scale)
+    shown = written(PixelRange(), scale)
     return [diagnostics.ScalesInVain(shown, sum(scale) // 2, place=reading.span("scale"))]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import harmonic_mean
@@ -18,6 +17,7 @@ from vggc.report.gather import ClassRow, Findings, Judged, UsedSetting
 from vggc.report.html import Element, document, element
 from vggc.report.words import counted, duration, percent, rounded, spaced
 from vggc.support.diagnostics import in_command
+from vggc.support.sheet import Sheet
 from vggc.training.best import best_epoch
 from vggc.training.progress import Epoch, StepRow
 from vggc.training.run import Run, RunRecord
@@ -36,17 +36,6 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """What a browser is held to: the page takes nothing from elsewhere."""
 
 
-@dataclass(frozen=True)
-class PageTable:
-    """Cells in rows; `numbers` tells which columns align to the right."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    numbers: tuple[bool, ...]
-    notes: tuple[str, ...] = ()
-
-
 def mark_of(run: Run) -> str:
     """What tells reports of this run from those of others: one word."""
     record = run.record
@@ -54,7 +43,7 @@ def mark_of(run: Run) -> str:
     return hashlib.sha256("\0".join(told).encode(errors="replace")).hexdigest()[:16]
 
 
-def page(findings: Findings, layers: PageTable, now: datetime) -> str:
+def page(findings: Findings, layers: Sheet, now: datetime) -> str:
     """The whole page. `layers` is the net's table, with its totals in the last row."""
     sections = [section for section in _sections(findings, layers) if section is not None]
     title = f"{findings.run.record.net} · {_state(findings)}"
@@ -105,7 +94,7 @@ def framed(
 Section = tuple[str, str, Sequence[Element]]
 
 
-def _sections(findings: Findings, layers: PageTable) -> Iterable[Section | None]:
+def _sections(findings: Findings, layers: Sheet) -> Iterable[Section | None]:
     """The sections that there is something for: address, title and what stands in them."""
     judged, record = findings.judged, findings.run.record
     if findings.epochs:
@@ -365,7 +354,7 @@ def _hardest(scores: Sequence[ClassRow]) -> list[Element]:
     header = ("class", "right", "images", "mostly taken for")
     return [
         element("p", told),
-        *drawn_table(PageTable("", header, rows, (False, True, True, False)), "hardest"),
+        *drawn_table(Sheet("", header, rows, (False, True, True, False)), "hardest"),
     ]
 
 
@@ -413,7 +402,7 @@ def _recipe(settings: Sequence[UsedSetting]) -> list[Element]:
     return [element("p", told), element("div", table, class_="wide", tabindex="0")]
 
 
-def _net(layers: PageTable, findings: Findings) -> list[Element]:
+def _net(layers: Sheet, findings: Findings) -> list[Element]:
     from vggc.syntax.format import format_net
 
     text = element("pre", element("code", format_net(findings.program.net)))
@@ -425,7 +414,7 @@ def _net(layers: PageTable, findings: Findings) -> list[Element]:
     ]
 
 
-def drawn_table(table: PageTable, kind: str, *, total: bool = False) -> list[Element]:
+def drawn_table(table: Sheet, kind: str, *, total: bool = False) -> list[Element]:
     """A table as HTML, of the class `kind`; the last row is a sum where there is a `total`."""
     looks = ["number" if number else None for number in table.numbers]
     header = [element("th", n, class_=c) for n, c in zip(table.header, looks, strict=True)]

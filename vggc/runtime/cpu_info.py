@@ -45,3 +45,14 @@ def instructions(root: Path = ROOT) -> frozenset[str] | None:
 def plain(name: str) -> str:
     """An instruction set's name as LLVM and Linux both spell it: `sse4.2` is `sse4_2`."""
     return re.sub(r"[._-]", "", name)
+
+
+def lacks_half() -> bool:
+    """Whether PyTorch has no convolutions in bfloat16 for this processor, where it is known.
+
+    Source: PyTorch's `mkldnn_bf16_device_check`.
+    """
+    found = instructions()
+    if found is None:
+        return False
+    return "bf16" not in found and not {"avx512bw", "avx512vl", "avx512dq"} <= found

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vggc.kernels.workloads import buffer_shape
 from vggc.plan.plan import Plan
@@ -26,13 +25,12 @@ from vggc.runtime.cpu_info import instructions, plain
 from vggc.runtime.huge_pages import read_in_place
 from vggc.runtime.library import unfit
 from vggc.runtime.plans import plan_in
+from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError, first_line
 from vggc.support.files import lasting
 from vggc.support.processors import num_cores
 from vggc.support.records import MalformedError
 from vggc.support.tvm_alone import VirtualMachine, tvm, tvm_ffi
-
-Array = NDArray[np.float32]
 
 ALIGNMENT = 64
 """Bytes at whose multiples TVM's code expects an array to begin."""

@@ -17,7 +17,7 @@ P = TypeVar("P", bound=str)
 
 TRAIN_PRECISIONS: tuple[TrainPrecision, ...] = get_args(TrainPrecision)
 ARTIFACT_PRECISIONS: tuple[ArtifactPrecision, ...] = get_args(ArtifactPrecision)
-PRECISIONS = (TrainPrecision, ArtifactPrecision, Precision)
+PRECISION_TYPES = (TrainPrecision, ArtifactPrecision, Precision)
 """The types above, whose values files may hold in older words."""
 NUMBER_BYTES: dict[Precision, int] = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from vggc.support.files import open_file, replacing
-from vggc.support.precision import PRECISIONS, precision_name
+from vggc.support.precision import PRECISION_TYPES, precision_name
 
 MAX_BYTES = 64 * 2**20
 """The largest JSON file that is read: an ImageNet run's takes well under 1 MiB."""
@@ -63,7 +63,7 @@ def checked(kind: Any, value: Any, place: str) -> Any:
             return {key: checked(arguments[1], v, f"{place}.{key}") for key, v in value.items()}
         case list() if origin is tuple:
             return checked_tuple(arguments, value, place)
-        case str() if kind in PRECISIONS:
+        case str() if kind in PRECISION_TYPES:
             if precision_name(value) in arguments:
                 return precision_name(value)
         case _ if origin is Literal and any(_same(value, a) for a in arguments):

@@ -33,8 +33,9 @@ from vggc.syntax.ast import (
     pieces,
 )
 
-Anchor = TypeVar(
-    "Anchor", bound=Net | Setting | Block | Layer | Group | Reference | Let | Every | Edit | Head
+CommentedPiece = TypeVar(
+    "CommentedPiece",
+    bound=Net | Setting | Block | Layer | Group | Reference | Let | Every | Edit | Head,
 )
 NONE = Trivia()
 
@@ -64,7 +65,7 @@ class _Found:
     below: dict[int, list[str]] = field(default_factory=dict)
     rows: set[int] = field(default_factory=set)
 
-    def on(self, piece: Anchor) -> Anchor:
+    def on(self, piece: CommentedPiece) -> CommentedPiece:
         start = piece.span.start
         above = tuple(self.above.get(start, ()))
         behind = " ".join(filter(None, self.behind.get(start, ())))

@@ -72,7 +72,7 @@ class Flag:
 
 
 @dataclass(frozen=True)
-class Pixels:
+class PixelRange:
     """A size in pixels or a range of sizes: least and greatest, both included."""
 
     high: int = MAX_SIDE
@@ -166,7 +166,7 @@ class WordOr:
 class Maybe:
     """A value of a kind, or `off`."""
 
-    kind: WholeNumber | Real | Pixels | Size | Several | WordOr | NameValue | NameList
+    kind: WholeNumber | Real | PixelRange | Size | Several | WordOr | NameValue | NameList
 
     def __str__(self) -> str:
         return f"{self.kind} or off"
@@ -177,7 +177,7 @@ ValueKind: TypeAlias = (
     | Real
     | OneOf
     | Flag
-    | Pixels
+    | PixelRange
     | Interval
     | Size
     | Grid
@@ -201,7 +201,7 @@ def convert(kind: ValueKind, value: ast.Value) -> Any:
             return value.text if isinstance(value, ast.Word) and value.text in words else None
         case Flag():
             return {"on": True, "off": False}.get(str(value))
-        case Pixels(high):
+        case PixelRange(high):
             return _pixels(high, value)
         case Interval(each):
             low, top = (_number(each, end) for end in _ends(value))
@@ -283,9 +283,9 @@ def written(kind: ValueKind, value: Any) -> str:
             return "off"
         case Flag():
             return "on"
-        case Pixels() | Size() | Interval() if value[0] == value[1]:
+        case PixelRange() | Size() | Interval() if value[0] == value[1]:
             return str(value[0])
-        case Pixels() | Interval():
+        case PixelRange() | Interval():
             return f"{value[0]}..{value[1]}"
         case Size():
             return f"{value[0]}x{value[1]}"
@@ -383,7 +383,7 @@ def _number_kind(kind: ValueKind) -> WholeNumber | Real | None:
     match kind:
         case WholeNumber() | Real():
             return kind
-        case Pixels(high) | Size(high):
+        case PixelRange(high) | Size(high):
             return WholeNumber(1, high, unit="px")
         case Several(inner) | Maybe(inner) | Interval(inner) | WordOr(_, inner):
             return _number_kind(inner)
@@ -421,7 +421,7 @@ def _suggestion(kind: ValueKind, value: ast.Value) -> str:
             whole.low <= even + 1 <= whole.high
         ):
             return f"the next ones are {even - 1} and {even + 1}" if even > whole.low else ""
-        case ((Pixels() | Interval() | Maybe(Pixels())), ast.Range(low, high)) if (
+        case ((PixelRange() | Interval() | Maybe(PixelRange())), ast.Range(low, high)) if (
             low.value > high.value
         ):
             return f"the lower end comes first: `{high}..{low}`"

@@ -111,7 +111,7 @@ def fit(
         # Of several processes none may stop by itself: the others would wait for it.
         stop = watching.interrupted if world.size == 1 else never
         with closing(load(training, steps, workers, pin=pin, stop=stop)) as batches:
-            feed = prefetched(batches, learner.device)
+            prefetch = prefetched(batches, learner.device)
             loop = Loop(
                 learner=learner,
                 data=data,
@@ -126,7 +126,7 @@ def fit(
                 ended = None if progress.sums.steps else stopped_early(recipe, progress.epochs)
                 if ended:
                     return Finished(progress, reason=ended)
-                outcome = loop.epoch(progress, feed)
+                outcome = loop.epoch(progress, prefetch)
                 if not isinstance(outcome, Progress):
                     return outcome
                 progress = outcome
@@ -158,11 +158,13 @@ class Loop:
         """Steps of the whole training."""
         return self.recipe.num_steps(self.order.num_batches)
 
-    def epoch(self, progress: Progress, feed: Iterator[Batch]) -> Progress | Interrupted | Stopped:
+    def epoch(
+        self, progress: Progress, prefetch: Iterator[Batch]
+    ) -> Progress | Interrupted | Stopped:
         """What is left of one epoch."""
         first = len(progress.epochs) * self.order.num_batches
         last = min(first + self.order.num_batches, self.num_steps)
-        course = self.train(progress, islice(feed, last - progress.step), last)
+        course = self.train(progress, islice(prefetch, last - progress.step), last)
         if isinstance(course, Stopped):
             return course
         sums, lr, start = course.sums, self.rate(progress, last - 1), perf_counter()

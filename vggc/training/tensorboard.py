@@ -31,7 +31,7 @@ from vggc.training.progress import (
 )
 
 if TYPE_CHECKING:
-    from tensorboard.compat.proto.event_pb2 import Event as Written
+    from tensorboard.compat.proto.event_pb2 import Event as TensorBoardEvent
 
 FOLDER = "tensorboard"
 EVERY = 10
@@ -144,7 +144,7 @@ class EventFile:
     """
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event as Written
+        from tensorboard.compat.proto.event_pb2 import Event as TensorBoardEvent
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -152,12 +152,12 @@ class EventFile:
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self.file = (folder / name).open("xb")
         self.records = RecordWriter(self.file)
-        self.add(Written(file_version="brain.Event:2"))
+        self.add(TensorBoardEvent(file_version="brain.Event:2"))
         if purge_step is not None:
             start = SessionLog(status=SessionLog.START)
-            self.add(Written(step=purge_step, session_log=start))
+            self.add(TensorBoardEvent(step=purge_step, session_log=start))
 
-    def add(self, event: Written) -> None:
+    def add(self, event: TensorBoardEvent) -> None:
         """Writes an event with the time of now."""
         event.wall_time = time.time()
         self.records.write(event.SerializeToString())
@@ -165,19 +165,19 @@ class EventFile:
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Writes numbers by their tags."""
-        from tensorboard.compat.proto.event_pb2 import Event as Written
+        from tensorboard.compat.proto.event_pb2 import Event as TensorBoardEvent
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         numbers = [Summary.Value(tag=tag, simple_value=number) for tag, number in values.items()]
-        self.add(Written(step=step, summary=Summary(value=numbers)))
+        self.add(TensorBoardEvent(step=step, summary=Summary(value=numbers)))
 
     def texts(self, values: Mapping[str, str]) -> None:
         """Writes texts in Markdown by their tags."""
-        from tensorboard.compat.proto.event_pb2 import Event as Written
+        from tensorboard.compat.proto.event_pb2 import Event as TensorBoardEvent
         from torch.utils.tensorboard.summary import text
 
         for tag, value in values.items():
-            self.add(Written(summary=text(tag, value)))  # type: ignore[no-untyped-call]
+            self.add(TensorBoardEvent(summary=text(tag, value)))  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Closes the file."""

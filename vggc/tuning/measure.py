@@ -32,7 +32,8 @@ from vggc.support.tvm_alone import tvm
 from vggc.tuning.space import Task
 from vggc.tuning.workers import Tell, reason
 
-Array: TypeAlias = NDArray[Any]
+AnyArray: TypeAlias = NDArray[Any]
+"""An array in one of the formats that kernels read and write."""
 
 TOLERANCE = 1e-4
 """Relative L2 distance of two choices' outputs in float32. Rounding makes 1e-5 between Winograd's
@@ -92,7 +93,7 @@ class Failure:
     own: bool
 
 
-Outcome: TypeAlias = MeasuredTime | Failure
+TrialOutcome: TypeAlias = MeasuredTime | Failure
 
 
 def build(task: Task, choice: Choice, library: Path, linker: str, tell: Tell) -> str | None:
@@ -161,7 +162,7 @@ class _MeasuringPlace:
         )
         return found
 
-    def tensor(self, array: Array) -> Any:
+    def tensor(self, array: AnyArray) -> Any:
         """The array where kernels read it; here, large ones as a running net holds its weights."""
         if self.session is not None or array.nbytes < LARGE_PAGE:
             return tvm.runtime.tensor(array, self.device)
@@ -211,7 +212,7 @@ def machine_at(server: TrackerAddress, tell: Tell) -> MeasuringMachine:
 
 def measure(
     task: Task, reference: Built, trials: Sequence[Built], server: TrackerAddress | None, tell: Tell
-) -> list[Outcome | None]:
+) -> list[TrialOutcome | None]:
     """Times the trials of a task, the first of which is the yardstick; without it, none.
 
     Each must give what the reference gives on random data. The index of a trial is told
@@ -230,7 +231,7 @@ def measure(
     if (threads := int(place.function("runtime.NumThreads")())) != task.threads:
         raise RuntimeError(f"it runs on {threads} threads in place of {task.threads}")
     fewer = isinstance(task.workload, Conv) and task.workload.input.format != "float32"
-    outcomes: list[Outcome | None] = [None] * len(trials)
+    outcomes: list[TrialOutcome | None] = [None] * len(trials)
     runs: dict[int, Callable[[], float]] = {}
     for index, trial in enumerate(trials):
         tell(index)
@@ -296,18 +297,18 @@ class _TaskArguments:
     def __init__(self, task: Task, place: _MeasuringPlace) -> None:
         self.task, self.place = task, place
         self.random = np.random.default_rng(0)
-        self.weight: Array | None = None
+        self.weight: AnyArray | None = None
         self.shared: list[Any] = []
         self.packed: tuple[Any, Any] | None = None
 
-    def prepare(self, trial: Built) -> tuple[Callable[[], float], Array]:
+    def prepare(self, trial: Built) -> tuple[Callable[[], float], AnyArray]:
         """A function that runs the trial once and gives the seconds, and what it writes."""
         kernel = kernel_of(self.task, trial.choice)
         tensors = self._tensors(kernel)
         module = self.place.load(trial.library)
         with self.place.threads_apart(self.task.threads):
             module["main"](*tensors)
-        written: Array = tensors[-1].numpy()
+        written: AnyArray = tensors[-1].numpy()
         timer = module.time_evaluator("main", self.place.device, 1, 1, f_preproc=FLUSH)
 
         def run() -> float:
@@ -316,7 +317,7 @@ class _TaskArguments:
 
         return run, written
 
-    def output_of(self, trial: Built) -> Array:
+    def output_of(self, trial: Built) -> AnyArray:
         output = self.prepare(trial)[1]
         self.place.forget(trial.library)
         return output
@@ -353,7 +354,7 @@ class _TaskArguments:
             self.packed = packing, self.place.tensor(packing.pack(self.weight))
         return self.packed[1]
 
-    def _filled(self, buffer: _Buffer) -> Array:
+    def _filled(self, buffer: _Buffer) -> AnyArray:
         """Noise; scales are such that the numbers that int8 is multiplied to fit their output."""
         match buffer.name, self.task.workload:
             case "scale", Conv() as conv:
@@ -364,7 +365,7 @@ class _TaskArguments:
             case _:
                 return self._noise(buffer.shape, buffer.kind)
 
-    def _noise(self, shape: tuple[int, ...], kind: str) -> Array:
+    def _noise(self, shape: tuple[int, ...], kind: str) -> AnyArray:
         """Numbers around zero; `uint16` holds bfloat16."""
         match kind:
             case "uint8" | "int8":
@@ -377,7 +378,7 @@ class _TaskArguments:
                 )
 
 
-def _clear_halo(data: Array, map_: Map) -> None:
+def _clear_halo(data: AnyArray, map_: Map) -> None:
     """Writes what stands for zero around a map."""
     inner = slice(map_.halo, -map_.halo or None)
     kept = data[:, inner, inner].copy()
@@ -385,7 +386,7 @@ def _clear_halo(data: Array, map_: Map) -> None:
     data[:, inner, inner] = kept
 
 
-def difference(got: Array, expected: Array, *, fewer_bits: bool = False) -> str | None:
+def difference(got: AnyArray, expected: AnyArray, *, fewer_bits: bool = False) -> str | None:
     """What is wrong with an output, if it is not the reference's but for rounding; None where
     nothing is.
     """
@@ -404,7 +405,7 @@ def difference(got: Array, expected: Array, *, fewer_bits: bool = False) -> str 
     return f"its output is off by {error:.1e}, by {largest:.1e} in one place"
 
 
-def _values(stored: Array) -> NDArray[np.float32]:
+def _values(stored: AnyArray) -> NDArray[np.float32]:
     """The numbers that an output holds."""
     flat = stored.ravel()
     if flat.dtype == np.uint16:

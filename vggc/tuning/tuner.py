@@ -24,8 +24,8 @@ from vggc.tuning.measure import (
     Built,
     Failure,
     MeasuredTime,
-    Outcome,
     TrackerAddress,
+    TrialOutcome,
     build,
     measure,
     weight_bytes,
@@ -188,7 +188,7 @@ class TrialBatch:
     new: list[Choice]
     again: list[Choice] = field(default_factory=list)
     """The best so far. The shortest of many times was lucky: it has to prove itself each time."""
-    outcomes: dict[Choice, Outcome] = field(default_factory=dict)
+    outcomes: dict[Choice, TrialOutcome] = field(default_factory=dict)
     lost: bool = False
     """Whether its server was lost, so that it is no sign of anything."""
 
@@ -225,7 +225,7 @@ class Bench:
         arguments = batch.layer.task, built[batch.reference], trials, self.server
         self.worker.ask(measure, *arguments, patience=PATIENCE, first=FIRST_WORD)
 
-    def finish(self) -> dict[Choice, Outcome]:
+    def finish(self) -> dict[Choice, TrialOutcome]:
         """What came of the batch's choices that were measured.
 
         Raises: Failed when the process or the server is gone; `at` is the trial that ran then,

@@ -27,7 +27,7 @@ from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Buffer
 from vggc.kernels.cpu import columns
 from vggc.kernels.cpu.algorithm import CpuAlgorithm
-from vggc.kernels.cpu.columns import ColumnKnobs, Emitter, Product
+from vggc.kernels.cpu.columns import ColumnKnobs, ColumnsEmitter, Product
 from vggc.kernels.cpu.dense import name_of
 from vggc.kernels.workloads import Dense, by_panels
 
@@ -302,7 +302,7 @@ class DenseBlockFloat24(CpuAlgorithm[Dense, ColumnKnobs]):
         x, weight, bias, y = buffers.values()
         images = x.view("images", dense.batch, dense.in_features)
         numbers = BlockFloat(dense=dense, form=self.form, x=images, bias=bias, y=y)
-        Emitter(self.product, self.machine, knobs, numbers).emit(weight)
+        ColumnsEmitter(self.product, self.machine, knobs, numbers).emit(weight)
 
 
 class DenseBlockFloat20(DenseBlockFloat24):

@@ -146,7 +146,7 @@ class NumberFormat(Protocol):
 
 
 @dataclass(frozen=True)
-class Emitter:
+class ColumnsEmitter:
     """Writes the body of a kernel that reads listed columns. A *line* is a vector of words."""
 
     product: Product

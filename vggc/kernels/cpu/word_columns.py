@@ -21,7 +21,7 @@ from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.builder import Buffer
 from vggc.kernels.cpu import columns, dot
 from vggc.kernels.cpu.algorithm import CpuAlgorithm
-from vggc.kernels.cpu.columns import ColumnKnobs, Emitter, Product
+from vggc.kernels.cpu.columns import ColumnKnobs, ColumnsEmitter, Product
 from vggc.kernels.cpu.conv import PIECE
 from vggc.kernels.cpu.formats import read, rounded
 from vggc.kernels.workloads import WORD, Conv, Format, by_panels
@@ -161,7 +161,7 @@ class ColumnsBfloat16(CpuAlgorithm[Conv, ColumnKnobs]):
         images = buffers["x"].view("images", conv.input.batch, product(conv).inputs)
         results = buffers["y"].view("results", conv.output.batch, conv.output.channels)
         numbers = Words(conv, images, results, buffers)
-        Emitter(product(conv), self.machine, knobs, numbers).emit(buffers["weight"])
+        ColumnsEmitter(product(conv), self.machine, knobs, numbers).emit(buffers["weight"])
 
 
 class ColumnsUint8(ColumnsBfloat16):

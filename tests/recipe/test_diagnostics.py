@@ -1,7 +1,7 @@
 """Every mistake in a `train` or `test` block, or in a `--set`, has one exact message:
 `diagnostics/recipe/NAME.err`.
 
-After a change of wording: `UPDATE_GOLDEN=1 pytest tests/recipe/test_mistakes.py`, then
+After a change of wording: `UPDATE_GOLDEN=1 pytest tests/recipe/test_diagnostics.py`, then
 read the difference aloud.
 """
 

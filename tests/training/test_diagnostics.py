@@ -1,6 +1,6 @@
 """Every mistake around training has one exact message: `diagnostics/training/NAME.err`.
 
-After a change of wording: `UPDATE_GOLDEN=1 pytest tests/training/test_mistakes.py`, then
+After a change of wording: `UPDATE_GOLDEN=1 pytest tests/training/test_diagnostics.py`, then
 read the difference aloud.
 """
 

@@ -1,0 +1,79 @@
+"""Nets as modules of PyTorch: which maps they keep, and what dropout drops."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.nets import graph_of
+from vggc.backends import torch as torch_backend
+from vggc.backends.torch import BatchRows, build
+
+Noise = Callable[..., np.ndarray]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_torch_module_lets_go_of_maps_that_nobody_reads(
+    training: bool, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In training those stay that the backward pass reads: none from before a ReLU."""
+    made: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        nonlocal most
+        output = apply(*arguments)
+        made.append(weakref.ref(output))
+        most = max(most, sum(ref() is not None for ref in made))
+        return output
+
+    apply = torch_backend._apply
+    monkeypatch.setattr(torch_backend, "_apply", counted)
+    num_layers, in_flight = 6, 3
+    graph = graph_of(f"conv3-4 ×{num_layers}")
+    with torch.inference_mode(not training):
+        build(graph).train(training)(torch.from_numpy(noise(1, *graph.input)))
+    assert most <= in_flight + (num_layers if training else 0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("p", [0.001, 0.25, 0.3, 0.5, 0.99])
+def test_dropout_drops_its_share_and_keeps_the_mean(p: float, layout: torch.memory_format) -> None:
+    net = build(graph_of(f"dropout p={p}", "8x32x32"))
+    torch.manual_seed(1)
+    images = torch.ones(64, 8, 32, 32).to(memory_format=layout)
+    result = net.train()(images)
+    deviation = (p * (1 - p) / images.numel()) ** 0.5
+    assert float((result == 0).float().mean()) == pytest.approx(p, abs=5 * deviation)
+    assert float(result.mean()) == pytest.approx(1, abs=5 * deviation / (1 - p))
+    assert result[result > 0].unique().tolist() == pytest.approx([1 / (1 - p)], rel=0.02)
+    assert result.is_contiguous(memory_format=layout)
+    # Neighbours in each direction are dropped as if they knew nothing of each other.
+    dropped = (result == 0).double()
+    for dim in range(4):
+        both = (dropped * dropped.roll(1, dim)).mean()
+        assert float(both) == pytest.approx(p * p, abs=5 * deviation)
+
+
+def test_a_part_drops_what_it_would_within_the_whole() -> None:
+    net = build(graph_of("dropout p=0.4", "8x4x4")).train()
+    for layout in (torch.contiguous_format, torch.channels_last):
+        images = torch.ones(6, 8, 4, 4).to(memory_format=layout)
+        torch.manual_seed(1)
+        net.whole = None
+        whole = net(images)
+        torch.manual_seed(1)
+        net.whole = BatchRows(torch.tensor([1, 4, 5]), 6)
+        assert torch.equal(net(images[[1, 4, 5]].to(memory_format=layout)), whole[[1, 4, 5]])
+
+
+def test_dropout_is_active_in_training_only() -> None:
+    net = build(graph_of("dropout p=0.5", "1x8x8"))
+    x = torch.ones(1, 1, 8, 8)
+    assert sorted(net.train()(x).unique().tolist()) == [0.0, 2.0]
+    assert net.eval()(x).equal(x)
