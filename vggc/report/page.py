@@ -351,11 +351,13 @@ def _hardest(scores: Sequence[ClassRow]) -> list[Element]:
         (score.name, percent(score.accuracy), f"{score.images:,}", score.taken_for or "")
         for score in chosen
     )
-    header = ("class", "right", "images", "mostly taken for")
-    return [
-        element("p", told),
-        *drawn_table(Sheet("", header, rows, (False, True, True, False)), "hardest"),
-    ]
+    sheet = Sheet(
+        title="",
+        header=("class", "right", "images", "mostly taken for"),
+        rows=rows,
+        numbers=(False, True, True, False),
+    )
+    return [element("p", told), *drawn_table(sheet, "hardest")]
 
 
 def _score(score: ClassRow) -> str:
