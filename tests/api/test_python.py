@@ -178,9 +178,25 @@ def test_a_module_has_the_weights_of_its_seed_or_file(tmp_path: Path) -> None:
     assert not module.training
     save_file(module.state_dict(), tmp_path / "weights.safetensors")
     assert torch.equal(net.module(tmp_path / "weights.safetensors")(x), module(x))
-    assert not torch.equal(net.module()(x), module(x))
+    assert not torch.equal(net.module(seed=0)(x), module(x))
     with pytest.raises(vggc.UserError, match="draws random weights"):
         net.module(tmp_path / "weights.safetensors", seed=3)
+
+
+def test_random_weights_that_nobody_asked_for_are_warned_of(tmp_path: Path) -> None:
+    net = vggc.from_text(TRAINED)
+    with pytest.warns(UserWarning, match="trained has no weights yet") as told:
+        assert torch.equal(net.module()(torch.ones(1, 3, 8, 8)), same_of_seed(net))
+    assert told[0].filename == __file__
+    with pytest.warns(UserWarning, match="has no weights yet") as told:
+        vggc.compile(net, out=tmp_path / "artifact")
+    assert (len(told), told[0].filename) == (1, __file__)
+
+
+def same_of_seed(net: vggc.Network) -> torch.Tensor:
+    """What a net of seed 0 gives of ones."""
+    found: torch.Tensor = net.module(seed=0)(torch.ones(1, 3, 8, 8))
+    return found
 
 
 # ---------------------------------------------------------------- notebooks
@@ -411,6 +427,32 @@ def test_ctrl_c_saves_and_is_raised_and_the_run_goes_on(photos: Path, tmp_path: 
     assert vggc.train(resume=run, workers=0).history == run.history
 
 
+def test_a_net_of_a_run_has_the_weights_of_the_run(photos: Path, tmp_path: Path) -> None:
+    net = vggc.from_text(TRAINED)
+    run = vggc.train(net, data=photos, out=tmp_path / "run", seed=1, workers=0)
+    x = torch.ones(1, 3, 8, 8)
+    loaded, wanted = vggc.load(run.path), run.module()(x)
+    for same in (loaded, run.net, loaded.with_recipe("lr=0.5")):
+        assert torch.equal(same.module()(x), wanted)
+    assert torch.equal(loaded.module("best")(x), run.module("best")(x))
+    of_run = vggc.compile(run, out=tmp_path / "of-run")
+    of_net = vggc.compile(loaded, out=tmp_path / "of-net")
+    assert of_net.manifest == of_run.manifest
+    with pytest.raises(vggc.UserError, match="draws random weights"):
+        loaded.module(seed=1)
+    with pytest.raises(vggc.UserError, match="weights"):
+        loaded.with_input(16, 16).module()
+
+
+def test_a_net_of_a_run_takes_its_weights_to_another_size(photos: Path, tmp_path: Path) -> None:
+    net = vggc.from_text(TRAINED.replace("| pool |", "| gap |"))
+    run = vggc.train(net, data=photos, out=tmp_path / "run", seed=1, workers=0)
+    sized = vggc.compile(run.net.with_input(16, 12), out=tmp_path / "sized")
+    same = vggc.compile(run, size=(16, 12), out=tmp_path / "same")
+    assert sized.manifest == same.manifest
+    assert sized.input == (3, 16, 12)
+
+
 def test_a_thread_trains_too(photos: Path, tmp_path: Path) -> None:
     """No signal reaches it."""
     runs: list[vggc.TrainingRun] = []
@@ -470,6 +512,6 @@ def test_what_is_not_there_is_told(make: Callable[[], object], text: str) -> Non
 def test_a_net_that_is_loaded_twice_compiles_to_the_same(tmp_path: Path) -> None:
     """Compiling folds weights where they lie; nobody else's are touched."""
     net = vggc.from_text(TRAINED.replace("conv3-4", "conv3-4 norm=batch"))
-    first = vggc.compile(net, out=tmp_path / "first")
-    second = vggc.compile(net, out=tmp_path / "second")
+    first = vggc.compile(net, out=tmp_path / "first", seed=0)
+    second = vggc.compile(net, out=tmp_path / "second", seed=0)
     assert first.manifest.files == second.manifest.files

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vggc.api.subject import ask
-from vggc.api.trained import Subject
+from vggc.api.trained import NetOfRun, Subject
 from vggc.ir.needs import compiling
 from vggc.program import Program
 from vggc.support.diagnostics import UserError
@@ -117,7 +117,7 @@ class Compiled:
 
 
 def plan(
-    spec: str | Program | None, options: CompileOptions, say: Callable[[str], None]
+    spec: str | Program | NetOfRun | None, options: CompileOptions, say: Callable[[str], None]
 ) -> CompilePlan:
     """What is to be compiled: a net, a run, or the newest run under `runs/`.
 

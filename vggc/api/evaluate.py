@@ -23,7 +23,7 @@ from vggc.program import load
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.protocol import Protocol, read_protocol
 from vggc.support.diagnostics import UserError
-from vggc.support.paths import absence, exists, is_folder
+from vggc.support.paths import absence, exists, is_folder, is_run
 from vggc.support.precision import TrainPrecision
 from vggc.syntax.ast import Block, block_of
 from vggc.training.run import Run
@@ -218,7 +218,7 @@ def load_run(folder: Path) -> Run:
     Raises:
         UserError: the folder is no run; the message says what else it is.
     """
-    if not exists(folder / "run.json"):
+    if not is_run(folder):
         raise UserError(diagnostics.NotARunToTest(str(folder), *what_is_there(folder)))
     return Run.load(folder)
 
@@ -278,7 +278,7 @@ def entry(run: Run, protocol: Protocol, weights: Path | None) -> TestedRun:
     Raises:
         UserError: the run has no weights, or its net cannot be applied so.
     """
-    subject = from_run(run, weights, None)
+    subject = from_run(run, weights)
     views = views_of(protocol, run.record.preprocessing.scale)
     if protocol.dense:
         dense(drop_final_softmax(subject.program.graph))

@@ -34,7 +34,7 @@ from vggc.runtime.artifact import WEIGHTS, Manifest, graph_in
 from vggc.runtime.huge_pages import read_in_place
 from vggc.runtime.session import Session
 from vggc.support.diagnostics import UserError
-from vggc.support.paths import is_file
+from vggc.support.paths import is_file, is_run
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.tensors import read_all
 
@@ -212,7 +212,7 @@ def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[We
         trained, origin = seeded(graph, int(seed[1])), manifest.weights_from
     else:
         path = given or Path(manifest.weights_from)
-        path = path / "weights.safetensors" if is_file(path / "run.json") else path
+        path = path / "weights.safetensors" if is_run(path) else path
         if given is None and not is_file(path):
             raise refuse(f"{path}, which it was compiled from, is not there")
         trained, origin = load(path, graph), str(path)

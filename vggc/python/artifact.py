@@ -20,13 +20,16 @@ from vggc.api.compile import CompileOptions
 from vggc.api.evaluate import grouped
 from vggc.api.predict import ends_in_softmax, probabilities_of
 from vggc.api.run import session_of
+from vggc.api.trained import NetOfRun
 from vggc.evaluation.diagnostics import NoClassesToTell, UnreadableImage
 from vggc.images.preprocessing import BrokenImageError
 from vggc.ir.ops import describe
+from vggc.program import Program
 from vggc.python.arrays import called
 from vggc.python.net import Network
 from vggc.python.prediction import Prediction, predicted
-from vggc.python.run import Place, TrainingRun, log, optional
+from vggc.python.run import Place, TrainingRun, optional
+from vggc.python.told import log, warn_of_random
 from vggc.runtime.artifact import Manifest, read_manifest
 from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.support.precision import ARTIFACT_PRECISIONS, ArtifactPrecision, parse_precision
@@ -268,8 +271,9 @@ def compile(
     """Compiles a net or a run to an artifact in the new folder `out`, `artifacts/NET-TARGET` where
     none is named.
 
-    Each option is that of `vggc compile`: `weights` is a file, or `"best"` of a run; a net without
-    weights gets random ones of `seed`; `calibrate` is the folder of images that int8 needs.
+    Each option is that of `vggc compile`: `weights` is a file, or `"best"` of a run; a net that is
+    of no run gets random ones of `seed`, with a warning where no seed is given; `calibrate` is the
+    folder of images that int8 needs.
 
     Raises:
         UserError: there is no such net, target or folder, or what is asked for does not go
@@ -293,13 +297,20 @@ def compile(
         out=optional(Path, out),
         dump=optional(Path, dump),
     )
-    match net:
-        case Network(program):
-            made = compiles.plan(program, options, log.info).build()
-        case TrainingRun(run):
-            made = compiles.plan(os.fspath(run.folder), options, log.info).build()
-        case _:
-            made = compiles.plan(os.fspath(net), options, log.info).build()
+    planned = compiles.plan(subject_in(net), options, log.info)
+    warn_of_random(planned.subject, seed)
+    made = planned.build()
     for line in made.notes:
         log.info(line)
-    return Artifact(made.plan.folder, made.manifest, threads)
+    return Artifact(planned.folder, made.manifest, threads)
+
+
+def subject_in(net: Network | TrainingRun | Place) -> str | Program | NetOfRun:
+    """A net or a run as functions of `api/` take it."""
+    match net:
+        case Network():
+            return net.known
+        case TrainingRun():
+            return os.fspath(net.path)
+        case _:
+            return os.fspath(net)

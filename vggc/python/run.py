@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from vggc.api.evaluate import EvalOptions, EvalPlan, EvalResult, Seen
 from vggc.api.predict import run_predictor
 from vggc.api.score_table import score_table
 from vggc.api.train import RunFinished, TrainOptions
-from vggc.api.trained import from_run, net_in
+from vggc.api.trained import net_in
 from vggc.evaluation.diagnostics import UnreadableImage
 from vggc.program import Program
 from vggc.python.net import Network, load
 from vggc.python.prediction import Prediction, predicted
+from vggc.python.told import log
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import TRAIN_PRECISIONS, TrainPrecision, parse_precision
 from vggc.support.processors import limit_threads
@@ -39,9 +39,6 @@ Place: TypeAlias = str | os.PathLike[str]
 """Where images or weights are."""
 
 T = TypeVar("T")
-
-log = logging.getLogger("vggc")
-"""What the command line says beside its results, such as where weights are from."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,12 +64,12 @@ class TrainingRun:
 
     @cached_property
     def net(self) -> Network:
-        """The net as trained, fitted to the run's images.
+        """The net as trained, fitted to the run's images, with the run's weights.
 
         Raises:
             UserError: its file is not that of the run.
         """
-        return Network(net_in(self.run))
+        return Network(net_in(self.run), self.run)
 
     @cached_property
     def history(self) -> tuple[Epoch, ...]:
@@ -91,10 +88,7 @@ class TrainingRun:
         Raises:
             UserError: there are no such weights.
         """
-        from vggc.backends.torch import build
-
-        subject = from_run(self.run, optional(Path, weights), None)
-        return build(subject.program.graph, subject.weights).eval()
+        return self.net.module(weights)
 
     def predict(
         self, paths: Iterable[Place], top: int = 5, *, weights: Place | None = None
