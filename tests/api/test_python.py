@@ -404,7 +404,7 @@ def test_a_run_is_trained_tested_and_compiled(photos: Path, tmp_path: Path) -> N
     assert scores.num_images == 18
     assert scores.centre
     assert "<b>" not in run._repr_html_() + scores._repr_html_()
-    (seen,) = run.predict([photos / "a" / "0.png"], top=3)
+    seen = run.predict(photos / "a" / "0.png", top=3)
     artifact = vggc.compile(run, out=tmp_path / "artifact")
     assert artifact.classes == run.classes
     found = artifact.predict(photos / "a" / "0.png", top=3)
@@ -425,6 +425,21 @@ def test_ctrl_c_saves_and_is_raised_and_the_run_goes_on(photos: Path, tmp_path: 
     run = vggc.train(resume=tmp_path / "run", workers=0)
     assert (run.record.state, len(run.history)) == ("finished", 2)
     assert vggc.train(resume=run, workers=0).history == run.history
+
+
+def test_a_run_takes_images_as_an_artifact_does(photos: Path, tmp_path: Path) -> None:
+    net = vggc.from_text(TRAINED)
+    run = vggc.train(net, data=photos, out=tmp_path / "run", seed=1, workers=0)
+    path = photos / "a" / "0.png"
+    image, grey = Image.open(path), Image.open(path).convert("L")
+    one, other, third = run.predict([image, str(path), grey], top=2)
+    assert one.best == other.best == run.predict(path, top=2).best
+    assert (one.image, other.image, third.image) == (str(path), str(path), "L image of 8×8")
+    assert third.best != one.best
+    assert run.predict([]) == []
+    with pytest.raises(vggc.UserError) as caught:
+        run.predict([tmp_path / "gone.png", Image.new("RGB", (2, 999))])
+    assert len(caught.value.diagnostics) == 2
 
 
 def test_a_net_of_a_run_has_the_weights_of_the_run(photos: Path, tmp_path: Path) -> None:

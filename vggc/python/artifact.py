@@ -7,31 +7,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL.Image import Image
 
 from vggc.api import bench as benches
 from vggc.api import compile as compiles
 from vggc.api import verify as verifications
 from vggc.api.compile import CompileOptions
-from vggc.api.evaluate import grouped
-from vggc.api.predict import ends_in_softmax, probabilities_of
+from vggc.api.predict import ends_in_softmax, predictor_in
 from vggc.api.run import session_of
 from vggc.api.trained import NetOfRun
-from vggc.evaluation.diagnostics import NoClassesToTell, UnreadableImage
-from vggc.images.preprocessing import BrokenImageError
+from vggc.evaluation.diagnostics import NoClassesToTell
 from vggc.ir.ops import describe
 from vggc.program import Program
 from vggc.python.arrays import called
 from vggc.python.net import Network
-from vggc.python.prediction import Prediction, predicted
+from vggc.python.prediction import ImageLike, Prediction, predictions
 from vggc.python.run import Place, TrainingRun, optional
 from vggc.python.told import log, warn_of_random
 from vggc.runtime.artifact import Manifest, read_manifest
-from vggc.support.diagnostics import Diagnostic, UserError
+from vggc.support.diagnostics import UserError
 from vggc.support.precision import ARTIFACT_PRECISIONS, ArtifactPrecision, parse_precision
 from vggc.support.sheet import Sheet, as_html
 
@@ -39,9 +36,6 @@ if TYPE_CHECKING:
     from vggc.api.verify import Verdict
     from vggc.measure.bench import Timing
     from vggc.runtime.session import Session
-
-ImageLike: TypeAlias = str | os.PathLike[str] | Image
-"""The path of an image's file, or an image of Pillow."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,33 +133,8 @@ class Artifact:
             UserError: with every image that cannot be read; the net tells no classes.
             CheckFailed: the net gives values that are not finite.
         """
-        if isinstance(images, str | os.PathLike | Image):
-            return self._predictions([images], top)[0]
-        return self._predictions([*images], top)
-
-    def _predictions(self, images: Sequence[ImageLike], top: int) -> list[Prediction]:
-        classes, session = self.classes, self.session
-        is_softmax = ends_in_softmax(self.path)
-        read = [self._read(image) for image in images]
-        if lost := [each for each in read if isinstance(each, Diagnostic)]:
-            raise UserError(*lost)
-        prepared = [each for each in read if not isinstance(each, Diagnostic)]
-        values = (
-            each
-            for group in grouped(prepared, self.batch)
-            for each in probabilities_of(session, group, is_softmax=is_softmax)
-        )
-        pairs = zip(images, values, strict=True)
-        return [predicted(called_image(image), each, classes, top) for image, each in pairs]
-
-    def _read(self, image: ImageLike) -> NDArray[np.float32] | Diagnostic:
-        """An image as the net takes it, or why it cannot be read."""
-        try:
-            if isinstance(image, Image):
-                return self.manifest.preprocessing.of_picture(image)
-            return self.manifest.preprocessing.read(Path(image))
-        except BrokenImageError as fault:
-            return UnreadableImage(called_image(image), str(fault))
+        predictor = predictor_in(self.session, is_softmax=ends_in_softmax(self.path))
+        return predictions(predictor, images, top)
 
     def verify(
         self,
@@ -227,14 +196,6 @@ class Artifact:
         manifest = self.manifest
         how = f"{manifest.target.name}, {manifest.precision}, batch {manifest.batch}"
         return f"<Artifact {self.path}: {manifest.net} for {how}>"
-
-
-def called_image(image: ImageLike) -> str:
-    """A name for an image: its path, or what it is."""
-    if not isinstance(image, Image):
-        return os.fspath(image)
-    name = getattr(image, "filename", "")
-    return os.fspath(name) or f"{image.mode} image of {image.width}×{image.height}"
 
 
 def open_artifact(path: Place, *, threads: int | None = None) -> Artifact:

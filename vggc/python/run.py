@@ -7,19 +7,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, overload
 
 from vggc.api import evaluate as tests
 from vggc.api import train as trainings
-from vggc.api.evaluate import EvalOptions, EvalPlan, EvalResult, Seen
+from vggc.api.evaluate import EvalOptions, EvalPlan, EvalResult
 from vggc.api.predict import run_predictor
 from vggc.api.score_table import score_table
 from vggc.api.train import RunFinished, TrainOptions
 from vggc.api.trained import net_in
-from vggc.evaluation.diagnostics import UnreadableImage
 from vggc.program import Program
 from vggc.python.net import Network, load
-from vggc.python.prediction import Prediction, predicted
+from vggc.python.prediction import ImageLike, Prediction, predictions
 from vggc.python.told import log
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import TRAIN_PRECISIONS, TrainPrecision, parse_precision
@@ -90,22 +89,34 @@ class TrainingRun:
         """
         return self.net.module(weights)
 
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a text is several texts, too
+        self, images: ImageLike, top: int = 5, *, weights: Place | None = None
+    ) -> Prediction: ...
+
+    @overload
     def predict(
-        self, paths: Iterable[Place], top: int = 5, *, weights: Place | None = None
-    ) -> list[Prediction]:
-        """What the net takes the images in these files for, by their centre crops.
+        self, images: Iterable[ImageLike], top: int = 5, *, weights: Place | None = None
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        top: int = 5,
+        *,
+        weights: Place | None = None,
+    ) -> Prediction | list[Prediction]:
+        """The `top` classes of an image, or of each of several, with their probabilities, by the
+        centre crop; those of the run's last weights, of its `"best"`, or of those in a file.
+
+        Images are the paths of files, or Pillow's.
 
         Raises:
             UserError: with every image that cannot be read; the run has no such weights.
+            CheckFailed: the net gives values that are not finite.
         """
         options = EvalOptions(weights=optional(Path, weights))
-        predictor = run_predictor(self.path, options)
-        found = [*predictor.tell([os.fspath(path) for path in paths])]
-        seen = [each for each in found if isinstance(each, Seen)]
-        lost = [each for each in found if not isinstance(each, Seen)]
-        if lost:
-            raise UserError(*(UnreadableImage(each.name, each.reason) for each in lost))
-        return [predicted(each.path, each.probabilities, predictor.classes, top) for each in seen]
+        return predictions(run_predictor(self.path, options), images, top)
 
     @property
     def table(self) -> Sheet:
