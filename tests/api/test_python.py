@@ -388,6 +388,15 @@ def test_an_artifact_is_held_to_its_net(artifact: vggc.Artifact) -> None:
     assert "china.jpg" in verdict._repr_html_()
 
 
+def test_an_artifact_is_timed_beside_the_engines_that_are_installed(
+    artifact: vggc.Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vggc.measure.bench.default_peers", lambda manifest: ["torch"])
+    assert [*artifact.bench(rounds=1).milliseconds] == ["vggc", "torch"]
+    assert [*artifact.bench("torch", rounds=1).milliseconds] == ["vggc", "torch"]
+    assert [*artifact.bench([], rounds=1).milliseconds] == ["vggc"]
+
+
 # ---------------------------------------------------------------- training
 
 

@@ -25,7 +25,7 @@ from vggc.program import Program
 from vggc.python.arrays import called
 from vggc.python.net import Network
 from vggc.python.prediction import ImageLike, Prediction, predictions
-from vggc.python.run import Place, TrainingRun, optional
+from vggc.python.run import Place, TrainingRun, optional, several
 from vggc.python.told import log, warn_of_random
 from vggc.runtime.artifact import Manifest, read_manifest
 from vggc.support.diagnostics import UserError
@@ -159,15 +159,31 @@ class Artifact:
         )
         return verifications.verify(self.path, options)
 
-    def bench(self, against: Sequence[str] = (), *, rounds: int = 15) -> Timing:
+    def bench(
+        self,
+        against: str | Sequence[str] | None = None,
+        *,
+        rounds: int = 15,
+        images: Place | None = None,
+        weights: Place | None = None,
+    ) -> Timing:
         """The artifact's milliseconds of a batch, beside those of other engines, such as `["torch",
-        "onnxruntime"]`.
+        "onnxruntime"]`: of those that are installed where none is named, of none for `[]`.
+
+        `images` is a folder for engines that quantise; `weights` what the artifact was compiled
+        from, where it does not find that itself.
 
         Raises:
             UserError: an engine is unknown, not installed or cannot compute the net.
             CheckFailed: one computes something else.
         """
-        options = benches.BenchOptions(against=against, threads=self.threads, rounds=rounds)
+        options = benches.BenchOptions(
+            against=None if against is None else several(against),
+            threads=self.threads,
+            rounds=rounds,
+            images=optional(Path, images),
+            weights=optional(Path, weights),
+        )
         return benches.bench(self.path, options)
 
     @property
@@ -215,7 +231,7 @@ def compile(
     out: Place | None = None,
     target: str = "cpu",
     mcpu: str | None = None,
-    archs: Sequence[str] = (),
+    archs: str | Sequence[str] = (),
     weights: Place | None = None,
     seed: int | None = None,
     batch: int = 1,
@@ -243,7 +259,7 @@ def compile(
     options = CompileOptions(
         target=target,
         mcpu=mcpu,
-        archs=tuple(archs),
+        archs=several(archs),
         weights=optional(Path, weights),
         seed=seed,
         batch=batch,

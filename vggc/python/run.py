@@ -256,7 +256,7 @@ def train(
         init_from=optional(Path, init_from),
         weights=optional(Path, weights),
         seed=seed,
-        changes=(changes,) if isinstance(changes, str) else tuple(changes),
+        changes=several(changes),
     )
     try:
         if resume is None:
@@ -373,6 +373,11 @@ def spec_of(net: Network | Place | None) -> str | Program | None:
 def text_of(place: Place) -> str:
     """A place as a text, since it may be a pattern, or on a server."""
     return os.fspath(place)
+
+
+def several(texts: str | Iterable[str]) -> tuple[str, ...]:
+    """One text or several, as several."""
+    return (texts,) if isinstance(texts, str) else tuple(texts)
 
 
 def optional(make: Callable[[Place], T], value: Place | None) -> T | None:
