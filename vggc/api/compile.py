@@ -13,6 +13,7 @@ from vggc.api.trained import NetOfRun, Subject
 from vggc.ir.needs import compiling
 from vggc.program import Program
 from vggc.support.diagnostics import UserError
+from vggc.support.files import refuse_full
 
 if TYPE_CHECKING:
     from vggc.compiler.calibrate import CalibrationImages
@@ -75,8 +76,9 @@ class CompilePlan:
         from vggc.compiler.pipeline import Job, build_artifact, unwatched
 
         watcher = Dump(self.dump) if self.dump else None
+        refuse_full(self.folder)
         if watcher:
-            watcher.begin()
+            watcher.check(self.folder)
         started = time.perf_counter()
         subject = self.subject
         job = Job(
