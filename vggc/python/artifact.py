@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,14 +17,12 @@ from vggc.api import verify as verifications
 from vggc.api.compile import CompileOptions
 from vggc.api.predict import ends_in_softmax, predictor_in
 from vggc.api.run import session_of
-from vggc.api.trained import NetOfRun
 from vggc.evaluation.diagnostics import NoClassesToTell
 from vggc.ir.ops import describe
-from vggc.program import Program
 from vggc.python.arrays import called
 from vggc.python.net import Network
 from vggc.python.prediction import ImageLike, Prediction, predictions
-from vggc.python.run import Place, TrainingRun, optional, several
+from vggc.python.run import Place, TrainingRun, known, optional, several
 from vggc.python.told import log, warn_of_random
 from vggc.runtime.artifact import Manifest, read_manifest
 from vggc.support.diagnostics import UserError
@@ -274,20 +271,9 @@ def compile(
         out=optional(Path, out),
         dump=optional(Path, dump),
     )
-    planned = compiles.plan(subject_in(net), options, log.info)
+    planned = compiles.plan(known(net), options, log.info)
     warn_of_random(planned.subject, seed)
     made = planned.build()
     for line in made.notes:
         log.info(line)
     return Artifact(planned.folder, made.manifest, threads)
-
-
-def subject_in(net: Network | TrainingRun | Place) -> str | Program | NetOfRun:
-    """A net or a run as functions of `api/` take it."""
-    match net:
-        case Network():
-            return net.known
-        case TrainingRun():
-            return os.fspath(net.path)
-        case _:
-            return os.fspath(net)

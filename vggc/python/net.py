@@ -13,6 +13,7 @@ from vggc import program as programs
 from vggc.analysis.layer_table import layer_table
 from vggc.analysis.outline import Outline, outline
 from vggc.analysis.report import Report, Row, Totals
+from vggc.api.draw import picture_of, save
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Shape, describe
 from vggc.program import Program, with_input
@@ -26,15 +27,31 @@ from vggc.syntax.parse import parse
 if TYPE_CHECKING:
     from vggc.api.trained import NetOfRun
     from vggc.backends.torch import TorchNet
+    from vggc.pictures.shapes import Picture
     from vggc.training.run import Run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NetPicture:
     """A picture of a net, to scale. A notebook shows it."""
 
-    svg: str
-    """An SVG document: text, without scripts."""
+    drawn: Picture
+    """Its shapes and texts, each at its place."""
+
+    @cached_property
+    def svg(self) -> str:
+        """An SVG document: text, without scripts."""
+        from vggc.pictures.svg import as_svg
+
+        return as_svg(self.drawn)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the picture to a new file, NAME.svg or NAME.png.
+
+        Raises:
+            UserError: no picture is called so, something is there, or nothing can be written.
+        """
+        save(self.drawn, Path(path))
 
     def _repr_svg_(self) -> str:
         return self.svg
@@ -135,11 +152,7 @@ class Network:
         Raises:
             UserError: it has too many layers to be drawn.
         """
-        from vggc.pictures.layout import layout
-        from vggc.pictures.svg import as_svg
-
-        found = self.report()
-        return NetPicture(as_svg(layout(found.outline, found.report)))
+        return NetPicture(picture_of(self.program))
 
     def module(
         self, weights: str | os.PathLike[str] | None = None, *, seed: int | None = None

@@ -15,7 +15,7 @@ from vggc.api.evaluate import EvalOptions, EvalPlan, EvalResult
 from vggc.api.predict import run_predictor
 from vggc.api.score_table import score_table
 from vggc.api.train import RunFinished, TrainOptions
-from vggc.api.trained import net_in
+from vggc.api.trained import NetOfRun, net_in
 from vggc.program import Program
 from vggc.python.net import Network, load
 from vggc.python.prediction import ImageLike, Prediction, predictions
@@ -368,6 +368,17 @@ def spec_of(net: Network | Place | None) -> str | Program | None:
             return program
         case _:
             return load(net).program
+
+
+def known(net: Network | TrainingRun | Place) -> str | Program | NetOfRun:
+    """A net or a run as functions of `api/` take it that want its weights, too."""
+    match net:
+        case Network():
+            return net.known
+        case TrainingRun():
+            return os.fspath(net.path)
+        case _:
+            return os.fspath(net)
 
 
 def text_of(place: Place) -> str:
