@@ -487,7 +487,7 @@ def test_ctrl_c_saves_and_is_raised_and_the_run_goes_on(photos: Path, tmp_path: 
 
     net = vggc.from_text(TRAINED)
     with pytest.raises(KeyboardInterrupt):
-        vggc.train(net, data=photos, out=tmp_path / "run", workers=0, watch=interrupt)
+        vggc.train(net, data=photos, out=tmp_path / "run", workers=0, on_progress=interrupt)
     assert vggc.open_run(tmp_path / "run").record.state == "interrupted"
     run = vggc.train(resume=tmp_path / "run", workers=0)
     assert (run.record.state, len(run.history)) == ("finished", 2)

@@ -29,8 +29,8 @@ ARTIFACTS = Path("artifacts")
 class CompileOptions:
     """What the user asks `compile` for; None where nothing is said.
 
-    `size` is (H, W), `max_error` a relative L2 error, `num_images` how many of the images in
-    `calibrate` are read. Where not `tuned`, no database of measurements is asked.
+    `size` is (H, W), `max_error` a relative L2 error, `num_images` how many of those in the folder
+    `images` int8 is calibrated on. Where not `tuned`, no database of measurements is asked.
     """
 
     target: str = "cpu"
@@ -42,7 +42,7 @@ class CompileOptions:
     size: tuple[int, int] | None = None
     precision: ArtifactPrecision = "float32"
     max_error: float | None = None
-    calibrate: Path | None = None
+    images: Path | None = None
     num_images: int | None = None
     tuned: bool = True
     db: Path | None = None
@@ -140,7 +140,7 @@ def plan(
     machine = resolve(options.target, options.archs, options.mcpu)
     require_precision(machine, options.precision)
     budget = budget_for(machine, options.precision, options.max_error)
-    require_images(options.precision, options.calibrate, options.num_images)
+    require_images(options.precision, options.images, options.num_images)
     subject = asked.subject()
     if machine.kind == "cuda" and options.threads is not None:
         reason = "kernels for GPUs are the same whatever the threads of a CPU"
@@ -150,9 +150,9 @@ def plan(
         machine = on_threads(machine, threads)
     choice_of = choices_for(machine, options.db, threads, ignore=not options.tuned)
     pictures = CalibrationImages()
-    if options.calibrate is not None:
+    if options.images is not None:
         count = options.num_images or NUM_IMAGES
-        pictures = choose_images(options.calibrate, count, subject.preprocessing)
+        pictures = choose_images(options.images, count, subject.preprocessing)
     named = f"{subject.program.net.name}-{machine.name.replace('/', '-')}"
     return CompilePlan(
         subject=subject,

@@ -127,11 +127,11 @@ def verify(
     folder: Path,
     threads: int | None = None,
     *,
-    data: Path | None = None,
+    images: Path | None = None,
     num_images: int | None = None,
     weights: Path | None = None,
 ) -> list[Verification]:
-    """Compares an artifact with PyTorch in float64: on images in the folder `data`, or on
+    """Compares an artifact with PyTorch in float64: on images in the folder `images`, or on
     random and real inputs of its own.
 
     The reference is the folded net with the weights that the artifact was made of: `weights`, or
@@ -141,7 +141,7 @@ def verify(
     Raises: UserError when the artifact is damaged or not for this machine, or images or
     weights are missing.
     """
-    if num_images is not None and data is None:
+    if num_images is not None and images is None:
         reason, hint = "it counts the images of a folder", ", or name the folder with `--data`"
         raise UserError(GivenInVain("--images", reason, hint))
     session = Session.load(folder, threads)
@@ -156,12 +156,12 @@ def verify(
         scales=_scales(folder, found.calls),
         weights_from=found.origin,
     )
-    if data is not None:
+    if images is not None:
         preprocessing = session.manifest.preprocessing
-        chosen = choose_images(data, num_images or NUM_IMAGES, preprocessing)
+        chosen = choose_images(images, num_images or NUM_IMAGES, preprocessing)
         batches = in_batches(read_images(chosen.files, preprocessing), session.manifest.batch)
-        images = f"{len(chosen.files)} image{'s' * (len(chosen.files) > 1)}"
-        return [replace(judge.compare(images, batches, judged=True), skipped=chosen.skipped)]
+        told = f"{len(chosen.files)} image{'s' * (len(chosen.files) > 1)}"
+        return [replace(judge.compare(told, batches, judged=True), skipped=chosen.skipped)]
     own = session.manifest.precision == "float32"
     return [
         judge.compare(name, [(x, len(x))], judged=own)

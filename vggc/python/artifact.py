@@ -57,7 +57,7 @@ class Artifact:
         return session_of(self.path, self.threads, whole=True)
 
     @property
-    def net(self) -> str:
+    def net_name(self) -> str:
         """The name of the net."""
         return self.manifest.net
 
@@ -135,12 +135,12 @@ class Artifact:
 
     def verify(
         self,
-        data: Place | None = None,
+        images: Place | None = None,
         *,
         num_images: int | None = None,
         weights: Place | None = None,
     ) -> Verdict:
-        """Compares the artifact with its net in float64, on images in the folder `data` or on
+        """Compares the artifact with its net in float64, on images in the folder `images` or on
         random and real inputs; `passed` and `fault` of what comes of it tell whether it computes
         its net.
 
@@ -150,7 +150,7 @@ class Artifact:
         """
         options = verifications.VerifyOptions(
             threads=self.threads,
-            data=optional(Path, data),
+            images=optional(Path, images),
             num_images=num_images,
             weights=optional(Path, weights),
         )
@@ -235,7 +235,7 @@ def compile(
     size: tuple[int, int] | None = None,
     precision: ArtifactPrecision = "float32",
     max_error: float | None = None,
-    calibrate: Place | None = None,
+    images: Place | None = None,
     num_images: int | None = None,
     tuned: bool = True,
     db: Place | None = None,
@@ -246,8 +246,8 @@ def compile(
     none is named.
 
     Each option is that of `vggc compile`: `weights` is a file, or `"best"` of a run; a net that is
-    of no run gets random ones of `seed`, with a warning where no seed is given; `calibrate` is the
-    folder of images that int8 needs.
+    of no run gets random ones of `seed`, with a warning where no seed is given; `images` is the
+    folder that int8 needs to calibrate on, `--calibrate` there.
 
     Raises:
         UserError: there is no such net, target or folder, or what is asked for does not go
@@ -263,7 +263,7 @@ def compile(
         size=size,
         precision=parse_precision(precision, ARTIFACT_PRECISIONS),
         max_error=max_error,
-        calibrate=optional(Path, calibrate),
+        images=optional(Path, images),
         num_images=num_images,
         tuned=tuned,
         db=optional(Path, db),

@@ -226,13 +226,13 @@ def train(
     save_steps: int | None = None,
     keep: int = 2,
     workers: int | None = None,
-    watch: Callable[[Event], None] | None = None,
+    on_progress: Callable[[Event], None] | None = None,
 ) -> TrainingRun:
     """Trains a net by its recipe, or goes on with the run `resume`; the run that it ends as.
 
     Each option is that of `vggc train`: without `data` it trains on scikit-learn's digits, `size`
-    is (H, W), and `changes` are those of `--set`: `["schedule=one-cycle", "flip=off"]`. `watch` is
-    told every step and epoch as it ends.
+    is (H, W), and `changes` are those of `--set`: `["schedule=one-cycle", "flip=off"]`.
+    `on_progress` is told every step and epoch as it ends.
 
     Ctrl-C saves before it is raised; `resume` goes on from there.
 
@@ -269,7 +269,7 @@ def train(
             )
     except RunFinished as finished:
         return TrainingRun(finished.run)
-    run, outcome = trained(plan, save_steps, keep, workers, watch or note)
+    run, outcome = trained(plan, save_steps, keep, workers, on_progress or note)
     match outcome:
         case Interrupted():
             raise KeyboardInterrupt
@@ -284,7 +284,7 @@ def trained(
     save_steps: int | None,
     keep: int,
     workers: int | None,
-    watch: Callable[[Event], None],
+    on_progress: Callable[[Event], None],
 ) -> tuple[Run, Outcome]:
     """Carries out a training, and gives its run and how it ended."""
     from vggc.training.learner import device_of
@@ -301,7 +301,7 @@ def trained(
         log.info("training into %s", ready.run.folder)
         keeping = Keeping(save_steps, keep)
         run, task, progress = ready.run, ready.task, ready.progress
-        return run, proceed(run, ready.learner, task, progress, watch, keeping, workers)
+        return run, proceed(run, ready.learner, task, progress, on_progress, keeping, workers)
 
 
 def note(event: Event) -> None:
@@ -353,8 +353,8 @@ def evaluate(
     )
     planned = tests.plan(folders, options)
     images = tests.images_for(planned, optional(text_of, data))
-    watch = on_progress or (lambda done, total: None)
-    return EvalScores(planned, images, tests.measure(planned, images, watch))
+    result = tests.measure(planned, images, on_progress or (lambda done, total: None))
+    return EvalScores(planned, images, result)
 
 
 def spec_of(net: Network | Place | None) -> str | Program | None:
