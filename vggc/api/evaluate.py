@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+ProtocolName: TypeAlias = Literal["test", "centre", "dense", "crops", "both"]
+
 NAMED = 20
 """Images that could not be read and are named one by one; the others are only counted."""
 
@@ -75,13 +77,13 @@ BATCH_PIXELS, LARGEST_BATCH = BATCH * 224 * 224, 1024
 """On a GPU small images make larger batches, of so many pixels and at most so many images."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvalOptions:
     """How the user wants `eval` and `predict` to look at images; None where nothing is said."""
 
     weights: Path | None = None
     scales: str | None = None
-    protocol: Literal["test", "centre", "dense", "crops", "both"] | None = None
+    protocol: ProtocolName | None = None
     grid: str | None = None
     flip: bool | None = None
     batch: int | None = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, overload
 
 from vggc.api import evaluate as tests
 from vggc.api import train as trainings
-from vggc.api.evaluate import EvalOptions, EvalPlan, EvalResult
+from vggc.api.evaluate import EvalOptions, EvalPlan, EvalResult, ProtocolName
 from vggc.api.predict import run_predictor
 from vggc.api.score_table import score_table
 from vggc.api.train import RunFinished, TrainOptions
@@ -318,7 +318,7 @@ def evaluate(
     *,
     weights: Place | None = None,
     scales: str | None = None,
-    protocol: Literal["test", "centre", "dense", "crops", "both"] | None = None,
+    protocol: ProtocolName | None = None,
     grid: str | None = None,
     flip: bool | None = None,
     batch: int | None = None,
