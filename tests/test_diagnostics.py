@@ -173,7 +173,7 @@ def test_a_net_without_classes_takes_no_number_of_them(tmp_path: Path) -> None:
 
 PACKAGES = (
     "vggc.cli.arguments",
-    "vggc.cli.draw",
+    "vggc.api.draw",
     "vggc.cli.find_lr",
     "vggc.cli.layers",
     "vggc.api.subject",

@@ -16,9 +16,12 @@ from vggc.support.version import __version__ as __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from vggc.api.verify import Verdict as Verdict
+    from vggc.measure.bench import Timing as Timing
     from vggc.python.artifact import Artifact as Artifact
     from vggc.python.artifact import compile as compile
     from vggc.python.artifact import open_artifact as open_artifact
+    from vggc.python.export import export as export
     from vggc.python.net import NetPicture as NetPicture
     from vggc.python.net import NetSummary as NetSummary
     from vggc.python.net import Network as Network
@@ -31,14 +34,19 @@ if TYPE_CHECKING:
     from vggc.python.run import evaluate as evaluate
     from vggc.python.run import open_run as open_run
     from vggc.python.run import train as train
+    from vggc.python.tuning import TuningResult as TuningResult
+    from vggc.python.tuning import tune as tune
     from vggc.support.diagnostics import CheckFailed as CheckFailed
     from vggc.support.diagnostics import Diagnostic as Diagnostic
     from vggc.support.diagnostics import UserError as UserError
 
 _PLACES = {
+    "Verdict": "vggc.api.verify",
+    "Timing": "vggc.measure.bench",
     "Artifact": "vggc.python.artifact",
     "compile": "vggc.python.artifact",
     "open_artifact": "vggc.python.artifact",
+    "export": "vggc.python.export",
     "NetPicture": "vggc.python.net",
     "NetSummary": "vggc.python.net",
     "Network": "vggc.python.net",
@@ -51,6 +59,8 @@ _PLACES = {
     "evaluate": "vggc.python.run",
     "open_run": "vggc.python.run",
     "train": "vggc.python.run",
+    "TuningResult": "vggc.python.tuning",
+    "tune": "vggc.python.tuning",
     "CheckFailed": "vggc.support.diagnostics",
     "Diagnostic": "vggc.support.diagnostics",
     "UserError": "vggc.support.diagnostics",

@@ -19,6 +19,7 @@ from vggc.plan.low_precision import in_format
 from vggc.plan.plan import Plan, plan
 from vggc.plan.verify import verify_plan
 from vggc.program import load, zoo
+from vggc.support.diagnostics import UserError
 
 NET = """net small
 input 3x16x16
@@ -75,8 +76,41 @@ def test_nothing_is_written_over(dumped: Path, tmp_path: Path) -> None:
     spec, out = dumped.parent / "small.vgg", tmp_path / "artifact"
     arguments = ["compile", str(spec), "-o", str(out), "--dump", str(dumped)]
     done = CliRunner().invoke(cli, arguments)
-    assert done.exit_code != 0
+    assert isinstance(done.exception, UserError)
     assert not out.exists()
+
+
+def test_no_dump_is_begun_where_there_is_no_room_for_the_artifact(
+    dumped: Path, tmp_path: Path
+) -> None:
+    spec, dump = dumped.parent / "small.vgg", tmp_path / "stages"
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine").touch()
+    arguments = ["compile", str(spec), "-o", str(tmp_path / "taken"), "--dump", str(dump)]
+    done = CliRunner().invoke(cli, arguments)
+    assert isinstance(done.exception, UserError)
+    assert not dump.exists()
+
+
+def test_no_dump_is_begun_where_nothing_can_be_linked(
+    dumped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    spec, dump = dumped.parent / "small.vgg", tmp_path / "stages"
+    arguments = ["compile", str(spec), "-o", str(tmp_path / "artifact"), "--dump", str(dump)]
+    done = CliRunner().invoke(cli, arguments)
+    assert isinstance(done.exception, UserError)
+    assert not dump.exists()
+
+
+@pytest.mark.parametrize(("out", "dump"), [("a", "a/stages"), ("d/a", "d"), ("a", "b/../a")])
+def test_dump_and_artifact_lie_apart(dumped: Path, tmp_path: Path, out: str, dump: str) -> None:
+    spec = dumped.parent / "small.vgg"
+    arguments = ["-o", str(tmp_path / out), "--dump", str(tmp_path / dump)]
+    done = CliRunner().invoke(cli, ["compile", str(spec), *arguments])
+    assert "lie one in the other" in str(done.exception)
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---------------------------------------------------------------- what is verified

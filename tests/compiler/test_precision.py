@@ -531,7 +531,7 @@ def test_a_net_computes_in_fewer_bits_what_it_does_in_float64(
     precision: ArtifactPrecision, text: str, made: Make, images: Path
 ) -> None:
     folder = made(text, precision, batch=2)
-    (result,) = verify(folder, data=images, num_images=5)
+    (result,) = verify(folder, images=images, num_images=5)
     assert (result.images, result.judged) == (5, True)
     assert result.passed, result
     assert result.error > 0
@@ -554,7 +554,7 @@ def test_nets_of_the_zoo_at_a_small_size(
         found = found.replace(with_input(found.net, (96, 96)))
     files = tuple(sorted(images.rglob("*.png"))) if precision == "int8" else ()
     folder = make(found, tmp_path / "artifact", precision, files)
-    (result,) = verify(folder, data=images, num_images=6)
+    (result,) = verify(folder, images=images, num_images=6)
     assert result.error < LIMITS[precision].error
 
 

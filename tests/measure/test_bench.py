@@ -85,9 +85,22 @@ def test_engines_take_turns_and_every_round_counts(tiny_artifact: Make) -> None:
 
 
 def test_a_ratio_is_vggcs_median_over_the_engines() -> None:
-    timing = Timing(2, {"vggc": (3.0, 100.0, 4.0), "torch": (8.0, 7.0, 9.0)})
+    timing = Timing(Path("artifact"), 2, {"vggc": (3.0, 100.0, 4.0), "torch": (8.0, 7.0, 9.0)})
     assert timing.medians == {"vggc": 4.0, "torch": 8.0}
     assert timing.ratios == {"torch": 0.5}
+
+
+def test_a_timing_is_shown_as_a_table_that_names_the_missing() -> None:
+    times = {"vggc": (3.0, 4.0), "torch": (8.0, 8.0)}
+    timing = Timing(Path("a"), 2, times, {"torch": 1e-6}, {"<MNN>": "`import MNN` fails"})
+    assert repr(timing).splitlines() == [
+        "a: 2 interleaved rounds, 2 threads",
+        "engine  median ms      range ms  vggc / engine  scores differ by",
+        "vggc         3.50  3.00 to 4.00",
+        "torch        8.00  8.00 to 8.00           0.44           1.0e-06",
+        "<MNN> is not timed: `import MNN` fails",
+    ]
+    assert "&lt;MNN&gt; is not timed" in timing._repr_html_()
 
 
 # ---------------------------------------------------------------- engines that cannot

@@ -24,7 +24,7 @@ from vggc.measure.profile import Call, MachinePeaks, profile, useful_macs
 from vggc.measure.roofline import arithmetic, bandwidth
 from vggc.passes.fold import fold
 from vggc.program import Program
-from vggc.runtime.artifact import KernelEntry, open_artifact
+from vggc.runtime.artifact import KernelEntry, sound_manifest
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.tensors import read_all
@@ -35,7 +35,7 @@ Make = Callable[..., Path]
 def test_every_call_is_timed_and_weighed(tiny: Program, tiny_artifact: Make) -> None:
     folder = tiny_artifact(batch=2)
     found = profile(folder, threads=1, rounds=3)
-    manifest = open_artifact(folder)
+    manifest = sound_manifest(folder)
     assert [call.step for call in found.calls] == [entry.step for entry in manifest.kernels]
     assert all(call.seconds > 0 and call.memory_share > 0 for call in found.calls)
     assert found.sum == sum(call.seconds for call in found.calls)
@@ -75,7 +75,7 @@ def test_calls_ask_for_all_multiply_adds_of_the_net_together(
     body: str, tiny_artifact: Make
 ) -> None:
     graph = graph_of(body)
-    manifest = replace(open_artifact(tiny_artifact()), batch=1, kernels=entries(graph))
+    manifest = replace(sound_manifest(tiny_artifact()), batch=1, kernels=entries(graph))
     macs = useful_macs(manifest, fold(graph).graph)
     assert sum(macs) == report(graph).totals.macs
     heavy = {"Conv", "Dense"}
@@ -87,7 +87,7 @@ def test_real_arithmetic_is_what_the_kernel_states(
     tiny_artifact: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tiny_artifact()
-    before = open_artifact(folder)
+    before = sound_manifest(folder)
     stated = tuple(replace(e, macs=7 if e.layer == "conv1_2" else 0) for e in before.kernels)
 
     class Stated(module.Session):

@@ -178,9 +178,25 @@ def test_a_module_has_the_weights_of_its_seed_or_file(tmp_path: Path) -> None:
     assert not module.training
     save_file(module.state_dict(), tmp_path / "weights.safetensors")
     assert torch.equal(net.module(tmp_path / "weights.safetensors")(x), module(x))
-    assert not torch.equal(net.module()(x), module(x))
+    assert not torch.equal(net.module(seed=0)(x), module(x))
     with pytest.raises(vggc.UserError, match="draws random weights"):
         net.module(tmp_path / "weights.safetensors", seed=3)
+
+
+def test_random_weights_that_nobody_asked_for_are_warned_of(tmp_path: Path) -> None:
+    net = vggc.from_text(TRAINED)
+    with pytest.warns(UserWarning, match="trained has no weights yet") as told:
+        assert torch.equal(net.module()(torch.ones(1, 3, 8, 8)), same_of_seed(net))
+    assert told[0].filename == __file__
+    with pytest.warns(UserWarning, match="has no weights yet") as told:
+        vggc.compile(net, out=tmp_path / "artifact")
+    assert (len(told), told[0].filename) == (1, __file__)
+
+
+def same_of_seed(net: vggc.Network) -> torch.Tensor:
+    """What a net of seed 0 gives of ones."""
+    found: torch.Tensor = net.module(seed=0)(torch.ones(1, 3, 8, 8))
+    return found
 
 
 # ---------------------------------------------------------------- notebooks
@@ -209,8 +225,66 @@ def test_nets_show_a_table_and_a_picture() -> None:
         assert "conv" in shown._repr_html_()
         assert 'style="white-space: pre; text-align: left"' in shown._repr_html_()
     assert net.picture()._repr_svg_().startswith("<?xml")
+    assert repr(net.picture()).startswith("<NetPicture, ")
     assert "\nconv1_1           conv3-4  " in repr(net.report())
     assert repr(net) == "<Network two: 3×8×8 → 3 and 4, 567 parameters>"
+
+
+def test_a_picture_is_saved_as_the_command_draws_it(
+    tmp_path: Path, vggc_here: Callable[..., tuple[object, str, str]]
+) -> None:
+    (tmp_path / "two.vgg").write_text(TWO_HEADS)
+    picture = vggc.load(tmp_path / "two.vgg").picture()
+    for name in ("mine.svg", "mine.png"):
+        picture.save(tmp_path / name)
+        vggc_here("draw", tmp_path / "two.vgg", "-o", tmp_path / f"its-{name}")
+        assert (tmp_path / name).read_bytes() == (tmp_path / f"its-{name}").read_bytes()
+    with pytest.raises(vggc.UserError, match="exists already"):
+        picture.save(tmp_path / "mine.svg")
+    with pytest.raises(vggc.UserError, match="no picture that vggc draws"):
+        picture.save(str(tmp_path / "mine.pdf"))
+
+
+# ---------------------------------------------------------------- other tools, and tuning
+
+
+def test_a_net_is_exported_as_the_command_does(
+    tmp_path: Path, vggc_here: Callable[..., tuple[object, str, str]]
+) -> None:
+    (tmp_path / "net.vgg").write_text(TRAINED)
+    net = vggc.load(tmp_path / "net.vgg")
+    made = vggc.export(net, tmp_path / "mine", format="torchvision", seed=3)
+    options = ("--format", "torchvision", "--seed", 3)
+    vggc_here("export", tmp_path / "net.vgg", "-o", tmp_path / "its", *options)
+    assert made.read_bytes() == (tmp_path / "its").read_bytes()
+    with pytest.warns(UserWarning, match="has no weights yet") as told:
+        assert vggc.export(net, str(tmp_path / "net.onnx")) == tmp_path / "net.onnx"
+    assert told[0].filename == __file__
+    with pytest.raises(vggc.UserError, match="did you mean `onnx`"):
+        vggc.export(net, tmp_path / "other", format="onxx")  # type: ignore[arg-type]
+
+
+def test_what_tuning_cannot_do_is_told(tmp_path: Path) -> None:
+    net = vggc.from_text("net one input 3x8x8 gap | fc-4")
+    with pytest.raises(vggc.UserError, match="go together"):
+        vggc.tune(net, rpc="localhost:9190")
+    with pytest.raises(vggc.CheckFailed, match="the budget ended before the first"):
+        vggc.tune(net, db=tmp_path / "db", budget=1e-3)
+
+
+@pytest.mark.slow
+def test_what_is_tuned_is_compiled(tmp_path: Path) -> None:
+    net, said = vggc.from_text("net one input 3x8x8 gap | fc-4"), []
+    tuned = vggc.tune(
+        net, db=tmp_path / "db", budget=300, on_progress=lambda course, doing: said.append(doing)
+    )
+    assert tuned.db == tmp_path / "db"
+    assert tuned.measured > 0
+    assert "measuring fc1" in said
+    assert "fc1" in tuned._repr_html_()
+    artifact = vggc.compile(net, out=tmp_path / "artifact", db=tuned.db, seed=0)
+    assert "measurement" in [kernel.chosen_by for kernel in artifact.manifest.kernels]
+    assert vggc.tune(net, db=tuned.db, budget=300).measured == 0
 
 
 # ---------------------------------------------------------------- arrays
@@ -372,6 +446,15 @@ def test_an_artifact_is_held_to_its_net(artifact: vggc.Artifact) -> None:
     assert "china.jpg" in verdict._repr_html_()
 
 
+def test_an_artifact_is_timed_beside_the_engines_that_are_installed(
+    artifact: vggc.Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vggc.measure.bench.default_peers", lambda manifest: ["torch"])
+    assert [*artifact.bench(rounds=1).milliseconds] == ["vggc", "torch"]
+    assert [*artifact.bench("torch", rounds=1).milliseconds] == ["vggc", "torch"]
+    assert [*artifact.bench([], rounds=1).milliseconds] == ["vggc"]
+
+
 # ---------------------------------------------------------------- training
 
 
@@ -388,7 +471,7 @@ def test_a_run_is_trained_tested_and_compiled(photos: Path, tmp_path: Path) -> N
     assert scores.num_images == 18
     assert scores.centre
     assert "<b>" not in run._repr_html_() + scores._repr_html_()
-    (seen,) = run.predict([photos / "a" / "0.png"], top=3)
+    seen = run.predict(photos / "a" / "0.png", top=3)
     artifact = vggc.compile(run, out=tmp_path / "artifact")
     assert artifact.classes == run.classes
     found = artifact.predict(photos / "a" / "0.png", top=3)
@@ -404,11 +487,53 @@ def test_ctrl_c_saves_and_is_raised_and_the_run_goes_on(photos: Path, tmp_path: 
 
     net = vggc.from_text(TRAINED)
     with pytest.raises(KeyboardInterrupt):
-        vggc.train(net, data=photos, out=tmp_path / "run", workers=0, watch=interrupt)
+        vggc.train(net, data=photos, out=tmp_path / "run", workers=0, on_progress=interrupt)
     assert vggc.open_run(tmp_path / "run").record.state == "interrupted"
     run = vggc.train(resume=tmp_path / "run", workers=0)
     assert (run.record.state, len(run.history)) == ("finished", 2)
     assert vggc.train(resume=run, workers=0).history == run.history
+
+
+def test_a_run_takes_images_as_an_artifact_does(photos: Path, tmp_path: Path) -> None:
+    net = vggc.from_text(TRAINED)
+    run = vggc.train(net, data=photos, out=tmp_path / "run", seed=1, workers=0)
+    path = photos / "a" / "0.png"
+    image, grey = Image.open(path), Image.open(path).convert("L")
+    one, other, third = run.predict([image, str(path), grey], top=2)
+    for same in (one, other):
+        assert dict(same.best) == pytest.approx(dict(run.predict(path, top=2).best))
+    assert (one.image, other.image, third.image) == (str(path), str(path), "L image of 8×8")
+    assert third.best != one.best
+    assert run.predict([]) == []
+    with pytest.raises(vggc.UserError) as caught:
+        run.predict([tmp_path / "gone.png", Image.new("RGB", (2, 999))])
+    assert len(caught.value.diagnostics) == 2
+
+
+def test_a_net_of_a_run_has_the_weights_of_the_run(photos: Path, tmp_path: Path) -> None:
+    net = vggc.from_text(TRAINED)
+    run = vggc.train(net, data=photos, out=tmp_path / "run", seed=1, workers=0)
+    x = torch.ones(1, 3, 8, 8)
+    loaded, wanted = vggc.load(run.path), run.module()(x)
+    for same in (loaded, run.net, loaded.with_recipe("lr=0.5")):
+        assert torch.equal(same.module()(x), wanted)
+    assert torch.equal(loaded.module("best")(x), run.module("best")(x))
+    of_run = vggc.compile(run, out=tmp_path / "of-run")
+    of_net = vggc.compile(loaded, out=tmp_path / "of-net")
+    assert of_net.manifest == of_run.manifest
+    with pytest.raises(vggc.UserError, match="draws random weights"):
+        loaded.module(seed=1)
+    with pytest.raises(vggc.UserError, match="weights"):
+        loaded.with_input(16, 16).module()
+
+
+def test_a_net_of_a_run_takes_its_weights_to_another_size(photos: Path, tmp_path: Path) -> None:
+    net = vggc.from_text(TRAINED.replace("| pool |", "| gap |"))
+    run = vggc.train(net, data=photos, out=tmp_path / "run", seed=1, workers=0)
+    sized = vggc.compile(run.net.with_input(16, 12), out=tmp_path / "sized")
+    same = vggc.compile(run, size=(16, 12), out=tmp_path / "same")
+    assert sized.manifest == same.manifest
+    assert sized.input == (3, 16, 12)
 
 
 def test_a_thread_trains_too(photos: Path, tmp_path: Path) -> None:
@@ -470,6 +595,6 @@ def test_what_is_not_there_is_told(make: Callable[[], object], text: str) -> Non
 def test_a_net_that_is_loaded_twice_compiles_to_the_same(tmp_path: Path) -> None:
     """Compiling folds weights where they lie; nobody else's are touched."""
     net = vggc.from_text(TRAINED.replace("conv3-4", "conv3-4 norm=batch"))
-    first = vggc.compile(net, out=tmp_path / "first")
-    second = vggc.compile(net, out=tmp_path / "second")
+    first = vggc.compile(net, out=tmp_path / "first", seed=0)
+    second = vggc.compile(net, out=tmp_path / "second", seed=0)
     assert first.manifest.files == second.manifest.files

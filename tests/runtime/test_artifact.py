@@ -28,7 +28,7 @@ from vggc.ir.weights import save, seeded
 from vggc.measure.bench import bench
 from vggc.measure.verify import TOLERANCE, Verification, verify
 from vggc.program import Program
-from vggc.runtime.artifact import FILES, Manifest, open_artifact
+from vggc.runtime.artifact import FILES, Manifest, sound_manifest
 from vggc.runtime.session import Session
 from vggc.support.diagnostics import UserError
 from vggc.support.records import MalformedError, from_json
@@ -49,7 +49,7 @@ def test_an_artifact_computes_its_net(tiny: Program, tiny_artifact: Make, noise:
 
 def test_its_manifest_tells_what_it_is(tiny: Program, tiny_artifact: Make) -> None:
     folder = tiny_artifact(batch=2)
-    manifest = open_artifact(folder)
+    manifest = sound_manifest(folder)
     assert (manifest.net, manifest.batch, manifest.input) == ("tiny", 2, (3, 16, 16))
     assert manifest.classes == tuple("abcdefghij")
     assert manifest.weights_from == "seed 0"
@@ -232,7 +232,7 @@ def test_a_session_gives_the_main_output_or_every_one_by_name(
 
 
 def test_the_manifest_tells_every_output_and_holds_folded_weights(branched_artifact: Path) -> None:
-    manifest = open_artifact(branched_artifact)
+    manifest = sound_manifest(branched_artifact)
     outputs = [(output.name, output.kind, output.shape) for output in manifest.outputs]
     assert outputs == [
         ("output", "classes", (10,)),
@@ -248,7 +248,7 @@ def test_verify_looks_at_each_of_the_calls_that_a_join_of_many_paths_is(tmp_path
     paths = ", ".join(["conv1-2"] * 40)
     net = program(f"net wide input 3x6x6 many: add({paths}) | concat({paths}) | gap | fc-10")
     folder = build(net, tmp_path / "wide")
-    layers = [entry.layer for entry in open_artifact(folder).kernels]
+    layers = [entry.layer for entry in sound_manifest(folder).kernels]
     assert layers.count("many") == layers.count("concat1") == 3
     for result in verify(folder):
         assert result.passed, result

@@ -303,7 +303,7 @@ def started(folder: Path, text: str, **options: Any) -> Training:
     """The training of a net in a folder with images, ready to proceed."""
     spec = folder / f"{text.split()[1]}.vgg"
     spec.write_text(text)
-    plan = new_run(str(spec), TrainOptions(folder / "images", device="cpu", **options))
+    plan = new_run(str(spec), TrainOptions(data=folder / "images", device="cpu", **options))
     return plan.start(plan.read(lambda done, total: None))
 
 
@@ -324,7 +324,9 @@ def test_a_deeper_net_begins_with_the_layers_of_a_trained_one(
     with pytest.raises(UserError, match="there are no trained weights of `tiny`"):
         started(tmp_path, DEEPER)
     trained = finish(started(tmp_path, TINY))
-    plan = new_run(str(tmp_path / "deeper.vgg"), TrainOptions(tmp_path / "images", device="cpu"))
+    plan = new_run(
+        str(tmp_path / "deeper.vgg"), TrainOptions(data=tmp_path / "images", device="cpu")
+    )
     assert plan.first.path == next(Path("runs").glob("tiny-*")) / "weights.safetensors"
     training = started(tmp_path, DEEPER)
     first = {name: tensor.clone() for name, tensor in training.task.module.state_dict().items()}
@@ -503,7 +505,9 @@ def test_the_zoos_nets_with_normalisations_can_be_frozen_in_part(tmp_path: Path,
     program = driver.load(name)
     *_, before, last = with_weights(program.graph)
     changes = (f"freeze={layer_names(program.graph)[0]}..{before}", "scale=off", "batch=8")
-    options = TrainOptions(tmp_path / "images", device="cpu", out=tmp_path / "run", changes=changes)
+    options = TrainOptions(
+        data=tmp_path / "images", device="cpu", out=tmp_path / "run", changes=changes
+    )
     plan = new_run(name, options)
     frozen = frozen_weights(plan.recipe, plan.program.graph)
     assert set(plan.program.graph.all_weights) - set(frozen) == {
@@ -516,7 +520,7 @@ def test_frozen_layers_of_a_file_keep_their_weights(tmp_path: Path) -> None:
     changes = ("freeze=conv1_1..pool1", "rgb-shift=0.1", "steps=2")
     write_images(tmp_path / "images", ("red", "green", "blue"), 10)
     out = tmp_path / "run"
-    options = TrainOptions(tmp_path / "images", device="cpu", out=out, changes=changes)
+    options = TrainOptions(data=tmp_path / "images", device="cpu", out=out, changes=changes)
     plan = new_run(str(tmp_path / "net.vgg"), options)
     training = plan.start(plan.read(lambda done, total: None))
     first = {name: tensor.clone() for name, tensor in plan.module.state_dict().items()}
@@ -544,7 +548,7 @@ def test_the_digits_bring_a_recipe_of_their_own_that_wishes_change() -> None:
 def test_lengths_move_with_another_input() -> None:
     text = TINY.replace("batch 4", "batch 4; crop 8; scale 10..12") + "\ntest { scales 10,12 }\n"
     program = Program(parse(Source("tiny.vgg", text)))
-    blocks = blocks_for(program, TrainOptions(Path("x"), size=(16, 16), device="cpu"))
+    blocks = blocks_for(program, TrainOptions(data=Path("x"), size=(16, 16), device="cpu"))
     recipe = read_train(program, blocks).value
     assert (recipe.crop, recipe.scale) == ((16, 16), (20, 24))
     assert read_protocol(block_of(blocks, "test"), recipe).scales == (20, 24)
@@ -552,7 +556,7 @@ def test_lengths_move_with_another_input() -> None:
 
 def test_a_length_that_is_asked_for_is_taken_as_it_is() -> None:
     program = Program(parse(Source("tiny.vgg", TINY.replace("batch 4", "batch 4; scale 10"))))
-    options = TrainOptions(Path("x"), size=(16, 16), device="cpu", changes=("scale=17",))
+    options = TrainOptions(data=Path("x"), size=(16, 16), device="cpu", changes=("scale=17",))
     assert read_train(program, blocks_for(program, options)).value.scale == (17, 17)
 
 
@@ -562,7 +566,7 @@ def test_a_grid_of_crops_is_given_up_where_another_input_leaves_it_no_room(
 ) -> None:
     text = TINY + "\ntest { scales 12; crops grid=4x4; dense off }\n"
     program = Program(parse(Source("tiny.vgg", text)))
-    blocks = blocks_for(program, TrainOptions(Path("x"), size=size, device="cpu"))
+    blocks = blocks_for(program, TrainOptions(data=Path("x"), size=size, device="cpu"))
     protocol = read_protocol(block_of(blocks, "test"), program.recipe)
     assert (protocol.crops is not None, protocol.dense) == (fit, not fit)
 
@@ -634,7 +638,7 @@ def test_a_run_whose_images_have_moved_asks_where_they_are(tmp_path: Path) -> No
     (tmp_path / "images").rename(tmp_path / "moved")
     with pytest.raises(UserError, match="are not where they were"):
         resume_run(None, run.folder, TrainOptions())
-    assert resume_run(None, run.folder, TrainOptions(tmp_path / "moved")).images.path == str(
+    assert resume_run(None, run.folder, TrainOptions(data=tmp_path / "moved")).images.path == str(
         tmp_path / "moved"
     )
 

@@ -258,7 +258,7 @@ def carried_out(
     if out.exists():
         plan = resume_run(None, out, TrainOptions(**options))  # type: ignore[arg-type]
     else:
-        asked = TrainOptions(folder / "images", device="cpu", out=out, **options)  # type: ignore[arg-type]
+        asked = TrainOptions(data=folder / "images", device="cpu", out=out, **options)  # type: ignore[arg-type]
         plan = new_run(str(folder / "tiny.vgg"), asked)
     training = plan.start(plan.read(lambda done, total: None))
     proceed(training.run, training.learner, training.task, training.progress, on_event, keeping)

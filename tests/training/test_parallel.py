@@ -248,7 +248,7 @@ def wait_for(condition: object, process: subprocess.Popen[str] | subprocess.Pope
 
 def test_one_process_has_nobody_to_share_with(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
-        new_run("vgg11", TrainOptions(None, sharded=True, out=tmp_path / "run"))
+        new_run("vgg11", TrainOptions(data=None, sharded=True, out=tmp_path / "run"))
     assert isinstance(error.value.diagnostics[0], diagnostics.NothingToShard)
     assert not (tmp_path / "run").exists()
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vggc.api.subject import ask
-from vggc.api.trained import Subject
+from vggc.api.trained import NetOfRun, Subject
 from vggc.ir.needs import compiling
 from vggc.program import Program
 from vggc.support.diagnostics import UserError
+from vggc.support.files import refuse_full
 
 if TYPE_CHECKING:
     from vggc.compiler.calibrate import CalibrationImages
@@ -28,8 +29,8 @@ ARTIFACTS = Path("artifacts")
 class CompileOptions:
     """What the user asks `compile` for; None where nothing is said.
 
-    `size` is (H, W), `max_error` a relative L2 error, `num_images` how many of the images in
-    `calibrate` are read. Where not `tuned`, no database of measurements is asked.
+    `size` is (H, W), `max_error` a relative L2 error, `num_images` how many of those in the folder
+    `images` int8 is calibrated on. Where not `tuned`, no database of measurements is asked.
     """
 
     target: str = "cpu"
@@ -41,7 +42,7 @@ class CompileOptions:
     size: tuple[int, int] | None = None
     precision: ArtifactPrecision = "float32"
     max_error: float | None = None
-    calibrate: Path | None = None
+    images: Path | None = None
     num_images: int | None = None
     tuned: bool = True
     db: Path | None = None
@@ -75,8 +76,9 @@ class CompilePlan:
         from vggc.compiler.pipeline import Job, build_artifact, unwatched
 
         watcher = Dump(self.dump) if self.dump else None
+        refuse_full(self.folder)
         if watcher:
-            watcher.begin()
+            watcher.check(self.folder)
         started = time.perf_counter()
         subject = self.subject
         job = Job(
@@ -117,7 +119,7 @@ class Compiled:
 
 
 def plan(
-    spec: str | Program | None, options: CompileOptions, say: Callable[[str], None]
+    spec: str | Program | NetOfRun | None, options: CompileOptions, say: Callable[[str], None]
 ) -> CompilePlan:
     """What is to be compiled: a net, a run, or the newest run under `runs/`.
 
@@ -138,7 +140,7 @@ def plan(
     machine = resolve(options.target, options.archs, options.mcpu)
     require_precision(machine, options.precision)
     budget = budget_for(machine, options.precision, options.max_error)
-    require_images(options.precision, options.calibrate, options.num_images)
+    require_images(options.precision, options.images, options.num_images)
     subject = asked.subject()
     if machine.kind == "cuda" and options.threads is not None:
         reason = "kernels for GPUs are the same whatever the threads of a CPU"
@@ -148,9 +150,9 @@ def plan(
         machine = on_threads(machine, threads)
     choice_of = choices_for(machine, options.db, threads, ignore=not options.tuned)
     pictures = CalibrationImages()
-    if options.calibrate is not None:
+    if options.images is not None:
         count = options.num_images or NUM_IMAGES
-        pictures = choose_images(options.calibrate, count, subject.preprocessing)
+        pictures = choose_images(options.images, count, subject.preprocessing)
     named = f"{subject.program.net.name}-{machine.name.replace('/', '-')}"
     return CompilePlan(
         subject=subject,

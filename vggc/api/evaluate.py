@@ -14,8 +14,16 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 from vggc.api.trained import Subject, from_run, net_in
 from vggc.data.parts import Part, Skipped
 from vggc.evaluation import diagnostics
-from vggc.evaluation.images import Labelled, check_classes, held_out, images_in, single
+from vggc.evaluation.images import (
+    Labelled,
+    check_classes,
+    held_out,
+    images_in,
+    in_memory,
+    single,
+)
 from vggc.evaluation.views import Views, views_of
+from vggc.images.preprocessing import BrokenImageError, Pixels, Preprocessing
 from vggc.ir.needs import TESTING
 from vggc.passes.dense import dense
 from vggc.passes.inference import drop_final_softmax
@@ -23,7 +31,7 @@ from vggc.program import load
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.protocol import Protocol, read_protocol
 from vggc.support.diagnostics import UserError
-from vggc.support.paths import absence, exists, is_folder
+from vggc.support.paths import absence, exists, is_folder, is_run
 from vggc.support.precision import TrainPrecision
 from vggc.syntax.ast import Block, block_of
 from vggc.training.run import Run
@@ -34,7 +42,7 @@ if TYPE_CHECKING:
 
     from vggc.evaluation.counts import Errors, Guesses
     from vggc.evaluation.judge import ImageScores
-    from vggc.evaluation.named import NamedImage
+    from vggc.evaluation.named import GivenImage, Picture
     from vggc.evaluation.reading import LostImage
     from vggc.evaluation.viewer import Viewer
     from vggc.training.learner import TrainMachine
@@ -43,6 +51,8 @@ if TYPE_CHECKING:
     Probabilities: TypeAlias = NDArray[np.float32]
 
 T = TypeVar("T")
+
+ProtocolName: TypeAlias = Literal["test", "centre", "dense", "crops", "both"]
 
 NAMED = 20
 """Images that could not be read and are named one by one; the others are only counted."""
@@ -67,13 +77,13 @@ BATCH_PIXELS, LARGEST_BATCH = BATCH * 224 * 224, 1024
 """On a GPU small images make larger batches, of so many pixels and at most so many images."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvalOptions:
     """How the user wants `eval` and `predict` to look at images; None where nothing is said."""
 
     weights: Path | None = None
     scales: str | None = None
-    protocol: Literal["test", "centre", "dense", "crops", "both"] | None = None
+    protocol: ProtocolName | None = None
     grid: str | None = None
     flip: bool | None = None
     batch: int | None = None
@@ -119,7 +129,7 @@ class EvalResult:
 
 @dataclass(frozen=True)
 class Seen:
-    """The probabilities (classes,) that a net gives the image in a file."""
+    """The probabilities (classes,) that a net gives the image in a file, or one of that name."""
 
     path: str
     probabilities: Probabilities
@@ -218,7 +228,7 @@ def load_run(folder: Path) -> Run:
     Raises:
         UserError: the folder is no run; the message says what else it is.
     """
-    if not exists(folder / "run.json"):
+    if not is_run(folder):
         raise UserError(diagnostics.NotARunToTest(str(folder), *what_is_there(folder)))
     return Run.load(folder)
 
@@ -278,7 +288,7 @@ def entry(run: Run, protocol: Protocol, weights: Path | None) -> TestedRun:
     Raises:
         UserError: the run has no weights, or its net cannot be applied so.
     """
-    subject = from_run(run, weights, None)
+    subject = from_run(run, weights)
     views = views_of(protocol, run.record.preprocessing.scale)
     if protocol.dense:
         dense(drop_final_softmax(subject.program.graph))
@@ -387,29 +397,64 @@ def explained() -> Iterator[None]:
 # Predicting
 
 
-def predict(plan: EvalPlan, images: Iterable[NamedImage]) -> Iterator[Seen | Skipped]:
+def predict(plan: EvalPlan, images: Iterable[GivenImage]) -> Iterator[Seen | Skipped]:
     """What the first net says of each image, in order, or why it says nothing.
 
     Images are asked for AT_ONCE together, so that memory does not depend on how many there are.
     """
     viewers = plan.viewers()
     for named in grouped(images, AT_ONCE):
-        paths = {place: each for place, each in enumerate(named) if isinstance(each, str)}
-        lost = ((place, each) for place, each in enumerate(named) if isinstance(each, Skipped))
-        yield from in_order(chain(lost, looked_at(plan, viewers, paths)))
+        how = plan.entries[0].subject.preprocessing
+        paths: dict[int, str] = {}
+        opened: dict[int, OpenedPicture] = {}
+        lost: dict[int, Skipped] = {}
+        for place, each in enumerate(named):
+            match each if isinstance(each, str | Skipped) else opened_by(how, each):
+                case str(path):
+                    paths[place] = path
+                case Skipped() as skipped:
+                    lost[place] = skipped
+                case picture:
+                    opened[place] = picture
+        names = {place: picture.name for place, picture in opened.items()}
+        of_files = looked_at(plan, viewers, paths, single([*paths.values()]))
+        part = in_memory([*names.values()], [picture.pixels for picture in opened.values()])
+        yield from in_order(chain(lost.items(), of_files, looked_at(plan, viewers, names, part)))
+
+
+@dataclass(frozen=True)
+class OpenedPicture:
+    """The pixels, uint8 (H, W, C) or (H, W), of an image that somebody has opened."""
+
+    name: str
+    pixels: Pixels
+
+
+def opened_by(how: Preprocessing, picture: Picture) -> OpenedPicture | Skipped:
+    """An image as that of its file would be opened for a net, or why it cannot be used."""
+    import numpy as np
+
+    try:
+        return OpenedPicture(picture.name, np.asarray(how.seen(picture.image)))
+    except BrokenImageError as fault:
+        return Skipped(picture.name, str(fault))
 
 
 def looked_at(
-    plan: EvalPlan, viewers: Sequence[Viewer], paths: Mapping[int, str]
+    plan: EvalPlan, viewers: Sequence[Viewer], names: Mapping[int, str], part: Part
 ) -> Iterator[tuple[int, Seen | Skipped]]:
-    """What the nets say of the file at each number, or why it cannot be read, as it comes."""
+    """What the nets say of the images of a part, each by the number that its name has, or why it
+    cannot be read, as it comes.
+    """
     from vggc.evaluation.judge import ImageScores
 
-    places = [*paths]
-    for each in judgements(plan, viewers, single([*paths.values()]), range(len(places))):
+    places = [*names]
+    if not places:
+        return
+    for each in judgements(plan, viewers, part, range(len(places))):
         match each:
             case ImageScores(index, probabilities):
-                seen = Seen(paths[places[index]], probabilities.mean(0).numpy())
+                seen = Seen(names[places[index]], probabilities.mean(0).numpy())
                 yield places[index], seen
             case _:
                 yield places[each.index], each.skipped

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
-from vggc.api.trained import Subject
+from vggc.api.subject import ask
+from vggc.api.trained import NetOfRun, Subject
 from vggc.ir.graph import Graph, Head
-from vggc.ir.needs import weight_bytes
+from vggc.ir.needs import EXPORTS, weight_bytes
 from vggc.ir.ops import Softmax
 from vggc.ir.weights import save, torchvision_names
-from vggc.support.diagnostics import Diagnostic, UserError
-from vggc.support.files import new_file
+from vggc.program import Program
+from vggc.support.diagnostics import Diagnostic, UserError, did_you_mean
+from vggc.support.files import check_target, new_file
 from vggc.support.version import __version__
 
 METADATA = "metadata.json"
@@ -35,6 +39,70 @@ class NoTorchvisionNames(Diagnostic):
     label = "it numbers the layers of a chain, and this net branches or has several heads"
     help = "`--format onnx` and `--format pt2` write any net"
     net: str
+
+
+class UnknownFormat(Diagnostic):
+    title = "there is no format `{text}` to export to"
+    label = "{hint}"
+    text: str
+    hint: str
+
+
+ExportFormat: TypeAlias = Literal["onnx", "pt2", "torchvision"]
+FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What the user asks `export` for; None where nothing is said. `size` is (H, W)."""
+
+    out: Path
+    format: ExportFormat = "onnx"
+    weights: Path | None = None
+    seed: int | None = None
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """A file that is to be written for another tool."""
+
+    subject: Subject
+    format: ExportFormat
+    out: Path
+
+    def write(self) -> None:
+        """Writes the file, whole or not at all.
+
+        Raises: UserError where it cannot be written.
+        """
+        export(self.subject, self.format, self.out)
+
+
+def plan(
+    spec: str | Program | NetOfRun | None, options: ExportOptions, say: Callable[[str], None]
+) -> ExportPlan:
+    """What is to be written: a net, a run, or the newest run under `runs/`.
+
+    Raises: UserError where there is no such thing, no such file for it, or no place for that.
+    """
+    style = parse_format(options.format)
+    check_target(options.out)
+    need = EXPORTS[style]
+    asked = ask(spec, options.weights, options.seed, options.size, need, say)
+    refuse(asked.program.graph, style)
+    return ExportPlan(asked.subject(), style, options.out)
+
+
+def parse_format(text: str) -> ExportFormat:
+    """The format that a user calls `text`.
+
+    Raises: UserError where none is called so.
+    """
+    found = [each for each in FORMATS if each == text]
+    if not found:
+        raise UserError(UnknownFormat(text, did_you_mean(text, FORMATS)))
+    return found[0]
 
 
 OUTPUTS = {"classes": "scores", "boxes": "boxes", "features": "features"}

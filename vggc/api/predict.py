@@ -12,11 +12,11 @@ from vggc.api.evaluate import EvalOptions, EvalPlan, Seen, grouped, plan, predic
 from vggc.api.run import session_of
 from vggc.data.parts import Skipped
 from vggc.evaluation import diagnostics
-from vggc.evaluation.named import NamedImage
+from vggc.evaluation.named import GivenImage, Picture
 from vggc.images.preprocessing import BrokenImageError
 from vggc.ir.ops import Softmax
 from vggc.support.diagnostics import CheckFailed, UserError
-from vggc.support.paths import exists
+from vggc.support.paths import exists, is_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,7 @@ class Predictor:
 
     net: str
     classes: tuple[str, ...]
-    tell: Callable[[Iterable[NamedImage]], Iterator[Seen | Skipped]]
+    tell: Callable[[Iterable[GivenImage]], Iterator[Seen | Skipped]]
     planned: EvalPlan | None = None
 
 
@@ -60,7 +60,7 @@ def predictor_of(model: Path, options: EvalOptions) -> Predictor:
     Raises:
         UserError: it is neither, or cannot do what it is asked for.
     """
-    if exists(model / "manifest.json") and not exists(model / "run.json"):
+    if exists(model / "manifest.json") and not is_run(model):
         return artifact_predictor(model, options)
     return run_predictor(model, options)
 
@@ -112,7 +112,7 @@ def predictor_in(session: Session, *, is_softmax: bool) -> Predictor:
     if manifest.main.kind != "classes":
         raise UserError(diagnostics.NoClassesToTell(str(model), manifest.main.kind))
 
-    def tell(images: Iterable[NamedImage]) -> Iterator[Seen | Skipped]:
+    def tell(images: Iterable[GivenImage]) -> Iterator[Seen | Skipped]:
         """What the net says of each image, as many at once as it was compiled for."""
         for named in grouped(images, manifest.batch):
             read = [image_of(each, manifest) for each in named]
@@ -144,14 +144,16 @@ def probabilities_of(
         yield probabilities(session.folder, values, is_softmax)
 
 
-def image_of(named: NamedImage, manifest: Manifest) -> Image | Skipped:
+def image_of(named: GivenImage, manifest: Manifest) -> Image | Skipped:
     """An image as an artifact takes it, or why it cannot be read."""
     if isinstance(named, Skipped):
         return named
     try:
+        if isinstance(named, Picture):
+            return manifest.preprocessing.of_picture(named.image)
         return manifest.preprocessing.read(Path(named))
     except BrokenImageError as fault:
-        return Skipped(named, str(fault))
+        return Skipped(str(named), str(fault))
 
 
 def probabilities(model: Path, values: Probabilities, is_softmax: bool) -> Probabilities:

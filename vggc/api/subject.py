@@ -6,15 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vggc.api.trained import Subject, from_run, from_spec, is_run, net_in, resized
+from vggc.api.trained import NetOfRun, Subject, from_run, from_spec, net_in, resized
 from vggc.ir.needs import Need
 from vggc.ir.ops import describe
 from vggc.program import Program, load
 from vggc.support.diagnostics import Diagnostic, UserError
+from vggc.support.paths import is_run
 from vggc.training.diagnostics import WeightsOfNoRun
-from vggc.training.run import BEST, LAST, Run, newest_run
-
-RUNS = Path("runs")
+from vggc.training.run import BEST, LAST, RUNS, Run, newest_run
 
 
 class SeedOfRun(Diagnostic):
@@ -36,7 +35,6 @@ class Asked:
     run: Run | None
     weights: Path | None
     seed: int
-    size: tuple[int, int] | None
     say: Callable[[str], None]
 
     def subject(self) -> Subject:
@@ -45,7 +43,7 @@ class Asked:
         Raises: UserError when there are none such, or they do not fit.
         """
         if self.run:
-            subject = from_run(self.run, self.weights, self.size)
+            subject = from_run(self.run, self.weights, self.program)
             for remark in self.run.remarks(self.weights):
                 self.say(remark)
             tell_scale(self.run, subject, self.say)
@@ -60,37 +58,55 @@ class Asked:
 
 
 def ask(
-    spec: str | Program | None,
+    spec: str | Program | NetOfRun | None,
     weights: Path | None,
     seed: int | None,
     size: tuple[int, int] | None,
-    need: Need,
+    need: Need | None,
     say: Callable[[str], None],
 ) -> Asked:
     """The net that the arguments name, or one that is there already; that of the newest run
-    without a spec.
+    without a spec. Memory is only asked for where there is a `need`.
 
     Raises: UserError when there is no such thing, or it is malformed, or there is not the memory
     that is needed.
     """
-    run = None
-    if spec is None:
-        run = newest_run(RUNS)
-        say(f"taking the newest run, {run.folder}")
-    elif isinstance(spec, str) and is_run(spec):
-        run = Run.load(Path(spec))
+    run = run_of(spec, say)
     if seed is not None and (run or weights):
         raise UserError(SeedOfRun(str(weights or (run and run.folder))))
     if not run and weights in (LAST, BEST):
         of = spec.net.name if isinstance(spec, Program) else str(spec)
         raise UserError(WeightsOfNoRun(str(weights), of))
-    found = spec if isinstance(spec, Program) else net_in(run) if run else load(str(spec))
+    match spec:
+        case Program():
+            found = spec
+        case NetOfRun(found):
+            pass
+        case _:
+            found = net_in(run) if run else load(str(spec))
     program = resized(found, size)
-    need.require(program.graph)
-    named = None if isinstance(spec, Program) else spec
-    return Asked(
-        program=program, spec=named, run=run, weights=weights, seed=seed or 0, size=size, say=say
-    )
+    if need:
+        need.require(program.graph)
+    named = spec if isinstance(spec, str) else None
+    return Asked(program=program, spec=named, run=run, weights=weights, seed=seed or 0, say=say)
+
+
+def run_of(spec: str | Program | NetOfRun | None, say: Callable[[str], None]) -> Run | None:
+    """The run that a net is of: the newest one without a spec. None where it is of none.
+
+    Raises: UserError when there is no run, or its record is not sound.
+    """
+    match spec:
+        case None:
+            run = newest_run(RUNS)
+            say(f"taking the newest run, {run.folder}")
+            return run
+        case NetOfRun(_, run):
+            return run
+        case str() if is_run(spec):
+            return Run.load(Path(spec))
+        case _:
+            return None
 
 
 def tell_scale(run: Run, subject: Subject, say: Callable[[str], None]) -> None:

@@ -56,7 +56,7 @@ DIGITS_RECIPE = (
 """What suits 1,438 small grey images better than what ImageNet asks for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """What the user asks `train` for; None where nothing is said."""
 

@@ -12,7 +12,7 @@ from vggc.ir.weights import Weights, seeded
 from vggc.ir.weights import load as load_weights
 from vggc.program import Program, load, with_input
 from vggc.recipe.lengths import in_proportion
-from vggc.support.paths import is_file
+from vggc.support.paths import is_run
 from vggc.support.precision import Precision
 from vggc.training.run import Run
 
@@ -28,7 +28,7 @@ class Subject:
     """A net with weights, as `compile` and `export` take it.
 
     `named` is what commands call it, a spec or the folder of a run, and `weights_from` says where
-    its weights come from, in words.
+    its weights come from, in words; `seed` is that of random weights, None for others.
     """
 
     named: str
@@ -37,16 +37,17 @@ class Subject:
     weights_from: str
     preprocessing: Preprocessing
     classes: tuple[str, ...]
-
-    @property
-    def seeded(self) -> bool:
-        """Whether the weights are random ones of a seed."""
-        return self.weights_from.startswith("seed ")
+    seed: int | None = None
 
 
-def is_run(spec: str) -> bool:
-    """Whether a spec names the folder of a run."""
-    return is_file(Path(spec) / "run.json")
+@dataclass(frozen=True)
+class NetOfRun:
+    """A net that goes with the weights of a run: the run's own, or one with another input or
+    recipe.
+    """
+
+    program: Program
+    run: Run
 
 
 def net_of(spec: str) -> Program:
@@ -54,9 +55,7 @@ def net_of(spec: str) -> Program:
 
     Raises: UserError when there is no such thing, or it is not well formed.
     """
-    if not is_run(spec):
-        return load(spec)
-    return net_in(Run.load(Path(spec)))
+    return net_in(Run.load(Path(spec))) if is_run(spec) else load(spec)
 
 
 def net_in(run: Run) -> Program:
@@ -91,16 +90,17 @@ def cost_of(
     return program.report(batch or part_at_once(run), dtype, half, record.data.pictures)
 
 
-def from_run(run: Run, weights: Path | None, size: tuple[int, int] | None) -> Subject:
-    """The net of a run, with the weights that are meant (see `Run.file_of`), at its own input size
-    unless another is given.
+def from_run(run: Run, weights: Path | None, program: Program | None = None) -> Subject:
+    """The net of a run, with the weights that are meant (see `Run.file_of`), as trained unless
+    another `program` is given, of another input size for one.
 
     Raises: UserError when the run has no such weights, or they do not fit.
     """
-    program, path = resized(net_in(run), size), run.file_of(weights)
+    program, path = program or net_in(run), run.file_of(weights)
     preprocessing = run.record.preprocessing
-    if size is not None:
-        preprocessing = for_input(preprocessing, size)
+    _, height, width = program.graph.input
+    if preprocessing.size != (height, width):
+        preprocessing = for_input(preprocessing, (height, width))
     return Subject(
         named=str(run.folder),
         program=program,
@@ -125,6 +125,7 @@ def from_spec(
         weights_from=origin,
         preprocessing=imagenet_preprocessing(graph.input),
         classes=(),
+        seed=None if weights else seed,
     )
 
 

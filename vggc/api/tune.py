@@ -75,7 +75,7 @@ class TuningPlan:
         return None if self.measured == meant else str(meant or self.machine.name)
 
 
-def plan(spec: str, options: TuneOptions) -> TuningPlan:
+def plan(spec: str | Program, options: TuneOptions) -> TuningPlan:
     """The kernels of a net, or of a run, that leave a choice, and where they are measured.
 
     Raises:
@@ -84,20 +84,22 @@ def plan(spec: str, options: TuneOptions) -> TuningPlan:
         CheckFailed: no kernel leaves a choice.
     """
     # Before TVM is loaded, which takes two seconds.
-    program = resized(net_of(spec), options.size)
+    program = resized(spec if isinstance(spec, Program) else net_of(spec), options.size)
     TUNING.require(program.graph)
 
     from vggc.compiler.error_budget import budget_for, share_of_error
     from vggc.compiler.targets import host, on_threads, require_precision, resolve
     from vggc.runtime.plans import plan_for
     from vggc.tuning.database import default_folder
-    from vggc.tuning.diagnostics import NoHome, TooManyThreads
+    from vggc.tuning.diagnostics import NoHome, OnlyOneOf, TooManyThreads
     from vggc.tuning.lookup import default_threads
     from vggc.tuning.remote import find_servers, machine_of
     from vggc.tuning.space import require_tunable
     from vggc.tuning.tuner import layers_of
 
     rpc, key = options.rpc, options.key
+    if (rpc is None) != (key is None):
+        raise UserError(OnlyOneOf("--rpc HOST:PORT", "--key KEY"))
     machine = resolve(options.target, mcpu=options.mcpu)
     require_tunable(machine, here=rpc is None)
     require_precision(machine, options.precision)
@@ -153,3 +155,22 @@ def tuning(plan: TuningPlan) -> Iterator[Callable[[Watch], TuningProgress]]:
         yield lambda watch: tune(
             plan.layers, database, plan.budget, linker(plan.machine), plan.servers, watch
         )
+
+
+def require_measured(course: TuningProgress) -> None:
+    """Raises: CheckFailed where nothing was measured, in this run or before."""
+    if not course.is_of_use:
+        raise CheckFailed(f"nothing could be measured: {in_vain(course)}")
+
+
+def require_servers(course: TuningProgress) -> None:
+    """Raises: CheckFailed where tuning ended since no server was left."""
+    if course.lost:
+        raise CheckFailed("no server is left; what was measured is in the database")
+
+
+def in_vain(course: TuningProgress) -> str:
+    """Why a run measured nothing."""
+    early = "it was interrupted" if course.interrupted else "the budget ended"
+    reasons = (course.first_error, *course.losses, f"{early} before the first measurement")
+    return next(filter(None, reasons))

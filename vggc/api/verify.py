@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 class VerifyOptions:
     """What the user asks `verify` for; None where nothing is said.
 
-    `data` is a folder with images, of which `num_images` are compared; `weights` what the artifact
+    `images` is a folder, of which `num_images` are compared; `weights` what the artifact
     was compiled from.
     """
 
     threads: int | None = None
-    data: Path | None = None
+    images: Path | None = None
     num_images: int | None = None
     weights: Path | None = None
 
@@ -95,7 +95,7 @@ def verify(artifact: Path, options: VerifyOptions) -> Verdict:
     results = verify(
         artifact,
         options.threads,
-        data=options.data,
+        images=options.images,
         num_images=options.num_images,
         weights=options.weights,
     )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -14,9 +13,6 @@ from vggc.cli import console
 from vggc.cli.options import THREADS_HERE
 from vggc.cli.skipped import told
 from vggc.support.sheet import Sheet
-
-if TYPE_CHECKING:
-    from vggc.measure.bench import Timing
 
 ENGINES = (
     "torch, torch-compile, onnxruntime, openvino, mnn, mnn-small-tiles, ncnn, "
@@ -93,9 +89,9 @@ def command(
         }
         console.out(json.dumps(result))
         return
-    console.sheet(_sheet(artifact, timing, rounds))
-    for peer, reason in timing.missing.items():
-        console.status(f"{peer} is not timed: {reason}")
+    console.sheet(replace(timing.table, notes=()))
+    for note in timing.table.notes:
+        console.status(note)
     if any(reason.startswith("`import") for reason in timing.missing.values()):
         console.status("pip install 'vggc[bench]' brings the engines that are not installed")
 
@@ -161,27 +157,4 @@ def _layers(artifact: Path, threads: int | None, rounds: int, *, as_json: bool) 
     spare = ("MB", "of sum", "of bandwidth", "of peak", "useful GFLOP/s", "kernel")
     console.sheet(
         Sheet(title=title, header=header, rows=rows, numbers=numbers, notes=notes, spare=spare)
-    )
-
-
-def _sheet(artifact: Path, timing: Timing, rounds: int) -> Sheet:
-    rows = tuple(
-        (
-            name,
-            f"{timing.medians[name]:.2f}",
-            f"{min(times):.2f} to {max(times):.2f}",
-            f"{timing.ratios[name]:.2f}" if name in timing.ratios else "",
-            f"{timing.errors[name]:.1e}" if name in timing.errors else "",
-        )
-        for name, times in timing.milliseconds.items()
-    )
-    header = ("engine", "median ms", "range ms", "vggc / engine", "scores differ by")
-    turns = console.count(rounds, "interleaved round")
-    title = f"{artifact}: {turns}, {console.count(timing.threads, 'thread')}"
-    return Sheet(
-        title=title,
-        header=header,
-        rows=rows,
-        numbers=(False, True, True, True, True),
-        spare=("range ms",),
     )

@@ -132,7 +132,7 @@ def command(
         size=size,
         precision=precision,
         max_error=max_error,
-        calibrate=calibrate,
+        images=calibrate,
         num_images=num_images,
         tuned=not no_db,
         db=db,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -15,6 +15,7 @@ from vggc.api.evaluate import (
     EvalOptions,
     EvalPlan,
     EvalResult,
+    ProtocolName,
     images_for,
     measure,
     plan,
@@ -24,6 +25,7 @@ from vggc.cli import console
 from vggc.cli.options import TRAIN_PRECISION, Command, weights_option
 from vggc.cli.skipped import told
 from vggc.support.diagnostics import in_line
+from vggc.support.precision import TrainPrecision
 
 if TYPE_CHECKING:
     from vggc.cli.eval_tables import RunScores
@@ -112,12 +114,20 @@ def protocol_options(command: Command) -> Command:
 def command(
     runs: tuple[Path, ...],
     data: str | None,
+    weights: Path | None,
+    scales: str | None,
+    protocol: ProtocolName | None,
+    grid: str | None,
+    flip: bool | None,
+    batch: int | None,
+    device: Literal["cpu", "cuda", "auto"] | None,
+    precision: TrainPrecision | None,
+    workers: int | None,
     classes: bool,
     per_class: Path | None,
     confusion: Path | None,
     predictions: Path | None,
     as_json: bool,
-    **rest: object,
 ) -> None:
     """Test the nets of runs: their top-1 and top-5 error, and how they fare with each class.
 
@@ -128,7 +138,17 @@ def command(
     """
     from vggc.cli.eval_tables import TableFiles, verdicts
 
-    options = EvalOptions(**rest)  # type: ignore[arg-type]  # click has checked the types
+    options = EvalOptions(
+        weights=weights,
+        scales=scales,
+        protocol=protocol,
+        grid=grid,
+        flip=flip,
+        batch=batch,
+        device=device,
+        precision=precision,
+        workers=workers,
+    )
     files = TableFiles(per_class, confusion, predictions)
     planned = plan(runs, options)
     first = planned.world.is_first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE, weights_option
 from vggc.ir.ops import describe
 from vggc.support.diagnostics import in_line
+
+if TYPE_CHECKING:
+    from vggc.api.export import ExportFormat
 
 SHOWN = 5
 """Classes that are named."""
@@ -45,7 +48,7 @@ FORMATS = {
 )
 def command(
     spec: str | None,
-    style: str,
+    style: ExportFormat,
     weights: Path | None,
     size: tuple[int, int] | None,
     seed: int | None,
@@ -56,18 +59,13 @@ def command(
     SPEC is a file or a zoo name, RUN a folder that `vggc train` made; with neither, the
     newest run under runs/ is taken.
     """
-    from vggc.api.export import export, metadata, refuse
-    from vggc.api.subject import ask
-    from vggc.ir.needs import EXPORTS
-    from vggc.support.files import check_target
+    from vggc.api.export import ExportOptions, metadata, plan
 
-    check_target(out)
-    asked = ask(spec, weights, seed, size, EXPORTS[style], console.status)
-    refuse(asked.program.graph, style)
-    subject = asked.subject()
-    export(subject, style, out)
-    console.out(f"{out}: {subject.program.net.name}, {FORMATS[style]}")
-    for name, told in facts(metadata(subject)):
+    options = ExportOptions(out=out, format=style, weights=weights, seed=seed, size=size)
+    planned = plan(spec, options, console.status)
+    planned.write()
+    console.out(f"{out}: {planned.subject.program.net.name}, {FORMATS[style]}")
+    for name, told in facts(metadata(planned.subject)):
         console.out(f"  {name:<8} {told}")
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from io import BufferedIOBase
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Literal, Protocol, TypeAlias, cast
 
 import click
 
-from vggc.api.evaluate import EvalOptions, EvalPlan, Seen
+from vggc.api.evaluate import EvalOptions, EvalPlan, ProtocolName, Seen
 from vggc.api.predict import predictor_of
 from vggc.api.run import best_classes
 from vggc.api.score_table import scales, ways
@@ -28,6 +28,7 @@ from vggc.evaluation import diagnostics
 from vggc.evaluation.named import NamedImage, Places, listed
 from vggc.support.diagnostics import MAX_REPORTED, UserError
 from vggc.support.files import check_target, is_one_place, new_file
+from vggc.support.precision import TrainPrecision
 
 STREAM = "-"
 """What stands for standard input and output."""
@@ -69,8 +70,16 @@ def command(
     top: int,
     as_csv: str | None,
     as_lines: str | None,
+    weights: Path | None,
+    scales: str | None,
+    protocol: ProtocolName | None,
+    grid: str | None,
+    flip: bool | None,
+    batch: int | None,
+    device: Literal["cpu", "cuda", "auto"] | None,
+    precision: TrainPrecision | None,
+    workers: int | None,
     as_json: bool,
-    **options: Any,
 ) -> None:
     """Tell the best classes of images, with their probabilities.
 
@@ -90,7 +99,18 @@ def command(
         raise click.UsageError("--csv and --jsonl cannot be written to one file")
     for target in targets:
         check_target(target)
-    predictor = predictor_of(model, EvalOptions(**options))
+    options = EvalOptions(
+        weights=weights,
+        scales=scales,
+        protocol=protocol,
+        grid=grid,
+        flip=flip,
+        batch=batch,
+        device=device,
+        precision=precision,
+        workers=workers,
+    )
+    predictor = predictor_of(model, options)
     if predictor.planned:
         announce(model, predictor.planned)
     lost = LostImages()

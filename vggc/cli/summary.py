@@ -11,6 +11,7 @@ import click
 from vggc.cli import console
 from vggc.cli.options import DTYPE, IMAGE_SIZE
 from vggc.program import Program, load, with_input, zoo
+from vggc.support.paths import is_run
 from vggc.support.precision import Precision
 from vggc.support.sheet import Sheet
 
@@ -103,7 +104,7 @@ class SummarySubject:
 
 def found_by(spec: str) -> SummarySubject:
     """What a summary tells of: the run in a folder, or else the net that `spec` names."""
-    if not (Path(spec) / "run.json").is_file():
+    if not is_run(spec):
         return SummarySubject(load(spec))
     from vggc.api.trained import net_in, part_at_once  # which take numpy with them
     from vggc.training.run import Run

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import harmonic_mean
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import click
 
@@ -28,6 +28,7 @@ from vggc.data.diagnostics import WorkerEnded
 from vggc.support import signals
 from vggc.support.diagnostics import CheckFailed, in_command, in_line, render
 from vggc.support.memory import keep_memory
+from vggc.support.precision import TrainPrecision
 from vggc.support.sheet import Sheet
 from vggc.training.best import best_epoch, said
 from vggc.training.progress import (
@@ -148,13 +149,27 @@ WEIGHTS_SHOWN = 20
 @click.option("--json", "as_json", is_flag=True, help="End with one line of JSON.")
 def command(
     spec: str | None,
-    resume: Path | None,
-    as_json: bool,
+    data: str | None,
+    val: str | None,
+    epochs: int | None,
+    batch: int | None,
+    lr: float | None,
+    size: tuple[int, int] | None,
+    device: Literal["cpu", "cuda", "auto"] | None,
+    precision: TrainPrecision | None,
+    compiled: bool | None,
+    sharded: bool,
     save_steps: int | None,
     keep: int,
     workers: int | None,
+    out: Path | None,
+    init_from: Path | None,
+    weights: Path | None,
+    resume: Path | None,
+    seed: int | None,
+    changes: tuple[str, ...],
     tensorboard: bool,
-    **rest: object,
+    as_json: bool,
 ) -> None:
     """Train the net SPEC by the recipe in its file.
 
@@ -172,7 +187,23 @@ def command(
 
     if tensorboard:
         require_tensorboard()
-    options = TrainOptions(**rest)  # type: ignore[arg-type]  # click has checked the types
+    options = TrainOptions(
+        data=data,
+        val=val,
+        epochs=epochs,
+        batch=batch,
+        lr=lr,
+        size=size,
+        device=device,
+        precision=precision,
+        compiled=compiled,
+        sharded=sharded,
+        out=out,
+        init_from=init_from,
+        weights=weights,
+        seed=seed,
+        changes=changes,
+    )
     try:
         plan = resume_run(spec, resume, options) if resume else new_run(spec, options)
     except RunFinished as finished:

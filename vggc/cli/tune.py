@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vggc.api.tune import in_vain, require_measured, require_servers
+from vggc.api.tuning_table import in_ms, milliseconds, tuning_table
 from vggc.cli import console
 from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS
 from vggc.support import signals
-from vggc.support.diagnostics import CheckFailed
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.processors import num_cores
-from vggc.support.sheet import Sheet
 
 if TYPE_CHECKING:
     from vggc.api.tune import TuningPlan
-    from vggc.tuning.tuner import TunedLayer, TuningProgress, Watch
+    from vggc.tuning.tuner import TuningProgress, Watch
 
 MAX_BUDGET = 7 * 24 * 3600
 
@@ -159,15 +159,14 @@ def report(net: str, folder: Path, course: TuningProgress, cpu: str | None, as_j
             f"{course.outdated:,} records are of kernels as they were in another version, and "
             "count no more."
         )
-    if not any(layer.best for layer in course.layers):
-        if course.interrupted:
-            console.status("Nothing is measured yet.")
-            return
-        raise CheckFailed(f"nothing could be measured: {in_vain(course)}")
+    if course.interrupted and not course.is_of_use:
+        console.status("Nothing is measured yet.")
+        return
+    require_measured(course)
     if as_json:
         console.out(json.dumps(as_record(net, folder, course, cpu)))
     else:
-        console.sheet(sheet(net, course))
+        console.sheet(tuning_table(net, course))
     failed = f", {course.failed:,} failed ({course.first_error})" if course.failed else ""
     if course.measured:
         console.status(f"{course.measured:,} choices measured{failed}.")
@@ -180,15 +179,7 @@ def report(net: str, folder: Path, course: TuningProgress, cpu: str | None, as_j
     for layer in course.layers:
         if layer.error:
             console.status(f"{layer.layers[0]} cannot be tuned: {layer.error}")
-    if course.lost:
-        raise CheckFailed("no server is left; what was measured is in the database")
-
-
-def in_vain(course: TuningProgress) -> str:
-    """Why a run measured nothing."""
-    early = "it was interrupted" if course.interrupted else "the budget ended"
-    reasons = (course.first_error, *course.losses, f"{early} before the first measurement")
-    return next(filter(None, reasons))
+    require_servers(course)
 
 
 def as_record(net: str, folder: Path, course: TuningProgress, cpu: str | None) -> dict[str, Any]:
@@ -221,54 +212,6 @@ def as_record(net: str, folder: Path, course: TuningProgress, cpu: str | None) -
     }
 
 
-def milliseconds(course: TuningProgress) -> tuple[float | None, float | None]:
-    """The net's tunable kernels together, by the cost model and at their best so far."""
-    before, after = course.seconds or (None, None)
-    return in_ms(before), in_ms(after)
-
-
-def in_ms(seconds: float | None) -> float | None:
-    """Seconds in milliseconds; None where nothing was measured."""
-    return None if seconds is None else seconds * 1e3
-
-
-def sheet(net: str, course: TuningProgress) -> Sheet:
-    """The kernels as a table."""
-    header = ("kernel", "runs", "tried", "cost model ms", "best ms", "gain", "best choice")
-    before, after = milliseconds(course)
-    total = ("all", "", "", number(before), number(after), gain(before, after), "")
-    rows = (*(row(layer) for layer in course.layers), total)
-    title = f"{net}: kernels by measurement"
-    numbers = (False, True, True, True, True, True, False)
-    return Sheet(title=title, header=header, rows=rows, numbers=numbers, rules=(len(rows) - 2,))
-
-
-def row(layer: TunedLayer) -> tuple[str, ...]:
-    """The line of a layer in the table of what tuning has found."""
-    before, after = in_ms(layer.default_seconds), in_ms(layer.best_seconds)
-    best = layer.best
-    knobs = " ".join(f"{key}={value}" for key, value in best.knobs) if best else ""
-    return (
-        layer.layers[0],
-        f"{len(layer.layers)}",
-        f"{layer.tried}/{len(layer.task.choices)}",
-        number(before),
-        number(after),
-        gain(before, after),
-        f"{best.algorithm} {knobs}" if best else (layer.error or ""),
-    )
-
-
-def number(milliseconds: float | None) -> str:
-    """A time in milliseconds as the table shows it; empty where there is none."""
-    return "" if milliseconds is None else f"{milliseconds:.3f}"
-
-
-def gain(before: float | None, after: float | None) -> str:
-    """How many times faster `after` is than `before`; empty where one was not measured."""
-    return f"{before / after:.2f}×" if before and after else ""
-
-
 @contextmanager
 def shown(net: str) -> Iterator[Watch]:
     """Draws on stderr how it goes; nothing where stderr is no terminal."""
@@ -290,7 +233,7 @@ def shown(net: str) -> Iterator[Watch]:
     row_of_bar = bar.add_task("", total=1.0, left="")
 
     def watch(course: TuningProgress, doing: str) -> None:
-        content = sheet(net, course)
+        content = tuning_table(net, course)
         table = Table(box=None)
         for name, is_number in zip(content.header, content.numbers, strict=True):
             table.add_column(

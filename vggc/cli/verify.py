@@ -55,7 +55,7 @@ def command(
     --data, and must be so for 99 % and 97 % of them. Exit 1 when it fails, naming the first
     layer that departs.
     """
-    options = VerifyOptions(threads=threads, data=data, num_images=num_images, weights=weights)
+    options = VerifyOptions(threads=threads, images=data, num_images=num_images, weights=weights)
     verdict = verify(artifact, options)
     results = verdict.results
     for result in results:

@@ -59,6 +59,15 @@ class NothingToCalibrate(Diagnostic):
     precision: str
 
 
+class DumpNotApart(Diagnostic):
+    title = "the folder of `--dump` and that of the artifact lie one in the other"
+    label = "{dump} and {artifact}: an artifact's folder is made whole, with nothing else in it"
+    help = "give the stages a folder of their own: `--dump {suggestion}`"
+    dump: str
+    artifact: str
+    suggestion: str
+
+
 class GivenInVain(Diagnostic):
     title = "`{option}` has nothing to say here"
     label = "{reason}"

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vggc.compiler.diagnostics import DumpNotApart
 from vggc.compiler.listing import aligned
 from vggc.compiler.pipeline import STAGES, Pages, StageName
-from vggc.support.diagnostics import UserError
-from vggc.support.files import CannotWrite, new_file, refuse_taken
+from vggc.support.diagnostics import UserError, in_command
+from vggc.support.files import CannotWrite, new_file, refuse_taken, refuse_unwritable
 
 SECONDS = "seconds.txt"
 
@@ -25,13 +26,19 @@ class Dump:
     folder: Path
     seconds: dict[StageName, float] = field(default_factory=dict)
 
-    def begin(self) -> None:
-        """Makes the folder to write to.
+    def check(self, artifact: Path) -> None:
+        """Looks at where all this is to be written, beside the folder of the artifact; the first
+        stage makes it.
 
-        Raises: UserError where there is something already, or no folder can be made.
+        Raises: UserError where there is something already, no folder can be made, or one of the
+        folders would lie in the other.
         """
+        mine, other = self.folder.resolve(), artifact.resolve()
+        if mine.is_relative_to(other) or other.is_relative_to(mine):
+            suggestion = in_command(f"{artifact}-stages")
+            raise UserError(DumpNotApart(str(self.folder), str(artifact), suggestion))
         refuse_taken(self.folder)
-        self._make(self.folder)
+        refuse_unwritable(self.folder)
 
     def __call__(self, stage: StageName, seconds: float, pages: Callable[[], Pages]) -> None:
         self.seconds[stage] = seconds

@@ -14,10 +14,10 @@ from vggc.data.find import digits, find_images, pictures_in, pictures_of, whole
 from vggc.data.parts import Part, Pictures, Skipped, content_of, names_of, of_part
 from vggc.data.place import CifarPlace, PartedFolder, PlainFolder, ShardPattern, parse_place
 from vggc.data.split import for_testing
-from vggc.data.stores import Files
+from vggc.data.stores import Files, Given
 from vggc.data.strings import Strings
 from vggc.evaluation import diagnostics
-from vggc.images.preprocessing import BrokenImageError
+from vggc.images.preprocessing import BrokenImageError, Pixels
 from vggc.support.diagnostics import UserError
 from vggc.training.run import Run, refuse_moved
 
@@ -196,3 +196,8 @@ def single(paths: Sequence[str]) -> Part:
     """Images that somebody named, without labels."""
     names = Strings.of(paths)
     return Part.all(Files(Path(), names), np.zeros(len(paths), np.int64))
+
+
+def in_memory(names: Sequence[str], pixels: Sequence[Pixels]) -> Part:
+    """Images that somebody has opened, without labels."""
+    return Part.all(Given(names, pixels), np.zeros(len(names), np.int64))

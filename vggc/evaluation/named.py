@@ -5,10 +5,13 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from io import BufferedIOBase
 from itertools import dropwhile
 from pathlib import Path
 from typing import TypeAlias
+
+from PIL.Image import Image
 
 from vggc.data import listing
 from vggc.data.diagnostics import UnreadableFolder
@@ -23,9 +26,22 @@ LONGEST = 1 << 16
 """Bytes that no path has."""
 
 HOW_TO_NAME = "name images, folders with images, or patterns in quotes, behind the run"
-
 NamedImage: TypeAlias = str | Skipped
 """The path of an image's file, or what is none."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that somebody has opened, and what it is called."""
+
+    name: str
+    image: Image
+
+    def __str__(self) -> str:
+        return self.name
+
+
+GivenImage: TypeAlias = NamedImage | Picture
 
 
 class Places:

@@ -175,10 +175,18 @@ class Preprocessing:
         Raises:
             BrokenImageError: it is no usable image.
         """
+        return self.of(self.seen(image))
+
+    def seen(self, image: Image.Image) -> Image.Image:
+        """An image that the caller has opened, as `decode` gives that of its file.
+
+        Raises:
+            BrokenImageError: it is no usable image.
+        """
         channels = len(self.mean)
         require_channels(channels)
         try:
-            return self.of(viewed(image, channels, self.white).image)
+            return viewed(image, channels, self.white).image
         except BrokenImageError:
             raise
         except Exception as fault:  # whatever a decoder does on hostile bytes

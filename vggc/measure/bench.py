@@ -24,6 +24,7 @@ from vggc.runtime.session import Session
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import CheckFailed, UserError
 from vggc.support.processors import num_cores
+from vggc.support.sheet import Sheet, as_html, as_text
 
 WARM_UP = 3
 REST_SECONDS = 0.02
@@ -33,15 +34,17 @@ TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "int8": 0.25}
 precision of the artifact. Those of two photographs differ by 0.4 and more."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Timing:
     """The times of an artifact and other engines: milliseconds of each round of each, `vggc` first.
+    A notebook shows the table.
 
     `errors` are the relative L2 differences of the peers' scores from vggc's, `missing` the
     engines that were asked for and not timed, with the reason; `skipped` are images that cannot
     be used.
     """
 
+    artifact: Path
     threads: int
     milliseconds: dict[str, tuple[float, ...]]
     errors: dict[str, float] = field(default_factory=dict)
@@ -58,6 +61,38 @@ class Timing:
         """Vggc's median over that of each peer: under 1 where vggc is faster."""
         medians = self.medians
         return {peer: medians["vggc"] / time for peer, time in medians.items() if peer != "vggc"}
+
+    @property
+    def table(self) -> Sheet:
+        """The times as a table, a row an engine; notes tell which are missing."""
+        medians, ratios = self.medians, self.ratios
+        rows = tuple(
+            (
+                name,
+                f"{medians[name]:.2f}",
+                f"{min(times):.2f} to {max(times):.2f}",
+                f"{ratios[name]:.2f}" if name in ratios else "",
+                f"{self.errors[name]:.1e}" if name in self.errors else "",
+            )
+            for name, times in self.milliseconds.items()
+        )
+        rounds = len(self.milliseconds["vggc"])
+        turns = f"{rounds:,} interleaved round{'s' * (rounds != 1)}"
+        threads = f"{self.threads:,} thread{'s' * (self.threads != 1)}"
+        return Sheet(
+            title=f"{self.artifact}: {turns}, {threads}",
+            header=("engine", "median ms", "range ms", "vggc / engine", "scores differ by"),
+            rows=rows,
+            numbers=(False, True, True, True, True),
+            notes=tuple(f"{peer} is not timed: {why}" for peer, why in self.missing.items()),
+            spare=("range ms",),
+        )
+
+    def _repr_html_(self) -> str:
+        return as_html(self.table)
+
+    def __repr__(self) -> str:
+        return as_text(self.table)
 
 
 def bench(
@@ -119,7 +154,7 @@ def bench(
                 missing[name] = reason_of(problem)
     times = _interleaved(engines, rounds, missing, lenient=lenient)
     errors = {name: error for name, error in errors.items() if name in times}
-    return Timing(count, times, errors, missing, chosen.skipped)
+    return Timing(folder, count, times, errors, missing, chosen.skipped)
 
 
 def _present(names: Sequence[str], missing: dict[str, str], *, lenient: bool) -> list[str]:

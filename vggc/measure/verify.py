@@ -35,7 +35,7 @@ from vggc.runtime.huge_pages import read_in_place
 from vggc.runtime.session import Session
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError
-from vggc.support.paths import is_file
+from vggc.support.paths import is_file, is_run
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.tensors import read_all
 
@@ -129,11 +129,11 @@ def verify(
     folder: Path,
     threads: int | None = None,
     *,
-    data: Path | None = None,
+    images: Path | None = None,
     num_images: int | None = None,
     weights: Path | None = None,
 ) -> list[Verification]:
-    """Compares an artifact with PyTorch in float64: on images in the folder `data`, or on
+    """Compares an artifact with PyTorch in float64: on images in the folder `images`, or on
     random and real inputs of its own.
 
     The reference is the folded net with the weights that the artifact was made of: `weights`, or
@@ -143,7 +143,7 @@ def verify(
     Raises: UserError when the artifact is damaged or not for this machine, or images or
     weights are missing.
     """
-    if num_images is not None and data is None:
+    if num_images is not None and images is None:
         reason, hint = "it counts the images of a folder", ", or name the folder with `--data`"
         raise UserError(GivenInVain("--images", reason, hint))
     session = Session.load(folder, threads)
@@ -158,12 +158,12 @@ def verify(
         scales=_scales(folder, found.plan),
         weights_from=found.origin,
     )
-    if data is not None:
+    if images is not None:
         preprocessing = session.manifest.preprocessing
-        chosen = choose_images(data, num_images or NUM_IMAGES, preprocessing)
+        chosen = choose_images(images, num_images or NUM_IMAGES, preprocessing)
         batches = in_batches(read_images(chosen.files, preprocessing), session.manifest.batch)
-        images = f"{len(chosen.files)} image{'s' * (len(chosen.files) > 1)}"
-        return [replace(judge.compare(images, batches, judged=True), skipped=chosen.skipped)]
+        told = f"{len(chosen.files)} image{'s' * (len(chosen.files) > 1)}"
+        return [replace(judge.compare(told, batches, judged=True), skipped=chosen.skipped)]
     own = session.manifest.precision == "float32"
     return [
         judge.compare(name, [(x, len(x))], judged=own)
@@ -214,7 +214,7 @@ def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[We
         trained, origin = seeded(graph, int(seed[1])), manifest.weights_from
     else:
         path = given or Path(manifest.weights_from)
-        path = path / "weights.safetensors" if is_file(path / "run.json") else path
+        path = path / "weights.safetensors" if is_run(path) else path
         if given is None and not is_file(path):
             raise refuse(f"{path}, which it was compiled from, is not there")
         trained, origin = load(path, graph), str(path)

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL.Image import Image
 
 from vggc.api import bench as benches
 from vggc.api import compile as compiles
 from vggc.api import verify as verifications
 from vggc.api.compile import CompileOptions
-from vggc.api.evaluate import grouped
-from vggc.api.predict import ends_in_softmax, probabilities_of
+from vggc.api.predict import ends_in_softmax, predictor_in
 from vggc.api.run import session_of
-from vggc.evaluation.diagnostics import NoClassesToTell, UnreadableImage
-from vggc.images.preprocessing import BrokenImageError
+from vggc.evaluation.diagnostics import NoClassesToTell
 from vggc.ir.ops import describe
 from vggc.python.arrays import called
 from vggc.python.net import Network
-from vggc.python.prediction import Prediction, predicted
-from vggc.python.run import Place, TrainingRun, log, optional
+from vggc.python.prediction import ImageLike, Prediction, predictions
+from vggc.python.run import Place, TrainingRun, known, optional, several
+from vggc.python.told import log, warn_of_random
 from vggc.runtime.artifact import Manifest, read_manifest
-from vggc.support.diagnostics import Diagnostic, UserError
+from vggc.support.diagnostics import UserError
 from vggc.support.precision import ARTIFACT_PRECISIONS, ArtifactPrecision, parse_precision
 from vggc.support.sheet import Sheet, as_html
 
@@ -36,9 +33,6 @@ if TYPE_CHECKING:
     from vggc.api.verify import Verdict
     from vggc.measure.bench import Timing
     from vggc.runtime.session import Session
-
-ImageLike: TypeAlias = str | os.PathLike[str] | Image
-"""The path of an image's file, or an image of Pillow."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,7 +57,7 @@ class Artifact:
         return session_of(self.path, self.threads, whole=True)
 
     @property
-    def net(self) -> str:
+    def net_name(self) -> str:
         """The name of the net."""
         return self.manifest.net
 
@@ -136,42 +130,17 @@ class Artifact:
             UserError: with every image that cannot be read; the net tells no classes.
             CheckFailed: the net gives values that are not finite.
         """
-        if isinstance(images, str | os.PathLike | Image):
-            return self._predictions([images], top)[0]
-        return self._predictions([*images], top)
-
-    def _predictions(self, images: Sequence[ImageLike], top: int) -> list[Prediction]:
-        classes, session = self.classes, self.session
-        is_softmax = ends_in_softmax(self.path)
-        read = [self._read(image) for image in images]
-        if lost := [each for each in read if isinstance(each, Diagnostic)]:
-            raise UserError(*lost)
-        prepared = [each for each in read if not isinstance(each, Diagnostic)]
-        values = (
-            each
-            for group in grouped(prepared, self.batch)
-            for each in probabilities_of(session, group, is_softmax=is_softmax)
-        )
-        pairs = zip(images, values, strict=True)
-        return [predicted(called_image(image), each, classes, top) for image, each in pairs]
-
-    def _read(self, image: ImageLike) -> NDArray[np.float32] | Diagnostic:
-        """An image as the net takes it, or why it cannot be read."""
-        try:
-            if isinstance(image, Image):
-                return self.manifest.preprocessing.of_picture(image)
-            return self.manifest.preprocessing.read(Path(image))
-        except BrokenImageError as fault:
-            return UnreadableImage(called_image(image), str(fault))
+        predictor = predictor_in(self.session, is_softmax=ends_in_softmax(self.path))
+        return predictions(predictor, images, top)
 
     def verify(
         self,
-        data: Place | None = None,
+        images: Place | None = None,
         *,
         num_images: int | None = None,
         weights: Place | None = None,
     ) -> Verdict:
-        """Compares the artifact with its net in float64, on images in the folder `data` or on
+        """Compares the artifact with its net in float64, on images in the folder `images` or on
         random and real inputs; `passed` and `fault` of what comes of it tell whether it computes
         its net.
 
@@ -181,21 +150,37 @@ class Artifact:
         """
         options = verifications.VerifyOptions(
             threads=self.threads,
-            data=optional(Path, data),
+            images=optional(Path, images),
             num_images=num_images,
             weights=optional(Path, weights),
         )
         return verifications.verify(self.path, options)
 
-    def bench(self, against: Sequence[str] = (), *, rounds: int = 15) -> Timing:
+    def bench(
+        self,
+        against: str | Sequence[str] | None = None,
+        *,
+        rounds: int = 15,
+        images: Place | None = None,
+        weights: Place | None = None,
+    ) -> Timing:
         """The artifact's milliseconds of a batch, beside those of other engines, such as `["torch",
-        "onnxruntime"]`.
+        "onnxruntime"]`: of those that are installed where none is named, of none for `[]`.
+
+        `images` is a folder for engines that quantise; `weights` what the artifact was compiled
+        from, where it does not find that itself.
 
         Raises:
             UserError: an engine is unknown, not installed or cannot compute the net.
             CheckFailed: one computes something else.
         """
-        options = benches.BenchOptions(against=against, threads=self.threads, rounds=rounds)
+        options = benches.BenchOptions(
+            against=None if against is None else several(against),
+            threads=self.threads,
+            rounds=rounds,
+            images=optional(Path, images),
+            weights=optional(Path, weights),
+        )
         return benches.bench(self.path, options)
 
     @property
@@ -226,14 +211,6 @@ class Artifact:
         return f"<Artifact {self.path}: {manifest.net} for {how}>"
 
 
-def called_image(image: ImageLike) -> str:
-    """A name for an image: its path, or what it is."""
-    if not isinstance(image, Image):
-        return os.fspath(image)
-    name = getattr(image, "filename", "")
-    return os.fspath(name) or f"{image.mode} image of {image.width}×{image.height}"
-
-
 def open_artifact(path: Place, *, threads: int | None = None) -> Artifact:
     """The artifact in a folder, loaded and ready to be called.
 
@@ -251,14 +228,14 @@ def compile(
     out: Place | None = None,
     target: str = "cpu",
     mcpu: str | None = None,
-    archs: Sequence[str] = (),
+    archs: str | Sequence[str] = (),
     weights: Place | None = None,
     seed: int | None = None,
     batch: int = 1,
     size: tuple[int, int] | None = None,
     precision: ArtifactPrecision = "float32",
     max_error: float | None = None,
-    calibrate: Place | None = None,
+    images: Place | None = None,
     num_images: int | None = None,
     tuned: bool = True,
     db: Place | None = None,
@@ -268,8 +245,9 @@ def compile(
     """Compiles a net or a run to an artifact in the new folder `out`, `artifacts/NET-TARGET` where
     none is named.
 
-    Each option is that of `vggc compile`: `weights` is a file, or `"best"` of a run; a net without
-    weights gets random ones of `seed`; `calibrate` is the folder of images that int8 needs.
+    Each option is that of `vggc compile`: `weights` is a file, or `"best"` of a run; a net that is
+    of no run gets random ones of `seed`, with a warning where no seed is given; `images` is the
+    folder that int8 needs to calibrate on, `--calibrate` there.
 
     Raises:
         UserError: there is no such net, target or folder, or what is asked for does not go
@@ -278,14 +256,14 @@ def compile(
     options = CompileOptions(
         target=target,
         mcpu=mcpu,
-        archs=tuple(archs),
+        archs=several(archs),
         weights=optional(Path, weights),
         seed=seed,
         batch=batch,
         size=size,
         precision=parse_precision(precision, ARTIFACT_PRECISIONS),
         max_error=max_error,
-        calibrate=optional(Path, calibrate),
+        images=optional(Path, images),
         num_images=num_images,
         tuned=tuned,
         db=optional(Path, db),
@@ -293,13 +271,9 @@ def compile(
         out=optional(Path, out),
         dump=optional(Path, dump),
     )
-    match net:
-        case Network(program):
-            made = compiles.plan(program, options, log.info).build()
-        case TrainingRun(run):
-            made = compiles.plan(os.fspath(run.folder), options, log.info).build()
-        case _:
-            made = compiles.plan(os.fspath(net), options, log.info).build()
+    planned = compiles.plan(known(net), options, log.info)
+    warn_of_random(planned.subject, seed)
+    made = planned.build()
     for line in made.notes:
         log.info(line)
-    return Artifact(made.plan.folder, made.manifest, threads)
+    return Artifact(planned.folder, made.manifest, threads)

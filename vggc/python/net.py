@@ -13,9 +13,11 @@ from vggc import program as programs
 from vggc.analysis.layer_table import layer_table
 from vggc.analysis.outline import Outline, outline
 from vggc.analysis.report import Report, Row, Totals
+from vggc.api.draw import picture_of, save
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Shape, describe
 from vggc.program import Program, with_input
+from vggc.support.paths import is_run
 from vggc.support.precision import NUMBER_BYTES, Precision, parse_precision
 from vggc.support.sheet import Sheet, as_html, as_text
 from vggc.support.source import Source
@@ -23,15 +25,33 @@ from vggc.syntax.format import format_net
 from vggc.syntax.parse import parse
 
 if TYPE_CHECKING:
+    from vggc.api.trained import NetOfRun
     from vggc.backends.torch import TorchNet
+    from vggc.pictures.shapes import Picture
+    from vggc.training.run import Run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NetPicture:
     """A picture of a net, to scale. A notebook shows it."""
 
-    svg: str
-    """An SVG document: text, without scripts."""
+    drawn: Picture
+    """Its shapes and texts, each at its place."""
+
+    @cached_property
+    def svg(self) -> str:
+        """An SVG document: text, without scripts."""
+        from vggc.pictures.svg import as_svg
+
+        return as_svg(self.drawn)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the picture to a new file, NAME.svg or NAME.png.
+
+        Raises:
+            UserError: no picture is called so, something is there, or nothing can be written.
+        """
+        save(self.drawn, Path(path))
 
     def _repr_svg_(self) -> str:
         return self.svg
@@ -71,9 +91,13 @@ class NetSummary:
 
 @dataclass(frozen=True, repr=False)
 class Network:
-    """A net that is well formed. A notebook shows its table of layers."""
+    """A net that is well formed. A notebook shows its table of layers.
+
+    One of a `run` has the run's weights, with another input or recipe, too.
+    """
 
     program: Program
+    run: Run | None = None
 
     @property
     def name(self) -> str:
@@ -106,7 +130,8 @@ class Network:
         Raises:
             UserError: they are too small for it, or too large.
         """
-        return checked(self.program.replace(with_input(self.program.net, (height, width))))
+        program = self.program.replace(with_input(self.program.net, (height, width)))
+        return checked(program, self.run)
 
     def with_recipe(self, *changes: str) -> Network:
         """The net with changes of its recipe and test, as `--set` takes them: `"lr=0.01"`.
@@ -114,7 +139,7 @@ class Network:
         Raises:
             UserError: with every change that cannot be made.
         """
-        return checked(self.program.overridden(changes))
+        return checked(self.program.overridden(changes), self.run)
 
     def report(self, batch: int = 1, dtype: Precision = "float32") -> NetSummary:
         """What the net costs for so many images at once, in float32, bfloat16, float16 or int8."""
@@ -127,11 +152,7 @@ class Network:
         Raises:
             UserError: it has too many layers to be drawn.
         """
-        from vggc.pictures.layout import layout
-        from vggc.pictures.svg import as_svg
-
-        found = self.report()
-        return NetPicture(as_svg(layout(found.outline, found.report)))
+        return NetPicture(picture_of(self.program))
 
     def module(
         self, weights: str | os.PathLike[str] | None = None, *, seed: int | None = None
@@ -139,22 +160,27 @@ class Network:
         """The net as a torch module in eval mode: images (N, C, H, W) to the tensor of the only
         head, or to a dict of tensors by the heads' names.
 
-        The weights are those in a safetensors file, or random ones, of seed 0 unless another is
-        given.
+        The weights are those in a safetensors file; without one, of a net of a run the run's last,
+        or its `"best"`; of others random ones of `seed`, with a warning where none is given.
 
         Raises:
-            UserError: the file has not the weights of this net, or both are given.
+            UserError: there are no such weights, they are not of this net, or have a seed, too.
         """
-        from vggc.api.subject import SeedOfRun
-        from vggc.api.trained import from_spec
+        from vggc.api.subject import ask
         from vggc.backends.torch import build
-        from vggc.support.diagnostics import UserError
+        from vggc.python.told import log, warn_of_random
 
-        if weights is not None and seed is not None:
-            raise UserError(SeedOfRun(str(weights)))
         path = None if weights is None else Path(weights)
-        subject = from_spec(self.program, path, seed or 0)
+        subject = ask(self.known, path, seed, None, None, log.info).subject()
+        warn_of_random(subject, seed)
         return build(self.graph, subject.weights).eval()
+
+    @property
+    def known(self) -> Program | NetOfRun:
+        """The net as functions of `vggc.api` take it, with its run where it is of one."""
+        from vggc.api.trained import NetOfRun
+
+        return NetOfRun(self.program, self.run) if self.run else self.program
 
     def _repr_html_(self) -> str:
         return self.report()._repr_html_()
@@ -172,7 +198,7 @@ def load(
     changes: Iterable[str] = (),
 ) -> Network:
     """The net in a file, of a run, or of that name in the zoo, with values for its parameters if
-    any stand behind it: `vgg16(classes=10, width=0.5)`.
+    any stand behind it: `vgg16(classes=10, width=0.5)`. That of a run has the run's weights.
 
     `size` is another height and width of its input; `changes` are made to its recipe and its test:
     `["lr=0.01", "flip=off"]`.
@@ -180,17 +206,19 @@ def load(
     Raises:
         UserError: there is no such net, with every mistake in it otherwise.
     """
-    named = os.fspath(spec)
-    if os.path.isfile(os.path.join(named, "run.json")):
-        from vggc.api.trained import net_of
+    named, run = os.fspath(spec), None
+    if is_run(named):
+        from vggc.api.trained import net_in
+        from vggc.training.run import Run
 
-        program = net_of(named)
+        run = Run.load(Path(named))
+        program = net_in(run)
     else:
         program = programs.load(named)
     if size is not None:
         program = program.replace(with_input(program.net, size))
     changes = (changes,) if isinstance(changes, str) else tuple(changes)
-    return checked(program.overridden(changes) if changes else program)
+    return checked(program.overridden(changes) if changes else program, run)
 
 
 def from_text(text: str, name: str = "<text>") -> Network:
@@ -207,11 +235,11 @@ def zoo() -> tuple[str, ...]:
     return tuple(programs.zoo())
 
 
-def checked(program: Program) -> Network:
-    """The net of a program, held to have no mistakes.
+def checked(program: Program, run: Run | None = None) -> Network:
+    """The net of a program, and of a run if it is of one, held to have no mistakes.
 
     Raises:
         UserError: with every mistake in it.
     """
     program.check()
-    return Network(program)
+    return Network(program, run)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, overload
 
+from PIL.Image import Image
+
+from vggc.api.evaluate import Seen
+from vggc.api.predict import Predictor
 from vggc.api.run import best_classes
-from vggc.support.diagnostics import printable
+from vggc.evaluation.diagnostics import UnreadableImage
+from vggc.evaluation.named import Picture
+from vggc.support.diagnostics import UserError, printable
 from vggc.support.sheet import Sheet, as_html
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+ImageLike: TypeAlias = str | os.PathLike[str] | Image
+"""The path of an image's file, or an image of Pillow."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -56,3 +66,48 @@ def predicted(
 ) -> Prediction:
     """The `top` classes of an image by their probabilities (classes,)."""
     return Prediction(image, tuple(best_classes(probabilities, classes.__getitem__, top)))
+
+
+@overload
+def predictions(  # type: ignore[overload-overlap]  # a text is several texts, too
+    predictor: Predictor, images: ImageLike, top: int
+) -> Prediction: ...
+
+
+@overload
+def predictions(
+    predictor: Predictor, images: Iterable[ImageLike], top: int
+) -> list[Prediction]: ...
+
+
+@overload
+def predictions(
+    predictor: Predictor, images: ImageLike | Iterable[ImageLike], top: int
+) -> Prediction | list[Prediction]: ...
+
+
+def predictions(
+    predictor: Predictor, images: ImageLike | Iterable[ImageLike], top: int
+) -> Prediction | list[Prediction]:
+    """What a net takes an image for, or each of several.
+
+    Raises:
+        UserError: with every image that cannot be read.
+        CheckFailed: the net gives values that are not finite.
+    """
+    if isinstance(images, str | os.PathLike | Image):
+        return predictions(predictor, [images], top)[0]
+    found = [*predictor.tell(given(image) for image in images)]
+    lost = [each for each in found if not isinstance(each, Seen)]
+    if lost:
+        raise UserError(*(UnreadableImage(each.name, each.reason) for each in lost))
+    seen = [each for each in found if isinstance(each, Seen)]
+    return [predicted(each.path, each.probabilities, predictor.classes, top) for each in seen]
+
+
+def given(image: ImageLike) -> str | Picture:
+    """An image as functions of `api/` take it."""
+    if not isinstance(image, Image):
+        return os.fspath(image)
+    name = getattr(image, "filename", "")
+    return Picture(os.fspath(name) or f"{image.mode} image of {image.width}×{image.height}", image)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, overload
 
 from vggc.api import evaluate as tests
 from vggc.api import train as trainings
-from vggc.api.evaluate import EvalOptions, EvalPlan, EvalResult, Seen
+from vggc.api.evaluate import EvalOptions, EvalPlan, EvalResult, ProtocolName
 from vggc.api.predict import run_predictor
 from vggc.api.score_table import score_table
 from vggc.api.train import RunFinished, TrainOptions
-from vggc.api.trained import from_run, net_in
-from vggc.evaluation.diagnostics import UnreadableImage
+from vggc.api.trained import NetOfRun, net_in
 from vggc.program import Program
 from vggc.python.net import Network, load
-from vggc.python.prediction import Prediction, predicted
+from vggc.python.prediction import ImageLike, Prediction, predictions
+from vggc.python.told import log
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import TRAIN_PRECISIONS, TrainPrecision, parse_precision
 from vggc.support.processors import limit_threads
@@ -39,9 +38,6 @@ Place: TypeAlias = str | os.PathLike[str]
 """Where images or weights are."""
 
 T = TypeVar("T")
-
-log = logging.getLogger("vggc")
-"""What the command line says beside its results, such as where weights are from."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -67,12 +63,12 @@ class TrainingRun:
 
     @cached_property
     def net(self) -> Network:
-        """The net as trained, fitted to the run's images.
+        """The net as trained, fitted to the run's images, with the run's weights.
 
         Raises:
             UserError: its file is not that of the run.
         """
-        return Network(net_in(self.run))
+        return Network(net_in(self.run), self.run)
 
     @cached_property
     def history(self) -> tuple[Epoch, ...]:
@@ -91,27 +87,36 @@ class TrainingRun:
         Raises:
             UserError: there are no such weights.
         """
-        from vggc.backends.torch import build
+        return self.net.module(weights)
 
-        subject = from_run(self.run, optional(Path, weights), None)
-        return build(subject.program.graph, subject.weights).eval()
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a text is several texts, too
+        self, images: ImageLike, top: int = 5, *, weights: Place | None = None
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self, images: Iterable[ImageLike], top: int = 5, *, weights: Place | None = None
+    ) -> list[Prediction]: ...
 
     def predict(
-        self, paths: Iterable[Place], top: int = 5, *, weights: Place | None = None
-    ) -> list[Prediction]:
-        """What the net takes the images in these files for, by their centre crops.
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        top: int = 5,
+        *,
+        weights: Place | None = None,
+    ) -> Prediction | list[Prediction]:
+        """The `top` classes of an image, or of each of several, with their probabilities, by the
+        centre crop; those of the run's last weights, of its `"best"`, or of those in a file.
+
+        Images are the paths of files, or Pillow's.
 
         Raises:
             UserError: with every image that cannot be read; the run has no such weights.
+            CheckFailed: the net gives values that are not finite.
         """
         options = EvalOptions(weights=optional(Path, weights))
-        predictor = run_predictor(self.path, options)
-        found = [*predictor.tell([os.fspath(path) for path in paths])]
-        seen = [each for each in found if isinstance(each, Seen)]
-        lost = [each for each in found if not isinstance(each, Seen)]
-        if lost:
-            raise UserError(*(UnreadableImage(each.name, each.reason) for each in lost))
-        return [predicted(each.path, each.probabilities, predictor.classes, top) for each in seen]
+        return predictions(run_predictor(self.path, options), images, top)
 
     @property
     def table(self) -> Sheet:
@@ -221,13 +226,13 @@ def train(
     save_steps: int | None = None,
     keep: int = 2,
     workers: int | None = None,
-    watch: Callable[[Event], None] | None = None,
+    on_progress: Callable[[Event], None] | None = None,
 ) -> TrainingRun:
     """Trains a net by its recipe, or goes on with the run `resume`; the run that it ends as.
 
     Each option is that of `vggc train`: without `data` it trains on scikit-learn's digits, `size`
-    is (H, W), and `changes` are those of `--set`: `["schedule=one-cycle", "flip=off"]`. `watch` is
-    told every step and epoch as it ends.
+    is (H, W), and `changes` are those of `--set`: `["schedule=one-cycle", "flip=off"]`.
+    `on_progress` is told every step and epoch as it ends.
 
     Ctrl-C saves before it is raised; `resume` goes on from there.
 
@@ -251,7 +256,7 @@ def train(
         init_from=optional(Path, init_from),
         weights=optional(Path, weights),
         seed=seed,
-        changes=(changes,) if isinstance(changes, str) else tuple(changes),
+        changes=several(changes),
     )
     try:
         if resume is None:
@@ -264,7 +269,7 @@ def train(
             )
     except RunFinished as finished:
         return TrainingRun(finished.run)
-    run, outcome = trained(plan, save_steps, keep, workers, watch or note)
+    run, outcome = trained(plan, save_steps, keep, workers, on_progress or note)
     match outcome:
         case Interrupted():
             raise KeyboardInterrupt
@@ -279,7 +284,7 @@ def trained(
     save_steps: int | None,
     keep: int,
     workers: int | None,
-    watch: Callable[[Event], None],
+    on_progress: Callable[[Event], None],
 ) -> tuple[Run, Outcome]:
     """Carries out a training, and gives its run and how it ended."""
     from vggc.training.learner import device_of
@@ -296,7 +301,7 @@ def trained(
         log.info("training into %s", ready.run.folder)
         keeping = Keeping(save_steps, keep)
         run, task, progress = ready.run, ready.task, ready.progress
-        return run, proceed(run, ready.learner, task, progress, watch, keeping, workers)
+        return run, proceed(run, ready.learner, task, progress, on_progress, keeping, workers)
 
 
 def note(event: Event) -> None:
@@ -313,7 +318,7 @@ def evaluate(
     *,
     weights: Place | None = None,
     scales: str | None = None,
-    protocol: Literal["test", "centre", "dense", "crops", "both"] | None = None,
+    protocol: ProtocolName | None = None,
     grid: str | None = None,
     flip: bool | None = None,
     batch: int | None = None,
@@ -348,8 +353,8 @@ def evaluate(
     )
     planned = tests.plan(folders, options)
     images = tests.images_for(planned, optional(text_of, data))
-    watch = on_progress or (lambda done, total: None)
-    return EvalScores(planned, images, tests.measure(planned, images, watch))
+    result = tests.measure(planned, images, on_progress or (lambda done, total: None))
+    return EvalScores(planned, images, result)
 
 
 def spec_of(net: Network | Place | None) -> str | Program | None:
@@ -365,9 +370,25 @@ def spec_of(net: Network | Place | None) -> str | Program | None:
             return load(net).program
 
 
+def known(net: Network | TrainingRun | Place) -> str | Program | NetOfRun:
+    """A net or a run as functions of `api/` take it that want its weights, too."""
+    match net:
+        case Network():
+            return net.known
+        case TrainingRun():
+            return os.fspath(net.path)
+        case _:
+            return os.fspath(net)
+
+
 def text_of(place: Place) -> str:
     """A place as a text, since it may be a pattern, or on a server."""
     return os.fspath(place)
+
+
+def several(texts: str | Iterable[str]) -> tuple[str, ...]:
+    """One text or several, as several."""
+    return (texts,) if isinstance(texts, str) else tuple(texts)
 
 
 def optional(make: Callable[[Place], T], value: Place | None) -> T | None:

@@ -16,7 +16,7 @@ from vggc.reproduce.setting import PAPER, SMALL, StudySetting
 from vggc.reproduce.tables import NETS, TableLine, Trained
 from vggc.support.diagnostics import UserError
 from vggc.support.files import refuse_full
-from vggc.support.paths import exists
+from vggc.support.paths import exists, is_run
 from vggc.support.records import MalformedError, read_record, write_record
 from vggc.training.run import Run
 
@@ -69,7 +69,7 @@ class Study:
             UserError: it is none, or that of something else.
         """
         folder = self.run_folder(net)
-        if not exists(folder / "run.json"):
+        if not is_run(folder):
             return None
         run = Run.load(folder)
         found, wanted = run.record, self.record

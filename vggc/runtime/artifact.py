@@ -286,7 +286,7 @@ def _check_spec(folder: Path, manifest: Manifest) -> None:
         raise UserError(diagnostics.NoArtifact(str(folder), reason))
 
 
-def open_artifact(folder: Path) -> Manifest:
+def sound_manifest(folder: Path) -> Manifest:
     """The manifest of an artifact whose files are all as they were compiled.
 
     Raises: UserError with what is missing, broken or changed.

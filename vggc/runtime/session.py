@@ -20,7 +20,7 @@ from vggc.kernels.workloads import buffer_shape
 from vggc.plan.plan import Plan
 from vggc.runtime import diagnostics
 from vggc.runtime.affinity import apart
-from vggc.runtime.artifact import LIBRARY, WEIGHTS, Manifest, Target, open_artifact
+from vggc.runtime.artifact import LIBRARY, WEIGHTS, Manifest, Target, sound_manifest
 from vggc.runtime.cpu_info import instructions, plain
 from vggc.runtime.huge_pages import read_in_place
 from vggc.runtime.library import unfit
@@ -57,7 +57,7 @@ class Session:
 
         Raises: UserError when the artifact is damaged or not for this machine.
         """
-        manifest = open_artifact(folder)
+        manifest = sound_manifest(folder)
         if manifest.tvm != tvm.__version__:
             found, expected = f"TVM {manifest.tvm}", f"TVM {tvm.__version__}"
             raise UserError(diagnostics.OtherVersion(str(folder), found, expected))

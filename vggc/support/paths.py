@@ -13,6 +13,9 @@ from pathlib import Path
 exists, is_file, is_folder = os.path.exists, os.path.isfile, os.path.isdir
 """What is at a path; unlike the methods of `Path` these raise for none."""
 
+RECORD = "run.json"
+"""The file by which the folder of a run is known."""
+
 REASONS = {
     errno.ENOENT: "there is no such {kind}",
     errno.ENOTDIR: "there is no such {kind}: its path leads through a file",
@@ -20,6 +23,11 @@ REASONS = {
     errno.ELOOP: "its path is a link that leads in a circle",
     errno.EACCES: "it lies in a folder that may not be read",
 }
+
+
+def is_run(folder: str | os.PathLike[str]) -> bool:
+    """Whether a path is the folder of a run."""
+    return is_file(os.path.join(folder, RECORD))
 
 
 def absence(path: str | Path, kind: str = "file") -> str:

@@ -113,3 +113,11 @@ class OtherThreads(Diagnostic):
     help = "start it with TVM_NUM_THREADS={wanted}, or give --threads {found}"
     found: int
     wanted: int
+
+
+class OnlyOneOf(Diagnostic):
+    title = "`{one}` and `{other}` go together"
+    label = "only one of them was given"
+    help = "give both, or none"
+    one: str
+    other: str

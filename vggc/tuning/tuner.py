@@ -103,6 +103,11 @@ class TuningProgress:
         return max(0.0, self.started + self.budget - time.monotonic())
 
     @property
+    def is_of_use(self) -> bool:
+        """Whether any kernel has been measured, in this run or before."""
+        return any(layer.best for layer in self.layers)
+
+    @property
     def seconds(self) -> tuple[float, float] | None:
         """The net's time in its tuned kernels, by the cost model and as measured so far."""
         both = [

@@ -1,0 +1,58 @@
+"""What tuning has found, as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vggc.support.sheet import Sheet
+
+if TYPE_CHECKING:
+    from vggc.tuning.tuner import TunedLayer, TuningProgress
+
+
+def milliseconds(course: TuningProgress) -> tuple[float | None, float | None]:
+    """The net's tunable kernels together, by the cost model and at their best so far."""
+    before, after = course.seconds or (None, None)
+    return in_ms(before), in_ms(after)
+
+
+def in_ms(seconds: float | None) -> float | None:
+    """Seconds in milliseconds; None where nothing was measured."""
+    return None if seconds is None else seconds * 1e3
+
+
+def tuning_table(net: str, course: TuningProgress) -> Sheet:
+    """The kernels as a table."""
+    header = ("kernel", "runs", "tried", "cost model ms", "best ms", "gain", "best choice")
+    before, after = milliseconds(course)
+    total = ("all", "", "", number(before), number(after), gain(before, after), "")
+    rows = (*(row(layer) for layer in course.layers), total)
+    title = f"{net}: kernels by measurement"
+    numbers = (False, True, True, True, True, True, False)
+    return Sheet(title=title, header=header, rows=rows, numbers=numbers, rules=(len(rows) - 2,))
+
+
+def row(layer: TunedLayer) -> tuple[str, ...]:
+    """The line of a layer in the table of what tuning has found."""
+    before, after = in_ms(layer.default_seconds), in_ms(layer.best_seconds)
+    best = layer.best
+    knobs = " ".join(f"{key}={value}" for key, value in best.knobs) if best else ""
+    return (
+        layer.layers[0],
+        f"{len(layer.layers)}",
+        f"{layer.tried}/{len(layer.task.choices)}",
+        number(before),
+        number(after),
+        gain(before, after),
+        f"{best.algorithm} {knobs}" if best else (layer.error or ""),
+    )
+
+
+def number(milliseconds: float | None) -> str:
+    """A time in milliseconds as the table shows it; empty where there is none."""
+    return "" if milliseconds is None else f"{milliseconds:.3f}"
+
+
+def gain(before: float | None, after: float | None) -> str:
+    """How many times faster `after` is than `before`; empty where one was not measured."""
+    return f"{before / after:.2f}×" if before and after else ""
