@@ -103,6 +103,11 @@ def said_by_protocols(package: str) -> set[str]:
     return found
 
 
+def is_overload(function: ast.FunctionDef) -> bool:
+    """Whether it is one of the signatures of a function that is documented itself."""
+    return any("overload" in ast.unparse(each) for each in function.decorator_list)
+
+
 def is_said_elsewhere(owner: Class, member: ast.FunctionDef) -> bool:
     """Whether a base or a protocol tells what a member does, or another overload of it."""
     without_words = {"ABC", "Exception", "Generic", "NamedTuple", "Protocol"}
@@ -111,7 +116,7 @@ def is_said_elsewhere(owner: Class, member: ast.FunctionDef) -> bool:
         any(each.documents(member.name) for each in owner.ancestors() if each)
         or (None in owner.ancestors() and not set(bases) <= without_words | owner.names())
         or member.name in said_by_protocols(package_of(owner.module))
-        or any("overload" in ast.unparse(each) for each in member.decorator_list)
+        or is_overload(member)
     )
 
 
@@ -119,7 +124,7 @@ def without_docstring(module: str, tree: ast.Module) -> Iterator[str]:
     for node in tree.body:
         match node:
             case ast.FunctionDef(name=name) if not name.startswith("_"):
-                if not ast.get_docstring(node):
+                if not ast.get_docstring(node) and not is_overload(node):
                     yield f"{module}.{name}"
             case ast.ClassDef(name=name) if not name.startswith("_"):
                 owner = Class(module, node)

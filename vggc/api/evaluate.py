@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from vggc.evaluation.counts import Errors, Guesses
     from vggc.evaluation.judge import ImageScores
-    from vggc.evaluation.named import GivenImage, Picture
+    from vggc.evaluation.named import GivenImage, OpenPicture
     from vggc.evaluation.reading import LostImage
     from vggc.evaluation.viewer import Viewer
     from vggc.training.learner import TrainMachine
@@ -430,7 +430,7 @@ class OpenedPicture:
     pixels: Pixels
 
 
-def opened_by(how: Preprocessing, picture: Picture) -> OpenedPicture | Skipped:
+def opened_by(how: Preprocessing, picture: OpenPicture) -> OpenedPicture | Skipped:
     """An image as that of its file would be opened for a net, or why it cannot be used."""
     import numpy as np
 

@@ -13,7 +13,7 @@ from vggc.api.evaluate import Seen
 from vggc.api.predict import Predictor
 from vggc.api.run import best_classes
 from vggc.evaluation.diagnostics import UnreadableImage
-from vggc.evaluation.named import Picture
+from vggc.evaluation.named import OpenPicture
 from vggc.support.diagnostics import UserError, printable
 from vggc.support.sheet import Sheet, as_html
 
@@ -105,9 +105,11 @@ def predictions(
     return [predicted(each.path, each.probabilities, predictor.classes, top) for each in seen]
 
 
-def given(image: ImageLike) -> str | Picture:
+def given(image: ImageLike) -> str | OpenPicture:
     """An image as functions of `api/` take it."""
     if not isinstance(image, Image):
         return os.fspath(image)
     name = getattr(image, "filename", "")
-    return Picture(os.fspath(name) or f"{image.mode} image of {image.width}×{image.height}", image)
+    return OpenPicture(
+        os.fspath(name) or f"{image.mode} image of {image.width}×{image.height}", image
+    )
