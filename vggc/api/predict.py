@@ -12,7 +12,7 @@ from vggc.api.evaluate import EvalOptions, EvalPlan, Seen, grouped, plan, predic
 from vggc.api.run import session_of
 from vggc.data.parts import Skipped
 from vggc.evaluation import diagnostics
-from vggc.evaluation.named import GivenImage, Picture
+from vggc.evaluation.named import GivenImage, OpenImage
 from vggc.images.preprocessing import BrokenImageError
 from vggc.ir.ops import Softmax
 from vggc.support.diagnostics import CheckFailed, UserError
@@ -149,7 +149,7 @@ def image_of(named: GivenImage, manifest: Manifest) -> Image | Skipped:
     if isinstance(named, Skipped):
         return named
     try:
-        if isinstance(named, Picture):
+        if isinstance(named, OpenImage):
             return manifest.preprocessing.of_picture(named.image)
         return manifest.preprocessing.read(Path(named))
     except BrokenImageError as fault:

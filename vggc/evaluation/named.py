@@ -31,7 +31,7 @@ NamedImage: TypeAlias = str | Skipped
 
 
 @dataclass(frozen=True)
-class Picture:
+class OpenImage:
     """An image that somebody has opened, and what it is called."""
 
     name: str
@@ -41,7 +41,7 @@ class Picture:
         return self.name
 
 
-GivenImage: TypeAlias = NamedImage | Picture
+GivenImage: TypeAlias = NamedImage | OpenImage
 
 
 class Places:

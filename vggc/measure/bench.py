@@ -153,7 +153,14 @@ def bench(
                 missing[name] = reason_of(problem)
     times = _interleaved(engines, rounds, missing, lenient=lenient)
     errors = {name: error for name, error in errors.items() if name in times}
-    return Timing(folder, count, times, errors, missing, chosen.skipped)
+    return Timing(
+        artifact=folder,
+        threads=count,
+        milliseconds=times,
+        errors=errors,
+        missing=missing,
+        skipped=chosen.skipped,
+    )
 
 
 def _present(names: Sequence[str], missing: dict[str, str], *, lenient: bool) -> list[str]:

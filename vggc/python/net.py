@@ -36,7 +36,7 @@ class NetPicture:
     """A picture of a net, to scale. A notebook shows it."""
 
     drawn: Picture
-    """Its shapes and texts, each at its place."""
+    """The shapes and texts, each at its place."""
 
     @cached_property
     def svg(self) -> str:
