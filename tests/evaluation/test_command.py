@@ -423,7 +423,7 @@ def test_without_scales_a_run_is_tested_at_the_scale_of_its_training(folder: Pat
 
 
 def test_a_net_trained_at_another_size_is_not_tested_at_the_scales_of_its_file() -> None:
-    wishes = TrainWishes(*(None,) * 11, changes=())
+    wishes = TrainWishes()
     for wanted, protocol in (
         (replace(wishes, data=None), (None, False)),
         (replace(wishes, size=(48, 48)), (None, False)),

@@ -31,7 +31,7 @@ from vggc.program import load
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.protocol import Protocol, read_protocol
 from vggc.support.diagnostics import UserError
-from vggc.support.paths import absence, exists, is_folder, is_run
+from vggc.support.paths import absence, exists, is_artifact, is_folder, is_run
 from vggc.support.precision import TrainPrecision
 from vggc.syntax.ast import Block, block_of
 from vggc.training.run import Run
@@ -238,7 +238,7 @@ def what_is_there(folder: Path) -> tuple[str, str]:
     hint = "give the folder that `vggc train` made, under `runs/`"
     if not exists(folder):
         return absence(folder, "folder"), hint
-    if exists(folder / "manifest.json"):
+    if is_artifact(folder):
         other = "`vggc verify ARTIFACT --data DIR` checks artifacts, `vggc predict` uses them"
         return "it is an artifact", other
     return "it holds no run.json" if is_folder(folder) else "it is a file", hint

@@ -16,7 +16,7 @@ from vggc.evaluation.named import GivenImage, OpenImage
 from vggc.images.preprocessing import BrokenImageError
 from vggc.ir.ops import Softmax
 from vggc.support.diagnostics import CheckFailed, UserError
-from vggc.support.paths import exists, is_run
+from vggc.support.paths import is_artifact, is_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +60,7 @@ def predictor_of(model: Path, options: EvalOptions) -> Predictor:
     Raises:
         UserError: it is neither, or cannot do what it is asked for.
     """
-    if exists(model / "manifest.json") and not is_run(model):
+    if is_artifact(model) and not is_run(model):
         return artifact_predictor(model, options)
     return run_predictor(model, options)
 

@@ -15,10 +15,11 @@ from vggc.compiler.targets import tvm_target
 from vggc.ir.graph import Graph
 from vggc.kernels.workloads import Choice, Kernel, Workload
 from vggc.plan.plan import Plan
-from vggc.runtime.artifact import MANIFEST, WEIGHTS, KernelEntry, Manifest, Target
+from vggc.runtime.artifact import WEIGHTS, KernelEntry, Manifest, Target
 from vggc.runtime.calls import calls_of, planned
 from vggc.runtime.diagnostics import NoArtifact
 from vggc.support.diagnostics import UserError, first_line
+from vggc.support.paths import MANIFEST
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.tensors import DTYPES, opened
 
