@@ -174,7 +174,7 @@ def test_a_net_without_classes_takes_no_number_of_them(tmp_path: Path) -> None:
 PACKAGES = (
     "vggc.cli.arguments",
     "vggc.api.draw",
-    "vggc.cli.find_lr",
+    "vggc.api.find_rate",
     "vggc.cli.layers",
     "vggc.api.subject",
     "vggc.cli.systems",

@@ -24,7 +24,7 @@ from vggc.recipe.train import Recipe, read_recipe
 from vggc.runtime.cpu_info import lacks_half
 from vggc.support.diagnostics import Diagnostic, UserError, in_command, nearest
 from vggc.support.memory import memory
-from vggc.support.paths import exists, is_file, is_folder, is_run
+from vggc.support.paths import exists, is_artifact, is_file, is_folder, is_run
 from vggc.support.precision import NUMBER_BYTES, Precision
 from vggc.support.resources import resource
 from vggc.support.source import Source
@@ -259,7 +259,7 @@ def _what_folder(path: Path) -> str:
     if is_run(path):
         resume = f"`vggc train --resume {in_command(path)}` goes on"
         return f"it is a run: its spec is {path / 'net.vgg'}; {resume}"
-    if exists(path / "manifest.json"):
+    if is_artifact(path):
         return f"it is an artifact: its spec is {path / 'net.vgg'}"
     return f"name a .vgg file, or a net of the zoo; {LISTED}"
 

@@ -24,8 +24,7 @@ from PIL import Image
 from tests.support import ROOT
 from tests.support.training_data import picture
 from vggc.api.evaluate import EvalOptions, images_for, measure, plan, protocol_of, usual_batch
-from vggc.api.train import DIGITS_RECIPE, find, new_run
-from vggc.api.train import TrainOptions as TrainWishes
+from vggc.api.train import DIGITS_RECIPE, TrainOptions, find, new_run
 from vggc.cli import cli
 from vggc.data.parts import Fingerprint, Fingerprints, content_of, names_of
 from vggc.data.prepare import prepare
@@ -423,10 +422,10 @@ def test_without_scales_a_run_is_tested_at_the_scale_of_its_training(folder: Pat
 
 
 def test_a_net_trained_at_another_size_is_not_tested_at_the_scales_of_its_file() -> None:
-    wishes = TrainWishes(*(None,) * 11, changes=())
+    asked = TrainOptions()
     for wanted, protocol in (
-        (replace(wishes, data=None), (None, False)),
-        (replace(wishes, size=(48, 48)), (None, False)),
+        (replace(asked, data=None), (None, False)),
+        (replace(asked, size=(48, 48)), (None, False)),
     ):
         found = new_run("vgg19(width=0.125)", wanted).program.protocol
         assert (found.scales, found.flip) == protocol

@@ -31,7 +31,7 @@ from vggc.program import load
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.protocol import Protocol, read_protocol
 from vggc.support.diagnostics import UserError
-from vggc.support.paths import absence, exists, is_folder, is_run
+from vggc.support.paths import absence, exists, is_artifact, is_folder, is_run
 from vggc.support.precision import TrainPrecision
 from vggc.syntax.ast import Block, block_of
 from vggc.training.run import Run
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from vggc.evaluation.counts import Errors, Guesses
     from vggc.evaluation.judge import ImageScores
-    from vggc.evaluation.named import GivenImage, OpenPicture
+    from vggc.evaluation.named import GivenImage, OpenImage
     from vggc.evaluation.reading import LostImage
     from vggc.evaluation.viewer import Viewer
     from vggc.training.learner import TrainMachine
@@ -238,7 +238,7 @@ def what_is_there(folder: Path) -> tuple[str, str]:
     hint = "give the folder that `vggc train` made, under `runs/`"
     if not exists(folder):
         return absence(folder, "folder"), hint
-    if exists(folder / "manifest.json"):
+    if is_artifact(folder):
         other = "`vggc verify ARTIFACT --data DIR` checks artifacts, `vggc predict` uses them"
         return "it is an artifact", other
     return "it holds no run.json" if is_folder(folder) else "it is a file", hint
@@ -406,7 +406,7 @@ def predict(plan: EvalPlan, images: Iterable[GivenImage]) -> Iterator[Seen | Ski
     for named in grouped(images, AT_ONCE):
         how = plan.entries[0].subject.preprocessing
         paths: dict[int, str] = {}
-        opened: dict[int, OpenedPicture] = {}
+        opened: dict[int, SeenPixels] = {}
         lost: dict[int, Skipped] = {}
         for place, each in enumerate(named):
             match each if isinstance(each, str | Skipped) else opened_by(how, each):
@@ -423,19 +423,19 @@ def predict(plan: EvalPlan, images: Iterable[GivenImage]) -> Iterator[Seen | Ski
 
 
 @dataclass(frozen=True)
-class OpenedPicture:
+class SeenPixels:
     """The pixels, uint8 (H, W, C) or (H, W), of an image that somebody has opened."""
 
     name: str
     pixels: Pixels
 
 
-def opened_by(how: Preprocessing, picture: OpenPicture) -> OpenedPicture | Skipped:
+def opened_by(how: Preprocessing, picture: OpenImage) -> SeenPixels | Skipped:
     """An image as that of its file would be opened for a net, or why it cannot be used."""
     import numpy as np
 
     try:
-        return OpenedPicture(picture.name, np.asarray(how.seen(picture.image)))
+        return SeenPixels(picture.name, np.asarray(how.seen(picture.image)))
     except BrokenImageError as fault:
         return Skipped(picture.name, str(fault))
 

@@ -12,11 +12,11 @@ from vggc.api.evaluate import EvalOptions, EvalPlan, Seen, grouped, plan, predic
 from vggc.api.run import session_of
 from vggc.data.parts import Skipped
 from vggc.evaluation import diagnostics
-from vggc.evaluation.named import GivenImage, OpenPicture
+from vggc.evaluation.named import GivenImage, OpenImage
 from vggc.images.preprocessing import BrokenImageError
 from vggc.ir.ops import Softmax
 from vggc.support.diagnostics import CheckFailed, UserError
-from vggc.support.paths import exists, is_run
+from vggc.support.paths import is_artifact, is_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +60,7 @@ def predictor_of(model: Path, options: EvalOptions) -> Predictor:
     Raises:
         UserError: it is neither, or cannot do what it is asked for.
     """
-    if exists(model / "manifest.json") and not is_run(model):
+    if is_artifact(model) and not is_run(model):
         return artifact_predictor(model, options)
     return run_predictor(model, options)
 
@@ -149,7 +149,7 @@ def image_of(named: GivenImage, manifest: Manifest) -> Image | Skipped:
     if isinstance(named, Skipped):
         return named
     try:
-        if isinstance(named, OpenPicture):
+        if isinstance(named, OpenImage):
             return manifest.preprocessing.of_picture(named.image)
         return manifest.preprocessing.read(Path(named))
     except BrokenImageError as fault:

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from vggc.api.train import TrainOptions, new_run
+from vggc.api.find_rate import FindRateOptions, plan
+from vggc.api.train import TrainOptions
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE, TRAIN_PRECISION
 from vggc.cli.train import announce, bar, read, silent
-from vggc.support.diagnostics import CheckFailed, Diagnostic, UserError
-from vggc.support.files import all_or_none, check_target, is_one_place
-from vggc.support.memory import keep_memory
+from vggc.support.files import is_one_place
+from vggc.support.precision import TrainPrecision
 from vggc.support.sheet import Sheet
 
 if TYPE_CHECKING:
-    from vggc.training.rate_search import Sweep, SweepCurve, Tried
+    from vggc.api.find_rate import FindRatePlan
+    from vggc.training.rate_search import SweepCurve, Tried
 
-PICTURES = (".svg", ".png")
 LEAST, MOST = 1e-12, 1e6
-
-
-class UnknownCurve(Diagnostic):
-    title = "{path} is no picture that vggc draws"
-    label = "the end of its name tells the kind of picture: .svg or .png"
-    help = "did you mean {suggestion}?"
-    path: str
-    suggestion: str
 
 
 @click.command("find-lr")
@@ -103,14 +95,22 @@ class UnknownCurve(Diagnostic):
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
 def command(
     spec: str,
+    data: str | None,
+    val: str | None,
+    batch: int | None,
+    size: tuple[int, int] | None,
+    device: Literal["cpu", "cuda", "auto"] | None,
+    precision: TrainPrecision | None,
     workers: int | None,
+    init_from: Path | None,
+    seed: int | None,
+    changes: tuple[str, ...],
     low: float,
     high: float,
     steps: int,
     csv: Path | None,
     out: Path | None,
     as_json: bool,
-    **rest: object,
 ) -> None:
     """Find a learning rate for the net SPEC, its recipe and its images.
 
@@ -122,33 +122,36 @@ def command(
     """
     from vggc.training.learner import device_of
     from vggc.training.parallel import joined
-    from vggc.training.rate_search import Sweep, SweepCurve, draw_sweep, sweep, write_sweep
-    from vggc.training.session import fresh
 
     if low >= high:
         raise click.UsageError("--from is not below --to")
-    if out and out.suffix.lower() not in PICTURES:
-        raise UserError(UnknownCurve(str(out), str(out.with_suffix(".svg"))))
-    options = TrainOptions(**rest)  # type: ignore[arg-type]  # click has checked the types
-    plan = new_run(spec, options, kept=False)
-    world = plan.world
-    speak = console.status if world.is_first else silent
-    files = [path for path in (csv, out) if path] if world.is_first else []
-    if is_one_place(files):
+    if is_one_place([path for path in (csv, out) if path]):
         raise click.UsageError("--csv and --out cannot be written to one file")
-    for path in files:
-        check_target(path)
-    rates = Sweep(low, high, steps)
-    with joined(world, device_of(plan.machine, world)):
-        announce(plan, speak)
-        task = plan.task(read(plan, speak))
+    asked = TrainOptions(
+        data=data,
+        val=val,
+        batch=batch,
+        size=size,
+        device=device,
+        precision=precision,
+        init_from=init_from,
+        seed=seed,
+        changes=changes,
+    )
+    options = FindRateOptions(
+        train=asked, low=low, high=high, steps=steps, workers=workers, csv=csv, picture=out
+    )
+    planned = plan(spec, options)
+    training, world = planned.training, planned.training.world
+    speak = console.status if world.is_first else silent
+    with joined(world, device_of(training.machine, world)):
+        announce(training, speak)
+        task = training.task(read(training, speak))
         speak(
             f"Trying rates from {low:g} to {high:g} in {steps} steps of "
             f"{console.count(min(task.recipe.batch, len(task.data.train)), 'image')}, "
             f"on {task.machine.device} in {task.machine.precision}."
         )
-        if task.machine.device == "cpu":
-            keep_memory()
         with bar(world.is_first) as drawn:
             row = drawn.add_task("searching", total=steps, detail="")
 
@@ -156,23 +159,15 @@ def command(
                 detail = f"rate {each.lr:.2g}  loss {each.loss:.3f}"
                 drawn.update(row, completed=each.step, detail=detail)
 
-            tried = sweep(fresh(task), task, rates, show, workers)
+            curve = planned.search(task, show)
     if not world.is_first:
         return
-    curve = SweepCurve.of(tried, len(task.data.classes))
-    with all_or_none() as made:
-        if csv:
-            write_sweep(csv, curve)
-            made.append(csv)
-        if out and tried:
-            draw_sweep(out, f"{task.net}: the loss over the learning rate", curve)
-            made.append(out)
-    for path in made:
+    for path in planned.save(task.net, curve):
         speak(f"Written: {path}")
-    report(task.net, curve, rates, as_json)
+    report(planned, task.net, curve, as_json)
 
 
-def report(net: str, curve: SweepCurve, rates: Sweep, as_json: bool) -> None:
+def report(planned: FindRatePlan, net: str, curve: SweepCurve, as_json: bool) -> None:
     """The rates that suggest themselves, on stdout, and how to take one.
 
     Raises:
@@ -180,24 +175,19 @@ def report(net: str, curve: SweepCurve, rates: Sweep, as_json: bool) -> None:
     """
     from vggc.training.rate_search import rounded
 
-    tried, result = curve.tried, curve.found
+    tried, found, rates = curve.tried, curve.found, planned.rates
     exploded = len(tried) < rates.steps
     if as_json:
         record = {
             "net": net,
             "steps": len(tried),
             "exploded_at": rates.rate(len(tried)) if exploded else None,
-            "steepest": result.steepest if result else None,
-            "least": result.least if result else None,
-            "tenth_of_least": result.tenth if result else None,
+            "steepest": found.steepest if found else None,
+            "least": found.least if found else None,
+            "tenth_of_least": found.tenth if found else None,
         }
         console.out(json.dumps(record))
-    if result is None:
-        raise CheckFailed(
-            f"the loss of {net} does not fall at any rate from {rates.low:g} to "
-            f"{tried[-1].lr if tried else rates.low:.2g}: try more `--steps`, a lower `--from`, or "
-            "look at the images and their classes"
-        )
+    result = planned.result(net, curve)
     if as_json:
         return
     steepest, tenth = rounded(result.steepest), rounded(result.tenth)

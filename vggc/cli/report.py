@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -51,49 +50,38 @@ def command(
 
     RUN is a folder that `vggc train` made; one that is still going, too.
     """
-    from vggc.analysis.outline import outline
-    from vggc.api.trained import cost_of
-    from vggc.cli.summary_text import SummarisedNet, layers
+    from vggc.api.report import plan
     from vggc.cli.train import bar
-    from vggc.report.gather import Judged, ReportOptions, gather
-    from vggc.report.page import generator, page
-    from vggc.report.write import refuse_others, write
-    from vggc.training.run import Run
+    from vggc.report.gather import ReportOptions
 
     given = {"--data": data, "--val": val, "--device": device}
     idle = [flag for flag, value in given.items() if value is not None]
     if idle and not errors:
         raise click.UsageError(f"{', '.join(idle)} is about errors, and --no-errors looks for none")
-    target = out or folder / "report.html"
-    refuse_others(target, generator(Run.load(folder)))
+    planned = plan(folder, out, ReportOptions(errors, weights, data, val, device or "auto"))
     with bar(shown=True) as drawn:
         row = drawn.add_task("looking for errors", total=None, detail="")
 
         def show(done: int, total: int) -> None:
             drawn.update(row, completed=done, total=total)
 
-        findings = gather(folder, ReportOptions(errors, weights, data, val, device or "auto"), show)
-    report = cost_of(findings.run, findings.program)
-    sheet = layers(SummarisedNet(report, outline(findings.program.graph, report)))
-    written = write(target, generator(findings.run), page(findings, sheet, datetime.now()))
-    judged = findings.judged
-    shown = len(judged.worst) if isinstance(judged, Judged) else 0
-    why_not = judged if isinstance(judged, str) else None
+        written = planned.write(show)
+    findings = written.findings
     if as_json:
         last = findings.epochs[-1] if findings.epochs else None
         result = {
-            "report": str(target),
-            "bytes": written,
+            "report": str(written.path),
+            "bytes": written.bytes,
             "run": str(folder),
             "state": findings.run.record.state,
             "epochs": len(findings.epochs),
             "val_top1": last.val_top1 if last else None,
             "val_top5": last.val_top5 if last else None,
-            "errors_shown": shown,
-            "errors_missing": why_not,
+            "errors_shown": written.num_errors,
+            "errors_missing": written.why_no_errors,
         }
         console.out(json.dumps(result))
         return
-    if why_not and errors:
-        console.status(f"No errors are shown. {why_not}")
-    console.out(f"{target}: {findings.run.record.net}, {written / 1e6:.2f} MB")
+    if written.why_no_errors and errors:
+        console.status(f"No errors are shown. {written.why_no_errors}")
+    console.out(f"{written.path}: {findings.run.record.net}, {written.bytes / 1e6:.2f} MB")

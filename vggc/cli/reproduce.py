@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
 from shlex import join
 from typing import TYPE_CHECKING, Literal, get_args
@@ -14,30 +12,21 @@ from typing import TYPE_CHECKING, Literal, get_args
 import click
 from click.core import ParameterSource
 
+from vggc.api.reproduce import ImagesDone, ReproduceOptions, Spectator, counted, plan
 from vggc.cli import console
 from vggc.cli.options import TRAIN_PRECISION
 from vggc.reproduce import diagnostics
-from vggc.reproduce.layout import Laid, laid, parameters
-from vggc.reproduce.setting import PAPER, SMALL
-from vggc.reproduce.study import Study, StudyRecord, TestError, opened
-from vggc.reproduce.tables import (
-    NETS,
-    TABLES,
-    TableLine,
-    TableName,
-    Trained,
-    also_random,
-    trainings,
-)
+from vggc.reproduce.layout import Laid
+from vggc.reproduce.study import Study
+from vggc.reproduce.tables import NETS, TableLine, TableName, Trained, trainings
 from vggc.support import signals
-from vggc.support.diagnostics import UserError, did_you_mean
-from vggc.support.files import replacing
+from vggc.support.diagnostics import UserError
 from vggc.support.precision import TrainPrecision
 from vggc.support.sheet import Sheet
 
 if TYPE_CHECKING:
+    from vggc.api.train import Training, TrainPlan
     from vggc.data.prepare import Data
-    from vggc.training.parallel import World
     from vggc.training.progress import Outcome
 
 
@@ -81,100 +70,36 @@ def command(
     """
     if table == "table2":
         refuse_options()
-        show(parameters(columns(table, NETS, nets)), as_json)
+        show(counted(nets), as_json)
         return
-    if data is None:
-        raise UserError(diagnostics.NoData(table))
-    setting = SMALL if small else PAPER
-    lines = TABLES[table]
-    wanted = columns(table, dict.fromkeys(line.columns for line in lines), nets)
-    lines = tuple(line for line in lines if line.columns in wanted and line.way in setting.looks)
-    if table == "table3":
-        lines = also_random(lines)
-    folder = out or Path("reproduced-small" if small else "reproduced")
-    name: Literal["paper", "small"] = "small" if small else "paper"
-    places = where(data), val and where(val)
-    record = StudyRecord(
-        format=1,
-        setting=name,
-        data=noted(data),
-        val=val and noted(val),
-        epochs=epochs or setting.epochs,
+    options = ReproduceOptions(
+        data=data,
+        val=val,
+        small=small,
+        nets=nets,
+        epochs=epochs,
+        out=out,
+        device=device,
+        precision=precision,
         seed=seed,
-        errors={},
+        command=told(),
     )
+    planned = plan(table, options)
     if dry_run:
-        listed(opened(folder, record), lines)
-    elif not make(table, lines, folder, record, Means(*places, device, precision), as_json):
+        listed(planned.study(), planned.lines)
+        return
+    shown = Shown()
+    study = planned.make(shown)
+    if study is None:
+        shown.say("Saved. The same command goes on.")
         raise click.exceptions.Exit(signals.exit_code())
-
-
-@dataclass(frozen=True)
-class Means:
-    """Where the images are, and what nets are trained and tested on, as it was asked for."""
-
-    data: str
-    val: str | None
-    device: Literal["cpu", "cuda", "auto"]
-    precision: TrainPrecision
-
-
-def make(
-    table: TableName,
-    lines: tuple[TableLine, ...],
-    folder: Path,
-    record: StudyRecord,
-    means: Means,
-    as_json: bool,
-) -> bool:
-    """Trains and tests what a table lacks, alone or as one of several processes, and shows it;
-    whether nobody interrupted that.
-
-    What is left to do, each of them reads in the folder; they wait for each other before they
-    look, and before the first one writes.
-    """
-    from vggc.training.learner import choose_machine, device_of
-    from vggc.training.parallel import World, joined
-
-    world = World.here()
-    machine = choose_machine(means.device, means.precision)
-    with joined(world, device_of(machine, world)):
-        study = opened(folder, record)
-        for net in trainings(lines):
-            if finished(study, net) or study.failure(net):
-                continue
-            if not train(study, net, means, world):
-                return False
-            world.wait()
-            if world.is_first:
-                save(table, lines, study)
-        for line in lines:
-            if study.error(line) or any(study.failure(net) for net in line.nets):
-                continue
-            study = study.with_error(line, measured(study, line, means, world))
-            if world.is_first:
-                study.save()
-                save(table, lines, study)
-    if world.is_first:
-        show(laid(table, lines, study, told()), as_json)
-    return True
+    if shown.world.is_first:
+        show(planned.laid(study), as_json)
 
 
 def told() -> str:
     """The command as it was given."""
     return join(["vggc", *sys.argv[1:]])
-
-
-def where(data: str) -> str:
-    """Where images are, wherever one is; a URL stays one."""
-    return data if "://" in data else str(Path(data).resolve())
-
-
-def noted(data: str) -> str:
-    """What is written down of where images are: nothing secret."""
-    from vggc.data.remote import without_secrets
-
-    return without_secrets(where(data))
 
 
 def refuse_options() -> None:
@@ -189,24 +114,6 @@ def refuse_options() -> None:
     ]
     if given:
         raise UserError(diagnostics.CountsOnly(", ".join(given)))
-
-
-def columns(table: str, there: Collection[str], nets: str | None) -> tuple[str, ...]:
-    """The columns of table 1 that are wanted of those that are there.
-
-    Raises:
-        UserError: there is none of one of them.
-    """
-    if nets is None:
-        return tuple(there)
-    known = {column.replace(" ", ""): column for column in there}
-    wanted = []
-    for name in nets.replace(" ", "").split(","):
-        if name not in known:
-            hint = did_you_mean(name, tuple(known))
-            raise UserError(diagnostics.UnknownColumn(table, name, hint))
-        wanted.append(known[name])
-    return tuple(wanted)
 
 
 def listed(study: Study, lines: tuple[TableLine, ...]) -> None:
@@ -230,106 +137,39 @@ def listed(study: Study, lines: tuple[TableLine, ...]) -> None:
     )
 
 
-# Training
+class Shown(Spectator):
+    """Trains and tests as `vggc train` and `vggc eval` do, and shows how it goes."""
 
+    def __init__(self) -> None:
+        from vggc.training.parallel import World
 
-def finished(study: Study, net: Trained) -> bool:
-    """Whether the training of a net of the study has come to its end."""
-    run = study.run_of(net)
-    return run is not None and run.record.state == "finished"
+        self.world = World.here()
 
+    def say(self, text: str) -> None:
+        if self.world.is_first:
+            console.status(text)
 
-def train(study: Study, net: Trained, means: Means, world: World) -> bool:
-    """Trains a net to its end, from the beginning or on; whether nobody interrupted that."""
-    from vggc.api.train import TrainOptions, new_run, resume_run, training
-    from vggc.cli.train import read, silent, watch
-    from vggc.training.progress import Finished, Interrupted
-    from vggc.training.session import Keeping
+    def begins(self, net: Trained) -> None:
+        self.say(f"\n{net.name}")
 
-    folder, setting = study.run_folder(net), study.setting
-    speak = console.status if world.is_first else silent
-    speak(f"\n{net.name}")
-    if study.run_of(net):
-        plan = resume_run(
-            None, folder, TrainOptions(data=means.data, val=means.val, device=means.device)
-        )
-    else:
-        options = TrainOptions(
-            data=means.data,
-            val=means.val,
-            size=setting.input,
-            device=means.device,
-            precision=means.precision,
-            out=folder,
-            init_from=study.run_folder(net.before) if net.before else None,
-            seed=study.record.seed,
-            changes=setting.recipe(net),
-        )
-        with enough_images():
-            plan = new_run(setting.spec(net.column), options)
+    def read(self, plan: TrainPlan) -> Data:
+        from vggc.cli.train import read
 
-    def images() -> Data:
-        data = read(plan, speak)
-        world.wait()
-        if world.is_first:
-            study.save()
-        return data
+        return read(plan, self.say)
 
-    with training(plan, images, speak) as ready:
-        outcome: Outcome = watch(ready, Keeping(), None, speak, tensorboard=False)
-    match outcome:
-        case Interrupted() | Finished(interrupted=True):
-            speak("Saved. The same command goes on.")
-            return False
-        case _:
-            return True
+    def train(self, ready: Training) -> Outcome:
+        from vggc.cli.train import watch
+        from vggc.training.session import Keeping
 
+        return watch(ready, Keeping(), None, self.say, tensorboard=False)
 
-@contextmanager
-def enough_images() -> Iterator[None]:
-    """Within it, what is said of batches is said of tables, whose batches nobody can change."""
-    from vggc.training.diagnostics import BatchTooLarge
+    def testing(self, line: TableLine) -> AbstractContextManager[ImagesDone]:
+        from vggc.cli.eval import progress
 
-    try:
-        yield
-    except UserError as error:
-        found = error.diagnostics[0]
-        if isinstance(found, BatchTooLarge):
-            raise UserError(diagnostics.TooFewImages(found.batch, found.count)) from None
-        raise
-
-
-# Testing
-
-
-def measured(study: Study, line: TableLine, means: Means, world: World) -> TestError:
-    """The errors of a line, whose nets are trained."""
-    from vggc.api import evaluate
-    from vggc.cli.eval import progress
-
-    look = study.setting.looks[line.way]
-    options = evaluate.EvalOptions(
-        scales=",".join(map(str, study.setting.tests(line))),
-        protocol=look.protocol,
-        grid=f"{look.grid}x{look.grid}" if look.grid else None,
-        flip=True,
-        device=means.device,
-        precision=means.precision,
-    )
-    plan = evaluate.plan([study.run_folder(net) for net in line.nets], options)
-    with progress(f"testing {line.columns}", world.is_first) as on_progress:
-        result = evaluate.measure(plan, evaluate.images_for(plan, None), on_progress)
-    errors = result.fused or result.each[0]
-    return TestError(100 * errors.top1, 100 * errors.top5, result.images)
+        return progress(f"testing {line.columns}", self.world.is_first)
 
 
 # Showing
-
-
-def save(table: TableName, lines: tuple[TableLine, ...], study: Study) -> None:
-    """Writes the table as it is so far."""
-    with replacing(study.folder / f"{table}.md") as part:
-        part.write_text(laid(table, lines, study, told()).markdown(), encoding="utf-8")
 
 
 def show(table: Laid, as_json: bool) -> None:

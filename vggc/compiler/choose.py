@@ -13,10 +13,11 @@ from vggc.compiler.relax import KernelOf, Lowered, lower, weight_types
 from vggc.compiler.targets import tvm_target
 from vggc.kernels.workloads import Choice, Kernel, Workload
 from vggc.plan.plan import Plan
-from vggc.runtime.artifact import MANIFEST, WEIGHTS, KernelEntry, Manifest, Target
+from vggc.runtime.artifact import WEIGHTS, KernelEntry, Manifest, Target
 from vggc.runtime.diagnostics import NoArtifact
 from vggc.runtime.plans import plan_in
 from vggc.support.diagnostics import UserError, first_line
+from vggc.support.paths import MANIFEST
 from vggc.support.tensors import DTYPES, opened
 
 ChoiceOf: TypeAlias = Callable[[Workload, float], Choice | None]

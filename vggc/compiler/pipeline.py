@@ -37,7 +37,6 @@ from vggc.runtime.artifact import (
     FORMAT,
     FORMAT_VERSION,
     LIBRARY,
-    MANIFEST,
     SPEC,
     WEIGHTS,
     ChosenBy,
@@ -49,6 +48,7 @@ from vggc.runtime.artifact import (
 )
 from vggc.runtime.plans import FORMATS, pools
 from vggc.support.files import new_folder, refuse_full, refuse_unwritable
+from vggc.support.paths import MANIFEST
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.records import write_record
 from vggc.support.tensors import Pieces

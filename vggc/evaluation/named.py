@@ -31,7 +31,7 @@ NamedImage: TypeAlias = str | Skipped
 
 
 @dataclass(frozen=True)
-class OpenPicture:
+class OpenImage:
     """An image that somebody has opened, and what it is called."""
 
     name: str
@@ -41,7 +41,7 @@ class OpenPicture:
         return self.name
 
 
-GivenImage: TypeAlias = NamedImage | OpenPicture
+GivenImage: TypeAlias = NamedImage | OpenImage
 
 
 class Places:

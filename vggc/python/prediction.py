@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, overload
+from typing import TYPE_CHECKING, TypeAlias
 
 from PIL.Image import Image
 
@@ -13,7 +13,7 @@ from vggc.api.evaluate import Seen
 from vggc.api.predict import Predictor
 from vggc.api.run import best_classes
 from vggc.evaluation.diagnostics import UnreadableImage
-from vggc.evaluation.named import OpenPicture
+from vggc.evaluation.named import OpenImage
 from vggc.support.diagnostics import UserError, printable
 from vggc.support.sheet import Sheet, as_html
 
@@ -68,24 +68,6 @@ def predicted(
     return Prediction(image, tuple(best_classes(probabilities, classes.__getitem__, top)))
 
 
-@overload
-def predictions(  # type: ignore[overload-overlap]  # a text is several texts, too
-    predictor: Predictor, images: ImageLike, top: int
-) -> Prediction: ...
-
-
-@overload
-def predictions(
-    predictor: Predictor, images: Iterable[ImageLike], top: int
-) -> list[Prediction]: ...
-
-
-@overload
-def predictions(
-    predictor: Predictor, images: ImageLike | Iterable[ImageLike], top: int
-) -> Prediction | list[Prediction]: ...
-
-
 def predictions(
     predictor: Predictor, images: ImageLike | Iterable[ImageLike], top: int
 ) -> Prediction | list[Prediction]:
@@ -96,7 +78,12 @@ def predictions(
         CheckFailed: the net gives values that are not finite.
     """
     if isinstance(images, str | os.PathLike | Image):
-        return predictions(predictor, [images], top)[0]
+        return for_each(predictor, [images], top)[0]
+    return for_each(predictor, images, top)
+
+
+def for_each(predictor: Predictor, images: Iterable[ImageLike], top: int) -> list[Prediction]:
+    """What a net takes each of several images for, as `predictions` tells it."""
     found = [*predictor.tell(given(image) for image in images)]
     lost = [each for each in found if not isinstance(each, Seen)]
     if lost:
@@ -105,11 +92,11 @@ def predictions(
     return [predicted(each.path, each.probabilities, predictor.classes, top) for each in seen]
 
 
-def given(image: ImageLike) -> str | OpenPicture:
+def given(image: ImageLike) -> str | OpenImage:
     """An image as functions of `api/` take it."""
     if not isinstance(image, Image):
         return os.fspath(image)
     name = getattr(image, "filename", "")
-    return OpenPicture(
+    return OpenImage(
         os.fspath(name) or f"{image.mode} image of {image.width}×{image.height}", image
     )

@@ -228,7 +228,8 @@ def train(
     workers: int | None = None,
     on_progress: Callable[[Event], None] | None = None,
 ) -> TrainingRun:
-    """Trains a net by its recipe, or goes on with the run `resume`; the run that it ends as.
+    """Trains a net by its recipe, or goes on with the run `resume`; the run that it ends as. A net
+    of a run begins anew, too.
 
     Each option is that of `vggc train`: without `data` it trains on scikit-learn's digits, `size`
     is (H, W), and `changes` are those of `--set`: `["schedule=one-cycle", "flip=off"]`.

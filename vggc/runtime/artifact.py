@@ -22,7 +22,7 @@ from vggc.layers.resolve import is_plain
 from vggc.runtime import diagnostics
 from vggc.support.diagnostics import UserError
 from vggc.support.files import sha256
-from vggc.support.paths import absence, exists, is_file, is_folder
+from vggc.support.paths import MANIFEST, absence, exists, is_file, is_folder
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.records import MalformedError, from_json, read_json, to_json
 from vggc.support.version import __version__
@@ -33,7 +33,6 @@ FORMAT_VERSION = 4
 MAX_BATCH = 1024
 MOST_CORES = 1 << 20
 
-MANIFEST = "manifest.json"
 LIBRARY = "lib.so"
 WEIGHTS = "weights.safetensors"
 SPEC = "net.vgg"

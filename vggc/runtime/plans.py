@@ -14,8 +14,9 @@ from vggc.passes.prepare import prepared
 from vggc.plan.low_precision import in_format
 from vggc.plan.plan import Plan, plan_folded
 from vggc.runtime import diagnostics
-from vggc.runtime.artifact import MANIFEST, SPEC, Manifest, Target, graph_in
+from vggc.runtime.artifact import SPEC, Manifest, Target, graph_in
 from vggc.support.diagnostics import UserError
+from vggc.support.paths import MANIFEST
 from vggc.support.precision import ArtifactPrecision
 
 FORMATS: dict[ArtifactPrecision, Format] = {

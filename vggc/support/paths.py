@@ -13,8 +13,8 @@ from pathlib import Path
 exists, is_file, is_folder = os.path.exists, os.path.isfile, os.path.isdir
 """What is at a path; unlike the methods of `Path` these raise for none."""
 
-RECORD = "run.json"
-"""The file by which the folder of a run is known."""
+RECORD, MANIFEST = "run.json", "manifest.json"
+"""The files by which the folders of runs and of artifacts are known."""
 
 REASONS = {
     errno.ENOENT: "there is no such {kind}",
@@ -28,6 +28,11 @@ REASONS = {
 def is_run(folder: str | os.PathLike[str]) -> bool:
     """Whether a path is the folder of a run."""
     return is_file(os.path.join(folder, RECORD))
+
+
+def is_artifact(folder: str | os.PathLike[str]) -> bool:
+    """Whether a path is the folder of an artifact."""
+    return is_file(os.path.join(folder, MANIFEST))
 
 
 def absence(path: str | Path, kind: str = "file") -> str:
