@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +31,7 @@ from vggc.files import (
     sha256,
     spelt,
 )
+from vggc.signals import Ended, raising
 
 Writing = Callable[[Path], AbstractContextManager[Path]]
 
@@ -302,3 +306,22 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(KeyError), way(tmp_path / "new"):
             raise KeyError
     assert listed(tmp_path) == []
+
+
+@pytest.mark.parametrize("made", ["mkdtemp", "mkstemp"])
+def test_a_signal_leaves_nothing_that_was_just_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: str
+) -> None:
+    """It comes while the system makes the temporary file or folder."""
+    original = getattr(tempfile, made)
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        found = original(*arguments, **options)
+        signal.raise_signal(signal.SIGTERM)
+        return found
+
+    monkeypatch.setattr(tempfile, made, interrupted)
+    writing = new_folder if made == "mkdtemp" else replacing
+    with pytest.raises(Ended), raising(), writing(tmp_path / "new"):
+        raise AssertionError("the signal is to come first")
+    assert not [*tmp_path.iterdir()]

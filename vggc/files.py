@@ -16,6 +16,7 @@ from pathlib import Path
 
 from vggc.diagnostics import Diagnostic, UserError
 from vggc.paths import exists, is_folder
+from vggc.signals import held
 
 
 class CannotWrite(Diagnostic):
@@ -232,8 +233,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     with _explained(path):
         target = path.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
+        made: Path | None = None
         try:
+            with held():  # a signal between the making and what clears away would leave it behind
+                made = Path(tempfile.mkdtemp(prefix=_prefix(target), dir=target.parent))
             with spelt(made) as temporary, _told_of(path, temporary):
                 yield temporary
             made.chmod(0o777 & ~_umask())
@@ -249,7 +252,8 @@ def new_folder(path: Path) -> Iterator[Path]:
                 raise
             _sync(target.parent)
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            if made is not None:
+                shutil.rmtree(made, ignore_errors=True)
 
 
 @contextmanager
@@ -285,14 +289,17 @@ def lasting(path: Path) -> Path:
 def _temporary_file(target: Path) -> Iterator[Path]:
     """An empty file beside another, removed at the end if it still lies there."""
     suffix = target.suffix if _is_text(target.suffix) else ""
-    handle, name = tempfile.mkstemp(suffix, _prefix(target), target.parent)
-    os.close(handle)
-    made = Path(name)
+    made: Path | None = None
     try:
+        with held():
+            handle, name = tempfile.mkstemp(suffix, _prefix(target), target.parent)
+            made = Path(name)
+        os.close(handle)
         with spelt(made) as temporary:
             yield temporary
     finally:
-        made.unlink(missing_ok=True)
+        if made is not None:
+            made.unlink(missing_ok=True)
 
 
 def refuse_irreplaceable(path: Path) -> None:
