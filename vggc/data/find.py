@@ -132,7 +132,7 @@ def joined(
         known = shown(train.classes)
         raise UserError(diagnostics.ClassesDiffer(place, other, shown(unknown), known))
     numbers = np.asarray([number_of.get(name, -1) for name in val.classes], np.int64)
-    part = replace(val.part, labels=numbers[val.part.labels])
+    part = val.part.renumbered(numbers)
     missing = [name for name in train.classes if name not in used]
     notes = (f"{other} has no images of {shown(missing)}.",) if missing else ()
     return Images(

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from vggc.data.objects import Objects
 from vggc.data.stores import Numbers, PictureSource, Store, digest_of
 from vggc.data.strings import CODEC, ERRORS
 from vggc.images.preprocessing import BrokenImageError
@@ -18,11 +19,16 @@ from vggc.support.processors import num_processors
 
 @dataclass(frozen=True)
 class Part:
-    """Some pictures of a store, by their `numbers` there, with a class each."""
+    """Some pictures of a store, by their `numbers` there, with a class each.
+
+    Where boxes tell what a picture shows, its class is that of its largest object, and `objects`
+    are those of each picture of the part.
+    """
 
     store: Store
     numbers: Numbers
     labels: Numbers
+    objects: Objects | None = None
 
     @classmethod
     def all(cls, store: Store, labels: Numbers) -> Part:
@@ -42,7 +48,17 @@ class Part:
 
     def take(self, indices: Numbers) -> Part:
         """The part that has only what is at these places."""
-        return replace(self, numbers=self.numbers[indices], labels=self.labels[indices])
+        return Part(
+            self.store,
+            self.numbers[indices],
+            self.labels[indices],
+            self.objects.take(indices) if self.objects else None,
+        )
+
+    def renumbered(self, numbers: Numbers) -> Part:
+        """The part with the class `numbers[c]` in the place of each class c."""
+        objects = self.objects.renumbered(numbers) if self.objects else None
+        return replace(self, labels=numbers[self.labels], objects=objects)
 
 
 PartName: TypeAlias = Literal["train", "val", ""]
@@ -132,10 +148,15 @@ class Fingerprints:
 
 
 def names_of(classes: Sequence[str], part: Part) -> str:
-    """The sha256 of the names of a part's pictures, and of that of each one's class."""
+    """The sha256 of the names of a part's pictures, and of that of each one's class; where they
+    have boxes, of those and their classes, too.
+    """
     digest = hashlib.sha256()
     for index, label in enumerate(part.labels.tolist()):
         digest.update(f"{part.name(index)}\0{classes[label]}\n".encode(CODEC, ERRORS))
+    if part.objects:
+        for column in (part.objects.starts, part.objects.boxes, part.objects.classes):
+            digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()
 
 

@@ -163,7 +163,7 @@ def known(run: Run, path: str | None, classes: Sequence[str], part: Part) -> Par
         shown = listed(unknown), listed(run.record.classes)
         raise UserError(diagnostics.UnknownClasses(path or "", str(run.folder), *shown))
     labels = np.asarray([numbers.get(name, -1) for name in classes], np.int64)
-    return Part(part.store, part.numbers, labels[part.labels])
+    return part.renumbered(labels)
 
 
 def check_classes(runs: Sequence[Run]) -> None:
