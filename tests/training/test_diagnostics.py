@@ -21,7 +21,9 @@ FOLDER = GOLDENS / "training"
 def samples() -> list[Diagnostic]:
     """One of each."""
     return [
-        diagnostics.NotTrainedYet("`loss euclidean`", "leave it out"),
+        diagnostics.NothingTrainable("vgg16"),
+        diagnostics.ImagesWithoutBoxes("vgg16_loc_scr", "photos"),
+        diagnostics.OneClassToTell("vgg16", "raccoon", "raccoon"),
         data_diagnostics.NoSuchFolder("photos"),
         data_diagnostics.UnreadableFolder("photos/cat", "Permission denied"),
         data_diagnostics.NoClassFolders("photos", ".jpg .png"),

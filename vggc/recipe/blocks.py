@@ -327,11 +327,11 @@ class Schema(Generic[T]):
             second = next(o for o in others.options if o.key == HEAD)
             assert given
             found.append(
-                diagnostics.RepeatedRecipeOption(
-                    HEAD, place=second.span, second_place=given.span
-                )
+                diagnostics.RepeatedRecipeOption(HEAD, place=second.span, second_place=given.span)
             )
-        return {owner: value, **said}, found
+        if line.values:  # without one it is as it is, and only its options are meant
+            said = {owner: value, **said}
+        return said, found
 
     def repeated(self, key: str, first: ast.Setting, second: ast.Setting) -> Diagnostic:
         """The mistake of a key that a block holds twice, or with one that excludes it."""
@@ -542,7 +542,7 @@ def _number_of_values(form: Form) -> tuple[int, int]:
     match form:
         case Variants(bare=True):
             return 0, 0
-        case Switch() | OptionalPart(value=None):
+        case Switch() | OptionalPart(value=None) | PerHead():
             return 0, 1
         case _:
             return 1, 1

@@ -240,11 +240,12 @@ class JitterOfNothing(Diagnostic):
 
 
 class LossMismatch(Diagnostic):
-    title = "`loss {loss}` does not go with the net's output"
-    label = "the net gives {gives}"
+    title = "`loss {loss}` does not go with {head}"
+    label = "that gives {gives}"
     help = "write {right}, or leave it out"
 
     loss: str
+    head: str
     gives: str
     right: str
 

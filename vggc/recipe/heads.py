@@ -103,6 +103,6 @@ def named(head: str) -> str | None:
 
 def trained_heads(losses: tuple[HeadLoss, ...], graph: Graph) -> dict[str, HeadLoss]:
     """The loss of each head that is trained, by the head's name, in the graph's order."""
-    said = {each.head: each for each in losses}
+    said = {each.head: each for each in (*usual_losses(graph), *losses)}
     found = {head.name: said.get(named(head.name)) for head in graph.heads}
     return {name: each for name, each in found.items() if each and each.loss != "off"}

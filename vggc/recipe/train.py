@@ -421,8 +421,8 @@ class Recipe:
         Plain(
             OneOf(MEASURES),
             "best-by loss",
-            "what of the held-out images tells the best epoch, whose weights are kept, too; iou: the "
-            "boxes' mean overlap with those of the objects",
+            "what of the held-out images tells the best epoch, whose weights are kept, too; iou: "
+            "how much the boxes overlap with those of the objects, in the mean",
         ),
         "top-1",
     )
@@ -627,9 +627,10 @@ def loss_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
     """Losses of heads that the net has not, or that these cannot have, and options in vain."""
     found: list[Diagnostic] = []
     for each in reading.value.loss:
-        span = reading.span(of_head("loss", each.head))
-        found += head_loss_mistakes(each, span, graph)
-        if each.loss != "smooth-l1" and (beta := reading.span(of_head("loss", each.head) + ".beta")):
+        key = of_head("loss", each.head)
+        found += head_loss_mistakes(each, reading.span(key), graph)
+        beta = reading.span(f"{key}.beta")
+        if beta and each.loss != "smooth-l1":
             found.append(diagnostics.BetaInVain(each.loss, place=beta))
     trainable = any(FITTING[head.kind] for head in graph.heads)
     if trainable and not found and not trained_heads(reading.value.loss, graph):
@@ -655,7 +656,8 @@ def head_loss_mistakes(each: HeadLoss, span: Span | None, graph: Graph) -> list[
     if not fitting:
         return [diagnostics.LossOfFeatures(each.loss, place=span)]
     right = " or ".join(f"`loss {loss}`" for loss in fitting)
-    return [diagnostics.LossMismatch(each.loss, head.kind, right, place=span)]
+    what = f"the head `{each.head}`" if each.head else "the net's output"
+    return [diagnostics.LossMismatch(each.loss, what, head.kind, right, place=span)]
 
 
 def box_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
@@ -683,7 +685,9 @@ def box_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
 
 
 def class_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
-    """What is said of classes where the net tells none, and a best epoch by what is not measured."""
+    """What is said of classes where the net tells none, and of a best epoch by what is not
+    measured.
+    """
     recipe, kinds = reading.value, {head.kind for head in graph.heads}
     found: list[Diagnostic] = []
     if "classes" not in kinds:
