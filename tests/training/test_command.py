@@ -39,6 +39,7 @@ from vggc.data.prepare import expected_bytes
 from vggc.ir.weights import save, seeded, torchvision_names
 from vggc.program import Program, load
 from vggc.recipe.course import course_of, frozen_weights
+from vggc.recipe.heads import HeadLoss
 from vggc.recipe.layer_names import layer_names, with_weights
 from vggc.recipe.protocol import read_protocol
 from vggc.recipe.train import He, OneCycle, Recipe, Sgd
@@ -539,7 +540,13 @@ def test_the_digits_bring_a_recipe_of_their_own_that_wishes_change() -> None:
     options = TrainOptions(epochs=2, lr=0.5, device="cpu", changes=("flip=on", "lr=0.25"))
     recipe = read_train(program, blocks_for(program, options)).value
     assert recipe == Recipe(
-        batch=32, epochs=2, optimiser=Sgd(lr=0.25), schedule=OneCycle(), init=He(), flip=True
+        batch=32,
+        epochs=2,
+        loss=(HeadLoss("cross-entropy"),),
+        optimiser=Sgd(lr=0.25),
+        schedule=OneCycle(),
+        init=He(),
+        flip=True,
     )
 
 
@@ -656,7 +663,7 @@ def test_a_run_departs_from_what_the_file_says() -> None:
     without = Program(parse(Source("tiny.vgg", TINY[: TINY.index("train {")])))
     assert departures(with_recipe, without, with_recipe.recipe).changes == ()
     assert departures(with_recipe, without, with_recipe.recipe).base == "the file of tiny"
-    found = departures(without, without, Recipe(batch=4))
+    found = departures(without, without, replace(without.recipe, batch=4))
     assert (found.base, found.changes) == ("tiny's default recipe", (("batch", "256", "4"),))
 
 
