@@ -235,13 +235,21 @@ def box_of(told: Any) -> Box:
     Raises:
         AnnotationError: it is none.
     """
-    if not isinstance(told, list) or len(told) != 4 or not all(map(is_number, told)):
-        raise AnnotationError("its bbox is not four numbers")
-    try:
-        left, top, width, height = map(float, told)
-    except OverflowError:
-        raise AnnotationError("its bbox is not four numbers") from None
+    left, top, width, height = four_numbers(told)
     return left, top, left + width, top + height
+
+
+def four_numbers(told: Any) -> Box:
+    """The four numbers of a box in JSON.
+
+    Raises:
+        AnnotationError: it has others.
+    """
+    if isinstance(told, list) and len(told) == 4 and all(map(is_number, told)):
+        with suppress(OverflowError):
+            first, second, third, fourth = map(float, told)
+            return first, second, third, fourth
+    raise AnnotationError("its box is not of four numbers")
 
 
 def is_number(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -119,7 +120,8 @@ def content_of(path: Path, limit: int = MAX_FILE) -> bytes:
         OSError: it cannot be read.
     """
     with open_file(path) as file:
-        content = file.read(limit + 1)
+        # A file that grows meanwhile is read to its old end: no bytes are kept ready for the limit.
+        content = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
     if len(content) > limit:
         raise AnnotationError(f"it is larger than {limit >> 20:,} MiB")
     return content

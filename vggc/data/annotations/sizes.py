@@ -18,6 +18,7 @@ from vggc.support.files import open_file
 Lying: TypeAlias = tuple[int, int, int]
 """Width and height as a file has them, and the orientation in which they are to be shown."""
 
+KINDS = tuple(dict.fromkeys(["JPEG", *FORMATS.values()]))
 PNG = b"\x89PNG\r\n\x1a\n"
 RAW = "Raw profile type exif"
 TOLD_IN = (b"XML:com.adobe.xmp", RAW.encode())
@@ -52,7 +53,7 @@ def size_in(file: BinaryIO) -> Lying:
     try:
         late = tells_late(file)
         file.seek(0)
-        with Image.open(file, formats=tuple({*FORMATS.values()})) as image:
+        with Image.open(file, formats=KINDS) as image:
             width, height = image.size
             if width < 1 or height < 1:
                 raise BrokenImageError("it has no pixels")

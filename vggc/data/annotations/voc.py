@@ -45,6 +45,10 @@ EDGES = ("xmin", "ymin", "xmax", "ymax")
 NOUN = "object"
 
 
+class OtherXmlError(AnnotationError):
+    """An XML file is no annotation of a picture, but something else."""
+
+
 @dataclass
 class VocFile:
     """What one XML file says."""
@@ -197,7 +201,7 @@ class Reader:
         if len(self.path) > MAX_DEPTH:
             raise AnnotationError(f"more than {MAX_DEPTH} elements are within one another")
         if self.path[0] != "annotation":
-            raise AnnotationError(f"it holds <{name[:40]}>, not <annotation>")
+            raise OtherXmlError(f"it holds <{name[:40]}>, not <annotation>")
         if self.path[1:] == ["object"]:
             self.object = {}
 
