@@ -346,7 +346,7 @@ def with_objects_chosen(images: Images, recipe: Recipe) -> Images:
     """The images, those to train on with the objects that the recipe learns, those held out with
     those that it may find; images without boxes as they are.
     """
-    from vggc.data.chosen import chosen, of_its_class
+    from vggc.data.aims import chosen, of_its_class
     from vggc.data.parts import of_part
 
     if recipe.boxes is None or images.train.objects is None:
