@@ -1,0 +1,130 @@
+"""Annotated pictures in the layouts of several formats, for tests."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+from PIL.ExifTags import Base
+
+from vggc.data.parts import Part
+
+WIDTH, HEIGHT = 40, 20
+"""The size of a picture, unless it has another."""
+
+Corners: TypeAlias = tuple[float, float, float, float]
+Marks: TypeAlias = Sequence[tuple[str, Corners]]
+"""Objects by class and edges in pixels from 0, as half-open intervals."""
+
+CAT: Marks = [("cat", (4, 2, 24, 12))]
+DOG: Marks = [("dog", (0, 0, 40, 20)), ("cat", (10, 10, 14, 14))]
+"""Two pictures' objects: the largest is a cat in one, a dog in the other."""
+
+
+def image_bytes(
+    size: tuple[int, int] = (WIDTH, HEIGHT), orientation: int = 1, kind: str = "PNG"
+) -> bytes:
+    """A picture of this size in its file, to be shown in this orientation."""
+    exif = Image.Exif()
+    exif[Base.Orientation] = orientation
+    file = io.BytesIO()
+    noise = np.random.default_rng(size).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(noise).save(file, kind, exif=exif)
+    return file.getvalue()
+
+
+def put(path: Path, content: str | bytes | None = None) -> Path:
+    """A file with its folders; by default a picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if content is None:
+        content = image_bytes()
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def voc_xml(
+    marks: Marks, size: tuple[float, float] | None = (WIDTH, HEIGHT), filename: str = ""
+) -> str:
+    """An annotation of Pascal VOC's; a class that ends in `?` is difficult."""
+    told = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>" if size else ""
+    objects = "".join(
+        f"<object><name>{name.rstrip('?')}</name>"
+        f"<difficult>{int(name.endswith('?'))}</difficult>"
+        f"<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
+        f"<bndbox><xmin>{box[0] + 1}</xmin><ymin>{box[1] + 1}</ymin>"
+        f"<xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox></object>"
+        for name, box in marks
+    )
+    return f"<annotation><filename>{filename}</filename>{told}{objects}</annotation>"
+
+
+def coco_json(pictures: Mapping[str, Marks], **more: Any) -> str:
+    """A file of COCO's form, of pictures of the usual size; categories are dog and cat."""
+    names = ["dog", "cat"]
+    images = [
+        {"id": number, "file_name": name, "width": WIDTH, "height": HEIGHT}
+        for number, name in enumerate(pictures)
+    ]
+    annotations = [
+        {
+            "id": 100 * number + place,
+            "image_id": number,
+            "category_id": names.index(name) + 1,
+            "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
+            "segmentation": [[1.5, 2, 3e1, -4]],
+            "iscrowd": 0,
+        }
+        for number, marks in enumerate(pictures.values())
+        for place, (name, box) in enumerate(marks)
+    ]
+    categories = [{"id": place + 1, "name": name} for place, name in enumerate(names)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    return json.dumps(content | more)
+
+
+def yolo_text(marks: Marks, names: Sequence[str] = ("dog", "cat")) -> str:
+    """The lines that YOLO has for objects in a picture of the usual size."""
+    return "".join(
+        f"{names.index(name)} {(box[0] + box[2]) / 2 / WIDTH} {(box[1] + box[3]) / 2 / HEIGHT}"
+        f" {(box[2] - box[0]) / WIDTH} {(box[3] - box[1]) / HEIGHT}\n"
+        for name, box in marks
+    )
+
+
+def table(pictures: Mapping[str, Marks], header: str = "filename,xmin,ymin,xmax,ymax,class") -> str:
+    """A table with a line for each object; without a header if that is empty."""
+    lines = [
+        f"{name},{','.join(f'{edge:g}' for edge in box)},{label}"
+        for name, marks in pictures.items()
+        for label, box in marks
+    ]
+    return "\n".join([*([header] if header else []), *lines, ""])
+
+
+def pixels_of(part: Part, index: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> list[Corners]:
+    """The boxes of a picture in pixels, which are whole numbers in these tests."""
+    assert part.objects is not None
+    boxes = part.objects[index].boxes * np.tile(size, 2)
+    return [tuple(box) for box in boxes.round(6).tolist()]
+
+
+def told(part: Part, classes: Sequence[str]) -> dict[str, tuple[str, list[tuple[str, Corners]]]]:
+    """What is known of each picture: its class, and its objects by class and box in pixels."""
+    assert part.objects is not None
+    return {
+        part.name(index): (
+            classes[part.labels[index]],
+            [
+                (classes[kind], box)
+                for kind, box in zip(
+                    part.objects[index].classes, pixels_of(part, index), strict=True
+                )
+            ],
+        )
+        for index in range(len(part))
+    }
