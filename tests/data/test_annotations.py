@@ -15,14 +15,20 @@ from tests.support.annotated import (
     CAT,
     DOG,
     HEIGHT,
+    LAYOUTS,
+    PARTS,
     WIDTH,
     Marks,
     coco_json,
     image_bytes,
+    marks_of,
     put,
     table,
     told,
     voc_xml,
+    write_coco,
+    write_listed,
+    write_yolo,
     yolo_text,
 )
 from vggc.data import diagnostics
@@ -31,9 +37,6 @@ from vggc.data.parts import Images, Part, Skipped, names_of
 from vggc.data.place import AnnotatedFolder, PartedFolder, PlainFolder, parse_place
 from vggc.evaluation.images import pictures as pictures_to_test
 from vggc.support.diagnostics import Diagnostic, UserError
-
-PARTS = {"train": 3, "val": 1}
-"""Pictures of each class in each part."""
 
 
 def names(part: Part) -> list[str]:
@@ -44,91 +47,6 @@ def mistake(function: Callable[[], object]) -> Diagnostic:
     with pytest.raises(UserError) as error:
         function()
     return error.value.diagnostics[0]
-
-
-def marks_of(part: str) -> dict[str, Marks]:
-    """The pictures of a part, by their stems: as many cats as dogs."""
-    kinds = {"cat": CAT, "dog": DOG}
-    count = PARTS.get(part, 1)
-    return {f"{part}-{name}{i}": marks for name, marks in kinds.items() for i in range(count)}
-
-
-# Layouts: each writes a part; `{part}` stands for its name.
-
-
-def write_voc(root: Path, part: str, pictures: str, annotations: str) -> None:
-    for stem, marks in marks_of(part).items():
-        put(root / pictures.format(part=part) / f"{stem}.png")
-        put(root / annotations.format(part=part) / f"{stem}.xml", voc_xml(marks))
-
-
-def write_listed(root: Path, part: str, ending: str = "") -> None:
-    write_voc(root, part, "JPEGImages", "Annotations")
-    lines = "".join(f"{stem}{ending}\n" for stem in marks_of(part))
-    put(root / f"ImageSets/Main/{part}.txt", lines)
-
-
-def write_ilsvrc(root: Path, part: str) -> None:
-    lines = []
-    for number, (stem, marks) in enumerate(marks_of(part).items(), start=1):
-        inner = f"n0{number}/{stem}" if part == "train" else stem
-        put(root / f"Data/CLS-LOC/{part}/{inner}.JPEG", image_bytes(kind="JPEG"))
-        put(root / f"Annotations/CLS-LOC/{part}/{inner}.xml", voc_xml(marks))
-        lines.append(f"{inner} {number}\n")
-    name = "train_loc" if part == "train" else part
-    put(root / f"ImageSets/CLS-LOC/{name}.txt", "".join(lines))
-
-
-def write_coco(root: Path, part: str, file: str, folder: str) -> None:
-    marks = {f"{stem}.png": marks for stem, marks in marks_of(part).items()}
-    for name in marks:
-        put(root / folder.format(part=part) / name)
-    put(root / file.format(part=part), coco_json(marks))
-
-
-def write_yolo(root: Path, part: str, pictures: str, labels: str) -> None:
-    for stem, marks in marks_of(part).items():
-        put(root / pictures.format(part=part) / f"{stem}.png")
-        put(root / labels.format(part=part) / f"{stem}.txt", yolo_text(marks))
-    put(root / "data.yaml", "nc: 2\nnames: [dog, cat]\n")
-
-
-def write_table(root: Path, part: str, file: str, folder: str) -> None:
-    marks = {f"{stem}.png": marks for stem, marks in marks_of(part).items()}
-    for name in marks:
-        put(root / folder.format(part=part) / name)
-    put(root / file.format(part=part), table(marks))
-
-
-LAYOUTS: dict[str, Callable[[Path, str], None]] = {
-    "voc-lists": write_listed,
-    "voc-lists-with-numbers": lambda root, part: write_listed(root, part, "  1"),
-    "voc-wrapped": lambda root, part: write_listed(root / "VOCdevkit/VOC2007", part),
-    "voc-folders": lambda root, part: write_voc(root, part, "images/{part}", "annotations/{part}"),
-    "voc-parts": lambda root, part: write_voc(root, part, "{part}", "{part}"),
-    "voc-parts-of-two": lambda root, part: write_voc(
-        root, part, "{part}/Images", "{part}/ANNOTATIONS"
-    ),
-    "ilsvrc": write_ilsvrc,
-    "ilsvrc-wrapped": lambda root, part: write_ilsvrc(root / "ILSVRC", part),
-    "coco": lambda root, part: write_coco(
-        root, part, "annotations/instances_{part}2017.json", "{part}2017"
-    ),
-    "coco-in-images": lambda root, part: write_coco(
-        root, part, "annotations/instances_{part}2017.json", "images/{part}2017"
-    ),
-    "coco-one-folder": lambda root, part: write_coco(
-        root, part, "annotations/{part}.json", "images"
-    ),
-    "coco-parts": lambda root, part: write_coco(
-        root, part, "{part}/_annotations.coco.json", "{part}"
-    ),
-    "yolo": lambda root, part: write_yolo(root, part, "images/{part}", "labels/{part}"),
-    "yolo-parts": lambda root, part: write_yolo(root, part, "{part}/images", "{part}/labels"),
-    "table-parts": lambda root, part: write_table(root, part, "{part}/_annotations.csv", "{part}"),
-    "table-two": lambda root, part: write_table(root, part, "{part}_labels.csv", "{part}"),
-    "table-one-folder": lambda root, part: write_table(root, part, "data/{part}.csv", "images"),
-}
 
 
 def stems(part: Part) -> list[str]:

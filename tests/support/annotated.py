@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -128,3 +128,91 @@ def told(part: Part, classes: Sequence[str]) -> dict[str, tuple[str, list[tuple[
         )
         for index in range(len(part))
     }
+
+
+# Layouts: each writes one part of a set.
+
+PARTS = {"train": 3, "val": 1}
+"""Pictures of each class in each part."""
+
+
+def marks_of(part: str) -> dict[str, Marks]:
+    """The pictures of a part, by their stems: as many cats as dogs."""
+    kinds = {"cat": CAT, "dog": DOG}
+    count = PARTS.get(part, 1)
+    return {f"{part}-{name}{i}": marks for name, marks in kinds.items() for i in range(count)}
+
+
+def write_voc(root: Path, part: str, pictures: str, annotations: str) -> None:
+    for stem, marks in marks_of(part).items():
+        put(root / pictures.format(part=part) / f"{stem}.png")
+        put(root / annotations.format(part=part) / f"{stem}.xml", voc_xml(marks))
+
+
+def write_listed(root: Path, part: str, ending: str = "") -> None:
+    write_voc(root, part, "JPEGImages", "Annotations")
+    lines = "".join(f"{stem}{ending}\n" for stem in marks_of(part))
+    put(root / f"ImageSets/Main/{part}.txt", lines)
+
+
+def write_ilsvrc(root: Path, part: str) -> None:
+    lines = []
+    for number, (stem, marks) in enumerate(marks_of(part).items(), start=1):
+        inner = f"n0{number}/{stem}" if part == "train" else stem
+        put(root / f"Data/CLS-LOC/{part}/{inner}.JPEG", image_bytes(kind="JPEG"))
+        put(root / f"Annotations/CLS-LOC/{part}/{inner}.xml", voc_xml(marks))
+        lines.append(f"{inner} {number}\n")
+    name = "train_loc" if part == "train" else part
+    put(root / f"ImageSets/CLS-LOC/{name}.txt", "".join(lines))
+
+
+def write_coco(root: Path, part: str, file: str, folder: str) -> None:
+    marks = {f"{stem}.png": marks for stem, marks in marks_of(part).items()}
+    for name in marks:
+        put(root / folder.format(part=part) / name)
+    put(root / file.format(part=part), coco_json(marks))
+
+
+def write_yolo(root: Path, part: str, pictures: str, labels: str) -> None:
+    for stem, marks in marks_of(part).items():
+        put(root / pictures.format(part=part) / f"{stem}.png")
+        put(root / labels.format(part=part) / f"{stem}.txt", yolo_text(marks))
+    put(root / "data.yaml", "nc: 2\nnames: [dog, cat]\n")
+
+
+def write_table(root: Path, part: str, file: str, folder: str) -> None:
+    marks = {f"{stem}.png": marks for stem, marks in marks_of(part).items()}
+    for name in marks:
+        put(root / folder.format(part=part) / name)
+    put(root / file.format(part=part), table(marks))
+
+
+LAYOUTS: dict[str, Callable[[Path, str], None]] = {
+    "voc-lists": write_listed,
+    "voc-lists-with-numbers": lambda root, part: write_listed(root, part, "  1"),
+    "voc-wrapped": lambda root, part: write_listed(root / "VOCdevkit/VOC2007", part),
+    "voc-folders": lambda root, part: write_voc(root, part, "images/{part}", "annotations/{part}"),
+    "voc-parts": lambda root, part: write_voc(root, part, "{part}", "{part}"),
+    "voc-parts-of-two": lambda root, part: write_voc(
+        root, part, "{part}/Images", "{part}/ANNOTATIONS"
+    ),
+    "ilsvrc": write_ilsvrc,
+    "ilsvrc-wrapped": lambda root, part: write_ilsvrc(root / "ILSVRC", part),
+    "coco": lambda root, part: write_coco(
+        root, part, "annotations/instances_{part}2017.json", "{part}2017"
+    ),
+    "coco-in-images": lambda root, part: write_coco(
+        root, part, "annotations/instances_{part}2017.json", "images/{part}2017"
+    ),
+    "coco-one-folder": lambda root, part: write_coco(
+        root, part, "annotations/{part}.json", "images"
+    ),
+    "coco-parts": lambda root, part: write_coco(
+        root, part, "{part}/_annotations.coco.json", "{part}"
+    ),
+    "yolo": lambda root, part: write_yolo(root, part, "images/{part}", "labels/{part}"),
+    "yolo-parts": lambda root, part: write_yolo(root, part, "{part}/images", "{part}/labels"),
+    "table-parts": lambda root, part: write_table(root, part, "{part}/_annotations.csv", "{part}"),
+    "table-two": lambda root, part: write_table(root, part, "{part}_labels.csv", "{part}"),
+    "table-one-folder": lambda root, part: write_table(root, part, "data/{part}.csv", "images"),
+}
