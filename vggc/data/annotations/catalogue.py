@@ -134,10 +134,10 @@ def without_ending(name: str) -> str:
 
 
 def unclaimed(
-    pictures: Iterable[str], claims: Mapping[str, Sequence[str]]
+    pictures: Iterable[str], claims: Mapping[str, Sequence[str]], noun: str = "annotations"
 ) -> tuple[dict[str, str], list[Skipped]]:
     """Of pictures that annotations claim, those that one claims, with that one; and those of which
-    none or several tell.
+    none or several tell. A `noun` says what they are.
     """
     found, lost = {}, []
     for picture in pictures:
@@ -147,6 +147,6 @@ def unclaimed(
             case [single]:
                 found[picture] = single
             case several:
-                reason = f"{len(several):,} annotations tell of it: {shown(several)}"
+                reason = f"{len(several):,} {noun} tell of it: {shown(several)}"
                 lost.append(Skipped(picture, reason))
     return found, lost

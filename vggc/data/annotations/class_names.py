@@ -140,8 +140,6 @@ def in_lines(text: str) -> dict[int, str]:
         if match is None:
             raise AnnotationError(f"{UNREAD}: {line.strip()[:40]}")
         found.append(match)
-    if not found:
-        raise AnnotationError("it has no `names`")
     return numbered(found)
 
 
@@ -149,7 +147,7 @@ def numbered(found: list[re.Match[str]]) -> dict[int, str]:
     """The names that were found, by the numbers that they have or by their places.
 
     Raises:
-        AnnotationError: two have one number, or a name is none.
+        AnnotationError: there are none, two have one number, or a name is none.
     """
     names: dict[int, str] = {}
     for place, match in enumerate(found):
@@ -157,6 +155,8 @@ def numbered(found: list[re.Match[str]]) -> dict[int, str]:
         if number in names:
             raise AnnotationError(f"`names` has number {number} twice")
         names[number] = class_name(scalar(match["value"]))
+    if not names:
+        raise AnnotationError("it has no `names`")
     return names
 
 

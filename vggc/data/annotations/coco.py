@@ -59,7 +59,7 @@ def read_coco(source: CocoSource) -> Reading:
     claims: dict[str, list[str]] = defaultdict(list)
     for key, image in images.items():
         claims[image.picture].append(key)
-    paired, several = unclaimed(claims, claims)
+    paired, several = unclaimed(claims, claims, "listed images")
     described, blank = [], []
     for picture, key in paired.items():
         objects, faults = marks.get(key, ([], []))
@@ -201,13 +201,12 @@ def marked(
     """
     found: dict[str, tuple[list[Marked], list[str]]] = defaultdict(lambda: ([], []))
     for count, entry in enumerate(entries, start=1):
-        image, number = "", count
+        told = entry.get("id") if isinstance(entry, dict) else None
+        image, number = "", told if type(told) is int else count
         try:
             image = key_of(entry, "image_id")
             if entry.get("iscrowd") in (1, True):
                 continue
-            if type(told := entry.get("id")) is int:
-                number = told
             category = key_of(entry, "category_id")
             if category not in names:
                 raise AnnotationError(f"its category, {category}, is not listed")
