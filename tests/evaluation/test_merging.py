@@ -41,7 +41,7 @@ def drawn(count: int, seed: int) -> Corners:
         ((9, 12, 12, 16), 15 / 5 + 1),
     ],
 )
-def test_the_match_score_by_hand(other: tuple[float, ...], score: float) -> None:
+def test_the_match_score_by_hand(other: tuple[float, float, float, float], score: float) -> None:
     """The diagonal of the first box is 5."""
     assert match_scores(boxes((0, 0, 3, 4)), boxes(other)) == pytest.approx(score)
 
