@@ -18,7 +18,7 @@ from vggc.data.windows import central, centres_of, mirrored
 from vggc.evaluation import diagnostics, viewer
 from vggc.evaluation.images import in_memory, single
 from vggc.evaluation.judge import ImageScores, judge
-from vggc.evaluation.localise import Observer, localising_views, sightings
+from vggc.evaluation.localise import LocatingNet, localising_views, sightings
 from vggc.evaluation.located import Locator, PictureSights, mean_probabilities, upright
 from vggc.evaluation.reading import LostImage
 from vggc.evaluation.viewer import Viewer
@@ -49,16 +49,16 @@ def observer(
     flip: bool = False,
     batch: int = 4,
     kinds: Sequence[HeadKind] = ("boxes",),
-) -> Observer:
+) -> LocatingNet:
     views = localising_views(scales, dense=dense, flip=flip)
-    return Observer(graph, weights, HOW, views, CPU, DEVICE, batch, kinds)
+    return LocatingNet(graph, weights, HOW, views, CPU, DEVICE, batch, kinds)
 
 
 def part(*pictures: Pixels) -> Part:
     return in_memory([f"picture {number}" for number in range(len(pictures))], pictures)
 
 
-def seen(nets: Sequence[Observer], pictures: Part) -> list[PictureSights]:
+def seen(nets: Sequence[LocatingNet], pictures: Part) -> list[PictureSights]:
     """What nets see in pictures, in their order."""
     found = []
     for each in sightings(nets, pictures, np.arange(len(pictures)), 0):

@@ -51,8 +51,8 @@ def in_pixels(
 
 
 def merged_boxes(boxes: Corners, numbers: Sequence[int], count: int) -> list[MergedBox]:
-    """Of the boxes of positions (rows, columns, boxes, 4) those of these numbers, each that match
-    made one: of each number the `count` of which most positions have come.
+    """The boxes of these numbers among those of positions (rows, columns, boxes, 4), where they
+    match made one: for each number the `count` boxes that came of the most positions.
     """
     import numpy as np
 

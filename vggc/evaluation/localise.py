@@ -58,7 +58,7 @@ class GroupSight:
     values: Tensor
 
 
-class Observer(PlacedNet):
+class LocatingNet(PlacedNet):
     """A net and what its heads of some kinds, the first of each, say of crops of pictures."""
 
     def __init__(
@@ -143,7 +143,7 @@ def grid_windows(picture: tuple[int, int], size: tuple[int, int], grid: int) -> 
 
 
 def sightings(
-    observers: Sequence[Observer], part: Part, indices: Numbers, workers: int
+    nets: Sequence[LocatingNet], part: Part, indices: Numbers, workers: int
 ) -> Generator[PictureSights | LostImage]:
     """What nets say of the pictures at these places of a part, in no particular order.
 
@@ -153,8 +153,8 @@ def sightings(
         UserError: pictures are of a size that a net or the memory cannot take.
         CheckFailed: a net gives what is no number.
     """
-    gathering = _Gathering(observers)
-    with closing(computed(observers, Observer.__call__, part, indices, workers)) as groups:
+    gathering = _Gathering(nets)
+    with closing(computed(nets, LocatingNet.__call__, part, indices, workers)) as groups:
         for found in groups:
             if isinstance(found, LostImage):
                 yield found
@@ -175,9 +175,9 @@ class _Unfinished:
 class _Gathering:
     """Pictures that have not been looked at in all framings yet."""
 
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self.observers = observers
-        self.framings = len(framings_of(observers))
+    def __init__(self, nets: Sequence[LocatingNet]) -> None:
+        self.nets = nets
+        self.framings = len(framings_of(nets))
         self.waiting: dict[int, _Unfinished] = {}
 
     def add(self, begun: PendingGroup[list[GroupSight]]) -> Iterator[PictureSights]:

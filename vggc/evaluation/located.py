@@ -36,7 +36,7 @@ ROWS = 256
 """Crops that are compared with all others at once."""
 
 SAME = 1e-9
-"""By how much the overlaps of two crops may differ and pass for equal."""
+"""How far the overlaps of two crops may differ and pass for equal."""
 
 Outputs: TypeAlias = npt.NDArray[np.float32]
 
@@ -51,8 +51,8 @@ class Sight:
     values: Outputs
 
     def boxes(self, rows: Numbers) -> Corners:
-        """Of what a head of boxes gives of each crop, the boxes at these places (R,): their corners
-        in shares of the picture, cut off where it ends, (P, R, 4).
+        """The boxes at these places (R,) among those that a head of boxes gives of each crop: their
+        corners in shares of the picture, cut off where it ends, (P, R, 4).
         """
         centres = self.values.reshape(len(self.values), -1, 4)[:, rows].astype(np.float64)
         return clipped(to_picture(corners_of(centres), self.windows[:, None]))
@@ -130,8 +130,8 @@ class Locator:
         return found
 
     def best_box(self, boxes: Corners, scores: Values, aspect: float) -> tuple[Corners, float]:
-        """Of boxes (M, 4) in shares of a picture, merged, that of the greatest sum of scores (M,),
-        and the sum.
+        """The box of the greatest sum of scores (M,) among boxes (M, 4) in shares of a picture that
+        are merged, and the sum.
         """
         unit = np.asarray([aspect, 1, aspect, 1])
         groups = merged(boxes * unit, scores if self.by_score else None, self.threshold)

@@ -9,7 +9,7 @@ from vggc.ir.graph import Graph
 
 
 def ancestors(graph: Graph, nodes: Iterable[int]) -> frozenset[int]:
-    """These nodes of a graph and all that they are computed from, by their indices."""
+    """The nodes that some nodes of a graph are computed from, and these, by their indices."""
     found = {*nodes}
     for index in range(len(graph.nodes) - 1, -1, -1):
         if index in found:

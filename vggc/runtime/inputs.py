@@ -25,7 +25,7 @@ from vggc.support.paths import absence, is_file
 MAX_BYTES = 1 << 30
 
 
-class Images(NamedTuple):
+class ReadImages(NamedTuple):
     """Images (N, C, H, W) as a net takes them, and the width and height of the picture that each
     was cut from; none where they were given as values.
     """
@@ -59,23 +59,23 @@ def read_input(path: Path, manifest: Manifest) -> InputBatch:
     return InputBatch(np.concatenate([values, filler]), len(values), images.pictures)
 
 
-def _read_image(path: Path, manifest: Manifest) -> Images:
+def _read_image(path: Path, manifest: Manifest) -> ReadImages:
     how = manifest.preprocessing
     try:
         picture = decode(path, len(how.mean), white=how.white)
-        return Images(how.of(picture), (picture.size,))
+        return ReadImages(how.of(picture), (picture.size,))
     except BrokenImageError as error:
         raise UserError(
             diagnostics.BadInput(str(path), str(error), "is it a whole image file?")
         ) from None
 
 
-def _read_array(path: Path, manifest: Manifest) -> Images:
+def _read_array(path: Path, manifest: Manifest) -> ReadImages:
     try:
         array = array_in(path)
         if array.dtype == np.uint8:
             return _pictures(array, manifest)
-        return Images(_values(array, manifest))
+        return ReadImages(_values(array, manifest))
     except (NoInputError, BrokenImageError) as fault:
         hint = getattr(fault, "hint", None) or (
             f"numpy.save keeps normalised values as floats of shape {manifest.input}, "
@@ -167,7 +167,7 @@ def _values(array: NDArray[Any], manifest: Manifest) -> NDArray[np.float32]:
     return images
 
 
-def _pictures(array: NDArray[np.uint8], manifest: Manifest) -> Images:
+def _pictures(array: NDArray[np.uint8], manifest: Manifest) -> ReadImages:
     """Pixels prepared as those of an image file, float32 (N, C, H, W)."""
     channels = manifest.input[0]
     if channels not in IMAGE_CHANNELS:
@@ -178,7 +178,7 @@ def _pictures(array: NDArray[np.uint8], manifest: Manifest) -> Images:
     for picture in _images(array, channels):
         each.append(prepare(picture))
         sizes.append(picture.size)
-    return Images(np.concatenate(each), tuple(sizes))
+    return ReadImages(np.concatenate(each), tuple(sizes))
 
 
 def _images(array: NDArray[np.uint8], channels: int) -> Iterator[Image.Image]:
