@@ -49,9 +49,10 @@ def observer(
     flip: bool = False,
     batch: int = 4,
     kinds: Sequence[HeadKind] = ("boxes",),
+    offsets: bool = False,
 ) -> LocatingNet:
     views = localising_views(scales, dense=dense, flip=flip)
-    return LocatingNet(graph, weights, HOW, views, CPU, DEVICE, batch, kinds)
+    return LocatingNet(graph, weights, HOW, views, CPU, DEVICE, batch, kinds, offsets)
 
 
 def part(*pictures: Pixels) -> Part:
@@ -170,6 +171,42 @@ def test_crops_are_what_the_net_says_of_them() -> None:
     place = 2 * 10 + 3
     for sights, name in ((found.box_nets, "box"), (found.classifiers, "output")):
         np.testing.assert_allclose(sights[0][0].values[place], crop[name][0], atol=1e-4)
+
+
+OFFSETS = {
+    "a pool of two": ("conv3-4 padding=0 | pool | b: fc-6 | fc-3 head box: @b | boxes-3", 1),
+    "two pools": ("conv3-4 padding=0 | pool | pool | b: fc-6 | fc-3 head box: @b | boxes-3", 2),
+    "a pool of three": ("avgpool3 | b: fc-6 | fc-3 head box: @b | boxes-3", 1),
+    "no more than it": ("pool | b: fc-6 | fc-3 head box: @b | boxes-3", 1),
+}
+
+
+@pytest.mark.parametrize("size", [(16, 12), (25, 30), (23, 17)])
+@pytest.mark.parametrize(("body", "stride"), OFFSETS.values(), ids=OFFSETS)
+def test_from_all_offsets_the_net_sees_each_crop_a_finer_stride_on(
+    body: str, stride: int, size: tuple[int, int]
+) -> None:
+    """Against the net on one crop after the other."""
+    graph = graph_of(body, "3x16x12")
+    weights, pictures = weights_of(graph), part(drawn(*size))
+    net = observer(graph, weights, [min(size)], kinds=ALL, offsets=True)
+    (found,) = seen([net], pictures)
+    shown = np.asarray(pictures.fetch(np.arange(1))[0], np.float32).transpose(2, 0, 1)[None] / 255
+    module = build(graph, weights).eval()
+    height, width = size
+    places = {(0, 0)}
+    for sights, name in ((found.box_nets, "box"), (found.classifiers, "output")):
+        for window, values in zip(sights[0][0].windows, sights[0][0].values, strict=True):
+            left, top, right, bottom = np.rint(window * [width, height, width, height]).astype(int)
+            assert (right - left, bottom - top) == (12, 16)
+            assert left % stride == top % stride == 0
+            places.add((top, left))
+            if right <= width and bottom <= height:
+                with torch.no_grad():
+                    crop = module(torch.from_numpy(shown[:, :, top:bottom, left:right].copy()))
+                np.testing.assert_allclose(values, crop[name][0], atol=1e-4)
+    inside = {(y, x) for y in range(0, height - 15, stride) for x in range(0, width - 11, stride)}
+    assert inside <= places
 
 
 @pytest.mark.parametrize("flip", [False, True])

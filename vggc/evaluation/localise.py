@@ -71,8 +71,10 @@ class LocatingNet(PlacedNet):
         device: torch.device,
         batch: int,
         kinds: Collection[HeadKind],
+        offsets: bool = False,
     ) -> None:
-        """The graph has a head of each of the kinds.
+        """The graph has a head of each of the kinds. With `offsets` whole pictures are looked at
+        from all offsets of the net's last pool.
 
         Raises:
             UserError: a view is of whole pictures, and the net cannot be applied to them.
@@ -80,7 +82,7 @@ class LocatingNet(PlacedNet):
         self.heads = {head.kind: head.name for head in reversed(graph.heads) if head.kind in kinds}
         graph = with_heads(graph, self.heads.values())
         how = preprocessing, views, machine, device, batch
-        super().__init__(graph, weights, *how, maps=kinds, instead=ON_THE_CENTRE)
+        super().__init__(graph, weights, *how, maps=kinds, instead=ON_THE_CENTRE, offsets=offsets)
 
     @torch.inference_mode()
     def __call__(self, framing: Framing, pixels: Tensor) -> list[GroupSight]:
@@ -104,7 +106,7 @@ class LocatingNet(PlacedNet):
         if view.grid is None:
             found = self.outputs(self.dense, pixels, flip=flip)
             for kind, name in self.heads.items():
-                at, values = self.spread.positions[name], found[name]
+                at, values = self.positions[name], found[name]
                 rows, columns = values.shape[2:]
                 windows = at.windows((rows, columns), (height, width), mirrored=flip)
                 values = values.flatten(2).transpose(1, 2)

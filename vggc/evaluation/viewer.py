@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache
+from itertools import product
 from math import prod
 from typing import TypeAlias
 
@@ -15,10 +17,11 @@ from vggc.evaluation import diagnostics
 from vggc.evaluation.views import View, Views, places
 from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph, HeadKind
-from vggc.ir.ops import describe
+from vggc.ir.ops import Pair, describe
 from vggc.ir.weights import Weights
 from vggc.passes.dense import ON_CROPS, dense, peak, resized
 from vggc.passes.inference import drop_dropout, drop_final_softmax
+from vggc.passes.offsets import OffsetGraph, with_offsets
 from vggc.support.diagnostics import UserError
 from vggc.support.memory import memory
 from vggc.training.augment import Normaliser
@@ -44,9 +47,11 @@ class PlacedNet:
         batch: int,
         maps: Collection[HeadKind] = (),
         instead: str = ON_CROPS,
+        offsets: bool = False,
     ) -> None:
-        """Where the net is applied to whole images, heads of the kinds `maps` give maps. `instead`
-        says what to do where it cannot be.
+        """Where the net is applied to whole images, heads of the kinds `maps` give maps; with
+        `offsets`, for which all heads do, from all offsets of its last pool. `instead` says what to
+        do where it cannot be applied so.
 
         Raises:
             UserError: a view is of whole images, and the net cannot be applied to them.
@@ -63,7 +68,14 @@ class PlacedNet:
             self.plain = self.placed(self.plain_graph, weights)
         if None in grids:
             self.spread = dense(self.plain_graph, maps, instead)
-            self.dense = self.placed(self.spread.graph, self.spread.weights(weights))
+            self.positions = self.spread.positions
+            given = self.spread.weights(weights)
+            if offsets:
+                parts = with_offsets(self.spread)
+                self.positions = parts.positions
+                self.dense = self.interleaved(parts, given)
+            else:
+                self.dense = self.placed(self.spread.graph, given)
         self.checked: set[tuple[tuple[int, int], int]] = set()
 
     def placed(self, graph: Graph, weights: Weights) -> Callable[[Tensor], Heads]:
@@ -78,6 +90,28 @@ class PlacedNet:
                 found: Tensor | Heads = module(images)
             each = {main: found} if isinstance(found, Tensor) else found
             return {name: values.float() for name, values in each.items()}
+
+        return heads
+
+    def interleaved(self, parts: OffsetGraph, weights: Weights) -> Callable[[Tensor], Heads]:
+        """A dense graph from all offsets of its last pool, as modules on the device."""
+        before, after = self.placed(parts.before, weights), self.placed(parts.after, weights)
+        fits = cache(parts.fits)
+
+        def heads(images: Tensor) -> Heads:
+            (whole,) = before(images).values()
+            height, width = whole.shape[2:]
+            found = {
+                (top, left): after(whole[:, :, top:, left:])
+                for top, left in product(*map(range, parts.stride))
+                if fits((height - top, width - left))
+            }
+            return {
+                name: interleaved(
+                    {place: each[name] for place, each in found.items()}, parts.stride
+                )
+                for name in found[0, 0]
+            }
 
         return heads
 
@@ -167,6 +201,24 @@ def scores(heads: Heads) -> Tensor:
     """The soft-max output of a net's only head (N, classes)."""
     (found,) = heads.values()
     return found.softmax(1)
+
+
+def interleaved(maps: Mapping[Pair, Tensor], stride: Pair) -> Tensor:
+    """Maps (N, C, …, …) whose positions lie a stride apart, each beginning at the place that it is
+    given by, as the one map of which they are parts; as far as all of them reach.
+    """
+    row_counts = {top: each.shape[2] for (top, _), each in maps.items()}
+    column_counts = {left: each.shape[3] for (_, left), each in maps.items()}
+    rows, columns = (
+        min(start + step * lengths.get(start, 0) for start in range(step))
+        for step, lengths in zip(stride, (row_counts, column_counts), strict=True)
+    )
+    first = maps[0, 0]
+    whole = first.new_empty(*first.shape[:2], rows, columns)
+    for (top, left), each in maps.items():
+        part = whole[:, :, top :: stride[0], left :: stride[1]]
+        part.copy_(each[:, :, : part.shape[2], : part.shape[3]])
+    return whole
 
 
 def cut(pixels: Tensor, size: tuple[int, int], grid: int) -> Tensor:
