@@ -271,7 +271,7 @@ def peer_steps(
     """Steps of loops as they are written without vggc, on images that are prepared already."""
     graph = drop_final_softmax(program.graph)
     normalised = Normaliser.of(data.preprocessing, torch.device("cpu"))
-    crops = np.stack(data.train.centres(np.arange(len(data.train))))
+    crops = np.stack([cut.pixels for cut in data.train.centres(np.arange(len(data.train)))])
     images = normalised(torch.from_numpy(crops).permute(0, 3, 1, 2)).contiguous()
     labels = torch.from_numpy(data.train.part.labels)
     found = {}

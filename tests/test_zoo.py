@@ -28,6 +28,7 @@ from vggc.ir.graph import Graph
 from vggc.passes.fold import fold
 from vggc.passes.inference import drop_final_softmax
 from vggc.program import Program, from_zoo, load, zoo
+from vggc.recipe.heads import HeadLoss
 from vggc.recipe.train import InitFrom
 from vggc.support.diagnostics import UserError
 from vggc.support.resources import resource
@@ -201,7 +202,7 @@ def test_boxes_are_learned_from_what_the_classifier_saw() -> None:
         program = load(name)
         recipe = program.recipe
         assert program.graph.heads[0].kind == "boxes"
-        assert recipe.loss == "euclidean"
+        assert recipe.loss == (HeadLoss("euclidean"),)
         assert recipe.optimiser.lr == 1e-3
         assert recipe.init_from == InitFrom("vgg16", ("conv1_1..fc7",))
         assert recipe.scale == (256, 256)

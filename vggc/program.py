@@ -219,7 +219,7 @@ class Program:
         return Program(net, find=self.find)
 
     def logits_module(self) -> TorchNet:
-        """The net as a torch module that ends before its soft-max."""
+        """The net as a torch module whose heads end before their soft-max."""
         from vggc.backends.torch import build
 
         return build(drop_final_softmax(self.graph))

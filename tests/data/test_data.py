@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from tests.support.training_data import RECIPE, found, part, picture, task, write_images
 from vggc.data import diagnostics, workers
-from vggc.data.crops import attempt
+from vggc.data.crops import Cut, attempt
 from vggc.data.find import digits, find_images
 from vggc.data.loader import Batch, TrainBatches, ValBatches, load
 from vggc.data.order import Order, Share, part_of
@@ -58,7 +58,9 @@ def test_the_digits_are_split_by_class_the_same_way_always() -> None:
 
 def test_grey_digits_become_three_equal_channels() -> None:
     data = prepare(digits(), (3, 32, 32), None)
-    (pixels,) = data.train.centres(np.array([0]))
+    (crop,) = data.train.centres(np.array([0]))
+    assert isinstance(crop, Cut)
+    pixels = crop.pixels
     assert pixels.shape == (32, 32, 3)
     assert (pixels == pixels[:, :, :1]).all()
     assert len({*data.preprocessing.mean}) == len({*data.preprocessing.std}) == 1

@@ -621,6 +621,8 @@ def test_an_index_that_lies_is_made_anew(
             np.append(columns[column], 0),
             columns[column].reshape(-1, 1),
         ]
+        as_it_was = [np.array_equal(v, columns[column]) for v in wrong[:2]]  # where it is empty
+        wrong = wrong[2:] if all(as_it_was) else wrong
         hostile = [lambda value=v: save_file(columns | {column: value}, path) for v in wrong]
         hostile.append(lambda: save_file({k: v for k, v in columns.items() if k != column}, path))
     for damage in hostile:

@@ -50,6 +50,9 @@ def change(*changes: str) -> None:
     override_blocks((), changes)
 
 
+BOXES = graph("net b input 3x8x8 fc-8 | boxes")
+HEADS = graph("net h input 3x8x8 fc-8 head what: fc-3 head where: boxes head code: fc-5 | relu")
+
 SAMPLES: dict[str, Callable[[], None]] = {
     "AmbiguousOverride": lambda: change("flip=off"),
     "BackwardRange": lambda: in_train("freeze fc7..conv1_1"),
@@ -59,7 +62,18 @@ SAMPLES: dict[str, Callable[[], None]] = {
     "FusedOutputs": lambda: in_test("fuse vgg11", graph("net x input 3x8x8 fc-10")),
     "LayerNotInOther": lambda: in_train("init-from vgg11 layers=conv1_1..conv2_2,fc6"),
     "LayersWithoutWeights": lambda: in_train("freeze pool1,pool2"),
+    "BetaInVain": lambda: in_train("loss cross-entropy beta=1"),
+    "BoxesInVain": lambda: in_train("boxes objects=each"),
+    "BoxesOff": lambda: in_train("boxes off", BOXES),
+    "BoxesTurned": lambda: in_train("rotate 10", BOXES),
     "LossMismatch": lambda: in_train("loss euclidean"),
+    "LossMismatch_boxes": lambda: in_train("loss cross-entropy", BOXES),
+    "LossOfFeatures": lambda: in_train("loss cross-entropy head=code", HEADS),
+    "NoClassesFor": lambda: in_train("label-smoothing 0.1", BOXES),
+    "NoHeadTrained": lambda: in_train("loss off"),
+    "NotMeasured": lambda: in_train("best-by top-1", BOXES),
+    "UnknownHead": lambda: in_train("loss giou head=were", HEADS),
+    "WhichHead": lambda: in_train("loss giou", HEADS),
     "MalformedOverride": lambda: change("batch"),
     "MalformedValue": lambda: change("batch=٣٢"),
     "MissingOption": lambda: in_train("init-from vgg11"),

@@ -15,6 +15,14 @@ from vggc.program import load
 from vggc.recipe import diagnostics
 from vggc.recipe.augment import ColourJitter, Cutmix, Erasing, Mixup, RandAugment, ResizedCrop
 from vggc.recipe.edit import merge, override_blocks, resolved_blocks, unflatten
+from vggc.recipe.heads import (
+    CUT_BOXES,
+    LOSSES,
+    OBJECT_CHOICES,
+    BoxTargets,
+    HeadLoss,
+    trained_heads,
+)
 from vggc.recipe.layer_names import layer_names, selected
 from vggc.recipe.protocol import TEST, Crops, Protocol, read_protocol
 from vggc.recipe.train import (
@@ -145,7 +153,19 @@ def test_what_a_block_leaves_out_keeps_its_default() -> None:
         ("sgd lr=1", Recipe(optimiser=Sgd(lr=1.0))),
         ("plateau factor=10%", Recipe()),
         ("steps 370000", Recipe(epochs=None, steps=370_000)),
-        ("loss euclidean", Recipe(loss="euclidean")),
+        ("loss euclidean", Recipe(loss=(HeadLoss("euclidean"),))),
+        (
+            "loss giou head=boxes weight=0.5; loss cross-entropy",
+            Recipe(loss=(HeadLoss("giou", "boxes", 0.5), HeadLoss("cross-entropy"))),
+        ),
+        ("loss smooth-l1 beta=0.2", Recipe(loss=(HeadLoss("smooth-l1", beta=0.2),))),
+        ("loss off head=aux1", Recipe(loss=(HeadLoss("off", "aux1"),))),
+        (
+            "boxes objects=each cut=clip least-shown=30%",
+            Recipe(boxes=BoxTargets("each", "clip", 0.3)),
+        ),
+        ("boxes", Recipe(boxes=BoxTargets())),
+        ("boxes off", Recipe()),
         ("crop 224px", Recipe(crop=(224, 224))),
         ("crop 224x160", Recipe(crop=(224, 160))),
         ("rgb-shift 0.1", Recipe(rgb_shift=0.1)),
@@ -200,7 +220,12 @@ def test_one_setting(line: str, recipe: Recipe) -> None:
         ("sgd lr=fast", WrongValue, "fast", ""),
         ("init hee", WrongValue, "hee", "did you mean `he`?"),
         ("init 3", WrongValue, "3", ""),
-        ("loss l2", WrongValue, "l2", "known: `cross-entropy`, `euclidean`"),
+        (
+            "loss l2",
+            WrongValue,
+            "l2",
+            "known: `cross-entropy`, `euclidean`, `smooth-l1`, `giou`, `off`",
+        ),
         ("scale 512..256", WrongValue, "512..256", "the lower end comes first"),
         ("crop 1..2", WrongValue, "1..2", ""),
         ("plateau drops=1000", WrongValue, "1000", ""),
@@ -331,7 +356,23 @@ recipes = st.builds(
     Recipe,
     batch=st.integers(1, 65_536),
     epochs=st.integers(1, 100_000),
-    loss=st.sampled_from(("cross-entropy", "euclidean")),
+    loss=st.lists(
+        st.builds(
+            HeadLoss,
+            st.sampled_from(LOSSES),
+            st.one_of(st.none(), name),
+            st.floats(1e-12, 1e6),
+            st.floats(1e-12, 1000),
+        ),
+        max_size=4,
+        unique_by=lambda loss: loss.head,
+    ).map(tuple),
+    boxes=st.one_of(
+        st.none(),
+        st.builds(
+            BoxTargets, st.sampled_from(OBJECT_CHOICES), st.sampled_from(CUT_BOXES), fraction
+        ),
+    ),
     optimiser=st.one_of(
         st.builds(Sgd, st.floats(1e-12, 1000), fraction, fraction),
         st.builds(AdamW, st.floats(1e-12, 1000), st.tuples(*[st.floats(0, 0.999999)] * 2)),
@@ -401,6 +442,8 @@ def test_a_protocol_survives_being_written(protocol: Protocol, recipe: Recipe) -
 
 @given(recipes, st.one_of(recipes, in_steps))
 def test_a_full_block_over_another_is_that_block(base: Recipe, over: Recipe) -> None:
+    # Of heads that only the base speaks of, the base's losses stay.
+    base = replace(base, loss=())
     merged = merge(TRAIN.to_block(base), TRAIN.to_block(over))
     assert read_recipe(merged) == over
 
@@ -670,8 +713,48 @@ def test_localisation_trains_only_the_fully_connected_layers() -> None:
 
 def test_nets_that_give_boxes_are_fitted_to_them_by_default() -> None:
     boxes = graph("net b input 3x8x8 fc-8 | boxes")
-    assert read_recipe(None, boxes).loss == "euclidean"
-    assert read_recipe(block("batch 3"), boxes).loss == "euclidean"
+    for recipe in (read_recipe(None, boxes), read_recipe(block("batch 3"), boxes)):
+        assert recipe.loss == (HeadLoss("euclidean"),)
+        assert recipe.boxes == BoxTargets()
+        assert recipe.best_by == "iou"
+
+
+HEADS = "net h input 3x8x8 conv3-4 | pool head what: fc-3 head where: boxes head code: fc-5 | relu"
+
+
+def test_each_head_has_the_usual_loss_of_its_kind_unless_a_line_says_otherwise() -> None:
+    heads = graph(HEADS)
+    assert [head.kind for head in heads.heads] == ["classes", "boxes", "features"]
+    assert read_recipe(None, heads).loss == (
+        HeadLoss("cross-entropy", "what"),
+        HeadLoss("euclidean", "where"),
+    )
+    changed = read_recipe(block("loss giou head=where weight=2"), heads)
+    assert changed.loss == (
+        HeadLoss("cross-entropy", "what"),
+        HeadLoss("giou", "where", 2),
+    )
+    assert [*trained_heads(changed.loss, heads)] == ["what", "where"]
+    off = read_recipe(block("loss off head=where"), heads)
+    assert [*trained_heads(off.loss, heads)] == ["what"]
+
+
+def test_a_change_of_one_heads_loss_leaves_the_others() -> None:
+    heads = graph(HEADS)
+    blocks = override_blocks((), ["train.loss[where]=giou", "loss[what].weight=0.5"])
+    recipe = read_recipe(blocks[0], heads)
+    assert recipe.loss == (HeadLoss("cross-entropy", "what", 0.5), HeadLoss("giou", "where"))
+    again = override_blocks((TRAIN.to_block(recipe),), ["train.loss[where]=euclidean"])
+    assert read_recipe(again[0], heads).loss[1] == HeadLoss("euclidean", "where")
+
+
+def test_a_net_that_builds_on_another_changes_the_loss_of_one_head() -> None:
+    base, over = (
+        block("loss giou head=where weight=2\n loss off head=what"),
+        block("loss euclidean head=where"),
+    )
+    merged = TRAIN.read(merge(base, over)).value
+    assert merged.loss == (HeadLoss("euclidean", "where", 2), HeadLoss("off", "what"))
 
 
 @pytest.mark.parametrize(
@@ -686,6 +769,11 @@ def test_nets_that_give_boxes_are_fitted_to_them_by_default() -> None:
         ("crop 256", diagnostics.CropMismatch, "256", "write `crop 224`, or leave it out"),
         ("crop 224x160", diagnostics.CropMismatch, "224x160", "write `crop 224`"),
         ("loss euclidean", diagnostics.LossMismatch, "euclidean", "write `loss cross-entropy`"),
+        ("loss cross-entropy head=aux", diagnostics.UnknownHead, "cross-entropy", "main output"),
+        ("loss off", diagnostics.NoHeadTrained, "off", "leave one"),
+        ("loss cross-entropy beta=1", diagnostics.BetaInVain, "1", "`loss smooth-l1`"),
+        ("boxes", diagnostics.BoxesInVain, "boxes", "leave it out"),
+        ("best-by iou", diagnostics.NotMeasured, "iou", "write `best-by loss`"),
         ("freeze conv1_1,conv9", diagnostics.UnknownLayerName, "conv9", ""),
         (
             "freeze conv1_1..conv5_9",
@@ -804,6 +892,7 @@ train {
   scale 256..512
   epochs 74
   loss cross-entropy
+  boxes off
   class-weights off
   sampler shuffled
   sgd lr=0.01 momentum=0.9 weight-decay=5e-4 decay-norms=off nesterov=off
@@ -843,7 +932,8 @@ test {
     recipe = read_recipe(train, VGG16)
     again = resolved_blocks([train, test], VGG16)
     assert again == (train, test)
-    assert recipe == replace(read_recipe(block("batch 2\nscale 256..512")), crop=(224, 224))
+    expected = read_recipe(block("batch 2\nscale 256..512"), VGG16)
+    assert recipe == replace(expected, crop=(224, 224))
 
 
 @pytest.mark.parametrize("module", ["recipe.edit", "training.run", "training.schedules"])

@@ -26,6 +26,7 @@ from PIL import Image
 
 from tests.support.html_page import Page, read
 from tests.support.nets import graph_of
+from tests.support.rows import step_row
 from tests.support.training_data import RECIPE, TINY, data, learner, module, task, write_images
 from vggc.cli import main
 from vggc.data.crops import Framed, Framing
@@ -45,7 +46,7 @@ from vggc.support.records import read_json
 from vggc.training.checkpoint import snapshot
 from vggc.training.judgement import Judgement, judge, worst
 from vggc.training.metrics import read_metrics
-from vggc.training.progress import EpochSums, Progress, StepRow
+from vggc.training.progress import EpochSums, Progress
 from vggc.training.run import BEST, Run, write_run
 from vggc.training.session import begin, follow
 from vggc.training.steps import StepTable
@@ -413,7 +414,7 @@ def test_a_single_epoch_is_shown_by_its_steps(run: Path, vggc_here: Here) -> Non
     with_epochs(run, 1)
     with StepTable(run, 0, print) as table:
         for number in range(1, 31):
-            table.add(StepRow(number, 1, 0.1, 2 - number / 20, number / 40, 10.0))
+            table.add(step_row(number, 1, 0.1, 2 - number / 20, number / 40, 10.0))
     assert vggc_here("report", run, "--no-errors")[0] == 0
     page = read(run / "report.html")
     assert points(page) == [30] * 4
@@ -569,7 +570,9 @@ CPU = torch.device("cpu")
 def judged(batch: int) -> tuple[Judgement, Framed, torch.nn.Module]:
     torch.manual_seed(1)
     net, held_out = module(), data(count=7).val
-    return judge(net, held_out, PREPROCESSING, CPU, batch), held_out, net
+    found = judge(net, held_out, PREPROCESSING, CPU, batch).classes
+    assert found
+    return found, held_out, net
 
 
 @pytest.mark.parametrize("batch", [1, 4, 100])
@@ -616,7 +619,8 @@ def test_images_that_cannot_be_read_any_more_are_left_out_and_counted(tmp_path: 
     (tmp_path / part.name(1)).write_text("?")
     held_out = Framed(part, Framing((3, 8, 8), None, draft=False))
     torch.manual_seed(0)
-    found = judge(module(), held_out, PREPROCESSING, CPU, 3)
+    found = judge(module(), held_out, PREPROCESSING, CPU, 3).classes
+    assert found
     assert found.indices.tolist() == [0, 2, 3]
     assert found.labels.tolist() == part.labels[[0, 2, 3]].tolist()
     names = {error.name for error in worst(found, held_out, 9)}

@@ -186,9 +186,9 @@ def test_a_part_is_cut_from_the_whole_picture_and_resized() -> None:
     pixels = np.zeros((32, 32, 3), np.uint8)
     pixels[16:, 16:] = 200
     tries = np.full((TRIES, 2), 0.5)
-    assert (framing.cut_part(pixels, tries, 0.999, 0.999) == 200).all()
-    assert (framing.cut_part(pixels, tries, 0, 0) == 0).all()
-    half = framing.cut_part(pixels, tries, 0.999, 0.5)[:, :, 0]
+    assert (framing.cut_part(pixels, tries, 0.999, 0.999).pixels == 200).all()
+    assert (framing.cut_part(pixels, tries, 0, 0).pixels == 0).all()
+    half = framing.cut_part(pixels, tries, 0.999, 0.5).pixels[:, :, 0]
     assert half.shape == (8, 8)
     assert (half[:, :3] == 0).all()
     assert (half[:, 5:] == 200).all()

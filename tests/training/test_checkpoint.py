@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import count
 from math import inf, nan
 from pathlib import Path
@@ -25,6 +26,8 @@ import torch
 from PIL import Image
 
 from tests.support import ROOT
+from tests.support.nets import graph_of
+from tests.support.rows import epoch_row, step_row
 from tests.support.runs import (
     KEEP_ALL,
     KEEPING,
@@ -51,14 +54,12 @@ from vggc.training.checkpoint import checkpoints, save_tensors
 from vggc.training.curves import draw_curves, in_decimals
 from vggc.training.metrics import read_metrics
 from vggc.training.progress import (
-    Epoch,
     Event,
     Finished,
     Interrupted,
     NotSaved,
     Outcome,
     Progress,
-    StepRow,
     Stopped,
 )
 from vggc.training.run import Run, RunRecord, newest_run, place_for
@@ -415,7 +416,7 @@ def test_rates_are_written_in_decimals(value: float, text: str) -> None:
 
 
 def test_steps_are_read_back_as_the_means_of_stretches(tmp_path: Path) -> None:
-    rows = [StepRow(n, 1, 0.1, float(n), n / 10, 5.0) for n in range(1, 6)]
+    rows = [step_row(n, 1, 0.1, float(n), n / 10, 5.0) for n in range(1, 6)]
     with StepTable(tmp_path, 0, print) as table:
         for row in rows:
             table.add(row)
@@ -441,15 +442,15 @@ def test_a_single_epoch_is_drawn_by_its_steps(
         return plot(panel, x, *rest, **more)
 
     monkeypatch.setattr(Axes, "plot", counted)
-    row = Epoch(1, 20, 0.01, 1.0, 0.5, 1.1, 0.4, 0.9, 10.0, 1.0)
-    steps = [StepRow(n + 1, 1, 0.01 - n / 4000, 2 - n / 20, n / 40, 10.0) for n in range(20)]
+    row = epoch_row(1, 20, 0.01, 1.0, 0.5, 1.1, 0.4, 0.9, 10.0, 1.0)
+    steps = [step_row(n + 1, 1, 0.01 - n / 4000, 2 - n / 20, n / 40, 10.0) for n in range(20)]
     draw_curves(tmp_path / "x.png", "x", [row], steps)
     assert drawn.count(20) == 3
 
 
 @pytest.mark.parametrize("count", [1, 74])
 def test_curves_are_drawn_for_short_and_long_runs(tmp_path: Path, count: int) -> None:
-    row = Epoch(1, 1, 0.1, 1.0, 0.5, 1.0, 0.5, 1.0, 9.0, 1.0)
+    row = epoch_row(1, 1, 0.1, 1.0, 0.5, 1.0, 0.5, 1.0, 9.0, 1.0)
     draw_curves(tmp_path / "x.png", "x", [replace(row, epoch=i + 1) for i in range(count)])
     with Image.open(tmp_path / "x.png") as image:
         assert image.size == (1800, 630)
@@ -457,7 +458,7 @@ def test_curves_are_drawn_for_short_and_long_runs(tmp_path: Path, count: int) ->
 
 @pytest.mark.parametrize("rates", [(0.0,), (0.1, 0.05, 0.0)])
 def test_a_learning_rate_may_end_at_zero(tmp_path: Path, rates: tuple[float, ...]) -> None:
-    row = Epoch(1, 1, 0.1, 1.0, 0.5, 1.0, 0.5, 1.0, 9.0, 1.0)
+    row = epoch_row(1, 1, 0.1, 1.0, 0.5, 1.0, 0.5, 1.0, 9.0, 1.0)
     epochs = [replace(row, epoch=i + 1, lr=rate) for i, rate in enumerate(rates)]
     draw_curves(tmp_path / "x.png", "x", epochs)  # a warning would be an error
     assert (tmp_path / "x.png").exists()
@@ -692,7 +693,7 @@ PREPARED = {
         {"format": 3},
         {"seed": -1},
         {"seed": True},
-        {"classes": ["one"]},
+        {"classes": []},
         {"input": [3, 8, 10**9]},
         {"input": [2, 8, 8]},
         {"state": "perfect"},
@@ -749,9 +750,11 @@ def test_the_newest_run_is_the_one_with_weights_that_started_last(tmp_path: Path
 
 def test_a_run_of_another_net_is_refused(interrupted: Path) -> None:
     run = Run.load(interrupted)
-    run.require_fit((3, 8, 8), (3,))
-    for shapes in (((3, 8, 9), (3,)), ((3, 8, 8), (4,)), ((3, 8, 8), (3, 1, 1))):
-        assert refused(lambda shapes=shapes: run.require_fit(*shapes))[0] is diagnostics.NotARun
+    for body in ("fc-3", "boxes-3", "boxes"):
+        run.require_fit(graph_of(body, "3x8x8"))
+    for body, input_ in (("fc-3", "3x8x9"), ("fc-4", "3x8x8"), ("boxes-4", "3x8x8")):
+        other = graph_of(body, input_)
+        assert refused(partial(run.require_fit, other))[0] is diagnostics.NotARun
 
 
 def test_a_run_may_have_any_input_that_a_net_may_have(interrupted: Path) -> None:

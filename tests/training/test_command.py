@@ -39,6 +39,7 @@ from vggc.data.prepare import expected_bytes
 from vggc.ir.weights import save, seeded, torchvision_names
 from vggc.program import Program, load
 from vggc.recipe.course import course_of, frozen_weights
+from vggc.recipe.heads import HeadLoss
 from vggc.recipe.layer_names import layer_names, with_weights
 from vggc.recipe.protocol import read_protocol
 from vggc.recipe.train import He, OneCycle, Recipe, Sgd
@@ -229,26 +230,24 @@ def test_parts_of_a_step_need_the_memory_of_a_part(monkeypatch: pytest.MonkeyPat
 
 
 BOXES = "net b input 3x8x8 conv3-4 | pool | boxes"
-TWO_HEADS = "net b input 3x8x8 conv3-4 | pool head what: fc-3 head place: boxes"
+FEATURES = "net b input 3x8x8 conv3-4 | pool | fc-8 | relu"
 
 
 @pytest.mark.parametrize(
-    ("text", "changes", "place", "words"),
+    ("text", "words"),
     [
-        (BOXES, (), None, "a head of boxes can be written and checked, but not trained with"),
-        (BOXES, ("loss=euclidean",), "euclidean", "`loss euclidean` can be written"),
-        (TWO_HEADS, (), None, "a net with several heads can be written"),
+        (BOXES, "b gives boxes, and `the digits` does not say where objects are"),
+        (FEATURES, "b has nothing to train: its heads give features alone"),
     ],
 )
-def test_what_cannot_be_trained_with_yet_is_refused_before_it_begins(
-    tmp_path: Path, text: str, changes: tuple[str, ...], place: str | None, words: str
+def test_what_cannot_be_trained_is_refused_before_it_begins(
+    tmp_path: Path, text: str, words: str
 ) -> None:
     (tmp_path / "net.vgg").write_text(text)
-    options = TrainOptions(device="cpu", out=tmp_path / "run", changes=changes)
+    options = TrainOptions(device="cpu", out=tmp_path / "run")
     with pytest.raises(UserError) as error:
         new_run(str(tmp_path / "net.vgg"), options)
-    found = [d for d in error.value.diagnostics if words in d.fill(d.title)]
-    assert [d.place.text if d.place else None for d in found] == [place]
+    assert words in [d.fill(d.title) for d in error.value.diagnostics]
     assert not (tmp_path / "run").exists()
 
 
@@ -541,7 +540,13 @@ def test_the_digits_bring_a_recipe_of_their_own_that_wishes_change() -> None:
     options = TrainOptions(epochs=2, lr=0.5, device="cpu", changes=("flip=on", "lr=0.25"))
     recipe = read_train(program, blocks_for(program, options)).value
     assert recipe == Recipe(
-        batch=32, epochs=2, optimiser=Sgd(lr=0.25), schedule=OneCycle(), init=He(), flip=True
+        batch=32,
+        epochs=2,
+        loss=(HeadLoss("cross-entropy"),),
+        optimiser=Sgd(lr=0.25),
+        schedule=OneCycle(),
+        init=He(),
+        flip=True,
     )
 
 
@@ -658,7 +663,7 @@ def test_a_run_departs_from_what_the_file_says() -> None:
     without = Program(parse(Source("tiny.vgg", TINY[: TINY.index("train {")])))
     assert departures(with_recipe, without, with_recipe.recipe).changes == ()
     assert departures(with_recipe, without, with_recipe.recipe).base == "the file of tiny"
-    found = departures(without, without, Recipe(batch=4))
+    found = departures(without, without, replace(without.recipe, batch=4))
     assert (found.base, found.changes) == ("tiny's default recipe", (("batch", "256", "4"),))
 
 

@@ -21,7 +21,9 @@ FOLDER = GOLDENS / "training"
 def samples() -> list[Diagnostic]:
     """One of each."""
     return [
-        diagnostics.NotTrainedYet("`loss euclidean`", "leave it out"),
+        diagnostics.NothingTrainable("vgg16"),
+        diagnostics.ImagesWithoutBoxes("vgg16_loc_scr", "photos"),
+        diagnostics.OneClassToTell("vgg16", "raccoon", "raccoon"),
         data_diagnostics.NoSuchFolder("photos"),
         data_diagnostics.UnreadableFolder("photos/cat", "Permission denied"),
         data_diagnostics.NoClassFolders("photos", ".jpg .png"),
@@ -59,6 +61,12 @@ def samples() -> list[Diagnostic]:
         ),
         data_diagnostics.UnknownLabel("shards", "`10`, `11`", 10),
         data_diagnostics.BadClassList("shards/classes.txt", "line 7 is empty"),
+        data_diagnostics.BadAnnotations("photos/_annotations.coco.json", "it is no JSON, line 3"),
+        data_diagnostics.UnusableAnnotations(
+            "photos", 700, 1000, "Annotations/7.xml", "its picture is not there"
+        ),
+        data_diagnostics.NoObjects("photos", "3 are left out, such as 1.jpg: it has no annotation"),
+        data_diagnostics.SeveralSets("VOCdevkit", "VOC2007, VOC2012", "VOC2007"),
         diagnostics.NoTrainedNet("vgg11", "runs"),
         diagnostics.RunOfAnotherNet("vgg11", "runs/vgg13-1", "vgg13"),
         diagnostics.InitFromInVain("runs/vgg11-1", "vgg13"),

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.support.rows import epoch_row, step_row
 from tests.support.runs import KEEPING, go_on, interrupt_after, saved, train, weights_of
 from tests.support.training_data import RECIPE, TINY, write_images
 from vggc.api.train import RunFinished, TrainOptions, new_run, resume_run
@@ -20,13 +21,13 @@ from vggc.support.diagnostics import UserError
 from vggc.support.files import sha256
 from vggc.training import diagnostics, steps
 from vggc.training.best import best_epoch, stopped_early
-from vggc.training.progress import Epoch, Event, Finished, Interrupted, StepDone, StepRow
+from vggc.training.progress import Epoch, Event, Finished, Interrupted, StepDone
 from vggc.training.run import BEST, LAST, Moment, Run, moment_of
 from vggc.training.schedules import learning_rate
 from vggc.training.session import Keeping, proceed
 from vggc.training.steps import StepTable, line
 
-ROW = Epoch(1, 4, 0.1, 1.0, 0.5, 1.0, 0.5, 1.0, 9.0, 1.0)
+ROW = epoch_row(1, 4, 0.1, 1.0, 0.5, 1.0, 0.5, 1.0, 9.0, 1.0)
 
 
 def course(*accuracies: float) -> tuple[Epoch, ...]:
@@ -414,15 +415,16 @@ def test_a_resumed_run_has_the_rows_of_one_that_was_not_interrupted(
 
 
 def test_rows_beyond_the_checkpoint_and_broken_ones_are_cut_off(tmp_path: Path) -> None:
-    rows = [StepRow(number, 1, 0.1, 1.5, 0.5, 10.0) for number in range(1, 6)]
-    text = steps.HEADER + b"".join(map(line, rows))
+    rows = [step_row(number, 1, 0.1, 1.5, 0.5, 10.0) for number in range(1, 6)]
+    first = steps.header(rows[0])
+    text = first + b"".join(map(line, rows))
     path = tmp_path / "steps.csv"
     for content, step, due in (
         (text, 3, text[: text.index(b"\n4,1") + 1]),
         (text, 9, text),
         (text[:-3], 9, text[: text.index(b"\n5,1") + 1]),
-        (b"?" * 10**6, 9, steps.HEADER),
-        (steps.HEADER + b"x\n", 9, steps.HEADER),
+        (b"?" * 10**6, 9, b""),
+        (first + b"x\n", 9, first),
     ):
         path.write_bytes(content)
         with StepTable(tmp_path, step, pytest.fail) as table:
@@ -442,9 +444,9 @@ def test_a_full_disk_makes_rows_wait_and_is_told_once(
 
             patch.setattr(os, "pwrite", full)
             for number in (1, 2):
-                table.add(StepRow(number, 1, 0.1, 1.5, 0.5, 10.0))
+                table.add(step_row(number, 1, 0.1, 1.5, 0.5, 10.0))
                 table.write()
-        table.add(StepRow(3, 1, 0.1, 1.5, 0.5, 10.0))
+        table.add(step_row(3, 1, 0.1, 1.5, 0.5, 10.0))
     assert told == ["No space left on device"]
     assert [row.split(",")[0] for row in (tmp_path / "steps.csv").read_text().splitlines()] == [
         "step",

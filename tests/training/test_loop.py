@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LinearLR, MultiStepLR, PolynomialLR
 
+from tests.support.rows import epoch_row
 from tests.support.training_data import RECIPE, learner, module, task, write_images
 from vggc.data.find import find_images
 from vggc.data.loader import TrainBatches
@@ -39,7 +40,6 @@ from vggc.training.initialise import initialise
 from vggc.training.learner import Learner, StepResult, TrainMachine, choose_machine, optimiser
 from vggc.training.loop import Saving, Watching, fit
 from vggc.training.progress import (
-    Epoch,
     EpochDone,
     Event,
     Finished,
@@ -83,8 +83,8 @@ def batches(recipe: Recipe = RECIPE, seed: int = 0) -> TrainBatches:
 
 
 def mean_loss(measured: StepResult) -> float:
-    loss, _, images = measured.read()
-    return loss / images
+    sums = measured.read()
+    return sums.loss / sums.images
 
 
 def test_two_seeded_steps_are_bit_identical() -> None:
@@ -181,7 +181,7 @@ def test_a_flat_loss_stops_after_enough_epochs_and_steps(monkeypatch: pytest.Mon
 
 
 def test_a_loss_that_is_high_by_smoothed_labels_alone_is_not_flat() -> None:
-    row = Epoch(2, 400, 0.1, 2.28, 0.9, 2.28, 0.9, 1.0, 9.0, 1.0)
+    row = epoch_row(2, 400, 0.1, 2.28, 0.9, 2.28, 0.9, 1.0, 9.0, 1.0)
     progress = Progress((replace(row, epoch=1, step=200), row))
     assert loop.flat_loss(progress, 10, 0.0, 0.9)
     assert loop.least_loss(10, 0.9) == pytest.approx(2.2660, abs=1e-4)
@@ -191,7 +191,7 @@ def test_a_loss_that_is_high_by_smoothed_labels_alone_is_not_flat() -> None:
 
 def test_a_net_that_is_right_beyond_chance_has_learned_whatever_its_training_loss() -> None:
     """Mixed and disguised images keep that near ln(10) = 2.3026; so few images prove little."""
-    row = Epoch(2, 400, 0.1, 2.30, 0.1, 2.29, 0.1, 0.5, 9.0, 1.0)
+    row = epoch_row(2, 400, 0.1, 2.30, 0.1, 2.29, 0.1, 0.5, 9.0, 1.0)
 
     def learned(*accuracies: float, val_loss: float = 2.29) -> bool:
         rows = [replace(row, val_top1=top1, val_loss=val_loss) for top1 in accuracies]
@@ -527,6 +527,6 @@ def test_bfloat16_trains_with_float32_weights() -> None:
 def test_progress_is_exact_in_json() -> None:
     from vggc.support.records import from_json, to_json
 
-    row = Epoch(1, 2, 0.1, 1 / 3, 0.5, 2 / 3, 0.25, 1.0, 1e3, 0.7)
+    row = epoch_row(1, 2, 0.1, 1 / 3, 0.5, 2 / 3, 0.25, 1.0, 1e3, 0.7)
     progress = Progress((row,))
     assert from_json(Progress, to_json(progress)) == progress

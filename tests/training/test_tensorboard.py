@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.rows import epoch_row, step_row
 from tests.support.training_data import RECIPE, TINY, write_images
 from vggc.recipe.train import TRAIN
 from vggc.support.diagnostics import UserError
 from vggc.training import tensorboard
 from vggc.training.metrics import read_metrics
-from vggc.training.progress import Epoch, EpochDone, EpochSums, Progress, StepDone, StepRow
+from vggc.training.progress import Epoch, EpochDone, EpochSums, Progress, StepDone
 from vggc.training.tensorboard import board
 
 Here = Callable[..., tuple[object, str, str]]
@@ -38,12 +39,20 @@ def scalars(found: Any, tag: str) -> list[tuple[int, float]]:
 
 
 def step(done: int, total: int = 100, loss: float = 1.0, lr: float = 0.05) -> StepDone:
-    row = StepRow(done, 1, lr, loss, 0.5, 200.0)
-    return StepDone(1, done, total, loss, 0.5, 200.0, row)
+    row = step_row(done, 1, lr, loss, 0.5, 200.0)
+    return StepDone(
+        epoch=1,
+        done=done,
+        total=total,
+        loss=loss,
+        top1=0.5,
+        images_per_second=200.0,
+        row=row,
+    )
 
 
 def epoch(number: int, steps: int, top1: float = 0.5) -> Epoch:
-    return Epoch(number, steps, 0.1, 1.5, 0.25, 1.25, top1, 0.75, 300.0, 2.5)
+    return epoch_row(number, steps, 0.1, 1.5, 0.25, 1.25, top1, 0.75, 300.0, 2.5)
 
 
 def silence(text: str) -> None:

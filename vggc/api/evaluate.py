@@ -251,7 +251,7 @@ def protocol_of(run: Run, options: EvalOptions) -> Protocol:
         UserError: with every mistake in either.
     """
     program, recipe = load(str(run.net_path)), run.recipe
-    run.require_fit(program.graph.input, program.graph.output)
+    run.require_fit(program.graph)
     blocks: tuple[Block, ...] = program.net.blocks
 
     def has_crops() -> bool:

@@ -54,9 +54,11 @@ class WrittenReport:
 
     @property
     def num_errors(self) -> int:
-        """How many images are shown that the net got wrong."""
+        """How many images are shown that the net got wrong, or whose boxes it gave worst."""
         judged = self.findings.judged
-        return 0 if isinstance(judged, str) else len(judged.worst)
+        if isinstance(judged, str):
+            return 0
+        return sum(len(each.worst) for each in (judged.classes, judged.boxes) if each)
 
     @property
     def why_no_errors(self) -> str | None:

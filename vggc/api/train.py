@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Literal
 
 from vggc.api.first_weights import FirstWeights, taken_weights
 from vggc.ir.graph import Graph
-from vggc.ir.ops import BatchNorm, Shape, describe
+from vggc.ir.ops import BatchNorm, describe
 from vggc.program import Program, load, with_block, with_classes, with_input, zoo
 from vggc.recipe.blocks import Reading, report
 from vggc.recipe.course import course_of, frozen_weights
 from vggc.recipe.edit import override_blocks
+from vggc.recipe.heads import ObjectChoice
 from vggc.recipe.protocol import TEST, read_protocol
 from vggc.recipe.train import TRAIN, Recipe, default_recipe, read_recipe, without_end
 from vggc.runtime.cpu_info import lacks_half
@@ -127,6 +128,7 @@ class TrainPlan:
         Raises:
             UserError: another process has found other images.
         """
+        from vggc.training.objective import Objective
         from vggc.training.session import TrainTask, agree
 
         net, graph = self.program.net, self.program.graph
@@ -140,6 +142,7 @@ class TrainPlan:
             seed=self.seed,
             frozen=frozen_weights(self.recipe, graph),
             undecayed=undecayed_weights(self.recipe, graph),
+            objective=Objective.of(self.recipe.loss, graph),
             first=self.first.weights,
             world=self.world,
             beside=self.beside,
@@ -233,7 +236,7 @@ def new_run(spec: str | Program | None, options: TrainOptions, *, kept: bool = T
     program = spec if isinstance(spec, Program) else load(spec)
     blocks = blocks_for(program, options)
     reading = read_train(program, blocks)
-    report(untrainable(reading, program.graph))
+    report(untrainable(program.graph))
     recipe = reading.value
     report(contradictions(recipe, options))
 
@@ -250,6 +253,8 @@ def new_run(spec: str | Program | None, options: TrainOptions, *, kept: bool = T
         refuse_unwritable(options.out or RUNS)
     seed = options.seed or 0
     images = find(options.data, seed, options.val)
+    report(image_mistakes(images, program.graph))
+    images = with_objects_chosen(images, recipe)
     report(batch_mistakes(reading, len(images.train), world.size))
     fitted = fit_program(program, images, blocks, options)
     check_memory(fitted, images, recipe, machine, world)
@@ -260,7 +265,7 @@ def new_run(spec: str | Program | None, options: TrainOptions, *, kept: bool = T
     )
 
     def fit(other: Program) -> Net:
-        return fit_net(other, program.graph.output, images, options)
+        return fit_net(other, program.graph.num_classes, images, options)
 
     return TrainPlan(
         program=fitted,
@@ -321,21 +326,57 @@ def read_train(program: Program, blocks: Sequence[Block]) -> Reading[Recipe]:
     return reading
 
 
-def untrainable(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
-    """The mistakes where the recipe or the net asks for what the loop cannot do."""
-    recipe = reading.value
-    found: list[Diagnostic] = []
-    if len(graph.heads) > 1:
-        hint = "train a net with one head, of classes"
-        found.append(diagnostics.NotTrainedYet("a net with several heads", hint))
-    elif graph.heads[0].kind != "classes":
-        kind, hint = graph.heads[0].kind, "train a net that ends in scores of classes"
-        found.append(diagnostics.NotTrainedYet(f"a head of {kind}", hint))
-    if recipe.loss != "cross-entropy":
-        hint = "classes are trained with `loss cross-entropy`"
-        what = f"`loss {recipe.loss}`"
-        found.append(diagnostics.NotTrainedYet(what, hint, place=reading.span("loss")))
-    return found
+def untrainable(graph: Graph) -> list[Diagnostic]:
+    """The mistake of a net without a head that can be trained."""
+    if graph.has("classes") or graph.has("boxes"):
+        return []
+    return [diagnostics.NothingTrainable(graph.name)]
+
+
+def image_mistakes(images: Images, graph: Graph) -> list[Diagnostic]:
+    """The mistake of images that do not tell what the net is to learn."""
+    if graph.has("boxes") and (images.train.objects is None or images.val.objects is None):
+        return [diagnostics.ImagesWithoutBoxes(graph.name, str(images.path or "the digits"))]
+    if graph.has("classes") and len(images.classes) == 1:
+        return [diagnostics.OneClassToTell(graph.name, str(images.path), images.classes[0])]
+    return []
+
+
+def with_objects_chosen(images: Images, recipe: Recipe) -> Images:
+    """The images, those to train on with the objects that the recipe learns, those held out with
+    those that it may find; images without boxes as they are.
+    """
+    from vggc.data.aims import chosen, of_its_class
+    from vggc.data.parts import of_part
+
+    if recipe.boxes is None or images.train.objects is None:
+        return images
+    train, skipped = chosen(images.train, recipe.boxes.objects)
+    notes = several_objects(images, recipe.boxes.objects)
+    return replace(
+        images,
+        train=train,
+        val=of_its_class(images.val),
+        skipped=(*images.skipped, *of_part(skipped, "train")),
+        notes=(*images.notes, *notes),
+    )
+
+
+def several_objects(images: Images, how: ObjectChoice) -> list[str]:
+    """What is said of pictures to train on that hold several objects."""
+    import numpy as np
+
+    assert images.train.objects
+    several = int((np.diff(images.train.objects.starts) > 1).sum())
+    if not several:
+        return []
+    told = {
+        "largest": "the largest of each is learned",
+        "each": "each object is learned by itself",
+        "only": "they are left out",
+    }
+    of_all = f"{several:,} of {len(images.train):,} pictures to train on hold several objects"
+    return [f"{of_all}: {told[how]} (`boxes objects={how}`)."]
 
 
 def contradictions(recipe: Recipe, options: TrainOptions) -> list[Diagnostic]:
@@ -383,7 +424,8 @@ def fit_program(
         UserError: the net cannot take them, or the recipe does not go with it.
     """
     reading = read_train(program, blocks)
-    net = replace(fit_net(program, program.graph.output, images, options), blocks=tuple(blocks))
+    net = fit_net(program, program.graph.num_classes, images, options)
+    net = replace(net, blocks=tuple(blocks))
     net = with_block(net, TRAIN.to_block(reading.value))
     fitted = program.replace(parse(Source(f"{net.name}.vgg as fitted", format_net(net))))
     read_recipe(block_of(blocks, "train"), fitted.graph)
@@ -403,14 +445,14 @@ def other_graph(program: Program, recipe: Recipe) -> Graph | None:
     return program.graph if name == program.net.name else program.named(name)
 
 
-def fit_net(program: Program, output: Shape, images: Images, options: TrainOptions) -> Net:
-    """The plain net of a program for these images, with their classes where its output has the
-    shape `output`.
+def fit_net(program: Program, before: int | None, images: Images, options: TrainOptions) -> Net:
+    """The plain net of a program for these images, with their classes where it has so many as
+    `before`.
     """
     size, classes = input_size(options), len(images.classes)
     net = with_input(program.net, size) if size else program.net
-    graph = program.graph
-    if graph.output != output or output == (classes,) or graph.heads[0].kind != "classes":
+    told = program.graph.num_classes
+    if told is None or told != before or told == classes:
         return net
     return with_classes(net, classes)
 
@@ -494,7 +536,7 @@ def resume_run(spec: str | None, folder: Path, options: TrainOptions) -> TrainPl
     device = options.device or record.device
     machine = choose_machine(device, record.precision, options.compiled, options.sharded)
     program = load(str(run.net_path))
-    run.require_fit(program.graph.input, program.graph.output)
+    run.require_fit(program.graph)
     written = read_recipe(program.net.block("train"), program.graph)
     if without_end(written) != without_end(run.recipe):
         reason = "net.vgg has not the recipe that run.json describes"
@@ -513,6 +555,8 @@ def resume_run(spec: str | None, folder: Path, options: TrainOptions) -> TrainPl
         refuse_moved(run, record.data.val_path)
     data, val = options.data or record.data.path, options.val or record.data.val_path
     images = find(data, record.seed, val)
+    report(image_mistakes(images, program.graph))
+    images = with_objects_chosen(images, recipe)
     check_memory(program, images, recipe, machine, world, fixed=True)
     return TrainPlan(
         program=program,

@@ -64,7 +64,7 @@ def net_in(run: Run) -> Program:
     Raises: UserError when it is not the one that the run's record describes.
     """
     program = load(str(run.net_path))
-    run.require_fit(program.graph.input, program.graph.output)
+    run.require_fit(program.graph)
     return program
 
 

@@ -11,6 +11,8 @@ import click
 
 from vggc.cli import console
 from vggc.support.sheet import Sheet
+from vggc.training.measures import MAIN_FIELDS, Accuracy, held_out
+from vggc.training.progress import Epoch
 
 if TYPE_CHECKING:
     from vggc.report.comparison import NamedRun, RunComparison
@@ -67,6 +69,11 @@ def command(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
 
 def outcome(comparison: RunComparison) -> Sheet:
     """A row a run: what has come of it."""
+    figures = [
+        each
+        for each in held_out(row for course in comparison.courses for row in course.epochs)
+        if each.field in MAIN_FIELDS
+    ]
 
     def row(course: NamedRun) -> tuple[str, ...]:
         best, last = course.best, course.last
@@ -74,17 +81,24 @@ def outcome(comparison: RunComparison) -> Sheet:
             course.name,
             course.run.record.state,
             f"{len(course.epochs):,}",
-            f"{100 * best.val_top1:.2f}" if best else "–",
-            f"{100 * last.val_top1:.2f}" if last else "–",
+            *(share(each, epoch) for each in figures for epoch in (best, last)),
             f"{last.val_loss:.4g}" if last else "–",
         )
 
+    shares = [f"{when} {each.name}, %" for each in figures for when in ("best", "last")]
+    header = ("run", "state", "epochs", *shares, "held-out loss")
     return Sheet(
         title="",
-        header=("run", "state", "epochs", "best top-1, %", "last top-1, %", "held-out loss"),
+        header=header,
         rows=tuple(map(row, comparison.courses)),
-        numbers=(False, False, True, True, True, True),
+        numbers=(False, False, *(True,) * (len(header) - 2)),
     )
+
+
+def share(figure: Accuracy, epoch: Epoch | None) -> str:
+    """A figure of an epoch in percent, a dash where there is none."""
+    value = figure.of(epoch) if epoch else None
+    return "–" if value is None else f"{100 * value:.2f}"
 
 
 def as_record(comparison: RunComparison, out: Path, written: int) -> dict[str, object]:

@@ -77,6 +77,8 @@ def command(
             "epochs": len(findings.epochs),
             "val_top1": last.val_top1 if last else None,
             "val_top5": last.val_top5 if last else None,
+            "val_iou": last.val_iou if last else None,
+            "val_iou50": last.val_iou50 if last else None,
             "errors_shown": written.num_errors,
             "errors_missing": written.why_no_errors,
         }

@@ -31,6 +31,7 @@ from vggc.support.memory import keep_memory
 from vggc.support.precision import TrainPrecision
 from vggc.support.sheet import Sheet
 from vggc.training.best import best_epoch, said
+from vggc.training.measures import MeasuredPart, accuracies
 from vggc.training.progress import (
     Epoch,
     EpochDone,
@@ -347,7 +348,7 @@ class ProgressView:
                     description=f"epoch {event.epoch}/{self.num_epochs}",
                     completed=event.done,
                     total=event.total,
-                    detail=f"loss {event.loss:.3f}  top-1 {event.top1:.1%}  "
+                    detail=f"loss {event.loss:.3f}  {rising(event)}"
                     f"{event.images_per_second:,.0f} images/s",
                 )
             case EpochDone(epoch):
@@ -363,12 +364,23 @@ class ProgressView:
     def tell(self, epoch: Epoch) -> None:
         """Leaves the line of an epoch."""
         if self.speaks:
+            trained, held_out = told_of(epoch, "training"), told_of(epoch, "held-out")
             self.bar.console.print(
-                f"epoch {epoch.epoch}/{self.num_epochs}  loss {epoch.train_loss:.4f}  "
-                f"top-1 {epoch.train_top1:.1%}  held-out loss {epoch.val_loss:.4f}  "
-                f"top-1 {epoch.val_top1:.1%}  top-5 {epoch.val_top5:.1%}  "
+                f"epoch {epoch.epoch}/{self.num_epochs}  loss {epoch.train_loss:.4f}  {trained}"
+                f"held-out loss {epoch.val_loss:.4f}  {held_out}"
                 f"{epoch.images_per_second:,.0f} images/s  {epoch.seconds:.1f} s"
             )
+
+
+def told_of(epoch: Epoch, part: MeasuredPart) -> str:
+    """What has come of one part of the images in an epoch, for its line."""
+    return "".join(f"{each.name} {value:.1%}  " for each, value in accuracies(epoch, part))
+
+
+def rising(event: StepDone) -> str:
+    """What has come of the images of an epoch so far, for the bar."""
+    told = {"top-1": event.top1, "mean IoU": event.iou}
+    return "".join(f"{name} {value:.1%}  " for name, value in told.items() if value is not None)
 
 
 def bar(shown: bool) -> Bar:
@@ -437,8 +449,11 @@ def show(run: Run, epochs: Sequence[Epoch], num_epochs: int, as_json: bool) -> N
             "epochs": len(epochs),
             "val_top1": last.val_top1 if last else None,
             "val_top5": last.val_top5 if last else None,
+            "val_iou": last.val_iou if last else None,
+            "val_iou50": last.val_iou50 if last else None,
             "best_epoch": best.epoch if best else None,
             "best_val_top1": best.val_top1 if best else None,
+            "best_val_iou": best.val_iou if best else None,
             "best_val_loss": best.val_loss if best else None,
             "images_per_second": speed,
         }
@@ -446,8 +461,7 @@ def show(run: Run, epochs: Sequence[Epoch], num_epochs: int, as_json: bool) -> N
     elif last and best and speed:
         rows = (
             ("epochs", f"{last.epoch} of {num_epochs}"),
-            ("held-out top-1", f"{last.val_top1:.2%}"),
-            ("held-out top-5", f"{last.val_top5:.2%}"),
+            *((f"held-out {each.name}", f"{v:.2%}") for each, v in accuracies(last, "held-out")),
             ("held-out loss", f"{last.val_loss:.4f}"),
             (f"best, epoch {best.epoch}", said(best, measure)),
             ("speed", f"{speed:,.1f} images/s"),

@@ -83,7 +83,7 @@ def _recipe(recipe: Recipe) -> tuple[str, ...]:
     table = TRAIN.flatten(recipe)
     length = f"{recipe.steps:,} steps" if recipe.steps else f"{recipe.epochs} epochs"
     rate = f"{table['optimiser']} {recipe.optimiser.lr:g}"
-    also: list[str] = [recipe.loss] if recipe.loss != "cross-entropy" else []
+    also: list[str] = [each.loss for each in recipe.loss if each.loss != "cross-entropy"]
     also += [f"from {recipe.init_from.net}"] if recipe.init_from else []
     cells = recipe.batch, length, rate, table["schedule"], table["scale"], ", ".join(also)
     return tuple(map(str, cells))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,23 @@ TRIES = 10
 
 CropDraws: TypeAlias = npt.NDArray[np.float64]
 """Numbers in [0, 1)."""
+
+
+Window: TypeAlias = tuple[float, float, float, float]
+"""What a crop shows of a picture: left, top, right and bottom in shares of its width and height."""
+
+
+class Cut(NamedTuple):
+    """What was cut out of a picture, uint8 (H, W, C), and the window that it shows."""
+
+    pixels: Pixels
+    window: Window
+
+
+def window(box: tuple[float, float, float, float], whole: tuple[int, int]) -> Window:
+    """A box in pixels (left, top, right, bottom) of so large a picture (W, H), in its shares."""
+    width, height = whole
+    return box[0] / width, box[1] / height, box[2] / width, box[3] / height
 
 
 @dataclass(frozen=True)
@@ -151,8 +168,8 @@ class Framing:
         """All of the picture at the greatest scale, uint8 (H, W, C)."""
         return resize(self.open(picture), self.largest, self.size)
 
-    def cut(self, picture: PictureSource, scale: int | None, top: float, left: float) -> Pixels:
-        """The part of the size of the input, uint8 (H, W, C), of the picture at a scale.
+    def cut(self, picture: PictureSource, scale: int | None, top: float, left: float) -> Cut:
+        """The part of the size of the input, of the picture at a scale.
 
         `top` and `left` in [0, 1) say where it lies, from one edge to the other. Only what is cut
         out is resized.
@@ -161,12 +178,13 @@ class Framing:
             height, width = picture.shape[:2]
             if target_size((width, height), scale, self.size) == (width, height):
                 x, y = self.corner((width, height), top, left)
-                return crop(picture, y, x, self.size)
+                return Cut(crop(picture, y, x, self.size), self.window_at(x, y, (width, height)))
         image = self.open(picture, scale)
         (width, height), (across, down) = image.size, target_size(image.size, scale, self.size)
         x, y = self.corner((across, down), top, left)
         if (across, down) == image.size:
-            return pixels_of(image.crop((x, y, x + self.size[1], y + self.size[0])))
+            part = image.crop((x, y, x + self.size[1], y + self.size[0]))
+            return Cut(pixels_of(part), self.window_at(x, y, image.size))
         stretch = width / across, height / down
         source = (
             x * stretch[0],
@@ -174,15 +192,28 @@ class Framing:
             min(width, (x + self.size[1]) * stretch[0]),
             min(height, (y + self.size[0]) * stretch[1]),
         )
-        return resized_part(image, source, self.size)
+        source = whole_pixels(source)
+        return Cut(resized_part(image, source, self.size), window(source, image.size))
 
-    def cut_part(self, picture: PictureSource, tries: CropDraws, top: float, left: float) -> Pixels:
-        """A part of the picture at the size of the input, uint8 (H, W, C): see `Window.box`."""
+    def cut_part(self, picture: PictureSource, tries: CropDraws, top: float, left: float) -> Cut:
+        """A part of the picture at the size of the input: see `CropWindow.box`."""
         assert self.window
         image = self.open(picture)
         # Cut out first: what lies around it must not blend in.
-        part = image.crop(self.window.box(image.size, tries, top, left))
-        return resized_part(part, (0, 0, *part.size), self.size)
+        box = self.window.box(image.size, tries, top, left)
+        part = image.crop(box)
+        return Cut(resized_part(part, (0, 0, *part.size), self.size), window(box, image.size))
+
+    def middle(self, picture: PictureSource) -> Cut:
+        """The centre of the picture at the greatest scale, as inference cuts it."""
+        pixels = self.whole(picture)
+        (height, width, _), (down, across) = pixels.shape, self.size
+        x, y = (width - across) // 2, (height - down) // 2
+        return Cut(centre(pixels, self.size), self.window_at(x, y, (width, height)))
+
+    def window_at(self, x: int, y: int, whole: tuple[int, int]) -> Window:
+        """The window of a crop from a column and a row on, in so large a picture (W, H)."""
+        return window((x, y, x + self.size[1], y + self.size[0]), whole)
 
     def corner(self, whole: tuple[int, int], top: float, left: float) -> tuple[int, int]:
         """Column and row of the first pixel that is cut out of so large a picture (W, H)."""
@@ -206,13 +237,25 @@ def of_a_file() -> Iterator[None]:
         raise
 
 
+def whole_pixels(
+    box: tuple[float, float, float, float],
+) -> tuple[float, float, float, float]:
+    """A part of an image (left, top, right, bottom) as `resized_part` takes it: the edges of one
+    with many pixels move to the nearest whole ones.
+    """
+    if min(box[2] - box[0], box[3] - box[1]) < MANY_PIXELS:
+        return box
+    left, top, right, bottom = map(round, box)
+    return left, top, right, bottom
+
+
 def resized_part(
     image: Image.Image, box: tuple[float, float, float, float], size: tuple[int, int]
 ) -> Pixels:
-    """A part of an image (left, top, right, bottom) at a `size` (H, W), uint8 (H, W, C).
+    """A part of an image, as `whole_pixels` gives it, at a `size` (H, W), uint8 (H, W, C).
 
     PyTorch has Pillow's filter in vector instructions, several times as fast, but for whole pixels
-    only. So the edges of a part with many of them move to the nearest.
+    only.
     """
     if min(box[2] - box[0], box[3] - box[1]) < MANY_PIXELS:
         return pixels_of(image.resize(size[::-1], Image.Resampling.BILINEAR, box=box))
@@ -245,7 +288,7 @@ class Framed:
 
     def random_crops(
         self, indices: Numbers, draws: CropDraws, tries: CropDraws | tuple[()] = ()
-    ) -> list[Pixels | BrokenImageError]:
+    ) -> list[Cut | BrokenImageError]:
         """A crop of each of these pictures by three draws in [0, 1), (N, 3): its scale, its top
         and its left; with a window by the draws of its tries, (N, TRIES, 2), instead of a scale.
         """
@@ -262,15 +305,9 @@ class Framed:
             for picture, (scale, top, left) in zip(self.fetch(indices), draws.tolist(), strict=True)
         ]
 
-    def centres(self, indices: Numbers) -> list[Pixels | BrokenImageError]:
+    def centres(self, indices: Numbers) -> list[Cut | BrokenImageError]:
         """The centre of each of these pictures at the greatest scale, as inference cuts it."""
-        framing = self.framing
-        return [attempt(partial(middle, framing), picture) for picture in self.fetch(indices)]
-
-
-def middle(framing: Framing, picture: PictureSource) -> Pixels:
-    """The centre of a picture, cut to the framing's size."""
-    return centre(framing.whole(picture), framing.size)
+        return [attempt(self.framing.middle, picture) for picture in self.fetch(indices)]
 
 
 T = TypeVar("T")

@@ -327,3 +327,45 @@ class NoWorker(Diagnostic):
     help = "`--workers 0` reads them without other processes"
 
     reason: str
+
+
+# Annotations
+
+
+class BadAnnotations(Diagnostic):
+    title = "cannot read the annotations in `{path}`"
+    label = "{reason}"
+    help = "export them again; docs/data.md shows which forms are read"
+
+    path: str
+    reason: str
+
+
+class UnusableAnnotations(Diagnostic):
+    title = "{bad:,} of {total:,} pictures and annotations in `{path}` cannot be used"
+    label = "such as {example}: {reason}"
+    help = "docs/data.md shows where pictures and their annotations lie, and what these hold"
+
+    path: str
+    bad: int
+    total: int
+    example: str
+    reason: str
+
+
+class NoObjects(Diagnostic):
+    title = "no picture in `{path}` shows an object that is annotated"
+    label = "{reason}"
+    help = "docs/data.md shows where pictures and their annotations lie, and what these hold"
+
+    path: str
+    reason: str
+
+
+class SeveralSets(Diagnostic):
+    title = "`{path}` holds several sets of annotated pictures: {names}"
+    help = "name one of them: `--data {path}/{first}`"
+
+    path: str
+    names: str
+    first: str

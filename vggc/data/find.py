@@ -11,11 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from vggc.data import diagnostics
+from vggc.data.annotations.read import read_annotated
 from vggc.data.cifar import read_cifar
 from vggc.data.listing import Listing, folders_in, has_images, images_below
 from vggc.data.listing import images_in as images_in_folder
 from vggc.data.parts import Images, Part, Pictures, Skipped, of_part
-from vggc.data.place import CifarPlace, PartedFolder, PlainFolder, ShardPattern, parse_place
+from vggc.data.place import (
+    AnnotatedFolder,
+    CifarPlace,
+    PartedFolder,
+    PlainFolder,
+    ShardPattern,
+    parse_place,
+)
 from vggc.data.shards import expanded, read_shards, shards_in
 from vggc.data.split import PartPlace, Parts, for_training, shown, unwrapped
 from vggc.data.stores import Arrays, Files
@@ -23,6 +31,8 @@ from vggc.data.strings import Strings
 from vggc.data.usual import roles_of
 from vggc.images.preprocessing import FORMATS
 from vggc.support.diagnostics import Diagnostic, UserError
+
+NO_PART = "it lies in no part"
 
 HELD_OUT = 5
 """One image in so many is held out of a folder that brings no held-out part."""
@@ -58,7 +68,7 @@ def find_images(data: str | Path, seed: int, val: str | Path | None = None) -> I
     except OSError as fault:
         path, reason = str(fault.filename or data), fault.strerror or str(fault)
         raise UserError(diagnostics.UnreadableFolder(path, reason)) from None
-    if len(found.classes) == 1:
+    if len(found.classes) == 1 and found.train.objects is None:
         raise UserError(only_one(str(data), found.classes[0]))
     return found
 
@@ -78,6 +88,8 @@ def images_in(place: str, seed: int) -> Images:
             return read_cifar(files)
         case PartedFolder(parts=parts):
             return images_in_parts(place, parts, seed)
+        case AnnotatedFolder(source=source):
+            return hold_out(place, read_annotated(source), seed)
         case ShardPattern() | PlainFolder() as unparted:
             return hold_out(place, pictures_in(unparted), seed)
 
@@ -86,7 +98,7 @@ def images_in_parts(place: str, parts: Parts, seed: int) -> Images:
     """The images of a place that brings parts: its own part held out, or some by the seed."""
     split = for_training(parts)
     train = pictures_of(split.folder, split.train)
-    beside = strays(images_in_folder(Path(split.folder)), "it lies in no part")
+    beside = [] if split.is_annotated else strays(images_in_folder(Path(split.folder)), NO_PART)
     if split.val is None:
         found = hold_out(place, train, seed)
     else:
@@ -114,6 +126,8 @@ def whole(place: str, known: Sequence[str] = ()) -> Pictures:
             raise UserError(diagnostics.HeldOutTwice(place, names))
         case PartedFolder(parts=parts):
             return pictures_of(parts.folder, parts.named[0].piece, known)
+        case AnnotatedFolder(source=source):
+            return read_annotated(source, known)
         case ShardPattern() | PlainFolder() as unparted:
             return pictures_in(unparted, known)
 
@@ -148,6 +162,8 @@ def joined(
 
 def pictures_of(folder: str, piece: PartPlace, known: Sequence[str] = ()) -> Pictures:
     """The pictures of one part in a folder."""
+    if piece.source:
+        return read_annotated(piece.source, known)
     if piece.shards:
         return read_shards(folder, piece.shards, known)
     return pictures_in(PlainFolder(str(unwrapped(Path(folder, piece.name), known))), known)

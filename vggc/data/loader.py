@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vggc.data.crops import TRIES, CropDraws, Framed
+from vggc.data.crops import TRIES, CropDraws, Cut, Framed, Window
 from vggc.data.draws import Stream, generator
 from vggc.data.order import Order, Share
-from vggc.data.parts import Skipped
+from vggc.data.parts import Part, Skipped
 from vggc.data.stores import Numbers
 from vggc.data.vary import Variation, changed
 from vggc.data.workers import made_ahead, never
-from vggc.images.preprocessing import BrokenImageError, Pixels
+from vggc.images.preprocessing import BrokenImageError
 from vggc.support.processors import num_processors
 
 MOST_WORKERS = 8
@@ -30,11 +30,22 @@ MOST_WORKERS = 8
 T = TypeVar("T")
 
 
+class Located(NamedTuple):
+    """Where the objects of N images are, float64 (N, M, 4) as corners in shares of their pictures,
+    those with fewer than M with boxes of no area behind theirs; and the `windows` (N, 4) of the
+    pictures that the images show.
+    """
+
+    boxes: Tensor
+    windows: Tensor
+
+
 class Batch(NamedTuple):
     """Images uint8 (N, C, H, W) in channels-last memory and their classes int64 (N,).
 
     They are the `rows` (N,) of a batch that all processes share, of `total` images; those that
-    could not be read any more are missing and `lost`.
+    could not be read any more are missing and `lost`. `located` says where objects are, if the
+    part has any.
     """
 
     images: Tensor
@@ -42,6 +53,7 @@ class Batch(NamedTuple):
     rows: Tensor
     total: int
     lost: tuple[Skipped, ...] = ()
+    located: Located | None = None
 
 
 @dataclass(frozen=True)
@@ -66,8 +78,8 @@ class TrainBatches(Dataset[Batch]):
         return batch_of(self.framed, self.changed(crops, step, rows), indices, rows)
 
     def changed(
-        self, crops: Sequence[Pixels | BrokenImageError], step: int, rows: Numbers
-    ) -> Sequence[Pixels | BrokenImageError]:
+        self, crops: Sequence[Cut | BrokenImageError], step: int, rows: Numbers
+    ) -> Sequence[Cut | BrokenImageError]:
         """The crops of these rows of a step after the changes."""
         if not self.changes:
             return crops
@@ -76,7 +88,9 @@ class TrainBatches(Dataset[Batch]):
             for change in self.changes
         ]
         return [
-            changed(crop, self.changes, draws) if isinstance(crop, np.ndarray) else crop
+            crop._replace(pixels=changed(crop.pixels, self.changes, draws))
+            if isinstance(crop, Cut)
+            else crop
             for crop, draws in zip(crops, zip(*columns, strict=True), strict=True)
         ]
 
@@ -111,12 +125,13 @@ class ValBatches(Dataset[Batch]):
 
 
 def batch_of(
-    framed: Framed, crops: Sequence[Pixels | BrokenImageError], indices: Numbers, rows: Numbers
+    framed: Framed, crops: Sequence[Cut | BrokenImageError], indices: Numbers, rows: Numbers
 ) -> Batch:
     """The batch of these crops, which are those of the `rows` of the images at `indices`."""
-    whole = [pixels for pixels in crops if isinstance(pixels, np.ndarray)]
-    there = np.asarray([isinstance(pixels, np.ndarray) for pixels in crops], bool)
+    cuts = [crop for crop in crops if isinstance(crop, Cut)]
+    there = np.asarray([isinstance(crop, Cut) for crop in crops], bool)
     channels, height, width = framed.framing.shape
+    whole = [cut.pixels for cut in cuts]
     images = np.stack(whole) if whole else np.empty((0, height, width, channels), np.uint8)
     lost = tuple(
         Skipped(framed.part.name(int(index)), str(fault))
@@ -129,7 +144,20 @@ def batch_of(
         torch.from_numpy(rows[there]),
         len(indices),
         lost,
+        located(framed.part, indices[rows[there]], [cut.window for cut in cuts]),
     )
+
+
+def located(part: Part, indices: Numbers, windows: Sequence[Window]) -> Located | None:
+    """Where the objects are in the images at these places of a part, which show these windows."""
+    if part.objects is None:
+        return None
+    each = [part.objects[index].boxes for index in indices.tolist()]
+    boxes = np.zeros((len(each), max(map(len, each), default=1), 4))
+    for row, found in zip(boxes, each, strict=True):
+        row[: len(found)] = found
+    shown = np.asarray(windows, np.float64).reshape(-1, 4)
+    return Located(torch.from_numpy(boxes), torch.from_numpy(shown))
 
 
 def load(

@@ -75,8 +75,33 @@ class Objects:
         return Objects(starts, self.boxes[rows], self.classes[rows], self.difficult[rows])
 
     def renumbered(self, numbers: Numbers) -> Objects:
-        """The objects with the class `numbers[c]` in the place of each class c."""
-        return replace(self, classes=numbers[self.classes])
+        """The objects with the class `numbers[c]` in the place of each class c; without those of a
+        class that has no number any more, but -1.
+        """
+        return replace(self, classes=numbers[self.classes]).kept(numbers[self.classes] >= 0)
+
+    @property
+    def counts(self) -> Numbers:
+        """How many objects each picture has (N,)."""
+        counts: Numbers = np.diff(self.starts)
+        return counts
+
+    @property
+    def owners(self) -> Numbers:
+        """The place of each object's picture (M,)."""
+        return np.repeat(np.arange(len(self)), self.counts)
+
+    def kept(self, which: npt.NDArray[np.bool_]) -> Objects:
+        """The pictures with those of their objects only that are told by `which` (M,)."""
+        counts = np.bincount(self.owners[which], minlength=len(self))
+        starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        return Objects(starts, self.boxes[which], self.classes[which], self.difficult[which])
+
+    def by_size(self) -> Objects:
+        """The pictures with their largest objects first; of two alike the first."""
+        order = np.lexsort((-areas(self.boxes), self.owners))
+        boxes, classes = self.boxes[order], self.classes[order]
+        return Objects(self.starts, boxes, classes, self.difficult[order])
 
 
 def areas(boxes: Corners) -> npt.NDArray[np.float64]:

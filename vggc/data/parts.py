@@ -56,7 +56,9 @@ class Part:
         )
 
     def renumbered(self, numbers: Numbers) -> Part:
-        """The part with the class `numbers[c]` in the place of each class c."""
+        """The part with the class `numbers[c]` in the place of each class c; -1 is none, and
+        objects of it are left out.
+        """
         objects = self.objects.renumbered(numbers) if self.objects else None
         return replace(self, labels=numbers[self.labels], objects=objects)
 
@@ -154,8 +156,10 @@ def names_of(classes: Sequence[str], part: Part) -> str:
     digest = hashlib.sha256()
     for index, label in enumerate(part.labels.tolist()):
         digest.update(f"{part.name(index)}\0{classes[label]}\n".encode(CODEC, ERRORS))
-    if part.objects:
-        for column in (part.objects.starts, part.objects.boxes, part.objects.classes):
+    if objects := part.objects:
+        kinds = [hashlib.sha256(name.encode(CODEC, ERRORS)).digest()[:8] for name in classes]
+        named = np.frombuffer(b"".join(kinds), np.uint64)[objects.classes]
+        for column in (objects.starts, objects.boxes, named, objects.difficult):
             digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from vggc.data.annotations.layouts import annotated_at
+from vggc.data.annotations.sources import Source
 from vggc.data.cifar import CifarFiles, cifar_at
 from vggc.data.shards import is_pattern
 from vggc.data.split import Parts, parts_of
@@ -37,13 +39,21 @@ class PartedFolder:
 
 
 @dataclass(frozen=True)
+class AnnotatedFolder:
+    """Pictures whose annotations tell what they show, all in one part; or the file that says so."""
+
+    text: str
+    source: Source
+
+
+@dataclass(frozen=True)
 class PlainFolder:
     """Any other place: a folder of class folders or of shards, if it is there at all."""
 
     text: str
 
 
-ImagePlace: TypeAlias = ShardPattern | CifarPlace | PartedFolder | PlainFolder
+ImagePlace: TypeAlias = ShardPattern | CifarPlace | PartedFolder | AnnotatedFolder | PlainFolder
 """Where a user says that images are; `text` is how."""
 
 
@@ -58,8 +68,15 @@ def parse_place(text: str, known: Sequence[str] = ()) -> ImagePlace:
         return ShardPattern(text)
     if files := cifar_at(Path(text)):
         return CifarPlace(text, files)
-    if parts := parts_of(Path(text), known):
-        return PartedFolder(text, parts)
+    match annotated_at(Path(text), known):
+        case Parts() as parts:
+            return PartedFolder(text, parts)
+        case None:
+            pass
+        case source:
+            return AnnotatedFolder(text, source)
+    if found := parts_of(Path(text), known):
+        return PartedFolder(text, found)
     return PlainFolder(text)
 
 

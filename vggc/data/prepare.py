@@ -136,8 +136,10 @@ def both_framed(
     white: Greys = UNKNOWN,
 ) -> tuple[Framed, Framed]:
     """The training part as nets are trained on it, and the held-out part as they are tested."""
-    # What is enlarged again must not have been made small first.
-    train = Framing(shape, scales, draft=window is None, white=white, window=window)
+    # What is enlarged again must not have been made small first, and a fraction of a JPEG's size is
+    # not always a whole number of pixels, as boxes need it.
+    draft = window is None and images.train.objects is None
+    train = Framing(shape, scales, draft=draft, white=white, window=window)
     return Framed(images.train, train), for_testing(images.val, shape, scales, white)
 
 

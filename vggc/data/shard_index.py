@@ -1,7 +1,8 @@
 """Where the samples lie in a shard, a tar in WebDataset's layout.
 
 A sample is the files beside one another that have one name up to its first dot: a picture
-(KEY.jpg, KEY.png …) and its class (KEY.cls, or the "label" in KEY.json). Where what follows the
+(KEY.jpg, KEY.png …) and its class (KEY.cls, or the "label" in KEY.json) or its boxes with a class
+each (KEY.xml as Pascal VOC has it, or "boxes" and "classes" in KEY.json). Where what follows the
 first dot is no such extension, the name goes on to its last dot: `cat.12.jpg` and `cat.12.cls` are
 a sample, too. Headers and classes are read once; what was found is kept in the user's cache until
 the shard changes.
@@ -16,37 +17,50 @@ import json
 import os
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 
 from vggc.data import diagnostics
+from vggc.data.annotations import voc
+from vggc.data.annotations.coco import four_numbers, side
+from vggc.data.annotations.described import (
+    MAX_FILE,
+    AnnotationError,
+    Described,
+    Marked,
+    Reading,
+)
+from vggc.data.annotations.look import look
+from vggc.data.annotations.sizes import Lying, size_in
+from vggc.data.annotations.voc import VocFile
 from vggc.data.listing import UNREAD, is_hidden, why_unread
 from vggc.data.remote import cannot_open, filesystem, is_url, reason_of
 from vggc.data.stores import Numbers
 from vggc.data.strings import Strings
 from vggc.data.tar import BLOCK, CompressedError, Forwards, Member, TarError, members
-from vggc.images.preprocessing import FORMATS
+from vggc.images.preprocessing import FORMATS, BrokenImageError
 from vggc.support.diagnostics import UserError
 from vggc.support.files import cache_folder, locked, open_file, replacing
 from vggc.support.records import MalformedError
 from vggc.support.tensors import Pieces, read_all, write
 
-FORMAT = "3"
+FORMAT = "4"
 """The version of an index in the cache, raised when its meaning changes."""
 
-LABELS = {"cls", "json"}
+LABELS = {"cls", "json", "xml"}
 KINDS = LABELS | {ending.removeprefix(".") for ending in (*FORMATS, *UNREAD)}
 """The extensions that are looked at; a sample may have more of other kinds."""
 
-MAX_LABEL = 64 * 1024
-"""The most bytes of a .cls or .json file."""
+MAX_LABEL = {"cls": 64 * 1024, "json": MAX_FILE, "xml": MAX_FILE}
+"""The most bytes of a file that tells of a picture."""
 MAX_PICTURE = 256 * 2**20
 """The most bytes of a picture's file."""
 MAX_NAME = 200
@@ -56,6 +70,10 @@ ASKED = 8 * 2**20
 
 CHANGES = ("ETag", "etag", "mtime", "LastModified", "Last-Modified", "last_modified", "created")
 """What file systems call that which changes with a file."""
+
+
+Reals: TypeAlias = npt.NDArray[np.float64]
+Columns: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -82,6 +100,11 @@ class Shard:
 class Index:
     """The samples of a shard: of each the picture's file, where it lies, the checksum of the header
     before it, and its `label`'s number among `labels`. Those that are `lost` have a reason each.
+
+    The next `counts[i]` of all objects are those of sample i: their `boxes`, four shares of the
+    picture each, one behind the other, the numbers of their classes in `kinds`, and 1 for those
+    that are `difficult`. So many boxes as `cut[0]` were cut at edges of pictures; for `faults`
+    objects of the samples in `faulty` are left out.
     """
 
     names: Strings
@@ -92,13 +115,25 @@ class Index:
     label: Numbers
     lost: Strings
     reasons: Strings
+    counts: Numbers
+    boxes: Reals
+    kinds: Numbers
+    difficult: Numbers
+    cut: Numbers
+    faulty: Strings
+    faults: Strings
 
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def used(self) -> list[str]:
+        """The labels that samples have, and not only objects in them."""
+        return [self.labels[number] for number in np.unique(self.label).tolist()]
+
     def problem(self, size: int) -> str | None:
         """What keeps this from being the index of a shard of so many bytes, if anything."""
-        columns = (self.names, self.offsets, self.sizes, self.headers, self.label)
+        columns = (self.names, self.offsets, self.sizes, self.headers, self.label, self.counts)
         lengths = {len(each) for each in columns}
         within = (self.offsets >= BLOCK) & (self.sizes > 0) & (self.sizes <= size - self.offsets)
         known = (self.label >= 0) & (self.label < len(self.labels))
@@ -108,8 +143,21 @@ class Index:
             "a picture lies outside": len(lengths) == 1 and not within.all(),
             "a checksum is of another kind": not (self.headers >> 32 == 0).all(),
             "a label is unknown": not known.all(),
+            "objects are not as many as they are": not self.has_objects_told(),
         }
         return next((text for text, is_so in problems.items() if is_so), None)
+
+    def has_objects_told(self) -> bool:
+        """Whether each object that is counted has a box within its picture, and a class."""
+        total = len(self.kinds)
+        if (self.counts < 0).any() or self.counts.sum() != total or len(self.cut) != 1:
+            return False
+        if len(self.boxes) != 4 * total or len(self.difficult) != total:
+            return False
+        boxes = self.boxes.reshape(-1, 4)
+        within = (boxes >= 0).all() and (boxes <= 1).all() and (boxes[:, :2] < boxes[:, 2:]).all()
+        known = ((self.kinds >= 0) & (self.kinds < len(self.labels))).all()
+        return bool(within and known and len(self.faulty) == len(self.faults))
 
 
 def shard_at(place: str) -> Shard:
@@ -202,7 +250,7 @@ class LostError(Exception):
 @dataclass
 class Sample:
     """What the files of one name have told so far. `stem` is the name up to its first dot, which
-    most keys are.
+    most keys are. The `content` of the picture is kept where it passes by only once.
     """
 
     key: str
@@ -211,6 +259,8 @@ class Sample:
     unread: str | None = None
     label: str | None = None
     described: str | None = None
+    marks: VocFile | None = None
+    content: bytes = b""
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -221,7 +271,7 @@ class Sample:
     def take(self, source: Forwards, kind: str, member: Member) -> None:
         """Learns what a file of the sample has to tell."""
         is_picture = kind not in LABELS
-        least, most = (1, MAX_PICTURE) if is_picture else (0, MAX_LABEL)
+        least, most = (1, MAX_PICTURE) if is_picture else (0, MAX_LABEL[kind])
         if f".{kind}" in UNREAD:
             self.unread = why_unread(UNREAD[f".{kind}"])
         elif member.fault:
@@ -232,13 +282,44 @@ class Sample:
             self.faults.append("it has more than one picture")
         elif is_picture:
             self.picture = member
+            self.content = b"" if source.seeks else source.read(member.size)
         elif kind == "cls":
             self.label = plain_label(source.read(member.size))
         else:
-            self.described = described_label(source.read(member.size))
+            self.describe(kind, source.read(member.size))
 
-    def whole(self) -> tuple[Member, str]:
-        """The picture and its label.
+    def describe(self, kind: str, content: bytes) -> None:
+        """Learns what a .json or an .xml file tells of the picture."""
+        try:
+            marks = marks_in_json(content) if kind == "json" else voc.parse(content)
+        except voc.OtherXmlError:
+            return
+        except AnnotationError as fault:
+            self.faults.append(f"its .{kind}: {fault}")
+            return
+        if kind == "json":
+            self.described = described_label(content)
+        if marks and self.marks:
+            self.faults.append("it has boxes in two files")
+        self.marks = marks or self.marks
+
+    def lying(self, source: Forwards) -> Lying:
+        """The size of the picture, and how it lies.
+
+        Raises:
+            LostError: it has none.
+        """
+        assert self.picture is not None
+        try:
+            if not source.seeks:
+                return size_in(BytesIO(self.content))
+            with source.aside(self.picture.offset, self.picture.size) as file:
+                return size_in(file)
+        except BrokenImageError as fault:
+            raise LostError(str(fault)) from None
+
+    def whole(self) -> tuple[Member, str | None]:
+        """The picture, and its label unless it has boxes, which tell it.
 
         Raises:
             LostError: the sample cannot be used.
@@ -248,6 +329,8 @@ class Sample:
             raise LostError(self.faults[0])
         if self.picture is None:
             raise LostError(self.unread or "it has no picture")
+        if self.marks and (self.marks.objects or self.marks.faults or label is None):
+            return self.picture, None
         if label is None:
             raise LostError("it has no label")
         return self.picture, label
@@ -263,49 +346,96 @@ def index_from(source: Forwards) -> Index:
     Raises:
         TarError: it is no sound tar.
     """
-    names, lost, reasons = [], [], []
-    offsets, sizes, headers, label = array("q"), array("q"), array("q"), array("q")
-    labels: dict[str, int] = {}
-    seen: set[str] = set()
+    found = Gathered()
     pictured: set[str] = set()
     apart: list[tuple[str, str, str]] = []
     for sample in samples(source):
         if sample.is_plain and (sample.picture or sample.unread):
             pictured.add(sample.key)
         try:
-            picture, said = sample.whole()
-            if sample.key in seen:
-                raise LostError("another sample has the same name")
+            found.take(sample, source)
         except LostError as fault:
             if sample.is_plain:
-                lost.append(sample.key)
-                reasons.append(str(fault))
+                found.lost.append((sample.key, str(fault)))
             else:
                 apart.append((sample.stem, sample.key, str(fault)))
-            continue
-        seen.add(sample.key)
-        names.append(picture.name.removeprefix("./"))
-        offsets.append(picture.offset)
-        sizes.append(picture.size)
-        headers.append(picture.header)
-        label.append(labels.setdefault(said, len(labels)))
     source.end()
     for stem, key, reason in apart:
         # A sample may have more files, such as `0001.mask.png` beside `0001.jpg`.
         if stem not in pictured:
-            lost.append(key)
-            reasons.append(reason)
-    columns = [np.asarray(column, np.int64) for column in (offsets, sizes, headers, label)]
-    return Index(
-        names=Strings.of(names),
-        offsets=columns[0],
-        sizes=columns[1],
-        headers=columns[2],
-        labels=Strings.of(labels),
-        label=columns[3],
-        lost=Strings.of(lost),
-        reasons=Strings.of(reasons),
-    )
+            found.lost.append((key, reason))
+    return found.index()
+
+
+class Gathered:
+    """The samples of a shard so far: columns of an index, and what is `described` of those that
+    have boxes, whose pictures have the `sizes`; the keys of those that are `lost`, and why.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.columns = array("q"), array("q"), array("q"), array("q")
+        self.labels: dict[str, int] = {}
+        self.lost: list[tuple[str, str]] = []
+        self.seen: set[str] = set()
+        self.described: list[Described] = []
+        self.rows: list[int] = []
+        self.sizes: list[Lying] = []
+
+    def take(self, sample: Sample, source: Forwards) -> None:
+        """Adds a sample.
+
+        Raises:
+            LostError: it cannot be used.
+        """
+        picture, label = sample.whole()
+        if sample.key in self.seen:
+            raise LostError("another sample has the same name")
+        if (marks := sample.marks) and label is None:
+            self.sizes.append(sample.lying(source))
+            self.rows.append(len(self.names))
+            told = Described(sample.key, sample.key, marks.size, marks.objects, marks.faults)
+            self.described.append(told)
+        self.seen.add(sample.key)
+        self.names.append(picture.name.removeprefix("./"))
+        number = -1 if label is None else self.labels.setdefault(label, len(self.labels))
+        for column, value in zip(
+            self.columns, (picture.offset, picture.size, picture.header, number), strict=True
+        ):
+            column.append(value)
+
+    def index(self) -> Index:
+        """The index of these samples, without those whose boxes leave nothing to use."""
+        told = look(Reading(self.described, [], [], voc.NOUN), self.sizes)
+        lost = self.lost + [(each.name, each.reason) for each in (*told.lost, *told.blank)]
+        kinds = np.asarray([self.number_of(name) for name in told.classes], np.int64)
+        offsets, sizes, headers, label = (np.asarray(each, np.int64) for each in self.columns)
+        rows = np.asarray(self.rows, np.int64)
+        used, counts = rows[told.used], np.zeros(len(label), np.int64)
+        counts[used] = told.objects.counts
+        label[used] = kinds[told.labels]
+        kept = np.setdiff1d(np.arange(len(label)), np.setdiff1d(rows, used))
+        return Index(
+            names=Strings.of(self.names[row] for row in kept.tolist()),
+            offsets=offsets[kept],
+            sizes=sizes[kept],
+            headers=headers[kept],
+            labels=Strings.of(self.labels),
+            label=label[kept],
+            lost=Strings.of(key for key, _ in lost),
+            reasons=Strings.of(reason for _, reason in lost),
+            counts=counts[kept],
+            boxes=told.objects.boxes.ravel(),
+            kinds=kinds[told.objects.classes],
+            difficult=told.objects.difficult.astype(np.int64),
+            cut=np.asarray([told.cut]),
+            faulty=Strings.of(each.name for each in told.faulty),
+            faults=Strings.of(each.reason for each in told.faulty),
+        )
+
+    def number_of(self, name: str) -> int:
+        """The number of a class among the labels."""
+        return self.labels.setdefault(name, len(self.labels))
 
 
 def samples(source: Forwards) -> Iterator[Sample]:
@@ -363,6 +493,38 @@ def described_label(content: bytes) -> str | None:
     return sound_label(str(label)) if type(label) in (str, int) else None
 
 
+def marks_in_json(content: bytes) -> VocFile | None:
+    """The objects in a .json file: `boxes`, each of left, top, right and bottom in pixels, and the
+    names or numbers of their `classes` (or `labels`); maybe `difficult`, and the `width` and
+    `height` that the picture is taken to have. None where there are no boxes.
+
+    Raises:
+        AnnotationError: these do not go together.
+    """
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict) or "boxes" not in value:
+        return None
+    boxes, classes = value["boxes"], value.get("classes", value.get("labels"))
+    hard = value.get("difficult", [False] * len(boxes) if isinstance(boxes, list) else None)
+    if not (isinstance(boxes, list) and isinstance(classes, list) and isinstance(hard, list)):
+        raise AnnotationError("its boxes are no list, or have no list of classes")
+    if not len(boxes) == len(classes) == len(hard):
+        raise AnnotationError(f"it has {len(boxes):,} boxes and {len(classes):,} classes")
+    found = VocFile(size=(side(value.get("width")), side(value.get("height"))))
+    for count, (box, name, is_hard) in enumerate(zip(boxes, classes, hard, strict=True), start=1):
+        try:
+            label = sound_label(str(name)) if type(name) in (str, int) else None
+            if label is None:
+                raise AnnotationError("it has no class")
+            found.objects.append(Marked(count, label, four_numbers(box), bool(is_hard)))
+        except AnnotationError as fault:
+            found.faults.append(f"{voc.NOUN} {count}: {fault}")
+    return found
+
+
 def sound_label(text: str) -> str | None:
     """A label in its one form, if it is any: numbers without leading zeros."""
     if re.fullmatch("[0-9]{1,9}", text):
@@ -408,18 +570,16 @@ def read_index(place: Path, size: int) -> Index:
         columns = read_all(place)
     except (OSError, MalformedError) as fault:
         raise ValueError(str(fault)) from None
-    texts = {f.name for f in fields(Index) if f.type == "Strings"}
-    values: dict[str, Any] = {
-        f.name: texts_in(columns, f.name) if f.name in texts else numbers_in(columns, f.name)
-        for f in fields(Index)
-    }
+    read: dict[str, Callable[[Columns, str], Any]]
+    read = {"Strings": texts_in, "Numbers": numbers_in, "Reals": reals_in}
+    values: dict[str, Any] = {f.name: read[str(f.type)](columns, f.name) for f in fields(Index)}
     index = Index(**values)
     if problem := index.problem(size):
         raise ValueError(problem)
     return index
 
 
-def numbers_in(columns: dict[str, npt.NDArray[Any]], name: str) -> Numbers:
+def numbers_in(columns: Columns, name: str) -> Numbers:
     """The column of numbers of this name.
 
     Raises:
@@ -431,7 +591,19 @@ def numbers_in(columns: dict[str, npt.NDArray[Any]], name: str) -> Numbers:
     return column
 
 
-def texts_in(columns: dict[str, npt.NDArray[Any]], name: str) -> Strings:
+def reals_in(columns: Columns, name: str) -> Reals:
+    """The column of fractions of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    column = columns.get(name)
+    if column is None or column.dtype != np.float64 or column.ndim != 1:
+        raise ValueError(f"no column {name}")
+    return column
+
+
+def texts_in(columns: Columns, name: str) -> Strings:
     """The column of texts of this name.
 
     Raises:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from vggc.data import diagnostics
+from vggc.data.annotations.described import NO_OBJECT
+from vggc.data.annotations.look import ONLY_DIFFICULT, remarks
 from vggc.data.listing import folders_in, is_hidden
+from vggc.data.objects import Objects
 from vggc.data.parts import Part, Pictures, Skipped
 from vggc.data.remote import cannot_open, filesystem, is_url, reason_of
 from vggc.data.shard_index import Index, Shard, index_of, shard_at
@@ -28,6 +32,9 @@ COMPRESSED = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|tgz|tbz2?|txz)$", re.IGNORECAS
 MAX_SHARDS = 100_000
 MAX_CLASSES_FILE = 16 * 2**20
 """The most bytes of a classes.txt."""
+BLANK = (NO_OBJECT, ONLY_DIFFICULT)
+"""Why a sample is left out that has no fault."""
+NO_BOXES = "it has no boxes, and others have"
 LISTED = 5
 """Names that a message shows."""
 
@@ -92,7 +99,8 @@ def shards_in(folder: Path) -> list[str]:
 
 
 def read_shards(place: str, shards: Sequence[str], known: Sequence[str] = ()) -> Pictures:
-    """All samples of these shards, which the user calls `place`.
+    """All samples of these shards, which the user calls `place`. Where some have boxes, it is those
+    that do, each with the class of its largest object that is not difficult.
 
     Classes are those in `classes.txt` beside the shards, one a line; without such a file those
     that are `known` from elsewhere, or all labels there are, in the order of numbers or of
@@ -107,15 +115,20 @@ def read_shards(place: str, shards: Sequence[str], known: Sequence[str] = ()) ->
         listed = listed_classes(places[0])
         indices = [*threads.map(index_of, found)]
     check_samples(place, found, indices)
-    labels = [*dict.fromkeys(label for index in indices for label in index.labels)]
-    classes, numbers = numbered(place, labels, listed, known)
+    labels = [*dict.fromkeys(name for index in indices for name in index.used)]
+    others = [*dict.fromkeys(name for index in indices for name in index.labels)]
+    classes, numbers = numbered(place, labels, others, listed, known)
     skipped = tuple(
         Skipped(f"{shard.name}/{key}", reason)
         for shard, index in zip(found, indices, strict=True)
-        for key, reason in zip(index.lost, index.reasons, strict=True)
+        for keys, reasons in ((index.lost, index.reasons), (index.faulty, index.faults))
+        for key, reason in zip(keys, reasons, strict=True)
     )
     members, label = gathered(found, indices, numbers)
-    return Pictures(classes, Part.all(members, label), skipped, dotted(place, members.names))
+    whole = Pictures(classes, Part.all(members, label), skipped, dotted(place, members.names))
+    if not any(index.counts.any() for index in indices):
+        return whole
+    return with_boxes(place, whole, indices, numbers, known)
 
 
 def dotted(place: str, names: Sequence[str]) -> tuple[str, ...]:
@@ -136,33 +149,92 @@ def local(place: str) -> str:
 
 def check_samples(place: str, shards: Sequence[Shard], indices: Sequence[Index]) -> None:
     """Refuses shards of which no sample, or the smaller part, can be used."""
-    good, bad = sum(map(len, indices)), sum(len(index.lost) for index in indices)
+    good = sum(map(len, indices))
+    bad = sum(reason not in BLANK for index in indices for reason in index.reasons)
     if bad > good:
-        shard, index = next(pair for pair in zip(shards, indices, strict=True) if pair[1].lost)
-        example = f"{shard.name}/{index.lost[0]}"
-        raise UserError(
-            diagnostics.IncompleteSamples(place, bad, good + bad, example, index.reasons[0])
+        example, reason = next(
+            (f"{shard.name}/{key}", reason)
+            for shard, index in zip(shards, indices, strict=True)
+            for key, reason in zip(index.lost, index.reasons, strict=True)
+            if reason not in BLANK
         )
+        raise UserError(diagnostics.IncompleteSamples(place, bad, good + bad, example, reason))
     if good == 0:
         raise UserError(diagnostics.NoSamples(place))
+
+
+def with_boxes(
+    place: str,
+    found: Pictures,
+    indices: Sequence[Index],
+    numbers: Mapping[str, int],
+    known: Sequence[str],
+) -> Pictures:
+    """The samples that have boxes, with these; where no classes are `known`, classes are those that
+    label a sample.
+    """
+    counts = np.concatenate([index.counts for index in indices])
+    names = [*dict.fromkeys(name for index in indices for name in index.labels)]
+    place_of = {name: number for number, name in enumerate(names)}
+    kinds = [np.asarray([place_of[name] for name in each.labels], np.int64) for each in indices]
+    objects = Objects(
+        np.concatenate([[0], np.cumsum(counts)]),
+        np.concatenate([index.boxes for index in indices]).reshape(-1, 4),
+        np.concatenate([kind[each.kinds] for kind, each in zip(kinds, indices, strict=True)]),
+        np.concatenate([index.difficult for index in indices]).astype(np.bool_),
+    )
+    boxed, bare = np.flatnonzero(counts), np.flatnonzero(counts == 0)
+    lost = tuple(Skipped(found.part.name(index), NO_BOXES) for index in bare.tolist())
+    if len(bare) > len(boxed):
+        bad, total = len(bare), len(counts)
+        raise UserError(
+            diagnostics.IncompleteSamples(place, bad, total, lost[0].name, lost[0].reason)
+        )
+    to_classes = np.asarray([numbers[name] for name in names], np.int64)
+    to_classes[to_classes >= len(found.classes)] = -1
+    classes = found.classes
+    part = replace(found.part, objects=objects).take(boxed)
+    if not known:
+        used = np.unique(part.labels)
+        classes = tuple(found.classes[number] for number in used.tolist())
+        kept = np.full(len(found.classes) + 1, -1)
+        kept[used] = np.arange(len(used))
+        part, to_classes = replace(part, labels=kept[part.labels]), kept[to_classes]
+    counted = np.bincount(objects.classes, minlength=len(names)).tolist()
+    left_out = {
+        name: count
+        for name, number, count in zip(names, to_classes, counted, strict=True)
+        if number < 0 and count
+    }
+    cut = sum(int(index.cut[0]) for index in indices)
+    notes = remarks(place, cut, left_out, is_known=bool(known))
+    assert part.objects
+    part = replace(part, objects=part.objects.renumbered(to_classes))
+    return Pictures(classes, part, (*found.skipped, *lost), (*found.notes, *notes))
 
 
 def numbered(
     place: str,
     labels: Sequence[str],
+    others: Sequence[str],
     listed: Sequence[str] | None,
     known: Sequence[str],
 ) -> tuple[tuple[str, ...], dict[str, int]]:
-    """The classes, and the number among them of each label."""
+    """The classes, and the number among them of each label; that of another name may be too high,
+    where it is none of them.
+    """
     are_numbers = are_all_numbers(labels)
     classes = tuple(known) if listed is None else tuple(listed)
     if not classes:
         classes = tuple(sorted(labels, key=int if are_numbers else str))
-    if are_numbers and (listed is not None or not are_all_numbers(classes)):
-        numbers = {label: int(label) for label in labels}
-    else:
-        number_of = {name: number for number, name in enumerate(classes)}
-        numbers = {label: number_of.get(label, len(classes)) for label in labels}
+    are_places = are_numbers and (listed is not None or not are_all_numbers(classes))
+    number_of = {name: number for number, name in enumerate(classes)}
+    numbers = {
+        name: int(name)
+        if are_places and are_all_numbers([name])
+        else number_of.get(name, len(classes))
+        for name in (*labels, *others)
+    }
     unknown = [label for label in labels if numbers[label] >= len(classes)]
     if unknown:
         shown = ", ".join(f"`{label}`" for label in unknown[:LISTED])

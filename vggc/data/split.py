@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vggc.data import diagnostics
+from vggc.data.annotations.sources import Source
 from vggc.data.listing import Holds, folders_in, has_images, holds
 from vggc.data.shards import ENDING, expanded, shards_in
 from vggc.data.usual import USUAL, PartRole, roles_of, usual_name, words_of
@@ -32,14 +33,19 @@ LISTED = 5
 
 @dataclass(frozen=True)
 class PartPlace:
-    """A part in a folder: a folder in it, or the shards there that are called so."""
+    """A part in a folder: a folder in it, the shards there that are called so, or what annotations
+    there tell of, by the path of the folder or file that names it.
+    """
 
     name: str
     shards: tuple[str, ...] = ()
+    source: Source | None = None
 
     @property
     def shown(self) -> str:
         """What a person calls the place: `train/`, or the first shard `to` the last."""
+        if self.source and self.source.is_file:
+            return self.name
         if not self.shards:
             return f"{self.name}/"
         ends = dict.fromkeys(os.path.basename(self.shards[i]) for i in (0, -1))
@@ -54,16 +60,26 @@ class PartPlace:
 
 @dataclass(frozen=True)
 class NamedPart:
-    """A part by its name, what it is for, and where images lie in it. Shards hold `folders`."""
+    """A part by its name, what it is for, and where images lie in it. Shards hold `folders`.
+
+    Beside parts whose annotations tell what pictures show, it is one of pictures that are
+    `annotated` or not.
+    """
 
     piece: PartPlace
     roles: frozenset[PartRole]
     holds: Holds
+    annotated: bool | None = None
 
     @property
     def is_sorted(self) -> bool:
-        """Whether its images are sorted into classes."""
-        return self.holds in ("folders", "both")
+        """Whether it tells the classes of its images."""
+        return self.annotated or (self.annotated is None and self.holds in ("folders", "both"))
+
+    @property
+    def lack(self) -> str:
+        """Why nobody knows the classes of its images, in words."""
+        return NOT_SORTED[self.holds] if self.annotated is None else "has no annotations"
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,11 @@ class Split:
     train: PartPlace
     val: PartPlace | None
     notes: tuple[str, ...]
+
+    @property
+    def is_annotated(self) -> bool:
+        """Whether annotations tell what belongs to the part to train on."""
+        return self.train.source is not None
 
 
 USES: Mapping[PartRole, str] = {"train": "to train on", "val": "held out", "test": "to test on"}
@@ -213,7 +234,7 @@ def for_training(parts: Parts) -> Split:
     if val == train:  # a `trainval`
         val = None
     if val is None and (useless := [each for each in parts.all_for("val") if not each.is_sorted]):
-        name, reason = useless[0].piece.name, NOT_SORTED[useless[0].holds]
+        name, reason = useless[0].piece.name, useless[0].lack
         raise UserError(diagnostics.UselessPart(parts.folder, name, reason))
     tests = parts.all_for("test")
     if val is None and (test := parts.one_for("test")):
@@ -257,7 +278,7 @@ def unused(folder: str, test: NamedPart) -> str:
     """What becomes of a part to test on that is not held out."""
     piece = test.piece
     if not test.is_sorted:
-        return f"{piece.shown} {NOT_SORTED[test.holds]}, and is left out."
+        return f"{piece.shown} {test.lack}, and is left out."
     place = piece.place(folder) or "PATTERN"
     return (
         f"{piece.shown} is not used in training: "
@@ -275,9 +296,7 @@ def left_out(parts: Parts) -> list[str]:
 def without_training(parts: Parts) -> str:
     """What there is in place of a part to train on, in words."""
     told = [
-        f"{each.piece.shown} {NOT_SORTED[each.holds]}"
-        for each in parts.all_for("train")
-        if not each.is_sorted
+        f"{each.piece.shown} {each.lack}" for each in parts.all_for("train") if not each.is_sorted
     ]
     there = [each.piece.shown for each in parts.named if "train" not in each.roles]
     return "; ".join([*told, f"there is {shown([*there, *parts.others])}"])
@@ -285,9 +304,7 @@ def without_training(parts: Parts) -> str:
 
 def without_testing(parts: Parts) -> str:
     """What there is in place of a part to test on, in words."""
-    told = [
-        f"{each.piece.shown} {NOT_SORTED[each.holds]}" for each in parts.named if not each.is_sorted
-    ]
+    told = [f"{each.piece.shown} {each.lack}" for each in parts.named if not each.is_sorted]
     there = [each.piece.shown for each in parts.named if each.is_sorted]
     return "; ".join([*told, *(f"{name} is there to train on" for name in there)])
 

@@ -12,8 +12,10 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from io import BufferedReader, RawIOBase
+from typing import BinaryIO, Protocol
 
 BLOCK = 512
 MAX_EXTENDED = 64 * 1024
@@ -98,6 +100,16 @@ class Forwards:
         self.position += count
         return bytes(content)
 
+    @contextmanager
+    def aside(self, start: int, size: int) -> Iterator[BinaryIO]:
+        """So many bytes of a file that `seeks`, from `start` on, as a file of their own; reading
+        goes on where it was.
+        """
+        try:
+            yield BufferedReader(Window(self.file, start, size))
+        finally:
+            self.file.seek(self.position, os.SEEK_SET)
+
     def end(self) -> None:
         """Reads on to the end of the file, as the end of a tar is followed by zeros only.
 
@@ -124,6 +136,37 @@ class Forwards:
             self.position = position
         while self.position < position:
             self.read(min(CHUNK, position - self.position))
+
+
+class Window(RawIOBase):
+    """So many bytes of a file, from `start` on, as a file of their own."""
+
+    def __init__(self, file: File, start: int, size: int) -> None:
+        super().__init__()
+        self.file, self.start, self.size = file, start, size
+        self.position = 0
+
+    def readable(self) -> bool:
+        """Always so."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always so."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Moves to a byte, which may be behind the end."""
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        self.position = max(0, origin + offset)
+        return self.position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Reads as much as is there and has room."""
+        self.file.seek(self.start + self.position, os.SEEK_SET)
+        content = self.file.read(max(0, min(len(buffer), self.size - self.position)))
+        buffer[: len(content)] = content
+        self.position += len(content)
+        return len(content)
 
 
 def members(source: Forwards) -> Iterator[Member]:

@@ -8,11 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
+from vggc.data.annotations.read import read_annotated
 from vggc.data.cifar import read_cifar
 from vggc.data.diagnostics import UnreadableFolder
 from vggc.data.find import digits, find_images, pictures_in, pictures_of, whole
 from vggc.data.parts import Part, Pictures, Skipped, content_of, names_of, of_part
-from vggc.data.place import CifarPlace, PartedFolder, PlainFolder, ShardPattern, parse_place
+from vggc.data.place import (
+    AnnotatedFolder,
+    CifarPlace,
+    PartedFolder,
+    PlainFolder,
+    ShardPattern,
+    parse_place,
+)
 from vggc.data.split import for_testing
 from vggc.data.stores import Files, Given
 from vggc.data.strings import Strings
@@ -92,7 +100,7 @@ def found_again(run: Run) -> Pictures:
             piece = parts.one_for("val") or parts.one_for("test")
             if piece and piece != parts.one_for("train"):
                 return pictures_of(parts.folder, piece, classes)
-        case ShardPattern() | CifarPlace() | PlainFolder():
+        case ShardPattern() | CifarPlace() | AnnotatedFolder() | PlainFolder():
             pass
     images = find_images(origin.path, run.record.seed)
     skipped = tuple(each for each in images.skipped if each.part == "val")
@@ -146,6 +154,8 @@ def pictures(place: str, classes: Sequence[str]) -> Pictures:
             chosen, notes = for_testing(parts)
             found = pictures_of(parts.folder, chosen, classes)
             return replace(found, notes=(*notes, *found.notes))
+        case AnnotatedFolder(source=source):
+            return read_annotated(source, classes)
         case ShardPattern() | PlainFolder() as unparted:
             return pictures_in(unparted, classes)
 

@@ -12,6 +12,8 @@ from vggc.support.sheet import Sheet, as_html
 from vggc.support.source import Span
 
 HeadKind: TypeAlias = Literal["classes", "boxes", "features"]
+BOX = 4
+"""The numbers of a box: centre x, centre y, width, height."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,23 @@ class Graph:
     def outputs(self) -> dict[str, Shape]:
         """The shape of each head's output of one sample, by its name, in order."""
         return {head.name: self.nodes[head.node].shape for head in self.heads}
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes its heads tell apart, or give a box for each of; None where none of them
+        knows of classes.
+        """
+        for head in self.heads:
+            size = self.nodes[head.node].shape[0]
+            if head.kind == "classes":
+                return size
+            if head.kind == "boxes" and size > BOX:
+                return size // BOX
+        return None
+
+    def has(self, kind: HeadKind) -> bool:
+        """Whether a head of this kind is among the net's."""
+        return any(head.kind == kind for head in self.heads)
 
     def source(self, node: Node) -> Shape:
         """The shape that a node reads, the first of several; for the input node its own."""

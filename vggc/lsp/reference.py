@@ -6,10 +6,10 @@ from vggc.layers import reference as layers_reference
 from vggc.layers.kinds import Kind
 from vggc.layers.resolve import PARAMETERS
 from vggc.recipe import reference as recipe_reference
-from vggc.recipe.blocks import OptionalPart, Variants
+from vggc.recipe.blocks import HEAD, OptionalPart, PerHead, Variants
 from vggc.recipe.blocks import options as options_of
 from vggc.recipe.edit import SCHEMAS
-from vggc.syntax.values import Flag, Maybe, OneOf, OptionEntry
+from vggc.syntax.values import Flag, Maybe, NameValue, OneOf, OptionEntry
 from vggc.syntax.values import ValueKind as ValueKind
 
 KEYWORDS = {
@@ -142,7 +142,7 @@ def _owner(block: str, word: str, said: str) -> tuple[type | None, str | None]:
     match schema.forms[key]:
         case Variants(types, bare):
             return types.get(word if bare else said), None
-        case OptionalPart(owner, value):
+        case OptionalPart(owner, value) | PerHead(owner, value):
             return owner, value
         case _:
             return None, None
@@ -151,7 +151,14 @@ def _owner(block: str, word: str, said: str) -> tuple[type | None, str | None]:
 def setting_options(block: str, word: str, said: str = "") -> dict[str, ValueKind]:
     """The options of a setting with the value `said`, and what they take."""
     owner, value = _owner(block, word, said)
-    return options_of(owner, value) if owner else {}
+    found = options_of(owner, value) if owner else {}
+    return {HEAD: NameValue(HEAD), **found} if _has_heads(block, word) else found
+
+
+def _has_heads(block: str, word: str) -> bool:
+    """Whether each head has a setting of its own by this word."""
+    schema = SCHEMAS.get(block)
+    return schema is not None and isinstance(schema.forms.get(word), PerHead)
 
 
 def setting_option(block: str, word: str, said: str, key: str) -> str:

@@ -24,6 +24,8 @@ from vggc.support.diagnostics import UserError
 from vggc.support.precision import TRAIN_PRECISIONS, TrainPrecision, parse_precision
 from vggc.support.processors import limit_threads
 from vggc.support.sheet import Sheet, as_html, as_text
+from vggc.training.best import said
+from vggc.training.measures import accuracies
 from vggc.training.metrics import read_metrics
 from vggc.training.progress import Epoch, EpochDone, Event, Interrupted, Outcome, Stopped
 from vggc.training.run import Run, RunRecord
@@ -121,15 +123,19 @@ class TrainingRun:
     @property
     def table(self) -> Sheet:
         """The run's epochs as a table."""
-        names = ("epoch", "loss", "top-1", "held-out loss", "held-out top-1", "top-5", "seconds")
+        rising = [each for each, _ in accuracies(self.history[0])] if self.history else []
+        trained, held_out = (
+            [f"{before}{each.name}" for each in rising if each.part == part]
+            for part, before in (("training", ""), ("held-out", "held-out "))
+        )
+        names = ("epoch", "loss", *trained, "held-out loss", *held_out, "seconds")
         rows = tuple(
             (
                 str(epoch.epoch),
                 f"{epoch.train_loss:.4f}",
-                f"{epoch.train_top1:.1%}",
+                *(f"{value:.1%}" for _, value in accuracies(epoch, "training")),
                 f"{epoch.val_loss:.4f}",
-                f"{epoch.val_top1:.1%}",
-                f"{epoch.val_top5:.1%}",
+                *(f"{value:.1%}" for _, value in accuracies(epoch, "held-out")),
                 f"{epoch.seconds:.1f}",
             )
             for epoch in self.history
@@ -141,7 +147,7 @@ class TrainingRun:
         return as_html(self.table)
 
     def __repr__(self) -> str:
-        best = f", best top-1 {self.best.val_top1:.1%}" if self.best else ""
+        best = f", best {said(self.best, self.run.recipe.best_by)}" if self.best else ""
         epochs = f"{len(self.history)} epoch{'s' * (len(self.history) != 1)}"
         return f"<TrainingRun {self.path}: {self.record.net}, {self.record.state}, {epochs}{best}>"
 
@@ -309,8 +315,8 @@ def note(event: Event) -> None:
     """Tells the log of each epoch."""
     if isinstance(event, EpochDone):
         epoch = event.epoch
-        figures = epoch.train_loss, epoch.val_loss, epoch.val_top1
-        log.info("epoch %d: loss %.4f, held-out %.4f, top-1 %.3f", epoch.epoch, *figures)
+        figures = epoch.train_loss, epoch.val_loss, epoch.accuracy
+        log.info("epoch %d: loss %.4f, held-out %.4f, accuracy %.3f", epoch.epoch, *figures)
 
 
 def evaluate(

@@ -8,6 +8,7 @@ field of the dataclass; nothing here changes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
@@ -85,7 +86,23 @@ class OptionalPart:
     value: str | None = None
 
 
-Form: TypeAlias = Plain | Switch | Variants | OptionalPart
+@dataclass(frozen=True)
+class PerHead:
+    """A dataclass for each head that lines are about: `loss euclidean head=boxes weight=0.5`.
+
+    The field `value` is the value of the setting, and `head` says which head is meant: None is the
+    main output, of which a line says nothing. In the table the setting of a head has its name in
+    brackets: `loss`, `loss.weight`, `loss[boxes]`, `loss[boxes].weight`.
+    """
+
+    type: type[Described]
+    value: str
+
+
+Form: TypeAlias = Plain | Switch | Variants | OptionalPart | PerHead
+
+HEAD = "head"
+"""The option, and the field, that says which head is meant."""
 
 
 def setting(form: Form, default: Any = None) -> Any:
@@ -108,7 +125,24 @@ def dashed(name: str) -> str:
 def options(owner: type, value: str | None = None) -> dict[str, ValueKind]:
     """The options of a variant or a part, as written, but for the field that is its value."""
     found = fields(owner)
-    return {dashed(f.name): f.metadata["kind"] for f in found if f.name != value}
+    return {
+        dashed(f.name): f.metadata["kind"]
+        for f in found
+        if f.name != value and f.metadata.get("kind")
+    }
+
+
+def of_head(key: str, head: str | None) -> str:
+    """The key of a setting for a head: `loss[boxes]`; for the main output it has no brackets."""
+    return key if head is None else f"{key}[{head}]"
+
+
+def parted(key: str) -> tuple[str, str | None]:
+    """A key of the table without the name of a head, and that name: the inverse of `of_head`, also
+    for the keys of options.
+    """
+    found = re.fullmatch(r"([^\[\].]+)\[([^\[\]]+)\](\.[^\[\]]+)?", key)
+    return (found[1] + (found[3] or ""), found[2]) if found else (key, None)
 
 
 # What a block can say
@@ -174,7 +208,23 @@ class Schema(Generic[T]):
                 case OptionalPart(owner, value):
                     table[key] = _value_kind(form)
                     table |= {f"{key}.{k}": kind for k, kind in options(owner, value).items()}
+                case PerHead(owner, value):
+                    table[key] = _field_kind(owner, value)
+                    table |= {f"{key}.{k}": kind for k, kind in options(owner, value).items()}
         return table
+
+    def kind_of(self, key: str) -> ValueKind | None:
+        """The values that a key of the flat table takes; None where there is no such key."""
+        plain, head = parted(key)
+        if head is not None and not isinstance(self.forms.get(self.field_of(plain)), PerHead):
+            return None
+        return self.kinds.get(plain)
+
+    def field_of(self, key: str) -> str:
+        """The key of the field that a key of the flat table tells of; "" for none."""
+        plain, _ = parted(key)
+        owner = plain.rpartition(".")[0]
+        return self.owners.get(owner, "") if owner else plain
 
     @cached_property
     def owners(self) -> dict[str, str]:
@@ -198,9 +248,11 @@ class Schema(Generic[T]):
         table, found = self.entries(block.settings if block else ())
         values: dict[str, Any] = {}
         for key, value in table.items():
-            plain = convert(self.kinds[key], value)
+            kind = self.kind_of(key)
+            assert kind is not None
+            plain = convert(kind, value)
             if plain is None:
-                found.append(misfit(key, self.kinds[key], value))
+                found.append(misfit(key, kind, value))
             else:
                 values[key] = plain
         result = self.assemble(values, self.type() if default is None else default)
@@ -215,7 +267,7 @@ class Schema(Generic[T]):
             if len(found) >= MAX_REPORTED:
                 break
             key = self.settings.get(line.key)
-            group = self.rivals_of(key or "")
+            group = self.filled_by(line)
             if key is None:
                 hint = self.hint(line.key)
                 found.append(
@@ -244,6 +296,8 @@ class Schema(Generic[T]):
                 owner, known = str(value), options(types[str(value)])
             case OptionalPart(part, inner):
                 owner, known = key, options(part, inner)
+            case PerHead(part, inner):
+                return self.head_entries(key, line, value, options(part, inner))
             case _:
                 owner, known = key, {}
         said, found = option_entries(line, owner, known)
@@ -257,6 +311,27 @@ class Schema(Generic[T]):
                 if f"{key}.{name}" not in said
             ]
         return {key: value, **said}, found
+
+    def head_entries(
+        self, key: str, line: ast.Setting, value: ast.Value, known: Mapping[str, ValueKind]
+    ) -> tuple[SettingTable, list[Diagnostic]]:
+        """What a line says of the setting of one head."""
+        given = next((o for o in line.options if o.key == HEAD), None)
+        if given and convert(NameValue(HEAD), given.value) is None:
+            return {}, [misfit(f"{key}.{HEAD}", NameValue(HEAD), given.value)]
+        owner = of_head(key, head_of(line))
+        others = replace(line, options=tuple(o for o in line.options if o is not given))
+        said, found = option_entries(others, owner, {HEAD: NameValue(HEAD), **known})
+        if f"{owner}.{HEAD}" in said:  # a second one
+            del said[f"{owner}.{HEAD}"]
+            second = next(o for o in others.options if o.key == HEAD)
+            assert given
+            found.append(
+                diagnostics.RepeatedRecipeOption(HEAD, place=second.span, second_place=given.span)
+            )
+        if line.values:  # without one it is as it is, and only its options are meant
+            said = {owner: value, **said}
+        return said, found
 
     def repeated(self, key: str, first: ast.Setting, second: ast.Setting) -> Diagnostic:
         """The mistake of a key that a block holds twice, or with one that excludes it."""
@@ -289,6 +364,8 @@ class Schema(Generic[T]):
                 case OptionalPart() if given is not None:
                     is_off = given is False or given == OFF
                     top[f.name] = None if is_off else _part(form, key, given, values)
+                case PerHead():
+                    top[f.name] = _per_head(form, key, values, getattr(default, f.name))
                 case _ if given is not None:
                     top[f.name] = None if given == OFF and given is not False else given
                 case _:
@@ -313,6 +390,15 @@ class Schema(Generic[T]):
                 case OptionalPart(_, inner) if held is not None:
                     table[key] = "on" if inner is None else _plain(*_value_of(form, held))
                     table |= _option_table(key, held, inner)
+                case PerHead(owner, inner):
+                    for each in held:
+                        mine = of_head(key, each.head)
+                        table[mine] = _plain(_field_kind(owner, inner), getattr(each, inner))
+                        told, usual = (
+                            _option_table(mine, one, inner)
+                            for one in (each, owner(getattr(each, inner)))  # type: ignore[call-arg]
+                        )
+                        table |= {k: v for k, v in told.items() if v != usual[k]}
                 case _ if held is None and self.rivals_of(key) != (key,):
                     pass
                 case _:
@@ -324,19 +410,21 @@ class Schema(Generic[T]):
         table = self.flatten(value)
         lines = [
             " ".join(self.line(key, form, table))
-            for key, form in self.forms.items()
-            if key in table
+            for field_key, form in self.forms.items()
+            for key in table
+            if parted(key)[0] == field_key
         ]
         text = "\n".join([f"{self.key} {{", *lines, "}"])
         return parse_block(Source(f"<{self.key}>", text))
 
     def line(self, key: str, form: Form, table: Mapping[str, str | int | float]) -> list[str]:
         """The words of one setting."""
-        said = str(table[key])
+        said, (plain, head) = str(table[key]), parted(key)
         owner = said if isinstance(form, Variants) else key
         prefix = f"{owner}."
         pairs = [f"{k.removeprefix(prefix)}={v}" for k, v in table.items() if k.startswith(prefix)]
-        bare = said if _is_bare(form) else key
+        pairs = [*([] if head is None else [f"{HEAD}={head}"]), *pairs]
+        bare = said if _is_bare(form) else plain
         implied = said == "on" or _is_bare(form)
         return [bare, *([] if implied else [said]), *pairs]
 
@@ -350,12 +438,18 @@ class Schema(Generic[T]):
             if isinstance(form, Variants):
                 for word, owner in form.types.items():
                     defaults |= _option_table(word, owner(), None)
-        old = {**defaults, **self.flatten(before)}
-        return [
-            (key, str(old.get(key, "off")), str(new))
-            for key, new in self.flatten(after).items()
-            if old.get(key, "off") != new
+        old, new = {**defaults, **self.flatten(before)}, self.flatten(after)
+        changed = [
+            (key, str(old.get(key, "off")), str(value))
+            for key, value in new.items()
+            if old.get(key, "off") != value
         ]
+        usual = [
+            (key, str(was), "the default")
+            for key, was in old.items()
+            if key not in new and isinstance(self.forms.get(self.field_of(key)), PerHead)
+        ]
+        return [*changed, *usual]
 
     # ------------------------------------------------------------ merging
 
@@ -380,7 +474,10 @@ class Schema(Generic[T]):
 
     def filled_by(self, line: ast.Setting) -> tuple[str, ...]:
         """The keys of which a setting fills one; a word that begins none stands for itself."""
-        return self.rivals_of(self.settings.get(line.key, line.key))
+        key = self.settings.get(line.key, line.key)
+        if isinstance(self.forms.get(key), PerHead):
+            return (of_head(key, head_of(line)),)
+        return self.rivals_of(key)
 
     def merge_setting(self, base: ast.Setting, over: ast.Setting) -> ast.Setting:
         """The setting `over` on top of the base's, whose options it keeps unless it names them."""
@@ -395,7 +492,7 @@ class Schema(Generic[T]):
                 return over
             case Variants() if over.values and base.values and over.values != base.values:
                 return over
-            case Variants() | OptionalPart(value=str()):
+            case Variants() | OptionalPart(value=str()) | PerHead():
                 values = over.values or base.values
             case OptionalPart():
                 pass
@@ -419,12 +516,33 @@ def _is_list(form: Form) -> bool:
     return isinstance(kind.kind if isinstance(kind, Maybe) else kind, Several | NameList)
 
 
+def head_of(line: ast.Setting) -> str | None:
+    """The head that a setting is about, by its `head=`; None where it says none."""
+    return next((str(o.value) for o in line.options if o.key == HEAD), None)
+
+
+def _per_head(
+    form: PerHead, key: str, values: Mapping[str, Any], default: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    """The default's heads, and those that values tell of in their place or behind them."""
+    found = {each.head: each for each in default}
+    told = dict.fromkeys(
+        head for each in values for plain, head in [parted(each)] if plain.split(".")[0] == key
+    )
+    for head in told:
+        mine = of_head(key, head)
+        given = values.get(mine, getattr(found.get(head), form.value, None))
+        if given is not None:
+            found[head] = _instance(form.type, mine, values, head=head, **{form.value: given})
+    return tuple(found.values())
+
+
 def _number_of_values(form: Form) -> tuple[int, int]:
     """How many values a setting has at least and at most."""
     match form:
         case Variants(bare=True):
             return 0, 0
-        case Switch() | OptionalPart(value=None):
+        case Switch() | OptionalPart(value=None) | PerHead():
             return 0, 1
         case _:
             return 1, 1
@@ -441,6 +559,13 @@ def _value_kind(form: OptionalPart) -> ValueKind:
     (kind,) = (f.metadata["kind"] for f in fields(form.type) if f.name == form.value)  # type: ignore[arg-type]
     assert isinstance(kind, NameValue | Real)
     return Maybe(kind)
+
+
+def _field_kind(owner: type, name: str) -> ValueKind:
+    """The kind of value of a field."""
+    (kind,) = (f.metadata["kind"] for f in fields(owner) if f.name == name)
+    result: ValueKind = kind
+    return result
 
 
 def _value_of(form: OptionalPart, held: object) -> tuple[ValueKind, Any]:
@@ -461,7 +586,7 @@ def word_of(form: Variants, value: object) -> str:
 
 
 def _instance(owner: type, prefix: str, values: Mapping[str, Any], **more: Any) -> Any:
-    keys = {f.name: f"{prefix}.{dashed(f.name)}" for f in fields(owner)}
+    keys = {f.name: f"{prefix}.{dashed(f.name)}" for f in fields(owner) if f.name not in more}
     return owner(**more, **{name: values[key] for name, key in keys.items() if key in values})
 
 
@@ -535,7 +660,7 @@ def wrong_number_of_values(line: ast.Setting, form: Form, least: int, most: int)
             pass
         case Variants(types):
             example = types[line.key if form.bare else next(iter(types))].example
-        case OptionalPart(owner):
+        case OptionalPart(owner) | PerHead(owner):
             example = owner.example
     return diagnostics.WrongNumberOfValues(line.key, expected, given, example, place=line.span)
 

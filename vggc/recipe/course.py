@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from vggc.analysis.training import TrainingSetup
 from vggc.ir.graph import Graph
+from vggc.recipe.heads import trained_heads
 from vggc.recipe.layer_names import layer_names, selected, unfit, with_weights
 from vggc.recipe.train import TRAIN, AdamW, Recipe, Sgd, default_recipe
 from vggc.syntax import ast
@@ -35,8 +36,22 @@ def course_in(block: ast.Block | None, graph: Graph, images: int) -> TrainingSet
 
 
 def frozen_weights(recipe: Recipe, graph: Graph) -> tuple[str, ...]:
-    """The weights that keep their first values, by their full names."""
-    weights = with_weights(graph)
-    return tuple(
+    """The weights that keep their first values, by their full names: those of layers that are to
+    be frozen, and of layers that no trained head reads.
+    """
+    weights, idle = with_weights(graph), idle_weights(recipe, graph)
+    frozen = [
         name for layer in selected(recipe.freeze or (), graph) for name in weights.get(layer, ())
-    )
+    ]
+    return tuple(dict.fromkeys([*frozen, *idle]))
+
+
+def idle_weights(recipe: Recipe, graph: Graph) -> list[str]:
+    """The weights of layers that no head which is trained depends on."""
+    trained = trained_heads(recipe.loss, graph)
+    needed = {head.node for head in graph.heads if head.name in trained}
+    for index in reversed(range(len(graph.nodes))):
+        if index in needed:
+            needed.update(graph.nodes[index].inputs)
+    idle = [node for index, node in enumerate(graph.nodes) if index not in needed]
+    return [name for node in idle for name in graph.weights(node)]

@@ -240,12 +240,87 @@ class JitterOfNothing(Diagnostic):
 
 
 class LossMismatch(Diagnostic):
-    title = "`loss {loss}` does not go with the net's output"
-    label = "the net gives {gives}"
-    help = "write `loss {right}`, or leave it out"
+    title = "`loss {loss}` does not go with {head}"
+    label = "that gives {gives}"
+    help = "write {right}, or leave it out"
 
     loss: str
+    head: str
     gives: str
+    right: str
+
+
+class LossOfFeatures(Diagnostic):
+    title = "`loss {loss}` is said of features"
+    label = "a head of features is not trained"
+    help = "leave it out; classes and boxes have losses"
+
+    loss: str
+
+
+class WhichHead(Diagnostic):
+    title = "the net's outputs all have names, and `loss` names none"
+    label = "its heads are {heads}"
+    help = "say which is meant: `{example}`"
+
+    heads: str
+    example: str
+
+
+class UnknownHead(Diagnostic):
+    title = "{net} has no head `{head}`"
+    help = "{hint}"
+
+    net: str
+    head: str
+    hint: str
+
+
+class NoHeadTrained(Diagnostic):
+    title = "every head is `off`: nothing would be trained"
+    help = "leave one of the heads its loss"
+
+
+class BetaInVain(Diagnostic):
+    title = "`beta` says where squares pass into lines, and `{loss}` has no such place"
+    help = "leave it out, or write `loss smooth-l1`"
+
+    loss: str
+
+
+class BoxesInVain(Diagnostic):
+    title = "`boxes` is said of a net without boxes"
+    label = "none of its heads gives any"
+    help = "leave it out, or let the net end in a layer `boxes`"
+
+
+class BoxesOff(Diagnostic):
+    title = "`boxes off` leaves the net's boxes nothing to learn"
+    help = "leave it out; a head that is not to be trained has `loss off`"
+
+
+class BoxesTurned(Diagnostic):
+    title = "`{setting}` does not go with boxes"
+    label = "it turns, shears or mixes pictures, and a box has its sides along the picture's"
+    help = "leave it out: crops, scales, flips, colours and `erasing` go with boxes"
+
+    setting: str
+
+
+class NoClassesFor(Diagnostic):
+    title = "`{setting}` is of classes, and the net tells none"
+    help = "leave it out"
+
+    setting: str
+
+
+class NotMeasured(Diagnostic):
+    title = "`best-by {measure}` is a measure of {lacking}"
+    label = "none of the net's heads gives any"
+    help = "write `best-by {right}`, or leave it out"
+
+    measure: str
+    lacking: str
     right: str
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from vggc.ir.graph import Graph
 from vggc.recipe import diagnostics
-from vggc.recipe.blocks import Schema, Variants, report, word_of
+from vggc.recipe.blocks import HEAD, PerHead, Schema, Variants, parted, report, word_of
 from vggc.recipe.protocol import TEST, read_protocol
 from vggc.recipe.train import TRAIN, FindGraph, Recipe, read_recipe
 from vggc.support.diagnostics import Diagnostic, UserError, did_you_mean
@@ -124,7 +124,7 @@ def parse_change(text: str, name: str, prefer: str | None) -> SettingChange:
                 for fault in error.diagnostics
             )
         ) from None
-    kind = schema.kinds[full]
+    kind = schema.kind_of(full)
     if isinstance(kind, OneOf) and convert(kind, read) is None:
         raise UserError(misfit(full, kind, read))
     return SettingChange(schema, keys, key_span, read)
@@ -159,14 +159,14 @@ def resolve(text: str, span: Span, prefer: str | None) -> tuple[Schema[Any], tup
     found = [
         (schema, key)
         for schema in schemas
-        for key in ([wanted] if wanted in schema.kinds else ends_in(schema, wanted))
+        for key in ([wanted] if schema.kind_of(wanted) else ends_in(schema, wanted))
     ]
     preferred = [(schema, key) for schema, key in found if schema.key == prefer]
     if preferred:
         found = preferred
     if not found:
         raise UserError(diagnostics.UnknownOverride(text, meant(wanted, schemas), place=span))
-    fields = {(schema.key, schema.owners.get(key.rpartition(".")[0])) for schema, key in found}
+    fields = {(schema.key, schema.field_of(key) if "." in key else None) for schema, key in found}
     if len(fields) > 1:
         shown = " or ".join(f"`{schema.key}.{key}`" for schema, key in found)
         raise UserError(diagnostics.AmbiguousOverride(text, shown, place=span))
@@ -196,8 +196,10 @@ def ends_in(schema: Schema[Any], text: str) -> list[str]:
 
 def setting_of(change: SettingChange) -> ast.Setting:
     """The change as a line of its block."""
-    schema, key, span = change.schema, change.key, change.key_span
-    form = schema.forms[schema.owners[change.owner] if change.owner else key]
+    schema, (key, head), span = change.schema, parted(change.key), change.key_span
+    form = schema.forms[schema.field_of(change.key)]
+    if isinstance(form, PerHead):
+        return of_head_setting(change, key, head)
     if not change.owner:
         if isinstance(form, Variants) and form.bare:
             return ast.Setting(str(change.value), span=change.value.span)
@@ -207,6 +209,17 @@ def setting_of(change: SettingChange) -> ast.Setting:
         word = ast.Word(change.owner, span=span)
         return ast.Setting(schema.owners[change.owner], (word,), (option,), span=span)
     return ast.Setting(change.owner, (), (option,), span=span)
+
+
+def of_head_setting(change: SettingChange, key: str, head: str | None) -> ast.Setting:
+    """The change of what one head has, as a line of its block."""
+    span, (owner, dot, name) = change.key_span, key.partition(".")
+    option = ast.Option(HEAD, ast.Word(head or "", span=span), span=span)
+    which = () if head is None else (option,)
+    if not dot:
+        return ast.Setting(owner, (change.value,), which, span=span)
+    changed = ast.Option(name, change.value, span=change.value.span)
+    return ast.Setting(owner, (), (*which, changed), span=span)
 
 
 def without_effect(change: SettingChange, block: ast.Block | None) -> Diagnostic | None:

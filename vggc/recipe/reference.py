@@ -6,14 +6,33 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from vggc.recipe.blocks import Described, OptionalPart, Plain, Schema, Switch, Variants, dashed
+from vggc.recipe.blocks import (
+    HEAD,
+    Described,
+    OptionalPart,
+    PerHead,
+    Plain,
+    Schema,
+    Switch,
+    Variants,
+    dashed,
+)
 from vggc.recipe.edit import SCHEMAS
-from vggc.syntax.values import OptionEntry, told
+from vggc.syntax.values import NameValue, OptionEntry, told
 
 MEANINGS = {
     "train": "How a net is trained: the paper's section 3.1, and what else its readers use.",
     "test": "How a trained net is tested: the paper's section 3.2.",
 }
+
+
+OF_HEAD = OptionEntry(
+    HEAD,
+    str(NameValue(HEAD)),
+    "the main output",
+    "the head that is meant, by its name",
+)
+"""The option of settings of which each head has its own."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +84,15 @@ def _entries(schema: Schema[Any]) -> Iterator[SettingEntry]:
                     example=owner.example,
                     options=_options(owner, value),
                 )
+            case PerHead(owner, value):
+                yield SettingEntry(
+                    word=key,
+                    takes=str(schema.kinds[key]),
+                    default="the head's usual one",
+                    doc=owner.doc,
+                    example=owner.example,
+                    options=(OF_HEAD, *_options(owner, value)),
+                )
 
 
 def _variant(word: str, owner: type[Described], is_default: bool) -> SettingEntry:
@@ -88,7 +116,7 @@ def _options(owner: type[Described], value: str | None = None) -> tuple[OptionEn
             f.metadata["doc"],
         )
         for f in fields(owner)  # type: ignore[arg-type]
-        if f.name != value
+        if f.name != value and f.metadata.get("kind")
     )
 
 

@@ -12,16 +12,19 @@ from vggc.recipe import diagnostics
 from vggc.recipe.augment import ColourJitter, Cutmix, Erasing, Mixup, RandAugment, ResizedCrop
 from vggc.recipe.blocks import (
     OptionalPart,
+    PerHead,
     Plain,
     Reading,
     Schema,
     Switch,
     Variants,
+    of_head,
     option,
     report,
     setting,
     word_of,
 )
+from vggc.recipe.heads import FITTING, BoxTargets, HeadLoss, named, trained_heads, usual_losses
 from vggc.recipe.layer_names import MOST_LISTED, layer_names, selected, unfit, with_weights
 from vggc.support.diagnostics import Diagnostic, did_you_mean
 from vggc.support.source import Span
@@ -43,9 +46,8 @@ from vggc.syntax.values import (
     written,
 )
 
-Loss: TypeAlias = Literal["cross-entropy", "euclidean"]
 Sampler: TypeAlias = Literal["shuffled", "balanced"]
-Measure: TypeAlias = Literal["top-1", "loss"]
+Measure: TypeAlias = Literal["top-1", "loss", "iou"]
 """What of the held-out images tells the best epoch."""
 
 MAX_CLASSES = 10_000
@@ -284,9 +286,8 @@ SCHEDULES = Variants(
     bare=True,
 )
 INITS = Variants({"glorot": Glorot, "he": He, "normal": Normal}, bare=False)
-LOSSES: tuple[Loss, ...] = ("cross-entropy", "euclidean")
 SAMPLERS: tuple[Sampler, ...] = ("shuffled", "balanced")
-MEASURES: tuple[Measure, ...] = ("top-1", "loss")
+MEASURES: tuple[Measure, ...] = ("top-1", "loss", "iou")
 
 
 @dataclass(frozen=True)
@@ -322,14 +323,8 @@ class Recipe:
     steps: int | None = setting(
         Plain(WholeNumber(1, 1_000_000_000), "steps 370000", "batches, in the place of `epochs`")
     )
-    loss: Loss = setting(
-        Plain(
-            OneOf(LOSSES),
-            "loss cross-entropy",
-            "what is made small: of the classes' soft-max, or of the boxes' distance",
-        ),
-        "cross-entropy",
-    )
+    loss: tuple[HeadLoss, ...] = setting(PerHead(HeadLoss, value="loss"), ())
+    boxes: BoxTargets | None = setting(OptionalPart(BoxTargets))
     class_weights: tuple[float, ...] | Literal["balanced"] | None = setting(
         Plain(
             Maybe(WordOr("balanced", Several(Real(0, 1e6, above=True), MAX_CLASSES))),
@@ -426,7 +421,8 @@ class Recipe:
         Plain(
             OneOf(MEASURES),
             "best-by loss",
-            "what of the held-out images tells the best epoch, whose weights are kept, too",
+            "what of the held-out images tells the best epoch, whose weights are kept, too; iou: "
+            "how much the boxes overlap with those of the objects, in the mean",
         ),
         "top-1",
     )
@@ -472,9 +468,16 @@ TRAIN = Schema("train", Recipe, rivals=(("epochs", "steps"),))
 
 
 def default_recipe(graph: Graph | None) -> Recipe:
-    """The recipe of a net whose file says nothing: nets that give boxes are fitted to them."""
-    boxes = graph is not None and graph.heads[0].kind == "boxes"
-    return replace(Recipe(), loss="euclidean") if boxes else Recipe()
+    """The recipe of a net whose file says nothing: each head has the usual loss of its kind."""
+    if graph is None:
+        return Recipe()
+    kinds = {head.kind for head in graph.heads}
+    return replace(
+        Recipe(),
+        loss=usual_losses(graph),
+        boxes=BoxTargets() if "boxes" in kinds else None,
+        best_by="iou" if "boxes" in kinds and "classes" not in kinds else "top-1",
+    )
 
 
 FindGraph: TypeAlias = Callable[[str], Graph | None]
@@ -517,6 +520,8 @@ def against(
         *schedule_mistakes(reading),
         *restart_mistakes(reading),
         *loss_mistakes(reading, graph),
+        *box_mistakes(reading, graph),
+        *class_mistakes(reading, graph),
         *weight_list_mistakes(reading, graph),
         *freeze_mistakes(reading, graph),
         *init_from_mistakes(reading, graph, find, nets),
@@ -619,18 +624,89 @@ def scale_too_small(setting: str, span: Span | None, scale: int, graph: Graph) -
 
 
 def loss_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
-    """A loss that no head of the net can have. Features are trained by either."""
-    wanted: Mapping[Loss, str] = {"cross-entropy": "classes", "euclidean": "boxes"}
-    kinds = {head.kind for head in graph.heads}
-    loss = reading.value.loss
-    if "features" in kinds or wanted[loss] in kinds:
+    """Losses of heads that the net has not, or that these cannot have, and options in vain."""
+    found: list[Diagnostic] = []
+    for each in reading.value.loss:
+        key = of_head("loss", each.head)
+        found += head_loss_mistakes(each, reading.span(key), graph)
+        beta = reading.span(f"{key}.beta")
+        if beta and each.loss != "smooth-l1":
+            found.append(diagnostics.BetaInVain(each.loss, place=beta))
+    trainable = any(FITTING[head.kind] for head in graph.heads)
+    if trainable and not found and not trained_heads(reading.value.loss, graph):
+        first = reading.value.loss[0] if reading.value.loss else None
+        span = reading.span(of_head("loss", first.head)) if first else None
+        found.append(diagnostics.NoHeadTrained(place=span))
+    return found
+
+
+def head_loss_mistakes(each: HeadLoss, span: Span | None, graph: Graph) -> list[Diagnostic]:
+    """The mistake of a loss whose head the net has not, or that does not suit it."""
+    head = next((head for head in graph.heads if named(head.name) == each.head), None)
+    names = [head.name for head in graph.heads if named(head.name)]
+    if head is None and each.head is None:
+        example = f"loss {each.loss} head={names[0]}"
+        return [diagnostics.WhichHead(", ".join(names), example, place=span)]
+    if head is None:
+        hint = did_you_mean(each.head or "", names) if names else "it has its main output alone"
+        return [diagnostics.UnknownHead(graph.name, each.head or "", hint, place=span)]
+    fitting = FITTING[head.kind]
+    if each.loss in (*fitting, "off"):
         return []
-    right = next(name for name, kind in wanted.items() if kind in kinds)
+    if not fitting:
+        return [diagnostics.LossOfFeatures(each.loss, place=span)]
+    right = " or ".join(f"`loss {loss}`" for loss in fitting)
+    what = f"the head `{each.head}`" if each.head else "the net's output"
+    return [diagnostics.LossMismatch(each.loss, what, head.kind, right, place=span)]
+
+
+def box_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
+    """What does not go with boxes, where the net gives some, and what is said of them where it
+    gives none.
+    """
+    recipe = reading.value
+    kinds = {head.kind for head in graph.heads}
+    if "boxes" not in kinds:
+        span = reading.span("boxes")
+        return [diagnostics.BoxesInVain(place=span)] if recipe.boxes else []
+    if recipe.boxes is None:
+        return [diagnostics.BoxesOff(place=reading.span("boxes"))]
+    varied = {
+        "rotate": recipe.rotate,
+        "randaugment": recipe.randaugment,
+        "mixup": recipe.mixup,
+        "cutmix": recipe.cutmix,
+    }
     return [
-        diagnostics.LossMismatch(
-            loss, " and ".join(sorted(kinds)), right, place=reading.span("loss")
-        )
+        diagnostics.BoxesTurned(key, place=reading.span(key))
+        for key, value in varied.items()
+        if value is not None
     ]
+
+
+def class_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
+    """What is said of classes where the net tells none, and of a best epoch by what is not
+    measured.
+    """
+    recipe, kinds = reading.value, {head.kind for head in graph.heads}
+    found: list[Diagnostic] = []
+    if "classes" not in kinds:
+        of_classes = {
+            "class-weights": recipe.class_weights,
+            "label-smoothing": recipe.label_smoothing,
+        }
+        found += [
+            diagnostics.NoClassesFor(key, place=reading.span(key))
+            for key, value in of_classes.items()
+            if value is not None
+        ]
+    lacking = {"top-1": "classes", "iou": "boxes"}.get(recipe.best_by)
+    if lacking and lacking not in kinds and reading.span("best-by"):
+        right = "iou" if lacking == "classes" and "boxes" in kinds else "loss"
+        found.append(
+            diagnostics.NotMeasured(recipe.best_by, lacking, right, place=reading.span("best-by"))
+        )
+    return found
 
 
 def weight_list_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
@@ -639,9 +715,10 @@ def weight_list_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnos
     if weights == "balanced" and reading.value.sampler == "balanced":
         other = reading.span("sampler")
         return [diagnostics.BalancedTwice(place=span, second_place=other)]
-    if weights is None or isinstance(weights, str) or graph.heads[0].kind != "classes":
+    head = next((head for head in graph.heads if head.kind == "classes"), None)
+    if weights is None or isinstance(weights, str) or head is None:
         return []
-    (classes,) = graph.output
+    (classes,) = graph.outputs[head.name]
     if len(weights) == classes:
         return []
     return [diagnostics.WrongNumberOfWeights(len(weights), classes, place=span)]

@@ -58,8 +58,8 @@ class NamedRun:
 
     @property
     def best(self) -> Epoch | None:
-        """The first epoch with the greatest held-out top-1 accuracy."""
-        return max(self.epochs, key=lambda row: row.val_top1, default=None)
+        """The first epoch with the greatest held-out accuracy."""
+        return max(self.epochs, key=lambda row: row.accuracy, default=None)
 
     @property
     def seconds(self) -> float:
@@ -152,7 +152,7 @@ def course(name: str, folder: Path) -> NamedRun:
     """
     run = Run.load(folder)
     program = load(str(run.net_path))
-    run.require_fit(program.graph.input, program.graph.output)
+    run.require_fit(program.graph)
     return NamedRun(name, run, program, read_metrics(folder))
 
 

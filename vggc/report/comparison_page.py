@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from vggc.report.charts import Chart, Curve, figure
 from vggc.report.comparison import ABSENT, Difference, NamedRun, RunComparison
 from vggc.report.html import Element, HtmlNode, element
 from vggc.report.page import Section, framed
 from vggc.report.words import counted, duration, percent
+from vggc.training.measures import MAIN_FIELDS, Accuracy, held_out
 from vggc.training.progress import Epoch
 
 MADE_BY = "vggc compare"
@@ -54,7 +56,8 @@ def _sections(comparison: RunComparison) -> Iterator[Section]:
 
 def _outcome(courses: Sequence[NamedRun]) -> Element:
     """A row a run; the best of each column stands out."""
-    table = [_cells(course) for course in courses]
+    figures = held_out(row for course in courses for row in course.epochs)
+    table = [_cells(course, figures) for course in courses]
     best = [greatest([cell.score for cell in column]) for column in zip(*table, strict=True)]
     rows = [
         element(
@@ -81,17 +84,21 @@ class ScoredCell:
     score: float | None = None
 
 
-def _cells(course: NamedRun) -> list[ScoredCell]:
+def _cells(course: NamedRun, figures: Sequence[Accuracy]) -> list[ScoredCell]:
     best, last = course.best, course.last
     if best is None or last is None:
-        names = ("best top-1", "last top-1", "last top-5", "held-out loss", "training loss")
-        course_of = [ScoredCell(name, ABSENT) for name in (*names, "time in epochs")]
+        rising = (f"best {each.name}" for each in figures if each.field in MAIN_FIELDS)
+        names = (*rising, *(f"last {each.name}" for each in figures))
+        others = ("held-out loss", "training loss", "time in epochs")
+        course_of = [ScoredCell(name, ABSENT) for name in (*names, *others)]
     else:
-        shown = f"{percent(best.val_top1)}, epoch {best.epoch:,}"
         course_of = [
-            ScoredCell("best top-1", shown, best.val_top1),
-            ScoredCell("last top-1", percent(last.val_top1), last.val_top1),
-            ScoredCell("last top-5", percent(last.val_top5), last.val_top5),
+            *(
+                _share(f"best {each.name}", each.of(best), f", epoch {best.epoch:,}")
+                for each in figures
+                if each.field in MAIN_FIELDS
+            ),
+            *(_share(f"last {each.name}", each.of(last)) for each in figures),
             ScoredCell("held-out loss", f"{last.val_loss:.4g}", -last.val_loss),
             ScoredCell("training loss", f"{last.train_loss:.4g}"),
             ScoredCell("time in epochs", duration(course.seconds)),
@@ -102,6 +109,13 @@ def _cells(course: NamedRun) -> list[ScoredCell]:
         *course_of,
         ScoredCell("parameters", f"{course.num_parameters:,}"),
     ]
+
+
+def _share(name: str, value: float | None, more: str = "") -> ScoredCell:
+    """The cell of a share from 0 to 1, which a run may not have."""
+    if value is None:
+        return ScoredCell(name, ABSENT)
+    return ScoredCell(name, percent(value) + more, value)
 
 
 def _shown(cell: ScoredCell, best: float | None) -> HtmlNode:
@@ -122,19 +136,24 @@ def greatest(scores: Sequence[float | None]) -> float | None:
     return max(there) if len(there) > 1 else None
 
 
+def _percents(figure: Accuracy, row: Epoch) -> float | None:
+    value = figure.of(row)
+    return None if value is None else 100 * value
+
+
 def _charts(courses: Sequence[NamedRun]) -> list[Element]:
     def chart(
         title: str,
-        value: Callable[[Epoch], float],
+        value: Callable[[Epoch], float | None],
         written: Callable[[float], str],
         *,
         low: float | None = None,
         by_decades: bool = False,
     ) -> Chart:
         curves = tuple(
-            Curve(course.name, look(number), tuple(map(value, course.epochs)))
+            Curve(course.name, look(number), values)
             for number, course in enumerate(courses)
-            if course.epochs
+            if (values := tuple(v for row in course.epochs if (v := value(row)) is not None))
         )
         return Chart(
             title=title, first=1, curves=curves, written=written, low=low, by_decades=by_decades
@@ -144,7 +163,13 @@ def _charts(courses: Sequence[NamedRun]) -> list[Element]:
         return f"{value:.4g}"
 
     charts = (
-        chart("Held-out top-1, %", lambda row: 100 * row.val_top1, lambda value: f"{value:.1f}"),
+        *(
+            chart(
+                f"Held-out {each.name}, %", partial(_percents, each), lambda value: f"{value:.1f}"
+            )
+            for each in held_out(row for course in courses for row in course.epochs)
+            if each.field in MAIN_FIELDS
+        ),
         chart("Held-out loss, nats", lambda row: row.val_loss, nats, low=0.0),
         chart("Training loss, nats", lambda row: row.train_loss, nats, low=0.0),
         chart(

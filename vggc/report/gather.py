@@ -26,7 +26,7 @@ from vggc.training.steps import read_steps
 if TYPE_CHECKING:
     from vggc.data.crops import Framed
     from vggc.data.stores import Numbers
-    from vggc.training.judgement import Judgement, WrongGuess
+    from vggc.training.judgement import BoxJudgement, Judgement, MissedBox, WrongGuess
 
 WORST = 24
 """Errors that are shown as pictures."""
@@ -91,6 +91,27 @@ class Judged:
     confusion: tuple[tuple[int, ...], ...] | None
 
 
+@dataclass(frozen=True)
+class JudgedBoxes:
+    """The boxes that the net gives of the held-out images: how much they overlap with the objects
+    in the mean, how many by more than a half, and the worst.
+    """
+
+    images: int
+    unreadable: int
+    mean_overlap: float
+    num_found: int
+    worst: tuple[MissedBox, ...]
+
+
+@dataclass(frozen=True)
+class JudgedImages:
+    """What the net makes of the held-out images, by what its heads give; None where none does."""
+
+    classes: Judged | None
+    boxes: JudgedBoxes | None
+
+
 STEPS_SHOWN = 200
 """Points of a curve over the steps of a single epoch."""
 
@@ -98,7 +119,7 @@ STEPS_SHOWN = 200
 @dataclass(frozen=True)
 class Findings:
     """A run and all that is known of it, of a single epoch its `steps`, too. `judged` is text where
-    that says why it is not.
+    that says why the images are not.
     """
 
     run: Run
@@ -109,7 +130,7 @@ class Findings:
     settings: tuple[UsedSetting, ...]
     weights_from: str | None
     filters: Filters | None
-    judged: Judged | str
+    judged: JudgedImages | str
 
 
 def gather(
@@ -124,7 +145,7 @@ def gather(
     run = Run.load(folder)
     epochs = read_metrics(folder)
     program = load(str(run.net_path))
-    run.require_fit(program.graph.input, program.graph.output)
+    run.require_fit(program.graph)
     recipe, batches = run.recipe, -(-run.record.data.train // run.recipe.batch)
     before = {k: old for k, old, _ in TRAIN.differences(default_recipe(program.graph), recipe)}
     settings = tuple(
@@ -183,7 +204,7 @@ def judged(
     weights: Weights | None,
     options: ReportOptions,
     on_progress: OnProgress,
-) -> Judged | str:
+) -> JudgedImages | str:
     """The held-out images judged, or why they are not."""
     if not options.errors:
         return "This page was made without looking for them (--no-errors)."
@@ -203,20 +224,43 @@ def judged(
     from vggc.backends.torch import build
     from vggc.training.judgement import judge, worst
     from vggc.training.learner import choose_machine, device_of
+    from vggc.training.objective import Objective
     from vggc.training.parallel import ALONE
 
     device = device_of(choose_machine(options.device, "float32", False), ALONE)
     module = build(drop_final_softmax(program.graph), weights)
-    judgement = judge(
+    judgements = judge(
         module,
         images,
         run.record.preprocessing,
         device,
         min(run.recipe.batch, len(images)),
         on_progress,
+        Objective.of(run.recipe.loss, program.graph),
     )
-    unreadable = len(images) - len(judgement.labels)
-    return told(judgement, worst(judgement, images, WORST), run.record.classes, unreadable)
+    classes, boxes = judgements.classes, judgements.boxes
+    names = run.record.classes
+    return JudgedImages(
+        told(classes, worst(classes, images, WORST), names, len(images) - len(classes.labels))
+        if classes
+        else None,
+        told_of_boxes(boxes, images) if boxes else None,
+    )
+
+
+def told_of_boxes(judgement: BoxJudgement, images: Framed) -> JudgedBoxes:
+    """A judgement of boxes in counts, with the worst of them."""
+    from vggc.training.boxes import FOUND
+    from vggc.training.judgement import worst_boxes
+
+    overlaps = judgement.overlaps
+    return JudgedBoxes(
+        images=len(overlaps),
+        unreadable=len(images) - len(overlaps),
+        mean_overlap=float(overlaps.mean()),
+        num_found=int((overlaps > FOUND).sum()),
+        worst=worst_boxes(judgement, images, WORST),
+    )
 
 
 def held_out(run: Run, options: ReportOptions) -> Framed:

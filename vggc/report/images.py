@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from vggc.data.objects import Corners
+from vggc.images.marked import BoxLook, MarkedBox, marked
 from vggc.images.preprocessing import Pixels
+
+if TYPE_CHECKING:
+    from vggc.training.judgement import MissedBox
 
 SMALL = 64
 """Pixels along the sides up to which nothing may be lost; above, a JPEG is as good, and smaller."""
@@ -28,6 +34,27 @@ def thumbnail(pixels: Pixels) -> str:
         return address(image, "PNG", optimize=True)
     image.thumbnail((MOST_SIDE, MOST_SIDE))
     return address(image, "JPEG", quality=QUALITY)
+
+
+def with_boxes(missed: MissedBox) -> str:
+    """A picture with the boxes of its objects and the box that a net gave, as the address of a
+    small one.
+    """
+    image = image_of(missed.pixels)
+    # A box is drawn at the size at which it is seen.
+    scale = min(1.0, MOST_SIDE / max(image.size)) if max(image.size) > SMALL else 2.0
+    image = image.resize([max(1, round(side * scale)) for side in image.size])
+    width, height = image.size
+    boxes: list[tuple[Corners, BoxLook]] = [(box, "true") for box in missed.objects]
+    boxes.append((missed.box, "given"))
+    drawn = marked(
+        image,
+        [
+            MarkedBox((b[0] * width, b[1] * height, b[2] * width, b[3] * height), look)
+            for b, look in boxes
+        ],
+    )
+    return address(drawn, "JPEG", quality=QUALITY)
 
 
 def image_of(pixels: Pixels) -> Image.Image:

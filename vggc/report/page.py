@@ -13,17 +13,18 @@ from vggc.ir.ops import describe
 from vggc.report import images
 from vggc.report.charts import Chart, Curve, figure
 from vggc.report.filters import Filters
-from vggc.report.gather import ClassRow, Findings, Judged, UsedSetting
+from vggc.report.gather import ClassRow, Findings, Judged, JudgedBoxes, UsedSetting
 from vggc.report.html import Element, document, element
 from vggc.report.words import counted, duration, percent, rounded, spaced
 from vggc.support.diagnostics import in_command
 from vggc.support.sheet import Sheet
-from vggc.training.best import best_epoch
+from vggc.training.best import accuracy, best_epoch
+from vggc.training.measures import PANELS, accuracies, course
 from vggc.training.progress import Epoch, StepRow
 from vggc.training.run import Run, RunRecord
 
 if TYPE_CHECKING:
-    from vggc.training.judgement import WrongGuess
+    from vggc.training.judgement import MissedBox, WrongGuess
 
 NAMES_LISTED = 2000
 """Classes that are named; there may be more than anyone reads."""
@@ -102,9 +103,15 @@ def _sections(findings: Findings, layers: Sheet) -> Iterable[Section | None]:
         if len(findings.epochs) == 1 and len(findings.steps) > 1:
             charts = _charts_of_steps(findings.steps)
         yield "course", "Course", [element("div", *charts, class_="charts")]
-    yield "errors", "Worst errors", _errors(judged, record.classes, findings.weights_from)
-    if isinstance(judged, Judged):
-        yield "classes", "Classes", _classes(judged)
+    if isinstance(judged, str):
+        yield "errors", "Worst errors", [element("p", judged)]
+    else:
+        if judged.boxes:
+            yield "boxes", "Worst boxes", _boxes(judged.boxes, findings.weights_from)
+        if judged.classes:
+            errors = _errors(judged.classes, record.classes, findings.weights_from)
+            yield "errors", "Worst errors", errors
+            yield "classes", "Classes", _classes(judged.classes)
     if findings.filters:
         yield "filters", "First-layer filters", _filters(findings.filters)
     yield "recipe", "Recipe", _recipe(findings.settings)
@@ -171,13 +178,13 @@ def _tiles(findings: Findings) -> list[Element]:
     last, measure = epochs[-1], findings.run.recipe.best_by
     best = best_epoch(epochs, measure)
     speed = harmonic_mean([max(1e-9, row.images_per_second) for row in epochs])
-    whole = percent(last.val_top1)
-    tiles = [("held-out top-1", whole), ("held-out top-5", percent(last.val_top5))]
+    tiles = [(f"held-out {e.name}", percent(v)) for e, v in accuracies(last, "held-out")]
     if best and best.epoch != last.epoch:
-        name, value = "top-1", percent(best.val_top1)
+        names = {"top-1": "top-1", "iou": "mean IoU", "loss": "loss"}
+        value = percent(accuracy(best, measure))
         if measure == "loss":
-            name, value = "loss", f"{best.val_loss:.4g}"
-        tiles.append((f"best {name}, epoch {best.epoch:,}", value))
+            value = f"{best.val_loss:.4g}"
+        tiles.append((f"best {names[measure]}, epoch {best.epoch:,}", value))
     tiles += [
         ("held-out loss", f"{last.val_loss:.4g}"),
         ("images/s", rounded(speed)),
@@ -194,9 +201,10 @@ def _charts(epochs: Sequence[Epoch]) -> list[Element]:
         return Curve(label, look, tuple(values))
 
     first = epochs[0].epoch
+    looks = {"val_top5": "top-5", "val_iou50": "top-5"}
     charts = (
         Chart(
-            title="Loss, nats",
+            title=loss_title(epochs),
             first=first,
             curves=(
                 curve("training", "training", (row.train_loss for row in epochs)),
@@ -205,17 +213,24 @@ def _charts(epochs: Sequence[Epoch]) -> list[Element]:
             written=lambda value: f"{value:.4g}",
             low=0.0,
         ),
-        Chart(
-            title="Accuracy, %",
-            first=first,
-            curves=(
-                curve("training top-1", "training", (100 * row.train_top1 for row in epochs)),
-                curve("held-out top-5", "top-5", (100 * row.val_top5 for row in epochs)),
-                curve("held-out top-1", "held-out", (100 * row.val_top1 for row in epochs)),
-            ),
-            written=lambda value: f"{value:.1f}",
-            low=0.0,
-            high=100.0,
+        *(
+            Chart(
+                title=f"{title}, %",
+                first=first,
+                curves=tuple(
+                    curve(
+                        f"{each.part} {each.name}",
+                        looks.get(each.field, each.part),
+                        (100 * value for value in values),
+                    )
+                    for each, values in course(epochs, kind)
+                ),
+                written=lambda value: f"{value:.1f}",
+                low=0.0,
+                high=100.0,
+            )
+            for kind, title in PANELS.items()
+            if course(epochs, kind)
         ),
         Chart(
             title="Learning rate at the end of the epoch",
@@ -235,6 +250,11 @@ def _charts(epochs: Sequence[Epoch]) -> list[Element]:
     return [figure(chart) for chart in charts]
 
 
+def loss_title(epochs: Sequence[Epoch]) -> str:
+    """What a chart of losses is called: they are in nats where they are of classes alone."""
+    return "Loss" if course(epochs, "boxes") else "Loss, nats"
+
+
 def _charts_of_steps(steps: Sequence[StepRow]) -> list[Element]:
     """The course of a single epoch, of which each curve over epochs would be a dot."""
     numbers = tuple(row.step for row in steps)
@@ -247,11 +267,24 @@ def _charts_of_steps(steps: Sequence[StepRow]) -> list[Element]:
             Chart(title=title, first=1, curves=(curve,), written=written, steps=numbers, **more)
         )
 
-    accuracy = (100 * row.top1 for row in steps)
+    shares = {
+        "Top-1 accuracy, %": [100 * row.top1 for row in steps if row.top1 is not None],
+        "Mean IoU, %": [100 * row.iou for row in steps if row.iou is not None],
+    }
     rates, speed = (row.lr for row in steps), (row.images_per_second for row in steps)
     return [
-        chart("Loss, nats", "training", (row.loss for row in steps), "{:.4g}".format, low=0.0),
-        chart("Top-1 accuracy, %", "training", accuracy, "{:.1f}".format, low=0.0, high=100.0),
+        chart(
+            "Loss, nats" if steps[0].iou is None else "Loss",
+            "training",
+            (row.loss for row in steps),
+            "{:.4g}".format,
+            low=0.0,
+        ),
+        *(
+            chart(title, "training", values, "{:.1f}".format, low=0.0, high=100.0)
+            for title, values in shares.items()
+            if values
+        ),
         chart("Learning rate", "plain", rates, "{:.3g}".format, by_decades=True),
         chart("Throughput, images/s", "plain", speed, rounded, low=0.0),
     ]
@@ -260,11 +293,31 @@ def _charts_of_steps(steps: Sequence[StepRow]) -> list[Element]:
 # Errors and classes
 
 
-def _errors(
-    judged: Judged | str, classes: Sequence[str], weights_from: str | None
-) -> list[Element]:
-    if isinstance(judged, str):
-        return [element("p", judged)]
+def _boxes(judged: JudgedBoxes, weights_from: str | None) -> list[Element]:
+    told = (
+        f"By {weights_from}, at the centre crops of {counted(judged.images, 'held-out image')}, "
+        f"the boxes overlap with the objects by {percent(judged.mean_overlap)} in the mean (IoU), "
+        f"{judged.num_found:,} of them by more than a half "
+        f"({percent(judged.num_found / max(1, judged.images))})."
+    )
+    if judged.unreadable:
+        told += f" {counted(judged.unreadable, 'image')} could not be read."
+    drawn = "These are the worst: the objects' boxes in blue, those that the net gives in orange."
+    pictures = [_missed(box) for box in judged.worst]
+    return [element("p", told), element("p", drawn), element("div", *pictures, class_="errors")]
+
+
+def _missed(missed: MissedBox) -> Element:
+    overlap = f"IoU {percent(missed.overlap)}"
+    return element(
+        "div",
+        element("img", src=images.with_boxes(missed), alt=f"{missed.name}: {overlap}"),
+        element("p", element("b", overlap), class_="guess"),
+        element("p", missed.name, class_="path name faint clip", title=missed.name),
+    )
+
+
+def _errors(judged: Judged, classes: Sequence[str], weights_from: str | None) -> list[Element]:
     right = judged.images - judged.num_wrong
     told = (
         f"By {weights_from}, {right:,} of {counted(judged.images, 'held-out image')} are right at "

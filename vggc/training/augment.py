@@ -24,6 +24,7 @@ from vggc.data.vary import Jitter, RandomOps, Rotation, Variation
 from vggc.images.preprocessing import Preprocessing
 from vggc.recipe.augment import Erasing
 from vggc.recipe.train import Recipe
+from vggc.training.boxes import ObjectsSeen
 
 GREATEST = 255.0
 
@@ -52,13 +53,14 @@ def changes_of(recipe: Recipe) -> tuple[Variation, ...]:
 class Targets:
     """What the scores of N images are to say: the class `labels` (N,) with the shares `share`
     (N,), and `others` (N,) with the rest. Without a mixture `others` is None. `weights` (classes,)
-    are how much each class counts.
+    are how much each class counts. `objects` are what boxes are to be given of.
     """
 
     labels: Tensor
     others: Tensor | None = None
     share: Tensor | None = None
     weights: Tensor | None = None
+    objects: ObjectsSeen | None = None
 
     def loss(self, logits: Tensor, smoothing: float = 0.0) -> Tensor:
         """The cross-entropy of each image in nats (N,), from its scores (N, classes), times the
@@ -81,11 +83,11 @@ class Targets:
 
     def part(self, rows: slice) -> Targets:
         """The targets of some of the images."""
+        objects = self.objects.part(rows) if self.objects else None
+        found = replace(self, labels=self.labels[rows], objects=objects)
         if self.others is None or self.share is None:
-            return replace(self, labels=self.labels[rows])
-        return replace(
-            self, labels=self.labels[rows], others=self.others[rows], share=self.share[rows]
-        )
+            return found
+        return replace(found, others=self.others[rows], share=self.share[rows])
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ class Augmentation:
     def __call__(self, batch: Batch, step: int) -> tuple[Tensor, Targets]:
         """The batch of a step, which is on the device: a net's input, and what it is to say."""
         pixels, rows = batch.images, batch.rows.cpu().numpy()
+        mirrored = None
         if self.recipe.flip:
             mirrored = torch.from_numpy(crop_draws(self.order, step)[rows, 3] < 0.5)
             pixels = flipped(pixels, mirrored.to(pixels.device))
@@ -177,6 +180,19 @@ class Augmentation:
             weights = self.weighing.among(self.order.indices(*self.order.place(step)))
             there = torch.from_numpy(weights).to(images.device, torch.float32)
             targets = replace(targets, weights=there)
+        if batch.located and self.recipe.boxes:
+            seen = ObjectsSeen.of(batch.located, self.recipe.boxes, mirrored, images.device)
+            targets = replace(targets, objects=seen)
+        return images, targets
+
+    def unvaried(self, batch: Batch) -> tuple[Tensor, Targets]:
+        """A batch of held-out images, which is on the device: as a net sees them when it is tested,
+        and what it is to say.
+        """
+        images, targets = self.normalised(batch.images), Targets(batch.labels)
+        if batch.located and self.recipe.boxes:
+            seen = ObjectsSeen.of(batch.located, self.recipe.boxes, device=images.device)
+            targets = replace(targets, objects=seen)
         return images, targets
 
     def shifts(self, total: int, step: int) -> npt.NDArray[np.float64]:

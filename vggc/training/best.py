@@ -12,7 +12,12 @@ def is_better(row: Epoch, than: Epoch, measure: Measure, delta: float = 0.0) -> 
     """Whether an epoch is better than another by more than `delta`."""
     if measure == "loss":
         return row.val_loss < than.val_loss - delta
-    return row.val_top1 > than.val_top1 + delta
+    return accuracy(row, measure) > accuracy(than, measure) + delta
+
+
+def accuracy(row: Epoch, measure: Measure) -> float:
+    """What of an epoch is the higher the better; 0 where the net gives nothing of the kind."""
+    return (row.val_iou if measure == "iou" else row.val_top1) or 0.0
 
 
 def best_epoch(epochs: Sequence[Epoch], measure: Measure) -> Epoch | None:
@@ -28,7 +33,9 @@ def said(row: Epoch, measure: Measure) -> str:
     """What an epoch came to by the measure, in words."""
     if measure == "loss":
         return f"held-out loss {row.val_loss:.4g}"
-    return f"held-out top-1 {row.val_top1:.2%}"
+    if measure == "iou":
+        return f"held-out mean IoU {accuracy(row, measure):.3f}"
+    return f"held-out top-1 {accuracy(row, measure):.2%}"
 
 
 def stopped_early(recipe: Recipe, epochs: Sequence[Epoch]) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vggc.support.files import replacing
+from vggc.training.measures import PANELS, course
 from vggc.training.progress import Epoch, StepRow
 
 TRAIN, VAL, VAL5, RATE, INK, FAINT = (
@@ -16,6 +17,16 @@ TRAIN, VAL, VAL5, RATE, INK, FAINT = (
     "#2b2d33",
     "#d9dbe1",
 )
+
+COLOURS = {
+    "train_top1": TRAIN,
+    "val_top1": VAL,
+    "val_top5": VAL5,
+    "train_iou": TRAIN,
+    "val_iou": VAL,
+    "val_iou50": VAL5,
+}
+"""The colour of each accuracy's curve, by its field."""
 
 NAME = "curves.png"
 
@@ -38,36 +49,40 @@ def draw_curves(
     from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, PercentFormatter
 
     numbers = [row.epoch for row in epochs]
-    lines = {
-        "Loss (nats)": [
+    rising = {name: course(epochs, kind) for kind, name in PANELS.items()}
+    rising = {name: curves for name, curves in rising.items() if curves}
+    loss = loss_title(epochs)
+    lines: dict[str, list[tuple[str, str, Sequence[float]]]] = {
+        loss: [
             ("training", TRAIN, [row.train_loss for row in epochs]),
             ("held-out", VAL, [row.val_loss for row in epochs]),
         ],
-        "Accuracy": [
-            ("training, top-1", TRAIN, [row.train_top1 for row in epochs]),
-            ("held-out, top-5", VAL5, [row.val_top5 for row in epochs]),
-            ("held-out, top-1", VAL, [row.val_top1 for row in epochs]),
-        ],
+        **{
+            name: [(f"{each.part}, {each.name}", COLOURS[each.field], v) for each, v in curves]
+            for name, curves in rising.items()
+        },
         "Learning rate": [("at the epoch's end", RATE, [row.lr for row in epochs])],
     }
     shown = steps if len(epochs) <= FEW else ()
     places = [row.step / epochs[0].step for row in shown]
-    by_step: dict[str, list[tuple[Callable[[StepRow], float], str]]] = {
-        "Loss (nats)": [(lambda row: row.loss, TRAIN)],
-        "Accuracy": [(lambda row: row.top1, TRAIN)],
-        "Learning rate": [(lambda row: row.lr, RATE)],
+    by_step: dict[str, tuple[Callable[[StepRow], float | None], str]] = {
+        loss: (lambda row: row.loss, TRAIN),
+        PANELS["classes"]: (lambda row: row.top1, TRAIN),
+        PANELS["boxes"]: (lambda row: row.iou, TRAIN),
+        "Learning rate": (lambda row: row.lr, RATE),
     }
-    figure = Figure(figsize=(12, 4.2), dpi=150, layout="constrained", facecolor="white")
+    width = 4 * len(lines)
+    figure = Figure(figsize=(width, 4.2), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold", color=INK)
-    panels = figure.subplots(1, 3, width_ratios=[3, 3, 2])
+    panels = figure.subplots(1, len(lines), width_ratios=[*[3] * (len(lines) - 1), 2])
     for panel, (name, curves) in zip(panels, lines.items(), strict=True):
         for label, colour, values in curves:
             marker = "o" if len(epochs) <= 30 else ""
             panel.plot(numbers, values, color=colour, lw=2, marker=marker, ms=4, label=label)
-        for value_of, colour in by_step.get(name, ()):
-            values = [value_of(row) for row in shown]
-            panel.plot(places, values, color=colour, lw=1, alpha=0.6, zorder=1)
+        value_of, colour = by_step[name]
+        by_steps = [value_of(row) for row in shown]
+        panel.plot(places, by_steps, color=colour, lw=1, alpha=0.6, zorder=1)
         panel.set_title(name, loc="left", fontsize=11, color=INK, pad=24)
         # Above the panel, where no curve runs.
         panel.legend(
@@ -90,10 +105,11 @@ def draw_curves(
         panel.spines[["top", "right", "left"]].set_visible(False)
         panel.spines["bottom"].set_color(FAINT)
         panel.tick_params(which="both", colors=INK, length=0, labelsize=9)
-    losses, accuracies, rates = panels
+    losses, *shares, rates = panels
     losses.set_ylim(bottom=0)
-    accuracies.set_ylim(0, 1.02)
-    accuracies.yaxis.set_major_formatter(PercentFormatter(1))
+    for panel in shares:
+        panel.set_ylim(0, 1.02)
+        panel.yaxis.set_major_formatter(PercentFormatter(1))
     drawn = [*(row.lr for row in epochs), *(row.lr for row in shown)]
     least, most = min(drawn), max(drawn)
     if least > 0 and most >= 10 * least:
@@ -104,6 +120,11 @@ def draw_curves(
     rates.yaxis.set_major_formatter(FuncFormatter(lambda value, _: in_decimals(value)))
     with replacing(path) as part:
         figure.savefig(part, format="png")
+
+
+def loss_title(epochs: Sequence[Epoch]) -> str:
+    """What the panel of the loss is called: in nats where it is of classes alone."""
+    return "Loss" if course(epochs, "boxes") else "Loss (nats)"
 
 
 def in_decimals(value: float) -> str:

@@ -7,13 +7,31 @@ from vggc.support.diagnostics import Diagnostic
 # The recipe
 
 
-class NotTrainedYet(Diagnostic):
-    title = "{what} can be written and checked, but not trained with yet"
-    label = "`vggc train` does not carry this out yet"
-    help = "{suggestion}"
+class NothingTrainable(Diagnostic):
+    title = "{net} has nothing to train: its heads give features alone"
+    help = "give it a head of classes or boxes: `head scores: fc-10`, or end it in such a layer"
 
-    what: str
-    suggestion: str
+    net: str
+
+
+class ImagesWithoutBoxes(Diagnostic):
+    title = "{net} gives boxes, and `{data}` does not say where objects are"
+    label = "its pictures are told by class alone"
+    help = (
+        "put annotations beside the pictures (Pascal VOC, COCO, YOLO or a table): see docs/data.md"
+    )
+
+    net: str
+    data: str
+
+
+class OneClassToTell(Diagnostic):
+    title = "{net} tells classes apart, and all objects in `{data}` are of one: {name}"
+    help = "train a net that ends in `boxes` alone, or add pictures of other classes"
+
+    net: str
+    data: str
+    name: str
 
 
 class NoTrainedNet(Diagnostic):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from vggc.backends.torch import BatchRows, TorchNet
@@ -23,8 +22,10 @@ from vggc.recipe.train import AdamW, Recipe, Sgd
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import TrainPrecision
 from vggc.training import diagnostics
-from vggc.training.augment import Augmentation, Normaliser
+from vggc.training.augment import Augmentation, Normaliser, Targets
+from vggc.training.objective import CLASSIFYING, Objective
 from vggc.training.parallel import ALONE, World
+from vggc.training.progress import Measured, StepSums
 
 DeviceName: TypeAlias = Literal["cpu", "cuda"]
 
@@ -77,8 +78,8 @@ def choose_machine(
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step came to: `sums` (2,) of its images' losses, and of those that were right at the
-    first guess, of how many `images`. On a GPU the sums are there when `copied` is over.
+    """What a step of so many `images` came to: `sums` (5,) of their losses, and of what
+    `Objective.hits` counts. On a GPU the sums are there when `copied` is over.
     """
 
     sums: Tensor
@@ -96,12 +97,19 @@ class StepResult:
         copied.record()
         return cls(here, images, copied)
 
-    def read(self) -> tuple[float, float, float]:
-        """Loss, correct and images."""
+    def read(self) -> StepSums:
+        """The sums, for which the device may have to be waited for."""
         if self.copied:
             self.copied.synchronize()
-        loss, correct = self.sums.tolist()
-        return loss, correct, float(self.images)
+        loss, correct, boxed, overlap, found = self.sums.tolist()
+        return StepSums(
+            images=self.images,
+            loss=loss,
+            correct=int(correct),
+            boxed=int(boxed),
+            overlap=overlap,
+            found=int(found),
+        )
 
 
 class Learner:
@@ -118,11 +126,13 @@ class Learner:
         frozen: Collection[str] = (),
         undecayed: Collection[str] = (),
         world: World = ALONE,
+        objective: Objective = CLASSIFYING,
     ) -> None:
         """`frozen` names the weights that keep their values, statistics of normalisations among
         them, `undecayed` those that the L2 penalty leaves alone.
         """
         self.recipe, self.machine, self.world = recipe, machine, world
+        self.objective = replace(objective, smoothing=recipe.label_smoothing or 0.0)
         self.device = device_of(machine, world)
         self.module = module.to(self.device)
         self.average = copy.deepcopy(self.module).requires_grad_(False) if recipe.ema else None
@@ -175,19 +185,19 @@ class Learner:
             group["lr"] = lr
         self.optimiser.zero_grad()
         loss = torch.zeros((), device=self.device)
-        correct = torch.zeros((), device=self.device, dtype=torch.int64)
+        hits = torch.zeros(4, device=self.device, dtype=torch.float64)
         for rows, together in self.parts(len(images)):
             self.tell(batch, rows)
             # All parts draw the same of dropout for the whole, and take their rows of it.
             torch.manual_seed(seed)
             with together:
-                logits = self.logits(self.forward, images[rows])
-                losses = targets.part(rows).loss(logits, self.recipe.label_smoothing or 0.0).sum()
+                given, wanted = self.outputs(self.forward, images[rows]), targets.part(rows)
+                losses = self.objective.losses(given, wanted).sum()
                 # Gradients are averaged over processes; the loss is a mean over all images.
                 share = losses * (self.world.size / batch.total)
                 torch.autograd.backward(self.scaler.scale(share))
             loss += losses.detach()
-            correct += (logits.detach().argmax(1) == batch.labels[rows]).sum()
+            hits += self.hits(given, wanted)
         if self.recipe.clip is not None:
             self.scaler.unscale_(self.optimiser)
             nn.utils.clip_grad_norm_(self.trained.values(), self.recipe.clip)
@@ -195,7 +205,12 @@ class Learner:
         self.scaler.update()
         self.steps = step + 1
         self.update_average()
-        return StepResult.of(torch.stack([loss.double(), correct.double()]), len(images))
+        return StepResult.of(torch.cat([loss.double()[None], hits]), len(images))
+
+    @torch.no_grad()
+    def hits(self, given: Mapping[str, Tensor], targets: Targets) -> Tensor:
+        """What of a part of a step is counted: see `Objective.hits`."""
+        return self.objective.hits(given, targets, learned=True)
 
     def parts(self, count: int) -> Iterator[tuple[slice, AbstractContextManager[None]]]:
         """The rows of each part of a step, with what holds back the exchange of gradients until
@@ -236,37 +251,46 @@ class Learner:
     @torch.no_grad()
     def evaluate(
         self, batches: Iterable[Batch], interrupted: Callable[[], bool]
-    ) -> tuple[float, float, float] | None:
-        """Mean loss, top-1 and top-5 accuracy over all processes, 0 of no images; None if it was
-        interrupted.
-        """
+    ) -> Measured | None:
+        """The means over the images of all processes; None if it was interrupted."""
         self.tested.eval()
         if isinstance(self.tested, FSDPModule):
             self.tested.unshard()  # here, as not every process may have images
-        images, loss, top1, top5, stopped = 0.0, 0.0, 0.0, 0.0, 0.0
+        objective, stopped, top5 = self.objective.plain, 0.0, 0.0
+        sums = torch.zeros(6, dtype=torch.float64)
         for batch in batches:
             if interrupted():
                 stopped = 1.0
                 break
-            logits = self.logits(self.forward_tested, self.normalised(batch.images))
-            labels = batch.labels
-            best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-            images += len(labels)
-            loss += float(functional.cross_entropy(logits, labels, reduction="sum").item())
-            top1 += int(best[:, 0].sum().item())
-            top5 += int(best.sum().item())
+            images, targets = self.augmentation.unvaried(batch)
+            given = self.outputs(self.forward_tested, images)
+            losses = objective.losses(given, targets).sum().double()[None]
+            found = torch.cat([losses, objective.hits(given, targets, learned=False)]).cpu()
+            sums += torch.cat([torch.tensor([float(len(images))]), found])
+            top5 += objective.best(given, targets.labels)
         if isinstance(self.tested, FSDPModule):
             self.tested.reshard()
-        images, loss, top1, top5, stopped = self.world.sums([images, loss, top1, top5, stopped])
-        count = max(1, images)
-        return None if stopped else (loss / count, top1 / count, top5 / count)
+        count, loss, top1, boxed, overlap, right, top5, stopped = self.world.sums(
+            [*sums.tolist(), top5, stopped]
+        )
+        if stopped:
+            return None
+        count, boxed = max(1, count), max(1, boxed)
+        classes, boxes = objective.classes, objective.boxes
+        return Measured(
+            loss=loss / count,
+            top1=top1 / count if classes else None,
+            top5=top5 / count if classes else None,
+            iou=overlap / boxed if boxes else None,
+            iou50=right / boxed if boxes else None,
+        )
 
-    def logits(self, module: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        """Class scores float32 (N, classes)."""
+    def outputs(self, module: Callable[[Tensor], Any], images: Tensor) -> dict[str, Tensor]:
+        """What the trained heads give of images, float32 (N, …), by the heads' names."""
         dtype = DTYPES[self.machine.precision]
         with torch.autocast(self.machine.device, dtype, enabled=dtype != torch.float32):
-            scores = module(images)
-        return scores.float()
+            found = module(images)
+        return self.objective.by_head(found)
 
 
 def device_of(machine: TrainMachine, world: World) -> torch.device:

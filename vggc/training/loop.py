@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from math import inf, log, sqrt
 from time import perf_counter
@@ -29,14 +29,17 @@ from vggc.training.prefetch import prefetched
 from vggc.training.progress import (
     Epoch,
     EpochDone,
+    EpochSums,
     Event,
     Finished,
     ImagesLost,
     Interrupted,
+    Measured,
     Outcome,
     Progress,
     StepDone,
     StepRow,
+    StepSums,
     Stopped,
     is_sound,
 )
@@ -176,18 +179,21 @@ class Loop:
             return self.without_workers(course, fault)
         if measured is None:
             return self.save(course, True) or Interrupted(course)
-        if not is_sound(measured[0]):
-            return Stopped(progress, self.not_finite("held-out", measured[0], last - 1, lr))
-        val_loss, val_top1, val_top5 = measured
+        if not is_sound(measured.loss):
+            return Stopped(progress, self.not_finite("held-out", measured.loss, last - 1, lr))
+        train = self.means(sums)
         row = Epoch(
             epoch=len(progress.epochs) + 1,
             step=last,
             lr=lr,
-            train_loss=sums.loss / max(1, sums.images),
-            train_top1=sums.correct / max(1, sums.images),
-            val_loss=val_loss,
-            val_top1=val_top1,
-            val_top5=val_top5,
+            train_loss=train.loss,
+            train_top1=train.top1,
+            train_iou=train.iou,
+            val_loss=measured.loss,
+            val_top1=measured.top1,
+            val_top5=measured.top5,
+            val_iou=measured.iou,
+            val_iou50=measured.iou50,
             images_per_second=sums.images / max(1e-9, sums.seconds),
             seconds=sums.seconds + perf_counter() - start,
         )
@@ -227,7 +233,7 @@ class Loop:
             while len(pending) > (0 if asked or step == last or coming.ended else lag):
                 begun = pending.popleft()
                 done = self.told(begun, perf_counter() - saved_at > self.saving.seconds)
-                mean = done.loss / max(1, done.images)
+                mean = done.sums.loss / max(1, done.sums.images)
                 if not is_sound(mean):
                     return Stopped(
                         progress, self.not_finite("training", mean, begun.step, begun.lr)
@@ -235,11 +241,11 @@ class Loop:
                 lost += done.lost
                 self.bear(lost, self.order.num_images, begun.lost)
                 now = perf_counter()
-                sums = progress.sums.plus(done.images, done.loss, done.correct, now - started)
+                sums = progress.sums.plus(done.sums, now - started)
                 seconds, started = now - started, now
                 progress = replace(progress, sums=sums)
                 row = self.row(begun, done, seconds)
-                self.watching.on_event(step_done(progress, self.num_steps, row))
+                self.watching.on_event(self.step_done(progress, row))
                 asked = asked or done.stop or done.save
                 if done.stop and not pending:
                     return progress
@@ -257,31 +263,60 @@ class Loop:
 
     def row(self, begun: PendingStep, done: Done, seconds: float) -> StepRow:
         """A step in the table of steps."""
-        epoch, images = self.order.place(begun.step)[0] + 1, max(1, done.images)
-        loss, top1 = done.loss / images, done.correct / images
+        epoch, means = self.order.place(begun.step)[0] + 1, self.means(done.sums)
         return StepRow(
             step=begun.step + 1,
             epoch=epoch,
             lr=begun.lr,
-            loss=loss,
-            top1=top1,
-            images_per_second=images / max(1e-9, seconds),
+            loss=means.loss,
+            top1=means.top1,
+            iou=means.iou,
+            images_per_second=max(1, done.sums.images) / max(1e-9, seconds),
+        )
+
+    def step_done(self, progress: Progress, row: StepRow) -> StepDone:
+        """The event of a step: the means of its epoch so far, and how many steps of all are
+        done.
+        """
+        sums, means = progress.sums, self.means(progress.sums)
+        return StepDone(
+            epoch=len(progress.epochs) + 1,
+            done=progress.step,
+            total=self.num_steps,
+            loss=means.loss,
+            top1=means.top1,
+            iou=means.iou,
+            images_per_second=sums.images / max(1e-9, sums.seconds),
+            row=row,
+        )
+
+    def means(self, sums: StepSums | EpochSums) -> Measured:
+        """The means over the images of a step, or of the steps of an epoch."""
+        images, boxed = max(1, sums.images), max(1, sums.boxed)
+        objective = self.learner.objective
+        return Measured(
+            sums.loss / images,
+            top1=sums.correct / images if objective.classes else None,
+            iou=sums.overlap / boxed if objective.boxes else None,
+            iou50=sums.found / boxed if objective.boxes else None,
         )
 
     def told(self, begun: PendingStep, is_late: bool) -> Done:
         """What came of a step in all processes together, and whether to save or to stop then."""
         world = self.learner.world
         stop, late = self.watching.interrupted(), is_late and world.is_first
-        sums = world.sums([*begun.measured.read(), len(begun.lost), stop, late])
-        loss, correct, images, lost, stops, saves = sums
-        return Done(
+        mine = astuple(begun.measured.read())
+        *sums, lost, stops, saves = world.sums([*mine, len(begun.lost), stop, late])
+        images, loss, correct, boxed, overlap, right = sums
+        together = StepSums(
+            images=int(images),
             loss=loss,
             correct=int(correct),
-            images=int(images),
-            lost=int(lost),
-            save=bool(saves),
-            stop=bool(stops),
+            boxed=int(boxed),
+            overlap=overlap,
+            found=int(right),
         )
+        return Done(sums=together, lost=int(lost), save=bool(saves), stop=bool(stops))
 
     def bear(self, count: int, images: int, newest: tuple[Skipped, ...]) -> None:
         """Tells of the newest lost images; `count` of so many are lost in this epoch so far.
@@ -296,8 +331,8 @@ class Loop:
             reason = named[0] if named else "another process could not read it"
             raise UserError(diagnostics.ImageLost(count, reason))
 
-    def measure(self) -> tuple[float, float, float] | None:
-        """Loss, top-1 and top-5 accuracy on the held-out images; None if it was interrupted.
+    def measure(self) -> Measured | None:
+        """How the net does on the held-out images; None if it was interrupted.
 
         Raises:
             UserError: too many of them cannot be read any more.
@@ -319,17 +354,23 @@ class Loop:
 
     def rate(self, progress: Progress, step: int) -> float:
         """The learning rate of a step."""
-        past = tuple(row.val_top1 for row in progress.epochs)
+        past = tuple(row.accuracy for row in progress.epochs)
         restarts = [epoch * self.order.num_batches for epoch in self.recipe.restarts or ()]
         return learning_rate(self.recipe, step, self.num_steps, past, restarts)
 
     def flat(self, progress: Progress) -> diagnostics.LossFlat | None:
-        """The warning that the loss stays at what guessing gives, where it does."""
+        """The warning that the loss stays at what guessing gives, where it does. What boxes come to
+        by guessing is known of none.
+        """
+        heads = self.learner.objective.heads
+        if any(head.kind != "classes" for head in heads):
+            return None
         part = self.data.val.part
         count = np.bincount(part.labels).max()
         chance = beyond_chance(int(count), len(part.labels))
         smoothing = self.recipe.label_smoothing or 0.0
-        return flat_loss(progress, len(self.data.classes), smoothing, chance)
+        weight = sum(head.loss.weight for head in heads)
+        return flat_loss(progress, len(self.data.classes), smoothing, chance, weight)
 
     def not_finite(self, part: str, loss: float, step: int, lr: float) -> diagnostics.LossNotFinite:
         """The mistake of a loss that is no finite number, at a step with its learning rate."""
@@ -375,9 +416,7 @@ class PendingStep:
 class Done:
     """A step's sums over the images of all processes, and what someone asks for after it."""
 
-    loss: float
-    correct: int
-    images: int
+    sums: StepSums
     lost: int
     save: bool
     stop: bool
@@ -391,35 +430,21 @@ def readable(batches: Iterable[Batch], lost: list[Skipped]) -> Iterator[Batch]:
             yield batch
 
 
-def step_done(progress: Progress, total: int, row: StepRow) -> StepDone:
-    """The event of a step: the means of its epoch so far, and how many steps of all are done."""
-    sums = progress.sums
-    images = max(1, sums.images)
-    return StepDone(
-        epoch=len(progress.epochs) + 1,
-        done=progress.step,
-        total=total,
-        loss=sums.loss / images,
-        top1=sums.correct / images,
-        images_per_second=sums.images / max(1e-9, sums.seconds),
-        row=row,
-    )
-
-
 def flat_loss(
-    progress: Progress, num_classes: int, smoothing: float, chance: float
+    progress: Progress, num_classes: int, smoothing: float, chance: float, weight: float = 1.0
 ) -> diagnostics.LossFlat | None:
     """The reason to stop if the net has learned nothing (see FLAT_EPOCHS); held-out accuracies
-    up to `chance` are none.
+    up to `chance` are none. The loss is the sum over heads, each by its weight, all of which
+    together are `weight`.
 
     Mixed and disguised images keep the training loss of a net that learns near that of guessing,
     so the held-out images, which are neither, are asked as well.
     """
-    epochs, last, guess = len(progress.epochs), progress.epochs[-1], log(num_classes)
-    least = least_loss(num_classes, smoothing)
+    epochs, last, guess = len(progress.epochs), progress.epochs[-1], weight * log(num_classes)
+    least = weight * least_loss(num_classes, smoothing)
     limit = least + FLAT_SHARE * (guess - least)
     learned = any(
-        row.train_loss < limit or row.val_loss < FLAT_SHARE * guess or row.val_top1 > chance
+        row.train_loss < limit or row.val_loss < FLAT_SHARE * guess or row.accuracy > chance
         for row in progress.epochs
     )
     if learned or epochs < FLAT_EPOCHS or last.step < FLAT_STEPS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, fields
+from dataclasses import MISSING, asdict, astuple, fields
 from pathlib import Path
 
 from vggc.support.diagnostics import UserError
@@ -15,16 +15,20 @@ from vggc.training.progress import MOST, Epoch
 from vggc.training.run import write_text
 
 NAME = "metrics.csv"
+REQUIRED = tuple(f.name for f in fields(Epoch) if f.default is MISSING)
+"""The columns that every table has."""
 
 
 def write_metrics(folder: Path, epochs: Sequence[Epoch]) -> None:
-    """Writes the table: a header and one row an epoch.
+    """Writes the table: a header and one row an epoch. What the net does not give has no column.
 
     Raises:
         UserError: it cannot be written.
     """
     text = io.StringIO()
-    table = csv.DictWriter(text, [f.name for f in fields(Epoch)], lineterminator="\n")
+    first = asdict(epochs[0]) if epochs else dict.fromkeys(REQUIRED, "")
+    names = [name for name, value in first.items() if value is not None]
+    table = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
     table.writerows(asdict(epoch) for epoch in epochs)
     write_text(folder / NAME, text.getvalue())
@@ -63,9 +67,14 @@ def text_of(path: Path) -> str:
 
 def parsed(text: str) -> tuple[Epoch, ...]:
     """Raises: MalformedError where a line is no epoch, or not the next one."""
-    kinds = {field.name: int if field.type == "int" else float for field in fields(Epoch)}
     lines = csv.reader(text.splitlines())
-    if next(lines, None) != list(kinds):
+    names = next(lines, [])
+    kinds = {
+        field.name: int if field.type == "int" else float
+        for field in fields(Epoch)
+        if field.name in (*REQUIRED, *names)
+    }
+    if names != list(kinds):
         raise MalformedError(f"line 1 is not {','.join(kinds)}")
     epochs: list[Epoch] = []
     for number, cells in enumerate(lines, start=2):
@@ -74,7 +83,7 @@ def parsed(text: str) -> tuple[Epoch, ...]:
             epoch = from_json(Epoch, {name: kind(cell) for (name, kind), cell in pairs})
         except (ValueError, MalformedError) as fault:
             raise MalformedError(f"line {number}: {fault}") from None
-        if any(abs(value) > MOST for value in astuple(epoch)):
+        if any(abs(value) > MOST for value in astuple(epoch) if value is not None):
             raise MalformedError(f"line {number} holds a number that is out of range")
         if epoch.epoch != len(epochs) + 1:
             raise MalformedError(f"line {number} is epoch {epoch.epoch}, not {len(epochs) + 1}")

@@ -104,8 +104,8 @@ def sweep(
             load(batches, range(rates.steps), workers, pin=device.type == "cuda")
         ) as loaded:
             for step, batch in enumerate(prefetched(loaded, device)):
-                measured = learner.step(batch, step, rates.rate(step))
-                total, _, images = world.sums(measured.read())
+                measured = learner.step(batch, step, rates.rate(step)).read()
+                total, images = world.sums([measured.loss, measured.images])
                 loss = total / max(1, images)
                 if not isfinite(loss):
                     break

@@ -23,7 +23,7 @@ from typing import Literal, TypeAlias
 
 from vggc.data.parts import Fingerprints
 from vggc.images.preprocessing import IMAGE_CHANNELS, Preprocessing
-from vggc.ir.ops import Shape
+from vggc.ir.graph import Graph
 from vggc.recipe.edit import unflatten
 from vggc.recipe.train import Recipe
 from vggc.support.diagnostics import UserError, in_command
@@ -207,9 +207,11 @@ class Run:
         """Whether an epoch was finished, or weights were saved."""
         return self.has_weights or (self.folder / "metrics.csv").exists()
 
-    def require_fit(self, input_: Shape, output: Shape) -> None:
-        """Raises: UserError unless a graph of this input and output is the run's net."""
-        if (input_, output) != (self.record.input, (len(self.record.classes),)):
+    def require_fit(self, graph: Graph) -> None:
+        """Raises: UserError unless a graph takes the run's images and tells its classes."""
+        classes = len(self.record.classes)
+        told = graph.num_classes in (classes, None)
+        if graph.input != self.record.input or not told:
             reason = "net.vgg is not the net that run.json describes"
             raise UserError(diagnostics.NotARun(str(self.folder), reason))
 
@@ -262,7 +264,7 @@ def check(record: RunRecord) -> None:
         "input is out of range": not all(1 <= side <= MAX_SIDE for side in size),
         "input has neither 1 nor 3 channels": channels not in IMAGE_CHANNELS,
         "seed is out of range": not 0 <= record.seed < 2**63,
-        "classes are fewer than two": len(record.classes) < 2,
+        "there are no classes": not record.classes,
         "two classes have one name": len({*record.classes}) < len(record.classes),
     }
     found = next((text for text, is_so in problems.items() if is_so), None)

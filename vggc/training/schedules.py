@@ -13,14 +13,14 @@ def learning_rate(
     recipe: Recipe,
     step: int,
     num_steps: int,
-    val_top1: Sequence[float],
+    accuracies: Sequence[float],
     restarts: Sequence[int] = (),
 ) -> float:
     """The rate for one step.
 
-    `step` counts the steps before it, `num_steps` those of the whole training; `val_top1`
-    holds the held-out accuracy after each epoch so far. A schedule that runs to an end begins anew
-    after so many steps as `restarts` say. The formulas stand with the schedules in
+    `step` counts the steps before it, `num_steps` those of the whole training;
+    `accuracies` holds `Epoch.accuracy` after each epoch so far. A schedule that runs to an end
+    begins anew after so many steps as `restarts` say. The formulas stand with the schedules in
     `vggc.recipe.train`. Source: Loshchilov & Hutter (2017), section 3, for the restarts.
     """
     peak = recipe.optimiser.lr
@@ -32,10 +32,10 @@ def learning_rate(
         case Constant(warm_up):
             return peak * rise(warm_up, step, num_steps)
         case Plateau() as plateau:
-            left = plateau.factor ** drops(plateau, val_top1)
+            left = plateau.factor ** drops(plateau, accuracies)
             return peak * left * rise(plateau.warm_up, step, num_steps)
         case StepSchedule(epochs, factor, warm_up):
-            count = sum(epoch <= len(val_top1) for epoch in epochs)
+            count = sum(epoch <= len(accuracies) for epoch in epochs)
             return peak * factor**count * rise(warm_up, step, num_steps)
         case Poly() as poly:
             return peak * power_of_rest(poly, step, num_steps)
@@ -58,10 +58,10 @@ def needs_its_end(recipe: Recipe) -> bool:
             assert_never(recipe.schedule)
 
 
-def drops(plateau: Plateau, val_top1: Sequence[float]) -> int:
+def drops(plateau: Plateau, accuracies: Sequence[float]) -> int:
     """How often the rate has dropped: once for each `patience` epochs without a new best."""
     best, waited, count = -1.0, 0, 0
-    for accuracy in val_top1:
+    for accuracy in accuracies:
         waited = 0 if accuracy > best else waited + 1
         best = max(best, accuracy)
         if waited == plateau.patience:

@@ -56,8 +56,10 @@ from vggc.training.curves import NAME as CURVES
 from vggc.training.initialise import initialise
 from vggc.training.learner import Learner, TrainMachine
 from vggc.training.loop import Saving, Watching, fit
+from vggc.training.measures import accuracies
 from vggc.training.metrics import NAME as METRICS
 from vggc.training.metrics import write_metrics
+from vggc.training.objective import CLASSIFYING, Objective
 from vggc.training.parallel import ALONE, World
 from vggc.training.progress import (
     Epoch,
@@ -92,10 +94,11 @@ SAVE_SECONDS = 600.0
 class TrainTask:
     """What is to be trained: a net by name and as text, built, on these images.
 
-    `module` maps images float32 (N, C, H, W) to class scores (N, classes); the names of
-    its weights are those in the weights file. `frozen` are those of them that keep
-    their first values, `undecayed` those that the L2 penalty leaves alone. `first` holds the
-    weights by name that another training gave; the others are drawn by the seed. `beside`
+    `module` maps images float32 (N, C, H, W) to class scores (N, classes), or to what each of
+    several heads gives, by their names; the names of its weights are those in the weights file.
+    `frozen` are those of them that keep their first values, `undecayed` those that the L2 penalty
+    leaves alone, and `objective` is what is made small. `first` holds the weights by name that
+    another training gave; the others are drawn by the seed. `beside`
     holds the texts of the nets that this one's names.
     """
 
@@ -108,6 +111,7 @@ class TrainTask:
     seed: int
     frozen: tuple[str, ...] = ()
     undecayed: tuple[str, ...] = ()
+    objective: Objective = CLASSIFYING
     first: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     world: World = ALONE
     beside: Mapping[str, str] = field(default_factory=dict)
@@ -159,6 +163,7 @@ class TrainTask:
             self.frozen,
             self.undecayed,
             self.world,
+            self.objective,
         )
 
 
@@ -468,7 +473,8 @@ def conclude(run: Run, outcome: Outcome, measure: Measure, keeping: Keeping) -> 
         case Stopped(_, reason):
             record = replace(record, state="stopped", reason=reason.fill(reason.title))
     if epochs:
-        title = f"{run.record.net} · held-out top-1 {epochs[-1].val_top1:.1%}"
+        figures = (f"{each.name} {v:.1%}" for each, v in accuracies(epochs[-1], "held-out"))
+        title = f"{run.record.net} · held-out {next(figures)}"
         steps = read_steps(run.folder, POINTS) if len(epochs) <= FEW else ()
         draw_curves(run.folder / CURVES, title, epochs, steps)
     write_run(run.folder, record)

@@ -18,7 +18,9 @@ from vggc.support.files import CannotWrite, open_file
 from vggc.training.progress import StepRow
 
 NAME = "steps.csv"
-HEADER = (",".join(field.name for field in fields(StepRow)) + "\n").encode()
+COLUMNS = tuple(field.name for field in fields(StepRow))
+OPTIONAL = ("top1", "iou")
+"""The columns of what a net may not give: a table has those that its first step has."""
 LONGEST = 256
 """Bytes that no row is longer than."""
 SECONDS = 2.0
@@ -44,11 +46,13 @@ class StepTable:
             self.size = kept(path, step)
         except OSError as fault:
             raise UserError(CannotWrite(str(path), fault.strerror or str(fault))) from None
-        self.rows: list[bytes] = [] if self.size else [HEADER]
+        self.rows: list[bytes] = []
         self.written_at, self.told = monotonic(), False
 
     def add(self, row: StepRow) -> None:
         """Adds a step; writes the table every few seconds."""
+        if not self.size and not self.rows:
+            self.rows.append(header(row))
         self.rows.append(line(row))
         if monotonic() - self.written_at > SECONDS:
             self.write()
@@ -95,30 +99,30 @@ def read_steps(folder: Path, most: int) -> tuple[StepRow, ...]:
     """
     with suppress(OSError), open_file(folder / NAME) as file:
         size = os.fstat(file.fileno()).st_size
-        if size <= MOST_BYTES and file.readline(LONGEST) == HEADER:
-            return thinned([*rows(file)], most)
+        if size <= MOST_BYTES and (columns := columns_of(file.readline(LONGEST))):
+            return thinned([*rows(file, columns)], most)
     return ()
 
 
-def rows(file: BinaryIO) -> Iterator[StepRow]:
-    """The rows of a table, up to the first that is none."""
+def columns_of(text: bytes) -> tuple[str, ...]:
+    """The columns that the first line of a table names; none where it is no table of steps."""
+    names = tuple(text.decode("ascii", "replace").removesuffix("\n").split(","))
+    known = tuple(name for name in COLUMNS if name not in OPTIONAL or name in names)
+    return names if text.endswith(b"\n") and names == known else ()
+
+
+def rows(file: BinaryIO, columns: Sequence[str]) -> Iterator[StepRow]:
+    """The rows of a table with these columns, up to the first that is none."""
     while text := file.readline(LONGEST):
         try:
-            step, epoch, *numbers = text.decode("ascii").split(",")
-            lr, loss, top1, speed = map(float, numbers)
-            row = StepRow(
-                step=int(step),
-                epoch=int(epoch),
-                lr=lr,
-                loss=loss,
-                top1=top1,
-                images_per_second=speed,
-            )
+            cells = dict(zip(columns, text.decode("ascii").split(","), strict=True))
+            step, epoch = int(cells.pop("step")), int(cells.pop("epoch"))
+            numbers = {name: float(cell) for name, cell in cells.items()}
         except ValueError:
             return
-        if not all(map(isfinite, (lr, loss, top1, speed))):
+        if not all(map(isfinite, numbers.values())):
             return
-        yield row
+        yield StepRow(step=step, epoch=epoch, **numbers)
 
 
 def thinned(steps: Sequence[StepRow], most: int) -> tuple[StepRow, ...]:
@@ -131,25 +135,40 @@ def thinned(steps: Sequence[StepRow], most: int) -> tuple[StepRow, ...]:
             epoch=stretch[-1].epoch,
             lr=stretch[-1].lr,
             loss=fmean(row.loss for row in stretch),
-            top1=fmean(row.top1 for row in stretch),
+            top1=mean([row.top1 for row in stretch]),
+            iou=mean([row.iou for row in stretch]),
             images_per_second=fmean(row.images_per_second for row in stretch),
         )
         for stretch in stretches
     )
 
 
+def mean(values: Sequence[float | None]) -> float | None:
+    """The mean of values; None where there are none."""
+    there = [value for value in values if value is not None]
+    return fmean(there) if there else None
+
+
+def header(row: StepRow) -> bytes:
+    """The first line of a table whose steps are like this one."""
+    names = (name for name in COLUMNS if getattr(row, name) is not None)
+    return (",".join(names) + "\n").encode()
+
+
 def line(row: StepRow) -> bytes:
     """A row as it is written: losses, shares and rates exactly, the speed to a tenth."""
-    exact = f"{row.step},{row.epoch},{row.lr!r},{row.loss!r},{row.top1!r}"
-    return f"{exact},{row.images_per_second:.1f}\n".encode()
+    values = {name: value for name in COLUMNS if (value := getattr(row, name)) is not None}
+    values["images_per_second"] = f"{row.images_per_second:.1f}"
+    return (",".join(map(str, values.values())) + "\n").encode()
 
 
 def kept(path: Path, step: int) -> int:
     """How many bytes of a table tell of its first steps, up to and with this one."""
     with path.open("rb") as file:
-        if file.readline(LONGEST) != HEADER:
+        first = file.readline(LONGEST)
+        if not columns_of(first):
             return 0
-        length, last = len(HEADER), 0
+        length, last = len(first), 0
         while row := file.readline(LONGEST):
             number = row.partition(b",")[0]
             is_row = row.endswith(b"\n") and number.isdigit()

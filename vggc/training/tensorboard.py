@@ -19,6 +19,7 @@ from vggc.recipe.train import TRAIN, Recipe
 from vggc.support.diagnostics import UserError
 from vggc.support.files import CannotWrite
 from vggc.training import diagnostics
+from vggc.training.measures import PANELS, Accuracy, accuracies
 from vggc.training.progress import (
     Epoch,
     EpochDone,
@@ -104,9 +105,10 @@ class Board:
 
 def of_step(event: StepDone) -> dict[str, float]:
     """What is written of a step, by tag: those with the same first part share a picture."""
+    rising = {"accuracy/step-top-1": event.top1, "boxes/step-mean-IoU": event.iou}
     return {
         "loss/step": event.loss,
-        "accuracy/step-top-1": event.top1,
+        **{tag: value for tag, value in rising.items() if value is not None},
         "learning-rate/step": event.row.lr,
         "speed/step-images-per-second": event.images_per_second,
     }
@@ -117,13 +119,17 @@ def of_epoch(epoch: Epoch) -> dict[str, float]:
     return {
         "loss/training": epoch.train_loss,
         "loss/held-out": epoch.val_loss,
-        "accuracy/training-top-1": epoch.train_top1,
-        "accuracy/held-out-top-1": epoch.val_top1,
-        "accuracy/held-out-top-5": epoch.val_top5,
+        **{tag(each): value for each, value in accuracies(epoch)},
         "learning-rate/epoch": epoch.lr,
         "speed/epoch-images-per-second": epoch.images_per_second,
         "speed/epoch-seconds": epoch.seconds,
     }
+
+
+def tag(accuracy: Accuracy) -> str:
+    """What a figure is called: those of one kind of heads share a picture."""
+    name = accuracy.name.replace(" > 0.5", "-above-half").replace(" ", "-")
+    return f"{PANELS[accuracy.kind].lower()}/{accuracy.part}-{name}"
 
 
 def table_of(recipe: Recipe) -> str:

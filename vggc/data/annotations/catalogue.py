@@ -1,0 +1,152 @@
+"""The pictures below a folder, by what annotations call them. A name is only looked up among those
+that are there, so that no path leads out of the folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from vggc.data.annotations.described import NO_ANNOTATION, AnnotationError
+from vggc.data.listing import images_below, walk
+from vggc.data.parts import Skipped
+from vggc.images.preprocessing import FORMATS
+
+SHOWN = 3
+"""Names that a reason shows."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Pictures by their sorted paths from a folder, and those there that are in no format that is
+    read.
+    """
+
+    folder: Path
+    files: Sequence[str]
+    skipped: Sequence[Skipped] = ()
+
+    @classmethod
+    def of(cls, folder: Path) -> Catalogue:
+        """The pictures anywhere below a folder.
+
+        Raises:
+            OSError: a folder cannot be read.
+        """
+        listing = images_below(folder)
+        return cls(folder, listing.files, listing.skipped)
+
+    @cached_property
+    def by_path(self) -> frozenset[str]:
+        """All paths."""
+        return frozenset(self.files)
+
+    @cached_property
+    def by_name(self) -> Mapping[str, list[str]]:
+        """The paths that end in each name."""
+        return grouped((os.path.basename(file), file) for file in self.files)
+
+    @cached_property
+    def by_stem(self) -> Mapping[str, list[str]]:
+        """The paths that are each one without its ending."""
+        return grouped((os.path.splitext(file)[0], file) for file in self.files)
+
+    @cached_property
+    def by_last_stem(self) -> Mapping[str, list[str]]:
+        """The paths whose names are each one without its ending."""
+        return grouped((os.path.splitext(os.path.basename(file))[0], file) for file in self.files)
+
+    def beside(self, stem: str) -> Sequence[str]:
+        """The pictures that a file with this path, less its ending, is called like: those of the
+        same path, or else those of the same name.
+        """
+        return self.by_stem.get(stem) or self.by_last_stem.get(os.path.basename(stem)) or ()
+
+    def called(self, path: str, base: Path | None = None) -> str:
+        """The picture that an annotation calls so: by its path from the folder or from `base`, or
+        by its name alone where one picture has it.
+
+        Raises:
+            AnnotationError: there is none, or there are several.
+        """
+        asked = os.path.normpath(path.strip().replace("\\", "/"))
+        if asked in self.by_path:
+            return asked
+        if "\0" in path or asked == ".":
+            raise AnnotationError("it names no picture")
+        from_here = os.path.relpath(os.path.join(base or self.folder, asked), self.folder)
+        if from_here in self.by_path:
+            return from_here
+        if os.path.isabs(asked) or asked.startswith("../") or asked[1:2] == ":":
+            raise AnnotationError(f"its picture {path} lies outside of the folder, or is not there")
+        if found := self.by_name.get(os.path.basename(asked)):
+            return only(found)
+        raise AnnotationError(f"its picture {path} is not there")
+
+
+def grouped(pairs: Iterable[tuple[str, str]]) -> Mapping[str, list[str]]:
+    """The values of each key, in their order."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for key, value in pairs:
+        found[key].append(value)
+    return {**found}
+
+
+def beside(annotations: Path, pictures: Path) -> str:
+    """How the paths of annotations begin that are told from the folder around them and their
+    pictures: `labels/train/` where the pictures lie in `images/train`.
+    """
+    inner = os.path.abspath(annotations)
+    name = os.path.relpath(inner, os.path.commonpath([inner, os.path.abspath(pictures)]))
+    return "" if name == "." else f"{name}/"
+
+
+def only(found: Sequence[str]) -> str:
+    """The one picture that was found.
+
+    Raises:
+        AnnotationError: there are several.
+    """
+    if len(found) > 1:
+        raise AnnotationError(f"{len(found):,} pictures have its name: {shown(found)}")
+    return found[0]
+
+
+def shown(names: Sequence[str]) -> str:
+    """The first names, and that there are more."""
+    return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+
+
+def stems_below(folder: Path, ending: str) -> dict[str, str]:
+    """The paths, from a folder, of all files below it with this ending, and each one without it."""
+    found = (path for entry, path in walk(folder) if entry.name.lower().endswith(ending))
+    return {path: path[: -len(ending)] for path in sorted(found)}
+
+
+def without_ending(name: str) -> str:
+    """A picture's path without its ending, if it has one."""
+    stem, ending = os.path.splitext(name)
+    return stem if ending.lower() in FORMATS else name
+
+
+def unclaimed(
+    pictures: Iterable[str], claims: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, str], list[Skipped]]:
+    """Of pictures that annotations claim, those that one claims, with that one; and those of which
+    none or several tell.
+    """
+    found, lost = {}, []
+    for picture in pictures:
+        match claims.get(picture, ()):
+            case []:
+                lost.append(Skipped(picture, NO_ANNOTATION))
+            case [single]:
+                found[picture] = single
+            case several:
+                reason = f"{len(several):,} annotations tell of it: {shown(several)}"
+                lost.append(Skipped(picture, reason))
+    return found, lost
