@@ -22,7 +22,7 @@ from vggc import __version__
 from vggc.ir import needs
 from vggc.ir.needs import Need
 from vggc.program import load
-from vggc.runtime.artifact import WEIGHTS, graph_in
+from vggc.runtime.artifact import WEIGHTS, spec_graph
 
 PHOTOGRAPHS = Path(sklearn.datasets.__file__).parent / "images"
 OTHER_CPU = ("--mcpu", "znver4")
@@ -84,7 +84,7 @@ def told(case: Case, net: str) -> int:
     if case.artifact is None:
         return case.need.bytes(load(net).graph)
     stored = (case.artifact / WEIGHTS).stat().st_size
-    return case.need.bytes(graph_in(case.artifact), stored=stored)
+    return case.need.bytes(spec_graph(case.artifact), stored=stored)
 
 
 def peak(arguments: Sequence[str]) -> int:

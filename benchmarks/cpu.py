@@ -225,7 +225,7 @@ def agreement(
 
     session = Session.load(artifact, threads)
     manifest = session.manifest
-    graph = fold(graph_in(artifact)).graph
+    graph = fold(graph_in(artifact, manifest)).graph
     weights = original_weights(artifact, graph, manifest).weights
 
     def read(part: str) -> np.ndarray:

@@ -277,7 +277,7 @@ def test_layers_compute_in_the_precision_asked_for(folder: Path) -> None:
 
 def test_a_net_that_gives_no_numbers_is_told(folder: Path) -> None:
     broken = made(DENSE)
-    broken.dense = lambda images: torch.full((len(images), 3), float("nan"))
+    broken.dense = lambda images: {"output": torch.full((len(images), 3), float("nan"))}
     with pytest.raises(CheckFailed, match="not finite"):
         verdicts([broken], part_of(folder))
 

@@ -10,11 +10,13 @@ import pytest
 from tests.support.nets import graph_of, program
 from tests.support.op_samples import weights_of
 from vggc.backends.torch import reference
+from vggc.data.windows import centres_of, corners_of, to_picture
 from vggc.ir.graph import Graph
-from vggc.ir.ops import Conv2d, GlobalAvgPool, Softmax
-from vggc.ir.weights import seeded
-from vggc.passes.dense import dense, peak, resized
+from vggc.ir.ops import AvgPool2d, Conv2d, GlobalAvgPool, Linear, Softmax
+from vggc.ir.weights import Weights, seeded
+from vggc.passes.dense import DenseGraph, Positions, dense, peak, resized
 from vggc.passes.fold import fold
+from vggc.passes.inference import drop_final_softmax
 from vggc.program import from_zoo, zoo
 from vggc.support.diagnostics import UserError
 
@@ -178,3 +180,200 @@ def test_the_peak_is_what_is_alive_beside_what_is_computed() -> None:
     assert peak(graph) == 3 * 64 + 8 * 64
     skipping = graph_of("a: conv3-8 act=none | conv1-2 act=none | concat(skip, @a) | fc-5", "3x8x8")
     assert peak(skipping) == (8 + 2 + 10) * 64
+
+
+# Heads that stay maps
+
+
+def maps_of(graph: Graph) -> DenseGraph:
+    """The graph applied densely, with the maps of whatever its heads give."""
+    return dense(graph, {head.kind for head in graph.heads})
+
+
+def crop_of(x: np.ndarray, at: Positions, i: int, j: int) -> np.ndarray:
+    """The crop of images that a position of a map looks at."""
+    top, left = i * at.stride[0], j * at.stride[1]
+    return x[:, :, top : top + at.size[0], left : left + at.size[1]]
+
+
+def assert_map_is_the_net_on_crops(graph: Graph, weights: Weights, x: np.ndarray) -> None:
+    spread = maps_of(graph)
+    larger = resized(spread.graph, (x.shape[2], x.shape[3]))
+    larger.verify()
+    found = outputs(larger, spread.weights(weights), x)
+    for name, values in found.items():
+        at = spread.positions[name]
+        assert values.shape[1:] == larger.outputs[name]
+        for i, j in np.ndindex(*values.shape[2:]):
+            wanted = outputs(graph, weights, crop_of(x, at, i, j))[name]
+            np.testing.assert_allclose(values[:, :, i, j], wanted, 1e-9, 1e-12)
+
+
+UNPADDED = {
+    "fully connected": (
+        "conv3-4 padding=0 | pool | conv3-5 padding=0 | fc-6 norm=batch | boxes",
+        2,
+    ),
+    "uneven strides": ("conv3-4 padding=0 stride=3 | conv3-5 padding=0 | fc-6 | boxes-3", 3),
+    "pools behind one another": ("conv3-4 padding=0 | pool | pool | fc-6 | boxes", 4),
+    "its own mean": ("conv3-4 padding=0 | pool | conv3-6 padding=0 | gap | boxes-2", 2),
+    "a mean and more layers": ("conv3-4 padding=0 stride=2 | gap | fc-6 | fc-5", 2),
+    "a mean as features": ("conv3-4 padding=0 | gap", 1),
+    "overlapping pools": ("conv3-4 padding=0 | pool3 stride=2 | fc-6 | boxes", 2),
+    "joined vectors": ("conv3-4 padding=0 | pool | concat(gap, fc-3) | boxes", 2),
+    "joined means": (
+        "a: conv3-4 padding=0 stride=2 | concat(conv1-2 | gap, conv3-3 padding=0 | gap) | fc-5",
+        2,
+    ),
+    "two heads": ("conv3-4 padding=0 | pool | b: fc-6 | fc-5 | softmax head box: @b | boxes", 2),
+    "nothing but a layer": ("boxes", 1),
+}
+
+
+@pytest.mark.parametrize(("body", "stride"), UNPADDED.values(), ids=UNPADDED)
+def test_a_map_is_the_net_on_each_crop_where_nothing_is_padded(
+    body: str, stride: int, noise: Noise
+) -> None:
+    graph = drop_final_softmax(graph_of(body, "3x12x10"))
+    spread = maps_of(graph)
+    assert {at.stride for at in spread.positions.values()} == {(stride, stride)}
+    assert {at.size for at in spread.positions.values()} == {(12, 10)}
+    assert_map_is_the_net_on_crops(graph, weights_of(graph), noise(2, 3, 20, 22))
+
+
+def test_around_a_padded_crop_lies_the_image() -> None:
+    """Where that is nothing but zeros, as padding is, the map is the net on the crop."""
+    graph = graph_of("conv3-4 | pool | conv3-5 padding=0 | fc-6 | boxes", "3x12x8")
+    weights, spread = weights_of(graph), maps_of(graph)
+    at = spread.positions["output"]
+    assert at.stride == (2, 2)
+    crop = np.random.default_rng(3).standard_normal((1, 3, 12, 8)).astype(np.float32)
+    for i, j in ((0, 0), (2, 1), (4, 5)):
+        x = np.zeros((1, 3, 23, 20), np.float32)
+        x[:, :, 2 * i : 2 * i + 12, 2 * j : 2 * j + 8] = crop
+        found = outputs(spread.graph, spread.weights(weights), x)["output"]
+        wanted = outputs(graph, weights, crop)["output"]
+        np.testing.assert_allclose(found[:, :, i, j], wanted, 1e-9, 1e-12)
+
+
+def test_what_sees_no_padding_is_the_net_on_each_crop(noise: Noise) -> None:
+    """A layer that is blind to the border of its map, which alone sees padding."""
+    graph = graph_of("conv3-4 | pool | conv3-5 | fc-6 | boxes", "3x16x12")
+    weights = weights_of(graph)
+    blind = next(node.name for node in graph.nodes if isinstance(node.op, Linear))
+    window = weights[f"{blind}.weight"].reshape(6, 5, 8, 6)
+    window[:, :, [0, 1, -2, -1]] = 0
+    window[:, :, :, [0, 1, -2, -1]] = 0
+    assert_map_is_the_net_on_crops(graph, weights, noise(1, 3, 23, 19))
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_on_its_own_size_a_map_has_one_position_or_is_refused(body: str, noise: Noise) -> None:
+    graph = drop_final_softmax(graph_of(body, "3x13x13"))
+    refusals = {
+        BODIES["joined with a mean"]: "by other strides",
+        BODIES["a soft-max inside"]: "a soft-max",
+    }
+    if words := refusals.get(body):
+        with pytest.raises(UserError, match=words):
+            maps_of(graph)
+        return
+    weights, x = seeded(graph, 1), noise(2, *graph.input)
+    spread = maps_of(graph)
+    spread.graph.verify()
+    found = outputs(spread.graph, spread.weights(weights), x)
+    for name, wanted in outputs(graph, weights, x).items():
+        assert found[name].shape[2:] == (1, 1)
+        np.testing.assert_allclose(found[name][:, :, 0, 0], wanted, 1e-9, 1e-13)
+
+
+def test_heads_of_other_kinds_are_averaged_beside_maps(noise: Noise) -> None:
+    body = "conv3-4 | pool | b: fc-6 | fc-5 | softmax head box: @b | boxes-2"
+    graph = graph_of(body, "3x12x10")
+    weights, x = weights_of(graph), noise(1, 3, 19, 25)
+    averaged, spread = dense(graph), dense(graph, ["boxes"])
+    assert spread.positions.keys() == {"box"}
+    larger = resized(spread.graph, (19, 25))
+    assert larger.outputs == {"output": (5,), "box": (8, 4, 8)}
+    before = outputs(averaged.graph, averaged.weights(weights), x)
+    after = outputs(spread.graph, spread.weights(weights), x)
+    np.testing.assert_allclose(after["output"], before["output"], 1e-9)
+    np.testing.assert_allclose(after["box"].mean((2, 3)), before["box"], 1e-9)
+
+
+def test_only_what_a_map_needs_slides() -> None:
+    graph = graph_of("a: conv3-4 | gap | fc-5 head box: @a | fc-6 | boxes", "3x12x10")
+    ops = [node.op for node in dense(graph, ["boxes"]).graph.nodes]
+    assert GlobalAvgPool() in ops
+    both = graph_of("a: conv3-4 | b: gap | fc-5 head box: @b | boxes", "3x12x10")
+    nodes = {node.name: node.op for node in dense(both, ["boxes"]).graph.nodes}
+    assert nodes["b"] == AvgPool2d(kernel=(12, 10), stride=(1, 1))
+
+
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_loc_scr", "vgg16_loc_pcr", "resnet18", "nin"])
+def test_positions_of_nets_of_the_zoo_are_32_pixels_apart(name: str) -> None:
+    graph = drop_final_softmax(from_zoo(name).graph)
+    at = maps_of(graph).positions["output"]
+    height = graph.input[1]
+    assert at == Positions((height, height), (32, 32))
+
+
+# Boxes in the picture
+
+
+FOLLOWING = {"pixels": ("boxes", 1), "pooled": ("pool | boxes", 2), "strided": ("pool3 | boxes", 3)}
+
+
+def following(body: str, input_: tuple[int, int], size: float) -> tuple[Graph, Weights]:
+    """A net whose box lies around the one bright spot of its crop, its sides `size` of the crop's;
+    the spot fills a window of the net's pool.
+    """
+    height, width = input_
+    graph = graph_of(body, f"1x{height}x{width}")
+    rows, columns = graph.source(graph.nodes[-2])[-2:]
+    x = (np.arange(columns) + 0.5) / columns
+    y = (np.arange(rows) + 0.5) / rows
+    weight = np.zeros((4, rows, columns), np.float32)
+    weight[0], weight[1] = x, y[:, None]
+    name = graph.nodes[-1].name
+    bias = np.asarray([0, 0, size, size / 2], np.float32)
+    return graph, {f"{name}.weight": weight.reshape(4, -1), f"{name}.bias": bias}
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("image", [(31, 47), (36, 24), (25, 60)])
+@pytest.mark.parametrize(("body", "step"), FOLLOWING.values(), ids=FOLLOWING)
+def test_the_box_of_a_position_lies_where_it_is_in_the_picture(
+    body: str, step: int, image: tuple[int, int], mirrored: bool
+) -> None:
+    height, width = image
+    graph, weights = following(body, (18, 12), 0.25)
+    spread = maps_of(graph)
+    for row, column in ((0, 0), (3, 5), (7, 2)):
+        top, left = row * step, column * step
+        x = np.zeros((1, 1, height, width), np.float32)
+        x[..., top : top + step, left : left + step] = 1
+        found = outputs(spread.graph, spread.weights(weights), x)["output"][0]
+        windows = spread.positions["output"].windows(found.shape[1:], image, mirrored=mirrored)
+        boxes = centres_of(to_picture(corners_of(np.moveaxis(found, 0, -1)), windows))
+        # A mirrored net has seen the mirror image of the picture.
+        middle = left + step / 2
+        middle = (width - middle if mirrored else middle) / width
+        wanted = [middle, (top + step / 2) / height, 0.25 * 12 / width, 0.125 * 18 / height]
+        seen = 0
+        for i, j in np.ndindex(*boxes.shape[:2]):
+            if 0 <= top - i * step <= 18 - step and 0 <= left - j * step <= 12 - step:
+                np.testing.assert_allclose(boxes[i, j], wanted, rtol=0, atol=1e-6)
+                seen += 1
+        assert seen >= 1
+
+
+def test_windows_are_where_positions_look() -> None:
+    at = Positions(size=(4, 6), stride=(2, 3))
+    windows = at.windows((2, 3), (8, 12))
+    assert windows.shape == (2, 3, 4)
+    np.testing.assert_allclose(windows[0, 0], [0, 0, 6 / 12, 4 / 8])
+    np.testing.assert_allclose(windows[1, 2], [6 / 12, 2 / 8, 1, 6 / 8])
+    flipped = at.windows((2, 3), (8, 12), mirrored=True)
+    np.testing.assert_allclose(flipped[0, 0], [1, 0, 6 / 12, 4 / 8])
+    np.testing.assert_allclose(flipped[1, 2], [6 / 12, 2 / 8, 0, 6 / 8])

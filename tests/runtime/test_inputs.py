@@ -28,7 +28,7 @@ def manifest(channels: int = 3, batch: int = 4) -> Any:
 
 
 def read(path: Path, channels: int = 3) -> np.ndarray:
-    batch, count = read_input(path, manifest(channels))
+    batch, count, _ = read_input(path, manifest(channels))
     assert batch.dtype == np.float32
     assert batch.shape == (4, channels, 8, 8)
     assert (batch[count:] == 0).all()

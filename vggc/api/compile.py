@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vggc.api.subject import ask
 from vggc.api.trained import NetOfRun, Subject
 from vggc.ir.needs import compiling
+from vggc.ir.ops import describe
+from vggc.passes.dense import DenseGraph, dense_at
 from vggc.program import Program
-from vggc.support.diagnostics import UserError
+from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.support.files import refuse_full
 
 if TYPE_CHECKING:
@@ -25,12 +27,26 @@ ARTIFACTS = Path("artifacts")
 """Where artifacts are made unless a folder is named."""
 
 
+FOR_CROPS = "leave `--dense` out: then it is compiled for crops of its input's size"
+"""What to do about a net that cannot be applied densely."""
+
+
+class SmallerThanInput(Diagnostic):
+    title = "images of {size} pixels are smaller than what {net} takes, {input}"
+    label = "a net is applied densely to images that its input fits into"
+    help = "give a larger size"
+    net: str
+    size: str
+    input: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class CompileOptions:
     """What the user asks `compile` for; None where nothing is said.
 
-    `size` is (H, W), `max_error` a relative L2 error, `num_images` how many of those in the folder
-    `images` int8 is calibrated on. Where not `tuned`, no database of measurements is asked.
+    `size` is (H, W), `dense` the (H, W) of images that the net is applied densely to, `max_error` a
+    relative L2 error, `num_images` how many of those in the folder `images` int8 is calibrated on.
+    Where not `tuned`, no database of measurements is asked.
     """
 
     target: str = "cpu"
@@ -40,6 +56,7 @@ class CompileOptions:
     seed: int | None = None
     batch: int = 1
     size: tuple[int, int] | None = None
+    dense: tuple[int, int] | None = None
     precision: ArtifactPrecision = "float32"
     max_error: float | None = None
     images: Path | None = None
@@ -53,9 +70,12 @@ class CompileOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CompilePlan:
-    """An artifact that is to be made in `folder`; int8 is calibrated on `pictures`."""
+    """An artifact that is to be made in `folder`; int8 is calibrated on `pictures`. `spread` is how
+    the net is applied densely, if it is; the subject's preprocessing is then that of whole images.
+    """
 
     subject: Subject
+    spread: DenseGraph | None
     machine: Target
     threads: int
     batch: int
@@ -80,13 +100,13 @@ class CompilePlan:
         if watcher:
             watcher.check(self.folder)
         started = time.perf_counter()
-        subject = self.subject
+        subject, spread = self.subject, self.spread
         job = Job(
             net=subject.program.net,
-            graph=subject.program.graph,
+            graph=spread.graph if spread else subject.program.graph,
             target=self.machine,
             batch=self.batch,
-            weights=subject.weights,
+            weights=spread.weights(subject.weights) if spread else subject.weights,
             weights_from=subject.weights_from,
             preprocessing=subject.preprocessing,
             classes=subject.classes,
@@ -95,6 +115,7 @@ class CompilePlan:
             choice_of=self.choice_of,
             max_error=self.max_error,
             may_overwrite=True,
+            dense=spread is not None,
         )
         manifest = build_artifact(job, self.folder, watcher or unwatched)
         if watcher:
@@ -130,6 +151,9 @@ def plan(
     # Before TVM is loaded, which takes two seconds.
     need = compiling(options.target, options.precision)
     asked = ask(spec, options.weights, options.seed, options.size, need, say)
+    spread = densely(asked.program, options.dense) if options.dense else None
+    if spread:
+        need.require(spread.graph)
 
     from vggc.compiler.calibrate import NUM_IMAGES, CalibrationImages, choose_images, require_images
     from vggc.compiler.diagnostics import GivenInVain
@@ -142,6 +166,9 @@ def plan(
     budget = budget_for(machine, options.precision, options.max_error)
     require_images(options.precision, options.images, options.num_images)
     subject = asked.subject()
+    if options.dense:
+        how = replace(subject.preprocessing, size=options.dense, scale=None)
+        subject = replace(subject, preprocessing=how)
     if machine.kind == "cuda" and options.threads is not None:
         reason = "kernels for GPUs are the same whatever the threads of a CPU"
         raise UserError(GivenInVain("--threads", reason, ""))
@@ -153,9 +180,11 @@ def plan(
     if options.images is not None:
         count = options.num_images or NUM_IMAGES
         pictures = choose_images(options.images, count, subject.preprocessing)
-    named = f"{subject.program.net.name}-{machine.name.replace('/', '-')}"
+    net = subject.program.net.name + ("-dense" if spread else "")
+    named = f"{net}-{machine.name.replace('/', '-')}"
     return CompilePlan(
         subject=subject,
+        spread=spread,
         machine=machine,
         threads=threads,
         batch=options.batch,
@@ -166,3 +195,18 @@ def plan(
         folder=options.out or ARTIFACTS / named,
         dump=options.dump,
     )
+
+
+def densely(program: Program, size: tuple[int, int]) -> DenseGraph:
+    """The net of a program applied densely to images of a size (H, W), as artifacts do.
+
+    Raises:
+        UserError: they are smaller than its input, or it cannot be applied so.
+    """
+    from vggc.runtime.artifact import MAPS
+
+    graph = program.graph
+    own = graph.input[1:]
+    if size[0] < own[0] or size[1] < own[1]:
+        raise UserError(SmallerThanInput(graph.name, describe(size), describe(own)))
+    return dense_at(graph, size, MAPS, FOR_CROPS)

@@ -96,9 +96,9 @@ def artifact_predictor(model: Path, options: EvalOptions) -> Predictor:
 
 def ends_in_softmax(artifact: Path) -> bool:
     """Whether the main output of an artifact is probabilities already."""
-    from vggc.runtime.artifact import graph_in
+    from vggc.runtime.artifact import spec_graph
 
-    graph = graph_in(artifact)
+    graph = spec_graph(artifact)
     return isinstance(graph.nodes[graph.heads[0].node].op, Softmax)
 
 

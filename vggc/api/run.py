@@ -7,21 +7,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vggc.api.boxes import in_pixels
 from vggc.support.diagnostics import CheckFailed
 
 if TYPE_CHECKING:
-    from vggc.runtime.artifact import Manifest
+    from vggc.data.objects import Corners
+    from vggc.passes.dense import Positions
+    from vggc.runtime.artifact import Manifest, Output
     from vggc.runtime.session import Session
     from vggc.support.arrays import Array
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What an artifact gives for `images` images: an array (images, …) an output, by its name."""
+    """What an artifact gives for `images` images: an array (images, …) an output, by its name.
+
+    `pictures` are the width and height of the picture that each was cut from; there are none of
+    values. `positions` tell where the maps of a dense artifact look, by the names of their outputs.
+    """
 
     manifest: Manifest
     images: int
     values: Mapping[str, Array]
+    pictures: tuple[tuple[int, int], ...]
+    positions: Mapping[str, Positions]
+
+    def pixels(self, output: Output, number: int) -> Corners:
+        """What an output of boxes says of the picture of an image, in pixels: see `in_pixels`."""
+        values, picture = self.values[output.name][number], self.pictures[number]
+        return in_pixels(self.manifest, self.positions.get(output.name), values, picture)
 
 
 def run(artifact: Path, source: Path, threads: int | None = None) -> RunResult:
@@ -31,13 +45,16 @@ def run(artifact: Path, source: Path, threads: int | None = None) -> RunResult:
         UserError: the artifact is damaged or not for this machine, or the file is no input for it.
         CheckFailed: values are not finite.
     """
+    from vggc.runtime.artifact import as_compiled, spec_graph
     from vggc.runtime.inputs import read_input
 
     session = session_of(artifact, threads)
-    batch, count = read_input(source, session.manifest)
+    batch, count, pictures = read_input(source, session.manifest)
+    is_dense = session.manifest.dense
+    positions = as_compiled(spec_graph(artifact), session.manifest).positions if is_dense else {}
     values = {name: value[:count] for name, value in session.run_all(batch).items()}
     require_finite(artifact, values)
-    return RunResult(session.manifest, count, values)
+    return RunResult(session.manifest, count, values, pictures, positions)
 
 
 def require_finite(artifact: Path, values: Mapping[str, Array]) -> None:

@@ -64,7 +64,7 @@ class Verdict:
                 each.input,
                 "ok" if each.passed else "FAILED",
                 f"{each.error:.2e}",
-                f"{each.agreeing} of {each.images}",
+                f"{each.agreeing} of {each.images}" if each.has_classes else "",
             )
             for each in self.results
         )

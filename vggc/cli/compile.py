@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from vggc.cli import console
 from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS, weights_option
 from vggc.cli.skipped import told
+from vggc.ir.ops import describe
 from vggc.support.precision import ArtifactPrecision
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
 @weights_option
 @click.option("--batch", type=BATCH, default=1, show_default=True)
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
+@click.option(
+    "--dense",
+    type=IMAGE_SIZE,
+    help="Apply the net to all of images of this height and width, its boxes position by position.",
+)
 @click.option("--arch", help="GPU architectures to hold code for.  [default: sm_80,sm_90 for cuda]")
 @click.option(
     "--precision",
@@ -94,6 +100,7 @@ def command(
     weights: Path | None,
     batch: int,
     size: tuple[int, int] | None,
+    dense: tuple[int, int] | None,
     arch: str | None,
     precision: ArtifactPrecision,
     max_error: float | None,
@@ -115,6 +122,9 @@ def command(
     In bfloat16 and int8, convolutions and dense layers multiply in that precision; all else
     computes in float32.
 
+    With --dense, fully-connected layers slide over an image larger than the net's input: scores of
+    classes are averaged as `vggc eval` does, and boxes come for each position of the net.
+
     Kernels are those that `vggc tune` has measured to be the fastest, others those of least
     stated cost. Fast algorithms round more; a smaller --max-error keeps to slower ones.
     """
@@ -130,6 +140,7 @@ def command(
         seed=seed,
         batch=batch,
         size=size,
+        dense=dense,
         precision=precision,
         max_error=max_error,
         images=calibrate,
@@ -150,7 +161,7 @@ def command(
     made = planned.build()
     for note in made.notes:
         console.status(note)
-    report(made, as_json, may_tune=not no_db)
+    report(made, as_json, may_tune=not no_db and not dense)
 
 
 def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
@@ -167,6 +178,7 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
             "target": machine.name,
             "archs": machine.archs,
             "batch": planned.batch,
+            "dense": dense_size(made),
             "threads": planned.threads if machine.kind == "cpu" else None,
             "precision": precision,
             "images": len(images),
@@ -181,6 +193,8 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
         console.out(json.dumps(record))
         return
     code = f" for {', '.join(machine.archs)}" if machine.archs else f" for {_cpu(machine.attrs)}"
+    if size := dense_size(made):
+        code = f" for images of {describe(size)} pixels" + code
     if machine.kind == "cpu":
         code += f" with {console.count(planned.threads, 'thread')}"
     how = "" if precision == "float32" else f" in {precision}"
@@ -202,6 +216,11 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
         f"{made.bytes / 1e6:,.1f} MB in {made.seconds:.1f} s; next{where}: "
         + shlex.join(["vggc", "verify", str(folder)])
     )
+
+
+def dense_size(made: Compiled) -> tuple[int, int] | None:
+    """The height and width of images that an artifact applies its net densely to, if it does."""
+    return made.manifest.input[1:] if made.manifest.dense else None
 
 
 def _same_options() -> list[str]:

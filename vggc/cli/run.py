@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 import click
 
-from vggc.api.run import best_classes, run
+from vggc.api.boxes import merged_boxes
+from vggc.api.run import RunResult, best_classes, run
 from vggc.cli import console
 from vggc.cli.best import best_lines
 from vggc.cli.options import THREADS_HERE
 from vggc.ir.ops import describe
 
 if TYPE_CHECKING:
+    from vggc.data.objects import Corners
     from vggc.runtime.artifact import Manifest, Output
-    from vggc.support.arrays import Array
 
 
 @click.command("run")
@@ -36,16 +37,19 @@ if TYPE_CHECKING:
 def command(artifact: Path, source: Path, top: int, threads: int | None, as_json: bool) -> None:
     """Run an artifact on an image: what each of its outputs says.
 
-    Of scores of classes that is the best ones, of boxes their numbers (centre x, centre y,
-    width, height), of features their shape and their L2 norm.
+    Of scores of classes that is the best ones; of boxes their numbers (centre x, centre y, width,
+    height) in shares of the crop that the net sees, and their left, top, right and bottom in pixels
+    of a picture; of features their shape and their L2 norm.
+
+    An artifact compiled with `--dense` has boxes at many positions: those that match are made one.
 
     An image is resized, cut and normalised as in training, and so are pixels, uint8 (H, W),
     (H, W, C), (C, H, W) or several, in a .npy file. Floats in one are taken as they are.
     """
     result = run(artifact, source, threads)
-    manifest, values = result.manifest, result.values
+    manifest = result.manifest
     if as_json:
-        console.out(json.dumps(_json(manifest, values)))
+        console.out(json.dumps(_json(result, top)))
         return
     for number in range(result.images):
         if result.images > 1:
@@ -53,31 +57,56 @@ def command(artifact: Path, source: Path, top: int, threads: int | None, as_json
         for output in manifest.outputs:
             if len(manifest.outputs) > 1:
                 console.out(f" {output.name}")
-            for line in _lines(manifest, output, values[output.name][number], top):
+            for line in _lines(result, output, number, top):
                 console.out(f"  {line}")
 
 
-def _json(manifest: Manifest, values: Mapping[str, Array]) -> dict[str, object]:
-    outputs = {
-        output.name: {"kind": output.kind, "values": values[output.name].tolist()}
+def _json(result: RunResult, top: int) -> dict[str, object]:
+    manifest = result.manifest
+    record: dict[str, object] = {"net": manifest.net, "classes": manifest.classes}
+    if result.pictures:
+        record["pictures"] = result.pictures
+    record["outputs"] = {
+        output.name: {
+            "kind": output.kind,
+            "values": result.values[output.name].tolist(),
+            **(_box_record(result, output, top) if output.kind == "boxes" else {}),
+        }
         for output in manifest.outputs
     }
-    return {"net": manifest.net, "classes": manifest.classes, "outputs": outputs}
+    return record
 
 
-def _lines(manifest: Manifest, output: Output, values: Array, top: int) -> Iterator[str]:
+def _box_record(result: RunResult, output: Output, top: int) -> dict[str, object]:
+    """What is said of boxes beside their numbers: their pixels in pictures, and those merged."""
+    record: dict[str, object] = {}
+    if position := result.positions.get(output.name):
+        record["stride"], record["size"] = position.stride, position.size
+    if result.pictures:
+        found = [result.pixels(output, number) for number in range(result.images)]
+        record["pixels"] = [boxes.tolist() for boxes in found]
+        if position:
+            record["merged"] = [
+                [
+                    {"number": e.number, "pixels": e.box.tolist(), "positions": e.positions}
+                    for e in merged_boxes(boxes, _numbers(result, output, number, top), top)
+                ]
+                for number, boxes in enumerate(found)
+            ]
+    return record
+
+
+def _lines(result: RunResult, output: Output, number: int, top: int) -> Iterator[str]:
     """What is said of one output of one image."""
+    values = result.values[output.name][number]
     match output.kind:
         case "classes":
-            name = partial(_class_name, manifest, output)
+            name = partial(_class_name, result.manifest, output)
             yield from best_lines(best_classes(values, name, top))
+        case "boxes" if output.name in result.positions:
+            yield from _dense_lines(result, output, number, top)
         case "boxes":
-            boxes = values.reshape(-1, 4)
-            for index, box in enumerate(boxes[:top]):
-                label = f"box {index}" if len(boxes) > 1 else "box"
-                yield "  ".join([label, *(f"{number:.4f}" for number in box)])
-            if len(boxes) > top:
-                yield f"and {len(boxes) - top:,} boxes more; --json prints them all"
+            yield from _box_lines(result, output, number, top)
         case "features":
             norm = float((values.astype("float64") ** 2).sum()) ** 0.5
             yield f"{describe(output.shape)}, L2 norm {norm:.4f}"
@@ -85,5 +114,58 @@ def _lines(manifest: Manifest, output: Output, values: Array, top: int) -> Itera
             assert_never(output.kind)
 
 
+def _box_lines(result: RunResult, output: Output, number: int, top: int) -> Iterator[str]:
+    """The first boxes of an image."""
+    boxes = result.values[output.name][number].reshape(-1, 4)
+    pixels = result.pixels(output, number) if result.pictures else None
+    for index, box in enumerate(boxes[:top]):
+        label = _box_name(result.manifest, output, index)
+        line = "  ".join([label, *(f"{share:.4f}" for share in box)])
+        yield line if pixels is None else f"{line}  pixels {_pixels_told(pixels[index])}"
+    yield from _others_told(len(boxes) - top)
+
+
+def _dense_lines(result: RunResult, output: Output, number: int, top: int) -> Iterator[str]:
+    """The boxes of an image that most positions of a dense artifact agree in."""
+    rows, columns = output.shape[1:]
+    yield f"{console.count(output.count, 'box', 'boxes')} at each of {rows}×{columns} positions"
+    if not result.pictures:
+        yield "--json prints them all"
+        return
+    numbers = _numbers(result, output, number, top)
+    for each in merged_boxes(result.pixels(output, number), numbers, top):
+        label = _box_name(result.manifest, output, each.number)
+        number = console.count(each.positions, "position")
+        yield f"{label}  pixels {_pixels_told(each.box)}  from {number}"
+    yield from _others_told(output.count - len(numbers))
+
+
+def _numbers(result: RunResult, output: Output, number: int, top: int) -> list[int]:
+    """Which of the boxes of a position are shown: those of the best classes of an image where the
+    artifact tells them, else the first.
+    """
+    named = result.manifest.named
+    if named.kind == "classes" and named.count == output.count:
+        scores = result.values[named.name][number]
+        return [int(index) for index in scores.argsort()[::-1][:top]]
+    return list(range(min(output.count, top)))
+
+
+def _box_name(manifest: Manifest, output: Output, index: int) -> str:
+    """What a box is called: by its class where the net gives one for each, and these have names."""
+    if len(manifest.classes) == output.count > 1:
+        return f"box of {manifest.class_name(index)}"
+    return f"box {index}" if output.count > 1 else "box"
+
+
+def _pixels_told(box: Corners) -> str:
+    return "  ".join(f"{edge:.1f}" for edge in box)
+
+
+def _others_told(count: int) -> Iterator[str]:
+    if count > 0:
+        yield f"and {count:,} boxes more; --json prints them all"
+
+
 def _class_name(manifest: Manifest, output: Output, index: int) -> str:
-    return manifest.class_name(index) if output == manifest.main else f"class {index}"
+    return manifest.class_name(index) if output == manifest.named else f"class {index}"

@@ -106,6 +106,8 @@ class Job:
     """The relative L2 error that the net's arithmetic may make."""
     may_overwrite: bool = False
     """Whether normalisations are folded where the weights lie, which takes no second copy."""
+    dense: bool = False
+    """Whether the graph is that of the net applied densely, with its weights."""
 
 
 @dataclass(frozen=True)
@@ -247,6 +249,7 @@ def _manifest(
         weights={name: packed[name].shape for name in plan.weights},
         kernels=_entries(plan, code, may, choices),
         files={},
+        dense=job.dense,
     )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggc.data.objects import Corners, areas
+from vggc.images.preprocessing import target_size
 
 Centres: TypeAlias = npt.NDArray[np.float64]
 """Boxes (…, 4) as a net gives them: centre x, centre y, width and height, in shares of its crop."""
@@ -50,6 +51,15 @@ def window_of(place: npt.ArrayLike, whole: tuple[int, int]) -> Windows:
     picture of so many (W, H).
     """
     return np.asarray(place, np.float64) / np.asarray([*whole, *whole], np.float64)
+
+
+def central(picture: tuple[int, int], scale: int | None, size: tuple[int, int]) -> Windows:
+    """The window (4,) of the centre crop of a size (H, W) that `vggc.images.preprocessing` takes of
+    a picture (W, H) at a scale.
+    """
+    (across, down), (height, width) = target_size(picture, scale, size), size
+    left, top = (across - width) // 2, (down - height) // 2
+    return window_of([left, top, left + width, top + height], (across, down))
 
 
 def mirrored(windows: Windows) -> Windows:

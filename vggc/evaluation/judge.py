@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from vggc.data.parts import Part
 from vggc.data.stores import Arrays, Numbers
 from vggc.evaluation import diagnostics
 from vggc.evaluation.reading import CHUNK, Chunks, ImageGroup, LostImage, gathered
-from vggc.evaluation.viewer import Viewer
+from vggc.evaluation.viewer import PlacedNet, Viewer
 from vggc.support.diagnostics import CheckFailed, UserError
 from vggc.support.processors import num_processors
 
@@ -27,6 +28,19 @@ class ImageScores:
 
     index: int
     probabilities: Tensor
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PendingGroup(Generic[T]):
+    """A group of images that the device computes on, and what each net that looks at it gives: its
+    number, and that.
+    """
+
+    group: ImageGroup
+    found: tuple[tuple[int, T], ...]
 
 
 def judge(
@@ -40,27 +54,67 @@ def judge(
         UserError: images are of a size that a net or the memory cannot take.
         CheckFailed: a net gives what is no number.
     """
-    framings = tuple(dict.fromkeys(f for viewer in viewers for f in viewer.framings))
-    areas = tuple(max(t.area for t in viewers if f in t.framings) for f in framings)
-    device = viewers[0].device
-    chunks, sums = Chunks(part, indices, framings), ViewSums(len(viewers), len(framings))
+    framings = framings_of(viewers)
+    sums = ViewSums(len(viewers), len(framings))
+    with closing(computed(viewers, Viewer.__call__, part, indices, workers)) as groups:
+        for found in groups:
+            if isinstance(found, LostImage):
+                yield found
+            else:
+                yield from sums.add(found)
+
+
+def framings_of(nets: Sequence[PlacedNet]) -> tuple[Framing, ...]:
+    """The framings that nets look at images in, each once."""
+    return tuple(dict.fromkeys(framing for net in nets for framing in net.framings))
+
+
+N = TypeVar("N", bound=PlacedNet)
+
+
+def computed(
+    nets: Sequence[N],
+    look: Callable[[N, Framing, Tensor], T],
+    part: Part,
+    indices: Numbers,
+    workers: int,
+) -> Generator[PendingGroup[T] | LostImage]:
+    """The images at these places of a part, in groups of one framing and size and in no particular
+    order, with what each net that has the framing gives when it looks at pixels uint8 (N, C, H, W).
+
+    Each image comes once in each of `framings_of(nets)`. They are read by so many processes, or by
+    this one for 0.
+
+    Raises:
+        UserError: images are of a size that a net or the memory cannot take.
+    """
+    framings, device = framings_of(nets), nets[0].device
+    areas = tuple(max(net.area for net in nets if f in net.framings) for f in framings)
+    chunks = Chunks(part, indices, framings)
     # A GPU has begun on the next images before anyone asks what came of the last.
-    begun: deque[PendingGroup] = deque()
+    begun: deque[PendingGroup[T]] = deque()
     lag = 1 if device.type == "cuda" else 0
     pin = device.type == "cuda"
     try:
         with closing(load(chunks, range(len(chunks)), workers, pin=pin)) as loaded:
-            for found in gathered(loaded, areas):
-                if isinstance(found, LostImage):
-                    yield found
+            for group in gathered(loaded, areas):
+                if isinstance(group, LostImage):
+                    yield group
                     continue
-                begun.append(begin(viewers, framings[found.framing], found, device))
+                framing = framings[group.framing]
+                pixels = group.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
+                found = tuple(
+                    (number, look(net, framing, pixels))
+                    for number, net in enumerate(nets)
+                    if framing in net.framings
+                )
+                begun.append(PendingGroup(group, found))
                 while len(begun) > lag:
-                    yield from sums.add(begun.popleft())
+                    yield begun.popleft()
             while begun:
-                yield from sums.add(begun.popleft())
+                yield begun.popleft()
     except torch.OutOfMemoryError:
-        batch = max(viewer.batch for viewer in viewers)
+        batch = max(net.batch for net in nets)
         raise UserError(diagnostics.NoRoomOnGpu(batch, max(1, batch // 2))) from None
 
 
@@ -74,29 +128,6 @@ def num_workers(part: Part, count: int, processes: int) -> int:
 
 
 @dataclass(frozen=True)
-class PendingGroup:
-    """A group of images that the device computes on: what each net that looks at it adds (N,
-    classes).
-    """
-
-    group: ImageGroup
-    found: tuple[tuple[int, Tensor], ...]
-
-
-def begin(
-    viewers: Sequence[Viewer], framing: Framing, group: ImageGroup, device: torch.device
-) -> PendingGroup:
-    """Starts computing what the nets whose views have this framing say of a group, on the
-    device.
-    """
-    pixels = group.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
-    looking = [(number, v) for number, v in enumerate(viewers) if framing in v.framings]
-    return PendingGroup(
-        group, tuple((number, viewer(framing, pixels)) for number, viewer in looking)
-    )
-
-
-@dataclass(frozen=True)
 class ViewSums:
     """The sums of what was found of images so far, until all framings have been looked at."""
 
@@ -105,7 +136,7 @@ class ViewSums:
     found: dict[int, Tensor] = field(default_factory=dict)
     seen: dict[int, int] = field(default_factory=dict)
 
-    def add(self, begun: PendingGroup) -> Iterator[ImageScores]:
+    def add(self, begun: PendingGroup[Tensor]) -> Iterator[ImageScores]:
         """Adds what was found of a group, and gives the images that are complete with that."""
         parts = [(number, tensor.cpu()) for number, tensor in begun.found]
         classes = parts[0][1].shape[1]

@@ -121,7 +121,7 @@ def bench(
     count = threads or num_cores()
     session = Session.load(folder, count)
     manifest = session.manifest
-    graph = fold(graph_in(folder)).graph
+    graph = fold(graph_in(folder, manifest)).graph
     original = original_weights(folder, graph, manifest, weights).weights
     real, chosen = None, CalibrationImages()
     if images is not None:

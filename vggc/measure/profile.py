@@ -173,7 +173,7 @@ def profile(folder: Path, threads: int | None, rounds: int) -> Profile:
         limits.append((own.measure(), float32.measure(), memory.measure()))
     best = MachinePeaks(*map(max, zip(*limits, strict=True)))
     seconds = [median(times) for times in zip(*passes, strict=True)]
-    calls = _calls(manifest, fold(graph_in(folder)).graph, seconds, clock.bytes, best)
+    calls = _calls(manifest, fold(graph_in(folder, manifest)).graph, seconds, clock.bytes, best)
     return Profile(count, calls, best, median(whole), median(with_clock))
 
 

@@ -30,7 +30,7 @@ from vggc.passes.fold import fold
 from vggc.passes.prepare import prepared
 from vggc.plan.low_precision import scale_name
 from vggc.plan.plan import Plan, Step
-from vggc.runtime.artifact import WEIGHTS, Manifest, graph_in
+from vggc.runtime.artifact import WEIGHTS, Manifest, as_compiled, graph_in, spec_graph
 from vggc.runtime.huge_pages import read_in_place
 from vggc.runtime.session import Session
 from vggc.support.arrays import Array
@@ -91,6 +91,8 @@ class Verification:
     """Whose weights the reference has; None for those of the artifact itself, unpacked."""
     skipped: tuple[Skipped, ...] = ()
     """The images of the user's that cannot be used."""
+    has_classes: bool = True
+    """Whether there is a top-1: a head of classes."""
 
     @property
     def top1_agrees(self) -> bool:
@@ -147,7 +149,7 @@ def verify(
         reason, hint = "it counts the images of a folder", ", or name the folder with `--data`"
         raise UserError(GivenInVain("--images", reason, hint))
     session = Session.load(folder, threads)
-    graph = prepared(graph_in(folder))
+    graph = prepared(graph_in(folder, session.manifest))
     found = original_weights(folder, graph, session.manifest, weights)
     run = reference(graph, found.weights)
     judge = _Judge(
@@ -208,7 +210,7 @@ def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[We
     def refuse(reason: str) -> UserError:
         return UserError(diagnostics.WeightsElsewhere(str(folder), held, reason))
 
-    graph = graph_in(folder)
+    graph = spec_graph(folder)
     seed = re.fullmatch(r"seed (\d{1,18})", manifest.weights_from)
     if given is None and seed:
         trained, origin = seeded(graph, int(seed[1])), manifest.weights_from
@@ -218,7 +220,8 @@ def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[We
         if given is None and not is_file(path):
             raise refuse(f"{path}, which it was compiled from, is not there")
         trained, origin = load(path, graph), str(path)
-    weights = fold(graph).weights(trained)
+    computed = as_compiled(graph, manifest)
+    weights = fold(computed.graph).weights(computed.weights(trained))
     if digest(weights) != manifest.float32_sha256:
         raise refuse(f"those of {origin} are others")
     return weights, origin
@@ -333,6 +336,7 @@ class _Judge:
             head_errors=head_errors,
             step_errors=step_errors,
             weights_from=self.weights_from,
+            has_classes=any(head.kind == "classes" for head in self.graph.heads),
         )
 
     def same_top1(

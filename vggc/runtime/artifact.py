@@ -19,6 +19,7 @@ from vggc.ir.graph import Graph, HeadKind
 from vggc.ir.needs import Need
 from vggc.layers.elaborate import elaborate
 from vggc.layers.resolve import is_plain
+from vggc.passes.dense import DenseGraph, dense_at
 from vggc.runtime import diagnostics
 from vggc.support.diagnostics import UserError
 from vggc.support.files import sha256
@@ -31,7 +32,10 @@ from vggc.syntax.parse import parse, read_source
 FORMAT = "vggc-artifact"
 FORMAT_VERSION = 4
 MAX_BATCH = 1024
-MOST_CORES = 1 << 20
+MOST_CORES = MOST_CLASSES = 1 << 20
+
+MAPS: tuple[HeadKind, ...] = ("boxes",)
+"""The kinds of heads that stay maps where a net is compiled densely."""
 
 LIBRARY = "lib.so"
 WEIGHTS = "weights.safetensors"
@@ -105,15 +109,22 @@ class Output:
     kind: HeadKind
     shape: tuple[int, ...]
 
+    @property
+    def count(self) -> int:
+        """How many things it tells of: classes, features or boxes."""
+        first = self.shape[0] if self.shape else 0
+        return first // 4 if self.kind == "boxes" else first
+
 
 @dataclass(frozen=True)
 class Manifest:
     """What an artifact holds.
 
     `sha256` is its own `digest`. `weights` are the names and packed shapes in the order in
-    which the library takes them. The first of the `outputs` is the main one; its features
-    bear the names `classes`, where there are any. Packed weights cannot be brought back bit for
-    bit, so `float32_sha256` tells which ones they were made of.
+    which the library takes them. The first of the `outputs` is the main one; the names `classes`,
+    where there are any, are those of the `named` one. Packed weights cannot be brought back bit for
+    bit, so `float32_sha256` tells which ones they were made of. A `dense` artifact applies the net
+    of its spec to all of an `input` that is larger than the net's own: its boxes are maps.
     """
 
     format: str
@@ -134,6 +145,7 @@ class Manifest:
     kernels: tuple[KernelEntry, ...]
     files: dict[str, FileEntry]
     sha256: str = ""
+    dense: bool = False
 
     @property
     def digest(self) -> str:
@@ -144,6 +156,11 @@ class Manifest:
     def main(self) -> Output:
         """The first output, which `run` and `predict` show."""
         return self.outputs[0]
+
+    @property
+    def named(self) -> Output:
+        """The output whose classes have names: the first of classes, else the main one."""
+        return next((each for each in self.outputs if each.kind == "classes"), self.main)
 
     def class_name(self, index: int) -> str:
         """The name of a class; `class 7` where the net was compiled without names."""
@@ -209,8 +226,7 @@ def _problem(manifest: Manifest) -> str | None:
         f"it must list {', '.join(FILES)} and nothing else": set(manifest.files) != set(FILES),
         f"batch is not from 1 to {MAX_BATCH}": not 1 <= manifest.batch <= MAX_BATCH,
         "there is no output": not manifest.outputs,
-        "classes are not as many as the outputs": len(manifest.classes)
-        not in (0, *(n for output in manifest.outputs[:1] for n in output.shape[:1])),
+        "classes are not as many as the outputs": not _are_classes(manifest),
         "target and attrs differ": target.attrs.get("kind") != kinds[target.kind],
         "attrs say what no target says": not _are_attrs(target),
         "a GPU's code has no architecture": target.kind == "cuda" and not target.archs,
@@ -221,6 +237,16 @@ def _problem(manifest: Manifest) -> str | None:
     }
     found = next((text for text, is_so in problems.items() if is_so), None)
     return found or manifest.preprocessing.problem(manifest.input)
+
+
+def _are_classes(manifest: Manifest) -> bool:
+    """Whether the names of classes are as many as what they name. One box may be that of any."""
+    if not manifest.classes or not manifest.outputs:
+        return True
+    named, count = manifest.named, len(manifest.classes)
+    if named.kind == "boxes" and named.count == 1:
+        return count <= MOST_CLASSES
+    return count == named.count
 
 
 def _are_attrs(target: Target) -> bool:
@@ -253,7 +279,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
             raise UserError(diagnostics.FileChanged(str(folder), name, reason))
 
 
-def graph_in(folder: Path) -> Graph:
+def spec_graph(folder: Path) -> Graph:
     """The graph of the artifact's spec.
 
     Raises: UserError when the spec is malformed, or would need other files.
@@ -265,13 +291,31 @@ def graph_in(folder: Path) -> Graph:
     return elaborate(net)
 
 
+def as_compiled(graph: Graph, manifest: Manifest) -> DenseGraph:
+    """The graph of an artifact's spec as the artifact computes it, and what it makes of weights.
+
+    Raises: UserError when the net cannot be applied to such images.
+    """
+    if not manifest.dense:
+        return DenseGraph(graph, {})
+    return dense_at(graph, manifest.input[1:], MAPS)
+
+
+def graph_in(folder: Path, manifest: Manifest) -> Graph:
+    """The graph that an artifact computes.
+
+    Raises: UserError when its spec is malformed, would need other files, or is of another net.
+    """
+    return as_compiled(spec_graph(folder), manifest).graph
+
+
 def require_memory(folder: Path, need: Need) -> None:
     """Raises: UserError when there is less memory than is needed for an artifact. Nothing of it is
     read but its manifest and its spec; what else is wrong with these is told when it is opened.
     """
     manifest = read_manifest(folder)
     try:
-        graph = graph_in(folder)
+        graph = graph_in(folder, manifest)
     except UserError:
         return
     need.require(graph, manifest.batch, manifest.files[WEIGHTS].bytes)
@@ -279,7 +323,7 @@ def require_memory(folder: Path, need: Need) -> None:
 
 def _check_spec(folder: Path, manifest: Manifest) -> None:
     """Raises: UserError where the spec is of another net than the manifest."""
-    graph = graph_in(folder)
+    graph = graph_in(folder, manifest)
     if (graph.input, outputs_of(graph)) != (manifest.input, manifest.outputs):
         reason = f"{MANIFEST} and {SPEC} are of nets of other shapes or heads"
         raise UserError(diagnostics.NoArtifact(str(folder), reason))

@@ -7,14 +7,14 @@ import os
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from numpy.typing import NDArray
 from PIL import Image
 
-from vggc.images.preprocessing import IMAGE_CHANNELS, BrokenImageError, check_size
+from vggc.images.preprocessing import IMAGE_CHANNELS, BrokenImageError, check_size, decode
 from vggc.ir.ops import describe
 from vggc.runtime import diagnostics
 from vggc.runtime.artifact import Manifest
@@ -25,8 +25,27 @@ from vggc.support.paths import absence, is_file
 MAX_BYTES = 1 << 30
 
 
-def read_input(path: Path, manifest: Manifest) -> tuple[NDArray[np.float32], int]:
-    """A full batch `(N, C, H, W)`, and how many images at its front are the user's.
+class ReadImages(NamedTuple):
+    """Images (N, C, H, W) as a net takes them, and the width and height of the picture that each
+    was cut from; none where they were given as values.
+    """
+
+    values: NDArray[np.float32]
+    pictures: tuple[tuple[int, int], ...] = ()
+
+
+class InputBatch(NamedTuple):
+    """A full batch (N, C, H, W), how many `images` at its front are the user's, and the width and
+    height of the picture that each of these was cut from; none where they were given as values.
+    """
+
+    values: NDArray[np.float32]
+    images: int
+    pictures: tuple[tuple[int, int], ...]
+
+
+def read_input(path: Path, manifest: Manifest) -> InputBatch:
+    """What is in a file as a full batch.
 
     Raises: UserError when the file is missing, broken, too large or of another shape.
     """
@@ -35,23 +54,28 @@ def read_input(path: Path, manifest: Manifest) -> tuple[NDArray[np.float32], int
         raise UserError(diagnostics.BadInput(str(path), absence(path), hint))
     read = _read_array if path.suffix.lower() == ".npy" else _read_image
     images = read(path, manifest)
-    filler = np.zeros((manifest.batch - len(images), *manifest.input), np.float32)
-    return np.concatenate([images, filler]), len(images)
+    values = images.values
+    filler = np.zeros((manifest.batch - len(values), *manifest.input), np.float32)
+    return InputBatch(np.concatenate([values, filler]), len(values), images.pictures)
 
 
-def _read_image(path: Path, manifest: Manifest) -> NDArray[np.float32]:
+def _read_image(path: Path, manifest: Manifest) -> ReadImages:
+    how = manifest.preprocessing
     try:
-        return manifest.preprocessing.read(path)
+        picture = decode(path, len(how.mean), white=how.white)
+        return ReadImages(how.of(picture), (picture.size,))
     except BrokenImageError as error:
         raise UserError(
             diagnostics.BadInput(str(path), str(error), "is it a whole image file?")
         ) from None
 
 
-def _read_array(path: Path, manifest: Manifest) -> NDArray[np.float32]:
+def _read_array(path: Path, manifest: Manifest) -> ReadImages:
     try:
         array = array_in(path)
-        return _pictures(array, manifest) if array.dtype == np.uint8 else _values(array, manifest)
+        if array.dtype == np.uint8:
+            return _pictures(array, manifest)
+        return ReadImages(_values(array, manifest))
     except (NoInputError, BrokenImageError) as fault:
         hint = getattr(fault, "hint", None) or (
             f"numpy.save keeps normalised values as floats of shape {manifest.input}, "
@@ -143,14 +167,18 @@ def _values(array: NDArray[Any], manifest: Manifest) -> NDArray[np.float32]:
     return images
 
 
-def _pictures(array: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.float32]:
+def _pictures(array: NDArray[np.uint8], manifest: Manifest) -> ReadImages:
     """Pixels prepared as those of an image file, float32 (N, C, H, W)."""
     channels = manifest.input[0]
     if channels not in IMAGE_CHANNELS:
         raise NoInputError(f"it holds pixels, which a net of {channels} channels does not take")
     refuse_many(array, manifest)
     prepare = manifest.preprocessing.of
-    return np.concatenate([prepare(image) for image in _images(array, channels)])
+    each, sizes = [], []
+    for picture in _images(array, channels):
+        each.append(prepare(picture))
+        sizes.append(picture.size)
+    return ReadImages(np.concatenate(each), tuple(sizes))
 
 
 def _images(array: NDArray[np.uint8], channels: int) -> Iterator[Image.Image]:

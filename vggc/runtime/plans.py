@@ -47,7 +47,7 @@ def plan_in(folder: Path, manifest: Manifest) -> Plan:
     Raises: UserError where the manifest tells of other weights, another order of them, or other
     calls.
     """
-    graph = prepared(graph_in(folder))
+    graph = prepared(graph_in(folder, manifest))
     plan = _plan_folded(graph, manifest.batch, manifest.target, manifest.precision)
     told = [(entry.layer, entry.step, entry.workload) for entry in manifest.kernels]
     made = [(step.layer, step.name, type(step.workload).__name__) for step in plan.steps]
