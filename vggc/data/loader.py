@@ -30,7 +30,7 @@ MOST_WORKERS = 8
 T = TypeVar("T")
 
 
-class Located(NamedTuple):
+class CropObjects(NamedTuple):
     """Where the objects of N images are, float64 (N, M, 4) as corners in shares of their pictures,
     those with fewer than M with boxes of no area behind theirs; and the `windows` (N, 4) of the
     pictures that the images show.
@@ -44,7 +44,7 @@ class Batch(NamedTuple):
     """Images uint8 (N, C, H, W) in channels-last memory and their classes int64 (N,).
 
     They are the `rows` (N,) of a batch that all processes share, of `total` images; those that
-    could not be read any more are missing and `lost`. `located` says where objects are, if the
+    could not be read any more are missing and `lost`. `objects` says where objects are, if the
     part has any.
     """
 
@@ -53,7 +53,7 @@ class Batch(NamedTuple):
     rows: Tensor
     total: int
     lost: tuple[Skipped, ...] = ()
-    located: Located | None = None
+    objects: CropObjects | None = None
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,11 @@ def batch_of(
         torch.from_numpy(rows[there]),
         len(indices),
         lost,
-        located(framed.part, indices[rows[there]], [cut.window for cut in cuts]),
+        crop_objects(framed.part, indices[rows[there]], [cut.window for cut in cuts]),
     )
 
 
-def located(part: Part, indices: Numbers, windows: Sequence[Window]) -> Located | None:
+def crop_objects(part: Part, indices: Numbers, windows: Sequence[Window]) -> CropObjects | None:
     """Where the objects are in the images at these places of a part, which show these windows."""
     if part.objects is None:
         return None
@@ -157,7 +157,7 @@ def located(part: Part, indices: Numbers, windows: Sequence[Window]) -> Located 
     for row, found in zip(boxes, each, strict=True):
         row[: len(found)] = found
     shown = np.asarray(windows, np.float64).reshape(-1, 4)
-    return Located(torch.from_numpy(boxes), torch.from_numpy(shown))
+    return CropObjects(torch.from_numpy(boxes), torch.from_numpy(shown))
 
 
 def load(
