@@ -136,8 +136,8 @@ def without_ending(name: str) -> str:
 def unclaimed(
     pictures: Iterable[str], claims: Mapping[str, Sequence[str]], noun: str = "annotations"
 ) -> tuple[dict[str, str], list[Skipped]]:
-    """Of pictures that annotations claim, those that one claims, with that one; and those of which
-    none or several tell. A `noun` says what they are.
+    """The pictures that one annotation claims, with that one; and those of which none or several
+    tell. A `noun` says what they are.
     """
     found, lost = {}, []
     for picture in pictures:
