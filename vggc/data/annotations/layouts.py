@@ -316,8 +316,8 @@ def owned(found: Sequence[NamedSource]) -> list[NamedSource]:
 
 
 def holds_lists(path: Path) -> bool:
-    """Whether a JSON file is likely one of COCO's form: it has the names of the lists."""
-    wanted = {f'"{key}"'.encode() for key in KEYS}
+    """Whether a JSON file is likely one of COCO's form: it has the names of its lists, and boxes."""
+    wanted = {f'"{key}"'.encode() for key in (*KEYS, "bbox")}
     try:
         with open_file(path) as file:
             last = b""
@@ -354,7 +354,7 @@ def names_for(folder: Path) -> Path | None:
         by_name = {name.lower(): folder / name for name in look.files}
         yaml = look.ending(".yaml", ".yml")
         told = [by_name[name] for name in ("data.yaml", "data.yml") if name in by_name]
-        told += [path for path in yaml if path not in told and len(yaml) == 1]
+        told += [path for path in yaml if path not in told and has_names(path)]
         told += [by_name[name] for name in NAME_FILES if name in by_name]
         told += look.ending(".names")
         if told:
@@ -364,6 +364,15 @@ def names_for(folder: Path) -> Path | None:
             return None
         folder = folder.absolute().parent
     return None
+
+
+def has_names(path: Path) -> bool:
+    """Whether a YAML file is likely one that names classes."""
+    try:
+        with open_file(path) as file:
+            return re.search(rb"^names[ \t]*:", file.read(CHUNK), re.M) is not None
+    except OSError:
+        return False
 
 
 def tables(look: Contents) -> list[NamedSource]:

@@ -22,6 +22,7 @@ from vggc.data.annotations.catalogue import (
     without_ending,
 )
 from vggc.data.annotations.described import (
+    MAX_NAME,
     UNTOLD,
     Annotation,
     AnnotationError,
@@ -130,7 +131,7 @@ def listed(path: Path, catalogue: Catalogue) -> tuple[Catalogue, list[Skipped]]:
         if not stem:
             continue
         if not (pictures := catalogue.beside(stem)):
-            lost.append(Skipped(stem, f"{path.name}, line {count}: it is not there"))
+            lost.append(Skipped(stem[:MAX_NAME], f"{path.name}, line {count}: it is not there"))
         found |= dict.fromkeys(pictures)
     return Catalogue(catalogue.folder, sorted(found), catalogue.skipped), lost
 

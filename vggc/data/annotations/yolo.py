@@ -13,6 +13,7 @@ from pathlib import Path
 from vggc.data.annotations.catalogue import Catalogue, beside, only, stems_below, unclaimed
 from vggc.data.annotations.class_names import ClassNames, names_in
 from vggc.data.annotations.described import (
+    NO_ANNOTATION,
     UNTOLD,
     Annotation,
     AnnotationError,
@@ -70,8 +71,9 @@ def read_yolo(source: YoloSource) -> Annotations:
     notes = () if known else (UNNAMED,)
     return Annotations(
         described=described,
-        lost=[*lost, *alone, *catalogue.skipped],
-        blank=[],
+        lost=[*lost, *(each for each in alone if each.reason != NO_ANNOTATION)],
+        # Pictures that show nothing may have no file at all.
+        blank=[*(each for each in alone if each.reason == NO_ANNOTATION), *catalogue.skipped],
         noun=NOUN,
         in_shares=True,
         classes=[*dict.fromkeys(known.names.values())] if known else None,
