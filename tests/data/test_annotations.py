@@ -196,9 +196,19 @@ def test_several_sets_are_not_one(tmp_path: Path) -> None:
     found = mistake(lambda: find_images(tmp_path, 0))
     assert isinstance(found, diagnostics.SeveralSets)
     for name in ("a", "b"):
-        put(tmp_path / f"c/{name}.json", coco_json({}))
+        put(tmp_path / f"c/{name}.json", coco_json({"a.png": CAT}))
     found = mistake(lambda: find_images(tmp_path / "c", 0))
     assert isinstance(found, diagnostics.SeveralSets)
+
+
+def test_pictures_sorted_into_classes_may_have_a_file_about_them(tmp_path: Path) -> None:
+    """Of COCO's form, without boxes."""
+    for name in ("cat", "dog"):
+        put(tmp_path / f"{name}/1.png")
+        put(tmp_path / f"{name}/2.png")
+    put(tmp_path / "all.json", '{"images": [], "annotations": [], "categories": []}')
+    put(tmp_path / "all.yaml", "nc: 2")
+    assert find_images(tmp_path, 0).train.objects is None
 
 
 def test_class_folders_stay_what_they_are(tmp_path: Path) -> None:

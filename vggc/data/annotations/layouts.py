@@ -316,7 +316,7 @@ def owned(found: Sequence[NamedSource]) -> list[NamedSource]:
 
 
 def holds_lists(path: Path) -> bool:
-    """Whether a JSON file is likely one of COCO's form: it has the names of its lists, and boxes."""
+    """Whether a JSON file is likely one of COCO's form: it names the lists, and boxes."""
     wanted = {f'"{key}"'.encode() for key in (*KEYS, "bbox")}
     try:
         with open_file(path) as file:
