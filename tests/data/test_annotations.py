@@ -88,6 +88,19 @@ def test_each_part_of_a_layout_is_a_place_of_its_own(tmp_path: Path, layout: str
     assert names_of(found.classes, found.part) == names_of(images.classes, images.val)
 
 
+def test_a_part_may_be_named_from_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in PARTS:
+        write_yolo(tmp_path, part, "images/{part}", "labels/{part}")
+    monkeypatch.chdir(tmp_path / "images")
+    (tmp_path / "images/train/more").mkdir()
+    images = find_images("train", 0, "val")
+    assert (len(images.train), len(images.val)) == (6, 2)
+    monkeypatch.chdir(tmp_path / "images/val")
+    assert len(find_images("../train", 0, ".").val) == 2
+
+
 def write_flat(root: Path, layout: str) -> None:
     """All pictures in one part."""
     marks = marks_of("train")
