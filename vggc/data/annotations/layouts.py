@@ -160,6 +160,11 @@ def bare_parts(look: Contents, found: Sequence[NamedSource]) -> Iterator[NamedPa
             yield NamedPart(PartPlace(name), roles[folder.name], "images", annotated=False)
 
 
+def absolute(path: Path) -> Path:
+    """A path from the root, without steps back."""
+    return Path(os.path.abspath(path))
+
+
 def above(folder: Path) -> Iterator[Path]:
     """A folder and those that it lies in."""
     yield folder
@@ -192,8 +197,8 @@ def apart(look: Contents) -> list[NamedSource]:
     """The pictures of a folder such as `images/val`, whose annotations lie in `labels/val`."""
     if not look.has_pictures:
         return []
-    for folder in above(look.folder.absolute()):
-        inner = look.folder.absolute().relative_to(folder)
+    for folder in above(absolute(look.folder)):
+        inner = absolute(look.folder).relative_to(folder)
         if len(inner.parts) > 2:
             return []
         if folder.name.lower() not in (*PICTURES, "data"):
@@ -362,7 +367,7 @@ def names_for(folder: Path) -> Path | None:
         words = {folder.name.lower(), *words_of(folder.name)}
         if not words & {*PICTURES, *LABELS} and not any(map(usual_name, words)):
             return None
-        folder = folder.absolute().parent
+        folder = absolute(folder).parent
     return None
 
 
@@ -423,7 +428,7 @@ def told_by(path: Path) -> Parts | AnnotationSource | None:
     Raises:
         UserError, OSError: as `annotated_at`.
     """
-    folder = path.absolute().parent
+    folder = absolute(path).parent
     base = folder.parent if folder.name.lower() in (*ANNOTATIONS, "data") else folder
     match path.suffix.lower():
         case ".json":
@@ -440,13 +445,13 @@ def told_by(path: Path) -> Parts | AnnotationSource | None:
 
 def listed_by(path: Path) -> VocSource | None:
     """The pictures that a list in a folder `ImageSets` names."""
-    top = next((each for each in path.absolute().parents if each.name.lower() == "imagesets"), None)
+    top = next((each for each in absolute(path).parents if each.name.lower() == "imagesets"), None)
     if top is None:
         return None
     sources = [each.source for each in found_in(Contents.at(top.parent))]
     lists = [each for each in sources if isinstance(each, VocSource) and each.listed]
     for each in lists:
-        if each.listed and each.listed.absolute() == path.absolute():
+        if each.listed and absolute(each.listed) == absolute(path):
             return each
     folders = {(each.pictures, each.annotations) for each in lists}
     return replace(lists[0], listed=path) if len(folders) == 1 else None
