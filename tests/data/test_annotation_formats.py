@@ -344,7 +344,7 @@ def test_names_are_texts_whatever_they_look_like() -> None:
         4: "a:b",
         5: "bird's nest",
     }
-    assert of_yaml("names:\n  3: a\n  7: b").names == {3: "a", 7: "b"}
+    assert [*of_yaml("names:\n  7: b\n  3: a").names.items()] == [(3, "a"), (7, "b")]
 
 
 @pytest.mark.parametrize(
@@ -361,6 +361,14 @@ def test_names_are_texts_whatever_they_look_like() -> None:
 def test_other_yaml_is_refused(text: str) -> None:
     with pytest.raises(AnnotationError):
         of_yaml(text)
+
+
+def test_a_long_file_of_yaml_is_read_once() -> None:
+    """However it is made: there is no way back in it."""
+    for text in ("a" + " " * 2**19, "'a' " * 2**17, '"\\' * 2**17, "a,\n" * 2**17 + "["):
+        with pytest.raises(AnnotationError):
+            of_yaml(f"names: [{text}")
+    assert len(of_yaml("names: [" + "a, " * 2**17 + "]").names) == 2**17
 
 
 @given(st.text(alphabet="names:[]{},'\"# \n-01ab&*", max_size=60))

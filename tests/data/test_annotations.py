@@ -88,6 +88,19 @@ def test_each_part_of_a_layout_is_a_place_of_its_own(tmp_path: Path, layout: str
     assert names_of(found.classes, found.part) == names_of(images.classes, images.val)
 
 
+def test_a_part_may_be_named_from_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in PARTS:
+        write_yolo(tmp_path, part, "images/{part}", "labels/{part}")
+    monkeypatch.chdir(tmp_path / "images")
+    (tmp_path / "images/train/more").mkdir()
+    images = find_images("train", 0, "val")
+    assert (len(images.train), len(images.val)) == (6, 2)
+    monkeypatch.chdir(tmp_path / "images/val")
+    assert len(find_images("../train", 0, ".").val) == 2
+
+
 def write_flat(root: Path, layout: str) -> None:
     """All pictures in one part."""
     marks = marks_of("train")
@@ -196,9 +209,19 @@ def test_several_sets_are_not_one(tmp_path: Path) -> None:
     found = mistake(lambda: find_images(tmp_path, 0))
     assert isinstance(found, diagnostics.SeveralSets)
     for name in ("a", "b"):
-        put(tmp_path / f"c/{name}.json", coco_json({}))
+        put(tmp_path / f"c/{name}.json", coco_json({"a.png": CAT}))
     found = mistake(lambda: find_images(tmp_path / "c", 0))
     assert isinstance(found, diagnostics.SeveralSets)
+
+
+def test_pictures_sorted_into_classes_may_have_a_file_about_them(tmp_path: Path) -> None:
+    """Of COCO's form, without boxes."""
+    for name in ("cat", "dog"):
+        put(tmp_path / f"{name}/1.png")
+        put(tmp_path / f"{name}/2.png")
+    put(tmp_path / "all.json", '{"images": [], "annotations": [], "categories": []}')
+    put(tmp_path / "all.yaml", "nc: 2")
+    assert find_images(tmp_path, 0).train.objects is None
 
 
 def test_class_folders_stay_what_they_are(tmp_path: Path) -> None:

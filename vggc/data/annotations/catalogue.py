@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from vggc.data.annotations.described import NO_ANNOTATION, AnnotationError
+from vggc.data.annotations.described import MAX_NAME, NO_ANNOTATION, AnnotationError
 from vggc.data.listing import images_below, walk
 from vggc.data.parts import Skipped
 from vggc.images.preprocessing import FORMATS
@@ -81,11 +81,14 @@ class Catalogue:
         from_here = os.path.relpath(os.path.join(base or self.folder, asked), self.folder)
         if from_here in self.by_path:
             return from_here
+        shown = path if len(path) <= MAX_NAME else f"{path[:MAX_NAME]}…"
         if os.path.isabs(asked) or asked.startswith("../") or asked[1:2] == ":":
-            raise AnnotationError(f"its picture {path} lies outside of the folder, or is not there")
+            raise AnnotationError(
+                f"its picture {shown} lies outside of the folder, or is not there"
+            )
         if found := self.by_name.get(os.path.basename(asked)):
             return only(found)
-        raise AnnotationError(f"its picture {path} is not there")
+        raise AnnotationError(f"its picture {shown} is not there")
 
 
 def grouped(pairs: Iterable[tuple[str, str]]) -> Mapping[str, list[str]]:
@@ -112,11 +115,11 @@ def only(found: Sequence[str]) -> str:
         AnnotationError: there are several.
     """
     if len(found) > 1:
-        raise AnnotationError(f"{len(found):,} pictures have its name: {shown(found)}")
+        raise AnnotationError(f"{len(found):,} pictures have its name: {first_of(found)}")
     return found[0]
 
 
-def shown(names: Sequence[str]) -> str:
+def first_of(names: Sequence[str]) -> str:
     """The first names, and that there are more."""
     return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
@@ -136,8 +139,8 @@ def without_ending(name: str) -> str:
 def unclaimed(
     pictures: Iterable[str], claims: Mapping[str, Sequence[str]], noun: str = "annotations"
 ) -> tuple[dict[str, str], list[Skipped]]:
-    """Of pictures that annotations claim, those that one claims, with that one; and those of which
-    none or several tell. A `noun` says what they are.
+    """The pictures that one annotation claims, with that one; and those of which none or several
+    tell. A `noun` says what they are.
     """
     found, lost = {}, []
     for picture in pictures:
@@ -147,6 +150,6 @@ def unclaimed(
             case [single]:
                 found[picture] = single
             case several:
-                reason = f"{len(several):,} {noun} tell of it: {shown(several)}"
+                reason = f"{len(several):,} {noun} tell of it: {first_of(several)}"
                 lost.append(Skipped(picture, reason))
     return found, lost

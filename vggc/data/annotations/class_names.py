@@ -71,13 +71,15 @@ def placed(lines: Iterable[tuple[int, str]]) -> Iterator[str]:
 
 # YAML
 
-QUOTED = r"""'(?:[^']|'')*'|"(?:[^"\\]|\\.)*\""""
-PLAIN = r"""[^\s\[\]{},'"#&*!|>%@`?][^\[\]{},\n]*"""
+# None of them goes back to try another way: a file of a MiB may be made to have very many.
+QUOTED = r"""'(?:[^']|'')*+'|"(?:[^"\\]|\\.)*+\""""
+PLAIN = r"""[^\s\[\]{},'"#&*!|>%@`?][^\[\]{},\n]*+"""
 NUMBER = r"""(?P<mark>['"]?)(?P<key>[0-9]{1,9})(?P=mark)\s*:"""
 
 COMMENT = re.compile(rf"((?:^|(?<=[\s\[{{,]))(?:{QUOTED}))|(?:^|(?<=\s))#[^\n]*", re.M | re.S)
-IN_LIST = re.compile(rf"\s*(?P<value>{QUOTED}|{PLAIN})\s*(?P<end>[,\]])", re.S)
-IN_MAPPING = re.compile(rf"\s*{NUMBER}\s+(?P<value>{QUOTED}|{PLAIN})\s*(?P<end>[,}}])", re.S)
+IN_LIST = re.compile(rf"\s*+(?P<value>{QUOTED}|{PLAIN})\s*+(?P<end>[,\]])", re.S)
+IN_MAPPING = re.compile(rf"\s*+{NUMBER}\s++(?P<value>{QUOTED}|{PLAIN})\s*+(?P<end>[,}}])", re.S)
+CLOSING = re.compile(r"\s*+[\]}]")
 ITEM = re.compile(r"\s*-\s+(?P<value>.+)")
 PAIR = re.compile(rf"\s+{NUMBER}\s+(?P<value>.+)")
 VALUE = re.compile(rf"{QUOTED}|{PLAIN}", re.S)
@@ -113,7 +115,7 @@ def bracketed(text: str) -> dict[int, str]:
     form, close = forms[text[0]]
     found: list[re.Match[str]] = []
     position = 1
-    while not text[position:].lstrip().startswith(close):
+    while not ((end := CLOSING.match(text, position)) and end[0].endswith(close)):
         match = form.match(text, position)
         if match is None:
             raise AnnotationError(f"{UNREAD}, name {len(found) + 1}")
@@ -157,7 +159,7 @@ def numbered(found: list[re.Match[str]]) -> dict[int, str]:
         names[number] = class_name(scalar(match["value"]))
     if not names:
         raise AnnotationError("it has no `names`")
-    return names
+    return dict(sorted(names.items()))
 
 
 def scalar(text: str) -> str:

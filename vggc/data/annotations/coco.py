@@ -20,12 +20,12 @@ from vggc.data.annotations.described import (
     MAX_NAME,
     NO_ANNOTATION,
     NO_OBJECT,
+    Annotation,
     AnnotationError,
+    Annotations,
     Box,
-    Described,
+    DeclaredSize,
     Marked,
-    Reading,
-    Size,
     class_name,
     table_of,
 )
@@ -44,7 +44,7 @@ A text within quotes cannot look so: its own quotes have backslashes before them
 NOUN = "annotation"
 
 
-def read_coco(source: CocoSource) -> Reading:
+def read_coco(source: CocoSource) -> Annotations:
     """What the JSON file of a part says.
 
     Raises:
@@ -65,7 +65,7 @@ def read_coco(source: CocoSource) -> Reading:
         objects, faults = marks.get(key, ([], []))
         if objects or faults:
             where = f"{source.file.name}, image {key}"
-            described.append(Described(picture, where, images[key].size, objects, faults))
+            described.append(Annotation(picture, where, images[key].size, objects, faults))
         else:
             blank.append(Skipped(picture, NO_OBJECT))
     known = {str(key) for key in ids_of(content["images"])}
@@ -75,7 +75,7 @@ def read_coco(source: CocoSource) -> Reading:
     if source.own:
         alone = (file for file in catalogue.files if file not in claims)
         blank += [*(Skipped(file, NO_ANNOTATION) for file in alone), *catalogue.skipped]
-    return Reading(
+    return Annotations(
         described=described,
         lost=[*lost, *several],
         blank=blank,
@@ -160,7 +160,7 @@ class Listed:
     """A picture that a file lists, and the size that it takes it to have."""
 
     picture: str
-    size: Size
+    size: DeclaredSize
 
 
 def listed(
