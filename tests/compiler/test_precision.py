@@ -34,7 +34,6 @@ from vggc.compiler.quantize import (
     ValueRange,
     averaged,
     converted_weights,
-    digest,
     levels,
     scaled,
 )
