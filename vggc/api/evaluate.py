@@ -29,9 +29,10 @@ from vggc.ir.needs import TESTING
 from vggc.passes.dense import dense
 from vggc.passes.heads import classifier
 from vggc.passes.inference import drop_final_softmax
-from vggc.program import load
+from vggc.program import Program, load
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.protocol import Protocol, read_protocol
+from vggc.recipe.train import Recipe
 from vggc.support.diagnostics import UserError
 from vggc.support.paths import absence, exists, is_artifact, is_folder, is_run
 from vggc.support.precision import TrainPrecision
@@ -255,8 +256,17 @@ def protocol_of(run: Run, options: EvalOptions) -> Protocol:
     Raises:
         UserError: with every mistake in either.
     """
-    program, recipe = load(str(run.net_path)), run.recipe
+    program = load(str(run.net_path))
     run.require_fit(program.graph)
+    return protocol_for(program, run.recipe, options)
+
+
+def protocol_for(program: Program, recipe: Recipe, options: EvalOptions) -> Protocol:
+    """The protocol of a net's `test` block, as the options change it.
+
+    Raises:
+        UserError: with every mistake in either.
+    """
     blocks: tuple[Block, ...] = program.net.blocks
 
     def has_crops() -> bool:

@@ -15,7 +15,8 @@ from vggc.inspection.layers import ChosenLayer, chosen_layers
 from vggc.ir.graph import Graph
 from vggc.ir.needs import INSPECTING
 from vggc.ir.ops import describe
-from vggc.passes.inference import drop_dropout, drop_final_softmax, one_head
+from vggc.passes.heads import with_heads
+from vggc.passes.inference import drop_dropout, drop_final_softmax
 from vggc.support.diagnostics import UserError, did_you_mean
 from vggc.support.paths import absence, is_artifact, is_file, is_run
 from vggc.training.run import Run
@@ -159,7 +160,7 @@ def scores_of(graph: Graph) -> Graph:
     """
     for head in graph.heads:
         if head.kind == "classes" and len(graph.nodes[head.node].shape) == 1:
-            return drop_final_softmax(drop_dropout(one_head(graph, head.name)))
+            return drop_final_softmax(drop_dropout(with_heads(graph, [head.name])))
     kinds = ", ".join(
         f"{head.kind} ({describe(graph.nodes[head.node].shape)})" for head in graph.heads
     )

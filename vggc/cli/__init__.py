@@ -38,6 +38,8 @@ COMMANDS = {
     "eval": "Test trained nets: top-1 and top-5 error.",
     "predict": "Tell the classes of images.",
     "inspect": "Show how a net looks at an image: maps, filters, saliency.",
+    "features": "Write what a layer of a net gives of images.",
+    "probe": "Measure what a linear classifier makes of features.",
     "reproduce": "Make the paper's tables of results anew.",
     "tune": "Measure which kernels are the fastest, for compile to choose.",
     "compile": "Compile a net to an artifact that runs without PyTorch.",

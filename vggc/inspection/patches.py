@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vggc.data.crops import Framed
+from vggc.data.crops import Cut, Framed
 from vggc.data.stores import Numbers
 from vggc.images.preprocessing import Pixels
 from vggc.inspection.layers import Box, MapLayer
@@ -129,9 +129,9 @@ def strongest_patches(
         group = indices[start : start + net.at_once]
         crops = images.centres(group)
         there = {
-            index: pixels
-            for index, pixels in zip(group.tolist(), crops, strict=True)
-            if isinstance(pixels, np.ndarray)
+            index: crop.pixels
+            for index, crop in zip(group.tolist(), crops, strict=True)
+            if isinstance(crop, Cut)
         }
         unread += len(group) - len(there)
         if there:
@@ -158,9 +158,9 @@ def shown(
     crops = dict(zip(numbers, images.centres(np.asarray(numbers, np.int64)), strict=True))
     return {
         key: tuple(
-            patch_of(images.part.name(each.image), pixels, layer, each)
+            patch_of(images.part.name(each.image), crop.pixels, layer, each)
             for each in excited
-            if isinstance(pixels := crops[each.image], np.ndarray)
+            if isinstance(crop := crops[each.image], Cut)
         )
         for key, (layer, excited) in found.items()
     }

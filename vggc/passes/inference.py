@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Dropout, Softmax
 from vggc.passes.rewrite import without
@@ -26,19 +24,3 @@ def drop_final_softmax(graph: Graph) -> Graph:
         if isinstance(graph.nodes[head.node].op, Softmax) and not readers[head.node]
     }
     return without(graph, final.__contains__)
-
-
-def one_head(graph: Graph, name: str) -> Graph:
-    """The graph that has the head of this name alone, and no node that it does not need."""
-    head = next(head for head in graph.heads if head.name == name)
-    needed = {0, head.node}
-    for index in range(head.node, 0, -1):
-        if index in needed:
-            needed.update(graph.nodes[index].inputs)
-    kept = sorted(needed)
-    place = {index: number for number, index in enumerate(kept)}
-    nodes = tuple(
-        replace(graph.nodes[index], inputs=tuple(place[read] for read in graph.nodes[index].inputs))
-        for index in kept
-    )
-    return replace(graph, nodes=nodes, heads=(replace(head, node=place[head.node]),))
