@@ -43,7 +43,7 @@ CropDraws: TypeAlias = npt.NDArray[np.float64]
 """Numbers in [0, 1)."""
 
 
-Window: TypeAlias = tuple[float, float, float, float]
+PictureWindow: TypeAlias = tuple[float, float, float, float]
 """What a crop shows of a picture: left, top, right and bottom in shares of its width and height."""
 
 
@@ -51,10 +51,10 @@ class Cut(NamedTuple):
     """What was cut out of a picture, uint8 (H, W, C), and the window that it shows."""
 
     pixels: Pixels
-    window: Window
+    window: PictureWindow
 
 
-def window(box: tuple[float, float, float, float], whole: tuple[int, int]) -> Window:
+def window(box: tuple[float, float, float, float], whole: tuple[int, int]) -> PictureWindow:
     """A box in pixels (left, top, right, bottom) of so large a picture (W, H), in its shares."""
     width, height = whole
     return box[0] / width, box[1] / height, box[2] / width, box[3] / height
@@ -211,7 +211,7 @@ class Framing:
         x, y = (width - across) // 2, (height - down) // 2
         return Cut(centre(pixels, self.size), self.window_at(x, y, (width, height)))
 
-    def window_at(self, x: int, y: int, whole: tuple[int, int]) -> Window:
+    def window_at(self, x: int, y: int, whole: tuple[int, int]) -> PictureWindow:
         """The window of a crop from a column and a row on, in so large a picture (W, H)."""
         return window((x, y, x + self.size[1], y + self.size[0]), whole)
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vggc.data.crops import TRIES, CropDraws, Cut, Framed, Window
+from vggc.data.crops import TRIES, CropDraws, Cut, Framed, PictureWindow
 from vggc.data.draws import Stream, generator
 from vggc.data.order import Order, Share
 from vggc.data.parts import Part, Skipped
@@ -148,7 +148,9 @@ def batch_of(
     )
 
 
-def crop_objects(part: Part, indices: Numbers, windows: Sequence[Window]) -> CropObjects | None:
+def crop_objects(
+    part: Part, indices: Numbers, windows: Sequence[PictureWindow]
+) -> CropObjects | None:
     """Where the objects are in the images at these places of a part, which show these windows."""
     if part.objects is None:
         return None
