@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vggc.data.crops import TRIES, CropDraws, Cut, Framed, PictureWindow
+from vggc.data.crops import TRIES, CropDraws, Cut, Framed
 from vggc.data.draws import Stream, generator
 from vggc.data.order import Order, Share
 from vggc.data.parts import Part, Skipped
@@ -158,7 +158,7 @@ def crop_objects(
     boxes = np.zeros((len(each), max(map(len, each), default=1), 4))
     for row, found in zip(boxes, each, strict=True):
         row[: len(found)] = found
-    shown = np.asarray(windows, np.float64).reshape(-1, 4)
+    shown = np.stack(windows) if windows else np.empty((0, 4))
     return CropObjects(torch.from_numpy(boxes), torch.from_numpy(shown))
 
 
