@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
 
 OF_ARTIFACT = "an artifact has no gradients: give the run that it was compiled from"
-LONGEST_STEM = 100
+LONGEST_STEM = 50
 """Characters of an image's name that the name of its page takes."""
 
 
@@ -110,7 +110,6 @@ def plan(folder: Path, image: Path, out: Path | None, options: InspectOptions) -
         UserError: the folder is no run, its net tells no classes or has no such class or layer, the
             image cannot be read, or something else than this page is in its place.
     """
-    from vggc.inspection.occlusion import Square
     from vggc.report.inspection_page import generator
     from vggc.report.write import refuse_others
 
@@ -119,9 +118,8 @@ def plan(folder: Path, image: Path, out: Path | None, options: InspectOptions) -
     explained = None if options.class_name is None else class_number(run, options.class_name)
     layers = chosen_layers(graph, options.layers)
     preprocessing = run.record.preprocessing
-    if "occlusion" in options.sections:
-        square = Square.usual(preprocessing.size, options.window, options.stride)
-        refuse_large(square.window, preprocessing.size)
+    if options.window is not None:
+        refuse_large(options.window, preprocessing.size)
     path = out or folder / f"inspect-{image.stem[:LONGEST_STEM]}.html"
     refuse_others(path, generator(run, image))
     seen = read_image(image, preprocessing)
@@ -182,7 +180,7 @@ def class_number(run: Run, name: str) -> int:
 
 def refuse_large(window: int, size: tuple[int, int]) -> None:
     """Raises: UserError where a square covers all of an image of a size (H, W) at once."""
-    if window >= min(size):
+    if window >= max(size):
         suggested = max(1, min(size) // 7)
         raise UserError(diagnostics.SquareTooLarge(window, describe(size), suggested))
 
