@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +18,11 @@ from vggc.ir.needs import INSPECTING
 from vggc.ir.ops import describe
 from vggc.passes.inference import drop_dropout, drop_final_softmax, one_head
 from vggc.support.diagnostics import UserError, did_you_mean
-from vggc.support.paths import absence, is_artifact, is_file, is_run
+from vggc.support.paths import absence, is_artifact, is_file, is_folder, is_run
 from vggc.training.run import Run
 
 if TYPE_CHECKING:
+    from vggc.data.parts import Part
     from vggc.inspection.net import InspectedNet
     from vggc.report.inspection import (
         FoundImages,
@@ -219,23 +221,39 @@ def opened(graph: Graph, subject: Subject, device: str) -> InspectedNet:
 def images_of(run: Run, data: str | None) -> FoundImages:
     """All images in a place, or those that a run held out, cut as the net of the run sees them.
 
-    Whether those held out are still the same is not asked: nothing is counted.
+    Whether those held out are still the same is not asked: nothing is counted. Nor are classes: a
+    place may be a folder of images without any.
 
     Raises:
         UserError: there are none.
     """
     from vggc.data.crops import Framed, Framing
-    from vggc.data.diagnostics import UnreadableFolder
-    from vggc.evaluation.images import found_again, pictures
+    from vggc.evaluation.images import found_again
 
-    try:
-        part = (found_again(run) if data is None else pictures(data, run.record.classes)).part
-    except OSError as fault:
-        path, reason = str(fault.filename or data), fault.strerror or str(fault)
-        raise UserError(UnreadableFolder(path, reason)) from None
+    part = found_again(run).part if data is None else part_in(data, run.record.classes)
     how = run.record.preprocessing
     scales = None if how.scale is None else (how.scale,) * 2
     return Framed(part, Framing(run.record.input, scales, draft=False, white=how.white))
+
+
+def part_in(place: str, classes: Sequence[str]) -> Part:
+    """All images in a place; shards that only number their classes mean these.
+
+    Raises:
+        UserError: there are none.
+    """
+    from vggc.data.diagnostics import UnreadableFolder
+    from vggc.data.listing import holds
+    from vggc.evaluation.images import pictures, single
+    from vggc.evaluation.named import Places
+
+    try:
+        if is_folder(place) and holds(Path(place)) == "images":
+            return single(Places([place]).names)
+        return pictures(place, classes).part
+    except OSError as fault:
+        path, reason = str(fault.filename or place), fault.strerror or str(fault)
+        raise UserError(UnreadableFolder(path, reason)) from None
 
 
 def with_sections(options: InspectOptions, words: str | None) -> InspectOptions:
