@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,8 @@ from tests.support.nets import graph_of
 from vggc.inspection.ascent import STEPS, class_image
 
 GRAPH = graph_of("conv3-8 | pool | conv3-8 | pool | fc-4", "3x32x32")
+
+Noise = Callable[..., np.ndarray]
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -29,7 +33,7 @@ def test_an_image_is_the_same_for_a_seed_and_another_for_another() -> None:
     assert (first.pixels != other.pixels).any()
 
 
-def test_a_linear_net_is_climbed_to_the_side_of_its_weights(noise) -> None:
+def test_a_linear_net_is_climbed_to_the_side_of_its_weights(noise: Noise) -> None:
     """Each pixel goes from the mean towards the sign of its weight, in images too small to be
     moved or climbed at other scales.
     """

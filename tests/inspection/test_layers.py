@@ -59,6 +59,7 @@ def test_layers_and_filters_are_named() -> None:
     [
         ("conv2-1", "did you mean `conv2_1`?"),
         ("fc3", "the layer `fc3` gives no map to look at"),
+        ("fc3", "it gives 2, without rows and columns"),
         ("conv2_1:6", "the last one is `conv2_1:5`"),
         ("conv2_1:-1", "there is no filter `conv2_1:-1`"),
         ("conv2_1:", "there is no filter `conv2_1:`"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -13,8 +15,10 @@ from vggc.inspection.layers import last_of_blocks, map_layers
 from vggc.inspection.net import batch_of
 from vggc.inspection.saliency import evidence, gradients, noisy_copies, of_one
 
+Noise = Callable[..., np.ndarray]
 
-def test_the_gradient_of_a_linear_net_is_its_weight_per_grey_level(noise) -> None:
+
+def test_the_gradient_of_a_linear_net_is_its_weight_per_grey_level(noise: Noise) -> None:
     graph = graph_of("fc-3", "2x4x5")
     weight = noise(3, 40)
     weights = {"fc1.weight": weight, "fc1.bias": noise(3)}
@@ -48,7 +52,9 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     )
 
 
-def test_grad_cam_is_the_maps_by_their_weights_where_a_net_ends_in_their_mean(noise) -> None:
+def test_grad_cam_is_the_maps_by_their_weights_where_a_net_ends_in_their_mean(
+    noise: Noise,
+) -> None:
     """Of a net of maps, their means and a linear layer, α_k is that layer's weight over the number
     of places: class activation mapping (Zhou et al. 2016).
     """
@@ -73,7 +79,7 @@ def test_grad_cam_is_the_maps_by_their_weights_where_a_net_ends_in_their_mean(no
     assert signs >= {-1.0, 1.0}
 
 
-def test_the_map_of_a_class_alone_is_its_grad_cam(noise) -> None:
+def test_the_map_of_a_class_alone_is_its_grad_cam() -> None:
     """As in network in network, whose last convolution gives a map of scores for each class."""
     graph = graph_of("conv3-3 act=none | gap", "1x6x6")
     net, image = inspected(graph, std=1.0), pixels(6, 6, 1)

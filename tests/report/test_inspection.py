@@ -171,6 +171,16 @@ def test_patches_are_looked_for_where_one_says(
     assert "5 of 18 images, evenly spread, were looked at." in page_of(run).text
 
 
+def test_patches_are_looked_for_in_a_folder_without_classes(
+    run: Path, photo: Path, vggc_here: Here
+) -> None:
+    images = Path(Run.load(run).record.data.path or "") / "blue"
+    code, out, _ = vggc_here("inspect", run, photo, "--data", images, "--json")
+    assert code == 0
+    found = json.loads(out)["filters"]
+    assert (found["images"], found["of"]) == (10, 10)
+
+
 def test_where_the_images_are_gone_the_page_says_so(
     run: Path, photo: Path, vggc_here: Here
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +19,11 @@ from vggc.ir.ops import describe
 from vggc.passes.heads import with_heads
 from vggc.passes.inference import drop_dropout, drop_final_softmax
 from vggc.support.diagnostics import UserError, did_you_mean
-from vggc.support.paths import absence, is_artifact, is_file, is_run
+from vggc.support.paths import absence, is_artifact, is_file, is_folder, is_run
 from vggc.training.run import Run
 
 if TYPE_CHECKING:
+    from vggc.data.parts import Part
     from vggc.inspection.net import InspectedNet
     from vggc.report.inspection import (
         FoundImages,
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     )
 
 OF_ARTIFACT = "an artifact has no gradients: give the run that it was compiled from"
-LONGEST_STEM = 100
+LONGEST_STEM = 50
 """Characters of an image's name that the name of its page takes."""
 
 
@@ -111,7 +113,6 @@ def plan(folder: Path, image: Path, out: Path | None, options: InspectOptions) -
         UserError: the folder is no run, its net tells no classes or has no such class or layer, the
             image cannot be read, or something else than this page is in its place.
     """
-    from vggc.inspection.occlusion import Square
     from vggc.report.inspection_page import generator
     from vggc.report.write import refuse_others
 
@@ -120,9 +121,8 @@ def plan(folder: Path, image: Path, out: Path | None, options: InspectOptions) -
     explained = None if options.class_name is None else class_number(run, options.class_name)
     layers = chosen_layers(graph, options.layers)
     preprocessing = run.record.preprocessing
-    if "occlusion" in options.sections:
-        square = Square.usual(preprocessing.size, options.window, options.stride)
-        refuse_large(square.window, preprocessing.size)
+    if options.window is not None:
+        refuse_large(options.window, preprocessing.size)
     path = out or folder / f"inspect-{image.stem[:LONGEST_STEM]}.html"
     refuse_others(path, generator(run, image))
     seen = read_image(image, preprocessing)
@@ -183,7 +183,7 @@ def class_number(run: Run, name: str) -> int:
 
 def refuse_large(window: int, size: tuple[int, int]) -> None:
     """Raises: UserError where a square covers all of an image of a size (H, W) at once."""
-    if window >= min(size):
+    if window >= max(size):
         suggested = max(1, min(size) // 7)
         raise UserError(diagnostics.SquareTooLarge(window, describe(size), suggested))
 
@@ -222,23 +222,39 @@ def opened(graph: Graph, subject: Subject, device: str) -> InspectedNet:
 def images_of(run: Run, data: str | None) -> FoundImages:
     """All images in a place, or those that a run held out, cut as the net of the run sees them.
 
-    Whether those held out are still the same is not asked: nothing is counted.
+    Whether those held out are still the same is not asked: nothing is counted. Nor are classes: a
+    place may be a folder of images without any.
 
     Raises:
         UserError: there are none.
     """
     from vggc.data.crops import Framed, Framing
-    from vggc.data.diagnostics import UnreadableFolder
-    from vggc.evaluation.images import found_again, pictures
+    from vggc.evaluation.images import found_again
 
-    try:
-        part = (found_again(run) if data is None else pictures(data, run.record.classes)).part
-    except OSError as fault:
-        path, reason = str(fault.filename or data), fault.strerror or str(fault)
-        raise UserError(UnreadableFolder(path, reason)) from None
+    part = found_again(run).part if data is None else part_in(data, run.record.classes)
     how = run.record.preprocessing
     scales = None if how.scale is None else (how.scale,) * 2
     return Framed(part, Framing(run.record.input, scales, draft=False, white=how.white))
+
+
+def part_in(place: str, classes: Sequence[str]) -> Part:
+    """All images in a place; shards that only number their classes mean these.
+
+    Raises:
+        UserError: there are none.
+    """
+    from vggc.data.diagnostics import UnreadableFolder
+    from vggc.data.listing import holds
+    from vggc.evaluation.images import pictures, single
+    from vggc.evaluation.named import Places
+
+    try:
+        if is_folder(place) and holds(Path(place)) == "images":
+            return single(Places([place]).names)
+        return pictures(place, classes).part
+    except OSError as fault:
+        path, reason = str(fault.filename or place), fault.strerror or str(fault)
+        raise UserError(UnreadableFolder(path, reason)) from None
 
 
 def with_sections(options: InspectOptions, words: str | None) -> InspectOptions:

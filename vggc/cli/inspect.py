@@ -70,7 +70,7 @@ DOING = {
     type=click.IntRange(1),
     metavar="N",
     help="How many images to look for patches in, evenly spread."
-    "  [default: up to 2,000, of a large net 50 and more]",
+    "  [default: up to 1,000, of a large net 50 at least]",
 )
 @click.option(
     "--smooth",

@@ -18,7 +18,7 @@ LEAST_SIDE = 8
 """Pixels along the shorter side of the smallest image that is climbed with."""
 STEPS = 20
 """Steps at each resolution."""
-STEP = 0.15
+STEP = 0.1
 """How far the first step at a resolution goes, in deviations of the training images' pixels; the
 others are shorter, the last a twentieth as long."""
 PENALTY = 0.5

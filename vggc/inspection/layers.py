@@ -140,11 +140,12 @@ def chosen_layers(graph: Graph, words: str | None) -> tuple[ChosenLayer, ...]:
 
 def _unknown(graph: Graph, name: str, layers: dict[str, MapLayer]) -> Diagnostic:
     """What is wrong with the name of a layer."""
-    for node in graph.nodes:
-        if node.layer.name == name:
-            return diagnostics.LayerWithoutMap(
-                name, describe(node.shape), listed([*layers]) or "none", place=node.layer.span
-            )
+    of_layer = [node for node in graph.nodes if node.layer.name == name]
+    if of_layer:
+        given, known = of_layer[-1], listed([*layers]) or "none"
+        return diagnostics.LayerWithoutMap(
+            name, describe(given.shape), known, place=given.layer.span
+        )
     hint = did_you_mean(name, [*layers]) if layers else "leave `--layer` out"
     return diagnostics.LayerNotThere(name, graph.name, hint)
 

@@ -43,7 +43,7 @@ BEST_CLASSES = 5
 MACS = 1.2e12
 """What is computed of images in search of patches, unless their number is given: half a minute of
 two processors."""
-MOST_IMAGES, LEAST_IMAGES = 2000, 50
+MOST_IMAGES, LEAST_IMAGES = 1000, 50
 """So many images are looked at in search of patches at most, and, where there are so many, at
 least, whatever they take."""
 

@@ -180,8 +180,8 @@ def _seen_by(layer: MapLayer) -> str:
     """What one unit of a layer sees, in words."""
     field = layer.field
     return (
-        f"a unit sees {describe(field.size)} pixels, and its neighbour those "
-        f"{_one(field.stride)} further"
+        f"a unit sees {describe(field.size)} pixels, the next one those "
+        f"{_one(field.stride)} further on"
     )
 
 
