@@ -148,9 +148,7 @@ def batch_of(
     )
 
 
-def crop_objects(
-    part: Part, indices: Numbers, windows: Sequence[PictureWindow]
-) -> CropObjects | None:
+def crop_objects(part: Part, indices: Numbers, windows: Sequence[Windows]) -> CropObjects | None:
     """Where the objects are in the images at these places of a part, which show these windows."""
     if part.objects is None:
         return None
