@@ -21,6 +21,7 @@ from vggc.data.order import Order, Share
 from vggc.data.parts import Part, Skipped
 from vggc.data.stores import Numbers
 from vggc.data.vary import Variation, changed
+from vggc.data.windows import Windows
 from vggc.data.workers import made_ahead, never
 from vggc.images.preprocessing import BrokenImageError
 from vggc.support.processors import num_processors
