@@ -140,7 +140,7 @@ def test_images_that_are_listed_twice_or_not_at_all(tmp_path: Path) -> None:
         (f"{file}, image 79", "it has no file_name"),
         (f"{file}, images[22]", "it has no id"),
         (f"{file}, images[23]", "it has no id"),
-        (f"{file}, image 55", "1 annotations tell of it, and it is not listed"),
+        (f"{file}, image 55", "it is not listed, and annotations tell of it: 1"),
         (file, "annotation 1600: it has no image_id"),
         ("cat1.png", "2 listed images tell of it: 1, 99"),
         ("alone.png", "it has no annotation"),

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +33,7 @@ from tests.support.annotated import (
     write_yolo,
     yolo_text,
 )
+from tests.support.training_data import TINY
 from vggc.data import diagnostics
 from vggc.data.find import find_images
 from vggc.data.parts import Images, Part, Skipped, names_of
@@ -161,11 +164,19 @@ def test_parts_are_told_as_those_of_class_folders_are(tmp_path: Path) -> None:
         write_yolo(tmp_path, part, "images/{part}", "labels/{part}")
     put(tmp_path / "images/more/1.png")
     notes = [note.replace(str(tmp_path), "D") for note in find_images(tmp_path, 0).notes]
-    assert notes[:2] == [
+    assert notes[:3] == [
         "In D, images/train/ is trained on and images/val/ held out.",
         "images/test/ is not used in training: "
         "`vggc eval RUN --data D/images/test` measures on it.",
+        "Left out, since no part is called so: images/more/.",
     ]
+
+
+def test_pictures_beside_parts_are_named(tmp_path: Path) -> None:
+    for part in PARTS:
+        LAYOUTS["voc-parts"](tmp_path, part)
+    put(tmp_path / "x.png")
+    assert find_images(tmp_path, 0).skipped == (Skipped("x.png", "it lies in no part"),)
 
 
 def test_a_part_without_annotations_is_left_out(tmp_path: Path) -> None:
@@ -289,7 +300,7 @@ def test_classes_are_those_that_label_a_picture(tmp_path: Path) -> None:
     images = whole(tmp_path)
     assert images.classes == ("cat", "dog")
     assert found(tmp_path)["x.png"] == ("cat", [("cat", (0, 0, 9, 9))])
-    assert any("1 objects are left out" in note and "hat" in note for note in images.notes)
+    assert "largest: 1, of hat." in images.notes[-1]
 
 
 def test_what_is_held_out_may_show_no_class_that_is_not_trained_on(tmp_path: Path) -> None:
@@ -375,7 +386,7 @@ def test_a_box_that_reaches_over_an_edge_is_cut_and_counted(tmp_path: Path) -> N
     one(tmp_path, [("cat", (-5, -1, 50, 15))])
     images = whole(tmp_path)
     assert found(tmp_path)["x.png"] == ("cat", [("cat", (0, 0, WIDTH, 15))])
-    assert any("1 boxes reach beyond their pictures" in note for note in images.notes)
+    assert "boxes are cut that reach beyond their pictures: 1." in images.notes[-1]
     assert images.skipped == ()
 
 
@@ -531,7 +542,7 @@ def test_pictures_that_show_nothing_may_be_the_most(tmp_path: Path) -> None:
     put(tmp_path / "bare/a.xml", voc_xml([]))
     wrong = mistake(lambda: whole(tmp_path / "bare"))
     assert isinstance(wrong, diagnostics.NoObjects)
-    assert wrong.reason == "1 are left out, such as a.png: no object in it is annotated"
+    assert wrong.reason == "1 left out, such as a.png: no object in it is annotated"
 
 
 def test_a_list_may_name_what_is_not_there(tmp_path: Path) -> None:
@@ -551,3 +562,26 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.xml")
     file, _ = whole(tmp_path).skipped
     assert file.name == "x.xml"
+
+
+@pytest.mark.slow
+def test_a_run_trains_goes_on_and_is_tested_on_annotated_pictures(tmp_path: Path) -> None:
+    def vggc(*arguments: str) -> str:
+        command = [sys.executable, "-m", "vggc", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 2), done.stderr
+        return done.stdout + done.stderr
+
+    for part in PARTS:
+        write_listed(tmp_path / "set", part)
+    one(tmp_path / "more", CAT)
+    (tmp_path / "tiny.vgg").write_text(TINY.replace("fc-3", "fc-2"))
+    first = vggc("train", "tiny.vgg", "--data", "set", "--epochs", "1", "--out", "run")
+    assert "6 images to train on, 2 held out, 2 classes." in first
+    assert "2 of 2" in vggc("train", "--resume", "run", "--epochs", "2")
+    places = {"set": "2 images", "set/ImageSets/Main/train.txt": "6 images", "more": "1 image"}
+    for place, count in places.items():
+        assert f"error on {count} of {place}" in vggc("eval", "run", "--data", place)
+    assert "error on 2 images" in vggc("eval", "run")
+    put(tmp_path / "set/Annotations/val-cat0.xml", voc_xml([("cat", (4, 2, 24, 13))]))
+    assert "the held-out images have other names or classes now" in vggc("eval", "run")

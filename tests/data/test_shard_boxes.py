@@ -268,7 +268,7 @@ def test_an_object_that_cannot_be_used_is_named_and_its_picture_used(tmp_path: P
         images = find_images(tmp_path, 0)
         assert skipped(images) == [("0.tar/x", "object 1 (cat): its box is inverted")]
         assert everything(images)["x.png"] == ("dog", [*DOG, ("cat", (0, 0, 4, 4))])
-        assert any("1 boxes reach beyond their pictures" in note for note in images.notes)
+        assert "boxes are cut that reach beyond their pictures: 1." in images.notes[-1]
 
 
 COLUMNS = ["counts", "boxes", "kinds", "difficult", "cut", "faulty.ends"]

@@ -120,11 +120,6 @@ class Split:
     val: PartPlace | None
     notes: tuple[str, ...]
 
-    @property
-    def is_annotated(self) -> bool:
-        """Whether annotations tell what belongs to the part to train on."""
-        return self.train.source is not None
-
 
 USES: Mapping[PartRole, str] = {"train": "to train on", "val": "held out", "test": "to test on"}
 

@@ -88,7 +88,7 @@ def why_stray(objects: Sequence[Marked], faults: Sequence[str]) -> str:
     """Why annotations belong to no picture."""
     if faults and not objects:
         return faults[0]
-    return f"{len(objects) + len(faults):,} annotations tell of it, and it is not listed"
+    return f"it is not listed, and annotations tell of it: {len(objects) + len(faults):,}"
 
 
 def lists_of(path: Path) -> Mapping[str, list[Any]]:

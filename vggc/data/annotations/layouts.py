@@ -144,20 +144,27 @@ def assembled(look: Contents, found: Sequence[NamedSource]) -> Parts | Annotatio
         if each.name in roles
     ]
     others = [name for name, each in named.items() if each.name not in roles]
-    return Parts(str(look.folder), (*parts, *bare_parts(look, found)), tuple(others))
+    bare = {os.path.relpath(folder, look.folder): folder for folder in bare_folders(look, found)}
+    called = roles_of(folder.name for folder in bare.values())
+    parts += [
+        NamedPart(PartPlace(name), called[folder.name], "images", annotated=False)
+        for name, folder in bare.items()
+        if folder.name in called
+    ]
+    if not any(each.source.is_file for each in found):
+        others += [f"{name}/" for name, folder in bare.items() if folder.name not in called]
+    return Parts(str(look.folder), tuple(parts), tuple(others))
 
 
-def bare_parts(look: Contents, found: Sequence[NamedSource]) -> Iterator[NamedPart]:
-    """The parts that are called so and hold pictures without annotations."""
+def bare_folders(look: Contents, found: Sequence[NamedSource]) -> Iterator[Path]:
+    """The folders that parts may be in, and that hold pictures without annotations."""
     used = {path for each in found for path in above(each.source.pictures)}
     folders = [*look.folders.values()]
     if inner := look.pick(PICTURES):
         folders += folders_in(inner)
-    roles = roles_of(folder.name for folder in folders)
     for folder in folders:
-        if folder.name in roles and folder not in used and has_images(folder):
-            name = os.path.relpath(folder, look.folder)
-            yield NamedPart(PartPlace(name), roles[folder.name], "images", annotated=False)
+        if folder not in used and folder.name.lower() not in ANNOTATIONS and has_images(folder):
+            yield folder
 
 
 def absolute(path: Path) -> Path:

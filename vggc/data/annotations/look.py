@@ -142,10 +142,11 @@ def remarks(place: str, cut: int, left_out: Mapping[str, int], *, is_known: bool
     their classes, of which there are so many each: those that are trained on are known, or not.
     """
     if cut:
-        yield f"In {place}, {cut:,} boxes reach beyond their pictures, and are cut there."
+        yield f"In {place}, boxes are cut that reach beyond their pictures: {cut:,}."
     if count := sum(left_out.values()):
         why = "are not trained on" if is_known else "are in no picture the largest"
-        yield f"In {place}, {count:,} objects are left out whose classes {why}: {shown(left_out)}."
+        names = shown(left_out)
+        yield f"In {place}, objects are left out whose classes {why}: {count:,}, of {names}."
 
 
 def shown(names: Iterable[str]) -> str:

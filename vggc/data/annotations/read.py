@@ -97,7 +97,7 @@ def refuse_useless(
         reason = "no picture is there"
         if blank:
             first = f"{blank[0].name}: {blank[0].reason}"
-            reason = f"{len(blank):,} are left out, such as {first}"
+            reason = f"{len(blank):,} left out, such as {first}"
         raise UserError(diagnostics.NoObjects(place, reason))
 
 
