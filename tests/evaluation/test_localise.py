@@ -33,8 +33,8 @@ SIZE = 16, 12
 """The height and width of the nets' input."""
 
 HOW = Preprocessing(SIZE, None, (0.0,) * 3, (1.0,) * 3)
-ONLY = np.zeros(1, np.int64)
-"""The place of a net's only box."""
+SHARED = np.zeros(1, np.int64)
+"""Where the box of the one class is."""
 
 BOTH = "conv3-4 | pool | b: fc-6 | fc-3 | softmax head box: @b | boxes-3"
 ALL: tuple[HeadKind, ...] = ("boxes", "classes")
@@ -114,7 +114,7 @@ def test_the_box_of_each_position_is_where_it_was_seen(size: tuple[int, int], fl
             left, top, right, bottom = upright(sight.windows).T
             there = (left < x) & (x < right) & (top < y) & (y < bottom)
             assert there.any()
-            boxes = sight.boxes(ONLY)[there, 0]
+            boxes = sight.boxes(0)[there]
             half = np.asarray([0.25 * SIZE[1] / width, 0.125 * SIZE[0] / height])
             wanted = np.clip([*(np.asarray([x, y]) - half), *(np.asarray([x, y]) + half)], 0, 1)
             np.testing.assert_allclose(boxes, np.tile(wanted, (there.sum(), 1)), atol=1e-6)
@@ -133,7 +133,7 @@ def test_positions_are_a_stride_apart_at_each_scale(size: tuple[int, int]) -> No
             pixels = np.asarray([2 * j, 2 * i, 2 * j + SIZE[1], 2 * i + SIZE[0]])
             wanted = pixels / [width, height, width, height]
             np.testing.assert_allclose(sight.windows[place], wanted)
-            np.testing.assert_allclose(sight.boxes(ONLY)[place, 0], wanted, atol=1e-6)
+            np.testing.assert_allclose(sight.boxes(0)[place], wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [None, 16, 23])
@@ -144,7 +144,7 @@ def test_the_centre_crop_is_that_of_inference(scale: int | None) -> None:
     ((plain, flipped),) = found.box_nets
     np.testing.assert_allclose(plain.windows, [window])
     np.testing.assert_allclose(flipped.windows, [mirrored(window)])
-    one, two = (centres_of(sight.boxes(ONLY))[0, 0] for sight in (plain, flipped))
+    one, two = (centres_of(sight.boxes(0))[0] for sight in (plain, flipped))
     width = window[2] - window[0]
     np.testing.assert_allclose(one[0], window[0] + width / 4, atol=1e-6)
     np.testing.assert_allclose(two[0], window[2] - width / 4, atol=1e-6)
@@ -152,7 +152,7 @@ def test_the_centre_crop_is_that_of_inference(scale: int | None) -> None:
 
 def test_a_box_is_cut_off_where_the_picture_ends() -> None:
     (found,) = seen([observer(*constant(0.5, 0.5, 9, 9), dense=False)], part(drawn(31, 47)))
-    np.testing.assert_array_equal(Locator((ONLY,)).of_class(found, 0).box, [0, 0, 1, 1])
+    np.testing.assert_array_equal(Locator((SHARED,)).of_class(found, 0).box, [0, 0, 1, 1])
 
 
 # What nets say

@@ -8,9 +8,10 @@ import pytest
 
 from vggc.data.objects import PictureObjects
 from vggc.data.windows import WHOLE, mirrored
+from vggc.evaluation import located
 from vggc.evaluation.located import (
     LocalisationCounts,
-    Located,
+    LocatedObject,
     Locator,
     PictureSights,
     Sight,
@@ -19,6 +20,7 @@ from vggc.evaluation.located import (
     overlap_of,
     softmax,
 )
+from vggc.evaluation.merging import Merged, merged
 from vggc.training.parallel import ALONE
 
 LEFT, RIGHT = np.asarray([0, 0, 0.5, 1]), np.asarray([0.5, 0, 1, 1])
@@ -48,18 +50,13 @@ def objects(*rows: tuple[int, tuple[float, float, float, float], bool]) -> Pictu
 
 def test_boxes_of_crops_lie_in_the_picture() -> None:
     told = sight([LEFT, RIGHT, mirrored(LEFT)], [[0.5, 0.5, 1, 1], [1, 0.5, 1, 1], [0, 0.5, 1, 1]])
-    boxes = told.boxes(np.asarray([0]))
-    assert boxes.shape == (3, 1, 4)
-    np.testing.assert_allclose(boxes[0, 0], LEFT)
-    np.testing.assert_allclose(boxes[1, 0], [0.75, 0, 1, 1])  # what lies beyond is cut off
-    np.testing.assert_allclose(boxes[2, 0], [0.25, 0, 0.75, 1])
+    wanted = [LEFT, [0.75, 0, 1, 1], [0.25, 0, 0.75, 1]]  # what lies beyond is cut off
+    np.testing.assert_allclose(told.boxes(0), wanted)
 
 
-def test_of_many_boxes_those_that_are_asked_for() -> None:
-    values = np.random.default_rng(0).random((2, 12))
-    told = sight([LEFT, RIGHT], values)
-    every = told.boxes(EACH)
-    np.testing.assert_array_equal(told.boxes(np.asarray([2, 0])), every[:, [2, 0]])
+def test_of_many_boxes_one_is_asked_for() -> None:
+    told = sight([WHOLE], [[0.5, 0.5, 1, 1, 0.25, 0.5, 0.5, 1]])
+    np.testing.assert_allclose(told.boxes(1), [LEFT])
 
 
 # Probabilities
@@ -150,15 +147,30 @@ def test_the_boxes_of_nets_are_united_before_they_are_merged() -> None:
     np.testing.assert_allclose(found.box, [0.29, 0.3, 0.71, 0.7], atol=1e-6)
 
 
-def test_boxes_are_merged_by_their_score_or_all_alike() -> None:
-    boxes = sight([LEFT, RIGHT], np.asarray([[1, 0.5, 1, 1], [0.2, 0.5, 1, 1]]))
+def test_boxes_are_merged_all_alike_and_rated_by_their_scores() -> None:
+    boxes = sight([LEFT, RIGHT], [[1, 0.5, 1, 1], [0.1, 0.5, 1, 1]])
     told = sight([LEFT, RIGHT], scores((0.75, 0.2, 0.05), (0.25, 0.7, 0.05)))
+    found = Locator((SHARED,)).of_class(seen([(boxes,)], (told,)), 0)
+    np.testing.assert_allclose(found.box, [0.275, 0, 0.775, 1], atol=1e-6)
+    assert found.score == pytest.approx(1)
+
+
+def test_classes_that_share_their_boxes_have_them_merged_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+
+    def counted(boxes: np.ndarray, threshold: float) -> Merged:
+        calls.append(len(boxes))
+        return merged(boxes, threshold=threshold)
+
+    monkeypatch.setattr(located, "merged", counted)
+    boxes, told = sight([WHOLE], [[0.5, 0.5, 1, 1] * 3]), sight([WHOLE], scores((0.2, 0.5, 0.3)))
     picture = seen([(boxes,)], (told,))
-    by_score = Locator((SHARED,), by_score=True).of_class(picture, 0)
-    np.testing.assert_allclose(by_score.box[0], 0.75 * 0.25 + 0.25 * 0.35, atol=1e-6)
-    alike = Locator((SHARED,), by_score=False).of_class(picture, 0)
-    np.testing.assert_allclose(alike.box[0], 0.3, atol=1e-6)
-    assert by_score.score == alike.score == pytest.approx(1)
+    for rows, times in ((SHARED, 1), (EACH, 3)):
+        calls.clear()
+        assert len(Locator((rows,)).best(picture)) == 3
+        assert calls == [1] * times
 
 
 def test_a_picture_may_be_wide_or_high_all_the_same() -> None:
@@ -180,8 +192,8 @@ def test_a_picture_may_be_wide_or_high_all_the_same() -> None:
 TRUE = (0.25, 0.25, 0.75, 0.75)
 
 
-def pair(class_index: int, *box: float) -> Located:
-    return Located(class_index, 0.5, np.asarray(box), 1.0)
+def pair(class_index: int, *box: float) -> LocatedObject:
+    return LocatedObject(class_index, 0.5, np.asarray(box), 1.0)
 
 
 RIGHT_BOX = (0.25, 0.25, 0.75, 0.875)
@@ -201,7 +213,7 @@ RIGHT_BOX = (0.25, 0.25, 0.75, 0.875)
     ],
 )
 def test_a_pair_is_right_whose_class_and_box_are(
-    pairs: list[Located], first: int, five: int, iou: float
+    pairs: list[LocatedObject], first: int, five: int, iou: float
 ) -> None:
     counts = LocalisationCounts()
     found = counts.add(pairs, 1, objects((0, (0, 0, 1, 1), False), (1, TRUE, False)))

@@ -159,3 +159,53 @@ class NoTable(Diagnostic):
     path: str
     known: str
     suggestion: str
+
+
+class NoBoxes(Diagnostic):
+    title = "the net of `{run}` gives no boxes"
+    label = "its heads give {kinds}"
+    help = "give a run of a net with a head of boxes, such as vgg16_loc_scr: `… | boxes`"
+
+    run: str
+    kinds: str
+
+
+class NoClassifier(Diagnostic):
+    title = "the net of `{run}` gives no classes"
+    label = "its heads give {kinds}"
+    help = "give a run that was trained to classify after `--classifier`"
+
+    run: str
+    kinds: str
+
+
+class WhichClass(Diagnostic):
+    title = "`{run}` gives a box for each of {classes} classes, and nothing tells the class"
+    label = "no net that classifies is given"
+    help = "give a run that was trained on the same classes: `--classifier RUN`"
+
+    run: str
+    classes: int
+
+
+class ClassesOfBoxes(Diagnostic):
+    title = "`{first}` and `{second}` do not know the same classes"
+    label = "{difference}"
+    help = "give nets that were trained on the same classes, or one with a box for all: `boxes`"
+
+    first: str
+    second: str
+    difference: str
+
+
+class NoObjectsToTest(Diagnostic):
+    title = "there are no boxes around the objects in `{data}`"
+    label = "localisation is tested on pictures whose objects are annotated"
+    help = "give a place with annotations (VOC, COCO, YOLO, CSV) or shards with boxes: `--data`"
+
+    data: str
+
+
+class OffsetsOfCrops(Diagnostic):
+    title = "`--offsets` are of nets applied to whole pictures, and only centre crops are looked at"
+    help = "add `--protocol dense`, or leave `--offsets` out"

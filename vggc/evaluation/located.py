@@ -19,7 +19,7 @@ import numpy.typing as npt
 from vggc.data.objects import Corners, PictureObjects, overlaps
 from vggc.data.stores import Numbers
 from vggc.data.windows import Windows, clipped, corners_of, to_picture
-from vggc.evaluation.merging import THRESHOLD, Values, merged
+from vggc.evaluation.merging import THRESHOLD, Merged, Values, merged
 
 if TYPE_CHECKING:
     from vggc.training.parallel import World
@@ -50,12 +50,12 @@ class Sight:
     windows: Windows
     values: Outputs
 
-    def boxes(self, rows: Numbers) -> Corners:
-        """The boxes at these places (R,) among those that a head of boxes gives of each crop: their
-        corners in shares of the picture, cut off where it ends, (P, R, 4).
+    def boxes(self, place: int) -> Corners:
+        """The box at a place among those that a head of boxes gives of each crop: its corners in
+        shares of the picture, cut off where that ends, (P, 4).
         """
-        centres = self.values.reshape(len(self.values), -1, 4)[:, rows].astype(np.float64)
-        return clipped(to_picture(corners_of(centres), self.windows[:, None]))
+        centres = self.values[:, 4 * place : 4 * place + 4].astype(np.float64)
+        return clipped(to_picture(corners_of(centres), self.windows))
 
 
 Sights: TypeAlias = tuple[Sight, ...]
@@ -77,7 +77,7 @@ class PictureSights:
 
 
 @dataclass(frozen=True)
-class Located:
+class LocatedObject:
     """A class and where in a picture it is: its `probability` in the picture, its best `box` (4,)
     in shares of the picture, and the box's `score`, the sum of the class's probabilities at the
     crops that it was made of. Without classifiers probabilities are 1, and the score counts crops.
@@ -95,49 +95,50 @@ class Locator:
 
     `rows` has, for each of the box nets, the place of the box of each class (classes,) among those
     that it gives; all 0 where it gives one for all. Boxes whose match score is `threshold` or less
-    are merged. `by_score` weights them by the class's probability where they come from; otherwise
-    all count the same.
+    are merged, all alike; the class's probabilities where they come from rate what comes of it.
     """
 
     rows: tuple[Numbers, ...]
     threshold: float = THRESHOLD
-    by_score: bool = True
 
-    def best(self, seen: PictureSights, count: int = PAIRS) -> list[Located]:
+    def best(self, seen: PictureSights, count: int = PAIRS) -> list[LocatedObject]:
         """The `count` most probable classes, each with its best box, the most probable first."""
         probabilities = mean_probabilities(seen.classifiers)
         order = np.argsort(-probabilities, kind="stable")[:count]
         return self.located(seen, order, probabilities[order])
 
-    def of_class(self, seen: PictureSights, class_index: int) -> Located:
+    def of_class(self, seen: PictureSights, class_index: int) -> LocatedObject:
         """The best box of a class that is known to be in the picture."""
         (found,) = self.located(seen, np.asarray([class_index]), np.ones(1))
         return found
 
     def located(
         self, seen: PictureSights, classes: Numbers, probabilities: Values
-    ) -> list[Located]:
+    ) -> list[LocatedObject]:
         """The best boxes of these classes."""
-        nets = zip(self.rows, seen.box_nets, strict=True)
-        boxes = [sight.boxes(rows[classes]) for rows, sights in nets for sight in sights]
+        places = np.stack([rows[classes] for rows in self.rows], axis=1)
         windows = [sight.windows for sights in seen.box_nets for sight in sights]
         scores = crop_probabilities(np.concatenate(windows), seen.classifiers, classes)
+        groups: dict[tuple[int, ...], Merged] = {}
         found = []
-        for place, each in enumerate(np.concatenate(boxes).swapaxes(0, 1)):
-            box, score = self.best_box(each, scores[:, place], seen.aspect)
-            class_index, probability = int(classes[place]), float(probabilities[place])
-            found.append(Located(class_index, probability, box, score))
+        for each, row in enumerate(map(tuple, places.tolist())):
+            if row not in groups:  # once for all classes that share their boxes
+                groups[row] = self.merged(seen, row)
+            sums = groups[row].sums(scores[:, each])
+            best = int(sums.argmax())
+            box, score = groups[row].boxes[best], float(sums[best])
+            found.append(LocatedObject(int(classes[each]), float(probabilities[each]), box, score))
         return found
 
-    def best_box(self, boxes: Corners, scores: Values, aspect: float) -> tuple[Corners, float]:
-        """The box of the greatest sum of scores (M,) among boxes (M, 4) in shares of a picture that
-        are merged, and the sum.
+    def merged(self, seen: PictureSights, places: Sequence[int]) -> Merged:
+        """The boxes of all crops at a place among those of each net, merged, in shares of the
+        picture.
         """
-        unit = np.asarray([aspect, 1, aspect, 1])
-        groups = merged(boxes * unit, scores if self.by_score else None, self.threshold)
-        sums = groups.sums(scores)
-        best = int(sums.argmax())
-        return groups.boxes[best] / unit, float(sums[best])
+        nets = zip(places, seen.box_nets, strict=True)
+        boxes = np.concatenate([sight.boxes(place) for place, sights in nets for sight in sights])
+        unit = np.asarray([seen.aspect, 1, seen.aspect, 1])
+        groups = merged(boxes * unit, threshold=self.threshold)
+        return Merged(groups.boxes / unit, groups.members)
 
 
 def softmax(scores: Outputs) -> Values:
@@ -229,7 +230,7 @@ class LocalisationCounts:
     five: int = 0
     iou: float = 0.0
 
-    def add(self, found: Sequence[Located], label: int, objects: PictureObjects) -> float:
+    def add(self, found: Sequence[LocatedObject], label: int, objects: PictureObjects) -> float:
         """Counts a picture of a class by its pairs, the best first. The IoU of the pair of that
         class, 0 where there is none.
         """

@@ -21,9 +21,9 @@ from vggc.data.stores import Numbers
 
 Values: TypeAlias = npt.NDArray[np.float64]
 
-THRESHOLD = 0.75
-"""The greatest match score of two boxes that are made one: about that of two equal boxes beside
-each other that share half of their union.
+THRESHOLD = 0.3
+"""The greatest match score of two boxes that are made one: about that of two equal squares with an
+IoU of 0.79. On small nets of boxes 0.2 to 0.4 were about equal, and more merged what was apart.
 """
 
 ROWS = 64
