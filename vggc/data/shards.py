@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
@@ -109,7 +110,8 @@ def read_shards(place: str, shards: Sequence[str], known: Sequence[str] = ()) ->
         UserError: there is a shard that cannot be read, or a label that is none of the classes.
     """
     places = [local(shard) for shard in shards]
-    with ThreadPoolExecutor(8) as threads:
+    # Pillow warns of odd pictures whose sizes are looked at; limits are our own.
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(8) as threads:
         found = [*threads.map(shard_at, places)]
         listed = listed_classes(places[0])
         indices = [*threads.map(index_of, found)]
