@@ -311,7 +311,8 @@ def test_names_may_stand_in_several_files(tmp_path: Path, file: str) -> None:
 
 
 def test_a_file_of_names_that_cannot_be_read_is_a_mistake(tmp_path: Path) -> None:
-    assert bad(yolo(tmp_path, names="names: 7")).startswith("`names` is neither a list nor")
+    reason = bad(yolo(tmp_path, names="nc: 2\nnames: 7"))
+    assert reason == "line 2: `names` is neither a list nor a mapping of numbers"
 
 
 # The names in YAML

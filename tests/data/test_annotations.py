@@ -515,6 +515,24 @@ def test_what_has_no_partner_is_named(tmp_path: Path) -> None:
     }
 
 
+def test_a_name_alone_pairs_nothing_that_lies_in_different_folders(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for number in range(3):
+            put(tmp_path / f"images/{name}/{number}.png")
+            put(tmp_path / f"annotations/{name}/{number}.xml", voc_xml(CAT if name == "a" else DOG))
+    (tmp_path / "images/a/0.png").unlink()
+    (tmp_path / "annotations/b/0.xml").unlink()
+    images = find_images(tmp_path, 0)
+    assert {(each.name, each.reason) for each in images.skipped} == {
+        ("annotations/a/0.xml", "its picture is not there"),
+        ("b/0.png", "it has no annotation"),
+    }
+    assert {path: label for path, (label, _) in found(tmp_path).items()} == {
+        **dict.fromkeys(["a/1.png", "a/2.png"], "cat"),
+        **dict.fromkeys(["b/1.png", "b/2.png"], "dog"),
+    }
+
+
 def test_one_of_two_pictures_of_a_name_is_that_which_the_annotation_names(tmp_path: Path) -> None:
     some(tmp_path)
     put(tmp_path / "both.png")

@@ -62,13 +62,16 @@ class Catalogue:
 
     def beside(self, stem: str) -> Sequence[str]:
         """The pictures that a file with this path, less its ending, is called like: those of the
-        same path, or else those of the same name.
+        same path, or else those of which one path is the end of the other.
         """
-        return self.by_stem.get(stem) or self.by_last_stem.get(os.path.basename(stem)) or ()
+        if found := self.by_stem.get(stem):
+            return found
+        alike = self.by_last_stem.get(os.path.basename(stem), ())
+        return [each for each in alike if end_alike(os.path.splitext(each)[0], stem)]
 
     def called(self, path: str, base: Path | None = None) -> str:
         """The picture that an annotation calls so: by its path from the folder or from `base`, or
-        by its name alone where one picture has it.
+        as the only one of which one path is the end of the other.
 
         Raises:
             AnnotationError: there is none, or there are several.
@@ -86,7 +89,8 @@ class Catalogue:
             raise AnnotationError(
                 f"its picture {shown} lies outside of the folder, or is not there"
             )
-        if found := self.by_name.get(os.path.basename(asked)):
+        alike = self.by_name.get(os.path.basename(asked), ())
+        if found := [each for each in alike if end_alike(each, asked)]:
             return only(found)
         raise AnnotationError(f"its picture {shown} is not there")
 
@@ -97,6 +101,13 @@ def grouped(pairs: Iterable[tuple[str, str]]) -> Mapping[str, list[str]]:
     for key, value in pairs:
         found[key].append(value)
     return {**found}
+
+
+def end_alike(one: str, other: str) -> bool:
+    """Whether one path is the end of the other: `images/1.jpg` and `1.jpg`, but not `a/1.jpg` and
+    `b/1.jpg`.
+    """
+    return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
 
 
 def beside(annotations: Path, pictures: Path) -> str:

@@ -99,7 +99,11 @@ def of_yaml(text: str) -> ClassNames:
         raise AnnotationError("it has no `names`" if not starts else "it has `names` twice")
     rest = plain[starts[0].end() :]
     inline = rest.partition("\n")[0].strip()
-    names = bracketed(rest.lstrip(" \t")) if inline else in_lines(rest)
+    try:
+        names = bracketed(rest.lstrip(" \t")) if inline else in_lines(rest)
+    except AnnotationError as fault:
+        line = plain.count("\n", 0, starts[0].start()) + 1
+        raise AnnotationError(f"line {line}: {fault}") from None
     return ClassNames(names, has_points=re.search(r"^kpt_shape[ \t]*:", plain, re.M) is not None)
 
 
