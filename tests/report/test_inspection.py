@@ -135,6 +135,9 @@ def test_the_layers_and_filters_that_are_asked_for_are_shown(
     found = [(each["layer"], each["filter"]) for each in json.loads(out)["filters"]["patches"]]
     assert found[:2] == [("conv2_1", 5), ("conv2_1", 0)]
     assert [layer for layer, _ in found] == ["conv2_1", "conv2_1", "pool1"]
+    assert "Grad-CAM at conv2_1" in page_of(run).texts
+    assert vggc_here("inspect", run, photo, "--layer", "pool1,conv1_1")[0] == 0
+    assert "Grad-CAM at pool1" in page_of(run).texts
 
 
 def test_sections_are_chosen(run: Path, photo: Path, vggc_here: Here) -> None:
@@ -270,7 +273,10 @@ def test_a_net_without_classes_is_refused_with_its_place() -> None:
         (("--layer", "conv1_1:4"), "the last one is `conv1_1:3`"),
         (("--sections", "salience"), "did you mean `saliency`?"),
         (("--window", "8"), "try `--window 1`"),
-        (("--sections", "occlusion", "--layer", "conv1_1"), "--layer is about activations"),
+        (
+            ("--sections", "occlusion", "--layer", "conv1_1"),
+            "--layer is about activations",
+        ),
         (("--sections", "saliency", "--data", "x"), "--data is about filters"),
         (("--weights", "best.safetensors"), "best.safetensors"),
         (("--data", "nowhere"), "nowhere"),

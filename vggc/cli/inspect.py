@@ -158,7 +158,7 @@ def command(
     refuse_idle(
         options,
         {
-            "--layer": (layers, ("activations", "filters")),
+            "--layer": (layers, ("activations", "filters", "saliency")),
             "--filters": (filters, ("filters",)),
             "--patches": (patches, ("filters",)),
             "--data": (data, ("filters",)),

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggc.inspection.image import SeenImage
-from vggc.inspection.layers import ChosenLayer, MapLayer, last_of_blocks
+from vggc.inspection.layers import ChosenLayer, MapLayer
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights
 from vggc.report.filters import Filters, drawn, first_filters
@@ -145,7 +145,8 @@ class Inspection:
 @dataclass(frozen=True)
 class InspectSubject:
     """What is inspected: a net that has one head, of scores of these classes, its weights, and the
-    image. `explained` is the number of the class to explain; None stands for the best one.
+    image. Grad-CAM is taken at the deepest of the `layers`. `explained` is the number of the class
+    to explain; None stands for the best one.
     """
 
     graph: Graph
@@ -182,7 +183,8 @@ def inspect(
     guesses = guessed(subject)
     number = subject.explained if subject.explained is not None else best_of(guesses)[0]
     layers = maps_of(subject) if {"activations", "filters"} & {*asked} else {}
-    last = last_of_blocks(subject.graph)
+    chosen = [each.layer for each in subject.layers]
+    deepest = max(chosen, key=lambda layer: layer.node, default=None)
     square = Square.usual(pixels.shape[:2], options.window, options.stride)
     on_section("image", 1, 1)
     return Inspection(
@@ -197,7 +199,7 @@ def inspect(
             net,
             pixels,
             number,
-            last[-1] if last else None,
+            deepest,
             options.copies,
             options.seed,
             told("saliency"),
