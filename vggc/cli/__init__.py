@@ -37,6 +37,7 @@ COMMANDS = {
     "compare": "Show runs beside one another: curves, outcome, what differs.",
     "eval": "Test trained nets: top-1 and top-5 error.",
     "predict": "Tell the classes of images.",
+    "localise": "Tell where objects are in images, and draw boxes around them.",
     "reproduce": "Make the paper's tables of results anew.",
     "tune": "Measure which kernels are the fastest, for compile to choose.",
     "compile": "Compile a net to an artifact that runs without PyTorch.",
