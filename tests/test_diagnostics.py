@@ -191,6 +191,8 @@ PACKAGES = (
     "vggc.support.precision",
     "vggc.ir.needs",
     "vggc.passes.dense",
+    "vggc.passes.offsets",
+    "vggc.api.compile",
     "vggc.pictures.layout",
     "vggc.report.comparison",
     "vggc.syntax.values",

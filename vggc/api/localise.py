@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+
+from PIL.Image import Image
 
 from vggc.api.evaluate import (
     AT_ONCE,
@@ -36,6 +39,7 @@ from vggc.evaluation.images import (
     single,
 )
 from vggc.evaluation.views import Views
+from vggc.images.preprocessing import BrokenImageError, decode
 from vggc.ir.graph import BOX, Graph, HeadKind
 from vggc.ir.needs import TESTING
 from vggc.ir.ops import describe
@@ -57,6 +61,9 @@ LocaliseProtocol: TypeAlias = Literal["centre", "dense"]
 
 PROTOCOLS: tuple[LocaliseProtocol, ...] = ("centre", "dense")
 
+Edges: TypeAlias = tuple[float, float, float, float]
+"""Left, top, right and bottom in pixels."""
+
 OBJECT = "object"
 """What is found is called where no net tells what it is."""
 
@@ -69,7 +76,6 @@ class LocaliseOptions:
 
     weights: Path | None = None
     scales: str | None = None
-    protocol: LocaliseProtocol | None = None
     flip: bool | None = None
     offsets: bool = False
     batch: int | None = None
@@ -182,12 +188,8 @@ def plan(
     graphs = {run.folder: net_in(run).graph for run in (*boxes, *others)}
     for graph in graphs.values():
         TESTING.require(graph)
-    for run in boxes:
-        if not graphs[run.folder].has("boxes"):
-            raise UserError(diagnostics.NoBoxes(str(run.folder), kinds_of(graphs[run.folder])))
-    for run in others:
-        if not graphs[run.folder].has("classes"):
-            raise UserError(diagnostics.NoClassifier(str(run.folder), kinds_of(graphs[run.folder])))
+    require("boxes", diagnostics.NoBoxes, boxes, graphs)
+    require("classes", diagnostics.TellsNoClasses, others, graphs)
     telling = others or [run for run in boxes if graphs[run.folder].has("classes")]
     classes = classes_of(boxes, telling, graphs, needs_class=needs_class)
     alike: dict[bool, tuple[HeadKind, ...]] = {True: ("boxes", "classes"), False: ("boxes",)}
@@ -218,9 +220,18 @@ def num_boxes(graph: Graph) -> int:
     return graph.nodes[head.node].shape[0] // BOX
 
 
-def kinds_of(graph: Graph) -> str:
-    """What the heads of a net give, in words."""
-    return " and ".join(dict.fromkeys(head.kind for head in graph.heads))
+def require(
+    kind: HeadKind,
+    mistake: type[diagnostics.NoBoxes | diagnostics.TellsNoClasses],
+    runs: Sequence[Run],
+    graphs: dict[Path, Graph],
+) -> None:
+    """Raises: UserError with a mistake where the net of a run has no head of a kind."""
+    for run in runs:
+        graph = graphs[run.folder]
+        if not graph.has(kind):
+            given = " and ".join(dict.fromkeys(head.kind for head in graph.heads))
+            raise UserError(mistake(str(run.folder), given))
 
 
 def classes_of(
@@ -462,13 +473,24 @@ def workers_for(plan: LocalisePlan, part: Part, count: int | None = None) -> int
 
 
 @dataclass(frozen=True)
-class Localised:
-    """What the nets see in the picture in a file: classes with their boxes, the most probable
-    first.
+class LocalisedObject:
+    """A class in a picture and the `box` around it, in pixels: left, top, right and bottom. See
+    `LocatedObject`.
     """
 
+    name: str
+    probability: float
+    box: Edges
+    score: float
+
+
+@dataclass(frozen=True)
+class Localised:
+    """What the nets see in the picture in a file, set upright: the most probable objects first."""
+
     path: str
-    found: tuple[LocatedObject, ...]
+    picture: Image
+    objects: tuple[LocalisedObject, ...]
 
 
 def localise(
@@ -495,12 +517,32 @@ def localise(
             place = places[each.index]
             if isinstance(each, LostImage):
                 yield place, each.skipped
-            elif plan.has_classifier:
-                yield place, Localised(names[place], tuple(locator.best(each, top)))
-            else:
-                yield place, Localised(names[place], (locator.of_class(each, 0),))
+                continue
+            found = locator.best(each, top) if plan.has_classifier else [locator.of_class(each, 0)]
+            yield place, localised(plan, names[place], found)
 
     for named in grouped(images, AT_ONCE):
         paths = {place: each for place, each in enumerate(named) if isinstance(each, str)}
         lost = [(place, each) for place, each in enumerate(named) if isinstance(each, Skipped)]
-        yield from in_order((*lost, *seen_in(paths)))
+        yield from in_order(chain(lost, seen_in(paths)))
+
+
+def localised(plan: LocalisePlan, path: str, found: Sequence[LocatedObject]) -> Localised | Skipped:
+    """Objects in shares of the picture in a file as objects in its pixels."""
+    how = plan.runs[0].subject.preprocessing
+    try:
+        picture = decode(Path(path), len(how.mean), white=how.white)
+    except BrokenImageError as fault:  # it was whole a moment ago
+        return Skipped(path, str(fault))
+    is_told = plan.has_classifier or len(plan.classes) == 1
+    unit = [*picture.size, *picture.size]
+    objects = tuple(
+        LocalisedObject(
+            plan.classes[each.class_index] if is_told else OBJECT,
+            each.probability,
+            cast("Edges", tuple((each.box * unit).tolist())),
+            each.score,
+        )
+        for each in found
+    )
+    return Localised(path, picture, objects)

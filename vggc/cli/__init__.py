@@ -37,6 +37,7 @@ COMMANDS = {
     "compare": "Show runs beside one another: curves, outcome, what differs.",
     "eval": "Test trained nets: top-1 and top-5 error.",
     "predict": "Tell the classes of images.",
+    "localise": "Tell where objects are in images, and draw boxes around them.",
     "inspect": "Show how a net looks at an image: maps, filters, saliency.",
     "features": "Write what a layer of a net gives of images.",
     "probe": "Measure what a linear classifier makes of features.",

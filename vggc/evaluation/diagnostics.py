@@ -170,7 +170,7 @@ class NoBoxes(Diagnostic):
     kinds: str
 
 
-class NoClassifier(Diagnostic):
+class TellsNoClasses(Diagnostic):
     title = "the net of `{run}` gives no classes"
     label = "its heads give {kinds}"
     help = "give a run that was trained to classify after `--classifier`"
@@ -209,3 +209,19 @@ class NoObjectsToTest(Diagnostic):
 class OffsetsOfCrops(Diagnostic):
     title = "`--offsets` are of nets applied to whole pictures, and only centre crops are looked at"
     help = "add `--protocol dense`, or leave `--offsets` out"
+
+
+class SeveralIntoOne(Diagnostic):
+    title = "`{path}` is one picture, and there are several images, or nobody knows how many"
+    help = "name a new folder, without an ending"
+
+    path: str
+
+
+class NoPicture(Diagnostic):
+    title = "boxes are not drawn into `{path}`"
+    label = "the end of its name tells the kind of picture: {known}"
+    help = "name such a file, or a new folder, without an ending"
+
+    path: str
+    known: str
