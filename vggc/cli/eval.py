@@ -20,7 +20,7 @@ from vggc.api.evaluate import (
     measure,
     plan,
 )
-from vggc.api.localise import LocaliseOptions, LocaliseProtocol
+from vggc.api.localise import PROTOCOLS, LocaliseOptions, LocaliseProtocol
 from vggc.api.score_table import distinct_scales, scales, score_table, ways
 from vggc.cli import console
 from vggc.cli.options import TRAIN_PRECISION, Command, weights_option
@@ -180,7 +180,6 @@ def command(
         how = LocaliseOptions(
             weights=weights,
             scales=scales,
-            protocol=localise_protocol(protocol),
             flip=flip,
             offsets=offsets,
             batch=batch,
@@ -188,7 +187,7 @@ def command(
             precision=precision,
             workers=workers,
         )
-        test_boxes(runs, classifiers, data, how, as_json)
+        test_boxes(runs, classifiers, data, how, localise_protocols(protocol), as_json)
         return
     if classifiers or offsets:
         raise click.UsageError("--classifier and --offsets are of `--localise`")
@@ -225,10 +224,12 @@ def refuse_of_classes(flags: Sequence[str]) -> None:
         raise click.UsageError(f"{', '.join(flags)} cannot be had with --localise")
 
 
-def localise_protocol(protocol: ProtocolName | None) -> LocaliseProtocol | None:
-    """The protocol of localisation that is meant, None for both."""
-    if protocol is None or protocol == "centre" or protocol == "dense":
-        return protocol
+def localise_protocols(protocol: ProtocolName | None) -> tuple[LocaliseProtocol, ...]:
+    """The protocols of localisation that are meant."""
+    if protocol is None:
+        return PROTOCOLS
+    if protocol == "centre" or protocol == "dense":
+        return (protocol,)
     raise click.UsageError("with --localise, `--protocol` is centre or dense; without it, both")
 
 

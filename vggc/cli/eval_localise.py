@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vggc.api.localise import (
-    PROTOCOLS,
     LocaliseOptions,
     LocalisePlan,
     LocaliseProtocol,
@@ -43,10 +42,10 @@ def test_boxes(
     classifiers: Sequence[Path],
     data: str | None,
     options: LocaliseOptions,
+    protocols: Sequence[LocaliseProtocol],
     as_json: bool,
 ) -> None:
     """Tests where the nets of runs see objects, and tells what came of it."""
-    protocols = (options.protocol,) if options.protocol else PROTOCOLS
     planned = plan(runs, classifiers, options, protocols)
     first = planned.world.is_first
     images = images_for(planned, data)
