@@ -579,7 +579,8 @@ def test_the_example_of_a_setting_is_one_and_everything_is_told(block: str) -> N
     for entry in settings_reference.entries(block):
         # At the base's smallest scale there is no room for a grid of crops.
         more = "; scales 256,384,512" if entry.example.startswith("crops") else ""
-        found = program(f"net a from vgg16\n{block} {{ {entry.example}{more} }}")
+        base = "vgg16_loc_scr" if entry.word == "boxes" else "vgg16"
+        found = program(f"net a from {base}\n{block} {{ {entry.example}{more} }}")
         assert found.recipe
         assert found.protocol
         assert entry.doc

@@ -39,7 +39,7 @@ class HeadLoss:
     Intersection over Union", algorithm 1.
     """
 
-    example: ClassVar[str] = "loss euclidean head=boxes weight=0.5"
+    example: ClassVar[str] = "loss cross-entropy weight=0.5"
     doc: ClassVar[str] = (
         "what is made small at a head: of the classes' soft-max, or of a box's distance from the "
         "object's; a line for each head, and heads without a line have the first that suits them; "
