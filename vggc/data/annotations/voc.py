@@ -92,7 +92,7 @@ def read_voc(source: VocSource) -> Annotations:
         Annotation(picture, name, files[name].size, files[name].objects, files[name].faults)
         for picture, name in paired.items()
     ]
-    blank = []
+    blank: list[Skipped] = []
     for each in (*alone, *catalogue.skipped):
         is_meant = source.sparse and each.reason == NO_ANNOTATION
         (blank if is_meant else lost).append(each)
