@@ -214,6 +214,35 @@ def test_a_list_of_both_parts_counts_where_there_is_no_other(tmp_path: Path) -> 
     assert stems(alone.train) == ["train-cat0", "train-dog0"]
 
 
+def test_most_pictures_of_ilsvrc_may_have_no_boxes(tmp_path: Path) -> None:
+    for part in PARTS:
+        LAYOUTS["ilsvrc"](tmp_path, part)
+    lists = tmp_path / "ImageSets/CLS-LOC"
+    more = [f"n09/n09_{number}" for number in range(9)]
+    for name in more:
+        put(tmp_path / f"Data/CLS-LOC/train/{name}.JPEG", image_bytes(kind="JPEG"))
+    assert find_images(tmp_path, 0).skipped == ()
+    every = (lists / "train_loc.txt").read_text() + "".join(f"{name} 7\n" for name in more)
+    (lists / "train_loc.txt").unlink()
+    put(lists / "train_cls.txt", every)
+    images = find_images(tmp_path, 0)
+    assert (len(images.train), len(images.skipped)) == (6, 9)
+
+
+def test_the_yaml_of_yolo_stands_for_the_folder_around_it(tmp_path: Path) -> None:
+    for part in PARTS:
+        write_yolo(tmp_path, part, "images/{part}", "labels/{part}")
+    images = find_images(tmp_path / "data.yaml", 0)
+    assert (len(images.train), len(images.val)) == (6, 2)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.yaml", "ImageSets/a.txt", "a.xml"])
+def test_other_files_are_no_places(tmp_path: Path, name: str) -> None:
+    put(tmp_path / "1.png")
+    path = put(tmp_path / name, "nothing")
+    assert isinstance(mistake(lambda: find_images(path, 0)), diagnostics.NotAFolder)
+
+
 def test_several_sets_are_not_one(tmp_path: Path) -> None:
     for year in ("VOC2007", "VOC2012"):
         write_listed(tmp_path / year, "train")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,8 @@ from vggc.data.listing import images_below, walk
 from vggc.data.parts import Skipped
 from vggc.images.preprocessing import FORMATS
 
+DEEP = 4
+"""Parts of a path that count where only its end is known."""
 SHOWN = 3
 """Names that a reason shows."""
 
@@ -46,9 +48,9 @@ class Catalogue:
         return frozenset(self.files)
 
     @cached_property
-    def by_name(self) -> Mapping[str, list[str]]:
-        """The paths that end in each name."""
-        return grouped((os.path.basename(file), file) for file in self.files)
+    def by_end(self) -> Mapping[str, list[str]]:
+        """The paths that have each end."""
+        return grouped((end, file) for file in self.files for end in ends(file))
 
     @cached_property
     def by_stem(self) -> Mapping[str, list[str]]:
@@ -56,18 +58,22 @@ class Catalogue:
         return grouped((os.path.splitext(file)[0], file) for file in self.files)
 
     @cached_property
-    def by_last_stem(self) -> Mapping[str, list[str]]:
-        """The paths whose names are each one without its ending."""
-        return grouped((os.path.splitext(os.path.basename(file))[0], file) for file in self.files)
+    def by_end_of_stem(self) -> Mapping[str, list[str]]:
+        """The paths that have each end once they are without their endings."""
+        return grouped(
+            (end, file)
+            for stem in self.by_stem
+            for end in ends(stem)
+            for file in self.by_stem[stem]
+        )
 
     def beside(self, stem: str) -> Sequence[str]:
         """The pictures that a file with this path, less its ending, is called like: those of the
         same path, or else those of which one path is the end of the other.
         """
-        if found := self.by_stem.get(stem):
+        if found := self.by_stem.get(stem) or self.by_end_of_stem.get(stem):
             return found
-        alike = self.by_last_stem.get(os.path.basename(stem), ())
-        return [each for each in alike if end_alike(os.path.splitext(each)[0], stem)]
+        return next((self.by_stem[end] for end in ends(stem) if end in self.by_stem), ())
 
     def called(self, path: str, base: Path | None = None) -> str:
         """The picture that an annotation calls so: by its path from the folder or from `base`, or
@@ -89,9 +95,11 @@ class Catalogue:
             raise AnnotationError(
                 f"its picture {shown} lies outside of the folder, or is not there"
             )
-        alike = self.by_name.get(os.path.basename(asked), ())
-        if found := [each for each in alike if end_alike(each, asked)]:
+        if found := self.by_end.get(asked):
             return only(found)
+        for end in ends(asked):
+            if end in self.by_path:
+                return end
         raise AnnotationError(f"its picture {shown} is not there")
 
 
@@ -103,11 +111,10 @@ def grouped(pairs: Iterable[tuple[str, str]]) -> Mapping[str, list[str]]:
     return {**found}
 
 
-def end_alike(one: str, other: str) -> bool:
-    """Whether one path is the end of the other: `images/1.jpg` and `1.jpg`, but not `a/1.jpg` and
-    `b/1.jpg`.
-    """
-    return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
+def ends(path: str) -> Iterator[str]:
+    """The ends of a path, the longest first, of `DEEP` parts at most: `a/1.jpg` and `1.jpg`."""
+    parts = path.split("/")[-DEEP:]
+    return ("/".join(parts[start:]) for start in range(len(parts)))
 
 
 def beside(annotations: Path, pictures: Path) -> str:

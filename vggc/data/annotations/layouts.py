@@ -230,8 +230,9 @@ def ilsvrc(look: Contents) -> list[NamedSource]:
     for part in folders_in(pictures):
         names = (lists / f"{part.name}{which}.txt" for which in ("_loc", "", "_cls"))
         listed = next((path for path in names if path.is_file()), None)
-        if (annotations / part.name).is_dir():
-            found.append(NamedSource(part.name, VocSource(part, annotations / part.name, listed)))
+        if (inner := annotations / part.name).is_dir():
+            source = VocSource(part, inner, listed, sparse=True)
+            found.append(NamedSource(part.name, source))
     return found
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar, TypeAlias
 class VocSource:
     """One XML file a picture, as Pascal VOC and ILSVRC have them, somewhere below `annotations`,
     which may be the folder of the pictures itself. Where a file has them `listed`, only those
-    pictures count.
+    pictures count. Of a `sparse` set many are not annotated, and are not meant to be.
     """
 
     kind: ClassVar[str] = "Pascal VOC's XML"
@@ -19,6 +19,7 @@ class VocSource:
     pictures: Path
     annotations: Path
     listed: Path | None = None
+    sparse: bool = False
 
     @property
     def place(self) -> Path:

@@ -23,6 +23,7 @@ from vggc.data.annotations.catalogue import (
 )
 from vggc.data.annotations.described import (
     MAX_NAME,
+    NO_ANNOTATION,
     UNTOLD,
     Annotation,
     AnnotationError,
@@ -91,8 +92,11 @@ def read_voc(source: VocSource) -> Annotations:
         Annotation(picture, name, files[name].size, files[name].objects, files[name].faults)
         for picture, name in paired.items()
     ]
-    lost += [*alone, *catalogue.skipped]
-    return Annotations(described=described, lost=lost, blank=[], noun=NOUN)
+    blank: list[Skipped] = []
+    for each in (*alone, *catalogue.skipped):
+        is_meant = source.sparse and each.reason == NO_ANNOTATION
+        (blank if is_meant else lost).append(each)
+    return Annotations(described=described, lost=lost, blank=blank, noun=NOUN)
 
 
 def picture_of(file: VocFile, stem: str, catalogue: Catalogue) -> str:
