@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.support.nets import graph_of
+from tests.support.nets import graph_of, program
 from tests.support.op_samples import SAMPLES, weights_of
 from vggc.backends.torch import reference
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Add, BatchNorm, Concat, Conv2d, Dropout, Linear, Scale, Softmax
 from vggc.passes.fold import fold
-from vggc.passes.inference import drop_dropout, drop_final_softmax
+from vggc.passes.inference import drop_dropout, drop_final_softmax, one_head
 from vggc.passes.joins import MAX_READS, narrowed
 
 Noise = Callable[..., np.ndarray]
@@ -167,3 +167,21 @@ def test_a_join_of_few_paths_stays_as_it_is(join: str, paths: int) -> None:
 def test_narrow_joins_stay_narrow() -> None:
     narrow = narrowed(joined("concat", MAX_READS**2 + 1))
     assert narrowed(narrow) == narrow
+
+
+def test_one_head_gives_what_it_gave_among_others_and_needs_no_node_of_theirs(noise: Noise) -> None:
+    net = program(
+        "net two\ninput 3x8x8\n conv3-4 | pool: pool | fc-3\n"
+        "head more: @pool | conv3-5 | fc-2 | softmax"
+    ).graph
+    weights, x = weights_of(net), noise(2, 3, 8, 8)
+    whole = reference(net, weights)(x)
+    for head in net.heads:
+        alone = one_head(net, head.name)
+        alone.verify()
+        assert [each.name for each in alone.heads] == [head.name]
+        values = reference(alone, weights)(x)
+        assert {*values} < {*whole}
+        name = alone.nodes[alone.heads[0].node].name
+        assert name == net.nodes[head.node].name
+        np.testing.assert_array_equal(values[name], whole[name])

@@ -348,6 +348,19 @@ def test_a_page_on_the_same_image_is_replaced_and_nothing_else(
         assert before is None or taken.read_bytes() == before
 
 
+def test_pages_on_images_of_one_name_lie_beside_one_another(
+    run: Path, photo: Path, vggc_here: Here
+) -> None:
+    other = run.parent / "others" / "photo.png"
+    other.parent.mkdir()
+    shutil.copy(photo, other)
+    for image, name in ((photo, "photo"), (other, "photo-2"), (photo, "photo"), (other, "photo-2")):
+        code, out, _ = vggc_here("inspect", run, image, "--sections", "image")
+        assert code == 0
+        assert out.startswith(f"{run}/inspect-{name}.html: ")
+    assert len([*run.glob("*.html")]) == 2
+
+
 def test_what_is_interrupted_leaves_nothing(
     run: Path, photo: Path, vggc_here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:

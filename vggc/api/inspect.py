@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,8 +125,9 @@ def plan(folder: Path, image: Path, out: Path | None, options: InspectOptions) -
     preprocessing = run.record.preprocessing
     if options.window is not None:
         refuse_large(options.window, preprocessing.size)
-    path = out or folder / f"inspect-{image.stem[:LONGEST_STEM]}.html"
-    refuse_others(path, generator(run, image))
+    made_by = generator(run, image)
+    path = out or usual_path(folder, image, made_by)
+    refuse_others(path, made_by)
     seen = read_image(image, preprocessing)
     run.file_of(options.weights)
     INSPECTING.require(graph)
@@ -138,6 +141,18 @@ def plan(folder: Path, image: Path, out: Path | None, options: InspectOptions) -
         path=path,
         options=options,
     )
+
+
+def usual_path(folder: Path, image: Path, made_by: str) -> Path:
+    """Where the page on an image goes: into the folder, with the image's name. Where something else
+    is in that place, as the page on another image of that name, a number is added.
+    """
+    from vggc.report.write import is_made_by
+
+    stem = f"inspect-{image.stem[:LONGEST_STEM]}"
+    names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+    paths = (folder / f"{name}.html" for name in names)
+    return next(path for path in paths if not os.path.lexists(path) or is_made_by(path, made_by))
 
 
 def run_to_inspect(folder: Path) -> Run:
