@@ -1,4 +1,4 @@
-"""Draws README's pictures from real output: `python docs/pictures.py`."""
+"""Draws the pictures of README and docs from real output: `python docs/pictures.py`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
+
+from vggc.api.inspect import plan, with_sections
+from vggc.data.find import digits
+from vggc.report.heat import enlarged, heat, over, stretched
+from vggc.report.inspection import InspectOptions
+from vggc.report.inspection_page import BRIGHTEST
 
 FOLDER = Path(__file__).parent
 MISTAKEN = """\
@@ -24,6 +31,9 @@ input 3x32x32
 | fc-10 | softmax
 """
 SIZE, MARGIN, COLUMNS = 15, 24, 118
+TRAINING = "vggc train tiny_vgg --epochs 8 --out run"
+DIGIT, TILE = 2, 160
+"""Which of the held-out digits is looked into, and the pixels along the side of a tile."""
 INK, PAPER = (220, 223, 228), (30, 33, 39)
 COLOURS = {"color(1)": (224, 108, 117), "color(6)": (86, 182, 194)}
 
@@ -40,6 +50,7 @@ def main() -> None:
     draw(text, FOLDER / "terminal.png")
     (FOLDER / "resnet18.svg").unlink(missing_ok=True)
     output("vggc draw resnet18 -o resnet18.svg", str(FOLDER))
+    draw_inspection(FOLDER / "inspect.png")
 
 
 def output(command: str, folder: str) -> str:
@@ -71,6 +82,34 @@ def draw(text: Text, path: Path) -> None:
                 colour = tuple((a + b) // 2 for a, b in zip(colour, PAPER, strict=True))
             place = (MARGIN + column * width, MARGIN + row * height)
             pen.text(place, char, colour, fonts["bold" if style.bold else "normal"])
+    image.save(path, optimize=True)
+
+
+def draw_inspection(path: Path) -> None:
+    """What the page of a net of scanned digits shows of one of them, tile by tile, as a PNG."""
+    with tempfile.TemporaryDirectory() as folder:
+        output(TRAINING, folder)
+        digit = Path(folder, "digit.png")
+        (pixels,) = digits().val.fetch(np.array([DIGIT]))
+        Image.fromarray(pixels).save(digit)
+        options = with_sections(InspectOptions(copies=32), "saliency,occlusion,class-image")
+        found = plan(Path(folder, "run"), digit, None, options).write(lambda *_: None).found
+    seen, evidence, size = found.seen.pixels, found.saliency, found.seen.pixels.shape[:2]
+    covered = found.occlusion.at_pixels
+    tiles = {
+        "the image": seen,
+        "SmoothGrad": heat(evidence.smooth, 0, np.percentile(evidence.smooth, BRIGHTEST)),
+        "Grad-CAM": over(seen, heat(stretched(evidence.cam, size), 0, evidence.cam.max())),
+        "occlusion": over(seen, heat(covered, covered.min(), covered.max())),
+        f"class {found.explained.name}": found.class_image.pixels,
+    }
+    step = TILE + MARGIN
+    image = Image.new("RGB", (MARGIN + len(tiles) * step, TILE + 3 * MARGIN), "white")
+    pen = ImageDraw.Draw(image)
+    for index, (name, drawn) in enumerate(tiles.items()):
+        left = MARGIN + index * step
+        image.paste(Image.fromarray(enlarged(drawn, TILE)), (left, MARGIN))
+        pen.text((left, TILE + MARGIN + 6), name, (30, 33, 39), font("normal"))
     image.save(path, optimize=True)
 
 

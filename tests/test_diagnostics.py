@@ -185,6 +185,7 @@ PACKAGES = (
     "vggc.tuning.diagnostics",
     "vggc.program",
     "vggc.evaluation.diagnostics",
+    "vggc.inspection.diagnostics",
     "vggc.api.export",
     "vggc.support.files",
     "vggc.support.precision",

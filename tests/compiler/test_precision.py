@@ -34,13 +34,12 @@ from vggc.compiler.quantize import (
     ValueRange,
     averaged,
     converted_weights,
-    digest,
     levels,
     scaled,
 )
 from vggc.compiler.targets import PRECISION_NEEDS, require_precision, resolve
 from vggc.ir.graph import Graph
-from vggc.ir.weights import save, seeded
+from vggc.ir.weights import digest, save, seeded
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.workloads import (
     MAX_INT8_TERMS,

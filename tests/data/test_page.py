@@ -18,6 +18,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from tests.support import ROOT
+from tests.support.annotated import write_coco, write_listed, write_voc
 from tests.support.cifar_files import LAYOUTS, files_of, inside, write_archive, write_folder
 from tests.support.documents import examples
 from tests.support.training_data import picture, write_images
@@ -132,6 +133,14 @@ def test_gnu_tar_makes_a_shard(tmp_path: Path) -> None:
     assert (len(images.train), len(images.val), images.skipped) == (8, 2, ())
 
 
+def write_annotated(folder: Path) -> None:
+    for part in ("train", "val"):
+        write_listed(folder / "VOCdevkit/VOC2007", part)
+        file = "annotations/instances_{part}2017.json"
+        write_coco(folder / "coco", part, file, "{part}2017")
+    write_voc(folder / "raccoons", "train", "images", "annotations")
+
+
 def test_every_command_finds_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cifar, "LAYOUTS", LAYOUTS)
     monkeypatch.chdir(tmp_path)
@@ -151,6 +160,7 @@ def test_every_command_finds_images(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for number, name in enumerate(("a", "b")):
         content = (tmp_path / f"shards/train-{number:04}.tar").read_bytes()
         files.pipe_file(f"/set/{name}.tar", content)
+    write_annotated(tmp_path)
     lines = "".join(example.text for example in PAGE if example.language == "sh").splitlines()
     commands = [shlex.split(line)[2:] for line in lines if line.startswith("vggc train ")]
     assert len(commands) > 10

@@ -72,7 +72,7 @@ SAMPLES: dict[str, Callable[[], None]] = {
     "NoClassesFor": lambda: in_train("label-smoothing 0.1", BOXES),
     "NoHeadTrained": lambda: in_train("loss off"),
     "NotMeasured": lambda: in_train("best-by top-1", BOXES),
-    "UnknownHead": lambda: in_train("loss giou head=were", HEADS),
+    "UnknownLossHead": lambda: in_train("loss giou head=were", HEADS),
     "WhichHead": lambda: in_train("loss giou", HEADS),
     "MalformedOverride": lambda: change("batch"),
     "MalformedValue": lambda: change("batch=٣٢"),

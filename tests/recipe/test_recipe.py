@@ -769,7 +769,12 @@ def test_a_net_that_builds_on_another_changes_the_loss_of_one_head() -> None:
         ("crop 256", diagnostics.CropMismatch, "256", "write `crop 224`, or leave it out"),
         ("crop 224x160", diagnostics.CropMismatch, "224x160", "write `crop 224`"),
         ("loss euclidean", diagnostics.LossMismatch, "euclidean", "write `loss cross-entropy`"),
-        ("loss cross-entropy head=aux", diagnostics.UnknownHead, "cross-entropy", "main output"),
+        (
+            "loss cross-entropy head=aux",
+            diagnostics.UnknownLossHead,
+            "cross-entropy",
+            "main output",
+        ),
         ("loss off", diagnostics.NoHeadTrained, "off", "leave one"),
         ("loss cross-entropy beta=1", diagnostics.BetaInVain, "1", "`loss smooth-l1`"),
         ("boxes", diagnostics.BoxesInVain, "boxes", "leave it out"),

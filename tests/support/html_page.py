@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 VOID = {"meta", "img", "br"}
 
@@ -55,4 +57,27 @@ def read(path: Path) -> Page:
     page.feed(path.read_text("utf-8"))
     page.close()
     assert page.open == []
+    return page
+
+
+def assert_stands_alone(path: Path) -> Page:
+    """A page that is well formed, has no program in it, and takes nothing from elsewhere."""
+    page, text = read(path), path.read_text("utf-8")
+    ElementTree.fromstring(text.removeprefix("<!doctype html>"))
+    ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    links = [a["href"] for _, a in page.elements if "href" in a]
+    assert links == [f"#{section}" for section in page.sections]
+    assert {link.removeprefix("#") for link in links} <= ids
+    sources = [a["src"] for _, a in page.elements if "src" in a]
+    assert sources
+    assert all(re.fullmatch(r"data:image/(png|jpeg);base64,[\w+/=]+", s) for s in sources)
+    assert all(a["alt"] for tag, a in page.elements if tag == "img")
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.elements}
+    assert not [name for _, a in page.elements for name in a if name.startswith("on")]
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "url(" not in text
+    assert "@import" not in text
+    (policy,) = [a["content"] for _, a in page.elements if "http-equiv" in a]
+    assert policy.startswith("default-src 'none'")
     return page

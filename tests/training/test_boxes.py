@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from vggc.data.loader import Located
+from vggc.data.loader import CropObjects
 from vggc.data.objects import overlaps as exact
 from vggc.recipe.heads import BoxTargets, HeadLoss
 from vggc.training.augment import Targets
@@ -25,7 +25,7 @@ def seen(
     flipped: bool = False,
 ) -> ObjectsSeen:
     """What there is to find in one crop that shows a window of a picture with one object."""
-    located = Located(
+    located = CropObjects(
         torch.tensor(box, dtype=torch.float64).view(1, 1, 4),
         torch.tensor(window, dtype=torch.float64).view(1, 4),
     )
@@ -80,7 +80,7 @@ def test_the_overlap_is_that_of_the_box_within_the_picture() -> None:
 
 
 def test_the_overlap_is_with_that_object_which_is_met_best() -> None:
-    located = Located(
+    located = CropObjects(
         torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]]).double(),
         torch.tensor([WHOLE]).double(),
     )

@@ -65,7 +65,7 @@ def samples() -> list[Diagnostic]:
         data_diagnostics.UnusableAnnotations(
             "photos", 700, 1000, "Annotations/7.xml", "its picture is not there"
         ),
-        data_diagnostics.NoObjects("photos", "3 are left out, such as 1.jpg: it has no annotation"),
+        data_diagnostics.NoObjects("photos", "3 left out, such as 1.jpg: it has no annotation"),
         data_diagnostics.SeveralSets("VOCdevkit", "VOC2007, VOC2012", "VOC2007"),
         diagnostics.NoTrainedNet("vgg11", "runs"),
         diagnostics.RunOfAnotherNet("vgg11", "runs/vgg13-1", "vgg13"),

@@ -24,12 +24,15 @@ from vggc.evaluation.images import (
 )
 from vggc.evaluation.views import Views, views_of
 from vggc.images.preprocessing import BrokenImageError, Pixels, Preprocessing
+from vggc.ir.graph import Graph
 from vggc.ir.needs import TESTING
 from vggc.passes.dense import dense
+from vggc.passes.heads import classifier
 from vggc.passes.inference import drop_final_softmax
-from vggc.program import load
+from vggc.program import Program, load
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.protocol import Protocol, read_protocol
+from vggc.recipe.train import Recipe
 from vggc.support.diagnostics import UserError
 from vggc.support.paths import absence, exists, is_artifact, is_folder, is_run
 from vggc.support.precision import TrainPrecision
@@ -101,9 +104,12 @@ class EvalOptions:
 
 @dataclass(frozen=True)
 class TestedRun:
-    """A run that is tested, the protocol that it is tested by, and the views that this makes."""
+    """A run that is tested, the protocol that it is tested by, and the views that this makes; of
+    the net's heads the `graph` has the one that tells classes.
+    """
 
     run: Run
+    graph: Graph
     subject: Subject
     protocol: Protocol
     views: Views
@@ -167,7 +173,7 @@ class EvalPlan:
         device = device_of(self.machine, self.world)
         return [
             Viewer(
-                entry.subject.program.graph,
+                entry.graph,
                 entry.subject.weights,
                 entry.subject.preprocessing,
                 entry.views,
@@ -250,8 +256,17 @@ def protocol_of(run: Run, options: EvalOptions) -> Protocol:
     Raises:
         UserError: with every mistake in either.
     """
-    program, recipe = load(str(run.net_path)), run.recipe
+    program = load(str(run.net_path))
     run.require_fit(program.graph)
+    return protocol_for(program, run.recipe, options)
+
+
+def protocol_for(program: Program, recipe: Recipe, options: EvalOptions) -> Protocol:
+    """The protocol of a net's `test` block, as the options change it.
+
+    Raises:
+        UserError: with every mistake in either.
+    """
     blocks: tuple[Block, ...] = program.net.blocks
 
     def has_crops() -> bool:
@@ -286,13 +301,16 @@ def entry(run: Run, protocol: Protocol, weights: Path | None) -> TestedRun:
     """A run as it is to be tested: with the weights that are meant, and the views of a protocol.
 
     Raises:
-        UserError: the run has no weights, or its net cannot be applied so.
+        UserError: the run has no weights, or its net tells no classes or cannot be applied so.
     """
     subject = from_run(run, weights)
+    graph = classifier(subject.program.graph)
+    if graph is None:
+        raise UserError(diagnostics.NoClassesToTest(str(run.folder)))
     views = views_of(protocol, run.record.preprocessing.scale)
     if protocol.dense:
-        dense(drop_final_softmax(subject.program.graph))
-    return TestedRun(run, subject, protocol, views)
+        dense(drop_final_softmax(graph))
+    return TestedRun(run, graph, subject, protocol, views)
 
 
 def centre_of(entry: TestedRun) -> TestedRun:

@@ -76,6 +76,10 @@ class Spectator(Protocol):
         """Shows how the test of a line goes."""
         ...
 
+    def working(self, what: str) -> AbstractContextManager[ImagesDone]:
+        """Shows how other work goes that is told in words."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class TablePlan:

@@ -9,6 +9,7 @@ from vggc.api.evaluate import EvalPlan, EvalResult, TestedRun
 from vggc.evaluation.views import Views
 from vggc.ir.ops import describe
 from vggc.support.sheet import Sheet
+from vggc.training.run import Run
 
 if TYPE_CHECKING:
     from vggc.evaluation.images import Labelled
@@ -79,5 +80,10 @@ def scales(entry: TestedRun) -> str:
     """The scales of a tested run in words: lengths of the shorter side, or what images just cover:
     `256, 384`.
     """
-    size = describe(entry.run.record.input[1:])
-    return ", ".join(str(s) if s else f"covering {size}" for s in distinct_scales(entry.views))
+    return scales_told(entry.run, entry.views)
+
+
+def scales_told(run: Run, views: Views) -> str:
+    """The scales of a run's views in words, as `scales`."""
+    size = describe(run.record.input[1:])
+    return ", ".join(str(s) if s else f"covering {size}" for s in distinct_scales(views))

@@ -20,6 +20,7 @@ from vggc.api.evaluate import (
     measure,
     plan,
 )
+from vggc.api.localise import PROTOCOLS, LocaliseOptions, LocaliseProtocol
 from vggc.api.score_table import distinct_scales, scales, score_table, ways
 from vggc.cli import console
 from vggc.cli.options import TRAIN_PRECISION, Command, weights_option
@@ -110,6 +111,26 @@ def protocol_options(command: Command) -> Command:
     type=click.Path(path_type=Path),
     help="Write what each image was taken for: a new .csv.",
 )
+@click.option(
+    "--localise",
+    is_flag=True,
+    help="Test where nets see objects: by the centre crop with the class given (the paper's "
+    "protocol 1), and over whole pictures (protocol 2); with `--protocol centre` or `dense` by "
+    "one of them.",
+)
+@click.option(
+    "--classifier",
+    "classifiers",
+    multiple=True,
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="With --localise: a run that tells the classes and rates the boxes; several average.",
+)
+@click.option(
+    "--offsets",
+    is_flag=True,
+    help="With --localise: look from all offsets of the last pool, for boxes twice as dense.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
 def command(
     runs: tuple[Path, ...],
@@ -127,6 +148,9 @@ def command(
     per_class: Path | None,
     confusion: Path | None,
     predictions: Path | None,
+    localise: bool,
+    classifiers: tuple[Path, ...],
+    offsets: bool,
     as_json: bool,
 ) -> None:
     """Test the nets of runs: their top-1 and top-5 error, and how they fare with each class.
@@ -135,9 +159,38 @@ def command(
     nets, and as the `test` block of its file says, whose soft-max outputs of all scales, crops and
     mirror images are averaged. With options it is looked at as they say alone. Of several RUNs
     each is tested, and all together by the average of their outputs.
+
+    With --localise nets that give boxes are tested by where they see objects. A box is right where
+    its IoU with an object of its class is above 0.5; top-5 counts a picture whose class and box are
+    among five pairs of them.
     """
     from vggc.cli.eval_tables import TableFiles, verdicts
 
+    if localise:
+        from vggc.cli.eval_localise import test_boxes
+
+        idle = {
+            "--grid": grid,
+            "--classes": classes or None,
+            "--per-class": per_class,
+            "--confusion": confusion,
+            "--predictions": predictions,
+        }
+        refuse_of_classes([flag for flag, value in idle.items() if value is not None])
+        how = LocaliseOptions(
+            weights=weights,
+            scales=scales,
+            flip=flip,
+            offsets=offsets,
+            batch=batch,
+            device=device,
+            precision=precision,
+            workers=workers,
+        )
+        test_boxes(runs, classifiers, data, how, localise_protocols(protocol), as_json)
+        return
+    if classifiers or offsets:
+        raise click.UsageError("--classifier and --offsets are of `--localise`")
     options = EvalOptions(
         weights=weights,
         scales=scales,
@@ -163,6 +216,21 @@ def command(
         found = verdicts(planned, images, result) if classes or files.of_classes else []
         report(planned, images, result, found if classes else [], as_json)
         files.write(planned, images, result, found)
+
+
+def refuse_of_classes(flags: Sequence[str]) -> None:
+    """Refuses options that are about classes where boxes are tested."""
+    if flags:
+        raise click.UsageError(f"{', '.join(flags)} cannot be had with --localise")
+
+
+def localise_protocols(protocol: ProtocolName | None) -> tuple[LocaliseProtocol, ...]:
+    """The protocols of localisation that are meant."""
+    if protocol is None:
+        return PROTOCOLS
+    if protocol == "centre" or protocol == "dense":
+        return (protocol,)
+    raise click.UsageError("with --localise, `--protocol` is centre or dense; without it, both")
 
 
 def announce(planned: EvalPlan, images: Labelled, data: str | None) -> None:

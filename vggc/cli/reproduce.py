@@ -13,9 +13,12 @@ import click
 from click.core import ParameterSource
 
 from vggc.api.reproduce import ImagesDone, ReproduceOptions, Spectator, counted, plan
+from vggc.api.reproduce_features import FeatureTablePlan
+from vggc.api.reproduce_features import plan as features_plan
 from vggc.cli import console
 from vggc.cli.options import TRAIN_PRECISION
 from vggc.reproduce import diagnostics
+from vggc.reproduce.feature_tables import FeatureTableName
 from vggc.reproduce.layout import Laid
 from vggc.reproduce.study import Study
 from vggc.reproduce.tables import NETS, TableLine, TableName, Trained, trainings
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @click.command("reproduce")
-@click.argument("table", type=click.Choice(get_args(TableName)))
+@click.argument("table", type=click.Choice((*get_args(TableName), *get_args(FeatureTableName))))
 @click.option(
     "--data",
     metavar="DIR|SHARDS",
@@ -50,7 +53,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Only list the trainings and how far each has come.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 def command(
-    table: TableName,
+    table: TableName | FeatureTableName,
     data: str | None,
     val: str | None,
     small: bool,
@@ -84,6 +87,9 @@ def command(
         seed=seed,
         command=told(),
     )
+    if table == "table11" or table == "table12":
+        make_features(features_plan(table, options), dry_run=dry_run, as_json=as_json)
+        return
     planned = plan(table, options)
     if dry_run:
         listed(planned.study(), planned.lines)
@@ -95,6 +101,23 @@ def command(
         raise click.exceptions.Exit(signals.exit_code())
     if shown.world.is_first:
         show(planned.laid(study), as_json)
+
+
+def make_features(planned: FeatureTablePlan, *, dry_run: bool, as_json: bool) -> None:
+    """Makes a table of features, or only lists its trainings."""
+    if dry_run:
+        study = planned.study()
+        runs = [study.run_folder(*each).name for each in planned.trainings]
+        states = [study.run_of(*each) for each in planned.trainings]
+        for name, run in zip(runs, states, strict=True):
+            console.out(f"{name}  {run.record.state if run else 'to do'}")
+        return
+    shown = Shown()
+    study = planned.make(shown)
+    if study is None:
+        shown.say("Saved. The same command goes on.")
+        raise click.exceptions.Exit(signals.exit_code())
+    show(planned.laid(study), as_json)
 
 
 def told() -> str:
@@ -164,9 +187,12 @@ class Shown(Spectator):
         return watch(ready, Keeping(), None, self.say, tensorboard=False)
 
     def testing(self, line: TableLine) -> AbstractContextManager[ImagesDone]:
+        return self.working(f"testing {line.columns}")
+
+    def working(self, what: str) -> AbstractContextManager[ImagesDone]:
         from vggc.cli.eval import progress
 
-        return progress(f"testing {line.columns}", self.world.is_first)
+        return progress(what, self.world.is_first)
 
 
 # Showing

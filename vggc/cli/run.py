@@ -135,8 +135,8 @@ def _dense_lines(result: RunResult, output: Output, number: int, top: int) -> It
     numbers = _numbers(result, output, number, top)
     for each in merged_boxes(result.pixels(output, number), numbers, top):
         label = _box_name(result.manifest, output, each.number)
-        number = console.count(each.positions, "position")
-        yield f"{label}  pixels {_pixels_told(each.box)}  from {number}"
+        positions = console.count(each.positions, "position")
+        yield f"{label}  pixels {_pixels_told(each.box)}  from {positions}"
     yield from _others_told(output.count - len(numbers))
 
 

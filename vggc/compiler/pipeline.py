@@ -20,11 +20,11 @@ from vggc.compiler.choose import ChoiceOf, by_cost, kernels_for
 from vggc.compiler.codegen import Code, export, generate, linker
 from vggc.compiler.error_budget import MAX_ERROR, Allotment, allotment
 from vggc.compiler.packing import pack
-from vggc.compiler.quantize import Tensors, ValueRange, converted_weights, digest
+from vggc.compiler.quantize import Tensors, ValueRange, converted_weights
 from vggc.compiler.relax import Lowered, lower
 from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph
-from vggc.ir.weights import Weights, save
+from vggc.ir.weights import Weights, digest, save
 from vggc.kernels.workloads import Choice, Workload
 from vggc.passes.fold import Folded, fold
 from vggc.passes.joins import narrowed

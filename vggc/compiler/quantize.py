@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -124,13 +123,3 @@ def _int8(
         rescale_name: rescale,
         bias_name: (weights[bias_name] - zero_sum - shift).astype(np.float32),
     }
-
-
-def digest(weights: Weights) -> str:
-    """The SHA-256 of weights, of their names, shapes and values."""
-    found = hashlib.sha256()
-    for name in sorted(weights):
-        tensor = np.ascontiguousarray(weights[name], "<f4")
-        found.update(f"{name} {tensor.shape}\n".encode())
-        found.update(tensor.data)
-    return found.hexdigest()

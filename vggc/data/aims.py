@@ -14,7 +14,7 @@ from vggc.data.parts import Part, Skipped
 from vggc.data.stores import Numbers
 
 How: TypeAlias = Literal["largest", "each", "only"]
-"""Of several objects in a picture the largest, each by itself, or none."""
+"""What is taken of several objects in a picture: the largest, each by itself, or none."""
 
 NONE_EASY = "no object in it is other than difficult"
 

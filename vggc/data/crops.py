@@ -19,6 +19,7 @@ from torch.nn.functional import interpolate
 
 from vggc.data.parts import Part
 from vggc.data.stores import Numbers, PictureSource, UnreadableError
+from vggc.data.windows import Windows, window_of
 from vggc.images.greys import UNKNOWN, Greys
 from vggc.images.preprocessing import (
     BrokenImageError,
@@ -43,21 +44,11 @@ CropDraws: TypeAlias = npt.NDArray[np.float64]
 """Numbers in [0, 1)."""
 
 
-Window: TypeAlias = tuple[float, float, float, float]
-"""What a crop shows of a picture: left, top, right and bottom in shares of its width and height."""
-
-
 class Cut(NamedTuple):
-    """What was cut out of a picture, uint8 (H, W, C), and the window that it shows."""
+    """What was cut out of a picture, uint8 (H, W, C), and the window (4,) that it shows."""
 
     pixels: Pixels
-    window: Window
-
-
-def window(box: tuple[float, float, float, float], whole: tuple[int, int]) -> Window:
-    """A box in pixels (left, top, right, bottom) of so large a picture (W, H), in its shares."""
-    width, height = whole
-    return box[0] / width, box[1] / height, box[2] / width, box[3] / height
+    window: Windows
 
 
 @dataclass(frozen=True)
@@ -193,7 +184,7 @@ class Framing:
             min(height, (y + self.size[0]) * stretch[1]),
         )
         source = whole_pixels(source)
-        return Cut(resized_part(image, source, self.size), window(source, image.size))
+        return Cut(resized_part(image, source, self.size), window_of(source, image.size))
 
     def cut_part(self, picture: PictureSource, tries: CropDraws, top: float, left: float) -> Cut:
         """A part of the picture at the size of the input: see `CropWindow.box`."""
@@ -202,7 +193,7 @@ class Framing:
         # Cut out first: what lies around it must not blend in.
         box = self.window.box(image.size, tries, top, left)
         part = image.crop(box)
-        return Cut(resized_part(part, (0, 0, *part.size), self.size), window(box, image.size))
+        return Cut(resized_part(part, (0, 0, *part.size), self.size), window_of(box, image.size))
 
     def middle(self, picture: PictureSource) -> Cut:
         """The centre of the picture at the greatest scale, as inference cuts it."""
@@ -211,9 +202,9 @@ class Framing:
         x, y = (width - across) // 2, (height - down) // 2
         return Cut(centre(pixels, self.size), self.window_at(x, y, (width, height)))
 
-    def window_at(self, x: int, y: int, whole: tuple[int, int]) -> Window:
+    def window_at(self, x: int, y: int, whole: tuple[int, int]) -> Windows:
         """The window of a crop from a column and a row on, in so large a picture (W, H)."""
-        return window((x, y, x + self.size[1], y + self.size[0]), whole)
+        return window_of((x, y, x + self.size[1], y + self.size[0]), whole)
 
     def corner(self, whole: tuple[int, int], top: float, left: float) -> tuple[int, int]:
         """Column and row of the first pixel that is cut out of so large a picture (W, H)."""

@@ -276,7 +276,7 @@ class BrokenShard(Diagnostic):
 
 class NoSamples(Diagnostic):
     title = "`{path}` holds no samples"
-    label = "looked for KEY.jpg (or .png, .webp …) beside KEY.cls or KEY.json"
+    label = "looked for KEY.jpg (or .png, .webp …) beside KEY.cls, KEY.json or KEY.xml"
     help = "docs/data.md shows how to write shards from a folder of images"
 
     path: str

@@ -32,8 +32,6 @@ from vggc.data.usual import roles_of
 from vggc.images.preprocessing import FORMATS
 from vggc.support.diagnostics import Diagnostic, UserError
 
-NO_PART = "it lies in no part"
-
 HELD_OUT = 5
 """One image in so many is held out of a folder that brings no held-out part."""
 
@@ -98,7 +96,10 @@ def images_in_parts(place: str, parts: Parts, seed: int) -> Images:
     """The images of a place that brings parts: its own part held out, or some by the seed."""
     split = for_training(parts)
     train = pictures_of(split.folder, split.train)
-    beside = [] if split.is_annotated else strays(images_in_folder(Path(split.folder)), NO_PART)
+    sources = [each.piece.source for each in parts.named if each.piece.source]
+    folder = Path(split.folder)
+    is_part = any(source.pictures == folder for source in sources)
+    beside = [] if is_part else strays(images_in_folder(folder), "it lies in no part")
     if split.val is None:
         found = hold_out(place, train, seed)
     else:

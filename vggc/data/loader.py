@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vggc.data.crops import TRIES, CropDraws, Cut, Framed, Window
+from vggc.data.crops import TRIES, CropDraws, Cut, Framed
 from vggc.data.draws import Stream, generator
 from vggc.data.order import Order, Share
 from vggc.data.parts import Part, Skipped
 from vggc.data.stores import Numbers
 from vggc.data.vary import Variation, changed
+from vggc.data.windows import Windows
 from vggc.data.workers import made_ahead, never
 from vggc.images.preprocessing import BrokenImageError
 from vggc.support.processors import num_processors
@@ -30,7 +31,7 @@ MOST_WORKERS = 8
 T = TypeVar("T")
 
 
-class Located(NamedTuple):
+class CropObjects(NamedTuple):
     """Where the objects of N images are, float64 (N, M, 4) as corners in shares of their pictures,
     those with fewer than M with boxes of no area behind theirs; and the `windows` (N, 4) of the
     pictures that the images show.
@@ -44,7 +45,7 @@ class Batch(NamedTuple):
     """Images uint8 (N, C, H, W) in channels-last memory and their classes int64 (N,).
 
     They are the `rows` (N,) of a batch that all processes share, of `total` images; those that
-    could not be read any more are missing and `lost`. `located` says where objects are, if the
+    could not be read any more are missing and `lost`. `objects` says where objects are, if the
     part has any.
     """
 
@@ -53,7 +54,7 @@ class Batch(NamedTuple):
     rows: Tensor
     total: int
     lost: tuple[Skipped, ...] = ()
-    located: Located | None = None
+    objects: CropObjects | None = None
 
 
 @dataclass(frozen=True)
@@ -144,11 +145,11 @@ def batch_of(
         torch.from_numpy(rows[there]),
         len(indices),
         lost,
-        located(framed.part, indices[rows[there]], [cut.window for cut in cuts]),
+        crop_objects(framed.part, indices[rows[there]], [cut.window for cut in cuts]),
     )
 
 
-def located(part: Part, indices: Numbers, windows: Sequence[Window]) -> Located | None:
+def crop_objects(part: Part, indices: Numbers, windows: Sequence[Windows]) -> CropObjects | None:
     """Where the objects are in the images at these places of a part, which show these windows."""
     if part.objects is None:
         return None
@@ -156,8 +157,8 @@ def located(part: Part, indices: Numbers, windows: Sequence[Window]) -> Located 
     boxes = np.zeros((len(each), max(map(len, each), default=1), 4))
     for row, found in zip(boxes, each, strict=True):
         row[: len(found)] = found
-    shown = np.asarray(windows, np.float64).reshape(-1, 4)
-    return Located(torch.from_numpy(boxes), torch.from_numpy(shown))
+    shown = np.stack(windows) if windows else np.empty((0, 4))
+    return CropObjects(torch.from_numpy(boxes), torch.from_numpy(shown))
 
 
 def load(

@@ -52,14 +52,14 @@ class Part:
             self.store,
             self.numbers[indices],
             self.labels[indices],
-            self.objects.take(indices) if self.objects else None,
+            None if self.objects is None else self.objects.take(indices),
         )
 
     def renumbered(self, numbers: Numbers) -> Part:
         """The part with the class `numbers[c]` in the place of each class c; -1 is none, and
         objects of it are left out.
         """
-        objects = self.objects.renumbered(numbers) if self.objects else None
+        objects = None if self.objects is None else self.objects.renumbered(numbers)
         return replace(self, labels=numbers[self.labels], objects=objects)
 
 

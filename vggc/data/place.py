@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from vggc.data.annotations.layouts import annotated_at
-from vggc.data.annotations.sources import Source
+from vggc.data.annotations.sources import AnnotationSource
 from vggc.data.cifar import CifarFiles, cifar_at
 from vggc.data.shards import is_pattern
 from vggc.data.split import Parts, parts_of
@@ -43,7 +43,7 @@ class AnnotatedFolder:
     """Pictures whose annotations tell what they show, all in one part; or the file that says so."""
 
     text: str
-    source: Source
+    source: AnnotationSource
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,10 @@ from vggc.data.annotations import voc
 from vggc.data.annotations.coco import four_numbers, side
 from vggc.data.annotations.described import (
     MAX_FILE,
+    Annotation,
     AnnotationError,
-    Described,
+    Annotations,
     Marked,
-    Reading,
 )
 from vggc.data.annotations.look import look
 from vggc.data.annotations.sizes import Lying, size_in
@@ -73,7 +73,7 @@ CHANGES = ("ETag", "etag", "mtime", "LastModified", "Last-Modified", "last_modif
 
 
 Reals: TypeAlias = npt.NDArray[np.float64]
-Columns: TypeAlias = dict[str, npt.NDArray[Any]]
+NamedArrays: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -378,7 +378,7 @@ class Gathered:
         self.labels: dict[str, int] = {}
         self.lost: list[tuple[str, str]] = []
         self.seen: set[str] = set()
-        self.described: list[Described] = []
+        self.described: list[Annotation] = []
         self.rows: list[int] = []
         self.sizes: list[Lying] = []
 
@@ -394,7 +394,7 @@ class Gathered:
         if (marks := sample.marks) and label is None:
             self.sizes.append(sample.lying(source))
             self.rows.append(len(self.names))
-            told = Described(sample.key, sample.key, marks.size, marks.objects, marks.faults)
+            told = Annotation(sample.key, sample.key, marks.size, marks.objects, marks.faults)
             self.described.append(told)
         self.seen.add(sample.key)
         self.names.append(picture.name.removeprefix("./"))
@@ -406,7 +406,9 @@ class Gathered:
 
     def index(self) -> Index:
         """The index of these samples, without those whose boxes leave nothing to use."""
-        told = look(Reading(self.described, [], [], voc.NOUN), self.sizes)
+        told = look(
+            Annotations(described=self.described, lost=[], blank=[], noun=voc.NOUN), self.sizes
+        )
         lost = self.lost + [(each.name, each.reason) for each in (*told.lost, *told.blank)]
         kinds = np.asarray([self.number_of(name) for name in told.classes], np.int64)
         offsets, sizes, headers, label = (np.asarray(each, np.int64) for each in self.columns)
@@ -570,7 +572,7 @@ def read_index(place: Path, size: int) -> Index:
         columns = read_all(place)
     except (OSError, MalformedError) as fault:
         raise ValueError(str(fault)) from None
-    read: dict[str, Callable[[Columns, str], Any]]
+    read: dict[str, Callable[[NamedArrays, str], Any]]
     read = {"Strings": texts_in, "Numbers": numbers_in, "Reals": reals_in}
     values: dict[str, Any] = {f.name: read[str(f.type)](columns, f.name) for f in fields(Index)}
     index = Index(**values)
@@ -579,7 +581,7 @@ def read_index(place: Path, size: int) -> Index:
     return index
 
 
-def numbers_in(columns: Columns, name: str) -> Numbers:
+def numbers_in(columns: NamedArrays, name: str) -> Numbers:
     """The column of numbers of this name.
 
     Raises:
@@ -591,7 +593,7 @@ def numbers_in(columns: Columns, name: str) -> Numbers:
     return column
 
 
-def reals_in(columns: Columns, name: str) -> Reals:
+def reals_in(columns: NamedArrays, name: str) -> Reals:
     """The column of fractions of this name.
 
     Raises:
@@ -603,7 +605,7 @@ def reals_in(columns: Columns, name: str) -> Reals:
     return column
 
 
-def texts_in(columns: Columns, name: str) -> Strings:
+def texts_in(columns: NamedArrays, name: str) -> Strings:
     """The column of texts of this name.
 
     Raises:

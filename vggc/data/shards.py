@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -110,7 +110,8 @@ def read_shards(place: str, shards: Sequence[str], known: Sequence[str] = ()) ->
         UserError: there is a shard that cannot be read, or a label that is none of the classes.
     """
     places = [local(shard) for shard in shards]
-    with ThreadPoolExecutor(8) as threads:
+    # Pillow warns of odd pictures whose sizes are looked at; limits are our own.
+    with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(8) as threads:
         found = [*threads.map(shard_at, places)]
         listed = listed_classes(places[0])
         indices = [*threads.map(index_of, found)]
@@ -172,45 +173,52 @@ def with_boxes(
 ) -> Pictures:
     """The samples that have boxes, with these; where no classes are `known`, classes are those that
     label a sample.
+
+    Raises:
+        UserError: most samples have none.
     """
-    counts = np.concatenate([index.counts for index in indices])
     names = [*dict.fromkeys(name for index in indices for name in index.labels)]
-    place_of = {name: number for number, name in enumerate(names)}
-    kinds = [np.asarray([place_of[name] for name in each.labels], np.int64) for each in indices]
-    objects = Objects(
-        np.concatenate([[0], np.cumsum(counts)]),
-        np.concatenate([index.boxes for index in indices]).reshape(-1, 4),
-        np.concatenate([kind[each.kinds] for kind, each in zip(kinds, indices, strict=True)]),
-        np.concatenate([index.difficult for index in indices]).astype(np.bool_),
-    )
-    boxed, bare = np.flatnonzero(counts), np.flatnonzero(counts == 0)
+    objects = objects_in(indices, names)
+    boxed, bare = np.flatnonzero(objects.counts), np.flatnonzero(objects.counts == 0)
     lost = tuple(Skipped(found.part.name(index), NO_BOXES) for index in bare.tolist())
-    if len(bare) > len(boxed):
-        bad, total = len(bare), len(counts)
-        raise UserError(
-            diagnostics.IncompleteSamples(place, bad, total, lost[0].name, lost[0].reason)
-        )
-    to_classes = np.asarray([numbers[name] for name in names], np.int64)
-    to_classes[to_classes >= len(found.classes)] = -1
-    classes = found.classes
-    part = replace(found.part, objects=objects).take(boxed)
-    if not known:
-        used = np.unique(part.labels)
-        classes = tuple(found.classes[number] for number in used.tolist())
-        kept = np.full(len(found.classes) + 1, -1)
-        kept[used] = np.arange(len(used))
-        part, to_classes = replace(part, labels=kept[part.labels]), kept[to_classes]
-    counted = np.bincount(objects.classes, minlength=len(names)).tolist()
-    left_out = {
-        name: count
-        for name, number, count in zip(names, to_classes, counted, strict=True)
-        if number < 0 and count
-    }
+    if (bad := len(bare)) > len(boxed):
+        example = lost[0].name
+        raise UserError(diagnostics.IncompleteSamples(place, bad, len(objects), example, NO_BOXES))
+    labels = found.part.labels[boxed]
+    kept = range(len(found.classes)) if known else np.unique(labels).tolist()
+    number_of = {old: new for new, old in enumerate(kept)}
+    to_classes = np.asarray([number_of.get(numbers[name], -1) for name in names], np.int64)
+    counts = zip(names, to_classes, np.bincount(objects.classes, minlength=len(names)), strict=True)
+    left_out = {name: int(count) for name, number, count in counts if number < 0 < count}
     cut = sum(int(index.cut[0]) for index in indices)
-    notes = remarks(place, cut, left_out, is_known=bool(known))
-    assert part.objects
-    part = replace(part, objects=part.objects.renumbered(to_classes))
-    return Pictures(classes, part, (*found.skipped, *lost), (*found.notes, *notes))
+    part = Part(
+        store=found.part.store,
+        numbers=boxed,
+        labels=np.asarray([number_of[label] for label in labels.tolist()], np.int64),
+        objects=objects.take(boxed).renumbered(to_classes),
+    )
+    return Pictures(
+        classes=tuple(found.classes[number] for number in kept),
+        part=part,
+        skipped=(*found.skipped, *lost),
+        notes=(*found.notes, *remarks(place, cut, left_out, is_known=bool(known))),
+    )
+
+
+def objects_in(indices: Sequence[Index], names: Sequence[str]) -> Objects:
+    """The objects in all samples, whose classes are numbers of `names`."""
+    place_of = {name: number for number, name in enumerate(names)}
+    kinds = [
+        np.asarray([place_of[name] for name in index.labels], np.int64)[index.kinds]
+        for index in indices
+    ]
+    counts = np.concatenate([index.counts for index in indices])
+    return Objects(
+        starts=np.concatenate([[0], np.cumsum(counts)]),
+        boxes=np.concatenate([index.boxes for index in indices]).reshape(-1, 4),
+        classes=np.concatenate(kinds),
+        difficult=np.concatenate([index.difficult for index in indices]).astype(np.bool_),
+    )
 
 
 def numbered(

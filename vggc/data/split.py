@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vggc.data import diagnostics
-from vggc.data.annotations.sources import Source
+from vggc.data.annotations.sources import AnnotationSource
 from vggc.data.listing import Holds, folders_in, has_images, holds
 from vggc.data.shards import ENDING, expanded, shards_in
 from vggc.data.usual import USUAL, PartRole, roles_of, usual_name, words_of
@@ -39,7 +39,7 @@ class PartPlace:
 
     name: str
     shards: tuple[str, ...] = ()
-    source: Source | None = None
+    source: AnnotationSource | None = None
 
     @property
     def shown(self) -> str:
@@ -119,11 +119,6 @@ class Split:
     train: PartPlace
     val: PartPlace | None
     notes: tuple[str, ...]
-
-    @property
-    def is_annotated(self) -> bool:
-        """Whether annotations tell what belongs to the part to train on."""
-        return self.train.source is not None
 
 
 USES: Mapping[PartRole, str] = {"train": "to train on", "val": "held out", "test": "to test on"}

@@ -106,7 +106,7 @@ class Forwards:
         goes on where it was.
         """
         try:
-            yield BufferedReader(Window(self.file, start, size))
+            yield BufferedReader(Excerpt(self.file, start, size))
         finally:
             self.file.seek(self.position, os.SEEK_SET)
 
@@ -138,7 +138,7 @@ class Forwards:
             self.read(min(CHUNK, position - self.position))
 
 
-class Window(RawIOBase):
+class Excerpt(RawIOBase):
     """So many bytes of a file, from `start` on, as a file of their own."""
 
     def __init__(self, file: File, start: int, size: int) -> None:

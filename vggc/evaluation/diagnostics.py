@@ -115,6 +115,14 @@ class NoClassesToTell(Diagnostic):
     kind: str
 
 
+class NoClassesToTest(Diagnostic):
+    title = "the net of `{run}` tells no classes"
+    label = "its heads give boxes or features"
+    help = "`vggc localise {run} IMAGE` shows its boxes, `vggc eval --localise {run}` tests them"
+
+    run: str
+
+
 class NoRoom(Diagnostic):
     title = "testing {net} takes more memory than this machine has"
     label = "{images} of {size} pixels at once: {needed:.1f} GB, and there are {present:.1f} GB"

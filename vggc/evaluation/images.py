@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vggc.data.aims import of_its_class
 from vggc.data.annotations.read import read_annotated
 from vggc.data.cifar import read_cifar
 from vggc.data.diagnostics import UnreadableFolder
@@ -113,7 +114,7 @@ def changed(run: Run, found: Pictures) -> str | None:
     Images that the run skipped do not count. Where only a look into the images tells which those
     were, it is taken.
     """
-    origin, part = run.record.data, found.part
+    origin, part = run.record.data, aimed_at(run, found.part)
     mark = origin.fingerprints.val
     if 0 < len(part) - origin.val <= origin.skipped:
         from vggc.data.prepare import readable
@@ -127,6 +128,13 @@ def changed(run: Run, found: Pictures) -> str | None:
     except BrokenImageError as fault:
         return f"a held-out image cannot be read: {fault}"
     return None if is_same else "held-out images have kept their names, but not their content"
+
+
+def aimed_at(run: Run, part: Part) -> Part:
+    """A part as a run held it out: where it was to find objects, with those of each picture's
+    class.
+    """
+    return of_its_class(part) if run.recipe.boxes and part.objects else part
 
 
 def images_in(place: str, run: Run) -> Labelled:

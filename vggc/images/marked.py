@@ -8,9 +8,9 @@ from typing import Literal, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
-BoxLook: TypeAlias = Literal["true", "given"]
+MarkLook: TypeAlias = Literal["true", "given"]
 
-COLOURS: dict[BoxLook, str] = {"true": "#56b4e9", "given": "#e69f00"}
+COLOURS: dict[MarkLook, str] = {"true": "#56b4e9", "given": "#e69f00"}
 """Sky blue and orange, which people who confuse red and green tell apart.
 Source: Okabe & Ito (2008), "Color Universal Design".
 """
@@ -28,7 +28,7 @@ class MarkedBox:
     """A box (left, top, right, bottom) in pixels, whose it is, and what is written at it."""
 
     corners: tuple[float, float, float, float]
-    look: BoxLook
+    look: MarkLook
     text: str = ""
 
 

@@ -103,6 +103,8 @@ OTHER_ENGINES = 2.0
 PROFILING = Need(doing="timing its layers", base=0.98e9, weights=0, stored=1, value=4)
 
 TESTING = Need(doing="testing it", base=0.4e9)
+INSPECTING = Need(doing="inspecting it", base=0.9e9, weights=1.1, value=12)
+"""What a page on a net and an image takes: gradients of one image, and maps of several."""
 
 
 def compiling(target: str, precision: str) -> Need:

@@ -5,6 +5,7 @@ Everything here is numpy; files are safetensors and hostile until checked.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod, sqrt
@@ -224,6 +225,16 @@ def save(
     }
     with replacing(path) as temporary, temporary.open("wb") as file:
         write(file, pieces, metadata or {})
+
+
+def digest(weights: Weights) -> str:
+    """The SHA-256 of weights, of their names, shapes and values."""
+    found = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = np.ascontiguousarray(weights[name], "<f4")
+        found.update(f"{name} {tensor.shape}\n".encode())
+        found.update(tensor.data)
+    return found.hexdigest()
 
 
 def seeded(graph: Graph, seed: int) -> Weights:

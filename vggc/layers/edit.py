@@ -97,7 +97,7 @@ def with_classes(net: Net, num_classes: int) -> Net:
                 reason = f"no one layer gives the scores of its head `{head.name}`"
                 raise UserError(diagnostics.NoClassifier(net.name, reason, place=net.span))
             scores.add(owner)
-    if not scores:
+    if graph.num_classes is None:
         reason = "no layer with weights gives the scores of classes"
         raise UserError(diagnostics.NoClassifier(net.name, reason, place=net.span))
 

@@ -17,12 +17,11 @@ from vggc.compiler.calibrate import choose_images, read_images
 from vggc.compiler.choose import rebuilt
 from vggc.compiler.diagnostics import GivenInVain
 from vggc.compiler.packing import unpack
-from vggc.compiler.quantize import digest
 from vggc.data.parts import Skipped
 from vggc.images.preprocessing import IMAGE_CHANNELS, Preprocessing
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Softmax
-from vggc.ir.weights import Weights, load, seeded
+from vggc.ir.weights import Weights, digest, load, seeded
 from vggc.kernels.bfloat16 import from_bfloat16
 from vggc.kernels.workloads import Convert, Layout, Map
 from vggc.measure import diagnostics

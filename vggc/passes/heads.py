@@ -17,6 +17,14 @@ def ancestors(graph: Graph, nodes: Iterable[int]) -> frozenset[int]:
     return frozenset(found)
 
 
+def classifier(graph: Graph) -> Graph | None:
+    """The graph of its first head of classes alone; None where it has none."""
+    name = next((head.name for head in graph.heads if head.kind == "classes"), None)
+    if name is None:
+        return None
+    return graph if len(graph.heads) == 1 else with_heads(graph, [name])
+
+
 def with_heads(graph: Graph, names: Collection[str]) -> Graph:
     """The graph of these heads, one at least, without the nodes that no other head needs."""
     heads = [head for head in graph.heads if head.name in names]

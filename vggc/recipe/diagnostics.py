@@ -267,7 +267,7 @@ class WhichHead(Diagnostic):
     example: str
 
 
-class UnknownHead(Diagnostic):
+class UnknownLossHead(Diagnostic):
     title = "{net} has no head `{head}`"
     help = "{hint}"
 

@@ -649,7 +649,7 @@ def head_loss_mistakes(each: HeadLoss, span: Span | None, graph: Graph) -> list[
         return [diagnostics.WhichHead(", ".join(names), example, place=span)]
     if head is None:
         hint = did_you_mean(each.head or "", names) if names else "it has its main output alone"
-        return [diagnostics.UnknownHead(graph.name, each.head or "", hint, place=span)]
+        return [diagnostics.UnknownLossHead(graph.name, each.head or "", hint, place=span)]
     fitting = FITTING[head.kind]
     if each.loss in (*fitting, "off"):
         return []

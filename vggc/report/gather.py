@@ -270,7 +270,7 @@ def held_out(run: Run, options: ReportOptions) -> Framed:
         UserError: they are not there, or they are others.
     """
     from vggc.data.crops import Framed, Framing
-    from vggc.evaluation.images import held_out_by
+    from vggc.evaluation.images import aimed_at, held_out_by
 
     if options.val is not None and options.data is None:
         raise UserError(diagnostics.ValWithoutData())
@@ -280,7 +280,7 @@ def held_out(run: Run, options: ReportOptions) -> Framed:
     preprocessing = run.record.preprocessing
     scales = None if preprocessing.scale is None else (preprocessing.scale,) * 2
     framing = Framing(run.record.input, scales, draft=False, white=preprocessing.white)
-    return Framed(held_out_by(run).part, framing)
+    return Framed(aimed_at(run, held_out_by(run).part), framing)
 
 
 def told(

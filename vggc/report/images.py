@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from vggc.data.objects import Corners
-from vggc.images.marked import BoxLook, MarkedBox, marked
+from vggc.images.marked import MarkedBox, MarkLook, marked
 from vggc.images.preprocessing import Pixels
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def with_boxes(missed: MissedBox) -> str:
     scale = min(1.0, MOST_SIDE / max(image.size)) if max(image.size) > SMALL else 2.0
     image = image.resize([max(1, round(side * scale)) for side in image.size])
     width, height = image.size
-    boxes: list[tuple[Corners, BoxLook]] = [(box, "true") for box in missed.objects]
+    boxes: list[tuple[Corners, MarkLook]] = [(box, "true") for box in missed.objects]
     boxes.append((missed.box, "given"))
     drawn = marked(
         image,

@@ -113,7 +113,7 @@ def _sections(findings: Findings, layers: Sheet) -> Iterable[Section | None]:
             yield "errors", "Worst errors", errors
             yield "classes", "Classes", _classes(judged.classes)
     if findings.filters:
-        yield "filters", "First-layer filters", _filters(findings.filters)
+        yield "filters", "First-layer filters", filter_sheet(findings.filters)
     yield "recipe", "Recipe", _recipe(findings.settings)
     yield "net", "Net", _net(layers, findings)
     yield "facts", "Facts", _facts(findings)
@@ -420,7 +420,8 @@ def _score(score: ClassRow) -> str:
 # The net and its recipe
 
 
-def _filters(filters: Filters) -> list[Element]:
+def filter_sheet(filters: Filters) -> list[Element]:
+    """All filters of a layer in one picture, and what it shows."""
     count, sheet = len(filters.tiles), filters.sheet
     shown = f"All {count:,}" if count == filters.total else f"{count:,} of {filters.total:,}"
     told = (

@@ -65,3 +65,36 @@ class UnknownColumn(Diagnostic):
     table: str
     column: str
     suggestion: str
+
+
+class SmallOnly(Diagnostic):
+    title = "`vggc reproduce {table}` is made with `--small` only"
+    label = "the paper's own takes nets that have learnt ImageNet"
+    help = (
+        "with such nets, by hand: `vggc features RUN --data PLACE -o FILE`, then `vggc probe FILE`"
+    )
+
+    table: str
+
+
+class AllNets(Diagnostic):
+    title = "`--nets` cannot change `{table}`, whose lines compare all its nets"
+    help = "leave `--nets` out"
+
+    table: str
+
+
+class OneProcessOnly(Diagnostic):
+    title = "`vggc reproduce {table}` is made by one process"
+    help = "leave `torchrun` out"
+
+    table: str
+
+
+class TooFewClasses(Diagnostic):
+    title = "`{path}` has {count} classes"
+    label = "nets learn half of the classes, and give features of the others: two each at least"
+    help = "give images of four classes or more"
+
+    path: str
+    count: int

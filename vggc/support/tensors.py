@@ -67,10 +67,13 @@ class Stored:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """An open safetensors file, and what it holds in the order in which that lies there."""
+    """An open safetensors file, and what it holds in the order in which that lies there;
+    `metadata` are texts of its maker's.
+    """
 
     file: BufferedReader
     tensors: Mapping[str, Stored]
+    metadata: Mapping[str, str]
 
     def read(self, name: str, room: NDArray[np.uint8] | None = None) -> NDArray[Any]:
         """A tensor as it is stored, read to `room` or to memory of its own.
@@ -116,7 +119,7 @@ def opened(path: Path) -> Iterator[TensorFile]:
     Raises: MalformedError where it is none; OSError where it cannot be read.
     """
     with open_file(path) as file:
-        yield TensorFile(file, read_header(file))
+        yield TensorFile(file, *read_header(file))
 
 
 def read_all(path: Path) -> dict[str, NDArray[Any]]:
@@ -186,8 +189,8 @@ def write(file: BinaryIO, tensors: Mapping[str, Pieces], metadata: Mapping[str, 
         assert written == tensor.bytes, f"{name} is not of the size that it was told to be"
 
 
-def read_header(file: BinaryIO) -> dict[str, Stored]:
-    """What a safetensors file holds, in the order in which it lies there.
+def read_header(file: BinaryIO) -> tuple[dict[str, Stored], dict[str, str]]:
+    """What a safetensors file holds, in the order in which it lies there, and its metadata.
 
     Raises: MalformedError where it is none: two tensors of one name, or such as overlap, leave
     gaps or end beyond the file.
@@ -203,7 +206,9 @@ def read_header(file: BinaryIO) -> dict[str, Stored]:
         raise MalformedError(f"its header {fault}") from None
     if not isinstance(header, dict):
         raise MalformedError("its header is not a table of tensors")
-    header.pop("__metadata__", None)
+    told = header.pop("__metadata__", {})
+    texts = told.items() if isinstance(told, dict) else ()
+    metadata = {key: text for key, text in texts if isinstance(text, str)}
     found = {name: _stored(name, value, 8 + length) for name, value in header.items()}
     found = dict(sorted(found.items(), key=lambda item: (item[1].offset, item[1].bytes)))
     end = 8 + length
@@ -213,7 +218,7 @@ def read_header(file: BinaryIO) -> dict[str, Stored]:
         end += tensor.bytes
     if end != size:
         raise MalformedError("its tensors do not end where the file does")
-    return found
+    return found, metadata
 
 
 def _stored(name: str, value: Any, start: int) -> Stored:

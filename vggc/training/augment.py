@@ -180,8 +180,8 @@ class Augmentation:
             weights = self.weighing.among(self.order.indices(*self.order.place(step)))
             there = torch.from_numpy(weights).to(images.device, torch.float32)
             targets = replace(targets, weights=there)
-        if batch.located and self.recipe.boxes:
-            seen = ObjectsSeen.of(batch.located, self.recipe.boxes, mirrored, images.device)
+        if batch.objects and self.recipe.boxes:
+            seen = ObjectsSeen.of(batch.objects, self.recipe.boxes, mirrored, images.device)
             targets = replace(targets, objects=seen)
         return images, targets
 
@@ -190,8 +190,8 @@ class Augmentation:
         and what it is to say.
         """
         images, targets = self.normalised(batch.images), Targets(batch.labels)
-        if batch.located and self.recipe.boxes:
-            seen = ObjectsSeen.of(batch.located, self.recipe.boxes, device=images.device)
+        if batch.objects and self.recipe.boxes:
+            seen = ObjectsSeen.of(batch.objects, self.recipe.boxes, device=images.device)
             targets = replace(targets, objects=seen)
         return images, targets
 

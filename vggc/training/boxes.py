@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vggc.data.loader import Located
+from vggc.data.loader import CropObjects
 from vggc.data.windows import WHOLE, centres_of, clipped, mirrored, shares_inside, to_crop
 from vggc.recipe.heads import BoxTargets, HeadLoss
 
@@ -39,7 +39,7 @@ class ObjectsSeen:
     @classmethod
     def of(
         cls,
-        located: Located,
+        located: CropObjects,
         rules: BoxTargets,
         flipped: Tensor | None = None,
         device: torch.device | None = None,

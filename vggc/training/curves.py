@@ -71,7 +71,7 @@ def draw_curves(
         PANELS["boxes"]: (lambda row: row.iou, TRAIN),
         "Learning rate": (lambda row: row.lr, RATE),
     }
-    width = 4 * len(lines)
+    width = 12 if len(lines) == 3 else 18
     figure = Figure(figsize=(width, 4.2), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     figure.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold", color=INK)

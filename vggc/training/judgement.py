@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vggc.data.crops import Cut, Framed, attempt
-from vggc.data.loader import Located, ValBatches, load, num_workers
+from vggc.data.loader import CropObjects, ValBatches, load, num_workers
 from vggc.data.objects import Corners, overlaps
 from vggc.data.stores import Numbers
 from vggc.data.windows import clipped, corners_of, to_picture
@@ -123,9 +123,9 @@ def judge(
             indices = step * batch + moved.rows.cpu().numpy()
             if objective.classes:
                 classes.append(of_classes(given[objective.classes], moved.labels, indices))
-            if objective.boxes and moved.located:
+            if objective.boxes and moved.objects:
                 found = boxes_of(given[objective.boxes], moved.labels)
-                boxes.append(of_boxes(found, moved.located, indices))
+                boxes.append(of_boxes(found, moved.objects, indices))
             on_progress(min((step + 1) * batch, len(held_out)), len(held_out))
     return Judgements(
         together(Judgement, classes) if classes else None,
@@ -150,7 +150,7 @@ def of_classes(scores: Tensor, labels: Tensor, indices: Numbers) -> Judgement:
     )
 
 
-def of_boxes(given: Tensor, located: Located, indices: Numbers) -> BoxJudgement:
+def of_boxes(given: Tensor, located: CropObjects, indices: Numbers) -> BoxJudgement:
     """What boxes (N, 4), as a net gives them, come to for the images at these places."""
     windows = located.windows.numpy()
     boxes = clipped(to_picture(corners_of(given.double().cpu().numpy()), windows))

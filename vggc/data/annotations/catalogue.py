@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from vggc.data.annotations.described import NO_ANNOTATION, AnnotationError
+from vggc.data.annotations.described import MAX_NAME, NO_ANNOTATION, AnnotationError
 from vggc.data.listing import images_below, walk
 from vggc.data.parts import Skipped
 from vggc.images.preprocessing import FORMATS
@@ -62,13 +62,16 @@ class Catalogue:
 
     def beside(self, stem: str) -> Sequence[str]:
         """The pictures that a file with this path, less its ending, is called like: those of the
-        same path, or else those of the same name.
+        same path, or else those of which one path is the end of the other.
         """
-        return self.by_stem.get(stem) or self.by_last_stem.get(os.path.basename(stem)) or ()
+        if found := self.by_stem.get(stem):
+            return found
+        alike = self.by_last_stem.get(os.path.basename(stem), ())
+        return [each for each in alike if end_alike(os.path.splitext(each)[0], stem)]
 
     def called(self, path: str, base: Path | None = None) -> str:
         """The picture that an annotation calls so: by its path from the folder or from `base`, or
-        by its name alone where one picture has it.
+        as the only one of which one path is the end of the other.
 
         Raises:
             AnnotationError: there is none, or there are several.
@@ -81,11 +84,15 @@ class Catalogue:
         from_here = os.path.relpath(os.path.join(base or self.folder, asked), self.folder)
         if from_here in self.by_path:
             return from_here
+        shown = path if len(path) <= MAX_NAME else f"{path[:MAX_NAME]}…"
         if os.path.isabs(asked) or asked.startswith("../") or asked[1:2] == ":":
-            raise AnnotationError(f"its picture {path} lies outside of the folder, or is not there")
-        if found := self.by_name.get(os.path.basename(asked)):
+            raise AnnotationError(
+                f"its picture {shown} lies outside of the folder, or is not there"
+            )
+        alike = self.by_name.get(os.path.basename(asked), ())
+        if found := [each for each in alike if end_alike(each, asked)]:
             return only(found)
-        raise AnnotationError(f"its picture {path} is not there")
+        raise AnnotationError(f"its picture {shown} is not there")
 
 
 def grouped(pairs: Iterable[tuple[str, str]]) -> Mapping[str, list[str]]:
@@ -94,6 +101,13 @@ def grouped(pairs: Iterable[tuple[str, str]]) -> Mapping[str, list[str]]:
     for key, value in pairs:
         found[key].append(value)
     return {**found}
+
+
+def end_alike(one: str, other: str) -> bool:
+    """Whether one path is the end of the other: `images/1.jpg` and `1.jpg`, but not `a/1.jpg` and
+    `b/1.jpg`.
+    """
+    return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
 
 
 def beside(annotations: Path, pictures: Path) -> str:
@@ -112,11 +126,11 @@ def only(found: Sequence[str]) -> str:
         AnnotationError: there are several.
     """
     if len(found) > 1:
-        raise AnnotationError(f"{len(found):,} pictures have its name: {shown(found)}")
+        raise AnnotationError(f"{len(found):,} pictures have its name: {first_of(found)}")
     return found[0]
 
 
-def shown(names: Sequence[str]) -> str:
+def first_of(names: Sequence[str]) -> str:
     """The first names, and that there are more."""
     return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 
@@ -134,10 +148,10 @@ def without_ending(name: str) -> str:
 
 
 def unclaimed(
-    pictures: Iterable[str], claims: Mapping[str, Sequence[str]]
+    pictures: Iterable[str], claims: Mapping[str, Sequence[str]], noun: str = "annotations"
 ) -> tuple[dict[str, str], list[Skipped]]:
-    """Of pictures that annotations claim, those that one claims, with that one; and those of which
-    none or several tell.
+    """The pictures that one annotation claims, with that one; and those of which none or several
+    tell. A `noun` says what they are.
     """
     found, lost = {}, []
     for picture in pictures:
@@ -147,6 +161,6 @@ def unclaimed(
             case [single]:
                 found[picture] = single
             case several:
-                reason = f"{len(several):,} annotations tell of it: {shown(several)}"
+                reason = f"{len(several):,} {noun} tell of it: {first_of(several)}"
                 lost.append(Skipped(picture, reason))
     return found, lost

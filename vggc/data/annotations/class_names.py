@@ -71,13 +71,15 @@ def placed(lines: Iterable[tuple[int, str]]) -> Iterator[str]:
 
 # YAML
 
-QUOTED = r"""'(?:[^']|'')*'|"(?:[^"\\]|\\.)*\""""
-PLAIN = r"""[^\s\[\]{},'"#&*!|>%@`?][^\[\]{},\n]*"""
+# None of them goes back to try another way: a file of a MiB may be made to have very many.
+QUOTED = r"""'(?:[^']|'')*+'|"(?:[^"\\]|\\.)*+\""""
+PLAIN = r"""[^\s\[\]{},'"#&*!|>%@`?][^\[\]{},\n]*+"""
 NUMBER = r"""(?P<mark>['"]?)(?P<key>[0-9]{1,9})(?P=mark)\s*:"""
 
 COMMENT = re.compile(rf"((?:^|(?<=[\s\[{{,]))(?:{QUOTED}))|(?:^|(?<=\s))#[^\n]*", re.M | re.S)
-IN_LIST = re.compile(rf"\s*(?P<value>{QUOTED}|{PLAIN})\s*(?P<end>[,\]])", re.S)
-IN_MAPPING = re.compile(rf"\s*{NUMBER}\s+(?P<value>{QUOTED}|{PLAIN})\s*(?P<end>[,}}])", re.S)
+IN_LIST = re.compile(rf"\s*+(?P<value>{QUOTED}|{PLAIN})\s*+(?P<end>[,\]])", re.S)
+IN_MAPPING = re.compile(rf"\s*+{NUMBER}\s++(?P<value>{QUOTED}|{PLAIN})\s*+(?P<end>[,}}])", re.S)
+CLOSING = re.compile(r"\s*+[\]}]")
 ITEM = re.compile(r"\s*-\s+(?P<value>.+)")
 PAIR = re.compile(rf"\s+{NUMBER}\s+(?P<value>.+)")
 VALUE = re.compile(rf"{QUOTED}|{PLAIN}", re.S)
@@ -97,7 +99,11 @@ def of_yaml(text: str) -> ClassNames:
         raise AnnotationError("it has no `names`" if not starts else "it has `names` twice")
     rest = plain[starts[0].end() :]
     inline = rest.partition("\n")[0].strip()
-    names = bracketed(rest.lstrip(" \t")) if inline else in_lines(rest)
+    try:
+        names = bracketed(rest.lstrip(" \t")) if inline else in_lines(rest)
+    except AnnotationError as fault:
+        line = plain.count("\n", 0, starts[0].start()) + 1
+        raise AnnotationError(f"line {line}: {fault}") from None
     return ClassNames(names, has_points=re.search(r"^kpt_shape[ \t]*:", plain, re.M) is not None)
 
 
@@ -113,7 +119,7 @@ def bracketed(text: str) -> dict[int, str]:
     form, close = forms[text[0]]
     found: list[re.Match[str]] = []
     position = 1
-    while not text[position:].lstrip().startswith(close):
+    while not ((end := CLOSING.match(text, position)) and end[0].endswith(close)):
         match = form.match(text, position)
         if match is None:
             raise AnnotationError(f"{UNREAD}, name {len(found) + 1}")
@@ -140,8 +146,6 @@ def in_lines(text: str) -> dict[int, str]:
         if match is None:
             raise AnnotationError(f"{UNREAD}: {line.strip()[:40]}")
         found.append(match)
-    if not found:
-        raise AnnotationError("it has no `names`")
     return numbered(found)
 
 
@@ -149,7 +153,7 @@ def numbered(found: list[re.Match[str]]) -> dict[int, str]:
     """The names that were found, by the numbers that they have or by their places.
 
     Raises:
-        AnnotationError: two have one number, or a name is none.
+        AnnotationError: there are none, two have one number, or a name is none.
     """
     names: dict[int, str] = {}
     for place, match in enumerate(found):
@@ -157,7 +161,9 @@ def numbered(found: list[re.Match[str]]) -> dict[int, str]:
         if number in names:
             raise AnnotationError(f"`names` has number {number} twice")
         names[number] = class_name(scalar(match["value"]))
-    return names
+    if not names:
+        raise AnnotationError("it has no `names`")
+    return dict(sorted(names.items()))
 
 
 def scalar(text: str) -> str:

@@ -20,12 +20,12 @@ from vggc.data.annotations.described import (
     MAX_NAME,
     NO_ANNOTATION,
     NO_OBJECT,
+    Annotation,
     AnnotationError,
+    Annotations,
     Box,
-    Described,
+    DeclaredSize,
     Marked,
-    Reading,
-    Size,
     class_name,
     table_of,
 )
@@ -44,7 +44,7 @@ A text within quotes cannot look so: its own quotes have backslashes before them
 NOUN = "annotation"
 
 
-def read_coco(source: CocoSource) -> Reading:
+def read_coco(source: CocoSource) -> Annotations:
     """What the JSON file of a part says.
 
     Raises:
@@ -59,13 +59,13 @@ def read_coco(source: CocoSource) -> Reading:
     claims: dict[str, list[str]] = defaultdict(list)
     for key, image in images.items():
         claims[image.picture].append(key)
-    paired, several = unclaimed(claims, claims)
+    paired, several = unclaimed(claims, claims, "listed images")
     described, blank = [], []
     for picture, key in paired.items():
         objects, faults = marks.get(key, ([], []))
         if objects or faults:
             where = f"{source.file.name}, image {key}"
-            described.append(Described(picture, where, images[key].size, objects, faults))
+            described.append(Annotation(picture, where, images[key].size, objects, faults))
         else:
             blank.append(Skipped(picture, NO_OBJECT))
     known = {str(key) for key in ids_of(content["images"])}
@@ -75,7 +75,7 @@ def read_coco(source: CocoSource) -> Reading:
     if source.own:
         alone = (file for file in catalogue.files if file not in claims)
         blank += [*(Skipped(file, NO_ANNOTATION) for file in alone), *catalogue.skipped]
-    return Reading(
+    return Annotations(
         described=described,
         lost=[*lost, *several],
         blank=blank,
@@ -88,7 +88,7 @@ def why_stray(objects: Sequence[Marked], faults: Sequence[str]) -> str:
     """Why annotations belong to no picture."""
     if faults and not objects:
         return faults[0]
-    return f"{len(objects) + len(faults):,} annotations tell of it, and it is not listed"
+    return f"it is not listed, and annotations tell of it: {len(objects) + len(faults):,}"
 
 
 def lists_of(path: Path) -> Mapping[str, list[Any]]:
@@ -160,7 +160,7 @@ class Listed:
     """A picture that a file lists, and the size that it takes it to have."""
 
     picture: str
-    size: Size
+    size: DeclaredSize
 
 
 def listed(
@@ -201,13 +201,12 @@ def marked(
     """
     found: dict[str, tuple[list[Marked], list[str]]] = defaultdict(lambda: ([], []))
     for count, entry in enumerate(entries, start=1):
-        image, number = "", count
+        told = entry.get("id") if isinstance(entry, dict) else None
+        image, number = "", told if type(told) is int else count
         try:
             image = key_of(entry, "image_id")
             if entry.get("iscrowd") in (1, True):
                 continue
-            if type(told := entry.get("id")) is int:
-                number = told
             category = key_of(entry, "category_id")
             if category not in names:
                 raise AnnotationError(f"its category, {category}, is not listed")

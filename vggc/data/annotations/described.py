@@ -26,10 +26,10 @@ AT_ONCE = 64
 
 Box: TypeAlias = tuple[float, float, float, float]
 """Left, top, right and bottom."""
-Size: TypeAlias = tuple[float, float]
+DeclaredSize: TypeAlias = tuple[float, float]
 """Width and height in pixels; zeros where nobody has told them."""
 
-UNTOLD: Size = (0.0, 0.0)
+UNTOLD: DeclaredSize = (0.0, 0.0)
 
 
 class AnnotationError(Exception):
@@ -49,20 +49,20 @@ class Marked:
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class Annotation:
     """What the annotation in the file `where` says of one picture: the size that it takes the
     picture to have, its objects, and why others are left out.
     """
 
     picture: str
     where: str
-    size: Size
+    size: DeclaredSize
     objects: list[Marked]
     faults: list[str]
 
 
 @dataclass(frozen=True)
-class Reading:
+class Annotations:
     """What all annotations of a part say.
 
     Boxes are `in_shares` of pictures, or in pixels of the declared sizes; a `noun` is what the
@@ -71,7 +71,7 @@ class Reading:
     lists them, None where it does not.
     """
 
-    described: list[Described]
+    described: list[Annotation]
     lost: list[Skipped]
     blank: list[Skipped]
     noun: str
@@ -142,11 +142,11 @@ def table_of(path: Path) -> bytes:
         raise UserError(diagnostics.BadAnnotations(str(path), reason)) from None
 
 
-Item = TypeVar("Item")
-Found = TypeVar("Found")
+Named = TypeVar("Named")
+Answer = TypeVar("Answer")
 
 
-def in_threads(function: Callable[[Item], Found], items: Sequence[Item]) -> Iterator[Found]:
+def in_threads(function: Callable[[Named], Answer], items: Sequence[Named]) -> Iterator[Answer]:
     """What a function that reads files makes of each, in order."""
     groups = [items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE)]
     with ThreadPoolExecutor(min(16, 4 * num_processors())) as threads:

@@ -15,7 +15,13 @@ from pathlib import Path
 
 from vggc.data import diagnostics
 from vggc.data.annotations.coco import KEYS
-from vggc.data.annotations.sources import CocoSource, Source, TableSource, VocSource, YoloSource
+from vggc.data.annotations.sources import (
+    AnnotationSource,
+    CocoSource,
+    TableSource,
+    VocSource,
+    YoloSource,
+)
 from vggc.data.annotations.table import columns_of
 from vggc.data.annotations.yolo import NAME_FILES
 from vggc.data.listing import ending_of, folders_in, has_images, holds, is_image, visible, walk
@@ -36,15 +42,15 @@ MAX_LINE = 1 << 16
 
 
 @dataclass(frozen=True)
-class Found:
+class NamedSource:
     """A source of annotated pictures, and what their part is called, if it is called anything."""
 
     name: str
-    source: Source
+    source: AnnotationSource
 
 
 @dataclass(frozen=True)
-class Look:
+class Contents:
     """What lies right in a folder: folders by their names in small letters, and names of files."""
 
     folder: Path
@@ -52,7 +58,7 @@ class Look:
     files: tuple[str, ...]
 
     @classmethod
-    def at(cls, folder: Path) -> Look:
+    def at(cls, folder: Path) -> Contents:
         """A look into a folder.
 
         Raises:
@@ -81,7 +87,7 @@ class Look:
         return any(map(is_image, self.files))
 
 
-def annotated_at(place: Path, known: Sequence[str] = ()) -> Parts | Source | None:
+def annotated_at(place: Path, known: Sequence[str] = ()) -> Parts | AnnotationSource | None:
     """The annotated pictures in a folder, or those that a file tells of: in parts, or all in one.
     Folders that all have names of `known` classes are those.
 
@@ -94,7 +100,7 @@ def annotated_at(place: Path, known: Sequence[str] = ()) -> Parts | Source | Non
     if not place.is_dir():
         return None
     for folder in unpacked(place):
-        look = Look.at(folder)
+        look = Contents.at(folder)
         if look.folders and {child.name for child in look.folders.values()} <= {*known}:
             return None
         if found := found_in(look) or in_parts(look) or apart(look):
@@ -119,7 +125,7 @@ def unpacked(folder: Path) -> Iterator[Path]:
         folder = children[0]
 
 
-def assembled(look: Look, found: Sequence[Found]) -> Parts | Source:
+def assembled(look: Contents, found: Sequence[NamedSource]) -> Parts | AnnotationSource:
     """The parts that were found in a folder, or all in one.
 
     Raises:
@@ -138,20 +144,32 @@ def assembled(look: Look, found: Sequence[Found]) -> Parts | Source:
         if each.name in roles
     ]
     others = [name for name, each in named.items() if each.name not in roles]
-    return Parts(str(look.folder), (*parts, *bare_parts(look, found)), tuple(others))
+    bare = {os.path.relpath(folder, look.folder): folder for folder in bare_folders(look, found)}
+    called = roles_of(folder.name for folder in bare.values())
+    parts += [
+        NamedPart(PartPlace(name), called[folder.name], "images", annotated=False)
+        for name, folder in bare.items()
+        if folder.name in called
+    ]
+    if not any(each.source.is_file for each in found):
+        others += [f"{name}/" for name, folder in bare.items() if folder.name not in called]
+    return Parts(str(look.folder), tuple(parts), tuple(others))
 
 
-def bare_parts(look: Look, found: Sequence[Found]) -> Iterator[NamedPart]:
-    """The parts that are called so and hold pictures without annotations."""
+def bare_folders(look: Contents, found: Sequence[NamedSource]) -> Iterator[Path]:
+    """The folders that parts may be in, and that hold pictures without annotations."""
     used = {path for each in found for path in above(each.source.pictures)}
     folders = [*look.folders.values()]
     if inner := look.pick(PICTURES):
         folders += folders_in(inner)
-    roles = roles_of(folder.name for folder in folders)
     for folder in folders:
-        if folder.name in roles and folder not in used and has_images(folder):
-            name = os.path.relpath(folder, look.folder)
-            yield NamedPart(PartPlace(name), roles[folder.name], "images", annotated=False)
+        if folder not in used and folder.name.lower() not in ANNOTATIONS and has_images(folder):
+            yield folder
+
+
+def absolute(path: Path) -> Path:
+    """A path from the root, without steps back."""
+    return Path(os.path.abspath(path))
 
 
 def above(folder: Path) -> Iterator[Path]:
@@ -163,46 +181,46 @@ def above(folder: Path) -> Iterator[Path]:
 # What lies in a folder
 
 
-def found_in(look: Look) -> list[Found]:
+def found_in(look: Contents) -> list[NamedSource]:
     """The annotated pictures of one format."""
-    finders: tuple[Callable[[Look], list[Found]], ...] = (ilsvrc, voc, coco, yolo, tables)
+    finders: tuple[Callable[[Contents], list[NamedSource]], ...] = (ilsvrc, voc, coco, yolo, tables)
     return next(filter(None, (finder(look) for finder in finders)), [])
 
 
-def in_parts(look: Look) -> list[Found]:
+def in_parts(look: Contents) -> list[NamedSource]:
     """The annotated pictures in folders that are called as parts are."""
     folders = [*look.folders.values()]
     roles = roles_of(folder.name for folder in folders)
     found = []
     for part in folders:
         if part.name in roles:
-            inner = (found_in(Look.at(folder)) for folder in unpacked(part))
+            inner = (found_in(Contents.at(folder)) for folder in unpacked(part))
             if first := next(filter(None, inner), None):
-                found.append(Found(part.name, first[0].source))
+                found.append(NamedSource(part.name, first[0].source))
     return found
 
 
-def apart(look: Look) -> list[Found]:
+def apart(look: Contents) -> list[NamedSource]:
     """The pictures of a folder such as `images/val`, whose annotations lie in `labels/val`."""
     if not look.has_pictures:
         return []
-    for folder in above(look.folder.absolute()):
-        inner = look.folder.absolute().relative_to(folder)
+    for folder in above(absolute(look.folder)):
+        inner = absolute(look.folder).relative_to(folder)
         if len(inner.parts) > 2:
             return []
         if folder.name.lower() not in (*PICTURES, "data"):
             continue
-        for other in Look.at(folder.parent).folders.values():
+        for other in Contents.at(folder.parent).folders.values():
             there = other / inner
             if other.name.lower() in ANNOTATIONS and there.is_dir():
                 if has_file(there, ".xml"):
-                    return [Found("", VocSource(look.folder, there))]
+                    return [NamedSource("", VocSource(look.folder, there))]
                 if has_file(there, ".txt"):
-                    return [Found("", YoloSource(look.folder, there, names_for(there)))]
+                    return [NamedSource("", YoloSource(look.folder, there, names_for(there)))]
     return []
 
 
-def ilsvrc(look: Look) -> list[Found]:
+def ilsvrc(look: Contents) -> list[NamedSource]:
     """ILSVRC's folders, with the lists of pictures that have boxes."""
     pictures, annotations = (look.folder / name / "CLS-LOC" for name in ("Data", "Annotations"))
     if not pictures.is_dir() or not annotations.is_dir():
@@ -213,28 +231,30 @@ def ilsvrc(look: Look) -> list[Found]:
         names = (lists / f"{part.name}{which}.txt" for which in ("_loc", "", "_cls"))
         listed = next((path for path in names if path.is_file()), None)
         if (annotations / part.name).is_dir():
-            found.append(Found(part.name, VocSource(part, annotations / part.name, listed)))
+            found.append(NamedSource(part.name, VocSource(part, annotations / part.name, listed)))
     return found
 
 
-def voc(look: Look) -> list[Found]:
+def voc(look: Contents) -> list[NamedSource]:
     """Pascal VOC's folders, or XML files beside pictures."""
     pictures, annotations = look.pick(PICTURES), look.pick(ANNOTATIONS)
     if annotations is None or not has_file(annotations, ".xml"):
         is_beside = look.has_pictures and are_beside(look, ".xml")
-        return [Found("", VocSource(look.folder, look.folder))] if is_beside else []
+        return [NamedSource("", VocSource(look.folder, look.folder))] if is_beside else []
     if pictures is None:
-        return [Found("", VocSource(look.folder, annotations))] if look.has_pictures else []
+        return [NamedSource("", VocSource(look.folder, annotations))] if look.has_pictures else []
     if lists := lists_in(look):
-        return [Found(path.stem, VocSource(pictures, annotations, path)) for path in lists]
+        return [NamedSource(path.stem, VocSource(pictures, annotations, path)) for path in lists]
     found = []
     for part in parts_in(pictures):
         inner = annotations / part.name
-        found.append(Found(part.name, VocSource(part, inner if inner.is_dir() else annotations)))
-    return found or [Found("", VocSource(pictures, annotations))]
+        found.append(
+            NamedSource(part.name, VocSource(part, inner if inner.is_dir() else annotations))
+        )
+    return found or [NamedSource("", VocSource(pictures, annotations))]
 
 
-def lists_in(look: Look) -> list[Path]:
+def lists_in(look: Contents) -> list[Path]:
     """The files that list the pictures of parts. One of both parts is none beside one to train on.
 
     Raises:
@@ -255,14 +275,14 @@ def lists_in(look: Look) -> list[Path]:
     return []
 
 
-def coco(look: Look) -> list[Found]:
+def coco(look: Contents) -> list[NamedSource]:
     """Files of COCO's form, in the folder or in one for annotations."""
     inner = look.pick(ANNOTATIONS)
-    files = look.ending(".json") + (Look.at(inner).ending(".json") if inner else [])
+    files = look.ending(".json") + (Contents.at(inner).ending(".json") if inner else [])
     told = [path for path in files if path.name.startswith("instances")]
     told = told or [path for path in files if "coco" in path.name.lower()]
     told = told or [path for path in files if holds_lists(path)]
-    return owned([Found(name_of(path), coco_at(path, look)) for path in told])
+    return owned([NamedSource(name_of(path), coco_at(path, look)) for path in told])
 
 
 def name_of(path: Path) -> str:
@@ -270,22 +290,22 @@ def name_of(path: Path) -> str:
     return path.stem.removeprefix("instances_")
 
 
-def coco_at(path: Path, look: Look) -> CocoSource:
+def coco_at(path: Path, look: Contents) -> CocoSource:
     """What a file of COCO's form is read with, of pictures in a folder."""
     return CocoSource(pictures_for(name_of(path), look), path, own=False)
 
 
-def table_at(path: Path, look: Look) -> TableSource:
+def table_at(path: Path, look: Contents) -> TableSource:
     """What a table is read with, of pictures in a folder."""
     return TableSource(pictures_for(name_of(path), look), path, own=False)
 
 
-def pictures_for(name: str, look: Look) -> Path:
+def pictures_for(name: str, look: Contents) -> Path:
     """The folder of the pictures of a part: one of its name or for its use, else one for pictures,
     else the folder itself.
     """
     inner = look.pick(PICTURES)
-    looks = [look, *([Look.at(inner)] if inner else [])]
+    looks = [look, *([Contents.at(inner)] if inner else [])]
     for each in looks:
         if name.lower() in each.folders:
             return each.folders[name.lower()]
@@ -297,19 +317,19 @@ def pictures_for(name: str, look: Look) -> Path:
     return inner or look.folder
 
 
-def owned(found: Sequence[Found]) -> list[Found]:
+def owned(found: Sequence[NamedSource]) -> list[NamedSource]:
     """Sources of one file each, which know whether others share their pictures."""
     counts = Counter(each.source.pictures for each in found)
     return [
-        Found(each.name, replace(each.source, own=counts[each.source.pictures] == 1))
+        NamedSource(each.name, replace(each.source, own=counts[each.source.pictures] == 1))
         for each in found
         if isinstance(each.source, CocoSource | TableSource)
     ]
 
 
 def holds_lists(path: Path) -> bool:
-    """Whether a JSON file is likely one of COCO's form: it has the names of the lists."""
-    wanted = {f'"{key}"'.encode() for key in KEYS}
+    """Whether a JSON file is likely one of COCO's form: it names the lists, and boxes."""
+    wanted = {f'"{key}"'.encode() for key in (*KEYS, "bbox")}
     try:
         with open_file(path) as file:
             last = b""
@@ -321,19 +341,19 @@ def holds_lists(path: Path) -> bool:
     return not wanted
 
 
-def yolo(look: Look) -> list[Found]:
+def yolo(look: Contents) -> list[NamedSource]:
     """YOLO's folders, or its text files beside pictures and a list of classes."""
     pictures, labels = look.pick(PICTURES), look.pick(LABELS)
     if pictures and labels and has_file(labels, ".txt"):
         names = names_for(labels)
         found = [
-            Found(part.name, YoloSource(part, labels / part.name, names))
+            NamedSource(part.name, YoloSource(part, labels / part.name, names))
             for part in parts_in(pictures)
             if (labels / part.name).is_dir()
         ]
-        return found or [Found("", YoloSource(pictures, labels, names))]
+        return found or [NamedSource("", YoloSource(pictures, labels, names))]
     if look.has_pictures and are_beside(look, ".txt") and (names := names_for(look.folder)):
-        return [Found("", YoloSource(look.folder, look.folder, names))]
+        return [NamedSource("", YoloSource(look.folder, look.folder, names))]
     return []
 
 
@@ -342,11 +362,11 @@ def names_for(folder: Path) -> Path | None:
     a part or a folder of labels or pictures is, in those around it.
     """
     for _ in range(3):
-        look = Look.at(folder)
+        look = Contents.at(folder)
         by_name = {name.lower(): folder / name for name in look.files}
         yaml = look.ending(".yaml", ".yml")
         told = [by_name[name] for name in ("data.yaml", "data.yml") if name in by_name]
-        told += [path for path in yaml if path not in told and len(yaml) == 1]
+        told += [path for path in yaml if path not in told and has_names(path)]
         told += [by_name[name] for name in NAME_FILES if name in by_name]
         told += look.ending(".names")
         if told:
@@ -354,16 +374,25 @@ def names_for(folder: Path) -> Path | None:
         words = {folder.name.lower(), *words_of(folder.name)}
         if not words & {*PICTURES, *LABELS} and not any(map(usual_name, words)):
             return None
-        folder = folder.absolute().parent
+        folder = absolute(folder).parent
     return None
 
 
-def tables(look: Look) -> list[Found]:
+def has_names(path: Path) -> bool:
+    """Whether a YAML file is likely one that names classes."""
+    try:
+        with open_file(path) as file:
+            return re.search(rb"^names[ \t]*:", file.read(CHUNK), re.M) is not None
+    except OSError:
+        return False
+
+
+def tables(look: Contents) -> list[NamedSource]:
     """Tables of boxes, in the folder or in one for annotations."""
     inner = look.pick((*ANNOTATIONS, "data"))
-    files = look.ending(".csv", ".tsv") + (Look.at(inner).ending(".csv", ".tsv") if inner else [])
-    told = [path for path in files if is_table(path)]
-    return owned([Found(name_of(path), table_at(path, look)) for path in told])
+    looks = [look, *([Contents.at(inner)] if inner else [])]
+    told = [path for each in looks for path in each.ending(".csv", ".tsv") if is_table(path)]
+    return owned([NamedSource(name_of(path), table_at(path, look)) for path in told])
 
 
 def is_table(path: Path) -> bool:
@@ -378,7 +407,7 @@ def is_table(path: Path) -> bool:
 
 def parts_in(folder: Path) -> list[Path]:
     """The folders in a folder that are called as parts are; none where pictures lie beside them."""
-    look = Look.at(folder)
+    look = Contents.at(folder)
     roles = roles_of(child.name for child in look.folders.values())
     if look.has_pictures:
         return []
@@ -390,7 +419,7 @@ def has_file(folder: Path, ending: str) -> bool:
     return any(ending_of(entry.name) == ending for entry, _ in walk(folder))
 
 
-def are_beside(look: Look, ending: str) -> bool:
+def are_beside(look: Contents, ending: str) -> bool:
     """Whether a file of this ending lies right beside a picture of the same name."""
     stems = {os.path.splitext(name)[0] for name in look.files if ending_of(name) == ending}
     return any(is_image(name) and os.path.splitext(name)[0] in stems for name in look.files)
@@ -399,20 +428,20 @@ def are_beside(look: Look, ending: str) -> bool:
 # What a file tells of
 
 
-def told_by(path: Path) -> Parts | Source | None:
+def told_by(path: Path) -> Parts | AnnotationSource | None:
     """The annotated pictures of one part that a user names by a file: COCO's JSON, a table, a list
     of Pascal VOC's or ILSVRC's. YOLO's YAML stands for the folder around it.
 
     Raises:
         UserError, OSError: as `annotated_at`.
     """
-    folder = path.absolute().parent
+    folder = absolute(path).parent
     base = folder.parent if folder.name.lower() in (*ANNOTATIONS, "data") else folder
     match path.suffix.lower():
         case ".json":
-            return coco_at(path, Look.at(base))
+            return coco_at(path, Contents.at(base))
         case ".csv" | ".tsv" if is_table(path):
-            return table_at(path, Look.at(base))
+            return table_at(path, Contents.at(base))
         case ".txt":
             return listed_by(path)
         case ".yaml" | ".yml":
@@ -423,13 +452,13 @@ def told_by(path: Path) -> Parts | Source | None:
 
 def listed_by(path: Path) -> VocSource | None:
     """The pictures that a list in a folder `ImageSets` names."""
-    top = next((each for each in path.absolute().parents if each.name.lower() == "imagesets"), None)
+    top = next((each for each in absolute(path).parents if each.name.lower() == "imagesets"), None)
     if top is None:
         return None
-    sources = [each.source for each in found_in(Look.at(top.parent))]
+    sources = [each.source for each in found_in(Contents.at(top.parent))]
     lists = [each for each in sources if isinstance(each, VocSource) and each.listed]
     for each in lists:
-        if each.listed and each.listed.absolute() == path.absolute():
+        if each.listed and absolute(each.listed) == absolute(path):
             return each
     folders = {(each.pictures, each.annotations) for each in lists}
     return replace(lists[0], listed=path) if len(folders) == 1 else None

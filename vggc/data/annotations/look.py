@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vggc.data.annotations.described import NO_OBJECT, Described, Reading
+from vggc.data.annotations.described import NO_OBJECT, Annotation, Annotations
 from vggc.data.annotations.sizes import Lying
 from vggc.data.annotations.upright import Frames, Mask, frames_of, in_frames
 from vggc.data.objects import Objects
@@ -24,7 +24,7 @@ ONLY_DIFFICULT = "all its objects are difficult"
 
 
 @dataclass(frozen=True)
-class Told:
+class Annotated:
     """What is known of pictures that are described: the places of those that are `used`, as they
     show objects; their objects, whose classes are numbers of `classes`; and the class of the
     largest one of each that is not difficult.
@@ -43,7 +43,7 @@ class Told:
     cut: int
 
 
-def look(reading: Reading, sizes: Sequence[Lying | BrokenImageError] | None) -> Told:
+def look(reading: Annotations, sizes: Sequence[Lying | BrokenImageError] | None) -> Annotated:
     """What is known of the pictures that are described, by their `sizes`; boxes that are shares
     already need none.
     """
@@ -74,7 +74,7 @@ def look(reading: Reading, sizes: Sequence[Lying | BrokenImageError] | None) -> 
     is_used = easy.counts > 0
     useless, blank = unused(described, objects.counts > 0, is_used, reasons)
     rows = np.flatnonzero(is_used)
-    return Told(
+    return Annotated(
         used=fit[rows],
         objects=objects.take(rows),
         labels=easy.classes[easy.starts[rows]],
@@ -91,7 +91,7 @@ def look(reading: Reading, sizes: Sequence[Lying | BrokenImageError] | None) -> 
 
 
 def fitted(
-    described: Sequence[Described], sizes: Sequence[Lying | BrokenImageError]
+    described: Sequence[Annotation], sizes: Sequence[Lying | BrokenImageError]
 ) -> tuple[Numbers, Frames, list[Skipped]]:
     """The places of the pictures that are as large as annotations have it, what their boxes are
     measured in, and the other pictures.
@@ -116,7 +116,7 @@ def fitted(
 
 
 def unused(
-    described: Sequence[Described],
+    described: Sequence[Annotation],
     shown: Mask,
     easy: Mask,
     reasons: Mapping[int, Sequence[str]],
@@ -142,10 +142,11 @@ def remarks(place: str, cut: int, left_out: Mapping[str, int], *, is_known: bool
     their classes, of which there are so many each: those that are trained on are known, or not.
     """
     if cut:
-        yield f"In {place}, {cut:,} boxes reach beyond their pictures, and are cut there."
+        yield f"In {place}, boxes are cut that reach beyond their pictures: {cut:,}."
     if count := sum(left_out.values()):
         why = "are not trained on" if is_known else "are in no picture the largest"
-        yield f"In {place}, {count:,} objects are left out whose classes {why}: {shown(left_out)}."
+        names = shown(left_out)
+        yield f"In {place}, objects are left out whose classes {why}: {count:,}, of {names}."
 
 
 def shown(names: Iterable[str]) -> str:

@@ -9,10 +9,16 @@ import numpy as np
 
 from vggc.data import diagnostics
 from vggc.data.annotations.coco import read_coco
-from vggc.data.annotations.described import Reading
-from vggc.data.annotations.look import Told, look, remarks
+from vggc.data.annotations.described import Annotations
+from vggc.data.annotations.look import Annotated, look, remarks
 from vggc.data.annotations.sizes import sizes_of
-from vggc.data.annotations.sources import CocoSource, Source, TableSource, VocSource, YoloSource
+from vggc.data.annotations.sources import (
+    AnnotationSource,
+    CocoSource,
+    TableSource,
+    VocSource,
+    YoloSource,
+)
 from vggc.data.annotations.table import read_table
 from vggc.data.annotations.voc import read_voc
 from vggc.data.annotations.yolo import read_yolo
@@ -23,7 +29,7 @@ from vggc.data.strings import Strings
 from vggc.support.diagnostics import UserError, in_line
 
 
-def read_annotated(source: Source, known: Sequence[str] = ()) -> Pictures:
+def read_annotated(source: AnnotationSource, known: Sequence[str] = ()) -> Pictures:
     """The pictures of a part that show objects, each with the class of its largest one that is not
     difficult.
 
@@ -60,7 +66,7 @@ def read_annotated(source: Source, known: Sequence[str] = ()) -> Pictures:
     return Pictures(classes, part.renumbered(numbers), skipped, notes)
 
 
-def reading_of(source: Source) -> Reading:
+def reading_of(source: AnnotationSource) -> Annotations:
     """What the annotations of a part say, whatever their format is.
 
     Raises:
@@ -91,12 +97,12 @@ def refuse_useless(
         reason = "no picture is there"
         if blank:
             first = f"{blank[0].name}: {blank[0].reason}"
-            reason = f"{len(blank):,} are left out, such as {first}"
+            reason = f"{len(blank):,} left out, such as {first}"
         raise UserError(diagnostics.NoObjects(place, reason))
 
 
 def numbered(
-    told: Told, listed: Sequence[str] | None, known: Sequence[str]
+    told: Annotated, listed: Sequence[str] | None, known: Sequence[str]
 ) -> tuple[tuple[str, ...], Numbers]:
     """The classes, and the number among them of each class of objects, -1 of one that is none.
 

@@ -96,4 +96,4 @@ class TableSource:
         return True
 
 
-Source: TypeAlias = VocSource | YoloSource | CocoSource | TableSource
+AnnotationSource: TypeAlias = VocSource | YoloSource | CocoSource | TableSource

@@ -18,12 +18,12 @@ from vggc.data.annotations.described import (
     NO_ANNOTATION,
     NO_OBJECT,
     UNTOLD,
+    Annotation,
     AnnotationError,
+    Annotations,
     Box,
-    Described,
+    DeclaredSize,
     Marked,
-    Reading,
-    Size,
     class_name,
     number,
     table_of,
@@ -32,11 +32,11 @@ from vggc.data.annotations.sources import TableSource
 from vggc.data.parts import Skipped
 from vggc.support.diagnostics import UserError
 
-Form: TypeAlias = Literal["edges", "sides"]
+BoxForm: TypeAlias = Literal["edges", "sides"]
 
 PICTURE = ("filename", "file_name", "file", "image", "image_name", "img", "path", "image_path")
 CLASS = ("class", "class_name", "label", "label_name", "category", "name")
-BOX: tuple[tuple[Form, tuple[str, ...]], ...] = (
+BOX: tuple[tuple[BoxForm, tuple[str, ...]], ...] = (
     ("edges", ("xmin", "ymin", "xmax", "ymax")),
     ("edges", ("x_min", "y_min", "x_max", "y_max")),
     ("edges", ("x1", "y1", "x2", "y2")),
@@ -55,7 +55,7 @@ NOUN = "line"
 
 
 @dataclass(frozen=True)
-class Columns:
+class TableColumns:
     """Which cell of a line holds what. A box is told by its edges or by left, top, width and
     height; a table without a `header` begins with its first object.
     """
@@ -64,17 +64,17 @@ class Columns:
     picture: int
     name: int
     box: tuple[int, ...]
-    form: Form
+    form: BoxForm
     size: tuple[int, ...] = ()
     difficult: int | None = None
     header: bool = True
 
 
-BARE = Columns(sign=",", picture=0, name=5, box=(1, 2, 3, 4), form="edges", header=False)
+BARE = TableColumns(sign=",", picture=0, name=5, box=(1, 2, 3, 4), form="edges", header=False)
 """Six columns without names: path, left, top, right, bottom and class."""
 
 
-def columns_of(line: str) -> Columns | None:
+def columns_of(line: str) -> TableColumns | None:
     """What the first line of a table tells of its columns; None where it tells of no boxes."""
     sign = max(SIGNS, key=line.count)
     try:
@@ -89,7 +89,7 @@ def columns_of(line: str) -> Columns | None:
     if picture is None or name is None or not box:
         return BARE if sign == BARE.sign and is_bare(cells) else None
     size = next((each for each in SIZE if {*each} <= {*place} - {*box}), ())
-    return Columns(
+    return TableColumns(
         sign=sign,
         picture=picture,
         name=name,
@@ -116,7 +116,7 @@ def is_number(text: str) -> bool:
     return True
 
 
-def read_table(source: TableSource) -> Reading:
+def read_table(source: TableSource) -> Annotations:
     """What the lines of a table say.
 
     Boxes are in shares of pictures where no coordinate of the whole table is above 1.
@@ -126,30 +126,35 @@ def read_table(source: TableSource) -> Reading:
         OSError: a folder cannot be read.
     """
     catalogue = Catalogue.of(source.pictures)
-    told = Told(source, catalogue)
+    told = TableReader(source, catalogue)
     for line, cells, columns in lines_of(source):
         told.take(line, cells, columns)
-    lost = [*told.lost]
     blank = [Skipped(name, NO_OBJECT) for name, each in told.pictures.items() if is_empty(each)]
     if source.own:
         alone = (file for file in catalogue.files if file not in told.pictures)
         blank += [*(Skipped(file, NO_ANNOTATION) for file in alone), *catalogue.skipped]
     described = [each for _, each in sorted(told.pictures.items()) if not is_empty(each)]
-    return Reading(described, lost, blank, NOUN, in_shares=are_shares(described))
+    return Annotations(
+        described=described,
+        lost=told.lost,
+        blank=blank,
+        noun=NOUN,
+        in_shares=are_shares(described),
+    )
 
 
-def is_empty(told: Described) -> bool:
+def is_empty(told: Annotation) -> bool:
     """Whether nothing is said of a picture but that it is there."""
     return not told.objects and not told.faults
 
 
-def are_shares(described: Sequence[Described]) -> bool:
+def are_shares(described: Sequence[Annotation]) -> bool:
     """Whether boxes can be no pixels: all of them lie within the first one."""
     edges = [edge for each in described for one in each.objects for edge in one.box]
     return bool(edges) and max(edges) <= 1 and any(edge != int(edge) for edge in edges if edge > 0)
 
 
-def lines_of(source: TableSource) -> Iterator[tuple[int, list[str], Columns]]:
+def lines_of(source: TableSource) -> Iterator[tuple[int, list[str], TableColumns]]:
     """The lines behind the header that are not empty, each with its number.
 
     Raises:
@@ -174,16 +179,16 @@ def lines_of(source: TableSource) -> Iterator[tuple[int, list[str], Columns]]:
         raise UserError(diagnostics.BadAnnotations(path, reason)) from None
 
 
-class Told:
+class TableReader:
     """What the lines of a table have told so far: of `pictures`, and which lines are `lost`."""
 
     def __init__(self, source: TableSource, catalogue: Catalogue) -> None:
         self.source, self.catalogue = source, catalogue
-        self.pictures: dict[str, Described] = {}
+        self.pictures: dict[str, Annotation] = {}
         self.lost: list[Skipped] = []
         self.called: dict[str, str | AnnotationError] = {}
 
-    def take(self, line: int, cells: list[str], columns: Columns) -> None:
+    def take(self, line: int, cells: list[str], columns: TableColumns) -> None:
         """Learns what a line has to tell."""
         where = f"{self.source.file.name}, {NOUN} {line}"
         most = max(columns.picture, columns.name, *columns.box)
@@ -195,7 +200,7 @@ class Told:
             self.lost.append(Skipped(where, str(fault)))
             return
         size = size_of(cells, columns)
-        told = self.pictures.setdefault(picture, Described(picture, where, size, [], []))
+        told = self.pictures.setdefault(picture, Annotation(picture, where, size, [], []))
         if not any(cells[each].strip() for each in columns.box):
             return
         try:
@@ -222,7 +227,7 @@ class Told:
         return found
 
 
-def marked(line: int, cells: list[str], columns: Columns) -> Marked:
+def marked(line: int, cells: list[str], columns: TableColumns) -> Marked:
     """The object that a line tells of.
 
     Raises:
@@ -238,7 +243,7 @@ def marked(line: int, cells: list[str], columns: Columns) -> Marked:
     return Marked(line, name, box, word in ("1", "true"))
 
 
-def size_of(cells: Sequence[str], columns: Columns) -> Size:
+def size_of(cells: Sequence[str], columns: TableColumns) -> DeclaredSize:
     """The size that a line takes its picture to have, where it tells one."""
     try:
         width, height = (number(cells[each].strip()) for each in columns.size)

@@ -22,13 +22,14 @@ from vggc.data.annotations.catalogue import (
     without_ending,
 )
 from vggc.data.annotations.described import (
+    MAX_NAME,
     UNTOLD,
+    Annotation,
     AnnotationError,
+    Annotations,
     Box,
-    Described,
+    DeclaredSize,
     Marked,
-    Reading,
-    Size,
     class_name,
     content_of,
     in_threads,
@@ -54,12 +55,12 @@ class VocFile:
     """What one XML file says."""
 
     filename: str = ""
-    size: Size = UNTOLD
+    size: DeclaredSize = UNTOLD
     objects: list[Marked] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
-def read_voc(source: VocSource) -> Reading:
+def read_voc(source: VocSource) -> Annotations:
     """What the XML files of a part say. With a list only its pictures are looked for.
 
     Raises:
@@ -87,10 +88,11 @@ def read_voc(source: VocSource) -> Reading:
             lost.append(Skipped(name, str(fault)))
     paired, alone = unclaimed(catalogue.files, claims)
     described = [
-        Described(picture, name, files[name].size, files[name].objects, files[name].faults)
+        Annotation(picture, name, files[name].size, files[name].objects, files[name].faults)
         for picture, name in paired.items()
     ]
-    return Reading(described, [*lost, *alone, *catalogue.skipped], [], NOUN)
+    lost += [*alone, *catalogue.skipped]
+    return Annotations(described=described, lost=lost, blank=[], noun=NOUN)
 
 
 def picture_of(file: VocFile, stem: str, catalogue: Catalogue) -> str:
@@ -129,7 +131,7 @@ def listed(path: Path, catalogue: Catalogue) -> tuple[Catalogue, list[Skipped]]:
         if not stem:
             continue
         if not (pictures := catalogue.beside(stem)):
-            lost.append(Skipped(stem, f"{path.name}, line {count}: it is not there"))
+            lost.append(Skipped(stem[:MAX_NAME], f"{path.name}, line {count}: it is not there"))
         found |= dict.fromkeys(pictures)
     return Catalogue(catalogue.folder, sorted(found), catalogue.skipped), lost
 
@@ -155,7 +157,7 @@ def parse(content: bytes) -> VocFile:
     Raises:
         AnnotationError: it is no sound XML, declares entities, or holds something else.
     """
-    reader = Reader()
+    reader = XmlReader()
     parser = expat.ParserCreate()
     parser.buffer_text = True
     parser.EntityDeclHandler = refuse_entity
@@ -177,7 +179,7 @@ def refuse_entity(*told: object) -> None:
     raise AnnotationError("it declares an XML entity, which no annotation needs")
 
 
-class Reader:
+class XmlReader:
     """Takes an annotation from the elements of its XML as they come. Those that stand elsewhere, as
     the parts of a person within an object, are passed over.
     """
@@ -236,7 +238,7 @@ class Reader:
             self.found.faults.append(f"{NOUN} {self.count}: {fault}")
 
 
-def told_size(told: dict[str, str]) -> Size:
+def told_size(told: dict[str, str]) -> DeclaredSize:
     """The size of the picture, where it is told."""
     try:
         return number(told.get("width", "")), number(told.get("height", ""))

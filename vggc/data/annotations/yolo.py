@@ -13,12 +13,13 @@ from pathlib import Path
 from vggc.data.annotations.catalogue import Catalogue, beside, only, stems_below, unclaimed
 from vggc.data.annotations.class_names import ClassNames, names_in
 from vggc.data.annotations.described import (
+    NO_ANNOTATION,
     UNTOLD,
+    Annotation,
     AnnotationError,
+    Annotations,
     Box,
-    Described,
     Marked,
-    Reading,
     content_of,
     in_threads,
     number,
@@ -35,7 +36,7 @@ NOT_LABELS = {*NAME_FILES, "train.txt", "valid.txt", "val.txt", "test.txt", "rea
 NOUN = "line"
 
 
-def read_yolo(source: YoloSource) -> Reading:
+def read_yolo(source: YoloSource) -> Annotations:
     """What the text files of a part say.
 
     Raises:
@@ -68,10 +69,11 @@ def read_yolo(source: YoloSource) -> Reading:
     paired, alone = unclaimed(catalogue.files, claims)
     described = [described_by(*pair, texts[pair[1]], known) for pair in paired.items()]
     notes = () if known else (UNNAMED,)
-    return Reading(
+    return Annotations(
         described=described,
-        lost=[*lost, *alone, *catalogue.skipped],
-        blank=[],
+        lost=[*lost, *(each for each in alone if each.reason != NO_ANNOTATION)],
+        # Pictures that show nothing may have no file at all.
+        blank=[*(each for each in alone if each.reason == NO_ANNOTATION), *catalogue.skipped],
         noun=NOUN,
         in_shares=True,
         classes=[*dict.fromkeys(known.names.values())] if known else None,
@@ -94,7 +96,7 @@ def text_at(path: Path) -> str | AnnotationError:
         return AnnotationError(fault.strerror or str(fault))
 
 
-def described_by(picture: str, name: str, text: str, known: ClassNames | None) -> Described:
+def described_by(picture: str, name: str, text: str, known: ClassNames | None) -> Annotation:
     """What a text file says of its picture."""
     found, faults = [], []
     for count, line in enumerate(text.splitlines(), start=1):
@@ -106,7 +108,7 @@ def described_by(picture: str, name: str, text: str, known: ClassNames | None) -
             found.append(Marked(count, class_of(words[0], known), box))
         except AnnotationError as fault:
             faults.append(f"{NOUN} {count}: {fault}")
-    return Described(picture, name, UNTOLD, found, faults)
+    return Annotation(picture, name, UNTOLD, found, faults)
 
 
 def class_of(word: str, known: ClassNames | None) -> str:

@@ -1,0 +1,32 @@
+"""An image as a net sees it, and the picture that it is cut from. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+from vggc.images.preprocessing import Pixels, Preprocessing, resize
+from vggc.inspection.layers import Box
+
+
+@dataclass(frozen=True)
+class SeenImage:
+    """A picture at the scale at which a net sees it, (H, W, C), and the box that is cut out."""
+
+    name: str
+    whole: Pixels
+    box: Box
+
+    @property
+    def pixels(self) -> Pixels:
+        """What the net sees, (H, W, C)."""
+        return self.box.cut(self.whole)
+
+
+def seen_image(name: str, image: Image.Image, preprocessing: Preprocessing) -> SeenImage:
+    """An opened picture, resized and cut as the preprocessing says."""
+    height, width = preprocessing.size
+    whole = resize(image, preprocessing.scale, preprocessing.size)
+    top, left = (whole.shape[0] - height) // 2, (whole.shape[1] - width) // 2
+    return SeenImage(name, whole, Box(top, left, top + height, left + width))
