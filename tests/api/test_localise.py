@@ -224,7 +224,17 @@ def test_offsets_are_of_whole_pictures(runs: dict[str, Path]) -> None:
     plan([runs["scr"]], [], LocaliseOptions(offsets=True), ["dense"], alone=True)
 
 
-# The command
+# The commands
+
+
+def test_eval_tells_the_errors_of_a_box_for_each_class_whose_class_is_given(
+    runs: dict[str, Path], place: Path, vggc_here: Here
+) -> None:
+    how = ["--localise", "--data", place, "--device", "cpu", "--json"]
+    code, out, err = vggc_here("eval", runs["pcr"], *how)
+    assert code == 0, err
+    assert "those of the pictures are given" in err
+    assert json.loads(out)["pictures"] == 8
 
 
 def test_localise_tells_boxes_in_pixels(

@@ -46,7 +46,7 @@ def test_boxes(
     as_json: bool,
 ) -> None:
     """Tests where the nets of runs see objects, and tells what came of it."""
-    planned = plan(runs, classifiers, options, protocols)
+    planned = plan(runs, classifiers, options, protocols, needs_class=False)
     first = planned.world.is_first
     images = images_for(planned, data)
     if first:
