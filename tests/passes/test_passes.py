@@ -13,7 +13,8 @@ from vggc.backends.torch import reference
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Add, BatchNorm, Concat, Conv2d, Dropout, Linear, Scale, Softmax
 from vggc.passes.fold import fold
-from vggc.passes.inference import drop_dropout, drop_final_softmax, one_head
+from vggc.passes.heads import with_heads
+from vggc.passes.inference import drop_dropout, drop_final_softmax
 from vggc.passes.joins import MAX_READS, narrowed
 
 Noise = Callable[..., np.ndarray]
@@ -177,7 +178,7 @@ def test_one_head_gives_what_it_gave_among_others_and_needs_no_node_of_theirs(no
     weights, x = weights_of(net), noise(2, 3, 8, 8)
     whole = reference(net, weights)(x)
     for head in net.heads:
-        alone = one_head(net, head.name)
+        alone = with_heads(net, [head.name])
         alone.verify()
         assert [each.name for each in alone.heads] == [head.name]
         values = reference(alone, weights)(x)
