@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.inspected import inspected, pixels
 from tests.support.nets import graph_of
-from vggc.inspection.layers import Box, chosen_layers, last_of_blocks, map_layers
+from vggc.inspection.layers import PixelBox, chosen_layers, last_of_blocks, map_layers
 from vggc.program import from_zoo
 from vggc.support.diagnostics import UserError
 
@@ -119,8 +119,8 @@ def test_a_patch_is_cut_at_the_border() -> None:
     graph = graph_of("conv3-2 | pool | conv3-2 | gap | fc-2", "1x12x12")
     layer = last_of_blocks(graph)[-1]
     assert layer.field.size == (8, 8)
-    assert layer.seen(0, 0, (12, 12)) == Box(0, 0, 5, 5)
-    assert layer.seen(2, 3, (12, 12)) == Box(1, 3, 9, 11)
-    assert layer.seen(5, 5, (12, 12)) == Box(7, 7, 12, 12)
+    assert layer.seen(0, 0, (12, 12)) == PixelBox(0, 0, 5, 5)
+    assert layer.seen(2, 3, (12, 12)) == PixelBox(1, 3, 9, 11)
+    assert layer.seen(5, 5, (12, 12)) == PixelBox(7, 7, 12, 12)
     image = np.arange(144, dtype=np.uint8).reshape(12, 12, 1)
-    assert Box(1, 3, 9, 11).cut(image).shape == (8, 8, 1)
+    assert PixelBox(1, 3, 9, 11).cut(image).shape == (8, 8, 1)

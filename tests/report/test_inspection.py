@@ -20,7 +20,7 @@ from tests.support.nets import graph_of
 from tests.support.training_data import TINY, picture, write_images
 from vggc.api.inspect import scores_of, with_sections
 from vggc.cli import main
-from vggc.inspection.layers import Box
+from vggc.inspection.layers import PixelBox
 from vggc.ir.weights import save, seeded
 from vggc.program import from_zoo, load
 from vggc.report.heat import VIRIDIS, heat, located, over, stretched
@@ -411,7 +411,7 @@ def test_a_map_is_stretched_to_the_picture() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_frame_shows_where_a_patch_lies(channels: int) -> None:
-    found = located(np.full((16, 32, channels), 90, np.uint8), Box(4, 8, 12, 20), 128)
+    found = located(np.full((16, 32, channels), 90, np.uint8), PixelBox(4, 8, 12, 20), 128)
     assert found.shape == (64, 128, 3)
     white = np.argwhere((found == 255).all(2))
     assert white.min(0).tolist() == [16, 32]

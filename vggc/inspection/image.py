@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from vggc.images.preprocessing import Pixels, Preprocessing, resize
-from vggc.inspection.layers import Box
+from vggc.inspection.layers import PixelBox
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class SeenImage:
 
     name: str
     whole: Pixels
-    box: Box
+    box: PixelBox
 
     @property
     def pixels(self) -> Pixels:
@@ -29,4 +29,4 @@ def seen_image(name: str, image: Image.Image, preprocessing: Preprocessing) -> S
     height, width = preprocessing.size
     whole = resize(image, preprocessing.scale, preprocessing.size)
     top, left = (whole.shape[0] - height) // 2, (whole.shape[1] - width) // 2
-    return SeenImage(name, whole, Box(top, left, top + height, left + width))
+    return SeenImage(name, whole, PixelBox(top, left, top + height, left + width))

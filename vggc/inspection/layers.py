@@ -19,7 +19,7 @@ FINISHING = BatchNorm | Scale | Activation | PRelu
 
 
 @dataclass(frozen=True)
-class Box:
+class PixelBox:
     """A part of an image: rows from `top` to before `bottom`, columns from `left` to before
     `right`.
     """
@@ -52,7 +52,7 @@ class MapLayer:
         """How many filters the layer has."""
         return self.shape[0]
 
-    def seen(self, row: int, column: int, size: tuple[int, int]) -> Box:
+    def seen(self, row: int, column: int, size: tuple[int, int]) -> PixelBox:
         """What the units at a place see of an image of a `size` (H, W): their receptive field, cut
         at the image's border.
         """
@@ -64,7 +64,7 @@ class MapLayer:
             begin = min(max(0, first), side - 1)
             spans.append((begin, max(begin + 1, min(side, first + length))))
         (top, bottom), (left, right) = spans
-        return Box(top, left, bottom, right)
+        return PixelBox(top, left, bottom, right)
 
 
 @dataclass(frozen=True)

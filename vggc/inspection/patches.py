@@ -12,7 +12,7 @@ from torch import Tensor
 from vggc.data.crops import Cut, Framed
 from vggc.data.stores import Numbers
 from vggc.images.preprocessing import Pixels
-from vggc.inspection.layers import Box, MapLayer
+from vggc.inspection.layers import MapLayer, PixelBox
 from vggc.inspection.net import InspectedNet, MapValues, OnLook, batch_of
 
 
@@ -37,7 +37,7 @@ class Patch:
     name: str
     value: float
     pixels: Pixels
-    box: Box
+    box: PixelBox
 
 
 class Strongest:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from vggc.images.preprocessing import Pixels
-from vggc.inspection.layers import Box
+from vggc.inspection.layers import PixelBox
 
 FloatMap: TypeAlias = npt.NDArray[np.float32]
 
@@ -71,7 +71,7 @@ def enlarged(pixels: Pixels, side: int = SHOWN_SIDE) -> Pixels:
     return pixels.repeat(times, axis=0).repeat(times, axis=1)
 
 
-def located(pixels: Pixels, box: Box, side: int = SHOWN_SIDE) -> Pixels:
+def located(pixels: Pixels, box: PixelBox, side: int = SHOWN_SIDE) -> Pixels:
     """A picture (H, W, C) with a frame around a part of it, uint8 (h, w, 3), its longer side about
     `side` pixels.
     """
