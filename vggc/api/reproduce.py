@@ -61,8 +61,8 @@ class Spectator(Protocol):
     def say(self, text: str) -> None:
         """Takes a line that the user should know."""
 
-    def begins(self, net: Trained) -> None:
-        """Is told which net is trained next."""
+    def begins(self, training: str) -> None:
+        """Is told the name of the training that comes next."""
 
     def read(self, plan: TrainPlan) -> Data:
         """Reads the images of a training."""
@@ -156,23 +156,8 @@ class TablePlan:
         Raises:
             UserError: the images do not suit the table, or the run does not suit the study.
         """
-        spectator.begins(net)
-        plan = self.training_of(study, net)
-
-        def images() -> Data:
-            data = spectator.read(plan)
-            world.wait()
-            if world.is_first:
-                study.save()
-            return data
-
-        with training(plan, images, spectator.say) as ready:
-            outcome = spectator.train(ready)
-        match outcome:
-            case Interrupted() | Finished(interrupted=True):
-                return False
-            case _:
-                return True
+        spectator.begins(net.name)
+        return trained(self.training_of(study, net), study.save, world, spectator)
 
     def training_of(self, study: Study, net: Trained) -> TrainPlan:
         """The training of a net, or what is left of it."""
@@ -244,6 +229,30 @@ def plan(table: TableName, options: ReproduceOptions) -> TablePlan:
         val=val,
         options=options,
     )
+
+
+def trained(plan: TrainPlan, save: Callable[[], None], world: World, spectator: Spectator) -> bool:
+    """Trains to the end, from the beginning or on, after the study is saved; whether nobody
+    interrupted that.
+
+    Raises:
+        UserError: the images do not suit the net, or a file cannot be written.
+    """
+
+    def images() -> Data:
+        data = spectator.read(plan)
+        world.wait()
+        if world.is_first:
+            save()
+        return data
+
+    with training(plan, images, spectator.say) as ready:
+        outcome = spectator.train(ready)
+    match outcome:
+        case Interrupted() | Finished(interrupted=True):
+            return False
+        case _:
+            return True
 
 
 def counted(nets: str | None) -> Laid:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from shlex import join
@@ -13,15 +14,17 @@ import click
 from click.core import ParameterSource
 
 from vggc.api.reproduce import ImagesDone, ReproduceOptions, Spectator, counted, plan
+from vggc.api.reproduce_boxes import BoxTablePlan
+from vggc.api.reproduce_boxes import plan as boxes_plan
 from vggc.api.reproduce_features import FeatureTablePlan
 from vggc.api.reproduce_features import plan as features_plan
 from vggc.cli import console
 from vggc.cli.options import TRAIN_PRECISION
 from vggc.reproduce import diagnostics
+from vggc.reproduce.box_tables import BoxTableName, BoxTraining
 from vggc.reproduce.feature_tables import FeatureTableName
 from vggc.reproduce.layout import Laid
-from vggc.reproduce.study import Study
-from vggc.reproduce.tables import NETS, TableLine, TableName, Trained, trainings
+from vggc.reproduce.tables import NETS, TableLine, TableName, trainings
 from vggc.support import signals
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import TrainPrecision
@@ -31,21 +34,33 @@ if TYPE_CHECKING:
     from vggc.api.train import Training, TrainPlan
     from vggc.data.prepare import Data
     from vggc.training.progress import Outcome
+    from vggc.training.run import Run
+
+
+ALL_TABLES = *get_args(TableName), *get_args(BoxTableName), *get_args(FeatureTableName)
 
 
 @click.command("reproduce")
-@click.argument("table", type=click.Choice((*get_args(TableName), *get_args(FeatureTableName))))
+@click.argument("table", type=click.Choice(ALL_TABLES))
 @click.option(
     "--data",
     metavar="DIR|SHARDS",
-    help="ImageNet as `vggc train` takes it, or CIFAR-10.",
+    help="ImageNet as `vggc train` takes it, CIFAR-10, or pictures with boxes.",
 )
 @click.option("--val", metavar="DIR|SHARDS", help="What is held out, unless --data says it.")
-@click.option("--small", is_flag=True, help="On 32×32 images, with nets a quarter as wide.")
-@click.option("--nets", metavar="A,B,…", help="Only lines of these columns of table 1.")
-@click.option("--epochs", type=click.IntRange(1), help="Of a training.  [default: 74; small: 10]")
+@click.option("--small", is_flag=True, help="On small images, with small nets.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder.  [default: reproduced, or -small]"
+    "--nets", metavar="A,B,…", help="Only lines of these nets: columns of table 1, SCR or PCR."
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    help="Of a training.  [default: 74; small: 10, of features 5, of boxes 16]",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder.  [default: reproduced; small: -small, -features, -boxes]",
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda", "auto"]), default="auto")
 @click.option("--precision", type=TRAIN_PRECISION, default="float32")
@@ -53,7 +68,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Only list the trainings and how far each has come.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table as JSON.")
 def command(
-    table: TableName | FeatureTableName,
+    table: TableName | BoxTableName | FeatureTableName,
     data: str | None,
     val: str | None,
     small: bool,
@@ -90,9 +105,29 @@ def command(
     if table == "table11" or table == "table12":
         make_features(features_plan(table, options), dry_run=dry_run, as_json=as_json)
         return
+    if table == "table8" or table == "table9":
+        make_boxes(boxes_plan(table, options), dry_run=dry_run, as_json=as_json)
+        return
     planned = plan(table, options)
     if dry_run:
-        listed(planned.study(), planned.lines)
+        there = planned.study()
+        due = trainings(planned.lines)
+        listed(there.folder, [row_of(net, NETS[net.column], there.run_of(net)) for net in due])
+        return
+    shown = Shown()
+    study = planned.make(shown)
+    if study is None:
+        shown.say("Saved. The same command goes on.")
+        raise click.exceptions.Exit(signals.exit_code())
+    if shown.world.is_first:
+        show(planned.laid(study), as_json)
+
+
+def make_boxes(planned: BoxTablePlan, *, dry_run: bool, as_json: bool) -> None:
+    """Makes a table of localisation, or only lists its trainings."""
+    if dry_run:
+        there, due = planned.study(), planned.trainings
+        listed(there.folder, [row_of(net, there.takes(net), there.run_of(net)) for net in due])
         return
     shown = Shown()
     study = planned.make(shown)
@@ -106,9 +141,9 @@ def command(
 def make_features(planned: FeatureTablePlan, *, dry_run: bool, as_json: bool) -> None:
     """Makes a table of features, or only lists its trainings."""
     if dry_run:
-        study = planned.study()
-        runs = [study.run_folder(*each).name for each in planned.trainings]
-        states = [study.run_of(*each) for each in planned.trainings]
+        there = planned.study()
+        runs = [there.run_folder(*each).name for each in planned.trainings]
+        states = [there.run_of(*each) for each in planned.trainings]
         for name, run in zip(runs, states, strict=True):
             console.out(f"{name}  {run.record.state if run else 'to do'}")
         return
@@ -139,20 +174,20 @@ def refuse_options() -> None:
         raise UserError(diagnostics.CountsOnly(", ".join(given)))
 
 
-def listed(study: Study, lines: tuple[TableLine, ...]) -> None:
+def row_of(net: BoxTraining, takes: str, run: Run | None) -> tuple[str, ...]:
+    """A training of a net of the name that it `takes`, and how far it has come."""
+    epochs = run.record.metrics.epoch if run and run.record.metrics else 0
+    begins = net.before.name if net.before else "random weights"
+    return net.name, takes, begins, run.record.state if run else "to do", str(epochs)
+
+
+def listed(folder: Path, rows: Iterable[tuple[str, ...]]) -> None:
     """What is to be trained, in order, and how far each has come."""
-    rows = []
-    for net in trainings(lines):
-        run = study.run_of(net)
-        epochs = run.record.metrics.epoch if run and run.record.metrics else 0
-        begins = net.before.name if net.before else "random weights"
-        state = run.record.state if run else "to do"
-        rows.append((net.name, NETS[net.column], begins, state, str(epochs)))
     header = ("training", "net", "begins with", "state", "epochs")
     numbers = (False, False, False, False, True)
     console.sheet(
         Sheet(
-            title=f"trainings in {study.folder}/runs",
+            title=f"trainings in {folder}/runs",
             header=header,
             rows=tuple(rows),
             numbers=numbers,
@@ -172,8 +207,8 @@ class Shown(Spectator):
         if self.world.is_first:
             console.status(text)
 
-    def begins(self, net: Trained) -> None:
-        self.say(f"\n{net.name}")
+    def begins(self, training: str) -> None:
+        self.say(f"\n{training}")
 
     def read(self, plan: TrainPlan) -> Data:
         from vggc.cli.train import read

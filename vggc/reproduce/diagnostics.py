@@ -32,6 +32,16 @@ class NoData(Diagnostic):
     table: str
 
 
+class NoPictures(Diagnostic):
+    title = "`vggc reproduce {table}` needs pictures with boxes"
+    help = (
+        "`--data DIR`: ImageNet with its annotations, or with `--small` pictures of about 100×100, "
+        "such as `python benchmarks/shapes.py DIR` makes"
+    )
+
+    table: str
+
+
 class CountsOnly(Diagnostic):
     title = "{flags} cannot change `table2`, which counts parameters"
     help = "leave {flags} out"

@@ -7,7 +7,7 @@ table3.md          the tables, as they are so far
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -34,16 +34,31 @@ class TestError:
 
 
 @dataclass(frozen=True)
+class BoxError:
+    """Top-1 and top-5 error of localisation in % of so many pictures, and the mean IoU of the
+    boxes with the objects.
+    """
+
+    top1: float
+    top5: float
+    mean_iou: float
+    pictures: int
+
+
+@dataclass(frozen=True)
 class StudyRecord:
-    """What `reproduce.json` holds. `errors` are those of lines by `Study.key`."""
+    """What `reproduce.json` holds. `errors` are those of lines by `Study.key`, `boxes` those of
+    lines of the tables of localisation by `BoxStudy.key`.
+    """
 
     format: Literal[1]
-    setting: Literal["paper", "small"]
+    setting: Literal["paper", "small", "boxes"]
     data: str
     val: str | None
     epochs: int
     seed: int
     errors: dict[str, TestError]
+    boxes: dict[str, BoxError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,21 +83,7 @@ class Study:
         Raises:
             UserError: it is none, or that of something else.
         """
-        folder = self.run_folder(net)
-        if not is_run(folder):
-            return None
-        run = Run.load(folder)
-        found, wanted = run.record, self.record
-        pairs = {
-            "net": (found.net, NETS[net.column]),
-            "seed": (found.seed, wanted.seed),
-            "`--data`": (found.data.path, wanted.data),
-        }
-        for name, (there, due) in pairs.items():
-            if there != due:
-                shown = str(folder), name, str(there), str(due)
-                raise UserError(diagnostics.RunOfSomethingElse(*shown))
-        return run
+        return run_in(self.run_folder(net), NETS[net.column], self.record)
 
     def failure(self, net: Trained) -> str | None:
         """Why a training, or one before it, was stopped."""
@@ -116,6 +117,28 @@ class Study:
         write_record(self.folder / RECORD, self.record)
 
 
+def run_in(folder: Path, net: str, record: StudyRecord) -> Run | None:
+    """The run of a net in a folder of a study, as far as it has come; None before it has begun.
+
+    Raises:
+        UserError: it is none, or that of something else.
+    """
+    if not is_run(folder):
+        return None
+    run = Run.load(folder)
+    found = run.record
+    pairs = {
+        "net": (found.net, net),
+        "seed": (found.seed, record.seed),
+        "`--data`": (found.data.path, record.data),
+    }
+    for name, (there, due) in pairs.items():
+        if there != due:
+            shown = str(folder), name, str(there), str(due)
+            raise UserError(diagnostics.RunOfSomethingElse(*shown))
+    return run
+
+
 def opened(folder: Path, wanted: StudyRecord) -> Study:
     """The study in a folder: that which was begun there the same way, or a new one, of which
     nothing is written yet.
@@ -131,7 +154,7 @@ def opened(folder: Path, wanted: StudyRecord) -> Study:
         record = read_record(path, StudyRecord)
     except MalformedError as fault:
         raise UserError(diagnostics.NotAStudy(str(folder), str(fault))) from None
-    if not record.errors and not any((folder / "runs").glob("*/run.json")):
+    if not record.errors and not record.boxes and not any((folder / "runs").glob("*/run.json")):
         return Study(folder, wanted)
     for name in ("setting", "data", "val", "epochs", "seed"):
         before, now = getattr(record, name), getattr(wanted, name)

@@ -94,7 +94,9 @@ def checked_fields(kind: type, value: Mapping[str, Any], place: str) -> Any:
     """
     hints = get_type_hints(kind)
     names = {f.name for f in fields(kind)}
-    spared = {f.name for f in fields(kind) if f.default is not MISSING}
+    spared = {
+        f.name for f in fields(kind) if f.default is not MISSING or f.default_factory is not MISSING
+    }
     for name in sorted((names ^ value.keys()) - (spared - value.keys())):
         raise MalformedError(f"{place}.{name}".lstrip(".") + f" is {_fault(name in names)}")
     return kind(**{n: checked(hints[n], value[n], f"{place}.{n}") for n in names & value.keys()})
