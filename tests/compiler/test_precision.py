@@ -39,7 +39,7 @@ from vggc.compiler.quantize import (
 )
 from vggc.compiler.targets import PRECISION_NEEDS, require_precision, resolve
 from vggc.ir.graph import Graph
-from vggc.ir.weights import save, seeded
+from vggc.ir.weights import digest, save, seeded
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.workloads import (
     MAX_INT8_TERMS,
