@@ -98,8 +98,8 @@ def difference(first: Features, second: Features) -> str | None:
             row = int(differs.argmax())
             pair = f"{told(one[row])} in one, {told(other[row])} in the other"
             return f"the {what} of picture {row + 1:,} is {pair}"
-    one, other = first.multilabels, second.multilabels
-    if (one is None) != (other is None) or (one is not None and (one != other).any()):
+    shown, others = first.multilabels, second.multilabels
+    if (shown is None) != (others is None) or (shown is not None and (shown != others).any()):
         return "they show other classes"
     return None
 
