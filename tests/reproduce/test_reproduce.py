@@ -189,6 +189,10 @@ def samples() -> list[Diagnostic]:
         diagnostics.UnknownColumn("table4", "F", "did you mean `E`?"),
         diagnostics.CountsOnly("`--data`, `--small`"),
         diagnostics.TooFewImages(128, 60),
+        diagnostics.SmallOnly("table11"),
+        diagnostics.AllNets("table11"),
+        diagnostics.OneProcessOnly("table12"),
+        diagnostics.TooFewClasses("images", 3),
         diagnostics.RunOfSomethingElse("x/runs/vgg11-256-random", "net", "tiny", "vgg11"),
     ]
 

@@ -135,12 +135,12 @@ def net_source(
     looks, preprocessing = options.looks, subject.preprocessing
     machine = choose_machine(looks.device or "auto", looks.precision or "float32")
     views = views_of(protocol, preprocessing.scale)
-    batch = looks.batch or usual_batch(machine, (graph.input[1], graph.input[2]))
+    channels, height, width = graph.input
+    batch = looks.batch or usual_batch(machine, (height, width))
     device = device_of(machine, ALONE)
     describer = Describer(net, subject.weights, preprocessing, views, machine, device, batch)
     block = saved_after(net.graph, views, machine.device)
     scales = distinct_scales(views)
-    channels, height, width = graph.input
 
     def facts(pictures: PlacePictures) -> Provenance:
         return Provenance(

@@ -46,6 +46,7 @@ from vggc.reproduce.feature_study import (
     TUNING_LR,
     FeatureStudy,
     FeatureStudyRecord,
+    Half,
     LineScore,
     begun,
     net_learnt_by,
@@ -166,7 +167,7 @@ class FeatureTablePlan:
 
     def training_of(self, study: FeatureStudy, column: FeatureColumn, learnt: Learnt) -> TrainPlan:
         """The training of a net, or what is left of it."""
-        half = "other" if learnt == "other" else "known"
+        half: Half = "other" if learnt == "other" else "known"
         folder, data = study.run_folder(column, learnt), str(study.images(half))
         if study.run_of(column, learnt):
             return resume_run(None, folder, TrainOptions(device=self.options.device))

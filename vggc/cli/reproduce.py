@@ -141,11 +141,10 @@ def make_boxes(planned: BoxTablePlan, *, dry_run: bool, as_json: bool) -> None:
 def make_features(planned: FeatureTablePlan, *, dry_run: bool, as_json: bool) -> None:
     """Makes a table of features, or only lists its trainings."""
     if dry_run:
-        there = planned.study()
-        runs = [there.run_folder(*each).name for each in planned.trainings]
-        states = [there.run_of(*each) for each in planned.trainings]
-        for name, run in zip(runs, states, strict=True):
-            console.out(f"{name}  {run.record.state if run else 'to do'}")
+        begun = planned.study()
+        for each in planned.trainings:
+            run = begun.run_of(*each)
+            console.out(f"{begun.run_folder(*each).name}  {run.record.state if run else 'to do'}")
         return
     shown = Shown()
     study = planned.make(shown)

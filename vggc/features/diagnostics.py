@@ -29,11 +29,11 @@ class NoHiddenLayer(Diagnostic):
 
 
 class NoSuchPart(Diagnostic):
-    title = "`{data}` has no part `{part}`"
+    title = "`{path}` has no part `{part}`"
     label = "its parts: {there}"
     help = "name one of these, or leave `--part` out"
 
-    data: str
+    path: str
     part: str
     there: str
 

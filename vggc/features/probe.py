@@ -98,8 +98,8 @@ def difference(first: Features, second: Features) -> str | None:
             row = int(differs.argmax())
             pair = f"{told(one[row])} in one, {told(other[row])} in the other"
             return f"the {what} of picture {row + 1:,} is {pair}"
-    mine, theirs = first.multilabels, second.multilabels
-    if (mine is None) != (theirs is None) or (mine is not None and (mine != theirs).any()):
+    shown, others = first.multilabels, second.multilabels
+    if (shown is None) != (others is None) or (shown is not None and (shown != others).any()):
         return "they show other classes"
     return None
 

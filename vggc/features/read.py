@@ -22,6 +22,7 @@ from vggc.ir.weights import all_finite
 from vggc.support.diagnostics import UserError, first_line, listed
 from vggc.support.files import open_file
 from vggc.support.memory import memory
+from vggc.support.paths import absence, is_file
 from vggc.support.records import MalformedError, from_json, parsed_json
 from vggc.support.tensors import DTYPES, FLOATS, PIECE, TensorFile, opened
 
@@ -86,6 +87,8 @@ def read_features(path: Path) -> Features:
     Raises:
         UserError: it is no such file, is damaged, or would not fit into memory.
     """
+    if not is_file(path):
+        raise UserError(diagnostics.NoFeatures(str(path), absence(path)))
     try:
         with stored(path) as (arrays, told):
             return checked(path, arrays, told)

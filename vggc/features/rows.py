@@ -49,10 +49,14 @@ def features_of(values: Rows, widths: Sequence[int], combine: Combine) -> Rows:
 def normalised(values: Rows) -> Rows:
     """Vectors (…, W) brought to an L2 norm of 1; those of zeros stay so."""
     # By the largest first, whose square neither overflows nor vanishes.
-    largest = np.abs(values).max(-1, keepdims=True)
-    scaled = values / np.where(largest > 0, largest, np.float32(1))
-    norm = np.sqrt(np.square(scaled).sum(-1, keepdims=True))
-    return np.asarray(scaled / np.where(norm > 0, norm, np.float32(1)), np.float32)
+    scaled = over(values, np.abs(values).max(-1, keepdims=True))
+    return over(scaled, np.sqrt(np.square(scaled).sum(-1, keepdims=True)))
+
+
+def over(values: Rows, divisors: Rows) -> Rows:
+    """The values over what is not zero of their divisors."""
+    result: Rows = values / np.where(divisors > 0, divisors, np.float32(1))
+    return result
 
 
 def columns_of(
