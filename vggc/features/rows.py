@@ -55,8 +55,7 @@ def normalised(values: Rows) -> Rows:
 
 def over(values: Rows, divisors: Rows) -> Rows:
     """The values over what is not zero of their divisors."""
-    result: Rows = values / np.where(divisors > 0, divisors, np.float32(1))
-    return result
+    return np.asarray(values / np.where(divisors > 0, divisors, np.float32(1)), np.float32)
 
 
 def columns_of(
