@@ -38,8 +38,8 @@ class BoxSetting(ABC):
 
 @dataclass(frozen=True)
 class PaperBoxes(BoxSetting):
-    """As in the paper. Nets of classes are trained as for the tables of classes, so that these
-    share their runs.
+    """The setting of the paper. Nets of classes are trained as for the tables of classes, so that
+    these share their runs.
     """
 
     epochs: int = PAPER.epochs

@@ -44,8 +44,11 @@ LR, TUNING_LR = 0.05, 0.01
 SCALES, MIDDLE = (32, 40, 48), 48
 """The scales at which images are seen whole, and that of which the middle 32×32 are a box."""
 PER_CLASS, SPLITS, FOLDS = 30, 3, 5
+"""Images of a class that are trained on, in so many splits, which are the paper's on Caltech-101,
+and parts in cross-validation.
+"""
 GRID = (0.1, 1.0, 10.0)
-"""As the paper on Caltech-101: so many images of a class to train on, in so many splits."""
+"""The constants of the classifier among which cross-validation chooses."""
 POOL = {"train": 200, "test": 400}
 """So many images of each of the other classes features are taken of, at most."""
 
