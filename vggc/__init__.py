@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from vggc.python.artifact import compile as compile
     from vggc.python.artifact import open_artifact as open_artifact
     from vggc.python.export import export as export
+    from vggc.python.features import ProbeScores as ProbeScores
+    from vggc.python.features import probe as probe
     from vggc.python.net import NetPicture as NetPicture
     from vggc.python.net import NetSummary as NetSummary
     from vggc.python.net import Network as Network
@@ -47,6 +49,8 @@ _PLACES = {
     "compile": "vggc.python.artifact",
     "open_artifact": "vggc.python.artifact",
     "export": "vggc.python.export",
+    "ProbeScores": "vggc.python.features",
+    "probe": "vggc.python.features",
     "NetPicture": "vggc.python.net",
     "NetSummary": "vggc.python.net",
     "Network": "vggc.python.net",

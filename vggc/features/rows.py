@@ -55,7 +55,8 @@ def normalised(values: Rows) -> Rows:
 
 def over(values: Rows, divisors: Rows) -> Rows:
     """The values over what is not zero of their divisors."""
-    return np.asarray(values / np.where(divisors > 0, divisors, np.float32(1)), np.float32)
+    result = values / np.where(divisors > 0, divisors, np.float32(1))
+    return result.astype(np.float32, copy=False)
 
 
 def columns_of(

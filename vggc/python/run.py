@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from vggc.data.prepare import Data
     from vggc.evaluation.counts import Errors
     from vggc.evaluation.images import Labelled
+    from vggc.features.read import Features
 
 Place: TypeAlias = str | os.PathLike[str]
 """Where images or weights are."""
@@ -119,6 +120,37 @@ class TrainingRun:
         """
         options = EvalOptions(weights=optional(Path, weights))
         return predictions(run_predictor(self.path, options), images, top)
+
+    def features(
+        self,
+        data: Place,
+        out: Place,
+        *,
+        layers: Sequence[str] = (),
+        combine: Literal["average", "stack"] = "average",
+        scales: str | None = None,
+        weights: Place | None = None,
+        overwrite: bool = False,
+    ) -> Features:
+        """The features that the net gives of images, which are written to a file, too: see `vggc
+        features`, whose options these are.
+
+        Raises:
+            UserError: something does not fit, or cannot be read or written.
+            CheckFailed: the net gives values that are not finite.
+        """
+        from vggc.python.features import features
+
+        return features(
+            self.path,
+            data,
+            out,
+            layers=layers,
+            combine=combine,
+            scales=scales,
+            weights=weights,
+            overwrite=overwrite,
+        )
 
     @property
     def table(self) -> Sheet:

@@ -51,6 +51,7 @@ def about(study: FeatureStudy) -> str:
         "Small: nets an eighth as wide, on images of 32×32, trained on half of the classes for "
         f"{epochs}; a linear SVM on their features of the other classes, {PER_CLASS} images of "
         f"each to train on, mean and deviation of {SPLITS} splits, as the paper on Caltech-101. "
+        "The tuned net has learnt from all images of those classes that may be trained on. "
         f"The middle is the 32×32 in the middle at Q = {MIDDLE}, in place of a box. The paper's "
         "numbers are of its own nets and images: what can be compared is which features are better."
     )
