@@ -30,7 +30,7 @@ def samples() -> list[Diagnostic]:
         diagnostics.NoFeatureHead("builds/vgg16", "output (classes)", "fc7"),
         diagnostics.UnknownHead("builds/vgg16", "code", "did you mean `codes`?"),
         diagnostics.NothingToDescribe("images", 7, "cat/1.jpg: not an image"),
-        diagnostics.NoPictures("images"),
+        diagnostics.PicturesWanted("images"),
         diagnostics.NoRoomOnDisk("f.npz", 32.5, 8.0),
         diagnostics.OtherPictures("d.npz", "e.npz", "10 pictures in one, 12 in the other"),
         diagnostics.NoSingleClass("f.npz"),

@@ -186,13 +186,14 @@ def samples() -> list[Diagnostic]:
         diagnostics.NotAStudy("reproduced", "reproduce.json is not JSON"),
         diagnostics.BegunOtherwise("reproduced", "seed", "0", "1"),
         diagnostics.NoData("table3"),
+        diagnostics.NoPictures("table8"),
+        diagnostics.SmallOnly("table11"),
+        diagnostics.AllNets("table9"),
+        diagnostics.OneProcessOnly("table11"),
+        diagnostics.TooFewClasses("photos", 3),
         diagnostics.UnknownColumn("table4", "F", "did you mean `E`?"),
         diagnostics.CountsOnly("`--data`, `--small`"),
         diagnostics.TooFewImages(128, 60),
-        diagnostics.SmallOnly("table11"),
-        diagnostics.AllNets("table11"),
-        diagnostics.OneProcessOnly("table12"),
-        diagnostics.TooFewClasses("images", 3),
         diagnostics.RunOfSomethingElse("x/runs/vgg11-256-random", "net", "tiny", "vgg11"),
     ]
 

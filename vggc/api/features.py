@@ -429,7 +429,7 @@ def pictures_for(place: str, part: Role | None) -> PlacePictures:
     """
     found = pictures_at(place, part)
     if len(found) == 0:
-        raise UserError(diagnostics.NoPictures(place))
+        raise UserError(diagnostics.PicturesWanted(place))
     return found
 
 

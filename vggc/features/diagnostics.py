@@ -125,7 +125,7 @@ class NothingToDescribe(Diagnostic):
     first: str
 
 
-class NoPictures(Diagnostic):
+class PicturesWanted(Diagnostic):
     title = "there are no pictures in `{path}`"
     help = "`--data` takes what `vggc train --data` takes"
 

@@ -110,7 +110,7 @@ class SmallBoxes(BoxSetting):
     def changes(self, net: BoxTraining) -> tuple[str, ...]:
         if isinstance(net, BoxNet):
             changes = self.common(net.scale, self.epochs, self.box_lr) + begins("conv1_1..fc5")
-            return changes + (("freeze=conv1_1..pool3",) if net.tuned == "FC" else ())
+            return changes + (("freeze=conv1_1..conv4_3",) if net.tuned == "FC" else ())
         if net.scales == S256:
             return self.common(256, self.epochs, self.lr)
         epochs = max(1, round(self.epochs * self.tuning))
