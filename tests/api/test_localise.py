@@ -154,7 +154,20 @@ def test_pictures_are_those_that_the_run_held_out_unless_others_are_named(
     images = images_for(planned, None)
     assert images.part.objects is not None
     assert 0 < len(images.part) < 8
+    assert images.notes == ()
     assert planned.classes == ("cat", "dog")
+
+
+def test_a_classifier_that_held_out_other_pictures_is_told_of(
+    runs: dict[str, Path], place: Path, tmp_path: Path
+) -> None:
+    """It was trained on the same place with another seed."""
+    arguments = ["train", f"{runs['classes']}.vgg", "--data", place, "--out", tmp_path / "other"]
+    told = CliRunner().invoke(cli, [*map(str, arguments), "--device", "cpu", "--seed", "3"])
+    assert told.exit_code == 0, told.output
+    nets = [runs["scr"]], [tmp_path / "other"]
+    images = images_for(plan(*nets, LocaliseOptions(), ["centre"], alone=True), None)
+    assert any("held out other pictures" in note for note in images.notes)
 
 
 def test_classes_are_told_by_their_names(
@@ -206,7 +219,9 @@ def test_a_box_for_each_of_other_classes_is_refused(runs: dict[str, Path], tmp_p
     with pytest.raises(UserError) as error:
         planned_of([runs["pcr"]], [tmp_path / "other"])
     assert "only the first knows owl" in refusal(error, diagnostics.ClassesOfBoxes)
-    planned_of([runs["scr"]], [tmp_path / "other"])  # a box for all, whatever they are
+    how = [runs["scr"]], [tmp_path / "other"], LocaliseOptions(), ["dense"]
+    planned = plan(*how, alone=True)  # a box for all, whatever they are
+    assert planned.classes == ("dog", "owl")
 
 
 def test_a_classifier_that_sees_otherwise_is_told_of(runs: dict[str, Path]) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vggc.data.objects import Corners
-from vggc.evaluation.merging import THRESHOLD, Merged, Values, match_scores, merged
+from vggc.evaluation.merging import THRESHOLD, Merged, match_scores, merged
 
 
 def boxes(*each: tuple[float, float, float, float]) -> Corners:
@@ -94,16 +94,6 @@ def test_a_merged_box_is_the_mean_of_all_that_went_into_it() -> None:
     np.testing.assert_allclose(found.boxes, squares(6, 4 / 3))
 
 
-def test_boxes_count_by_their_weights() -> None:
-    found = merged(squares(6, 0, 1, 3), np.asarray([1.0, 3, 0]), threshold=0.9)
-    np.testing.assert_allclose(found.boxes, squares(6, 0.75))
-
-
-def test_boxes_without_weight_have_a_mean_too() -> None:
-    found = merged(squares(6, 0, 1), np.zeros(2), threshold=0.5)
-    np.testing.assert_allclose(found.boxes, squares(6, 0.5))
-
-
 def test_what_belongs_to_members_is_added_up_by_group() -> None:
     found = merged(boxes((0, 0, 4, 4), (10, 10, 14, 14), (0, 0, 4, 5)))
     scores = np.asarray([[0.5, 0.1], [0.2, 0.3], [0.4, 0.2]])
@@ -127,13 +117,13 @@ def test_only_the_same_boxes_match_at_nothing(threshold: float) -> None:
 # Any boxes
 
 
-def plainly(boxes: Corners, weights: Values, threshold: float) -> Merged:
+def plainly(boxes: Corners, threshold: float) -> Merged:
     """Merging as it is told, one pair after the other."""
     groups = [[place] for place in range(len(boxes))]
 
     def mean(group: list[int]) -> Corners:
-        share: Corners = np.average(boxes[group], axis=0, weights=weights[group])
-        return share
+        middle: Corners = boxes[group].mean(axis=0)
+        return middle
 
     while len(groups) > 1:
         pairs = [(i, j) for j in range(len(groups)) for i in range(j)]
@@ -159,8 +149,7 @@ def together(found: Merged) -> set[frozenset[int]]:
 @pytest.mark.parametrize("threshold", [THRESHOLD, 0.75, 1.2])
 def test_it_is_the_plain_way(seed: int, threshold: float) -> None:
     each = drawn(24, seed)
-    weights = np.random.default_rng(seed).uniform(0.1, 1, 24)
-    found, wanted = merged(each, weights, threshold), plainly(each, weights, threshold)
+    found, wanted = merged(each, threshold), plainly(each, threshold)
     assert together(found) == together(wanted)
     np.testing.assert_allclose(found.boxes[found.members], wanted.boxes[wanted.members])
 
@@ -183,8 +172,5 @@ def test_no_two_are_left_that_match(seed: int, count: int) -> None:
 
 
 def test_a_box_twice_counts_twice() -> None:
-    each = drawn(30, 5)
-    weights = np.ones(30)
-    weights[4] = 2
-    twice = merged(np.concatenate([each, each[4:5]]))
-    np.testing.assert_allclose(twice.boxes, merged(each, weights).boxes)
+    found = merged(squares(6, 0, 0, 1), threshold=0.5)
+    np.testing.assert_allclose(found.boxes, squares(6, 1 / 3))

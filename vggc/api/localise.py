@@ -343,7 +343,22 @@ def images_for(plan: LocalisePlan, data: str | None) -> Labelled:
     if data is not None:
         return images_in(data, first)
     images = held_out(boxes)
-    return replace(images, part=known(first, images.path, boxes[0].record.classes, images.part))
+    part = known(first, images.path, boxes[0].record.classes, images.part)
+    return replace(images, part=part, notes=(*images.notes, *seen_before(plan, boxes[0])))
+
+
+def seen_before(plan: LocalisePlan, boxes: Run) -> Iterator[str]:
+    """Which classifiers may have been trained on pictures that a run with boxes held out, for the
+    user.
+    """
+    for each in plan.runs[plan.num_boxes :]:
+        if each.run.record.data.fingerprints.val.content != (
+            boxes.record.data.fingerprints.val.content
+        ):
+            yield (
+                f"{each.run.folder} held out other pictures than {boxes.folder}: it may have been "
+                "trained on some of these."
+            )
 
 
 @dataclass(frozen=True)

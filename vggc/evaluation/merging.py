@@ -30,7 +30,7 @@ ROWS = 64
 """Boxes that are compared with all others at once: few enough to stay in a processor's cache."""
 
 LEAST = 1e-200
-"""What weights, areas and diagonals are at least, so that something may be divided by them."""
+"""What areas and diagonals are at least, so that something may be divided by them."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +59,16 @@ def match_scores(first: Corners, second: Corners) -> Values:
     return _scores(_sizes(first), _sizes(second))
 
 
-def merged(boxes: Corners, weights: Values | None = None, threshold: float = THRESHOLD) -> Merged:
+def merged(boxes: Corners, threshold: float = THRESHOLD) -> Merged:
     """Boxes (M, 4) in the same unit along both axes, those that match made one.
 
     As long as the least match score of two boxes is not above the `threshold`, these two become
-    their mean, in which each box counts as much as its members' `weights` (M,), or as many as it
-    has members. So a merged box is the mean of all its members, and what comes of boxes does not
-    depend on their order. Time grows with the square of M: 2,000 take about half a second.
+    their mean, in which each counts as many as it has members. So a merged box is the mean of all
+    its members, and what comes of boxes does not depend on their order. Time grows with the square
+    of M: 2,000 take about half a second.
     """
-    given = np.ones(len(boxes)) if weights is None else np.maximum(weights, LEAST)
-    order = np.lexsort((given, *boxes.T[::-1]))
-    groups = _Groups(boxes[order].astype(np.float64), given[order])
+    order = np.lexsort(boxes.T[::-1])
+    groups = _Groups(boxes[order].astype(np.float64))
     groups.merge(threshold)
     left, numbers = np.unique(groups.members, return_inverse=True)
     members = np.empty(len(boxes), np.int64)
@@ -106,14 +105,15 @@ class _Groups:
     """The groups of boxes so far, of which there are `count`: the first that many columns and
     places of what is kept of them.
 
-    `sizes` (8, M) and `weights` (M,) are those of each group's mean, `firsts` (M,) the places of
-    the boxes that the groups began with, and `members` (M,) the `first` of each box's group.
+    `sizes` (8, M) are those of each group's mean, `weights` (M,) the numbers of its members,
+    `firsts` (M,) the places of the boxes that the groups began with, and `members` (M,) the `first`
+    of each box's group.
     `least` (M,) is the least match score of each group, and `partner` (M,) whom it is with.
     """
 
-    def __init__(self, boxes: Corners, weights: Values) -> None:
+    def __init__(self, boxes: Corners) -> None:
         self.count = count = len(boxes)
-        self.sizes, self.weights = _sizes(boxes), weights
+        self.sizes, self.weights = _sizes(boxes), np.ones(count)
         self.firsts: Numbers = np.arange(count)
         self.members: Numbers = np.arange(count)
         self.partner: Numbers = np.zeros(count, np.int64)
