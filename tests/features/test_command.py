@@ -260,3 +260,27 @@ def test_an_artifact_without_such_a_head_tells_how_it_would_get_one(
     code, _, error = vggc_here("features", "a", *arguments, "--scales", "20", "--flip")
     assert code == 2
     assert "`--scales`, `--flip` cannot be had from an artifact" in error
+
+
+@pytest.mark.slow
+def test_an_artifact_gives_what_its_run_gives_of_the_centre(folder: Path, vggc_here: Here) -> None:
+    spec = Path("run/net.vgg")
+    Path("headed.vgg").write_text(spec.read_text().partition("train {")[0] + "\nhead code: @fc2\n")
+    compiled = ("compile", "headed.vgg", "-o", "artifact", "--weights", "run/weights.safetensors")
+    code, _, error = vggc_here(*compiled, "--batch", "4")
+    assert code == 0, error
+    code, _, error = vggc_here("features", "artifact", "--data", "images", "-o", "a.npz")
+    assert code == 0, error
+    looks = ("--protocol", "centre", "--weights", "run/weights.safetensors")
+    code, _, error = vggc_here("features", "headed.vgg", "--data", "images", "-o", "r.npz", *looks)
+    assert code == 0, error
+    artifact, run = found("a.npz"), found("r.npz")
+    np.testing.assert_allclose(artifact.values, run.values, atol=1e-4)
+    assert artifact.provenance is not None
+    assert run.provenance is not None
+    assert artifact.provenance.weights_sha256 == run.provenance.weights_sha256
+    code, _, error = vggc_here(
+        "features", "artifact", "--data", "images", "-o", "b.npz", "--layer", "cod"
+    )
+    assert code == 2
+    assert "did you mean `code`?" in error

@@ -315,7 +315,7 @@ def written(
 
     check_out(out, overwrite=overwrite)
     start, total = perf_counter(), len(pictures)
-    work = Journal(1, source.facts(pictures), stamp_of(pictures))
+    work = Journal(format=1, work=source.facts(pictures), stamp=stamp_of(pictures))
     with partial_file(out, work, anew=overwrite) as kept:
         before = kept.journal.done
         require_disk(kept, total)

@@ -45,7 +45,8 @@ SCALES, MIDDLE = (32, 40, 48), 48
 """The scales at which images are seen whole, and that of which the middle 32×32 are a box."""
 PER_CLASS, SPLITS, FOLDS = 30, 3, 5
 GRID = (0.1, 1.0, 10.0)
-"""As the paper on Caltech-101: so many images of a class to train on, in so many splits."""
+"""So many images of a class to train on, in so many splits, as the paper on Caltech-101; the folds
+and the values that C is chosen by."""
 POOL = {"train": 200, "test": 400}
 """So many images of each of the other classes features are taken of, at most."""
 

@@ -13,7 +13,7 @@ FeatureColumn: TypeAlias = Literal["D", "E"]
 Learnt: TypeAlias = Literal["known", "nothing", "other"]
 """What a net has learnt: the classes whose features it gives others, nothing (random weights), or
 the other classes, after the known ones."""
-Seen: TypeAlias = Literal["whole", "middle"]
+Region: TypeAlias = Literal["whole", "middle"]
 
 NETS = {
     "D": """\
@@ -44,7 +44,7 @@ class FeatureSet:
 
     column: FeatureColumn
     learnt: Learnt
-    seen: Seen = "whole"
+    seen: Region = "whole"
 
     @property
     def name(self) -> str:
