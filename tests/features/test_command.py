@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections import namedtuple
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ from vggc.api.evaluate import EvalOptions
 from vggc.api.features import FeatureOptions, pictures_for, source_of, written
 from vggc.api.trained import from_run
 from vggc.backends.torch import build
-from vggc.features import describe
+from vggc.features import describe, partial
 from vggc.features.layers import feature_net
 from vggc.features.read import Features, read_features
 from vggc.features.rows import normalised
@@ -236,6 +238,25 @@ def test_a_disk_without_room_is_told_before_anything_is_computed(
     with pytest.raises(UserError, match="the disk has no room"):
         take("f.npz")
     assert not [*folder.glob("f.npz*")]
+
+
+def test_a_disk_that_fills_up_is_told_and_what_is_kept_is_gone_on_with(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take("whole.npz")
+    calls = []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(partial.os, "fsync", full)
+        with pytest.raises(UserError, match="No space left on device"):
+            take("f.npz")
+    assert take("f.npz") > 0
+    assert Path("f.npz").read_bytes() == Path("whole.npz").read_bytes()
 
 
 def test_images_of_which_none_can_be_read_give_no_file(folder: Path) -> None:
