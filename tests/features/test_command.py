@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections import namedtuple
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ from vggc.api.evaluate import EvalOptions
 from vggc.api.features import FeatureOptions, pictures_for, source_of, written
 from vggc.api.trained import from_run
 from vggc.backends.torch import build
-from vggc.features import describe
+from vggc.features import describe, partial
 from vggc.features.layers import feature_net
 from vggc.features.read import Features, read_features
 from vggc.features.rows import normalised
@@ -129,15 +131,15 @@ def take(out: str, stop: int | None = None, overwrite: bool = False, **looks: st
     return written(source, images, Path(out), on_progress, overwrite=overwrite).before
 
 
-@pytest.mark.parametrize("stop", [8, 14, 22, 24])
+@pytest.mark.parametrize("stop", [8, 15, 23, 25])
 def test_what_was_interrupted_goes_on_to_the_same_bytes(folder: Path, stop: int) -> None:
+    """Whether within a part, between parts, or when all is done; 15 images are in the first."""
     Path("images/train/car/a.jpg").write_text("no image")
     assert take("whole.npz") == 0
-    stop += stop > 14  # one more is in the first part
     with pytest.raises(KeyboardInterrupt):
-        take("f.npz", stop=min(stop, 25) if stop != 14 else 15)
+        take("f.npz", stop=stop)
     assert not Path("f.npz").exists()
-    assert take("f.npz") > 0
+    assert take("f.npz") == stop
     assert Path("f.npz").read_bytes() == Path("whole.npz").read_bytes()
     assert not [*folder.glob("f.npz.*")]
 
@@ -238,6 +240,25 @@ def test_a_disk_without_room_is_told_before_anything_is_computed(
     assert not [*folder.glob("f.npz*")]
 
 
+def test_a_disk_that_fills_up_is_told_and_what_is_kept_is_gone_on_with(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take("whole.npz")
+    calls = []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(partial.os, "fsync", full)
+        with pytest.raises(UserError, match="No space left on device"):
+            take("f.npz")
+    assert take("f.npz") > 0
+    assert Path("f.npz").read_bytes() == Path("whole.npz").read_bytes()
+
+
 def test_images_of_which_none_can_be_read_give_no_file(folder: Path) -> None:
     for path in Path("images").rglob("*.png"):
         path.write_text("no image")
@@ -260,3 +281,27 @@ def test_an_artifact_without_such_a_head_tells_how_it_would_get_one(
     code, _, error = vggc_here("features", "a", *arguments, "--scales", "20", "--flip")
     assert code == 2
     assert "`--scales`, `--flip` cannot be had from an artifact" in error
+
+
+@pytest.mark.slow
+def test_an_artifact_gives_what_its_run_gives_of_the_centre(folder: Path, vggc_here: Here) -> None:
+    spec = Path("run/net.vgg")
+    Path("headed.vgg").write_text(spec.read_text().partition("train {")[0] + "\nhead code: @fc2\n")
+    compiled = ("compile", "headed.vgg", "-o", "artifact", "--weights", "run/weights.safetensors")
+    code, _, error = vggc_here(*compiled, "--batch", "4")
+    assert code == 0, error
+    code, _, error = vggc_here("features", "artifact", "--data", "images", "-o", "a.npz")
+    assert code == 0, error
+    looks = ("--protocol", "centre", "--weights", "run/weights.safetensors")
+    code, _, error = vggc_here("features", "headed.vgg", "--data", "images", "-o", "r.npz", *looks)
+    assert code == 0, error
+    artifact, run = found("a.npz"), found("r.npz")
+    np.testing.assert_allclose(artifact.values, run.values, atol=1e-4)
+    assert artifact.provenance is not None
+    assert run.provenance is not None
+    assert artifact.provenance.weights_sha256 == run.provenance.weights_sha256
+    code, _, error = vggc_here(
+        "features", "artifact", "--data", "images", "-o", "b.npz", "--layer", "cod"
+    )
+    assert code == 2
+    assert "did you mean `code`?" in error

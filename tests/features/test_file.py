@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -167,4 +168,18 @@ def test_a_damaged_file_is_refused_wherever_the_damage_is(tmp_path: Path, ending
 def test_what_is_no_file_is_told(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nosuch.npz"):
         with pytest.raises(UserError, match="is no file of features"):
+            read_features(path)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_whatever_bytes_are_changed_it_is_read_or_refused(tmp_path: Path, ending: str) -> None:
+    whole = written(tmp_path / f"f{ending}").read_bytes()
+    generator = np.random.default_rng(0)
+    path = tmp_path / f"g{ending}"
+    for _ in range(400):
+        changed = bytearray(whole)
+        for place in generator.integers(0, len(whole), generator.integers(1, 4)):
+            changed[place] = generator.integers(256)
+        path.write_bytes(changed)
+        with suppress(UserError):
             read_features(path)

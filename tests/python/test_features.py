@@ -1,0 +1,29 @@
+"""Features and probes in Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import vggc
+from tests.support.runs import train
+from tests.support.training_data import write_images
+from vggc.ir.weights import save, seeded
+from vggc.program import load
+
+
+def test_a_run_gives_features_that_can_be_probed(tmp_path: Path) -> None:
+    train(tmp_path / "run")
+    graph = load(str(tmp_path / "run/net.vgg")).graph
+    save(tmp_path / "run/weights.safetensors", seeded(graph, 0))
+    write_images(tmp_path / "images", ("car", "dog"), 10)
+    run = vggc.open_run(tmp_path / "run")
+    found = run.features(tmp_path / "images", tmp_path / "f.npz", layers=["fc2", "conv1_1"])
+    assert found.values.shape == (20, 12)
+    scores = vggc.probe(tmp_path / "f.npz", c=[1.0], splits=2)
+    assert 0 <= scores["mean_accuracy"] <= 1
+    assert "accuracy, %" in repr(scores)
+    assert "<table>" in scores._repr_html_()
+    with pytest.raises(vggc.UserError, match="exists already"):
+        run.features(tmp_path / "images", tmp_path / "f.npz")
