@@ -48,12 +48,7 @@ PER_CLASS, SPLITS, FOLDS = 30, 3, 5
 and parts in cross-validation.
 """
 GRID = (0.1, 1.0, 10.0)
-<<<<<<< HEAD
 """The constants of the classifier among which cross-validation chooses."""
-=======
-"""So many images of a class to train on, in so many splits, as the paper on Caltech-101; the folds
-and the values that C is chosen by."""
->>>>>>> issue15-features
 POOL = {"train": 200, "test": 400}
 """So many images of each of the other classes features are taken of, at most."""
 

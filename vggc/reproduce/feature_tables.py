@@ -13,11 +13,7 @@ FeatureColumn: TypeAlias = Literal["D", "E"]
 Learnt: TypeAlias = Literal["known", "nothing", "other"]
 """What a net has learnt: the classes whose features it gives others, nothing (random weights), or
 the other classes, after the known ones."""
-<<<<<<< HEAD
-SeenPart: TypeAlias = Literal["whole", "middle"]
-=======
 Region: TypeAlias = Literal["whole", "middle"]
->>>>>>> issue15-features
 
 NETS = {
     "D": """\
@@ -48,11 +44,7 @@ class FeatureSet:
 
     column: FeatureColumn
     learnt: Learnt
-<<<<<<< HEAD
-    seen: SeenPart = "whole"
-=======
     seen: Region = "whole"
->>>>>>> issue15-features
 
     @property
     def name(self) -> str:
