@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from vggc.python.export import export as export
     from vggc.python.features import ProbeScores as ProbeScores
     from vggc.python.features import probe as probe
+    from vggc.python.localisation import Localisation as Localisation
+    from vggc.python.localisation import localise as localise
     from vggc.python.net import NetPicture as NetPicture
     from vggc.python.net import NetSummary as NetSummary
     from vggc.python.net import Network as Network
@@ -51,6 +53,8 @@ _PLACES = {
     "export": "vggc.python.export",
     "ProbeScores": "vggc.python.features",
     "probe": "vggc.python.features",
+    "Localisation": "vggc.python.localisation",
+    "localise": "vggc.python.localisation",
     "NetPicture": "vggc.python.net",
     "NetSummary": "vggc.python.net",
     "Network": "vggc.python.net",

@@ -514,7 +514,8 @@ def localise(
     """What the nets see in each picture, in order, the `top` classes of it; or why it cannot be
     read. Where nothing tells the class there is one box.
 
-    Pictures are asked for AT_ONCE together, so that memory does not depend on how many there are.
+    Pictures are asked for AT_ONCE together, and one of them is in memory when it is given, so that
+    memory does not depend on how many there are.
     """
     import numpy as np
 
@@ -524,7 +525,9 @@ def localise(
     (protocol,) = plan.protocols
     nets, locator = plan.nets(protocol), plan.locator()
 
-    def seen_in(names: dict[int, str]) -> Iterator[tuple[int, Localised | Skipped]]:
+    def seen_in(
+        names: dict[int, str],
+    ) -> Iterator[tuple[int, tuple[str, Sequence[LocatedObject]] | Skipped]]:
         places, part = [*names], single([*names.values()])
         if not places:
             return
@@ -534,12 +537,13 @@ def localise(
                 yield place, each.skipped
                 continue
             found = locator.best(each, top) if plan.has_classifier else [locator.of_class(each, 0)]
-            yield place, localised(plan, names[place], found)
+            yield place, (names[place], found)
 
     for named in grouped(images, AT_ONCE):
         paths = {place: each for place, each in enumerate(named) if isinstance(each, str)}
         lost = [(place, each) for place, each in enumerate(named) if isinstance(each, Skipped)]
-        yield from in_order(chain(lost, seen_in(paths)))
+        for seen in in_order(chain(lost, seen_in(paths))):
+            yield seen if isinstance(seen, Skipped) else localised(plan, *seen)
 
 
 def localised(plan: LocalisePlan, path: str, found: Sequence[LocatedObject]) -> Localised | Skipped:
