@@ -217,8 +217,8 @@ def mistake(result: Result) -> Diagnostic:
 @pytest.mark.parametrize(
     ("arguments", "kind"),
     [
-        (["table8"], diagnostics.NoPictures),
-        (["table9", "--small"], diagnostics.NoPictures),
+        (["table8"], diagnostics.NoPicturesWithBoxes),
+        (["table9", "--small"], diagnostics.NoPicturesWithBoxes),
         (["table8", "--data", "x", "--nets", "D"], diagnostics.UnknownColumn),
         (["table9", "--data", "x", "--nets", "PCR"], diagnostics.AllNets),
     ],

@@ -198,7 +198,7 @@ def plan(table: BoxTableName, options: ReproduceOptions) -> BoxTablePlan:
         UserError: no pictures are named, or the table has no such lines.
     """
     if options.data is None:
-        raise UserError(diagnostics.NoPictures(table))
+        raise UserError(diagnostics.NoPicturesWithBoxes(table))
     setting: BoxSetting = SmallBoxes() if options.small else PaperBoxes()
     data, val = where(options.data), options.val and where(options.val)
     record = StudyRecord(

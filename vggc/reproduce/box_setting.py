@@ -23,7 +23,7 @@ class BoxSetting(ABC):
     start: ClassVar[Start]
     """How the training of the nets of classes begins."""
     grid: ClassVar[int | None] = None
-    """By so many crops along each side a whole picture is looked at; None is densely."""
+    """Crops along each side by which whole pictures are looked at; None is densely."""
 
     @abstractmethod
     def length(self, pixels: int) -> int:
@@ -40,8 +40,8 @@ class BoxSetting(ABC):
 
 @dataclass(frozen=True)
 class PaperBoxes(BoxSetting):
-    """As in the paper. Nets of classes are trained as for the tables of classes, so that these
-    share their runs.
+    """The paper's own size. Nets of classes have the trainings of tables 3 to 6, and share their
+    runs.
     """
 
     epochs: int = PAPER.epochs
