@@ -18,8 +18,9 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from vggc.api.reproduce_boxes import views_at
 from vggc.cli import cli
-from vggc.passes.dense import dense_at
+from vggc.evaluation.views import places
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.layer_names import selected, with_weights
 from vggc.recipe.train import Recipe, read_recipe
@@ -116,16 +117,13 @@ def test_of_the_nets_so_tuned_the_fully_connected_layers_alone_are_trained(
     assert all(layer.startswith(("fc", "boxes")) for layer in trained)
 
 
-def test_small_sees_several_places_at_each_scale() -> None:
-    """The windows of a net cover a whole side, and there are two of them at least."""
+def test_small_sees_crops_that_have_room() -> None:
+    """As many along each side as are told, each at another place."""
     small = SmallBoxes()
-    graph = small.program(BoxNet("PCR", 256, "all", "random")).graph
-    for length, places in ((256, 2), (352, 4), (384, 5)):
-        side = small.length(length)
-        spread = dense_at(graph, (side, side), ("boxes",))
-        (at,) = spread.positions.values()
-        assert spread.graph.nodes[-1].shape[1:] == (places, places)
-        assert at.size[0] + (places - 1) * at.stride[0] == side
+    assert small.grid == 3
+    for length in (256, 352, 384):
+        assert len({*places(small.length(length), small.length(224), small.grid)}) == 3
+    assert PaperBoxes().grid is None
 
 
 # How it is laid out
@@ -167,9 +165,9 @@ def test_what_is_not_measured_is_a_dash_and_of_another_table_stands_below(tmp_pa
     study = measured(tmp_path / "x", "table8")
     table = laid("table9", BOX_TABLES["table9"]("random"), study, "vggc x")
     assert all(row[2:5] == ("–", "–", "–") for row in table.rows)
-    assert any("is wrong of 22.0 %" in note for note in table.notes)
+    assert any("errs on 22.0 %" in note for note in table.notes)
     fresh = laid("table9", BOX_TABLES["table9"]("random"), study_in(tmp_path / "y"), "vggc x")
-    assert not any("is wrong of" in note for note in fresh.notes)
+    assert not any("errs on" in note for note in fresh.notes)
 
 
 # What a folder holds
@@ -199,7 +197,9 @@ def test_lines_of_one_net_at_other_scales_are_not_mixed_up(tmp_path: Path) -> No
     study = study_in(tmp_path / "x")
     lines = [line for table in BOX_TABLES.values() for line in table("random")]
     assert len({study.key(line) for line in lines}) == len(lines) == 7
-    assert study.key(lines[-1]) == "vgg16_loc_pcr-256-all 56 + vgg16_loc_pcr-384-all 72,80 dense"
+    assert (
+        study.key(lines[-1]) == "vgg16_loc_pcr-256-all 56 + vgg16_loc_pcr-384-all 72,80 3×3 crops"
+    )
 
 
 # Mistakes
@@ -217,8 +217,8 @@ def mistake(result: Result) -> Diagnostic:
 @pytest.mark.parametrize(
     ("arguments", "kind"),
     [
-        (["table8"], diagnostics.NoPictures),
-        (["table9", "--small"], diagnostics.NoPictures),
+        (["table8"], diagnostics.NoPicturesWithBoxes),
+        (["table9", "--small"], diagnostics.NoPicturesWithBoxes),
         (["table8", "--data", "x", "--nets", "D"], diagnostics.UnknownColumn),
         (["table9", "--data", "x", "--nets", "PCR"], diagnostics.AllNets),
     ],
@@ -290,6 +290,20 @@ def vggc(folder: Path, *arguments: object, before: tuple[str, ...] = ()) -> str:
     )
     assert made.returncode == 0, made.stderr
     return made.stdout
+
+
+def test_each_net_is_tested_at_its_scales_beside_the_net_of_classes_it_began_with(
+    tmp_path: Path,
+) -> None:
+    study = study_in(tmp_path / "x")
+    line = BOX_TABLES["table9"]("random")[-1]
+    views = [views_at(study, test) for test in line.tests]
+    assert [[view.scale for view in each.views] for each in views] == [[56], [72, 80]]
+    assert all(view.grid == 3 for each in views for view in each.views)
+    assert all(each.flip for each in views)
+    paper = study_in(tmp_path / "y", setting="paper", epochs=74)
+    (view,) = views_at(paper, BOX_TABLES["table9"]("from A")[1].tests[0]).views
+    assert (view.scale, view.grid) == (384, None)
 
 
 @pytest.mark.slow

@@ -186,7 +186,7 @@ def samples() -> list[Diagnostic]:
         diagnostics.NotAStudy("reproduced", "reproduce.json is not JSON"),
         diagnostics.BegunOtherwise("reproduced", "seed", "0", "1"),
         diagnostics.NoData("table3"),
-        diagnostics.NoPictures("table8"),
+        diagnostics.NoPicturesWithBoxes("table8"),
         diagnostics.SmallOnly("table11"),
         diagnostics.AllNets("table9"),
         diagnostics.OneProcessOnly("table11"),

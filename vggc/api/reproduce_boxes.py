@@ -4,7 +4,6 @@ begin with them, and tests by both of the paper's protocols.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from vggc.api.reproduce import (
 )
 from vggc.api.train import TrainOptions, TrainPlan, new_run, resume_run
 from vggc.data.remote import without_secrets
+from vggc.evaluation.views import View, Views
 from vggc.reproduce import diagnostics
 from vggc.reproduce.box_layout import laid
 from vggc.reproduce.box_setting import BoxSetting, PaperBoxes, SmallBoxes
@@ -174,19 +174,15 @@ class BoxTablePlan:
             return localise.plan(boxes, (), options, [line.way], needs_class=False)
         classes = [study.run_folder(test.net.before) for test in line.tests]
         plan = localise.plan(boxes, classes, options, [line.way])
-        return at_scales(plan, study, (*line.tests, *line.tests), options)
+        views = [views_at(study, test) for test in (*line.tests, *line.tests)]
+        runs = [replace(r, views={"dense": v}) for r, v in zip(plan.runs, views, strict=True)]
+        return replace(plan, runs=tuple(runs))
 
 
-def at_scales(
-    plan: LocalisePlan, study: BoxStudy, tests: Sequence[BoxTest], options: LocaliseOptions
-) -> LocalisePlan:
-    """A plan whose nets look at whole pictures at the scales of one test each."""
-    runs = []
-    for each, test in zip(plan.runs, tests, strict=True):
-        scales = ",".join(map(str, study.scales(test.scales)))
-        views = localise.views_of(each.run, replace(options, scales=scales), "dense")
-        runs.append(replace(each, views={"dense": views}))
-    return replace(plan, runs=tuple(runs))
+def views_at(study: BoxStudy, test: BoxTest) -> Views:
+    """Whole pictures, and their mirror images, at the scales of a test."""
+    scales, grid = study.scales(test.scales), study.setting.grid
+    return Views(tuple(View(scale, grid, 1 / len(scales)) for scale in scales), flip=True)
 
 
 def finished(study: BoxStudy, net: BoxTraining) -> bool:
@@ -202,7 +198,7 @@ def plan(table: BoxTableName, options: ReproduceOptions) -> BoxTablePlan:
         UserError: no pictures are named, or the table has no such lines.
     """
     if options.data is None:
-        raise UserError(diagnostics.NoPictures(table))
+        raise UserError(diagnostics.NoPicturesWithBoxes(table))
     setting: BoxSetting = SmallBoxes() if options.small else PaperBoxes()
     data, val = where(options.data), options.val and where(options.val)
     record = StudyRecord(

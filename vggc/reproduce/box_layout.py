@@ -88,17 +88,19 @@ def by_the_centre(study: BoxStudy) -> str | None:
     (test,) = line.tests
     return (
         f"By the centre crop, the class given (table 8), the net trained at "
-        f"{study.setting.length(test.net.scale)} is wrong of {error.top1:.1f} %, with a mean IoU "
-        f"of {error.mean_iou:.3f}."
+        f"{study.setting.length(test.net.scale)} errs on {error.top1:.1f} %, with a mean IoU of "
+        f"{error.mean_iou:.3f}."
     )
 
 
 def about_small(study: BoxStudy) -> str:
     """How the small setting differs from the paper."""
+    grid = study.setting.grid
     epochs = "1 epoch" if study.record.epochs == 1 else f"{study.record.epochs} epochs"
     return (
         f"Small: D an eighth as wide for crops of 48×48, with batch normalisation and three pools, "
         f"lengths about 3/14 of the paper's, {epochs}; it begins with random weights, not those "
-        "of A. Of five classes or fewer each is among the five. The paper's numbers are of "
-        "ILSVRC-2014: what can be compared is what is better."
+        f"of A, and where the paper takes whole pictures is tested on {grid}×{grid} crops. Of five "
+        "classes or fewer each is among the five. The paper's numbers are of ILSVRC-2014: what can "
+        "be compared is what is better."
     )

@@ -22,6 +22,8 @@ class BoxSetting(ABC):
     epochs: int
     start: ClassVar[Start]
     """How the training of the nets of classes begins."""
+    grid: ClassVar[int | None] = None
+    """Crops along each side by which whole pictures are looked at; None is densely."""
 
     @abstractmethod
     def length(self, pixels: int) -> int:
@@ -38,8 +40,8 @@ class BoxSetting(ABC):
 
 @dataclass(frozen=True)
 class PaperBoxes(BoxSetting):
-    """The setting of the paper. Nets of classes are trained as for the tables of classes, so that
-    these share their runs.
+    """The paper's own size. Nets of classes have the trainings of tables 3 to 6, and share their
+    runs.
     """
 
     epochs: int = PAPER.epochs
@@ -76,8 +78,7 @@ train {{
 }}
 """
 """D for pictures of about 100×100: an eighth as wide, without the fourth pool and all behind it,
-so that a picture of 56×56 has several places for its fully-connected layers; with the normalisation
-that lets it learn in a few epochs."""
+which would leave a map of 3×3; with the normalisation that lets it learn in a few epochs."""
 
 SMALL_LAST = {
     "D": "",
@@ -90,10 +91,14 @@ SMALL_LAST = {
 class SmallBoxes(BoxSetting):
     """In minutes, on pictures of about 100×100. A net of classes is tuned for `tuning` of the
     epochs at a larger scale, at a tenth of the rate `lr`; nets of boxes have the rate `box_lr`.
+
+    Crops take the place of whole pictures: everywhere in a crop so small these nets see the zeros
+    around it, and where these are missing their boxes are elsewhere.
     """
 
     epochs: int = 16
     start: ClassVar[Start] = "random"
+    grid: ClassVar[int | None] = 3
     lengths: ClassVar = {224: 48, 256: 56, 352: 72, 384: 80}
     """The paper's lengths: about 3/14 of them, so that a net's windows cover a whole side."""
     lr: ClassVar = 0.003

@@ -32,7 +32,7 @@ class NoData(Diagnostic):
     table: str
 
 
-class NoPictures(Diagnostic):
+class NoPicturesWithBoxes(Diagnostic):
     title = "`vggc reproduce {table}` needs pictures with boxes"
     help = (
         "`--data DIR`: ImageNet with its annotations, or with `--small` pictures of about 100×100, "
