@@ -91,7 +91,8 @@ def localise(
     planned = localisations.plan(
         folders(runs), folders(classifier), options, [protocol], alone=True, needs_class=True
     )
-    found = [*localisations.localise(planned, map(os.fspath, paths), top)]
+    named = (os.fspath(path) for path in paths)
+    found = [*localisations.localise(planned, named, top)]
     if lost := [each for each in found if not isinstance(each, Localised)]:
         raise UserError(*(UnreadableImage(each.name, each.reason) for each in lost))
     seen = [each for each in found if isinstance(each, Localised)]
