@@ -471,13 +471,9 @@ def default_recipe(graph: Graph | None) -> Recipe:
     """The recipe of a net whose file says nothing: each head has the usual loss of its kind."""
     if graph is None:
         return Recipe()
-    kinds = {head.kind for head in graph.heads}
-    return replace(
-        Recipe(),
-        loss=usual_losses(graph),
-        boxes=BoxTargets() if "boxes" in kinds else None,
-        best_by="iou" if "boxes" in kinds and "classes" not in kinds else "top-1",
-    )
+    boxes = BoxTargets() if graph.has("boxes") else None
+    measure: Measure = "top-1" if graph.has("classes") else "iou" if boxes else "loss"
+    return replace(Recipe(), loss=usual_losses(graph), boxes=boxes, best_by=measure)
 
 
 FindGraph: TypeAlias = Callable[[str], Graph | None]
