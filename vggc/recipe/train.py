@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeAlias
 
-from vggc.ir.graph import Graph
+from vggc.ir.graph import Graph, Head
 from vggc.ir.ops import describe
 from vggc.recipe import diagnostics
 from vggc.recipe.augment import ColourJitter, Cutmix, Erasing, Mixup, RandAugment, ResizedCrop
@@ -622,9 +622,10 @@ def scale_too_small(setting: str, span: Span | None, scale: int, graph: Graph) -
 def loss_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
     """Losses of heads that the net has not, or that these cannot have, and options in vain."""
     found: list[Diagnostic] = []
+    heads = {named(head.name): head for head in graph.heads}
     for each in reading.value.loss:
         key = of_head("loss", each.head)
-        found += head_loss_mistakes(each, reading.span(key), graph)
+        found += head_loss_mistakes(each, reading.span(key), graph.name, heads)
         beta = reading.span(f"{key}.beta")
         if beta and each.loss != "smooth-l1":
             found.append(diagnostics.BetaInVain(each.loss, place=beta))
@@ -636,16 +637,18 @@ def loss_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
     return found
 
 
-def head_loss_mistakes(each: HeadLoss, span: Span | None, graph: Graph) -> list[Diagnostic]:
+def head_loss_mistakes(
+    each: HeadLoss, span: Span | None, net: str, heads: Mapping[str | None, Head]
+) -> list[Diagnostic]:
     """The mistake of a loss whose head the net has not, or that does not suit it."""
-    head = next((head for head in graph.heads if named(head.name) == each.head), None)
-    names = [head.name for head in graph.heads if named(head.name)]
-    if head is None and each.head is None:
-        example = f"loss {each.loss} head={names[0]}"
-        return [diagnostics.WhichHead(", ".join(names), example, place=span)]
+    head = heads.get(each.head)
     if head is None:
-        hint = did_you_mean(each.head or "", names) if names else "it has its main output alone"
-        return [diagnostics.UnknownLossHead(graph.name, each.head or "", hint, place=span)]
+        names = [name for name in heads if name]
+        if each.head is None:
+            example = f"loss {each.loss} head={names[0]}"
+            return [diagnostics.WhichHead(", ".join(names), example, place=span)]
+        hint = did_you_mean(each.head, names) if names else "it has its main output alone"
+        return [diagnostics.UnknownLossHead(net, each.head, hint, place=span)]
     fitting = FITTING[head.kind]
     if each.loss in (*fitting, "off"):
         return []
