@@ -20,7 +20,7 @@ from PIL import Image
 
 from vggc.api.reproduce_boxes import views_at
 from vggc.cli import cli
-from vggc.evaluation.views import places
+from vggc.ir.ops import Conv2d
 from vggc.recipe.edit import override_blocks
 from vggc.recipe.layer_names import selected, with_weights
 from vggc.recipe.train import Recipe, read_recipe
@@ -117,13 +117,11 @@ def test_of_the_nets_so_tuned_the_fully_connected_layers_alone_are_trained(
     assert all(layer.startswith(("fc", "boxes")) for layer in trained)
 
 
-def test_small_sees_crops_that_have_room() -> None:
-    """As many along each side as are told, each at another place."""
+def test_small_nets_give_over_a_whole_picture_just_what_they_give_of_its_crops() -> None:
     small = SmallBoxes()
-    assert small.grid == 3
-    for length in (256, 352, 384):
-        assert len({*places(small.length(length), small.length(224), small.grid)}) == 3
-    assert PaperBoxes().grid is None
+    nets = box_trainings(BOX_TABLES["table8"](small.start))
+    for graph in (small.program(net).graph for net in nets):
+        assert {node.op.padding for node in graph.nodes if isinstance(node.op, Conv2d)} == {(0, 0)}
 
 
 # How it is laid out
@@ -139,9 +137,9 @@ def measured(folder: Path, table: BoxTableName, **changes: object) -> BoxStudy:
 def test_a_table_has_our_numbers_beside_the_papers(tmp_path: Path) -> None:
     lines = BOX_TABLES["table8"]("random")
     text = laid("table8", lines, measured(tmp_path / "x", "table8"), "vggc x").markdown()
-    assert "| fully-connected layers | SCR | 56 | 20.0 | 0.700 | 36.4 |" in text
-    assert "| fully-connected layers | PCR | 56 | 21.0 | 0.700 | 34.3 |" in text
-    assert "| all layers | PCR | 56 | 22.0 | 0.700 | 33.1 |" in text
+    assert "| fully-connected layers | SCR | 70 | 20.0 | 0.700 | 36.4 |" in text
+    assert "| fully-connected layers | PCR | 70 | 21.0 | 0.700 | 34.3 |" in text
+    assert "| all layers | PCR | 70 | 22.0 | 0.700 | 33.1 |" in text
     assert "On 600 pictures." in text
     assert "`vggc x`" in text
 
@@ -197,9 +195,7 @@ def test_lines_of_one_net_at_other_scales_are_not_mixed_up(tmp_path: Path) -> No
     study = study_in(tmp_path / "x")
     lines = [line for table in BOX_TABLES.values() for line in table("random")]
     assert len({study.key(line) for line in lines}) == len(lines) == 7
-    assert (
-        study.key(lines[-1]) == "vgg16_loc_pcr-256-all 56 + vgg16_loc_pcr-384-all 72,80 3×3 crops"
-    )
+    assert study.key(lines[-1]) == "vgg16_loc_pcr-256-all 70 + vgg16_loc_pcr-384-all 98,106 dense"
 
 
 # Mistakes
@@ -298,8 +294,8 @@ def test_each_net_is_tested_at_its_scales_beside_the_net_of_classes_it_began_wit
     study = study_in(tmp_path / "x")
     line = BOX_TABLES["table9"]("random")[-1]
     views = [views_at(study, test) for test in line.tests]
-    assert [[view.scale for view in each.views] for each in views] == [[56], [72, 80]]
-    assert all(view.grid == 3 for each in views for view in each.views)
+    assert [[view.scale for view in each.views] for each in views] == [[70], [98, 106]]
+    assert all(view.grid is None for each in views for view in each.views)
     assert all(each.flip for each in views)
     paper = study_in(tmp_path / "y", setting="paper", epochs=74)
     (view,) = views_at(paper, BOX_TABLES["table9"]("from A")[1].tests[0]).views
@@ -314,7 +310,7 @@ def test_both_tables_are_made_in_one_folder(place: Path, tmp_path: Path) -> None
     assert all(0 <= float(row["error, %"]) <= 100 for row in first["rows"])
     vggc(tmp_path, "table9", *common)
     table = (tmp_path / "x/table9.md").read_text()
-    assert "| 56 + 80 | 56 + 72, 80 | " in table
+    assert "| 70 + 106 | 70 + 98, 106 | " in table
     assert "| – | – | – |" not in table
     assert "By the centre crop" in table
     runs = sorted(path.name for path in (tmp_path / "x/runs").iterdir())

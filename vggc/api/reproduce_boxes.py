@@ -181,8 +181,8 @@ class BoxTablePlan:
 
 def views_at(study: BoxStudy, test: BoxTest) -> Views:
     """Whole pictures, and their mirror images, at the scales of a test."""
-    scales, grid = study.scales(test.scales), study.setting.grid
-    return Views(tuple(View(scale, grid, 1 / len(scales)) for scale in scales), flip=True)
+    scales = study.scales(test.scales)
+    return Views(tuple(View(scale, None, 1 / len(scales)) for scale in scales), flip=True)
 
 
 def finished(study: BoxStudy, net: BoxTraining) -> bool:

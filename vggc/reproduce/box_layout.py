@@ -95,12 +95,10 @@ def by_the_centre(study: BoxStudy) -> str | None:
 
 def about_small(study: BoxStudy) -> str:
     """How the small setting differs from the paper."""
-    grid = study.setting.grid
     epochs = "1 epoch" if study.record.epochs == 1 else f"{study.record.epochs} epochs"
     return (
-        f"Small: D an eighth as wide for crops of 48×48, with batch normalisation and three pools, "
-        f"lengths about 3/14 of the paper's, {epochs}; it begins with random weights, not those "
-        f"of A, and where the paper takes whole pictures is tested on {grid}×{grid} crops. Of five "
-        "classes or fewer each is among the five. The paper's numbers are of ILSVRC-2014: what can "
-        "be compared is what is better."
+        f"Small: D a quarter as wide for crops of 62×62, with batch normalisation, three pools and "
+        f"no padding, lengths about 0.28 of the paper's, {epochs}; it begins with random weights, "
+        "not those of A. Of five classes or fewer each is among the five. The paper's numbers are "
+        "of ILSVRC-2014: what can be compared is what is better."
     )

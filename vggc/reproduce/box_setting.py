@@ -22,8 +22,6 @@ class BoxSetting(ABC):
     epochs: int
     start: ClassVar[Start]
     """How the training of the nets of classes begins."""
-    grid: ClassVar[int | None] = None
-    """Crops along each side by which whole pictures are looked at; None is densely."""
 
     @abstractmethod
     def length(self, pixels: int) -> int:
@@ -61,12 +59,12 @@ class PaperBoxes(BoxSetting):
 
 
 SMALL_NET = """\
-net {name} from vgg16_bn(width=0.125)
-input 3x48x48
+net {name} from vgg16_bn(width=0.25)
+input 3x62x62
 
-remove pool4
-remove conv4_4..pool4
+remove conv4_1..pool5
 remove every dropout
+set every conv padding=0
 {last}
 train {{
   batch 48
@@ -77,8 +75,9 @@ train {{
   clip 2
 }}
 """
-"""D for pictures of about 100×100: an eighth as wide, without the fourth pool and all behind it,
-which would leave a map of 3×3; with the normalisation that lets it learn in a few epochs."""
+"""D for pictures of about 100×100: a quarter as wide and without its last two blocks, with the
+normalisation that lets it learn in a few epochs. Its convolutions are without padding: of a crop so
+small the padding's zeros would be seen everywhere, which are missing within a whole picture."""
 
 SMALL_LAST = {
     "D": "",
@@ -91,16 +90,12 @@ SMALL_LAST = {
 class SmallBoxes(BoxSetting):
     """In minutes, on pictures of about 100×100. A net of classes is tuned for `tuning` of the
     epochs at a larger scale, at a tenth of the rate `lr`; nets of boxes have the rate `box_lr`.
-
-    Crops take the place of whole pictures: everywhere in a crop so small these nets see the zeros
-    around it, and where these are missing their boxes are elsewhere.
     """
 
     epochs: int = 16
     start: ClassVar[Start] = "random"
-    grid: ClassVar[int | None] = 3
-    lengths: ClassVar = {224: 48, 256: 56, 352: 72, 384: 80}
-    """The paper's lengths: about 3/14 of them, so that a net's windows cover a whole side."""
+    lengths: ClassVar = {224: 62, 256: 70, 352: 98, 384: 106}
+    """The paper's lengths, so that a net's windows cover a whole side."""
     lr: ClassVar = 0.003
     box_lr: ClassVar = 0.001
     tuning: ClassVar = 0.5
@@ -115,7 +110,7 @@ class SmallBoxes(BoxSetting):
     def changes(self, net: BoxTraining) -> tuple[str, ...]:
         if isinstance(net, BoxNet):
             changes = self.common(net.scale, self.epochs, self.box_lr) + begins("conv1_1..fc5")
-            return changes + (("freeze=conv1_1..conv4_3",) if net.tuned == "FC" else ())
+            return changes + (("freeze=conv1_1..conv3_3",) if net.tuned == "FC" else ())
         if net.scales == S256:
             return self.common(256, self.epochs, self.lr)
         epochs = max(1, round(self.epochs * self.tuning))

@@ -73,9 +73,7 @@ class BoxStudy:
     def key(self, line: BoxLine) -> str:
         """Names what a line is measured of."""
         each = (f"{t.net.name} {','.join(map(str, self.scales(t.scales)))}" for t in line.tests)
-        grid = self.setting.grid
-        way = f"{grid}×{grid} crops" if grid and line.way == "dense" else line.way
-        return f"{' + '.join(each)} {way}"
+        return f"{' + '.join(each)} {line.way}"
 
     def save(self) -> None:
         """Writes how the runs are made, and what was measured.
