@@ -33,8 +33,8 @@ def test_a_few_hundred_mutated_specs_give_nets_or_diagnostics() -> None:
 
 
 @pytest.mark.slow
-def test_ten_thousand_and_those_that_are_meant_to_blow_up_do_so_too() -> None:
-    outcomes = run("10000", "--hostile")["outcomes"]
-    assert sum(outcomes.values()) > 10000
-    assert outcomes["net"] > 300
-    assert len(outcomes) > 50
+def test_four_thousand_and_those_that_are_meant_to_blow_up_do_so_too() -> None:
+    outcomes = run("4000", "--hostile")["outcomes"]
+    assert sum(outcomes.values()) > 4000
+    assert outcomes["net"] > 120
+    assert len(outcomes) > 40

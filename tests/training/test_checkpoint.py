@@ -190,13 +190,13 @@ def test_a_killed_run_goes_on_from_its_last_epoch(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # to fork beside other threads
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(tmp_path: Path) -> None:
-    """By SIGKILL, at random: 20 times in all, over as many runs as that takes."""
+    """By SIGKILL, at random: 10 times in all, over as many runs as that takes."""
     recipe = replace(RECIPE, epochs=12, ema=0.9, rgb_shift=0.1)
     start = perf_counter()
     assert isinstance(train(tmp_path / "whole", recipe, keeping=KEEP_ALL), Finished)
     seconds = perf_counter() - start
     draw, killed, runs, resumed = random.Random(0), 0, 0, 0
-    while killed < 20:
+    while killed < 10:
         runs += 1
         folder = tmp_path / f"run{runs}"
         begin(task(recipe), None, folder, NOW)
@@ -208,7 +208,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_weights(tmp_pat
         metrics = [(path / "metrics.csv").read_text() for path in (folder, tmp_path / "whole")]
         columns = [[row.split(",")[:8] for row in text.splitlines()] for text in metrics]
         assert columns[0] == columns[1]
-    assert resumed >= 10  # and did not all begin again
+    assert resumed >= 5  # and did not all begin again
 
 
 def ends(work: Callable[[], object], seconds: float) -> bool:
