@@ -1,7 +1,12 @@
-"""Draws the pictures of README and docs from real output: `python docs/pictures.py`."""
+"""Draws the pictures of README and docs from real output: `python docs/pictures.py`.
+
+`--boxes RUN --classifier RUN --data PLACE` draws the picture of boxes alone, from the nets that
+benchmarks/results/2026-11-29-boxes.md tells how to train.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -15,8 +20,10 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
+import vggc
 from vggc.api.inspect import plan, with_sections
-from vggc.data.find import digits
+from vggc.data.find import digits, find_images
+from vggc.images.marked import MarkedBox, marked
 from vggc.report.heat import enlarged, heat, over, stretched
 from vggc.report.inspection import InspectOptions
 from vggc.report.inspection_page import BRIGHTEST
@@ -34,11 +41,26 @@ SIZE, MARGIN, COLUMNS = 15, 24, 118
 TRAINING = "vggc train tiny_vgg --epochs 8 --out run"
 DIGIT, TILE = 2, 160
 """Which of the held-out digits is looked into, and the pixels along the side of a tile."""
+PICTURES, BOXED_HEIGHT, GAP = 6, 220, 8
+"""Pictures with boxes, their height and the room between them, in pixels."""
 INK, PAPER = (220, 223, 228), (30, 33, 39)
 COLOURS = {"color(1)": (224, 108, 117), "color(6)": (86, 182, 194)}
 
 
 def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--boxes", type=Path, metavar="RUN")
+    options.add_argument("--classifier", type=Path, metavar="RUN")
+    options.add_argument("--data", type=Path, metavar="PLACE")
+    given = options.parse_args()
+    if given.boxes:
+        draw_boxes(given.boxes, given.classifier, given.data, FOLDER / "boxes.png")
+    else:
+        draw_all()
+
+
+def draw_all() -> None:
+    """All pictures but that of boxes."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "mine.vgg").write_text(MISTAKEN, "utf-8")
         text = Text()
@@ -110,6 +132,36 @@ def draw_inspection(path: Path) -> None:
         left = MARGIN + index * step
         image.paste(Image.fromarray(enlarged(drawn, TILE)), (left, MARGIN))
         pen.text((left, TILE + MARGIN + 6), name, (30, 33, 39), font("normal"))
+    image.save(path, optimize=True)
+
+
+def draw_boxes(run: Path, classifier: Path, data: Path, path: Path) -> None:
+    """The first held-out pictures, one a column of equal height: the objects' boxes in blue, the
+    most probable class with its box in orange.
+    """
+    held_out = find_images(data, 0).val
+    files = held_out.fetch(np.arange(PICTURES))
+    found = vggc.localise(run, files, classifier=classifier)
+    tiles = []
+    for index, seen in enumerate(found):
+        picture = seen.picture.convert("RGB")
+        zoom = BOXED_HEIGHT / picture.height
+        size = np.array([picture.width, picture.height] * 2)
+        true = [
+            MarkedBox(tuple(zoom * size * box), "true") for box in held_out.objects[index].boxes
+        ]
+        (best,) = seen.objects
+        text = f"{best.name} {best.probability:.0%}"
+        given = MarkedBox(tuple(zoom * edge for edge in best.box), "given", text)
+        large = picture.resize(
+            (round(zoom * picture.width), BOXED_HEIGHT), Image.Resampling.BICUBIC
+        )
+        tiles.append(marked(large, [*true, given]))
+    width = sum(tile.width for tile in tiles) + GAP * (len(tiles) - 1)
+    image, left = Image.new("RGB", (width, BOXED_HEIGHT), "white"), 0
+    for tile in tiles:
+        image.paste(tile, (left, 0))
+        left += tile.width + GAP
     image.save(path, optimize=True)
 
 
