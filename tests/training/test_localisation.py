@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ input 3x16x16
 train { batch 8; epochs 2; sgd lr=0.02; constant; init he; flip }
 """
 PCR = SCR.replace("net scr", "net pcr").replace("| boxes", "| boxes-7")
+CLASSES = SCR.replace("net scr", "net classes").replace("| boxes", "| fc-7 | softmax")
 BOTH = """\
 net both
 input 3x16x16
@@ -76,9 +78,19 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with pictures and nets, in which the test runs."""
     monkeypatch.chdir(tmp_path)
     write_squares(tmp_path / "squares", 30)
-    for name, text in {"scr": SCR, "pcr": PCR, "both": BOTH}.items():
+    nets = {"scr": SCR, "pcr": PCR, "both": BOTH, "classes": CLASSES}
+    for name, text in nets.items():
         (tmp_path / f"{name}.vgg").write_text(text)
     return tmp_path
+
+
+def move_a_box(here: Path) -> None:
+    """Makes an object of the pictures to train on wider than it was."""
+    path = here / "squares/Annotations/003.xml"
+    before = path.read_text()
+    after = re.sub(r"<xmax>[0-9]+", "<xmax>24", before)
+    assert after != before
+    path.write_text(after)
 
 
 def ignore(event: Event) -> None:
@@ -247,10 +259,15 @@ def test_pictures_without_boxes_are_refused(here: Path) -> None:
 
 def test_a_box_that_has_moved_ends_a_resumed_training(here: Path) -> None:
     assert isinstance(trained("scr.vgg", "run", on_event=interrupt_after(4)), Interrupted)
-    path = here / "squares/Annotations/003.xml"
-    path.write_text(path.read_text().replace("<xmin>", "<xmin>1"))
-    with pytest.raises(UserError, match="other names or classes"):
+    move_a_box(here)
+    with pytest.raises(UserError, match="objects in images to train on have other boxes"):
         trained(None, "run", resumed=True)
+
+
+def test_a_net_that_tells_classes_alone_minds_no_box_that_has_moved(here: Path) -> None:
+    assert isinstance(trained("classes.vgg", "run", on_event=interrupt_after(4)), Interrupted)
+    move_a_box(here)
+    assert isinstance(trained(None, "run", resumed=True), Finished)
 
 
 def test_crops_flips_and_scales_leave_a_perfect_box_perfect(here: Path) -> None:

@@ -116,7 +116,8 @@ class TrainPlan:
         channels, height, width = self.program.graph.input
         shape = (channels, height, width)
         scales, window = self.recipe.scale, window_of(self.recipe)
-        data = prepare(self.images, shape, scales, on_progress, window=window)
+        images = self.images if self.recipe.boxes else self.images.without_objects
+        data = prepare(images, shape, scales, on_progress, window=window)
         if self.run:
             # Whoever uses the run later goes by its record, so the training does, too.
             data = replace(data, preprocessing=self.run.record.preprocessing)
