@@ -248,6 +248,41 @@ def test_one_class_is_enough_for_boxes_and_too_few_for_classes(here: Path) -> No
     assert not Path("both").exists()
 
 
+def test_a_head_that_is_off_needs_nothing_of_the_pictures(here: Path) -> None:
+    for index in range(6):
+        for name, colour in COLOURS.items():
+            path = here / f"plain/{name}/{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (24, 20), colour).save(path)
+    options = TrainOptions(device="cpu", data="plain", out=Path("run"))
+    plan = new_run("both.vgg", replace(options, changes=("loss[where]=off",)))
+    assert (plan.recipe.boxes, plan.recipe.best_by) == (None, "top-1")
+    for path in (here / "squares/Annotations").iterdir():
+        path.write_text(path.read_text().replace("blue", "red"))
+    options = replace(options, data="squares")
+    plan = new_run("both.vgg", replace(options, changes=("loss[what]=off",)))
+    assert plan.recipe.best_by == "iou"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (("loss[what]=off", "class-weights=balanced"), "`class-weights` has no effect"),
+        (("loss[what]=off", "best-by=top-1"), "best-by iou"),
+        (("loss[where]=off", "boxes.objects=each"), "`boxes` has no effect"),
+        (("loss[where]=off", "loss[where].weight=2"), "`weight=` has no effect"),
+    ],
+)
+def test_settings_of_a_head_that_is_off_are_refused(
+    here: Path, changes: tuple[str, ...], told: str
+) -> None:
+    options = TrainOptions(device="cpu", data="squares", out=Path("run"), changes=changes)
+    with pytest.raises(UserError) as caught:
+        new_run("both.vgg", options)
+    assert told in str(caught.value)
+    assert not Path("run").exists()
+
+
 def test_pictures_without_boxes_are_refused(here: Path) -> None:
     for index in range(6):
         for name in COLOURS:
