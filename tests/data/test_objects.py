@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vggc.data.objects import Objects, PictureObjects, areas, largest, overlaps
-from vggc.data.parts import Part, names_of
+from vggc.data.parts import Fingerprint, Fingerprints, Part, names_of, objects_of
 from vggc.data.stores import Arrays
 
 
@@ -55,7 +55,26 @@ def test_a_part_is_another_one_where_a_box_has_moved() -> None:
         Part(store, bare.numbers, bare.labels, each)
         for each in (None, objects([ONE], [TWO]), objects([ONE], [ONE]), objects([ONE, TWO], []))
     ]
-    assert len({names_of("xy", part) for part in parts}) == 4
+    assert len({objects_of("xy", part) for part in parts}) == 4
+    assert objects_of("xy", bare) == ""
+    assert len({names_of("xy", part) for part in parts}) == 1
+
+
+def test_it_is_told_that_only_a_box_has_moved() -> None:
+    was, now = (Fingerprint("names", "content", objects) for objects in ("here", "there"))
+    assert Fingerprints(was, was).change(Fingerprints(was, was)) is None
+    assert Fingerprints(was, was).change(Fingerprints(was, now)) == (
+        "objects in held-out images have other boxes or classes, or are more or fewer"
+    )
+    assert Fingerprints(was, was).whole != Fingerprints(was, now).whole
+
+
+def test_pictures_are_the_same_to_a_run_that_looks_for_no_objects() -> None:
+    bare, here, there = (Fingerprint("names", "content", each) for each in ("", "here", "there"))
+    assert bare.shows(here)
+    assert here.shows(bare)
+    assert not here.shows(there)
+    assert not bare.shows(Fingerprint("others", "content", ""))
 
 
 def test_overlaps_are_intersections_over_unions() -> None:

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.support.annotated import CAT, DOG, Marks, image_bytes, told, voc_xml
+from tests.support.annotated import CAT, DOG, Marks, image_bytes, known_by, told, voc_xml
 from vggc.data import diagnostics, shard_index
 from vggc.data.find import find_images
-from vggc.data.parts import Images, names_of
+from vggc.data.parts import Images
 from vggc.evaluation.images import pictures as pictures_to_test
 from vggc.support.diagnostics import Diagnostic, UserError
 
@@ -118,7 +118,7 @@ def test_shards_on_a_server_are_read_as_those_on_a_disk(tmp_path: Path) -> None:
     finally:
         files.rm("/boxes", recursive=True)
     here = find_images(tmp_path, 0)
-    assert names_of(there.classes, there.train) == names_of(here.classes, here.train)
+    assert known_by(there.classes, there.train) == known_by(here.classes, here.train)
 
 
 def test_parts_share_the_classes_of_the_one_to_train_on(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_parts_share_the_classes_of_the_one_to_train_on(tmp_path: Path) -> None:
     }
     assert sum("hat" in note for note in images.notes) == 2
     again = pictures_to_test(str(tmp_path), images.classes)
-    assert names_of(again.classes, again.part) == names_of(images.classes, images.val)
+    assert known_by(again.classes, again.part) == known_by(images.classes, images.val)
 
 
 def test_classes_may_have_their_names_in_a_file(tmp_path: Path) -> None:
@@ -294,13 +294,13 @@ def test_an_index_whose_boxes_lie_is_made_anew(
     for each in wrong:
         save_file(columns | {column: each}, path)
         again = find_images(tmp_path / "set", 0)
-        assert names_of(again.classes, again.train) == names_of(first.classes, first.train)
+        assert known_by(again.classes, again.train) == known_by(first.classes, first.train)
         assert again.skipped == first.skipped
     if column == "boxes":
         for each in (value + 2, value * np.nan, value.reshape(-1, 4)[:, ::-1].ravel()):
             save_file(columns | {column: each}, path)
             again = find_images(tmp_path / "set", 0)
-            assert names_of(again.classes, again.train) == names_of(first.classes, first.train)
+            assert known_by(again.classes, again.train) == known_by(first.classes, first.train)
 
 
 def test_a_look_at_a_size_reads_no_more_than_it_must(

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from PIL.ExifTags import Base
 
-from vggc.data.parts import Part
+from vggc.data.parts import Part, names_of, objects_of
 
 WIDTH, HEIGHT = 40, 20
 """The size of a picture, unless it has another."""
@@ -24,6 +24,11 @@ Marks: TypeAlias = Sequence[tuple[str, Corners]]
 CAT: Marks = [("cat", (4, 2, 24, 12))]
 DOG: Marks = [("dog", (0, 0, 40, 20)), ("cat", (10, 10, 14, 14))]
 """Two pictures' objects: the largest is a cat in one, a dog in the other."""
+
+
+def known_by(classes: Sequence[str], part: Part) -> tuple[str, str]:
+    """What changes with any name, class or box of a part."""
+    return names_of(classes, part), objects_of(classes, part)
 
 
 def image_bytes(

@@ -64,6 +64,7 @@ from vggc.training.progress import (
 )
 from vggc.training.run import Run, RunRecord, newest_run, place_for
 from vggc.training.session import Keeping, begin, fresh, proceed, resume
+from vggc.training.skipped import write_skipped
 from vggc.training.steps import StepTable, read_steps
 
 
@@ -80,6 +81,15 @@ def test_the_names_of_images_that_are_left_out_are_kept(tmp_path: Path) -> None:
     assert run.skipped_path.read_text() == table
     other = begin(task(RECIPE), None, tmp_path / "other", NOW)
     assert not other.skipped_path.exists()
+
+
+def test_half_a_character_does_not_keep_names_from_being_written(tmp_path: Path) -> None:
+    """JSON may tell of one, where it names a picture that is not there."""
+    write_skipped(
+        tmp_path / "skipped.csv", [Skipped("\udcff.png", "its picture \ud800 is not there")]
+    )
+    _, row = (tmp_path / "skipped.csv").read_text().splitlines()
+    assert row == r",\xff.png,its picture \ud800 is not there"
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ input 3x16x16
 train { batch 8; epochs 2; sgd lr=0.02; constant; init he; flip }
 """
 PCR = SCR.replace("net scr", "net pcr").replace("| boxes", "| boxes-7")
+CLASSES = SCR.replace("net scr", "net classes").replace("| boxes", "| fc-7 | softmax")
 BOTH = """\
 net both
 input 3x16x16
@@ -76,9 +78,19 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with pictures and nets, in which the test runs."""
     monkeypatch.chdir(tmp_path)
     write_squares(tmp_path / "squares", 30)
-    for name, text in {"scr": SCR, "pcr": PCR, "both": BOTH}.items():
+    nets = {"scr": SCR, "pcr": PCR, "both": BOTH, "classes": CLASSES}
+    for name, text in nets.items():
         (tmp_path / f"{name}.vgg").write_text(text)
     return tmp_path
+
+
+def move_a_box(here: Path) -> None:
+    """Makes an object of the pictures to train on wider than it was."""
+    path = here / "squares/Annotations/003.xml"
+    before = path.read_text()
+    after = re.sub(r"<xmax>[0-9]+", "<xmax>24", before)
+    assert after != before
+    path.write_text(after)
 
 
 def ignore(event: Event) -> None:
@@ -236,6 +248,41 @@ def test_one_class_is_enough_for_boxes_and_too_few_for_classes(here: Path) -> No
     assert not Path("both").exists()
 
 
+def test_a_head_that_is_off_needs_nothing_of_the_pictures(here: Path) -> None:
+    for index in range(6):
+        for name, colour in COLOURS.items():
+            path = here / f"plain/{name}/{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (24, 20), colour).save(path)
+    options = TrainOptions(device="cpu", data="plain", out=Path("run"))
+    plan = new_run("both.vgg", replace(options, changes=("loss[where]=off",)))
+    assert (plan.recipe.boxes, plan.recipe.best_by) == (None, "top-1")
+    for path in (here / "squares/Annotations").iterdir():
+        path.write_text(path.read_text().replace("blue", "red"))
+    options = replace(options, data="squares")
+    plan = new_run("both.vgg", replace(options, changes=("loss[what]=off",)))
+    assert plan.recipe.best_by == "iou"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (("loss[what]=off", "class-weights=balanced"), "`class-weights` has no effect"),
+        (("loss[what]=off", "best-by=top-1"), "best-by iou"),
+        (("loss[where]=off", "boxes.objects=each"), "`boxes` has no effect"),
+        (("loss[where]=off", "loss[where].weight=2"), "`weight=` has no effect"),
+    ],
+)
+def test_settings_of_a_head_that_is_off_are_refused(
+    here: Path, changes: tuple[str, ...], told: str
+) -> None:
+    options = TrainOptions(device="cpu", data="squares", out=Path("run"), changes=changes)
+    with pytest.raises(UserError) as caught:
+        new_run("both.vgg", options)
+    assert told in str(caught.value)
+    assert not Path("run").exists()
+
+
 def test_pictures_without_boxes_are_refused(here: Path) -> None:
     for index in range(6):
         for name in COLOURS:
@@ -247,10 +294,15 @@ def test_pictures_without_boxes_are_refused(here: Path) -> None:
 
 def test_a_box_that_has_moved_ends_a_resumed_training(here: Path) -> None:
     assert isinstance(trained("scr.vgg", "run", on_event=interrupt_after(4)), Interrupted)
-    path = here / "squares/Annotations/003.xml"
-    path.write_text(path.read_text().replace("<xmin>", "<xmin>1"))
-    with pytest.raises(UserError, match="other names or classes"):
+    move_a_box(here)
+    with pytest.raises(UserError, match="objects in images to train on have other boxes"):
         trained(None, "run", resumed=True)
+
+
+def test_a_net_that_tells_classes_alone_minds_no_box_that_has_moved(here: Path) -> None:
+    assert isinstance(trained("classes.vgg", "run", on_event=interrupt_after(4)), Interrupted)
+    move_a_box(here)
+    assert isinstance(trained(None, "run", resumed=True), Finished)
 
 
 def test_crops_flips_and_scales_leave_a_perfect_box_perfect(here: Path) -> None:

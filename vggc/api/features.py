@@ -17,7 +17,7 @@ from vggc.api.predict import FLAGS
 from vggc.api.run import session_of
 from vggc.api.score_table import distinct_scales, ways
 from vggc.api.subject import ask
-from vggc.data.parts import Part, names_of
+from vggc.data.parts import Part, names_of, objects_of
 from vggc.data.remote import without_secrets
 from vggc.evaluation.diagnostics import NotForArtifact
 from vggc.evaluation.views import views_of
@@ -269,7 +269,8 @@ def described(pictures: PlacePictures) -> DescribedPictures:
 
     told = hashlib.sha256()
     for each in pictures.parts:
-        told.update(f"{each.role} {names_of(pictures.classes, each.part)}\n".encode())
+        marks = (find(pictures.classes, each.part) for find in (names_of, objects_of))
+        told.update(f"{each.role} {' '.join(marks)}\n".encode())
     roles = tuple(each.role for each in pictures.parts)
     place = pictures.place
     if "://" not in place:

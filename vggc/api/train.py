@@ -16,9 +16,9 @@ from vggc.program import Program, load, with_block, with_classes, with_input, zo
 from vggc.recipe.blocks import Reading, report
 from vggc.recipe.course import course_of, frozen_weights
 from vggc.recipe.edit import override_blocks
-from vggc.recipe.heads import ObjectChoice
+from vggc.recipe.heads import ObjectChoice, trained_kinds
 from vggc.recipe.protocol import TEST, read_protocol
-from vggc.recipe.train import TRAIN, Recipe, default_recipe, read_recipe, without_end
+from vggc.recipe.train import TRAIN, Recipe, read_over_defaults, read_recipe, without_end
 from vggc.runtime.cpu_info import lacks_half
 from vggc.support.diagnostics import Diagnostic, UserError
 from vggc.support.files import refuse_full, refuse_unwritable
@@ -116,7 +116,8 @@ class TrainPlan:
         channels, height, width = self.program.graph.input
         shape = (channels, height, width)
         scales, window = self.recipe.scale, window_of(self.recipe)
-        data = prepare(self.images, shape, scales, on_progress, window=window)
+        images = self.images if self.recipe.boxes else self.images.without_objects
+        data = prepare(images, shape, scales, on_progress, window=window)
         if self.run:
             # Whoever uses the run later goes by its record, so the training does, too.
             data = replace(data, preprocessing=self.run.record.preprocessing)
@@ -253,7 +254,7 @@ def new_run(spec: str | Program | None, options: TrainOptions, *, kept: bool = T
         refuse_unwritable(options.out or RUNS)
     seed = options.seed or 0
     images = find(options.data, seed, options.val)
-    report(image_mistakes(images, program.graph))
+    report(image_mistakes(images, recipe, program.graph))
     images = with_objects_chosen(images, recipe)
     report(batch_mistakes(reading, len(images.train), world.size))
     fitted = fit_program(program, images, blocks, options)
@@ -321,7 +322,7 @@ def read_train(program: Program, blocks: Sequence[Block]) -> Reading[Recipe]:
     Raises:
         UserError: with every mistake in it.
     """
-    reading = TRAIN.read(block_of(blocks, "train"), default_recipe(program.graph))
+    reading = read_over_defaults(block_of(blocks, "train"), program.graph)
     report(reading.found)
     return reading
 
@@ -333,11 +334,12 @@ def untrainable(graph: Graph) -> list[Diagnostic]:
     return [diagnostics.NothingTrainable(graph.name)]
 
 
-def image_mistakes(images: Images, graph: Graph) -> list[Diagnostic]:
+def image_mistakes(images: Images, recipe: Recipe, graph: Graph) -> list[Diagnostic]:
     """The mistake of images that do not tell what the net is to learn."""
-    if graph.has("boxes") and (images.train.objects is None or images.val.objects is None):
+    kinds = trained_kinds(recipe.loss, graph)
+    if "boxes" in kinds and (images.train.objects is None or images.val.objects is None):
         return [diagnostics.ImagesWithoutBoxes(graph.name, str(images.path or "the digits"))]
-    if graph.has("classes") and len(images.classes) == 1:
+    if "classes" in kinds and len(images.classes) == 1:
         return [diagnostics.OneClassToTell(graph.name, str(images.path), images.classes[0])]
     return []
 
@@ -555,7 +557,7 @@ def resume_run(spec: str | None, folder: Path, options: TrainOptions) -> TrainPl
         refuse_moved(run, record.data.val_path)
     data, val = options.data or record.data.path, options.val or record.data.val_path
     images = find(data, record.seed, val)
-    report(image_mistakes(images, program.graph))
+    report(image_mistakes(images, recipe, program.graph))
     images = with_objects_chosen(images, recipe)
     check_memory(program, images, recipe, machine, world, fixed=True)
     return TrainPlan(

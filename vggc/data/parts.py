@@ -108,6 +108,12 @@ class Images:
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def without_objects(self) -> Images:
+        """The same pictures, known by their classes alone."""
+        train, val = (replace(each, objects=None) for each in (self.train, self.val))
+        return replace(self, train=train, val=val)
+
 
 # By what they are known again
 
@@ -115,11 +121,20 @@ class Images:
 @dataclass(frozen=True)
 class Fingerprint:
     """What a part is known again by: sha256 of what its pictures are called and of which class
-    each is, and of their `content`, the bytes of their files.
+    each is; of their `content`, the bytes of their files; and of the `objects` that are looked for
+    in them, nothing where none are.
     """
 
     names: str
     content: str
+    objects: str = ""
+
+    def shows(self, other: Fingerprint) -> bool:
+        """Whether another part has the same pictures, of the same classes; and the same objects,
+        where both look for some.
+        """
+        pictures = self.names == other.names and self.content == other.content
+        return pictures and ("" in (self.objects, other.objects) or self.objects == other.objects)
 
 
 @dataclass(frozen=True)
@@ -133,6 +148,7 @@ class Fingerprints:
     def whole(self) -> str:
         """The hash of both fingerprints: it changes with either part."""
         told = [self.train.names, self.train.content, self.val.names, self.val.content]
+        told += [each.objects for each in (self.train, self.val) if each.objects]
         return hashlib.sha256(" ".join(told).encode()).hexdigest()
 
     def change(self, now: Fingerprints) -> str | None:
@@ -146,21 +162,30 @@ class Fingerprints:
                 return f"the {what} that can be read have other names or classes"
             if one.content != other.content:
                 return f"{what} have kept their names, but not what is in their files"
+            if one.objects != other.objects:
+                return f"objects in {what} have other boxes or classes, or are more or fewer"
         return None
 
 
 def names_of(classes: Sequence[str], part: Part) -> str:
-    """The sha256 of the names of a part's pictures, and of that of each one's class; where they
-    have boxes, of those and their classes, too.
-    """
+    """The sha256 of the names of a part's pictures, and of that of each one's class."""
     digest = hashlib.sha256()
     for index, label in enumerate(part.labels.tolist()):
         digest.update(f"{part.name(index)}\0{classes[label]}\n".encode(CODEC, ERRORS))
-    if objects := part.objects:
-        kinds = [hashlib.sha256(name.encode(CODEC, ERRORS)).digest()[:8] for name in classes]
-        named = np.frombuffer(b"".join(kinds), np.uint64)[objects.classes]
-        for column in (objects.starts, objects.boxes, named, objects.difficult):
-            digest.update(np.ascontiguousarray(column).data)
+    return digest.hexdigest()
+
+
+def objects_of(classes: Sequence[str], part: Part) -> str:
+    """The sha256 of the boxes around the objects in a part's pictures, and of their classes;
+    nothing where it is not known where objects are.
+    """
+    if (objects := part.objects) is None:
+        return ""
+    digest = hashlib.sha256()
+    kinds = [hashlib.sha256(name.encode(CODEC, ERRORS)).digest()[:8] for name in classes]
+    named = np.frombuffer(b"".join(kinds), np.uint64)[objects.classes]
+    for column in (objects.starts, objects.boxes, named, objects.difficult):
+        digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()
 
 

@@ -9,7 +9,16 @@ import numpy as np
 
 from vggc.data import diagnostics
 from vggc.data.crops import CropWindow, Framed, Framing
-from vggc.data.parts import Fingerprint, Fingerprints, Images, Part, Skipped, names_of, of_part
+from vggc.data.parts import (
+    Fingerprint,
+    Fingerprints,
+    Images,
+    Part,
+    Skipped,
+    names_of,
+    objects_of,
+    of_part,
+)
 from vggc.data.stores import Arrays
 from vggc.data.survey import Doubles, Survey, colour_axes, moments, survey
 from vggc.images.greys import UNKNOWN, Greys, white_of_all
@@ -112,7 +121,8 @@ class Looked:
 
     def fingerprint(self, classes: Sequence[str]) -> Fingerprint:
         """What the usable pictures are known again by."""
-        return Fingerprint(names_of(classes, self.usable.part), self.survey.content)
+        part = self.usable.part
+        return Fingerprint(names_of(classes, part), self.survey.content, objects_of(classes, part))
 
 
 def look_at(

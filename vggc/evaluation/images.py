@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from vggc.data.annotations.read import read_annotated
 from vggc.data.cifar import read_cifar
 from vggc.data.diagnostics import UnreadableFolder
 from vggc.data.find import digits, find_images, pictures_in, pictures_of, whole
-from vggc.data.parts import Part, Pictures, Skipped, content_of, names_of, of_part
+from vggc.data.parts import Part, Pictures, Skipped, content_of, names_of, objects_of, of_part
 from vggc.data.place import (
     AnnotatedFolder,
     CifarPlace,
@@ -59,11 +60,11 @@ def held_out(runs: Sequence[Run]) -> Labelled:
     Raises:
         UserError: they held out different ones, or the images are gone or others now.
     """
-    first, marks = runs[0], runs[0].record.data.fingerprints
-    for run in runs[1:]:
-        if run.record.data.fingerprints.val != marks.val:
-            raise UserError(diagnostics.OtherImages(str(first.folder), str(run.folder)))
-    return held_out_by(first)
+    for one, other in combinations(runs, 2):
+        marks = one.record.data.fingerprints.val, other.record.data.fingerprints.val
+        if not marks[0].shows(marks[1]):
+            raise UserError(diagnostics.OtherImages(str(one.folder), str(other.folder)))
+    return held_out_by(runs[0])
 
 
 def held_out_by(run: Run) -> Labelled:
@@ -123,6 +124,8 @@ def changed(run: Run, found: Pictures) -> str | None:
         part = readable(part, run.record.input, run.recipe.scale, white)
     if names_of(found.classes, part) != mark.names:
         return "the held-out images have other names or classes now"
+    if objects_of(found.classes, part) != mark.objects:
+        return "objects in held-out images have other boxes or classes now, or are more or fewer"
     try:
         is_same = content_of(part) == mark.content
     except BrokenImageError as fault:
@@ -132,9 +135,11 @@ def changed(run: Run, found: Pictures) -> str | None:
 
 def aimed_at(run: Run, part: Part) -> Part:
     """A part as a run held it out: where it was to find objects, with those of each picture's
-    class.
+    class, and without any where it was not.
     """
-    return of_its_class(part) if run.recipe.boxes and part.objects else part
+    if run.recipe.boxes is None or part.objects is None:
+        return replace(part, objects=None)
+    return of_its_class(part)
 
 
 def images_in(place: str, run: Run) -> Labelled:

@@ -8,7 +8,7 @@ from vggc.analysis.training import TrainingSetup
 from vggc.ir.graph import Graph
 from vggc.recipe.heads import trained_heads
 from vggc.recipe.layer_names import layer_names, selected, unfit, with_weights
-from vggc.recipe.train import TRAIN, AdamW, Recipe, Sgd, default_recipe
+from vggc.recipe.train import AdamW, Recipe, Sgd, read_over_defaults
 from vggc.syntax import ast
 
 
@@ -28,7 +28,7 @@ def course_of(recipe: Recipe, graph: Graph, images: int) -> TrainingSetup:
 
 def course_in(block: ast.Block | None, graph: Graph, images: int) -> TrainingSetup:
     """`course_of` what a block says, as far as it can be understood."""
-    reading = TRAIN.read(block, default_recipe(graph))
+    reading = read_over_defaults(block, graph)
     recipe, freeze = reading.value, reading.table.get("freeze")
     if freeze is not None and unfit(freeze, layer_names(graph)):
         recipe = replace(recipe, freeze=None)

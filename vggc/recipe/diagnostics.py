@@ -289,8 +289,8 @@ class BetaInVain(Diagnostic):
 
 
 class BoxesInVain(Diagnostic):
-    title = "`boxes` is said of a net without boxes"
-    label = "none of its heads gives any"
+    title = "`boxes` has no effect"
+    label = "no head that is trained gives boxes"
     help = "leave it out, or let the net end in a layer `boxes`"
 
 
@@ -308,7 +308,8 @@ class BoxesTurned(Diagnostic):
 
 
 class NoClassesFor(Diagnostic):
-    title = "`{setting}` is of classes, and the net tells none"
+    title = "`{setting}` has no effect"
+    label = "no head that is trained tells classes"
     help = "leave it out"
 
     setting: str
@@ -316,7 +317,7 @@ class NoClassesFor(Diagnostic):
 
 class NotMeasured(Diagnostic):
     title = "`best-by {measure}` is a measure of {lacking}"
-    label = "none of the net's heads gives any"
+    label = "no head that is trained gives any"
     help = "write `best-by {right}`, or leave it out"
 
     measure: str

@@ -106,3 +106,9 @@ def trained_heads(losses: tuple[HeadLoss, ...], graph: Graph) -> dict[str, HeadL
     said = {each.head: each for each in (*usual_losses(graph), *losses)}
     found = {head.name: said.get(named(head.name)) for head in graph.heads}
     return {name: each for name, each in found.items() if each and each.loss != "off"}
+
+
+def trained_kinds(losses: tuple[HeadLoss, ...], graph: Graph) -> set[HeadKind]:
+    """What the heads that are trained give."""
+    trained = trained_heads(losses, graph)
+    return {head.kind for head in graph.heads if head.name in trained}

@@ -24,7 +24,15 @@ from vggc.recipe.blocks import (
     setting,
     word_of,
 )
-from vggc.recipe.heads import FITTING, BoxTargets, HeadLoss, named, trained_heads, usual_losses
+from vggc.recipe.heads import (
+    FITTING,
+    BoxTargets,
+    HeadLoss,
+    named,
+    trained_heads,
+    trained_kinds,
+    usual_losses,
+)
 from vggc.recipe.layer_names import MOST_LISTED, layer_names, selected, unfit, with_weights
 from vggc.support.diagnostics import Diagnostic, did_you_mean
 from vggc.support.source import Span
@@ -467,13 +475,22 @@ def without_end(recipe: Recipe) -> Recipe:
 TRAIN = Schema("train", Recipe, rivals=(("epochs", "steps"),))
 
 
-def default_recipe(graph: Graph | None) -> Recipe:
-    """The recipe of a net whose file says nothing: each head has the usual loss of its kind."""
+def default_recipe(graph: Graph | None, losses: tuple[HeadLoss, ...] = ()) -> Recipe:
+    """The recipe of a net whose file says nothing but, perhaps, these losses: each other head has
+    the usual one of its kind, and the heads that are trained say by what the best epoch is told.
+    """
     if graph is None:
         return Recipe()
-    boxes = BoxTargets() if graph.has("boxes") else None
-    measure: Measure = "top-1" if graph.has("classes") else "iou" if boxes else "loss"
+    kinds = trained_kinds(losses, graph)
+    boxes = BoxTargets() if "boxes" in kinds else None
+    measure: Measure = "top-1" if "classes" in kinds else "iou" if boxes else "loss"
     return replace(Recipe(), loss=usual_losses(graph), boxes=boxes, best_by=measure)
+
+
+def read_over_defaults(block: ast.Block | None, graph: Graph | None) -> Reading[Recipe]:
+    """What a `train` block says, over the defaults of a net whose heads have the block's losses."""
+    losses = TRAIN.read(block, default_recipe(graph)).value.loss
+    return TRAIN.read(block, default_recipe(graph, losses))
 
 
 FindGraph: TypeAlias = Callable[[str], Graph | None]
@@ -494,7 +511,7 @@ def read_recipe(
     Raises:
         UserError: with every mistake in the block.
     """
-    reading = TRAIN.read(block, default_recipe(graph))
+    reading = read_over_defaults(block, graph)
     found = list(reading.found)
     if graph is not None:
         found += against(reading, graph, find, nets)
@@ -626,7 +643,9 @@ def loss_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
     for each in reading.value.loss:
         key = of_head("loss", each.head)
         found += head_loss_mistakes(each, reading.span(key), graph.name, heads)
-        beta = reading.span(f"{key}.beta")
+        beta, weight = (reading.span(f"{key}.{option}") for option in ("beta", "weight"))
+        if weight and each.loss == "off":
+            found.append(diagnostics.OptionOfNothing("weight", "loss", place=weight))
         if beta and each.loss != "smooth-l1":
             found.append(diagnostics.BetaInVain(each.loss, place=beta))
     trainable = any(FITTING[head.kind] for head in graph.heads)
@@ -660,12 +679,11 @@ def head_loss_mistakes(
 
 
 def box_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
-    """What does not go with boxes, where the net gives some, and what is said of them where it
-    gives none.
+    """What does not go with boxes, where the net learns some, and what is said of them where it
+    learns none.
     """
     recipe = reading.value
-    kinds = {head.kind for head in graph.heads}
-    if "boxes" not in kinds:
+    if "boxes" not in trained_kinds(recipe.loss, graph):
         span = reading.span("boxes")
         return [diagnostics.BoxesInVain(place=span)] if recipe.boxes else []
     if recipe.boxes is None:
@@ -684,10 +702,11 @@ def box_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
 
 
 def class_mistakes(reading: Reading[Recipe], graph: Graph) -> list[Diagnostic]:
-    """What is said of classes where the net tells none, and of a best epoch by what is not
+    """What is said of classes where the net learns none, and of a best epoch by what is not
     measured.
     """
-    recipe, kinds = reading.value, {head.kind for head in graph.heads}
+    recipe = reading.value
+    kinds = trained_kinds(recipe.loss, graph)
     found: list[Diagnostic] = []
     if "classes" not in kinds:
         of_classes = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import combinations
 from pathlib import Path
 from typing import TypeAlias
 
@@ -191,8 +192,11 @@ def facts_of(course: NamedRun) -> FactTable:
 
 
 def mark(fingerprint: Fingerprint) -> str:
-    """The beginnings of what changes with names and classes, and of what does with the pixels."""
-    return f"{fingerprint.names[:10]} {fingerprint.content[:10]}"
+    """The beginnings of what changes with names and classes, of what does with the pixels, and of
+    what does with the boxes of objects, if there are any.
+    """
+    told = fingerprint.names, fingerprint.content, fingerprint.objects
+    return " ".join(each[:10] for each in told if each)
 
 
 def shown(value: object) -> str:
@@ -220,7 +224,10 @@ def doubts(courses: Sequence[NamedRun]) -> tuple[str, ...]:
     found = []
     if len({record.classes for record in records}) > 1:
         found.append("The runs do not know the same classes: their accuracies are of other tasks.")
-    elif len({record.data.fingerprints for record in records}) > 1:
+    elif not all(
+        one.train.shows(other.train) and one.val.shows(other.val)
+        for one, other in combinations((each.data.fingerprints for each in records), 2)
+    ):
         found.append(
             "The runs were not trained and tested on the same images: their accuracies may differ "
             "by that alone."

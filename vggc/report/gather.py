@@ -147,7 +147,10 @@ def gather(
     program = load(str(run.net_path))
     run.require_fit(program.graph)
     recipe, batches = run.recipe, -(-run.record.data.train // run.recipe.batch)
-    before = {k: old for k, old, _ in TRAIN.differences(default_recipe(program.graph), recipe)}
+    before = {
+        k: old
+        for k, old, _ in TRAIN.differences(default_recipe(program.graph, recipe.loss), recipe)
+    }
     settings = tuple(
         UsedSetting(key, str(value), before.get(key))
         for key, value in TRAIN.flatten(recipe).items()

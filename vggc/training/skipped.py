@@ -31,4 +31,7 @@ def write_skipped(path: Path, skipped: Sequence[Skipped]) -> None:
 
 def readable(text: str) -> str:
     """The text as UTF-8 can hold it."""
-    return text.encode(CODEC, ERRORS).decode(CODEC, "backslashreplace")
+    try:
+        return text.encode(CODEC, ERRORS).decode(CODEC, "backslashreplace")
+    except UnicodeEncodeError:  # half a character, as JSON may have it
+        return text.encode(CODEC, "backslashreplace").decode(CODEC)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -155,14 +155,20 @@ def without_ending(name: str) -> str:
 
 
 def unclaimed(
-    pictures: Iterable[str], claims: Mapping[str, Sequence[str]], noun: str = "annotations"
+    pictures: Iterable[str],
+    claims: Mapping[str, Sequence[str]],
+    noun: str = "annotations",
+    spoilt: Collection[str] = (),
 ) -> tuple[dict[str, str], list[Skipped]]:
     """The pictures that one annotation claims, with that one; and those of which none or several
-    tell. A `noun` says what they are.
+    tell. A `noun` says what they are. Of pictures that are `spoilt` by an annotation which cannot
+    be used, that one is named already.
     """
     found, lost = {}, []
     for picture in pictures:
         match claims.get(picture, ()):
+            case [] if picture in spoilt:
+                pass
             case []:
                 lost.append(Skipped(picture, NO_ANNOTATION))
             case [single]:

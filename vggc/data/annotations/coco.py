@@ -210,7 +210,9 @@ def marked(
             category = key_of(entry, "category_id")
             if category not in names:
                 raise AnnotationError(f"its category, {category}, is not listed")
-            found[image][0].append(Marked(number, names[category], box_of(entry.get("bbox"))))
+            if entry.get("bbox") is None:
+                raise AnnotationError("it has no bbox")
+            found[image][0].append(Marked(number, names[category], box_of(entry["bbox"])))
         except AnnotationError as fault:
             found[image][1].append(f"{NOUN} {number}: {fault}")
     return {**found}

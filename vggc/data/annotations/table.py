@@ -119,7 +119,7 @@ def is_number(text: str) -> bool:
 def read_table(source: TableSource) -> Annotations:
     """What the lines of a table say.
 
-    Boxes are in shares of pictures where no coordinate of the whole table is above 1.
+    Boxes are in shares of pictures where most boxes of the whole table have no edge above 1.
 
     Raises:
         UserError: it cannot be read, or is no sound CSV.
@@ -149,9 +149,12 @@ def is_empty(told: Annotation) -> bool:
 
 
 def are_shares(described: Sequence[Annotation]) -> bool:
-    """Whether boxes can be no pixels: all of them lie within the first one."""
-    edges = [edge for each in described for one in each.objects for edge in one.box]
-    return bool(edges) and max(edges) <= 1 and any(edge != int(edge) for edge in edges if edge > 0)
+    """Whether boxes can be no pixels: most of them lie within the first one. A share may be rounded
+    up to a little more than 1, or be a mistake.
+    """
+    boxes = [one.box for each in described for one in each.objects]
+    within = [box for box in boxes if max(box) <= 1]
+    return 2 * len(within) > len(boxes) and any(0 < edge < 1 for box in within for edge in box)
 
 
 def lines_of(source: TableSource) -> Iterator[tuple[int, list[str], TableColumns]]:
@@ -199,8 +202,8 @@ class TableReader:
         except AnnotationError as fault:
             self.lost.append(Skipped(where, str(fault)))
             return
-        size = size_of(cells, columns)
-        told = self.pictures.setdefault(picture, Annotation(picture, where, size, [], []))
+        size, file = size_of(cells, columns), self.source.file.name
+        told = self.pictures.setdefault(picture, Annotation(picture, file, size, [], []))
         if not any(cells[each].strip() for each in columns.box):
             return
         try:

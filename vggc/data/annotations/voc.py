@@ -78,6 +78,7 @@ def read_voc(source: VocSource) -> Annotations:
     found = in_threads(file_at, [source.annotations / path for path in stems])
     claims: dict[str, list[str]] = defaultdict(list)
     files: dict[str, VocFile] = {}
+    spoilt: set[str] = set()
     for (path, stem), file in zip(stems.items(), found, strict=True):
         name = start + path
         try:
@@ -87,7 +88,8 @@ def read_voc(source: VocSource) -> Annotations:
             files[name] = file
         except AnnotationError as fault:
             lost.append(Skipped(name, str(fault)))
-    paired, alone = unclaimed(catalogue.files, claims)
+            spoilt.update(catalogue.beside(stem))
+    paired, alone = unclaimed(catalogue.files, claims, spoilt=spoilt)
     described = [
         Annotation(picture, name, files[name].size, files[name].objects, files[name].faults)
         for picture, name in paired.items()

@@ -54,6 +54,7 @@ def read_yolo(source: YoloSource) -> Annotations:
     contents = in_threads(text_at, [source.labels / path for path in stems])
     claims: dict[str, list[str]] = defaultdict(list)
     texts: dict[str, str] = {}
+    spoilt: set[str] = set()
     lost = []
     for (path, stem), text in zip(stems.items(), contents, strict=True):
         name = start + path
@@ -66,7 +67,8 @@ def read_yolo(source: YoloSource) -> Annotations:
             texts[name] = text
         except AnnotationError as fault:
             lost.append(Skipped(name, str(fault)))
-    paired, alone = unclaimed(catalogue.files, claims)
+            spoilt.update(catalogue.beside(stem))
+    paired, alone = unclaimed(catalogue.files, claims, spoilt=spoilt)
     described = [described_by(*pair, texts[pair[1]], known) for pair in paired.items()]
     notes = () if known else (UNNAMED,)
     return Annotations(
