@@ -2,8 +2,8 @@
 
 Again and again the two boxes that match best become one, as long as they match well enough.
 Source: Sermanet et al. (2014), "OverFeat", section 4.3. They call a match "the sum of the distance
-between centers of the two bounding boxes and the intersection area", without units or threshold;
-`match_scores` and `THRESHOLD` say what is meant here.
+between centers of the two bounding boxes and the intersection area of the boxes", without units or
+threshold; `match_scores` and `THRESHOLD` say what is meant here.
 
 Imports no torch.
 """
@@ -64,7 +64,8 @@ def merged(boxes: Corners, threshold: float = THRESHOLD) -> Merged:
 
     As long as the least match score of two boxes is not above the `threshold`, these two become
     their mean, in which each counts as many as it has members. So a merged box is the mean of all
-    its members, and what comes of boxes does not depend on their order. Time grows with the square
+    its members, where OverFeat averages the two; and what comes of boxes does not depend on their
+    order. Time grows with the square
     of M, whatever they are: 2,000 take about a second.
     """
     order = np.lexsort(boxes.T[::-1])
