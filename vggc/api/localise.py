@@ -43,7 +43,7 @@ from vggc.images.preprocessing import BrokenImageError, decode
 from vggc.ir.graph import BOX, Graph, HeadKind
 from vggc.ir.needs import TESTING
 from vggc.ir.ops import describe
-from vggc.passes.dense import dense
+from vggc.passes.dense import ON_THE_CENTRE, dense
 from vggc.passes.offsets import with_offsets
 from vggc.support.diagnostics import UserError
 from vggc.support.paths import is_artifact, is_run
@@ -295,10 +295,6 @@ def locating(
         if options.offsets:
             with_offsets(spread)
     return LocatingRun(run, subject, kinds, views)
-
-
-ON_THE_CENTRE = "look at the centre crop alone: `--protocol centre`"
-"""What to do about a net that cannot be applied densely."""
 
 
 def views_of(run: Run, options: LocaliseOptions, protocol: LocaliseProtocol) -> Views:

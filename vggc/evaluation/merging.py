@@ -2,8 +2,8 @@
 
 Again and again the two boxes that match best become one, as long as they match well enough.
 Source: Sermanet et al. (2014), "OverFeat", section 4.3. They call a match "the sum of the distance
-between centers of the two bounding boxes and the intersection area of the boxes", without units or
-threshold; `match_scores` and `THRESHOLD` say what is meant here.
+between centers of the two bounding boxes and the intersection area", without units or threshold;
+`match_scores` and `THRESHOLD` say what is meant here.
 
 Imports no torch.
 """
