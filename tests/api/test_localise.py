@@ -211,6 +211,16 @@ def test_nets_that_lack_what_is_asked_of_them_are_told(runs: dict[str, Path]) ->
     planned_of([runs["scr"]])
 
 
+def test_an_artifact_is_run_not_looked_with(runs: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "artifact"
+    folder.mkdir()
+    (folder / "manifest.json").write_text("{}")
+    for nets in (([folder],), ([runs["scr"]], [folder])):
+        with pytest.raises(UserError) as error:
+            planned_of(*nets)
+        assert f"vggc run {folder} --input" in refusal(error, diagnostics.ArtifactOfBoxes)
+
+
 def test_a_box_for_each_of_other_classes_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:
     data = boxed(tmp_path / "data", [(name, MIDDLE) for name in ("owl", "dog") * 4])
     (tmp_path / "other.vgg").write_text(f"{NETS['classes']}\n{RECIPE}\n")
@@ -232,11 +242,17 @@ def test_a_classifier_that_sees_otherwise_is_told_of(runs: dict[str, Path]) -> N
     assert same.notes == ()
 
 
-def test_offsets_are_of_whole_pictures(runs: dict[str, Path]) -> None:
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [(LocaliseOptions(offsets=True), "--offsets"), (LocaliseOptions(scales="20"), "--scales")],
+)
+def test_scales_and_offsets_are_of_whole_pictures(
+    runs: dict[str, Path], options: LocaliseOptions, flag: str
+) -> None:
     with pytest.raises(UserError) as error:
-        plan([runs["scr"]], [], LocaliseOptions(offsets=True), ["centre"], alone=True)
-    refusal(error, diagnostics.OffsetsOfCrops)
-    plan([runs["scr"]], [], LocaliseOptions(offsets=True), ["dense"], alone=True)
+        plan([runs["scr"]], [], options, ["centre"], alone=True)
+    assert f"`{flag}` is of nets" in refusal(error, diagnostics.OfWholePictures)
+    plan([runs["scr"]], [], options, ["centre", "dense"], alone=True)
 
 
 # The commands

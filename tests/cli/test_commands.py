@@ -391,6 +391,35 @@ def test_a_run_is_tuned_as_compile_recommends(
     assert code == 0, told
 
 
+def test_a_net_over_whole_images_is_tuned_as_compile_recommends(
+    vggc_here: Here, tmp_path: Path
+) -> None:
+    """Its kernels are those of the artifact, not those of its own input."""
+    spec = tmp_path / "boxes.vgg"
+    spec.write_text("net boxed input 3x8x8\n conv3-8 | boxes")
+    how = ["--dense", "12x9", "--threads", 1]
+    code, _, told = vggc_here("compile", spec, *how, "-o", tmp_path / "artifact")
+    assert code == 0
+    assert f"`vggc tune {spec} --dense 12x9 --threads 1` measures" in told
+    shared = ["--db", tmp_path / "database"]
+    code, _, told = vggc_here("tune", spec, *how, "--budget", "2s", *shared)
+    assert code == 0, told
+    for size, some in ((how, True), (how[2:], False)):
+        folder = tmp_path / f"{some}"
+        code, out, _ = vggc_here("compile", spec, *size, *shared, "--json", "-o", folder)
+        assert code == 0
+        assert (json.loads(out)["tuned"] > 0) == some
+
+
+def test_tune_refuses_images_that_a_net_does_not_fit_into(vggc_here: Here, tmp_path: Path) -> None:
+    spec = tmp_path / "boxes.vgg"
+    spec.write_text("net boxed input 3x8x8\n conv3-8 | boxes")
+    code, _, told = vggc_here("tune", spec, "--dense", "7x9", "--db", tmp_path / "database")
+    assert code == 2
+    assert "images of 7×9 pixels are smaller than what boxed takes, 8×8" in told
+    assert not (tmp_path / "database").exists()
+
+
 @pytest.mark.parametrize(
     "options",
     [("--target", "cuda"), ("--precision", "bfloat16", "--mcpu", "znver4")],

@@ -21,6 +21,7 @@ from vggc.evaluation.located import (
     softmax,
 )
 from vggc.evaluation.merging import Merged, merged
+from vggc.support.diagnostics import UserError
 from vggc.training.parallel import ALONE
 
 LEFT, RIGHT = np.asarray([0, 0, 0.5, 1]), np.asarray([0.5, 0, 1, 1])
@@ -52,6 +53,16 @@ def test_boxes_of_crops_lie_in_the_picture() -> None:
     told = sight([LEFT, RIGHT, mirrored(LEFT)], [[0.5, 0.5, 1, 1], [1, 0.5, 1, 1], [0, 0.5, 1, 1]])
     wanted = [LEFT, [0.75, 0, 1, 1], [0.25, 0, 0.75, 1]]  # what lies beyond is cut off
     np.testing.assert_allclose(told.boxes(0), wanted)
+
+
+def test_more_boxes_than_can_be_compared_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(located, "MOST_BOXES", 2)
+    whole = sight([WHOLE], [[0.5, 0.5, 1, 1]])
+    halves = sight([LEFT, RIGHT], [[0.5, 0.5, 1, 1]] * 2)
+    two = PictureSights(0, 1.0, ((halves,),), ())
+    assert Locator((SHARED,)).of_class(two, 0).score == 1
+    with pytest.raises(UserError, match="3 boxes of one picture are too many"):
+        Locator((SHARED,)).of_class(PictureSights(0, 1.0, ((halves, whole),), ()), 0)
 
 
 def test_of_many_boxes_one_is_asked_for() -> None:

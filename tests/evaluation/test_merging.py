@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vggc.data.objects import Corners
+from vggc.evaluation import merging
 from vggc.evaluation.merging import THRESHOLD, Merged, match_scores, merged
 
 
@@ -174,3 +175,20 @@ def test_no_two_are_left_that_match(seed: int, count: int) -> None:
 def test_a_box_twice_counts_twice() -> None:
     found = merged(squares(6, 0, 0, 1), threshold=0.5)
     np.testing.assert_allclose(found.boxes, squares(6, 1 / 3))
+
+
+@pytest.mark.parametrize("each", [np.tile([0.1, 0.3, 0.7, 0.9], (200, 1)), drawn(200, 0)])
+def test_few_boxes_are_compared_anew_when_two_become_one(
+    each: Corners, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of boxes that are all the same, as those are that reach beyond their picture."""
+    looked_up = []
+    find = merging._Groups.find
+
+    def counted(groups: merging._Groups, rows: np.ndarray) -> None:
+        looked_up.append(len(rows))
+        find(groups, rows)
+
+    monkeypatch.setattr(merging._Groups, "find", counted)
+    merged(each)
+    assert sum(looked_up) < 4 * len(each)

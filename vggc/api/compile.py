@@ -27,7 +27,7 @@ ARTIFACTS = Path("artifacts")
 """Where artifacts are made unless a folder is named."""
 
 
-FOR_CROPS = "leave `--dense` out: then it is compiled for crops of its input's size"
+FOR_CROPS = "leave `--dense` out: its kernels are then for crops of its input's size"
 """What to do about a net that cannot be applied densely."""
 
 

@@ -43,9 +43,10 @@ from vggc.images.preprocessing import BrokenImageError, decode
 from vggc.ir.graph import BOX, Graph, HeadKind
 from vggc.ir.needs import TESTING
 from vggc.ir.ops import describe
-from vggc.passes.dense import dense
+from vggc.passes.dense import ON_THE_CENTRE, dense
 from vggc.passes.offsets import with_offsets
 from vggc.support.diagnostics import UserError
+from vggc.support.paths import is_artifact, is_run
 from vggc.support.precision import TrainPrecision
 from vggc.training.run import Run
 
@@ -182,8 +183,12 @@ def plan(
         UserError: one is no run, gives no boxes or no classes, or cannot be applied so; or they do
             not go together.
     """
-    if options.offsets and "dense" not in protocols:
-        raise UserError(diagnostics.OffsetsOfCrops())
+    of_whole_pictures = {"--offsets": options.offsets, "--scales": options.scales is not None}
+    if "dense" not in protocols and any(of_whole_pictures.values()):
+        flags = [flag for flag, is_given in of_whole_pictures.items() if is_given]
+        raise UserError(*map(diagnostics.OfWholePictures, flags))
+    if compiled := [path for path in (*folders, *classifiers) if is_compiled(path)]:
+        raise UserError(*(diagnostics.ArtifactOfBoxes(str(path)) for path in compiled))
     boxes, others = [*map(load_run, folders)], [*map(load_run, classifiers)]
     graphs = {run.folder: net_in(run).graph for run in (*boxes, *others)}
     for graph in graphs.values():
@@ -212,6 +217,11 @@ def plan(
         workers=options.workers,
         notes=tuple(notes_on(runs, len(boxes))),
     )
+
+
+def is_compiled(folder: Path) -> bool:
+    """Whether a folder is an artifact, and no run."""
+    return is_artifact(folder) and not is_run(folder)
 
 
 def num_boxes(graph: Graph) -> int:
@@ -285,10 +295,6 @@ def locating(
         if options.offsets:
             with_offsets(spread)
     return LocatingRun(run, subject, kinds, views)
-
-
-ON_THE_CENTRE = "look at the centre crop alone: `--protocol centre`"
-"""What to do about a net that cannot be applied densely."""
 
 
 def views_of(run: Run, options: LocaliseOptions, protocol: LocaliseProtocol) -> Views:

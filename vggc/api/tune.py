@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vggc.api.compile import densely
 from vggc.api.trained import net_of, resized
 from vggc.ir.needs import TUNING
 from vggc.program import Program
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 class TuneOptions:
     """What the user asks `tune` for; None where nothing is said.
 
-    `budget` is in seconds, `size` (H, W). `rpc` is HOST:PORT of a tracker, and `key` that of its
+    `budget` is in seconds, `size` (H, W), `dense` the (H, W) of images that the net is applied
+    densely to. `rpc` is HOST:PORT of a tracker, and `key` that of its
     servers; they go together.
     """
 
@@ -35,6 +37,7 @@ class TuneOptions:
     budget: float = 600.0
     batch: int = 1
     size: tuple[int, int] | None = None
+    dense: tuple[int, int] | None = None
     precision: ArtifactPrecision = "float32"
     max_error: float | None = None
     threads: int | None = None
@@ -85,7 +88,8 @@ def plan(spec: str | Program, options: TuneOptions) -> TuningPlan:
     """
     # Before TVM is loaded, which takes two seconds.
     program = resized(spec if isinstance(spec, Program) else net_of(spec), options.size)
-    TUNING.require(program.graph)
+    graph = densely(program, options.dense).graph if options.dense else program.graph
+    TUNING.require(graph)
 
     from vggc.compiler.error_budget import budget_for, share_of_error
     from vggc.compiler.targets import host, on_threads, require_precision, resolve
@@ -107,7 +111,7 @@ def plan(spec: str | Program, options: TuneOptions) -> TuningPlan:
     folder = options.db or default_folder()
     if folder is None:
         raise UserError(NoHome())
-    plan = plan_for(program.graph, options.batch, machine, options.precision)
+    plan = plan_for(graph, options.batch, machine, options.precision)
     servers: list[TrackerAddress | None]
     if rpc is not None and key is not None:
         found = find_servers(rpc, key)

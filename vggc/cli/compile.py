@@ -161,7 +161,7 @@ def command(
     made = planned.build()
     for note in made.notes:
         console.status(note)
-    report(made, as_json, may_tune=not no_db and not dense)
+    report(made, as_json, may_tune=not no_db)
 
 
 def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
@@ -223,11 +223,15 @@ def dense_size(made: Compiled) -> tuple[int, int] | None:
     return made.manifest.input[1:] if made.manifest.dense else None
 
 
+SHARED = "target", "mcpu", "batch", "size", "dense", "precision", "max_error", "threads", "db"
+"""Options that `vggc tune` has, too."""
+
+
 def _same_options() -> list[str]:
     """What was given to this command that `vggc tune` is to be given, too."""
     context = click.get_current_context()
     found = []
-    for option in ("target", "mcpu", "batch", "size", "precision", "max_error", "threads", "db"):
+    for option in SHARED:
         if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
             value = context.params[option]
             text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -60,6 +60,11 @@ class Duration(click.ParamType[float]):
 @click.option("--batch", type=BATCH, default=1, show_default=True)
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
 @click.option(
+    "--dense",
+    type=IMAGE_SIZE,
+    help="Tune the net as `vggc compile --dense` applies it to images of this height and width.",
+)
+@click.option(
     "--precision",
     type=PRECISION,
     default="float32",
@@ -91,6 +96,7 @@ def command(
     budget: float,
     batch: int,
     size: tuple[int, int] | None,
+    dense: tuple[int, int] | None,
     precision: ArtifactPrecision,
     max_error: float | None,
     threads: int | None,
@@ -117,6 +123,7 @@ def command(
         budget=budget,
         batch=batch,
         size=size,
+        dense=dense,
         precision=precision,
         max_error=max_error,
         threads=threads,

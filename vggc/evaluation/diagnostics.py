@@ -206,9 +206,28 @@ class NoObjectsToTest(Diagnostic):
     data: str
 
 
-class OffsetsOfCrops(Diagnostic):
-    title = "`--offsets` are of nets applied to whole pictures, and only centre crops are looked at"
-    help = "add `--protocol dense`, or leave `--offsets` out"
+class OfWholePictures(Diagnostic):
+    title = "`{flag}` is of nets applied to whole pictures, and only centre crops are looked at"
+    help = "add `--protocol dense`, or leave `{flag}` out"
+
+    flag: str
+
+
+class TooManyBoxes(Diagnostic):
+    title = "{boxes:,} boxes of one picture are too many to compare each with all others"
+    label = "they are one from each position of the nets, and {most:,} can be"
+    help = "smaller `--scales` give fewer, and so does leaving `--offsets` out"
+
+    boxes: int
+    most: int
+
+
+class ArtifactOfBoxes(Diagnostic):
+    title = "`{path}` is an artifact, and objects are looked for by training runs"
+    label = "it is compiled for one crop or one size of images"
+    help = "`vggc run {path} --input IMAGE` tells its classes and boxes; or give the run"
+
+    path: str
 
 
 class SeveralIntoOne(Diagnostic):

@@ -27,12 +27,10 @@ from vggc.evaluation.views import View, Views, places
 from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph, HeadKind
 from vggc.ir.weights import Weights
+from vggc.passes.dense import ON_THE_CENTRE
 from vggc.passes.heads import with_heads
 from vggc.support.diagnostics import CheckFailed
 from vggc.training.learner import TrainMachine
-
-ON_THE_CENTRE = "look at the centre crop alone: `--protocol centre`"
-"""What to do about a net that cannot be applied densely."""
 
 CENTRE = 1
 """The grid of crops that is the centre crop alone."""

@@ -19,7 +19,9 @@ import numpy.typing as npt
 from vggc.data.objects import Corners, PictureObjects, overlaps
 from vggc.data.stores import Numbers
 from vggc.data.windows import Windows, clipped, corners_of, to_picture
+from vggc.evaluation.diagnostics import TooManyBoxes
 from vggc.evaluation.merging import THRESHOLD, Merged, Values, merged
+from vggc.support.diagnostics import UserError
 
 if TYPE_CHECKING:
     from vggc.training.parallel import World
@@ -30,6 +32,11 @@ PAIRS = 5
 OVERLAP = 0.5
 """The IoU with an object above which a box is right.
 Source: Russakovsky et al. (2015), "ImageNet Large Scale Visual Recognition Challenge", section 4.2.
+"""
+
+MOST_BOXES = 20_000
+"""How many boxes of a picture are merged, which takes time with the square of their number: a
+minute or two.
 """
 
 ROWS = 256
@@ -115,10 +122,16 @@ class Locator:
     def located(
         self, seen: PictureSights, classes: Numbers, probabilities: Values
     ) -> list[LocatedObject]:
-        """The best boxes of these classes."""
+        """The best boxes of these classes.
+
+        Raises:
+            UserError: the nets give too many boxes of the picture.
+        """
         places = np.stack([rows[classes] for rows in self.rows], axis=1)
-        windows = [sight.windows for sights in seen.box_nets for sight in sights]
-        scores = crop_probabilities(np.concatenate(windows), seen.classifiers, classes)
+        windows = np.concatenate([sight.windows for sights in seen.box_nets for sight in sights])
+        if len(windows) > MOST_BOXES:
+            raise UserError(TooManyBoxes(len(windows), MOST_BOXES))
+        scores = crop_probabilities(windows, seen.classifiers, classes)
         groups: dict[tuple[int, ...], Merged] = {}
         found = []
         for each, row in enumerate(map(tuple, places.tolist())):

@@ -69,8 +69,8 @@ def within(
 def shrunk(corners: tuple[float, float, float, float]) -> Sequence[float]:
     """A box whose edges lie a pixel further inside, as far as it has room."""
     left, top, right, bottom = corners
-    x, y = min(1, (right - left) / 2), min(1, (bottom - top) / 2)
-    return left + x, top + y, right - x, bottom - y
+    x, y = min(left + 1, (left + right) / 2), min(top + 1, (top + bottom) / 2)
+    return x, y, max(right - 1, x), max(bottom - 1, y)
 
 
 def write(

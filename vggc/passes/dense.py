@@ -45,6 +45,9 @@ Shares: TypeAlias = NDArray[np.float64]
 ON_CROPS = "test it on crops: `--protocol crops`"
 """What to do about a net of classes that cannot be applied densely."""
 
+ON_THE_CENTRE = "look at the centre crop alone: `--protocol centre`"
+"""What to do about a net of boxes that cannot be applied densely."""
+
 
 class NotDense(Diagnostic):
     title = "{net} cannot be applied to whole images"
