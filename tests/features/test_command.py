@@ -8,6 +8,7 @@ import os
 import shutil
 from collections import namedtuple
 from collections.abc import Callable, Iterator
+from io import BufferedRandom
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,25 @@ def test_what_was_interrupted_goes_on_to_the_same_bytes(folder: Path, stop: int)
     assert take("f.npz") == stop
     assert Path("f.npz").read_bytes() == Path("whole.npz").read_bytes()
     assert not [*folder.glob("f.npz.*")]
+
+
+def test_who_comes_while_another_ends_computes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process finished the file, and took its rows away, before this one had the lock."""
+    lock = partial.locked
+
+    def ended_first(file: BufferedRandom) -> bool:
+        Path("f.npz.partial").unlink()
+        Path("f.npz").write_text("its features")
+        return lock(file)
+
+    with monkeypatch.context() as other:
+        other.setattr(partial, "locked", ended_first)
+        with pytest.raises(UserError, match="another process is taking features"):
+            take("f.npz")
+    assert [*folder.glob("f.npz*")] == [folder / "f.npz"]
+    assert Path("f.npz").read_text() == "its features"
 
 
 def test_rows_that_no_journal_tells_of_are_cut_off(folder: Path) -> None:

@@ -144,7 +144,7 @@ def partial_file(target: Path, work: Journal, *, anew: bool) -> Iterator[Partial
     with ExitStack() as stack:
         try:
             file = stack.enter_context(open_lock(path))
-            held = locked(file)
+            held = locked(file) and is_at(path, file)
         except OSError as error:
             raise UserError(CannotWrite(str(path), error.strerror or str(error))) from None
         if not held:
@@ -179,6 +179,14 @@ def locked(file: BufferedRandom) -> bool:
     except OSError as fault:
         return fault.errno not in (errno.EACCES, errno.EAGAIN)
     return True
+
+
+def is_at(path: Path, file: BufferedRandom) -> bool:
+    """Whether an open file still lies at a path: who had its lock before may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def journal_in(target: Path, work: Journal, *, anew: bool) -> Journal:
