@@ -132,3 +132,13 @@ def test_any_table_fits_or_keeps_its_numbers_whole(
             assert width >= longest(column)
     if any(not number for number in numbers) and found.width > room:
         assert all(w <= 6 for w, n in zip(found.widths, found.sheet.numbers, strict=True) if not n)
+
+
+def test_names_in_notes_and_cells_do_not_steer_the_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "\x1b[31mred"
+    table = Sheet(title=name, header=("a",), rows=((name,),), numbers=(False,), notes=(name,))
+    shown = drawn(table, 80, monkeypatch)
+    assert "\x1b" not in shown
+    assert shown.count("�[31mred") == 3

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections import namedtuple
 from collections.abc import Callable, Iterator
+from io import BufferedRandom
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,13 @@ def test_what_cannot_be_read_has_no_row_and_is_named(folder: Path, vggc_here: He
 # Interrupted
 
 
-def take(out: str, stop: int | None = None, overwrite: bool = False, **looks: str) -> int:
+def take(
+    out: str,
+    stop: int | None = None,
+    overwrite: bool = False,
+    place: str = "images",
+    **looks: str,
+) -> int:
     """Takes features, and is interrupted when so many are done; how many were done before."""
     source = source_of("run", FeatureOptions(looks=EvalOptions(**looks)), print)
 
@@ -127,7 +134,7 @@ def take(out: str, stop: int | None = None, overwrite: bool = False, **looks: st
         if done == stop:
             raise KeyboardInterrupt
 
-    images = pictures_for("images", None)
+    images = pictures_for(place, None)
     return written(source, images, Path(out), on_progress, overwrite=overwrite).before
 
 
@@ -142,6 +149,25 @@ def test_what_was_interrupted_goes_on_to_the_same_bytes(folder: Path, stop: int)
     assert take("f.npz") == stop
     assert Path("f.npz").read_bytes() == Path("whole.npz").read_bytes()
     assert not [*folder.glob("f.npz.*")]
+
+
+def test_who_comes_while_another_ends_computes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process finished the file, and took its rows away, before this one had the lock."""
+    lock = partial.locked
+
+    def ended_first(file: BufferedRandom) -> bool:
+        Path("f.npz.partial").unlink()
+        Path("f.npz").write_text("its features")
+        return lock(file)
+
+    with monkeypatch.context() as other:
+        other.setattr(partial, "locked", ended_first)
+        with pytest.raises(UserError, match="another process is taking features"):
+            take("f.npz")
+    assert [*folder.glob("f.npz*")] == [folder / "f.npz"]
+    assert Path("f.npz").read_text() == "its features"
 
 
 def test_rows_that_no_journal_tells_of_are_cut_off(folder: Path) -> None:
@@ -164,8 +190,13 @@ def test_an_interrupt_before_anything_is_done_leaves_nothing(folder: Path) -> No
 def test_another_command_does_not_go_on_with_what_was_begun(folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         take("f.npz", stop=8)
-    with pytest.raises(UserError, match="other features were begun"):
+    with pytest.raises(UserError, match="scales: covering the input then, 12 now"):
         take("f.npz", scales="12")
+    with pytest.raises(UserError, match="looked at: the whole image then, 1×1 crops now"):
+        take("f.npz", protocol="centre")
+    shutil.copytree("images", "others")
+    with pytest.raises(UserError, match=r"place of the pictures: \S+/images then, \S+/others now"):
+        take("f.npz", place="others")
     assert take("f.npz", overwrite=True, scales="12") == 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import warnings
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -118,6 +120,7 @@ BAD = {
     "a label of millions": (changed("labels", np.array([0, 1, 2, 10**9])), "names no classes"),
     "other names": (changed("names", np.zeros((3, 5), np.uint8)), "its `names` is uint8 of 3×5"),
     "few classes": (changed("classes", np.zeros((1, 5), np.uint8)), "not all from 0 to 0"),
+    "multilabels of nothing": (changed("multilabels", np.zeros((4, 0), np.int8)), "of 0 classes"),
     "other multilabels": (changed("multilabels", np.full((4, 2), 3, np.int8)), "not all 1, 0 or"),
 }
 
@@ -136,6 +139,47 @@ def test_what_is_none_is_refused_with_the_reason(tmp_path: Path, ending: str, ca
 def test_pickled_objects_are_never_read(tmp_path: Path) -> None:
     path = save(tmp_path / "f.npz", good() | {"names": np.array([{}, [], "", None], object)})
     with pytest.raises(UserError, match="is not a plain array"):
+        read_features(path)
+
+
+def test_texts_of_no_characters_are_refused(tmp_path: Path) -> None:
+    names = np.full(4, 2**32 - 1, np.uint32).view("<U1")
+    for name in ("names", "classes"):
+        with pytest.raises(UserError, match="is no text"):
+            read_features(save(tmp_path / "f.npz", good() | {name: names}))
+
+
+def test_a_shape_of_truths_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "f.npz"
+    with zipfile.ZipFile(path, "w") as archive, archive.open("features.npy", "w") as place:
+        described = {"descr": "<f4", "fortran_order": False, "shape": (True, 2)}
+        np.lib.format.write_array_header_1_0(place, described)
+        place.write(bytes(8))
+    with pytest.raises(UserError, match="has a shape that is none"):
+        read_features(path)
+
+
+def test_numbers_beyond_float32_are_refused_without_a_warning(tmp_path: Path) -> None:
+    arrays = good() | {"features": np.full((4, 3), 1e300)}
+    path = save(tmp_path / "f.npz", arrays)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError, match="row 0 are not all finite"):
+            read_features(path)
+
+
+def test_a_file_called_npz_that_is_none_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "f.npz"
+    path.write_bytes(pickle.dumps(good()))
+    with pytest.raises(UserError, match="it is no "):
+        read_features(path)
+
+
+def test_a_provenance_in_words_of_others_is_let_be(tmp_path: Path) -> None:
+    path = save(tmp_path / "f.npz", good() | {"provenance": np.array("a camera")})
+    assert read_features(path).provenance is None
+    save(path, good() | {"provenance": np.array('{"format": 1}')})
+    with pytest.raises(UserError, match="how it came about, batch is missing"):
         read_features(path)
 
 

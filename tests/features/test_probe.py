@@ -175,7 +175,9 @@ def test_the_command_tells_scores_and_choices(
     [
         ({}, ("--train-per-class", "20"), "has too few pictures of `a`"),
         ({"per_class": 4}, ("--folds", "5"), "3 of `a`, and C is chosen in 5 folds"),
-        ({"parts": ("test",)}, (), "are of one part: test"),
+        ({"parts": ("test",)}, (), "no pictures in `f.npz` to train on"),
+        ({"parts": ("train", "mine")}, (), "no pictures in `f.npz` to test on"),
+        ({"multilabels": np.zeros((60, 3), np.int8)}, (), "no class in `f.npz` can be scored"),
         ({"parts": ("train", "test")}, ("--splits", "3"), "3 splits are asked for"),
         ({"labels": np.zeros(60, int)}, (), "all of one class: `a`"),
         ({"features": np.full((60, 2), np.nan, np.float32)}, (), "in its row 0 are not all finite"),

@@ -65,8 +65,16 @@ def test_the_usual_square_is_a_seventh_of_the_image_at_about_eleven_places(
 
 
 def test_a_pixel_has_the_mean_of_the_squares_that_cover_it() -> None:
-    found = spread([1.0, 3.0], [(0, 0), (0, 1)], 2, (2, 3))
+    found = spread([1.0, 3.0], [(0, 0), (0, 1)], 2, (2, 3), 9.0)
     np.testing.assert_array_equal(found, [[1, 2, 3], [1, 2, 3]])
+
+
+def test_a_pixel_between_squares_has_the_probability_of_the_whole_image() -> None:
+    np.testing.assert_array_equal(spread([1.0, 3.0], [(0, 0), (0, 2)], 1, (1, 3), 9.0), [[1, 9, 3]])
+    net = inspected(graph_of("conv3-2 | gap | fc-2", "3x8x8"))
+    found = occlusion(net, pixels(8, 8, 3), 0, Square(1, 4))
+    assert np.isfinite(found.at_pixels).all()
+    assert found.at_pixels[1, 1] == pytest.approx(found.uncovered)
 
 
 def test_the_image_stays_as_it_is() -> None:

@@ -27,3 +27,17 @@ def test_a_run_gives_features_that_can_be_probed(tmp_path: Path) -> None:
     assert "<table>" in scores._repr_html_()
     with pytest.raises(vggc.UserError, match="exists already"):
         run.features(tmp_path / "images", tmp_path / "f.npz")
+    with pytest.raises(ValueError, match="combine='sum'"):
+        run.features(tmp_path / "images", tmp_path / "g.npz", combine="sum")
+    assert not [*tmp_path.glob("g.npz*")]
+    part = run.features(tmp_path / "images", tmp_path / "g.npz", layers="fc2,conv1_1")
+    assert part.values.tolist() == found.values.tolist()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"c": 0}, {"c": []}, {"c": [1, float("nan")]}, {"folds": 1}, {"splits": 0}, {"seed": -1}],
+)
+def test_a_probe_refuses_what_the_command_does(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        vggc.probe("nosuch.npz", **wrong)

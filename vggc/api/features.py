@@ -318,6 +318,7 @@ def written(
     start, total = perf_counter(), len(pictures)
     work = Journal(format=1, work=source.facts(pictures), stamp=stamp_of(pictures))
     with partial_file(out, work, anew=overwrite) as kept:
+        check_out(out, overwrite=overwrite)  # another process may have ended since
         before = kept.journal.done
         require_disk(kept, total)
         on_begin(before)

@@ -148,7 +148,7 @@ def sheet(content: Sheet) -> None:
         drawn.add_row(*row, end_section=index in content.rules)
     console.print(drawn, width=max(table.width, console.width), crop=False)
     for note in content.notes:
-        console.print(note, style="dim")
+        console.print(printable(note), style="dim")
     if table.left_out:
         left_out = ", ".join(table.left_out)
         console.print(f"No room for: {left_out}. A wider window shows more.", style="dim")

@@ -170,12 +170,21 @@ class OneSplit(Diagnostic):
 
 
 class OnePart(Diagnostic):
-    title = "all pictures in `{path}` are of one part: {part}"
-    label = "there is nothing to train on, or nothing to test on"
+    title = "there are no pictures in `{path}` to {use} on"
+    label = "its parts: {there}; `test`, or else `val`, is tested on, all others are trained on"
     help = "take the features of all parts: leave `--part` out of `vggc features`"
 
     path: str
-    part: str
+    use: str
+    there: str
+
+
+class NoClassToScore(Diagnostic):
+    title = "no class in `{path}` can be scored"
+    label = "pictures to train on must show it and others not, and some to test on must show it"
+    help = "take features of more pictures, or of those of all parts"
+
+    path: str
 
 
 class TooFewOfClass(Diagnostic):

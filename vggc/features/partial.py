@@ -25,6 +25,7 @@ import numpy.typing as npt
 from vggc.data.parts import Skipped
 from vggc.features import diagnostics
 from vggc.features.file import Provenance
+from vggc.features.read import scales_shown
 from vggc.support.diagnostics import UserError
 from vggc.support.files import CannotWrite, open_lock
 from vggc.support.paths import exists
@@ -143,7 +144,7 @@ def partial_file(target: Path, work: Journal, *, anew: bool) -> Iterator[Partial
     with ExitStack() as stack:
         try:
             file = stack.enter_context(open_lock(path))
-            held = locked(file)
+            held = locked(file) and is_at(path, file)
         except OSError as error:
             raise UserError(CannotWrite(str(path), error.strerror or str(error))) from None
         if not held:
@@ -178,6 +179,14 @@ def locked(file: BufferedRandom) -> bool:
     except OSError as fault:
         return fault.errno not in (errno.EACCES, errno.EAGAIN)
     return True
+
+
+def is_at(path: Path, file: BufferedRandom) -> bool:
+    """Whether an open file still lies at a path: who had its lock before may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def journal_in(target: Path, work: Journal, *, anew: bool) -> Journal:
@@ -216,16 +225,35 @@ def other_work(found: Journal, wanted: Journal) -> tuple[str, str, str] | None:
     """The first thing that differs between what was begun and what is asked for, before and now;
     None where nothing does.
     """
-    for field in fields(Provenance):
-        before, now = getattr(found.work, field.name), getattr(wanted.work, field.name)
-        if before != now:
-            return field.name, shown(before), shown(now)
+    now = facts_of(wanted.work)
+    for name, before in facts_of(found.work).items():
+        if before != now[name]:
+            return name, before, now[name]
+    if found.work != wanted.work:
+        return "how rows come about", "others", "these"
     if found.stamp != wanted.stamp:
         return "the pictures", "others", "some have changed since"
     return None
 
 
-def shown(value: object) -> str:
-    """A value of a provenance in few words."""
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
+def facts_of(work: Provenance) -> dict[str, str]:
+    """How features come about, each fact in words by its name, what a user says first."""
+    columns, pictures = work.columns, work.pictures
+    seen = "the whole image" if work.dense else ""
+    crops = f"{work.grid}×{work.grid} crops" if work.grid else ""
+    told = {
+        "net": work.net,
+        "source": work.source,
+        "weights": f"{work.weights_from} ({work.weights_sha256[:12]})",
+        "layers": ", ".join(dict.fromkeys(each.layer for each in columns)),
+        "scales": scales_shown(work),
+        "combine": work.combine,
+        "looked at": " and ".join(filter(None, (seen, crops))),
+        "flip": "on" if work.flip else "off",
+        "place of the pictures": pictures.place,
+        "parts": ", ".join(role or "none" for role in pictures.parts),
+        "names and classes of the pictures": pictures.sha256[:12],
+    }
+    special = {"columns", "pictures", "dense", "grid", "weights_from", "weights_sha256"}
+    rest = (field.name for field in fields(Provenance) if field.name not in special)
+    return told | {name: str(getattr(work, name)) for name in rest if name not in told}

@@ -150,7 +150,10 @@ def scored(
     step: Callable[[], None],
     notes: dict[str, None],
 ) -> SplitScores:
-    """What came of a split."""
+    """What came of a split.
+
+    Raises: UserError where no class can be learnt and scored.
+    """
     rater = Rater(features, options.split.seed)
     by_c: dict[float, float] = {}
     if len(options.grid) > 1:
@@ -158,11 +161,13 @@ def scored(
         for c in options.grid:
             values = []
             for train, test in folds:
-                values.append(rater.scores(c, train, test, {})[rater.chosen_by])
+                values.append(rater.scores(c, train, test, {}).get(rater.chosen_by, 0.0))
                 step()
             by_c[c] = float(np.mean(values))
     c = max(sorted(by_c), key=by_c.__getitem__) if by_c else options.grid[0]
     scores = rater.scores(c, split.train, split.test, notes)
+    if not scores:
+        raise UserError(diagnostics.NoClassToScore(str(features.path)))
     step()
     return SplitScores(len(split.train), len(split.test), c, by_c, scores)
 
@@ -177,7 +182,7 @@ class Rater:
     @property
     def chosen_by(self) -> str:
         """The measure that C is chosen by."""
-        return "mean_accuracy" if self.features.labels is not None and self.single else "map_area"
+        return "mean_accuracy" if self.single else "map_area"
 
     @property
     def single(self) -> bool:
@@ -222,7 +227,9 @@ class Rater:
     def precisions(
         self, c: float, train: Numbers, test: Numbers, notes: dict[str, None]
     ) -> dict[str, float]:
-        """The mean average precisions over the classes that some pictures show."""
+        """The mean average precisions over the classes that some pictures show; nothing where no
+        class can be learnt and scored.
+        """
         shown, values = self.features.multilabels, self.features.values
         assert shown is not None
         found = []
@@ -240,7 +247,7 @@ class Rater:
             else:
                 found.append(precision)
         if not found:
-            return {"map_eleven": 0.0, "map_area": 0.0}
+            return {}
         return {
             "map_eleven": float(np.mean([each.eleven for each in found])),
             "map_area": float(np.mean([each.area for each in found])),

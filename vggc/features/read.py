@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -118,6 +119,8 @@ def stored(path: Path) -> Iterator[tuple[Mapping[str, StoredArray], str | None]]
                 has_text = about is not None and about.dtype.kind == "U" and about.shape == ()
                 yield arrays, str(about.read()) if about and has_text else None
             return
+        if path.suffix == ".npz":
+            raise MalformedError("it is no .npz")
     with opened(path) as tensors:
         yield tensor_arrays(tensors), tensors.metadata.get(METADATA)
 
@@ -168,6 +171,8 @@ def npz_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> S
         start = place.tell()
     if dtype.hasobject or dtype.fields or by_columns:
         raise MalformedError(f"its {name} is not a plain array, row by row")
+    if bool in map(type, shape):  # which numpy lets pass as whole numbers
+        raise MalformedError(f"its {name} has a shape that is none")
     length = dtype.itemsize * prod(shape)
     if not (min(shape, default=0) >= 0 and start + length == member.file_size <= size):
         raise MalformedError(f"its {name} is not as long as it says")
@@ -185,9 +190,19 @@ def npz_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> S
                 done += len(piece)
             if place.read(1):  # beyond the last byte the sum over all is checked
                 raise MalformedError(f"its {name} is longer than it says")
+        if dtype.kind == "U" and not all_characters(whole, dtype):
+            raise MalformedError(f"its {name} is no text")
         return whole.view(dtype).reshape(shape) if length else np.empty(shape, dtype)
 
     return StoredArray(dtype, shape, read)
+
+
+def all_characters(whole: npt.NDArray[np.uint8], dtype: np.dtype[Any]) -> bool:
+    """Whether the bytes of numpy's texts are of characters that there are: others numpy holds, and
+    Python fails at.
+    """
+    numbers = whole.view(np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+    return bool((numbers <= sys.maxunicode).all())
 
 
 HEADERS: Mapping[tuple[int, int], Callable[[Any, int], tuple[tuple[int, ...], bool, Any]]] = {
@@ -221,7 +236,8 @@ def checked(path: Path, arrays: Mapping[str, StoredArray], told: str | None) -> 
     multilabels = whole_numbers(columns["multilabels"])
     classes = class_names(text_of(arrays, "classes"), labels, multilabels)
     require_labels(labels, multilabels, len(classes))
-    features = values.read().astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # refused in the next line
+        features = values.read().astype(np.float32, copy=False)
     if not all_finite(features):
         row = int(np.isfinite(features).all(1).argmin())
         raise MalformedError(f"the features in its row {row:,} are not all finite")
@@ -305,6 +321,8 @@ def require_labels(labels: Numbers | None, multilabels: Numbers | None, count: i
         raise MalformedError(f"its labels are not all from 0 to {count - 1:,}, its classes")
     if multilabels is None:
         return
+    if not count:
+        raise MalformedError("its multilabels are of no class")
     if multilabels.shape[1] != count:
         raise MalformedError(f"its multilabels are of {multilabels.shape[1]} classes, not {count}")
     if not np.isin(multilabels, (-1, 0, 1)).all():
@@ -318,10 +336,16 @@ def provenance_in(told: str | None) -> Provenance | None:
     """
     if told is None:
         return None
-    value = parsed_json(told.encode(CODEC, ERRORS))
+    try:
+        value = parsed_json(told.encode(CODEC, ERRORS))
+    except MalformedError:
+        return None
     if not (isinstance(value, dict) and value.get("format") == 1):
         return None
-    found = from_json(Provenance, value)
+    try:
+        found = from_json(Provenance, value)
+    except MalformedError as fault:
+        raise MalformedError(f"where it says how it came about, {fault}") from None
     if not found.columns:
         raise MalformedError("it has columns of no layer")
     return found

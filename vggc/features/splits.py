@@ -67,7 +67,7 @@ def by_parts(features: Features) -> tuple[Numbers, Numbers] | None:
     none.
 
     Raises:
-        UserError: all are of one part.
+        UserError: none are to be trained on, or none to be tested on.
     """
     if features.parts is None:
         return None
@@ -77,8 +77,10 @@ def by_parts(features: Features) -> tuple[Numbers, Numbers] | None:
     tested = next((part for part in ("test", "val") if part in there), "")
     test = np.flatnonzero(features.parts == tested.encode())
     train = np.flatnonzero(features.parts != tested.encode())
-    if not (len(test) and len(train)):
-        raise UserError(diagnostics.OnePart(str(features.path), ", ".join(sorted(there))))
+    for use, rows in (("train", train), ("test", test)):
+        if not len(rows):
+            shown = ", ".join(sorted(there - {""}))
+            raise UserError(diagnostics.OnePart(str(features.path), use, shown))
     return train, test
 
 

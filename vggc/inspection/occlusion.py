@@ -45,7 +45,8 @@ class Occlusion:
     """The probability of a class while parts of an image are covered.
 
     `uncovered` is that of the whole image; `covered` (rows, columns) that with the square at each
-    of its places; `at_pixels` (H, W) the mean over the squares that cover a pixel.
+    of its places; `at_pixels` (H, W) the mean over the squares that cover a pixel, and the
+    probability of the whole image where squares lie too far apart for any to do so.
     """
 
     square: Square
@@ -74,11 +75,12 @@ def occlusion(
     for covered in covered_copies(image, corners, square.window, net.at_once):
         found += net.probabilities(covered)[:, number].tolist()
         on_look(len(found), len(corners))
+    uncovered = float(net.probabilities(image)[0, number])
     return Occlusion(
         square=square,
-        uncovered=float(net.probabilities(image)[0, number]),
+        uncovered=uncovered,
         covered=torch.tensor(found).view(len(rows), len(columns)).numpy(),
-        at_pixels=spread(found, corners, square.window, (height, width)).numpy(),
+        at_pixels=spread(found, corners, square.window, (height, width), uncovered).numpy(),
     )
 
 
@@ -97,12 +99,18 @@ def covered_copies(
 
 
 def spread(
-    values: list[float], corners: list[tuple[int, int]], window: int, size: tuple[int, int]
+    values: list[float],
+    corners: list[tuple[int, int]],
+    window: int,
+    size: tuple[int, int],
+    elsewhere: float,
 ) -> Tensor:
-    """The mean, for each pixel (H, W), of the values of the squares that cover it."""
+    """The mean, for each pixel (H, W), of the values of the squares that cover it; `elsewhere`
+    where none does.
+    """
     total, count = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
     for value, (top, left) in zip(values, corners, strict=True):
         place = slice(top, top + window), slice(left, left + window)
         total[place] += value
         count[place] += 1
-    return (total / count).float()
+    return torch.where(count > 0, total / count.clamp(min=1), elsewhere).float()

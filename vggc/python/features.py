@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from vggc.api import features as takings
 from vggc.api import probe as probes
@@ -55,7 +56,7 @@ def features(
     data: FilePath,
     out: FilePath,
     *,
-    layers: Sequence[str] = (),
+    layers: str | Sequence[str] = (),
     combine: Literal["average", "stack"] = "average",
     part: Literal["train", "val", "test"] | None = None,
     scales: str | None = None,
@@ -70,17 +71,22 @@ def features(
     done.
 
     Raises:
+        ValueError: there is no such way to combine scales.
         UserError: something does not fit, or cannot be read or written.
         CheckFailed: the net gives values that are not finite.
     """
+    from vggc.features.file import Combine
     from vggc.features.read import read_features
 
+    if combine not in get_args(Combine):
+        raise ValueError(f"combine={combine!r}: it is one of {get_args(Combine)}")
+    named = takings.layers_in(layers) if isinstance(layers, str) else layers
     limit_threads()
     path = Path(out)
     takings.check_out(path, overwrite=overwrite)
     looks = EvalOptions(scales=scales, weights=None if weights is None else Path(weights))
     options = takings.FeatureOptions(
-        layers=tuple(layers), combine=combine, part=part, overwrite=overwrite, looks=looks
+        layers=tuple(named), combine=combine, part=part, overwrite=overwrite, looks=looks
     )
     source = takings.source_of(os.fspath(net), options, log.info)
     pictures = takings.pictures_for(os.fspath(data), part)
@@ -91,7 +97,7 @@ def features(
 def probe(
     files: FilePath | Iterable[FilePath],
     *,
-    c: Sequence[float] | None = None,
+    c: float | Sequence[float] | None = None,
     folds: int = 5,
     train_per_class: int | None = None,
     test_per_class: int | None = None,
@@ -106,16 +112,25 @@ def probe(
     trained.
 
     Raises:
+        ValueError: a number is none that `vggc probe` takes.
         UserError: a file holds no features, they are of different pictures, or those are too few.
     """
     from vggc.features.probe import USUAL_GRID, ProbeOptions
     from vggc.features.splits import SplitOptions
 
+    grid = USUAL_GRID if c is None else tuple(sorted({c} if isinstance(c, int | float) else {*c}))
+    if not grid or not all(each > 0 and isfinite(each) for each in grid):
+        raise ValueError(f"c={c!r}: values of C are above 0")
+    least = {"folds": 2, "train_per_class": 1, "test_per_class": 1, "splits": 1, "seed": 0}
+    given = folds, train_per_class, test_per_class, splits, seed
+    for (name, lowest), value in zip(least.items(), given, strict=True):
+        if value is not None and value < lowest:
+            raise ValueError(f"{name}={value}: it is {lowest} at least")
     limit_threads()
     paths = [files] if isinstance(files, str | os.PathLike) else [*files]
     found = tuple(probes.read([Path(each) for each in paths]))
     split = SplitOptions(splits, train_per_class, test_per_class, seed)
-    options = ProbeOptions(tuple(sorted(c)) if c else USUAL_GRID, folds, split)
+    options = ProbeOptions(grid, folds, split)
     return ProbeScores(found, options, probes.probe(found, options, on_progress or ignore))
 
 
