@@ -64,8 +64,9 @@ WEIGHTS_SHOWN = 20
     "--data",
     metavar="PLACE",
     help="Folder of class folders, or with such in train/ and val/ (or what parts are usually "
-    "called); CIFAR's binary files; shards, as a folder or a pattern: "
-    "s3://photos/train-{0000..0146}.tar  [default: scanned digits]",
+    "called); pictures with boxes (Pascal VOC, ILSVRC, COCO, YOLO or a table); CIFAR's binary "
+    "files; shards, as a folder or a pattern: s3://photos/train-{0000..0146}.tar  "
+    "[default: scanned digits]",
 )
 @click.option(
     "--val",
@@ -274,7 +275,7 @@ def read(plan: TrainPlan, speak: Speak) -> Data:
         speak(line)
     speak(
         f"{len(data.train):,} images to train on, {len(data.val):,} held out, "
-        f"{len(data.classes)} classes."
+        f"{console.count(len(data.classes), 'class', 'classes')}."
     )
     white = data.preprocessing.white
     for what, value in (("whole numbers", white.whole), ("fractions", white.real)):

@@ -35,12 +35,12 @@ class Objective:
     smoothing: float = 0.0
 
     @classmethod
-    def of(cls, losses: tuple[HeadLoss, ...], graph: Graph, smoothing: float = 0.0) -> Objective:
+    def of(cls, losses: tuple[HeadLoss, ...], graph: Graph) -> Objective:
         """The objective of a net with these losses."""
         found = trained_heads(losses, graph)
         kinds = {head.name: head.kind for head in graph.heads}
         heads = tuple(TrainedHead(name, kinds[name], loss) for name, loss in found.items())
-        return cls(heads, smoothing)
+        return cls(heads)
 
     @property
     def plain(self) -> Objective:
