@@ -268,6 +268,14 @@ def test_a_folder_around_the_classes_is_pointed_out(tmp_path: Path) -> None:
     assert f"`--data {tmp_path}/photos`" in render(found)
 
 
+def test_a_table_beside_images_of_one_class_that_annotates_nothing_is_named(
+    tmp_path: Path,
+) -> None:
+    layout(tmp_path, "images*4")
+    (tmp_path / "boxes.csv").write_text("ImageID,Somewhere\n0,1\n")
+    assert "annotations, and `boxes.csv` is none in a form" in render(mistake(tmp_path))
+
+
 # Classes of one part only
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from vggc.data import diagnostics
 from vggc.data.annotations.read import read_annotated
 from vggc.data.cifar import read_cifar
-from vggc.data.listing import Listing, folders_in, has_images, images_below
+from vggc.data.listing import Listing, folders_in, has_images, images_below, visible
 from vggc.data.listing import images_in as images_in_folder
 from vggc.data.parts import Images, Part, Pictures, Skipped, of_part
 from vggc.data.place import (
@@ -71,12 +71,29 @@ def find_images(data: str | Path, seed: int, val: str | Path | None = None) -> I
     return found
 
 
+MEANT_TO_ANNOTATE = (".csv", ".tsv", ".json", ".xml")
+"""Endings of files that may tell of pictures."""
+
+
 def only_one(data: str, name: str) -> Diagnostic:
     """The mistake of images of one class. Its folder may be one around the classes."""
     inside = Path(data, name)
     around = inside.is_dir() and len(folders_in(inside)) > 1
-    hint = f"; if the classes are the folders in `{name}`: `--data {inside}`" if around else ""
+    if around:
+        hint = f"; if the classes are the folders in `{name}`: `--data {inside}`"
+    elif unknown := unknown_annotation(Path(data)):
+        hint = f", or annotations, and `{unknown}` is none in a form of docs/data.md"
+    else:
+        hint = ""
     return diagnostics.OnlyOneClass(data, name, hint)
+
+
+def unknown_annotation(folder: Path) -> str | None:
+    """The first file, by name, in a folder that might be meant as an annotation of its pictures."""
+    if not folder.is_dir():
+        return None
+    names = sorted(entry.name for entry in visible(folder) if entry.is_file())
+    return next((name for name in names if name.lower().endswith(MEANT_TO_ANNOTATE)), None)
 
 
 def images_in(place: str, seed: int) -> Images:
