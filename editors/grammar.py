@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vggc.layers.kinds import BY_WORD, KINDS
+from vggc.recipe.blocks import HEAD, PerHead
 from vggc.recipe.edit import SCHEMAS
 from vggc.syntax.values import OneOf
 
@@ -44,6 +45,8 @@ def block(key: str) -> dict[str, Any]:
     """The `train` or the `test` block, with its own settings and options."""
     schema = SCHEMAS[key]
     owners = {name.rpartition(".")[2] for name in schema.kinds if "." in name}
+    if any(isinstance(form, PerHead) for form in schema.forms.values()):
+        owners.add(HEAD)
     choices = {w for kind in schema.kinds.values() if isinstance(kind, OneOf) for w in kind.words}
     return {
         "name": f"meta.block.{key}.vgg",

@@ -624,10 +624,9 @@ def test_a_run_trains_goes_on_and_is_tested_on_annotated_pictures(tmp_path: Path
     first = vggc("train", "tiny.vgg", "--data", "set", "--epochs", "1", "--out", "run")
     assert "6 images to train on, 2 held out, 2 classes." in first
     assert "2 of 2" in vggc("train", "--resume", "run", "--epochs", "2")
-    places = {"set": "2 images", "set/ImageSets/Main/train.txt": "6 images", "more": "1 image"}
+    places = {"set/ImageSets/Main/train.txt": "6 images", "more": "1 image"}
     for place, count in places.items():
         assert f"error on {count} of {place}" in vggc("eval", "run", "--data", place)
-    assert "error on 2 images" in vggc("eval", "run")
     put(tmp_path / "set/Annotations/val-cat0.xml", voc_xml([("cat", (4, 2, 24, 13))]))
     assert "error on 2 images" in vggc("eval", "run")  # which tells classes, not boxes
     put(tmp_path / "set/Annotations/val-cat0.xml", voc_xml([("dog", (4, 2, 24, 12))]))

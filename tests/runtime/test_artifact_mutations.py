@@ -28,8 +28,8 @@ Make = Callable[..., Path]
 Here = Callable[..., tuple[object, str, str]]
 
 VALUES: tuple[Any, ...] = (
-    *(None, True, 0, 1, -1, 7, 10**6, 2**62, 10**30, 0.5, -1e308),
-    *("", "x", "a\nb", "\ud800", "../x", [], {}, [1], ["x"], {"x": 1}, [1] * 20),
+    *(None, True, 0, -1, 7, 2**62, 10**30, 0.5, -1e308),
+    *("", "a\nb", "\ud800", "../x", [], {}, ["x"], [1] * 20),
 )
 """What takes the place of each value of a manifest in turn."""
 

@@ -110,7 +110,7 @@ class Images:
 
     @property
     def without_objects(self) -> Images:
-        """The same pictures, known by their classes alone."""
+        """The pictures with the classes that they have, without their objects."""
         train, val = (replace(each, objects=None) for each in (self.train, self.val))
         return replace(self, train=train, val=val)
 

@@ -9,7 +9,7 @@ field of the dataclass; nothing here changes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
@@ -408,21 +408,34 @@ class Schema(Generic[T]):
     def to_block(self, value: T) -> ast.Block:
         """The block that says all of an instance; `read` is the inverse."""
         table = self.flatten(value)
+        settings: dict[str, list[str]] = {key: [] for key in self.forms}
+        options: dict[str, list[str]] = {}
+        for key in table:
+            plain, _ = parted(key)
+            if "." in plain:
+                options.setdefault(key.rpartition(".")[0], []).append(key)
+            else:
+                settings[plain].append(key)
         lines = [
-            " ".join(self.line(key, form, table))
+            " ".join(self.line(key, form, table, options))
             for field_key, form in self.forms.items()
-            for key in table
-            if parted(key)[0] == field_key
+            for key in settings[field_key]
         ]
         text = "\n".join([f"{self.key} {{", *lines, "}"])
         return parse_block(Source(f"<{self.key}>", text))
 
-    def line(self, key: str, form: Form, table: Mapping[str, str | int | float]) -> list[str]:
-        """The words of one setting."""
+    def line(
+        self,
+        key: str,
+        form: Form,
+        table: Mapping[str, str | int | float],
+        options: Mapping[str, Sequence[str]],
+    ) -> list[str]:
+        """The words of one setting; `options` are the keys of options by that of their owner."""
         said, (plain, head) = str(table[key]), parted(key)
         owner = said if isinstance(form, Variants) else key
-        prefix = f"{owner}."
-        pairs = [f"{k.removeprefix(prefix)}={v}" for k, v in table.items() if k.startswith(prefix)]
+        told = options.get(owner, ())
+        pairs = [f"{option.removeprefix(f'{owner}.')}={table[option]}" for option in told]
         pairs = [*([] if head is None else [f"{HEAD}={head}"]), *pairs]
         bare = said if _is_bare(form) else plain
         implied = said == "on" or _is_bare(form)
