@@ -12,7 +12,7 @@ import pytest
 import tvm
 from click.testing import CliRunner
 
-from tests.support.cpu_kernels import AVX2, HOST, library
+from tests.support.cpu_kernels import HOST, TARGETS, library
 from vggc.cli import cli
 from vggc.ir.ops import RELU
 from vggc.ir.weights import save
@@ -153,7 +153,7 @@ def test_weights_beside_far_larger_ones_that_are_not_used_are_not_rounded_away(
 
 
 @by_format
-@pytest.mark.parametrize("target", [HOST, AVX2], ids=["host", "avx2"])
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("rows", [1, 3])
 def test_columns_whose_inputs_are_zero_are_not_read(
     rows: int, target: dict[str, str], form: WordFormat

@@ -22,6 +22,7 @@ from tests.support.cpu_kernels import (
     DENSES,
     HOST,
     OTHERS,
+    TARGETS,
     check,
     conv,
     library,
@@ -73,7 +74,7 @@ WORKLOADS: dict[str, Workload] = {
 # Running them
 
 
-@pytest.fixture(scope="module", params=[HOST, AVX2], ids=["host", "avx2"])
+@pytest.fixture(scope="module", params=TARGETS)
 def compiled(request: pytest.FixtureRequest) -> Callable[[str], tuple[Any, Packing | None]]:
     """The compiled kernel and the packing of each workload."""
     target = tvm.target.Target(request.param)
@@ -135,7 +136,7 @@ def test_choices_begin_with_the_default_and_each_is_a_kernel() -> None:
 # Accuracy
 
 
-@pytest.mark.parametrize("target", [HOST, AVX2], ids=["host", "avx2"])
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_an_activation_is_exact_to_a_few_units_in_the_last_place(
     name: str, target: dict[str, str]

@@ -13,7 +13,7 @@ import pytest
 import tvm
 import tvm_ffi
 
-from tests.support.cpu_kernels import AVX2, CONVS, HOST, check, conv, library, pooled
+from tests.support.cpu_kernels import CONVS, HOST, TARGETS, check, conv, library, pooled
 from tests.support.lowering import lowered
 from vggc.compiler.error_budget import allotment, share_of_error
 from vggc.compiler.targets import resolve, tvm_target
@@ -62,7 +62,7 @@ def test_a_packed_weight_gives_back_its_filters_up_to_rounding(m: int) -> None:
     np.testing.assert_allclose(packing.unpack(packed), weight, atol=1e-6)
 
 
-@pytest.mark.parametrize("target", [HOST, AVX2], ids=["host", "avx2"])
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("m", POINTS)
 def test_every_tile_convolves_every_map(m: int, target: dict[str, str]) -> None:
     machine = Machine.of(tvm.target.Target(target))

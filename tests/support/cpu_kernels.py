@@ -11,10 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 import tvm
 
 from tests.support.workload_reference import sides, weight_shapes
 from vggc.ir.ops import RELU, Activation, Pair
+from vggc.kernels.cpu import Machine
 from vggc.kernels.reference import reference
 from vggc.kernels.workloads import (
     Conv,
@@ -32,6 +34,12 @@ HOST = {"kind": "llvm", "mcpu": tvm.get_global_func("target.llvm_get_system_cpu"
 
 
 AVX2 = {"kind": "llvm", "mcpu": "haswell"}
+
+SAME = Machine.of(tvm.target.Target(HOST)) == Machine.of(tvm.target.Target(AVX2))
+"""Whether this machine's kernels are those of AVX2."""
+not_the_same = pytest.mark.skipif(SAME, reason="this machine's kernels are those of AVX2")
+TARGETS = [pytest.param(HOST, id="host"), pytest.param(AVX2, id="avx2", marks=not_the_same)]
+"""This machine, and one with AVX2 where that is another."""
 
 
 def conv(
