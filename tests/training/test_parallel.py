@@ -156,7 +156,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [(), ("--shard",)])
+@pytest.mark.parametrize("more", [("--shard",)])
 def test_processes_begin_again_where_nothing_was_saved(
     folder: Path, alone: Path, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
@@ -172,7 +172,7 @@ def test_processes_begin_again_where_nothing_was_saved(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [(), ("--shard",)])
+@pytest.mark.parametrize("more", [()])
 def test_several_processes_begin_with_another_nets_weights(
     folder: Path, alone: Path, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
@@ -185,7 +185,7 @@ def test_several_processes_begin_with_another_nets_weights(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [(), ("--shard",)])
+@pytest.mark.parametrize("more", [("--shard",)])
 def test_several_processes_leave_frozen_statistics_as_they_are(
     folder: Path, alone: Path, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
