@@ -6,16 +6,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vggc.api import localise
 from vggc.api.localise import LocaliseOptions, LocalisePlan
-from vggc.api.reproduce import (
+from vggc.api.reproduce import columns
+from vggc.api.reproduce_grid import (
+    GridPlan,
     ReproduceOptions,
     Spectator,
-    columns,
     enough_images,
-    trained,
     where,
 )
 from vggc.api.train import TrainOptions, TrainPlan, new_run, resume_run
@@ -36,25 +35,18 @@ from vggc.reproduce.box_tables import (
 from vggc.reproduce.layout import Laid
 from vggc.reproduce.study import BoxError, StudyRecord
 from vggc.support.diagnostics import UserError
-from vggc.support.files import replacing
-
-if TYPE_CHECKING:
-    from vggc.training.parallel import World
 
 
 @dataclass(frozen=True, kw_only=True)
-class BoxTablePlan:
-    """A table of localisation that is to be made in a folder, by trainings and tests on pictures
-    with boxes that are at `data` and `val`.
-    """
+class BoxTablePlan(GridPlan[BoxStudy, BoxTraining, BoxLine]):
+    """A table of localisation that is to be made."""
 
     table: BoxTableName
-    lines: tuple[BoxLine, ...]
-    folder: Path
-    record: StudyRecord
-    data: str
-    val: str | None
-    options: ReproduceOptions
+
+    @property
+    def name(self) -> str:
+        """The name of the table."""
+        return self.table
 
     def study(self) -> BoxStudy:
         """What the folder has of the table.
@@ -73,60 +65,6 @@ class BoxTablePlan:
         """The table as it is so far."""
         return laid(self.table, self.lines, study, self.options.command)
 
-    def save(self, study: BoxStudy) -> None:
-        """Writes the table as it is so far.
-
-        Raises:
-            UserError: it cannot be written.
-        """
-        with replacing(study.folder / f"{self.table}.md") as part:
-            part.write_text(self.laid(study).markdown(), encoding="utf-8")
-
-    def make(self, spectator: Spectator) -> BoxStudy | None:
-        """Trains and tests what the table lacks, alone or as one of several processes; what the
-        folder then has of it, None where somebody interrupted a training.
-
-        What is left to do, each process reads in the folder; they wait for each other before they
-        look, and before the first one writes.
-
-        Raises:
-            UserError: a folder is taken, or pictures cannot be used.
-        """
-        from vggc.training.learner import choose_machine, device_of
-        from vggc.training.parallel import World, joined
-
-        world = World.here()
-        machine = choose_machine(self.options.device, self.options.precision)
-        with joined(world, device_of(machine, world)):
-            study = self.study()
-            for net in self.trainings:
-                if finished(study, net) or study.failure(net):
-                    continue
-                if not self.train(study, net, world, spectator):
-                    return None
-                world.wait()
-                if world.is_first:
-                    self.save(study)
-            for line in self.lines:
-                if study.error(line) or study.failures(line):
-                    continue
-                study = study.with_error(line, self.measured(study, line, spectator))
-                if world.is_first:
-                    study.save()
-                    self.save(study)
-        return study
-
-    def train(self, study: BoxStudy, net: BoxTraining, world: World, spectator: Spectator) -> bool:
-        """Trains a net to its end, from the beginning or on; whether nobody interrupted that.
-
-        Raises:
-            UserError: the pictures do not suit the table, or the run does not suit the study.
-        """
-        spectator.begins(net.name)
-        plan = self.training_of(study, net)
-        self.require_boxes(study, plan)
-        return trained(plan, study.save, world, spectator)
-
     def require_boxes(self, study: BoxStudy, plan: TrainPlan) -> None:
         """Raises: UserError where pictures have no boxes, of which the last training would be the
         first to tell.
@@ -138,7 +76,17 @@ class BoxTablePlan:
             raise UserError(ImagesWithoutBoxes(name, self.record.data))
 
     def training_of(self, study: BoxStudy, net: BoxTraining) -> TrainPlan:
-        """The training of a net, or what is left of it."""
+        """The training of a net, or what is left of it.
+
+        Raises:
+            UserError: the pictures have no boxes, or do not suit the net.
+        """
+        found = self.begun_or_new(study, net)
+        self.require_boxes(study, found)
+        return found
+
+    def begun_or_new(self, study: BoxStudy, net: BoxTraining) -> TrainPlan:
+        """What is left of the training of a net, or all of it."""
         folder, options = study.run_folder(net), self.options
         asked = TrainOptions(data=self.data, val=self.val, device=options.device)
         if study.run_of(net):
@@ -154,15 +102,16 @@ class BoxTablePlan:
         with enough_images():
             return new_run(study.setting.program(net), asked)
 
-    def measured(self, study: BoxStudy, line: BoxLine, spectator: Spectator) -> BoxError:
-        """The errors of a line, whose nets are trained."""
+    def tested(self, study: BoxStudy, line: BoxLine, spectator: Spectator) -> BoxStudy:
+        """The study that knows the errors of a line, whose nets are trained."""
         names = " + ".join(test.net.name for test in line.tests)
         plan = self.test_of(study, line)
         with spectator.working(f"testing {names}") as on_progress:
             result = localise.measure(plan, localise.images_for(plan, None), on_progress)
         errors = result.united.get(line.way) or result.each[line.way][0]
         top1, top5 = 100 * errors.top1, 100 * errors.top5
-        return BoxError(top1, top5, errors.mean_iou, result.pictures)
+        error = BoxError(top1, top5, errors.mean_iou, result.pictures)
+        return study.with_error(line, error)
 
     def test_of(self, study: BoxStudy, line: BoxLine) -> LocalisePlan:
         """The test of a line: nets that give boxes, and by whole pictures beside each the net of
@@ -183,12 +132,6 @@ def views_at(study: BoxStudy, test: BoxTest) -> Views:
     """Whole pictures, and their mirror images, at the scales of a test."""
     scales = study.scales(test.scales)
     return Views(tuple(View(scale, None, 1 / len(scales)) for scale in scales), flip=True)
-
-
-def finished(study: BoxStudy, net: BoxTraining) -> bool:
-    """Whether the training of a net of the study has come to its end."""
-    run = study.run_of(net)
-    return run is not None and run.record.state == "finished"
 
 
 def plan(table: BoxTableName, options: ReproduceOptions) -> BoxTablePlan:

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 from vggc.api.evaluate import EvalOptions
 from vggc.api.features import FeatureOptions, FeatureSource, net_source, written
-from vggc.api.reproduce import ReproduceOptions, Spectator, enough_images, where
+from vggc.api.reproduce_grid import (
+    ReproduceOptions,
+    Spectator,
+    enough_images,
+    uninterrupted,
+    where,
+    write_table,
+)
 from vggc.api.train import (
     RunFinished,
     TrainOptions,
@@ -66,12 +73,10 @@ from vggc.reproduce.feature_tables import (
 )
 from vggc.reproduce.layout import Laid
 from vggc.support.diagnostics import UserError
-from vggc.support.files import replacing
 from vggc.support.paths import exists
 from vggc.support.source import Source
 from vggc.support.version import __version__
 from vggc.syntax.parse import parse
-from vggc.training.progress import Finished, Interrupted
 
 if TYPE_CHECKING:
     from vggc.features.read import Features
@@ -116,8 +121,7 @@ class FeatureTablePlan:
             UserError: it cannot be written.
         """
         study.save()
-        with replacing(study.folder / f"{self.table}.md") as part:
-            part.write_text(self.laid(study).markdown(), encoding="utf-8")
+        write_table(study.folder, self.table, self.laid(study))
 
     def make(self, spectator: Spectator) -> FeatureStudy | None:
         """Trains, takes features and measures what the table lacks; what the folder then has of it,
@@ -159,10 +163,7 @@ class FeatureTablePlan:
         with suppress(RunFinished):
             plan = self.training_of(study, column, learnt)
             with training(plan, lambda: spectator.read(plan), spectator.say) as ready:
-                outcome = spectator.train(ready)
-            return not isinstance(outcome, Interrupted) and not (
-                isinstance(outcome, Finished) and outcome.interrupted
-            )
+                return uninterrupted(spectator.train(ready))
         return True
 
     def training_of(self, study: FeatureStudy, column: FeatureColumn, learnt: Learnt) -> TrainPlan:

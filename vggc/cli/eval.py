@@ -23,7 +23,13 @@ from vggc.api.evaluate import (
 from vggc.api.localise import PROTOCOLS, LocaliseOptions, LocaliseProtocol
 from vggc.api.score_table import distinct_scales, scales, score_table, ways
 from vggc.cli import console
-from vggc.cli.options import TRAIN_PRECISION, Command, weights_option
+from vggc.cli.options import (
+    TRAIN_PRECISION,
+    device_option,
+    together,
+    weights_option,
+    workers_option,
+)
 from vggc.cli.skipped import told
 from vggc.support.diagnostics import in_line
 from vggc.support.precision import TrainPrecision
@@ -34,50 +40,42 @@ if TYPE_CHECKING:
     from vggc.evaluation.images import Labelled
 
 
-def protocol_options(command: Command) -> Command:
-    """The options that say how a net looks at images."""
-    options = [
-        weights_option,
-        click.option(
-            "--scales",
-            metavar="SIZES",
-            help="Shorter side of the images in pixels, one or more: 256,384,512.",
-        ),
-        click.option(
-            "--protocol",
-            type=click.Choice(["test", "centre", "dense", "crops", "both"]),
-            help="As the net's `test` block says; the centre crop alone; the net over the whole "
-            "image; on a grid of crops; or the mean of the last two.",
-        ),
-        click.option("--grid", metavar="NxN", help="Crops along each side.  [default: 5x5]"),
-        click.option("--flip/--no-flip", default=None, help="Look at the mirror image, too."),
-        click.option(
-            "--batch",
-            type=click.IntRange(1, 65_536),
-            metavar="N",
-            help="Images of the input's size that are computed at once, or fewer larger ones."
-            f"  [default: {BATCH}, of small ones on a GPU more]",
-        ),
-        click.option(
-            "--device",
-            type=click.Choice(["cpu", "cuda", "auto"]),
-            help="[default: auto, CUDA if present]",
-        ),
-        click.option(
-            "--precision",
-            type=TRAIN_PRECISION,
-            help="Type that layers compute in.  [default: float32]",
-        ),
-        click.option(
-            "--workers",
-            type=click.IntRange(0, 256),
-            metavar="N",
-            help="Processes that decode images.  [default: one a processor, 8 at most]",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+machine_options = together(
+    click.option(
+        "--batch",
+        type=click.IntRange(1, 65_536),
+        metavar="N",
+        help="Images of the input's size that are computed at once, or fewer larger ones."
+        f"  [default: {BATCH}, of small ones on a GPU more]",
+    ),
+    device_option,
+    click.option(
+        "--precision",
+        type=TRAIN_PRECISION,
+        help="Type that layers compute in.  [default: float32]",
+    ),
+    workers_option,
+)
+"""The options that say what tests a net, and how fast."""
+
+protocol_options = together(
+    weights_option,
+    click.option(
+        "--scales",
+        metavar="SIZES",
+        help="Shorter side of the images in pixels, one or more: 256,384,512.",
+    ),
+    click.option(
+        "--protocol",
+        type=click.Choice(["test", "centre", "dense", "crops", "both"]),
+        help="As the net's `test` block says; the centre crop alone; the net over the whole "
+        "image; on a grid of crops; or the mean of the last two.",
+    ),
+    click.option("--grid", metavar="NxN", help="Crops along each side.  [default: 5x5]"),
+    click.option("--flip/--no-flip", default=None, help="Look at the mirror image, too."),
+    machine_options,
+)
+"""The options that say how a net looks at images."""
 
 
 @click.command("eval")

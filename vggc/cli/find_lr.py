@@ -11,7 +11,7 @@ import click
 from vggc.api.find_rate import FindRateOptions, plan
 from vggc.api.train import TrainOptions
 from vggc.cli import console
-from vggc.cli.options import IMAGE_SIZE, TRAIN_PRECISION
+from vggc.cli.options import IMAGE_SIZE, TRAIN_PRECISION, device_option, workers_option
 from vggc.cli.train import announce, bar, read, silent
 from vggc.support.files import is_one_place
 from vggc.support.precision import TrainPrecision
@@ -34,20 +34,13 @@ LEAST, MOST = 1e-12, 1e6
 @click.option("--val", metavar="PLACE", help="Images to hold out, of the same kinds.")
 @click.option("--batch", type=int, help="Images in a step.")
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
-@click.option(
-    "--device", type=click.Choice(["cpu", "cuda", "auto"]), help="[default: auto, CUDA if present]"
-)
+@device_option
 @click.option(
     "--precision",
     type=TRAIN_PRECISION,
     help="Type that layers compute in.  [default: float32]",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(0, 256),
-    metavar="N",
-    help="Processes that decode images.  [default: one a processor, 8 at most]",
-)
+@workers_option
 @click.option(
     "--init-from",
     type=click.Path(path_type=Path),

@@ -12,11 +12,10 @@ from typing import Literal
 
 import click
 
-from vggc.api.evaluate import BATCH
 from vggc.api.localise import Localised, LocaliseOptions, LocaliseProtocol, localise, plan
 from vggc.cli import console
-from vggc.cli.eval import progress
-from vggc.cli.options import TRAIN_PRECISION, Command, weights_option
+from vggc.cli.eval import machine_options, progress
+from vggc.cli.options import together, weights_option
 from vggc.cli.predict import LostImages, named_images
 from vggc.evaluation import diagnostics
 from vggc.evaluation.named import Places
@@ -30,58 +29,32 @@ PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 """The endings of files that pictures are drawn into, and their formats."""
 
 
-def localise_options(command: Command) -> Command:
-    """The options that say which nets look at pictures for objects, and how."""
-    options = [
-        click.option(
-            "--classifier",
-            "classifiers",
-            multiple=True,
-            metavar="RUN",
-            type=click.Path(path_type=Path),
-            help="A run that tells what it is that boxes lie around; may be given several times."
-            "  [default: the nets with boxes, where they tell classes, too]",
-        ),
-        weights_option,
-        click.option(
-            "--scales",
-            metavar="SIZES",
-            help="Shorter side of the images in pixels, one or more: 256,384."
-            "  [default: those of each net's `test` block]",
-        ),
-        click.option("--flip/--no-flip", default=None, help="Look at the mirror image, too."),
-        click.option(
-            "--offsets",
-            is_flag=True,
-            help="Look from all offsets of the nets' last pools, at more positions.",
-        ),
-        click.option(
-            "--batch",
-            type=click.IntRange(1, 65_536),
-            metavar="N",
-            help="Images of the input's size that are computed at once, or fewer larger ones."
-            f"  [default: {BATCH}, of small ones on a GPU more]",
-        ),
-        click.option(
-            "--device",
-            type=click.Choice(["cpu", "cuda", "auto"]),
-            help="[default: auto, CUDA if present]",
-        ),
-        click.option(
-            "--precision",
-            type=TRAIN_PRECISION,
-            help="Type that layers compute in.  [default: float32]",
-        ),
-        click.option(
-            "--workers",
-            type=click.IntRange(0, 256),
-            metavar="N",
-            help="Processes that decode images.  [default: one a processor, 8 at most]",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+localise_options = together(
+    click.option(
+        "--classifier",
+        "classifiers",
+        multiple=True,
+        metavar="RUN",
+        type=click.Path(path_type=Path),
+        help="A run that tells what it is that boxes lie around; may be given several times."
+        "  [default: the nets with boxes, where they tell classes, too]",
+    ),
+    weights_option,
+    click.option(
+        "--scales",
+        metavar="SIZES",
+        help="Shorter side of the images in pixels, one or more: 256,384."
+        "  [default: those of each net's `test` block]",
+    ),
+    click.option("--flip/--no-flip", default=None, help="Look at the mirror image, too."),
+    click.option(
+        "--offsets",
+        is_flag=True,
+        help="Look from all offsets of the nets' last pools, at more positions.",
+    ),
+    machine_options,
+)
+"""The options that say which nets look at pictures for objects, and how."""
 
 
 @click.command("localise")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from math import nan
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import click
 
@@ -82,6 +82,20 @@ class PrecisionType(click.Choice[str]):
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
+Decorator: TypeAlias = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def together(*options: Decorator) -> Decorator:
+    """Options that several commands have, in the order in which `--help` lists them."""
+
+    def with_options(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return with_options
+
+
 def weights_option(command: Command) -> Command:
     """Which weights a command takes, of a run or of a net."""
     option = click.option(
@@ -89,6 +103,27 @@ def weights_option(command: Command) -> Command:
         type=click.Path(path_type=Path),
         metavar="last|best|FILE",
         help="Of a run its last weights or its best; or a safetensors file.  [default: last]",
+    )
+    return option(command)
+
+
+def device_option(command: Command) -> Command:
+    """What trains or tests a net."""
+    option = click.option(
+        "--device",
+        type=click.Choice(["cpu", "cuda", "auto"]),
+        help="[default: auto, CUDA if present]",
+    )
+    return option(command)
+
+
+def workers_option(command: Command) -> Command:
+    """How many processes read images."""
+    option = click.option(
+        "--workers",
+        type=click.IntRange(0, 256),
+        metavar="N",
+        help="Processes that decode images.  [default: one a processor, 8 at most]",
     )
     return option(command)
 

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from shlex import join
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, get_args
 
 import click
 from click.core import ParameterSource
 
-from vggc.api.reproduce import ImagesDone, ReproduceOptions, Spectator, counted, plan
-from vggc.api.reproduce_boxes import BoxTablePlan
+from vggc.api.reproduce import counted, plan
 from vggc.api.reproduce_boxes import plan as boxes_plan
 from vggc.api.reproduce_features import FeatureTablePlan
 from vggc.api.reproduce_features import plan as features_plan
+from vggc.api.reproduce_grid import (
+    Grid,
+    GridNet,
+    GridPlan,
+    ImagesDone,
+    Line,
+    Net,
+    ReproduceOptions,
+    Spectator,
+)
 from vggc.cli import console
 from vggc.cli.options import TRAIN_PRECISION
 from vggc.reproduce import diagnostics
-from vggc.reproduce.box_tables import BoxTableName, BoxTraining
+from vggc.reproduce.box_tables import BoxTableName
 from vggc.reproduce.feature_tables import FeatureTableName
 from vggc.reproduce.layout import Laid
-from vggc.reproduce.tables import NETS, TableLine, TableName, trainings
+from vggc.reproduce.tables import NETS, TableName
 from vggc.support import signals
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import TrainPrecision
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
     from vggc.training.progress import Outcome
     from vggc.training.run import Run
 
+Made = TypeVar("Made")
 
 ALL_TABLES = *get_args(TableName), *get_args(BoxTableName), *get_args(FeatureTableName)
 
@@ -104,38 +114,26 @@ def command(
     )
     if table == "table11" or table == "table12":
         make_features(features_plan(table, options), dry_run=dry_run, as_json=as_json)
-        return
-    if table == "table8" or table == "table9":
-        make_boxes(boxes_plan(table, options), dry_run=dry_run, as_json=as_json)
-        return
-    planned = plan(table, options)
+    elif table == "table8" or table == "table9":
+        boxes = boxes_plan(table, options)
+        make_grid(boxes, lambda net: boxes.study().takes(net), dry_run=dry_run, as_json=as_json)
+    else:
+        classes = plan(table, options)
+        make_grid(classes, lambda net: NETS[net.column], dry_run=dry_run, as_json=as_json)
+
+
+def make_grid(
+    planned: GridPlan[Grid, Net, Line], takes: Callable[[Net], str], *, dry_run: bool, as_json: bool
+) -> None:
+    """Makes a table whose lines are tests of trained nets, or only lists its trainings, each with
+    the name of the net that it `takes`.
+    """
     if dry_run:
         there = planned.study()
-        due = trainings(planned.lines)
-        listed(there.folder, [row_of(net, NETS[net.column], there.run_of(net)) for net in due])
+        due = planned.trainings
+        listed(there.folder, [row_of(net, takes(net), there.run_of(net)) for net in due])
         return
-    shown = Shown()
-    study = planned.make(shown)
-    if study is None:
-        shown.say("Saved. The same command goes on.")
-        raise click.exceptions.Exit(signals.exit_code())
-    if shown.world.is_first:
-        show(planned.laid(study), as_json)
-
-
-def make_boxes(planned: BoxTablePlan, *, dry_run: bool, as_json: bool) -> None:
-    """Makes a table of localisation, or only lists its trainings."""
-    if dry_run:
-        there, due = planned.study(), planned.trainings
-        listed(there.folder, [row_of(net, there.takes(net), there.run_of(net)) for net in due])
-        return
-    shown = Shown()
-    study = planned.make(shown)
-    if study is None:
-        shown.say("Saved. The same command goes on.")
-        raise click.exceptions.Exit(signals.exit_code())
-    if shown.world.is_first:
-        show(planned.laid(study), as_json)
+    make(planned, as_json)
 
 
 def make_features(planned: FeatureTablePlan, *, dry_run: bool, as_json: bool) -> None:
@@ -146,12 +144,30 @@ def make_features(planned: FeatureTablePlan, *, dry_run: bool, as_json: bool) ->
             run = begun.run_of(*each)
             console.out(f"{begun.run_folder(*each).name}  {run.record.state if run else 'to do'}")
         return
+    make(planned, as_json)
+
+
+class Plan(Protocol[Made]):
+    """A table that is to be made."""
+
+    def make(self, spectator: Spectator) -> Made | None:
+        """Makes what it lacks; None where somebody interrupted that."""
+        ...
+
+    def laid(self, study: Made) -> Laid:
+        """The table as it is then."""
+        ...
+
+
+def make(planned: Plan[Made], as_json: bool) -> None:
+    """Makes a table and prints it; exits where somebody interrupts that."""
     shown = Shown()
     study = planned.make(shown)
     if study is None:
         shown.say("Saved. The same command goes on.")
         raise click.exceptions.Exit(signals.exit_code())
-    show(planned.laid(study), as_json)
+    if shown.world.is_first:
+        show(planned.laid(study), as_json)
 
 
 def told() -> str:
@@ -173,7 +189,7 @@ def refuse_options() -> None:
         raise UserError(diagnostics.CountsOnly(", ".join(given)))
 
 
-def row_of(net: BoxTraining, takes: str, run: Run | None) -> tuple[str, ...]:
+def row_of(net: GridNet, takes: str, run: Run | None) -> tuple[str, ...]:
     """A training of a net of the name that it `takes`, and how far it has come."""
     epochs = run.record.metrics.epoch if run and run.record.metrics else 0
     begins = net.before.name if net.before else "random weights"
@@ -219,9 +235,6 @@ class Shown(Spectator):
         from vggc.training.session import Keeping
 
         return watch(ready, Keeping(), None, self.say, tensorboard=False)
-
-    def testing(self, line: TableLine) -> AbstractContextManager[ImagesDone]:
-        return self.working(f"testing {line.columns}")
 
     def working(self, what: str) -> AbstractContextManager[ImagesDone]:
         from vggc.cli.eval import progress

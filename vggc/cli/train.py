@@ -22,7 +22,7 @@ from vggc.api.train import (
     training,
 )
 from vggc.cli import console
-from vggc.cli.options import IMAGE_SIZE, TRAIN_PRECISION
+from vggc.cli.options import IMAGE_SIZE, TRAIN_PRECISION, device_option, workers_option
 from vggc.cli.skipped import told
 from vggc.data.diagnostics import WorkerEnded
 from vggc.support import signals
@@ -77,9 +77,7 @@ WEIGHTS_SHOWN = 20
 @click.option("--batch", type=int, help="Images in a step.")
 @click.option("--lr", type=float, help="Learning rate; its peak where it cycles.")
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
-@click.option(
-    "--device", type=click.Choice(["cpu", "cuda", "auto"]), help="[default: auto, CUDA if present]"
-)
+@device_option
 @click.option(
     "--precision",
     type=TRAIN_PRECISION,
@@ -110,12 +108,7 @@ WEIGHTS_SHOWN = 20
     show_default=True,
     help="How many checkpoints are kept, the newest; when it has finished one, or with 0 none.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(0, 256),
-    metavar="N",
-    help="Processes that decode images.  [default: one a processor, 8 at most]",
-)
+@workers_option
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NET-TIME]"
 )

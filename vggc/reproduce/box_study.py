@@ -57,6 +57,10 @@ class BoxStudy:
         """Why trainings that a line needs were stopped."""
         return [found for test in line.tests if (found := self.failure(test.net))]
 
+    def lacks(self, line: BoxLine) -> bool:
+        """Whether a line can be measured and is not yet."""
+        return not self.error(line) and not self.failures(line)
+
     def scales(self, scales: tuple[int, ...]) -> tuple[int, ...]:
         """The scales in this setting for those of the paper."""
         return tuple(map(self.setting.length, scales))

@@ -92,6 +92,10 @@ class Study:
             return f"{net.name}: {run.record.reason}"
         return self.failure(net.before) if net.before else None
 
+    def lacks(self, line: TableLine) -> bool:
+        """Whether a line can be measured and is not yet."""
+        return not self.error(line) and not any(self.failure(net) for net in line.nets)
+
     def error(self, line: TableLine) -> TestError | None:
         """What was measured of a line."""
         return self.record.errors.get(self.key(line))

@@ -56,10 +56,8 @@ class YoloSource:
 
 
 @dataclass(frozen=True)
-class CocoSource:
-    """One JSON file for all pictures. Where these are not its `own`, it tells of some only."""
-
-    kind: ClassVar[str] = "COCO's JSON"
+class OneFileSource:
+    """One file for all pictures. Where these are not its `own`, it tells of some only."""
 
     pictures: Path
     file: Path
@@ -77,24 +75,17 @@ class CocoSource:
 
 
 @dataclass(frozen=True)
-class TableSource:
-    """One CSV file for all pictures. Where these are not its `own`, it tells of some only."""
+class CocoSource(OneFileSource):
+    """One JSON file for all pictures."""
+
+    kind: ClassVar[str] = "COCO's JSON"
+
+
+@dataclass(frozen=True)
+class TableSource(OneFileSource):
+    """One CSV file for all pictures."""
 
     kind: ClassVar[str] = "a table"
-
-    pictures: Path
-    file: Path
-    own: bool
-
-    @property
-    def place(self) -> Path:
-        """The path by which a user may name the part."""
-        return self.file
-
-    @property
-    def is_file(self) -> bool:
-        """Whether that is a file."""
-        return True
 
 
 AnnotationSource: TypeAlias = VocSource | YoloSource | CocoSource | TableSource
