@@ -21,14 +21,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from vggc.ir import weights
 from vggc.support.diagnostics import UserError
 from vggc.support.files import new_folder, sha256
 from vggc.support.records import MalformedError, from_json, read_record, to_json, write_record
 from vggc.support.tensors import opened
-from vggc.training import diagnostics
+from vggc.training import diagnostics, sharding
 from vggc.training.learner import Learner, first_state
 from vggc.training.parallel import World
 from vggc.training.progress import Progress
@@ -97,8 +96,7 @@ def snapshot(learner: Learner, progress: Progress) -> Snapshot:
     """
     copies = {}
     for name, tensor in tensors_of(learner).items():
-        part = tensor.detach()
-        whole = part.full_tensor() if isinstance(part, DTensor) else part
+        whole = sharding.whole(tensor.detach())
         if learner.world.is_first:
             # Laid out here as it is written: were the thread that writes to do it, it would bring
             # a second team of OpenMP threads, and idle ones of more than there are processors
@@ -302,7 +300,7 @@ def unsound(learner: Learner) -> str | None:
     tensors = tensors_of(learner)
     found = ""
     if tensors:
-        parts = (t.to_local() if isinstance(t, DTensor) else t for t in tensors.values())
+        parts = map(sharding.own, tensors.values())
         sound = torch.stack([part.isfinite().all() for part in parts]).tolist()
         found = next(
             (told(name) for name, is_so in zip(tensors, sound, strict=True) if not is_so), ""
@@ -346,29 +344,21 @@ def read_tensors(path: Path, digest: str, wanted: dict[str, Tensor]) -> dict[str
 def restore(learner: Learner, taken: Snapshot) -> None:
     """Gives the learner a state, which is one of a training like its own."""
     for name, tensor in learner.module.state_dict().items():
-        fill(tensor, taken.tensors[WEIGHT + name])
+        sharding.fill(tensor, taken.tensors[WEIGHT + name])
     if learner.average is not None:
         for name, tensor in learner.average.state_dict().items():
-            fill(tensor, taken.tensors[AVERAGE + name])
+            sharding.fill(tensor, taken.tensors[AVERAGE + name])
     for name, parameter in learner.trained.items():
         state = first_state(learner.optimiser, parameter)
         if all(STATE_OF[key] + name in taken.tensors for key in state):
             for key, tensor in state.items():
-                fill(tensor, taken.tensors[STATE_OF[key] + name])
+                sharding.fill(tensor, taken.tensors[STATE_OF[key] + name])
             learner.optimiser.state[parameter] |= state
     if taken.loss_scale and learner.scaler.is_enabled():
         scaling = learner.scaler.state_dict()
         scale = taken.loss_scale
         scaling |= {"scale": scale.scale, "_growth_tracker": scale.growth}
         learner.scaler.load_state_dict(scaling)
-
-
-def fill(target: Tensor, whole: Tensor) -> None:
-    """Gives a tensor the values of a whole one, of which it may hold a part."""
-    if isinstance(target, DTensor):
-        mesh, placements = target.device_mesh, target.placements
-        whole = distribute_tensor(whole.to(target.device), mesh, placements)
-    target.copy_(whole)
 
 
 def shared(taken: Snapshot | None, learner: Learner, world: World) -> Snapshot | None:

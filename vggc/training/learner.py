@@ -10,8 +10,6 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from vggc.backends.torch import BatchRows, TorchNet
@@ -26,6 +24,7 @@ from vggc.training.augment import Augmentation, Normaliser, Targets
 from vggc.training.objective import CLASSIFYING, Objective
 from vggc.training.parallel import ALONE, World
 from vggc.training.progress import Measured, StepSums
+from vggc.training.sharding import is_sharded, shard
 
 DeviceName: TypeAlias = Literal["cpu", "cuda"]
 
@@ -160,7 +159,7 @@ class Learner:
     @property
     def is_sharded(self) -> bool:
         """Whether this process has a part of the weights only."""
-        return isinstance(self.module, FSDPModule)
+        return is_sharded(self.module)
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
@@ -220,7 +219,7 @@ class Learner:
         for index in range(parts):
             together: AbstractContextManager[None] = nullcontext()
             is_last = index == parts - 1
-            if isinstance(self.parallel, FSDPModule):
+            if is_sharded(self.parallel):
                 self.parallel.set_requires_gradient_sync(is_last)
             elif isinstance(self.parallel, DistributedDataParallel) and not is_last:
                 together = self.parallel.no_sync()
@@ -254,7 +253,7 @@ class Learner:
     ) -> Measured | None:
         """The means over the images of all processes; None if it was interrupted."""
         self.tested.eval()
-        if isinstance(self.tested, FSDPModule):
+        if is_sharded(self.tested):
             self.tested.unshard()  # here, as not every process may have images
         objective, stopped, top5 = self.objective.plain, 0.0, 0.0
         sums = torch.zeros(6, dtype=torch.float64)
@@ -268,7 +267,7 @@ class Learner:
             found = torch.cat([losses, objective.hits(given, targets, learned=False)]).cpu()
             sums += torch.cat([torch.tensor([float(len(images))]), found])
             top5 += objective.best(given, targets.labels)
-        if isinstance(self.tested, FSDPModule):
+        if is_sharded(self.tested):
             self.tested.reshard()
         count, loss, top1, boxed, overlap, right, top5, stopped = self.world.sums(
             [*sums.tolist(), top5, stopped]
@@ -354,9 +353,7 @@ def parallel(
     share the weights: pieces of those must be contiguous.
     """
     if machine.sharded and world.size > 1:
-        mesh = init_device_mesh(device.type, (world.size,))
-        # A net's layers have no modules of their own whose weights could come one by one.
-        fully_shard(module, mesh=mesh, reshard_after_forward=False)
+        shard(module, device, world.size)
         return module
     module = in_channels_last(module)
     if world.size == 1 or not any(p.requires_grad for p in module.parameters()):
