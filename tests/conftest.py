@@ -18,6 +18,13 @@ pytest.register_assert_rewrite("tests.support")
 from tests.support.nets import TINY, compile_tiny, program
 from vggc.cli import main
 from vggc.program import Program
+from vggc.support.files import replacing
+
+A_PICTURE = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010800000000"
+    "3a7e9b550000000a49444154789c63f80f0001010100b138f6140000000049454e44ae426082"
+)
+"""A PNG of one white pixel."""
 
 # A timing never decides a test.
 settings.register_profile("vggc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -31,6 +38,22 @@ def nothing_of_the_user(
     """What somebody tuned on this machine decides no test, nor how wide their terminal is."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def curves_are_quick(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes four times as long as training a small net: a run gets the same picture each
+    time, but in tests that are marked `curves`.
+    """
+    module = sys.modules.get("vggc.training.session")
+    if module is None or request.node.get_closest_marker("curves"):
+        return
+
+    def drawn(path: Path, *what: object) -> None:
+        with replacing(path) as part:
+            part.write_bytes(A_PICTURE)
+
+    monkeypatch.setattr(module, "draw_curves", drawn)
 
 
 @pytest.fixture

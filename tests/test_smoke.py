@@ -45,6 +45,7 @@ def test_a_mistake_is_told_with_its_place(spec: Path, vggc_here: Here) -> None:
     assert "tiny.vgg:1:" in err
 
 
+@pytest.mark.curves
 def test_a_net_trains_predicts_is_exported_and_compiled(
     spec: Path, tmp_path: Path, vggc: Callable[..., str]
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from tests.support.lowering import lowered
+from tests.support.lowering import lowered_together
 from tests.support.op_samples import torch_outputs, weights_of
 from vggc.analysis.report import Report
 from vggc.backends.onnx import to_onnx
@@ -252,18 +252,38 @@ def test_as_onnx_it_agrees_with_float64(name: str) -> None:
     assert_agree(session.run(None, {"input": image(graph)}), graph)
 
 
+FAMILIES = (
+    sorted(
+        (name for name in zoo() if name.startswith("vgg1") and name != "vgg16_bn_cifar"),
+        key=lambda name: name == "vgg19",
+    ),
+    [name for name in zoo() if name.startswith("googlenet")],
+    *([name] for name in zoo() if not name.startswith(("vgg1", "googlenet"))),
+    ["vgg16_bn_cifar"],
+)
+"""Nets that have many layers in common, the deepest last: they are compiled together."""
+
+
+def test_every_net_is_of_one_family() -> None:
+    assert sorted(name for family in FAMILIES for name in family) == sorted(zoo())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", zoo())
-def test_compiled_for_the_cpu_it_agrees_with_float64(name: str) -> None:
-    graph, target = narrow(name), resolve("cpu")
-    calls, code = lowered(graph, 1, target)
-    pieces = pack(calls, code.kernels, fold(graph).weights(weights_of(graph)))
-    packed = {name: each.whole() for name, each in pieces.items()}
-    machine = relax.VirtualMachine(compile_for(code.module, target), tvm.cpu())
-    arrays = (image(graph), *(packed[name] for name in calls.weights))
-    result = machine["main"](*map(tvm.runtime.tensor, arrays))
-    outputs = [result] if len(graph.heads) == 1 else result
-    assert_agree([output.numpy() for output in outputs], graph)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family[-1])
+def test_compiled_for_the_cpu_it_agrees_with_float64(family: list[str]) -> None:
+    target = resolve("cpu")
+    graphs = {name: narrow(name) for name in family}
+    code = lowered_together(graphs, target)
+    library = compile_for(code[family[0]][1].module, target)
+    machine = relax.VirtualMachine(library, tvm.cpu())
+    for name, graph in graphs.items():
+        calls, made = code[name]
+        pieces = pack(calls, made.kernels, fold(graph).weights(weights_of(graph)))
+        packed = {weight: each.whole() for weight, each in pieces.items()}
+        arrays = (image(graph), *(packed[weight] for weight in calls.weights))
+        result = machine[name](*map(tvm.runtime.tensor, arrays))
+        outputs = [result] if len(graph.heads) == 1 else result
+        assert_agree([output.numpy() for output in outputs], graph)
 
 
 # ---------------------------------------------------------------- the command

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from vggc.compiler.choose import kernels_for
 from vggc.compiler.error_budget import MAX_ERROR, allotment
-from vggc.compiler.relax import Lowered, lower
+from vggc.compiler.relax import Lowered, lower, lower_together
 from vggc.ir.graph import Graph
 from vggc.plan.plan import Plan
 from vggc.runtime.artifact import Target
@@ -22,3 +24,19 @@ def lowered(
     """The plan of a net and the kernels that carry it out, chosen by stated cost."""
     plan = plan_for(graph, batch, target, precision)
     return plan, lower(plan, kernels_for(target, allotment(plan, target, max_error).by_cost.get))
+
+
+def lowered_together(
+    graphs: Mapping[str, Graph], target: Target
+) -> dict[str, tuple[Plan, Lowered]]:
+    """The plans of several nets for one image, and one module of the kernels that carry them out:
+    for what several do, the kernel that the last of them would choose.
+    """
+    plans = {name: plan_for(graph, 1, target, "float32") for name, graph in graphs.items()}
+    chosen = {
+        workload: choice
+        for plan in plans.values()
+        for workload, choice in allotment(plan, target, MAX_ERROR).by_cost.items()
+    }
+    code = lower_together(plans, kernels_for(target, chosen.get))
+    return {name: (plans[name], code[name]) for name in plans}

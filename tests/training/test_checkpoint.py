@@ -395,6 +395,7 @@ def test_all_processes_must_have_the_same_images(monkeypatch: pytest.MonkeyPatch
     assert refused(lambda: session.agree(here))[0] is diagnostics.ImagesDiffer
 
 
+@pytest.mark.curves
 def test_a_finished_run_leaves_what_others_need(tmp_path: Path) -> None:
     outcome = train(tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
@@ -408,6 +409,8 @@ def test_a_finished_run_leaves_what_others_need(tmp_path: Path) -> None:
         "weights.safetensors",
     ]
     assert saved(tmp_path / "run") == ["step-12-tested"]
+    with Image.open(tmp_path / "run/curves.png") as curves:
+        assert curves.width > 500
     run = Run.load(tmp_path / "run")
     assert run.record.state == "finished"
     assert run.record.metrics == outcome.progress.epochs[-1]

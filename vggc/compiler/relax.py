@@ -7,7 +7,7 @@ every step's value, for `vggc verify`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -49,16 +49,40 @@ class Lowered:
 
 def lower(plan: Plan, kernel_of: KernelOf) -> Lowered:
     """The Relax module of a plan. Equal workloads share one function."""
-    distinct = {each: kernel_of(each) for each in dict.fromkeys(s.workload for s in plan.steps)}
     builder = relax.BlockBuilder()
+    kernels, functions = _kernels(builder, [plan], kernel_of)
+    _emit(builder, "main", plan, kernels, functions, every_step=False)
+    _emit(builder, "layers", plan, kernels, functions, every_step=True)
+    module = builder.finalize()
+    return Lowered(module, tuple(kernels[step.workload] for step in plan.steps))
+
+
+def lower_together(plans: Mapping[str, Plan], kernel_of: KernelOf) -> dict[str, Lowered]:
+    """One Relax module for several plans, with a function by the name of each in the place of
+    `main`. Equal workloads share one function, whichever plans they are of.
+    """
+    builder = relax.BlockBuilder()
+    kernels, functions = _kernels(builder, plans.values(), kernel_of)
+    for name, plan in plans.items():
+        _emit(builder, name, plan, kernels, functions, every_step=False)
+    module = builder.finalize()
+    return {
+        name: Lowered(module, tuple(kernels[step.workload] for step in plan.steps))
+        for name, plan in plans.items()
+    }
+
+
+def _kernels(
+    builder: Any, plans: Iterable[Plan], kernel_of: KernelOf
+) -> tuple[dict[Workload, Kernel], dict[Workload, Any]]:
+    """The kernel of each workload of some plans, and its function in the module."""
+    distinct = dict.fromkeys(step.workload for plan in plans for step in plan.steps)
+    kernels = {workload: kernel_of(workload) for workload in distinct}
     functions = {
         workload: builder.add_func(kernel.func, _function_name(workload, kernel))
-        for workload, kernel in distinct.items()
+        for workload, kernel in kernels.items()
     }
-    _emit(builder, "main", plan, distinct, functions, every_step=False)
-    _emit(builder, "layers", plan, distinct, functions, every_step=True)
-    module = builder.finalize()
-    return Lowered(module, tuple(distinct[step.workload] for step in plan.steps))
+    return kernels, functions
 
 
 def _function_name(workload: Workload, kernel: Kernel) -> str:
