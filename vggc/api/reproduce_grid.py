@@ -85,11 +85,11 @@ class GridNet(Protocol):
         ...
 
 
-NetT = TypeVar("NetT", bound=GridNet, contravariant=True)
-LineT = TypeVar("LineT", contravariant=True)
+NetIn = TypeVar("NetIn", bound=GridNet, contravariant=True)
+LineIn = TypeVar("LineIn", contravariant=True)
 
 
-class RunGrid(Protocol[NetT, LineT]):
+class RunGrid(Protocol[NetIn, LineIn]):
     """What a folder has of a table: runs, and what was measured of lines."""
 
     @property
@@ -97,15 +97,15 @@ class RunGrid(Protocol[NetT, LineT]):
         """Where runs and tables are."""
         ...
 
-    def run_of(self, net: NetT) -> Run | None:
+    def run_of(self, net: NetIn) -> Run | None:
         """The run of a training, as far as it has come; None before it has begun."""
         ...
 
-    def failure(self, net: NetT) -> str | None:
+    def failure(self, net: NetIn) -> str | None:
         """Why a training, or one before it, was stopped."""
         ...
 
-    def lacks(self, line: LineT) -> bool:
+    def lacks(self, line: LineIn) -> bool:
         """Whether a line can be measured and is not yet."""
         ...
 
@@ -114,18 +114,18 @@ class RunGrid(Protocol[NetT, LineT]):
         ...
 
 
-Net = TypeVar("Net", bound=GridNet)
-Line = TypeVar("Line")
-Grid = TypeVar("Grid", bound=RunGrid[Any, Any])
+NetT = TypeVar("NetT", bound=GridNet)
+LineT = TypeVar("LineT")
+GridT = TypeVar("GridT", bound=RunGrid[Any, Any])
 
 
 @dataclass(frozen=True, kw_only=True)
-class GridPlan(ABC, Generic[Grid, Net, Line]):
+class GridPlan(ABC, Generic[GridT, NetT, LineT]):
     """A table that is to be made in a folder, by trainings and tests on images that are at `data`
     and `val`.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[LineT, ...]
     folder: Path
     record: StudyRecord
     data: str
@@ -133,7 +133,7 @@ class GridPlan(ABC, Generic[Grid, Net, Line]):
     options: ReproduceOptions
 
     @abstractmethod
-    def study(self) -> Grid:
+    def study(self) -> GridT:
         """What the folder has of the table.
 
         Raises:
@@ -142,15 +142,15 @@ class GridPlan(ABC, Generic[Grid, Net, Line]):
 
     @property
     @abstractmethod
-    def trainings(self) -> tuple[Net, ...]:
+    def trainings(self) -> tuple[NetT, ...]:
         """What is to be trained, each after what it begins with."""
 
     @abstractmethod
-    def training_of(self, study: Grid, net: Net) -> TrainPlan:
+    def training_of(self, study: GridT, net: NetT) -> TrainPlan:
         """The training of a net, or what is left of it."""
 
     @abstractmethod
-    def tested(self, study: Grid, line: Line, spectator: Spectator) -> Grid:
+    def tested(self, study: GridT, line: LineT, spectator: Spectator) -> GridT:
         """The study that knows the errors of a line, whose nets are trained."""
 
     @property
@@ -159,10 +159,10 @@ class GridPlan(ABC, Generic[Grid, Net, Line]):
         """The name of the table."""
 
     @abstractmethod
-    def laid(self, study: Grid) -> Laid:
+    def laid(self, study: GridT) -> Laid:
         """The table as it is so far."""
 
-    def save(self, study: Grid) -> None:
+    def save(self, study: GridT) -> None:
         """Writes the table as it is so far.
 
         Raises:
@@ -170,7 +170,7 @@ class GridPlan(ABC, Generic[Grid, Net, Line]):
         """
         write_table(study.folder, self.name, self.laid(study))
 
-    def make(self, spectator: Spectator) -> Grid | None:
+    def make(self, spectator: Spectator) -> GridT | None:
         """Trains and tests what the table lacks, alone or as one of several processes; what the
         folder then has of it, None where somebody interrupted that.
 

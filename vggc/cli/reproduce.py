@@ -18,12 +18,12 @@ from vggc.api.reproduce_boxes import plan as boxes_plan
 from vggc.api.reproduce_features import FeatureTablePlan
 from vggc.api.reproduce_features import plan as features_plan
 from vggc.api.reproduce_grid import (
-    Grid,
     GridNet,
     GridPlan,
+    GridT,
     ImagesDone,
-    Line,
-    Net,
+    LineT,
+    NetT,
     ReproduceOptions,
     Spectator,
 )
@@ -123,7 +123,11 @@ def command(
 
 
 def make_grid(
-    planned: GridPlan[Grid, Net, Line], takes: Callable[[Net], str], *, dry_run: bool, as_json: bool
+    planned: GridPlan[GridT, NetT, LineT],
+    takes: Callable[[NetT], str],
+    *,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Makes a table whose lines are tests of trained nets, or only lists its trainings, each with
     the name of the net that it `takes`.
@@ -147,7 +151,7 @@ def make_features(planned: FeatureTablePlan, *, dry_run: bool, as_json: bool) ->
     make(planned, as_json)
 
 
-class Plan(Protocol[Made]):
+class MadeTable(Protocol[Made]):
     """A table that is to be made."""
 
     def make(self, spectator: Spectator) -> Made | None:
@@ -159,7 +163,7 @@ class Plan(Protocol[Made]):
         ...
 
 
-def make(planned: Plan[Made], as_json: bool) -> None:
+def make(planned: MadeTable[Made], as_json: bool) -> None:
     """Makes a table and prints it; exits where somebody interrupts that."""
     shown = Shown()
     study = planned.make(shown)
