@@ -170,7 +170,7 @@ def test_every_algorithm_runs_on_aarch64_and_multiplies_in_vectors(tmp_path: Pat
 @needs_aarch64
 def test_draws_compute_what_they_should_on_aarch64(tmp_path: Path) -> None:
     machine = Machine.of(tvm.target.Target(aarch64.TARGET))
-    drawn_on_aarch64(list(draws(3, 100, machine)), tmp_path)
+    drawn_on_aarch64(list(draws(3, 60, machine)), tmp_path)
 
 
 @needs_aarch64

@@ -51,7 +51,7 @@ def test_draws_compute_what_they_should(target: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("target", "count"),
     [
-        pytest.param(HOST, 200, id="host"),
+        pytest.param(HOST, 120, id="host"),
         pytest.param(AVX2, 100, id="avx2", marks=not_the_same),
     ],
 )

@@ -31,7 +31,8 @@ VALUES: tuple[Any, ...] = (
     *(None, True, 0, -1, 7, 2**62, 10**30, 0.5, -1e308),
     *("", "a\nb", "\ud800", "../x", [], {}, ["x"], [1] * 20),
 )
-"""What takes the place of each value of a manifest in turn."""
+"""What takes the place of the values of a manifest: one half that of every other, the other half
+that of those between."""
 
 
 def hashed_anew(folder: Path, manifest: Any = None) -> None:
@@ -108,11 +109,11 @@ def test_whatever_a_manifest_says_it_is_refused_or_the_artifact_runs(tiny_artifa
     folder, x = tiny_artifact(), np.zeros((1, 3, 16, 16), np.float32)
     whole = json.loads((folder / "manifest.json").read_text())
     accepted = set()
-    for place in places(whole):
+    for index, place in enumerate(places(whole)):
         old = whole
         for key in place:
             old = old[key]
-        for value in (*VALUES, *rearranged(old)):
+        for value in (*VALUES[index % 2 :: 2], *rearranged(old)):
             now = changed(whole, place, value)
             if now is None or digest_of(now) == digest_of(whole):
                 continue  # it says the same in another order

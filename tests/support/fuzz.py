@@ -3,7 +3,7 @@
 Run as a program it checks them all in one process and prints what happened as JSON:
 `python -m tests.support.fuzz 10000 --hostile`. Anything but a net or a diagnostic ends it with a
 traceback, and so does a mutation that takes a second, or a hostile file that takes five:
-those are as large as files may be, and need about one on a machine that is idle. Times are
+those are half as large as files may be, and need about one on a machine that is idle. Times are
 of the processor, so that other programs hardly count.
 """
 
@@ -81,8 +81,10 @@ def mutated(draw: random.Random) -> str:
 
 
 def hostile() -> Iterator[tuple[str, str]]:
-    """Specs that are made to take time or memory, each about as large as a file may be."""
-    full = MAX_FILE_BYTES - 100
+    """Specs that are made to take time or memory, each half as large as a file may be or of as many
+    layers as a net may have.
+    """
+    full = MAX_FILE_BYTES // 2
     head = "net a\ninput 3x8x8\n"
 
     def repeated(piece: str) -> str:
