@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,25 +14,23 @@ from tests.support.nets import graph_of
 from tests.support.op_samples import BATCH, SAMPLES, assert_agree, torch_outputs, weights_of
 from vggc.compiler.device_code import compile_device
 from vggc.compiler.packing import pack
-from vggc.compiler.relax import lower
+from vggc.compiler.relax import lower_together
 from vggc.ir.graph import Graph
 from vggc.kernels import cuda
-from vggc.kernels.workloads import Kernel, Workload
 from vggc.passes.fold import fold
 from vggc.plan.plan import plan
-from vggc.support.tvm_alone import tvm
 
 ARCH = "sm_80"
 GRAPHS = {name: graph_of(text) for name, text in SAMPLES.items()}
 
-SCRIPT = f"""
+SCRIPT = """
 import numpy
 from vggc.support.tvm_alone import tvm
 from vggc.runtime.device import require_device
 tvm.register_global_func("tvm_callback_cuda_compile", lambda code: 1 / 0, override=True)
-device = require_device(["{ARCH}"])
+device = require_device(["{arch}"])
 machine = tvm.relax.VirtualMachine(tvm.runtime.load_module("lib.so"), device)
-for name in {list(SAMPLES)}:
+for name in {names}:
     inputs = numpy.load(name + ".npz").values()
     result = machine[name](*(tvm.runtime.tensor(array, device) for array in inputs))
     outputs = [result] if isinstance(result, tvm.runtime.Tensor) else result
@@ -41,35 +38,31 @@ for name in {list(SAMPLES)}:
 """
 
 
-def kernel(sample: str, workload: Workload) -> Kernel:
-    """A kernel whose name is taken in no other sample."""
-    chosen = cuda.kernel(workload)
-    return replace(chosen, algorithm=f"{chosen.algorithm}_{sample}")
-
-
 def image(graph: Graph) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((BATCH, *graph.input), np.float32)
 
 
-@pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the outputs of every sample: one library, one process, for all of them."""
-    folder = tmp_path_factory.mktemp("samples")
-    module = tvm.IRModule()
-    for name, graph in GRAPHS.items():
-        calls = plan(graph, BATCH)
-        code = lower(calls, partial(kernel, name))
-        pieces = pack(calls, code.kernels, fold(graph).weights(weights_of(graph)))
-        packed = {name: each.whole() for name, each in pieces.items()}
-        weights = [packed[weight] for weight in calls.weights]
+def run_on_gpu(graphs: Mapping[str, Graph], folder: Path) -> None:
+    """Writes the outputs of nets into a folder: one library, one process, for all of them."""
+    plans = {name: plan(graph, BATCH) for name, graph in graphs.items()}
+    code = lower_together(plans, cuda.kernel)
+    for name, graph in graphs.items():
+        pieces = pack(plans[name], code[name].kernels, fold(graph).weights(weights_of(graph)))
+        packed = {weight: each.whole() for weight, each in pieces.items()}
+        weights = [packed[weight] for weight in plans[name].weights]
         np.savez(folder / f"{name}.npz", image(graph), *weights)
-        for var, function in code.module.functions_items():
-            if isinstance(function, tvm.tirx.PrimFunc):
-                module[var] = function
-        module[name] = code.module["main"].with_attr("global_symbol", name)
+    (module,) = {each.module for each in code.values()}
     library = compile_device(module, [ARCH])
     library.export(folder / "lib.so")
-    run_python(SCRIPT, folder, gpu_on_cpu.environment(library.source, folder))
+    script = SCRIPT.format(arch=ARCH, names=list(graphs))
+    run_python(script, folder, gpu_on_cpu.environment(library.source, folder))
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the outputs of every sample in float32."""
+    folder = tmp_path_factory.mktemp("samples")
+    run_on_gpu(GRAPHS, folder)
     return folder
 
 
