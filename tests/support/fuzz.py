@@ -188,9 +188,9 @@ def outcome(text: str, limit: float, *, again: bool) -> str:
         _ = str(error)
         return type(error.diagnostics[0]).__name__
     for plain in (program.net, program.resolved) if again else ():
-        again = Program(parse(Source("fuzz.vgg", format_net(plain))))
-        again.check()
-        assert again.report().rows == program.report().rows
+        same = Program(parse(Source("fuzz.vgg", format_net(plain))))
+        same.check()
+        assert same.report().rows == program.report().rows
     return "net"
 
 

@@ -38,11 +38,6 @@ class TablePlan(GridPlan[Study, Trained, TableLine]):
 
     table: TableName
 
-    @property
-    def name(self) -> str:
-        """The name of the table."""
-        return self.table
-
     def study(self) -> Study:
         """What the folder has of the table.
 

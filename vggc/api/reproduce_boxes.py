@@ -43,11 +43,6 @@ class BoxTablePlan(GridPlan[BoxStudy, BoxTraining, BoxLine]):
 
     table: BoxTableName
 
-    @property
-    def name(self) -> str:
-        """The name of the table."""
-        return self.table
-
     def study(self) -> BoxStudy:
         """What the folder has of the table.
 

@@ -125,6 +125,7 @@ class GridPlan(ABC, Generic[GridT, NetT, LineT]):
     and `val`.
     """
 
+    table: str
     lines: tuple[LineT, ...]
     folder: Path
     record: StudyRecord
@@ -153,11 +154,6 @@ class GridPlan(ABC, Generic[GridT, NetT, LineT]):
     def tested(self, study: GridT, line: LineT, spectator: Spectator) -> GridT:
         """The study that knows the errors of a line, whose nets are trained."""
 
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """The name of the table."""
-
     @abstractmethod
     def laid(self, study: GridT) -> Laid:
         """The table as it is so far."""
@@ -168,7 +164,7 @@ class GridPlan(ABC, Generic[GridT, NetT, LineT]):
         Raises:
             UserError: it cannot be written.
         """
-        write_table(study.folder, self.name, self.laid(study))
+        write_table(study.folder, self.table, self.laid(study))
 
     def make(self, spectator: Spectator) -> GridT | None:
         """Trains and tests what the table lacks, alone or as one of several processes; what the

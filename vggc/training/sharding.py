@@ -1,6 +1,7 @@
 """Nets whose weights processes share, each holding a part of every tensor: by PyTorch's FSDP.
 
-That takes a second to import, half as long as PyTorch itself, so it is imported by those who share.
+That takes a second to import, for which those who only test a net need not wait; PyTorch's
+optimisers import it, too.
 """
 
 from __future__ import annotations
