@@ -619,7 +619,7 @@ def test_verify_takes_the_float32_weights_from_where_they_are(
     text = refusal("verify", str(folder), "--weights", str(others))
     assert text == (
         f"error: the float32 weights of the artifact {folder} are needed to verify it\n"
-        f"  it holds them in bf16 alone, and those of {others} are others\n"
+        f"  it holds them in bfloat16 alone, and those of {others} are others\n"
         "  help: give the file or the run that it was compiled from: `--weights FILE`"
     )
 
