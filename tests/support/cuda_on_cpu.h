@@ -4,76 +4,147 @@
 // run their threads forwards and backwards in turn, so that a missing barrier is seen too.
 #pragma once
 
-#include <ucontext.h>
-
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
-#include <limits>
+#include <memory>
 #include <type_traits>
 #include <vector>
 
 #define __global__
-#define __launch_bounds__(threads)
+#define __device__
+#define __forceinline__ inline
+#define __restrict__
+#define __launch_bounds__(...)
+#define __align__(bytes) __attribute__((aligned(bytes)))
 #define __shared__ static __attribute__((section("shared_memory")))
 
 struct Index { int x, y, z; };
 static Index blockIdx, threadIdx;
 
+struct alignas(4) ushort2 { uint16_t x, y; };
 struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 using std::max;
 using std::min;
 
 __attribute__((section("shared_memory"), used)) static float shared_anchor = 0;
 extern "C" char __start_shared_memory[], __stop_shared_memory[];
 
+// Leaves the stack of `from` and goes on with that of `to`.
+extern "C" __attribute__((visibility("hidden"))) void switch_stack(void** from, void* to);
+#if defined(__x86_64__)
+asm(R"(
+.text
+.local switch_stack
+switch_stack:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+)");
+#else
+#error "fibers are written for x86-64"
+#endif
+
 namespace fibers {
 
-constexpr size_t kStack = 64 << 10;
+constexpr size_t kStack = 64 << 10, kSaved = 6, kWarp = 32;
+constexpr size_t kDynamicShared = 227 << 10;
+
+alignas(1024) static char dynamic_shared[kDynamicShared];
 
 struct Fiber {
-  ucontext_t context;
-  std::vector<char> stack = std::vector<char>(kStack);
+  std::unique_ptr<char[]> stack{new char[kStack]};
+  void* top = nullptr;
   bool done = false;
+  std::function<bool()> ready;  // what it waits for
 };
 
 static std::vector<Fiber> all;
-static ucontext_t scheduler;
+static void* scheduler;
 static size_t current;
 static const std::function<void()>* kernel;
 
 static void enter() {
   (*kernel)();
   all[current].done = true;
+  switch_stack(&all[current].top, scheduler);
 }
 
 static void start(Fiber& fiber) {
   fiber.done = false;
-  getcontext(&fiber.context);
-  fiber.context.uc_stack.ss_sp = fiber.stack.data();
-  fiber.context.uc_stack.ss_size = kStack;
-  fiber.context.uc_link = &scheduler;
-  makecontext(&fiber.context, enter, 0);
+  fiber.ready = nullptr;
+  auto end = reinterpret_cast<uintptr_t>(fiber.stack.get() + kStack) & ~uintptr_t{15};
+  void** top = reinterpret_cast<void**>(end) - 2;
+  *top = reinterpret_cast<void*>(enter);
+  top -= kSaved;
+  std::memset(top, 0, kSaved * sizeof *top);
+  fiber.top = top;
 }
 
+static void wait_until(std::function<bool()> ready) {
+  Fiber& fiber = all[current];
+  fiber.ready = std::move(ready);
+  switch_stack(&fiber.top, scheduler);
+}
+
+// Where some threads come together. The last to come does what is to be done with all there.
+struct Meeting {
+  size_t present = 0;
+  uint64_t round = 0;
+
+  template <class Last>
+  void join(size_t members, Last last) {
+    const uint64_t now = round;
+    if (++present < members) return wait_until([this, now] { return round != now; });
+    last();
+    present = 0;
+    ++round;
+  }
+};
+
+static Meeting block;
+
+// What emulated memory forgets and does between blocks, and at the end of a grid.
+static std::function<void()> at_start_of_block = [] {}, at_end_of_grid = [] {};
+
 static void run_block(size_t threads, bool forwards) {
-  float* end = reinterpret_cast<float*>(__stop_shared_memory);
-  for (float* p = reinterpret_cast<float*>(__start_shared_memory); p < end; ++p)
-    *p = std::numeric_limits<float>::quiet_NaN();
+  std::memset(__start_shared_memory, 0xff, __stop_shared_memory - __start_shared_memory);
+  std::memset(dynamic_shared, 0xff, kDynamicShared);
+  at_start_of_block();
   for (size_t i = 0; i < threads; ++i) start(all[i]);
-  for (size_t num_done = 0; num_done == 0;) {
+  for (size_t left = threads; left != 0;) {
+    bool moved = false;
     for (size_t i = 0; i < threads; ++i) {
       current = forwards ? i : threads - 1 - i;
+      Fiber& fiber = all[current];
+      if (fiber.done || (fiber.ready && !fiber.ready())) continue;
+      fiber.ready = nullptr;
       threadIdx = {static_cast<int>(current), 0, 0};
-      swapcontext(&scheduler, &all[current].context);
-      num_done += all[current].done;
+      switch_stack(&scheduler, fiber.top);
+      moved = true;
+      left -= fiber.done;
     }
-    if (num_done != 0 && num_done != threads) {
+    if (!moved) {
       std::fprintf(stderr, "a barrier was not reached by every thread of the block\n");
       std::abort();
     }
@@ -82,7 +153,7 @@ static void run_block(size_t threads, bool forwards) {
 
 static void run_grid(const int* grid, int threads, const std::function<void()>& body) {
   kernel = &body;
-  all.resize(threads);
+  if (all.size() != static_cast<size_t>(threads)) all = std::vector<Fiber>(threads);
   bool forwards = true;
   for (int z = 0; z < grid[2]; ++z)
     for (int y = 0; y < grid[1]; ++y)
@@ -90,13 +161,14 @@ static void run_grid(const int* grid, int threads, const std::function<void()>& 
         blockIdx = {x, y, z};
         run_block(threads, forwards);
       }
+  at_end_of_grid();
 }
 
 }  // namespace fibers
 
+static void __syncthreads() { fibers::block.join(fibers::all.size(), [] {}); }
+
+#include "tensor_cores.h"
+
 // CUDA takes it among a declaration's specifiers, C++ does not.
 #define alignas(bytes) __attribute__((aligned(bytes)))
-
-static void __syncthreads() {
-  swapcontext(&fibers::all[fibers::current].context, &fibers::scheduler);
-}

@@ -1,7 +1,7 @@
 """Run TVM's CUDA code on the CPU: g++ compiles it against `cuda_on_cpu.h`.
 
 It shows what a kernel computes, that it stays within its buffers, and that its barriers
-suffice; it shows nothing about speed.
+suffice. It counts what accesses cost (`counting`), and shows nothing else about speed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,18 +26,21 @@ from tvm.tirx.build import split_host_device_mods
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 COMPILER = ["g++", "-std=c++17", "-O1", "-w", "-fPIC"]
-# Floats of NaN around every buffer. A multiple of 16, so that buffers stay aligned.
-GUARD = 4096
+# Bytes around every buffer that make NaN in any type. A multiple of 64, so that buffers stay aligned.
+GUARD = 16384
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One CUDA kernel: its buffers by name with their sizes, its grid and its threads."""
+    """One CUDA kernel: its buffers by name with their sizes and types, its grid, its threads, and
+    the bytes of shared memory that it asks for at its launch.
+    """
 
     name: str
-    buffers: dict[str, int]
+    buffers: dict[str, tuple[int, str]]
     grid: tuple[int, int, int]
     threads: int
+    shared: int
 
 
 @dataclass(frozen=True)
@@ -63,26 +67,73 @@ def generate(func: Any, arch: str = "sm_80") -> CudaCode:
 
 def run(code: CudaCode, folder: Path, *arrays: np.ndarray) -> None:
     """Call a function on `arrays`, in place; `folder` takes the compiled code."""
-    library = ctypes.CDLL(str(compile_kernels(code.source, folder)))
+    call(ctypes.CDLL(str(compile_kernels(code.source, folder))), code, *arrays)
+
+
+def call(library: ctypes.CDLL, code: CudaCode, *arrays: np.ndarray) -> None:
+    """Call a function whose code is compiled on `arrays`, in place."""
     memory = {}
     for name, array in zip(code.parameters, arrays, strict=True):
-        memory[name] = _guarded(array.size)
-        memory[name][GUARD:-GUARD] = array.ravel()
+        memory[name] = _guarded(array.size, str(array.dtype))
+        memory[name].content[...] = array.ravel()
     for launch in code.launches:
-        for name, size in launch.buffers.items():
-            memory.setdefault(name, _guarded(size))
-        _call(library, launch, [memory[name] for name in launch.buffers])
+        for name, (size, dtype) in launch.buffers.items():
+            if name not in memory:
+                memory[name] = _guarded(size, dtype)
+        _call(library, launch, [memory[name].content for name in launch.buffers])
     for name, array in zip(code.parameters, arrays, strict=True):
-        guards = np.concatenate([memory[name][:GUARD], memory[name][-GUARD:]])
-        assert np.isnan(guards).all(), f"a kernel wrote outside {name}"
-        array[...] = memory[name][GUARD:-GUARD].reshape(array.shape)
+        assert memory[name].is_whole, f"a kernel wrote outside {name}"
+        array[...] = memory[name].content.reshape(array.shape)
 
 
-def _guarded(size: int) -> np.ndarray:
-    """`size` floats of NaN on a boundary of 64 bytes, with `GUARD` more on either side."""
-    store = np.full(size + 2 * GUARD + 16, np.nan, np.float32)
-    start = -(store.ctypes.data // 4) % 16
-    return store[start : start + size + 2 * GUARD]
+@dataclass(frozen=True)
+class Counted:
+    """What the accesses of kernels cost on a GPU, all blocks together.
+
+    A pass serves eight lanes of 16 bytes, and conflicts of banks take more of them than there are
+    accesses. A sector is 32 bytes of global memory.
+    """
+
+    shared_accesses: int
+    shared_passes: int
+    global_bytes: int
+    global_sectors: int
+
+
+@contextmanager
+def counting(library: ctypes.CDLL) -> Iterator[list[Counted]]:
+    """Counts what is called within; the list has the result afterwards."""
+    found: list[Counted] = []
+    library.count_accesses(1)
+    yield found
+    result = (ctypes.c_uint64 * 5)()
+    library.counted(result)
+    library.count_accesses(0)
+    found.append(Counted(*result[:4]))
+
+
+@dataclass(frozen=True)
+class _Guarded:
+    """Memory within bytes that nobody may write to."""
+
+    store: np.ndarray
+    content: np.ndarray
+
+    @property
+    def is_whole(self) -> bool:
+        first = self.content.ctypes.data - self.store.ctypes.data
+        behind = self.store[first + self.content.nbytes :]
+        return bool((self.store[:first] == 0xFF).all() and (behind == 0xFF).all())
+
+
+def _guarded(size: int, dtype: str) -> _Guarded:
+    """`size` elements that hold NaN, on a boundary of 64 bytes, with `GUARD` bytes on either
+    side.
+    """
+    count = size * np.dtype(dtype).itemsize
+    store = np.full(count + 2 * GUARD + 64, 0xFF, np.uint8)
+    start = GUARD + -(store.ctypes.data + GUARD) % 64
+    return _Guarded(store, store[start : start + count].view(dtype))
 
 
 def _launch(func: Any) -> Launch:
@@ -94,10 +145,19 @@ def _launch(func: Any) -> Launch:
 
     tvm_ffi.structural_walk(func.body, (tvm.tirx.AttrStmt, visit))
     declared = [stmt for stmt in func.body.seq if isinstance(stmt, tvm.tirx.DeclBuffer)]
-    sizes = {str(stmt.data.name): math.prod(map(int, stmt.buffer.shape)) for stmt in declared}
+    sizes = {
+        str(stmt.data.name): (math.prod(map(int, stmt.buffer.shape)), str(stmt.buffer.dtype))
+        for stmt in declared
+    }
     buffers = {str(p.name).removesuffix("_ptr"): sizes[str(p.name)] for p in func.params}
     x, y, z = (extents.get(f"blockIdx.{axis}", 1) for axis in "xyz")
-    return Launch(str(func.attrs["global_symbol"]), buffers, (x, y, z), extents["threadIdx.x"])
+    return Launch(
+        name=str(func.attrs["global_symbol"]),
+        buffers=buffers,
+        grid=(x, y, z),
+        threads=extents["threadIdx.x"],
+        shared=int(func.attrs.get("tirx.dyn_smem_bytes", 0)),
+    )
 
 
 def _order(launch: Launch) -> int:
@@ -112,10 +172,25 @@ def compile_kernels(source: str, folder: Path) -> Path:
     """
     path, library = folder / "kernels.cpp", folder / "kernels.so"
     (folder / "cuda.h").touch()
-    path.write_text("\n".join([f'#include "{HEADER.name}"', source, *_entries(source)]))
+    path.write_text("\n".join([f'#include "{HEADER.name}"', adapted(source), *_entries(source)]))
     command = [*COMPILER, "-shared", f"-I{_precompiled()}", f"-I{folder}"]
     subprocess.run([*command, "-o", str(library), str(path)], check=True)
     return library
+
+
+def adapted(source: str) -> str:
+    """CUDA C++ with the emulator's helpers in the place of those that hold PTX, and its memory in
+    the place of what a launch gives.
+    """
+    source = HELPER.sub("", source)
+    return DYNAMIC.sub(r"\1* \2 = (\1*)fibers::dynamic_shared;", source)
+
+
+HELPER = re.compile(
+    r"^__forceinline__ __device__ [\w ]+ tvm_builtin_\w+\([^{]*\) \{\n.*?\n\}\n", re.M | re.S
+)
+DYNAMIC = re.compile(r"extern __shared__ __align__\(\d+\) (\w+) (\w+)\[\];")
+KERNEL = re.compile(r"__launch_bounds__\([\d, ]+\) (\w+)\((.*)\) \{")
 
 
 @cache
@@ -129,16 +204,17 @@ def _precompiled() -> str:
 
 
 def _entries(source: str) -> Iterator[str]:
-    for name, parameters in re.findall(r"__launch_bounds__\(\d+\) (\w+)\((.*)\) \{", source):
-        arguments = ", ".join(f"*arguments[{i}]" for i in range(len(parameters.split(","))))
+    for name, parameters in KERNEL.findall(source):
+        types = [parameter.split("*")[0].strip() for parameter in parameters.split(",")]
+        arguments = ", ".join(f"*({kind}**)arguments[{i}]" for i, kind in enumerate(types))
         yield (
-            f'extern "C" void run_{name}(const int* grid, int threads, float*** arguments) {{'
+            f'extern "C" void run_{name}(const int* grid, int threads, void** arguments) {{'
             f" fibers::run_grid(grid, threads, [=] {{ {name}({arguments}); }}); }}"
         )
 
 
 def _call(library: ctypes.CDLL, launch: Launch, memory: list[np.ndarray]) -> None:
-    buffers = [ctypes.c_void_p(array.ctypes.data + array.itemsize * GUARD) for array in memory]
+    buffers = [ctypes.c_void_p(array.ctypes.data) for array in memory]
     arguments = (ctypes.c_void_p * len(buffers))(*map(ctypes.addressof, buffers))
     entry = getattr(library, f"run_{launch.name}")
     entry((ctypes.c_int * 3)(*launch.grid), ctypes.c_int(launch.threads), arguments)

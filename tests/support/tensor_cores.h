@@ -1,0 +1,359 @@
+// What the helpers that TVM writes around PTX do, on a CPU: tensor cores, asynchronous copies,
+// shuffles, and what blocks see of one another.
+//
+// What is asynchronous happens as late as it may: a copy when its group is waited for, a store that
+// no fence follows at the end of the grid. A wait or a fence that is missing then shows as a wrong
+// result. Layouts of fragments: PTX ISA, "Matrix Fragments for mma.m16n8k16" and "ldmatrix".
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+namespace tensor_cores {
+
+using fibers::all;
+using fibers::current;
+using fibers::kWarp;
+
+constexpr size_t kWarps = 32, kSegment = 16;
+
+struct Copy { uint32_t target; const void* source; uint32_t count; };
+struct Store { void* target; uint32_t words[4]; };
+
+struct Thread {
+  std::vector<Copy> begun;
+  std::vector<std::vector<Copy>> groups;
+  std::vector<Store> stores;
+};
+
+static std::vector<Thread> threads;
+static fibers::Meeting warps[kWarps];
+static void* arguments[kWarps][kWarp];
+
+static void write(const Store& store) { std::memcpy(store.target, store.words, kSegment); }
+
+static void flush(Thread& thread) {
+  for (const Store& store : thread.stores) write(store);
+  thread.stores.clear();
+}
+
+static void flush_all() {
+  for (Thread& thread : threads) flush(thread);
+}
+
+// Of threads that have ended, stores are kept: other blocks do not see them yet.
+static std::vector<Store> unseen;
+
+static const bool prepared = [] {
+  fibers::at_start_of_block = [] {
+    for (Thread& thread : threads)
+      unseen.insert(unseen.end(), thread.stores.begin(), thread.stores.end());
+    threads.assign(all.size(), Thread{});
+  };
+  fibers::at_end_of_grid = [] {
+    for (const Store& store : unseen) write(store);
+    unseen.clear();
+    flush_all();
+  };
+  return true;
+}();
+
+static Thread& self() { return threads[current]; }
+
+// All lanes of a warp call it with their own arguments; the last one does the work for all.
+template <class Arguments, class Work>
+static void with_warp(Arguments& own, Work work) {
+  const size_t warp = current / kWarp;
+  arguments[warp][current % kWarp] = &own;
+  warps[warp].join(kWarp, [=] { work(reinterpret_cast<Arguments**>(arguments[warp])); });
+}
+
+static float of_float16(uint16_t bits) {
+  _Float16 value;
+  std::memcpy(&value, &bits, sizeof bits);
+  return value;
+}
+
+static float of_bfloat16(uint16_t bits) {
+  const uint32_t wide = uint32_t{bits} << 16;
+  float value;
+  std::memcpy(&value, &wide, sizeof value);
+  return value;
+}
+
+static uint16_t to_float16(float value) {
+  const _Float16 rounded = value;
+  uint16_t bits;
+  std::memcpy(&bits, &rounded, sizeof bits);
+  return bits;
+}
+
+static uint16_t to_bfloat16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  if (std::isnan(value)) return 0x7fff;
+  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+struct Product {
+  float* sums[4];
+  uint32_t a[4], b[2];
+};
+
+template <float (*Value)(uint16_t)>
+static void multiply(Product** lanes) {
+  static float a[16][16], b[16][8];
+  for (int lane = 0; lane < 32; ++lane) {
+    const int g = lane / 4, t = lane % 4;
+    for (int p = 0; p < 2; ++p) {
+      for (int r = 0; r < 4; ++r)
+        a[g + 8 * (r & 1)][2 * t + p + 8 * (r >> 1)] = Value(lanes[lane]->a[r] >> 16 * p);
+      for (int r = 0; r < 2; ++r) b[2 * t + p + 8 * r][g] = Value(lanes[lane]->b[r] >> 16 * p);
+    }
+  }
+  for (int lane = 0; lane < 32; ++lane)
+    for (int j = 0; j < 4; ++j) {
+      const int row = lane / 4 + 8 * (j >> 1), column = lane % 4 * 2 + (j & 1);
+      float sum = *lanes[lane]->sums[j];
+      for (int k = 0; k < 16; ++k) sum += a[row][k] * b[k][column];
+      *lanes[lane]->sums[j] = sum;
+    }
+}
+
+template <float (*Value)(uint16_t)>
+static void multiply_add(
+    float& d0, float& d1, float& d2, float& d3, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+    uint32_t b0, uint32_t b1) {
+  Product own{{&d0, &d1, &d2, &d3}, {a0, a1, a2, a3}, {b0, b1}};
+  with_warp(own, multiply<Value>);
+}
+
+// ---- What a GPU pays for: see gpu_counts.py.
+
+struct Counts {
+  uint64_t shared_accesses, shared_passes, global_bytes, global_sectors, products;
+};
+static Counts counts;
+static bool counting = false;
+
+enum Kind { kSharedRows, kShared, kGlobal };
+
+struct Group { Kind kind; std::vector<uintptr_t> addresses; size_t bytes; };
+static std::map<std::tuple<const void*, size_t, size_t>, Group> groups_of_lanes;
+static std::map<std::pair<const void*, size_t>, size_t> visits;
+
+// One access of a lane; the accesses of a warp's lanes at one place of the code are one access.
+static void note(Kind kind, const void* place, uintptr_t address, size_t bytes = kSegment) {
+  if (!counting) return;
+  place = static_cast<const char*>(place) + kind;
+  const size_t visit = visits[{place, current}]++;
+  Group& group = groups_of_lanes[{place, current / kWarp, visit}];
+  group.kind = kind;
+  group.bytes = bytes;
+  group.addresses.push_back(address);
+}
+
+static size_t distinct(const std::vector<uintptr_t>& addresses, size_t unit, size_t bytes) {
+  std::vector<uintptr_t> units;
+  for (uintptr_t address : addresses)
+    for (uintptr_t at = address / unit; at <= (address + bytes - 1) / unit; ++at)
+      units.push_back(at);
+  std::sort(units.begin(), units.end());
+  return std::unique(units.begin(), units.end()) - units.begin();
+}
+
+// Eight lanes of 16 bytes reach all 32 banks at once, each bank once where there is no conflict.
+static size_t passes(const std::vector<uintptr_t>& addresses) {
+  size_t total = 0;
+  for (size_t first = 0; first < addresses.size(); first += 8) {
+    size_t most = 0;
+    for (uintptr_t bank = 0; bank < 8; ++bank) {
+      std::vector<uintptr_t> here;
+      for (size_t i = first; i < std::min(first + 8, addresses.size()); ++i)
+        if (addresses[i] / 16 % 8 == bank) here.push_back(addresses[i]);
+      most = std::max(most, here.empty() ? 0 : distinct(here, 16, 16));
+    }
+    total += most;
+  }
+  return total;
+}
+
+static void evaluate() {
+  for (const auto& [key, group] : groups_of_lanes) {
+    if (group.kind == kGlobal) {
+      counts.global_bytes += group.addresses.size() * group.bytes;
+      counts.global_sectors += distinct(group.addresses, 32, group.bytes);
+    } else {
+      counts.shared_accesses += (group.addresses.size() + 7) / 8;
+      counts.shared_passes += passes(group.addresses);
+    }
+  }
+  groups_of_lanes.clear();
+  visits.clear();
+}
+
+}  // namespace tensor_cores
+
+extern "C" void count_accesses(int on) {
+  tensor_cores::counting = on;
+  tensor_cores::counts = {};
+}
+
+extern "C" void counted(uint64_t* result) {
+  tensor_cores::evaluate();
+  std::memcpy(result, &tensor_cores::counts, sizeof tensor_cores::counts);
+}
+
+#define PLACE __builtin_return_address(0)
+#define HELPER __attribute__((noinline)) static void
+
+static uint32_t tvm_builtin_cuda_cvta_generic_to_shared(const void* address) {
+  return static_cast<const char*>(address) - fibers::dynamic_shared;
+}
+
+static char* shared_at(uint32_t offset) {
+  if (offset % tensor_cores::kSegment || offset >= fibers::kDynamicShared) {
+    std::fprintf(stderr, "a segment of shared memory is at byte %u\n", offset);
+    std::abort();
+  }
+  return fibers::dynamic_shared + offset;
+}
+
+static void copy_segment(const tensor_cores::Copy& copy) {
+  char segment[tensor_cores::kSegment] = {};
+  std::memcpy(segment, copy.source, copy.count);
+  std::memcpy(shared_at(copy.target), segment, sizeof segment);
+}
+
+HELPER tvm_builtin_ptx_cp_async_cg_async_cg_shared_global_16(uint32_t target, const void* source) {
+  tensor_cores::note(tensor_cores::kShared, PLACE, target);
+  tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(source));
+  tensor_cores::self().begun.push_back({target, source, tensor_cores::kSegment});
+}
+
+HELPER tvm_builtin_ptx_cp_async_cg_src_size_async_cg_shared_global_16(
+    uint32_t target, const void* source, uint32_t count) {
+  tensor_cores::note(tensor_cores::kShared, PLACE, target);
+  if (count)
+    tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(source), count);
+  tensor_cores::self().begun.push_back({target, source, count});
+}
+
+static void tvm_builtin_ptx_cp_async_commit_group_async_commit_group() {
+  auto& thread = tensor_cores::self();
+  thread.groups.push_back(std::move(thread.begun));
+  thread.begun.clear();
+}
+
+static void wait_for_groups(size_t pending) {
+  auto& groups = tensor_cores::self().groups;
+  while (groups.size() > pending) {
+    for (const auto& copy : groups.front()) copy_segment(copy);
+    groups.erase(groups.begin());
+  }
+}
+
+static void tvm_builtin_ptx_cp_async_wait_group_async_wait_group_0() { wait_for_groups(0); }
+static void tvm_builtin_ptx_cp_async_wait_group_async_wait_group_1() { wait_for_groups(1); }
+static void tvm_builtin_ptx_cp_async_wait_group_async_wait_group_2() { wait_for_groups(2); }
+static void tvm_builtin_ptx_cp_async_wait_group_async_wait_group_3() { wait_for_groups(3); }
+
+struct Rows {
+  uint32_t* words[4];
+  uint32_t address;
+};
+
+HELPER tvm_builtin_ptx_ldmatrix_sync_aligned_m8n8_x4_shared_b16(
+    uint32_t& r0, uint32_t& r1, uint32_t& r2, uint32_t& r3, uint32_t address) {
+  tensor_cores::note(tensor_cores::kSharedRows, PLACE, address);
+  Rows own{{&r0, &r1, &r2, &r3}, address};
+  tensor_cores::with_warp(own, [](Rows** lanes) {
+    for (int lane = 0; lane < 32; ++lane)
+      for (int matrix = 0; matrix < 4; ++matrix) {
+        const char* row = shared_at(lanes[8 * matrix + lane / 4]->address);
+        std::memcpy(lanes[lane]->words[matrix], row + 4 * (lane % 4), 4);
+      }
+  });
+}
+
+#define PRODUCT(NAME, VALUE)                                                                     \
+  static void tvm_builtin_ptx_mma_sync_aligned_m16n8k16_row_col_f32_##NAME##_##NAME##_f32(       \
+      float& d0, float& d1, float& d2, float& d3, uint32_t a0, uint32_t a1, uint32_t a2,         \
+      uint32_t a3, uint32_t b0, uint32_t b1, float, float, float, float) {                       \
+    tensor_cores::multiply_add<tensor_cores::VALUE>(d0, d1, d2, d3, a0, a1, a2, a3, b0, b1);     \
+  }
+PRODUCT(f16, of_float16)
+PRODUCT(bf16, of_bfloat16)
+
+static void tvm_builtin_ptx_cvt_f32_f16(float& target, uint16_t value) {
+  target = tensor_cores::of_float16(value);
+}
+
+static void tvm_builtin_ptx_cvt_f16x2_f32_rn_f16x2_f32(uint32_t& target, float high, float low) {
+  target = uint32_t{tensor_cores::to_float16(high)} << 16 | tensor_cores::to_float16(low);
+}
+
+static void tvm_builtin_ptx_cvt_bf16x2_f32_rn_bf16x2_f32(uint32_t& target, float high, float low) {
+  target = uint32_t{tensor_cores::to_bfloat16(high)} << 16 | tensor_cores::to_bfloat16(low);
+}
+
+struct Exchange { float value; };
+
+static void tvm_builtin_ptx_shfl_sync_bfly_b32_f32_f32_u32_u32_u32(
+    float& target, float value, uint32_t distance, uint32_t, uint32_t) {
+  static float values[tensor_cores::kWarps][tensor_cores::kWarp];
+  const size_t warp = fibers::current / tensor_cores::kWarp;
+  Exchange own{value};
+  tensor_cores::with_warp(own, [warp](Exchange** lanes) {
+    for (size_t lane = 0; lane < tensor_cores::kWarp; ++lane) values[warp][lane] = lanes[lane]->value;
+  });
+  target = values[warp][fibers::current % tensor_cores::kWarp ^ distance];
+}
+
+template <class Word>
+static void load(Word& d0, Word& d1, Word& d2, Word& d3, const void* address) {
+  Word* words[] = {&d0, &d1, &d2, &d3};
+  for (int i = 0; i < 4; ++i) std::memcpy(words[i], static_cast<const char*>(address) + 4 * i, 4);
+}
+
+HELPER tvm_builtin_ptx_ld_vec_global_nc_v4_b32(
+    uint32_t& d0, uint32_t& d1, uint32_t& d2, uint32_t& d3, const void* address) {
+  tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(address));
+  load(d0, d1, d2, d3, address);
+}
+
+HELPER tvm_builtin_ptx_ld_vec_global_cg_v4_b32_f32(
+    float& d0, float& d1, float& d2, float& d3, const void* address) {
+  tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(address));
+  load(d0, d1, d2, d3, address);
+}
+
+template <class Word>
+static void store(const void* address, Word w0, Word w1, Word w2, Word w3) {
+  const Word words[] = {w0, w1, w2, w3};
+  tensor_cores::Store made{const_cast<void*>(address), {}};
+  std::memcpy(made.words, words, sizeof words);
+  tensor_cores::self().stores.push_back(made);
+}
+
+HELPER tvm_builtin_ptx_st_vec_global_v4_b32(
+    const void* address, uint32_t w0, uint32_t w1, uint32_t w2, uint32_t w3) {
+  tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(address));
+  store(address, w0, w1, w2, w3);
+}
+
+HELPER tvm_builtin_ptx_st_vec_global_v4_b32_f32(
+    const void* address, float w0, float w1, float w2, float w3) {
+  tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(address));
+  store(address, w0, w1, w2, w3);
+}
+
+static void __threadfence() { tensor_cores::flush(tensor_cores::self()); }
+
+// Adds one, or goes back to zero from `last`; gives what was there.
+static unsigned atomicInc(unsigned* counter, unsigned last) {
+  const unsigned before = *counter;
+  *counter = before >= last ? 0 : before + 1;
+  return before;
+}
