@@ -1,9 +1,11 @@
 // Enough of CUDA C++ to run a kernel on a CPU: one fiber a thread, one block at a time.
 //
-// Shared memory holds NaN when a block starts, so that a read before a write is seen. Blocks
-// run their threads forwards and backwards in turn, so that a missing barrier is seen too.
+// Shared memory holds NaN when a block starts, so that a read before a write is seen. A warp runs as
+// far as it can before the next one does, in blocks forwards and backwards in turn, so that a
+// missing barrier is seen too.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -16,7 +18,7 @@
 
 #define __global__
 #define __device__
-#define __forceinline__ inline
+#define __forceinline__ static inline
 #define __restrict__
 #define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
@@ -127,28 +129,39 @@ static Meeting block;
 // What emulated memory forgets and does between blocks, and at the end of a grid.
 static std::function<void()> at_start_of_block = [] {}, at_end_of_grid = [] {};
 
+// Runs each thread of a warp up to where it waits. Whether any could run.
+static bool run_warp(size_t first, size_t last, bool forwards) {
+  bool moved = false;
+  for (size_t i = first; i < last; ++i) {
+    current = forwards ? i : first + last - 1 - i;
+    Fiber& fiber = all[current];
+    if (fiber.done || (fiber.ready && !fiber.ready())) continue;
+    fiber.ready = nullptr;
+    threadIdx = {static_cast<int>(current), 0, 0};
+    switch_stack(&scheduler, fiber.top);
+    moved = true;
+  }
+  return moved;
+}
+
 static void run_block(size_t threads, bool forwards) {
   std::memset(__start_shared_memory, 0xff, __stop_shared_memory - __start_shared_memory);
   std::memset(dynamic_shared, 0xff, kDynamicShared);
   at_start_of_block();
   for (size_t i = 0; i < threads; ++i) start(all[i]);
-  for (size_t left = threads; left != 0;) {
-    bool moved = false;
-    for (size_t i = 0; i < threads; ++i) {
-      current = forwards ? i : threads - 1 - i;
-      Fiber& fiber = all[current];
-      if (fiber.done || (fiber.ready && !fiber.ready())) continue;
-      fiber.ready = nullptr;
-      threadIdx = {static_cast<int>(current), 0, 0};
-      switch_stack(&scheduler, fiber.top);
-      moved = true;
-      left -= fiber.done;
+  const size_t warps = (threads + kWarp - 1) / kWarp;
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (size_t i = 0; i < warps; ++i) {
+      const size_t first = kWarp * (forwards ? i : warps - 1 - i);
+      while (run_warp(first, std::min(first + kWarp, threads), forwards)) moved = true;
     }
-    if (!moved) {
+  }
+  for (size_t i = 0; i < threads; ++i)
+    if (!all[i].done) {
       std::fprintf(stderr, "a barrier was not reached by every thread of the block\n");
       std::abort();
     }
-  }
 }
 
 static void run_grid(const int* grid, int threads, const std::function<void()>& body) {

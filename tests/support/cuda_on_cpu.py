@@ -11,7 +11,7 @@ import ctypes
 import math
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -26,7 +26,7 @@ from tvm.tirx.build import split_host_device_mods
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 COMPILER = ["g++", "-std=c++17", "-O1", "-w", "-fPIC"]
-# Bytes around every buffer that make NaN in any type. A multiple of 64, so that buffers stay aligned.
+# Bytes around every buffer that make NaN in any type; a multiple of 64, for alignment.
 GUARD = 16384
 
 
@@ -54,15 +54,35 @@ class CudaCode:
 
 def generate(func: Any, arch: str = "sm_80") -> CudaCode:
     """TVM's CUDA code for a thread-bound function."""
+    return generate_all({"main": func}, arch)["main"]
+
+
+def generate_all(functions: Mapping[str, Any], arch: str = "sm_80") -> dict[str, CudaCode]:
+    """TVM's CUDA code for thread-bound functions, by their names: one source for all."""
     target = tvm.target.Target({"kind": "cuda", "arch": arch, "host": {"kind": "llvm"}})
-    module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
+    named = {name: func.with_attr("global_symbol", name) for name, func in functions.items()}
+    module = tvm.tirx.transform.BindTarget(target)(tvm.IRModule(named))
     pipeline, _, finish = tvm.tirx.get_default_tir_pipeline(target)
-    _, devices = split_host_device_mods(pipeline(tvm.tirx.transform.BindTarget(target)(module)))
+    host, devices = split_host_device_mods(pipeline(module))
     ((device, kernels),) = devices.items()
     kernels = finish()(kernels)
     source = tvm.get_global_func("target.build.cuda")(kernels, device).inspect_source("cuda")
-    launches = sorted(map(_launch, kernels.functions.values()), key=_order)
-    return CudaCode([str(param.name) for param in func.params], source, launches)
+    asked = {name: int(size) for name, size in SHARED_OF_LAUNCH.findall(host.script())}
+    found = [_launch(kernel, asked) for kernel in kernels.functions.values()]
+    return {
+        name: CudaCode(
+            [str(param.name) for param in func.params],
+            source,
+            sorted((each for each in found if _function_of(each) == name), key=_order),
+        )
+        for name, func in functions.items()
+    }
+
+
+SHARED_OF_LAUNCH = re.compile(
+    r"call_ffi_kernel\(\"(\w+)\"[^\n]*?T\.int64\((\d+)\), launch_params=[^\n]*use_dyn_shared"
+)
+"""The name of a kernel, and the bytes of shared memory that its launch asks for."""
 
 
 def run(code: CudaCode, folder: Path, *arrays: np.ndarray) -> None:
@@ -136,7 +156,7 @@ def _guarded(size: int, dtype: str) -> _Guarded:
     return _Guarded(store, store[start : start + count].view(dtype))
 
 
-def _launch(func: Any) -> Launch:
+def _launch(func: Any, asked: Mapping[str, int]) -> Launch:
     extents: dict[str, int] = {}
 
     def visit(node: Any) -> None:
@@ -149,20 +169,25 @@ def _launch(func: Any) -> Launch:
         str(stmt.data.name): (math.prod(map(int, stmt.buffer.shape)), str(stmt.buffer.dtype))
         for stmt in declared
     }
+    name = str(func.attrs["global_symbol"])
     buffers = {str(p.name).removesuffix("_ptr"): sizes[str(p.name)] for p in func.params}
     x, y, z = (extents.get(f"blockIdx.{axis}", 1) for axis in "xyz")
     return Launch(
-        name=str(func.attrs["global_symbol"]),
+        name=name,
         buffers=buffers,
         grid=(x, y, z),
         threads=extents["threadIdx.x"],
-        shared=int(func.attrs.get("tirx.dyn_smem_bytes", 0)),
+        shared=asked.get(name, 0),
     )
 
 
-def _order(launch: Launch) -> int:
+def _function_of(launch: Launch) -> str:
     """TVM numbers the kernels of a function: `main_kernel`, `main_kernel_1`, …"""
-    return int(launch.name.removeprefix("main_kernel").removeprefix("_") or 0)
+    return launch.name.rpartition("_kernel")[0]
+
+
+def _order(launch: Launch) -> int:
+    return int(launch.name.rpartition("_kernel")[2].removeprefix("_") or 0)
 
 
 def compile_kernels(source: str, folder: Path) -> Path:

@@ -3,7 +3,7 @@
 //
 // What is asynchronous happens as late as it may: a copy when its group is waited for, a store that
 // no fence follows at the end of the grid. A wait or a fence that is missing then shows as a wrong
-// result. Layouts of fragments: PTX ISA, "Matrix Fragments for mma.m16n8k16" and "ldmatrix".
+// result. What must not be written yet shows where copies happen as soon as they may instead. Layouts of fragments: PTX ISA, "Matrix Fragments for mma.m16n8k16" and "ldmatrix".
 #pragma once
 
 #include <algorithm>
@@ -31,30 +31,35 @@ static std::vector<Thread> threads;
 static fibers::Meeting warps[kWarps];
 static void* arguments[kWarps][kWarp];
 
+// Of threads that have ended, and of a block that has said that it is ready, stores are kept:
+// other blocks do not see them yet.
+static std::vector<Store> unseen;
+static bool arrived = false;
+static bool copies_at_once = false;
+
 static void write(const Store& store) { std::memcpy(store.target, store.words, kSegment); }
 
+static void keep(Thread& thread) {
+  unseen.insert(unseen.end(), thread.stores.begin(), thread.stores.end());
+  thread.stores.clear();
+}
+
 static void flush(Thread& thread) {
+  if (arrived) return keep(thread);
   for (const Store& store : thread.stores) write(store);
   thread.stores.clear();
 }
 
-static void flush_all() {
-  for (Thread& thread : threads) flush(thread);
-}
-
-// Of threads that have ended, stores are kept: other blocks do not see them yet.
-static std::vector<Store> unseen;
-
 static const bool prepared = [] {
   fibers::at_start_of_block = [] {
-    for (Thread& thread : threads)
-      unseen.insert(unseen.end(), thread.stores.begin(), thread.stores.end());
+    for (Thread& thread : threads) keep(thread);
     threads.assign(all.size(), Thread{});
+    arrived = false;
   };
   fibers::at_end_of_grid = [] {
+    for (Thread& thread : threads) keep(thread);
     for (const Store& store : unseen) write(store);
     unseen.clear();
-    flush_all();
   };
   return true;
 }();
@@ -139,7 +144,11 @@ static bool counting = false;
 
 enum Kind { kSharedRows, kShared, kGlobal };
 
-struct Group { Kind kind; std::vector<uintptr_t> addresses; size_t bytes; };
+struct Group {
+  Kind kind;
+  std::map<size_t, uintptr_t> lanes;
+  size_t bytes;
+};
 static std::map<std::tuple<const void*, size_t, size_t>, Group> groups_of_lanes;
 static std::map<std::pair<const void*, size_t>, size_t> visits;
 
@@ -151,7 +160,7 @@ static void note(Kind kind, const void* place, uintptr_t address, size_t bytes =
   Group& group = groups_of_lanes[{place, current / kWarp, visit}];
   group.kind = kind;
   group.bytes = bytes;
-  group.addresses.push_back(address);
+  group.lanes[current % kWarp] = address;
 }
 
 static size_t distinct(const std::vector<uintptr_t>& addresses, size_t unit, size_t bytes) {
@@ -164,14 +173,14 @@ static size_t distinct(const std::vector<uintptr_t>& addresses, size_t unit, siz
 }
 
 // Eight lanes of 16 bytes reach all 32 banks at once, each bank once where there is no conflict.
-static size_t passes(const std::vector<uintptr_t>& addresses) {
+static size_t passes(const std::map<size_t, uintptr_t>& lanes) {
   size_t total = 0;
-  for (size_t first = 0; first < addresses.size(); first += 8) {
+  for (size_t first = 0; first < kWarp; first += 8) {
     size_t most = 0;
     for (uintptr_t bank = 0; bank < 8; ++bank) {
       std::vector<uintptr_t> here;
-      for (size_t i = first; i < std::min(first + 8, addresses.size()); ++i)
-        if (addresses[i] / 16 % 8 == bank) here.push_back(addresses[i]);
+      for (const auto& [lane, address] : lanes)
+        if (lane / 8 == first / 8 && address / 16 % 8 == bank) here.push_back(address);
       most = std::max(most, here.empty() ? 0 : distinct(here, 16, 16));
     }
     total += most;
@@ -182,11 +191,15 @@ static size_t passes(const std::vector<uintptr_t>& addresses) {
 static void evaluate() {
   for (const auto& [key, group] : groups_of_lanes) {
     if (group.kind == kGlobal) {
-      counts.global_bytes += group.addresses.size() * group.bytes;
-      counts.global_sectors += distinct(group.addresses, 32, group.bytes);
+      std::vector<uintptr_t> addresses;
+      for (const auto& [lane, address] : group.lanes) addresses.push_back(address);
+      counts.global_bytes += addresses.size() * group.bytes;
+      counts.global_sectors += distinct(addresses, 32, group.bytes);
     } else {
-      counts.shared_accesses += (group.addresses.size() + 7) / 8;
-      counts.shared_passes += passes(group.addresses);
+      bool eighths[4] = {};
+      for (const auto& [lane, address] : group.lanes) eighths[lane / 8] = true;
+      counts.shared_accesses += std::count(eighths, eighths + 4, true);
+      counts.shared_passes += passes(group.lanes);
     }
   }
   groups_of_lanes.clear();
@@ -204,6 +217,8 @@ extern "C" void counted(uint64_t* result) {
   tensor_cores::evaluate();
   std::memcpy(result, &tensor_cores::counts, sizeof tensor_cores::counts);
 }
+
+extern "C" void copy_at_once(int on) { tensor_cores::copies_at_once = on; }
 
 #define PLACE __builtin_return_address(0)
 #define HELPER __attribute__((noinline)) static void
@@ -226,10 +241,17 @@ static void copy_segment(const tensor_cores::Copy& copy) {
   std::memcpy(shared_at(copy.target), segment, sizeof segment);
 }
 
+static void begin(const tensor_cores::Copy& copy) {
+  if (tensor_cores::copies_at_once)
+    copy_segment(copy);
+  else
+    tensor_cores::self().begun.push_back(copy);
+}
+
 HELPER tvm_builtin_ptx_cp_async_cg_async_cg_shared_global_16(uint32_t target, const void* source) {
   tensor_cores::note(tensor_cores::kShared, PLACE, target);
   tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(source));
-  tensor_cores::self().begun.push_back({target, source, tensor_cores::kSegment});
+  begin({target, source, tensor_cores::kSegment});
 }
 
 HELPER tvm_builtin_ptx_cp_async_cg_src_size_async_cg_shared_global_16(
@@ -237,7 +259,7 @@ HELPER tvm_builtin_ptx_cp_async_cg_src_size_async_cg_shared_global_16(
   tensor_cores::note(tensor_cores::kShared, PLACE, target);
   if (count)
     tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(source), count);
-  tensor_cores::self().begun.push_back({target, source, count});
+  begin({target, source, count});
 }
 
 static void tvm_builtin_ptx_cp_async_commit_group_async_commit_group() {
@@ -351,8 +373,11 @@ HELPER tvm_builtin_ptx_st_vec_global_v4_b32_f32(
 
 static void __threadfence() { tensor_cores::flush(tensor_cores::self()); }
 
-// Adds one, or goes back to zero from `last`; gives what was there.
+// Adds one, or goes back to zero from `last`; gives what was there. It tells other blocks that this
+// one is ready: what it has not written by now, they do not see.
 static unsigned atomicInc(unsigned* counter, unsigned last) {
+  tensor_cores::arrived = true;
+  for (auto& thread : tensor_cores::threads) tensor_cores::keep(thread);
   const unsigned before = *counter;
   *counter = before >= last ? 0 : before + 1;
   return before;

@@ -1222,7 +1222,7 @@ def invoke(*arguments: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--target", "cuda"], "each kernel for GPUs is made by one rule"),
+        (["--target", "cuda"], "kernels for GPUs are chosen by a model of the card"),
         (["--target", "raspberry-pi/4b-aarch64"], "cannot be measured on this machine"),
         (["--rpc", "nowhere", "--key", "k"], "`nowhere` is no address of a tracker"),
         (["--rpc", "127.0.0.1:1", "--key", "k"], "no tracker answers at 127.0.0.1:1"),

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     type=PRECISION,
     default="float32",
     show_default=True,
-    help="What to multiply in; bfloat16 and int8 are for CPUs with AVX512-BF16 and AVX512-VNNI.",
+    help="What to multiply in. On CPUs bfloat16 and int8 take AVX512-BF16 and AVX512-VNNI, on GPUs "
+    "float16 and bfloat16 take tensor cores.",
 )
 @click.option(
     "--max-error",
@@ -119,8 +120,8 @@ def command(
     SPEC is a file or a zoo name, RUN a folder that `vggc train` made; with neither, the
     newest run under runs/ is taken. A spec without weights gets random ones.
 
-    In bfloat16 and int8, convolutions and dense layers multiply in that precision; all else
-    computes in float32.
+    In float16, bfloat16 and int8, convolutions and dense layers multiply in that precision; all
+    else computes in float32.
 
     With --dense, fully-connected layers slide over an image larger than the net's input: scores of
     classes are averaged as `vggc eval` does, and boxes come for each position of the net.
@@ -203,7 +204,7 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
     console.out(f"{folder}: {manifest.net}, {len(manifest.kernels)} kernel calls{code}{how}")
     if tuned + by_cost:
         again = shlex.join(["vggc", "tune", subject.named, *_same_options()])
-        hint = f"; `{again}` measures" if not tuned and may_tune else ""
+        hint = f"; `{again}` measures" if not tuned and may_tune and machine.kind == "cpu" else ""
         console.status(
             f"{tuned} of {tuned + by_cost} kernels tuned by measurement, "
             f"{by_cost} by the cost model{hint}"

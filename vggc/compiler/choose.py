@@ -44,9 +44,11 @@ def kernels_for(target: Target, choice_of: ChoiceFor) -> KernelOf:
             machine = cpu.Machine.of(tvm_target(target))
             return lambda workload: cpu.kernel(workload, machine, choice_of(workload))
         case "cuda":
+            from vggc.compiler.cards import card_for
             from vggc.kernels import cuda
 
-            return cuda.kernel
+            card = card_for(target.archs)
+            return lambda workload: cuda.kernel(workload, card, choice_of(workload))
 
 
 def rebuilt(folder: Path, manifest: Manifest) -> tuple[Plan, Lowered]:

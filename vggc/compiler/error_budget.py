@@ -6,10 +6,10 @@ Layers round independently of one another, so that their errors add in squares
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from vggc.support.diagnostics import UserError
 from vggc.support.precision import ArtifactPrecision
 
 if TYPE_CHECKING:
-    from vggc.kernels.cpu import Machine
+    from vggc.kernels.algorithm import Algorithm
 
 MAX_ERROR = 1e-5
 """The relative L2 error that the arithmetic of a whole net may make in float32."""
@@ -126,7 +126,7 @@ class Allotment:
 def allotment(
     plan: Plan, target: Target, budget: float, weights: Weights | None = None
 ) -> Allotment:
-    """What the calls of a plan may choose within a budget; on GPUs there is nothing to choose.
+    """What the calls of a plan may choose within a budget.
 
     Some algorithms add more with some weights than with usual ones, which `weights` tells, those
     of the folded net.
@@ -134,17 +134,13 @@ def allotment(
     found: dict[Workload, list[str]] = {}
     for step in plan.steps:
         found.setdefault(step.workload, []).extend(step.weights[:1])
-    offers = {}
-    if target.kind == "cpu":
-        from vggc.kernels import cpu
-
-        machine = cpu.Machine.of(tvm_target(target))
-        for workload, names in found.items():
-            # Those of other workloads lie in memory in other shapes, and nothing asks for them.
-            known = weights if isinstance(workload, Dense) and weights else {}
-            of = [known[name] for name in names if name in known]
-            if some := tuple(_offers(workload, machine, of)):
-                offers[workload] = some
+    offers, alternatives = {}, _alternatives(target)
+    for workload, names in found.items():
+        # Those of other workloads lie in memory in other shapes, and nothing asks for them.
+        known = weights if isinstance(workload, Dense) and weights else {}
+        of = [known[name] for name in names if name in known]
+        if some := tuple(_offers(alternatives(workload), of)):
+            offers[workload] = some
     return Allotment(tuple(step.workload for step in plan.steps), offers, budget)
 
 
@@ -153,12 +149,30 @@ def share_of_error(plan: Plan, target: Target, budget: float) -> float:
     return allotment(plan, target, budget).share
 
 
-def _offers(
-    workload: Workload, machine: Machine, weights: Sequence[NDArray[np.float32]]
-) -> Iterator[Offer]:
-    from vggc.kernels import cpu
+def _alternatives(
+    target: Target,
+) -> Callable[[Workload], Sequence[Algorithm[Any, Any]]]:
+    """The algorithms that a workload may take on a target; none where there is nothing to
+    choose.
+    """
+    match target.kind:
+        case "cpu":
+            from vggc.kernels import cpu
 
-    for algorithm in cpu.alternatives(workload, machine):
+            machine = cpu.Machine.of(tvm_target(target))
+            return lambda workload: cpu.alternatives(workload, machine)
+        case "cuda":
+            from vggc.compiler.cards import card_for
+            from vggc.kernels import cuda
+
+            card = card_for(target.archs)
+            return lambda workload: cuda.alternatives(workload, card)
+
+
+def _offers(
+    algorithms: Sequence[Algorithm[Any, Any]], weights: Sequence[NDArray[np.float32]]
+) -> Iterator[Offer]:
+    for algorithm in algorithms:
         costs = [(algorithm.cost(knobs), algorithm.choice(knobs)) for knobs in algorithm.knobs()]
         if costs:
             cost, choice = min(costs, key=lambda each: each[0])

@@ -28,7 +28,6 @@ from vggc.ir.weights import Weights, digest, save
 from vggc.kernels.workloads import Choice, Workload
 from vggc.passes.fold import Folded, fold
 from vggc.passes.joins import narrowed
-from vggc.plan.low_precision import in_format
 from vggc.plan.plan import Plan, plan_folded
 from vggc.plan.verify import verify_plan
 from vggc.recipe.edit import alone
@@ -46,7 +45,7 @@ from vggc.runtime.artifact import (
     entry,
     outputs_of,
 )
-from vggc.runtime.plans import FORMATS, pools
+from vggc.runtime.plans import pools, reduced
 from vggc.support.files import new_folder, refuse_full, refuse_unwritable
 from vggc.support.paths import MANIFEST
 from vggc.support.precision import ArtifactPrecision
@@ -143,8 +142,8 @@ def build_artifact(job: Job, folder: Path, watcher: Watcher = unwatched) -> Mani
 
     folded, weights = stage("fold", _show_folded, lambda: _folded(job))
     graph = stage("narrow-joins", _show_graph, lambda: _verified(narrowed(folded.graph)))
-    plan = stage("plan", _show_plan, lambda: _planned(graph, job.batch, target))
-    plan = stage("reduce-precision", _show_plan, lambda: _reduced(plan, job.precision))
+    plan = stage("plan", _show_plan, lambda: _planned(graph, job))
+    plan = stage("reduce-precision", _show_plan, lambda: _reduced(plan, job))
     may = stage(
         "allot-error",
         listing.allotment,
@@ -183,16 +182,16 @@ def _verified(graph: Graph) -> Graph:
     return graph
 
 
-def _planned(graph: Graph, batch: int, target: Target) -> Plan:
-    plan = plan_folded(graph, batch, fuse_pools=pools(target))
+def _planned(graph: Graph, job: Job) -> Plan:
+    plan = plan_folded(graph, job.batch, fuse_pools=pools(job.target, job.precision))
     verify_plan(plan)
     return plan
 
 
-def _reduced(plan: Plan, precision: ArtifactPrecision) -> Plan:
-    reduced = in_format(plan, FORMATS[precision])
-    verify_plan(reduced)
-    return reduced
+def _reduced(plan: Plan, job: Job) -> Plan:
+    lower_plan = reduced(plan, job.target, job.precision)
+    verify_plan(lower_plan)
+    return lower_plan
 
 
 def _choose(job: Job, may: Allotment) -> Choices:

@@ -10,6 +10,7 @@ from typing import Any
 from vggc.compiler.device_code import DEFAULT_ARCHS
 from vggc.runtime.artifact import CPU_ATTRS, Attr, Target
 from vggc.runtime.cpu_info import INSTRUCTIONS, instructions, plain
+from vggc.runtime.device import capability
 from vggc.support.diagnostics import Diagnostic, UserError, nearest
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.processors import num_cores
@@ -63,6 +64,9 @@ class PrecisionNotThere(Diagnostic):
     hint: str
 
 
+OLDEST_TENSOR_CORES = (8, 0)
+"""The first compute capability with all instructions that kernels in halves are made of."""
+
 PRECISION_NEEDS: dict[ArtifactPrecision, tuple[str, str, str]] = {
     "bfloat16": (
         "avx512bf16",
@@ -76,12 +80,22 @@ PRECISION_NEEDS: dict[ArtifactPrecision, tuple[str, str, str]] = {
 
 def require_precision(target: Target, precision: ArtifactPrecision) -> None:
     """Raises: UserError where the target cannot multiply in that precision."""
-    if precision not in PRECISION_NEEDS:
+    if precision == "float32":
         return
-    feature, name, who = PRECISION_NEEDS[precision]
+    hint = "leave `--precision` out"
     if target.kind == "cuda":
-        reason, hint = "kernels for GPUs compute in float32", "leave `--precision` out"
-    elif feature not in target.instructions:
+        old = [arch for arch in target.archs if capability(arch) < OLDEST_TENSOR_CORES]
+        if precision == "int8":
+            reason = "kernels for GPUs multiply in float32, float16 or bfloat16"
+        elif old:
+            reason = f"{old[0]} has no tensor cores that vggc has kernels for"
+            hint = "name architectures from sm_80 on with `--arch`"
+        else:
+            return
+    elif precision == "float16":
+        reason = "kernels for CPUs multiply in float32, bfloat16 or int8"
+    elif (needs := PRECISION_NEEDS[precision])[0] not in target.instructions:
+        _, name, who = needs
         cpu = str(target.attrs.get("mcpu") or target.triple or "a CPU of no known model")
         reason = f"{cpu} has no {name} instructions"
         hint = f"leave `--precision` out, or compile for a CPU that has them: {who}"

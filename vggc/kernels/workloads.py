@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import lcm
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, assert_never, cast
 
 from vggc.ir import ops
@@ -27,14 +28,19 @@ if TYPE_CHECKING:
     from tvm.tirx import PrimFunc
 
 
-Format: TypeAlias = Literal["float32", "bfloat16", "uint8"]
+Format: TypeAlias = Literal["float32", "float16", "bfloat16", "uint8"]
 """How the values of a map are written. A uint8 `q` stands for `scale·(q - zero)`; the scale
 is data, found by calibration."""
 
-WORD: dict[Format, int] = {"float32": 1, "bfloat16": 2, "uint8": 4}
+WORD: dict[Format, int] = {"float32": 1, "float16": 2, "bfloat16": 2, "uint8": 4}
 """How many values of a format 32 bits hold."""
 
-STORAGE: dict[Format, str] = {"float32": "float32", "bfloat16": "uint16", "uint8": "uint8"}
+STORAGE: dict[Format, str] = {
+    "float32": "float32",
+    "float16": "uint16",
+    "bfloat16": "uint16",
+    "uint8": "uint8",
+}
 """The type of a buffer of a format. TVM would compute float32 where it is told bfloat16."""
 
 
@@ -47,7 +53,8 @@ class Map:
     """A batch of feature maps, `(N, H + 2·halo, W + 2·halo, C)` in memory.
 
     `zero` is what stands for zero, in the halo too. Formats of fewer bits are multiplied in
-    words of 32 bits: their C is padded to whole words with zeros.
+    words of 32 bits: their C is padded to whole words with zeros, and to whole vectors of `vector`
+    values, which a GPU reads at once.
     """
 
     batch: int
@@ -57,6 +64,7 @@ class Map:
     halo: int = 0
     format: Format = "float32"
     zero: int = 0
+    vector: int = 1
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -64,8 +72,8 @@ class Map:
         2·halo, C)`.
         """
         border = 2 * self.halo
-        word = WORD[self.format]
-        stored = -(-self.channels // word) * word
+        unit = lcm(WORD[self.format], self.vector)
+        stored = -(-self.channels // unit) * unit
         return (self.batch, self.height + border, self.width + border, stored)
 
     @property
@@ -138,8 +146,9 @@ class Conv(_OneInput):
     Guaranteed: `input.halo >= max(padding)`; where it pools, it has one group and the activation
     never falls.
 
-    With a bfloat16 input the weight is bfloat16; with a uint8 one it is int8, and the
-    scale of the sums `(K,)` stands before the bias. A uint8 output's scale `(1,)` comes last.
+    With a float16 or bfloat16 input the weight is of that format, too; with a uint8 one it is
+    int8, and the scale of the sums `(K,)` stands before the bias. A uint8 output's scale `(1,)`
+    comes last.
     Inputs of fewer bits have one group, and uint8 ones at most `MAX_INT8_TERMS` terms a sum.
     """
 

@@ -57,6 +57,7 @@ class PrecisionLimits:
 LIMITS: dict[ArtifactPrecision, PrecisionLimits] = {
     "float32": PrecisionLimits(1e-5, 1.0),
     "bfloat16": PrecisionLimits(0.03, 0.99),
+    "float16": PrecisionLimits(0.005, 0.99),
     "int8": PrecisionLimits(0.15, 0.97),
 }
 TOLERANCE = LIMITS["float32"].error
@@ -355,6 +356,8 @@ class _Judge:
         match self.plan.steps[index].output:
             case Map(format="bfloat16"):
                 return from_bfloat16(value)
+            case Map(format="float16"):
+                return value.view(np.float16).astype(np.float32)
             case Map(format="uint8", zero=zero):
                 scale = self.scales[scale_name(self.plan, index)]
                 return scale * (value.astype(np.float64) - zero)

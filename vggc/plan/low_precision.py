@@ -29,13 +29,14 @@ ZERO = 128
 """What stands for zero in a uint8 value that may be negative."""
 
 
-def in_format(plan: Plan, form: Format) -> Plan:
-    """`calls`, a plan in float32, with what can be multiplied in `form`.
+def in_format(plan: Plan, form: Format, vector: int = 1) -> Plan:
+    """A plan in float32, with what can be multiplied in `form`; maps of fewer bits lie in whole
+    vectors of so many channels.
 
     New weights are, in int8, `NAME.rescale` of a convolution `NAME`, the scales `(K,)` of its
     sums, and `VALUE.scale`, the scale `(1,)` of a step's value in memory.
     """
-    return plan if form == "float32" else _Rewriter(plan, form).run()
+    return plan if form == "float32" else _Rewriter(plan, form, vector).run()
 
 
 def scale_name(plan: Plan, index: int) -> str:
@@ -51,6 +52,7 @@ class _Rewriter:
 
     plan: Plan
     form: Format
+    vector: int
     steps: list[Step] = field(default_factory=list)
     values: dict[tuple[int, Format], int] = field(default_factory=dict)
     """The step of the new plan, by the step of the old one and the format."""
@@ -157,7 +159,7 @@ class _Rewriter:
     def _low(self, index: int, map_: Map) -> Map:
         """The map of a step's value in fewer bits."""
         zero = ZERO if self.form == "uint8" and self.signed[index] else 0
-        return replace(map_, format=self.form, zero=zero)
+        return replace(map_, format=self.form, zero=zero, vector=self.vector)
 
 
 def as_conv(dense: Dense) -> Conv:

@@ -22,8 +22,12 @@ from vggc.support.precision import ArtifactPrecision
 FORMATS: dict[ArtifactPrecision, Format] = {
     "float32": "float32",
     "bfloat16": "bfloat16",
+    "float16": "float16",
     "int8": "uint8",
 }
+
+GPU_VECTOR = 8
+"""Channels that kernels for GPUs read at once where they multiply in fewer bits: 16 bytes."""
 
 
 def plan_for(graph: Graph, batch: int, target: Target, precision: ArtifactPrecision) -> Plan:
@@ -32,13 +36,19 @@ def plan_for(graph: Graph, batch: int, target: Target, precision: ArtifactPrecis
 
 
 def _plan_folded(graph: Graph, batch: int, target: Target, precision: ArtifactPrecision) -> Plan:
-    plan = plan_folded(graph, batch, fuse_pools=pools(target))
-    return in_format(plan, FORMATS[precision])
+    plan = plan_folded(graph, batch, fuse_pools=pools(target, precision))
+    return reduced(plan, target, precision)
 
 
-def pools(target: Target) -> bool:
+def pools(target: Target, precision: ArtifactPrecision) -> bool:
     """Whether the kernels of a target pool what a convolution computes."""
-    return target.kind == "cpu"
+    return target.kind == "cpu" or precision != "float32"
+
+
+def reduced(plan: Plan, target: Target, precision: ArtifactPrecision) -> Plan:
+    """A plan in float32 to one that multiplies in a precision, as a target's kernels read it."""
+    vector = GPU_VECTOR if target.kind == "cuda" else 1
+    return in_format(plan, FORMATS[precision], vector)
 
 
 def plan_in(folder: Path, manifest: Manifest) -> Plan:

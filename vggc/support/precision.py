@@ -9,7 +9,7 @@ from vggc.support.diagnostics import Diagnostic, UserError, listed, nearest
 
 TrainPrecision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 """What layers compute in while PyTorch runs them."""
-ArtifactPrecision: TypeAlias = Literal["float32", "bfloat16", "int8"]
+ArtifactPrecision: TypeAlias = Literal["float32", "bfloat16", "float16", "int8"]
 """What an artifact's convolutions and dense layers multiply in."""
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16", "int8"]
 

@@ -108,7 +108,7 @@ def require_tunable(target: Target, *, here: bool) -> None:
     does not run on this machine.
     """
     if target.kind != "cpu":
-        reason = "each kernel for GPUs is made by one rule, which leaves nothing to choose"
+        reason = "kernels for GPUs are chosen by a model of the card; none is measured yet"
         hint = "tune for a CPU: leave --target out, or name a TVM tag of one"
         raise UserError(diagnostics.NotTunable(target.name, reason, hint))
     if here and (reason_against := obstacle(target)):

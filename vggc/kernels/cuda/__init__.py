@@ -1,13 +1,21 @@
-"""Kernels for NVIDIA GPUs: float32, any architecture from sm_75 on, at most 48 KiB shared."""
+"""Kernels for NVIDIA GPUs: in float32 for any architecture from sm_75 on, in halves on tensor cores
+from sm_80 on.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
+from vggc.kernels.algorithm import Fixed
 from vggc.kernels.cuda.algorithm import CudaAlgorithm
+from vggc.kernels.cuda.card import CARDS, H200, Card
 from vggc.kernels.cuda.dense import Gemv
 from vggc.kernels.cuda.gemm import Gemm, ImplicitGemm
 from vggc.kernels.cuda.grouped import GroupedThreads
+from vggc.kernels.cuda.half import ConvertSegments, MaxPoolSegments
+from vggc.kernels.cuda.half_dense import HalfGemv
+from vggc.kernels.cuda.mma import MmaWindows
+from vggc.kernels.cuda.mma_patches import MmaPatches
 from vggc.kernels.cuda.small import (
     AddThreads,
     ConcatThreads,
@@ -20,16 +28,22 @@ from vggc.kernels.cuda.small import (
     ToNchwThreads,
     ToNhwcThreads,
 )
-from vggc.kernels.workloads import Kernel, Workload
+from vggc.kernels.workloads import Choice, Kernel, Workload
 
-__all__ = ["ALGORITHMS", "kernel"]
+__all__ = ["ALGORITHMS", "CARDS", "H200", "Card", "algorithms", "alternatives", "kernel"]
 
-ALGORITHMS: tuple[type[CudaAlgorithm[Any, Any]], ...] = (
+AnyAlgorithm: TypeAlias = CudaAlgorithm[Any, Any]
+
+ALGORITHMS: tuple[type[AnyAlgorithm], ...] = (
     ImplicitGemm,
     GroupedThreads,
+    MmaWindows,
+    MmaPatches,
+    HalfGemv,
     Gemv,
     Gemm,
     PoolThreads,
+    MaxPoolSegments,
     GlobalMean,
     LrnThreads,
     PointwiseThreads,
@@ -37,18 +51,41 @@ ALGORITHMS: tuple[type[CudaAlgorithm[Any, Any]], ...] = (
     AddThreads,
     ConcatThreads,
     SoftmaxBlocks,
+    ConvertSegments,
     ToNhwcThreads,
     ToNchwThreads,
 )
-"""Every algorithm; one applies to each workload in float32."""
+"""Every algorithm; in float32 one applies to each workload."""
 
 
-def kernel(workload: Workload) -> Kernel:
-    """The thread-bound code of `workload`, which is of a plan in float32."""
-    (algorithm,) = (
-        algorithm(workload)
+def algorithms(workload: Workload, card: Card = H200) -> tuple[AnyAlgorithm, ...]:
+    """The algorithms that apply to `workload`; at least one."""
+    return tuple(
+        algorithm(workload, card)
         for algorithm in ALGORITHMS
         if isinstance(workload, algorithm.computes) and algorithm.applies(workload)
     )
-    (knobs,) = algorithm.knobs()
-    return algorithm.kernel(knobs)
+
+
+def alternatives(workload: Workload, card: Card = H200) -> tuple[AnyAlgorithm, ...]:
+    """The algorithms for `workload`; none where there is nothing to choose."""
+    found = algorithms(workload, card)
+    return () if isinstance(found[0], Fixed) else found
+
+
+def kernel(workload: Workload, card: Card = H200, choice: Choice | None = None) -> Kernel:
+    """The thread-bound code of `workload`, the same function whenever all arguments are the same.
+
+    `choice` is any way to carry it out, by default that of least stated cost on the card.
+
+    Raises: ValueError for a choice that is none.
+    """
+    found = algorithms(workload, card)
+    offers = ((algorithm, knobs) for algorithm in found for knobs in algorithm.knobs())
+    if choice is None:
+        algorithm, knobs = min(offers, key=lambda offer: offer[0].cost(offer[1]))
+        return algorithm.kernel(knobs)
+    for algorithm, knobs in offers:
+        if algorithm.name == choice.algorithm and algorithm.choice(knobs) == choice:
+            return algorithm.kernel(knobs)
+    raise ValueError(f"there is no {choice}")

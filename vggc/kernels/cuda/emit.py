@@ -10,6 +10,7 @@ from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.builder import Buffer, allocated, serial, vectorized, when
+from vggc.kernels.cuda.ptx import SEGMENT, store_segment
 from vggc.kernels.workloads import Map
 
 BLOCK = 256
@@ -39,6 +40,13 @@ def workspace(name: str, *shape: int) -> Buffer:
 def shared(name: str, *shape: int) -> Buffer:
     """Memory that the threads of a block share."""
     return allocated(name, *shape, scope="shared")
+
+
+def dynamic_shared(name: str, *shape: int, dtype: str) -> Buffer:
+    """Memory that the threads of a block share and that their launch asks for, beyond 48 KiB if
+    need be.
+    """
+    return allocated(name, *shape, dtype=dtype, scope="shared.dyn")
 
 
 def registers(name: str, *shape: int, dtype: str = "float32") -> Buffer:
@@ -99,7 +107,7 @@ def write_map(output: Buffer, map: Map, value: Callable[[Expr, Expr, Expr, Expr]
             if map.halo == 0:
                 values[index] = value(n, y, x, c)
             else:
-                with T.If(_inside(map, y, x)):
+                with T.If(inside_map(map, y, x)):
                     with T.Then():
                         values[index] = value(n, y, x, c)
                     with T.Else():
@@ -107,17 +115,22 @@ def write_map(output: Buffer, map: Map, value: Callable[[Expr, Expr, Expr, Expr]
 
 
 def clear_halo(output: Buffer, map: Map, thread: Expr, num_threads: int) -> None:
-    """Thread `thread` of `num_threads` writes its share of the zeros around `map`."""
+    """Thread `thread` of `num_threads` writes its share of the zeros around `map`, a segment at a
+    time where the map is one of halves in whole segments.
+    """
     if map.halo == 0:
         return
     batch, height, width, channels = map.shape
+    lanes = map.vector
+    assert lanes in (1, SEGMENT)
     border = height * width - map.height * map.width
     rows = 2 * map.halo * width
-    size = batch * border * channels
+    size = batch * border * (channels // lanes)
     values = flat(output)
     with serial("share", math.ceil(size / num_threads)) as share:
         index = share * num_threads + thread
-        c, pixel, n = index % channels, index // channels % border, index // (channels * border)
+        c, pixel = index % (channels // lanes), index // (channels // lanes) % border
+        n = index // (channels // lanes * border)
         row, side = pixel // width, pixel - rows
         along, across = side // (2 * map.halo), side % (2 * map.halo)
         in_rows = pixel < rows
@@ -126,9 +139,40 @@ def clear_halo(output: Buffer, map: Map, thread: Expr, num_threads: int) -> None
             in_rows, pixel % width, T.Select(across < map.halo, across, across + map.width)
         )
         with when(index < size):
-            at = ((n * height + y) * width + x) * channels + c
-            values[at] = 0
+            at = ((n * height + y) * width + x) * channels + c * lanes
+            if lanes == SEGMENT:
+                store_segment(values.address(at), [T.uint32(0)] * 4)
+            else:
+                values[at] = 0
 
 
-def _inside(map: Map, y: Expr, x: Expr) -> Expr:
+def inside_map(map: Map, y: Expr, x: Expr) -> Expr:
+    """Whether a pixel is one of the map, and not of its halo."""
     return T.And(T.And(y >= 0, y < map.height), T.And(x >= 0, x < map.width))
+
+
+ARRIVALS = 1 << 12
+"""The tiles of a kernel that several blocks may share."""
+
+IS_LAST = f"""
+__device__ unsigned vggc_arrivals[{ARRIVALS}];
+__forceinline__ __device__ int vggc_is_last(int tile, int last) {{
+  __shared__ int is_last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) is_last = atomicInc(vggc_arrivals + tile, last) == last;
+  __syncthreads();
+  __threadfence();
+  return is_last;
+}}
+"""
+
+
+def is_last_block(tile: Expr, blocks: int) -> Expr:
+    """Whether all other of the `blocks` that share a tile have come here; the last one sees what
+    they have written before. All threads of a block must call it, once.
+    """
+    operands = ("vggc_is_last", tile, blocks - 1)
+    last = registers("last", 1, dtype="int32")
+    last[0] = T.cuda.func_call(*operands, source_code=IS_LAST, return_type="int32")
+    return last[0] == 1

@@ -369,8 +369,8 @@ class ImplicitGemm(CudaAlgorithm[Conv, Tiling]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Any convolution."""
-        return workload.groups == 1
+        """Any convolution of one group in float32."""
+        return workload.groups == 1 and workload.input.format == "float32"
 
     def knobs(self) -> tuple[Tiling]:
         return (tiling(self.workload),)

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vggc.kernels.workloads import PIECE, Map
+from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
+from vggc.kernels.cuda.mma_tile import channel_of, permuted
+from vggc.kernels.cuda.ptx import SEGMENT, Half
+from vggc.kernels.workloads import PIECE, Map, by_panels
 
 
 @dataclass(frozen=True)
@@ -160,3 +163,127 @@ class RowPacking:
 def round_up(value: int, multiple: int) -> int:
     """`value` rounded up to a multiple of `multiple`."""
     return math.ceil(value / multiple) * multiple
+
+
+@dataclass(frozen=True)
+class HalfPanelPacking:
+    """Packs a convolution's weight `(K, C, kh, kw)` in halves as a kernel for tensor cores has it
+    in shared memory: `(panels, steps, cols, depth)`, each panel of `cols` output channels.
+
+    The reduction runs over taps, then channels, C of which are stored as `channels`; or where
+    `chunked` over pieces of `depth` channels, taps, and the channels of a piece. Columns and
+    segments are permuted as `vggc/kernels/cuda/mma_tile.py` says; the padding is zeros.
+    """
+
+    shape: tuple[int, int, int, int]
+    half: Half
+    channels: int
+    cols: int
+    depth: int
+    chunked: bool
+
+    packed_type = "uint16"
+
+    @property
+    def packed_shape(self) -> tuple[int, ...]:
+        reduction = math.prod(self.shape[2:]) * self.channels
+        panels = math.ceil(self.shape[0] / self.cols)
+        return (panels, math.ceil(reduction / self.depth), self.cols, self.depth)
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        panels, steps, cols, depth = self.packed_shape
+        out_channels, in_channels, *kernel = weight.shape
+        taps = math.prod(kernel)
+        rows = np.zeros((panels * cols, taps, self.channels), np.uint16)
+        flat = to_half(self.half, weight).reshape(out_channels, in_channels, taps)
+        rows[:out_channels, :, :in_channels] = flat.transpose(0, 2, 1)
+        whole = np.zeros((panels * cols, steps * depth), np.uint16)
+        whole[:, : taps * self.channels] = self._ordered(rows)
+        by_step = whole.reshape(panels, cols, steps, depth // SEGMENT, SEGMENT)
+        at = by_step[:, self._channels].transpose(0, 2, 1, 3, 4)
+        packed = np.empty_like(at)
+        columns = np.arange(cols)[:, None]
+        packed[:, :, columns, self._segments] = at
+        return packed.reshape(self.packed_shape)
+
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        return by_panels(self, self.cols, weight)
+
+    def unpack(self, packed: np.ndarray) -> np.ndarray:
+        panels, steps, cols, depth = self.packed_shape
+        out_channels, in_channels, *kernel = self.shape
+        taps = math.prod(kernel)
+        segments = packed.reshape(panels, steps, cols, depth // SEGMENT, SEGMENT)
+        at = segments[:, :, np.arange(cols)[:, None], self._segments]
+        by_step = np.empty((panels, cols, steps, depth), packed.dtype)
+        by_step[:, self._channels] = at.transpose(0, 2, 1, 3, 4).reshape(panels, cols, steps, depth)
+        whole = by_step.reshape(panels * cols, steps * depth)[:, : taps * self.channels]
+        rows = self._by_tap(whole)
+        found = rows[:out_channels, :, :in_channels].transpose(0, 2, 1)
+        return of_half(self.half, np.ascontiguousarray(found)).reshape(self.shape)
+
+    def _ordered(self, rows: np.ndarray) -> np.ndarray:
+        """Rows of taps and channels in the order of the reduction."""
+        if not self.chunked:
+            return rows.reshape(len(rows), -1)
+        chunks = rows.reshape(len(rows), rows.shape[1], -1, self.depth)
+        return chunks.transpose(0, 2, 1, 3).reshape(len(rows), -1)
+
+    def _by_tap(self, whole: np.ndarray) -> np.ndarray:
+        """Rows in the order of the reduction as taps and channels."""
+        taps = math.prod(self.shape[2:])
+        if not self.chunked:
+            return whole.reshape(len(whole), taps, self.channels)
+        chunks = whole.reshape(len(whole), -1, taps, self.depth)
+        return chunks.transpose(0, 2, 1, 3).reshape(len(whole), taps, self.channels)
+
+    @property
+    def _channels(self) -> list[int]:
+        return [channel_of(column) for column in range(self.cols)]
+
+    @property
+    def _segments(self) -> np.ndarray:
+        """Where the segments of each column lie in it."""
+        columns, segments = np.arange(self.cols)[:, None], np.arange(self.depth // SEGMENT)
+        return np.asarray(permuted(segments, columns, self.depth))
+
+
+@dataclass(frozen=True)
+class HalfRowPacking:
+    """Packs the weight `(K, C, kh, kw)` of a dense layer over a map in halves, row by row, `(K,
+    kh·kw·channels)`, where C are stored as `channels`.
+    """
+
+    shape: tuple[int, int, int, int]
+    half: Half
+    channels: int
+
+    packed_type = "uint16"
+
+    @property
+    def packed_shape(self) -> tuple[int, ...]:
+        return (self.shape[0], math.prod(self.shape[2:]) * self.channels)
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        out_channels, in_channels, *kernel = weight.shape
+        rows = np.zeros((out_channels, *kernel, self.channels), np.uint16)
+        rows[..., :in_channels] = to_half(self.half, weight).transpose(0, 2, 3, 1)
+        return rows.reshape(self.packed_shape)
+
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        return by_panels(self, 1, weight)
+
+    def unpack(self, packed: np.ndarray) -> np.ndarray:
+        rows = packed.reshape(-1, *self.shape[2:], self.channels)
+        found = rows[..., : self.shape[1]].transpose(0, 3, 1, 2)
+        return of_half(self.half, np.ascontiguousarray(found))
+
+
+def to_half(half: Half, values: np.ndarray) -> np.ndarray:
+    """The bits of the nearest halves."""
+    return values.astype(np.float16).view(np.uint16) if half == "float16" else to_bfloat16(values)
+
+
+def of_half(half: Half, bits: np.ndarray) -> np.ndarray:
+    """The floats of halves."""
+    return bits.view(np.float16).astype(np.float32) if half == "float16" else from_bfloat16(bits)

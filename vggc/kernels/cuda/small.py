@@ -68,7 +68,9 @@ class PoolThreads(FixedCudaAlgorithm[MaxPool | AvgPool]):
 
     @classmethod
     def applies(cls, workload: MaxPool | AvgPool) -> bool:
-        """Pools by windows that are not the whole map."""
+        """Pools in float32 by windows that are not the whole map."""
+        if workload.input.format != "float32":
+            return False
         return isinstance(workload, MaxPool) or not covers_map(workload)
 
     @property

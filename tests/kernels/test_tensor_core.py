@@ -1,0 +1,263 @@
+"""The kernels in halves for GPUs, run on the CPU, against references in float64."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+
+from tests.support.cuda_on_cpu import (
+    CudaCode,
+    compile_kernels,
+    counting,
+    generate,
+    generate_all,
+)
+from tests.support.half_kernels import (
+    OTHERS,
+    HalfCase,
+    HalfDraw,
+    case,
+    check,
+    conv,
+    dense,
+    draws,
+    rounded,
+)
+from vggc.kernels.algorithm import NoKnobs
+from vggc.kernels.cuda import algorithms
+from vggc.kernels.cuda.half_dense import HalfGemv, HalfGemvKnobs
+from vggc.kernels.cuda.mma import MmaKnobs, MmaWindows
+from vggc.kernels.cuda.mma_patches import MmaPatches, PatchKnobs
+from vggc.kernels.workloads import PIECE, Conv, Kernel
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+
+PATCHES = PatchKnobs(8, 8, 64, 32, 32, 32, 3, 1)
+
+CASES: dict[str, HalfDraw] = {
+    "an image": HalfDraw(
+        MmaWindows(conv((1, 13, 11, 3), 70)), MmaKnobs(128, 128, 64, 64, 64, 4, 1)
+    ),
+    "windows, pooled": HalfDraw(
+        MmaWindows(conv((1, 13, 11, 64), 128, pool=True)), MmaKnobs(128, 128, 64, 32, 64, 3, 1)
+    ),
+    "windows, shared": HalfDraw(
+        MmaWindows(conv((2, 9, 11, 24), 40)), MmaKnobs(64, 64, 32, 32, 32, 2, 7)
+    ),
+    "windows with stride": HalfDraw(
+        MmaWindows(conv((2, 15, 9, 64), 64, stride=(2, 1), halos=(2, 0), half="bfloat16")),
+        MmaKnobs(256, 128, 64, 64, 32, 3, 1),
+    ),
+    "windows to float32": HalfDraw(
+        MmaWindows(conv((2, 9, 11, 32), 33, to_float32=True)), MmaKnobs(128, 64, 64, 32, 32, 5, 1)
+    ),
+    "wide": HalfDraw(
+        MmaWindows(conv((1, 7, 9, 64), 256, to_float32=True)), MmaKnobs(128, 256, 64, 64, 32, 3, 3)
+    ),
+    "a dense layer of a batch": HalfDraw(
+        MmaWindows(dense((40, 3, 2, 64), 70)), MmaKnobs(64, 64, 32, 32, 64, 3, 2)
+    ),
+    "patches, pooled": HalfDraw(
+        MmaPatches(conv((2, 17, 19, 64), 70, pool=True)), PatchKnobs(8, 16, 64, 64, 32, 64, 2, 1)
+    ),
+    "patches, shared": HalfDraw(
+        MmaPatches(conv((1, 17, 19, 128), 70, half="bfloat16")),
+        PatchKnobs(16, 8, 128, 64, 64, 64, 4, 2),
+    ),
+    "patches 5×5": HalfDraw(
+        MmaPatches(conv((1, 9, 33, 64), 40, (5, 5), padding=(2, 2), halos=(3, 0))),
+        PatchKnobs(8, 32, 128, 64, 64, 32, 5, 1),
+    ),
+    "patches to float32": HalfDraw(
+        MmaPatches(conv((1, 17, 19, 64), 40, act=None, to_float32=True)),
+        PatchKnobs(16, 16, 128, 64, 64, 32, 3, 1),
+    ),
+    "a dense layer": HalfDraw(HalfGemv(dense((1, 3, 4, 40), 37)), HalfGemvKnobs(4, 2, 4)),
+    "a dense layer of three images": HalfDraw(
+        HalfGemv(dense((3, 1, 1, 300), 37, "bfloat16", to_float32=True)), HalfGemvKnobs(8, 1, 2)
+    ),
+    **{f"draw {index}": draw for index, draw in enumerate(draws(1, 16))},
+    **{name: HalfDraw(algorithms(work)[0], NoKnobs()) for name, work in OTHERS.items()},
+}
+
+Made: TypeAlias = tuple[ctypes.CDLL, CudaCode, Kernel]
+
+
+def compiled(cases: dict[str, HalfDraw], folder: Path) -> Callable[[str], Made]:
+    """The kernels of some cases, in one library."""
+    kernels = {name: draw.kernel() for name, draw in cases.items()}
+    numbered = {name: f"f{index}" for index, name in enumerate(cases)}
+    codes = generate_all({numbered[name]: made.func for name, made in kernels.items()})
+    source = next(iter(codes.values())).source
+    library = ctypes.CDLL(str(compile_kernels(source, folder)))
+    return lambda name: (library, codes[numbered[name]], kernels[name])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
+    return compiled(CASES, tmp_path_factory.mktemp("half"))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", CASES)
+def test_a_kernel_computes_its_workload(name: str, made: Callable[[str], Made]) -> None:
+    library, code, kernel = made(name)
+    work = CASES[name].workload
+    example = case(work, kernel)
+    for at_once in (False, True):
+        library.copy_at_once(at_once)
+        check(library, code, work, example)
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_many_draws_compute_what_they_should(tmp_path: Path) -> None:
+    cases = {str(index): draw for index, draw in enumerate(draws(2, 60))}
+    get = compiled(cases, tmp_path)
+    for name, draw in cases.items():
+        library, code, kernel = get(name)
+        try:
+            check(library, code, draw.workload, case(draw.workload, kernel, seed=int(name)))
+        except AssertionError as error:
+            raise AssertionError(f"{draw}: {error}") from None
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if isinstance(CASES[name].workload, Conv)])
+def test_packing_is_exact_up_to_rounding(name: str) -> None:
+    work, packing = CASES[name].workload, CASES[name].algorithm.packing(CASES[name].knobs)
+    assert isinstance(work, Conv)
+    assert packing is not None
+    weight = np.random.default_rng(1).standard_normal(work.weight_shape, np.float32)
+    packed = packing.pack(weight)
+    assert packed.shape == packing.packed_shape
+    assert packed.dtype == packing.packed_type
+    np.testing.assert_array_equal(packing.unpack(packed), rounded(weight, work.input.format))
+    for few in (4 * PIECE, 100):  # bytes at once: all, or a row
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("vggc.kernels.workloads.PIECE", few)
+            pieces = [piece.ravel() for piece in packing.pieces(weight)]
+        np.testing.assert_array_equal(np.concatenate(pieces), packed.ravel())
+
+
+# ---------------------------------------------------------------- waits
+
+WAITS = re.compile(
+    r"tvm_builtin_ptx_cp_async_wait_group_async_wait_group_\d\(\);"
+    r"|tvm_builtin_ptx_cp_async_commit_group_async_commit_group\(\);"
+    r"|__syncthreads\(\);|__threadfence\(\);"
+)
+
+WAITING = {
+    "windows": HalfDraw(MmaWindows(conv((1, 9, 11, 64), 40)), MmaKnobs(64, 64, 32, 32, 32, 3, 1)),
+    "windows, shared": HalfDraw(
+        MmaWindows(conv((1, 9, 11, 64), 40)), MmaKnobs(64, 64, 32, 32, 32, 3, 3)
+    ),
+    "patches": HalfDraw(MmaPatches(conv((1, 9, 11, 96), 40)), PATCHES),
+}
+
+
+def mutants(source: str) -> Iterator[tuple[str, str]]:
+    """The source without one of its waits, fences and groups, and which that was.
+
+    The fence of the last block is left where it is: blocks follow one another here, so that it
+    cannot be missed.
+    """
+    found = [
+        match for match in WAITS.finditer(source) if not source[match.end() :].startswith(LAST)
+    ]
+    for match in found:
+        yield f"{match[0]} at {match.start()}", source[: match.start()] + source[match.end() :]
+
+
+LAST = "\n  return is_last;"
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("name", WAITING)
+def test_each_wait_is_needed(name: str, tmp_path: Path) -> None:
+    draw = WAITING[name]
+    kernel = draw.kernel()
+    code, example = generate(kernel.func), case(draw.workload, kernel)
+    unnoticed = []
+    for index, (which, source) in enumerate(mutants(code.source)):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        library = ctypes.CDLL(str(compile_kernels(source, folder)))
+        if all(passes(library, at_once, code, draw, example) for at_once in (False, True)):
+            unnoticed.append(which)
+    assert unnoticed == []
+
+
+def passes(
+    library: ctypes.CDLL, at_once: bool, code: CudaCode, draw: HalfDraw, example: HalfCase
+) -> bool:
+    """Whether what is computed is right, where copies happen as late or as soon as they may."""
+    library.copy_at_once(at_once)
+    try:
+        check(library, code, draw.workload, example)
+    except AssertionError:
+        return False
+    return True
+
+
+# ---------------------------------------------------------------- counts
+
+COUNTED: dict[str, tuple[str, Conv, tuple[int, ...]]] = {
+    "windows 128×64": ("mma", conv((1, 24, 24, 64), 128), (128, 64, 64, 32, 32, 4, 1)),
+    "windows 256×128": ("mma", conv((1, 24, 24, 64), 128), (256, 128, 64, 64, 64, 3, 1)),
+    "windows, shared": ("mma", conv((1, 24, 24, 64), 128), (128, 128, 64, 64, 64, 3, 3)),
+    "an image": ("mma", conv((1, 24, 24, 3), 64), (128, 64, 64, 32, 32, 4, 1)),
+    "a dense layer": ("mma", dense((64, 3, 3, 64), 128), (64, 64, 32, 32, 32, 4, 1)),
+    "patches 16×8": ("mma_patches", conv((1, 32, 32, 64), 128), (16, 8, 128, 64, 64, 64, 4, 1)),
+    "patches 16×16": (
+        "mma_patches",
+        conv((1, 32, 32, 128), 128, pool=True),
+        (16, 16, 128, 64, 64, 32, 4, 1),
+    ),
+}
+"""Tiles that are chosen for VGG, on maps that they divide; with their knobs."""
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
+    return compiled({name: chosen(name) for name in COUNTED}, tmp_path_factory.mktemp("counted"))
+
+
+def chosen(name: str) -> HalfDraw:
+    algorithm_name, work, sizes = COUNTED[name]
+    (algorithm,) = (each for each in algorithms(work) if each.name == algorithm_name)
+    kind = MmaKnobs if algorithm_name == "mma" else PatchKnobs
+    return HalfDraw(algorithm, kind(*sizes))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", COUNTED)
+def test_accesses_cost_no_more_than_they_must(name: str, counted: Callable[[str], Made]) -> None:
+    """Shared memory has no conflicts of banks, and global memory is read and written in whole
+    sectors; of what lies between them, a hundredth.
+    """
+    library, code, kernel = counted(name)
+    work = chosen(name).workload
+    with counting(library) as counts:
+        check(library, code, work, case(work, kernel))
+    (found,) = counts
+    assert found.shared_accesses > 0
+    assert found.shared_passes == found.shared_accesses
+    assert found.global_sectors * 32 <= 1.01 * found.global_bytes
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_launch_asks_for_the_shared_memory_that_is_used(name: str) -> None:
+    draw = chosen(name)
+    (launch,) = generate(draw.kernel().func).launches
+    knobs = draw.knobs
+    used = draw.algorithm.shared_halves(knobs.tile if isinstance(knobs, MmaKnobs) else knobs)
+    assert launch.shared == 2 * used

@@ -1,0 +1,215 @@
+"""Kernels of GPUs in halves, run on the CPU and held to float64."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.support.cuda_on_cpu import CudaCode, call
+from tests.support.kernel_draws import activation, finished
+from tests.support.workload_reference import Side, sides
+from vggc.ir.ops import RELU, Activation, Pair
+from vggc.kernels.cuda import H200, AnyAlgorithm, algorithms
+from vggc.kernels.cuda.packing import of_half, to_half
+from vggc.kernels.cuda.ptx import SEGMENT, Half
+from vggc.kernels.reference import reference
+from vggc.kernels.workloads import Conv, Convert, Format, Kernel, Map, MaxPool, Workload
+
+HALVES: tuple[Half, ...] = ("float16", "bfloat16")
+ROUNDING: dict[Format, float] = {"float32": 0.0, "float16": 2**-11, "bfloat16": 2**-8}
+"""The most that a value changes when it is rounded to a format, relative to it."""
+SUMS = 2e-6
+"""The relative L2 error of sums in float32 of exact products."""
+MAX_MACS = 20_000_000
+
+
+def in_half(map: Map, half: Half) -> Map:
+    """A map of halves in whole segments."""
+    return replace(map, format=half, vector=SEGMENT)
+
+
+def conv(
+    shape: tuple[int, int, int, int],
+    channels: int,
+    kernel: Pair = (3, 3),
+    stride: Pair = (1, 1),
+    padding: Pair = (1, 1),
+    halos: Pair = (1, 1),
+    act: Activation | None = RELU,
+    pool: bool = False,
+    half: Half = "float16",
+    to_float32: bool = False,
+) -> Conv:
+    """A convolution in halves of the map `(N, H, W, C)`."""
+    batch, height, width, _ = shape
+    sizes = zip((height, width), padding, kernel, stride, strict=True)
+    out = [(extent + 2 * pad - size) // step + 1 for extent, pad, size, step in sizes]
+    if pool:
+        out = [extent // 2 for extent in out]
+    target = Map(batch, out[0], out[1], channels, halos[1])
+    return Conv(
+        input=in_half(Map(*shape, halo=halos[0]), half),
+        output=target if to_float32 else in_half(target, half),
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        act=act,
+        pool=pool,
+    )
+
+
+def dense(
+    source: tuple[int, int, int, int], features: int, half: Half = "float16", **more: bool
+) -> Conv:
+    """A dense layer in halves, as the plan has it: a convolution that covers its map."""
+    return conv(source, features, source[1:3], padding=(0, 0), halos=(0, 0), half=half, **more)
+
+
+@dataclass(frozen=True)
+class HalfDraw:
+    """A workload and one way to carry it out."""
+
+    algorithm: AnyAlgorithm
+    knobs: Any
+
+    @property
+    def workload(self) -> Workload:
+        return self.algorithm.workload
+
+    def kernel(self) -> Kernel:
+        return self.algorithm.kernel(self.knobs)
+
+    def __str__(self) -> str:
+        return f"{self.workload} by {self.algorithm.name} {self.knobs}"
+
+
+def draws(seed: int, count: int) -> list[HalfDraw]:
+    """Convolutions in halves of random shapes, each by any algorithm with any of its knobs."""
+    rng = random.Random(seed)
+    found: list[HalfDraw] = []
+    while len(found) < count:
+        work = drawn(rng)
+        if work is None:
+            continue
+        algorithm = rng.choice(algorithms(work, H200))
+        knobs = list(algorithm.knobs())
+        # Any number of blocks that share a tile, and not mostly many.
+        splits = rng.choice(sorted({getattr(each, "splits", 1) for each in knobs}))
+        some = [each for each in knobs if getattr(each, "splits", 1) == splits]
+        found.append(HalfDraw(algorithm, rng.choice(some)))
+    return found
+
+
+def drawn(rng: random.Random) -> Conv | None:
+    half = rng.choice(HALVES)
+    if rng.random() < 0.15:
+        source = (rng.randint(1, 5), rng.randint(1, 4), rng.randint(1, 4), rng.randint(1, 90))
+        return dense(source, rng.randint(1, 150), half, to_float32=rng.random() < 0.5)
+    size = rng.choice([1, 3, 3, 3, 5])
+    kernel = rng.choice([(size, size), (size, size), (1, 3), (3, 2)])
+    stride = rng.choice([(1, 1), (1, 1), (1, 1), (2, 2), (1, 2)])
+    shape = (
+        rng.choice([1, 1, 2, 3]),
+        rng.randint(1, 20),
+        rng.randint(1, 36),
+        rng.choice([rng.randint(1, 24), 32 * rng.randint(1, 4), rng.randint(1, 130)]),
+    )
+    outputs = rng.choice([rng.randint(1, 40), 32 * rng.randint(1, 5), rng.randint(1, 200)])
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    work = finished(rng, shape, outputs, 1, kernel, stride, padding)
+    if work is None or prod(work.grid) * shape[0] * prod(work.weight_shape) > MAX_MACS:
+        return None
+    act = activation(rng) if not work.pool and rng.random() < 0.3 else rng.choice([None, RELU])
+    output = work.output if rng.random() < 0.3 else in_half(work.output, half)
+    return replace(work, input=in_half(work.input, half), output=output, act=act)
+
+
+def rounded(values: NDArray[Any], form: Format) -> NDArray[np.float32]:
+    """Floats as a format holds them."""
+    if form == "float32":
+        return np.asarray(values, np.float32)
+    return of_half(form, to_half(form, np.asarray(values, np.float32)))
+
+
+@dataclass(frozen=True)
+class HalfCase:
+    """The arrays that a kernel takes, and the content of its output."""
+
+    arrays: list[NDArray[Any]]
+    expected: NDArray[np.float64]
+
+
+def case(workload: Workload, kernel: Kernel, seed: int = 0) -> HalfCase:
+    """Random inputs and weights, and what comes of them in float64."""
+    rng = np.random.default_rng(seed)
+    (source,), _ = sides(workload)
+    (layout,) = workload.inputs
+    assert isinstance(layout, Map)
+    x = np.zeros(source.shape, np.float32)
+    if not isinstance(workload, Conv):  # only a convolution may read what is around a map
+        x[...] = np.nan
+    content = source.content(x)
+    content[...] = 0
+    values = rng.standard_normal((*content.shape[:3], layout.channels))
+    content[..., : layout.channels] = rounded(values, layout.format)
+    weights = []
+    arrays: list[NDArray[Any]] = [x if layout.format == "float32" else to_half(layout.format, x)]
+    if isinstance(workload, Conv):
+        weight = rng.standard_normal(workload.weight_shape, np.float32)
+        weight /= np.float32(np.sqrt(prod(workload.weight_shape[1:])))
+        bias = rng.standard_normal(workload.output.channels, np.float32)
+        assert kernel.packing is not None
+        arrays += [kernel.packing.pack(weight), bias]
+        weights = [rounded(weight, layout.format), bias]
+    assert isinstance(workload.output, Map)
+    y = np.empty(workload.output.shape, workload.output.storage)
+    y.view(np.uint8)[...] = 0xFF  # no number in any format
+    expected = reference(workload, [content[..., : layout.channels]], weights)
+    return HalfCase([*arrays, y], expected)
+
+
+def check(library: ctypes.CDLL, code: CudaCode, workload: Workload, made: HalfCase) -> None:
+    """The content is right, and the halo and what pads the channels are zero.
+
+    Raises: AssertionError where not.
+    """
+    arrays = [array.copy() for array in made.arrays]
+    call(library, code, *arrays)
+    out = workload.output
+    assert isinstance(out, Map)
+    result = arrays[-1].copy()
+    whole = result if out.format == "float32" else of_half(out.format, result)
+    content = Side.of(out).content(whole)
+    got = content[..., : out.channels].copy()
+    assert np.isfinite(got).all()
+    content[..., : out.channels] = 0
+    assert not whole.any(), "the halo or the padding is not zero"
+    norm = np.linalg.norm(made.expected)
+    assert np.linalg.norm(got - made.expected) <= (SUMS + ROUNDING[out.format]) * (norm + 1e-3)
+
+
+OTHERS: dict[str, Workload] = {
+    "to float16": Convert(Map(2, 5, 4, 3, 1), in_half(Map(2, 5, 4, 3, 2), "float16")),
+    "to bfloat16": Convert(Map(1, 3, 4, 40), in_half(Map(1, 3, 4, 40, 1), "bfloat16")),
+    "of float16": Convert(in_half(Map(2, 5, 4, 11, 1), "float16"), Map(2, 5, 4, 11)),
+    "of bfloat16": Convert(in_half(Map(1, 3, 4, 8), "bfloat16"), Map(1, 3, 4, 8, 1)),
+    "pool": MaxPool(
+        input=in_half(Map(2, 9, 8, 20, 1), "float16"),
+        output=in_half(Map(2, 5, 4, 20, 1), "float16"),
+        kernel=(3, 3),
+        stride=(2, 2),
+        padding=(1, 1),
+    ),
+    "large pool": MaxPool(
+        input=in_half(Map(1, 11, 9, 8), "bfloat16"),
+        output=in_half(Map(1, 2, 2, 8, 2), "bfloat16"),
+        kernel=(7, 5),
+        stride=(4, 4),
+    ),
+}

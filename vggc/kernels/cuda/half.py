@@ -1,0 +1,131 @@
+"""Maps of halves, a segment of eight channels a thread: changes of format, and pools."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from math import ceil, prod
+from typing import cast
+
+from tvm.tirx import Expr
+from tvm.tirx.script import builder as T
+
+from vggc.kernels.algorithm import Buffers, NoKnobs
+from vggc.kernels.builder import Buffer, serial, unrolled, when
+from vggc.kernels.cuda import ptx
+from vggc.kernels.cuda.algorithm import FixedCudaAlgorithm
+from vggc.kernels.cuda.emit import BLOCK, flat, inside_map, launch, registers, write_map
+from vggc.kernels.cuda.ptx import SEGMENT, Half
+from vggc.kernels.windows import axes
+from vggc.kernels.workloads import Convert, Map, MaxPool
+
+MAX_WRITTEN = 9
+"""Pixels of a window that are written out one by one."""
+LOWEST = -3.4028234663852886e38
+
+
+def is_half(map: Map) -> bool:
+    """Whether a map holds halves in whole segments."""
+    return map.format in ("float16", "bfloat16") and map.vector == SEGMENT
+
+
+class ConvertSegments(FixedCudaAlgorithm[Convert]):
+    """A thread per eight channels, or per element of a map in float32."""
+
+    names = ("convert",)
+    computes = Convert
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        work = self.workload
+        source, output = buffers.values()
+        halo, x = work.input.halo, flat(source)
+        if is_half(work.output):
+
+            def read(values: Buffer, n: Expr, y: Expr, x_: Expr, c: Expr) -> None:
+                for index in range(SEGMENT):
+                    here = c + index < work.input.channels
+                    value = source[
+                        n, y + halo, x_ + halo, T.min(c + index, work.input.channels - 1)
+                    ]
+                    values[index] = T.if_then_else(here, value, T.float32(0))
+
+            write_segments(output, work.output, read)
+            return
+        half = cast("Half", work.input.format)
+
+        def widened(n: Expr, y: Expr, x_: Expr, c: Expr) -> Expr:
+            _, height, width, stored = work.input.shape
+            at = ((n * height + y + halo) * width + x_ + halo) * stored + c
+            value = registers("value", 1)
+            ptx.widen(half, value, 0, x[at])
+            return value[0]
+
+        write_map(output, work.output, widened)
+
+
+class MaxPoolSegments(FixedCudaAlgorithm[MaxPool]):
+    """A thread per eight channels walks its window."""
+
+    names = ("max_pool_half",)
+    computes = MaxPool
+
+    @classmethod
+    def applies(cls, workload: MaxPool) -> bool:
+        """Max pools of maps in float16 or bfloat16."""
+        return is_half(workload.input)
+
+    def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
+        work, half = self.workload, cast("Half", self.workload.input.format)
+        source, output = (flat(each) for each in buffers.values())
+        halo, (rows, columns) = work.input.halo, axes(work)
+        _, height, width, stored = work.input.shape
+        kernel_h, kernel_w = work.kernel
+        words, read = registers("words", 4, dtype="uint32"), registers("read", SEGMENT)
+
+        def largest(values: Buffer, n: Expr, y: Expr, x: Expr, c: Expr) -> None:
+            def take(dy: Expr | int, dx: Expr | int) -> None:
+                row, column = rows.clamped(y, dy) + halo, columns.clamped(x, dx) + halo
+                at = ((n * height + row) * width + column) * stored + c
+                ptx.load_segment(words, 0, source.address(at))
+                for word in range(4):
+                    ptx.widen_pair(half, read, 2 * word, words[word])
+                for index in range(SEGMENT):
+                    values[index] = T.max(values[index], read[index])
+
+            with unrolled("i", SEGMENT) as (i,):
+                values[i] = T.float32(LOWEST)
+            if kernel_h * kernel_w <= MAX_WRITTEN:
+                for dy, dx in itertools.product(range(kernel_h), range(kernel_w)):
+                    take(dy, dx)
+            else:
+                with serial("dy", kernel_h) as dy, serial("dx", kernel_w) as dx:
+                    take(dy, dx)
+
+        write_segments(output, work.output, largest)
+
+
+def write_segments(
+    output: Buffer, map: Map, fill: Callable[[Buffer, Expr, Expr, Expr, Expr], None]
+) -> None:
+    """A kernel with a thread per segment: `fill(values, n, y, x, c)` sets the eight values from
+    channel `c` on inside the map, and those of its halo are zero.
+    """
+    _, height, width, channels = map.shape
+    per_pixel = channels // SEGMENT
+    size = prod(map.shape) // SEGMENT
+    target, half = flat(output), cast("Half", map.format)
+    with launch((ceil(size / BLOCK),), BLOCK) as (block, thread):
+        index = block * BLOCK + thread
+        c = index % per_pixel * SEGMENT
+        x = index // per_pixel % width - map.halo
+        y = index // (per_pixel * width) % height - map.halo
+        n = index // (per_pixel * width * height)
+        values, made = registers("values", SEGMENT), registers("made", 4, dtype="uint32")
+        with when(index < size):
+            with unrolled("i", 4) as (i,):
+                made[i] = 0
+            with when(inside_map(map, y, x)):
+                fill(values, n, y, x, c)
+                for word in range(4):
+                    ptx.round_pair(half, made[word], values[2 * word], values[2 * word + 1])
+            ptx.store_segment(target.address(index * SEGMENT), [made[w] for w in range(4)])

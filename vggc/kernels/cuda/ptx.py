@@ -1,0 +1,117 @@
+"""Instructions of NVIDIA GPUs that CUDA C++ has no words for, as statements of a kernel.
+
+Names and operands are those of the PTX ISA, https://docs.nvidia.com/cuda/parallel-thread-execution.
+A half is a number of 16 bits, float16 or bfloat16. Halves lie in buffers of uint16, and in
+registers by twos in a uint32, the first in its low bits. A segment is 16 bytes, eight halves: what
+a thread copies at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import tvm.backend.cuda  # noqa: F401  (brings the table of instructions)
+from tvm.tirx import Expr
+from tvm.tirx.script import builder as T
+
+from vggc.kernels.builder import Buffer
+
+Half: TypeAlias = Literal["float16", "bfloat16"]
+
+NAMES: dict[Half, str] = {"float16": "f16", "bfloat16": "bf16"}
+WARP = 32
+ALL_LANES = 0xFFFFFFFF
+LANES_OF_WARP = 31
+"""The operand of a shuffle by which its lanes are those of the whole warp."""
+SEGMENT = 8
+"""Halves in 16 bytes."""
+
+
+def _run(name: str, *operands: Any) -> None:
+    T.evaluate(T.ptx[name](*operands))
+
+
+def copy_async(target: Expr, source: Expr) -> None:
+    """Begins to copy a segment of global memory to shared memory; both are addresses."""
+    _run("cp.async.cg.shared.global", target, source, 16)
+
+
+def copy_async_or_zeros(target: Expr, source: Expr, condition: Expr) -> None:
+    """Begins to copy a segment, or to write zeros where the condition does not hold."""
+    count = T.Select(condition, T.uint32(16), T.uint32(0))
+    _run("cp.async.cg.shared.global", target, source, 16, count)
+
+
+def end_group() -> None:
+    """Makes a group of the copies that the thread has begun since the last one."""
+    _run("cp.async.commit_group")
+
+
+def wait_for_groups(pending: int) -> None:
+    """Waits until at most `pending` groups of the thread's copies are under way."""
+    _run("cp.async.wait_group", pending)
+
+
+def load_matrices(registers: Buffer, first: int, address: Expr) -> None:
+    """Reads four matrices of 8×8 halves from shared memory into four registers of each lane.
+
+    Lane `8q + i` gives the address of row `i` of matrix `q`; lane `l` receives the pair `l % 4` of
+    row `l // 4` of each.
+    """
+    targets = [registers[first + index] for index in range(4)]
+    _run("ldmatrix.sync.aligned.m8n8.x4.shared.b16", *targets, address)
+
+
+def multiply_add(
+    half: Half, sums: Buffer, sums_at: int, a: Buffer, a_at: int, b: Buffer, b_at: int
+) -> None:
+    """Adds the product of 16×16 halves and 16×8 halves to 16×8 floats, which a warp holds.
+
+    Lane `4g + t` holds of the sums rows `g` and `g + 8`, columns `2t` and `2t + 1`.
+    """
+    name = NAMES[half]
+    total = [sums[sums_at + index] for index in range(4)]
+    left = [a[a_at + index] for index in range(4)]
+    right = [b[b_at + index] for index in range(2)]
+    _run(f"mma.sync.aligned.m16n8k16.row.col.f32.{name}.{name}.f32", *total, *left, *right, *total)
+
+
+def round_pair(half: Half, target: Expr, low: Expr, high: Expr) -> None:
+    """Two floats to the nearest halves, in one register."""
+    _run(f"cvt.rn.{NAMES[half]}x2.f32", target, high, low)
+
+
+def widen(half: Half, target: Buffer, at: int, value: Expr) -> None:
+    """The float of a half, which is given as a uint16."""
+    if half == "float16":
+        _run("cvt.f32.f16", target[at], value)
+    else:
+        target[at] = T.reinterpret("float32", T.Cast("uint32", value) << T.uint32(16))
+
+
+def widen_pair(half: Half, target: Buffer, at: int, word: Expr) -> None:
+    """The two floats of the halves in a register."""
+    for index in range(2):
+        bits = T.Cast("uint16", word >> T.uint32(16 * index))
+        widen(half, target, at + index, bits)
+
+
+def load_segment(registers: Buffer, first: int, address: Expr) -> None:
+    """Reads a segment of global memory, which nobody writes meanwhile, into four registers."""
+    _run("ld.global.nc.v4.b32", *(registers[first + index] for index in range(4)), address)
+
+
+def load_fresh(registers: Buffer, first: int, address: Expr) -> None:
+    """Reads four words of global memory as other blocks have left them."""
+    _run("ld.global.cg.v4.b32", *(registers[first + index] for index in range(4)), address)
+
+
+def store_segment(address: Expr, words: list[Expr]) -> None:
+    """Writes four registers to a segment of global memory."""
+    _run("st.global.v4.b32", address, *words)
+
+
+def from_lane(target: Expr, value: Expr, distance: int) -> None:
+    """The value that the lane has whose number differs by the bit `distance`."""
+    operands = (T.uint32(distance), T.uint32(LANES_OF_WARP), T.uint32(ALL_LANES))
+    _run("shfl_sync.bfly.b32", target, value, *operands)
