@@ -84,11 +84,12 @@ def test_the_library_holds_machine_code_and_no_source(
     compiled: DeviceLibrary, library: Path
 ) -> None:
     content = library.read_bytes()
-    assert compiled.archs == DEFAULT_ARCHS == ("sm_80", "sm_90")
+    assert compiled.archs == DEFAULT_ARCHS == ("sm_80", "sm_90", "compute_90")
     assert compiled.fatbin in content
     assert b"__global__" in compiled.source.encode()
     assert b"__global__" not in content
     assert list(cubin_archs(compiled.fatbin)) == ["sm_80", "sm_90"]
+    assert b".target sm_90\n" in compiled.fatbin  # PTX
 
 
 @needs_nvrtc
@@ -156,7 +157,7 @@ def test_which_device_runs_which_code(arch: str, device: tuple[int, int], runs: 
 
 @needs_no_gpu
 def test_no_device() -> None:
-    message = "this artifact holds code for sm_80 and sm_90 GPUs; no CUDA device was found on this"
+    message = "code for sm_80, sm_90 and compute_90 GPUs; no CUDA device was found on this"
     with pytest.raises(DeviceError, match=message):
         require_device(DEFAULT_ARCHS)
 

@@ -435,11 +435,33 @@ def test_a_cpu_without_the_instructions_is_refused(precision: ArtifactPrecision)
     )
 
 
-@pytest.mark.parametrize("precision", FEWER)
-def test_gpus_are_refused(precision: str, tiny_file: Path) -> None:
-    text = refusal("compile", str(tiny_file), "--target", "cuda", "--precision", precision)
-    assert f"there is no `--precision {precision}` for the target cuda" in text
-    assert "kernels for GPUs compute in float32" in text
+@pytest.mark.parametrize(
+    ("arguments", "reason", "hint"),
+    [
+        (
+            ["--target", "cuda", "--precision", "int8"],
+            "kernels for GPUs multiply in float32, float16 or bfloat16",
+            "leave `--precision` out",
+        ),
+        (
+            ["--target", "cuda", "--arch", "sm_75,sm_90", "--precision", "fp16"],
+            "sm_75 has no tensor cores that vggc has kernels for",
+            "name architectures from sm_80 on with `--arch`",
+        ),
+        (
+            ["--precision", "fp16"],
+            "kernels for CPUs multiply in float32, bfloat16 or int8",
+            "leave `--precision` out",
+        ),
+    ],
+)
+def test_where_a_precision_is_not_there(
+    arguments: list[str], reason: str, hint: str, tiny_file: Path
+) -> None:
+    text = refusal("compile", str(tiny_file), *arguments)
+    assert "there is no `--precision" in text
+    assert reason in text
+    assert hint in text
 
 
 @runs_here

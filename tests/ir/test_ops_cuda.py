@@ -12,13 +12,16 @@ from tests.support import gpu_on_cpu
 from tests.support.device import needs_compilers, run_python
 from tests.support.nets import graph_of
 from tests.support.op_samples import BATCH, SAMPLES, assert_agree, torch_outputs, weights_of
+from vggc.compiler.choose import by_cost, kernels_for
 from vggc.compiler.device_code import compile_device
 from vggc.compiler.packing import pack
+from vggc.compiler.quantize import converted_weights
 from vggc.compiler.relax import lower_together
+from vggc.compiler.targets import resolve
 from vggc.ir.graph import Graph
-from vggc.kernels import cuda
 from vggc.passes.fold import fold
-from vggc.plan.plan import plan
+from vggc.runtime.plans import plan_for
+from vggc.support.precision import ArtifactPrecision
 
 ARCH = "sm_80"
 GRAPHS = {name: graph_of(text) for name, text in SAMPLES.items()}
@@ -42,12 +45,16 @@ def image(graph: Graph) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((BATCH, *graph.input), np.float32)
 
 
-def run_on_gpu(graphs: Mapping[str, Graph], folder: Path) -> None:
+def run_on_gpu(
+    graphs: Mapping[str, Graph], folder: Path, precision: ArtifactPrecision = "float32"
+) -> None:
     """Writes the outputs of nets into a folder: one library, one process, for all of them."""
-    plans = {name: plan(graph, BATCH) for name, graph in graphs.items()}
-    code = lower_together(plans, cuda.kernel)
+    target = resolve("cuda", [ARCH])
+    plans = {name: plan_for(graph, BATCH, target, precision) for name, graph in graphs.items()}
+    code = lower_together(plans, kernels_for(target, by_cost))
     for name, graph in graphs.items():
-        pieces = pack(plans[name], code[name].kernels, fold(graph).weights(weights_of(graph)))
+        tensors = converted_weights(plans[name], fold(graph).weights(weights_of(graph)), {})
+        pieces = pack(plans[name], code[name].kernels, tensors)
         packed = {weight: each.whole() for weight, each in pieces.items()}
         weights = [packed[weight] for weight in plans[name].weights]
         np.savez(folder / f"{name}.npz", image(graph), *weights)
@@ -73,3 +80,58 @@ def test_compiled_for_a_gpu_it_agrees_with_float64(name: str, outputs: Path) -> 
     graph = GRAPHS[name]
     got = np.load(outputs / f"{name}.outputs.npz").values()
     assert_agree(got, torch_outputs(graph, image(graph)))
+
+
+HALVES: dict[ArtifactPrecision, dict[str, Graph]] = {
+    "float16": {
+        name: GRAPHS[name]
+        for name in (
+            "conv_strided",
+            "conv_unpadded",
+            "conv_wide",
+            "conv_grouped",
+            "conv_normalised",
+            "pool",
+            "pool_rounded_up",
+            "avgpool_padded",
+            "lrn",
+            "prelu",
+            "fc_of_map",
+            "flatten_then_relu",
+            "concat",
+            "concat_of_vectors",
+            "add_projected",
+            "add_of_vectors",
+            "heads",
+        )
+    },
+    "bfloat16": {name: GRAPHS[name] for name in ("conv_then_relu", "map_for_fc_and_conv")},
+}
+LARGEST_ERRORS: dict[ArtifactPrecision, float] = {"float16": 2e-3, "bfloat16": 1.5e-2}
+"""Relative, in L2: some roundings of one part in 2048, or in 256."""
+
+
+@pytest.fixture(scope="module")
+def outputs_in_halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each precision with the outputs of some samples."""
+    folder = tmp_path_factory.mktemp("halves")
+    for precision, graphs in HALVES.items():
+        (folder / precision).mkdir()
+        run_on_gpu(graphs, folder / precision, precision)
+    return folder
+
+
+@pytest.mark.slow
+@needs_compilers
+@pytest.mark.parametrize(
+    ("precision", "name"),
+    [(precision, name) for precision, graphs in HALVES.items() for name in graphs],
+)
+def test_compiled_in_halves_it_agrees_with_float64(
+    precision: ArtifactPrecision, name: str, outputs_in_halves: Path
+) -> None:
+    graph = GRAPHS[name]
+    got = np.load(outputs_in_halves / precision / f"{name}.outputs.npz").values()
+    for output, wanted in zip(got, torch_outputs(graph, image(graph)).values(), strict=True):
+        error = np.linalg.norm(output - wanted) / np.linalg.norm(wanted)
+        assert error <= LARGEST_ERRORS[precision]

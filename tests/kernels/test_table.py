@@ -10,7 +10,7 @@ import pytest
 
 from vggc.kernels import cpu, cuda, table
 from vggc.kernels.algorithm import Algorithm
-from vggc.kernels.workloads import Convert, Workload
+from vggc.kernels.workloads import Workload
 
 DOCS = Path(__file__).parents[2] / "docs"
 ALGORITHMS: tuple[type[Algorithm[Any, Any]], ...] = (*cpu.ALGORITHMS, *cuda.ALGORITHMS)
@@ -38,8 +38,7 @@ def test_an_algorithm_says_how_it_works(algorithm: type[Algorithm[Any, Any]]) ->
 
 @pytest.mark.parametrize("place", [cpu, cuda])
 def test_every_kind_of_workload_has_an_algorithm(place: Any) -> None:
-    on_cpus_alone = set() if place is cpu else {Convert}
-    assert set().union(*map(kinds, place.ALGORITHMS)) == set(get_args(Workload)) - on_cpus_alone
+    assert set().union(*map(kinds, place.ALGORITHMS)) == set(get_args(Workload))
 
 
 @pytest.mark.parametrize("place", [cpu, cuda])

@@ -179,6 +179,13 @@ static void run_grid(const int* grid, int threads, const std::function<void()>& 
 
 }  // namespace fibers
 
+static int __syncthreads_or(int own) {
+  static int gathered, result;
+  gathered |= own;
+  fibers::block.join(fibers::all.size(), [] { result = gathered, gathered = 0; });
+  return result;
+}
+
 static void __syncthreads() { fibers::block.join(fibers::all.size(), [] {}); }
 
 #include "tensor_cores.h"

@@ -15,13 +15,13 @@ from tests.support.cuda_on_cpu import CudaCode, call
 from tests.support.kernel_draws import activation, finished
 from tests.support.workload_reference import Side, sides
 from vggc.ir.ops import RELU, Activation, Pair
-from vggc.kernels.cuda import H200, AnyAlgorithm, algorithms
+from vggc.kernels.cuda import H200, AnyCudaAlgorithm, algorithms
 from vggc.kernels.cuda.packing import of_half, to_half
-from vggc.kernels.cuda.ptx import SEGMENT, Half
+from vggc.kernels.cuda.ptx import SEGMENT, HalfFormat
 from vggc.kernels.reference import reference
 from vggc.kernels.workloads import Conv, Convert, Format, Kernel, Map, MaxPool, Workload
 
-HALVES: tuple[Half, ...] = ("float16", "bfloat16")
+HALVES: tuple[HalfFormat, ...] = ("float16", "bfloat16")
 ROUNDING: dict[Format, float] = {"float32": 0.0, "float16": 2**-11, "bfloat16": 2**-8}
 """The most that a value changes when it is rounded to a format, relative to it."""
 SUMS = 2e-6
@@ -29,7 +29,7 @@ SUMS = 2e-6
 MAX_MACS = 20_000_000
 
 
-def in_half(map: Map, half: Half) -> Map:
+def in_half(map: Map, half: HalfFormat) -> Map:
     """A map of halves in whole segments."""
     return replace(map, format=half, vector=SEGMENT)
 
@@ -43,7 +43,7 @@ def conv(
     halos: Pair = (1, 1),
     act: Activation | None = RELU,
     pool: bool = False,
-    half: Half = "float16",
+    half: HalfFormat = "float16",
     to_float32: bool = False,
 ) -> Conv:
     """A convolution in halves of the map `(N, H, W, C)`."""
@@ -65,7 +65,7 @@ def conv(
 
 
 def dense(
-    source: tuple[int, int, int, int], features: int, half: Half = "float16", **more: bool
+    source: tuple[int, int, int, int], features: int, half: HalfFormat = "float16", **more: bool
 ) -> Conv:
     """A dense layer in halves, as the plan has it: a convolution that covers its map."""
     return conv(source, features, source[1:3], padding=(0, 0), halos=(0, 0), half=half, **more)
@@ -75,7 +75,7 @@ def dense(
 class HalfDraw:
     """A workload and one way to carry it out."""
 
-    algorithm: AnyAlgorithm
+    algorithm: AnyCudaAlgorithm
     knobs: Any
 
     @property

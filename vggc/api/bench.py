@@ -11,6 +11,7 @@ from vggc.ir.needs import PROFILING, TIMING, beside
 
 if TYPE_CHECKING:
     from vggc.measure.bench import Timing
+    from vggc.measure.estimates import CardEstimate
     from vggc.measure.profile import Profile
 
 
@@ -75,3 +76,14 @@ def profile(artifact: Path, threads: int | None, rounds: int) -> Profile:
     from vggc.measure.profile import profile
 
     return profile(artifact, threads, rounds)
+
+
+def estimate(artifact: Path, card: str) -> CardEstimate:
+    """What each kernel of an artifact for GPUs is thought to take on a card, by a stated model.
+
+    Raises:
+        UserError: it is damaged or not for GPUs, or the card is unknown.
+    """
+    from vggc.measure.estimates import estimate
+
+    return estimate(artifact, card)

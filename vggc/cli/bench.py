@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from vggc.api.bench import BenchOptions, bench, profile
+from vggc.api.bench import BenchOptions, bench, estimate, profile
 from vggc.cli import console
 from vggc.cli.options import THREADS_HERE
 from vggc.cli.skipped import told
@@ -42,6 +42,11 @@ ENGINES = (
     help="What an artifact in bfloat16 or int8 was compiled from, where that has moved.",
 )
 @click.option("--layers", is_flag=True, help="Time each kernel in place of other engines.")
+@click.option(
+    "--card",
+    metavar="NAME",
+    help="With --layers, an estimate for a GPU that need not be there: a100, rtx4090 or h200.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print medians and ratios as JSON.")
 def command(
     artifact: Path,
@@ -51,6 +56,7 @@ def command(
     images: Path | None,
     weights: Path | None,
     layers: bool,
+    card: str | None,
     as_json: bool,
 ) -> None:
     """Time an artifact beside other engines on the same weights and input.
@@ -61,8 +67,14 @@ def command(
 
     With --layers, every kernel call: its time, the arithmetic that its op asks for and that
     its code does, its bytes, their shares of what this machine can do (measured in the same
-    rounds), and which of them bounds it.
+    rounds), and which of them bounds it. With --card, too, nothing is timed: a model of the card
+    tells what each kernel for GPUs may take, beside the least that any could take.
     """
+    if card is not None:
+        if not layers or any(given is not None for given in (against, threads, images, weights)):
+            raise click.UsageError("--card goes with --layers, and with nothing that is timed")
+        _estimates(artifact, card, as_json=as_json)
+        return
     if layers:
         if any(given is not None for given in (against, images, weights)):
             raise click.UsageError("--layers times no other engine: leave out the rest")
@@ -157,4 +169,44 @@ def _layers(artifact: Path, threads: int | None, rounds: int, *, as_json: bool) 
     spare = ("MB", "of sum", "of bandwidth", "of peak", "useful GFLOP/s", "kernel")
     console.sheet(
         Sheet(title=title, header=header, rows=rows, numbers=numbers, notes=notes, spare=spare)
+    )
+
+
+def _estimates(artifact: Path, card: str, *, as_json: bool) -> None:
+    found = estimate(artifact, card)
+    if as_json:
+        result = {
+            "card": found.card.name,
+            "estimated": True,
+            "layers": [asdict(call) for call in found.calls],
+            "sum_seconds": found.seconds,
+            "floor_seconds": found.floor,
+        }
+        console.out(json.dumps(result))
+        return
+    rows = tuple(
+        (
+            call.layer,
+            call.algorithm,
+            f"{1e6 * call.seconds:.1f}",
+            f"{call.seconds / found.seconds:.0%}",
+            f"{1e6 * call.floor:.1f}",
+            call.bound,
+        )
+        for call in found.calls
+    )
+    header = ("layer", "kernel", "µs", "of sum", "floor µs", "floor of")
+    notes = (
+        f"Estimated by a model of the card, not measured. Sum {1e6 * found.seconds:,.0f} µs, "
+        f"{found.seconds / found.floor:.2f} times the floor of {1e6 * found.floor:,.0f} µs.",
+    )
+    console.sheet(
+        Sheet(
+            title=f"{artifact}: an estimate for {found.card.name}",
+            header=header,
+            rows=rows,
+            numbers=(False, False, True, True, True, False),
+            notes=notes,
+            spare=("of sum",),
+        )
     )

@@ -43,7 +43,11 @@ if TYPE_CHECKING:
     type=IMAGE_SIZE,
     help="Apply the net to all of images of this height and width, its boxes position by position.",
 )
-@click.option("--arch", help="GPU architectures to hold code for.  [default: sm_80,sm_90 for cuda]")
+@click.option(
+    "--arch",
+    help="GPU architectures to hold code for; compute_90 is PTX, for that one and all newer ones.  "
+    "[default: sm_80,sm_90,compute_90 for cuda]",
+)
 @click.option(
     "--precision",
     type=PRECISION,

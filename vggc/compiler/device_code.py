@@ -2,8 +2,8 @@
 
 By itself TVM puts CUDA source into the library and compiles it, with Python and a compiler,
 where the library is loaded. Here it is compiled where the library is made: for every
-architecture asked for into one fatbin (a container of cubins), from which NVIDIA's driver takes
-the part for its device.
+architecture asked for into one fatbin (a container of cubins, and of PTX), from which NVIDIA's
+driver takes the part for its device.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,15 @@ from typing import Any
 
 from vggc.compiler.link import export_library
 from vggc.compiler.relax import PIPELINE
-from vggc.runtime.device import capability, listed
+from vggc.runtime.device import capability, is_ptx, listed
 from vggc.support.tvm_alone import tvm
 
-DEFAULT_ARCHS = ("sm_80", "sm_90")
-"""Ampere and Hopper data-centre GPUs; code for sm_80 also runs on sm_86 and sm_89."""
+DEFAULT_ARCHS = ("sm_80", "sm_90", "compute_90")
+"""Ampere and Hopper data-centre GPUs, and PTX for newer ones; code for sm_80 also runs on sm_86 and
+sm_89."""
+
+COMPILERS = 2
+"""Architectures that are compiled for at the same time."""
 
 HOST = {"kind": "llvm"}
 
@@ -94,13 +99,13 @@ def compile_device(module: Any, archs: Sequence[str] = DEFAULT_ARCHS) -> DeviceL
     """Compile a Relax module whose PrimFuncs are bound to CUDA threads.
 
     `archs` are names such as "sm_80"; a device runs the code of one of the same major version
-    and a minor version no higher than its own.
+    and a minor version no higher than its own. "compute_90" is PTX, for it and all newer ones.
 
     Raises:
         CompilerError: neither NVRTC nor nvcc is installed, or it does not know an architecture.
     """
     try:
-        ordered = tuple(sorted(set(archs), key=capability))
+        ordered = tuple(sorted(set(archs), key=code_order))
     except ValueError as error:
         raise CompilerError(str(error)) from None
     with _source_only():
@@ -110,9 +115,19 @@ def compile_device(module: Any, archs: Sequence[str] = DEFAULT_ARCHS) -> DeviceL
     return DeviceLibrary(executable, source, compile_fatbin(source, ordered), ordered)
 
 
+def code_order(arch: str) -> tuple[int, int, bool]:
+    """The order of architectures: older ones first, machine code before PTX.
+
+    Raises:
+        ValueError: as `capability`.
+    """
+    return (*capability(arch), is_ptx(arch))
+
+
 def target(arch: str) -> Any:
     """TVM's target for `arch`, with the host's code for any CPU of this kind."""
-    return tvm.target.Target({"kind": "cuda", "arch": arch, "host": HOST})
+    number = arch.rpartition("_")[2]
+    return tvm.target.Target({"kind": "cuda", "arch": f"sm_{number}", "host": HOST})
 
 
 def compile_fatbin(source: str, archs: Sequence[str]) -> bytes:
@@ -165,38 +180,61 @@ def _fatbin_by_nvrtc(source: str, archs: Sequence[str]) -> bytes:
 
     options = ["-64", "-compress=false"]
     container = nvfatbin.create(options, len(options))
-    for arch in archs:
-        cubin = _cubin_by_nvrtc(source, arch)
-        nvfatbin.add_cubin(container, cubin, len(cubin), arch.removeprefix("sm_"), "vggc")
+    with ThreadPoolExecutor(COMPILERS) as compilers:
+        codes = list(compilers.map(lambda arch: code_by_nvrtc(source, arch), archs))
+    for arch, code in zip(archs, codes, strict=True):
+        number = arch.rpartition("_")[2]
+        if is_ptx(arch):
+            nvfatbin.add_ptx(container, code, len(code), number, "vggc", "")
+        else:
+            nvfatbin.add_cubin(container, code, len(code), number, "vggc")
     fatbin = bytearray(nvfatbin.size(container))
     nvfatbin.get(container, fatbin)
     nvfatbin.destroy(container)
     return bytes(fatbin)
 
 
-def _cubin_by_nvrtc(source: str, arch: str) -> bytes:
+def code_by_nvrtc(
+    source: str,
+    arch: str,
+    more: Sequence[str] = (),
+    tell: Callable[[str], object] = lambda log: None,
+) -> bytes:
+    """The cubin of CUDA C++ for an architecture, or its PTX, with `more` options; what the compiler
+    says is told.
+
+    Raises:
+        CompilerError: NVRTC does not know the architecture.
+    """
     from cuda.bindings import nvrtc
 
     names = [name.encode() for name in HEADERS]
     texts = [text.encode() for text in HEADERS.values()]
     options = [f"--gpu-architecture={arch}".encode(), b"--device-as-default-execution-space"]
     _, program = nvrtc.nvrtcCreateProgram(source.encode(), b"", len(names), texts, names)
+    options += [each.encode() for each in more]
     (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    _, size = nvrtc.nvrtcGetProgramLogSize(program)
+    log = bytes(size)
+    nvrtc.nvrtcGetProgramLog(program, log)
+    said = log.decode().rstrip(chr(0)).strip()
     if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        _, size = nvrtc.nvrtcGetProgramLogSize(program)
-        log = bytes(size)
-        nvrtc.nvrtcGetProgramLog(program, log)
-        raise CompilerError(f"NVRTC on {arch}: {log.decode().rstrip(chr(0)).strip()}")
-    _, size = nvrtc.nvrtcGetCUBINSize(program)
-    cubin = bytes(size)
-    nvrtc.nvrtcGetCUBIN(program, cubin)
+        raise CompilerError(f"NVRTC on {arch}: {said}")
+    tell(said)
+    if is_ptx(arch):
+        _, size = nvrtc.nvrtcGetPTXSize(program)
+        code = bytes(size)
+        nvrtc.nvrtcGetPTX(program, code)
+    else:
+        _, size = nvrtc.nvrtcGetCUBINSize(program)
+        code = bytes(size)
+        nvrtc.nvrtcGetCUBIN(program, code)
     nvrtc.nvrtcDestroyProgram(program)
-    return cubin
+    return code
 
 
 def _fatbin_by_nvcc(source: str, archs: Sequence[str]) -> bytes:
-    numbers = [arch.removeprefix("sm_") for arch in archs]
-    codes = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in numbers]
+    codes = [f"-gencode=arch=compute_{arch.rpartition('_')[2]},code={arch}" for arch in archs]
     with tempfile.TemporaryDirectory() as folder:
         path, output = Path(folder, "kernels.cu"), Path(folder, "kernels.fatbin")
         path.write_text(source)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from vggc.compiler.device_code import DEFAULT_ARCHS
+from vggc.compiler.device_code import DEFAULT_ARCHS, code_order
 from vggc.runtime.artifact import CPU_ATTRS, Attr, Target
 from vggc.runtime.cpu_info import INSTRUCTIONS, instructions, plain
 from vggc.runtime.device import capability
@@ -51,6 +51,7 @@ class McpuElsewhere(Diagnostic):
 class BadArch(Diagnostic):
     title = "`{arch}` is no GPU architecture"
     label = "architectures look like sm_80 (A100), sm_89 (RTX 4090) or sm_90 (H100)"
+    help = "compute_90 stands for PTX, of which the driver makes code for any newer GPU"
     arch: str
 
 
@@ -234,6 +235,6 @@ def _plain(value: Any) -> Attr:
 
 def _archs(archs: Sequence[str]) -> tuple[str, ...]:
     for arch in archs:
-        if not re.fullmatch(r"sm_[0-9]{2,3}", arch):
+        if not re.fullmatch(r"(sm|compute)_[0-9]{2,3}", arch):
             raise UserError(BadArch(arch))
-    return tuple(sorted(set(archs), key=lambda arch: int(arch[3:])))
+    return tuple(sorted(set(archs), key=code_order))

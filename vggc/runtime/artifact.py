@@ -75,6 +75,9 @@ class KernelEntry:
 
 Attr: TypeAlias = str | int | tuple[str, ...]
 
+ARCH = re.compile("(sm|compute)_[0-9]{2,3}")
+"""The name of a GPU architecture, or of one whose PTX is meant."""
+
 CPU_ATTRS = ("mtriple", "mcpu", "mattr", "num-cores")
 """What describes a CPU; TVM's other attributes follow from these."""
 
@@ -230,7 +233,7 @@ def _problem(manifest: Manifest) -> str | None:
         "target and attrs differ": target.attrs.get("kind") != kinds[target.kind],
         "attrs say what no target says": not _are_attrs(target),
         "a GPU's code has no architecture": target.kind == "cuda" and not target.archs,
-        "an architecture is none": not all(re.fullmatch("sm_[0-9]{2,3}", a) for a in target.archs),
+        "an architecture is none": not all(map(ARCH.fullmatch, target.archs)),
         "a kernel multiplies less than nothing": any(each.macs < 0 for each in manifest.kernels),
         "num-cores is no number from 1 on": not isinstance(cores, int) or cores < 1,
         f"num-cores is over {MOST_CORES}": isinstance(cores, int) and cores > MOST_CORES,

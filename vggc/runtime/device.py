@@ -40,18 +40,27 @@ def require_device(archs: Sequence[str], index: int = 0) -> Any:
 
 
 def runs_on(arch: str, device: Capability) -> bool:
-    """Whether a device of this capability runs machine code for `arch`."""
+    """Whether a device of this capability runs code for `arch`: machine code for one of its major
+    version and no higher minor one, PTX for any that is no newer.
+    """
+    if is_ptx(arch):
+        return capability(arch) <= device
     major, minor = capability(arch)
     return major == device[0] and minor <= device[1]
 
 
+def is_ptx(arch: str) -> bool:
+    """Whether code for `arch` is PTX, which the driver makes machine code of."""
+    return arch.startswith("compute_")
+
+
 def capability(arch: str) -> Capability:
-    """`(8, 0)` for "sm_80".
+    """`(8, 0)` for "sm_80" and "compute_80".
 
     Raises:
         ValueError: `arch` is not the name of an architecture.
     """
-    found = re.fullmatch(r"sm_(\d+)(\d)", arch)
+    found = re.fullmatch(r"(?:sm|compute)_(\d+)(\d)", arch)
     if found is None:
         raise ValueError(f"{arch!r} is not a GPU architecture; they are named sm_80, sm_90, …")
     return int(found[1]), int(found[2])

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from vggc.kernels.algorithm import Fixed
 from vggc.kernels.cuda.algorithm import CudaAlgorithm
-from vggc.kernels.cuda.card import CARDS, H200, Card
+from vggc.kernels.cuda.card import A100, CARDS, H200, RTX4090, Card
 from vggc.kernels.cuda.dense import Gemv
 from vggc.kernels.cuda.gemm import Gemm, ImplicitGemm
 from vggc.kernels.cuda.grouped import GroupedThreads
@@ -30,11 +30,22 @@ from vggc.kernels.cuda.small import (
 )
 from vggc.kernels.workloads import Choice, Kernel, Workload
 
-__all__ = ["ALGORITHMS", "CARDS", "H200", "Card", "algorithms", "alternatives", "kernel"]
+__all__ = [
+    "A100",
+    "ALGORITHMS",
+    "CARDS",
+    "H200",
+    "RTX4090",
+    "AnyCudaAlgorithm",
+    "Card",
+    "algorithms",
+    "alternatives",
+    "kernel",
+]
 
-AnyAlgorithm: TypeAlias = CudaAlgorithm[Any, Any]
+AnyCudaAlgorithm: TypeAlias = CudaAlgorithm[Any, Any]
 
-ALGORITHMS: tuple[type[AnyAlgorithm], ...] = (
+ALGORITHMS: tuple[type[AnyCudaAlgorithm], ...] = (
     ImplicitGemm,
     GroupedThreads,
     MmaWindows,
@@ -58,7 +69,7 @@ ALGORITHMS: tuple[type[AnyAlgorithm], ...] = (
 """Every algorithm; in float32 one applies to each workload."""
 
 
-def algorithms(workload: Workload, card: Card = H200) -> tuple[AnyAlgorithm, ...]:
+def algorithms(workload: Workload, card: Card = H200) -> tuple[AnyCudaAlgorithm, ...]:
     """The algorithms that apply to `workload`; at least one."""
     return tuple(
         algorithm(workload, card)
@@ -67,7 +78,7 @@ def algorithms(workload: Workload, card: Card = H200) -> tuple[AnyAlgorithm, ...
     )
 
 
-def alternatives(workload: Workload, card: Card = H200) -> tuple[AnyAlgorithm, ...]:
+def alternatives(workload: Workload, card: Card = H200) -> tuple[AnyCudaAlgorithm, ...]:
     """The algorithms for `workload`; none where there is nothing to choose."""
     found = algorithms(workload, card)
     return () if isinstance(found[0], Fixed) else found

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
+
+import numpy as np
 
 from vggc.kernels.algorithm import Algorithm, Cost, Fixed, K, NoKnobs, W
-from vggc.kernels.cuda.card import H200, Card
+from vggc.kernels.cuda.card import H200, LAUNCH, Card
+from vggc.kernels.workloads import Layout, Workload, buffer_shape, storage
 
 
 @dataclass(frozen=True)
@@ -19,10 +23,27 @@ class CudaAlgorithm(Algorithm[W, K]):
 
     card: Card = H200
 
+    def seconds(self, knobs: K) -> float:
+        """What the kernel is thought to take on the card; here, to move what it must move."""
+        return LAUNCH + moved_bytes(self.workload) / self.card.memory_rate
+
     def cost(self, knobs: K) -> Cost:
-        return (0.0,)
+        return (self.seconds(knobs),)
 
 
 @dataclass(frozen=True)
 class FixedCudaAlgorithm(CudaAlgorithm[W, NoKnobs], Fixed[W]):
     """An algorithm for a GPU that has no knobs."""
+
+
+def moved_bytes(workload: Workload) -> int:
+    """What a workload must read and write at least: inputs, weights in the format of the inputs,
+    and output, each once.
+    """
+    size = np.dtype(storage(workload.inputs[0])).itemsize
+    weights = sum(prod(shape) for shape in workload.weights.values()) * size
+    return weights + sum(map(_bytes, (*workload.inputs, workload.output)))
+
+
+def _bytes(layout: Layout) -> int:
+    return prod(buffer_shape(layout)) * np.dtype(storage(layout)).itemsize

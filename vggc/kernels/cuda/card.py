@@ -20,7 +20,11 @@ class Card:
     arch: str
     multiprocessors: int
     half_rate: float
-    """Of `mma.sync` in halves, sums in float32; a product and its sum are two operations."""
+    """What `mma.sync` reaches in halves, sums in float32; a product and its sum are two
+    operations.
+    """
+    peak_rate: float
+    """What the card's fastest instructions reach in halves, whose like vggc may not have."""
     float_rate: float
     memory_rate: float
     cache_rate: float
@@ -38,6 +42,7 @@ H200 = Card(
     arch="sm_90",
     multiprocessors=132,
     half_rate=500e12,
+    peak_rate=790e12,
     float_rate=50e12,
     memory_rate=4.0e12,
     cache_rate=5.5e12,
@@ -49,6 +54,7 @@ A100 = Card(
     arch="sm_80",
     multiprocessors=108,
     half_rate=280e12,
+    peak_rate=280e12,
     float_rate=17e12,
     memory_rate=1.7e12,
     cache_rate=3.8e12,
@@ -60,6 +66,7 @@ RTX4090 = Card(
     arch="sm_89",
     multiprocessors=128,
     half_rate=150e12,
+    peak_rate=150e12,
     float_rate=60e12,
     memory_rate=0.92e12,
     cache_rate=4.0e12,

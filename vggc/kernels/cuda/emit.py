@@ -157,11 +157,10 @@ ARRIVALS = 1 << 12
 IS_LAST = f"""
 __device__ unsigned vggc_arrivals[{ARRIVALS}];
 __forceinline__ __device__ int vggc_is_last(int tile, int last) {{
-  __shared__ int is_last;
   __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) is_last = atomicInc(vggc_arrivals + tile, last) == last;
-  __syncthreads();
+  int is_last = __syncthreads_or(
+      threadIdx.x == 0 && atomicInc(vggc_arrivals + tile, last) == last);
   __threadfence();
   return is_last;
 }}

@@ -21,6 +21,7 @@ from vggc.kernels.activation import activate
 from vggc.kernels.algorithm import Buffers
 from vggc.kernels.builder import Buffer, serial, unrolled, vectorized, when
 from vggc.kernels.cuda.algorithm import CudaAlgorithm
+from vggc.kernels.cuda.card import LAUNCH, Card
 from vggc.kernels.cuda.emit import (
     clear_halo,
     fetch,
@@ -360,6 +361,13 @@ def _col_offset(tile: Tile, j: int) -> int:
     return j // GROUP * GROUP * _col_threads(tile) + j % GROUP
 
 
+def _product_seconds(conv: Conv, tiling: Tiling, card: Card) -> float:
+    """What the products of whole tiles take on ordinary cores, at two thirds of their rate."""
+    tile = tiling.tile
+    products = num_blocks(conv, tile) * tile.rows * tile.cols * num_steps(conv, tile) * tile.depth
+    return LAUNCH + 2 * products / (card.float_rate * 2 / 3)
+
+
 @dataclass(frozen=True)
 class ImplicitGemm(CudaAlgorithm[Conv, Tiling]):
     """Rows are output pixels, columns output channels; slices go through shared memory."""
@@ -377,6 +385,9 @@ class ImplicitGemm(CudaAlgorithm[Conv, Tiling]):
 
     def shown(self, knobs: Tiling) -> dict[str, int]:
         return knobs.knobs
+
+    def seconds(self, knobs: Tiling) -> float:
+        return max(super().seconds(knobs), _product_seconds(self.workload, knobs, self.card))
 
     def packing(self, knobs: Tiling) -> PanelPacking:
         return packing(self.workload, knobs.tile)
@@ -415,6 +426,9 @@ class Gemm(CudaAlgorithm[Dense, Tiling]):
 
     def shown(self, knobs: Tiling) -> dict[str, int]:
         return knobs.knobs
+
+    def seconds(self, knobs: Tiling) -> float:
+        return max(super().seconds(knobs), _product_seconds(self.conv, knobs, self.card))
 
     def packing(self, knobs: Tiling) -> DensePanelPacking:
         panels = packing(self.conv, knobs.tile)

@@ -15,7 +15,7 @@ from vggc.kernels.builder import Buffer, serial, unrolled, when
 from vggc.kernels.cuda import ptx
 from vggc.kernels.cuda.algorithm import FixedCudaAlgorithm
 from vggc.kernels.cuda.emit import BLOCK, flat, inside_map, launch, registers, write_map
-from vggc.kernels.cuda.ptx import SEGMENT, Half
+from vggc.kernels.cuda.ptx import SEGMENT, HalfFormat
 from vggc.kernels.windows import axes
 from vggc.kernels.workloads import Convert, Map, MaxPool
 
@@ -51,7 +51,7 @@ class ConvertSegments(FixedCudaAlgorithm[Convert]):
 
             write_segments(output, work.output, read)
             return
-        half = cast("Half", work.input.format)
+        half = cast("HalfFormat", work.input.format)
 
         def widened(n: Expr, y: Expr, x_: Expr, c: Expr) -> Expr:
             _, height, width, stored = work.input.shape
@@ -75,7 +75,7 @@ class MaxPoolSegments(FixedCudaAlgorithm[MaxPool]):
         return is_half(workload.input)
 
     def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
-        work, half = self.workload, cast("Half", self.workload.input.format)
+        work, half = self.workload, cast("HalfFormat", self.workload.input.format)
         source, output = (flat(each) for each in buffers.values())
         halo, (rows, columns) = work.input.halo, axes(work)
         _, height, width, stored = work.input.shape
@@ -113,7 +113,7 @@ def write_segments(
     _, height, width, channels = map.shape
     per_pixel = channels // SEGMENT
     size = prod(map.shape) // SEGMENT
-    target, half = flat(output), cast("Half", map.format)
+    target, half = flat(output), cast("HalfFormat", map.format)
     with launch((ceil(size / BLOCK),), BLOCK) as (block, thread):
         index = block * BLOCK + thread
         c = index % per_pixel * SEGMENT

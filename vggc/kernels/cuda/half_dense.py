@@ -14,11 +14,10 @@ from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Buffer, serial, unrolled, when
 from vggc.kernels.cuda import ptx
 from vggc.kernels.cuda.algorithm import CudaAlgorithm
-from vggc.kernels.cuda.card import LAUNCH
 from vggc.kernels.cuda.emit import flat, launch, registers
-from vggc.kernels.cuda.mma import half_of, in_halves, moved_bytes
+from vggc.kernels.cuda.mma import half_of, in_halves
 from vggc.kernels.cuda.packing import HalfRowPacking
-from vggc.kernels.cuda.ptx import SEGMENT, WARP, Half
+from vggc.kernels.cuda.ptx import SEGMENT, WARP, HalfFormat
 from vggc.kernels.workloads import Conv
 
 MAX_IMAGES = 4
@@ -60,8 +59,7 @@ class HalfGemv(CudaAlgorithm[Conv, HalfGemvKnobs]):
         # Some 8 segments in flight a lane keep memory busy; more take registers from other warps.
         in_flight = knobs.outputs * knobs.segments
         off = abs(in_flight - 8) / 64 + abs(knobs.outputs - 2) / 128 + knobs.warps / 1024
-        read = moved_bytes(self.workload) / self.card.memory_rate
-        return (LAUNCH + read * (1 + off),)
+        return (self.seconds(knobs), off)
 
     def packing(self, knobs: HalfGemvKnobs) -> HalfRowPacking:
         shape = cast("tuple[int, int, int, int]", self.workload.weight_shape)
@@ -117,12 +115,12 @@ class HalfGemv(CudaAlgorithm[Conv, HalfGemvKnobs]):
                         if conv.output.format == "float32":
                             y[n * stored + row] = value
                         else:
-                            out = cast("Half", conv.output.format)
+                            out = cast("HalfFormat", conv.output.format)
                             ptx.round_pair(out, inputs[0], value, T.float32(0))
                             y[n * stored + row] = T.Cast("uint16", inputs[0])
 
 
-def _widen(half: Half, target: Buffer, target_at: int, words: Buffer, at: int) -> None:
+def _widen(half: HalfFormat, target: Buffer, target_at: int, words: Buffer, at: int) -> None:
     """The eight floats of a segment in four registers."""
     for word in range(4):
         ptx.widen_pair(half, target, target_at + 2 * word, words[at + word])

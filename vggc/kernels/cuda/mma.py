@@ -8,7 +8,8 @@ group is computed so; a pixel is read once for each tap.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from math import ceil, prod
 from typing import cast
 
@@ -16,33 +17,37 @@ from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.algorithm import Buffers, Cost
-from vggc.kernels.builder import Buffer
+from vggc.kernels.builder import Buffer, serial, when
 from vggc.kernels.cuda import ptx
-from vggc.kernels.cuda.algorithm import CudaAlgorithm
+from vggc.kernels.cuda.algorithm import CudaAlgorithm, moved_bytes
 from vggc.kernels.cuda.card import BlockWork, seconds
 from vggc.kernels.cuda.emit import (
     ARRIVALS,
     clear_halo,
-    dynamic_shared,
     flat,
     launch,
     registers,
+    synchronise,
 )
 from vggc.kernels.cuda.mma_tile import (
+    ALIGNMENT,
     FRAGMENT_ROWS,
+    SEGMENT_BYTES,
     Panels,
     Ring,
     SharedTiles,
-    Tile,
+    TensorTile,
     WarpProduct,
     permuted,
+    shared_memory,
     write_results,
 )
 from vggc.kernels.cuda.packing import HalfPanelPacking
-from vggc.kernels.cuda.ptx import SEGMENT, Half
+from vggc.kernels.cuda.ptx import SEGMENT, HalfFormat
 from vggc.kernels.workloads import Conv
 
-HALVES: tuple[Half, ...] = ("float16", "bfloat16")
+HALVES: tuple[HalfFormat, ...] = ("float16", "bfloat16")
+DEPTHS = (32, 64)
 STAGES = (2, 3, 4, 5)
 MAX_SPLITS = 16
 """The most blocks that share a tile."""
@@ -73,9 +78,9 @@ class MmaKnobs:
     splits: int
 
     @property
-    def tile(self) -> Tile:
+    def tile(self) -> TensorTile:
         """The sizes but for the splits."""
-        return Tile(
+        return TensorTile(
             rows=self.rows,
             cols=self.cols,
             warp_rows=self.warp_rows,
@@ -90,9 +95,9 @@ def in_halves(conv: Conv) -> bool:
     return conv.groups == 1 and conv.input.format in HALVES and conv.input.vector == SEGMENT
 
 
-def half_of(conv: Conv) -> Half:
+def half_of(conv: Conv) -> HalfFormat:
     """The format that a convolution multiplies in."""
-    return cast("Half", conv.input.format)
+    return cast("HalfFormat", conv.input.format)
 
 
 def splits_of(steps: int, tiles: int) -> Iterator[int]:
@@ -102,16 +107,9 @@ def splits_of(steps: int, tiles: int) -> Iterator[int]:
             yield splits
 
 
-def thread_registers(tile: Tile) -> int:
+def thread_registers(tile: TensorTile) -> int:
     """The registers that a thread is thought to take: its sums, fragments, and some thirty."""
     return tile.num_sums + 4 * (tile.warp_rows // 16) + 2 * (tile.warp_cols // 8) + 48
-
-
-def moved_bytes(conv: Conv) -> float:
-    """What a convolution in halves must read and write at least."""
-    weight = prod(conv.weight_shape) * 2
-    source, target = prod(conv.input.shape), prod(conv.output.shape)
-    return weight + 2 * source + target * (4 if conv.output.format == "float32" else 2)
 
 
 @dataclass(frozen=True)
@@ -140,33 +138,45 @@ class MmaWindows(CudaAlgorithm[Conv, MmaKnobs]):
         """The steps of the reduction."""
         return ceil(self.num_segments * SEGMENT / depth)
 
-    def grid(self, tile: Tile) -> tuple[int, int]:
+    def grid(self, tile: TensorTile) -> tuple[int, int]:
         """The tiles that cover the product: along its rows, and its columns."""
         return ceil(self.num_rows / tile.rows), ceil(self.workload.output.channels / tile.cols)
 
-    def shared_halves(self, tile: Tile) -> int:
+    def shared_halves(self, tile: TensorTile) -> int:
         """The halves that a block has in shared memory."""
         return tile.stages * (tile.rows + tile.cols) * tile.depth
 
     def knobs(self) -> Iterator[MmaKnobs]:
-        for rows, cols, warp_rows, warp_cols in TILES:
-            for depth in (32, 64):
-                for stages in STAGES:
-                    knobs = MmaKnobs(rows, cols, warp_rows, warp_cols, depth, stages, 1)
-                    if 2 * self.shared_halves(knobs.tile) > self.card.block_shared:
-                        continue
-                    tiles = prod(self.grid(knobs.tile))
-                    for splits in splits_of(self.num_steps(depth), tiles):
-                        yield MmaKnobs(rows, cols, warp_rows, warp_cols, depth, stages, splits)
+        for (rows, cols, warp_rows, warp_cols), depth, stages in product(TILES, DEPTHS, STAGES):
+            knobs = MmaKnobs(
+                rows=rows,
+                cols=cols,
+                warp_rows=warp_rows,
+                warp_cols=warp_cols,
+                depth=depth,
+                stages=stages,
+                splits=1,
+            )
+            if 2 * self.shared_halves(knobs.tile) + ALIGNMENT > self.card.block_shared:
+                continue
+            for splits in splits_of(self.num_steps(depth), prod(self.grid(knobs.tile))):
+                yield replace(knobs, splits=splits)
+
+    def seconds(self, knobs: MmaKnobs) -> float:
+        return seconds(self.work(knobs), self.card)
 
     def cost(self, knobs: MmaKnobs) -> Cost:
+        return (self.seconds(knobs), prod(self.grid(knobs.tile)) * knobs.splits)
+
+    def work(self, knobs: MmaKnobs) -> BlockWork:
+        """What the kernel's blocks do."""
         tile = knobs.tile
         tiles, steps = prod(self.grid(tile)), self.num_steps(tile.depth) / knobs.splits
         parts = 2 * tile.rows * tile.cols * 4 if knobs.splits > 1 else 0
-        work = BlockWork(
+        return BlockWork(
             blocks=tiles * knobs.splits,
             threads=tile.threads,
-            shared=2 * self.shared_halves(tile),
+            shared=2 * self.shared_halves(tile) + ALIGNMENT,
             registers=thread_registers(tile),
             operations=2.0 * tile.rows * tile.cols * tile.depth * steps,
             cache_bytes=2.0 * (tile.rows + tile.cols) * tile.depth * steps + parts,
@@ -175,7 +185,6 @@ class MmaWindows(CudaAlgorithm[Conv, MmaKnobs]):
             steps=steps,
             splits=knobs.splits,
         )
-        return (seconds(work, self.card), work.blocks)
 
     def macs(self, knobs: MmaKnobs) -> int:
         tile = knobs.tile
@@ -205,40 +214,47 @@ class MmaWindows(CudaAlgorithm[Conv, MmaKnobs]):
             index = (block * knobs.splits + split) * tile.threads + thread
             clear_halo(y, conv.output, index, blocks * tile.threads)
             first_row, panel = block // across * tile.rows, block % across
-            shared = dynamic_shared("shared", self.shared_halves(tile), dtype="uint16")
-            product = WarpProduct(half_of(conv), tile, thread)
-            windows = _Windows(self, tile, x, first_row, thread)
-            panels = Panels(
-                tile, weight, (panel * self.num_steps(tile.depth) + split * steps), thread
-            )
-            stage = (tile.rows + tile.cols) * tile.depth
+            shared = shared_memory(self.shared_halves(tile))
+            warp = WarpProduct(half_of(conv), tile, thread)
+            windows = _Windows(self, tile, x, first_row, split * steps, thread)
+            first_step = panel * self.num_steps(tile.depth) + split * steps
+            panels = Panels(tile, weight, first_step, thread)
+            ring = Ring(shared, tile.stages, 2 * (tile.rows * tile.depth + tile.panel))
+            panel_at = tile.rows * tile.row_bytes
 
-            def copy(step: Expr | int, at: Expr | int) -> None:
-                windows.copy(split * steps + step, shared, at)
-                panels.copy(step, shared, at + tile.rows * tile.depth)
+            row = warp.first_row + warp.lane % 16
+            segment = permuted(warp.lane // 16, warp.lane, tile.depth)
+            rows = registers("rows", 1, dtype="int32")
+            rows[0] = row * tile.row_bytes + segment * SEGMENT_BYTES
+            fragments = [i * FRAGMENT_ROWS * tile.row_bytes for i in range(warp.fragments)]
 
-            rows = registers("rows", tile.depth // 16, dtype="int32")
-            for k in range(tile.depth // 16):
-                segment = permuted(2 * k + product.lane // 16, product.lane, tile.depth)
-                row = product.first_row + product.lane % 16
-                rows[k] = row * tile.depth + segment * SEGMENT
+            def copy(step: Expr | int, stage: Expr) -> None:
+                windows.copy(step, stage)
+                panels.copy_next(stage + panel_at)
 
-            with Ring(tile.stages, stage, steps, copy).walk() as (_, at):
-
-                def a_segment(k: int, fragment: int) -> Expr:
-                    return at + rows[k] + fragment * FRAGMENT_ROWS * tile.depth
-
-                product.add_step(shared, a_segment, at + tile.rows * tile.depth)
+            ahead = tile.stages - 1
+            for early in range(ahead):
+                if early < steps:
+                    copy(early, ring.stage(early))
+                ptx.end_group()
+            with serial("step", steps) as step:
+                ptx.wait_for_groups(ahead - 1)
+                synchronise()
+                with when(step + ahead < steps):
+                    copy(step + ahead, ring.writing)
+                ptx.end_group()
+                warp.add_step(ring.reading + rows[0], ring.reading + panel_at, fragments)
+                ring.turn()
 
             def place(fragment: int, row: int) -> tuple[Expr, Expr]:
-                return self._place(first_row + product.first_row, fragment, row, product.lane)
+                return self._place(first_row + warp.first_row, fragment, row, warp.lane)
 
             tiles.finish(
-                product,
+                warp,
                 block,
                 split,
                 thread,
-                lambda: write_results(conv, product, bias, y, panel * tile.cols, place),
+                lambda: write_results(conv, warp, bias, y, panel * tile.cols, place),
             )
 
     def _place(self, first: Expr, fragment: int, row: int, lane: Expr) -> tuple[Expr, Expr]:
@@ -257,9 +273,15 @@ class _Windows:
     """The windows of a tile's rows, on their way to shared memory."""
 
     def __init__(
-        self, mma: MmaWindows, tile: Tile, x: Buffer, first_row: Expr, thread: Expr
+        self,
+        mma: MmaWindows,
+        tile: TensorTile,
+        x: Buffer,
+        first_row: Expr,
+        first_step: Expr,
+        thread: Expr,
     ) -> None:
-        self._mma, self._tile, self._thread = mma, tile, thread
+        self._mma, self._tile, self._first_step = mma, tile, first_step
         self._x = flat(x)
         self._segment = thread % tile.row_segments
         self._row = thread // tile.row_segments
@@ -270,11 +292,14 @@ class _Windows:
             self._corners[load] = self._corner(first_row + load * self._rows_at_once + self._row)
         place = permuted(self._segment, self._row, tile.depth)
         self._target = registers("target", 1, dtype="int32")
-        self._target[0] = self._row * tile.depth + place * SEGMENT
+        self._target[0] = self._row * tile.row_bytes + place * SEGMENT_BYTES
 
-    def copy(self, step: Expr | int, shared: Buffer, at: Expr | int) -> None:
-        """Begins to copy the windows' part in a step to shared memory, from `at` on."""
+    def copy(self, step: Expr | int, address: Expr) -> None:
+        """Begins to copy the windows' part in a step, counted from the first one, to an address in
+        shared memory.
+        """
         conv, tile = self._mma.workload, self._tile
+        step = self._first_step + step
         _, _, width, channels = conv.input.shape
         per_pixel = channels // SEGMENT
         if channels % tile.depth == 0:
@@ -287,7 +312,7 @@ class _Windows:
         offset = (tap // conv.kernel[1] * width + tap % conv.kernel[1]) * per_pixel + within
         whole = self._mma.num_segments % tile.row_segments == 0
         for load in range(self._loads):
-            target = shared.address(at + self._target[0] + load * self._rows_at_once * tile.depth)
+            target = address + self._target[0] + load * self._rows_at_once * tile.row_bytes
             segment = self._corners[load] + offset
             if whole:
                 ptx.copy_async(target, self._x.address(segment * SEGMENT))

@@ -13,7 +13,8 @@ of segments (`mma_tile.py`) is the same in each row.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from math import ceil, prod
 from typing import cast
 
@@ -23,31 +24,33 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Buffer, serial, when
 from vggc.kernels.cuda import ptx
-from vggc.kernels.cuda.algorithm import CudaAlgorithm
+from vggc.kernels.cuda.algorithm import CudaAlgorithm, moved_bytes
 from vggc.kernels.cuda.card import BlockWork, seconds
 from vggc.kernels.cuda.emit import (
     clear_halo,
-    dynamic_shared,
     flat,
     launch,
     registers,
     synchronise,
 )
 from vggc.kernels.cuda.mma import (
+    DEPTHS,
     STAGES,
     half_of,
     in_halves,
-    moved_bytes,
     splits_of,
     thread_registers,
 )
 from vggc.kernels.cuda.mma_tile import (
-    ASegment,
+    ALIGNMENT,
+    SEGMENT_BYTES,
     Panels,
+    Ring,
     SharedTiles,
-    Tile,
+    TensorTile,
     WarpProduct,
     permuted,
+    shared_memory,
     write_results,
 )
 from vggc.kernels.cuda.packing import HalfPanelPacking, round_up
@@ -90,9 +93,9 @@ class PatchKnobs:
     splits: int
 
     @property
-    def tile(self) -> Tile:
+    def tile(self) -> TensorTile:
         """The sizes of the tile."""
-        return Tile(
+        return TensorTile(
             rows=self.height * self.width,
             cols=self.cols,
             warp_rows=self.warp_rows,
@@ -146,31 +149,43 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
         return twice * prod(self.patch(knobs)) * knobs.depth + knobs.stages * knobs.tile.panel
 
     def knobs(self) -> Iterator[PatchKnobs]:
-        taps = prod(self.workload.kernel)
-        for height, width, cols, warp_rows, warp_cols in PATCHES:
-            for depth in (32, 64):
-                if self.workload.input.shape[-1] % depth:
-                    continue
-                # The next patch arrives with slices that are waited for in the same turn.
-                for stages in (each for each in STAGES if each - 1 <= taps):
-                    knobs = PatchKnobs(height, width, cols, warp_rows, warp_cols, depth, stages, 1)
-                    for splits in splits_of(self.chunks(depth), self.tiles(knobs)):
-                        some = PatchKnobs(
-                            height, width, cols, warp_rows, warp_cols, depth, stages, splits
-                        )
-                        if 2 * self.shared_halves(some) <= self.card.block_shared:
-                            yield some
+        # The next patch arrives with slices that are waited for in the same turn.
+        stages_of = [each for each in STAGES if each - 1 <= prod(self.workload.kernel)]
+        depths = [each for each in DEPTHS if self.workload.input.shape[-1] % each == 0]
+        for sizes, depth, stages in product(PATCHES, depths, stages_of):
+            height, width, cols, warp_rows, warp_cols = sizes
+            knobs = PatchKnobs(
+                height=height,
+                width=width,
+                cols=cols,
+                warp_rows=warp_rows,
+                warp_cols=warp_cols,
+                depth=depth,
+                stages=stages,
+                splits=1,
+            )
+            for splits in splits_of(self.chunks(depth), self.tiles(knobs)):
+                shared = replace(knobs, splits=splits)
+                if 2 * self.shared_halves(shared) + ALIGNMENT <= self.card.block_shared:
+                    yield shared
+
+    def seconds(self, knobs: PatchKnobs) -> float:
+        return seconds(self.work(knobs), self.card)
 
     def cost(self, knobs: PatchKnobs) -> Cost:
+        return (self.seconds(knobs), self.tiles(knobs) * knobs.splits)
+
+    def work(self, knobs: PatchKnobs) -> BlockWork:
+        """What the kernel's blocks do."""
         tile, taps = knobs.tile, prod(self.workload.kernel)
         chunks = self.chunks(knobs.depth) // knobs.splits
         rows, _ = self.patch(knobs)
         pixels = rows * (knobs.width + self.workload.kernel[1] - 1)
         parts = 2 * tile.rows * tile.cols * 4 if knobs.splits > 1 else 0
-        work = BlockWork(
+        return BlockWork(
             blocks=self.tiles(knobs) * knobs.splits,
             threads=tile.threads,
-            shared=2 * self.shared_halves(knobs),
+            shared=2 * self.shared_halves(knobs) + ALIGNMENT,
             registers=thread_registers(tile) + self._loads(knobs),
             operations=2.0 * tile.rows * tile.cols * knobs.depth * taps * chunks,
             cache_bytes=2.0 * knobs.depth * chunks * (pixels + taps * tile.cols) + parts,
@@ -179,7 +194,6 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
             steps=taps * chunks,
             splits=knobs.splits,
         )
-        return (seconds(work, self.card), work.blocks)
 
     def macs(self, knobs: PatchKnobs) -> int:
         reduction = prod(self.workload.kernel) * self.workload.input.shape[-1]
@@ -204,7 +218,7 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
         taps, total = prod(conv.kernel), self.tiles(knobs)
         chunks = self.chunks(knobs.depth) // knobs.splits
         steps, ahead = chunks * taps, knobs.stages - 1
-        patch_size = prod(self.patch(knobs)) * knobs.depth
+        patch_bytes = prod(self.patch(knobs)) * tile.row_bytes
         sums = SharedTiles(tile, total, knobs.splits)
         with launch((total, knobs.splits), tile.threads) as (block, split, thread):
             index = (block * knobs.splits + split) * tile.threads + thread
@@ -214,55 +228,53 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
             top = rectangle // across % down * knobs.height
             image = rectangle // (across * down)
 
-            shared = dynamic_shared("shared", self.shared_halves(knobs), dtype="uint16")
-            weights_at = self.shared_halves(knobs) - knobs.stages * tile.panel
-            product = WarpProduct(half_of(conv), tile, thread)
+            shared = shared_memory(self.shared_halves(knobs))
+            slices_at = 2 * (self.shared_halves(knobs) - knobs.stages * tile.panel)
+            warp = WarpProduct(half_of(conv), tile, thread)
             patches = _Patch(self, knobs, x, (image, top, left), split * chunks, thread)
-            panel_step = panel * self.chunks(knobs.depth) * taps + split * steps
-            slices = Panels(tile, weight, panel_step, thread)
-            pixels = _Pixels(knobs, pitch, product, kernel_w)
-            ring = registers("ring", 4, dtype="int32")
-            reading, writing, patch_at, step = range(4)
+            first_step = panel * self.chunks(knobs.depth) * taps + split * steps
+            slices = Panels(tile, weight, first_step, thread)
+            pixels = _Pixels(knobs, pitch, warp, kernel_w)
+            ring = Ring(shared + slices_at, knobs.stages, 2 * tile.panel)
+            held = registers("patch", 2, dtype="int32")
+            patch_at, left_over = 0, 1
 
             # The first patch and the first slices are one group, then each slice is one.
-            patches.copy(0, shared, 0)
+            patches.copy_next(shared)
             for early in range(ahead):
                 if early < steps:
-                    slices.copy(early, shared, weights_at + early * tile.panel)
+                    slices.copy_next(ring.stage(early))
                 ptx.end_group()
-            ring[reading], ring[writing] = weights_at, weights_at + ahead * tile.panel
-            ring[patch_at], ring[step] = 0, 0
-            last = weights_at + ahead * tile.panel
+            held[patch_at], held[left_over] = shared, steps - ahead
             with serial("chunk", chunks) as chunk:
                 if chunks > 1:
                     synchronise()
                     with when(chunk + 1 < chunks):
-                        patches.copy(chunk + 1, shared, patch_size - ring[patch_at])
+                        patches.copy_next(2 * shared + patch_bytes - held[patch_at])
                 with serial("tap_y", kernel_h) as tap_y:
                     for tap_x in range(kernel_w):
                         ptx.wait_for_groups(ahead - 1)
                         synchronise()
-                        with when(ring[step] + ahead < steps):
-                            slices.copy(ring[step] + ahead, shared, ring[writing])
+                        with when(held[left_over] > 0):
+                            slices.copy_next(ring.writing)
                         ptx.end_group()
-                        first = ring[patch_at] + tap_y * (pitch * knobs.depth)
-                        product.add_step(shared, pixels.at(first, tap_x), ring[reading])
-                        ring[writing] = ring[reading]
-                        at = ring[reading]
-                        ring[reading] = T.Select(at == last, weights_at, at + tile.panel)
-                        ring[step] = ring[step] + 1
+                        first = held[patch_at] + tap_y * (pitch * tile.row_bytes)
+                        rows = first + pixels.at(tap_x)
+                        warp.add_step(rows, ring.reading, pixels.fragments)
+                        ring.turn()
+                        held[left_over] -= 1
                 if chunks > 1:
-                    ring[patch_at] = patch_size - ring[patch_at]
+                    held[patch_at] = 2 * shared + patch_bytes - held[patch_at]
 
             def place(fragment: int, row: int) -> tuple[Expr, Expr]:
                 return self._place((image, top, left), pixels, fragment, row)
 
             sums.finish(
-                product,
+                warp,
                 block,
                 split,
                 thread,
-                lambda: write_results(conv, product, bias, y, panel * tile.cols, place),
+                lambda: write_results(conv, warp, bias, y, panel * tile.cols, place),
             )
 
     def _place(
@@ -290,39 +302,36 @@ class _Pixels:
     The 16 rows of a fragment are two rows of eight pixels.
     """
 
-    def __init__(self, knobs: PatchKnobs, pitch: int, product: WarpProduct, kernel_w: int) -> None:
-        self._depth, self._pitch, self._product = knobs.depth, pitch, product
+    def __init__(self, knobs: PatchKnobs, pitch: int, warp: WarpProduct, kernel_w: int) -> None:
+        self._warp = warp
         self._across = knobs.width // FRAGMENT[1]
         fragments = knobs.warp_rows // 16
         assert fragments % self._across == 0 or self._across % fragments == 0
-        first = product.first_row // 16
+        first = warp.first_row // 16
         self._y = first // self._across * FRAGMENT[0]
         self._x = first % self._across * FRAGMENT[1]
-        lane = product.lane
+        lane = warp.lane
         y, x = self._y + lane % 16 // 8, self._x + lane % 8
-        self._first = registers("pixel", 1, dtype="int32")
-        self._first[0] = (y * pitch + x) * knobs.depth
-        self._slices = knobs.depth // 16
-        self._segments = registers("segments", kernel_w * self._slices, dtype="int32")
+        self._segments = registers("segments", kernel_w, dtype="int32")
+        row_bytes = knobs.tile.row_bytes
         for tap_x in range(kernel_w):
-            for k in range(self._slices):
-                place = permuted(2 * k + lane // 16, lane % 8 + tap_x, knobs.depth)
-                self._segments[tap_x * self._slices + k] = place * SEGMENT + self._first[0]
+            segment = permuted(lane // 16, lane % 8 + tap_x, knobs.depth)
+            pixel = y * pitch + x + tap_x
+            self._segments[tap_x] = pixel * row_bytes + segment * SEGMENT_BYTES
+        within = map(self._within, range(warp.fragments))
+        self.fragments = [(down * pitch + right) * row_bytes for down, right in within]
+        """Bytes from the first fragment's pixels to those of each."""
 
-    def at(self, first: Expr, tap_x: int) -> ASegment:
-        """Where a lane's segments lie, of the patch whose row of the tap begins at `first`."""
-
-        def segment(k: int, fragment: int) -> Expr:
-            down, right = self._within(fragment)
-            offset = (down * self._pitch + right + tap_x) * self._depth
-            return first + self._segments[tap_x * self._slices + k] + offset
-
-        return segment
+    def at(self, tap_x: int) -> Expr:
+        """The bytes from where the patch's row of the tap begins to the lane's segment, for the
+        first slice of the depth and the first fragment.
+        """
+        return self._segments[tap_x]
 
     def of(self, fragment: int, row: int) -> tuple[Expr, Expr]:
         """The pixel, in the rectangle, that a lane holds results of."""
         down, right = self._within(fragment)
-        lane = self._product.lane
+        lane = self._warp.lane
         return self._y + down + row, self._x + right + lane // 4
 
     def _within(self, fragment: int) -> tuple[int, int]:
@@ -354,7 +363,7 @@ class _Patch:
         self._target = registers("target", 1, dtype="int32")
         pixel, segment = thread // per_row, thread % per_row
         place = permuted(segment, pixel, knobs.depth)
-        self._target[0] = pixel * knobs.depth + place * SEGMENT
+        self._target[0] = pixel * knobs.tile.row_bytes + place * SEGMENT_BYTES
         _, height, whole_width, channels = source.shape
         shift = [source.halo - pad for pad in conv.workload.padding]
         for load in range(self._loads):
@@ -368,12 +377,12 @@ class _Patch:
             start = at + first_chunk * per_row + segment
             self._sources[load] = T.Select(here, start, -1)
 
-    def copy(self, chunk: Expr | int, shared: Buffer, at: Expr | int) -> None:
-        """Begins to copy the patch's part in some channels to shared memory, from `at` on."""
+    def copy_next(self, address: Expr) -> None:
+        """Begins to copy the patch's next channels to an address in shared memory."""
+        per_row = self._knobs.tile.row_segments
         for load in range(self._loads):
             source = self._sources[load]
-            offset = load * self._threads * SEGMENT
+            target = address + self._target[0] + load * self._threads * SEGMENT_BYTES
             with when(source >= 0):
-                segment = source + chunk * self._knobs.tile.row_segments
-                target = at + self._target[0] + offset
-                ptx.copy_async(shared.address(target), self._x.address(segment * SEGMENT))
+                ptx.copy_async(target, self._x.address(source * SEGMENT))
+                self._sources[load] = source + per_row

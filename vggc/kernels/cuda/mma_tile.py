@@ -6,12 +6,13 @@ takes a part of the reduction, and the last of them adds up and writes.
 
 In shared memory a row of either operand is `depth` halves in segments of 16 bytes. Segments are
 permuted within rows, so that the eight rows that `ldmatrix` reads at once lie on different banks.
+Places in shared memory are addresses in bytes. Those of a slice of the depth differ from those of
+the first slice by bits that are no carry of a sum: a lane holds one address, and flips bits of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
@@ -21,8 +22,8 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.activation import activate
 from vggc.kernels.builder import Buffer, serial, unrolled, when
 from vggc.kernels.cuda import ptx
-from vggc.kernels.cuda.emit import flat, is_last_block, registers, synchronise, workspace
-from vggc.kernels.cuda.ptx import SEGMENT, WARP, Half
+from vggc.kernels.cuda.emit import dynamic_shared, flat, is_last_block, registers, workspace
+from vggc.kernels.cuda.ptx import SEGMENT, WARP, HalfFormat
 from vggc.kernels.workloads import Conv
 
 FRAGMENT_ROWS, FRAGMENT_COLS, FRAGMENT_DEPTH = 16, 8, 16
@@ -30,17 +31,13 @@ FRAGMENT_ROWS, FRAGMENT_COLS, FRAGMENT_DEPTH = 16, 8, 16
 GROUP = 32
 """Columns of which a thread holds eight channels in a row: see `channel_of`."""
 
-ASegment: TypeAlias = Callable[[int, int], Expr]
-"""Where in shared memory, in halves, the segment lies that the lane points `ldmatrix` to, for a
-slice of the depth and a fragment of rows."""
-
-Place: TypeAlias = Callable[[int, int], tuple[Expr, Expr]]
+PixelPlace: TypeAlias = Callable[[int, int], tuple[Expr, Expr]]
 """Where in the output the pixel begins that a lane holds, for a fragment of rows and one of its two
 halves, and whether it is one; with a pool, the pooled pixel of a fragment."""
 
 
 @dataclass(frozen=True)
-class Tile:
+class TensorTile:
     """The sizes of a block's tile, those of a warp's part, the halves of the reduction that are
     multiplied at a time, and for how many such steps there is shared memory.
     """
@@ -68,6 +65,11 @@ class Tile:
         return self.depth // SEGMENT
 
     @property
+    def row_bytes(self) -> int:
+        """The bytes of a row in shared memory."""
+        return 2 * self.depth
+
+    @property
     def panel(self) -> int:
         """The halves of a step's columns."""
         return self.cols * self.depth
@@ -81,15 +83,36 @@ def channel_of(column: int) -> int:
     return column // GROUP * GROUP + within // 2 * 8 + fragment * 2 + within % 2
 
 
+SEGMENT_BYTES = 16
+ALIGNMENT = 128
+"""Shared memory begins at a multiple of the bytes that all banks hold once."""
+
+
+def shared_memory(halves: int) -> Expr:
+    """The address in bytes of so many halves that the threads of a block share."""
+    memory = dynamic_shared("shared", halves + ALIGNMENT // 2, dtype="uint16")
+    start = registers("shared_at", 1, dtype="int32")
+    # TVM allocates what lies between the places that it sees: the first and the last are told.
+    ends = [ptx.shared_address(memory.address(at)) for at in (0, memory.shape[0] - 1)]
+    start[0] = (T.min(*ends) + (ALIGNMENT - 1)) & ~(ALIGNMENT - 1)
+    return start[0]
+
+
 def permuted(segment: Expr | int, row: Expr | int, depth: int) -> Expr:
     """Where in its row a segment lies. Rows whose numbers are equal modulo 8 are alike."""
     return segment ^ (row % 8 // (64 // depth))
 
 
+LEFT, RIGHT, COLUMNS = range(3)
+"""Addresses that a thread holds: of its rows' and columns' segments in a step, and where in a panel
+its columns lie.
+"""
+
+
 class WarpProduct:
     """A warp's part of the tile, in registers."""
 
-    def __init__(self, half: Half, tile: Tile, thread: Expr) -> None:
+    def __init__(self, half: HalfFormat, tile: TensorTile, thread: Expr) -> None:
         self.half, self.tile = half, tile
         self.lane = thread % WARP
         warps_across = tile.cols // tile.warp_cols
@@ -100,11 +123,10 @@ class WarpProduct:
         self.sums = registers("sums", tile.num_sums)
         self._lefts = registers("lefts", 4 * self.fragments, dtype="uint32")
         self._rights = registers("rights", 2 * self._across, dtype="uint32")
-        self._columns = registers("columns", tile.depth // FRAGMENT_DEPTH, dtype="int32")
+        self._at = registers("operands", 3, dtype="int32")
         col = self.first_col + self.lane % 8 + self.lane // 16 * 8
-        for k in range(tile.depth // FRAGMENT_DEPTH):
-            segment = permuted(2 * k + self.lane // 8 % 2, self.lane, tile.depth)
-            self._columns[k] = col * tile.depth + segment * SEGMENT
+        segment = permuted(self.lane // 8 % 2, self.lane, tile.depth)
+        self._at[COLUMNS] = col * tile.row_bytes + segment * SEGMENT_BYTES
         self.clear()
 
     def clear(self) -> None:
@@ -112,15 +134,24 @@ class WarpProduct:
         with unrolled("i", self.tile.num_sums) as (i,):
             self.sums[i] = 0
 
-    def add_step(self, shared: Buffer, a_segment: ASegment, panel: Expr) -> None:
-        """Adds the products of a step; its columns begin at `panel` in shared memory."""
+    def add_step(self, rows: Expr, panel: Expr, fragments: Sequence[int]) -> None:
+        """Adds the products of a step.
+
+        `rows` is the address of the segment that the lane points `ldmatrix` to, for the first slice
+        of the depth and the first fragment of rows; the others lie `fragments` bytes behind it. The
+        columns begin at `panel`.
+        """
         tile = self.tile
+        self._at[LEFT] = rows
+        self._at[RIGHT] = panel + self._at[COLUMNS]
         for k in range(tile.depth // FRAGMENT_DEPTH):
-            for i in range(self.fragments):
-                ptx.load_matrices(self._lefts, 4 * i, shared.address(a_segment(k, i)))
+            flipped = k * FRAGMENT_DEPTH * 2
+            left, right = self._at[LEFT] ^ flipped, self._at[RIGHT] ^ flipped
+            for i, offset in enumerate(fragments):
+                ptx.load_matrices(self._lefts, 4 * i, left + offset)
             for j in range(self._across // 2):
-                at = panel + self._columns[k] + j * 2 * FRAGMENT_COLS * tile.depth
-                ptx.load_matrices(self._rights, 4 * j, shared.address(at))
+                offset = j * 2 * FRAGMENT_COLS * tile.row_bytes
+                ptx.load_matrices(self._rights, 4 * j, right + offset)
             for i in range(self.fragments):
                 for j in range(self._across):
                     sums_at = (i * self._across + j) * 4
@@ -139,7 +170,7 @@ class WarpProduct:
 class SharedTiles:
     """The sums of the blocks that share a tile, in device memory, and their addition."""
 
-    def __init__(self, tile: Tile, tiles: int, splits: int) -> None:
+    def __init__(self, tile: TensorTile, tiles: int, splits: int) -> None:
         self._tile, self._splits = tile, splits
         if splits > 1:
             self._parts = workspace("parts", tiles * splits * tile.num_sums * tile.threads)
@@ -172,7 +203,12 @@ class SharedTiles:
 
 
 def write_results(
-    conv: Conv, product: WarpProduct, bias: Buffer, output: Buffer, first_col: Expr, place: Place
+    conv: Conv,
+    product: WarpProduct,
+    bias: Buffer,
+    output: Buffer,
+    first_col: Expr,
+    place: PixelPlace,
 ) -> None:
     """Bias, activation, pool and rounding, and the writing of eight channels at a time."""
     target, y = conv.output, flat(output)
@@ -201,7 +237,7 @@ def write_results(
                     if target.format == "float32":
                         _write_floats(values, 8 * row, y, at + channel, channel, target.channels)
                     else:
-                        half = cast("Half", target.format)
+                        half = cast("HalfFormat", target.format)
                         for word in range(4):
                             low = 8 * row + 2 * word
                             ptx.round_pair(half, words[word], values[low], values[low + 1])
@@ -240,52 +276,63 @@ def _write_floats(
 
 class Panels:
     """The weight's slices, `(panels, steps, cols, depth)`, on their way to shared memory as they
-    are.
+    are, one after the other.
     """
 
-    def __init__(self, tile: Tile, weight: Buffer, first: Expr, thread: Expr) -> None:
+    def __init__(self, tile: TensorTile, weight: Buffer, first_step: Expr, thread: Expr) -> None:
         self._tile, self._weight = tile, flat(weight)
-        self._first = registers("first", 2, dtype="int32")
-        self._first[0] = first * tile.panel + thread * SEGMENT
-        self._first[1] = thread * SEGMENT
+        self._place = registers("place", 2, dtype="int32")
+        self._place[SOURCE] = first_step * tile.panel + thread * SEGMENT
+        self._place[TARGET] = thread * SEGMENT_BYTES
 
-    def copy(self, step: Expr | int, shared: Buffer, at: Expr | int) -> None:
-        """Begins to copy the slice of a step, counted from the first one, to shared memory."""
+    def copy_next(self, address: Expr) -> None:
+        """Begins to copy the next slice to an address in shared memory."""
         tile = self._tile
         for start in range(0, tile.panel, tile.threads * SEGMENT):
-            source = self._first[0] + step * tile.panel + start
-            target = at + self._first[1] + start
-            ptx.copy_async(shared.address(target), self._weight.address(source))
+            target = address + self._place[TARGET] + 2 * start
+            ptx.copy_async(target, self._weight.address(self._place[SOURCE] + start))
+        self._place[SOURCE] += tile.panel
+
+
+SOURCE, TARGET = range(2)
+"""Numbers that a thread holds of its copies: the half that it reads next, and the bytes from where
+a slice begins in shared memory.
+"""
 
 
 class Ring:
-    """Shared memory as a ring of stages of so many halves; `copy(step, at)` begins to fill one."""
+    """Some stages of shared memory that are filled in turn and read in turn: where copies go next,
+    and where the operands of a step lie.
+    """
 
-    def __init__(
-        self, stages: int, size: int, steps: int, copy: Callable[[Expr | int, Expr | int], None]
-    ) -> None:
-        self._stages, self._size, self._steps, self._copy = stages, size, steps, copy
-        self._at = registers("ring", 2, dtype="int32")
+    def __init__(self, first: Expr, stages: int, size: int) -> None:
+        self._bytes, self._last = size, (stages - 1) * size
+        self._at = registers("ring", 3, dtype="int32")
+        self._at[FIRST] = first
+        self._at[READ] = first
+        self._at[WRITTEN] = first + self._last
 
-    @contextmanager
-    def walk(self) -> Iterator[tuple[Expr, Expr]]:
-        """A loop over the steps, each with the place of its operands, which have arrived."""
-        ahead, last = self._stages - 1, (self._stages - 1) * self._size
-        reading, writing = 0, 1
-        for step in range(ahead):
-            if step < self._steps:
-                self._copy(step, step * self._size)
-            ptx.end_group()
-        self._at[reading] = 0
-        self._at[writing] = last
-        with serial("step", self._steps) as step:
-            ptx.wait_for_groups(ahead - 1)
-            synchronise()
-            # Nobody reads the stage of the step before any longer.
-            with when(step + ahead < self._steps):
-                self._copy(step + ahead, self._at[writing])
-            ptx.end_group()
-            yield step, self._at[reading]
-            self._at[writing] = self._at[reading]
-            at = self._at[reading]
-            self._at[reading] = T.Select(at == last, 0, at + self._size)
+    @property
+    def reading(self) -> Expr:
+        """Where the operands of the step begin."""
+        return self._at[READ]
+
+    @property
+    def writing(self) -> Expr:
+        """Where the stage begins that the step before has read."""
+        return self._at[WRITTEN]
+
+    def stage(self, index: int) -> Expr:
+        """Where a stage begins."""
+        return self._at[FIRST] + index * self._bytes
+
+    def turn(self) -> None:
+        """Goes on to the next step."""
+        self._at[WRITTEN] = self._at[READ]
+        at = self._at[READ]
+        end = self._at[FIRST] + self._last
+        self._at[READ] = T.Select(at == end, self._at[FIRST], at + self._bytes)
+
+
+FIRST, READ, WRITTEN = range(3)
+"""Addresses of a ring that a thread holds."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.cuda.mma_tile import channel_of, permuted
-from vggc.kernels.cuda.ptx import SEGMENT, Half
+from vggc.kernels.cuda.ptx import SEGMENT, HalfFormat
 from vggc.kernels.workloads import PIECE, Map, by_panels
 
 
@@ -176,7 +176,7 @@ class HalfPanelPacking:
     """
 
     shape: tuple[int, int, int, int]
-    half: Half
+    half: HalfFormat
     channels: int
     cols: int
     depth: int
@@ -255,7 +255,7 @@ class HalfRowPacking:
     """
 
     shape: tuple[int, int, int, int]
-    half: Half
+    half: HalfFormat
     channels: int
 
     packed_type = "uint16"
@@ -279,11 +279,11 @@ class HalfRowPacking:
         return of_half(self.half, np.ascontiguousarray(found))
 
 
-def to_half(half: Half, values: np.ndarray) -> np.ndarray:
+def to_half(half: HalfFormat, values: np.ndarray) -> np.ndarray:
     """The bits of the nearest halves."""
     return values.astype(np.float16).view(np.uint16) if half == "float16" else to_bfloat16(values)
 
 
-def of_half(half: Half, bits: np.ndarray) -> np.ndarray:
+def of_half(half: HalfFormat, bits: np.ndarray) -> np.ndarray:
     """The floats of halves."""
     return bits.view(np.float16).astype(np.float32) if half == "float16" else from_bfloat16(bits)

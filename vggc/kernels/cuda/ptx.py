@@ -16,9 +16,9 @@ from tvm.tirx.script import builder as T
 
 from vggc.kernels.builder import Buffer
 
-Half: TypeAlias = Literal["float16", "bfloat16"]
+HalfFormat: TypeAlias = Literal["float16", "bfloat16"]
 
-NAMES: dict[Half, str] = {"float16": "f16", "bfloat16": "bf16"}
+NAMES: dict[HalfFormat, str] = {"float16": "f16", "bfloat16": "bf16"}
 WARP = 32
 ALL_LANES = 0xFFFFFFFF
 LANES_OF_WARP = 31
@@ -31,15 +31,20 @@ def _run(name: str, *operands: Any) -> None:
     T.evaluate(T.ptx[name](*operands))
 
 
+def shared_address(pointer: Expr) -> Expr:
+    """Where something lies in shared memory, in bytes, as an int32."""
+    return T.Cast("int32", T.cuda.cvta_generic_to_shared(pointer))
+
+
 def copy_async(target: Expr, source: Expr) -> None:
-    """Begins to copy a segment of global memory to shared memory; both are addresses."""
-    _run("cp.async.cg.shared.global", target, source, 16)
+    """Begins to copy a segment of global memory to an address in shared memory."""
+    _run("cp.async.cg.shared.global", T.Cast("uint32", target), source, 16)
 
 
 def copy_async_or_zeros(target: Expr, source: Expr, condition: Expr) -> None:
     """Begins to copy a segment, or to write zeros where the condition does not hold."""
     count = T.Select(condition, T.uint32(16), T.uint32(0))
-    _run("cp.async.cg.shared.global", target, source, 16, count)
+    _run("cp.async.cg.shared.global", T.Cast("uint32", target), source, 16, count)
 
 
 def end_group() -> None:
@@ -55,15 +60,16 @@ def wait_for_groups(pending: int) -> None:
 def load_matrices(registers: Buffer, first: int, address: Expr) -> None:
     """Reads four matrices of 8×8 halves from shared memory into four registers of each lane.
 
-    Lane `8q + i` gives the address of row `i` of matrix `q`; lane `l` receives the pair `l % 4` of
-    row `l // 4` of each.
+    Lane `8q + i` gives the address in bytes of row `i` of matrix `q`; lane `l` receives the pair
+    `l % 4` of row `l // 4` of each.
     """
     targets = [registers[first + index] for index in range(4)]
-    _run("ldmatrix.sync.aligned.m8n8.x4.shared.b16", *targets, address)
+    name = "ldmatrix.sync.aligned.m8n8.x4.shared.b16"
+    _run(name, *targets, T.Cast("uint32", address))
 
 
 def multiply_add(
-    half: Half, sums: Buffer, sums_at: int, a: Buffer, a_at: int, b: Buffer, b_at: int
+    half: HalfFormat, sums: Buffer, sums_at: int, a: Buffer, a_at: int, b: Buffer, b_at: int
 ) -> None:
     """Adds the product of 16×16 halves and 16×8 halves to 16×8 floats, which a warp holds.
 
@@ -76,12 +82,12 @@ def multiply_add(
     _run(f"mma.sync.aligned.m16n8k16.row.col.f32.{name}.{name}.f32", *total, *left, *right, *total)
 
 
-def round_pair(half: Half, target: Expr, low: Expr, high: Expr) -> None:
+def round_pair(half: HalfFormat, target: Expr, low: Expr, high: Expr) -> None:
     """Two floats to the nearest halves, in one register."""
     _run(f"cvt.rn.{NAMES[half]}x2.f32", target, high, low)
 
 
-def widen(half: Half, target: Buffer, at: int, value: Expr) -> None:
+def widen(half: HalfFormat, target: Buffer, at: int, value: Expr) -> None:
     """The float of a half, which is given as a uint16."""
     if half == "float16":
         _run("cvt.f32.f16", target[at], value)
@@ -89,7 +95,7 @@ def widen(half: Half, target: Buffer, at: int, value: Expr) -> None:
         target[at] = T.reinterpret("float32", T.Cast("uint32", value) << T.uint32(16))
 
 
-def widen_pair(half: Half, target: Buffer, at: int, word: Expr) -> None:
+def widen_pair(half: HalfFormat, target: Buffer, at: int, word: Expr) -> None:
     """The two floats of the halves in a register."""
     for index in range(2):
         bits = T.Cast("uint16", word >> T.uint32(16 * index))

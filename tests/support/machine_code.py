@@ -1,0 +1,105 @@
+"""What NVIDIA's compiler made of CUDA C++: what a kernel takes, and its instructions."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from vggc.compiler.device_code import code_by_nvrtc
+
+
+@dataclass(frozen=True)
+class KernelResources:
+    """The registers of a thread, its bytes on the stack, and what is spilled to memory."""
+
+    registers: int
+    stack: int
+    spilled: int
+
+
+ENTRY = re.compile(
+    r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) "
+    r"bytes spill loads\s+ptxas info\s+: Used (\d+) registers",
+    re.S,
+)
+
+
+def resources(source: str, arch: str) -> dict[str, KernelResources]:
+    """What each kernel takes on an architecture."""
+    log: list[str] = []
+    code_by_nvrtc(source, arch, ["--ptxas-options=-v"], log.append)
+    return {
+        name: KernelResources(int(registers), int(stack), int(stores) + int(loads))
+        for name, stack, stores, loads, registers in ENTRY.findall(log[0])
+    }
+
+
+@cache
+def disassembler() -> str | None:
+    """NVIDIA's disassembler, which pip puts beside the compiler's libraries."""
+    places = [Path(each) / "nvidia" / "cu13" / "bin" / "nvdisasm" for each in sys.path]
+    return next((str(place) for place in places if place.exists()), shutil.which("nvdisasm"))
+
+
+FUNCTION = re.compile(r"^\.text\.(\w+):$", re.M)
+LABEL = re.compile(r"^\.(L\w+):$")
+INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)(.*?);")
+
+
+def instructions(cubin: bytes, folder: Path) -> dict[str, list[tuple[str, str]]]:
+    """The instructions of each kernel in order, each with its operands; a label is one whose name
+    begins with a point.
+    """
+    path = folder / "kernels.cubin"
+    path.write_bytes(cubin)
+    told = disassembler()
+    assert told is not None
+    listing = subprocess.run([told, str(path)], capture_output=True, text=True, check=True).stdout
+    _, *parts = FUNCTION.split(listing)
+    return dict(zip(parts[::2], map(_lines, parts[1::2]), strict=True))
+
+
+def _lines(text: str) -> list[tuple[str, str]]:
+    found = []
+    for line in text.splitlines():
+        if label := LABEL.match(line):
+            found.append((f".{label[1]}", ""))
+        elif instruction := INSTRUCTION.match(line):
+            found.append((instruction[1], instruction[2]))
+        elif line.startswith(".section"):
+            break
+    return found
+
+
+def loops(code: list[tuple[str, str]]) -> Iterator[list[str]]:
+    """The instructions of each loop that holds no other: from a label to a branch back to it."""
+    places = {name: index for index, (name, _) in enumerate(code) if name.startswith(".")}
+    spans = []
+    for index, (name, operands) in enumerate(code):
+        target = re.search(r"`\((\.L\w+)\)", operands)
+        if name.startswith("BRA") and target and places.get(target[1], index) < index:
+            spans.append((places[target[1]], index))
+    for first, last in spans:
+        if not any(first <= a and b <= last and (a, b) != (first, last) for a, b in spans):
+            yield [name for name, _ in code[first : last + 1] if not name.startswith(".")]
+
+
+def main_loop(code: list[tuple[str, str]]) -> list[str]:
+    """The instructions of the loop with most products of tensor cores."""
+    return max(loops(code), key=lambda loop: sum(is_product(each) for each in loop), default=[])
+
+
+def is_product(name: str) -> bool:
+    """Whether an instruction multiplies on tensor cores."""
+    return name.startswith(("HMMA", "HGMMA", "IMMA"))
+
+
+def feeds_products(name: str) -> bool:
+    """Whether an instruction multiplies on tensor cores, or brings what they multiply."""
+    return is_product(name) or name.startswith(("LDSM", "LDGSTS", "UTMALDG"))

@@ -1,0 +1,122 @@
+"""What an artifact for GPUs is thought to take on a card, kernel by kernel, without one.
+
+The model is that by which kernels are chosen (`vggc/kernels/cuda/card.py`). Beside it stands a
+floor: what the card's fastest instructions need for the arithmetic that is asked for, or its memory
+for what must be moved, whichever is longer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from vggc.compiler.cards import card_for
+from vggc.kernels.cuda import CARDS, AnyCudaAlgorithm, Card, algorithms
+from vggc.kernels.cuda.algorithm import moved_bytes
+from vggc.kernels.workloads import Workload
+from vggc.measure.profile import useful_macs
+from vggc.passes.fold import fold
+from vggc.runtime.artifact import KernelEntry, graph_in, read_manifest
+from vggc.runtime.plans import plan_in
+from vggc.support.diagnostics import Diagnostic, UserError, listed, nearest
+
+FloorBound: TypeAlias = Literal["arithmetic", "memory"]
+
+
+class UnknownCard(Diagnostic):
+    title = "unknown card `{name}`"
+    label = "known: {known}"
+    help = "{hint}"
+    name: str
+    known: str
+    hint: str
+
+
+class NotForCards(Diagnostic):
+    title = "{artifact} is not for GPUs"
+    label = "it is for the target {target}"
+    help = "leave `--card` out: its kernels are timed on this machine"
+    artifact: str
+    target: str
+
+
+@dataclass(frozen=True)
+class KernelEstimate:
+    """What a kernel call is thought to take, and the floor for what it computes, in seconds."""
+
+    layer: str
+    step: str
+    algorithm: str
+    seconds: float
+    floor: float
+    bound: FloorBound
+    """What the floor is the time of."""
+
+
+@dataclass(frozen=True)
+class CardEstimate:
+    """What the kernel calls of an artifact are thought to take on a card, one after the other."""
+
+    card: Card
+    calls: tuple[KernelEstimate, ...]
+
+    @property
+    def seconds(self) -> float:
+        """What all calls are thought to take."""
+        return sum(call.seconds for call in self.calls)
+
+    @property
+    def floor(self) -> float:
+        """The floor of all calls."""
+        return sum(call.floor for call in self.calls)
+
+
+def card_named(name: str) -> Card:
+    """Raises: UserError for a name that no known card has."""
+    known = {card.name: card for card in CARDS}
+    if name.lower() not in known:
+        near = nearest(name.lower(), known)
+        hint = f"did you mean `{near}`?" if near else "name one of them"
+        raise UserError(UnknownCard(name, listed(list(known)), hint))
+    return known[name.lower()]
+
+
+def estimate(folder: Path, name: str) -> CardEstimate:
+    """What an artifact is thought to take on the card of a name.
+
+    Raises: UserError for an artifact that is damaged or not for GPUs, or an unknown card.
+    """
+    card, manifest = card_named(name), read_manifest(folder)
+    if manifest.target.kind != "cuda":
+        raise UserError(NotForCards(str(folder), manifest.target.name))
+    plan = plan_in(folder, manifest)
+    macs = useful_macs(manifest, fold(graph_in(folder, manifest)).graph)
+    # Knobs are those that the artifact's architectures allow; what they cost is told for the card.
+    allowed = card_for(manifest.target.archs).block_shared
+    calls = [
+        _call(entry, step.workload, replace(card, block_shared=allowed), useful)
+        for entry, step, useful in zip(manifest.kernels, plan.steps, macs, strict=True)
+    ]
+    return CardEstimate(card, tuple(calls))
+
+
+def _call(entry: KernelEntry, workload: Workload, card: Card, macs: int) -> KernelEstimate:
+    algorithm = next(each for each in algorithms(workload, card) if each.name == entry.algorithm)
+    arithmetic = 2 * macs / card.peak_rate
+    memory = moved_bytes(workload) / card.memory_rate
+    return KernelEstimate(
+        layer=entry.layer,
+        step=entry.step,
+        algorithm=entry.algorithm,
+        seconds=_seconds(algorithm, entry),
+        floor=max(arithmetic, memory),
+        bound="arithmetic" if arithmetic > memory else "memory",
+    )
+
+
+def _seconds(algorithm: AnyCudaAlgorithm, entry: KernelEntry) -> float:
+    for knobs in algorithm.knobs():
+        if algorithm.shown(knobs) == entry.knobs:
+            return algorithm.seconds(knobs)
+    raise AssertionError(f"{entry.step} has knobs that there is no code for")
