@@ -181,6 +181,7 @@ PACKAGES = (
     "vggc.runtime.diagnostics",
     "vggc.compiler.diagnostics",
     "vggc.measure.diagnostics",
+    "vggc.measure.estimates",
     "vggc.compiler.targets",
     "vggc.tuning.diagnostics",
     "vggc.program",

@@ -67,7 +67,6 @@ def taken(codes: dict[str, CudaCode]) -> dict[str, KernelResources]:
 def test_nothing_is_spilled(taken: dict[str, KernelResources]) -> None:
     assert len(taken) == len(vgg16())
     assert {name for name, each in taken.items() if each.spilled or each.stack} == set()
-    assert max(each.registers for each in taken.values()) <= 224
 
 
 @pytest.mark.slow
