@@ -13,13 +13,29 @@ from numpy.typing import NDArray
 
 from tests.support.cuda_on_cpu import CudaCode, call
 from tests.support.kernel_draws import activation, finished
-from tests.support.workload_reference import Side, sides
+from tests.support.workload_reference import Side, grouped, pool
 from vggc.ir.ops import RELU, Activation, Pair
 from vggc.kernels.cuda import H200, AnyCudaAlgorithm, algorithms
 from vggc.kernels.cuda.packing import of_half, to_half
 from vggc.kernels.cuda.ptx import SEGMENT, HalfFormat
 from vggc.kernels.reference import reference
-from vggc.kernels.workloads import Conv, Convert, Format, Kernel, Map, MaxPool, Workload
+from vggc.kernels.workloads import (
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Convert,
+    Format,
+    Kernel,
+    Layout,
+    Lrn,
+    Map,
+    MaxPool,
+    Pointwise,
+    PRelu,
+    ToNhwc,
+    Workload,
+)
 
 HALVES: tuple[HalfFormat, ...] = ("float16", "bfloat16")
 ROUNDING: dict[Format, float] = {"float32": 0.0, "float16": 2**-11, "bfloat16": 2**-8}
@@ -148,30 +164,40 @@ class HalfCase:
 def case(workload: Workload, kernel: Kernel, seed: int = 0) -> HalfCase:
     """Random inputs and weights, and what comes of them in float64."""
     rng = np.random.default_rng(seed)
-    (source,), _ = sides(workload)
-    (layout,) = workload.inputs
-    assert isinstance(layout, Map)
-    x = np.zeros(source.shape, np.float32)
-    if not isinstance(workload, Conv):  # only a convolution may read what is around a map
-        x[...] = np.nan
-    content = source.content(x)
-    content[...] = 0
-    values = rng.standard_normal((*content.shape[:3], layout.channels))
-    content[..., : layout.channels] = rounded(values, layout.format)
-    weights = []
-    arrays: list[NDArray[Any]] = [x if layout.format == "float32" else to_half(layout.format, x)]
+    arrays, contents = [], []
+    for layout in workload.inputs:
+        array, content = _input(layout, rng, padded=isinstance(workload, Conv))
+        arrays.append(array)
+        contents.append(content)
+    weights = [rng.standard_normal(shape, np.float32) for shape in workload.weights.values()]
     if isinstance(workload, Conv):
-        weight = rng.standard_normal(workload.weight_shape, np.float32)
-        weight /= np.float32(np.sqrt(prod(workload.weight_shape[1:])))
-        bias = rng.standard_normal(workload.output.channels, np.float32)
-        assert kernel.packing is not None
-        arrays += [kernel.packing.pack(weight), bias]
-        weights = [rounded(weight, layout.format), bias]
+        weights[0] /= np.float32(np.sqrt(prod(weights[0].shape[1:])))
+    packed = [*weights]
+    if kernel.packing is not None:
+        packed[0] = kernel.packing.pack(weights[0])
+        weights[0] = np.asarray(kernel.packing.unpack(packed[0]), np.float32)
     assert isinstance(workload.output, Map)
     y = np.empty(workload.output.shape, workload.output.storage)
     y.view(np.uint8)[...] = 0xFF  # no number in any format
-    expected = reference(workload, [content[..., : layout.channels]], weights)
-    return HalfCase([*arrays, y], expected)
+    return HalfCase([*arrays, *packed, y], reference(workload, contents, weights))
+
+
+def _input(
+    layout: Layout, rng: np.random.Generator, *, padded: bool
+) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """The buffer of an input, and the values in it; only a convolution may read what is around
+    them.
+    """
+    side = Side.of(layout)
+    x = np.full(side.shape, 0.0 if padded else np.nan, np.float32)
+    if not isinstance(layout, Map):
+        x[...] = rng.standard_normal(side.shape)
+        return x, x
+    content = side.content(x)
+    content[...] = 0
+    values = rounded(rng.standard_normal((*content.shape[:3], layout.channels)), layout.format)
+    content[..., : layout.channels] = values
+    return (x if layout.format == "float32" else to_half(layout.format, x)), values
 
 
 def check(library: ctypes.CDLL, code: CudaCode, workload: Workload, made: HalfCase) -> None:
@@ -194,7 +220,32 @@ def check(library: ctypes.CDLL, code: CudaCode, workload: Workload, made: HalfCa
     assert np.linalg.norm(got - made.expected) <= (SUMS + ROUNDING[out.format]) * (norm + 1e-3)
 
 
+def kept(workload: Workload, half: HalfFormat = "float16") -> Workload:
+    """A workload whose maps are all in halves."""
+    changed = {
+        name: in_half(value, half) if isinstance(value, Map) else value
+        for name, value in vars(workload).items()
+    }
+    if isinstance(workload, Add | Concat):
+        changed["inputs"] = tuple(in_half(each, half) for each in workload.inputs)
+    return type(workload)(**changed)
+
+
 OTHERS: dict[str, Workload] = {
+    "planes": kept(ToNhwc(Map(2, 4, 6, 3, 1))),
+    "mean": kept(pool(AvgPool, (1, 13, 12, 20), (3, 3), (2, 2), (1, 1), halos=(1, 2))),
+    "mean of the whole map": kept(pool(AvgPool, (2, 7, 7, 20), (7, 7), (1, 1)), "bfloat16"),
+    "lrn": kept(Lrn(Map(1, 4, 3, 11, 1), Map(1, 4, 3, 11, 2), 5, 1e-2, 0.75, 2.0)),
+    "lrn of many": kept(Lrn(Map(1, 3, 2, 40), Map(1, 3, 2, 40, 1), 31, 1e-2, 0.75, 2.0)),
+    "silu": kept(Pointwise(Map(2, 5, 3, 18, 1), Map(2, 5, 3, 18, 2), Activation("silu"))),
+    "sigmoid of padding": kept(Pointwise(Map(1, 2, 3, 5), Map(1, 2, 3, 5), Activation("sigmoid"))),
+    "prelu": kept(PRelu(Map(2, 5, 3, 19, 1), Map(2, 5, 3, 19)), "bfloat16"),
+    "add": kept(Add((Map(2, 4, 3, 19), Map(2, 4, 3, 19, 1)), Map(2, 4, 3, 19, 2), RELU)),
+    "concat": kept(
+        Concat((Map(2, 4, 3, 5), Map(2, 4, 3, 16, 1), Map(2, 4, 3, 1, 2)), Map(2, 4, 3, 22, 1))
+    ),
+    "two groups": kept(grouped((1, 9, 7, 40), 70, 2, halos=(1, 2), act=RELU)),
+    "depthwise": kept(grouped((1, 14, 11, 35), 35, 35, halos=(1, 1)), "bfloat16"),
     "to float16": Convert(Map(2, 5, 4, 3, 1), in_half(Map(2, 5, 4, 3, 2), "float16")),
     "to bfloat16": Convert(Map(1, 3, 4, 40), in_half(Map(1, 3, 4, 40, 1), "bfloat16")),
     "of float16": Convert(in_half(Map(2, 5, 4, 11, 1), "float16"), Map(2, 5, 4, 11)),

@@ -30,11 +30,11 @@ ENTRY = re.compile(
 )
 
 
-def resources(source: str, arch: str) -> dict[str, KernelResources]:
-    """What each kernel takes on an architecture."""
+def compiled(source: str, arch: str) -> tuple[bytes, dict[str, KernelResources]]:
+    """The cubin for an architecture, and what each kernel takes."""
     log: list[str] = []
-    code_by_nvrtc(source, arch, ["--ptxas-options=-v"], log.append)
-    return {
+    cubin = code_by_nvrtc(source, arch, ["--ptxas-options=-v"], log.append)
+    return cubin, {
         name: KernelResources(int(registers), int(stack), int(stores) + int(loads))
         for name, stack, stores, loads, registers in ENTRY.findall(log[0])
     }

@@ -70,7 +70,10 @@ def test_an_option_takes_other_words(text: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "hint"),
-    [("bf61", "did you mean `bfloat16`?"), ("fp16", "known: `float32`, `bfloat16`, `int8`")],
+    [
+        ("bf61", "did you mean `bfloat16`?"),
+        ("fp8", "known: `float32`, `bfloat16`, `float16`, `int8`"),
+    ],
 )
 def test_another_word_is_refused_with_a_suggestion(text: str, hint: str) -> None:
     with pytest.raises(UserError) as caught:

@@ -62,7 +62,7 @@ from vggc.training.progress import (
     Progress,
     Stopped,
 )
-from vggc.training.run import Run, RunRecord, newest_run, place_for
+from vggc.training.run import Run, RunRecord, newest_run, place_for, write_run
 from vggc.training.session import Keeping, begin, fresh, proceed, resume
 from vggc.training.skipped import write_skipped
 from vggc.training.steps import StepTable, read_steps
@@ -195,6 +195,21 @@ def test_a_killed_run_goes_on_from_its_last_epoch(
     assert Run.load(tmp_path / "run").record.state == "running"
     go_on(tmp_path / "run")
     assert weights_of(whole[0]) == weights_of(tmp_path / "run")
+
+
+def test_what_the_last_checkpoint_should_have_led_to_is_made_up_for(tmp_path: Path) -> None:
+    """A run that is killed between its last checkpoint and the weights that follow from it."""
+    train(tmp_path / "early", replace(RECIPE, epochs=1))
+    train(tmp_path / "whole", keeping=KEEP_ALL)
+    shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    run = Run.load(tmp_path / "run")
+    write_run(run.folder, replace(run.record, state="running", metrics=None))
+    shutil.copy(tmp_path / "early" / "weights.safetensors", run.weights_path)
+    metrics = (run.folder / "metrics.csv").read_text()
+    (run.folder / "metrics.csv").write_text("\n".join(metrics.splitlines()[:-1]) + "\n")
+    go_on(run.folder)
+    assert weights_of(run.folder) == weights_of(tmp_path / "whole")
+    assert (run.folder / "metrics.csv").read_text() == metrics
 
 
 @pytest.mark.slow

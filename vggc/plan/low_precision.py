@@ -1,26 +1,35 @@
 """A plan in float32 to one that multiplies in fewer bits.
 
 Convolutions and dense layers are carried out in the format asked for, a dense layer as the
-convolution that covers its map. A value that only they read, or a largest-of pool between
-them, lies in memory in that format; any other stays float32, and is converted once for all
-who multiply it. All other workloads compute in float32, so every net has such a plan. What
-stays in float32: grouped convolutions and scales, and in int8 sums of more terms than an
-int32 holds.
+convolution that covers its map. A value that only they read, or between them what keeps a format
+(on CPUs max pools, on GPUs all that computes on maps), lies in memory in that format; any other
+stays float32, and is converted once for all who multiply it. All other workloads compute in
+float32, so every net has such a plan. What is multiplied in float32: grouped convolutions and
+scales, and in int8 sums of more terms than an int32 holds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import TypeAlias
 
 from vggc.kernels.workloads import (
     MAX_INT8_TERMS,
+    Add,
+    AvgPool,
+    Concat,
     Conv,
     Convert,
     Dense,
     Format,
+    Lrn,
     Map,
     MaxPool,
+    Pointwise,
+    PRelu,
+    ToNhwc,
     Workload,
 )
 from vggc.plan.plan import INPUT, Plan, Step, as_map
@@ -29,14 +38,29 @@ ZERO = 128
 """What stands for zero in a uint8 value that may be negative."""
 
 
-def in_format(plan: Plan, form: Format, vector: int = 1) -> Plan:
+Keeps: TypeAlias = Callable[[Workload], bool]
+"""Whether there are kernels for a workload that multiplies nothing, or in groups, whose maps are
+all of one format of fewer bits."""
+
+
+def is_max_pool(workload: Workload) -> bool:
+    """Whether a workload takes the largest of windows: it does in any format."""
+    return isinstance(workload, MaxPool)
+
+
+def in_format(plan: Plan, form: Format, vector: int = 1, keeps: Keeps = is_max_pool) -> Plan:
     """A plan in float32, with what can be multiplied in `form`; maps of fewer bits lie in whole
-    vectors of so many channels.
+    vectors of so many channels. What `keeps` a format has its maps in it where that spares a
+    conversion.
 
     New weights are, in int8, `NAME.rescale` of a convolution `NAME`, the scales `(K,)` of its
     sums, and `VALUE.scale`, the scale `(1,)` of a step's value in memory.
     """
-    return plan if form == "float32" else _Rewriter(plan, form, vector).run()
+    return (
+        plan
+        if form == "float32"
+        else _Rewriter(plan=plan, form=form, vector=vector, keeps=keeps).run()
+    )
 
 
 def scale_name(plan: Plan, index: int) -> str:
@@ -53,6 +77,7 @@ class _Rewriter:
     plan: Plan
     form: Format
     vector: int
+    keeps: Keeps
     steps: list[Step] = field(default_factory=list)
     values: dict[tuple[int, Format], int] = field(default_factory=dict)
     """The step of the new plan, by the step of the old one and the format."""
@@ -95,14 +120,16 @@ class _Rewriter:
                 and index not in heads
                 and all(
                     self._multiplied(steps[reader])
-                    or (isinstance(steps[reader].workload, MaxPool) and wanted[reader])
+                    or (self.keeps(steps[reader].workload) and wanted[reader])
                     for reader in readers[index]
                 )
             )
         kept: list[bool] = []
         for index, step in enumerate(steps):
-            pools = isinstance(step.workload, MaxPool) and kept[step.reads[0]]
-            kept.append(wanted[index] and (self._multiplied(step) or pools))
+            # Of several values that a step reads those that are float32 are converted.
+            sources = any(read == INPUT or kept[read] for read in step.reads)
+            keeps = self.keeps(step.workload) and sources
+            kept.append(wanted[index] and (self._multiplied(step) or keeps))
         return tuple(kept)
 
     def _rewrite(self, index: int, step: Step) -> None:
@@ -112,10 +139,10 @@ class _Rewriter:
             read = self._value(step.reads[0], self.form)
             self._emit(index, self._product(index, step, workload), (read,), self._weights(step))
         elif self.kept[index]:
-            assert isinstance(workload, MaxPool)
-            read = self._value(step.reads[0], self.form)
-            source, out = self._low(index, workload.input), self._low(index, workload.output)
-            self._emit(index, replace(workload, input=source, output=out), (read,), ())
+            reads = tuple(
+                read if read == INPUT else self._value(read, self.form) for read in step.reads
+            )
+            self._emit(index, self._in_low(index, workload), reads, step.weights)
         else:
             reads = tuple(
                 read if read == INPUT else self._value(read, "float32") for read in step.reads
@@ -128,6 +155,20 @@ class _Rewriter:
         source = self._low(step.reads[0], conv.input)
         out = self._low(index, conv.output) if self.kept[index] else conv.output
         return replace(conv, input=source, output=out)
+
+    def _in_low(self, index: int, workload: Workload) -> Workload:
+        """A workload that keeps a format, on maps in it."""
+        match workload:
+            case Add() | Concat():
+                sources = tuple(self._low(index, each) for each in workload.inputs)
+                return replace(workload, inputs=sources, output=self._low(index, workload.output))
+            case ToNhwc():
+                return replace(workload, output=self._low(index, workload.output))
+            case MaxPool() | AvgPool() | Lrn() | Pointwise() | PRelu() | Conv():
+                source, out = self._low(index, workload.input), self._low(index, workload.output)
+                return replace(workload, input=source, output=out)
+            case _:
+                raise AssertionError(f"{workload} has no map that could be in fewer bits")
 
     def _weights(self, step: Step) -> tuple[str, ...]:
         if self.form != "uint8":

@@ -9,7 +9,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from vggc.ir.graph import Graph
-from vggc.kernels.workloads import Format
+from vggc.kernels.workloads import (
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Format,
+    Lrn,
+    MaxPool,
+    Pointwise,
+    PRelu,
+    ToNhwc,
+    Workload,
+)
 from vggc.passes.prepare import prepared
 from vggc.plan.low_precision import in_format
 from vggc.plan.plan import Plan, plan_folded
@@ -47,8 +59,20 @@ def pools(target: Target, precision: ArtifactPrecision) -> bool:
 
 def reduced(plan: Plan, target: Target, precision: ArtifactPrecision) -> Plan:
     """A plan in float32 to one that multiplies in a precision, as a target's kernels read it."""
-    vector = GPU_VECTOR if target.kind == "cuda" else 1
-    return in_format(plan, FORMATS[precision], vector)
+    if target.kind == "cuda":
+        return in_format(plan, FORMATS[precision], GPU_VECTOR, keeps_on_gpus)
+    return in_format(plan, FORMATS[precision])
+
+
+def keeps_on_gpus(workload: Workload) -> bool:
+    """Whether kernels for GPUs have a workload's maps all in halves and compute in float32."""
+    match workload:
+        case MaxPool() | AvgPool() | Lrn() | Pointwise() | PRelu() | Add() | Concat() | ToNhwc():
+            return True
+        case Conv():
+            return workload.groups > 1
+        case _:
+            return False
 
 
 def plan_in(folder: Path, manifest: Manifest) -> Plan:

@@ -405,7 +405,7 @@ def resume(run: Run, task: TrainTask) -> tuple[Learner, Progress]:
         return learner, Progress()
     if task.world.is_first:
         # Whoever wrote this checkpoint may have been ended before what follows from it.
-        keep_best(run, state, task.recipe.best_by)
+        follow(run, state, task.recipe.best_by)
     restore(learner, state)
     return learner, state.progress
 

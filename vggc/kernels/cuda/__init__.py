@@ -15,6 +15,7 @@ from vggc.kernels.cuda.grouped import GroupedThreads
 from vggc.kernels.cuda.half import ConvertSegments, MaxPoolSegments
 from vggc.kernels.cuda.half_dense import HalfGemv
 from vggc.kernels.cuda.mma import MmaWindows
+from vggc.kernels.cuda.mma_image import MmaImage
 from vggc.kernels.cuda.mma_patches import MmaPatches
 from vggc.kernels.cuda.small import (
     AddThreads,
@@ -50,6 +51,7 @@ ALGORITHMS: tuple[type[AnyCudaAlgorithm], ...] = (
     GroupedThreads,
     MmaWindows,
     MmaPatches,
+    MmaImage,
     HalfGemv,
     Gemv,
     Gemm,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TypeAlias, cast
 
 from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.builder import Buffer, allocated, serial, vectorized, when
-from vggc.kernels.cuda.ptx import SEGMENT, store_segment
+from vggc.kernels.cuda.ptx import SEGMENT, HalfFormat, round_pair, store_segment, widen
 from vggc.kernels.workloads import Map
 
 BLOCK = 256
@@ -89,8 +90,39 @@ def tree_reduce(
     synchronise()
 
 
-def write_map(output: Buffer, map: Map, value: Callable[[Expr, Expr, Expr, Expr], Expr]) -> None:
-    """A kernel with a thread per element: `value(n, y, x, c)` inside the map, zero in its halo.
+MapElement: TypeAlias = Callable[[Expr, Expr, Expr, Expr], Expr]
+"""The value of a map at `(n, y, x, c)`, where its halo is before row and column 0."""
+
+
+def load(source: Buffer, map: Map, *at: Expr) -> Expr:
+    """What lies in a map's buffer, as a float32. It is read where the statement stands, whatever
+    becomes of it.
+    """
+    if map.format == "float32":
+        return source[at]
+    value = registers("value", 1)
+    widen(cast("HalfFormat", map.format), value, 0, source[at])
+    return value[0]
+
+
+def reader(source: Buffer, map: Map) -> MapElement:
+    """The values of a map that lies in a buffer, as floats."""
+    return lambda n, y, x, c: load(source, map, n, y + map.halo, x + map.halo, c)
+
+
+def store(target: Buffer, at: Expr, value: Expr, map: Map) -> None:
+    """Writes a float to a map's buffer, which is flat, in the map's format."""
+    if map.format == "float32":
+        target[at] = value
+        return
+    pair = registers("pair", 1, dtype="uint32")
+    round_pair(cast("HalfFormat", map.format), pair[0], value, T.float32(0))
+    target[at] = T.Cast("uint16", pair[0])
+
+
+def write_map(output: Buffer, map: Map, value: MapElement) -> None:
+    """A kernel with a thread per element: `value(n, y, x, c)` inside the map, zero in its halo and
+    in the channels that there are only to fill a vector.
 
     Whatever `value` emits runs inside the map only.
     """
@@ -104,12 +136,12 @@ def write_map(output: Buffer, map: Map, value: Callable[[Expr, Expr, Expr, Expr]
         y = index // (channels * width) % height - map.halo
         n = index // (channels * width * height)
         with when(index < size):
-            if map.halo == 0:
-                values[index] = value(n, y, x, c)
+            if map.halo == 0 and channels == map.channels:
+                store(values, index, value(n, y, x, c), map)
             else:
-                with T.If(inside_map(map, y, x)):
+                with T.If(T.And(inside_map(map, y, x), c < map.channels)):
                     with T.Then():
-                        values[index] = value(n, y, x, c)
+                        store(values, index, value(n, y, x, c), map)
                     with T.Else():
                         values[index] = 0
 

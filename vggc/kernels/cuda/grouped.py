@@ -12,7 +12,7 @@ from vggc.kernels.activation import activate
 from vggc.kernels.algorithm import Buffers, NoKnobs
 from vggc.kernels.builder import serial
 from vggc.kernels.cuda.algorithm import FixedCudaAlgorithm
-from vggc.kernels.cuda.emit import registers, write_map
+from vggc.kernels.cuda.emit import load, registers, write_map
 from vggc.kernels.cuda.packing import TapsFirst
 from vggc.kernels.workloads import Conv
 
@@ -50,8 +50,8 @@ class GroupedThreads(FixedCudaAlgorithm[Conv]):
                 row, column = i * conv.stride[0] + top + dy, j * conv.stride[1] + left + dx
                 tap[0] = 0
                 with serial("d", group_in) as d:
-                    product = x[n, row, column, first + d] * weight[dy, dx, d, c]
-                    tap[0] += product
+                    value = load(x, conv.input, n, row, column, first + d)
+                    tap[0] += value * weight[dy, dx, d, c]
                 total[0] += tap[0]
             return activate(conv.act, total[0] + bias[c])
 

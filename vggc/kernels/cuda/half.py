@@ -14,7 +14,15 @@ from vggc.kernels.algorithm import Buffers, NoKnobs
 from vggc.kernels.builder import Buffer, serial, unrolled, when
 from vggc.kernels.cuda import ptx
 from vggc.kernels.cuda.algorithm import FixedCudaAlgorithm
-from vggc.kernels.cuda.emit import BLOCK, flat, inside_map, launch, registers, write_map
+from vggc.kernels.cuda.emit import (
+    BLOCK,
+    flat,
+    inside_map,
+    launch,
+    reader,
+    registers,
+    write_map,
+)
 from vggc.kernels.cuda.ptx import SEGMENT, HalfFormat
 from vggc.kernels.windows import axes
 from vggc.kernels.workloads import Convert, Map, MaxPool
@@ -38,7 +46,7 @@ class ConvertSegments(FixedCudaAlgorithm[Convert]):
     def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
         work = self.workload
         source, output = buffers.values()
-        halo, x = work.input.halo, flat(source)
+        halo = work.input.halo
         if is_half(work.output):
 
             def read(values: Buffer, n: Expr, y: Expr, x_: Expr, c: Expr) -> None:
@@ -51,16 +59,7 @@ class ConvertSegments(FixedCudaAlgorithm[Convert]):
 
             write_segments(output, work.output, read)
             return
-        half = cast("HalfFormat", work.input.format)
-
-        def widened(n: Expr, y: Expr, x_: Expr, c: Expr) -> Expr:
-            _, height, width, stored = work.input.shape
-            at = ((n * height + y + halo) * width + x_ + halo) * stored + c
-            value = registers("value", 1)
-            ptx.widen(half, value, 0, x[at])
-            return value[0]
-
-        write_map(output, work.output, widened)
+        write_map(output, work.output, reader(source, work.input))
 
 
 class MaxPoolSegments(FixedCudaAlgorithm[MaxPool]):

@@ -147,17 +147,26 @@ class WarpProduct:
         for k in range(tile.depth // FRAGMENT_DEPTH):
             flipped = k * FRAGMENT_DEPTH * 2
             left, right = self._at[LEFT] ^ flipped, self._at[RIGHT] ^ flipped
-            for i, offset in enumerate(fragments):
-                ptx.load_matrices(self._lefts, 4 * i, left + offset)
-            for j in range(self._across // 2):
-                offset = j * 2 * FRAGMENT_COLS * tile.row_bytes
-                ptx.load_matrices(self._rights, 4 * j, right + offset)
-            for i in range(self.fragments):
-                for j in range(self._across):
-                    sums_at = (i * self._across + j) * 4
-                    ptx.multiply_add(
-                        self.half, self.sums, sums_at, self._lefts, 4 * i, self._rights, 2 * j
-                    )
+            columns = range(0, tile.warp_cols, 2 * FRAGMENT_COLS)
+            self.add_slice(
+                [left + offset for offset in fragments],
+                [right + j * tile.row_bytes for j in columns],
+            )
+
+    def add_slice(self, lefts: Sequence[Expr], rights: Sequence[Expr]) -> None:
+        """Adds the products of a slice of the depth, 16 halves: the lane points `ldmatrix` to these
+        addresses, for each fragment of rows and each two of columns.
+        """
+        for i, address in enumerate(lefts):
+            ptx.load_matrices(self._lefts, 4 * i, address)
+        for j, address in enumerate(rights):
+            ptx.load_matrices(self._rights, 4 * j, address)
+        for i in range(self.fragments):
+            for j in range(self._across):
+                sums_at = (i * self._across + j) * 4
+                ptx.multiply_add(
+                    self.half, self.sums, sums_at, self._lefts, 4 * i, self._rights, 2 * j
+                )
 
     def result(self, fragment: int, half_row: int, group: int, index: int) -> Expr:
         """The sum of the thread's channel `index`, of eight, in a group of columns and in the upper

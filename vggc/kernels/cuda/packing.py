@@ -249,6 +249,54 @@ class HalfPanelPacking:
 
 
 @dataclass(frozen=True)
+class HalfTapsPacking:
+    """Packs a convolution's weight `(K, C, kh, kw)` of up to eight channels in halves, `(panels,
+    cols, 8·row_segments)`: a segment for each tap, then zeros up to an odd number of segments.
+
+    Columns are permuted as `vggc/kernels/cuda/mma_tile.py` says.
+    """
+
+    shape: tuple[int, int, int, int]
+    half: HalfFormat
+    cols: int
+
+    packed_type = "uint16"
+
+    @property
+    def row_segments(self) -> int:
+        """The segments of an output channel: pairs of taps, and one more."""
+        return round_up(math.prod(self.shape[2:]), 2) + 1
+
+    @property
+    def packed_shape(self) -> tuple[int, ...]:
+        return (math.ceil(self.shape[0] / self.cols), self.cols, self.row_segments * SEGMENT)
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        panels, cols, _ = self.packed_shape
+        out_channels, in_channels, *kernel = weight.shape
+        taps = math.prod(kernel)
+        rows = np.zeros((panels * cols, self.row_segments, SEGMENT), np.uint16)
+        flat = to_half(self.half, weight).reshape(out_channels, in_channels, taps)
+        rows[:out_channels, :taps, :in_channels] = flat.transpose(0, 2, 1)
+        return rows.reshape(panels, cols, -1)[:, self._channels]
+
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        return by_panels(self, self.cols, weight)
+
+    def unpack(self, packed: np.ndarray) -> np.ndarray:
+        out_channels, in_channels, *kernel = self.shape
+        rows = np.empty_like(packed)
+        rows[:, self._channels] = packed
+        segments = rows.reshape(-1, self.row_segments, SEGMENT)
+        found = segments[:out_channels, : math.prod(kernel), :in_channels].transpose(0, 2, 1)
+        return of_half(self.half, np.ascontiguousarray(found)).reshape(self.shape)
+
+    @property
+    def _channels(self) -> list[int]:
+        return [channel_of(column) for column in range(self.cols)]
+
+
+@dataclass(frozen=True)
 class HalfRowPacking:
     """Packs the weight `(K, C, kh, kw)` of a dense layer over a map in halves, row by row, `(K,
     kh·kw·channels)`, where C are stored as `channels`.

@@ -14,15 +14,18 @@ from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate, leaky
 from vggc.kernels.algorithm import Buffers, NoKnobs
-from vggc.kernels.builder import Buffer, serial, when
+from vggc.kernels.builder import serial, when
 from vggc.kernels.cuda.algorithm import FixedCudaAlgorithm
 from vggc.kernels.cuda.emit import (
     BLOCK,
     clear_halo,
     flat,
     launch,
+    load,
+    reader,
     registers,
     shared,
+    store,
     synchronise,
     tree_reduce,
     write_map,
@@ -48,10 +51,6 @@ WARP = 32
 LOWEST = -3.4028234663852886e38
 
 
-def _reader(source: Buffer, map: Map) -> Callable[[Expr, Expr, Expr, Expr], Expr]:
-    return lambda n, y, x, c: source[n, y + map.halo, x + map.halo, c]
-
-
 def covers_map(pool: AvgPool) -> bool:
     """Whether the pool has one window only, which is the map."""
     return pool.kernel == (pool.input.height, pool.input.width) and pool.padding == (0, 0)
@@ -68,10 +67,10 @@ class PoolThreads(FixedCudaAlgorithm[MaxPool | AvgPool]):
 
     @classmethod
     def applies(cls, workload: MaxPool | AvgPool) -> bool:
-        """Pools in float32 by windows that are not the whole map."""
-        if workload.input.format != "float32":
-            return False
-        return isinstance(workload, MaxPool) or not covers_map(workload)
+        """Means of windows that are not the whole map, and max pools in float32."""
+        if isinstance(workload, MaxPool):
+            return workload.input.format == "float32"
+        return not covers_map(workload)
 
     @property
     def name(self) -> str:
@@ -103,8 +102,7 @@ class PoolThreads(FixedCudaAlgorithm[MaxPool | AvgPool]):
             with serial("dy", height) as dy:
                 row[0] = 0
                 with serial("dx", width) as dx:
-                    value = source[n, top + dy + halo, left + dx + halo, c]
-                    row[0] += value
+                    row[0] += load(source, layer.input, n, top + dy + halo, left + dx + halo, c)
                 total[0] += row[0]
             return total[0] / T.Cast("float32", height * width)
 
@@ -126,7 +124,7 @@ class GlobalMean(FixedCudaAlgorithm[AvgPool]):
         layer = self.workload
         source, output = buffers.values()
         halo, height, width = layer.input.halo, layer.input.height, layer.input.width
-        channels, side, warps = layer.input.channels, layer.output.shape[1], BLOCK // WARP
+        channels, side, warps = layer.output.shape[-1], layer.output.shape[1], BLOCK // WARP
         grid = (layer.input.batch, math.ceil(channels / WARP))
         with launch(grid, BLOCK) as (n, chunk, thread):
             warp, lane = thread // WARP, thread % WARP
@@ -148,7 +146,7 @@ class GlobalMean(FixedCudaAlgorithm[AvgPool]):
                 with when(y < height):
                     row[0] = 0
                     with serial("x", width) as x:
-                        row[0] += source[n, y + halo, x + halo, c]
+                        row[0] += load(source, layer.input, n, y + halo, x + halo, c)
                     total[0] += row[0]
             parts[warp, lane] = total[0]
             synchronise()
@@ -156,7 +154,7 @@ class GlobalMean(FixedCudaAlgorithm[AvgPool]):
                 sums = functools.reduce(operator.add, (parts[part, lane] for part in range(warps)))
                 pixel = (n * side + layer.output.halo) * side + layer.output.halo
                 value = sums / T.float32(height * width)
-                flat(output)[pixel * channels + c] = value
+                store(flat(output), pixel * channels + c, value, layer.output)
 
 
 class LrnThreads(FixedCudaAlgorithm[Lrn]):
@@ -173,8 +171,9 @@ class LrnThreads(FixedCudaAlgorithm[Lrn]):
 
         def normalise(n: Expr, y: Expr, x: Expr, c: Expr) -> Expr:
             def square(at: Expr) -> Expr:
-                value = source[n, y + halo, x + halo, at]
-                return T.if_then_else(T.And(at >= 0, at < channels), value * value, T.float32(0))
+                near = T.max(T.min(at, channels - 1), 0)
+                value = load(source, layer.input, n, y + halo, x + halo, near)
+                return T.Select(T.And(at >= 0, at < channels), value * value, T.float32(0))
 
             if layer.size <= MAX_TERMS:
                 squares = sum((square(c + d) for d in range(-before, after + 1)), T.float32(0))
@@ -185,7 +184,8 @@ class LrnThreads(FixedCudaAlgorithm[Lrn]):
                     total[0] += square(c - before + d)
                 squares = total[0]
             scale = T.float32(layer.k) + T.float32(layer.alpha) * squares
-            return source[n, y + halo, x + halo, c] / T.pow(scale, T.float32(layer.beta))
+            value = load(source, layer.input, n, y + halo, x + halo, c)
+            return value / T.pow(scale, T.float32(layer.beta))
 
         write_map(output, layer.output, normalise)
 
@@ -199,7 +199,7 @@ class PointwiseThreads(FixedCudaAlgorithm[Pointwise]):
     def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
         layer = self.workload
         source, output = buffers.values()
-        read = _reader(source, layer.input)
+        read = reader(source, layer.input)
         write_map(output, layer.output, lambda *at: activate(layer.act, read(*at)))
 
 
@@ -212,7 +212,7 @@ class PReluThreads(FixedCudaAlgorithm[PRelu]):
     def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
         layer = self.workload
         source, slopes, output = buffers.values()
-        read = _reader(source, layer.input)
+        read = reader(source, layer.input)
         write_map(output, layer.output, lambda n, y, x, c: leaky(read(n, y, x, c), slopes[c]))
 
 
@@ -225,7 +225,7 @@ class AddThreads(FixedCudaAlgorithm[Add]):
     def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
         layer = self.workload
         *sources, output = buffers.values()
-        readers = list(map(_reader, sources, layer.inputs))
+        readers = list(map(reader, sources, layer.inputs))
 
         def total(*at: Expr) -> Expr:
             summands = (read(*at) for read in readers)
@@ -248,7 +248,8 @@ class ConcatThreads(FixedCudaAlgorithm[Concat]):
             ends = itertools.accumulate(map.channels for map in layer.inputs)
             value: Expr | None = None
             for source, map, end in reversed(list(zip(sources, layer.inputs, ends, strict=True))):
-                part = _reader(source, map)(n, y, x, c - (end - map.channels))
+                within = T.max(T.min(c - (end - map.channels), map.channels - 1), 0)
+                part = reader(source, map)(n, y, x, within)
                 value = part if value is None else T.if_then_else(c < end, part, value)
             return value
 

@@ -1,0 +1,30 @@
+"""Artifacts for GPUs, from the command line and on an emulated GPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.device import needs_compilers
+from tests.support.emulated_gpu import compiled, vggc
+from tests.support.nets import TINY
+
+
+@pytest.mark.slow
+@needs_compilers
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+def test_an_artifact_is_verified_and_run(precision: str, tmp_path: Path) -> None:
+    net = tmp_path / "tiny.vgg"
+    net.write_text(TINY)
+    environment = compiled(str(net), precision, 2, tmp_path)
+    told = vggc(["verify", str(tmp_path / "art"), "--layers"], environment)
+    assert "conv1_1" in told
+    image = tmp_path / "noise.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(pixels).save(image)
+    scores = vggc(["run", str(tmp_path / "art"), "--input", str(image), "--json"], environment)
+    assert json.loads(scores)

@@ -1,0 +1,240 @@
+"""Convolution of few channels in halves on tensor cores, as the first one of an image.
+
+A pixel of up to eight channels is one segment. A block copies the patch that its pixels' windows
+cover, and its columns' whole weight, then multiplies two taps at a time: the rows that `ldmatrix`
+reads are pixels of the patch, eight in a row, which lie on different banks by themselves. Rows of
+the weight are an odd number of segments long, so that they do, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil, prod
+from typing import cast
+
+from tvm.tirx import Expr
+from tvm.tirx.script import builder as T
+
+from vggc.kernels.algorithm import Buffers, Cost
+from vggc.kernels.builder import Buffer, when
+from vggc.kernels.cuda import ptx
+from vggc.kernels.cuda.algorithm import CudaAlgorithm, moved_bytes
+from vggc.kernels.cuda.card import BlockWork, seconds
+from vggc.kernels.cuda.emit import clear_halo, flat, launch, registers, synchronise
+from vggc.kernels.cuda.mma import half_of, in_halves, thread_registers
+from vggc.kernels.cuda.mma_tile import (
+    ALIGNMENT,
+    FRAGMENT_COLS,
+    SEGMENT_BYTES,
+    TensorTile,
+    WarpProduct,
+    shared_memory,
+    write_results,
+)
+from vggc.kernels.cuda.packing import HalfTapsPacking
+from vggc.kernels.cuda.ptx import SEGMENT
+from vggc.kernels.workloads import Conv
+
+FRAGMENT = (2, 8)
+"""The rows and columns of pixels of a fragment's 16 rows."""
+RECTANGLES = ((16, 16, 64, 32, 64), (8, 16, 64, 32, 64), (8, 16, 64, 32, 32), (8, 8, 64, 16, 64))
+"""Height and width of a block's rectangle, its columns, and rows and columns of a warp's part."""
+
+
+@dataclass(frozen=True)
+class ImageKnobs:
+    """Height and width of a block's rectangle of pixels, its columns, and rows and columns of a
+    warp's part.
+    """
+
+    height: int
+    width: int
+    cols: int
+    warp_rows: int
+    warp_cols: int
+
+    @property
+    def tile(self) -> TensorTile:
+        """The sizes of the tile."""
+        return TensorTile(
+            rows=self.height * self.width,
+            cols=self.cols,
+            warp_rows=self.warp_rows,
+            warp_cols=self.warp_cols,
+            depth=32,
+            stages=1,
+        )
+
+
+@dataclass(frozen=True)
+class MmaImage(CudaAlgorithm[Conv, ImageKnobs]):
+    """Tensor cores; a patch and the whole weight of its columns are in shared memory at once."""
+
+    names = ("mma_image",)
+    computes = Conv
+
+    @classmethod
+    def applies(cls, workload: Conv) -> bool:
+        """Convolutions of up to eight channels in float16 or bfloat16 with stride 1 and two to 49
+        taps.
+        """
+        few = workload.input.shape[-1] == SEGMENT and workload.stride == (1, 1)
+        return in_halves(workload) and few and 2 <= prod(workload.kernel) <= 49
+
+    @property
+    def pairs(self) -> int:
+        """The pairs of taps, the last of which may have one only."""
+        return ceil(prod(self.workload.kernel) / 2)
+
+    def grid(self, knobs: ImageKnobs) -> tuple[int, int, int]:
+        """The rectangles that cover an image, down and across, and the panels of columns."""
+        height, width = self.workload.grid
+        channels = self.workload.output.channels
+        return (
+            ceil(height / knobs.height),
+            ceil(width / knobs.width),
+            ceil(channels / knobs.cols),
+        )
+
+    def patch(self, knobs: ImageKnobs) -> tuple[int, int]:
+        """The rows and columns of pixels that the windows cover."""
+        kernel = self.workload.kernel
+        return knobs.height + kernel[0] - 1, knobs.width + kernel[1] - 1
+
+    def shared_halves(self, knobs: ImageKnobs) -> int:
+        """The halves that a block has in shared memory."""
+        return prod(self.patch(knobs)) * SEGMENT + prod(self.packing(knobs).packed_shape[1:])
+
+    def knobs(self) -> Iterator[ImageKnobs]:
+        for sizes in RECTANGLES:
+            knobs = ImageKnobs(*sizes)
+            if 2 * self.shared_halves(knobs) + ALIGNMENT <= self.card.block_shared:
+                yield knobs
+
+    def seconds(self, knobs: ImageKnobs) -> float:
+        return seconds(self.work(knobs), self.card)
+
+    def cost(self, knobs: ImageKnobs) -> Cost:
+        return (self.seconds(knobs), knobs.tile.threads)
+
+    def work(self, knobs: ImageKnobs) -> BlockWork:
+        """What the kernel's blocks do."""
+        tile, conv = knobs.tile, self.workload
+        halves = self.shared_halves(knobs)
+        written = tile.rows * tile.cols * 2 / (4 if conv.pool else 1)
+        return BlockWork(
+            blocks=conv.output.batch * prod(self.grid(knobs)),
+            threads=tile.threads,
+            shared=2 * halves + ALIGNMENT,
+            registers=thread_registers(tile),
+            operations=2.0 * tile.rows * tile.cols * self.pairs * 2 * SEGMENT,
+            cache_bytes=2.0 * halves + written,
+            memory_bytes=moved_bytes(conv),
+            stages=4,
+            steps=1,
+        )
+
+    def macs(self, knobs: ImageKnobs) -> int:
+        tiles = self.workload.output.batch * prod(self.grid(knobs))
+        return tiles * knobs.tile.rows * knobs.cols * self.pairs * 2 * SEGMENT
+
+    def packing(self, knobs: ImageKnobs) -> HalfTapsPacking:
+        shape = cast("tuple[int, int, int, int]", self.workload.weight_shape)
+        return HalfTapsPacking(shape, half_of(self.workload), knobs.cols)
+
+    def emit(self, knobs: ImageKnobs, buffers: Buffers) -> None:
+        conv, tile = self.workload, knobs.tile
+        x, weight, bias, y = buffers.values()
+        down, across, panels = self.grid(knobs)
+        rows, pitch = self.patch(knobs)
+        total = conv.output.batch * down * across * panels
+        with launch((total,), tile.threads) as (block, thread):
+            clear_halo(y, conv.output, block * tile.threads + thread, total * tile.threads)
+            panel, rectangle = block % panels, block // panels
+            left = rectangle % across * knobs.width
+            top = rectangle // across % down * knobs.height
+            image = rectangle // (across * down)
+
+            shared = shared_memory(self.shared_halves(knobs))
+            weights_at = rows * pitch * SEGMENT_BYTES
+            self._copy_patch(knobs, flat(x), (image, top, left), shared, thread)
+            self._copy_weight(knobs, flat(weight), panel, shared + weights_at, thread)
+            ptx.end_group()
+            product = WarpProduct(half_of(conv), tile, thread)
+            lane, fragment_across = product.lane, knobs.width // FRAGMENT[1]
+            number = product.first_row // 16
+
+            def corner(fragment: int) -> tuple[Expr, Expr]:
+                """Where a fragment's pixels begin in the rectangle."""
+                index = number + fragment
+                return index // fragment_across * FRAGMENT[0], index % fragment_across * FRAGMENT[1]
+
+            length = self.packing(knobs).row_segments * SEGMENT_BYTES
+            at = registers("operands", 1 + product.fragments, dtype="int32")
+            col = product.first_col + lane % 8 + lane // 16 * 8
+            at[0] = shared + weights_at + col * length + lane // 8 % 2 * SEGMENT_BYTES
+            for i in range(product.fragments):
+                row, column = corner(i)
+                pixel = (row + lane % 16 // 8) * pitch + column + lane % 8
+                at[1 + i] = shared + pixel * SEGMENT_BYTES
+
+            ptx.wait_for_groups(0)
+            synchronise()
+            for pair in range(self.pairs):
+                first, second = (self._tap(2 * pair + index, pitch) for index in range(2))
+                tap = T.Select(lane < 16, first, second) * SEGMENT_BYTES
+                lefts = [at[1 + i] + tap for i in range(product.fragments)]
+                columns = range(0, tile.warp_cols, 2 * FRAGMENT_COLS)
+                rights = [at[0] + pair * 2 * SEGMENT_BYTES + j * length for j in columns]
+                product.add_slice(lefts, rights)
+
+            def place(fragment: int, row: int) -> tuple[Expr, Expr]:
+                target = conv.output
+                _, height, width, stored = target.shape
+                i, j = corner(fragment)
+                i, j = top + i + row, left + j + lane // 4
+                if conv.pool:
+                    i, j = i // 2, j // 2
+                start = ((image * height + i + target.halo) * width + j + target.halo) * stored
+                return start, T.And(i < target.height, j < target.width)
+
+            write_results(conv, product, bias, y, panel * tile.cols, place)
+
+    def _tap(self, tap: int, pitch: int) -> int:
+        """How many pixels of the patch lie between a tap and the first one. In the place of one
+        that is missing, whose weights are zero, stands the last.
+        """
+        down, right = divmod(min(tap, prod(self.workload.kernel) - 1), self.workload.kernel[1])
+        return down * pitch + right
+
+    def _copy_patch(
+        self,
+        knobs: ImageKnobs,
+        x: Buffer,
+        corner: tuple[Expr, Expr, Expr],
+        shared: Expr,
+        thread: Expr,
+    ) -> None:
+        source, (image, top, left) = self.workload.input, corner
+        rows, pitch = self.patch(knobs)
+        _, height, width, _ = source.shape
+        shift = [source.halo - pad for pad in self.workload.padding]
+        for start in range(0, rows * pitch, knobs.tile.threads):
+            number = start + thread
+            # Pixels beyond the map are not those of any result: any of the map will do.
+            row = T.min(top + number // pitch + shift[0], height - 1)
+            column = T.min(left + number % pitch + shift[1], width - 1)
+            with when(number < rows * pitch):
+                at = ((image * height + row) * width + column) * SEGMENT
+                ptx.copy_async(shared + number * SEGMENT_BYTES, x.address(at))
+
+    def _copy_weight(
+        self, knobs: ImageKnobs, weight: Buffer, panel: Expr, address: Expr, thread: Expr
+    ) -> None:
+        segments = knobs.cols * self.packing(knobs).row_segments
+        for start in range(0, segments, knobs.tile.threads):
+            number = start + thread
+            with when(number < segments):
+                source = (panel * segments + number) * SEGMENT
+                ptx.copy_async(address + number * SEGMENT_BYTES, weight.address(source))
