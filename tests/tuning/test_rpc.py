@@ -64,16 +64,39 @@ def start(folder: Path, name: str, *arguments: str) -> Machine:
     return Machine(process, log)
 
 
-def wait_for(what: Callable[[], bool]) -> None:
-    until = time.monotonic() + 120
+def comes(what: Callable[[], bool], seconds: float = 120) -> bool:
+    """Whether something becomes true in that time."""
+    until = time.monotonic() + seconds
     while not what():
-        assert time.monotonic() < until
+        if time.monotonic() > until:
+            return False
         time.sleep(0.1)
+    return True
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    assert comes(what)
 
 
 @contextmanager
 def started(folder: Path) -> Iterator[Network]:
-    """A tracker and two servers that it has to give."""
+    """A tracker and two servers that it has to give. Between looking for a free port and taking it
+    somebody else may have taken it: then another one is looked for.
+    """
+    for number in range(TRIES):
+        with launched(folder / str(number)) as (tracker, network):
+            if comes(lambda tracker=tracker: free_servers(tracker) == 2, 60):  # type: ignore[misc]
+                yield network
+                return
+    pytest.fail(f"two servers have not come in {TRIES} tries")
+
+
+TRIES = 3
+
+
+@contextmanager
+def launched(folder: Path) -> Iterator[tuple[TrackerAddress, Network]]:
+    folder.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     ports = ("--port", str(port), "--port-end", str(port + 1))
@@ -84,8 +107,7 @@ def started(folder: Path) -> Iterator[Network]:
         *(start(folder, name, "tvm.exec.rpc_server", *arguments) for name in ("one", "two")),
     ]
     try:
-        wait_for(lambda: free_servers(TrackerAddress("127.0.0.1", port, KEY)) == 2)
-        yield Network(address, tuple(processes[1:]))
+        yield TrackerAddress("127.0.0.1", port, KEY), Network(address, tuple(processes[1:]))
     finally:
         for machine in processes:
             machine.kill()
