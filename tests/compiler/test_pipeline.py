@@ -13,7 +13,7 @@ from tests.support.nets import graph_of, program
 from vggc.cli import cli
 from vggc.compiler import listing
 from vggc.compiler.dump import SECONDS
-from vggc.compiler.pipeline import STAGES
+from vggc.compiler.pipeline import STAGES, require_countable
 from vggc.kernels.workloads import Conv, Map
 from vggc.plan.low_precision import in_format
 from vggc.plan.plan import Plan, plan
@@ -162,3 +162,15 @@ def test_layouts_in_words() -> None:
     )
     assert listing.layout((2, 10)) == "rows 2×10"
     assert program(NET).net.name in listing.graph(program(NET).graph)
+
+
+def test_a_map_that_kernels_cannot_count_is_refused() -> None:
+    calls = plan(graph_of("conv3-64", input_="3x224x224"), 1024)
+    with pytest.raises(UserError) as caught:
+        require_countable(calls)
+    assert str(caught.value) == (
+        "error: a map of `conv1_1` is too large for kernels\n"
+        "  at batch 1024 it has 3,288,334,336 values, and kernels count up to 2,147,483,647\n"
+        "  help: `--batch 668` fits"
+    )
+    require_countable(replace(calls, batch=1, steps=()))

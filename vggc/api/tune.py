@@ -92,6 +92,7 @@ def plan(spec: str | Program, options: TuneOptions) -> TuningPlan:
     TUNING.require(graph)
 
     from vggc.compiler.error_budget import budget_for, share_of_error
+    from vggc.compiler.pipeline import require_countable
     from vggc.compiler.targets import host, on_threads, require_precision, resolve
     from vggc.runtime.plans import plan_for
     from vggc.tuning.database import default_folder
@@ -112,6 +113,7 @@ def plan(spec: str | Program, options: TuneOptions) -> TuningPlan:
     if folder is None:
         raise UserError(NoHome())
     plan = plan_for(graph, options.batch, machine, options.precision)
+    require_countable(plan)
     servers: list[TrackerAddress | None]
     if rpc is not None and key is not None:
         found = find_servers(rpc, key)

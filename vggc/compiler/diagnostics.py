@@ -29,6 +29,17 @@ class NoDeviceCode(Diagnostic):
     hint: str
 
 
+class MapTooLarge(Diagnostic):
+    title = "a map of `{layer}` is too large for kernels"
+    label = "at batch {batch} it has {values} values, and kernels count up to {most}"
+    help = "{hint}"
+    layer: str
+    batch: int
+    values: str
+    most: str
+    hint: str
+
+
 class NoImages(Diagnostic):
     title = "there are no images in {path} to use"
     label = "{reason}"

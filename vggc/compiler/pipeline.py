@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Literal, TypeAlias, TypeVar, get_args
 
-from vggc.compiler import listing
+from vggc.compiler import diagnostics, listing
 from vggc.compiler.calibrate import calibrate, read_images
 from vggc.compiler.choose import ChoiceOf, by_cost, kernels_for
 from vggc.compiler.codegen import Code, export, generate, linker
@@ -25,7 +26,7 @@ from vggc.compiler.relax import Lowered, lower
 from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights, digest, save
-from vggc.kernels.workloads import Choice, Workload
+from vggc.kernels.workloads import Choice, Workload, buffer_shape
 from vggc.passes.fold import Folded, fold
 from vggc.passes.joins import narrowed
 from vggc.plan.plan import Plan, plan_folded
@@ -46,6 +47,7 @@ from vggc.runtime.artifact import (
     outputs_of,
 )
 from vggc.runtime.plans import pools, reduced
+from vggc.support.diagnostics import UserError
 from vggc.support.files import new_folder, refuse_full, refuse_unwritable
 from vggc.support.paths import MANIFEST
 from vggc.support.precision import ArtifactPrecision
@@ -79,6 +81,9 @@ Watcher: TypeAlias = Callable[[StageName, float, Callable[[], Pages]], None]
 """Is called as each stage ends, with the seconds that it took and what it made."""
 
 T = TypeVar("T")
+
+MOST_VALUES = 2**31 - 1
+"""The values of a map that kernels can count, in int32."""
 
 
 def unwatched(stage: StageName, seconds: float, pages: Callable[[], Pages]) -> None:
@@ -191,7 +196,27 @@ def _planned(graph: Graph, job: Job) -> Plan:
 def _reduced(plan: Plan, job: Job) -> Plan:
     lower_plan = reduced(plan, job.target, job.precision)
     verify_plan(lower_plan)
+    require_countable(lower_plan)
     return lower_plan
+
+
+def require_countable(plan: Plan) -> None:
+    """Raises: UserError where a map has more values than an int32 counts, by which kernels find
+    them.
+    """
+    for step in plan.steps:
+        values = max(prod(buffer_shape(each)) for each in (*step.workload.inputs, step.output))
+        if values > MOST_VALUES:
+            fits = plan.batch * MOST_VALUES // values
+            raise UserError(
+                diagnostics.MapTooLarge(
+                    layer=step.layer,
+                    batch=plan.batch,
+                    values=f"{values:,}",
+                    most=f"{MOST_VALUES:,}",
+                    hint=f"`--batch {fits}` fits" if fits else "take smaller images: `--input`",
+                )
+            )
 
 
 def _choose(job: Job, may: Allotment) -> Choices:
