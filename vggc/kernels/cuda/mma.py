@@ -29,6 +29,7 @@ from vggc.kernels.cuda.emit import (
     registers,
     synchronise,
 )
+from vggc.kernels.cuda.half import is_half
 from vggc.kernels.cuda.mma_tile import (
     ALIGNMENT,
     FRAGMENT_ROWS,
@@ -46,7 +47,6 @@ from vggc.kernels.cuda.packing import HalfPanelPacking
 from vggc.kernels.cuda.ptx import SEGMENT, HalfFormat
 from vggc.kernels.workloads import Conv
 
-HALVES: tuple[HalfFormat, ...] = ("float16", "bfloat16")
 DEPTHS = (32, 64)
 STAGES = (2, 3, 4, 5)
 MAX_SPLITS = 16
@@ -92,7 +92,7 @@ class MmaKnobs:
 
 def in_halves(conv: Conv) -> bool:
     """Whether a convolution multiplies halves that lie in whole segments."""
-    return conv.groups == 1 and conv.input.format in HALVES and conv.input.vector == SEGMENT
+    return conv.groups == 1 and is_half(conv.input)
 
 
 def half_of(conv: Conv) -> HalfFormat:
@@ -108,7 +108,7 @@ def splits_of(steps: int, tiles: int) -> Iterator[int]:
 
 
 def thread_registers(tile: TensorTile) -> int:
-    """The registers that a thread is thought to take: its sums, fragments, and some thirty."""
+    """The registers that a thread is thought to take: its sums, fragments, and 48 others."""
     return tile.num_sums + 4 * (tile.warp_rows // 16) + 2 * (tile.warp_cols // 8) + 48
 
 
@@ -327,7 +327,6 @@ class _Windows:
         """
         conv = self._mma.workload
         _, height, width, channels = conv.input.shape
-        known = T.min(row, self._mma.num_rows - 1)
         if conv.pool:
             # Sixteen rows are four pooled pixels: the upper pixels of each, then the lower ones.
             windows = conv.output.height * conv.output.width * conv.output.batch
@@ -335,6 +334,7 @@ class _Windows:
             n, y, x = _pixel(window, conv.output.height, conv.output.width)
             y, x = 2 * y + row // 8 % 2, 2 * x + row % 2
         else:
+            known = T.min(row, self._mma.num_rows - 1)
             n, y, x = _pixel(known, conv.output.height, conv.output.width)
         top = y * conv.stride[0] + conv.input.halo - conv.padding[0]
         left = x * conv.stride[1] + conv.input.halo - conv.padding[1]
