@@ -32,11 +32,11 @@ from tests.support.half_kernels import (
 )
 from vggc.kernels.algorithm import NoKnobs
 from vggc.kernels.cuda import algorithms
-from vggc.kernels.cuda.half_dense import HalfGemv, HalfGemvKnobs
 from vggc.kernels.cuda.mma import MmaKnobs, MmaWindows
 from vggc.kernels.cuda.mma_image import ImageKnobs, MmaImage
 from vggc.kernels.cuda.mma_patches import MmaPatches, PatchKnobs
 from vggc.kernels.cuda.mma_tile import ALIGNMENT
+from vggc.kernels.cuda.segment_dense import SegmentGemv, SegmentGemvKnobs
 from vggc.kernels.workloads import PIECE, Conv, Kernel
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
@@ -88,9 +88,10 @@ CASES: dict[str, HalfDraw] = {
         MmaImage(conv((1, 19, 21, 5), 64, (3, 2), pool=True, half="bfloat16")),
         ImageKnobs(8, 16, 64, 32, 32),
     ),
-    "a dense layer": HalfDraw(HalfGemv(dense((1, 3, 4, 40), 37)), HalfGemvKnobs(4, 2, 4)),
+    "a dense layer": HalfDraw(SegmentGemv(dense((1, 3, 4, 40), 37)), SegmentGemvKnobs(4, 2, 4)),
     "a dense layer of three images": HalfDraw(
-        HalfGemv(dense((3, 1, 1, 300), 37, "bfloat16", to_float32=True)), HalfGemvKnobs(8, 1, 2)
+        SegmentGemv(dense((3, 1, 1, 300), 37, "bfloat16", to_float32=True)),
+        SegmentGemvKnobs(8, 1, 2),
     ),
     **{f"draw {index}": draw for index, draw in enumerate(draws(1, 16))},
     **{name: HalfDraw(algorithms(work)[0], NoKnobs()) for name, work in OTHERS.items()},
@@ -270,5 +271,6 @@ def test_a_launch_asks_for_the_shared_memory_that_is_used(name: str) -> None:
     draw = chosen(name)
     (launch,) = generate(draw.kernel().func).launches
     knobs = draw.knobs
-    used = draw.algorithm.shared_halves(knobs.tile if isinstance(knobs, MmaKnobs) else knobs)
-    assert launch.shared == 2 * used + ALIGNMENT
+    operands = draw.algorithm.operands
+    sizes = knobs.tile(operands) if isinstance(knobs, MmaKnobs) else knobs
+    assert launch.shared == draw.algorithm.shared_bytes(sizes) + ALIGNMENT

@@ -98,7 +98,7 @@ def test_every_kernel_is_estimated(artifact: Path) -> None:
     assert [call.algorithm for call in found.calls] == [
         kernel["algorithm"] for kernel in manifest["kernels"]
     ]
-    assert {"mma_image", "half_gemv"} <= {call.algorithm for call in found.calls}
+    assert {"mma_image", "gemv_segments"} <= {call.algorithm for call in found.calls}
     assert all(0 < call.floor < call.seconds < 1e-3 for call in found.calls)
     assert found.seconds == sum(call.seconds for call in found.calls)
 

@@ -16,8 +16,9 @@ from tests.support.kernel_draws import activation, finished
 from tests.support.workload_reference import Side, grouped, pool
 from vggc.ir.ops import RELU, Activation, Pair
 from vggc.kernels.cuda import H200, AnyCudaAlgorithm, algorithms
-from vggc.kernels.cuda.packing import of_half, to_half
-from vggc.kernels.cuda.ptx import SEGMENT, HalfFormat
+from vggc.kernels.cuda.operands import operands_of
+from vggc.kernels.cuda.packing import restored, stored
+from vggc.kernels.cuda.ptx import HalfFormat
 from vggc.kernels.reference import reference
 from vggc.kernels.workloads import (
     Add,
@@ -47,7 +48,7 @@ MAX_MACS = 20_000_000
 
 def in_half(map: Map, half: HalfFormat) -> Map:
     """A map of halves in whole segments."""
-    return replace(map, format=half, vector=SEGMENT)
+    return replace(map, format=half, vector=operands_of(half).segment)
 
 
 def conv(
@@ -150,7 +151,7 @@ def rounded(values: NDArray[Any], form: Format) -> NDArray[np.float32]:
     """Floats as a format holds them."""
     if form == "float32":
         return np.asarray(values, np.float32)
-    return of_half(form, to_half(form, np.asarray(values, np.float32)))
+    return restored(form, stored(form, np.asarray(values, np.float32)))
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def _input(
     content[...] = 0
     values = rounded(rng.standard_normal((*content.shape[:3], layout.channels)), layout.format)
     content[..., : layout.channels] = values
-    return (x if layout.format == "float32" else to_half(layout.format, x)), values
+    return (x if layout.format == "float32" else stored(layout.format, x)), values
 
 
 def check(library: ctypes.CDLL, code: CudaCode, workload: Workload, made: HalfCase) -> None:
@@ -210,7 +211,7 @@ def check(library: ctypes.CDLL, code: CudaCode, workload: Workload, made: HalfCa
     out = workload.output
     assert isinstance(out, Map)
     result = arrays[-1].copy()
-    whole = result if out.format == "float32" else of_half(out.format, result)
+    whole = result if out.format == "float32" else restored(out.format, result)
     content = Side.of(out).content(whole)
     got = content[..., : out.channels].copy()
     assert np.isfinite(got).all()

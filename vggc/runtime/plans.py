@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vggc.ir.graph import Graph
 from vggc.kernels.workloads import (
+    WORD,
     Add,
     AvgPool,
     Concat,
@@ -38,8 +39,9 @@ FORMATS: dict[ArtifactPrecision, Format] = {
     "int8": "uint8",
 }
 
-GPU_VECTOR = 8
-"""Channels that kernels for GPUs read at once where they multiply in fewer bits: 16 bytes."""
+GPU_WORDS = 4
+"""Words of 32 bits of channels that kernels for GPUs read at once where they multiply in fewer
+bits."""
 
 
 def plan_for(graph: Graph, batch: int, target: Target, precision: ArtifactPrecision) -> Plan:
@@ -60,7 +62,8 @@ def pools(target: Target, precision: ArtifactPrecision) -> bool:
 def reduced(plan: Plan, target: Target, precision: ArtifactPrecision) -> Plan:
     """A plan in float32 to one that multiplies in a precision, as a target's kernels read it."""
     if target.kind == "cuda":
-        return in_format(plan, FORMATS[precision], GPU_VECTOR, keeps_on_gpus)
+        form = FORMATS[precision]
+        return in_format(plan, form, GPU_WORDS * WORD[form], keeps_on_gpus)
     return in_format(plan, FORMATS[precision])
 
 

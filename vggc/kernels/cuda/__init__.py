@@ -1,5 +1,5 @@
-"""Kernels for NVIDIA GPUs: in float32 for any architecture from sm_75 on, in halves on tensor cores
-from sm_80 on.
+"""Kernels for NVIDIA GPUs: in float32 for any architecture from sm_75 on, in fewer bits on tensor
+cores from sm_80 on.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from vggc.kernels.cuda.card import A100, CARDS, H200, RTX4090, Card
 from vggc.kernels.cuda.dense import Gemv
 from vggc.kernels.cuda.gemm import Gemm, ImplicitGemm
 from vggc.kernels.cuda.grouped import GroupedThreads
-from vggc.kernels.cuda.half import ConvertSegments, MaxPoolSegments
-from vggc.kernels.cuda.half_dense import HalfGemv
 from vggc.kernels.cuda.mma import MmaWindows
 from vggc.kernels.cuda.mma_image import MmaImage
 from vggc.kernels.cuda.mma_patches import MmaPatches
+from vggc.kernels.cuda.segment_dense import SegmentGemv
+from vggc.kernels.cuda.segments import ConvertSegments, MaxPoolSegments
 from vggc.kernels.cuda.small import (
     AddThreads,
     ConcatThreads,
@@ -52,7 +52,7 @@ ALGORITHMS: tuple[type[AnyCudaAlgorithm], ...] = (
     MmaWindows,
     MmaPatches,
     MmaImage,
-    HalfGemv,
+    SegmentGemv,
     Gemv,
     Gemm,
     PoolThreads,

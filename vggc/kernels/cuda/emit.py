@@ -11,7 +11,8 @@ from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.builder import Buffer, allocated, serial, vectorized, when
-from vggc.kernels.cuda.ptx import SEGMENT, HalfFormat, round_pair, store_segment, widen
+from vggc.kernels.cuda.operands import in_segments
+from vggc.kernels.cuda.ptx import HalfFormat, round_pair, store_segment, widen
 from vggc.kernels.workloads import Map
 
 BLOCK = 256
@@ -148,13 +149,13 @@ def write_map(output: Buffer, map: Map, value: MapElement) -> None:
 
 def clear_halo(output: Buffer, map: Map, thread: Expr, num_threads: int) -> None:
     """Thread `thread` of `num_threads` writes its share of the zeros around `map`, a segment at a
-    time where the map is one of halves in whole segments.
+    time where the map lies in whole segments.
     """
     if map.halo == 0:
         return
     batch, height, width, channels = map.shape
     lanes = map.vector
-    assert lanes in (1, SEGMENT)
+    assert lanes == 1 or in_segments(map)
     border = height * width - map.height * map.width
     rows = 2 * map.halo * width
     size = batch * border * (channels // lanes)
@@ -172,7 +173,7 @@ def clear_halo(output: Buffer, map: Map, thread: Expr, num_threads: int) -> None
         )
         with when(index < size):
             at = ((n * height + y) * width + x) * channels + c * lanes
-            if lanes == SEGMENT:
+            if lanes > 1:
                 store_segment(values.address(at), [T.uint32(0)] * 4)
             else:
                 values[at] = 0

@@ -1,6 +1,6 @@
-"""Convolution in halves on tensor cores, as a matrix product whose rows are windows of the map.
+"""Convolution on tensor cores, as a matrix product whose rows are windows of the map.
 
-A step is `depth` halves of the reduction, which runs over taps and then channels. Its slices of
+A step is `depth` numbers of the reduction, which runs over taps and then channels. Its slices of
 the windows and of the weight are copied to shared memory some steps ahead. Any convolution of one
 group is computed so; a pixel is read once for each tap.
 """
@@ -29,11 +29,9 @@ from vggc.kernels.cuda.emit import (
     registers,
     synchronise,
 )
-from vggc.kernels.cuda.half import is_half
 from vggc.kernels.cuda.mma_tile import (
     ALIGNMENT,
     FRAGMENT_ROWS,
-    SEGMENT_BYTES,
     Panels,
     Ring,
     SharedTiles,
@@ -43,11 +41,12 @@ from vggc.kernels.cuda.mma_tile import (
     shared_memory,
     write_results,
 )
-from vggc.kernels.cuda.packing import HalfPanelPacking
-from vggc.kernels.cuda.ptx import SEGMENT, HalfFormat
+from vggc.kernels.cuda.operands import SEGMENT_BYTES, Operands, on_tensor_cores, operands_of
+from vggc.kernels.cuda.packing import MmaPanelPacking
 from vggc.kernels.workloads import Conv
 
-DEPTHS = (32, 64)
+ROW_BYTES = (64, 128)
+"""The bytes of a row of a step."""
 STAGES = (2, 3, 4, 5)
 MAX_SPLITS = 16
 """The most blocks that share a tile."""
@@ -77,8 +76,7 @@ class MmaKnobs:
     stages: int
     splits: int
 
-    @property
-    def tile(self) -> TensorTile:
+    def tile(self, operands: Operands) -> TensorTile:
         """The sizes but for the splits."""
         return TensorTile(
             rows=self.rows,
@@ -87,17 +85,8 @@ class MmaKnobs:
             warp_cols=self.warp_cols,
             depth=self.depth,
             stages=self.stages,
+            size=operands.size,
         )
-
-
-def in_halves(conv: Conv) -> bool:
-    """Whether a convolution multiplies halves that lie in whole segments."""
-    return conv.groups == 1 and is_half(conv.input)
-
-
-def half_of(conv: Conv) -> HalfFormat:
-    """The format that a convolution multiplies in."""
-    return cast("HalfFormat", conv.input.format)
 
 
 def splits_of(steps: int, tiles: int) -> Iterator[int]:
@@ -122,7 +111,12 @@ class MmaWindows(CudaAlgorithm[Conv, MmaKnobs]):
     @classmethod
     def applies(cls, workload: Conv) -> bool:
         """Any convolution of one group in float16 or bfloat16."""
-        return in_halves(workload)
+        return on_tensor_cores(workload)
+
+    @property
+    def operands(self) -> Operands:
+        """What is multiplied."""
+        return operands_of(self.workload.input.format)
 
     @property
     def num_rows(self) -> int:
@@ -132,22 +126,23 @@ class MmaWindows(CudaAlgorithm[Conv, MmaKnobs]):
     @property
     def num_segments(self) -> int:
         """The segments of a window."""
-        return prod(self.workload.kernel) * self.workload.input.shape[-1] // SEGMENT
+        return prod(self.workload.kernel) * self.workload.input.shape[-1] // self.operands.segment
 
     def num_steps(self, depth: int) -> int:
         """The steps of the reduction."""
-        return ceil(self.num_segments * SEGMENT / depth)
+        return ceil(self.num_segments * self.operands.segment / depth)
 
     def grid(self, tile: TensorTile) -> tuple[int, int]:
         """The tiles that cover the product: along its rows, and its columns."""
         return ceil(self.num_rows / tile.rows), ceil(self.workload.output.channels / tile.cols)
 
-    def shared_halves(self, tile: TensorTile) -> int:
-        """The halves that a block has in shared memory."""
-        return tile.stages * (tile.rows + tile.cols) * tile.depth
+    def shared_bytes(self, tile: TensorTile) -> int:
+        """The bytes that a block has in shared memory."""
+        return tile.stages * (tile.rows + tile.cols) * tile.row_bytes
 
     def knobs(self) -> Iterator[MmaKnobs]:
-        for (rows, cols, warp_rows, warp_cols), depth, stages in product(TILES, DEPTHS, STAGES):
+        depths = [size // self.operands.size for size in ROW_BYTES]
+        for (rows, cols, warp_rows, warp_cols), depth, stages in product(TILES, depths, STAGES):
             knobs = MmaKnobs(
                 rows=rows,
                 cols=cols,
@@ -157,29 +152,30 @@ class MmaWindows(CudaAlgorithm[Conv, MmaKnobs]):
                 stages=stages,
                 splits=1,
             )
-            if 2 * self.shared_halves(knobs.tile) + ALIGNMENT > self.card.block_shared:
+            tile = knobs.tile(self.operands)
+            if self.shared_bytes(tile) + ALIGNMENT > self.card.block_shared:
                 continue
-            for splits in splits_of(self.num_steps(depth), prod(self.grid(knobs.tile))):
+            for splits in splits_of(self.num_steps(depth), prod(self.grid(tile))):
                 yield replace(knobs, splits=splits)
 
     def seconds(self, knobs: MmaKnobs) -> float:
         return seconds(self.work(knobs), self.card)
 
     def cost(self, knobs: MmaKnobs) -> Cost:
-        return (self.seconds(knobs), prod(self.grid(knobs.tile)) * knobs.splits)
+        return (self.seconds(knobs), prod(self.grid(knobs.tile(self.operands))) * knobs.splits)
 
     def work(self, knobs: MmaKnobs) -> BlockWork:
         """What the kernel's blocks do."""
-        tile = knobs.tile
+        tile = knobs.tile(self.operands)
         tiles, steps = prod(self.grid(tile)), self.num_steps(tile.depth) / knobs.splits
         parts = 2 * tile.rows * tile.cols * 4 if knobs.splits > 1 else 0
         return BlockWork(
             blocks=tiles * knobs.splits,
             threads=tile.threads,
-            shared=2 * self.shared_halves(tile) + ALIGNMENT,
+            shared=self.shared_bytes(tile) + ALIGNMENT,
             registers=thread_registers(tile),
             operations=2.0 * tile.rows * tile.cols * tile.depth * steps,
-            cache_bytes=2.0 * (tile.rows + tile.cols) * tile.depth * steps + parts,
+            cache_bytes=float((tile.rows + tile.cols) * tile.row_bytes * steps + parts),
             memory_bytes=moved_bytes(self.workload),
             stages=tile.stages,
             steps=steps,
@@ -187,16 +183,16 @@ class MmaWindows(CudaAlgorithm[Conv, MmaKnobs]):
         )
 
     def macs(self, knobs: MmaKnobs) -> int:
-        tile = knobs.tile
+        tile = knobs.tile(self.operands)
         return (
             prod(self.grid(tile)) * tile.rows * tile.cols * tile.depth * self.num_steps(tile.depth)
         )
 
-    def packing(self, knobs: MmaKnobs) -> HalfPanelPacking:
+    def packing(self, knobs: MmaKnobs) -> MmaPanelPacking:
         conv = self.workload
-        return HalfPanelPacking(
+        return MmaPanelPacking(
             shape=cast("tuple[int, int, int, int]", conv.weight_shape),
-            half=half_of(conv),
+            format=conv.input.format,
             channels=conv.input.shape[-1],
             cols=knobs.cols,
             depth=knobs.depth,
@@ -204,7 +200,7 @@ class MmaWindows(CudaAlgorithm[Conv, MmaKnobs]):
         )
 
     def emit(self, knobs: MmaKnobs, buffers: Buffers) -> None:
-        conv, tile = self.workload, knobs.tile
+        conv, tile = self.workload, knobs.tile(self.operands)
         x, weight, bias, y = buffers.values()
         down, across = self.grid(tile)
         steps = self.num_steps(tile.depth) // knobs.splits
@@ -214,16 +210,16 @@ class MmaWindows(CudaAlgorithm[Conv, MmaKnobs]):
             index = (block * knobs.splits + split) * tile.threads + thread
             clear_halo(y, conv.output, index, blocks * tile.threads)
             first_row, panel = block // across * tile.rows, block % across
-            shared = shared_memory(self.shared_halves(tile))
-            warp = WarpProduct(half_of(conv), tile, thread)
+            shared = shared_memory(self.shared_bytes(tile))
+            warp = WarpProduct(self.operands, tile, thread)
             windows = _Windows(self, tile, x, first_row, split * steps, thread)
             first_step = panel * self.num_steps(tile.depth) + split * steps
             panels = Panels(tile, weight, first_step, thread)
-            ring = Ring(shared, tile.stages, 2 * (tile.rows * tile.depth + tile.panel))
+            ring = Ring(shared, tile.stages, tile.rows * tile.row_bytes + tile.panel_bytes)
             panel_at = tile.rows * tile.row_bytes
 
             row = warp.first_row + warp.lane % 16
-            segment = permuted(warp.lane // 16, warp.lane, tile.depth)
+            segment = permuted(warp.lane // 16, warp.lane, tile.row_segments)
             rows = registers("rows", 1, dtype="int32")
             rows[0] = row * tile.row_bytes + segment * SEGMENT_BYTES
             fragments = [i * FRAGMENT_ROWS * tile.row_bytes for i in range(warp.fragments)]
@@ -290,7 +286,7 @@ class _Windows:
         self._corners = registers("corners", self._loads, dtype="int32")
         for load in range(self._loads):
             self._corners[load] = self._corner(first_row + load * self._rows_at_once + self._row)
-        place = permuted(self._segment, self._row, tile.depth)
+        place = permuted(self._segment, self._row, tile.row_segments)
         self._target = registers("target", 1, dtype="int32")
         self._target[0] = self._row * tile.row_bytes + place * SEGMENT_BYTES
 
@@ -301,7 +297,7 @@ class _Windows:
         conv, tile = self._mma.workload, self._tile
         step = self._first_step + step
         _, _, width, channels = conv.input.shape
-        per_pixel = channels // SEGMENT
+        per_pixel = channels // self._mma.operands.segment
         if channels % tile.depth == 0:
             steps = channels // tile.depth
             tap, rest = step // steps, step % steps * tile.row_segments
@@ -311,15 +307,16 @@ class _Windows:
             tap, within = index // per_pixel, index % per_pixel
         offset = (tap // conv.kernel[1] * width + tap % conv.kernel[1]) * per_pixel + within
         whole = self._mma.num_segments % tile.row_segments == 0
+        numbers = self._mma.operands.segment
         for load in range(self._loads):
             target = address + self._target[0] + load * self._rows_at_once * tile.row_bytes
             segment = self._corners[load] + offset
             if whole:
-                ptx.copy_async(target, self._x.address(segment * SEGMENT))
+                ptx.copy_async(target, self._x.address(segment * numbers))
             else:
                 inside = index < self._mma.num_segments
                 source = T.Select(inside, segment, self._corners[load])
-                ptx.copy_async_or_zeros(target, self._x.address(source * SEGMENT), inside)
+                ptx.copy_async_or_zeros(target, self._x.address(source * numbers), inside)
 
     def _corner(self, row: Expr) -> Expr:
         """Where, in segments, the window of a row begins; rows past the last have the window of the
@@ -338,7 +335,7 @@ class _Windows:
             n, y, x = _pixel(known, conv.output.height, conv.output.width)
         top = y * conv.stride[0] + conv.input.halo - conv.padding[0]
         left = x * conv.stride[1] + conv.input.halo - conv.padding[1]
-        return ((n * height + top) * width + left) * (channels // SEGMENT)
+        return ((n * height + top) * width + left) * (channels // self._mma.operands.segment)
 
 
 def _pixel(index: Expr, height: int, width: int) -> tuple[Expr, Expr, Expr]:

@@ -1,6 +1,6 @@
-"""Convolution of few channels in halves on tensor cores, as the first one of an image.
+"""Convolution of few channels on tensor cores, as the first one of an image.
 
-A pixel of up to eight channels is one segment. A block copies the patch that its pixels' windows
+A pixel is one segment. A block copies the patch that its pixels' windows
 cover, and its columns' whole weight, then multiplies two taps at a time: the rows that `ldmatrix`
 reads are pixels of the patch, eight in a row, which lie on different banks by themselves. Rows of
 the weight are an odd number of segments long, so that they do, too.
@@ -22,18 +22,23 @@ from vggc.kernels.cuda import ptx
 from vggc.kernels.cuda.algorithm import CudaAlgorithm, moved_bytes
 from vggc.kernels.cuda.card import BlockWork, seconds
 from vggc.kernels.cuda.emit import clear_halo, flat, launch, registers, synchronise
-from vggc.kernels.cuda.mma import half_of, in_halves, thread_registers
+from vggc.kernels.cuda.mma import thread_registers
 from vggc.kernels.cuda.mma_tile import (
     ALIGNMENT,
     FRAGMENT_COLS,
-    SEGMENT_BYTES,
     TensorTile,
     WarpProduct,
     shared_memory,
     write_results,
 )
-from vggc.kernels.cuda.packing import HalfTapsPacking
-from vggc.kernels.cuda.ptx import SEGMENT
+from vggc.kernels.cuda.operands import (
+    SEGMENT_BYTES,
+    SLICE_BYTES,
+    Operands,
+    on_tensor_cores,
+    operands_of,
+)
+from vggc.kernels.cuda.packing import MmaTapsPacking
 from vggc.kernels.workloads import Conv
 
 FRAGMENT = (2, 8)
@@ -54,16 +59,16 @@ class ImageKnobs:
     warp_rows: int
     warp_cols: int
 
-    @property
-    def tile(self) -> TensorTile:
+    def tile(self, operands: Operands) -> TensorTile:
         """The sizes of the tile."""
         return TensorTile(
             rows=self.height * self.width,
             cols=self.cols,
             warp_rows=self.warp_rows,
             warp_cols=self.warp_cols,
-            depth=32,
+            depth=2 * operands.slice,
             stages=1,
+            size=operands.size,
         )
 
 
@@ -79,8 +84,15 @@ class MmaImage(CudaAlgorithm[Conv, ImageKnobs]):
         """Convolutions of up to eight channels in float16 or bfloat16 with stride 1 and two to 49
         taps.
         """
-        few = workload.input.shape[-1] == SEGMENT and workload.stride == (1, 1)
-        return in_halves(workload) and few and 2 <= prod(workload.kernel) <= 49
+        if not on_tensor_cores(workload) or workload.stride != (1, 1):
+            return False
+        few = workload.input.shape[-1] == operands_of(workload.input.format).segment
+        return few and 2 <= prod(workload.kernel) <= 49
+
+    @property
+    def operands(self) -> Operands:
+        """What is multiplied."""
+        return operands_of(self.workload.input.format)
 
     @property
     def pairs(self) -> int:
@@ -102,34 +114,35 @@ class MmaImage(CudaAlgorithm[Conv, ImageKnobs]):
         kernel = self.workload.kernel
         return knobs.height + kernel[0] - 1, knobs.width + kernel[1] - 1
 
-    def shared_halves(self, knobs: ImageKnobs) -> int:
-        """The halves that a block has in shared memory."""
-        return prod(self.patch(knobs)) * SEGMENT + prod(self.packing(knobs).packed_shape[1:])
+    def shared_bytes(self, knobs: ImageKnobs) -> int:
+        """The bytes that a block has in shared memory."""
+        weights = knobs.cols * self.packing(knobs).row_segments
+        return (prod(self.patch(knobs)) + weights) * SEGMENT_BYTES
 
     def knobs(self) -> Iterator[ImageKnobs]:
         for sizes in RECTANGLES:
             knobs = ImageKnobs(*sizes)
-            if 2 * self.shared_halves(knobs) + ALIGNMENT <= self.card.block_shared:
+            if self.shared_bytes(knobs) + ALIGNMENT <= self.card.block_shared:
                 yield knobs
 
     def seconds(self, knobs: ImageKnobs) -> float:
         return seconds(self.work(knobs), self.card)
 
     def cost(self, knobs: ImageKnobs) -> Cost:
-        return (self.seconds(knobs), knobs.tile.threads)
+        return (self.seconds(knobs), knobs.tile(self.operands).threads)
 
     def work(self, knobs: ImageKnobs) -> BlockWork:
         """What the kernel's blocks do."""
-        tile, conv = knobs.tile, self.workload
-        halves = self.shared_halves(knobs)
+        tile, conv = knobs.tile(self.operands), self.workload
+        read = self.shared_bytes(knobs)
         written = tile.rows * tile.cols * 2 / (4 if conv.pool else 1)
         return BlockWork(
             blocks=conv.output.batch * prod(self.grid(knobs)),
             threads=tile.threads,
-            shared=2 * halves + ALIGNMENT,
+            shared=read + ALIGNMENT,
             registers=thread_registers(tile),
-            operations=2.0 * tile.rows * tile.cols * self.pairs * 2 * SEGMENT,
-            cache_bytes=2.0 * halves + written,
+            operations=2.0 * tile.rows * tile.cols * self.pairs * self.operands.slice,
+            cache_bytes=read + written,
             memory_bytes=moved_bytes(conv),
             stages=4,
             steps=1,
@@ -137,14 +150,14 @@ class MmaImage(CudaAlgorithm[Conv, ImageKnobs]):
 
     def macs(self, knobs: ImageKnobs) -> int:
         tiles = self.workload.output.batch * prod(self.grid(knobs))
-        return tiles * knobs.tile.rows * knobs.cols * self.pairs * 2 * SEGMENT
+        return tiles * knobs.height * knobs.width * knobs.cols * self.pairs * self.operands.slice
 
-    def packing(self, knobs: ImageKnobs) -> HalfTapsPacking:
+    def packing(self, knobs: ImageKnobs) -> MmaTapsPacking:
         shape = cast("tuple[int, int, int, int]", self.workload.weight_shape)
-        return HalfTapsPacking(shape, half_of(self.workload), knobs.cols)
+        return MmaTapsPacking(shape, self.workload.input.format, knobs.cols)
 
     def emit(self, knobs: ImageKnobs, buffers: Buffers) -> None:
-        conv, tile = self.workload, knobs.tile
+        conv, tile = self.workload, knobs.tile(self.operands)
         x, weight, bias, y = buffers.values()
         down, across, panels = self.grid(knobs)
         rows, pitch = self.patch(knobs)
@@ -156,12 +169,12 @@ class MmaImage(CudaAlgorithm[Conv, ImageKnobs]):
             top = rectangle // across % down * knobs.height
             image = rectangle // (across * down)
 
-            shared = shared_memory(self.shared_halves(knobs))
+            shared = shared_memory(self.shared_bytes(knobs))
             weights_at = rows * pitch * SEGMENT_BYTES
             self._copy_patch(knobs, flat(x), (image, top, left), shared, thread)
             self._copy_weight(knobs, flat(weight), panel, shared + weights_at, thread)
             ptx.end_group()
-            product = WarpProduct(half_of(conv), tile, thread)
+            product = WarpProduct(self.operands, tile, thread)
             lane, fragment_across = product.lane, knobs.width // FRAGMENT[1]
             number = product.first_row // 16
 
@@ -186,7 +199,7 @@ class MmaImage(CudaAlgorithm[Conv, ImageKnobs]):
                 tap = T.Select(lane < 16, first, second) * SEGMENT_BYTES
                 lefts = [at[1 + i] + tap for i in range(product.fragments)]
                 columns = range(0, tile.warp_cols, 2 * FRAGMENT_COLS)
-                rights = [at[0] + pair * 2 * SEGMENT_BYTES + j * length for j in columns]
+                rights = [at[0] + pair * SLICE_BYTES + j * length for j in columns]
                 product.add_slice(lefts, rights)
 
             def place(fragment: int, row: int) -> tuple[Expr, Expr]:
@@ -220,21 +233,22 @@ class MmaImage(CudaAlgorithm[Conv, ImageKnobs]):
         rows, pitch = self.patch(knobs)
         _, height, width, _ = source.shape
         shift = [source.halo - pad for pad in self.workload.padding]
-        for start in range(0, rows * pitch, knobs.tile.threads):
+        numbers = self.operands.segment
+        for start in range(0, rows * pitch, knobs.tile(self.operands).threads):
             number = start + thread
             # Pixels beyond the map are not those of any result: any of the map will do.
             row = T.min(top + number // pitch + shift[0], height - 1)
             column = T.min(left + number % pitch + shift[1], width - 1)
             with when(number < rows * pitch):
-                at = ((image * height + row) * width + column) * SEGMENT
+                at = ((image * height + row) * width + column) * numbers
                 ptx.copy_async(shared + number * SEGMENT_BYTES, x.address(at))
 
     def _copy_weight(
         self, knobs: ImageKnobs, weight: Buffer, panel: Expr, address: Expr, thread: Expr
     ) -> None:
         segments = knobs.cols * self.packing(knobs).row_segments
-        for start in range(0, segments, knobs.tile.threads):
+        for start in range(0, segments, knobs.tile(self.operands).threads):
             number = start + thread
             with when(number < segments):
-                source = (panel * segments + number) * SEGMENT
+                source = (panel * segments + number) * self.operands.segment
                 ptx.copy_async(address + number * SEGMENT_BYTES, weight.address(source))

@@ -1,4 +1,4 @@
-"""Convolution in halves on tensor cores, of patches of the map that stay in shared memory for all
+"""Convolution on tensor cores, of patches of the map that stay in shared memory for all
 taps.
 
 A block's rows are a rectangle of pixels of one image. It copies the patch that their windows
@@ -34,16 +34,13 @@ from vggc.kernels.cuda.emit import (
     synchronise,
 )
 from vggc.kernels.cuda.mma import (
-    DEPTHS,
+    ROW_BYTES,
     STAGES,
-    half_of,
-    in_halves,
     splits_of,
     thread_registers,
 )
 from vggc.kernels.cuda.mma_tile import (
     ALIGNMENT,
-    SEGMENT_BYTES,
     Panels,
     Ring,
     SharedTiles,
@@ -53,8 +50,8 @@ from vggc.kernels.cuda.mma_tile import (
     shared_memory,
     write_results,
 )
-from vggc.kernels.cuda.packing import HalfPanelPacking, round_up
-from vggc.kernels.cuda.ptx import SEGMENT
+from vggc.kernels.cuda.operands import SEGMENT_BYTES, Operands, on_tensor_cores, operands_of
+from vggc.kernels.cuda.packing import MmaPanelPacking, round_up
 from vggc.kernels.workloads import Conv
 
 FRAGMENT = (2, 8)
@@ -92,8 +89,7 @@ class PatchKnobs:
     stages: int
     splits: int
 
-    @property
-    def tile(self) -> TensorTile:
+    def tile(self, operands: Operands) -> TensorTile:
         """The sizes of the tile."""
         return TensorTile(
             rows=self.height * self.width,
@@ -102,6 +98,7 @@ class PatchKnobs:
             warp_cols=self.warp_cols,
             depth=self.depth,
             stages=self.stages,
+            size=operands.size,
         )
 
 
@@ -118,7 +115,13 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
         multiple of 32 channels.
         """
         several = workload.stride == (1, 1) and prod(workload.kernel) > 1
-        return in_halves(workload) and several and workload.input.shape[-1] % 32 == 0
+        whole = workload.input.shape[-1] % 32 == 0
+        return on_tensor_cores(workload) and several and whole
+
+    @property
+    def operands(self) -> Operands:
+        """What is multiplied."""
+        return operands_of(self.workload.input.format)
 
     def grid(self, knobs: PatchKnobs) -> tuple[int, int, int]:
         """The rectangles that cover an image, down and across, and the panels of columns."""
@@ -143,15 +146,17 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
         """The pieces of the channels."""
         return self.workload.input.shape[-1] // depth
 
-    def shared_halves(self, knobs: PatchKnobs) -> int:
-        """The halves that a block has in shared memory: the patch twice, the slices."""
+    def shared_bytes(self, knobs: PatchKnobs) -> int:
+        """The bytes that a block has in shared memory: the patch twice, the slices."""
+        tile = knobs.tile(self.operands)
         twice = 2 if self.chunks(knobs.depth) // knobs.splits > 1 else 1
-        return twice * prod(self.patch(knobs)) * knobs.depth + knobs.stages * knobs.tile.panel
+        return twice * prod(self.patch(knobs)) * tile.row_bytes + tile.stages * tile.panel_bytes
 
     def knobs(self) -> Iterator[PatchKnobs]:
         # The next patch arrives with slices that are waited for in the same turn.
         stages_of = [each for each in STAGES if each - 1 <= prod(self.workload.kernel)]
-        depths = [each for each in DEPTHS if self.workload.input.shape[-1] % each == 0]
+        depths = [size // self.operands.size for size in ROW_BYTES]
+        depths = [each for each in depths if self.workload.input.shape[-1] % each == 0]
         for sizes, depth, stages in product(PATCHES, depths, stages_of):
             height, width, cols, warp_rows, warp_cols = sizes
             knobs = PatchKnobs(
@@ -166,7 +171,7 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
             )
             for splits in splits_of(self.chunks(depth), self.tiles(knobs)):
                 shared = replace(knobs, splits=splits)
-                if 2 * self.shared_halves(shared) + ALIGNMENT <= self.card.block_shared:
+                if self.shared_bytes(shared) + ALIGNMENT <= self.card.block_shared:
                     yield shared
 
     def seconds(self, knobs: PatchKnobs) -> float:
@@ -177,7 +182,7 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
 
     def work(self, knobs: PatchKnobs) -> BlockWork:
         """What the kernel's blocks do."""
-        tile, taps = knobs.tile, prod(self.workload.kernel)
+        tile, taps = knobs.tile(self.operands), prod(self.workload.kernel)
         chunks = self.chunks(knobs.depth) // knobs.splits
         rows, _ = self.patch(knobs)
         pixels = rows * (knobs.width + self.workload.kernel[1] - 1)
@@ -185,10 +190,10 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
         return BlockWork(
             blocks=self.tiles(knobs) * knobs.splits,
             threads=tile.threads,
-            shared=2 * self.shared_halves(knobs) + ALIGNMENT,
+            shared=self.shared_bytes(knobs) + ALIGNMENT,
             registers=thread_registers(tile) + self._loads(knobs),
             operations=2.0 * tile.rows * tile.cols * knobs.depth * taps * chunks,
-            cache_bytes=2.0 * knobs.depth * chunks * (pixels + taps * tile.cols) + parts,
+            cache_bytes=float(tile.row_bytes * chunks * (pixels + taps * tile.cols) + parts),
             memory_bytes=moved_bytes(self.workload),
             stages=knobs.stages,
             steps=taps * chunks,
@@ -197,13 +202,13 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
 
     def macs(self, knobs: PatchKnobs) -> int:
         reduction = prod(self.workload.kernel) * self.workload.input.shape[-1]
-        return self.tiles(knobs) * knobs.tile.rows * knobs.cols * reduction
+        return self.tiles(knobs) * knobs.height * knobs.width * knobs.cols * reduction
 
-    def packing(self, knobs: PatchKnobs) -> HalfPanelPacking:
+    def packing(self, knobs: PatchKnobs) -> MmaPanelPacking:
         conv = self.workload
-        return HalfPanelPacking(
+        return MmaPanelPacking(
             shape=cast("tuple[int, int, int, int]", conv.weight_shape),
-            half=half_of(conv),
+            format=conv.input.format,
             channels=conv.input.shape[-1],
             cols=knobs.cols,
             depth=knobs.depth,
@@ -211,7 +216,7 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
         )
 
     def emit(self, knobs: PatchKnobs, buffers: Buffers) -> None:
-        conv, tile = self.workload, knobs.tile
+        conv, tile = self.workload, knobs.tile(self.operands)
         x, weight, bias, y = buffers.values()
         down, across, panels = self.grid(knobs)
         (kernel_h, kernel_w), (_, pitch) = conv.kernel, self.patch(knobs)
@@ -228,14 +233,14 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
             top = rectangle // across % down * knobs.height
             image = rectangle // (across * down)
 
-            shared = shared_memory(self.shared_halves(knobs))
-            slices_at = 2 * (self.shared_halves(knobs) - knobs.stages * tile.panel)
-            warp = WarpProduct(half_of(conv), tile, thread)
+            shared = shared_memory(self.shared_bytes(knobs))
+            slices_at = self.shared_bytes(knobs) - tile.stages * tile.panel_bytes
+            warp = WarpProduct(self.operands, tile, thread)
             patches = _Patch(self, knobs, x, (image, top, left), split * chunks, thread)
             first_step = panel * self.chunks(knobs.depth) * taps + split * steps
             slices = Panels(tile, weight, first_step, thread)
             pixels = _Pixels(knobs, pitch, warp, kernel_w)
-            ring = Ring(shared + slices_at, knobs.stages, 2 * tile.panel)
+            ring = Ring(shared + slices_at, tile.stages, tile.panel_bytes)
             held = registers("patch", 2, dtype="int32")
             patch_at, left_over = 0, 1
 
@@ -292,8 +297,8 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
 
     def _loads(self, knobs: PatchKnobs) -> int:
         """The segments of a patch, with what fills its rows, that a thread copies at most."""
-        segments = prod(self.patch(knobs)) * knobs.tile.row_segments
-        return ceil(segments / knobs.tile.threads)
+        tile = knobs.tile(self.operands)
+        return ceil(prod(self.patch(knobs)) * tile.row_segments / tile.threads)
 
 
 class _Pixels:
@@ -313,9 +318,9 @@ class _Pixels:
         lane = warp.lane
         y, x = self._y + lane % 16 // 8, self._x + lane % 8
         self._segments = registers("segments", kernel_w, dtype="int32")
-        row_bytes = knobs.tile.row_bytes
+        row_bytes = warp.tile.row_bytes
         for tap_x in range(kernel_w):
-            segment = permuted(lane // 16, lane % 8 + tap_x, knobs.depth)
+            segment = permuted(lane // 16, lane % 8 + tap_x, warp.tile.row_segments)
             pixel = y * pitch + x + tap_x
             self._segments[tap_x] = pixel * row_bytes + segment * SEGMENT_BYTES
         within = map(self._within, range(warp.fragments))
@@ -354,35 +359,36 @@ class _Patch:
         thread: Expr,
     ) -> None:
         source, (image, top, left) = conv.workload.input, corner
-        self._x, self._knobs, self._threads = flat(x), knobs, knobs.tile.threads
-        per_row = knobs.tile.row_segments
+        self._x, self._tile = flat(x), knobs.tile(conv.operands)
+        self._numbers = conv.operands.segment
+        per_row = self._tile.row_segments
         rows, pitch = conv.patch(knobs)
         width = knobs.width + conv.workload.kernel[1] - 1
         self._loads = conv._loads(knobs)
         self._sources = registers("sources", self._loads, dtype="int32")
         self._target = registers("target", 1, dtype="int32")
         pixel, segment = thread // per_row, thread % per_row
-        place = permuted(segment, pixel, knobs.depth)
-        self._target[0] = pixel * knobs.tile.row_bytes + place * SEGMENT_BYTES
+        place = permuted(segment, pixel, per_row)
+        self._target[0] = pixel * self._tile.row_bytes + place * SEGMENT_BYTES
         _, height, whole_width, channels = source.shape
         shift = [source.halo - pad for pad in conv.workload.padding]
         for load in range(self._loads):
-            number = load * (self._threads // per_row) + pixel
+            number = load * (self._tile.threads // per_row) + pixel
             y, x_ = number // pitch, number % pitch
             # Pixels beyond the map are not those of any result: any of the map will do.
             row = T.min(top + y + shift[0], height - 1)
             column = T.min(left + x_ + shift[1], whole_width - 1)
-            at = ((image * height + row) * whole_width + column) * (channels // SEGMENT)
+            at = ((image * height + row) * whole_width + column) * (channels // self._numbers)
             here = T.And(y < rows, x_ < width)
             start = at + first_chunk * per_row + segment
             self._sources[load] = T.Select(here, start, -1)
 
     def copy_next(self, address: Expr) -> None:
         """Begins to copy the patch's next channels to an address in shared memory."""
-        per_row = self._knobs.tile.row_segments
+        per_row = self._tile.row_segments
         for load in range(self._loads):
             source = self._sources[load]
-            target = address + self._target[0] + load * self._threads * SEGMENT_BYTES
+            target = address + self._target[0] + load * self._tile.threads * SEGMENT_BYTES
             with when(source >= 0):
-                ptx.copy_async(target, self._x.address(source * SEGMENT))
+                ptx.copy_async(target, self._x.address(source * self._numbers))
                 self._sources[load] = source + per_row

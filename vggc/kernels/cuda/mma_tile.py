@@ -1,10 +1,11 @@
-"""The tile of a matrix product that a thread block computes with tensor cores, in halves.
+"""The tile of a matrix product that a thread block computes with tensor cores.
 
-Rows are pixels, columns output channels. Halves reach a warp's registers from shared memory by
-`ldmatrix`, are multiplied by `mma.sync`, and summed in float32. Where blocks share a tile, each
-takes a part of the reduction, and the last of them adds up and writes.
+Rows are pixels, columns output channels. Numbers of any format (`operands.py`) reach a warp's
+registers from shared memory by `ldmatrix`, a slice of 32 bytes of each row at a time, are
+multiplied by `mma.sync`, and summed in float32. Where blocks share a tile, each takes a part of the
+reduction, and the last of them adds up and writes.
 
-In shared memory a row of either operand is `depth` halves in segments of 16 bytes. Segments are
+In shared memory a row of either operand is `depth` numbers in segments of 16 bytes. Segments are
 permuted within rows, so that the eight rows that `ldmatrix` reads at once lie on different banks.
 Places in shared memory are addresses in bytes. Those of a slice of the depth differ from those of
 the first slice by bits that are no carry of a sum: a lane holds one address, and flips bits of it.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
@@ -23,11 +24,13 @@ from vggc.kernels.activation import activate
 from vggc.kernels.builder import Buffer, serial, unrolled, when
 from vggc.kernels.cuda import ptx
 from vggc.kernels.cuda.emit import dynamic_shared, flat, is_last_block, registers, workspace
-from vggc.kernels.cuda.ptx import SEGMENT, WARP, HalfFormat
+from vggc.kernels.cuda.formats import round_words, segment_of
+from vggc.kernels.cuda.operands import SEGMENT_BYTES, SLICE_BYTES, Operands
+from vggc.kernels.cuda.ptx import WARP
 from vggc.kernels.workloads import Conv
 
-FRAGMENT_ROWS, FRAGMENT_COLS, FRAGMENT_DEPTH = 16, 8, 16
-"""What a warp multiplies at once: 16×16 halves with 16×8."""
+FRAGMENT_ROWS, FRAGMENT_COLS = 16, 8
+"""The rows and columns of which a warp multiplies a slice at once."""
 GROUP = 32
 """Columns of which a thread holds eight channels in a row: see `channel_of`."""
 
@@ -38,8 +41,8 @@ halves, and whether it is one; with a pool, the pooled pixel of a fragment."""
 
 @dataclass(frozen=True)
 class TensorTile:
-    """The sizes of a block's tile, those of a warp's part, the halves of the reduction that are
-    multiplied at a time, and for how many such steps there is shared memory.
+    """The sizes of a block's tile, those of a warp's part, the numbers of the reduction that are
+    multiplied at a time, for how many such steps there is shared memory, and the bytes of a number.
     """
 
     rows: int
@@ -48,6 +51,7 @@ class TensorTile:
     warp_cols: int
     depth: int
     stages: int
+    size: int
 
     @property
     def threads(self) -> int:
@@ -62,17 +66,17 @@ class TensorTile:
     @property
     def row_segments(self) -> int:
         """The segments of a row in shared memory."""
-        return self.depth // SEGMENT
+        return self.row_bytes // SEGMENT_BYTES
 
     @property
     def row_bytes(self) -> int:
         """The bytes of a row in shared memory."""
-        return 2 * self.depth
+        return self.size * self.depth
 
     @property
-    def panel(self) -> int:
-        """The halves of a step's columns."""
-        return self.cols * self.depth
+    def panel_bytes(self) -> int:
+        """The bytes of a step's columns."""
+        return self.cols * self.row_bytes
 
 
 def channel_of(column: int) -> int:
@@ -83,14 +87,13 @@ def channel_of(column: int) -> int:
     return column // GROUP * GROUP + within // 2 * 8 + fragment * 2 + within % 2
 
 
-SEGMENT_BYTES = 16
 ALIGNMENT = 128
 """Shared memory begins at a multiple of the bytes that all banks hold once."""
 
 
-def shared_memory(halves: int) -> Expr:
-    """The address in bytes of so many halves that the threads of a block share."""
-    memory = dynamic_shared("shared", halves + ALIGNMENT // 2, dtype="uint16")
+def shared_memory(size: int) -> Expr:
+    """The address of so many bytes that the threads of a block share."""
+    memory = dynamic_shared("shared", (size + ALIGNMENT) // 2, dtype="uint16")
     start = registers("shared_at", 1, dtype="int32")
     # TVM allocates what lies between the places that it sees: the first and the last are told.
     ends = [ptx.shared_address(memory.address(at)) for at in (0, memory.shape[0] - 1)]
@@ -98,9 +101,11 @@ def shared_memory(halves: int) -> Expr:
     return start[0]
 
 
-def permuted(segment: Expr | int, row: Expr | int, depth: int) -> Expr:
-    """Where in its row a segment lies. Rows whose numbers are equal modulo 8 are alike."""
-    return segment ^ (row % 8 // (64 // depth))
+def permuted(segment: Expr | int, row: Expr | int, row_segments: int) -> Expr:
+    """Where in its row, of four or eight segments, a segment lies. Rows whose numbers are equal
+    modulo 8 are alike.
+    """
+    return segment ^ (row % 8 // (8 // row_segments))
 
 
 LEFT, RIGHT, COLUMNS = range(3)
@@ -112,8 +117,8 @@ its columns lie.
 class WarpProduct:
     """A warp's part of the tile, in registers."""
 
-    def __init__(self, half: HalfFormat, tile: TensorTile, thread: Expr) -> None:
-        self.half, self.tile = half, tile
+    def __init__(self, operands: Operands, tile: TensorTile, thread: Expr) -> None:
+        self._operands, self.tile = operands, tile
         self.lane = thread % WARP
         warps_across = tile.cols // tile.warp_cols
         self.first_row = thread // WARP // warps_across * tile.warp_rows
@@ -125,7 +130,7 @@ class WarpProduct:
         self._rights = registers("rights", 2 * self._across, dtype="uint32")
         self._at = registers("operands", 3, dtype="int32")
         col = self.first_col + self.lane % 8 + self.lane // 16 * 8
-        segment = permuted(self.lane // 8 % 2, self.lane, tile.depth)
+        segment = permuted(self.lane // 8 % 2, self.lane, tile.row_segments)
         self._at[COLUMNS] = col * tile.row_bytes + segment * SEGMENT_BYTES
         self.clear()
 
@@ -144,9 +149,8 @@ class WarpProduct:
         tile = self.tile
         self._at[LEFT] = rows
         self._at[RIGHT] = panel + self._at[COLUMNS]
-        for k in range(tile.depth // FRAGMENT_DEPTH):
-            flipped = k * FRAGMENT_DEPTH * 2
-            left, right = self._at[LEFT] ^ flipped, self._at[RIGHT] ^ flipped
+        for start in range(0, tile.row_bytes, SLICE_BYTES):
+            left, right = self._at[LEFT] ^ start, self._at[RIGHT] ^ start
             columns = range(0, tile.warp_cols, 2 * FRAGMENT_COLS)
             self.add_slice(
                 [left + offset for offset in fragments],
@@ -154,8 +158,8 @@ class WarpProduct:
             )
 
     def add_slice(self, lefts: Sequence[Expr], rights: Sequence[Expr]) -> None:
-        """Adds the products of a slice of the depth, 16 halves: the lane points `ldmatrix` to these
-        addresses, for each fragment of rows and each two of columns.
+        """Adds the products of a slice of the depth: the lane points `ldmatrix` to these addresses,
+        for each fragment of rows and each two of columns.
         """
         for i, address in enumerate(lefts):
             ptx.load_matrices(self._lefts, 4 * i, address)
@@ -165,7 +169,13 @@ class WarpProduct:
             for j in range(self._across):
                 sums_at = (i * self._across + j) * 4
                 ptx.multiply_add(
-                    self.half, self.sums, sums_at, self._lefts, 4 * i, self._rights, 2 * j
+                    self._operands.instruction,
+                    self.sums,
+                    sums_at,
+                    self._lefts,
+                    4 * i,
+                    self._rights,
+                    2 * j,
                 )
 
     def result(self, fragment: int, half_row: int, group: int, index: int) -> Expr:
@@ -246,11 +256,8 @@ def write_results(
                     if target.format == "float32":
                         _write_floats(values, 8 * row, y, at + channel, channel, target.channels)
                     else:
-                        half = cast("HalfFormat", target.format)
-                        for word in range(4):
-                            low = 8 * row + 2 * word
-                            ptx.round_pair(half, words[word], values[low], values[low + 1])
-                        ptx.store_segment(y.address(at + channel), [words[w] for w in range(4)])
+                        round_words(target.format, words, values, 8 * row)
+                        ptx.store_segment(y.address(at + channel), segment_of(words))
 
 
 def _pool(values: Buffer, other: Buffer) -> None:
@@ -263,7 +270,7 @@ def _pool(values: Buffer, other: Buffer) -> None:
 
 def _zero_padding(values: Buffer, first: int, channel: Expr, channels: int) -> None:
     """Zeros in the channels that there are only to fill a segment."""
-    if channels % SEGMENT == 0:
+    if channels % 8 == 0:
         return
     for index in range(8):
         here = channel + index < channels
@@ -291,21 +298,23 @@ class Panels:
     def __init__(self, tile: TensorTile, weight: Buffer, first_step: Expr, thread: Expr) -> None:
         self._tile, self._weight = tile, flat(weight)
         self._place = registers("place", 2, dtype="int32")
-        self._place[SOURCE] = first_step * tile.panel + thread * SEGMENT
+        segment = SEGMENT_BYTES // tile.size
+        self._place[SOURCE] = first_step * (tile.cols * tile.depth) + thread * segment
         self._place[TARGET] = thread * SEGMENT_BYTES
 
     def copy_next(self, address: Expr) -> None:
         """Begins to copy the next slice to an address in shared memory."""
         tile = self._tile
-        for start in range(0, tile.panel, tile.threads * SEGMENT):
-            target = address + self._place[TARGET] + 2 * start
-            ptx.copy_async(target, self._weight.address(self._place[SOURCE] + start))
-        self._place[SOURCE] += tile.panel
+        for start in range(0, tile.panel_bytes, tile.threads * SEGMENT_BYTES):
+            target = address + self._place[TARGET] + start
+            source = self._place[SOURCE] + start // tile.size
+            ptx.copy_async(target, self._weight.address(source))
+        self._place[SOURCE] += tile.cols * tile.depth
 
 
 SOURCE, TARGET = range(2)
-"""Numbers that a thread holds of its copies: the half that it reads next, and the bytes from where
-a slice begins in shared memory.
+"""What a thread holds of its copies: the index of the number that it reads next, and the bytes from
+where a step's columns begin in shared memory.
 """
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.cuda.mma_tile import channel_of, permuted
-from vggc.kernels.cuda.ptx import SEGMENT, HalfFormat
-from vggc.kernels.workloads import PIECE, Map, by_panels
+from vggc.kernels.cuda.operands import SEGMENT_BYTES, operands_of
+from vggc.kernels.workloads import PIECE, Format, Map, by_panels
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,8 @@ def round_up(value: int, multiple: int) -> int:
 
 
 @dataclass(frozen=True)
-class HalfPanelPacking:
-    """Packs a convolution's weight `(K, C, kh, kw)` in halves as a kernel for tensor cores has it
+class MmaPanelPacking:
+    """Packs a convolution's weight `(K, C, kh, kw)` in a format as a kernel for tensor cores has it
     in shared memory: `(panels, steps, cols, depth)`, each panel of `cols` output channels.
 
     The reduction runs over taps, then channels, C of which are stored as `channels`; or where
@@ -176,13 +176,15 @@ class HalfPanelPacking:
     """
 
     shape: tuple[int, int, int, int]
-    half: HalfFormat
+    format: Format
     channels: int
     cols: int
     depth: int
     chunked: bool
 
-    packed_type = "uint16"
+    @property
+    def packed_type(self) -> str:
+        return operands_of(self.format).weight
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
@@ -194,12 +196,12 @@ class HalfPanelPacking:
         panels, steps, cols, depth = self.packed_shape
         out_channels, in_channels, *kernel = weight.shape
         taps = math.prod(kernel)
-        rows = np.zeros((panels * cols, taps, self.channels), np.uint16)
-        flat = to_half(self.half, weight).reshape(out_channels, in_channels, taps)
+        rows = np.zeros((panels * cols, taps, self.channels), self.packed_type)
+        flat = stored(self.format, weight).reshape(out_channels, in_channels, taps)
         rows[:out_channels, :, :in_channels] = flat.transpose(0, 2, 1)
-        whole = np.zeros((panels * cols, steps * depth), np.uint16)
+        whole = np.zeros((panels * cols, steps * depth), self.packed_type)
         whole[:, : taps * self.channels] = self._ordered(rows)
-        by_step = whole.reshape(panels, cols, steps, depth // SEGMENT, SEGMENT)
+        by_step = whole.reshape(panels, cols, steps, self._row_segments, -1)
         at = by_step[:, self._channels].transpose(0, 2, 1, 3, 4)
         packed = np.empty_like(at)
         columns = np.arange(cols)[:, None]
@@ -213,14 +215,14 @@ class HalfPanelPacking:
         panels, steps, cols, depth = self.packed_shape
         out_channels, in_channels, *kernel = self.shape
         taps = math.prod(kernel)
-        segments = packed.reshape(panels, steps, cols, depth // SEGMENT, SEGMENT)
+        segments = packed.reshape(panels, steps, cols, self._row_segments, -1)
         at = segments[:, :, np.arange(cols)[:, None], self._segments]
         by_step = np.empty((panels, cols, steps, depth), packed.dtype)
         by_step[:, self._channels] = at.transpose(0, 2, 1, 3, 4).reshape(panels, cols, steps, depth)
         whole = by_step.reshape(panels * cols, steps * depth)[:, : taps * self.channels]
         rows = self._by_tap(whole)
         found = rows[:out_channels, :, :in_channels].transpose(0, 2, 1)
-        return of_half(self.half, np.ascontiguousarray(found)).reshape(self.shape)
+        return restored(self.format, np.ascontiguousarray(found)).reshape(self.shape)
 
     def _ordered(self, rows: np.ndarray) -> np.ndarray:
         """Rows of taps and channels in the order of the reduction."""
@@ -244,23 +246,31 @@ class HalfPanelPacking:
     @property
     def _segments(self) -> np.ndarray:
         """Where the segments of each column lie in it."""
-        columns, segments = np.arange(self.cols)[:, None], np.arange(self.depth // SEGMENT)
-        return np.asarray(permuted(segments, columns, self.depth))
+        columns, segments = np.arange(self.cols)[:, None], np.arange(self._row_segments)
+        return np.asarray(permuted(segments, columns, self._row_segments))
+
+    @property
+    def _row_segments(self) -> int:
+        """The segments of a column in a step."""
+        return self.depth * operands_of(self.format).size // SEGMENT_BYTES
 
 
 @dataclass(frozen=True)
-class HalfTapsPacking:
-    """Packs a convolution's weight `(K, C, kh, kw)` of up to eight channels in halves, `(panels,
-    cols, 8·row_segments)`: a segment for each tap, then zeros up to an odd number of segments.
+class MmaTapsPacking:
+    """Packs a convolution's weight `(K, C, kh, kw)` whose channels fill one segment of a format,
+    `(panels, cols, segment·row_segments)`: a segment for each tap, then zeros up to an odd number
+    of segments.
 
     Columns are permuted as `vggc/kernels/cuda/mma_tile.py` says.
     """
 
     shape: tuple[int, int, int, int]
-    half: HalfFormat
+    format: Format
     cols: int
 
-    packed_type = "uint16"
+    @property
+    def packed_type(self) -> str:
+        return operands_of(self.format).weight
 
     @property
     def row_segments(self) -> int:
@@ -269,14 +279,16 @@ class HalfTapsPacking:
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
-        return (math.ceil(self.shape[0] / self.cols), self.cols, self.row_segments * SEGMENT)
+        segment = operands_of(self.format).segment
+        return (math.ceil(self.shape[0] / self.cols), self.cols, self.row_segments * segment)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
         panels, cols, _ = self.packed_shape
         out_channels, in_channels, *kernel = weight.shape
         taps = math.prod(kernel)
-        rows = np.zeros((panels * cols, self.row_segments, SEGMENT), np.uint16)
-        flat = to_half(self.half, weight).reshape(out_channels, in_channels, taps)
+        segment = operands_of(self.format).segment
+        rows = np.zeros((panels * cols, self.row_segments, segment), self.packed_type)
+        flat = stored(self.format, weight).reshape(out_channels, in_channels, taps)
         rows[:out_channels, :taps, :in_channels] = flat.transpose(0, 2, 1)
         return rows.reshape(panels, cols, -1)[:, self._channels]
 
@@ -287,9 +299,9 @@ class HalfTapsPacking:
         out_channels, in_channels, *kernel = self.shape
         rows = np.empty_like(packed)
         rows[:, self._channels] = packed
-        segments = rows.reshape(-1, self.row_segments, SEGMENT)
+        segments = rows.reshape(len(rows) * self.cols, self.row_segments, -1)
         found = segments[:out_channels, : math.prod(kernel), :in_channels].transpose(0, 2, 1)
-        return of_half(self.half, np.ascontiguousarray(found)).reshape(self.shape)
+        return restored(self.format, np.ascontiguousarray(found)).reshape(self.shape)
 
     @property
     def _channels(self) -> list[int]:
@@ -297,16 +309,18 @@ class HalfTapsPacking:
 
 
 @dataclass(frozen=True)
-class HalfRowPacking:
-    """Packs the weight `(K, C, kh, kw)` of a dense layer over a map in halves, row by row, `(K,
+class MapRowPacking:
+    """Packs the weight `(K, C, kh, kw)` of a dense layer over a map in its format, row by row, `(K,
     kh·kw·channels)`, where C are stored as `channels`.
     """
 
     shape: tuple[int, int, int, int]
-    half: HalfFormat
+    format: Format
     channels: int
 
-    packed_type = "uint16"
+    @property
+    def packed_type(self) -> str:
+        return operands_of(self.format).weight
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
@@ -314,8 +328,8 @@ class HalfRowPacking:
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
         out_channels, in_channels, *kernel = weight.shape
-        rows = np.zeros((out_channels, *kernel, self.channels), np.uint16)
-        rows[..., :in_channels] = to_half(self.half, weight).transpose(0, 2, 3, 1)
+        rows = np.zeros((out_channels, *kernel, self.channels), self.packed_type)
+        rows[..., :in_channels] = stored(self.format, weight).transpose(0, 2, 3, 1)
         return rows.reshape(self.packed_shape)
 
     def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
@@ -324,14 +338,26 @@ class HalfRowPacking:
     def unpack(self, packed: np.ndarray) -> np.ndarray:
         rows = packed.reshape(-1, *self.shape[2:], self.channels)
         found = rows[..., : self.shape[1]].transpose(0, 3, 1, 2)
-        return of_half(self.half, np.ascontiguousarray(found))
+        return restored(self.format, np.ascontiguousarray(found))
 
 
-def to_half(half: HalfFormat, values: np.ndarray) -> np.ndarray:
-    """The bits of the nearest halves."""
-    return values.astype(np.float16).view(np.uint16) if half == "float16" else to_bfloat16(values)
+def stored(format: Format, weight: np.ndarray) -> np.ndarray:
+    """A weight as kernels hold it that multiply maps of a format: the nearest numbers."""
+    match format:
+        case "float16":
+            return weight.astype(np.float16).view(np.uint16)
+        case "bfloat16":
+            return to_bfloat16(weight)
+        case _:
+            raise AssertionError(f"no kernel holds weights for {format}")
 
 
-def of_half(half: HalfFormat, bits: np.ndarray) -> np.ndarray:
-    """The floats of halves."""
-    return bits.view(np.float16).astype(np.float32) if half == "float16" else from_bfloat16(bits)
+def restored(format: Format, held: np.ndarray) -> np.ndarray:
+    """The weight that kernels hold so."""
+    match format:
+        case "float16":
+            return held.view(np.float16).astype(np.float32)
+        case "bfloat16":
+            return from_bfloat16(held)
+        case _:
+            raise AssertionError(f"no kernel holds weights for {format}")

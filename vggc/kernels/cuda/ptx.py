@@ -2,8 +2,8 @@
 
 Names and operands are those of the PTX ISA, https://docs.nvidia.com/cuda/parallel-thread-execution.
 A half is a number of 16 bits, float16 or bfloat16. Halves lie in buffers of uint16, and in
-registers by twos in a uint32, the first in its low bits. A segment is 16 bytes, eight halves: what
-a thread copies at once.
+registers by twos in a uint32, the first in its low bits. A segment is 16 bytes: what a thread
+copies at once.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ WARP = 32
 ALL_LANES = 0xFFFFFFFF
 LANES_OF_WARP = 31
 """The operand of a shuffle by which its lanes are those of the whole warp."""
-SEGMENT = 8
-"""Halves in 16 bytes."""
 
 
 def _run(name: str, *operands: Any) -> None:
@@ -58,9 +56,9 @@ def wait_for_groups(pending: int) -> None:
 
 
 def load_matrices(registers: Buffer, first: int, address: Expr) -> None:
-    """Reads four matrices of 8×8 halves from shared memory into four registers of each lane.
+    """Reads four matrices of eight segments from shared memory into four registers of each lane.
 
-    Lane `8q + i` gives the address in bytes of row `i` of matrix `q`; lane `l` receives the pair
+    Lane `8q + i` gives the address in bytes of row `i` of matrix `q`; lane `l` receives the word
     `l % 4` of row `l // 4` of each.
     """
     targets = [registers[first + index] for index in range(4)]
@@ -69,17 +67,17 @@ def load_matrices(registers: Buffer, first: int, address: Expr) -> None:
 
 
 def multiply_add(
-    half: HalfFormat, sums: Buffer, sums_at: int, a: Buffer, a_at: int, b: Buffer, b_at: int
+    instruction: str, sums: Buffer, sums_at: int, a: Buffer, a_at: int, b: Buffer, b_at: int
 ) -> None:
-    """Adds the product of 16×16 halves and 16×8 halves to 16×8 floats, which a warp holds.
+    """Adds the products of 16 rows and 8 columns, a slice of 32 bytes each, to 16×8 sums, which a
+    warp holds.
 
     Lane `4g + t` holds of the sums rows `g` and `g + 8`, columns `2t` and `2t + 1`.
     """
-    name = NAMES[half]
     total = [sums[sums_at + index] for index in range(4)]
     left = [a[a_at + index] for index in range(4)]
     right = [b[b_at + index] for index in range(2)]
-    _run(f"mma.sync.aligned.m16n8k16.row.col.f32.{name}.{name}.f32", *total, *left, *right, *total)
+    _run(instruction, *total, *left, *right, *total)
 
 
 def round_pair(half: HalfFormat, target: Expr, low: Expr, high: Expr) -> None:

@@ -1,11 +1,10 @@
-"""Maps of halves, a segment of eight channels a thread: changes of format, and pools."""
+"""Maps of fewer bits, a segment of channels a thread: changes of format, and pools."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
 from math import ceil, prod
-from typing import cast
 
 from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
@@ -23,7 +22,8 @@ from vggc.kernels.cuda.emit import (
     registers,
     write_map,
 )
-from vggc.kernels.cuda.ptx import SEGMENT, HalfFormat
+from vggc.kernels.cuda.formats import round_words, segment_of, widen_words
+from vggc.kernels.cuda.operands import in_segments, operands_of
 from vggc.kernels.windows import axes
 from vggc.kernels.workloads import Convert, Map, MaxPool
 
@@ -32,13 +32,8 @@ MAX_WRITTEN = 9
 LOWEST = -3.4028234663852886e38
 
 
-def is_half(map: Map) -> bool:
-    """Whether a map holds halves in whole segments."""
-    return map.format in ("float16", "bfloat16") and map.vector == SEGMENT
-
-
 class ConvertSegments(FixedCudaAlgorithm[Convert]):
-    """A thread per eight channels, or per element of a map in float32."""
+    """A thread per segment of channels, or per element of a map in float32."""
 
     names = ("convert",)
     computes = Convert
@@ -47,10 +42,10 @@ class ConvertSegments(FixedCudaAlgorithm[Convert]):
         work = self.workload
         source, output = buffers.values()
         halo = work.input.halo
-        if is_half(work.output):
+        if in_segments(work.output):
 
             def read(values: Buffer, n: Expr, y: Expr, x_: Expr, c: Expr) -> None:
-                for index in range(SEGMENT):
+                for index in range(operands_of(work.output.format).segment):
                     here = c + index < work.input.channels
                     value = source[
                         n, y + halo, x_ + halo, T.min(c + index, work.input.channels - 1)
@@ -63,35 +58,35 @@ class ConvertSegments(FixedCudaAlgorithm[Convert]):
 
 
 class MaxPoolSegments(FixedCudaAlgorithm[MaxPool]):
-    """A thread per eight channels walks its window."""
+    """A thread per segment of channels walks its window."""
 
-    names = ("max_pool_half",)
+    names = ("max_pool_segments",)
     computes = MaxPool
 
     @classmethod
     def applies(cls, workload: MaxPool) -> bool:
         """Max pools of maps in float16 or bfloat16."""
-        return is_half(workload.input)
+        return in_segments(workload.input)
 
     def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
-        work, half = self.workload, cast("HalfFormat", self.workload.input.format)
+        work, form = self.workload, self.workload.input.format
         source, output = (flat(each) for each in buffers.values())
         halo, (rows, columns) = work.input.halo, axes(work)
         _, height, width, stored = work.input.shape
         kernel_h, kernel_w = work.kernel
-        words, read = registers("words", 4, dtype="uint32"), registers("read", SEGMENT)
+        numbers = operands_of(form).segment
+        words, read = registers("words", 4, dtype="uint32"), registers("read", numbers)
 
         def largest(values: Buffer, n: Expr, y: Expr, x: Expr, c: Expr) -> None:
             def take(dy: Expr | int, dx: Expr | int) -> None:
                 row, column = rows.clamped(y, dy) + halo, columns.clamped(x, dx) + halo
                 at = ((n * height + row) * width + column) * stored + c
                 ptx.load_segment(words, 0, source.address(at))
-                for word in range(4):
-                    ptx.widen_pair(half, read, 2 * word, words[word])
-                for index in range(SEGMENT):
+                widen_words(form, read, 0, words, 0)
+                for index in range(numbers):
                     values[index] = T.max(values[index], read[index])
 
-            with unrolled("i", SEGMENT) as (i,):
+            with unrolled("i", numbers) as (i,):
                 values[i] = T.float32(LOWEST)
             if kernel_h * kernel_w <= MAX_WRITTEN:
                 for dy, dx in itertools.product(range(kernel_h), range(kernel_w)):
@@ -106,25 +101,25 @@ class MaxPoolSegments(FixedCudaAlgorithm[MaxPool]):
 def write_segments(
     output: Buffer, map: Map, fill: Callable[[Buffer, Expr, Expr, Expr, Expr], None]
 ) -> None:
-    """A kernel with a thread per segment: `fill(values, n, y, x, c)` sets the eight values from
-    channel `c` on inside the map, and those of its halo are zero.
+    """A kernel with a thread per segment: `fill(values, n, y, x, c)` sets the values of the segment
+    that begins with channel `c` inside the map, and those of its halo are zero.
     """
     _, height, width, channels = map.shape
-    per_pixel = channels // SEGMENT
-    size = prod(map.shape) // SEGMENT
-    target, half = flat(output), cast("HalfFormat", map.format)
+    numbers = operands_of(map.format).segment
+    per_pixel = channels // numbers
+    size = prod(map.shape) // numbers
+    target = flat(output)
     with launch((ceil(size / BLOCK),), BLOCK) as (block, thread):
         index = block * BLOCK + thread
-        c = index % per_pixel * SEGMENT
+        c = index % per_pixel * numbers
         x = index // per_pixel % width - map.halo
         y = index // (per_pixel * width) % height - map.halo
         n = index // (per_pixel * width * height)
-        values, made = registers("values", SEGMENT), registers("made", 4, dtype="uint32")
+        values, made = registers("values", numbers), registers("made", 4, dtype="uint32")
         with when(index < size):
             with unrolled("i", 4) as (i,):
                 made[i] = 0
             with when(inside_map(map, y, x)):
                 fill(values, n, y, x, c)
-                for word in range(4):
-                    ptx.round_pair(half, made[word], values[2 * word], values[2 * word + 1])
-            ptx.store_segment(target.address(index * SEGMENT), [made[w] for w in range(4)])
+                round_words(map.format, made, values, 0)
+            ptx.store_segment(target.address(index * numbers), segment_of(made))

@@ -1,0 +1,61 @@
+"""What tensor cores multiply: numbers of some formats, in bytes that all formats share.
+
+A segment is 16 bytes of numbers that follow one another: what a thread copies at once. A slice is
+two of them: what an instruction multiplies of a row or a column. How many numbers these are is all
+that kernels must know of a format to bring numbers to tensor cores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, cast
+
+from vggc.kernels.workloads import Conv, Format, Map
+
+SEGMENT_BYTES = 16
+SLICE_BYTES = 2 * SEGMENT_BYTES
+
+OperandFormat: TypeAlias = Literal["float16", "bfloat16"]
+"""The formats of maps that there are kernels for tensor cores for."""
+
+
+@dataclass(frozen=True)
+class Operands:
+    """The numbers that tensor cores multiply with those of a map's format: the bytes of one, the
+    instruction by its name in the PTX ISA, and the type of buffers that hold weights.
+    """
+
+    size: int
+    instruction: str
+    weight: str
+
+    @property
+    def segment(self) -> int:
+        """The numbers of a segment."""
+        return SEGMENT_BYTES // self.size
+
+    @property
+    def slice(self) -> int:
+        """The numbers of a slice."""
+        return SLICE_BYTES // self.size
+
+
+OPERANDS: dict[OperandFormat, Operands] = {
+    "float16": Operands(2, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", "uint16"),
+    "bfloat16": Operands(2, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", "uint16"),
+}
+
+
+def in_segments(map: Map) -> bool:
+    """Whether a map holds numbers that tensor cores multiply, in whole segments."""
+    return map.format in OPERANDS and map.vector == operands_of(map.format).segment
+
+
+def on_tensor_cores(conv: Conv) -> bool:
+    """Whether tensor cores can compute a convolution."""
+    return conv.groups == 1 and in_segments(conv.input)
+
+
+def operands_of(format: Format) -> Operands:
+    """What tensor cores multiply with numbers of a format, which is one of `OPERANDS`."""
+    return OPERANDS[cast("OperandFormat", format)]
