@@ -44,6 +44,7 @@ from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.workloads import (
     MAX_INT8_TERMS,
     STORAGE,
+    Add,
     AvgPool,
     Conv,
     Convert,
@@ -64,7 +65,7 @@ from vggc.plan.plan import INPUT, Plan, plan
 from vggc.program import Program, load, zoo
 from vggc.runtime import cpu_info as processor
 from vggc.runtime.artifact import read_manifest
-from vggc.runtime.plans import FORMATS
+from vggc.runtime.plans import FORMATS, plan_for
 from vggc.runtime.session import Session
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import ArtifactPrecision
@@ -114,6 +115,16 @@ def test_what_has_no_kernel_in_fewer_bits_is_float32_between_conversions(form: F
     assert [conv.input.format for conv in grouped] == ["float32"]
     converted = [step.name for step in steps if isinstance(step.workload, Convert)]
     assert converted == ["input", "conv1_2.relu", "pool1"]
+
+
+def test_on_gpus_int8_is_kept_in_whole_segments_where_it_is_multiplied_or_pooled() -> None:
+    graph = graph_of("conv3-8 | pool3 stride=1 padding=1 | conv3-6 | add(conv1-6, conv3-6) | fc-10")
+    calls = plan_for(graph, 2, resolve("cuda", ["sm_80"]), "int8")
+    low = [s.workload for s in calls.steps if getattr(s.output, "format", None) == "uint8"]
+    assert [type(each) for each in low] == [Convert, Conv, MaxPool, Conv, Convert]
+    assert all(each.output.shape[-1] == 16 for each in low)  # type: ignore[union-attr]
+    of_kind = [step.workload for step in calls.steps if isinstance(step.workload, Add)]
+    assert [each.output.format for each in of_kind] == ["float32"]
 
 
 def test_a_value_is_converted_once_for_all_who_multiply_it() -> None:
@@ -439,12 +450,12 @@ def test_a_cpu_without_the_instructions_is_refused(precision: ArtifactPrecision)
     ("arguments", "reason", "hint"),
     [
         (
-            ["--target", "cuda", "--precision", "int8"],
-            "kernels for GPUs multiply in float32, float16 or bfloat16",
-            "leave `--precision` out",
+            ["--target", "cuda", "--arch", "sm_75,sm_90", "--precision", "fp16"],
+            "sm_75 has no tensor cores that vggc has kernels for",
+            "name architectures from sm_80 on with `--arch`",
         ),
         (
-            ["--target", "cuda", "--arch", "sm_75,sm_90", "--precision", "fp16"],
+            ["--target", "cuda", "--arch", "sm_75", "--precision", "int8"],
             "sm_75 has no tensor cores that vggc has kernels for",
             "name architectures from sm_80 on with `--arch`",
         ),

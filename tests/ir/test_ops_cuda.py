@@ -12,6 +12,7 @@ from tests.support import gpu_on_cpu
 from tests.support.device import needs_compilers, run_python
 from tests.support.nets import graph_of
 from tests.support.op_samples import BATCH, SAMPLES, assert_agree, torch_outputs, weights_of
+from vggc.compiler.calibrate import calibrate
 from vggc.compiler.choose import by_cost, kernels_for
 from vggc.compiler.device_code import compile_device
 from vggc.compiler.packing import pack
@@ -53,11 +54,15 @@ def run_on_gpu(
     plans = {name: plan_for(graph, BATCH, target, precision) for name, graph in graphs.items()}
     code = lower_together(plans, kernels_for(target, by_cost))
     for name, graph in graphs.items():
-        tensors = converted_weights(plans[name], fold(graph).weights(weights_of(graph)), {})
+        folded = fold(graph)
+        weights = folded.weights(weights_of(graph))
+        images = np.split(image(graph), BATCH) if precision == "int8" else []
+        ranges = calibrate(folded.graph, weights, plans[name], images) if images else {}
+        tensors = converted_weights(plans[name], weights, ranges)
         pieces = pack(plans[name], code[name].kernels, tensors)
         packed = {weight: each.whole() for weight, each in pieces.items()}
-        weights = [packed[weight] for weight in plans[name].weights]
-        np.savez(folder / f"{name}.npz", image(graph), *weights)
+        taken = [packed[weight] for weight in plans[name].weights]
+        np.savez(folder / f"{name}.npz", image(graph), *taken)
     (module,) = {each.module for each in code.values()}
     library = compile_device(module, [ARCH])
     library.export(folder / "lib.so")
@@ -82,7 +87,7 @@ def test_compiled_for_a_gpu_it_agrees_with_float64(name: str, outputs: Path) -> 
     assert_agree(got, torch_outputs(graph, image(graph)))
 
 
-HALVES: dict[ArtifactPrecision, dict[str, Graph]] = {
+FEWER_BITS: dict[ArtifactPrecision, dict[str, Graph]] = {
     "float16": {
         name: GRAPHS[name]
         for name in (
@@ -106,16 +111,24 @@ HALVES: dict[ArtifactPrecision, dict[str, Graph]] = {
         )
     },
     "bfloat16": {name: GRAPHS[name] for name in ("conv_then_relu", "map_for_fc_and_conv")},
+    "int8": {
+        name: GRAPHS[name]
+        for name in ("conv_strided", "conv_grouped", "pool", "fc_of_map", "concat", "add_projected")
+    },
 }
-LARGEST_ERRORS: dict[ArtifactPrecision, float] = {"float16": 2e-3, "bfloat16": 1.5e-2}
-"""Relative, in L2: some roundings of one part in 2048, or in 256."""
+LARGEST_ERRORS: dict[ArtifactPrecision, float] = {
+    "float16": 2e-3,
+    "bfloat16": 1.5e-2,
+    "int8": 0.03,
+}
+"""Relative, in L2: some roundings of one part in 2048, in 256, or to one of 256 numbers."""
 
 
 @pytest.fixture(scope="module")
-def outputs_in_halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def outputs_in_fewer_bits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for each precision with the outputs of some samples."""
-    folder = tmp_path_factory.mktemp("halves")
-    for precision, graphs in HALVES.items():
+    folder = tmp_path_factory.mktemp("fewer")
+    for precision, graphs in FEWER_BITS.items():
         (folder / precision).mkdir()
         run_on_gpu(graphs, folder / precision, precision)
     return folder
@@ -125,13 +138,13 @@ def outputs_in_halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @needs_compilers
 @pytest.mark.parametrize(
     ("precision", "name"),
-    [(precision, name) for precision, graphs in HALVES.items() for name in graphs],
+    [(precision, name) for precision, graphs in FEWER_BITS.items() for name in graphs],
 )
-def test_compiled_in_halves_it_agrees_with_float64(
-    precision: ArtifactPrecision, name: str, outputs_in_halves: Path
+def test_compiled_in_fewer_bits_it_agrees_with_float64(
+    precision: ArtifactPrecision, name: str, outputs_in_fewer_bits: Path
 ) -> None:
     graph = GRAPHS[name]
-    got = np.load(outputs_in_halves / precision / f"{name}.outputs.npz").values()
+    got = np.load(outputs_in_fewer_bits / precision / f"{name}.outputs.npz").values()
     for output, wanted in zip(got, torch_outputs(graph, image(graph)).values(), strict=True):
         error = np.linalg.norm(output - wanted) / np.linalg.norm(wanted)
         assert error <= LARGEST_ERRORS[precision]

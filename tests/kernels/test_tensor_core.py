@@ -1,4 +1,4 @@
-"""The kernels in halves for GPUs, run on the CPU, against references in float64."""
+"""The kernels in fewer bits for GPUs, run on the CPU, against references in float64."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.support.cuda_on_cpu import (
     generate,
     generate_all,
 )
-from tests.support.half_kernels import (
+from tests.support.tensor_core_kernels import (
     OTHERS,
-    HalfCase,
-    HalfDraw,
+    TensorCase,
+    TensorDraw,
     case,
     check,
     conv,
@@ -30,6 +30,7 @@ from tests.support.half_kernels import (
     draws,
     rounded,
 )
+from vggc.ir.ops import Activation
 from vggc.kernels.algorithm import NoKnobs
 from vggc.kernels.cuda import algorithms
 from vggc.kernels.cuda.mma import MmaKnobs, MmaWindows
@@ -43,64 +44,98 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++"
 
 PATCHES = PatchKnobs(8, 8, 64, 32, 32, 32, 3, 1)
 
-CASES: dict[str, HalfDraw] = {
-    "an image": HalfDraw(
+CASES: dict[str, TensorDraw] = {
+    "an image": TensorDraw(
         MmaWindows(conv((1, 13, 11, 3), 70)), MmaKnobs(128, 128, 64, 64, 64, 4, 1)
     ),
-    "windows, pooled": HalfDraw(
+    "windows, pooled": TensorDraw(
         MmaWindows(conv((1, 13, 11, 64), 128, pool=True)), MmaKnobs(128, 128, 64, 32, 64, 3, 1)
     ),
-    "windows, shared": HalfDraw(
+    "windows, shared": TensorDraw(
         MmaWindows(conv((2, 9, 11, 24), 40)), MmaKnobs(64, 64, 32, 32, 32, 2, 7)
     ),
-    "windows with stride": HalfDraw(
-        MmaWindows(conv((2, 15, 9, 64), 64, stride=(2, 1), halos=(2, 0), half="bfloat16")),
+    "windows with stride": TensorDraw(
+        MmaWindows(conv((2, 15, 9, 64), 64, stride=(2, 1), halos=(2, 0), form="bfloat16")),
         MmaKnobs(256, 128, 64, 64, 32, 3, 1),
     ),
-    "windows to float32": HalfDraw(
+    "windows to float32": TensorDraw(
         MmaWindows(conv((2, 9, 11, 32), 33, to_float32=True)), MmaKnobs(128, 64, 64, 32, 32, 5, 1)
     ),
-    "wide": HalfDraw(
+    "wide": TensorDraw(
         MmaWindows(conv((1, 7, 9, 64), 256, to_float32=True)), MmaKnobs(128, 256, 64, 64, 32, 3, 3)
     ),
-    "a dense layer of a batch": HalfDraw(
+    "a dense layer of a batch": TensorDraw(
         MmaWindows(dense((40, 3, 2, 64), 70)), MmaKnobs(64, 64, 32, 32, 64, 3, 2)
     ),
-    "patches, pooled": HalfDraw(
+    "patches, pooled": TensorDraw(
         MmaPatches(conv((2, 17, 19, 64), 70, pool=True)), PatchKnobs(8, 16, 64, 64, 32, 64, 2, 1)
     ),
-    "patches, shared": HalfDraw(
-        MmaPatches(conv((1, 17, 19, 128), 70, half="bfloat16")),
+    "patches, shared": TensorDraw(
+        MmaPatches(conv((1, 17, 19, 128), 70, form="bfloat16")),
         PatchKnobs(16, 8, 128, 64, 64, 64, 4, 2),
     ),
-    "patches 5×5": HalfDraw(
+    "patches 5×5": TensorDraw(
         MmaPatches(conv((1, 9, 33, 64), 40, (5, 5), padding=(2, 2), halos=(3, 0))),
         PatchKnobs(8, 32, 128, 64, 64, 32, 5, 1),
     ),
-    "patches to float32": HalfDraw(
+    "patches to float32": TensorDraw(
         MmaPatches(conv((1, 17, 19, 64), 40, act=None, to_float32=True)),
         PatchKnobs(16, 16, 128, 64, 64, 32, 3, 1),
     ),
-    "an image by itself": HalfDraw(
+    "an image by itself": TensorDraw(
         MmaImage(conv((2, 19, 21, 3), 70)), ImageKnobs(16, 16, 64, 32, 64)
     ),
-    "an image by itself, pooled": HalfDraw(
-        MmaImage(conv((1, 19, 21, 5), 64, (3, 2), pool=True, half="bfloat16")),
+    "an image by itself, pooled": TensorDraw(
+        MmaImage(conv((1, 19, 21, 5), 64, (3, 2), pool=True, form="bfloat16")),
         ImageKnobs(8, 16, 64, 32, 32),
     ),
-    "a dense layer": HalfDraw(SegmentGemv(dense((1, 3, 4, 40), 37)), SegmentGemvKnobs(4, 2, 4)),
-    "a dense layer of three images": HalfDraw(
+    "int8 windows of an odd image": TensorDraw(
+        MmaWindows(conv((1, 13, 11, 19), 70, form="uint8", zeros=(128, 0))),
+        MmaKnobs(128, 128, 64, 64, 128, 4, 1),
+    ),
+    "int8 windows, shared": TensorDraw(
+        MmaWindows(conv((2, 9, 11, 48), 40, form="uint8", zeros=(128, 128), act=None)),
+        MmaKnobs(64, 64, 32, 32, 64, 2, 7),
+    ),
+    "int8 windows to float32": TensorDraw(
+        MmaWindows(conv((2, 9, 11, 64), 33, form="uint8", stride=(2, 1), to_float32=True)),
+        MmaKnobs(128, 64, 64, 32, 64, 5, 1),
+    ),
+    "int8 windows of an activation that steps wait for": TensorDraw(
+        MmaWindows(conv((1, 5, 7, 64), 40, form="uint8", act=Activation("silu"), zeros=(0, 128))),
+        MmaKnobs(64, 64, 32, 32, 64, 3, 1),
+    ),
+    "int8 patches, pooled": TensorDraw(
+        MmaPatches(conv((2, 17, 19, 128), 70, pool=True, form="uint8", zeros=(128, 0))),
+        PatchKnobs(8, 16, 64, 64, 32, 128, 2, 1),
+    ),
+    "int8 patches, shared": TensorDraw(
+        MmaPatches(conv((1, 17, 19, 256), 70, form="uint8")),
+        PatchKnobs(16, 8, 128, 64, 64, 128, 4, 2),
+    ),
+    "int8 of an image by itself, pooled": TensorDraw(
+        MmaImage(conv((1, 19, 21, 3), 64, pool=True, form="uint8", zeros=(128, 0))),
+        ImageKnobs(8, 16, 64, 32, 32),
+    ),
+    "an int8 dense layer of three images": TensorDraw(
+        SegmentGemv(dense((3, 3, 4, 40), 37, "uint8", to_float32=True)), SegmentGemvKnobs(8, 1, 2)
+    ),
+    "an int8 dense layer": TensorDraw(
+        SegmentGemv(dense((1, 2, 2, 300), 37, "uint8")), SegmentGemvKnobs(4, 2, 4)
+    ),
+    "a dense layer": TensorDraw(SegmentGemv(dense((1, 3, 4, 40), 37)), SegmentGemvKnobs(4, 2, 4)),
+    "a dense layer of three images": TensorDraw(
         SegmentGemv(dense((3, 1, 1, 300), 37, "bfloat16", to_float32=True)),
         SegmentGemvKnobs(8, 1, 2),
     ),
     **{f"draw {index}": draw for index, draw in enumerate(draws(1, 16))},
-    **{name: HalfDraw(algorithms(work)[0], NoKnobs()) for name, work in OTHERS.items()},
+    **{name: TensorDraw(algorithms(work)[0], NoKnobs()) for name, work in OTHERS.items()},
 }
 
 Made: TypeAlias = tuple[ctypes.CDLL, CudaCode, Kernel]
 
 
-def compiled(cases: dict[str, HalfDraw], folder: Path) -> Callable[[str], Made]:
+def compiled(cases: dict[str, TensorDraw], folder: Path) -> Callable[[str], Made]:
     """The kernels of some cases, in one library."""
     kernels = {name: draw.kernel() for name, draw in cases.items()}
     numbered = {name: f"f{index}" for index, name in enumerate(cases)}
@@ -144,12 +179,17 @@ def test_packing_is_exact_up_to_rounding(name: str) -> None:
     work, packing = CASES[name].workload, CASES[name].algorithm.packing(CASES[name].knobs)
     assert isinstance(work, Conv)
     assert packing is not None
-    weight = np.random.default_rng(1).standard_normal(work.weight_shape, np.float32)
+    rng = np.random.default_rng(1)
+    if work.input.format == "uint8":
+        weight = rng.integers(-127, 128, work.weight_shape).astype(np.int8)
+    else:
+        weight = rng.standard_normal(work.weight_shape, np.float32)
     packed = packing.pack(weight)
     assert packed.shape == packing.packed_shape
     assert packed.dtype == packing.packed_type
     kind = work.input.format if work.groups == 1 else "float32"
-    np.testing.assert_array_equal(packing.unpack(packed), rounded(weight, kind))
+    same = weight if kind == "uint8" else rounded(weight, kind)
+    np.testing.assert_array_equal(packing.unpack(packed), same)
     for few in (4 * PIECE, 100):  # bytes at once: all, or a row
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("vggc.kernels.workloads.PIECE", few)
@@ -166,11 +206,14 @@ WAITS = re.compile(
 )
 
 WAITING = {
-    "windows": HalfDraw(MmaWindows(conv((1, 9, 11, 64), 40)), MmaKnobs(64, 64, 32, 32, 32, 3, 1)),
-    "windows, shared": HalfDraw(
+    "windows": TensorDraw(MmaWindows(conv((1, 9, 11, 64), 40)), MmaKnobs(64, 64, 32, 32, 32, 3, 1)),
+    "windows, shared": TensorDraw(
         MmaWindows(conv((1, 9, 11, 64), 40)), MmaKnobs(64, 64, 32, 32, 32, 3, 3)
     ),
-    "patches": HalfDraw(MmaPatches(conv((1, 9, 11, 96), 40)), PATCHES),
+    "patches": TensorDraw(MmaPatches(conv((1, 9, 11, 96), 40)), PATCHES),
+    "int8 windows, shared": TensorDraw(
+        MmaWindows(conv((1, 9, 11, 128), 40, form="uint8")), MmaKnobs(64, 64, 32, 32, 64, 3, 3)
+    ),
 }
 
 
@@ -208,7 +251,7 @@ def test_each_wait_is_needed(name: str, tmp_path: Path) -> None:
 
 
 def passes(
-    library: ctypes.CDLL, at_once: bool, code: CudaCode, draw: HalfDraw, example: HalfCase
+    library: ctypes.CDLL, at_once: bool, code: CudaCode, draw: TensorDraw, example: TensorCase
 ) -> bool:
     """Whether what is computed is right, where copies happen as late or as soon as they may."""
     library.copy_at_once(at_once)
@@ -243,11 +286,11 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
     return compiled({name: chosen(name) for name in COUNTED}, tmp_path_factory.mktemp("counted"))
 
 
-def chosen(name: str) -> HalfDraw:
+def chosen(name: str) -> TensorDraw:
     algorithm_name, work, sizes = COUNTED[name]
     (algorithm,) = (each for each in algorithms(work) if each.name == algorithm_name)
     kinds = {"mma": MmaKnobs, "mma_patches": PatchKnobs, "mma_image": ImageKnobs}
-    return HalfDraw(algorithm, kinds[algorithm_name](*sizes))
+    return TensorDraw(algorithm, kinds[algorithm_name](*sizes))
 
 
 @needs_compiler

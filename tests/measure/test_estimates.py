@@ -24,6 +24,7 @@ from vggc.support.diagnostics import UserError
 Command: TypeAlias = Callable[..., tuple[object, str, str]]
 
 WORK = BlockWork(
+    format="float16",
     blocks=132,
     threads=256,
     shared=100 << 10,
@@ -73,6 +74,12 @@ def test_what_takes_longest_decides() -> None:
     assert seconds(read, H200) == pytest.approx(1e-3, rel=0.01)
     copied = replace(WORK, cache_bytes=1e9)
     assert seconds(copied, H200) == pytest.approx(132e9 / 5.5e12, rel=0.01)
+
+
+def test_products_take_as_long_as_tensor_cores_need_for_their_format() -> None:
+    work = replace(WORK, operations=1e12)
+    assert seconds(replace(work, format="uint8"), H200) < 0.51 * seconds(work, H200)
+    assert seconds(replace(work, format="uint8"), RTX4090) < 0.26 * seconds(work, RTX4090)
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,17 @@ from tests.support.nets import TINY
 
 @pytest.mark.slow
 @needs_compilers
-@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16", "int8"])
 def test_an_artifact_is_verified_and_run(precision: str, tmp_path: Path) -> None:
     net = tmp_path / "tiny.vgg"
     net.write_text(TINY)
-    environment = compiled(str(net), precision, 2, tmp_path)
-    told = vggc(["verify", str(tmp_path / "art"), "--layers"], environment)
-    assert "conv1_1" in told
-    image = tmp_path / "noise.png"
+    image = tmp_path / "images" / "noise.png"
+    image.parent.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     Image.fromarray(pixels).save(image)
+    images = image.parent if precision == "int8" else None
+    environment = compiled(str(net), precision, 2, tmp_path, images)
+    told = vggc(["verify", str(tmp_path / "art"), "--layers"], environment)
+    assert "conv1_1" in told
     scores = vggc(["run", str(tmp_path / "art"), "--input", str(image), "--json"], environment)
     assert json.loads(scores)

@@ -19,11 +19,17 @@ from tests.support import ROOT, gpu_on_cpu
 ARCH = "sm_80"
 
 
-def compiled(net: str, precision: str, batch: int, folder: Path) -> dict[str, str]:
-    """Compiles a net to `folder/art`, and gives the environment in which it runs."""
+def compiled(
+    net: str, precision: str, batch: int, folder: Path, images: Path | None = None
+) -> dict[str, str]:
+    """Compiles a net to `folder/art`, and gives the environment in which it runs.
+
+    int8 is calibrated on `images`.
+    """
     options = ["--target", "cuda", "--arch", ARCH, "--precision", precision, "--batch", str(batch)]
     places = ["-o", str(folder / "art"), "--dump", str(folder / "dump")]
-    vggc(["compile", net, *options, *places], dict(os.environ))
+    calibration = ["--calibrate", str(images)] if images else []
+    vggc(["compile", net, *options, *calibration, *places], dict(os.environ))
     (source,) = (folder / "dump").glob("*-generate/kernels.cu")
     return gpu_on_cpu.environment(source.read_text("utf-8"), folder)
 
@@ -45,11 +51,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("net")
     parser.add_argument("--precision", default="float16")
+    parser.add_argument("--calibrate", type=Path, help="images for int8")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("verify", nargs="*", help="more options for `vggc verify`, behind `--`")
     asked = parser.parse_args()
     with TemporaryDirectory() as name:
-        environment = compiled(asked.net, asked.precision, asked.batch, Path(name))
+        environment = compiled(asked.net, asked.precision, asked.batch, Path(name), asked.calibrate)
         print(vggc(["verify", str(Path(name, "art")), *asked.verify], environment), end="")
 
 

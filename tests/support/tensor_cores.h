@@ -3,7 +3,8 @@
 //
 // What is asynchronous happens as late as it may: a copy when its group is waited for, a store that
 // no fence follows at the end of the grid. A wait or a fence that is missing then shows as a wrong
-// result. What must not be written yet shows where copies happen as soon as they may instead. Layouts of fragments: PTX ISA, "Matrix Fragments for mma.m16n8k16" and "ldmatrix".
+// result. What must not be written yet shows where copies happen as soon as they may instead.
+// Layouts of fragments: PTX ISA, "Matrix Fragments for mma.m16n8k16", "m16n8k32" and "ldmatrix".
 #pragma once
 
 #include <algorithm>
@@ -19,7 +20,7 @@ using fibers::kWarp;
 constexpr size_t kWarps = 32, kSegment = 16;
 
 struct Copy { uint32_t target; const void* source; uint32_t count; };
-struct Store { void* target; uint32_t words[4]; };
+struct Store { void* target; uint32_t words[4]; size_t bytes; };
 
 struct Thread {
   std::vector<Copy> begun;
@@ -37,7 +38,7 @@ static std::vector<Store> unseen;
 static bool arrived = false;
 static bool copies_at_once = false;
 
-static void write(const Store& store) { std::memcpy(store.target, store.words, kSegment); }
+static void write(const Store& store) { std::memcpy(store.target, store.words, store.bytes); }
 
 static void keep(Thread& thread) {
   unseen.insert(unseen.end(), thread.stores.begin(), thread.stores.end());
@@ -101,37 +102,55 @@ static uint16_t to_bfloat16(float value) {
   return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
+// What is multiplied: the numbers of a word, the types of a row's, a column's, and a sum.
+template <float (*Value)(uint16_t)>
+struct Halves {
+  using Sum = float;
+  static constexpr int kPerWord = 2;
+  static float left(uint32_t word, int p) { return Value(word >> 16 * p); }
+  static float right(uint32_t word, int p) { return Value(word >> 16 * p); }
+};
+
+struct Bytes {
+  using Sum = uint32_t;
+  static constexpr int kPerWord = 4;
+  static uint32_t left(uint32_t word, int p) { return uint8_t(word >> 8 * p); }
+  static uint32_t right(uint32_t word, int p) { return int32_t(int8_t(word >> 8 * p)); }
+};
+
+template <class Sum>
 struct Product {
-  float* sums[4];
+  Sum* sums[4];
   uint32_t a[4], b[2];
 };
 
-template <float (*Value)(uint16_t)>
-static void multiply(Product** lanes) {
-  static float a[16][16], b[16][8];
+template <class Numbers, class Sum = typename Numbers::Sum>
+static void multiply(Product<Sum>** lanes) {
+  constexpr int n = Numbers::kPerWord, depth = 8 * n;
+  static Sum a[16][depth], b[depth][8];
   for (int lane = 0; lane < 32; ++lane) {
     const int g = lane / 4, t = lane % 4;
-    for (int p = 0; p < 2; ++p) {
+    for (int p = 0; p < n; ++p) {
       for (int r = 0; r < 4; ++r)
-        a[g + 8 * (r & 1)][2 * t + p + 8 * (r >> 1)] = Value(lanes[lane]->a[r] >> 16 * p);
-      for (int r = 0; r < 2; ++r) b[2 * t + p + 8 * r][g] = Value(lanes[lane]->b[r] >> 16 * p);
+        a[g + 8 * (r & 1)][n * t + p + 4 * n * (r >> 1)] = Numbers::left(lanes[lane]->a[r], p);
+      for (int r = 0; r < 2; ++r) b[n * t + p + 4 * n * r][g] = Numbers::right(lanes[lane]->b[r], p);
     }
   }
   for (int lane = 0; lane < 32; ++lane)
     for (int j = 0; j < 4; ++j) {
       const int row = lane / 4 + 8 * (j >> 1), column = lane % 4 * 2 + (j & 1);
-      float sum = *lanes[lane]->sums[j];
-      for (int k = 0; k < 16; ++k) sum += a[row][k] * b[k][column];
+      Sum sum = *lanes[lane]->sums[j];
+      for (int k = 0; k < depth; ++k) sum += a[row][k] * b[k][column];
       *lanes[lane]->sums[j] = sum;
     }
 }
 
-template <float (*Value)(uint16_t)>
+template <class Numbers, class Sum>
 static void multiply_add(
-    float& d0, float& d1, float& d2, float& d3, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
+    Sum& d0, Sum& d1, Sum& d2, Sum& d3, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
     uint32_t b0, uint32_t b1) {
-  Product own{{&d0, &d1, &d2, &d3}, {a0, a1, a2, a3}, {b0, b1}};
-  with_warp(own, multiply<Value>);
+  Product<Sum> own{{&d0, &d1, &d2, &d3}, {a0, a1, a2, a3}, {b0, b1}};
+  with_warp(own, multiply<Numbers>);
 }
 
 // ---- What a GPU pays for: see gpu_counts.py.
@@ -235,6 +254,15 @@ static char* shared_at(uint32_t offset) {
   return fibers::dynamic_shared + offset;
 }
 
+// A GPU stops where an address is no multiple of what is read or written there at once.
+static const void* aligned(const void* address, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(address) % bytes) {
+    std::fprintf(stderr, "%zu bytes of global memory are read or written off a boundary\n", bytes);
+    std::abort();
+  }
+  return address;
+}
+
 static void copy_segment(const tensor_cores::Copy& copy) {
   char segment[tensor_cores::kSegment] = {};
   std::memcpy(segment, copy.source, copy.count);
@@ -242,6 +270,7 @@ static void copy_segment(const tensor_cores::Copy& copy) {
 }
 
 static void begin(const tensor_cores::Copy& copy) {
+  aligned(copy.source, tensor_cores::kSegment);
   if (tensor_cores::copies_at_once)
     copy_segment(copy);
   else
@@ -299,14 +328,23 @@ HELPER tvm_builtin_ptx_ldmatrix_sync_aligned_m8n8_x4_shared_b16(
   });
 }
 
-#define PRODUCT(NAME, VALUE)                                                                     \
-  static void tvm_builtin_ptx_mma_sync_aligned_m16n8k16_row_col_f32_##NAME##_##NAME##_f32(       \
-      float& d0, float& d1, float& d2, float& d3, uint32_t a0, uint32_t a1, uint32_t a2,         \
-      uint32_t a3, uint32_t b0, uint32_t b1, float, float, float, float) {                       \
-    tensor_cores::multiply_add<tensor_cores::VALUE>(d0, d1, d2, d3, a0, a1, a2, a3, b0, b1);     \
+#define PRODUCT(NAME, SUM, NUMBERS)                                                              \
+  static void tvm_builtin_ptx_##NAME(                                                            \
+      SUM& d0, SUM& d1, SUM& d2, SUM& d3, uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,    \
+      uint32_t b0, uint32_t b1, SUM, SUM, SUM, SUM) {                                            \
+    tensor_cores::multiply_add<tensor_cores::NUMBERS>(d0, d1, d2, d3, a0, a1, a2, a3, b0, b1);   \
   }
-PRODUCT(f16, of_float16)
-PRODUCT(bf16, of_bfloat16)
+PRODUCT(mma_sync_aligned_m16n8k16_row_col_f32_f16_f16_f32, float, Halves<tensor_cores::of_float16>)
+PRODUCT(
+    mma_sync_aligned_m16n8k16_row_col_f32_bf16_bf16_f32, float, Halves<tensor_cores::of_bfloat16>)
+PRODUCT(mma_int_sync_aligned_m16n8k32_row_col_s32_u8_s8_s32, uint32_t, Bytes)
+
+static void tvm_builtin_ptx_dp4a_u32_s32(int32_t& sum, uint32_t a, int32_t b, int32_t c) {
+  uint32_t total = c;
+  for (int p = 0; p < 4; ++p)
+    total += tensor_cores::Bytes::left(a, p) * tensor_cores::Bytes::right(b, p);
+  sum = total;
+}
 
 static void tvm_builtin_ptx_cvt_f32_f16(float& target, uint16_t value) {
   target = tensor_cores::of_float16(value);
@@ -320,26 +358,40 @@ static void tvm_builtin_ptx_cvt_bf16x2_f32_rn_bf16x2_f32(uint32_t& target, float
   target = uint32_t{tensor_cores::to_bfloat16(high)} << 16 | tensor_cores::to_bfloat16(low);
 }
 
-struct Exchange { float value; };
+template <class Word>
+static void exchange(Word& target, Word value, uint32_t distance) {
+  static Word values[tensor_cores::kWarps][tensor_cores::kWarp];
+  const size_t warp = fibers::current / tensor_cores::kWarp;
+  tensor_cores::with_warp(value, [warp](Word** lanes) {
+    for (size_t lane = 0; lane < tensor_cores::kWarp; ++lane) values[warp][lane] = *lanes[lane];
+  });
+  target = values[warp][fibers::current % tensor_cores::kWarp ^ distance];
+}
 
 static void tvm_builtin_ptx_shfl_sync_bfly_b32_f32_f32_u32_u32_u32(
     float& target, float value, uint32_t distance, uint32_t, uint32_t) {
-  static float values[tensor_cores::kWarps][tensor_cores::kWarp];
-  const size_t warp = fibers::current / tensor_cores::kWarp;
-  Exchange own{value};
-  tensor_cores::with_warp(own, [warp](Exchange** lanes) {
-    for (size_t lane = 0; lane < tensor_cores::kWarp; ++lane) values[warp][lane] = lanes[lane]->value;
-  });
-  target = values[warp][fibers::current % tensor_cores::kWarp ^ distance];
+  exchange(target, value, distance);
+}
+
+static void tvm_builtin_ptx_shfl_sync_bfly_b32_s32_s32_u32_u32_u32(
+    int32_t& target, int32_t value, uint32_t distance, uint32_t, uint32_t) {
+  exchange(target, value, distance);
 }
 
 template <class Word>
 static void load(Word& d0, Word& d1, Word& d2, Word& d3, const void* address) {
   Word* words[] = {&d0, &d1, &d2, &d3};
+  aligned(address, 4 * sizeof(Word));
   for (int i = 0; i < 4; ++i) std::memcpy(words[i], static_cast<const char*>(address) + 4 * i, 4);
 }
 
 HELPER tvm_builtin_ptx_ld_vec_global_nc_v4_b32(
+    uint32_t& d0, uint32_t& d1, uint32_t& d2, uint32_t& d3, const void* address) {
+  tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(address));
+  load(d0, d1, d2, d3, address);
+}
+
+HELPER tvm_builtin_ptx_ld_vec_global_cg_v4_b32(
     uint32_t& d0, uint32_t& d1, uint32_t& d2, uint32_t& d3, const void* address) {
   tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(address));
   load(d0, d1, d2, d3, address);
@@ -351,12 +403,17 @@ HELPER tvm_builtin_ptx_ld_vec_global_cg_v4_b32_f32(
   load(d0, d1, d2, d3, address);
 }
 
-template <class Word>
-static void store(const void* address, Word w0, Word w1, Word w2, Word w3) {
-  const Word words[] = {w0, w1, w2, w3};
-  tensor_cores::Store made{const_cast<void*>(address), {}};
+template <class... Words>
+static void store(const void* address, Words... given) {
+  const std::common_type_t<Words...> words[] = {given...};
+  tensor_cores::Store made{const_cast<void*>(aligned(address, sizeof words)), {}, sizeof words};
   std::memcpy(made.words, words, sizeof words);
   tensor_cores::self().stores.push_back(made);
+}
+
+HELPER tvm_builtin_ptx_st_vec_global_v2_b32(const void* address, uint32_t w0, uint32_t w1) {
+  tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(address), 8);
+  store(address, w0, w1);
 }
 
 HELPER tvm_builtin_ptx_st_vec_global_v4_b32(

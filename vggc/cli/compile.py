@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     default="float32",
     show_default=True,
     help="What to multiply in. On CPUs bfloat16 and int8 take AVX512-BF16 and AVX512-VNNI, on GPUs "
-    "float16 and bfloat16 take tensor cores.",
+    "float16, bfloat16 and int8 take tensor cores.",
 )
 @click.option(
     "--max-error",

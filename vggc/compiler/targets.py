@@ -66,7 +66,7 @@ class PrecisionNotThere(Diagnostic):
 
 
 OLDEST_TENSOR_CORES = (8, 0)
-"""The first compute capability with all instructions that kernels in halves are made of."""
+"""The first compute capability with all instructions that kernels in fewer bits are made of."""
 
 PRECISION_NEEDS: dict[ArtifactPrecision, tuple[str, str, str]] = {
     "bfloat16": (
@@ -86,9 +86,7 @@ def require_precision(target: Target, precision: ArtifactPrecision) -> None:
     hint = "leave `--precision` out"
     if target.kind == "cuda":
         old = [arch for arch in target.archs if capability(arch) < OLDEST_TENSOR_CORES]
-        if precision == "int8":
-            reason = "kernels for GPUs multiply in float32, float16 or bfloat16"
-        elif old:
+        if old:
             reason = f"{old[0]} has no tensor cores that vggc has kernels for"
             hint = "name architectures from sm_80 on with `--arch`"
         else:

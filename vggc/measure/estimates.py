@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 from vggc.compiler.cards import card_for
 from vggc.kernels.cuda import CARDS, AnyCudaAlgorithm, Card, algorithms
 from vggc.kernels.cuda.algorithm import moved_bytes
-from vggc.kernels.workloads import Workload
+from vggc.kernels.workloads import Conv, Format, Workload
 from vggc.measure.profile import useful_macs
 from vggc.passes.fold import fold
 from vggc.runtime.artifact import KernelEntry, graph_in, read_manifest
@@ -103,7 +103,7 @@ def estimate(folder: Path, name: str) -> CardEstimate:
 
 def _call(entry: KernelEntry, workload: Workload, card: Card, macs: int) -> KernelEstimate:
     algorithm = next(each for each in algorithms(workload, card) if each.name == entry.algorithm)
-    arithmetic = 2 * macs / card.peak_rate
+    arithmetic = 2 * macs / card.peak(_multiplied(workload))
     memory = moved_bytes(workload) / card.memory_rate
     return KernelEstimate(
         layer=entry.layer,
@@ -113,6 +113,11 @@ def _call(entry: KernelEntry, workload: Workload, card: Card, macs: int) -> Kern
         floor=max(arithmetic, memory),
         bound="arithmetic" if arithmetic > memory else "memory",
     )
+
+
+def _multiplied(workload: Workload) -> Format:
+    """The format of the numbers that a workload multiplies."""
+    return workload.input.format if isinstance(workload, Conv) else "float32"
 
 
 def _seconds(algorithm: AnyCudaAlgorithm, entry: KernelEntry) -> float:

@@ -2,8 +2,8 @@
 
 Convolutions and dense layers are carried out in the format asked for, a dense layer as the
 convolution that covers its map. A value that only they read, or between them what keeps a format
-(on CPUs max pools, on GPUs all that computes on maps), lies in memory in that format; any other
-stays float32, and is converted once for all who multiply it. All other workloads compute in
+(max pools, and of floats on GPUs all that computes on maps), lies in memory in that format; any
+other stays float32, and is converted once for all who multiply it. All other workloads compute in
 float32, so every net has such a plan. What is multiplied in float32: grouped convolutions and
 scales, and in int8 sums of more terms than an int32 holds.
 """

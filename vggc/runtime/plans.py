@@ -24,7 +24,7 @@ from vggc.kernels.workloads import (
     Workload,
 )
 from vggc.passes.prepare import prepared
-from vggc.plan.low_precision import in_format
+from vggc.plan.low_precision import in_format, is_max_pool
 from vggc.plan.plan import Plan, plan_folded
 from vggc.runtime import diagnostics
 from vggc.runtime.artifact import SPEC, Manifest, Target, graph_in
@@ -63,12 +63,15 @@ def reduced(plan: Plan, target: Target, precision: ArtifactPrecision) -> Plan:
     """A plan in float32 to one that multiplies in a precision, as a target's kernels read it."""
     if target.kind == "cuda":
         form = FORMATS[precision]
-        return in_format(plan, form, GPU_WORDS * WORD[form], keeps_on_gpus)
+        keeps = is_max_pool if form == "uint8" else keeps_on_gpus
+        return in_format(plan, form, GPU_WORDS * WORD[form], keeps)
     return in_format(plan, FORMATS[precision])
 
 
 def keeps_on_gpus(workload: Workload) -> bool:
-    """Whether kernels for GPUs have a workload's maps all in halves and compute in float32."""
+    """Whether kernels for GPUs have a workload's maps all in a format of floats of fewer bits, and
+    compute in float32.
+    """
     match workload:
         case MaxPool() | AvgPool() | Lrn() | Pointwise() | PRelu() | Add() | Concat() | ToNhwc():
             return True

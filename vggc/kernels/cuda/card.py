@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
+from vggc.kernels.workloads import Format
+
 KIB = 1 << 10
 
 
@@ -35,6 +37,19 @@ class Card:
     """The most of it that a block may have."""
     threads: int = 2048
     registers: int = 65536
+    int8_gain: float = 2.0
+    """How many times as many operations a second tensor cores do in int8 as in halves."""
+
+    def rate(self, format: Format) -> float:
+        """What `mma.sync` reaches where it multiplies numbers of a format."""
+        return self.half_rate * self._gain(format)
+
+    def peak(self, format: Format) -> float:
+        """What the card's fastest instructions reach with numbers of a format."""
+        return self.peak_rate * self._gain(format)
+
+    def _gain(self, format: Format) -> float:
+        return self.int8_gain if format == "uint8" else 1.0
 
 
 H200 = Card(
@@ -73,10 +88,13 @@ RTX4090 = Card(
     shared=100 * KIB,
     block_shared=99 * KIB,
     threads=1536,
+    int8_gain=4.0,
 )
 CARDS: tuple[Card, ...] = (A100, RTX4090, H200)
 """The tensor cores' rates: of the H200 and A100 `mma.sync` as printed in arXiv 2501.12084 and
-2402.13499, of the RTX 4090 nine tenths of NVIDIA's figure. Memory: nine tenths of NVIDIA's."""
+2402.13499, of the RTX 4090 nine tenths of NVIDIA's figure. NVIDIA's data sheets have twice as many
+operations in int8 as in halves, of the RTX 4090 four times as many as with sums in float32. Memory:
+nine tenths of NVIDIA's."""
 
 LAUNCH = 2.5e-6
 """Seconds from the end of a kernel to the first results of the next."""
@@ -94,10 +112,12 @@ FEW_WARPS = 1.2
 
 @dataclass(frozen=True)
 class BlockWork:
-    """What the blocks of a kernel do, each alike: operations of tensor cores and bytes that it
-    reads and writes; `memory_bytes` are what all together must move to and from memory.
+    """What the blocks of a kernel do, each alike: operations of tensor cores on numbers of a format
+    and bytes that it reads and writes; `memory_bytes` are what all together must move to and from
+    memory.
     """
 
+    format: Format
     blocks: int
     threads: int
     shared: int
@@ -132,7 +152,7 @@ def seconds(work: BlockWork, card: Card) -> float:
 
 def _wave(work: BlockWork, card: Card, resident: int) -> float:
     """Seconds of blocks that begin together, so many on each multiprocessor."""
-    products = resident * work.operations * card.multiprocessors / card.half_rate
+    products = resident * work.operations * card.multiprocessors / card.rate(work.format)
     if resident * work.threads < 8 * 32:
         products *= FEW_WARPS
     copies = resident * work.cache_bytes * card.multiprocessors / card.cache_rate

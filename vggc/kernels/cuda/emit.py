@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.builder import Buffer, allocated, serial, vectorized, when
+from vggc.kernels.cuda.formats import distance, nearest_byte, zero_word
 from vggc.kernels.cuda.operands import in_segments
-from vggc.kernels.cuda.ptx import HalfFormat, round_pair, store_segment, widen
+from vggc.kernels.cuda.ptx import round_pair, store_segment, widen
 from vggc.kernels.workloads import Map
 
 BLOCK = 256
@@ -34,9 +35,9 @@ def flat(buffer: Buffer) -> Buffer:
     return buffer.view(buffer.name, math.prod(buffer.shape))
 
 
-def workspace(name: str, *shape: int) -> Buffer:
+def workspace(name: str, *shape: int, dtype: str = "float32") -> Buffer:
     """Device memory that lives for one call of the function."""
-    return allocated(name, *shape)
+    return allocated(name, *shape, dtype=dtype)
 
 
 def shared(name: str, *shape: int) -> Buffer:
@@ -96,13 +97,16 @@ MapElement: TypeAlias = Callable[[Expr, Expr, Expr, Expr], Expr]
 
 
 def load(source: Buffer, map: Map, *at: Expr) -> Expr:
-    """What lies in a map's buffer, as a float32. It is read where the statement stands, whatever
-    becomes of it.
+    """What lies in a map's buffer, as a float32; a uint8 as its distance to what stands for zero.
+
+    It is read where the statement stands, whatever becomes of it.
     """
     if map.format == "float32":
         return source[at]
+    if map.format == "uint8":
+        return distance(map, source[at])
     value = registers("value", 1)
-    widen(cast("HalfFormat", map.format), value, 0, source[at])
+    widen(map.format, value, 0, source[at])
     return value[0]
 
 
@@ -116,8 +120,11 @@ def store(target: Buffer, at: Expr, value: Expr, map: Map) -> None:
     if map.format == "float32":
         target[at] = value
         return
+    if map.format == "uint8":
+        target[at] = T.Cast("uint8", nearest_byte(map, value))
+        return
     pair = registers("pair", 1, dtype="uint32")
-    round_pair(cast("HalfFormat", map.format), pair[0], value, T.float32(0))
+    round_pair(map.format, pair[0], value, T.float32(0))
     target[at] = T.Cast("uint16", pair[0])
 
 
@@ -148,8 +155,8 @@ def write_map(output: Buffer, map: Map, value: MapElement) -> None:
 
 
 def clear_halo(output: Buffer, map: Map, thread: Expr, num_threads: int) -> None:
-    """Thread `thread` of `num_threads` writes its share of the zeros around `map`, a segment at a
-    time where the map lies in whole segments.
+    """Thread `thread` of `num_threads` writes its share of what stands for zero around `map`, a
+    segment at a time where the map lies in whole segments.
     """
     if map.halo == 0:
         return
@@ -174,7 +181,7 @@ def clear_halo(output: Buffer, map: Map, thread: Expr, num_threads: int) -> None
         with when(index < size):
             at = ((n * height + y) * width + x) * channels + c * lanes
             if lanes > 1:
-                store_segment(values.address(at), [T.uint32(0)] * 4)
+                store_segment(values.address(at), [zero_word(map)] * 4)
             else:
                 values[at] = 0
 

@@ -1,39 +1,68 @@
 """Numbers of formats of fewer bits in registers: read as floats, and rounded from floats.
 
-A word of 32 bits holds as many numbers as fit, the first in its low bits.
+A word of 32 bits holds as many numbers as fit, the first in its low bits. Those of uint8 are read
+and rounded as their distance to what stands for zero, in steps of a map's scale.
 """
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import cast
 
 from tvm.tirx import Expr
+from tvm.tirx.script import builder as T
 
 from vggc.kernels.builder import Buffer
 from vggc.kernels.cuda import ptx
-from vggc.kernels.cuda.operands import operands_of
 from vggc.kernels.cuda.ptx import HalfFormat
-from vggc.kernels.workloads import Format
+from vggc.kernels.workloads import WORD, Map
 
-WORD_BYTES = 4
+SHIFTER = 1.5 * 2**23
+"""Added to a float of at most 255 it rounds it, ties to even, and its low byte is the number."""
 
 
-def widen_words(
-    format: Format, target: Buffer, at: int, words: Buffer, first: int, count: int = 4
-) -> None:
-    """The floats of the numbers in some words."""
-    per_word = WORD_BYTES // operands_of(format).size
-    for word in range(count):
+def distance(map: Map, byte: Expr) -> Expr:
+    """The float of a number of a uint8 map."""
+    return T.Cast("float32", T.Cast("int32", byte) - T.int32(map.zero))
+
+
+def widen_segment(map: Map, target: Buffer, at: int, words: Buffer, first: int) -> None:
+    """The floats of the numbers in a segment of a map, four words from the `first` on."""
+    per_word = WORD[map.format]
+    for word in range(4):
         here = at + per_word * word
-        ptx.widen_pair(cast("HalfFormat", format), target, here, words[first + word])
+        if map.format == "uint8":
+            for index in range(per_word):
+                byte = words[first + word] >> T.uint32(8 * index) & T.uint32(0xFF)
+                target[here + index] = distance(map, byte)
+        else:
+            ptx.widen_pair(cast("HalfFormat", map.format), target, here, words[first + word])
 
 
-def round_words(format: Format, words: Buffer, values: Buffer, first: int, count: int = 4) -> None:
-    """The nearest numbers to floats, from the `first` on, in the first `count` words."""
-    per_word = WORD_BYTES // operands_of(format).size
-    for word in range(count):
+def round_words(map: Map, words: Buffer, values: Buffer, first: int, count: int) -> None:
+    """The nearest numbers to `count` floats, from the `first` on, as a map has them, in the first
+    words.
+    """
+    per_word = WORD[map.format]
+    for word in range(count // per_word):
         some = [values[first + per_word * word + index] for index in range(per_word)]
-        ptx.round_pair(cast("HalfFormat", format), words[word], *some)
+        if map.format == "uint8":
+            shifted = [nearest_byte(map, value) << T.uint32(8 * i) for i, value in enumerate(some)]
+            words[word] = reduce(T.bitwise_or, shifted)
+        else:
+            ptx.round_pair(cast("HalfFormat", map.format), words[word], *some)
+
+
+def nearest_byte(map: Map, value: Expr) -> Expr:
+    """The nearest number of a uint8 map to a float, cut off at its range, as a uint32."""
+    held = T.min(T.max(value, T.float32(-map.zero)), T.float32(255 - map.zero))
+    bits = T.reinterpret("uint32", held + T.float32(SHIFTER + map.zero))
+    return bits & T.uint32(0xFF)
+
+
+def zero_word(map: Map) -> Expr:
+    """A word of what stands for zero."""
+    return T.uint32(map.zero * 0x01010101)
 
 
 def segment_of(words: Buffer) -> list[Expr]:

@@ -110,7 +110,7 @@ class MmaWindows(CudaAlgorithm[Conv, MmaKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Any convolution of one group in float16 or bfloat16."""
+        """Any convolution of one group in fewer bits."""
         return on_tensor_cores(workload)
 
     @property
@@ -170,6 +170,7 @@ class MmaWindows(CudaAlgorithm[Conv, MmaKnobs]):
         tiles, steps = prod(self.grid(tile)), self.num_steps(tile.depth) / knobs.splits
         parts = 2 * tile.rows * tile.cols * 4 if knobs.splits > 1 else 0
         return BlockWork(
+            format=self.workload.input.format,
             blocks=tiles * knobs.splits,
             threads=tile.threads,
             shared=self.shared_bytes(tile) + ALIGNMENT,
@@ -201,10 +202,10 @@ class MmaWindows(CudaAlgorithm[Conv, MmaKnobs]):
 
     def emit(self, knobs: MmaKnobs, buffers: Buffers) -> None:
         conv, tile = self.workload, knobs.tile(self.operands)
-        x, weight, bias, y = buffers.values()
+        x, weight, y = (buffers[name] for name in ("x", "weight", "y"))
         down, across = self.grid(tile)
         steps = self.num_steps(tile.depth) // knobs.splits
-        tiles = SharedTiles(tile, down * across, knobs.splits)
+        tiles = SharedTiles(self.operands, tile, down * across, knobs.splits)
         with launch((down * across, knobs.splits), tile.threads) as (block, split, thread):
             blocks = down * across * knobs.splits
             index = (block * knobs.splits + split) * tile.threads + thread
@@ -250,7 +251,7 @@ class MmaWindows(CudaAlgorithm[Conv, MmaKnobs]):
                 block,
                 split,
                 thread,
-                lambda: write_results(conv, warp, bias, y, panel * tile.cols, place),
+                lambda: write_results(conv, warp, buffers, panel * tile.cols, place),
             )
 
     def _place(self, first: Expr, fragment: int, row: int, lane: Expr) -> tuple[Expr, Expr]:

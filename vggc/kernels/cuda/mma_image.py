@@ -81,8 +81,8 @@ class MmaImage(CudaAlgorithm[Conv, ImageKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Convolutions of up to eight channels in float16 or bfloat16 with stride 1 and two to 49
-        taps.
+        """Convolutions in fewer bits of channels that fill one segment of 16 bytes, with stride 1
+        and two to 49 taps.
         """
         if not on_tensor_cores(workload) or workload.stride != (1, 1):
             return False
@@ -135,8 +135,9 @@ class MmaImage(CudaAlgorithm[Conv, ImageKnobs]):
         """What the kernel's blocks do."""
         tile, conv = knobs.tile(self.operands), self.workload
         read = self.shared_bytes(knobs)
-        written = tile.rows * tile.cols * 2 / (4 if conv.pool else 1)
+        written = tile.rows * tile.cols * self.operands.size / (4 if conv.pool else 1)
         return BlockWork(
+            format=self.workload.input.format,
             blocks=conv.output.batch * prod(self.grid(knobs)),
             threads=tile.threads,
             shared=read + ALIGNMENT,
@@ -158,7 +159,7 @@ class MmaImage(CudaAlgorithm[Conv, ImageKnobs]):
 
     def emit(self, knobs: ImageKnobs, buffers: Buffers) -> None:
         conv, tile = self.workload, knobs.tile(self.operands)
-        x, weight, bias, y = buffers.values()
+        x, weight, y = (buffers[name] for name in ("x", "weight", "y"))
         down, across, panels = self.grid(knobs)
         rows, pitch = self.patch(knobs)
         total = conv.output.batch * down * across * panels
@@ -212,7 +213,7 @@ class MmaImage(CudaAlgorithm[Conv, ImageKnobs]):
                 start = ((image * height + i + target.halo) * width + j + target.halo) * stored
                 return start, T.And(i < target.height, j < target.width)
 
-            write_results(conv, product, bias, y, panel * tile.cols, place)
+            write_results(conv, product, buffers, panel * tile.cols, place)
 
     def _tap(self, tap: int, pitch: int) -> int:
         """How many pixels of the patch lie between a tap and the first one. In the place of one

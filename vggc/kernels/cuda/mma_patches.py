@@ -111,12 +111,14 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Convolutions of one group in float16 or bfloat16 with stride 1, several taps and a
-        multiple of 32 channels.
+        """Convolutions of one group in fewer bits with stride 1, several taps, and channels that
+        are a multiple of 64 bytes.
         """
         several = workload.stride == (1, 1) and prod(workload.kernel) > 1
-        whole = workload.input.shape[-1] % 32 == 0
-        return on_tensor_cores(workload) and several and whole
+        if not on_tensor_cores(workload) or not several:
+            return False
+        size = operands_of(workload.input.format).size
+        return workload.input.shape[-1] * size % ROW_BYTES[0] == 0
 
     @property
     def operands(self) -> Operands:
@@ -188,6 +190,7 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
         pixels = rows * (knobs.width + self.workload.kernel[1] - 1)
         parts = 2 * tile.rows * tile.cols * 4 if knobs.splits > 1 else 0
         return BlockWork(
+            format=self.workload.input.format,
             blocks=self.tiles(knobs) * knobs.splits,
             threads=tile.threads,
             shared=self.shared_bytes(knobs) + ALIGNMENT,
@@ -217,14 +220,14 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
 
     def emit(self, knobs: PatchKnobs, buffers: Buffers) -> None:
         conv, tile = self.workload, knobs.tile(self.operands)
-        x, weight, bias, y = buffers.values()
+        x, weight, y = (buffers[name] for name in ("x", "weight", "y"))
         down, across, panels = self.grid(knobs)
         (kernel_h, kernel_w), (_, pitch) = conv.kernel, self.patch(knobs)
         taps, total = prod(conv.kernel), self.tiles(knobs)
         chunks = self.chunks(knobs.depth) // knobs.splits
         steps, ahead = chunks * taps, knobs.stages - 1
         patch_bytes = prod(self.patch(knobs)) * tile.row_bytes
-        sums = SharedTiles(tile, total, knobs.splits)
+        sums = SharedTiles(self.operands, tile, total, knobs.splits)
         with launch((total, knobs.splits), tile.threads) as (block, split, thread):
             index = (block * knobs.splits + split) * tile.threads + thread
             clear_halo(y, conv.output, index, total * knobs.splits * tile.threads)
@@ -279,7 +282,7 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
                 block,
                 split,
                 thread,
-                lambda: write_results(conv, warp, bias, y, panel * tile.cols, place),
+                lambda: write_results(conv, warp, buffers, panel * tile.cols, place),
             )
 
     def _place(

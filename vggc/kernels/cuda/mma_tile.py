@@ -2,8 +2,8 @@
 
 Rows are pixels, columns output channels. Numbers of any format (`operands.py`) reach a warp's
 registers from shared memory by `ldmatrix`, a slice of 32 bytes of each row at a time, are
-multiplied by `mma.sync`, and summed in float32. Where blocks share a tile, each takes a part of the
-reduction, and the last of them adds up and writes.
+multiplied by `mma.sync`, and summed in float32 or int32. Where blocks share a tile, each takes a
+part of the reduction, and the last of them adds up and writes.
 
 In shared memory a row of either operand is `depth` numbers in segments of 16 bytes. Segments are
 permuted within rows, so that the eight rows that `ldmatrix` reads at once lie on different banks.
@@ -20,14 +20,15 @@ from typing import TypeAlias
 from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
-from vggc.kernels.activation import activate
+from vggc.kernels.algorithm import Buffers
 from vggc.kernels.builder import Buffer, serial, unrolled, when
 from vggc.kernels.cuda import ptx
 from vggc.kernels.cuda.emit import dynamic_shared, flat, is_last_block, registers, workspace
-from vggc.kernels.cuda.formats import round_words, segment_of
+from vggc.kernels.cuda.formats import round_words
 from vggc.kernels.cuda.operands import SEGMENT_BYTES, SLICE_BYTES, Operands
 from vggc.kernels.cuda.ptx import WARP
-from vggc.kernels.workloads import Conv
+from vggc.kernels.cuda.results import ChannelResults
+from vggc.kernels.workloads import WORD, Conv
 
 FRAGMENT_ROWS, FRAGMENT_COLS = 16, 8
 """The rows and columns of which a warp multiplies a slice at once."""
@@ -118,14 +119,14 @@ class WarpProduct:
     """A warp's part of the tile, in registers."""
 
     def __init__(self, operands: Operands, tile: TensorTile, thread: Expr) -> None:
-        self._operands, self.tile = operands, tile
+        self.operands, self.tile = operands, tile
         self.lane = thread % WARP
         warps_across = tile.cols // tile.warp_cols
         self.first_row = thread // WARP // warps_across * tile.warp_rows
         self.first_col = thread // WARP % warps_across * tile.warp_cols
         self.fragments = tile.warp_rows // FRAGMENT_ROWS
         self._across = tile.warp_cols // FRAGMENT_COLS
-        self.sums = registers("sums", tile.num_sums)
+        self.sums = registers("sums", tile.num_sums, dtype=operands.sums)
         self._lefts = registers("lefts", 4 * self.fragments, dtype="uint32")
         self._rights = registers("rights", 2 * self._across, dtype="uint32")
         self._at = registers("operands", 3, dtype="int32")
@@ -169,7 +170,7 @@ class WarpProduct:
             for j in range(self._across):
                 sums_at = (i * self._across + j) * 4
                 ptx.multiply_add(
-                    self._operands.instruction,
+                    self.operands.instruction,
                     self.sums,
                     sums_at,
                     self._lefts,
@@ -183,16 +184,18 @@ class WarpProduct:
         or lower row of a fragment.
         """
         column = group * GROUP // FRAGMENT_COLS + index // 2
-        return self.sums[(fragment * self._across + column) * 4 + 2 * half_row + index % 2]
+        total = self.sums[(fragment * self._across + column) * 4 + 2 * half_row + index % 2]
+        return T.reinterpret("int32", total) if self.operands.sums == "uint32" else total
 
 
 class SharedTiles:
     """The sums of the blocks that share a tile, in device memory, and their addition."""
 
-    def __init__(self, tile: TensorTile, tiles: int, splits: int) -> None:
-        self._tile, self._splits = tile, splits
+    def __init__(self, operands: Operands, tile: TensorTile, tiles: int, splits: int) -> None:
+        self._tile, self._splits, self._kind = tile, splits, operands.sums
         if splits > 1:
-            self._parts = workspace("parts", tiles * splits * tile.num_sums * tile.threads)
+            size = tiles * splits * tile.num_sums * tile.threads
+            self._parts = workspace("parts", size, dtype=self._kind)
 
     def finish(
         self, product: WarpProduct, tile: Expr, split: Expr, thread: Expr, write: Callable[[], None]
@@ -212,7 +215,7 @@ class SharedTiles:
             ptx.store_segment(address(split, word), some)
         with when(is_last_block(tile, self._splits)):
             product.clear()
-            part_sums = registers("part_sums", 4)
+            part_sums = registers("part_sums", 4, dtype=self._kind)
             with serial("part", self._splits) as part:
                 for word in range(words):
                     ptx.load_fresh(part_sums, 0, address(part, word))
@@ -224,27 +227,24 @@ class SharedTiles:
 def write_results(
     conv: Conv,
     product: WarpProduct,
-    bias: Buffer,
-    output: Buffer,
+    buffers: Buffers,
     first_col: Expr,
     place: PixelPlace,
 ) -> None:
-    """Bias, activation, pool and rounding, and the writing of eight channels at a time."""
-    target, y = conv.output, flat(output)
+    """Scale, bias, activation, pool and rounding, and the writing of eight channels at a time."""
+    target, y = conv.output, flat(buffers["y"])
     stored = target.shape[-1]
-    biases, values = registers("biases", 8), registers("values", 16)
+    results, values = ChannelResults(conv, buffers, 8), registers("values", 16)
     other, words = registers("other", 1), registers("words", 4, dtype="uint32")
     lane = product.lane
     for group in range(product.tile.warp_cols // GROUP):
         channel = first_col + product.first_col + group * GROUP + lane % 4 * 8
-        for index in range(8):
-            here = channel + index < target.channels
-            biases[index] = T.if_then_else(here, bias[channel + index], T.float32(0))
+        results.load(channel)
         for i in range(product.fragments):
             for row in range(2):
                 for index in range(8):
-                    total = product.result(i, row, group, index) + biases[index]
-                    values[8 * row + index] = activate(conv.act, total)
+                    total = product.result(i, row, group, index)
+                    values[8 * row + index] = results.of(total, index)
             if conv.pool:
                 _pool(values, other)
             for row in range(1 if conv.pool else 2):
@@ -256,8 +256,13 @@ def write_results(
                     if target.format == "float32":
                         _write_floats(values, 8 * row, y, at + channel, channel, target.channels)
                     else:
-                        round_words(target.format, words, values, 8 * row)
-                        ptx.store_segment(y.address(at + channel), segment_of(words))
+                        round_words(target, words, values, 8 * row, 8)
+                        _store(y.address(at + channel), words, 8 // WORD[target.format])
+
+
+def _store(address: Expr, words: Buffer, count: int) -> None:
+    some = [words[index] for index in range(count)]
+    (ptx.store_segment if count == 4 else ptx.store_half_segment)(address, some)
 
 
 def _pool(values: Buffer, other: Buffer) -> None:

@@ -15,19 +15,21 @@ from vggc.kernels.workloads import Conv, Format, Map
 SEGMENT_BYTES = 16
 SLICE_BYTES = 2 * SEGMENT_BYTES
 
-OperandFormat: TypeAlias = Literal["float16", "bfloat16"]
+OperandFormat: TypeAlias = Literal["float16", "bfloat16", "uint8"]
 """The formats of maps that there are kernels for tensor cores for."""
 
 
 @dataclass(frozen=True)
 class Operands:
-    """The numbers that tensor cores multiply with those of a map's format: the bytes of one, the
-    instruction by its name in the PTX ISA, and the type of buffers that hold weights.
+    """What tensor cores multiply where a map is of some format: the bytes of a number, the
+    instruction by its name in the PTX ISA, the types of buffers that hold weights and of registers
+    that hold sums. A uint32 holds the bits of an int32.
     """
 
     size: int
     instruction: str
     weight: str
+    sums: str = "float32"
 
     @property
     def segment(self) -> int:
@@ -43,6 +45,7 @@ class Operands:
 OPERANDS: dict[OperandFormat, Operands] = {
     "float16": Operands(2, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", "uint16"),
     "bfloat16": Operands(2, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", "uint16"),
+    "uint8": Operands(1, "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32", "int8", "uint32"),
 }
 
 

@@ -348,6 +348,8 @@ def stored(format: Format, weight: np.ndarray) -> np.ndarray:
             return weight.astype(np.float16).view(np.uint16)
         case "bfloat16":
             return to_bfloat16(weight)
+        case "uint8":
+            return weight  # rounded to int8 before
         case _:
             raise AssertionError(f"no kernel holds weights for {format}")
 
@@ -359,5 +361,7 @@ def restored(format: Format, held: np.ndarray) -> np.ndarray:
             return held.view(np.float16).astype(np.float32)
         case "bfloat16":
             return from_bfloat16(held)
+        case "uint8":
+            return held
         case _:
             raise AssertionError(f"no kernel holds weights for {format}")

@@ -100,6 +100,11 @@ def widen_pair(half: HalfFormat, target: Buffer, at: int, word: Expr) -> None:
         widen(half, target, at + index, bits)
 
 
+def add_byte_products(sums: Buffer, at: int, unsigned: Expr, signed: Expr) -> None:
+    """Adds the products of the four uint8 of a word and the four int8 of another to an int32."""
+    _run("dp4a.u32.s32", sums[at], unsigned, T.reinterpret("int32", signed), sums[at])
+
+
 def load_segment(registers: Buffer, first: int, address: Expr) -> None:
     """Reads a segment of global memory, which nobody writes meanwhile, into four registers."""
     _run("ld.global.nc.v4.b32", *(registers[first + index] for index in range(4)), address)
@@ -108,6 +113,11 @@ def load_segment(registers: Buffer, first: int, address: Expr) -> None:
 def load_fresh(registers: Buffer, first: int, address: Expr) -> None:
     """Reads four words of global memory as other blocks have left them."""
     _run("ld.global.cg.v4.b32", *(registers[first + index] for index in range(4)), address)
+
+
+def store_half_segment(address: Expr, words: list[Expr]) -> None:
+    """Writes two registers to eight bytes of global memory."""
+    _run("st.global.v2.b32", address, *words)
 
 
 def store_segment(address: Expr, words: list[Expr]) -> None:

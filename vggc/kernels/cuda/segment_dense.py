@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from math import ceil, prod
 from typing import cast
 
 from tvm.tirx.script import builder as T
 
-from vggc.kernels.activation import activate
 from vggc.kernels.algorithm import Buffers, Cost
-from vggc.kernels.builder import serial, unrolled, when
+from vggc.kernels.builder import Buffer, serial, unrolled, when
 from vggc.kernels.cuda import ptx
 from vggc.kernels.cuda.algorithm import CudaAlgorithm
-from vggc.kernels.cuda.emit import flat, launch, registers
-from vggc.kernels.cuda.formats import widen_words
+from vggc.kernels.cuda.emit import flat, launch, registers, store
+from vggc.kernels.cuda.formats import widen_segment
 from vggc.kernels.cuda.operands import on_tensor_cores, operands_of
 from vggc.kernels.cuda.packing import MapRowPacking
-from vggc.kernels.cuda.ptx import WARP, HalfFormat
+from vggc.kernels.cuda.ptx import WARP
+from vggc.kernels.cuda.results import ChannelResults
 from vggc.kernels.workloads import Conv
 
 MAX_IMAGES = 4
@@ -43,7 +44,7 @@ class SegmentGemv(CudaAlgorithm[Conv, SegmentGemvKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Dense layers of up to four images in float16 or bfloat16."""
+        """Dense layers of up to four images in fewer bits."""
         source, target = workload.input, workload.output
         covers = (source.height, source.width) == workload.kernel
         alone = source.halo == target.halo == 0 and not workload.pool
@@ -68,11 +69,11 @@ class SegmentGemv(CudaAlgorithm[Conv, SegmentGemvKnobs]):
         return MapRowPacking(sizes, source.format, source.shape[-1])
 
     def emit(self, knobs: SegmentGemvKnobs, buffers: Buffers) -> None:
-        conv, form = self.workload, self.workload.input.format
-        x, weight, bias, y = (flat(each) for each in buffers.values())
+        conv = self.workload
+        x, weight, y = (flat(buffers[name]) for name in ("x", "weight", "y"))
         images, length = conv.input.batch, prod(conv.input.shape[1:])
         channels, stored = conv.output.channels, conv.output.shape[-1]
-        numbers = operands_of(form).segment
+        numbers = operands_of(conv.input.format).segment
         outputs, chunk = knobs.outputs, WARP * numbers * knobs.segments
         per_block = knobs.warps * outputs
         with launch((ceil(stored / per_block),), WARP * knobs.warps) as (block, thread):
@@ -80,10 +81,7 @@ class SegmentGemv(CudaAlgorithm[Conv, SegmentGemvKnobs]):
             first = block * per_block + thread // WARP * outputs
             words = registers("words", outputs * knobs.segments * 4, dtype="uint32")
             inputs = registers("inputs", 4, dtype="uint32")
-            values, weights = registers("values", numbers), registers("weights", numbers * outputs)
-            sums, other = registers("sums", outputs * images), registers("other", 1)
-            with unrolled("i", outputs * images) as (i,):
-                sums[i] = 0
+            products = _products(conv, outputs)
             with serial("step", ceil(length / chunk)) as step:
                 for segment in range(knobs.segments):
                     col = step * chunk + (segment * WARP + lane) * numbers
@@ -95,16 +93,12 @@ class SegmentGemv(CudaAlgorithm[Conv, SegmentGemvKnobs]):
                 for segment in range(knobs.segments):
                     col = step * chunk + (segment * WARP + lane) * numbers
                     with when(col < length):
-                        for r in range(outputs):
-                            at = (segment * outputs + r) * 4
-                            widen_words(form, weights, numbers * r, words, at)
+                        products.take(words, segment * outputs * 4)
                         for n in range(images):
                             ptx.load_segment(inputs, 0, x.address(n * length + col))
-                            widen_words(form, values, 0, inputs, 0)
-                            for r in range(outputs):
-                                for index in range(numbers):
-                                    product = weights[numbers * r + index] * values[index]
-                                    sums[r * images + n] += product
+                            products.add(n, inputs)
+            sums, results = products.sums, ChannelResults(conv, buffers, 1)
+            other = registers("other", 1, dtype=sums.dtype)
             for i in range(outputs * images):
                 for distance in (16, 8, 4, 2, 1):
                     ptx.from_lane(other[0], sums[i], distance)
@@ -112,13 +106,59 @@ class SegmentGemv(CudaAlgorithm[Conv, SegmentGemvKnobs]):
             for r in range(outputs):
                 row = first + r
                 with when(T.And(lane == 0, row < stored)):
+                    results.load(row)
                     for n in range(images):
-                        here = T.min(row, channels - 1)
-                        total = activate(conv.act, sums[r * images + n] + bias[here])
+                        total = results.of(sums[r * images + n], 0)
                         value = T.Select(row < channels, total, T.float32(0))
-                        if conv.output.format == "float32":
-                            y[n * stored + row] = value
-                        else:
-                            out = cast("HalfFormat", conv.output.format)
-                            ptx.round_pair(out, inputs[0], value, T.float32(0))
-                            y[n * stored + row] = T.Cast("uint16", inputs[0])
+                        store(y, n * stored + row, value, conv.output)
+
+
+class _FloatProducts:
+    """The sums of a thread, of the products of floats: of each output, of each image."""
+
+    def __init__(self, conv: Conv, outputs: int) -> None:
+        self._map, self._outputs, self._images = conv.input, outputs, conv.input.batch
+        self._numbers = operands_of(conv.input.format).segment
+        self._values = registers("values", self._numbers)
+        self._weights = registers("weights", self._numbers * outputs)
+        self.sums = registers("sums", outputs * self._images)
+        with unrolled("i", outputs * self._images) as (i,):
+            self.sums[i] = 0
+
+    def take(self, words: Buffer, first: int) -> None:
+        """Makes the weights those of a segment of each output, in words from the `first` on."""
+        for r in range(self._outputs):
+            widen_segment(self._map, self._weights, self._numbers * r, words, first + 4 * r)
+
+    def add(self, image: int, inputs: Buffer) -> None:
+        """Adds the products with a segment of an image."""
+        widen_segment(self._map, self._values, 0, inputs, 0)
+        for r in range(self._outputs):
+            for index in range(self._numbers):
+                product = self._weights[self._numbers * r + index] * self._values[index]
+                self.sums[r * self._images + image] += product
+
+
+class _ByteProducts:
+    """The sums of a thread, of the products of uint8 and int8: of each output, of each image."""
+
+    def __init__(self, conv: Conv, outputs: int) -> None:
+        self._outputs, self._images = outputs, conv.input.batch
+        self.sums = registers("sums", outputs * self._images, dtype="int32")
+        with unrolled("i", outputs * self._images) as (i,):
+            self.sums[i] = 0
+
+    def take(self, words: Buffer, first: int) -> None:
+        """Makes the weights those of a segment of each output, in words from the `first` on."""
+        self._words, self._first = words, first
+
+    def add(self, image: int, inputs: Buffer) -> None:
+        """Adds the products with a segment of an image."""
+        for r, word in product(range(self._outputs), range(4)):
+            weights = self._words[self._first + 4 * r + word]
+            ptx.add_byte_products(self.sums, r * self._images + image, inputs[word], weights)
+
+
+def _products(conv: Conv, outputs: int) -> _FloatProducts | _ByteProducts:
+    kind = _ByteProducts if conv.input.format == "uint8" else _FloatProducts
+    return kind(conv, outputs)

@@ -22,7 +22,7 @@ from vggc.kernels.cuda.emit import (
     registers,
     write_map,
 )
-from vggc.kernels.cuda.formats import round_words, segment_of, widen_words
+from vggc.kernels.cuda.formats import round_words, segment_of, widen_segment, zero_word
 from vggc.kernels.cuda.operands import in_segments, operands_of
 from vggc.kernels.windows import axes
 from vggc.kernels.workloads import Convert, Map, MaxPool
@@ -40,7 +40,7 @@ class ConvertSegments(FixedCudaAlgorithm[Convert]):
 
     def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
         work = self.workload
-        source, output = buffers.values()
+        source, *scale, output = buffers.values()
         halo = work.input.halo
         if in_segments(work.output):
 
@@ -50,11 +50,18 @@ class ConvertSegments(FixedCudaAlgorithm[Convert]):
                     value = source[
                         n, y + halo, x_ + halo, T.min(c + index, work.input.channels - 1)
                     ]
+                    if scale:
+                        value = value / scale[0][0]
                     values[index] = T.if_then_else(here, value, T.float32(0))
 
             write_segments(output, work.output, read)
             return
-        write_map(output, work.output, reader(source, work.input))
+        value = reader(source, work.input)
+        write_map(
+            output,
+            work.output,
+            (lambda *at: value(*at) * scale[0][0]) if scale else value,
+        )
 
 
 class MaxPoolSegments(FixedCudaAlgorithm[MaxPool]):
@@ -65,16 +72,16 @@ class MaxPoolSegments(FixedCudaAlgorithm[MaxPool]):
 
     @classmethod
     def applies(cls, workload: MaxPool) -> bool:
-        """Max pools of maps in float16 or bfloat16."""
+        """Max pools of maps in fewer bits."""
         return in_segments(workload.input)
 
     def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
-        work, form = self.workload, self.workload.input.format
+        work = self.workload
         source, output = (flat(each) for each in buffers.values())
         halo, (rows, columns) = work.input.halo, axes(work)
         _, height, width, stored = work.input.shape
         kernel_h, kernel_w = work.kernel
-        numbers = operands_of(form).segment
+        numbers = operands_of(work.input.format).segment
         words, read = registers("words", 4, dtype="uint32"), registers("read", numbers)
 
         def largest(values: Buffer, n: Expr, y: Expr, x: Expr, c: Expr) -> None:
@@ -82,7 +89,7 @@ class MaxPoolSegments(FixedCudaAlgorithm[MaxPool]):
                 row, column = rows.clamped(y, dy) + halo, columns.clamped(x, dx) + halo
                 at = ((n * height + row) * width + column) * stored + c
                 ptx.load_segment(words, 0, source.address(at))
-                widen_words(form, read, 0, words, 0)
+                widen_segment(work.input, read, 0, words, 0)
                 for index in range(numbers):
                     values[index] = T.max(values[index], read[index])
 
@@ -102,7 +109,7 @@ def write_segments(
     output: Buffer, map: Map, fill: Callable[[Buffer, Expr, Expr, Expr, Expr], None]
 ) -> None:
     """A kernel with a thread per segment: `fill(values, n, y, x, c)` sets the values of the segment
-    that begins with channel `c` inside the map, and those of its halo are zero.
+    that begins with channel `c` inside the map, and in its halo lies what stands for zero.
     """
     _, height, width, channels = map.shape
     numbers = operands_of(map.format).segment
@@ -118,8 +125,8 @@ def write_segments(
         values, made = registers("values", numbers), registers("made", 4, dtype="uint32")
         with when(index < size):
             with unrolled("i", 4) as (i,):
-                made[i] = 0
+                made[i] = zero_word(map)
             with when(inside_map(map, y, x)):
                 fill(values, n, y, x, c)
-                round_words(map.format, made, values, 0)
+                round_words(map, made, values, 0, numbers)
             ptx.store_segment(target.address(index * numbers), segment_of(made))

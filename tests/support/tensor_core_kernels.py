@@ -1,4 +1,4 @@
-"""Kernels of GPUs in halves, run on the CPU and held to float64."""
+"""Kernels of GPUs in fewer bits, run on the CPU and held to float64."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from numpy.typing import NDArray
 
 from tests.support.cuda_on_cpu import CudaCode, call
 from tests.support.kernel_draws import activation, finished
+from tests.support.low_precision_kernels import (
+    conv_weights,
+    exact_conv,
+    filled,
+    inner,
+    meaning,
+    stored_range,
+)
 from tests.support.workload_reference import Side, grouped, pool
 from vggc.ir.ops import RELU, Activation, Pair
 from vggc.kernels.cuda import H200, AnyCudaAlgorithm, algorithms
-from vggc.kernels.cuda.operands import operands_of
+from vggc.kernels.cuda.operands import OperandFormat, operands_of
 from vggc.kernels.cuda.packing import restored, stored
-from vggc.kernels.cuda.ptx import HalfFormat
 from vggc.kernels.reference import reference
 from vggc.kernels.workloads import (
     Add,
@@ -38,17 +45,19 @@ from vggc.kernels.workloads import (
     Workload,
 )
 
-HALVES: tuple[HalfFormat, ...] = ("float16", "bfloat16")
+FORMATS: tuple[OperandFormat, ...] = ("float16", "bfloat16", "uint8")
 ROUNDING: dict[Format, float] = {"float32": 0.0, "float16": 2**-11, "bfloat16": 2**-8}
 """The most that a value changes when it is rounded to a format, relative to it."""
+IN_SCALE, OUT_SCALE = 0.02, 0.05
+"""What a step of a uint8 input stands for, and one of an output."""
 SUMS = 2e-6
 """The relative L2 error of sums in float32 of exact products."""
 MAX_MACS = 20_000_000
 
 
-def in_half(map: Map, half: HalfFormat) -> Map:
-    """A map of halves in whole segments."""
-    return replace(map, format=half, vector=operands_of(half).segment)
+def in_format(map: Map, form: OperandFormat, zero: int = 0) -> Map:
+    """A map of a format in whole segments; `zero` stands for zero."""
+    return replace(map, format=form, vector=operands_of(form).segment, zero=zero)
 
 
 def conv(
@@ -60,10 +69,14 @@ def conv(
     halos: Pair = (1, 1),
     act: Activation | None = RELU,
     pool: bool = False,
-    half: HalfFormat = "float16",
+    form: OperandFormat = "float16",
     to_float32: bool = False,
+    zeros: Pair = (0, 0),
 ) -> Conv:
-    """A convolution in halves of the map `(N, H, W, C)`."""
+    """A convolution in fewer bits of the map `(N, H, W, C)`.
+
+    `zeros` stand for zero in its input and its output.
+    """
     batch, height, width, _ = shape
     sizes = zip((height, width), padding, kernel, stride, strict=True)
     out = [(extent + 2 * pad - size) // step + 1 for extent, pad, size, step in sizes]
@@ -71,8 +84,8 @@ def conv(
         out = [extent // 2 for extent in out]
     target = Map(batch, out[0], out[1], channels, halos[1])
     return Conv(
-        input=in_half(Map(*shape, halo=halos[0]), half),
-        output=target if to_float32 else in_half(target, half),
+        input=in_format(Map(*shape, halo=halos[0]), form, zeros[0]),
+        output=target if to_float32 else in_format(target, form, zeros[1]),
         kernel=kernel,
         stride=stride,
         padding=padding,
@@ -82,14 +95,14 @@ def conv(
 
 
 def dense(
-    source: tuple[int, int, int, int], features: int, half: HalfFormat = "float16", **more: bool
+    source: tuple[int, int, int, int], features: int, form: OperandFormat = "float16", **more: bool
 ) -> Conv:
-    """A dense layer in halves, as the plan has it: a convolution that covers its map."""
-    return conv(source, features, source[1:3], padding=(0, 0), halos=(0, 0), half=half, **more)
+    """A dense layer in fewer bits, as the plan has it: a convolution that covers its map."""
+    return conv(source, features, source[1:3], padding=(0, 0), halos=(0, 0), form=form, **more)
 
 
 @dataclass(frozen=True)
-class HalfDraw:
+class TensorDraw:
     """A workload and one way to carry it out."""
 
     algorithm: AnyCudaAlgorithm
@@ -106,10 +119,10 @@ class HalfDraw:
         return f"{self.workload} by {self.algorithm.name} {self.knobs}"
 
 
-def draws(seed: int, count: int) -> list[HalfDraw]:
-    """Convolutions in halves of random shapes, each by any algorithm with any of its knobs."""
+def draws(seed: int, count: int) -> list[TensorDraw]:
+    """Convolutions in fewer bits of random shapes, each by any algorithm with any of its knobs."""
     rng = random.Random(seed)
-    found: list[HalfDraw] = []
+    found: list[TensorDraw] = []
     while len(found) < count:
         work = drawn(rng)
         if work is None:
@@ -119,15 +132,15 @@ def draws(seed: int, count: int) -> list[HalfDraw]:
         # Any number of blocks that share a tile, and not mostly many.
         splits = rng.choice(sorted({getattr(each, "splits", 1) for each in knobs}))
         some = [each for each in knobs if getattr(each, "splits", 1) == splits]
-        found.append(HalfDraw(algorithm, rng.choice(some)))
+        found.append(TensorDraw(algorithm, rng.choice(some)))
     return found
 
 
 def drawn(rng: random.Random) -> Conv | None:
-    half = rng.choice(HALVES)
+    form = rng.choice(FORMATS)
     if rng.random() < 0.15:
         source = (rng.randint(1, 5), rng.randint(1, 4), rng.randint(1, 4), rng.randint(1, 90))
-        return dense(source, rng.randint(1, 150), half, to_float32=rng.random() < 0.5)
+        return dense(source, rng.randint(1, 150), form, to_float32=rng.random() < 0.5)
     size = rng.choice([1, 3, 3, 3, 5])
     kernel = rng.choice([(size, size), (size, size), (1, 3), (3, 2)])
     stride = rng.choice([(1, 1), (1, 1), (1, 1), (2, 2), (1, 2)])
@@ -143,8 +156,9 @@ def drawn(rng: random.Random) -> Conv | None:
     if work is None or prod(work.grid) * shape[0] * prod(work.weight_shape) > MAX_MACS:
         return None
     act = activation(rng) if not work.pool and rng.random() < 0.3 else rng.choice([None, RELU])
-    output = work.output if rng.random() < 0.3 else in_half(work.output, half)
-    return replace(work, input=in_half(work.input, half), output=output, act=act)
+    zeros = [rng.choice([0, 128]) if form == "uint8" else 0 for _ in range(2)]
+    output = work.output if rng.random() < 0.3 else in_format(work.output, form, zeros[1])
+    return replace(work, input=in_format(work.input, form, zeros[0]), output=output, act=act)
 
 
 def rounded(values: NDArray[Any], form: Format) -> NDArray[np.float32]:
@@ -155,16 +169,19 @@ def rounded(values: NDArray[Any], form: Format) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True)
-class HalfCase:
-    """The arrays that a kernel takes, and the content of its output."""
+class TensorCase:
+    """The arrays that a kernel takes, and the content of its output; the scale of a uint8 one."""
 
     arrays: list[NDArray[Any]]
     expected: NDArray[np.float64]
+    scale: float = 1.0
 
 
-def case(workload: Workload, kernel: Kernel, seed: int = 0) -> HalfCase:
+def case(workload: Workload, kernel: Kernel, seed: int = 0) -> TensorCase:
     """Random inputs and weights, and what comes of them in float64."""
     rng = np.random.default_rng(seed)
+    if isinstance(workload, Conv | Convert | MaxPool) and _in_bytes(workload):
+        return _case_in_bytes(workload, kernel, rng)
     arrays, contents = [], []
     for layout in workload.inputs:
         array, content = _input(layout, rng, padded=isinstance(workload, Conv))
@@ -178,9 +195,40 @@ def case(workload: Workload, kernel: Kernel, seed: int = 0) -> HalfCase:
         packed[0] = kernel.packing.pack(weights[0])
         weights[0] = np.asarray(kernel.packing.unpack(packed[0]), np.float32)
     assert isinstance(workload.output, Map)
-    y = np.empty(workload.output.shape, workload.output.storage)
-    y.view(np.uint8)[...] = 0xFF  # no number in any format
-    return HalfCase([*arrays, *packed, y], reference(workload, contents, weights))
+    y = _unwritten(workload.output)
+    return TensorCase([*arrays, *packed, y], reference(workload, contents, weights))
+
+
+def _in_bytes(workload: Conv | Convert | MaxPool) -> bool:
+    return "uint8" in (workload.input.format, workload.output.format)
+
+
+def _unwritten(map: Map) -> NDArray[Any]:
+    """A buffer without a number that is one in any format of floats."""
+    y = np.empty(map.shape, map.storage)
+    y.view(np.uint8)[...] = 0xFF
+    return y
+
+
+def _case_in_bytes(
+    workload: Conv | Convert | MaxPool, kernel: Kernel, rng: np.random.Generator
+) -> TensorCase:
+    """Random numbers of 8 bits, and what comes of what they stand for, as the CPU's are tested."""
+    source, out = workload.input, workload.output
+    x, weights = filled(source, rng), list[NDArray[Any]]()
+    match workload:
+        case Conv():
+            weights, exact = conv_weights(workload, rng, IN_SCALE)
+            assert kernel.packing is not None
+            weights[0] = kernel.packing.pack(weights[0])
+            expected = exact_conv(workload, meaning(x, source, IN_SCALE), *exact)
+            if out.format == "uint8":
+                weights.append(np.float32([OUT_SCALE]))
+            return TensorCase([x, *weights, _unwritten(out)], expected, OUT_SCALE)
+        case Convert():
+            weights = [np.float32([IN_SCALE])]
+    expected = reference(workload, [meaning(x, source, IN_SCALE)], [])
+    return TensorCase([x, *weights, _unwritten(out)], expected, IN_SCALE)
 
 
 def _input(
@@ -201,7 +249,7 @@ def _input(
     return (x if layout.format == "float32" else stored(layout.format, x)), values
 
 
-def check(library: ctypes.CDLL, code: CudaCode, workload: Workload, made: HalfCase) -> None:
+def check(library: ctypes.CDLL, code: CudaCode, workload: Workload, made: TensorCase) -> None:
     """The content is right, and the halo and what pads the channels are zero.
 
     Raises: AssertionError where not.
@@ -211,6 +259,9 @@ def check(library: ctypes.CDLL, code: CudaCode, workload: Workload, made: HalfCa
     out = workload.output
     assert isinstance(out, Map)
     result = arrays[-1].copy()
+    if out.format == "uint8":
+        _check_bytes(result, out, made)
+        return
     whole = result if out.format == "float32" else restored(out.format, result)
     content = Side.of(out).content(whole)
     got = content[..., : out.channels].copy()
@@ -221,14 +272,23 @@ def check(library: ctypes.CDLL, code: CudaCode, workload: Workload, made: HalfCa
     assert np.linalg.norm(got - made.expected) <= (SUMS + ROUNDING[out.format]) * (norm + 1e-3)
 
 
-def kept(workload: Workload, half: HalfFormat = "float16") -> Workload:
-    """A workload whose maps are all in halves."""
+def _check_bytes(result: NDArray[np.uint8], out: Map, made: TensorCase) -> None:
+    """What is stored is the nearest number, and around it lies what stands for zero."""
+    got, (low, high) = meaning(result, out, made.scale), stored_range(out, made.scale)
+    allowed = 0.501 * made.scale + 1e-5 * np.abs(made.expected).max()
+    assert np.abs(got - np.clip(made.expected, low, high)).max() <= allowed
+    inner(result, out)[...] = out.zero
+    assert (result == out.zero).all(), "the halo or the padding is not zero"
+
+
+def kept(workload: Workload, form: OperandFormat = "float16") -> Workload:
+    """A workload whose maps are all in fewer bits."""
     changed = {
-        name: in_half(value, half) if isinstance(value, Map) else value
+        name: in_format(value, form) if isinstance(value, Map) else value
         for name, value in vars(workload).items()
     }
     if isinstance(workload, Add | Concat):
-        changed["inputs"] = tuple(in_half(each, half) for each in workload.inputs)
+        changed["inputs"] = tuple(in_format(each, form) for each in workload.inputs)
     return type(workload)(**changed)
 
 
@@ -247,20 +307,30 @@ OTHERS: dict[str, Workload] = {
     ),
     "two groups": kept(grouped((1, 9, 7, 40), 70, 2, halos=(1, 2), act=RELU)),
     "depthwise": kept(grouped((1, 14, 11, 35), 35, 35, halos=(1, 1)), "bfloat16"),
-    "to float16": Convert(Map(2, 5, 4, 3, 1), in_half(Map(2, 5, 4, 3, 2), "float16")),
-    "to bfloat16": Convert(Map(1, 3, 4, 40), in_half(Map(1, 3, 4, 40, 1), "bfloat16")),
-    "of float16": Convert(in_half(Map(2, 5, 4, 11, 1), "float16"), Map(2, 5, 4, 11)),
-    "of bfloat16": Convert(in_half(Map(1, 3, 4, 8), "bfloat16"), Map(1, 3, 4, 8, 1)),
+    "to float16": Convert(Map(2, 5, 4, 3, 1), in_format(Map(2, 5, 4, 3, 2), "float16")),
+    "to bfloat16": Convert(Map(1, 3, 4, 40), in_format(Map(1, 3, 4, 40, 1), "bfloat16")),
+    "of float16": Convert(in_format(Map(2, 5, 4, 11, 1), "float16"), Map(2, 5, 4, 11)),
+    "of bfloat16": Convert(in_format(Map(1, 3, 4, 8), "bfloat16"), Map(1, 3, 4, 8, 1)),
     "pool": MaxPool(
-        input=in_half(Map(2, 9, 8, 20, 1), "float16"),
-        output=in_half(Map(2, 5, 4, 20, 1), "float16"),
+        input=in_format(Map(2, 9, 8, 20, 1), "float16"),
+        output=in_format(Map(2, 5, 4, 20, 1), "float16"),
+        kernel=(3, 3),
+        stride=(2, 2),
+        padding=(1, 1),
+    ),
+    "to uint8": Convert(Map(2, 5, 4, 3, 1), in_format(Map(2, 5, 4, 3, 2), "uint8", 128)),
+    "to uint8, of many": Convert(Map(1, 3, 4, 40), in_format(Map(1, 3, 4, 40, 1), "uint8")),
+    "of uint8": Convert(in_format(Map(2, 5, 4, 19, 1), "uint8", 128), Map(2, 5, 4, 19, 2)),
+    "pool of uint8": MaxPool(
+        input=in_format(Map(2, 9, 8, 20, 1), "uint8", 128),
+        output=in_format(Map(2, 5, 4, 20, 1), "uint8", 128),
         kernel=(3, 3),
         stride=(2, 2),
         padding=(1, 1),
     ),
     "large pool": MaxPool(
-        input=in_half(Map(1, 11, 9, 8), "bfloat16"),
-        output=in_half(Map(1, 2, 2, 8, 2), "bfloat16"),
+        input=in_format(Map(1, 11, 9, 8), "bfloat16"),
+        output=in_format(Map(1, 2, 2, 8, 2), "bfloat16"),
         kernel=(7, 5),
         stride=(4, 4),
     ),
