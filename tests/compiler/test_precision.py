@@ -464,6 +464,11 @@ def test_a_cpu_without_the_instructions_is_refused(precision: ArtifactPrecision)
             "kernels for CPUs multiply in float32, bfloat16 or int8",
             "leave `--precision` out",
         ),
+        (
+            ["--precision", "tf32"],
+            "kernels for CPUs multiply in float32, bfloat16 or int8",
+            "leave `--precision` out",
+        ),
     ],
 )
 def test_where_a_precision_is_not_there(

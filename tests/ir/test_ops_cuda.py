@@ -111,6 +111,10 @@ FEWER_BITS: dict[ArtifactPrecision, dict[str, Graph]] = {
         )
     },
     "bfloat16": {name: GRAPHS[name] for name in ("conv_then_relu", "map_for_fc_and_conv")},
+    "tf32": {
+        name: GRAPHS[name]
+        for name in ("conv_strided", "conv_grouped", "fc_of_map", "concat", "lrn")
+    },
     "int8": {
         name: GRAPHS[name]
         for name in ("conv_strided", "conv_grouped", "pool", "fc_of_map", "concat", "add_projected")
@@ -118,6 +122,7 @@ FEWER_BITS: dict[ArtifactPrecision, dict[str, Graph]] = {
 }
 LARGEST_ERRORS: dict[ArtifactPrecision, float] = {
     "float16": 2e-3,
+    "tf32": 2e-3,
     "bfloat16": 1.5e-2,
     "int8": 0.03,
 }

@@ -89,6 +89,31 @@ CASES: dict[str, TensorDraw] = {
         MmaImage(conv((1, 19, 21, 5), 64, (3, 2), pool=True, form="bfloat16")),
         ImageKnobs(8, 16, 64, 32, 32),
     ),
+    "tf32 windows of an odd image": TensorDraw(
+        MmaWindows(conv((1, 13, 11, 6), 70, form="tf32")), MmaKnobs(128, 128, 64, 64, 32, 4, 1)
+    ),
+    "tf32 windows, shared": TensorDraw(
+        MmaWindows(conv((2, 9, 11, 24), 41, form="tf32", act=None)),
+        MmaKnobs(64, 64, 32, 32, 16, 2, 7),
+    ),
+    "tf32 windows to float32": TensorDraw(
+        MmaWindows(conv((2, 9, 11, 16), 33, form="tf32", to_float32=True)),
+        MmaKnobs(128, 64, 64, 32, 16, 5, 1),
+    ),
+    "tf32 patches, pooled": TensorDraw(
+        MmaPatches(conv((2, 17, 19, 32), 70, pool=True, form="tf32")),
+        PatchKnobs(8, 16, 64, 64, 32, 32, 2, 1),
+    ),
+    "tf32 patches, shared": TensorDraw(
+        MmaPatches(conv((1, 17, 19, 64), 70, form="tf32")),
+        PatchKnobs(16, 8, 128, 64, 64, 32, 4, 2),
+    ),
+    "tf32 of an image by itself, pooled": TensorDraw(
+        MmaImage(conv((1, 19, 21, 3), 64, pool=True, form="tf32")), ImageKnobs(8, 16, 64, 32, 32)
+    ),
+    "a tf32 dense layer of three images": TensorDraw(
+        SegmentGemv(dense((3, 3, 4, 40), 37, "tf32")), SegmentGemvKnobs(8, 1, 2)
+    ),
     "int8 windows of an odd image": TensorDraw(
         MmaWindows(conv((1, 13, 11, 19), 70, form="uint8", zeros=(128, 0))),
         MmaKnobs(128, 128, 64, 64, 128, 4, 1),

@@ -45,8 +45,13 @@ from vggc.kernels.workloads import (
     Workload,
 )
 
-FORMATS: tuple[OperandFormat, ...] = ("float16", "bfloat16", "uint8")
-ROUNDING: dict[Format, float] = {"float32": 0.0, "float16": 2**-11, "bfloat16": 2**-8}
+FORMATS: tuple[OperandFormat, ...] = ("tf32", "float16", "bfloat16", "uint8")
+ROUNDING: dict[Format, float] = {
+    "float32": 0.0,
+    "tf32": 2**-11,
+    "float16": 2**-11,
+    "bfloat16": 2**-8,
+}
 """The most that a value changes when it is rounded to a format, relative to it."""
 IN_SCALE, OUT_SCALE = 0.02, 0.05
 """What a step of a uint8 input stands for, and one of an output."""
@@ -317,6 +322,12 @@ OTHERS: dict[str, Workload] = {
         kernel=(3, 3),
         stride=(2, 2),
         padding=(1, 1),
+    ),
+    "to tf32": Convert(Map(2, 5, 4, 3, 1), in_format(Map(2, 5, 4, 3, 2), "tf32")),
+    "of tf32": Convert(in_format(Map(2, 5, 4, 11, 1), "tf32"), Map(2, 5, 4, 11)),
+    "pool of tf32": kept(pool(MaxPool, (2, 9, 8, 21), (3, 3), (2, 2), (1, 1)), "tf32"),
+    "concat in tf32": kept(
+        Concat((Map(2, 4, 3, 5), Map(2, 4, 3, 1, 2)), Map(2, 4, 3, 6, 1)), "tf32"
     ),
     "to uint8": Convert(Map(2, 5, 4, 3, 1), in_format(Map(2, 5, 4, 3, 2), "uint8", 128)),
     "to uint8, of many": Convert(Map(1, 3, 4, 40), in_format(Map(1, 3, 4, 40, 1), "uint8")),

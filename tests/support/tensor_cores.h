@@ -4,7 +4,8 @@
 // What is asynchronous happens as late as it may: a copy when its group is waited for, a store that
 // no fence follows at the end of the grid. A wait or a fence that is missing then shows as a wrong
 // result. What must not be written yet shows where copies happen as soon as they may instead.
-// Layouts of fragments: PTX ISA, "Matrix Fragments for mma.m16n8k16", "m16n8k32" and "ldmatrix".
+// Layouts of fragments: PTX ISA, "Matrix Fragments for mma.m16n8k16", "m16n8k8",
+// "m16n8k32" and "ldmatrix".
 #pragma once
 
 #include <algorithm>
@@ -110,6 +111,26 @@ struct Halves {
   static float left(uint32_t word, int p) { return Value(word >> 16 * p); }
   static float right(uint32_t word, int p) { return Value(word >> 16 * p); }
 };
+
+struct Tf32 {
+  using Sum = float;
+  static constexpr int kPerWord = 1;
+  // Tensor cores read a float32 as a tf32, without its last 13 bits.
+  static float left(uint32_t word, int) {
+    float value;
+    word &= ~uint32_t{0x1fff};
+    std::memcpy(&value, &word, sizeof value);
+    return value;
+  }
+  static float right(uint32_t word, int p) { return left(word, p); }
+};
+
+static uint32_t to_tf32(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  if (std::isnan(value)) return 0x7fffffff;
+  return (bits + 0x1000) & ~uint32_t{0x1fff};
+}
 
 struct Bytes {
   using Sum = uint32_t;
@@ -337,6 +358,7 @@ HELPER tvm_builtin_ptx_ldmatrix_sync_aligned_m8n8_x4_shared_b16(
 PRODUCT(mma_sync_aligned_m16n8k16_row_col_f32_f16_f16_f32, float, Halves<tensor_cores::of_float16>)
 PRODUCT(
     mma_sync_aligned_m16n8k16_row_col_f32_bf16_bf16_f32, float, Halves<tensor_cores::of_bfloat16>)
+PRODUCT(mma_sync_aligned_m16n8k8_row_col_f32_tf32_tf32_f32, float, Tf32)
 PRODUCT(mma_int_sync_aligned_m16n8k32_row_col_s32_u8_s8_s32, uint32_t, Bytes)
 
 static void tvm_builtin_ptx_dp4a_u32_s32(int32_t& sum, uint32_t a, int32_t b, int32_t c) {
@@ -356,6 +378,10 @@ static void tvm_builtin_ptx_cvt_f16x2_f32_rn_f16x2_f32(uint32_t& target, float h
 
 static void tvm_builtin_ptx_cvt_bf16x2_f32_rn_bf16x2_f32(uint32_t& target, float high, float low) {
   target = uint32_t{tensor_cores::to_bfloat16(high)} << 16 | tensor_cores::to_bfloat16(low);
+}
+
+static void tvm_builtin_ptx_cvt_tf32_f32_rna_tf32_f32(uint32_t& target, float value) {
+  target = tensor_cores::to_tf32(value);
 }
 
 template <class Word>

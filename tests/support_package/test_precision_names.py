@@ -72,7 +72,7 @@ def test_an_option_takes_other_words(text: str, name: str) -> None:
     ("text", "hint"),
     [
         ("bf61", "did you mean `bfloat16`?"),
-        ("fp8", "known: `float32`, `bfloat16`, `float16`, `int8`"),
+        ("fp8", "known: `float32`, `tf32`, `bfloat16`, `float16`, `int8`"),
     ],
 )
 def test_another_word_is_refused_with_a_suggestion(text: str, hint: str) -> None:

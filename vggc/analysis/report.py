@@ -10,7 +10,7 @@ from vggc.analysis.receptive import receptive_fields
 from vggc.analysis.training import TrainingSetup, training_need
 from vggc.ir.graph import Graph
 from vggc.ir.ops import Op, Shape
-from vggc.support.precision import NUMBER_BYTES, Precision
+from vggc.support.precision import NUMBER_BYTES, TRAIN_PRECISIONS, Precision
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def report(
             macs=macs,
             flops=2 * macs,
             activation_bytes=sum(row.activation_bytes for row in rows),
-            training_bytes=None if dtype == "int8" else need.on_cpu,
-            training_gpu_bytes=None if dtype == "int8" else on_gpu.on_gpu,
+            training_bytes=need.on_cpu if dtype in TRAIN_PRECISIONS else None,
+            training_gpu_bytes=on_gpu.on_gpu if dtype in TRAIN_PRECISIONS else None,
         ),
     )
 

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     default="float32",
     show_default=True,
     help="What to multiply in. On CPUs bfloat16 and int8 take AVX512-BF16 and AVX512-VNNI, on GPUs "
-    "float16, bfloat16 and int8 take tensor cores.",
+    "tf32, float16, bfloat16 and int8 take tensor cores.",
 )
 @click.option(
     "--max-error",
@@ -124,8 +124,8 @@ def command(
     SPEC is a file or a zoo name, RUN a folder that `vggc train` made; with neither, the
     newest run under runs/ is taken. A spec without weights gets random ones.
 
-    In float16, bfloat16 and int8, convolutions and dense layers multiply in that precision; all
-    else computes in float32.
+    In tf32, float16, bfloat16 and int8, convolutions and dense layers multiply in that precision;
+    all else computes in float32.
 
     With --dense, fully-connected layers slide over an image larger than the net's input: scores of
     classes are averaged as `vggc eval` does, and boxes come for each position of the net.

@@ -74,7 +74,7 @@ def converted_weights(plan: Plan, weights: Weights, ranges: Mapping[str, ValueRa
         match step.workload:
             case Conv(input=Map(format="uint8")):
                 found |= _int8(plan, step, step.workload, weights, found, ranges)
-            case Conv(input=Map(format="bfloat16" | "float16"), groups=1):
+            case Conv(input=Map(format="tf32" | "bfloat16" | "float16"), groups=1):
                 # Packing rounds: what a kernel rounds may be transformed first.
                 weight, bias = step.weights
                 found[weight] = weights[weight].reshape(step.workload.weight_shape)

@@ -91,7 +91,7 @@ def require_precision(target: Target, precision: ArtifactPrecision) -> None:
             hint = "name architectures from sm_80 on with `--arch`"
         else:
             return
-    elif precision == "float16":
+    elif precision not in PRECISION_NEEDS:
         reason = "kernels for CPUs multiply in float32, bfloat16 or int8"
     elif (needs := PRECISION_NEEDS[precision])[0] not in target.instructions:
         _, name, who = needs

@@ -28,15 +28,16 @@ if TYPE_CHECKING:
     from tvm.tirx import PrimFunc
 
 
-Format: TypeAlias = Literal["float32", "float16", "bfloat16", "uint8"]
-"""How the values of a map are written. A uint8 `q` stands for `scale·(q - zero)`; the scale
-is data, found by calibration."""
+Format: TypeAlias = Literal["float32", "tf32", "float16", "bfloat16", "uint8"]
+"""How the values of a map are written. A tf32 is a float32 whose last 13 bits are zero. A uint8 `q`
+stands for `scale·(q - zero)`; the scale is data, found by calibration."""
 
-WORD: dict[Format, int] = {"float32": 1, "float16": 2, "bfloat16": 2, "uint8": 4}
+WORD: dict[Format, int] = {"float32": 1, "tf32": 1, "float16": 2, "bfloat16": 2, "uint8": 4}
 """How many values of a format 32 bits hold."""
 
 STORAGE: dict[Format, str] = {
     "float32": "float32",
+    "tf32": "float32",
     "float16": "uint16",
     "bfloat16": "uint16",
     "uint8": "uint8",
@@ -146,7 +147,7 @@ class Conv(_OneInput):
     Guaranteed: `input.halo >= max(padding)`; where it pools, it has one group and the activation
     never falls.
 
-    With a float16 or bfloat16 input the weight is of that format, too; with a uint8 one it is
+    With a tf32, float16 or bfloat16 input the weight is of that format, too; with a uint8 one it is
     int8, and the scale of the sums `(K,)` stands before the bias. A uint8 output's scale `(1,)`
     comes last.
     Inputs of fewer bits have one group, and uint8 ones at most `MAX_INT8_TERMS` terms a sum.

@@ -29,7 +29,7 @@ from vggc.support.sheet import Sheet, as_html, as_text
 WARM_UP = 3
 REST_SECONDS = 0.02
 MAX_RESTS = 25
-TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01, "int8": 0.25}
+TOLERANCES = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01, "tf32": 0.01, "int8": 0.25}
 """Relative L2 difference that two engines' scores may have before they are timed, by the
 precision of the artifact. Those of two photographs differ by 0.4 and more."""
 

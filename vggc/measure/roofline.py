@@ -86,8 +86,8 @@ def _multiply_add(precision: ArtifactPrecision, sums: Expr, x: Expr, y: Expr) ->
             return sums * x + y  # what a compiler cannot foresee
         case "bfloat16":
             return dot_bfloat16(sums, x, y)
-        case "float16":
-            raise AssertionError("kernels for CPUs know no float16")
+        case "float16" | "tf32":
+            raise AssertionError("kernels for CPUs know no float16 and no tf32")
         case "int8":
             return dot_uint8_int8(sums, x, y)
 

@@ -58,6 +58,7 @@ LIMITS: dict[ArtifactPrecision, PrecisionLimits] = {
     "float32": PrecisionLimits(1e-5, 1.0),
     "bfloat16": PrecisionLimits(0.03, 0.99),
     "float16": PrecisionLimits(0.005, 0.99),
+    "tf32": PrecisionLimits(0.005, 0.99),
     "int8": PrecisionLimits(0.15, 0.97),
 }
 TOLERANCE = LIMITS["float32"].error

@@ -142,7 +142,9 @@ class Network:
         return checked(self.program.overridden(changes), self.run)
 
     def report(self, batch: int = 1, dtype: Precision = "float32") -> NetSummary:
-        """What the net costs for so many images at once, in float32, bfloat16, float16 or int8."""
+        """What the net costs for so many images at once, in float32, tf32, bfloat16, float16 or
+        int8.
+        """
         found = self.program.report(batch, parse_precision(dtype, tuple(NUMBER_BYTES)))
         return NetSummary(found, outline(self.graph, found))
 

@@ -34,6 +34,7 @@ from vggc.support.precision import ArtifactPrecision
 
 FORMATS: dict[ArtifactPrecision, Format] = {
     "float32": "float32",
+    "tf32": "tf32",
     "bfloat16": "bfloat16",
     "float16": "float16",
     "int8": "uint8",

@@ -9,9 +9,9 @@ from vggc.support.diagnostics import Diagnostic, UserError, listed, nearest
 
 TrainPrecision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 """What layers compute in while PyTorch runs them."""
-ArtifactPrecision: TypeAlias = Literal["float32", "bfloat16", "float16", "int8"]
+ArtifactPrecision: TypeAlias = Literal["float32", "tf32", "bfloat16", "float16", "int8"]
 """What an artifact's convolutions and dense layers multiply in."""
-Precision: TypeAlias = Literal["float32", "bfloat16", "float16", "int8"]
+Precision: TypeAlias = Literal["float32", "tf32", "bfloat16", "float16", "int8"]
 
 P = TypeVar("P", bound=str)
 
@@ -19,7 +19,13 @@ TRAIN_PRECISIONS: tuple[TrainPrecision, ...] = get_args(TrainPrecision)
 ARTIFACT_PRECISIONS: tuple[ArtifactPrecision, ...] = get_args(ArtifactPrecision)
 PRECISION_TYPES = (TrainPrecision, ArtifactPrecision, Precision)
 """The types above, whose values files may hold in older words."""
-NUMBER_BYTES: dict[Precision, int] = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
+NUMBER_BYTES: dict[Precision, int] = {
+    "float32": 4,
+    "tf32": 4,
+    "bfloat16": 2,
+    "float16": 2,
+    "int8": 1,
+}
 
 SPELLINGS: dict[str, Precision] = {
     "fp32": "float32",

@@ -16,7 +16,7 @@ INFINITY = 0x7F800000
 """The bits of infinity in float32."""
 BFLOAT16_NAN = 0x7FC0
 """The bits of NaN in bfloat16."""
-NO_FLOAT16 = "kernels for CPUs know no float16"
+NOT_HERE = "kernels for CPUs know no float16 and no tf32"
 
 
 def read(value: Expr, format: Format, zero: int = 0) -> Expr:
@@ -26,8 +26,8 @@ def read(value: Expr, format: Format, zero: int = 0) -> Expr:
             return value
         case "bfloat16":
             return T.reinterpret("float32", T.shift_left(T.Cast("uint32", value), T.uint32(16)))
-        case "float16":
-            raise AssertionError(NO_FLOAT16)
+        case "float16" | "tf32":
+            raise AssertionError(NOT_HERE)
         case "uint8":
             return T.Cast("float32", T.Cast("int32", value) - T.int32(zero))
 
@@ -46,8 +46,8 @@ def rounded(value: Expr, format: Format, zero: int = 0) -> Expr:
             is_nan = T.bitwise_and(bits, T.uint32(0x7FFFFFFF)) > T.uint32(INFINITY)
             stored = T.Cast("uint16", T.Select(is_nan, T.uint32(BFLOAT16_NAN), upper))
             return Let(bits, T.reinterpret("uint32", value), stored)
-        case "float16":
-            raise AssertionError(NO_FLOAT16)
+        case "float16" | "tf32":
+            raise AssertionError(NOT_HERE)
         case "uint8":
             held = T.min(T.max(value, T.float32(-zero)), T.float32(255 - zero))
             bits = T.reinterpret("int32", held + T.float32(SHIFTER + zero))

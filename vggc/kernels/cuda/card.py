@@ -49,7 +49,13 @@ class Card:
         return self.peak_rate * self._gain(format)
 
     def _gain(self, format: Format) -> float:
-        return self.int8_gain if format == "uint8" else 1.0
+        match format:
+            case "uint8":
+                return self.int8_gain
+            case "tf32":
+                return 0.5
+            case _:
+                return 1.0
 
 
 H200 = Card(

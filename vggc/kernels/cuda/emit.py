@@ -13,7 +13,7 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.builder import Buffer, allocated, serial, vectorized, when
 from vggc.kernels.cuda.formats import distance, nearest_byte, zero_word
 from vggc.kernels.cuda.operands import in_segments
-from vggc.kernels.cuda.ptx import round_pair, store_segment, widen
+from vggc.kernels.cuda.ptx import round_pair, round_to_tf32, store_segment, widen
 from vggc.kernels.workloads import Map
 
 BLOCK = 256
@@ -101,13 +101,15 @@ def load(source: Buffer, map: Map, *at: Expr) -> Expr:
 
     It is read where the statement stands, whatever becomes of it.
     """
-    if map.format == "float32":
-        return source[at]
-    if map.format == "uint8":
-        return distance(map, source[at])
-    value = registers("value", 1)
-    widen(map.format, value, 0, source[at])
-    return value[0]
+    match map.format:
+        case "float32" | "tf32":
+            return source[at]
+        case "uint8":
+            return distance(map, source[at])
+        case "float16" | "bfloat16":
+            value = registers("value", 1)
+            widen(map.format, value, 0, source[at])
+            return value[0]
 
 
 def reader(source: Buffer, map: Map) -> MapElement:
@@ -117,15 +119,19 @@ def reader(source: Buffer, map: Map) -> MapElement:
 
 def store(target: Buffer, at: Expr, value: Expr, map: Map) -> None:
     """Writes a float to a map's buffer, which is flat, in the map's format."""
-    if map.format == "float32":
-        target[at] = value
-        return
-    if map.format == "uint8":
-        target[at] = T.Cast("uint8", nearest_byte(map, value))
-        return
-    pair = registers("pair", 1, dtype="uint32")
-    round_pair(map.format, pair[0], value, T.float32(0))
-    target[at] = T.Cast("uint16", pair[0])
+    match map.format:
+        case "float32":
+            target[at] = value
+        case "uint8":
+            target[at] = T.Cast("uint8", nearest_byte(map, value))
+        case "tf32":
+            rounded = registers("rounded", 1, dtype="uint32")
+            round_to_tf32(rounded[0], value)
+            target[at] = T.reinterpret("float32", rounded[0])
+        case "float16" | "bfloat16":
+            pair = registers("pair", 1, dtype="uint32")
+            round_pair(map.format, pair[0], value, T.float32(0))
+            target[at] = T.Cast("uint16", pair[0])
 
 
 def write_map(output: Buffer, map: Map, value: MapElement) -> None:

@@ -7,14 +7,12 @@ and rounded as their distance to what stands for zero, in steps of a map's scale
 from __future__ import annotations
 
 from functools import reduce
-from typing import cast
 
 from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.builder import Buffer
 from vggc.kernels.cuda import ptx
-from vggc.kernels.cuda.ptx import HalfFormat
 from vggc.kernels.workloads import WORD, Map
 
 SHIFTER = 1.5 * 2**23
@@ -29,14 +27,17 @@ def distance(map: Map, byte: Expr) -> Expr:
 def widen_segment(map: Map, target: Buffer, at: int, words: Buffer, first: int) -> None:
     """The floats of the numbers in a segment of a map, four words from the `first` on."""
     per_word = WORD[map.format]
-    for word in range(4):
-        here = at + per_word * word
-        if map.format == "uint8":
-            for index in range(per_word):
-                byte = words[first + word] >> T.uint32(8 * index) & T.uint32(0xFF)
-                target[here + index] = distance(map, byte)
-        else:
-            ptx.widen_pair(cast("HalfFormat", map.format), target, here, words[first + word])
+    for index in range(4):
+        here, word = at + per_word * index, words[first + index]
+        match map.format:
+            case "uint8":
+                for byte in range(per_word):
+                    number = word >> T.uint32(8 * byte) & T.uint32(0xFF)
+                    target[here + byte] = distance(map, number)
+            case "float16" | "bfloat16":
+                ptx.widen_pair(map.format, target, here, word)
+            case "float32" | "tf32":
+                target[here] = T.reinterpret("float32", word)
 
 
 def round_words(map: Map, words: Buffer, values: Buffer, first: int, count: int) -> None:
@@ -46,11 +47,17 @@ def round_words(map: Map, words: Buffer, values: Buffer, first: int, count: int)
     per_word = WORD[map.format]
     for word in range(count // per_word):
         some = [values[first + per_word * word + index] for index in range(per_word)]
-        if map.format == "uint8":
-            shifted = [nearest_byte(map, value) << T.uint32(8 * i) for i, value in enumerate(some)]
-            words[word] = reduce(T.bitwise_or, shifted)
-        else:
-            ptx.round_pair(cast("HalfFormat", map.format), words[word], *some)
+        match map.format:
+            case "uint8":
+                numbers = [nearest_byte(map, value) for value in some]
+                shifted = (each << T.uint32(8 * byte) for byte, each in enumerate(numbers))
+                words[word] = reduce(T.bitwise_or, shifted)
+            case "float16" | "bfloat16":
+                ptx.round_pair(map.format, words[word], *some)
+            case "tf32":
+                ptx.round_to_tf32(words[word], *some)
+            case "float32":
+                words[word] = T.reinterpret("uint32", *some)
 
 
 def nearest_byte(map: Map, value: Expr) -> Expr:
@@ -65,6 +72,6 @@ def zero_word(map: Map) -> Expr:
     return T.uint32(map.zero * 0x01010101)
 
 
-def segment_of(words: Buffer) -> list[Expr]:
-    """The four words of a segment."""
-    return [words[word] for word in range(4)]
+def segment_of(words: Buffer, first: int = 0) -> list[Expr]:
+    """The four words of a segment, from the `first` on."""
+    return [words[first + word] for word in range(4)]

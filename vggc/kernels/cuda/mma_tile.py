@@ -24,11 +24,11 @@ from vggc.kernels.algorithm import Buffers
 from vggc.kernels.builder import Buffer, serial, unrolled, when
 from vggc.kernels.cuda import ptx
 from vggc.kernels.cuda.emit import dynamic_shared, flat, is_last_block, registers, workspace
-from vggc.kernels.cuda.formats import round_words
+from vggc.kernels.cuda.formats import round_words, segment_of
 from vggc.kernels.cuda.operands import SEGMENT_BYTES, SLICE_BYTES, Operands
 from vggc.kernels.cuda.ptx import WARP
 from vggc.kernels.cuda.results import ChannelResults
-from vggc.kernels.workloads import WORD, Conv
+from vggc.kernels.workloads import WORD, Conv, Map
 
 FRAGMENT_ROWS, FRAGMENT_COLS = 16, 8
 """The rows and columns of which a warp multiplies a slice at once."""
@@ -235,7 +235,8 @@ def write_results(
     target, y = conv.output, flat(buffers["y"])
     stored = target.shape[-1]
     results, values = ChannelResults(conv, buffers, 8), registers("values", 16)
-    other, words = registers("other", 1), registers("words", 4, dtype="uint32")
+    num_words = 8 // WORD[target.format]
+    other, words = registers("other", 1), registers("words", max(4, num_words), dtype="uint32")
     lane = product.lane
     for group in range(product.tile.warp_cols // GROUP):
         channel = first_col + product.first_col + group * GROUP + lane % 4 * 8
@@ -257,12 +258,20 @@ def write_results(
                         _write_floats(values, 8 * row, y, at + channel, channel, target.channels)
                     else:
                         round_words(target, words, values, 8 * row, 8)
-                        _store(y.address(at + channel), words, 8 // WORD[target.format])
+                        _store(y, at, channel, words, target)
 
 
-def _store(address: Expr, words: Buffer, count: int) -> None:
-    some = [words[index] for index in range(count)]
-    (ptx.store_segment if count == 4 else ptx.store_half_segment)(address, some)
+def _store(y: Buffer, at: Expr, channel: Expr, words: Buffer, target: Map) -> None:
+    """Writes eight numbers of a pixel, those in the words from the first on."""
+    match WORD[target.format]:
+        case 4:
+            ptx.store_half_segment(y.address(at + channel), [words[0], words[1]])
+        case 2:
+            ptx.store_segment(y.address(at + channel), segment_of(words))
+        case _:
+            ptx.store_segment(y.address(at + channel), segment_of(words))
+            with when(channel + 4 < target.shape[-1]):
+                ptx.store_segment(y.address(at + channel + 4), segment_of(words, 4))
 
 
 def _pool(values: Buffer, other: Buffer) -> None:

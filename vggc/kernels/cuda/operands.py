@@ -15,7 +15,7 @@ from vggc.kernels.workloads import Conv, Format, Map
 SEGMENT_BYTES = 16
 SLICE_BYTES = 2 * SEGMENT_BYTES
 
-OperandFormat: TypeAlias = Literal["float16", "bfloat16", "uint8"]
+OperandFormat: TypeAlias = Literal["tf32", "float16", "bfloat16", "uint8"]
 """The formats of maps that there are kernels for tensor cores for."""
 
 
@@ -43,6 +43,7 @@ class Operands:
 
 
 OPERANDS: dict[OperandFormat, Operands] = {
+    "tf32": Operands(4, "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", "float32"),
     "float16": Operands(2, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", "uint16"),
     "bfloat16": Operands(2, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", "uint16"),
     "uint8": Operands(1, "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32", "int8", "uint32"),

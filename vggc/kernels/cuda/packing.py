@@ -341,9 +341,17 @@ class MapRowPacking:
         return restored(self.format, np.ascontiguousarray(found))
 
 
+def to_tf32(values: np.ndarray) -> np.ndarray:
+    """Finite floats rounded to the nearest tf32, ties away from zero."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return (bits + np.uint32(0x1000) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
 def stored(format: Format, weight: np.ndarray) -> np.ndarray:
     """A weight as kernels hold it that multiply maps of a format: the nearest numbers."""
     match format:
+        case "tf32":
+            return to_tf32(weight)
         case "float16":
             return weight.astype(np.float16).view(np.uint16)
         case "bfloat16":
@@ -361,7 +369,7 @@ def restored(format: Format, held: np.ndarray) -> np.ndarray:
             return held.view(np.float16).astype(np.float32)
         case "bfloat16":
             return from_bfloat16(held)
-        case "uint8":
+        case "uint8" | "tf32":
             return held
         case _:
             raise AssertionError(f"no kernel holds weights for {format}")

@@ -85,6 +85,11 @@ def round_pair(half: HalfFormat, target: Expr, low: Expr, high: Expr) -> None:
     _run(f"cvt.rn.{NAMES[half]}x2.f32", target, high, low)
 
 
+def round_to_tf32(target: Expr, value: Expr) -> None:
+    """A float to the nearest tf32, ties away from zero, as a uint32."""
+    _run("cvt.rna.tf32.f32", target, value)
+
+
 def widen(half: HalfFormat, target: Buffer, at: int, value: Expr) -> None:
     """The float of a half, which is given as a uint16."""
     if half == "float16":
