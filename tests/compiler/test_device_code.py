@@ -120,9 +120,10 @@ def test_an_architecture_that_the_compiler_does_not_know() -> None:
         compile_fatbin(KERNEL, ["sm_99"])
 
 
-def test_a_name_that_is_no_architecture() -> None:
-    with pytest.raises(CompilerError, match="'ampere' is not a GPU architecture"):
-        compile_device(conv_and_relu(), ["ampere"])
+@pytest.mark.parametrize("name", ["ampere", "compute_90a", "sm_90b", "sm_a"])
+def test_a_name_that_is_no_architecture(name: str) -> None:
+    with pytest.raises(CompilerError, match=f"'{name}' is not a GPU architecture"):
+        compile_device(conv_and_relu(), [name])
 
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +148,8 @@ def test_compiling_leaves_the_environment_alone(monkeypatch: pytest.MonkeyPatch)
         ("sm_86", (8, 0), False),
         ("sm_80", (9, 0), False),
         ("sm_90", (8, 6), False),
+        ("sm_90a", (9, 0), True),
+        ("sm_90a", (10, 0), False),
         ("sm_100", (10, 3), True),
         ("sm_120", (12, 1), True),
     ],

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.cuda_on_cpu import CudaCode, generate_all
+from tests.support.cuda_on_cpu import Launch, generate_all
 from tests.support.device import needs_compilers
 from tests.support.machine_code import (
     KernelResources,
@@ -23,107 +23,135 @@ from vggc.compiler.cards import card_for
 from vggc.compiler.device_code import DEFAULT_ARCHS
 from vggc.compiler.targets import resolve
 from vggc.kernels.cuda import AnyCudaAlgorithm, algorithms
+from vggc.kernels.cuda.card import Card
 from vggc.kernels.workloads import Conv
 from vggc.program import load
 from vggc.runtime.plans import plan_for
 
-ARCH = "sm_90"
 BATCHES = (1, 8, 32)
-CARD = card_for(DEFAULT_ARCHS)
 
 
-def chosen(conv: Conv) -> tuple[AnyCudaAlgorithm, object]:
-    """The algorithm of least cost for a convolution, with its knobs."""
-    offers = ((each, knobs) for each in algorithms(conv, CARD) for knobs in each.knobs())
-    return min(offers, key=lambda offer: offer[0].cost(offer[1]))
+@dataclass(frozen=True)
+class Chosen:
+    """A convolution or dense layer, and the kernel of least cost for it."""
+
+    algorithm: AnyCudaAlgorithm
+    knobs: Any
 
 
-@cache
-def vgg16() -> dict[str, tuple[Conv, AnyCudaAlgorithm, object]]:
-    """Each different convolution and dense layer at each batch size, by a name."""
+@dataclass(frozen=True)
+class Vgg16:
+    """The kernels of VGG-16 at each batch size by names, and what the compiler made of them."""
+
+    card: Card
+    chosen: dict[str, Chosen]
+    launches: dict[str, Launch]
+    cubin: bytes
+    taken: dict[str, KernelResources]
+
+
+@pytest.fixture(scope="module", params=["sm_90", "sm_90a"])
+def made(request: pytest.FixtureRequest) -> Vgg16:
+    """For an architecture. On sm_90a they are those that run on no other."""
+    arch: str = request.param
+    card = card_for(DEFAULT_ARCHS if arch == "sm_90" else (arch,))
+    works = {name: chosen_for(conv, card) for conv, name in convolutions().items()}
+    only = None if arch == "sm_90" else arch
+    kept = {name: each for name, each in works.items() if each.algorithm.only_on == only}
+    kernels = {name: each.algorithm.kernel(each.knobs) for name, each in kept.items()}
+    codes = generate_all({name: kernel.func for name, kernel in kernels.items()}, arch)
+    launches = {name: launch for name, code in codes.items() for launch in code.launches}
+    cubin, taken = compiled(next(iter(codes.values())).source, arch)
+    resources = {name: taken[launch.name] for name, launch in launches.items()}
+    return Vgg16(card, kept, launches, cubin, resources)
+
+
+def convolutions() -> dict[Conv, str]:
+    """Each different convolution and dense layer at each batch size, with a name."""
     graph, target = load("vgg16").graph, resolve("cuda", DEFAULT_ARCHS)
-    works = {
+    return {
         step.workload: f"batch{batch}_{step.layer.replace('.', '_')}"
         for batch in BATCHES
         for step in plan_for(graph, batch, target, "float16").steps
         if isinstance(step.workload, Conv)
     }
-    return {name: (work, *chosen(work)) for work, name in works.items()}
 
 
-@pytest.fixture(scope="module")
-def codes() -> dict[str, CudaCode]:
-    made = {name: algorithm.kernel(knobs) for name, (_, algorithm, knobs) in vgg16().items()}
-    return generate_all({name: kernel.func for name, kernel in made.items()}, ARCH)
-
-
-@pytest.fixture(scope="module")
-def machine_code(codes: dict[str, CudaCode]) -> tuple[bytes, dict[str, KernelResources]]:
-    return compiled(next(iter(codes.values())).source, ARCH)
-
-
-@pytest.fixture(scope="module")
-def taken(machine_code: tuple[bytes, dict[str, KernelResources]]) -> dict[str, KernelResources]:
-    return machine_code[1]
+def chosen_for(conv: Conv, card: Card) -> Chosen:
+    """The algorithm of least cost for a convolution, with its knobs."""
+    offers = [Chosen(each, knobs) for each in algorithms(conv, card) for knobs in each.knobs()]
+    return min(offers, key=lambda offer: offer.algorithm.cost(offer.knobs))
 
 
 @pytest.mark.slow
 @needs_compilers
-def test_nothing_is_spilled(taken: dict[str, KernelResources]) -> None:
-    assert len(taken) == len(vgg16())
-    assert {name for name, each in taken.items() if each.spilled or each.stack} == set()
+def test_nothing_is_spilled(made: Vgg16) -> None:
+    assert made.chosen
+    assert {name for name, each in made.taken.items() if each.spilled or each.stack} == set()
 
 
 @pytest.mark.slow
 @needs_compilers
-def test_the_model_knows_how_many_blocks_there_is_room_for(
-    codes: dict[str, CudaCode], taken: dict[str, KernelResources]
-) -> None:
+def test_the_model_knows_how_many_blocks_there_is_room_for(made: Vgg16) -> None:
     """A multiprocessor has room for as many blocks as the cost model thinks, or more."""
-    for name, (_, algorithm, knobs) in vgg16().items():
-        if algorithm.name == "gemv_segments":
+    for name, each in made.chosen.items():
+        if each.algorithm.name == "gemv_segments":
             continue
-        (launch,) = codes[name].launches
-        work = algorithm.work(knobs)
-        registers = -(-taken[launch.name].registers // 8) * 8
+        launch, work, card = made.launches[name], each.algorithm.work(each.knobs), made.card
+        registers = -(-made.taken[name].registers // 8) * 8
         room = min(
-            CARD.shared // (launch.shared + 1024), CARD.registers // (registers * launch.threads)
+            card.shared // (launch.shared + 1024), card.registers // (registers * launch.threads)
         )
-        assert room >= max(1, work.resident(CARD)), name
+        assert room >= max(1, work.resident(card)), name
         assert work.shared == launch.shared, name
 
 
 @pytest.fixture(scope="module")
-def loops(
-    machine_code: tuple[bytes, dict[str, KernelResources]],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[[str], list[str]]:
-    cubin, _ = machine_code
-    listing = instructions(cubin, tmp_path_factory.mktemp("cubin"))
-    for name, (_, algorithm, _) in vgg16().items():
-        multiplies = any(is_product(each) for each, _ in listing[f"{name}_kernel"])
-        assert multiplies == (algorithm.name != "gemv_segments"), name
-    return lambda name: main_loop(listing[f"{name}_kernel"])
+def loops(made: Vgg16, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """The main loop of each kernel that multiplies on tensor cores."""
+    listing = instructions(made.cubin, tmp_path_factory.mktemp("cubin"))
+    codes = {name: listing[launch.name] for name, launch in made.launches.items()}
+    for name, each in made.chosen.items():
+        multiplies = any(is_product(instruction) for instruction, _ in codes[name])
+        assert multiplies == (each.algorithm.name != "gemv_segments"), name
+    return {name: main_loop(code) for name, code in codes.items()}
 
 
 @pytest.mark.slow
 @needs_compilers
 @pytest.mark.skipif(disassembler() is None, reason="no nvdisasm")
-def test_main_loops_are_mostly_products(loops: Callable[[str], list[str]]) -> None:
+def test_main_loops_are_mostly_products(made: Vgg16, loops: dict[str, list[str]]) -> None:
     """Of the instructions of patches of 256 pixels and steps of 64 channels more than four fifths
-    multiply or bring what is multiplied, of windows two thirds.
+    multiply or bring what is multiplied, of windows two thirds. Warpgroups multiply beside their
+    other instructions, whose issue takes less than half of the clocks of the products of 64
+    columns, and less than a fifth of those of more.
     """
     shares: dict[str, list[float]] = {"mma": [], "mma_patches": []}
-    for name, (_, algorithm, knobs) in vgg16().items():
-        if algorithm.name not in shares:
+    issues: dict[int, list[float]] = {64: [], 128: [], 256: []}
+    for name, each in made.chosen.items():
+        if each.algorithm.name not in ("wgmma_patches", *shares):
             continue
-        loop = loops(name)
-        tile = knobs.tile(algorithm.operands)  # type: ignore[attr-defined]
-        if (tile.rows, tile.depth) == (256, 64):
-            shares[algorithm.name].append(sum(map(feeds_products, loop)) / len(loop))
+        loop, tile = loops[name], each.knobs.tile(each.algorithm.operands)
+        if each.algorithm.name == "wgmma_patches":
+            issues[tile.cols].append(issued(loop, tile.cols))
+        elif (tile.rows, tile.depth) == (256, 64):
+            shares[each.algorithm.name].append(sum(map(feeds_products, loop)) / len(loop))
     assert min(shares["mma_patches"], default=1) > 0.8
     assert min(shares["mma"], default=1) > 0.66
-    assert shares["mma_patches"] + shares["mma"]
+    assert max(issues[64], default=0) < 0.45
+    assert max(issues[128] + issues[256], default=0) < 0.2
+    assert any(shares.values()) or any(issues.values())
+
+
+def issued(loop: list[str], cols: int) -> float:
+    """The clocks in which a quarter of a multiprocessor issues the instructions of a loop of
+    warpgroups, of those in which its tensor core multiplies.
+
+    A quarter issues one a clock, for one warp of each warpgroup, and multiplies 512 halves with
+    sums in float32: 16 rows and 16 halves of `cols` columns an instruction.
+    """
+    clocks = sum(map(is_product, loop)) * 16 * 16 * cols / 512
+    return len(loop) / clocks
 
 
 def test_the_listing_of_instructions_is_read(tmp_path: Path) -> None:

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
-import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
 
-import numpy as np
 import pytest
 
-from tests.support.cuda_on_cpu import (
-    CudaCode,
-    compile_kernels,
-    counting,
-    generate,
-    generate_all,
-)
+from tests.support.compiled_kernels import Made, check_always, compiled, unnoticed
+from tests.support.cuda_on_cpu import counting, generate
 from tests.support.tensor_core_kernels import (
     OTHERS,
-    TensorCase,
     TensorDraw,
     case,
     check,
+    check_packing,
     conv,
     dense,
     draws,
-    rounded,
 )
 from vggc.ir.ops import Activation
 from vggc.kernels.algorithm import NoKnobs
@@ -38,7 +28,7 @@ from vggc.kernels.cuda.mma_image import ImageKnobs, MmaImage
 from vggc.kernels.cuda.mma_patches import MmaPatches, PatchKnobs
 from vggc.kernels.cuda.mma_tile import ALIGNMENT
 from vggc.kernels.cuda.segment_dense import SegmentGemv, SegmentGemvKnobs
-from vggc.kernels.workloads import PIECE, Conv, Kernel
+from vggc.kernels.workloads import Conv
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 
@@ -157,18 +147,6 @@ CASES: dict[str, TensorDraw] = {
     **{name: TensorDraw(algorithms(work)[0], NoKnobs()) for name, work in OTHERS.items()},
 }
 
-Made: TypeAlias = tuple[ctypes.CDLL, CudaCode, Kernel]
-
-
-def compiled(cases: dict[str, TensorDraw], folder: Path) -> Callable[[str], Made]:
-    """The kernels of some cases, in one library."""
-    kernels = {name: draw.kernel() for name, draw in cases.items()}
-    numbered = {name: f"f{index}" for index, name in enumerate(cases)}
-    codes = generate_all({numbered[name]: made.func for name, made in kernels.items()})
-    source = next(iter(codes.values())).source
-    library = ctypes.CDLL(str(compile_kernels(source, folder)))
-    return lambda name: (library, codes[numbered[name]], kernels[name])
-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
@@ -180,10 +158,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
 def test_a_kernel_computes_its_workload(name: str, made: Callable[[str], Made]) -> None:
     library, code, kernel = made(name)
     work = CASES[name].workload
-    example = case(work, kernel)
-    for at_once in (False, True):
-        library.copy_at_once(at_once)
-        check(library, code, work, example)
+    check_always(library, code, work, case(work, kernel))
 
 
 @pytest.mark.slow
@@ -201,34 +176,10 @@ def test_many_draws_compute_what_they_should(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in CASES if isinstance(CASES[name].workload, Conv)])
 def test_packing_is_exact_up_to_rounding(name: str) -> None:
-    work, packing = CASES[name].workload, CASES[name].algorithm.packing(CASES[name].knobs)
-    assert isinstance(work, Conv)
-    assert packing is not None
-    rng = np.random.default_rng(1)
-    if work.input.format == "uint8":
-        weight = rng.integers(-127, 128, work.weight_shape).astype(np.int8)
-    else:
-        weight = rng.standard_normal(work.weight_shape, np.float32)
-    packed = packing.pack(weight)
-    assert packed.shape == packing.packed_shape
-    assert packed.dtype == packing.packed_type
-    kind = work.input.format if work.groups == 1 else "float32"
-    same = weight if kind == "uint8" else rounded(weight, kind)
-    np.testing.assert_array_equal(packing.unpack(packed), same)
-    for few in (4 * PIECE, 100):  # bytes at once: all, or a row
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("vggc.kernels.workloads.PIECE", few)
-            pieces = [piece.ravel() for piece in packing.pieces(weight)]
-        np.testing.assert_array_equal(np.concatenate(pieces), packed.ravel())
+    check_packing(CASES[name])
 
 
 # ---------------------------------------------------------------- waits
-
-WAITS = re.compile(
-    r"tvm_builtin_ptx_cp_async_wait_group_async_wait_group_\d\(\);"
-    r"|tvm_builtin_ptx_cp_async_commit_group_async_commit_group\(\);"
-    r"|__syncthreads\(\);|__threadfence\(\);"
-)
 
 WAITING = {
     "windows": TensorDraw(MmaWindows(conv((1, 9, 11, 64), 40)), MmaKnobs(64, 64, 32, 32, 32, 3, 1)),
@@ -242,49 +193,11 @@ WAITING = {
 }
 
 
-def mutants(source: str) -> Iterator[tuple[str, str]]:
-    """The source without one of its waits, fences and groups, and which that was.
-
-    The fence of the last block is left where it is: blocks follow one another here, so that it
-    cannot be missed.
-    """
-    found = [
-        match for match in WAITS.finditer(source) if not source[match.end() :].startswith(LAST)
-    ]
-    for match in found:
-        yield f"{match[0]} at {match.start()}", source[: match.start()] + source[match.end() :]
-
-
-LAST = "\n  return is_last;"
-
-
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("name", WAITING)
 def test_each_wait_is_needed(name: str, tmp_path: Path) -> None:
-    draw = WAITING[name]
-    kernel = draw.kernel()
-    code, example = generate(kernel.func), case(draw.workload, kernel)
-    unnoticed = []
-    for index, (which, source) in enumerate(mutants(code.source)):
-        folder = tmp_path / str(index)
-        folder.mkdir()
-        library = ctypes.CDLL(str(compile_kernels(source, folder)))
-        if all(passes(library, at_once, code, draw, example) for at_once in (False, True)):
-            unnoticed.append(which)
-    assert unnoticed == []
-
-
-def passes(
-    library: ctypes.CDLL, at_once: bool, code: CudaCode, draw: TensorDraw, example: TensorCase
-) -> bool:
-    """Whether what is computed is right, where copies happen as late or as soon as they may."""
-    library.copy_at_once(at_once)
-    try:
-        check(library, code, draw.workload, example)
-    except AssertionError:
-        return False
-    return True
+    assert unnoticed(WAITING[name], tmp_path) == []
 
 
 # ---------------------------------------------------------------- counts

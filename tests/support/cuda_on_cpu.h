@@ -109,6 +109,15 @@ static void wait_until(std::function<bool()> ready) {
   switch_stack(&fiber.top, scheduler);
 }
 
+// How often all threads have had their turn.
+static uint64_t turns = 0;
+
+// Lets all others have their turn.
+static void let_others_go_on() {
+  const uint64_t now = turns;
+  wait_until([now] { return turns > now; });
+}
+
 // Where some threads come together. The last to come does what is to be done with all there.
 struct Meeting {
   size_t present = 0;
@@ -126,8 +135,22 @@ struct Meeting {
 
 static Meeting block;
 
+// How many warps that follow one another run as far as they can before others do.
+static size_t warps_together = 1;
+
 // What emulated memory forgets and does between blocks, and at the end of a grid.
 static std::function<void()> at_start_of_block = [] {}, at_end_of_grid = [] {};
+static std::function<void()> at_start_of_hopper_block = [] {};
+
+// Does what happens by itself, where no thread can go on. Whether there was anything.
+static std::function<bool()> when_nobody_moves = [] { return false; };
+
+// What went wrong in a grid, which is said once.
+static const char* failure = nullptr;
+
+static void fail(const char* what) {
+  if (!failure) std::fprintf(stderr, "%s\n", failure = what);
+}
 
 // Runs each thread of a warp up to where it waits. Whether any could run.
 static bool run_warp(size_t first, size_t last, bool forwards) {
@@ -144,28 +167,39 @@ static bool run_warp(size_t first, size_t last, bool forwards) {
   return moved;
 }
 
+static bool run_warps(size_t first, size_t last, bool forwards) {
+  const size_t warps = (last - first + kWarp - 1) / kWarp;
+  bool moved = false;
+  for (size_t i = 0; i < warps; ++i) {
+    const size_t start = first + kWarp * (forwards ? i : warps - 1 - i);
+    while (run_warp(start, std::min(start + kWarp, last), forwards)) moved = true;
+  }
+  return moved;
+}
+
 static void run_block(size_t threads, bool forwards) {
   std::memset(__start_shared_memory, 0xff, __stop_shared_memory - __start_shared_memory);
   std::memset(dynamic_shared, 0xff, kDynamicShared);
+  warps_together = 1;
   at_start_of_block();
+  at_start_of_hopper_block();
   for (size_t i = 0; i < threads; ++i) start(all[i]);
-  const size_t warps = (threads + kWarp - 1) / kWarp;
-  for (bool moved = true; moved;) {
+  for (bool moved = true; moved || when_nobody_moves();) {
     moved = false;
-    for (size_t i = 0; i < warps; ++i) {
-      const size_t first = kWarp * (forwards ? i : warps - 1 - i);
-      while (run_warp(first, std::min(first + kWarp, threads), forwards)) moved = true;
+    ++turns;
+    const size_t together = kWarp * warps_together, parts = (threads + together - 1) / together;
+    for (size_t i = 0; i < parts; ++i) {
+      const size_t first = together * (forwards ? i : parts - 1 - i);
+      while (run_warps(first, std::min(first + together, threads), forwards)) moved = true;
     }
   }
   for (size_t i = 0; i < threads; ++i)
-    if (!all[i].done) {
-      std::fprintf(stderr, "a barrier was not reached by every thread of the block\n");
-      std::abort();
-    }
+    if (!all[i].done) fail("a barrier was not reached by every thread of the block");
 }
 
 static void run_grid(const int* grid, int threads, const std::function<void()>& body) {
   kernel = &body;
+  failure = nullptr;
   if (all.size() != static_cast<size_t>(threads)) all = std::vector<Fiber>(threads);
   bool forwards = true;
   for (int z = 0; z < grid[2]; ++z)
@@ -179,6 +213,27 @@ static void run_grid(const int* grid, int threads, const std::function<void()>& 
 
 }  // namespace fibers
 
+// What the kernel before this one has not written yet: it ends when a thread waits for it.
+namespace kernel_before {
+
+struct Write { void* target; const void* content; size_t size; };
+static std::vector<Write> writes;
+
+}  // namespace kernel_before
+
+extern "C" void kernel_before_writes(void* target, const void* content, size_t size) {
+  kernel_before::writes.push_back({target, content, size});
+}
+
+static void vggc_await_kernel_before() {
+  for (const auto& write : kernel_before::writes)
+    std::memcpy(write.target, write.content, write.size);
+  kernel_before::writes.clear();
+}
+
+// Whether what the last grid did cannot be.
+extern "C" int has_failed() { return fibers::failure != nullptr; }
+
 static int __syncthreads_or(int own) {
   static int gathered, result;
   gathered |= own;
@@ -189,6 +244,7 @@ static int __syncthreads_or(int own) {
 static void __syncthreads() { fibers::block.join(fibers::all.size(), [] {}); }
 
 #include "tensor_cores.h"
+#include "hopper.h"
 
 // CUDA takes it among a declaration's specifiers, C++ does not.
 #define alignas(bytes) __attribute__((aligned(bytes)))

@@ -100,7 +100,7 @@ def call(library: ctypes.CDLL, code: CudaCode, *arrays: np.ndarray) -> None:
         for name, (size, dtype) in launch.buffers.items():
             if name not in memory:
                 memory[name] = _guarded(size, dtype)
-        _call(library, launch, [memory[name].content for name in launch.buffers])
+        _call(library, launch, memory, code.parameters)
     for name, array in zip(code.parameters, arrays, strict=True):
         assert memory[name].is_whole, f"a kernel wrote outside {name}"
         array[...] = memory[name].content.reshape(array.shape)
@@ -212,7 +212,8 @@ def adapted(source: str) -> str:
 
 
 HELPER = re.compile(
-    r"^__forceinline__ __device__ [\w ]+ tvm_builtin_\w+\([^{]*\) \{\n.*?\n\}\n", re.M | re.S
+    r"^__forceinline__ __device__ [\w ]+ (tvm_builtin_|vggc_await_)\w+\([^{]*\) \{\n.*?\n\}\n",
+    re.M | re.S,
 )
 DYNAMIC = re.compile(r"extern __shared__ __align__\(\d+\) (\w+) (\w+)\[\];")
 KERNEL = re.compile(r"__launch_bounds__\([\d, ]+\) (\w+)\((.*)\) \{")
@@ -238,8 +239,29 @@ def _entries(source: str) -> Iterator[str]:
         )
 
 
-def _call(library: ctypes.CDLL, launch: Launch, memory: list[np.ndarray]) -> None:
-    buffers = [ctypes.c_void_p(array.ctypes.data) for array in memory]
+def _call(
+    library: ctypes.CDLL, launch: Launch, memory: Mapping[str, _Guarded], parameters: list[str]
+) -> None:
+    """Launches a kernel while the one before has not ended: what that one writes, and what it may
+    still read, is not what it shall be until somebody waits for it.
+    """
+    arrays = {name: memory[name].content for name in launch.buffers}
+    written = {name: array for name, array in arrays.items() if _changes(name, parameters)}
+    contents = {name: array.copy() for name, array in written.items()}
+    for name, array in written.items():
+        array.view(np.uint8)[...] = 0xFF
+        content = contents[name]
+        target, source = ctypes.c_void_p(array.ctypes.data), ctypes.c_void_p(content.ctypes.data)
+        library.kernel_before_writes(target, source, ctypes.c_size_t(array.nbytes))
+    buffers = [ctypes.c_void_p(array.ctypes.data) for array in arrays.values()]
     arguments = (ctypes.c_void_p * len(buffers))(*map(ctypes.addressof, buffers))
     entry = getattr(library, f"run_{launch.name}")
     entry((ctypes.c_int * 3)(*launch.grid), ctypes.c_int(launch.threads), arguments)
+    assert not library.has_failed(), "threads waited for one another in vain"
+
+
+def _changes(name: str, parameters: list[str]) -> bool:
+    """Whether kernels write to a buffer: to inputs of a function, its output and its workspace, not
+    to its weights.
+    """
+    return name not in parameters or re.fullmatch(r"x\d*|y", name) is not None

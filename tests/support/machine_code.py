@@ -78,21 +78,18 @@ def _lines(text: str) -> list[tuple[str, str]]:
 
 
 def loops(code: list[tuple[str, str]]) -> Iterator[list[str]]:
-    """The instructions of each loop that holds no other: from a label to a branch back to it."""
+    """The instructions of each loop: from a label to a branch back to it."""
     places = {name: index for index, (name, _) in enumerate(code) if name.startswith(".")}
-    spans = []
     for index, (name, operands) in enumerate(code):
         target = re.search(r"`\((\.L\w+)\)", operands)
         if name.startswith("BRA") and target and places.get(target[1], index) < index:
-            spans.append((places[target[1]], index))
-    for first, last in spans:
-        if not any(first <= a and b <= last and (a, b) != (first, last) for a, b in spans):
-            yield [name for name, _ in code[first : last + 1] if not name.startswith(".")]
+            inside = code[places[target[1]] : index + 1]
+            yield [name for name, _ in inside if not name.startswith(".")]
 
 
 def main_loop(code: list[tuple[str, str]]) -> list[str]:
-    """The instructions of the loop with most products of tensor cores."""
-    return max(loops(code), key=lambda loop: sum(is_product(each) for each in loop), default=[])
+    """The instructions of the shortest loop that multiplies on tensor cores, where there is one."""
+    return min((loop for loop in loops(code) if any(map(is_product, loop))), key=len, default=[])
 
 
 def is_product(name: str) -> bool:

@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from tests.support.cuda_on_cpu import CudaCode, call
@@ -28,6 +29,7 @@ from vggc.kernels.cuda.operands import OperandFormat, operands_of
 from vggc.kernels.cuda.packing import restored, stored
 from vggc.kernels.reference import reference
 from vggc.kernels.workloads import (
+    PIECE,
     Add,
     AvgPool,
     Concat,
@@ -275,6 +277,33 @@ def check(library: ctypes.CDLL, code: CudaCode, workload: Workload, made: Tensor
     assert not whole.any(), "the halo or the padding is not zero"
     norm = np.linalg.norm(made.expected)
     assert np.linalg.norm(got - made.expected) <= (SUMS + ROUNDING[out.format]) * (norm + 1e-3)
+
+
+def check_packing(draw: TensorDraw) -> None:
+    """A convolution's weight comes back from how it is packed, up to rounding, and is packed the
+    same piece by piece.
+
+    Raises: AssertionError where not.
+    """
+    work, packing = draw.workload, draw.algorithm.packing(draw.knobs)
+    assert isinstance(work, Conv)
+    assert packing is not None
+    rng = np.random.default_rng(1)
+    if work.input.format == "uint8":
+        weight = rng.integers(-127, 128, work.weight_shape).astype(np.int8)
+    else:
+        weight = rng.standard_normal(work.weight_shape, np.float32)
+    packed = packing.pack(weight)
+    assert packed.shape == packing.packed_shape
+    assert packed.dtype == packing.packed_type
+    kind = work.input.format if work.groups == 1 else "float32"
+    same = weight if kind == "uint8" else rounded(weight, kind)
+    np.testing.assert_array_equal(packing.unpack(packed), same)
+    for few in (4 * PIECE, 100):  # bytes at once: all, or a row
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("vggc.kernels.workloads.PIECE", few)
+            pieces = [piece.ravel() for piece in packing.pieces(weight)]
+        np.testing.assert_array_equal(np.concatenate(pieces), packed.ravel())
 
 
 def _check_bytes(result: NDArray[np.uint8], out: Map, made: TensorCase) -> None:

@@ -27,6 +27,7 @@ struct Thread {
   std::vector<Copy> begun;
   std::vector<std::vector<Copy>> groups;
   std::vector<Store> stores;
+  std::vector<Copy> landed;  // that warpgroups do not see yet
 };
 
 static std::vector<Thread> threads;
@@ -38,6 +39,7 @@ static void* arguments[kWarps][kWarp];
 static std::vector<Store> unseen;
 static bool arrived = false;
 static bool copies_at_once = false;
+static bool is_hopper = false;  // whether the block has made barriers of Hopper's
 
 static void write(const Store& store) { std::memcpy(store.target, store.words, store.bytes); }
 
@@ -56,7 +58,7 @@ static const bool prepared = [] {
   fibers::at_start_of_block = [] {
     for (Thread& thread : threads) keep(thread);
     threads.assign(all.size(), Thread{});
-    arrived = false;
+    arrived = is_hopper = false;
   };
   fibers::at_end_of_grid = [] {
     for (Thread& thread : threads) keep(thread);
@@ -203,6 +205,13 @@ static void note(Kind kind, const void* place, uintptr_t address, size_t bytes =
   group.lanes[current % kWarp] = address;
 }
 
+// A segment that a bulk copy reads.
+static void note_bulk(uintptr_t address) {
+  if (!counting) return;
+  counts.global_bytes += kSegment;
+  if (address % 32 == 0) ++counts.global_sectors;
+}
+
 static size_t distinct(const std::vector<uintptr_t>& addresses, size_t unit, size_t bytes) {
   std::vector<uintptr_t> units;
   for (uintptr_t address : addresses)
@@ -290,10 +299,17 @@ static void copy_segment(const tensor_cores::Copy& copy) {
   std::memcpy(shared_at(copy.target), segment, sizeof segment);
 }
 
+static void land(const tensor_cores::Copy& copy) {
+  if (tensor_cores::is_hopper)
+    tensor_cores::self().landed.push_back(copy);
+  else
+    copy_segment(copy);
+}
+
 static void begin(const tensor_cores::Copy& copy) {
   aligned(copy.source, tensor_cores::kSegment);
   if (tensor_cores::copies_at_once)
-    copy_segment(copy);
+    land(copy);
   else
     tensor_cores::self().begun.push_back(copy);
 }
@@ -321,7 +337,7 @@ static void tvm_builtin_ptx_cp_async_commit_group_async_commit_group() {
 static void wait_for_groups(size_t pending) {
   auto& groups = tensor_cores::self().groups;
   while (groups.size() > pending) {
-    for (const auto& copy : groups.front()) copy_segment(copy);
+    for (const auto& copy : groups.front()) land(copy);
     groups.erase(groups.begin());
   }
 }

@@ -16,6 +16,8 @@ def card_for(archs: Sequence[str]) -> Card:
     known = sorted(CARDS, key=lambda card: capability(card.arch))
     chosen = [_nearest(known, arch) for arch in archs]
     newest = max(chosen, key=lambda card: capability(card.arch))
+    if set(archs) != {newest.arch}:  # other code has no instructions of that card alone
+        newest = replace(newest, arch=newest.arch.removesuffix("a"))
     return replace(newest, block_shared=min(card.block_shared for card in chosen))
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from vggc.compiler.link import export_library
 from vggc.compiler.relax import PIPELINE
-from vggc.runtime.device import capability, is_ptx, listed
+from vggc.runtime.device import capability, is_ptx, is_specific, listed
 from vggc.support.tvm_alone import tvm
 
 DEFAULT_ARCHS = ("sm_80", "sm_90", "compute_90")
@@ -115,13 +115,13 @@ def compile_device(module: Any, archs: Sequence[str] = DEFAULT_ARCHS) -> DeviceL
     return DeviceLibrary(executable, source, compile_fatbin(source, ordered), ordered)
 
 
-def code_order(arch: str) -> tuple[int, int, bool]:
+def code_order(arch: str) -> tuple[int, int, bool, bool]:
     """The order of architectures: older ones first, machine code before PTX.
 
     Raises:
         ValueError: as `capability`.
     """
-    return (*capability(arch), is_ptx(arch))
+    return (*capability(arch), is_ptx(arch), is_specific(arch))
 
 
 def target(arch: str) -> Any:

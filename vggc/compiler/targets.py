@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from vggc.compiler.device_code import DEFAULT_ARCHS, code_order
-from vggc.runtime.artifact import CPU_ATTRS, Attr, Target
+from vggc.runtime.artifact import ARCH, CPU_ATTRS, Attr, Target
 from vggc.runtime.cpu_info import INSTRUCTIONS, instructions, plain
 from vggc.runtime.device import capability
 from vggc.support.diagnostics import Diagnostic, UserError, nearest
@@ -50,7 +50,7 @@ class McpuElsewhere(Diagnostic):
 
 class BadArch(Diagnostic):
     title = "`{arch}` is no GPU architecture"
-    label = "architectures look like sm_80 (A100), sm_89 (RTX 4090) or sm_90 (H100)"
+    label = "architectures look like sm_80 (A100), sm_89 (RTX 4090) or sm_90a (H100, H200)"
     help = "compute_90 stands for PTX, of which the driver makes code for any newer GPU"
     arch: str
 
@@ -233,6 +233,6 @@ def _plain(value: Any) -> Attr:
 
 def _archs(archs: Sequence[str]) -> tuple[str, ...]:
     for arch in archs:
-        if not re.fullmatch(r"(sm|compute)_[0-9]{2,3}", arch):
+        if not ARCH.fullmatch(arch):
             raise UserError(BadArch(arch))
     return tuple(sorted(set(archs), key=code_order))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,13 +51,16 @@ class Algorithm(ABC, Generic[W, K]):
     """What manifests and tuning databases call it; several where sizes decide the name."""
     computes: ClassVar[type[Workload] | tuple[type[Workload], ...]]
     """The kinds of workloads that it may apply to."""
-    attributes: ClassVar[Mapping[str, bool]] = {}
-    """What TVM is told of its functions."""
 
     @classmethod
     def applies(cls, workload: W) -> bool:
         """Whether the algorithm computes `workload`, which is one of the kinds in `computes`."""
         return True
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """What TVM is told of its functions."""
+        return {}
 
     @property
     def name(self) -> str:

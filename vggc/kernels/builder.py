@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tvm import tirx
 from tvm.ir import Expr
@@ -79,7 +79,7 @@ class Argument:
 
 
 def function(
-    body: Callable[..., None], arguments: Iterable[Argument], attributes: Mapping[str, bool]
+    body: Callable[..., None], arguments: Iterable[Argument], attributes: Mapping[str, Any]
 ) -> PrimFunc:
     """The function that `body` writes; it is given a buffer for each of the arguments.
 

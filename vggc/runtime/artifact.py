@@ -75,7 +75,7 @@ class KernelEntry:
 
 Attr: TypeAlias = str | int | tuple[str, ...]
 
-ARCH = re.compile("(sm|compute)_[0-9]{2,3}")
+ARCH = re.compile("sm_[0-9]{2,3}a?|compute_[0-9]{2,3}")
 """The name of a GPU architecture, or of one whose PTX is meant."""
 
 CPU_ATTRS = ("mtriple", "mcpu", "mattr", "num-cores")

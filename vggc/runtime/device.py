@@ -41,10 +41,13 @@ def require_device(archs: Sequence[str], index: int = 0) -> Any:
 
 def runs_on(arch: str, device: Capability) -> bool:
     """Whether a device of this capability runs code for `arch`: machine code for one of its major
-    version and no higher minor one, PTX for any that is no newer.
+    version and no higher minor one, or where the name ends in `a`, for itself only; PTX for any
+    that is no newer.
     """
     if is_ptx(arch):
         return capability(arch) <= device
+    if is_specific(arch):
+        return capability(arch) == device
     major, minor = capability(arch)
     return major == device[0] and minor <= device[1]
 
@@ -54,13 +57,18 @@ def is_ptx(arch: str) -> bool:
     return arch.startswith("compute_")
 
 
+def is_specific(arch: str) -> bool:
+    """Whether code for `arch` may have instructions of its architecture that no later one has."""
+    return arch.endswith("a")
+
+
 def capability(arch: str) -> Capability:
-    """`(8, 0)` for "sm_80" and "compute_80".
+    """`(8, 0)` for "sm_80" and "compute_80", `(9, 0)` for "sm_90a".
 
     Raises:
         ValueError: `arch` is not the name of an architecture.
     """
-    found = re.fullmatch(r"(?:sm|compute)_(\d+)(\d)", arch)
+    found = re.fullmatch(r"(?:sm_(?=\d+a?$)|compute_(?=\d+$))(\d+)(\d)a?", arch)
     if found is None:
         raise ValueError(f"{arch!r} is not a GPU architecture; they are named sm_80, sm_90, …")
     return int(found[1]), int(found[2])

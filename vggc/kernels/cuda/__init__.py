@@ -29,6 +29,7 @@ from vggc.kernels.cuda.small import (
     ToNchwThreads,
     ToNhwcThreads,
 )
+from vggc.kernels.cuda.wgmma import WgmmaPatches
 from vggc.kernels.workloads import Choice, Kernel, Workload
 
 __all__ = [
@@ -49,6 +50,7 @@ AnyCudaAlgorithm: TypeAlias = CudaAlgorithm[Any, Any]
 ALGORITHMS: tuple[type[AnyCudaAlgorithm], ...] = (
     ImplicitGemm,
     GroupedThreads,
+    WgmmaPatches,
     MmaWindows,
     MmaPatches,
     MmaImage,
@@ -76,7 +78,9 @@ def algorithms(workload: Workload, card: Card = H200) -> tuple[AnyCudaAlgorithm,
     return tuple(
         algorithm(workload, card)
         for algorithm in ALGORITHMS
-        if isinstance(workload, algorithm.computes) and algorithm.applies(workload)
+        if isinstance(workload, algorithm.computes)
+        and algorithm.only_on in (None, card.arch)
+        and algorithm.applies(workload)
     )
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any, ClassVar
 
 import numpy as np
 
 from vggc.kernels.algorithm import Algorithm, Cost, Fixed, K, NoKnobs, W
 from vggc.kernels.cuda.card import H200, LAUNCH, Card
+from vggc.kernels.cuda.hopper import ARCH
 from vggc.kernels.workloads import Layout, Workload, buffer_shape, storage
+
+OVERLAPPING = {"tirx.kernel_launch_params": ["tirx.use_programtic_dependent_launch"]}
+"""Lets a kernel begin early; so TVM spells it."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,21 @@ class CudaAlgorithm(Algorithm[W, K]):
     What it costs is told for a card, whose shared memory bounds its knobs, too.
     """
 
-    attributes = {"tirx.is_scheduled": True}  # noqa: RUF012  (nobody writes to it)
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """What TVM is told of its functions."""
+        scheduled = {"tirx.is_scheduled": True}
+        return scheduled | OVERLAPPING if self.overlaps else scheduled
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether a kernel begins before the one before it has ended, as Hopper's GPUs may
+        (`emit.await_kernel_before`).
+        """
+        return self.card.arch == ARCH
+
+    only_on: ClassVar[str | None] = None
+    """The architecture that code must be for, where it has instructions that no other has."""
 
     card: Card = H200
 

@@ -31,6 +31,8 @@ class Card:
     memory_rate: float
     cache_rate: float
     """What the L2 cache gives to all multiprocessors together."""
+    cache: int
+    """The L2 cache."""
     shared: int
     """Shared memory of a multiprocessor."""
     block_shared: int
@@ -60,13 +62,14 @@ class Card:
 
 H200 = Card(
     name="h200",
-    arch="sm_90",
+    arch="sm_90a",
     multiprocessors=132,
     half_rate=500e12,
     peak_rate=790e12,
     float_rate=50e12,
     memory_rate=4.0e12,
     cache_rate=5.5e12,
+    cache=50 * KIB * KIB,
     shared=228 * KIB,
     block_shared=227 * KIB,
 )
@@ -79,6 +82,7 @@ A100 = Card(
     float_rate=17e12,
     memory_rate=1.7e12,
     cache_rate=3.8e12,
+    cache=40 * KIB * KIB,
     shared=164 * KIB,
     block_shared=163 * KIB,
 )
@@ -91,6 +95,7 @@ RTX4090 = Card(
     float_rate=60e12,
     memory_rate=0.92e12,
     cache_rate=4.0e12,
+    cache=72 * KIB * KIB,
     shared=100 * KIB,
     block_shared=99 * KIB,
     threads=1536,
@@ -110,6 +115,8 @@ HAND_OVER = 2e-6
 """Seconds that blocks take which wait for one another at the end of a shared tile."""
 BARRIER = 40e-9
 """Seconds of a step that a block alone on its multiprocessor waits for its threads."""
+RESULTS = 1e-6
+"""Seconds in which a block that stays writes a tile's results, and does not multiply."""
 HIDING = {2: 1.15, 3: 1.03}
 """How much longer a block takes whose copies are so many steps ahead; with more, no longer."""
 FEW_WARPS = 1.2
@@ -164,3 +171,18 @@ def _wave(work: BlockWork, card: Card, resident: int) -> float:
     copies = resident * work.cache_bytes * card.multiprocessors / card.cache_rate
     waits = work.steps * BARRIER / resident
     return max(products + waits, copies) * HIDING.get(work.stages, 1.0) + START
+
+
+def persistent_seconds(work: BlockWork, card: Card) -> float:
+    """What a kernel is thought to take whose blocks stay, and go on from one part of the work to
+    the next while their next operands arrive. Its products are those of warpgroups.
+    """
+    room = max(1, work.resident(card))
+    turns = ceil(work.blocks / (card.multiprocessors * room))
+    together = min(room, ceil(work.blocks / card.multiprocessors))
+    products = together * work.operations * card.multiprocessors / card.peak(work.format)
+    copies = together * work.cache_bytes * card.multiprocessors / card.cache_rate
+    results = RESULTS / together
+    hand_over = HAND_OVER if work.splits > 1 else 0.0
+    blocks = START + turns * (max(products, copies) + results)
+    return LAUNCH + hand_over + max(blocks, work.memory_bytes / card.memory_rate)

@@ -19,15 +19,40 @@ from vggc.kernels.workloads import Map
 BLOCK = 256
 
 
+AWAIT = """
+__forceinline__ __device__ void vggc_await_kernel_before() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+"""
+
+
+def await_kernel_before() -> None:
+    """Waits until the kernel before this one has ended, where they may overlap, and lets the next
+    one begin. Whatever another kernel writes or reads is touched after it only.
+    """
+    T.evaluate(T.cuda.func_call("vggc_await_kernel_before", source_code=AWAIT))
+
+
 @contextmanager
-def launch(grid: tuple[int, ...], threads: int) -> Iterator[tuple[Expr, ...]]:
-    """One CUDA kernel: the block's index along each dimension of `grid`, then the thread's."""
+def launch(
+    grid: tuple[int, ...], threads: int, *, awaits: bool = True
+) -> Iterator[tuple[Expr, ...]]:
+    """One CUDA kernel: the block's index along each dimension of `grid`, then the thread's.
+
+    It begins with `await_kernel_before`, unless it will say so itself where `awaits` is false.
+    """
     with ExitStack() as stack:
         blocks = [
             stack.enter_context(T.thread_binding(extent, thread=f"blockIdx.{axis}"))
             for extent, axis in zip(grid, "xyz", strict=False)
         ]
-        yield *blocks, stack.enter_context(T.thread_binding(threads, thread="threadIdx.x"))
+        thread = stack.enter_context(T.thread_binding(threads, thread="threadIdx.x"))
+        if awaits:
+            await_kernel_before()
+        yield *blocks, thread
 
 
 def flat(buffer: Buffer) -> Buffer:

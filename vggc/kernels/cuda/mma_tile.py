@@ -14,8 +14,9 @@ the first slice by bits that are no carry of a sum: a lane holds one address, an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
@@ -183,9 +184,35 @@ class WarpProduct:
         """The sum of the thread's channel `index`, of eight, in a group of columns and in the upper
         or lower row of a fragment.
         """
-        column = group * GROUP // FRAGMENT_COLS + index // 2
-        total = self.sums[(fragment * self._across + column) * 4 + 2 * half_row + index % 2]
-        return T.reinterpret("int32", total) if self.operands.sums == "uint32" else total
+        return sum_of(self, fragment, half_row, group, index)
+
+
+class HeldSums(Protocol):
+    """Sums of a tile that a thread holds."""
+
+    operands: Operands
+    tile: TensorTile
+    sums: Buffer
+    lane: Expr
+    first_col: Expr | int
+    fragments: int
+    """How often a warp has 16 rows."""
+
+    def clear(self) -> None:
+        """Sets the sums to zero."""
+
+    def result(self, fragment: int, half_row: int, group: int, index: int) -> Expr:
+        """The sum of the thread's channel `index`, of eight, in a group of columns and in the upper
+        or lower row of a fragment.
+        """
+
+
+def sum_of(held: HeldSums, fragment: int, half_row: int, group: int, index: int) -> Expr:
+    """What `HeldSums.result` gives where fragments of 16 rows and 8 columns follow one another."""
+    across = held.tile.warp_cols // FRAGMENT_COLS
+    column = group * GROUP // FRAGMENT_COLS + index // 2
+    total = held.sums[(fragment * across + column) * 4 + 2 * half_row + index % 2]
+    return T.reinterpret("int32", total) if held.operands.sums == "uint32" else total
 
 
 class SharedTiles:
@@ -198,9 +225,17 @@ class SharedTiles:
             self._parts = workspace("parts", size, dtype=self._kind)
 
     def finish(
-        self, product: WarpProduct, tile: Expr, split: Expr, thread: Expr, write: Callable[[], None]
+        self,
+        product: HeldSums,
+        tile: Expr,
+        split: Expr,
+        thread: Expr,
+        write: Callable[[], None],
+        holds: Expr | None = None,
     ) -> None:
-        """Calls `write` in the block that holds the whole sums."""
+        """Calls `write` in the block that holds the whole sums. Where not all threads of a block
+        hold some, `holds` tells which do, and `thread` is counted among them.
+        """
         if self._splits == 1:
             write()
             return
@@ -210,10 +245,12 @@ class SharedTiles:
             slot = ((tile * self._splits + part) * words + word) * self._tile.threads + thread
             return self._parts.address(slot * 4)
 
-        for word in range(words):
-            some = [product.sums[4 * word + index] for index in range(4)]
-            ptx.store_segment(address(split, word), some)
-        with when(is_last_block(tile, self._splits)):
+        with when(holds) if holds is not None else nullcontext():
+            for word in range(words):
+                some = [product.sums[4 * word + index] for index in range(4)]
+                ptx.store_segment(address(split, word), some)
+        last = is_last_block(tile, self._splits)
+        with when(last if holds is None else T.And(last, holds)):
             product.clear()
             part_sums = registers("part_sums", 4, dtype=self._kind)
             with serial("part", self._splits) as part:
@@ -226,7 +263,7 @@ class SharedTiles:
 
 def write_results(
     conv: Conv,
-    product: WarpProduct,
+    product: HeldSums,
     buffers: Buffers,
     first_col: Expr,
     place: PixelPlace,

@@ -22,12 +22,14 @@ OperandFormat: TypeAlias = Literal["tf32", "float16", "bfloat16", "uint8"]
 @dataclass(frozen=True)
 class Operands:
     """What tensor cores multiply where a map is of some format: the bytes of a number, the
-    instruction by its name in the PTX ISA, the types of buffers that hold weights and of registers
-    that hold sums. A uint32 holds the bits of an int32.
+    instruction by its name in the PTX ISA, and that of warpgroups with their columns left open, the
+    types of buffers that hold weights and of registers that hold sums. A uint32 holds the bits of
+    an int32.
     """
 
     size: int
     instruction: str
+    group_instruction: str
     weight: str
     sums: str = "float32"
 
@@ -43,10 +45,31 @@ class Operands:
 
 
 OPERANDS: dict[OperandFormat, Operands] = {
-    "tf32": Operands(4, "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", "float32"),
-    "float16": Operands(2, "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", "uint16"),
-    "bfloat16": Operands(2, "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", "uint16"),
-    "uint8": Operands(1, "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32", "int8", "uint32"),
+    "tf32": Operands(
+        size=4,
+        instruction="mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32",
+        group_instruction="wgmma.mma_async.sync.aligned.m64n{}k8.f32.tf32.tf32",
+        weight="float32",
+    ),
+    "float16": Operands(
+        size=2,
+        instruction="mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
+        group_instruction="wgmma.mma_async.sync.aligned.m64n{}k16.f32.f16.f16",
+        weight="uint16",
+    ),
+    "bfloat16": Operands(
+        size=2,
+        instruction="mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
+        group_instruction="wgmma.mma_async.sync.aligned.m64n{}k16.f32.bf16.bf16",
+        weight="uint16",
+    ),
+    "uint8": Operands(
+        size=1,
+        instruction="mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32",
+        group_instruction="wgmma.mma_async.sync.aligned.m64n{}k32.s32.u8.s8",
+        weight="int8",
+        sums="uint32",
+    ),
 }
 
 

@@ -256,6 +256,63 @@ class MmaPanelPacking:
 
 
 @dataclass(frozen=True)
+class MmaPlanePacking:
+    """Packs a convolution's weight `(K, C, kh, kw)` in a format in planes of a segment of channels,
+    `(panels, steps, planes, cols, segment)`, each panel of `cols` output channels.
+
+    The reduction runs over pieces of `depth` channels, of which C are stored as `channels`, then
+    taps, then the channels of a piece. Columns are permuted as `vggc/kernels/cuda/mma_tile.py`
+    says; the padding is zeros.
+    """
+
+    shape: tuple[int, int, int, int]
+    format: Format
+    channels: int
+    cols: int
+    depth: int
+
+    @property
+    def packed_type(self) -> str:
+        return operands_of(self.format).weight
+
+    @property
+    def packed_shape(self) -> tuple[int, ...]:
+        steps = self.channels // self.depth * math.prod(self.shape[2:])
+        segment = operands_of(self.format).segment
+        panels = math.ceil(self.shape[0] / self.cols)
+        return (panels, steps, self.depth // segment, self.cols, segment)
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        panels, steps, planes, cols, segment = self.packed_shape
+        out_channels, in_channels, *kernel = weight.shape
+        taps = math.prod(kernel)
+        whole = np.zeros((panels * cols, self.channels, taps), self.packed_type)
+        flat = stored(self.format, weight).reshape(out_channels, in_channels, taps)
+        whole[:out_channels, :in_channels] = flat
+        split = whole.reshape(panels, cols, steps // taps, planes, segment, taps)
+        ordered = split[:, self._channels].transpose(0, 2, 5, 3, 1, 4)
+        return np.ascontiguousarray(ordered).reshape(self.packed_shape)
+
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        return by_panels(self, self.cols, weight)
+
+    def unpack(self, packed: np.ndarray) -> np.ndarray:
+        panels, steps, planes, cols, segment = self.packed_shape
+        out_channels, in_channels, *kernel = self.shape
+        taps = math.prod(kernel)
+        ordered = packed.reshape(panels, steps // taps, taps, planes, cols, segment)
+        split = np.empty((panels, cols, steps // taps, planes, segment, taps), packed.dtype)
+        split[:, self._channels] = ordered.transpose(0, 4, 1, 3, 5, 2)
+        whole = split.reshape(panels * cols, self.channels, taps)
+        found = np.ascontiguousarray(whole[:out_channels, :in_channels])
+        return restored(self.format, found).reshape(self.shape)
+
+    @property
+    def _channels(self) -> list[int]:
+        return [channel_of(column) for column in range(self.cols)]
+
+
+@dataclass(frozen=True)
 class MmaTapsPacking:
     """Packs a convolution's weight `(K, C, kh, kw)` whose channels fill one segment of a format,
     `(panels, cols, segment·row_segments)`: a segment for each tap, then zeros up to an odd number

@@ -14,7 +14,7 @@ import tvm.backend.cuda  # noqa: F401  (brings the table of instructions)
 from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
-from vggc.kernels.builder import Buffer
+from vggc.kernels.builder import Buffer, allocated
 
 HalfFormat: TypeAlias = Literal["float16", "bfloat16"]
 
@@ -25,7 +25,8 @@ LANES_OF_WARP = 31
 """The operand of a shuffle by which its lanes are those of the whole warp."""
 
 
-def _run(name: str, *operands: Any) -> None:
+def run(name: str, *operands: Any) -> None:
+    """Runs an instruction by its name in TVM's table, which is the PTX ISA's."""
     T.evaluate(T.ptx[name](*operands))
 
 
@@ -36,23 +37,23 @@ def shared_address(pointer: Expr) -> Expr:
 
 def copy_async(target: Expr, source: Expr) -> None:
     """Begins to copy a segment of global memory to an address in shared memory."""
-    _run("cp.async.cg.shared.global", T.Cast("uint32", target), source, 16)
+    run("cp.async.cg.shared.global", T.Cast("uint32", target), source, 16)
 
 
 def copy_async_or_zeros(target: Expr, source: Expr, condition: Expr) -> None:
     """Begins to copy a segment, or to write zeros where the condition does not hold."""
     count = T.Select(condition, T.uint32(16), T.uint32(0))
-    _run("cp.async.cg.shared.global", T.Cast("uint32", target), source, 16, count)
+    run("cp.async.cg.shared.global", T.Cast("uint32", target), source, 16, count)
 
 
 def end_group() -> None:
     """Makes a group of the copies that the thread has begun since the last one."""
-    _run("cp.async.commit_group")
+    run("cp.async.commit_group")
 
 
 def wait_for_groups(pending: int) -> None:
     """Waits until at most `pending` groups of the thread's copies are under way."""
-    _run("cp.async.wait_group", pending)
+    run("cp.async.wait_group", pending)
 
 
 def load_matrices(registers: Buffer, first: int, address: Expr) -> None:
@@ -63,7 +64,7 @@ def load_matrices(registers: Buffer, first: int, address: Expr) -> None:
     """
     targets = [registers[first + index] for index in range(4)]
     name = "ldmatrix.sync.aligned.m8n8.x4.shared.b16"
-    _run(name, *targets, T.Cast("uint32", address))
+    run(name, *targets, T.Cast("uint32", address))
 
 
 def multiply_add(
@@ -77,23 +78,23 @@ def multiply_add(
     total = [sums[sums_at + index] for index in range(4)]
     left = [a[a_at + index] for index in range(4)]
     right = [b[b_at + index] for index in range(2)]
-    _run(instruction, *total, *left, *right, *total)
+    run(instruction, *total, *left, *right, *total)
 
 
 def round_pair(half: HalfFormat, target: Expr, low: Expr, high: Expr) -> None:
     """Two floats to the nearest halves, in one register."""
-    _run(f"cvt.rn.{NAMES[half]}x2.f32", target, high, low)
+    run(f"cvt.rn.{NAMES[half]}x2.f32", target, high, low)
 
 
 def round_to_tf32(target: Expr, value: Expr) -> None:
     """A float to the nearest tf32, ties away from zero, as a uint32."""
-    _run("cvt.rna.tf32.f32", target, value)
+    run("cvt.rna.tf32.f32", target, value)
 
 
 def widen(half: HalfFormat, target: Buffer, at: int, value: Expr) -> None:
     """The float of a half, which is given as a uint16."""
     if half == "float16":
-        _run("cvt.f32.f16", target[at], value)
+        run("cvt.f32.f16", target[at], value)
     else:
         target[at] = T.reinterpret("float32", T.Cast("uint32", value) << T.uint32(16))
 
@@ -107,30 +108,40 @@ def widen_pair(half: HalfFormat, target: Buffer, at: int, word: Expr) -> None:
 
 def add_byte_products(sums: Buffer, at: int, unsigned: Expr, signed: Expr) -> None:
     """Adds the products of the four uint8 of a word and the four int8 of another to an int32."""
-    _run("dp4a.u32.s32", sums[at], unsigned, T.reinterpret("int32", signed), sums[at])
+    run("dp4a.u32.s32", sums[at], unsigned, T.reinterpret("int32", signed), sums[at])
 
 
 def load_segment(registers: Buffer, first: int, address: Expr) -> None:
     """Reads a segment of global memory, which nobody writes meanwhile, into four registers."""
-    _run("ld.global.nc.v4.b32", *(registers[first + index] for index in range(4)), address)
+    run("ld.global.nc.v4.b32", *(registers[first + index] for index in range(4)), address)
 
 
 def load_fresh(registers: Buffer, first: int, address: Expr) -> None:
     """Reads four words of global memory as other blocks have left them."""
-    _run("ld.global.cg.v4.b32", *(registers[first + index] for index in range(4)), address)
+    run("ld.global.cg.v4.b32", *(registers[first + index] for index in range(4)), address)
 
 
 def store_half_segment(address: Expr, words: list[Expr]) -> None:
     """Writes two registers to eight bytes of global memory."""
-    _run("st.global.v2.b32", address, *words)
+    run("st.global.v2.b32", address, *words)
 
 
 def store_segment(address: Expr, words: list[Expr]) -> None:
     """Writes four registers to a segment of global memory."""
-    _run("st.global.v4.b32", address, *words)
+    run("st.global.v4.b32", address, *words)
 
 
 def from_lane(target: Expr, value: Expr, distance: int) -> None:
     """The value that the lane has whose number differs by the bit `distance`."""
     operands = (T.uint32(distance), T.uint32(LANES_OF_WARP), T.uint32(ALL_LANES))
-    _run("shfl_sync.bfly.b32", target, value, *operands)
+    run("shfl_sync.bfly.b32", target, value, *operands)
+
+
+def uniform(value: Expr) -> Expr:
+    """An int32 that is the same in all lanes of a warp. The compiler is told so, and then keeps it,
+    and what is computed from it, once a warp.
+    """
+    first = allocated("uniform", 1, dtype="int32", scope="local")
+    operands = (T.uint32(0), T.uint32(LANES_OF_WARP), T.uint32(ALL_LANES))
+    run("shfl_sync.idx.b32", first[0], value, *operands)
+    return first[0]

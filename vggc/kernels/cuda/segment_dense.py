@@ -12,11 +12,11 @@ from tvm.tirx.script import builder as T
 
 from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Buffer, serial, unrolled, when
-from vggc.kernels.cuda import ptx
+from vggc.kernels.cuda import hopper, ptx
 from vggc.kernels.cuda.algorithm import CudaAlgorithm
-from vggc.kernels.cuda.emit import flat, launch, registers, store
+from vggc.kernels.cuda.emit import await_kernel_before, flat, launch, registers, store
 from vggc.kernels.cuda.formats import widen_segment
-from vggc.kernels.cuda.operands import on_tensor_cores, operands_of
+from vggc.kernels.cuda.operands import SEGMENT_BYTES, on_tensor_cores, operands_of
 from vggc.kernels.cuda.packing import MapRowPacking
 from vggc.kernels.cuda.ptx import WARP
 from vggc.kernels.cuda.results import ChannelResults
@@ -68,6 +68,17 @@ class SegmentGemv(CudaAlgorithm[Conv, SegmentGemvKnobs]):
         sizes = cast("tuple[int, int, int, int]", shape)
         return MapRowPacking(sizes, source.format, source.shape[-1])
 
+    @property
+    def fetched_ahead(self) -> int:
+        """The bytes of a row of the weight that are brought to the L2 cache before the input is
+        there: of all rows together half of what the cache holds; none where kernels do not overlap.
+        """
+        if not self.overlaps:
+            return 0
+        row = prod(self.workload.input.shape[1:]) * operands_of(self.workload.input.format).size
+        most = self.card.cache // 2 // self.workload.output.channels
+        return min(row, most) // SEGMENT_BYTES * SEGMENT_BYTES
+
     def emit(self, knobs: SegmentGemvKnobs, buffers: Buffers) -> None:
         conv = self.workload
         x, weight, y = (flat(buffers[name]) for name in ("x", "weight", "y"))
@@ -76,9 +87,15 @@ class SegmentGemv(CudaAlgorithm[Conv, SegmentGemvKnobs]):
         numbers = operands_of(conv.input.format).segment
         outputs, chunk = knobs.outputs, WARP * numbers * knobs.segments
         per_block = knobs.warps * outputs
-        with launch((ceil(stored / per_block),), WARP * knobs.warps) as (block, thread):
+        blocks = ceil(stored / per_block)
+        with launch((blocks,), WARP * knobs.warps, awaits=False) as (block, thread):
             lane = thread % WARP
             first = block * per_block + thread // WARP * outputs
+            if self.fetched_ahead:
+                with when(lane < outputs):
+                    row = T.min(first + lane, channels - 1)
+                    hopper.fetch_ahead(weight.address(row * length), self.fetched_ahead)
+            await_kernel_before()
             words = registers("words", outputs * knobs.segments * 4, dtype="uint32")
             inputs = registers("inputs", 4, dtype="uint32")
             products = _products(conv, outputs)

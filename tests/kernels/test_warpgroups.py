@@ -1,0 +1,153 @@
+"""Convolutions by warpgroups, run on the CPU, against references in float64."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.compiled_kernels import ARCH, Made, check_always, compiled, unnoticed
+from tests.support.cuda_on_cpu import counting, generate
+from tests.support.tensor_core_kernels import FORMATS, TensorDraw, case, check, check_packing, conv
+from vggc.ir.ops import RELU, Activation
+from vggc.kernels.cuda import H200
+from vggc.kernels.cuda.mma_tile import ALIGNMENT
+from vggc.kernels.cuda.operands import operands_of
+from vggc.kernels.cuda.wgmma import PLANES, GroupKnobs, WgmmaPatches
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+
+SMALL = replace(H200, multiprocessors=1)
+"""A card on which a block goes on from tile to tile."""
+
+CASES: dict[str, TensorDraw] = {
+    "one tile": TensorDraw(
+        WgmmaPatches(conv((1, 16, 16, 128), 128)), GroupKnobs(16, 16, 128, 4, 1)
+    ),
+    "pooled": TensorDraw(
+        WgmmaPatches(conv((2, 19, 17, 64), 70, pool=True, form="bfloat16")),
+        GroupKnobs(8, 16, 256, 4, 1),
+    ),
+    "shared": TensorDraw(WgmmaPatches(conv((1, 17, 20, 128), 70)), GroupKnobs(8, 16, 128, 4, 2)),
+    "5×5 of a wide halo": TensorDraw(
+        WgmmaPatches(conv((1, 9, 33, 64), 40, (5, 5), padding=(2, 2), halos=(3, 0))),
+        GroupKnobs(8, 32, 128, 6, 1),
+    ),
+    "int8, pooled": TensorDraw(
+        WgmmaPatches(conv((2, 17, 19, 256), 70, pool=True, form="uint8", zeros=(128, 0))),
+        GroupKnobs(8, 16, 64, 4, 1),
+    ),
+    "tf32": TensorDraw(
+        WgmmaPatches(conv((1, 17, 19, 64), 70, form="tf32")), GroupKnobs(16, 8, 256, 4, 1)
+    ),
+    "int8, shared, to float32": TensorDraw(
+        WgmmaPatches(conv((1, 9, 19, 256), 130, form="uint8", to_float32=True)),
+        GroupKnobs(16, 8, 128, 6, 2),
+    ),
+    "1×3 to float32": TensorDraw(
+        WgmmaPatches(conv((1, 17, 9, 64), 33, (1, 3), padding=(0, 1), act=None, to_float32=True)),
+        GroupKnobs(16, 8, 128, 8, 1),
+    ),
+    "from tile to tile": TensorDraw(
+        WgmmaPatches(conv((2, 17, 20, 128), 70, pool=True), SMALL), GroupKnobs(8, 16, 64, 4, 1)
+    ),
+    "from tile to tile, a chunk each": TensorDraw(
+        WgmmaPatches(conv((3, 9, 11, 64), 140, act=Activation("silu")), SMALL),
+        GroupKnobs(16, 16, 128, 4, 1),
+    ),
+}
+
+
+def draws(seed: int, count: int) -> dict[str, TensorDraw]:
+    """Convolutions of random shapes with any knobs, by what they are."""
+    rng = random.Random(seed)
+    found: dict[str, TensorDraw] = {}
+    while len(found) < count:
+        size = rng.choice([(3, 3), (3, 3), (3, 3), (2, 3), (5, 1)])
+        form = rng.choice(FORMATS)
+        channels = PLANES * operands_of(form).segment * rng.randint(1, 3)
+        shape = (rng.randint(1, 3), rng.randint(3, 24), rng.randint(3, 36), channels)
+        padding = (rng.randint(0, size[0] // 2), rng.randint(0, size[1] // 2))
+        if shape[1] + 2 * padding[0] <= size[0] or shape[2] + 2 * padding[1] <= size[1]:
+            continue
+        work = conv(
+            shape,
+            rng.choice([rng.randint(1, 40), 64, 128, rng.randint(1, 200)]),
+            size,
+            padding=padding,
+            halos=(max(padding) + rng.randint(0, 1), rng.randint(0, 2)),
+            act=rng.choice([RELU, None]),
+            pool=rng.random() < 0.4,
+            form=form,
+            to_float32=rng.random() < 0.2,
+            zeros=(rng.choice([0, 128]), 0) if form == "uint8" else (0, 0),
+        )
+        algorithm = WgmmaPatches(work, rng.choice([H200, SMALL]))
+        knobs = rng.choice(list(algorithm.knobs()))
+        found[f"{len(found)}: {work} by {knobs}"] = TensorDraw(algorithm, knobs)
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
+    return compiled(CASES, tmp_path_factory.mktemp("groups"))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", CASES)
+def test_a_kernel_computes_its_workload(name: str, made: Callable[[str], Made]) -> None:
+    library, code, kernel = made(name)
+    work = CASES[name].workload
+    check_always(library, code, work, case(work, kernel))
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_draws_compute_what_they_should(tmp_path: Path) -> None:
+    cases = draws(1, 10)
+    get = compiled(cases, tmp_path)
+    for name, draw in cases.items():
+        library, code, kernel = get(name)
+        try:
+            check(library, code, draw.workload, case(draw.workload, kernel))
+        except AssertionError as error:
+            raise AssertionError(f"{name}: {error}") from None
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_packing_is_exact_up_to_rounding(name: str) -> None:
+    check_packing(CASES[name])
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_each_wait_is_needed(tmp_path: Path) -> None:
+    card = replace(SMALL, multiprocessors=2)
+    work = WgmmaPatches(conv((2, 16, 16, 192), 40), card)
+    assert unnoticed(TensorDraw(work, GroupKnobs(8, 16, 64, 4, 1)), tmp_path) == []
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["one tile", "from tile to tile"])
+def test_accesses_cost_no_more_than_they_must(name: str, made: Callable[[str], Made]) -> None:
+    """Patches are written without conflicts of banks, and read in whole sectors from memory."""
+    library, code, kernel = made(name)
+    work = CASES[name].workload
+    with counting(library) as counts:
+        check(library, code, work, case(work, kernel))
+    (found,) = counts
+    assert found.shared_accesses > 0
+    assert found.shared_passes == found.shared_accesses
+    assert found.global_sectors * 32 <= 1.01 * found.global_bytes
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_launch_asks_for_the_shared_memory_that_is_used(name: str) -> None:
+    draw = CASES[name]
+    (launch,) = generate(draw.kernel().func, ARCH).launches
+    assert launch.shared == draw.algorithm.shared_bytes(draw.knobs) + ALIGNMENT
+    assert launch.grid == (draw.algorithm.blocks(draw.knobs), 1, 1)

@@ -1,0 +1,91 @@
+"""Kernels of GPUs compiled for the CPU, whole and with a wait taken away."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Callable, Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import TypeAlias
+
+from tests.support.cuda_on_cpu import CudaCode, compile_kernels, generate, generate_all
+from tests.support.tensor_core_kernels import TensorCase, TensorDraw, case, check
+from vggc.kernels.workloads import Kernel, Workload
+
+Made: TypeAlias = tuple[ctypes.CDLL, CudaCode, Kernel]
+
+ARCH = "sm_90a"
+"""The architecture that has all instructions."""
+
+
+def compiled(cases: Mapping[str, TensorDraw], folder: Path) -> Callable[[str], Made]:
+    """The kernels of some cases, in one library."""
+    kernels = {name: draw.kernel() for name, draw in cases.items()}
+    numbered = {name: f"f{index}" for index, name in enumerate(cases)}
+    codes = generate_all({numbered[name]: made.func for name, made in kernels.items()}, ARCH)
+    source = next(iter(codes.values())).source
+    library = ctypes.CDLL(str(compile_kernels(source, folder)))
+    return lambda name: (library, codes[numbered[name]], kernels[name])
+
+
+WAITS = re.compile(
+    r"tvm_builtin_ptx_cp_async_wait_group_async_wait_group_\d\(\);"
+    r"|tvm_builtin_ptx_cp_async_commit_group_async_commit_group\(\);"
+    r"|__syncthreads\(\);|__threadfence\(\);|vggc_await_kernel_before\(\);"
+    r"|tvm_builtin_ptx_(wgmma_(fence|commit_group|wait_group)|mbarrier_arrive|fence_proxy)_\w+\(.*\);"
+    r"|tvm_builtin_cuda_mbarrier_wait_raw_u32\(.*\);"
+)
+"""What threads wait for others by, and what is waited for."""
+
+LAST = "\n  return is_last;"
+
+
+def mutants(source: str) -> Iterator[tuple[str, str]]:
+    """The source without one of its waits, fences, groups and arrivals, and which that was.
+
+    The fence of the last block is left where it is: blocks follow one another here, so that it
+    cannot be missed.
+    """
+    found = [
+        match for match in WAITS.finditer(source) if not source[match.end() :].startswith(LAST)
+    ]
+    for match in found:
+        yield f"{match[0]} at {match.start()}", source[: match.start()] + source[match.end() :]
+
+
+def unnoticed(draw: TensorDraw, folder: Path) -> list[str]:
+    """The waits of a kernel without which its results are right all the same."""
+    kernel = draw.kernel()
+    code, example = generate(kernel.func, ARCH), case(draw.workload, kernel)
+    found = []
+    for index, (which, source) in enumerate(mutants(code.source)):
+        inside = folder / str(index)
+        inside.mkdir()
+        library = ctypes.CDLL(str(compile_kernels(source, inside)))
+        if passes(library, code, draw.workload, example):
+            found.append(which)
+    return found
+
+
+def passes(library: ctypes.CDLL, code: CudaCode, workload: Workload, example: TensorCase) -> bool:
+    """Whether a kernel computes its workload; see `check_always`."""
+    try:
+        check_always(library, code, workload, example)
+    except AssertionError:
+        return False
+    return True
+
+
+def check_always(
+    library: ctypes.CDLL, code: CudaCode, workload: Workload, example: TensorCase
+) -> None:
+    """A kernel computes its workload, whether copies and products happen as late or as soon as they
+    may.
+
+    Raises: AssertionError where not.
+    """
+    for copies, products in product((False, True), repeat=2):
+        library.copy_at_once(copies)
+        library.multiply_at_once(products)
+        check(library, code, workload, example)
