@@ -50,7 +50,7 @@ class Gemv(CudaAlgorithm[Dense, GemvKnobs]):
         return (GemvKnobs(),)
 
     def packing(self, knobs: GemvKnobs) -> RowPacking:
-        return RowPacking(self.workload.weight_shape, ChannelOrder(self.workload.source))
+        return RowPacking(self.workload.weight_shape, ChannelOrder.of(self.workload))
 
     def emit(self, knobs: GemvKnobs, buffers: Buffers) -> None:
         dense = self.workload

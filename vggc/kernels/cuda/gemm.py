@@ -18,7 +18,7 @@ from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
-from vggc.kernels.algorithm import Buffers
+from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Buffer, serial, unrolled, vectorized, when
 from vggc.kernels.cuda.algorithm import CudaAlgorithm
 from vggc.kernels.cuda.card import LAUNCH, Card
@@ -33,7 +33,7 @@ from vggc.kernels.cuda.emit import (
     workspace,
     write_map,
 )
-from vggc.kernels.cuda.packing import ChannelOrder, DensePanelPacking, PanelPacking
+from vggc.kernels.cuda.packing import ChannelOrder, DensePanelPacking, PanelPacking, round_up
 from vggc.kernels.workloads import Conv, Dense, Map
 
 StoreValue: TypeAlias = Callable[[Buffer, int, int, Expr, Expr], None]
@@ -81,19 +81,27 @@ class Tiling:
         return {**asdict(self.tile), "splits": self.splits}
 
 
-def tiling(conv: Conv) -> Tiling:
-    """The large tile where its blocks fill a GPU; else a smaller one, and as many splits of the
-    reduction as do.
+def tilings(conv: Conv) -> tuple[Tiling, ...]:
+    """The tilings that are worth it, the best first.
+
+    The large tile where its blocks fill a GPU; else a smaller one, and as many splits of the
+    reduction as do. Where the flat tile is the best, the medium one comes second, since its weight
+    is packed as for more rows.
     """
     shallow = conv.input.channels <= SHALLOW
     if num_blocks(conv, LARGE) >= FULL_GRID:
-        tile = LARGE
+        tiles = [LARGE]
     elif num_rows(conv) > FLAT.rows or shallow:
-        tile = MEDIUM
+        tiles = [MEDIUM]
     else:
-        tile = FLAT
+        tiles = [FLAT, MEDIUM]
     if shallow:
-        tile = replace(tile, depth=SHALLOW)
+        tiles = [replace(tile, depth=SHALLOW) for tile in tiles]
+    return tuple(_split(conv, tile) for tile in tiles)
+
+
+def _split(conv: Conv, tile: Tile) -> Tiling:
+    """The tiling with as many splits as fill a GPU."""
     wanted = min(MAX_SPLITS, math.ceil(FULL_GRID / num_blocks(conv, tile)))
     steps = num_steps(conv, tile)
     splits = max(parts for parts in range(1, wanted + 1) if steps % parts == 0)
@@ -102,9 +110,9 @@ def tiling(conv: Conv) -> Tiling:
 
 def packing(conv: Conv, tile: Tile) -> PanelPacking:
     """How the convolution with this tile wants its weight laid out."""
-    return PanelPacking(
-        (conv.output.channels, conv.input.channels, *conv.kernel), tile.depth, tile.cols
-    )
+    outputs, inputs = conv.output.channels, conv.input.channels
+    shape = (outputs, inputs, *conv.kernel)
+    return PanelPacking(shape, round_up(inputs, tile.depth), round_up(outputs, tile.cols))
 
 
 def convolve(
@@ -380,14 +388,17 @@ class ImplicitGemm(CudaAlgorithm[Conv, Tiling]):
         """Any convolution of one group in float32."""
         return workload.groups == 1 and workload.input.format == "float32"
 
-    def knobs(self) -> tuple[Tiling]:
-        return (tiling(self.workload),)
+    def knobs(self) -> tuple[Tiling, ...]:
+        return tilings(self.workload)
 
     def shown(self, knobs: Tiling) -> dict[str, int]:
         return knobs.knobs
 
     def seconds(self, knobs: Tiling) -> float:
         return max(super().seconds(knobs), _product_seconds(self.workload, knobs, self.card))
+
+    def cost(self, knobs: Tiling) -> Cost:
+        return (self.seconds(knobs), knobs.tile.rows)
 
     def packing(self, knobs: Tiling) -> PanelPacking:
         return packing(self.workload, knobs.tile)
@@ -405,8 +416,8 @@ class Gemm(CudaAlgorithm[Dense, Tiling]):
 
     @classmethod
     def applies(cls, workload: Dense) -> bool:
-        """Dense layers of several images."""
-        return workload.batch > 1
+        """Dense layers; of one image where they are to share their weight with several."""
+        return True
 
     @property
     def conv(self) -> Conv:
@@ -421,8 +432,8 @@ class Gemm(CudaAlgorithm[Dense, Tiling]):
             act=dense.act,
         )
 
-    def knobs(self) -> tuple[Tiling]:
-        return (tiling(self.conv),)
+    def knobs(self) -> tuple[Tiling, ...]:
+        return tilings(self.conv)
 
     def shown(self, knobs: Tiling) -> dict[str, int]:
         return knobs.knobs
@@ -430,9 +441,12 @@ class Gemm(CudaAlgorithm[Dense, Tiling]):
     def seconds(self, knobs: Tiling) -> float:
         return max(super().seconds(knobs), _product_seconds(self.conv, knobs, self.card))
 
+    def cost(self, knobs: Tiling) -> Cost:
+        return (self.seconds(knobs), knobs.tile.rows)
+
     def packing(self, knobs: Tiling) -> DensePanelPacking:
         panels = packing(self.conv, knobs.tile)
-        return DensePanelPacking(panels, ChannelOrder(self.workload.source))
+        return DensePanelPacking(panels, ChannelOrder.of(self.workload))
 
     def emit(self, knobs: Tiling, buffers: Buffers) -> None:
         convolve(self.conv, knobs, *buffers.values())

@@ -11,17 +11,24 @@ import numpy as np
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.cuda.mma_tile import channel_of, permuted
 from vggc.kernels.cuda.operands import SEGMENT_BYTES, operands_of
-from vggc.kernels.workloads import PIECE, Format, Map, by_panels
+from vggc.kernels.workloads import PIECE, Dense, Format, by_panels
 
 
 @dataclass(frozen=True)
 class ChannelOrder:
     """How a dense layer's columns are reordered when it reads an NHWC map.
 
-    The unpacked columns run over C, H, W; the packed ones over H, W, C.
+    The unpacked columns run over C, H, W; the packed ones over H, W, C. `planes` are the map's C, H
+    and W; None where the layer reads rows.
     """
 
-    source: Map | None
+    planes: tuple[int, int, int] | None
+
+    @classmethod
+    def of(cls, dense: Dense) -> ChannelOrder:
+        """The order for a layer, whatever its batch."""
+        source = dense.source
+        return cls((source.channels, source.height, source.width) if source else None)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
         """The weight `(O, C·H·W)` with its columns in the order H, W, C."""
@@ -34,35 +41,29 @@ class ChannelOrder:
     def _transpose(
         self, weight: np.ndarray, axes: tuple[int, ...], *, channels_first: bool
     ) -> np.ndarray:
-        if self.source is None:
+        if self.planes is None:
             return weight
-        spatial = (self.source.height, self.source.width)
-        channels = (self.source.channels,)
-        shape = channels + spatial if channels_first else spatial + channels
+        channels, height, width = self.planes
+        shape = (channels, height, width) if channels_first else (height, width, channels)
         return weight.reshape(-1, *shape).transpose(axes).reshape(weight.shape)
 
 
 @dataclass(frozen=True)
 class PanelPacking:
-    """Packs a convolution's weight `(K, C, kh, kw)` as `(kh·kw, C′, K′)`.
+    """Packs a convolution's weight `(K, C, kh, kw)` as `(kh·kw, rows, cols)`.
 
-    C′ and K′ are C and K rounded up to whole tiles; the padding is zeros.
+    They are C and K rounded up to whole tiles; the padding is zeros.
     """
 
     weight_shape: tuple[int, int, int, int]
-    depth: int
+    rows: int
     cols: int
 
     packed_type = "float32"
 
     @property
     def packed_shape(self) -> tuple[int, int, int]:
-        out_channels, in_channels, kernel_h, kernel_w = self.weight_shape
-        return (
-            kernel_h * kernel_w,
-            round_up(in_channels, self.depth),
-            round_up(out_channels, self.cols),
-        )
+        return (math.prod(self.weight_shape[2:]), self.rows, self.cols)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
         out_channels, in_channels, _, _ = self.weight_shape
