@@ -20,7 +20,7 @@ import sklearn.datasets
 
 from vggc import __version__
 from vggc.ir import needs
-from vggc.ir.needs import Need
+from vggc.ir.needs import Need, compiling
 from vggc.program import load
 from vggc.runtime.artifact import WEIGHTS, spec_graph
 
@@ -65,6 +65,10 @@ def cases(net: str, folder: Path, engines: Sequence[str]) -> Iterator[Case]:
     )
     yield Case(
         ("compile", net, "--target", "cuda", "-o", str(folder / "cuda")), needs.COMPILING_CUDA
+    )
+    halves = ("--target", "cuda", "--precision", "float16", "--batch", "1,8,32")
+    yield Case(
+        ("compile", net, *halves, "-o", str(folder / "float16")), compiling("cuda", "float16", 3)
     )
     artifact = folder / "float32"
     yield Case(("compile", net, "-o", str(artifact)), needs.COMPILING)

@@ -237,7 +237,7 @@ def agreement(
         "vggc": np.concatenate(
             [
                 session.run(x)[:count].argmax(1)
-                for x, count in in_batches(np.split(judged, len(judged)), manifest.batch)
+                for x, count in in_batches(np.split(judged, len(judged)), manifest.largest.batch)
             ]
         )
     }

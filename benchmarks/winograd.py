@@ -142,7 +142,7 @@ def show_net(name: str) -> None:
                     program.net,
                     program.graph,
                     CPU,
-                    1,
+                    (1,),
                     subject.weights,
                     subject.weights_from,
                     subject.preprocessing,
@@ -151,7 +151,7 @@ def show_net(name: str) -> None:
                 ),
                 artifact,
             )
-            layers = sum(each.algorithm == algorithm for each in manifest.kernels)
+            layers = sum(each.algorithm == algorithm for each in manifest.largest.kernels)
             compared = verify(artifact)
         if not titled:
             inputs = [each.input for each in compared]

@@ -69,24 +69,25 @@ def tiny_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def compiled_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """The artifact of the tiny net, of some batch size: compiled once, and to be copied."""
+def compiled_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The artifact of the tiny net, of some batches: compiled once, and to be copied."""
     folder = tmp_path_factory.mktemp("tiny")
 
     @cache
-    def compiled(batch: int) -> Path:
-        compile_tiny(folder / str(batch), batch)
-        return folder / str(batch)
+    def compiled(*batches: int) -> Path:
+        name = ",".join(map(str, batches))
+        compile_tiny(folder / name, *batches)
+        return folder / name
 
     return compiled
 
 
 @pytest.fixture
-def tiny_artifact(compiled_tiny: Callable[[int], Path], tmp_path: Path) -> Callable[..., Path]:
-    """Copies an artifact of the tiny net, of some batch size."""
+def tiny_artifact(compiled_tiny: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Copies an artifact of the tiny net, of some batches."""
 
-    def make(batch: int = 1, name: str = "artifact") -> Path:
-        return Path(shutil.copytree(compiled_tiny(batch), tmp_path / name))
+    def make(*batches: int, name: str = "artifact") -> Path:
+        return Path(shutil.copytree(compiled_tiny(*(batches or (1,))), tmp_path / name))
 
     return make
 

@@ -189,6 +189,7 @@ PACKAGES = (
     "vggc.inspection.diagnostics",
     "vggc.api.export",
     "vggc.support.files",
+    "vggc.support.batches",
     "vggc.support.precision",
     "vggc.ir.needs",
     "vggc.passes.dense",

@@ -30,6 +30,7 @@ from vggc.passes.inference import drop_final_softmax
 from vggc.program import Program, from_zoo, load, zoo
 from vggc.recipe.heads import HeadLoss
 from vggc.recipe.train import InitFrom
+from vggc.runtime.artifact import main_function
 from vggc.support.diagnostics import UserError
 from vggc.support.resources import resource
 from vggc.support.source import Source
@@ -273,15 +274,15 @@ def test_every_net_is_of_one_family() -> None:
 def test_compiled_for_the_cpu_it_agrees_with_float64(family: list[str]) -> None:
     target = resolve("cpu")
     graphs = {name: narrow(name) for name in family}
-    code = lowered_together(graphs, target)
-    library = compile_for(code[family[0]][1].module, target)
+    plans, code = lowered_together(graphs, target)
+    library = compile_for(code.module, target)
     machine = relax.VirtualMachine(library, tvm.cpu())
     for name, graph in graphs.items():
-        calls, made = code[name]
-        pieces = pack(calls, made.kernels, fold(graph).weights(weights_of(graph)))
+        calls = plans[name]
+        pieces = pack([calls], code, fold(graph).weights(weights_of(graph)))
         packed = {weight: each.whole() for weight, each in pieces.items()}
         arrays = (image(graph), *(packed[weight] for weight in calls.weights))
-        result = machine[name](*map(tvm.runtime.tensor, arrays))
+        result = machine[main_function(name)](*map(tvm.runtime.tensor, arrays))
         outputs = [result] if len(graph.heads) == 1 else result
         assert_agree([output.numpy() for output in outputs], graph)
 

@@ -41,7 +41,7 @@ def fill(folder: Path) -> None:
     (folder / "net.vgg").write_text("net tiny input 3x8x8\n conv3-4 | gap | fc-3")
     (folder / "open").mkdir()
     (folder / "open").chmod(0o777)
-    compile_tiny(folder / "art")
+    compile_tiny(folder / "art", 1)
 
 
 PATHS = {

@@ -62,7 +62,7 @@ def build(
         net=net.net,
         graph=graph,
         target=resolve("cpu"),
-        batch=batch,
+        batches=(batch,),
         weights=weights,
         weights_from=origin,
         preprocessing=how,

@@ -61,7 +61,7 @@ def test_folders_are_numbered_as_the_stages_are(dumped: Path) -> None:
         ("03-plan/plan.txt", "map 1×8×8×8 halo 1"),
         ("05-allot-error/error.txt", "The net may add 1e-05"),
         ("06-choose-kernels/choices.txt", "cost model"),
-        ("07-lower/main.py", "R.call_tir"),
+        ("07-lower/main_1.py", "R.call_tir"),
         ("07-lower/softmax_row.py", "def main("),
         ("09-convert-weights/weights.txt", "fc2.weight         5×8      float32"),
         ("10-generate/kernels.ll", "define"),

@@ -533,7 +533,7 @@ def make(
             net.net,
             net.graph,
             resolve("cpu"),
-            batch,
+            (batch,),
             subject.weights,
             subject.weights_from,
             subject.preprocessing,
@@ -573,7 +573,7 @@ def test_a_net_computes_in_fewer_bits_what_it_does_in_float64(
     assert result.passed, result
     assert result.error > 0
     assert result.first_departure is None, result
-    algorithms = {entry.algorithm for entry in read_manifest(folder).kernels}
+    algorithms = {entry.algorithm for entry in read_manifest(folder).largest.kernels}
     assert f"direct-{FORMATS[precision]}" in algorithms
 
 

@@ -814,7 +814,7 @@ def test_an_artifact_tells_of_folders_and_lists_in_order(
     vggc_here: Here,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tiny_artifact(4, str(folder / "artifact"))
+    tiny_artifact(4, name=str(folder / "artifact"))
     (folder / "images" / "red" / "3.png").write_text("?")
     monkeypatch.setattr(
         sys, "stdin", io.TextIOWrapper(io.BytesIO(b"images/red\nimages/blue/0.png"))
@@ -837,7 +837,7 @@ def test_an_artifact_tells_what_its_centre_crop_gives(
 ) -> None:
     paths = [f"images/red/{index}.png" for index in range(5)]
     (folder / "broken.png").write_text("?")
-    tiny_artifact(2, str(folder / "artifact"))
+    tiny_artifact(2, name=str(folder / "artifact"))
     told = {}
     for path in paths:
         _, out, _ = vggc_here("run", "artifact", "--input", path, "--top", 3)

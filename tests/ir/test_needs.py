@@ -20,7 +20,7 @@ from vggc.support.memory import free_memory
 
 ALL = (
     *needs.EXPORTS.values(),
-    *(needs.COMPILING, needs.COMPILING_CUDA, needs.COMPILING_INT8),
+    *(needs.COMPILING, needs.COMPILING_CUDA, needs.COMPILING_HALVES, needs.COMPILING_INT8),
     *(needs.LOADING, needs.RUNNING, needs.VERIFYING),
     *(needs.PROFILING, needs.TIMING, needs.TESTING, needs.beside(["torch", "onnxruntime"])),
 )
@@ -39,6 +39,14 @@ def test_a_need_is_a_sum() -> None:
     ops = 10 * len(graph.nodes)
     told = need.bytes(graph, batch=5, stored=100)
     assert told == 1000 + 2 * 4 * (32 * 8 + 8) + 3 * 100 + ops + 4 * 5 * (values)
+
+
+def test_each_batch_that_a_net_is_compiled_for_has_kernels_of_its_own() -> None:
+    graph = load("vgg16").graph
+    for target, precision in (("cpu", "float32"), ("cpu", "int8"), ("cuda", "float16")):
+        one, three = (needs.compiling(target, precision, n).bytes(graph) for n in (1, 3))
+        op = needs.compiling(target, precision).op
+        assert three - one == round(2 * op * len(graph.nodes))
 
 
 def test_the_words_say_of_what_it_is_the_sum() -> None:

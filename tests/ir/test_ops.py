@@ -68,11 +68,11 @@ def test_compiled_for_the_cpu_it_agrees_with_float64(graph: Graph, noise: Noise)
     x = noise(BATCH, *graph.input)
     target = resolve("cpu")
     calls, code = lowered(graph, BATCH, target)
-    pieces = pack(calls, code.kernels, fold(graph).weights(weights_of(graph)))
+    pieces = pack([calls], code, fold(graph).weights(weights_of(graph)))
     packed = {name: each.whole() for name, each in pieces.items()}
     machine = relax.VirtualMachine(compile_for(code.module, target), tvm.cpu())
     tensors = [tvm.runtime.tensor(array) for array in (x, *(packed[n] for n in calls.weights))]
-    result = machine["main"](*tensors)
+    result = machine["main_net"](*tensors)
     outputs = [result] if len(graph.heads) == 1 else result
     for output, wanted in zip(outputs, torch_outputs(graph, x).values(), strict=True):
         # Its convolutions may be Winograd's, whose tiles round as much as the budget allows.

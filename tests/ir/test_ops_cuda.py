@@ -17,7 +17,7 @@ from vggc.compiler.choose import by_cost, kernels_for
 from vggc.compiler.device_code import compile_device
 from vggc.compiler.packing import pack
 from vggc.compiler.quantize import converted_weights
-from vggc.compiler.relax import lower_together
+from vggc.compiler.relax import lower
 from vggc.compiler.targets import resolve
 from vggc.ir.graph import Graph
 from vggc.passes.fold import fold
@@ -36,7 +36,7 @@ device = require_device(["{arch}"])
 machine = tvm.relax.VirtualMachine(tvm.runtime.load_module("lib.so"), device)
 for name in {names}:
     inputs = numpy.load(name + ".npz").values()
-    result = machine[name](*(tvm.runtime.tensor(array, device) for array in inputs))
+    result = machine["main_" + name](*(tvm.runtime.tensor(array, device) for array in inputs))
     outputs = [result] if isinstance(result, tvm.runtime.Tensor) else result
     numpy.savez(name + ".outputs.npz", *(output.numpy() for output in outputs))
 """
@@ -52,19 +52,18 @@ def run_on_gpu(
     """Writes the outputs of nets into a folder: one library, one process, for all of them."""
     target = resolve("cuda", [ARCH])
     plans = {name: plan_for(graph, BATCH, target, precision) for name, graph in graphs.items()}
-    code = lower_together(plans, kernels_for(target, by_cost))
+    code = lower(plans, kernels_for(target, by_cost))
     for name, graph in graphs.items():
         folded = fold(graph)
         weights = folded.weights(weights_of(graph))
         images = np.split(image(graph), BATCH) if precision == "int8" else []
         ranges = calibrate(folded.graph, weights, plans[name], images) if images else {}
         tensors = converted_weights(plans[name], weights, ranges)
-        pieces = pack(plans[name], code[name].kernels, tensors)
+        pieces = pack([plans[name]], code, tensors)
         packed = {weight: each.whole() for weight, each in pieces.items()}
         taken = [packed[weight] for weight in plans[name].weights]
         np.savez(folder / f"{name}.npz", image(graph), *taken)
-    (module,) = {each.module for each in code.values()}
-    library = compile_device(module, [ARCH])
+    library = compile_device(code.module, [ARCH])
     library.export(folder / "lib.so")
     script = SCRIPT.format(arch=ARCH, names=list(graphs))
     run_python(script, folder, gpu_on_cpu.environment(library.source, folder))

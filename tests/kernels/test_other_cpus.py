@@ -61,7 +61,7 @@ def artifact(folder: Path, target: Any) -> Path:
         program.net,
         program.graph,
         target,
-        1,
+        (1,),
         subject.weights,
         subject.weights_from,
         subject.preprocessing,

@@ -85,16 +85,16 @@ def test_engines_take_turns_and_every_round_counts(tiny_artifact: Make) -> None:
 
 
 def test_a_ratio_is_vggcs_median_over_the_engines() -> None:
-    timing = Timing(Path("artifact"), 2, {"vggc": (3.0, 100.0, 4.0), "torch": (8.0, 7.0, 9.0)})
+    timing = Timing(Path("artifact"), 2, 1, {"vggc": (3.0, 100.0, 4.0), "torch": (8.0, 7.0, 9.0)})
     assert timing.medians == {"vggc": 4.0, "torch": 8.0}
     assert timing.ratios == {"torch": 0.5}
 
 
 def test_a_timing_is_shown_as_a_table_that_names_the_missing() -> None:
     times = {"vggc": (3.0, 4.0), "torch": (8.0, 8.0)}
-    timing = Timing(Path("a"), 2, times, {"torch": 1e-6}, {"<MNN>": "`import MNN` fails"})
+    timing = Timing(Path("a"), 2, 8, times, {"torch": 1e-6}, {"<MNN>": "`import MNN` fails"})
     assert repr(timing).splitlines() == [
-        "a: 2 interleaved rounds, 2 threads",
+        "a: batch 8, 2 interleaved rounds, 2 threads",
         "engine  median ms      range ms  vggc / engine  scores differ by",
         "vggc         3.50  3.00 to 4.00",
         "torch        8.00  8.00 to 8.00           0.44           1.0e-06",
@@ -334,7 +334,7 @@ def test_images_are_the_input_where_they_are_given(
     monkeypatch.setitem(
         PEERS, "spy", Peer((), lambda setup: seen.append(setup) or broken(setup), "")
     )
-    bench(tiny_artifact(batch=3), ["spy"], 1, 1, images=folder, lenient=True)
+    bench(tiny_artifact(3), ["spy"], 1, 1, images=folder, lenient=True)
     (setup,) = seen
     assert setup.images.shape == (2, 3, 16, 16)
     assert setup.images[0].mean() > setup.images[1].mean()
@@ -349,5 +349,6 @@ def test_a_folder_without_images_is_a_mistake(tiny_artifact: Make, tmp_path: Pat
 def test_the_result_as_json(tiny_artifact: Make) -> None:
     arguments = ["bench", str(tiny_artifact()), "--against", "torch", "--rounds", "2", "--json"]
     result = json.loads(CliRunner().invoke(cli, arguments, catch_exceptions=False).stdout)
-    assert set(result) == {"median_ms", "ratio", "difference", "missing", "threads", "rounds"}
+    circumstances = {"batch", "threads", "rounds"}
+    assert set(result) == {"median_ms", "ratio", "difference", "missing"} | circumstances
     assert set(result["difference"]) == set(result["ratio"]) == {"torch"}

@@ -46,7 +46,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
         net=net.net,
         graph=net.graph,
         target=resolve("cuda", ["sm_80"]),
-        batch=2,
+        batches=(2,),
         weights=subject.weights,
         weights_from=subject.weights_from,
         preprocessing=subject.preprocessing,
@@ -103,7 +103,7 @@ def test_every_kernel_is_estimated(artifact: Path) -> None:
     found = estimate(artifact, "h200")
     manifest = json.loads((artifact / "manifest.json").read_text())
     assert [call.algorithm for call in found.calls] == [
-        kernel["algorithm"] for kernel in manifest["kernels"]
+        kernel["algorithm"] for kernel in manifest["entries"][0]["kernels"]
     ]
     assert {"mma_image", "gemv_segments"} <= {call.algorithm for call in found.calls}
     assert all(0 < call.floor < call.seconds < 1e-3 for call in found.calls)
@@ -131,7 +131,7 @@ def test_a_card_that_is_not_known() -> None:
 
 
 def test_an_artifact_for_a_cpu_has_no_estimate(tmp_path: Path) -> None:
-    compile_tiny(tmp_path / "art")
+    compile_tiny(tmp_path / "art", 1)
     with pytest.raises(UserError, match="is not for GPUs"):
         estimate(tmp_path / "art", "h200")
 

@@ -24,7 +24,7 @@ from vggc.measure.profile import Call, MachinePeaks, profile, useful_macs
 from vggc.measure.roofline import arithmetic, bandwidth
 from vggc.passes.fold import fold
 from vggc.program import Program
-from vggc.runtime.artifact import KernelEntry, sound_manifest
+from vggc.runtime.artifact import ArtifactEntry, KernelEntry, sound_manifest
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.tensors import read_all
@@ -33,10 +33,10 @@ Make = Callable[..., Path]
 
 
 def test_every_call_is_timed_and_weighed(tiny: Program, tiny_artifact: Make) -> None:
-    folder = tiny_artifact(batch=2)
+    folder = tiny_artifact(2)
     found = profile(folder, threads=1, rounds=3)
     manifest = sound_manifest(folder)
-    assert [call.step for call in found.calls] == [entry.step for entry in manifest.kernels]
+    assert [call.step for call in found.calls] == [entry.step for entry in manifest.largest.kernels]
     assert all(call.seconds > 0 and call.memory_share > 0 for call in found.calls)
     assert found.sum == sum(call.seconds for call in found.calls)
     by_layer = {call.layer: call for call in found.calls}
@@ -52,9 +52,9 @@ def test_every_call_is_timed_and_weighed(tiny: Program, tiny_artifact: Make) -> 
     assert by_layer["fc3"].bytes == 4 * (2 * 16 * 4 * 4 + 2 * 24) + packed
 
 
-def entries(graph: Graph) -> tuple[KernelEntry, ...]:
+def kernels(graph: Graph) -> tuple[KernelEntry, ...]:
     calls, code = lowered(graph, 1, resolve("cpu"))
-    pairs = zip(calls.steps, code.kernels, strict=True)
+    pairs = zip(calls.steps, code.of(calls), strict=True)
     return tuple(
         KernelEntry(
             step.layer, step.name, type(step.workload).__name__, kernel.algorithm, {}, "only"
@@ -72,15 +72,14 @@ def entries(graph: Graph) -> tuple[KernelEntry, ...]:
     ],
 )
 def test_calls_ask_for_all_multiply_adds_of_the_net_together(
-    body: str, tiny_artifact: Make
+    body: str,
 ) -> None:
     graph = graph_of(body)
-    manifest = replace(sound_manifest(tiny_artifact()), batch=1, kernels=entries(graph))
-    macs = useful_macs(manifest, fold(graph).graph)
+    macs = useful_macs(ArtifactEntry(1, kernels(graph)), fold(graph).graph)
     assert sum(macs) == report(graph).totals.macs
     heavy = {"Conv", "Dense"}
-    for entry, count in zip(manifest.kernels, macs, strict=True):
-        assert (count > 0) == (entry.workload in heavy)
+    for kernel, count in zip(kernels(graph), macs, strict=True):
+        assert (count > 0) == (kernel.workload in heavy)
 
 
 def test_real_arithmetic_is_what_the_kernel_states(
@@ -88,13 +87,16 @@ def test_real_arithmetic_is_what_the_kernel_states(
 ) -> None:
     folder = tiny_artifact()
     before = sound_manifest(folder)
-    stated = tuple(replace(e, macs=7 if e.layer == "conv1_2" else 0) for e in before.kernels)
+    stated = tuple(
+        replace(e, macs=7 if e.layer == "conv1_2" else 0) for e in before.largest.kernels
+    )
 
     class Stated(module.Session):
         @classmethod
         def load(cls, folder: Path, threads: int | None = None) -> module.Session:
             session = super().load(folder, threads)
-            return replace(session, manifest=replace(session.manifest, kernels=stated))
+            entries = (replace(before.largest, kernels=stated),)
+            return replace(session, manifest=replace(session.manifest, entries=entries))
 
     monkeypatch.setattr(module, "Session", Stated)
     found = {call.layer: call for call in profile(folder, threads=1, rounds=1).calls}

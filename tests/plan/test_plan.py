@@ -187,11 +187,11 @@ def compiled(graph: Graph, x: np.ndarray) -> Callable[[], list[np.ndarray]]:
     """A net of several heads compiled for the CPU, and run on `x`."""
     target = resolve("cpu")
     planned, code = lowered(graph, len(x), target)
-    pieces = pack(planned, code.kernels, fold(graph).weights(weights_of(graph)))
+    pieces = pack([planned], code, fold(graph).weights(weights_of(graph)))
     packed = {name: each.whole() for name, each in pieces.items()}
     machine = relax.VirtualMachine(compile_for(code.module, target), tvm.cpu())
     tensors = [tvm.runtime.tensor(array) for array in (x, *(packed[n] for n in planned.weights))]
-    return lambda: [output.numpy() for output in machine["main"](*tensors)]
+    return lambda: [output.numpy() for output in machine["main_net"](*tensors)]
 
 
 def test_calls_of_equal_workloads_have_one_kernel_which_is_made_once() -> None:
@@ -202,8 +202,8 @@ def test_calls_of_equal_workloads_have_one_kernel_which_is_made_once() -> None:
         made.append(workload)
         return cpu.kernel(workload, cpu.Machine.of(tvm_target(resolve("cpu"))))
 
-    code = lower(calls, kernel_of)
-    assert len(code.kernels) == len(calls.steps)
+    code = lower({"net": calls, "again": calls}, kernel_of)
+    assert len(code.of(calls)) == len(calls.steps)
     assert made == [*dict.fromkeys(step.workload for step in calls.steps)]
 
 

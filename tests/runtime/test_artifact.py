@@ -41,20 +41,21 @@ Noise = Callable[..., np.ndarray]
 
 
 def test_an_artifact_computes_its_net(tiny: Program, tiny_artifact: Make, noise: Noise) -> None:
-    session = Session.load(tiny_artifact(batch=3))
+    session = Session.load(tiny_artifact(3))
     x = noise(3, 3, 16, 16)
     expected = reference(tiny.graph, seeded(tiny.graph, 0))(x)["softmax1"]
     np.testing.assert_allclose(session.run(x), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_its_manifest_tells_what_it_is(tiny: Program, tiny_artifact: Make) -> None:
-    folder = tiny_artifact(batch=2)
+    folder = tiny_artifact(2)
     manifest = sound_manifest(folder)
-    assert (manifest.net, manifest.batch, manifest.input) == ("tiny", 2, (3, 16, 16))
+    assert (manifest.net, manifest.batches, manifest.input) == ("tiny", (2,), (3, 16, 16))
     assert manifest.classes == tuple("abcdefghij")
     assert manifest.weights_from == "seed 0"
     assert set(manifest.files) == set(FILES)
-    layers = {entry.layer: entry.algorithm for entry in manifest.kernels}
+    (entry,) = manifest.entries
+    layers = {kernel.layer: kernel.algorithm for kernel in entry.kernels}
     assert layers["conv1_1"] == "direct"
     assert layers["fc3"] == "gemm"
     assert (folder / "net.vgg").read_text() == format_net(tiny.net)
@@ -70,7 +71,7 @@ def test_a_library_refuses_what_it_was_not_compiled_for(tiny_artifact: Make, noi
             replace(session, weights=weights).run(noise(1, 3, 16, 16))
     for wrong in [(1, 3, 8, 8), (2, 3, 16, 16), (3, 16, 16)]:
         with pytest.raises(UserError, match="refuses its input"):
-            session.run(noise(*wrong))
+            session.invoke(session.tensor(noise(*wrong)))
 
 
 def test_verify_compares_with_float64_on_noise_and_photographs(tiny_artifact: Make) -> None:
@@ -148,7 +149,7 @@ def test_verify_names_the_first_layer_that_departs(
     ids=str,
 )
 def test_a_comparison_says_what_does_not_do(changes: dict[str, Any], fault: str | None) -> None:
-    made = Verification("40 images", "int8", 1e-3, 40, 40, True, (), (), "seed 0")
+    made = Verification("40 images", 1, "int8", 1e-3, 40, 40, True, (), (), "seed 0")
     found = replace(made, **changes)
     assert (found.fault, found.passed) == (fault, fault is None)
 
@@ -208,7 +209,7 @@ def build(net: Program, folder: Path) -> Path:
         net.net,
         net.graph,
         resolve("cpu"),
-        2,
+        (2,),
         subject.weights,
         subject.weights_from,
         subject.preprocessing,
@@ -248,7 +249,7 @@ def test_verify_looks_at_each_of_the_calls_that_a_join_of_many_paths_is(tmp_path
     paths = ", ".join(["conv1-2"] * 40)
     net = program(f"net wide input 3x6x6 many: add({paths}) | concat({paths}) | gap | fc-10")
     folder = build(net, tmp_path / "wide")
-    layers = [entry.layer for entry in sound_manifest(folder).kernels]
+    layers = [entry.layer for entry in sound_manifest(folder).largest.kernels]
     assert layers.count("many") == layers.count("concat1") == 3
     for result in verify(folder):
         assert result.passed, result
@@ -361,7 +362,7 @@ def test_a_missing_file_is_named(tiny_artifact: Make, name: str) -> None:
 def test_another_formats_manifest_is_refused_by_both_versions(tiny_artifact: Make) -> None:
     folder = tiny_artifact()
     edit_manifest(folder, format_version=99, unheard_of=1)
-    assert "made by format 99; this is format 4" in refusal(folder)
+    assert "made by format 99; this is format 5" in refusal(folder)
 
 
 def test_another_vggcs_artifact_is_refused_by_both_versions(tiny_artifact: Make) -> None:
@@ -388,14 +389,17 @@ def test_a_manifest_that_is_none_is_refused(tiny_artifact: Make, content: str) -
 @pytest.mark.parametrize(
     "changes",
     [
-        {"batch": "one"},
+        {"entries": [{"batch": "one", "kernels": []}]},
         {"input": [3, 16]},
         {"files": {"../lib.so": {"sha256": "", "bytes": 0}}},
         {"precision": "float128"},
-        {"kernels": 3},
+        {"entries": [{"batch": 1, "kernels": 3}]},
         {"surprise": 1},
-        {"batch": 0},
-        {"batch": 10**9},
+        {"entries": []},
+        {"entries": [{"batch": 0, "kernels": []}]},
+        {"entries": [{"batch": 10**9, "kernels": []}]},
+        {"entries": [{"batch": 2, "kernels": []}, {"batch": 1, "kernels": []}]},
+        {"entries": [{"batch": batch, "kernels": []} for batch in range(1, 10)]},
         {"input": [3, 33, 19]},
         {"outputs": []},
         {"outputs": [{"name": "output", "kind": "classes", "shape": [9]}]},
@@ -491,9 +495,9 @@ def test_a_manifest_tells_the_kernels_that_there_are(
     tiny_artifact: Make, change: dict[str, Any], reason: str
 ) -> None:
     folder = tiny_artifact()
-    kernels = json.loads((folder / "manifest.json").read_text())["kernels"]
-    last = {**kernels[-1], **change}
-    edit_manifest(folder, kernels=[*kernels[:-1], last])
+    (entry,) = json.loads((folder / "manifest.json").read_text())["entries"]
+    *others, last = entry["kernels"]
+    edit_manifest(folder, entries=[{**entry, "kernels": [*others, {**last, **change}]}])
     with pytest.raises(UserError, match=reason):
         verify(folder)
 
@@ -510,7 +514,7 @@ def test_an_artifact_may_lie_in_a_folder_whose_name_is_no_text(
     tiny: Program, tmp_path: Path, noise: Noise
 ) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9") / "artifact"
-    compile_tiny(folder)
+    compile_tiny(folder, 1)
     x = noise(1, 3, 16, 16)
     expected = reference(tiny.graph, seeded(tiny.graph, 0))(x)["softmax1"]
     np.testing.assert_allclose(Session.load(folder).run(x), expected, rtol=1e-5, atol=1e-7)
@@ -528,7 +532,7 @@ def test_two_artifacts_whose_paths_are_no_text_are_two(tmp_path: Path, noise: No
         subject = from_spec(program, None, seed=0)
         rest = subject.weights, "seed 0", subject.preprocessing, ()
         folder = tmp_path / os.fsdecode(b"\xe9%d" % classes)
-        build_artifact(Job(program.net, program.graph, resolve("cpu"), 1, *rest), folder)
+        build_artifact(Job(program.net, program.graph, resolve("cpu"), (1,), *rest), folder)
         shapes.append(Session.load(folder).run(x).shape)
     assert shapes == [(1, 3), (1, 4)]
 
@@ -541,7 +545,7 @@ def test_a_folder_without_manifest_and_a_file_are_no_artifacts(tmp_path: Path) -
 
 
 def test_nothing_is_overwritten_and_nothing_left_half_written(tmp_path: Path) -> None:
-    compile_tiny(tmp_path / "artifact")
+    compile_tiny(tmp_path / "artifact", 1)
     with pytest.raises(UserError, match="exists already"):
-        compile_tiny(tmp_path / "artifact")
+        compile_tiny(tmp_path / "artifact", 1)
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]

@@ -120,10 +120,10 @@ def test_whatever_a_manifest_says_it_is_refused_or_the_artifact_runs(tiny_artifa
             hashed_anew(folder, now)
             if ends_well(lambda: Session.load(folder).run(x)):
                 accepted.add(place[0])
-                if place[0] in ("batch", "kernels", "target", "weights"):
+                if place[0] in ("entries", "target", "weights"):
                     ends_well(lambda: verify(folder))
     # What decides on no number may be anything of its kind.
-    assert accepted <= {"net", "target", "preprocessing", "classes", "weights_from", "kernels"} | {
+    assert accepted <= {"net", "target", "preprocessing", "classes", "weights_from", "entries"} | {
         "float32_sha256",
         "precision",
         "files",  # in another order
@@ -167,7 +167,7 @@ def of_another_net(folder: Path) -> bytes:
     program = Program(parse(Source("other.vgg", OTHER)))
     subject = from_spec(program, None, 0)
     rest = subject.weights, "seed 0", subject.preprocessing, ()
-    build_artifact(Job(program.net, program.graph, resolve("cpu"), 1, *rest), folder)
+    build_artifact(Job(program.net, program.graph, resolve("cpu"), (1,), *rest), folder)
     return (folder / "lib.so").read_bytes()
 
 

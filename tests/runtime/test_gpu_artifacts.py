@@ -25,8 +25,10 @@ def test_an_artifact_is_verified_and_run(precision: str, tmp_path: Path) -> None
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     Image.fromarray(pixels).save(image)
     images = image.parent if precision == "int8" else None
-    environment = compiled(str(net), precision, 2, tmp_path, images)
+    environment = compiled(str(net), precision, "1,3", tmp_path, images)
     told = vggc(["verify", str(tmp_path / "art"), "--layers"], environment)
+    assert ", batch 1: ok" in told
+    assert ", batch 3: ok" in told
     assert "conv1_1" in told
     scores = vggc(["run", str(tmp_path / "art"), "--input", str(image), "--json"], environment)
     assert json.loads(scores)

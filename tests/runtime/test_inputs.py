@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.support.training_data import picture
 from vggc.images.preprocessing import Preprocessing
+from vggc.runtime.artifact import ArtifactEntry
 from vggc.runtime.diagnostics import BadInput
 from vggc.runtime.inputs import MAX_HEADER, read_input
 from vggc.support.diagnostics import UserError, render
@@ -24,15 +25,15 @@ def manifest(channels: int = 3, batch: int = 4) -> Any:
     """As far as it is asked, that of a net for images of 8×8."""
     mean, std = (0.4, 0.5, 0.6, 0.5)[:channels], (0.2, 0.3, 0.25, 0.5)[:channels]
     preprocessing = Preprocessing((8, 8), 10, mean, std)
-    return SimpleNamespace(input=(channels, 8, 8), batch=batch, preprocessing=preprocessing)
+    largest = ArtifactEntry(batch, ())
+    return SimpleNamespace(input=(channels, 8, 8), largest=largest, preprocessing=preprocessing)
 
 
 def read(path: Path, channels: int = 3) -> np.ndarray:
-    batch, count, _ = read_input(path, manifest(channels))
-    assert batch.dtype == np.float32
-    assert batch.shape == (4, channels, 8, 8)
-    assert (batch[count:] == 0).all()
-    return batch[:count]
+    images, _ = read_input(path, manifest(channels))
+    assert images.dtype == np.float32
+    assert images.shape[1:] == (channels, 8, 8)
+    return images
 
 
 def array(path: Path, values: np.ndarray, channels: int = 3) -> np.ndarray:

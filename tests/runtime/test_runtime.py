@@ -137,7 +137,7 @@ from pathlib import Path
 from vggc.runtime.session import Session
 
 session = Session.load(Path(sys.argv[1]), int(sys.argv[2]))
-x = np.zeros((session.manifest.batch, *session.manifest.input), np.float32)
+x = np.zeros((session.manifest.largest.batch, *session.manifest.input), np.float32)
 for _ in range(3):
     session.run(x)
 status = dict(line.split(":") for line in open("/proc/self/status") if line.startswith("Vm"))
@@ -188,7 +188,7 @@ def test_many_threads_and_images_take_no_more_than_their_maps(tmp_path: Path) ->
         program.net,
         program.graph,
         target,
-        batch,
+        (batch,),
         subject.weights,
         subject.weights_from,
         subject.preprocessing,

@@ -20,13 +20,13 @@ ARCH = "sm_80"
 
 
 def compiled(
-    net: str, precision: str, batch: int, folder: Path, images: Path | None = None
+    net: str, precision: str, batches: str, folder: Path, images: Path | None = None
 ) -> dict[str, str]:
     """Compiles a net to `folder/art`, and gives the environment in which it runs.
 
     int8 is calibrated on `images`.
     """
-    options = ["--target", "cuda", "--arch", ARCH, "--precision", precision, "--batch", str(batch)]
+    options = ["--target", "cuda", "--arch", ARCH, "--precision", precision, "--batch", batches]
     places = ["-o", str(folder / "art"), "--dump", str(folder / "dump")]
     calibration = ["--calibrate", str(images)] if images else []
     vggc(["compile", net, *options, *calibration, *places], dict(os.environ))
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("net")
     parser.add_argument("--precision", default="float16")
     parser.add_argument("--calibrate", type=Path, help="images for int8")
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--batch", default="1")
     parser.add_argument("verify", nargs="*", help="more options for `vggc verify`, behind `--`")
     asked = parser.parse_args()
     with TemporaryDirectory() as name:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from vggc.compiler.choose import kernels_for
 from vggc.compiler.error_budget import MAX_ERROR, allotment
-from vggc.compiler.relax import Lowered, lower, lower_together
+from vggc.compiler.relax import Lowered, lower
 from vggc.ir.graph import Graph
 from vggc.plan.plan import Plan
 from vggc.runtime.artifact import Target
@@ -21,14 +21,17 @@ def lowered(
     precision: ArtifactPrecision = "float32",
     max_error: float = MAX_ERROR,
 ) -> tuple[Plan, Lowered]:
-    """The plan of a net and the kernels that carry it out, chosen by stated cost."""
+    """The plan of a net and the kernels that carry it out, chosen by stated cost; its function is
+    `main_net`.
+    """
     plan = plan_for(graph, batch, target, precision)
-    return plan, lower(plan, kernels_for(target, allotment(plan, target, max_error).by_cost.get))
+    chosen = allotment([plan], target, max_error).by_cost
+    return plan, lower({"net": plan}, kernels_for(target, chosen.get))
 
 
 def lowered_together(
     graphs: Mapping[str, Graph], target: Target
-) -> dict[str, tuple[Plan, Lowered]]:
+) -> tuple[dict[str, Plan], Lowered]:
     """The plans of several nets for one image, and one module of the kernels that carry them out:
     for what several do, the kernel that the last of them would choose.
     """
@@ -36,7 +39,6 @@ def lowered_together(
     chosen = {
         workload: choice
         for plan in plans.values()
-        for workload, choice in allotment(plan, target, MAX_ERROR).by_cost.items()
+        for workload, choice in allotment([plan], target, MAX_ERROR).by_cost.items()
     }
-    code = lower_together(plans, kernels_for(target, chosen.get))
-    return {name: (plans[name], code[name]) for name in plans}
+    return plans, lower(plans, kernels_for(target, chosen.get))

@@ -31,8 +31,8 @@ def graph_of(body: str, input_: str = "3x13x11") -> Graph:
     return graph
 
 
-def compile_tiny(folder: Path, batch: int = 1) -> None:
-    """Writes the artifact of the tiny net."""
+def compile_tiny(folder: Path, *batches: int) -> None:
+    """Writes the artifact of the tiny net for some batches."""
     from vggc.api.trained import from_spec
     from vggc.compiler.pipeline import Job, build_artifact
     from vggc.compiler.targets import resolve
@@ -43,7 +43,7 @@ def compile_tiny(folder: Path, batch: int = 1) -> None:
         net.net,
         net.graph,
         resolve("cpu"),
-        batch,
+        batches,
         subject.weights,
         subject.weights_from,
         subject.preprocessing,

@@ -16,6 +16,7 @@ from vggc.runtime.artifact import (
     FILES,
     FORMAT,
     FORMAT_VERSION,
+    ArtifactEntry,
     FileEntry,
     Manifest,
     Output,
@@ -43,7 +44,6 @@ MANIFEST = Manifest(
     net="tiny",
     target=Target("cpu", "cpu", {"kind": "llvm"}),
     precision="bfloat16",
-    batch=1,
     input=(3, 8, 8),
     outputs=(Output("output", "classes", (2,)),),
     preprocessing=Preprocessing((8, 8), None, (0.45,) * 3, (0.25,) * 3),
@@ -51,7 +51,7 @@ MANIFEST = Manifest(
     weights_from="seed 0",
     float32_sha256="",
     weights={},
-    kernels=(),
+    entries=(ArtifactEntry(1, ()),),
     files={name: FileEntry("", 0) for name in FILES},
 )
 

@@ -945,7 +945,7 @@ def test_compile_takes_what_was_measured_and_verify_what_was_compiled(
     arguments = ["compile", str(tiny_file), "--db", str(tuned), "--threads", "1", "-o", str(folder)]
     done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert "2 of 6 kernels tuned by measurement, 4 by the cost model" in done.stderr
-    kernels = {entry.layer: entry for entry in sound_manifest(folder).kernels}
+    kernels = {entry.layer: entry for entry in sound_manifest(folder).largest.kernels}
     assert kernels["conv1_1"].chosen_by == "measurement"
     assert kernels["conv2_1"].chosen_by == "cost model"
     assert kernels["pool1"].chosen_by == "only" if "pool1" in kernels else True
@@ -967,7 +967,7 @@ def test_an_artifact_keeps_choices_of_which_no_database_knows(
             unusual |= dict.fromkeys(layer.layers, choice)
     arguments = ["compile", str(tiny_file), "--db", str(database), "--threads", "3"]
     CliRunner().invoke(cli, [*arguments, "-o", str(folder)], catch_exceptions=False)
-    for entry in sound_manifest(folder).kernels:
+    for entry in sound_manifest(folder).largest.kernels:
         if entry.chosen_by == "measurement":
             assert Choice(entry.algorithm, tuple(entry.knobs.items())) == unusual[entry.layer]
     for name in (WORKLOADS, RECORDS):
@@ -1108,7 +1108,7 @@ def test_the_cost_model_counts_the_threads_that_are_asked_for(tmp_path: Path) ->
         assert f" with {threads} thread" in done.stdout
         manifest = sound_manifest(folder)
         assert manifest.target.attrs["num-cores"] == threads
-        _, entry = [kernel for kernel in manifest.kernels if kernel.workload == "Conv"]
+        _, entry = [kernel for kernel in manifest.largest.kernels if kernel.workload == "Conv"]
         chosen[threads] = Choice(entry.algorithm, tuple(entry.knobs.items()))
         calls = plan_for(load(str(spec)).graph, 1, HOST, "float32")
         share = share_of_error(calls, HOST, 1e-5)
@@ -1146,7 +1146,7 @@ def test_a_net_tuned_within_one_error_is_compiled_within_another(
         made = invoked("compile", "--max-error", error, "-o", str(folder))
         assert (made["tuned"], made["by_cost_model"]) == (tuned, 2 - tuned)
         limit = float(error) / 2**0.5
-        for kernel in sound_manifest(folder).kernels:
+        for kernel in sound_manifest(folder).largest.kernels:
             if kernel.workload == "Conv":
                 assert kernel.algorithm in {c.algorithm for c in choices(large, HOST, 1, limit)}
     second = invoked("tune", "--max-error", "1e-2")
@@ -1191,15 +1191,16 @@ def test_kernels_that_a_net_does_not_have_are_refused(
 
     folder = tiny_artifact()
     manifest = sound_manifest(folder)
-    first = next(e for e in manifest.kernels if e.chosen_by != "only")
-    rest = [e for e in manifest.kernels if e is not first]
-    at = manifest.kernels.index(first)
+    (entry,) = manifest.entries
+    first = next(e for e in entry.kernels if e.chosen_by != "only")
+    rest = [e for e in entry.kernels if e is not first]
+    at = entry.kernels.index(first)
     match change:
         case "algorithm":
             rest.insert(at, replace(first, algorithm="magic"))
         case "knobs":
             rest.insert(at, replace(first, knobs={"rows": 10**6}))
-    broken = replace(manifest, kernels=tuple(rest))
+    broken = replace(manifest, entries=(replace(entry, kernels=tuple(rest)),))
     with pytest.raises(UserError, match=r"tells (of )?other kernels than"):
         rebuilt(folder, broken)
 

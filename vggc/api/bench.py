@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 class BenchOptions:
     """What the user asks `bench` for; None where nothing is said.
 
-    `against` names engines: those that are installed where it is None. `images` is a folder for
-    engines that quantise; `weights` what the artifact was compiled from.
+    `against` names engines: those that are installed where it is None. `batch` is one of the
+    artifact's, the largest unless told. `images` is a folder for engines that quantise; `weights`
+    what the artifact was compiled from.
     """
 
     against: Sequence[str] | None = None
+    batch: int | None = None
     threads: int | None = None
     rounds: int = 15
     images: Path | None = None
@@ -57,17 +59,18 @@ def bench(artifact: Path, options: BenchOptions) -> Timing:
         peers,
         options.threads,
         options.rounds,
+        batch=options.batch,
         images=options.images,
         weights=options.weights,
         lenient=lenient,
     )
 
 
-def profile(artifact: Path, threads: int | None, rounds: int) -> Profile:
-    """Times each kernel of an artifact.
+def profile(artifact: Path, threads: int | None, rounds: int, batch: int | None = None) -> Profile:
+    """Times each kernel of an artifact, for one of its batches: the largest unless told.
 
     Raises:
-        UserError: it is damaged or not for this machine.
+        UserError: it is damaged or not for this machine or such a batch.
     """
     from vggc.runtime.artifact import require_memory
 
@@ -75,15 +78,16 @@ def profile(artifact: Path, threads: int | None, rounds: int) -> Profile:
 
     from vggc.measure.profile import profile
 
-    return profile(artifact, threads, rounds)
+    return profile(artifact, threads, rounds, batch)
 
 
-def estimate(artifact: Path, card: str) -> CardEstimate:
-    """What each kernel of an artifact for GPUs is thought to take on a card, by a stated model.
+def estimate(artifact: Path, card: str, batch: int | None = None) -> CardEstimate:
+    """What each kernel of an artifact for GPUs is thought to take on a card, by a stated model, for
+    one of its batches: the largest unless told.
 
     Raises:
-        UserError: it is damaged or not for GPUs, or the card is unknown.
+        UserError: it is damaged or not for GPUs or such a batch, or the card is unknown.
     """
     from vggc.measure.estimates import estimate
 
-    return estimate(artifact, card)
+    return estimate(artifact, card, batch)

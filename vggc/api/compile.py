@@ -19,7 +19,7 @@ from vggc.support.files import refuse_full
 
 if TYPE_CHECKING:
     from vggc.compiler.calibrate import CalibrationImages
-    from vggc.runtime.artifact import Manifest, Target
+    from vggc.runtime.artifact import KernelEntry, Manifest, Target
     from vggc.support.precision import ArtifactPrecision
     from vggc.tuning.lookup import Lookup
 
@@ -44,9 +44,10 @@ class SmallerThanInput(Diagnostic):
 class CompileOptions:
     """What the user asks `compile` for; None where nothing is said.
 
-    `size` is (H, W), `dense` the (H, W) of images that the net is applied densely to, `max_error` a
-    relative L2 error, `num_images` how many of those in the folder `images` int8 is calibrated on.
-    Where not `tuned`, no database of measurements is asked.
+    `batches` are the numbers of images that are computed at once, ascending. `size` is (H, W),
+    `dense` the (H, W) of images that the net is applied densely to, `max_error` a relative L2
+    error, `num_images` how many of those in the folder `images` int8 is calibrated on. Where not
+    `tuned`, no database of measurements is asked.
     """
 
     target: str = "cpu"
@@ -54,7 +55,7 @@ class CompileOptions:
     archs: tuple[str, ...] = ()
     weights: Path | None = None
     seed: int | None = None
-    batch: int = 1
+    batches: tuple[int, ...] = (1,)
     size: tuple[int, int] | None = None
     dense: tuple[int, int] | None = None
     precision: ArtifactPrecision = "float32"
@@ -78,7 +79,7 @@ class CompilePlan:
     spread: DenseGraph | None
     machine: Target
     threads: int
-    batch: int
+    batches: tuple[int, ...]
     precision: ArtifactPrecision
     max_error: float
     choice_of: Lookup
@@ -105,7 +106,7 @@ class CompilePlan:
             net=subject.program.net,
             graph=spread.graph if spread else subject.program.graph,
             target=self.machine,
-            batch=self.batch,
+            batches=self.batches,
             weights=spread.weights(subject.weights) if spread else subject.weights,
             weights_from=subject.weights_from,
             preprocessing=subject.preprocessing,
@@ -134,6 +135,11 @@ class Compiled:
     notes: tuple[str, ...]
 
     @property
+    def kernels(self) -> tuple[KernelEntry, ...]:
+        """The kernel calls of all batches."""
+        return tuple(kernel for entry in self.manifest.entries for kernel in entry.kernels)
+
+    @property
     def bytes(self) -> int:
         """The size of all files of the artifact."""
         return sum(file.bytes for file in self.manifest.files.values())
@@ -149,7 +155,7 @@ def plan(
             for does not go together.
     """
     # Before TVM is loaded, which takes two seconds.
-    need = compiling(options.target, options.precision)
+    need = compiling(options.target, options.precision, len(options.batches))
     asked = ask(spec, options.weights, options.seed, options.size, need, say)
     spread = densely(asked.program, options.dense) if options.dense else None
     if spread:
@@ -187,7 +193,7 @@ def plan(
         spread=spread,
         machine=machine,
         threads=threads,
-        batch=options.batch,
+        batches=options.batches,
         precision=options.precision,
         max_error=budget,
         choice_of=choice_of,

@@ -250,7 +250,7 @@ def artifact_source(model: Path, options: FeatureOptions) -> FeatureSource:
             preprocessing=manifest.preprocessing,
             device=manifest.target.kind,
             precision=manifest.precision,
-            batch=manifest.batch,
+            batch=manifest.largest.batch,
             block=block,
         )
 

@@ -113,8 +113,8 @@ def predictor_in(session: Session, *, is_softmax: bool) -> Predictor:
         raise UserError(diagnostics.NoClassesToTell(str(model), manifest.main.kind))
 
     def tell(images: Iterable[GivenImage]) -> Iterator[Seen | Skipped]:
-        """What the net says of each image, as many at once as it was compiled for."""
-        for named in grouped(images, manifest.batch):
+        """What the net says of each image, as many at once as it was compiled for at most."""
+        for named in grouped(images, manifest.largest.batch):
             read = [image_of(each, manifest) for each in named]
             kept = [each for each in read if not isinstance(each, Skipped)]
             values = probabilities_of(session, kept, is_softmax=is_softmax)
@@ -127,8 +127,7 @@ def predictor_in(session: Session, *, is_softmax: bool) -> Predictor:
 def probabilities_of(
     session: Session, images: Sequence[Image], *, is_softmax: bool
 ) -> Iterator[Probabilities]:
-    """The probabilities (classes,) of each of the images (1, C, H, W), of which there are no more
-    than a batch.
+    """The probabilities (classes,) of each of the images (1, C, H, W).
 
     Raises:
         CheckFailed: values are not finite.
@@ -137,10 +136,7 @@ def probabilities_of(
 
     if not images:
         return
-    manifest = session.manifest
-    full = np.zeros((manifest.batch, *manifest.input), np.float32)
-    full[: len(images)] = np.concatenate(images)
-    for values in session.run(full).reshape(manifest.batch, -1)[: len(images)]:
+    for values in session.run(np.concatenate(images)).reshape(len(images), -1):
         yield probabilities(session.folder, values, is_softmax)
 
 

@@ -49,12 +49,12 @@ def run(artifact: Path, source: Path, threads: int | None = None) -> RunResult:
     from vggc.runtime.inputs import read_input
 
     session = session_of(artifact, threads)
-    batch, count, pictures = read_input(source, session.manifest)
+    images, pictures = read_input(source, session.manifest)
     is_dense = session.manifest.dense
     positions = as_compiled(spec_graph(artifact), session.manifest).positions if is_dense else {}
-    values = {name: value[:count] for name, value in session.run_all(batch).items()}
+    values = session.run_all(images)
     require_finite(artifact, values)
-    return RunResult(session.manifest, count, values, pictures, positions)
+    return RunResult(session.manifest, len(images), values, pictures, positions)
 
 
 def require_finite(artifact: Path, values: Mapping[str, Array]) -> None:

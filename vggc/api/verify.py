@@ -29,8 +29,8 @@ class VerifyOptions:
 
 @dataclass(frozen=True, repr=False)
 class Verdict:
-    """The comparisons of an artifact with its net, one for each kind of input, and what its
-    precision may cost.
+    """The comparisons of an artifact with its net, one for each kind of input and batch, and what
+    its precision may cost.
 
     A notebook shows the table.
     """
@@ -51,17 +51,22 @@ class Verdict:
             if not result.passed:
                 where = result.first_departure
                 tail = f"; the first layer that departs is {where}" if where else ""
-                what = f"{self.artifact} does not compute its net on {result.input}"
+                what = f"{self.artifact} does not compute its net on {self.told_input(result)}"
                 return f"{what}: {result.fault}{tail}"
         return None
 
+    def told_input(self, result: Verification) -> str:
+        """What an artifact was compared on, with the batch where it has several."""
+        several = len({each.batch for each in self.results}) > 1
+        return f"{result.input}, batch {result.batch}" if several else result.input
+
     @property
     def table(self) -> Sheet:
-        """The comparisons as a table, a row for each kind of input."""
+        """The comparisons as a table, a row for each kind of input and batch."""
         header = ("input", "verdict", "relative L2 error", "same top-1")
         rows = tuple(
             (
-                each.input,
+                self.told_input(each),
                 "ok" if each.passed else "FAILED",
                 f"{each.error:.2e}",
                 f"{each.agreeing} of {each.images}" if each.has_classes else "",

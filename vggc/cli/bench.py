@@ -10,7 +10,7 @@ import click
 
 from vggc.api.bench import BenchOptions, bench, estimate, profile
 from vggc.cli import console
-from vggc.cli.options import THREADS_HERE
+from vggc.cli.options import BATCH, THREADS_HERE
 from vggc.cli.skipped import told
 from vggc.support.sheet import Sheet
 
@@ -27,6 +27,7 @@ ENGINES = (
     metavar="ENGINE,…",
     help=f"{ENGINES}.  [default: torch, onnxruntime, openvino, mnn, ncnn, if they are installed]",
 )
+@click.option("--batch", type=BATCH, help="One of the artifact's.  [default: its largest]")
 @click.option("--threads", type=THREADS_HERE, help="[default: all physical cores]")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=15, show_default=True)
 @click.option(
@@ -51,6 +52,7 @@ ENGINES = (
 def command(
     artifact: Path,
     against: str | None,
+    batch: int | None,
     threads: int | None,
     rounds: int,
     images: Path | None,
@@ -73,15 +75,16 @@ def command(
     if card is not None:
         if not layers or any(given is not None for given in (against, threads, images, weights)):
             raise click.UsageError("--card goes with --layers, and with nothing that is timed")
-        _estimates(artifact, card, as_json=as_json)
+        _estimates(artifact, card, batch, as_json=as_json)
         return
     if layers:
         if any(given is not None for given in (against, images, weights)):
             raise click.UsageError("--layers times no other engine: leave out the rest")
-        _layers(artifact, threads, rounds, as_json=as_json)
+        _layers(artifact, threads, rounds, batch, as_json=as_json)
         return
     options = BenchOptions(
         against=None if against is None else against.replace(" ", "").split(","),
+        batch=batch,
         threads=threads,
         rounds=rounds,
         images=images,
@@ -96,6 +99,7 @@ def command(
             "ratio": timing.ratios,
             "difference": timing.errors,
             "missing": timing.missing,
+            "batch": timing.batch,
             "threads": timing.threads,
             "rounds": rounds,
         }
@@ -108,8 +112,10 @@ def command(
         console.status("pip install 'vggc[bench]' brings the engines that are not installed")
 
 
-def _layers(artifact: Path, threads: int | None, rounds: int, *, as_json: bool) -> None:
-    found = profile(artifact, threads, rounds)
+def _layers(
+    artifact: Path, threads: int | None, rounds: int, batch: int | None, *, as_json: bool
+) -> None:
+    found = profile(artifact, threads, rounds, batch)
     limits = found.limits
     if as_json:
         calls = [
@@ -128,6 +134,7 @@ def _layers(artifact: Path, threads: int | None, rounds: int, *, as_json: bool) 
             "sum_seconds": found.sum,
             "whole_seconds": found.whole,
             "watched_seconds": found.watched,
+            "batch": found.batch,
             "threads": found.threads,
             "rounds": rounds,
         }
@@ -165,19 +172,20 @@ def _layers(artifact: Path, threads: int | None, rounds: int, *, as_json: bool) 
     )
     passes = console.count(rounds, "pass", "passes")
     workers = console.count(found.threads, "thread")
-    title = f"{artifact}: medians of {passes}, {workers}"
+    title = f"{artifact}: batch {found.batch:,}, medians of {passes}, {workers}"
     spare = ("MB", "of sum", "of bandwidth", "of peak", "useful GFLOP/s", "kernel")
     console.sheet(
         Sheet(title=title, header=header, rows=rows, numbers=numbers, notes=notes, spare=spare)
     )
 
 
-def _estimates(artifact: Path, card: str, *, as_json: bool) -> None:
-    found = estimate(artifact, card)
+def _estimates(artifact: Path, card: str, batch: int | None, *, as_json: bool) -> None:
+    found = estimate(artifact, card, batch)
     if as_json:
         result = {
             "card": found.card.name,
             "estimated": True,
+            "batch": found.batch,
             "layers": [asdict(call) for call in found.calls],
             "sum_seconds": found.seconds,
             "floor_seconds": found.floor,
@@ -202,7 +210,7 @@ def _estimates(artifact: Path, card: str, *, as_json: bool) -> None:
     )
     console.sheet(
         Sheet(
-            title=f"{artifact}: an estimate for {found.card.name}",
+            title=f"{artifact}: batch {found.batch:,}, an estimate for {found.card.name}",
             header=header,
             rows=rows,
             numbers=(False, False, True, True, True, False),

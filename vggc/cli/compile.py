@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from vggc.cli import console
-from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS, weights_option
+from vggc.cli.options import BATCHES, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS, weights_option
 from vggc.cli.skipped import told
 from vggc.ir.ops import describe
 from vggc.support.precision import ArtifactPrecision
@@ -36,7 +36,15 @@ if TYPE_CHECKING:
     help="Compile for another CPU than this machine's, by LLVM's name: haswell, znver4, …",
 )
 @weights_option
-@click.option("--batch", type=BATCH, default=1, show_default=True)
+@click.option(
+    "--batch",
+    "batches",
+    type=BATCHES,
+    default="1",
+    show_default=True,
+    help="How many images to compute at once; of several numbers, such as 1,8,32, each call takes "
+    "the least that its images fit into, and all share the weights.",
+)
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
 @click.option(
     "--dense",
@@ -103,7 +111,7 @@ def command(
     target: str,
     mcpu: str | None,
     weights: Path | None,
-    batch: int,
+    batches: tuple[int, ...],
     size: tuple[int, int] | None,
     dense: tuple[int, int] | None,
     arch: str | None,
@@ -143,7 +151,7 @@ def command(
         archs=tuple(arch.split(",")) if arch else (),
         weights=weights,
         seed=seed,
-        batch=batch,
+        batches=batches,
         size=size,
         dense=dense,
         precision=precision,
@@ -174,7 +182,7 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
     planned, manifest = made.plan, made.manifest
     machine, subject, folder = planned.machine, planned.subject, planned.folder
     images, precision = planned.pictures.files, planned.precision
-    chosen = Counter(kernel.chosen_by for kernel in manifest.kernels)
+    chosen = Counter(kernel.chosen_by for kernel in made.kernels)
     tuned, by_cost = chosen["measurement"], chosen["cost model"]
     if as_json:
         record = {
@@ -182,14 +190,15 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
             "net": manifest.net,
             "target": machine.name,
             "archs": machine.archs,
-            "batch": planned.batch,
+            "batch": manifest.largest.batch,
+            "batches": manifest.batches,
             "dense": dense_size(made),
             "threads": planned.threads if machine.kind == "cpu" else None,
             "precision": precision,
             "images": len(images),
             "skipped": len(planned.pictures.skipped),
             "weights_from": subject.weights_from,
-            "kernels": len(manifest.kernels),
+            "kernels": len(made.kernels),
             "tuned": tuned,
             "by_cost_model": by_cost,
             "bytes": made.bytes,
@@ -205,10 +214,15 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
     how = "" if precision == "float32" else f" in {precision}"
     if images:
         how += f", calibrated on {console.count(len(images), 'image')}"
-    console.out(f"{folder}: {manifest.net}, {len(manifest.kernels)} kernel calls{code}{how}")
+    several = len(manifest.batches) > 1
+    batches = f", batches of {', '.join(map(str, manifest.batches))}" if several else ""
+    calls = f"{len(made.kernels)} kernel calls"
+    console.out(f"{folder}: {manifest.net}{batches}, {calls}{code}{how}")
     if tuned + by_cost:
         again = shlex.join(["vggc", "tune", subject.named, *_same_options()])
-        hint = f"; `{again}` measures" if not tuned and may_tune and machine.kind == "cpu" else ""
+        each = ", for each batch" if several else ""
+        may_help = not tuned and may_tune and machine.kind == "cpu"
+        hint = f"; `{again}` measures{each}" if may_help else ""
         console.status(
             f"{tuned} of {tuned + by_cost} kernels tuned by measurement, "
             f"{by_cost} by the cost model{hint}"
@@ -228,19 +242,22 @@ def dense_size(made: Compiled) -> tuple[int, int] | None:
     return made.manifest.input[1:] if made.manifest.dense else None
 
 
-SHARED = "target", "mcpu", "batch", "size", "dense", "precision", "max_error", "threads", "db"
+SHARED = "target", "mcpu", "batches", "size", "dense", "precision", "max_error", "threads", "db"
 """Options that `vggc tune` has, too."""
 
 
 def _same_options() -> list[str]:
-    """What was given to this command that `vggc tune` is to be given, too."""
+    """What was given to this command that `vggc tune` is to be given, too; of several batches the
+    first.
+    """
     context = click.get_current_context()
     found = []
     for option in SHARED:
         if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
             value = context.params[option]
+            value = value[0] if option == "batches" else value
             text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            name = "input" if option == "size" else option.replace("_", "-")
+            name = {"size": "input", "batches": "batch"}.get(option, option.replace("_", "-"))
             found += [f"--{name}", text]
     return found
 

@@ -12,6 +12,7 @@ from typing import TypeAlias, TypeVar
 import click
 
 from vggc.cli import console
+from vggc.support.batches import MAX_BATCH, parse_batches
 from vggc.support.precision import (
     ARTIFACT_PRECISIONS,
     NUMBER_BYTES,
@@ -36,6 +37,17 @@ class ImageSize(click.ParamType[tuple[int, int]]):
         if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
             self.fail(f"{value!r} is out of range: each side is from 1 to {MAX_SIDE}", param, ctx)
         return height, width
+
+
+class Batches(click.ParamType[tuple[int, ...]]):
+    """Numbers of images, `1,8,32`, or one."""
+
+    name = "N,…"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        return value if isinstance(value, tuple) else parse_batches(str(value))
 
 
 class ShareType(click.ParamType[float]):
@@ -129,7 +141,8 @@ def workers_option(command: Command) -> Command:
 
 
 IMAGE_SIZE = ImageSize()
-BATCH = click.IntRange(1, 1024)
+BATCH = click.IntRange(1, MAX_BATCH)
+BATCHES = Batches()
 THREADS = click.IntRange(1, 1024)
 THREADS_HERE = ThreadsHere()
 MAX_ERROR = ShareType()

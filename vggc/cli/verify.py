@@ -48,7 +48,7 @@ def command(
     weights: Path | None,
     as_json: bool,
 ) -> None:
-    """Check an artifact against PyTorch in float64, on random and real inputs.
+    """Check an artifact against PyTorch in float64, on random and real inputs, each of its batches.
 
     Passes where the relative L2 error of every output, boxes included, is under 1e-5 (in tf32 and
     float16 0.005, in bfloat16 0.03, in int8 0.15) and the best class is the same; in fewer bits
@@ -58,9 +58,8 @@ def command(
     options = VerifyOptions(threads=threads, images=data, num_images=num_images, weights=weights)
     verdict = verify(artifact, options)
     results = verdict.results
-    for result in results:
-        for line in told(result.skipped):
-            console.status(line)
+    for line in told(results[0].skipped):
+        console.status(line)
     if as_json:
         inputs = [
             {
@@ -87,7 +86,8 @@ def command(
                 share = result.agreeing / result.images
                 top1 = f"same top-1 on {result.agreeing} of them ({share:.1%})"
             agreement = f", {top1}" if result.has_classes else ""
-            console.out(f"{result.input}: {word}, relative L2 error {result.error:.2e}{agreement}")
+            where = verdict.told_input(result)
+            console.out(f"{where}: {word}, relative L2 error {result.error:.2e}{agreement}")
             if len(result.head_errors) > 1:
                 for head, error in result.head_errors:
                     console.out(f"  {head}: {error:.2e}")
@@ -97,7 +97,7 @@ def command(
                 "from are not there or are others (give them with --weights)"
             )
         if layers:
-            header = ("layer", "step", *(result.input for result in results))
+            header = ("layer", "step", *(verdict.told_input(result) for result in results))
             rows = tuple(
                 (layer, step, *(f"{r.step_errors[i][2]:.2e}" for r in results))
                 for i, (layer, step, _) in enumerate(results[0].step_errors)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import inf
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
+from vggc.compiler.packing import packings
 from vggc.compiler.relax import KernelOf, Lowered, lower, weight_types
 from vggc.compiler.targets import tvm_target
-from vggc.kernels.workloads import Choice, Kernel, Workload
+from vggc.kernels.workloads import Choice, Workload
 from vggc.plan.plan import Plan
 from vggc.runtime.artifact import WEIGHTS, KernelEntry, Manifest, Target
 from vggc.runtime.diagnostics import NoArtifact
-from vggc.runtime.plans import plan_in
+from vggc.runtime.plans import plans_in
 from vggc.support.diagnostics import UserError, first_line
 from vggc.support.paths import MANIFEST
 from vggc.support.tensors import DTYPES, opened
@@ -51,37 +52,44 @@ def kernels_for(target: Target, choice_of: ChoiceFor) -> KernelOf:
             return lambda workload: cuda.kernel(workload, card, choice_of(workload))
 
 
-def rebuilt(folder: Path, manifest: Manifest) -> tuple[Plan, Lowered]:
-    """The calls of an artifact, and the very kernels that it was compiled with, lowered again.
+def rebuilt(folder: Path, manifest: Manifest) -> tuple[dict[str, Plan], Lowered]:
+    """The calls of an artifact by the names of its entries, and the very kernels that it was
+    compiled with, lowered again.
 
     Raises: UserError where the manifest's kernels are not those of its net.
     """
-    plan = plan_in(folder, manifest)
+    plans = plans_in(folder, manifest)
     try:
-        pairs = zip(plan.steps, manifest.kernels, strict=True)
-        choices = {step.workload: _choice(found) for step, found in pairs}
-        code = lower(plan, kernels_for(manifest.target, choices.get))
-        for told, made in zip(manifest.kernels, code.kernels, strict=True):
+        calls = [
+            (step, kernel)
+            for entry in manifest.entries
+            for step, kernel in zip(plans[entry.name].steps, entry.kernels, strict=True)
+        ]
+        choices = {step.workload: _choice(told) for step, told in calls}
+        code = lower(plans, kernels_for(manifest.target, choices.get))
+        for step, told in calls:
+            made = code.kernels[step.workload]
             if (told.algorithm, told.knobs, told.macs) != (
                 made.algorithm,
                 made.knobs,
                 made.macs or 0,
             ):
                 raise ValueError(f"{told.step} is computed by {made.algorithm}")
-        _check_weights(folder, manifest, plan, code.kernels)
-        return plan, code
+        _check_weights(folder, manifest, plans.values(), code)
+        return plans, code
     except (ValueError, TypeError, RuntimeError) as error:  # the last two are TVM's of a target
         reason = f"{MANIFEST} tells other kernels than its net has: {first_line(error)}"
         raise UserError(NoArtifact(str(folder), reason)) from None
 
 
 def _check_weights(
-    folder: Path, manifest: Manifest, plan: Plan, kernels: tuple[Kernel, ...]
+    folder: Path, manifest: Manifest, plans: Collection[Plan], code: Lowered
 ) -> None:
     """Raises: ValueError where weights are packed otherwise than kernels take them."""
+    packings(plans, code)
     with opened(folder / WEIGHTS) as file:
-        for step, kernel in zip(plan.steps, kernels, strict=True):
-            for name, (shape, dtype) in weight_types(step, kernel).items():
+        for step in (step for plan in plans for step in plan.steps):
+            for name, (shape, dtype) in weight_types(step, code.kernels[step.workload]).items():
                 stored = file.tensors[name]
                 found = stored.shape, np.dtype(DTYPES[stored.kind])
                 if found != (shape, np.dtype(dtype)) or manifest.weights[name] != shape:

@@ -2,13 +2,16 @@
 
 Layers round independently of one another, so that their errors add in squares
 (docs/kernels.md). Each may add the same, as much as leaves all together within the budget.
+
+Plans of one net, for several batches, share its weights. What their calls at one place choose must
+therefore want the weight packed alike, and is chosen together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,14 +20,14 @@ from numpy.typing import NDArray
 from vggc.compiler import diagnostics
 from vggc.compiler.targets import tvm_target
 from vggc.ir.weights import Weights
-from vggc.kernels.workloads import Choice, Dense, Workload
+from vggc.kernels.workloads import Choice, Dense, Packing, Workload
 from vggc.plan.plan import Plan
 from vggc.runtime.artifact import Target
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import ArtifactPrecision
 
 if TYPE_CHECKING:
-    from vggc.kernels.algorithm import Algorithm
+    from vggc.kernels.algorithm import Algorithm, Cost
 
 MAX_ERROR = 1e-5
 """The relative L2 error that the arithmetic of a whole net may make in float32."""
@@ -48,24 +51,26 @@ def budget_for(target: Target, precision: ArtifactPrecision, asked: float | None
 
 @dataclass(frozen=True)
 class Offer:
-    """An algorithm that a workload may take: its least cost, by which choice, and the error it
-    adds; how many choices it has.
+    """An algorithm that a workload may take with its weight packed in one way: its least cost, by
+    which choice, and the error it adds; all choices of the kind.
     """
 
     cost: tuple[float, ...]
     error: float
     choice: Choice
-    choices: int = 1
+    packing: Packing | None
+    choices: frozenset[Choice]
 
 
 @dataclass(frozen=True)
 class Allotment:
     """The algorithms that the layers of a net may take within a budget of error.
 
-    `workloads` are those of its calls, each as often as it is called.
+    `calls` are the workloads of each plan's calls, each as often as it is called; those at one
+    place of all plans take the same weight.
     """
 
-    workloads: tuple[Workload, ...]
+    calls: tuple[tuple[Workload, ...], ...]
     offers: Mapping[Workload, tuple[Offer, ...]]
     budget: float
 
@@ -77,62 +82,108 @@ class Allotment:
         """
         errors = {each.error for found in self.offers.values() for each in found}
         for share in sorted((each for each in errors if each <= self.budget), reverse=True):
-            if self._together(self._least_costs(share)) <= self.budget**2:
+            if self._is_within_budget(self._together(share, {})):
                 return share
         return 0.0
 
     @property
     def by_cost(self) -> dict[Workload, Choice]:
-        """The choice of least cost for each workload, each within the share."""
-        return {each: offer.choice for each, offer in self._least_costs(self.share).items()}
+        """The choice for each workload where nothing was measured."""
+        return self.chosen({})
 
     def is_free(self, workload: Workload) -> bool:
         """Whether there is anything to choose for a workload."""
-        return sum(offer.choices for offer in self.offers.get(workload, ())) > 1
+        return sum(len(offer.choices) for offer in self.offers.get(workload, ())) > 1
 
-    def kept(self, measured: Mapping[Workload, Choice]) -> dict[Workload, Choice]:
-        """The part of the measured choices that the budget allows beside the other layers' choices.
+    def chosen(self, measured: Mapping[Workload, Choice]) -> dict[Workload, Choice]:
+        """The choice for each workload: the measured one, or that of least cost within the share.
 
-        Measured choices may add more error than those of least cost, from which the share is told:
-        then those give way that add most.
+        Workloads that take the same weight get the packing of which the sum of costs is least, each
+        relative to the least of its workload. A measured choice is taken to cost that, and gives
+        way where it has another packing. Measured choices may also add more error than those of
+        least cost, from which the share is told: then those give way that add most.
         """
         kept = dict(measured)
-        by_cost = self._least_costs(self.share)
-        offers = by_cost | {each: self._offer(each, choice) for each, choice in kept.items()}
-        while kept and self._together(offers) > self.budget**2:
-            largest = max(kept, key=lambda each: offers[each].error)
-            del kept[largest]
-            offers[largest] = by_cost[largest]
-        return kept
+        while True:
+            offers = self._together(self.share, kept)
+            if not kept or self._is_within_budget(offers):
+                return {each: offer.choice for each, offer in offers.items()}
+            del kept[max(kept, key=lambda each: self._offer(each, kept[each]).error)]
 
-    def _least_costs(self, share: float) -> dict[Workload, Offer]:
-        return {
-            workload: min(
-                (each for each in found if each.error <= share), key=lambda each: each.cost
-            )
-            for workload, found in self.offers.items()
-        }
+    @cached_property
+    def _groups(self) -> tuple[tuple[Workload, ...], ...]:
+        """The workloads that leave a choice, together with those that take the same weight."""
+        group_of: dict[Workload, dict[Workload, None]] = {}
+        for place in dict.fromkeys(zip(*self.calls, strict=True)):
+            group: dict[Workload, None] = {}
+            for each in place:
+                group |= group_of.get(each, {each: None})
+            group_of |= dict.fromkeys(group, group)
+        groups = {id(group): group for group in group_of.values()}.values()
+        free = (tuple(each for each in group if each in self.offers) for group in groups)
+        return tuple(filter(None, free))
+
+    def _together(self, share: float, measured: Mapping[Workload, Choice]) -> dict[Workload, Offer]:
+        """What the workloads take within a share of the error, beside measured choices."""
+        taken: dict[Workload, Offer] = {}
+        for group in self._groups:
+            found = [self._by_packing(each, share, measured.get(each)) for each in group]
+            common = [each for each in found[0] if all(each in others for others in found[1:])]
+            assert common, f"no packing is common to {group}"
+            columns = [[offers[packing] for offers in found] for packing in common]
+            least = [min(offer.cost[0] for offer in offers.values()) for offers in found]
+            asked = [measured.get(each) for each in group]
+            taken |= zip(group, min(columns, key=partial(_rank, least, asked)), strict=True)
+        return taken
+
+    def _by_packing(
+        self, workload: Workload, share: float, measured: Choice | None
+    ) -> dict[Packing | None, Offer]:
+        """The best that a workload may take within a share of the error, by its packing."""
+        found: dict[Packing | None, Offer] = {}
+        for offer in self.offers[workload]:
+            known = found.get(offer.packing)
+            if offer.error <= share and (known is None or offer.cost < known.cost):
+                found[offer.packing] = offer
+        if measured is not None:
+            offer = self._offer(workload, measured)
+            cost = min(each.cost for each in found.values())
+            found[offer.packing] = replace(offer, cost=cost, choice=measured)
+        return found
 
     def _offer(self, workload: Workload, choice: Choice) -> Offer:
-        """The offer of a choice's algorithm."""
-        found = self.offers[workload]
-        return next(each for each in found if each.choice.algorithm == choice.algorithm)
+        """The offer that a choice is one of."""
+        return next(each for each in self.offers[workload] if choice in each.choices)
 
-    def _together(self, offers: Mapping[Workload, Offer]) -> float:
-        """The square of the error that all layers add."""
-        return sum(offers[each].error ** 2 for each in self.workloads if each in offers)
+    def _is_within_budget(self, offers: Mapping[Workload, Offer]) -> bool:
+        """Whether all layers of each plan together add no more than the budget."""
+        return all(
+            sum(offers[each].error ** 2 for each in calls if each in offers) <= self.budget**2
+            for calls in self.calls
+        )
+
+
+def _rank(
+    least: Sequence[float], asked: Sequence[Choice | None], offers: Sequence[Offer]
+) -> tuple[float, int, list[tuple[float, ...]]]:
+    """The order of preference of what a group may take, best first: the least cost, the most
+    measured choices, and what breaks ties of cost.
+    """
+    cost = sum(offer.cost[0] / best for offer, best in zip(offers, least, strict=True))
+    kept = sum(offer.choice == choice for offer, choice in zip(offers, asked, strict=True))
+    return cost, -kept, [offer.cost for offer in offers]
 
 
 def allotment(
-    plan: Plan, target: Target, budget: float, weights: Weights | None = None
+    plans: Sequence[Plan], target: Target, budget: float, weights: Weights | None = None
 ) -> Allotment:
-    """What the calls of a plan may choose within a budget.
+    """What the calls of plans of one net may choose within a budget that each plan keeps.
 
     Some algorithms add more with some weights than with usual ones, which `weights` tells, those
     of the folded net.
     """
     found: dict[Workload, list[str]] = {}
-    for step in plan.steps:
+    for step in (step for plan in plans for step in plan.steps):
         found.setdefault(step.workload, []).extend(step.weights[:1])
     offers, alternatives = {}, _alternatives(target)
     for workload, names in found.items():
@@ -141,12 +192,13 @@ def allotment(
         of = [known[name] for name in names if name in known]
         if some := tuple(_offers(alternatives(workload), of)):
             offers[workload] = some
-    return Allotment(tuple(step.workload for step in plan.steps), offers, budget)
+    calls = tuple(tuple(step.workload for step in plan.steps) for plan in plans)
+    return Allotment(calls, offers, budget)
 
 
 def share_of_error(plan: Plan, target: Target, budget: float) -> float:
     """The most error that a layer may add within a budget for the net, with usual weights."""
-    return allotment(plan, target, budget).share
+    return allotment([plan], target, budget).share
 
 
 def _alternatives(
@@ -173,8 +225,12 @@ def _offers(
     algorithms: Sequence[Algorithm[Any, Any]], weights: Sequence[NDArray[np.float32]]
 ) -> Iterator[Offer]:
     for algorithm in algorithms:
-        costs = [(algorithm.cost(knobs), algorithm.choice(knobs)) for knobs in algorithm.knobs()]
-        if costs:
+        by_packing: dict[Packing | None, list[tuple[Cost, Choice]]] = {}
+        for knobs in algorithm.knobs():
+            costs = by_packing.setdefault(algorithm.packing(knobs), [])
+            costs.append((algorithm.cost(knobs), algorithm.choice(knobs)))
+        errors = [algorithm.error_with(weight) for weight in weights] if by_packing else []
+        error = max(errors, default=algorithm.error)
+        for packing, costs in by_packing.items():
             cost, choice = min(costs, key=lambda each: each[0])
-            errors = [algorithm.error_with(weight) for weight in weights]
-            yield Offer(cost, max(errors, default=algorithm.error), choice, len(costs))
+            yield Offer(cost, error, choice, packing, frozenset(choice for _, choice in costs))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from vggc.compiler.error_budget import Allotment
+from vggc.compiler.error_budget import Allotment, Offer
 from vggc.compiler.quantize import Tensors, ValueRange
 from vggc.compiler.relax import Lowered
 from vggc.ir.graph import Graph, Node
@@ -44,6 +44,11 @@ def graph(shown: Graph) -> str:
     heads = ", ".join(f"{head.name} = {head.node}" for head in shown.heads)
     table = aligned(("node", "name", "op", "reads", "gives", "weights"), rows)
     return f"{shown.name}: {heads}\n\n{table}"
+
+
+def plans(shown: Iterable[Plan]) -> Mapping[str, str]:
+    """Files that show the plans of each batch."""
+    return {"plan.txt": "\n".join(map(plan, shown))}
 
 
 def plan(shown: Plan) -> str:
@@ -97,34 +102,45 @@ def allotment(may: Allotment) -> Mapping[str, str]:
             told(each),
             " ".join(map(layout, each.inputs)),
             layout(each.output),
-            offer.choice.algorithm,
-            f"{offer.cost[0]:.4g}",
-            f"{offer.error:.2g}",
-            "yes" if offer.error <= may.share else "no",
-            str(offer.choices),
+            algorithm,
+            f"{min(offer.cost[0] for offer in alike):.4g}",
+            f"{alike[0].error:.2g}",
+            "yes" if alike[0].error <= may.share else "no",
+            str(sum(len(offer.choices) for offer in alike)),
+            str(len(alike)),
         )
         for each, offers in may.offers.items()
-        for offer in offers
+        for algorithm, alike in _by_algorithm(offers).items()
     ]
     header = (
         *("workload", "reads", "writes", "algorithm"),
-        *("least cost", "adds", "within", "choices"),
+        *("least cost", "adds", "within", "choices", "packings"),
     )
     budget = f"The net may add {may.budget:g}, and a layer {may.share:.3g}.\n\n"
     return {"error.txt": budget + aligned(header, rows)}
 
 
+def _by_algorithm(offers: Iterable[Offer]) -> dict[str, list[Offer]]:
+    found: dict[str, list[Offer]] = {}
+    for offer in offers:
+        found.setdefault(offer.choice.algorithm, []).append(offer)
+    return found
+
+
 def choices(
-    plan: Plan, made: Mapping[Workload, Choice], by: Mapping[Workload, ChosenBy]
+    plans: Iterable[Plan], made: Mapping[Workload, Choice], by: Mapping[Workload, ChosenBy]
 ) -> Mapping[str, str]:
-    """Files that show the algorithm and knobs of each step, and who chose them."""
+    """Files that show the algorithm and knobs of each step of each batch, and who chose them."""
     rows = []
-    for index, step in enumerate(plan.steps):
-        choice = made.get(step.workload)
-        knobs = " ".join(f"{name}={value}" for name, value in choice.knobs) if choice else ""
-        algorithm = choice.algorithm if choice else ""
-        rows.append((str(index), step.name, algorithm, knobs, by[step.workload]))
-    return {"choices.txt": aligned(("step", "gives", "algorithm", "knobs", "chosen by"), rows)}
+    for plan in plans:
+        for index, step in enumerate(plan.steps):
+            choice = made.get(step.workload)
+            knobs = " ".join(f"{name}={value}" for name, value in choice.knobs) if choice else ""
+            algorithm = choice.algorithm if choice else ""
+            where = (str(plan.batch), str(index), step.name)
+            rows.append((*where, algorithm, knobs, by[step.workload]))
+    header = ("batch", "step", "gives", "algorithm", "knobs", "chosen by")
+    return {"choices.txt": aligned(header, rows)}
 
 
 def kernels(code: Lowered) -> Mapping[str, str]:

@@ -39,11 +39,13 @@ from vggc.runtime.artifact import (
     LIBRARY,
     SPEC,
     WEIGHTS,
+    ArtifactEntry,
     ChosenBy,
     KernelEntry,
     Manifest,
     Target,
     entry,
+    entry_name,
     outputs_of,
 )
 from vggc.runtime.plans import pools, reduced
@@ -97,7 +99,8 @@ class Job:
     net: Net
     graph: Graph
     target: Target
-    batch: int
+    batches: tuple[int, ...]
+    """What it computes at once, ascending; all of it with one copy of the weights."""
     weights: Weights
     weights_from: str
     preprocessing: Preprocessing
@@ -147,17 +150,19 @@ def build_artifact(job: Job, folder: Path, watcher: Watcher = unwatched) -> Mani
 
     folded, weights = stage("fold", _show_folded, lambda: _folded(job))
     graph = stage("narrow-joins", _show_graph, lambda: _verified(narrowed(folded.graph)))
-    plan = stage("plan", _show_plan, lambda: _planned(graph, job))
-    plan = stage("reduce-precision", _show_plan, lambda: _reduced(plan, job))
+    plans = stage("plan", _show_plans, lambda: _planned(graph, job))
+    plans = stage("reduce-precision", _show_plans, lambda: _reduced(plans, job))
     may = stage(
         "allot-error",
         listing.allotment,
-        lambda: allotment(plan, target, job.max_error, weights),
+        lambda: allotment([*plans.values()], target, job.max_error, weights),
     )
-    choices = stage("choose-kernels", partial(_show_choices, plan, may), lambda: _choose(job, may))
+    choices = stage("choose-kernels", partial(_show_choices, plans, may), lambda: _choose(job, may))
     code = stage(
-        "lower", listing.kernels, lambda: lower(plan, kernels_for(target, choices.made.get))
+        "lower", listing.kernels, lambda: lower(plans, kernels_for(target, choices.made.get))
     )
+    # Which values are rounded, and the names of weights, are the same whatever the batch.
+    plan = next(iter(plans.values()))
     ranges = stage("calibrate", listing.ranges, lambda: _ranges(job, folded, weights, plan))
     tensors = stage(
         "convert-weights", listing.tensors, lambda: converted_weights(plan, weights, ranges)
@@ -166,9 +171,12 @@ def build_artifact(job: Job, folder: Path, watcher: Watcher = unwatched) -> Mani
     with new_folder(folder) as inside:
         stage("export", _nothing, partial(export, machine_code, inside / LIBRARY, compiler))
         del machine_code  # LLVM keeps it in memory, which packing wants
-        packed = stage("pack", listing.pieces, lambda: _pack(plan, code, tensors, inside / WEIGHTS))
+        packed = stage(
+            "pack", listing.pieces, lambda: _pack(plans, code, tensors, inside / WEIGHTS)
+        )
         _write_spec(job.net, inside / SPEC)
-        manifest = _manifest(job, plan, code, may, choices, packed, digest(weights))
+        entries = tuple(_entry(each, code, may, choices) for each in plans.values())
+        manifest = _manifest(job, entries, packed, digest(weights))
         files = {name: entry(inside / name) for name in FILES}
         manifest = replace(manifest, files=files)
         manifest = replace(manifest, sha256=manifest.digest)
@@ -187,17 +195,22 @@ def _verified(graph: Graph) -> Graph:
     return graph
 
 
-def _planned(graph: Graph, job: Job) -> Plan:
-    plan = plan_folded(graph, job.batch, fuse_pools=pools(job.target, job.precision))
-    verify_plan(plan)
-    return plan
+def _planned(graph: Graph, job: Job) -> dict[str, Plan]:
+    """The plans by the names of the artifact's entries."""
+    plans = {}
+    for batch in job.batches:
+        plan = plan_folded(graph, batch, fuse_pools=pools(job.target, job.precision))
+        verify_plan(plan)
+        plans[entry_name(batch)] = plan
+    return plans
 
 
-def _reduced(plan: Plan, job: Job) -> Plan:
-    lower_plan = reduced(plan, job.target, job.precision)
-    verify_plan(lower_plan)
-    require_countable(lower_plan)
-    return lower_plan
+def _reduced(plans: Mapping[str, Plan], job: Job) -> dict[str, Plan]:
+    lower_plans = {name: reduced(plan, job.target, job.precision) for name, plan in plans.items()}
+    for plan in lower_plans.values():
+        verify_plan(plan)
+        require_countable(plan)
+    return lower_plans
 
 
 def require_countable(plan: Plan) -> None:
@@ -221,8 +234,10 @@ def require_countable(plan: Plan) -> None:
 
 def _choose(job: Job, may: Allotment) -> Choices:
     asked = {each: job.choice_of(each, may.share) for each in may.offers}
-    measured = may.kept({each: choice for each, choice in asked.items() if choice})
-    return Choices(may.by_cost | measured, measured)
+    measured = {each: choice for each, choice in asked.items() if choice}
+    made = may.chosen(measured)
+    kept = {each: choice for each, choice in measured.items() if made[each] == choice}
+    return Choices(made, kept)
 
 
 def _ranges(job: Job, folded: Folded, weights: Weights, plan: Plan) -> dict[str, ValueRange]:
@@ -233,9 +248,11 @@ def _ranges(job: Job, folded: Folded, weights: Weights, plan: Plan) -> dict[str,
     return calibrate(folded.graph, weights, plan, images, job.images)
 
 
-def _pack(plan: Plan, code: Lowered, tensors: Tensors, path: Path) -> dict[str, Pieces]:
+def _pack(
+    plans: Mapping[str, Plan], code: Lowered, tensors: Tensors, path: Path
+) -> dict[str, Pieces]:
     """Packs the weights while they are written."""
-    packed = pack(plan, code.kernels, tensors)
+    packed = pack(plans.values(), code, tensors)
     save(path, packed)
     return packed
 
@@ -246,10 +263,7 @@ def _write_spec(net: Net, path: Path) -> None:
 
 def _manifest(
     job: Job,
-    plan: Plan,
-    code: Lowered,
-    may: Allotment,
-    choices: Choices,
+    entries: tuple[ArtifactEntry, ...],
     packed: Mapping[str, Pieces],
     float32_sha256: str,
 ) -> Manifest:
@@ -263,24 +277,21 @@ def _manifest(
         net=job.net.name,
         target=job.target,
         precision=job.precision,
-        batch=job.batch,
         input=(channels, height, width),
         outputs=outputs_of(job.graph),
         preprocessing=job.preprocessing,
         classes=job.classes,
         weights_from=job.weights_from,
         float32_sha256=float32_sha256,
-        weights={name: packed[name].shape for name in plan.weights},
-        kernels=_entries(plan, code, may, choices),
+        weights={name: each.shape for name, each in packed.items()},
+        entries=entries,
         files={},
         dense=job.dense,
     )
 
 
-def _entries(
-    plan: Plan, code: Lowered, may: Allotment, choices: Choices
-) -> tuple[KernelEntry, ...]:
-    return tuple(
+def _entry(plan: Plan, code: Lowered, may: Allotment, choices: Choices) -> ArtifactEntry:
+    kernels = tuple(
         KernelEntry(
             step=step.name,
             layer=step.layer,
@@ -290,8 +301,9 @@ def _entries(
             chosen_by=choices.by(step.workload, may),
             macs=kernel.macs or 0,
         )
-        for step, kernel in zip(plan.steps, code.kernels, strict=True)
+        for step, kernel in zip(plan.steps, code.of(plan), strict=True)
     )
+    return ArtifactEntry(plan.batch, kernels)
 
 
 def _show_folded(made: tuple[Folded, Weights]) -> Pages:
@@ -302,14 +314,14 @@ def _show_graph(graph: Graph) -> Pages:
     return {"graph.txt": listing.graph(graph)}
 
 
-def _show_plan(plan: Plan) -> Pages:
-    return {"plan.txt": listing.plan(plan)}
+def _show_plans(plans: Mapping[str, Plan]) -> Pages:
+    return listing.plans(plans.values())
 
 
-def _show_choices(plan: Plan, may: Allotment, choices: Choices) -> Pages:
-    return listing.choices(
-        plan, choices.made, {step.workload: choices.by(step.workload, may) for step in plan.steps}
-    )
+def _show_choices(plans: Mapping[str, Plan], may: Allotment, choices: Choices) -> Pages:
+    workloads = {step.workload for plan in plans.values() for step in plan.steps}
+    by = {each: choices.by(each, may) for each in workloads}
+    return listing.choices(plans.values(), choices.made, by)
 
 
 def _show_code(code: Code) -> Pages:

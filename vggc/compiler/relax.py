@@ -1,18 +1,19 @@
-"""Plan to a Relax module: one call of one of our kernels a step.
+"""Plans to a Relax module: one call of one of our kernels a step.
 
-The module has two functions over the same kernels. `main` takes the input and the packed
-weights and gives the output, or a tuple of several heads' in order; `layers` gives a tuple of
-every step's value, for `vggc verify`.
+The module has two functions for each plan, all over the same kernels. `main_NAME` takes the input
+and the packed weights and gives the output, or a tuple of several heads' in order; `layers_NAME`
+gives a tuple of every step's value, for `vggc verify`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from vggc.kernels.workloads import Kernel, Workload, buffer_shape, storage
 from vggc.plan.plan import INPUT, Plan, Step
+from vggc.runtime.artifact import layers_function, main_function
 from vggc.support.tvm_alone import relax, tvm
 
 KernelOf: TypeAlias = Callable[[Workload], Kernel]
@@ -41,48 +42,31 @@ would, and crash where they fuse a reshape with one.
 
 @dataclass(frozen=True)
 class Lowered:
-    """A net ready for code generation, and the kernel behind each step."""
+    """Plans ready for code generation, and the kernel behind each workload."""
 
     module: tvm.IRModule
-    kernels: tuple[Kernel, ...]
+    kernels: Mapping[Workload, Kernel]
+
+    def of(self, plan: Plan) -> tuple[Kernel, ...]:
+        """The kernel behind each step of one of the plans."""
+        return tuple(self.kernels[step.workload] for step in plan.steps)
 
 
-def lower(plan: Plan, kernel_of: KernelOf) -> Lowered:
-    """The Relax module of a plan. Equal workloads share one function."""
-    builder = relax.BlockBuilder()
-    kernels, functions = _kernels(builder, [plan], kernel_of)
-    _emit(builder, "main", plan, kernels, functions, every_step=False)
-    _emit(builder, "layers", plan, kernels, functions, every_step=True)
-    module = builder.finalize()
-    return Lowered(module, tuple(kernels[step.workload] for step in plan.steps))
-
-
-def lower_together(plans: Mapping[str, Plan], kernel_of: KernelOf) -> dict[str, Lowered]:
-    """One Relax module for several plans, with a function by the name of each in the place of
-    `main`. Equal workloads share one function, whichever plans they are of.
+def lower(plans: Mapping[str, Plan], kernel_of: KernelOf) -> Lowered:
+    """The Relax module of plans by their names. Equal workloads share one kernel, whichever plans
+    they are of.
     """
     builder = relax.BlockBuilder()
-    kernels, functions = _kernels(builder, plans.values(), kernel_of)
-    for name, plan in plans.items():
-        _emit(builder, name, plan, kernels, functions, every_step=False)
-    module = builder.finalize()
-    return {
-        name: Lowered(module, tuple(kernels[step.workload] for step in plan.steps))
-        for name, plan in plans.items()
-    }
-
-
-def _kernels(
-    builder: Any, plans: Iterable[Plan], kernel_of: KernelOf
-) -> tuple[dict[Workload, Kernel], dict[Workload, Any]]:
-    """The kernel of each workload of some plans, and its function in the module."""
-    distinct = dict.fromkeys(step.workload for plan in plans for step in plan.steps)
+    distinct = dict.fromkeys(step.workload for plan in plans.values() for step in plan.steps)
     kernels = {workload: kernel_of(workload) for workload in distinct}
     functions = {
         workload: builder.add_func(kernel.func, _function_name(workload, kernel))
         for workload, kernel in kernels.items()
     }
-    return kernels, functions
+    for name, plan in plans.items():
+        _emit(builder, main_function(name), plan, kernels, functions, every_step=False)
+        _emit(builder, layers_function(name), plan, kernels, functions, every_step=True)
+    return Lowered(builder.finalize(), kernels)
 
 
 def _function_name(workload: Workload, kernel: Kernel) -> str:

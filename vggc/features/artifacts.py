@@ -22,7 +22,7 @@ SAVED_AFTER = 256
 
 def block_of(session: Session) -> int:
     """How many pictures lie between two savings: a whole number of batches."""
-    batch = session.manifest.batch
+    batch = session.manifest.largest.batch
     return -(-SAVED_AFTER // batch) * batch
 
 
@@ -34,7 +34,7 @@ def describe(
     Raises:
         CheckFailed: the artifact gives what is no number.
     """
-    block, batch = block_of(session), session.manifest.batch
+    block, batch = block_of(session), session.manifest.largest.batch
     for first in range(start, len(part), block):
         places = range(first, min(first + block, len(part)))
         values, widths, lost = [], [0], dict[int, Skipped]()
@@ -72,13 +72,8 @@ def prepared(how: Preprocessing, picture: PictureSource | BrokenImageError) -> R
 
 
 def vectors_of(session: Session, heads: Sequence[str], images: Sequence[Rows]) -> list[Rows]:
-    """What heads give of images (1, C, H, W), no more than a batch: (n, W) each, the mean of each
-    channel of a map.
-    """
-    manifest = session.manifest
-    full = np.zeros((manifest.batch, *manifest.input), np.float32)
-    if images:
-        full[: len(images)] = np.concatenate(images)
-    found = session.run_all(full)
-    kept = [found[head][: len(images)] for head in heads]
+    """What heads give of images (1, C, H, W): (n, W) each, the mean of each channel of a map."""
+    none = np.zeros((0, *session.manifest.input), np.float32)
+    found = session.run_all(np.concatenate([none, *images]))
+    kept = [found[head] for head in heads]
     return [value.reshape(*value.shape[:2], -1).mean(2) for value in kept]

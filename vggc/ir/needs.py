@@ -89,6 +89,8 @@ EXPORTS = {
 
 COMPILING = Need(doing="compiling it", base=0.265e9, weights=1.1, op=0.8e6)
 COMPILING_CUDA = replace(COMPILING, base=0.33e9)
+COMPILING_HALVES = replace(COMPILING_CUDA, op=6e6)
+"""What compiling for the tensor cores of GPUs takes, whose kernels are long."""
 COMPILING_INT8 = replace(COMPILING, base=0.5e9, weights=1.3, value=4)
 """What compiling for int8 takes, whose images go through PyTorch."""
 TUNING = Need(doing="tuning it", base=0.26e9, weights=0)
@@ -107,11 +109,16 @@ INSPECTING = Need(doing="inspecting it", base=0.9e9, weights=1.1, value=12)
 """What a page on a net and an image takes: gradients of one image, and maps of several."""
 
 
-def compiling(target: str, precision: str) -> Need:
-    """What compiling for a target, as it is asked for, in a precision takes."""
+def compiling(target: str, precision: str, batches: int = 1) -> Need:
+    """What compiling for a target, as it is asked for, in a precision takes; each of several
+    batches has kernels of its own.
+    """
+    need = COMPILING if target == "cpu" else COMPILING_CUDA
     if precision == "int8":
-        return COMPILING_INT8
-    return COMPILING if target == "cpu" else COMPILING_CUDA
+        need = COMPILING_INT8
+    elif target != "cpu" and precision != "float32":
+        need = COMPILING_HALVES
+    return replace(need, op=batches * need.op)
 
 
 def beside(engines: Iterable[str]) -> Need:

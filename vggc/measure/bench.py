@@ -19,7 +19,7 @@ from vggc.measure import engines as peers
 from vggc.measure.engines import PEERS, Engine, Setup, check_installed
 from vggc.measure.verify import original_weights, relative_error
 from vggc.passes.fold import fold
-from vggc.runtime.artifact import Manifest, graph_in
+from vggc.runtime.artifact import Manifest, entry_in, graph_in
 from vggc.runtime.session import Session
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import CheckFailed, UserError
@@ -46,6 +46,7 @@ class Timing:
 
     artifact: Path
     threads: int
+    batch: int
     milliseconds: dict[str, tuple[float, ...]]
     errors: dict[str, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
@@ -80,7 +81,7 @@ class Timing:
         turns = f"{rounds:,} interleaved round{'s' * (rounds != 1)}"
         threads = f"{self.threads:,} thread{'s' * (self.threads != 1)}"
         return Sheet(
-            title=f"{self.artifact}: {turns}, {threads}",
+            title=f"{self.artifact}: batch {self.batch:,}, {turns}, {threads}",
             header=("engine", "median ms", "range ms", "vggc / engine", "scores differ by"),
             rows=rows,
             numbers=(False, True, True, True, True),
@@ -101,11 +102,13 @@ def bench(
     threads: int | None,
     rounds: int,
     *,
+    batch: int | None = None,
     images: Path | None = None,
     weights: Path | None = None,
     lenient: bool = False,
 ) -> Timing:
-    """Times an artifact and the peers of these names, one call each a round, in turn.
+    """Times an artifact and the peers of these names, one call each a round, in turn, for one of
+    the artifact's batches: the largest unless told.
 
     The peers compute the folded net, too, with the weights that the artifact was made of
     (`weights` is where they lie, should an artifact in fewer bits not find them itself), and
@@ -113,21 +116,22 @@ def bench(
     of activations from images; all compute the first of them, then.
     A `lenient` run goes on without the peers that cannot be timed, and tells why.
 
-    Raises: UserError when the artifact is damaged or a peer unknown, not installed or unable to
-    compute this net; CheckFailed when a peer gives another output.
+    Raises: UserError when the artifact is damaged or not for such a batch, or a peer unknown, not
+    installed or unable to compute this net; CheckFailed when a peer gives another output.
     """
     missing: dict[str, str] = {}
     names = _present(names, missing, lenient=lenient)
     count = threads or num_cores()
     session = Session.load(folder, count)
     manifest = session.manifest
+    entry = entry_in(folder, manifest, batch)
     graph = fold(graph_in(folder, manifest)).graph
     original = original_weights(folder, graph, manifest, weights).weights
     real, chosen = None, CalibrationImages()
     if images is not None:
         chosen = choose_images(images, NUM_IMAGES, manifest.preprocessing)
         real = np.concatenate(list(read_images(chosen.files, manifest.preprocessing)))
-    x = _input(manifest, real)
+    x = _input((entry.batch, *manifest.input), real)
     tensor = session.tensor(x)
     engines: dict[str, Engine] = {"vggc": lambda: session.invoke(tensor)}
     expected = engines["vggc"]()
@@ -157,6 +161,7 @@ def bench(
     return Timing(
         artifact=folder,
         threads=count,
+        batch=entry.batch,
         milliseconds=times,
         errors=errors,
         missing=missing,
@@ -196,9 +201,8 @@ def default_peers(manifest: Manifest) -> list[str]:
     return [name for name in PEERS if name in asked and manifest.target.kind in PEERS[name].devices]
 
 
-def _input(manifest: Manifest, images: Array | None) -> Array:
+def _input(shape: tuple[int, ...], images: Array | None) -> Array:
     """Noise, or the first of the images, over and over where they do not fill a batch."""
-    shape = (manifest.batch, *manifest.input)
     if images is None:
         return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     return np.resize(images, shape)

@@ -17,8 +17,8 @@ from vggc.kernels.cuda.algorithm import moved_bytes
 from vggc.kernels.workloads import Conv, Format, Workload
 from vggc.measure.profile import useful_macs
 from vggc.passes.fold import fold
-from vggc.runtime.artifact import KernelEntry, graph_in, read_manifest
-from vggc.runtime.plans import plan_in
+from vggc.runtime.artifact import KernelEntry, entry_in, graph_in, read_manifest
+from vggc.runtime.plans import plans_in
 from vggc.support.diagnostics import Diagnostic, UserError, listed, nearest
 
 FloorBound: TypeAlias = Literal["arithmetic", "memory"]
@@ -56,9 +56,10 @@ class KernelEstimate:
 
 @dataclass(frozen=True)
 class CardEstimate:
-    """What the kernel calls of an artifact are thought to take on a card, one after the other."""
+    """What the kernel calls of a batch are thought to take on a card, one after the other."""
 
     card: Card
+    batch: int
     calls: tuple[KernelEstimate, ...]
 
     @property
@@ -82,34 +83,37 @@ def card_named(name: str) -> Card:
     return known[name.lower()]
 
 
-def estimate(folder: Path, name: str) -> CardEstimate:
-    """What an artifact is thought to take on the card of a name.
+def estimate(folder: Path, name: str, batch: int | None = None) -> CardEstimate:
+    """What one of the batches of an artifact, the largest unless told, is thought to take on the
+    card of a name.
 
-    Raises: UserError for an artifact that is damaged or not for GPUs, or an unknown card.
+    Raises: UserError for an artifact that is damaged or not for GPUs or such a batch, or an unknown
+    card.
     """
     card, manifest = card_named(name), read_manifest(folder)
     if manifest.target.kind != "cuda":
         raise UserError(NotForCards(str(folder), manifest.target.name))
-    plan = plan_in(folder, manifest)
-    macs = useful_macs(manifest, fold(graph_in(folder, manifest)).graph)
+    entry = entry_in(folder, manifest, batch)
+    plan = plans_in(folder, manifest)[entry.name]
+    macs = useful_macs(entry, fold(graph_in(folder, manifest)).graph)
     # Knobs are those that the artifact's architectures allow; what they cost is told for the card.
     allowed = card_for(manifest.target.archs).block_shared
     calls = [
-        _call(entry, step.workload, replace(card, block_shared=allowed), useful)
-        for entry, step, useful in zip(manifest.kernels, plan.steps, macs, strict=True)
+        _call(kernel, step.workload, replace(card, block_shared=allowed), useful)
+        for kernel, step, useful in zip(entry.kernels, plan.steps, macs, strict=True)
     ]
-    return CardEstimate(card, tuple(calls))
+    return CardEstimate(card, entry.batch, tuple(calls))
 
 
-def _call(entry: KernelEntry, workload: Workload, card: Card, macs: int) -> KernelEstimate:
-    algorithm = next(each for each in algorithms(workload, card) if each.name == entry.algorithm)
+def _call(kernel: KernelEntry, workload: Workload, card: Card, macs: int) -> KernelEstimate:
+    algorithm = next(each for each in algorithms(workload, card) if each.name == kernel.algorithm)
     arithmetic = 2 * macs / card.peak(_multiplied(workload))
     memory = moved_bytes(workload) / card.memory_rate
     return KernelEstimate(
-        layer=entry.layer,
-        step=entry.step,
-        algorithm=entry.algorithm,
-        seconds=_seconds(algorithm, entry),
+        layer=kernel.layer,
+        step=kernel.step,
+        algorithm=kernel.algorithm,
+        seconds=_seconds(algorithm, kernel),
         floor=max(arithmetic, memory),
         bound="arithmetic" if arithmetic > memory else "memory",
     )
@@ -120,8 +124,8 @@ def _multiplied(workload: Workload) -> Format:
     return workload.input.format if isinstance(workload, Conv) else "float32"
 
 
-def _seconds(algorithm: AnyCudaAlgorithm, entry: KernelEntry) -> float:
+def _seconds(algorithm: AnyCudaAlgorithm, kernel: KernelEntry) -> float:
     for knobs in algorithm.knobs():
-        if algorithm.shown(knobs) == entry.knobs:
+        if algorithm.shown(knobs) == kernel.knobs:
             return algorithm.seconds(knobs)
-    raise AssertionError(f"{entry.step} has knobs that there is no code for")
+    raise AssertionError(f"{kernel.step} has knobs that there is no code for")

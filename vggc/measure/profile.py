@@ -21,7 +21,7 @@ from vggc.measure import diagnostics
 from vggc.measure.bench import rest
 from vggc.measure.roofline import arithmetic, bandwidth
 from vggc.passes.fold import fold
-from vggc.runtime.artifact import KernelEntry, Manifest, graph_in
+from vggc.runtime.artifact import ArtifactEntry, KernelEntry, entry_in, graph_in
 from vggc.runtime.session import Session
 from vggc.support.diagnostics import UserError
 from vggc.support.processors import num_cores
@@ -93,11 +93,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Profile:
-    """A profile in medians of seconds: each call, the whole net, and the whole net with the
-    clock.
+    """A profile of a batch in medians of seconds: each call, the whole net, and the whole net with
+    the clock.
     """
 
     threads: int
+    batch: int
     calls: tuple[Call, ...]
     limits: MachinePeaks
     whole: float
@@ -139,19 +140,22 @@ class _Clock:
         return seconds
 
 
-def profile(folder: Path, threads: int | None, rounds: int) -> Profile:
-    """Times every kernel call of an artifact on noise.
+def profile(folder: Path, threads: int | None, rounds: int, batch: int | None = None) -> Profile:
+    """Times every kernel call of an artifact on noise, for one of its batches: the largest unless
+    told.
 
-    Raises: UserError when the artifact is damaged, not for this machine, or for a GPU.
+    Raises: UserError when the artifact is damaged, not for this machine or such a batch, or for a
+    GPU.
     """
     count = threads or num_cores()
     session = Session.load(folder, count)
     manifest = session.manifest
     if manifest.target.kind != "cpu":
         raise UserError(diagnostics.LayersOfGpu(str(folder)))
+    entry = entry_in(folder, manifest, batch)
     clock = _Clock()
     watched = session.watched(clock)
-    shape = (manifest.batch, *manifest.input)
+    shape = (entry.batch, *manifest.input)
     x = session.tensor(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
     own = arithmetic(manifest.target, count, manifest.precision)
     float32 = arithmetic(manifest.target, count, "float32")
@@ -173,24 +177,35 @@ def profile(folder: Path, threads: int | None, rounds: int) -> Profile:
         limits.append((own.measure(), float32.measure(), memory.measure()))
     best = MachinePeaks(*map(max, zip(*limits, strict=True)))
     seconds = [median(times) for times in zip(*passes, strict=True)]
-    calls = _calls(manifest, fold(graph_in(folder, manifest)).graph, seconds, clock.bytes, best)
-    return Profile(count, calls, best, median(whole), median(with_clock))
+    calls = _calls(entry, fold(graph_in(folder, manifest)).graph, seconds, clock.bytes, best)
+    return Profile(
+        threads=count,
+        batch=entry.batch,
+        calls=calls,
+        limits=best,
+        whole=median(whole),
+        watched=median(with_clock),
+    )
 
 
 def _calls(
-    manifest: Manifest, graph: Graph, seconds: list[float], sizes: list[int], limits: MachinePeaks
+    entry: ArtifactEntry,
+    graph: Graph,
+    seconds: list[float],
+    sizes: list[int],
+    limits: MachinePeaks,
 ) -> tuple[Call, ...]:
     calls = []
-    useful = useful_macs(manifest, graph)
-    rows = zip(manifest.kernels, useful, seconds, sizes, strict=True)
-    for entry, macs, time_, size in rows:
-        real = entry.macs or macs
-        peak = _peak(entry, limits)
+    useful = useful_macs(entry, graph)
+    rows = zip(entry.kernels, useful, seconds, sizes, strict=True)
+    for kernel, macs, time_, size in rows:
+        real = kernel.macs or macs
+        peak = _peak(kernel, limits)
         calls.append(
             Call(
-                layer=entry.layer,
-                step=entry.step,
-                kernel=entry.algorithm,
+                layer=kernel.layer,
+                step=kernel.step,
+                kernel=kernel.algorithm,
                 seconds=time_,
                 macs=macs,
                 real_macs=real,
@@ -202,9 +217,9 @@ def _calls(
     return tuple(calls)
 
 
-def _peak(entry: KernelEntry, limits: MachinePeaks) -> float:
+def _peak(kernel: KernelEntry, limits: MachinePeaks) -> float:
     """The arithmetic that is there for a kernel, in FLOPs a second, by what it multiplies in."""
-    match entry.algorithm.rpartition("-"):
+    match kernel.algorithm.rpartition("-"):
         case ("columns", _, _):  # reads fewer bits, and multiplies floats
             return limits.float32_flops
         case (_, _, "bfloat16" | "uint8"):
@@ -215,8 +230,9 @@ def _peak(entry: KernelEntry, limits: MachinePeaks) -> float:
             return limits.float32_flops
 
 
-def useful_macs(manifest: Manifest, graph: Graph) -> list[int]:
-    """The multiply-adds that the ops behind each kernel call ask for, for the whole batch.
+def useful_macs(entry: ArtifactEntry, graph: Graph) -> list[int]:
+    """The multiply-adds that the ops behind each kernel call of an entry ask for, for its whole
+    batch.
 
     A call stands for the node that it gives the value of, and for those before it that no
     call gives the value of: they are fused into it.
@@ -224,9 +240,9 @@ def useful_macs(manifest: Manifest, graph: Graph) -> list[int]:
     index_of = {node.name: index for index, node in enumerate(graph.nodes)}
     done: set[int] = set()
     found = []
-    for entry in manifest.kernels:
+    for kernel in entry.kernels:
         macs = 0
-        waiting = [index_of[entry.step]] if entry.step in index_of else []
+        waiting = [index_of[kernel.step]] if kernel.step in index_of else []
         while waiting:
             index = waiting.pop()
             if index in done:
@@ -236,7 +252,7 @@ def useful_macs(manifest: Manifest, graph: Graph) -> list[int]:
             waiting += node.inputs
             if node.inputs:
                 macs += node.op.macs(graph.nodes[node.inputs[0]].shape)
-        found.append(manifest.batch * macs)
+        found.append(entry.batch * macs)
     return found
 
 

@@ -29,7 +29,14 @@ from vggc.passes.fold import fold
 from vggc.passes.prepare import prepared
 from vggc.plan.low_precision import scale_name
 from vggc.plan.plan import Plan, Step
-from vggc.runtime.artifact import WEIGHTS, Manifest, as_compiled, graph_in, spec_graph
+from vggc.runtime.artifact import (
+    WEIGHTS,
+    ArtifactEntry,
+    Manifest,
+    as_compiled,
+    graph_in,
+    spec_graph,
+)
 from vggc.runtime.huge_pages import read_in_place
 from vggc.runtime.session import Session
 from vggc.support.arrays import Array
@@ -78,6 +85,8 @@ class Verification:
     """
 
     input: str
+    batch: int
+    """How many images the artifact computes at once."""
     precision: ArtifactPrecision
     error: float
     images: int
@@ -136,8 +145,8 @@ def verify(
     num_images: int | None = None,
     weights: Path | None = None,
 ) -> list[Verification]:
-    """Compares an artifact with PyTorch in float64: on images in the folder `images`, or on
-    random and real inputs of its own.
+    """Compares an artifact with PyTorch in float64, each of its entries: on images in the folder
+    `images`, or on random and real inputs of its own.
 
     The reference is the folded net with the weights that the artifact was made of: `weights`, or
     those that its manifest names. An artifact in float32 whose weights are gone is compared with
@@ -155,30 +164,31 @@ def verify(
     run = reference(graph, found.weights)
     judge = _Judge(
         session=session,
-        plan=found.plan,
         graph=graph,
         run=run,
-        scales=_scales(folder, found.plan),
+        scales=_scales(folder, next(iter(session.plans.values()))),
         weights_from=found.origin,
     )
     if images is not None:
         preprocessing = session.manifest.preprocessing
         chosen = choose_images(images, num_images or NUM_IMAGES, preprocessing)
-        batches = in_batches(read_images(chosen.files, preprocessing), session.manifest.batch)
+        size = session.manifest.largest.batch
+        batches = in_batches(read_images(chosen.files, preprocessing), size)
         told = f"{len(chosen.files)} image{'s' * (len(chosen.files) > 1)}"
-        return [replace(judge.compare(told, batches, judged=True), skipped=chosen.skipped)]
+        found_on = judge.compare(told, batches, judged=True)
+        return [replace(each, skipped=chosen.skipped) for each in found_on]
     own = session.manifest.precision == "float32"
     return [
-        judge.compare(name, [(x, len(x))], judged=own)
+        result
         for name, x in inputs(session.manifest).items()
+        for result in judge.compare(name, [(x, len(x))], judged=own)
     ]
 
 
 @dataclass(frozen=True)
 class Original:
-    """What an artifact was made of: its calls, and the folded graph's weights in float32."""
+    """What an artifact was made of: the folded graph's weights in float32."""
 
-    plan: Plan
     weights: Weights
     origin: str | None
     """Where the weights are from; None for those of the artifact itself, unpacked."""
@@ -195,14 +205,14 @@ def original_weights(
 
     Raises: UserError where they are not there, or are others.
     """
-    plan, code = rebuilt(folder, manifest)
+    plans, code = rebuilt(folder, manifest)
     try:
-        return Original(plan, *_recovered(folder, manifest, given))
+        return Original(*_recovered(folder, manifest, given))
     except UserError:
         if given is not None or manifest.precision != "float32":
             raise
         own = read_all(folder / WEIGHTS)
-        return Original(plan, unpack(plan, code.kernels, own), None)
+        return Original(unpack(plans.values(), code, own), None)
 
 
 def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[Weights, str]:
@@ -236,18 +246,19 @@ def _scales(folder: Path, plan: Plan) -> dict[str, float]:
 
 
 def inputs(manifest: Manifest) -> dict[str, NDArray[np.float32]]:
-    """Batches to compare an artifact on: normal noise, and photographs that come with scikit-learn.
+    """Batches to compare an artifact on, each of as many images as its largest entry takes: normal
+    noise, and photographs that come with scikit-learn.
 
     Noise is no input for int8: it is beyond the ranges that were found on images. Photographs
     are none for nets that take other channels than an image has.
     """
-    found = {}
+    found, batch = {}, manifest.largest.batch
     if manifest.precision != "int8":
-        shape = (manifest.batch, *manifest.input)
+        shape = (batch, *manifest.input)
         found["random"] = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     if manifest.input[0] in IMAGE_CHANNELS:
         for name, image in photographs(manifest.preprocessing).items():
-            found[name] = np.repeat(image, manifest.batch, axis=0)
+            found[name] = np.repeat(image, batch, axis=0)
     return found
 
 
@@ -291,48 +302,82 @@ class _Difference:
         return float(np.sqrt(self.difference)) / (float(np.sqrt(self.wanted)) or 1.0)
 
 
+@dataclass
+class _Tally:
+    """What an entry's values differ by so far, of each head and each step."""
+
+    entry: ArtifactEntry
+    plan: Plan
+    heads: list[_Difference]
+    steps: list[_Difference]
+    agreeing: int = 0
+
+    @classmethod
+    def of(cls, entry: ArtifactEntry, plan: Plan) -> _Tally:
+        heads, steps = ([_Difference() for _ in each] for each in (plan.outputs, plan.steps))
+        return cls(entry, plan, heads, steps)
+
+
 @dataclass(frozen=True)
 class _Judge:
     session: Session
-    plan: Plan
     graph: Graph
     run: ReferenceNet
     scales: Mapping[str, float]
     weights_from: str | None
 
-    def compare(self, name: str, batches: Iterable[PaddedBatch], *, judged: bool) -> Verification:
-        steps = [_Difference() for _ in self.plan.steps]
-        heads = [_Difference() for _ in self.graph.heads]
+    def compare(
+        self, name: str, batches: Iterable[PaddedBatch], *, judged: bool
+    ) -> list[Verification]:
+        """The comparison of each entry on the same images, in batches of the largest."""
+        entries = self.session.manifest.entries
+        tallies = [_Tally.of(entry, self.session.plans[entry.name]) for entry in entries]
         growth: dict[str, float] = {}
-        images = agreeing = 0
+        images = 0
         for x, count in batches:
             expected = self.run(x)
             for node, factor in _growth(self.graph, expected).items():
                 growth[node] = max(growth.get(node, 1.0), factor)
-            got = self.session.run_all(x)
-            for difference, head in zip(heads, self.graph.heads, strict=True):
-                wanted = expected[self.graph.nodes[head.node].name]
-                difference.add(got[head.name][:count], wanted[:count])
-            for index, value in enumerate(self.session.layers(x)):
-                step = self.plan.steps[index]
-                value = as_nchw(self.real(value, index), step.output)
-                steps[index].add(value[:count], expected[step.name][:count])
+            for tally in tallies:
+                self.add(tally, x[:count], expected)
             images += count
-            agreeing += int(self.same_top1(got, expected)[:count].sum())
+        return [self.told(name, tally, images, growth, judged=judged) for tally in tallies]
+
+    def add(self, tally: _Tally, images: Array, expected: Mapping[str, RealArray]) -> None:
+        """Adds what an entry makes of images, as many at a time as it takes."""
+        start = 0
+        for x, count in in_batches(np.split(images, len(images)), tally.entry.batch):
+            here = slice(start, start + count)
+            wanted = {name: value[here] for name, value in expected.items()}
+            got = {name: value[:count] for name, value in self.session.run_all(x).items()}
+            for difference, head in zip(tally.heads, self.graph.heads, strict=True):
+                difference.add(got[head.name], wanted[self.graph.nodes[head.node].name])
+            for index, value in enumerate(self.session.layers(x)):
+                step = tally.plan.steps[index]
+                value = as_nchw(self.real(value, tally.plan, index), step.output)
+                tally.steps[index].add(value[:count], wanted[step.name])
+            tally.agreeing += int(self.same_top1(got, wanted).sum())
+            start += count
+
+    def told(
+        self, name: str, tally: _Tally, images: int, growth: Mapping[str, float], *, judged: bool
+    ) -> Verification:
+        """What is told of an entry that has computed all images."""
         head_errors = tuple(
             (head.name, each.relative / growth.get(self.graph.nodes[head.node].name, 1.0))
-            for each, head in zip(heads, self.graph.heads, strict=True)
+            for each, head in zip(tally.heads, self.graph.heads, strict=True)
         )
         step_errors = tuple(
             (step.layer, _label(step), each.relative / growth.get(step.name, 1.0))
-            for each, step in zip(steps, self.plan.steps, strict=True)
+            for each, step in zip(tally.steps, tally.plan.steps, strict=True)
         )
         return Verification(
             input=name,
+            batch=tally.entry.batch,
             precision=self.session.manifest.precision,
             error=max(error for _, error in head_errors),
             images=images,
-            agreeing=agreeing,
+            agreeing=tally.agreeing,
             judged=judged,
             head_errors=head_errors,
             step_errors=step_errors,
@@ -344,7 +389,7 @@ class _Judge:
         self, got: Mapping[str, RealArray], expected: Mapping[str, RealArray]
     ) -> NDArray[np.bool_]:
         """Whether the best score of each image is at the same place, in every head of classes."""
-        same = np.ones(self.session.manifest.batch, bool)
+        same = np.ones(len(next(iter(got.values()))), np.bool_)
         for head in self.graph.heads:
             if head.kind == "classes":
                 wanted = expected[self.graph.nodes[head.node].name]
@@ -352,15 +397,15 @@ class _Judge:
                 same &= best == wanted.reshape(len(same), -1).argmax(1)
         return same
 
-    def real(self, value: NDArray[Any], index: int) -> RealArray:
+    def real(self, value: NDArray[Any], plan: Plan, index: int) -> RealArray:
         """The numbers that a step's value stands for."""
-        match self.plan.steps[index].output:
+        match plan.steps[index].output:
             case Map(format="bfloat16"):
                 return from_bfloat16(value)
             case Map(format="float16"):
                 return value.view(np.float16).astype(np.float32)
             case Map(format="uint8", zero=zero):
-                scale = self.scales[scale_name(self.plan, index)]
+                scale = self.scales[scale_name(plan, index)]
                 return scale * (value.astype(np.float64) - zero)
             case _:
                 return value

@@ -21,8 +21,7 @@ CPU, CUDA, PINNED = 1, 2, 3
 
 
 def called(session: Session, x: Any) -> dict[str, Array]:
-    """Every output (N, …) by its name for images (N, C, H, W), as many at once as the artifact was
-    compiled for.
+    """Every output (N, …) by its name for images (N, C, H, W): see `Session.run_all`.
 
     Raises:
         UserError: `x` is no array of that shape in float32.
@@ -30,28 +29,32 @@ def called(session: Session, x: Any) -> dict[str, Array]:
     manifest = session.manifest
     if is_elsewhere(x):
         require_here(x, manifest)
-        return copied(session.named(session.lent(x)))
+        return session.named(session.lent(x))
     values = values_of(x, manifest)
-    if len(values) == manifest.batch:
+    if len(values) in manifest.batches:
         # The very array, since numpy may see another's as one that must not be written.
-        return copied(session.named(session.lent(x)))
-    parts = [part_of(session, values[i:]) for i in range(0, len(values), manifest.batch)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return session.named(session.lent(x))
+    return session.run_all(values)
 
 
-def part_of(session: Session, values: Array) -> dict[str, Array]:
-    """The outputs for the first of these images (N, C, H, W), a batch of them at most."""
-    batch = session.manifest.batch
-    first = values[:batch]
-    if len(first) < batch:
-        first = np.zeros((batch, *values.shape[1:]), np.float32)
-        first[: len(values)] = values
-    return {name: each[: len(values)].copy() for name, each in session.run_all(first).items()}
+def on_device(session: Session, x: Any) -> dict[str, Any]:
+    """Every output for a whole batch by its name, where it lies, as whoever speaks DLPack.
+
+    Raises:
+        UserError: `x` is no array of a batch and shape that the artifact takes, in float32.
+    """
+    manifest = session.manifest
+    if is_elsewhere(x):
+        require_here(x, manifest)
+    elif (count := len(values_of(x, manifest))) not in manifest.batches:
+        hint = f"give a whole batch of {told(manifest.batches)}, or call the artifact"
+        raise refusal(manifest, f"an array of {count:,} images", hint)
+    return session.outputs(session.lent(x))
 
 
-def copied(values: dict[str, Array]) -> dict[str, Array]:
-    """Outputs copied to memory that the caller owns."""
-    return {name: np.array(value) for name, value in values.items()}
+def told(batches: tuple[int, ...]) -> str:
+    """Batches in words: `1 or 8 or 32`."""
+    return " or ".join(map(str, batches))
 
 
 def values_of(x: Any, manifest: Manifest) -> Array:
@@ -107,8 +110,8 @@ def require_here(x: Any, manifest: Manifest) -> None:
     given = f"{dtype} of shape {shape} on {'CUDA' if kind == CUDA else 'another'} device {number}"
     if kind != CUDA or manifest.target.kind != "cuda":
         raise refusal(manifest, given, "bring it to the CPU: `x.cpu()` for a tensor of PyTorch")
-    if dtype != "float32" or shape != (manifest.batch, *manifest.input):
-        hint = f"on a GPU an array holds a whole batch of {manifest.batch}"
+    if dtype != "float32" or shape[1:] != manifest.input or shape[0] not in manifest.batches:
+        hint = f"on a GPU an array holds a whole batch of {told(manifest.batches)}"
         raise refusal(manifest, given, hint)
 
 

@@ -19,12 +19,13 @@ from vggc.api.predict import ends_in_softmax, predictor_in
 from vggc.api.run import session_of
 from vggc.evaluation.diagnostics import NoClassesToTell
 from vggc.ir.ops import describe
-from vggc.python.arrays import called
+from vggc.python.arrays import called, on_device
 from vggc.python.net import Network
 from vggc.python.prediction import ImageLike, Prediction, predictions
 from vggc.python.run import Place, TrainingRun, known, optional, several
 from vggc.python.told import log, warn_of_random
 from vggc.runtime.artifact import Manifest, read_manifest
+from vggc.support.batches import checked_batches
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import ARTIFACT_PRECISIONS, ArtifactPrecision, parse_precision
 from vggc.support.sheet import Sheet, as_html
@@ -63,8 +64,13 @@ class Artifact:
 
     @property
     def batch(self) -> int:
-        """How many images the artifact computes at once."""
-        return self.manifest.batch
+        """How many images the artifact computes at once, at most."""
+        return self.manifest.largest.batch
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The numbers of images that the artifact is compiled for, ascending."""
+        return self.manifest.batches
 
     @property
     def input(self) -> tuple[int, int, int]:
@@ -94,8 +100,8 @@ class Artifact:
         """The main output (N, …) for images (N, C, H, W), float32 and normalised.
 
         `x` is an array of numpy or of whoever speaks DLPack, a tensor of PyTorch for one. A whole
-        batch that lies contiguous is read where it lies; N may be any number: they are computed
-        `batch` at a time.
+        batch that lies contiguous is read where it lies. N may be any number: they are computed in
+        the least of the `batches` that they fit into, or `batch` at a time.
 
         Raises:
             UserError: it is no such array, or the artifact is damaged or not for this machine.
@@ -109,6 +115,16 @@ class Artifact:
             UserError: as when it is called.
         """
         return called(self.session, x)
+
+    def on_device(self, x: Any) -> dict[str, Any]:
+        """Every output for a whole batch of images where it lies, on a GPU for one, by the name of
+        its head: `torch.from_dlpack` makes a tensor of it without a copy, `numpy.from_dlpack` an
+        array.
+
+        Raises:
+            UserError: as when it is called, or `x` is not as many images as one of the `batches`.
+        """
+        return on_device(self.session, x)
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a text is several texts, too
@@ -160,22 +176,26 @@ class Artifact:
         self,
         against: str | Sequence[str] | None = None,
         *,
+        batch: int | None = None,
         rounds: int = 15,
         images: Place | None = None,
         weights: Place | None = None,
     ) -> Timing:
-        """The artifact's milliseconds of a batch, beside those of other engines, such as `["torch",
-        "onnxruntime"]`: of those that are installed where none is named, of none for `[]`.
+        """The artifact's milliseconds of a batch, the largest unless told, beside those of other
+        engines, such as `["torch", "onnxruntime"]`: of those that are installed where none is
+        named, of none for `[]`.
 
         `images` is a folder for engines that quantise; `weights` what the artifact was compiled
         from, where it does not find that itself.
 
         Raises:
-            UserError: an engine is unknown, not installed or cannot compute the net.
+            UserError: the artifact is not for such a batch, or an engine is unknown, not installed
+                or cannot compute the net.
             CheckFailed: one computes something else.
         """
         options = benches.BenchOptions(
             against=None if against is None else several(against),
+            batch=batch,
             threads=self.threads,
             rounds=rounds,
             images=optional(Path, images),
@@ -192,10 +212,11 @@ class Artifact:
             ("net", manifest.net),
             ("target", manifest.target.name),
             ("precision", manifest.precision),
-            ("input", f"{manifest.batch}×{describe(manifest.input)}"),
+            ("batch", _several(self.batches)),
+            ("input", describe(manifest.input)),
             ("outputs", given),
             ("weights from", manifest.weights_from),
-            ("kernel calls", str(len(manifest.kernels))),
+            ("kernel calls", str(sum(len(entry.kernels) for entry in manifest.entries))),
             ("bytes", f"{sum(file.bytes for file in manifest.files.values()):,}"),
         )
         return Sheet(
@@ -207,8 +228,12 @@ class Artifact:
 
     def __repr__(self) -> str:
         manifest = self.manifest
-        how = f"{manifest.target.name}, {manifest.precision}, batch {manifest.batch}"
+        how = f"{manifest.target.name}, {manifest.precision}, batch {_several(self.batches)}"
         return f"<Artifact {self.path}: {manifest.net} for {how}>"
+
+
+def _several(batches: tuple[int, ...]) -> str:
+    return ", ".join(map(str, batches))
 
 
 def open_artifact(path: Place, *, threads: int | None = None) -> Artifact:
@@ -231,7 +256,7 @@ def compile(
     archs: str | Sequence[str] = (),
     weights: Place | None = None,
     seed: int | None = None,
-    batch: int = 1,
+    batch: int | Sequence[int] = 1,
     size: tuple[int, int] | None = None,
     dense: tuple[int, int] | None = None,
     precision: ArtifactPrecision = "float32",
@@ -246,9 +271,10 @@ def compile(
     """Compiles a net or a run to an artifact in the new folder `out`, `artifacts/NET-TARGET` where
     none is named.
 
-    Each option is that of `vggc compile`: `weights` is a file, or `"best"` of a run; a net that is
-    of no run gets random ones of `seed`, with a warning where no seed is given; `images` is the
-    folder that int8 needs to calibrate on, `--calibrate` there.
+    Each option is that of `vggc compile`: `batch` is a number of images, or several, `[1, 8, 32]`,
+    of which each call takes the least that its images fit into; `weights` is a file, or `"best"` of
+    a run; a net that is of no run gets random ones of `seed`, with a warning where no seed is
+    given; `images` is the folder that int8 needs to calibrate on, `--calibrate` there.
 
     Raises:
         UserError: there is no such net, target or folder, or what is asked for does not go
@@ -260,7 +286,7 @@ def compile(
         archs=several(archs),
         weights=optional(Path, weights),
         seed=seed,
-        batch=batch,
+        batches=checked_batches([batch] if isinstance(batch, int) else batch),
         size=size,
         dense=dense,
         precision=parse_precision(precision, ARTIFACT_PRECISIONS),

@@ -21,6 +21,7 @@ from vggc.layers.elaborate import elaborate
 from vggc.layers.resolve import is_plain
 from vggc.passes.dense import DenseGraph, dense_at
 from vggc.runtime import diagnostics
+from vggc.support.batches import MAX_BATCH, MAX_BATCHES
 from vggc.support.diagnostics import UserError
 from vggc.support.files import sha256
 from vggc.support.paths import MANIFEST, absence, exists, is_file, is_folder
@@ -30,8 +31,7 @@ from vggc.support.version import __version__
 from vggc.syntax.parse import parse, read_source
 
 FORMAT = "vggc-artifact"
-FORMAT_VERSION = 4
-MAX_BATCH = 1024
+FORMAT_VERSION = 5
 MOST_CORES = MOST_CLASSES = 1 << 20
 
 MAPS: tuple[HeadKind, ...] = ("boxes",)
@@ -71,6 +71,34 @@ class KernelEntry:
     knobs: dict[str, int]
     chosen_by: ChosenBy
     macs: int = 0
+
+
+@dataclass(frozen=True)
+class ArtifactEntry:
+    """A number of images that an artifact computes at once, and the kernels by which it does so."""
+
+    batch: int
+    kernels: tuple[KernelEntry, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of the entry in the artifact's library."""
+        return entry_name(self.batch)
+
+
+def entry_name(batch: int) -> str:
+    """The name of the entry for a batch in an artifact's library."""
+    return str(batch)
+
+
+def main_function(entry: str) -> str:
+    """The name of the library's function that gives the outputs, by the name of an entry."""
+    return f"main_{entry}"
+
+
+def layers_function(entry: str) -> str:
+    """The name of the library's function that gives every step's value, by the name of an entry."""
+    return f"layers_{entry}"
 
 
 Attr: TypeAlias = str | int | tuple[str, ...]
@@ -126,8 +154,9 @@ class Manifest:
     `sha256` is its own `digest`. `weights` are the names and packed shapes in the order in
     which the library takes them. The first of the `outputs` is the main one; the names `classes`,
     where there are any, are those of the `named` one. Packed weights cannot be brought back bit for
-    bit, so `float32_sha256` tells which ones they were made of. A `dense` artifact applies the net
-    of its spec to all of an `input` that is larger than the net's own: its boxes are maps.
+    bit, so `float32_sha256` tells which ones they were made of. The `entries` take the same
+    weights, and stand in the order of their batches. A `dense` artifact applies the net of its spec
+    to all of an `input` that is larger than the net's own: its boxes are maps.
     """
 
     format: str
@@ -137,7 +166,6 @@ class Manifest:
     net: str
     target: Target
     precision: ArtifactPrecision
-    batch: int
     input: tuple[int, int, int]
     outputs: tuple[Output, ...]
     preprocessing: Preprocessing
@@ -145,7 +173,7 @@ class Manifest:
     weights_from: str
     float32_sha256: str
     weights: dict[str, tuple[int, ...]]
-    kernels: tuple[KernelEntry, ...]
+    entries: tuple[ArtifactEntry, ...]
     files: dict[str, FileEntry]
     sha256: str = ""
     dense: bool = False
@@ -154,6 +182,22 @@ class Manifest:
     def digest(self) -> str:
         """The hash of everything in the manifest but its own, its order included."""
         return _digest(to_json(self))
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The numbers of images that are computed at once, ascending."""
+        return tuple(entry.batch for entry in self.entries)
+
+    @property
+    def largest(self) -> ArtifactEntry:
+        """The entry that computes the most images at once."""
+        return self.entries[-1]
+
+    def entry_for(self, images: int) -> ArtifactEntry:
+        """The entry that computes so many images with the fewest others; the largest where they are
+        more than that one takes.
+        """
+        return next((each for each in self.entries if images <= each.batch), self.largest)
 
     @property
     def main(self) -> Output:
@@ -223,18 +267,22 @@ def read_manifest(folder: Path) -> Manifest:
 def _problem(manifest: Manifest) -> str | None:
     """What in a manifest cannot be, though each value by itself is of the right kind."""
     kinds = {"cpu": "llvm", "cuda": "cuda"}
-    target = manifest.target
+    target, batches = manifest.target, manifest.batches
     cores = target.attrs.get("num-cores", 1)
     problems = {
         f"it must list {', '.join(FILES)} and nothing else": set(manifest.files) != set(FILES),
-        f"batch is not from 1 to {MAX_BATCH}": not 1 <= manifest.batch <= MAX_BATCH,
+        f"it has not from 1 to {MAX_BATCHES} entries": not 1 <= len(batches) <= MAX_BATCHES,
+        "its batches do not ascend": batches != tuple(sorted(set(batches))),
+        f"batch is not from 1 to {MAX_BATCH}": any(not 1 <= each <= MAX_BATCH for each in batches),
         "there is no output": not manifest.outputs,
         "classes are not as many as the outputs": not _are_classes(manifest),
         "target and attrs differ": target.attrs.get("kind") != kinds[target.kind],
         "attrs say what no target says": not _are_attrs(target),
         "a GPU's code has no architecture": target.kind == "cuda" and not target.archs,
         "an architecture is none": not all(map(ARCH.fullmatch, target.archs)),
-        "a kernel multiplies less than nothing": any(each.macs < 0 for each in manifest.kernels),
+        "a kernel multiplies less than nothing": any(
+            kernel.macs < 0 for each in manifest.entries for kernel in each.kernels
+        ),
         "num-cores is no number from 1 on": not isinstance(cores, int) or cores < 1,
         f"num-cores is over {MOST_CORES}": isinstance(cores, int) and cores > MOST_CORES,
     }
@@ -312,6 +360,21 @@ def graph_in(folder: Path, manifest: Manifest) -> Graph:
     return as_compiled(spec_graph(folder), manifest).graph
 
 
+def entry_in(folder: Path, manifest: Manifest, batch: int | None) -> ArtifactEntry:
+    """The entry of an artifact for a batch; the largest one where none is named.
+
+    Raises: UserError where the artifact is not compiled for it.
+    """
+    if batch is None:
+        return manifest.largest
+    for each in manifest.entries:
+        if each.batch == batch:
+            return each
+    known, more = manifest.batches, sorted({*manifest.batches, batch})
+    batches, wanted = ", ".join(map(str, known)), ",".join(map(str, more))
+    raise UserError(diagnostics.NoSuchBatch(str(folder), batch, batches, wanted))
+
+
 def require_memory(folder: Path, need: Need) -> None:
     """Raises: UserError when there is less memory than is needed for an artifact. Nothing of it is
     read but its manifest and its spec; what else is wrong with these is told when it is opened.
@@ -321,7 +384,7 @@ def require_memory(folder: Path, need: Need) -> None:
         graph = graph_in(folder, manifest)
     except UserError:
         return
-    need.require(graph, manifest.batch, manifest.files[WEIGHTS].bytes)
+    need.require(graph, sum(manifest.batches), manifest.files[WEIGHTS].bytes)
 
 
 def _check_spec(folder: Path, manifest: Manifest) -> None:

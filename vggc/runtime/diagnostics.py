@@ -5,6 +5,16 @@ from __future__ import annotations
 from vggc.support.diagnostics import Diagnostic
 
 
+class NoSuchBatch(Diagnostic):
+    title = "{artifact} is not compiled for a batch of {batch}"
+    label = "it is compiled for batches of {batches}"
+    help = "name one of these, or compile the net with `--batch {more}`"
+    artifact: str
+    batch: int
+    batches: str
+    more: str
+
+
 class NoArtifact(Diagnostic):
     title = "{path} is not an artifact"
     label = "{reason}"

@@ -1,4 +1,4 @@
-"""From a user's file to the batch that an artifact takes."""
+"""From a user's file to the images that an artifact takes."""
 
 from __future__ import annotations
 
@@ -34,18 +34,8 @@ class ReadImages(NamedTuple):
     pictures: tuple[tuple[int, int], ...] = ()
 
 
-class InputBatch(NamedTuple):
-    """A full batch (N, C, H, W), how many `images` at its front are the user's, and the width and
-    height of the picture that each of these was cut from; none where they were given as values.
-    """
-
-    values: NDArray[np.float32]
-    images: int
-    pictures: tuple[tuple[int, int], ...]
-
-
-def read_input(path: Path, manifest: Manifest) -> InputBatch:
-    """What is in a file as a full batch.
+def read_input(path: Path, manifest: Manifest) -> ReadImages:
+    """What is in a file.
 
     Raises: UserError when the file is missing, broken, too large or of another shape.
     """
@@ -53,10 +43,7 @@ def read_input(path: Path, manifest: Manifest) -> InputBatch:
         hint = "give an image file or a .npy file"
         raise UserError(diagnostics.BadInput(str(path), absence(path), hint))
     read = _read_array if path.suffix.lower() == ".npy" else _read_image
-    images = read(path, manifest)
-    values = images.values
-    filler = np.zeros((manifest.batch - len(values), *manifest.input), np.float32)
-    return InputBatch(np.concatenate([values, filler]), len(values), images.pictures)
+    return read(path, manifest)
 
 
 def _read_image(path: Path, manifest: Manifest) -> ReadImages:
@@ -144,9 +131,9 @@ def header_in(head: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 def refuse_many(array: NDArray[Any], manifest: Manifest) -> None:
     """Refuses more images than an artifact takes, before memory is taken for them."""
-    count = len(array) if array.ndim == 4 else 1
-    if count > manifest.batch:
-        reason = f"it holds {count:,} images, and the artifact takes {manifest.batch}"
+    count, most = len(array) if array.ndim == 4 else 1, manifest.largest.batch
+    if count > most:
+        reason = f"it holds {count:,} images, and the artifact takes {most}"
         raise NoInputError(reason, f"compile the net with `--batch {count}`")
 
 

@@ -27,7 +27,7 @@ from vggc.passes.prepare import prepared
 from vggc.plan.low_precision import in_format, is_max_pool
 from vggc.plan.plan import Plan, plan_folded
 from vggc.runtime import diagnostics
-from vggc.runtime.artifact import SPEC, Manifest, Target, graph_in
+from vggc.runtime.artifact import SPEC, ArtifactEntry, Manifest, Target, graph_in
 from vggc.support.diagnostics import UserError
 from vggc.support.paths import MANIFEST
 from vggc.support.precision import ArtifactPrecision
@@ -82,15 +82,19 @@ def keeps_on_gpus(workload: Workload) -> bool:
             return False
 
 
-def plan_in(folder: Path, manifest: Manifest) -> Plan:
-    """The calls of an artifact's net.
+def plans_in(folder: Path, manifest: Manifest) -> dict[str, Plan]:
+    """The calls of an artifact's net, by the names of its entries.
 
     Raises: UserError where the manifest tells of other weights, another order of them, or other
     calls.
     """
     graph = prepared(graph_in(folder, manifest))
-    plan = _plan_folded(graph, manifest.batch, manifest.target, manifest.precision)
-    told = [(entry.layer, entry.step, entry.workload) for entry in manifest.kernels]
+    return {each.name: _plan_of(folder, manifest, graph, each) for each in manifest.entries}
+
+
+def _plan_of(folder: Path, manifest: Manifest, graph: Graph, entry: ArtifactEntry) -> Plan:
+    plan = _plan_folded(graph, entry.batch, manifest.target, manifest.precision)
+    told = [(kernel.layer, kernel.step, kernel.workload) for kernel in entry.kernels]
     made = [(step.layer, step.name, type(step.workload).__name__) for step in plan.steps]
     # The first weight of a step is packed, as its kernel wants it; the others are as they were.
     plain = {name for step in plan.steps for name in step.weights[1:]} & graph.all_weights.keys()

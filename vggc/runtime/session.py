@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,11 +20,20 @@ from vggc.kernels.workloads import buffer_shape
 from vggc.plan.plan import Plan
 from vggc.runtime import diagnostics
 from vggc.runtime.affinity import apart
-from vggc.runtime.artifact import LIBRARY, WEIGHTS, Manifest, Target, sound_manifest
+from vggc.runtime.artifact import (
+    LIBRARY,
+    WEIGHTS,
+    ArtifactEntry,
+    Manifest,
+    Target,
+    layers_function,
+    main_function,
+    sound_manifest,
+)
 from vggc.runtime.cpu_info import instructions, plain
 from vggc.runtime.huge_pages import read_in_place
 from vggc.runtime.library import unfit
-from vggc.runtime.plans import plan_in
+from vggc.runtime.plans import plans_in
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError, first_line
 from vggc.support.files import lasting
@@ -46,7 +55,8 @@ class Session:
     machine: Any
     weights: tuple[Any, ...]
     threads: int
-    plan: Plan
+    plans: Mapping[str, Plan]
+    """The calls of each entry, by its name."""
 
     @classmethod
     def load(cls, folder: Path, threads: int | None = None) -> Session:
@@ -66,18 +76,36 @@ class Session:
         # TVM would nail its workers to processors, allowed or not, and leave out their caller.
         os.environ.setdefault("TVM_BIND_THREADS", "0")
         device = _device(folder, manifest)
-        plan = plan_in(folder, manifest)
+        plans = plans_in(folder, manifest)
         machine = _machine(folder, device)
         weights = _read_weights(folder, manifest, device)
-        return cls(folder, manifest, device, machine, weights, count, plan)
+        return cls(folder, manifest, device, machine, weights, count, plans)
 
     def run(self, x: Array) -> Array:
-        """The main output for an input of the manifest's batch and shape, `(N, C, H, W)`."""
-        return self.invoke(self.tensor(x))
+        """The main output for images of the manifest's shape, `(N, C, H, W)`."""
+        return next(iter(self.run_all(x).values()))
 
     def run_all(self, x: Array) -> dict[str, Array]:
-        """Every output by the name of its head, the main one first."""
-        return self.named(self.tensor(x))
+        """Every output by the name of its head, the main one first, for images of the manifest's
+        shape, `(N, C, H, W)`.
+
+        They are computed by the entry that takes them with the fewest others, beside which it gets
+        zeros; where they are more than the largest takes, so many at a time.
+        """
+        images = np.asarray(x, np.float32)
+        size = self.manifest.largest.batch
+        starts = range(0, max(1, len(images)), size)
+        parts = [self._filled_up(images[start : start + size]) for start in starts]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _filled_up(self, x: Array) -> dict[str, Array]:
+        """Every output for images that are no more than an entry takes."""
+        batch = self.manifest.entry_for(len(x)).batch
+        if len(x) == batch:
+            return self.named(self.lent(x))
+        full = np.zeros((batch, *x.shape[1:]), np.float32)
+        full[: len(x)] = x
+        return {name: value[: len(x)] for name, value in self.named(self.lent(full)).items()}
 
     def tensor(self, x: Array) -> Any:
         """An input where the library can read it."""
@@ -85,24 +113,37 @@ class Session:
 
     def lent(self, x: Any) -> Any:
         """An input where it lies, for as long as it is used, where the library can read it there;
-        otherwise a copy. `x` is an array of the manifest's batch and shape in float32, of numpy or
-        of whoever speaks DLPack and lies on the session's device or, in numpy's reach, a CPU.
+        otherwise a copy. `x` is an array of an entry's batch and the manifest's shape in float32,
+        of numpy or of whoever speaks DLPack and lies on the session's device or, in numpy's reach,
+        a CPU.
         """
         try:
-            return tvm_ffi.from_dlpack(x, require_alignment=ALIGNMENT, require_contiguous=True)
+            lent = tvm_ffi.from_dlpack(x, require_alignment=ALIGNMENT, require_contiguous=True)
+            if lent.device.type == self.device.type:
+                return lent
         except (BufferError, RuntimeError, TypeError, ValueError):
-            copied: Any = x if isinstance(x, np.ndarray) else np.from_dlpack(x)
-            return self.tensor(copied)
+            pass
+        copied: Any = x if isinstance(x, np.ndarray) else np.from_dlpack(x)
+        return self.tensor(copied)
 
     def named(self, x: Any) -> dict[str, Array]:
         """Every output by the name of its head, the main one first, for a tensor that is there."""
-        names = (output.name for output in self.manifest.outputs)
-        return {name: value.numpy() for name, value in zip(names, self._outputs(x), strict=True)}
+        return {name: value.numpy() for name, value in self.outputs(x).items()}
 
     def invoke(self, x: Any) -> Array:
         """The main output for a tensor that is there already."""
-        output: Array = self._outputs(x)[0].numpy()
+        output: Array = next(iter(self.outputs(x).values())).numpy()
         return output
+
+    def outputs(self, x: Any) -> dict[str, Any]:
+        """Every output where it lies, which speaks DLPack, by the name of its head, the main one
+        first, for a tensor that is there.
+        """
+        entry = self._entry(x)
+        wanted = [(entry.batch, *output.shape) for output in self.manifest.outputs]
+        values = self._call(main_function(entry.name), x, wanted)
+        names = (output.name for output in self.manifest.outputs)
+        return dict(zip(names, values, strict=True))
 
     def watched(self, watch: Callable[..., int]) -> Session:
         """Another session of this net on the same weights, with its own room for activations.
@@ -115,13 +156,17 @@ class Session:
         return replace(self, machine=machine)
 
     def layers(self, x: Array) -> list[Array]:
-        """What each step gives, in the order of the manifest's kernels, in its own layout."""
-        wanted = [buffer_shape(step.output) for step in self.plan.steps]
-        return [value.numpy() for value in self._call("layers", self.tensor(x), wanted)]
+        """What each step gives of an entry's batch, in the order of its kernels, in its own
+        layout.
+        """
+        entry = self._entry(x)
+        wanted = [buffer_shape(step.output) for step in self.plans[entry.name].steps]
+        function = layers_function(entry.name)
+        return [value.numpy() for value in self._call(function, self.tensor(x), wanted)]
 
-    def _outputs(self, x: Any) -> Sequence[Any]:
-        batch = self.manifest.batch
-        return self._call("main", x, [(batch, *output.shape) for output in self.manifest.outputs])
+    def _entry(self, x: Any) -> ArtifactEntry:
+        """The entry that takes so many images; the library refuses them where there is none."""
+        return self.manifest.entry_for(x.shape[0])
 
     def _call(self, function: str, x: Any, wanted: Sequence[tuple[int, ...]]) -> Sequence[Any]:
         """What a function of the library gives: as many values, of these shapes."""

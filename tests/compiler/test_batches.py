@@ -1,0 +1,165 @@
+"""Several batches in one artifact: kernels that are chosen together want weights packed alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from tests.support.nets import graph_of
+from vggc.compiler.choose import kernels_for
+from vggc.compiler.error_budget import MAX_ERROR, Allotment, Offer, allotment
+from vggc.compiler.packing import packings
+from vggc.compiler.relax import lower
+from vggc.compiler.targets import resolve
+from vggc.ir.graph import Graph
+from vggc.kernels.workloads import Choice, Workload
+from vggc.plan.plan import Plan
+from vggc.program import load, zoo
+from vggc.runtime.artifact import Target
+from vggc.runtime.plans import plan_for
+from vggc.support.precision import ArtifactPrecision
+
+CPU = resolve("cpu", mcpu="cooperlake")
+"""A CPU that multiplies in every precision of CPUs."""
+CUDA = resolve("cuda")
+FORMS: list[tuple[Target, ArtifactPrecision]] = [
+    (CPU, "float32"),
+    (CPU, "bfloat16"),
+    (CPU, "int8"),
+    (CUDA, "float32"),
+    (CUDA, "float16"),
+    (CUDA, "bfloat16"),
+]
+BATCHES = (1, 3, 40)
+ODD = "conv3-24 | conv5-20 stride=2 | conv3-40 | pool | conv1-4 groups=4 | conv3-72 | fc-33 ×2"
+"""Widths that are no multiples of tiles, and maps of few pixels, whose tiles are others."""
+
+
+def plans(graph: Graph, target: Target, precision: ArtifactPrecision) -> list[Plan]:
+    return [plan_for(graph, batch, target, precision) for batch in BATCHES]
+
+
+def chosen(may: Allotment, measured: dict[Workload, Choice]) -> dict[Workload, Offer]:
+    """What is chosen, as it was offered."""
+    return {
+        work: next(offer for offer in may.offers[work] if choice in offer.choices)
+        for work, choice in may.chosen(measured).items()
+    }
+
+
+def places(may: Allotment) -> list[tuple[Workload, ...]]:
+    """The workloads of all batches that take one weight, and leave a choice."""
+    return [place for place in zip(*may.calls, strict=True) if place[0] in may.offers]
+
+
+@pytest.mark.parametrize(("target", "precision"), FORMS)
+def test_kernels_of_all_batches_read_the_same_weights(
+    target: Target, precision: ArtifactPrecision
+) -> None:
+    """Of kernels that leave no choice, too."""
+    calls = {str(plan.batch): plan for plan in plans(graph_of(ODD), target, precision)}
+    may = allotment([*calls.values()], target, MAX_ERROR)
+    code = lower(calls, kernels_for(target, may.by_cost.get))
+    assert packings(calls.values(), code)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "precision"), FORMS[:5])
+def test_every_layer_of_the_zoo_has_a_packing_that_all_batches_read(
+    target: Target, precision: ArtifactPrecision
+) -> None:
+    seen: set[Workload] = set()
+    for name in zoo():
+        calls = plans(load(name).graph, target, precision)
+        new = [i for i, step in enumerate(calls[0].steps) if step.workload not in seen]
+        seen |= {step.workload for step in calls[0].steps}
+        only = [replace(plan, steps=tuple(plan.steps[i] for i in new)) for plan in calls]
+        may = allotment(only, target, MAX_ERROR)
+        found = chosen(may, {})
+        for place in places(may):
+            assert len({found[work].packing for work in place}) == 1, place
+
+
+@pytest.mark.parametrize(("target", "precision"), [FORMS[0], FORMS[4]])
+def test_the_common_packing_is_the_one_of_the_least_relative_cost(
+    target: Target, precision: ArtifactPrecision
+) -> None:
+    graph = graph_of("conv3-64 ×2 | pool | conv3-128 | pool | fc-256 ×2", "3x16x16")
+    may = allotment(plans(graph, target, precision), target, MAX_ERROR)
+    found = chosen(may, {})
+    for place in places(may):
+        within = [[o for o in may.offers[work] if o.error <= may.share] for work in place]
+        least = [min(offer.cost[0] for offer in offers) for offers in within]
+
+        def relative(offers: Sequence[Offer], least: list[float] = least) -> float:
+            return sum(each.cost[0] / best for each, best in zip(offers, least, strict=True))
+
+        alike = [
+            offers
+            for offers in product(*within)
+            if all(offer.packing == offers[0].packing for offer in offers)
+        ]
+        assert relative([found[work] for work in place]) == min(map(relative, alike))
+
+
+@pytest.mark.parametrize("budget", [0, 1e-6, 5e-6, 1e-5])
+def test_each_batch_keeps_to_the_error_of_the_net(budget: float) -> None:
+    may = allotment(plans(load("tiny_vgg").graph, CPU, "float32"), CPU, budget)
+    fast = {
+        work: offer.choice
+        for work, offers in may.offers.items()
+        for offer in offers
+        if offer.choice.algorithm == "winograd6"
+    }
+    for measured in ({}, fast):
+        found = chosen(may, measured)
+        for calls in may.calls:
+            added = sum(found[work].error ** 2 for work in calls if work in found)
+            assert added <= budget**2
+
+
+@pytest.fixture
+def dense() -> tuple[Allotment, tuple[Workload, ...]]:
+    """A layer that reads its weight in several layouts, for one image and for four."""
+    graph = graph_of("fc-256", "256x1x1")
+    calls = [plan_for(graph, batch, CPU, "float32") for batch in (1, 4)]
+    may = allotment(calls, CPU, MAX_ERROR)
+    (place,) = places(may)
+    return may, place
+
+
+Dense = tuple[Allotment, tuple[Workload, ...]]
+
+
+def other(may: Allotment, work: Workload, is_wanted: Callable[[Offer], bool]) -> Offer:
+    return next(offer for offer in may.offers[work] if is_wanted(offer))
+
+
+def test_a_measured_choice_of_one_batch_decides_for_those_that_were_not_measured(
+    dense: Dense,
+) -> None:
+    may, (one, four) = dense
+    first = chosen(may, {})[one]
+    shared = {offer.packing for offer in may.offers[four]}
+    # No dearer for four images than what is chosen, since a measured one costs nothing more.
+    cost = chosen(may, {})[four].cost[0]
+    fits = {o.packing for o in may.offers[four] if o.cost[0] <= cost} & shared
+    measured = other(may, one, lambda o: o.packing in fits and o.choice != first.choice)
+    found = may.chosen({one: measured.choice})
+    assert found[one] == measured.choice
+    assert chosen(may, {one: measured.choice})[four].packing == measured.packing
+
+
+def test_measured_choices_of_one_packing_are_kept_and_of_two_one_gives_way(dense: Dense) -> None:
+    may, (one, four) = dense
+    now = chosen(may, {})
+    same = {work: now[work].choice for work in (one, four)}
+    assert may.chosen(same) == same
+    apart = other(may, four, lambda o: o.packing != now[one].packing)
+    both = {one: now[one].choice, four: apart.choice}
+    found = chosen(may, both)
+    assert found[one].packing == found[four].packing
+    assert sum(found[work].choice == choice for work, choice in both.items()) == 1

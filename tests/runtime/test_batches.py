@@ -1,0 +1,214 @@
+"""Artifacts for several batches: a call takes the least that its images fit into."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import vggc
+from tests.support.nets import TINY
+from vggc.backends.torch import reference
+from vggc.cli import cli
+from vggc.ir.weights import seeded
+from vggc.program import Program
+from vggc.runtime.artifact import WEIGHTS, sound_manifest
+from vggc.runtime.session import Session
+from vggc.support.batches import checked_batches, parse_batches
+from vggc.support.diagnostics import UserError, render
+from vggc.support.tensors import read_all
+from vggc.support.tvm_alone import tvm
+
+Make = Callable[..., Path]
+Noise = Callable[..., np.ndarray]
+BATCHES = (1, 3, 8)
+
+
+@pytest.fixture(scope="module")
+def folder(compiled_tiny: Callable[..., Path]) -> Path:
+    return compiled_tiny(*BATCHES)
+
+
+@pytest.mark.parametrize(
+    ("images", "computed"),
+    [(1, [1]), (2, [3]), (3, [3]), (4, [8]), (8, [8]), (9, [8, 1]), (18, [8, 8, 3])],
+)
+def test_any_number_of_images_is_computed_by_the_least_batches(
+    folder: Path, tiny: Program, noise: Noise, images: int, computed: list[int]
+) -> None:
+    session = Session.load(folder)
+    x = noise(images, *tiny.graph.input)
+    called: list[str] = []
+
+    def watch(_: Any, name: str, before: bool, __: Any, *arguments: Any) -> int:
+        if before and name.startswith("softmax"):
+            called.append(int(arguments[0].shape[0]))
+        return 0
+
+    found = session.watched(watch).run(x)
+    assert called == computed
+    expected = reference(tiny.graph, seeded(tiny.graph, 0))(x)["softmax1"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_all_batches_share_one_copy_of_the_weights(
+    folder: Path, compiled_tiny: Callable[..., Path]
+) -> None:
+    alone, together = (read_all(each / WEIGHTS) for each in (compiled_tiny(8), folder))
+    assert {name: each.size for name, each in together.items()} == {
+        name: each.size for name, each in alone.items()
+    }
+
+
+def test_a_manifest_tells_the_kernels_of_each_batch(folder: Path) -> None:
+    manifest = sound_manifest(folder)
+    assert manifest.batches == BATCHES
+    first, *others = ([kernel.step for kernel in each.kernels] for each in manifest.entries)
+    assert others == [first, first]
+
+
+def test_an_array_on_another_device_than_the_weights_is_copied(
+    folder: Path, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU's kernels would read memory that is not theirs."""
+    on_gpu = replace(Session.load(folder), device=tvm.cuda())
+    copied: list[np.ndarray] = []
+    monkeypatch.setattr(Session, "tensor", lambda self, x: copied.append(x))
+    x = noise(3, 3, 16, 16)
+    on_gpu.lent(x)
+    assert copied == [x]
+
+
+def invoke(*arguments: object) -> str:
+    done = CliRunner().invoke(cli, [*map(str, arguments)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_verify_looks_at_each_batch(folder: Path) -> None:
+    told = invoke("verify", folder, "--layers")
+    for batch in BATCHES:
+        assert f"random, batch {batch}: ok, relative L2 error" in told
+    found = json.loads(invoke("verify", folder, "--json"))["inputs"]
+    assert [each["batch"] for each in found] == [*BATCHES] * 3
+    assert {each["images"] for each in found} == {8}
+
+
+def test_verify_tells_which_batch_departs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Session._call
+
+    def wrong_for_three(self: Session, function: str, x: Any, wanted: Any) -> Any:
+        if function == "main_3":
+            return [self.tensor(np.zeros(shape, np.float32)) for shape in wanted]
+        return right(self, function, x, wanted)
+
+    monkeypatch.setattr(Session, "_call", wrong_for_three)
+    verdict = vggc.open_artifact(folder).verify()
+    assert verdict.fault is not None
+    assert "does not compute its net on random, batch 3: its relative L2 error" in verdict.fault
+    assert {each.batch for each in verdict.results if not each.passed} == {3}
+
+
+@pytest.mark.slow
+def test_bench_times_the_batch_that_is_asked_for(folder: Path) -> None:
+    artifact = vggc.open_artifact(folder)
+    assert artifact.bench([], rounds=1).batch == 8
+    assert artifact.bench([], rounds=1, batch=3).batch == 3
+    options = ["--batch", 3, "--rounds", 1, "--threads", 1, "--json"]
+    found = json.loads(invoke("bench", folder, "--layers", *options))
+    assert found["batch"] == 3
+    (conv,) = (each for each in found["layers"] if each["step"] == "conv1_1.relu")
+    assert conv["macs"] == 3 * 16 * 16 * 8 * 27
+
+
+def test_a_batch_that_an_artifact_has_not_is_refused(folder: Path) -> None:
+    for more in ([], ["--layers"]):
+        done = CliRunner().invoke(cli, ["bench", str(folder), "--batch", "4", *more])
+        assert isinstance(done.exception, UserError)
+        told = render(done.exception.diagnostics[0])
+        assert "it is compiled for batches of 1, 3, 8" in told
+        assert "`--batch 1,3,4,8`" in told
+
+
+# ---------------------------------------------------------------- what the user asks for
+
+
+def test_batches_are_each_once_and_in_order() -> None:
+    assert parse_batches("8, 1,8,32") == (1, 8, 32)
+    assert checked_batches([4]) == (4,)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("0", "0 is out of range: it is from 1 to 1,024 images"),
+        ("1,1025", "1,025 is out of range"),
+        ("-3", "-3 is out of range"),
+        ("1,,8", "there is none beside a comma"),
+        ("", "there is none beside a comma"),
+        ("1,x", "`x` is no whole number"),
+        ("1.5", "`1.5` is no whole number"),
+        ("1" * 20, "is no whole number"),
+        ("1,2,3,4,5,6,7,8,9", "these are 9, and an artifact is for 8 at most"),
+    ],
+)
+def test_what_is_no_batch_is_told(given: str, reason: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_batches(given)
+    told = render(caught.value.diagnostics[0])
+    assert reason in told
+    assert "several: 1,8,32" in told
+
+
+def test_compile_tells_and_dumps_each_batch(tiny_file: Path, tmp_path: Path) -> None:
+    out, dump = tmp_path / "art", tmp_path / "dump"
+    told = CliRunner().invoke(
+        cli, ["compile", str(tiny_file), "--batch", "4,1", "-o", str(out), "--dump", str(dump)]
+    )
+    assert told.exit_code == 0, told.output
+    assert f"{out}: tiny, batches of 1, 4, " in told.stdout
+    assert "--batch 1` measures, for each batch" in told.stderr
+    plans = (dump / "03-plan/plan.txt").read_text()
+    assert "tiny, batch 1: " in plans
+    assert "tiny, batch 4: " in plans
+    choices = (dump / "06-choose-kernels/choices.txt").read_text().splitlines()[2:]
+    assert {line.split()[0] for line in choices} == {"1", "4"}
+    assert {path.stem for path in (dump / "07-lower").glob("main_*")} == {"main_1", "main_4"}
+
+
+# ---------------------------------------------------------------- Python
+
+
+def test_python_compiles_for_several_batches(tmp_path: Path, noise: Noise) -> None:
+    artifact = vggc.compile(vggc.from_text(TINY), out=tmp_path / "a", batch=[4, 1], seed=0)
+    assert artifact.batches == (1, 4)
+    assert artifact.batch == 4
+    assert "batch 1, 4>" in repr(artifact)
+    x = noise(6, 3, 16, 16)
+    one_by_one = np.concatenate([artifact(x[i : i + 1]) for i in range(6)])
+    np.testing.assert_allclose(artifact(x), one_by_one, rtol=1e-5, atol=1e-7)
+    with pytest.raises(vggc.UserError, match="0 is out of range"):
+        vggc.compile(vggc.from_text(TINY), out=tmp_path / "b", batch=0)
+
+
+def test_outputs_stay_where_they_lie(folder: Path, noise: Noise) -> None:
+    artifact = vggc.open_artifact(folder)
+    x = noise(3, 3, 16, 16)
+    (output,) = artifact.on_device(torch.from_numpy(x)).values()
+    tensor = torch.from_dlpack(output)
+    assert tensor.data_ptr() == np.from_dlpack(output).ctypes.data
+    before = tensor.clone()
+    wanted = artifact(x)
+    np.testing.assert_array_equal(tensor, wanted)
+    artifact(noise(3, 3, 16, 16) + 1)
+    assert torch.equal(tensor, before)
+    with pytest.raises(vggc.UserError, match="an array of 2 images") as caught:
+        artifact.on_device(x[:2])
+    assert "a whole batch of 1 or 3 or 8" in str(caught.value)
