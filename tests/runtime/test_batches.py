@@ -17,9 +17,10 @@ import vggc
 from tests.support.nets import TINY
 from vggc.backends.torch import reference
 from vggc.cli import cli
+from vggc.ir import needs
 from vggc.ir.weights import seeded
 from vggc.program import Program
-from vggc.runtime.artifact import WEIGHTS, sound_manifest
+from vggc.runtime.artifact import WEIGHTS, require_memory, sound_manifest
 from vggc.runtime.session import Session
 from vggc.support.batches import checked_batches, parse_batches
 from vggc.support.diagnostics import UserError, render
@@ -135,6 +136,21 @@ def test_a_batch_that_an_artifact_has_not_is_refused(folder: Path) -> None:
         told = render(done.exception.diagnostics[0])
         assert "it is compiled for batches of 1, 3, 8" in told
         assert "`--batch 1,3,4,8`" in told
+
+
+def test_memory_is_told_for_all_batches_or_for_one(
+    folder: Path, tiny: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process keeps the room for values of each batch that it has computed."""
+    need = replace(needs.RUNNING, value=1e6)
+    stored = (folder / WEIGHTS).stat().st_size
+    enough = need.bytes(tiny.graph, 3, stored)
+    monkeypatch.setattr(needs, "free_memory", lambda: enough)
+    require_memory(folder, need, 3)
+    with pytest.raises(UserError, match="too large for this machine"):
+        require_memory(folder, need)
+    monkeypatch.setattr(needs, "free_memory", lambda: need.bytes(tiny.graph, sum(BATCHES), stored))
+    require_memory(folder, need)
 
 
 # ---------------------------------------------------------------- what the user asks for

@@ -74,7 +74,7 @@ def profile(artifact: Path, threads: int | None, rounds: int, batch: int | None 
     """
     from vggc.runtime.artifact import require_memory
 
-    require_memory(artifact, PROFILING)
+    require_memory(artifact, PROFILING, batch)
 
     from vggc.measure.profile import profile
 

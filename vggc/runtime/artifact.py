@@ -375,16 +375,18 @@ def entry_in(folder: Path, manifest: Manifest, batch: int | None) -> ArtifactEnt
     raise UserError(diagnostics.NoSuchBatch(str(folder), batch, batches, wanted))
 
 
-def require_memory(folder: Path, need: Need) -> None:
-    """Raises: UserError when there is less memory than is needed for an artifact. Nothing of it is
-    read but its manifest and its spec; what else is wrong with these is told when it is opened.
+def require_memory(folder: Path, need: Need, batch: int | None = None) -> None:
+    """Raises: UserError when there is less memory than is needed for an artifact, of which a
+    process keeps the room of all batches, if not only one is called. Nothing of it is read but its
+    manifest and its spec; what else is wrong with these is told when it is opened.
     """
     manifest = read_manifest(folder)
     try:
         graph = graph_in(folder, manifest)
     except UserError:
         return
-    need.require(graph, sum(manifest.batches), manifest.files[WEIGHTS].bytes)
+    images = batch or sum(manifest.batches)
+    need.require(graph, images, manifest.files[WEIGHTS].bytes)
 
 
 def _check_spec(folder: Path, manifest: Manifest) -> None:
