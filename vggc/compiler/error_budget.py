@@ -99,9 +99,10 @@ class Allotment:
         """The choice for each workload: the measured one, or that of least cost within the share.
 
         Workloads that take the same weight get the packing of which the sum of costs is least, each
-        relative to the least of its workload. A measured choice is taken to cost that, and gives
-        way where it has another packing. Measured choices may also add more error than those of
-        least cost, from which the share is told: then those give way that add most.
+        relative to what its plan costs at least. A measured choice is taken to cost as little as
+        any of its workload, and gives way where it has another packing. Measured choices may also
+        add more error than those of least cost, from which the share is told: then those give way
+        that add most.
         """
         kept = dict(measured)
         while True:
@@ -126,15 +127,32 @@ class Allotment:
     def _together(self, share: float, measured: Mapping[Workload, Choice]) -> dict[Workload, Offer]:
         """What the workloads take within a share of the error, beside measured choices."""
         taken: dict[Workload, Offer] = {}
+        shares_of_cost = self._shares_of_cost(share)
         for group in self._groups:
             found = [self._by_packing(each, share, measured.get(each)) for each in group]
             common = [each for each in found[0] if all(each in others for others in found[1:])]
             assert common, f"no packing is common to {group}"
             columns = [[offers[packing] for offers in found] for packing in common]
-            least = [min(offer.cost[0] for offer in offers.values()) for offers in found]
+            scales = [shares_of_cost[each] for each in group]
             asked = [measured.get(each) for each in group]
-            taken |= zip(group, min(columns, key=partial(_rank, least, asked)), strict=True)
+            taken |= zip(group, min(columns, key=partial(_rank, scales, asked)), strict=True)
         return taken
+
+    def _shares_of_cost(self, share: float) -> dict[Workload, float]:
+        """What each workload adds to the costs of plans by a unit of its own, relative to what they
+        cost at least within a share of the error.
+        """
+        least = {
+            each: min(offer.cost[0] for offer in offers if offer.error <= share)
+            for each, offers in self.offers.items()
+        }
+        found = dict.fromkeys(least, 0.0)
+        for calls in self.calls:
+            free = [each for each in calls if each in least]
+            whole = sum(least[each] for each in free)
+            for each in free:
+                found[each] += 1 / whole
+        return found
 
     def _by_packing(
         self, workload: Workload, share: float, measured: Choice | None
@@ -164,12 +182,12 @@ class Allotment:
 
 
 def _rank(
-    least: Sequence[float], asked: Sequence[Choice | None], offers: Sequence[Offer]
+    scales: Sequence[float], asked: Sequence[Choice | None], offers: Sequence[Offer]
 ) -> tuple[float, int, list[tuple[float, ...]]]:
     """The order of preference of what a group may take, best first: the least cost, the most
     measured choices, and what breaks ties of cost.
     """
-    cost = sum(offer.cost[0] / best for offer, best in zip(offers, least, strict=True))
+    cost = sum(scale * offer.cost[0] for scale, offer in zip(scales, offers, strict=True))
     kept = sum(offer.choice == choice for offer, choice in zip(offers, asked, strict=True))
     return cost, -kept, [offer.cost for offer in offers]
 
