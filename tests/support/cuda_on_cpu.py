@@ -190,15 +190,16 @@ def _order(launch: Launch) -> int:
     return int(launch.name.rpartition("_kernel")[2].removeprefix("_") or 0)
 
 
-def compile_kernels(source: str, folder: Path) -> Path:
+def compile_kernels(source: str, folder: Path, headers: str | None = None) -> Path:
     """A shared library with a function `run_K(grid, threads, arguments)` for each kernel K.
 
-    As in a launch, `arguments` points to pointers to the arguments.
+    As in a launch, `arguments` points to pointers to the arguments. `headers` is what
+    `precompiled` has made in another process.
     """
     path, library = folder / "kernels.cpp", folder / "kernels.so"
     (folder / "cuda.h").touch()
     path.write_text("\n".join([f'#include "{HEADER.name}"', adapted(source), *_entries(source)]))
-    command = [*COMPILER, "-shared", f"-I{_precompiled()}", f"-I{folder}"]
+    command = [*COMPILER, "-shared", f"-I{headers or precompiled()}", f"-I{folder}"]
     subprocess.run([*command, "-o", str(library), str(path)], check=True)
     return library
 
@@ -220,7 +221,7 @@ KERNEL = re.compile(r"__launch_bounds__\([\d, ]+\) (\w+)\((.*)\) \{")
 
 
 @cache
-def _precompiled() -> str:
+def precompiled() -> str:
     """A folder with the header as g++ reads it fastest; it goes when this process ends."""
     folder = TemporaryDirectory()
     atexit.register(folder.cleanup)

@@ -6,18 +6,38 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.support.cuda_on_cpu import compile_kernels
+from tests.support import ROOT
+from tests.support.cuda_on_cpu import compile_kernels, precompiled
 
 SOURCE = Path(__file__).with_name("gpu_on_cpu.cpp")
+COMPILER = Path(__file__).with_name("emulated_compiler")
 
 
 def environment(source: str, folder: Path) -> dict[str, str]:
     """For a process that is to find an sm_80 GPU which knows the kernels of `source`."""
+    kernels = compile_kernels(source, folder)
+    return {**os.environ, "LD_LIBRARY_PATH": driver(folder), "KERNELS": str(kernels)}
+
+
+def with_compiler(folder: Path) -> dict[str, str]:
+    """For a process that is to find an sm_80 GPU, and a compiler of kernels for it, which writes
+    them to `folder`.
+    """
+    return {
+        **os.environ,
+        "LD_LIBRARY_PATH": driver(folder),
+        "PYTHONPATH": f"{COMPILER}:{ROOT}",
+        "EMULATED_CODE": str(folder),
+        "EMULATED_HEADERS": precompiled(),
+    }
+
+
+def driver(folder: Path) -> str:
+    """A folder with libraries by the names of NVIDIA's driver and runtime."""
     version = folder / "version.map"
     version.write_text("libcudart.so.13 { global: *; };")
     for name in ("libcuda.so.1", "libcudart.so.13"):
         flags = f"-Wl,-soname,{name},--version-script,{version}"
-        command = ["g++", "-shared", "-fPIC", flags, "-o", str(folder / name), str(SOURCE)]
-        subprocess.run(command, check=True)
-    kernels = compile_kernels(source, folder)
-    return {**os.environ, "LD_LIBRARY_PATH": str(folder), "KERNELS": str(kernels)}
+        command = ["g++", "-std=c++17", "-shared", "-fPIC", flags, "-o", str(folder / name)]
+        subprocess.run([*command, str(SOURCE)], check=True)
+    return str(folder)
