@@ -9,16 +9,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from tests.support import gpu_on_cpu
+from tests.support.device import needs_compilers
 from vggc.cli import cli
-from vggc.tuning.database import read
+from vggc.tuning.database import FAILED, read
 from vggc.tuning.measure import TrackerAddress
 from vggc.tuning.remote import free_servers
 
@@ -51,7 +54,7 @@ class Network:
     machines: tuple[Machine, ...]
 
 
-def start(folder: Path, name: str, *arguments: str) -> Machine:
+def start(folder: Path, name: str, *arguments: str, environment: Mapping[str, str]) -> Machine:
     log = folder / f"{name}.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -59,7 +62,7 @@ def start(folder: Path, name: str, *arguments: str) -> Machine:
             stdout=out,
             stderr=out,
             start_new_session=True,
-            env={**os.environ, "TVM_NUM_THREADS": "1"},
+            env={**environment, "TVM_NUM_THREADS": "1"},
         )
     return Machine(process, log)
 
@@ -78,33 +81,47 @@ def wait_for(what: Callable[[], bool]) -> None:
     assert comes(what)
 
 
+TWO = "one", "two"
+
+
 @contextmanager
-def started(folder: Path) -> Iterator[Network]:
-    """A tracker and two servers that it has to give. Between looking for a free port and taking it
+def started(
+    folder: Path, names: tuple[str, ...] = TWO, environment: Mapping[str, str] = os.environ
+) -> Iterator[Network]:
+    """A tracker and servers that it has to give. Between looking for a free port and taking it
     somebody else may have taken it: then another one is looked for.
     """
     for number in range(TRIES):
-        with launched(folder / str(number)) as (tracker, network):
-            if comes(lambda tracker=tracker: free_servers(tracker) == 2, 60):  # type: ignore[misc]
+        with launched(folder / str(number), names, environment) as (tracker, network):
+            if comes(partial(has, tracker, len(names)), 60):
                 yield network
                 return
-    pytest.fail(f"two servers have not come in {TRIES} tries")
+    pytest.fail(f"the servers have not come in {TRIES} tries")
+
+
+def has(tracker: TrackerAddress, number: int) -> bool:
+    """Whether a tracker has so many servers to give."""
+    return free_servers(tracker) == number
 
 
 TRIES = 3
 
 
 @contextmanager
-def launched(folder: Path) -> Iterator[tuple[TrackerAddress, Network]]:
+def launched(
+    folder: Path, names: tuple[str, ...], environment: Mapping[str, str]
+) -> Iterator[tuple[TrackerAddress, Network]]:
     folder.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     ports = ("--port", str(port), "--port-end", str(port + 1))
     address = f"127.0.0.1:{port}"
     arguments = ("--host", "127.0.0.1", f"--tracker={address}", f"--key={KEY}")
+    tracker = ("tvm.exec.rpc_tracker", "--host", "127.0.0.1", *ports)
+    server = ("tvm.exec.rpc_server", *arguments)
     processes = [
-        start(folder, "tracker", "tvm.exec.rpc_tracker", "--host", "127.0.0.1", *ports),
-        *(start(folder, name, "tvm.exec.rpc_server", *arguments) for name in ("one", "two")),
+        start(folder, "tracker", *tracker, environment=os.environ),
+        *(start(folder, name, *server, environment=environment) for name in names),
     ]
     try:
         yield TrackerAddress("127.0.0.1", port, KEY), Network(address, tuple(processes[1:]))
@@ -193,3 +210,51 @@ def test_servers_of_another_number_of_threads_are_told(network: Network, tiny_fi
     arguments = ["tune", str(tiny_file), "--rpc", network.address, "--key", KEY, "--threads", "3"]
     done = CliRunner().invoke(cli, arguments)
     assert "a server runs kernels on 1 threads, and 3 are asked for" in str(done.exception)
+
+
+@needs_compilers
+def test_a_server_without_a_card_is_told(network: Network, tiny_file: Path) -> None:
+    where = ["--target", "cuda", "--rpc", network.address, "--key", KEY]
+    done = CliRunner().invoke(cli, ["tune", str(tiny_file), *where])
+    assert f"a server `{KEY}` has no NVIDIA GPU to measure on" in str(done.exception)
+
+
+OF_FEW = """
+from tests.support.broken_kernels import build_badly
+from vggc.cli import main
+from vggc.tuning import tuner
+from vggc.tuning.tuner import TuningProgress
+tuner.build, tuner.BATCH = build_badly, 4
+TuningProgress.left = property(lambda course: float(course.measured < 2) * 60)
+main()
+"""
+"""`vggc`, which measures a few choices, two of them built badly."""
+
+
+@needs_compilers
+def test_a_card_elsewhere_is_measured_from_a_machine_without_one(tmp_path: Path) -> None:
+    """The server's driver emulates a card; here is the compiler that makes code for it. A kernel
+    that ends the use of the card ends a session there, and the next one goes on.
+    """
+    spec, folder = tmp_path / "net.vgg", tmp_path / "db"
+    spec.write_text("net one input 8x8x8\n conv3-16")
+    there = gpu_on_cpu.with_compiler(tmp_path)
+    here = {name: value for name, value in there.items() if name != "LD_LIBRARY_PATH"}
+    with started(tmp_path, ("card",), there) as network:
+        options = ["--target", "cuda", "--precision", "float16", "--db", str(folder), "--json"]
+        where = ["--rpc", network.address, "--key", KEY]
+        command = [sys.executable, "-c", OF_FEW, "tune", str(spec), *options, *where]
+        done = subprocess.run(command, env=here, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["card"] == {"card": "GPU on CPU", "arch": "sm_80", "multiprocessors": 108}
+    assert "on the server `box` with the card GPU on CPU" in done.stderr
+    assert "an illegal memory access was encountered" in done.stderr
+    assert "Sessions on servers lost" not in done.stderr
+    assert told["failed"] == 2
+    ((text, measured),) = read(folder).items()
+    assert json.loads(text)["target"] == told["card"]
+    assert len(measured.failed) == 2
+    times = [seconds for seconds in measured.seconds.values() if seconds < FAILED]
+    assert len(times) == told["measured"] >= 2
+    assert all(1e-3 < seconds < 1.01e-3 for seconds in times)

@@ -31,7 +31,6 @@ from vggc.compiler.codegen import linker
 from vggc.compiler.error_budget import share_of_error
 from vggc.compiler.targets import resolve
 from vggc.ir.ops import RELU
-from vggc.kernels import cpu
 from vggc.kernels.workloads import Choice, Conv, Dense, Map, Workload
 from vggc.measure.verify import verify
 from vggc.program import load
@@ -52,6 +51,7 @@ from vggc.tuning.database import (
     read,
 )
 from vggc.tuning.lookup import choices_for
+from vggc.tuning.machines import TunedCpu
 from vggc.tuning.measure import (
     Built,
     Failure,
@@ -61,10 +61,10 @@ from vggc.tuning.measure import (
     TrialOutcome,
     _rounds,
     difference,
-    weight_bytes,
+    held_bytes,
 )
 from vggc.tuning.search import TRUSTED, neighbours, proposals
-from vggc.tuning.space import Space, Task, canonical, choice_of, choices, machine
+from vggc.tuning.space import Space, Task, canonical, choice_of
 from vggc.tuning.tuner import TunedLayer, TuningProgress, layers_of, tune
 from vggc.tuning.workers import Crew, Died, Failed
 
@@ -81,7 +81,7 @@ HOST = resolve("cpu")
 
 
 def task(workload: Workload = CONV, threads: int = 1) -> Task:
-    return Task(canonical(workload), resolve("cpu"), threads)
+    return Task(canonical(workload), TunedCpu(resolve("cpu"), threads))
 
 
 # ---------------------------------------------------------------- what is tuned
@@ -91,7 +91,7 @@ def test_a_task_is_a_workload_a_cpu_and_a_number_of_threads() -> None:
     assert task().text == task().text
     assert task().text != task(threads=2).text
     assert task().text != task(replace(CONV, stride=(2, 2))).text
-    assert task().text != Task(CONV, resolve("raspberry-pi/4b-aarch64"), 1).text
+    assert task().text != Task(CONV, TunedCpu(resolve("raspberry-pi/4b-aarch64"), 1)).text
 
 
 def test_halos_and_activations_do_not_tell_tasks_apart() -> None:
@@ -102,7 +102,7 @@ def test_halos_and_activations_do_not_tell_tasks_apart() -> None:
 
 def test_equal_shapes_of_a_net_are_one_task() -> None:
     graph = program("net a input 8x16x16\n conv3-8 ×3 | conv3-9\n | fc-5").graph
-    layers = layers_of(plan_for(graph, 1, resolve("cpu"), "float32"), resolve("cpu"), 1)
+    layers = layers_of(plan_for(graph, 1, HOST, "float32"), TunedCpu(HOST, 1))
     assert layers[0].layers == ("conv1_1", "conv1_2", "conv1_3")
     assert [len(layer.layers) for layer in layers] == [3, 1, 1]
 
@@ -370,7 +370,7 @@ def test_the_code_of_an_algorithm_is_all_that_it_imports_and_no_comment() -> Non
     assert found >= winograds | {"vggc.kernels.toom_cook"}
     assert "vggc.kernels.cpu.winograd" not in revision.closure(("vggc.kernels.cpu.dense",))
     of_conv, of_dense, of_depthwise = (
-        revision.revision(cpu.algorithms(work, machine(HOST, 1)))
+        revision.revision(TunedCpu(HOST, 1).algorithms(work))
         for work in (CONV, Dense(1, 8, 9), replace(CONV, groups=8))
     )
     assert len({of_conv, of_dense, of_depthwise}) == 3
@@ -506,12 +506,12 @@ def by_place(task: Task, choice: Choice) -> MeasuredTime:
 
 def two_layers() -> tuple[TunedLayer, ...]:
     graph = program("net a input 8x9x9\n conv3-16 | conv3-16 stride=2").graph
-    return layers_of(plan_for(graph, 1, resolve("cpu"), "float32"), resolve("cpu"), 1)
+    return layers_of(plan_for(graph, 1, HOST, "float32"), TunedCpu(HOST, 1))
 
 
 def deep_layers() -> tuple[TunedLayer, ...]:
     graph = program("net a input 64x8x8\n conv3-64").graph
-    return layers_of(plan_for(graph, 1, HOST, "float32"), HOST, 1)
+    return layers_of(plan_for(graph, 1, HOST, "float32"), TunedCpu(HOST, 1))
 
 
 def run(
@@ -721,8 +721,8 @@ def test_weights_are_measured_together_as_memory_allows(
 ) -> None:
     """By the bytes that they take packed, Winograd's more than others."""
     plain = 4 * 64 * 64 * 9
-    assert weight_bytes(task(DEEP), of("direct")[0]) == plain
-    assert weight_bytes(task(DEEP), of("winograd6")[0]) >= plain * 64 // 9
+    assert held_bytes(task(DEEP), of("direct")[0]) == plain
+    assert held_bytes(task(DEEP), of("winograd6")[0]) >= plain * 64 // 9
 
     def size(task: Task, choice: Choice) -> int:
         return 7 if choice.algorithm == "winograd6" else 1
@@ -736,8 +736,8 @@ def test_weights_are_measured_together_as_memory_allows(
         return made
 
     monkeypatch.setattr(tuner, "TrialBatch", noted)
-    monkeypatch.setattr(tuner, "weight_bytes", size)
-    monkeypatch.setattr(tuner, "MAX_WEIGHTS", 3 * 7)
+    monkeypatch.setattr(tuner, "held_bytes", size)
+    monkeypatch.setitem(tuner.MAX_HELD, "cpu", 3 * 7)
     Pretender(monkeypatch, by_place)
     run(tmp_path, layers=deep_layers())
     assert len(batches[0]) < max(map(len, batches)) == tuner.BATCH + 2
@@ -829,11 +829,11 @@ def test_an_output_may_differ_by_rounding_only() -> None:
 def test_in_fewer_bits_an_output_may_differ_by_their_rounding() -> None:
     right = np.random.default_rng(0).standard_normal((4, 100, 100)).astype(np.float32)
     rounded = (right.view(np.uint32) >> 16).astype(np.uint16)
-    assert difference(rounded + 1, rounded, fewer_bits=True) is None
+    assert difference(rounded + 1, rounded, "bfloat16") is None
     assert difference(rounded + 1, rounded)
     wrong = rounded.copy()
     wrong[2, 50, 50] ^= 1 << 15
-    assert "in one place" in str(difference(wrong, rounded, fewer_bits=True))
+    assert "in one place" in str(difference(wrong, rounded, "bfloat16"))
 
 
 def test_a_process_that_dies_hangs_or_raises_is_one_failure() -> None:
@@ -861,7 +861,7 @@ def test_inputs_are_measured_with_as_many_zeros_as_behind_a_relu(workload: Workl
     """Some kernels leave out what is multiplied by zero."""
     of_task = task(workload)
     kernel = measure.kernel_of(of_task, of_task.reference)
-    arguments = measure._TaskArguments(of_task, measure._MeasuringPlace(None))
+    arguments = measure._TaskArguments(of_task, measure._MeasuringPlace(None, "cpu"))
     x = arguments._tensors(kernel)[0].numpy()
     if isinstance(workload, Conv):
         x = x[:, 1:-1, 1:-1]
@@ -899,7 +899,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tuned")
     graph = program(TINY).graph
     target = resolve("cpu")
-    layers = layers_of(plan_for(graph, 1, target, "float32"), target, 1)[:2]
+    layers = layers_of(plan_for(graph, 1, target, "float32"), TunedCpu(target, 1))[:2]
     course = run_for_real(folder, layers, until=lambda layer: layer.best is not None)
     assert course.first_error is None
     assert course.measured > 8
@@ -960,7 +960,7 @@ def test_an_artifact_keeps_choices_of_which_no_database_knows(
     calls = plan_for(program(TINY).graph, 1, target, "float32")
     unusual: dict[str, Choice] = {}
     with opened(database) as store:
-        for layer in layers_of(calls, target, 3):
+        for layer in layers_of(calls, TunedCpu(target, 3)):
             default, choice = layer.task.choices[0], layer.task.choices[-1]
             store.add(layer.task, default, 2e-6)
             store.add(layer.task, choice, 1e-6)
@@ -1010,7 +1010,7 @@ def test_measurements_for_another_number_of_threads_are_told(tmp_path: Path) -> 
         database.add(task(threads=3), task(threads=3).choices[0], 2e-6)
 
     def notes(threads: int, work: Workload) -> list[str]:
-        choice_of = choices_for(task().target, tmp_path, threads)
+        choice_of = choices_for(HOST, tmp_path, threads)
         choice_of(work, inf)
         return choice_of.notes
 
@@ -1053,8 +1053,8 @@ def test_a_record_counts_for_every_error_that_its_choice_keeps_to(tmp_path: Path
         for place, algorithm in enumerate(("winograd6", "winograd4", "winograd2", "direct")):
             database.add(loose, of(algorithm)[0], (2 * place + 2) * 1e-6)
             database.add(loose, of(algorithm)[1], (2 * place + 1) * 1e-6)
-    choice_of = choices_for(loose.target, tmp_path, 1)
-    found = cpu.algorithms(DEEP, machine(HOST, 1))
+    choice_of = choices_for(HOST, tmp_path, 1)
+    found = TunedCpu(HOST, 1).algorithms(DEEP)
     assert len({each.error for each in found}) == 4
     for each in found:
         assert choice_of(DEEP, each.error) == of(each.name)[1]
@@ -1066,13 +1066,13 @@ def test_what_was_never_compared_with_the_default_is_not_taken(tmp_path: Path) -
     with opened(tmp_path) as database:
         for number, choice in enumerate(strict.choices[:9]):
             database.add(strict, choice, (number + 1) * 1e-3)
-    choice_of = choices_for(strict.target, tmp_path, 1)
+    choice_of = choices_for(HOST, tmp_path, 1)
     assert choice_of(DEEP, 0) == strict.choices[0]
     assert choice_of(DEEP, 1) is None
     with opened(tmp_path) as database:
         database.add(task(DEEP), task(DEEP).choices[0], 1e-2)
     assert choice_of(DEEP, 1) is None
-    assert choices_for(strict.target, tmp_path, 1)(DEEP, 1) == strict.choices[0]
+    assert choices_for(HOST, tmp_path, 1)(DEEP, 1) == strict.choices[0]
 
 
 def test_tune_measures_what_compile_chooses_among(tmp_path: Path, tiny_file: Path) -> None:
@@ -1082,14 +1082,17 @@ def test_tune_measures_what_compile_chooses_among(tmp_path: Path, tiny_file: Pat
     offered = []
     for budget in (1.0, 1e-5, 1e-6, 0.0):
         share = share_of_error(calls, target, budget)
-        layers = layers_of(calls, target, 1, share)
+        layers = layers_of(calls, TunedCpu(target, 1), share)
         by_text = {layer.task.text: layer.task for layer in layers}
-        asked = [(step.workload, Task(canonical(step.workload), target, 1)) for step in calls.steps]
+        asked = [
+            (step.workload, Task(canonical(step.workload), TunedCpu(target, 1)))
+            for step in calls.steps
+        ]
         for workload, unlimited in asked:
             if task_ := by_text.get(unlimited.text):
-                assert task_.choices == choices(workload, target, 1, share)
+                assert task_.choices == TunedCpu(target, 1).choices(workload, share)
             else:
-                assert len(choices(workload, target, 1, share)) < 2
+                assert len(TunedCpu(target, 1).choices(workload, share)) < 2
         offered.append(sum(len(layer.task.choices) for layer in layers))
     assert offered == sorted(offered, reverse=True)
     assert offered[0] > offered[-1]
@@ -1148,7 +1151,9 @@ def test_a_net_tuned_within_one_error_is_compiled_within_another(
         limit = float(error) / 2**0.5
         for kernel in sound_manifest(folder).largest.kernels:
             if kernel.workload == "Conv":
-                assert kernel.algorithm in {c.algorithm for c in choices(large, HOST, 1, limit)}
+                assert kernel.algorithm in {
+                    c.algorithm for c in TunedCpu(HOST, 1).choices(large, limit)
+                }
     second = invoked("tune", "--max-error", "1e-2")
     assert second["measured"] + first["measured"] == len(task(large).choices)
     made = invoked("compile", "--max-error", "1e-2", "-o", str(tmp_path / "last"))
@@ -1172,14 +1177,14 @@ def test_a_default_database_that_may_not_be_read_is_told(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     done = CliRunner().invoke(cli, ["compile", str(tiny_file), "-o", str(tmp_path / "artifact")])
     assert done.exit_code == 0
-    assert f"no measurement is known: {tmp_path / 'cache'}" in done.stderr
+    assert f"no measurement of yours is known: {tmp_path / 'cache'}" in done.stderr
     assert "Not a directory" in done.stderr
 
 
 def test_a_database_that_is_named_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no tuning database"):
         choices_for(resolve("cpu"), tmp_path, 1)
-    with pytest.raises(UserError, match="nothing to tune for the target `cuda`"):
+    with pytest.raises(UserError, match="there is no tuning database"):
         choices_for(resolve("cuda"), tmp_path, 1)
 
 
@@ -1223,7 +1228,8 @@ def invoke(*arguments: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--target", "cuda"], "kernels for GPUs are chosen by a model of the card"),
+        (["--target", "cuda"], "this machine has no NVIDIA GPU to measure on"),
+        (["--target", "cuda", "--threads", "2"], "`--threads` has nothing to say here"),
         (["--target", "raspberry-pi/4b-aarch64"], "cannot be measured on this machine"),
         (["--rpc", "nowhere", "--key", "k"], "`nowhere` is no address of a tracker"),
         (["--rpc", "127.0.0.1:1", "--key", "k"], "no tracker answers at 127.0.0.1:1"),

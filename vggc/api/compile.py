@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vggc.compiler.calibrate import CalibrationImages
     from vggc.runtime.artifact import KernelEntry, Manifest, Target
     from vggc.support.precision import ArtifactPrecision
-    from vggc.tuning.lookup import Lookup
+    from vggc.tuning.lookup import AnyLookup
 
 ARTIFACTS = Path("artifacts")
 """Where artifacts are made unless a folder is named."""
@@ -82,7 +82,7 @@ class CompilePlan:
     batches: tuple[int, ...]
     precision: ArtifactPrecision
     max_error: float
-    choice_of: Lookup
+    choice_of: AnyLookup
     pictures: CalibrationImages
     folder: Path
     dump: Path | None

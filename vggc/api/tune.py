@@ -19,6 +19,7 @@ from vggc.support.processors import num_cores
 if TYPE_CHECKING:
     from vggc.runtime.artifact import Target
     from vggc.support.precision import ArtifactPrecision
+    from vggc.tuning.machines import TunedMachine
     from vggc.tuning.measure import TrackerAddress
     from vggc.tuning.tuner import TunedLayer, TuningProgress, Watch
 
@@ -51,12 +52,12 @@ class TuningPlan:
     """A search of a net's fastest kernels before anything is measured, on `servers`, which `where`
     names: None is this machine.
 
-    The CPU that is `measured` there is of this name; None where the servers do not say.
+    The CPU that is `measured` there is of this name, or the card; None where the servers do not
+    say.
     """
 
     program: Program
-    machine: Target
-    threads: int
+    machine: TunedMachine
     layers: tuple[TunedLayer, ...]
     budget: float
     folder: Path
@@ -67,22 +68,27 @@ class TuningPlan:
     @property
     def crowded(self) -> bool:
         """Whether kernels are measured on this machine, with more threads than it has cores."""
-        return self.servers == (None,) and self.threads > num_cores()
+        if self.machine.kind == "cuda":
+            return False
+        return self.servers == (None,) and self.machine.threads > num_cores()
 
     @property
     def counts_for(self) -> str | None:
         """The CPU that the measurements count for, in words; None where it is the one that is
         measured.
         """
-        meant = self.machine.attrs.get("mcpu")
-        return None if self.measured == meant else str(meant or self.machine.name)
+        if self.machine.kind == "cuda":
+            return None
+        target = self.machine.target
+        meant = target.attrs.get("mcpu")
+        return None if self.measured == meant else str(meant or target.name)
 
 
 def plan(spec: str | Program, options: TuneOptions) -> TuningPlan:
     """The kernels of a net, or of a run, that leave a choice, and where they are measured.
 
     Raises:
-        UserError: there is no such net, target or server, or what is asked for does not go
+        UserError: there is no such net, target, server or card, or what is asked for does not go
             together.
         CheckFailed: no kernel leaves a choice.
     """
@@ -93,56 +99,115 @@ def plan(spec: str | Program, options: TuneOptions) -> TuningPlan:
 
     from vggc.compiler.error_budget import budget_for, share_of_error
     from vggc.compiler.pipeline import require_countable
-    from vggc.compiler.targets import host, on_threads, require_precision, resolve
+    from vggc.compiler.targets import require_precision, resolve
     from vggc.runtime.plans import plan_for
     from vggc.tuning.database import default_folder
-    from vggc.tuning.diagnostics import NoHome, OnlyOneOf, TooManyThreads
-    from vggc.tuning.lookup import default_threads
-    from vggc.tuning.remote import find_servers, machine_of
-    from vggc.tuning.space import require_tunable
+    from vggc.tuning.diagnostics import NoHome, OnlyOneOf
     from vggc.tuning.tuner import layers_of
 
-    rpc, key = options.rpc, options.key
-    if (rpc is None) != (key is None):
+    if (options.rpc is None) != (options.key is None):
         raise UserError(OnlyOneOf("--rpc HOST:PORT", "--key KEY"))
-    machine = resolve(options.target, mcpu=options.mcpu)
-    require_tunable(machine, here=rpc is None)
-    require_precision(machine, options.precision)
-    error = budget_for(machine, options.precision, options.max_error)
+    asked = resolve(options.target, mcpu=options.mcpu)
+    require_precision(asked, options.precision)
+    error = budget_for(asked, options.precision, options.max_error)
     folder = options.db or default_folder()
     if folder is None:
         raise UserError(NoHome())
-    plan = plan_for(graph, options.batch, machine, options.precision)
+    by = _card(asked, options) if asked.kind == "cuda" else _cpu(asked, options)
+    target = by.machine.target
+    plan = plan_for(graph, options.batch, target, options.precision)
     require_countable(plan)
-    servers: list[TrackerAddress | None]
-    if rpc is not None and key is not None:
-        found = find_servers(rpc, key)
-        # Of this machine's CPU they must be unless another is named, whose code may run on them.
-        is_host = options.target == "cpu" and options.mcpu is None
-        meant = str(machine.attrs["mcpu"]) if is_host else None
-        there = machine_of(found, options.threads, meant)
-        servers, threads, measured = [*found], there.threads, there.cpu
-        where = f"{len(found)} servers `{key}`" if len(found) > 1 else f"the server `{key}`"
-    else:
-        servers, where = [None], "this machine"
-        threads, measured = options.threads or default_threads(machine), str(host()["mcpu"])
-        if threads > (processors := os.cpu_count() or 1):
-            raise UserError(TooManyThreads(processors, threads))
-    machine = on_threads(machine, threads)
-    layers = layers_of(plan, machine, threads, share_of_error(plan, machine, error))
+    layers = layers_of(plan, by.machine, share_of_error(plan, target, error))
     if not layers:
-        raise CheckFailed(f"nothing to tune: no kernel of {program.net.name} leaves a choice")
+        where = f" in {options.precision} on a GPU" if target.kind == "cuda" else ""
+        reason = f"no kernel of {program.net.name} leaves a choice{where}"
+        raise CheckFailed(f"nothing to tune: {reason}")
     return TuningPlan(
         program=program,
-        machine=machine,
-        threads=threads,
+        machine=by.machine,
         layers=layers,
         budget=options.budget,
         folder=folder,
-        servers=tuple(servers),
-        where=where,
-        measured=measured,
+        servers=by.servers,
+        where=by.where,
+        measured=by.measured,
     )
+
+
+@dataclass(frozen=True)
+class _Measurer:
+    """Who measures what: as in `TuningPlan`."""
+
+    machine: TunedMachine
+    servers: tuple[TrackerAddress | None, ...]
+    where: str
+    measured: str | None
+
+
+def _cpu(asked: Target, options: TuneOptions) -> _Measurer:
+    """The CPU that is meant, and who measures it.
+
+    Raises: UserError where there is no such server, or code for the CPU does not run there.
+    """
+    from vggc.compiler.targets import host, on_threads
+    from vggc.tuning.diagnostics import TooManyThreads
+    from vggc.tuning.lookup import default_threads
+    from vggc.tuning.machines import TunedCpu
+    from vggc.tuning.remote import machine_of
+    from vggc.tuning.space import require_tunable
+
+    servers, where = _servers(options)
+    if servers:
+        # Of this machine's CPU they must be unless another is named, whose code may run on them.
+        is_host = options.target == "cpu" and options.mcpu is None
+        meant = str(asked.attrs["mcpu"]) if is_host else None
+        there = machine_of(servers, options.threads, meant)
+        machine = TunedCpu(on_threads(asked, there.threads), there.threads)
+        return _Measurer(machine, servers, where, there.cpu)
+    require_tunable(asked)
+    threads = options.threads or default_threads(asked)
+    if threads > (processors := os.cpu_count() or 1):
+        raise UserError(TooManyThreads(processors, threads))
+    machine = TunedCpu(on_threads(asked, threads), threads)
+    return _Measurer(machine, (None,), where, str(host()["mcpu"]))
+
+
+def _card(asked: Target, options: TuneOptions) -> _Measurer:
+    """The card that is there, and who measures on it.
+
+    Raises: UserError where there is no such server, no card, or another one than is meant.
+    """
+    from vggc.compiler.codegen import require_device_compiler
+    from vggc.compiler.diagnostics import GivenInVain
+    from vggc.compiler.targets import require_precision
+    from vggc.tuning.diagnostics import CardNotMeant
+    from vggc.tuning.remote import card_here, card_of
+
+    if options.threads is not None:
+        reason = "kernels for GPUs are the same whatever the threads of a CPU"
+        raise UserError(GivenInVain("--threads", reason, ""))
+    require_device_compiler()
+    servers, where = _servers(options)
+    card = card_of(servers) if servers else card_here()
+    if options.target != "cuda" and card.arch not in asked.archs:
+        raise UserError(CardNotMeant(card.words, options.target, ", ".join(asked.archs)))
+    require_precision(card.target, options.precision)
+    return _Measurer(card, servers or (None,), where, card.words)
+
+
+def _servers(options: TuneOptions) -> tuple[tuple[TrackerAddress, ...], str]:
+    """The servers that are asked for, and a word for where is measured.
+
+    Raises: UserError where there are none.
+    """
+    from vggc.tuning.remote import find_servers
+
+    if options.rpc is None or options.key is None:
+        return (), "this machine"
+    found = find_servers(options.rpc, options.key)
+    several = len(found) > 1
+    where = f"{len(found)} servers `{options.key}`" if several else f"the server `{options.key}`"
+    return tuple(found), where
 
 
 @contextmanager
@@ -159,7 +224,7 @@ def tuning(plan: TuningPlan) -> Iterator[Callable[[Watch], TuningProgress]]:
 
     with opened(plan.folder) as database:
         yield lambda watch: tune(
-            plan.layers, database, plan.budget, linker(plan.machine), plan.servers, watch
+            plan.layers, database, plan.budget, linker(plan.machine.target), plan.servers, watch
         )
 
 

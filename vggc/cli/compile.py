@@ -221,8 +221,8 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
     if tuned + by_cost:
         again = shlex.join(["vggc", "tune", subject.named, *_same_options()])
         each = ", for each batch" if several else ""
-        may_help = not tuned and may_tune and machine.kind == "cpu"
-        hint = f"; `{again}` measures{each}" if may_help else ""
+        there = " where such a GPU is" if machine.archs else ""
+        hint = f"; `{again}` measures{there}{each}" if not tuned and may_tune else ""
         console.status(
             f"{tuned} of {tuned + by_cost} kernels tuned by measurement, "
             f"{by_cost} by the cost model{hint}"

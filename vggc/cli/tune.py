@@ -49,7 +49,7 @@ class Duration(click.ParamType[float]):
     "--target",
     default="cpu",
     show_default=True,
-    help="cpu (this machine), or a TVM tag of a CPU such as raspberry-pi/4b-aarch64.",
+    help="cpu (this machine), cuda (its card), or a TVM tag such as raspberry-pi/4b-aarch64.",
 )
 @click.option(
     "--mcpu",
@@ -137,26 +137,30 @@ def command(
         announce(planned)
         with shown(net) as watch:
             course = run(watch)
-    report(net, planned.folder, course, planned.measured, as_json)
+    report(planned, course, as_json)
     if course.interrupted:
         raise click.exceptions.Exit(signals.exit_code())
 
 
 def announce(planned: TuningPlan) -> None:
     """Says what is measured where, and what it counts for."""
-    threads = console.count(planned.threads, "thread")
+    machine = planned.machine
+    if machine.kind == "cuda":
+        what = f"the card {machine.words}"
+    else:
+        what = console.count(machine.threads, "thread")
     console.status(
         f"Tuning {len(planned.layers)} kernels of {planned.program.net.name} on {planned.where} "
-        f"with {threads} into {planned.folder}; Ctrl-C stops, and nothing is lost."
+        f"with {what} into {planned.folder}; Ctrl-C stops, and nothing is lost."
     )
-    if planned.crowded:
-        console.status(f"{planned.threads} threads share {num_cores()} of this machine's cores.")
+    if machine.kind == "cpu" and planned.crowded:
+        console.status(f"{machine.threads} threads share {num_cores()} of this machine's cores.")
     if planned.counts_for:
         measured = planned.measured or "a CPU that does not say what it is"
         console.status(f"Measured is {measured}, and it counts for {planned.counts_for}.")
 
 
-def report(net: str, folder: Path, course: TuningProgress, cpu: str | None, as_json: bool) -> None:
+def report(planned: TuningPlan, course: TuningProgress, as_json: bool) -> None:
     """The result on stdout, its circumstances on stderr.
 
     Raises: CheckFailed where nothing was measured, in this run or before.
@@ -171,9 +175,9 @@ def report(net: str, folder: Path, course: TuningProgress, cpu: str | None, as_j
         return
     require_measured(course)
     if as_json:
-        console.out(json.dumps(as_record(net, folder, course, cpu)))
+        console.out(json.dumps(as_record(planned, course)))
     else:
-        console.sheet(tuning_table(net, course))
+        console.sheet(tuning_table(planned.program.net.name, course))
     failed = f", {course.failed:,} failed ({course.first_error})" if course.failed else ""
     if course.measured:
         console.status(f"{course.measured:,} choices measured{failed}.")
@@ -189,14 +193,16 @@ def report(net: str, folder: Path, course: TuningProgress, cpu: str | None, as_j
     require_servers(course)
 
 
-def as_record(net: str, folder: Path, course: TuningProgress, cpu: str | None) -> dict[str, Any]:
+def as_record(planned: TuningPlan, course: TuningProgress) -> dict[str, Any]:
     """What `--json` prints: times in milliseconds, of one run of each kernel."""
     before, after = milliseconds(course)
+    machine = planned.machine
     return {
-        "net": net,
-        "database": str(folder),
-        "measured_cpu": cpu,
-        "threads": course.layers[0].task.threads,
+        "net": planned.program.net.name,
+        "database": str(planned.folder),
+        "measured_cpu": planned.measured if machine.kind == "cpu" else None,
+        "threads": machine.threads if machine.kind == "cpu" else None,
+        "card": machine.said["target"] if machine.kind == "cuda" else None,
         "measured": course.measured,
         "failed": course.failed,
         "outdated": course.outdated,

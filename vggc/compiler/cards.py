@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vggc.kernels.cuda.card import CARDS, Card
+from vggc.kernels.cuda.card import CARDS, KIB, Card
 from vggc.runtime.device import capability
+
+LITTLE_SHARED = {(8, 6), (8, 9), (12, 0), (12, 1)}
+"""The capabilities of cards for games from Ampere on, whose blocks have 99 KiB of shared memory at
+most. Source: CUDA C++ Programming Guide, technical specifications per compute capability."""
 
 
 def card_for(archs: Sequence[str]) -> Card:
@@ -21,7 +25,26 @@ def card_for(archs: Sequence[str]) -> Card:
     return replace(newest, block_shared=min(card.block_shared for card in chosen))
 
 
+def card_like(arch: str, multiprocessors: int) -> Card:
+    """What is known of a card of an architecture with so many multiprocessors: what all of them
+    do together grows with their number, what memory gives does not.
+    """
+    known = _nearest(sorted(CARDS, key=lambda card: capability(card.arch)), arch)
+    share = multiprocessors / known.multiprocessors
+    return replace(
+        known,
+        multiprocessors=multiprocessors,
+        half_rate=known.half_rate * share,
+        peak_rate=known.peak_rate * share,
+        float_rate=known.float_rate * share,
+        cache_rate=known.cache_rate * share,
+    )
+
+
 def _nearest(known: Sequence[Card], arch: str) -> Card:
     """The newest card that is no newer than an architecture, or else the oldest."""
     older = [card for card in known if capability(card.arch) <= capability(arch)]
-    return older[-1] if older else known[0]
+    nearest = older[-1] if older else known[0]
+    if capability(arch) in LITTLE_SHARED:
+        return replace(nearest, block_shared=min(nearest.block_shared, 99 * KIB))
+    return nearest

@@ -71,14 +71,23 @@ def _llvm(module: Any) -> Mapping[str, str]:
     }
 
 
-def _device_code(module: tvm.IRModule, target: Target) -> Code:
-    from vggc.compiler.device_code import CompilerError, NoCompilerError, compile_device
+def require_device_compiler() -> None:
+    """Raises: UserError where there is no compiler for GPUs."""
+    from vggc.compiler.device_code import NoCompilerError, require_compiler
 
     try:
-        library = compile_device(module, target.archs)
+        require_compiler()
     except NoCompilerError as error:
         hint = "`pip install 'vggc[cuda]'` brings NVIDIA's compiler; no GPU is needed"
         raise UserError(diagnostics.NoDeviceCode(str(error), hint)) from None
+
+
+def _device_code(module: tvm.IRModule, target: Target) -> Code:
+    from vggc.compiler.device_code import CompilerError, compile_device
+
+    require_device_compiler()
+    try:
+        library = compile_device(module, target.archs)
     except CompilerError as error:
         hint = "name other architectures with `--arch`, such as sm_80,sm_90"
         raise UserError(diagnostics.NoDeviceCode(str(error), hint)) from None

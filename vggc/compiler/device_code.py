@@ -136,11 +136,14 @@ def compile_fatbin(source: str, archs: Sequence[str]) -> bytes:
     Raises:
         CompilerError: as `compile_device`.
     """
-    if _has_nvrtc():
-        return _fatbin_by_nvrtc(source, archs)
-    if shutil.which("nvcc"):
-        return _fatbin_by_nvcc(source, archs)
-    raise NoCompilerError("neither NVRTC nor nvcc is installed")
+    require_compiler()
+    return (_fatbin_by_nvrtc if _has_nvrtc() else _fatbin_by_nvcc)(source, archs)
+
+
+def require_compiler() -> None:
+    """Raises: NoCompilerError where neither NVRTC nor nvcc is installed."""
+    if not _has_nvrtc() and shutil.which("nvcc") is None:
+        raise NoCompilerError("neither NVRTC nor nvcc is installed")
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def require_device(archs: Sequence[str], index: int = 0) -> Any:
         DeviceError: there is no such GPU, or it is of another architecture.
     """
     held = f"this artifact holds code for {listed(archs)} GPUs"
-    problem = _load_cuda_runtime()
+    problem = load_cuda_runtime()
     device = tvm.cuda(index)
     if problem or not device.exist:
         detail = f" ({problem})" if problem else ""
@@ -74,7 +74,7 @@ def capability(arch: str) -> Capability:
     return int(found[1]), int(found[2])
 
 
-def _load_cuda_runtime() -> str | None:
+def load_cuda_runtime() -> str | None:
     """Load TVM's CUDA runtime if `import tvm` could not; what hinders it, if anything does.
 
     It needs libcudart, which pip puts where the loader does not look.

@@ -22,11 +22,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tvm.s_tir.meta_schedule.database import TuningRecord, Workload
 
-from vggc.compiler.targets import tvm_target
 from vggc.kernels.workloads import Choice
 from vggc.support.diagnostics import UserError
 from vggc.support.files import CannotWrite, cache_folder, open_file, open_lock, replacing
@@ -42,6 +41,7 @@ from vggc.tuning.space import (
     choice_in,
     digest,
     is_of_this_tvm,
+    kind_of,
     placeholder,
     without_code,
 )
@@ -57,7 +57,12 @@ COMPACT_BYTES = MAX_BYTES // 2
 """A larger file loses what counts no more before a run."""
 MAX_TEXT = 4096
 """The longest text of a task."""
-TARGET_KEYS = {"kind", "tag", "keys", "mtriple", "mcpu", "mattr", "num-cores", "host", "device"}
+TARGET_KEYS: dict[str, set[str]] = {
+    "llvm": {"kind", "tag", "keys", "mtriple", "mcpu", "mattr", "num-cores", "host", "device"},
+    "cuda": {"kind", "tag", "keys", "arch", "max_num_threads", "thread_warp_size"},
+}
+"""What a record may say of its target, by TVM's kinds of targets."""
+KINDS: dict[str, Literal["cpu", "cuda"]] = {"llvm": "cpu", "cuda": "cuda"}
 
 
 def default_folder() -> Path | None:
@@ -108,10 +113,10 @@ def outdated(known: Mapping[str, KnownTimes], tasks: Iterable[Task]) -> int:
 
 
 def other_threads(known: Mapping[str, KnownTimes], tasks: Iterable[Task]) -> tuple[int, ...]:
-    """The numbers of threads with which these tasks were measured, where with their own number none
-    was.
+    """The numbers of threads with which these tasks of a CPU were measured, where with their own
+    number none was.
     """
-    wanted = {(task.threads, _without_threads(task.text)) for task in tasks}
+    wanted = {(_threads(task.text), _without_threads(task.text)) for task in tasks}
     texts = {text for _, text in wanted}
     measured = [(_threads(text), _without_threads(text)) for text in known if known[text].seconds]
     if wanted & set(measured):
@@ -159,9 +164,11 @@ def _tables(folder: Path) -> tuple[list[str], list[_Line]]:
     records = []
     for number, line in lines:
         try:
-            index, choice, seconds, name = _record(json.loads(line))
+            index, choice, seconds, kind, name = _record(json.loads(line))
             if not 0 <= index < len(texts):
                 raise _Not(f"of the task {index}, and {WORKLOADS} has {len(texts)}")
+            if kind != kind_of(texts[index]):
+                raise _Not("a measurement on another kind of machine than its task's")
             if name not in (None, digest(texts[index])):
                 raise _Not(f"of another task than line {index + 1} of {WORKLOADS}")
             records.append(_Line(line, texts[index], choice, seconds))
@@ -249,9 +256,9 @@ def _dumped(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _record(value: Any) -> tuple[int, Choice, float, str | None]:
-    """The number of the task, the choice, the seconds of a measurement, and the name of the task;
-    None in a record from before they had it, which is taken at its word.
+def _record(value: Any) -> tuple[int, Choice, float, str, str | None]:
+    """The number of the task, the choice, the seconds of a measurement, the kind of machine, and
+    the name of the task; None in a record from before they had it, which is taken at its word.
 
     Raises: ValueError and others for anything that `Database.add` does not write.
     """
@@ -262,10 +269,11 @@ def _record(value: Any) -> tuple[int, Choice, float, str | None]:
     if type(second) not in (int, float) or not 0 < second <= FAILED or math.isnan(second):
         raise _Not("a measurement without a time")
     if arguments is not None or not _is_target(target):
-        raise _Not("a measurement for no CPU")
+        raise _Not("a measurement for neither a CPU nor a GPU")
     said = _annotations(*trace)
     name = said.get(ATTRIBUTE)
-    return index, choice_in(said), float(second), None if name is None else str(name)
+    kind = KINDS[target["kind"]]
+    return index, choice_in(said), float(second), kind, None if name is None else str(name)
 
 
 def _is_target(value: Any) -> bool:
@@ -278,8 +286,8 @@ def _is_target(value: Any) -> bool:
 
     return (
         isinstance(value, dict)
-        and value.keys() <= TARGET_KEYS
-        and value.get("kind") == "llvm"
+        and value.get("kind") in KINDS
+        and value.keys() <= TARGET_KEYS[value["kind"]]
         and all(
             all(map(plain, item)) if isinstance(item, list) else plain(item)
             for item in value.values()
@@ -336,7 +344,7 @@ class Database:
         if task.text not in self.texts:
             self._append(WORKLOADS, _line(task.text))
             self.texts.append(task.text)
-        workload, target = Workload(placeholder(task.text)), tvm_target(task.target)
+        workload, target = Workload(placeholder(task.text)), task.machine.description
         trace = Space(task).schedule(choice).trace
         record = TuningRecord(trace, workload, [seconds], target, None).as_json()
         self._append(RECORDS, _dumped([self.texts.index(task.text), record]))

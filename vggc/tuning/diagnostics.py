@@ -42,13 +42,30 @@ class DatabaseInUse(Diagnostic):
     path: str
 
 
-class NotTunable(Diagnostic):
-    title = "there is nothing to tune for the target `{target}`"
+class NoCard(Diagnostic):
+    title = "{where} has no NVIDIA GPU to measure on"
     label = "{reason}"
     help = "{hint}"
-    target: str
+    where: str
     reason: str
     hint: str
+
+
+class OtherCard(Diagnostic):
+    title = "the servers have different cards: {found}, and {wanted}"
+    label = "a record is of one card"
+    help = "servers with different cards need keys of their own"
+    found: str
+    wanted: str
+
+
+class CardNotMeant(Diagnostic):
+    title = "the card to measure on is {found}, and `{target}` means {archs}"
+    label = "kernels are compiled for the architecture of the card, and its records count for it"
+    help = "`--target cuda` is whatever card is there; --rpc measures on another one"
+    found: str
+    target: str
+    archs: str
 
 
 class CannotMeasureHere(Diagnostic):

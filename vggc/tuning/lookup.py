@@ -1,13 +1,21 @@
-"""What a database says to whoever compiles."""
+"""What databases say to whoever compiles: the user's own, and beneath it the one that comes with
+vggc.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
+from vggc.compiler.cards import card_for
+from vggc.kernels import cuda
 from vggc.kernels.workloads import Choice, Workload
 from vggc.runtime.artifact import Target
+from vggc.runtime.device import Capability, capability, listed, runs_on
 from vggc.support.diagnostics import UserError
 from vggc.support.processors import num_cores
 from vggc.tuning import diagnostics
@@ -20,7 +28,11 @@ from vggc.tuning.database import (
     read,
     unreadable,
 )
-from vggc.tuning.space import Task, canonical, choices, require_tunable
+from vggc.tuning.machines import TunedCard, TunedCpu, card_in
+from vggc.tuning.space import Task, canonical
+
+SHIPPED = Path(__file__).with_name("records")
+"""The database that comes with vggc: what was measured on machines that many have."""
 
 
 def default_threads(target: Target) -> int:
@@ -31,15 +43,44 @@ def default_threads(target: Target) -> int:
     return cores if isinstance(cores, int) and cores > 0 else num_cores()
 
 
+@dataclass(frozen=True)
+class Measurements:
+    """What is known: by the user's own database, and by the one that comes with vggc."""
+
+    own: Mapping[str, KnownTimes] = field(default_factory=dict)
+    shipped: Mapping[str, KnownTimes] = field(default_factory=dict)
+    unread: str | None = None
+    """Why the user's own says nothing."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is known at all."""
+        return not self.own and not self.shipped
+
+    def of(self, task: Task) -> KnownTimes:
+        """What is known of a task, by one of the databases: times of two do not compare."""
+        for known in (self.own, self.shipped):
+            if (measured := known.get(task.text)) and measured.seconds:
+                return measured
+        return KnownTimes()
+
+    def notes(self, asked: list[Task]) -> Iterator[str]:
+        """What is to be told the user of databases that were asked about these tasks."""
+        if self.unread:
+            yield f"no measurement of yours is known: {self.unread}"
+        if number := outdated(self.own, asked):
+            yield (
+                f"{number:,} measurements are of kernels as they were in another version, and "
+                "count no more; `vggc tune` measures again"
+            )
+
+
 @dataclass
 class Lookup:
-    """The fastest choices that were measured for a target, on `threads` threads."""
+    """The fastest choices that were measured for a CPU."""
 
-    target: Target
-    threads: int
-    known: Mapping[str, KnownTimes] = field(default_factory=dict)
-    unread: str | None = None
-    """Why nothing is known."""
+    machine: TunedCpu
+    known: Measurements = field(default_factory=Measurements)
     asked: list[Task] = field(default_factory=list)
 
     def __call__(self, workload: Workload, max_error: float) -> Choice | None:
@@ -48,54 +89,126 @@ class Lookup:
         None for what was not measured, and where what was, within a smaller error perhaps,
         was never compared with the choice of least stated cost.
         """
-        if not self.known:
+        if self.known.is_empty:
             return None
-        task = Task(canonical(workload), self.target, self.threads, max_error)
+        task = Task(canonical(workload), self.machine, max_error)
         self.asked.append(task)
-        measured = self.known.get(task.text)
-        if measured is None or task.choices[0] not in measured.seconds:
+        measured = self.known.of(task)
+        if not measured.seconds or task.choices[0] not in measured.seconds:
             return None
         # Of the very workload: what is canonical might leave it fewer choices.
-        return measured.best(choices(workload, self.target, self.threads, max_error))
+        return measured.best(self.machine.choices(workload, max_error))
 
     @property
     def notes(self) -> list[str]:
         """What is to be told the user when all choices are made, a line each."""
-        found = []
-        if self.unread:
-            found.append(f"no measurement is known: {self.unread}")
-        if number := outdated(self.known, self.asked):
-            found.append(
-                f"{number:,} measurements are of kernels as they were in another version, and "
-                "count no more; `vggc tune` measures again"
-            )
-        if others := other_threads(self.known, self.asked):
+        found = [*self.known.notes(self.asked)]
+        if others := other_threads(self.known.own, self.asked):
             numbers = " and ".join(map(str, others))
             found.append(
-                f"there are measurements for {numbers} threads, and none for {self.threads}: "
-                "each number has its own"
+                f"there are measurements for {numbers} threads, and none for "
+                f"{self.machine.threads}: each number has its own"
             )
         return found
 
 
+@dataclass
+class CardLookup:
+    """The fastest choices that were measured on cards which run code for some architectures.
+
+    There is one choice for all architectures. Where several cards have records of a kernel, that
+    card decides which is first in order: those of the user's own database before those of the one
+    that comes with vggc, then the newest architecture, then the most multiprocessors.
+    """
+
+    archs: tuple[str, ...]
+    known: Measurements = field(default_factory=Measurements)
+    asked: list[Task] = field(default_factory=list)
+    decided: Counter[TunedCard] = field(default_factory=Counter)
+    """For how many workloads the records of a card have decided."""
+
+    def __post_init__(self) -> None:
+        own, shipped = cards_in(self.known.own), cards_in(self.known.shipped)
+        found = [*own, *(card for card in shipped if card not in own)]
+        self.cards = [card for card in found if self._runs_on(card)]
+        self.others = [card for card in own if not self._runs_on(card)]
+
+    def __call__(self, workload: Workload, max_error: float) -> Choice | None:
+        """The fastest of the choices that add a relative L2 error of at most `max_error`, by the
+        records of the first card that has some.
+
+        None for what was not measured, and where what was never compared with that card's choice of
+        least stated cost among those that all architectures have the shared memory for.
+        """
+        if not self.cards:
+            return None
+        allowed = {*cuda.choices(workload, card_for(self.archs), max_error)}
+        for card in self.cards:
+            task = Task(canonical(workload), card, max_error)
+            self.asked.append(task)
+            measured = self.known.of(task)
+            among = tuple(choice for choice in task.choices if choice in allowed)
+            if among and among[0] in measured.seconds and (best := measured.best(among)):
+                self.decided[card] += 1
+                return best
+        return None
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be told the user when all choices are made, a line each."""
+        found = [*self.known.notes(self.asked)]
+        for card, number in self.decided.items():
+            kernels = f"{number:,} distinct kernel{'s' * (number > 1)}"
+            found.append(f"records of {card.words} decide on {kernels}")
+        if self.others and not self.decided:
+            cards = listed([card.words for card in self.others])
+            found.append(
+                f"there are measurements on {cards}: code for {listed(self.archs)} runs "
+                "on no such card"
+            )
+        return found
+
+    def _runs_on(self, card: TunedCard) -> bool:
+        return any(runs_on(arch, capability(card.arch)) for arch in self.archs)
+
+
+AnyLookup: TypeAlias = Lookup | CardLookup
+
+
+def cards_in(known: Mapping[str, KnownTimes]) -> list[TunedCard]:
+    """The cards that something is known of, the newest first."""
+    cards = {card_in(json.loads(text)) for text, measured in known.items() if measured.seconds}
+
+    def newness(card: TunedCard) -> tuple[Capability, int, str]:
+        return capability(card.arch), card.multiprocessors, card.name
+
+    return sorted((card for card in cards if card), key=newness, reverse=True)
+
+
 def choices_for(
     target: Target, folder: Path | None, threads: int, *, ignore: bool = False
-) -> Lookup:
-    """What was measured for a target, with so many threads.
+) -> AnyLookup:
+    """What was measured for a target; for a CPU with so many threads.
 
-    `folder` is the default database's where it is None. Nothing is known for GPUs, where it is
-    to be ignored, and where the default one does not exist or may not be read.
+    `folder` is the default database's where it is None. Nothing is known where it is to be ignored;
+    only what comes with vggc where the default one does not exist or may not be read.
 
-    Raises: UserError where the database is damaged, or one was named that there is none of or
-        that says nothing about such targets.
+    Raises: UserError where the database is damaged, or one was named that there is none of.
     """
-    if folder is not None:
-        require_tunable(target, here=False)
-        if not (folder / RECORDS).exists():
-            raise UserError(diagnostics.NoDatabase(str(folder)))
-    found = folder or default_folder()
-    if ignore or found is None or target.kind != "cpu":
-        return Lookup(target, threads)
+    known = Measurements() if ignore else _measurements(folder)
+    match target.kind:
+        case "cpu":
+            return Lookup(TunedCpu(target, threads), known)
+        case "cuda":
+            return CardLookup(target.archs, known)
+
+
+def _measurements(folder: Path | None) -> Measurements:
+    if folder is not None and not (folder / RECORDS).exists():
+        raise UserError(diagnostics.NoDatabase(str(folder)))
+    shipped, found = read(SHIPPED), folder or default_folder()
+    if found is None:
+        return Measurements(shipped=shipped)
     if folder is None and (reason := unreadable(found)):
-        return Lookup(target, threads, unread=f"{found / RECORDS}: {reason}")
-    return Lookup(target, threads, read(found))
+        return Measurements(shipped=shipped, unread=f"{found / RECORDS}: {reason}")
+    return Measurements(read(found), shipped)

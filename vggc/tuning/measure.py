@@ -1,36 +1,39 @@
 """Building and timing choices. Runs in the processes of `workers`.
 
-A kernel is timed as it runs in a net: the map that it reads was just written and may lie in
-a cache, its weights and its output do not (TVM flushes them before each run); and some of what it
-reads is zero, as behind a ReLU, for there are kernels that leave that out. The choices of
-a round run in turn, so that a machine which is busy for a while is so for all of them, and
-what counts is the median of a choice's time over the yardstick's in the same round.
+On a CPU a kernel is timed as it runs in a net: the map that it reads was just written and may lie
+in a cache, its weights and its output do not (TVM flushes them before each run). How it is timed
+on a card, `vggc.tuning.rotation` says. Some of what it reads is zero, as behind a ReLU, for there
+are kernels that leave that out. The choices of a round run in turn, so that a machine which is busy
+for a while is so for all of them, and what counts is the median of a choice's time over the
+yardstick's in the same round.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vggc.compiler.link import export_library
 from vggc.compiler.targets import tvm_target
-from vggc.kernels import cpu
-from vggc.kernels.workloads import Choice, Conv, Dense, Kernel, Map
+from vggc.kernels.workloads import Choice, Conv, Dense, Format, Kernel, Map
 from vggc.runtime.affinity import apart
+from vggc.runtime.device import load_cuda_runtime
 from vggc.runtime.huge_pages import LARGE_PAGE, large_pages
-from vggc.support.tvm_alone import tvm
+from vggc.support.tvm_alone import VirtualMachine, tvm
+from vggc.tuning import rotation
+from vggc.tuning.machines import TunedCard, TunedCpu, tuned_card
 from vggc.tuning.space import Task
-from vggc.tuning.workers import Tell, reason
+from vggc.tuning.workers import CardCrash, Tell, reason
 
 AnyArray: TypeAlias = NDArray[Any]
 """An array in one of the formats that kernels read and write."""
@@ -38,9 +41,13 @@ AnyArray: TypeAlias = NDArray[Any]
 TOLERANCE = 1e-4
 """Relative L2 distance of two choices' outputs in float32. Rounding makes 1e-5 between Winograd's
 and direct ones, one wrong value among a million more than this."""
-TOLERANCE_OF_FEWER_BITS = 2e-2, 0.25
-"""Relative L2 distance where numbers are rounded to 8 bits, and that of any two values in units of
-their root mean square: there one wrong value is lost among the roundings."""
+TOLERANCES_OF_FEWER_BITS: Mapping[Format, tuple[float, float]] = {
+    "float16": (4e-3, 0.05),
+    "bfloat16": (2e-2, 0.25),
+    "uint8": (2e-2, 0.25),
+}
+"""Relative L2 distance where numbers are rounded to 11 or 8 bits, and that of any two values in
+units of their root mean square: there one wrong value is lost among the roundings."""
 ROUNDS = 3, 15
 """The fewest rounds and the most."""
 SECONDS = 1.0
@@ -50,7 +57,7 @@ TOO_SLOW = 1.3
 RESOLUTION = 1e-9
 """Seconds: no clock tells less."""
 NOTHING = {"float32": np.nan, "uint16": 0x7FC0}
-"""What no kernel writes, by the type of its output; of bfloat16, too, it is no number."""
+"""What no kernel writes, by the type of its output; of halves, too, it is no number."""
 ZEROS = 0.4
 """The share of inputs that are zero: half behind a ReLU, 40 % in fc6 of VGG-16, behind a pool."""
 FLUSH = "cache_flush_cpu_non_first_arg"
@@ -101,9 +108,11 @@ def build(task: Task, choice: Choice, library: Path, linker: str, tell: Tell) ->
 
     Raises: what keeps code from being linked and written.
     """
+    if isinstance(task.machine, TunedCard):
+        return rotation.build(task, choice, library, linker)
     try:
         func = kernel_of(task, choice).func.with_attr("global_symbol", "main")
-        module = tvm.compile(tvm.IRModule({"main": func}), target=tvm_target(task.target))
+        module = tvm.compile(tvm.IRModule({"main": func}), target=tvm_target(task.machine.target))
     except (MemoryError, OSError):
         raise
     except Exception as error:
@@ -114,34 +123,54 @@ def build(task: Task, choice: Choice, library: Path, linker: str, tell: Tell) ->
 
 def kernel_of(task: Task, choice: Choice) -> Kernel:
     """The kernel of a task with a choice, for the task's machine."""
-    return cpu.kernel(task.workload, task.machine, choice)
+    return task.machine.kernel(task.workload, choice)
 
 
-def weight_bytes(task: Task, choice: Choice) -> int:
-    """The bytes of the packed weight of a task with a choice."""
+def held_bytes(task: Task, choice: Choice) -> int:
+    """The bytes that a choice takes by itself while it is measured: its packed weight; on a card
+    all that it reads and writes, as often as there are sets of it.
+    """
     kernel = kernel_of(task, choice)
-    if kernel.packing is None:
-        return 0
-    weight = _Buffer.of(kernel.func.params[len(task.workload.inputs)])
-    return prod(weight.shape) * np.dtype(weight.kind).itemsize
+    buffers = [_Buffer.of(parameter) for parameter in kernel.func.params]
+    if isinstance(task.machine, TunedCard):
+        return rotation.sets_of(task) * sum(buffer.bytes for buffer in buffers)
+    return buffers[len(task.workload.inputs)].bytes if kernel.packing else 0
 
 
 class _MeasuringPlace:
-    """Where kernels run: this process, or a session on a server."""
+    """Where kernels run: a CPU or a card, of this process or of a session on a server."""
 
-    def __init__(self, server: TrackerAddress | None) -> None:
+    def __init__(self, server: TrackerAddress | None, kind: Literal["cpu", "cuda"]) -> None:
         self.session: Any = None
+        self.kind = kind
+        self.lack: str | None = None
+        """What keeps the CUDA runtime from being loaded here, if anything does."""
         if server is not None:
             from tvm import rpc
 
             tracker = rpc.connect_tracker(server.host, server.port)
             self.session = tracker.request(server.key, max_retry=1)
-        self.device = self.session.cpu(0) if self.session else tvm.cpu()
+        elif kind == "cuda":
+            self.lack = load_cuda_runtime()
+        of = self.session or tvm.runtime
+        self.device = of.device(kind, 0)
 
     def is_alive(self) -> bool:
         """Whether the session still answers."""
         try:
             self.function("runtime.NumThreads")()
+        except Exception:
+            return False
+        return True
+
+    def is_usable(self) -> bool:
+        """Whether the session still answers and kernels can run. What a kernel must not do on a
+        card is the end of all that its process has there.
+        """
+        if self.kind == "cpu":
+            return self.is_alive()
+        try:
+            self.device.sync()
         except Exception:
             return False
         return True
@@ -164,7 +193,8 @@ class _MeasuringPlace:
 
     def tensor(self, array: AnyArray) -> Any:
         """The array where kernels read it; here, large ones as a running net holds its weights."""
-        if self.session is not None or array.nbytes < LARGE_PAGE:
+        elsewhere = self.session is not None or self.kind == "cuda"
+        if elsewhere or array.nbytes < LARGE_PAGE:
             return tvm.runtime.tensor(array, self.device)
         held = large_pages(array.nbytes).view(array.dtype).reshape(array.shape)
         held[...] = array
@@ -176,15 +206,21 @@ class _MeasuringPlace:
         """
         return apart(threads) if self.session is None else nullcontext()
 
+    def copied(self, tensor: Any) -> Any:
+        """A copy of a tensor, made where it lies."""
+        copy = tvm.runtime.empty(tensor.shape, tensor.dtype, self.device)
+        tensor.copyto(copy)
+        return copy
 
-_places: dict[TrackerAddress | None, _MeasuringPlace] = {}
+
+_places: dict[tuple[TrackerAddress | None, str], _MeasuringPlace] = {}
 
 
-def _place(server: TrackerAddress | None) -> _MeasuringPlace:
+def _place(server: TrackerAddress | None, kind: Literal["cpu", "cuda"]) -> _MeasuringPlace:
     """The place where kernels run, kept for as long as this process lives."""
-    if server not in _places:
-        _places[server] = _MeasuringPlace(server)
-    return _places[server]
+    if (server, kind) not in _places:
+        _places[server, kind] = _MeasuringPlace(server, kind)
+    return _places[server, kind]
 
 
 @dataclass(frozen=True)
@@ -199,7 +235,7 @@ class MeasuringMachine:
 
 def machine_at(server: TrackerAddress, tell: Tell) -> MeasuringMachine:
     """The machine that a server says that it is."""
-    place = _place(server)
+    place = _place(server, "cpu")
     threads = int(place.function("runtime.NumThreads")())
     try:
         cpu = str(place.function("target.llvm_get_system_cpu")())
@@ -208,6 +244,23 @@ def machine_at(server: TrackerAddress, tell: Tell) -> MeasuringMachine:
             raise
         return MeasuringMachine(threads, None)
     return MeasuringMachine(threads, cpu if re.fullmatch(r"[\w.+-]{1,64}", cpu) else None)
+
+
+def card_at(server: TrackerAddress | None, tell: Tell) -> TunedCard | str:
+    """The card of a server, or of this machine; why there is none, where there is none.
+
+    Raises: ValueError where what its driver says of it makes no card.
+    """
+    place = _place(server, "cuda")
+    device = place.device
+    if not device.exist:
+        return f"TVM finds no CUDA device there{f' ({place.lack})' if place.lack else ''}"
+    return tuned_card(
+        device.device_name,
+        device.compute_version,
+        device.multi_processor_count,
+        device.l2_cache_size_bytes,
+    )
 
 
 def measure(
@@ -219,39 +272,67 @@ def measure(
     before it runs for the first time, that of the reference is -1.
 
     Raises: ValueError where the reference gives what is no number; RuntimeError where kernels
-        run on another number of threads; whatever ends a session.
+        run on another number of threads; CardCrash where a kernel has ended the use of the card;
+        whatever ends a session.
     """
-    place = _place(server)
-    arguments = _TaskArguments(task, place)
-    tell(-1)
-    expected = arguments.output_of(reference)
-    if not np.isfinite(_values(expected)).all():
-        raise ValueError("its output is not finite")
-    # Asked for sooner, this would make the threads before they are set apart.
-    if (threads := int(place.function("runtime.NumThreads")())) != task.threads:
-        raise RuntimeError(f"it runs on {threads} threads in place of {task.threads}")
-    fewer = isinstance(task.workload, Conv) and task.workload.input.format != "float32"
-    outcomes: list[TrialOutcome | None] = [None] * len(trials)
-    runs: dict[int, Callable[[], float]] = {}
-    for index, trial in enumerate(trials):
-        tell(index)
-        try:
-            run, got = arguments.prepare(trial)
-        except Exception as error:
-            if not place.is_alive():
-                raise
-            outcomes[index] = Failure(reason(error), own=False)
-            continue
-        if problem := difference(got, expected, fewer_bits=fewer):
-            outcomes[index] = Failure(problem, own=True)
-        else:
-            runs[index] = run
-    if 0 in runs:
-        for index, timing in _rounds(runs, tell).items():
-            outcomes[index] = timing
-    for trial in trials:
-        place.forget(trial.library)
-    return outcomes
+    place = _place(server, task.machine.kind)
+    with _crashes_told(place):
+        arguments = _arguments(task, place)
+        tell(-1)
+        expected = arguments.output_of(reference)
+        form = format_of(task)
+        if not np.isfinite(_values(expected, form)).all():
+            raise ValueError("its output is not finite")
+        _require_threads(task, place)
+        outcomes: list[TrialOutcome | None] = [None] * len(trials)
+        runs: dict[int, Callable[[], float]] = {}
+        for index, trial in enumerate(trials):
+            tell(index)
+            try:
+                run, got = arguments.prepare(trial)
+            except Exception as error:
+                if not place.is_usable():
+                    raise
+                outcomes[index] = Failure(reason(error), own=False)
+                continue
+            if problem := difference(got, expected, form):
+                outcomes[index] = Failure(problem, own=True)
+            else:
+                runs[index] = run
+        if 0 in runs:
+            for index, timing in _rounds(runs, tell).items():
+                outcomes[index] = timing
+        for trial in trials:
+            place.forget(trial.library)
+        return outcomes
+
+
+@contextmanager
+def _crashes_told(place: _MeasuringPlace) -> Iterator[None]:
+    """Tells an error after which the card can no longer be used from others."""
+    try:
+        yield
+    except Exception as error:
+        if place.is_alive() and not place.is_usable():
+            raise CardCrash(reason(error)) from None
+        raise
+
+
+def _require_threads(task: Task, place: _MeasuringPlace) -> None:
+    """Raises: RuntimeError where kernels for a CPU run on another number of threads.
+
+    Asked for before the first kernel has run, the number would make the threads before they are
+    set apart.
+    """
+    if isinstance(task.machine, TunedCpu):
+        threads = int(place.function("runtime.NumThreads")())
+        if threads != task.machine.threads:
+            raise RuntimeError(f"it runs on {threads} threads in place of {task.machine.threads}")
+
+
+def format_of(task: Task) -> Format:
+    """The format that a task multiplies in."""
+    return task.workload.input.format if isinstance(task.workload, Conv) else "float32"
 
 
 def _rounds(runs: dict[int, Callable[[], float]], tell: Tell) -> dict[int, MeasuredTime]:
@@ -286,6 +367,10 @@ class _Buffer:
     shape: tuple[int, ...]
     kind: str
 
+    @property
+    def bytes(self) -> int:
+        return prod(self.shape) * np.dtype(self.kind).itemsize
+
     @classmethod
     def of(cls, parameter: Any) -> _Buffer:
         return cls(parameter.name, tuple(map(int, parameter.shape)), str(parameter.dtype))
@@ -306,16 +391,24 @@ class _TaskArguments:
         kernel = kernel_of(self.task, trial.choice)
         tensors = self._tensors(kernel)
         module = self.place.load(trial.library)
-        with self.place.threads_apart(self.task.threads):
+        with self._threads_apart():
             module["main"](*tensors)
         written: AnyArray = tensors[-1].numpy()
         timer = module.time_evaluator("main", self.place.device, 1, 1, f_preproc=FLUSH)
 
         def run() -> float:
-            with self.place.threads_apart(self.task.threads):
+            with self._threads_apart():
                 return max(RESOLUTION, float(timer(*tensors).results[0]))
 
         return run, written
+
+    def _threads_apart(self) -> AbstractContextManager[None]:
+        machine = self.task.machine
+        return (
+            self.place.threads_apart(machine.threads)
+            if isinstance(machine, TunedCpu)
+            else nullcontext()
+        )
 
     def output_of(self, trial: Built) -> AnyArray:
         output = self.prepare(trial)[1]
@@ -346,7 +439,7 @@ class _TaskArguments:
         assert isinstance(workload, Conv | Dense)
         assert packing is not None
         if self.weight is None:
-            # Packed to bfloat16 it is float32 that is rounded.
+            # Packed to halves it is float32 that is rounded.
             self.weight = self._noise(
                 workload.weight_shape, "int8" if kind == "int8" else "float32"
             )
@@ -366,16 +459,54 @@ class _TaskArguments:
                 return self._noise(buffer.shape, buffer.kind)
 
     def _noise(self, shape: tuple[int, ...], kind: str) -> AnyArray:
-        """Numbers around zero; `uint16` holds bfloat16."""
+        """Numbers around zero; `uint16` holds halves of the task's format."""
         match kind:
             case "uint8" | "int8":
                 low, high = (0, 256) if kind == "uint8" else (-127, 128)
                 return self.random.integers(low, high, shape, np.dtype(kind))
             case _:
                 noise = self.random.random(shape, np.float32) - np.float32(0.5)
-                return (
-                    (noise.view(np.uint32) >> 16).astype(np.uint16) if kind == "uint16" else noise
-                )
+                return _halves(noise, format_of(self.task)) if kind == "uint16" else noise
+
+
+class _CardArguments(_TaskArguments):
+    """Random data for a task on a card: as many sets of it as rotate."""
+
+    def __init__(self, task: Task, place: _MeasuringPlace) -> None:
+        super().__init__(task, place)
+        self.sets = rotation.sets_of(task)
+        self.copies: dict[int, list[Any]] = {}
+
+    def prepare(self, trial: Built) -> tuple[Callable[[], float], AnyArray]:
+        """A function that runs the trial on all sets, and gives the seconds of one, and what it
+        writes to the last set.
+        """
+        columns = map(self._rotated, self._tensors(kernel_of(self.task, trial.choice)))
+        tensors = [tensor for one_set in zip(*columns, strict=True) for tensor in one_set]
+        machine = VirtualMachine(self.place.load(trial.library), self.place.device)
+        machine.set_input("main", *tensors)
+        machine.invoke_stateful("main")
+        written: AnyArray = machine.get_outputs("main").numpy()
+        number = rotation.rounds_of(self.sets)
+        timer = machine.module.time_evaluator("invoke_stateful", self.place.device, number, 1)
+
+        def run() -> float:
+            assert machine  # its module lives as long as it does
+            return max(RESOLUTION, float(timer("main").results[0]) / self.sets)
+
+        return run, written
+
+    def _rotated(self, tensor: Any) -> list[Any]:
+        """A tensor and its copies, one for each set; kept, for those that read it, too."""
+        key = id(tensor)
+        if key not in self.copies:
+            self.copies[key] = [tensor, *(self.place.copied(tensor) for _ in range(1, self.sets))]
+        return self.copies[key]
+
+
+def _arguments(task: Task, place: _MeasuringPlace) -> _TaskArguments:
+    of_card = isinstance(task.machine, TunedCard)
+    return _CardArguments(task, place) if of_card else _TaskArguments(task, place)
 
 
 def _clear_halo(data: AnyArray, map_: Map) -> None:
@@ -386,28 +517,37 @@ def _clear_halo(data: AnyArray, map_: Map) -> None:
     data[:, inner, inner] = kept
 
 
-def difference(got: AnyArray, expected: AnyArray, *, fewer_bits: bool = False) -> str | None:
-    """What is wrong with an output, if it is not the reference's but for rounding; None where
-    nothing is.
+def difference(got: AnyArray, expected: AnyArray, form: Format = "float32") -> str | None:
+    """What is wrong with an output of a task that multiplies in a format, if it is not the
+    reference's but for rounding; None where nothing is.
     """
-    one, other = _values(got), _values(expected)
+    one, other = _values(got, form), _values(expected, form)
     if not np.isfinite(one).all():
         return "its output is not finite"
     norm = float(np.linalg.norm(other)) or 1.0
     apart = one - other
     error = float(np.linalg.norm(apart)) / norm
-    if not fewer_bits:
+    if form == "float32":
         return None if error <= TOLERANCE else f"its output is off by {error:.1e}"
     largest = float(np.abs(apart).max()) * other.size**0.5 / norm
-    in_all, in_one = TOLERANCE_OF_FEWER_BITS
+    in_all, in_one = TOLERANCES_OF_FEWER_BITS[form]
     if error <= in_all and largest <= in_one:
         return None
     return f"its output is off by {error:.1e}, by {largest:.1e} in one place"
 
 
-def _values(stored: AnyArray) -> NDArray[np.float32]:
-    """The numbers that an output holds."""
+def _values(stored: AnyArray, form: Format) -> NDArray[np.float32]:
+    """The numbers that an output holds; halves are of the format."""
     flat = stored.ravel()
-    if flat.dtype == np.uint16:
-        return (flat.astype(np.uint32) << 16).view(np.float32)
-    return flat.astype(np.float32, copy=False)
+    if flat.dtype != np.uint16:
+        return flat.astype(np.float32, copy=False)
+    if form == "float16":
+        return flat.view(np.float16).astype(np.float32)
+    return (flat.astype(np.uint32) << 16).view(np.float32)
+
+
+def _halves(values: NDArray[np.float32], form: Format) -> NDArray[np.uint16]:
+    """Numbers as halves of a format, as kernels read them."""
+    if form == "float16":
+        return values.astype(np.float16).view(np.uint16)
+    return (values.view(np.uint32) >> 16).astype(np.uint16)

@@ -7,13 +7,14 @@ import re
 import socket
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vggc.support.diagnostics import UserError
 from vggc.tuning import diagnostics
-from vggc.tuning.measure import MeasuringMachine, TrackerAddress, machine_at
+from vggc.tuning.machines import TunedCard
+from vggc.tuning.measure import MeasuringMachine, TrackerAddress, card_at, machine_at
 from vggc.tuning.workers import Failed, MeasuringWorker
 
 CONNECT = 5.0
@@ -88,18 +89,7 @@ def machine_of(
     Raises: UserError where one has other threads or another CPU than the others, or than is
         asked for, or does not answer.
     """
-    workers = [MeasuringWorker({}) for _ in servers]
-    try:
-        for worker, server in zip(workers, servers, strict=True):
-            worker.ask(machine_at, server, patience=PATIENCE)
-        found: list[MeasuringMachine] = [worker.result() for worker in workers]
-    except Failed as failure:
-        address = f"{servers[0].host}:{servers[0].port}"
-        reason = f"that is free: one was asked, and {failure}"
-        raise UserError(diagnostics.NoServer(address, servers[0].key, reason)) from None
-    finally:
-        for worker in workers:
-            worker.stop()
+    found: list[MeasuringMachine] = _answers(machine_at, servers)
     wanted = MeasuringMachine(threads or found[0].threads, cpu or found[0].cpu)
     for machine in found:
         if machine.threads != wanted.threads:
@@ -108,6 +98,61 @@ def machine_of(
         if None not in (machine.cpu, wanted.cpu) and machine.cpu != wanted.cpu:
             raise UserError(diagnostics.OtherCpu(str(machine.cpu), str(wanted.cpu)))
     return MeasuringMachine(wanted.threads, found[0].cpu)
+
+
+def card_of(servers: Sequence[TrackerAddress]) -> TunedCard:
+    """The card that the servers have, all alike.
+
+    Raises: UserError where one has none, or another than the others, or does not answer.
+    """
+    found: list[TunedCard | str] = _answers(card_at, servers)
+    cards = [card for card in found if isinstance(card, TunedCard)]
+    for lack in found:
+        if isinstance(lack, str):
+            hint = "start it where the loader finds libcuda.so.1 and the CUDA runtime"
+            raise UserError(diagnostics.NoCard(f"a server `{servers[0].key}`", lack, hint))
+    for card in cards:
+        if card != cards[0]:
+            raise UserError(diagnostics.OtherCard(card.words, cards[0].words))
+    return cards[0]
+
+
+def card_here() -> TunedCard:
+    """The card of this machine; of several the first.
+
+    Raises: UserError where there is none.
+    """
+    hint = "--rpc HOST:PORT --key KEY measures on machines that register with a tracker of TVM's"
+    worker = MeasuringWorker({})
+    try:
+        worker.ask(card_at, None, patience=PATIENCE)
+        found: TunedCard | str = worker.result()
+    except Failed as failure:
+        found = str(failure)
+    finally:
+        worker.stop()
+    if isinstance(found, str):
+        raise UserError(diagnostics.NoCard("this machine", found, hint))
+    return found
+
+
+def _answers(question: Callable[..., Any], servers: Sequence[TrackerAddress]) -> list[Any]:
+    """What each server answers to a question.
+
+    Raises: UserError where one does not answer.
+    """
+    workers = [MeasuringWorker({}) for _ in servers]
+    try:
+        for worker, server in zip(workers, servers, strict=True):
+            worker.ask(question, server, patience=PATIENCE)
+        return [worker.result() for worker in workers]
+    except Failed as failure:
+        address = f"{servers[0].host}:{servers[0].port}"
+        reason = f"that is free: one was asked, and {failure}"
+        raise UserError(diagnostics.NoServer(address, servers[0].key, reason)) from None
+    finally:
+        for worker in workers:
+            worker.stop()
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ TRUSTED = 16
 def proposals(task: Task, measured: KnownTimes, taken: Collection[Choice] = ()) -> Iterator[Choice]:
     """Every choice of a task that is not measured yet, in the order in which it is worth it.
 
-    First the default and the best of each other algorithm, by stated cost; then others of
-    small cost; then the neighbours of the fastest; then the rest, as MetaSchedule samples it.
+    First those of least stated cost: the default, the best of each other algorithm, and of each
+    part that a net may be restricted to; then others of small cost; then the neighbours of the
+    fastest; then the rest, as MetaSchedule samples it.
     """
     known = {*measured.seconds, *taken}
     for choice in _in_order(task, measured):
@@ -32,10 +33,7 @@ def proposals(task: Task, measured: KnownTimes, taken: Collection[Choice] = ()) 
 
 
 def _in_order(task: Task, measured: KnownTimes) -> Iterator[Choice]:
-    firsts: dict[str, Choice] = {}
-    for choice in task.choices:
-        firsts.setdefault(choice.algorithm, choice)
-    yield from firsts.values()
+    yield from task.firsts
     yield from task.choices[:TRUSTED]
     if best := measured.best(task.choices):
         yield from neighbours(best, task.choices)

@@ -3,7 +3,7 @@
 MetaSchedule keeps its records by module and by trace. A workload becomes a module that
 says in an attribute what is to be computed where, in canonical text; a choice becomes a
 trace that samples the algorithm and its knobs and annotates a block with them. The traces
-schedule nothing: code comes from `vggc.kernels.cpu`.
+schedule nothing: code comes from `vggc.kernels`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from tvm.s_tir import Schedule
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from vggc.compiler.targets import on_threads, tvm_target
-from vggc.kernels import cpu
 from vggc.kernels.workloads import Choice, Conv, Dense, Workload
 from vggc.runtime.artifact import Target
 from vggc.runtime.session import obstacle
@@ -30,6 +28,7 @@ from vggc.support.diagnostics import UserError
 from vggc.support.records import to_json
 from vggc.support.tvm_alone import tvm
 from vggc.tuning import diagnostics
+from vggc.tuning.machines import TunedMachine, card_in
 from vggc.tuning.revision import revision
 
 ATTRIBUTE = "vggc.task"
@@ -40,45 +39,51 @@ KNOB = "vggc.knob."
 
 @dataclass(frozen=True)
 class Task:
-    """A workload on a CPU with a number of threads: the unit of tuning, measured once and for all.
+    """A workload on a machine: the unit of tuning, measured once and for all.
 
     `workload` is `canonical`. `max_error`, the relative L2 error that a choice may add, decides
     which choices there are, and nothing about what is known of them.
     """
 
     workload: Workload
-    target: Target
-    threads: int
+    machine: TunedMachine
     max_error: float = inf
 
     @cached_property
     def text(self) -> str:
         """A line of JSON that tells this task from others, and from itself in other code."""
-        attrs = {key: self.target.attrs.get(key) for key in ("mtriple", "mcpu", "mattr")}
-        of_cpu = {key: to_json(value) for key, value in attrs.items() if value is not None}
         said = {
             "workload": {type(self.workload).__name__: to_json(self.workload)},
-            "target": of_cpu,
-            "threads": self.threads,
-            "code": revision(cpu.algorithms(self.workload, self.machine)),
+            **self.machine.said,
+            "code": revision(self.machine.algorithms(self.workload)),
             "tvm": tvm.__version__,
         }
         return json.dumps(said, sort_keys=True)
 
     @cached_property
-    def machine(self) -> cpu.Machine:
-        """The CPU, of which kernels have as many cores as there are threads."""
-        return machine(self.target, self.threads)
-
-    @cached_property
     def choices(self) -> tuple[Choice, ...]:
         """Every way to carry out the task, the one of least stated cost first."""
-        return choices(self.workload, self.target, self.threads, self.max_error)
+        return self.machine.choices(self.workload, self.max_error)
+
+    @cached_property
+    def firsts(self) -> tuple[Choice, ...]:
+        """The choices of least stated cost: of all, of each algorithm, and of each part that a net
+        may be restricted to.
+        """
+        parts = [self.choices, *map(set, self.machine.narrower(self.workload))]
+        found: dict[Choice, None] = {}
+        for part in parts:
+            firsts: dict[str, Choice] = {}
+            for choice in self.choices:
+                if choice in part:
+                    firsts.setdefault(choice.algorithm, choice)
+            found |= dict.fromkeys(firsts.values())
+        return tuple(found)
 
     @cached_property
     def reference(self) -> Choice:
         """The choice of least stated cost of the simplest algorithm, with which all must agree."""
-        simplest = cpu.algorithms(self.workload, self.machine)[0].name
+        simplest = self.machine.algorithms(self.workload)[0].name
         return next(choice for choice in self.choices if choice.algorithm == simplest)
 
 
@@ -103,30 +108,15 @@ def is_of_this_tvm(text: str) -> bool:
     return bool(json.loads(text).get("tvm") == tvm.__version__)
 
 
-def require_tunable(target: Target, *, here: bool) -> None:
-    """Raises: UserError where there are no choices for a target, or, measured `here`, its code
-    does not run on this machine.
-    """
-    if target.kind != "cpu":
-        reason = "kernels for GPUs are chosen by a model of the card; none is measured yet"
-        hint = "tune for a CPU: leave --target out, or name a TVM tag of one"
-        raise UserError(diagnostics.NotTunable(target.name, reason, hint))
-    if here and (reason_against := obstacle(target)):
-        raise UserError(diagnostics.CannotMeasureHere(target.name, reason_against))
+def kind_of(text: str) -> str:
+    """The kind of machine, `cpu` or `cuda`, that the text of a task is about."""
+    return "cuda" if card_in(json.loads(text)) else "cpu"
 
 
-def choices(
-    workload: Workload, target: Target, threads: int, max_error: float
-) -> tuple[Choice, ...]:
-    """Every way to carry out a workload on a CPU with so much error, the one of least stated
-    cost first.
-    """
-    return cpu.choices(workload, machine(target, threads), max_error)
-
-
-def machine(target: Target, threads: int) -> cpu.Machine:
-    """The CPU of a target, of which a kernel has as many cores as it has threads."""
-    return cpu.Machine.of(tvm_target(on_threads(target, threads)))
+def require_tunable(target: Target) -> None:
+    """Raises: UserError where code for a CPU does not run on this machine, to be measured."""
+    if reason := obstacle(target):
+        raise UserError(diagnostics.CannotMeasureHere(target.name, reason))
 
 
 def canonical(workload: Workload) -> Workload:

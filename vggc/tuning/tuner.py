@@ -12,14 +12,14 @@ from itertools import islice
 from math import inf
 from pathlib import Path
 from statistics import mean
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from vggc.kernels.workloads import Choice
 from vggc.plan.plan import Plan
-from vggc.runtime.artifact import Target
 from vggc.support.processors import num_cores
 from vggc.support.signals import held
 from vggc.tuning.database import FAILED, Database, outdated
+from vggc.tuning.machines import TunedMachine
 from vggc.tuning.measure import (
     Built,
     Failure,
@@ -27,8 +27,8 @@ from vggc.tuning.measure import (
     TrackerAddress,
     TrialOutcome,
     build,
+    held_bytes,
     measure,
-    weight_bytes,
 )
 from vggc.tuning.search import proposals
 from vggc.tuning.space import Task, canonical
@@ -36,8 +36,9 @@ from vggc.tuning.workers import Crew, Died, Failed, MeasuringWorker
 
 BATCH = 8
 """Choices of a kernel that are measured together, beside the yardstick."""
-MAX_WEIGHTS = 3 * 2**29
-"""The bytes that their packed weights may take together, and the yardstick's."""
+MAX_HELD: dict[Literal["cpu", "cuda"], int] = {"cpu": 3 * 2**29, "cuda": 2**33}
+"""The bytes that they may take together by themselves, and the yardstick: on a CPU their packed
+weights, on a card all that they read and write."""
 PATIENCE = 60.0
 """Seconds after which a compiler or a kernel is taken to hang."""
 FIRST_WORD = 30.0
@@ -122,9 +123,7 @@ Watch: TypeAlias = Callable[[TuningProgress, str], None]
 """Told how it goes, and what comes next in words."""
 
 
-def layers_of(
-    plan: Plan, target: Target, threads: int, max_error: float = inf
-) -> tuple[TunedLayer, ...]:
+def layers_of(plan: Plan, machine: TunedMachine, max_error: float = inf) -> tuple[TunedLayer, ...]:
     """The kernels of a plan that leave something to choose, in order.
 
     A choice adds a relative L2 error of at most `max_error`.
@@ -132,7 +131,7 @@ def layers_of(
     tasks: dict[str, Task] = {}
     names: dict[str, list[str]] = {}
     for step in plan.steps:
-        task = Task(canonical(step.workload), target, threads, max_error)
+        task = Task(canonical(step.workload), machine, max_error)
         tasks.setdefault(task.text, task)
         names.setdefault(task.text, []).append(step.layer)
     return tuple(
@@ -224,9 +223,8 @@ class Bench:
     def start(self, batch: TrialBatch, built: dict[Choice, Built]) -> None:
         """Starts measuring a batch, of whose choices the libraries in `built` are there."""
         trials = [built[choice] for choice in batch.timed if choice in built]
-        threads = {"TVM_NUM_THREADS": str(batch.layer.task.threads), "TVM_BIND_THREADS": "0"}
         self.trials, self.at = trials, NOWHERE
-        self.worker = self.worker or MeasuringWorker(threads)
+        self.worker = self.worker or MeasuringWorker(batch.layer.task.machine.environment)
         arguments = batch.layer.task, built[batch.reference], trials, self.server
         self.worker.ask(measure, *arguments, patience=PATIENCE, first=FIRST_WORD)
 
@@ -270,8 +268,8 @@ class _Tuner:
         self.blamed: Counter[tuple[str, Choice]] = Counter()
         self.failed: dict[str, dict[Choice, Failure]] = defaultdict(dict)
         """What failed in this run, by task."""
-        self.weight_bytes: dict[tuple[str, str], int] = {}
-        """Bytes of a packed weight, by task and algorithm."""
+        self.held_bytes: dict[tuple[str, str], int] = {}
+        """Bytes that a choice takes by itself, by task and algorithm."""
         self.pace: dict[str, float] = {}
         """Seconds that a choice of a task took lately."""
         self.num_libraries = 0
@@ -338,11 +336,11 @@ class _Tuner:
         yardstick = best if best is not None and first not in measured.seconds else first
         again = [best] if best is not None and best != yardstick else []
         new: list[Choice] = []
-        total = sum(self._weight_bytes(task, choice) for choice in (yardstick, *again))
+        total = sum(self._held_bytes(task, choice) for choice in (yardstick, *again))
         proposed = proposals(task, measured, taken | failed)
         for choice in islice(proposed, self._size(task)):
-            total += self._weight_bytes(task, choice)
-            if new and total > MAX_WEIGHTS:
+            total += self._held_bytes(task, choice)
+            if new and total > MAX_HELD[task.machine.kind]:
                 break
             new.append(choice)
         return (
@@ -353,12 +351,12 @@ class _Tuner:
             else None
         )
 
-    def _weight_bytes(self, task: Task, choice: Choice) -> int:
-        """The bytes that the weight of a choice takes, or about that."""
+    def _held_bytes(self, task: Task, choice: Choice) -> int:
+        """The bytes that a choice takes by itself, or about that."""
         key = task.text, choice.algorithm
-        if key not in self.weight_bytes:
-            self.weight_bytes[key] = weight_bytes(task, choice)
-        return self.weight_bytes[key]
+        if key not in self.held_bytes:
+            self.held_bytes[key] = held_bytes(task, choice)
+        return self.held_bytes[key]
 
     def _size(self, task: Task) -> int:
         """How many choices may be measured together in what time is left."""
@@ -394,8 +392,8 @@ class _Tuner:
         try:
             batch.outcomes |= bench.finish()
         except Failed as failure:
-            crashed = isinstance(failure, Died) and failure.crashed
-            if bench.server is not None:
+            crashed = failure.crashed
+            if bench.server is not None and not crashed:
                 self.course.losses.append(str(failure))
                 batch.lost = True
                 if bench.at == NOWHERE:
@@ -403,7 +401,7 @@ class _Tuner:
             choice = bench.trials[bench.at].choice if bench.at >= 0 else batch.reference
             blamed = batch.layer.task.text, choice
             self.blamed[blamed] += 1
-            if bench.server is None or self.blamed[blamed] >= MAX_BLAMED:
+            if bench.server is None or crashed or self.blamed[blamed] >= MAX_BLAMED:
                 # The same twice: there it was the choice that ended the session.
                 own = crashed or not (bench.server is None or isinstance(failure, Died))
                 batch.outcomes[choice] = Failure(str(failure), own=own and bench.at >= 0)

@@ -24,11 +24,7 @@ _CONTEXT.set_forkserver_preload(["vggc.tuning.measure"])
 
 
 class Failed(Exception):
-    """What a worker was asked for could not be done; the message says why."""
-
-
-class Died(Failed):
-    """The worker's process has ended, or was ended because it took too long.
+    """What a worker was asked for could not be done; the message says why.
 
     `crashed` where what it ran did what no program may, rather than took too long or too much.
     """
@@ -36,6 +32,16 @@ class Died(Failed):
     def __init__(self, message: str, *, crashed: bool = False) -> None:
         super().__init__(message)
         self.crashed = crashed
+
+
+class Died(Failed):
+    """The worker's process has ended, or was ended because it took too long."""
+
+
+class CardCrash(Exception):
+    """A kernel did on a card what no program may, and nothing runs there any more in the process
+    that launched it.
+    """
 
 
 CRASHES = {signal.SIGSEGV, signal.SIGILL, signal.SIGFPE}
@@ -93,8 +99,8 @@ class MeasuringWorker:
             self.stop()
             reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             raise Died(f"its process ended with {reason}", crashed=-code in CRASHES) from None
-        if kind == "error":
-            raise Failed(value)
+        if kind in ("error", "crash"):
+            raise Failed(value, crashed=kind == "crash")
         self._wait(self.patience)
         return kind == "result", value
 
@@ -123,6 +129,8 @@ def _serve(connection: Connection, environment: Mapping[str, str]) -> None:
             function, arguments = connection.recv()
             try:
                 value = function(*arguments, lambda told: connection.send(("told", told)))
+            except CardCrash as crash:
+                connection.send(("crash", str(crash)))
             except Exception as error:
                 connection.send(("error", reason(error)))
             else:

@@ -4,6 +4,7 @@ cores from sm_80 on.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, TypeAlias
 
 from vggc.kernels.algorithm import Fixed
@@ -42,6 +43,7 @@ __all__ = [
     "Card",
     "algorithms",
     "alternatives",
+    "choices",
     "kernel",
 ]
 
@@ -70,7 +72,8 @@ ALGORITHMS: tuple[type[AnyCudaAlgorithm], ...] = (
     ToNhwcThreads,
     ToNchwThreads,
 )
-"""Every algorithm; in float32 one applies to each workload."""
+"""Every algorithm; in float32 one applies to each workload. Of those for one workload that leave a
+choice the simplest first, with which others must agree."""
 
 
 def algorithms(workload: Workload, card: Card = H200) -> tuple[AnyCudaAlgorithm, ...]:
@@ -88,6 +91,21 @@ def alternatives(workload: Workload, card: Card = H200) -> tuple[AnyCudaAlgorith
     """The algorithms for `workload`; none where there is nothing to choose."""
     found = algorithms(workload, card)
     return () if isinstance(found[0], Fixed) else found
+
+
+def choices(workload: Workload, card: Card = H200, max_error: float = inf) -> tuple[Choice, ...]:
+    """Every way to carry out `workload` that adds a relative L2 error of at most `max_error`, the
+    one of least stated cost on the card first.
+
+    Empty where there is nothing to choose.
+    """
+    found = [
+        (algorithm.cost(knobs), algorithm.choice(knobs))
+        for algorithm in alternatives(workload, card)
+        for knobs in algorithm.knobs()
+        if algorithm.error <= max_error
+    ]
+    return tuple(choice for _, choice in sorted(found, key=lambda pair: pair[0]))
 
 
 def kernel(workload: Workload, card: Card = H200, choice: Choice | None = None) -> Kernel:

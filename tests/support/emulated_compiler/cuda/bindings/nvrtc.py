@@ -1,12 +1,13 @@
 """NVIDIA's runtime compiler, as far as vggc calls it.
 
-Its machine code is the path of a library that g++ has made of the kernels, which the emulated driver
-loads.
+Its machine code is the path of a library that g++ has made of the kernels, which the emulated
+driver loads.
 """
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import subprocess
 from dataclasses import dataclass
@@ -39,12 +40,17 @@ def nvrtcCreateProgram(source: bytes, *_: Any) -> tuple[nvrtcResult, Program]:
 
 
 def nvrtcCompileProgram(program: Program, *_: Any) -> tuple[nvrtcResult]:
-    folder = Path(mkdtemp(dir=os.environ["EMULATED_CODE"]))
-    try:
-        library = compile_kernels(program.source, folder, os.environ["EMULATED_HEADERS"])
-    except subprocess.CalledProcessError as error:
-        program.log = f"{error}\0".encode()
-        return (nvrtcResult.NVRTC_ERROR_COMPILATION,)
+    # The same source is compiled once, whoever asks for it.
+    name = hashlib.sha256(program.source.encode()).hexdigest()[:16]
+    library = Path(os.environ["EMULATED_CODE"], f"{name}.so")
+    if not library.exists():
+        folder = Path(mkdtemp(dir=library.parent))
+        try:
+            made = compile_kernels(program.source, folder, os.environ["EMULATED_HEADERS"])
+        except subprocess.CalledProcessError as error:
+            program.log = f"{error}\0".encode()
+            return (nvrtcResult.NVRTC_ERROR_COMPILATION,)
+        made.replace(library)
     program.code = f"{library}\0".encode()
     return (nvrtcResult.NVRTC_SUCCESS,)
 
