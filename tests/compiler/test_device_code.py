@@ -173,7 +173,7 @@ class FakeDevice:
 
 
 def test_a_device_of_another_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_module, "_load_cuda_runtime", lambda: None)
+    monkeypatch.setattr(device_module, "load_cuda_runtime", lambda: None)
     monkeypatch.setattr(tvm, "cuda", lambda index: FakeDevice(True, "12.0"))
     with pytest.raises(DeviceError) as error:
         require_device(["sm_80", "sm_86", "sm_90"])
@@ -184,7 +184,7 @@ def test_a_device_of_another_architecture(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_device_that_runs_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     device = FakeDevice(True, "8.9")
-    monkeypatch.setattr(device_module, "_load_cuda_runtime", lambda: None)
+    monkeypatch.setattr(device_module, "load_cuda_runtime", lambda: None)
     monkeypatch.setattr(tvm, "cuda", lambda index: device)
     assert require_device(["sm_80"]) is device
 

@@ -456,6 +456,16 @@ def test_a_card_that_is_not_the_one_that_is_meant_is_told(
 
 
 @needs_compilers
+def test_a_card_without_tensor_cores_is_told(
+    monkeypatch: pytest.MonkeyPatch, tune_small: Tune
+) -> None:
+    answering(monkeypatch, TunedCard("Tesla T4", "sm_75", 40))
+    text = tune_small("--target", "cuda", "--precision", "float16")
+    assert "Tesla T4 (sm_75, 40 multiprocessors) has no tensor cores that vggc has" in text
+    assert "measure on a card from sm_80 on" in text
+
+
+@needs_compilers
 def test_where_nothing_is_left_to_choose_the_precision_is_named(
     monkeypatch: pytest.MonkeyPatch, tune_small: Tune
 ) -> None:

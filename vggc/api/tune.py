@@ -179,7 +179,8 @@ def _card(asked: Target, options: TuneOptions) -> _Measurer:
     """
     from vggc.compiler.codegen import require_device_compiler
     from vggc.compiler.diagnostics import GivenInVain
-    from vggc.compiler.targets import require_precision
+    from vggc.compiler.targets import OLDEST_TENSOR_CORES, PrecisionNotThere
+    from vggc.runtime.device import capability
     from vggc.tuning.diagnostics import CardNotMeant
     from vggc.tuning.remote import card_here, card_of
 
@@ -191,7 +192,10 @@ def _card(asked: Target, options: TuneOptions) -> _Measurer:
     card = card_of(servers) if servers else card_here()
     if options.target != "cuda" and card.arch not in asked.archs:
         raise UserError(CardNotMeant(card.words, options.target, ", ".join(asked.archs)))
-    require_precision(card.target, options.precision)
+    if options.precision != "float32" and capability(card.arch) < OLDEST_TENSOR_CORES:
+        reason = f"{card.words} has no tensor cores that vggc has kernels for"
+        hint = "measure on a card from sm_80 on, with --rpc HOST:PORT --key KEY"
+        raise UserError(PrecisionNotThere(options.precision, options.target, reason, hint))
     return _Measurer(card, servers or (None,), where, card.words)
 
 

@@ -117,8 +117,8 @@ class CardLookup:
     """The fastest choices that were measured on cards which run code for some architectures.
 
     There is one choice for all architectures. Where several cards have records of a kernel, that
-    card decides which is first in order: those of the user's own database before those of the one
-    that comes with vggc, then the newest architecture, then the most multiprocessors.
+    card decides which is first in order: those that the user's own database knows before those that
+    only come with vggc, then the newest architecture, then the most multiprocessors.
     """
 
     archs: tuple[str, ...]
