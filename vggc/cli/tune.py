@@ -107,6 +107,8 @@ def command(
 ) -> None:
     """Measure which kernels of the net SPEC, or of a RUN, are the fastest, for `vggc compile`.
 
+    With --target cuda this machine's card is measured, or with --rpc that of servers.
+
     All measurements are kept in a database: Ctrl-C loses nothing, the same command goes on,
     and nets share what they have in common. Each kernel's output is compared with that of the
     simplest algorithm before it is timed.

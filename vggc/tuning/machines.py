@@ -19,6 +19,7 @@ from vggc.kernels import cpu, cuda
 from vggc.kernels.algorithm import Algorithm
 from vggc.kernels.workloads import Choice, Kernel, Workload
 from vggc.runtime.artifact import Target
+from vggc.runtime.device import capability
 from vggc.support.records import to_json
 from vggc.support.tvm_alone import tvm
 
@@ -119,8 +120,10 @@ class TunedCard:
 
     @property
     def target(self) -> Target:
-        """Code for this card alone."""
-        return Target("cuda", "cuda", {"kind": "cuda"}, (self.arch,))
+        """Code for this card alone, with all that the model knows cards of its kind to have."""
+        known = self.model.arch
+        arch = known if capability(known) == capability(self.arch) else self.arch
+        return Target("cuda", "cuda", {"kind": "cuda"}, (arch,))
 
     @cached_property
     def model(self) -> cuda.Card:
