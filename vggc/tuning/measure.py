@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from math import prod
@@ -41,13 +41,11 @@ AnyArray: TypeAlias = NDArray[Any]
 TOLERANCE = 1e-4
 """Relative L2 distance of two choices' outputs in float32. Rounding makes 1e-5 between Winograd's
 and direct ones, one wrong value among a million more than this."""
-TOLERANCES_OF_FEWER_BITS: Mapping[Format, tuple[float, float]] = {
-    "float16": (4e-3, 0.05),
-    "bfloat16": (2e-2, 0.25),
-    "uint8": (2e-2, 0.25),
-}
-"""Relative L2 distance where numbers are rounded to 11 or 8 bits, and that of any two values in
-units of their root mean square: there one wrong value is lost among the roundings."""
+TOLERANCE_OF_FEWER_BITS = 2e-2, 0.25
+"""Relative L2 distance where numbers are rounded to 8 bits, and that of any two values in units of
+their root mean square: there one wrong value is lost among the roundings."""
+TOLERANCE_OF_FLOAT16 = 4e-3, 0.05
+"""The same where they are rounded to 11 bits."""
 ROUNDS = 3, 15
 """The fewest rounds and the most."""
 SECONDS = 1.0
@@ -530,7 +528,7 @@ def difference(got: AnyArray, expected: AnyArray, form: Format = "float32") -> s
     if form == "float32":
         return None if error <= TOLERANCE else f"its output is off by {error:.1e}"
     largest = float(np.abs(apart).max()) * other.size**0.5 / norm
-    in_all, in_one = TOLERANCES_OF_FEWER_BITS[form]
+    in_all, in_one = TOLERANCE_OF_FLOAT16 if form == "float16" else TOLERANCE_OF_FEWER_BITS
     if error <= in_all and largest <= in_one:
         return None
     return f"its output is off by {error:.1e}, by {largest:.1e} in one place"
