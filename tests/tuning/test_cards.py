@@ -35,7 +35,7 @@ from vggc.kernels.workloads import Choice, Conv, Map, buffer_shape
 from vggc.runtime.artifact import sound_manifest
 from vggc.runtime.plans import plan_for
 from vggc.support.diagnostics import CheckFailed, UserError
-from vggc.tuning import lookup, remote, rotation, tuner
+from vggc.tuning import lookup, measure, remote, rotation, tuner
 from vggc.tuning.database import FAILED, RECORDS, opened, read
 from vggc.tuning.lookup import CardLookup, choices_for
 from vggc.tuning.machines import TunedCard, card_in, tuned_card
@@ -207,6 +207,18 @@ def test_halves_may_differ_by_their_rounding() -> None:
     wrong[2, 25, 25] = 0x7FC0  # what nothing was written to
     assert "not finite" in str(difference(wrong, stored, "float16"))
     assert format_of(task()) == "float16"
+
+
+def test_noise_is_of_numbers_of_the_format() -> None:
+    noise = np.random.default_rng(0).random(1000, np.float32) - np.float32(0.5)
+    halves = measure._stored(noise, "float16", "uint16").view(np.float16)
+    assert np.abs(halves - noise).max() < 2**-11
+    wide = measure._stored(noise, "bfloat16", "uint16").astype(np.uint32) << 16
+    assert np.abs(wide.view(np.float32) - noise).max() < 2**-8
+    short = measure._stored(noise, "tf32", "float32")
+    assert not (short.view(np.uint32) & 0x1FFF).any()
+    assert 0 < np.abs(short - noise).max() < 2**-10
+    assert measure._stored(noise, "float16", "float32") is noise  # a bias
 
 
 @pytest.mark.parametrize("server", [None, TrackerAddress("127.0.0.1", 9190, "box")], ids=str)

@@ -44,8 +44,8 @@ and direct ones, one wrong value among a million more than this."""
 TOLERANCE_OF_FEWER_BITS = 2e-2, 0.25
 """Relative L2 distance where numbers are rounded to 8 bits, and that of any two values in units of
 their root mean square: there one wrong value is lost among the roundings."""
-TOLERANCE_OF_FLOAT16 = 4e-3, 0.05
-"""The same where they are rounded to 11 bits."""
+TOLERANCE_OF_MORE_BITS = 4e-3, 0.05
+"""Both distances where numbers are rounded to 11 bits, in float16 and tf32."""
 ROUNDS = 3, 15
 """The fewest rounds and the most."""
 SECONDS = 1.0
@@ -464,7 +464,7 @@ class _TaskArguments:
                 return self.random.integers(low, high, shape, np.dtype(kind))
             case _:
                 noise = self.random.random(shape, np.float32) - np.float32(0.5)
-                return _halves(noise, format_of(self.task)) if kind == "uint16" else noise
+                return _stored(noise, format_of(self.task), kind)
 
 
 class _CardArguments(_TaskArguments):
@@ -528,7 +528,8 @@ def difference(got: AnyArray, expected: AnyArray, form: Format = "float32") -> s
     if form == "float32":
         return None if error <= TOLERANCE else f"its output is off by {error:.1e}"
     largest = float(np.abs(apart).max()) * other.size**0.5 / norm
-    in_all, in_one = TOLERANCE_OF_FLOAT16 if form == "float16" else TOLERANCE_OF_FEWER_BITS
+    finer = form in ("float16", "tf32")
+    in_all, in_one = TOLERANCE_OF_MORE_BITS if finer else TOLERANCE_OF_FEWER_BITS
     if error <= in_all and largest <= in_one:
         return None
     return f"its output is off by {error:.1e}, by {largest:.1e} in one place"
@@ -544,8 +545,13 @@ def _values(stored: AnyArray, form: Format) -> NDArray[np.float32]:
     return (flat.astype(np.uint32) << 16).view(np.float32)
 
 
-def _halves(values: NDArray[np.float32], form: Format) -> NDArray[np.uint16]:
-    """Numbers as halves of a format, as kernels read them."""
-    if form == "float16":
-        return values.astype(np.float16).view(np.uint16)
-    return (values.view(np.uint32) >> 16).astype(np.uint16)
+def _stored(values: NDArray[np.float32], form: Format, kind: str) -> AnyArray:
+    """Numbers as kernels of a task that multiplies in a format read them; `uint16` holds halves."""
+    bits = values.view(np.uint32)
+    match form:
+        case "float16" if kind == "uint16":
+            return values.astype(np.float16).view(np.uint16)
+        case "tf32":
+            return (bits & np.uint32(0xFFFFE000)).view(np.float32)
+        case _:
+            return (bits >> 16).astype(np.uint16) if kind == "uint16" else values
