@@ -130,7 +130,7 @@ def test_what_is_not_known_of_a_card_is_that_of_one_like_it() -> None:
     assert card_like("sm_90", 132) == H200
     half_of_it = card_like("sm_90", 66)
     assert (half_of_it.half_rate, half_of_it.memory_rate) == (H200.half_rate / 2, H200.memory_rate)
-    assert card_like("sm_100", 132).block_shared == H200.block_shared
+    assert card_like("sm_100", 132) == replace(H200, arch="sm_100")
     assert card_like("sm_86", 84).block_shared == 99 * 2**10 < A100.block_shared
     assert card_for(("sm_86",)).block_shared == 99 * 2**10
 
@@ -141,15 +141,15 @@ def test_choices_are_ordered_by_the_stated_cost_on_the_card() -> None:
     assert len(task().choices) > len(task(AN_A100).choices) > 300
 
 
-def test_what_other_cards_have_the_memory_for_is_measured_first() -> None:
-    """So that a net for all of them can be compiled by the records of the largest."""
+def test_what_other_cards_can_run_is_measured_first() -> None:
+    """So that a net for all of them can be compiled by the records of the newest."""
     many = replace(DEEP, input=replace(DEEP.input, batch=8), output=replace(DEEP.output, batch=8))
     of_many = task(workload=many)
     assert of_many.firsts[0] == of_many.choices[0]
-    assert {choice.algorithm for choice in of_many.firsts} == {"mma", "mma_patches"}
-    assert len(of_many.firsts) > 2
-    for card in cuda.CARDS:
-        allowed = cuda.choices(many, replace(H200, block_shared=card.block_shared))
+    assert of_many.choices[0].algorithm == "wgmma_patches"
+    assert len(of_many.firsts) > 3
+    for archs in (["sm_90a"], ["sm_90"], ["sm_80", "sm_90"], ["sm_89", "sm_90"]):
+        allowed = cuda.choices(many, card_for(archs))
         assert next(choice for choice in of_many.choices if choice in allowed) in of_many.firsts
 
 
@@ -190,8 +190,14 @@ def test_code_is_built_for_the_architecture_of_the_card_alone(tmp_path: Path) ->
     of_small = task(workload=SMALL)
     assert rotation.build(of_small, of_small.choices[0], library, linker(AN_H200.target)) is None
     held = library.read_bytes()
-    assert b"sm_90" in held
+    assert b"sm_90a" in held
     assert not any(arch in held for arch in (b"sm_80", b"compute_80", b"compute_90"))
+    for card, arch in (
+        (AN_H200, "sm_90a"),
+        (AN_A100, "sm_80"),
+        (replace(AN_A100, arch="sm_86"), "sm_86"),
+    ):
+        assert card.target.archs == (arch,)
     unknown = task(replace(AN_H200, arch="sm_81"), SMALL)
     reason = rotation.build(unknown, unknown.choices[0], tmp_path / "none.so", "cc")
     assert "NVRTC on sm_81" in str(reason)
@@ -292,14 +298,19 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "shipped"
 
 
-def record(folder: Path, card: TunedCard, place: int, work: Conv = DEEP) -> Choice:
-    """Puts a card's measurements into a database: the choice at a place was the fastest."""
+def record(folder: Path, card: TunedCard, best: Choice | int, work: Conv = DEEP) -> Choice:
+    """Puts a card's measurements into a database: which choice was the fastest, or at which place
+    among those that all the cards here can run.
+    """
     of_card = task(card, work)
+    if isinstance(best, int):
+        allowed = cuda.choices(work, card_for(("sm_80", "sm_90")))
+        best = [choice for choice in of_card.choices if choice in allowed][best]
     with opened(folder) as database:
         for choice in of_card.firsts:
             database.add(of_card, choice, 2e-5)
-        database.add(of_card, of_card.choices[place], 1e-5)
-    return of_card.choices[place]
+        database.add(of_card, best, 1e-5)
+    return best
 
 
 def decided(folder: Path | None, *archs: str) -> tuple[Choice | None, list[str]]:
@@ -353,23 +364,32 @@ def test_what_was_measured_here_decides_before_what_comes_with_vggc(
     assert choice_of(DEEP, inf) is None
 
 
-def test_what_the_other_architectures_have_no_memory_for_is_not_taken(tmp_path: Path) -> None:
-    """One choice is compiled for all of them."""
-    allowed = cuda.choices(DEEP, card_for(("sm_80", "sm_90")))
-    large = next(i for i, each in enumerate(task().choices) if each not in allowed)
-    best = record(tmp_path, AN_H200, large)
-    assert decided(tmp_path, "sm_90")[0] == best
+@pytest.mark.parametrize("others", [("sm_90",), ("sm_80", "sm_90a"), ("sm_80", "sm_90")], ids=str)
+def test_what_the_other_architectures_cannot_run_is_not_taken(
+    tmp_path: Path, others: tuple[str, ...]
+) -> None:
+    """One choice is compiled for all of them: with no more shared memory, nor other instructions,
+    than all have.
+    """
+    allowed = cuda.choices(DEEP, card_for(others))
+    best = next(choice for choice in task().choices if choice not in allowed)
+    record(tmp_path, AN_H200, best)
+    assert decided(tmp_path, "sm_90a")[0] == best
     first = next(choice for choice in task().choices if choice in allowed)
-    assert decided(tmp_path, "sm_80", "sm_90")[0] == first
+    assert decided(tmp_path, *others)[0] in task().firsts
+    assert decided(tmp_path, *others)[0] in allowed
+    with opened(tmp_path) as database:
+        database.add(task(), first, 1.5e-5)
+    assert decided(tmp_path, *others)[0] == first
 
 
 def test_what_was_never_compared_with_the_default_is_not_taken(tmp_path: Path) -> None:
     with opened(tmp_path) as database:
         database.add(task(), task().choices[5], 1e-6)
-    assert decided(tmp_path, "sm_90")[0] is None
+    assert decided(tmp_path, "sm_90a")[0] is None
     with opened(tmp_path) as database:
         database.add(task(), task().choices[0], 1e-5)
-    assert decided(tmp_path, "sm_90")[0] == task().choices[5]
+    assert decided(tmp_path, "sm_90a")[0] == task().choices[5]
 
 
 def test_a_record_on_another_kind_of_machine_than_its_task_is_refused(tmp_path: Path) -> None:
@@ -520,7 +540,8 @@ def test_a_net_is_tuned_compiled_and_verified_on_a_card(tmp_path: Path) -> None:
 
     assert (told["compile"]["tuned"], told["compile"]["by_cost_model"]) == (1, 0)
     assert "records of GPU on CPU (sm_80, 108 multiprocessors) decide on 1" in told["notes"]
-    (entry,) = [e for e in sound_manifest(tmp_path / "art").kernels if e.workload == "Conv"]
+    kernels = sound_manifest(tmp_path / "art").largest.kernels
+    (entry,) = [e for e in kernels if e.workload == "Conv"]
     assert entry.chosen_by == "measurement"
     assert Choice(entry.algorithm, tuple(entry.knobs.items())) == best
     assert told["verify"]["passed"]

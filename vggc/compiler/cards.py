@@ -27,12 +27,15 @@ def card_for(archs: Sequence[str]) -> Card:
 
 def card_like(arch: str, multiprocessors: int) -> Card:
     """What is known of a card of an architecture with so many multiprocessors: what all of them
-    do together grows with their number, what memory gives does not.
+    do together grows with their number, what memory gives does not. Instructions that one
+    architecture alone has are for cards of that one.
     """
     known = _nearest(sorted(CARDS, key=lambda card: capability(card.arch)), arch)
+    same = capability(known.arch) == capability(arch)
     share = multiprocessors / known.multiprocessors
     return replace(
         known,
+        arch=known.arch if same else arch,
         multiprocessors=multiprocessors,
         half_rate=known.half_rate * share,
         peak_rate=known.peak_rate * share,

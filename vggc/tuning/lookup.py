@@ -137,8 +137,8 @@ class CardLookup:
         """The fastest of the choices that add a relative L2 error of at most `max_error`, by the
         records of the first card that has some.
 
-        None for what was not measured, and where what was never compared with that card's choice of
-        least stated cost among those that all architectures have the shared memory for.
+        None for what was not measured, and for what was never compared with that card's choice of
+        least stated cost among those that all architectures can run.
         """
         if not self.cards:
             return None

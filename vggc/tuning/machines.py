@@ -19,7 +19,6 @@ from vggc.kernels import cpu, cuda
 from vggc.kernels.algorithm import Algorithm
 from vggc.kernels.workloads import Choice, Kernel, Workload
 from vggc.runtime.artifact import Target
-from vggc.runtime.device import capability
 from vggc.support.records import to_json
 from vggc.support.tvm_alone import tvm
 
@@ -121,9 +120,7 @@ class TunedCard:
     @property
     def target(self) -> Target:
         """Code for this card alone, with all that the model knows cards of its kind to have."""
-        known = self.model.arch
-        arch = known if capability(known) == capability(self.arch) else self.arch
-        return Target("cuda", "cuda", {"kind": "cuda"}, (arch,))
+        return Target("cuda", "cuda", {"kind": "cuda"}, (self.model.arch,))
 
     @cached_property
     def model(self) -> cuda.Card:
@@ -139,16 +136,14 @@ class TunedCard:
         return cuda.choices(workload, self.model, max_error)
 
     def narrower(self, workload: Workload) -> tuple[tuple[Choice, ...], ...]:
-        """The choices that there is code for where cards with less shared memory must run it, too,
-        for each amount of it.
+        """The choices that there is code for where other cards must run it, too: without the
+        instructions that this architecture alone has, and for each smaller amount of shared memory.
         """
-        less = {card.block_shared for card in cuda.CARDS if card.block_shared < self._shared}
-        cards = (replace(self.model, block_shared=shared) for shared in sorted(less))
+        own = self.model.block_shared
+        plain = replace(self.model, arch=self.model.arch.removesuffix("a"))
+        amounts = {own} | {card.block_shared for card in cuda.CARDS if card.block_shared < own}
+        cards = (replace(plain, block_shared=amount) for amount in sorted(amounts))
         return tuple(cuda.choices(workload, card) for card in cards)
-
-    @property
-    def _shared(self) -> int:
-        return self.model.block_shared
 
     def kernel(self, workload: Workload, choice: Choice) -> Kernel:
         """The kernel of a choice."""
