@@ -54,8 +54,9 @@ from vggc.program import Program
 from vggc.program import load as load_net
 from vggc.recipe.train import Constant, Recipe, Sgd
 from vggc.support.memory import keep_memory
+from vggc.support.precision import TrainPrecision
 from vggc.training.augment import Normaliser
-from vggc.training.learner import DTYPES, Precision, choose_machine
+from vggc.training.learner import DTYPES, choose_machine
 from vggc.training.prefetch import prefetched
 from vggc.training.session import TrainTask
 
@@ -82,7 +83,7 @@ class Row:
     """What was measured of a case: images a second in each round."""
 
     case: Case
-    precision: Precision
+    precision: TrainPrecision
     gflops: float
     speeds: dict[str, list[float]] = field(default_factory=dict)
 
@@ -186,7 +187,7 @@ def step_of(
     module: nn.Module,
     scores: Callable[[Tensor], Tensor],
     device: str,
-    precision: Precision,
+    precision: TrainPrecision,
     recipe: Recipe,
     fused: bool,
 ) -> Callable[[Tensor, Tensor], None]:
@@ -216,7 +217,7 @@ def endless(loader: DataLoader[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ..
 # Timing
 
 
-def timed(case: Case, precision: Precision, device: str, arguments: argparse.Namespace) -> Row:
+def timed(case: Case, precision: TrainPrecision, device: str, arguments: argparse.Namespace) -> Row:
     """Some steps of each in turn, after some that do not count."""
     program = load_net(case.net)
     batch = case.batch * arguments.batch_times
@@ -247,7 +248,7 @@ def timed(case: Case, precision: Precision, device: str, arguments: argparse.Nam
 
 
 def vggc_steps(
-    program: Program, data: Data, recipe: Recipe, device: str, precision: Precision
+    program: Program, data: Data, recipe: Recipe, device: str, precision: TrainPrecision
 ) -> Callable[[int], None]:
     """Steps of the training as `vggc train` makes them."""
     machine, module = choose_machine(device, precision), program.logits_module()
@@ -266,7 +267,7 @@ def vggc_steps(
 
 
 def peer_steps(
-    program: Program, data: Data, recipe: Recipe, device: str, precision: Precision
+    program: Program, data: Data, recipe: Recipe, device: str, precision: TrainPrecision
 ) -> dict[str, Callable[[int], None]]:
     """Steps of loops as they are written without vggc, on images that are prepared already."""
     graph = drop_final_softmax(program.graph)
