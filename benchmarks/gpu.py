@@ -1,0 +1,73 @@
+"""All that is to be measured on a card, made here so that no minute of one is lost.
+
+    python benchmarks/gpu.py make BUNDLE           a folder to copy to a machine with a card
+    python BUNDLE/run.py --out RESULTS             there: needs torch, no vggc and no network
+    python benchmarks/gpu.py emulate NET RESULTS   the same from end to end on an emulated card
+
+A bundle holds the machine code of the kernels that vggc's model of the card prefers for each layer
+of some nets, for several batches, in float16, with how they are launched. The runner checks each of
+them against float32, times them, the layers, the whole nets and peers, and writes after each part
+what it has found; it ends in ten minutes. `times.jsonl` then has a line for each kernel's time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # the emulator is among the tests
+
+from card.making import MIB, BundleWish, make, num_bytes  # noqa: E402
+
+NETS, BATCHES, CHOICES = "vgg16", "1,8,32,128", 8
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    making = commands.add_parser("make", help="a bundle for a card")
+    making.add_argument("bundle", type=Path, help="a new folder")
+    making.add_argument("--nets", default=NETS, help="zoo names or files, with commas")
+    emulating = commands.add_parser("emulate", help="makes a bundle and runs it on a CPU")
+    emulating.add_argument("nets", help="a small net: emulated cards are slow")
+    emulating.add_argument("results", type=Path, help="a folder")
+    for command, batches, choices in ((making, BATCHES, CHOICES), (emulating, "2", 2)):
+        command.add_argument("--batches", default=batches)
+        command.add_argument("--choices", type=int, default=choices, help="kernels of a layer")
+    asked = parser.parse_args()
+    wish = BundleWish(
+        nets=tuple(asked.nets.split(",")),
+        batches=tuple(map(int, asked.batches.split(","))),
+        choices=asked.choices,
+        emulated=asked.command == "emulate",
+    )
+    if asked.command == "make":
+        describe(wish, asked.bundle)
+        return
+    with TemporaryDirectory() as temporary:
+        bundle = Path(temporary) / "bundle"
+        describe(wish, bundle)
+        command = [sys.executable, str(bundle / "run.py"), "--out", str(asked.results)]
+        sys.exit(subprocess.run(command).returncode)
+
+
+def describe(wish: BundleWish, folder: Path) -> None:
+    """Makes a bundle, and says what it is."""
+    tables = make(wish, folder)
+    print(
+        f"{folder}: {len(tables.kernels)} kernels of {len(tables.workloads)} workloads, "
+        f"{num_bytes(folder) / MIB:.1f} MiB, made in {tables.about['made_in_seconds']} s",
+        file=sys.stderr,
+    )
+    for reason in tables.about["left_out"]:
+        print(f"left out: {reason}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,562 @@
+"""The bundle that measures kernels on a card: what it holds, and that it runs to its end."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from cuda.bindings import driver as cuda
+
+from tests.support import ROOT
+from tests.support.cuda_on_cpu import generate_all
+from vggc.ir.ops import RELU, Activation
+from vggc.kernels.cuda import H200, algorithms
+from vggc.kernels.reference import reference
+from vggc.kernels.workloads import (
+    Add,
+    AvgPool,
+    Concat,
+    Conv,
+    Convert,
+    Dense,
+    Format,
+    Map,
+    MaxPool,
+    Softmax,
+    ToNhwc,
+    Workload,
+)
+from vggc.support.records import to_json
+
+NET = """net small
+input 3x8x8
+conv3-32 | pool | fc-10 | softmax
+"""
+
+
+@pytest.fixture(scope="module")
+def card() -> Iterator[SimpleNamespace]:
+    """The modules of `benchmarks/card`."""
+    names = ["device", "driver", "journal", "kernels", "making", "nets", "parts", "peers"]
+    names += ["report", "runner", "steps", "tables", "values"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        found: dict[str, ModuleType] = {name: import_module(f"card.{name}") for name in names}
+        yield SimpleNamespace(**found)
+
+
+@pytest.fixture
+def net_file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.vgg"
+    path.write_text(NET, encoding="utf-8")
+    return path
+
+
+def halves(map: Map, form: Format = "float16") -> Map:
+    """A map of halves as kernels for GPUs read it."""
+    return replace(map, format=form, vector=8)
+
+
+def conv(
+    shape: tuple[int, int, int, int],
+    channels: int,
+    stride: int = 1,
+    pool: bool = False,
+    act: Activation | None = RELU,
+    form: Format = "float16",
+) -> Conv:
+    """A 3×3 convolution of a map `(N, H, W, C)` with a halo."""
+    batch, height, width, _ = shape
+    scale = 2 if pool else stride
+    size = (height // scale, width // scale) if pool else (-(-height // scale), -(-width // scale))
+    return Conv(
+        input=halves(Map(*shape, halo=1), form),
+        output=halves(Map(batch, *size, channels, halo=1), form),
+        kernel=(3, 3),
+        stride=(stride, stride),
+        padding=(1, 1),
+        act=act,
+        pool=pool,
+    )
+
+
+WORKS: dict[str, Workload] = {
+    "planes": ToNhwc(halves(Map(2, 4, 6, 3, 1))),
+    "conv": conv((1, 9, 8, 16), 24, stride=2, act=None),
+    "pooled": conv((2, 9, 7, 5), 12, pool=True),
+    "dense": Conv(
+        input=halves(Map(3, 2, 4, 8)),
+        output=Map(3, 1, 1, 21),
+        kernel=(2, 4),
+        stride=(1, 1),
+        padding=(0, 0),
+        act=RELU,
+    ),
+    "rows": Dense(2, 9, 5, RELU),
+    "maximum": MaxPool(
+        input=halves(Map(2, 9, 8, 20, 1)),
+        output=halves(Map(2, 5, 4, 20, 1)),
+        kernel=(3, 3),
+        stride=(2, 2),
+        padding=(1, 1),
+    ),
+    "mean": AvgPool(
+        input=halves(Map(1, 13, 12, 20, 1)),
+        output=halves(Map(1, 7, 6, 20, 2)),
+        kernel=(3, 3),
+        stride=(2, 2),
+        padding=(1, 1),
+    ),
+    "sum": Add((halves(Map(2, 4, 3, 19)), halves(Map(2, 4, 3, 19, 1))), Map(2, 4, 3, 19), RELU),
+    "concat": Concat((halves(Map(2, 4, 3, 5)), halves(Map(2, 4, 3, 16))), Map(2, 4, 3, 21)),
+    "softmax": Softmax(3, 7),
+    "format": Convert(halves(Map(1, 3, 4, 11, 1)), Map(1, 3, 4, 11)),
+}
+"""What the layers of nets like VGG are as workloads."""
+
+
+ABORTS = 'extern "C" void run_{function}() {{ __builtin_trap(); }}'
+
+
+def spoil(bundle: Any, kernel: str) -> None:
+    """Puts code that ends the process in the place of a kernel."""
+    row = bundle.tables.kernels[kernel]
+    source = ABORTS.format(function=row.launches[0].function)
+    command = ["g++", "-shared", "-fPIC", "-x", "c++", "-", "-o", str(bundle.folder / row.module)]
+    subprocess.run(command, input=source, text=True, check=True)
+
+
+@pytest.mark.slow
+def test_a_small_net_goes_all_the_way_whatever_becomes_of_a_kernel(
+    card: SimpleNamespace, net_file: Path, tmp_path: Path
+) -> None:
+    wish = card.making.BundleWish((str(net_file),), (2,), 2, emulated=True)
+    tables = card.making.make(wish, tmp_path / "bundle")
+    assert tables.about["left_out"] == []
+    bundle = card.tables.Bundle(tmp_path / "bundle")
+    by_layer = {row.layers[0]: row for row in tables.workloads.values()}
+    crashing = by_layer["fc2"].kernels[1]
+    spoil(bundle, crashing)
+    no_code = by_layer["conv1_1"].kernels[0]
+    (bundle.folder / tables.kernels[no_code].module).write_bytes(b"no machine code at all")
+
+    command = [sys.executable, str(bundle.folder / "run.py"), "--out", str(tmp_path / "results")]
+    environment = {**os.environ, "PYTHONPATH": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+
+    parts = json.loads((tmp_path / "results" / "results.json").read_text())["parts"]
+    assert list(parts) == card.parts.keys(tables)
+    failed = {key: part["error"] for key, part in parts.items() if part["error"]}
+    assert failed.pop(f"check:{crashing}").startswith("the process ended with -")
+    assert "cuModuleLoadData" in failed.pop(f"check:{no_code}")
+    assert all("tensorrt" in key for key in failed)
+    net = parts["nets:small/2"]["result"]
+    assert set(net["seconds"]) == {"launches", "graph", "tuned", "dependent", "torch graph"}
+    assert all(0 < error < 1e-3 for error in net["errors"].values())
+    assert no_code not in net["kernels"]["graph"]
+    assert parts["peers:small/2/onnxruntime"]["result"]["error"] < 1e-3
+    assert (tmp_path / "results" / parts["profile:0"]["result"]["file"]).exists()
+    assert "The card is emulated" in done.stdout
+    lines = (tmp_path / "results" / "times.jsonl").read_text().splitlines()
+    times = [json.loads(line) for line in lines]
+    assert len(times) == len(tables.kernels) - 2
+    assert all(each["seconds"] > 0 for each in times)
+
+
+@pytest.mark.slow
+def test_a_bundle_has_machine_code_and_how_to_launch_it(
+    card: SimpleNamespace, net_file: Path, tmp_path: Path
+) -> None:
+    wish = card.making.BundleWish((str(net_file),), (1,), 1)
+    made = card.making.make(wish, tmp_path / "bundle")
+    assert made.about["left_out"] == []
+    bundle = card.tables.Bundle(tmp_path / "bundle")
+    tables = bundle.tables
+    assert tables == made
+    assert card.making.num_bytes(bundle.folder) < card.making.MOST_BYTES
+    assert [row.batch for row in tables.nets] == [1]
+    for kernel in tables.kernels.values():
+        assert kernel.dependent is not None
+        for module in (kernel.module, kernel.dependent):
+            code = bundle.read(module)
+            assert code.startswith(b"\x7fELF")
+            assert all(launch.function.encode() in code for launch in kernel.launches)
+    assert not list((bundle.folder / "card").glob("making*"))
+
+
+@pytest.mark.parametrize(
+    ("net", "reason"), [("resnet18", "is no chain"), ("vgg11_lrn", "has a layer that VGG has not")]
+)
+def test_a_net_that_is_no_chain_of_vggs_layers_is_refused(
+    card: SimpleNamespace, tmp_path: Path, net: str, reason: str
+) -> None:
+    wish = card.making.BundleWish((net,), (1,), 1)
+    with pytest.raises(card.making.BundleError, match=reason):
+        card.making.make(wish, tmp_path / "bundle")
+
+
+def test_a_bundle_that_is_too_large_to_travel_is_refused(
+    card: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "code").write_bytes(bytes(3 << 20))
+    card.making.require_small(tmp_path)
+    monkeypatch.setattr(card.making, "MOST_BYTES", 2 << 20)
+    with pytest.raises(card.making.BundleError, match=r"takes 3\.0 MiB, more than 2"):
+        card.making.require_small(tmp_path)
+
+
+def test_choices_are_the_best_of_each_algorithm_and_differ_in_their_tiles(
+    card: SimpleNamespace,
+) -> None:
+    work = conv((1, 28, 28, 512), 512)
+    found = card.making.offers(work, H200, 8)
+    costs = [offer.cost for offer in found]
+    assert costs == sorted(costs)
+    for algorithm in algorithms(work, H200):
+        best = min(map(algorithm.cost, algorithm.knobs()))
+        assert best in [each.cost for each in found if each.algorithm == algorithm]
+    tiles = [offer.tile for offer in found]
+    assert len(tiles) == 8
+    assert len(set(tiles)) >= 4
+    assert max(map(tiles.count, tiles)) <= 2
+
+
+def test_a_workspace_has_room_for_what_a_thread_writes_at_once(card: SimpleNamespace) -> None:
+    (mma,) = (each for each in algorithms(conv((1, 4, 4, 64), 64), H200) if each.name == "mma")
+    knobs: Any = next(each for each in mma.knobs() if each.splits > 1 and each.rows == 64)
+    code = generate_all({"k": mma.kernel(knobs).func}, "sm_90")["k"]
+    (parts,) = card.making.workspaces(code, "float16")
+    assert parts.dtype == "float32"
+    assert parts.shape[0] >= knobs.splits * 64 * 64
+
+
+# What is carried of vggc, and what of it is said anew
+
+
+@pytest.mark.parametrize("form", ["float16", "bfloat16"])
+def test_a_packing_is_an_order_of_the_weights_elements(card: SimpleNamespace, form: Format) -> None:
+    work = conv((1, 9, 8, 40), 64, form=form)
+    algorithm = algorithms(work, H200)[-1]
+    packing: Any = algorithm.packing(next(iter(algorithm.knobs())))
+    index = card.making.packing_index(card.making.with_outputs(packing, packing.cols), form)
+    assert sorted(index[index >= 0]) == list(range(packing.cols * 40 * 9))
+    card.making.prove(packing, form, packing.cols, index)
+    with pytest.raises(card.making.BundleError, match="is no order"):
+        card.making.prove(packing, form, packing.cols, index[::-1])
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_workloads_mean_in_torch_what_they_mean_in_vggc(card: SimpleNamespace, name: str) -> None:
+    work = WORKS[name]
+    kind, fields = type(work).__name__, to_json(work)
+    inputs, output = card.values.layouts(kind, fields)
+    drawn = torch.Generator().manual_seed(0)
+    values = [
+        layout.unpack(layout.pack(torch.randn(layout.shape, generator=drawn))) for layout in inputs
+    ]
+    weights = [
+        torch.randn(shape, generator=drawn) for shape in card.values.weight_shapes(kind, fields)
+    ]
+    assert [tuple(each.shape) for each in weights] == [*work.weights.values()]
+
+    def in_vggc(value: torch.Tensor, is_map: bool) -> Any:
+        return (value.permute(0, 2, 3, 1) if is_map else value).numpy()
+
+    contents = [in_vggc(value, layout.is_map) for layout, value in zip(inputs, values, strict=True)]
+    wanted = reference(work, contents, [each.numpy() for each in weights])
+    got = card.values.expected(kind, fields, values, weights)
+    assert tuple(got.shape) == output.shape
+    torch.testing.assert_close(
+        torch.from_numpy(in_vggc(got.double(), output.is_map).copy()),
+        torch.from_numpy(wanted),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+
+
+def test_values_lie_as_kernels_read_them(card: SimpleNamespace) -> None:
+    said = to_json(conv((2, 5, 4, 11), 3).input)
+    layout = card.values.Layout.of(said)
+    assert layout.stored == (2, 7, 6, 16)
+    value = torch.randn(2, 11, 5, 4).half().float()
+    stored = layout.pack(value)
+    assert torch.equal(layout.unpack(stored), value)
+    assert layout.clean(stored)
+    stored[1, 0, 2, 3] = 1.0
+    assert not layout.clean(stored)
+
+
+def test_each_peer_of_a_run_can_be_started(card: SimpleNamespace) -> None:
+    assert tuple(card.peers.STARTS) == (*card.parts.PEERS, *card.parts.COMPILED)
+    assert set(card.parts.BUDGET) == set(card.parts.LIMIT)
+
+
+FAULTS = {
+    "none": None,
+    "beside": "it writes beside its output",
+    "halo": "the halo or the padding is not zero",
+    "nothing": "some of the output is not written",
+    "wrong": "relative error 0",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_kernel_that_is_wrong_is_told_how(card: SimpleNamespace, fault: str) -> None:
+    work = WORKS["planes"]
+    row = replace(work_row(card), workload={"ToNhwc": to_json(work)})
+    device = SimpleNamespace(type="cpu", wait=lambda: None)
+    made = card.kernels.case(row, device)
+    right = card.values.Layout.of(to_json(work)["output"]).pack(made.result)
+    if fault == "halo":
+        right[0, 0, 0, 0] = 1
+    elif fault == "wrong":
+        right[0, 1:-1, 1:-1, :3] *= 1.01
+
+    def prepared(_: object, pointers: dict[str, int]) -> Callable[[], None]:
+        def call() -> None:
+            if fault != "nothing":
+                ctypes.memmove(pointers["y"], right.data_ptr(), right.nbytes)
+            if fault == "beside":
+                ctypes.memset(pointers["y"] + right.nbytes, 0, 1)
+
+        return call
+
+    loaded = SimpleNamespace(device=device, prepared=prepared, resources=lambda _: {"registers": 7})
+    arguments = [card.tables.Argument(name, (), "float32") for name in ("x", "y")]
+    kernel = replace(kernel_row(card, "k0", 1e-6), arguments=tuple(arguments))
+    if reason := FAULTS[fault]:
+        with pytest.raises(card.kernels.WrongKernel, match=reason):
+            card.kernels.check(loaded, row, kernel, made)
+    else:
+        assert card.kernels.check(loaded, row, kernel, made)["registers"] == 7
+
+
+# Memory, driver and journal
+
+
+def test_values_of_one_time_never_share_memory(card: SimpleNamespace) -> None:
+    rng = random.Random(0)
+    for _ in range(50):
+        wanted = []
+        for _ in range(12):
+            first = rng.randrange(10)
+            lasts = first + rng.randrange(4)
+            wanted.append(card.nets.Lifetime(rng.randint(1, 2000), first, lasts))
+        at, total = card.nets.places(wanted)
+        for index, (start, one) in enumerate(zip(at, wanted, strict=True)):
+            assert start % card.nets.ALIGNMENT == 0
+            assert start + one.num_bytes <= total
+            for other_start, other in zip(at[:index], wanted[:index], strict=True):
+                if one.first <= other.last and other.first <= one.last:
+                    apart = start + one.num_bytes <= other_start
+                    assert apart or other_start + other.num_bytes <= start
+    chain = [card.nets.Lifetime(1000, index, index + 1) for index in range(8)]
+    assert card.nets.places(chain)[1] == 1000 + 1024
+
+
+def test_a_launch_is_laid_out_as_the_driver_reads_it(card: SimpleNamespace) -> None:
+    ours = card.driver.LaunchConfig((ctypes.c_uint * 3)(5, 6, 7), (ctypes.c_uint * 3)(8, 1, 1))
+    ours.shared, ours.stream, ours.num_attributes = 9, 0x1234, 0
+    theirs = cuda.CUlaunchConfig()
+    theirs.gridDimX, theirs.gridDimY, theirs.gridDimZ = 5, 6, 7
+    theirs.blockDimX, theirs.blockDimY, theirs.blockDimZ = 8, 1, 1
+    theirs.sharedMemBytes, theirs.hStream = 9, cuda.CUstream(0x1234)
+    size = ctypes.sizeof(ours)
+    assert ctypes.string_at(ctypes.addressof(ours), size) == ctypes.string_at(theirs.getPtr(), size)
+    attribute = cuda.CUlaunchAttribute()
+    which = cuda.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+    attribute.id = which
+    attribute.value.programmaticStreamSerializationAllowed = 1
+    mine = card.driver.LaunchAttribute(card.driver.SERIALIZATION, 0, 1)
+    size = ctypes.sizeof(mine)
+    assert ctypes.string_at(ctypes.addressof(mine), size) == ctypes.string_at(
+        attribute.getPtr(), size
+    )
+    names = cuda.CUfunction_attribute
+    assert names.CU_FUNC_ATTRIBUTE_NUM_REGS == card.driver.REGISTERS
+    assert names.CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES == card.driver.LOCAL_BYTES
+    most = names.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    assert most == card.driver.MOST_DYNAMIC_SHARED
+
+
+def test_a_journal_that_was_cut_off_goes_on(card: SimpleNamespace, tmp_path: Path) -> None:
+    journal = card.journal.Journal(tmp_path / "journal.jsonl")
+    assert journal.entries() == {}
+    journal.begin("check:k1")
+    journal.end("check:k1", result={"error": 0.5})
+    journal.begin("check:k2")
+    with open(journal.path, "a") as file:
+        file.write('{"end": "check:k2", "res')
+    assert [each.key for each in journal.unfinished()] == ["check:k2"]
+    journal.end("check:k2", error="it took too long")
+    entries = journal.entries()
+    assert entries["check:k1"].result == {"error": 0.5}
+    assert entries["check:k2"].error == "it took too long"
+    assert entries["check:k2"].step == "check"
+
+
+def test_a_step_that_has_used_up_its_time_is_left(
+    card: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = SimpleNamespace(workloads={}, nets=(), about={}, kernels={})
+    monkeypatch.setattr(card.runner, "keys", lambda _: ["rates:1", "rates:2", "peers:1"])
+    monkeypatch.setitem(card.runner.BUDGET, "rates", -1.0)
+    monkeypatch.setattr(card.steps.Worker, "run", lambda _, key: {"done": key})
+    bundle = SimpleNamespace(tables=tables)
+    assert card.runner.work(bundle, tmp_path, float("inf")) == 0
+    entries = card.journal.Journal(tmp_path / card.runner.JOURNAL).entries()
+    assert entries["rates:2"].error == card.journal.NO_TIME
+    assert entries["peers:1"].result == {"done": "peers:1"}
+
+
+# The card's own part of the runner, with torch's names for it
+
+
+class FakeEvent:
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+    def elapsed_time(self, end: FakeEvent) -> float:
+        return 3.0
+
+
+class FakeContext:
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class FakeStream(FakeContext):
+    cuda_stream = 77
+
+    def wait_stream(self, other: FakeStream) -> None:
+        assert isinstance(other, FakeStream)
+
+
+class FakeGraph:
+    replays = 0
+
+    def replay(self) -> None:
+        FakeGraph.replays += 1
+
+
+def test_the_card_is_timed_by_events_and_graphs(
+    card: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes: dict[str, Any] = {
+        "synchronize": lambda: None,
+        "empty_cache": lambda: None,
+        "current_stream": FakeStream,
+        "Stream": FakeStream,
+        "stream": FakeContext,
+        "graph": FakeContext,
+        "CUDAGraph": FakeGraph,
+        "Event": FakeEvent,
+        "get_device_properties": lambda _: SimpleNamespace(
+            name="a card", major=9, minor=0, multi_processor_count=132, total_memory=1
+        ),
+    }
+    for name, fake in fakes.items():
+        assert hasattr(torch.cuda, name)
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(card.device, "Driver", lambda: SimpleNamespace(version=13000))
+    device = card.device.CudaDevice()
+    assert device.stream == 77
+    assert device.machine()["name"] == "a card"
+    calls: list[int] = []
+    replay = device.captured(lambda: calls.append(1))
+    assert len(calls) == 2  # once to warm up, once to be captured
+    replay()
+    assert FakeGraph.replays == 1
+    device.release()
+    assert device.rounds({"work": replay}, 2)["work"] == [3e-3 / 2] * 9
+
+
+# The tables of a run
+
+
+def test_kernels_are_told_by_time_beside_what_the_model_says(card: SimpleNamespace) -> None:
+    tables = card.tables.Tables(
+        about={"vggc": "1.2", "emulated": False},
+        kernels={
+            name: kernel_row(card, name, seconds) for name, seconds in (("k0", 1e-6), ("k1", 2e-6))
+        },
+        workloads={"w0": work_row(card)},
+        nets=(net_row(card),),
+        layers={"vgg": ()},
+    )
+    entry = card.journal.Entry
+    found = {
+        "machine": {"name": "a card"},
+        "check:k0": {"error": 1e-4, "registers": 128, "spilled_bytes": 0},
+        "layers:w0": {"seconds": {"k0": [4e-6, 9e-6, 4e-6], "k1": [2e-6], "torch": [5e-6]}},
+        "nets:vgg/8": {"seconds": {"graph": [2e-3], "tuned": [1e-3], "torch graph": [3e-3]}},
+        "peers:vgg/8/tensorrt": {"seconds": [1.5e-3], "error": 1e-3},
+    }
+    entries = {key: entry(key, 0.0, 1.0, result) for key, result in found.items()}
+    entries["check:k1"] = entry("check:k1", 0.0, 1.0, None, "it took too long")
+    text = card.report.markdown(tables, entries)
+    assert "| conv1_1 | 8 | mma rows=1 | 2.0 | 5.0 | 2.50 | 1.0 | 50% | 1 | 2 of 2 |" in text
+    assert "| vgg | 8 | – | 2.000 | 1.000 | – | 3.000 | tensorrt, 1.500 | **1.50** |" in text
+    assert text.index("| mma rows=1 | 2.0 | 2.0 |") < text.index("| mma rows=0 | 4.0 | 1.0 |")
+    assert "1 of 2 kernels are right" in text
+    assert "- check:k1: it took too long" in text
+    lines = list(card.report.kernel_times(tables, entries))
+    assert [line["seconds"] for line in lines] == [4e-6, 2e-6]
+    assert lines[0]["workload"] == {"Conv": {}}
+    assert lines[0]["card"] == "a card"
+
+
+def kernel_row(card: SimpleNamespace, name: str, seconds: float) -> Any:
+    return card.tables.KernelRow(
+        id=name,
+        workload="w0",
+        algorithm="mma",
+        knobs={"rows": int(name[1:])},
+        model_seconds=seconds,
+        module="code/k",
+        arguments=(),
+        workspaces=(),
+        launches=(),
+    )
+
+
+def work_row(card: SimpleNamespace) -> Any:
+    return card.tables.WorkloadRow(
+        id="w0",
+        workload={"Conv": {}},
+        batch=8,
+        layers=("conv1_1",),
+        kernels=("k0", "k1"),
+        floor_seconds=1e-6,
+        flops=2_000_000,
+        is_dense=False,
+    )
+
+
+def net_row(card: SimpleNamespace) -> Any:
+    step = card.tables.StepRow(layer="conv1_1", workload="w0", reads=(-1,), weights=())
+    return card.tables.NetRow(net="vgg", batch=8, input=(3, 4, 4), steps=(step,), output=0)
