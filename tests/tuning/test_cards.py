@@ -141,6 +141,10 @@ def test_choices_are_ordered_by_the_stated_cost_on_the_card() -> None:
     assert len(task().choices) > len(task(AN_A100).choices) > 300
 
 
+def test_all_must_agree_with_the_simplest_that_tensor_cores_can_do() -> None:
+    assert task().reference.algorithm == task(AN_A100).reference.algorithm == "mma"
+
+
 def test_what_other_cards_can_run_is_measured_first() -> None:
     """So that a net for all of them can be compiled by the records of the newest."""
     many = replace(DEEP, input=replace(DEEP.input, batch=8), output=replace(DEEP.output, batch=8))
@@ -541,7 +545,7 @@ def test_a_net_is_tuned_compiled_and_verified_on_a_card(tmp_path: Path) -> None:
     assert (told["compile"]["tuned"], told["compile"]["by_cost_model"]) == (1, 0)
     assert "records of GPU on CPU (sm_80, 108 multiprocessors) decide on 1" in told["notes"]
     kernels = sound_manifest(tmp_path / "art").largest.kernels
-    (entry,) = [e for e in kernels if e.workload == "Conv"]
+    (entry,) = [each for each in kernels if each.workload == "Conv"]
     assert entry.chosen_by == "measurement"
     assert Choice(entry.algorithm, tuple(entry.knobs.items())) == best
     assert told["verify"]["passed"]

@@ -52,10 +52,10 @@ AnyCudaAlgorithm: TypeAlias = CudaAlgorithm[Any, Any]
 ALGORITHMS: tuple[type[AnyCudaAlgorithm], ...] = (
     ImplicitGemm,
     GroupedThreads,
-    WgmmaPatches,
     MmaWindows,
     MmaPatches,
     MmaImage,
+    WgmmaPatches,
     SegmentGemv,
     Gemv,
     Gemm,
