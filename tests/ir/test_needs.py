@@ -20,7 +20,7 @@ from vggc.support.memory import free_memory
 
 ALL = (
     *needs.EXPORTS.values(),
-    *(needs.COMPILING, needs.COMPILING_CUDA, needs.COMPILING_HALVES, needs.COMPILING_INT8),
+    *(needs.COMPILING, needs.COMPILING_CUDA, needs.COMPILING_INT8),
     *(needs.LOADING, needs.RUNNING, needs.VERIFYING),
     *(needs.PROFILING, needs.TIMING, needs.TESTING, needs.beside(["torch", "onnxruntime"])),
 )

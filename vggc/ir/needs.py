@@ -89,8 +89,8 @@ EXPORTS = {
 
 COMPILING = Need(doing="compiling it", base=0.265e9, weights=1.1, op=0.8e6)
 COMPILING_CUDA = replace(COMPILING, base=0.33e9)
-COMPILING_HALVES = replace(COMPILING_CUDA, op=6e6)
-"""What compiling for the tensor cores of GPUs takes, whose kernels are long."""
+TENSOR_CORE_OP = 6e6
+"""The bytes for each op of a net that is compiled for tensor cores, whose kernels are long."""
 COMPILING_INT8 = replace(COMPILING, base=0.5e9, weights=1.3, value=4)
 """What compiling for int8 takes, whose images go through PyTorch."""
 TUNING = Need(doing="tuning it", base=0.26e9, weights=0)
@@ -116,9 +116,8 @@ def compiling(target: str, precision: str, batches: int = 1) -> Need:
     need = COMPILING if target == "cpu" else COMPILING_CUDA
     if precision == "int8":
         need = COMPILING_INT8
-    elif target != "cpu" and precision != "float32":
-        need = COMPILING_HALVES
-    return replace(need, op=batches * need.op)
+    op = need.op if target == "cpu" or precision == "float32" else TENSOR_CORE_OP
+    return replace(need, op=batches * op)
 
 
 def beside(engines: Iterable[str]) -> Need:
