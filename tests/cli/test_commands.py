@@ -422,8 +422,11 @@ def test_tune_refuses_images_that_a_net_does_not_fit_into(vggc_here: Here, tmp_p
 
 @pytest.mark.parametrize(
     "options",
-    [("--target", "cuda"), ("--precision", "bfloat16", "--mcpu", "znver4")],
-    ids=["cuda", "bfloat16"],
+    [
+        ("--target", "cuda", "--precision", "tf32"),
+        ("--precision", "bfloat16", "--mcpu", "znver4"),
+    ],
+    ids=["tf32", "bfloat16"],
 )
 def test_an_error_that_decides_nothing_is_a_mistake(
     vggc_here: Here, tmp_path: Path, options: tuple[str, ...]

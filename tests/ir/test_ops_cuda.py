@@ -110,14 +110,8 @@ FEWER_BITS: dict[ArtifactPrecision, dict[str, Graph]] = {
         )
     },
     "bfloat16": {name: GRAPHS[name] for name in ("conv_then_relu", "map_for_fc_and_conv")},
-    "tf32": {
-        name: GRAPHS[name]
-        for name in ("conv_strided", "conv_grouped", "fc_of_map", "concat", "lrn")
-    },
-    "int8": {
-        name: GRAPHS[name]
-        for name in ("conv_strided", "conv_grouped", "pool", "fc_of_map", "concat", "add_projected")
-    },
+    "tf32": {name: GRAPHS[name] for name in ("conv_strided", "conv_grouped", "concat")},
+    "int8": {name: GRAPHS[name] for name in ("conv_strided", "pool", "fc_of_map", "add_projected")},
 }
 LARGEST_ERRORS: dict[ArtifactPrecision, float] = {
     "float16": 2e-3,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,24 +18,11 @@ from tests.support.machine_code import (
     is_product,
     main_loop,
 )
+from tests.support.vgg16_on_gpus import Chosen, kernels
 from vggc.compiler.cards import card_for
 from vggc.compiler.device_code import DEFAULT_ARCHS
-from vggc.compiler.targets import resolve
-from vggc.kernels.cuda import AnyCudaAlgorithm, algorithms
 from vggc.kernels.cuda.card import Card
-from vggc.kernels.workloads import Conv
-from vggc.program import load
-from vggc.runtime.plans import plan_for
-
-BATCHES = (1, 8, 32)
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A convolution or dense layer, and the kernel of least cost for it."""
-
-    algorithm: AnyCudaAlgorithm
-    knobs: Any
+from vggc.support.precision import ArtifactPrecision
 
 
 @dataclass(frozen=True)
@@ -55,32 +41,15 @@ def made(request: pytest.FixtureRequest) -> Vgg16:
     """For an architecture. On sm_90a they are those that run on no other."""
     arch: str = request.param
     card = card_for(DEFAULT_ARCHS if arch == "sm_90" else (arch,))
-    works = {name: chosen_for(conv, card) for conv, name in convolutions().items()}
     only = None if arch == "sm_90" else arch
+    works = kernels("float16", card)
     kept = {name: each for name, each in works.items() if each.algorithm.only_on == only}
-    kernels = {name: each.algorithm.kernel(each.knobs) for name, each in kept.items()}
-    codes = generate_all({name: kernel.func for name, kernel in kernels.items()}, arch)
+    found = {name: each.algorithm.kernel(each.knobs) for name, each in kept.items()}
+    codes = generate_all({name: kernel.func for name, kernel in found.items()}, arch)
     launches = {name: launch for name, code in codes.items() for launch in code.launches}
     cubin, taken = compiled(next(iter(codes.values())).source, arch)
     resources = {name: taken[launch.name] for name, launch in launches.items()}
     return Vgg16(card, kept, launches, cubin, resources)
-
-
-def convolutions() -> dict[Conv, str]:
-    """Each different convolution and dense layer at each batch size, with a name."""
-    graph, target = load("vgg16").graph, resolve("cuda", DEFAULT_ARCHS)
-    return {
-        step.workload: f"batch{batch}_{step.layer.replace('.', '_')}"
-        for batch in BATCHES
-        for step in plan_for(graph, batch, target, "float16").steps
-        if isinstance(step.workload, Conv)
-    }
-
-
-def chosen_for(conv: Conv, card: Card) -> Chosen:
-    """The algorithm of least cost for a convolution, with its knobs."""
-    offers = [Chosen(each, knobs) for each in algorithms(conv, card) for knobs in each.knobs()]
-    return min(offers, key=lambda offer: offer.algorithm.cost(offer.knobs))
 
 
 @pytest.mark.slow
@@ -152,6 +121,33 @@ def issued(loop: list[str], cols: int) -> float:
     """
     clocks = sum(map(is_product, loop)) * 16 * 16 * cols / 512
     return len(loop) / clocks
+
+
+FORMATS: dict[ArtifactPrecision, str] = {
+    "float32": "HMMA.1688.F32.TF32",
+    "tf32": "HMMA.1688.F32.TF32",
+    "int8": "IMMA.16832.U8.S8",
+}
+
+
+@pytest.mark.slow
+@needs_compilers
+@pytest.mark.skipif(disassembler() is None, reason="no nvdisasm")
+def test_other_precisions_are_multiplied_by_their_instructions(tmp_path: Path) -> None:
+    """Of VGG-16 at batch 8 the second convolution and one of the widest; nothing is spilled."""
+    found = {
+        f"{precision}_{name}": (FORMATS[precision], each.algorithm.kernel(each.knobs))
+        for precision in FORMATS
+        for name, each in kernels(precision, card_for(DEFAULT_ARCHS), (8,)).items()
+        if name in ("batch8_conv1_2", "batch8_conv4_3")
+    }
+    codes = generate_all({name: made.func for name, (_, made) in found.items()}, "sm_90")
+    cubin, taken = compiled(next(iter(codes.values())).source, "sm_90")
+    listing = instructions(cubin, tmp_path)
+    assert {name for name, each in taken.items() if each.spilled or each.stack} == set()
+    for name, (instruction, _) in found.items():
+        products = {each for each, _ in listing[f"{name}_kernel"] if is_product(each)}
+        assert products == {instruction}, name
 
 
 def test_the_listing_of_instructions_is_read(tmp_path: Path) -> None:

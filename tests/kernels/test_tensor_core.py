@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.compiled_kernels import Made, check_always, compiled, unnoticed
 from tests.support.cuda_on_cpu import counting, generate
+from tests.support.split_error import errors
 from tests.support.tensor_core_kernels import (
     OTHERS,
     TensorDraw,
@@ -20,6 +21,8 @@ from tests.support.tensor_core_kernels import (
     dense,
     draws,
 )
+from vggc.compiler.error_budget import allotment
+from vggc.compiler.targets import resolve
 from vggc.ir.ops import Activation
 from vggc.kernels.algorithm import NoKnobs
 from vggc.kernels.cuda import algorithms
@@ -29,6 +32,8 @@ from vggc.kernels.cuda.mma_patches import MmaPatches, PatchKnobs
 from vggc.kernels.cuda.mma_tile import ALIGNMENT
 from vggc.kernels.cuda.segment_dense import SegmentGemv, SegmentGemvKnobs
 from vggc.kernels.workloads import Conv
+from vggc.program import load
+from vggc.runtime.plans import plan_for
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 
@@ -79,16 +84,29 @@ CASES: dict[str, TensorDraw] = {
         MmaImage(conv((1, 19, 21, 5), 64, (3, 2), pool=True, form="bfloat16")),
         ImageKnobs(8, 16, 64, 32, 32),
     ),
+    "float32 windows": TensorDraw(
+        MmaWindows(conv((1, 9, 8, 12), 70, form="float32")), MmaKnobs(128, 64, 64, 32, 16, 4, 1)
+    ),
+    "float32 windows, shared": TensorDraw(
+        MmaWindows(conv((2, 5, 7, 24), 41, form="float32", act=None)),
+        MmaKnobs(64, 64, 32, 32, 16, 2, 7),
+    ),
+    "float32 patches": TensorDraw(
+        MmaPatches(conv((2, 9, 9, 32), 70, form="float32")), PatchKnobs(8, 8, 64, 32, 32, 32, 2, 1)
+    ),
+    "float32 patches, shared": TensorDraw(
+        MmaPatches(conv((1, 9, 9, 64), 70, form="float32", halos=(1, 2))),
+        PatchKnobs(8, 8, 64, 32, 32, 16, 4, 2),
+    ),
+    "float32 of four channels": TensorDraw(
+        MmaImage(conv((1, 19, 21, 4), 64, form="float32")), ImageKnobs(8, 16, 64, 32, 32)
+    ),
     "tf32 windows of an odd image": TensorDraw(
-        MmaWindows(conv((1, 13, 11, 6), 70, form="tf32")), MmaKnobs(128, 128, 64, 64, 32, 4, 1)
+        MmaWindows(conv((1, 13, 11, 6), 70, form="tf32")), MmaKnobs(64, 64, 32, 32, 16, 4, 1)
     ),
     "tf32 windows, shared": TensorDraw(
         MmaWindows(conv((2, 9, 11, 24), 41, form="tf32", act=None)),
         MmaKnobs(64, 64, 32, 32, 16, 2, 7),
-    ),
-    "tf32 windows to float32": TensorDraw(
-        MmaWindows(conv((2, 9, 11, 16), 33, form="tf32", to_float32=True)),
-        MmaKnobs(128, 64, 64, 32, 16, 5, 1),
     ),
     "tf32 patches, pooled": TensorDraw(
         MmaPatches(conv((2, 17, 19, 32), 70, pool=True, form="tf32")),
@@ -96,7 +114,7 @@ CASES: dict[str, TensorDraw] = {
     ),
     "tf32 patches, shared": TensorDraw(
         MmaPatches(conv((1, 17, 19, 64), 70, form="tf32")),
-        PatchKnobs(16, 8, 128, 64, 64, 32, 4, 2),
+        PatchKnobs(8, 8, 64, 32, 32, 32, 4, 2),
     ),
     "tf32 of an image by itself, pooled": TensorDraw(
         MmaImage(conv((1, 19, 21, 3), 64, pool=True, form="tf32")), ImageKnobs(8, 16, 64, 32, 32)
@@ -106,15 +124,11 @@ CASES: dict[str, TensorDraw] = {
     ),
     "int8 windows of an odd image": TensorDraw(
         MmaWindows(conv((1, 13, 11, 19), 70, form="uint8", zeros=(128, 0))),
-        MmaKnobs(128, 128, 64, 64, 128, 4, 1),
+        MmaKnobs(128, 64, 64, 32, 64, 4, 1),
     ),
     "int8 windows, shared": TensorDraw(
         MmaWindows(conv((2, 9, 11, 48), 40, form="uint8", zeros=(128, 128), act=None)),
         MmaKnobs(64, 64, 32, 32, 64, 2, 7),
-    ),
-    "int8 windows to float32": TensorDraw(
-        MmaWindows(conv((2, 9, 11, 64), 33, form="uint8", stride=(2, 1), to_float32=True)),
-        MmaKnobs(128, 64, 64, 32, 64, 5, 1),
     ),
     "int8 windows of an activation that steps wait for": TensorDraw(
         MmaWindows(conv((1, 5, 7, 64), 40, form="uint8", act=Activation("silu"), zeros=(0, 128))),
@@ -126,7 +140,7 @@ CASES: dict[str, TensorDraw] = {
     ),
     "int8 patches, shared": TensorDraw(
         MmaPatches(conv((1, 17, 19, 256), 70, form="uint8")),
-        PatchKnobs(16, 8, 128, 64, 64, 128, 4, 2),
+        PatchKnobs(8, 8, 64, 32, 32, 128, 4, 2),
     ),
     "int8 of an image by itself, pooled": TensorDraw(
         MmaImage(conv((1, 19, 21, 3), 64, pool=True, form="uint8", zeros=(128, 0))),
@@ -177,6 +191,35 @@ def test_many_draws_compute_what_they_should(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in CASES if isinstance(CASES[name].workload, Conv)])
 def test_packing_is_exact_up_to_rounding(name: str) -> None:
     check_packing(CASES[name])
+
+
+# ---------------------------------------------------------------- the error of float32
+
+
+@needs_compiler
+def test_float32_in_three_products_errs_as_it_states() -> None:
+    """The emulator cuts sums off as tensor cores do."""
+    _, three, one, stated = errors(64)
+    assert 0.7 * stated <= three <= stated
+    assert three < one / 1000
+
+
+@pytest.mark.parametrize("budget", [1e-5, 1e-6, 0.0])
+def test_float32_is_split_only_where_the_error_of_a_net_allows_it(budget: float) -> None:
+    target = resolve("cuda", ["sm_90"])
+    may = allotment(plan_for(load("vgg16").graph, 8, target, "float32"), target, budget)
+    names = {each: choice.algorithm for each, choice in may.by_cost.items()}
+    split = [each for each, name in names.items() if name.startswith("mma")]
+    squares = [MmaWindows(each).error ** 2 for each in split if isinstance(each, Conv)]
+    assert sum(squares) <= budget**2
+    assert bool(split) == (budget > 0)
+    assert (len(split) > 8) == (budget == 1e-5)
+
+
+def test_gpus_without_these_tensor_cores_multiply_float32_on_ordinary_cores() -> None:
+    target = resolve("cuda", ["sm_75", "sm_90"])
+    may = allotment(plan_for(load("vgg16").graph, 8, target, "float32"), target, 1e-5)
+    assert {choice.algorithm for choice in may.by_cost.values()} <= {"implicit_gemm", "gemm"}
 
 
 # ---------------------------------------------------------------- waits

@@ -16,7 +16,7 @@ from tests.support.tensor_core_kernels import FORMATS, TensorDraw, case, check, 
 from vggc.ir.ops import RELU, Activation
 from vggc.kernels.cuda import H200
 from vggc.kernels.cuda.mma_tile import ALIGNMENT
-from vggc.kernels.cuda.operands import operands_of
+from vggc.kernels.cuda.operands import OPERANDS
 from vggc.kernels.cuda.wgmma import PLANES, GroupKnobs, WgmmaPatches
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
@@ -69,7 +69,7 @@ def draws(seed: int, count: int) -> dict[str, TensorDraw]:
     while len(found) < count:
         size = rng.choice([(3, 3), (3, 3), (3, 3), (2, 3), (5, 1)])
         form = rng.choice(FORMATS)
-        channels = PLANES * operands_of(form).segment * rng.randint(1, 3)
+        channels = PLANES * OPERANDS[form].segment * rng.randint(1, 3)
         shape = (rng.randint(1, 3), rng.randint(3, 24), rng.randint(3, 36), channels)
         padding = (rng.randint(0, size[0] // 2), rng.randint(0, size[1] // 2))
         if shape[1] + 2 * padding[0] <= size[0] or shape[2] + 2 * padding[1] <= size[1]:

@@ -105,6 +105,13 @@ static uint16_t to_bfloat16(float value) {
   return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
+template <class Sum>
+static Sum sum_of(const Sum* terms, int count) {
+  Sum total = terms[0];
+  for (int i = 1; i < count; ++i) total += terms[i];
+  return total;
+}
+
 // What is multiplied: the numbers of a word, the types of a row's, a column's, and a sum.
 template <float (*Value)(uint16_t)>
 struct Halves {
@@ -112,6 +119,7 @@ struct Halves {
   static constexpr int kPerWord = 2;
   static float left(uint32_t word, int p) { return Value(word >> 16 * p); }
   static float right(uint32_t word, int p) { return Value(word >> 16 * p); }
+  static float total(const float* terms, int count) { return sum_of(terms, count); }
 };
 
 struct Tf32 {
@@ -125,6 +133,19 @@ struct Tf32 {
     return value;
   }
   static float right(uint32_t word, int p) { return left(word, p); }
+  // All terms are cut off, toward zero, at the last bit of the largest, and so is their sum.
+  // Source: Fasi et al. 2021, "Numerical behavior of NVIDIA tensor cores", of the V100; later ones
+  // keep a bit or two more.
+  static float total(const float* terms, int count) {
+    float largest = 0;
+    for (int i = 0; i < count; ++i) largest = std::max(largest, std::abs(terms[i]));
+    if (largest == 0 || !std::isfinite(largest)) return sum_of(terms, count);
+    const double unit = std::ldexp(1.0, std::ilogb(largest) - 23);
+    double exact = 0;
+    for (int i = 0; i < count; ++i) exact += std::trunc(terms[i] / unit) * unit;
+    const float nearest = exact;
+    return std::abs(nearest) > std::abs(exact) ? std::nextafter(nearest, 0.0f) : nearest;
+  }
 };
 
 static uint32_t to_tf32(float value) {
@@ -139,6 +160,7 @@ struct Bytes {
   static constexpr int kPerWord = 4;
   static uint32_t left(uint32_t word, int p) { return uint8_t(word >> 8 * p); }
   static uint32_t right(uint32_t word, int p) { return int32_t(int8_t(word >> 8 * p)); }
+  static uint32_t total(const uint32_t* terms, int count) { return sum_of(terms, count); }
 };
 
 template <class Sum>
@@ -162,9 +184,9 @@ static void multiply(Product<Sum>** lanes) {
   for (int lane = 0; lane < 32; ++lane)
     for (int j = 0; j < 4; ++j) {
       const int row = lane / 4 + 8 * (j >> 1), column = lane % 4 * 2 + (j & 1);
-      Sum sum = *lanes[lane]->sums[j];
-      for (int k = 0; k < depth; ++k) sum += a[row][k] * b[k][column];
-      *lanes[lane]->sums[j] = sum;
+      Sum terms[depth + 1] = {*lanes[lane]->sums[j]};
+      for (int k = 0; k < depth; ++k) terms[k + 1] = a[row][k] * b[k][column];
+      *lanes[lane]->sums[j] = Numbers::total(terms, depth + 1);
     }
 }
 

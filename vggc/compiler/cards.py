@@ -11,18 +11,24 @@ from vggc.runtime.device import capability
 LITTLE_SHARED = {(8, 6), (8, 9), (12, 0), (12, 1)}
 """The capabilities of cards for games from Ampere on, whose blocks have 99 KiB of shared memory at
 most. Source: CUDA C++ Programming Guide, technical specifications per compute capability."""
+OLDEST_TENSOR_CORES = (8, 0)
+"""The first compute capability with all instructions that kernels for tensor cores are made of."""
 
 
 def card_for(archs: Sequence[str]) -> Card:
     """The newest card that there is code for, with no more shared memory a block than all of the
-    architectures have.
+    architectures have, and with tensor cores where all have them.
     """
     known = sorted(CARDS, key=lambda card: capability(card.arch))
     chosen = [_nearest(known, arch) for arch in archs]
     newest = max(chosen, key=lambda card: capability(card.arch))
     if set(archs) != {newest.arch}:  # other code has no instructions of that card alone
         newest = replace(newest, arch=newest.arch.removesuffix("a"))
-    return replace(newest, block_shared=min(card.block_shared for card in chosen))
+    return replace(
+        newest,
+        block_shared=min(card.block_shared for card in chosen),
+        tensor_cores=all(capability(arch) >= OLDEST_TENSOR_CORES for arch in archs),
+    )
 
 
 def card_like(arch: str, multiprocessors: int) -> Card:
@@ -36,6 +42,7 @@ def card_like(arch: str, multiprocessors: int) -> Card:
     return replace(
         known,
         arch=known.arch if same else arch,
+        tensor_cores=capability(arch) >= OLDEST_TENSOR_CORES,
         multiprocessors=multiprocessors,
         half_rate=known.half_rate * share,
         peak_rate=known.peak_rate * share,

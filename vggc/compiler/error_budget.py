@@ -40,9 +40,7 @@ def budget_for(target: Target, precision: ArtifactPrecision, asked: float | None
     """
     if asked is None:
         return MAX_ERROR
-    if target.kind == "cuda":
-        reason = "kernels for GPUs only sum products, which is as exact as float32 is"
-    elif precision != "float32":
+    if precision != "float32":
         reason = f"{precision} itself decides how exact the net is"
     else:
         return asked

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from vggc.compiler.cards import OLDEST_TENSOR_CORES
 from vggc.compiler.device_code import DEFAULT_ARCHS, code_order
 from vggc.runtime.artifact import ARCH, CPU_ATTRS, Attr, Target
 from vggc.runtime.cpu_info import INSTRUCTIONS, instructions, plain
@@ -64,9 +65,6 @@ class PrecisionNotThere(Diagnostic):
     reason: str
     hint: str
 
-
-OLDEST_TENSOR_CORES = (8, 0)
-"""The first compute capability with all instructions that kernels in fewer bits are made of."""
 
 PRECISION_NEEDS: dict[ArtifactPrecision, tuple[str, str, str]] = {
     "bfloat16": (

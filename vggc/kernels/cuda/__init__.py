@@ -108,17 +108,24 @@ def choices(workload: Workload, card: Card = H200, max_error: float = inf) -> tu
     return tuple(choice for _, choice in sorted(found, key=lambda pair: pair[0]))
 
 
-def kernel(workload: Workload, card: Card = H200, choice: Choice | None = None) -> Kernel:
+def kernel(
+    workload: Workload,
+    card: Card = H200,
+    choice: Choice | None = None,
+    max_error: float = inf,
+) -> Kernel:
     """The thread-bound code of `workload`, the same function whenever all arguments are the same.
 
-    `choice` is any way to carry it out, by default that of least stated cost on the card.
+    `choice` is any way to carry it out, by default that of least stated cost on the card of those
+    that add a relative L2 error of at most `max_error`.
 
     Raises: ValueError for a choice that is none.
     """
     found = algorithms(workload, card)
     offers = ((algorithm, knobs) for algorithm in found for knobs in algorithm.knobs())
     if choice is None:
-        algorithm, knobs = min(offers, key=lambda offer: offer[0].cost(offer[1]))
+        within = (offer for offer in offers if offer[0].error <= max_error)
+        algorithm, knobs = min(within, key=lambda offer: offer[0].cost(offer[1]))
         return algorithm.kernel(knobs)
     for algorithm, knobs in offers:
         if algorithm.name == choice.algorithm and algorithm.choice(knobs) == choice:

@@ -39,6 +39,8 @@ class Card:
     """The most of it that a block may have."""
     threads: int = 2048
     registers: int = 65536
+    tensor_cores: bool = True
+    """Whether they know the formats and instructions of kernels here."""
     int8_gain: float = 2.0
     """How many times as many operations a second tensor cores do in int8 as in halves."""
 
@@ -55,8 +57,10 @@ class Card:
             case "uint8":
                 return self.int8_gain
             case "tf32":
-                return 0.5
-            case _:
+                return 1 / 2
+            case "float32":  # three products in tf32
+                return 1 / 6
+            case "float16" | "bfloat16":
                 return 1.0
 
 

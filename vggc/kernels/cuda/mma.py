@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
-from math import ceil, prod
-from typing import cast
+from math import ceil, prod, sqrt
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
@@ -41,13 +41,18 @@ from vggc.kernels.cuda.mma_tile import (
     shared_memory,
     write_results,
 )
-from vggc.kernels.cuda.operands import SEGMENT_BYTES, Operands, on_tensor_cores, operands_of
+from vggc.kernels.cuda.operands import OPERANDS, SEGMENT_BYTES, Operands, on_tensor_cores
 from vggc.kernels.cuda.packing import MmaPanelPacking
 from vggc.kernels.workloads import Conv
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 ROW_BYTES = (64, 128)
 """The bytes of a row of a step."""
 STAGES = (2, 3, 4, 5)
+SPLIT_ERROR = 8e-9
+"""The relative L2 error of float32 in three products, over the root of the terms of a sum."""
 MAX_SPLITS = 16
 """The most blocks that share a tile."""
 
@@ -96,13 +101,41 @@ def splits_of(steps: int, tiles: int) -> Iterator[int]:
             yield splits
 
 
-def thread_registers(tile: TensorTile) -> int:
-    """The registers that a thread is thought to take: its sums, fragments, and 48 others."""
-    return tile.num_sums + 4 * (tile.warp_rows // 16) + 2 * (tile.warp_cols // 8) + 48
+MOST_REGISTERS = 255
+"""The registers that a thread may have."""
+
+
+def thread_registers(operands: Operands, tile: TensorTile) -> int:
+    """The registers that a thread is thought to take: its sums, fragments, and 48 others, or 84 to
+    split numbers.
+    """
+    lefts, rights = 4 * (tile.warp_rows // 16), 2 * (tile.warp_cols // 8)
+    if operands.split:
+        return tile.num_sums + 2 * (lefts + 4) + 4 + 84
+    return tile.num_sums + lefts + rights + 48
+
+
+C = TypeVar("C", bound=Conv)
+K = TypeVar("K", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
-class MmaWindows(CudaAlgorithm[Conv, MmaKnobs]):
+class MmaAlgorithm(CudaAlgorithm[C, K]):
+    """A way to compute a convolution on tensor cores."""
+
+    @property
+    def operands(self) -> Operands:
+        """What is multiplied."""
+        return OPERANDS[self.workload.input.format]
+
+    @property
+    def error(self) -> float:
+        terms = prod(self.workload.weight_shape[1:])
+        return SPLIT_ERROR * sqrt(terms) if self.operands.split else 0.0
+
+
+@dataclass(frozen=True)
+class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
     """Tensor cores; rows are windows of the map, read anew for each tap."""
 
     names = ("mma",)
@@ -110,13 +143,8 @@ class MmaWindows(CudaAlgorithm[Conv, MmaKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Any convolution of one group in fewer bits."""
+        """Any convolution of one group whose channels fill whole segments of 16 bytes."""
         return on_tensor_cores(workload)
-
-    @property
-    def operands(self) -> Operands:
-        """What is multiplied."""
-        return operands_of(self.workload.input.format)
 
     @property
     def num_rows(self) -> int:
@@ -141,6 +169,8 @@ class MmaWindows(CudaAlgorithm[Conv, MmaKnobs]):
         return tile.stages * (tile.rows + tile.cols) * tile.row_bytes
 
     def knobs(self) -> Iterator[MmaKnobs]:
+        if not self.card.tensor_cores:
+            return
         depths = [size // self.operands.size for size in ROW_BYTES]
         for (rows, cols, warp_rows, warp_cols), depth, stages in product(TILES, depths, STAGES):
             knobs = MmaKnobs(
@@ -154,6 +184,8 @@ class MmaWindows(CudaAlgorithm[Conv, MmaKnobs]):
             )
             tile = knobs.tile(self.operands)
             if self.shared_bytes(tile) + ALIGNMENT > self.card.block_shared:
+                continue
+            if thread_registers(self.operands, tile) > MOST_REGISTERS:
                 continue
             for splits in splits_of(self.num_steps(depth), prod(self.grid(tile))):
                 yield replace(knobs, splits=splits)
@@ -174,7 +206,7 @@ class MmaWindows(CudaAlgorithm[Conv, MmaKnobs]):
             blocks=tiles * knobs.splits,
             threads=tile.threads,
             shared=self.shared_bytes(tile) + ALIGNMENT,
-            registers=thread_registers(tile),
+            registers=thread_registers(self.operands, tile),
             operations=2.0 * tile.rows * tile.cols * tile.depth * steps,
             cache_bytes=float((tile.rows + tile.cols) * tile.row_bytes * steps + parts),
             memory_bytes=moved_bytes(self.workload),

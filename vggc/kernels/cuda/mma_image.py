@@ -19,10 +19,10 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Buffer, when
 from vggc.kernels.cuda import ptx
-from vggc.kernels.cuda.algorithm import CudaAlgorithm, moved_bytes
+from vggc.kernels.cuda.algorithm import moved_bytes
 from vggc.kernels.cuda.card import BlockWork, seconds
 from vggc.kernels.cuda.emit import clear_halo, flat, launch, registers, synchronise
-from vggc.kernels.cuda.mma import thread_registers
+from vggc.kernels.cuda.mma import MOST_REGISTERS, MmaAlgorithm, thread_registers
 from vggc.kernels.cuda.mma_tile import (
     ALIGNMENT,
     FRAGMENT_COLS,
@@ -32,11 +32,11 @@ from vggc.kernels.cuda.mma_tile import (
     write_results,
 )
 from vggc.kernels.cuda.operands import (
+    OPERANDS,
     SEGMENT_BYTES,
     SLICE_BYTES,
     Operands,
     on_tensor_cores,
-    operands_of,
 )
 from vggc.kernels.cuda.packing import MmaTapsPacking
 from vggc.kernels.workloads import Conv
@@ -73,7 +73,7 @@ class ImageKnobs:
 
 
 @dataclass(frozen=True)
-class MmaImage(CudaAlgorithm[Conv, ImageKnobs]):
+class MmaImage(MmaAlgorithm[Conv, ImageKnobs]):
     """Tensor cores; a patch and the whole weight of its columns are in shared memory at once."""
 
     names = ("mma_image",)
@@ -81,18 +81,13 @@ class MmaImage(CudaAlgorithm[Conv, ImageKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Convolutions in fewer bits of channels that fill one segment of 16 bytes, with stride 1
+        """Convolutions of channels that fill one segment of 16 bytes, with stride 1
         and two to 49 taps.
         """
         if not on_tensor_cores(workload) or workload.stride != (1, 1):
             return False
-        few = workload.input.shape[-1] == operands_of(workload.input.format).segment
+        few = workload.input.shape[-1] == OPERANDS[workload.input.format].segment
         return few and 2 <= prod(workload.kernel) <= 49
-
-    @property
-    def operands(self) -> Operands:
-        """What is multiplied."""
-        return operands_of(self.workload.input.format)
 
     @property
     def pairs(self) -> int:
@@ -120,9 +115,13 @@ class MmaImage(CudaAlgorithm[Conv, ImageKnobs]):
         return (prod(self.patch(knobs)) + weights) * SEGMENT_BYTES
 
     def knobs(self) -> Iterator[ImageKnobs]:
+        if not self.card.tensor_cores:
+            return
         for sizes in RECTANGLES:
             knobs = ImageKnobs(*sizes)
-            if self.shared_bytes(knobs) + ALIGNMENT <= self.card.block_shared:
+            registers = thread_registers(self.operands, knobs.tile(self.operands))
+            fits = self.shared_bytes(knobs) + ALIGNMENT <= self.card.block_shared
+            if fits and registers <= MOST_REGISTERS:
                 yield knobs
 
     def seconds(self, knobs: ImageKnobs) -> float:
@@ -141,7 +140,7 @@ class MmaImage(CudaAlgorithm[Conv, ImageKnobs]):
             blocks=conv.output.batch * prod(self.grid(knobs)),
             threads=tile.threads,
             shared=read + ALIGNMENT,
-            registers=thread_registers(tile),
+            registers=thread_registers(self.operands, tile),
             operations=2.0 * tile.rows * tile.cols * self.pairs * self.operands.slice,
             cache_bytes=read + written,
             memory_bytes=moved_bytes(conv),

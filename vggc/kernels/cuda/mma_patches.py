@@ -24,7 +24,7 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Buffer, serial, when
 from vggc.kernels.cuda import ptx
-from vggc.kernels.cuda.algorithm import CudaAlgorithm, moved_bytes
+from vggc.kernels.cuda.algorithm import moved_bytes
 from vggc.kernels.cuda.card import BlockWork, seconds
 from vggc.kernels.cuda.emit import (
     clear_halo,
@@ -34,8 +34,10 @@ from vggc.kernels.cuda.emit import (
     synchronise,
 )
 from vggc.kernels.cuda.mma import (
+    MOST_REGISTERS,
     ROW_BYTES,
     STAGES,
+    MmaAlgorithm,
     splits_of,
     thread_registers,
 )
@@ -50,7 +52,7 @@ from vggc.kernels.cuda.mma_tile import (
     shared_memory,
     write_results,
 )
-from vggc.kernels.cuda.operands import SEGMENT_BYTES, Operands, on_tensor_cores, operands_of
+from vggc.kernels.cuda.operands import OPERANDS, SEGMENT_BYTES, Operands, on_tensor_cores
 from vggc.kernels.cuda.packing import MmaPanelPacking, round_up
 from vggc.kernels.workloads import Conv
 
@@ -103,7 +105,7 @@ class PatchKnobs:
 
 
 @dataclass(frozen=True)
-class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
+class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
     """Tensor cores; a patch of the map stays in shared memory for all taps."""
 
     names = ("mma_patches",)
@@ -111,19 +113,14 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Convolutions of one group in fewer bits with stride 1, several taps, and channels that
+        """Convolutions of one group with stride 1, several taps, and channels that
         are a multiple of 64 bytes.
         """
         several = workload.stride == (1, 1) and prod(workload.kernel) > 1
         if not on_tensor_cores(workload) or not several:
             return False
-        size = operands_of(workload.input.format).size
+        size = OPERANDS[workload.input.format].size
         return workload.input.shape[-1] * size % ROW_BYTES[0] == 0
-
-    @property
-    def operands(self) -> Operands:
-        """What is multiplied."""
-        return operands_of(self.workload.input.format)
 
     def grid(self, knobs: PatchKnobs) -> tuple[int, int, int]:
         """The rectangles that cover an image, down and across, and the panels of columns."""
@@ -155,6 +152,8 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
         return twice * prod(self.patch(knobs)) * tile.row_bytes + tile.stages * tile.panel_bytes
 
     def knobs(self) -> Iterator[PatchKnobs]:
+        if not self.card.tensor_cores:
+            return
         # The next patch arrives with slices that are waited for in the same turn.
         stages_of = [each for each in STAGES if each - 1 <= prod(self.workload.kernel)]
         depths = [size // self.operands.size for size in ROW_BYTES]
@@ -171,6 +170,8 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
                 stages=stages,
                 splits=1,
             )
+            if thread_registers(self.operands, knobs.tile(self.operands)) > MOST_REGISTERS:
+                continue
             for splits in splits_of(self.chunks(depth), self.tiles(knobs)):
                 shared = replace(knobs, splits=splits)
                 if self.shared_bytes(shared) + ALIGNMENT <= self.card.block_shared:
@@ -194,7 +195,7 @@ class MmaPatches(CudaAlgorithm[Conv, PatchKnobs]):
             blocks=self.tiles(knobs) * knobs.splits,
             threads=tile.threads,
             shared=self.shared_bytes(knobs) + ALIGNMENT,
-            registers=thread_registers(tile) + self._loads(knobs),
+            registers=thread_registers(self.operands, tile) + self._loads(knobs),
             operations=2.0 * tile.rows * tile.cols * knobs.depth * taps * chunks,
             cache_bytes=float(tile.row_bytes * chunks * (pixels + taps * tile.cols) + parts),
             memory_bytes=moved_bytes(self.workload),

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import product
 from typing import Protocol, TypeAlias
 
 from tvm.tirx import Expr
@@ -130,6 +131,10 @@ class WarpProduct:
         self.sums = registers("sums", tile.num_sums, dtype=operands.sums)
         self._lefts = registers("lefts", 4 * self.fragments, dtype="uint32")
         self._rights = registers("rights", 2 * self._across, dtype="uint32")
+        if operands.split:
+            self._left_rests = registers("left_rests", 4 * self.fragments, dtype="uint32")
+            self._right_rests = registers("right_rests", 4, dtype="uint32")
+            self._whole, self._part = registers("whole", 1), registers("part", 4)
         self._at = registers("operands", 3, dtype="int32")
         col = self.first_col + self.lane % 8 + self.lane // 16 * 8
         segment = permuted(self.lane // 8 % 2, self.lane, tile.row_segments)
@@ -165,6 +170,9 @@ class WarpProduct:
         """
         for i, address in enumerate(lefts):
             ptx.load_matrices(self._lefts, 4 * i, address)
+        if self.operands.split:
+            self._add_split(rights)
+            return
         for j, address in enumerate(rights):
             ptx.load_matrices(self._rights, 4 * j, address)
         for i in range(self.fragments):
@@ -179,6 +187,42 @@ class WarpProduct:
                     self._rights,
                     2 * j,
                 )
+
+    def _add_split(self, rights: Sequence[Expr]) -> None:
+        """Adds the products of floats that are split.
+
+        Tensor cores cut sums off where they add. So the products of a slice are summed by
+        themselves, those of rests first, and are added on ordinary cores, which round.
+        """
+        self._split(self._lefts, self._left_rests, 4 * self.fragments)
+        for j, address in enumerate(rights):
+            ptx.load_matrices(self._rights, 0, address)
+            self._split(self._rights, self._right_rests, 4)
+            for i, side in product(range(self.fragments), range(2)):
+                for index in range(4):
+                    self._part[index] = 0
+                for lefts, columns in (
+                    (self._left_rests, self._rights),
+                    (self._lefts, self._right_rests),
+                    (self._lefts, self._rights),
+                ):
+                    instruction = self.operands.instruction
+                    ptx.multiply_add(instruction, self._part, 0, lefts, 4 * i, columns, 2 * side)
+                at = (i * self._across + 2 * j + side) * 4
+                for index in range(4):
+                    self.sums[at + index] += self._part[index]
+
+    def _split(self, words: Buffer, rests: Buffer, count: int) -> None:
+        """Makes of floats the nearest tf32, and beside them what is left.
+
+        That is exact, and has a bit more than a tf32 at most, which tensor cores cut off. Integers
+        round, as no instruction of GPUs does; of a NaN they may make a zero, whose rest is NaN.
+        """
+        for index in range(count):
+            self._whole[0] = T.reinterpret("float32", words[index])
+            words[index] = (words[index] + T.uint32(0x1000)) & T.uint32(0xFFFFE000)
+            rest = self._whole[0] - T.reinterpret("float32", words[index])
+            rests[index] = T.reinterpret("uint32", rest)
 
     def result(self, fragment: int, half_row: int, group: int, index: int) -> Expr:
         """The sum of the thread's channel `index`, of eight, in a group of columns and in the upper

@@ -10,7 +10,7 @@ import numpy as np
 
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.cuda.mma_tile import channel_of, permuted
-from vggc.kernels.cuda.operands import SEGMENT_BYTES, operands_of
+from vggc.kernels.cuda.operands import OPERANDS, SEGMENT_BYTES
 from vggc.kernels.workloads import PIECE, Dense, Format, by_panels
 
 
@@ -185,7 +185,7 @@ class MmaPanelPacking:
 
     @property
     def packed_type(self) -> str:
-        return operands_of(self.format).weight
+        return OPERANDS[self.format].weight
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
@@ -253,7 +253,7 @@ class MmaPanelPacking:
     @property
     def _row_segments(self) -> int:
         """The segments of a column in a step."""
-        return self.depth * operands_of(self.format).size // SEGMENT_BYTES
+        return self.depth * OPERANDS[self.format].size // SEGMENT_BYTES
 
 
 @dataclass(frozen=True)
@@ -274,12 +274,12 @@ class MmaPlanePacking:
 
     @property
     def packed_type(self) -> str:
-        return operands_of(self.format).weight
+        return OPERANDS[self.format].weight
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
         steps = self.channels // self.depth * math.prod(self.shape[2:])
-        segment = operands_of(self.format).segment
+        segment = OPERANDS[self.format].segment
         panels = math.ceil(self.shape[0] / self.cols)
         return (panels, steps, self.depth // segment, self.cols, segment)
 
@@ -328,7 +328,7 @@ class MmaTapsPacking:
 
     @property
     def packed_type(self) -> str:
-        return operands_of(self.format).weight
+        return OPERANDS[self.format].weight
 
     @property
     def row_segments(self) -> int:
@@ -337,14 +337,14 @@ class MmaTapsPacking:
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
-        segment = operands_of(self.format).segment
+        segment = OPERANDS[self.format].segment
         return (math.ceil(self.shape[0] / self.cols), self.cols, self.row_segments * segment)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
         panels, cols, _ = self.packed_shape
         out_channels, in_channels, *kernel = weight.shape
         taps = math.prod(kernel)
-        segment = operands_of(self.format).segment
+        segment = OPERANDS[self.format].segment
         rows = np.zeros((panels * cols, self.row_segments, segment), self.packed_type)
         flat = stored(self.format, weight).reshape(out_channels, in_channels, taps)
         rows[:out_channels, :taps, :in_channels] = flat.transpose(0, 2, 1)
@@ -378,7 +378,7 @@ class MapRowPacking:
 
     @property
     def packed_type(self) -> str:
-        return operands_of(self.format).weight
+        return OPERANDS[self.format].weight
 
     @property
     def packed_shape(self) -> tuple[int, ...]:
@@ -408,6 +408,8 @@ def to_tf32(values: np.ndarray) -> np.ndarray:
 def stored(format: Format, weight: np.ndarray) -> np.ndarray:
     """A weight as kernels hold it that multiply maps of a format: the nearest numbers."""
     match format:
+        case "float32":
+            return weight
         case "tf32":
             return to_tf32(weight)
         case "float16":
@@ -416,8 +418,6 @@ def stored(format: Format, weight: np.ndarray) -> np.ndarray:
             return to_bfloat16(weight)
         case "uint8":
             return weight  # rounded to int8 before
-        case _:
-            raise AssertionError(f"no kernel holds weights for {format}")
 
 
 def restored(format: Format, held: np.ndarray) -> np.ndarray:
@@ -427,7 +427,5 @@ def restored(format: Format, held: np.ndarray) -> np.ndarray:
             return held.view(np.float16).astype(np.float32)
         case "bfloat16":
             return from_bfloat16(held)
-        case "uint8" | "tf32":
+        case "uint8" | "tf32" | "float32":
             return held
-        case _:
-            raise AssertionError(f"no kernel holds weights for {format}")

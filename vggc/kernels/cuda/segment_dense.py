@@ -16,7 +16,7 @@ from vggc.kernels.cuda import hopper, ptx
 from vggc.kernels.cuda.algorithm import CudaAlgorithm
 from vggc.kernels.cuda.emit import await_kernel_before, flat, launch, registers, store
 from vggc.kernels.cuda.formats import widen_segment
-from vggc.kernels.cuda.operands import SEGMENT_BYTES, on_tensor_cores, operands_of
+from vggc.kernels.cuda.operands import OPERANDS, SEGMENT_BYTES, in_segments
 from vggc.kernels.cuda.packing import MapRowPacking
 from vggc.kernels.cuda.ptx import WARP
 from vggc.kernels.cuda.results import ChannelResults
@@ -49,7 +49,8 @@ class SegmentGemv(CudaAlgorithm[Conv, SegmentGemvKnobs]):
         covers = (source.height, source.width) == workload.kernel
         alone = source.halo == target.halo == 0 and not workload.pool
         one = (target.height, target.width) == (1, 1)
-        return on_tensor_cores(workload) and covers and alone and one and source.batch <= MAX_IMAGES
+        few = in_segments(source) and source.batch <= MAX_IMAGES
+        return workload.groups == 1 and few and covers and alone and one
 
     def knobs(self) -> Iterator[SegmentGemvKnobs]:
         for warps in (4, 8):
@@ -75,7 +76,7 @@ class SegmentGemv(CudaAlgorithm[Conv, SegmentGemvKnobs]):
         """
         if not self.overlaps:
             return 0
-        row = prod(self.workload.input.shape[1:]) * operands_of(self.workload.input.format).size
+        row = prod(self.workload.input.shape[1:]) * OPERANDS[self.workload.input.format].size
         most = self.card.cache // 2 // self.workload.output.channels
         return min(row, most) // SEGMENT_BYTES * SEGMENT_BYTES
 
@@ -84,7 +85,7 @@ class SegmentGemv(CudaAlgorithm[Conv, SegmentGemvKnobs]):
         x, weight, y = (flat(buffers[name]) for name in ("x", "weight", "y"))
         images, length = conv.input.batch, prod(conv.input.shape[1:])
         channels, stored = conv.output.channels, conv.output.shape[-1]
-        numbers = operands_of(conv.input.format).segment
+        numbers = OPERANDS[conv.input.format].segment
         outputs, chunk = knobs.outputs, WARP * numbers * knobs.segments
         per_block = knobs.warps * outputs
         blocks = ceil(stored / per_block)
@@ -135,7 +136,7 @@ class _FloatProducts:
 
     def __init__(self, conv: Conv, outputs: int) -> None:
         self._map, self._outputs, self._images = conv.input, outputs, conv.input.batch
-        self._numbers = operands_of(conv.input.format).segment
+        self._numbers = OPERANDS[conv.input.format].segment
         self._values = registers("values", self._numbers)
         self._weights = registers("weights", self._numbers * outputs)
         self.sums = registers("sums", outputs * self._images)

@@ -23,7 +23,7 @@ from vggc.kernels.cuda.emit import (
     write_map,
 )
 from vggc.kernels.cuda.formats import round_words, segment_of, widen_segment, zero_word
-from vggc.kernels.cuda.operands import in_segments, operands_of
+from vggc.kernels.cuda.operands import OPERANDS, in_segments
 from vggc.kernels.windows import axes
 from vggc.kernels.workloads import Convert, Map, MaxPool
 
@@ -45,7 +45,7 @@ class ConvertSegments(FixedCudaAlgorithm[Convert]):
         if in_segments(work.output):
 
             def read(values: Buffer, n: Expr, y: Expr, x_: Expr, c: Expr) -> None:
-                for index in range(operands_of(work.output.format).segment):
+                for index in range(OPERANDS[work.output.format].segment):
                     here = c + index < work.input.channels
                     value = source[
                         n, y + halo, x_ + halo, T.min(c + index, work.input.channels - 1)
@@ -81,7 +81,7 @@ class MaxPoolSegments(FixedCudaAlgorithm[MaxPool]):
         halo, (rows, columns) = work.input.halo, axes(work)
         _, height, width, stored = work.input.shape
         kernel_h, kernel_w = work.kernel
-        numbers = operands_of(work.input.format).segment
+        numbers = OPERANDS[work.input.format].segment
         words, read = registers("words", 4, dtype="uint32"), registers("read", numbers)
 
         def largest(values: Buffer, n: Expr, y: Expr, x: Expr, c: Expr) -> None:
@@ -112,7 +112,7 @@ def write_segments(
     that begins with channel `c` inside the map, and in its halo lies what stands for zero.
     """
     _, height, width, channels = map.shape
-    numbers = operands_of(map.format).segment
+    numbers = OPERANDS[map.format].segment
     per_pixel = channels // numbers
     size = prod(map.shape) // numbers
     target = flat(output)

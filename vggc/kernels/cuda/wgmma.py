@@ -47,7 +47,7 @@ from vggc.kernels.cuda.mma_tile import (
     shared_memory,
     write_results,
 )
-from vggc.kernels.cuda.operands import SEGMENT_BYTES, Operands, on_tensor_cores, operands_of
+from vggc.kernels.cuda.operands import OPERANDS, SEGMENT_BYTES, Operands, on_tensor_cores
 from vggc.kernels.cuda.packing import MmaPlanePacking, round_up
 from vggc.kernels.cuda.ptx import WARP
 from vggc.kernels.cuda.wgmma_tile import GroupSums, Stages, barrier_bytes
@@ -123,19 +123,20 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Convolutions of one group on tensor cores with stride 1, several taps, and channels that
+        """Convolutions of one group in fewer bits with stride 1, several taps, and channels that
         fill a multiple of 128 bytes.
         """
         several = workload.stride == (1, 1) and prod(workload.kernel) > 1
         if not (on_tensor_cores(workload) and several):
             return False
-        depth = PLANES * operands_of(workload.input.format).segment
-        return workload.input.shape[-1] % depth == 0
+        operands = OPERANDS[workload.input.format]
+        depth = PLANES * operands.segment
+        return not operands.split and workload.input.shape[-1] % depth == 0
 
     @property
     def operands(self) -> Operands:
         """What is multiplied."""
-        return operands_of(self.workload.input.format)
+        return OPERANDS[self.workload.input.format]
 
     @property
     def depth(self) -> int:
