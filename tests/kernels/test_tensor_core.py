@@ -207,7 +207,7 @@ def test_float32_in_three_products_errs_as_it_states() -> None:
 @pytest.mark.parametrize("budget", [1e-5, 1e-6, 0.0])
 def test_float32_is_split_only_where_the_error_of_a_net_allows_it(budget: float) -> None:
     target = resolve("cuda", ["sm_90"])
-    may = allotment(plan_for(load("vgg16").graph, 8, target, "float32"), target, budget)
+    may = allotment([plan_for(load("vgg16").graph, 8, target, "float32")], target, budget)
     names = {each: choice.algorithm for each, choice in may.by_cost.items()}
     split = [each for each, name in names.items() if name.startswith("mma")]
     squares = [MmaWindows(each).error ** 2 for each in split if isinstance(each, Conv)]
@@ -218,7 +218,7 @@ def test_float32_is_split_only_where_the_error_of_a_net_allows_it(budget: float)
 
 def test_gpus_without_these_tensor_cores_multiply_float32_on_ordinary_cores() -> None:
     target = resolve("cuda", ["sm_75", "sm_90"])
-    may = allotment(plan_for(load("vgg16").graph, 8, target, "float32"), target, 1e-5)
+    may = allotment([plan_for(load("vgg16").graph, 8, target, "float32")], target, 1e-5)
     assert {choice.algorithm for choice in may.by_cost.values()} <= {"implicit_gemm", "gemm"}
 
 
