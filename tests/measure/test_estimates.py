@@ -87,10 +87,10 @@ def test_products_take_as_long_as_tensor_cores_need_for_their_format() -> None:
     [
         (["sm_90"], H200, 227),
         (["sm_80", "sm_90", "compute_90"], H200, 163),
-        (["sm_86"], A100, 163),
+        (["sm_86"], A100, 99),
         (["sm_89"], RTX4090, 99),
         (["sm_75"], A100, 163),
-        (["sm_120"], H200, 227),
+        (["sm_120"], H200, 99),
     ],
 )
 def test_kernels_are_chosen_for_the_newest_card(archs: list[str], card: Card, shared: int) -> None:

@@ -177,9 +177,10 @@ def _card(asked: Target, options: TuneOptions) -> _Measurer:
 
     Raises: UserError where there is no such server, no card, or another one than is meant.
     """
+    from vggc.compiler.cards import OLDEST_TENSOR_CORES
     from vggc.compiler.codegen import require_device_compiler
     from vggc.compiler.diagnostics import GivenInVain
-    from vggc.compiler.targets import OLDEST_TENSOR_CORES, PrecisionNotThere
+    from vggc.compiler.targets import PrecisionNotThere
     from vggc.runtime.device import capability
     from vggc.tuning.diagnostics import CardNotMeant
     from vggc.tuning.remote import card_here, card_of
