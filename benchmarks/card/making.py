@@ -80,8 +80,6 @@ if __name__ == "__main__":
 WAITING = r"""\g<0>
   asm volatile("griddepcontrol.wait;" ::: "memory");
   asm volatile("griddepcontrol.launch_dependents;");"""
-VECTOR = 4
-"""The numbers of a workspace that a thread writes at once."""
 DIGITS = {"float16": 2048, "bfloat16": 256}
 """Whole numbers below it are what they are in these formats."""
 
@@ -378,12 +376,9 @@ def kernel_row(
 
 
 def workspaces(code: CudaCode, half: str) -> tuple[Argument, ...]:
-    """The memory beside its arguments that a kernel works with.
-
-    TVM sees of what a thread writes at once the first number, and allocates up to that one.
-    """
+    """The memory beside its arguments that a kernel works with."""
     found = {
-        name: Argument(name, (size + VECTOR - 1,), torch_type(dtype, half))
+        name: Argument(name, (size,), torch_type(dtype, half))
         for launch in code.launches
         for name, (size, dtype) in launch.buffers.items()
         if name not in code.parameters

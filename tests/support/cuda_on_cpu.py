@@ -101,8 +101,9 @@ def call(library: ctypes.CDLL, code: CudaCode, *arrays: np.ndarray) -> None:
             if name not in memory:
                 memory[name] = _guarded(size, dtype)
         _call(library, launch, memory, code.parameters)
+    for name, each in memory.items():
+        assert each.is_whole, f"a kernel wrote outside {name}"
     for name, array in zip(code.parameters, arrays, strict=True):
-        assert memory[name].is_whole, f"a kernel wrote outside {name}"
         array[...] = memory[name].content.reshape(array.shape)
 
 

@@ -284,6 +284,8 @@ class SharedTiles:
             write()
             return
         words = self._tile.num_sums // 4
+        # TVM allocates what it sees used, and sees of four words the first: the last one is told.
+        T.evaluate(self._parts.address(self._parts.shape[0] - 1))
 
         def address(part: Expr, word: int) -> Expr:
             slot = ((tile * self._splits + part) * words + word) * self._tile.threads + thread
