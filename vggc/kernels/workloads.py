@@ -454,6 +454,11 @@ PIECE = 1 << 21
 """Bytes of a weight that are packed at once; transformed in float64 they take 35 times as many."""
 
 
+def round_up(value: int, multiple: int) -> int:
+    """`value` rounded up to a multiple of `multiple`."""
+    return -(-value // multiple) * multiple
+
+
 def by_panels(packing: Packing, panel: int, weight: np.ndarray) -> Iterator[np.ndarray]:
     """The pieces of a packed weight of which each `panel` output channels are packed by themselves.
 

@@ -33,8 +33,8 @@ from vggc.kernels.cuda.emit import (
     workspace,
     write_map,
 )
-from vggc.kernels.cuda.packing import ChannelOrder, DensePanelPacking, PanelPacking, round_up
-from vggc.kernels.workloads import Conv, Dense, Map
+from vggc.kernels.cuda.packing import ChannelOrder, DensePanelPacking, PanelPacking
+from vggc.kernels.workloads import Conv, Dense, Map, round_up
 
 StoreValue: TypeAlias = Callable[[Buffer, int, int, Expr, Expr], None]
 """Stores results `[first, first + width)` of a thread: columns `col`, `col + 1`, … of row `row`."""

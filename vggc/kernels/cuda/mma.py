@@ -37,7 +37,7 @@ from vggc.kernels.cuda.mma_tile import (
     SharedTiles,
     TensorTile,
     WarpProduct,
-    permuted,
+    plane_bytes,
     shared_memory,
     write_results,
 )
@@ -166,7 +166,11 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
 
     def shared_bytes(self, tile: TensorTile) -> int:
         """The bytes that a block has in shared memory."""
-        return tile.stages * (tile.rows + tile.cols) * tile.row_bytes
+        return tile.stages * self.stage_bytes(tile)
+
+    def stage_bytes(self, tile: TensorTile) -> int:
+        """The bytes of the operands of a step."""
+        return tile.row_segments * plane_bytes(tile.rows, tile.row_segments) + tile.panel_bytes
 
     def knobs(self) -> Iterator[MmaKnobs]:
         if not self.card.tensor_cores:
@@ -248,14 +252,14 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
             windows = _Windows(self, tile, x, first_row, split * steps, thread)
             first_step = panel * self.num_steps(tile.depth) + split * steps
             panels = Panels(tile, weight, first_step, thread)
-            ring = Ring(shared, tile.stages, tile.rows * tile.row_bytes + tile.panel_bytes)
-            panel_at = tile.rows * tile.row_bytes
+            ring = Ring(shared, tile.stages, self.stage_bytes(tile))
+            plane = plane_bytes(tile.rows, tile.row_segments)
+            panel_at = tile.row_segments * plane
 
             row = warp.first_row + warp.lane % 16
-            segment = permuted(warp.lane // 16, warp.lane, tile.row_segments)
             rows = registers("rows", 1, dtype="int32")
-            rows[0] = row * tile.row_bytes + segment * SEGMENT_BYTES
-            fragments = [i * FRAGMENT_ROWS * tile.row_bytes for i in range(warp.fragments)]
+            rows[0] = row * SEGMENT_BYTES + warp.lane // 16 * plane
+            fragments = [i * FRAGMENT_ROWS * SEGMENT_BYTES for i in range(warp.fragments)]
 
             def copy(step: Expr | int, stage: Expr) -> None:
                 windows.copy(step, stage)
@@ -272,7 +276,7 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
                 with when(step + ahead < steps):
                     copy(step + ahead, ring.writing)
                 ptx.end_group()
-                warp.add_step(ring.reading + rows[0], ring.reading + panel_at, fragments)
+                warp.add_step(ring.reading + rows[0], ring.reading + panel_at, fragments, plane)
                 ring.turn()
 
             def place(fragment: int, row: int) -> tuple[Expr, Expr]:
@@ -319,9 +323,9 @@ class _Windows:
         self._corners = registers("corners", self._loads, dtype="int32")
         for load in range(self._loads):
             self._corners[load] = self._corner(first_row + load * self._rows_at_once + self._row)
-        place = permuted(self._segment, self._row, tile.row_segments)
+        plane = plane_bytes(tile.rows, tile.row_segments)
         self._target = registers("target", 1, dtype="int32")
-        self._target[0] = self._row * tile.row_bytes + place * SEGMENT_BYTES
+        self._target[0] = self._row * SEGMENT_BYTES + self._segment * plane
 
     def copy(self, step: Expr | int, address: Expr) -> None:
         """Begins to copy the windows' part in a step, counted from the first one, to an address in
@@ -342,7 +346,7 @@ class _Windows:
         whole = self._mma.num_segments % tile.row_segments == 0
         numbers = self._mma.operands.segment
         for load in range(self._loads):
-            target = address + self._target[0] + load * self._rows_at_once * tile.row_bytes
+            target = address + self._target[0] + load * self._rows_at_once * SEGMENT_BYTES
             segment = self._corners[load] + offset
             if whole:
                 ptx.copy_async(target, self._x.address(segment * numbers))

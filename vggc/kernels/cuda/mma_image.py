@@ -39,6 +39,7 @@ from vggc.kernels.cuda.operands import (
     on_tensor_cores,
 )
 from vggc.kernels.cuda.packing import MmaTapsPacking
+from vggc.kernels.cuda.rectangles import Rectangles, RectangleTile
 from vggc.kernels.workloads import Conv
 
 FRAGMENT = (2, 8)
@@ -94,25 +95,14 @@ class MmaImage(MmaAlgorithm[Conv, ImageKnobs]):
         """The pairs of taps, the last of which may have one only."""
         return ceil(prod(self.workload.kernel) / 2)
 
-    def grid(self, knobs: ImageKnobs) -> tuple[int, int, int]:
-        """The rectangles that cover an image, down and across, and the panels of columns."""
-        height, width = self.workload.grid
-        channels = self.workload.output.channels
-        return (
-            ceil(height / knobs.height),
-            ceil(width / knobs.width),
-            ceil(channels / knobs.cols),
-        )
-
-    def patch(self, knobs: ImageKnobs) -> tuple[int, int]:
-        """The rows and columns of pixels that the windows cover."""
-        kernel = self.workload.kernel
-        return knobs.height + kernel[0] - 1, knobs.width + kernel[1] - 1
+    def rectangles(self, knobs: ImageKnobs) -> Rectangles:
+        """The tiles."""
+        return Rectangles(self.workload, knobs.height, knobs.width, knobs.cols)
 
     def shared_bytes(self, knobs: ImageKnobs) -> int:
         """The bytes that a block has in shared memory."""
         weights = knobs.cols * self.packing(knobs).row_segments
-        return (prod(self.patch(knobs)) + weights) * SEGMENT_BYTES
+        return (prod(self.rectangles(knobs).patch) + weights) * SEGMENT_BYTES
 
     def knobs(self) -> Iterator[ImageKnobs]:
         if not self.card.tensor_cores:
@@ -137,7 +127,7 @@ class MmaImage(MmaAlgorithm[Conv, ImageKnobs]):
         written = tile.rows * tile.cols * self.operands.size / (4 if conv.pool else 1)
         return BlockWork(
             format=self.workload.input.format,
-            blocks=conv.output.batch * prod(self.grid(knobs)),
+            blocks=self.rectangles(knobs).count,
             threads=tile.threads,
             shared=read + ALIGNMENT,
             registers=thread_registers(self.operands, tile),
@@ -149,8 +139,7 @@ class MmaImage(MmaAlgorithm[Conv, ImageKnobs]):
         )
 
     def macs(self, knobs: ImageKnobs) -> int:
-        tiles = self.workload.output.batch * prod(self.grid(knobs))
-        return tiles * knobs.height * knobs.width * knobs.cols * self.pairs * self.operands.slice
+        return self.rectangles(knobs).results * self.pairs * self.operands.slice
 
     def packing(self, knobs: ImageKnobs) -> MmaTapsPacking:
         shape = cast("tuple[int, int, int, int]", self.workload.weight_shape)
@@ -159,20 +148,16 @@ class MmaImage(MmaAlgorithm[Conv, ImageKnobs]):
     def emit(self, knobs: ImageKnobs, buffers: Buffers) -> None:
         conv, tile = self.workload, knobs.tile(self.operands)
         x, weight, y = (buffers[name] for name in ("x", "weight", "y"))
-        down, across, panels = self.grid(knobs)
-        rows, pitch = self.patch(knobs)
-        total = conv.output.batch * down * across * panels
+        rectangles = self.rectangles(knobs)
+        rows, pitch = rectangles.patch
+        total = rectangles.count
         with launch((total,), tile.threads) as (block, thread):
             clear_halo(y, conv.output, block * tile.threads + thread, total * tile.threads)
-            panel, rectangle = block % panels, block // panels
-            left = rectangle % across * knobs.width
-            top = rectangle // across % down * knobs.height
-            image = rectangle // (across * down)
-
+            place_of = rectangles.tile(block)
             shared = shared_memory(self.shared_bytes(knobs))
             weights_at = rows * pitch * SEGMENT_BYTES
-            self._copy_patch(knobs, flat(x), (image, top, left), shared, thread)
-            self._copy_weight(knobs, flat(weight), panel, shared + weights_at, thread)
+            self._copy_patch(knobs, flat(x), place_of, shared, thread)
+            self._copy_weight(knobs, flat(weight), place_of.panel, shared + weights_at, thread)
             ptx.end_group()
             product = WarpProduct(self.operands, tile, thread)
             lane, fragment_across = product.lane, knobs.width // FRAGMENT[1]
@@ -203,16 +188,10 @@ class MmaImage(MmaAlgorithm[Conv, ImageKnobs]):
                 product.add_slice(lefts, rights)
 
             def place(fragment: int, row: int) -> tuple[Expr, Expr]:
-                target = conv.output
-                _, height, width, stored = target.shape
-                i, j = corner(fragment)
-                i, j = top + i + row, left + j + lane // 4
-                if conv.pool:
-                    i, j = i // 2, j // 2
-                start = ((image * height + i + target.halo) * width + j + target.halo) * stored
-                return start, T.And(i < target.height, j < target.width)
+                y, x = corner(fragment)
+                return rectangles.place(place_of, y + row, x + lane // 4)
 
-            write_results(conv, product, buffers, panel * tile.cols, place)
+            write_results(conv, product, buffers, place_of.panel * tile.cols, place)
 
     def _tap(self, tap: int, pitch: int) -> int:
         """How many pixels of the patch lie between a tap and the first one. In the place of one
@@ -225,22 +204,16 @@ class MmaImage(MmaAlgorithm[Conv, ImageKnobs]):
         self,
         knobs: ImageKnobs,
         x: Buffer,
-        corner: tuple[Expr, Expr, Expr],
+        tile: RectangleTile,
         shared: Expr,
         thread: Expr,
     ) -> None:
-        source, (image, top, left) = self.workload.input, corner
-        rows, pitch = self.patch(knobs)
-        _, height, width, _ = source.shape
-        shift = [source.halo - pad for pad in self.workload.padding]
-        numbers = self.operands.segment
+        rectangles, numbers = self.rectangles(knobs), self.operands.segment
+        rows, pitch = rectangles.patch
         for start in range(0, rows * pitch, knobs.tile(self.operands).threads):
             number = start + thread
-            # Pixels beyond the map are not those of any result: any of the map will do.
-            row = T.min(top + number // pitch + shift[0], height - 1)
-            column = T.min(left + number % pitch + shift[1], width - 1)
             with when(number < rows * pitch):
-                at = ((image * height + row) * width + column) * numbers
+                at = rectangles.source(tile, number // pitch, number % pitch) * numbers
                 ptx.copy_async(shared + number * SEGMENT_BYTES, x.address(at))
 
     def _copy_weight(

@@ -5,9 +5,6 @@ A block's rows are a rectangle of pixels of one image. It copies the patch that 
 cover, `depth` channels of it at a time, and multiplies it once a tap, each time shifted: a pixel
 comes from the L2 cache once or a little more, and not once for each tap. Meanwhile the next
 channels of the patch arrive, and slices of the weight run some taps ahead.
-
-Rows of the patch are as long in shared memory as a multiple of 8 pixels, so that the permutation
-of segments (`mma_tile.py`) is the same in each row.
 """
 
 from __future__ import annotations
@@ -48,13 +45,14 @@ from vggc.kernels.cuda.mma_tile import (
     SharedTiles,
     TensorTile,
     WarpProduct,
-    permuted,
+    plane_bytes,
     shared_memory,
     write_results,
 )
 from vggc.kernels.cuda.operands import OPERANDS, SEGMENT_BYTES, Operands, on_tensor_cores
-from vggc.kernels.cuda.packing import MmaPanelPacking, round_up
-from vggc.kernels.workloads import Conv
+from vggc.kernels.cuda.packing import MmaPanelPacking
+from vggc.kernels.cuda.rectangles import Rectangles, RectangleTile
+from vggc.kernels.workloads import Conv, round_up
 
 FRAGMENT = (2, 8)
 """The rows and columns of pixels of a fragment's 16 rows."""
@@ -122,24 +120,19 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
         size = OPERANDS[workload.input.format].size
         return workload.input.shape[-1] * size % ROW_BYTES[0] == 0
 
-    def grid(self, knobs: PatchKnobs) -> tuple[int, int, int]:
-        """The rectangles that cover an image, down and across, and the panels of columns."""
-        height, width = self.workload.grid
-        channels = self.workload.output.channels
-        return (
-            ceil(height / knobs.height),
-            ceil(width / knobs.width),
-            ceil(channels / knobs.cols),
-        )
+    def rectangles(self, knobs: PatchKnobs) -> Rectangles:
+        """The tiles."""
+        return Rectangles(self.workload, knobs.height, knobs.width, knobs.cols)
 
-    def tiles(self, knobs: PatchKnobs) -> int:
-        """The tiles of all images."""
-        return self.workload.output.batch * prod(self.grid(knobs))
+    def plane(self, knobs: PatchKnobs) -> int:
+        """The bytes of a plane of the patch."""
+        pixels = prod(self.rectangles(knobs).patch)
+        return plane_bytes(pixels, knobs.tile(self.operands).row_segments)
 
-    def patch(self, knobs: PatchKnobs) -> tuple[int, int]:
-        """The rows of pixels of a patch, and how many pixels a row takes in shared memory."""
-        kernel = self.workload.kernel
-        return knobs.height + kernel[0] - 1, round_up(knobs.width + kernel[1] - 1, 8)
+    def patch_bytes(self, knobs: PatchKnobs) -> int:
+        """The bytes of a patch."""
+        planes = knobs.tile(self.operands).row_segments
+        return round_up(planes * self.plane(knobs), ALIGNMENT)
 
     def chunks(self, depth: int) -> int:
         """The pieces of the channels."""
@@ -149,7 +142,7 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
         """The bytes that a block has in shared memory: the patch twice, the slices."""
         tile = knobs.tile(self.operands)
         twice = 2 if self.chunks(knobs.depth) // knobs.splits > 1 else 1
-        return twice * prod(self.patch(knobs)) * tile.row_bytes + tile.stages * tile.panel_bytes
+        return twice * self.patch_bytes(knobs) + tile.stages * tile.panel_bytes
 
     def knobs(self) -> Iterator[PatchKnobs]:
         if not self.card.tensor_cores:
@@ -172,7 +165,7 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
             )
             if thread_registers(self.operands, knobs.tile(self.operands)) > MOST_REGISTERS:
                 continue
-            for splits in splits_of(self.chunks(depth), self.tiles(knobs)):
+            for splits in splits_of(self.chunks(depth), self.rectangles(knobs).count):
                 shared = replace(knobs, splits=splits)
                 if self.shared_bytes(shared) + ALIGNMENT <= self.card.block_shared:
                     yield shared
@@ -181,18 +174,17 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
         return seconds(self.work(knobs), self.card)
 
     def cost(self, knobs: PatchKnobs) -> Cost:
-        return (self.seconds(knobs), self.tiles(knobs) * knobs.splits)
+        return (self.seconds(knobs), self.rectangles(knobs).count * knobs.splits)
 
     def work(self, knobs: PatchKnobs) -> BlockWork:
         """What the kernel's blocks do."""
         tile, taps = knobs.tile(self.operands), prod(self.workload.kernel)
         chunks = self.chunks(knobs.depth) // knobs.splits
-        rows, _ = self.patch(knobs)
-        pixels = rows * (knobs.width + self.workload.kernel[1] - 1)
+        pixels = prod(self.rectangles(knobs).patch)
         parts = 2 * tile.rows * tile.cols * 4 if knobs.splits > 1 else 0
         return BlockWork(
             format=self.workload.input.format,
-            blocks=self.tiles(knobs) * knobs.splits,
+            blocks=self.rectangles(knobs).count * knobs.splits,
             threads=tile.threads,
             shared=self.shared_bytes(knobs) + ALIGNMENT,
             registers=thread_registers(self.operands, tile) + self._loads(knobs),
@@ -206,7 +198,7 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
 
     def macs(self, knobs: PatchKnobs) -> int:
         reduction = prod(self.workload.kernel) * self.workload.input.shape[-1]
-        return self.tiles(knobs) * knobs.height * knobs.width * knobs.cols * reduction
+        return self.rectangles(knobs).results * reduction
 
     def packing(self, knobs: PatchKnobs) -> MmaPanelPacking:
         conv = self.workload
@@ -222,28 +214,24 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
     def emit(self, knobs: PatchKnobs, buffers: Buffers) -> None:
         conv, tile = self.workload, knobs.tile(self.operands)
         x, weight, y = (buffers[name] for name in ("x", "weight", "y"))
-        down, across, panels = self.grid(knobs)
-        (kernel_h, kernel_w), (_, pitch) = conv.kernel, self.patch(knobs)
-        taps, total = prod(conv.kernel), self.tiles(knobs)
+        rectangles, plane = self.rectangles(knobs), self.plane(knobs)
+        (kernel_h, kernel_w), (_, pitch) = conv.kernel, rectangles.patch
+        taps, total = prod(conv.kernel), rectangles.count
         chunks = self.chunks(knobs.depth) // knobs.splits
         steps, ahead = chunks * taps, knobs.stages - 1
-        patch_bytes = prod(self.patch(knobs)) * tile.row_bytes
+        patch_bytes = self.patch_bytes(knobs)
         sums = SharedTiles(self.operands, tile, total, knobs.splits)
         with launch((total, knobs.splits), tile.threads) as (block, split, thread):
             index = (block * knobs.splits + split) * tile.threads + thread
             clear_halo(y, conv.output, index, total * knobs.splits * tile.threads)
-            panel, rectangle = block % panels, block // panels
-            left = rectangle % across * knobs.width
-            top = rectangle // across % down * knobs.height
-            image = rectangle // (across * down)
-
+            place_of = rectangles.tile(block)
             shared = shared_memory(self.shared_bytes(knobs))
             slices_at = self.shared_bytes(knobs) - tile.stages * tile.panel_bytes
             warp = WarpProduct(self.operands, tile, thread)
-            patches = _Patch(self, knobs, x, (image, top, left), split * chunks, thread)
-            first_step = panel * self.chunks(knobs.depth) * taps + split * steps
+            patches = _Patch(self, knobs, x, place_of, split * chunks, thread)
+            first_step = place_of.panel * self.chunks(knobs.depth) * taps + split * steps
             slices = Panels(tile, weight, first_step, thread)
-            pixels = _Pixels(knobs, pitch, warp, kernel_w)
+            pixels = _Pixels(knobs, pitch, plane, warp)
             ring = Ring(shared + slices_at, tile.stages, tile.panel_bytes)
             held = registers("patch", 2, dtype="int32")
             patch_at, left_over = 0, 1
@@ -267,42 +255,29 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
                         with when(held[left_over] > 0):
                             slices.copy_next(ring.writing)
                         ptx.end_group()
-                        first = held[patch_at] + tap_y * (pitch * tile.row_bytes)
-                        rows = first + pixels.at(tap_x)
-                        warp.add_step(rows, ring.reading, pixels.fragments)
+                        tap = (tap_y * pitch + tap_x) * SEGMENT_BYTES
+                        rows = held[patch_at] + tap + pixels.first
+                        warp.add_step(rows, ring.reading, pixels.fragments, plane)
                         ring.turn()
                         held[left_over] -= 1
                 if chunks > 1:
                     held[patch_at] = 2 * shared + patch_bytes - held[patch_at]
 
             def place(fragment: int, row: int) -> tuple[Expr, Expr]:
-                return self._place((image, top, left), pixels, fragment, row)
+                return rectangles.place(place_of, *pixels.of(fragment, row))
 
             sums.finish(
                 warp,
                 block,
                 split,
                 thread,
-                lambda: write_results(conv, warp, buffers, panel * tile.cols, place),
+                lambda: write_results(conv, warp, buffers, place_of.panel * tile.cols, place),
             )
 
-    def _place(
-        self, corner: tuple[Expr, Expr, Expr], pixels: _Pixels, fragment: int, row: int
-    ) -> tuple[Expr, Expr]:
-        """Where in the output the pixel lies that a lane holds, and whether it is one."""
-        target, (image, top, left) = self.workload.output, corner
-        _, height, width, stored = target.shape
-        y, x = pixels.of(fragment, row)
-        y, x = top + y, left + x
-        if self.workload.pool:
-            y, x = y // 2, x // 2
-        at = ((image * height + y + target.halo) * width + x + target.halo) * stored
-        return at, T.And(y < target.height, x < target.width)
-
     def _loads(self, knobs: PatchKnobs) -> int:
-        """The segments of a patch, with what fills its rows, that a thread copies at most."""
+        """The segments of a patch that a thread copies at most."""
         tile = knobs.tile(self.operands)
-        return ceil(prod(self.patch(knobs)) * tile.row_segments / tile.threads)
+        return ceil(prod(self.rectangles(knobs).patch) * tile.row_segments / tile.threads)
 
 
 class _Pixels:
@@ -311,7 +286,7 @@ class _Pixels:
     The 16 rows of a fragment are two rows of eight pixels.
     """
 
-    def __init__(self, knobs: PatchKnobs, pitch: int, warp: WarpProduct, kernel_w: int) -> None:
+    def __init__(self, knobs: PatchKnobs, pitch: int, plane: int, warp: WarpProduct) -> None:
         self._warp = warp
         self._across = knobs.width // FRAGMENT[1]
         fragments = knobs.warp_rows // 16
@@ -320,22 +295,19 @@ class _Pixels:
         self._y = first // self._across * FRAGMENT[0]
         self._x = first % self._across * FRAGMENT[1]
         lane = warp.lane
-        y, x = self._y + lane % 16 // 8, self._x + lane % 8
-        self._segments = registers("segments", kernel_w, dtype="int32")
-        row_bytes = warp.tile.row_bytes
-        for tap_x in range(kernel_w):
-            segment = permuted(lane // 16, lane % 8 + tap_x, warp.tile.row_segments)
-            pixel = y * pitch + x + tap_x
-            self._segments[tap_x] = pixel * row_bytes + segment * SEGMENT_BYTES
+        pixel = (self._y + lane % 16 // 8) * pitch + self._x + lane % 8
+        self._first = registers("pixels", 1, dtype="int32")
+        self._first[0] = pixel * SEGMENT_BYTES + lane // 16 * plane
         within = map(self._within, range(warp.fragments))
-        self.fragments = [(down * pitch + right) * row_bytes for down, right in within]
+        self.fragments = [(down * pitch + right) * SEGMENT_BYTES for down, right in within]
         """Bytes from the first fragment's pixels to those of each."""
 
-    def at(self, tap_x: int) -> Expr:
-        """The bytes from where the patch's row of the tap begins to the lane's segment, for the
-        first slice of the depth and the first fragment.
+    @property
+    def first(self) -> Expr:
+        """The bytes from where the patch begins to the lane's segment, for the first tap, the first
+        slice of the depth and the first fragment.
         """
-        return self._segments[tap_x]
+        return self._first[0]
 
     def of(self, fragment: int, row: int) -> tuple[Expr, Expr]:
         """The pixel, in the rectangle, that a lane holds results of."""
@@ -358,41 +330,33 @@ class _Patch:
         conv: MmaPatches,
         knobs: PatchKnobs,
         x: Buffer,
-        corner: tuple[Expr, Expr, Expr],
+        tile: RectangleTile,
         first_chunk: Expr,
         thread: Expr,
     ) -> None:
-        source, (image, top, left) = conv.workload.input, corner
         self._x, self._tile = flat(x), knobs.tile(conv.operands)
         self._numbers = conv.operands.segment
-        per_row = self._tile.row_segments
-        rows, pitch = conv.patch(knobs)
-        width = knobs.width + conv.workload.kernel[1] - 1
+        per_row, rectangles = self._tile.row_segments, conv.rectangles(knobs)
+        rows, pitch = rectangles.patch
         self._loads = conv._loads(knobs)
+        self._at_once = self._tile.threads // per_row
         self._sources = registers("sources", self._loads, dtype="int32")
         self._target = registers("target", 1, dtype="int32")
         pixel, segment = thread // per_row, thread % per_row
-        place = permuted(segment, pixel, per_row)
-        self._target[0] = pixel * self._tile.row_bytes + place * SEGMENT_BYTES
-        _, height, whole_width, channels = source.shape
-        shift = [source.halo - pad for pad in conv.workload.padding]
+        self._target[0] = pixel * SEGMENT_BYTES + segment * conv.plane(knobs)
+        per_pixel = conv.workload.input.shape[-1] // self._numbers
         for load in range(self._loads):
-            number = load * (self._tile.threads // per_row) + pixel
-            y, x_ = number // pitch, number % pitch
-            # Pixels beyond the map are not those of any result: any of the map will do.
-            row = T.min(top + y + shift[0], height - 1)
-            column = T.min(left + x_ + shift[1], whole_width - 1)
-            at = ((image * height + row) * whole_width + column) * (channels // self._numbers)
-            here = T.And(y < rows, x_ < width)
+            number = load * self._at_once + pixel
+            at = rectangles.source(tile, number // pitch, number % pitch) * per_pixel
             start = at + first_chunk * per_row + segment
-            self._sources[load] = T.Select(here, start, -1)
+            self._sources[load] = T.Select(number < rows * pitch, start, -1)
 
     def copy_next(self, address: Expr) -> None:
         """Begins to copy the patch's next channels to an address in shared memory."""
         per_row = self._tile.row_segments
         for load in range(self._loads):
             source = self._sources[load]
-            target = address + self._target[0] + load * self._tile.threads * SEGMENT_BYTES
+            target = address + self._target[0] + load * self._at_once * SEGMENT_BYTES
             with when(source >= 0):
                 ptx.copy_async(target, self._x.address(source * self._numbers))
                 self._sources[load] = source + per_row

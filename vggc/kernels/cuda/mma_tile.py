@@ -5,10 +5,9 @@ registers from shared memory by `ldmatrix`, a slice of 32 bytes of each row at a
 multiplied by `mma.sync`, and summed in float32 or int32. Where blocks share a tile, each takes a
 part of the reduction, and the last of them adds up and writes.
 
-In shared memory a row of either operand is `depth` numbers in segments of 16 bytes. Segments are
-permuted within rows, so that the eight rows that `ldmatrix` reads at once lie on different banks.
-Places in shared memory are addresses in bytes. Those of a slice of the depth differ from those of
-the first slice by bits that are no carry of a sum: a lane holds one address, and flips bits of it.
+In shared memory either operand lies in planes: one has a segment of 16 bytes of each row, or each
+column, one after the other. Eight rows that `ldmatrix` reads at once then lie on different banks,
+wherever they begin, and what it reads next lies at a distance that is known.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from vggc.kernels.cuda.formats import round_words, segment_of
 from vggc.kernels.cuda.operands import SEGMENT_BYTES, SLICE_BYTES, Operands
 from vggc.kernels.cuda.ptx import WARP
 from vggc.kernels.cuda.results import ChannelResults
-from vggc.kernels.workloads import WORD, Conv, Map
+from vggc.kernels.workloads import WORD, Conv, Map, round_up
 
 FRAGMENT_ROWS, FRAGMENT_COLS = 16, 8
 """The rows and columns of which a warp multiplies a slice at once."""
@@ -104,11 +103,14 @@ def shared_memory(size: int) -> Expr:
     return start[0]
 
 
-def permuted(segment: Expr | int, row: Expr | int, row_segments: int) -> Expr:
-    """Where in its row, of four or eight segments, a segment lies. Rows whose numbers are equal
-    modulo 8 are alike.
+def plane_bytes(rows: int, planes: int) -> int:
+    """The bytes from one of so many planes to the next, each with so many rows or more.
+
+    Threads that follow one another write the segments of a row, and then those of the next: eight
+    of them reach all banks once.
     """
-    return segment ^ (row % 8 // (8 // row_segments))
+    apart = 8 // planes
+    return (round_up(rows - apart, 8) + apart) * SEGMENT_BYTES
 
 
 LEFT, RIGHT, COLUMNS = range(3)
@@ -137,8 +139,7 @@ class WarpProduct:
             self._whole, self._part = registers("whole", 1), registers("part", 4)
         self._at = registers("operands", 3, dtype="int32")
         col = self.first_col + self.lane % 8 + self.lane // 16 * 8
-        segment = permuted(self.lane // 8 % 2, self.lane, tile.row_segments)
-        self._at[COLUMNS] = col * tile.row_bytes + segment * SEGMENT_BYTES
+        self._at[COLUMNS] = (col + self.lane // 8 % 2 * tile.cols) * SEGMENT_BYTES
         self.clear()
 
     def clear(self) -> None:
@@ -146,22 +147,23 @@ class WarpProduct:
         with unrolled("i", self.tile.num_sums) as (i,):
             self.sums[i] = 0
 
-    def add_step(self, rows: Expr, panel: Expr, fragments: Sequence[int]) -> None:
+    def add_step(self, rows: Expr, panel: Expr, fragments: Sequence[int], plane: int) -> None:
         """Adds the products of a step.
 
         `rows` is the address of the segment that the lane points `ldmatrix` to, for the first slice
-        of the depth and the first fragment of rows; the others lie `fragments` bytes behind it. The
-        columns begin at `panel`.
+        of the depth and the first fragment of rows; the others lie `fragments` bytes behind it, and
+        the planes of the rows `plane` bytes apart. The columns begin at `panel`.
         """
         tile = self.tile
         self._at[LEFT] = rows
         self._at[RIGHT] = panel + self._at[COLUMNS]
-        for start in range(0, tile.row_bytes, SLICE_BYTES):
-            left, right = self._at[LEFT] ^ start, self._at[RIGHT] ^ start
-            columns = range(0, tile.warp_cols, 2 * FRAGMENT_COLS)
+        columns = range(0, tile.warp_cols, 2 * FRAGMENT_COLS)
+        for number in range(0, tile.row_segments, SLICE_BYTES // SEGMENT_BYTES):
+            left = self._at[LEFT] + number * plane
+            right = self._at[RIGHT] + number * tile.cols * SEGMENT_BYTES
             self.add_slice(
                 [left + offset for offset in fragments],
-                [right + j * tile.row_bytes for j in columns],
+                [right + column * SEGMENT_BYTES for column in columns],
             )
 
     def add_slice(self, lefts: Sequence[Expr], rights: Sequence[Expr]) -> None:
@@ -388,8 +390,8 @@ def _write_floats(
 
 
 class Panels:
-    """The weight's slices, `(panels, steps, cols, depth)`, on their way to shared memory as they
-    are, one after the other.
+    """The weight's slices, `(panels, steps, planes, cols, segment)`, on their way to shared memory
+    as they are, one after the other.
     """
 
     def __init__(self, tile: TensorTile, weight: Buffer, first_step: Expr, thread: Expr) -> None:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
-from vggc.kernels.cuda.mma_tile import channel_of, permuted
-from vggc.kernels.cuda.operands import OPERANDS, SEGMENT_BYTES
-from vggc.kernels.workloads import PIECE, Dense, Format, by_panels
+from vggc.kernels.cuda.mma_tile import channel_of
+from vggc.kernels.cuda.operands import OPERANDS
+from vggc.kernels.workloads import PIECE, Dense, Format, by_panels, round_up
 
 
 @dataclass(frozen=True)
@@ -161,19 +161,15 @@ class RowPacking:
         return np.ascontiguousarray(self.order.unpack(packed))
 
 
-def round_up(value: int, multiple: int) -> int:
-    """`value` rounded up to a multiple of `multiple`."""
-    return math.ceil(value / multiple) * multiple
-
-
 @dataclass(frozen=True)
 class MmaPanelPacking:
     """Packs a convolution's weight `(K, C, kh, kw)` in a format as a kernel for tensor cores has it
-    in shared memory: `(panels, steps, cols, depth)`, each panel of `cols` output channels.
+    in shared memory, in planes of a segment of 16 bytes: `(panels, steps, planes, cols, segment)`,
+    each panel of `cols` output channels, each step of `depth` of the reduction.
 
     The reduction runs over taps, then channels, C of which are stored as `channels`; or where
-    `chunked` over pieces of `depth` channels, taps, and the channels of a piece. Columns and
-    segments are permuted as `vggc/kernels/cuda/mma_tile.py` says; the padding is zeros.
+    `chunked` over pieces of `depth` channels, taps, and the channels of a piece. Columns are
+    permuted as `vggc/kernels/cuda/mma_tile.py` says; the padding is zeros.
     """
 
     shape: tuple[int, int, int, int]
@@ -191,36 +187,32 @@ class MmaPanelPacking:
     def packed_shape(self) -> tuple[int, ...]:
         reduction = math.prod(self.shape[2:]) * self.channels
         panels = math.ceil(self.shape[0] / self.cols)
-        return (panels, math.ceil(reduction / self.depth), self.cols, self.depth)
+        segment = OPERANDS[self.format].segment
+        steps = math.ceil(reduction / self.depth)
+        return (panels, steps, self.depth // segment, self.cols, segment)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
-        panels, steps, cols, depth = self.packed_shape
+        panels, steps, planes, cols, segment = self.packed_shape
         out_channels, in_channels, *kernel = weight.shape
         taps = math.prod(kernel)
         rows = np.zeros((panels * cols, taps, self.channels), self.packed_type)
         flat = stored(self.format, weight).reshape(out_channels, in_channels, taps)
         rows[:out_channels, :, :in_channels] = flat.transpose(0, 2, 1)
-        whole = np.zeros((panels * cols, steps * depth), self.packed_type)
+        whole = np.zeros((panels * cols, steps * self.depth), self.packed_type)
         whole[:, : taps * self.channels] = self._ordered(rows)
-        by_step = whole.reshape(panels, cols, steps, self._row_segments, -1)
-        at = by_step[:, self._channels].transpose(0, 2, 1, 3, 4)
-        packed = np.empty_like(at)
-        columns = np.arange(cols)[:, None]
-        packed[:, :, columns, self._segments] = at
-        return packed.reshape(self.packed_shape)
+        by_step = whole.reshape(panels, cols, steps, planes, segment)
+        return np.ascontiguousarray(by_step[:, self._channels].transpose(0, 2, 3, 1, 4))
 
     def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
         return by_panels(self, self.cols, weight)
 
     def unpack(self, packed: np.ndarray) -> np.ndarray:
-        panels, steps, cols, depth = self.packed_shape
+        panels, steps, planes, cols, segment = self.packed_shape
         out_channels, in_channels, *kernel = self.shape
         taps = math.prod(kernel)
-        segments = packed.reshape(panels, steps, cols, self._row_segments, -1)
-        at = segments[:, :, np.arange(cols)[:, None], self._segments]
-        by_step = np.empty((panels, cols, steps, depth), packed.dtype)
-        by_step[:, self._channels] = at.transpose(0, 2, 1, 3, 4).reshape(panels, cols, steps, depth)
-        whole = by_step.reshape(panels * cols, steps * depth)[:, : taps * self.channels]
+        by_step = np.empty((panels, cols, steps, planes, segment), packed.dtype)
+        by_step[:, self._channels] = packed.transpose(0, 3, 1, 2, 4)
+        whole = by_step.reshape(panels * cols, steps * self.depth)[:, : taps * self.channels]
         rows = self._by_tap(whole)
         found = rows[:out_channels, :, :in_channels].transpose(0, 2, 1)
         return restored(self.format, np.ascontiguousarray(found)).reshape(self.shape)
@@ -239,74 +231,6 @@ class MmaPanelPacking:
             return whole.reshape(len(whole), taps, self.channels)
         chunks = whole.reshape(len(whole), -1, taps, self.depth)
         return chunks.transpose(0, 2, 1, 3).reshape(len(whole), taps, self.channels)
-
-    @property
-    def _channels(self) -> list[int]:
-        return [channel_of(column) for column in range(self.cols)]
-
-    @property
-    def _segments(self) -> np.ndarray:
-        """Where the segments of each column lie in it."""
-        columns, segments = np.arange(self.cols)[:, None], np.arange(self._row_segments)
-        return np.asarray(permuted(segments, columns, self._row_segments))
-
-    @property
-    def _row_segments(self) -> int:
-        """The segments of a column in a step."""
-        return self.depth * OPERANDS[self.format].size // SEGMENT_BYTES
-
-
-@dataclass(frozen=True)
-class MmaPlanePacking:
-    """Packs a convolution's weight `(K, C, kh, kw)` in a format in planes of a segment of channels,
-    `(panels, steps, planes, cols, segment)`, each panel of `cols` output channels.
-
-    The reduction runs over pieces of `depth` channels, of which C are stored as `channels`, then
-    taps, then the channels of a piece. Columns are permuted as `vggc/kernels/cuda/mma_tile.py`
-    says; the padding is zeros.
-    """
-
-    shape: tuple[int, int, int, int]
-    format: Format
-    channels: int
-    cols: int
-    depth: int
-
-    @property
-    def packed_type(self) -> str:
-        return OPERANDS[self.format].weight
-
-    @property
-    def packed_shape(self) -> tuple[int, ...]:
-        steps = self.channels // self.depth * math.prod(self.shape[2:])
-        segment = OPERANDS[self.format].segment
-        panels = math.ceil(self.shape[0] / self.cols)
-        return (panels, steps, self.depth // segment, self.cols, segment)
-
-    def pack(self, weight: np.ndarray) -> np.ndarray:
-        panels, steps, planes, cols, segment = self.packed_shape
-        out_channels, in_channels, *kernel = weight.shape
-        taps = math.prod(kernel)
-        whole = np.zeros((panels * cols, self.channels, taps), self.packed_type)
-        flat = stored(self.format, weight).reshape(out_channels, in_channels, taps)
-        whole[:out_channels, :in_channels] = flat
-        split = whole.reshape(panels, cols, steps // taps, planes, segment, taps)
-        ordered = split[:, self._channels].transpose(0, 2, 5, 3, 1, 4)
-        return np.ascontiguousarray(ordered).reshape(self.packed_shape)
-
-    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
-        return by_panels(self, self.cols, weight)
-
-    def unpack(self, packed: np.ndarray) -> np.ndarray:
-        panels, steps, planes, cols, segment = self.packed_shape
-        out_channels, in_channels, *kernel = self.shape
-        taps = math.prod(kernel)
-        ordered = packed.reshape(panels, steps // taps, taps, planes, cols, segment)
-        split = np.empty((panels, cols, steps // taps, planes, segment, taps), packed.dtype)
-        split[:, self._channels] = ordered.transpose(0, 4, 1, 3, 5, 2)
-        whole = split.reshape(panels * cols, self.channels, taps)
-        found = np.ascontiguousarray(whole[:out_channels, :in_channels])
-        return restored(self.format, found).reshape(self.shape)
 
     @property
     def _channels(self) -> list[int]:

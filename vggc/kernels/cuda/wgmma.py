@@ -44,14 +44,16 @@ from vggc.kernels.cuda.mma_tile import (
     ALIGNMENT,
     SharedTiles,
     TensorTile,
+    plane_bytes,
     shared_memory,
     write_results,
 )
 from vggc.kernels.cuda.operands import OPERANDS, SEGMENT_BYTES, Operands, on_tensor_cores
-from vggc.kernels.cuda.packing import MmaPlanePacking, round_up
+from vggc.kernels.cuda.packing import MmaPanelPacking
 from vggc.kernels.cuda.ptx import WARP
+from vggc.kernels.cuda.rectangles import Rectangles, RectangleTile
 from vggc.kernels.cuda.wgmma_tile import GroupSums, Stages, barrier_bytes
-from vggc.kernels.workloads import Conv
+from vggc.kernels.workloads import Conv, round_up
 
 PLANES = 8
 """The planes of a step: segments of channels of each pixel and column."""
@@ -143,42 +145,27 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
         """The channels of a step."""
         return PLANES * self.operands.segment
 
-    def grid(self, knobs: GroupKnobs) -> tuple[int, int, int]:
-        """The rectangles that cover an image, down and across, and the panels of columns."""
-        height, width = self.workload.grid
-        channels = self.workload.output.channels
-        return (
-            ceil(height / knobs.height),
-            ceil(width / knobs.width),
-            ceil(channels / knobs.cols),
-        )
-
-    def tiles(self, knobs: GroupKnobs) -> int:
-        """The tiles of all images."""
-        return self.workload.output.batch * prod(self.grid(knobs))
+    def rectangles(self, knobs: GroupKnobs) -> Rectangles:
+        """The tiles."""
+        return Rectangles(self.workload, knobs.height, knobs.width, knobs.cols)
 
     def blocks(self, knobs: GroupKnobs) -> int:
         """The blocks that are launched: one a part of a tile that is shared, otherwise at most as
         many as there is room for.
         """
+        tiles = self.rectangles(knobs).count
         if knobs.splits > 1:
-            return self.tiles(knobs) * knobs.splits
+            return tiles * knobs.splits
         room = max(1, self.work(knobs).resident(self.card)) * self.card.multiprocessors
-        return min(self.tiles(knobs), room)
+        return min(tiles, room)
 
     def goes_on(self, knobs: GroupKnobs) -> bool:
         """Whether a block goes on from one tile to another."""
-        return self.blocks(knobs) < self.tiles(knobs) * knobs.splits
-
-    def patch(self, knobs: GroupKnobs) -> tuple[int, int]:
-        """The rows of pixels of a patch, and the pixels of a row."""
-        kernel = self.workload.kernel
-        return knobs.height + kernel[0] - 1, knobs.width + kernel[1] - 1
+        return self.blocks(knobs) < self.rectangles(knobs).count * knobs.splits
 
     def plane(self, knobs: GroupKnobs) -> int:
-        """The bytes of a plane of the patch. Eight planes begin on different banks."""
-        pixels = prod(self.patch(knobs))
-        return (round_up(pixels - 1, 8) + 1) * SEGMENT_BYTES
+        """The bytes of a plane of the patch."""
+        return plane_bytes(prod(self.rectangles(knobs).patch), PLANES)
 
     def patch_bytes(self, knobs: GroupKnobs) -> int:
         """The bytes of a patch."""
@@ -202,7 +189,7 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
             knobs = GroupKnobs(height=height, width=width, cols=cols, stages=stages, splits=1)
             if self.shared_bytes(knobs) + ALIGNMENT > self.card.block_shared:
                 continue
-            for splits in splits_of(self.chunks, self.tiles(knobs)):
+            for splits in splits_of(self.chunks, self.rectangles(knobs).count):
                 if splits == 1 or knobs.tile(self.operands).num_sums <= MOST_SHARED_SUMS:
                     yield replace(knobs, splits=splits)
 
@@ -210,18 +197,18 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
         return persistent_seconds(self.work(knobs), self.card)
 
     def cost(self, knobs: GroupKnobs) -> Cost:
-        return (self.seconds(knobs), self.tiles(knobs) * knobs.splits, -knobs.stages)
+        return (self.seconds(knobs), self.rectangles(knobs).count * knobs.splits, -knobs.stages)
 
     def work(self, knobs: GroupKnobs) -> BlockWork:
         """What there is to do for a tile, or a part of one that is shared."""
         tile, taps = knobs.tile(self.operands), prod(self.workload.kernel)
         chunks = self.chunks // knobs.splits
-        pixels = prod(self.patch(knobs))
+        pixels = prod(self.rectangles(knobs).patch)
         parts = 2 * tile.rows * tile.cols * 4 if knobs.splits > 1 else 0
         threads = WARPGROUP + tile.threads
         return BlockWork(
             format=self.workload.input.format,
-            blocks=self.tiles(knobs) * knobs.splits,
+            blocks=self.rectangles(knobs).count * knobs.splits,
             threads=threads,
             shared=self.shared_bytes(knobs) + ALIGNMENT,
             registers=min(168, tile.num_sums + 40),
@@ -235,23 +222,25 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
 
     def macs(self, knobs: GroupKnobs) -> int:
         reduction = prod(self.workload.kernel) * self.workload.input.shape[-1]
-        return self.tiles(knobs) * knobs.height * knobs.width * knobs.cols * reduction
+        return self.rectangles(knobs).results * reduction
 
-    def packing(self, knobs: GroupKnobs) -> MmaPlanePacking:
+    def packing(self, knobs: GroupKnobs) -> MmaPanelPacking:
         conv = self.workload
-        return MmaPlanePacking(
+        return MmaPanelPacking(
             shape=cast("tuple[int, int, int, int]", conv.weight_shape),
             format=conv.input.format,
             channels=conv.input.shape[-1],
             cols=knobs.cols,
             depth=self.depth,
+            chunked=True,
         )
 
     def emit(self, knobs: GroupKnobs, buffers: Buffers) -> None:
         conv, tile = self.workload, knobs.tile(self.operands)
         y = buffers["y"]
         blocks, threads = self.blocks(knobs), WARPGROUP + tile.threads
-        parts = SharedTiles(self.operands, tile, self.tiles(knobs), knobs.splits)
+        rectangles = self.rectangles(knobs)
+        parts = SharedTiles(self.operands, tile, rectangles.count, knobs.splits)
         with launch((blocks,), threads, awaits=False) as (block, thread):
             shared = shared_memory(self.shared_bytes(knobs))
             operands = _Operands(self, knobs, buffers, shared)
@@ -269,9 +258,9 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
 
             def write(item: _Item) -> None:
                 def place(fragment: int, row: int) -> tuple[Expr, Expr]:
-                    return self._place(item, pixels, fragment, row)
+                    return rectangles.place(item.tile, *pixels.of(fragment, row))
 
-                write_results(conv, sums, buffers, item.panel * tile.cols, place)
+                write_results(conv, sums, buffers, item.tile.panel * tile.cols, place)
 
             def multiply(item: _Item) -> None:
                 operands.multiply(sums, pixels)
@@ -291,7 +280,7 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
                 item = self._item(knobs, block)
                 parts.finish(
                     sums,
-                    item.tile,
+                    item.number,
                     item.split,
                     thread - WARPGROUP,
                     lambda: write(item),
@@ -303,49 +292,22 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
         if not self.goes_on(knobs):
             do(self._item(knobs, block))
             return
-        blocks, items = self.blocks(knobs), self.tiles(knobs) * knobs.splits
+        blocks, items = self.blocks(knobs), self.rectangles(knobs).count * knobs.splits
         with serial("turn", (items - block + (blocks - 1)) // blocks) as turn:
             do(self._item(knobs, block + turn * blocks))
 
-    def _item(self, knobs: GroupKnobs, number: Expr) -> _Item:
-        down, across, panels = self.grid(knobs)
-        tile = number // knobs.splits
-        rectangle = tile // panels
-        return _Item(
-            tile=tile,
-            split=number % knobs.splits,
-            panel=tile % panels,
-            image=rectangle // (across * down),
-            top=rectangle // across % down * knobs.height,
-            left=rectangle % across * knobs.width,
-        )
-
-    def _place(
-        self, item: _Item, pixels: _GroupPixels, fragment: int, row: int
-    ) -> tuple[Expr, Expr]:
-        """Where in the output the pixel lies that a lane holds, and whether it is one."""
-        target = self.workload.output
-        _, height, width, stored = target.shape
-        y, x = pixels.of(fragment, row)
-        y, x = item.top + y, item.left + x
-        if self.workload.pool:
-            y, x = y // 2, x // 2
-        at = ((item.image * height + y + target.halo) * width + x + target.halo) * stored
-        return at, T.And(y < target.height, x < target.width)
+    def _item(self, knobs: GroupKnobs, index: Expr) -> _Item:
+        number = index // knobs.splits
+        return _Item(number, index % knobs.splits, self.rectangles(knobs).tile(number))
 
 
 @dataclass(frozen=True)
 class _Item:
-    """What a block does in a turn: a part of the reduction of a tile. A tile is a rectangle of an
-    image, whose first pixel is told, and a panel of columns.
-    """
+    """What a block does in a turn: a part of the reduction of a tile, which has a number."""
 
-    tile: Expr
+    number: Expr
     split: Expr
-    panel: Expr
-    image: Expr
-    top: Expr
-    left: Expr
+    tile: RectangleTile
 
 
 class _GroupPixels:
@@ -393,7 +355,7 @@ class _Operands:
     def bring_slices(self, item: _Item) -> None:
         """Brings the slices of the weight for an item."""
         size = self._tile.panel_bytes
-        chunk = item.panel * self._conv.chunks + item.split * self._chunks
+        chunk = item.tile.panel * self._conv.chunks + item.split * self._chunks
         with serial("step", self._chunks * self._taps) as step:
             self._slices.wait_until_empty()
             hopper.arrive_with_bytes(self._slices.full, size)
@@ -414,18 +376,15 @@ class _Operands:
             self._patches.turn()
 
     def _copy_patch(self, thread: Expr, item: _Item, chunk: Expr) -> None:
-        workload = self._conv.workload
-        source, (rows, pitch) = workload.input, self._conv.patch(self._knobs)
-        _, height, width, channels = source.shape
-        shift = [source.halo - pad for pad in workload.padding]
-        pixels_at_once, per_segment = BRINGERS // PLANES, self._conv.operands.segment
+        rectangles = self._conv.rectangles(self._knobs)
+        rows, pitch = rectangles.patch
+        per_segment = self._conv.operands.segment
+        per_pixel = self._conv.workload.input.shape[-1] // per_segment
+        pixels_at_once = BRINGERS // PLANES
         plane, segment = thread % PLANES, chunk * PLANES + thread % PLANES
         with serial("load", ceil(rows * pitch / pixels_at_once)) as load:
             pixel = load * pixels_at_once + thread // PLANES
-            # Pixels beyond the map are not those of any result: any of the map will do.
-            y = T.min(item.top + pixel // pitch + shift[0], height - 1)
-            x = T.min(item.left + pixel % pitch + shift[1], width - 1)
-            at = ((item.image * height + y) * width + x) * (channels // per_segment) + segment
+            at = rectangles.source(item.tile, pixel // pitch, pixel % pitch) * per_pixel + segment
             target = plane * self._conv.plane(self._knobs) + pixel * SEGMENT_BYTES
             with when(pixel < rows * pitch):
                 ptx.copy_async(self._patches.place + target, self._x.address(at * per_segment))
@@ -433,7 +392,8 @@ class _Operands:
     def multiply(self, sums: GroupSums, pixels: _GroupPixels) -> None:
         """Multiplies what is brought for an item."""
         kernel_h, kernel_w = self._conv.workload.kernel
-        pitch, plane = self._conv.patch(self._knobs)[1], self._conv.plane(self._knobs)
+        pitch = self._conv.rectangles(self._knobs).patch[1]
+        plane = self._conv.plane(self._knobs)
         along_rows, column_plane = pitch * SEGMENT_BYTES, self._knobs.cols * SEGMENT_BYTES
         begun = registers("begun", 1, dtype="int32")
         begun[0] = 0

@@ -1,0 +1,87 @@
+"""Rectangles of pixels that the tiles of a convolution with stride 1 lay over its images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, prod
+
+from tvm.tirx import Expr
+from tvm.tirx.script import builder as T
+
+from vggc.kernels.workloads import Conv
+
+
+@dataclass(frozen=True)
+class RectangleTile:
+    """A panel of columns, and a rectangle of an image, by its first pixel."""
+
+    panel: Expr
+    image: Expr
+    top: Expr
+    left: Expr
+
+
+@dataclass(frozen=True)
+class Rectangles:
+    """The tiles of a convolution: rectangles of so many pixels, with so many columns each."""
+
+    conv: Conv
+    height: int
+    width: int
+    cols: int
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """The rectangles that cover an image, down and across, and the panels of columns."""
+        height, width = self.conv.grid
+        channels = self.conv.output.channels
+        return ceil(height / self.height), ceil(width / self.width), ceil(channels / self.cols)
+
+    @property
+    def count(self) -> int:
+        """The tiles of all images."""
+        return self.conv.output.batch * prod(self.grid)
+
+    @property
+    def results(self) -> int:
+        """The results that all tiles have room for."""
+        return self.count * self.height * self.width * self.cols
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """The rows and columns of pixels that the windows of a rectangle cover."""
+        kernel = self.conv.kernel
+        return self.height + kernel[0] - 1, self.width + kernel[1] - 1
+
+    def tile(self, number: Expr) -> RectangleTile:
+        """The tile of a number; those of a rectangle follow one another."""
+        down, across, panels = self.grid
+        rectangle = number // panels
+        return RectangleTile(
+            panel=number % panels,
+            image=rectangle // (across * down),
+            top=rectangle // across % down * self.height,
+            left=rectangle % across * self.width,
+        )
+
+    def source(self, tile: RectangleTile, y: Expr, x: Expr) -> Expr:
+        """Which pixel of the input's buffer is one of a tile's patch. For one beyond the map, which
+        no result depends on, it is any of the map.
+        """
+        source, padding = self.conv.input, self.conv.padding
+        _, height, width, _ = source.shape
+        row = T.min(tile.top + y + (source.halo - padding[0]), height - 1)
+        column = T.min(tile.left + x + (source.halo - padding[1]), width - 1)
+        return (tile.image * height + row) * width + column
+
+    def place(self, tile: RectangleTile, y: Expr, x: Expr) -> tuple[Expr, Expr]:
+        """Where in the output's buffer a pixel of the rectangle begins, and whether it is one; with
+        a pool, that of its pooled pixel.
+        """
+        target = self.conv.output
+        _, height, width, stored = target.shape
+        y, x = tile.top + y, tile.left + x
+        if self.conv.pool:
+            y, x = y // 2, x // 2
+        at = ((tile.image * height + y + target.halo) * width + x + target.halo) * stored
+        return at, T.And(y < target.height, x < target.width)
