@@ -90,8 +90,8 @@ def loops(made: Vgg16, tmp_path_factory: pytest.TempPathFactory) -> dict[str, li
 @needs_compilers
 @pytest.mark.skipif(disassembler() is None, reason="no nvdisasm")
 def test_main_loops_are_mostly_products(made: Vgg16, loops: dict[str, list[str]]) -> None:
-    """Of the instructions of patches of 256 pixels and steps of 64 channels more than four fifths
-    multiply or bring what is multiplied, of windows two thirds. Warpgroups multiply beside their
+    """Of the instructions of patches of 256 pixels and steps of 64 channels more than 85 in a hundred
+    multiply or bring what is multiplied, of windows 70. Warpgroups multiply beside their
     other instructions, whose issue takes less than half of the clocks of the products of 64
     columns, and less than a fifth of those of more.
     """
@@ -105,8 +105,8 @@ def test_main_loops_are_mostly_products(made: Vgg16, loops: dict[str, list[str]]
             issues[tile.cols].append(issued(loop, tile.cols))
         elif (tile.rows, tile.depth) == (256, 64):
             shares[each.algorithm.name].append(sum(map(feeds_products, loop)) / len(loop))
-    assert min(shares["mma_patches"], default=1) > 0.8
-    assert min(shares["mma"], default=1) > 0.66
+    assert min(shares["mma_patches"], default=1) > 0.85
+    assert min(shares["mma"], default=1) > 0.7
     assert max(issues[64], default=0) < 0.45
     assert max(issues[128] + issues[256], default=0) < 0.2
     assert any(shares.values()) or any(issues.values())
