@@ -90,10 +90,10 @@ def loops(made: Vgg16, tmp_path_factory: pytest.TempPathFactory) -> dict[str, li
 @needs_compilers
 @pytest.mark.skipif(disassembler() is None, reason="no nvdisasm")
 def test_main_loops_are_mostly_products(made: Vgg16, loops: dict[str, list[str]]) -> None:
-    """Of the instructions of patches of 256 pixels and steps of 64 channels more than 85 in a hundred
-    multiply or bring what is multiplied, of windows 70. Warpgroups multiply beside their
-    other instructions, whose issue takes less than half of the clocks of the products of 64
-    columns, and less than a fifth of those of more.
+    """Of the instructions of patches of 256 pixels and steps of 64 channels more than 85 % multiply
+    or bring what is multiplied, of windows 70 %. Warpgroups multiply beside their other
+    instructions, whose issue takes less than half of the clocks of the products of 64 columns, and
+    less than a fifth of those of more.
     """
     shares: dict[str, list[float]] = {"mma": [], "mma_patches": []}
     issues: dict[int, list[float]] = {64: [], 128: [], 256: []}

@@ -2,10 +2,10 @@
 taps. It needs a GPU of Hopper's, and machine code for `sm_90a`.
 
 A block's first warpgroup brings operands: one thread the slices of the weight, as they lie packed,
-three warps the patches of the map that a rectangle's windows cover, 128 bytes of channels at a time.
-Two others multiply (`hopper.py`), each its part of the rectangle with all columns. Barriers tell what
-is there and what may be overwritten. Blocks are as many as there is room for on the card, and go
-on from tile to tile, so that the next tile's operands arrive while results are written.
+three warps the patches of the map that a rectangle's windows cover, 128 bytes of channels at a
+time. Two others multiply (`hopper.py`), each its part of the rectangle with all columns. Barriers
+tell what is there and what may be overwritten. Blocks are as many as there is room for on the card,
+and go on from tile to tile, so that the next tile's operands arrive while results are written.
 
 In shared memory both operands lie in planes, as for other kernels: a plane has 16 bytes a pixel, or
 a column. Eight pixels of a row are then a piece as the tensor cores take them, wherever it begins:
