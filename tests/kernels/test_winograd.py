@@ -15,6 +15,9 @@ import tvm_ffi
 
 from tests.support.cpu_kernels import CONVS, HOST, TARGETS, check, conv, library, pooled
 from tests.support.lowering import lowered
+from tests.support.tensor_core_kernels import conv as tensor_conv
+from tests.support.winograd_on_gpus import direct_seconds, winograd_seconds
+from tests.support.winograd_on_gpus import errors as errors_in_halves
 from vggc.compiler.error_budget import allotment, share_of_error
 from vggc.compiler.targets import resolve, tvm_target
 from vggc.kernels.cpu import Machine, alternatives, choices, kernel, winograd
@@ -283,3 +286,12 @@ def test_a_layer_too_large_for_the_memory_of_many_cores_has_fewer_choices() -> N
         for cores in (1, 8, 64)
     ]
     assert most[0] > most[1] > most[2]
+
+
+def test_what_it_would_be_worth_on_gpus_in_halves() -> None:
+    """Of VGG-16's fourth part F(4×4) takes less time by counts, and errs several times as much."""
+    work = tensor_conv((32, 28, 28, 512), 512)
+    assert winograd_seconds(work, 4) < winograd_seconds(work, 2) < direct_seconds(work)
+    found = errors_in_halves(64, outputs=16, side=16)
+    assert 3 * found["direct"] < found["F(4×4)"]
+    assert found["direct"] < found["F(2×2)"] < found["F(4×4)"]
