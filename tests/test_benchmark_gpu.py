@@ -188,11 +188,9 @@ def test_a_bundle_has_machine_code_and_how_to_launch_it(
     assert card.making.num_bytes(bundle.folder) < card.making.MOST_BYTES
     assert [row.batch for row in tables.nets] == [1]
     for kernel in tables.kernels.values():
-        assert kernel.dependent is not None
-        for module in (kernel.module, kernel.dependent):
-            code = bundle.read(module)
-            assert code.startswith(b"\x7fELF")
-            assert all(launch.function.encode() in code for launch in kernel.launches)
+        code = bundle.read(kernel.module)
+        assert code.startswith(b"\x7fELF")
+        assert all(launch.function.encode() in code for launch in kernel.launches)
     assert not list((bundle.folder / "card").glob("making*"))
 
 

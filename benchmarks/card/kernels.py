@@ -52,17 +52,16 @@ class Loaded:
         self, kernel: KernelRow, pointers: Mapping[str, int], *, dependent: bool = False
     ) -> Callable[[], None]:
         """A call of a kernel on these places in memory, by the names of its arguments and
-        workspaces.
+        workspaces. Where it is `dependent`, it may begin before the kernel before it has ended,
+        for which it waits itself.
         """
-        waits = dependent and kernel.dependent is not None
-        module = kernel.dependent if waits and kernel.dependent else kernel.module
         launches = [
-            self.function(module, launch.function).prepared(
+            self.function(kernel.module, launch.function).prepared(
                 launch.grid,
                 launch.threads,
                 launch.shared,
                 [pointers[name] for name in launch.arguments],
-                waits,
+                dependent,
             )
             for launch in kernel.launches
         ]

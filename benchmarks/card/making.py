@@ -38,7 +38,7 @@ from card.tables import (
     WorkloadRow,
 )
 from tests.support import ROOT
-from tests.support.cuda_on_cpu import KERNEL, CudaCode, compile_kernels, generate_all
+from tests.support.cuda_on_cpu import CudaCode, compile_kernels, generate_all
 from vggc.compiler.device_code import COMPILERS, CompilerError, code_by_nvrtc
 from vggc.ir.graph import Graph, Node
 from vggc.ir.ops import Activation, Conv2d, Flatten, Input, Linear, MaxPool2d
@@ -63,9 +63,6 @@ NOT_OF_TILES = {"depth", "stages", "splits"}
 """Knobs by which two choices differ less than by their tiles."""
 ALIKE = 2
 """Choices with the same tile that are taken at most."""
-DEPENDENT_BATCHES = 8
-"""Kernels that wait for the ones before them are made for so many images at most: with more, a
-launch takes no time beside what it launches."""
 STAYING = "making.py"
 """The module of this package that does not travel in a bundle."""
 RUN = '''"""Measures the kernels of this folder: `python run.py --out FOLDER`."""
@@ -77,9 +74,6 @@ from card.runner import main
 if __name__ == "__main__":
     main(Path(__file__).parent)
 '''
-WAITING = r"""\g<0>
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-  asm volatile("griddepcontrol.launch_dependents;");"""
 DIGITS = {"float16": 2048, "bfloat16": 256}
 """Whole numbers below it are what they are in these formats."""
 
@@ -250,18 +244,17 @@ class _Maker:
             workload={type(work).__name__: to_json(work)},
             batch=batch,
             layers=(layer,),
-            kernels=tuple(self.kernels_for(work, name, batch)),
+            kernels=tuple(self.kernels_for(work, name)),
             floor_seconds=max(2 * macs / card.peak_rate, moved_bytes(work) / card.memory_rate),
             flops=2 * macs,
             is_dense=is_dense(work),
         )
         return name
 
-    def kernels_for(self, work: Workload, name: str, batch: int) -> Iterator[str]:
+    def kernels_for(self, work: Workload, name: str) -> Iterator[str]:
         """Has kernels of a workload compiled, and gives their names."""
-        for rank, offer in enumerate(offers(work, self.wish.card, self.wish.choices)):
+        for offer in offers(work, self.wish.card, self.wish.choices):
             number = f"k{len(self.kernels):04}"
-            waits = rank == 0 and batch <= DEPENDENT_BATCHES
             try:
                 kernel = offer.algorithm.kernel(offer.knobs)
                 code = generate_all({number: kernel.func}, self.wish.card.arch)[number]
@@ -274,26 +267,18 @@ class _Maker:
                 row,
                 model_seconds=offer.algorithm.seconds(offer.knobs),
                 recipe=recipe,
-                dependent=self.compile(number, code.source, waits),
             )
+            self.compile(number, code.source)
             yield number
 
-    def compile(self, number: str, source: str, waits: bool) -> str | None:
-        """Has the machine code of a kernel made, and of the one that waits for the one before it,
-        whose file is given.
-        """
+    def compile(self, number: str, source: str) -> None:
+        """Has the machine code of a kernel made."""
         if self.wish.emulated:
             self.compiling[number] = self.compilers.submit(self.by_gcc, number, source)
-            return f"code/{number}" if waits else None
-        dependent = f"{number}-dependent"
-        sources = {number: source}
-        if waits:
-            sources[dependent] = KERNEL.sub(WAITING, source)
-        for name, text in sources.items():
-            with zipfile.ZipFile(self.folder / SOURCES, "a", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr(f"{name}.cu", text)
-            self.compiling[name] = self.compilers.submit(self.by_nvrtc, name, text)
-        return f"code/{dependent}" if waits else None
+            return
+        with zipfile.ZipFile(self.folder / SOURCES, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(f"{number}.cu", source)
+        self.compiling[number] = self.compilers.submit(self.by_nvrtc, number, source)
 
     def by_nvrtc(self, name: str, source: str) -> None:
         code = code_by_nvrtc(source, self.wish.card.arch)
@@ -313,12 +298,8 @@ class _Maker:
                 self.left_out.append(f"{name}: {error}"[:500])
                 self.forget(name)
 
-    def forget(self, name: str) -> None:
-        """Takes a kernel, or its dependent module, out of the tables."""
-        number = name.removesuffix("-dependent")
-        if number != name:
-            self.kernels[number] = replace(self.kernels[number], dependent=None)
-            return
+    def forget(self, number: str) -> None:
+        """Takes a kernel out of the tables."""
         gone = self.kernels.pop(number)
         for work, row in self.workloads.items():
             if row.id == gone.workload:

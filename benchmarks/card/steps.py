@@ -175,9 +175,8 @@ class Worker:
             "launches": self.prepared(setup, by_model),
             "graph": self.prepared(setup, by_model),
             "tuned": self.prepared(setup, tuned),
+            "dependent": self.prepared(setup, by_model, dependent=True),
         }
-        if any(kernel.dependent for kernel in by_model.values()):
-            ways["dependent"] = self.prepared(setup, by_model, dependent=True)
         works, errors = {}, {}
         for way, prepared in ways.items():
             prepared.call()

@@ -59,7 +59,7 @@ class KernelRow:
 
     `arguments` are those of the workload: inputs, weights, output. `workspaces` are what else the
     launches need; what they hold at first does not matter. `model_seconds` is what vggc's model of
-    the card says. `dependent` is a module whose kernels wait for those before them themselves.
+    the card says.
     """
 
     id: str
@@ -72,7 +72,6 @@ class KernelRow:
     workspaces: tuple[Argument, ...]
     launches: tuple[Launch, ...]
     recipe: Recipe | None = None
-    dependent: str | None = None
 
     @property
     def title(self) -> str:
