@@ -110,6 +110,7 @@ def prepared_net(
     _, layout = layouts(row.kind, row.fields)
     start = at[net.output]
     stored = memory[start : start + layout.num_bytes].view(layout.dtype).view(layout.stored)
+    device.wait()  # kernels may read weights before what was launched before them has ended
     return PreparedNet(tuple(calls), stored, total, (memory, image, *held))
 
 

@@ -175,6 +175,15 @@ def test_a_kernel_computes_its_workload(name: str, made: Callable[[str], Made]) 
     check_always(library, code, work, case(work, kernel))
 
 
+@needs_compiler
+@pytest.mark.parametrize("name", CASES)
+def test_what_a_thread_holds_is_not_in_memory(name: str, made: Callable[[str], Made]) -> None:
+    """A kernel takes what its function takes, and the sums of blocks that share a tile."""
+    _, code, _ = made(name)
+    taken = {buffer for launch in code.launches for buffer in launch.buffers}
+    assert taken - set(code.parameters) <= {"parts"}
+
+
 @pytest.mark.slow
 @needs_compiler
 def test_many_draws_compute_what_they_should(tmp_path: Path) -> None:

@@ -455,6 +455,12 @@ HELPER tvm_builtin_ptx_ld_vec_global_nc_v4_b32(
   load(d0, d1, d2, d3, address);
 }
 
+HELPER tvm_builtin_ptx_ld_vec_global_v4_b32(
+    uint32_t& d0, uint32_t& d1, uint32_t& d2, uint32_t& d3, const void* address) {
+  tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(address));
+  load(d0, d1, d2, d3, address);
+}
+
 HELPER tvm_builtin_ptx_ld_vec_global_cg_v4_b32(
     uint32_t& d0, uint32_t& d1, uint32_t& d2, uint32_t& d3, const void* address) {
   tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(address));

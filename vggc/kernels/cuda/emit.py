@@ -22,7 +22,7 @@ BLOCK = 256
 AWAIT = """
 __forceinline__ __device__ void vggc_await_kernel_before() {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
@@ -241,6 +241,8 @@ __forceinline__ __device__ int vggc_is_last(int tile, int last) {{
 def is_last_block(tile: Expr, blocks: int) -> Expr:
     """Whether all other of the `blocks` that share a tile have come here; the last one sees what
     they have written before. All threads of a block must call it, once.
+
+    The counters are the library's: kernels that count follow one another, as on one stream.
     """
     operands = ("vggc_is_last", tile, blocks - 1)
     last = registers("last", 1, dtype="int32")

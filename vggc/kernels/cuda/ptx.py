@@ -111,9 +111,16 @@ def add_byte_products(sums: Buffer, at: int, unsigned: Expr, signed: Expr) -> No
     run("dp4a.u32.s32", sums[at], unsigned, T.reinterpret("int32", signed), sums[at])
 
 
-def load_segment(registers: Buffer, first: int, address: Expr) -> None:
-    """Reads a segment of global memory, which nobody writes meanwhile, into four registers."""
+def load_weight_segment(registers: Buffer, first: int, address: Expr) -> None:
+    """Reads a segment of a weight, which nobody writes while kernels run, into four registers."""
     run("ld.global.nc.v4.b32", *(registers[first + index] for index in range(4)), address)
+
+
+def load_map_segment(registers: Buffer, first: int, address: Expr) -> None:
+    """Reads a segment of a map, which the kernel before may have written while this one began, into
+    four registers.
+    """
+    run("ld.global.v4.b32", *(registers[first + index] for index in range(4)), address)
 
 
 def load_fresh(registers: Buffer, first: int, address: Expr) -> None:

@@ -107,13 +107,13 @@ class SegmentGemv(CudaAlgorithm[Conv, SegmentGemvKnobs]):
                         for r in range(outputs):
                             row = T.min(first + r, channels - 1)
                             at = weight.address(row * length + col)
-                            ptx.load_segment(words, (segment * outputs + r) * 4, at)
+                            ptx.load_weight_segment(words, (segment * outputs + r) * 4, at)
                 for segment in range(knobs.segments):
                     col = step * chunk + (segment * WARP + lane) * numbers
                     with when(col < length):
                         products.take(words, segment * outputs * 4)
                         for n in range(images):
-                            ptx.load_segment(inputs, 0, x.address(n * length + col))
+                            ptx.load_map_segment(inputs, 0, x.address(n * length + col))
                             products.add(n, inputs)
             sums, results = products.sums, ChannelResults(conv, buffers, 1)
             other = registers("other", 1, dtype=sums.dtype)

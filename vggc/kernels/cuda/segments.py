@@ -82,13 +82,14 @@ class MaxPoolSegments(FixedCudaAlgorithm[MaxPool]):
         _, height, width, stored = work.input.shape
         kernel_h, kernel_w = work.kernel
         numbers = OPERANDS[work.input.format].segment
-        words, read = registers("words", 4, dtype="uint32"), registers("read", numbers)
 
         def largest(values: Buffer, n: Expr, y: Expr, x: Expr, c: Expr) -> None:
+            words, read = registers("words", 4, dtype="uint32"), registers("read", numbers)
+
             def take(dy: Expr | int, dx: Expr | int) -> None:
                 row, column = rows.clamped(y, dy) + halo, columns.clamped(x, dx) + halo
                 at = ((n * height + row) * width + column) * stored + c
-                ptx.load_segment(words, 0, source.address(at))
+                ptx.load_map_segment(words, 0, source.address(at))
                 widen_segment(work.input, read, 0, words, 0)
                 for index in range(numbers):
                     values[index] = T.max(values[index], read[index])
