@@ -279,7 +279,7 @@ def test_compiled_for_the_cpu_it_agrees_with_float64(family: list[str]) -> None:
     machine = relax.VirtualMachine(library, tvm.cpu())
     for name, graph in graphs.items():
         calls = plans[name]
-        pieces = pack([calls], code, fold(graph).weights(weights_of(graph)))
+        pieces = pack([code.calls[name]], fold(graph).weights(weights_of(graph)))
         packed = {weight: each.whole() for weight, each in pieces.items()}
         arrays = (image(graph), *(packed[weight] for weight in calls.weights))
         result = machine[main_function(name)](*map(tvm.runtime.tensor, arrays))

@@ -12,7 +12,7 @@ from tests.support.nets import graph_of
 from vggc.compiler.choose import kernels_for
 from vggc.compiler.error_budget import MAX_ERROR, Allotment, Offer, allotment
 from vggc.compiler.packing import packings
-from vggc.compiler.relax import lower
+from vggc.compiler.relax import with_kernels
 from vggc.compiler.targets import resolve
 from vggc.ir.graph import Graph
 from vggc.kernels.workloads import Choice, Workload
@@ -68,8 +68,7 @@ def test_kernels_of_all_batches_read_the_same_weights(
     """Of kernels that leave no choice, too."""
     calls = {str(plan.batch): plan for plan in plans(graph_of(ODD), target, precision)}
     may = allotment([*calls.values()], target, MAX_ERROR)
-    code = lower(calls, kernels_for(target, may.by_cost.get))
-    assert packings(calls.values(), code)
+    assert packings(with_kernels(calls, kernels_for(target, may.by_cost.get)).values())
 
 
 @pytest.mark.slow

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import struct
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from tvm import relax
 
 from tests.support import gpu_on_cpu
 from tests.support.device import needs_compilers, run_python
+from tests.support.machine_code import cubins
 from vggc.compiler import device_code
 from vggc.compiler.device_code import (
     DEFAULT_ARCHS,
@@ -31,10 +30,10 @@ from vggc.ir.ops import RELU
 from vggc.kernels.cuda import kernel
 from vggc.kernels.workloads import Conv, Map, ToNhwc
 from vggc.runtime import device as device_module
-from vggc.runtime.device import DeviceError, require_device, runs_on
+from vggc.runtime.archs import runs_on
+from vggc.runtime.device import DeviceError, require_device
 
 KERNEL = 'extern "C" __global__ void twice(float* x) { x[threadIdx.x] *= 2; }'
-EM_CUDA = 190
 IMAGE, HIDDEN = Map(1, 8, 8, 3, halo=1), Map(1, 8, 8, 16)
 CONV = Conv(IMAGE, HIDDEN, kernel=(3, 3), stride=(1, 1), padding=(1, 1), act=RELU)
 
@@ -84,11 +83,11 @@ def test_the_library_holds_machine_code_and_no_source(
     compiled: DeviceLibrary, library: Path
 ) -> None:
     content = library.read_bytes()
-    assert compiled.archs == DEFAULT_ARCHS == ("sm_80", "sm_90", "compute_90")
+    assert compiled.archs == DEFAULT_ARCHS == ("sm_80", "sm_90a", "compute_90")
     assert compiled.fatbin in content
     assert b"__global__" in compiled.source.encode()
     assert b"__global__" not in content
-    assert list(cubin_archs(compiled.fatbin)) == ["sm_80", "sm_90"]
+    assert cubin_archs(compiled.fatbin) == ["sm_80", "sm_90"]
     assert b".target sm_90\n" in compiled.fatbin  # PTX
 
 
@@ -102,14 +101,14 @@ def test_every_kernel_is_in_the_machine_code(compiled: DeviceLibrary) -> None:
 def test_architectures_are_sorted_and_distinct() -> None:
     library = compile_device(conv_and_relu(), ["sm_120", "sm_86", "sm_120"])
     assert library.archs == ("sm_86", "sm_120")
-    assert list(cubin_archs(library.fatbin)) == ["sm_86", "sm_120"]
+    assert cubin_archs(library.fatbin) == ["sm_86", "sm_120"]
 
 
 @needs_nvcc
 @pytest.mark.slow
 def test_nvcc_makes_the_same_kind_of_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_code, "_has_nvrtc", lambda: False)
-    assert list(cubin_archs(compile_fatbin(KERNEL, ["sm_80", "sm_90"]))) == ["sm_80", "sm_90"]
+    assert cubin_archs(compile_fatbin(KERNEL, ["sm_80", "sm_90"])) == ["sm_80", "sm_90"]
     with pytest.raises(CompilerError, match="nvcc on sm_99: "):
         compile_fatbin(KERNEL, ["sm_99"])
 
@@ -160,7 +159,7 @@ def test_which_device_runs_which_code(arch: str, device: tuple[int, int], runs: 
 
 @needs_no_gpu
 def test_no_device() -> None:
-    message = "code for sm_80, sm_90 and compute_90 GPUs; no CUDA device was found on this"
+    message = "code for sm_80, sm_90a and compute_90 GPUs; no CUDA device was found on this"
     with pytest.raises(DeviceError, match=message):
         require_device(DEFAULT_ARCHS)
 
@@ -253,12 +252,6 @@ def build_driver_without_device(folder: Path) -> None:
     subprocess.run(command, check=True)
 
 
-def cubin_archs(fatbin: bytes) -> Iterator[str]:
-    """The architecture of every cubin, from its ELF header."""
-    start = fatbin.find(b"\x7fELF")
-    while start >= 0:
-        (machine,) = struct.unpack_from("<H", fatbin, start + 18)
-        (flags,) = struct.unpack_from("<I", fatbin, start + 48)
-        assert machine == EM_CUDA
-        yield f"sm_{flags >> 8 & 0xFF}"
-        start = fatbin.find(b"\x7fELF", start + 4)
+def cubin_archs(fatbin: bytes) -> list[str]:
+    """The architecture of every cubin."""
+    return [arch for arch, _ in cubins(fatbin)]

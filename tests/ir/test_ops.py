@@ -68,7 +68,7 @@ def test_compiled_for_the_cpu_it_agrees_with_float64(graph: Graph, noise: Noise)
     x = noise(BATCH, *graph.input)
     target = resolve("cpu")
     calls, code = lowered(graph, BATCH, target)
-    pieces = pack([calls], code, fold(graph).weights(weights_of(graph)))
+    pieces = pack(code.calls.values(), fold(graph).weights(weights_of(graph)))
     packed = {name: each.whole() for name, each in pieces.items()}
     machine = relax.VirtualMachine(compile_for(code.module, target), tvm.cpu())
     tensors = [tvm.runtime.tensor(array) for array in (x, *(packed[n] for n in calls.weights))]

@@ -17,7 +17,7 @@ from vggc.compiler.choose import by_cost, kernels_for
 from vggc.compiler.device_code import compile_device
 from vggc.compiler.packing import pack
 from vggc.compiler.quantize import converted_weights
-from vggc.compiler.relax import lower
+from vggc.compiler.relax import lower, with_kernels
 from vggc.compiler.targets import resolve
 from vggc.ir.graph import Graph
 from vggc.passes.fold import fold
@@ -52,14 +52,14 @@ def run_on_gpu(
     """Writes the outputs of nets into a folder: one library, one process, for all of them."""
     target = resolve("cuda", [ARCH])
     plans = {name: plan_for(graph, BATCH, target, precision) for name, graph in graphs.items()}
-    code = lower(plans, kernels_for(target, by_cost))
+    code = lower(with_kernels(plans, kernels_for(target, by_cost)))
     for name, graph in graphs.items():
         folded = fold(graph)
         weights = folded.weights(weights_of(graph))
         images = np.split(image(graph), BATCH) if precision == "int8" else []
         ranges = calibrate(folded.graph, weights, plans[name], images) if images else {}
         tensors = converted_weights(plans[name], weights, ranges)
-        pieces = pack([plans[name]], code, tensors)
+        pieces = pack([code.calls[name]], tensors)
         packed = {weight: each.whole() for weight, each in pieces.items()}
         taken = [packed[weight] for weight in plans[name].weights]
         np.savez(folder / f"{name}.npz", image(graph), *taken)

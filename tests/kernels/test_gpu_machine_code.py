@@ -19,10 +19,13 @@ from tests.support.machine_code import (
     main_loop,
 )
 from tests.support.vgg16_on_gpus import Chosen, kernels
-from vggc.compiler.cards import card_for
-from vggc.compiler.device_code import DEFAULT_ARCHS
+from vggc.compiler.cards import card_for, variants
+from vggc.compiler.targets import resolve
 from vggc.kernels.cuda.card import Card
 from vggc.support.precision import ArtifactPrecision
+
+OTHERS = variants(resolve("cuda"))[""].archs
+"""The architectures of an artifact that have kernels in common."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Vgg16:
 def made(request: pytest.FixtureRequest) -> Vgg16:
     """For an architecture. On sm_90a they are those that run on no other."""
     arch: str = request.param
-    card = card_for(DEFAULT_ARCHS if arch == "sm_90" else (arch,))
+    card = card_for(OTHERS if arch == "sm_90" else (arch,))
     only = None if arch == "sm_90" else arch
     works = kernels("float16", card)
     kept = {name: each for name, each in works.items() if each.algorithm.only_on == only}
@@ -138,7 +141,7 @@ def test_other_precisions_are_multiplied_by_their_instructions(tmp_path: Path) -
     found = {
         f"{precision}_{name}": (FORMATS[precision], each.algorithm.kernel(each.knobs))
         for precision in FORMATS
-        for name, each in kernels(precision, card_for(DEFAULT_ARCHS), (8,)).items()
+        for name, each in kernels(precision, card_for(OTHERS), (8,)).items()
         if name in ("batch8_conv1_2", "batch8_conv4_3")
     }
     codes = generate_all({name: made.func for name, (_, made) in found.items()}, "sm_90")

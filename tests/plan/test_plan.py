@@ -12,7 +12,7 @@ from tests.support.nets import graph_of
 from tests.support.op_samples import assert_agree, torch_outputs, weights_of
 from vggc.compiler.codegen import compile_for
 from vggc.compiler.packing import pack
-from vggc.compiler.relax import lower
+from vggc.compiler.relax import lower, with_kernels
 from vggc.compiler.targets import resolve, tvm_target
 from vggc.ir.graph import Graph, Head, Layer, Node
 from vggc.ir.ops import (
@@ -187,7 +187,7 @@ def compiled(graph: Graph, x: np.ndarray) -> Callable[[], list[np.ndarray]]:
     """A net of several heads compiled for the CPU, and run on `x`."""
     target = resolve("cpu")
     planned, code = lowered(graph, len(x), target)
-    pieces = pack([planned], code, fold(graph).weights(weights_of(graph)))
+    pieces = pack(code.calls.values(), fold(graph).weights(weights_of(graph)))
     packed = {name: each.whole() for name, each in pieces.items()}
     machine = relax.VirtualMachine(compile_for(code.module, target), tvm.cpu())
     tensors = [tvm.runtime.tensor(array) for array in (x, *(packed[n] for n in planned.weights))]
@@ -202,8 +202,9 @@ def test_calls_of_equal_workloads_have_one_kernel_which_is_made_once() -> None:
         made.append(workload)
         return cpu.kernel(workload, cpu.Machine.of(tvm_target(resolve("cpu"))))
 
-    code = lower({"net": calls, "again": calls}, kernel_of)
-    assert len(code.of(calls)) == len(calls.steps)
+    code = lower(with_kernels({"net": calls, "again": calls}, kernel_of))
+    assert len(code.calls["again"].kernels) == len(calls.steps)
+    assert len(code.functions["again"]) == len(made)
     assert made == [*dict.fromkeys(step.workload for step in calls.steps)]
 
 

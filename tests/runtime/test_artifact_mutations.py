@@ -136,6 +136,7 @@ def test_exchanged_weights_are_refused_whoever_hashed_them(tiny_artifact: Make) 
     names = list(manifest["weights"])
     names[0], names[2] = names[2], names[0]
     manifest["weights"] = {name: manifest["weights"][name] for name in names}
+    manifest["entries"][0]["weights"] = names
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="its SHA-256 is not the one that it gives"):
         Session.load(folder)

@@ -191,15 +191,20 @@ def _order(launch: Launch) -> int:
     return int(launch.name.rpartition("_kernel")[2].removeprefix("_") or 0)
 
 
-def compile_kernels(source: str, folder: Path, headers: str | None = None) -> Path:
-    """A shared library with a function `run_K(grid, threads, arguments)` for each kernel K.
+def compile_kernels(
+    source: str, folder: Path, headers: str | None = None, arch: str = "sm_80"
+) -> Path:
+    """A shared library with a function `run_K(grid, threads, arguments)` for each kernel K that
+    there is for an architecture.
 
     As in a launch, `arguments` points to pointers to the arguments. `headers` is what
     `precompiled` has made in another process.
     """
     path, library = folder / "kernels.cpp", folder / "kernels.so"
     (folder / "cuda.h").touch()
-    path.write_text("\n".join([f'#include "{HEADER.name}"', adapted(source), *_entries(source)]))
+    macros = f"#define {MACROS[arch]}" if arch in MACROS else ""
+    head = [f'#include "{HEADER.name}"', macros]
+    path.write_text("\n".join([*head, adapted(source), *_entries(source)]))
     command = [*COMPILER, "-shared", f"-I{headers or precompiled()}", f"-I{folder}"]
     subprocess.run([*command, "-o", str(library), str(path)], check=True)
     return library
@@ -218,7 +223,13 @@ HELPER = re.compile(
     re.M | re.S,
 )
 DYNAMIC = re.compile(r"extern __shared__ __align__\(\d+\) (\w+) (\w+)\[\];")
-KERNEL = re.compile(r"__launch_bounds__\([\d, ]+\) (\w+)\((.*)\) \{")
+KERNEL = re.compile(
+    r'(?:^#if (.*)\n)?^extern "C" __global__ void __launch_bounds__\([\d, ]+\) (\w+)\((.*)\) \{',
+    re.M,
+)
+"""A kernel, and the condition under which it is there."""
+MACROS = {"sm_90a": "__CUDA_ARCH_FEAT_SM90_ALL"}
+"""What NVIDIA's compilers define where they compile for an architecture."""
 
 
 @cache
@@ -232,12 +243,14 @@ def precompiled() -> str:
 
 
 def _entries(source: str) -> Iterator[str]:
-    for name, parameters in KERNEL.findall(source):
+    for condition, name, parameters in KERNEL.findall(source):
         types = [parameter.split("*")[0].strip() for parameter in parameters.split(",")]
         arguments = ", ".join(f"*({kind}**)arguments[{i}]" for i, kind in enumerate(types))
         yield (
+            f"#if {condition or 1}\n"
             f'extern "C" void run_{name}(const int* grid, int threads, void** arguments) {{'
-            f" fibers::run_grid(grid, threads, [=] {{ {name}({arguments}); }}); }}"
+            f" fibers::run_grid(grid, threads, [=] {{ {name}({arguments}); }}); }}\n"
+            "#endif"
         )
 
 

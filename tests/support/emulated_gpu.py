@@ -20,18 +20,23 @@ ARCH = "sm_80"
 
 
 def compiled(
-    net: str, precision: str, batches: str, folder: Path, images: Path | None = None
-) -> dict[str, str]:
-    """Compiles a net to `folder/art`, and gives the environment in which it runs.
+    net: str,
+    precision: str,
+    batches: str,
+    folder: Path,
+    images: Path | None = None,
+    archs: str = ARCH,
+) -> str:
+    """Compiles a net to `folder/art`, and gives the CUDA C++ of its kernels.
 
     int8 is calibrated on `images`.
     """
-    options = ["--target", "cuda", "--arch", ARCH, "--precision", precision, "--batch", batches]
+    options = ["--target", "cuda", "--arch", archs, "--precision", precision, "--batch", batches]
     places = ["-o", str(folder / "art"), "--dump", str(folder / "dump")]
     calibration = ["--calibrate", str(images)] if images else []
     vggc(["compile", net, *options, *calibration, *places], dict(os.environ))
     (source,) = (folder / "dump").glob("*-generate/kernels.cu")
-    return gpu_on_cpu.environment(source.read_text("utf-8"), folder)
+    return source.read_text("utf-8")
 
 
 def vggc(arguments: list[str], environment: dict[str, str]) -> str:
@@ -56,7 +61,8 @@ def main() -> None:
     parser.add_argument("verify", nargs="*", help="more options for `vggc verify`, behind `--`")
     asked = parser.parse_args()
     with TemporaryDirectory() as name:
-        environment = compiled(asked.net, asked.precision, asked.batch, Path(name), asked.calibrate)
+        source = compiled(asked.net, asked.precision, asked.batch, Path(name), asked.calibrate)
+        environment = gpu_on_cpu.environment(source, Path(name))
         print(vggc(["verify", str(Path(name, "art")), *asked.verify], environment), end="")
 
 

@@ -1,4 +1,5 @@
-// An sm_80 GPU that is not there: what TVM calls of NVIDIA's driver and runtime.
+// A GPU that is not there: what TVM calls of NVIDIA's driver and runtime. It is an sm_80 one unless
+// EMULATED_CAPABILITY says otherwise.
 //
 // Device memory is host memory, and each allocation ends where a page begins that nobody may touch.
 // A kernel is found by its name in the library KERNELS, which `cuda_on_cpu.py` makes out of the CUDA
@@ -24,8 +25,14 @@ namespace {
 constexpr unsigned kFatbinMagic = 0xba55ed50;
 constexpr size_t kPathAt = 16, kPage = 4096, kAlignment = 256;
 constexpr int kFailure = 999, kIllegalAddress = 700;
+constexpr int kDefaultCapability = 80;
 // Of cudaDeviceAttr.
 constexpr int kWarpSize = 10, kMultiprocessors = 16, kL2CacheSize = 38, kMajor = 75, kMinor = 76;
+
+int Capability() {
+  const char* asked = std::getenv("EMULATED_CAPABILITY");
+  return asked ? std::atoi(asked) : kDefaultCapability;
+}
 
 using Entry = void (*)(const int* grid, int threads, void** arguments);
 
@@ -129,8 +136,8 @@ int cudaDeviceGetAttribute(int* value, int attribute, int) {
     case kWarpSize: *value = 32; break;
     case kMultiprocessors: *value = 108; break;
     case kL2CacheSize: *value = 64 << 10; break;
-    case kMajor: *value = 8; break;
-    case kMinor: *value = 0; break;
+    case kMajor: *value = Capability() / 10; break;
+    case kMinor: *value = Capability() % 10; break;
     default: *value = 1024;
   }
   return 0;

@@ -8,15 +8,24 @@ from pathlib import Path
 
 from tests.support import ROOT
 from tests.support.cuda_on_cpu import compile_kernels, precompiled
+from vggc.runtime.archs import capability
 
 SOURCE = Path(__file__).with_name("gpu_on_cpu.cpp")
 COMPILER = Path(__file__).with_name("emulated_compiler")
 
 
-def environment(source: str, folder: Path) -> dict[str, str]:
-    """For a process that is to find an sm_80 GPU which knows the kernels of `source`."""
-    kernels = compile_kernels(source, folder)
-    return {**os.environ, "LD_LIBRARY_PATH": driver(folder), "KERNELS": str(kernels)}
+def environment(source: str, folder: Path, arch: str = "sm_80") -> dict[str, str]:
+    """For a process that is to find a GPU of an architecture, which knows those kernels of `source`
+    that are for it.
+    """
+    kernels = compile_kernels(source, folder, arch=arch)
+    major, minor = capability(arch)
+    return {
+        **os.environ,
+        "LD_LIBRARY_PATH": driver(folder),
+        "KERNELS": str(kernels),
+        "EMULATED_CAPABILITY": str(10 * major + minor),
+    }
 
 
 def with_compiler(folder: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from vggc.compiler.choose import kernels_for
 from vggc.compiler.error_budget import MAX_ERROR, allotment
-from vggc.compiler.relax import Lowered, lower
+from vggc.compiler.relax import Lowered, lower, with_kernels
 from vggc.ir.graph import Graph
 from vggc.plan.plan import Plan
 from vggc.runtime.artifact import Target
@@ -26,7 +26,7 @@ def lowered(
     """
     plan = plan_for(graph, batch, target, precision)
     chosen = allotment([plan], target, max_error).by_cost
-    return plan, lower({"net": plan}, kernels_for(target, chosen.get))
+    return plan, lower(with_kernels({"net": plan}, kernels_for(target, chosen.get)))
 
 
 def lowered_together(
@@ -41,4 +41,4 @@ def lowered_together(
         for plan in plans.values()
         for workload, choice in allotment([plan], target, MAX_ERROR).by_cost.items()
     }
-    return plans, lower(plans, kernels_for(target, chosen.get))
+    return plans, lower(with_kernels(plans, kernels_for(target, chosen.get)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,25 @@ def compiled(source: str, arch: str) -> tuple[bytes, dict[str, KernelResources]]
         name: KernelResources(int(registers), int(stack), int(stores) + int(loads))
         for name, stack, stores, loads, registers in ENTRY.findall(log[0])
     }
+
+
+EM_CUDA = 190
+TABLES = struct.Struct("<32xQQ6xHHHH")
+"""Of the head of an ELF file: where its tables of segments and sections lie, and the sizes and
+numbers of their rows. One of them ends it."""
+
+
+def cubins(content: bytes) -> Iterator[tuple[str, bytes]]:
+    """The machine code in a library or a fatbin, by its architecture: whole ELF files."""
+    start = content.find(b"\x7fELF")
+    while start >= 0:
+        (machine,) = struct.unpack_from("<H", content, start + 18)
+        (flags,) = struct.unpack_from("<I", content, start + 48)
+        segments, sections, *rows = TABLES.unpack_from(content, start)
+        if machine == EM_CUDA:
+            end = start + max(segments + rows[0] * rows[1], sections + rows[2] * rows[3])
+            yield f"sm_{flags >> 8 & 0xFF}", content[start:end]
+        start = content.find(b"\x7fELF", start + 4)
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,7 +82,8 @@ class CompilePlan:
     batches: tuple[int, ...]
     precision: ArtifactPrecision
     max_error: float
-    choice_of: AnyLookup
+    choices_of: Mapping[str, AnyLookup]
+    """What was measured, for each variant of the target."""
     pictures: CalibrationImages
     folder: Path
     dump: Path | None
@@ -113,7 +114,7 @@ class CompilePlan:
             classes=subject.classes,
             precision=self.precision,
             images=self.pictures.files,
-            choice_of=self.choice_of,
+            choices_of=self.choices_of,
             max_error=self.max_error,
             may_overwrite=True,
             dense=spread is not None,
@@ -122,7 +123,8 @@ class CompilePlan:
         if watcher:
             watcher.end()
         seconds = time.perf_counter() - started
-        return Compiled(self, manifest, seconds, tuple(self.choice_of.notes))
+        notes = dict.fromkeys(note for each in self.choices_of.values() for note in each.notes)
+        return Compiled(self, manifest, seconds, tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ def plan(
         need.require(spread.graph)
 
     from vggc.compiler.calibrate import NUM_IMAGES, CalibrationImages, choose_images, require_images
+    from vggc.compiler.cards import variants
     from vggc.compiler.diagnostics import GivenInVain
     from vggc.compiler.error_budget import budget_for
     from vggc.compiler.targets import on_threads, require_precision, resolve
@@ -181,7 +184,10 @@ def plan(
     threads = options.threads or default_threads(machine)
     if machine.kind == "cpu":
         machine = on_threads(machine, threads)
-    choice_of = choices_for(machine, options.db, threads, ignore=not options.tuned)
+    choices_of = {
+        arch: choices_for(each, options.db, threads, ignore=not options.tuned, whole=machine.archs)
+        for arch, each in variants(machine).items()
+    }
     pictures = CalibrationImages()
     if options.images is not None:
         count = options.num_images or NUM_IMAGES
@@ -196,7 +202,7 @@ def plan(
         batches=options.batches,
         precision=options.precision,
         max_error=budget,
-        choice_of=choice_of,
+        choices_of=choices_of,
         pictures=pictures,
         folder=options.out or ARTIFACTS / named,
         dump=options.dump,

@@ -181,7 +181,7 @@ def _card(asked: Target, options: TuneOptions) -> _Measurer:
     from vggc.compiler.codegen import require_device_compiler
     from vggc.compiler.diagnostics import GivenInVain
     from vggc.compiler.targets import PrecisionNotThere
-    from vggc.runtime.device import capability
+    from vggc.runtime.archs import capability
     from vggc.tuning.diagnostics import CardNotMeant
     from vggc.tuning.remote import card_here, card_of
 

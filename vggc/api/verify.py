@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vggc.ir.needs import VERIFYING
+from vggc.runtime.archs import in_words
 from vggc.support.sheet import Sheet, as_html, as_text
 
 if TYPE_CHECKING:
@@ -51,9 +52,16 @@ class Verdict:
             if not result.passed:
                 where = result.first_departure
                 tail = f"; the first layer that departs is {where}" if where else ""
-                what = f"{self.artifact} does not compute its net on {self.told_input(result)}"
+                own = f" with its {self.kernels}" if self.kernels else ""
+                input = self.told_input(result)
+                what = f"{self.artifact} does not compute its net{own} on {input}"
                 return f"{what}: {result.fault}{tail}"
         return None
+
+    @property
+    def kernels(self) -> str:
+        """Which of the artifact's kernels were compared; nothing where it has one for all GPUs."""
+        return in_words(self.results[0].archs)
 
     def told_input(self, result: Verification) -> str:
         """What an artifact was compared on, with the batch where it has several."""

@@ -12,6 +12,7 @@ from vggc.api.bench import BenchOptions, bench, estimate, profile
 from vggc.cli import console
 from vggc.cli.options import BATCH, THREADS_HERE
 from vggc.cli.skipped import told
+from vggc.runtime.archs import in_words
 from vggc.support.sheet import Sheet
 
 ENGINES = (
@@ -100,6 +101,7 @@ def command(
             "difference": timing.errors,
             "missing": timing.missing,
             "batch": timing.batch,
+            "archs": timing.archs,
             "threads": timing.threads,
             "rounds": rounds,
         }
@@ -185,6 +187,7 @@ def _estimates(artifact: Path, card: str, batch: int | None, *, as_json: bool) -
         result = {
             "card": found.card.name,
             "estimated": True,
+            "archs": found.archs,
             "batch": found.batch,
             "layers": [asdict(call) for call in found.calls],
             "sum_seconds": found.seconds,
@@ -203,6 +206,7 @@ def _estimates(artifact: Path, card: str, batch: int | None, *, as_json: bool) -
         )
         for call in found.calls
     )
+    kernels = f", {in_words(found.archs)}" if found.archs else ""
     header = ("layer", "kernel", "µs", "of sum", "floor µs", "floor of")
     notes = (
         f"Estimated by a model of the card, not measured. Sum {1e6 * found.seconds:,.0f} µs, "
@@ -210,7 +214,7 @@ def _estimates(artifact: Path, card: str, batch: int | None, *, as_json: bool) -
     )
     console.sheet(
         Sheet(
-            title=f"{artifact}: batch {found.batch:,}, an estimate for {found.card.name}",
+            title=f"{artifact}: batch {found.batch:,}, an estimate for {found.card.name}{kernels}",
             header=header,
             rows=rows,
             numbers=(False, False, True, True, True, False),

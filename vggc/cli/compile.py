@@ -16,6 +16,7 @@ from vggc.cli import console
 from vggc.cli.options import BATCHES, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS, weights_option
 from vggc.cli.skipped import told
 from vggc.ir.ops import describe
+from vggc.runtime.archs import listed
 from vggc.support.precision import ArtifactPrecision
 
 if TYPE_CHECKING:
@@ -218,6 +219,9 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
     batches = f", batches of {', '.join(map(str, manifest.batches))}" if several else ""
     calls = f"{len(made.kernels)} kernel calls"
     console.out(f"{folder}: {manifest.net}{batches}, {calls}{code}{how}")
+    if manifest.has_variants:
+        own = listed([arch for arch in manifest.variants if arch])
+        console.status(f"{own} GPUs have kernels of their own")
     if tuned + by_cost:
         again = shlex.join(["vggc", "tune", subject.named, *_same_options()])
         each = ", for each batch" if several else ""

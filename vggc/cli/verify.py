@@ -60,6 +60,8 @@ def command(
     results = verdict.results
     for line in told(results[0].skipped):
         console.status(line)
+    if verdict.kernels:
+        console.status(f"{verdict.kernels}, which this machine's GPU runs")
     if as_json:
         inputs = [
             {

@@ -6,13 +6,28 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vggc.kernels.cuda.card import CARDS, KIB, Card
-from vggc.runtime.device import capability
+from vggc.runtime.archs import capability, is_specific
+from vggc.runtime.artifact import Target
 
 LITTLE_SHARED = {(8, 6), (8, 9), (12, 0), (12, 1)}
 """The capabilities of cards for games from Ampere on, whose blocks have 99 KiB of shared memory at
 most. Source: CUDA C++ Programming Guide, technical specifications per compute capability."""
 OLDEST_TENSOR_CORES = (8, 0)
 """The first compute capability with all instructions that kernels for tensor cores are made of."""
+
+
+def variants(target: Target) -> dict[str, Target]:
+    """The machines that kernels are chosen for by themselves, by what `ArtifactEntry.arch` says:
+    each architecture of a target that has instructions which only a card of it has, and the others
+    together under the empty name. Where no others are asked for, it is one, without a name.
+    """
+    specific = {card.arch for card in CARDS if is_specific(card.arch)}
+    own = [arch for arch in target.archs if arch in specific]
+    others = tuple(arch for arch in target.archs if arch not in specific)
+    if not own or (len(own) == 1 and not others):
+        return {"": target}
+    archs = {"": others} | {arch: (arch,) for arch in own}
+    return {name: replace(target, archs=each) for name, each in archs.items()}
 
 
 def card_for(archs: Sequence[str]) -> Card:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from math import inf
 from pathlib import Path
 from typing import TypeAlias
@@ -10,10 +10,9 @@ from typing import TypeAlias
 import numpy as np
 
 from vggc.compiler.packing import packings
-from vggc.compiler.relax import KernelOf, Lowered, lower, weight_types
+from vggc.compiler.relax import KernelOf, PlannedCalls, weight_types, with_kernels
 from vggc.compiler.targets import tvm_target
 from vggc.kernels.workloads import Choice, Workload
-from vggc.plan.plan import Plan
 from vggc.runtime.artifact import WEIGHTS, KernelEntry, Manifest, Target
 from vggc.runtime.diagnostics import NoArtifact
 from vggc.runtime.plans import plans_in
@@ -52,44 +51,49 @@ def kernels_for(target: Target, choice_of: ChoiceFor) -> KernelOf:
             return lambda workload: cuda.kernel(workload, card, choice_of(workload))
 
 
-def rebuilt(folder: Path, manifest: Manifest) -> tuple[dict[str, Plan], Lowered]:
-    """The calls of an artifact by the names of its entries, and the very kernels that it was
-    compiled with, lowered again.
+def rebuilt(folder: Path, manifest: Manifest) -> dict[str, PlannedCalls]:
+    """The calls of an artifact by the names of its entries, with the very kernels that it was
+    compiled with.
 
     Raises: UserError where the manifest's kernels are not those of its net.
     """
-    plans = plans_in(folder, manifest)
     try:
-        calls = [
-            (step, kernel)
-            for entry in manifest.entries
-            for step, kernel in zip(plans[entry.name].steps, entry.kernels, strict=True)
-        ]
-        choices = {step.workload: _choice(told) for step, told in calls}
-        code = lower(plans, kernels_for(manifest.target, choices.get))
-        for step, told in calls:
-            made = code.kernels[step.workload]
-            if (told.algorithm, told.knobs, told.macs) != (
-                made.algorithm,
-                made.knobs,
-                made.macs or 0,
-            ):
-                raise ValueError(f"{told.step} is computed by {made.algorithm}")
-        _check_weights(folder, manifest, plans.values(), code)
-        return plans, code
+        calls: dict[str, PlannedCalls] = {}
+        for variant in manifest.variants.values():
+            calls |= _rebuilt(folder, variant)
+        _check_weights(folder, manifest, calls.values())
+        return calls
     except (ValueError, TypeError, RuntimeError) as error:  # the last two are TVM's of a target
         reason = f"{MANIFEST} tells other kernels than its net has: {first_line(error)}"
         raise UserError(NoArtifact(str(folder), reason)) from None
 
 
-def _check_weights(
-    folder: Path, manifest: Manifest, plans: Collection[Plan], code: Lowered
-) -> None:
+def _rebuilt(folder: Path, variant: Manifest) -> Mapping[str, PlannedCalls]:
+    """Raises: ValueError where other kernels are told than those of the net, which are all for the
+    same architectures.
+    """
+    plans = plans_in(folder, variant)
+    told = {entry.name: entry.kernels for entry in variant.entries}
+    choices = {
+        step.workload: _choice(kernel)
+        for name, plan in plans.items()
+        for step, kernel in zip(plan.steps, told[name], strict=True)
+    }
+    calls = with_kernels(plans, kernels_for(variant.target, choices.get))
+    for name, each in calls.items():
+        for said, made in zip(told[name], each.kernels, strict=True):
+            found = made.algorithm, made.knobs, made.macs or 0
+            if (said.algorithm, said.knobs, said.macs) != found:
+                raise ValueError(f"{said.step} is computed by {made.algorithm}")
+    return calls
+
+
+def _check_weights(folder: Path, manifest: Manifest, calls: Collection[PlannedCalls]) -> None:
     """Raises: ValueError where weights are packed otherwise than kernels take them."""
-    packings(plans, code)
+    packings(calls)
     with opened(folder / WEIGHTS) as file:
-        for step in (step for plan in plans for step in plan.steps):
-            for name, (shape, dtype) in weight_types(step, code.kernels[step.workload]).items():
+        for step, kernel in (each for one in calls for each in one.steps):
+            for name, (shape, dtype) in weight_types(step, kernel).items():
                 stored = file.tensors[name]
                 found = stored.shape, np.dtype(DTYPES[stored.kind])
                 if found != (shape, np.dtype(dtype)) or manifest.weights[name] != shape:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,8 +34,9 @@ class Code:
     """Writes the shared library, by a C++ compiler."""
 
 
-def generate(module: tvm.IRModule, target: Target) -> Code:
-    """The machine code of a lowered net.
+def generate(module: tvm.IRModule, target: Target, archs: Mapping[str, Collection[str]]) -> Code:
+    """The machine code of a lowered net; of a GPU's functions each for the architectures that
+    `archs` has under its name.
 
     Raises: UserError where there is no compiler for the GPUs asked for.
     """
@@ -44,7 +45,7 @@ def generate(module: tvm.IRModule, target: Target) -> Code:
             executable = compile_for(module, target)
             return Code(partial(_llvm, executable.mod), partial(export_library, executable.mod))
         case "cuda":
-            return _device_code(module, target)
+            return _device_code(module, target, archs)
 
 
 def compile_for(module: tvm.IRModule, target: Target) -> Any:
@@ -82,12 +83,14 @@ def require_device_compiler() -> None:
         raise UserError(diagnostics.NoDeviceCode(str(error), hint)) from None
 
 
-def _device_code(module: tvm.IRModule, target: Target) -> Code:
+def _device_code(
+    module: tvm.IRModule, target: Target, archs: Mapping[str, Collection[str]]
+) -> Code:
     from vggc.compiler.device_code import CompilerError, compile_device
 
     require_device_compiler()
     try:
-        library = compile_device(module, target.archs)
+        library = compile_device(module, target.archs, archs)
     except CompilerError as error:
         hint = "name other architectures with `--arch`, such as sm_80,sm_90"
         raise UserError(diagnostics.NoDeviceCode(str(error), hint)) from None

@@ -11,11 +11,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,12 +25,16 @@ from typing import Any
 
 from vggc.compiler.link import export_library
 from vggc.compiler.relax import PIPELINE
-from vggc.runtime.device import capability, is_ptx, is_specific, listed
+from vggc.runtime.archs import capability, is_ptx, is_specific, listed
 from vggc.support.tvm_alone import tvm
 
-DEFAULT_ARCHS = ("sm_80", "sm_90", "compute_90")
+DEFAULT_ARCHS = ("sm_80", "sm_90a", "compute_90")
 """Ampere and Hopper data-centre GPUs, and PTX for newer ones; code for sm_80 also runs on sm_86 and
 sm_89."""
+
+KERNEL = re.compile(r'^extern "C" __global__ [^;{}]*?\b(\w+)_kernel(?:_\d+)?\([^;{}]*\) \{\n', re.M)
+"""How the code of a kernel begins, and the function that it is part of; it ends where a line begins
+with a brace."""
 
 COMPILERS = 2
 """Architectures that are compiled for at the same time."""
@@ -88,15 +93,23 @@ class DeviceLibrary:
     def _pack_imports(self, module: Any, is_system_lib: bool, prefix: str, folder: str) -> str:
         """TVM's hook for what a library carries beside its own code: an object file."""
         packed = tvm.get_global_func("runtime.ModulePackImportsToTensor")(module)
-        blob = _put_machine_code(packed.numpy().tobytes(), self.source.encode(), self.fatbin)
+        source = _source_of(self.executable)
+        blob = _put_machine_code(packed.numpy().tobytes(), source.encode(), self.fatbin)
         to_object = tvm.get_global_func("codegen.codegen_blob")
         path = str(Path(folder, "imports.o"))
         to_object(blob, is_system_lib, json.dumps(HOST), prefix).write_to_file(path)
         return path
 
 
-def compile_device(module: Any, archs: Sequence[str] = DEFAULT_ARCHS) -> DeviceLibrary:
+def compile_device(
+    module: Any,
+    archs: Sequence[str] = DEFAULT_ARCHS,
+    functions: Mapping[str, Collection[str]] | None = None,
+) -> DeviceLibrary:
     """Compile a Relax module whose PrimFuncs are bound to CUDA threads.
+
+    `functions` tells by the names of PrimFuncs for which of the `archs` they are, where that is not
+    all; only architectures whose names end in `a` can be told from the others.
 
     `archs` are names such as "sm_80"; a device runs the code of one of the same major version
     and a minor version no higher than its own. "compute_90" is PTX, for it and all newer ones.
@@ -110,9 +123,38 @@ def compile_device(module: Any, archs: Sequence[str] = DEFAULT_ARCHS) -> DeviceL
         raise CompilerError(str(error)) from None
     with _source_only():
         executable = tvm.compile(module, target=target(ordered[0]), relax_pipeline=PIPELINE)
-    (device,) = (m for m in _import_tree(executable.mod) if m.kind == "cuda")
-    source = str(device.inspect_source())
+    source = with_conditions(_source_of(executable), ordered, functions or {})
     return DeviceLibrary(executable, source, compile_fatbin(source, ordered), ordered)
+
+
+def with_conditions(
+    source: str, archs: Sequence[str], functions: Mapping[str, Collection[str]]
+) -> str:
+    """CUDA C++ whose kernels the preprocessor keeps for the architectures that need them."""
+    parts, end = [], 0
+    for kernel in KERNEL.finditer(source):
+        condition = _condition(functions.get(kernel[1], archs), archs)
+        parts.append(source[end : kernel.start()])
+        end = source.index("\n}\n", kernel.end()) + len("\n}\n")
+        code = source[kernel.start() : end]
+        parts.append(f"#if {condition}\n{code}#endif\n" if condition else code)
+    return "".join([*parts, source[end:]])
+
+
+def _condition(needed: Collection[str], archs: Sequence[str]) -> str:
+    """What tells the architectures that need code from the others; nothing where all do.
+
+    The macros are those that NVRTC and nvcc define for code that may have instructions of its
+    architecture alone.
+    """
+    told = {arch: f"defined({_macro(arch)})" for arch in archs if is_specific(arch)}
+    if any(arch in needed for arch in archs if arch not in told):
+        return " && ".join(f"!{each}" for arch, each in told.items() if arch not in needed)
+    return " || ".join(each for arch, each in told.items() if arch in needed)
+
+
+def _macro(arch: str) -> str:
+    return f"__CUDA_ARCH_FEAT_SM{arch.removeprefix('sm_').removesuffix('a')}_ALL"
 
 
 def code_order(arch: str) -> tuple[int, int, bool, bool]:
@@ -165,6 +207,12 @@ def _import_tree(module: Any) -> Iterator[Any]:
     yield module
     for imported in module.imports:
         yield from _import_tree(imported)
+
+
+def _source_of(executable: Any) -> str:
+    """The CUDA C++ that TVM has made of all kernels."""
+    (device,) = (m for m in _import_tree(executable.mod) if m.kind == "cuda")
+    return str(device.inspect_source())
 
 
 def _has_nvrtc() -> bool:

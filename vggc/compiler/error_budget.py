@@ -10,7 +10,7 @@ therefore want the weight packed alike, and is chosen together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,9 @@ from vggc.support.precision import ArtifactPrecision
 
 if TYPE_CHECKING:
     from vggc.kernels.algorithm import Algorithm, Cost
+
+GIVEN_WAY = 0.02
+"""The share of a net's time that a layer may cost more where its weight is stored once then."""
 
 MAX_ERROR = 1e-5
 """The relative L2 error that the arithmetic of a whole net may make in float32."""
@@ -71,6 +74,8 @@ class Allotment:
     calls: tuple[tuple[Workload, ...], ...]
     offers: Mapping[Workload, tuple[Offer, ...]]
     budget: float
+    stored: Mapping[Workload, Packing | None] = field(default_factory=dict)
+    """How the weights of workloads are packed for other GPUs, with which they can be shared."""
 
     @cached_property
     def share(self) -> float:
@@ -98,7 +103,9 @@ class Allotment:
 
         Workloads that take the same weight get the packing of which the sum of costs is least, each
         relative to what its plan costs at least. A measured choice is taken to cost as little as
-        any of its workload, and gives way where it has another packing. Measured choices may also
+        any of its workload, and gives way where it has another packing. A packing that is stored
+        already is taken where it costs little more than the best (`GIVEN_WAY`), and no measured
+        choice for it gives way. Measured choices may also
         add more error than those of least cost, from which the share is told: then those give way
         that add most.
         """
@@ -108,6 +115,10 @@ class Allotment:
             if not kept or self._is_within_budget(offers):
                 return {each: offer.choice for each, offer in offers.items()}
             del kept[max(kept, key=lambda each: self._offer(each, kept[each]).error)]
+
+    def packings(self, made: Mapping[Workload, Choice]) -> dict[Workload, Packing | None]:
+        """How choices want the weights of their workloads packed."""
+        return {each: self._offer(each, choice).packing for each, choice in made.items()}
 
     @cached_property
     def _groups(self) -> tuple[tuple[Workload, ...], ...]:
@@ -133,7 +144,14 @@ class Allotment:
             columns = [[offers[packing] for offers in found] for packing in common]
             scales = [shares_of_cost[each] for each in group]
             asked = [measured.get(each) for each in group]
-            taken |= zip(group, min(columns, key=partial(_rank, scales, asked)), strict=True)
+            rank = partial(_rank, scales, asked)
+            best = min(columns, key=rank)
+            if group[0] in self.stored and (packing := self.stored[group[0]]) in common:
+                alike = columns[common.index(packing)]
+                (dearer, kept, _), (cost, most, _) = rank(alike), rank(best)
+                is_near = dearer - cost <= GIVEN_WAY * len(self.calls)
+                best = alike if is_near and kept <= most else best
+            taken |= zip(group, best, strict=True)
         return taken
 
     def _shares_of_cost(self, share: float) -> dict[Workload, float]:

@@ -95,8 +95,15 @@ def layout(shown: Layout) -> str:
     return f"map {size}{halo}{form}{zero}"
 
 
-def allotment(may: Allotment) -> Mapping[str, str]:
-    """Files that show what each algorithm would add to the error, and what a layer may add."""
+def allotments(found: Mapping[str, Allotment]) -> Mapping[str, str]:
+    """Files that show, of each variant, what each algorithm would add to the error, and what a
+    layer may add.
+    """
+    return {_named("error", arch): allotment(may) for arch, may in found.items()}
+
+
+def allotment(may: Allotment) -> str:
+    """What each algorithm would add to the error, as a table, and what a layer may add."""
     rows = [
         (
             told(each),
@@ -117,7 +124,7 @@ def allotment(may: Allotment) -> Mapping[str, str]:
         *("least cost", "adds", "within", "choices", "packings"),
     )
     budget = f"The net may add {may.budget:g}, and a layer {may.share:.3g}.\n\n"
-    return {"error.txt": budget + aligned(header, rows)}
+    return budget + aligned(header, rows)
 
 
 def _by_algorithm(offers: Iterable[Offer]) -> dict[str, list[Offer]]:
@@ -128,9 +135,14 @@ def _by_algorithm(offers: Iterable[Offer]) -> dict[str, list[Offer]]:
 
 
 def choices(
-    plans: Iterable[Plan], made: Mapping[Workload, Choice], by: Mapping[Workload, ChosenBy]
+    plans: Iterable[Plan],
+    made: Mapping[Workload, Choice],
+    by: Mapping[Workload, ChosenBy],
+    arch: str = "",
 ) -> Mapping[str, str]:
-    """Files that show the algorithm and knobs of each step of each batch, and who chose them."""
+    """Files that show the algorithm and knobs of each step of each batch, and who chose them, for
+    one variant.
+    """
     rows = []
     for plan in plans:
         for index, step in enumerate(plan.steps):
@@ -140,7 +152,12 @@ def choices(
             where = (str(plan.batch), str(index), step.name)
             rows.append((*where, algorithm, knobs, by[step.workload]))
     header = ("batch", "step", "gives", "algorithm", "knobs", "chosen by")
-    return {"choices.txt": aligned(header, rows)}
+    return {_named("choices", arch): aligned(header, rows)}
+
+
+def _named(page: str, arch: str) -> str:
+    """The name of the file of a page on a variant."""
+    return f"{page}-{arch}.txt" if arch else f"{page}.txt"
 
 
 def kernels(code: Lowered) -> Mapping[str, str]:

@@ -7,8 +7,8 @@ compile --dump DIR` writes it down.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -17,16 +17,17 @@ from typing import Literal, TypeAlias, TypeVar, get_args
 
 from vggc.compiler import diagnostics, listing
 from vggc.compiler.calibrate import calibrate, read_images
+from vggc.compiler.cards import variants
 from vggc.compiler.choose import ChoiceOf, by_cost, kernels_for
 from vggc.compiler.codegen import Code, export, generate, linker
 from vggc.compiler.error_budget import MAX_ERROR, Allotment, allotment
-from vggc.compiler.packing import pack
+from vggc.compiler.packing import pack, packings
 from vggc.compiler.quantize import Tensors, ValueRange, converted_weights
-from vggc.compiler.relax import Lowered, lower
+from vggc.compiler.relax import Lowered, PlannedCalls, lower, with_kernels
 from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights, digest, save
-from vggc.kernels.workloads import Choice, Workload, buffer_shape
+from vggc.kernels.workloads import Choice, Packing, Workload, buffer_shape
 from vggc.passes.fold import Folded, fold
 from vggc.passes.joins import narrowed
 from vggc.plan.plan import Plan, plan_folded
@@ -47,8 +48,9 @@ from vggc.runtime.artifact import (
     entry,
     entry_name,
     outputs_of,
+    own_weight,
 )
-from vggc.runtime.plans import pools, reduced
+from vggc.runtime.plans import pools, reduced, with_stored
 from vggc.support.diagnostics import UserError
 from vggc.support.files import new_folder, refuse_full, refuse_unwritable
 from vggc.support.paths import MANIFEST
@@ -108,7 +110,8 @@ class Job:
     precision: ArtifactPrecision = "float32"
     images: tuple[Path, ...] = ()
     """What int8 is calibrated on."""
-    choice_of: ChoiceOf = by_cost
+    choices_of: Mapping[str, ChoiceOf] = field(default_factory=dict)
+    """What was measured on each of the target's `variants`."""
     max_error: float = MAX_ERROR
     """The relative L2 error that the net's arithmetic may make."""
     may_overwrite: bool = False
@@ -120,15 +123,16 @@ class Job:
 @dataclass(frozen=True)
 class Choices:
     """The choice for each workload that leaves one, and the choices among them that were
-    measured.
+    measured: of what `may` be taken.
     """
 
+    may: Allotment
     made: Mapping[Workload, Choice]
     measured: Mapping[Workload, Choice]
 
-    def by(self, workload: Workload, may: Allotment) -> ChosenBy:
+    def by(self, workload: Workload) -> ChosenBy:
         """Who made the choice for a workload."""
-        if not may.is_free(workload):
+        if not self.may.is_free(workload):
             return "only"
         return "measurement" if workload in self.measured else "cost model"
 
@@ -140,7 +144,7 @@ def build_artifact(job: Job, folder: Path, watcher: Watcher = unwatched) -> Mani
     """
     refuse_full(folder)
     refuse_unwritable(folder)
-    compiler, target = linker(job.target), job.target
+    compiler, targets = linker(job.target), variants(job.target)
 
     def stage(name: StageName, show: Callable[[T], Pages], make: Callable[[], T]) -> T:
         started = perf_counter()
@@ -150,32 +154,28 @@ def build_artifact(job: Job, folder: Path, watcher: Watcher = unwatched) -> Mani
 
     folded, weights = stage("fold", _show_folded, lambda: _folded(job))
     graph = stage("narrow-joins", _show_graph, lambda: _verified(narrowed(folded.graph)))
-    plans = stage("plan", _show_plans, lambda: _planned(graph, job))
-    plans = stage("reduce-precision", _show_plans, lambda: _reduced(plans, job))
-    may = stage(
-        "allot-error",
-        listing.allotment,
-        lambda: allotment([*plans.values()], target, job.max_error, weights),
-    )
-    choices = stage("choose-kernels", partial(_show_choices, plans, may), lambda: _choose(job, may))
-    code = stage(
-        "lower", listing.kernels, lambda: lower(plans, kernels_for(target, choices.made.get))
-    )
+    plans = stage("plan", listing.plans, lambda: _planned(graph, job))
+    plans = stage("reduce-precision", listing.plans, lambda: _reduced(plans, job))
+    may = stage("allot-error", listing.allotments, lambda: _allotted(plans, job, targets, weights))
+    choices = stage("choose-kernels", partial(_show_choices, plans), lambda: _choose(job, may))
+    code = stage("lower", listing.kernels, lambda: lower(_calls(plans, targets, choices)))
     # Which values are rounded, and the names of weights, are the same whatever the batch.
-    plan = next(iter(plans.values()))
+    plan = plans[0]
     ranges = stage("calibrate", listing.ranges, lambda: _ranges(job, folded, weights, plan))
     tensors = stage(
         "convert-weights", listing.tensors, lambda: converted_weights(plan, weights, ranges)
     )
-    machine_code = stage("generate", _show_code, lambda: generate(code.module, target))
+    machine_code = stage("generate", _show_code, lambda: _generated(code, job, targets))
     with new_folder(folder) as inside:
         stage("export", _nothing, partial(export, machine_code, inside / LIBRARY, compiler))
         del machine_code  # LLVM keeps it in memory, which packing wants
-        packed = stage(
-            "pack", listing.pieces, lambda: _pack(plans, code, tensors, inside / WEIGHTS)
-        )
+        packed = stage("pack", listing.pieces, lambda: _pack(code, tensors, inside / WEIGHTS))
         _write_spec(job.net, inside / SPEC)
-        entries = tuple(_entry(each, code, may, choices) for each in plans.values())
+        entries = tuple(
+            _entry(code.calls[entry_name(plan.batch, arch)], arch, choices[arch])
+            for arch in targets
+            for plan in plans
+        )
         manifest = _manifest(job, entries, packed, digest(weights))
         files = {name: entry(inside / name) for name in FILES}
         manifest = replace(manifest, files=files)
@@ -195,19 +195,19 @@ def _verified(graph: Graph) -> Graph:
     return graph
 
 
-def _planned(graph: Graph, job: Job) -> dict[str, Plan]:
-    """The plans by the names of the artifact's entries."""
-    plans = {}
+def _planned(graph: Graph, job: Job) -> list[Plan]:
+    """The plans of all batches."""
+    plans = []
     for batch in job.batches:
         plan = plan_folded(graph, batch, fuse_pools=pools(job.target, job.precision))
         verify_plan(plan)
-        plans[entry_name(batch)] = plan
+        plans.append(plan)
     return plans
 
 
-def _reduced(plans: Mapping[str, Plan], job: Job) -> dict[str, Plan]:
-    lower_plans = {name: reduced(plan, job.target, job.precision) for name, plan in plans.items()}
-    for plan in lower_plans.values():
+def _reduced(plans: Sequence[Plan], job: Job) -> list[Plan]:
+    lower_plans = [reduced(plan, job.target, job.precision) for plan in plans]
+    for plan in lower_plans:
         verify_plan(plan)
         require_countable(plan)
     return lower_plans
@@ -232,12 +232,63 @@ def require_countable(plan: Plan) -> None:
             )
 
 
-def _choose(job: Job, may: Allotment) -> Choices:
-    asked = {each: job.choice_of(each, may.share) for each in may.offers}
-    measured = {each: choice for each, choice in asked.items() if choice}
-    made = may.chosen(measured)
-    kept = {each: choice for each, choice in measured.items() if made[each] == choice}
-    return Choices(made, kept)
+def _allotted(
+    plans: Sequence[Plan], job: Job, targets: Mapping[str, Target], weights: Weights
+) -> dict[str, Allotment]:
+    """What each variant may choose."""
+    return {
+        arch: allotment(plans, target, job.max_error, weights) for arch, target in targets.items()
+    }
+
+
+def _choose(job: Job, allotments: Mapping[str, Allotment]) -> dict[str, Choices]:
+    """The choices of each variant, those for one architecture first: where others can take a weight
+    as these have it packed, it is stored once.
+    """
+    found: dict[str, Choices] = {}
+    stored: dict[Workload, Packing | None] = {}
+    for arch, each in reversed(list(allotments.items())):
+        may = replace(each, stored=dict(stored))
+        choice_of = job.choices_of.get(arch, by_cost)
+        asked = {work: choice_of(work, may.share) for work in may.offers}
+        measured = {work: choice for work, choice in asked.items() if choice}
+        made = may.chosen(measured)
+        kept = {work: choice for work, choice in measured.items() if made[work] == choice}
+        found[arch] = Choices(may, made, kept)
+        stored |= may.packings(made)
+    return found
+
+
+def _calls(
+    plans: Sequence[Plan], targets: Mapping[str, Target], choices: Mapping[str, Choices]
+) -> dict[str, PlannedCalls]:
+    """The calls of each variant and batch, by the names of the artifact's entries. Where a variant
+    wants a weight packed otherwise than those before, it has it under a name of its own.
+    """
+    found: dict[str, PlannedCalls] = {}
+    for arch, target in targets.items():
+        named = {entry_name(plan.batch, arch): plan for plan in plans}
+        calls = with_kernels(named, kernels_for(target, choices[arch].made.get))
+        stored, wanted = packings(found.values()), packings(calls.values())
+        own = {
+            name: own_weight(name, arch)
+            for name, packing in wanted.items()
+            if name in stored and stored[name] != packing
+        }
+        found |= {
+            name: replace(each, plan=with_stored(each.plan, own)) for name, each in calls.items()
+        }
+    return found
+
+
+def _generated(code: Lowered, job: Job, targets: Mapping[str, Target]) -> Code:
+    """Machine code, in which each architecture has the functions that its variant calls."""
+    archs: dict[str, set[str]] = {}
+    for arch, target in targets.items():
+        for batch in job.batches:
+            for name in code.functions[entry_name(batch, arch)]:
+                archs.setdefault(name, set()).update(target.archs)
+    return generate(code.module, job.target, archs)
 
 
 def _ranges(job: Job, folded: Folded, weights: Weights, plan: Plan) -> dict[str, ValueRange]:
@@ -248,11 +299,9 @@ def _ranges(job: Job, folded: Folded, weights: Weights, plan: Plan) -> dict[str,
     return calibrate(folded.graph, weights, plan, images, job.images)
 
 
-def _pack(
-    plans: Mapping[str, Plan], code: Lowered, tensors: Tensors, path: Path
-) -> dict[str, Pieces]:
+def _pack(code: Lowered, tensors: Tensors, path: Path) -> dict[str, Pieces]:
     """Packs the weights while they are written."""
-    packed = pack(plans.values(), code, tensors)
+    packed = pack(code.calls.values(), tensors)
     save(path, packed)
     return packed
 
@@ -290,7 +339,7 @@ def _manifest(
     )
 
 
-def _entry(plan: Plan, code: Lowered, may: Allotment, choices: Choices) -> ArtifactEntry:
+def _entry(calls: PlannedCalls, arch: str, choices: Choices) -> ArtifactEntry:
     kernels = tuple(
         KernelEntry(
             step=step.name,
@@ -298,12 +347,13 @@ def _entry(plan: Plan, code: Lowered, may: Allotment, choices: Choices) -> Artif
             workload=type(step.workload).__name__,
             algorithm=kernel.algorithm,
             knobs=kernel.knobs,
-            chosen_by=choices.by(step.workload, may),
+            chosen_by=choices.by(step.workload),
             macs=kernel.macs or 0,
         )
-        for step, kernel in zip(plan.steps, code.of(plan), strict=True)
+        for step, kernel in calls.steps
     )
-    return ArtifactEntry(plan.batch, kernels)
+    weights = tuple(dict.fromkeys(calls.plan.weights))
+    return ArtifactEntry(calls.plan.batch, kernels, weights, arch)
 
 
 def _show_folded(made: tuple[Folded, Weights]) -> Pages:
@@ -314,14 +364,13 @@ def _show_graph(graph: Graph) -> Pages:
     return {"graph.txt": listing.graph(graph)}
 
 
-def _show_plans(plans: Mapping[str, Plan]) -> Pages:
-    return listing.plans(plans.values())
-
-
-def _show_choices(plans: Mapping[str, Plan], may: Allotment, choices: Choices) -> Pages:
-    workloads = {step.workload for plan in plans.values() for step in plan.steps}
-    by = {each: choices.by(each, may) for each in workloads}
-    return listing.choices(plans.values(), choices.made, by)
+def _show_choices(plans: Sequence[Plan], choices: Mapping[str, Choices]) -> Pages:
+    workloads = {step.workload for plan in plans for step in plan.steps}
+    pages: dict[str, str] = {}
+    for arch, each in choices.items():
+        by = {workload: each.by(workload) for workload in workloads}
+        pages |= listing.choices(plans, each.made, by, arch)
+    return pages
 
 
 def _show_code(code: Code) -> Pages:

@@ -7,8 +7,10 @@ gives a tuple of every step's value, for `vggc verify`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
 from vggc.kernels.workloads import Kernel, Workload, buffer_shape, storage
@@ -41,32 +43,58 @@ would, and crash where they fuse a reshape with one.
 
 
 @dataclass(frozen=True)
-class Lowered:
-    """Plans ready for code generation, and the kernel behind each workload."""
+class PlannedCalls:
+    """A plan, and the kernel behind each of its steps."""
 
-    module: tvm.IRModule
-    kernels: Mapping[Workload, Kernel]
+    plan: Plan
+    kernels: tuple[Kernel, ...]
 
-    def of(self, plan: Plan) -> tuple[Kernel, ...]:
-        """The kernel behind each step of one of the plans."""
-        return tuple(self.kernels[step.workload] for step in plan.steps)
+    @property
+    def steps(self) -> tuple[tuple[Step, Kernel], ...]:
+        """Each step with its kernel."""
+        return tuple(zip(self.plan.steps, self.kernels, strict=True))
 
 
-def lower(plans: Mapping[str, Plan], kernel_of: KernelOf) -> Lowered:
-    """The Relax module of plans by their names. Equal workloads share one kernel, whichever plans
+def with_kernels(plans: Mapping[str, Plan], kernel_of: KernelOf) -> dict[str, PlannedCalls]:
+    """Plans by their names with their kernels. Equal workloads have one kernel, whichever plans
     they are of.
     """
-    builder = relax.BlockBuilder()
-    distinct = dict.fromkeys(step.workload for plan in plans.values() for step in plan.steps)
-    kernels = {workload: kernel_of(workload) for workload in distinct}
-    functions = {
-        workload: builder.add_func(kernel.func, _function_name(workload, kernel))
-        for workload, kernel in kernels.items()
+    made = cache(kernel_of)
+    return {
+        name: PlannedCalls(plan, tuple(made(step.workload) for step in plan.steps))
+        for name, plan in plans.items()
     }
-    for name, plan in plans.items():
-        _emit(builder, main_function(name), plan, kernels, functions, every_step=False)
-        _emit(builder, layers_function(name), plan, kernels, functions, every_step=True)
-    return Lowered(builder.finalize(), kernels)
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """Plans ready for code generation by their names, with the kernels behind their steps."""
+
+    module: tvm.IRModule
+    calls: Mapping[str, PlannedCalls]
+    functions: Mapping[str, frozenset[str]]
+    """The names of the module's functions that compute the steps of each plan."""
+
+
+def lower(calls: Mapping[str, PlannedCalls]) -> Lowered:
+    """The Relax module of plans by their names. Equal code is there once, whichever plans it is
+    of.
+    """
+    builder = relax.BlockBuilder()
+    functions: dict[Any, Any] = {}
+    for each in calls.values():
+        for step, kernel in each.steps:
+            if kernel.func not in functions:
+                name = _function_name(step.workload, kernel)
+                functions[kernel.func] = builder.add_func(kernel.func, name)
+    for name, each in calls.items():
+        _emit(builder, main_function(name), each, functions, every_step=False)
+        _emit(builder, layers_function(name), each, functions, every_step=True)
+    called = {
+        name: frozenset(str(functions[kernel.func].name_hint) for kernel in each.kernels)
+        for name, each in calls.items()
+    }
+    return Lowered(builder.finalize(), calls, called)
 
 
 def _function_name(workload: Workload, kernel: Kernel) -> str:
@@ -76,29 +104,29 @@ def _function_name(workload: Workload, kernel: Kernel) -> str:
 def _emit(
     builder: Any,
     name: str,
-    plan: Plan,
-    kernels: dict[Workload, Kernel],
-    functions: dict[Workload, Any],
+    calls: PlannedCalls,
+    functions: Mapping[Any, Any],
     *,
     every_step: bool,
 ) -> None:
+    plan = calls.plan
     x = _variable("x", (plan.batch, *plan.input), "float32")
     weights = {
-        full: _variable(full.replace(".", "_").replace("-", "_"), shape, dtype)
-        for step in plan.steps
-        for full, (shape, dtype) in weight_types(step, kernels[step.workload]).items()
+        full: _variable(re.sub(r"\W", "_", full), shape, dtype)
+        for step, kernel in calls.steps
+        for full, (shape, dtype) in weight_types(step, kernel).items()
     }
     with builder.function(name, [x, *weights.values()]):
         with builder.dataflow():
             values: list[Any] = []
-            for step in plan.steps:
+            for step, kernel in calls.steps:
                 sources = [
                     _reshaped(builder, x if read == INPUT else values[read], buffer_shape(layout))
                     for read, layout in zip(step.reads, step.workload.inputs, strict=True)
                 ]
                 arguments = [*sources, *(weights[full] for full in step.weights)]
                 result = relax.TensorType(buffer_shape(step.output), storage(step.output))
-                call = relax.call_tir(functions[step.workload], arguments, result)
+                call = relax.call_tir(functions[kernel.func], arguments, result)
                 values.append(builder.emit(call))
             if not every_step:
                 values = [

@@ -9,9 +9,9 @@ from typing import Any
 
 from vggc.compiler.cards import OLDEST_TENSOR_CORES
 from vggc.compiler.device_code import DEFAULT_ARCHS, code_order
-from vggc.runtime.artifact import ARCH, CPU_ATTRS, Attr, Target
+from vggc.runtime.archs import ARCH, capability
+from vggc.runtime.artifact import CPU_ATTRS, Attr, Target
 from vggc.runtime.cpu_info import INSTRUCTIONS, instructions, plain
-from vggc.runtime.device import capability
 from vggc.support.diagnostics import Diagnostic, UserError, nearest
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.processors import num_cores

@@ -19,6 +19,7 @@ from vggc.measure import engines as peers
 from vggc.measure.engines import PEERS, Engine, Setup, check_installed
 from vggc.measure.verify import original_weights, relative_error
 from vggc.passes.fold import fold
+from vggc.runtime.archs import in_words
 from vggc.runtime.artifact import Manifest, entry_in, graph_in
 from vggc.runtime.session import Session
 from vggc.support.arrays import Array
@@ -51,6 +52,8 @@ class Timing:
     errors: dict[str, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     skipped: tuple[Skipped, ...] = ()
+    archs: tuple[str, ...] = ()
+    """The architectures that the kernels are for, where other GPUs have others in the artifact."""
 
     @property
     def medians(self) -> dict[str, float]:
@@ -80,8 +83,9 @@ class Timing:
         rounds = len(self.milliseconds["vggc"])
         turns = f"{rounds:,} interleaved round{'s' * (rounds != 1)}"
         threads = f"{self.threads:,} thread{'s' * (self.threads != 1)}"
+        kernels = f", {in_words(self.archs)}" if self.archs else ""
         return Sheet(
-            title=f"{self.artifact}: batch {self.batch:,}, {turns}, {threads}",
+            title=f"{self.artifact}: batch {self.batch:,}, {turns}, {threads}{kernels}",
             header=("engine", "median ms", "range ms", "vggc / engine", "scores differ by"),
             rows=rows,
             numbers=(False, True, True, True, True),
@@ -166,6 +170,7 @@ def bench(
         errors=errors,
         missing=missing,
         skipped=chosen.skipped,
+        archs=session.own_archs,
     )
 
 

@@ -17,6 +17,7 @@ from vggc.kernels.cuda.algorithm import moved_bytes
 from vggc.kernels.workloads import Conv, Format, Workload
 from vggc.measure.profile import useful_macs
 from vggc.passes.fold import fold
+from vggc.runtime.archs import capability
 from vggc.runtime.artifact import KernelEntry, entry_in, graph_in, read_manifest
 from vggc.runtime.plans import plans_in
 from vggc.support.diagnostics import Diagnostic, UserError, listed, nearest
@@ -61,6 +62,8 @@ class CardEstimate:
     card: Card
     batch: int
     calls: tuple[KernelEstimate, ...]
+    archs: tuple[str, ...] = ()
+    """The architectures that the kernels are for, where other GPUs have others in the artifact."""
 
     @property
     def seconds(self) -> float:
@@ -93,6 +96,8 @@ def estimate(folder: Path, name: str, batch: int | None = None) -> CardEstimate:
     card, manifest = card_named(name), read_manifest(folder)
     if manifest.target.kind != "cuda":
         raise UserError(NotForCards(str(folder), manifest.target.name))
+    several = manifest.has_variants
+    manifest = manifest.variant_for(capability(card.arch))
     entry = entry_in(folder, manifest, batch)
     plan = plans_in(folder, manifest)[entry.name]
     macs = useful_macs(entry, fold(graph_in(folder, manifest)).graph)
@@ -102,7 +107,8 @@ def estimate(folder: Path, name: str, batch: int | None = None) -> CardEstimate:
         _call(kernel, step.workload, replace(card, block_shared=allowed), useful)
         for kernel, step, useful in zip(entry.kernels, plan.steps, macs, strict=True)
     ]
-    return CardEstimate(card, entry.batch, tuple(calls))
+    archs = manifest.target.archs if several else ()
+    return CardEstimate(card, entry.batch, tuple(calls), archs)
 
 
 def _call(kernel: KernelEntry, workload: Workload, card: Card, macs: int) -> KernelEstimate:

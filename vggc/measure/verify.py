@@ -103,6 +103,8 @@ class Verification:
     """The images of the user's that cannot be used."""
     has_classes: bool = True
     """Whether there is a top-1: a head of classes."""
+    archs: tuple[str, ...] = ()
+    """The architectures that the kernels are for, where other GPUs have others in the artifact."""
 
     @property
     def top1_agrees(self) -> bool:
@@ -205,14 +207,14 @@ def original_weights(
 
     Raises: UserError where they are not there, or are others.
     """
-    plans, code = rebuilt(folder, manifest)
+    calls = rebuilt(folder, manifest)
     try:
         return Original(*_recovered(folder, manifest, given))
     except UserError:
         if given is not None or manifest.precision != "float32":
             raise
         own = read_all(folder / WEIGHTS)
-        return Original(unpack(plans.values(), code, own), None)
+        return Original(unpack(calls.values(), own), None)
 
 
 def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[Weights, str]:
@@ -383,6 +385,7 @@ class _Judge:
             step_errors=step_errors,
             weights_from=self.weights_from,
             has_classes=any(head.kind == "classes" for head in self.graph.heads),
+            archs=self.session.own_archs,
         )
 
     def same_top1(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -21,6 +21,7 @@ from vggc.layers.elaborate import elaborate
 from vggc.layers.resolve import is_plain
 from vggc.passes.dense import DenseGraph, dense_at
 from vggc.runtime import diagnostics
+from vggc.runtime.archs import ARCH, Capability, capability, is_specific
 from vggc.support.batches import MAX_BATCH, MAX_BATCHES
 from vggc.support.diagnostics import UserError
 from vggc.support.files import sha256
@@ -75,20 +76,40 @@ class KernelEntry:
 
 @dataclass(frozen=True)
 class ArtifactEntry:
-    """A number of images that an artifact computes at once, and the kernels by which it does so."""
+    """A number of images that an artifact computes at once, and the kernels by which it does so.
+
+    `weights` are the stored tensors that it takes, in order. `arch` is the architecture whose GPUs
+    alone run it; it is empty where all others do that there is code for.
+    """
 
     batch: int
     kernels: tuple[KernelEntry, ...]
+    weights: tuple[str, ...] = ()
+    arch: str = ""
 
     @property
     def name(self) -> str:
         """The name of the entry in the artifact's library."""
-        return entry_name(self.batch)
+        return entry_name(self.batch, self.arch)
 
 
-def entry_name(batch: int) -> str:
-    """The name of the entry for a batch in an artifact's library."""
-    return str(batch)
+def entry_name(batch: int, arch: str = "") -> str:
+    """The name of the entry for a batch in an artifact's library, and for the GPUs of one
+    architecture where they have kernels of their own.
+    """
+    return f"{batch}_{arch}" if arch else str(batch)
+
+
+def own_weight(name: str, arch: str) -> str:
+    """The name under which a weight is stored that kernels for one architecture want packed
+    otherwise than those for the others.
+    """
+    return f"{name}@{arch}"
+
+
+def plain_weight(stored: str) -> str:
+    """The name that the net has for a stored weight."""
+    return stored.partition("@")[0]
 
 
 def main_function(entry: str) -> str:
@@ -102,9 +123,6 @@ def layers_function(entry: str) -> str:
 
 
 Attr: TypeAlias = str | int | tuple[str, ...]
-
-ARCH = re.compile("sm_[0-9]{2,3}a?|compute_[0-9]{2,3}")
-"""The name of a GPU architecture, or of one whose PTX is meant."""
 
 CPU_ATTRS = ("mtriple", "mcpu", "mattr", "num-cores")
 """What describes a CPU; TVM's other attributes follow from these."""
@@ -154,9 +172,10 @@ class Manifest:
     `sha256` is its own `digest`. `weights` are the names and packed shapes in the order in
     which the library takes them. The first of the `outputs` is the main one; the names `classes`,
     where there are any, are those of the `named` one. Packed weights cannot be brought back bit for
-    bit, so `float32_sha256` tells which ones they were made of. The `entries` take the same
-    weights, and stand in the order of their batches. A `dense` artifact applies the net of its spec
-    to all of an `input` that is larger than the net's own: its boxes are maps.
+    bit, so `float32_sha256` tells which ones they were made of. The `entries` stand in the order
+    of their batches, and take the same weights; those for one architecture stand behind the others,
+    are for the same batches, and may have weights of their own. A `dense` artifact applies the net
+    of its spec to all of an `input` that is larger than the net's own: its boxes are maps.
     """
 
     format: str
@@ -186,7 +205,7 @@ class Manifest:
     @property
     def batches(self) -> tuple[int, ...]:
         """The numbers of images that are computed at once, ascending."""
-        return tuple(entry.batch for entry in self.entries)
+        return tuple(dict.fromkeys(entry.batch for entry in self.entries))
 
     @property
     def largest(self) -> ArtifactEntry:
@@ -198,6 +217,36 @@ class Manifest:
         more than that one takes.
         """
         return next((each for each in self.entries if images <= each.batch), self.largest)
+
+    @property
+    def variants(self) -> dict[str, Manifest]:
+        """What it says of each choice of kernels alone, by the architecture that the choice is for;
+        under the empty name of that for all others.
+        """
+        own = dict.fromkeys(entry.arch for entry in self.entries)
+        others = tuple(arch for arch in self.target.archs if arch not in own)
+        return {arch: self._variant(arch, (arch,) if arch else others) for arch in own}
+
+    @property
+    def has_variants(self) -> bool:
+        """Whether some of its GPUs have kernels of their own."""
+        return len(self.variants) > 1
+
+    def variant_for(self, device: Capability | None) -> Manifest:
+        """What it says of the kernels that a GPU of this capability runs, or where it is none, a
+        CPU.
+        """
+        variants = self.variants
+        return next(
+            (each for arch, each in variants.items() if arch and capability(arch) == device),
+            variants[""],
+        )
+
+    def _variant(self, arch: str, archs: tuple[str, ...]) -> Manifest:
+        entries = tuple(entry for entry in self.entries if entry.arch == arch)
+        weights = {name: self.weights[name] for name in entries[0].weights}
+        target = replace(self.target, archs=archs)
+        return replace(self, target=target, entries=entries, weights=weights)
 
     @property
     def main(self) -> Output:
@@ -268,11 +317,22 @@ def _problem(manifest: Manifest) -> str | None:
     """What in a manifest cannot be, though each value by itself is of the right kind."""
     kinds = {"cpu": "llvm", "cuda": "cuda"}
     target, batches = manifest.target, manifest.batches
+    archs = tuple(entry.arch for entry in manifest.entries)
     cores = target.attrs.get("num-cores", 1)
     problems = {
         f"it must list {', '.join(FILES)} and nothing else": set(manifest.files) != set(FILES),
-        f"it has not from 1 to {MAX_BATCHES} entries": not 1 <= len(batches) <= MAX_BATCHES,
-        "its batches do not ascend": batches != tuple(sorted(set(batches))),
+        f"it is not for from 1 to {MAX_BATCHES} batches": not 1 <= len(batches) <= MAX_BATCHES,
+        "its batches do not ascend": batches != tuple(sorted(batches)),
+        "kernels are for an architecture that has no code of its own": any(
+            arch and not (is_specific(arch) and arch in target.archs) for arch in archs
+        ),
+        "its entries are not each batch for each choice of kernels": (
+            [(entry.arch, entry.batch) for entry in manifest.entries]
+            != [(arch, batch) for arch in dict.fromkeys(archs) for batch in batches]
+        ),
+        "there are no kernels for all other architectures, or no such architecture": (
+            archs[:1] != ("",) or 1 < len({*archs}) > len(target.archs)
+        ),
         f"batch is not from 1 to {MAX_BATCH}": any(not 1 <= each <= MAX_BATCH for each in batches),
         "there is no output": not manifest.outputs,
         "classes are not as many as the outputs": not _are_classes(manifest),
@@ -280,6 +340,8 @@ def _problem(manifest: Manifest) -> str | None:
         "attrs say what no target says": not _are_attrs(target),
         "a GPU's code has no architecture": target.kind == "cuda" and not target.archs,
         "an architecture is none": not all(map(ARCH.fullmatch, target.archs)),
+        "an architecture stands twice": len({*target.archs}) != len(target.archs),
+        "its weights are not those that its entries take": not _take_weights(manifest),
         "a kernel multiplies less than nothing": any(
             kernel.macs < 0 for each in manifest.entries for kernel in each.kernels
         ),
@@ -288,6 +350,20 @@ def _problem(manifest: Manifest) -> str | None:
     }
     found = next((text for text, is_so in problems.items() if is_so), None)
     return found or manifest.preprocessing.problem(manifest.input)
+
+
+def _take_weights(manifest: Manifest) -> bool:
+    """Whether the stored weights are those that the entries take, in their order; those of one
+    choice of kernels take the same ones, each once.
+    """
+    taken: dict[str, tuple[str, ...]] = {}
+    for each in manifest.entries:
+        if taken.setdefault(each.arch, each.weights) != each.weights:
+            return False
+        if len({*each.weights}) != len(each.weights):
+            return False
+    names = dict.fromkeys(name for names in taken.values() for name in names)
+    return tuple(names) == tuple(manifest.weights)
 
 
 def _are_classes(manifest: Manifest) -> bool:

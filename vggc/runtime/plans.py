@@ -6,6 +6,8 @@ that says otherwise is not that of the net.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from vggc.ir.graph import Graph
@@ -27,7 +29,14 @@ from vggc.passes.prepare import prepared
 from vggc.plan.low_precision import in_format, is_max_pool
 from vggc.plan.plan import Plan, plan_folded
 from vggc.runtime import diagnostics
-from vggc.runtime.artifact import SPEC, ArtifactEntry, Manifest, Target, graph_in
+from vggc.runtime.artifact import (
+    SPEC,
+    ArtifactEntry,
+    Manifest,
+    Target,
+    graph_in,
+    own_weight,
+)
 from vggc.support.diagnostics import UserError
 from vggc.support.paths import MANIFEST
 from vggc.support.precision import ArtifactPrecision
@@ -83,7 +92,8 @@ def keeps_on_gpus(workload: Workload) -> bool:
 
 
 def plans_in(folder: Path, manifest: Manifest) -> dict[str, Plan]:
-    """The calls of an artifact's net, by the names of its entries.
+    """The calls of an artifact's net, by the names of its entries, with the names under which its
+    weights are stored.
 
     Raises: UserError where the manifest tells of other weights, another order of them, or other
     calls.
@@ -98,14 +108,38 @@ def _plan_of(folder: Path, manifest: Manifest, graph: Graph, entry: ArtifactEntr
     made = [(step.layer, step.name, type(step.workload).__name__) for step in plan.steps]
     # The first weight of a step is packed, as its kernel wants it; the others are as they were.
     plain = {name for step in plan.steps for name in step.weights[1:]} & graph.all_weights.keys()
+    stored = dict(zip(dict.fromkeys(plan.weights), entry.weights, strict=False))
     what = None
     if told != made:
         what = "kernels"
-    elif tuple(manifest.weights) != tuple(dict.fromkeys(plan.weights)):
+    elif not _are_stored(plan, entry):
         what = "weights, or another order of them,"
-    elif any(manifest.weights[name] != graph.all_weights[name].shape for name in plain):
+    elif any(manifest.weights[stored[name]] != graph.all_weights[name].shape for name in plain):
         what = "shapes of weights"
     if what:
         reason = f"{MANIFEST} tells of other {what} than the net in {SPEC} has"
         raise UserError(diagnostics.NoArtifact(str(folder), reason))
-    return plan
+    return with_stored(plan, stored)
+
+
+def _are_stored(plan: Plan, entry: ArtifactEntry) -> bool:
+    """Whether an entry takes the weights of a plan in their order, those that are packed perhaps as
+    its architecture alone has them.
+    """
+    names = tuple(dict.fromkeys(plan.weights))
+    packed = {step.weights[0] for step in plan.steps if step.weights} if entry.arch else set()
+    return len(names) == len(entry.weights) and all(
+        told == name or (name in packed and told == own_weight(name, entry.arch))
+        for name, told in zip(names, entry.weights, strict=True)
+    )
+
+
+def with_stored(plan: Plan, stored: Mapping[str, str]) -> Plan:
+    """A plan that takes weights by the names under which they are stored, where these are
+    others.
+    """
+    steps = (
+        replace(step, weights=tuple(stored.get(name, name) for name in step.weights))
+        for step in plan.steps
+    )
+    return replace(plan, steps=tuple(steps))

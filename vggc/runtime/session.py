@@ -47,7 +47,10 @@ ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class Session:
-    """A loaded artifact: the library, and the weights in the device's memory."""
+    """A loaded artifact: the library, and the weights in the device's memory.
+
+    Where a GPU has kernels of its own, the manifest is what the artifact's says of these.
+    """
 
     folder: Path
     manifest: Manifest
@@ -57,6 +60,8 @@ class Session:
     threads: int
     plans: Mapping[str, Plan]
     """The calls of each entry, by its name."""
+    own_archs: tuple[str, ...] = ()
+    """The architectures that its kernels are for, where other GPUs have others in the artifact."""
 
     @classmethod
     def load(cls, folder: Path, threads: int | None = None) -> Session:
@@ -76,10 +81,21 @@ class Session:
         # TVM would nail its workers to processors, allowed or not, and leave out their caller.
         os.environ.setdefault("TVM_BIND_THREADS", "0")
         device = _device(folder, manifest)
+        whole, manifest = manifest, _suited(manifest, device)
+        own_archs = manifest.target.archs if whole.has_variants else ()
         plans = plans_in(folder, manifest)
         machine = _machine(folder, device)
         weights = _read_weights(folder, manifest, device)
-        return cls(folder, manifest, device, machine, weights, count, plans)
+        return cls(
+            folder=folder,
+            manifest=manifest,
+            device=device,
+            machine=machine,
+            weights=weights,
+            threads=count,
+            plans=plans,
+            own_archs=own_archs,
+        )
 
     def run(self, x: Array) -> Array:
         """The main output for images of the manifest's shape, `(N, C, H, W)`."""
@@ -216,6 +232,15 @@ def _device(folder: Path, manifest: Manifest) -> Any:
             raise UserError(diagnostics.WrongMachine(str(folder), str(error), hint)) from None
     _check_cpu(folder, manifest)
     return tvm.cpu()
+
+
+def _suited(manifest: Manifest, device: Any) -> Manifest:
+    """What a manifest says of the kernels that a device runs."""
+    if manifest.target.kind == "cpu":
+        return manifest.variant_for(None)
+    from vggc.runtime.device import capability_of
+
+    return manifest.variant_for(capability_of(device))
 
 
 def _check_cpu(folder: Path, manifest: Manifest) -> None:

@@ -14,8 +14,8 @@ from typing import TypeAlias
 from vggc.compiler.cards import card_for
 from vggc.kernels import cuda
 from vggc.kernels.workloads import Choice, Workload
+from vggc.runtime.archs import Capability, capability, is_specific, listed, runs_on
 from vggc.runtime.artifact import Target
-from vggc.runtime.device import Capability, capability, listed, runs_on
 from vggc.support.diagnostics import UserError
 from vggc.support.processors import num_cores
 from vggc.tuning import diagnostics
@@ -116,12 +116,15 @@ class Lookup:
 class CardLookup:
     """The fastest choices that were measured on cards which run code for some architectures.
 
-    There is one choice for all architectures. Where several cards have records of a kernel, that
-    card decides which is first in order: those that the user's own database knows before those that
-    only come with vggc, then the newest architecture, then the most multiprocessors.
+    There is one choice for all `archs`. Of all that are compiled for, the `whole`, some have
+    kernels of their own, and cards that run these have no say. Where several cards have records of
+    a kernel, that card decides which is first in order: those that the user's own database knows
+    before those that only come with vggc, then the newest architecture, then the most
+    multiprocessors.
     """
 
     archs: tuple[str, ...]
+    whole: tuple[str, ...]
     known: Measurements = field(default_factory=Measurements)
     asked: list[Task] = field(default_factory=list)
     decided: Counter[TunedCard] = field(default_factory=Counter)
@@ -131,7 +134,7 @@ class CardLookup:
         own, shipped = cards_in(self.known.own), cards_in(self.known.shipped)
         found = [*own, *(card for card in shipped if card not in own)]
         self.cards = [card for card in found if self._runs_on(card)]
-        self.others = [card for card in own if not self._runs_on(card)]
+        self.others = [card for card in own if not _is_one_of(card, self.whole)]
 
     def __call__(self, workload: Workload, max_error: float) -> Choice | None:
         """The fastest of the choices that add a relative L2 error of at most `max_error`, by the
@@ -163,13 +166,20 @@ class CardLookup:
         if self.others and not self.decided:
             cards = listed([card.words for card in self.others])
             found.append(
-                f"there are measurements on {cards}: code for {listed(self.archs)} runs "
+                f"there are measurements on {cards}: code for {listed(self.whole)} runs "
                 "on no such card"
             )
         return found
 
     def _runs_on(self, card: TunedCard) -> bool:
-        return any(runs_on(arch, capability(card.arch)) for arch in self.archs)
+        own = (arch for arch in self.whole if is_specific(arch) and arch not in self.archs)
+        has_own = any(capability(arch) == capability(card.arch) for arch in own)
+        return not has_own and _is_one_of(card, self.archs)
+
+
+def _is_one_of(card: TunedCard, archs: tuple[str, ...]) -> bool:
+    """Whether a card runs code for some architectures."""
+    return any(runs_on(arch, capability(card.arch)) for arch in archs)
 
 
 AnyLookup: TypeAlias = Lookup | CardLookup
@@ -186,9 +196,15 @@ def cards_in(known: Mapping[str, KnownTimes]) -> list[TunedCard]:
 
 
 def choices_for(
-    target: Target, folder: Path | None, threads: int, *, ignore: bool = False
+    target: Target,
+    folder: Path | None,
+    threads: int,
+    *,
+    ignore: bool = False,
+    whole: tuple[str, ...] = (),
 ) -> AnyLookup:
-    """What was measured for a target; for a CPU with so many threads.
+    """What was measured for a target; for a CPU with so many threads. Where it is for some of the
+    architectures that are compiled for, `whole` are all.
 
     `folder` is the default database's where it is None. Nothing is known where it is to be ignored;
     only what comes with vggc where the default one does not exist or may not be read.
@@ -200,7 +216,7 @@ def choices_for(
         case "cpu":
             return Lookup(TunedCpu(target, threads), known)
         case "cuda":
-            return CardLookup(target.archs, known)
+            return CardLookup(target.archs, whole or target.archs, known)
 
 
 def _measurements(folder: Path | None) -> Measurements:

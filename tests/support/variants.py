@@ -1,0 +1,61 @@
+"""An artifact with kernels for Hopper's GPUs alone, and others for older ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.nets import program
+from vggc.api.trained import from_spec
+from vggc.compiler.pipeline import Job, Pages, StageName, build_artifact
+from vggc.compiler.targets import resolve
+from vggc.kernels.cuda import H200, algorithms
+from vggc.kernels.cuda.wgmma import WgmmaPatches
+from vggc.kernels.workloads import Choice, Conv, Workload
+
+NET = """
+net small
+input 3x8x8
+
+  conv3-64 ×2 | pool
+| fc-10 | softmax
+"""
+ARCHS = ("sm_80", "sm_90a")
+BATCHES = (1, 2)
+
+
+def by_warpgroups(workload: Workload, max_error: float) -> Choice | None:
+    """Kernels for Hopper's GPUs for convolutions that have some, as if they were measured to be the
+    fastest.
+    """
+    if isinstance(workload, Conv) and workload.output.height > 1:
+        for algorithm in algorithms(workload, H200):
+            if isinstance(algorithm, WgmmaPatches):
+                return algorithm.choice(min(algorithm.knobs(), key=algorithm.cost))
+    return None
+
+
+def compile_variants(folder: Path) -> str:
+    """Writes the artifact in float16, and gives the CUDA C++ of its kernels."""
+    net = program(NET)
+    subject = from_spec(net, None, seed=0)
+    job = Job(
+        net=net.net,
+        graph=net.graph,
+        target=resolve("cuda", ARCHS),
+        batches=BATCHES,
+        weights=subject.weights,
+        weights_from=subject.weights_from,
+        preprocessing=subject.preprocessing,
+        classes=(),
+        precision="float16",
+        choices_of={"sm_90a": by_warpgroups},
+    )
+    shown: dict[str, str] = {}
+
+    def watch(stage: StageName, seconds: float, pages: Callable[[], Pages]) -> None:
+        if stage == "generate":
+            shown.update(pages())
+
+    build_artifact(job, folder, watch)
+    return shown["kernels.cu"]
