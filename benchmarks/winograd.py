@@ -147,7 +147,7 @@ def show_net(name: str) -> None:
                     subject.weights_from,
                     subject.preprocessing,
                     subject.classes,
-                    choice_of=partial(chosen, algorithm),
+                    choices_of={"": partial(chosen, algorithm)},
                 ),
                 artifact,
             )

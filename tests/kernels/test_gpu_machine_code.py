@@ -18,14 +18,10 @@ from tests.support.machine_code import (
     is_product,
     main_loop,
 )
-from tests.support.vgg16_on_gpus import Chosen, kernels
-from vggc.compiler.cards import card_for, variants
-from vggc.compiler.targets import resolve
+from tests.support.vgg16_on_gpus import OTHERS, Chosen, kernels
+from vggc.compiler.cards import card_for
 from vggc.kernels.cuda.card import Card
 from vggc.support.precision import ArtifactPrecision
-
-OTHERS = variants(resolve("cuda"))[""].archs
-"""The architectures of an artifact that have kernels in common."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from tests.support.device import needs_compilers
 from tests.support.emulated_gpu import vggc
 from tests.support.machine_code import cubins, disassembler, instructions, is_product
 from tests.support.variants import ARCHS, BATCHES, compile_variants
+from vggc.compiler.choose import rebuilt
+from vggc.measure.estimates import estimate
 from vggc.runtime.artifact import LIBRARY, SPEC, Manifest, own_weight, read_manifest
 from vggc.runtime.plans import plans_in
 from vggc.support.diagnostics import UserError
@@ -86,6 +88,23 @@ def test_a_gpu_runs_its_own_kernels(made: Made, arch: str, tmp_path: Path) -> No
     found = json.loads(vggc(["verify", str(made.folder), "--json"], environment))["inputs"]
     assert {(*each["archs"], each["batch"]) for each in found} == {(arch, b) for b in BATCHES}
     assert all(each["passed"] for each in found)
+
+
+def test_an_estimate_is_of_the_kernels_that_the_card_would_run(made: Made) -> None:
+    for card, arch in (("a100", "sm_80"), ("rtx4090", "sm_80"), ("h200", "sm_90a")):
+        found = estimate(made.folder, card)
+        assert found.archs == (arch,)
+        by_warpgroups = {call.algorithm == "wgmma_patches" for call in found.calls}
+        assert (True in by_warpgroups) == (card == "h200")
+
+
+def test_the_kernels_of_both_can_be_made_again(made: Made) -> None:
+    manifest = made.manifest
+    assert [*rebuilt(made.folder, manifest)] == [entry.name for entry in manifest.entries]
+    last = manifest.largest
+    swapped = replace(last, kernels=manifest.variants[OTHERS].largest.kernels)
+    with pytest.raises(UserError, match=r"is computed by|is packed in|there is no"):
+        rebuilt(made.folder, replace(manifest, entries=(*manifest.entries[:-1], swapped)))
 
 
 def test_machine_code_has_the_kernels_of_its_architecture(made: Made, tmp_path: Path) -> None:

@@ -22,8 +22,7 @@ from tests.support.machine_code import (
     is_product,
     main_loop,
 )
-from vggc.compiler.cards import card_for
-from vggc.compiler.device_code import DEFAULT_ARCHS
+from vggc.compiler.cards import card_for, variants
 from vggc.compiler.targets import resolve
 from vggc.kernels.cuda import AnyCudaAlgorithm, Card, algorithms
 from vggc.kernels.workloads import Conv
@@ -33,6 +32,8 @@ from vggc.support.precision import ArtifactPrecision
 
 ARCH = "sm_90"
 BATCHES = (1, 8, 32)
+OTHERS = variants(resolve("cuda"))[""].archs
+"""The architectures of an artifact that have their kernels in common."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def kernels(
     precision: ArtifactPrecision, card: Card, batches: Sequence[int] = BATCHES
 ) -> dict[str, Chosen]:
     """Each different convolution at each batch size, by a name; in fewer bits dense layers, too."""
-    graph, target = load("vgg16").graph, resolve("cuda", DEFAULT_ARCHS)
+    graph, target = load("vgg16").graph, resolve("cuda")
     works = {
         step.workload: f"batch{batch}_{step.layer.replace('.', '_')}"
         for batch in batches
@@ -64,7 +65,7 @@ def kernels(
 
 
 def main() -> None:
-    found = kernels(sys.argv[1], card_for(DEFAULT_ARCHS))  # type: ignore[arg-type]
+    found = kernels(sys.argv[1], card_for(OTHERS))  # type: ignore[arg-type]
     made = {name: each.algorithm.kernel(each.knobs).func for name, each in found.items()}
     cubin, taken = compiled(next(iter(generate_all(made, ARCH).values())).source, ARCH)
     with TemporaryDirectory() as folder:

@@ -24,7 +24,7 @@ from tests.support.broken_kernels import CRASHING, WRONG
 from tests.support.device import needs_compilers
 from tests.support.nets import program
 from vggc.cli import cli
-from vggc.compiler.cards import card_for, card_like
+from vggc.compiler.cards import card_for, card_like, variants
 from vggc.compiler.codegen import linker
 from vggc.compiler.targets import resolve
 from vggc.ir.ops import RELU
@@ -366,6 +366,22 @@ def test_what_was_measured_here_decides_before_what_comes_with_vggc(
     assert decided(own, "sm_90")[0] == mine
     choice_of = choices_for(resolve("cuda", ["sm_90"]), None, 1, ignore=True)
     assert choice_of(DEEP, inf) is None
+
+
+def test_a_card_with_kernels_of_its_own_has_no_say_in_the_others(tmp_path: Path) -> None:
+    """Code for newer cards could run on it, and never does."""
+    of_a100, of_h200 = record(tmp_path, AN_A100, 9), record(tmp_path, AN_H200, 7)
+    target = resolve("cuda", ["sm_80", "sm_90a", "compute_90"])
+    made = {
+        arch: choices_for(each, tmp_path, 1, whole=target.archs)
+        for arch, each in variants(target).items()
+    }
+    assert {arch: choice_of(DEEP, inf) for arch, choice_of in made.items()} == {
+        "": of_a100,
+        "sm_90a": of_h200,
+    }
+    notes = [note for choice_of in made.values() for note in choice_of.notes]
+    assert all(note.startswith("records of") for note in notes)
 
 
 @pytest.mark.parametrize("others", [("sm_90",), ("sm_80", "sm_90a"), ("sm_80", "sm_90")], ids=str)
