@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from tvm import relax
 
 from tests.support import gpu_on_cpu
-from tests.support.device import needs_compilers, run_python
+from tests.support.device import needs_compilers, needs_nvcc, needs_nvrtc, run_python
 from tests.support.machine_code import cubins
 from vggc.compiler import device_code
 from vggc.compiler.device_code import (
@@ -37,8 +37,6 @@ KERNEL = 'extern "C" __global__ void twice(float* x) { x[threadIdx.x] *= 2; }'
 IMAGE, HIDDEN = Map(1, 8, 8, 3, halo=1), Map(1, 8, 8, 16)
 CONV = Conv(IMAGE, HIDDEN, kernel=(3, 3), stride=(1, 1), padding=(1, 1), act=RELU)
 
-needs_nvrtc = pytest.mark.skipif(not device_code._has_nvrtc(), reason="no NVRTC")
-needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 needs_no_gpu = pytest.mark.skipif(tvm.cuda().exist, reason="a GPU is there")
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.device import needs_nvcc, needs_nvrtc
 from tests.support.machine_code import cubins
 from tests.support.nets import graph_of
 from vggc.compiler import device_code
@@ -15,8 +16,6 @@ from vggc.compiler.error_budget import GIVEN_WAY, Allotment, allotment
 from vggc.compiler.targets import resolve
 from vggc.kernels.workloads import Packing, Workload
 from vggc.runtime.plans import plan_for
-
-from .test_device_code import needs_nvcc, needs_nvrtc
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import pytest
 from tests.support import ROOT
 from vggc.compiler import device_code
 
+needs_nvrtc = pytest.mark.skipif(not device_code._has_nvrtc(), reason="no NVRTC")
+needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 needs_compilers = pytest.mark.skipif(
     not device_code._has_nvrtc() or shutil.which("g++") is None, reason="no NVRTC or no g++"
 )

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 @click.option(
     "--arch",
     help="GPU architectures to hold code for; compute_90 is PTX, for that one and all newer ones.  "
-    "[default: sm_80,sm_90,compute_90 for cuda]",
+    "sm_90a gets kernels of its own.  [default: sm_80,sm_90a,compute_90 for cuda]",
 )
 @click.option(
     "--precision",
