@@ -173,8 +173,8 @@ def test_a_net_keeps_to_its_error() -> None:
     graph = load("vgg_tiny_cifar").graph
 
     def algorithms(budget: float) -> set[str]:
-        calls, code = lowered(graph, 1, resolve("cpu"), max_error=budget)
-        steps = zip(calls.steps, code.of(calls), strict=True)
+        _, code = lowered(graph, 1, resolve("cpu"), max_error=budget)
+        steps = code.calls["net"].steps
         return {made.algorithm for step, made in steps if isinstance(step.workload, Conv)}
 
     assert algorithms(0) == {"direct"}

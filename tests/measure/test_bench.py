@@ -349,6 +349,6 @@ def test_a_folder_without_images_is_a_mistake(tiny_artifact: Make, tmp_path: Pat
 def test_the_result_as_json(tiny_artifact: Make) -> None:
     arguments = ["bench", str(tiny_artifact()), "--against", "torch", "--rounds", "2", "--json"]
     result = json.loads(CliRunner().invoke(cli, arguments, catch_exceptions=False).stdout)
-    circumstances = {"batch", "threads", "rounds"}
+    circumstances = {"archs", "batch", "threads", "rounds"}
     assert set(result) == {"median_ms", "ratio", "difference", "missing"} | circumstances
     assert set(result["difference"]) == set(result["ratio"]) == {"torch"}

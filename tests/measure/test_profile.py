@@ -53,8 +53,8 @@ def test_every_call_is_timed_and_weighed(tiny: Program, tiny_artifact: Make) -> 
 
 
 def kernels(graph: Graph) -> tuple[KernelEntry, ...]:
-    calls, code = lowered(graph, 1, resolve("cpu"))
-    pairs = zip(calls.steps, code.of(calls), strict=True)
+    _, code = lowered(graph, 1, resolve("cpu"))
+    pairs = code.calls["net"].steps
     return tuple(
         KernelEntry(
             step.layer, step.name, type(step.workload).__name__, kernel.algorithm, {}, "only"

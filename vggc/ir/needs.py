@@ -89,7 +89,7 @@ EXPORTS = {
 
 COMPILING = Need(doing="compiling it", base=0.265e9, weights=1.1, op=0.8e6)
 COMPILING_CUDA = replace(COMPILING, base=0.33e9)
-TENSOR_CORE_OP = 6e6
+TENSOR_CORE_OP = 10e6
 """The bytes for each op of a net that is compiled for tensor cores, whose kernels are long."""
 COMPILING_INT8 = replace(COMPILING, base=0.5e9, weights=1.3, value=4)
 """What compiling for int8 takes, whose images go through PyTorch."""
