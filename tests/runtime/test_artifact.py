@@ -20,13 +20,14 @@ from click.testing import CliRunner
 from tests.support.nets import compile_tiny, program
 from tests.support.training_data import write_images
 from vggc.api.trained import from_spec
+from vggc.api.verify import Verdict
 from vggc.backends.torch import reference
 from vggc.cli import cli
 from vggc.compiler.pipeline import Job, build_artifact
 from vggc.compiler.targets import resolve
 from vggc.ir.weights import save, seeded
 from vggc.measure.bench import bench
-from vggc.measure.verify import TOLERANCE, Verification, verify
+from vggc.measure.verify import LIMITS, TOLERANCE, Verification, verify
 from vggc.program import Program
 from vggc.runtime.artifact import FILES, Manifest, sound_manifest
 from vggc.runtime.session import Session
@@ -152,6 +153,18 @@ def test_a_comparison_says_what_does_not_do(changes: dict[str, Any], fault: str 
     made = Verification("40 images", 1, "int8", 1e-3, 40, 40, True, (), (), "seed 0")
     found = replace(made, **changes)
     assert (found.fault, found.passed) == (fault, fault is None)
+
+
+@pytest.mark.parametrize(
+    ("archs", "kernels"),
+    [((), ""), (("sm_80", "compute_90"), " with its kernels for sm_80 and compute_90")],
+    ids=str,
+)
+def test_a_fault_says_whose_kernels_have_it(archs: tuple[str, ...], kernels: str) -> None:
+    wrong = Verification("random", 1, "float16", 1, 1, 1, False, (), (), "seed 0", archs=archs)
+    fault = Verdict(Path("art"), (wrong,), LIMITS["float16"]).fault
+    assert fault is not None
+    assert fault.startswith(f"art does not compute its net{kernels} on random: its relative")
 
 
 def test_running_needs_no_pytorch(tiny_artifact: Make, tmp_path: Path) -> None:
