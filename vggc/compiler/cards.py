@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vggc.kernels.cuda.card import CARDS, KIB, Card
-from vggc.runtime.archs import capability, is_specific
+from vggc.runtime.archs import capability, is_specific, runs_on
 from vggc.runtime.artifact import Target
 
 LITTLE_SHARED = {(8, 6), (8, 9), (12, 0), (12, 1)}
 """The capabilities of cards for games from Ampere on, whose blocks have 99 KiB of shared memory at
 most. Source: CUDA C++ Programming Guide, technical specifications per compute capability."""
+LITTLE_BYTES = 99 * KIB
 OLDEST_TENSOR_CORES = (8, 0)
 """The first compute capability with all instructions that kernels for tensor cores are made of."""
 
@@ -31,8 +32,8 @@ def variants(target: Target) -> dict[str, Target]:
 
 
 def card_for(archs: Sequence[str]) -> Card:
-    """The newest card that there is code for, with no more shared memory a block than all of the
-    architectures have, and with tensor cores where all have them.
+    """The newest card that there is code for, with no more shared memory a block than all have that
+    run the code, and with tensor cores where all architectures have them.
     """
     known = sorted(CARDS, key=lambda card: capability(card.arch))
     chosen = [_nearest(known, arch) for arch in archs]
@@ -41,7 +42,7 @@ def card_for(archs: Sequence[str]) -> Card:
         newest = replace(newest, arch=newest.arch.removesuffix("a"))
     return replace(
         newest,
-        block_shared=min(card.block_shared for card in chosen),
+        block_shared=min(map(_block_shared, chosen, archs)),
         tensor_cores=all(capability(arch) >= OLDEST_TENSOR_CORES for arch in archs),
     )
 
@@ -54,9 +55,11 @@ def card_like(arch: str, multiprocessors: int) -> Card:
     known = _nearest(sorted(CARDS, key=lambda card: capability(card.arch)), arch)
     same = capability(known.arch) == capability(arch)
     share = multiprocessors / known.multiprocessors
+    little = capability(arch) in LITTLE_SHARED
     return replace(
         known,
         arch=known.arch if same else arch,
+        block_shared=min(known.block_shared, LITTLE_BYTES if little else known.block_shared),
         tensor_cores=capability(arch) >= OLDEST_TENSOR_CORES,
         multiprocessors=multiprocessors,
         half_rate=known.half_rate * share,
@@ -69,7 +72,10 @@ def card_like(arch: str, multiprocessors: int) -> Card:
 def _nearest(known: Sequence[Card], arch: str) -> Card:
     """The newest card that is no newer than an architecture, or else the oldest."""
     older = [card for card in known if capability(card.arch) <= capability(arch)]
-    nearest = older[-1] if older else known[0]
-    if capability(arch) in LITTLE_SHARED:
-        return replace(nearest, block_shared=min(nearest.block_shared, 99 * KIB))
-    return nearest
+    return older[-1] if older else known[0]
+
+
+def _block_shared(card: Card, arch: str) -> int:
+    """The shared memory that a block has on every card that runs code for an architecture."""
+    little = any(runs_on(arch, capability) for capability in LITTLE_SHARED)
+    return min(card.block_shared, LITTLE_BYTES) if little else card.block_shared

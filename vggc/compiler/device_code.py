@@ -29,8 +29,7 @@ from vggc.runtime.archs import capability, is_ptx, is_specific, listed
 from vggc.support.tvm_alone import tvm
 
 DEFAULT_ARCHS = ("sm_80", "sm_90a", "compute_90")
-"""Ampere and Hopper data-centre GPUs, and PTX for newer ones; code for sm_80 also runs on sm_86 and
-sm_89."""
+"""Ampere's GPUs, Hopper's, and PTX for newer ones; code for sm_80 also runs on sm_86 and sm_89."""
 
 KERNEL = re.compile(r'^extern "C" __global__ [^;{}]*?\b(\w+)_kernel(?:_\d+)?\([^;{}]*\) \{\n', re.M)
 """How the code of a kernel begins, and the function that it is part of; it ends where a line begins
@@ -40,6 +39,15 @@ COMPILERS = 2
 """Architectures that are compiled for at the same time."""
 
 HOST = {"kind": "llvm"}
+
+NO_PROMISES = """
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define __restrict__
+#endif
+"""
+"""What code for Hopper's GPUs begins with. TVM promises that nobody writes what a kernel reads
+while it runs. There a kernel begins before the one before has ended, and compilers could use the
+promise to read maps before that one has written them."""
 
 HEADERS = {
     "cuda/std/cstdint": """
@@ -262,7 +270,8 @@ def code_by_nvrtc(
     names = [name.encode() for name in HEADERS]
     texts = [text.encode() for text in HEADERS.values()]
     options = [f"--gpu-architecture={arch}".encode(), b"--device-as-default-execution-space"]
-    _, program = nvrtc.nvrtcCreateProgram(source.encode(), b"", len(names), texts, names)
+    text = (NO_PROMISES + source).encode()
+    _, program = nvrtc.nvrtcCreateProgram(text, b"", len(names), texts, names)
     options += [each.encode() for each in more]
     (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
     _, size = nvrtc.nvrtcGetProgramLogSize(program)
@@ -288,7 +297,7 @@ def _fatbin_by_nvcc(source: str, archs: Sequence[str]) -> bytes:
     codes = [f"-gencode=arch=compute_{arch.rpartition('_')[2]},code={arch}" for arch in archs]
     with tempfile.TemporaryDirectory() as folder:
         path, output = Path(folder, "kernels.cu"), Path(folder, "kernels.fatbin")
-        path.write_text(source)
+        path.write_text(NO_PROMISES + source)
         command = ["nvcc", "--fatbin", "--no-compress", *codes, "-o", str(output), str(path)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
