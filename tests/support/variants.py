@@ -9,9 +9,9 @@ from tests.support.nets import program
 from vggc.api.trained import from_spec
 from vggc.compiler.pipeline import Job, Pages, StageName, build_artifact
 from vggc.compiler.targets import resolve
-from vggc.kernels.cuda import H200, algorithms
+from vggc.kernels.cuda import A100, H200, Card, algorithms
 from vggc.kernels.cuda.wgmma import WgmmaPatches
-from vggc.kernels.workloads import Choice, Conv, Workload
+from vggc.kernels.workloads import Choice, Conv, Packing, Workload
 
 NET = """
 net small
@@ -35,6 +35,30 @@ def by_warpgroups(workload: Workload, max_error: float) -> Choice | None:
     return None
 
 
+def by_warps(workload: Workload, max_error: float) -> Choice | None:
+    """Kernels for older GPUs that want weights packed otherwise than those for Hopper's."""
+    theirs = by_warpgroups(workload, max_error)
+    if theirs is None:
+        return None
+    packing = packing_of(workload, theirs, H200)
+    return next(
+        algorithm.choice(knobs)
+        for algorithm in algorithms(workload, A100)
+        for knobs in algorithm.knobs()
+        if algorithm.packing(knobs) != packing
+    )
+
+
+def packing_of(workload: Workload, choice: Choice, card: Card) -> Packing | None:
+    """How a choice wants the weight of its workload packed."""
+    return next(
+        algorithm.packing(knobs)
+        for algorithm in algorithms(workload, card)
+        for knobs in algorithm.knobs()
+        if algorithm.choice(knobs) == choice
+    )
+
+
 def compile_variants(folder: Path) -> str:
     """Writes the artifact in float16, and gives the CUDA C++ of its kernels."""
     net = program(NET)
@@ -49,7 +73,7 @@ def compile_variants(folder: Path) -> str:
         preprocessing=subject.preprocessing,
         classes=(),
         precision="float16",
-        choices_of={"sm_90a": by_warpgroups},
+        choices_of={"": by_warps, "sm_90a": by_warpgroups},
     )
     shown: dict[str, str] = {}
 

@@ -29,8 +29,8 @@ from vggc.support.precision import ArtifactPrecision
 if TYPE_CHECKING:
     from vggc.kernels.algorithm import Algorithm, Cost
 
-GIVEN_WAY = 0.02
-"""The share of a net's time that a layer may cost more where its weight is stored once then."""
+GIVEN_WAY = 0.05
+"""The share of its cost that a layer may cost more where its weight is stored once then."""
 
 MAX_ERROR = 1e-5
 """The relative L2 error that the arithmetic of a whole net may make in float32."""
@@ -149,7 +149,7 @@ class Allotment:
             if group[0] in self.stored and (packing := self.stored[group[0]]) in common:
                 alike = columns[common.index(packing)]
                 (dearer, kept, _), (cost, most, _) = rank(alike), rank(best)
-                is_near = dearer - cost <= GIVEN_WAY * len(self.calls)
+                is_near = dearer <= (1 + GIVEN_WAY) * cost
                 best = alike if is_near and kept <= most else best
             taken |= zip(group, best, strict=True)
         return taken
