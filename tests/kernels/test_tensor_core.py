@@ -187,7 +187,7 @@ def test_what_a_thread_holds_is_not_in_memory(name: str, made: Callable[[str], M
 @pytest.mark.slow
 @needs_compiler
 def test_many_draws_compute_what_they_should(tmp_path: Path) -> None:
-    cases = {str(index): draw for index, draw in enumerate(draws(2, 30))}
+    cases = {str(index): draw for index, draw in enumerate(draws(2, 20))}
     get = compiled(cases, tmp_path)
     for name, draw in cases.items():
         library, code, kernel = get(name)
@@ -235,10 +235,7 @@ def test_gpus_without_these_tensor_cores_multiply_float32_on_ordinary_cores() ->
 
 WAITING = {
     "windows": TensorDraw(MmaWindows(conv((1, 9, 11, 64), 40)), MmaKnobs(64, 64, 32, 32, 32, 3, 1)),
-    "windows, shared": TensorDraw(
-        MmaWindows(conv((1, 9, 11, 64), 40)), MmaKnobs(64, 64, 32, 32, 32, 3, 3)
-    ),
-    "patches": TensorDraw(MmaPatches(conv((1, 9, 11, 96), 40)), PATCHES),
+    "patches": TensorDraw(MmaPatches(conv((1, 9, 11, 96), 40, (3, 1), padding=(1, 0))), PATCHES),
     "int8 windows, shared": TensorDraw(
         MmaWindows(conv((1, 9, 11, 128), 40, form="uint8")), MmaKnobs(64, 64, 32, 32, 64, 3, 3)
     ),
