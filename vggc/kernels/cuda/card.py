@@ -26,7 +26,7 @@ class Card:
     operations.
     """
     peak_rate: float
-    """What the card's fastest instructions reach in halves, whose like vggc may not have."""
+    """What the card's fastest instructions reach in halves: on Hopper those of warpgroups."""
     float_rate: float
     memory_rate: float
     cache_rate: float

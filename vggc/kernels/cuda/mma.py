@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil, prod, sqrt
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
@@ -226,15 +226,7 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
         )
 
     def packing(self, knobs: MmaKnobs) -> MmaPanelPacking:
-        conv = self.workload
-        return MmaPanelPacking(
-            shape=cast("tuple[int, int, int, int]", conv.weight_shape),
-            format=conv.input.format,
-            channels=conv.input.shape[-1],
-            cols=knobs.cols,
-            depth=knobs.depth,
-            chunked=False,
-        )
+        return MmaPanelPacking.of(self.workload, knobs.cols, knobs.depth, chunked=False)
 
     def emit(self, knobs: MmaKnobs, buffers: Buffers) -> None:
         conv, tile = self.workload, knobs.tile(self.operands)

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil, prod
-from typing import cast
 
 from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
@@ -201,15 +200,7 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
         return self.rectangles(knobs).results * reduction
 
     def packing(self, knobs: PatchKnobs) -> MmaPanelPacking:
-        conv = self.workload
-        return MmaPanelPacking(
-            shape=cast("tuple[int, int, int, int]", conv.weight_shape),
-            format=conv.input.format,
-            channels=conv.input.shape[-1],
-            cols=knobs.cols,
-            depth=knobs.depth,
-            chunked=True,
-        )
+        return MmaPanelPacking.of(self.workload, knobs.cols, knobs.depth, chunked=True)
 
     def emit(self, knobs: PatchKnobs, buffers: Buffers) -> None:
         conv, tile = self.workload, knobs.tile(self.operands)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.cuda.mma_tile import channel_of
 from vggc.kernels.cuda.operands import OPERANDS
-from vggc.kernels.workloads import PIECE, Dense, Format, by_panels, round_up
+from vggc.kernels.workloads import PIECE, Conv, Dense, Format, by_panels, round_up
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,18 @@ class MmaPanelPacking:
     cols: int
     depth: int
     chunked: bool
+
+    @classmethod
+    def of(cls, conv: Conv, cols: int, depth: int, *, chunked: bool) -> MmaPanelPacking:
+        """How a convolution's weight is packed for a kernel with such panels and steps."""
+        return cls(
+            shape=cast("tuple[int, int, int, int]", conv.weight_shape),
+            format=conv.input.format,
+            channels=conv.input.shape[-1],
+            cols=cols,
+            depth=depth,
+            chunked=chunked,
+        )
 
     @property
     def packed_type(self) -> str:

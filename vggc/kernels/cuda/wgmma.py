@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from math import ceil, prod
-from typing import cast
 
 from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
@@ -225,15 +224,7 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
         return self.rectangles(knobs).results * reduction
 
     def packing(self, knobs: GroupKnobs) -> MmaPanelPacking:
-        conv = self.workload
-        return MmaPanelPacking(
-            shape=cast("tuple[int, int, int, int]", conv.weight_shape),
-            format=conv.input.format,
-            channels=conv.input.shape[-1],
-            cols=knobs.cols,
-            depth=self.depth,
-            chunked=True,
-        )
+        return MmaPanelPacking.of(self.workload, knobs.cols, self.depth, chunked=True)
 
     def emit(self, knobs: GroupKnobs, buffers: Buffers) -> None:
         conv, tile = self.workload, knobs.tile(self.operands)
