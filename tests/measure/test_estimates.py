@@ -88,13 +88,18 @@ def test_products_take_as_long_as_tensor_cores_need_for_their_format() -> None:
         (["sm_90"], H200, 227),
         (["sm_80", "sm_90", "compute_90"], H200, 99),  # sm_86 runs code for sm_80
         (["sm_90", "compute_90"], H200, 99),  # and sm_120 any PTX
+        (["sm_80", "compute_90"], A100, 99),  # which are cards that nobody knows yet
+        (["sm_80", "sm_89", "compute_90"], RTX4090, 99),
+        (["compute_90"], H200, 99),
         (["sm_86"], A100, 99),
         (["sm_89"], RTX4090, 99),
         (["sm_75"], A100, 163),
         (["sm_120"], H200, 99),
     ],
 )
-def test_kernels_are_chosen_for_the_newest_card(archs: list[str], card: Card, shared: int) -> None:
+def test_kernels_are_chosen_for_the_newest_card_that_machine_code_is_for(
+    archs: list[str], card: Card, shared: int
+) -> None:
     chosen = card_for(archs)
     assert (chosen.name, chosen.block_shared) == (card.name, shared << 10)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vggc.kernels.cuda.card import CARDS, KIB, Card
-from vggc.runtime.archs import capability, is_specific, runs_on
+from vggc.runtime.archs import capability, is_ptx, is_specific, runs_on
 from vggc.runtime.artifact import Target
 
 LITTLE_SHARED = {(8, 6), (8, 9), (12, 0), (12, 1)}
@@ -32,17 +32,21 @@ def variants(target: Target) -> dict[str, Target]:
 
 
 def card_for(archs: Sequence[str]) -> Card:
-    """The newest card that there is code for, with no more shared memory a block than all have that
-    run the code, and with tensor cores where all architectures have them.
+    """The newest card that there is machine code for, with no more shared memory a block than all
+    have that run the code, and with tensor cores where all architectures have them.
+
+    PTX is for cards that are not known yet: it counts as machine code where there is no other.
     """
     known = sorted(CARDS, key=lambda card: capability(card.arch))
-    chosen = [_nearest(known, arch) for arch in archs]
+    card_of = {arch: _nearest(known, arch) for arch in archs}
+    machine_code = [arch for arch in archs if not is_ptx(arch)]
+    chosen = [card_of[arch] for arch in machine_code or archs]
     newest = max(chosen, key=lambda card: capability(card.arch))
     if set(archs) != {newest.arch}:  # other code has no instructions of that card alone
         newest = replace(newest, arch=newest.arch.removesuffix("a"))
     return replace(
         newest,
-        block_shared=min(map(_block_shared, chosen, archs)),
+        block_shared=min(_block_shared(card, arch) for arch, card in card_of.items()),
         tensor_cores=all(capability(arch) >= OLDEST_TENSOR_CORES for arch in archs),
     )
 
