@@ -17,16 +17,19 @@ from vggc.compiler.device_code import code_by_nvrtc
 
 @dataclass(frozen=True)
 class KernelResources:
-    """The registers of a thread, its bytes on the stack, and what is spilled to memory."""
+    """The registers of a thread, its bytes on the stack, what is spilled to memory, and a block's
+    bytes of shared memory but for those that its launch asks for.
+    """
 
     registers: int
     stack: int
     spilled: int
+    shared: int
 
 
 ENTRY = re.compile(
     r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) "
-    r"bytes spill loads\s+ptxas info\s+: Used (\d+) registers",
+    r"bytes spill loads\s+ptxas info\s+: Used (\d+) registers(?:[^\n]*?(\d+) bytes smem)?",
     re.S,
 )
 
@@ -36,8 +39,10 @@ def compiled(source: str, arch: str) -> tuple[bytes, dict[str, KernelResources]]
     log: list[str] = []
     cubin = code_by_nvrtc(source, arch, ["--ptxas-options=-v"], log.append)
     return cubin, {
-        name: KernelResources(int(registers), int(stack), int(stores) + int(loads))
-        for name, stack, stores, loads, registers in ENTRY.findall(log[0])
+        name: KernelResources(
+            int(registers), int(stack), int(stores) + int(loads), int(shared or 0)
+        )
+        for name, stack, stores, loads, registers, shared in ENTRY.findall(log[0])
     }
 
 
@@ -69,7 +74,7 @@ def disassembler() -> str | None:
 
 FUNCTION = re.compile(r"^\.text\.(\w+):$", re.M)
 LABEL = re.compile(r"^\.(L\w+):$")
-INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)(.*?);")
+INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)(.*?);")
 
 
 def instructions(cubin: bytes, folder: Path) -> dict[str, list[tuple[str, str]]]:
