@@ -59,7 +59,7 @@ EMULATED_DRIVER = ROOT / "tests" / "support" / "driver_on_cpu.cpp"
 MIB = 1 << 20
 MOST_BYTES = 60 * MIB
 PRECISION = "float16"
-NOT_OF_TILES = {"depth", "stages", "splits"}
+NOT_OF_TILES = {"depth", "stages", "splits", "panel"}
 """Knobs by which two choices differ less than by their tiles."""
 ALIKE = 2
 """Choices with the same tile that are taken at most."""

@@ -16,6 +16,7 @@ from vggc.compiler.error_budget import GIVEN_WAY, Allotment, allotment
 from vggc.compiler.targets import resolve
 from vggc.kernels.workloads import Packing, Workload
 from vggc.runtime.plans import plan_for
+from vggc.support.precision import ArtifactPrecision
 
 
 @pytest.mark.parametrize(
@@ -155,3 +156,14 @@ def test_a_measured_choice_does_not_give_way_to_what_is_stored(may: Allotment) -
     }
     stored = replace(may, stored=dict.fromkeys(place, packing))
     assert measured.items() <= stored.chosen(measured).items()
+
+
+@pytest.mark.parametrize("precision", ["tf32", "float16", "int8"])
+def test_dense_layers_are_stored_once_for_all_gpus_at_no_cost(precision: ArtifactPrecision) -> None:
+    graph, target = graph_of("fc-4096 | fc-1000", "512x7x7"), resolve("cuda")
+    plans = [plan_for(graph, batch, target, precision) for batch in (1, 8, 32)]
+    of_others, of_hopper = (allotment(plans, each, 1) for each in variants(target).values())
+    stored = of_hopper.packings(of_hopper.by_cost)
+    shared = replace(of_others, stored=stored)
+    assert shared.packings(shared.by_cost) == stored
+    assert costs(shared) == pytest.approx(costs(of_others))

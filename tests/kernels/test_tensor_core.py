@@ -41,26 +41,34 @@ PATCHES = PatchKnobs(8, 8, 64, 32, 32, 32, 3, 1)
 
 CASES: dict[str, TensorDraw] = {
     "an image": TensorDraw(
-        MmaWindows(conv((1, 13, 11, 3), 70)), MmaKnobs(128, 128, 64, 64, 64, 4, 1)
+        MmaWindows(conv((1, 13, 11, 3), 70)), MmaKnobs(128, 128, 64, 64, 64, 4, 1, 128)
     ),
     "windows, pooled": TensorDraw(
-        MmaWindows(conv((1, 13, 11, 64), 128, pool=True)), MmaKnobs(128, 128, 64, 32, 64, 3, 1)
+        MmaWindows(conv((1, 13, 11, 64), 128, pool=True)), MmaKnobs(128, 128, 64, 32, 64, 3, 1, 128)
     ),
     "windows, shared": TensorDraw(
-        MmaWindows(conv((2, 9, 11, 24), 40)), MmaKnobs(64, 64, 32, 32, 32, 2, 7)
+        MmaWindows(conv((2, 9, 11, 24), 40)), MmaKnobs(64, 64, 32, 32, 32, 2, 7, 64)
     ),
     "windows with stride": TensorDraw(
         MmaWindows(conv((2, 15, 9, 64), 64, stride=(2, 1), halos=(2, 0), form="bfloat16")),
-        MmaKnobs(256, 128, 64, 64, 32, 3, 1),
+        MmaKnobs(256, 128, 64, 64, 32, 3, 1, 128),
     ),
     "windows to float32": TensorDraw(
-        MmaWindows(conv((2, 9, 11, 32), 33, to_float32=True)), MmaKnobs(128, 64, 64, 32, 32, 5, 1)
+        MmaWindows(conv((2, 9, 11, 32), 33, to_float32=True)),
+        MmaKnobs(128, 64, 64, 32, 32, 5, 1, 64),
     ),
     "wide": TensorDraw(
-        MmaWindows(conv((1, 7, 9, 64), 256, to_float32=True)), MmaKnobs(128, 256, 64, 64, 32, 3, 3)
+        MmaWindows(conv((1, 7, 9, 64), 256, to_float32=True)),
+        MmaKnobs(128, 256, 64, 64, 32, 3, 3, 256),
     ),
     "a dense layer of a batch": TensorDraw(
-        MmaWindows(dense((40, 3, 2, 64), 70)), MmaKnobs(64, 64, 32, 32, 64, 3, 2)
+        MmaWindows(dense((40, 3, 2, 64), 70)), MmaKnobs(64, 64, 32, 32, 64, 3, 2, 64)
+    ),
+    "a dense layer from wider panels": TensorDraw(
+        MmaWindows(dense((40, 3, 2, 24), 200)), MmaKnobs(64, 64, 32, 32, 32, 3, 5, 256)
+    ),
+    "a dense layer from narrower panels": TensorDraw(
+        MmaWindows(dense((3, 3, 2, 20), 200, "tf32")), MmaKnobs(128, 256, 64, 64, 16, 3, 2, 64)
     ),
     "patches, pooled": TensorDraw(
         MmaPatches(conv((2, 17, 19, 64), 70, pool=True)), PatchKnobs(8, 16, 64, 64, 32, 64, 2, 1)
@@ -85,11 +93,11 @@ CASES: dict[str, TensorDraw] = {
         ImageKnobs(8, 16, 64, 32, 32),
     ),
     "float32 windows": TensorDraw(
-        MmaWindows(conv((1, 9, 8, 12), 70, form="float32")), MmaKnobs(128, 64, 64, 32, 16, 4, 1)
+        MmaWindows(conv((1, 9, 8, 12), 70, form="float32")), MmaKnobs(128, 64, 64, 32, 16, 4, 1, 64)
     ),
     "float32 windows, shared": TensorDraw(
         MmaWindows(conv((2, 5, 7, 24), 41, form="float32", act=None)),
-        MmaKnobs(64, 64, 32, 32, 16, 2, 7),
+        MmaKnobs(64, 64, 32, 32, 16, 2, 7, 64),
     ),
     "float32 patches": TensorDraw(
         MmaPatches(conv((2, 9, 9, 32), 70, form="float32")), PatchKnobs(8, 8, 64, 32, 32, 32, 2, 1)
@@ -102,11 +110,11 @@ CASES: dict[str, TensorDraw] = {
         MmaImage(conv((1, 19, 21, 4), 64, form="float32")), ImageKnobs(8, 16, 64, 32, 32)
     ),
     "tf32 windows of an odd image": TensorDraw(
-        MmaWindows(conv((1, 13, 11, 6), 70, form="tf32")), MmaKnobs(64, 64, 32, 32, 16, 4, 1)
+        MmaWindows(conv((1, 13, 11, 6), 70, form="tf32")), MmaKnobs(64, 64, 32, 32, 16, 4, 1, 64)
     ),
     "tf32 windows, shared": TensorDraw(
         MmaWindows(conv((2, 9, 11, 24), 41, form="tf32", act=None)),
-        MmaKnobs(64, 64, 32, 32, 16, 2, 7),
+        MmaKnobs(64, 64, 32, 32, 16, 2, 7, 64),
     ),
     "tf32 patches, pooled": TensorDraw(
         MmaPatches(conv((2, 17, 19, 32), 70, pool=True, form="tf32")),
@@ -124,15 +132,15 @@ CASES: dict[str, TensorDraw] = {
     ),
     "int8 windows of an odd image": TensorDraw(
         MmaWindows(conv((1, 13, 11, 19), 70, form="uint8", zeros=(128, 0))),
-        MmaKnobs(128, 64, 64, 32, 64, 4, 1),
+        MmaKnobs(128, 64, 64, 32, 64, 4, 1, 64),
     ),
     "int8 windows, shared": TensorDraw(
         MmaWindows(conv((2, 9, 11, 48), 40, form="uint8", zeros=(128, 128), act=None)),
-        MmaKnobs(64, 64, 32, 32, 64, 2, 7),
+        MmaKnobs(64, 64, 32, 32, 64, 2, 7, 64),
     ),
     "int8 windows of an activation that steps wait for": TensorDraw(
         MmaWindows(conv((1, 5, 7, 64), 40, form="uint8", act=Activation("silu"), zeros=(0, 128))),
-        MmaKnobs(64, 64, 32, 32, 64, 3, 1),
+        MmaKnobs(64, 64, 32, 32, 64, 3, 1, 64),
     ),
     "int8 patches, pooled": TensorDraw(
         MmaPatches(conv((2, 17, 19, 128), 70, pool=True, form="uint8", zeros=(128, 0))),
@@ -234,10 +242,12 @@ def test_gpus_without_these_tensor_cores_multiply_float32_on_ordinary_cores() ->
 # ---------------------------------------------------------------- waits
 
 WAITING = {
-    "windows": TensorDraw(MmaWindows(conv((1, 9, 11, 64), 40)), MmaKnobs(64, 64, 32, 32, 32, 3, 1)),
+    "windows": TensorDraw(
+        MmaWindows(conv((1, 9, 11, 64), 40)), MmaKnobs(64, 64, 32, 32, 32, 3, 1, 64)
+    ),
     "patches": TensorDraw(MmaPatches(conv((1, 9, 11, 96), 40, (3, 1), padding=(1, 0))), PATCHES),
     "int8 windows, shared": TensorDraw(
-        MmaWindows(conv((1, 9, 11, 128), 40, form="uint8")), MmaKnobs(64, 64, 32, 32, 64, 3, 3)
+        MmaWindows(conv((1, 9, 11, 128), 40, form="uint8")), MmaKnobs(64, 64, 32, 32, 64, 3, 3, 64)
     ),
 }
 
@@ -252,12 +262,12 @@ def test_each_wait_is_needed(name: str, tmp_path: Path) -> None:
 # ---------------------------------------------------------------- counts
 
 COUNTED: dict[str, tuple[str, Conv, tuple[int, ...]]] = {
-    "windows 128×64": ("mma", conv((1, 24, 24, 64), 128), (128, 64, 64, 32, 32, 4, 1)),
-    "windows 256×128": ("mma", conv((1, 24, 24, 64), 128), (256, 128, 64, 64, 64, 3, 1)),
-    "windows, shared": ("mma", conv((1, 24, 24, 64), 128), (128, 128, 64, 64, 64, 3, 3)),
+    "windows 128×64": ("mma", conv((1, 24, 24, 64), 128), (128, 64, 64, 32, 32, 4, 1, 64)),
+    "windows 256×128": ("mma", conv((1, 24, 24, 64), 128), (256, 128, 64, 64, 64, 3, 1, 128)),
+    "windows, shared": ("mma", conv((1, 24, 24, 64), 128), (128, 128, 64, 64, 64, 3, 3, 128)),
     "an image by itself": ("mma_image", conv((1, 32, 32, 3), 64), (16, 16, 64, 32, 64)),
-    "an image": ("mma", conv((1, 24, 24, 3), 64), (128, 64, 64, 32, 32, 4, 1)),
-    "a dense layer": ("mma", dense((64, 3, 3, 64), 128), (64, 64, 32, 32, 32, 4, 1)),
+    "an image": ("mma", conv((1, 24, 24, 3), 64), (128, 64, 64, 32, 32, 4, 1, 64)),
+    "a dense layer": ("mma", dense((64, 3, 3, 64), 128), (64, 64, 32, 32, 32, 4, 1, 64)),
     "patches 16×8": ("mma_patches", conv((1, 32, 32, 64), 128), (16, 8, 128, 64, 64, 64, 4, 1)),
     "patches 16×16": (
         "mma_patches",

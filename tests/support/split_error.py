@@ -23,7 +23,9 @@ from vggc.kernels.cuda.packing import to_tf32
 from vggc.kernels.reference import reference
 
 SIDE, OUTPUTS = 8, 64
-KNOBS = MmaKnobs(rows=64, cols=64, warp_rows=32, warp_cols=32, depth=32, stages=3, splits=1)
+KNOBS = MmaKnobs(
+    rows=64, cols=64, warp_rows=32, warp_cols=32, depth=32, stages=3, splits=1, panel=64
+)
 
 
 def result(algorithm: AnyCudaAlgorithm, knobs: Any, *arrays: NDArray[Any]) -> NDArray[np.float32]:

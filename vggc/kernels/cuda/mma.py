@@ -43,7 +43,7 @@ from vggc.kernels.cuda.mma_tile import (
 )
 from vggc.kernels.cuda.operands import OPERANDS, SEGMENT_BYTES, Operands, on_tensor_cores
 from vggc.kernels.cuda.packing import MmaPanelPacking
-from vggc.kernels.workloads import Conv
+from vggc.kernels.workloads import Conv, round_up
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -65,12 +65,14 @@ TILES = (
     (64, 64, 32, 32),
 )
 """Rows and columns of a block's tile and of a warp's part."""
+PANELS = (64, 128, 256)
+"""The columns that panels of a weight may have."""
 
 
 @dataclass(frozen=True)
 class MmaKnobs:
     """The tile of a block and of a warp, the depth of a step, the steps that there is shared memory
-    for, and the blocks that share a tile.
+    for, the blocks that share a tile, and the columns of a panel of the packed weight.
     """
 
     rows: int
@@ -80,6 +82,7 @@ class MmaKnobs:
     depth: int
     stages: int
     splits: int
+    panel: int
 
     def tile(self, operands: Operands) -> TensorTile:
         """The sizes but for the splits."""
@@ -164,6 +167,16 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
         """The tiles that cover the product: along its rows, and its columns."""
         return ceil(self.num_rows / tile.rows), ceil(self.workload.output.channels / tile.cols)
 
+    def panels(self, cols: int) -> tuple[int, ...]:
+        """The columns of panels that tiles of so many columns are read from. Those of a dense layer
+        are any that hold as many: its weight is large, and is stored once for all kernels.
+        """
+        if prod(self.workload.grid) > 1:
+            return (cols,)
+        channels = self.workload.output.channels
+        held = round_up(channels, cols)
+        return tuple(panel for panel in PANELS if round_up(channels, panel) == held)
+
     def shared_bytes(self, tile: TensorTile) -> int:
         """The bytes that a block has in shared memory."""
         return tile.stages * self.stage_bytes(tile)
@@ -185,6 +198,7 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
                 depth=depth,
                 stages=stages,
                 splits=1,
+                panel=cols,
             )
             tile = knobs.tile(self.operands)
             if self.shared_bytes(tile) + ALIGNMENT > self.card.block_shared:
@@ -192,13 +206,15 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
             if thread_registers(self.operands, tile) > MOST_REGISTERS:
                 continue
             for splits in splits_of(self.num_steps(depth), prod(self.grid(tile))):
-                yield replace(knobs, splits=splits)
+                for panel in self.panels(cols):
+                    yield replace(knobs, splits=splits, panel=panel)
 
     def seconds(self, knobs: MmaKnobs) -> float:
         return seconds(self.work(knobs), self.card)
 
     def cost(self, knobs: MmaKnobs) -> Cost:
-        return (self.seconds(knobs), prod(self.grid(knobs.tile(self.operands))) * knobs.splits)
+        blocks = prod(self.grid(knobs.tile(self.operands))) * knobs.splits
+        return (self.seconds(knobs), blocks, knobs.panel != knobs.cols)
 
     def work(self, knobs: MmaKnobs) -> BlockWork:
         """What the kernel's blocks do."""
@@ -226,7 +242,8 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
         )
 
     def packing(self, knobs: MmaKnobs) -> MmaPanelPacking:
-        return MmaPanelPacking.of(self.workload, knobs.cols, knobs.depth, chunked=False)
+        depth = max(ROW_BYTES) // self.operands.size
+        return MmaPanelPacking.of(self.workload, knobs.panel, depth, chunked=False)
 
     def emit(self, knobs: MmaKnobs, buffers: Buffers) -> None:
         conv, tile = self.workload, knobs.tile(self.operands)
@@ -242,8 +259,8 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
             shared = shared_memory(self.shared_bytes(tile))
             warp = WarpProduct(self.operands, tile, thread)
             windows = _Windows(self, tile, x, first_row, split * steps, thread)
-            first_step = panel * self.num_steps(tile.depth) + split * steps
-            panels = Panels(tile, weight, first_step, thread)
+            first_plane = split * steps * tile.row_segments
+            panels = Panels(tile, weight, panel * tile.cols, first_plane, thread)
             ring = Ring(shared, tile.stages, self.stage_bytes(tile))
             plane = plane_bytes(tile.rows, tile.row_segments)
             panel_at = tile.row_segments * plane

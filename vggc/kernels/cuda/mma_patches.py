@@ -220,8 +220,8 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
             slices_at = self.shared_bytes(knobs) - tile.stages * tile.panel_bytes
             warp = WarpProduct(self.operands, tile, thread)
             patches = _Patch(self, knobs, x, place_of, split * chunks, thread)
-            first_step = place_of.panel * self.chunks(knobs.depth) * taps + split * steps
-            slices = Panels(tile, weight, first_step, thread)
+            first_plane = split * steps * tile.row_segments
+            slices = Panels(tile, weight, place_of.panel * tile.cols, first_plane, thread)
             pixels = _Pixels(knobs, pitch, plane, warp)
             ring = Ring(shared + slices_at, tile.stages, tile.panel_bytes)
             held = registers("patch", 2, dtype="int32")

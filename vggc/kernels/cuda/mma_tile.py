@@ -390,25 +390,32 @@ def _write_floats(
 
 
 class Panels:
-    """The weight's slices, `(panels, steps, planes, cols, segment)`, on their way to shared memory
-    as they are, one after the other.
+    """The weight's slices on their way to shared memory, one after the other, where planes of a
+    tile's columns lie. The weight is `(panels, steps, planes, cols, segment)`: planes of all steps
+    follow one another. Its panels may have more columns than a tile, or fewer.
     """
 
-    def __init__(self, tile: TensorTile, weight: Buffer, first_step: Expr, thread: Expr) -> None:
-        self._tile, self._weight = tile, flat(weight)
+    def __init__(
+        self, tile: TensorTile, weight: Buffer, first_col: Expr, first_plane: Expr, thread: Expr
+    ) -> None:
+        _, steps, planes, cols, segment = map(int, weight.shape)
+        self._tile, self._weight, self._plane = tile, flat(weight), cols * segment
+        self._planes_at_once = tile.threads // tile.cols
+        col, plane = first_col + thread % tile.cols, first_plane + thread // tile.cols
         self._place = registers("place", 2, dtype="int32")
-        segment = SEGMENT_BYTES // tile.size
-        self._place[SOURCE] = first_step * (tile.cols * tile.depth) + thread * segment
+        self._place[SOURCE] = (
+            col // cols * (steps * planes) + plane
+        ) * self._plane + col % cols * segment
         self._place[TARGET] = thread * SEGMENT_BYTES
 
     def copy_next(self, address: Expr) -> None:
         """Begins to copy the next slice to an address in shared memory."""
         tile = self._tile
-        for start in range(0, tile.panel_bytes, tile.threads * SEGMENT_BYTES):
-            target = address + self._place[TARGET] + start
-            source = self._place[SOURCE] + start // tile.size
+        for plane in range(0, tile.row_segments, self._planes_at_once):
+            target = address + self._place[TARGET] + plane * tile.cols * SEGMENT_BYTES
+            source = self._place[SOURCE] + plane * self._plane
             ptx.copy_async(target, self._weight.address(source))
-        self._place[SOURCE] += tile.cols * tile.depth
+        self._place[SOURCE] += tile.row_segments * self._plane
 
 
 SOURCE, TARGET = range(2)

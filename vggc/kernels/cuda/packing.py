@@ -166,7 +166,8 @@ class RowPacking:
 class MmaPanelPacking:
     """Packs a convolution's weight `(K, C, kh, kw)` in a format as a kernel for tensor cores has it
     in shared memory, in planes of a segment of 16 bytes: `(panels, steps, planes, cols, segment)`,
-    each panel of `cols` output channels, each step of `depth` of the reduction.
+    each panel of `cols` output channels, each step of `depth` of the reduction. As the planes of
+    all steps follow one another, a kernel may take some of them at a time, or some of the columns.
 
     The reduction runs over taps, then channels, C of which are stored as `channels`; or where
     `chunked` over pieces of `depth` channels, taps, and the channels of a piece. Columns are
