@@ -22,7 +22,7 @@ from tests.support.workload_reference import (
     weight_shapes,
 )
 from vggc.ir.ops import RELU, Activation
-from vggc.kernels.cuda import gemm, kernel
+from vggc.kernels.cuda import algorithms, gemm, kernel
 from vggc.kernels.reference import activate, reference
 from vggc.kernels.workloads import (
     PIECE,
@@ -151,6 +151,14 @@ def test_an_activation_at_its_ends(name: str, tmp_path: Path) -> None:
 )
 def test_the_algorithm_suits_the_workload(name: str, algorithm: str) -> None:
     assert kernel(WORKLOADS[name], max_error=0).algorithm == algorithm
+
+
+def test_a_pool_is_left_to_kernels_that_pool() -> None:
+    work = conv((1, 9, 12, 20), 70, halos=(1, 1))
+    pooled = replace(work, output=replace(work.output, height=4, width=6), pool=True)
+    names, pooling = ({each.name for each in algorithms(some)} for some in (work, pooled))
+    assert names - pooling == {"implicit_gemm"}
+    assert pooling
 
 
 @pytest.mark.parametrize("workload", [*CONVS.values(), *GROUPED.values(), *DENSES.values()])

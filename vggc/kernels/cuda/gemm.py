@@ -385,8 +385,9 @@ class ImplicitGemm(CudaAlgorithm[Conv, Tiling]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Any convolution of one group in float32."""
-        return workload.groups == 1 and workload.input.format == "float32"
+        """Any convolution of one group in float32 that pools nothing."""
+        alone = workload.groups == 1 and not workload.pool
+        return alone and workload.input.format == "float32"
 
     def knobs(self) -> tuple[Tiling, ...]:
         return tilings(self.workload)
