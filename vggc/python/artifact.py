@@ -121,6 +121,10 @@ class Artifact:
         its head: `torch.from_dlpack` makes a tensor of it without a copy, `numpy.from_dlpack` an
         array.
 
+        The calls of an artifact share memory for activations and counters of blocks, and so must
+        follow one another: on a GPU on one stream, from one thread at a time. For calls side by
+        side open it once for each, which takes the weights again.
+
         Raises:
             UserError: as when it is called, or `x` is not as many images as one of the `batches`.
         """

@@ -242,7 +242,9 @@ def is_last_block(tile: Expr, blocks: int) -> Expr:
     """Whether all other of the `blocks` that share a tile have come here; the last one sees what
     they have written before. All threads of a block must call it, once.
 
-    The counters are the library's: kernels that count follow one another, as on one stream.
+    The counters are the library's, and are zero again when all have come. Kernels that count run on
+    one stream, one after the other. One that begins before the one before has ended waits for it in
+    each block (`await_kernel_before`), ahead of the barrier behind which the block is counted.
     """
     operands = ("vggc_is_last", tile, blocks - 1)
     last = registers("last", 1, dtype="int32")
