@@ -119,7 +119,7 @@ def main_loop(code: list[tuple[str, str]]) -> list[str]:
 
 def is_product(name: str) -> bool:
     """Whether an instruction multiplies on tensor cores."""
-    return name.startswith(("HMMA", "HGMMA", "IMMA"))
+    return name.startswith(("HMMA", "HGMMA", "IMMA", "IGMMA"))
 
 
 def feeds_products(name: str) -> bool:
