@@ -23,6 +23,8 @@ from tests.support.workload_reference import (
 )
 from vggc.ir.ops import RELU, Activation
 from vggc.kernels.cuda import algorithms, gemm, kernel
+from vggc.kernels.cuda.mma import MmaKnobs
+from vggc.kernels.cuda.mma_dense import MmaDense
 from vggc.kernels.reference import activate, reference
 from vggc.kernels.workloads import (
     PIECE,
@@ -86,6 +88,15 @@ DENSES = {
     "large-batch": Dense(40, 24, 9, act=None),
 }
 
+TENSOR_DENSES: dict[str, tuple[Dense, MmaKnobs]] = {
+    "batch": (Dense(5, 148, 70, act=RELU), MmaKnobs(32, 64, 32, 32, 16, 3, 2, 128)),
+    "large-batch-of-map": (
+        Dense(33, 2 * 3 * 20, 200, act=None, source=Map(33, 2, 3, 20)),
+        MmaKnobs(64, 64, 32, 32, 32, 2, 1, 256),
+    ),
+}
+"""Dense layers in float32 on tensor cores, from panels that are wider than tiles."""
+
 OTHERS: dict[str, Workload] = {
     "lrn": Lrn(Map(1, 4, 3, 7, 1), Map(1, 4, 3, 7, 2), 5, 1e-2, 0.75, 2.0),
     "lrn-even": Lrn(Map(1, 2, 3, 6), Map(1, 2, 3, 6), 4, 1.0, 0.5, 1.0),
@@ -126,6 +137,15 @@ def test_conv_with_every_tile(tile: gemm.Tile, splits: int, tmp_path: Path) -> N
 
 
 @needs_compiler
+@pytest.mark.parametrize("name", TENSOR_DENSES)
+def test_a_dense_layer_on_tensor_cores(name: str, tmp_path: Path) -> None:
+    workload, knobs = TENSOR_DENSES[name]
+    assert knobs in MmaDense(workload).knobs()
+    made = MmaDense(workload).kernel(knobs)
+    check(workload, made.func, made.packing, tmp_path)
+
+
+@needs_compiler
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_an_activation_at_its_ends(name: str, tmp_path: Path) -> None:
     """Large values neither overflow nor turn up as NaN."""
@@ -163,17 +183,13 @@ def test_a_pool_is_left_to_kernels_that_pool() -> None:
 
 @pytest.mark.parametrize("workload", [*CONVS.values(), *GROUPED.values(), *DENSES.values()])
 def test_packing_is_exact(workload: Conv | Dense) -> None:
-    packing = kernel(workload, max_error=0).packing
-    assert packing is not None
-    weight = normal(np.random.default_rng(1), workload.weight_shape)
-    packed = packing.pack(weight)
-    assert packed.shape == packing.packed_shape
-    np.testing.assert_array_equal(packing.unpack(packed), weight)
-    for few in (4 * PIECE, 100):  # bytes at once: all, or a row
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("vggc.kernels.cuda.packing.PIECE", few)
-            pieces = [piece.ravel() for piece in packing.pieces(weight)]
-        np.testing.assert_array_equal(np.concatenate(pieces), packed.ravel())
+    check_packing(workload, kernel(workload, max_error=0).packing)
+
+
+@pytest.mark.parametrize("name", TENSOR_DENSES)
+def test_packing_of_dense_layers_for_tensor_cores_is_exact(name: str) -> None:
+    workload, knobs = TENSOR_DENSES[name]
+    check_packing(workload, MmaDense(workload).packing(knobs))
 
 
 @pytest.mark.parametrize(
@@ -202,6 +218,21 @@ def test_the_emulator_sees_a_missing_barrier(tmp_path: Path) -> None:
     run(broken, tmp_path, x, y)
     with pytest.raises(AssertionError):
         assert_close(y, reference(Softmax(1, 1000), [x], []))
+
+
+def check_packing(workload: Conv | Dense, packing: Packing | None) -> None:
+    """A weight comes back as it was, and is packed the same piece by piece."""
+    assert packing is not None
+    weight = normal(np.random.default_rng(1), workload.weight_shape)
+    packed = packing.pack(weight)
+    assert packed.shape == packing.packed_shape
+    np.testing.assert_array_equal(packing.unpack(packed), weight)
+    for few in (4 * PIECE, 100):  # bytes at once: all, or a row
+        with pytest.MonkeyPatch.context() as patch:
+            for module in ("workloads", "cuda.packing"):
+                patch.setattr(f"vggc.kernels.{module}.PIECE", few)
+            pieces = [piece.ravel() for piece in packing.pieces(weight)]
+        np.testing.assert_array_equal(np.concatenate(pieces), packed.ravel())
 
 
 def check(workload: Workload, func: Any, packing: Packing | None, folder: Path) -> None:

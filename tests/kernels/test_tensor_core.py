@@ -27,11 +27,12 @@ from vggc.ir.ops import Activation
 from vggc.kernels.algorithm import NoKnobs
 from vggc.kernels.cuda import algorithms
 from vggc.kernels.cuda.mma import MmaKnobs, MmaWindows
+from vggc.kernels.cuda.mma_dense import MmaDense
 from vggc.kernels.cuda.mma_image import ImageKnobs, MmaImage
 from vggc.kernels.cuda.mma_patches import MmaPatches, PatchKnobs
 from vggc.kernels.cuda.mma_tile import ALIGNMENT
 from vggc.kernels.cuda.segment_dense import SegmentGemv, SegmentGemvKnobs
-from vggc.kernels.workloads import Conv
+from vggc.kernels.workloads import Conv, Dense
 from vggc.program import load
 from vggc.runtime.plans import plan_for
 
@@ -224,13 +225,13 @@ def test_float32_in_three_products_errs_as_it_states() -> None:
 @pytest.mark.parametrize("budget", [1e-5, 1e-6, 0.0])
 def test_float32_is_split_only_where_the_error_of_a_net_allows_it(budget: float) -> None:
     target = resolve("cuda", ["sm_90"])
-    may = allotment([plan_for(load("vgg16").graph, 8, target, "float32")], target, budget)
-    names = {each: choice.algorithm for each, choice in may.by_cost.items()}
-    split = [each for each, name in names.items() if name.startswith("mma")]
-    squares = [MmaWindows(each).error ** 2 for each in split if isinstance(each, Conv)]
-    assert sum(squares) <= budget**2
+    may = allotment([plan_for(load("vgg16").graph, 32, target, "float32")], target, budget)
+    split = [each for each, choice in may.by_cost.items() if choice.algorithm.startswith("mma")]
+    algorithms = [MmaWindows(each) if isinstance(each, Conv) else MmaDense(each) for each in split]
+    assert sum(each.error**2 for each in algorithms) <= budget**2
     assert bool(split) == (budget > 0)
     assert (len(split) > 8) == (budget == 1e-5)
+    assert any(isinstance(each, Dense) for each in split) == (budget == 1e-5)
 
 
 def test_gpus_without_these_tensor_cores_multiply_float32_on_ordinary_cores() -> None:

@@ -14,6 +14,7 @@ from vggc.kernels.cuda.dense import Gemv
 from vggc.kernels.cuda.gemm import Gemm, ImplicitGemm
 from vggc.kernels.cuda.grouped import GroupedThreads
 from vggc.kernels.cuda.mma import MmaWindows
+from vggc.kernels.cuda.mma_dense import MmaDense
 from vggc.kernels.cuda.mma_image import MmaImage
 from vggc.kernels.cuda.mma_patches import MmaPatches
 from vggc.kernels.cuda.segment_dense import SegmentGemv
@@ -59,6 +60,7 @@ ALGORITHMS: tuple[type[AnyCudaAlgorithm], ...] = (
     SegmentGemv,
     Gemv,
     Gemm,
+    MmaDense,
     PoolThreads,
     MaxPoolSegments,
     GlobalMean,

@@ -369,11 +369,14 @@ def _col_offset(tile: Tile, j: int) -> int:
     return j // GROUP * GROUP * _col_threads(tile) + j % GROUP
 
 
-def _product_seconds(conv: Conv, tiling: Tiling, card: Card) -> float:
-    """What the products of whole tiles take on ordinary cores, at two thirds of their rate."""
+def _seconds(conv: Conv, tiling: Tiling, card: Card, moving: float) -> float:
+    """What a kernel is thought to take that moves in so many seconds what it must move: ordinary
+    cores multiply whole tiles at two thirds of their rate, and parts take another launch.
+    """
     tile = tiling.tile
     products = num_blocks(conv, tile) * tile.rows * tile.cols * num_steps(conv, tile) * tile.depth
-    return LAUNCH + 2 * products / (card.float_rate * 2 / 3)
+    multiplying = LAUNCH + 2 * products / (card.float_rate * 2 / 3)
+    return max(moving, multiplying) + (LAUNCH if tiling.splits > 1 else 0.0)
 
 
 @dataclass(frozen=True)
@@ -396,7 +399,7 @@ class ImplicitGemm(CudaAlgorithm[Conv, Tiling]):
         return knobs.knobs
 
     def seconds(self, knobs: Tiling) -> float:
-        return max(super().seconds(knobs), _product_seconds(self.workload, knobs, self.card))
+        return _seconds(self.workload, knobs, self.card, super().seconds(knobs))
 
     def cost(self, knobs: Tiling) -> Cost:
         return (self.seconds(knobs), knobs.tile.rows)
@@ -406,6 +409,18 @@ class ImplicitGemm(CudaAlgorithm[Conv, Tiling]):
 
     def emit(self, knobs: Tiling, buffers: Buffers) -> None:
         convolve(self.workload, knobs, *buffers.values())
+
+
+def over_pixels(dense: Dense) -> Conv:
+    """A dense layer as the 1×1 convolution of a map of one pixel an image."""
+    return Conv(
+        input=Map(batch=dense.batch, height=1, width=1, channels=dense.in_features),
+        output=Map(batch=dense.batch, height=1, width=1, channels=dense.out_features),
+        kernel=(1, 1),
+        stride=(1, 1),
+        padding=(0, 0),
+        act=dense.act,
+    )
 
 
 @dataclass(frozen=True)
@@ -423,15 +438,7 @@ class Gemm(CudaAlgorithm[Dense, Tiling]):
     @property
     def conv(self) -> Conv:
         """The convolution that computes the layer."""
-        dense = self.workload
-        return Conv(
-            input=Map(batch=dense.batch, height=1, width=1, channels=dense.in_features),
-            output=Map(batch=dense.batch, height=1, width=1, channels=dense.out_features),
-            kernel=(1, 1),
-            stride=(1, 1),
-            padding=(0, 0),
-            act=dense.act,
-        )
+        return over_pixels(self.workload)
 
     def knobs(self) -> tuple[Tiling, ...]:
         return tilings(self.conv)
@@ -440,7 +447,7 @@ class Gemm(CudaAlgorithm[Dense, Tiling]):
         return knobs.knobs
 
     def seconds(self, knobs: Tiling) -> float:
-        return max(super().seconds(knobs), _product_seconds(self.conv, knobs, self.card))
+        return _seconds(self.conv, knobs, self.card, super().seconds(knobs))
 
     def cost(self, knobs: Tiling) -> Cost:
         return (self.seconds(knobs), knobs.tile.rows)

@@ -65,6 +65,8 @@ TILES = (
     (64, 64, 32, 32),
 )
 """Rows and columns of a block's tile and of a warp's part."""
+FLAT_TILES = ((32, 128, 32, 32), (32, 64, 32, 32))
+"""Those for no more rows, as a dense layer of few images has."""
 PANELS = (64, 128, 256)
 """The columns that panels of a weight may have."""
 
@@ -189,7 +191,8 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
         if not self.card.tensor_cores:
             return
         depths = [size // self.operands.size for size in ROW_BYTES]
-        for (rows, cols, warp_rows, warp_cols), depth, stages in product(TILES, depths, STAGES):
+        tiles = TILES + FLAT_TILES if self.num_rows <= FLAT_TILES[0][0] else TILES
+        for (rows, cols, warp_rows, warp_cols), depth, stages in product(tiles, depths, STAGES):
             knobs = MmaKnobs(
                 rows=rows,
                 cols=cols,

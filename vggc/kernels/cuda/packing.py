@@ -252,6 +252,45 @@ class MmaPanelPacking:
 
 
 @dataclass(frozen=True)
+class MmaDensePacking:
+    """Packs a dense layer's weight in float32 as that of the 1×1 convolution which computes it is
+    packed for tensor cores.
+    """
+
+    shape: tuple[int, ...]
+    order: ChannelOrder
+    cols: int
+    depth: int
+
+    packed_type = "float32"
+
+    @property
+    def packed_shape(self) -> tuple[int, ...]:
+        return self._panels.packed_shape
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        return self._panels.pack(self.order.pack(weight)[:, :, None, None])
+
+    def pieces(self, weight: np.ndarray) -> Iterator[np.ndarray]:
+        return by_panels(self, self.cols, weight)
+
+    def unpack(self, packed: np.ndarray) -> np.ndarray:
+        return self.order.unpack(self._panels.unpack(packed)[:, :, 0, 0])
+
+    @property
+    def _panels(self) -> MmaPanelPacking:
+        outputs, inputs = self.shape
+        return MmaPanelPacking(
+            shape=(outputs, inputs, 1, 1),
+            format="float32",
+            channels=inputs,
+            cols=self.cols,
+            depth=self.depth,
+            chunked=False,
+        )
+
+
+@dataclass(frozen=True)
 class MmaTapsPacking:
     """Packs a convolution's weight `(K, C, kh, kw)` whose channels fill one segment of a format,
     `(panels, cols, segment·row_segments)`: a segment for each tap, then zeros up to an odd number
