@@ -329,7 +329,7 @@ def kernel_row(
     half = format_of(work)
     parameters = {
         name: parameter.ty
-        for name, parameter in zip(code.parameters, kernel.func.params, strict=True)
+        for name, parameter in zip(code.parameters, kernel.arguments, strict=True)
     }
     return KernelRow(
         id=number,

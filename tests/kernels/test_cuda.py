@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tvm
+import tvm_ffi
 
 from tests.support.cuda_on_cpu import generate, run
 from tests.support.workload_reference import (
@@ -22,7 +25,7 @@ from tests.support.workload_reference import (
     weight_shapes,
 )
 from vggc.ir.ops import RELU, Activation
-from vggc.kernels.cuda import algorithms, gemm, kernel
+from vggc.kernels.cuda import H200, algorithms, gemm, kernel
 from vggc.kernels.cuda.mma import MmaKnobs
 from vggc.kernels.cuda.mma_dense import MmaDense
 from vggc.kernels.reference import activate, reference
@@ -30,6 +33,7 @@ from vggc.kernels.workloads import (
     PIECE,
     Conv,
     Dense,
+    Format,
     Lrn,
     Map,
     Packing,
@@ -198,6 +202,41 @@ def test_packing_of_dense_layers_for_tensor_cores_is_exact(name: str) -> None:
 def test_a_reduction_is_split_where_tiles_are_few(size: int, channels: int, splits: int) -> None:
     made = kernel(conv((1, size, size, channels), channels), max_error=0)
     assert made.knobs["splits"] == splits
+
+
+@pytest.mark.parametrize(
+    ("form", "vector", "names"),
+    [
+        ("float32", 1, {"implicit_gemm", "mma", "mma_patches"}),
+        ("float16", 8, {"mma", "mma_patches", "wgmma_patches"}),
+    ],
+)
+def test_what_blocks_share_is_lent_to_a_kernel_for_each_call(
+    form: Format, vector: int, names: set[str]
+) -> None:
+    """None asks for memory by itself: a CUDA graph would replay where that once lay."""
+    output = Map(1, 14, 14, 512, 0, form, vector=vector)
+    work = Conv(replace(output, halo=1), output, (3, 3), (1, 1), (1, 1))
+    found = algorithms(work, H200)
+    assert {algorithm.name for algorithm in found} == names
+    for algorithm in found:
+        made = algorithm.kernel(max(algorithm.knobs(), key=lambda knobs: knobs.splits))
+        (parts,) = made.scratch
+        assert prod(parts.shape) >= made.knobs["splits"] * prod(output.shape)
+        assert [each.name for each in made.func.params] == ["x", "weight", "bias", "y", parts.name]
+        assert [each.name for each in made.arguments] == ["x", "weight", "bias", "y"]
+        assert scopes(made.func) <= {"local", "shared", "shared.dyn"}
+
+
+def scopes(func: Any) -> set[str]:
+    """The kinds of memory that a function asks for."""
+    found: set[str] = set()
+
+    def add(allocation: Any) -> None:
+        found.add(str(allocation.buffer.scope()))
+
+    tvm_ffi.structural_walk(func.body, (tvm.tirx.AllocBuffer, add))
+    return found
 
 
 @pytest.mark.parametrize("tile", [gemm.LARGE, gemm.MEDIUM, gemm.FLAT])

@@ -45,7 +45,10 @@ class Launch:
 
 @dataclass(frozen=True)
 class CudaCode:
-    """What TVM makes of a function: CUDA C++ and the kernels in the order of their launch."""
+    """What TVM makes of a function: CUDA C++ and the kernels in the order of their launch.
+
+    `parameters` are those of the function but for its scratch memory: all up to its output `y`.
+    """
 
     parameters: list[str]
     source: str
@@ -71,7 +74,7 @@ def generate_all(functions: Mapping[str, Any], arch: str = "sm_80") -> dict[str,
     found = [_launch(kernel, asked) for kernel in kernels.functions.values()]
     return {
         name: CudaCode(
-            [str(param.name) for param in func.params],
+            _up_to_output([str(param.name) for param in func.params]),
             source,
             sorted((each for each in found if _function_of(each) == name), key=_order),
         )
@@ -157,6 +160,10 @@ def _guarded(size: int, dtype: str) -> _Guarded:
     return _Guarded(store, store[start : start + count].view(dtype))
 
 
+def _up_to_output(names: list[str]) -> list[str]:
+    return names[: names.index("y") + 1]
+
+
 def _launch(func: Any, asked: Mapping[str, int]) -> Launch:
     extents: dict[str, int] = {}
 
@@ -195,10 +202,10 @@ def compile_kernels(
     source: str, folder: Path, headers: str | None = None, arch: str = "sm_80"
 ) -> Path:
     """A shared library with a function `run_K(grid, threads, arguments)` for each kernel K that
-    there is for an architecture.
+    there is for an architecture, and the number `num_arguments_K`.
 
-    As in a launch, `arguments` points to pointers to the arguments. `headers` is what
-    `precompiled` has made in another process.
+    As in a launch, `arguments` points to pointers to the arguments, each of which has 8 bytes.
+    `headers` is what `precompiled` has made in another process.
     """
     path, library = folder / "kernels.cpp", folder / "kernels.so"
     (folder / "cuda.h").touch()
@@ -250,6 +257,7 @@ def _entries(source: str) -> Iterator[str]:
             f"#if {condition or 1}\n"
             f'extern "C" void run_{name}(const int* grid, int threads, void** arguments) {{'
             f" fibers::run_grid(grid, threads, [=] {{ {name}({arguments}); }}); }}\n"
+            f'extern "C" const int num_arguments_{name} = {len(types)};\n'
             "#endif"
         )
 
@@ -276,7 +284,7 @@ def _call(
 
 
 def _changes(name: str, parameters: list[str]) -> bool:
-    """Whether kernels write to a buffer: to inputs of a function, its output and its workspace, not
-    to its weights.
+    """Whether kernels write to a buffer: to inputs of a function, its output and its scratch
+    memory, not to its weights.
     """
     return name not in parameters or re.fullmatch(r"x\d*|y", name) is not None

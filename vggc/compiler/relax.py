@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
 
-from vggc.kernels.workloads import Kernel, Workload, buffer_shape, storage
+from vggc.kernels.workloads import Kernel, Workload, buffer_shape
 from vggc.plan.plan import INPUT, Plan, Step
 from vggc.runtime.artifact import layers_function, main_function
 from vggc.support.tvm_alone import relax, tvm
@@ -125,9 +125,8 @@ def _emit(
                     for read, layout in zip(step.reads, step.workload.inputs, strict=True)
                 ]
                 arguments = [*sources, *(weights[full] for full in step.weights)]
-                result = relax.TensorType(buffer_shape(step.output), storage(step.output))
-                call = relax.call_tir(functions[kernel.func], arguments, result)
-                values.append(builder.emit(call))
+                call = relax.call_tir(functions[kernel.func], arguments, results(kernel))
+                values.append(emit_output(builder, kernel, call))
             if not every_step:
                 values = [
                     _reshaped(builder, values[output.step], (plan.batch, *output.shape))
@@ -138,9 +137,24 @@ def _emit(
         builder.emit_func_output(output)
 
 
+def results(kernel: Kernel) -> list[Any]:
+    """The types of what a call of a kernel gives: its output, then its scratch memory, for which
+    Relax finds room as for any value, where none lies that is still needed.
+    """
+    y = kernel.arguments[-1]
+    output = relax.TensorType(tuple(map(int, y.shape)), str(y.dtype))
+    return [output, *(relax.TensorType(each.shape, each.dtype) for each in kernel.scratch)]
+
+
+def emit_output(builder: Any, kernel: Kernel, call: Any) -> Any:
+    """The output that a call of a kernel gives."""
+    given = builder.emit(call)
+    return builder.emit(relax.TupleGetItem(given, 0)) if kernel.scratch else given
+
+
 def weight_types(step: Step, kernel: Kernel) -> dict[str, tuple[tuple[int, ...], str]]:
     """The packed shape and the type of the elements of each weight of a step."""
-    taken = kernel.func.params[len(step.reads) : -1]
+    taken = kernel.arguments[len(step.reads) : -1]
     buffers = [parameter.ty for parameter in taken]
     return {
         name: (tuple(int(extent) for extent in buffer.shape), str(buffer.dtype))

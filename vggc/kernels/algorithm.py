@@ -35,7 +35,7 @@ Cost: TypeAlias = tuple[float, ...]
 
 Buffers: TypeAlias = dict[str, Buffer]
 """The arguments of a kernel by name, in order: the inputs `x`, or `x0`, `x1` and so on; the
-workload's weights by their names; the output `y`."""
+workload's weights by their names; the output `y`; then its scratch memory."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,12 @@ class Algorithm(ABC, Generic[W, K]):
         """
         return None
 
+    def scratch(self, knobs: K) -> tuple[Argument, ...]:
+        """The memory that the kernel works in beside its inputs, weights and output. Its caller
+        lends it, and nothing in it lasts from one call to the next.
+        """
+        return ()
+
     @abstractmethod
     def emit(self, knobs: K, buffers: Buffers) -> None:
         """Write the body of the kernel, whose `buffers` are its arguments by name, in order."""
@@ -116,14 +122,22 @@ class Algorithm(ABC, Generic[W, K]):
 
     def kernel(self, knobs: K) -> Kernel:
         """The kernel with these knobs, one of the settings that `knobs()` gives."""
-        packing = self.packing(knobs)
-        arguments = {argument.name: argument for argument in _arguments(self.workload, packing)}
+        packing, scratch = self.packing(knobs), self.scratch(knobs)
+        taken = [*_arguments(self.workload, packing), *scratch]
+        arguments = {argument.name: argument for argument in taken}
 
         def body(*buffers: Buffer) -> None:
             self.emit(knobs, dict(zip(arguments, buffers, strict=True)))
 
         func = function(body, arguments.values(), self.attributes)
-        return Kernel(self.name, self.shown(knobs), func, packing, self.macs(knobs))
+        return Kernel(
+            algorithm=self.name,
+            knobs=self.shown(knobs),
+            func=func,
+            packing=packing,
+            macs=self.macs(knobs),
+            scratch=scratch,
+        )
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
     from tvm.tirx import PrimFunc
 
+    from vggc.kernels.builder import Argument
+
 
 Format: TypeAlias = Literal["float32", "tf32", "float16", "bfloat16", "uint8"]
 """How the values of a map are written. A tf32 is a float32 whose last 13 bits are zero. A uint8 `q`
@@ -484,8 +486,8 @@ class Kernel:
     """Code for one workload.
 
     `func` takes the inputs, then the weights (for Conv and Dense the packed weight and the
-    bias, for PRelu the slopes), then the output. `algorithm` and `knobs` are what the artifact's
-    manifest shows.
+    bias, for PRelu the slopes), then the output, then its scratch memory. `algorithm` and `knobs`
+    are what the artifact's manifest shows.
     """
 
     algorithm: str
@@ -494,3 +496,11 @@ class Kernel:
     packing: Packing | None = None
     macs: int | None = None
     """The multiply-adds that it really does, where that is not what the workload asks for."""
+    scratch: tuple[Argument, ...] = ()
+    """The memory that `func` is lent for each call, beside what the workload reads and writes."""
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """The parameters of `func` but for its scratch memory: inputs, weights and output."""
+        taken = tuple(self.func.params)
+        return taken[: len(taken) - len(self.scratch)]

@@ -126,12 +126,13 @@ def kernel_of(task: Task, choice: Choice) -> Kernel:
 
 def held_bytes(task: Task, choice: Choice) -> int:
     """The bytes that a choice takes by itself while it is measured: its packed weight; on a card
-    all that it reads and writes, as often as there are sets of it.
+    all that it reads and writes, as often as there are sets of it, and its scratch memory.
     """
     kernel = kernel_of(task, choice)
-    buffers = [_Buffer.of(parameter) for parameter in kernel.func.params]
+    buffers = [_Buffer.of(parameter) for parameter in kernel.arguments]
     if isinstance(task.machine, TunedCard):
-        return rotation.sets_of(task) * sum(buffer.bytes for buffer in buffers)
+        scratch = sum(_Buffer(each.name, each.shape, each.dtype).bytes for each in kernel.scratch)
+        return rotation.sets_of(task) * sum(buffer.bytes for buffer in buffers) + scratch
     return buffers[len(task.workload.inputs)].bytes if kernel.packing else 0
 
 
@@ -416,7 +417,7 @@ class _TaskArguments:
     def _tensors(self, kernel: Kernel) -> list[Any]:
         """What the kernel takes; its output is full of what no kernel writes."""
         workload = self.task.workload
-        *read, written = [_Buffer.of(parameter) for parameter in kernel.func.params]
+        *read, written = [_Buffer.of(parameter) for parameter in kernel.arguments]
         weight_at = len(workload.inputs) if kernel.packing else None
         if not self.shared:
             arrays = [self._filled(buffer) for i, buffer in enumerate(read) if i != weight_at]

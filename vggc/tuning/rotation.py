@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vggc.compiler.device_code import CompilerError, NoCompilerError, compile_device
+from vggc.compiler.relax import emit_output, results
 from vggc.kernels.cuda.algorithm import moved_bytes
 from vggc.kernels.workloads import Choice, Kernel
 from vggc.support.tvm_alone import relax
@@ -60,15 +61,18 @@ def build(task: Task, choice: Choice, library: Path, linker: str) -> str | None:
 
 def rotating(kernel: Kernel, sets: int) -> Any:
     """The Relax module whose `main` calls a kernel on each of so many sets of arguments, and gives
-    the last set's output. The arguments are those of the kernel, set by set.
+    the last set's output. The arguments are those of the kernel but for its scratch memory, set by
+    set.
     """
     builder = relax.BlockBuilder()
     function = builder.add_func(kernel.func, "kernel")
     kinds = [
         relax.TensorType(tuple(map(int, parameter.shape)), str(parameter.dtype))
-        for parameter in kernel.func.params
+        for parameter in kernel.arguments
     ]
-    names = [str(parameter.name) for parameter in kernel.func.params]
+    names = [str(parameter.name) for parameter in kernel.arguments]
+    # The output is written in place; for scratch memory Relax finds room, the same for all calls.
+    places = [len(kinds) - 1, *(-1 for _ in kernel.scratch)]
     arguments = [
         [relax.Var(f"{name}_{index}", kind) for name, kind in zip(names, kinds, strict=True)]
         for index in range(sets)
@@ -76,8 +80,8 @@ def rotating(kernel: Kernel, sets: int) -> Any:
     with builder.function("main", [each for one_set in arguments for each in one_set]):
         with builder.dataflow():
             for one_set in arguments:
-                call = relax.op.call_tir_inplace(function, one_set, [len(kinds) - 1], kinds[-1])
-                written = builder.emit(call)
+                call = relax.op.call_tir_inplace(function, one_set, places, results(kernel))
+                written = emit_output(builder, kernel, call)
             output = builder.emit_output(written)
         builder.emit_func_output(output)
     return builder.finalize()

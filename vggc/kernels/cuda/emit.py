@@ -60,11 +60,6 @@ def flat(buffer: Buffer) -> Buffer:
     return buffer.view(buffer.name, math.prod(buffer.shape))
 
 
-def workspace(name: str, *shape: int, dtype: str = "float32") -> Buffer:
-    """Device memory that lives for one call of the function."""
-    return allocated(name, *shape, dtype=dtype)
-
-
 def shared(name: str, *shape: int) -> Buffer:
     """Memory that the threads of a block share."""
     return allocated(name, *shape, scope="shared")

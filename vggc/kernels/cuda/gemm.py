@@ -19,7 +19,7 @@ from tvm.tirx.script import builder as T
 
 from vggc.kernels.activation import activate
 from vggc.kernels.algorithm import Buffers, Cost
-from vggc.kernels.builder import Buffer, serial, unrolled, vectorized, when
+from vggc.kernels.builder import Argument, Buffer, serial, unrolled, vectorized, when
 from vggc.kernels.cuda.algorithm import CudaAlgorithm
 from vggc.kernels.cuda.card import LAUNCH, Card
 from vggc.kernels.cuda.emit import (
@@ -30,7 +30,6 @@ from vggc.kernels.cuda.emit import (
     registers,
     shared,
     synchronise,
-    workspace,
     write_map,
 )
 from vggc.kernels.cuda.packing import ChannelOrder, DensePanelPacking, PanelPacking
@@ -115,14 +114,20 @@ def packing(conv: Conv, tile: Tile) -> PanelPacking:
     return PanelPacking(shape, round_up(inputs, tile.depth), round_up(outputs, tile.cols))
 
 
-def convolve(
-    conv: Conv, tiling: Tiling, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer
-) -> None:
+def scratch(conv: Conv, tiling: Tiling) -> tuple[Argument, ...]:
+    """The sums of each part, where the reduction is split: whole tiles of columns."""
+    if tiling.splits == 1:
+        return ()
+    cols = round_up(conv.output.channels, tiling.tile.cols)
+    return (Argument("parts", (tiling.splits * num_rows(conv), cols)),)
+
+
+def convolve(conv: Conv, tiling: Tiling, buffers: Buffers) -> None:
     """Emit the kernel of `conv`, or the two kernels where the reduction is split."""
     if tiling.splits == 1:
-        _convolve_at_once(conv, tiling.tile, x, weight, bias, output)
+        _convolve_at_once(conv, tiling.tile, *buffers.values())
     else:
-        _convolve_in_parts(conv, tiling, x, weight, bias, output)
+        _convolve_in_parts(conv, tiling, *buffers.values())
 
 
 def num_rows(conv: Conv) -> int:
@@ -169,10 +174,15 @@ def _convolve_at_once(
 
 
 def _convolve_in_parts(
-    conv: Conv, tiling: Tiling, x: Buffer, weight: Buffer, bias: Buffer, output: Buffer
+    conv: Conv,
+    tiling: Tiling,
+    x: Buffer,
+    weight: Buffer,
+    bias: Buffer,
+    output: Buffer,
+    parts: Buffer,
 ) -> None:
-    rows, cols = num_rows(conv), int(weight.shape[-1])
-    parts = workspace("parts", tiling.splits * rows, cols)
+    rows = num_rows(conv)
     steps = num_steps(conv, tiling.tile) // tiling.splits
     grid = (*_grid(conv, tiling.tile), tiling.splits)
     with launch(grid, THREADS) as (row_block, col_block, part, thread):
@@ -407,8 +417,11 @@ class ImplicitGemm(CudaAlgorithm[Conv, Tiling]):
     def packing(self, knobs: Tiling) -> PanelPacking:
         return packing(self.workload, knobs.tile)
 
+    def scratch(self, knobs: Tiling) -> tuple[Argument, ...]:
+        return scratch(self.workload, knobs)
+
     def emit(self, knobs: Tiling, buffers: Buffers) -> None:
-        convolve(self.workload, knobs, *buffers.values())
+        convolve(self.workload, knobs, buffers)
 
 
 def over_pixels(dense: Dense) -> Conv:
@@ -456,5 +469,8 @@ class Gemm(CudaAlgorithm[Dense, Tiling]):
         panels = packing(self.conv, knobs.tile)
         return DensePanelPacking(panels, ChannelOrder.of(self.workload))
 
+    def scratch(self, knobs: Tiling) -> tuple[Argument, ...]:
+        return scratch(self.conv, knobs)
+
     def emit(self, knobs: Tiling, buffers: Buffers) -> None:
-        convolve(self.conv, knobs, *buffers.values())
+        convolve(self.conv, knobs, buffers)

@@ -17,7 +17,7 @@ from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.algorithm import Buffers, Cost
-from vggc.kernels.builder import Buffer, serial, when
+from vggc.kernels.builder import Argument, Buffer, serial, when
 from vggc.kernels.cuda import ptx
 from vggc.kernels.cuda.algorithm import CudaAlgorithm, moved_bytes
 from vggc.kernels.cuda.card import BlockWork, seconds
@@ -248,12 +248,16 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
         depth = max(ROW_BYTES) // self.operands.size
         return MmaPanelPacking.of(self.workload, knobs.panel, depth, chunked=False)
 
+    def scratch(self, knobs: MmaKnobs) -> tuple[Argument, ...]:
+        tile = knobs.tile(self.operands)
+        return SharedTiles.scratch(self.operands, tile, prod(self.grid(tile)), knobs.splits)
+
     def emit(self, knobs: MmaKnobs, buffers: Buffers) -> None:
         conv, tile = self.workload, knobs.tile(self.operands)
         x, weight, y = (buffers[name] for name in ("x", "weight", "y"))
         down, across = self.grid(tile)
         steps = self.num_steps(tile.depth) // knobs.splits
-        tiles = SharedTiles(self.operands, tile, down * across, knobs.splits)
+        tiles = SharedTiles(self.operands, tile, knobs.splits, buffers)
         with launch((down * across, knobs.splits), tile.threads) as (block, split, thread):
             blocks = down * across * knobs.splits
             index = (block * knobs.splits + split) * tile.threads + thread

@@ -18,7 +18,7 @@ from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.algorithm import Buffers, Cost
-from vggc.kernels.builder import Buffer, serial, when
+from vggc.kernels.builder import Argument, Buffer, serial, when
 from vggc.kernels.cuda import ptx
 from vggc.kernels.cuda.algorithm import moved_bytes
 from vggc.kernels.cuda.card import BlockWork, seconds
@@ -202,6 +202,10 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
     def packing(self, knobs: PatchKnobs) -> MmaPanelPacking:
         return MmaPanelPacking.of(self.workload, knobs.cols, knobs.depth, chunked=True)
 
+    def scratch(self, knobs: PatchKnobs) -> tuple[Argument, ...]:
+        tiles = self.rectangles(knobs).count
+        return SharedTiles.scratch(self.operands, knobs.tile(self.operands), tiles, knobs.splits)
+
     def emit(self, knobs: PatchKnobs, buffers: Buffers) -> None:
         conv, tile = self.workload, knobs.tile(self.operands)
         x, weight, y = (buffers[name] for name in ("x", "weight", "y"))
@@ -211,7 +215,7 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
         chunks = self.chunks(knobs.depth) // knobs.splits
         steps, ahead = chunks * taps, knobs.stages - 1
         patch_bytes = self.patch_bytes(knobs)
-        sums = SharedTiles(self.operands, tile, total, knobs.splits)
+        sums = SharedTiles(self.operands, tile, knobs.splits, buffers)
         with launch((total, knobs.splits), tile.threads) as (block, split, thread):
             index = (block * knobs.splits + split) * tile.threads + thread
             clear_halo(y, conv.output, index, total * knobs.splits * tile.threads)

@@ -22,9 +22,9 @@ from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.algorithm import Buffers
-from vggc.kernels.builder import Buffer, serial, unrolled, when
+from vggc.kernels.builder import Argument, Buffer, serial, unrolled, when
 from vggc.kernels.cuda import ptx
-from vggc.kernels.cuda.emit import dynamic_shared, flat, is_last_block, registers, workspace
+from vggc.kernels.cuda.emit import dynamic_shared, flat, is_last_block, registers
 from vggc.kernels.cuda.formats import round_words, segment_of
 from vggc.kernels.cuda.operands import SEGMENT_BYTES, SLICE_BYTES, Operands
 from vggc.kernels.cuda.ptx import WARP
@@ -261,14 +261,27 @@ def sum_of(held: HeldSums, fragment: int, half_row: int, group: int, index: int)
     return T.reinterpret("int32", total) if held.operands.sums == "uint32" else total
 
 
+PARTS = "parts"
+"""The name of the memory that has the sums of blocks."""
+
+
 class SharedTiles:
     """The sums of the blocks that share a tile, in device memory, and their addition."""
 
-    def __init__(self, operands: Operands, tile: TensorTile, tiles: int, splits: int) -> None:
+    def __init__(self, operands: Operands, tile: TensorTile, splits: int, buffers: Buffers) -> None:
         self._tile, self._splits, self._kind = tile, splits, operands.sums
         if splits > 1:
-            size = tiles * splits * tile.num_sums * tile.threads
-            self._parts = workspace("parts", size, dtype=self._kind)
+            self._parts = buffers[PARTS]
+
+    @staticmethod
+    def scratch(
+        operands: Operands, tile: TensorTile, tiles: int, splits: int
+    ) -> tuple[Argument, ...]:
+        """The device memory that so many tiles, each of which so many blocks share, take."""
+        if splits == 1:
+            return ()
+        size = tiles * splits * tile.num_sums * tile.threads
+        return (Argument(PARTS, (size,), operands.sums),)
 
     def finish(
         self,
@@ -286,8 +299,6 @@ class SharedTiles:
             write()
             return
         words = self._tile.num_sums // 4
-        # TVM allocates what it sees used, and sees of four words the first: the last one is told.
-        T.evaluate(self._parts.address(self._parts.shape[0] - 1))
 
         def address(part: Expr, word: int) -> Expr:
             slot = ((tile * self._splits + part) * words + word) * self._tile.threads + thread

@@ -25,7 +25,7 @@ from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
 from vggc.kernels.algorithm import Buffers, Cost
-from vggc.kernels.builder import serial, when
+from vggc.kernels.builder import Argument, serial, when
 from vggc.kernels.cuda import hopper, ptx
 from vggc.kernels.cuda.algorithm import CudaAlgorithm, moved_bytes
 from vggc.kernels.cuda.card import BlockWork, persistent_seconds
@@ -226,12 +226,16 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
     def packing(self, knobs: GroupKnobs) -> MmaPanelPacking:
         return MmaPanelPacking.of(self.workload, knobs.cols, self.depth, chunked=True)
 
+    def scratch(self, knobs: GroupKnobs) -> tuple[Argument, ...]:
+        tiles = self.rectangles(knobs).count
+        return SharedTiles.scratch(self.operands, knobs.tile(self.operands), tiles, knobs.splits)
+
     def emit(self, knobs: GroupKnobs, buffers: Buffers) -> None:
         conv, tile = self.workload, knobs.tile(self.operands)
         y = buffers["y"]
         blocks, threads = self.blocks(knobs), WARPGROUP + tile.threads
         rectangles = self.rectangles(knobs)
-        parts = SharedTiles(self.operands, tile, rectangles.count, knobs.splits)
+        parts = SharedTiles(self.operands, tile, knobs.splits, buffers)
         with launch((blocks,), threads, awaits=False) as (block, thread):
             shared = shared_memory(self.shared_bytes(knobs))
             operands = _Operands(self, knobs, buffers, shared)
