@@ -204,7 +204,7 @@ class _Maker:
         model = onnx_skeleton(graph.name, graph.input, self.layers[graph.name])
         (self.folder / f"{graph.name}.onnx").write_bytes(model.SerializeToString())
         archs = (self.wish.card.arch,)
-        target = Target("cuda", "cuda", {"kind": "cuda"}, archs)
+        target = Target(name="cuda", kind="cuda", attrs={"kind": "cuda"}, archs=archs)
         for batch in self.wish.batches:
             plan = plan_for(graph, batch, target, PRECISION)
             steps = tuple(

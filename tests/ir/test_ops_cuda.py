@@ -36,7 +36,9 @@ device = require_device(["{arch}"])
 machine = tvm.relax.VirtualMachine(tvm.runtime.load_module("lib.so"), device)
 for name in {names}:
     inputs = numpy.load(name + ".npz").values()
-    result = machine["main_" + name](*(tvm.runtime.tensor(array, device) for array in inputs))
+    tensors = [tvm.runtime.tensor(array, device) for array in inputs]
+    first = machine["main_" + name](*tensors)
+    result = machine["main_" + name](*tensors)  # replays a CUDA graph
     outputs = [result] if isinstance(result, tvm.runtime.Tensor) else result
     numpy.savez(name + ".outputs.npz", *(output.numpy() for output in outputs))
 """
@@ -63,7 +65,7 @@ def run_on_gpu(
         packed = {weight: each.whole() for weight, each in pieces.items()}
         taken = [packed[weight] for weight in plans[name].weights]
         np.savez(folder / f"{name}.npz", image(graph), *taken)
-    library = compile_device(code.module, [ARCH])
+    library = compile_device(code.module, [ARCH], graphs=True)
     library.export(folder / "lib.so")
     script = SCRIPT.format(arch=ARCH, names=list(graphs))
     run_python(script, folder, gpu_on_cpu.environment(library.source, folder))

@@ -53,4 +53,5 @@ def _crashing(right: Any, card: TunedCard, workload: Any, choice: Choice) -> Ker
             flat(y)[thread + 2**20 * math.prod(y.shape)] = buffers[0][0, 0, 0, 0]
 
     arguments = _arguments(workload, kernel.packing)
-    return replace(kernel, func=function(body, arguments, {"tirx.is_scheduled": True}))
+    func = function(body, arguments, {"tirx.is_scheduled": True})
+    return replace(kernel, func=func, scratch=())

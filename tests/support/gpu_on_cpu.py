@@ -16,7 +16,7 @@ COMPILER = Path(__file__).with_name("emulated_compiler")
 
 def environment(source: str, folder: Path, arch: str = "sm_80") -> dict[str, str]:
     """For a process that is to find a GPU of an architecture, which knows those kernels of `source`
-    that are for it.
+    that are for it. What is launched is written to `folder/launched`; see `launched`.
     """
     kernels = compile_kernels(source, folder, arch=arch)
     major, minor = capability(arch)
@@ -25,7 +25,15 @@ def environment(source: str, folder: Path, arch: str = "sm_80") -> dict[str, str
         "LD_LIBRARY_PATH": driver(folder),
         "KERNELS": str(kernels),
         "EMULATED_CAPABILITY": str(10 * major + minor),
+        "EMULATED_LAUNCHES": str(folder / "launched"),
     }
+
+
+def launched(folder: Path) -> list[str]:
+    """What processes in an `environment` have launched so far, in order: `kernel` for each kernel
+    by itself, `capture 3` for three that a graph took in, and `graph 3` for one of three.
+    """
+    return (folder / "launched").read_text().splitlines()
 
 
 def with_compiler(folder: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tests.support.nets import program
@@ -66,7 +67,7 @@ def compile_variants(folder: Path) -> str:
     job = Job(
         net=net.net,
         graph=net.graph,
-        target=resolve("cuda", ARCHS),
+        target=replace(resolve("cuda", ARCHS), graphs=True),
         batches=BATCHES,
         weights=subject.weights,
         weights_from=subject.weights_from,

@@ -186,7 +186,7 @@ def test_a_kernel_is_called_once_for_each_set() -> None:
     (block,) = function.body.blocks
     arguments = [binding.value.args[1] for binding in block.bindings[: 2 * 5 : 2]]
     assert [argument for call in arguments for argument in call] == [*function.params]
-    assert tuple(function.ret_ty.shape) == buffer_shape(DEEP.output)
+    assert tuple(function.ret_ty.fields[0].shape) == buffer_shape(DEEP.output)
 
 
 def splits(choice: Choice) -> int:
@@ -561,8 +561,8 @@ def test_a_net_is_tuned_compiled_and_verified_on_a_card(tmp_path: Path) -> None:
     assert {choices[WRONG], choices[CRASHING]} == measured.failed
     best = measured.best(choices)
     assert best not in (None, choices[0], choices[WRONG], choices[CRASHING])
-    for seconds in measured.seconds.values():  # what the emulated events tell of one launch
-        assert seconds == FAILED or 1e-3 < seconds < 1.01e-3
+    for seconds in measured.seconds.values():  # a graph takes one launch for many kernels
+        assert seconds == FAILED or seconds < 1e-3 / 2
 
     assert (told["compile"]["tuned"], told["compile"]["by_cost_model"]) == (1, 0)
     assert "records of GPU on CPU (sm_80, 108 multiprocessors) decide on 1" in told["notes"]

@@ -257,4 +257,4 @@ def test_a_card_elsewhere_is_measured_from_a_machine_without_one(tmp_path: Path)
     assert len(measured.failed) == 2
     times = [seconds for seconds in measured.seconds.values() if seconds < FAILED]
     assert len(times) == told["measured"] >= 2
-    assert all(1e-3 < seconds < 1.01e-3 for seconds in times)
+    assert all(seconds < 1e-3 / 2 for seconds in times)  # a graph takes one launch for many

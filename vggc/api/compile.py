@@ -46,13 +46,15 @@ class CompileOptions:
 
     `batches` are the numbers of images that are computed at once, ascending. `size` is (H, W),
     `dense` the (H, W) of images that the net is applied densely to, `max_error` a relative L2
-    error, `num_images` how many of those in the folder `images` int8 is calibrated on. Where not
-    `tuned`, no database of measurements is asked.
+    error, `num_images` how many of those in the folder `images` int8 is calibrated on. With
+    `graphs` the kernels of a GPU are replayed in CUDA graphs. Where not `tuned`, no database of
+    measurements is asked.
     """
 
     target: str = "cpu"
     mcpu: str | None = None
     archs: tuple[str, ...] = ()
+    graphs: bool = True
     weights: Path | None = None
     seed: int | None = None
     batches: tuple[int, ...] = (1,)
@@ -183,7 +185,11 @@ def plan(
         raise UserError(GivenInVain("--threads", reason, ""))
     threads = options.threads or default_threads(machine)
     if machine.kind == "cpu":
+        if not options.graphs:
+            raise UserError(GivenInVain("--no-graph", "CUDA graphs are for GPUs", ""))
         machine = on_threads(machine, threads)
+    else:
+        machine = replace(machine, graphs=options.graphs)
     choices_of = {
         arch: choices_for(each, options.db, threads, ignore=not options.tuned, whole=machine.archs)
         for arch, each in variants(machine).items()

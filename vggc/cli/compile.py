@@ -58,6 +58,11 @@ if TYPE_CHECKING:
     "sm_90a gets kernels of its own.  [default: sm_80,sm_90a,compute_90 for cuda]",
 )
 @click.option(
+    "--no-graph",
+    is_flag=True,
+    help="Launch a GPU's kernels one by one in each call, in place of replaying CUDA graphs.",
+)
+@click.option(
     "--precision",
     type=PRECISION,
     default="float32",
@@ -116,6 +121,7 @@ def command(
     size: tuple[int, int] | None,
     dense: tuple[int, int] | None,
     arch: str | None,
+    no_graph: bool,
     precision: ArtifactPrecision,
     max_error: float | None,
     calibrate: Path | None,
@@ -150,6 +156,7 @@ def command(
         target=target,
         mcpu=mcpu,
         archs=tuple(arch.split(",")) if arch else (),
+        graphs=not no_graph,
         weights=weights,
         seed=seed,
         batches=batches,
@@ -191,6 +198,7 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
             "net": manifest.net,
             "target": machine.name,
             "archs": machine.archs,
+            "graphs": machine.graphs,
             "batch": manifest.largest.batch,
             "batches": manifest.batches,
             "dense": dense_size(made),
@@ -217,7 +225,8 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
         how += f", calibrated on {console.count(len(images), 'image')}"
     several = len(manifest.batches) > 1
     batches = f", batches of {', '.join(map(str, manifest.batches))}" if several else ""
-    calls = f"{len(made.kernels)} kernel calls"
+    graphs = " in CUDA graphs" if machine.graphs else ""
+    calls = f"{len(made.kernels)} kernel calls{graphs}"
     console.out(f"{folder}: {manifest.net}{batches}, {calls}{code}{how}")
     if manifest.has_variants:
         own = listed([arch for arch in manifest.variants if arch])

@@ -90,7 +90,7 @@ def _device_code(
 
     require_device_compiler()
     try:
-        library = compile_device(module, target.archs, archs)
+        library = compile_device(module, target.archs, archs, graphs=target.graphs)
     except CompilerError as error:
         hint = "name other architectures with `--arch`, such as sm_80,sm_90"
         raise UserError(diagnostics.NoDeviceCode(str(error), hint)) from None

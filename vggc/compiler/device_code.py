@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from vggc.compiler.link import export_library
-from vggc.compiler.relax import PIPELINE
+from vggc.compiler.relax import PIPELINE, graphs_made
 from vggc.runtime.archs import capability, is_ptx, is_specific, listed
 from vggc.support.tvm_alone import tvm
 
@@ -113,8 +113,11 @@ def compile_device(
     module: Any,
     archs: Sequence[str] = DEFAULT_ARCHS,
     functions: Mapping[str, Collection[str]] | None = None,
+    *,
+    graphs: bool = False,
 ) -> DeviceLibrary:
-    """Compile a Relax module whose PrimFuncs are bound to CUDA threads.
+    """Compile a Relax module whose PrimFuncs are bound to CUDA threads, with `graphs` to functions
+    that replay CUDA graphs.
 
     `functions` tells by the names of PrimFuncs for which of the `archs` they are, where that is not
     all; only architectures whose names end in `a` can be told from the others.
@@ -129,7 +132,7 @@ def compile_device(
         ordered = tuple(sorted(set(archs), key=code_order))
     except ValueError as error:
         raise CompilerError(str(error)) from None
-    with _source_only():
+    with _source_only(), graphs_made(graphs):
         executable = tvm.compile(module, target=target(ordered[0]), relax_pipeline=PIPELINE)
     source = with_conditions(_source_of(executable), ordered, functions or {})
     return DeviceLibrary(executable, source, compile_fatbin(source, ordered), ordered)

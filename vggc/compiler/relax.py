@@ -20,6 +20,10 @@ from vggc.support.tvm_alone import relax, tvm
 
 KernelOf: TypeAlias = Callable[[Workload], Kernel]
 
+NUM_INPUTS = 1
+"""How many of a function's parameters change from call to call; the others are weights, which a
+CUDA graph finds where they were."""
+
 PIPELINE = tvm.transform.Sequential(
     [
         relax.transform.RewriteDataflowReshape(),
@@ -27,6 +31,7 @@ PIPELINE = tvm.transform.Sequential(
         relax.transform.RemovePurityChecking(),
         relax.transform.CallTIRRewrite(),
         relax.transform.StaticPlanBlockMemory(),
+        relax.transform.RewriteCUDAGraph(),
         relax.transform.LowerAllocTensor(),
         relax.transform.KillAfterLastUse(),
         relax.transform.LowerRuntimeBuiltin(),
@@ -38,8 +43,21 @@ PIPELINE = tvm.transform.Sequential(
 """From one call a kernel to code for the virtual machine, on every target.
 
 Our kernels come scheduled and fused, so nothing here may touch a PrimFunc: TVM's own pipelines
-would, and crash where they fuse a reshape with one.
+would, and crash where they fuse a reshape with one. CUDA graphs are made within
+`graphs_made(True)` only.
 """
+
+
+def graphs_made(wanted: bool) -> Any:
+    """Where functions `main_NAME` are compiled within it, whether what they launch is recorded in
+    CUDA graphs at the first call and replayed at the others.
+
+    In a graph is what reads and writes memory that stays: weights, and room that all functions of
+    the module have in common. A kernel that has to do with the input or an output is launched by
+    itself, so that a caller may keep either. The functions `layers_NAME` have no graph, as each of
+    their values is an output.
+    """
+    return tvm.transform.PassContext(config={"relax.backend.use_cuda_graph": wanted})
 
 
 @dataclass(frozen=True)
@@ -116,7 +134,7 @@ def _emit(
         for step, kernel in calls.steps
         for full, (shape, dtype) in weight_types(step, kernel).items()
     }
-    with builder.function(name, [x, *weights.values()]):
+    with builder.function(name, [x, *weights.values()], {"num_input": NUM_INPUTS}):
         with builder.dataflow():
             values: list[Any] = []
             for step, kernel in calls.steps:

@@ -127,7 +127,7 @@ def resolve(name: str, archs: Sequence[str] = (), mcpu: str | None = None) -> Ta
         case "cpu":
             return _cpu(name, host())
         case "cuda":
-            return Target(name, "cuda", {"kind": "cuda"}, _archs(archs or DEFAULT_ARCHS))
+            return _cuda(name, archs or DEFAULT_ARCHS)
         case _:
             return _tagged(name, archs)
 
@@ -143,7 +143,7 @@ def _tagged(name: str, archs: Sequence[str]) -> Target:
     match found.kind.name:
         case "cuda":
             arch = str(found.attrs["arch"]).rstrip("a")
-            return Target(name, "cuda", {"kind": "cuda"}, _archs(archs or (arch,)))
+            return _cuda(name, archs or (arch,))
         case "llvm" if archs:
             raise UserError(ArchForCpu())
         case "llvm":
@@ -218,7 +218,12 @@ def _cpus() -> list[str]:
 
 
 def _cpu(name: str, attrs: dict[str, Attr]) -> Target:
-    return Target(name, "cpu", attrs, instructions=tuple(_instruction_sets(attrs)))
+    instructions = tuple(_instruction_sets(attrs))
+    return Target(name=name, kind="cpu", attrs=attrs, instructions=instructions)
+
+
+def _cuda(name: str, archs: Sequence[str]) -> Target:
+    return Target(name=name, kind="cuda", attrs={"kind": "cuda"}, archs=_archs(archs))
 
 
 def _plain(value: Any) -> Attr:

@@ -258,6 +258,7 @@ def compile(
     target: str = "cpu",
     mcpu: str | None = None,
     archs: str | Sequence[str] = (),
+    graphs: bool = True,
     weights: Place | None = None,
     seed: int | None = None,
     batch: int | Sequence[int] = 1,
@@ -278,7 +279,8 @@ def compile(
     Each option is that of `vggc compile`: `batch` is a number of images, or several, `[1, 8, 32]`,
     of which each call takes the least that its images fit into; `weights` is a file, or `"best"` of
     a run; a net that is of no run gets random ones of `seed`, with a warning where no seed is
-    given; `images` is the folder that int8 needs to calibrate on, `--calibrate` there.
+    given; `images` is the folder that int8 needs to calibrate on, `--calibrate` there; without
+    `graphs` a GPU's kernels are launched one by one, `--no-graph` there.
 
     Raises:
         UserError: there is no such net, target or folder, or what is asked for does not go
@@ -288,6 +290,7 @@ def compile(
         target=target,
         mcpu=mcpu,
         archs=several(archs),
+        graphs=graphs,
         weights=optional(Path, weights),
         seed=seed,
         batches=checked_batches([batch] if isinstance(batch, int) else batch),

@@ -134,7 +134,7 @@ class Target:
 
     `kind` decides on the kernels, `attrs` is TVM's description, `archs` are the
     architectures of a GPU that there is code for, `instructions` the sets of them that code
-    for a CPU may use.
+    for a CPU may use. With `graphs` a GPU's kernels are replayed in CUDA graphs.
     """
 
     name: str
@@ -142,6 +142,7 @@ class Target:
     attrs: dict[str, Attr]
     archs: tuple[str, ...] = ()
     instructions: tuple[str, ...] = ()
+    graphs: bool = False
 
     @property
     def triple(self) -> str | None:
@@ -339,6 +340,7 @@ def _problem(manifest: Manifest) -> str | None:
         "target and attrs differ": target.attrs.get("kind") != kinds[target.kind],
         "attrs say what no target says": not _are_attrs(target),
         "a GPU's code has no architecture": target.kind == "cuda" and not target.archs,
+        "code for a CPU has CUDA graphs": target.kind == "cpu" and target.graphs,
         "an architecture is none": not all(map(ARCH.fullmatch, target.archs)),
         "an architecture stands twice": len({*target.archs}) != len(target.archs),
         "its weights are not those that its entries take": not _take_weights(manifest),

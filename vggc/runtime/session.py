@@ -165,7 +165,7 @@ class Session:
         """Another session of this net on the same weights, with its own room for activations.
 
         Its machine calls `watch(function, name, before, result, *arguments)` before and after
-        every call; 0 lets it go on.
+        every call; 0 lets it go on. It sees the kernels of a CUDA graph only as that is recorded.
         """
         machine = _machine(self.folder, self.device)
         machine.set_instrument(watch)

@@ -120,7 +120,8 @@ class TunedCard:
     @property
     def target(self) -> Target:
         """Code for this card alone, with all that the model knows cards of its kind to have."""
-        return Target("cuda", "cuda", {"kind": "cuda"}, (self.model.arch,))
+        archs = (self.model.arch,)
+        return Target(name="cuda", kind="cuda", attrs={"kind": "cuda"}, archs=archs)
 
     @cached_property
     def model(self) -> cuda.Card:

@@ -485,7 +485,7 @@ class _CardArguments(_TaskArguments):
         machine = VirtualMachine(self.place.load(trial.library), self.place.device)
         machine.set_input("main", *tensors)
         machine.invoke_stateful("main")
-        written: AnyArray = machine.get_outputs("main").numpy()
+        written: AnyArray = machine.get_outputs("main")[0].numpy()
         number = rotation.rounds_of(self.sets)
         timer = machine.module.time_evaluator("invoke_stateful", self.place.device, number, 1)
 
