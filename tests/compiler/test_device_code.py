@@ -26,6 +26,7 @@ from vggc.compiler.device_code import (
     compile_device,
     compile_fatbin,
 )
+from vggc.compiler.relax import emit_output, results
 from vggc.ir.ops import RELU
 from vggc.kernels.cuda import kernel
 from vggc.kernels.workloads import Conv, Map, ToNhwc
@@ -54,8 +55,8 @@ def conv_and_relu() -> Any:
             entry = builder.add_func(to_nhwc.func, "to_nhwc")
             conv1 = builder.add_func(convolve.func, "conv1")
             pixels = builder.emit(relax.call_tir(entry, [x], tensor(*IMAGE.shape)))
-            call = relax.call_tir(conv1, [pixels, weight, bias], tensor(*HIDDEN.shape))
-            y = builder.emit_output(call)
+            call = relax.call_tir(conv1, [pixels, weight, bias], results(convolve))
+            y = builder.emit_output(emit_output(builder, convolve, call))
         builder.emit_func_output(y)
     return builder.finalize()
 

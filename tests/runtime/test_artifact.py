@@ -523,6 +523,13 @@ def test_a_number_of_cores_is_one_or_more(tiny_artifact: Make, cores: object) ->
     assert "num-cores is no number from 1 on" in refusal(folder)
 
 
+def test_only_code_for_a_gpu_has_cuda_graphs(tiny_artifact: Make) -> None:
+    folder = tiny_artifact()
+    target = json.loads((folder / "manifest.json").read_text())["target"]
+    edit_manifest(folder, target={**target, "graphs": True})
+    assert "code for a CPU has CUDA graphs" in refusal(folder)
+
+
 def test_an_artifact_may_lie_in_a_folder_whose_name_is_no_text(
     tiny: Program, tmp_path: Path, noise: Noise
 ) -> None:

@@ -88,6 +88,8 @@ def test_a_gpu_runs_its_own_kernels(made: Made, arch: str, tmp_path: Path) -> No
     found = json.loads(vggc(["verify", str(made.folder), "--json"], environment))["inputs"]
     assert {(*each["archs"], each["batch"]) for each in found} == {(arch, b) for b in BATCHES}
     assert all(each["passed"] for each in found)
+    graphs = [line for line in gpu_on_cpu.launched(tmp_path) if line.startswith("capture")]
+    assert graphs == ["capture 3 overlapping 3" if arch == HOPPER else "capture 3"] * len(BATCHES)
 
 
 def test_an_estimate_is_of_the_kernels_that_the_card_would_run(made: Made) -> None:

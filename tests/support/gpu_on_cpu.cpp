@@ -36,6 +36,8 @@ constexpr int kFailure = 999, kIllegalAddress = 700;
 // stream.
 constexpr int kUnsupported = 900, kInvalidated = 901, kImplicit = 906;
 constexpr int kDefaultCapability = 80;
+// Of CUlaunchAttributeID.
+constexpr int kProgrammaticSerialization = 6;
 // Of cudaDeviceAttr.
 constexpr int kWarpSize = 10, kMultiprocessors = 16, kL2CacheSize = 38, kMajor = 75, kMinor = 76;
 
@@ -52,6 +54,7 @@ struct Block { char* begin; size_t size; };
 struct Launch {
   Entry kernel;
   int extents[6];
+  bool may_overlap;
   std::vector<uint64_t> arguments;
 };
 
@@ -63,6 +66,15 @@ struct Configuration {
   int extents[6];
   unsigned shared;
   Stream* stream;
+  const struct { int id; char more[68]; }* attributes;
+  unsigned num_attributes;
+
+  bool may_overlap() const {
+    for (unsigned i = 0; i < num_attributes; ++i) {
+      if (attributes[i].id == kProgrammaticSerialization) return true;
+    }
+    return false;
+  }
 };
 
 double clock_ms = 0;
@@ -166,7 +178,7 @@ int cuLaunchKernelEx(const Configuration* asked, void* function, void** argument
   if (captured) {
     if (asked->stream != captured) return refused(kImplicit);
     if (!recorded) return kInvalidated;
-    Launch launch{kernel, {}, {}};
+    Launch launch{kernel, {}, asked->may_overlap(), {}};
     std::memcpy(launch.extents, asked->extents, sizeof launch.extents);
     for (int i = 0; i < num_arguments[function]; ++i) {
       launch.arguments.push_back(*static_cast<uint64_t*>(arguments[i]));
@@ -297,7 +309,10 @@ int cudaStreamEndCapture(Stream* stream, Graph** graph) {
 
 int cudaGraphInstantiate(Graph** ready, const Graph* graph) {
   if (!graph) return kFailure;
-  tell("capture " + std::to_string(graph->launches.size()));
+  int overlapping = 0;
+  for (const Launch& each : graph->launches) overlapping += each.may_overlap;
+  const std::string note = overlapping ? " overlapping " + std::to_string(overlapping) : "";
+  tell("capture " + std::to_string(graph->launches.size()) + note);
   *ready = new Graph(*graph);
   return broken;
 }

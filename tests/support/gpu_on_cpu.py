@@ -31,7 +31,8 @@ def environment(source: str, folder: Path, arch: str = "sm_80") -> dict[str, str
 
 def launched(folder: Path) -> list[str]:
     """What processes in an `environment` have launched so far, in order: `kernel` for each kernel
-    by itself, `capture 3` for three that a graph took in, and `graph 3` for one of three.
+    by itself, `capture 3` for three that a CUDA graph took in, `capture 3 overlapping 2` where two
+    of them may begin before the one before has ended, and `graph 3` for a graph of three.
     """
     return (folder / "launched").read_text().splitlines()
 

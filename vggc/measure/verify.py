@@ -161,6 +161,8 @@ def verify(
         reason, hint = "it counts the images of a folder", ", or name the folder with `--data`"
         raise UserError(GivenInVain("--images", reason, hint))
     session = Session.load(folder, threads)
+    if session.manifest.target.graphs:
+        session.call_each()
     graph = prepared(graph_in(folder, session.manifest))
     found = original_weights(folder, graph, session.manifest, weights)
     run = reference(graph, found.weights)
