@@ -68,6 +68,13 @@ def test_each_batch_has_a_graph_of_all_but_its_first_and_last_kernel(lowered: Lo
         assert main.count("cuda_graph.run_or_capture") == 1
 
 
+def test_weights_are_checked_in_each_call_as_the_input_is(lowered: Lowered) -> None:
+    for batch in BATCHES:
+        taken = 1 + len({*lowered.calls[str(batch)].plan.weights})
+        script = functions(lowered, graphs=True)[f"main_{batch}"]
+        assert script.count("vm.builtin.check_tensor_info") == taken
+
+
 def test_the_value_of_every_layer_is_computed_without_a_graph(lowered: Lowered) -> None:
     for name, script in functions(lowered, graphs=True).items():
         assert not (name.startswith("layers") and "run_or_capture" in script)

@@ -24,6 +24,15 @@ NUM_INPUTS = 1
 """How many of a function's parameters change from call to call; the others are weights, which a
 CUDA graph finds where they were."""
 
+
+def _with_weights_checked(module: tvm.IRModule, _: Any) -> tvm.IRModule:
+    """TVM leaves out the check of parameters that it is told are no inputs."""
+    for name in module.get_global_vars():
+        if isinstance(module[name], relax.Function):
+            module.update_func(name, module[name].without_attr("num_input"))
+    return module
+
+
 PIPELINE = tvm.transform.Sequential(
     [
         relax.transform.RewriteDataflowReshape(),
@@ -32,6 +41,7 @@ PIPELINE = tvm.transform.Sequential(
         relax.transform.CallTIRRewrite(),
         relax.transform.StaticPlanBlockMemory(),
         relax.transform.RewriteCUDAGraph(),
+        tvm.transform.module_pass(_with_weights_checked, opt_level=0),
         relax.transform.LowerAllocTensor(),
         relax.transform.KillAfterLastUse(),
         relax.transform.LowerRuntimeBuiltin(),
