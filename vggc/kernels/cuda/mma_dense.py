@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vggc.kernels.algorithm import Buffers, Cost
+from vggc.kernels.builder import Argument
 from vggc.kernels.cuda.algorithm import CudaAlgorithm
 from vggc.kernels.cuda.gemm import over_pixels
 from vggc.kernels.cuda.mma import MmaKnobs, MmaWindows
@@ -51,6 +52,9 @@ class MmaDense(CudaAlgorithm[Dense, MmaKnobs]):
         panels = self.windows.packing(knobs)
         order = ChannelOrder.of(self.workload)
         return MmaDensePacking(self.workload.weight_shape, order, panels.cols, panels.depth)
+
+    def scratch(self, knobs: MmaKnobs) -> tuple[Argument, ...]:
+        return self.windows.scratch(knobs)
 
     def emit(self, knobs: MmaKnobs, buffers: Buffers) -> None:
         self.windows.emit(knobs, buffers)
