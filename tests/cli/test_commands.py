@@ -446,7 +446,8 @@ def test_an_error_that_is_no_share_is_a_mistake(vggc_here: Here, command: str, e
 
 
 def test_a_cuda_artifact_holds_machine_code_and_asks_for_a_gpu(vggc: Vggc, tiny_file: Path) -> None:
-    vggc("compile", tiny_file, "--target", "cuda", "--arch", "sm_80,sm_90", "-o", "art")
+    made = vggc("compile", tiny_file, "--target", "cuda", "--arch", "sm_80,sm_90", "-o", "art")
+    assert "kernel calls in CUDA graphs for sm_80, sm_90" in made.stdout
     library = (vggc.folder / "art" / "lib.so").read_bytes()
     fatbin_magic = (0xBA55ED50).to_bytes(4, "little")
     assert fatbin_magic in library

@@ -33,11 +33,11 @@ class Made:
         return self.folder / "art"
 
 
-def make(folder: Path, precision: str, image: Path) -> Made:
+def make(folder: Path, precision: str, image: Path, *, graphs: bool = True) -> Made:
     net = folder / "tiny.vgg"
     net.write_text(TINY)
     images = image.parent if precision == "int8" else None
-    source = compiled(str(net), precision, BATCHES, folder, images)
+    source = compiled(str(net), precision, BATCHES, folder, images, graphs=graphs)
     return Made(folder, gpu_on_cpu.environment(source, folder))
 
 
@@ -71,9 +71,13 @@ def test_an_artifact_is_verified_and_run(made: Made, image: Path) -> None:
     verify_and_run(made, image)
 
 
-@pytest.mark.parametrize("precision", ["float16", "int8"])
-def test_so_is_one_in_fewer_bits(precision: str, image: Path, tmp_path: Path) -> None:
-    verify_and_run(make(tmp_path, precision, image), image)
+@pytest.mark.parametrize(("precision", "graphs"), [("float16", True), ("int8", False)])
+def test_so_is_one_in_fewer_bits(precision: str, graphs: bool, image: Path, tmp_path: Path) -> None:
+    """With CUDA graphs, each of which replays what it has recorded, and without."""
+    verify_and_run(make(tmp_path, precision, image, graphs=graphs), image)
+    assert read_manifest(tmp_path / "art").target.graphs == graphs
+    kinds = {line.split()[0] for line in gpu_on_cpu.launched(tmp_path)}
+    assert kinds == ({"kernel", "capture", "graph"} if graphs else {"kernel"})
 
 
 SCRIPT = """

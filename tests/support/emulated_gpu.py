@@ -25,16 +25,18 @@ def compiled(
     batches: str,
     folder: Path,
     images: Path | None = None,
-    archs: str = ARCH,
+    *,
+    graphs: bool = True,
 ) -> str:
     """Compiles a net to `folder/art`, and gives the CUDA C++ of its kernels.
 
     int8 is calibrated on `images`.
     """
-    options = ["--target", "cuda", "--arch", archs, "--precision", precision, "--batch", batches]
+    options = ["--target", "cuda", "--arch", ARCH, "--precision", precision, "--batch", batches]
     places = ["-o", str(folder / "art"), "--dump", str(folder / "dump")]
     calibration = ["--calibrate", str(images)] if images else []
-    vggc(["compile", net, *options, *calibration, *places], dict(os.environ))
+    one_by_one = [] if graphs else ["--no-graph"]
+    vggc(["compile", net, *options, *calibration, *one_by_one, *places], dict(os.environ))
     (source,) = (folder / "dump").glob("*-generate/kernels.cu")
     return source.read_text("utf-8")
 
