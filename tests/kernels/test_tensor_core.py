@@ -21,6 +21,7 @@ from tests.support.tensor_core_kernels import (
     dense,
     draws,
 )
+from tests.support.touched import check_touched
 from vggc.compiler.error_budget import allotment
 from vggc.compiler.targets import resolve
 from vggc.ir.ops import Activation
@@ -38,6 +39,7 @@ from vggc.runtime.plans import plan_for
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 
+TILED = (MmaKnobs, PatchKnobs, ImageKnobs, SegmentGemvKnobs)
 PATCHES = PatchKnobs(8, 8, 64, 32, 32, 32, 3, 1)
 
 CASES: dict[str, TensorDraw] = {
@@ -185,6 +187,13 @@ def test_a_kernel_computes_its_workload(name: str, made: Callable[[str], Made]) 
 
 
 @needs_compiler
+@pytest.mark.parametrize("name", [name for name in CASES if isinstance(CASES[name].knobs, TILED)])
+def test_blocks_touch_what_their_kernel_says(name: str, made: Callable[[str], Made]) -> None:
+    library, code, kernel = made(name)
+    check_touched(library, code, CASES[name], case(CASES[name].workload, kernel))
+
+
+@needs_compiler
 @pytest.mark.parametrize("name", CASES)
 def test_what_a_thread_holds_is_not_in_memory(name: str, made: Callable[[str], Made]) -> None:
     """A kernel takes what its function takes, and the sums of blocks that share a tile."""
@@ -305,6 +314,19 @@ def test_accesses_cost_no_more_than_they_must(name: str, counted: Callable[[str]
     assert found.shared_accesses > 0
     assert found.shared_passes == found.shared_accesses
     assert found.global_sectors * 32 <= 1.01 * found.global_bytes
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["a dense layer", "an int8 dense layer of three images"])
+def test_weights_of_few_images_are_read_in_whole_sectors(
+    name: str, made: Callable[[str], Made]
+) -> None:
+    library, code, kernel = made(name)
+    work = CASES[name].workload
+    with counting(library) as counts:
+        check(library, code, work, case(work, kernel))
+    (found,) = counts
+    assert found.global_sectors * 32 == found.global_bytes > 0
 
 
 @pytest.mark.parametrize("name", COUNTED)

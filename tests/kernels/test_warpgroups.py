@@ -13,6 +13,7 @@ import pytest
 from tests.support.compiled_kernels import ARCH, Made, check_always, compiled, unnoticed
 from tests.support.cuda_on_cpu import counting, generate
 from tests.support.tensor_core_kernels import FORMATS, TensorDraw, case, check, check_packing, conv
+from tests.support.touched import check_touched
 from vggc.ir.ops import RELU, Activation
 from vggc.kernels.cuda import H200
 from vggc.kernels.cuda.mma_tile import ALIGNMENT
@@ -103,6 +104,13 @@ def test_a_kernel_computes_its_workload(name: str, made: Callable[[str], Made]) 
     library, code, kernel = made(name)
     work = CASES[name].workload
     check_always(library, code, work, case(work, kernel))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", CASES)
+def test_blocks_touch_what_their_kernel_says(name: str, made: Callable[[str], Made]) -> None:
+    library, code, kernel = made(name)
+    check_touched(library, code, CASES[name], case(CASES[name].workload, kernel))
 
 
 @pytest.mark.slow

@@ -145,6 +145,9 @@ static std::function<void()> at_start_of_hopper_block = [] {};
 // Does what happens by itself, where no thread can go on. Whether there was anything.
 static std::function<bool()> when_nobody_moves = [] { return false; };
 
+// The number of the block that runs, in the order of their launch.
+static int64_t number_of_block = 0;
+
 // What went wrong in a grid, which is said once.
 static const char* failure = nullptr;
 
@@ -202,11 +205,13 @@ static void run_grid(const int* grid, int threads, const std::function<void()>& 
   failure = nullptr;
   if (all.size() != static_cast<size_t>(threads)) all = std::vector<Fiber>(threads);
   bool forwards = true;
+  number_of_block = 0;
   for (int z = 0; z < grid[2]; ++z)
     for (int y = 0; y < grid[1]; ++y)
       for (int x = 0; x < grid[0]; ++x, forwards = !forwards) {
         blockIdx = {x, y, z};
         run_block(threads, forwards);
+        ++number_of_block;
       }
   at_end_of_grid();
 }
@@ -242,6 +247,50 @@ static int __syncthreads_or(int own) {
 }
 
 static void __syncthreads() { fibers::block.join(fibers::all.size(), [] {}); }
+
+// Which bytes of global memory each block reads and writes.
+namespace touched {
+
+struct Touch { int64_t block, written, address, bytes; };
+static std::vector<Touch> found;
+static bool noting = false;
+
+static void note(const void* address, size_t bytes, bool written) {
+  if (!noting) return;
+  const auto at = static_cast<int64_t>(reinterpret_cast<uintptr_t>(address));
+  found.push_back({fibers::number_of_block, written, at, static_cast<int64_t>(bytes)});
+}
+
+// An argument of a kernel: a pointer whose plain reads and writes are noted.
+template <class Value>
+struct Argument {
+  Value* first;
+
+  struct Element {
+    Value* place;
+    operator Value() const { note(place, sizeof(Value), false); return *place; }
+    Value operator=(Value value) const { note(place, sizeof(Value), true); return *place = value; }
+    Value operator=(const Element& other) const { return *this = Value(other); }
+    Value* operator&() const { return place; }
+  };
+
+  Argument(Value* first) : first(first) {}
+  Element operator[](int64_t index) const { return {first + index}; }
+  Value* operator+(int64_t index) const { return first + index; }
+};
+
+}  // namespace touched
+
+extern "C" void note_touches(int on) {
+  touched::noting = on;
+  touched::found.clear();
+}
+
+extern "C" size_t num_touches() { return touched::found.size(); }
+
+extern "C" void copy_touches(touched::Touch* result) {
+  std::copy(touched::found.begin(), touched::found.end(), result);
+}
 
 #include "tensor_cores.h"
 #include "hopper.h"

@@ -11,7 +11,7 @@ import ctypes
 import math
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -95,6 +95,44 @@ def run(code: CudaCode, folder: Path, *arrays: np.ndarray) -> None:
 
 def call(library: ctypes.CDLL, code: CudaCode, *arrays: np.ndarray) -> None:
     """Call a function whose code is compiled on `arrays`, in place."""
+    _call_all(library, code, arrays)
+
+
+def touched_sectors(
+    library: ctypes.CDLL, code: CudaCode, *arrays: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What the blocks of a function's only kernel touch of each buffer: rows of a block's number in
+    the order of launch, whether it writes, and the number of a sector of 32 bytes, in order.
+
+    What PTX reads and writes is noted, and what is read and written by index.
+    """
+    (launch,) = code.launches
+    library.note_touches(1)
+    memory = _call_all(library, code, [array.copy() for array in arrays])
+    library.num_touches.restype = ctypes.c_size_t
+    found = np.empty((library.num_touches(), 4), np.int64)
+    library.copy_touches(ctypes.c_void_p(found.ctypes.data))
+    library.note_touches(0)
+    sectors = {}
+    for name in launch.buffers:
+        first, size = memory[name].content.ctypes.data, memory[name].content.nbytes
+        here = found[(found[:, 2] >= first) & (found[:, 2] < first + size)]
+        rows = [
+            np.stack([here[:, 0], here[:, 1], byte // SECTOR], axis=1)
+            for byte in (here[:, 2] - first, here[:, 2] - first + here[:, 3] - 1)
+        ]
+        sectors[name] = np.unique(np.concatenate(rows), axis=0)
+    return sectors
+
+
+SECTOR = 32
+"""Bytes of global memory that are read or written together."""
+
+
+def _call_all(
+    library: ctypes.CDLL, code: CudaCode, arrays: Sequence[np.ndarray]
+) -> dict[str, _Guarded]:
+    """Calls a function on `arrays`, in place, and gives its memory by the buffers' names."""
     memory = {}
     for name, array in zip(code.parameters, arrays, strict=True):
         memory[name] = _guarded(array.size, str(array.dtype))
@@ -108,6 +146,7 @@ def call(library: ctypes.CDLL, code: CudaCode, *arrays: np.ndarray) -> None:
         assert each.is_whole, f"a kernel wrote outside {name}"
     for name, array in zip(code.parameters, arrays, strict=True):
         array[...] = memory[name].content.reshape(array.shape)
+    return memory
 
 
 @dataclass(frozen=True)
@@ -211,7 +250,8 @@ def compile_kernels(
     (folder / "cuda.h").touch()
     macros = f"#define {MACROS[arch]}" if arch in MACROS else ""
     head = [f'#include "{HEADER.name}"', macros]
-    path.write_text("\n".join([*head, adapted(source), *_entries(source)]))
+    noted = ARGUMENT.sub(r"touched::Argument<\1> \2", adapted(source))
+    path.write_text("\n".join([*head, noted, *_entries(source)]))
     command = [*COMPILER, "-shared", f"-I{headers or precompiled()}", f"-I{folder}"]
     subprocess.run([*command, "-o", str(library), str(path)], check=True)
     return library
@@ -235,6 +275,7 @@ KERNEL = re.compile(
     re.M,
 )
 """A kernel, and the condition under which it is there."""
+ARGUMENT = re.compile(r"((?:signed |unsigned )?\w+)\* __restrict__ (\w+)")
 MACROS = {"sm_90a": "__CUDA_ARCH_FEAT_SM90_ALL"}
 """What NVIDIA's compilers define where they compile for an architecture."""
 

@@ -206,7 +206,7 @@ struct Counts {
 static Counts counts;
 static bool counting = false;
 
-enum Kind { kSharedRows, kShared, kGlobal };
+enum Kind { kSharedRows, kShared, kRead, kWritten };
 
 struct Group {
   Kind kind;
@@ -218,6 +218,7 @@ static std::map<std::pair<const void*, size_t>, size_t> visits;
 
 // One access of a lane; the accesses of a warp's lanes at one place of the code are one access.
 static void note(Kind kind, const void* place, uintptr_t address, size_t bytes = kSegment) {
+  if (kind >= kRead) touched::note(reinterpret_cast<const void*>(address), bytes, kind == kWritten);
   if (!counting) return;
   place = static_cast<const char*>(place) + kind;
   const size_t visit = visits[{place, current}]++;
@@ -229,6 +230,7 @@ static void note(Kind kind, const void* place, uintptr_t address, size_t bytes =
 
 // A segment that a bulk copy reads.
 static void note_bulk(uintptr_t address) {
+  touched::note(reinterpret_cast<const void*>(address), kSegment, false);
   if (!counting) return;
   counts.global_bytes += kSegment;
   if (address % 32 == 0) ++counts.global_sectors;
@@ -261,7 +263,7 @@ static size_t passes(const std::map<size_t, uintptr_t>& lanes) {
 
 static void evaluate() {
   for (const auto& [key, group] : groups_of_lanes) {
-    if (group.kind == kGlobal) {
+    if (group.kind >= kRead) {
       std::vector<uintptr_t> addresses;
       for (const auto& [lane, address] : group.lanes) addresses.push_back(address);
       counts.global_bytes += addresses.size() * group.bytes;
@@ -338,7 +340,7 @@ static void begin(const tensor_cores::Copy& copy) {
 
 HELPER tvm_builtin_ptx_cp_async_cg_async_cg_shared_global_16(uint32_t target, const void* source) {
   tensor_cores::note(tensor_cores::kShared, PLACE, target);
-  tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(source));
+  tensor_cores::note(tensor_cores::kRead, PLACE, reinterpret_cast<uintptr_t>(source));
   begin({target, source, tensor_cores::kSegment});
 }
 
@@ -346,7 +348,7 @@ HELPER tvm_builtin_ptx_cp_async_cg_src_size_async_cg_shared_global_16(
     uint32_t target, const void* source, uint32_t count) {
   tensor_cores::note(tensor_cores::kShared, PLACE, target);
   if (count)
-    tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(source), count);
+    tensor_cores::note(tensor_cores::kRead, PLACE, reinterpret_cast<uintptr_t>(source), count);
   begin({target, source, count});
 }
 
@@ -451,25 +453,25 @@ static void load(Word& d0, Word& d1, Word& d2, Word& d3, const void* address) {
 
 HELPER tvm_builtin_ptx_ld_vec_global_nc_v4_b32(
     uint32_t& d0, uint32_t& d1, uint32_t& d2, uint32_t& d3, const void* address) {
-  tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(address));
+  tensor_cores::note(tensor_cores::kRead, PLACE, reinterpret_cast<uintptr_t>(address));
   load(d0, d1, d2, d3, address);
 }
 
 HELPER tvm_builtin_ptx_ld_vec_global_v4_b32(
     uint32_t& d0, uint32_t& d1, uint32_t& d2, uint32_t& d3, const void* address) {
-  tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(address));
+  tensor_cores::note(tensor_cores::kRead, PLACE, reinterpret_cast<uintptr_t>(address));
   load(d0, d1, d2, d3, address);
 }
 
 HELPER tvm_builtin_ptx_ld_vec_global_cg_v4_b32(
     uint32_t& d0, uint32_t& d1, uint32_t& d2, uint32_t& d3, const void* address) {
-  tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(address));
+  tensor_cores::note(tensor_cores::kRead, PLACE, reinterpret_cast<uintptr_t>(address));
   load(d0, d1, d2, d3, address);
 }
 
 HELPER tvm_builtin_ptx_ld_vec_global_cg_v4_b32_f32(
     float& d0, float& d1, float& d2, float& d3, const void* address) {
-  tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(address));
+  tensor_cores::note(tensor_cores::kRead, PLACE, reinterpret_cast<uintptr_t>(address));
   load(d0, d1, d2, d3, address);
 }
 
@@ -482,19 +484,19 @@ static void store(const void* address, Words... given) {
 }
 
 HELPER tvm_builtin_ptx_st_vec_global_v2_b32(const void* address, uint32_t w0, uint32_t w1) {
-  tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(address), 8);
+  tensor_cores::note(tensor_cores::kWritten, PLACE, reinterpret_cast<uintptr_t>(address), 8);
   store(address, w0, w1);
 }
 
 HELPER tvm_builtin_ptx_st_vec_global_v4_b32(
     const void* address, uint32_t w0, uint32_t w1, uint32_t w2, uint32_t w3) {
-  tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(address));
+  tensor_cores::note(tensor_cores::kWritten, PLACE, reinterpret_cast<uintptr_t>(address));
   store(address, w0, w1, w2, w3);
 }
 
 HELPER tvm_builtin_ptx_st_vec_global_v4_b32_f32(
     const void* address, float w0, float w1, float w2, float w3) {
-  tensor_cores::note(tensor_cores::kGlobal, PLACE, reinterpret_cast<uintptr_t>(address));
+  tensor_cores::note(tensor_cores::kWritten, PLACE, reinterpret_cast<uintptr_t>(address));
   store(address, w0, w1, w2, w3);
 }
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from vggc.kernels.algorithm import Algorithm, Cost, Fixed, K, NoKnobs, W
+from vggc.kernels.cuda.accesses import Accesses
 from vggc.kernels.cuda.card import H200, LAUNCH, Card
 from vggc.kernels.cuda.hopper import ARCH
 from vggc.kernels.workloads import Layout, Workload, buffer_shape, storage
@@ -46,6 +47,10 @@ class CudaAlgorithm(Algorithm[W, K]):
     def seconds(self, knobs: K) -> float:
         """What the kernel is thought to take on the card; here, to move what it must move."""
         return LAUNCH + moved_bytes(self.workload) / self.card.memory_rate
+
+    def accesses(self, knobs: K) -> Accesses | None:
+        """Which bytes of its buffers the kernel touches; None where nothing tells it."""
+        return None
 
     def cost(self, knobs: K) -> Cost:
         return (self.seconds(knobs),)

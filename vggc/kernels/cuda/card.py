@@ -155,6 +155,10 @@ class BlockWork:
             card.registers // (self.registers * self.threads),
         )
 
+    def at_once(self, card: Card) -> int:
+        """The blocks that a card has room for at once: one on each multiprocessor at least."""
+        return max(1, self.resident(card)) * card.multiprocessors
+
 
 def seconds(work: BlockWork, card: Card) -> float:
     """What a kernel is thought to take."""

@@ -12,6 +12,7 @@ from tvm.tirx.script import builder as T
 
 from vggc.kernels.builder import Buffer, allocated, serial, vectorized, when
 from vggc.kernels.cuda.formats import distance, nearest_byte, zero_word
+from vggc.kernels.cuda.index import Index, either
 from vggc.kernels.cuda.operands import in_segments
 from vggc.kernels.cuda.ptx import round_pair, round_to_tf32, store_segment, widen
 from vggc.kernels.workloads import Map
@@ -186,30 +187,40 @@ def clear_halo(output: Buffer, map: Map, thread: Expr, num_threads: int) -> None
     """
     if map.halo == 0:
         return
-    batch, height, width, channels = map.shape
     lanes = map.vector
     assert lanes == 1 or in_segments(map)
-    border = height * width - map.height * map.width
-    rows = 2 * map.halo * width
-    size = batch * border * (channels // lanes)
+    size = halo_pieces(map)
     values = flat(output)
     with serial("share", math.ceil(size / num_threads)) as share:
         index = share * num_threads + thread
-        c, pixel = index % (channels // lanes), index // (channels // lanes) % border
-        n = index // (channels // lanes * border)
-        row, side = pixel // width, pixel - rows
-        along, across = side // (2 * map.halo), side % (2 * map.halo)
-        in_rows = pixel < rows
-        y = T.Select(in_rows, T.Select(row < map.halo, row, row + map.height), along + map.halo)
-        x = T.Select(
-            in_rows, pixel % width, T.Select(across < map.halo, across, across + map.width)
-        )
+        at = halo_place(map, index)
         with when(index < size):
-            at = ((n * height + y) * width + x) * channels + c * lanes
             if lanes > 1:
                 store_segment(values.address(at), [zero_word(map)] * 4)
             else:
                 values[at] = 0
+
+
+def halo_pieces(map: Map) -> int:
+    """The vectors of a map's halo, of all images."""
+    batch, height, width, channels = map.shape
+    return batch * (height * width - map.height * map.width) * (channels // map.vector)
+
+
+def halo_place(map: Map, index: Index) -> Index:
+    """Where in the buffer of a map a vector of its halo begins, which are counted from zero."""
+    _, height, width, channels = map.shape
+    per_pixel = channels // map.vector
+    border = height * width - map.height * map.width
+    rows = 2 * map.halo * width
+    c, pixel = index % per_pixel, index // per_pixel % border
+    n = index // (per_pixel * border)
+    row, side = pixel // width, pixel - rows
+    along, across = side // (2 * map.halo), side % (2 * map.halo)
+    in_rows = pixel < rows
+    y = either(in_rows, either(row < map.halo, row, row + map.height), along + map.halo)
+    x = either(in_rows, pixel % width, either(across < map.halo, across, across + map.width))
+    return ((n * height + y) * width + x) * channels + c * map.vector
 
 
 def inside_map(map: Map, y: Expr, x: Expr) -> Expr:

@@ -19,6 +19,7 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Argument, Buffer, serial, when
 from vggc.kernels.cuda import ptx
+from vggc.kernels.cuda.accesses import Shares, WindowAccesses
 from vggc.kernels.cuda.algorithm import CudaAlgorithm, moved_bytes
 from vggc.kernels.cuda.card import BlockWork, seconds
 from vggc.kernels.cuda.emit import (
@@ -29,6 +30,7 @@ from vggc.kernels.cuda.emit import (
     registers,
     synchronise,
 )
+from vggc.kernels.cuda.index import Index, at_most
 from vggc.kernels.cuda.mma_tile import (
     ALIGNMENT,
     FRAGMENT_ROWS,
@@ -37,6 +39,7 @@ from vggc.kernels.cuda.mma_tile import (
     SharedTiles,
     TensorTile,
     WarpProduct,
+    part_of,
     plane_bytes,
     shared_memory,
     write_results,
@@ -55,6 +58,12 @@ SPLIT_ERROR = 8e-9
 """The relative L2 error of float32 in three products, over the root of the terms of a sum."""
 MAX_SPLITS = 16
 """The most blocks that share a tile."""
+MOST_PARTS_BYTES = 20 << 20
+"""The most bytes of the sums of blocks that share tiles: half of an A100's L2 cache, so that they
+need not go to memory.
+"""
+STEP_BYTES = 512
+"""The bytes of a row in steps that are told of together where it is told what blocks read."""
 
 TILES = (
     (256, 128, 64, 64),
@@ -99,10 +108,11 @@ class MmaKnobs:
         )
 
 
-def splits_of(steps: int, tiles: int) -> Iterator[int]:
+def splits_of(steps: int, tiles: int, tile: TensorTile) -> Iterator[int]:
     """The numbers of blocks that may share each of some tiles."""
     for splits in range(1, MAX_SPLITS + 1):
-        if splits == 1 or (steps % splits == 0 and tiles <= ARRIVALS):
+        fits = tiles <= ARRIVALS and tiles * splits * tile.sums_bytes <= MOST_PARTS_BYTES
+        if splits == 1 or (steps % splits == 0 and fits):
             yield splits
 
 
@@ -208,7 +218,7 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
                 continue
             if thread_registers(self.operands, tile) > MOST_REGISTERS:
                 continue
-            for splits in splits_of(self.num_steps(depth), prod(self.grid(tile))):
+            for splits in splits_of(self.num_steps(depth), prod(self.grid(tile)), tile):
                 for panel in self.panels(cols):
                     yield replace(knobs, splits=splits, panel=panel)
 
@@ -252,17 +262,37 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
         tile = knobs.tile(self.operands)
         return SharedTiles.scratch(self.operands, tile, prod(self.grid(tile)), knobs.splits)
 
+    def accesses(self, knobs: MmaKnobs) -> WindowAccesses:
+        tile = knobs.tile(self.operands)
+        (down, across), steps = self.grid(tile), self.num_steps(tile.depth) // knobs.splits
+        together = min(steps, STEP_BYTES // tile.row_bytes)
+        blocks = down * across * knobs.splits
+        return WindowAccesses(
+            shares=Shares(blocks, groups=down, panels=across, splits=knobs.splits),
+            steps=ceil(steps / together),
+            at_once=self.work(knobs).at_once(self.card),
+            conv=self.workload,
+            packing=self.packing(knobs),
+            cols=tile.cols,
+            threads=tile.threads,
+            sums_bytes=tile.sums_bytes,
+            windows=self,
+            tile=tile,
+            kernel_steps=steps,
+            together=together,
+        )
+
     def emit(self, knobs: MmaKnobs, buffers: Buffers) -> None:
         conv, tile = self.workload, knobs.tile(self.operands)
         x, weight, y = (buffers[name] for name in ("x", "weight", "y"))
         down, across = self.grid(tile)
         steps = self.num_steps(tile.depth) // knobs.splits
         tiles = SharedTiles(self.operands, tile, knobs.splits, buffers)
-        with launch((down * across, knobs.splits), tile.threads) as (block, split, thread):
-            blocks = down * across * knobs.splits
-            index = (block * knobs.splits + split) * tile.threads + thread
-            clear_halo(y, conv.output, index, blocks * tile.threads)
-            first_row, panel = block // across * tile.rows, block % across
+        blocks = down * across * knobs.splits
+        with launch((blocks,), tile.threads) as (block, thread):
+            clear_halo(y, conv.output, block * tile.threads + thread, blocks * tile.threads)
+            number, split = part_of(block, knobs.splits)
+            first_row, panel = number // across * tile.rows, number % across
             shared = shared_memory(self.shared_bytes(tile))
             warp = WarpProduct(self.operands, tile, thread)
             windows = _Windows(self, tile, x, first_row, split * steps, thread)
@@ -300,7 +330,7 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
 
             tiles.finish(
                 warp,
-                block,
+                number,
                 split,
                 thread,
                 lambda: write_results(conv, warp, buffers, panel * tile.cols, place),
@@ -308,14 +338,47 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
 
     def _place(self, first: Expr, fragment: int, row: int, lane: Expr) -> tuple[Expr, Expr]:
         """Where in the output the pixel lies that a lane holds, and whether it is one."""
-        target = self.workload.output
-        _, height, width, stored = target.shape
         index = first + fragment * FRAGMENT_ROWS + row * 8 + lane // 4
         if self.workload.pool:
             index = (first + fragment * FRAGMENT_ROWS) // 4 + lane // 8
+        return self.place(index)
+
+    def place(self, index: Index) -> tuple[Index, Index]:
+        """Where in the output's buffer a pixel begins that is counted through all images, and
+        whether it is one.
+        """
+        target = self.workload.output
+        _, height, width, stored = target.shape
         n, y, x = _pixel(index, target.height, target.width)
         at = ((n * height + y + target.halo) * width + x + target.halo) * stored
         return at, index < target.batch * target.height * target.width
+
+    def corner(self, row: Index) -> Index:
+        """Where in the input's buffer, in segments, the window of a row begins; rows past the last
+        have the window of the last.
+        """
+        conv = self.workload
+        _, height, width, channels = conv.input.shape
+        if conv.pool:
+            # Sixteen rows are four pooled pixels: the upper pixels of each, then the lower ones.
+            windows = conv.output.height * conv.output.width * conv.output.batch
+            window = at_most(row // 16 * 4 + row % 8 // 2, windows - 1)
+            n, y, x = _pixel(window, conv.output.height, conv.output.width)
+            y, x = 2 * y + row // 8 % 2, 2 * x + row % 2
+        else:
+            known = at_most(row, self.num_rows - 1)
+            n, y, x = _pixel(known, conv.output.height, conv.output.width)
+        top = y * conv.stride[0] + conv.input.halo - conv.padding[0]
+        left = x * conv.stride[1] + conv.input.halo - conv.padding[1]
+        return ((n * height + top) * width + left) * (channels // self.operands.segment)
+
+    def behind(self, tap: Index, within: Index) -> Index:
+        """How many segments behind a window's first one there is one of a tap, `within` the
+        channels.
+        """
+        _, _, width, channels = self.workload.input.shape
+        across = self.workload.kernel[1]
+        return (tap // across * width + tap % across) * (channels // self.operands.segment) + within
 
 
 class _Windows:
@@ -338,7 +401,7 @@ class _Windows:
         self._loads = tile.rows // self._rows_at_once
         self._corners = registers("corners", self._loads, dtype="int32")
         for load in range(self._loads):
-            self._corners[load] = self._corner(first_row + load * self._rows_at_once + self._row)
+            self._corners[load] = mma.corner(first_row + load * self._rows_at_once + self._row)
         plane = plane_bytes(tile.rows, tile.row_segments)
         self._target = registers("target", 1, dtype="int32")
         self._target[0] = self._row * SEGMENT_BYTES + self._segment * plane
@@ -349,7 +412,7 @@ class _Windows:
         """
         conv, tile = self._mma.workload, self._tile
         step = self._first_step + step
-        _, _, width, channels = conv.input.shape
+        channels = conv.input.shape[-1]
         per_pixel = channels // self._mma.operands.segment
         if channels % tile.depth == 0:
             steps = channels // tile.depth
@@ -358,7 +421,7 @@ class _Windows:
         else:
             index = step * tile.row_segments + self._segment
             tap, within = index // per_pixel, index % per_pixel
-        offset = (tap // conv.kernel[1] * width + tap % conv.kernel[1]) * per_pixel + within
+        offset = self._mma.behind(tap, within)
         whole = self._mma.num_segments % tile.row_segments == 0
         numbers = self._mma.operands.segment
         for load in range(self._loads):
@@ -371,25 +434,6 @@ class _Windows:
                 source = T.Select(inside, segment, self._corners[load])
                 ptx.copy_async_or_zeros(target, self._x.address(source * numbers), inside)
 
-    def _corner(self, row: Expr) -> Expr:
-        """Where, in segments, the window of a row begins; rows past the last have the window of the
-        last.
-        """
-        conv = self._mma.workload
-        _, height, width, channels = conv.input.shape
-        if conv.pool:
-            # Sixteen rows are four pooled pixels: the upper pixels of each, then the lower ones.
-            windows = conv.output.height * conv.output.width * conv.output.batch
-            window = T.min(row // 16 * 4 + row % 8 // 2, windows - 1)
-            n, y, x = _pixel(window, conv.output.height, conv.output.width)
-            y, x = 2 * y + row // 8 % 2, 2 * x + row % 2
-        else:
-            known = T.min(row, self._mma.num_rows - 1)
-            n, y, x = _pixel(known, conv.output.height, conv.output.width)
-        top = y * conv.stride[0] + conv.input.halo - conv.padding[0]
-        left = x * conv.stride[1] + conv.input.halo - conv.padding[1]
-        return ((n * height + top) * width + left) * (channels // self._mma.operands.segment)
 
-
-def _pixel(index: Expr, height: int, width: int) -> tuple[Expr, Expr, Expr]:
+def _pixel(index: Index, height: int, width: int) -> tuple[Index, Index, Index]:
     return index // (height * width), index // width % height, index % width

@@ -19,6 +19,7 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Buffer, when
 from vggc.kernels.cuda import ptx
+from vggc.kernels.cuda.accesses import PatchAccesses, shares_of
 from vggc.kernels.cuda.algorithm import moved_bytes
 from vggc.kernels.cuda.card import BlockWork, seconds
 from vggc.kernels.cuda.emit import clear_halo, flat, launch, registers, synchronise
@@ -144,6 +145,22 @@ class MmaImage(MmaAlgorithm[Conv, ImageKnobs]):
     def packing(self, knobs: ImageKnobs) -> MmaTapsPacking:
         shape = cast("tuple[int, int, int, int]", self.workload.weight_shape)
         return MmaTapsPacking(shape, self.workload.input.format, knobs.cols)
+
+    def accesses(self, knobs: ImageKnobs) -> PatchAccesses:
+        tile, rectangles = knobs.tile(self.operands), self.rectangles(knobs)
+        return PatchAccesses(
+            shares=shares_of(rectangles, rectangles.count, splits=1),
+            steps=1,
+            at_once=self.work(knobs).at_once(self.card),
+            conv=self.workload,
+            packing=self.packing(knobs),
+            cols=tile.cols,
+            threads=tile.threads,
+            sums_bytes=tile.sums_bytes,
+            rectangles=rectangles,
+            patch_bytes=SEGMENT_BYTES,
+            panel_bytes=tile.cols * self.packing(knobs).row_segments * SEGMENT_BYTES,
+        )
 
     def emit(self, knobs: ImageKnobs, buffers: Buffers) -> None:
         conv, tile = self.workload, knobs.tile(self.operands)

@@ -20,6 +20,7 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Argument, Buffer, serial, when
 from vggc.kernels.cuda import ptx
+from vggc.kernels.cuda.accesses import PatchAccesses, shares_of
 from vggc.kernels.cuda.algorithm import moved_bytes
 from vggc.kernels.cuda.card import BlockWork, seconds
 from vggc.kernels.cuda.emit import (
@@ -44,6 +45,7 @@ from vggc.kernels.cuda.mma_tile import (
     SharedTiles,
     TensorTile,
     WarpProduct,
+    part_of,
     plane_bytes,
     shared_memory,
     write_results,
@@ -162,9 +164,10 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
                 stages=stages,
                 splits=1,
             )
-            if thread_registers(self.operands, knobs.tile(self.operands)) > MOST_REGISTERS:
+            tile = knobs.tile(self.operands)
+            if thread_registers(self.operands, tile) > MOST_REGISTERS:
                 continue
-            for splits in splits_of(self.chunks(depth), self.rectangles(knobs).count):
+            for splits in splits_of(self.chunks(depth), self.rectangles(knobs).count, tile):
                 shared = replace(knobs, splits=splits)
                 if self.shared_bytes(shared) + ALIGNMENT <= self.card.block_shared:
                     yield shared
@@ -206,6 +209,22 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
         tiles = self.rectangles(knobs).count
         return SharedTiles.scratch(self.operands, knobs.tile(self.operands), tiles, knobs.splits)
 
+    def accesses(self, knobs: PatchKnobs) -> PatchAccesses:
+        tile, rectangles = knobs.tile(self.operands), self.rectangles(knobs)
+        return PatchAccesses(
+            shares=shares_of(rectangles, rectangles.count * knobs.splits, knobs.splits),
+            steps=self.chunks(knobs.depth) // knobs.splits,
+            at_once=self.work(knobs).at_once(self.card),
+            conv=self.workload,
+            packing=self.packing(knobs),
+            cols=tile.cols,
+            threads=tile.threads,
+            sums_bytes=tile.sums_bytes,
+            rectangles=rectangles,
+            patch_bytes=tile.row_bytes,
+            panel_bytes=prod(self.workload.kernel) * tile.panel_bytes,
+        )
+
     def emit(self, knobs: PatchKnobs, buffers: Buffers) -> None:
         conv, tile = self.workload, knobs.tile(self.operands)
         x, weight, y = (buffers[name] for name in ("x", "weight", "y"))
@@ -216,10 +235,11 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
         steps, ahead = chunks * taps, knobs.stages - 1
         patch_bytes = self.patch_bytes(knobs)
         sums = SharedTiles(self.operands, tile, knobs.splits, buffers)
-        with launch((total, knobs.splits), tile.threads) as (block, split, thread):
-            index = (block * knobs.splits + split) * tile.threads + thread
-            clear_halo(y, conv.output, index, total * knobs.splits * tile.threads)
-            place_of = rectangles.tile(block)
+        blocks = total * knobs.splits
+        with launch((blocks,), tile.threads) as (block, thread):
+            clear_halo(y, conv.output, block * tile.threads + thread, blocks * tile.threads)
+            number, split = part_of(block, knobs.splits)
+            place_of = rectangles.tile(number)
             shared = shared_memory(self.shared_bytes(knobs))
             slices_at = self.shared_bytes(knobs) - tile.stages * tile.panel_bytes
             warp = WarpProduct(self.operands, tile, thread)
@@ -263,7 +283,7 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
 
             sums.finish(
                 warp,
-                block,
+                number,
                 split,
                 thread,
                 lambda: write_results(conv, warp, buffers, place_of.panel * tile.cols, place),

@@ -26,6 +26,7 @@ from vggc.kernels.builder import Argument, Buffer, serial, unrolled, when
 from vggc.kernels.cuda import ptx
 from vggc.kernels.cuda.emit import dynamic_shared, flat, is_last_block, registers
 from vggc.kernels.cuda.formats import round_words, segment_of
+from vggc.kernels.cuda.index import Index
 from vggc.kernels.cuda.operands import SEGMENT_BYTES, SLICE_BYTES, Operands
 from vggc.kernels.cuda.ptx import WARP
 from vggc.kernels.cuda.results import ChannelResults
@@ -64,6 +65,11 @@ class TensorTile:
     def num_sums(self) -> int:
         """The results that a thread holds."""
         return self.warp_rows * self.warp_cols // WARP
+
+    @property
+    def sums_bytes(self) -> int:
+        """The bytes of the results that all threads hold."""
+        return self.num_sums * self.threads * 4
 
     @property
     def row_segments(self) -> int:
@@ -263,6 +269,13 @@ def sum_of(held: HeldSums, fragment: int, half_row: int, group: int, index: int)
 
 PARTS = "parts"
 """The name of the memory that has the sums of blocks."""
+
+
+def part_of(item: Index, splits: int) -> tuple[Index, Index]:
+    """The tile of an item, and which of its `splits` parts the item is. The parts of a tile follow
+    one another, so that their sums are added up soon, out of the L2 cache.
+    """
+    return item // splits, item % splits
 
 
 class SharedTiles:

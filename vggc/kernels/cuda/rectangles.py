@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, prod
 
-from tvm.tirx import Expr
-from tvm.tirx.script import builder as T
-
+from vggc.kernels.cuda.index import Index, at_most, both
 from vggc.kernels.workloads import Conv
 
 
@@ -15,10 +13,10 @@ from vggc.kernels.workloads import Conv
 class RectangleTile:
     """A panel of columns, and a rectangle of an image, by its first pixel."""
 
-    panel: Expr
-    image: Expr
-    top: Expr
-    left: Expr
+    panel: Index
+    image: Index
+    top: Index
+    left: Index
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Rectangles:
         kernel = self.conv.kernel
         return self.height + kernel[0] - 1, self.width + kernel[1] - 1
 
-    def tile(self, number: Expr) -> RectangleTile:
+    def tile(self, number: Index) -> RectangleTile:
         """The tile of a number; those of a rectangle follow one another."""
         down, across, panels = self.grid
         rectangle = number // panels
@@ -64,17 +62,17 @@ class Rectangles:
             left=rectangle % across * self.width,
         )
 
-    def source(self, tile: RectangleTile, y: Expr, x: Expr) -> Expr:
+    def source(self, tile: RectangleTile, y: Index, x: Index) -> Index:
         """Which pixel of the input's buffer is one of a tile's patch. For one beyond the map, which
         no result depends on, it is any of the map.
         """
         source, padding = self.conv.input, self.conv.padding
         _, height, width, _ = source.shape
-        row = T.min(tile.top + y + (source.halo - padding[0]), height - 1)
-        column = T.min(tile.left + x + (source.halo - padding[1]), width - 1)
+        row = at_most(tile.top + y + (source.halo - padding[0]), height - 1)
+        column = at_most(tile.left + x + (source.halo - padding[1]), width - 1)
         return (tile.image * height + row) * width + column
 
-    def place(self, tile: RectangleTile, y: Expr, x: Expr) -> tuple[Expr, Expr]:
+    def place(self, tile: RectangleTile, y: Index, x: Index) -> tuple[Index, Index]:
         """Where in the output's buffer a pixel of the rectangle begins, and whether it is one; with
         a pool, that of its pooled pixel.
         """
@@ -84,4 +82,4 @@ class Rectangles:
         if self.conv.pool:
             y, x = y // 2, x // 2
         at = ((tile.image * height + y + target.halo) * width + x + target.halo) * stored
-        return at, T.And(y < target.height, x < target.width)
+        return at, both(y < target.height, x < target.width)

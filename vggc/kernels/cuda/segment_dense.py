@@ -13,6 +13,7 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Buffer, serial, unrolled, when
 from vggc.kernels.cuda import hopper, ptx
+from vggc.kernels.cuda.accesses import RowAccesses, Shares
 from vggc.kernels.cuda.algorithm import CudaAlgorithm
 from vggc.kernels.cuda.emit import await_kernel_before, flat, launch, registers, store
 from vggc.kernels.cuda.formats import widen_segment
@@ -79,6 +80,18 @@ class SegmentGemv(CudaAlgorithm[Conv, SegmentGemvKnobs]):
         row = prod(self.workload.input.shape[1:]) * OPERANDS[self.workload.input.format].size
         most = self.card.cache // 2 // self.workload.output.channels
         return min(row, most) // SEGMENT_BYTES * SEGMENT_BYTES
+
+    def accesses(self, knobs: SegmentGemvKnobs) -> RowAccesses:
+        outputs = knobs.warps * knobs.outputs
+        blocks = ceil(self.workload.output.shape[-1] / outputs)
+        return RowAccesses(
+            shares=Shares(blocks, groups=blocks, panels=1, splits=1),
+            steps=1,
+            at_once=self.card.threads // (WARP * knobs.warps) * self.card.multiprocessors,
+            conv=self.workload,
+            packing=self.packing(knobs),
+            outputs=outputs,
+        )
 
     def emit(self, knobs: SegmentGemvKnobs, buffers: Buffers) -> None:
         conv = self.workload

@@ -27,6 +27,7 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Argument, serial, when
 from vggc.kernels.cuda import hopper, ptx
+from vggc.kernels.cuda.accesses import PatchAccesses, shares_of
 from vggc.kernels.cuda.algorithm import CudaAlgorithm, moved_bytes
 from vggc.kernels.cuda.card import BlockWork, persistent_seconds
 from vggc.kernels.cuda.emit import (
@@ -43,6 +44,7 @@ from vggc.kernels.cuda.mma_tile import (
     ALIGNMENT,
     SharedTiles,
     TensorTile,
+    part_of,
     plane_bytes,
     shared_memory,
     write_results,
@@ -155,8 +157,7 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
         tiles = self.rectangles(knobs).count
         if knobs.splits > 1:
             return tiles * knobs.splits
-        room = max(1, self.work(knobs).resident(self.card)) * self.card.multiprocessors
-        return min(tiles, room)
+        return min(tiles, self.work(knobs).at_once(self.card))
 
     def goes_on(self, knobs: GroupKnobs) -> bool:
         """Whether a block goes on from one tile to another."""
@@ -188,8 +189,9 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
             knobs = GroupKnobs(height=height, width=width, cols=cols, stages=stages, splits=1)
             if self.shared_bytes(knobs) + ALIGNMENT > self.card.block_shared:
                 continue
-            for splits in splits_of(self.chunks, self.rectangles(knobs).count):
-                if splits == 1 or knobs.tile(self.operands).num_sums <= MOST_SHARED_SUMS:
+            tile = knobs.tile(self.operands)
+            for splits in splits_of(self.chunks, self.rectangles(knobs).count, tile):
+                if splits == 1 or tile.num_sums <= MOST_SHARED_SUMS:
                     yield replace(knobs, splits=splits)
 
     def seconds(self, knobs: GroupKnobs) -> float:
@@ -229,6 +231,22 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
     def scratch(self, knobs: GroupKnobs) -> tuple[Argument, ...]:
         tiles = self.rectangles(knobs).count
         return SharedTiles.scratch(self.operands, knobs.tile(self.operands), tiles, knobs.splits)
+
+    def accesses(self, knobs: GroupKnobs) -> PatchAccesses:
+        tile, rectangles = knobs.tile(self.operands), self.rectangles(knobs)
+        return PatchAccesses(
+            shares=shares_of(rectangles, self.blocks(knobs), knobs.splits),
+            steps=self.chunks // knobs.splits,
+            at_once=self.work(knobs).at_once(self.card),
+            conv=self.workload,
+            packing=self.packing(knobs),
+            cols=tile.cols,
+            threads=WARPGROUP + tile.threads - WARP,
+            sums_bytes=tile.sums_bytes,
+            rectangles=rectangles,
+            patch_bytes=tile.row_bytes,
+            panel_bytes=prod(self.workload.kernel) * tile.panel_bytes,
+        )
 
     def emit(self, knobs: GroupKnobs, buffers: Buffers) -> None:
         conv, tile = self.workload, knobs.tile(self.operands)
@@ -292,8 +310,8 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
             do(self._item(knobs, block + turn * blocks))
 
     def _item(self, knobs: GroupKnobs, index: Expr) -> _Item:
-        number = index // knobs.splits
-        return _Item(number, index % knobs.splits, self.rectangles(knobs).tile(number))
+        number, split = part_of(index, knobs.splits)
+        return _Item(number, split, self.rectangles(knobs).tile(number))
 
 
 @dataclass(frozen=True)
