@@ -209,8 +209,11 @@ def test_many_draws_compute_what_they_should(tmp_path: Path) -> None:
     get = compiled(cases, tmp_path)
     for name, draw in cases.items():
         library, code, kernel = get(name)
+        example = case(draw.workload, kernel, seed=int(name))
         try:
-            check(library, code, draw.workload, case(draw.workload, kernel, seed=int(name)))
+            check(library, code, draw.workload, example)
+            if draw.algorithm.accesses(draw.knobs) is not None:
+                check_touched(library, code, draw, example)
         except AssertionError as error:
             raise AssertionError(f"{draw}: {error}") from None
 

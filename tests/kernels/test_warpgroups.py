@@ -120,8 +120,10 @@ def test_draws_compute_what_they_should(tmp_path: Path) -> None:
     get = compiled(cases, tmp_path)
     for name, draw in cases.items():
         library, code, kernel = get(name)
+        example = case(draw.workload, kernel)
         try:
-            check(library, code, draw.workload, case(draw.workload, kernel))
+            check(library, code, draw.workload, example)
+            check_touched(library, code, draw, example)
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}") from None
 

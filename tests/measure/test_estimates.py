@@ -114,6 +114,11 @@ def test_every_kernel_is_estimated(artifact: Path) -> None:
     assert {"mma_image", "gemv_segments"} <= {call.algorithm for call in found.calls}
     assert all(0 < call.floor < call.seconds < 1e-3 for call in found.calls)
     assert found.seconds == sum(call.seconds for call in found.calls)
+    counted = [call.moved for call in found.calls if call.moved is not None]
+    assert {call.algorithm for call in found.calls if call.moved} == {"mma_image", "gemv_segments"}
+    assert all(each.ratio == pytest.approx(1, rel=0.1) for each in counted)
+    assert found.moved is not None
+    assert found.moved.total == sum(each.total for each in counted)
 
 
 @needs_compilers
@@ -125,10 +130,12 @@ def test_an_estimate_says_that_it_is_one(
     assert code == 0
     assert "an estimate for h200" in shown
     assert "Estimated by a model of the card, not measured." in shown
+    assert "MB to and from memory are counted" in shown
     _, told, _ = vggc_here("bench", "art", "--layers", "--card", "a100", "--json")
     record = json.loads(told)
     assert record["estimated"] is True
     assert record["sum_seconds"] >= record["floor_seconds"]
+    assert record["layers"][1]["moved"]["read"] > 0
 
 
 def test_a_card_that_is_not_known() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,9 @@ from vggc.cli.options import BATCH, THREADS_HERE
 from vggc.cli.skipped import told
 from vggc.runtime.archs import in_words
 from vggc.support.sheet import Sheet
+
+if TYPE_CHECKING:
+    from vggc.measure.estimates import CardEstimate
 
 ENGINES = (
     "torch, torch-compile, onnxruntime, openvino, mnn, mnn-small-tiles, ncnn, "
@@ -203,22 +207,36 @@ def _estimates(artifact: Path, card: str, batch: int | None, *, as_json: bool) -
             f"{call.seconds / found.seconds:.0%}",
             f"{1e6 * call.floor:.1f}",
             call.bound,
+            f"{call.moved.total / 1e6:.2f}" if call.moved else "",
+            f"{call.moved.ratio:.2f}" if call.moved else "",
         )
         for call in found.calls
     )
     kernels = f", {in_words(found.archs)}" if found.archs else ""
-    header = ("layer", "kernel", "µs", "of sum", "floor µs", "floor of")
+    header = ("layer", "kernel", "µs", "of sum", "floor µs", "floor of", "MB", "of ideal")
     notes = (
         f"Estimated by a model of the card, not measured. Sum {1e6 * found.seconds:,.0f} µs, "
         f"{found.seconds / found.floor:.2f} times the floor of {1e6 * found.floor:,.0f} µs.",
+        *_counted(found),
     )
     console.sheet(
         Sheet(
             title=f"{artifact}: batch {found.batch:,}, an estimate for {found.card.name}{kernels}",
             header=header,
             rows=rows,
-            numbers=(False, False, True, True, True, False),
+            numbers=(False, False, True, True, True, False, True, True),
             notes=notes,
-            spare=("of sum",),
+            spare=("of sum", "MB"),
         )
+    )
+
+
+def _counted(found: CardEstimate) -> tuple[str, ...]:
+    """What the column of bytes says, where there is one."""
+    moved = found.moved
+    if moved is None:
+        return ()
+    return (
+        "MB to and from memory are counted, through an L2 cache of the card's size that is empty "
+        f"before each kernel: {moved.total / 1e6:,.1f}, ideally {moved.ideal / 1e6:,.1f}.",
     )

@@ -2,18 +2,21 @@
 
 The model is that by which kernels are chosen (`vggc/kernels/cuda/card.py`). Beside it stands a
 floor: what the card's fastest instructions need for the arithmetic that is asked for, or its memory
-for what must be moved, whichever is longer.
+for what must be moved, whichever is longer. What kernels do move is counted, not estimated
+(`vggc/kernels/cuda/memory.py`), where it is known what their blocks touch: of convolutions and
+dense layers in fewer bits.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from vggc.compiler.cards import card_for
 from vggc.kernels.cuda import CARDS, AnyCudaAlgorithm, Card, algorithms
 from vggc.kernels.cuda.algorithm import moved_bytes
+from vggc.kernels.cuda.memory import Moved, moved
 from vggc.kernels.workloads import Conv, Format, Workload
 from vggc.measure.profile import useful_macs
 from vggc.passes.fold import fold
@@ -53,6 +56,8 @@ class KernelEstimate:
     floor: float
     bound: FloorBound
     """What the floor is the time of."""
+    moved: Moved | None
+    """What the kernel moves to and from memory, where that is known."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,12 @@ class CardEstimate:
     def floor(self) -> float:
         """The floor of all calls."""
         return sum(call.floor for call in self.calls)
+
+    @property
+    def moved(self) -> Moved | None:
+        """What is moved in those calls of which it is known; None where there are none."""
+        known = [call.moved for call in self.calls if call.moved is not None]
+        return sum(known[1:], start=known[0]) if known else None
 
 
 def card_named(name: str) -> Card:
@@ -113,15 +124,18 @@ def estimate(folder: Path, name: str, batch: int | None = None) -> CardEstimate:
 
 def _call(kernel: KernelEntry, workload: Workload, card: Card, macs: int) -> KernelEstimate:
     algorithm = next(each for each in algorithms(workload, card) if each.name == kernel.algorithm)
+    knobs = _knobs(algorithm, kernel)
+    accesses = algorithm.accesses(knobs)
     arithmetic = 2 * macs / card.peak(_multiplied(workload))
     memory = moved_bytes(workload) / card.memory_rate
     return KernelEstimate(
         layer=kernel.layer,
         step=kernel.step,
         algorithm=kernel.algorithm,
-        seconds=_seconds(algorithm, kernel),
+        seconds=algorithm.seconds(knobs),
         floor=max(arithmetic, memory),
         bound="arithmetic" if arithmetic > memory else "memory",
+        moved=moved(accesses, card.cache) if accesses is not None else None,
     )
 
 
@@ -130,8 +144,8 @@ def _multiplied(workload: Workload) -> Format:
     return workload.input.format if isinstance(workload, Conv) else "float32"
 
 
-def _seconds(algorithm: AnyCudaAlgorithm, kernel: KernelEntry) -> float:
+def _knobs(algorithm: AnyCudaAlgorithm, kernel: KernelEntry) -> Any:
     for knobs in algorithm.knobs():
         if algorithm.shown(knobs) == kernel.knobs:
-            return algorithm.seconds(knobs)
+            return knobs
     raise AssertionError(f"{kernel.step} has knobs that there is no code for")

@@ -2,7 +2,7 @@
 
 Places are told by the same functions of indices that the kernels' own addresses come from
 (`index.py`), for as many blocks at once as one likes. Tests hold them to what an emulated kernel
-touches.
+touches. `memory.py` makes of them what a card's memory gives and takes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from vggc.kernels.cuda.emit import halo_pieces, halo_place
-from vggc.kernels.cuda.index import Index, Numbers, at_most
+from vggc.kernels.cuda.index import IndexArray, Position, at_most
 from vggc.kernels.cuda.mma_tile import TensorTile, part_of
 from vggc.kernels.cuda.operands import SEGMENT_BYTES
 from vggc.kernels.cuda.rectangles import Rectangles, RectangleTile
@@ -31,13 +31,13 @@ class Touched:
     """Bytes of a buffer that are read, or written: from each of some places on so many."""
 
     buffer: str
-    starts: Numbers
+    starts: IndexArray
     size: int
     written: bool = False
 
 
 @dataclass(frozen=True)
-class Shares:
+class TileShares:
     """How blocks, which have numbers in the order of their launch, share a kernel's tiles.
 
     Each tile is a group of rows and a panel of columns; those of a group follow one another. Each
@@ -55,7 +55,7 @@ class Shares:
         """The parts of all tiles."""
         return self.groups * self.panels * self.splits
 
-    def of(self, items: Numbers) -> tuple[Numbers, Numbers]:
+    def of(self, items: IndexArray) -> tuple[IndexArray, IndexArray]:
         """The tile of each item, and which part of it the item is."""
         return part_of(items, self.splits)
 
@@ -68,7 +68,7 @@ class Accesses(ABC):
     The card has room for `at_once` blocks at a time.
     """
 
-    shares: Shares
+    shares: TileShares
     steps: int
     at_once: int
 
@@ -77,16 +77,16 @@ class Accesses(ABC):
     def buffers(self) -> dict[str, int]:
         """The bytes of each buffer."""
 
-    def begin(self, blocks: Numbers) -> Iterator[Touched]:
+    def begin(self, blocks: IndexArray) -> Iterator[Touched]:
         """What some blocks touch before their first item."""
         return iter(())
 
     @abstractmethod
-    def step(self, items: Numbers, step: int) -> Iterator[Touched]:
+    def step(self, items: IndexArray, step: int) -> Iterator[Touched]:
         """What is touched in a step of some items."""
 
     @abstractmethod
-    def end(self, items: Numbers) -> Iterator[Touched]:
+    def end(self, items: IndexArray) -> Iterator[Touched]:
         """What is touched at the end of some items."""
 
 
@@ -109,7 +109,7 @@ class ConvAccesses(Accesses):
             found[SCRATCH] = self.shares.items * self.sums_bytes
         return found
 
-    def begin(self, blocks: Numbers) -> Iterator[Touched]:
+    def begin(self, blocks: IndexArray) -> Iterator[Touched]:
         target = self.conv.output
         if target.halo == 0:
             return
@@ -120,7 +120,7 @@ class ConvAccesses(Accesses):
             places = halo_place(target, index[index < halo_pieces(target)])
             yield Touched("y", places * size, target.vector * size, written=True)
 
-    def step(self, items: Numbers, step: int) -> Iterator[Touched]:
+    def step(self, items: IndexArray, step: int) -> Iterator[Touched]:
         tiles, parts = self.shares.of(items)
         for part in np.unique(parts):
             mine = tiles[parts == part]
@@ -128,18 +128,18 @@ class ConvAccesses(Accesses):
             yield self.columns(np.unique(mine % self.shares.panels), int(part), step)
 
     @abstractmethod
-    def rows(self, groups: Numbers, part: int, step: int) -> Iterator[Touched]:
+    def rows(self, groups: IndexArray, part: int, step: int) -> Iterator[Touched]:
         """What is read of the input for some groups of rows, in a step of a part of their tiles."""
 
     @abstractmethod
-    def columns(self, panels: Numbers, part: int, step: int) -> Touched:
+    def columns(self, panels: IndexArray, part: int, step: int) -> Touched:
         """What is read of the weight for some panels."""
 
     @abstractmethod
-    def pixels(self, groups: Numbers) -> Numbers:
+    def pixels(self, groups: IndexArray) -> IndexArray:
         """Where in the output the pixels of groups begin, which are written, in numbers."""
 
-    def end(self, items: Numbers) -> Iterator[Touched]:
+    def end(self, items: IndexArray) -> Iterator[Touched]:
         tiles, parts = self.shares.of(items)
         if self.shares.splits > 1:
             slots = tiles * self.shares.splits + parts
@@ -170,7 +170,7 @@ def conv_buffers(conv: Conv, packing: Packing) -> dict[str, int]:
     return {"x": map_bytes(conv.input), **found, "y": map_bytes(conv.output)}
 
 
-def channels_read(conv: Conv, firsts: Numbers, count: int) -> Iterator[Touched]:
+def channels_read(conv: Conv, firsts: IndexArray, count: int) -> Iterator[Touched]:
     """What is read for the results of output channels: `count` from each of some on."""
     for name in conv.weights:
         if name == "out_scale":
@@ -189,7 +189,7 @@ class PatchAccesses(ConvAccesses):
     patch_bytes: int
     panel_bytes: int
 
-    def rows(self, groups: Numbers, part: int, step: int) -> Iterator[Touched]:
+    def rows(self, groups: IndexArray, part: int, step: int) -> Iterator[Touched]:
         tile = self._tile(groups)
         y, x = pixels_of(*self.rectangles.patch)
         pixels = self.rectangles.source(tile, y, x)
@@ -198,34 +198,34 @@ class PatchAccesses(ConvAccesses):
         first = (part * self.steps + step) * self.patch_bytes
         yield Touched("x", (pixels * pixel_bytes + first).ravel(), self.patch_bytes)
 
-    def columns(self, panels: Numbers, part: int, step: int) -> Touched:
+    def columns(self, panels: IndexArray, part: int, step: int) -> Touched:
         per_panel = self.shares.splits * self.steps
         steps = panels * per_panel + part * self.steps + step
         return Touched("weight", steps * self.panel_bytes, self.panel_bytes)
 
-    def pixels(self, groups: Numbers) -> Numbers:
+    def pixels(self, groups: IndexArray) -> IndexArray:
         by = 2 if self.conv.pool else 1
         y, x = pixels_of(self.rectangles.height, self.rectangles.width, by)
         at, inside = self.rectangles.place(self._tile(groups), y, x)
         return at[inside]
 
-    def _tile(self, groups: Numbers) -> RectangleTile:
+    def _tile(self, groups: IndexArray) -> RectangleTile:
         return self.rectangles.tile(groups[:, None] * self.shares.panels)
 
 
-def shares_of(rectangles: Rectangles, blocks: int, splits: int) -> Shares:
+def shares_of(rectangles: Rectangles, blocks: int, splits: int) -> TileShares:
     """How blocks share the tiles of rectangles."""
     panels = rectangles.grid[2]
-    return Shares(blocks, groups=rectangles.count // panels, panels=panels, splits=splits)
+    return TileShares(blocks, groups=rectangles.count // panels, panels=panels, splits=splits)
 
 
-def pixels_of(height: int, width: int, by: int = 1) -> tuple[Numbers, Numbers]:
+def pixels_of(height: int, width: int, by: int = 1) -> tuple[IndexArray, IndexArray]:
     """The rows and columns of the pixels of a rectangle, of every second one `by` 2."""
     y, x = np.mgrid[0:height:by, 0:width:by]
     return y.ravel(), x.ravel()
 
 
-class Windows(Protocol):
+class WindowPlaces(Protocol):
     """Where the windows of a convolution lie, and the pixels of their results; see
     `mma.MmaWindows`.
     """
@@ -234,13 +234,13 @@ class Windows(Protocol):
     def num_segments(self) -> int:
         """The segments of a window."""
 
-    def corner(self, row: Index) -> Index:
+    def corner(self, row: Position) -> Position:
         """Where in the input's buffer, in segments, the window of a row begins."""
 
-    def behind(self, tap: Index, within: Index) -> Index:
+    def behind(self, tap: Position, within: Position) -> Position:
         """How many segments behind a window's first one there is one of a tap."""
 
-    def place(self, index: Index) -> tuple[Index, Index]:
+    def place(self, index: Position) -> tuple[Position, Position]:
         """Where in the output's buffer a pixel begins, and whether it is one."""
 
 
@@ -250,24 +250,30 @@ class WindowAccesses(ConvAccesses):
     the kernel has (`together`) of all `kernel_steps` of a part.
     """
 
-    windows: Windows
+    windows: WindowPlaces
     tile: TensorTile
     kernel_steps: int
     together: int
 
-    def rows(self, groups: Numbers, part: int, step: int) -> Iterator[Touched]:
+    def rows(self, groups: IndexArray, part: int, step: int) -> Iterator[Touched]:
         rows = (groups[:, None] * self.tile.rows + np.arange(self.tile.rows)).ravel()
         corners = self.windows.corner(rows)
         for first, count in self._runs(part, step):
             yield Touched("x", (corners + first) * SEGMENT_BYTES, count * SEGMENT_BYTES)
 
-    def columns(self, panels: Numbers, part: int, step: int) -> Touched:
-        per_panel = self.shares.splits * self.kernel_steps
-        first, last = self._range(part, step)
-        starts = (panels * per_panel + first) * self.tile.panel_bytes
-        return Touched("weight", starts, (last - first) * self.tile.panel_bytes)
+    def columns(self, panels: IndexArray, part: int, step: int) -> Touched:
+        first, last = (each * self.tile.row_segments for each in self._range(part, step))
+        _, steps, planes, width, _ = self.packing.packed_shape
+        run = min(width, self.cols)
+        cols = (panels[:, None] * self.cols + np.arange(0, self.cols, run)).ravel()
+        starts = cols // width * (steps * planes * width) + cols % width
+        if run == width:  # planes that follow one another
+            size = (last - first) * width
+            return Touched("weight", (starts + first * width) * SEGMENT_BYTES, size * SEGMENT_BYTES)
+        places = (starts[:, None] + np.arange(first, last) * width).ravel()
+        return Touched("weight", places * SEGMENT_BYTES, run * SEGMENT_BYTES)
 
-    def pixels(self, groups: Numbers) -> Numbers:
+    def pixels(self, groups: IndexArray) -> IndexArray:
         count = self.tile.rows // (4 if self.conv.pool else 1)
         at, inside = self.windows.place((groups[:, None] * count + np.arange(count)).ravel())
         return at[inside]
@@ -305,13 +311,13 @@ class RowAccesses(Accesses):
     def buffers(self) -> dict[str, int]:
         return conv_buffers(self.conv, self.packing)
 
-    def step(self, items: Numbers, step: int) -> Iterator[Touched]:
+    def step(self, items: IndexArray, step: int) -> Iterator[Touched]:
         yield Touched("x", np.array([0]), map_bytes(self.conv.input))
         rows, length = self.packing.packed_shape
         size = length * np.dtype(self.packing.packed_type).itemsize
         yield Touched("weight", np.unique(at_most(self._outputs(items), rows - 1)) * size, size)
 
-    def end(self, items: Numbers) -> Iterator[Touched]:
+    def end(self, items: IndexArray) -> Iterator[Touched]:
         outputs, target = self._outputs(items), self.conv.output
         stored = target.shape[-1]
         yield from channels_read(self.conv, outputs[outputs < target.channels], 1)
@@ -319,5 +325,5 @@ class RowAccesses(Accesses):
         images = np.arange(target.batch)[:, None] * stored
         yield Touched("y", (images + outputs[outputs < stored]).ravel() * size, size, written=True)
 
-    def _outputs(self, items: Numbers) -> Numbers:
+    def _outputs(self, items: IndexArray) -> IndexArray:
         return (items[:, None] * self.outputs + np.arange(self.outputs)).ravel()

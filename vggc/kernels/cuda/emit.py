@@ -12,7 +12,7 @@ from tvm.tirx.script import builder as T
 
 from vggc.kernels.builder import Buffer, allocated, serial, vectorized, when
 from vggc.kernels.cuda.formats import distance, nearest_byte, zero_word
-from vggc.kernels.cuda.index import Index, either
+from vggc.kernels.cuda.index import Position, either
 from vggc.kernels.cuda.operands import in_segments
 from vggc.kernels.cuda.ptx import round_pair, round_to_tf32, store_segment, widen
 from vggc.kernels.workloads import Map
@@ -207,7 +207,7 @@ def halo_pieces(map: Map) -> int:
     return batch * (height * width - map.height * map.width) * (channels // map.vector)
 
 
-def halo_place(map: Map, index: Index) -> Index:
+def halo_place(map: Map, index: Position) -> Position:
     """Where in the buffer of a map a vector of its halo begins, which are counted from zero."""
     _, height, width, channels = map.shape
     per_pixel = channels // map.vector

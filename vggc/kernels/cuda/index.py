@@ -13,23 +13,23 @@ from numpy.typing import NDArray
 from tvm.tirx import Expr
 from tvm.tirx.script import builder as T
 
-Numbers: TypeAlias = NDArray[np.int64]
-Index: TypeAlias = "Expr | Numbers"
+IndexArray: TypeAlias = NDArray[np.int64]
+Position: TypeAlias = "Expr | IndexArray"
 
 
-def at_most(index: Index, bound: int) -> Index:
+def at_most(index: Position, bound: int) -> Position:
     """The index, or the bound where it is larger."""
     return np.minimum(index, bound) if isinstance(index, np.ndarray) else T.min(index, bound)
 
 
-def both(first: Index, second: Index) -> Index:
+def both(first: Position, second: Position) -> Position:
     """Whether two conditions hold."""
     if isinstance(first, np.ndarray):
         return np.logical_and(first, second)
     return T.And(first, second)
 
 
-def either(condition: Index, then: Index, otherwise: Index) -> Index:
+def either(condition: Position, then: Position, otherwise: Position) -> Position:
     """One of two indices: the second where the condition does not hold."""
     if isinstance(condition, np.ndarray):
         return np.where(condition, then, otherwise)

@@ -19,7 +19,7 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Argument, Buffer, serial, when
 from vggc.kernels.cuda import ptx
-from vggc.kernels.cuda.accesses import Shares, WindowAccesses
+from vggc.kernels.cuda.accesses import TileShares, WindowAccesses
 from vggc.kernels.cuda.algorithm import CudaAlgorithm, moved_bytes
 from vggc.kernels.cuda.card import BlockWork, seconds
 from vggc.kernels.cuda.emit import (
@@ -30,7 +30,7 @@ from vggc.kernels.cuda.emit import (
     registers,
     synchronise,
 )
-from vggc.kernels.cuda.index import Index, at_most
+from vggc.kernels.cuda.index import Position, at_most
 from vggc.kernels.cuda.mma_tile import (
     ALIGNMENT,
     FRAGMENT_ROWS,
@@ -268,7 +268,7 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
         together = min(steps, STEP_BYTES // tile.row_bytes)
         blocks = down * across * knobs.splits
         return WindowAccesses(
-            shares=Shares(blocks, groups=down, panels=across, splits=knobs.splits),
+            shares=TileShares(blocks, groups=down, panels=across, splits=knobs.splits),
             steps=ceil(steps / together),
             at_once=self.work(knobs).at_once(self.card),
             conv=self.workload,
@@ -343,7 +343,7 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
             index = (first + fragment * FRAGMENT_ROWS) // 4 + lane // 8
         return self.place(index)
 
-    def place(self, index: Index) -> tuple[Index, Index]:
+    def place(self, index: Position) -> tuple[Position, Position]:
         """Where in the output's buffer a pixel begins that is counted through all images, and
         whether it is one.
         """
@@ -353,7 +353,7 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
         at = ((n * height + y + target.halo) * width + x + target.halo) * stored
         return at, index < target.batch * target.height * target.width
 
-    def corner(self, row: Index) -> Index:
+    def corner(self, row: Position) -> Position:
         """Where in the input's buffer, in segments, the window of a row begins; rows past the last
         have the window of the last.
         """
@@ -372,7 +372,7 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
         left = x * conv.stride[1] + conv.input.halo - conv.padding[1]
         return ((n * height + top) * width + left) * (channels // self.operands.segment)
 
-    def behind(self, tap: Index, within: Index) -> Index:
+    def behind(self, tap: Position, within: Position) -> Position:
         """How many segments behind a window's first one there is one of a tap, `within` the
         channels.
         """
@@ -435,5 +435,5 @@ class _Windows:
                 ptx.copy_async_or_zeros(target, self._x.address(source * numbers), inside)
 
 
-def _pixel(index: Index, height: int, width: int) -> tuple[Index, Index, Index]:
+def _pixel(index: Position, height: int, width: int) -> tuple[Position, Position, Position]:
     return index // (height * width), index // width % height, index % width

@@ -26,7 +26,7 @@ from vggc.kernels.builder import Argument, Buffer, serial, unrolled, when
 from vggc.kernels.cuda import ptx
 from vggc.kernels.cuda.emit import dynamic_shared, flat, is_last_block, registers
 from vggc.kernels.cuda.formats import round_words, segment_of
-from vggc.kernels.cuda.index import Index
+from vggc.kernels.cuda.index import Position
 from vggc.kernels.cuda.operands import SEGMENT_BYTES, SLICE_BYTES, Operands
 from vggc.kernels.cuda.ptx import WARP
 from vggc.kernels.cuda.results import ChannelResults
@@ -271,7 +271,7 @@ PARTS = "parts"
 """The name of the memory that has the sums of blocks."""
 
 
-def part_of(item: Index, splits: int) -> tuple[Index, Index]:
+def part_of(item: Position, splits: int) -> tuple[Position, Position]:
     """The tile of an item, and which of its `splits` parts the item is. The parts of a tile follow
     one another, so that their sums are added up soon, out of the L2 cache.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, prod
 
-from vggc.kernels.cuda.index import Index, at_most, both
+from vggc.kernels.cuda.index import Position, at_most, both
 from vggc.kernels.workloads import Conv
 
 
@@ -13,10 +13,10 @@ from vggc.kernels.workloads import Conv
 class RectangleTile:
     """A panel of columns, and a rectangle of an image, by its first pixel."""
 
-    panel: Index
-    image: Index
-    top: Index
-    left: Index
+    panel: Position
+    image: Position
+    top: Position
+    left: Position
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Rectangles:
         kernel = self.conv.kernel
         return self.height + kernel[0] - 1, self.width + kernel[1] - 1
 
-    def tile(self, number: Index) -> RectangleTile:
+    def tile(self, number: Position) -> RectangleTile:
         """The tile of a number; those of a rectangle follow one another."""
         down, across, panels = self.grid
         rectangle = number // panels
@@ -62,7 +62,7 @@ class Rectangles:
             left=rectangle % across * self.width,
         )
 
-    def source(self, tile: RectangleTile, y: Index, x: Index) -> Index:
+    def source(self, tile: RectangleTile, y: Position, x: Position) -> Position:
         """Which pixel of the input's buffer is one of a tile's patch. For one beyond the map, which
         no result depends on, it is any of the map.
         """
@@ -72,7 +72,7 @@ class Rectangles:
         column = at_most(tile.left + x + (source.halo - padding[1]), width - 1)
         return (tile.image * height + row) * width + column
 
-    def place(self, tile: RectangleTile, y: Index, x: Index) -> tuple[Index, Index]:
+    def place(self, tile: RectangleTile, y: Position, x: Position) -> tuple[Position, Position]:
         """Where in the output's buffer a pixel of the rectangle begins, and whether it is one; with
         a pool, that of its pooled pixel.
         """

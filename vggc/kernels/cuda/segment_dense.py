@@ -13,7 +13,7 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.algorithm import Buffers, Cost
 from vggc.kernels.builder import Buffer, serial, unrolled, when
 from vggc.kernels.cuda import hopper, ptx
-from vggc.kernels.cuda.accesses import RowAccesses, Shares
+from vggc.kernels.cuda.accesses import RowAccesses, TileShares
 from vggc.kernels.cuda.algorithm import CudaAlgorithm
 from vggc.kernels.cuda.emit import await_kernel_before, flat, launch, registers, store
 from vggc.kernels.cuda.formats import widen_segment
@@ -85,7 +85,7 @@ class SegmentGemv(CudaAlgorithm[Conv, SegmentGemvKnobs]):
         outputs = knobs.warps * knobs.outputs
         blocks = ceil(self.workload.output.shape[-1] / outputs)
         return RowAccesses(
-            shares=Shares(blocks, groups=blocks, panels=1, splits=1),
+            shares=TileShares(blocks, groups=blocks, panels=1, splits=1),
             steps=1,
             at_once=self.card.threads // (WARP * knobs.warps) * self.card.multiprocessors,
             conv=self.workload,
