@@ -17,6 +17,7 @@ from tests.support.bytes_of_vgg16 import CARDS, layer_kernels
 from tests.support.tensor_core_kernels import conv
 from vggc.kernels.cuda import A100
 from vggc.kernels.cuda.accesses import SCRATCH, Accesses, TileShares, Touched
+from vggc.kernels.cuda.algorithm import moved_bytes
 from vggc.kernels.cuda.index import IndexArray
 from vggc.kernels.cuda.memory import SECTOR, Moved, moved
 from vggc.kernels.cuda.mma import MmaKnobs, MmaWindows
@@ -83,24 +84,25 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "batch"), CASES)
 def test_vgg16_moves_little_more_than_it_must(name: str, batch: int) -> None:
-    """With half of the card's cache, too."""
+    """With half of the card's cache a little more."""
+    cache = CARDS[name].cache
     for each in layer_kernels(CARDS[name], batch):
-        for cache in (CARDS[name].cache, CARDS[name].cache // 2):
-            assert moved(each.accesses, cache).ratio <= 1.15, each.layer
+        assert moved(each.accesses, cache).ratio <= 1.02, each.layer
+        assert moved(each.accesses, cache // 2).ratio <= 1.22, each.layer
 
 
 @pytest.mark.parametrize("name", CARDS)
 def test_the_model_has_the_bytes_that_are_counted(name: str) -> None:
     for each in layer_kernels(CARDS[name], 8):
-        algorithm, knobs = each.chosen.algorithm, each.chosen.knobs
-        stated = algorithm.work(knobs).memory_bytes  # type: ignore[attr-defined]
+        stated = moved_bytes(each.chosen.algorithm.workload)
         counted = moved(each.accesses, CARDS[name].cache).total
         assert stated == pytest.approx(counted, rel=0.03), each.layer
 
 
-SHARES = {("gemv_segments", "y"): 0.5, ("mma", "y", "fc8"): 0.8}
-"""What blocks use of the sectors that they touch, where that is not all: eight outputs of a dense
-layer in 16 bytes, and 1000 in 62.5 sectors.
+SHARES = {("to_nhwc", "x"): 0.7, ("gemv_segments", "y"): 0.5, ("mma", "y", "fc8"): 0.8}
+"""What blocks use of the sectors that they touch, where that is not all: pixels of planes that do
+not begin where a map with its halo does, eight outputs of a dense layer in 16 bytes, and 1000 in
+62.5 sectors.
 """
 
 
@@ -118,11 +120,12 @@ def test_blocks_touch_whole_sectors(name: str, batch: int) -> None:
 
 
 def used_shares(accesses: Accesses) -> dict[str, float]:
-    """Of the sectors of each buffer that the first and the last block touch in their first and last
-    step, and at their end, the share of bytes that they do touch.
+    """Of the sectors of each buffer that the first block, one between and the last touch in their
+    first and last step, and at their end, the share of bytes that they do touch.
     """
     used, sectors = Counter[str](), Counter[str]()
-    for block in (0, accesses.shares.blocks - 1):
+    blocks = accesses.shares.blocks
+    for block in (0, blocks // 3, blocks - 1):
         items, last = np.array([block]), accesses.steps - 1
         together = [accesses.step(items, 0), accesses.step(items, last), accesses.end(items)]
         for touched in together:

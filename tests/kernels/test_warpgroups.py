@@ -6,13 +6,22 @@ import random
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.support.compiled_kernels import ARCH, Made, check_always, compiled, unnoticed
 from tests.support.cuda_on_cpu import counting, generate
-from tests.support.tensor_core_kernels import FORMATS, TensorDraw, case, check, check_packing, conv
+from tests.support.tensor_core_kernels import (
+    FORMATS,
+    TensorCase,
+    TensorDraw,
+    case,
+    check,
+    check_packing,
+    conv,
+)
 from tests.support.touched import check_touched
 from vggc.ir.ops import RELU, Activation
 from vggc.kernels.cuda import H200
@@ -98,19 +107,27 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
     return compiled(CASES, tmp_path_factory.mktemp("groups"))
 
 
-@needs_compiler
-@pytest.mark.parametrize("name", CASES)
-def test_a_kernel_computes_its_workload(name: str, made: Callable[[str], Made]) -> None:
-    library, code, kernel = made(name)
-    work = CASES[name].workload
-    check_always(library, code, work, case(work, kernel))
+@pytest.fixture(scope="module")
+def example(made: Callable[[str], Made]) -> Callable[[str], TensorCase]:
+    return cache(lambda name: case(CASES[name].workload, made(name)[2]))
 
 
 @needs_compiler
 @pytest.mark.parametrize("name", CASES)
-def test_blocks_touch_what_their_kernel_says(name: str, made: Callable[[str], Made]) -> None:
-    library, code, kernel = made(name)
-    check_touched(library, code, CASES[name], case(CASES[name].workload, kernel))
+def test_a_kernel_computes_its_workload(
+    name: str, made: Callable[[str], Made], example: Callable[[str], TensorCase]
+) -> None:
+    library, code, _ = made(name)
+    check_always(library, code, CASES[name].workload, example(name))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", CASES)
+def test_blocks_touch_what_their_kernel_says(
+    name: str, made: Callable[[str], Made], example: Callable[[str], TensorCase]
+) -> None:
+    library, code, _ = made(name)
+    check_touched(library, code, CASES[name], example(name))
 
 
 @pytest.mark.slow

@@ -1,8 +1,8 @@
 """What each kernel of VGG-16 in float16 moves between memory and the L2 cache of a card, counted.
 
-`python -m tests.support.bytes_of_vgg16` prints it for convolutions and dense layers at batch 1, 8
-and 32, as a table in Markdown: how many times the ideal it is, through the whole cache of the card
-and through half of it.
+`python -m tests.support.bytes_of_vgg16` prints it for all kernels but that of the soft-max at batch
+1, 8 and 32, as a table in Markdown: how many times the ideal it is, through the whole cache of the
+card and through half of it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from vggc.compiler.targets import resolve
 from vggc.kernels.cuda import A100, H200, Card
 from vggc.kernels.cuda.accesses import Accesses
 from vggc.kernels.cuda.memory import Moved, moved
-from vggc.kernels.workloads import Conv
 from vggc.program import load
 from vggc.runtime.plans import plan_for
 
@@ -37,14 +36,14 @@ class LayerKernel:
 
 
 def layer_kernels(card: Card, batch: int) -> list[LayerKernel]:
-    """The kernels of VGG-16's convolutions and dense layers."""
+    """The kernels of VGG-16 of which it is known what their blocks touch."""
     found = []
     for step in plan_for(load("vgg16").graph, batch, resolve("cuda"), "float16").steps:
-        if isinstance(step.workload, Conv):
-            chosen = chosen_for(step.workload, card)
-            accesses = chosen.algorithm.accesses(chosen.knobs)
-            assert accesses is not None
+        chosen = chosen_for(step.workload, card)
+        accesses = chosen.algorithm.accesses(chosen.knobs)
+        if accesses is not None:
             found.append(LayerKernel(step.layer, chosen, accesses))
+    assert len(found) == 17, "all but the soft-max"
     return found
 
 

@@ -25,6 +25,7 @@ from tests.support.low_precision_kernels import (
 from tests.support.workload_reference import Side, grouped, pool
 from vggc.ir.ops import RELU, Activation, Pair
 from vggc.kernels.cuda import H200, AnyCudaAlgorithm, algorithms
+from vggc.kernels.cuda.accesses import Accesses
 from vggc.kernels.cuda.operands import OPERANDS
 from vggc.kernels.cuda.packing import restored, stored
 from vggc.kernels.reference import reference
@@ -120,6 +121,10 @@ class TensorDraw:
     @property
     def workload(self) -> Workload:
         return self.algorithm.workload
+
+    @property
+    def accesses(self) -> Accesses | None:
+        return self.algorithm.accesses(self.knobs)
 
     def kernel(self) -> Kernel:
         return self.algorithm.kernel(self.knobs)

@@ -18,7 +18,7 @@ def check_touched(library: ctypes.CDLL, code: CudaCode, draw: TensorDraw, made: 
 
     Raises: AssertionError where not.
     """
-    accesses = draw.algorithm.accesses(draw.knobs)
+    accesses = draw.accesses
     assert accesses is not None
     found = touched_sectors(library, code, *made.arrays)
     (launch,) = code.launches

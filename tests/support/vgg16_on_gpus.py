@@ -47,15 +47,15 @@ MOST_BLOCKS = 32
 
 @dataclass(frozen=True)
 class Chosen:
-    """The kernel of least cost for a convolution or dense layer."""
+    """The kernel of least cost for a workload."""
 
     algorithm: AnyCudaAlgorithm
     knobs: Any
 
 
-def chosen_for(conv: Conv, card: Card) -> Chosen:
-    """The algorithm of least cost for a convolution, with its knobs."""
-    offers = [Chosen(each, knobs) for each in algorithms(conv, card) for knobs in each.knobs()]
+def chosen_for(work: Workload, card: Card) -> Chosen:
+    """The algorithm of least cost for a workload, with its knobs."""
+    offers = [Chosen(each, knobs) for each in algorithms(work, card) for knobs in each.knobs()]
     return min(offers, key=lambda offer: offer.algorithm.cost(offer.knobs))
 
 

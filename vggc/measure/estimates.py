@@ -4,7 +4,7 @@ The model is that by which kernels are chosen (`vggc/kernels/cuda/card.py`). Bes
 floor: what the card's fastest instructions need for the arithmetic that is asked for, or its memory
 for what must be moved, whichever is longer. What kernels do move is counted, not estimated
 (`vggc/kernels/cuda/memory.py`), where it is known what their blocks touch: of convolutions and
-dense layers in fewer bits.
+dense layers in fewer bits, and of what makes a map of a caller's input.
 """
 
 from __future__ import annotations

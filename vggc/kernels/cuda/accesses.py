@@ -15,8 +15,14 @@ from typing import Protocol
 
 import numpy as np
 
-from vggc.kernels.cuda.emit import halo_pieces, halo_place
-from vggc.kernels.cuda.index import IndexArray, Position, at_most
+from vggc.kernels.cuda.emit import (
+    BLOCK,
+    element_of,
+    halo_pieces,
+    halo_place,
+    inside_map,
+)
+from vggc.kernels.cuda.index import IndexArray, Position, at_most, both
 from vggc.kernels.cuda.mma_tile import TensorTile, part_of
 from vggc.kernels.cuda.operands import SEGMENT_BYTES
 from vggc.kernels.cuda.rectangles import Rectangles, RectangleTile
@@ -327,3 +333,31 @@ class RowAccesses(Accesses):
 
     def _outputs(self, items: IndexArray) -> IndexArray:
         return (items[:, None] * self.outputs + np.arange(self.outputs)).ravel()
+
+
+@dataclass(frozen=True)
+class PlanesAccesses(Accesses):
+    """What blocks touch that write a map in order, element by element, and read planes of float32,
+    `(N, C, H, W)`.
+    """
+
+    output: Map
+
+    @property
+    def buffers(self) -> dict[str, int]:
+        return {"x": 4 * prod(self.output.planes), "y": map_bytes(self.output)}
+
+    def step(self, items: IndexArray, step: int) -> Iterator[Touched]:
+        index = (items[:, None] * BLOCK + np.arange(BLOCK)).ravel()
+        n, y, x, c = element_of(self.output, index[index < prod(self.output.shape)])
+        inside = both(inside_map(self.output, y, x), c < self.output.channels)
+        _, channels, height, width = self.output.planes
+        yield Touched("x", 4 * (((n * channels + c) * height + y) * width + x)[inside], 4)
+
+    def end(self, items: IndexArray) -> Iterator[Touched]:
+        size = BLOCK * np.dtype(self.output.storage).itemsize
+        whole = map_bytes(self.output) // size
+        yield Touched("y", items[items < whole] * size, size, written=True)
+        if whole in items:
+            rest = map_bytes(self.output) % size
+            yield Touched("y", np.array([whole * size]), rest, written=True)

@@ -12,7 +12,7 @@ from tvm.tirx.script import builder as T
 
 from vggc.kernels.builder import Buffer, allocated, serial, vectorized, when
 from vggc.kernels.cuda.formats import distance, nearest_byte, zero_word
-from vggc.kernels.cuda.index import Position, either
+from vggc.kernels.cuda.index import Position, both, either
 from vggc.kernels.cuda.operands import in_segments
 from vggc.kernels.cuda.ptx import round_pair, round_to_tf32, store_segment, widen
 from vggc.kernels.workloads import Map
@@ -161,24 +161,32 @@ def write_map(output: Buffer, map: Map, value: MapElement) -> None:
 
     Whatever `value` emits runs inside the map only.
     """
-    _, height, width, channels = map.shape
     size = math.prod(map.shape)
     values = flat(output)
     with launch((math.ceil(size / BLOCK),), BLOCK) as (block, thread):
         index = block * BLOCK + thread
-        c = index % channels
-        x = index // channels % width - map.halo
-        y = index // (channels * width) % height - map.halo
-        n = index // (channels * width * height)
+        n, y, x, c = element_of(map, index)
         with when(index < size):
-            if map.halo == 0 and channels == map.channels:
+            if map.halo == 0 and map.shape[-1] == map.channels:
                 store(values, index, value(n, y, x, c), map)
             else:
-                with T.If(T.And(inside_map(map, y, x), c < map.channels)):
+                with T.If(both(inside_map(map, y, x), c < map.channels)):
                     with T.Then():
                         store(values, index, value(n, y, x, c), map)
                     with T.Else():
                         values[index] = 0
+
+
+def element_of(map: Map, index: Position) -> tuple[Position, Position, Position, Position]:
+    """Image, row, column and channel of an element of a map's buffer; the halo is before row and
+    column 0.
+    """
+    _, height, width, channels = map.shape
+    c = index % channels
+    x = index // channels % width - map.halo
+    y = index // (channels * width) % height - map.halo
+    n = index // (channels * width * height)
+    return n, y, x, c
 
 
 def clear_halo(output: Buffer, map: Map, thread: Expr, num_threads: int) -> None:
@@ -223,9 +231,9 @@ def halo_place(map: Map, index: Position) -> Position:
     return ((n * height + y) * width + x) * channels + c * map.vector
 
 
-def inside_map(map: Map, y: Expr, x: Expr) -> Expr:
+def inside_map(map: Map, y: Position, x: Position) -> Position:
     """Whether a pixel is one of the map, and not of its halo."""
-    return T.And(T.And(y >= 0, y < map.height), T.And(x >= 0, x < map.width))
+    return both(both(y >= 0, y < map.height), both(x >= 0, x < map.width))
 
 
 ARRIVALS = 1 << 12

@@ -15,6 +15,7 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.activation import activate, leaky
 from vggc.kernels.algorithm import Buffers, NoKnobs
 from vggc.kernels.builder import serial, when
+from vggc.kernels.cuda.accesses import PlanesAccesses, TileShares
 from vggc.kernels.cuda.algorithm import FixedCudaAlgorithm
 from vggc.kernels.cuda.emit import (
     BLOCK,
@@ -304,6 +305,16 @@ class ToNhwcThreads(FixedCudaAlgorithm[ToNhwc]):
     def emit(self, knobs: NoKnobs, buffers: Buffers) -> None:
         source, output = buffers.values()
         write_map(output, self.workload.output, lambda n, y, x, c: source[n, c, y, x])
+
+    def accesses(self, knobs: NoKnobs) -> PlanesAccesses:
+        output = self.workload.output
+        blocks = math.ceil(math.prod(output.shape) / BLOCK)
+        return PlanesAccesses(
+            shares=TileShares(blocks, groups=blocks, panels=1, splits=1),
+            steps=1,
+            at_once=self.card.threads // BLOCK * self.card.multiprocessors,
+            output=output,
+        )
 
 
 class ToNchwThreads(FixedCudaAlgorithm[ToNchw]):
