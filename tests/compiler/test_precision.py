@@ -35,13 +35,16 @@ from vggc.compiler.quantize import (
     averaged,
     converted_weights,
     levels,
+    require_finite_weights,
     scaled,
 )
 from vggc.compiler.targets import PRECISION_NEEDS, require_precision, resolve
 from vggc.ir.graph import Graph
 from vggc.ir.weights import digest, save, seeded
 from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
+from vggc.kernels.cuda.packing import restored, stored
 from vggc.kernels.workloads import (
+    LARGEST_FINITE,
     MAX_INT8_TERMS,
     STORAGE,
     Add,
@@ -215,6 +218,54 @@ def test_int8_weights_are_the_float_ones_to_half_a_step_of_their_channel() -> No
             assert np.abs(found[name]).max() == LARGEST
             assert (np.abs(found[name] * factor - wanted) <= 0.5001 * factor).all()
     assert set(found) == set(calls.weights)
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "value", "told"),
+    [
+        ("float16", "conv1_1.weight", -7e4, "70,000, and float16 holds up to 65,504"),
+        ("float16", "fc1.weight", 7e4, "70,000, and float16 holds up to 65,504"),
+        ("bfloat16", "fc1.weight", 3.4e38, "3.4e+38, and bfloat16 holds up to 3.389531e+38"),
+        ("tf32", "fc1.weight", 3.402e38, "3.402e+38, and tf32 holds up to 3.401162e+38"),
+        ("float16", "conv1_1.bias", np.inf, "inf, and float32 holds up to 3.402823e+38"),
+        ("uint8", "conv1_1.weight", np.nan, "nan, and float32 holds up to 3.402823e+38"),
+    ],
+)
+def test_a_weight_that_its_format_holds_as_infinity_is_refused(
+    form: Format, name: str, value: float, told: str
+) -> None:
+    graph = fold(graph_of("conv3-8 | fc-7")).graph
+    weights, calls = seeded(graph, 0), plan_in(graph, form)
+    require_finite_weights(calls, weights)
+    weights[name].flat[3] = value
+    with pytest.raises(UserError) as caught:
+        require_finite_weights(calls, weights)
+    assert f"the weight `{name}` is too large for" in str(caught.value)
+    assert f"its largest value is {told}" in str(caught.value)
+    other = "`--precision bfloat16` or `--precision tf32`"
+    assert (other in str(caught.value)) == ("and float16" in told)
+
+
+@pytest.mark.parametrize("form", ["float16", "bfloat16", "tf32"])
+def test_the_largest_number_of_a_format_is_held_as_itself(form: Format) -> None:
+    graph = fold(graph_of("fc-7")).graph
+    weights, calls = seeded(graph, 0), plan_in(graph, form)
+    largest = np.float32(LARGEST_FINITE[form])
+    weights["fc1.weight"].flat[3] = largest
+    require_finite_weights(calls, weights)
+    assert restored(form, stored(form, weights["fc1.weight"])).max() == largest
+    # With half of the last bit more it would be infinite.
+    beyond = np.float32([LARGEST_FINITE[form] * (1 + 2.0 ** (-8 if form == "bfloat16" else -11))])
+    with np.errstate(over="ignore"):
+        assert np.isinf(restored(form, stored(form, beyond))).all()
+
+
+def test_biases_and_weights_in_groups_are_float32_in_any_format() -> None:
+    graph = fold(graph_of("conv3-6 | conv3-6 groups=3 | fc-7")).graph
+    weights = seeded(graph, 0)
+    for name in ("conv1_1.bias", "conv1_2.weight", "fc1.bias"):
+        weights[name].flat[3] = 1e6
+    require_finite_weights(plan_in(graph, "float16"), weights)
 
 
 def test_the_bias_takes_back_what_the_zero_of_the_input_adds() -> None:

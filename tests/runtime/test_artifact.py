@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +134,38 @@ def test_verify_names_the_first_layer_that_departs(
     )
 
 
+def test_verify_names_the_layer_whose_values_are_infinite(
+    tiny_artifact: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a ReLU has made a zero of what came of them, and the scores are right."""
+    layers = Session.layers
+
+    def overflowing(session: Session, x: np.ndarray) -> list[np.ndarray]:
+        values = [value.copy() for value in layers(session, x)]
+        values[2][...] = np.inf
+        return values
+
+    monkeypatch.setattr(Session, "layers", overflowing)
+    folder = tiny_artifact()
+    shown = CliRunner().invoke(cli, ["verify", str(folder), "--json"])
+    assert str(shown.exception) == (
+        f"{folder} does not compute its net on random: values of conv1_2 are infinite or no numbers"
+    )
+    found = json.loads(shown.stdout)["inputs"][0]
+    assert found["not_finite"] == "conv1_2"
+    assert [error for *_, error in found["step_errors"]].index(None) == 2
+    assert found["error"] < 1e-5
+
+
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
         ({}, None),
+        (
+            {"precision": "float16", "step_errors": (("a", "a", 1e-4), ("b", "b.relu", inf))},
+            "values of b are infinite or no numbers: float16 holds up to 65,504; compile with "
+            "`--precision bfloat16` or `--precision tf32`",
+        ),
         ({"error": 0.2}, "its relative L2 error is 2.00e-01, and is to be under 0.15"),
         ({"error": float("nan")}, "its relative L2 error is nan, and is to be under 0.15"),
         ({"agreeing": 39}, None),

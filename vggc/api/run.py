@@ -64,7 +64,8 @@ def require_finite(artifact: Path, values: Mapping[str, Array]) -> None:
     for name, value in values.items():
         if not np.isfinite(value).all():
             raise CheckFailed(
-                f"{artifact} gives {name} values that are not finite; are its weights?"
+                f"{artifact} gives {name} values that are not finite: "
+                "`vggc verify` names the layer that they come from"
             )
 
 

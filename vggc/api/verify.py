@@ -50,7 +50,7 @@ class Verdict:
         """What is wrong with the artifact's outputs, in words; None where nothing is."""
         for result in self.results:
             if not result.passed:
-                where = result.first_departure
+                where = None if result.not_finite else result.first_departure
                 tail = f"; the first layer that departs is {where}" if where else ""
                 own = f" with its {self.kernels}" if self.kernels else ""
                 input = self.told_input(result)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -70,6 +72,7 @@ def command(
                 "passed": result.passed,
                 "fault": result.fault,
                 "first_departure": result.first_departure,
+                "not_finite": result.not_finite,
             }
             for result in results
         ]
@@ -79,7 +82,7 @@ def command(
             "agreement": verdict.limits.agreement,
             "inputs": inputs,
         }
-        console.out(json.dumps(report))
+        console.out(json.dumps(_in_json(report), allow_nan=False))
     else:
         for result in results:
             word = "ok" if result.passed else "FAILED"
@@ -109,3 +112,16 @@ def command(
             console.sheet(Sheet(title=title, header=header, rows=rows, numbers=numbers))
     if verdict.fault:
         raise CheckFailed(verdict.fault)
+
+
+def _in_json(value: Any) -> Any:
+    """A value as JSON has it, which knows no infinite number: null stands for it."""
+    match value:
+        case dict():
+            return {key: _in_json(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_in_json(each) for each in value]
+        case float() if not isfinite(value):
+            return None
+        case _:
+            return value

@@ -40,6 +40,17 @@ class MapTooLarge(Diagnostic):
     hint: str
 
 
+class WeightTooLarge(Diagnostic):
+    title = "the weight `{name}` is too large for {precision}"
+    label = "its largest value is {largest}, and {precision} holds up to {most}"
+    help = "{hint}"
+    name: str
+    precision: str
+    largest: str
+    most: str
+    hint: str
+
+
 class NoImages(Diagnostic):
     title = "there are no images in {path} to use"
     label = "{reason}"

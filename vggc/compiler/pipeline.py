@@ -22,7 +22,12 @@ from vggc.compiler.choose import ChoiceOf, by_cost, kernels_for
 from vggc.compiler.codegen import Code, export, generate, linker
 from vggc.compiler.error_budget import MAX_ERROR, Allotment, allotment
 from vggc.compiler.packing import pack, packings
-from vggc.compiler.quantize import Tensors, ValueRange, converted_weights
+from vggc.compiler.quantize import (
+    Tensors,
+    ValueRange,
+    converted_weights,
+    require_finite_weights,
+)
 from vggc.compiler.relax import Lowered, PlannedCalls, lower, with_kernels
 from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph
@@ -140,7 +145,8 @@ class Choices:
 def build_artifact(job: Job, folder: Path, watcher: Watcher = unwatched) -> Manifest:
     """Writes the artifact of a job to a new folder, whole or not at all.
 
-    Raises: UserError when the folder is taken, there is no linker, or an image is none.
+    Raises: UserError when the folder is taken, there is no linker, an image is none, or a weight is
+    too large for the precision.
     """
     refuse_full(folder)
     refuse_unwritable(folder)
@@ -156,6 +162,7 @@ def build_artifact(job: Job, folder: Path, watcher: Watcher = unwatched) -> Mani
     graph = stage("narrow-joins", _show_graph, lambda: _verified(narrowed(folded.graph)))
     plans = stage("plan", listing.plans, lambda: _planned(graph, job))
     plans = stage("reduce-precision", listing.plans, lambda: _reduced(plans, job))
+    require_finite_weights(plans[0], weights)
     may = stage("allot-error", listing.allotments, lambda: _allotted(plans, job, targets, weights))
     choices = stage("choose-kernels", partial(_show_choices, plans), lambda: _choose(job, may))
     code = stage("lower", listing.kernels, lambda: lower(_calls(plans, targets, choices)))

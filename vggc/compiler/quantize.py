@@ -9,10 +9,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from vggc.compiler import diagnostics
 from vggc.ir.weights import Weights
-from vggc.kernels.workloads import Conv, Convert, Map
+from vggc.kernels.workloads import LARGEST_FINITE, Conv, Convert, Format, Map
 from vggc.plan.low_precision import ZERO, scale_name
 from vggc.plan.plan import Plan, Step
+from vggc.support.diagnostics import UserError
 
 Tensors: TypeAlias = dict[str, NDArray[Any]]
 
@@ -59,6 +61,50 @@ def averaged(plan: Plan) -> set[str]:
         for step in plan.steps
         if isinstance(step.workload, Conv) and step.workload.input.format == "uint8"
     }
+
+
+def require_finite_weights(plan: Plan, weights: Weights) -> None:
+    """Refuses weights of the folded net that the plan's formats hold as infinity.
+
+    Raises: UserError naming the first of them.
+    """
+    for step in plan.steps:
+        for number, name in enumerate(each for each in step.weights if each in weights):
+            # Products alone are of fewer bits: a bias, a slope or a scale is float32.
+            form = _format_of_weight(step) if number == 0 else "float32"
+            most, largest = LARGEST_FINITE[form], _largest(weights[name])
+            if largest <= most:  # no NaN is
+                continue
+            raise UserError(
+                diagnostics.WeightTooLarge(
+                    name=name,
+                    precision=form,
+                    largest=f"{largest:,.7g}",
+                    most=f"{most:,.7g}",
+                    hint=_wider(form),
+                )
+            )
+
+
+def _format_of_weight(step: Step) -> Format:
+    """What a step's weight is held in, but for int8, whose scales take any weight."""
+    match step.workload:
+        case Conv(input=Map(format="tf32" | "bfloat16" | "float16" as form), groups=1):
+            return form
+        case _:
+            return "float32"
+
+
+def _largest(weight: NDArray[np.float32]) -> float:
+    """The size of the largest element, NaN where there is one, found in little memory."""
+    return float(max(-weight.min(initial=0), weight.max(initial=0)))
+
+
+def _wider(form: Format) -> str:
+    """What to do where a format holds no such weight."""
+    if form == "float16":
+        return "compile with `--precision bfloat16` or `--precision tf32`, which hold it"
+    return "give the weights of a training that did not diverge"
 
 
 def converted_weights(plan: Plan, weights: Weights, ranges: Mapping[str, ValueRange]) -> Tensors:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import lcm
+from math import inf, lcm
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, assert_never, cast
 
 from vggc.ir import ops
@@ -46,6 +46,15 @@ STORAGE: dict[Format, str] = {
 }
 """The type of a buffer of a format. TVM would compute float32 where it is told bfloat16."""
 
+LARGEST_FINITE: dict[Format, float] = {
+    "float32": (2 - 2**-23) * 2.0**127,
+    "tf32": (2 - 2**-10) * 2.0**127,
+    "float16": (2 - 2**-10) * 2.0**15,
+    "bfloat16": (2 - 2**-7) * 2.0**127,
+    "uint8": inf,
+}
+"""The largest number of a format. What is rounded and is larger, by more than half of the last bit,
+becomes infinity; uint8 cuts it off at the end of its range."""
 
 MAX_INT8_TERMS = (2**31 - 1) // (255 * 127)
 """Products of a uint8 and an int8 of at most 127 that an int32 holds the sum of."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,7 +24,7 @@ from vggc.ir.graph import Graph
 from vggc.ir.ops import Softmax
 from vggc.ir.weights import Weights, digest, load, seeded
 from vggc.kernels.bfloat16 import from_bfloat16
-from vggc.kernels.workloads import Convert, Layout, Map
+from vggc.kernels.workloads import LARGEST_FINITE, Convert, Layout, Map
 from vggc.measure import diagnostics
 from vggc.passes.fold import fold
 from vggc.passes.prepare import prepared
@@ -120,6 +121,8 @@ class Verification:
     def fault(self) -> str | None:
         """What is wrong with the artifact's outputs, in words; None where nothing is."""
         limits = LIMITS[self.precision]
+        if self.not_finite:
+            return f"values of {self.not_finite} are infinite or no numbers{self._range}"
         if not self.error < limits.error:
             return f"its relative L2 error is {self.error:.2e}, and is to be under {limits.error:g}"
         if not self.judged or self.agreeing >= limits.agreement * self.images:
@@ -129,6 +132,24 @@ class Verification:
         return (
             f"the best class is the same on {self.agreeing} of the images "
             f"({self.agreeing / self.images:.1%}), and is to be on {limits.agreement:.0%}"
+        )
+
+    @property
+    def not_finite(self) -> str | None:
+        """The first layer that gives infinite values, or what comes of them; None where none does.
+        A ReLU makes zero of a NaN, so that outputs may be finite behind it.
+        """
+        return next((layer for layer, _, error in self.step_errors if error == inf), None)
+
+    @property
+    def _range(self) -> str:
+        """What to do about values that are infinite, as part of a sentence."""
+        if self.precision != "float16":
+            return ""
+        most = LARGEST_FINITE["float16"]
+        return (
+            f": float16 holds up to {most:,.0f}; compile with `--precision bfloat16` "
+            "or `--precision tf32`"
         )
 
     @property
@@ -170,7 +191,7 @@ def verify(
         session=session,
         graph=graph,
         run=run,
-        scales=_scales(folder, next(iter(session.plans.values()))),
+        scales=scales_in(folder, next(iter(session.plans.values()))),
         weights_from=found.origin,
     )
     if images is not None:
@@ -242,8 +263,8 @@ def _recovered(folder: Path, manifest: Manifest, given: Path | None) -> tuple[We
     return weights, origin
 
 
-def _scales(folder: Path, plan: Plan) -> dict[str, float]:
-    """The scales of the uint8 values of a plan, by name."""
+def scales_in(folder: Path, plan: Plan) -> dict[str, float]:
+    """The scales of the uint8 values of an artifact's plan, by name."""
     names = {name for name in plan.weights if name.endswith(".scale")}
     stored = read_in_place(folder / WEIGHTS, names) if names else {}
     return {name: float(stored[name][0]) for name in names}
@@ -299,7 +320,7 @@ class _Difference:
             self.difference += float(np.sum((got64 - wanted64) ** 2))
             self.wanted += float(np.sum(wanted64**2))
         else:
-            self.difference = float("inf")
+            self.difference = inf
 
     @property
     def relative(self) -> float:
@@ -358,7 +379,7 @@ class _Judge:
                 difference.add(got[head.name], wanted[self.graph.nodes[head.node].name])
             for index, value in enumerate(self.session.layers(x)):
                 step = tally.plan.steps[index]
-                value = as_nchw(self.real(value, tally.plan, index), step.output)
+                value = as_nchw(real(value, tally.plan, index, self.scales), step.output)
                 tally.steps[index].add(value[:count], wanted[step.name])
             tally.agreeing += int(self.same_top1(got, wanted).sum())
             start += count
@@ -402,18 +423,21 @@ class _Judge:
                 same &= best == wanted.reshape(len(same), -1).argmax(1)
         return same
 
-    def real(self, value: NDArray[Any], plan: Plan, index: int) -> RealArray:
-        """The numbers that a step's value stands for."""
-        match plan.steps[index].output:
-            case Map(format="bfloat16"):
-                return from_bfloat16(value)
-            case Map(format="float16"):
-                return value.view(np.float16).astype(np.float32)
-            case Map(format="uint8", zero=zero):
-                scale = self.scales[scale_name(plan, index)]
-                return scale * (value.astype(np.float64) - zero)
-            case _:
-                return value
+
+def real(value: NDArray[Any], plan: Plan, index: int, scales: Mapping[str, float]) -> RealArray:
+    """The numbers that the value of a plan's step stands for; `scales` are those of uint8 values,
+    by name.
+    """
+    match plan.steps[index].output:
+        case Map(format="bfloat16"):
+            return from_bfloat16(value)
+        case Map(format="float16"):
+            return value.view(np.float16).astype(np.float32)
+        case Map(format="uint8", zero=zero):
+            scale = scales[scale_name(plan, index)]
+            return scale * (value.astype(np.float64) - zero)
+        case _:
+            return value
 
 
 def _label(step: Step) -> str:
