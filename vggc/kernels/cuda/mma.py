@@ -75,7 +75,7 @@ TILES = (
 )
 """Rows and columns of a block's tile and of a warp's part."""
 FLAT_TILES = ((32, 128, 32, 32), (32, 64, 32, 32))
-"""Those for no more rows, as a dense layer of few images has."""
+"""Tiles for products of no more rows, such as dense layers of few images."""
 PANELS = (64, 128, 256)
 """The columns that panels of a weight may have."""
 
