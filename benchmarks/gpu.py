@@ -2,12 +2,14 @@
 
     python benchmarks/gpu.py make BUNDLE           a folder to copy to a machine with a card
     python BUNDLE/run.py --out RESULTS             there: needs torch, no vggc and no network
-    python benchmarks/gpu.py emulate NET RESULTS   the same from end to end on an emulated card
+    python benchmarks/gpu.py records RESULTS.json FOLDER   what was timed, as tuning records
+    python benchmarks/gpu.py emulate NET RESULTS   a bundle from end to end on an emulated card
 
 A bundle holds the machine code of the kernels that vggc's model of the card prefers for each layer
 of some nets, for several batches, in float16, with how they are launched. The runner checks each of
 them against float32, times them, the layers, the whole nets and peers, and writes after each part
-what it has found; it ends in ten minutes. `times.jsonl` then has a line for each kernel's time.
+what it has found; it ends in ten minutes. `records` puts the times of `results.json` into a tuning
+database: `vggc/tuning/records` is the one that comes with vggc.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the emulator is among the tests
 
-from card.making import MIB, BundleWish, make, num_bytes  # noqa: E402
+from card.feeding import feed  # noqa: E402
+from card.making import MIB, BundleError, BundleWish, make, num_bytes  # noqa: E402
+
+from vggc.support.diagnostics import UserError  # noqa: E402
 
 NETS, BATCHES, CHOICES = "vgg16", "1,8,32,128", 8
 
@@ -37,10 +42,29 @@ def main() -> None:
     emulating = commands.add_parser("emulate", help="makes a bundle and runs it on a CPU")
     emulating.add_argument("nets", help="a small net: emulated cards are slow")
     emulating.add_argument("results", type=Path, help="a folder")
+    feeding = commands.add_parser("records", help="the times of a run into a tuning database")
+    feeding.add_argument("results", type=Path, help="results.json of a run")
+    feeding.add_argument("folder", type=Path, help="the database, made where there is none")
+    feeding.add_argument(
+        "--emulated", action="store_true", help="take those of an emulated card, for a test"
+    )
     for command, batches, choices in ((making, BATCHES, CHOICES), (emulating, "2", 2)):
         command.add_argument("--batches", default=batches)
         command.add_argument("--choices", type=int, default=choices, help="kernels of a layer")
     asked = parser.parse_args()
+    try:
+        carry_out(asked)
+    except (BundleError, UserError) as error:
+        print(f"gpu.py: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def carry_out(asked: argparse.Namespace) -> None:
+    """Does what was asked for. Raises: BundleError, UserError."""
+    if asked.command == "records":
+        for line in feed(asked.results, asked.folder, emulated=asked.emulated):
+            print(line, file=sys.stderr)
+        return
     wish = BundleWish(
         nets=tuple(asked.nets.split(",")),
         batches=tuple(map(int, asked.batches.split(","))),

@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -17,12 +17,14 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from cuda.bindings import driver as cuda
 
 from tests.support import ROOT
 from tests.support.cuda_on_cpu import generate_all
+from vggc.cli import cli
 from vggc.ir.ops import RELU, Activation
-from vggc.kernels.cuda import H200, algorithms
+from vggc.kernels.cuda import H200, algorithms, choices
 from vggc.kernels.reference import reference
 from vggc.kernels.workloads import (
     Add,
@@ -38,7 +40,12 @@ from vggc.kernels.workloads import (
     ToNhwc,
     Workload,
 )
+from vggc.runtime.artifact import sound_manifest
 from vggc.support.records import to_json
+from vggc.support.tvm_alone import tvm
+from vggc.tuning import lookup
+from vggc.tuning.database import read
+from vggc.tuning.revision import revision
 
 NET = """net small
 input 3x8x8
@@ -50,7 +57,7 @@ conv3-32 | pool | fc-10 | softmax
 def card() -> Iterator[SimpleNamespace]:
     """The modules of `benchmarks/card`."""
     names = ["device", "driver", "journal", "kernels", "making", "nets", "parts", "peers"]
-    names += ["report", "runner", "steps", "tables", "values"]
+    names += ["report", "runner", "steps", "tables", "values", "feeding"]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
         found: dict[str, ModuleType] = {name: import_module(f"card.{name}") for name in names}
@@ -138,41 +145,92 @@ def spoil(bundle: Any, kernel: str) -> None:
     subprocess.run(command, input=source, text=True, check=True)
 
 
-@pytest.mark.slow
-def test_a_small_net_goes_all_the_way_whatever_becomes_of_a_kernel(
-    card: SimpleNamespace, net_file: Path, tmp_path: Path
-) -> None:
-    wish = card.making.BundleWish((str(net_file),), (2,), 2, emulated=True)
-    tables = card.making.make(wish, tmp_path / "bundle")
+@dataclass(frozen=True)
+class Run:
+    """A run of a small net's bundle on the emulated card, two of whose kernels are spoiled."""
+
+    tables: Any
+    folder: Path
+    told: str
+    crashing: str
+    no_code: str
+
+    @property
+    def results(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "results.json").read_text())
+        return found
+
+
+@pytest.fixture(scope="module")
+def run(card: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "small.vgg").write_text(NET, encoding="utf-8")
+    wish = card.making.BundleWish((str(folder / "small.vgg"),), (2,), 2, emulated=True)
+    tables = card.making.make(wish, folder / "bundle")
     assert tables.about["left_out"] == []
-    bundle = card.tables.Bundle(tmp_path / "bundle")
+    bundle = card.tables.Bundle(folder / "bundle")
     by_layer = {row.layers[0]: row for row in tables.workloads.values()}
     crashing = by_layer["fc2"].kernels[1]
     spoil(bundle, crashing)
     no_code = by_layer["conv1_1"].kernels[0]
     (bundle.folder / tables.kernels[no_code].module).write_bytes(b"no machine code at all")
-
-    command = [sys.executable, str(bundle.folder / "run.py"), "--out", str(tmp_path / "results")]
+    command = [sys.executable, str(bundle.folder / "run.py"), "--out", str(folder / "results")]
     environment = {**os.environ, "PYTHONPATH": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return Run(tables, folder / "results", done.stdout, crashing, no_code)
 
-    parts = json.loads((tmp_path / "results" / "results.json").read_text())["parts"]
-    assert list(parts) == card.parts.keys(tables)
+
+@pytest.mark.slow
+def test_a_small_net_goes_all_the_way_whatever_becomes_of_a_kernel(
+    card: SimpleNamespace, run: Run
+) -> None:
+    parts = run.results["parts"]
+    assert list(parts) == card.parts.keys(run.tables)
     failed = {key: part["error"] for key, part in parts.items() if part["error"]}
-    assert failed.pop(f"check:{crashing}").startswith("the process ended with -")
-    assert "cuModuleLoadData" in failed.pop(f"check:{no_code}")
+    assert failed.pop(f"check:{run.crashing}").startswith("the process ended with -")
+    assert "cuModuleLoadData" in failed.pop(f"check:{run.no_code}")
     assert all("tensorrt" in key for key in failed)
     net = parts["nets:small/2"]["result"]
     assert set(net["seconds"]) == {"launches", "graph", "tuned", "dependent", "torch graph"}
     assert all(0 < error < 1e-3 for error in net["errors"].values())
-    assert no_code not in net["kernels"]["graph"]
+    assert run.no_code not in net["kernels"]["graph"]
     assert parts["peers:small/2/onnxruntime"]["result"]["error"] < 1e-3
-    assert (tmp_path / "results" / parts["profile:0"]["result"]["file"]).exists()
-    assert "The card is emulated" in done.stdout
-    lines = (tmp_path / "results" / "times.jsonl").read_text().splitlines()
-    times = [json.loads(line) for line in lines]
-    assert len(times) == len(tables.kernels) - 2
-    assert all(each["seconds"] > 0 for each in times)
+    assert (run.folder / parts["profile:0"]["result"]["file"]).exists()
+    assert "The card is emulated" in run.told
+
+
+@pytest.mark.slow
+def test_what_was_measured_decides_when_a_net_is_compiled(
+    card: SimpleNamespace, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured, results = run.results, tmp_path / "results.json"
+    slow_first = {}
+    for row in run.tables.workloads.values():
+        kernels = [run.tables.kernels[name] for name in row.kernels]
+        said = [one for one in measured["records"]["kernels"] if one["workload"] == row.workload]
+        timed = [one for one in said if one["seconds"]]
+        for rank, one in enumerate(timed):
+            one["seconds"] = 1e-3 / (1 + rank)
+        if len(kernels) > 1:
+            slow_first[row.layers[0]] = timed[-1]["algorithm"], timed[-1]["knobs"]
+    results.write_text(json.dumps(measured))
+    with pytest.raises(card.making.BundleError, match="is of an emulated card"):
+        list(card.feeding.feed(results, tmp_path / "records"))
+    *_, told = card.feeding.feed(results, tmp_path / "records", emulated=True)
+    assert told.endswith("on emulated (sm_90, 132 multiprocessors)")
+
+    monkeypatch.setattr(lookup, "SHIPPED", tmp_path / "records")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "small.vgg").write_text(NET, encoding="utf-8")
+    options = ["--target", "cuda", "--arch", "sm_90a", "--precision", "float16", "--batch", "2"]
+    places = [str(tmp_path / "small.vgg"), "-o", str(tmp_path / "art")]
+    done = CliRunner().invoke(cli, ["compile", *places, *options])
+    assert done.exit_code == 0, done.stderr
+    assert f"{len(slow_first)} of {len(slow_first)} kernels tuned" in done.stderr
+    assert "records of emulated (sm_90, 132 multiprocessors) decide on" in done.stderr
+    (entry,) = sound_manifest(tmp_path / "art").entries
+    tuned = {each.layer: each for each in entry.kernels if each.chosen_by == "measurement"}
+    assert {name: (one.algorithm, one.knobs) for name, one in tuned.items()} == slow_first
 
 
 @pytest.mark.slow
@@ -238,6 +296,77 @@ def test_a_workspace_has_room_for_what_a_thread_writes_at_once(card: SimpleNames
     (parts,) = card.making.workspaces(code, "float16")
     assert parts.dtype == "float32"
     assert parts.shape[0] >= knobs.splits * 64 * 64
+
+
+# What a run has measured, as records
+
+
+def measured(**changes: Any) -> dict[str, Any]:
+    """The records of a run with one kernel."""
+    work = conv((1, 28, 28, 512), 512)
+    (best, *_) = choices(work, H200)
+    kernel = {
+        "workload": {"Conv": to_json(work)},
+        "algorithm": best.algorithm,
+        "knobs": dict(best.knobs),
+        "code": revision(algorithms(work, H200)),
+        "seconds": 1e-5,
+        "error": None,
+    }
+    card = {"name": "NVIDIA H200", "capability": "9.0", "multiprocessors": 132, "cache": 50 << 20}
+    said = {"emulated": False, "tvm": tvm.__version__, "card": card}
+    of_kernel = {name: value for name, value in changes.items() if name in kernel}
+    return {"records": {**said, **changes, "kernels": [{**kernel, **of_kernel}]}}
+
+
+def test_a_kernel_that_was_wrong_on_a_card_is_a_choice_that_fails(
+    card: SimpleNamespace, tmp_path: Path
+) -> None:
+    said, work = measured(), conv((1, 28, 28, 512), 512)
+    (first,) = said["records"]["kernels"]
+    second = choices(work, H200)[1]
+    wrong = {"knobs": dict(second.knobs), "algorithm": second.algorithm, "seconds": None}
+    said["records"]["kernels"].append({**first, **wrong, "error": "WrongKernel: it writes beside"})
+    (tmp_path / "results.json").write_text(json.dumps(said))
+    *_, told = card.feeding.feed(tmp_path / "results.json", tmp_path / "records")
+    assert "2 records of 1 kernels on NVIDIA H200 (sm_90, 132 multiprocessors)" in told
+    (known,) = read(tmp_path / "records").values()
+    assert known.failed == {second}
+    assert known.best((second, *choices(work, H200))) == choices(work, H200)[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"code": "0123456789abcdef"}, "records count for the code"),
+        ({"tvm": "0.1"}, "another TVM"),
+        ({"emulated": True}, "of an emulated card"),
+        ({"seconds": -1.0}, "no time of a kernel"),
+        ({"seconds": "fast"}, "no file that a run writes"),
+        ({"algorithm": "magic"}, "there is no Choice"),
+        ({"workload": {"Conv": {"input": 1}}}, "no file that a run writes"),
+        ({"workload": {"os": {}}}, "no file that a run writes"),
+        ({"card": {"name": "\x1b[2J"}}, "no file that a run writes"),
+    ],
+    ids=str,
+)
+def test_results_that_say_something_else_are_refused(
+    card: SimpleNamespace, tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(measured(**changes)))
+    with pytest.raises(card.making.BundleError, match=reason):
+        list(card.feeding.feed(path, tmp_path / "records"))
+    assert not (tmp_path / "records").exists()
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[]", b"{}", b'{"records": 1}', b"[" * 10**5])
+def test_what_is_no_file_of_a_run_is_refused(
+    card: SimpleNamespace, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "results.json").write_bytes(content)
+    with pytest.raises(card.making.BundleError, match="is no file that a run writes"):
+        list(card.feeding.feed(tmp_path / "results.json", tmp_path / "records"))
 
 
 # What is carried of vggc, and what of it is said anew
@@ -498,7 +627,7 @@ def test_the_card_is_timed_by_events_and_graphs(
 
 def test_kernels_are_told_by_time_beside_what_the_model_says(card: SimpleNamespace) -> None:
     tables = card.tables.Tables(
-        about={"vggc": "1.2", "emulated": False},
+        about={"vggc": "1.2", "tvm": "0.27", "emulated": False},
         kernels={
             name: kernel_row(card, name, seconds) for name, seconds in (("k0", 1e-6), ("k1", 2e-6))
         },
@@ -522,10 +651,11 @@ def test_kernels_are_told_by_time_beside_what_the_model_says(card: SimpleNamespa
     assert text.index("| mma rows=1 | 2.0 | 2.0 |") < text.index("| mma rows=0 | 4.0 | 1.0 |")
     assert "1 of 2 kernels are right" in text
     assert "- check:k1: it took too long" in text
-    lines = list(card.report.kernel_times(tables, entries))
-    assert [line["seconds"] for line in lines] == [4e-6, 2e-6]
-    assert lines[0]["workload"] == {"Conv": {}}
-    assert lines[0]["card"] == "a card"
+    said = card.report.records(tables, entries)
+    assert said["card"]["name"] == "a card"
+    assert [row["seconds"] for row in said["kernels"]] == [4e-6, 2e-6]
+    assert [row["error"] for row in said["kernels"]] == [None, "it took too long"]
+    assert said["kernels"][0]["workload"] == {"Conv": {}}
 
 
 def kernel_row(card: SimpleNamespace, name: str, seconds: float) -> Any:
@@ -552,6 +682,7 @@ def work_row(card: SimpleNamespace) -> Any:
         floor_seconds=1e-6,
         flops=2_000_000,
         is_dense=False,
+        code="0123",
     )
 
 

@@ -150,6 +150,7 @@ class CudaDevice(Device):
             "name": about.name,
             "capability": f"{about.major}.{about.minor}",
             "multiprocessors": about.multi_processor_count,
+            "cache": getattr(about, "L2_cache_size", 0),
             "memory": about.total_memory,
             "driver": self.driver.version,
             "cudnn": torch.backends.cudnn.version(),
@@ -160,11 +161,15 @@ class CudaDevice(Device):
 
 class EmulatedDevice(Device):
     """Kernels as a CPU's code: their results are right or wrong as a card's, their times say
-    nothing.
+    nothing. What it tells of itself is said of the card that its code is for.
     """
 
     effort, type = SMALL, "cpu"
     stream = 0
+
+    def __init__(self, driver: Driver, about: Mapping[str, Any]) -> None:
+        super().__init__(driver)
+        self.about = about
 
     def wait(self) -> None:
         pass
@@ -181,13 +186,20 @@ class EmulatedDevice(Device):
         return perf_counter() - start
 
     def machine(self) -> dict[str, Any]:
-        return {"name": "emulated", "driver": self.driver.version}
+        return {
+            "name": "emulated",
+            "capability": "{}.{}".format(*self.about["arch"].removeprefix("sm_").rstrip("a")),
+            "multiprocessors": self.about["multiprocessors"],
+            "cache": 0,
+            "driver": self.driver.version,
+        }
 
 
 def device_for(bundle: Bundle) -> Device:
     """What runs the code of a bundle."""
     if bundle.is_emulated:
-        return EmulatedDevice(Driver(bundle.folder / bundle.tables.about["driver"]))
+        about = bundle.tables.about
+        return EmulatedDevice(Driver(bundle.folder / about["driver"]), about)
     return CudaDevice()
 
 

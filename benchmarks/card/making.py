@@ -53,7 +53,9 @@ from vggc.program import load
 from vggc.runtime.artifact import Target
 from vggc.runtime.plans import plan_for
 from vggc.support.records import to_json
+from vggc.support.tvm_alone import tvm
 from vggc.support.version import __version__
+from vggc.tuning.revision import revision
 
 EMULATED_DRIVER = ROOT / "tests" / "support" / "driver_on_cpu.cpp"
 MIB = 1 << 20
@@ -63,8 +65,8 @@ NOT_OF_TILES = {"depth", "stages", "splits", "panel"}
 """Knobs by which two choices differ less than by their tiles."""
 ALIKE = 2
 """Choices with the same tile that are taken at most."""
-STAYING = "making.py"
-"""The module of this package that does not travel in a bundle."""
+STAYING = ("making.py", "feeding.py")
+"""The modules of this package that do not travel in a bundle."""
 RUN = '''"""Measures the kernels of this folder: `python run.py --out FOLDER`."""
 
 from pathlib import Path
@@ -107,12 +109,14 @@ def make(wish: BundleWish, folder: Path) -> Tables:
         for name in wish.nets:
             maker.add_net(name)
         maker.finish()
-    leaving = shutil.ignore_patterns(STAYING, "__pycache__")
+    leaving = shutil.ignore_patterns(*STAYING, "__pycache__")
     shutil.copytree(Path(__file__).parent, folder / "card", ignore=leaving)
     (folder / "run.py").write_text(RUN, encoding="utf-8")
     about = {
         "vggc": __version__,
+        "tvm": tvm.__version__,
         "card": wish.card.name,
+        "multiprocessors": wish.card.multiprocessors,
         "arch": wish.card.arch,
         "precision": PRECISION,
         "emulated": wish.emulated,
@@ -248,6 +252,7 @@ class _Maker:
             floor_seconds=max(2 * macs / card.peak_rate, moved_bytes(work) / card.memory_rate),
             flops=2 * macs,
             is_dense=is_dense(work),
+            code=revision(algorithms(work, card)),
         )
         return name
 

@@ -1,4 +1,4 @@
-"""What a run has found, as tables, and as times for vggc's tuning database."""
+"""What a run has found, as tables, and as records for vggc's tuning database."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from typing import Any
 
 from card.journal import NO_TIME, Entry, Journal
 from card.parts import BESIDE
-from card.tables import Bundle, NetRow, Tables, WorkloadRow
+from card.tables import Bundle, KernelRow, NetRow, Tables, WorkloadRow
 
-TABLES_FILE, RESULTS, TIMES = "results.md", "results.json", "times.jsonl"
+TABLES_FILE, RESULTS = "results.md", "results.json"
+CARD = ("name", "capability", "multiprocessors", "cache")
+"""What tells a card from others, of all that is found of the machine."""
 
 
 def write_report(bundle: Bundle, journal: Journal, folder: Path) -> str:
-    """Writes what was found: tables, everything as JSON, and a line for each kernel's time."""
+    """Writes what was found: tables, and everything as JSON."""
     tables, entries = bundle.tables, journal.entries()
     text = markdown(tables, entries)
     results = {
         "about": tables.about,
+        "records": records(tables, entries),
         "parts": {
             key: {"seconds": entry.seconds, "result": entry.result, "error": entry.error}
             for key, entry in entries.items()
@@ -28,26 +31,36 @@ def write_report(bundle: Bundle, journal: Journal, folder: Path) -> str:
     }
     (folder / TABLES_FILE).write_text(text, encoding="utf-8")
     (folder / RESULTS).write_text(json.dumps(results, indent=1), encoding="utf-8")
-    lines = [json.dumps(line) for line in kernel_times(tables, entries)]
-    (folder / TIMES).write_text("\n".join([*lines, ""]), encoding="utf-8")
     return text
 
 
-def kernel_times(tables: Tables, entries: dict[str, Entry]) -> Iterator[dict[str, Any]]:
-    """What was measured of each kernel: workload, choice, card, seconds."""
-    machine = entries["machine"].result if "machine" in entries else None
-    for row in tables.workloads.values():
-        times = _times(row, entries)
-        for name in row.kernels:
-            if name in times:
-                kernel = tables.kernels[name]
-                yield {
-                    "workload": row.workload,
-                    "algorithm": kernel.algorithm,
-                    "knobs": kernel.knobs,
-                    "seconds": times[name],
-                    "card": (machine or {}).get("name"),
-                }
+def records(tables: Tables, entries: dict[str, Entry]) -> dict[str, Any]:
+    """What `benchmarks/gpu.py records` makes records of: the card, and each kernel's workload,
+    choice, code and seconds, or why it has none.
+    """
+    machine = _result(entries, "machine")
+    return {
+        "emulated": tables.about["emulated"],
+        "tvm": tables.about["tvm"],
+        "card": {name: machine.get(name) for name in CARD},
+        "kernels": [
+            _record(tables.kernels[name], row, entries)
+            for row in tables.workloads.values()
+            for name in row.kernels
+            if f"check:{name}" in entries
+        ],
+    }
+
+
+def _record(kernel: KernelRow, row: WorkloadRow, entries: dict[str, Entry]) -> dict[str, Any]:
+    return {
+        "workload": row.workload,
+        "code": row.code,
+        "algorithm": kernel.algorithm,
+        "knobs": kernel.knobs,
+        "seconds": _times(row, entries).get(kernel.id),
+        "error": entries[f"check:{kernel.id}"].error,
+    }
 
 
 def markdown(tables: Tables, entries: dict[str, Entry]) -> str:

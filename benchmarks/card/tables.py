@@ -85,6 +85,7 @@ class KernelRow:
 class WorkloadRow:
     """What some layers compute, and its kernels, the one that the model prefers first.
 
+    `code` is the revision of vggc's algorithms for it, as its tuning database has it.
     `floor_seconds` is what the card's arithmetic or its memory needs at least, whichever is longer.
     """
 
@@ -96,6 +97,7 @@ class WorkloadRow:
     floor_seconds: float
     flops: int
     is_dense: bool
+    code: str
 
     @property
     def kind(self) -> str:
