@@ -24,11 +24,28 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # the emulator is among the tests
 
 from card.feeding import feed  # noqa: E402
-from card.making import MIB, BundleError, BundleWish, make, num_bytes  # noqa: E402
+from card.making import (  # noqa: E402
+    MIB,
+    BundleError,
+    BundleWish,
+    NetWish,
+    make,
+    num_bytes,
+)
 
 from vggc.support.diagnostics import UserError  # noqa: E402
 
-NETS, BATCHES, CHOICES = "vgg16", "1,8,32,128", 8
+FEW = (1, 8, 32)
+WHOLE = (
+    NetWish("vgg16", "float16", (*FEW, 128), choices=6),
+    NetWish("vgg16", "float32", FEW, choices=2),
+    NetWish("resnet18", "float16", (1, 32)),
+    NetWish("vgg16", "bfloat16", FEW),
+    NetWish("vgg16", "tf32", FEW),
+    NetWish("vgg16", "int8", FEW),
+    NetWish("googlenet_aux", "float16", (1, 32)),
+)
+"""What a bundle holds, what is worth most first."""
 
 
 def main() -> None:
@@ -38,19 +55,17 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser("make", help="a bundle for a card")
     making.add_argument("bundle", type=Path, help="a new folder")
-    making.add_argument("--nets", default=NETS, help="zoo names or files, with commas")
+    making.add_argument("--first", type=int, default=len(WHOLE), help="so many kinds of nets")
     emulating = commands.add_parser("emulate", help="makes a bundle and runs it on a CPU")
-    emulating.add_argument("nets", help="a small net: emulated cards are slow")
+    emulating.add_argument("net", help="a small net: emulated cards are slow")
     emulating.add_argument("results", type=Path, help="a folder")
+    emulating.add_argument("--precisions", default="float16", help="with commas")
     feeding = commands.add_parser("records", help="the times of a run into a tuning database")
     feeding.add_argument("results", type=Path, help="results.json of a run")
     feeding.add_argument("folder", type=Path, help="the database, made where there is none")
     feeding.add_argument(
         "--emulated", action="store_true", help="take those of an emulated card, for a test"
     )
-    for command, batches, choices in ((making, BATCHES, CHOICES), (emulating, "2", 2)):
-        command.add_argument("--batches", default=batches)
-        command.add_argument("--choices", type=int, default=choices, help="kernels of a layer")
     asked = parser.parse_args()
     try:
         carry_out(asked)
@@ -65,18 +80,14 @@ def carry_out(asked: argparse.Namespace) -> None:
         for line in feed(asked.results, asked.folder, emulated=asked.emulated):
             print(line, file=sys.stderr)
         return
-    wish = BundleWish(
-        nets=tuple(asked.nets.split(",")),
-        batches=tuple(map(int, asked.batches.split(","))),
-        choices=asked.choices,
-        emulated=asked.command == "emulate",
-    )
     if asked.command == "make":
-        describe(wish, asked.bundle)
+        describe(BundleWish(WHOLE[: asked.first]), asked.bundle)
         return
+    precisions = enumerate(asked.precisions.split(","))
+    nets = [NetWish(asked.net, form, (2,), 1 if worth else 2) for worth, form in precisions]
     with TemporaryDirectory() as temporary:
         bundle = Path(temporary) / "bundle"
-        describe(wish, bundle)
+        describe(BundleWish(tuple(nets), emulated=True), bundle)
         command = [sys.executable, str(bundle / "run.py"), "--out", str(asked.results)]
         sys.exit(subprocess.run(command).returncode)
 

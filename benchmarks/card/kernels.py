@@ -14,8 +14,25 @@ from torch import Tensor
 
 from card.device import Device
 from card.driver import LOCAL_BYTES, REGISTERS, Function
-from card.tables import Argument, Bundle, KernelRow, Recipe, WorkloadRow
-from card.values import DTYPES, EPSILON, expected, layouts, weight_shapes
+from card.tables import (
+    Argument,
+    Bundle,
+    KernelRow,
+    PanelRecipe,
+    Recipe,
+    TurnedRecipe,
+    WorkloadRow,
+)
+from card.values import (
+    DTYPES,
+    EPSILON,
+    Layout,
+    expected,
+    layouts,
+    levels,
+    rounded,
+    weight_shapes,
+)
 
 GUARD = 1 << 16
 """Bytes around what a kernel writes, in which nobody may write."""
@@ -81,7 +98,18 @@ class Loaded:
             "spilled_bytes": max(each.attribute(LOCAL_BYTES) for each in found),
         }
 
-    def index(self, recipe: Recipe) -> Tensor:
+    def arranged(self, kernel: KernelRow, weights: Mapping[str, Tensor]) -> list[Tensor]:
+        """A workload's weights, by their names, as a kernel takes them, in order."""
+        found = []
+        for argument in kernel.arguments:
+            if argument.name in weights:
+                weight = weights[argument.name]
+                if argument.name == "weight" and kernel.recipe is not None:
+                    weight = self.packed(kernel.recipe, weight, argument)
+                found.append(weight.contiguous())
+        return found
+
+    def index(self, recipe: PanelRecipe) -> Tensor:
         """Where each element of a panel comes from."""
         if recipe.index not in self.indices:
             differences = np.frombuffer(zlib.decompress(self.bundle.read(recipe.index)), np.int32)
@@ -91,8 +119,21 @@ class Loaded:
 
     def packed(self, recipe: Recipe, weight: Tensor, argument: Argument) -> Tensor:
         """A weight `(K, …)` as a kernel reads it."""
+        held = weight.to(DTYPES[argument.dtype])
+        match recipe:
+            case PanelRecipe():
+                return self._in_panels(recipe, held.flatten(1), argument)
+            case TurnedRecipe():
+                turned = held.reshape(recipe.view).permute(recipe.order).reshape(recipe.dense)
+                rest = [
+                    side
+                    for whole, part in zip(argument.shape, recipe.dense, strict=True)
+                    for side in (whole - part, 0)
+                ]
+                return torch.nn.functional.pad(turned, rest[::-1]).contiguous()
+
+    def _in_panels(self, recipe: PanelRecipe, rows: Tensor, argument: Argument) -> Tensor:
         index = self.index(recipe)
-        rows = weight.to(DTYPES[argument.dtype]).flatten(1)
         panels = prod(argument.shape) // len(index)
         missing = panels * recipe.panel - len(rows)
         rows = torch.nn.functional.pad(rows, (0, 0, 0, missing)).view(panels, -1)
@@ -107,7 +148,7 @@ class Case:
     """Random values of a workload, as they lie in memory, and what comes of them in float32."""
 
     inputs: tuple[Tensor, ...]
-    weights: tuple[Tensor, ...]
+    weights: dict[str, Tensor]
     result: Tensor
 
 
@@ -119,15 +160,33 @@ def case(row: WorkloadRow, device: Device, seed: int = 0) -> Case:
         return torch.randn(*shape, generator=random, device=device.type)
 
     inputs, output = layouts(row.kind, row.fields)
-    stored = [layout.pack(normal(layout.shape)) for layout in inputs]
+    stored = [layout.pack(normal(layout.shape) * _spread(layout)) for layout in inputs]
     values = [layout.unpack(each) for layout, each in zip(inputs, stored, strict=True)]
-    weights = [normal(shape) for shape in weight_shapes(row.kind, row.fields)]
-    if weights:
-        weights[0] /= prod(weights[0].shape[1:]) ** 0.5
-        weights[0] = weights[0].to(inputs[0].dtype).float()
+    shapes = weight_shapes(row.kind, row.fields)
+    weights = {name: normal(shape) for name, shape in shapes.items()}
+    terms = prod(shapes.get("weight", (1,))[1:])
+    if "scale" in weights and "weight" in weights:
+        weights["weight"] = (weights["weight"] * 40).round().clamp(-127, 127)
+        size = 40 * (_spread(inputs[0]) ** 2 + inputs[0].zero ** 2) ** 0.5
+        weights["scale"] = (1 + weights["scale"].abs()) / (2 * size * terms**0.5)
+    elif "weight" in weights:
+        weights["weight"] = rounded(weights["weight"] / terms**0.5, inputs[0].format)
+    elif "scale" in weights:
+        weights["scale"] = 0.1 + weights["scale"].abs() * 0.01
+        if output.format == "uint8":
+            weights["scale"] = weights["scale"] * 0 + 1 / _spread(output)
+    if "out_scale" in weights:
+        weights["out_scale"] = weights["out_scale"] * 0 + 1 / _spread(output)
     with torch.inference_mode():
-        result = expected(row.kind, row.fields, values, weights)
-    return Case(tuple(stored), tuple(weights), result.reshape(output.shape))
+        result = expected(row.kind, row.fields, values, weights).reshape(output.shape)
+    if output.format == "uint8":
+        result = result.clamp(-output.zero, 255 - output.zero)
+    return Case(tuple(stored), weights, result)
+
+
+def _spread(layout: Layout) -> float:
+    """The size of a layout's values: in uint8 they fill the range."""
+    return levels(layout.zero) / 3 if layout.format == "uint8" else 1.0
 
 
 def check(loaded: Loaded, row: WorkloadRow, kernel: KernelRow, made: Case) -> dict[str, Any]:
@@ -137,11 +196,7 @@ def check(loaded: Loaded, row: WorkloadRow, kernel: KernelRow, made: Case) -> di
     leaves zeros around it that are none.
     """
     _, output = layouts(row.kind, row.fields)
-    weights = [*made.weights]
-    if kernel.recipe is not None:
-        at = len(made.inputs)
-        weights[0] = loaded.packed(kernel.recipe, weights[0], kernel.arguments[at])
-    places = [*made.inputs, *weights]
+    places = [*made.inputs, *loaded.arranged(kernel, made.weights)]
     store = torch.full(
         (output.num_bytes + 2 * GUARD,), POISON, dtype=torch.uint8, device=loaded.device.type
     )
@@ -201,7 +256,9 @@ class Repeated:
 def copies_of(row: WorkloadRow, device: Device) -> int:
     """How many copies of a workload's operands are more than the cache holds."""
     inputs, output = layouts(row.kind, row.fields)
-    weights = sum(map(prod, weight_shapes(row.kind, row.fields))) * inputs[0].dtype.itemsize
+    weights = (
+        sum(map(prod, weight_shapes(row.kind, row.fields).values())) * inputs[0].dtype.itemsize
+    )
     once = sum(each.num_bytes for each in (*inputs, output)) + weights
     wanted = -(-device.effort.beyond_cache // max(1, once))
     return max(1, min(device.effort.copies, wanted))
@@ -222,11 +279,21 @@ def repeated(loaded: Loaded, row: WorkloadRow, kernel: KernelRow, launches: int)
     for _ in range(copies_of(row, device)):
         pointers = {}
         for argument in (*kernel.arguments, *kernel.workspaces):
-            dtype = DTYPES[argument.dtype]
-            values = torch.empty(argument.shape, dtype=dtype, device=device.type)
-            values.uniform_(-0.05, 0.1)
+            values = drawn(argument.shape, argument.dtype, device)
             held.append(values)
             pointers[argument.name] = values.data_ptr()
         calls.append(loaded.prepared(kernel, pointers))
 
     return Repeated(tuple(calls), launches, tuple(held))
+
+
+def drawn(shape: Sequence[int], dtype: str, device: Device) -> Tensor:
+    """Random numbers of a type, all over the range of whole ones."""
+    values = torch.empty(tuple(shape), dtype=DTYPES[dtype], device=device.type)
+    match dtype:
+        case "uint8":
+            return values.random_(0, 256)
+        case "int8":
+            return values.random_(-127, 128)
+        case _:
+            return values.uniform_(-0.05, 0.1)

@@ -1,6 +1,7 @@
 """Makes a bundle: the machine code of every kernel that is to be timed, and its tables.
 
-Kernels are compiled one by one, so that one that fails takes no other with it.
+Workloads are shared out between processes. Kernels are compiled one by one, so that one that fails
+takes no other with it.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import time
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from math import prod
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -31,27 +34,51 @@ from card.tables import (
     KernelRow,
     Launch,
     LayerRow,
+    NetLayers,
     NetRow,
+    PanelRecipe,
     Recipe,
     StepRow,
     Tables,
+    TurnedRecipe,
     WorkloadRow,
 )
 from tests.support import ROOT
-from tests.support.cuda_on_cpu import CudaCode, compile_kernels, generate_all
-from vggc.compiler.device_code import COMPILERS, CompilerError, code_by_nvrtc
+from tests.support.cuda_on_cpu import CudaCode, compile_kernels, generate_all, precompiled
+from vggc.compiler.device_code import COMPILERS, code_by_nvrtc
 from vggc.ir.graph import Graph, Node
-from vggc.ir.ops import Activation, Conv2d, Flatten, Input, Linear, MaxPool2d
+from vggc.ir.ops import (
+    Activation,
+    Add,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool,
+    Linear,
+    LocalResponseNorm,
+    MaxPool2d,
+    Softmax,
+)
 from vggc.kernels.algorithm import Cost
-from vggc.kernels.bfloat16 import from_bfloat16, to_bfloat16
 from vggc.kernels.cuda import H200, AnyCudaAlgorithm, Card, algorithms
 from vggc.kernels.cuda.algorithm import moved_bytes
-from vggc.kernels.workloads import Conv, Kernel, Map, Packing, Workload
+from vggc.kernels.cuda.packing import (
+    DensePanelPacking,
+    PanelPacking,
+    RowPacking,
+    TapsFirst,
+    restored,
+    stored,
+)
+from vggc.kernels.workloads import Conv, Dense, Format, Kernel, Map, Packing, Workload
 from vggc.passes.inference import drop_final_softmax
 from vggc.passes.prepare import prepared
+from vggc.plan.plan import Step
 from vggc.program import load
 from vggc.runtime.artifact import Target
 from vggc.runtime.plans import plan_for
+from vggc.support.precision import ArtifactPrecision
 from vggc.support.records import to_json
 from vggc.support.tvm_alone import tvm
 from vggc.support.version import __version__
@@ -60,7 +87,6 @@ from vggc.tuning.revision import revision
 EMULATED_DRIVER = ROOT / "tests" / "support" / "driver_on_cpu.cpp"
 MIB = 1 << 20
 MOST_BYTES = 60 * MIB
-PRECISION = "float16"
 NOT_OF_TILES = {"depth", "stages", "splits", "panel"}
 """Knobs by which two choices differ less than by their tiles."""
 ALIKE = 2
@@ -76,8 +102,16 @@ from card.runner import main
 if __name__ == "__main__":
     main(Path(__file__).parent)
 '''
-DIGITS = {"float16": 2048, "bfloat16": 256}
-"""Whole numbers below it are what they are in these formats."""
+DIGITS: dict[str, int] = {
+    "float32": 1 << 24,
+    "tf32": 2048,
+    "float16": 2048,
+    "bfloat16": 256,
+    "uint8": 128,
+}
+"""Whole numbers below it are what they are in the weights of kernels that read these formats."""
+MOST_SLOW = 2.0
+"""Kernels that the model thinks slower than so many times the best are left out, but for one."""
 
 
 class BundleError(Exception):
@@ -85,30 +119,62 @@ class BundleError(Exception):
 
 
 @dataclass(frozen=True)
-class BundleWish:
-    """What a bundle is to hold: nets of the zoo, batches, and so many choices a workload."""
+class NetWish:
+    """A net of the zoo, or in a file, that a bundle is to hold in a precision: for some batches,
+    with so many choices for each workload.
+    """
 
-    nets: tuple[str, ...]
-    batches: tuple[int, ...]
-    choices: int
+    net: str
+    precision: ArtifactPrecision = "float16"
+    batches: tuple[int, ...] = (1,)
+    choices: int = 1
+
+
+@dataclass(frozen=True)
+class BundleWish:
+    """What a bundle is to hold, what is worth most first."""
+
+    nets: tuple[NetWish, ...]
     emulated: bool = False
     """Whether its machine code is for the emulated card of the tests."""
     card: Card = H200
 
 
+@dataclass(frozen=True)
+class WorkloadWish:
+    """A workload whose kernels are to be made."""
+
+    name: str
+    workload: Workload
+    choices: int
+    worth: int
+
+
+@dataclass(frozen=True)
+class MadeKernel:
+    """A kernel: its row, its machine code and its source; how its weight is packed, in one panel,
+    by a packing.
+    """
+
+    row: KernelRow
+    code: bytes
+    source: str
+    packing: Packing | None
+
+
 def make(wish: BundleWish, folder: Path) -> Tables:
     """Writes a bundle to a new folder.
 
-    Raises: BundleError for nets that are no chain of VGG's layers, or a bundle that is too large.
+    Raises: BundleError for nets with layers that are written down for no peer, or a bundle that is
+    too large.
     """
     started = time.perf_counter()
     (folder / "code").mkdir(parents=True)
     (folder / "indices").mkdir()
     maker = _Maker(wish, folder)
-    with ThreadPoolExecutor(COMPILERS) as maker.compilers:
-        for name in wish.nets:
-            maker.add_net(name)
-        maker.finish()
+    for worth, net in enumerate(wish.nets):
+        maker.add_net(worth, net)
+    maker.make_kernels()
     leaving = shutil.ignore_patterns(*STAYING, "__pycache__")
     shutil.copytree(Path(__file__).parent, folder / "card", ignore=leaving)
     (folder / "run.py").write_text(RUN, encoding="utf-8")
@@ -118,7 +184,6 @@ def make(wish: BundleWish, folder: Path) -> Tables:
         "card": wish.card.name,
         "multiprocessors": wish.card.multiprocessors,
         "arch": wish.card.arch,
-        "precision": PRECISION,
         "emulated": wish.emulated,
         "driver": _emulated_driver(folder) if wish.emulated else None,
         "made_in_seconds": round(time.perf_counter() - started, 1),
@@ -127,7 +192,7 @@ def make(wish: BundleWish, folder: Path) -> Tables:
     tables = Tables(
         about=about,
         kernels=maker.kernels,
-        workloads={row.id: row for row in maker.workloads.values()},
+        workloads=maker.rows,
         nets=tuple(maker.nets),
         layers=maker.layers,
     )
@@ -168,7 +233,8 @@ class Offer:
 
 def offers(workload: Workload, card: Card, count: int) -> list[Offer]:
     """Some ways to carry out a workload, that of least stated cost first: of each algorithm the
-    first, and then by cost, a few of each tile.
+    first, and then by cost, a few of each tile. None is much slower than the best, but where all
+    others of several algorithms are, the first of the next one.
     """
     every = [
         Offer(algorithm, knobs)
@@ -186,135 +252,121 @@ def offers(workload: Workload, card: Card, count: int) -> list[Offer]:
             and tiles[offer.tile] <= ALIKE
         ):
             others.append(offer)
-    return sorted([*found.values(), *others][:count], key=lambda offer: offer.cost)
+    chosen = [*found.values(), *others]
+    most = MOST_SLOW * chosen[0].cost[0]
+    near = [offer for offer in chosen if offer.cost[0] <= most]
+    if len({offer.algorithm.name for offer in near}) == 1:
+        near[1:1] = chosen[1 : len(found)][:1]
+    return sorted(near[:count], key=lambda offer: offer.cost)
 
 
 @dataclass
 class _Maker:
     wish: BundleWish
     folder: Path
+    wanted: dict[Workload, WorkloadWish] = field(default_factory=dict)
+    of_layers: dict[Workload, list[str]] = field(default_factory=dict)
     kernels: dict[str, KernelRow] = field(default_factory=dict)
-    workloads: dict[Workload, WorkloadRow] = field(default_factory=dict)
+    rows: dict[str, WorkloadRow] = field(default_factory=dict)
     nets: list[NetRow] = field(default_factory=list)
-    layers: dict[str, tuple[LayerRow, ...]] = field(default_factory=dict)
+    layers: dict[str, NetLayers] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     recipes: dict[Packing, Recipe] = field(default_factory=dict)
-    compiling: dict[str, Future[None]] = field(default_factory=dict)
-    compilers: ThreadPoolExecutor = field(init=False)
 
-    def add_net(self, name: str) -> None:
-        graph = prepared(drop_final_softmax(load(name).graph))
-        self.layers[graph.name] = chain(graph)
-        model = onnx_skeleton(graph.name, graph.input, self.layers[graph.name])
-        (self.folder / f"{graph.name}.onnx").write_bytes(model.SerializeToString())
+    def add_net(self, worth: int, wish: NetWish) -> None:
+        graph = prepared(drop_final_softmax(load(wish.net).graph))
+        if graph.name not in self.layers:
+            self.layers[graph.name] = layers_of(graph)
+            model = onnx_skeleton(graph.name, graph.input, self.layers[graph.name])
+            (self.folder / f"{graph.name}.onnx").write_bytes(model.SerializeToString())
         archs = (self.wish.card.arch,)
         target = Target(name="cuda", kind="cuda", attrs={"kind": "cuda"}, archs=archs)
-        for batch in self.wish.batches:
-            plan = plan_for(graph, batch, target, PRECISION)
-            steps = tuple(
-                StepRow(
-                    layer=step.layer,
-                    workload=self.workload(step.workload, step.layer),
-                    reads=step.reads,
-                    weights=step.weights,
-                )
-                for step in plan.steps
-            )
-            (output,) = plan.outputs
+        for batch in wish.batches:
+            plan = plan_for(graph, batch, target, wish.precision)
             channels, height, width = plan.input
+            steps = [self._step(worth, wish, step) for step in plan.steps]
             self.nets.append(
                 NetRow(
                     net=graph.name,
+                    precision=wish.precision,
+                    worth=worth,
                     batch=batch,
                     input=(channels, height, width),
-                    steps=steps,
-                    output=output.step,
+                    steps=tuple(steps),
+                    outputs=tuple(output.step for output in plan.outputs),
                 )
             )
 
-    def workload(self, work: Workload, layer: str) -> str:
-        """The row of a workload that a layer computes."""
-        known = self.workloads.get(work)
-        if known is not None:
-            layers = tuple(dict.fromkeys((*known.layers, layer)))
-            self.workloads[work] = replace(known, layers=layers)
-            return known.id
-        name = f"w{len(self.workloads):03}"
+    def _step(self, worth: int, wish: NetWish, step: Step) -> StepRow:
+        """The row of a call, whose workload is to have as many kernels as who asks first wants."""
+        work = step.workload
+        name = f"w{len(self.wanted):03}"
+        wanted = self.wanted.setdefault(work, WorkloadWish(name, work, wish.choices, worth))
+        self.of_layers.setdefault(work, []).append(step.layer)
+        weights = dict(zip(work.weights, step.weights, strict=True))
+        return StepRow(layer=step.layer, workload=wanted.name, reads=step.reads, weights=weights)
+
+    def make_kernels(self) -> None:
+        """Has the kernels of all workloads made, and keeps them."""
+        wanted = [*self.wanted.values()]
+        headers = precompiled() if self.wish.emulated else None
+        context = get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        with ProcessPoolExecutor(COMPILERS, mp_context=context) as crew:
+            asked = [(each, self.wish.card, headers) for each in wanted]
+            made = crew.map(kernels_for, *zip(*asked, strict=True))
+            for each, (kernels, left_out) in zip(wanted, made, strict=True):
+                self.left_out += left_out
+                names = tuple(filter(None, map(partial(self._keep, each.workload), kernels)))
+                self.rows[each.name] = self._row(each, names)
+
+    def _keep(self, work: Workload, made: MadeKernel) -> str | None:
+        """Writes what was made of a kernel; its name."""
+        name = made.row.id
+        try:
+            recipe = self.recipe(made.packing, format_of(work))
+        except BundleError as error:
+            self.left_out.append(f"{name}: {error}"[:500])
+            return None
+        (self.folder / made.row.module).write_bytes(made.code)
+        if not self.wish.emulated:
+            with zipfile.ZipFile(self.folder / SOURCES, "a", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr(f"{name}.cu", made.source)
+        self.kernels[name] = replace(made.row, recipe=recipe)
+        return name
+
+    def _row(self, wanted: WorkloadWish, kernels: tuple[str, ...]) -> WorkloadRow:
+        work, card = wanted.workload, self.wish.card
         macs = multiply_adds(work)
         (batch, *_) = work.output.shape if isinstance(work.output, Map) else work.output
-        card = self.wish.card
-        self.workloads[work] = WorkloadRow(
-            id=name,
+        arithmetic = 2 * macs / card.peak(format_of(work))
+        return WorkloadRow(
+            id=wanted.name,
             workload={type(work).__name__: to_json(work)},
+            worth=wanted.worth,
             batch=batch,
-            layers=(layer,),
-            kernels=tuple(self.kernels_for(work, name)),
-            floor_seconds=max(2 * macs / card.peak_rate, moved_bytes(work) / card.memory_rate),
+            layers=tuple(dict.fromkeys(self.of_layers[work])),
+            kernels=kernels,
+            floor_seconds=max(arithmetic, moved_bytes(work) / card.memory_rate),
             flops=2 * macs,
             is_dense=is_dense(work),
             code=revision(algorithms(work, card)),
         )
-        return name
 
-    def kernels_for(self, work: Workload, name: str) -> Iterator[str]:
-        """Has kernels of a workload compiled, and gives their names."""
-        for offer in offers(work, self.wish.card, self.wish.choices):
-            number = f"k{len(self.kernels):04}"
-            try:
-                kernel = offer.algorithm.kernel(offer.knobs)
-                code = generate_all({number: kernel.func}, self.wish.card.arch)[number]
-                row = kernel_row(number, name, work, kernel, code)
-                recipe = self.recipe(kernel.packing, format_of(work))
-            except Exception as error:  # whatever TVM says: the other kernels remain
-                self.left_out.append(f"{work} by {offer.tile}: {error}"[:500])
-                continue
-            self.kernels[number] = replace(
-                row,
-                model_seconds=offer.algorithm.seconds(offer.knobs),
-                recipe=recipe,
-            )
-            self.compile(number, code.source)
-            yield number
+    def recipe(self, packing: Packing | None, form: Format) -> Recipe | None:
+        """How a weight is packed for a kernel that reads a format, in a file where that is an
+        index.
 
-    def compile(self, number: str, source: str) -> None:
-        """Has the machine code of a kernel made."""
-        if self.wish.emulated:
-            self.compiling[number] = self.compilers.submit(self.by_gcc, number, source)
-            return
-        with zipfile.ZipFile(self.folder / SOURCES, "a", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(f"{number}.cu", source)
-        self.compiling[number] = self.compilers.submit(self.by_nvrtc, number, source)
-
-    def by_nvrtc(self, name: str, source: str) -> None:
-        code = code_by_nvrtc(source, self.wish.card.arch)
-        (self.folder / "code" / name).write_bytes(code)
-
-    def by_gcc(self, name: str, source: str) -> None:
-        with TemporaryDirectory() as temporary:
-            library = compile_kernels(source, Path(temporary))
-            shutil.copy(library, self.folder / "code" / name)
-
-    def finish(self) -> None:
-        """Waits for the compilers, and leaves out what they refuse."""
-        for name, compiling in self.compiling.items():
-            try:
-                compiling.result()
-            except (CompilerError, subprocess.CalledProcessError) as error:
-                self.left_out.append(f"{name}: {error}"[:500])
-                self.forget(name)
-
-    def forget(self, number: str) -> None:
-        """Takes a kernel out of the tables."""
-        gone = self.kernels.pop(number)
-        for work, row in self.workloads.items():
-            if row.id == gone.workload:
-                rest = tuple(each for each in row.kernels if each != number)
-                self.workloads[work] = replace(row, kernels=rest)
-
-    def recipe(self, packing: Packing | None, form: str) -> Recipe | None:
-        """How a weight in a format is packed, in a file."""
+        Raises: BundleError for a packing that is not written down here.
+        """
         if packing is None:
             return None
+        turned = turned_recipe(packing)
+        if turned is not None:
+            prove_turned(packing, turned)
+            return turned
+        if not hasattr(packing, "shape"):
+            raise BundleError(f"{packing} is no order of the weight's elements")
         panel = getattr(packing, "cols", 1)
         one = with_outputs(packing, panel)
         if one not in self.recipes:
@@ -323,8 +375,38 @@ class _Maker:
             content = zlib.compress(np.diff(index, prepend=np.int32(0)).tobytes(), 9)
             name = f"indices/{sha256(content).hexdigest()[:12]}"
             (self.folder / name).write_bytes(content)
-            self.recipes[one] = Recipe(panel, name)
+            self.recipes[one] = PanelRecipe(panel, name)
         return self.recipes[one]
+
+
+def kernels_for(
+    wanted: WorkloadWish, card: Card, headers: str | None
+) -> tuple[list[MadeKernel], list[str]]:
+    """The kernels of a workload, and why others were left out; with `headers` for the emulated
+    card.
+    """
+    made: list[MadeKernel] = []
+    left_out: list[str] = []
+    for rank, offer in enumerate(offers(wanted.workload, card, wanted.choices)):
+        name = f"k{wanted.name.removeprefix('w')}{rank:02}"
+        try:
+            kernel = offer.algorithm.kernel(offer.knobs)
+            code = generate_all({name: kernel.func}, card.arch)[name]
+            row = kernel_row(name, wanted.name, wanted.workload, kernel, code)
+            row = replace(row, model_seconds=offer.algorithm.seconds(offer.knobs))
+            image = (
+                by_gcc(code.source, headers) if headers else code_by_nvrtc(code.source, card.arch)
+            )
+            made.append(MadeKernel(row, image, code.source, kernel.packing))
+        except Exception as error:  # whatever TVM or a compiler says: the other kernels remain
+            left_out.append(f"{wanted.workload} by {offer.tile}: {error}"[:500])
+    return made, left_out
+
+
+def by_gcc(source: str, headers: str) -> bytes:
+    """What the emulated card runs of a source."""
+    with TemporaryDirectory() as temporary:
+        return compile_kernels(source, Path(temporary), headers).read_bytes()
 
 
 def kernel_row(
@@ -377,27 +459,29 @@ def torch_type(dtype: object, half: str) -> str:
     return half if str(dtype) == "uint16" else str(dtype)
 
 
-def format_of(work: Workload) -> str:
-    """The format of the halves that a workload has to do with."""
+def format_of(work: Workload) -> Format:
+    """The format of what a workload multiplies, or has to do with."""
     layouts = (*work.inputs, work.output)
     found = [each.format for each in layouts if isinstance(each, Map)]
-    return next((each for each in found if each != "float32"), PRECISION)
+    return next((each for each in found if each != "float32"), "float32")
 
 
 def is_dense(work: Workload) -> bool:
-    """Whether a workload is a dense layer, as plans in halves have it: a convolution of its whole
-    map.
-    """
+    """Whether a workload is a dense layer, in fewer bits the convolution of its whole map."""
     if not isinstance(work, Conv):
-        return False
+        return isinstance(work, Dense)
     return (work.input.height, work.input.width) == work.kernel and work.padding == (0, 0)
 
 
 def multiply_adds(work: Workload) -> int:
     """What a workload asks for."""
-    if not isinstance(work, Conv):
-        return 0
-    return work.output.batch * prod(work.grid) * prod(work.weight_shape)
+    match work:
+        case Conv():
+            return work.output.batch * prod(work.grid) * prod(work.weight_shape)
+        case Dense():
+            return work.batch * prod(work.weight_shape)
+        case _:
+            return 0
 
 
 # How weights are packed, as numbers
@@ -410,7 +494,7 @@ def with_outputs(packing: Packing, count: int) -> Packing:
     return changed
 
 
-def packing_index(packing: Packing, form: str) -> np.ndarray:
+def packing_index(packing: Packing, form: Format) -> np.ndarray:
     """Where each element of the packed weight comes from, -1 for zeros.
 
     A weight that holds numbers is packed: their digits, one after the other, which the format does
@@ -422,12 +506,12 @@ def packing_index(packing: Packing, form: str) -> np.ndarray:
     weight = 1
     while weight <= prod(shape):
         digit = (numbers // weight % base).astype(np.float32).reshape(shape)
-        found += floats(form, packing.pack(digit)).ravel().astype(np.int64) * weight
+        found += restored(form, packing.pack(digit)).ravel().astype(np.int64) * weight
         weight *= base
     return (found - 1).astype(np.int32)
 
 
-def prove(packing: Packing, form: str, panel: int, index: np.ndarray) -> None:
+def prove(packing: Packing, form: Format, panel: int, index: np.ndarray) -> None:
     """Compares what an index gives with what the packing gives, of a weight with a panel that is
     not full.
 
@@ -435,14 +519,48 @@ def prove(packing: Packing, form: str, panel: int, index: np.ndarray) -> None:
     """
     outputs = panel + max(1, panel // 3)
     part = with_outputs(packing, outputs)
-    weight = np.random.default_rng(0).standard_normal(shape_of(part), np.float32)
+    weight = np.random.default_rng(0).integers(-127, 128, shape_of(part)).astype(np.float32)
     wanted = part.pack(weight).ravel()
     panels = wanted.size // index.size
-    rows = np.zeros((panels * panel, weight[0].size), np.uint16)
-    rows[:outputs] = bits(form, weight).reshape(outputs, -1)
-    given = np.concatenate([rows.reshape(panels, -1), np.zeros((panels, 1), np.uint16)], 1)
+    rows = np.zeros((panels * panel, weight[0].size), wanted.dtype)
+    rows[:outputs] = stored(form, weight).reshape(outputs, -1)
+    given = np.concatenate([rows.reshape(panels, -1), np.zeros((panels, 1), wanted.dtype)], 1)
     if not np.array_equal(given[:, index].ravel(), wanted):
         raise BundleError(f"{packing} is no order of the weight's elements")
+
+
+def turned_recipe(packing: Packing) -> TurnedRecipe | None:
+    """How a weight is packed whose axes are turned; None for what is packed otherwise."""
+    match packing:
+        case PanelPacking(weight_shape=(outputs, inputs, height, width)):
+            taps = height * width
+            return TurnedRecipe((outputs, inputs, taps), (2, 1, 0), (taps, inputs, outputs))
+        case DensePanelPacking(panels=panels, order=order):
+            outputs, inputs, *_ = panels.weight_shape
+            planes = order.planes or (inputs, 1, 1)
+            return TurnedRecipe((outputs, *planes), (2, 3, 1, 0), (1, inputs, outputs))
+        case RowPacking(weight_shape=(outputs, inputs), order=order):
+            planes = order.planes or (inputs, 1, 1)
+            return TurnedRecipe((outputs, *planes), (0, 2, 3, 1), (outputs, inputs))
+        case TapsFirst(weight_shape=shape):
+            outputs, inputs, height, width = shape
+            return TurnedRecipe(shape, (2, 3, 1, 0), (height, width, inputs, outputs))
+        case _:
+            return None
+
+
+def prove_turned(packing: Packing, recipe: TurnedRecipe) -> None:
+    """Compares what a recipe gives with what the packing gives.
+
+    Raises: BundleError where they differ.
+    """
+    weight = np.arange(prod(recipe.view), dtype=np.float32)
+    shape = getattr(packing, "weight_shape", None) or (recipe.view[0], prod(recipe.view[1:]))
+    turned = weight.reshape(recipe.view).transpose(recipe.order).reshape(recipe.dense)
+    wanted = packing.pack(weight.reshape(shape))
+    sides = [(0, whole - part) for whole, part in zip(wanted.shape, turned.shape, strict=True)]
+    if not np.array_equal(np.pad(turned, sides), wanted):
+        raise BundleError(f"{packing} does not turn the weight's axes")
 
 
 def shape_of(packing: Packing) -> tuple[int, ...]:
@@ -451,69 +569,73 @@ def shape_of(packing: Packing) -> tuple[int, ...]:
     return found
 
 
-def floats(form: str, halves: np.ndarray) -> np.ndarray:
-    """The floats that the bits of halves stand for."""
-    return halves.view(np.float16) if form == "float16" else from_bfloat16(halves)
-
-
-def bits(form: str, values: np.ndarray) -> np.ndarray:
-    """The bits of the nearest halves."""
-    return values.astype(np.float16).view(np.uint16) if form == "float16" else to_bfloat16(values)
-
-
 # The net as torch and ONNX have it
 
 
-def chain(graph: Graph) -> tuple[LayerRow, ...]:
-    """The layers of a net, each of which reads the one before it.
+def layers_of(graph: Graph) -> NetLayers:
+    """The layers of a net, each with those that it reads.
 
-    Raises: BundleError for a net that is none, or has other layers than VGG's.
+    Raises: BundleError for a net with a layer that is not written down here.
     """
-    found = []
-    for index, node in enumerate(graph.nodes):
-        if isinstance(node.op, Input):
-            continue
-        if node.inputs != (index - 1,):
-            raise BundleError(f"{graph.name} is no chain: {node.name}")
-        found.append(_layer(graph, node))
-    return tuple(found)
+    # The image is node 0 of every net, and -1 here.
+    rows = tuple(_layer(graph, node) for node in graph.nodes[1:])
+    return NetLayers(rows, tuple(head.node - 1 for head in graph.heads))
 
 
 def _layer(graph: Graph, node: Node) -> LayerRow:
     source = graph.nodes[node.inputs[0]].shape
     weights = {name: tuple(weight.shape) for name, weight in graph.weights(node).items()}
+    kind, sizes = _torch_layer(graph.name, node, source)
+    return LayerRow(kind, sizes, tuple(read - 1 for read in node.inputs), weights)
+
+
+def _torch_layer(net: str, node: Node, source: Sequence[int]) -> tuple[str, dict[str, Any]]:
     match node.op:
-        case Conv2d(bias=True, groups=1) as op:
-            sizes: dict[str, Any] = {
+        case Conv2d(bias=True) as op:
+            return "conv", {
                 "in_channels": source[0],
                 "out_channels": op.channels,
                 "kernel_size": [*op.kernel],
                 "stride": [*op.stride],
                 "padding": [*op.padding],
+                "groups": op.groups,
             }
-            return LayerRow("conv", sizes, weights)
         case Linear(bias=True) as op:
-            sizes = {"in_features": source[0], "out_features": op.features}
-            return LayerRow("linear", sizes, weights)
-        case MaxPool2d(ceil=False) as op:
-            window = (op.kernel, op.stride, op.padding)
-            names = ("kernel_size", "stride", "padding")
-            sizes = {name: [*pair] for name, pair in zip(names, window, strict=True)}
-            return LayerRow("pool", sizes, {})
+            return "linear", {"in_features": source[0], "out_features": op.features}
+        case MaxPool2d() | AvgPool2d() as op:
+            window = {"kernel_size": op.kernel, "stride": op.stride, "padding": op.padding}
+            sizes: dict[str, Any] = {name: [*pair] for name, pair in window.items()}
+            return "pool" if isinstance(op, MaxPool2d) else "avgpool", {
+                **sizes,
+                "ceil_mode": op.ceil,
+            }
+        case LocalResponseNorm(size=size, alpha=alpha, beta=beta, k=k):
+            # torch and ONNX divide alpha by the size; vggc does not.
+            return "lrn", {"size": size, "alpha": alpha * size, "beta": beta, "k": k}
+        case op if type(op) in PLAIN:
+            return PLAIN[type(op)], {}
         case Activation(function="relu"):
-            return LayerRow("relu", {}, {})
-        case Flatten():
-            return LayerRow("flatten", {}, {})
+            return "relu", {}
         case op:
-            raise BundleError(f"{graph.name} has a layer that VGG has not: {op}")
+            raise BundleError(f"{net} has a layer that is not written down for torch: {op}")
 
 
-def onnx_skeleton(name: str, image: Sequence[int], layers: Sequence[LayerRow]) -> onnx.ModelProto:
-    """The net in float16 as ONNX, whose weights lie one after the other in a file that is written
-    on the card.
+PLAIN: dict[type[Any], str] = {
+    GlobalAvgPool: "mean",
+    Add: "add",
+    Concat: "concat",
+    Flatten: "flatten",
+    Softmax: "softmax",
+}
+"""Layers that have no sizes."""
+
+
+def onnx_skeleton(name: str, image: Sequence[int], layers: NetLayers) -> onnx.ModelProto:
+    """The net in float16 as ONNX, its outputs behind one another, whose weights lie one after the
+    other in a file that is written on the card.
     """
-    half, nodes, tensors, offset, value = TensorProto.FLOAT16, [], [], 0, "image"
-    for index, layer in enumerate(layers):
+    half, nodes, tensors, offset = TensorProto.FLOAT16, [], [], 0
+    for index, layer in enumerate(layers.rows):
         for weight, shape in layer.weights.items():
             tensor = TensorProto(name=weight, data_type=half, dims=shape)
             size = 2 * prod(shape)
@@ -523,12 +645,18 @@ def onnx_skeleton(name: str, image: Sequence[int], layers: Sequence[LayerRow]) -
                 tensor.external_data.add(key=key, value=str(said))
             tensors.append(tensor)
             offset += size
-        output = f"value{index}"
-        kind, attributes = _onnx_op(layer)
-        nodes.append(helper.make_node(kind, [value, *layer.weights], [output], **attributes))
-        value = output
+        reads = ["image" if read < 0 else f"value{read}" for read in layer.reads]
+        output, (kind, attributes) = f"value{index}", _onnx_op(layer)
+        made = f"mean{index}" if layer.kind == "mean" else output
+        nodes.append(helper.make_node(kind, [*reads, *layer.weights], [made], **attributes))
+        if made != output:
+            nodes.append(helper.make_node("Flatten", [made], [output]))
+    for index in layers.outputs:
+        nodes.append(helper.make_node("Flatten", [f"value{index}"], [f"rows{index}"]))
+    rows = [f"rows{index}" for index in layers.outputs]
+    nodes.append(helper.make_node("Concat", rows, ["scores"], axis=1))
     source = helper.make_tensor_value_info("image", half, ["N", *image])
-    target = helper.make_tensor_value_info(value, half, ["N", None])
+    target = helper.make_tensor_value_info("scores", half, ["N", None])
     graph = helper.make_graph(nodes, name, [source], [target], tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
@@ -536,16 +664,31 @@ def onnx_skeleton(name: str, image: Sequence[int], layers: Sequence[LayerRow]) -
 def _onnx_op(layer: LayerRow) -> tuple[str, dict[str, Any]]:
     sizes = layer.sizes
     match layer.kind:
-        case "conv" | "pool":
+        case "conv" | "pool" | "avgpool":
             pads = [*sizes["padding"], *sizes["padding"]]
             window = {"kernel_shape": sizes["kernel_size"], "strides": sizes["stride"]}
-            return "Conv" if layer.kind == "conv" else "MaxPool", {**window, "pads": pads}
+            if layer.kind == "conv":
+                return "Conv", {**window, "pads": pads, "group": sizes["groups"]}
+            kind = "MaxPool" if layer.kind == "pool" else "AveragePool"
+            return kind, {**window, "pads": pads, "ceil_mode": int(sizes["ceil_mode"])}
         case "linear":
             return "Gemm", {"transB": 1}
-        case "relu":
-            return "Relu", {}
-        case _:
-            return "Flatten", {}
+        case "lrn":
+            bias = float(sizes["k"])
+            return "LRN", {
+                "size": sizes["size"],
+                "alpha": sizes["alpha"],
+                "beta": sizes["beta"],
+                "bias": bias,
+            }
+        case "concat" | "softmax":
+            return layer.kind.capitalize(), {"axis": 1}
+        case kind:
+            return ONNX[kind], {}
+
+
+ONNX = {"relu": "Relu", "flatten": "Flatten", "mean": "GlobalAveragePool", "add": "Sum"}
+"""The operators of layers that have no sizes."""
 
 
 def _emulated_driver(folder: Path) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import zip_longest
+from itertools import accumulate, zip_longest
 
-from card.tables import Tables
+from card.tables import NetRow, Tables, WorkloadRow
 
 PROFILED = 2
 """The kernels that are profiled, of an emulated card one."""
@@ -24,50 +24,90 @@ BESIDE = PEERS[0]
 
 BUDGET = {
     "machine": 15.0,
-    "rates": 20.0,
+    "rates": 15.0,
     "check": 60.0,
-    "peers": 90.0,
-    "layers": 180.0,
-    "dense": 50.0,
+    "peers": 80.0,
+    "layers": 140.0,
+    "dense": 40.0,
     "nets": 60.0,
-    "profile": 60.0,
-    "compiled": 300.0,
+    "others": 110.0,
+    "profile": 30.0,
+    "compiled": 30.0,
 }
-"""Seconds of each step, in order; what comes later gets what is left of the whole time."""
+"""Seconds of each step, in order; what a step leaves over the next ones have besides."""
+TOTAL = sum(BUDGET.values())
 
 LIMIT = {
     "machine": 150.0,
     "rates": 30.0,
-    "check": 20.0,
+    "check": 15.0,
     "peers": 60.0,
     "layers": 30.0,
     "dense": 30.0,
     "nets": 60.0,
+    "others": 30.0,
     "profile": 60.0,
-    "compiled": 180.0,
+    "compiled": 240.0,
 }
 """Seconds after which a part is taken to hang."""
 
 
+def deadlines(seconds: float) -> dict[str, float]:
+    """The seconds from the beginning of a run of so many after which no part of a step begins."""
+    ends = accumulate(BUDGET.values())
+    return {step: seconds * end / TOTAL for step, end in zip(BUDGET, ends, strict=True)}
+
+
 def keys(tables: Tables) -> list[str]:
-    """All parts of a run, in order."""
-    works = tables.workloads.values()
-    nets = [f"{row.net}/{row.batch}" for row in tables.nets]
+    """All parts of a run, in order: those of what is worth most, then all others by their worth."""
+    first = [row for row in tables.workloads.values() if row.worth == 0]
+    nets = [row for row in tables.nets if row.worth == 0]
     profiled = 1 if tables.about["emulated"] else PROFILED
     return [
         "machine",
         "rates",
-        *(f"check:{kernel}" for kernel in by_rank(tables)),
-        *(f"peers:{net}/{peer}" for net in nets for peer in PEERS),
-        *(f"layers:{work.id}" for work in works if not work.is_dense),
-        *(f"dense:{work.id}" for work in works if work.is_dense),
-        *(f"nets:{net}" for net in nets),
+        *(f"check:{kernel}" for kernel in by_rank(first)),
+        *(f"peers:{net.name}/{peer}" for net in nets for peer in PEERS),
+        *(f"layers:{work.id}" for work in first if not work.is_dense),
+        *(f"dense:{work.id}" for work in first if work.is_dense),
+        *(f"nets:{net.name}" for net in nets),
+        *(f"others:{part}" for part in _others(tables)),
         *(f"profile:{number}" for number in range(profiled)),
-        *(f"compiled:{net}/{peer}" for peer in COMPILED for net in nets),
+        *(f"compiled:{net.name}/{peer}" for peer in COMPILED for net in nets),
     ]
 
 
-def by_rank(tables: Tables) -> list[str]:
-    """All kernels, first those that the model prefers of each workload."""
-    rows = [row.kernels for row in tables.workloads.values()]
-    return [kernel for rank in zip_longest(*rows) for kernel in rank if kernel is not None]
+def _others(tables: Tables) -> list[str]:
+    """What is checked and timed of all that is worth less: kernels and whole nets, one kind of net
+    after the other, then layers.
+    """
+    found = []
+    for worth in sorted({net.worth for net in tables.nets} - {0}):
+        works = [row for row in tables.workloads.values() if row.worth == worth]
+        found += [f"check:{kernel}" for kernel in by_rank(works)]
+        found += [f"net:{net.name}" for net in tables.nets if net.worth == worth]
+    rows = sorted(tables.workloads.values(), key=lambda row: row.worth)
+    return [*found, *(f"layer:{row.id}" for row in rows if row.worth and row.flops)]
+
+
+def by_rank(rows: list[WorkloadRow]) -> list[str]:
+    """The kernels of workloads, first those that the model prefers of each."""
+    ranks = zip_longest(*(row.kernels for row in rows))
+    return [kernel for rank in ranks for kernel in rank if kernel is not None]
+
+
+def check_of(row: WorkloadRow, kernel: str) -> str:
+    """The part that checks a kernel of a workload."""
+    return f"check:{kernel}" if row.worth == 0 else f"others:check:{kernel}"
+
+
+def times_of(row: WorkloadRow) -> str:
+    """The part that times the kernels of a workload."""
+    if row.worth:
+        return f"others:layer:{row.id}"
+    return f"{'dense' if row.is_dense else 'layers'}:{row.id}"
+
+
+def net_part(net: NetRow) -> str:
+    """The part that times a whole net."""
+    return f"nets:{net.name}" if net.worth == 0 else f"others:net:{net.name}"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from card.device import Device, Work
-from card.nets import module
-from card.tables import WEIGHTS_FILE, Bundle, LayerRow, NetRow
+from card.modules import PRECISIONS, TorchNet, torch_net, torch_settings, with_fused_relu
+from card.tables import WEIGHTS_FILE, Bundle, NetLayers, NetRow
+from card.values import layouts, weight_shapes
 
 
 class Missing(Exception):
@@ -24,7 +24,7 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Setup:
-    """What a peer is to compute: a net in float16, on images `(N, C, H, W)`."""
+    """What a peer is to compute: a net in a precision, on images `(N, C, H, W)`."""
 
     bundle: Bundle
     device: Device
@@ -32,18 +32,32 @@ class Setup:
     weights: Mapping[str, Tensor]
     image: Tensor
     wanted: Tensor
-    """The scores that float32 gives."""
+    """The scores that the net gives in float64, or in float32, outputs behind one another."""
     folder: Path
     """For what a peer writes."""
 
     @property
-    def layers(self) -> tuple[LayerRow, ...]:
+    def layers(self) -> NetLayers:
         return self.bundle.tables.layers[self.net.net]
 
-    def torch_net(self, layout: torch.memory_format) -> tuple[nn.Sequential, Tensor]:
-        """The net in float16 and its images, in a memory format."""
-        net = module(self.layers, self.weights).half().to(memory_format=layout)
-        return net, self.image.half().to(memory_format=layout)
+    @property
+    def dtype(self) -> torch.dtype:
+        """What torch computes in."""
+        return PRECISIONS[self.net.precision]
+
+    def torch_net(self, layout: torch.memory_format) -> tuple[TorchNet, Tensor]:
+        """The net in torch and its images, in a memory format."""
+        net = torch_net(self.layers, self.weights).to(self.dtype).to(memory_format=layout)
+        return net, self.image.to(self.dtype).to(memory_format=layout)
+
+    def inferring(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        """Work with torch's settings for the precision."""
+
+        def inferring() -> Tensor:
+            with torch_settings(self.net.precision), torch.inference_mode():
+                return work()
+
+        return inferring
 
 
 @dataclass(frozen=True)
@@ -71,13 +85,13 @@ def _held(work: Callable[[], Tensor]) -> tuple[Work, Callable[[], Tensor]]:
 def eager(setup: Setup) -> Running:
     """Plain torch, layer by layer, in channels-last memory."""
     net, image = setup.torch_net(torch.channels_last)
-    return Running(*_held(_inferring(lambda: net(image))))
+    return Running(*_held(setup.inferring(lambda: net(image))))
 
 
 def graph(setup: Setup, layout: torch.memory_format = torch.channels_last) -> Running:
     """Plain torch with cuDNN's fastest algorithms, captured as a CUDA graph."""
     net, image = setup.torch_net(layout)
-    call, output = _held(_inferring(lambda: net(image)))
+    call, output = _held(setup.inferring(lambda: net(image)))
     return Running(setup.device.captured(call), output)
 
 
@@ -89,33 +103,9 @@ def planes(setup: Setup) -> Running:
 def fused(setup: Setup) -> Running:
     """The same in channels-last memory with cuDNN's kernels that are convolution, bias and ReLU."""
     net, image = setup.torch_net(torch.channels_last)
-    net = with_fused_relu(net) if setup.device.type == "cuda" else net
-    call, output = _held(_inferring(lambda: net(image)))
+    net = with_fused_relu(setup.layers, net) if setup.device.type == "cuda" else net
+    call, output = _held(setup.inferring(lambda: net(image)))
     return Running(setup.device.captured(call), output)
-
-
-class ConvRelu(nn.Module):
-    """A convolution and its ReLU in one of cuDNN's kernels."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.conv = conv
-
-    def forward(self, x: Tensor) -> Tensor:
-        conv = self.conv
-        sizes = conv.stride, conv.padding, conv.dilation, conv.groups
-        return torch.cudnn_convolution_relu(x, conv.weight, conv.bias, *sizes)
-
-
-def with_fused_relu(net: nn.Sequential) -> nn.Sequential:
-    """The net with a `ConvRelu` for each convolution that a ReLU follows."""
-    found: list[nn.Module] = []
-    for each in net:
-        if isinstance(each, nn.ReLU) and found and isinstance(found[-1], nn.Conv2d):
-            found[-1] = ConvRelu(found[-1])
-        else:
-            found.append(each)
-    return nn.Sequential(*found)
 
 
 def compiled(setup: Setup, mode: str | None = None) -> Running:
@@ -126,7 +116,7 @@ def compiled(setup: Setup, mode: str | None = None) -> Running:
         fast = torch.compile(net, mode=mode, fullgraph=True)
     else:  # of the emulated card nothing but the way is tried, and that without a C++ compiler
         fast = torch.compile(net, backend="eager", fullgraph=True)
-    call, output = _held(_inferring(lambda: fast(image)))
+    call, output = _held(setup.inferring(lambda: fast(image)))
     call()
     return Running(setup.device.captured(call), output)
 
@@ -134,26 +124,6 @@ def compiled(setup: Setup, mode: str | None = None) -> Running:
 def autotuned(setup: Setup) -> Running:
     """`torch.compile`, which also times Triton's kernels."""
     return compiled(setup, "max-autotune-no-cudagraphs")
-
-
-def _inferring(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    def inferring() -> Tensor:
-        with autotuned_cudnn(), torch.inference_mode():
-            return work()
-
-    return inferring
-
-
-@contextmanager
-def autotuned_cudnn() -> Iterator[None]:
-    """Lets cuDNN time all its algorithms for a shape when it first meets it."""
-    cudnn = torch.backends.cudnn
-    before = cudnn.benchmark, cudnn.benchmark_limit
-    cudnn.benchmark, cudnn.benchmark_limit = True, 0
-    try:
-        yield
-    finally:
-        cudnn.benchmark, cudnn.benchmark_limit = before
 
 
 def _module(name: str) -> Any:
@@ -168,7 +138,7 @@ def onnx_model(setup: Setup) -> Path:
     model = setup.folder / f"{setup.net.net}.onnx"
     model.write_bytes(setup.bundle.read(model.name))
     with open(setup.folder / WEIGHTS_FILE, "wb") as file:
-        for layer in setup.layers:
+        for layer in setup.layers.rows:
             for name in layer.weights:
                 file.write(setup.weights[name].half().cpu().numpy().tobytes())
     return model
@@ -244,8 +214,7 @@ def tensorrt(setup: Setup) -> Running:
 
 
 def _output_shape(setup: Setup) -> Sequence[int]:
-    classes = [layer.sizes["out_features"] for layer in setup.layers if layer.kind == "linear"]
-    return (setup.net.batch, classes[-1])
+    return tuple(setup.wanted.shape)
 
 
 STARTS: dict[str, Start] = {
@@ -262,27 +231,25 @@ STARTS: dict[str, Start] = {
 
 
 def layer_works(
-    fields: dict[str, Any], device: Device, copies: int, launches: int
+    kind: str, fields: dict[str, Any], device: Device, copies: int, launches: int
 ) -> dict[str, Work]:
     """Ways to have cuDNN or cuBLAS compute a convolution or dense layer with bias, activation and
-    pool, many times, on operands in turn.
+    pool in the precision of its input, many times, on operands in turn.
     """
-    source, target = fields["input"], fields["output"]
-    shape = (source["batch"], source["channels"], source["height"], source["width"])
-    dense = (source["height"], source["width"]) == tuple(fields["kernel"])
-    dense = dense and tuple(fields["padding"]) == (0, 0)
+    (source, *_), _ = layouts(kind, fields)
+    precision = "int8" if source.format == "uint8" else source.format
+    shapes = weight_shapes(kind, fields)
+    dense = kind == "Dense" or (
+        source.shape[2:] == tuple(fields["kernel"]) and tuple(fields["padding"]) == (0, 0)
+    )
 
-    def drawn(*extents: int) -> Tensor:
-        values = torch.empty(extents, dtype=torch.float16, device=device.type)
+    def drawn(extents: Sequence[int]) -> Tensor:
+        values = torch.empty(tuple(extents), dtype=PRECISIONS[precision], device=device.type)
         return values.uniform_(-0.05, 0.1)
 
     operands = []
     for _ in range(copies):
-        x = drawn(*shape)
-        weight = drawn(
-            target["channels"], source["channels"] // fields["groups"], *fields["kernel"]
-        )
-        bias = drawn(target["channels"])
+        x, weight, bias = (drawn(each) for each in (source.shape, shapes["weight"], shapes["bias"]))
         if dense:
             operands.append((x.flatten(1), weight.flatten(1), bias))
         else:
@@ -305,16 +272,17 @@ def layer_works(
     ways = {"torch": plain}
     if device.type == "cuda" and fields["act"] and not dense:
         ways["torch fused"] = in_one
-    return {name: _in_turn(way, operands, launches) for name, way in ways.items()}
+    return {name: _in_turn(way, operands, launches, precision) for name, way in ways.items()}
 
 
 def _in_turn(
     one: Callable[[Tensor, Tensor, Tensor], Tensor],
     operands: Sequence[tuple[Tensor, Tensor, Tensor]],
     launches: int,
+    precision: str,
 ) -> Work:
     def several() -> None:
-        with autotuned_cudnn(), torch.inference_mode():
+        with torch_settings(precision), torch.inference_mode():
             for number in range(launches):
                 one(*operands[number % len(operands)])
 
@@ -322,4 +290,4 @@ def _in_turn(
 
 
 def _pooled(fields: dict[str, Any], x: Tensor) -> Tensor:
-    return nn.functional.max_pool2d(x, 2) if fields["pool"] else x
+    return nn.functional.max_pool2d(x, 2) if fields.get("pool") else x

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from card.journal import NO_TIME, Entry, Journal
-from card.parts import BESIDE
+from card.parts import BESIDE, check_of, net_part, times_of
 from card.tables import Bundle, KernelRow, NetRow, Tables, WorkloadRow
 
 TABLES_FILE, RESULTS = "results.md", "results.json"
@@ -47,7 +47,7 @@ def records(tables: Tables, entries: dict[str, Entry]) -> dict[str, Any]:
             _record(tables.kernels[name], row, entries)
             for row in tables.workloads.values()
             for name in row.kernels
-            if f"check:{name}" in entries
+            if check_of(row, name) in entries
         ],
     }
 
@@ -59,7 +59,7 @@ def _record(kernel: KernelRow, row: WorkloadRow, entries: dict[str, Entry]) -> d
         "algorithm": kernel.algorithm,
         "knobs": kernel.knobs,
         "seconds": _times(row, entries).get(kernel.id),
-        "error": entries[f"check:{kernel.id}"].error,
+        "error": entries[check_of(row, kernel.id)].error,
     }
 
 
@@ -77,10 +77,11 @@ def _head(tables: Tables, entries: dict[str, Entry]) -> Iterator[str]:
     for name in ("machine", "rates"):
         entry = entries.get(name)
         yield f"\n    {name}: {json.dumps(entry and (entry.result or entry.error))}"
-    seconds = sum(entry.seconds for entry in entries.values())
-    right = sum(1 for each in entries.values() if each.step == "check" and each.result)
-    checked = sum(1 for each in entries.values() if each.step == "check")
-    yield f"\n{right} of {checked} kernels are right; {len(entries)} parts took {seconds:.0f} s."
+    seconds, rows = sum(entry.seconds for entry in entries.values()), tables.workloads.values()
+    checks = [entries.get(check_of(row, name)) for row in rows for name in row.kernels]
+    right = sum(1 for each in checks if each and each.result)
+    told = f"{len(entries)} parts took {seconds:.0f} s"
+    yield f"\n{right} of {len(checks)} kernels are right; {told}."
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -96,11 +97,14 @@ def _nets(tables: Tables, entries: dict[str, Entry]) -> Iterator[str]:
     head = ["net", "batch", "launches", "graph", "tuned", "dependent", f"{BESIDE} beside"]
     rows = []
     for net in tables.nets:
-        seconds = _result(entries, f"nets:{net.net}/{net.batch}").get("seconds", {})
+        found = _result(entries, net_part(net))
+        seconds = found.get("seconds", {})
         names = ("launches", "graph", "tuned", "dependent", BESIDE)
         cells = [_ms(seconds.get(name)) for name in names]
-        rows.append([net.net, str(net.batch), *cells, *_verdict(tables, net, seconds, entries)])
-    head += ["best peer", "best peer / vggc", "floor", "share of floor"]
+        error = max((e for way, e in found.get("errors", {}).items() if way != BESIDE), default=0)
+        told = [*_verdict(tables, net, seconds, entries), f"{error:.1e}" if error else "–"]
+        rows.append([f"{net.net} {net.precision}", str(net.batch), *cells, *told])
+    head += ["best peer", "best peer / vggc", "floor", "share of floor", "error"]
     yield from _table(head, rows)
     yield "\n### Peers\n"
     rows = [
@@ -118,7 +122,7 @@ def _verdict(
     found = {name: median(times) for name, times in seconds.items()}
     ours = min((found[name] for name in found if name != BESIDE), default=None)
     peers = {BESIDE: found[BESIDE]} if BESIDE in found else {}
-    prefix = f"{net.net}/{net.batch}/"
+    prefix = f"{net.name}/"
     for entry in entries.values():
         _, _, rest = entry.key.partition(":")
         if entry.step in ("peers", "compiled") and entry.result and rest.startswith(prefix):
@@ -142,7 +146,7 @@ def _layers(tables: Tables, entries: dict[str, Entry]) -> Iterator[str]:
         best = min(times, key=times.__getitem__)
         peers = {
             name: median(seconds)
-            for name, seconds in _result(entries, _part(row))["seconds"].items()
+            for name, seconds in _result(entries, times_of(row))["seconds"].items()
             if name not in tables.kernels
         }
         peer = min(peers.values(), default=None)
@@ -174,7 +178,7 @@ def _knobs(tables: Tables, entries: dict[str, Entry]) -> Iterator[str]:
         times = _times(row, entries)
         for name in sorted(times, key=times.__getitem__):
             kernel = tables.kernels[name]
-            check = _result(entries, f"check:{name}")
+            check = _result(entries, check_of(row, name))
             rows.append(
                 [
                     row.layers[0],
@@ -201,12 +205,8 @@ def _failures(entries: dict[str, Entry]) -> Iterator[str]:
         yield f"- {len(late)} parts for which no time was left, the first of them {late[0]}"
 
 
-def _part(row: WorkloadRow) -> str:
-    return f"{'dense' if row.is_dense else 'layers'}:{row.id}"
-
-
 def _times(row: WorkloadRow, entries: dict[str, Entry]) -> dict[str, float]:
-    seconds = _result(entries, _part(row)).get("seconds", {})
+    seconds = _result(entries, times_of(row)).get("seconds", {})
     return {name: median(seconds[name]) for name in row.kernels if name in seconds}
 
 

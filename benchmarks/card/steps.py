@@ -26,16 +26,27 @@ from card.kernels import (
     relative_error,
     repeated,
 )
-from card.nets import PreparedNet, module, prepared_net, seeded_weights
-from card.parts import BESIDE, LIMIT
+from card.modules import torch_net
+from card.nets import PreparedNet, prepared_net, seeded_weights, step_weights
+from card.parts import BESIDE, LIMIT, check_of, times_of
 from card.peers import STARTS, Setup, layer_works
 from card.rebuilding import rebuild
 from card.tables import Bundle, KernelRow, NetRow, Tables, WorkloadRow
+from card.values import rounded
+
+FORMATS = {"int8": "float32"}
+"""The format of a precision's weights before they are made whole numbers, where its name is another
+one."""
 
 
 def scores_error(setup: Setup, scores: Tensor) -> float:
     """How far the scores of a net are from those that float32 gives."""
-    return relative_error(scores.float().reshape(setup.wanted.shape), setup.wanted)
+    return relative_error(scores.to(setup.wanted.dtype), setup.wanted)
+
+
+def together(outputs: tuple[Tensor, ...]) -> Tensor:
+    """The outputs of a net behind one another."""
+    return torch.cat([each.flatten(1) for each in outputs], 1)
 
 
 @dataclass
@@ -65,7 +76,7 @@ class Worker:
 
     def run(self, key: str) -> dict[str, Any]:
         """What a part has found."""
-        step, _, rest = key.partition(":")
+        step, _, rest = key.removeprefix("others:").partition(":")
         steps: dict[str, Callable[[str], dict[str, Any]]] = {
             "machine": self.machine,
             "rates": self.rates,
@@ -74,6 +85,8 @@ class Worker:
             "layers": self.layer,
             "dense": self.layer,
             "nets": self.net,
+            "layer": self.layer,
+            "net": self.other_net,
             "profile": self.profile,
             "compiled": self.peer,
         }
@@ -130,8 +143,8 @@ class Worker:
 
     def peer(self, name: str) -> dict[str, Any]:
         """How long a peer takes for a net, and how far its scores are from float32's."""
-        net, batch, peer = name.split("/")
-        setup = self.setup(net, int(batch))
+        net, _, peer = name.rpartition("/")
+        setup = self.setup(net)
         running = STARTS[peer](setup)
         seconds = self.device.rounds({peer: running.call})[peer]
         self.device.wait()
@@ -160,15 +173,14 @@ class Worker:
 
     def peers_of_layer(self, row: WorkloadRow, launches: int) -> dict[str, Work]:
         """What computes a layer otherwise; nothing where that is no layer of torch's."""
-        if row.kind != "Conv":
+        if row.kind not in ("Conv", "Dense"):
             return {}
         copies = copies_of(row, self.device)
-        return layer_works(row.fields, self.device, copies, launches)
+        return layer_works(row.kind, row.fields, self.device, copies, launches)
 
     def net(self, name: str) -> dict[str, Any]:
         """How long a whole net takes, launched one by one and as a graph, beside a peer."""
-        net, batch = name.split("/")
-        setup = self.setup(net, int(batch))
+        setup = self.setup(name)
         row = setup.net
         by_model, tuned = self.chosen(row, measured=False), self.chosen(row, measured=True)
         ways = {
@@ -177,28 +189,41 @@ class Worker:
             "tuned": self.prepared(setup, tuned),
             "dependent": self.prepared(setup, by_model, dependent=True),
         }
+        found = self.timed(setup, ways)
+        kernels = (("graph", by_model), ("tuned", tuned))
+        return {
+            **found,
+            "kernels": {
+                way: [chosen[step.workload].id for step in row.steps] for way, chosen in kernels
+            },
+            "clocks": clocks(),
+        }
+
+    def other_net(self, name: str) -> dict[str, Any]:
+        """How long a whole net takes as a graph, beside a peer."""
+        setup = self.setup(name)
+        chosen = self.chosen(setup.net, measured=False)
+        return self.timed(setup, {"graph": self.prepared(setup, chosen)})
+
+    def timed(self, setup: Setup, ways: dict[str, PreparedNet]) -> dict[str, Any]:
+        """The seconds and errors of ways to compute a net, in turns with a peer; the first scores,
+        and those after all rounds.
+        """
         works, errors = {}, {}
         for way, prepared in ways.items():
             prepared.call()
             self.device.wait()
-            errors[way] = scores_error(setup, prepared.output)
+            errors[way] = scores_error(setup, together(prepared.outputs))
             captured = way != "launches"
             works[way] = self.device.captured(prepared.call) if captured else prepared.call
         beside = STARTS[BESIDE](setup)
         seconds = self.device.rounds({**works, BESIDE: beside.call})
         self.device.wait()
         for way in ways.keys() - {"launches"}:
-            errors[f"{way}, again"] = scores_error(setup, ways[way].output)
-        return {
-            "seconds": seconds,
-            "errors": errors,
-            "bytes": {way: prepared.num_bytes for way, prepared in ways.items()},
-            "kernels": {
-                way: [chosen[step.workload].id for step in row.steps]
-                for way, chosen in (("graph", by_model), ("tuned", tuned))
-            },
-            "clocks": clocks(),
-        }
+            errors[f"{way}, again"] = scores_error(setup, together(ways[way].outputs))
+        errors[BESIDE] = scores_error(setup, beside.output())
+        sizes = {way: prepared.num_bytes for way, prepared in ways.items()}
+        return {"seconds": seconds, "errors": errors, "bytes": sizes}
 
     def profile(self, number: str) -> dict[str, Any]:
         """What NVIDIA's profiler says of one of the kernels that lose most time."""
@@ -236,46 +261,49 @@ class Worker:
 
     # What several parts need
 
-    def setup(self, net: str, batch: int) -> Setup:
-        """A net with its weights and images, and the scores that float32 gives."""
-        name = f"{net}/{batch}"
+    def setup(self, name: str) -> Setup:
+        """A net with its weights and images, and the scores that it has: of float32 in float64, of
+        other precisions in float32.
+        """
         if name not in self.setups:
-            (row,) = (each for each in self.tables.nets if (each.net, each.batch) == (net, batch))
-            random = torch.Generator(self.device.type).manual_seed(batch)
-            shape = (batch, *row.input)
+            self.setups.clear()
+            (row,) = (each for each in self.tables.nets if each.name == name)
+            random = torch.Generator(self.device.type).manual_seed(row.batch)
+            shape = (row.batch, *row.input)
             image = torch.randn(*shape, generator=random, device=self.device.type)
-            image = image.half().float()  # both begin with the same
-            layers = self.tables.layers[net]
-            weights = seeded_weights(layers, torch.float16, self.device.type)
+            layers, form = self.tables.layers[row.net], FORMATS.get(row.precision, row.precision)
+            image = rounded(image, form)  # all begin with the same
+            weights = seeded_weights(layers, form, self.device.type)
+            exact = torch.float64 if row.precision == "float32" else torch.float32
             with torch.inference_mode():
-                wanted = module(layers, weights)(image.clone())
-            self.setups = {
-                name: Setup(
-                    bundle=self.bundle,
-                    device=self.device,
-                    net=row,
-                    weights=weights,
-                    image=image,
-                    wanted=wanted,
-                    folder=self.folder,
-                )
-            }
+                wanted = torch_net(layers, weights).to(exact)(image.to(exact))
+            self.setups[name] = Setup(
+                bundle=self.bundle,
+                device=self.device,
+                net=row,
+                weights=weights,
+                image=image,
+                wanted=wanted,
+                folder=self.folder,
+            )
         return self.setups[name]
 
     def prepared(
         self, setup: Setup, chosen: dict[str, KernelRow], *, dependent: bool = False
     ) -> PreparedNet:
+        weights = step_weights(self.tables, setup.net, setup.weights, setup.image)
         return prepared_net(
-            self.loaded, setup.net, chosen, setup.image, setup.weights, dependent=dependent
+            self.loaded, setup.net, chosen, setup.image, weights, dependent=dependent
         )
 
     def is_right(self, kernel: str) -> bool:
         """Whether a kernel was found to be right."""
-        return f"check:{kernel}" in self.results
+        row = self.tables.workloads[self.tables.kernels[kernel].workload]
+        return check_of(row, kernel) in self.results
 
     def times(self, row: WorkloadRow) -> dict[str, float]:
         """The seconds that were measured of a workload's kernels."""
-        found = self.results.get(f"{'dense' if row.is_dense else 'layers'}:{row.id}")
+        found = self.results.get(times_of(row))
         if found is None:
             return {}
         seconds = found["seconds"]

@@ -44,13 +44,27 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PanelRecipe:
     """How a weight `(K, …)` is packed: every `panel` output channels alike, in the order of the
     numbers in a file. -1 is a zero.
     """
 
     panel: int
     index: str
+
+
+@dataclass(frozen=True)
+class TurnedRecipe:
+    """How a weight is packed: as an array of the shape `view`, whose axes are taken in an `order`,
+    in the shape `dense`; zeros follow in each axis.
+    """
+
+    view: tuple[int, ...]
+    order: tuple[int, ...]
+    dense: tuple[int, ...]
+
+
+Recipe: TypeAlias = PanelRecipe | TurnedRecipe
 
 
 @dataclass(frozen=True)
@@ -86,11 +100,13 @@ class WorkloadRow:
     """What some layers compute, and its kernels, the one that the model prefers first.
 
     `code` is the revision of vggc's algorithms for it, as its tuning database has it.
-    `floor_seconds` is what the card's arithmetic or its memory needs at least, whichever is longer.
+    `worth` is its place among what is measured, 0 first. `floor_seconds` is what the card's
+    arithmetic or its memory needs at least, whichever is longer.
     """
 
     id: str
     workload: Workload
+    worth: int
     batch: int
     layers: tuple[str, ...]
     kernels: tuple[str, ...]
@@ -112,32 +128,65 @@ class WorkloadRow:
 
 @dataclass(frozen=True)
 class StepRow:
-    """A call of a net: the steps whose values it reads, -1 for the image, and its weights."""
+    """A call of a net: the steps whose values it reads, -1 for the image, and the names of its
+    weights by what they are to the workload.
+    """
 
     layer: str
     workload: str
     reads: tuple[int, ...]
-    weights: tuple[str, ...]
+    weights: dict[str, str]
 
 
 @dataclass(frozen=True)
 class NetRow:
-    """A net for a batch of images: its calls, and the one that gives its output."""
+    """A net in a precision for a batch of images: its calls, and those that give its outputs.
+
+    `worth` is its place among what is measured, 0 first.
+    """
 
     net: str
+    precision: str
+    worth: int
     batch: int
     input: tuple[int, int, int]
     steps: tuple[StepRow, ...]
-    output: int
+    outputs: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """What tells it from others."""
+        return f"{self.net}/{self.precision}/{self.batch}"
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """A layer of a net as torch has it: its kind, sizes, and the shapes of its weights by name."""
+    """A layer of a net as torch has it: its kind, sizes, the layers that it reads, -1 for the
+    image, and the shapes of its weights by name.
+    """
 
     kind: str
     sizes: dict[str, Any]
+    reads: tuple[int, ...]
     weights: dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class NetLayers:
+    """A net as torch has it: its layers in order, and those that give its outputs."""
+
+    rows: tuple[LayerRow, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def readers(self) -> tuple[tuple[int, ...], ...]:
+        """The layers that read each layer."""
+        found: list[list[int]] = [[] for _ in self.rows]
+        for index, row in enumerate(self.rows):
+            for read in row.reads:
+                if read >= 0:
+                    found[read].append(index)
+        return tuple(map(tuple, found))
 
 
 @dataclass(frozen=True)
@@ -148,7 +197,7 @@ class Tables:
     kernels: Mapping[str, KernelRow]
     workloads: Mapping[str, WorkloadRow]
     nets: tuple[NetRow, ...]
-    layers: Mapping[str, tuple[LayerRow, ...]]
+    layers: Mapping[str, NetLayers]
     """The layers of each net, by its name."""
 
     def write(self, folder: Path) -> None:
@@ -169,7 +218,7 @@ class Bundle:
             kernels={name: _kernel(row) for name, row in found["kernels"].items()},
             workloads={name: _workload(row) for name, row in found["workloads"].items()},
             nets=tuple(map(_net, found["nets"])),
-            layers={name: tuple(map(_layer, rows)) for name, rows in found["layers"].items()},
+            layers={name: _layers(said) for name, said in found["layers"].items()},
         )
 
     def read(self, name: str) -> bytes:
@@ -188,7 +237,7 @@ def _kernel(row: dict[str, Any]) -> KernelRow:
         "arguments": tuple(_argument(each) for each in row["arguments"]),
         "workspaces": tuple(_argument(each) for each in row["workspaces"]),
         "launches": tuple(_launch(each) for each in row["launches"]),
-        "recipe": Recipe(**row["recipe"]) if row["recipe"] else None,
+        "recipe": _recipe(row["recipe"]) if row["recipe"] else None,
     }
     return KernelRow(**{**row, **lists})
 
@@ -213,19 +262,25 @@ def _workload(row: dict[str, Any]) -> WorkloadRow:
     return WorkloadRow(**{**row, **lists})
 
 
+def _recipe(row: dict[str, Any]) -> Recipe:
+    if "panel" in row:
+        return PanelRecipe(**row)
+    return TurnedRecipe(*(tuple(row[name]) for name in ("view", "order", "dense")))
+
+
 def _net(row: dict[str, Any]) -> NetRow:
-    steps = tuple(
-        StepRow(
-            layer=step["layer"],
-            workload=step["workload"],
-            reads=tuple(step["reads"]),
-            weights=tuple(step["weights"]),
-        )
-        for step in row["steps"]
-    )
-    return NetRow(**{**row, "input": tuple(row["input"]), "steps": steps})
+    lists = {
+        "input": tuple(row["input"]),
+        "steps": tuple(StepRow(**{**step, "reads": tuple(step["reads"])}) for step in row["steps"]),
+        "outputs": tuple(row["outputs"]),
+    }
+    return NetRow(**{**row, **lists})
+
+
+def _layers(said: dict[str, Any]) -> NetLayers:
+    return NetLayers(tuple(map(_layer, said["rows"])), tuple(said["outputs"]))
 
 
 def _layer(row: dict[str, Any]) -> LayerRow:
     shapes = {name: tuple(shape) for name, shape in row["weights"].items()}
-    return LayerRow(row["kind"], row["sizes"], shapes)
+    return LayerRow(row["kind"], row["sizes"], tuple(row["reads"]), shapes)

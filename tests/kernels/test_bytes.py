@@ -65,7 +65,7 @@ def test_what_is_touched_often_stays() -> None:
 def test_sums_of_blocks_stay_in_the_cache_where_they_fit() -> None:
     work = conv((1, 32, 32, 64), 256)
     kernel = MmaWindows(work, A100)
-    accesses = kernel.accesses(MmaKnobs(64, 64, 32, 32, 32, 4, 3))
+    accesses = kernel.accesses(MmaKnobs(64, 64, 32, 32, 32, 4, 3, 64))
     sums = accesses.buffers[SCRATCH]
     assert moved(accesses, A100.cache).left == sums
     spilled = moved(accesses, sums // 4)
