@@ -6,10 +6,10 @@
     python benchmarks/gpu.py emulate NET RESULTS   a bundle from end to end on an emulated card
 
 A bundle holds the machine code of the kernels that vggc's model of the card prefers for each layer
-of some nets, for several batches, in float16, with how they are launched. The runner checks each of
-them against float32, times them, the layers, the whole nets and peers, and writes after each part
-what it has found; it ends in ten minutes. `records` puts the times of `results.json` into a tuning
-database: `vggc/tuning/records` is the one that comes with vggc.
+of some nets, for several batches and precisions, with how they are launched. The runner checks each
+of them against float32, times them, the layers, the whole nets and peers, and writes after each
+part what it has found; it ends in ten minutes. `records` puts the times of `results.json` into a
+tuning database: `vggc/tuning/records` is the one that comes with vggc.
 """
 
 from __future__ import annotations

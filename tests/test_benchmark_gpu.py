@@ -152,26 +152,29 @@ WORKS: dict[str, Workload] = {
 """What the layers of nets like VGG are as workloads."""
 
 
-ABORTS = 'extern "C" void run_{function}() {{ __builtin_trap(); }}'
+ABORTS, NOTHING = "__builtin_trap();", ""
 
 
-def spoil(bundle: Any, kernel: str) -> None:
-    """Puts code that ends the process in the place of a kernel."""
+def spoil(bundle: Any, kernel: str, body: str) -> None:
+    """Puts other code in the place of a kernel."""
     row = bundle.tables.kernels[kernel]
-    source = ABORTS.format(function=row.launches[0].function)
+    launch = row.launches[0]
+    source = f'extern "C" void run_{launch.function}() {{ {body} }}\n'
+    source += f'extern "C" const int num_arguments_{launch.function} = {len(launch.arguments)};'
     command = ["g++", "-shared", "-fPIC", "-x", "c++", "-", "-o", str(bundle.folder / row.module)]
     subprocess.run(command, input=source, text=True, check=True)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a small net's bundle on the emulated card, two of whose kernels are spoiled."""
+    """A run of a small net's bundle on the emulated card, three of whose kernels are spoiled."""
 
     tables: Any
     folder: Path
     told: str
     crashing: str
     no_code: str
+    wrong: str
 
     @property
     def results(self) -> dict[str, Any]:
@@ -196,13 +199,15 @@ def run(card: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Run:
     bundle = card.tables.Bundle(folder / "bundle")
     by_layer = {row.layers[0]: row for row in tables.workloads.values() if row.worth == 0}
     crashing = by_layer["fc2"].kernels[1]
-    spoil(bundle, crashing)
+    spoil(bundle, crashing, ABORTS)
+    wrong = by_layer["add1_conv1"].kernels[0]
+    spoil(bundle, wrong, NOTHING)
     no_code = by_layer["conv1_1"].kernels[0]
     (bundle.folder / tables.kernels[no_code].module).write_bytes(b"no machine code at all")
     command = [sys.executable, str(bundle.folder / "run.py"), "--out", str(folder / "results")]
     environment = {**os.environ, "PYTHONPATH": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return Run(tables, folder / "results", done.stdout, crashing, no_code)
+    return Run(tables, folder / "results", done.stdout, crashing, no_code, wrong)
 
 
 @pytest.mark.slow
@@ -214,11 +219,12 @@ def test_a_small_net_goes_all_the_way_whatever_becomes_of_a_kernel(
     failed = {key: part["error"] for key, part in parts.items() if part["error"]}
     assert failed.pop(f"check:{run.crashing}").startswith("the process ended with -")
     assert "cuModuleLoadData" in failed.pop(f"check:{run.no_code}")
+    assert "some of the output is not written" in failed.pop(f"check:{run.wrong}")
     assert all("tensorrt" in key for key in failed)
     net = parts["nets:small/float16/2"]["result"]
     assert set(net["seconds"]) == {"launches", "graph", "tuned", "dependent", "torch graph"}
     assert all(0 < error < 1e-3 for error in net["errors"].values())
-    assert run.no_code not in net["kernels"]["graph"]
+    assert not {run.no_code, run.wrong} & {*net["kernels"]["graph"]}
     assert parts["peers:small/float16/2/onnxruntime"]["result"]["error"] < 1e-3
     assert (run.folder / parts["profile:0"]["result"]["file"]).exists()
     for precision, limit in (("float32", 1e-6), ("int8", 2e-2)):
@@ -328,10 +334,11 @@ def test_there_is_a_kernel_by_another_algorithm_for_where_the_best_is_wrong(
 
 
 def test_a_workspace_has_room_for_what_a_thread_writes_at_once(card: SimpleNamespace) -> None:
-    (mma,) = (each for each in algorithms(conv((1, 4, 4, 64), 64), H200) if each.name == "mma")
+    work = conv((1, 4, 4, 64), 64)
+    (mma,) = (each for each in algorithms(work, H200) if each.name == "mma")
     knobs: Any = next(each for each in mma.knobs() if each.splits > 1 and each.rows == 64)
     code = generate_all({"k": mma.kernel(knobs).func}, "sm_90")["k"]
-    (parts,) = card.making.workspaces(code, "float16")
+    (parts,) = card.making.workspaces(code, work)
     assert parts.dtype == "float32"
     assert parts.shape[0] >= knobs.splits * 64 * 64
 
@@ -596,6 +603,44 @@ def test_a_launch_is_laid_out_as_the_driver_reads_it(card: SimpleNamespace) -> N
     assert most == card.driver.MOST_DYNAMIC_SHARED
 
 
+@pytest.fixture(scope="module")
+def emulated(card: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A kernel of two arguments and 128 threads, with 2 KiB of shared memory, and its driver."""
+    folder = tmp_path_factory.mktemp("driver")
+    source = 'extern "C" { void run_k(const int*, int, void**) {} int own_shared() { return 2048; }'
+    source += " extern const int num_arguments_k = 2, most_threads_k = 128; }"
+    command = ["g++", "-shared", "-fPIC", "-x", "c++", "-", "-o", str(folder / "k.so")]
+    subprocess.run(command, input=source, text=True, check=True)
+    card.making._emulated_driver(folder)
+    driver = card.driver.Driver(folder / "driver")
+    return driver.function((folder / "k.so").read_bytes(), "k")
+
+
+LAUNCHES: dict[str, tuple[dict[str, Any], str | None]] = {
+    "as it is": ({}, None),
+    "much shared memory": ({"shared": 225 << 10}, None),
+    "more shared memory than a block has": ({"shared": 226 << 10}, "cuFuncSetAttribute: error 1"),
+    "a missing argument": ({"pointers": (0,)}, "it takes 2 arguments, not 1"),
+    "more threads than it is compiled for": ({"threads": 160}, "cuLaunchKernelEx: error 1"),
+    "no block": ({"grid": (0, 1, 1)}, "cuLaunchKernelEx: error 1"),
+    "many blocks": ({"grid": (70_000, 1, 1)}, None),
+    "too many blocks along y": ({"grid": (1, 70_000, 1)}, "cuLaunchKernelEx: error 1"),
+}
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_the_emulated_driver_refuses_what_a_card_refuses(
+    card: SimpleNamespace, emulated: Any, name: str
+) -> None:
+    changes, refusal = LAUNCHES[name]
+    said = {"grid": (1, 1, 1), "threads": 128, "shared": 0, "pointers": (0, 0), **changes}
+    if refusal is None:
+        emulated.prepared(**said)(0)
+        return
+    with pytest.raises(card.driver.DriverError, match=refusal):
+        emulated.prepared(**said)(0)
+
+
 def test_a_journal_that_was_cut_off_goes_on(card: SimpleNamespace, tmp_path: Path) -> None:
     journal = card.journal.Journal(tmp_path / "journal.jsonl")
     assert journal.entries() == {}
@@ -618,20 +663,48 @@ def test_a_step_whose_time_is_up_is_left(
     bundle = SimpleNamespace(tables=SimpleNamespace(kernels={}))
     monkeypatch.setattr(card.runner, "keys", lambda _: ["rates:1", "compiled:1"])
     monkeypatch.setattr(card.steps.Worker, "run", lambda _, key: {"done": key})
-    began = time.time() - 60
-    assert card.runner.work(bundle, tmp_path, began, 580.0) == 0
-    entries = card.journal.Journal(tmp_path / card.runner.JOURNAL).entries()
-    assert entries["rates:1"].error == card.journal.NO_TIME
-    assert entries["compiled:1"].result == {"done": "compiled:1"}
-    # A run that is begun again has time for it.
+    journal = card.journal.Journal(tmp_path / card.runner.JOURNAL)
+    assert card.runner.work(bundle, tmp_path, time.time() - 581, 580.0) == 0
+    assert {each.error for each in journal.entries().values()} == {card.journal.NO_TIME}
+    # A run that is begun again has time for them.
     assert card.runner.work(bundle, tmp_path, time.time(), 580.0) == 0
-    entries = card.journal.Journal(tmp_path / card.runner.JOURNAL).entries()
-    assert entries["rates:1"].result == {"done": "rates:1"}
+    assert journal.entries()["rates:1"].result == {"done": "rates:1"}
+    assert journal.entries()["compiled:1"].error is None
 
 
-def test_a_run_ends_in_ten_minutes_whatever_hangs(card: SimpleNamespace) -> None:
-    assert card.parts.TOTAL < 600
-    assert [*card.parts.deadlines(300.0).values()][-1] == pytest.approx(300.0)
+def test_a_step_has_its_own_time_and_what_others_leave_and_no_run_more_than_its_own(
+    card: SimpleNamespace,
+) -> None:
+    parts = card.parts
+    assert parts.TOTAL < 600
+    early, late = (parts.deadline("check", parts.TOTAL, started) for started in (0.0, 80.0))
+    assert early == sum(parts.BUDGET[step] for step in ("machine", "rates", "check"))
+    assert late == 80.0 + parts.BUDGET["check"]
+    assert parts.deadline("compiled", 300.0, 290.0) == 300.0
+    assert parts.deadline("check", parts.TOTAL / 2, 0.0) == early / 2
+
+
+def test_a_way_that_fails_takes_no_other_with_it(card: SimpleNamespace) -> None:
+    problems: dict[str, str] = {}
+    for way in ("graph", "dependent"):
+        with card.steps.noted(problems, way):
+            assert way == "graph", "no such launch"
+    assert list(problems) == ["dependent"]
+    entry = card.journal.Entry("nets:n", 0.0, 1.0, {"problems": problems})
+    (line,) = (line for line in card.report._failures({"nets:n": entry}) if "dependent" in line)
+    assert line.startswith("- nets:n, dependent: AssertionError: no such launch")
+
+
+def test_a_part_that_hangs_is_ended(
+    card: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(card.runner.LIMIT, "check", 0.1)
+    journal = card.journal.Journal(tmp_path / "journal.jsonl")
+    journal.begin("check:k0")
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
+        why = card.runner._watched(child, journal, time.time() + 60)
+        child.kill()
+    assert why == "it took too long"
 
 
 def test_an_algorithm_that_ends_processes_is_tried_no_more(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ REGISTERS, LOCAL_BYTES, MOST_DYNAMIC_SHARED = 4, 3, 8
 `…_MAX_DYNAMIC_SHARED_SIZE_BYTES`."""
 SERIALIZATION = 6
 """The attribute `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION` of a launch."""
+MOST_ARGUMENTS = 64
+"""No kernel here takes more."""
 USUAL_SHARED = 48 << 10
 """The shared memory that a launch may ask for without the function having been told."""
 
@@ -62,6 +65,20 @@ class Function:
         self.driver.call("cuFuncGetAttribute", ctypes.byref(value), number, self.handle)
         return value.value
 
+    @cached_property
+    def num_arguments(self) -> int | None:
+        """How many arguments the kernel takes; None where the driver is too old to tell."""
+        offset, size, number = ctypes.c_size_t(), ctypes.c_size_t(), 0
+        if not self.driver.has("cuFuncGetParamInfo"):
+            return None
+        with suppress(DriverError):
+            while number < MOST_ARGUMENTS:
+                places = ctypes.byref(offset), ctypes.byref(size)
+                index = ctypes.c_size_t(number)
+                self.driver.call("cuFuncGetParamInfo", self.handle, index, *places)
+                number += 1
+        return number
+
     def prepared(
         self,
         grid: tuple[int, int, int],
@@ -73,7 +90,12 @@ class Function:
         """A launch with these arguments, each a pointer to device memory, to the stream given.
 
         A `dependent` launch may begin before the one before it has ended.
+
+        Raises: DriverError where the kernel takes another number of arguments, or less shared
+        memory.
         """
+        if self.num_arguments not in (None, len(pointers)):
+            raise DriverError(f"it takes {self.num_arguments} arguments, not {len(pointers)}")
         if shared > USUAL_SHARED:
             self.driver.call("cuFuncSetAttribute", self.handle, MOST_DYNAMIC_SHARED, shared)
         values = (ctypes.c_void_p * len(pointers))(*pointers)
@@ -108,6 +130,10 @@ class Driver:
         error = getattr(self._library, name)(*arguments)
         if error:
             raise DriverError(f"{name}: {self._text(error)}")
+
+    def has(self, name: str) -> bool:
+        """Whether the driver is new enough to have a function."""
+        return hasattr(self._library, name)
 
     def function(self, image: bytes, name: str) -> Function:
         """A kernel of a module, which is loaded once and stays so."""

@@ -6,6 +6,7 @@ takes no other with it.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import time
@@ -429,7 +430,7 @@ def kernel_row(
             Argument(name, tuple(map(int, kind.shape)), torch_type(kind.dtype, half))
             for name, kind in parameters.items()
         ),
-        workspaces=workspaces(code, half),
+        workspaces=workspaces(code, work),
         launches=tuple(
             Launch(
                 function=launch.name,
@@ -443,15 +444,20 @@ def kernel_row(
     )
 
 
-def workspaces(code: CudaCode, half: str) -> tuple[Argument, ...]:
-    """The memory beside its arguments that a kernel works with."""
+def workspaces(code: CudaCode, work: Workload) -> tuple[Argument, ...]:
+    """The memory that a kernel works with beside the arguments of its workload."""
     found = {
-        name: Argument(name, (size,), torch_type(dtype, half))
+        name: Argument(name, (size,), torch_type(dtype, format_of(work)))
         for launch in code.launches
         for name, (size, dtype) in launch.buffers.items()
-        if name not in code.parameters
+        if not is_argument(name, work)
     }
     return tuple(found.values())
+
+
+def is_argument(name: str, work: Workload) -> bool:
+    """Whether a buffer is an input, a weight or the output of a workload."""
+    return name in work.weights or re.fullmatch(r"x\d*|y", name) is not None
 
 
 def torch_type(dtype: object, half: str) -> str:

@@ -34,13 +34,14 @@ BUDGET = {
     "profile": 30.0,
     "compiled": 30.0,
 }
-"""Seconds of each step, in order; what a step leaves over the next ones have besides."""
+"""Seconds of each step, in order. What a step leaves over the next ones have besides; where one
+takes longer, the last ones have less."""
 TOTAL = sum(BUDGET.values())
 
 LIMIT = {
     "machine": 150.0,
     "rates": 30.0,
-    "check": 15.0,
+    "check": 20.0,
     "peers": 60.0,
     "layers": 30.0,
     "dense": 30.0,
@@ -52,10 +53,13 @@ LIMIT = {
 """Seconds after which a part is taken to hang."""
 
 
-def deadlines(seconds: float) -> dict[str, float]:
-    """The seconds from the beginning of a run of so many after which no part of a step begins."""
-    ends = accumulate(BUDGET.values())
-    return {step: seconds * end / TOTAL for step, end in zip(BUDGET, ends, strict=True)}
+def deadline(step: str, seconds: float, started: float) -> float:
+    """The seconds from the beginning of a run of so many after which no part of a step begins that
+    has `started` so long after it.
+    """
+    ends = dict(zip(BUDGET, accumulate(BUDGET.values()), strict=True))
+    share = seconds / TOTAL
+    return min(seconds, max(share * ends[step], started + share * BUDGET[step]))
 
 
 def keys(tables: Tables) -> list[str]:
@@ -67,7 +71,7 @@ def keys(tables: Tables) -> list[str]:
         "machine",
         "rates",
         *(f"check:{kernel}" for kernel in by_rank(first)),
-        *(f"peers:{net.name}/{peer}" for net in nets for peer in PEERS),
+        *(f"peers:{net.name}/{peer}" for peer in PEERS for net in nets),
         *(f"layers:{work.id}" for work in first if not work.is_dense),
         *(f"dense:{work.id}" for work in first if work.is_dense),
         *(f"nets:{net.name}" for net in nets),

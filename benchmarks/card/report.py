@@ -13,12 +13,14 @@ from card.parts import BESIDE, check_of, net_part, times_of
 from card.tables import Bundle, KernelRow, NetRow, Tables, WorkloadRow
 
 TABLES_FILE, RESULTS = "results.md", "results.json"
+TOLD = 30
+"""The lines of failures in a summary."""
 CARD = ("name", "capability", "multiprocessors", "cache")
 """What tells a card from others, of all that is found of the machine."""
 
 
 def write_report(bundle: Bundle, journal: Journal, folder: Path) -> str:
-    """Writes what was found: tables, and everything as JSON."""
+    """Writes what was found: tables, and everything as JSON. Gives the tables that matter most."""
     tables, entries = bundle.tables, journal.entries()
     text = markdown(tables, entries)
     results = {
@@ -31,7 +33,7 @@ def write_report(bundle: Bundle, journal: Journal, folder: Path) -> str:
     }
     (folder / TABLES_FILE).write_text(text, encoding="utf-8")
     (folder / RESULTS).write_text(json.dumps(results, indent=1), encoding="utf-8")
-    return text
+    return summary(tables, entries)
 
 
 def records(tables: Tables, entries: dict[str, Entry]) -> dict[str, Any]:
@@ -67,6 +69,14 @@ def markdown(tables: Tables, entries: dict[str, Entry]) -> str:
     """The tables of a run."""
     lines = [*_head(tables, entries), *_nets(tables, entries), *_layers(tables, entries)]
     lines += [*_knobs(tables, entries), *_failures(entries)]
+    return "\n".join([*lines, ""])
+
+
+def summary(tables: Tables, entries: dict[str, Entry]) -> str:
+    """What a run has come to, on a page or two."""
+    failures = [*_failures(entries)]
+    more = [f"- and {len(failures) - TOLD} more"] if len(failures) > TOLD else []
+    lines = [*_head(tables, entries), *failures[:TOLD], *more, *_nets(tables, entries)]
     return "\n".join([*lines, ""])
 
 
@@ -201,6 +211,8 @@ def _failures(entries: dict[str, Entry]) -> Iterator[str]:
     for entry in entries.values():
         if entry.error and entry.error != NO_TIME:
             yield f"- {entry.key}: {entry.error}"
+        for way, why in (entry.result or {}).get("problems", {}).items():
+            yield f"- {entry.key}, {way}: {why}"
     if late:
         yield f"- {len(late)} parts for which no time was left, the first of them {late[0]}"
 

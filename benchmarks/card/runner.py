@@ -17,11 +17,12 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from card.journal import NO_TIME, Entry, Journal, step_of
-from card.parts import LIMIT, TOTAL, deadlines, keys
+from card.parts import LIMIT, TOTAL, deadline, keys
 from card.report import write_report
 from card.tables import Bundle, Tables
 
@@ -33,6 +34,8 @@ MINUTES = TOTAL / 60
 """The time of the whole run."""
 STARTING = 120.0
 """The seconds that a child may take to begin: torch is some gigabytes on a cold disk."""
+ENDING = 10.0
+"""The seconds that a child may take to end when it is killed."""
 POLL = 0.1
 BROKEN = 3
 """The exit code of a child whose device does not answer any more."""
@@ -84,7 +87,8 @@ def supervise(bundle: Bundle, folder: Path, seconds: float) -> None:
                 why = _watched(child, journal, until)
             finally:
                 child.kill()
-                child.wait()
+                with suppress(subprocess.TimeoutExpired):  # a driver may not let it go
+                    child.wait(ENDING)
         for entry in journal.unfinished():
             journal.end(entry.key, error=why)
         entries = journal.entries()
@@ -125,14 +129,18 @@ def work(bundle: Bundle, folder: Path, began: float, seconds: float) -> int:
     worker = Worker(
         bundle, folder, {key: each.result for key, each in entries.items() if each.result}
     )
-    ends = deadlines(seconds)
+    started: dict[str, float] = {}
+    for entry in entries.values():
+        if entry.began >= began:
+            started.setdefault(entry.step, entry.began)
     lost = lost_algorithms(bundle.tables, entries)
     done = {*_done(bundle, journal, began)}
     for key in keys(bundle.tables):
         if key in done:
             continue
         journal.begin(key)
-        if time.time() > began + ends[step_of(key)]:
+        first = started.setdefault(step_of(key), time.time())
+        if time.time() > began + deadline(step_of(key), seconds, first - began):
             journal.end(key, error=NO_TIME)
             continue
         if (algorithm := algorithm_of(bundle.tables, key)) in lost:

@@ -6,8 +6,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,16 @@ from card.rebuilding import rebuild
 from card.tables import Bundle, KernelRow, NetRow, Tables, WorkloadRow
 from card.values import rounded
 
+PACKAGES = (
+    "torch",
+    "triton",
+    "numpy",
+    "cupy-cuda13x",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "tensorrt",
+)
+
 FORMATS = {"int8": "float32"}
 """The format of a precision's weights before they are made whole numbers, where its name is another
 one."""
@@ -47,6 +59,24 @@ def scores_error(setup: Setup, scores: Tensor) -> float:
 def together(outputs: tuple[Tensor, ...]) -> Tensor:
     """The outputs of a net behind one another."""
     return torch.cat([each.flatten(1) for each in outputs], 1)
+
+
+def packages() -> dict[str, str]:
+    """The versions of what is installed of all that a run may use."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+@contextmanager
+def noted(problems: dict[str, str], way: str) -> Iterator[None]:
+    """Notes why one of several ways fails, which takes no other with it."""
+    try:
+        yield
+    except Exception as error:  # whatever it is; a device that answers no more fails the part
+        problems[way] = f"{type(error).__name__}: {error}"[:300]
 
 
 @dataclass
@@ -97,8 +127,7 @@ class Worker:
 
     def machine(self, _: str) -> dict[str, Any]:
         """The card, what runs on it, and whether it takes the bundle's machine code."""
-        packages = {"torch": torch.__version__, "python": sys.version.split()[0]}
-        found = {**self.device.machine(), **packages}
+        found = {**self.device.machine(), "python": sys.version.split()[0], **packages()}
         kernel = next(iter(self.tables.kernels.values()))
         try:
             self.loaded.resources(kernel)
@@ -159,14 +188,10 @@ class Worker:
         launches = launches_for(row, kernels[0].model_seconds, self.device)
         works: dict[str, Work] = {}
         problems: dict[str, str] = {}
-        for kernel in kernels:
-            calls = repeated(self.loaded, row, kernel, launches)
-            works[kernel.id] = self.device.captured(calls.call)
-        for peer, work in self.peers_of_layer(row, launches).items():
-            try:
-                works[peer] = self.device.captured(work)
-            except RuntimeError as error:
-                problems[peer] = str(error)
+        calls = {kernel.id: repeated(self.loaded, row, kernel, launches).call for kernel in kernels}
+        for way, work in {**calls, **self.peers_of_layer(row, launches)}.items():
+            with noted(problems, way):
+                works[way] = self.device.captured(work)
         seconds = self.device.rounds(works, launches)
         self.device.wait()
         return {"seconds": seconds, "launches": launches, "problems": problems}
@@ -209,21 +234,24 @@ class Worker:
         """The seconds and errors of ways to compute a net, in turns with a peer; the first scores,
         and those after all rounds.
         """
-        works, errors = {}, {}
+        works: dict[str, Work] = {}
+        errors: dict[str, float] = {}
+        problems: dict[str, str] = {}
         for way, prepared in ways.items():
-            prepared.call()
-            self.device.wait()
-            errors[way] = scores_error(setup, together(prepared.outputs))
-            captured = way != "launches"
-            works[way] = self.device.captured(prepared.call) if captured else prepared.call
+            with noted(problems, way):
+                prepared.call()
+                self.device.wait()
+                errors[way] = scores_error(setup, together(prepared.outputs))
+                captured = way != "launches"
+                works[way] = self.device.captured(prepared.call) if captured else prepared.call
         beside = STARTS[BESIDE](setup)
         seconds = self.device.rounds({**works, BESIDE: beside.call})
         self.device.wait()
-        for way in ways.keys() - {"launches"}:
+        for way in works.keys() - {"launches"}:
             errors[f"{way}, again"] = scores_error(setup, together(ways[way].outputs))
         errors[BESIDE] = scores_error(setup, beside.output())
         sizes = {way: prepared.num_bytes for way, prepared in ways.items()}
-        return {"seconds": seconds, "errors": errors, "bytes": sizes}
+        return {"seconds": seconds, "errors": errors, "bytes": sizes, "problems": problems}
 
     def profile(self, number: str) -> dict[str, Any]:
         """What NVIDIA's profiler says of one of the kernels that lose most time."""

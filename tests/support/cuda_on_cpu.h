@@ -236,6 +236,9 @@ static void vggc_await_kernel_before() {
   kernel_before::writes.clear();
 }
 
+// The bytes of shared memory that kernels have without asking for it.
+extern "C" int own_shared() { return __stop_shared_memory - __start_shared_memory; }
+
 // Whether what the last grid did cannot be.
 extern "C" int has_failed() { return fibers::failure != nullptr; }
 

@@ -271,10 +271,11 @@ HELPER = re.compile(
 )
 DYNAMIC = re.compile(r"extern __shared__ __align__\(\d+\) (\w+) (\w+)\[\];")
 KERNEL = re.compile(
-    r'(?:^#if (.*)\n)?^extern "C" __global__ void __launch_bounds__\([\d, ]+\) (\w+)\((.*)\) \{',
+    r'(?:^#if (.*)\n)?^extern "C" __global__ void __launch_bounds__\((\d+)[\d, ]*\) '
+    r"(\w+)\((.*)\) \{",
     re.M,
 )
-"""A kernel, and the condition under which it is there."""
+"""A kernel, the most threads of its blocks, and the condition under which it is there."""
 ARGUMENT = re.compile(r"((?:signed |unsigned )?\w+)\* __restrict__ (\w+)")
 MACROS = {"sm_90a": "__CUDA_ARCH_FEAT_SM90_ALL"}
 """What NVIDIA's compilers define where they compile for an architecture."""
@@ -291,7 +292,7 @@ def precompiled() -> str:
 
 
 def _entries(source: str) -> Iterator[str]:
-    for condition, name, parameters in KERNEL.findall(source):
+    for condition, threads, name, parameters in KERNEL.findall(source):
         types = [parameter.split("*")[0].strip() for parameter in parameters.split(",")]
         arguments = ", ".join(f"*({kind}**)arguments[{i}]" for i, kind in enumerate(types))
         yield (
@@ -299,6 +300,7 @@ def _entries(source: str) -> Iterator[str]:
             f'extern "C" void run_{name}(const int* grid, int threads, void** arguments) {{'
             f" fibers::run_grid(grid, threads, [=] {{ {name}({arguments}); }}); }}\n"
             f'extern "C" const int num_arguments_{name} = {len(types)};\n'
+            f'extern "C" const int most_threads_{name} = {threads};\n'
             "#endif"
         )
 
