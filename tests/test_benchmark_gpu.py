@@ -62,11 +62,11 @@ from vggc.tuning.revision import revision
 
 NET = """net small
 input 3x8x8
-conv3-32 | pool | (add(conv3-32 act=none, skip) | relu) | concat(conv1-8, pool3 stride=1 padding=1)
+conv3-32 | pool | (add(conv3-32 act=none, skip) | relu) | concat(pool3 stride=1 padding=1, skip)
 | gap | fc-10 | softmax
 
 head second:
-  @concat1 | fc-5 | softmax
+  @concat1 | gap | fc-10 | softmax
 """
 
 
@@ -247,7 +247,8 @@ def test_what_was_measured_decides_when_a_net_is_compiled(
         for rank, one in enumerate(timed):
             one["seconds"] = 1e-3 / (1 + rank)
         if len(kernels) > 1:
-            slow_first[row.layers[0]] = timed[-1]["algorithm"], timed[-1]["knobs"]
+            last = timed[-1]["algorithm"], timed[-1]["knobs"]
+            slow_first |= dict.fromkeys(row.layers, last)
     results.write_text(json.dumps(measured))
     with pytest.raises(card.making.BundleError, match="is of an emulated card"):
         list(card.feeding.feed(results, tmp_path / "records"))
@@ -378,6 +379,20 @@ def test_a_kernel_that_was_wrong_on_a_card_is_a_choice_that_fails(
     (known,) = read(tmp_path / "records").values()
     assert known.failed == {second}
     assert known.best((second, *choices(work, H200))) == choices(work, H200)[0]
+
+
+def test_of_layers_that_are_one_task_the_first_that_was_timed_decides(
+    card: SimpleNamespace, tmp_path: Path
+) -> None:
+    said = measured(seconds=None, error="no time was left for it")
+    (first,) = said["records"]["kernels"]
+    for act, seconds in ((None, 2e-5), (Activation("relu6"), 3e-5)):
+        workload = {"Conv": to_json(conv((1, 28, 28, 512), 512, act=act))}
+        timed = {"workload": workload, "seconds": seconds, "error": None}
+        said["records"]["kernels"].append({**first, **timed})
+    (tmp_path / "results.json").write_text(json.dumps(said))
+    _, (times,) = card.feeding.read_results(tmp_path / "results.json")
+    assert [*times.seconds.values()] == [2e-5]
 
 
 @pytest.mark.parametrize(

@@ -66,10 +66,10 @@ def feed(results: Path, folder: Path, *, emulated: bool = False) -> Iterator[str
     number = 0
     with opened(folder) as database:
         for each in found:
-            if each.task.choices[0] not in each.seconds:
-                yield f"without the model's first choice nothing is decided for {each.workload}"
             if min(each.seconds.values(), default=FAILED) == FAILED:
                 continue
+            if each.task.choices[0] not in each.seconds:
+                yield f"without the model's first choice nothing is decided for {each.workload}"
             for choice, seconds in each.seconds.items():
                 database.add(each.task, choice, seconds)
                 number += 1
@@ -126,7 +126,7 @@ def _note(
     tasks: dict[str, TaskTimes], card: TunedCard, workload: Workload, kernel: KernelFound
 ) -> None:
     """Puts a kernel's time to those of its task. Of several layers that are one task, as halos and
-    activations decide nothing, the first one's count: times of two do not compare.
+    activations decide nothing, the first one's count that has some: times of two do not compare.
 
     Raises: BundleError for a kernel of other code than is here.
     """
@@ -138,8 +138,9 @@ def _note(
             "records count for the code that they were measured with"
         )
     times = tasks.setdefault(task.text, TaskTimes(task, workload))
-    if times.workload != workload or not task.choices:
+    if not task.choices or (times.workload != workload and times.seconds):
         return
+    times.workload = workload
     if kernel.choice not in task.choices:
         raise BundleError(f"there is no {kernel.choice} for {task.workload}")
     if kernel.error is None and kernel.seconds is not None:

@@ -36,6 +36,8 @@ from card.values import (
 
 GUARD = 1 << 16
 """Bytes around what a kernel writes, in which nobody may write."""
+WHOLE = 40
+"""The size of random weights that are whole numbers."""
 POISON = 0xFF
 """Bytes of it are no number in any format of floats."""
 
@@ -162,26 +164,32 @@ def case(row: WorkloadRow, device: Device, seed: int = 0) -> Case:
     inputs, output = layouts(row.kind, row.fields)
     stored = [layout.pack(normal(layout.shape) * _spread(layout)) for layout in inputs]
     values = [layout.unpack(each) for layout, each in zip(inputs, stored, strict=True)]
-    shapes = weight_shapes(row.kind, row.fields)
-    weights = {name: normal(shape) for name, shape in shapes.items()}
-    terms = prod(shapes.get("weight", (1,))[1:])
-    if "scale" in weights and "weight" in weights:
-        weights["weight"] = (weights["weight"] * 40).round().clamp(-127, 127)
-        size = 40 * (_spread(inputs[0]) ** 2 + inputs[0].zero ** 2) ** 0.5
-        weights["scale"] = (1 + weights["scale"].abs()) / (2 * size * terms**0.5)
-    elif "weight" in weights:
-        weights["weight"] = rounded(weights["weight"] / terms**0.5, inputs[0].format)
-    elif "scale" in weights:
-        weights["scale"] = 0.1 + weights["scale"].abs() * 0.01
-        if output.format == "uint8":
-            weights["scale"] = weights["scale"] * 0 + 1 / _spread(output)
-    if "out_scale" in weights:
-        weights["out_scale"] = weights["out_scale"] * 0 + 1 / _spread(output)
+    weights = _case_weights(row, inputs[0], output, normal)
     with torch.inference_mode():
         result = expected(row.kind, row.fields, values, weights).reshape(output.shape)
     if output.format == "uint8":
         result = result.clamp(-output.zero, 255 - output.zero)
     return Case(tuple(stored), weights, result)
+
+
+def _case_weights(
+    row: WorkloadRow, source: Layout, output: Layout, normal: Callable[[Sequence[int]], Tensor]
+) -> dict[str, Tensor]:
+    shapes = weight_shapes(row.kind, row.fields)
+    found = {name: normal(shape) for name, shape in shapes.items()}
+    if "weight" in found:
+        terms = prod(shapes["weight"][1:])
+        if "scale" in found:
+            found["weight"] = (found["weight"] * WHOLE).round().clamp(-127, 127)
+            size = WHOLE * (terms * (_spread(source) ** 2 + source.zero**2)) ** 0.5
+            found["scale"] = (1 + found["scale"].abs()) / (2 * size)
+        else:
+            found["weight"] = rounded(found["weight"] / terms**0.5, source.format)
+    elif "scale" in found:  # of a conversion, from or to uint8
+        found["scale"] = torch.full_like(found["scale"], 1 / _spread(output))
+    if "out_scale" in found:
+        found["out_scale"] = torch.full_like(found["out_scale"], 1 / _spread(output))
+    return found
 
 
 def _spread(layout: Layout) -> float:

@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
@@ -111,6 +111,8 @@ DIGITS: dict[str, int] = {
     "uint8": 128,
 }
 """Whole numbers below it are what they are in the weights of kernels that read these formats."""
+MANY = 40
+"""Workloads that are worth more than one process."""
 MOST_SLOW = 2.0
 """Kernels that the model thinks slower than so many times the best are left out, but for one."""
 
@@ -311,9 +313,7 @@ class _Maker:
         """Has the kernels of all workloads made, and keeps them."""
         wanted = [*self.wanted.values()]
         headers = precompiled() if self.wish.emulated else None
-        context = get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-        with ProcessPoolExecutor(COMPILERS, mp_context=context) as crew:
+        with compilers(len(wanted)) as crew:
             asked = [(each, self.wish.card, headers) for each in wanted]
             made = crew.map(kernels_for, *zip(*asked, strict=True))
             for each, (kernels, left_out) in zip(wanted, made, strict=True):
@@ -378,6 +378,17 @@ class _Maker:
             (self.folder / name).write_bytes(content)
             self.recipes[one] = PanelRecipe(panel, name)
         return self.recipes[one]
+
+
+def compilers(count: int) -> Executor:
+    """Processes that share out so many workloads; of a few, which take less than processes take to
+    begin, a thread.
+    """
+    if count < MANY:
+        return ThreadPoolExecutor(1)
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return ProcessPoolExecutor(COMPILERS, mp_context=context)
 
 
 def kernels_for(
