@@ -290,6 +290,7 @@ COUNTED: dict[str, tuple[str, Conv, tuple[int, ...]]] = {
     "an image by itself": ("mma_image", conv((1, 32, 32, 3), 64), (16, 16, 64, 32, 64)),
     "an image": ("mma", conv((1, 24, 24, 3), 64), (128, 64, 64, 32, 32, 4, 1, 64)),
     "a dense layer": ("mma", dense((64, 3, 3, 64), 128), (64, 64, 32, 32, 32, 4, 1, 64)),
+    "few rows": ("mma", dense((32, 3, 3, 64), 256), (32, 128, 32, 32, 32, 4, 1, 256)),
     "patches 16×8": ("mma_patches", conv((1, 32, 32, 64), 128), (16, 8, 128, 64, 64, 64, 4, 1)),
     "patches 16×16": (
         "mma_patches",
