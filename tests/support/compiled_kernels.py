@@ -25,7 +25,7 @@ def compiled(cases: Mapping[str, TensorDraw], folder: Path) -> Callable[[str], M
     numbered = {name: f"f{index}" for index, name in enumerate(cases)}
     codes = generate_all({numbered[name]: made.func for name, made in kernels.items()}, ARCH)
     source = next(iter(codes.values())).source
-    library = ctypes.CDLL(str(compile_kernels(source, folder)))
+    library = ctypes.CDLL(str(compile_kernels(source, folder, noted=True)))
     return lambda name: (library, codes[numbered[name]], kernels[name])
 
 

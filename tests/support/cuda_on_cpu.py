@@ -104,7 +104,7 @@ def touched_sectors(
     """What the blocks of a function's only kernel touch of each buffer: rows of a block's number in
     the order of launch, whether it writes, and the number of a sector of 32 bytes, in order.
 
-    What PTX reads and writes is noted, and what is read and written by index.
+    What PTX reads and writes is noted, and by index where the kernels are compiled so.
     """
     (launch,) = code.launches
     library.note_touches(1)
@@ -238,20 +238,29 @@ def _order(launch: Launch) -> int:
 
 
 def compile_kernels(
-    source: str, folder: Path, headers: str | None = None, arch: str = "sm_80"
+    source: str,
+    folder: Path,
+    headers: str | None = None,
+    arch: str = "sm_80",
+    *,
+    noted: bool = False,
 ) -> Path:
     """A shared library with a function `run_K(grid, threads, arguments)` for each kernel K that
     there is for an architecture, and the number `num_arguments_K`.
 
     As in a launch, `arguments` points to pointers to the arguments, each of which has 8 bytes.
-    `headers` is what `precompiled` has made in another process.
+    `headers` is what `precompiled` has made in another process. What is read and written by index
+    is noted, too, where `noted`; kernels may then do nothing else with what they read than take its
+    value.
     """
     path, library = folder / "kernels.cpp", folder / "kernels.so"
     (folder / "cuda.h").touch()
     macros = f"#define {MACROS[arch]}" if arch in MACROS else ""
     head = [f'#include "{HEADER.name}"', macros]
-    noted = ARGUMENT.sub(r"touched::Argument<\1> \2", adapted(source))
-    path.write_text("\n".join([*head, noted, *_entries(source)]))
+    kernels = adapted(source)
+    if noted:
+        kernels = ARGUMENT.sub(r"touched::Argument<\1> \2", kernels)
+    path.write_text("\n".join([*head, kernels, *_entries(source)]))
     command = [*COMPILER, "-shared", f"-I{headers or precompiled()}", f"-I{folder}"]
     subprocess.run([*command, "-o", str(library), str(path)], check=True)
     return library
