@@ -63,7 +63,7 @@ CASES: dict[str, TensorDraw] = {
     ),
     "wide": TensorDraw(
         MmaWindows(conv((1, 7, 9, 64), 256, to_float32=True)),
-        MmaKnobs(128, 256, 64, 64, 32, 3, 3, 256),
+        MmaKnobs(128, 256, 64, 64, 32, 3, 2, 256),
     ),
     "a dense layer of a batch": TensorDraw(
         MmaWindows(dense((40, 3, 2, 64), 70)), MmaKnobs(64, 64, 32, 32, 64, 3, 2, 64)

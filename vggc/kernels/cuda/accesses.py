@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, prod
-from typing import Protocol
 
 import numpy as np
 
@@ -22,10 +21,11 @@ from vggc.kernels.cuda.emit import (
     halo_place,
     inside_map,
 )
-from vggc.kernels.cuda.index import IndexArray, Position, at_most, both
+from vggc.kernels.cuda.index import IndexArray, at_most, both
 from vggc.kernels.cuda.mma_tile import TensorTile, part_of
 from vggc.kernels.cuda.operands import SEGMENT_BYTES
 from vggc.kernels.cuda.rectangles import Rectangles, RectangleTile
+from vggc.kernels.cuda.windows import WindowRows
 from vggc.kernels.workloads import Conv, Map, Packing
 
 SCRATCH = "parts"
@@ -231,32 +231,13 @@ def pixels_of(height: int, width: int, by: int = 1) -> tuple[IndexArray, IndexAr
     return y.ravel(), x.ravel()
 
 
-class WindowPlaces(Protocol):
-    """Where the windows of a convolution lie, and the pixels of their results; see
-    `mma.MmaWindows`.
-    """
-
-    @property
-    def num_segments(self) -> int:
-        """The segments of a window."""
-
-    def corner(self, row: Position) -> Position:
-        """Where in the input's buffer, in segments, the window of a row begins."""
-
-    def behind(self, tap: Position, within: Position) -> Position:
-        """How many segments behind a window's first one there is one of a tap."""
-
-    def place(self, index: Position) -> tuple[Position, Position]:
-        """Where in the output's buffer a pixel begins, and whether it is one."""
-
-
 @dataclass(frozen=True)
 class WindowAccesses(ConvAccesses):
     """What blocks touch whose rows are windows of pixels: in each step so many of the steps that
     the kernel has (`together`) of all `kernel_steps` of a part.
     """
 
-    windows: WindowPlaces
+    windows: WindowRows
     tile: TensorTile
     kernel_steps: int
     together: int
@@ -296,8 +277,7 @@ class WindowAccesses(ConvAccesses):
         """
         first, last = (each * self.tile.row_segments for each in self._range(part, step))
         index = np.arange(first, min(last, self.windows.num_segments))
-        per_pixel = self.conv.input.shape[-1] * self.tile.size // SEGMENT_BYTES
-        behind = self.windows.behind(index // per_pixel, index % per_pixel)
+        behind = self.windows.behind(index)
         for run in np.split(behind, np.flatnonzero(np.diff(behind) != 1) + 1):
             if len(run):
                 yield int(run[0]), len(run)

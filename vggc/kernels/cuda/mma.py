@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
-from math import ceil, prod, sqrt
+from math import ceil, gcd, prod, sqrt
 from typing import TYPE_CHECKING, TypeVar
 
 from tvm.tirx import Expr
-from tvm.tirx.script import builder as T
 
 from vggc.kernels.algorithm import Buffers, Cost
-from vggc.kernels.builder import Argument, Buffer, serial, when
+from vggc.kernels.builder import Argument, serial, when
 from vggc.kernels.cuda import ptx
 from vggc.kernels.cuda.accesses import TileShares, WindowAccesses
 from vggc.kernels.cuda.algorithm import CudaAlgorithm, moved_bytes
@@ -25,12 +24,9 @@ from vggc.kernels.cuda.card import BlockWork, seconds
 from vggc.kernels.cuda.emit import (
     ARRIVALS,
     clear_halo,
-    flat,
     launch,
-    registers,
     synchronise,
 )
-from vggc.kernels.cuda.index import Position, at_most
 from vggc.kernels.cuda.mma_tile import (
     ALIGNMENT,
     FRAGMENT_ROWS,
@@ -40,12 +36,12 @@ from vggc.kernels.cuda.mma_tile import (
     TensorTile,
     WarpProduct,
     part_of,
-    plane_bytes,
     shared_memory,
     write_results,
 )
 from vggc.kernels.cuda.operands import OPERANDS, SEGMENT_BYTES, Operands, on_tensor_cores
 from vggc.kernels.cuda.packing import MmaPanelPacking
+from vggc.kernels.cuda.windows import WindowRows, WindowSteps, window_plane
 from vggc.kernels.workloads import Conv, round_up
 
 if TYPE_CHECKING:
@@ -116,6 +112,8 @@ def splits_of(steps: int, tiles: int, tile: TensorTile) -> Iterator[int]:
             yield splits
 
 
+MOST_AT_ONCE = 4
+"""The most steps that the code of a main loop has."""
 MOST_REGISTERS = 255
 """The registers that a thread may have."""
 
@@ -162,22 +160,17 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
         return on_tensor_cores(workload)
 
     @property
-    def num_rows(self) -> int:
-        """The pixels that are computed, of all images."""
-        return self.workload.output.batch * prod(self.workload.grid)
-
-    @property
-    def num_segments(self) -> int:
-        """The segments of a window."""
-        return prod(self.workload.kernel) * self.workload.input.shape[-1] // self.operands.segment
+    def windows(self) -> WindowRows:
+        """The rows."""
+        return WindowRows(self.workload)
 
     def num_steps(self, depth: int) -> int:
         """The steps of the reduction."""
-        return ceil(self.num_segments * self.operands.segment / depth)
+        return ceil(self.windows.numbers / depth)
 
     def grid(self, tile: TensorTile) -> tuple[int, int]:
         """The tiles that cover the product: along its rows, and its columns."""
-        return ceil(self.num_rows / tile.rows), ceil(self.workload.output.channels / tile.cols)
+        return ceil(self.windows.rows / tile.rows), ceil(self.workload.output.channels / tile.cols)
 
     def panels(self, cols: int) -> tuple[int, ...]:
         """The columns of panels that tiles of so many columns are read from. Those of a dense layer
@@ -195,13 +188,13 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
 
     def stage_bytes(self, tile: TensorTile) -> int:
         """The bytes of the operands of a step."""
-        return tile.row_segments * plane_bytes(tile.rows, tile.row_segments) + tile.panel_bytes
+        return tile.row_segments * window_plane(tile) + tile.panel_bytes
 
     def knobs(self) -> Iterator[MmaKnobs]:
         if not self.card.tensor_cores:
             return
         depths = [size // self.operands.size for size in ROW_BYTES]
-        tiles = TILES + FLAT_TILES if self.num_rows <= FLAT_TILES[0][0] else TILES
+        tiles = TILES + FLAT_TILES if self.windows.rows <= FLAT_TILES[0][0] else TILES
         for (rows, cols, warp_rows, warp_cols), depth, stages in product(tiles, depths, STAGES):
             knobs = MmaKnobs(
                 rows=rows,
@@ -276,11 +269,25 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
             cols=tile.cols,
             threads=tile.threads,
             sums_bytes=tile.sums_bytes,
-            windows=self,
+            windows=self.windows,
             tile=tile,
             kernel_steps=steps,
             together=together,
         )
+
+    def steps_at_once(self, knobs: MmaKnobs) -> int:
+        """The steps that the code of the main loop has.
+
+        They are a part of a run of a window, and whole rounds of the ring where that is possible.
+        Steps that split numbers are long by themselves.
+        """
+        run, depth = self.windows.run, knobs.depth
+        if self.operands.split or run % depth != 0:
+            return 1
+        common = gcd(run // depth, self.num_steps(depth) // knobs.splits)
+        numbers = [number for number in range(1, MOST_AT_ONCE + 1) if common % number == 0]
+        whole = [number for number in numbers if number % knobs.stages == 0]
+        return max(whole or numbers)
 
     def emit(self, knobs: MmaKnobs, buffers: Buffers) -> None:
         conv, tile = self.workload, knobs.tile(self.operands)
@@ -295,35 +302,41 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
             first_row, panel = number // across * tile.rows, number % across
             shared = shared_memory(self.shared_bytes(tile))
             warp = WarpProduct(self.operands, tile, thread)
-            windows = _Windows(self, tile, x, first_row, split * steps, thread)
+            at_once = self.steps_at_once(knobs)
+            windows = WindowSteps(self.windows, tile, x, first_row, split * steps, thread, at_once)
             first_plane = split * steps * tile.row_segments
             panels = Panels(tile, weight, panel * tile.cols, first_plane, thread)
-            ring = Ring(shared, tile.stages, self.stage_bytes(tile))
-            plane = plane_bytes(tile.rows, tile.row_segments)
+            ring = Ring(shared, tile.stages, self.stage_bytes(tile), at_once)
+            plane = window_plane(tile)
             panel_at = tile.row_segments * plane
 
             row = warp.first_row + warp.lane % 16
-            rows = registers("rows", 1, dtype="int32")
-            rows[0] = row * SEGMENT_BYTES + warp.lane // 16 * plane
+            rows = ptx.kept("rows", row * SEGMENT_BYTES + warp.lane // 16 * plane)
             fragments = [i * FRAGMENT_ROWS * SEGMENT_BYTES for i in range(warp.fragments)]
 
-            def copy(step: Expr | int, stage: Expr) -> None:
-                windows.copy(step, stage)
-                panels.copy_next(stage + panel_at)
+            def copy(stage: Expr) -> None:
+                windows.copy(stage)
+                panels.copy(stage + panel_at)
+
+            def go_on() -> None:
+                windows.go_on()
+                panels.go_on()
+                ptx.end_group()
 
             ahead = tile.stages - 1
             for early in range(ahead):
                 if early < steps:
-                    copy(early, ring.stage(early))
-                ptx.end_group()
-            with serial("step", steps) as step:
-                ptx.wait_for_groups(ahead - 1)
-                synchronise()
-                with when(step + ahead < steps):
-                    copy(step + ahead, ring.writing)
-                ptx.end_group()
-                warp.add_step(ring.reading + rows[0], ring.reading + panel_at, fragments, plane)
-                ring.turn()
+                    copy(ring.stage(early))
+                go_on()
+            with serial("turn", steps // at_once) as turn:
+                for step in range(at_once):
+                    ptx.wait_for_groups(ahead - 1)
+                    synchronise()
+                    with when(turn * at_once + step + ahead < steps):
+                        copy(ring.writing)
+                    go_on()
+                    warp.add_step(ring.reading + rows, ring.reading + panel_at, fragments, plane)
+                    ring.turn()
 
             def place(fragment: int, row: int) -> tuple[Expr, Expr]:
                 return self._place(first_row + warp.first_row, fragment, row, warp.lane)
@@ -341,99 +354,4 @@ class MmaWindows(MmaAlgorithm[Conv, MmaKnobs]):
         index = first + fragment * FRAGMENT_ROWS + row * 8 + lane // 4
         if self.workload.pool:
             index = (first + fragment * FRAGMENT_ROWS) // 4 + lane // 8
-        return self.place(index)
-
-    def place(self, index: Position) -> tuple[Position, Position]:
-        """Where in the output's buffer a pixel begins that is counted through all images, and
-        whether it is one.
-        """
-        target = self.workload.output
-        _, height, width, stored = target.shape
-        n, y, x = _pixel(index, target.height, target.width)
-        at = ((n * height + y + target.halo) * width + x + target.halo) * stored
-        return at, index < target.batch * target.height * target.width
-
-    def corner(self, row: Position) -> Position:
-        """Where in the input's buffer, in segments, the window of a row begins; rows past the last
-        have the window of the last.
-        """
-        conv = self.workload
-        _, height, width, channels = conv.input.shape
-        if conv.pool:
-            # Sixteen rows are four pooled pixels: the upper pixels of each, then the lower ones.
-            windows = conv.output.height * conv.output.width * conv.output.batch
-            window = at_most(row // 16 * 4 + row % 8 // 2, windows - 1)
-            n, y, x = _pixel(window, conv.output.height, conv.output.width)
-            y, x = 2 * y + row // 8 % 2, 2 * x + row % 2
-        else:
-            known = at_most(row, self.num_rows - 1)
-            n, y, x = _pixel(known, conv.output.height, conv.output.width)
-        top = y * conv.stride[0] + conv.input.halo - conv.padding[0]
-        left = x * conv.stride[1] + conv.input.halo - conv.padding[1]
-        return ((n * height + top) * width + left) * (channels // self.operands.segment)
-
-    def behind(self, tap: Position, within: Position) -> Position:
-        """How many segments behind a window's first one there is one of a tap, `within` the
-        channels.
-        """
-        _, _, width, channels = self.workload.input.shape
-        across = self.workload.kernel[1]
-        return (tap // across * width + tap % across) * (channels // self.operands.segment) + within
-
-
-class _Windows:
-    """The windows of a tile's rows, on their way to shared memory."""
-
-    def __init__(
-        self,
-        mma: MmaWindows,
-        tile: TensorTile,
-        x: Buffer,
-        first_row: Expr,
-        first_step: Expr,
-        thread: Expr,
-    ) -> None:
-        self._mma, self._tile, self._first_step = mma, tile, first_step
-        self._x = flat(x)
-        self._segment = thread % tile.row_segments
-        self._row = thread // tile.row_segments
-        self._rows_at_once = tile.threads // tile.row_segments
-        self._loads = tile.rows // self._rows_at_once
-        self._corners = registers("corners", self._loads, dtype="int32")
-        for load in range(self._loads):
-            self._corners[load] = mma.corner(first_row + load * self._rows_at_once + self._row)
-        plane = plane_bytes(tile.rows, tile.row_segments)
-        self._target = registers("target", 1, dtype="int32")
-        self._target[0] = self._row * SEGMENT_BYTES + self._segment * plane
-
-    def copy(self, step: Expr | int, address: Expr) -> None:
-        """Begins to copy the windows' part in a step, counted from the first one, to an address in
-        shared memory.
-        """
-        conv, tile = self._mma.workload, self._tile
-        step = self._first_step + step
-        channels = conv.input.shape[-1]
-        per_pixel = channels // self._mma.operands.segment
-        if channels % tile.depth == 0:
-            steps = channels // tile.depth
-            tap, rest = step // steps, step % steps * tile.row_segments
-            within = rest + self._segment
-        else:
-            index = step * tile.row_segments + self._segment
-            tap, within = index // per_pixel, index % per_pixel
-        offset = self._mma.behind(tap, within)
-        whole = self._mma.num_segments % tile.row_segments == 0
-        numbers = self._mma.operands.segment
-        for load in range(self._loads):
-            target = address + self._target[0] + load * self._rows_at_once * SEGMENT_BYTES
-            segment = self._corners[load] + offset
-            if whole:
-                ptx.copy_async(target, self._x.address(segment * numbers))
-            else:
-                inside = index < self._mma.num_segments
-                source = T.Select(inside, segment, self._corners[load])
-                ptx.copy_async_or_zeros(target, self._x.address(source * numbers), inside)
-
-
-def _pixel(index: Position, height: int, width: int) -> tuple[Position, Position, Position]:
-    return index // (height * width), index // width % height, index % width
+        return self.windows.place(index)

@@ -10,6 +10,7 @@ channels of the patch arrive, and slices of the weight run some taps ahead.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil, prod
@@ -247,7 +248,7 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
             first_plane = split * steps * tile.row_segments
             slices = Panels(tile, weight, place_of.panel * tile.cols, first_plane, thread)
             pixels = _Pixels(knobs, pitch, plane, warp)
-            ring = Ring(shared + slices_at, tile.stages, tile.panel_bytes)
+            ring = Ring(shared + slices_at, tile.stages, tile.panel_bytes, kernel_w)
             held = registers("patch", 2, dtype="int32")
             patch_at, left_over = 0, 1
 
@@ -255,7 +256,8 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
             patches.copy_next(shared)
             for early in range(ahead):
                 if early < steps:
-                    slices.copy_next(ring.stage(early))
+                    slices.copy(ring.stage(early))
+                slices.go_on()
                 ptx.end_group()
             held[patch_at], held[left_over] = shared, steps - ahead
             with serial("chunk", chunks) as chunk:
@@ -268,7 +270,8 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
                         ptx.wait_for_groups(ahead - 1)
                         synchronise()
                         with when(held[left_over] > 0):
-                            slices.copy_next(ring.writing)
+                            slices.copy(ring.writing)
+                        slices.go_on()
                         ptx.end_group()
                         tap = (tap_y * pitch + tap_x) * SEGMENT_BYTES
                         rows = held[patch_at] + tap + pixels.first
@@ -311,8 +314,7 @@ class _Pixels:
         self._x = first % self._across * FRAGMENT[1]
         lane = warp.lane
         pixel = (self._y + lane % 16 // 8) * pitch + self._x + lane % 8
-        self._first = registers("pixels", 1, dtype="int32")
-        self._first[0] = pixel * SEGMENT_BYTES + lane // 16 * plane
+        self._first = ptx.kept("pixels", pixel * SEGMENT_BYTES + lane // 16 * plane)
         within = map(self._within, range(warp.fragments))
         self.fragments = [(down * pitch + right) * SEGMENT_BYTES for down, right in within]
         """Bytes from the first fragment's pixels to those of each."""
@@ -322,7 +324,7 @@ class _Pixels:
         """The bytes from where the patch begins to the lane's segment, for the first tap, the first
         slice of the depth and the first fragment.
         """
-        return self._first[0]
+        return self._first
 
     def of(self, fragment: int, row: int) -> tuple[Expr, Expr]:
         """The pixel, in the rectangle, that a lane holds results of."""
@@ -338,7 +340,9 @@ class _Pixels:
 
 
 class _Patch:
-    """The patch of a block, on its way to shared memory."""
+    """The patch of a block, on its way to shared memory. A thread copies the same segment of some
+    pixels, as far as the patch has them.
+    """
 
     def __init__(
         self,
@@ -349,29 +353,27 @@ class _Patch:
         first_chunk: Expr,
         thread: Expr,
     ) -> None:
-        self._x, self._tile = flat(x), knobs.tile(conv.operands)
-        self._numbers = conv.operands.segment
-        per_row, rectangles = self._tile.row_segments, conv.rectangles(knobs)
+        sizes, rectangles = knobs.tile(conv.operands), conv.rectangles(knobs)
+        per_row, channels = sizes.row_segments, conv.workload.input.shape[-1]
         rows, pitch = rectangles.patch
-        self._loads = conv._loads(knobs)
-        self._at_once = self._tile.threads // per_row
-        self._sources = registers("sources", self._loads, dtype="int32")
-        self._target = registers("target", 1, dtype="int32")
         pixel, segment = thread // per_row, thread % per_row
-        self._target[0] = pixel * SEGMENT_BYTES + segment * conv.plane(knobs)
-        per_pixel = conv.workload.input.shape[-1] // self._numbers
+        at_once = sizes.threads // per_row
+        self._loads, self._rest = conv._loads(knobs), rows * pitch % at_once
+        self._pixel, self._apart = pixel, at_once * SEGMENT_BYTES
+        self._x, self._depth = flat(x), sizes.depth
+        self._target = ptx.kept("patch_to", pixel * SEGMENT_BYTES + segment * conv.plane(knobs))
+        self._sources = registers("sources", self._loads, dtype="int32")
+        start = first_chunk * sizes.depth + segment * conv.operands.segment
         for load in range(self._loads):
-            number = load * self._at_once + pixel
-            at = rectangles.source(tile, number // pitch, number % pitch) * per_pixel
-            start = at + first_chunk * per_row + segment
-            self._sources[load] = T.Select(number < rows * pitch, start, -1)
+            number = T.min(load * at_once + pixel, rows * pitch - 1)
+            source = rectangles.source(tile, number // pitch, number % pitch)
+            self._sources[load] = source * channels + start
 
     def copy_next(self, address: Expr) -> None:
         """Begins to copy the patch's next channels to an address in shared memory."""
-        per_row = self._tile.row_segments
         for load in range(self._loads):
-            source = self._sources[load]
-            target = address + self._target[0] + load * self._at_once * SEGMENT_BYTES
-            with when(source >= 0):
-                ptx.copy_async(target, self._x.address(source * self._numbers))
-                self._sources[load] = source + per_row
+            last = load == self._loads - 1 and self._rest > 0
+            with when(self._pixel < self._rest) if last else nullcontext():
+                target = address + self._target + load * self._apart
+                ptx.copy_async(target, self._x.address(self._sources[load]))
+            self._sources[load] += self._depth

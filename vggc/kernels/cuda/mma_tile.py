@@ -24,6 +24,7 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.algorithm import Buffers
 from vggc.kernels.builder import Argument, Buffer, serial, unrolled, when
 from vggc.kernels.cuda import ptx
+from vggc.kernels.cuda.addresses import REACH, RunningAddresses
 from vggc.kernels.cuda.emit import dynamic_shared, flat, is_last_block, registers
 from vggc.kernels.cuda.formats import round_words, segment_of
 from vggc.kernels.cuda.index import Position
@@ -106,7 +107,7 @@ def shared_memory(size: int) -> Expr:
     # TVM allocates what lies between the places that it sees: the first and the last are told.
     ends = [ptx.shared_address(memory.address(at)) for at in (0, memory.shape[0] - 1)]
     start[0] = (T.min(*ends) + (ALIGNMENT - 1)) & ~(ALIGNMENT - 1)
-    return start[0]
+    return ptx.uniform(start[0])
 
 
 def plane_bytes(rows: int, planes: int) -> int:
@@ -145,7 +146,8 @@ class WarpProduct:
             self._whole, self._part = registers("whole", 1), registers("part", 4)
         self._at = registers("operands", 3, dtype="int32")
         col = self.first_col + self.lane % 8 + self.lane // 16 * 8
-        self._at[COLUMNS] = (col + self.lane // 8 % 2 * tile.cols) * SEGMENT_BYTES
+        at = (col + self.lane // 8 % 2 * tile.cols) * SEGMENT_BYTES
+        self._at[COLUMNS] = ptx.kept("columns", at)
         self.clear()
 
     def clear(self) -> None:
@@ -417,44 +419,59 @@ class Panels:
     """The weight's slices on their way to shared memory, one after the other, where planes of a
     tile's columns lie. The weight is `(panels, steps, planes, cols, segment)`: planes of all steps
     follow one another. Its panels may have more columns than a tile, or fewer.
+
+    What a thread copies of a slice lies equally far apart. Where panels are as wide as the tile,
+    slices are copied as they lie: a warp has pieces that follow one another, so that one address
+    reaches them all. Elsewhere all threads copy some planes at a time.
     """
 
     def __init__(
         self, tile: TensorTile, weight: Buffer, first_col: Expr, first_plane: Expr, thread: Expr
     ) -> None:
-        _, steps, planes, cols, segment = map(int, weight.shape)
-        self._tile, self._weight, self._plane = tile, flat(weight), cols * segment
-        self._planes_at_once = tile.threads // tile.cols
-        col, plane = first_col + thread % tile.cols, first_plane + thread // tile.cols
-        self._place = registers("place", 2, dtype="int32")
-        self._place[SOURCE] = (
-            col // cols * (steps * planes) + plane
-        ) * self._plane + col % cols * segment
-        self._place[TARGET] = thread * SEGMENT_BYTES
+        _, steps, planes, cols, numbers = map(int, weight.shape)
+        from_plane = cols * SEGMENT_BYTES
+        copies = tile.panel_bytes // (tile.threads * SEGMENT_BYTES)
+        together = WARP if cols == tile.cols else tile.threads
+        to_next = together * SEGMENT_BYTES
+        from_next = to_next if cols == tile.cols else together // tile.cols * from_plane
+        reached = min(copies, max(1, REACH // from_next))
+        middle = reached // 2
+        self._copies = [
+            (copy // reached, (copy % reached - middle) * from_next, (copy - middle) * to_next)
+            for copy in range(copies)
+        ]
+        segment = thread // together * (copies * together) + thread % together
+        col, plane = first_col + segment % tile.cols, first_plane + segment // tile.cols
+        source = (col // cols * (steps * planes) + plane) * cols + col % cols
+        self._slice = tile.row_segments * from_plane
+        starts = range(middle, copies, reached)
+        self._source = RunningAddresses("slices", len(starts))
+        for number, start in enumerate(starts):
+            place = source * numbers + start * from_next // tile.size
+            self._source.start(number, flat(weight), place)
+        self._target = ptx.kept("slices_to", segment * SEGMENT_BYTES + middle * to_next)
 
-    def copy_next(self, address: Expr) -> None:
-        """Begins to copy the next slice to an address in shared memory."""
-        tile = self._tile
-        for plane in range(0, tile.row_segments, self._planes_at_once):
-            target = address + self._place[TARGET] + plane * tile.cols * SEGMENT_BYTES
-            source = self._place[SOURCE] + plane * self._plane
-            ptx.copy_async(target, self._weight.address(source))
-        self._place[SOURCE] += tile.row_segments * self._plane
+    def copy(self, address: Expr) -> None:
+        """Begins to copy the slice to an address in shared memory."""
+        for number, source, target in self._copies:
+            ptx.copy_async(address + self._target + target, self._source.at(number, source))
 
-
-SOURCE, TARGET = range(2)
-"""What a thread holds of its copies: the index of the number that it reads next, and the bytes from
-where a step's columns begin in shared memory.
-"""
+    def go_on(self) -> None:
+        """Goes on to the next slice, if there is one."""
+        self._source.go_on(self._slice)
 
 
 class Ring:
     """Some stages of shared memory that are filled in turn and read in turn: where copies go next,
     and where the operands of a step lie.
+
+    The code of the main loop has so many steps `at_once`. Where these are whole rounds of the ring,
+    each step has its stage; else a thread holds which one is read.
     """
 
-    def __init__(self, first: Expr, stages: int, size: int) -> None:
-        self._bytes, self._last = size, (stages - 1) * size
+    def __init__(self, first: Expr, stages: int, size: int, at_once: int) -> None:
+        self._stages, self._bytes, self._last = stages, size, (stages - 1) * size
+        self._step: int | None = 0 if at_once % stages == 0 else None
         self._at = registers("ring", 3, dtype="int32")
         self._at[FIRST] = first
         self._at[READ] = first
@@ -463,19 +480,22 @@ class Ring:
     @property
     def reading(self) -> Expr:
         """Where the operands of the step begin."""
-        return self._at[READ]
+        return self._at[READ] if self._step is None else self.stage(self._step)
 
     @property
     def writing(self) -> Expr:
         """Where the stage begins that the step before has read."""
-        return self._at[WRITTEN]
+        return self._at[WRITTEN] if self._step is None else self.stage(self._step - 1)
 
     def stage(self, index: int) -> Expr:
         """Where a stage begins."""
-        return self._at[FIRST] + index * self._bytes
+        return self._at[FIRST] + index % self._stages * self._bytes
 
     def turn(self) -> None:
         """Goes on to the next step."""
+        if self._step is not None:
+            self._step += 1
+            return
         self._at[WRITTEN] = self._at[READ]
         at = self._at[READ]
         end = self._at[FIRST] + self._last

@@ -152,3 +152,12 @@ def uniform(value: Expr) -> Expr:
     operands = (T.uint32(0), T.uint32(LANES_OF_WARP), T.uint32(ALL_LANES))
     run("shfl_sync.idx.b32", first[0], value, *operands)
     return first[0]
+
+
+def kept(name: str, value: Expr) -> Expr:
+    """An int32 that the compiler computes once and keeps. What it knows how to compute it would
+    rather compute anew at each use; from a shuffle, whose lanes here give themselves, it does not.
+    """
+    held = allocated(name, 1, dtype="int32", scope="local")
+    from_lane(held[0], value, distance=0)
+    return held[0]
