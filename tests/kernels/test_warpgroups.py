@@ -27,7 +27,7 @@ from vggc.ir.ops import RELU, Activation
 from vggc.kernels.cuda import H200
 from vggc.kernels.cuda.mma_tile import ALIGNMENT
 from vggc.kernels.cuda.operands import OPERANDS
-from vggc.kernels.cuda.wgmma import PLANES, GroupKnobs, WgmmaPatches
+from vggc.kernels.cuda.wgmma import GroupKnobs, WgmmaPatches
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 
@@ -36,38 +36,88 @@ SMALL = replace(H200, multiprocessors=1)
 
 CASES: dict[str, TensorDraw] = {
     "one tile": TensorDraw(
-        WgmmaPatches(conv((1, 16, 16, 128), 128)), GroupKnobs(16, 16, 128, 4, 1)
+        WgmmaPatches(conv((1, 16, 16, 128), 128)),
+        GroupKnobs(height=16, width=16, cols=128, planes=8, stages=4, splits=1),
     ),
     "pooled": TensorDraw(
         WgmmaPatches(conv((2, 19, 17, 64), 70, pool=True, form="bfloat16")),
-        GroupKnobs(8, 16, 256, 4, 1),
+        GroupKnobs(height=8, width=16, cols=256, planes=8, stages=4, splits=1),
     ),
-    "shared": TensorDraw(WgmmaPatches(conv((1, 17, 20, 128), 70)), GroupKnobs(8, 16, 128, 4, 2)),
+    "shared": TensorDraw(
+        WgmmaPatches(conv((1, 17, 20, 128), 70)),
+        GroupKnobs(height=8, width=16, cols=128, planes=8, stages=4, splits=2),
+    ),
     "5×5 of a wide halo": TensorDraw(
         WgmmaPatches(conv((1, 9, 33, 64), 40, (5, 5), padding=(2, 2), halos=(3, 0))),
-        GroupKnobs(8, 32, 128, 6, 1),
+        GroupKnobs(height=8, width=32, cols=128, planes=8, stages=6, splits=1),
     ),
     "int8, pooled": TensorDraw(
         WgmmaPatches(conv((2, 17, 19, 256), 70, pool=True, form="uint8", zeros=(128, 0))),
-        GroupKnobs(8, 16, 64, 4, 1),
+        GroupKnobs(height=8, width=16, cols=64, planes=8, stages=4, splits=1),
     ),
     "tf32": TensorDraw(
-        WgmmaPatches(conv((1, 17, 19, 64), 70, form="tf32")), GroupKnobs(16, 8, 256, 4, 1)
+        WgmmaPatches(conv((1, 17, 19, 64), 70, form="tf32")),
+        GroupKnobs(height=16, width=8, cols=256, planes=8, stages=4, splits=1),
     ),
     "int8, shared, to float32": TensorDraw(
         WgmmaPatches(conv((1, 9, 19, 256), 130, form="uint8", to_float32=True)),
-        GroupKnobs(16, 8, 128, 6, 2),
+        GroupKnobs(height=16, width=8, cols=128, planes=8, stages=6, splits=2),
     ),
     "1×3 to float32": TensorDraw(
         WgmmaPatches(conv((1, 17, 9, 64), 33, (1, 3), padding=(0, 1), act=None, to_float32=True)),
-        GroupKnobs(16, 8, 128, 8, 1),
+        GroupKnobs(height=16, width=8, cols=128, planes=8, stages=8, splits=1),
     ),
     "from tile to tile": TensorDraw(
-        WgmmaPatches(conv((2, 17, 20, 128), 70, pool=True), SMALL), GroupKnobs(8, 16, 64, 4, 1)
+        WgmmaPatches(conv((2, 17, 20, 128), 70, pool=True), SMALL),
+        GroupKnobs(height=8, width=16, cols=64, planes=8, stages=4, splits=1),
     ),
     "from tile to tile, a chunk each": TensorDraw(
         WgmmaPatches(conv((3, 9, 11, 64), 140, act=Activation("silu")), SMALL),
-        GroupKnobs(16, 16, 128, 4, 1),
+        GroupKnobs(height=16, width=16, cols=128, planes=8, stages=4, splits=1),
+    ),
+    "channels of 64 bytes": TensorDraw(
+        WgmmaPatches(conv((1, 17, 19, 96), 70, act=None)),
+        GroupKnobs(height=8, width=16, cols=128, planes=4, stages=4, splits=3),
+    ),
+    "channels of 32 bytes": TensorDraw(
+        WgmmaPatches(conv((1, 11, 19, 48), 40, form="bfloat16"), SMALL),
+        GroupKnobs(height=8, width=16, cols=64, planes=2, stages=4, splits=1),
+    ),
+    "stride 2": TensorDraw(
+        WgmmaPatches(conv((1, 33, 37, 64), 70, stride=(2, 2), halos=(1, 2)), SMALL),
+        GroupKnobs(height=16, width=16, cols=128, planes=4, stages=4, splits=1),
+    ),
+    "stride 2, int8, all planes": TensorDraw(
+        WgmmaPatches(conv((1, 16, 33, 128), 40, stride=(2, 2), form="uint8", zeros=(128, 128))),
+        GroupKnobs(height=8, width=16, cols=64, planes=8, stages=4, splits=1),
+    ),
+    "image": TensorDraw(
+        WgmmaPatches(conv((2, 19, 21, 3), 70, pool=True), SMALL),
+        GroupKnobs(height=16, width=16, cols=64, planes=1, stages=4, splits=1),
+    ),
+    "image, 7×7 of stride 2": TensorDraw(
+        WgmmaPatches(conv((1, 37, 51, 3), 64, (7, 7), (2, 2), padding=(3, 3), halos=(3, 1))),
+        GroupKnobs(height=8, width=16, cols=64, planes=1, stages=4, splits=1),
+    ),
+    "image, 11×11 of stride 4, int8": TensorDraw(
+        WgmmaPatches(
+            conv(
+                (1, 80, 79, 3),
+                90,
+                (11, 11),
+                (4, 4),
+                padding=(2, 2),
+                halos=(2, 0),
+                form="uint8",
+                zeros=(128, 0),
+            ),
+            SMALL,
+        ),
+        GroupKnobs(height=8, width=16, cols=128, planes=1, stages=4, splits=1),
+    ),
+    "image, tf32, three taps": TensorDraw(
+        WgmmaPatches(conv((1, 9, 19, 3), 33, (1, 3), padding=(0, 1), form="tf32", act=None)),
+        GroupKnobs(height=16, width=8, cols=128, planes=1, stages=8, splits=1),
     ),
 }
 
@@ -77,9 +127,10 @@ def draws(seed: int, count: int) -> dict[str, TensorDraw]:
     rng = random.Random(seed)
     found: dict[str, TensorDraw] = {}
     while len(found) < count:
-        size = rng.choice([(3, 3), (3, 3), (3, 3), (2, 3), (5, 1)])
+        size = rng.choice([(3, 3), (3, 3), (3, 3), (2, 3), (5, 1), (5, 5)])
+        stride = rng.choice([(1, 1), (1, 1), (2, 2), (1, 3)])
         form = rng.choice([each for each in FORMATS if not OPERANDS[each].split])
-        channels = PLANES * OPERANDS[form].segment * rng.randint(1, 3)
+        channels = OPERANDS[form].segment * rng.choice([1, 1, 2, 4, 6, 8, 16, 24])
         shape = (rng.randint(1, 3), rng.randint(3, 24), rng.randint(3, 36), channels)
         padding = (rng.randint(0, size[0] // 2), rng.randint(0, size[1] // 2))
         if shape[1] + 2 * padding[0] <= size[0] or shape[2] + 2 * padding[1] <= size[1]:
@@ -88,6 +139,7 @@ def draws(seed: int, count: int) -> dict[str, TensorDraw]:
             shape,
             rng.choice([rng.randint(1, 40), 64, 128, rng.randint(1, 200)]),
             size,
+            stride,
             padding=padding,
             halos=(max(padding) + rng.randint(0, 1), rng.randint(0, 2)),
             act=rng.choice([RELU, None]),
@@ -96,6 +148,8 @@ def draws(seed: int, count: int) -> dict[str, TensorDraw]:
             to_float32=rng.random() < 0.2,
             zeros=(rng.choice([0, 128]), 0) if form == "uint8" else (0, 0),
         )
+        if min(work.output.height, work.output.width) < 1 or not WgmmaPatches.applies(work):
+            continue
         algorithm = WgmmaPatches(work, rng.choice([H200, SMALL]))
         knobs = rng.choice(list(algorithm.knobs()))
         found[f"{len(found)}: {work} by {knobs}"] = TensorDraw(algorithm, knobs)
@@ -150,16 +204,42 @@ def test_packing_is_exact_up_to_rounding(name: str) -> None:
     check_packing(CASES[name])
 
 
+WAITING = {
+    "planes": TensorDraw(
+        WgmmaPatches(
+            conv((2, 16, 16, 192), 40, (3, 1), padding=(1, 0)), replace(SMALL, multiprocessors=2)
+        ),
+        GroupKnobs(height=8, width=16, cols=64, planes=8, stages=4, splits=1),
+    ),
+    "pairs": TensorDraw(
+        WgmmaPatches(conv((2, 17, 17, 3), 140, (4, 4)), SMALL),
+        GroupKnobs(height=8, width=16, cols=64, planes=1, stages=2, splits=1),
+    ),
+}
+"""Kernels whose blocks go on, to other columns or with other channels."""
+
+
 @pytest.mark.slow
 @needs_compiler
-def test_each_wait_is_needed(tmp_path: Path) -> None:
-    card = replace(SMALL, multiprocessors=2)
-    work = WgmmaPatches(conv((2, 16, 16, 192), 40, (3, 1), padding=(1, 0)), card)
-    assert unnoticed(TensorDraw(work, GroupKnobs(8, 16, 64, 4, 1)), tmp_path) == []
+@pytest.mark.parametrize("name", WAITING)
+def test_each_wait_is_needed(name: str, tmp_path: Path) -> None:
+    assert unnoticed(WAITING[name], tmp_path) == []
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", ["one tile", "from tile to tile"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "one tile",
+        "from tile to tile",
+        "channels of 64 bytes",
+        "channels of 32 bytes",
+        "stride 2",
+        "stride 2, int8, all planes",
+        "image, 7×7 of stride 2",
+        "image, 11×11 of stride 4, int8",
+    ],
+)
 def test_accesses_cost_no_more_than_they_must(name: str, made: Callable[[str], Made]) -> None:
     """Patches are written without conflicts of banks, and read in whole sectors from memory."""
     library, code, kernel = made(name)
@@ -175,6 +255,7 @@ def test_accesses_cost_no_more_than_they_must(name: str, made: Callable[[str], M
 @pytest.mark.parametrize("name", CASES)
 def test_a_launch_asks_for_the_shared_memory_that_is_used(name: str) -> None:
     draw = CASES[name]
+    assert draw.knobs in draw.algorithm.knobs()
     (launch,) = generate(draw.kernel().func, ARCH).launches
     assert launch.shared == draw.algorithm.shared_bytes(draw.knobs) + ALIGNMENT
     assert launch.grid == (draw.algorithm.blocks(draw.knobs), 1, 1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TypeAlias
@@ -58,14 +60,26 @@ def unnoticed(draw: TensorDraw, folder: Path) -> list[str]:
     """The waits of a kernel without which its results are right all the same."""
     kernel = draw.kernel()
     code, example = generate(kernel.func, ARCH), case(draw.workload, kernel)
+    names, sources = zip(("", code.source), *mutants(code.source), strict=True)
+    numbered = [_numbered(source, code, number) for number, source in enumerate(sources)]
+    whole = compile_kernels("\n".join(each.source for each in numbered), folder)
     found = []
-    for index, (which, source) in enumerate(mutants(code.source)):
-        inside = folder / str(index)
-        inside.mkdir()
-        library = ctypes.CDLL(str(compile_kernels(source, inside)))
-        if passes(library, code, draw.workload, example):
+    for which, mutant in zip(names, numbered, strict=True):
+        # Threads that wait for ever stay in the emulator: each has one of its own.
+        own = shutil.copy(whole, folder / f"{mutant.launches[0].name}.so")
+        if passes(ctypes.CDLL(own), mutant, draw.workload, example):
             found.append(which)
-    return found
+    assert found[:1] == [""], "the kernel is wrong as it is"
+    return found[1:]
+
+
+def _numbered(source: str, code: CudaCode, number: int) -> CudaCode:
+    """A source whose names are unlike those of other numbers."""
+    names = [launch.name for launch in code.launches]
+    pattern = re.compile("|".join([*map(re.escape, names), "vggc_is_last", "vggc_arrivals"]))
+    launches = [replace(each, name=f"{each.name}_{number}") for each in code.launches]
+    source = pattern.sub(lambda found: f"{found[0]}_{number}", source)
+    return replace(code, source=source, launches=launches)
 
 
 def passes(library: ctypes.CDLL, code: CudaCode, workload: Workload, example: TensorCase) -> bool:

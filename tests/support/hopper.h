@@ -5,6 +5,7 @@
 // when it is waited for. They happen as soon as they may where `copy_at_once` and
 // `multiply_at_once` are asked for. A thread that arrives at a barrier lets others go on before it
 // where copies happen as soon as they may, and else runs ahead.
+// Each group of products begins with a fence, which PTX wants where registers were touched before.
 // What a thread writes by copies of its own, products see once it has passed a fence of the proxy.
 // Layouts: PTX ISA, "Asynchronous Warpgroup Level Matrix Multiply-Accumulate".
 #pragma once
@@ -68,6 +69,7 @@ template <class Sum>
 struct Product {
   Sum* sums[kMostColumns / 2];
   uint64_t a, b;
+  bool adds;  // or else what the sums hold does not count
 };
 
 // A word of a slice of a matrix: pieces of eight rows, each row 16 bytes, lie where it describes.
@@ -96,7 +98,7 @@ static void multiply(const std::vector<Product<Sum>>& lanes, int columns) {
     for (int i = 0; i < columns / 2; ++i) {
       const int row = lane / 32 * 16 + lane % 32 / 4 + i % 4 / 2 * 8;
       const int column = i / 4 * 8 + lane % 4 * 2 + i % 2;
-      Sum sum = *lanes[lane].sums[i];
+      Sum sum = lanes[lane].adds ? *lanes[lane].sums[i] : Sum{};
       for (int k = 0; k < depth; ++k) sum += a[row][k] * b[column][k];
       *lanes[lane].sums[i] = sum;
     }
@@ -109,6 +111,7 @@ static void begin(Arguments arguments, std::index_sequence<Index...>) {
   ((own.sums[Index] = &std::get<Index>(arguments)), ...);
   own.a = std::get<Columns / 2>(arguments);
   own.b = std::get<Columns / 2 + 1>(arguments);
+  own.adds = std::get<Columns / 2 + 2>(arguments);
   Group& here = group();
   here.lanes[fibers::current % kGroup] = &own;
   here.meeting.join(kGroup, [&here] {
@@ -130,7 +133,6 @@ static void wait_for_products(size_t pending) {
   here.meeting.join(kGroup, [&here, pending] {
     for (; here.waiting.size() > pending; here.waiting.pop_front())
       for (const auto& product : here.waiting.front()) product();
-    here.fenced = false;
   });
 }
 
@@ -171,6 +173,7 @@ static void tvm_builtin_ptx_wgmma_commit_group_commit_group_sync_aligned() {
   here.meeting.join(hopper::kGroup, [&here] {
     here.waiting.push_back(std::move(here.begun));
     here.begun.clear();
+    here.fenced = false;
   });
 }
 

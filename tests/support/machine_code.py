@@ -17,14 +17,16 @@ from vggc.compiler.device_code import code_by_nvrtc
 
 @dataclass(frozen=True)
 class KernelResources:
-    """The registers of a thread, its bytes on the stack, what is spilled to memory, and a block's
-    bytes of shared memory but for those that its launch asks for.
+    """The registers of a thread, its bytes on the stack, what is spilled to memory, a block's bytes
+    of shared memory but for those that its launch asks for, and whether products of warpgroups wait
+    for one another.
     """
 
     registers: int
     stack: int
     spilled: int
     shared: int
+    serialized: bool
 
 
 ENTRY = re.compile(
@@ -32,15 +34,21 @@ ENTRY = re.compile(
     r"bytes spill loads\s+ptxas info\s+: Used (\d+) registers(?:[^\n]*?(\d+) bytes smem)?",
     re.S,
 )
+SERIALIZED = re.compile(r"wgmma\.mma_async instructions are serialized .*? function '(\w+)'")
 
 
 def compiled(source: str, arch: str) -> tuple[bytes, dict[str, KernelResources]]:
     """The cubin for an architecture, and what each kernel takes."""
     log: list[str] = []
     cubin = code_by_nvrtc(source, arch, ["--ptxas-options=-v"], log.append)
+    serialized = SERIALIZED.findall(log[0])
     return cubin, {
         name: KernelResources(
-            int(registers), int(stack), int(stores) + int(loads), int(shared or 0)
+            registers=int(registers),
+            stack=int(stack),
+            spilled=int(stores) + int(loads),
+            shared=int(shared or 0),
+            serialized=name in serialized,
         )
         for name, stack, stores, loads, registers, shared in ENTRY.findall(log[0])
     }

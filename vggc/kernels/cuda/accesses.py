@@ -188,16 +188,18 @@ def channels_read(conv: Conv, firsts: IndexArray, count: int) -> Iterator[Touche
 @dataclass(frozen=True)
 class PatchAccesses(ConvAccesses):
     """What blocks touch whose rows are rectangles of pixels: in each step `patch_bytes` of channels
-    of each pixel of a patch, and `panel_bytes` of the weight.
+    of each pixel of a patch, and `panel_bytes` of the weight. The pixels of a patch that are read
+    may be more than windows cover: `pitch` in each row.
     """
 
     rectangles: Rectangles
+    pitch: int
     patch_bytes: int
     panel_bytes: int
 
     def rows(self, groups: IndexArray, part: int, step: int) -> Iterator[Touched]:
         tile = self._tile(groups)
-        y, x = pixels_of(*self.rectangles.patch)
+        y, x = pixels_of(self.rectangles.patch[0], self.pitch)
         pixels = self.rectangles.source(tile, y, x)
         source = self.conv.input
         pixel_bytes = source.shape[-1] * np.dtype(source.storage).itemsize
@@ -205,9 +207,10 @@ class PatchAccesses(ConvAccesses):
         yield Touched("x", (pixels * pixel_bytes + first).ravel(), self.patch_bytes)
 
     def columns(self, panels: IndexArray, part: int, step: int) -> Touched:
-        per_panel = self.shares.splits * self.steps
-        steps = panels * per_panel + part * self.steps + step
-        return Touched("weight", steps * self.panel_bytes, self.panel_bytes)
+        _, *panel = self.packing.packed_shape
+        packed = prod(panel) * np.dtype(self.packing.packed_type).itemsize
+        first = (part * self.steps + step) * self.panel_bytes
+        return Touched("weight", panels * packed + first, self.panel_bytes)
 
     def pixels(self, groups: IndexArray) -> IndexArray:
         by = 2 if self.conv.pool else 1

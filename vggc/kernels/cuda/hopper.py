@@ -89,10 +89,10 @@ def wait_for_products(pending: int) -> None:
 
 
 def multiply_group(
-    operands: Operands, cols: int, sums: Buffer, first: int, a: Expr, b: Expr
+    operands: Operands, cols: int, sums: Buffer, first: int, a: Expr, b: Expr, *, adds: bool = True
 ) -> None:
     """Begins to add the products of 64 rows and `cols` columns, a slice of 32 bytes each, to sums
-    that the warpgroup holds. `a` and `b` describe them.
+    that the warpgroup holds, or to zeros unless it `adds`. `a` and `b` describe them.
 
     Lane `4g + t` of warp `w` holds of eight columns `8j` on rows `16w + g` and `16w + g + 8`,
     columns `8j + 2t` and the next, from `sums[first + 4j]` on.
@@ -100,29 +100,43 @@ def multiply_group(
     total = [sums[first + index] for index in range(cols // 2)]
     # Floats could be negated, and halves lie the other way round: here they do not.
     more = {4: (1, 1), 2: (1, 1, 0, 0), 1: ()}[operands.size]
-    run(operands.group_instruction.format(cols), *total, a, b, T.ptx.pred(1), *more)
+    run(operands.group_instruction.format(cols), *total, a, b, T.ptx.pred(int(adds)), *more)
+
+
+@dataclass(frozen=True)
+class GroupSlice:
+    """Where a slice of two matrices lies, in bytes: of each its first segments, behind those that a
+    descriptor describes, and from there the second ones.
+    """
+
+    left: int
+    left_apart: int
+    right: int
+    right_apart: int
 
 
 @dataclass(frozen=True)
 class Descriptor:
-    """The words of a matrix's descriptor."""
+    """The words of a matrix's descriptor, but for the bytes between the segments of a slice."""
 
     low: Expr
     high: int
 
-    def behind(self, count: int) -> Expr:
-        """The descriptor of the matrix that begins so many bytes behind this one."""
-        low = T.Cast("uint64", T.Cast("uint32", self.low + count // SEGMENT_BYTES))
+    def behind(self, count: int, apart: int) -> Expr:
+        """The descriptor of a slice that begins so many bytes behind this matrix, and whose second
+        segments lie `apart` bytes behind the first.
+        """
+        more = count // SEGMENT_BYTES + (apart // SEGMENT_BYTES << 16)
+        low = T.Cast("uint64", T.Cast("uint32", self.low + more))
         return low | T.uint64(self.high << 32)
 
 
-def descriptor(address: Expr, along_depth: int, along_rows: int) -> Descriptor:
+def descriptor(address: Expr, along_rows: int) -> Descriptor:
     """Describes a matrix to the tensor cores that lies in shared memory in pieces of 8 rows, each
     a segment, one after the other: its address, and the bytes between pieces that follow one
-    another along the depth and along the rows.
+    another along the rows.
     """
-    start = uniform(address // SEGMENT_BYTES) + (along_depth // SEGMENT_BYTES << 16)
-    return Descriptor(start, along_rows // SEGMENT_BYTES)
+    return Descriptor(uniform(address // SEGMENT_BYTES), along_rows // SEGMENT_BYTES)
 
 
 def _word(address: Expr) -> Expr:

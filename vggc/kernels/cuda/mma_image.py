@@ -158,6 +158,7 @@ class MmaImage(MmaAlgorithm[Conv, ImageKnobs]):
             threads=tile.threads,
             sums_bytes=tile.sums_bytes,
             rectangles=rectangles,
+            pitch=rectangles.patch[1],
             patch_bytes=SEGMENT_BYTES,
             panel_bytes=tile.cols * self.packing(knobs).row_segments * SEGMENT_BYTES,
         )

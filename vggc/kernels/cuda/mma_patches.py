@@ -222,6 +222,7 @@ class MmaPatches(MmaAlgorithm[Conv, PatchKnobs]):
             threads=tile.threads,
             sums_bytes=tile.sums_bytes,
             rectangles=rectangles,
+            pitch=rectangles.patch[1],
             patch_bytes=tile.row_bytes,
             panel_bytes=prod(self.workload.kernel) * tile.panel_bytes,
         )

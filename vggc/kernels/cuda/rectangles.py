@@ -1,4 +1,4 @@
-"""Rectangles of pixels that the tiles of a convolution with stride 1 lay over its images."""
+"""Rectangles of pixels that the tiles of a convolution lay over its images."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class Rectangles:
     @property
     def patch(self) -> tuple[int, int]:
         """The rows and columns of pixels that the windows of a rectangle cover."""
-        kernel = self.conv.kernel
-        return self.height + kernel[0] - 1, self.width + kernel[1] - 1
+        (kernel_h, kernel_w), (down, right) = self.conv.kernel, self.conv.stride
+        return (self.height - 1) * down + kernel_h, (self.width - 1) * right + kernel_w
 
     def tile(self, number: Position) -> RectangleTile:
         """The tile of a number; those of a rectangle follow one another."""
@@ -68,8 +68,9 @@ class Rectangles:
         """
         source, padding = self.conv.input, self.conv.padding
         _, height, width, _ = source.shape
-        row = at_most(tile.top + y + (source.halo - padding[0]), height - 1)
-        column = at_most(tile.left + x + (source.halo - padding[1]), width - 1)
+        top, left = tile.top * self.conv.stride[0], tile.left * self.conv.stride[1]
+        row = at_most(top + y + (source.halo - padding[0]), height - 1)
+        column = at_most(left + x + (source.halo - padding[1]), width - 1)
         return (tile.image * height + row) * width + column
 
     def place(self, tile: RectangleTile, y: Position, x: Position) -> tuple[Position, Position]:

@@ -8,16 +8,20 @@ tell what is there and what may be overwritten. Blocks are as many as there is r
 and go on from tile to tile, so that the next tile's operands arrive while results are written.
 
 In shared memory both operands lie in planes, as for other kernels: a plane has 16 bytes a pixel, or
-a column. Eight pixels of a row are then a piece as the tensor cores take them, wherever it begins:
-windows of another tap are the same pieces, some pixels further. A warpgroup's 64 rows are 8 rows of
-8 pixels, and each warp has results of 2 rows of 8 pixels as `mma_patches.py` has.
+a column. Eight pixels that windows in a row have at a tap are then a piece as the tensor cores take
+them, wherever it begins: windows of another tap are the same pieces, some pixels further. A
+warpgroup's 64 rows are 8 rows of 8 pixels, and each warp has results of 2 rows of 8 pixels as
+`mma_patches.py` has.
+
+An instruction multiplies a slice: 16 bytes and 16 bytes more, wherever these lie. They are two
+planes of a tap; or two taps, where all channels fill 16 bytes, as those of an image do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from math import ceil, prod
 
@@ -38,26 +42,30 @@ from vggc.kernels.cuda.emit import (
     registers,
     synchronise,
 )
-from vggc.kernels.cuda.hopper import GROUP_ROWS, WARPGROUP
+from vggc.kernels.cuda.hopper import GROUP_ROWS, WARPGROUP, Descriptor, GroupSlice
 from vggc.kernels.cuda.mma import splits_of
 from vggc.kernels.cuda.mma_tile import (
     ALIGNMENT,
     SharedTiles,
     TensorTile,
     part_of,
-    plane_bytes,
     shared_memory,
     write_results,
 )
 from vggc.kernels.cuda.operands import OPERANDS, SEGMENT_BYTES, Operands, on_tensor_cores
 from vggc.kernels.cuda.packing import MmaPanelPacking
+from vggc.kernels.cuda.patch_planes import Pairs, PatchPlanes, steps_of_pairs
 from vggc.kernels.cuda.ptx import WARP
 from vggc.kernels.cuda.rectangles import Rectangles, RectangleTile
 from vggc.kernels.cuda.wgmma_tile import GroupSums, Stages, barrier_bytes
 from vggc.kernels.workloads import Conv, round_up
 
-PLANES = 8
-"""The planes of a step: segments of channels of each pixel and column."""
+PLANES = (8, 4, 2)
+"""How many planes a patch may have whose slices are two of them."""
+MOST_PAIRS = 6
+"""The most pairs of taps that are multiplied at once."""
+PACKED_TAPS = 8
+"""Where taps are paired, weights are packed in steps of so many, as for windows of 128 bytes."""
 SIDE = 8
 """A warpgroup multiplies windows of 8×8 pixels at once."""
 GROUPS = 2
@@ -70,6 +78,8 @@ STAGES = (4, 6, 8)
 """How many slices there may be: while one is multiplied and one is let go, the others arrive."""
 BRINGERS = WARPGROUP - WARP
 """The threads that bring patches."""
+MOST_INTEGER_COLS = 128
+"""The columns that TVM has instructions for which sum integers."""
 MOST_SHARED_SUMS = 64
 """The sums of a thread that has registers left to add up those of other blocks."""
 
@@ -88,13 +98,14 @@ RECTANGLES = (
 
 @dataclass(frozen=True)
 class GroupKnobs:
-    """Height and width of a block's rectangle of pixels, its columns, the slices of the weight that
-    there is shared memory for, and the blocks that share a tile.
+    """Height and width of a block's rectangle of pixels, its columns, the planes of a patch, the
+    steps of the weight that there is shared memory for, and the blocks that share a tile.
     """
 
     height: int
     width: int
     cols: int
+    planes: int
     stages: int
     splits: int
 
@@ -105,10 +116,15 @@ class GroupKnobs:
             cols=self.cols,
             warp_rows=self.height * self.width // (GROUPS * WARPGROUP // WARP),
             warp_cols=self.cols,
-            depth=PLANES * operands.segment,
+            depth=self.step_segments * operands.segment,
             stages=self.stages,
             size=operands.size,
         )
+
+    @property
+    def step_segments(self) -> int:
+        """The most segments of a column that are multiplied at once."""
+        return 2 * MOST_PAIRS if self.planes == 1 else self.planes
 
     @property
     def windows(self) -> int:
@@ -126,15 +142,13 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
 
     @classmethod
     def applies(cls, workload: Conv) -> bool:
-        """Convolutions of one group in fewer bits with stride 1, several taps, and channels that
-        fill a multiple of 128 bytes.
+        """Convolutions of one group in fewer bits with several taps, and channels that fill 16
+        bytes or a multiple of 32.
         """
-        several = workload.stride == (1, 1) and prod(workload.kernel) > 1
-        if not (on_tensor_cores(workload) and several):
+        if not on_tensor_cores(workload) or OPERANDS[workload.input.format].split:
             return False
-        operands = OPERANDS[workload.input.format]
-        depth = PLANES * operands.segment
-        return not operands.split and workload.input.shape[-1] % depth == 0
+        conv = cls(workload)
+        return prod(workload.kernel) > 1 and bool(conv.planes) and conv.pairs is not None
 
     @property
     def operands(self) -> Operands:
@@ -142,13 +156,66 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
         return OPERANDS[self.workload.input.format]
 
     @property
-    def depth(self) -> int:
-        """The channels of a step."""
-        return PLANES * self.operands.segment
+    def num_segments(self) -> int:
+        """The segments of a pixel."""
+        return self.workload.input.shape[-1] // self.operands.segment
+
+    @property
+    def planes(self) -> tuple[int, ...]:
+        """How many planes patches may have: one where taps are paired, else as many as there may
+        be. Patches are larger where windows are further apart: fewer planes leave room for more
+        pixels.
+        """
+        if self.num_segments == 1:
+            return (1,)
+        found = [planes for planes in PLANES if self.num_segments % planes == 0]
+        return tuple(found[: 1 if self.workload.stride == (1, 1) else 2])
+
+    @cached_property
+    def pairs(self) -> tuple[Pairs, ...] | None:
+        """The pairs of taps of each step; none where slices are planes of one tap, None where taps
+        cannot be paired.
+        """
+        if self.num_segments > 1:
+            return ()
+        return steps_of_pairs(self.workload.kernel, self.workload.stride[1], MOST_PAIRS)
 
     def rectangles(self, knobs: GroupKnobs) -> Rectangles:
         """The tiles."""
         return Rectangles(self.workload, knobs.height, knobs.width, knobs.cols)
+
+    def patch(self, knobs: GroupKnobs) -> PatchPlanes:
+        """How the patch of a rectangle lies in shared memory."""
+        rows, columns = self.rectangles(knobs).patch
+        return PatchPlanes(rows, columns, self.workload.stride[1], knobs.planes)
+
+    def slices(self, knobs: GroupKnobs, tap: int) -> list[GroupSlice]:
+        """The slices of a tap of the first row of taps."""
+        patch, column_plane = self.patch(knobs), knobs.cols * SEGMENT_BYTES
+        first = patch.across(tap)
+        return [
+            GroupSlice(first + plane * patch.plane, patch.plane, plane * column_plane, column_plane)
+            for plane in range(0, knobs.planes, 2)
+        ]
+
+    def slices_of_pairs(self, knobs: GroupKnobs, pairs: Pairs) -> list[GroupSlice]:
+        """The slices of pairs of taps, the first of which is first in the step."""
+        patch, column_plane = self.patch(knobs), knobs.cols * SEGMENT_BYTES
+        across, last = self.workload.kernel[1], prod(self.workload.kernel) - 1
+
+        def place(tap: int) -> int:
+            down, right = divmod(min(tap, last), across)
+            return down * patch.pitch * SEGMENT_BYTES + patch.across(right)
+
+        return [
+            GroupSlice(
+                place(one),
+                place(other) - place(one),
+                (one - pairs[0][0]) * column_plane,
+                (other - one) * column_plane,
+            )
+            for one, other in pairs
+        ]
 
     def blocks(self, knobs: GroupKnobs) -> int:
         """The blocks that are launched: one a part of a tile that is shared, otherwise at most as
@@ -163,34 +230,39 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
         """Whether a block goes on from one tile to another."""
         return self.blocks(knobs) < self.rectangles(knobs).count * knobs.splits
 
-    def plane(self, knobs: GroupKnobs) -> int:
-        """The bytes of a plane of the patch."""
-        return plane_bytes(prod(self.rectangles(knobs).patch), PLANES)
-
-    def patch_bytes(self, knobs: GroupKnobs) -> int:
-        """The bytes of a patch."""
-        return round_up(PLANES * self.plane(knobs), ALIGNMENT)
-
     def shared_bytes(self, knobs: GroupKnobs) -> int:
-        """What a block has in shared memory: barriers, patches, slices."""
+        """What a block has in shared memory: barriers, patches, steps of the weight."""
         return (
             BARRIERS
-            + PATCHES * self.patch_bytes(knobs)
+            + PATCHES * self.patch(knobs).bytes
             + knobs.stages * knobs.tile(self.operands).panel_bytes
         )
 
-    @property
-    def chunks(self) -> int:
+    def chunks(self, knobs: GroupKnobs) -> int:
         """The pieces of the channels."""
-        return self.workload.input.shape[-1] // self.depth
+        return self.num_segments // knobs.planes
+
+    def column_segments(self, knobs: GroupKnobs) -> int:
+        """The segments of a column that are multiplied with a patch."""
+        if self.pairs:
+            return 2 * sum(map(len, self.pairs))
+        return prod(self.workload.kernel) * knobs.planes
+
+    def steps(self, knobs: GroupKnobs) -> int:
+        """How often something is multiplied with a patch."""
+        return len(self.pairs) if self.pairs else prod(self.workload.kernel)
 
     def knobs(self) -> Iterator[GroupKnobs]:
-        for (height, width, cols), stages in product(RECTANGLES, STAGES):
-            knobs = GroupKnobs(height=height, width=width, cols=cols, stages=stages, splits=1)
+        for (height, width, cols), planes, stages in product(RECTANGLES, self.planes, STAGES):
+            knobs = GroupKnobs(
+                height=height, width=width, cols=cols, planes=planes, stages=stages, splits=1
+            )
             if self.shared_bytes(knobs) + ALIGNMENT > self.card.block_shared:
                 continue
+            if self.operands.sums == "uint32" and cols > MOST_INTEGER_COLS:
+                continue
             tile = knobs.tile(self.operands)
-            for splits in splits_of(self.chunks, self.rectangles(knobs).count, tile):
+            for splits in splits_of(self.chunks(knobs), self.rectangles(knobs).count, tile):
                 if splits == 1 or tile.num_sums <= MOST_SHARED_SUMS:
                     yield replace(knobs, splits=splits)
 
@@ -202,31 +274,32 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
 
     def work(self, knobs: GroupKnobs) -> BlockWork:
         """What there is to do for a tile, or a part of one that is shared."""
-        tile, taps = knobs.tile(self.operands), prod(self.workload.kernel)
-        chunks = self.chunks // knobs.splits
-        pixels = prod(self.rectangles(knobs).patch)
+        tile, chunks = knobs.tile(self.operands), self.chunks(knobs) // knobs.splits
+        segments = self.column_segments(knobs) * chunks
+        pixels = self.patch(knobs).pixels * knobs.planes * chunks
         parts = 2 * tile.rows * tile.cols * 4 if knobs.splits > 1 else 0
-        threads = WARPGROUP + tile.threads
         return BlockWork(
             format=self.workload.input.format,
             blocks=self.rectangles(knobs).count * knobs.splits,
-            threads=threads,
+            threads=WARPGROUP + tile.threads,
             shared=self.shared_bytes(knobs) + ALIGNMENT,
             registers=min(168, tile.num_sums + 40),
-            operations=2.0 * tile.rows * tile.cols * self.depth * taps * chunks,
-            cache_bytes=float(tile.row_bytes * chunks * (pixels + taps * tile.cols) + parts),
+            operations=2.0 * tile.rows * tile.cols * self.operands.segment * segments,
+            cache_bytes=float(SEGMENT_BYTES * (pixels + segments * tile.cols) + parts),
             memory_bytes=moved_bytes(self.workload),
             stages=knobs.stages,
-            steps=taps * chunks,
+            steps=self.steps(knobs) * chunks,
             splits=knobs.splits,
         )
 
     def macs(self, knobs: GroupKnobs) -> int:
-        reduction = prod(self.workload.kernel) * self.workload.input.shape[-1]
+        reduction = self.column_segments(knobs) * self.chunks(knobs) * self.operands.segment
         return self.rectangles(knobs).results * reduction
 
     def packing(self, knobs: GroupKnobs) -> MmaPanelPacking:
-        return MmaPanelPacking.of(self.workload, knobs.cols, self.depth, chunked=True)
+        segments = PACKED_TAPS if self.pairs else knobs.planes
+        depth = segments * self.operands.segment
+        return MmaPanelPacking.of(self.workload, knobs.cols, depth, chunked=not self.pairs)
 
     def scratch(self, knobs: GroupKnobs) -> tuple[Argument, ...]:
         tiles = self.rectangles(knobs).count
@@ -236,7 +309,7 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
         tile, rectangles = knobs.tile(self.operands), self.rectangles(knobs)
         return PatchAccesses(
             shares=shares_of(rectangles, self.blocks(knobs), knobs.splits),
-            steps=self.chunks // knobs.splits,
+            steps=self.chunks(knobs) // knobs.splits,
             at_once=self.work(knobs).at_once(self.card),
             conv=self.workload,
             packing=self.packing(knobs),
@@ -244,8 +317,9 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
             threads=WARPGROUP + tile.threads - WARP,
             sums_bytes=tile.sums_bytes,
             rectangles=rectangles,
-            patch_bytes=tile.row_bytes,
-            panel_bytes=prod(self.workload.kernel) * tile.panel_bytes,
+            pitch=self.patch(knobs).pitch,
+            patch_bytes=knobs.planes * SEGMENT_BYTES,
+            panel_bytes=self.column_segments(knobs) * tile.cols * SEGMENT_BYTES,
         )
 
     def emit(self, knobs: GroupKnobs, buffers: Buffers) -> None:
@@ -283,7 +357,7 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
             with T.If(thread < WARPGROUP):
                 with T.Then(), T.If(thread < WARP):
                     with T.Then(), when(thread == 0):
-                        self._for_each(knobs, block, operands.bring_slices)
+                        self._for_each(knobs, block, operands.bring_weights)
                     with T.Else():
                         bring = partial(operands.bring_patches, thread - WARP)
                         self._for_each(knobs, block, bring)
@@ -350,32 +424,43 @@ class _Operands:
         x, weight = buffers["x"], buffers["weight"]
         self._conv, self._knobs, self._tile = conv, knobs, knobs.tile(conv.operands)
         self._x, self._weight = flat(x), flat(weight)
-        self._chunks = conv.chunks // knobs.splits
-        self._taps = prod(conv.workload.kernel)
-        patch, panel = conv.patch_bytes(knobs), self._tile.panel_bytes
+        self._chunks = conv.chunks(knobs) // knobs.splits
+        self._patch = conv.patch(knobs)
         first, barriers = shared + BARRIERS, shared + barrier_bytes(PATCHES)
-        self._patches = Stages("patches", shared, first, PATCHES, patch)
-        slices_at = first + PATCHES * patch
-        self._slices = Stages("slices", barriers, slices_at, knobs.stages, panel)
+        self._patches = Stages("patches", shared, first, PATCHES, self._patch.bytes)
+        weights_at = first + PATCHES * self._patch.bytes
+        size = self._tile.panel_bytes
+        self._weights = Stages("weights", barriers, weights_at, knobs.stages, size)
 
     def make_barriers(self) -> None:
         """Makes the barriers of both rings, for all threads of the block."""
         warps = self._tile.threads // WARP
         self._patches.make_barriers(BRINGERS, warps)
-        self._slices.make_barriers(1, warps)
+        self._weights.make_barriers(1, warps)
         hopper.show_barriers()
 
-    def bring_slices(self, item: _Item) -> None:
-        """Brings the slices of the weight for an item."""
-        size = self._tile.panel_bytes
-        chunk = item.tile.panel * self._conv.chunks + item.split * self._chunks
-        with serial("step", self._chunks * self._taps) as step:
-            self._slices.wait_until_empty()
-            hopper.arrive_with_bytes(self._slices.full, size)
-            step_size = size // self._tile.size
-            source = self._weight.address((chunk * self._taps + step) * step_size)
-            hopper.copy_bulk(self._slices.place, source, size, self._slices.full)
-            self._slices.turn()
+    def bring_weights(self, item: _Item) -> None:
+        """Brings the steps of the weight for an item."""
+        if self._conv.pairs:
+            taps = round_up(self._conv.column_segments(self._knobs), PACKED_TAPS)
+            for pairs in self._conv.pairs:
+                first_tap = pairs[0][0]
+                self._bring_segments(item.tile.panel * taps + first_tap, 2 * len(pairs))
+            return
+        steps = self._chunks * self._conv.steps(self._knobs)
+        first_step = (item.tile.panel * self._knobs.splits + item.split) * steps
+        with serial("step", steps) as step:
+            self._bring_segments((first_step + step) * self._knobs.planes, self._knobs.planes)
+
+    def _bring_segments(self, first: Expr, count: int) -> None:
+        """Brings so many segments of each column, from one of the weight on."""
+        segment, cols = self._conv.operands.segment, self._knobs.cols
+        size = count * cols * SEGMENT_BYTES
+        self._weights.wait_until_empty()
+        hopper.arrive_with_bytes(self._weights.full, size)
+        source = self._weight.address(first * (cols * segment))
+        hopper.copy_bulk(self._weights.place, source, size, self._weights.full)
+        self._weights.turn()
 
     def bring_patches(self, thread: Expr, item: _Item) -> None:
         """Brings the patches for an item, with the other threads that do so."""
@@ -389,53 +474,93 @@ class _Operands:
             self._patches.turn()
 
     def _copy_patch(self, thread: Expr, item: _Item, chunk: Expr) -> None:
+        patch, planes = self._patch, self._knobs.planes
         rectangles = self._conv.rectangles(self._knobs)
-        rows, pitch = rectangles.patch
-        per_segment = self._conv.operands.segment
-        per_pixel = self._conv.workload.input.shape[-1] // per_segment
-        pixels_at_once = BRINGERS // PLANES
-        plane, segment = thread % PLANES, chunk * PLANES + thread % PLANES
-        with serial("load", ceil(rows * pitch / pixels_at_once)) as load:
-            pixel = load * pixels_at_once + thread // PLANES
-            at = rectangles.source(item.tile, pixel // pitch, pixel % pitch) * per_pixel + segment
-            target = plane * self._conv.plane(self._knobs) + pixel * SEGMENT_BYTES
-            with when(pixel < rows * pitch):
-                ptx.copy_async(self._patches.place + target, self._x.address(at * per_segment))
+        per_segment, per_pixel = self._conv.operands.segment, self._conv.num_segments
+        pixels_at_once = BRINGERS // planes
+        plane, segment = thread % planes, chunk * planes + thread % planes
+        with serial("load", ceil(patch.pixels / pixels_at_once)) as load:
+            pixel = load * pixels_at_once + thread // planes
+            y, x = pixel // patch.pitch, pixel % patch.pitch
+            at = rectangles.source(item.tile, y, x) * per_pixel + segment
+            place = y * (patch.pitch * SEGMENT_BYTES) + patch.across(x)
+            target = self._patches.place + plane * patch.plane + place
+            with when(pixel < patch.pixels):
+                ptx.copy_async(target, self._x.address(at * per_segment))
 
     def multiply(self, sums: GroupSums, pixels: _GroupPixels) -> None:
         """Multiplies what is brought for an item."""
+        if self._conv.pairs:
+            self._multiply_pairs(sums, pixels, self._conv.pairs)
+        else:
+            self._multiply_planes(sums, pixels)
+        hopper.wait_for_products(0)
+        if self._conv.goes_on(self._knobs):
+            with when(sums.lane == 0):
+                self._weights.release_last()
+                self._patches.release_last()
+
+    def _multiply_pairs(
+        self, sums: GroupSums, pixels: _GroupPixels, steps: tuple[Pairs, ...]
+    ) -> None:
+        """Begins to multiply the one patch of an item, pairs of taps in steps."""
+        self._patches.wait_until_full()
+        windows = self._windows(pixels, 0)
+        for step, pairs in enumerate(steps):
+            slices = self._conv.slices_of_pairs(self._knobs, pairs)
+            self._begin_step(sums, windows, slices, is_first=step == 0)
+            if step > 0:
+                # The products of the step before have ended: what they read may go.
+                hopper.wait_for_products(1)
+                with when(sums.lane == 0):
+                    self._weights.release_last()
+            self._weights.turn()
+        self._patches.turn()
+
+    def _multiply_planes(self, sums: GroupSums, pixels: _GroupPixels) -> None:
+        """Begins to multiply the patches of an item, tap by tap."""
         kernel_h, kernel_w = self._conv.workload.kernel
-        pitch = self._conv.rectangles(self._knobs).patch[1]
-        plane = self._conv.plane(self._knobs)
-        along_rows, column_plane = pitch * SEGMENT_BYTES, self._knobs.cols * SEGMENT_BYTES
         begun = registers("begun", 1, dtype="int32")
         begun[0] = 0
         sums.clear()
         with serial("chunk", self._chunks):
             self._patches.wait_until_full()
             with serial("tap_y", kernel_h) as tap_y:
+                windows = self._windows(pixels, tap_y)
                 for tap_x in range(kernel_w):
-                    self._slices.wait_until_full()
-                    rows = []
-                    for window in range(self._knobs.windows):
-                        y, x = pixels.corner(window)
-                        pixel = (y + tap_y) * pitch + x + tap_x
-                        address = self._patches.place + pixel * SEGMENT_BYTES
-                        rows.append(hopper.descriptor(address, plane, along_rows))
-                    columns = hopper.descriptor(self._slices.place, column_plane, 8 * SEGMENT_BYTES)
-                    sums.add_slices(rows, columns, plane)
+                    self._begin_step(sums, windows, self._conv.slices(self._knobs, tap_x))
                     # The products of the step before have ended: what they read may go.
                     hopper.wait_for_products(1)
                     with when(T.And(begun[0] > 0, sums.lane == 0)):
-                        self._slices.release_last()
+                        self._weights.release_last()
                         if tap_x == 0:
                             with when(tap_y == 0):
                                 self._patches.release_last()
-                    self._slices.turn()
+                    self._weights.turn()
                     begun[0] += 1
             self._patches.turn()
-        hopper.wait_for_products(0)
-        if self._conv.goes_on(self._knobs):
-            with when(sums.lane == 0):
-                self._slices.release_last()
-                self._patches.release_last()
+
+    def _windows(self, pixels: _GroupPixels, tap_y: Expr | int) -> list[Descriptor]:
+        """The windows of the warpgroup at the first tap of a row of taps."""
+        row_bytes, down = self._patch.pitch * SEGMENT_BYTES, self._conv.workload.stride[0]
+        found = []
+        for window in range(self._knobs.windows):
+            y, x = pixels.corner(window)
+            place = (y * down + tap_y) * row_bytes + x * SEGMENT_BYTES
+            found.append(hopper.descriptor(self._patches.place + place, down * row_bytes))
+        return found
+
+    def _begin_step(
+        self,
+        sums: GroupSums,
+        windows: list[Descriptor],
+        slices: list[GroupSlice],
+        *,
+        is_first: bool = False,
+    ) -> None:
+        """Begins to multiply with a step of the weight, once it is there; where it is the first,
+        whatever the sums hold.
+        """
+        self._weights.wait_until_full()
+        columns = hopper.descriptor(self._weights.place, 8 * SEGMENT_BYTES)
+        sums.add_slices(windows, columns, slices, are_first=is_first)

@@ -14,9 +14,9 @@ from tvm.tirx.script import builder as T
 from vggc.kernels.builder import unrolled, when
 from vggc.kernels.cuda import hopper, ptx
 from vggc.kernels.cuda.emit import registers
-from vggc.kernels.cuda.hopper import BARRIER_BYTES, WARPGROUP, Descriptor
+from vggc.kernels.cuda.hopper import BARRIER_BYTES, WARPGROUP, Descriptor, GroupSlice
 from vggc.kernels.cuda.mma_tile import TensorTile, sum_of
-from vggc.kernels.cuda.operands import SEGMENT_BYTES, SLICE_BYTES, Operands
+from vggc.kernels.cuda.operands import Operands
 from vggc.kernels.cuda.ptx import WARP
 
 STAGE, PARITY, PLACE = range(3)
@@ -107,21 +107,31 @@ class GroupSums:
         with unrolled("i", self.tile.num_sums) as (i,):
             self.sums[i] = 0
 
-    def add_slices(self, rows: Sequence[Descriptor], columns: Descriptor, plane: int) -> None:
-        """Begins to add the products of a step, as one group.
-
-        `rows` describe the first planes of each 64 rows, `columns` those of the columns; a plane of
-        the rows has `plane` bytes.
+    def add_slices(
+        self,
+        rows: Sequence[Descriptor],
+        columns: Descriptor,
+        slices: Sequence[GroupSlice],
+        *,
+        are_first: bool = False,
+    ) -> None:
+        """Begins to add the products of some slices, as one group, to what the sums hold, unless
+        these are the first. `rows` describe each 64 rows.
         """
         hopper.begin_products()
-        column_plane = SEGMENT_BYTES * self.tile.cols
-        planes_at_once = SLICE_BYTES // SEGMENT_BYTES
-        for first_plane in range(0, self.tile.row_segments, planes_at_once):
-            right = columns.behind(first_plane * column_plane)
+        for number, each in enumerate(slices):
+            right = columns.behind(each.right, each.right_apart)
             for index, row in enumerate(rows):
-                left = row.behind(first_plane * plane)
-                first = index * self.tile.cols // 2
-                hopper.multiply_group(self.operands, self.tile.cols, self.sums, first, left, right)
+                left = row.behind(each.left, each.left_apart)
+                hopper.multiply_group(
+                    self.operands,
+                    self.tile.cols,
+                    self.sums,
+                    index * self.tile.cols // 2,
+                    left,
+                    right,
+                    adds=number > 0 or not are_first,
+                )
         hopper.end_group_of_products()
 
     def result(self, fragment: int, half_row: int, group: int, index: int) -> Expr:
