@@ -118,14 +118,14 @@ def test_warpgroups_issue_their_instructions_beside_products(
     made: Vgg16, listings: dict[str, list[tuple[str, str]]]
 ) -> None:
     """Warpgroups multiply beside their other instructions, whose issue takes less than half of the
-    clocks of the products of 64 columns, and less than a fifth of those of more; where they multiply
-    an image, a loop holds results, too.
+    clocks of the products of 64 or 96 columns, and less than a fifth of those of more; where they
+    multiply an image, a loop holds results, too.
     """
-    issues: dict[int, list[float]] = {64: [], 128: [], 256: []}
+    issues: dict[int, list[float]] = {64: [], 96: [], 128: [], 256: []}
     for name, each in made.chosen.items():
         if each.algorithm.name == "wgmma_patches" and each.knobs.planes > 1:
             issues[each.knobs.cols].append(issued(main_loop(listings[name]), each.knobs.cols))
-    assert max(issues[64], default=0) < 0.45
+    assert max(issues[64] + issues[96], default=0) < 0.45
     assert max(issues[128] + issues[256], default=0) < 0.2
     assert any(issues.values()) == (made.card.arch == "sm_90a")
 

@@ -37,67 +37,75 @@ SMALL = replace(H200, multiprocessors=1)
 CASES: dict[str, TensorDraw] = {
     "one tile": TensorDraw(
         WgmmaPatches(conv((1, 16, 16, 128), 128)),
-        GroupKnobs(height=16, width=16, cols=128, planes=8, stages=4, splits=1),
+        GroupKnobs(images=1, height=16, width=16, cols=128, planes=8, stages=4, splits=1),
     ),
     "pooled": TensorDraw(
         WgmmaPatches(conv((2, 19, 17, 64), 70, pool=True, form="bfloat16")),
-        GroupKnobs(height=8, width=16, cols=256, planes=8, stages=4, splits=1),
+        GroupKnobs(images=1, height=8, width=16, cols=256, planes=8, stages=4, splits=1),
     ),
     "shared": TensorDraw(
         WgmmaPatches(conv((1, 17, 20, 128), 70)),
-        GroupKnobs(height=8, width=16, cols=128, planes=8, stages=4, splits=2),
+        GroupKnobs(images=1, height=8, width=16, cols=128, planes=8, stages=4, splits=2),
     ),
     "5×5 of a wide halo": TensorDraw(
         WgmmaPatches(conv((1, 9, 33, 64), 40, (5, 5), padding=(2, 2), halos=(3, 0))),
-        GroupKnobs(height=8, width=32, cols=128, planes=8, stages=6, splits=1),
+        GroupKnobs(images=1, height=8, width=32, cols=128, planes=8, stages=6, splits=1),
     ),
     "int8, pooled": TensorDraw(
         WgmmaPatches(conv((2, 17, 19, 256), 70, pool=True, form="uint8", zeros=(128, 0))),
-        GroupKnobs(height=8, width=16, cols=64, planes=8, stages=4, splits=1),
+        GroupKnobs(images=1, height=8, width=16, cols=64, planes=8, stages=4, splits=1),
     ),
     "tf32": TensorDraw(
         WgmmaPatches(conv((1, 17, 19, 64), 70, form="tf32")),
-        GroupKnobs(height=16, width=8, cols=256, planes=8, stages=4, splits=1),
+        GroupKnobs(images=1, height=16, width=8, cols=256, planes=8, stages=4, splits=1),
     ),
     "int8, shared, to float32": TensorDraw(
         WgmmaPatches(conv((1, 9, 19, 256), 130, form="uint8", to_float32=True)),
-        GroupKnobs(height=16, width=8, cols=128, planes=8, stages=6, splits=2),
+        GroupKnobs(images=1, height=16, width=8, cols=128, planes=8, stages=6, splits=2),
     ),
     "1×3 to float32": TensorDraw(
         WgmmaPatches(conv((1, 17, 9, 64), 33, (1, 3), padding=(0, 1), act=None, to_float32=True)),
-        GroupKnobs(height=16, width=8, cols=128, planes=8, stages=8, splits=1),
+        GroupKnobs(images=1, height=16, width=8, cols=128, planes=8, stages=8, splits=1),
     ),
     "from tile to tile": TensorDraw(
         WgmmaPatches(conv((2, 17, 20, 128), 70, pool=True), SMALL),
-        GroupKnobs(height=8, width=16, cols=64, planes=8, stages=4, splits=1),
+        GroupKnobs(images=1, height=8, width=16, cols=64, planes=8, stages=4, splits=1),
     ),
     "from tile to tile, a chunk each": TensorDraw(
         WgmmaPatches(conv((3, 9, 11, 64), 140, act=Activation("silu")), SMALL),
-        GroupKnobs(height=16, width=16, cols=128, planes=8, stages=4, splits=1),
+        GroupKnobs(images=1, height=16, width=16, cols=128, planes=8, stages=4, splits=1),
+    ),
+    "three images, two a tile": TensorDraw(
+        WgmmaPatches(conv((3, 7, 7, 64), 70, halos=(1, 1))),
+        GroupKnobs(images=2, height=8, width=8, cols=128, planes=8, stages=4, splits=1),
+    ),
+    "five images, four a tile, of stride 2": TensorDraw(
+        WgmmaPatches(conv((5, 15, 13, 128), 40, stride=(2, 2), pool=True)),
+        GroupKnobs(images=4, height=8, width=8, cols=64, planes=4, stages=4, splits=2),
     ),
     "channels of 64 bytes": TensorDraw(
         WgmmaPatches(conv((1, 17, 19, 96), 70, act=None)),
-        GroupKnobs(height=8, width=16, cols=128, planes=4, stages=4, splits=3),
+        GroupKnobs(images=1, height=8, width=16, cols=128, planes=4, stages=4, splits=3),
     ),
     "channels of 32 bytes": TensorDraw(
         WgmmaPatches(conv((1, 11, 19, 48), 40, form="bfloat16"), SMALL),
-        GroupKnobs(height=8, width=16, cols=64, planes=2, stages=4, splits=1),
+        GroupKnobs(images=1, height=8, width=16, cols=64, planes=2, stages=4, splits=1),
     ),
     "stride 2": TensorDraw(
         WgmmaPatches(conv((1, 33, 37, 64), 70, stride=(2, 2), halos=(1, 2)), SMALL),
-        GroupKnobs(height=16, width=16, cols=128, planes=4, stages=4, splits=1),
+        GroupKnobs(images=1, height=16, width=16, cols=128, planes=4, stages=4, splits=1),
     ),
     "stride 2, int8, all planes": TensorDraw(
         WgmmaPatches(conv((1, 16, 33, 128), 40, stride=(2, 2), form="uint8", zeros=(128, 128))),
-        GroupKnobs(height=8, width=16, cols=64, planes=8, stages=4, splits=1),
+        GroupKnobs(images=1, height=8, width=16, cols=64, planes=8, stages=4, splits=1),
     ),
     "image": TensorDraw(
         WgmmaPatches(conv((2, 19, 21, 3), 70, pool=True), SMALL),
-        GroupKnobs(height=16, width=16, cols=64, planes=1, stages=4, splits=1),
+        GroupKnobs(images=1, height=16, width=16, cols=96, planes=1, stages=4, splits=1),
     ),
     "image, 7×7 of stride 2": TensorDraw(
         WgmmaPatches(conv((1, 37, 51, 3), 64, (7, 7), (2, 2), padding=(3, 3), halos=(3, 1))),
-        GroupKnobs(height=8, width=16, cols=64, planes=1, stages=4, splits=1),
+        GroupKnobs(images=1, height=8, width=16, cols=64, planes=1, stages=4, splits=1),
     ),
     "image, 11×11 of stride 4, int8": TensorDraw(
         WgmmaPatches(
@@ -113,11 +121,11 @@ CASES: dict[str, TensorDraw] = {
             ),
             SMALL,
         ),
-        GroupKnobs(height=8, width=16, cols=128, planes=1, stages=4, splits=1),
+        GroupKnobs(images=1, height=8, width=16, cols=128, planes=1, stages=4, splits=1),
     ),
     "image, tf32, three taps": TensorDraw(
         WgmmaPatches(conv((1, 9, 19, 3), 33, (1, 3), padding=(0, 1), form="tf32", act=None)),
-        GroupKnobs(height=16, width=8, cols=128, planes=1, stages=8, splits=1),
+        GroupKnobs(images=1, height=16, width=8, cols=128, planes=1, stages=8, splits=1),
     ),
 }
 
@@ -131,7 +139,7 @@ def draws(seed: int, count: int) -> dict[str, TensorDraw]:
         stride = rng.choice([(1, 1), (1, 1), (2, 2), (1, 3)])
         form = rng.choice([each for each in FORMATS if not OPERANDS[each].split])
         channels = OPERANDS[form].segment * rng.choice([1, 1, 2, 4, 6, 8, 16, 24])
-        shape = (rng.randint(1, 3), rng.randint(3, 24), rng.randint(3, 36), channels)
+        shape = (rng.randint(1, 5), rng.randint(3, 24), rng.randint(3, 36), channels)
         padding = (rng.randint(0, size[0] // 2), rng.randint(0, size[1] // 2))
         if shape[1] + 2 * padding[0] <= size[0] or shape[2] + 2 * padding[1] <= size[1]:
             continue
@@ -209,11 +217,11 @@ WAITING = {
         WgmmaPatches(
             conv((2, 16, 16, 192), 40, (3, 1), padding=(1, 0)), replace(SMALL, multiprocessors=2)
         ),
-        GroupKnobs(height=8, width=16, cols=64, planes=8, stages=4, splits=1),
+        GroupKnobs(images=1, height=8, width=16, cols=64, planes=8, stages=4, splits=1),
     ),
     "pairs": TensorDraw(
         WgmmaPatches(conv((2, 17, 17, 3), 140, (4, 4)), SMALL),
-        GroupKnobs(height=8, width=16, cols=64, planes=1, stages=2, splits=1),
+        GroupKnobs(images=1, height=8, width=16, cols=64, planes=1, stages=2, splits=1),
     ),
 }
 """Kernels whose blocks go on, to other columns or with other channels."""

@@ -160,6 +160,7 @@ extern "C" void multiply_at_once(int on) { hopper::products_at_once = on; }
       tvm_builtin_ptx_wgmma_int_ss_mma_async_sync_aligned_m64n##COLUMNS##k32_s32_u8_s8,   \
       COLUMNS, tensor_cores::Bytes)
 GROUP_PRODUCTS(64)
+GROUP_PRODUCTS(96)
 GROUP_PRODUCTS(128)
 GROUP_PRODUCTS(256)
 

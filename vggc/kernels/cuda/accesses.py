@@ -199,8 +199,8 @@ class PatchAccesses(ConvAccesses):
 
     def rows(self, groups: IndexArray, part: int, step: int) -> Iterator[Touched]:
         tile = self._tile(groups)
-        y, x = pixels_of(self.rectangles.patch[0], self.pitch)
-        pixels = self.rectangles.source(tile, y, x)
+        image, y, x = pixels_of(self.rectangles.images, self.rectangles.patch[0], self.pitch)
+        pixels = self.rectangles.source(tile, y, x, image)
         source = self.conv.input
         pixel_bytes = source.shape[-1] * np.dtype(source.storage).itemsize
         first = (part * self.steps + step) * self.patch_bytes
@@ -214,8 +214,9 @@ class PatchAccesses(ConvAccesses):
 
     def pixels(self, groups: IndexArray) -> IndexArray:
         by = 2 if self.conv.pool else 1
-        y, x = pixels_of(self.rectangles.height, self.rectangles.width, by)
-        at, inside = self.rectangles.place(self._tile(groups), y, x)
+        rectangles = self.rectangles
+        image, y, x = pixels_of(rectangles.images, rectangles.height, rectangles.width, by)
+        at, inside = rectangles.place(self._tile(groups), y, x, image)
         return at[inside]
 
     def _tile(self, groups: IndexArray) -> RectangleTile:
@@ -228,10 +229,14 @@ def shares_of(rectangles: Rectangles, blocks: int, splits: int) -> TileShares:
     return TileShares(blocks, groups=rectangles.count // panels, panels=panels, splits=splits)
 
 
-def pixels_of(height: int, width: int, by: int = 1) -> tuple[IndexArray, IndexArray]:
-    """The rows and columns of the pixels of a rectangle, of every second one `by` 2."""
-    y, x = np.mgrid[0:height:by, 0:width:by]
-    return y.ravel(), x.ravel()
+def pixels_of(
+    images: int, height: int, width: int, by: int = 1
+) -> tuple[IndexArray, IndexArray, IndexArray]:
+    """The images, rows and columns of the pixels of a rectangle of each of some images, of every
+    second row and column `by` 2.
+    """
+    image, y, x = np.mgrid[0:images, 0:height:by, 0:width:by]
+    return image.ravel(), y.ravel(), x.ravel()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from vggc.kernels.workloads import Conv
 
 @dataclass(frozen=True)
 class RectangleTile:
-    """A panel of columns, and a rectangle of an image, by its first pixel."""
+    """A panel of columns, and a rectangle by its first pixel, of an image or some from it on."""
 
     panel: Position
     image: Position
@@ -21,12 +21,15 @@ class RectangleTile:
 
 @dataclass(frozen=True)
 class Rectangles:
-    """The tiles of a convolution: rectangles of so many pixels, with so many columns each."""
+    """The tiles of a convolution: rectangles of so many pixels, with so many columns each; the same
+    rectangle of so many images is a tile.
+    """
 
     conv: Conv
     height: int
     width: int
     cols: int
+    images: int = 1
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -38,16 +41,16 @@ class Rectangles:
     @property
     def count(self) -> int:
         """The tiles of all images."""
-        return self.conv.output.batch * prod(self.grid)
+        return ceil(self.conv.output.batch / self.images) * prod(self.grid)
 
     @property
     def results(self) -> int:
         """The results that all tiles have room for."""
-        return self.count * self.height * self.width * self.cols
+        return self.count * self.images * self.height * self.width * self.cols
 
     @property
     def patch(self) -> tuple[int, int]:
-        """The rows and columns of pixels that the windows of a rectangle cover."""
+        """The rows and columns of pixels that the windows of a rectangle cover in an image."""
         (kernel_h, kernel_w), (down, right) = self.conv.kernel, self.conv.stride
         return (self.height - 1) * down + kernel_h, (self.width - 1) * right + kernel_w
 
@@ -57,30 +60,40 @@ class Rectangles:
         rectangle = number // panels
         return RectangleTile(
             panel=number % panels,
-            image=rectangle // (across * down),
+            image=rectangle // (across * down) * self.images,
             top=rectangle // across % down * self.height,
             left=rectangle % across * self.width,
         )
 
-    def source(self, tile: RectangleTile, y: Position, x: Position) -> Position:
-        """Which pixel of the input's buffer is one of a tile's patch. For one beyond the map, which
-        no result depends on, it is any of the map.
+    def source(
+        self, tile: RectangleTile, y: Position, x: Position, image: Position | int = 0
+    ) -> Position:
+        """Which pixel of the input's buffer is one of a tile's patch, of one of its images. For one
+        beyond the map, which no result depends on, it is any of the map.
         """
         source, padding = self.conv.input, self.conv.padding
         _, height, width, _ = source.shape
         top, left = tile.top * self.conv.stride[0], tile.left * self.conv.stride[1]
         row = at_most(top + y + (source.halo - padding[0]), height - 1)
         column = at_most(left + x + (source.halo - padding[1]), width - 1)
-        return (tile.image * height + row) * width + column
+        return (self._known(tile.image + image) * height + row) * width + column
 
-    def place(self, tile: RectangleTile, y: Position, x: Position) -> tuple[Position, Position]:
-        """Where in the output's buffer a pixel of the rectangle begins, and whether it is one; with
-        a pool, that of its pooled pixel.
+    def _known(self, image: Position) -> Position:
+        batch = self.conv.output.batch
+        return at_most(image, batch - 1) if batch % self.images else image
+
+    def place(
+        self, tile: RectangleTile, y: Position, x: Position, image: Position | int = 0
+    ) -> tuple[Position, Position]:
+        """Where in the output's buffer a pixel of the rectangle begins, in one of the tile's
+        images, and whether it is one; with a pool, that of its pooled pixel.
         """
         target = self.conv.output
         _, height, width, stored = target.shape
         y, x = tile.top + y, tile.left + x
         if self.conv.pool:
             y, x = y // 2, x // 2
-        at = ((tile.image * height + y + target.halo) * width + x + target.halo) * stored
-        return at, both(y < target.height, x < target.width)
+        image = tile.image + image
+        at = ((image * height + y + target.halo) * width + x + target.halo) * stored
+        inside = both(y < target.height, x < target.width)
+        return at, both(inside, image < target.batch) if target.batch % self.images else inside

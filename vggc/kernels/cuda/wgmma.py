@@ -84,24 +84,35 @@ MOST_SHARED_SUMS = 64
 """The sums of a thread that has registers left to add up those of other blocks."""
 
 RECTANGLES = (
-    (16, 16, 128),
-    (8, 32, 128),
-    (16, 16, 64),
-    (8, 16, 256),
-    (16, 8, 256),
-    (8, 16, 128),
-    (16, 8, 128),
-    (8, 16, 64),
+    (1, 16, 16, 128),
+    (1, 8, 32, 128),
+    (1, 16, 16, 96),
+    (1, 16, 16, 64),
+    (1, 8, 16, 256),
+    (1, 16, 8, 256),
+    (1, 8, 16, 128),
+    (1, 16, 8, 128),
+    (1, 8, 16, 64),
 )
-"""Height and width of a block's rectangle, and its columns."""
+"""Images of a block's tile, height and width of its rectangle, and its columns."""
+SMALL_RECTANGLES = (
+    (4, 8, 8, 128),
+    (4, 8, 8, 64),
+    (2, 8, 8, 256),
+    (2, 8, 8, 128),
+    (2, 8, 8, 64),
+)
+"""More of them for maps that one rectangle of 8×8 pixels covers."""
 
 
 @dataclass(frozen=True)
 class GroupKnobs:
-    """Height and width of a block's rectangle of pixels, its columns, the planes of a patch, the
-    steps of the weight that there is shared memory for, and the blocks that share a tile.
+    """The images that have a rectangle of pixels in a block's tile, its height and width, the
+    tile's columns, the planes of a patch, the steps of the weight that there is shared memory for,
+    and the blocks that share a tile.
     """
 
+    images: int
     height: int
     width: int
     cols: int
@@ -112,9 +123,9 @@ class GroupKnobs:
     def tile(self, operands: Operands) -> TensorTile:
         """The sizes of the tile, and a warp's part of it."""
         return TensorTile(
-            rows=self.height * self.width,
+            rows=self.rows,
             cols=self.cols,
-            warp_rows=self.height * self.width // (GROUPS * WARPGROUP // WARP),
+            warp_rows=self.rows // (GROUPS * WARPGROUP // WARP),
             warp_cols=self.cols,
             depth=self.step_segments * operands.segment,
             stages=self.stages,
@@ -127,9 +138,14 @@ class GroupKnobs:
         return 2 * MOST_PAIRS if self.planes == 1 else self.planes
 
     @property
+    def rows(self) -> int:
+        """The pixels of a tile."""
+        return self.images * self.height * self.width
+
+    @property
     def windows(self) -> int:
         """How often 64 rows a warpgroup has."""
-        return self.height * self.width // (GROUPS * GROUP_ROWS)
+        return self.rows // (GROUPS * GROUP_ROWS)
 
 
 @dataclass(frozen=True)
@@ -182,12 +198,12 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
 
     def rectangles(self, knobs: GroupKnobs) -> Rectangles:
         """The tiles."""
-        return Rectangles(self.workload, knobs.height, knobs.width, knobs.cols)
+        return Rectangles(self.workload, knobs.height, knobs.width, knobs.cols, knobs.images)
 
     def patch(self, knobs: GroupKnobs) -> PatchPlanes:
-        """How the patch of a rectangle lies in shared memory."""
+        """How the patch of a tile lies in shared memory, that of one image below another's."""
         rows, columns = self.rectangles(knobs).patch
-        return PatchPlanes(rows, columns, self.workload.stride[1], knobs.planes)
+        return PatchPlanes(knobs.images * rows, columns, self.workload.stride[1], knobs.planes)
 
     def slices(self, knobs: GroupKnobs, tap: int) -> list[GroupSlice]:
         """The slices of a tap of the first row of taps."""
@@ -253,9 +269,17 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
         return len(self.pairs) if self.pairs else prod(self.workload.kernel)
 
     def knobs(self) -> Iterator[GroupKnobs]:
-        for (height, width, cols), planes, stages in product(RECTANGLES, self.planes, STAGES):
+        small = max(self.workload.grid) <= SIDE and self.workload.output.batch > 1
+        sizes = (*RECTANGLES, *(SMALL_RECTANGLES if small else ()))
+        for (images, height, width, cols), planes, stages in product(sizes, self.planes, STAGES):
             knobs = GroupKnobs(
-                height=height, width=width, cols=cols, planes=planes, stages=stages, splits=1
+                images=images,
+                height=height,
+                width=width,
+                cols=cols,
+                planes=planes,
+                stages=stages,
+                splits=1,
             )
             if self.shared_bytes(knobs) + ALIGNMENT > self.card.block_shared:
                 continue
@@ -345,7 +369,8 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
 
             def write(item: _Item) -> None:
                 def place(fragment: int, row: int) -> tuple[Expr, Expr]:
-                    return rectangles.place(item.tile, *pixels.of(fragment, row))
+                    image, y, x = pixels.of(fragment, row)
+                    return rectangles.place(item.tile, y, x, image)
 
                 write_results(conv, sums, buffers, item.tile.panel * tile.cols, place)
 
@@ -398,21 +423,23 @@ class _Item:
 
 
 class _GroupPixels:
-    """The pixels of a warpgroup's windows, in the rectangle."""
+    """The pixels of a warpgroup's windows: an image of the tile, and a place in the rectangle."""
 
     def __init__(self, knobs: GroupKnobs, sums: GroupSums) -> None:
         self._sums, self._across = sums, knobs.width // SIDE
+        self._of_image = knobs.height * knobs.width // GROUP_ROWS
         self._first = sums.group * knobs.windows
 
-    def corner(self, window: int) -> tuple[Expr, Expr]:
-        """The first pixel of 64 rows of the warpgroup."""
+    def corner(self, window: int) -> tuple[Expr, Expr, Expr]:
+        """The image, row and column of the first pixel of 64 rows of the warpgroup."""
         number = self._first + window
-        return number // self._across * SIDE, number % self._across * SIDE
+        image, inside = number // self._of_image, number % self._of_image
+        return image, inside // self._across * SIDE, inside % self._across * SIDE
 
-    def of(self, window: int, row: int) -> tuple[Expr, Expr]:
+    def of(self, window: int, row: int) -> tuple[Expr, Expr, Expr]:
         """The pixel that a lane holds results of, in the upper or lower row of its warp."""
-        y, x = self.corner(window)
-        return y + 2 * self._sums.warp + row, x + self._sums.lane // 4
+        image, y, x = self.corner(window)
+        return image, y + 2 * self._sums.warp + row, x + self._sums.lane // 4
 
 
 class _Operands:
@@ -482,8 +509,9 @@ class _Operands:
         with serial("load", ceil(patch.pixels / pixels_at_once)) as load:
             pixel = load * pixels_at_once + thread // planes
             y, x = pixel // patch.pitch, pixel % patch.pitch
-            at = rectangles.source(item.tile, y, x) * per_pixel + segment
             place = y * (patch.pitch * SEGMENT_BYTES) + patch.across(x)
+            image, y = y // rectangles.patch[0], y % rectangles.patch[0]
+            at = rectangles.source(item.tile, y, x, image) * per_pixel + segment
             target = self._patches.place + plane * patch.plane + place
             with when(pixel < patch.pixels):
                 ptx.copy_async(target, self._x.address(at * per_segment))
@@ -543,10 +571,12 @@ class _Operands:
     def _windows(self, pixels: _GroupPixels, tap_y: Expr | int) -> list[Descriptor]:
         """The windows of the warpgroup at the first tap of a row of taps."""
         row_bytes, down = self._patch.pitch * SEGMENT_BYTES, self._conv.workload.stride[0]
+        image_rows = self._conv.rectangles(self._knobs).patch[0]
         found = []
         for window in range(self._knobs.windows):
-            y, x = pixels.corner(window)
-            place = (y * down + tap_y) * row_bytes + x * SEGMENT_BYTES
+            image, y, x = pixels.corner(window)
+            row = image * image_rows + y * down + tap_y
+            place = row * row_bytes + x * SEGMENT_BYTES
             found.append(hopper.descriptor(self._patches.place + place, down * row_bytes))
         return found
 
