@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,13 @@ from tests.support.tensor_core_kernels import (
     conv,
 )
 from tests.support.touched import check_touched
-from vggc.ir.ops import RELU, Activation
+from vggc.ir.ops import RELU, Activation, Pair
 from vggc.kernels.cuda import H200
 from vggc.kernels.cuda.mma_tile import ALIGNMENT
 from vggc.kernels.cuda.operands import OPERANDS
+from vggc.kernels.cuda.patch_planes import steps_of_pairs
 from vggc.kernels.cuda.wgmma import GroupKnobs, WgmmaPatches
+from vggc.kernels.workloads import round_up
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 
@@ -210,6 +213,31 @@ def test_draws_compute_what_they_should(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_packing_is_exact_up_to_rounding(name: str) -> None:
     check_packing(CASES[name])
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize("kernel", [(1, 2), (3, 3), (5, 5), (7, 7), (11, 11)])
+def test_taps_are_paired_in_steps(kernel: Pair, stride: int) -> None:
+    """Each tap has one place, those of a step follow one another, and a missing one is last."""
+    steps = steps_of_pairs(kernel, stride, most=6)
+    assert steps is not None
+    taps = [sorted(tap for pair in step for tap in pair) for step in steps]
+    assert [tap for step in taps for tap in step] == list(range(round_up(prod(kernel), 2)))
+    assert all(
+        len(step) <= 6 and step[0][0] == some[0] for step, some in zip(steps, taps, strict=True)
+    )
+    assert all(one < other for step in steps for one, other in step)
+
+
+def test_taps_that_cannot_be_paired_are_left_to_others() -> None:
+    """At a stride of 2 an odd column lies behind the even one that follows it."""
+    assert steps_of_pairs((2, 3), 2, most=1) is None
+    assert steps_of_pairs((2, 3), 2, most=2) == (((0, 1),), ((2, 4), (3, 5)))
+
+
+def test_channels_must_fill_a_slice_or_half_of_one() -> None:
+    assert WgmmaPatches.applies(conv((1, 9, 19, 8), 8))
+    assert not WgmmaPatches.applies(conv((1, 9, 19, 24), 8))
 
 
 WAITING = {
