@@ -97,9 +97,9 @@ def function(
 
 
 @contextmanager
-def serial(name: str, extent: Expr | int, *, unroll: bool = False) -> Iterator[Expr]:
-    """A loop; with `unroll` the compiler of machine code is asked to write it out."""
-    with T.serial(extent, unroll=True) if unroll else T.serial(extent) as index:
+def serial(name: str, extent: Expr | int, *, unroll: bool | None = None) -> Iterator[Expr]:
+    """A loop; with `unroll` the compiler of machine code is asked to write it out, or not to."""
+    with T.serial(extent, unroll=unroll) as index:
         yield IRBuilder.name(name, index)
 
 

@@ -327,7 +327,8 @@ class SharedTiles:
         with when(last if holds is None else T.And(last, holds)):
             product.clear()
             part_sums = registers("part_sums", 4, dtype=self._kind)
-            with serial("part", self._splits) as part:
+            # Written out, the parts would all be on their way at once, in registers.
+            with serial("part", self._splits, unroll=False) as part:
                 for word in range(words):
                     ptx.load_fresh(part_sums, 0, address(part, word))
                     for index in range(4):

@@ -80,6 +80,10 @@ BRINGERS = WARPGROUP - WARP
 """The threads that bring patches."""
 MOST_INTEGER_COLS = 128
 """The columns that TVM has instructions for which sum integers."""
+SPILLING_INTEGERS = (1, 16, 16, 128)
+"""A tile that is not offered for integers: what its results take beside the sums (a scale and a
+bias a channel, places of four squares of pixels) has no room in 168 registers.
+"""
 MOST_SHARED_SUMS = 64
 """The sums of a thread that has registers left to add up those of other blocks."""
 
@@ -89,7 +93,6 @@ RECTANGLES = (
     (1, 16, 16, 96),
     (1, 16, 16, 64),
     (1, 8, 16, 256),
-    (1, 16, 8, 256),
     (1, 8, 16, 128),
     (1, 16, 8, 128),
     (1, 8, 16, 64),
@@ -283,7 +286,7 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
             )
             if self.shared_bytes(knobs) + ALIGNMENT > self.card.block_shared:
                 continue
-            if self.operands.sums == "uint32" and cols > MOST_INTEGER_COLS:
+            if self.operands.sums == "uint32" and not _for_integers(images, height, width, cols):
                 continue
             tile = knobs.tile(self.operands)
             for splits in splits_of(self.chunks(knobs), self.rectangles(knobs).count, tile):
@@ -411,6 +414,11 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
     def _item(self, knobs: GroupKnobs, index: Expr) -> _Item:
         number, split = part_of(index, knobs.splits)
         return _Item(number, split, self.rectangles(knobs).tile(number))
+
+
+def _for_integers(*size: int) -> bool:
+    """Whether a tile of so many images, rows, pixels a row and columns is one for integers."""
+    return size[-1] <= MOST_INTEGER_COLS and size != SPILLING_INTEGERS
 
 
 @dataclass(frozen=True)
