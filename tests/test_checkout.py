@@ -60,9 +60,10 @@ def test_what_a_page_points_at_is_there(page: Path) -> None:
 
 def test_each_package_has_a_folder_of_tests_named_like_it() -> None:
     """Those of `support` are in `support_package`: in `support` is what tests share. Folders
-    without tests hold what tests of the whole read.
+    without tests hold what tests of the whole read. `native` is written in C.
     """
-    packages = {path.parent.name for path in (ROOT / "vggc").glob("*/__init__.py")}
+    sources = [*(ROOT / "vggc").glob("*/__init__.py"), *(ROOT / "vggc").glob("*/*.c")]
+    packages = {path.parent.name for path in sources}
     folders = {path.parent for path in (ROOT / "tests").rglob("test_*.py")} - {ROOT / "tests"}
     assert {folder.parent for folder in folders} == {ROOT / "tests"}
     assert {folder.name for folder in folders} == packages - {"support"} | {"support_package"}

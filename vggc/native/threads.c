@@ -55,6 +55,7 @@ typedef struct {
   pthread_t thread;
   pool *pool;
   int task;
+  _Atomic int processor; /* where it last began to wait */
 } pool_worker;
 
 struct pool {
@@ -64,6 +65,7 @@ struct pool {
   int64_t spin_time; /* 0 where there are more threads than processors */
   int (*work)(int task, void *group, void *data); /* NULL: the threads are to end */
   void *data;
+  _Atomic int processor; /* where the caller last began to wait */
   alignas(CACHE_LINE) _Atomic uint32_t round;      /* ONE for each since pool_open */
   alignas(CACHE_LINE) _Atomic uint32_t unfinished; /* ONE for each worker that has not ended */
   _Atomic int failed;
@@ -116,6 +118,30 @@ static void wait_for(_Atomic uint32_t *word, uint32_t value, int64_t spin_time) 
   }
 }
 
+/* Gives the processor that this thread runs on, and notes it where it has changed. */
+static int note_processor(_Atomic int *note) {
+  int here = sched_getcpu();
+  if (atomic_load_explicit(note, memory_order_relaxed) != here)
+    atomic_store_explicit(note, here, memory_order_relaxed);
+  return here;
+}
+
+/* How long a worker looks for the next round: on the caller's processor not at all, as it would
+   look in vain while the caller cannot run. The system puts threads together at times. */
+static int64_t time_of_worker(pool_worker *self) {
+  const pool *p = self->pool;
+  int here = note_processor(&self->processor);
+  return here == atomic_load_explicit(&p->processor, memory_order_relaxed) ? 0 : p->spin_time;
+}
+
+/* How long the caller looks for the end of a round: likewise. */
+static int64_t time_of_caller(pool *p) {
+  int here = note_processor(&p->processor);
+  for (int i = 0; i < p->started; i++)
+    if (atomic_load_explicit(&p->workers[i].processor, memory_order_relaxed) == here) return 0;
+  return p->spin_time;
+}
+
 /* Lets the workers begin; without work, end. */
 static void begin_round(pool *p, int (*work)(int, void *, void *), void *data) {
   p->work = work;
@@ -126,14 +152,14 @@ static void begin_round(pool *p, int (*work)(int, void *, void *), void *data) {
 }
 
 static void *run_worker(void *argument) {
-  const pool_worker *self = argument;
+  pool_worker *self = argument;
   pool *p = self->pool;
   task_group group = {NULL, p->threads};
   char name[16];
   snprintf(name, sizeof name, "vggc-%d", self->task);
   pthread_setname_np(pthread_self(), name);
   for (uint32_t round = ONE;; round += ONE) {
-    wait_for(&p->round, round, p->spin_time);
+    wait_for(&p->round, round, time_of_worker(self));
     if (!p->work) return NULL;
     if (p->work(self->task, &group, p->data))
       atomic_store_explicit(&p->failed, 1, memory_order_relaxed);
@@ -156,7 +182,7 @@ static int pool_run(pool *p, int (*work)(int task, void *group, void *data), voi
   atomic_store_explicit(&p->unfinished, ONE * (uint32_t)(p->threads - 1), memory_order_relaxed);
   begin_round(p, work, data);
   int failed = work(0, &group, data) != 0;
-  wait_for(&p->unfinished, 0, p->spin_time);
+  wait_for(&p->unfinished, 0, time_of_caller(p));
   return failed || atomic_load_explicit(&p->failed, memory_order_relaxed) ? -1 : 0;
 }
 
@@ -205,6 +231,7 @@ static pool *pool_made(int threads, int processors) {
   p->spin_time = threads <= processors ? SPIN_TIME : 0;
   p->work = NULL;
   p->data = NULL;
+  atomic_init(&p->processor, -1);
   atomic_init(&p->round, 0);
   atomic_init(&p->unfinished, 0);
   atomic_init(&p->failed, 0);
@@ -214,7 +241,7 @@ static pool *pool_made(int threads, int processors) {
 /* Starts the thread of a task; -1, and in `why` the reason, where it cannot be had. */
 static int start_worker(pool *p, int task, const int *processor, char *why, size_t size) {
   pool_worker *worker = &p->workers[task - 1];
-  *worker = (pool_worker){.pool = p, .task = task};
+  *worker = (pool_worker){.pool = p, .task = task, .processor = -1};
   int error = start_without_signals(&worker->thread, run_worker, worker);
   if (error) {
     snprintf(why, size, "thread %d of %d cannot be started: %s", task + 1, p->threads,
