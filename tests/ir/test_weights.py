@@ -14,6 +14,7 @@ from tests.support.nets import graph_of
 from vggc.ir.weights import load, load_part, save, seeded, torchvision_names
 from vggc.program import load as load_program
 from vggc.support.diagnostics import UserError
+from vggc.support.tensors import opened
 
 # torchvision.models.vgg16().state_dict(), names and shapes, as torchvision prints them.
 TORCHVISION_VGG16 = {
@@ -249,6 +250,32 @@ def test_a_header_that_claims_too_much_is_refused(tmp_path: Path) -> None:
 
 
 # Types, names and sizes of what lies in a file
+
+
+def test_a_file_can_be_mapped_and_its_tensors_used_where_they_lie(tmp_path: Path) -> None:
+    """Tensors of whole cache lines begin at one, the data at a page; others read it as it was."""
+    from safetensors.numpy import load_file
+
+    shapes = {"odd": (5,), "empty": (0, 3), "plain": (4, 4), "bytes": (3,), "image": (2, 3, 8, 8)}
+    dtypes = {"odd": "<f8", "bytes": "i1", "image": "<f2"}
+    tensors = {
+        name: np.arange(np.prod(shape)).reshape(shape).astype(dtypes.get(name, "<f4"))
+        for name, shape in shapes.items()
+    }
+    path = tmp_path / "w.safetensors"
+    save(path, tensors, {"maker": "a test"})
+    with opened(path) as file:
+        places = {name: stored.offset for name, stored in file.tensors.items()}
+        own = {name: file.read(name) for name in places}
+        assert file.metadata == {"maker": "a test"}
+    assert min(places.values()) % 4096 == 0
+    assert {name for name, place in places.items() if place % 64} == {"bytes"}
+    assert list(places) == ["empty", "plain", "image", "odd", "bytes"]
+    for found in (own, load_file(path)):
+        assert found.keys() == tensors.keys()
+        for name, tensor in tensors.items():
+            assert found[name].dtype == tensor.dtype
+            assert np.array_equal(found[name], tensor)
 
 
 def stored_as(path: Path, tensors: dict[str, np.ndarray], dtype: str) -> Path:

@@ -24,9 +24,10 @@ from vggc.kernels.cpu import Machine, winograd
 from vggc.kernels.workloads import Choice, Conv, Workload
 from vggc.program import load
 from vggc.runtime.cpu_info import instructions, plain
-from vggc.runtime.huge_pages import ALIGNMENT, LARGE_PAGE, large_pages, read_in_place
+from vggc.runtime.huge_pages import LARGE_PAGE, large_pages, read_in_place
 from vggc.support.processors import num_cores
 from vggc.support.records import MalformedError
+from vggc.support.tensors import ALIGNMENT
 
 MB = 10**6
 

@@ -15,12 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vggc.support.tensors import opened
+from vggc.support.tensors import ALIGNMENT, opened
 
 LARGE_PAGE = 2 << 20
 """Bytes of a large page on x86-64, and on aarch64 with small pages of 4 KiB."""
-ALIGNMENT = 64
-"""Bytes that the place of a tensor is a multiple of: a cache line, the widest vector."""
 
 
 def large_pages(size: int) -> NDArray[np.uint8]:
