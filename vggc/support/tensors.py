@@ -32,6 +32,8 @@ PIECE = 1 << 24
 """Bytes of a tensor that are written at once."""
 ALIGNMENT = 64
 """Bytes of a cache line and of the widest vector: where a tensor in memory is to begin."""
+HASHED = 4 << 20
+"""Bytes of the pieces of a tensor that are hashed by themselves, so that threads share in it."""
 PAGE = 4096
 """Bytes of the smallest page of memory, at which a part of a file can be mapped."""
 
@@ -103,6 +105,31 @@ class TensorFile:
         """The hash of all bytes of the file, in hexadecimal."""
         self.file.seek(0)
         return hashlib.file_digest(self.file, "sha256").hexdigest()
+
+    def header(self) -> bytes:
+        """All that lies in front of the tensors."""
+        self.file.seek(0)
+        length = int.from_bytes(self.file.read(8), "little")
+        self.file.seek(0)
+        return self.file.read(8 + length)
+
+    def piecewise_sha256(self, name: str) -> bytes:
+        """The SHA-256 of the SHA-256s of a tensor's pieces of `HASHED` bytes, one behind the other;
+        the last piece is what is left. A compiled net knows its weights by it (`plan_weight` in
+        vggc/native/plan.h).
+
+        Raises: MalformedError where the file has become shorter; OSError where it cannot be read.
+        """
+        stored = self.tensors[name]
+        self.file.seek(stored.offset)
+        whole = hashlib.sha256()
+        for start in range(0, stored.bytes, HASHED):
+            size = min(HASHED, stored.bytes - start)
+            piece = self.file.read(size)
+            if len(piece) != size:
+                raise MalformedError("it ends in the middle of a tensor")
+            whole.update(hashlib.sha256(piece).digest())
+        return whole.digest()
 
     def floats(self, name: str) -> NDArray[np.float32]:
         """A tensor of floats as float32; what is too large for that becomes infinite.
