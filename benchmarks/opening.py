@@ -21,7 +21,7 @@ from tests.support import ROOT
 from tests.support.c_programs import compiled, printed, weights_plan
 from vggc.runtime.artifact import WEIGHTS
 
-PROGRAM = ROOT / "tests" / "native" / "weights_main.c"
+PROGRAM = ROOT / "tests" / "native" / "weights_driver.c"
 
 
 @dataclass(frozen=True)

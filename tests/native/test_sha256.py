@@ -12,7 +12,7 @@ import pytest
 from tests.support.aarch64 import COMPILER, MISSING, QEMU
 from tests.support.c_programs import ADDRESSES, compiled, needs_cc, printed
 
-MAIN = Path(__file__).with_name("hash_main.c")
+DRIVER = Path(__file__).with_name("sha256_driver.c")
 DATA = np.random.default_rng(0).bytes((5 << 20) + 3)
 IMPLEMENTATIONS = ("portable", "extension", "fastest")
 LACKS_EXTENSION = 77
@@ -25,7 +25,7 @@ def expected() -> list[str]:
 
 @needs_cc
 def test_every_length_is_hashed_as_python_does(tmp_path: Path) -> None:
-    program = compiled(MAIN, tmp_path, *ADDRESSES)
+    program = compiled(DRIVER, tmp_path, *ADDRESSES)
     for name in IMPLEMENTATIONS:
         if name == "extension" and lacks_extension(program):
             continue
@@ -40,6 +40,6 @@ def lacks_extension(program: Path) -> bool:
 @pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 def test_aarch64_hashes_as_python_does(tmp_path: Path) -> None:
     compiler = str(COMPILER).replace("g++", "gcc")
-    program = compiled(MAIN, tmp_path, "-static", compiler=compiler)
+    program = compiled(DRIVER, tmp_path, "-static", compiler=compiler)
     for name in IMPLEMENTATIONS:
         assert printed([str(QEMU), program, name], DATA) == expected()

@@ -19,7 +19,7 @@ from tests.support.c_programs import ADDRESSES, THREADS, compiled, needs_cc, pri
 from vggc.ir.weights import save
 from vggc.support.tensors import HASHED, opened
 
-MAIN = Path(__file__).with_name("weights_main.c")
+DRIVER = Path(__file__).with_name("weights_driver.c")
 PATTERN = np.random.default_rng(0).integers(0, 256, 3 * HASHED, np.uint8)
 SMALL = {"kernel": 40_000 * 4, "bias": 64, "odd": 20, "bytes": 3, "empty": 0, "other": 128}
 LARGE = {"long": 2 * HASHED + 4096, "piece": HASHED, "odd": HASHED + 12, "last": 9}
@@ -97,7 +97,7 @@ class Net:
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stops at a wrong access, undefined behaviour, or with memory that is not given back."""
-    return compiled(MAIN, tmp_path_factory.mktemp("program"), "-DFAULTS", *ADDRESSES)
+    return compiled(DRIVER, tmp_path_factory.mktemp("program"), "-DFAULTS", *ADDRESSES)
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +302,7 @@ def test_other_tools_find_no_mistake_either(
         command = ("valgrind", "--quiet", "--leak-check=full", "--error-exitcode=9")
     if shutil.which(str(command[0])) is None:
         pytest.skip(f"no {command[0]}")
-    program = compiled(MAIN, tmp_path, "-DFAULTS", *flags)
+    program = compiled(DRIVER, tmp_path, "-DFAULTS", *flags)
     for net in (small, large) if flags else (small,):  # valgrind is slow
         here = Net(net.weights, (*command, program))
         assert set(here.open(every_way(net.weights))) == {net.equal}

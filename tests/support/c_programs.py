@@ -36,7 +36,7 @@ def printed(command: Sequence[str | Path], given: bytes = b"") -> list[str]:
 
 
 def weights_plan(path: Path) -> str:
-    """What tests/native/weights_main.c is told of the weights that a net takes: those of a file."""
+    """What tests/native/weights_driver.c is told of the weights in a file, those of a net."""
     with opened(path) as file:
         header = file.header()
         lines = [f"{path.stat().st_size} {len(header)} {hashlib.sha256(header).hexdigest()}"]

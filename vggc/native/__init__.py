@@ -1,1 +1,0 @@
-"""The runtime in C that a compiled net is linked with: its sources, no Python."""
