@@ -19,8 +19,7 @@ CPU = resolve("cpu", mcpu="haswell")
 def require_apart(values: tuple[Lifetime, ...], found: Placement) -> None:
     """That each value lies in the arena, and no two that are alive at once overlap."""
     spans = [
-        (offset, offset + value.bytes)
-        for offset, value in zip(found.offsets, values, strict=True)
+        (offset, offset + value.bytes) for offset, value in zip(found.offsets, values, strict=True)
     ]
     assert all(0 <= start <= end <= found.bytes for start, end in spans)
     assert all(start % ALIGNMENT == 0 for start, _ in spans)

@@ -100,8 +100,8 @@ class Lowered:
 
     module: tvm.IRModule
     calls: Mapping[str, PlannedCalls]
-    functions: Mapping[str, frozenset[str]]
-    """The names of the module's functions that compute the steps of each plan."""
+    functions: Mapping[str, tuple[str, ...]]
+    """The name of the module's function that computes each step of each plan."""
 
 
 def lower(calls: Mapping[str, PlannedCalls]) -> Lowered:
@@ -119,7 +119,7 @@ def lower(calls: Mapping[str, PlannedCalls]) -> Lowered:
         _emit(builder, main_function(name), each, functions, every_step=False)
         _emit(builder, layers_function(name), each, functions, every_step=True)
     called = {
-        name: frozenset(str(functions[kernel.func].name_hint) for kernel in each.kernels)
+        name: tuple(str(functions[kernel.func].name_hint) for kernel in each.kernels)
         for name, each in calls.items()
     }
     return Lowered(builder.finalize(), calls, called)

@@ -1,0 +1,326 @@
+"""A compiled net as a table that C reads: its calls in order, what each is given, where that lies.
+
+`vggc/native/plan.h` declares the structures that `c_source` fills in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import ascii_letters, digits
+from typing import Literal, TypeAlias
+
+from vggc.compiler.memory import lifetimes, placed
+from vggc.compiler.relax import PlannedCalls
+from vggc.plan.plan import INPUT
+from vggc.support.tensors import TensorFile, opened
+
+Region: TypeAlias = Literal["input", "arena", "weights"]
+
+DTYPE = re.compile(r"(int|uint|float)(\d+)")
+DTYPE_CODES = {"int": 0, "uint": 1, "float": 2}
+"""DLPack's numbers of the kinds of elements."""
+
+PLAIN = (ascii_letters + digits + " ._-@:").encode()
+"""Characters that stand for themselves in a string of C."""
+
+PIECE = 4 << 20
+"""Bytes of a weight that have a hash of their own, so that threads hash one weight together."""
+
+
+@dataclass(frozen=True)
+class TableTensor:
+    """A value or a weight as kernels take it. `at` is its first byte in the arena, or its number
+    among the stored weights.
+    """
+
+    place: Region
+    at: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TableCall:
+    """A call of a function, by the name of its code, for the step of a plan; `arguments` are
+    numbers of tensors, the output last.
+    """
+
+    function: str
+    step: str
+    arguments: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TableEntry:
+    """What computes so many images at once; `outputs` are numbers of tensors, one for each head."""
+
+    batch: int
+    arena_bytes: int
+    tensors: tuple[TableTensor, ...]
+    calls: tuple[TableCall, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TableHead:
+    """What a head gives of one image."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """Where a tensor lies in the weights' file, in bytes from its beginning. Its hash, in
+    hexadecimal, is the SHA-256 of those of its pieces of `PIECE` bytes, one behind the other.
+    """
+
+    name: str
+    offset: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """The file that a net takes its weights from: its size, what stands in front of its data, and
+    where its tensors lie.
+    """
+
+    bytes: int
+    header_bytes: int
+    header_sha256: str
+    tensors: tuple[StoredWeight, ...]
+
+    @classmethod
+    def of(cls, path: Path) -> StoredWeights:
+        """What is in a safetensors file that was just written.
+
+        Raises: MalformedError where it is none; OSError where it cannot be read.
+        """
+        with opened(path) as found:
+            places = sorted((stored.offset, name) for name, stored in found.tensors.items())
+            size = found.file.seek(0, 2)
+            header = places[0][0] if places else size
+
+            tensors = tuple(
+                StoredWeight(name, offset, found.tensors[name].bytes, _digest(found, name))
+                for offset, name in places
+            )
+            found.file.seek(0)
+            front = hashlib.sha256(found.file.read(header)).hexdigest()
+            return cls(size, header, front, tensors)
+
+
+def _digest(file: TensorFile, name: str) -> str:
+    """The hash of a tensor as `StoredWeight` has it."""
+    place, whole = file.tensors[name], hashlib.sha256()
+    file.file.seek(place.offset)
+    for start in range(0, place.bytes, PIECE):
+        piece = file.file.read(min(PIECE, place.bytes - start))
+        whole.update(hashlib.sha256(piece).digest())
+    return whole.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanTable:
+    """A compiled net without its code and weights. The first byte of a tensor in the arena or the
+    input is a multiple of `vggc.runtime.session.ALIGNMENT`; entries stand by ascending batch.
+    """
+
+    net: str
+    prefix: str
+    cpu: str
+    instructions: tuple[str, ...]
+    """LLVM's names of the sets of instructions that the code may use."""
+    input: tuple[int, int, int]
+    heads: tuple[TableHead, ...]
+    entries: tuple[TableEntry, ...]
+    weights: StoredWeights
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The names of all functions that are called, each once."""
+        return tuple(dict.fromkeys(call.function for each in self.entries for call in each.calls))
+
+
+def prefix_of(net: str) -> str:
+    """What C calls a net: its name, with `_` for what no identifier of C has."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", net)
+
+
+def symbols(prefix: str, functions: Iterable[str]) -> dict[str, str]:
+    """A name in C for each function of a lowered module, by its own; no two are alike."""
+    return {
+        name: f"{prefix}_{number}_{prefix_of(name)}"
+        for number, name in enumerate(dict.fromkeys(functions))
+    }
+
+
+@dataclass
+class _Tensors:
+    """The tensors of an entry, of which each is there once."""
+
+    numbers: dict[TableTensor, int] = field(default_factory=dict)
+
+    def number(self, tensor: TableTensor) -> int:
+        return self.numbers.setdefault(tensor, len(self.numbers))
+
+
+def table_entry(
+    calls: PlannedCalls, functions: Sequence[str], weights: Mapping[str, int]
+) -> TableEntry:
+    """The calls of a plan for a CPU: `functions` are those of its steps, `weights` the numbers of
+    the stored tensors by their names.
+    """
+    plan, tensors, made = calls.plan, _Tensors(), []
+    placement = placed(lifetimes(plan))
+    for number, ((step, kernel), function) in enumerate(zip(calls.steps, functions, strict=True)):
+        places: list[tuple[Region, int]] = [
+            *(
+                ("input", 0) if read == INPUT else ("arena", placement.offsets[read])
+                for read in step.reads
+            ),
+            *(("weights", weights[name]) for name in step.weights),
+            ("arena", placement.offsets[number]),
+        ]
+        arguments = tuple(
+            tensors.number(
+                TableTensor(place, at, str(buffer.ty.dtype), tuple(map(int, buffer.ty.shape)))
+            )
+            for (place, at), buffer in zip(places, kernel.arguments, strict=True)
+        )
+        made.append(TableCall(function, step.name, arguments))
+    outputs = tuple(made[output.step].arguments[-1] for output in plan.outputs)
+    return TableEntry(
+        batch=plan.batch,
+        arena_bytes=placement.bytes,
+        tensors=tuple(tensors.numbers),
+        calls=tuple(made),
+        outputs=outputs,
+    )
+
+
+def c_source(table: PlanTable) -> str:
+    """The definition of `plan` in C, which reads `plan.h`."""
+    shapes = {
+        shape: f"shape_{number}"
+        for number, shape in enumerate(
+            dict.fromkeys(
+                [
+                    *(tensor.shape for each in table.entries for tensor in each.tensors),
+                    *(head.shape for head in table.heads),
+                ]
+            )
+        )
+    }
+    lines = [f"kernel_function __tvm_ffi_{name};" for name in table.functions]
+    lines += [
+        f"static const int64_t {name}[] = {{{_row(shape or (1,))}}};"
+        for shape, name in shapes.items()
+    ]
+    for number, each in enumerate(table.entries):
+        lines += _entry_lines(number, each, shapes)
+    weights = table.weights
+    lines += _array(
+        "plan_entry",
+        "table_entries",
+        [
+            f"{each.batch}, {each.arena_bytes}u, table_tensors_{n}, table_calls_{n}, "
+            f"table_outputs_{n}, {len(each.tensors)}, {len(each.calls)}"
+            for n, each in enumerate(table.entries)
+        ],
+    )
+    lines += _array(
+        "plan_head",
+        "table_heads",
+        [f"{c_text(h.name)}, {len(h.shape)}, {shapes[h.shape]}" for h in table.heads],
+    )
+    lines += _array(
+        "plan_weight",
+        "table_weights",
+        [
+            f"{c_text(weight.name)}, {weight.offset}u, {weight.bytes}u, {_hash(weight.sha256)}"
+            for weight in weights.tensors
+        ]
+        or ["0"],
+    )
+    names = ", ".join([*map(c_text, table.instructions), "NULL"])
+    return "\n".join(
+        [
+            *lines,
+            f"static const char *const table_instructions[] = {{{names}}};",
+            "static const plan_net plan = {",
+            f"  .net = {c_text(table.net)},",
+            f"  .cpu = {c_text(table.cpu)},",
+            "  .instructions = table_instructions,",
+            f"  .input = {{{_row(table.input)}}},",
+            "  .entries = table_entries,",
+            "  .heads = table_heads,",
+            "  .weights = table_weights,",
+            f"  .num_entries = {len(table.entries)},",
+            f"  .num_heads = {len(table.heads)},",
+            f"  .num_weights = {len(weights.tensors)},",
+            f"  .file_bytes = {weights.bytes}u,",
+            f"  .header_bytes = {weights.header_bytes}u,",
+            f"  .header_sha256 = {_hash(weights.header_sha256)},",
+            "};",
+            "",
+        ]
+    )
+
+
+def _entry_lines(
+    number: int, entry: TableEntry, shapes: Mapping[tuple[int, ...], str]
+) -> list[str]:
+    places = {"input": "IN_INPUT", "arena": "IN_ARENA", "weights": "IN_WEIGHTS"}
+    tensors, calls = [], []
+    for each in entry.tensors:
+        weight, offset = (each.at, 0) if each.place == "weights" else (0, each.at)
+        tensors.append(
+            f"{places[each.place]}, {len(each.shape)}, {_dtype(each.dtype)}, "
+            f"{weight}, {offset}u, {shapes[each.shape]}"
+        )
+    lines = _array("plan_tensor", f"table_tensors_{number}", tensors)
+    for index, call in enumerate(entry.calls):
+        arguments = f"table_arguments_{number}_{index}"
+        lines.append(f"static const uint16_t {arguments}[] = {{{_row(call.arguments)}}};")
+        calls.append(
+            f"__tvm_ffi_{call.function}, {c_text(call.step)}, {len(call.arguments)}, "
+            f"{arguments}, {call.arguments[-1]}"
+        )
+    lines += _array("plan_call", f"table_calls_{number}", calls)
+    lines.append(f"static const uint16_t table_outputs_{number}[] = {{{_row(entry.outputs)}}};")
+    return lines
+
+
+def _array(kind: str, name: str, rows: Iterable[str]) -> list[str]:
+    return [f"static const {kind} {name}[] = {{", *(f"  {{{row}}}," for row in rows), "};"]
+
+
+def _row(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _dtype(name: str) -> str:
+    found = DTYPE.fullmatch(name)
+    if found is None:
+        raise ValueError(f"{name} is no type of elements that C is told of")
+    return f"{{{DTYPE_CODES[found[1]]}, {found[2]}, 1}}"
+
+
+def c_text(text: str) -> str:
+    """A string of C: UTF-8, with all but the plainest characters as octal numbers."""
+    plain = (
+        chr(byte) if byte in PLAIN else f"\\{byte:03o}"
+        for byte in text.encode("utf-8", "surrogateescape")
+    )
+    return f'"{"".join(plain)}"'
+
+
+def _hash(sha256: str) -> str:
+    return "{" + ", ".join(f"0x{byte:02x}" for byte in bytes.fromhex(sha256)) + "}"
