@@ -35,6 +35,7 @@ def dumped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dump")
     (folder / "small.vgg").write_text(NET)
     arguments = [str(folder / "small.vgg"), "-o", str(folder / "a"), "--threads", "1", "--no-db"]
+    arguments += ["--standalone"]
     done = CliRunner().invoke(cli, ["compile", *arguments, "--dump", str(folder / "d")])
     assert done.exit_code == 0, done.output
     return folder / "d"
@@ -57,6 +58,7 @@ def test_folders_are_numbered_as_the_stages_are(dumped: Path) -> None:
     [
         ("01-fold/graph.txt", "conv1_1       Conv2d channels=8 kernel=3×3 padding=1×1"),
         ("01-fold/absorbed.txt", "conv1_1.norm"),
+        ("13-standalone/small.c", '#include "net.c"'),
         ("03-plan/plan.txt", "Conv kernel=3×3 stride=1×1 padding=1×1 act=relu pool=True"),
         ("03-plan/plan.txt", "map 1×8×8×8 halo 1"),
         ("05-allot-error/error.txt", "The net may add 1e-05"),

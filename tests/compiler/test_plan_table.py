@@ -12,10 +12,11 @@ import pytest
 from tests.support.lowering import lowered
 from tests.support.nets import graph_of
 from vggc.compiler.memory import lifetimes, placed
-from vggc.compiler.plan_table import PIECE, StoredWeights, TableEntry, c_text, table_entry
+from vggc.compiler.plan_table import StoredWeights, TableEntry, c_text, table_entry
 from vggc.compiler.targets import resolve
 from vggc.ir.weights import save
 from vggc.plan.plan import Plan
+from vggc.support.tensors import HASHED
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_values_lie_where_they_were_placed(made: tuple[Plan, TableEntry]) -> Non
 
 def test_stored_weights_are_told_with_their_places_and_hashes(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    large = np.arange(PIECE // 4 + 1, dtype=np.float32)
+    large = np.arange(HASHED // 4 + 1, dtype=np.float32)
     small = np.arange(3, dtype=np.uint16)
     save(path, {"small": small, "large": large, "empty": np.zeros((0, 2), np.float32)})
     found, whole = StoredWeights.of(path), path.read_bytes()

@@ -48,7 +48,7 @@ class CompileOptions:
     `dense` the (H, W) of images that the net is applied densely to, `max_error` a relative L2
     error, `num_images` how many of those in the folder `images` int8 is calibrated on. With
     `graphs` the kernels of a GPU are replayed in CUDA graphs. Where not `tuned`, no database of
-    measurements is asked.
+    measurements is asked. With `standalone` a library for C is made, too.
     """
 
     target: str = "cpu"
@@ -69,6 +69,7 @@ class CompileOptions:
     threads: int | None = None
     out: Path | None = None
     dump: Path | None = None
+    standalone: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,7 @@ class CompilePlan:
     pictures: CalibrationImages
     folder: Path
     dump: Path | None
+    standalone: bool
 
     def build(self) -> Compiled:
         """Makes the artifact, whole or not at all.
@@ -120,6 +122,7 @@ class CompilePlan:
             max_error=self.max_error,
             may_overwrite=True,
             dense=spread is not None,
+            standalone=self.standalone,
         )
         manifest = build_artifact(job, self.folder, watcher or unwatched)
         if watcher:
@@ -167,12 +170,14 @@ def plan(
 
     from vggc.compiler.calibrate import NUM_IMAGES, CalibrationImages, choose_images, require_images
     from vggc.compiler.cards import variants
-    from vggc.compiler.diagnostics import GivenInVain
+    from vggc.compiler.diagnostics import GivenInVain, StandaloneForGpu
     from vggc.compiler.error_budget import budget_for
     from vggc.compiler.targets import on_threads, require_precision, resolve
     from vggc.tuning.lookup import choices_for, default_threads
 
     machine = resolve(options.target, options.archs, options.mcpu)
+    if options.standalone and machine.kind == "cuda":
+        raise UserError(StandaloneForGpu(machine.name))
     require_precision(machine, options.precision)
     budget = budget_for(machine, options.precision, options.max_error)
     require_images(options.precision, options.images, options.num_images)
@@ -212,6 +217,7 @@ def plan(
         pictures=pictures,
         folder=options.out or ARTIFACTS / named,
         dump=options.dump,
+        standalone=options.standalone,
     )
 
 

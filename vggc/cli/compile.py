@@ -17,6 +17,7 @@ from vggc.cli.options import BATCHES, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS,
 from vggc.cli.skipped import told
 from vggc.ir.ops import describe
 from vggc.runtime.archs import listed
+from vggc.support.paths import STANDALONE
 from vggc.support.precision import ArtifactPrecision
 
 if TYPE_CHECKING:
@@ -111,6 +112,11 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Write what each stage makes, and its seconds, to a new folder: plan, kernels, source …",
 )
+@click.option(
+    "--standalone",
+    is_flag=True,
+    help="Make a library for C, too, that runs without Python: standalone/ in the artifact.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
 def command(
     spec: str | None,
@@ -132,6 +138,7 @@ def command(
     threads: int | None,
     out: Path | None,
     dump: Path | None,
+    standalone: bool,
     as_json: bool,
 ) -> None:
     """Compile a net to an artifact that runs without PyTorch.
@@ -171,6 +178,7 @@ def command(
         threads=threads,
         out=out,
         dump=dump,
+        standalone=standalone,
     )
     planned = plan(spec, options, console.status)
     for line in told(planned.pictures.skipped):
@@ -210,6 +218,7 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
             "kernels": len(made.kernels),
             "tuned": tuned,
             "by_cost_model": by_cost,
+            "standalone": planned.standalone,
             "bytes": made.bytes,
             "seconds": round(made.seconds, 2),
         }
@@ -240,6 +249,8 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
             f"{tuned} of {tuned + by_cost} kernels tuned by measurement, "
             f"{by_cost} by the cost model{hint}"
         )
+    if planned.standalone:
+        console.status(f"{folder / STANDALONE}: the net as a library for C; its README says how")
     from vggc.runtime.session import obstacle
 
     elsewhere = machine.kind == "cpu" and obstacle(machine) is not None

@@ -29,6 +29,13 @@ class NoDeviceCode(Diagnostic):
     hint: str
 
 
+class StandaloneForGpu(Diagnostic):
+    title = "`--standalone` is for CPUs"
+    label = "what launches kernels on the target {target} is TVM's runtime"
+    help = "leave `--standalone` out, or compile with `--target cpu`"
+    target: str
+
+
 class MapTooLarge(Diagnostic):
     title = "a map of `{layer}` is too large for kernels"
     label = "at batch {batch} it has {values} values, and kernels count up to {most}"

@@ -65,7 +65,17 @@ def linked(
     Raises:
         LinkError: it cannot be.
     """
-    command = [linker, "-shared", "-fPIC", "-o", library, *files]
+    call([linker, "-shared", "-fPIC", "-o", library, *files], folder, objects)
+    return library
+
+
+def call(command: Sequence[str], folder: Path, objects: Sequence[int] = ()) -> str:
+    """Runs a compiler or a tool beside it, and gives what it prints. What it makes on its way lies
+    in `folder`; it may open the descriptors `objects`.
+
+    Raises:
+        LinkError: it fails, or takes more than `PATIENCE`.
+    """
     try:
         done = subprocess.run(
             command,
@@ -83,7 +93,7 @@ def linked(
         raise LinkError(f"it has not ended after {PATIENCE // 60} minutes") from None
     if done.returncode:
         raise LinkError(last_words(done.stderr, done.returncode))
-    return library
+    return done.stdout
 
 
 def last_words(text: str, code: int) -> str:

@@ -29,6 +29,7 @@ from vggc.compiler.quantize import (
     require_finite_weights,
 )
 from vggc.compiler.relax import Lowered, PlannedCalls, lower, with_kernels
+from vggc.compiler.standalone import Library, library_of, write_library
 from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights, digest, save
@@ -58,7 +59,7 @@ from vggc.runtime.artifact import (
 from vggc.runtime.plans import pools, reduced, with_stored
 from vggc.support.diagnostics import UserError
 from vggc.support.files import new_folder, refuse_full, refuse_unwritable
-from vggc.support.paths import MANIFEST
+from vggc.support.paths import MANIFEST, STANDALONE
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.records import write_record
 from vggc.support.tensors import Pieces
@@ -80,6 +81,7 @@ StageName: TypeAlias = Literal[
     "generate",
     "export",
     "pack",
+    "standalone",
 ]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
@@ -123,6 +125,8 @@ class Job:
     """Whether normalisations are folded where the weights lie, which takes no second copy."""
     dense: bool = False
     """Whether the graph is that of the net applied densely, with its weights."""
+    standalone: bool = False
+    """Whether a library for C lies in the artifact, too; the target is a CPU then."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,10 @@ def build_artifact(job: Job, folder: Path, watcher: Watcher = unwatched) -> Mani
             for plan in plans
         )
         manifest = _manifest(job, entries, packed, digest(weights))
+        if job.standalone:
+            # Its table holds the hashes of the packed weights.
+            library = partial(_standalone, code, manifest, compiler, inside)
+            stage("standalone", _show_library, library)
         files = {name: entry(inside / name) for name in FILES}
         manifest = replace(manifest, files=files)
         manifest = replace(manifest, sha256=manifest.digest)
@@ -313,6 +321,13 @@ def _pack(code: Lowered, tensors: Tensors, path: Path) -> dict[str, Pieces]:
     return packed
 
 
+def _standalone(code: Lowered, manifest: Manifest, compiler: str, inside: Path) -> Library:
+    """Writes the library for C of an artifact whose weights are written."""
+    made = library_of(code, manifest, inside / WEIGHTS)
+    write_library(made, code, manifest.target, compiler, inside / STANDALONE)
+    return made
+
+
 def _write_spec(net: Net, path: Path) -> None:
     path.write_text(format_net(replace(net, blocks=alone(net.blocks))), "utf-8")
 
@@ -382,6 +397,10 @@ def _show_choices(plans: Sequence[Plan], choices: Mapping[str, Choices]) -> Page
 
 def _show_code(code: Code) -> Pages:
     return code.source()
+
+
+def _show_library(made: Library) -> Pages:
+    return {f"{made.table.prefix}.c": made.source}
 
 
 def _nothing(made: None) -> Pages:

@@ -16,9 +16,9 @@ from typing import Literal, TypeAlias
 from vggc.compiler.memory import lifetimes, placed
 from vggc.compiler.relax import PlannedCalls
 from vggc.plan.plan import INPUT
-from vggc.support.tensors import TensorFile, opened
+from vggc.support.tensors import opened
 
-Region: TypeAlias = Literal["input", "arena", "weights"]
+TensorPlace: TypeAlias = Literal["input", "arena", "weights"]
 
 DTYPE = re.compile(r"(int|uint|float)(\d+)")
 DTYPE_CODES = {"int": 0, "uint": 1, "float": 2}
@@ -27,9 +27,6 @@ DTYPE_CODES = {"int": 0, "uint": 1, "float": 2}
 PLAIN = (ascii_letters + digits + " ._-@:").encode()
 """Characters that stand for themselves in a string of C."""
 
-PIECE = 4 << 20
-"""Bytes of a weight that have a hash of their own, so that threads hash one weight together."""
-
 
 @dataclass(frozen=True)
 class TableTensor:
@@ -37,7 +34,7 @@ class TableTensor:
     among the stored weights.
     """
 
-    place: Region
+    place: TensorPlace
     at: int
     dtype: str
     shape: tuple[int, ...]
@@ -76,7 +73,7 @@ class TableHead:
 @dataclass(frozen=True)
 class StoredWeight:
     """Where a tensor lies in the weights' file, in bytes from its beginning. Its hash, in
-    hexadecimal, is the SHA-256 of those of its pieces of `PIECE` bytes, one behind the other.
+    hexadecimal, is `TensorFile.piecewise_sha256`.
     """
 
     name: str
@@ -103,27 +100,13 @@ class StoredWeights:
         Raises: MalformedError where it is none; OSError where it cannot be read.
         """
         with opened(path) as found:
-            places = sorted((stored.offset, name) for name, stored in found.tensors.items())
-            size = found.file.seek(0, 2)
-            header = places[0][0] if places else size
-
+            header = found.header()
             tensors = tuple(
-                StoredWeight(name, offset, found.tensors[name].bytes, _digest(found, name))
-                for offset, name in places
+                StoredWeight(name, stored.offset, stored.bytes, found.piecewise_sha256(name).hex())
+                for name, stored in found.tensors.items()
             )
-            found.file.seek(0)
-            front = hashlib.sha256(found.file.read(header)).hexdigest()
-            return cls(size, header, front, tensors)
-
-
-def _digest(file: TensorFile, name: str) -> str:
-    """The hash of a tensor as `StoredWeight` has it."""
-    place, whole = file.tensors[name], hashlib.sha256()
-    file.file.seek(place.offset)
-    for start in range(0, place.bytes, PIECE):
-        piece = file.file.read(min(PIECE, place.bytes - start))
-        whole.update(hashlib.sha256(piece).digest())
-    return whole.hexdigest()
+            front = hashlib.sha256(header).hexdigest()
+            return cls(found.file.seek(0, 2), len(header), front, tensors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +163,7 @@ def table_entry(
     plan, tensors, made = calls.plan, _Tensors(), []
     placement = placed(lifetimes(plan))
     for number, ((step, kernel), function) in enumerate(zip(calls.steps, functions, strict=True)):
-        places: list[tuple[Region, int]] = [
+        places: list[tuple[TensorPlace, int]] = [
             *(
                 ("input", 0) if read == INPUT else ("arena", placement.offsets[read])
                 for read in step.reads
@@ -288,13 +271,12 @@ def _entry_lines(
     lines = _array("plan_tensor", f"table_tensors_{number}", tensors)
     for index, call in enumerate(entry.calls):
         arguments = f"table_arguments_{number}_{index}"
-        lines.append(f"static const uint16_t {arguments}[] = {{{_row(call.arguments)}}};")
+        lines.append(f"static const uint32_t {arguments}[] = {{{_row(call.arguments)}}};")
         calls.append(
-            f"__tvm_ffi_{call.function}, {c_text(call.step)}, {len(call.arguments)}, "
-            f"{arguments}, {call.arguments[-1]}"
+            f"__tvm_ffi_{call.function}, {c_text(call.step)}, {len(call.arguments)}, {arguments}"
         )
     lines += _array("plan_call", f"table_calls_{number}", calls)
-    lines.append(f"static const uint16_t table_outputs_{number}[] = {{{_row(entry.outputs)}}};")
+    lines.append(f"static const uint32_t table_outputs_{number}[] = {{{_row(entry.outputs)}}};")
     return lines
 
 

@@ -38,28 +38,30 @@ typedef struct { /* a value or a weight, as kernels take it */
 typedef struct {
   kernel_function *run;
   const char *step;
-  uint16_t count;
-  const uint16_t *arguments; /* numbers of tensors; the output is the last but scratch memory */
-  uint16_t output;
+  uint32_t count;
+  const uint32_t *arguments; /* numbers of tensors, the output's last */
 } plan_call;
 
-/* A tensor of the weights' file. Its hash is the SHA-256 of the SHA-256s of its pieces of 4 MiB, one
- * behind the other, the last piece being what is left: threads hash pieces of one tensor at once.
- */
+/* A tensor of the weights' file. Its hash is the SHA-256 of the SHA-256s of its pieces of 4 MiB,
+ * one behind the other, the last being what is left: threads hash pieces of one tensor at once. */
 typedef struct {
   const char *name;
   uint64_t offset, bytes; /* from where the file begins */
   uint8_t sha256[32];
 } plan_weight;
 
-typedef struct { const char *name; uint8_t ndim; const int64_t *shape; } plan_head; /* of one image */
+typedef struct { /* what a head gives of one image */
+  const char *name;
+  uint8_t ndim;
+  const int64_t *shape;
+} plan_head;
 
 typedef struct { /* so many images at once */
   int64_t batch;
   uint64_t arena_bytes;
   const plan_tensor *tensors;
   const plan_call *calls;
-  const uint16_t *outputs; /* a tensor for each head */
+  const uint32_t *outputs; /* a tensor for each head */
   uint32_t num_tensors, num_calls;
 } plan_entry;
 

@@ -272,6 +272,7 @@ def compile(
     db: Place | None = None,
     threads: int | None = None,
     dump: Place | None = None,
+    standalone: bool = False,
 ) -> Artifact:
     """Compiles a net or a run to an artifact in the new folder `out`, `artifacts/NET-TARGET` where
     none is named.
@@ -280,7 +281,8 @@ def compile(
     of which each call takes the least that its images fit into; `weights` is a file, or `"best"` of
     a run; a net that is of no run gets random ones of `seed`, with a warning where no seed is
     given; `images` is the folder that int8 needs to calibrate on, `--calibrate` there; without
-    `graphs` a GPU's kernels are launched one by one, `--no-graph` there.
+    `graphs` a GPU's kernels are launched one by one, `--no-graph` there; `standalone` makes a
+    library for C, too.
 
     Raises:
         UserError: there is no such net, target or folder, or what is asked for does not go
@@ -305,6 +307,7 @@ def compile(
         threads=threads,
         out=optional(Path, out),
         dump=optional(Path, dump),
+        standalone=standalone,
     )
     planned = compiles.plan(known(net), options, log.info)
     warn_of_random(planned.subject, seed)

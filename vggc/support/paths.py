@@ -16,6 +16,10 @@ exists, is_file, is_folder = os.path.exists, os.path.isfile, os.path.isdir
 RECORD, MANIFEST = "run.json", "manifest.json"
 """The files by which the folders of runs and of artifacts are known."""
 
+STANDALONE = "standalone"
+"""The folder of the library for C in an artifact's. The manifest says nothing of it, as nothing
+that vggc loads lies there: an artifact is the same with it and without."""
+
 REASONS = {
     errno.ENOENT: "there is no such {kind}",
     errno.ENOTDIR: "there is no such {kind}: its path leads through a file",

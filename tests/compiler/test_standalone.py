@@ -1,0 +1,374 @@
+"""Libraries that run nets without Python: what they compute, refuse, and bear."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support import aarch64
+from tests.support.nets import TINY, program
+from tests.support.standalone import Driver, RefusedError, StandaloneNet
+from vggc.api.compile import CompileOptions, plan
+from vggc.api.trained import from_spec
+from vggc.compiler import standalone
+from vggc.compiler.diagnostics import StandaloneForGpu
+from vggc.compiler.pipeline import Job, build_artifact
+from vggc.compiler.plan_table import PlanTable, c_source, prefix_of, symbols
+from vggc.compiler.targets import on_threads, resolve
+from vggc.runtime.artifact import WEIGHTS, Target, read_manifest
+from vggc.runtime.session import Session
+from vggc.support.arrays import Array
+from vggc.support.diagnostics import UserError
+from vggc.support.paths import STANDALONE
+from vggc.support.precision import ArtifactPrecision
+
+BRANCHES = """
+net of_branches
+input 3x19x17
+
+every conv norm=batch
+  conv3-16 | add(skip, conv3-16 act=none)
+| concat(conv1-8, conv3-12 | conv3-8, pool3 stride=1 padding=1 | conv1-4)
+| pool | lrn | avgpool2 | fc-24 | dropout | fc-10 | softmax
+
+head features: @fc3
+"""
+
+
+def artifact(
+    folder: Path,
+    text: str,
+    *batches: int,
+    target: Target | None = None,
+    precision: ArtifactPrecision = "float32",
+    images: tuple[Path, ...] = (),
+) -> Path:
+    """The artifact of a net with its library, for two threads."""
+    net = program(text)
+    subject = from_spec(net, None, seed=0)
+    job = Job(
+        net=net.net,
+        graph=net.graph,
+        target=on_threads(target or resolve("cpu"), 2),
+        batches=batches,
+        weights=subject.weights,
+        weights_from=subject.weights_from,
+        preprocessing=subject.preprocessing,
+        classes=(),
+        precision=precision,
+        images=images,
+        standalone=True,
+    )
+    build_artifact(job, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def branches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return artifact(tmp_path_factory.mktemp("standalone") / "branches", BRANCHES, 1, 4)
+
+
+def images_for(folder: Path, count: int) -> Array:
+    shape = Session.load(folder).manifest.input
+    return np.random.default_rng(count).standard_normal((count, *shape), np.float32)
+
+
+def as_bytes(folder: Path, images: Array) -> bytes:
+    """What the virtual machine gives of images: all of one output, then of the next."""
+    outputs = Session.load(folder).run_all(images)
+    return b"".join(value.tobytes() for value in outputs.values())
+
+
+def require_equal(found: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].tobytes() == value.tobytes(), name
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 6])
+def test_the_outputs_are_those_of_the_virtual_machine_to_the_bit(
+    branches: Path, count: int
+) -> None:
+    images = images_for(branches, count)
+    net = StandaloneNet.open(branches)
+    require_equal(net.run(images), Session.load(branches).run_all(images))
+    net.close()
+
+
+def test_images_may_begin_anywhere(branches: Path) -> None:
+    images = images_for(branches, 4)
+    room = np.zeros(images.nbytes + 64, np.uint8)
+    moved = room[4 : 4 + images.nbytes].view(np.float32).reshape(images.shape)
+    moved[:] = images
+    net = StandaloneNet.open(branches)
+    require_equal(net.run(moved), net.run(images))
+    net.close()
+
+
+def test_mapped_weights_give_the_same(branches: Path) -> None:
+    images = images_for(branches, 4)
+    net, mapped = StandaloneNet.open(branches), StandaloneNet.open(branches, map_=True)
+    require_equal(mapped.run(images), net.run(images))
+    net.close()
+    mapped.close()
+
+
+def test_the_net_is_described(branches: Path) -> None:
+    net = StandaloneNet.open(branches)
+    assert net.value("input") == ("input", (3, 19, 17))
+    assert net.value("output", 0) == ("output", (10,))
+    assert net.value("output", 1) == ("features", (24,))
+    assert net.value("output", 2)[0] is None
+    assert net.value("output", -1)[0] is None
+    net.close()
+
+
+def test_several_threads_run_one_net_at_once(branches: Path) -> None:
+    """Of each number of images another entry, in a workspace that was another's before."""
+    several = [images_for(branches, count) for count in (1, 2, 4, 5)]
+    net, session = StandaloneNet.open(branches), Session.load(branches)
+    expected = [session.run_all(images) for images in several]
+    with ThreadPoolExecutor(4) as threads:
+        for found, wanted in zip(threads.map(net.run, several * 8), expected * 8, strict=True):
+            require_equal(found, wanted)
+    net.close()
+
+
+def test_what_is_no_run_is_refused_with_a_reason(branches: Path) -> None:
+    net = StandaloneNet.open(branches)
+    with pytest.raises(RefusedError, match="0 images were given"):
+        net.run(images_for(branches, 0))
+    with pytest.raises(RefusedError, match="NULL"):
+        net.call("run", net.handle, 1, None, None)
+    net.close()
+    net.library.of_branches_close(None)
+
+
+@pytest.mark.parametrize("harm", ["missing", "cut off", "other values", "other names"])
+def test_other_weights_are_refused_with_a_reason(branches: Path, tmp_path: Path, harm: str) -> None:
+    whole = (branches / WEIGHTS).read_bytes()
+    path = tmp_path / "other.safetensors"
+    match harm:
+        case "cut off":
+            path.write_bytes(whole[:-1])
+        case "other values":
+            path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        case "other names":
+            path.write_bytes(whole.replace(b"conv", b"fold", 1))
+        case _:
+            pass
+    with pytest.raises(RefusedError, match=r"other\.safetensors"):
+        StandaloneNet.open(branches, weights=path)
+
+
+def test_a_cpu_without_the_instructions_is_refused_with_the_reason(
+    branches: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The net is called as a type of the runtime is, and a file."""
+    foreign = ("sse2", "avxifma", "sse4a", "avx512vp2intersect", "anything-else")
+
+    def demanding(table: PlanTable) -> str:
+        return c_source(replace(table, instructions=foreign))
+
+    monkeypatch.setattr(standalone, "c_source", demanding)
+    folder = artifact(tmp_path / "a", "net plan input 1x4x4\nfc-2", 1)
+    with pytest.raises(RefusedError, match=r"compiled for .*, and this CPU lacks avx"):
+        StandaloneNet.open(folder)
+
+
+def test_the_example_is_compiled_by_one_line_and_answers(branches: Path, tmp_path: Path) -> None:
+    place = branches / STANDALONE
+    main = tmp_path / "main"
+    line = f"cc -Wall -Werror main.c -L. -lof_branches -Wl,-rpath,{place} -o {main}"
+    subprocess.run(line.split(), cwd=place, check=True)
+    images = images_for(branches, 1)
+    (tmp_path / "image").write_bytes(images.tobytes())
+    command = [str(main), str(branches / WEIGHTS), str(tmp_path / "image"), "2"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (scores,) = Session.load(branches).run(images)
+    best = int(scores.argmax())
+    assert said.splitlines()[0] == f"output {best}: {scores[best]:.9g}"
+
+
+def test_the_example_reads_pictures_as_vggc_does(branches: Path, tmp_path: Path) -> None:
+    """A PPM, and the floats that Python makes of it."""
+    place, main = branches / STANDALONE, tmp_path / "main"
+    command = ["cc", "main.c", "libof_branches.a", "-pthread", "-lm", "-o", str(main)]
+    subprocess.run(command, cwd=place, check=True)
+    picture = tmp_path / "a.ppm"
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 29, 3), np.uint8)
+    Image.fromarray(pixels).save(picture)
+    how = read_manifest(branches).preprocessing
+    (tmp_path / "floats").write_bytes(how.read(picture).tobytes())
+    weights = str(branches / WEIGHTS)
+    said = [
+        subprocess.run([str(main), weights, str(path)], capture_output=True, check=True).stdout
+        for path in (picture, tmp_path / "floats")
+    ]
+    assert said[0] == said[1] != b""
+    (tmp_path / "other").write_bytes(b"P6 1 1 255\nx")
+    refused = subprocess.run(
+        [str(main), weights, str(tmp_path / "other")], capture_output=True, text=True
+    )
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "it ends before its picture does" in refused.stderr
+
+
+def test_a_forked_process_is_refused_and_may_open_the_net_again(
+    branches: Path, tmp_path: Path
+) -> None:
+    driver = Driver.of(branches, tmp_path / "driver")
+    images = images_for(branches, 3)
+    given, said = driver.run(images, runners=0)
+    assert said == "the net was opened before this process was forked: open it here, too\n"
+    assert given == as_bytes(branches, images)
+
+
+def test_two_nets_are_linked_into_one_program(branches: Path, tmp_path: Path) -> None:
+    """In C++, by the static libraries: equal functions of both have other names, or none."""
+    other = artifact(tmp_path / "other", TINY, 1)
+    places = [folder / STANDALONE for folder in (branches, other)]
+    source = tmp_path / "both.cc"
+    source.write_text(
+        """
+#include <cstdio>
+#include <vector>
+#include "of_branches.h"
+#include "tiny.h"
+#define RUN(net, weights)                                                                \\
+  do {                                                                                   \\
+    net##_net *opened;                                                                   \\
+    std::vector<float> x(net##_input().count, 0.5f), y(net##_output(0).count);           \\
+    float *const outputs[net##_HEADS] = {y.data()};                                       \
+    if (net##_open(weights, nullptr, &opened)) return std::puts(net##_error()), 1;       \\
+    if (net##_run(opened, 1, x.data(), outputs)) return std::puts(net##_error()), 1;     \\
+    std::fwrite(y.data(), sizeof(float), y.size(), stdout);                              \\
+    net##_close(opened);                                                                 \\
+  } while (0)
+int main(int, char **words) {
+  RUN(of_branches, words[1]);
+  RUN(tiny, words[2]);
+}
+"""
+    )
+    libraries = [str(places[0] / "libof_branches.a"), str(places[1] / "libtiny.a")]
+    include = [f"-I{place}" for place in places]
+    command = ["g++", "-Wall", "-Werror", *include, str(source), *libraries, "-pthread", "-lm"]
+    subprocess.run([*command, "-o", str(tmp_path / "both")], check=True)
+    weights = [str(folder / WEIGHTS) for folder in (branches, other)]
+    given = subprocess.run([str(tmp_path / "both"), *weights], capture_output=True, check=True)
+    expected = b""
+    for folder in (branches, other):
+        session = Session.load(folder)
+        half = np.full((1, *session.manifest.input), 0.5, np.float32)
+        expected += session.run(half).tobytes()
+    assert given.stdout == expected
+
+
+def test_nothing_but_the_public_functions_is_seen_from_outside(branches: Path) -> None:
+    place = branches / STANDALONE
+    expected = sorted(f"of_branches_{name}" for name in standalone.PUBLIC)
+    for library, kind in (("libof_branches.so", "-D"), ("libof_branches.a", "-g")):
+        command = ["nm", kind, "--defined-only", "-j", library]
+        found = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True)
+        names = [name for name in found.stdout.split() if not name.endswith(":")]
+        assert sorted(names) == expected
+    command = ["readelf", "-d", "libof_branches.so"]
+    needed = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True).stdout
+    libraries = {line.split("[")[1] for line in needed.splitlines() if "(NEEDED)" in line}
+    assert libraries <= {"libc.so.6]", "libm.so.6]", "ld-linux-x86-64.so.2]"}
+
+
+def test_gpus_have_no_such_library() -> None:
+    options = CompileOptions(target="cuda", standalone=True, seed=0)
+    with pytest.raises(UserError) as mistake:
+        plan("tiny_vgg", options, print)
+    assert isinstance(mistake.value.diagnostics[0], StandaloneForGpu)
+
+
+def test_names_of_functions_stay_apart_in_c() -> None:
+    made = symbols("net", ["a-b", "a_b", "a-b"])
+    assert len(made) == len({*made.values()}) == 2
+    assert prefix_of("größe_1") == "gr__e_1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_fewer_bits_give_the_same_bits_as_the_virtual_machine(
+    tmp_path: Path, precision: ArtifactPrecision
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 24, 24, 3), np.uint8)
+    pictures = tuple(tmp_path / f"{number}.png" for number in range(8))
+    for path, each in zip(pictures, pixels, strict=True):
+        Image.fromarray(each).save(path)
+    folder = artifact(
+        tmp_path / "a",
+        BRANCHES,
+        1,
+        3,
+        precision=precision,
+        images=pictures if precision == "int8" else (),
+    )
+    images = images_for(folder, 4)
+    net = StandaloneNet.open(folder)
+    require_equal(net.run(images), Session.load(folder).run_all(images))
+    net.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["address,undefined", "thread"])
+def test_sanitizers_find_nothing(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = (f"-fsanitize={kind}", "-fno-sanitize-recover=all", "-g")
+    monkeypatch.setattr(standalone, "C_FLAGS", (*standalone.C_FLAGS, *flags))
+    folder = artifact(tmp_path / "a", BRANCHES, 1, 4)
+    driver = Driver.of(folder, tmp_path / "driver", *flags)
+    images = images_for(folder, 5)
+    expected = as_bytes(folder, images)
+    for map_ in (False, True):
+        given, said = driver.run(images, threads=3, map_=map_)
+        assert (given, said) == (expected, "")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind")
+def test_valgrind_finds_nothing(tmp_path: Path) -> None:
+    """With code for a CPU that it can imitate."""
+    haswell = resolve("cpu", mcpu="haswell")
+    folder = artifact(tmp_path / "a", BRANCHES, 1, 4, target=haswell)
+    valgrind = ["valgrind", "--quiet", "--error-exitcode=9", "--leak-check=full"]
+    driver = Driver.of(folder, tmp_path / "driver", "-g", command=valgrind)
+    images = images_for(folder, 5)
+    given, said = driver.run(images, runners=2)
+    assert (given, said) == (as_bytes(folder, images), "")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(aarch64.MISSING), reason=f"needs {' and '.join(aarch64.MISSING)}")
+def test_code_for_other_machines_answers_there(tmp_path: Path) -> None:
+    """On aarch64, under qemu: the same classes, within what other orders of sums round."""
+    target = resolve("cpu")
+    attrs = aarch64.TARGET | {"num-cores": 2}
+    foreign = replace(target, attrs=attrs, instructions=("neon",))
+    folder = artifact(tmp_path / "a", BRANCHES, 1, 4, target=foreign)
+    here = artifact(tmp_path / "here", BRANCHES, 1, 4)
+    driver = Driver.of(
+        folder,
+        tmp_path / "driver",
+        "-static",
+        compiler=str(aarch64.COMPILER).replace("g++", "gcc"),
+        command=[str(aarch64.QEMU)],
+    )
+    images = images_for(here, 5)
+    given, _ = driver.run(images, runners=2)
+    found, expected = (np.frombuffer(each, np.float32) for each in (given, as_bytes(here, images)))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,137 @@
+"""Libraries of compiled nets, called as programs in C and Python call them."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vggc.compiler.plan_table import prefix_of
+from vggc.runtime.artifact import WEIGHTS, read_manifest
+from vggc.support.arrays import Array
+from vggc.support.paths import STANDALONE
+
+DRIVER = Path(__file__).with_name("standalone.c")
+
+
+class NetOptions(ctypes.Structure):
+    """`NET_options`."""
+
+    _fields_ = (
+        ("threads", ctypes.c_int),
+        ("map", ctypes.c_int),
+        ("trusted", ctypes.c_int),
+        ("processors", ctypes.POINTER(ctypes.c_int)),
+        ("num_processors", ctypes.c_int),
+    )
+
+
+class NetValue(ctypes.Structure):
+    """`NET_value`."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("ndim", ctypes.c_int),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("count", ctypes.c_size_t),
+    )
+
+
+class RefusedError(Exception):
+    """What the library says of a call that failed."""
+
+
+@dataclass
+class StandaloneNet:
+    """A net in the library of an artifact, opened in this process."""
+
+    library: ctypes.CDLL
+    prefix: str
+    handle: ctypes.c_void_p
+
+    @classmethod
+    def open(
+        cls, folder: Path, *, weights: Path | None = None, threads: int = 2, map_: bool = False
+    ) -> StandaloneNet:
+        """Opens the library of the artifact in a folder.
+
+        Raises: RefusedError.
+        """
+        prefix = prefix_of(read_manifest(folder).net)
+        library = ctypes.CDLL(str(folder / STANDALONE / f"lib{prefix}.so"))
+        getattr(library, f"{prefix}_error").restype = ctypes.c_char_p
+        for name in ("input", "output"):
+            getattr(library, f"{prefix}_{name}").restype = NetValue
+        made = cls(library, prefix, ctypes.c_void_p())
+        options = NetOptions(threads=threads, map=int(map_))
+        path = bytes(weights or folder / WEIGHTS)
+        made.call("open", path, ctypes.byref(options), ctypes.byref(made.handle))
+        return made
+
+    def call(self, name: str, *arguments: object) -> None:
+        if getattr(self.library, f"{self.prefix}_{name}")(*arguments):
+            raise RefusedError(getattr(self.library, f"{self.prefix}_error")().decode())
+
+    def value(self, name: str, *arguments: int) -> tuple[str | None, tuple[int, ...]]:
+        """The name and shape of the input or an output."""
+        found = getattr(self.library, f"{self.prefix}_{name}")(*arguments)
+        shape = tuple(found.shape[i] for i in range(found.ndim))
+        return found.name and found.name.decode(), shape
+
+    def run(self, images: Array) -> dict[str, Array]:
+        """Every output by its name."""
+        outputs: dict[str, Array] = {}
+        while (described := self.value("output", len(outputs)))[0]:
+            outputs[str(described[0])] = np.full((len(images), *described[1]), np.nan, np.float32)
+        pointers = (ctypes.c_void_p * len(outputs))(*(y.ctypes.data for y in outputs.values()))
+        self.call("run", self.handle, len(images), ctypes.c_void_p(images.ctypes.data), pointers)
+        return outputs
+
+    def close(self) -> None:
+        getattr(self.library, f"{self.prefix}_close")(self.handle)
+
+
+@dataclass(frozen=True)
+class Driver:
+    """`standalone.c` linked with the static library of an artifact."""
+
+    folder: Path
+    path: Path
+    command: tuple[str, ...] = ()
+    """What runs it."""
+
+    @classmethod
+    def of(
+        cls,
+        folder: Path,
+        path: Path,
+        *flags: str,
+        compiler: str = "cc",
+        command: Sequence[str] = (),
+    ) -> Driver:
+        prefix = prefix_of(read_manifest(folder).net)
+        place = folder / STANDALONE
+        defined = [f"-DNET(name)={prefix}_##name", f'-DHEADER="{prefix}.h"']
+        files = [f"-I{place}", str(DRIVER), str(place / f"lib{prefix}.a"), "-lm"]
+        words = ["-std=c11", "-D_GNU_SOURCE", "-Wall", "-Werror", "-pthread", *flags]
+        subprocess.run([compiler, *words, *defined, *files, "-o", str(path)], check=True)
+        return cls(folder, path, tuple(command))
+
+    def run(
+        self, images: Array, *, threads: int = 2, runners: int = 4, map_: bool = False
+    ) -> tuple[bytes, str]:
+        """What it gives of images, as bytes, and what it says."""
+        words = map(str, (self.folder / WEIGHTS, len(images), threads, runners, int(map_)))
+        done = subprocess.run(
+            [*self.command, str(self.path), *words],
+            input=images.tobytes(),
+            capture_output=True,
+            timeout=600,
+        )
+        said = done.stderr.decode()
+        assert done.returncode == 0, said
+        return done.stdout, said
