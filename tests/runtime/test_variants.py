@@ -25,8 +25,8 @@ from vggc.support.records import from_json, to_json
 pytestmark = [pytest.mark.slow, needs_compilers]
 
 OTHERS, HOPPER = "", "sm_90a"
-PACKED_TWICE = "conv1_2.weight"
-"""The weight that kernels by warpgroups want packed in another way."""
+PACKED_TWICE = {"conv1_1.weight", "conv1_2.weight"}
+"""The weights that kernels by warpgroups want packed in another way."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def test_each_batch_has_kernels_for_each_kind_of_gpu(made: Made) -> None:
 
 def test_only_what_is_packed_otherwise_is_stored_twice(made: Made) -> None:
     others, hopper = (made.manifest.variants[arch].weights for arch in (OTHERS, HOPPER))
-    assert hopper.keys() - others.keys() == {own_weight(PACKED_TWICE, HOPPER)}
-    assert others.keys() - hopper.keys() == {PACKED_TWICE}
+    assert hopper.keys() - others.keys() == {own_weight(name, HOPPER) for name in PACKED_TWICE}
+    assert others.keys() - hopper.keys() == PACKED_TWICE
     assert made.manifest.weights.keys() == others.keys() | hopper.keys()
 
 
@@ -143,7 +143,8 @@ def weights(entries: Entries, old: str, new: str) -> Entries:
     return renamed(entries, weights=[new if name == old else name for name in taken])
 
 
-TWICE = own_weight(PACKED_TWICE, HOPPER)
+ONE = "conv1_2.weight"
+TWICE = own_weight(ONE, HOPPER)
 HOSTILE = {
     "an unknown architecture": (lambda e: renamed(e, arch="../x"), "no code of its own"),
     "one without code": (lambda e: renamed(e, arch="sm_100a"), "no code of its own"),
@@ -153,8 +154,11 @@ HOSTILE = {
     "in another order": (lambda e: [e[0], e[2], e[1], e[3]], "each batch for each choice"),
     "none for others": (lambda e: e[2:], "no kernels for all other"),
     "no weight": (lambda e: weights(e, TWICE, "nothing"), "its weights are not"),
-    "a weight twice": (lambda e: weights(e, TWICE, "conv1_1.weight"), "its weights are not"),
-    "a weight of others": (lambda e: weights(e, TWICE, PACKED_TWICE), "its weights are not"),
+    "a weight twice": (
+        lambda e: weights(e, TWICE, own_weight("conv1_1.weight", HOPPER)),
+        "its weights are not",
+    ),
+    "a weight of others": (lambda e: weights(e, TWICE, ONE), "its weights are not"),
     "fewer weights": (lambda e: renamed(e, weights=[]), "its weights are not"),
 }
 

@@ -79,10 +79,9 @@ STAGES = (4, 6, 8)
 BRINGERS = WARPGROUP - WARP
 """The threads that bring patches."""
 MOST_INTEGER_COLS = 128
-"""The columns that TVM has instructions for which sum integers."""
-SPILLING_INTEGERS = (1, 16, 16, 128)
-"""A tile that is not offered for integers: what its results take beside the sums (a scale and a
-bias a channel, places of four squares of pixels) has no room in 168 registers.
+"""The columns that TVM has instructions for which sum integers. What results of so many take beside
+the sums (a scale and a bias a channel, places of four squares of pixels) has room in 168 registers
+only in flat tiles that are no wider than the map.
 """
 MOST_SHARED_SUMS = 64
 """The sums of a thread that has registers left to add up those of other blocks."""
@@ -286,7 +285,7 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
             )
             if self.shared_bytes(knobs) + ALIGNMENT > self.card.block_shared:
                 continue
-            if self.operands.sums == "uint32" and not _for_integers(images, height, width, cols):
+            if self.operands.sums == "uint32" and not self._holds_integers(knobs):
                 continue
             tile = knobs.tile(self.operands)
             for splits in splits_of(self.chunks(knobs), self.rectangles(knobs).count, tile):
@@ -415,10 +414,14 @@ class WgmmaPatches(CudaAlgorithm[Conv, GroupKnobs]):
         number, split = part_of(index, knobs.splits)
         return _Item(number, split, self.rectangles(knobs).tile(number))
 
-
-def _for_integers(*size: int) -> bool:
-    """Whether a tile of so many images, rows, pixels a row and columns is one for integers."""
-    return size[-1] <= MOST_INTEGER_COLS and size != SPILLING_INTEGERS
+    def _holds_integers(self, knobs: GroupKnobs) -> bool:
+        """Whether a tile is one for integers: there are instructions for it, and registers for its
+        results.
+        """
+        if knobs.cols > MOST_INTEGER_COLS:
+            return False
+        whole = knobs.width <= self.workload.grid[1]
+        return knobs.cols < MOST_INTEGER_COLS or (whole and knobs.height < knobs.width)
 
 
 @dataclass(frozen=True)
