@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ A_PICTURE = bytes.fromhex(
 )
 """A PNG of one white pixel."""
 
+# How wide somebody's terminal is decides no test, nor how wide pytest's workers have it.
+os.environ.pop("COLUMNS", None)
 # A timing never decides a test.
 settings.register_profile("vggc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("vggc")
@@ -35,9 +38,8 @@ settings.load_profile("vggc")
 def nothing_of_the_user(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What somebody tuned on this machine decides no test, nor how wide their terminal is."""
+    """What somebody tuned on this machine decides no test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture(autouse=True)
