@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vggc.data.objects import Corners
     from vggc.passes.dense import Positions
-    from vggc.runtime.artifact import Manifest
+    from vggc.runtime.artifact import Manifest, Output
     from vggc.support.arrays import Array
 
 
@@ -65,3 +65,10 @@ def merged_boxes(boxes: Corners, numbers: Sequence[int], count: int) -> list[Mer
         best = np.argsort(-sizes, kind="stable")[:count]
         found += [MergedBox(number, groups.boxes[each], int(sizes[each])) for each in best]
     return found
+
+
+def box_name(manifest: Manifest, output: Output, index: int) -> str:
+    """What a box is called: by its class where the net gives one for each, and these have names."""
+    if len(manifest.classes) == output.count > 1:
+        return f"box of {manifest.class_name(index)}"
+    return f"box {index}" if output.count > 1 else "box"

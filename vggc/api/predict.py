@@ -94,12 +94,12 @@ def artifact_predictor(model: Path, options: EvalOptions) -> Predictor:
     return predictor_in(session_of(model), is_softmax=ends_in_softmax(model))
 
 
-def ends_in_softmax(artifact: Path) -> bool:
-    """Whether the main output of an artifact is probabilities already."""
+def ends_in_softmax(artifact: Path, output: int = 0) -> bool:
+    """Whether an output of an artifact, the main one unless told, is probabilities already."""
     from vggc.runtime.artifact import spec_graph
 
     graph = spec_graph(artifact)
-    return isinstance(graph.nodes[graph.heads[0].node].op, Softmax)
+    return isinstance(graph.nodes[graph.heads[output].node].op, Softmax)
 
 
 def predictor_in(session: Session, *, is_softmax: bool) -> Predictor:

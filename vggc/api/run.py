@@ -37,6 +37,16 @@ class RunResult:
         values, picture = self.values[output.name][number], self.pictures[number]
         return in_pixels(self.manifest, self.positions.get(output.name), values, picture)
 
+    def shown_boxes(self, output: Output, number: int, top: int) -> list[int]:
+        """Which of the boxes of a position are shown of an image: those of its `top` best classes
+        where the artifact tells them, else the first.
+        """
+        named = self.manifest.named
+        if named.kind == "classes" and named.count == output.count:
+            scores = self.values[named.name][number]
+            return [int(index) for index in scores.argsort()[::-1][:top]]
+        return list(range(min(output.count, top)))
+
 
 def run(artifact: Path, source: Path, threads: int | None = None) -> RunResult:
     """What an artifact gives for an image, or for what is in a .npy file.
@@ -45,16 +55,21 @@ def run(artifact: Path, source: Path, threads: int | None = None) -> RunResult:
         UserError: the artifact is damaged or not for this machine, or the file is no input for it.
         CheckFailed: values are not finite.
     """
-    from vggc.runtime.artifact import as_compiled, spec_graph
     from vggc.runtime.inputs import read_input
 
     session = session_of(artifact, threads)
     images, pictures = read_input(source, session.manifest)
-    is_dense = session.manifest.dense
-    positions = as_compiled(spec_graph(artifact), session.manifest).positions if is_dense else {}
     values = session.run_all(images)
     require_finite(artifact, values)
+    positions = positions_in(artifact, session.manifest)
     return RunResult(session.manifest, len(images), values, pictures, positions)
+
+
+def positions_in(artifact: Path, manifest: Manifest) -> Mapping[str, Positions]:
+    """Where the maps of a dense artifact look, by the names of its outputs; nothing of others."""
+    from vggc.runtime.artifact import as_compiled, spec_graph
+
+    return as_compiled(spec_graph(artifact), manifest).positions if manifest.dense else {}
 
 
 def require_finite(artifact: Path, values: Mapping[str, Array]) -> None:

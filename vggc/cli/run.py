@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 
 import click
 
-from vggc.api.boxes import merged_boxes
+from vggc.api.boxes import box_name, merged_boxes
 from vggc.api.run import RunResult, best_classes, run
 from vggc.cli import console
 from vggc.cli.best import best_lines
@@ -89,7 +89,7 @@ def _box_record(result: RunResult, output: Output, top: int) -> dict[str, object
             record["merged"] = [
                 [
                     {"number": e.number, "pixels": e.box.tolist(), "positions": e.positions}
-                    for e in merged_boxes(boxes, _numbers(result, output, number, top), top)
+                    for e in merged_boxes(boxes, result.shown_boxes(output, number, top), top)
                 ]
                 for number, boxes in enumerate(found)
             ]
@@ -119,7 +119,7 @@ def _box_lines(result: RunResult, output: Output, number: int, top: int) -> Iter
     boxes = result.values[output.name][number].reshape(-1, 4)
     pixels = result.pixels(output, number) if result.pictures else None
     for index, box in enumerate(boxes[:top]):
-        label = _box_name(result.manifest, output, index)
+        label = box_name(result.manifest, output, index)
         line = "  ".join([label, *(f"{share:.4f}" for share in box)])
         yield line if pixels is None else f"{line}  pixels {_pixels_told(pixels[index])}"
     yield from _others_told(len(boxes) - top)
@@ -132,30 +132,12 @@ def _dense_lines(result: RunResult, output: Output, number: int, top: int) -> It
     if not result.pictures:
         yield "--json prints them all"
         return
-    numbers = _numbers(result, output, number, top)
+    numbers = result.shown_boxes(output, number, top)
     for each in merged_boxes(result.pixels(output, number), numbers, top):
-        label = _box_name(result.manifest, output, each.number)
+        label = box_name(result.manifest, output, each.number)
         positions = console.count(each.positions, "position")
         yield f"{label}  pixels {_pixels_told(each.box)}  from {positions}"
     yield from _others_told(output.count - len(numbers))
-
-
-def _numbers(result: RunResult, output: Output, number: int, top: int) -> list[int]:
-    """Which of the boxes of a position are shown: those of the best classes of an image where the
-    artifact tells them, else the first.
-    """
-    named = result.manifest.named
-    if named.kind == "classes" and named.count == output.count:
-        scores = result.values[named.name][number]
-        return [int(index) for index in scores.argsort()[::-1][:top]]
-    return list(range(min(output.count, top)))
-
-
-def _box_name(manifest: Manifest, output: Output, index: int) -> str:
-    """What a box is called: by its class where the net gives one for each, and these have names."""
-    if len(manifest.classes) == output.count > 1:
-        return f"box of {manifest.class_name(index)}"
-    return f"box {index}" if output.count > 1 else "box"
 
 
 def _pixels_told(box: Corners) -> str:

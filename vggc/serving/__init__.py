@@ -1,0 +1,1 @@
+"""Compiled nets over HTTP."""
