@@ -33,11 +33,15 @@ def graph_of(body: str, input_: str = "3x13x11") -> Graph:
 
 def compile_tiny(folder: Path, *batches: int) -> None:
     """Writes the artifact of the tiny net for some batches."""
+    compile_net(program(TINY), folder, *batches, classes=tuple("abcdefghij"))
+
+
+def compile_net(net: Program, folder: Path, *batches: int, classes: tuple[str, ...] = ()) -> None:
+    """Writes the artifact of a net with random weights for some batches."""
     from vggc.api.trained import from_spec
     from vggc.compiler.pipeline import Job, build_artifact
     from vggc.compiler.targets import resolve
 
-    net = program(TINY)
     subject = from_spec(net, None, seed=0)
     job = Job(
         net.net,
@@ -47,6 +51,6 @@ def compile_tiny(folder: Path, *batches: int) -> None:
         subject.weights,
         subject.weights_from,
         subject.preprocessing,
-        tuple("abcdefghij"),
+        classes,
     )
     build_artifact(job, folder)

@@ -45,6 +45,7 @@ COMMANDS = {
     "tune": "Measure which kernels are the fastest, for compile to choose.",
     "compile": "Compile a net to an artifact that runs without PyTorch.",
     "run": "Run an artifact on an image.",
+    "serve": "Serve artifacts over HTTP.",
     "verify": "Check an artifact against PyTorch in float64.",
     "bench": "Time an artifact against other engines.",
     "export": "Write a net for other tools.",

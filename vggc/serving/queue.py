@@ -97,16 +97,15 @@ class ModelQueue:
         """
         request = QueuedRequest(images)
         with self._changed:
-            if self._is_closed:
-                raise QueueClosed
-            if self._num_waiting() + len(images) > self.capacity:
-                self._forget_cancelled()
-            if (waiting := self._num_waiting()) + len(images) > self.capacity:
-                batches = ceil(max(1, waiting) / self._largest)
-                raise QueueFull(max(1, ceil(batches * self._last_seconds)))
+            self._check_room(len(images))
             self._waiting.append(request)
             self._changed.notify()
         return request.answer
+
+    def require_room(self) -> None:
+        """Raises: QueueFull, QueueClosed where not even one image may wait."""
+        with self._changed:
+            self._check_room(1)
 
     def close(self) -> None:
         """Takes nothing more, and comes back when all that waits has its answer."""
@@ -117,6 +116,15 @@ class ModelQueue:
 
     def _num_waiting(self) -> int:
         return sum(len(request.images) for request in self._waiting)
+
+    def _check_room(self, images: int) -> None:
+        if self._is_closed:
+            raise QueueClosed
+        if self._num_waiting() + images > self.capacity:
+            self._forget_cancelled()
+        if (waiting := self._num_waiting()) + images > self.capacity:
+            batches = ceil(max(1, waiting) / self._largest)
+            raise QueueFull(max(1, ceil(batches * self._last_seconds)))
 
     def _forget_cancelled(self) -> None:
         kept = [request for request in self._waiting if not request.answer.cancelled()]

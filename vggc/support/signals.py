@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -66,6 +66,22 @@ def held() -> Iterator[None]:
         yield
     if came:
         signal.raise_signal(came[0])
+
+
+@contextmanager
+def told(end: Callable[[], None]) -> Iterator[None]:
+    """Within it, signals do not raise: each calls `end`, for whoever has to finish what it does. A
+    second Ctrl-C raises.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and any_received():
+            raise KeyboardInterrupt
+        note(number)
+        end()
+
+    with _handling(handle):
+        yield
 
 
 @contextmanager
