@@ -460,6 +460,12 @@ def test_models_have_their_nets_names_or_given_ones(tiny_artifact: Make, tmp_pat
         named_artifacts([str(tmp_path)])
 
 
+def test_answers_are_sent_at_once() -> None:
+    """Otherwise each would wait 40 ms for the client to acknowledge its headers."""
+    with listening("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP  # by which asyncio knows whom to tell so
+
+
 def test_a_port_that_is_taken_is_told() -> None:
     with listening("127.0.0.1", 0) as listener:
         listener.listen()

@@ -49,7 +49,7 @@ MOST_TOLD = 1000
 
 PAGE_RULES = {
     "content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; "
-    "style-src 'unsafe-inline'; img-src 'self' blob:; connect-src 'self'; base-uri 'none'",
+    "style-src 'unsafe-inline'; img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'",
     "x-content-type-options": "nosniff",
 }
 """What browsers may do on the page and with the drawings: nothing comes from elsewhere."""

@@ -73,10 +73,11 @@ def listening(host: str, port: int) -> socket.socket:
     """
     address = f"{host}:{port}"
     try:
-        family, kind, _, _, place = socket.getaddrinfo(
+        family, kind, protocol, _, place = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        found = socket.socket(family, kind)
+        # asyncio sends what is small at once (TCP_NODELAY) where a socket names its protocol.
+        found = socket.socket(family, kind, protocol)
     except OSError as error:
         hint = "give an address of this machine with `--host`"
         raise UserError(diagnostics.CannotListen(address, _reason(error), hint)) from None
