@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("starlette", "uvicorn", "httptools", "orjson", "prometheus_client")
 MIB = 1 << 20
+COLLECTING = (700, 10, 10)
+"""When Python looks for cycles, as it does by itself."""
 
 
 @click.command("serve")
@@ -75,6 +78,10 @@ def command(
         console.sheet(models_sheet(app.models.values()))
         console.out(f"Serving at {address_of(listener)}")
         sys.stdout.flush()
+        # Cycles are collected rarely, as commands are short; each refused request is one that
+        # holds its body.
+        gc.freeze()
+        gc.set_threshold(*COLLECTING)
         server.answer()
     if signals.any_received():
         console.status("all requests are answered")
