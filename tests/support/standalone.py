@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,12 +84,21 @@ class StandaloneNet:
 
     def run(self, images: Array) -> dict[str, Array]:
         """Every output by its name."""
+        return self.ready(images)()
+
+    def ready(self, images: Array) -> Callable[[], dict[str, Array]]:
+        """What computes every output by its name, each time at the same places."""
         outputs: dict[str, Array] = {}
         while (described := self.value("output", len(outputs)))[0]:
             outputs[str(described[0])] = np.full((len(images), *described[1]), np.nan, np.float32)
         pointers = (ctypes.c_void_p * len(outputs))(*(y.ctypes.data for y in outputs.values()))
-        self.call("run", self.handle, len(images), ctypes.c_void_p(images.ctypes.data), pointers)
-        return outputs
+
+        def call() -> dict[str, Array]:
+            given = ctypes.c_void_p(images.ctypes.data)
+            self.call("run", self.handle, len(images), given, pointers)
+            return outputs  # which live as long as this does: the library knows addresses only
+
+        return call
 
     def close(self) -> None:
         getattr(self.library, f"{self.prefix}_close")(self.handle)
