@@ -1,16 +1,20 @@
-"""The op matrix for GPUs: every sample as device code, run by TVM's CUDA runtime on the CPU."""
+"""The op matrix for GPUs: every sample as device code, run by TVM's CUDA runtime on the CPU, and
+whole nets of the zoo.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.support import gpu_on_cpu
+from tests.support import ROOT, gpu_on_cpu
 from tests.support.device import needs_compilers, run_python
-from tests.support.nets import graph_of
+from tests.support.nets import graph_of, program
 from tests.support.op_samples import BATCH, SAMPLES, assert_agree, torch_outputs, weights_of
 from tests.support.rounded_reference import RoundedNet
 from vggc.compiler.calibrate import calibrate
@@ -54,8 +58,8 @@ def image(graph: Graph) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((BATCH, *graph.input), np.float32)
 
 
-def plan_in(graph: Graph, precision: ArtifactPrecision) -> Plan:
-    return plan_for(graph, BATCH, resolve("cuda", [ARCH]), precision)
+def plan_in(graph: Graph, precision: ArtifactPrecision, arch: str = ARCH) -> Plan:
+    return plan_for(graph, BATCH, resolve("cuda", [arch]), precision)
 
 
 def converted(graph: Graph, plan: Plan) -> Tensors:
@@ -68,21 +72,24 @@ def converted(graph: Graph, plan: Plan) -> Tensors:
 
 
 def run_on_gpu(
-    graphs: Mapping[str, Graph], folder: Path, precision: ArtifactPrecision = "float32"
+    graphs: Mapping[str, Graph],
+    folder: Path,
+    precision: ArtifactPrecision = "float32",
+    arch: str = ARCH,
 ) -> None:
     """Writes the outputs of nets into a folder: one library, one process, for all of them."""
-    target = resolve("cuda", [ARCH])
-    plans = {name: plan_in(graph, precision) for name, graph in graphs.items()}
+    target = resolve("cuda", [arch])
+    plans = {name: plan_in(graph, precision, arch) for name, graph in graphs.items()}
     code = lower(with_kernels(plans, kernels_for(target, by_cost)))
     for name, graph in graphs.items():
         pieces = pack([code.calls[name]], converted(graph, plans[name]))
         packed = {weight: each.whole() for weight, each in pieces.items()}
         taken = [packed[weight] for weight in plans[name].weights]
         np.savez(folder / f"{name}.npz", image(graph), *taken)
-    library = compile_device(code.module, [ARCH], graphs=True)
+    library = compile_device(code.module, [arch], graphs=True)
     library.export(folder / "lib.so")
-    script = SCRIPT.format(arch=ARCH, names=list(graphs))
-    run_python(script, folder, gpu_on_cpu.environment(library.source, folder))
+    script = SCRIPT.format(arch=arch, names=list(graphs))
+    run_python(script, folder, gpu_on_cpu.environment(library.source, folder, arch))
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +223,42 @@ def rounds(step: Step) -> bool:
             return isinstance(step.output, Map) and step.output.format != "float32"
         case _:
             return False
+
+
+SIDES = {"vgg16": 32, "resnet18": 64, "googlenet": 64, "alexnet": 95}
+"""The sides of the images of nets of the zoo that are run whole."""
+
+
+def at_an_eighth(name: str) -> Graph:
+    """The graph of a net of the zoo whose layers have an eighth of their channels."""
+    text = (ROOT / "zoo" / f"{name}.vgg").read_text("utf-8")
+    narrow = re.sub(
+        r"\b(conv\d+|fc)-(\d+)", lambda found: f"{found[1]}-{ceil(int(found[2]) / 8)}", text
+    )
+    return program(narrow.replace("224x224", f"{SIDES[name]}x{SIDES[name]}")).graph
+
+
+@pytest.mark.slow
+@needs_compilers
+@pytest.mark.parametrize(
+    ("precision", "arch", "names"),
+    [
+        ("float32", "sm_80", ("vgg16", "googlenet")),
+        ("float16", "sm_80", ("vgg16", "resnet18", "googlenet", "alexnet")),
+        ("bfloat16", "sm_90a", ("vgg16", "resnet18", "googlenet", "alexnet")),
+        ("int8", "sm_90a", ("vgg16", "resnet18")),
+    ],
+)
+def test_nets_of_the_zoo_err_by_what_is_rounded(
+    precision: ArtifactPrecision, arch: str, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    """And not by half as much more. A sum in another order may be rounded to the other side."""
+    graphs = {name: at_an_eighth(name) for name in names}
+    run_on_gpu(graphs, tmp_path, precision, arch)
+    for name, graph in graphs.items():
+        plan = plan_in(graph, precision, arch)
+        foretold = [*RoundedNet(plan, converted(graph, plan)).values(image(graph))]
+        (output,) = np.load(tmp_path / f"{name}.outputs.npz").values()
+        (wanted,) = torch_outputs(graph, image(graph)).values()
+        value = foretold[plan.outputs[0].step].reshape(output.shape)
+        assert relative_error(output, wanted) <= max(1.5 * relative_error(value, wanted), 2e-6)
