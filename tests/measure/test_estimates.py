@@ -115,7 +115,8 @@ def test_every_kernel_is_estimated(artifact: Path) -> None:
     assert all(0 < call.floor < call.seconds < 1e-3 for call in found.calls)
     assert found.seconds == sum(call.seconds for call in found.calls)
     counted = [call.moved for call in found.calls if call.moved is not None]
-    assert {call.algorithm for call in found.calls if call.moved} == {"mma_image", "gemv_segments"}
+    told = {call.algorithm for call in found.calls if call.moved}
+    assert told == {"to_nhwc", "mma_image", "gemv_segments"}
     assert all(each.ratio == pytest.approx(1, rel=0.1) for each in counted)
     assert found.moved is not None
     assert found.moved.total == sum(each.total for each in counted)

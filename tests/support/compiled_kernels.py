@@ -41,6 +41,8 @@ WAITS = re.compile(
 """What threads wait for others by, and what is waited for."""
 
 LAST = "\n  return is_last;"
+OWN = ("vggc_is_last", "vggc_arrivals", "vggc_address")
+"""What a source defines beside its kernels that the emulator does not."""
 
 
 def mutants(source: str) -> Iterator[tuple[str, str]]:
@@ -76,7 +78,7 @@ def unnoticed(draw: TensorDraw, folder: Path) -> list[str]:
 def _numbered(source: str, code: CudaCode, number: int) -> CudaCode:
     """A source whose names are unlike those of other numbers."""
     names = [launch.name for launch in code.launches]
-    pattern = re.compile("|".join([*map(re.escape, names), "vggc_is_last", "vggc_arrivals"]))
+    pattern = re.compile("|".join([*map(re.escape, names), *OWN]))
     launches = [replace(each, name=f"{each.name}_{number}") for each in code.launches]
     source = pattern.sub(lambda found: f"{found[0]}_{number}", source)
     return replace(code, source=source, launches=launches)
