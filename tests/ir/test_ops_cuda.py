@@ -243,10 +243,10 @@ def at_an_eighth(name: str) -> Graph:
 @pytest.mark.parametrize(
     ("precision", "arch", "names"),
     [
-        ("float32", "sm_80", ("vgg16", "googlenet")),
+        ("float32", "sm_80", ("vgg16",)),
         ("float16", "sm_80", ("vgg16", "resnet18", "googlenet", "alexnet")),
-        ("bfloat16", "sm_90a", ("vgg16", "resnet18", "googlenet", "alexnet")),
-        ("int8", "sm_90a", ("vgg16", "resnet18")),
+        ("bfloat16", "sm_90a", ("resnet18", "alexnet")),
+        ("int8", "sm_90a", ("vgg16",)),
     ],
 )
 def test_nets_of_the_zoo_err_by_what_is_rounded(

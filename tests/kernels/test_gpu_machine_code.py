@@ -187,11 +187,11 @@ FORMATS: dict[tuple[str, ArtifactPrecision], set[str]] = {
 }
 """The instructions that multiply other formats, for an architecture."""
 LAYERS = {
-    "sm_90": ("batch8_conv1_2", "batch8_conv4_3"),
+    "sm_90": ("batch8_conv4_3",),
     "sm_90a": ("batch8_conv3_1", "batch8_conv3_3", "batch1_conv4_2"),
 }
-"""For an architecture, kernels of VGG-16: the second convolution and one of the widest; by
-warpgroups a large one with and one without a pool, and one whose tiles blocks share.
+"""For an architecture, kernels of VGG-16: that of one of the widest convolutions; by warpgroups a
+large one with and one without a pool, and one whose tiles blocks share.
 """
 
 

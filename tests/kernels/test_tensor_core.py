@@ -169,7 +169,7 @@ CASES: dict[str, TensorDraw] = {
         SegmentGemv(dense((3, 1, 1, 300), 37, "bfloat16", to_float32=True)),
         SegmentGemvKnobs(8, 1, 2),
     ),
-    **{f"draw {index}": draw for index, draw in enumerate(draws(1, 16))},
+    **{f"draw {index}": draw for index, draw in enumerate(draws(1, 10))},
     **{name: TensorDraw(algorithms(work)[0], NoKnobs()) for name, work in OTHERS.items()},
 }
 
