@@ -11,7 +11,7 @@ from vggc.compiler.memory import Lifetime, Placement, lifetimes, most_alive, pla
 from vggc.compiler.targets import resolve
 from vggc.program import load, zoo
 from vggc.runtime.plans import plan_for
-from vggc.runtime.session import ALIGNMENT
+from vggc.support.tensors import ALIGNMENT
 
 CPU = resolve("cpu", mcpu="haswell")
 

@@ -8,9 +8,9 @@ from math import prod
 
 import numpy as np
 
-from vggc.kernels.workloads import buffer_shape, storage
+from vggc.kernels.workloads import buffer_shape, round_up, storage
 from vggc.plan.plan import INPUT, Plan
-from vggc.runtime.session import ALIGNMENT
+from vggc.support.tensors import ALIGNMENT
 
 
 @dataclass(frozen=True)
@@ -92,4 +92,4 @@ def most_alive(values: Sequence[Lifetime]) -> int:
 
 def _whole(size: int) -> int:
     """A size in bytes as it is taken, a multiple of `ALIGNMENT`."""
-    return -(-size // ALIGNMENT) * ALIGNMENT
+    return round_up(size, ALIGNMENT)

@@ -112,7 +112,7 @@ class StoredWeights:
 @dataclass(frozen=True, kw_only=True)
 class PlanTable:
     """A compiled net without its code and weights. The first byte of a tensor in the arena or the
-    input is a multiple of `vggc.runtime.session.ALIGNMENT`; entries stand by ascending batch.
+    input is a multiple of `vggc.support.tensors.ALIGNMENT`; entries stand by ascending batch.
     """
 
     net: str

@@ -10,9 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
+#include "pages.h"
 #include "pictures.h"
 #include "plan.h"
 #include "processors.h"
@@ -20,7 +20,6 @@
 #include "weights.h"
 
 #define PUBLIC __attribute__((visibility("default")))
-#define HUGE_PAGE ((size_t)2 << 20)
 #define DL_CPU 1          /* DLPack's number of this kind of device */
 #define ANY_DL_TENSOR 7   /* TVM's number of this kind of argument */
 #define MOST_ARGUMENTS 64
@@ -35,19 +34,6 @@ __attribute__((format(printf, 1, 2))) static int fail(const char *format, ...) {
   vsnprintf(reason, sizeof reason, format, values);
   va_end(values);
   return -1;
-}
-
-static size_t rounded_up(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
-
-/* Memory on large pages, where it is large and the system lets one; free() gives it back. */
-static void *allocated(size_t bytes) {
-  size_t page = bytes >= HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
-  size_t size = rounded_up(bytes ? bytes : 1, page);
-  void *made = aligned_alloc(page, size);
-#ifdef MADV_HUGEPAGE
-  if (made && page == HUGE_PAGE) madvise(made, size, MADV_HUGEPAGE);
-#endif
-  return made;
 }
 
 /* ---- What kernels call: memory to work in, threads, and a place for the reason of a failure. */

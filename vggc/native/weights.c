@@ -12,10 +12,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "pages.h"
 #include "sha256.c"
 
 #define WEIGHTS_PIECE ((uint64_t)4 << 20) /* bytes that one hash is of, see plan_weight */
-#define WEIGHTS_LARGE_PAGE ((size_t)2 << 20)
 #define WEIGHTS_MOST_THREADS 64
 #define WEIGHTS_CUT -1 /* the file ends before it should; other faults are values of errno */
 
@@ -32,8 +32,6 @@ typedef struct {
   _Atomic uint64_t next;
   _Atomic int fault;
 } weights_job;
-
-static size_t weights_rounded(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
 static uint64_t weights_pieces(const plan_weight *weight) {
   return (weight->bytes + WEIGHTS_PIECE - 1) / WEIGHTS_PIECE;
@@ -105,17 +103,6 @@ static int weights_check_header(const plan_net *net, const char *path, int file,
   return 0;
 }
 
-/* Memory on large pages, where it is large and the system lets one; free() gives it back. */
-static void *weights_memory(size_t bytes) {
-  size_t page = bytes >= WEIGHTS_LARGE_PAGE ? WEIGHTS_LARGE_PAGE : ALIGNMENT;
-  size_t whole = weights_rounded(bytes ? bytes : 1, page);
-  void *made = aligned_alloc(page, whole);
-#ifdef MADV_HUGEPAGE
-  if (made && page == WEIGHTS_LARGE_PAGE) madvise(made, whole, MADV_HUGEPAGE);
-#endif
-  return made;
-}
-
 /* Decides where each tensor lies, and takes the memory for that. Returns what hinders it, or 0. */
 static int weights_place(const plan_net *net, int file, int in_pages, weights *out) {
   if (!in_pages) {
@@ -127,8 +114,8 @@ static int weights_place(const plan_net *net, int file, int in_pages, weights *o
   size_t bytes = 0;
   for (uint32_t i = 0; i < net->num_weights; i++)
     if (!weights_in_place(out, &net->weights[i]))
-      bytes += weights_rounded(net->weights[i].bytes, ALIGNMENT);
-  out->memory = weights_memory(bytes);
+      bytes += rounded_up(net->weights[i].bytes, ALIGNMENT);
+  out->memory = allocated(bytes);
   out->tensors = calloc((size_t)net->num_weights + 1, sizeof *out->tensors);
   if (!out->memory || !out->tensors) return ENOMEM;
   char *place = out->memory;
@@ -138,7 +125,7 @@ static int weights_place(const plan_net *net, int file, int in_pages, weights *o
       out->tensors[i] = (char *)out->mapping + weight->offset;
     } else {
       out->tensors[i] = place;
-      place += weights_rounded(weight->bytes, ALIGNMENT);
+      place += rounded_up(weight->bytes, ALIGNMENT);
     }
   }
   return 0;

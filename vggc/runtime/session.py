@@ -39,10 +39,8 @@ from vggc.support.diagnostics import UserError, first_line
 from vggc.support.files import lasting
 from vggc.support.processors import num_cores
 from vggc.support.records import MalformedError
+from vggc.support.tensors import ALIGNMENT
 from vggc.support.tvm_alone import VirtualMachine, tvm, tvm_ffi
-
-ALIGNMENT = 64
-"""Bytes at whose multiples TVM's code expects an array to begin."""
 
 
 @dataclass(frozen=True)
