@@ -57,7 +57,7 @@ def run(artifact: Path, source: Path, threads: int | None = None) -> RunResult:
     """
     from vggc.runtime.inputs import read_input
 
-    session = session_of(artifact, threads)
+    session = session_of(artifact, threads, mapped=True)  # they are read once
     images, pictures = read_input(source, session.manifest)
     values = session.run_all(images)
     require_finite(artifact, values)
@@ -84,21 +84,17 @@ def require_finite(artifact: Path, values: Mapping[str, Array]) -> None:
             )
 
 
-def session_of(artifact: Path, threads: int | None = None, *, whole: bool = False) -> Session:
-    """An artifact ready to run, with no more of TVM than that takes; or with the `whole` of it, for
-    a process that compiles, too.
+def session_of(artifact: Path, threads: int | None = None, *, mapped: bool = False) -> Session:
+    """An artifact ready to run, as `Session.load` gives it.
 
-    Raises: UserError when it is damaged or not for this machine.
+    Raises: UserError when it is damaged or not for this machine, or memory is too small for it.
     """
     from vggc.ir.needs import RUNNING
-    from vggc.runtime.artifact import read_manifest, require_memory
-
-    require_memory(artifact, RUNNING)
-    if not whole and read_manifest(artifact).target.kind == "cpu":
-        import vggc.support.tvm_runtime  # noqa: F401  (a GPU's driver is found by the whole TVM only)
+    from vggc.runtime.artifact import require_memory
     from vggc.runtime.session import Session
 
-    return Session.load(artifact, threads)
+    require_memory(artifact, RUNNING)
+    return Session.load(artifact, threads, mapped=mapped)
 
 
 def best_classes(

@@ -251,7 +251,7 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
         )
     if planned.standalone:
         console.status(f"{folder / STANDALONE}: the net as a library for C; its README says how")
-    from vggc.runtime.session import obstacle
+    from vggc.runtime.cpu_session import obstacle
 
     elsewhere = machine.kind == "cpu" and obstacle(machine) is not None
     where = " where such a GPU is" if machine.archs else " on such a machine" * elsewhere

@@ -9,19 +9,25 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vggc.compiler import diagnostics
-from vggc.compiler.link import LinkError, export_library
+from vggc.compiler.link import LinkError, object_file
 from vggc.compiler.relax import PIPELINE
 from vggc.compiler.targets import tvm_target
 from vggc.runtime.artifact import Target
 from vggc.support.diagnostics import UserError
 from vggc.support.tvm_alone import tvm
 
+if TYPE_CHECKING:
+    from vggc.compiler.device_code import DeviceLibrary
+
 UNCHECKED = {"tirx.disable_assert": True}
-"""The virtual machine checks what the net is given. What kernels are given follows from that, and
-their own checks of each buffer would be four fifths of the code of a small kernel."""
+"""Whoever calls the kernels knows what the net is given. What kernels are given follows from that,
+and their own checks of each buffer would be four fifths of the code of a small kernel."""
+
+Linkable: TypeAlias = "bytes | DeviceLibrary"
+"""The object file of a CPU's kernels, or a GPU's kernels with the code that launches them."""
 
 
 @dataclass(frozen=True)
@@ -30,46 +36,27 @@ class Code:
 
     source: Callable[[], Mapping[str, str]]
     """What it was made from, by the name of a file: LLVM IR, or CUDA C++."""
-    link: Callable[[Path, str], None]
-    """Writes the shared library, by a C++ compiler."""
+    linkable: Linkable
 
 
-def generate(module: tvm.IRModule, target: Target, archs: Mapping[str, Collection[str]]) -> Code:
-    """The machine code of a lowered net; of a GPU's functions each for the architectures that
-    `archs` has under its name.
-
-    Raises: UserError where there is no compiler for the GPUs asked for.
-    """
-    match target.kind:
-        case "cpu":
-            executable = compile_for(module, target)
-            return Code(partial(_llvm, executable.mod), partial(export_library, executable.mod))
-        case "cuda":
-            return _device_code(module, target, archs)
+def cpu_code(functions: Mapping[str, Any], target: Target) -> Code:
+    """The machine code of kernels for a CPU, by the names of their symbols."""
+    named = {name: func.with_attr("global_symbol", name) for name, func in functions.items()}
+    with tvm.transform.PassContext(config=UNCHECKED):
+        module = tvm.compile(tvm.IRModule(named), target=tvm_target(target)).mod
+    return Code(partial(_llvm, module), object_file(module))
 
 
 def compile_for(module: tvm.IRModule, target: Target) -> Any:
-    """The executable of a lowered net, in this process; `target` is a CPU."""
+    """The executable for TVM's virtual machine of a lowered net, in this process; `target` is a
+    CPU.
+    """
     with tvm.transform.PassContext(config=UNCHECKED):
         return tvm.compile(module, target=tvm_target(target), relax_pipeline=PIPELINE)
 
 
-def export(code: Code, path: Path, compiler: str) -> None:
-    """Links machine code to the shared library `path`.
-
-    Raises: UserError where it cannot be linked.
-    """
-    try:
-        code.link(path, compiler)
-    except LinkError as error:
-        raise UserError(diagnostics.NotLinked(compiler, str(error))) from None
-
-
 def _llvm(module: Any) -> Mapping[str, str]:
-    return {
-        f"kernels{number or ''}.ll": str(each.inspect_source("ll"))
-        for number, each in enumerate(m for m in module.imports if m.kind == "llvm")
-    }
+    return {"kernels.ll": str(module.inspect_source("ll"))}
 
 
 def require_device_compiler() -> None:
@@ -83,9 +70,12 @@ def require_device_compiler() -> None:
         raise UserError(diagnostics.NoDeviceCode(str(error), hint)) from None
 
 
-def _device_code(
-    module: tvm.IRModule, target: Target, archs: Mapping[str, Collection[str]]
-) -> Code:
+def device_code(module: tvm.IRModule, target: Target, archs: Mapping[str, Collection[str]]) -> Code:
+    """The machine code of a lowered net for GPUs; of its functions each for the architectures that
+    `archs` has under its name.
+
+    Raises: UserError where there is no compiler for the GPUs asked for.
+    """
     from vggc.compiler.device_code import CompilerError, compile_device
 
     require_device_compiler()
@@ -94,7 +84,18 @@ def _device_code(
     except CompilerError as error:
         hint = "name other architectures with `--arch`, such as sm_80,sm_90"
         raise UserError(diagnostics.NoDeviceCode(str(error), hint)) from None
-    return Code(lambda: {"kernels.cu": library.source}, library.export)
+    return Code(lambda: {"kernels.cu": library.source}, library)
+
+
+def export_device_code(code: DeviceLibrary, path: Path, compiler: str) -> None:
+    """Links a GPU's code to the shared library `path`.
+
+    Raises: UserError where it cannot be linked.
+    """
+    try:
+        code.export(path, compiler)
+    except LinkError as error:
+        raise UserError(diagnostics.NotLinked(compiler, str(error))) from None
 
 
 def linker(target: Target) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import IO, Any
 
 OBJECTS = ("lib0.o", "devc.o", "imports.o")
 """What TVM, and `device_code.py`, call the files that are linked."""
@@ -37,6 +37,23 @@ def export_library(module: Any, path: Path, linker: str, **more: Callable[..., s
     with workspace(path.parent) as (folder, objects):
         link = partial(linked, linker=linker, folder=folder, objects=objects)
         module.export_library(str(path), fcompile=link, workspace_dir=str(folder), **more)
+
+
+def object_file(module: Any) -> bytes:
+    """The object file of a compiled module. It is made in memory: where LLVM cannot write a file,
+    because a disk is full, it ends the process.
+    """
+    with _nameless_file() as file:
+        module.write_to_file(f"/proc/self/fd/{file.fileno()}", "o")
+        return file.read()
+
+
+def _nameless_file() -> IO[bytes]:
+    """A file in memory; without such memory a temporary one."""
+    try:
+        return open(os.memfd_create("kernels.o"), "rb")
+    except OSError:
+        return TemporaryFile()
 
 
 @contextmanager
@@ -94,6 +111,15 @@ def call(command: Sequence[str], folder: Path, objects: Sequence[int] = ()) -> s
     if done.returncode:
         raise LinkError(last_words(done.stderr, done.returncode))
     return done.stdout
+
+
+def tool(compiler: str, name: str, folder: Path) -> str:
+    """The tool that belongs to a compiler, and so to its machine.
+
+    Raises:
+        LinkError: the compiler does not tell.
+    """
+    return call([compiler, f"-print-prog-name={name}"], folder).strip() or name
 
 
 def last_words(text: str, code: int) -> str:

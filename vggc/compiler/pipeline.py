@@ -19,7 +19,22 @@ from vggc.compiler import diagnostics, listing
 from vggc.compiler.calibrate import calibrate, read_images
 from vggc.compiler.cards import variants
 from vggc.compiler.choose import ChoiceOf, by_cost, kernels_for
-from vggc.compiler.codegen import Code, export, generate, linker
+from vggc.compiler.codegen import (
+    Code,
+    Linkable,
+    cpu_code,
+    device_code,
+    export_device_code,
+    linker,
+)
+from vggc.compiler.cpu_library import (
+    ANY,
+    CpuLibrary,
+    joined,
+    kernels_of,
+    table_of,
+    write_shared,
+)
 from vggc.compiler.error_budget import MAX_ERROR, Allotment, allotment
 from vggc.compiler.packing import pack, packings
 from vggc.compiler.quantize import (
@@ -29,7 +44,7 @@ from vggc.compiler.quantize import (
     require_finite_weights,
 )
 from vggc.compiler.relax import Lowered, PlannedCalls, lower, with_kernels
-from vggc.compiler.standalone import Library, library_of, write_library
+from vggc.compiler.standalone import texts, write_standalone
 from vggc.images.preprocessing import Preprocessing
 from vggc.ir.graph import Graph
 from vggc.ir.weights import Weights, digest, save
@@ -79,8 +94,8 @@ StageName: TypeAlias = Literal[
     "calibrate",
     "convert-weights",
     "generate",
-    "export",
     "pack",
+    "export",
     "standalone",
 ]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -169,17 +184,16 @@ def build_artifact(job: Job, folder: Path, watcher: Watcher = unwatched) -> Mani
     require_finite_weights(plans[0], weights)
     may = stage("allot-error", listing.allotments, lambda: _allotted(plans, job, targets, weights))
     choices = stage("choose-kernels", partial(_show_choices, plans), lambda: _choose(job, may))
-    code = stage("lower", listing.kernels, lambda: lower(_calls(plans, targets, choices)))
+    code = stage("lower", listing.kernels, lambda: _lowered(job, plans, targets, choices))
     # Which values are rounded, and the names of weights, are the same whatever the batch.
     plan = plans[0]
     ranges = stage("calibrate", listing.ranges, lambda: _ranges(job, folded, weights, plan))
     tensors = stage(
         "convert-weights", listing.tensors, lambda: converted_weights(plan, weights, ranges)
     )
-    machine_code = stage("generate", _show_code, lambda: _generated(code, job, targets))
+    # LLVM keeps what it has made in memory, which packing wants: of the code an object file stays.
+    kernels = stage("generate", _show_code, lambda: _generated(code, job, targets)).linkable
     with new_folder(folder) as inside:
-        stage("export", _nothing, partial(export, machine_code, inside / LIBRARY, compiler))
-        del machine_code  # LLVM keeps it in memory, which packing wants
         packed = stage("pack", listing.pieces, lambda: _pack(code, tensors, inside / WEIGHTS))
         _write_spec(job.net, inside / SPEC)
         entries = tuple(
@@ -188,10 +202,13 @@ def build_artifact(job: Job, folder: Path, watcher: Watcher = unwatched) -> Mani
             for plan in plans
         )
         manifest = _manifest(job, entries, packed, digest(weights))
-        if job.standalone:
-            # Its table holds the hashes of the packed weights.
-            library = partial(_standalone, code, manifest, compiler, inside)
-            stage("standalone", _show_library, library)
+        export = partial(_exported, kernels, code, manifest, compiler, inside)
+        library = stage("export", _show_library, export)
+        if job.standalone and library:
+            write = partial(
+                write_standalone, library, manifest, inside / LIBRARY, compiler, inside / STANDALONE
+            )
+            stage("standalone", _nothing, write)
         files = {name: entry(inside / name) for name in FILES}
         manifest = replace(manifest, files=files)
         manifest = replace(manifest, sha256=manifest.digest)
@@ -296,14 +313,26 @@ def _calls(
     return found
 
 
+def _lowered(
+    job: Job,
+    plans: Sequence[Plan],
+    targets: Mapping[str, Target],
+    choices: Mapping[str, Choices],
+) -> Lowered:
+    """The kernels; on GPUs with what TVM's virtual machine calls them by."""
+    return lower(_calls(plans, targets, choices), machine=job.target.kind == "cuda")
+
+
 def _generated(code: Lowered, job: Job, targets: Mapping[str, Target]) -> Code:
     """Machine code, in which each architecture has the functions that its variant calls."""
+    if job.target.kind == "cpu":
+        return cpu_code(kernels_of(code), job.target)
     archs: dict[str, set[str]] = {}
     for arch, target in targets.items():
         for batch in job.batches:
             for name in code.functions[entry_name(batch, arch)]:
                 archs.setdefault(name, set()).update(target.archs)
-    return generate(code.module, job.target, archs)
+    return device_code(code.module, job.target, archs)
 
 
 def _ranges(job: Job, folded: Folded, weights: Weights, plan: Plan) -> dict[str, ValueRange]:
@@ -321,11 +350,22 @@ def _pack(code: Lowered, tensors: Tensors, path: Path) -> dict[str, Pieces]:
     return packed
 
 
-def _standalone(code: Lowered, manifest: Manifest, compiler: str, inside: Path) -> Library:
-    """Writes the library for C of an artifact whose weights are written."""
-    made = library_of(code, manifest, inside / WEIGHTS)
-    write_library(made, code, manifest.target, compiler, inside / STANDALONE)
-    return made
+def _exported(
+    kernels: Linkable, code: Lowered, manifest: Manifest, compiler: str, inside: Path
+) -> CpuLibrary | None:
+    """Writes the artifact's library. That of a CPU holds the hashes of the packed weights, which
+    are written.
+    """
+    match kernels:
+        case bytes():
+            table = table_of(code, manifest, inside / WEIGHTS)
+            header = texts(manifest, ANY)[f"{ANY}.h"]
+            library = joined(table, manifest.preprocessing, header, kernels, compiler, inside)
+            write_shared(library, compiler, inside / LIBRARY)
+            return library
+        case _:
+            export_device_code(kernels, inside / LIBRARY, compiler)
+            return None
 
 
 def _write_spec(net: Net, path: Path) -> None:
@@ -399,8 +439,8 @@ def _show_code(code: Code) -> Pages:
     return code.source()
 
 
-def _show_library(made: Library) -> Pages:
-    return {f"{made.table.prefix}.c": made.source}
+def _show_library(made: CpuLibrary | None) -> Pages:
+    return {f"{made.prefix}.c": made.source} if made else {}
 
 
 def _nothing(made: None) -> Pages:

@@ -17,6 +17,7 @@ from vggc.compiler.memory import lifetimes, placed
 from vggc.compiler.relax import PlannedCalls
 from vggc.plan.plan import INPUT
 from vggc.support.tensors import opened
+from vggc_runtime.native import prefix_of
 
 TensorPlace: TypeAlias = Literal["input", "arena", "weights"]
 
@@ -116,7 +117,6 @@ class PlanTable:
     """
 
     net: str
-    prefix: str
     cpu: str
     instructions: tuple[str, ...]
     """LLVM's names of the sets of instructions that the code may use."""
@@ -131,15 +131,10 @@ class PlanTable:
         return tuple(dict.fromkeys(call.function for each in self.entries for call in each.calls))
 
 
-def prefix_of(net: str) -> str:
-    """What C calls a net: its name, with `_` for what no identifier of C has."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", net)
-
-
-def symbols(prefix: str, functions: Iterable[str]) -> dict[str, str]:
+def symbols(functions: Iterable[str]) -> dict[str, str]:
     """A name in C for each function of a lowered module, by its own; no two are alike."""
     return {
-        name: f"{prefix}_{number}_{prefix_of(name)}"
+        name: f"kernel_{number}_{prefix_of(name)}"
         for number, name in enumerate(dict.fromkeys(functions))
     }
 

@@ -1,8 +1,9 @@
-"""Plans to a Relax module: one call of one of our kernels a step.
+"""Plans to the module of their kernels, and where TVM's virtual machine is to call these, as on
+GPUs, to a Relax module: one call of one of our kernels a step.
 
-The module has two functions for each plan, all over the same kernels. `main_NAME` takes the input
-and the packed weights and gives the output, or a tuple of several heads' in order; `layers_NAME`
-gives a tuple of every step's value, for `vggc verify`.
+Such a module has two functions for each plan, all over the same kernels. `main_NAME` takes the
+input and the packed weights and gives the output, or a tuple of several heads' in order;
+`layers_NAME` gives a tuple of every step's value, for `vggc verify`.
 """
 
 from __future__ import annotations
@@ -104,9 +105,9 @@ class Lowered:
     """The name of the module's function that computes each step of each plan."""
 
 
-def lower(calls: Mapping[str, PlannedCalls]) -> Lowered:
-    """The Relax module of plans by their names. Equal code is there once, whichever plans it is
-    of.
+def lower(calls: Mapping[str, PlannedCalls], *, machine: bool = True) -> Lowered:
+    """The kernels of plans by their names, with the functions by which TVM's virtual `machine`
+    calls them, or without. Equal code is there once, whichever plans it is of.
     """
     builder = relax.BlockBuilder()
     functions: dict[Any, Any] = {}
@@ -115,7 +116,7 @@ def lower(calls: Mapping[str, PlannedCalls]) -> Lowered:
             if kernel.func not in functions:
                 name = _function_name(step.workload, kernel)
                 functions[kernel.func] = builder.add_func(kernel.func, name)
-    for name, each in calls.items():
+    for name, each in calls.items() if machine else ():
         _emit(builder, main_function(name), each, functions, every_step=False)
         _emit(builder, layers_function(name), each, functions, every_step=True)
     called = {

@@ -1,18 +1,18 @@
 """Where the time of a compiled net goes, kernel by kernel, and what bounds each.
 
-The net's machine tells the time before and after every call, which costs a few microseconds
-a call outside of what is timed. In the same rounds run the net without that clock and two
-kernels of our own that show what this machine can do at most.
+The net's library tells the time of every call, which costs a few microseconds a call outside of
+what is timed. In the same rounds run the net without that clock and two kernels of our own that
+show what this machine can do at most.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -22,9 +22,11 @@ from vggc.measure.bench import rest
 from vggc.measure.roofline import arithmetic, bandwidth
 from vggc.passes.fold import fold
 from vggc.runtime.artifact import ArtifactEntry, KernelEntry, entry_in, graph_in
+from vggc.runtime.cpu_session import CpuSession
 from vggc.runtime.session import Session
 from vggc.support.diagnostics import UserError
 from vggc.support.processors import num_cores
+from vggc_runtime.native import NativeStep
 
 WARM_UP = 3
 HALF = 0.5
@@ -110,36 +112,6 @@ class Profile:
         return sum(call.seconds for call in self.calls)
 
 
-class _Clock:
-    """What a machine calls before and after each call: notes the seconds of each kernel.
-
-    While it is `weighing`, it notes the bytes of each kernel's buffers, too.
-    """
-
-    def __init__(self) -> None:
-        self.started = 0.0
-        self.seconds: list[float] = []
-        self.weighing = False
-        self.bytes: list[int] = []
-
-    def __call__(self, _: Any, name: str, before: bool, __: Any, *arguments: Any) -> int:
-        now = time.perf_counter()
-        if name.startswith("vm."):  # the machine's own, such as room for a value
-            return 0
-        if before:
-            if self.weighing:
-                self.bytes.append(sum(map(_size, arguments)))
-            self.started = time.perf_counter()
-        else:
-            self.seconds.append(now - self.started)
-        return 0
-
-    def pass_(self) -> list[float]:
-        """The seconds of each call since the last pass."""
-        seconds, self.seconds = self.seconds, []
-        return seconds
-
-
 def profile(folder: Path, threads: int | None, rounds: int, batch: int | None = None) -> Profile:
     """Times every kernel call of an artifact on noise, for one of its batches: the largest unless
     told.
@@ -150,34 +122,32 @@ def profile(folder: Path, threads: int | None, rounds: int, batch: int | None = 
     count = threads or num_cores()
     session = Session.load(folder, count)
     manifest = session.manifest
-    if manifest.target.kind != "cpu":
+    if not isinstance(session, CpuSession):
         raise UserError(diagnostics.LayersOfGpu(str(folder)))
     entry = entry_in(folder, manifest, batch)
-    clock = _Clock()
-    watched = session.watched(clock)
     shape = (entry.batch, *manifest.input)
     x = session.tensor(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
     own = arithmetic(manifest.target, count, manifest.precision)
     float32 = arithmetic(manifest.target, count, "float32")
     memory = bandwidth(manifest.target, count)
-    clock.weighing = True
-    watched.invoke(x)
-    clock.weighing = False
+    steps: list[NativeStep] = []
     for _ in range(WARM_UP):
         session.invoke(x)
-        watched.invoke(x)
-        clock.pass_()
+        steps.clear()
+        session.watch(x, steps.append)
+    sizes = [step.moved for step in steps]
     passes, whole, with_clock, limits = [], [], [], []
     for _ in range(rounds):
         rest()
-        whole.append(_seconds(session, x))
+        whole.append(_seconds(lambda: session.named(x)))
         rest()
-        with_clock.append(_seconds(watched, x))
-        passes.append(clock.pass_())
+        steps.clear()
+        with_clock.append(_seconds(lambda: session.watch(x, steps.append)))
+        passes.append([step.seconds for step in steps])
         limits.append((own.measure(), float32.measure(), memory.measure()))
     best = MachinePeaks(*map(max, zip(*limits, strict=True)))
     seconds = [median(times) for times in zip(*passes, strict=True)]
-    calls = _calls(entry, fold(graph_in(folder, manifest)).graph, seconds, clock.bytes, best)
+    calls = _calls(entry, fold(graph_in(folder, manifest)).graph, seconds, sizes, best)
     return Profile(
         threads=count,
         batch=entry.batch,
@@ -256,15 +226,7 @@ def useful_macs(entry: ArtifactEntry, graph: Graph) -> list[int]:
     return found
 
 
-def _size(argument: Any) -> int:
-    """The bytes of a tensor; none for anything else."""
-    shape = getattr(argument, "shape", None)
-    if shape is None:
-        return 0
-    return prod(int(extent) for extent in shape) * np.dtype(str(argument.dtype)).itemsize
-
-
-def _seconds(session: Session, x: Any) -> float:
+def _seconds(call: Callable[[], object]) -> float:
     started = time.perf_counter()
-    session.invoke(x)
+    call()
     return time.perf_counter() - started

@@ -38,6 +38,7 @@ from vggc.runtime.artifact import (
     graph_in,
     spec_graph,
 )
+from vggc.runtime.gpu_session import GpuSession
 from vggc.runtime.huge_pages import read_in_place
 from vggc.runtime.session import Session
 from vggc.support.arrays import Array
@@ -182,7 +183,7 @@ def verify(
         reason, hint = "it counts the images of a folder", ", or name the folder with `--data`"
         raise UserError(GivenInVain("--images", reason, hint))
     session = Session.load(folder, threads)
-    if session.manifest.target.graphs:
+    if isinstance(session, GpuSession) and session.manifest.target.graphs:
         session.call_each()
     graph = prepared(graph_in(folder, session.manifest))
     found = original_weights(folder, graph, session.manifest, weights)

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "pages.h"
@@ -265,9 +266,38 @@ static int run_call(const plan_call *call, dl_tensor *tensors) {
   return fail("the step %s failed: %.300s", call->step, why[0] ? why : "memory is short");
 }
 
+typedef struct { /* who is shown the steps of a run; NULL: nobody */
+  net_watcher *show;
+  void *data;
+} watching;
+
+static int64_t nanoseconds_now(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static int run_shown(const plan_call *call, dl_tensor *tensors, watching watcher) {
+  int64_t begun = nanoseconds_now();
+  if (run_call(call, tensors)) return -1;
+  net_step step = {.name = call->step, .nanoseconds = nanoseconds_now() - begun};
+  for (uint32_t i = 0; i < call->count; i++) {
+    const dl_tensor *each = &tensors[call->arguments[i]];
+    step.moved += count_of(each->ndim, each->shape) * each->dtype.bits / 8;
+  }
+  const dl_tensor *given = &tensors[call->arguments[call->count - 1]];
+  step.values = given->data;
+  step.ndim = given->ndim;
+  step.shape = given->shape;
+  step.kind = given->dtype.code;
+  step.bits = given->dtype.bits;
+  watcher.show(watcher.data, &step);
+  return 0;
+}
+
 /* Computes at most as many images as an entry takes, beside which it gets zeros. */
 static int run_entry(workspace *space, const plan_entry *entry, size_t images, const float *input,
-                     float *const outputs[], size_t first) {
+                     float *const outputs[], size_t first, watching watcher) {
   size_t count = count_of(3, plan.input), bytes = images * count * sizeof(float);
   dl_tensor *tensors = tensors_of(space, entry);
   const float *start = input + first * count;
@@ -280,7 +310,9 @@ static int run_entry(workspace *space, const plan_entry *entry, size_t images, c
     if (entry->tensors[i].place == IN_INPUT)
       tensors[i].data = lent ? (void *)(uintptr_t)start : space->input;
   for (uint32_t i = 0; i < entry->num_calls; i++)
-    if (run_call(&entry->calls[i], tensors)) return -1;
+    if (watcher.show ? run_shown(&entry->calls[i], tensors, watcher)
+                     : run_call(&entry->calls[i], tensors))
+      return -1;
   for (uint32_t i = 0; i < plan.num_heads; i++) {
     size_t given = count_of(plan.heads[i].ndim, plan.heads[i].shape);
     const void *values = tensors[entry->outputs[i]].data;
@@ -350,7 +382,8 @@ PUBLIC int net_open(const char *path, const net_options *options, net_net **net)
   return -1;
 }
 
-PUBLIC int net_run(net_net *net, int images, const float *input, float *const outputs[]) {
+static int run_images(net_net *net, int images, const float *input, float *const outputs[],
+                      watching watcher) {
   if (!net || !input || !outputs) return fail("the net, its input or its outputs are NULL");
   if (images < 1) return fail("%d images were given, and a run takes one at least", images);
   if (getpid() != net->process)
@@ -362,13 +395,23 @@ PUBLIC int net_run(net_net *net, int images, const float *input, float *const ou
   for (int first = 0; !failed && first < images;) {
     const plan_entry *entry = entry_for(images - first);
     int some = images - first < entry->batch ? images - first : (int)entry->batch;
-    failed = run_entry(space, entry, (size_t)some, input, outputs, (size_t)first);
+    failed = run_entry(space, entry, (size_t)some, input, outputs, (size_t)first, watcher);
     first += some;
   }
   running = NULL;
   if (failed) close_workspace(space, 1); /* what its kernels work in may be left as taken */
   else leave_workspace(net, space);
   return failed;
+}
+
+PUBLIC int net_run(net_net *net, int images, const float *input, float *const outputs[]) {
+  return run_images(net, images, input, outputs, (watching){NULL, NULL});
+}
+
+PUBLIC int net_watch(net_net *net, int images, const float *input, float *const outputs[],
+                     net_watcher *watcher, void *data) {
+  if (!watcher) return fail("nobody watches: the watcher is NULL");
+  return run_images(net, images, input, outputs, (watching){watcher, data});
 }
 
 PUBLIC void net_close(net_net *net) {

@@ -55,7 +55,7 @@ class Artifact:
         Raises:
             UserError: it is damaged, or not for this machine.
         """
-        return session_of(self.path, self.threads, whole=True)
+        return session_of(self.path, self.threads)
 
     @property
     def net_name(self) -> str:

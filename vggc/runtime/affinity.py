@@ -1,4 +1,4 @@
-"""Keeps the threads of a running net apart, each on a core of its own.
+"""Keeps the threads of kernels that TVM calls apart, each on a core of its own.
 
 Left alone they share one now and then: a thread that wakes another is followed by it to its own
 core, and milliseconds pass before the system moves either. A net is done by then.
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vggc.support.processors import first_of_each_core
+from vggc.support.processors import first_of_each_core, staying_on
 from vggc.support.tvm_alone import tvm
 
 ALL_BIG_CORES = 1
@@ -32,17 +32,8 @@ def apart(threads: int) -> Iterator[None]:
     """
     if not hasattr(_OF_THREAD, "core"):
         _OF_THREAD.core = _settle(threads)
-    allowed = os.sched_getaffinity(0)
-    if _OF_THREAD.core not in allowed:
+    with staying_on(_OF_THREAD.core):
         yield
-        return
-    with suppress(OSError):
-        os.sched_setaffinity(0, {_OF_THREAD.core})
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            os.sched_setaffinity(0, allowed)
 
 
 def _settle(threads: int) -> int | None:

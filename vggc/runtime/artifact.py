@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -32,7 +33,7 @@ from vggc.support.version import __version__
 from vggc.syntax.parse import parse, read_source
 
 FORMAT = "vggc-artifact"
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 MOST_CORES = MOST_CLASSES = 1 << 20
 
 MAPS: tuple[HeadKind, ...] = ("boxes",)
@@ -392,8 +393,10 @@ def _are_attrs(target: Target) -> bool:
     )
 
 
-def check_files(folder: Path, manifest: Manifest) -> None:
-    """Raises: UserError naming the first file that is missing, cut off or changed."""
+def check_files(folder: Path, manifest: Manifest, hashed_elsewhere: Collection[str] = ()) -> None:
+    """Raises: UserError naming the first file that is missing, cut off or changed; the contents of
+    those `hashed_elsewhere` are not looked at.
+    """
     for name, expected in manifest.files.items():
         file = folder / name
         if not is_file(file):
@@ -403,7 +406,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
             reason = f"it has {size:,} bytes in place of {expected.bytes:,}"
             raise UserError(diagnostics.FileChanged(str(folder), name, reason))
     for name, expected in manifest.files.items():
-        if entry(folder / name).sha256 != expected.sha256:
+        if name not in hashed_elsewhere and sha256(folder / name) != expected.sha256:
             reason = "its SHA-256 is not the one in the manifest"
             raise UserError(diagnostics.FileChanged(str(folder), name, reason))
 
@@ -475,12 +478,13 @@ def _check_spec(folder: Path, manifest: Manifest) -> None:
         raise UserError(diagnostics.NoArtifact(str(folder), reason))
 
 
-def sound_manifest(folder: Path) -> Manifest:
-    """The manifest of an artifact whose files are all as they were compiled.
+def sound_manifest(folder: Path, hashed_elsewhere: Collection[str] = ()) -> Manifest:
+    """The manifest of an artifact whose files are all as they were compiled; the contents of those
+    `hashed_elsewhere` are not looked at.
 
     Raises: UserError with what is missing, broken or changed.
     """
     manifest = read_manifest(folder)
-    check_files(folder, manifest)
+    check_files(folder, manifest, hashed_elsewhere)
     _check_spec(folder, manifest)
     return manifest

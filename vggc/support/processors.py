@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vggc.support.control_groups import ROOT, folders
@@ -51,6 +52,24 @@ def first_of_each_core(root: Path = ROOT) -> list[int]:
     for cpu in sorted(allowed()):
         found.setdefault(_siblings(root, cpu), cpu)
     return list(found.values())
+
+
+@contextmanager
+def staying_on(processor: int | None) -> Iterator[None]:
+    """The calling thread stays on a processor meanwhile. It stays where it wants where that is none
+    of those that it may use now.
+    """
+    before = os.sched_getaffinity(0)
+    if processor not in before:
+        yield
+        return
+    with suppress(OSError):
+        os.sched_setaffinity(0, {processor})
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.sched_setaffinity(0, before)
 
 
 def _siblings(root: Path, cpu: int) -> str:

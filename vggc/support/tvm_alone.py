@@ -4,9 +4,6 @@ TVM imports PyTorch wherever it is installed, to exchange tensors with it. vggc 
 does, and a compiled net must start quickly and run where there is no PyTorch; so TVM is
 told that there is none. Whoever needs TVM imports it from here; the kernels, which need
 many of its submodules, import those behind it (see vggc/kernels/__init__.py).
-
-Whoever only runs what is compiled imports `vggc.support.tvm_runtime` first: it keeps TVM's compiler
-away, which takes 100 MB and two seconds. There is no `relax` then.
 """
 
 from __future__ import annotations
@@ -33,10 +30,8 @@ def _hidden(module: str) -> Iterator[None]:
 with _hidden("torch"):
     import tvm
     import tvm_ffi
+    from tvm import relax
     from tvm.runtime.vm import VirtualMachine
-
-    if not tvm._RUNTIME_ONLY:
-        from tvm import relax
 
 # Signals in what TVM calls would come out of it as a RuntimeError without a word.
 tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)

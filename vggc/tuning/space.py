@@ -23,7 +23,7 @@ from tvm.tirx.script import builder as T
 
 from vggc.kernels.workloads import Choice, Conv, Dense, Workload
 from vggc.runtime.artifact import Target
-from vggc.runtime.session import obstacle
+from vggc.runtime.cpu_session import obstacle
 from vggc.support.diagnostics import UserError
 from vggc.support.records import to_json
 from vggc.support.tvm_alone import tvm

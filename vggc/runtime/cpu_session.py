@@ -1,0 +1,150 @@
+"""Running an artifact on a CPU, by its library in C. Knows neither TVM nor PyTorch."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vggc.runtime import diagnostics
+from vggc.runtime.artifact import LIBRARY, WEIGHTS, Target, sound_manifest
+from vggc.runtime.cpu_info import instructions, plain
+from vggc.runtime.session import Session, misfit, not_loaded, require_loadable
+from vggc.support.arrays import Array
+from vggc.support.diagnostics import UserError
+from vggc.support.files import lasting
+from vggc.support.processors import first_of_each_core, num_cores, staying_on
+from vggc_runtime.native import NativeError, NativeNet, NativeStep
+
+if TYPE_CHECKING:
+    from vggc.plan.plan import Plan
+
+
+@dataclass(frozen=True)
+class CpuSession(Session):
+    """A loaded artifact on a CPU. Several threads may run it at once."""
+
+    net: NativeNet
+    core: int | None
+    """The processor that is kept free for whoever runs the net; None where any may be."""
+    _on_core: Lock = field(default_factory=Lock)
+
+    @classmethod
+    def open(cls, folder: Path, threads: int | None = None, *, mapped: bool = False) -> CpuSession:
+        """A session for the artifact in `folder`, checked before anything is loaded; of its weights
+        the hashes that the library has of them.
+
+        Raises: UserError when the artifact is damaged or not for this machine.
+        """
+        manifest = sound_manifest(folder, hashed_elsewhere=(WEIGHTS,))
+        if reason := obstacle(manifest.target):
+            # Code for a CPU with more instructions than this one would end the process.
+            hint = "compile it on this machine with `--target cpu`"
+            raise UserError(diagnostics.WrongMachine(str(folder), reason, hint))
+        require_loadable(folder)
+        count, cores = threads or num_cores(), first_of_each_core()
+        # Of fewer threads than there are cores nobody knows which cores are free.
+        places = cores if 1 < count == len(cores) else []
+        try:
+            net = NativeNet.open(
+                lasting(folder / LIBRARY),
+                manifest.net,
+                lasting(folder / WEIGHTS),
+                threads=count,
+                processors=places,
+                mapped=mapped,
+            )
+        except OSError as error:
+            raise not_loaded(folder, error) from None
+        except AttributeError as error:
+            reason = f"there is no net in its {LIBRARY}: {error}"
+            raise UserError(diagnostics.NoArtifact(str(folder), reason)) from None
+        except NativeError as error:
+            raise UserError(diagnostics.NoArtifact(str(folder), str(error))) from None
+        told = (manifest.input, [(each.name, each.shape) for each in manifest.outputs])
+        if told != (net.input.shape, [(each.name, each.shape) for each in net.outputs]):
+            raise misfit(folder, "is of another net than its manifest")
+        return cls(
+            folder=folder,
+            manifest=manifest.variant_for(None),
+            threads=count,
+            own_archs=(),
+            net=net,
+            core=places[0] if places else None,
+        )
+
+    @cached_property
+    def plans(self) -> Mapping[str, Plan]:
+        from vggc.runtime.plans import plans_in
+
+        return plans_in(self.folder, self.manifest)
+
+    def run_all(self, x: Array) -> dict[str, Array]:
+        return self.named(np.asarray(x, np.float32))
+
+    def tensor(self, x: Array) -> Array:
+        return np.ascontiguousarray(x, np.float32)
+
+    def lent(self, x: Any) -> Array:
+        seen: Any = x if isinstance(x, np.ndarray) else np.from_dlpack(x)
+        return self.tensor(seen)
+
+    def outputs(self, x: Any) -> dict[str, Any]:
+        return self.named(x)
+
+    def named(self, x: Array) -> dict[str, Array]:
+        return self._called(x, self.net.run)
+
+    def watch(self, x: Array, watcher: Callable[[NativeStep], None]) -> dict[str, Array]:
+        """As `named`; `watcher` is shown each step when it has ended."""
+        return self._called(x, lambda images: self.net.watch(images, watcher))
+
+    def layers(self, x: Array) -> list[Array]:
+        found: list[Array] = []
+        self.watch(x, lambda step: found.append(step.values()))
+        return found
+
+    def _called(self, x: Array, call: Callable[[Array], tuple[Array, ...]]) -> dict[str, Array]:
+        try:
+            with self._kept_on_core():
+                values = call(x)
+        except (ValueError, NativeError) as error:
+            raise misfit(self.folder, f"refuses its input: {error}") from None
+        return dict(zip((each.name for each in self.manifest.outputs), values, strict=True))
+
+    @contextmanager
+    def _kept_on_core(self) -> Iterator[None]:
+        """The calling thread stays on the core that the net's threads leave free, where no other
+        one runs the net. Left alone, threads share a core now and then: one that wakes another is
+        followed by it to its own, and milliseconds pass before the system moves either.
+        """
+        if self.core is None or not self._on_core.acquire(blocking=False):
+            yield
+            return
+        try:
+            with staying_on(self.core):
+                yield
+        finally:
+            self._on_core.release()
+
+
+def obstacle(target: Target) -> str | None:
+    """Why code for a CPU does not run on this one, if it does not."""
+    triple = target.triple or platform.machine()
+    if not triple.startswith(platform.machine()):
+        return f"it is compiled for {triple}, and this is {platform.machine()}"
+    present = instructions()
+    if present is None:
+        return None
+    missing = [name for name in target.instructions if plain(name) not in present]
+    if missing:
+        model = target.attrs.get("mcpu", "a CPU")
+        return f"it is compiled for {model}, and this CPU lacks {', '.join(missing[:3])}"
+    return None
