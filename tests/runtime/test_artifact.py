@@ -31,11 +31,12 @@ from vggc.measure.bench import bench
 from vggc.measure.verify import LIMITS, TOLERANCE, Verification, verify
 from vggc.program import Program
 from vggc.runtime.artifact import FILES, Manifest, sound_manifest
+from vggc.runtime.cpu_session import CpuSession
+from vggc.runtime.gpu_session import GpuSession
 from vggc.runtime.session import Session
 from vggc.support.diagnostics import UserError
 from vggc.support.records import MalformedError, from_json
 from vggc.support.tensors import read_all
-from vggc.support.tvm_alone import tvm
 from vggc.syntax.format import format_net
 
 Make = Callable[..., Path]
@@ -66,12 +67,7 @@ def test_its_manifest_tells_what_it_is(tiny: Program, tiny_artifact: Make) -> No
 def test_a_library_refuses_what_it_was_not_compiled_for(tiny_artifact: Make, noise: Noise) -> None:
     """Its kernels look at nothing: they are given what follows from what was looked at before."""
     session = Session.load(tiny_artifact())
-    first, *others = session.weights
-    for other in (np.zeros((2, 2), np.float32), first.numpy().astype(np.int32)):
-        weights = (tvm.runtime.tensor(other), *others)
-        with pytest.raises(UserError, match="refuses its input"):
-            replace(session, weights=weights).run(noise(1, 3, 16, 16))
-    for wrong in [(1, 3, 8, 8), (2, 3, 16, 16), (3, 16, 16)]:
+    for wrong in [(1, 3, 8, 8), (1, 16, 16, 3), (3, 16, 16)]:
         with pytest.raises(UserError, match="refuses its input"):
             session.invoke(session.tensor(noise(*wrong)))
 
@@ -138,14 +134,14 @@ def test_verify_names_the_layer_whose_values_are_infinite(
     tiny_artifact: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a ReLU has made a zero of what came of them, and the scores are right."""
-    layers = Session.layers
+    layers = CpuSession.layers
 
-    def overflowing(session: Session, x: np.ndarray) -> list[np.ndarray]:
+    def overflowing(session: CpuSession, x: np.ndarray) -> list[np.ndarray]:
         values = [value.copy() for value in layers(session, x)]
         values[2][...] = np.inf
         return values
 
-    monkeypatch.setattr(Session, "layers", overflowing)
+    monkeypatch.setattr(CpuSession, "layers", overflowing)
     folder = tiny_artifact()
     shown = CliRunner().invoke(cli, ["verify", str(folder), "--json"])
     assert str(shown.exception) == (
@@ -404,7 +400,7 @@ def test_a_missing_file_is_named(tiny_artifact: Make, name: str) -> None:
 def test_another_formats_manifest_is_refused_by_both_versions(tiny_artifact: Make) -> None:
     folder = tiny_artifact()
     edit_manifest(folder, format_version=99, unheard_of=1)
-    assert "made by format 99; this is format 5" in refusal(folder)
+    assert "made by format 99; this is format 6" in refusal(folder)
 
 
 def test_another_vggcs_artifact_is_refused_by_both_versions(tiny_artifact: Make) -> None:
@@ -413,10 +409,12 @@ def test_another_vggcs_artifact_is_refused_by_both_versions(tiny_artifact: Make)
     assert "made by vggc 9.9.9" in refusal(folder)
 
 
-def test_another_tvms_artifact_is_refused_by_both_versions(tiny_artifact: Make) -> None:
+def test_another_tvms_artifact_is_refused_on_gpus(tiny_artifact: Make) -> None:
     folder = tiny_artifact()
     edit_manifest(folder, tvm="0.1.0")
-    assert "made by TVM 0.1.0" in refusal(folder)
+    with pytest.raises(UserError, match=r"made by TVM 0\.1\.0"):
+        GpuSession.open(folder)
+    Session.load(folder)  # what runs on a CPU has nothing of TVM
 
 
 @pytest.mark.parametrize(
@@ -515,7 +513,7 @@ def test_weights_that_do_not_fit_their_library_are_refused(tiny_artifact: Make) 
     now = entry(path)
     files = {**manifest["files"], path.name: {"sha256": now.sha256, "bytes": now.bytes}}
     edit_manifest(folder, files=files)
-    assert "`fc5.bias` has the shape (3,)" in refusal(folder)
+    assert "it is the weights of another net" in refusal(folder)
 
 
 def test_a_manifest_that_no_writer_ever_ends_is_not_waited_for(tmp_path: Path) -> None:

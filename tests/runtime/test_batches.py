@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,11 +20,14 @@ from vggc.ir import needs
 from vggc.ir.weights import seeded
 from vggc.program import Program
 from vggc.runtime.artifact import WEIGHTS, require_memory, sound_manifest
+from vggc.runtime.cpu_session import CpuSession
+from vggc.runtime.gpu_session import GpuSession
 from vggc.runtime.session import Session
 from vggc.support.batches import checked_batches, parse_batches
 from vggc.support.diagnostics import UserError, render
 from vggc.support.tensors import read_all
 from vggc.support.tvm_alone import tvm
+from vggc_runtime.native import NativeStep
 
 Make = Callable[..., Path]
 Noise = Callable[..., np.ndarray]
@@ -46,17 +48,18 @@ def test_any_number_of_images_is_computed_by_the_least_batches(
 ) -> None:
     session = Session.load(folder)
     x = noise(images, *tiny.graph.input)
-    called: list[str] = []
+    assert isinstance(session, CpuSession)
+    called: list[int] = []
 
-    def watch(_: Any, name: str, before: bool, __: Any, *arguments: Any) -> int:
-        if before and name.startswith("softmax"):
-            called.append(int(arguments[0].shape[0]))
-        return 0
+    def watch(step: NativeStep) -> None:
+        if step.name.startswith("softmax"):
+            called.append(step.shape[0])
 
-    found = session.watched(watch).run(x)
+    (found,) = session.watch(x, watch).values()
     assert called == computed
     expected = reference(tiny.graph, seeded(tiny.graph, 0))(x)["softmax1"]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(found, session.run(x))
 
 
 def test_all_batches_share_one_copy_of_the_weights(
@@ -79,9 +82,19 @@ def test_an_array_on_another_device_than_the_weights_is_copied(
     folder: Path, noise: Noise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A GPU's kernels would read memory that is not theirs."""
-    on_gpu = replace(Session.load(folder), device=tvm.cuda())
+    of_cpu = Session.load(folder)
+    on_gpu = GpuSession(
+        folder=folder,
+        manifest=of_cpu.manifest,
+        threads=1,
+        own_archs=(),
+        device=tvm.cuda(),
+        machine=None,
+        weights=(),
+        calls={},
+    )
     copied: list[np.ndarray] = []
-    monkeypatch.setattr(Session, "tensor", lambda self, x: copied.append(x))
+    monkeypatch.setattr(GpuSession, "tensor", lambda self, x: copied.append(x))
     x = noise(3, 3, 16, 16)
     on_gpu.lent(x)
     assert copied == [x]
@@ -103,14 +116,13 @@ def test_verify_looks_at_each_batch(folder: Path) -> None:
 
 
 def test_verify_tells_which_batch_departs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Session._call
+    right = CpuSession.run_all
 
-    def wrong_for_three(self: Session, function: str, x: Any, wanted: Any) -> Any:
-        if function == "main_3":
-            return [self.tensor(np.zeros(shape, np.float32)) for shape in wanted]
-        return right(self, function, x, wanted)
+    def wrong_for_three(self: CpuSession, x: np.ndarray) -> dict[str, np.ndarray]:
+        found = right(self, x)
+        return {name: 0 * value for name, value in found.items()} if len(x) == 3 else found
 
-    monkeypatch.setattr(Session, "_call", wrong_for_three)
+    monkeypatch.setattr(CpuSession, "run_all", wrong_for_three)
     verdict = vggc.open_artifact(folder).verify()
     assert verdict.fault is not None
     assert "does not compute its net on random, batch 3: its relative L2 error" in verdict.fault
@@ -138,18 +150,17 @@ def test_a_batch_that_an_artifact_has_not_is_refused(folder: Path) -> None:
         assert "`--batch 1,3,4,8`" in told
 
 
-def test_memory_is_told_for_all_batches_or_for_one(
+def test_memory_is_told_for_the_largest_batch(
     folder: Path, tiny: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process keeps the room for values of each batch that it has computed."""
+    """All batches are computed in the room of the largest."""
     need = replace(needs.RUNNING, value=1e6)
     stored = (folder / WEIGHTS).stat().st_size
-    enough = need.bytes(tiny.graph, 3, stored)
-    monkeypatch.setattr(needs, "free_memory", lambda: enough)
-    require_memory(folder, need, 3)
-    with pytest.raises(UserError, match="too large for this machine"):
-        require_memory(folder, need)
-    monkeypatch.setattr(needs, "free_memory", lambda: need.bytes(tiny.graph, sum(BATCHES), stored))
+    monkeypatch.setattr(needs, "free_memory", lambda: need.bytes(tiny.graph, 3, stored))
+    for batch in (None, 3):
+        with pytest.raises(UserError, match="too large for this machine"):
+            require_memory(folder, need, batch)
+    monkeypatch.setattr(needs, "free_memory", lambda: need.bytes(tiny.graph, 8, stored))
     require_memory(folder, need)
 
 
@@ -196,7 +207,9 @@ def test_compile_tells_and_dumps_each_batch(tiny_file: Path, tmp_path: Path) -> 
     assert "tiny, batch 4: " in plans
     choices = (dump / "06-choose-kernels/choices.txt").read_text().splitlines()[2:]
     assert {line.split()[0] for line in choices} == {"1", "4"}
-    assert {path.stem for path in (dump / "07-lower").glob("main_*")} == {"main_1", "main_4"}
+    source = (dump / "12-export/tiny.c").read_text()
+    assert "table_calls_0" in source
+    assert "table_calls_1" in source
 
 
 # ---------------------------------------------------------------- Python

@@ -124,6 +124,7 @@ def profile(folder: Path, threads: int | None, rounds: int, batch: int | None = 
     manifest = session.manifest
     if not isinstance(session, CpuSession):
         raise UserError(diagnostics.LayersOfGpu(str(folder)))
+    _ = session.plans  # the manifest's kernels are those of the net
     entry = entry_in(folder, manifest, batch)
     shape = (entry.batch, *manifest.input)
     x = session.tensor(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))

@@ -457,9 +457,11 @@ def entry_in(folder: Path, manifest: Manifest, batch: int | None) -> ArtifactEnt
 
 
 def require_memory(folder: Path, need: Need, batch: int | None = None) -> None:
-    """Raises: UserError when there is less memory than is needed for an artifact, of which a
-    process keeps the room of all batches, if not only one is called. Nothing of it is read but its
-    manifest and its spec; what else is wrong with these is told when it is opened.
+    """Raises: UserError when there is less memory than is needed for an artifact. Nothing of it is
+    read but its manifest and its spec; what else is wrong with these is told when it is opened.
+
+    On a CPU a process has the room of the largest batch, which the others use, too. On a GPU it
+    keeps that of each batch, if not only one is called.
     """
     manifest = read_manifest(folder)
     try:
@@ -467,6 +469,8 @@ def require_memory(folder: Path, need: Need, batch: int | None = None) -> None:
     except UserError:
         return
     images = batch or sum(manifest.batches)
+    if manifest.target.kind == "cpu":
+        images = manifest.largest.batch
     need.require(graph, images, manifest.files[WEIGHTS].bytes)
 
 

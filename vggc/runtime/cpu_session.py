@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -52,11 +53,12 @@ class CpuSession(Session):
         count, cores = threads or num_cores(), first_of_each_core()
         # Of fewer threads than there are cores nobody knows which cores are free.
         places = cores if 1 < count == len(cores) else []
+        weights = lasting(folder / WEIGHTS)
         try:
             net = NativeNet.open(
                 lasting(folder / LIBRARY),
                 manifest.net,
-                lasting(folder / WEIGHTS),
+                weights,
                 threads=count,
                 processors=places,
                 mapped=mapped,
@@ -67,7 +69,7 @@ class CpuSession(Session):
             reason = f"there is no net in its {LIBRARY}: {error}"
             raise UserError(diagnostics.NoArtifact(str(folder), reason)) from None
         except NativeError as error:
-            raise UserError(diagnostics.NoArtifact(str(folder), str(error))) from None
+            raise _not_opened(folder, str(error), os.fspath(weights)) from None
         told = (manifest.input, [(each.name, each.shape) for each in manifest.outputs])
         if told != (net.input.shape, [(each.name, each.shape) for each in net.outputs]):
             raise misfit(folder, "is of another net than its manifest")
@@ -133,6 +135,15 @@ class CpuSession(Session):
                 yield
         finally:
             self._on_core.release()
+
+
+def _not_opened(folder: Path, reason: str, weights: str) -> UserError:
+    """The error of a net that its library does not open, mostly for what is in its weights."""
+    if reason.startswith(f"{weights}: "):
+        reason = reason.removeprefix(f"{weights}: ")
+        return UserError(diagnostics.FileChanged(str(folder), WEIGHTS, reason))
+    hint = "compile it on this machine with `--target cpu`"
+    return UserError(diagnostics.WrongMachine(str(folder), reason, hint))
 
 
 def obstacle(target: Target) -> str | None:
