@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # what calls libraries is am
 
 from tests.support.standalone import Driver, StandaloneNet
 from vggc.compiler.memory import lifetimes, placed
-from vggc.compiler.plan_table import prefix_of
 from vggc.program import zoo
 from vggc.runtime.artifact import WEIGHTS
 from vggc.runtime.session import Session
 from vggc.support.paths import STANDALONE
+from vggc_runtime.native import prefix_of
 
 ROUNDS = 15
 PAUSE = 0.02

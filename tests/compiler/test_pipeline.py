@@ -58,16 +58,15 @@ def test_folders_are_numbered_as_the_stages_are(dumped: Path) -> None:
     [
         ("01-fold/graph.txt", "conv1_1       Conv2d channels=8 kernel=3×3 padding=1×1"),
         ("01-fold/absorbed.txt", "conv1_1.norm"),
-        ("13-standalone/small.c", '#include "net.c"'),
+        ("12-export/small.c", '#include "net.c"'),
         ("03-plan/plan.txt", "Conv kernel=3×3 stride=1×1 padding=1×1 act=relu pool=True"),
         ("03-plan/plan.txt", "map 1×8×8×8 halo 1"),
         ("05-allot-error/error.txt", "The net may add 1e-05"),
         ("06-choose-kernels/choices.txt", "cost model"),
-        ("07-lower/main_1.py", "R.call_tir"),
         ("07-lower/softmax_row.py", "def main("),
         ("09-convert-weights/weights.txt", "fc2.weight         5×8      float32"),
         ("10-generate/kernels.ll", "define"),
-        ("12-pack/packed.txt", "fc2.weight"),
+        ("11-pack/packed.txt", "fc2.weight"),
     ],
 )
 def test_what_a_stage_made_is_text(dumped: Path, file: str, said: str) -> None:

@@ -16,12 +16,13 @@ from PIL import Image
 from tests.support import aarch64
 from tests.support.nets import TINY, program
 from tests.support.standalone import Driver, RefusedError, StandaloneNet
+from tests.support.virtual_machine import outputs_by_machine
 from vggc.api.compile import CompileOptions, plan
 from vggc.api.trained import from_spec
-from vggc.compiler import standalone
+from vggc.compiler import cpu_library
 from vggc.compiler.diagnostics import StandaloneForGpu
 from vggc.compiler.pipeline import Job, build_artifact
-from vggc.compiler.plan_table import PlanTable, c_source, prefix_of, symbols
+from vggc.compiler.plan_table import PlanTable, c_source, symbols
 from vggc.compiler.targets import on_threads, resolve
 from vggc.runtime.artifact import WEIGHTS, Target, read_manifest
 from vggc.runtime.session import Session
@@ -29,6 +30,7 @@ from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError
 from vggc.support.paths import STANDALONE
 from vggc.support.precision import ArtifactPrecision
+from vggc_runtime.native import prefix_of
 
 BRANCHES = """
 net of_branches
@@ -77,13 +79,13 @@ def branches(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def images_for(folder: Path, count: int) -> Array:
-    shape = Session.load(folder).manifest.input
+    shape = read_manifest(folder).input
     return np.random.default_rng(count).standard_normal((count, *shape), np.float32)
 
 
 def as_bytes(folder: Path, images: Array) -> bytes:
     """What the virtual machine gives of images: all of one output, then of the next."""
-    outputs = Session.load(folder).run_all(images)
+    outputs = outputs_by_machine(folder, images)
     return b"".join(value.tobytes() for value in outputs.values())
 
 
@@ -99,7 +101,7 @@ def test_the_outputs_are_those_of_the_virtual_machine_to_the_bit(
 ) -> None:
     images = images_for(branches, count)
     net = StandaloneNet.open(branches)
-    require_equal(net.run(images), Session.load(branches).run_all(images))
+    require_equal(net.run(images), outputs_by_machine(branches, images))
     net.close()
 
 
@@ -134,8 +136,8 @@ def test_the_net_is_described(branches: Path) -> None:
 def test_several_threads_run_one_net_at_once(branches: Path) -> None:
     """Of each number of images another entry, in a workspace that was another's before."""
     several = [images_for(branches, count) for count in (1, 2, 4, 5)]
-    net, session = StandaloneNet.open(branches), Session.load(branches)
-    expected = [session.run_all(images) for images in several]
+    net = StandaloneNet.open(branches)
+    expected = [outputs_by_machine(branches, images) for images in several]
     with ThreadPoolExecutor(4) as threads:
         for found, wanted in zip(threads.map(net.run, several * 8), expected * 8, strict=True):
             require_equal(found, wanted)
@@ -178,7 +180,7 @@ def test_a_cpu_without_the_instructions_is_refused_with_the_reason(
     def demanding(table: PlanTable) -> str:
         return c_source(replace(table, instructions=foreign))
 
-    monkeypatch.setattr(standalone, "c_source", demanding)
+    monkeypatch.setattr(cpu_library, "c_source", demanding)
     folder = artifact(tmp_path / "a", "net plan input 1x4x4\nfc-2", 1)
     with pytest.raises(RefusedError, match=r"compiled for .*, and this CPU lacks avx"):
         StandaloneNet.open(folder)
@@ -275,7 +277,7 @@ int main(int, char **words) {
 
 def test_nothing_but_the_public_functions_is_seen_from_outside(branches: Path) -> None:
     place = branches / STANDALONE
-    expected = sorted(f"of_branches_{name}" for name in standalone.PUBLIC)
+    expected = sorted(f"of_branches_{name}" for name in cpu_library.PUBLIC)
     for library, kind in (("libof_branches.so", "-D"), ("libof_branches.a", "-g")):
         command = ["nm", kind, "--defined-only", "-j", library]
         found = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True)
@@ -295,7 +297,7 @@ def test_gpus_have_no_such_library() -> None:
 
 
 def test_names_of_functions_stay_apart_in_c() -> None:
-    made = symbols("net", ["a-b", "a_b", "a-b"])
+    made = symbols(["a-b", "a_b", "a-b"])
     assert len(made) == len({*made.values()}) == 2
     assert prefix_of("größe_1") == "gr__e_1"
 
@@ -319,7 +321,7 @@ def test_fewer_bits_give_the_same_bits_as_the_virtual_machine(
     )
     images = images_for(folder, 4)
     net = StandaloneNet.open(folder)
-    require_equal(net.run(images), Session.load(folder).run_all(images))
+    require_equal(net.run(images), outputs_by_machine(folder, images))
     net.close()
 
 
@@ -329,7 +331,7 @@ def test_sanitizers_find_nothing(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flags = (f"-fsanitize={kind}", "-fno-sanitize-recover=all", "-g")
-    monkeypatch.setattr(standalone, "C_FLAGS", (*standalone.C_FLAGS, *flags))
+    monkeypatch.setattr(cpu_library, "C_FLAGS", (*cpu_library.C_FLAGS, *flags))
     folder = artifact(tmp_path / "a", BRANCHES, 1, 4)
     driver = Driver.of(folder, tmp_path / "driver", *flags)
     images = images_for(folder, 5)

@@ -14,7 +14,7 @@ from vggc.compiler import targets
 from vggc.compiler.targets import host, resolve, tvm_target
 from vggc.kernels.cpu import Machine, kernel
 from vggc.runtime.cpu_info import INSTRUCTIONS, plain
-from vggc.runtime.session import obstacle
+from vggc.runtime.cpu_session import obstacle
 
 Become: TypeAlias = Callable[[str, frozenset[str] | None], None]
 
@@ -36,7 +36,7 @@ def cpu(monkeypatch: pytest.MonkeyPatch) -> Become:
 
         monkeypatch.setattr(targets.tvm, "get_global_func", found)
         monkeypatch.setattr(targets, "instructions", lambda: present)
-        monkeypatch.setattr("vggc.runtime.session.instructions", lambda: present)
+        monkeypatch.setattr("vggc.runtime.cpu_session.instructions", lambda: present)
 
     return become
 

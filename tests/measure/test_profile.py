@@ -24,7 +24,9 @@ from vggc.measure.profile import Call, MachinePeaks, profile, useful_macs
 from vggc.measure.roofline import arithmetic, bandwidth
 from vggc.passes.fold import fold
 from vggc.program import Program
-from vggc.runtime.artifact import ArtifactEntry, KernelEntry, sound_manifest
+from vggc.runtime.artifact import ArtifactEntry, KernelEntry, read_manifest, sound_manifest
+from vggc.runtime.gpu_session import GpuSession
+from vggc.runtime.session import Session
 from vggc.support.diagnostics import UserError
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.tensors import read_all
@@ -242,14 +244,17 @@ def test_kernels_of_a_gpu_are_not_timed(
 ) -> None:
     folder = tiny_artifact()
 
-    class OnGpu(module.Session):
-        @classmethod
-        def load(cls, folder: Path, threads: int | None = None) -> module.Session:
-            session = super().load(folder, threads)
-            target = replace(session.manifest.target, kind="cuda")
-            return replace(session, manifest=replace(session.manifest, target=target))
-
-    monkeypatch.setattr(module, "Session", OnGpu)
+    on_gpu = GpuSession(
+        folder=folder,
+        manifest=read_manifest(folder),
+        threads=1,
+        own_archs=(),
+        device=None,
+        machine=None,
+        weights=(),
+        calls={},
+    )
+    monkeypatch.setattr(Session, "load", lambda folder, threads: on_gpu)
     with pytest.raises(UserError) as caught:
         profile(folder, threads=1, rounds=1)
     assert str(caught.value) == (

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vggc.compiler.plan_table import prefix_of
 from vggc.runtime.artifact import WEIGHTS, read_manifest
 from vggc.support.arrays import Array
 from vggc.support.paths import STANDALONE
+from vggc_runtime.native import prefix_of
 
 DRIVER = Path(__file__).with_name("standalone.c")
 
