@@ -167,7 +167,7 @@ class NativeNet:
         return self._called("run", images)
 
     def watch(self, images: Array, watcher: Watcher) -> tuple[Array, ...]:
-        """As `run`; `watcher` is shown each step when it has ended.
+        """What `run` gives; `watcher` is shown each step when it has ended.
 
         Raises:
             ValueError: they are of another shape.
@@ -210,8 +210,8 @@ class NativeNet:
 
     def _called(self, function: str, images: Array, *more: Any) -> tuple[Array, ...]:
         if images.shape[1:] != self.input.shape or images.dtype != np.float32:
-            given = f"{images.dtype} of shape {images.shape}"
-            raise ValueError(f"{given} are no images {('N', *self.input.shape)} in float32")
+            what = f"{images.dtype} of shape {images.shape}"
+            raise ValueError(f"{what} are no images {('N', *self.input.shape)} in float32")
         rows = np.ascontiguousarray(images)
         given = tuple(np.empty((len(rows), *each.shape), np.float32) for each in self.outputs)
         if len(rows):

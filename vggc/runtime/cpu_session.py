@@ -105,7 +105,9 @@ class CpuSession(Session):
         return self._called(x, self.net.run)
 
     def watch(self, x: Array, watcher: Callable[[NativeStep], None]) -> dict[str, Array]:
-        """As `named`; `watcher` is shown each step when it has ended."""
+        """Every output by its name, as `named` gives them, where `watcher` is shown each step when
+        it has ended.
+        """
         return self._called(x, lambda images: self.net.watch(images, watcher))
 
     def layers(self, x: Array) -> list[Array]:
