@@ -2,12 +2,14 @@
 
 Each net is compiled with `vggc compile --standalone`. The library has to give the outputs of the
 virtual machine to the bit; both are timed in turns in one process, with as many threads. Told are
-also the library's size, and what a process that runs it takes beside weights and activations.
+also the library's size, that of the example with it in one static file by `musl-gcc`, where there
+is one, and what a process that runs it takes beside weights and activations.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,13 +24,16 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))  # what calls libraries is among the tests
 
 from tests.support.standalone import Driver, StandaloneNet
+from tests.support.virtual_machine import MachineNet
 from vggc.compiler.memory import lifetimes, placed
 from vggc.program import zoo
-from vggc.runtime.artifact import WEIGHTS
-from vggc.runtime.session import Session
+from vggc.runtime.artifact import WEIGHTS, Manifest
+from vggc.runtime.plans import plans_in
+from vggc.support.arrays import Array
 from vggc.support.paths import STANDALONE
 from vggc_runtime.native import prefix_of
 
+MUSL = "musl-gcc"
 ROUNDS = 15
 PAUSE = 0.02
 """Seconds in which idle threads stop looking for work."""
@@ -44,6 +49,8 @@ class Measured:
     machine: float
     """Of the virtual machine, whose threads suffer more where others want the processors."""
     library: int
+    static: int | None
+    """Of the example in one static file."""
     resident: int
     """The peak of a process that runs the net on mapped weights, without those, its input, its
     activations and its outputs.
@@ -53,9 +60,10 @@ class Measured:
     def row(self) -> str:
         """A row of the table."""
         same = "equal" if self.equal else "**differ**"
+        static = "–" if self.static is None else f"{self.static / 1e3:.0f}"
         return (
             f"| {self.net} | {same} | {self.ours:.2f} | {self.machine:.2f} "
-            f"| {self.ours / self.machine:.3f} | {self.library / 1e3:.0f} "
+            f"| {self.ours / self.machine:.3f} | {self.library / 1e3:.0f} | {static} "
             f"| {self.resident / 1e6:.1f} |"
         )
 
@@ -66,31 +74,65 @@ def measured(net: str, folder: Path, threads: int, more: list[str]) -> Measured:
     command = [sys.executable, "-m", "vggc", "compile", net, "--standalone", "--seed", "0"]
     options = ["--threads", str(threads), "-o", str(artifact), *more]
     subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
-    session, library = (
-        Session.load(artifact, threads),
+    library, virtual = (
         StandaloneNet.open(artifact, threads=threads),
+        MachineNet.of(artifact, threads),
     )
-    shape = (session.manifest.batches[0], *session.manifest.input)
-    images = np.random.default_rng(0).standard_normal(shape, np.float32)
+    manifest = virtual.manifest
+    equal = all(equals(library, virtual, count) for count in counts(manifest.batches))
+    images = drawn(manifest, manifest.batches[0])
     ours, machine = [], []
-    expected, found = session.run_all(images), library.run(images)
-    lent, call = session.lent(images), library.ready(images)
+    call, called = library.ready(images), virtual.ready(images)
     for _ in range(ROUNDS):
         ours.append(seconds(call))
-        machine.append(seconds(lambda: session.named(lent)))
+        machine.append(seconds(called))
     library.close()
-    prefix = prefix_of(session.manifest.net)
-    activations = max(placed(lifetimes(plan)).bytes for plan in session.plans.values())
+    prefix, place = prefix_of(manifest.net), artifact / STANDALONE
+    plan = plans_in(artifact, manifest)[manifest.entries[0].name]
+    activations = placed(lifetimes(plan)).bytes
     # The program holds the input, and the library has room for it.
     known = (artifact / WEIGHTS).stat().st_size + activations + 2 * images.nbytes
     return Measured(
         net=net,
-        equal=all(found[name].tobytes() == expected[name].tobytes() for name in expected),
+        equal=equal,
         ours=median(ours) * 1e3,
         machine=median(machine) * 1e3,
-        library=(artifact / STANDALONE / f"lib{prefix}.so").stat().st_size,
+        library=(place / f"lib{prefix}.so").stat().st_size,
+        static=static_bytes(place, prefix),
         resident=resident(artifact, images, threads) - known,
     )
+
+
+def counts(batches: tuple[int, ...]) -> list[int]:
+    """Numbers of images that each entry computes whole and with zeros beside them, and more than
+    the largest takes.
+    """
+    return sorted({*batches, *(max(1, batch - 1) for batch in batches), batches[-1] + 1})
+
+
+def drawn(manifest: Manifest, count: int) -> Array:
+    """So many images of noise."""
+    shape = (count, *manifest.input)
+    return np.random.default_rng(count).standard_normal(shape, np.float32)
+
+
+def equals(library: StandaloneNet, virtual: MachineNet, count: int) -> bool:
+    """Whether both give the same of so many images, to the bit and in every head."""
+    images = drawn(virtual.manifest, count)
+    found, expected = library.run(images), virtual.run(images)
+    return found.keys() == expected.keys() and all(
+        found[name].tobytes() == value.tobytes() for name, value in expected.items()
+    )
+
+
+def static_bytes(place: Path, prefix: str) -> int | None:
+    """The size of the example in one file that needs no other; None without musl."""
+    if shutil.which(MUSL) is None:
+        return None
+    program = place / "static"
+    command = [MUSL, "-static", "-s", "main.c", f"lib{prefix}.a", "-o", program]
+    subprocess.run(command, cwd=place, check=True)
+    return program.stat().st_size
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -119,9 +161,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     chosen, more = parser.parse_known_args()
     print(
-        "| net | outputs | library, ms | virtual machine, ms | ratio | library, kB | memory, MB |"
+        "| net | outputs | library, ms | virtual machine, ms | ratio | library, kB | static, kB "
+        "| memory, MB |"
     )
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for net in chosen.nets:
         with tempfile.TemporaryDirectory() as folder:
             print(measured(net, Path(folder), chosen.threads, more).row, flush=True)

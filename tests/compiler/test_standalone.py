@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,63 +15,37 @@ import pytest
 from PIL import Image
 
 from tests.support import aarch64
-from tests.support.nets import TINY, program
-from tests.support.standalone import Driver, RefusedError, StandaloneNet
-from tests.support.virtual_machine import outputs_by_machine
+from tests.support.c_programs import WARNINGS
+from tests.support.standalone import (
+    BRANCHES,
+    Driver,
+    RefusedError,
+    StandaloneNet,
+    artifact,
+    images_for,
+)
+from tests.support.virtual_machine import MachineNet
 from vggc.api.compile import CompileOptions, plan
-from vggc.api.trained import from_spec
 from vggc.compiler import cpu_library
+from vggc.compiler.cpu_library import c_library
 from vggc.compiler.diagnostics import StandaloneForGpu
-from vggc.compiler.pipeline import Job, build_artifact
-from vggc.compiler.plan_table import PlanTable, c_source, symbols
-from vggc.compiler.targets import on_threads, resolve
-from vggc.runtime.artifact import WEIGHTS, Target, read_manifest
-from vggc.runtime.session import Session
+from vggc.compiler.plan_table import (
+    PlanTable,
+    StoredWeights,
+    TableCall,
+    TableEntry,
+    TableHead,
+    TableTensor,
+    c_source,
+    symbols,
+)
+from vggc.compiler.targets import resolve
+from vggc.runtime.artifact import WEIGHTS, read_manifest
 from vggc.support.arrays import Array
 from vggc.support.diagnostics import UserError
 from vggc.support.paths import STANDALONE
 from vggc.support.precision import ArtifactPrecision
 from vggc_runtime.native import prefix_of
-
-BRANCHES = """
-net of_branches
-input 3x19x17
-
-every conv norm=batch
-  conv3-16 | add(skip, conv3-16 act=none)
-| concat(conv1-8, conv3-12 | conv3-8, pool3 stride=1 padding=1 | conv1-4)
-| pool | lrn | avgpool2 | fc-24 | dropout | fc-10 | softmax
-
-head features: @fc3
-"""
-
-
-def artifact(
-    folder: Path,
-    text: str,
-    *batches: int,
-    target: Target | None = None,
-    precision: ArtifactPrecision = "float32",
-    images: tuple[Path, ...] = (),
-) -> Path:
-    """The artifact of a net with its library, for two threads."""
-    net = program(text)
-    subject = from_spec(net, None, seed=0)
-    job = Job(
-        net=net.net,
-        graph=net.graph,
-        target=on_threads(target or resolve("cpu"), 2),
-        batches=batches,
-        weights=subject.weights,
-        weights_from=subject.weights_from,
-        preprocessing=subject.preprocessing,
-        classes=(),
-        precision=precision,
-        images=images,
-        standalone=True,
-    )
-    build_artifact(job, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -78,15 +53,12 @@ def branches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return artifact(tmp_path_factory.mktemp("standalone") / "branches", BRANCHES, 1, 4)
 
 
-def images_for(folder: Path, count: int) -> Array:
-    shape = read_manifest(folder).input
-    return np.random.default_rng(count).standard_normal((count, *shape), np.float32)
+machine = cache(MachineNet.of)
 
 
 def as_bytes(folder: Path, images: Array) -> bytes:
     """What the virtual machine gives of images: all of one output, then of the next."""
-    outputs = outputs_by_machine(folder, images)
-    return b"".join(value.tobytes() for value in outputs.values())
+    return b"".join(value.tobytes() for value in machine(folder).run(images).values())
 
 
 def require_equal(found: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
@@ -101,7 +73,7 @@ def test_the_outputs_are_those_of_the_virtual_machine_to_the_bit(
 ) -> None:
     images = images_for(branches, count)
     net = StandaloneNet.open(branches)
-    require_equal(net.run(images), outputs_by_machine(branches, images))
+    require_equal(net.run(images), machine(branches).run(images))
     net.close()
 
 
@@ -137,7 +109,7 @@ def test_several_threads_run_one_net_at_once(branches: Path) -> None:
     """Of each number of images another entry, in a workspace that was another's before."""
     several = [images_for(branches, count) for count in (1, 2, 4, 5)]
     net = StandaloneNet.open(branches)
-    expected = [outputs_by_machine(branches, images) for images in several]
+    expected = [machine(branches).run(images) for images in several]
     with ThreadPoolExecutor(4) as threads:
         for found, wanted in zip(threads.map(net.run, several * 8), expected * 8, strict=True):
             require_equal(found, wanted)
@@ -186,44 +158,6 @@ def test_a_cpu_without_the_instructions_is_refused_with_the_reason(
         StandaloneNet.open(folder)
 
 
-def test_the_example_is_compiled_by_one_line_and_answers(branches: Path, tmp_path: Path) -> None:
-    place = branches / STANDALONE
-    main = tmp_path / "main"
-    line = f"cc -Wall -Werror main.c -L. -lof_branches -Wl,-rpath,{place} -o {main}"
-    subprocess.run(line.split(), cwd=place, check=True)
-    images = images_for(branches, 1)
-    (tmp_path / "image").write_bytes(images.tobytes())
-    command = [str(main), str(branches / WEIGHTS), str(tmp_path / "image"), "2"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    (scores,) = Session.load(branches).run(images)
-    best = int(scores.argmax())
-    assert said.splitlines()[0] == f"output {best}: {scores[best]:.9g}"
-
-
-def test_the_example_reads_pictures_as_vggc_does(branches: Path, tmp_path: Path) -> None:
-    """A PPM, and the floats that Python makes of it."""
-    place, main = branches / STANDALONE, tmp_path / "main"
-    command = ["cc", "main.c", "libof_branches.a", "-pthread", "-lm", "-o", str(main)]
-    subprocess.run(command, cwd=place, check=True)
-    picture = tmp_path / "a.ppm"
-    pixels = np.random.default_rng(0).integers(0, 256, (37, 29, 3), np.uint8)
-    Image.fromarray(pixels).save(picture)
-    how = read_manifest(branches).preprocessing
-    (tmp_path / "floats").write_bytes(how.read(picture).tobytes())
-    weights = str(branches / WEIGHTS)
-    said = [
-        subprocess.run([str(main), weights, str(path)], capture_output=True, check=True).stdout
-        for path in (picture, tmp_path / "floats")
-    ]
-    assert said[0] == said[1] != b""
-    (tmp_path / "other").write_bytes(b"P6 1 1 255\nx")
-    refused = subprocess.run(
-        [str(main), weights, str(tmp_path / "other")], capture_output=True, text=True
-    )
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert "it ends before its picture does" in refused.stderr
-
-
 def test_a_forked_process_is_refused_and_may_open_the_net_again(
     branches: Path, tmp_path: Path
 ) -> None:
@@ -232,47 +166,6 @@ def test_a_forked_process_is_refused_and_may_open_the_net_again(
     given, said = driver.run(images, runners=0)
     assert said == "the net was opened before this process was forked: open it here, too\n"
     assert given == as_bytes(branches, images)
-
-
-def test_two_nets_are_linked_into_one_program(branches: Path, tmp_path: Path) -> None:
-    """In C++, by the static libraries: equal functions of both have other names, or none."""
-    other = artifact(tmp_path / "other", TINY, 1)
-    places = [folder / STANDALONE for folder in (branches, other)]
-    source = tmp_path / "both.cc"
-    source.write_text(
-        """
-#include <cstdio>
-#include <vector>
-#include "of_branches.h"
-#include "tiny.h"
-#define RUN(net, weights)                                                                \\
-  do {                                                                                   \\
-    net##_net *opened;                                                                   \\
-    std::vector<float> x(net##_input().count, 0.5f), y(net##_output(0).count);           \\
-    float *const outputs[net##_HEADS] = {y.data()};                                       \
-    if (net##_open(weights, nullptr, &opened)) return std::puts(net##_error()), 1;       \\
-    if (net##_run(opened, 1, x.data(), outputs)) return std::puts(net##_error()), 1;     \\
-    std::fwrite(y.data(), sizeof(float), y.size(), stdout);                              \\
-    net##_close(opened);                                                                 \\
-  } while (0)
-int main(int, char **words) {
-  RUN(of_branches, words[1]);
-  RUN(tiny, words[2]);
-}
-"""
-    )
-    libraries = [str(places[0] / "libof_branches.a"), str(places[1] / "libtiny.a")]
-    include = [f"-I{place}" for place in places]
-    command = ["g++", "-Wall", "-Werror", *include, str(source), *libraries, "-pthread", "-lm"]
-    subprocess.run([*command, "-o", str(tmp_path / "both")], check=True)
-    weights = [str(folder / WEIGHTS) for folder in (branches, other)]
-    given = subprocess.run([str(tmp_path / "both"), *weights], capture_output=True, check=True)
-    expected = b""
-    for folder in (branches, other):
-        session = Session.load(folder)
-        half = np.full((1, *session.manifest.input), 0.5, np.float32)
-        expected += session.run(half).tobytes()
-    assert given.stdout == expected
 
 
 def test_nothing_but_the_public_functions_is_seen_from_outside(branches: Path) -> None:
@@ -287,6 +180,30 @@ def test_nothing_but_the_public_functions_is_seen_from_outside(branches: Path) -
     needed = subprocess.run(command, cwd=place, capture_output=True, text=True, check=True).stdout
     libraries = {line.split("[")[1] for line in needed.splitlines() if "(NEEDED)" in line}
     assert libraries <= {"libc.so.6]", "libm.so.6]", "ld-linux-x86-64.so.2]"}
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang", "musl-gcc"])
+def test_compilers_warn_of_nothing(branches: Path, tmp_path: Path, compiler: str) -> None:
+    """Neither of the runtime's sources, all in one file, nor of the header."""
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler}")
+    manifest = read_manifest(branches)
+    heads = tuple(TableHead(each.name, each.shape) for each in manifest.outputs)
+    call = TableCall("conv", "conv 1", (0, 1))
+    entry = TableEntry(1, 64, (TableTensor("input", 0, "float32", (1,)),), (call,), (0,))
+    table = PlanTable(
+        net="net",
+        cpu="any",
+        instructions=(),
+        input=manifest.input,
+        heads=heads,
+        entries=(entry,),
+        weights=StoredWeights.of(branches / WEIGHTS),
+    )
+    header = (branches / STANDALONE / "of_branches.h").read_text().replace("of_branches", "net")
+    (tmp_path / "whole.c").write_text(c_library(table, manifest.preprocessing, header))
+    words = ["-std=c11", "-O2", *WARNINGS, f"-I{cpu_library.NATIVE}", "-c", "whole.c"]
+    subprocess.run([compiler, *words], cwd=tmp_path, check=True)
 
 
 def test_gpus_have_no_such_library() -> None:
@@ -321,7 +238,7 @@ def test_fewer_bits_give_the_same_bits_as_the_virtual_machine(
     )
     images = images_for(folder, 4)
     net = StandaloneNet.open(folder)
-    require_equal(net.run(images), outputs_by_machine(folder, images))
+    require_equal(net.run(images), machine(folder).run(images))
     net.close()
 
 

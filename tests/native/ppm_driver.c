@@ -3,15 +3,12 @@
 #include "ppm.h"
 
 int main(int count, char **words) {
-  FILE *file = count > 1 ? fopen(words[1], "rb") : NULL;
-  if (!file) return 2;
-  int64_t size[2];
-  const char *why;
-  uint8_t *pixels = read_ppm(file, &size[0], &size[1], &why);
-  fclose(file);
-  if (!pixels) return fputs(why, stderr), 1;
+  if (count != 2) return 2;
+  ppm_picture found = read_ppm(words[1]);
+  if (!found.rgb) return fputs(found.why, stderr), 1;
+  int64_t size[2] = {found.width, found.height};
   fwrite(size, sizeof *size, 2, stdout);
-  fwrite(pixels, 1, (size_t)(3 * size[0] * size[1]), stdout);
-  free(pixels);
+  fwrite(found.rgb, 1, (size_t)(3 * size[0] * size[1]), stdout);
+  free(found.rgb);
   return 0;
 }

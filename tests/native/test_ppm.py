@@ -103,3 +103,8 @@ def test_what_is_no_such_file_is_refused(
     program: Path, tmp_path: Path, data: bytes, reason: str
 ) -> None:
     assert told(program, data, tmp_path) == reason
+
+
+def test_a_file_that_is_not_there_is_told(program: Path, tmp_path: Path) -> None:
+    done = subprocess.run([program, tmp_path / "none.ppm"], capture_output=True)
+    assert (done.returncode, done.stderr) == (1, b"it cannot be opened")

@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.support.c_programs import compiled, needs_cc, printed
 from vggc.support.processors import num_cores, num_processors, quota
 
 SOURCE = Path(__file__).with_name("threads_driver.c")
-NATIVE = Path(__file__).parents[2] / "vggc" / "native"
-STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror")
-COMPILERS = [path for name in ("gcc", "clang") if (path := shutil.which(name))]
+COMPILERS = [path for name in ("gcc", "clang", "musl-gcc") if (path := shutil.which(name))]
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+pytestmark = needs_cc
 
 
 @dataclass(frozen=True)
@@ -45,28 +42,14 @@ CHECKERS = {
 }
 
 
-def compile_c(compiler: str, source: Path, output: Path, *options: str) -> None:
-    subprocess.run(
-        [compiler, "-std=c11", *options, "-I", NATIVE, source, "-o", output, "-pthread"],
-        check=True,
-    )
-
-
-def keeps(program: Path, *command: object, around: tuple[str, ...] = ()) -> str:
-    """What the program prints, which ends well only where the pool keeps a promise."""
-    done = subprocess.run(
-        [*around, program, *map(str, command)], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, f"{command}: {done.stderr}"
-    assert done.stderr == ""
-    return done.stdout
+def keeps(program: Path, *command: object, around: tuple[str, ...] = ()) -> list[str]:
+    """The lines that the program prints, which ends well only where the pool keeps a promise."""
+    return printed([*around, program, *map(str, command)])
 
 
 @pytest.fixture(scope="module")
-def driver() -> Iterator[Path]:
-    with TemporaryDirectory() as folder:
-        compile_c("cc", SOURCE, Path(folder) / "driver", "-O2")
-        yield Path(folder) / "driver"
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(SOURCE, tmp_path_factory.mktemp("threads"))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
@@ -123,13 +106,13 @@ def test_threads_have_names_and_leave_signals_to_those_of_the_process(driver: Pa
 def test_what_cannot_be_had_is_refused_without_a_thread_left(
     driver: Path, command: tuple[int, ...], why: str
 ) -> None:
-    assert keeps(driver, "refused", *command) == f"{why}\n"
+    assert keeps(driver, "refused", *command) == [why]
 
 
 def test_without_a_number_there_is_a_thread_for_each_core(driver: Path) -> None:
-    assert int(keeps(driver, "usual")) == num_cores()
+    assert keeps(driver, "usual") == [str(num_cores())]
     processor = min(os.sched_getaffinity(0))
-    assert keeps(driver, "usual", around=("taskset", "-c", str(processor))) == "1\n"
+    assert keeps(driver, "usual", around=("taskset", "-c", str(processor))) == ["1"]
 
 
 V2 = {"proc/self/cgroup": "0::/system.slice/job.scope\n"}
@@ -165,14 +148,15 @@ def test_processors_are_counted_as_the_rest_of_vggc_does(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    limit, processors, cores = keeps(driver, "processors", tmp_path).split()
+    [line] = keeps(driver, "processors", tmp_path)
+    limit, processors, cores = line.split()
     assert float(limit) == pytest.approx(quota(tmp_path))
     assert (int(processors), int(cores)) == (num_processors(tmp_path), num_cores(tmp_path))
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_compilers_warn_of_nothing(tmp_path: Path, compiler: str) -> None:
-    compile_c(compiler, SOURCE, tmp_path / "driver.o", "-O2", "-c", *STRICT)
+    compiled(SOURCE, tmp_path, compiler=compiler)
 
 
 WATCHED = (
@@ -195,10 +179,9 @@ def test_sanitizers_and_valgrind_find_nothing(tmp_path: Path, name: str) -> None
     checker, empty = CHECKERS[name], tmp_path / "empty.c"
     empty.write_text("int main(void) { return 0; }\n")
     try:
-        compile_c("cc", empty, tmp_path / "empty", *checker.options)
-        subprocess.run([*checker.around, tmp_path / "empty"], check=True)
+        subprocess.run([*checker.around, compiled(empty, tmp_path, *checker.options)], check=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip(f"{name} does not work here")
-    compile_c("cc", SOURCE, tmp_path / "driver", *checker.options)
+    program = compiled(SOURCE, tmp_path, *checker.options)
     for command in WATCHED:
-        keeps(tmp_path / "driver", *command, around=checker.around)
+        keeps(program, *command, around=checker.around)

@@ -10,12 +10,63 @@ from pathlib import Path
 
 import numpy as np
 
-from vggc.runtime.artifact import WEIGHTS, read_manifest
+from tests.support.nets import program
+from vggc.api.trained import from_spec
+from vggc.compiler.pipeline import Job, build_artifact
+from vggc.compiler.targets import on_threads, resolve
+from vggc.runtime.artifact import WEIGHTS, Target, read_manifest
 from vggc.support.arrays import Array
 from vggc.support.paths import STANDALONE
+from vggc.support.precision import ArtifactPrecision
 from vggc_runtime.native import prefix_of
 
 DRIVER = Path(__file__).with_name("standalone.c")
+
+BRANCHES = """
+net of_branches
+input 3x19x17
+
+every conv norm=batch
+  conv3-16 | add(skip, conv3-16 act=none)
+| concat(conv1-8, conv3-12 | conv3-8, pool3 stride=1 padding=1 | conv1-4)
+| pool | lrn | avgpool2 | fc-24 | dropout | fc-10 | softmax
+
+head features: @fc3
+"""
+
+
+def artifact(
+    folder: Path,
+    text: str,
+    *batches: int,
+    target: Target | None = None,
+    precision: ArtifactPrecision = "float32",
+    images: tuple[Path, ...] = (),
+) -> Path:
+    """The artifact of a net with its library, for two threads."""
+    net = program(text)
+    subject = from_spec(net, None, seed=0)
+    job = Job(
+        net=net.net,
+        graph=net.graph,
+        target=on_threads(target or resolve("cpu"), 2),
+        batches=batches,
+        weights=subject.weights,
+        weights_from=subject.weights_from,
+        preprocessing=subject.preprocessing,
+        classes=(),
+        precision=precision,
+        images=images,
+        standalone=True,
+    )
+    build_artifact(job, folder)
+    return folder
+
+
+def images_for(folder: Path, count: int) -> Array:
+    """So many images of noise for the net of an artifact."""
+    shape = (count, *read_manifest(folder).input)
+    return np.random.default_rng(count).standard_normal(shape, np.float32)
 
 
 class NetOptions(ctypes.Structure):

@@ -1,8 +1,12 @@
-"""What TVM's virtual machine makes of an artifact's kernels: the reference for its library."""
+"""An artifact's kernels in TVM's virtual machine, made in this process: what libraries for C, which
+call the same kernels, are compared with.
+"""
 
 from __future__ import annotations
 
-from functools import cache
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +15,54 @@ import numpy as np
 from vggc.compiler.choose import rebuilt
 from vggc.compiler.codegen import compile_for
 from vggc.compiler.relax import lower
-from vggc.runtime.artifact import WEIGHTS, main_function, read_manifest
+from vggc.runtime.artifact import WEIGHTS, Manifest, main_function, read_manifest
 from vggc.runtime.huge_pages import read_in_place
 from vggc.support.arrays import Array
 from vggc.support.tvm_alone import VirtualMachine, tvm
 
 
-@cache
-def machine_of(folder: Path) -> Any:
-    """The very kernels of an artifact for this CPU, compiled once more, with what calls them."""
-    manifest = read_manifest(folder)
-    code = lower(rebuilt(folder, manifest))
-    return VirtualMachine(compile_for(code.module, manifest.target), tvm.cpu())
+@dataclass(frozen=True)
+class MachineNet:
+    """The net of an artifact for a CPU."""
 
+    manifest: Manifest
+    machine: Any
+    weights: tuple[Any, ...]
 
-def outputs_by_machine(folder: Path, images: Array) -> dict[str, Array]:
-    """Every output of an artifact by its name, for any number of images."""
-    manifest = read_manifest(folder)
-    stored = read_in_place(folder / WEIGHTS, manifest.weights.keys())
-    weights = [tvm.runtime.tensor(stored[name]) for name in manifest.weights]
-    parts: list[list[Array]] = []
-    start = 0
-    while start < len(images):
-        entry = manifest.entry_for(len(images) - start)
-        some = images[start : start + entry.batch]
-        full = np.zeros((entry.batch, *manifest.input), np.float32)
-        full[: len(some)] = some
-        given = machine_of(folder)[main_function(entry.name)](tvm.runtime.tensor(full), *weights)
-        values = [given] if isinstance(given, tvm.runtime.Tensor) else [*given]
-        parts.append([value.numpy()[: len(some)] for value in values])
-        start += len(some)
-    together = [np.concatenate(each) for each in zip(*parts, strict=True)]
-    return {out.name: value for out, value in zip(manifest.outputs, together, strict=True)}
+    @classmethod
+    def of(cls, folder: Path, threads: int = 2) -> MachineNet:
+        """The net in a folder. Threads are those of the first net of a process."""
+        os.environ["TVM_NUM_THREADS"] = str(threads)
+        os.environ["TVM_BIND_THREADS"] = "0"
+        manifest = read_manifest(folder)
+        module = lower(rebuilt(folder, manifest)).module
+        machine = VirtualMachine(compile_for(module, manifest.target), tvm.cpu())
+        stored = read_in_place(folder / WEIGHTS, manifest.weights.keys())
+        weights = tuple(tvm.runtime.from_dlpack(stored[name]) for name in manifest.weights)
+        return cls(manifest, machine, weights)
+
+    def run(self, images: Array) -> dict[str, Array]:
+        """Every output by the name of its head, of any number of images (N, C, H, W)."""
+        size = self.manifest.largest.batch
+        parts = [self._filled_up(images[i : i + size]) for i in range(0, len(images), size)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _filled_up(self, images: Array) -> dict[str, Array]:
+        """Every output of images that an entry takes, with zeros beside them."""
+        batch = self.manifest.entry_for(len(images)).batch
+        full = np.zeros((batch, *self.manifest.input), np.float32)
+        full[: len(images)] = images
+        return {name: value[: len(images)] for name, value in self.ready(full)().items()}
+
+    def ready(self, images: Array) -> Callable[[], dict[str, Array]]:
+        """What computes every output by its name, of as many images as an entry takes."""
+        given = tvm.runtime.tensor(np.ascontiguousarray(images, np.float32), tvm.cpu())
+        function = self.machine[main_function(self.manifest.entry_for(len(images)).name)]
+        names = [output.name for output in self.manifest.outputs]
+
+        def call() -> dict[str, Array]:
+            result = function(given, *self.weights)
+            values = [result] if len(names) == 1 else [*result]
+            return {name: each.numpy() for name, each in zip(names, values, strict=True)}
+
+        return call

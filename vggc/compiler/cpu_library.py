@@ -38,8 +38,11 @@ that a net may be called as anything in the sources is."""
 PUBLIC = ("open", "input", "output", "prepare", "run", "watch", "error", "close")
 """The functions of the public header, without the net's name in front of them."""
 
-C_FLAGS = ("-O2", "-fPIC", "-fvisibility=hidden", "-pthread")
-"""What a C compiler is told when it compiles and when it links."""
+C_FLAGS = ("-O2", "-fPIC", "-fvisibility=hidden", "-pthread", "-U_FORTIFY_SOURCE")
+"""What a C compiler is told when it compiles and when it links. The static library is linked with
+other C libraries than this machine's, too: it calls none of what that alone has, as the functions
+of `_FORTIFY_SOURCE`.
+"""
 
 
 @dataclass(frozen=True)

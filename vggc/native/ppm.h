@@ -27,25 +27,40 @@ static int64_t ppm_number(FILE *file, int64_t most) {
   return number <= most && is_ppm_space(letter) ? number : -1;
 }
 
-/* The picture in a file: rows of RGB, 8 bits a colour, one behind the other, to be freed. NULL with
- * a reason where there is none. Of several pictures it is the first. */
-static uint8_t *read_ppm(FILE *file, int64_t *width, int64_t *height, const char **why) {
-  int is_ppm = getc(file) == 'P' && getc(file) == '6' && is_ppm_space(getc(file));
-  *width = *height = 0;
-  *why = "not a PPM file (P6)";
-  if (!is_ppm) return NULL;
-  *width = ppm_number(file, MOST_PPM_PIXELS);
-  *height = *width > 0 ? ppm_number(file, MOST_PPM_PIXELS / *width) : -1;
-  *why = "its width and height are not those of a picture of up to 89,478,485 pixels";
-  if (*height <= 0) return NULL;
-  *why = "its colours are not of 8 bits: its largest value has to be 255";
-  if (ppm_number(file, 255) != 255) return NULL;
-  size_t bytes = 3 * (size_t)*width * (size_t)*height;
-  uint8_t *pixels = malloc(bytes);
-  *why = pixels ? "it ends before its picture does" : "out of memory";
-  if (pixels && fread(pixels, 1, bytes, file) == bytes) return pixels;
-  free(pixels);
-  return NULL;
+typedef struct {
+  uint8_t *rgb; /* rows from top to bottom, 8 bits a colour, to be freed; NULL: there is none */
+  int64_t width, height;
+  const char *why; /* there is none */
+} ppm_picture;
+
+/* The picture that an open file begins with. */
+static ppm_picture ppm_in(FILE *file) {
+  ppm_picture found = {.why = "not a PPM file (P6)"};
+  if (getc(file) != 'P' || getc(file) != '6' || !is_ppm_space(getc(file))) return found;
+  found.width = ppm_number(file, MOST_PPM_PIXELS);
+  found.height = found.width > 0 ? ppm_number(file, MOST_PPM_PIXELS / found.width) : -1;
+  found.why = "its width and height are not those of a picture of up to 89,478,485 pixels";
+  if (found.height <= 0) return found;
+  found.why = "its colours are not of 8 bits: its largest value has to be 255";
+  if (ppm_number(file, 255) != 255) return found;
+  size_t bytes = 3 * (size_t)found.width * (size_t)found.height;
+  uint8_t *rgb = malloc(bytes);
+  found.why = rgb ? "it ends before its picture does" : "out of memory";
+  if (rgb && fread(rgb, 1, bytes, file) == bytes) {
+    found.rgb = rgb;
+  } else {
+    free(rgb);
+  }
+  return found;
+}
+
+/* The picture in the file of a path. Of several pictures it is the first. */
+static ppm_picture read_ppm(const char *path) {
+  FILE *file = fopen(path, "rb");
+  if (!file) return (ppm_picture){.why = "it cannot be opened"};
+  ppm_picture found = ppm_in(file);
+  fclose(file);
+  return found;
 }
 
 #endif

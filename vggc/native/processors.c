@@ -13,16 +13,14 @@
 #include <string.h>
 
 #define MOST_PROCESSORS 8192 /* that Linux can be built for */
-#define SET_BYTES CPU_ALLOC_SIZE(MOST_PROCESSORS)
 
-/* The processors that the calling thread may run on, for CPU_FREE; NULL where nobody tells. */
-static cpu_set_t *allowed_processors(void) {
-  cpu_set_t *allowed = CPU_ALLOC(MOST_PROCESSORS);
-  if (allowed && sched_getaffinity(0, SET_BYTES, allowed)) {
-    CPU_FREE(allowed);
-    return NULL;
-  }
-  return allowed;
+typedef struct {
+  cpu_set_t sets[MOST_PROCESSORS / CPU_SETSIZE];
+} processor_set;
+
+/* The processors that the calling thread may run on; 0 where nobody tells. */
+static int allowed_processors(processor_set *allowed) {
+  return !sched_getaffinity(0, sizeof *allowed, allowed->sets);
 }
 
 /* Opens the file whose path a format and its arguments give; NULL where there is none. */
@@ -35,12 +33,29 @@ __attribute__((format(printf, 1, 2))) static FILE *open_system_file(const char *
   return length < 0 || (size_t)length >= sizeof path ? NULL : fopen(path, "re");
 }
 
+/* Reads a whole number behind spaces, and takes no more of the file. Gives 1, or 0 without one.
+   fscanf has another name in each generation of C libraries, and is large where it is static. */
+static int read_number(FILE *file, long long *number) {
+  int letter = getc(file);
+  while (letter == ' ' || letter == '\n') letter = getc(file);
+  int negative = letter == '-';
+  if (negative) letter = getc(file);
+  int found = 0;
+  for (*number = 0; letter >= '0' && letter <= '9' && *number < LLONG_MAX / 10 - 1; found = 1) {
+    *number = 10 * *number + letter - '0';
+    letter = getc(file);
+  }
+  ungetc(letter, file);
+  if (negative) *number = -*number;
+  return found;
+}
+
 /* The whole number that a file begins with; 0 without one. */
 static long long number_in(const char *folder, const char *name) {
   long long number = 0;
   FILE *file = open_system_file("%s/%s", folder, name);
   if (!file) return 0;
-  if (fscanf(file, "%lld", &number) != 1) number = 0;
+  if (!read_number(file, &number)) number = 0;
   fclose(file);
   return number;
 }
@@ -51,7 +66,7 @@ static double limit_of(const char *folder) {
   long long time = 0, period = 0;
   FILE *file = open_system_file("%s/cpu.max", folder);
   if (file) {
-    if (fscanf(file, "%lld %lld", &time, &period) != 2) time = 0; /* `max` is no number */
+    if (!read_number(file, &time) || !read_number(file, &period)) time = 0; /* `max` is no number */
     fclose(file);
   }
   if (time <= 0 || period <= 0) {
@@ -131,40 +146,40 @@ static int rounded_up_within(double time, int most) {
 }
 
 static int num_processors(const char *root) {
-  cpu_set_t *allowed = allowed_processors();
-  int count = allowed ? CPU_COUNT_S(SET_BYTES, allowed) : 1;
-  if (allowed) CPU_FREE(allowed);
+  processor_set allowed;
+  int count = allowed_processors(&allowed) ? CPU_COUNT_S(sizeof allowed, allowed.sets) : 1;
   return rounded_up_within(quota(root), count);
 }
 
 /* Whether a processor is the first of its core that may be used. The system lists those that share
    a core in order, as in `0,64` or `0-1`. */
-static int is_first_of_core(const char *root, int processor, const cpu_set_t *allowed) {
+static int is_first_of_core(const char *root, int processor, const processor_set *allowed) {
   FILE *file = open_system_file("%s/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list",
                                 root, processor);
   if (!file) return 1;
-  int first, last, is_first = 1;
-  char sign;
-  while (is_first && fscanf(file, "%d", &first) == 1 && first < processor) {
+  long long first, last;
+  int is_first = 1;
+  while (is_first && read_number(file, &first) && first >= 0 && first < processor) {
+    int sign = getc(file);
     last = first;
-    if (fscanf(file, "%c", &sign) == 1 && sign == '-' && fscanf(file, "%d%c", &last, &sign) < 1)
-      break;
-    for (int each = first; each <= last && each < processor; each++)
-      if (each >= 0 && CPU_ISSET_S((size_t)each, SET_BYTES, allowed)) is_first = 0;
+    if (sign == '-') {
+      if (!read_number(file, &last)) break;
+      getc(file);
+    }
+    for (long long each = first; each <= last && each < processor; each++)
+      if (CPU_ISSET_S((size_t)each, sizeof *allowed, allowed->sets)) is_first = 0;
   }
   fclose(file);
   return is_first;
 }
 
 static int num_cores(const char *root) {
-  cpu_set_t *allowed = allowed_processors();
-  if (!allowed) return 1;
+  processor_set allowed;
+  if (!allowed_processors(&allowed)) return 1;
   int cores = 0;
-  for (int each = 0; each < MOST_PROCESSORS; each++) {
-    if (!CPU_ISSET_S((size_t)each, SET_BYTES, allowed)) continue;
-    cores += is_first_of_core(root, each, allowed);
-  }
-  CPU_FREE(allowed);
+  for (int each = 0; each < MOST_PROCESSORS; each++)
+    if (CPU_ISSET_S((size_t)each, sizeof allowed, allowed.sets))
+      cores += is_first_of_core(root, each, &allowed);
   int processors = num_processors(root);
   return cores < processors ? cores : processors;
 }

@@ -25,7 +25,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -40,6 +39,8 @@
 
 #include "processors.h"
 
+#define FUTEX_WAIT_PRIVATE 128 /* of Linux's linux/futex.h, which not all C compilers have */
+#define FUTEX_WAKE_PRIVATE 129
 #define CACHE_LINE 64
 #define MOST_THREADS_OF_POOL 1024
 #define SLEEPER 1u /* the bit of a word that says that somebody sleeps on it */
@@ -94,7 +95,6 @@ static void sleep_on(_Atomic uint32_t *word, uint32_t value) {
 static void wake_all(_Atomic uint32_t *word) {
   syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
-
 
 /* Whether a word, but for its lowest bit, becomes a value while this thread looks at it. */
 static int comes_while_looking(_Atomic uint32_t *word, uint32_t value, int64_t time) {
@@ -201,13 +201,9 @@ static int start_without_signals(pthread_t *thread, void *(*run)(void *), void *
 
 static int pin(pthread_t thread, int processor) {
   if (processor < 0 || processor >= MOST_PROCESSORS) return EINVAL;
-  cpu_set_t *set = CPU_ALLOC(MOST_PROCESSORS);
-  if (!set) return ENOMEM;
-  CPU_ZERO_S(SET_BYTES, set);
-  CPU_SET_S((size_t)processor, SET_BYTES, set);
-  int error = pthread_setaffinity_np(thread, SET_BYTES, set);
-  CPU_FREE(set);
-  return error;
+  processor_set set = {0};
+  CPU_SET_S((size_t)processor, sizeof set, set.sets);
+  return pthread_setaffinity_np(thread, sizeof set, set.sets);
 }
 
 static int num_different(const int *numbers, int count) {

@@ -17,7 +17,7 @@
 
 #define WEIGHTS_PIECE ((uint64_t)4 << 20) /* bytes that one hash is of, see plan_weight */
 #define WEIGHTS_MOST_THREADS 64
-#define WEIGHTS_CUT -1 /* the file ends before it should; other faults are values of errno */
+#define WEIGHTS_CUT (-1) /* the file ends before it should; other faults are values of errno */
 
 typedef uint8_t weights_digest[SHA256_DIGEST];
 
