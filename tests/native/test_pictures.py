@@ -18,15 +18,7 @@ from tests.support import ROOT
 from tests.support.aarch64 import COMPILER, MISSING, QEMU
 from tests.support.c_programs import ADDRESSES, compiled, needs_cc
 from vggc.api.trained import IMAGENET_MEAN, IMAGENET_STD, imagenet_preprocessing
-from vggc.compiler import preprocessing_table
-from vggc.compiler.preprocessing_table import (
-    PROBES,
-    RULES,
-    PassOrder,
-    order,
-    preprocessing_initialiser,
-    resizes_tall_by_columns,
-)
+from vggc.compiler.preprocessing_table import preprocessing_initialiser
 from vggc.images.greys import Greys
 from vggc.images.preprocessing import (
     LEAST_STD,
@@ -36,7 +28,6 @@ from vggc.images.preprocessing import (
     MOST,
     Pixels,
     Preprocessing,
-    centre,
     target_size,
 )
 from vggc.program import from_zoo, zoo
@@ -219,40 +210,6 @@ def test_all_values_of_white_and_black_are_within_range(program: Path) -> None:
         for width, height in ((3001, 300), (300, 3001), (2000, 2000))
     ]
     assert differing(program, white) == []
-
-
-@pytest.mark.parametrize("by_columns", [False, True])
-def test_each_order_of_pillow_is_known(tmp_path: Path, by_columns: bool) -> None:
-    """Whatever Pillow there is here, its two orders are those of one pass after the other."""
-    text = str(preprocessing_initialiser(GREY))
-    other = re.sub(r"(tall_by_columns = )\d", rf"\g<1>{int(by_columns)}", text)
-    program = driver_of(tmp_path, other)
-    seen = set()
-    # The shorter side gets 32 pixels: 5 times as high as wide, the height loses 5 times as much.
-    for width, height in ((40, 39), (40, 80), (40, 81), (40, 200), (200, 40), (20, 100)):
-        pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
-        image = Image.fromarray(pixels).convert("L")
-        new_width, new_height = target_size(image.size, GREY.scale, GREY.size)
-        lost = height - new_height
-        is_by_columns = by_columns and lost > 0 and lost > 2 * (width - new_width)
-        between = (width, new_height) if is_by_columns else (new_width, height)
-        for size in (between, (new_width, new_height)):
-            image = image.resize(size, Image.Resampling.BILINEAR)
-        expected = GREY.normalise(centre(np.asarray(image)[:, :, None], GREY.size)[None])
-        assert list(answers(program, [case_of(Picture(0, pixels))], [GREY])) == [expected.tobytes()]
-        seen.add(is_by_columns)
-    assert seen == {False, by_columns}
-
-
-def test_an_order_that_is_not_known_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def columns(size: tuple[int, int]) -> PassOrder:
-        return "columns"
-
-    assert tuple(order(size) for size in PROBES) in RULES
-    monkeypatch.setattr(preprocessing_table, "order", columns)
-    assert resizes_tall_by_columns.__wrapped__() is None
-    monkeypatch.setattr(preprocessing_table, "resizes_tall_by_columns", lambda: None)
-    assert preprocessing_initialiser(GREY) is None
 
 
 @pytest.mark.parametrize(

@@ -357,13 +357,16 @@ def reason(fault: Exception) -> str:
 
 
 def resize(image: Image.Image, scale: int | None, size: tuple[int, int]) -> Pixels:
-    """The image resized in proportion, uint8 (H, W, C).
+    """The image resized in proportion, rows first, then columns, uint8 (H, W, C).
 
     Its shorter side gets `scale` pixels; with None, it just covers `size` (H, W).
     """
-    target = target_size(image.size, scale, size)
-    if target != image.size:
-        image = image.resize(target, Image.Resampling.BILINEAR)
+    width, height = target_size(image.size, scale, size)
+    # Rounded in between, so that the order counts. Pillow's own depends on its version: from 13 on
+    # it begins with the columns where these lose more than twice as many pixels as the rows.
+    for each in ((width, image.height), (width, height)):
+        if each != image.size:
+            image = image.resize(each, Image.Resampling.BILINEAR)
     return pixels_of(image)
 
 

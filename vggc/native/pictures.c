@@ -2,9 +2,8 @@
  *
  * Source of the resampling: Pillow, src/libImaging/Resample.c. A side's new pixel is a weighted
  * mean of old ones. Weights are a triangle as wide as the ratio of the sides, at least one pixel to
- * each side; they are computed in double precision and rounded to SHARE_BITS bits. Rows and columns
- * are resized one after the other, and both results are rounded to 8 bits, so that their order
- * counts. Only what is cut out is computed.
+ * each side; they are computed in double precision and rounded to SHARE_BITS bits. Rows are resized
+ * first, then columns; both results are rounded to 8 bits. Only what is cut out is computed.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -57,15 +56,6 @@ static void resized(const plan_preprocessing *how, int64_t width, int64_t height
                              : high > wide ? high : wide;
   *new_width = larger(how->width, nearest(rounded_product((double)width, factor)));
   *new_height = larger(how->height, nearest(rounded_product((double)height, factor)));
-}
-
-/* Whether columns are resized before rows.
-   Source: Pillow's pull request 9549, "If height is scaled down significantly more than width,
-   resize vertically first". */
-static int columns_are_first(const plan_preprocessing *how, int64_t width, int64_t height,
-                             int64_t new_width, int64_t new_height) {
-  int64_t lost = height - new_height;
-  return how->tall_by_columns && lost > 0 && lost > 2 * (width - new_width);
 }
 
 /* Memory for so many rows of so many bytes; NULL where there is none. */
@@ -180,12 +170,12 @@ static void normalise(const plan_preprocessing *how, const uint8_t *pixels, floa
 /* Prepares a picture that is resized by `columns`, which makes its width, and `lines`, which makes
    its height. Gives 0, or -1 where there is no memory. */
 static int prepare_by(const plan_preprocessing *how, const resampling *columns,
-                      const resampling *lines, int columns_first, raster rgb, float *out) {
+                      const resampling *lines, raster rgb, float *out) {
   int channels = how->channels;
   int64_t width = columns->end - columns->begin, height = lines->end - lines->begin;
-  int64_t bytes = width * channels, new_bytes = columns->cut * channels; /* of a row */
+  int64_t new_bytes = columns->cut * channels; /* of a row */
   uint8_t *grey = some_rows(channels == 1 ? height : 1, width);
-  uint8_t *half = columns_first ? some_rows(lines->cut, bytes) : some_rows(height, new_bytes);
+  uint8_t *half = some_rows(height, new_bytes);
   uint8_t *whole = some_rows(lines->cut, new_bytes);
   int failed = !grey || !half || !whole;
   if (!failed) {
@@ -194,13 +184,8 @@ static int prepare_by(const plan_preprocessing *how, const resampling *columns,
       make_grey(from, width, height, grey);
       from = (raster){grey, width};
     }
-    if (columns_first) {
-      resize_columns(lines, from, bytes, half);
-      resize_rows(columns, (raster){half, bytes}, lines->cut, channels, whole);
-    } else {
-      resize_rows(columns, from, height, channels, half);
-      resize_columns(lines, (raster){half, new_bytes}, new_bytes, whole);
-    }
+    resize_rows(columns, from, height, channels, half);
+    resize_columns(lines, (raster){half, new_bytes}, new_bytes, whole);
     normalise(how, whole, out);
   }
   free(whole);
@@ -224,11 +209,10 @@ static int prepare(const plan_preprocessing *how, const uint8_t *rgb, int64_t wi
   if (!fault) {
     int64_t new_width, new_height;
     resized(how, width, height, &new_width, &new_height);
-    int columns_first = columns_are_first(how, width, height, new_width, new_height);
     resampling columns = {0}, lines = {0};
     if (resample(&columns, width, new_width, how->width) ||
         resample(&lines, height, new_height, how->height) ||
-        prepare_by(how, &columns, &lines, columns_first, (raster){rgb, row_bytes}, out))
+        prepare_by(how, &columns, &lines, (raster){rgb, row_bytes}, out))
       fault = "out of memory";
     forget(&lines);
     forget(&columns);

@@ -10,8 +10,6 @@ typedef struct {
   int32_t channels;      /* 3: red, green, blue; 1: grey, made of the three */
   int32_t height, width; /* of what is cut from the middle: the net's input */
   int32_t scale;         /* of the shorter side before that; 0: the picture just covers the input */
-  int32_t tall_by_columns; /* 1: what loses most of its height is resized by columns first, as
-                              Pillow does from version 13 on; 0: all are by rows first */
   float values[3][256];  /* what each channel's values from 0 to 255 become */
 } plan_preprocessing;
 
