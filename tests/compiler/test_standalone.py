@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -124,6 +128,42 @@ def test_what_is_no_run_is_refused_with_a_reason(branches: Path) -> None:
         net.call("run", net.handle, 1, None, None)
     net.close()
     net.library.of_branches_close(None)
+
+
+def test_a_mapped_file_may_be_replaced(branches: Path, tmp_path: Path) -> None:
+    path, images = tmp_path / WEIGHTS, images_for(branches, 4)
+    shutil.copy(branches / WEIGHTS, path)
+    net = StandaloneNet.open(branches, weights=path, map_=True)
+    (tmp_path / "other").write_bytes(bytes(path.stat().st_size))
+    os.replace(tmp_path / "other", path)
+    require_equal(net.run(images), machine(branches).run(images))
+    net.close()
+
+
+def test_a_file_that_is_cut_ends_those_that_map_it_and_no_others(
+    branches: Path, tmp_path: Path
+) -> None:
+    path, images = tmp_path / WEIGHTS, images_for(branches, 1)
+    driver = Driver.of(branches, tmp_path / "driver")
+    for map_, code in ((1, -signal.SIGBUS), (0, 0)):
+        shutil.copy(branches / WEIGHTS, path)
+        words = map(str, (driver.path, path, 1, 2, 1, map_))
+        with subprocess.Popen([*words], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            wait_for_threads(process)
+            os.truncate(path, 0)
+            given, _ = process.communicate(images.tobytes())
+        assert process.returncode == code
+        assert given == (b"" if code else as_bytes(branches, images))
+
+
+def wait_for_threads(process: subprocess.Popen[bytes]) -> None:
+    """Returns when a process has the threads of a net, which start when its weights are there."""
+    while process.poll() is None:
+        with suppress(OSError):
+            tasks = [*Path(f"/proc/{process.pid}/task").iterdir()]
+            if any(task.joinpath("comm").read_text() == "vggc-1\n" for task in tasks):
+                return
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("harm", ["missing", "cut off", "other values", "other names"])
