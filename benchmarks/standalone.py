@@ -165,9 +165,13 @@ def main() -> None:
         "| memory, MB |"
     )
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    differing = []
     for net in chosen.nets:
         with tempfile.TemporaryDirectory() as folder:
-            print(measured(net, Path(folder), chosen.threads, more).row, flush=True)
+            found = measured(net, Path(folder), chosen.threads, more)
+        print(found.row, flush=True)
+        differing += [] if found.equal else [net]
+    sys.exit(f"outputs differ of {', '.join(differing)}" if differing else 0)
 
 
 if __name__ == "__main__":

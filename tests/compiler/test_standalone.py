@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from tests.support.standalone import (
     artifact,
     images_for,
 )
-from tests.support.virtual_machine import MachineNet
+from tests.support.virtual_machine import outputs_by_machine
 from vggc.api.compile import CompileOptions, plan
 from vggc.compiler import cpu_library
 from vggc.compiler.cpu_library import c_library
@@ -57,12 +57,10 @@ def branches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return artifact(tmp_path_factory.mktemp("standalone") / "branches", BRANCHES, 1, 4)
 
 
-machine = cache(MachineNet.of)
-
-
 def as_bytes(folder: Path, images: Array) -> bytes:
     """What the virtual machine gives of images: all of one output, then of the next."""
-    return b"".join(value.tobytes() for value in machine(folder).run(images).values())
+    outputs = outputs_by_machine(folder, images)
+    return b"".join(value.tobytes() for value in outputs.values())
 
 
 def require_equal(found: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
@@ -77,7 +75,7 @@ def test_the_outputs_are_those_of_the_virtual_machine_to_the_bit(
 ) -> None:
     images = images_for(branches, count)
     net = StandaloneNet.open(branches)
-    require_equal(net.run(images), machine(branches).run(images))
+    require_equal(net.run(images), outputs_by_machine(branches, images))
     net.close()
 
 
@@ -113,7 +111,7 @@ def test_several_threads_run_one_net_at_once(branches: Path) -> None:
     """Of each number of images another entry, in a workspace that was another's before."""
     several = [images_for(branches, count) for count in (1, 2, 4, 5)]
     net = StandaloneNet.open(branches)
-    expected = [machine(branches).run(images) for images in several]
+    expected = [outputs_by_machine(branches, images) for images in several]
     with ThreadPoolExecutor(4) as threads:
         for found, wanted in zip(threads.map(net.run, several * 8), expected * 8, strict=True):
             require_equal(found, wanted)
@@ -136,7 +134,7 @@ def test_a_mapped_file_may_be_replaced(branches: Path, tmp_path: Path) -> None:
     net = StandaloneNet.open(branches, weights=path, map_=True)
     (tmp_path / "other").write_bytes(bytes(path.stat().st_size))
     os.replace(tmp_path / "other", path)
-    require_equal(net.run(images), machine(branches).run(images))
+    require_equal(net.run(images), outputs_by_machine(branches, images))
     net.close()
 
 
@@ -222,6 +220,14 @@ def test_nothing_but_the_public_functions_is_seen_from_outside(branches: Path) -
     assert libraries <= {"libc.so.6]", "libm.so.6]", "ld-linux-x86-64.so.2]"}
 
 
+def test_the_static_library_asks_for_nothing_that_one_c_library_alone_has(branches: Path) -> None:
+    """As glibc's checked functions, and those of its generations of `scanf` and sets of CPUs."""
+    command = ["nm", "-u", "-j", branches / STANDALONE / "libof_branches.a"]
+    names = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "pthread_create\n" in names
+    assert not re.search(r"_chk$|^__isoc|^__sched_cpu(alloc|free)$", names, re.MULTILINE)
+
+
 @pytest.mark.parametrize("compiler", ["gcc", "clang", "musl-gcc"])
 def test_compilers_warn_of_nothing(branches: Path, tmp_path: Path, compiler: str) -> None:
     """Neither of the runtime's sources, all in one file, nor of the header."""
@@ -278,7 +284,7 @@ def test_fewer_bits_give_the_same_bits_as_the_virtual_machine(
     )
     images = images_for(folder, 4)
     net = StandaloneNet.open(folder)
-    require_equal(net.run(images), machine(folder).run(images))
+    require_equal(net.run(images), outputs_by_machine(folder, images))
     net.close()
 
 

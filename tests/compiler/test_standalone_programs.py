@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +22,13 @@ from tests.support.bare_root import can_enter, install_compiler, within
 from tests.support.c_programs import WARNINGS, printed
 from tests.support.nets import TINY
 from tests.support.standalone import artifact
-from tests.support.virtual_machine import MachineNet
+from tests.support.virtual_machine import outputs_by_machine
 from vggc.runtime.artifact import WEIGHTS, read_manifest
 from vggc.support.arrays import Array
 from vggc.support.paths import STANDALONE
 
 MOST_BYTES = 200_000
 """Of a static program of a small net."""
-
-machine = cache(MachineNet.of)
 
 
 def needs(*tools: str) -> pytest.MarkDecorator:
@@ -62,7 +59,7 @@ def ranked(scores: Array) -> list[str]:
 def expected(folder: Path, picture: Path) -> list[str]:
     """What the example is to print of a picture, which is read in Python."""
     images = read_manifest(folder).preprocessing.read(picture)
-    return ranked(machine(folder).run(images)["output"][0])
+    return ranked(outputs_by_machine(folder, images)["output"][0])
 
 
 def build(command: Sequence[str | Path], folder: Path) -> None:
@@ -173,7 +170,7 @@ def test_rust_calls_the_library_as_the_documentation_shows(tiny: Path, tmp_path:
     link = ["-L", tiny / STANDALONE, "-l", "static=tiny", "-D", "warnings"]
     build(["rustc", "main.rs", *link], tmp_path)
     images = np.full((1, *read_manifest(tiny).input), 0.5, np.float32)
-    scores = machine(tiny).run(images)["output"][0]
+    scores = outputs_by_machine(tiny, images)["output"][0]
     done = subprocess.run([tmp_path / "main", tiny / WEIGHTS], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     best = int(scores.argmax())
@@ -218,7 +215,7 @@ def test_two_nets_are_linked_into_one_program(tiny: Path, tmp_path: Path) -> Non
     outputs = b""
     for folder in nets.values():
         half = np.full((1, *read_manifest(folder).input), 0.5, np.float32)
-        outputs += machine(folder).run(half)["output"].tobytes()
+        outputs += outputs_by_machine(folder, half)["output"].tobytes()
     assert given.stdout == outputs
 
 

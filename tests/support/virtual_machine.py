@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from vggc.compiler.choose import rebuilt
 from vggc.compiler.codegen import compile_for
 from vggc.compiler.relax import lower
+from vggc.runtime.affinity import apart
 from vggc.runtime.artifact import WEIGHTS, Manifest, main_function, read_manifest
 from vggc.runtime.huge_pages import read_in_place
 from vggc.support.arrays import Array
@@ -28,6 +30,7 @@ class MachineNet:
     manifest: Manifest
     machine: Any
     weights: tuple[Any, ...]
+    threads: int
 
     @classmethod
     def of(cls, folder: Path, threads: int = 2) -> MachineNet:
@@ -39,7 +42,7 @@ class MachineNet:
         machine = VirtualMachine(compile_for(module, manifest.target), tvm.cpu())
         stored = read_in_place(folder / WEIGHTS, manifest.weights.keys())
         weights = tuple(tvm.runtime.from_dlpack(stored[name]) for name in manifest.weights)
-        return cls(manifest, machine, weights)
+        return cls(manifest, machine, weights, threads)
 
     def run(self, images: Array) -> dict[str, Array]:
         """Every output by the name of its head, of any number of images (N, C, H, W)."""
@@ -61,8 +64,20 @@ class MachineNet:
         names = [output.name for output in self.manifest.outputs]
 
         def call() -> dict[str, Array]:
-            result = function(given, *self.weights)
+            with apart(self.threads):
+                result = function(given, *self.weights)
             values = [result] if len(names) == 1 else [*result]
             return {name: each.numpy() for name, each in zip(names, values, strict=True)}
 
         return call
+
+
+@cache
+def machine_of(folder: Path) -> MachineNet:
+    """The net in a folder, made once."""
+    return MachineNet.of(folder)
+
+
+def outputs_by_machine(folder: Path, images: Array) -> dict[str, Array]:
+    """Every output of an artifact by its name, for any number of images."""
+    return machine_of(folder).run(images)
