@@ -188,6 +188,7 @@ PACKAGES = (
     "vggc.evaluation.diagnostics",
     "vggc.inspection.diagnostics",
     "vggc.api.export",
+    "vggc.deployment.diagnostics",
     "vggc.serving.diagnostics",
     "vggc.support.files",
     "vggc.support.batches",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+from vggc.api.deploy import DEPLOY_FORMATS, DeployFormat, DeployPlan, plan_deployment
 from vggc.api.subject import ask
 from vggc.api.trained import NetOfRun, Subject
 from vggc.ir.graph import Graph, Head
@@ -15,8 +16,9 @@ from vggc.ir.needs import EXPORTS, weight_bytes
 from vggc.ir.ops import Softmax
 from vggc.ir.weights import save, torchvision_names
 from vggc.program import Program
-from vggc.support.diagnostics import Diagnostic, UserError, did_you_mean
+from vggc.support.diagnostics import Diagnostic, UserError, did_you_mean, listed
 from vggc.support.files import check_target, new_file
+from vggc.support.paths import is_artifact
 from vggc.support.version import __version__
 
 METADATA = "metadata.json"
@@ -48,19 +50,39 @@ class UnknownFormat(Diagnostic):
     hint: str
 
 
+class CompiledAlready(Diagnostic):
+    title = "`--format {format}` takes a net or a run"
+    label = "{given} is an artifact, whose weights are packed for its kernels"
+    help = "give what it was compiled from; formats that take artifacts are {others}"
+    format: str
+    given: str
+    others: str
+
+
+class NameOfExport(Diagnostic):
+    title = "`--name` names a model on a server"
+    label = "`--format {format}` writes no such model"
+    help = "leave it out; formats that do are {others}"
+    format: str
+    others: str
+
+
 ExportFormat: TypeAlias = Literal["onnx", "pt2", "torchvision"]
 FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """What the user asks `export` for; None where nothing is said. `size` is (H, W)."""
+    """What the user asks `export` for; None where nothing is said. `size` is (H, W), `name` what
+    servers call the model.
+    """
 
     out: Path
-    format: ExportFormat = "onnx"
+    format: ExportFormat | DeployFormat = "onnx"
     weights: Path | None = None
     seed: int | None = None
     size: tuple[int, int] | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,12 +103,35 @@ class ExportPlan:
 
 def plan(
     spec: str | Program | NetOfRun | None, options: ExportOptions, say: Callable[[str], None]
-) -> ExportPlan:
-    """What is to be written: a net, a run, or the newest run under `runs/`.
+) -> ExportPlan | DeployPlan:
+    """What is to be written: a net, a run, or the newest run under `runs/`; or for the formats of
+    servers an artifact.
 
     Raises: UserError where there is no such thing, no such file for it, or no place for that.
     """
-    style = parse_format(options.format)
+    match parse_format(options.format):
+        case "triton" | "ray" | "docker" as style:
+            given = {"weights": options.weights, "seed": options.seed, "input": options.size}
+            fixed = [option for option, value in given.items() if value is not None]
+            return plan_deployment(spec, style, options.out, options.name, fixed)
+        case style:
+            return plan_export(spec, style, options, say)
+
+
+def plan_export(
+    spec: str | Program | NetOfRun | None,
+    style: ExportFormat,
+    options: ExportOptions,
+    say: Callable[[str], None],
+) -> ExportPlan:
+    """A net or a run that is to be written.
+
+    Raises: UserError as `plan` does.
+    """
+    if isinstance(spec, str) and is_artifact(spec):
+        raise UserError(CompiledAlready(style, spec, listed(DEPLOY_FORMATS)))
+    if options.name is not None:
+        raise UserError(NameOfExport(style, listed(DEPLOY_FORMATS)))
     check_target(options.out)
     need = EXPORTS[style]
     asked = ask(spec, options.weights, options.seed, options.size, need, say)
@@ -94,14 +139,15 @@ def plan(
     return ExportPlan(asked.subject(), style, options.out)
 
 
-def parse_format(text: str) -> ExportFormat:
+def parse_format(text: str) -> ExportFormat | DeployFormat:
     """The format that a user calls `text`.
 
     Raises: UserError where none is called so.
     """
-    found = [each for each in FORMATS if each == text]
+    known = (*FORMATS, *DEPLOY_FORMATS)
+    found = [each for each in known if each == text]
     if not found:
-        raise UserError(UnknownFormat(text, did_you_mean(text, FORMATS)))
+        raise UserError(UnknownFormat(text, did_you_mean(text, known)))
     return found[0]
 
 

@@ -11,9 +11,10 @@ import click
 from vggc.cli import console
 from vggc.cli.options import IMAGE_SIZE, weights_option
 from vggc.ir.ops import describe
-from vggc.support.diagnostics import in_line
+from vggc.support.diagnostics import in_command, in_line
 
 if TYPE_CHECKING:
+    from vggc.api.deploy import DeployFormat
     from vggc.api.export import ExportFormat
 
 SHOWN = 5
@@ -25,48 +26,70 @@ FORMATS = {
     "torchvision": "safetensors weights under torchvision's names",
 }
 
+DEPLOYMENTS = {
+    "triton": "a model in a Triton repository",
+    "ray": "an application for Ray Serve",
+    "docker": "an image with `vggc serve`",
+}
+"""The formats in which an artifact is written."""
+
+STARTS = {
+    "triton": "tritonserver --model-repository={out}",
+    "ray": "cd {out} && serve run serve_config.yaml",
+    "docker": "docker build -t vggc-net {out}",
+}
+"""How what is written is started, or made."""
+
 
 @click.command("export")
-@click.argument("spec", required=False, metavar="[SPEC|RUN]")
+@click.argument("spec", required=False, metavar="[SPEC|RUN|ARTIFACT]")
 @click.option(
     "--format",
     "style",
-    type=click.Choice(list(FORMATS)),
+    type=click.Choice([*FORMATS, *DEPLOYMENTS]),
     default="onnx",
     show_default=True,
-    help="; ".join(f"{name}: {what}" for name, what in FORMATS.items()) + ".",
+    help="; ".join(f"{name}: {what}" for name, what in (FORMATS | DEPLOYMENTS).items()) + ".",
 )
 @weights_option
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
 @click.option("--seed", type=click.IntRange(0), help="For random weights.  [default: 0]")
+@click.option("--name", help="What servers call the model.  [default: the net's name]")
 @click.option(
     "-o",
     "--out",
     required=True,
     type=click.Path(path_type=Path),
-    help="A new file.",
+    help="A new file; of an artifact a new folder, or a Triton repository that may be there.",
 )
 def command(
     spec: str | None,
-    style: ExportFormat,
+    style: ExportFormat | DeployFormat,
     weights: Path | None,
     size: tuple[int, int] | None,
     seed: int | None,
+    name: str | None,
     out: Path,
 ) -> None:
-    """Write a net and its weights for other tools.
+    """Write a net and its weights for other tools, or a compiled net for other servers.
 
     SPEC is a file or a zoo name, RUN a folder that `vggc train` made; with neither, the
-    newest run under runs/ is taken.
+    newest run under runs/ is taken. ARTIFACT is a folder that `vggc compile` made, for the
+    formats triton, ray and docker.
     """
+    from vggc.api.deploy import DeployPlan
     from vggc.api.export import ExportOptions, metadata, plan
 
-    options = ExportOptions(out=out, format=style, weights=weights, seed=seed, size=size)
+    options = ExportOptions(out=out, format=style, weights=weights, seed=seed, size=size, name=name)
     planned = plan(spec, options, console.status)
     planned.write()
-    console.out(f"{out}: {planned.subject.program.net.name}, {FORMATS[style]}")
-    for name, told in facts(metadata(planned.subject)):
-        console.out(f"  {name:<8} {told}")
+    if isinstance(planned, DeployPlan):
+        console.out(f"{planned.folder}: {planned.manifest.net}, {DEPLOYMENTS[planned.format]}")
+        console.status(f"next: {STARTS[planned.format].format(out=in_command(out))}")
+        return
+    console.out(f"{out}: {planned.subject.program.net.name}, {FORMATS[planned.format]}")
+    for key, told in facts(metadata(planned.subject)):
+        console.out(f"  {key:<8} {told}")
 
 
 def facts(known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

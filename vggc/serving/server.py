@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import re
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -22,9 +21,8 @@ from vggc.serving.metrics import Metrics
 from vggc.serving.model import open_model
 from vggc.support import signals
 from vggc.support.diagnostics import UserError
+from vggc.support.model_names import MODEL_NAME
 from vggc.support.paths import exists
-
-MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 DRAIN_SECONDS = 60
 """How long a server that is to end waits for clients that do not take their answers."""
