@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import numpy as np
@@ -137,3 +141,37 @@ def test_a_repository_takes_several_models(compiled_tiny: Make, model: Path) -> 
     assert configuration(other).name == "other"
     assert read_manifest(other / "1/artifact").batches == (1,)
     assert read_manifest(model / "1/artifact").batches == (1, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(which("tritonserver") is None, reason="Triton is not installed")
+def test_triton_itself_serves_it(model: Path, compiled_tiny: Make, noise: Noise) -> None:
+    """Its Python must have vggc and what the model's requirements.txt tells."""
+    client_of = pytest.importorskip("tritonclient.http")
+    images = noise(3, 3, 16, 16)
+    ports = ["--http-port=18080", "--allow-grpc=false", "--allow-metrics=false"]
+    command = ["tritonserver", f"--model-repository={model.parent}", *ports]
+    with (
+        subprocess.Popen(command) as server,
+        client_of.InferenceServerClient("127.0.0.1:18080") as client,
+    ):
+        try:
+            wait_for(server, client, model.name)
+            tensor = client_of.InferInput("input", [*images.shape], "FP32")
+            tensor.set_data_from_numpy(images)
+            scores = client.infer(model.name, [tensor]).as_numpy("output")
+        finally:
+            server.terminate()
+    session = session_of(compiled_tiny(1, 4), threads=1)
+    np.testing.assert_array_equal(scores, session.run(images))
+
+
+def wait_for(server: subprocess.Popen[bytes], client: Any, name: str) -> None:
+    """Comes back when a model is ready, which it must be within two minutes."""
+    for _ in range(120):
+        assert server.poll() is None
+        with suppress(ConnectionError):
+            if client.is_model_ready(name):
+                return
+        time.sleep(1)
+    raise TimeoutError(name)

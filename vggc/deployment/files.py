@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vggc.runtime.artifact import Manifest, Target
+from vggc.support.diagnostics import in_line
 from vggc.support.files import new_folder
 from vggc.support.paths import MANIFEST
 from vggc.support.templates import filled
@@ -38,7 +39,7 @@ def from_template(template: str, name: str, manifest: Manifest, **words: str) ->
 
 def machine(target: Target) -> str:
     """The CPU or the architectures of GPUs that an artifact is for."""
-    return ", ".join(target.archs) or str(target.attrs.get("mcpu", target.name))
+    return ", ".join(target.archs) or in_line(str(target.attrs.get("mcpu", target.name)))
 
 
 def write(files: DeployedFiles, artifact: Path, manifest: Manifest, folder: Path) -> None:
