@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from vggc.deployment.files import DeployedFiles, from_template
-from vggc.deployment.requirements import CUDA, RUNTIME, SERVER, requirements
+from vggc.deployment.requirements import SERVER, requirements
 from vggc.runtime.artifact import Manifest
 
 
@@ -19,6 +19,6 @@ def docker_files(name: str, manifest: Manifest) -> DeployedFiles:
     gpus = "--gpus all " * is_cuda
     texts = {
         "Dockerfile": from_template("Dockerfile", name, manifest, PYTHON=python, GPUS=gpus),
-        "requirements.txt": requirements((*RUNTIME, *SERVER, *(CUDA * is_cuda))),
+        "requirements.txt": requirements(manifest.target, SERVER),
     }
     return DeployedFiles(texts, "artifact")

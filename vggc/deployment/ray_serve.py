@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vggc.deployment.files import DeployedFiles, from_template
-from vggc.deployment.requirements import CUDA, RUNTIME, requirements
+from vggc.deployment.requirements import requirements
 from vggc.runtime.artifact import Manifest
 
 
@@ -23,7 +23,7 @@ def ray_files(name: str, manifest: Manifest) -> DeployedFiles:
     )
     texts = {
         "serve_config.yaml": config,
-        "requirements.txt": requirements((*RUNTIME, *(CUDA * is_cuda))),
+        "requirements.txt": requirements(manifest.target),
         "deployment.py": from_template("deployment.py", name, manifest),
     }
     return DeployedFiles(texts, "artifact")

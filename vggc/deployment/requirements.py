@@ -7,20 +7,21 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 
 from vggc.deployment import diagnostics
+from vggc.runtime.artifact import Target
 from vggc.support.diagnostics import UserError
 from vggc.support.version import __version__
 
 RUNTIME = ("apache-tvm", "apache-tvm-ffi", "lark", "numpy", "pillow", "safetensors")
-"""What an artifact is run by, beside vggc: neither PyTorch nor anything else that trains."""
+"""What runs any artifact, beside vggc: neither PyTorch nor anything else that trains."""
 
 SERVER = (
     *("click", "rich", "starlette", "uvicorn", "httptools", "orjson", "prometheus-client"),
     "python-multipart",
 )
-"""What `vggc serve` takes besides."""
+"""What serves it by `vggc serve`."""
 
 CUDA = ("nvidia-cuda-runtime",)
-"""What an artifact for GPUs takes besides."""
+"""What runs an artifact for GPUs besides."""
 
 EXTRAS = dict.fromkeys(SERVER, "vggc[serve]") | dict.fromkeys(CUDA, "vggc[cuda]")
 """What brings a package that vggc does not bring by itself."""
@@ -31,11 +32,13 @@ HEADER = """\
 """
 
 
-def requirements(packages: Sequence[str]) -> str:
-    """A file for `pip install --no-deps`: this vggc, packages, and all that these need.
+def requirements(target: Target, more: Sequence[str] = ()) -> str:
+    """A file for `pip install --no-deps`: this vggc, what runs an artifact for a target, more
+    packages, and all that these need.
 
     Raises: UserError where one of the packages is not installed.
     """
+    packages = (*RUNTIME, *(CUDA if target.kind == "cuda" else ()), *more)
     lines = (f"{name}=={version}\n" for name, version in sorted(installed(packages).items()))
     return "".join([HEADER, f"vggc=={__version__}\n", *lines])
 

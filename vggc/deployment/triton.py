@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from vggc.deployment.files import DeployedFiles, from_template
-from vggc.deployment.requirements import CUDA, RUNTIME, requirements
+from vggc.deployment.requirements import requirements
 from vggc.runtime.artifact import Manifest, Output
 from vggc.support.diagnostics import in_line
 
@@ -30,7 +30,7 @@ def triton_files(name: str, manifest: Manifest) -> DeployedFiles:
     )
     texts = {
         "config.pbtxt": config,
-        "requirements.txt": requirements((*RUNTIME, *(CUDA * is_cuda))),
+        "requirements.txt": requirements(manifest.target),
         "1/model.py": from_template("model.py", name, manifest),
     }
     if has_labels(manifest):
