@@ -170,7 +170,9 @@ def test_code_for_gpus_is_deployed_where_gpus_are(compiled_tiny: Make) -> None:
     assert "num_gpus: 1" in ray_files("tiny", manifest).texts["serve_config.yaml"]
     docker = docker_files("tiny", manifest).texts
     assert "docker run --rm --gpus all -p" in docker["Dockerfile"]
-    assert "nvidia-cuda-runtime==" in docker["requirements.txt"]
+    assert {"apache-tvm==", "ml-dtypes==", "nvidia-cuda-runtime=="} <= {
+        re.sub("==.*", "==", line) for line in docker["requirements.txt"].splitlines()
+    }
 
 
 # ---------------------------------------------------------------- versions
@@ -183,8 +185,9 @@ def test_versions_are_pinned_with_all_that_is_needed_and_nothing_that_trains(
     lines = requirements.requirements(target, SERVER).splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
     assert pins["vggc"] == __version__
-    assert pins.keys() >= {*RUNTIME, *SERVER, "ml-dtypes", "h11"}
-    assert not pins.keys() & {"torch", "onnx", "scikit-learn", "matplotlib", "httpx"}
+    assert pins.keys() >= {*RUNTIME, *SERVER, "h11"}
+    others = {"torch", "apache-tvm", "onnx", "scikit-learn", "matplotlib", "httpx"}
+    assert not pins.keys() & others
 
 
 def test_what_is_pinned_is_what_the_project_asks_for() -> None:
@@ -195,7 +198,7 @@ def test_what_is_pinned_is_what_the_project_asks_for() -> None:
     whole = names(PROJECT["dependencies"])
     assert {*RUNTIME, "click", "rich"} <= whole
     assert {*SERVER} - {"click", "rich"} == names(extras["serve"])
-    assert {*CUDA} <= names(extras["cuda"])
+    assert {*CUDA} <= whole | names(extras["cuda"])
 
 
 def test_a_package_that_is_missing_is_told_with_what_brings_it(

@@ -11,7 +11,7 @@ from vggc.runtime.artifact import Target
 from vggc.support.diagnostics import UserError
 from vggc.support.version import __version__
 
-RUNTIME = ("apache-tvm", "apache-tvm-ffi", "lark", "numpy", "pillow", "safetensors")
+RUNTIME = ("lark", "numpy", "pillow")
 """What runs any artifact, beside vggc: neither PyTorch nor anything else that trains."""
 
 SERVER = (
@@ -20,11 +20,11 @@ SERVER = (
 )
 """What serves it by `vggc serve`."""
 
-CUDA = ("nvidia-cuda-runtime",)
+CUDA = ("apache-tvm", "apache-tvm-ffi", "nvidia-cuda-runtime")
 """What runs an artifact for GPUs besides."""
 
 EXTRAS = dict.fromkeys(SERVER, "vggc[serve]") | dict.fromkeys(CUDA, "vggc[cuda]")
-"""What brings a package that vggc does not bring by itself."""
+"""What brings a package that may be missing beside vggc."""
 
 HEADER = """\
 # What runs the net, and all that this needs, as it was installed where this file was written:
