@@ -82,7 +82,8 @@ def test_the_wheel_holds_the_package_the_grammar_and_the_zoo_and_works(tmp_path:
     subprocess.run(command, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    sources = {"vggc": "vggc", "grammars": "vggc/_data/grammars", "zoo": "vggc/_data/zoo"}
+    packages = {"vggc": "vggc", "vggc_runtime": "vggc_runtime"}
+    sources = packages | {"grammars": "vggc/_data/grammars", "zoo": "vggc/_data/zoo"}
     assert names == {
         f"{place}/{path.relative_to(ROOT / source).as_posix()}"
         for source, place in sources.items()
