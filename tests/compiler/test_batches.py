@@ -1,16 +1,25 @@
-"""Several batches in one artifact: kernels that are chosen together want weights packed alike."""
+"""Several batches in one artifact: kernels that are chosen together want weights packed alike, and
+round alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import pytest
 
 from tests.support.nets import graph_of
 from vggc.compiler.choose import kernels_for
-from vggc.compiler.error_budget import MAX_ERROR, Allotment, Offer, allotment
+from vggc.compiler.error_budget import (
+    MAX_ERROR,
+    Allotment,
+    MeasuredTimes,
+    Offer,
+    allotment,
+)
 from vggc.compiler.packing import packings
 from vggc.compiler.relax import with_kernels
 from vggc.compiler.targets import resolve
@@ -48,12 +57,13 @@ def plans(
     return [plan_for(graph, batch, target, precision) for batch in batches]
 
 
-def chosen(may: Allotment, measured: dict[Workload, Choice]) -> dict[Workload, Offer]:
+def chosen(may: Allotment, times: MeasuredTimes) -> dict[Workload, Offer]:
     """What is chosen, as it was offered."""
-    return {
-        work: next(offer for offer in may.offers[work] if choice in offer.choices)
-        for work, choice in may.chosen(measured).items()
-    }
+    return {work: offered(may, work, choice) for work, choice in may.chosen(times).items()}
+
+
+def offered(may: Allotment, work: Workload, choice: Choice) -> Offer:
+    return next(offer for offer in may.offers[work] if choice in offer.choices)
 
 
 def places(may: Allotment) -> list[tuple[Workload, ...]]:
@@ -85,7 +95,7 @@ def test_every_layer_of_the_zoo_has_a_packing_that_all_batches_read(
         may = allotment(only, target, MAX_ERROR)
         found = chosen(may, {})
         for place in places(may):
-            assert len({found[work].packing for work in place}) == 1, place
+            assert len({found[work].form for work in place}) == 1, place
 
 
 @pytest.mark.parametrize(("target", "precision"), [FORMS[0], FORMS[4]])
@@ -110,7 +120,7 @@ def test_the_common_packing_is_the_one_of_the_least_relative_cost(
         alike = [
             offers
             for offers in product(*within)
-            if all(offer.packing == offers[0].packing for offer in offers)
+            if all(offer.form == offers[0].form for offer in offers)
         ]
         taken = relative([found[work] for work in place])
         assert taken == pytest.approx(min(map(relative, alike)), rel=1e-12)
@@ -120,13 +130,13 @@ def test_the_common_packing_is_the_one_of_the_least_relative_cost(
 def test_each_batch_keeps_to_the_error_of_the_net(budget: float) -> None:
     may = allotment(plans(load("tiny_vgg").graph, CPU, "float32"), CPU, budget)
     fast = {
-        work: offer.choice
+        work: {offer.choice: 1.0}
         for work, offers in may.offers.items()
         for offer in offers
         if offer.choice.algorithm == "winograd6"
     }
-    for measured in ({}, fast):
-        found = chosen(may, measured)
+    for times in ({}, fast):
+        found = chosen(may, times)
         for calls in may.calls:
             added = sum(found[work].error ** 2 for work in calls if work in found)
             assert added <= budget**2
@@ -145,32 +155,86 @@ def dense() -> tuple[Allotment, tuple[Workload, ...]]:
 Dense = tuple[Allotment, tuple[Workload, ...]]
 
 
-def other(may: Allotment, work: Workload, is_wanted: Callable[[Offer], bool]) -> Offer:
-    return next(offer for offer in may.offers[work] if is_wanted(offer))
-
-
 def test_a_measured_choice_of_one_batch_decides_for_those_that_were_not_measured(
     dense: Dense,
 ) -> None:
     may, (one, four) = dense
-    first = chosen(may, {})[one]
-    shared = {offer.packing for offer in may.offers[four]}
-    # No dearer for four images than what is chosen, since a measured one costs nothing more.
-    cost = chosen(may, {})[four].cost[0]
-    fits = {o.packing for o in may.offers[four] if o.cost[0] <= cost} & shared
-    measured = other(may, one, lambda o: o.packing in fits and o.choice != first.choice)
-    found = may.chosen({one: measured.choice})
-    assert found[one] == measured.choice
-    assert chosen(may, {one: measured.choice})[four].packing == measured.packing
-
-
-def test_measured_choices_of_one_packing_are_kept_and_of_two_one_gives_way(dense: Dense) -> None:
-    may, (one, four) = dense
     now = chosen(may, {})
-    same = {work: now[work].choice for work in (one, four)}
-    assert may.chosen(same) == same
-    apart = other(may, four, lambda o: o.packing != now[one].packing)
-    both = {one: now[one].choice, four: apart.choice}
-    found = chosen(may, both)
-    assert found[one].packing == found[four].packing
-    assert sum(found[work].choice == choice for work, choice in both.items()) == 1
+    costs = {offer.form: offer.cost[0] for offer in may.offers[four]}
+    others = [offer for offer in may.offers[one] if offer.form in costs]
+    for fast in (each for each in others if each.form != now[one].form):
+        found = may.chosen({one: {now[one].choice: 1.0, fast.choice: 1e-6}})
+        assert found[one] == fast.choice
+        assert offered(may, four, found[four]).form == fast.form
+        barely = may.chosen({one: {now[one].choice: 1.0, fast.choice: 1 - 1e-6}})
+        loses_more = costs[fast.form] > 1.01 * now[four].cost[0]
+        assert not loses_more or barely == may.by_cost
+
+
+def test_of_choices_that_were_measured_for_all_batches_the_least_sum_is_taken(
+    dense: Dense,
+) -> None:
+    """Relative to the time of each batch; however fast one of them is in another form."""
+    may, place = dense
+    unmeasured = may.chosen({})
+    common = [
+        [next((o for o in may.offers[work] if o.form == offer.form), None) for work in place]
+        for offer in may.offers[place[0]]
+    ]
+    columns = [offers for offers in common if None not in offers]
+    assert len(columns) > 4
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        times: dict[Workload, dict[Choice, float]] = {
+            work: {unmeasured[work]: 1.0 + index} for index, work in enumerate(place)
+        }
+        for number in rng.choice(len(columns), 3, replace=False):
+            for work, offer in zip(place, columns[number], strict=True):
+                if offer and rng.random() < 0.8:
+                    times[work].setdefault(offer.choice, rng.uniform(0.2, 3))
+        least = {work: min(seconds.values()) for work, seconds in times.items()}
+
+        def relative(
+            choices: Sequence[Choice],
+            times: MeasuredTimes = times,
+            least: dict[Workload, float] = least,
+        ) -> float:
+            both = zip(place, choices, strict=True)
+            return sum(times[work][choice] / least[work] for work, choice in both)
+
+        measured = [
+            relative([offer.choice for offer in offers if offer])
+            for offers in columns
+            if all(o and o.choice in times[work] for o, work in zip(offers, place, strict=True))
+        ]
+        found = may.chosen(times)
+        assert relative([found[work] for work in place]) == pytest.approx(min(measured))
+        assert relative([found[work] for work in place]) <= relative([*unmeasured.values()])
+
+
+def test_kernels_that_round_otherwise_are_not_taken_together(dense: Dense) -> None:
+    """Even where one packing is read by both."""
+    may, (one, four) = dense
+    made = may.by_cost
+    sums = {one: ["one", "two"], four: ["two", "four"]}
+
+    def split(work: Workload) -> tuple[Offer, ...]:
+        offer = offered(may, work, made[work])
+        return tuple(
+            replace(
+                offer,
+                cost=(1.0 + number, 0.0),
+                form=replace(offer.form, arithmetic=arithmetic),
+                choice=Choice(arithmetic, ()),
+                choices=frozenset([Choice(arithmetic, ())]),
+            )
+            for number, arithmetic in enumerate(sorted(sums[work], key="two".__eq__))
+        )
+
+    apart = replace(may, offers={work: split(work) for work in (one, four)})
+    assert apart.by_cost == {one: Choice("two", ()), four: Choice("two", ())}
+    assert allotment_of_one(apart, one).by_cost == {one: Choice("one", ())}
+
+
+def allotment_of_one(may: Allotment, work: Workload) -> Allotment:
+    return Allotment(((work,),), {work: may.offers[work]}, may.budget)

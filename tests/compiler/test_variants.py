@@ -126,8 +126,8 @@ def packings(may: Allotment) -> list[tuple[tuple[Workload, ...], Packing]]:
         (place, packing)
         for place in zip(*may.calls, strict=True)
         if place[0] in may.offers
-        for packing in dict.fromkeys(offer.packing for offer in may.offers[place[0]])
-        if packing and all(any(o.packing == packing for o in may.offers[w]) for w in place)
+        for packing in dict.fromkeys(offer.form.packing for offer in may.offers[place[0]])
+        if packing and all(any(o.form.packing == packing for o in may.offers[w]) for w in place)
     ]
 
 
@@ -151,11 +151,12 @@ def test_a_measured_choice_does_not_give_way_to_what_is_stored(may: Allotment) -
     (place, packing), *others = packings(may)
     other = next(each for other_place, each in others if other_place == place)
     measured = {
-        work: next(each.choice for each in may.offers[work] if each.packing == other)
+        work: next(each.choice for each in may.offers[work] if each.form.packing == other)
         for work in place
     }
     stored = replace(may, stored=dict.fromkeys(place, packing))
-    assert measured.items() <= stored.chosen(measured).items()
+    times = {work: {choice: 1.0} for work, choice in measured.items()}
+    assert measured.items() <= stored.chosen(times).items()
 
 
 @pytest.mark.parametrize("precision", ["tf32", "float16", "int8"])

@@ -160,7 +160,9 @@ def test_measured_choices_that_are_beyond_the_error_of_a_net_give_way() -> None:
     }
     assert len(measured) > 8
     for budget in (1e-5, 1.5e-5, 1e-4):
-        chosen = allotment([calls], target, budget).chosen(measured)
+        chosen = allotment([calls], target, budget).chosen(
+            {work: {choice: 1.0} for work, choice in measured.items()}
+        )
         kept = {work: choice for work, choice in measured.items() if chosen[work] == choice}
         assert together(calls, chosen) <= budget
         given_way = [errors(work)["winograd6"] for work in measured if work not in kept]

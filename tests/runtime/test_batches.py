@@ -1,4 +1,4 @@
-"""Artifacts for several batches: a call takes the least that its images fit into."""
+"""Artifacts for several batches: images go to those that compute them at the least cost."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import vggc
 from tests.support.nets import TINY
 from vggc.backends.torch import reference
 from vggc.cli import cli
+from vggc.compiler.buckets import fewest_images
 from vggc.ir import needs
 from vggc.ir.weights import seeded
 from vggc.program import Program
@@ -25,6 +26,8 @@ from vggc.runtime.gpu_session import GpuSession
 from vggc.runtime.session import Session
 from vggc.support.batches import checked_batches, parse_batches
 from vggc.support.diagnostics import UserError, render
+from vggc.support.paths import MANIFEST
+from vggc.support.records import write_record
 from vggc.support.tensors import read_all
 from vggc.support.tvm_alone import tvm
 from vggc_runtime.native import NativeStep
@@ -39,16 +42,31 @@ def folder(compiled_tiny: Callable[..., Path]) -> Path:
     return compiled_tiny(*BATCHES)
 
 
-@pytest.mark.parametrize(
-    ("images", "computed"),
-    [(1, [1]), (2, [3]), (3, [3]), (4, [8]), (8, [8]), (9, [8, 1]), (18, [8, 8, 3])],
-)
-def test_any_number_of_images_is_computed_by_the_least_batches(
-    folder: Path, tiny: Program, noise: Noise, images: int, computed: list[int]
+@pytest.mark.parametrize("threads", [1, 2])
+def test_any_number_of_images_gives_the_same_bits_as_each_by_itself(
+    folder: Path, tiny: Program, noise: Noise, threads: int
+) -> None:
+    """By whichever batches; of zeros beside them nothing is seen."""
+    session = Session.load(folder, threads=threads)
+    x = noise(18, *tiny.graph.input)
+    alone = np.concatenate([session.run(x[i : i + 1]) for i in range(len(x))])
+    expected = reference(tiny.graph, seeded(tiny.graph, 0))(x)["softmax1"]
+    np.testing.assert_allclose(alone, expected, rtol=1e-5, atol=1e-7)
+    for images in range(1, len(x) + 1):
+        np.testing.assert_array_equal(session.run(x[:images]), alone[:images])
+
+
+@pytest.mark.parametrize("images", range(1, 19))
+def test_the_library_computes_images_by_the_batches_that_the_manifest_tells(
+    folder: Path, tiny: Program, noise: Noise, images: int
 ) -> None:
     session = Session.load(folder)
     x = noise(images, *tiny.graph.input)
     assert isinstance(session, CpuSession)
+    computed, left = [], images
+    while left > 0:
+        computed.append(session.manifest.entry_for(left).batch)
+        left -= computed[-1]
     called: list[int] = []
 
     def watch(step: NativeStep) -> None:
@@ -57,9 +75,39 @@ def test_any_number_of_images_is_computed_by_the_least_batches(
 
     (found,) = session.watch(x, watch).values()
     assert called == computed
-    expected = reference(tiny.graph, seeded(tiny.graph, 0))(x)["softmax1"]
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
-    np.testing.assert_array_equal(found, session.run(x))
+    assert len(found) == images
+
+
+def test_the_next_batch_is_the_largest_that_is_taken_for_as_many_images(folder: Path) -> None:
+    manifest = sound_manifest(folder)
+    fewest = dict(zip(BATCHES, (1, 3, 6), strict=True))
+    entries = tuple(replace(each, fewest=fewest[each.batch]) for each in manifest.entries)
+    changed = replace(manifest, entries=entries)
+    found = {images: changed.entry_for(images).batch for images in (0, 1, 2, 3, 5, 6, 8, 99)}
+    assert found == {0: 1, 1: 1, 2: 1, 3: 3, 5: 3, 6: 8, 8: 8, 99: 8}
+
+
+def test_a_batch_is_taken_for_fewer_images_where_it_costs_less() -> None:
+    batches = (1, 4, 16)
+    assert fewest_images(batches, (10, 40, 160)) == batches, "zeros are never computed in vain"
+    assert fewest_images(batches, (10, 10, 10)) == (1, 2, 5), "one call does not cost more"
+    assert fewest_images(batches, (10, 25, 95)) == (1, 3, 14)
+    assert fewest_images(batches, (10, 30, 200)) == (1, 3, 16), "it was asked for"
+    assert fewest_images((2, 3), (0, 0)) == (1, 3)
+
+
+@pytest.mark.parametrize("fewest", [(2, 3, 8), (1, 1, 8), (1, 4, 8), (1, 3, 3)])
+def test_a_manifest_that_takes_no_batch_for_some_images_is_refused(
+    tiny_artifact: Make, fewest: tuple[int, ...]
+) -> None:
+    copy = tiny_artifact(*BATCHES)
+    manifest = sound_manifest(copy)
+    pairs = zip(manifest.entries, fewest, strict=True)
+    entries = tuple(replace(entry, fewest=images) for entry, images in pairs)
+    changed = replace(manifest, entries=entries)
+    write_record(copy / MANIFEST, replace(changed, sha256=changed.digest))
+    with pytest.raises(UserError, match="is not taken for the images for which it must be"):
+        sound_manifest(copy)
 
 
 def test_all_batches_share_one_copy_of_the_weights(
@@ -222,7 +270,7 @@ def test_python_compiles_for_several_batches(tmp_path: Path, noise: Noise) -> No
     assert "batch 1, 4>" in repr(artifact)
     x = noise(6, 3, 16, 16)
     one_by_one = np.concatenate([artifact(x[i : i + 1]) for i in range(6)])
-    np.testing.assert_allclose(artifact(x), one_by_one, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(artifact(x), one_by_one)
     with pytest.raises(vggc.UserError, match="0 is out of range"):
         vggc.compile(vggc.from_text(TINY), out=tmp_path / "b", batch=0)
 

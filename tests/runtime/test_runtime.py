@@ -193,7 +193,7 @@ def test_many_threads_and_images_take_no_more_than_their_maps(tmp_path: Path) ->
         subject.weights_from,
         subject.preprocessing,
         (),
-        choices_of={"": lambda workload, _: largest(workload, machine)},
+        times_of={"": lambda workload, _: {largest(workload, machine): 1.0}},
     )
     build_artifact(job, tmp_path / "vgg11")
     weights, steady, peak = memory_of(tmp_path / "vgg11", threads)

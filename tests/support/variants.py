@@ -50,6 +50,18 @@ def by_warps(workload: Workload, max_error: float) -> Choice | None:
     )
 
 
+def forced(
+    choice_of: Callable[[Workload, float], Choice | None],
+) -> Callable[[Workload, float], dict[Choice, float]]:
+    """What was measured where it was of these choices alone."""
+
+    def times_of(workload: Workload, max_error: float) -> dict[Choice, float]:
+        choice = choice_of(workload, max_error)
+        return {choice: 1.0} if choice else {}
+
+    return times_of
+
+
 def packing_of(workload: Workload, choice: Choice, card: Card) -> Packing | None:
     """How a choice wants the weight of its workload packed."""
     return next(
@@ -74,7 +86,7 @@ def compile_variants(folder: Path) -> str:
         preprocessing=subject.preprocessing,
         classes=(),
         precision="float16",
-        choices_of={"": by_warps, "sm_90a": by_warpgroups},
+        times_of={"": forced(by_warps), "sm_90a": forced(by_warpgroups)},
     )
     shown: dict[str, str] = {}
 

@@ -22,6 +22,7 @@ from click.testing import CliRunner
 from tests.support import gpu_on_cpu
 from tests.support.broken_kernels import CRASHING, WRONG
 from tests.support.device import needs_compilers
+from tests.support.measured import fastest
 from tests.support.nets import program
 from vggc.cli import cli
 from vggc.compiler.cards import card_for, card_like, variants
@@ -37,7 +38,7 @@ from vggc.runtime.plans import plan_for
 from vggc.support.diagnostics import CheckFailed, UserError
 from vggc.tuning import lookup, measure, remote, rotation, tuner
 from vggc.tuning.database import FAILED, RECORDS, opened, read
-from vggc.tuning.lookup import CardLookup, choices_for
+from vggc.tuning.lookup import CardLookup, times_for
 from vggc.tuning.machines import TunedCard, card_in, tuned_card
 from vggc.tuning.measure import TrackerAddress, difference, format_of, held_bytes
 from vggc.tuning.rotation import MAX_SETS, rotating, sets_of
@@ -325,8 +326,8 @@ def record(folder: Path, card: TunedCard, best: Choice | int, work: Conv = DEEP)
 
 def decided(folder: Path | None, *archs: str) -> tuple[Choice | None, list[str]]:
     """What a database says to whoever compiles for architectures."""
-    choice_of = choices_for(resolve("cuda", archs), folder, 1)
-    return choice_of(replace(DEEP, act=RELU), inf), choice_of.notes
+    times_of = times_for(resolve("cuda", archs), folder, 1)
+    return fastest(times_of(replace(DEEP, act=RELU), inf)), times_of.notes
 
 
 def test_records_count_where_code_runs_on_their_card(tmp_path: Path) -> None:
@@ -349,14 +350,14 @@ def test_of_several_cards_the_newest_and_largest_decides(tmp_path: Path) -> None
     assert len({of_a100, of_h200, of_h100}) == 3
     assert decided(tmp_path, "sm_90")[0] == of_h200
     assert decided(tmp_path, "sm_80")[0] == of_a100
-    choice_of = choices_for(resolve("cuda", ["sm_80", "sm_90"]), tmp_path, 1)
-    assert isinstance(choice_of, CardLookup)
-    assert choice_of.cards == [AN_H200, AN_H100, AN_A100]
+    times_of = times_for(resolve("cuda", ["sm_80", "sm_90"]), tmp_path, 1)
+    assert isinstance(times_of, CardLookup)
+    assert times_of.cards == [AN_H200, AN_H100, AN_A100]
     other = replace(DEEP, stride=(2, 2), output=half(14, 512))
     of_other = record(tmp_path, AN_A100, 5, other)
-    choice_of = choices_for(resolve("cuda", ["sm_80", "sm_90"]), tmp_path, 1)
-    assert choice_of(other, inf) == of_other
-    assert [*choice_of.decided] == [AN_A100]
+    times_of = times_for(resolve("cuda", ["sm_80", "sm_90"]), tmp_path, 1)
+    assert fastest(times_of(other, inf)) == of_other
+    assert [*times_of.decided] == [AN_A100]
 
 
 def test_what_was_measured_here_decides_before_what_comes_with_vggc(
@@ -370,8 +371,8 @@ def test_what_was_measured_here_decides_before_what_comes_with_vggc(
     assert decided(own, "sm_90")[0] == of_h200
     mine = record(own, AN_H200, 8)
     assert decided(own, "sm_90")[0] == mine
-    choice_of = choices_for(resolve("cuda", ["sm_90"]), None, 1, ignore=True)
-    assert choice_of(DEEP, inf) is None
+    times_of = times_for(resolve("cuda", ["sm_90"]), None, 1, ignore=True)
+    assert fastest(times_of(DEEP, inf)) is None
 
 
 def test_a_card_with_kernels_of_its_own_has_no_say_in_the_others(tmp_path: Path) -> None:
@@ -379,14 +380,14 @@ def test_a_card_with_kernels_of_its_own_has_no_say_in_the_others(tmp_path: Path)
     of_a100, of_h200 = record(tmp_path, AN_A100, 9), record(tmp_path, AN_H200, 7)
     target = resolve("cuda", ["sm_80", "sm_90a", "compute_90"])
     made = {
-        arch: choices_for(each, tmp_path, 1, whole=target.archs)
+        arch: times_for(each, tmp_path, 1, whole=target.archs)
         for arch, each in variants(target).items()
     }
-    assert {arch: choice_of(DEEP, inf) for arch, choice_of in made.items()} == {
+    assert {arch: fastest(times_of(DEEP, inf)) for arch, times_of in made.items()} == {
         "": of_a100,
         "sm_90a": of_h200,
     }
-    notes = [note for choice_of in made.values() for note in choice_of.notes]
+    notes = [note for times_of in made.values() for note in times_of.notes]
     assert all(note.startswith("records of") for note in notes)
 
 

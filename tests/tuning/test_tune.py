@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tests.support.measured import fastest
 from tests.support.nets import TINY, program
 from tests.support.worker_tasks import behave
 from vggc.cli import cli
@@ -50,7 +51,7 @@ from vggc.tuning.database import (
     outdated,
     read,
 )
-from vggc.tuning.lookup import choices_for
+from vggc.tuning.lookup import times_for
 from vggc.tuning.machines import TunedCpu
 from vggc.tuning.measure import (
     Built,
@@ -656,7 +657,7 @@ def test_where_the_default_fails_the_others_are_measured(
     assert layer.task.choices[0] != layer.task.reference
     assert layer.best == layer.task.choices[-1]
     assert course.measured == len(layer.task.choices) - 1
-    found = choices_for(HOST, tmp_path, 1)(DEEP, inf)
+    found = fastest(times_for(HOST, tmp_path, 1)(DEEP, inf))
     assert found == (layer.best if own else None)
 
 
@@ -991,17 +992,17 @@ def test_compile_reads_the_default_database(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     target = resolve("cpu")
-    of_nothing = choices_for(target, None, 1)
+    of_nothing = times_for(target, None, 1)
     folder = default_folder()
     assert folder is not None
     assert folder.is_relative_to(tmp_path / "vggc" / "tuning")
     with opened(folder) as database:
         database.add(task(), task().choices[0], 2e-6)
         database.add(task(), task().choices[5], 1e-6)
-    assert choices_for(target, None, 1)(CONV, inf) == task().choices[5]
-    assert choices_for(target, None, 2)(CONV, inf) is None
-    assert choices_for(target, None, 1, ignore=True)(CONV, inf) is None
-    assert of_nothing(CONV, inf) is None
+    assert fastest(times_for(target, None, 1)(CONV, inf)) == task().choices[5]
+    assert fastest(times_for(target, None, 2)(CONV, inf)) is None
+    assert fastest(times_for(target, None, 1, ignore=True)(CONV, inf)) is None
+    assert fastest(of_nothing(CONV, inf)) is None
 
 
 def test_measurements_for_another_number_of_threads_are_told(tmp_path: Path) -> None:
@@ -1010,9 +1011,9 @@ def test_measurements_for_another_number_of_threads_are_told(tmp_path: Path) -> 
         database.add(task(threads=3), task(threads=3).choices[0], 2e-6)
 
     def notes(threads: int, work: Workload) -> list[str]:
-        choice_of = choices_for(HOST, tmp_path, threads)
-        choice_of(work, inf)
-        return choice_of.notes
+        times_of = times_for(HOST, tmp_path, threads)
+        times_of(work, inf)
+        return times_of.notes
 
     assert notes(1, CONV) == notes(3, CONV) == notes(2, DEEP) == []
     assert notes(2, CONV) == [
@@ -1023,7 +1024,7 @@ def test_measurements_for_another_number_of_threads_are_told(tmp_path: Path) -> 
 def test_a_database_that_no_writer_ever_ends_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / RECORDS)
     with pytest.raises(UserError, match="it is a named pipe, not a file"):
-        choices_for(resolve("cpu"), tmp_path, 1)
+        times_for(resolve("cpu"), tmp_path, 1)
 
 
 def test_a_lock_that_no_reader_ever_opens_is_not_waited_for(tmp_path: Path) -> None:
@@ -1037,7 +1038,7 @@ def test_a_record_of_a_task_that_is_not_there_is_told_as_such(tmp_path: Path) ->
         database.add(task(), task().choices[0], 2e-6)
     (tmp_path / WORKLOADS).write_text("")
     with pytest.raises(UserError, match=f"line 1 is of the task 0, and {WORKLOADS} has 0"):
-        choices_for(resolve("cpu"), tmp_path, 1)
+        times_for(resolve("cpu"), tmp_path, 1)
 
 
 def of(algorithm: str) -> list[Choice]:
@@ -1053,11 +1054,11 @@ def test_a_record_counts_for_every_error_that_its_choice_keeps_to(tmp_path: Path
         for place, algorithm in enumerate(("winograd6", "winograd4", "winograd2", "direct")):
             database.add(loose, of(algorithm)[0], (2 * place + 2) * 1e-6)
             database.add(loose, of(algorithm)[1], (2 * place + 1) * 1e-6)
-    choice_of = choices_for(HOST, tmp_path, 1)
+    times_of = times_for(HOST, tmp_path, 1)
     found = TunedCpu(HOST, 1).algorithms(DEEP)
     assert len({each.error for each in found}) == 4
     for each in found:
-        assert choice_of(DEEP, each.error) == of(each.name)[1]
+        assert fastest(times_of(DEEP, each.error)) == of(each.name)[1]
 
 
 def test_what_was_never_compared_with_the_default_is_not_taken(tmp_path: Path) -> None:
@@ -1066,13 +1067,13 @@ def test_what_was_never_compared_with_the_default_is_not_taken(tmp_path: Path) -
     with opened(tmp_path) as database:
         for number, choice in enumerate(strict.choices[:9]):
             database.add(strict, choice, (number + 1) * 1e-3)
-    choice_of = choices_for(HOST, tmp_path, 1)
-    assert choice_of(DEEP, 0) == strict.choices[0]
-    assert choice_of(DEEP, 1) is None
+    times_of = times_for(HOST, tmp_path, 1)
+    assert fastest(times_of(DEEP, 0)) == strict.choices[0]
+    assert fastest(times_of(DEEP, 1)) is None
     with opened(tmp_path) as database:
         database.add(task(DEEP), task(DEEP).choices[0], 1e-2)
-    assert choice_of(DEEP, 1) is None
-    assert choices_for(HOST, tmp_path, 1)(DEEP, 1) == strict.choices[0]
+    assert fastest(times_of(DEEP, 1)) is None
+    assert fastest(times_for(HOST, tmp_path, 1)(DEEP, 1)) == strict.choices[0]
 
 
 def test_tune_measures_what_compile_chooses_among(tmp_path: Path, tiny_file: Path) -> None:
@@ -1165,7 +1166,7 @@ def test_where_nobody_is_at_home_there_is_no_default_database(
 ) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    assert choices_for(HOST, None, 1).notes == []
+    assert times_for(HOST, None, 1).notes == []
     done = CliRunner().invoke(cli, ["tune", str(tiny_file)])
     assert "it belongs into the home folder, and nobody is at home" in str(done.exception)
 
@@ -1183,9 +1184,9 @@ def test_a_default_database_that_may_not_be_read_is_told(
 
 def test_a_database_that_is_named_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no tuning database"):
-        choices_for(resolve("cpu"), tmp_path, 1)
+        times_for(resolve("cpu"), tmp_path, 1)
     with pytest.raises(UserError, match="there is no tuning database"):
-        choices_for(resolve("cuda"), tmp_path, 1)
+        times_for(resolve("cuda"), tmp_path, 1)
 
 
 @pytest.mark.parametrize("change", ["algorithm", "knobs", "count"])

@@ -85,7 +85,7 @@ class CompilePlan:
     batches: tuple[int, ...]
     precision: ArtifactPrecision
     max_error: float
-    choices_of: Mapping[str, AnyLookup]
+    times_of: Mapping[str, AnyLookup]
     """What was measured, for each variant of the target."""
     pictures: CalibrationImages
     folder: Path
@@ -118,7 +118,7 @@ class CompilePlan:
             classes=subject.classes,
             precision=self.precision,
             images=self.pictures.files,
-            choices_of=self.choices_of,
+            times_of=self.times_of,
             max_error=self.max_error,
             may_overwrite=True,
             dense=spread is not None,
@@ -128,7 +128,7 @@ class CompilePlan:
         if watcher:
             watcher.end()
         seconds = time.perf_counter() - started
-        notes = dict.fromkeys(note for each in self.choices_of.values() for note in each.notes)
+        notes = dict.fromkeys(note for each in self.times_of.values() for note in each.notes)
         return Compiled(self, manifest, seconds, tuple(notes))
 
 
@@ -173,7 +173,7 @@ def plan(
     from vggc.compiler.diagnostics import GivenInVain, StandaloneForGpu
     from vggc.compiler.error_budget import budget_for
     from vggc.compiler.targets import on_threads, require_precision, resolve
-    from vggc.tuning.lookup import choices_for, default_threads
+    from vggc.tuning.lookup import default_threads, times_for
 
     machine = resolve(options.target, options.archs, options.mcpu)
     if options.standalone and machine.kind == "cuda":
@@ -195,8 +195,8 @@ def plan(
         machine = on_threads(machine, threads)
     else:
         machine = replace(machine, graphs=options.graphs)
-    choices_of = {
-        arch: choices_for(each, options.db, threads, ignore=not options.tuned, whole=machine.archs)
+    times_of = {
+        arch: times_for(each, options.db, threads, ignore=not options.tuned, whole=machine.archs)
         for arch, each in variants(machine).items()
     }
     pictures = CalibrationImages()
@@ -213,7 +213,7 @@ def plan(
         batches=options.batches,
         precision=options.precision,
         max_error=budget,
-        choices_of=choices_of,
+        times_of=times_of,
         pictures=pictures,
         folder=options.out or ARTIFACTS / named,
         dump=options.dump,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from math import inf
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,19 +19,22 @@ from vggc.support.diagnostics import UserError, first_line
 from vggc.support.paths import MANIFEST
 from vggc.support.tensors import DTYPES, opened
 
-ChoiceOf: TypeAlias = Callable[[Workload, float], Choice | None]
-"""The choice for a workload, of those that add so much relative error at most; None for that of
-least stated cost."""
+TimesOf: TypeAlias = Callable[[Workload, float], Mapping[Choice, float]]
+"""The seconds of a workload's choices, of those that add so much relative error at most, as far as
+they were measured."""
 
 ChoiceFor: TypeAlias = Callable[[Workload], Choice | None]
 """The choice for a workload, None for the one of least stated cost, where its error is settled."""
 
 
-def by_cost(workload: Workload, max_error: float = inf) -> Choice | None:
-    """No choice for any workload, so that the kernel of least stated cost is taken: a `ChoiceOf`
-    for where nothing was measured.
-    """
+def by_cost(workload: Workload) -> Choice | None:
+    """No choice for any workload, so that the kernel of least stated cost is taken."""
     return None
+
+
+def unmeasured(workload: Workload, max_error: float) -> Mapping[Choice, float]:
+    """No time of any choice: a `TimesOf` for where nothing was measured."""
+    return {}
 
 
 def kernels_for(target: Target, choice_of: ChoiceFor) -> KernelOf:

@@ -7,7 +7,7 @@ linked into one program.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +70,11 @@ def table_of(code: Lowered, manifest: Manifest, weights: Path) -> PlanTable:
     numbers = {each.name: number for number, each in enumerate(stored.tensors)}
     names = _symbols(code)
     entries = tuple(
-        table_entry(
-            code.calls[each.name], [names[one] for one in code.functions[each.name]], numbers
+        replace(
+            table_entry(
+                code.calls[each.name], [names[one] for one in code.functions[each.name]], numbers
+            ),
+            fewest=each.fewest,
         )
         for each in manifest.entries
     )

@@ -3,8 +3,9 @@
 Layers round independently of one another, so that their errors add in squares
 (docs/kernels.md). Each may add the same, as much as leaves all together within the budget.
 
-Plans of one net, for several batches, share its weights. What their calls at one place choose must
-therefore want the weight packed alike, and is chosen together.
+Plans of one net, for several batches, share its weights, and an image's result should not depend
+on its batch. What their calls at one place choose must therefore want the weight packed alike and
+round alike, and is chosen together.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,16 +52,30 @@ def budget_for(target: Target, precision: ArtifactPrecision, asked: float | None
 
 
 @dataclass(frozen=True)
+class SharedForm:
+    """What the choices of workloads that take the same weight have in common: how it is packed, and
+    the arithmetic, which equal bits follow from where it is told.
+    """
+
+    packing: Packing | None
+    arithmetic: str | None
+
+
+@dataclass(frozen=True)
 class Offer:
-    """An algorithm that a workload may take with its weight packed in one way: its least cost, by
-    which choice, and the error it adds; all choices of the kind.
+    """An algorithm that a workload may take in one form: its least cost, by which choice, and the
+    error it adds; all choices of the kind.
     """
 
     cost: tuple[float, ...]
     error: float
     choice: Choice
-    packing: Packing | None
+    form: SharedForm
     choices: frozenset[Choice]
+
+
+MeasuredTimes: TypeAlias = Mapping[Workload, Mapping[Choice, float]]
+"""The seconds that choices took, by their workload."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +104,12 @@ class Allotment:
                 return share
         return 0.0
 
+    def costs(self, taken: Mapping[Workload, Offer]) -> tuple[float, ...]:
+        """What the calls of each plan cost together that leave a choice."""
+        return tuple(
+            sum(taken[each].cost[0] for each in calls if each in taken) for calls in self.calls
+        )
+
     @property
     def by_cost(self) -> dict[Workload, Choice]:
         """The choice for each workload where nothing was measured."""
@@ -98,27 +119,40 @@ class Allotment:
         """Whether there is anything to choose for a workload."""
         return sum(len(offer.choices) for offer in self.offers.get(workload, ())) > 1
 
-    def chosen(self, measured: Mapping[Workload, Choice]) -> dict[Workload, Choice]:
-        """The choice for each workload: the measured one, or that of least cost within the share.
+    def chosen(self, times: MeasuredTimes) -> dict[Workload, Choice]:
+        """The choice for each workload, as `taken` tells."""
+        return {each: offer.choice for each, offer in self.taken(times).items()}
 
-        Workloads that take the same weight get the packing of which the sum of costs is least, each
-        relative to what its plan costs at least. A measured choice is taken to cost as little as
-        any of its workload, and gives way where it has another packing. A packing that is stored
-        already is taken where it costs little more than the best (`GIVEN_WAY`), and no measured
-        choice for it gives way. Measured choices may also
+    def taken(self, times: MeasuredTimes) -> dict[Workload, Offer]:
+        """What is taken for each workload: of what was measured, or of least cost within the share.
+        Where anything was measured, its cost is in seconds.
+
+        `times` hold at least one choice of each workload that was measured.
+
+        Workloads that take the same weight get the form of which the sum of costs is least, each
+        relative to what its plan costs at least. Where what they would take unmeasured was measured
+        of all of them, the sum is of times, over the forms of which all of them were measured: it
+        is never more than that of the unmeasured choice. Otherwise those that were not measured
+        are thought to take as long as their costs say beside what was (`_Prices`).
+
+        A packing that is stored already is taken where it costs little more than the best
+        (`GIVEN_WAY`), and no measured choice gives way for it. Measured choices may also
         add more error than those of least cost, from which the share is told: then those give way
-        that add most.
+        that add most, with all that take the same weight.
         """
-        kept = dict(measured)
+        known = dict(times)
         while True:
-            offers = self._together(self.share, kept)
+            offers = self._together(self.share, known)
+            kept = [each for each, offer in offers.items() if offer.choice in known.get(each, ())]
             if not kept or self._is_within_budget(offers):
-                return {each: offer.choice for each, offer in offers.items()}
-            del kept[max(kept, key=lambda each: self._offer(each, kept[each]).error)]
+                return offers
+            worst = max(kept, key=lambda each: offers[each].error)
+            for each in next(group for group in self._groups if worst in group):
+                known.pop(each, None)
 
     def packings(self, made: Mapping[Workload, Choice]) -> dict[Workload, Packing | None]:
         """How choices want the weights of their workloads packed."""
-        return {each: self._offer(each, choice).packing for each, choice in made.items()}
+        return {each: self._offer(each, choice).form.packing for each, choice in made.items()}
 
     @cached_property
     def _groups(self) -> tuple[tuple[Workload, ...], ...]:
@@ -133,34 +167,59 @@ class Allotment:
         free = (tuple(each for each in group if each in self.offers) for group in groups)
         return tuple(filter(None, free))
 
-    def _together(self, share: float, measured: Mapping[Workload, Choice]) -> dict[Workload, Offer]:
-        """What the workloads take within a share of the error, beside measured choices."""
+    def _together(self, share: float, times: MeasuredTimes) -> dict[Workload, Offer]:
+        """What the workloads take within a share of the error, beside what was measured."""
+        unmeasured = self._together(share, {}) if times else {}
+        within = {work: self._within(work, share, times.get(work, {})) for work in self.offers}
+        prices = _Prices.of(within, times, unmeasured)
+        priced = {work: prices.by_form(work, offers) for work, offers in within.items()}
+        scales_of = self._shares_of_cost(priced)
         taken: dict[Workload, Offer] = {}
-        shares_of_cost = self._shares_of_cost(share)
         for group in self._groups:
-            found = [self._by_packing(each, share, measured.get(each)) for each in group]
+            found = [priced[each] for each in group]
             common = [each for each in found[0] if all(each in others for others in found[1:])]
-            assert common, f"no packing is common to {group}"
-            columns = [[offers[packing] for offers in found] for packing in common]
-            scales = [shares_of_cost[each] for each in group]
-            asked = [measured.get(each) for each in group]
-            rank = partial(_rank, scales, asked)
+            assert common, f"no packing and arithmetic are common to {group}"
+            columns = [[offers[form] for offers in found] for form in common]
+            known = [times.get(each, {}) for each in group]
+            is_compared = bool(times) and all(
+                unmeasured[each].choice in seconds
+                for each, seconds in zip(group, known, strict=True)
+            )
+            if is_compared:
+                columns = [offers for offers in columns if _measured(offers, known) == len(group)]
+            rank = partial(_rank, [scales_of[each] for each in group], known)
             best = min(columns, key=rank)
-            if group[0] in self.stored and (packing := self.stored[group[0]]) in common:
-                alike = columns[common.index(packing)]
-                (dearer, kept, _), (cost, most, _) = rank(alike), rank(best)
+            stored = [offers for offers in columns if self._is_stored(group[0], offers[0].form)]
+            if stored and not is_compared:
+                alike = min(stored, key=rank)
+                (dearer, fewer, _), (cost, fewest, _) = rank(alike), rank(best)
                 is_near = dearer <= (1 + GIVEN_WAY) * cost
-                best = alike if is_near and kept <= most else best
+                best = alike if is_near and fewer <= fewest else best
             taken |= zip(group, best, strict=True)
         return taken
 
-    def _shares_of_cost(self, share: float) -> dict[Workload, float]:
+    def _within(
+        self, workload: Workload, share: float, measured: Mapping[Choice, float]
+    ) -> list[Offer]:
+        """What a workload may take within a share of the error, and what was measured of it."""
+        return [
+            offer
+            for offer in self.offers[workload]
+            if offer.error <= share or not offer.choices.isdisjoint(measured)
+        ]
+
+    def _is_stored(self, workload: Workload, form: SharedForm) -> bool:
+        """Whether a weight is packed so for other GPUs."""
+        return workload in self.stored and self.stored[workload] == form.packing
+
+    def _shares_of_cost(
+        self, priced: Mapping[Workload, Mapping[SharedForm, Offer]]
+    ) -> dict[Workload, float]:
         """What each workload adds to the costs of plans by a unit of its own, relative to what they
-        cost at least within a share of the error.
+        cost at least.
         """
         least = {
-            each: min(offer.cost[0] for offer in offers if offer.error <= share)
-            for each, offers in self.offers.items()
+            each: min(offer.cost[0] for offer in offers.values()) for each, offers in priced.items()
         }
         found = dict.fromkeys(least, 0.0)
         for calls in self.calls:
@@ -168,21 +227,6 @@ class Allotment:
             whole = sum(least[each] for each in free)
             for each in free:
                 found[each] += 1 / whole
-        return found
-
-    def _by_packing(
-        self, workload: Workload, share: float, measured: Choice | None
-    ) -> dict[Packing | None, Offer]:
-        """The best that a workload may take within a share of the error, by its packing."""
-        found: dict[Packing | None, Offer] = {}
-        for offer in self.offers[workload]:
-            known = found.get(offer.packing)
-            if offer.error <= share and (known is None or offer.cost < known.cost):
-                found[offer.packing] = offer
-        if measured is not None:
-            offer = self._offer(workload, measured)
-            cost = min(each.cost for each in found.values())
-            found[offer.packing] = replace(offer, cost=cost, choice=measured)
         return found
 
     def _offer(self, workload: Workload, choice: Choice) -> Offer:
@@ -197,15 +241,75 @@ class Allotment:
         )
 
 
+@dataclass(frozen=True)
+class _Prices:
+    """What choices cost: the seconds that were measured, and those that stated costs stand for.
+
+    The choice of least cost tells what its cost stands for, or the one that would be taken
+    unmeasured; where neither was measured, the fastest of those that were is thought to cost the
+    least. All workloads that were measured together tell it for the others.
+    """
+
+    times: MeasuredTimes
+    known: Mapping[Workload, tuple[float, float]]
+    """A cost and the seconds that it stands for, of each measured workload."""
+    usual: tuple[float, float]
+
+    @classmethod
+    def of(
+        cls,
+        offers: Mapping[Workload, Sequence[Offer]],
+        times: MeasuredTimes,
+        unmeasured: Mapping[Workload, Offer],
+    ) -> _Prices:
+        """The prices of offers, of which the `unmeasured` would be taken by cost; costs where
+        nothing was measured.
+        """
+        known: dict[Workload, tuple[float, float]] = {}
+        for each, seconds in times.items():
+            least = min(offers[each], key=lambda offer: offer.cost)
+            told = (offer for offer in (least, unmeasured[each]) if offer.choice in seconds)
+            offer = next(told, None)
+            fastest = min(seconds.values())
+            known[each] = (
+                (offer.cost[0], seconds[offer.choice]) if offer else (least.cost[0], fastest)
+            )
+        if not known:
+            return cls(times, known, (1.0, 1.0))
+        cost, stands_for = (sum(part) for part in zip(*known.values(), strict=True))
+        return cls(times, known, (cost, stands_for))
+
+    def by_form(self, workload: Workload, offers: Sequence[Offer]) -> dict[SharedForm, Offer]:
+        """The best of a workload's offers in each form, with seconds for costs: what was measured
+        comes before what was not.
+        """
+        seconds = self.times.get(workload, {})
+        cost, stands_for = self.known.get(workload, self.usual)
+        found: dict[SharedForm, tuple[bool, Offer]] = {}
+        for offer in offers:
+            measured = [choice for choice in seconds if choice in offer.choices]
+            choice = min(measured, key=seconds.__getitem__, default=offer.choice)
+            price = seconds[choice] if measured else stands_for * (offer.cost[0] / cost)
+            priced = replace(offer, cost=(price, *offer.cost[1:]), choice=choice)
+            known = found.get(offer.form)
+            if known is None or (not measured, priced.cost) < (known[0], known[1].cost):
+                found[offer.form] = not measured, priced
+        return {form: offer for form, (_, offer) in found.items()}
+
+
+def _measured(offers: Sequence[Offer], known: Sequence[Mapping[Choice, float]]) -> int:
+    """How many of the choices of a group were measured."""
+    return sum(offer.choice in seconds for offer, seconds in zip(offers, known, strict=True))
+
+
 def _rank(
-    scales: Sequence[float], asked: Sequence[Choice | None], offers: Sequence[Offer]
+    scales: Sequence[float], known: Sequence[Mapping[Choice, float]], offers: Sequence[Offer]
 ) -> tuple[float, int, list[tuple[float, ...]]]:
     """The order of preference of what a group may take, best first: the least cost, the most
     measured choices, and what breaks ties of cost.
     """
     cost = sum(scale * offer.cost[0] for scale, offer in zip(scales, offers, strict=True))
-    kept = sum(offer.choice == choice for offer, choice in zip(offers, asked, strict=True))
-    return cost, -kept, [offer.cost for offer in offers]
+    return cost, -_measured(offers, known), [offer.cost for offer in offers]
 
 
 def allotment(
@@ -259,12 +363,13 @@ def _offers(
     algorithms: Sequence[Algorithm[Any, Any]], weights: Sequence[NDArray[np.float32]]
 ) -> Iterator[Offer]:
     for algorithm in algorithms:
-        by_packing: dict[Packing | None, list[tuple[Cost, Choice]]] = {}
+        by_form: dict[SharedForm, list[tuple[Cost, Choice]]] = {}
         for knobs in algorithm.knobs():
-            costs = by_packing.setdefault(algorithm.packing(knobs), [])
+            form = SharedForm(algorithm.packing(knobs), algorithm.arithmetic(knobs))
+            costs = by_form.setdefault(form, [])
             costs.append((algorithm.cost(knobs), algorithm.choice(knobs)))
-        errors = [algorithm.error_with(weight) for weight in weights] if by_packing else []
+        errors = [algorithm.error_with(weight) for weight in weights] if by_form else []
         error = max(errors, default=algorithm.error)
-        for packing, costs in by_packing.items():
+        for form, costs in by_form.items():
             cost, choice = min(costs, key=lambda each: each[0])
-            yield Offer(cost, error, choice, packing, frozenset(choice for _, choice in costs))
+            yield Offer(cost, error, choice, form, frozenset(choice for _, choice in costs))

@@ -16,9 +16,10 @@ from time import perf_counter
 from typing import Literal, TypeAlias, TypeVar, get_args
 
 from vggc.compiler import diagnostics, listing
+from vggc.compiler.buckets import fewest_images
 from vggc.compiler.calibrate import calibrate, read_images
 from vggc.compiler.cards import variants
-from vggc.compiler.choose import ChoiceOf, by_cost, kernels_for
+from vggc.compiler.choose import TimesOf, kernels_for, unmeasured
 from vggc.compiler.codegen import (
     Code,
     Linkable,
@@ -132,7 +133,7 @@ class Job:
     precision: ArtifactPrecision = "float32"
     images: tuple[Path, ...] = ()
     """What int8 is calibrated on."""
-    choices_of: Mapping[str, ChoiceOf] = field(default_factory=dict)
+    times_of: Mapping[str, TimesOf] = field(default_factory=dict)
     """What was measured on each of the target's `variants`."""
     max_error: float = MAX_ERROR
     """The relative L2 error that the net's arithmetic may make."""
@@ -153,6 +154,8 @@ class Choices:
     may: Allotment
     made: Mapping[Workload, Choice]
     measured: Mapping[Workload, Choice]
+    costs: tuple[float, ...]
+    """What each batch is thought to cost, in one unit."""
 
     def by(self, workload: Workload) -> ChosenBy:
         """Who made the choice for a workload."""
@@ -197,9 +200,11 @@ def build_artifact(job: Job, folder: Path, watcher: Watcher = unwatched) -> Mani
         packed = stage("pack", listing.pieces, lambda: _pack(code, tensors, inside / WEIGHTS))
         _write_spec(job.net, inside / SPEC)
         entries = tuple(
-            _entry(code.calls[entry_name(plan.batch, arch)], arch, choices[arch])
+            _entry(code.calls[entry_name(plan.batch, arch)], arch, choices[arch], fewest)
             for arch in targets
-            for plan in plans
+            for plan, fewest in zip(
+                plans, fewest_images(job.batches, choices[arch].costs), strict=True
+            )
         )
         manifest = _manifest(job, entries, packed, digest(weights))
         export = partial(_exported, kernels, code, manifest, compiler, inside)
@@ -281,12 +286,13 @@ def _choose(job: Job, allotments: Mapping[str, Allotment]) -> dict[str, Choices]
     stored: dict[Workload, Packing | None] = {}
     for arch, each in reversed(list(allotments.items())):
         may = replace(each, stored=dict(stored))
-        choice_of = job.choices_of.get(arch, by_cost)
-        asked = {work: choice_of(work, may.share) for work in may.offers}
-        measured = {work: choice for work, choice in asked.items() if choice}
-        made = may.chosen(measured)
-        kept = {work: choice for work, choice in measured.items() if made[work] == choice}
-        found[arch] = Choices(may, made, kept)
+        times_of = job.times_of.get(arch, unmeasured)
+        asked = {work: times_of(work, may.share) for work in may.offers}
+        times = {work: seconds for work, seconds in asked.items() if seconds}
+        taken = may.taken(times)
+        made = {work: offer.choice for work, offer in taken.items()}
+        measured = {work: made[work] for work, seconds in times.items() if made[work] in seconds}
+        found[arch] = Choices(may, made, measured, may.costs(taken))
         stored |= may.packings(made)
     return found
 
@@ -401,7 +407,7 @@ def _manifest(
     )
 
 
-def _entry(calls: PlannedCalls, arch: str, choices: Choices) -> ArtifactEntry:
+def _entry(calls: PlannedCalls, arch: str, choices: Choices, fewest: int) -> ArtifactEntry:
     kernels = tuple(
         KernelEntry(
             step=step.name,
@@ -415,7 +421,7 @@ def _entry(calls: PlannedCalls, arch: str, choices: Choices) -> ArtifactEntry:
         for step, kernel in calls.steps
     )
     weights = tuple(dict.fromkeys(calls.plan.weights))
-    return ArtifactEntry(calls.plan.batch, kernels, weights, arch)
+    return ArtifactEntry(calls.plan.batch, kernels, weights, arch, fewest)
 
 
 def _show_folded(made: tuple[Folded, Weights]) -> Pages:

@@ -54,13 +54,16 @@ class TableCall:
 
 @dataclass(frozen=True)
 class TableEntry:
-    """What computes so many images at once; `outputs` are numbers of tensors, one for each head."""
+    """What computes so many images at once, and is taken for `fewest` at least; `outputs` are
+    numbers of tensors, one for each head.
+    """
 
     batch: int
     arena_bytes: int
     tensors: tuple[TableTensor, ...]
     calls: tuple[TableCall, ...]
     outputs: tuple[int, ...]
+    fewest: int = 1
 
 
 @dataclass(frozen=True)
@@ -208,8 +211,8 @@ def c_source(table: PlanTable) -> str:
         "plan_entry",
         "table_entries",
         [
-            f"{each.batch}, {each.arena_bytes}u, table_tensors_{n}, table_calls_{n}, "
-            f"table_outputs_{n}, {len(each.tensors)}, {len(each.calls)}"
+            f"{each.batch}, {each.fewest}, {each.arena_bytes}u, table_tensors_{n}, "
+            f"table_calls_{n}, table_outputs_{n}, {len(each.tensors)}, {len(each.calls)}"
             for n, each in enumerate(table.entries)
         ],
     )

@@ -96,6 +96,14 @@ class Algorithm(ABC, Generic[W, K]):
         """
         return None
 
+    def arithmetic(self, knobs: K) -> str | None:
+        """How results are rounded: where it is equal, an image gives the same bits with one weight,
+        whatever the batch, its place in it, the other images and the number of threads.
+
+        None where no such thing is promised.
+        """
+        return None
+
     def macs(self, knobs: K) -> int | None:
         """The multiply-adds that the kernel really does; None where they are what the workload asks
         for.

@@ -171,10 +171,10 @@ static size_t count_of(int ndim, const int64_t *shape) {
 
 static const plan_entry *largest_entry(void) { return &plan.entries[plan.num_entries - 1]; }
 
-/* The entry that computes so many images with the fewest others, or else the largest. */
+/* The entry that comes next where so many images are left: the largest taken for as many. */
 static const plan_entry *entry_for(int64_t images) {
-  const plan_entry *entry = plan.entries;
-  while (entry != largest_entry() && entry->batch < images) entry++;
+  const plan_entry *entry = largest_entry();
+  while (entry != plan.entries && entry->fewest > images) entry--;
   return entry;
 }
 

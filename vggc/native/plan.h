@@ -57,7 +57,7 @@ typedef struct { /* what a head gives of one image */
 } plan_head;
 
 typedef struct { /* so many images at once */
-  int64_t batch;
+  int64_t batch, fewest; /* it is taken for so many images at least, the first one for any */
   uint64_t arena_bytes;
   const plan_tensor *tensors;
   const plan_call *calls;

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -80,13 +81,15 @@ class ArtifactEntry:
     """A number of images that an artifact computes at once, and the kernels by which it does so.
 
     `weights` are the stored tensors that it takes, in order. `arch` is the architecture whose GPUs
-    alone run it; it is empty where all others do that there is code for.
+    alone run it; it is empty where all others do that there is code for. It is taken for `fewest`
+    images at least.
     """
 
     batch: int
     kernels: tuple[KernelEntry, ...]
     weights: tuple[str, ...] = ()
     arch: str = ""
+    fewest: int = 1
 
     @property
     def name(self) -> str:
@@ -215,10 +218,11 @@ class Manifest:
         return self.entries[-1]
 
     def entry_for(self, images: int) -> ArtifactEntry:
-        """The entry that computes so many images with the fewest others; the largest where they are
-        more than that one takes.
+        """The entry that comes next where so many images are to be computed: the largest that is
+        taken for as many. What it leaves over goes to others in the same way.
         """
-        return next((each for each in self.entries if images <= each.batch), self.largest)
+        taken = (each for each in reversed(self.entries) if each.fewest <= images)
+        return next(taken, self.entries[0])
 
     @property
     def variants(self) -> dict[str, Manifest]:
@@ -228,6 +232,12 @@ class Manifest:
         own = dict.fromkeys(entry.arch for entry in self.entries)
         others = tuple(arch for arch in self.target.archs if arch not in own)
         return {arch: self._variant(arch, (arch,) if arch else others) for arch in own}
+
+    @property
+    def entries_of_variants(self) -> tuple[tuple[ArtifactEntry, ...], ...]:
+        """The entries of each choice of kernels."""
+        archs = dict.fromkeys(entry.arch for entry in self.entries)
+        return tuple(tuple(e for e in self.entries if e.arch == arch) for arch in archs)
 
     @property
     def has_variants(self) -> bool:
@@ -336,6 +346,9 @@ def _problem(manifest: Manifest) -> str | None:
             archs[:1] != ("",) or 1 < len({*archs}) > len(target.archs)
         ),
         f"batch is not from 1 to {MAX_BATCH}": any(not 1 <= each <= MAX_BATCH for each in batches),
+        "an entry is not taken for the images for which it must be": any(
+            not _is_taken_in_turn(each) for each in manifest.entries_of_variants
+        ),
         "there is no output": not manifest.outputs,
         "classes are not as many as the outputs": not _are_classes(manifest),
         "target and attrs differ": target.attrs.get("kind") != kinds[target.kind],
@@ -353,6 +366,15 @@ def _problem(manifest: Manifest) -> str | None:
     }
     found = next((text for text, is_so in problems.items() if is_so), None)
     return found or manifest.preprocessing.problem(manifest.input)
+
+
+def _is_taken_in_turn(entries: tuple[ArtifactEntry, ...]) -> bool:
+    """Whether the first entry is taken for any images, and each other for as many as it computes,
+    or for fewer, but for more than the one before computes.
+    """
+    return entries[0].fewest == 1 and all(
+        before.batch < each.fewest <= each.batch for before, each in pairwise(entries)
+    )
 
 
 def _take_weights(manifest: Manifest) -> bool:

@@ -78,14 +78,15 @@ class GpuSession(Session):
 
     def run_all(self, x: Array) -> dict[str, Array]:
         images = np.asarray(x, np.float32)
-        size = self.manifest.largest.batch
-        starts = range(0, max(1, len(images)), size)
-        parts = [self._filled_up(images[start : start + size]) for start in starts]
+        parts: list[dict[str, Array]] = []
+        while not parts or len(images):
+            batch = self.manifest.entry_for(len(images)).batch
+            parts.append(self._filled_up(images[:batch], batch))
+            images = images[batch:]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _filled_up(self, x: Array) -> dict[str, Array]:
-        """Every output for images that are no more than an entry takes."""
-        batch = self.manifest.entry_for(len(x)).batch
+    def _filled_up(self, x: Array, batch: int) -> dict[str, Array]:
+        """Every output for images that are no more than the entry for `batch` takes."""
         if len(x) == batch:
             return self.named(self.lent(x))
         full = np.zeros((batch, *x.shape[1:]), np.float32)

@@ -69,8 +69,8 @@ class Session(ABC):
         """Every output by the name of its head, the main one first, for images of the manifest's
         shape, `(N, C, H, W)`.
 
-        They are computed by the entry that takes them with the fewest others, beside which it gets
-        zeros; where they are more than the largest takes, so many at a time.
+        They go to the entries in turn that `Manifest.entry_for` tells; beside those that are fewer
+        than an entry takes it gets zeros.
         """
 
     @abstractmethod

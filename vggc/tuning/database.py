@@ -93,8 +93,13 @@ class KnownTimes:
 
     def best(self, among: tuple[Choice, ...]) -> Choice | None:
         """The fastest of the choices `among`; None where none of them was measured."""
-        valid = [choice for choice in among if self.seconds.get(choice, FAILED) < FAILED]
-        return min(valid, key=self.seconds.__getitem__, default=None)
+        times = self.times(among)
+        return min(times, key=times.__getitem__, default=None)
+
+    def times(self, among: Iterable[Choice]) -> dict[Choice, float]:
+        """The seconds of the choices `among` that were measured and work, in their order."""
+        found = ((choice, self.seconds.get(choice, FAILED)) for choice in among)
+        return {choice: seconds for choice, seconds in found if seconds < FAILED}
 
     @property
     def failed(self) -> set[Choice]:

@@ -77,27 +77,27 @@ class Measurements:
 
 @dataclass
 class Lookup:
-    """The fastest choices that were measured for a CPU."""
+    """The choices that were measured for a CPU."""
 
     machine: TunedCpu
     known: Measurements = field(default_factory=Measurements)
     asked: list[Task] = field(default_factory=list)
 
-    def __call__(self, workload: Workload, max_error: float) -> Choice | None:
-        """The fastest of the choices that add a relative L2 error of at most `max_error`.
+    def __call__(self, workload: Workload, max_error: float) -> Mapping[Choice, float]:
+        """The seconds of the choices that add a relative L2 error of at most `max_error`.
 
-        None for what was not measured, and where what was, within a smaller error perhaps,
+        Nothing of what was not measured, and where what was, within a smaller error perhaps,
         was never compared with the choice of least stated cost.
         """
         if self.known.is_empty:
-            return None
+            return {}
         task = Task(canonical(workload), self.machine, max_error)
         self.asked.append(task)
         measured = self.known.of(task)
         if not measured.seconds or task.choices[0] not in measured.seconds:
-            return None
+            return {}
         # Of the very workload: what is canonical might leave it fewer choices.
-        return measured.best(self.machine.choices(workload, max_error))
+        return measured.times(self.machine.choices(workload, max_error))
 
     @property
     def notes(self) -> list[str]:
@@ -114,7 +114,7 @@ class Lookup:
 
 @dataclass
 class CardLookup:
-    """The fastest choices that were measured on cards which run code for some architectures.
+    """The choices that were measured on cards which run code for some architectures.
 
     There is one choice for all `archs`. Of all that are compiled for, the `whole`, some have
     kernels of their own, and cards that run these have no say. Where several cards have records of
@@ -136,25 +136,25 @@ class CardLookup:
         self.cards = [card for card in found if self._runs_on(card)]
         self.others = [card for card in own if not _is_one_of(card, self.whole)]
 
-    def __call__(self, workload: Workload, max_error: float) -> Choice | None:
-        """The fastest of the choices that add a relative L2 error of at most `max_error`, by the
+    def __call__(self, workload: Workload, max_error: float) -> Mapping[Choice, float]:
+        """The seconds of the choices that add a relative L2 error of at most `max_error`, by the
         records of the first card that has some.
 
-        None for what was not measured, and for what was never compared with that card's choice of
+        Nothing of what was not measured, and of what was never compared with that card's choice of
         least stated cost among those that all architectures can run.
         """
         if not self.cards:
-            return None
+            return {}
         allowed = {*cuda.choices(workload, card_for(self.archs), max_error)}
         for card in self.cards:
             task = Task(canonical(workload), card, max_error)
             self.asked.append(task)
             measured = self.known.of(task)
             among = tuple(choice for choice in task.choices if choice in allowed)
-            if among and among[0] in measured.seconds and (best := measured.best(among)):
+            if among and among[0] in measured.seconds and (times := measured.times(among)):
                 self.decided[card] += 1
-                return best
-        return None
+                return times
+        return {}
 
     @property
     def notes(self) -> list[str]:
@@ -195,7 +195,7 @@ def cards_in(known: Mapping[str, KnownTimes]) -> list[TunedCard]:
     return sorted((card for card in cards if card), key=newness, reverse=True)
 
 
-def choices_for(
+def times_for(
     target: Target,
     folder: Path | None,
     threads: int,

@@ -14,6 +14,15 @@ class CpuAlgorithm(Algorithm[W, K]):
 
     machine: Machine
 
+    def arithmetic(self, knobs: K) -> str | None:
+        """The algorithm: its kernels add up the terms of an element in the same order, whatever
+        their knobs and the batch.
+
+        Those of another algorithm round otherwise. One whose knobs or batch decide how a sum is cut
+        says here how.
+        """
+        return self.names[0]
+
 
 @dataclass(frozen=True)
 class FixedCpuAlgorithm(CpuAlgorithm[W, NoKnobs], Fixed[W]):

@@ -1,9 +1,10 @@
 """Dense layers: a GEMV for one image, a GEMM of few rows for several.
 
 Both are bound by reading the weights, which are as many as the multiplications of one image. So
-the reduction is cut into streams that are read side by side, each with sums of its own in
-registers: the memory delivers several streams faster than one. What a stream needs soon is asked
-for in time.
+the reduction is cut into parts, some of which are read side by side, as streams, each with sums of
+its own in registers: the memory delivers several streams faster than one. What a stream needs soon
+is asked for in time. The parts are the same for any number of streams, and are added up in the same
+order, so that an image's result does not depend on it.
 
 The weight's columns are packed in the order in which a map lies in memory, H, W, C, so that a
 flattened map is read where it is. Long sums are summed in pieces, as those of `conv`.
@@ -37,6 +38,8 @@ from vggc.kernels.workloads import Dense, by_panels
 
 MAX_ROWS = 16
 MAX_VECTORS = 8
+PARTS = 4
+"""Parts of a reduction; a divisor of it is how many are read side by side."""
 STREAMS = (1, 2, 4)
 AHEAD_BYTES = 4096
 """How far ahead of its use a cache line of the weights is asked for."""
@@ -44,7 +47,9 @@ AHEAD_BYTES = 4096
 
 @dataclass(frozen=True)
 class DenseKnobs:
-    """The register tile: `rows` images by `vectors` of outputs, once for each of the streams."""
+    """The register tile: `rows` images by `vectors` of outputs, once for each of the `streams`, the
+    parts of the reduction that are read side by side.
+    """
 
     rows: int
     vectors: int
@@ -57,8 +62,13 @@ def tiles(dense: Dense, machine: Machine) -> Iterator[DenseKnobs]:
         for streams in STREAMS:
             most = (machine.registers - 2) // (vectors * streams)
             for rows in range(1, min(dense.batch, most, MAX_ROWS) + 1):
-                if streams <= dense.in_features:
+                if parts(dense) % streams == 0:
                     yield DenseKnobs(rows, vectors, streams)
+
+
+def parts(dense: Dense) -> int:
+    """The parts of equal length that a layer's reduction is cut into; one where it is short."""
+    return PARTS if dense.in_features >= PARTS else 1
 
 
 def cost(dense: Dense, machine: Machine, knobs: DenseKnobs) -> Cost:
@@ -161,7 +171,7 @@ class DenseStreams(CpuAlgorithm[Dense, DenseKnobs]):
         panels = ceil(dense.out_features / panel)
         images = x.view("images", dense.batch, dense.in_features)
         lines = weight.view("lines", panels * dense.in_features * knobs.vectors, lanes)
-        length = dense.in_features // streams
+        length = dense.in_features // parts(dense)
         num_pieces = ceil(length / PIECE)
         piece = ceil(length / num_pieces)
         num_groups = ceil(dense.batch / rows)
@@ -185,22 +195,23 @@ class DenseStreams(CpuAlgorithm[Dense, DenseKnobs]):
             fill_with_zeros(totals)
             with serial("index", num_pieces) as index:
                 start = index * piece
-                for stream in sums:
-                    fill_with_zeros(stream)
                 cut = length % piece != 0
-                with serial("t", T.min(piece, length - start) if cut else piece) as t:
-                    for number, stream in enumerate(sums):
-                        at = number * length + start + t
-                        first = (k * dense.in_features + at) * knobs.vectors
-                        for vector in range(knobs.vectors):
-                            ahead = first + AHEAD_BYTES // (FLOAT * lanes) + vector
-                            prefetch(lines.address(ahead, 0))
-                        accumulate(stream, at)
-                for stream in sums:
-                    for total, part in zip(totals, stream, strict=True):
-                        for (c,) in elements((), panel, lanes):
-                            total[c] += part[c]
-            for rest in range(streams * length, dense.in_features):
+                with serial("turn", parts(dense) // streams) as turn:
+                    for stream in sums:
+                        fill_with_zeros(stream)
+                    with serial("t", T.min(piece, length - start) if cut else piece) as t:
+                        for number, stream in enumerate(sums):
+                            at = (turn * streams + number) * length + start + t
+                            first = (k * dense.in_features + at) * knobs.vectors
+                            for vector in range(knobs.vectors):
+                                ahead = first + AHEAD_BYTES // (FLOAT * lanes) + vector
+                                prefetch(lines.address(ahead, 0))
+                            accumulate(stream, at)
+                    for stream in sums:
+                        for total, part in zip(totals, stream, strict=True):
+                            for (c,) in elements((), panel, lanes):
+                                total[c] += part[c]
+            for rest in range(parts(dense) * length, dense.in_features):
                 accumulate(totals, rest)
 
             for count in in_block(k, panel, dense.out_features):
