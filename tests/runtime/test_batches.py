@@ -249,7 +249,7 @@ def test_compile_tells_and_dumps_each_batch(tiny_file: Path, tmp_path: Path) -> 
     )
     assert told.exit_code == 0, told.output
     assert f"{out}: tiny, batches of 1, 4, " in told.stdout
-    assert "--batch 1` measures, for each batch" in told.stderr
+    assert "--batch 1,4` measures" in told.stderr
     plans = (dump / "03-plan/plan.txt").read_text()
     assert "tiny, batch 1: " in plans
     assert "tiny, batch 4: " in plans

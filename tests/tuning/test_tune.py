@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tests.support.measured import fastest
+from tests.support.measured import Pretender, fastest
 from tests.support.nets import TINY, program
 from tests.support.worker_tasks import behave
 from vggc.cli import cli
@@ -54,7 +54,6 @@ from vggc.tuning.database import (
 from vggc.tuning.lookup import times_for
 from vggc.tuning.machines import TunedCpu
 from vggc.tuning.measure import (
-    Built,
     Failure,
     MeasuredTime,
     MeasuringMachine,
@@ -449,55 +448,6 @@ def test_two_do_not_write_at_once(filled: Path) -> None:
 
 
 # ---------------------------------------------------------------- measuring, pretended
-
-Seconds = Callable[[Task, Choice], TrialOutcome | None]
-
-
-class Pretender:
-    """In the place of compilers and clocks: `seconds` says what comes of a choice."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: Seconds) -> None:
-        self.seconds, self.ran = seconds, []
-        pretender = self
-
-        class NoCrew:
-            def __init__(self, size: int) -> None: ...
-            def stop(self) -> None: ...
-            def map(self, function: object, calls: list[object], patience: float) -> list[object]:
-                return [None for _ in calls]
-
-        class NoBench:
-            def __init__(self, server: TrackerAddress | None) -> None:
-                self.server, self.at = server, -1
-
-            def is_there(self) -> bool:
-                return True
-
-            def stop(self) -> None: ...
-
-            def start(self, batch: tuner.TrialBatch, built: dict[Choice, Built]) -> None:
-                self.batch = batch
-
-            def finish(self) -> dict[Choice, TrialOutcome]:
-                batch, task = self.batch, self.batch.layer.task
-                pretender.ran += [(task.text, choice) for choice in batch.new]
-                told = {choice: pretender.seconds(task, choice) for choice in batch.timed}
-                told_reference = pretender.seconds(task, batch.reference)
-                if isinstance(told_reference, Failure):
-                    return {batch.reference: told_reference}
-                unit = told[batch.yardstick]
-                if not isinstance(unit, MeasuredTime):
-                    return {c: o for c, o in told.items() if isinstance(o, Failure)}
-                return {
-                    choice: replace(o, ratio=o.seconds / unit.seconds)
-                    if isinstance(o, MeasuredTime)
-                    else o
-                    for choice, o in told.items()
-                    if o is not None
-                }
-
-        monkeypatch.setattr(tuner, "Crew", NoCrew)
-        monkeypatch.setattr(tuner, "Bench", NoBench)
 
 
 def by_place(task: Task, choice: Choice) -> MeasuredTime:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vggc.support.precision import ArtifactPrecision
     from vggc.tuning.machines import TunedMachine
     from vggc.tuning.measure import TrackerAddress
+    from vggc.tuning.together import Together
     from vggc.tuning.tuner import TunedLayer, TuningProgress, Watch
 
 
@@ -29,14 +30,15 @@ class TuneOptions:
     """What the user asks `tune` for; None where nothing is said.
 
     `budget` is in seconds, `size` (H, W), `dense` the (H, W) of images that the net is applied
-    densely to. `rpc` is HOST:PORT of a tracker, and `key` that of its
+    densely to. The `batches`, ascending, are those of one artifact, whose kernels are chosen
+    together. `rpc` is HOST:PORT of a tracker, and `key` that of its
     servers; they go together.
     """
 
     target: str = "cpu"
     mcpu: str | None = None
     budget: float = 600.0
-    batch: int = 1
+    batches: tuple[int, ...] = (1,)
     size: tuple[int, int] | None = None
     dense: tuple[int, int] | None = None
     precision: ArtifactPrecision = "float32"
@@ -50,7 +52,7 @@ class TuneOptions:
 @dataclass(frozen=True, kw_only=True)
 class TuningPlan:
     """A search of a net's fastest kernels before anything is measured, on `servers`, which `where`
-    names: None is this machine.
+    names: None is this machine. Those of several batches are chosen `together`.
 
     The CPU that is `measured` there is of this name, or the card; None where the servers do not
     say.
@@ -59,6 +61,7 @@ class TuningPlan:
     program: Program
     machine: TunedMachine
     layers: tuple[TunedLayer, ...]
+    together: Together | None
     budget: float
     folder: Path
     servers: tuple[TrackerAddress | None, ...]
@@ -97,12 +100,13 @@ def plan(spec: str | Program, options: TuneOptions) -> TuningPlan:
     graph = densely(program, options.dense).graph if options.dense else program.graph
     TUNING.require(graph)
 
-    from vggc.compiler.error_budget import budget_for, share_of_error
+    from vggc.compiler.error_budget import budget_for
     from vggc.compiler.pipeline import require_countable
     from vggc.compiler.targets import require_precision, resolve
     from vggc.runtime.plans import plan_for
     from vggc.tuning.database import default_folder
     from vggc.tuning.diagnostics import NoHome, OnlyOneOf
+    from vggc.tuning.together import Together
     from vggc.tuning.tuner import layers_of
 
     if (options.rpc is None) != (options.key is None):
@@ -115,9 +119,12 @@ def plan(spec: str | Program, options: TuneOptions) -> TuningPlan:
         raise UserError(NoHome())
     by = _card(asked, options) if asked.kind == "cuda" else _cpu(asked, options)
     target = by.machine.target
-    plan = plan_for(graph, options.batch, target, options.precision)
-    require_countable(plan)
-    layers = layers_of(plan, by.machine, share_of_error(plan, target, error))
+    plans = [plan_for(graph, batch, target, options.precision) for batch in options.batches]
+    for each in plans:
+        require_countable(each)
+    together = Together.of(plans, target, by.machine, error)
+    share = together.may.share
+    layers = tuple(layer for each in plans for layer in layers_of(each, by.machine, share))
     if not layers:
         where = f" in {options.precision} on a GPU" if target.kind == "cuda" else ""
         reason = f"no kernel of {program.net.name} leaves a choice{where}"
@@ -126,6 +133,7 @@ def plan(spec: str | Program, options: TuneOptions) -> TuningPlan:
         program=program,
         machine=by.machine,
         layers=layers,
+        together=together if len(plans) > 1 else None,
         budget=options.budget,
         folder=folder,
         servers=by.servers,
@@ -229,7 +237,13 @@ def tuning(plan: TuningPlan) -> Iterator[Callable[[Watch], TuningProgress]]:
 
     with opened(plan.folder) as database:
         yield lambda watch: tune(
-            plan.layers, database, plan.budget, linker(plan.machine.target), plan.servers, watch
+            plan.layers,
+            database,
+            plan.budget,
+            linker(plan.machine.target),
+            plan.servers,
+            watch,
+            plan.together,
         )
 
 

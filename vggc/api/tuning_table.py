@@ -24,21 +24,34 @@ def in_ms(seconds: float | None) -> float | None:
 def tuning_table(net: str, course: TuningProgress) -> Sheet:
     """The kernels as a table."""
     header = ("kernel", "runs", "tried", "cost model ms", "best ms", "gain", "best choice")
-    before, after = milliseconds(course)
-    total = ("all", "", "", number(before), number(after), gain(before, after), "")
-    rows = (*(row(layer) for layer in course.layers), total)
+    batches = course.batches
+    several = len(batches) > 1
+    totals = [
+        total(f"all, batch {batch}" if several else "all", seconds)
+        for batch, seconds in batches.items()
+    ]
+    rows = (*(row(layer, several) for layer in course.layers), *totals)
     title = f"{net}: kernels by measurement"
     numbers = (False, True, True, True, True, True, False)
-    return Sheet(title=title, header=header, rows=rows, numbers=numbers, rules=(len(rows) - 2,))
+    rule = len(course.layers) - 1
+    return Sheet(title=title, header=header, rows=rows, numbers=numbers, rules=(rule,))
 
 
-def row(layer: TunedLayer) -> tuple[str, ...]:
-    """The line of a layer in the table of what tuning has found."""
+def total(name: str, seconds: tuple[float, float] | None) -> tuple[str, ...]:
+    """The line of all kernels of a batch: by the cost model, and at their best so far."""
+    before, after = map(in_ms, seconds or (None, None))
+    return (name, "", "", number(before), number(after), gain(before, after), "")
+
+
+def row(layer: TunedLayer, several: bool = False) -> tuple[str, ...]:
+    """The line of a layer in the table of what tuning has found, with its batch where there are
+    several.
+    """
     before, after = in_ms(layer.default_seconds), in_ms(layer.best_seconds)
     best = layer.best
     knobs = " ".join(f"{key}={value}" for key, value in best.knobs) if best else ""
     return (
-        layer.layers[0],
+        f"{layer.layers[0]}, batch {layer.batch}" if several else layer.layers[0],
         f"{len(layer.layers)}",
         f"{layer.tried}/{len(layer.task.choices)}",
         number(before),

@@ -242,9 +242,8 @@ def report(made: Compiled, as_json: bool, *, may_tune: bool) -> None:
         console.status(f"{own} GPUs have kernels of their own")
     if tuned + by_cost:
         again = shlex.join(["vggc", "tune", subject.named, *_same_options()])
-        each = ", for each batch" if several else ""
         there = " where such a GPU is" if machine.archs else ""
-        hint = f"; `{again}` measures{there}{each}" if not tuned and may_tune else ""
+        hint = f"; `{again}` measures{there}" if not tuned and may_tune else ""
         console.status(
             f"{tuned} of {tuned + by_cost} kernels tuned by measurement, "
             f"{by_cost} by the cost model{hint}"
@@ -271,16 +270,14 @@ SHARED = "target", "mcpu", "batches", "size", "dense", "precision", "max_error",
 
 
 def _same_options() -> list[str]:
-    """What was given to this command that `vggc tune` is to be given, too; of several batches the
-    first.
-    """
+    """What was given to this command that `vggc tune` is to be given, too."""
     context = click.get_current_context()
     found = []
     for option in SHARED:
         if context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
             value = context.params[option]
-            value = value[0] if option == "batches" else value
-            text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            between = "," if option == "batches" else "x"
+            text = between.join(map(str, value)) if isinstance(value, tuple) else str(value)
             name = {"size": "input", "batches": "batch"}.get(option, option.replace("_", "-"))
             found += [f"--{name}", text]
     return found

@@ -14,7 +14,7 @@ import click
 from vggc.api.tune import in_vain, require_measured, require_servers
 from vggc.api.tuning_table import in_ms, milliseconds, tuning_table
 from vggc.cli import console
-from vggc.cli.options import BATCH, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS
+from vggc.cli.options import BATCHES, IMAGE_SIZE, MAX_ERROR, PRECISION, THREADS
 from vggc.support import signals
 from vggc.support.precision import ArtifactPrecision
 from vggc.support.processors import num_cores
@@ -57,7 +57,14 @@ class Duration(click.ParamType[float]):
     help="Tune for another CPU than this machine's, by LLVM's name: haswell, znver4, …",
 )
 @click.option("--budget", type=Duration(), default="10m", show_default=True, help="90s, 10m, 1h.")
-@click.option("--batch", type=BATCH, default=1, show_default=True)
+@click.option(
+    "--batch",
+    "batches",
+    type=BATCHES,
+    default="1",
+    show_default=True,
+    help="Images at once; several, 1,8,32, as `vggc compile` takes them, are chosen together.",
+)
 @click.option("--input", "size", type=IMAGE_SIZE, help="Height and width of the input.")
 @click.option(
     "--dense",
@@ -94,7 +101,7 @@ def command(
     target: str,
     mcpu: str | None,
     budget: float,
-    batch: int,
+    batches: tuple[int, ...],
     size: tuple[int, int] | None,
     dense: tuple[int, int] | None,
     precision: ArtifactPrecision,
@@ -123,7 +130,7 @@ def command(
         target=target,
         mcpu=mcpu,
         budget=budget,
-        batch=batch,
+        batches=batches,
         size=size,
         dense=dense,
         precision=precision,
@@ -211,8 +218,17 @@ def as_record(planned: TuningPlan, course: TuningProgress) -> dict[str, Any]:
         "interrupted": course.interrupted,
         "cost_model_ms": before,
         "best_ms": after,
+        "batches": [
+            {
+                "batch": batch,
+                "cost_model_ms": in_ms(seconds[0]) if seconds else None,
+                "best_ms": in_ms(seconds[1]) if seconds else None,
+            }
+            for batch, seconds in course.batches.items()
+        ],
         "kernels": [
             {
+                "batch": layer.batch,
                 "layers": layer.layers,
                 "choices": len(layer.task.choices),
                 "tried": layer.tried,

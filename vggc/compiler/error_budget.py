@@ -10,9 +10,11 @@ round alike, and is chosen together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
+from heapq import nsmallest
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -30,6 +32,8 @@ from vggc.support.precision import ArtifactPrecision
 if TYPE_CHECKING:
     from vggc.kernels.algorithm import Algorithm, Cost
 
+PROMISING = 3
+"""The forms whose best choices are measured for all workloads that take the same weight."""
 GIVEN_WAY = 0.05
 """The share of its cost that a layer may cost more where its weight is stored once then."""
 
@@ -75,7 +79,7 @@ class Offer:
 
 
 MeasuredTimes: TypeAlias = Mapping[Workload, Mapping[Choice, float]]
-"""The seconds that choices took, by their workload."""
+"""The seconds that choices took, by their workload; infinite for those that do not work."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class Allotment:
         """What is taken for each workload: of what was measured, or of least cost within the share.
         Where anything was measured, its cost is in seconds.
 
-        `times` hold at least one choice of each workload that was measured.
+        `times` hold at least one choice that works of each workload that was measured.
 
         Workloads that take the same weight get the form of which the sum of costs is least, each
         relative to what its plan costs at least. Where what they would take unmeasured was measured
@@ -150,6 +154,22 @@ class Allotment:
             for each in next(group for group in self._groups if worst in group):
                 known.pop(each, None)
 
+    def worth_measuring(self, times: MeasuredTimes) -> dict[Workload, list[Choice]]:
+        """What is to be measured next of workloads that take the same weight as others: what they
+        would take unmeasured, and the best in those forms that are thought to be best for all.
+        """
+        found: dict[Workload, list[Choice]] = {}
+        for each in self._places(self.share, times):
+            if len(each.group) == 1:
+                continue
+            best = nsmallest(PROMISING, each.columns, key=each.rank)
+            for index, work in enumerate(each.group):
+                choices = [] if each.unmeasured is None else [each.unmeasured[index]]
+                choices += [column[index].choice for column in best]
+                known = each.known[index]
+                found[work] = [choice for choice in dict.fromkeys(choices) if choice not in known]
+        return found
+
     def packings(self, made: Mapping[Workload, Choice]) -> dict[Workload, Packing | None]:
         """How choices want the weights of their workloads packed."""
         return {each: self._offer(each, choice).form.packing for each, choice in made.items()}
@@ -169,34 +189,36 @@ class Allotment:
 
     def _together(self, share: float, times: MeasuredTimes) -> dict[Workload, Offer]:
         """What the workloads take within a share of the error, beside what was measured."""
+        taken: dict[Workload, Offer] = {}
+        for each in self._places(share, times):
+            best = min(each.compared if each.is_compared else each.columns, key=each.rank)
+            stored = [c for c in each.columns if self._is_stored(each.group[0], c[0].form)]
+            if stored and not each.is_compared:
+                alike = min(stored, key=each.rank)
+                (dearer, fewer, _), (cost, fewest, _) = each.rank(alike), each.rank(best)
+                is_near = dearer <= (1 + GIVEN_WAY) * cost
+                best = alike if is_near and fewer <= fewest else best
+            taken |= zip(each.group, best, strict=True)
+        return taken
+
+    def _places(self, share: float, times: MeasuredTimes) -> Iterator[_Place]:
+        """What there is for each group of workloads within a share of the error."""
         unmeasured = self._together(share, {}) if times else {}
         within = {work: self._within(work, share, times.get(work, {})) for work in self.offers}
         prices = _Prices.of(within, times, unmeasured)
         priced = {work: prices.by_form(work, offers) for work, offers in within.items()}
-        scales_of = self._shares_of_cost(priced)
-        taken: dict[Workload, Offer] = {}
+        scales = self._shares_of_cost(priced)
         for group in self._groups:
             found = [priced[each] for each in group]
             common = [each for each in found[0] if all(each in others for others in found[1:])]
             assert common, f"no packing and arithmetic are common to {group}"
-            columns = [[offers[form] for offers in found] for form in common]
-            known = [times.get(each, {}) for each in group]
-            is_compared = bool(times) and all(
-                unmeasured[each].choice in seconds
-                for each, seconds in zip(group, known, strict=True)
+            yield _Place(
+                group=group,
+                columns=[[offers[form] for offers in found] for form in common],
+                scales=[scales[each] for each in group],
+                known=[times.get(each, {}) for each in group],
+                unmeasured=[unmeasured[each].choice for each in group] if times else None,
             )
-            if is_compared:
-                columns = [offers for offers in columns if _measured(offers, known) == len(group)]
-            rank = partial(_rank, [scales_of[each] for each in group], known)
-            best = min(columns, key=rank)
-            stored = [offers for offers in columns if self._is_stored(group[0], offers[0].form)]
-            if stored and not is_compared:
-                alike = min(stored, key=rank)
-                (dearer, fewer, _), (cost, fewest, _) = rank(alike), rank(best)
-                is_near = dearer <= (1 + GIVEN_WAY) * cost
-                best = alike if is_near and fewer <= fewest else best
-            taken |= zip(group, best, strict=True)
-        return taken
 
     def _within(
         self, workload: Workload, share: float, measured: Mapping[Choice, float]
@@ -268,8 +290,10 @@ class _Prices:
         known: dict[Workload, tuple[float, float]] = {}
         for each, seconds in times.items():
             least = min(offers[each], key=lambda offer: offer.cost)
-            told = (offer for offer in (least, unmeasured[each]) if offer.choice in seconds)
-            offer = next(told, None)
+            works = [
+                offer for offer in (least, unmeasured[each]) if seconds.get(offer.choice, inf) < inf
+            ]
+            offer = next(iter(works), None)
             fastest = min(seconds.values())
             known[each] = (
                 (offer.cost[0], seconds[offer.choice]) if offer else (least.cost[0], fastest)
@@ -297,19 +321,43 @@ class _Prices:
         return {form: offer for form, (_, offer) in found.items()}
 
 
-def _measured(offers: Sequence[Offer], known: Sequence[Mapping[Choice, float]]) -> int:
-    """How many of the choices of a group were measured."""
-    return sum(offer.choice in seconds for offer, seconds in zip(offers, known, strict=True))
+@dataclass(frozen=True)
+class _Place:
+    """What workloads that take the same weight may take: columns of an offer for each, in one form.
 
-
-def _rank(
-    scales: Sequence[float], known: Sequence[Mapping[Choice, float]], offers: Sequence[Offer]
-) -> tuple[float, int, list[tuple[float, ...]]]:
-    """The order of preference of what a group may take, best first: the least cost, the most
-    measured choices, and what breaks ties of cost.
+    `scales` are what a unit of each one's cost adds, `known` its measured seconds; `unmeasured` is
+    what they would take by cost, None where nothing at all was measured.
     """
-    cost = sum(scale * offer.cost[0] for scale, offer in zip(scales, offers, strict=True))
-    return cost, -_measured(offers, known), [offer.cost for offer in offers]
+
+    group: tuple[Workload, ...]
+    columns: list[list[Offer]]
+    scales: list[float]
+    known: list[Mapping[Choice, float]]
+    unmeasured: list[Choice] | None
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether what they would take unmeasured was measured of all."""
+        return self.unmeasured is not None and self._measured(self.unmeasured) == len(self.group)
+
+    @property
+    def compared(self) -> list[list[Offer]]:
+        """The columns of which all was measured."""
+        return [c for c in self.columns if self._measured(o.choice for o in c) == len(self.group)]
+
+    def rank(self, column: Sequence[Offer]) -> tuple[float, int, list[tuple[float, ...]]]:
+        """The order of preference of columns, best first: the least cost, the most measured
+        choices, and what breaks ties of cost.
+        """
+        pairs = zip(self.scales, column, strict=True)
+        cost = sum(scale * offer.cost[0] for scale, offer in pairs)
+        measured = self._measured(offer.choice for offer in column)
+        return cost, -measured, [offer.cost for offer in column]
+
+    def _measured(self, choices: Iterable[Choice]) -> int:
+        """How many of the choices, one for each workload, were measured and work."""
+        pairs = zip(choices, self.known, strict=True)
+        return sum(seconds.get(choice, inf) < inf for choice, seconds in pairs)
 
 
 def allotment(

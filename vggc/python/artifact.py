@@ -100,8 +100,8 @@ class Artifact:
         """The main output (N, …) for images (N, C, H, W), float32 and normalised.
 
         `x` is an array of numpy or of whoever speaks DLPack, a tensor of PyTorch for one. A whole
-        batch that lies contiguous is read where it lies. N may be any number: they are computed in
-        the least of the `batches` that they fit into, or `batch` at a time.
+        batch that lies contiguous is read where it lies. N may be any number: they are computed by
+        those of the `batches` that cost the least together.
 
         Raises:
             UserError: it is no such array, or the artifact is damaged or not for this machine.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from vggc.api.tune import TuneOptions, TuningPlan
 from vggc.api.tuning_table import tuning_table
 from vggc.python.net import Network
 from vggc.python.run import Place, TrainingRun, known, optional
+from vggc.support.batches import checked_batches
 from vggc.support.precision import ARTIFACT_PRECISIONS, ArtifactPrecision, parse_precision
 from vggc.support.sheet import Sheet, as_html, as_text
 
@@ -40,7 +41,8 @@ class TuningResult:
     @property
     def seconds(self) -> tuple[float, float] | None:
         """The seconds of a batch in the kernels that leave a choice, as the cost model chooses and
-        as measured to be the fastest; None where no kernel was measured in both ways.
+        as measured to be the fastest, of several batches those of all; None where no kernel was
+        measured in both ways.
         """
         return self.course.seconds
 
@@ -62,7 +64,7 @@ def tune(
     target: str = "cpu",
     mcpu: str | None = None,
     budget: float = 600.0,
-    batch: int = 1,
+    batch: int | Sequence[int] = 1,
     size: tuple[int, int] | None = None,
     precision: ArtifactPrecision = "float32",
     max_error: float | None = None,
@@ -75,8 +77,9 @@ def tune(
     """Measures which kernels of a net or a run are the fastest, for `compile`, which finds them in
     the database.
 
-    Each option is that of `vggc tune`; `budget` is in seconds. `on_progress` is told how it goes
-    and what comes next, in words. What was measured is kept when Ctrl-C is pressed, too.
+    Each option is that of `vggc tune`; `budget` is in seconds, `batch` a number of images or those
+    of one artifact, `[1, 8, 32]`, whose kernels are chosen together. `on_progress` is told how it
+    goes and what comes next, in words. What was measured is kept when Ctrl-C is pressed, too.
 
     Raises:
         UserError: there is no such net, target or server, what is asked for does not go together,
@@ -88,7 +91,7 @@ def tune(
         target=target,
         mcpu=mcpu,
         budget=budget,
-        batch=batch,
+        batches=checked_batches([batch] if isinstance(batch, int) else batch),
         size=size,
         precision=parse_precision(precision, ARTIFACT_PRECISIONS),
         max_error=max_error,

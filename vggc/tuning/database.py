@@ -94,12 +94,17 @@ class KnownTimes:
     def best(self, among: tuple[Choice, ...]) -> Choice | None:
         """The fastest of the choices `among`; None where none of them was measured."""
         times = self.times(among)
-        return min(times, key=times.__getitem__, default=None)
+        best = min(times, key=times.__getitem__, default=None)
+        return None if best is None or times[best] == math.inf else best
 
     def times(self, among: Iterable[Choice]) -> dict[Choice, float]:
-        """The seconds of the choices `among` that were measured and work, in their order."""
-        found = ((choice, self.seconds.get(choice, FAILED)) for choice in among)
-        return {choice: seconds for choice, seconds in found if seconds < FAILED}
+        """The seconds of the choices `among` that were measured, in their order; infinite for those
+        that do not work.
+        """
+        found = {choice: self.seconds[choice] for choice in among if choice in self.seconds}
+        return {
+            choice: seconds if seconds < FAILED else math.inf for choice, seconds in found.items()
+        }
 
     @property
     def failed(self) -> set[Choice]:
@@ -127,6 +132,38 @@ def other_threads(known: Mapping[str, KnownTimes], tasks: Iterable[Task]) -> tup
     if wanted & set(measured):
         return ()
     return tuple(sorted({threads for threads, text in measured if text in texts}))
+
+
+def other_batches(
+    known: Mapping[str, KnownTimes], tasks: Iterable[Task]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The batches for which these tasks were measured though they were not asked for, and those
+    that were asked for and of which nothing was measured.
+    """
+    wanted = [(_batch(task.text), _without_batch(task.text)) for task in tasks]
+    texts = {text for _, text in wanted}
+    told = [(_batch(text), _without_batch(text)) for text in known if known[text].seconds]
+    asked, measured = (
+        {batch for batch, _ in wanted},
+        {batch for batch, text in told if text in texts},
+    )
+    return tuple(sorted(measured - asked)), tuple(sorted(asked - measured))
+
+
+def _batch(text: str) -> int:
+    """The images that a task computes at once."""
+    (workload,) = json.loads(text)["workload"].values()
+    number = workload.get("batch") or workload.get("output", {}).get("batch")
+    return number if isinstance(number, int) else 0
+
+
+def _without_batch(text: str) -> str:
+    def without(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: without(each) for key, each in value.items() if key != "batch"}
+        return value
+
+    return json.dumps(without(json.loads(without_code(text))))
 
 
 def _threads(text: str) -> int:

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,6 +24,7 @@ from vggc.tuning.database import (
     RECORDS,
     KnownTimes,
     default_folder,
+    other_batches,
     other_threads,
     outdated,
     read,
@@ -97,7 +99,7 @@ class Lookup:
         if not measured.seconds or task.choices[0] not in measured.seconds:
             return {}
         # Of the very workload: what is canonical might leave it fewer choices.
-        return measured.times(self.machine.choices(workload, max_error))
+        return _of_use(measured.times(self.machine.choices(workload, max_error)))
 
     @property
     def notes(self) -> list[str]:
@@ -108,6 +110,13 @@ class Lookup:
             found.append(
                 f"there are measurements for {numbers} threads, and none for "
                 f"{self.machine.threads}: each number has its own"
+            )
+        others, lacking = other_batches(self.known.own, self.asked)
+        if others and lacking:
+            had, asked = listed([*map(str, others)]), listed([*map(str, lacking)])
+            found.append(
+                f"there are measurements for batches of {had}, and none for {asked}: `vggc tune` "
+                "with the same `--batch` measures these"
             )
         return found
 
@@ -151,7 +160,7 @@ class CardLookup:
             self.asked.append(task)
             measured = self.known.of(task)
             among = tuple(choice for choice in task.choices if choice in allowed)
-            if among and among[0] in measured.seconds and (times := measured.times(among)):
+            if among and among[0] in measured.seconds and (times := _of_use(measured.times(among))):
                 self.decided[card] += 1
                 return times
         return {}
@@ -175,6 +184,11 @@ class CardLookup:
         own = (arch for arch in self.whole if is_specific(arch) and arch not in self.archs)
         has_own = any(capability(arch) == capability(card.arch) for arch in own)
         return not has_own and _is_one_of(card, self.archs)
+
+
+def _of_use(times: Mapping[Choice, float]) -> Mapping[Choice, float]:
+    """The times of a workload's choices, or nothing where none of these works."""
+    return times if any(map(isfinite, times.values())) else {}
 
 
 def _is_one_of(card: TunedCard, archs: tuple[str, ...]) -> bool:

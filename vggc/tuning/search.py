@@ -13,15 +13,22 @@ TRUSTED = 16
 """So many of least stated cost are measured before what was measured leads the search."""
 
 
-def proposals(task: Task, measured: KnownTimes, taken: Collection[Choice] = ()) -> Iterator[Choice]:
+def proposals(
+    task: Task,
+    measured: KnownTimes,
+    taken: Collection[Choice] = (),
+    wanted: Collection[Choice] = (),
+    joint: Choice | None = None,
+) -> Iterator[Choice]:
     """Every choice of a task that is not measured yet, in the order in which it is worth it.
 
-    First those of least stated cost: the default, the best of each other algorithm, and of each
-    part that a net may be restricted to; then others of small cost; then the neighbours of the
-    fastest; then the rest, as MetaSchedule samples it.
+    First the default, and what is `wanted` for other batches; then others of least stated cost: the
+    best of each other algorithm, and of each part that a net may be restricted to; then others of
+    small cost; then the neighbours of the fastest, and of the `joint` choice of several batches;
+    then the rest, as MetaSchedule samples it.
     """
     known = {*measured.seconds, *taken}
-    for choice in _in_order(task, measured):
+    for choice in _in_order(task, measured, wanted, joint):
         if choice not in known:
             known.add(choice)
             yield choice
@@ -32,11 +39,17 @@ def proposals(task: Task, measured: KnownTimes, taken: Collection[Choice] = ()) 
         yield choice
 
 
-def _in_order(task: Task, measured: KnownTimes) -> Iterator[Choice]:
+def _in_order(
+    task: Task, measured: KnownTimes, wanted: Collection[Choice], joint: Choice | None
+) -> Iterator[Choice]:
+    yield task.choices[0]
+    offered = {*task.choices}
+    yield from (choice for choice in wanted if choice in offered)
     yield from task.firsts
     yield from task.choices[:TRUSTED]
-    if best := measured.best(task.choices):
-        yield from neighbours(best, task.choices)
+    for best in dict.fromkeys((joint, measured.best(task.choices))):
+        if best is not None:
+            yield from neighbours(best, task.choices)
 
 
 def neighbours(choice: Choice, among: Collection[Choice]) -> list[Choice]:

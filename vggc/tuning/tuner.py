@@ -32,6 +32,7 @@ from vggc.tuning.measure import (
 )
 from vggc.tuning.search import proposals
 from vggc.tuning.space import Task, canonical
+from vggc.tuning.together import Together
 from vggc.tuning.workers import Crew, Died, Failed, MeasuringWorker
 
 BATCH = 8
@@ -60,6 +61,7 @@ class TunedLayer:
     task: Task
     layers: tuple[str, ...]
     """The steps' layers, one for each time that it runs."""
+    batch: int = 1
     default_seconds: float | None = None
     best: Choice | None = None
     best_seconds: float | None = None
@@ -69,6 +71,8 @@ class TunedLayer:
     """Batches since the last improvement."""
     error: str | None = None
     """Why it cannot be tuned."""
+    wanted: tuple[Choice, ...] = ()
+    """Choices that kernels of other batches stand to gain by once they are measured."""
 
     @property
     def worth(self) -> float:
@@ -110,13 +114,28 @@ class TuningProgress:
 
     @property
     def seconds(self) -> tuple[float, float] | None:
-        """The net's time in its tuned kernels, by the cost model and as measured so far."""
-        both = [
-            (len(layer.layers) * layer.default_seconds, len(layer.layers) * layer.best_seconds)
-            for layer in self.layers
-            if layer.default_seconds is not None and layer.best_seconds is not None
-        ]
-        return (sum(one for one, _ in both), sum(two for _, two in both)) if both else None
+        """The net's time in its tuned kernels, by the cost model and as measured so far; of several
+        batches that of all together.
+        """
+        return _seconds(self.layers)
+
+    @property
+    def batches(self) -> dict[int, tuple[float, float] | None]:
+        """The `seconds` of each batch alone."""
+        batches = dict.fromkeys(layer.batch for layer in self.layers)
+        return {
+            batch: _seconds([layer for layer in self.layers if layer.batch == batch])
+            for batch in batches
+        }
+
+
+def _seconds(layers: Sequence[TunedLayer]) -> tuple[float, float] | None:
+    both = [
+        (len(layer.layers) * layer.default_seconds, len(layer.layers) * layer.best_seconds)
+        for layer in layers
+        if layer.default_seconds is not None and layer.best_seconds is not None
+    ]
+    return (sum(one for one, _ in both), sum(two for _, two in both)) if both else None
 
 
 Watch: TypeAlias = Callable[[TuningProgress, str], None]
@@ -135,7 +154,7 @@ def layers_of(plan: Plan, machine: TunedMachine, max_error: float = inf) -> tupl
         tasks.setdefault(task.text, task)
         names.setdefault(task.text, []).append(step.layer)
     return tuple(
-        TunedLayer(task=task, layers=tuple(names[text]))
+        TunedLayer(task=task, layers=tuple(names[text]), batch=plan.batch)
         for text, task in tasks.items()
         if len(task.choices) > 1
     )
@@ -148,18 +167,20 @@ def tune(
     linker: str,
     servers: Sequence[TrackerAddress | None],
     watch: Watch,
+    together: Together | None = None,
 ) -> TuningProgress:
     """Measures the kernels of layers for `budget` seconds, on this machine (None) or on servers.
 
+    Those of several batches are chosen `together`; where that is None each is by itself.
     Everything measured is in the database at once; Ctrl-C ends it early.
     """
     course = TuningProgress(layers=layers, budget=budget)
     course.outdated = outdated(database.known, [layer.task for layer in layers])
-    for layer in layers:
-        _note(layer, database)
+    _note(layers, database, together)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vggc-tune-")))
-        tuner = _Tuner(course, database, linker, folder, [Bench(server) for server in servers])
+        benches = [Bench(server) for server in servers]
+        tuner = _Tuner(course, database, linker, folder, benches, together)
         stack.callback(tuner.stop)
         try:
             while course.left and tuner.benches:
@@ -172,14 +193,18 @@ def tune(
     return course
 
 
-def _note(layer: TunedLayer, database: Database) -> None:
-    """Brings what is said of a layer up to date."""
-    measured, choices = database.measured(layer.task), layer.task.choices
-    default = measured.seconds.get(choices[0], FAILED)
-    layer.default_seconds = default if default < FAILED else None
-    layer.best = measured.best(choices)
-    layer.best_seconds = measured.seconds[layer.best] if layer.best else None
-    layer.tried = len(measured.seconds.keys() & set(choices))
+def _note(layers: Sequence[TunedLayer], database: Database, together: Together | None) -> None:
+    """Brings what is said of layers up to date."""
+    joint = together.choices(database) if together else {}
+    for layer in layers:
+        measured, choices = database.measured(layer.task), layer.task.choices
+        each = joint.get(layer.task.text)
+        default = measured.seconds.get(each.default if each else choices[0], FAILED)
+        layer.default_seconds = default if default < FAILED else None
+        layer.best = each.best if each and each.best else measured.best(choices)
+        layer.best_seconds = measured.seconds[layer.best] if layer.best else None
+        layer.wanted = each.wanted if each else ()
+        layer.tried = len(measured.seconds.keys() & set(choices))
 
 
 @dataclass
@@ -260,9 +285,10 @@ class _Tuner:
         linker: str,
         folder: Path,
         benches: list[Bench],
+        together: Together | None,
     ) -> None:
         self.course, self.database, self.linker = course, database, linker
-        self.folder, self.benches = folder, benches
+        self.folder, self.benches, self.together = folder, benches, together
         self.crew = Crew(min(num_cores(), 8))
         self.built: dict[tuple[str, Choice], Built] = {}
         self.blamed: Counter[tuple[str, Choice]] = Counter()
@@ -311,7 +337,9 @@ class _Tuner:
         found: list[TrialBatch] = []
         taken: dict[str, set[Choice]] = {}
         open_layers = [layer for layer in self.course.layers if layer.error is None]
-        order = sorted(open_layers, key=lambda layer: -layer.worth)
+        # A second of a small batch counts for more: it is a larger part of its net's time.
+        whole = {batch: seconds[1] for batch, seconds in self.course.batches.items() if seconds}
+        order = sorted(open_layers, key=lambda each: -each.worth / whole.get(each.batch, 1.0))
         for layer in order + order:
             if len(found) == number:
                 break
@@ -334,10 +362,11 @@ class _Tuner:
         first = left[0] if left[0] == task.choices[0] else task.reference
         best = measured.best(left)
         yardstick = best if best is not None and first not in measured.seconds else first
-        again = [best] if best is not None and best != yardstick else []
+        fastest = dict.fromkeys(each for each in (best, layer.best) if each in left)
+        again = [each for each in fastest if each is not None and each != yardstick]
         new: list[Choice] = []
         total = sum(self._held_bytes(task, choice) for choice in (yardstick, *again))
-        proposed = proposals(task, measured, taken | failed)
+        proposed = proposals(task, measured, taken | failed, layer.wanted, layer.best)
         for choice in islice(proposed, self._size(task)):
             total += self._held_bytes(task, choice)
             if new and total > MAX_HELD[task.machine.kind]:
@@ -434,14 +463,15 @@ class _Tuner:
             for choice in failed.keys() - self.database.measured(task).failed:
                 if failed[choice].own:
                     self.database.add(task, choice, FAILED)
-        _note(layer, self.database)
+        _note(self.course.layers if self.together else [layer], self.database, self.together)
         if batch.reference in failed:
             reason = failed[batch.reference].reason
             self._give_up(layer, f"its simplest kernel, with which others must agree: {reason}")
         improved = before is None or (layer.best_seconds or FAILED) < WORTH_TELLING * before
         if not batch.lost:
             layer.idle = 0 if improved else layer.idle + 1
-        kept = {(task.text, choice) for choice in (task.reference, task.choices[0], layer.best)}
+        own = self.database.measured(task).best(task.choices)
+        kept = {(task.text, each) for each in (task.reference, task.choices[0], layer.best, own)}
         for key in [k for k in self.built if k[0] == task.text and k not in kept]:
             self.built.pop(key).library.unlink(missing_ok=True)
 
