@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 import vggc
+from tests.support.low_precision_kernels import LACKS
 from tests.support.nets import TINY
 from vggc.backends.torch import reference
 from vggc.cli import cli
@@ -289,3 +291,36 @@ def test_outputs_stay_where_they_lie(folder: Path, noise: Noise) -> None:
     with pytest.raises(vggc.UserError, match="an array of 2 images") as caught:
         artifact.on_device(x[:2])
     assert "a whole batch of 1 or 3 or 8" in str(caught.value)
+
+
+# ---------------------------------------------------------------- bits
+
+MANY_KINDS = """
+net kinds
+input 3x12x12
+
+  conv3-32 norm=batch | lrn
+| add(conv3-32 | conv3-32 act=none, skip) | relu
+| conv3-32 groups=32 | pool
+| conv3-64 | avgpool2 stride=2
+| fc-70 | fc-12 act=none | softmax
+"""
+"""Convolutions of several kinds, a join, pools; some are for Winograd, some stay in float32."""
+
+
+@pytest.mark.slow
+def test_bits_do_not_depend_on_the_batch_in_int8(tmp_path: Path, noise: Noise) -> None:
+    if LACKS:
+        pytest.skip("this CPU has no such instructions")
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        picture = Image.fromarray(rng.integers(0, 256, (12, 12, 3)).astype(np.uint8))
+        picture.save(tmp_path / f"{index}.png")
+    net, out = vggc.from_text(MANY_KINDS), tmp_path / "a"
+    artifact = vggc.compile(
+        net, out=out, batch=[1, 4, 16], seed=0, precision="int8", images=tmp_path
+    )
+    x = noise(21, 3, 12, 12)
+    alone = np.concatenate([artifact(x[i : i + 1]) for i in range(len(x))])
+    for count in (3, 4, 5, 15, 16, 17, 21):
+        np.testing.assert_array_equal(artifact(x[-count:]), alone[-count:])
