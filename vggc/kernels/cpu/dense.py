@@ -179,7 +179,10 @@ class DenseStreams(CpuAlgorithm[Dense, DenseKnobs]):
         with parallel("task", panels * num_groups) as task:
             k, n0 = task // num_groups, tile_origin(task % num_groups, rows, dense.batch)
             totals = [registers("totals", panel) for _ in range(rows)]
-            sums = [[registers("sums", panel) for _ in range(rows)] for _ in range(streams)]
+            parts_of_total, sums = (
+                [[registers(name, panel) for _ in range(rows)] for _ in range(streams)]
+                for name in ("part", "sums")
+            )
 
             def fill_with_zeros(buffers: list[Buffer]) -> None:
                 for buffer in buffers:
@@ -192,13 +195,20 @@ class DenseStreams(CpuAlgorithm[Dense, DenseKnobs]):
                         product = images[n0 + row, at] * weight[k, at, c]
                         buffer[c] += product
 
+            def add_up(target: list[Buffer], source: list[Buffer]) -> None:
+                for total, part in zip(target, source, strict=True):
+                    for (c,) in elements((), panel, lanes):
+                        total[c] += part[c]
+
             fill_with_zeros(totals)
-            with serial("index", num_pieces) as index:
-                start = index * piece
-                cut = length % piece != 0
-                with serial("turn", parts(dense) // streams) as turn:
+            with serial("turn", parts(dense) // streams) as turn:
+                for part in parts_of_total:
+                    fill_with_zeros(part)
+                with serial("index", num_pieces) as index:
+                    start = index * piece
                     for stream in sums:
                         fill_with_zeros(stream)
+                    cut = length % piece != 0
                     with serial("t", T.min(piece, length - start) if cut else piece) as t:
                         for number, stream in enumerate(sums):
                             at = (turn * streams + number) * length + start + t
@@ -207,10 +217,10 @@ class DenseStreams(CpuAlgorithm[Dense, DenseKnobs]):
                                 ahead = first + AHEAD_BYTES // (FLOAT * lanes) + vector
                                 prefetch(lines.address(ahead, 0))
                             accumulate(stream, at)
-                    for stream in sums:
-                        for total, part in zip(totals, stream, strict=True):
-                            for (c,) in elements((), panel, lanes):
-                                total[c] += part[c]
+                    for part, stream in zip(parts_of_total, sums, strict=True):
+                        add_up(part, stream)
+                for part in parts_of_total:
+                    add_up(totals, part)
             for rest in range(parts(dense) * length, dense.in_features):
                 accumulate(totals, rest)
 
