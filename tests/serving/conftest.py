@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("starlette") and find_spec("httpx") else ["test_app.py"]
+WEB = ["test_app.py", "test_connections.py", "test_processes.py"]
+
+collect_ignore = [] if find_spec("starlette") and find_spec("httpx") else WEB

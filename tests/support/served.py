@@ -12,6 +12,7 @@ import numpy as np
 
 from vggc.serving.app import ServingApp
 from vggc.serving.bodies import Bodies
+from vggc.serving.connections import ConnectionLimits
 from vggc.serving.metrics import Metrics
 from vggc.serving.model import ServedModel
 from vggc.serving.queue import ModelQueue, NetOutputs
@@ -46,10 +47,12 @@ class BlockedNet:
 
 
 @contextmanager
-def served(app: ServingApp) -> Iterator[tuple[str, HttpServer, Thread]]:
+def served(
+    app: ServingApp, limits: ConnectionLimits | None = None
+) -> Iterator[tuple[str, HttpServer, Thread]]:
     """A server of an app and its address, which ends behind the block."""
     with listening("127.0.0.1", 0) as listener:
-        server = HttpServer(app, listener)
+        server = HttpServer(app, listener, limits)
         address = address_of(listener)
         thread = Thread(target=server.answer)
         thread.start()

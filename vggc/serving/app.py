@@ -23,6 +23,7 @@ from starlette.routing import Route
 from vggc.images.preprocessing import BrokenImageError
 from vggc.serving import protocol
 from vggc.serving.bodies import Bodies, Refused, file_in
+from vggc.serving.crew import ServerCrew
 from vggc.serving.metrics import CONTENT_TYPE, Metrics
 from vggc.serving.model import ServedModel
 from vggc.serving.openapi import openapi
@@ -58,12 +59,19 @@ ModelAnswer = Callable[[Request, ServedModel], Awaitable[Response]]
 
 
 class ServingApp:
-    """The addresses of a server of these models."""
+    """The addresses of a server of these models, which may be one process of a crew."""
 
-    def __init__(self, models: Mapping[str, ServedModel], metrics: Metrics, bodies: Bodies) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, ServedModel],
+        metrics: Metrics,
+        bodies: Bodies,
+        crew: ServerCrew | None = None,
+    ) -> None:
         self.models = models
         self.metrics = metrics
         self.bodies = bodies
+        self.crew = crew
         self.is_ending = False
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="vggc-decoder")
         for name, model in models.items():
@@ -124,7 +132,10 @@ class ServingApp:
         return answer_of({"live": True})
 
     async def _ready(self, request: Request) -> Response:
-        return answer_of({"ready": not self.is_ending}, 503 if self.is_ending else 200)
+        record: dict[str, Any] = {"ready": not self.is_ending}
+        if self.crew is not None:
+            record["processes"] = {"wanted": self.crew.size, "ready": len([*self.crew.ready()])}
+        return answer_of(record, 503 if self.is_ending else 200)
 
     async def _models(self, request: Request) -> Response:
         return answer_of({"models": [told_of(model) for model in self.models.values()]})

@@ -35,3 +35,10 @@ class BadModelName(Diagnostic):
     label = "names hold letters, digits, `.`, `_` and `-`, as they stand in addresses"
     help = "NAME=ARTIFACT names an artifact; the path of one with `=` in it begins with `./`"
     name: str
+
+
+class NoServingProcess(Diagnostic):
+    title = "no process of the server is left"
+    label = "the last one {end} before it could answer"
+    help = "what it said stands above; `vggc serve` without `--processes` says more"
+    end: str

@@ -1,8 +1,9 @@
-"""The process that serves: its models, the port that it listens on, and how it ends."""
+"""A process that serves: its models, the port that it listens on, and how it ends."""
 
 from __future__ import annotations
 
 import errno
+import gc
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,6 +18,8 @@ from vggc.runtime.artifact import read_manifest
 from vggc.serving import diagnostics
 from vggc.serving.app import ServingApp
 from vggc.serving.bodies import Bodies
+from vggc.serving.connections import BoundedConnection, ConnectionLimits
+from vggc.serving.crew import ServerCrew
 from vggc.serving.metrics import Metrics
 from vggc.serving.model import open_model
 from vggc.support import signals
@@ -31,14 +34,19 @@ BACKLOG = 2048
 """The connections that the system keeps until the server takes them."""
 
 
+COLLECTING = (700, 10, 10)
+"""When Python looks for cycles, as it does by itself."""
+
+
 @dataclass(frozen=True)
 class ServeLimits:
-    """How many images may wait for a model, the bytes of the largest body, and the threads that run
-    a net, all physical cores where it is None.
+    """How many images may wait for a model, the bytes of the largest body, the connections at once
+    and the threads that run a net, all physical cores where it is None; of each process.
     """
 
     queue: int
     max_body: int
+    connections: int
     threads: int | None
 
 
@@ -101,13 +109,18 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serving_app(artifacts: Mapping[str, Path], limits: ServeLimits) -> ServingApp:
+def serving_app(
+    artifacts: Mapping[str, Path],
+    limits: ServeLimits,
+    metrics: Metrics,
+    crew: ServerCrew | None = None,
+) -> ServingApp:
     """Models by their names, loaded.
 
     Raises:
         UserError: an artifact is damaged, or not for this machine.
     """
-    metrics, turn = Metrics(), Lock()
+    turn = Lock()
     models = {
         name: open_model(
             name,
@@ -119,7 +132,15 @@ def serving_app(artifacts: Mapping[str, Path], limits: ServeLimits) -> ServingAp
         )
         for name, folder in artifacts.items()
     }
-    return ServingApp(models, metrics, Bodies(limits.max_body))
+    return ServingApp(models, metrics, Bodies(limits.max_body), crew)
+
+
+def collect_cycles() -> None:
+    """Lets Python collect cycles as often as it does by itself, which commands do rarely as they
+    are short: each refused request is one that holds its body. What is there already stays.
+    """
+    gc.freeze()
+    gc.set_threshold(*COLLECTING)
 
 
 class HttpServer(uvicorn.Server):
@@ -127,27 +148,45 @@ class HttpServer(uvicorn.Server):
     `end`, end it when it has answered what it has taken.
     """
 
-    def __init__(self, app: ServingApp, listener: socket.socket) -> None:
-        self.listener = listener
-        listener.listen(BACKLOG)
+    def __init__(
+        self,
+        app: ServingApp,
+        listener: socket.socket | None,
+        limits: ConnectionLimits | None = None,
+    ) -> None:
+        self.app = app
+        self.listeners = [] if listener is None else [listener]
+        for each in self.listeners:
+            each.listen(BACKLOG)
+        limits = limits or ConnectionLimits(app.bodies.largest)
         config = uvicorn.Config(
             app.asgi(),
-            http="httptools",
+            http=partial(BoundedConnection, limits=limits),  # type: ignore[arg-type]
             loop="asyncio",
             ws="none",
             lifespan="on",
             log_config=None,
+            log_level="error",
             access_log=False,
             server_header=False,
             proxy_headers=False,
             backlog=BACKLOG,
+            timeout_keep_alive=limits.idle_seconds,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
         super().__init__(config)
 
     def answer(self) -> None:
         """Serves until it is asked to end."""
-        self.run(sockets=[self.listener])
+        self.run(sockets=self.listeners)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called every tenth of a second."""
+        for connection in [*self.server_state.connections]:
+            if isinstance(connection, BoundedConnection):
+                connection.check()
+        self.app.metrics.refresh()
+        return await super().on_tick(counter)
 
     def end(self) -> None:
         """Asks it to end."""
