@@ -32,6 +32,7 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import numpy as np
+import orjson
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -42,7 +43,7 @@ from vggc.support.arrays import Array
 HERE = Path(__file__).parent
 VGGC = [sys.executable, "-m", "vggc"]
 BATCH = 16
-PATIENCE = 120
+PATIENCE = 60
 """Seconds in which a server has to begin."""
 
 PEER_PACKAGES = ("mlserver", "litserve", "onnxruntime")
@@ -107,11 +108,12 @@ class HttpRequest:
 
 
 def json_request(name: str, images: Array) -> HttpRequest:
-    """Asks for images in JSON."""
+    """Asks for images in JSON, each number with as many digits as float32 needs."""
     tensor = {"name": "input", "datatype": "FP32", "shape": [*images.shape]}
-    record = {"inputs": [{**tensor, "data": images.ravel().tolist()}]}
+    record = {"inputs": [{**tensor, "data": images.ravel()}]}
     headers = {"content-type": "application/json"}
-    return HttpRequest(f"/v2/models/{name}/infer", headers, json.dumps(record).encode())
+    body = orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY)
+    return HttpRequest(f"/v2/models/{name}/infer", headers, body)
 
 
 def binary_request(name: str, images: Array) -> HttpRequest:
@@ -148,6 +150,9 @@ def running(command: list[str], processors: set[int], log: Path) -> Iterator[Non
         os.sched_setaffinity(0, before)
     try:
         yield
+    except Exception:
+        print(log.read_text("utf-8", "replace")[-4000:], file=sys.stderr)
+        raise
     finally:
         for number in (signal.SIGTERM, signal.SIGKILL):
             try:

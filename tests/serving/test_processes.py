@@ -53,6 +53,13 @@ def workers(process: subprocess.Popen) -> list[int]:
     return [int(each) for each in found.split()]
 
 
+def connections(process_id: int) -> int:
+    """How many connections over TCP a process has open."""
+    open_ = {os.readlink(each) for each in Path(f"/proc/{process_id}/fd").iterdir()}
+    lines = Path(f"/proc/{process_id}/net/tcp").read_text("utf-8").splitlines()[1:]
+    return sum(f"socket:[{line.split()[9]}]" in open_ for line in lines)
+
+
 def is_alive(process_id: int) -> bool:
     """Whether there is such a process, which has not ended."""
     try:
@@ -112,9 +119,7 @@ def test_who_dies_is_replaced_and_all_is_answered_at_the_end(
         text = clients[0].get("/metrics").text
         for name in ("supervisor", 0, 1):
             assert f'process_resident_memory_bytes{{process="{name}"}}' in text
-        for worker in workers(process):
-            connections = [*Path(f"/proc/{worker}/fd").iterdir()]
-            assert sum("socket" in os.readlink(each) for each in connections) >= 2
+        assert [connections(worker) for worker in workers(process)] == [2, 2]
         os.kill(workers(process)[0], signal.SIGKILL)
         until(lambda: health(address) == {"wanted": 2, "ready": 1})
         until(lambda: health(address) == {"wanted": 2, "ready": 2})

@@ -2,8 +2,8 @@
 
 Who takes them all in one place deals them evenly, however few they are and however long they live,
 and loses none as processes come and go. Each process has a channel, over which its connections
-come; the channel's end tells it to answer what it has taken, and to end, and so does the end of
-this process. None is forked: each is a program of its own.
+come, and it tells how many it has closed; the channel's end tells it to answer what it has taken,
+and to end, and so does the end of this process. None is forked: each is a program of its own.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ it has lived for the longest pause.
 GRACE = 10
 """Seconds beyond those for draining, after which a process that has not ended is killed."""
 
+MOST_CLOSED = 4096
+"""Of how many closed connections a process is heard at once."""
+
 FULL_PAUSE = 0.005
 """Seconds between two tries to hand a connection over where no process takes one."""
 
@@ -62,6 +65,7 @@ class ServerWorker:
     process: asyncio.subprocess.Process
     channel: socket.socket
     is_ready: bool = False
+    connections: int = 0
 
     def hand_over(self, connection: socket.socket) -> bool:
         """Whether the process has been given a connection."""
@@ -69,13 +73,15 @@ class ServerWorker:
             socket.send_fds(self.channel, [CONNECTION], [connection.fileno()])
         except OSError:  # its channel is full, or it has just ended
             return False
+        self.connections += 1
         return True
 
     def dismiss(self) -> None:
         """Lets the process answer what it has taken, and end; at once where it has begun nothing
         yet.
         """
-        self.channel.close()
+        with suppress(OSError):
+            self.channel.shutdown(socket.SHUT_WR)
         if not self.is_ready:
             self.kill()
 
@@ -88,8 +94,8 @@ class ServerWorker:
 @dataclass
 class Supervisor:
     """Keeps so many processes that serve artifacts, and deals the connections of a listening
-    socket among them. `tell` is given lines for the user, and `ready` is called when there is the
-    first process that answers.
+    socket among them. `tell` is given lines for the user, and `ready` is called when the server
+    answers.
     """
 
     artifacts: Mapping[str, Path]
@@ -101,6 +107,8 @@ class Supervisor:
     _workers: dict[int, ServerWorker] = field(default_factory=dict)
     _is_ending: asyncio.Event = field(default_factory=asyncio.Event)
     _is_any_ready: asyncio.Event = field(default_factory=asyncio.Event)
+    _may_deal: asyncio.Event = field(default_factory=asyncio.Event)
+    """All processes are ready, or one has failed, for which nobody waits."""
     _dealt: int = 0
 
     def answer(self) -> None:
@@ -155,6 +163,7 @@ class Supervisor:
             worker = await self._started(crew, number)
             code = await self._until_its_end(worker)
             del self._workers[number]
+            self._may_deal.set()
             worker.channel.close()
             crew.strike(number)
             forget_waiting(crew, number)
@@ -186,11 +195,19 @@ class Supervisor:
 
     async def _until_its_end(self, worker: ServerWorker) -> int:
         """The exit code of a process, or minus the signal that ended it."""
+        loop = asyncio.get_running_loop()
         with suppress(OSError):
-            if await asyncio.get_running_loop().sock_recv(worker.channel, len(READY)):
+            if await loop.sock_recv(worker.channel, len(READY)):
                 worker.is_ready = True
                 self._is_any_ready.set()
+                if len(self._ready()) == self.processes:
+                    self._may_deal.set()
+            while closed := await loop.sock_recv(worker.channel, MOST_CLOSED):
+                worker.connections -= len(closed)
         return await worker.process.wait()
+
+    def _ready(self) -> list[ServerWorker]:
+        return [worker for _, worker in sorted(self._workers.items()) if worker.is_ready]
 
     async def _drain(self, keepers: Iterable[asyncio.Task[None]]) -> None:
         """Takes no more connections, and comes back when all processes have ended."""
@@ -207,8 +224,9 @@ class Supervisor:
     # Connections
 
     async def _deal(self) -> None:
-        """Hands each connection to the next process in turn."""
+        """Hands each connection to the process that has the fewest."""
         await self._is_any_ready.wait()
+        await self._may_deal.wait()
         self.listener.setblocking(False)
         self.listener.listen(BACKLOG)
         self.ready()
@@ -234,13 +252,14 @@ class Supervisor:
             return self._hand_over(connection)
 
     def _hand_over(self, connection: socket.socket) -> bool:
-        """Whether a process has taken a connection: the next in turn that is ready and has room."""
-        ready = [worker for _, worker in sorted(self._workers.items()) if worker.is_ready]
-        for turn in range(self._dealt, self._dealt + len(ready)):
-            if ready[turn % len(ready)].hand_over(connection):
-                self._dealt = turn + 1
-                return True
-        return False
+        """Whether a process has taken a connection: of those that are ready the one that has the
+        fewest, of several the next in turn, unless its channel is full.
+        """
+        ready, turn = self._ready(), self._dealt
+        in_turn = [ready[(turn + number) % len(ready)] for number in range(len(ready))]
+        self._dealt += 1
+        fewest_first = sorted(in_turn, key=lambda worker: worker.connections)
+        return any(worker.hand_over(connection) for worker in fewest_first)
 
 
 async def until_either(one: asyncio.Event, other: asyncio.Event) -> None:

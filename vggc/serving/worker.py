@@ -30,6 +30,9 @@ READY = b"r"
 CONNECTION = b"c"
 """What comes with each connection."""
 
+CLOSED = b"x"
+"""What a worker sends for each connection that is closed."""
+
 
 @dataclass(frozen=True)
 class WorkerTask:
@@ -69,6 +72,8 @@ class WorkerServer(HttpServer):
         self._task = task
         self._channel = channel
         self._beginning: set[asyncio.Task[object]] = set()
+        self._unreported = 0
+        """The connections that came, but for those whose end the supervisor knows of."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Takes connections from here on."""
@@ -81,6 +86,13 @@ class WorkerServer(HttpServer):
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
         """Leaves them as they are: the supervisor has them ignored here."""
         return nullcontext()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Tells the supervisor of connections that are closed."""
+        is_open = len(self.server_state.connections) + len(self._beginning)
+        with suppress(OSError):  # the channel is full, or there is no supervisor any more
+            self._unreported -= self._channel.send(CLOSED * (self._unreported - is_open))
+        return await super().on_tick(counter)
 
     def _take(self) -> None:
         """Serves one connection that has come, if one has."""
@@ -95,6 +107,7 @@ class WorkerServer(HttpServer):
             loop.remove_reader(self._channel)
             self.end()
         for descriptor in descriptors:
+            self._unreported += 1
             beginning = loop.create_task(self._serve_one(socket.socket(fileno=descriptor)))
             self._beginning.add(beginning)
             beginning.add_done_callback(self._beginning.discard)
