@@ -7,8 +7,8 @@
 most, 16 connections that each ask for an image again as soon as they have their answer. MLServer
 and LitServe run it in ONNX Runtime, one thread a session. Each server is tried with one process and
 with two, and its faster way counts. Rounds are interleaved; each starts its server anew. DIR is an
-environment of Python with `pip install mlserver litserve onnxruntime`; where there is none it is
-made. `net`: images a second through the server, over those of `vggc bench` at its batch.
+environment of Python with `pip install mlserver litserve onnxruntime 'uvloop<0.22'`; where there is
+none it is made. `net`: images a second through the server, over those of `vggc bench` at its batch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import tempfile
 import time
 import venv
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -47,6 +47,12 @@ PATIENCE = 60
 """Seconds in which a server has to begin."""
 
 PEER_PACKAGES = ("mlserver", "litserve", "onnxruntime")
+NEEDED_BY_PEERS = "uvloop<0.22"
+"""With later ones MLServer 1.7 begins no workers."""
+
+WARM_UP = 1.0
+"""Seconds of `http_load.py` before anything counts."""
+
 PAUSE = 1.0
 """Seconds between two servers, in which the one that ended leaves the processors."""
 
@@ -75,6 +81,16 @@ class Asked:
     p99_ms: float
     not_200: int
     generator: float
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a load found of a server, and the milliseconds of a processor's time that each answer
+    took from the server, which whoever else is busy changes little.
+    """
+
+    asked: Asked
+    processor_ms: float
 
 
 @dataclass(frozen=True)
@@ -136,8 +152,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str], processors: set[int], log: Path) -> Iterator[None]:
-    """A program on some processors, which is ended behind the block with all that it has begun."""
+def running(command: list[str], processors: set[int], log: Path) -> Iterator[int]:
+    """A program on some processors and the number of its session. It is ended behind the block with
+    all that it has begun.
+    """
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, processors)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)])}
@@ -149,7 +167,7 @@ def running(command: list[str], processors: set[int], log: Path) -> Iterator[Non
     finally:
         os.sched_setaffinity(0, before)
     try:
-        yield
+        yield process.pid
     except Exception:
         print(log.read_text("utf-8", "replace")[-4000:], file=sys.stderr)
         raise
@@ -161,6 +179,26 @@ def running(command: list[str], processors: set[int], log: Path) -> Iterator[Non
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue
         time.sleep(PAUSE)
+
+
+def processor_seconds(session: int) -> float:
+    """What all processes of a session have taken of processors that are there still."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = path.read_text("utf-8", "replace").rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def round_of(session: int, port: int, request: Path, options: argparse.Namespace) -> Round:
+    """A load on a server, whose processes are a session."""
+    before = processor_seconds(session)
+    asked = load(port, request, options.connections, options.seconds)
+    spent = processor_seconds(session) - before
+    answers = asked.per_second * (options.seconds + WARM_UP)  # as many a second while warming up
+    return Round(asked, 1e3 * spent / answers)
 
 
 def load(port: int, request: Path, connections: int, seconds: float) -> Asked:
@@ -179,7 +217,9 @@ def peers_in(environment: Path) -> Path:
     python = environment / "bin" / "python"
     if not python.exists():
         venv.create(environment, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *PEER_PACKAGES], check=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "-q", *PEER_PACKAGES, NEEDED_BY_PEERS], check=True
+        )
     return python
 
 
@@ -226,15 +266,15 @@ def compared(options: argparse.Namespace, folder: Path) -> None:
     asked = json_request(manifest.net, image)
     request.write_bytes(asked.text)
     ways = contenders(manifest.net, artifact, onnx, python)
-    found: dict[str, list[Asked]] = {way.key: [] for way in ways}
+    found: dict[str, list[Round]] = {way.key: [] for way in ways}
     answers: dict[str, Array] = {}
     for number in range(options.rounds):
         turn = number % len(ways)
         for way in ways[turn:] + ways[:turn]:
             port = free_port()
-            with running(way.command(port), options.processors, folder / "log"):
+            with running(way.command(port), options.processors, folder / "log") as session:
                 answers[way.key] = values_in(asked.answered(port))
-                found[way.key].append(load(port, request, options.connections, options.seconds))
+                found[way.key].append(round_of(session, port, request, options))
     expected = answers[ways[0].key]
     for key, values in answers.items():
         if not np.allclose(values, expected, rtol=1e-3, atol=1e-5):
@@ -248,21 +288,24 @@ def values_in(answer: bytes) -> Array:
     return np.asarray(json.loads(answer)["outputs"][0]["data"], np.float32)
 
 
-def told(ways: list[Contender], found: Mapping[str, list[Asked]]) -> str:
+def told(ways: list[Contender], found: Mapping[str, list[Round]]) -> str:
     """The medians of each way as a table, and the ratios of the best."""
     lines = [
-        "| server | processes | answers/s | p50, ms | p99, ms | not 200 | asking takes |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| server | processes | answers/s | p50, ms | p99, ms | processor ms an answer | not 200 "
+        "| asking takes |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     best: dict[str, float] = {}
     for way in ways:
-        each = found[way.key]
+        each = [one.asked for one in found[way.key]]
         speed = median(one.per_second for one in each)
         best[way.name] = max(best.get(way.name, 0), speed)
         lines.append(
             f"| {way.name} | {way.processes} | {speed:,.0f} "
             f"| {median(one.p50_ms for one in each):.2f} "
-            f"| {median(one.p99_ms for one in each):.2f} | {sum(one.not_200 for one in each)} "
+            f"| {median(one.p99_ms for one in each):.2f} "
+            f"| {median(one.processor_ms for one in found[way.key]):.3f} "
+            f"| {sum(one.not_200 for one in each)} "
             f"| {median(one.generator for one in each):.2f} of a processor |"
         )
     for name, speed in best.items():

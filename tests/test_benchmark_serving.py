@@ -38,11 +38,11 @@ def test_ratios_are_of_medians_and_of_the_faster_ways(serving: ModuleType) -> No
         for name, processes in (key.split(", ") for key in speeds)
     ]
     found = {
-        key: [serving.Asked(speed, 1.5, 2.5, 0, 0.1) for speed in each]
+        key: [serving.Round(serving.Asked(speed, 1.5, 2.5, 0, 0.1), 0.25) for speed in each]
         for key, each in speeds.items()
     }
     table = serving.told(ways, found)
-    assert "| vggc | 1 | 10 | 1.50 | 2.50 | 0 | 0.10 of a processor |" in table
+    assert "| vggc | 1 | 10 | 1.50 | 2.50 | 0.250 | 0 | 0.10 of a processor |" in table
     assert "vggc / mlserver, each in its faster way: **5.00**" in table
 
 
