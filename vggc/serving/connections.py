@@ -26,8 +26,8 @@ FRAMING = 8
 
 
 FED = 1 << 13
-"""The bytes that the parser is given at once: so many requests at most come to wait for an answer
-on one connection.
+"""The bytes that the parser is given at once, beyond the body that it reads: so many requests at
+most come to wait for an answer on one connection.
 """
 
 
@@ -68,6 +68,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._held = bytearray()
         self._head_bytes = 0
         self._message_bytes = 0
+        self._body_left = 0
 
     def check(self) -> None:
         """Ends the connection where its client has had its time."""
@@ -106,6 +107,7 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Bounds the connections, and how long one may wait with its first request."""
         super().connection_made(transport)
+        self.transport = _JoinedWrites(transport, self.loop)  # type: ignore[assignment]
         self.flow = _Flow(transport, self.pipeline)
         self._allow(self._limits.head_seconds)
         if len(self.connections) > self._limits.connections:
@@ -135,8 +137,9 @@ class BoundedConnection(HttpToolsProtocol):
     def _feed(self) -> None:
         """Reads of what is here while nobody waits behind the request that is being answered."""
         while self._held and not self.pipeline and not self.transport.is_closing():
-            part = bytes(self._held[:FED])
-            del self._held[:FED]
+            size = FED + self._body_left
+            part = bytes(self._held[:size])
+            del self._held[:size]
             self._read(part)
         if self.pipeline:
             self.flow.pause_reading()
@@ -166,7 +169,7 @@ class BoundedConnection(HttpToolsProtocol):
         """A request begins."""
         super().on_message_begin()
         self._is_in_head = self._is_in_message = True
-        self._head_bytes = self._message_bytes = 0
+        self._head_bytes = self._message_bytes = self._body_left = 0
         if self._is_idle:
             self._allow(self._limits.head_seconds)
 
@@ -180,6 +183,8 @@ class BoundedConnection(HttpToolsProtocol):
         self._count_head(len(name) + len(value) + HEADER_ROOM)
         if self._is_in_head:
             super().on_header(name, value)
+            if name.lower() == b"content-length" and value.isdigit():
+                self._body_left = min(int(value[:18]), self._limits.largest_body)
 
     def _count_head(self, num_bytes: int) -> None:
         self._head_bytes += num_bytes
@@ -193,9 +198,15 @@ class BoundedConnection(HttpToolsProtocol):
             self._deadline = inf
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._body_left = max(0, self._body_left - len(body))
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """All of a request is here."""
         self._is_in_message = False
+        self._body_left = 0
         super().on_message_complete()
 
     # What the application tells
@@ -231,3 +242,33 @@ class _Flow(FlowControl):
         """Called by whoever could take more."""
         if not self._pipeline:
             super().resume_reading()
+
+
+class _JoinedWrites:
+    """A transport that sends at once what is written in one turn of the loop: an answer's headers
+    and body take one call of the system, and the client wakes once.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Sends bytes at the end of this turn."""
+        if not self._parts:
+            self._loop.call_soon(self._send)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        """Closes behind what is written."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        if self._parts:
+            self._transport.write(b"".join(self._parts))
+            self._parts.clear()

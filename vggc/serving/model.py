@@ -130,7 +130,7 @@ def open_model(
     Raises:
         UserError: it is damaged, or not for this machine.
     """
-    session = session_of(folder, threads)
+    session = session_of(folder, threads, mapped=True)  # once for all processes
     manifest = session.manifest
 
     def run(images: Array) -> NetOutputs:
