@@ -52,7 +52,7 @@ GRACE = 10
 """Seconds beyond those for draining, after which a process that has not ended is killed."""
 
 MOST_CLOSED = 4096
-"""Of how many closed connections a process is heard at once."""
+"""The closed connections of which a process is heard at once."""
 
 FULL_PAUSE = 0.005
 """Seconds between two tries to hand a connection over where no process takes one."""
