@@ -121,16 +121,18 @@ def open_model(
     capacity: int,
     turn: Lock,
     watch: Callable[[int, float], None],
+    mapped: bool = False,
 ) -> ServedModel:
     """The artifact in a folder, loaded and called once with each of its batches.
 
     `capacity` images may wait for it. Nets with one `turn` run one after another, as each takes all
-    of its `threads`. `watch` is told the images and seconds of each batch.
+    of its `threads`. `watch` is told the images and seconds of each batch. Weights that are
+    `mapped` are in memory once for all processes; others may be read in larger pages.
 
     Raises:
         UserError: it is damaged, or not for this machine.
     """
-    session = session_of(folder, threads, mapped=True)  # once for all processes
+    session = session_of(folder, threads, mapped=mapped)
     manifest = session.manifest
 
     def run(images: Array) -> NetOutputs:

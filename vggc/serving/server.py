@@ -129,6 +129,7 @@ def serving_app(
             capacity=limits.queue,
             turn=turn,
             watch=partial(metrics.count_batch, name),
+            mapped=crew is not None,
         )
         for name, folder in artifacts.items()
     }
